@@ -1,0 +1,1 @@
+"""Values and rules: pure, and nothing but the standard library."""

@@ -1,0 +1,51 @@
+"""What a check has to say: a stable code for programs, a sentence and a mend for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from broker.errors import RefusedError
+
+__all__ = ["FaultsFoundError", "Finding", "Severity", "refuse_errors"]
+
+
+class Severity(Enum):
+    """How much it matters. Only an `ERROR` refuses."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fact about a CSR, a certificate, a configuration or a running system.
+
+    `code` is dotted, lower-case and never changes its meaning (`subject.ou.wrong`); `sentence` names field and value
+    and says what is wrong with it; `mend` says what to do, and is empty where there is nothing to do.
+    """
+
+    code: str
+    severity: Severity
+    sentence: str
+    mend: str = ""
+
+
+class FaultsFoundError(RefusedError):
+    """A check found at least one error. Carries all findings, warnings too."""
+
+    def __init__(self, subject: str, findings: Sequence[Finding]) -> None:
+        errors = [f for f in findings if f.severity is Severity.ERROR]
+        super().__init__(
+            f"{subject}: " + "; ".join(f.sentence for f in errors),
+            hint="; ".join(dict.fromkeys(f.mend for f in errors if f.mend)),
+        )
+        self.findings = tuple(findings)
+
+
+def refuse_errors(subject: str, findings: Sequence[Finding]) -> None:
+    """Raise `FaultsFoundError` if any of `findings` is an error."""
+    if any(f.severity is Severity.ERROR for f in findings):
+        raise FaultsFoundError(subject, findings)

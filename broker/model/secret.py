@@ -1,0 +1,42 @@
+"""A value that does not print, format, hash, pickle or copy itself, nor shows in a traceback with locals."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Final, Generic, NoReturn, TypeVar
+
+__all__ = ["Secret"]
+
+T = TypeVar("T", bytes, str)
+REDACTED: Final = "<secret>"
+
+
+class Secret(Generic[T]):
+    """Wrap `T` so that only `reveal()`, which a reviewer can search for, gives it back."""
+
+    __slots__ = ("_value",)
+    __hash__ = None  # type: ignore[assignment]  # a digest in a dict is a copy nobody looks for
+
+    def __init__(self, value: T) -> None:
+        self._value: T = value
+
+    def reveal(self) -> T:
+        return self._value
+
+    def __repr__(self) -> str:
+        return REDACTED
+
+    def __format__(self, spec: str) -> str:
+        return REDACTED
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(_octets(self._value), _octets(other._value))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret cannot be pickled or copied")
+
+
+def _octets(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
