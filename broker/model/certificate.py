@@ -1,0 +1,37 @@
+"""What the model knows of certificates: text and facts. Only `pki` builds these, from bytes it has parsed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NewType
+
+__all__ = ["Anchors", "AnchorsRef", "Certificate", "CertificateRef", "Spki"]
+
+Spki = NewType("Spki", str)  # SHA-256 of the DER SubjectPublicKeyInfo, lower-case hex
+CertificateRef = NewType("CertificateRef", str)  # SHA-256 of the DER leaf, lower-case hex
+AnchorsRef = NewType("AnchorsRef", str)  # SHA-256 over the sorted fingerprints in the set, lower-case hex
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A leaf, with the intermediates it came with. `pem` is empty once no living generation refers to it."""
+
+    ref: CertificateRef
+    spki: Spki
+    subject: str
+    issuer: str
+    serial: str  # lower-case hex
+    not_before: datetime
+    not_after: datetime
+    pem: str  # leaf first, then intermediates in order; no root
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """A set of CA certificates: those we know the partner's server by, or those our leaf must chain to."""
+
+    ref: AnchorsRef
+    fingerprints: tuple[str, ...]  # SHA-256 of each DER certificate, lower-case hex, sorted
+    not_after: datetime  # the earliest
+    pem: str

@@ -1,0 +1,52 @@
+"""Who a certificate is for, and what a partner wants said there. Values only; `pki.lint` holds them to the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+__all__ = ["ATTRIBUTES", "BOUNDS", "KeyRules", "Subject", "SubjectRules"]
+
+ATTRIBUTES: Final = ("C", "ST", "L", "O", "OU", "CN", "emailAddress")
+BOUNDS: Final[Mapping[str, int]] = (
+    MappingProxyType(  # characters; X.520 upper bounds, as RFC 5280 appendix A.1 has them
+        {"C": 2, "ST": 128, "L": 128, "O": 64, "OU": 64, "CN": 64, "emailAddress": 255}
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A distinguished name: attribute and value, in the order of the CSR. Only names in `ATTRIBUTES`."""
+
+    attributes: tuple[tuple[str, str], ...]
+
+    def get(self, name: str) -> str:
+        """Return the first value of attribute `name`, or "" where the subject has none."""
+        return next((value for attribute, value in self.attributes if attribute == name), "")
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.attributes)
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectRules:
+    """What a partner wants in the subject. An attribute in neither `required` nor `forbidden` is optional."""
+
+    order: tuple[str, ...] = ATTRIBUTES
+    required: frozenset[str] = frozenset()
+    forbidden: frozenset[str] = frozenset()
+    fixed: Mapping[str, str] = field(default_factory=dict)  # attribute: the exact value
+    common_name_is_login: bool = False
+    login_prefix: str = ""  # usual, so its absence warns; "" where unknown
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRules:
+    """What key and signature a partner takes."""
+
+    algorithm: str = "rsa"  # the only one so far
+    bits: int = 2048
+    digest: str = "sha256"  # sha256, sha384 or sha512
