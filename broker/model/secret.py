@@ -21,6 +21,7 @@ class Secret(Generic[T]):
         self._value: T = value
 
     def reveal(self) -> T:
+        """Return the value itself. The caller answers for where it goes."""
         return self._value
 
     def __repr__(self) -> str:

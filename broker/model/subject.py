@@ -10,10 +10,8 @@ from typing import Final
 __all__ = ["ATTRIBUTES", "BOUNDS", "KeyRules", "Subject", "SubjectRules"]
 
 ATTRIBUTES: Final = ("C", "ST", "L", "O", "OU", "CN", "emailAddress")
-BOUNDS: Final[Mapping[str, int]] = (
-    MappingProxyType(  # characters; X.520 upper bounds, as RFC 5280 appendix A.1 has them
-        {"C": 2, "ST": 128, "L": 128, "O": 64, "OU": 64, "CN": 64, "emailAddress": 255}
-    )
+BOUNDS: Final[Mapping[str, int]] = MappingProxyType(  # characters; X.520's upper bounds (RFC 5280, A.1)
+    {"C": 2, "ST": 128, "L": 128, "O": 64, "OU": 64, "CN": 64, "emailAddress": 255}
 )
 
 
