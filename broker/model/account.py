@@ -1,0 +1,196 @@
+"""An account: the one document that says all there is to say about a login at a partner, and holds no secret.
+
+It is a value. `model.changes` makes its successors, and a use-case writes one back under compare-and-set. What must
+follow from a change (its evidence, a secret to destroy) is part of the same write, in `outbox` and `doomed_…`, so
+that a kill can delay it and never forget it. Keys and passwords lie beside it, numbered and written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from broker.errors import RefusedError, UnknownNameError
+from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef, Spki
+from broker.model.evidence import Entry, Head
+from broker.model.generation import (
+    Application,
+    Breaker,
+    Generation,
+    KeyRef,
+    PasswordRef,
+    SigningRequest,
+    Try,
+)
+from broker.model.names import AccountName
+from broker.model.stage import Stage
+from broker.model.subject import Subject
+
+__all__ = ["Account", "Contacts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contacts:
+    """People: who gets the CSR at the partner, and who of ours is told."""
+
+    partner: tuple[str, ...] = ()
+    team: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Raise `ValueError` where the parts contradict one another, so that no reader need check again."""
+
+    name: AccountName
+    profile: str
+    environment: str
+    login: str
+    base_url: str  # pinned: the only place its secrets may travel to
+    subject: Subject
+    created_at: datetime
+    contacts: Contacts = field(default_factory=Contacts)
+    applications: tuple[Application, ...] = ()
+    requests: tuple[SigningRequest, ...] = ()
+    generations: tuple[Generation, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
+    anchors: tuple[Anchors, ...] = ()
+    issuing: AnchorsRef | None = None  # pinned: a reply must chain to these to advance without a person
+    trust: AnchorsRef | None = None  # what the next generation knows the server by, until one is current
+    password: PasswordRef | None = None  # the newest
+    tries: tuple[Try, ...] = ()
+    breaker: Breaker | None = None
+    not_before: datetime | None = None  # the partner asked to be left alone until then
+    head: Head = field(default_factory=Head)
+    outbox: tuple[Entry, ...] = ()  # happened, not yet in the evidence
+    doomed_keys: frozenset[KeyRef] = frozenset()  # to be destroyed
+    doomed_passwords: frozenset[PasswordRef] = frozenset()
+
+    def __post_init__(self) -> None:
+        faults = list(_contradictions(self))
+        if faults:
+            raise ValueError(f"account {self.name}: {'; '.join(faults)}")
+
+    @property
+    def open_request(self) -> SigningRequest | None:
+        """The signing request that waits for people, if one does."""
+        return next((r for r in self.requests if r.closed is None), None)
+
+    @property
+    def current(self) -> Generation | None:
+        """What consumers are given."""
+        return next((g for g in self.generations if g.stage is Stage.CURRENT), None)
+
+    @property
+    def candidates(self) -> tuple[Generation, ...]:
+        """Candidates, the newest last; those that only a person promotes again are among them."""
+        return tuple(g for g in self.generations if g.stage is Stage.CANDIDATE)
+
+    @property
+    def next_request(self) -> int:
+        """The slot of the next key, never used before."""
+        kept = {r.number for r in self.requests} | {_slot(g.parts.key) for g in self.generations}
+        return 1 + max(kept, default=0)
+
+    @property
+    def next_generation(self) -> int:
+        """The number of the next generation."""
+        return 1 + max((g.number for g in self.generations), default=0)
+
+    @property
+    def next_password(self) -> PasswordRef:
+        """The slot of the next password, as far as the account knows."""
+        return PasswordRef(1 + (self.password or 0))
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port of `base_url`."""
+        scheme, _, rest = self.base_url.partition("://")
+        return f"{scheme}://{rest.split('/', 1)[0]}"
+
+    @property
+    def keys_in_use(self) -> frozenset[KeyRef]:
+        """Keys that must survive. A set with a new password shares its key with the one before it."""
+        living = {g.parts.key for g in self.generations if g.stage.living}
+        return frozenset(living | {r.key for r in self.requests if r.closed is None})
+
+    @property
+    def passwords_in_use(self) -> frozenset[PasswordRef]:
+        """Passwords that must survive: the newest, and those of living generations."""
+        living = {g.parts.password for g in self.generations if g.stage.living}
+        return frozenset(living | ({self.password} if self.password else set()))
+
+    def application(self, name: str) -> Application:
+        """Return the application called `name`; raise `UnknownNameError`."""
+        for application in self.applications:
+            if application.name == name:
+                return application
+        raise UnknownNameError(f"{self.name} has no application {name}", hint=f"broker app list {self.name}")
+
+    def generation(self, number: int) -> Generation:
+        """Return generation `number`; raise `UnknownNameError`."""
+        for generation in self.generations:
+            if generation.number == number:
+                return generation
+        raise UnknownNameError(f"{self.name} has no generation {number}", hint=f"broker account show {self.name}")
+
+    def request(self, number: int) -> SigningRequest:
+        """Return signing request `number`; raise `UnknownNameError`."""
+        for request in self.requests:
+            if request.number == number:
+                return request
+        raise UnknownNameError(f"{self.name} has no signing request {number}", hint=f"broker account show {self.name}")
+
+    def request_for(self, spki: Spki) -> SigningRequest:
+        """Return the signing request whose key this is, closed ones too; raise `RefusedError`."""
+        for request in self.requests:
+            if request.spki == spki:
+                return request
+        raise RefusedError(
+            f"this certificate fits no key of {self.name} (SPKI {spki[:16]}…)",
+            hint="was it meant for another account? broker cert inspect FILE shows what it is",
+        )
+
+    def certificate(self, ref: CertificateRef) -> Certificate:
+        """Return the certificate a generation refers to."""
+        return next(c for c in self.certificates if c.ref == ref)
+
+    def anchors_of(self, ref: AnchorsRef) -> Anchors:
+        """Return the CA set that a generation or a pin refers to."""
+        return next(a for a in self.anchors if a.ref == ref)
+
+
+def _slot(key: KeyRef) -> int:
+    return int(key.rpartition(":")[2])
+
+
+def _contradictions(account: Account) -> Iterable[str]:
+    if sum(r.closed is None for r in account.requests) > 1:
+        yield "more than one open signing request"
+    if sum(g.stage is Stage.CURRENT for g in account.generations) > 1:
+        yield "more than one current generation"
+    if not _rising(r.number for r in account.requests) or not _rising(g.number for g in account.generations):
+        yield "the numbers of its requests or generations do not rise"
+    if len({a.name for a in account.applications}) < len(account.applications):
+        yield "two applications of one name"
+    yield from _dangling(account)
+    if account.doomed_keys & account.keys_in_use or account.doomed_passwords & account.passwords_in_use:
+        yield "a secret in use is to be destroyed"
+    if not _rising(e.number for e in account.outbox) or any(e.number > account.head.number for e in account.outbox):
+        yield "its outbox does not lead up to its head"
+
+
+def _dangling(account: Account) -> Iterable[str]:
+    certificates = {c.ref for c in account.certificates}
+    anchors = {a.ref for a in account.anchors}
+    for generation in account.generations:
+        parts = generation.parts
+        if parts.certificate not in certificates or not {parts.trust, parts.issuing} <= anchors:
+            yield f"generation {generation.number} refers to a part that is not there"
+    if not {account.issuing, account.trust} - {None} <= anchors:
+        yield "a pin refers to CAs that are not there"
+
+
+def _rising(numbers: Iterable[int]) -> bool:
+    listed = list(numbers)
+    return listed == sorted(set(listed))

@@ -1,0 +1,37 @@
+"""How an account becomes another: pure functions, one a change, each noting its evidence in the same value.
+
+Every one returns its argument when nothing is left to do, so that running it again on what is stored is safe. None
+looks at a clock: `at` and `by` say when and who.
+"""
+
+from broker.model.changes.moving import moved, rebased, restored, settled
+from broker.model.changes.registering import (
+    added,
+    application_removed,
+    application_set,
+    ca_accepted,
+    password_set,
+    trust_set,
+)
+from broker.model.changes.requesting import answered, closed, requested, submitted
+from broker.model.changes.trying import breaker_reset, canary_answered, canary_sent
+
+__all__ = [
+    "added",
+    "answered",
+    "application_removed",
+    "application_set",
+    "breaker_reset",
+    "ca_accepted",
+    "canary_answered",
+    "canary_sent",
+    "closed",
+    "moved",
+    "password_set",
+    "rebased",
+    "requested",
+    "restored",
+    "settled",
+    "submitted",
+    "trust_set",
+]

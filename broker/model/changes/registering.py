@@ -1,0 +1,111 @@
+"""An account, its applications, its passwords and the CAs it trusts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from broker.errors import ConflictError
+from broker.model.account import Account
+from broker.model.certificate import Anchors, AnchorsRef
+from broker.model.changes.moving import moved
+from broker.model.changes.writing import born, dooming, holding, noted, without
+from broker.model.generation import (
+    Application,
+    PasswordRef,
+)
+from broker.model.history import What
+from broker.model.stage import Move
+
+__all__ = ["added", "application_removed", "application_set", "ca_accepted", "password_set", "trust_set"]
+
+
+def added(account: Account, *, by: str) -> Account:
+    """Return the new account with its first entry of evidence."""
+    return noted(
+        account,
+        account.created_at,
+        by,
+        What.ACCOUNT_ADDED,
+        profile=account.profile,
+        environment=account.environment,
+        login=account.login,
+        base_url=account.base_url,
+        subject=str(account.subject),
+    )
+
+
+def application_set(account: Account, name: str, client_id: str, *, at: datetime, by: str) -> Account:
+    """Add application `name`, or give it another client_id ("" leaves the one it has)."""
+    known = next((a for a in account.applications if a.name == name), None)
+    wanted = Application(name, client_id or (known.client_id if known else ""))
+    if known and known.client_id == wanted.client_id and not (client_id and known.rejected_at):
+        return account
+    applications = tuple(sorted((*without(account.applications, known), wanted), key=lambda a: a.name))
+    after = replace(account, applications=applications)
+    return noted(after, at, by, What.APPLICATION_SET, application=name, client_id=wanted.client_id)
+
+
+def application_removed(account: Account, name: str, *, at: datetime, by: str) -> Account:
+    """Remove application `name`; nothing to do where it is gone."""
+    known = next((a for a in account.applications if a.name == name), None)
+    if known is None:
+        return account
+    after = replace(account, applications=without(account.applications, known))
+    return noted(after, at, by, What.APPLICATION_REMOVED, application=name)
+
+
+def password_set(account: Account, password: PasswordRef, *, at: datetime, by: str) -> Account:
+    """Make `password` the newest, with a candidate that tries it where there is a set to join it to.
+
+    Slots between the last password and this one were written by a command that was killed: nobody will ever name
+    them, so they are doomed. A person acted, so the breaker closes.
+    """
+    if account.password == password:
+        return account
+    if account.password and password < account.password:
+        raise ConflictError(f"{account.name} got password {account.password} meanwhile")
+    orphans = {PasswordRef(n) for n in range((account.password or 0) + 1, password)}
+    doomed = account.doomed_passwords | orphans
+    after = replace(account, password=password, breaker=None, doomed_passwords=doomed)
+    after = noted(after, at, by, What.PASSWORD_SET, password=password)
+    return dooming(account, _varied(after, at=at, by=by, password=password))
+
+
+def trust_set(account: Account, trust: Anchors, *, at: datetime, by: str) -> Account:
+    """Know the partner's server by `trust` from now on, with a candidate that tries it where there is a set."""
+    if account.trust == trust.ref:
+        return account
+    after = replace(holding(account, trust), trust=trust.ref)
+    after = noted(after, at, by, What.TRUST_SET, trust=trust.ref, fingerprints=" ".join(trust.fingerprints))
+    return _varied(after, at=at, by=by, trust=trust.ref)
+
+
+def ca_accepted(account: Account, issuing: Anchors, *, at: datetime, by: str) -> Account:
+    """Pin `issuing`: certificates that chain to it advance without a person from now on."""
+    if account.issuing == issuing.ref:
+        return account
+    after = replace(holding(account, issuing), issuing=issuing.ref)
+    return noted(after, at, by, What.CA_ACCEPTED, issuing=issuing.ref, fingerprints=" ".join(issuing.fingerprints))
+
+
+def _varied(
+    account: Account,
+    *,
+    at: datetime,
+    by: str,
+    password: PasswordRef | None = None,
+    trust: AnchorsRef | None = None,
+) -> Account:
+    """Add a candidate that differs from the current set in one part; before the first promotion, from the candidate."""
+    waiting = account.candidates[-1] if account.candidates and not account.current else None
+    model = account.current or waiting
+    if model is None:
+        return account
+    parts = replace(model.parts, password=password or model.parts.password, trust=trust or model.parts.trust)
+    if parts == model.parts:
+        return account
+    after = account
+    if waiting:
+        after = moved(after, waiting.number, Move.REJECT, at=at, by=by, reason="a part was set anew")
+    return born(after, parts, at=at, by=by)

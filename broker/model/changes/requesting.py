@@ -1,0 +1,87 @@
+"""Signing requests: opened, sent, closed, answered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from broker.errors import ConflictError, RefusedError
+from broker.model.account import Account
+from broker.model.certificate import Certificate
+from broker.model.changes.writing import born, closing, dooming, noted, swapped
+from broker.model.generation import (
+    Closed,
+    Parts,
+    SigningRequest,
+    Submission,
+)
+from broker.model.history import What
+
+__all__ = ["answered", "closed", "requested", "submitted"]
+
+
+def requested(account: Account, request: SigningRequest, *, by: str) -> Account:
+    """Open `request`; raise `ConflictError` while another waits."""
+    if account.open_request:
+        raise ConflictError(
+            f"{account.name} has an open signing request, number {account.open_request.number}",
+            hint=f"broker csr show {account.name}, or broker csr cancel {account.name}",
+        )
+    after = replace(account, requests=(*account.requests, request))
+    return noted(
+        after, request.drafted_at, by, What.REQUEST_DRAFTED, request=request.number, key=request.key, spki=request.spki
+    )
+
+
+def submitted(account: Account, number: int, submission: Submission, *, by: str) -> Account:
+    """Note that the CSR of request `number` was sent; the same evidence a second time changes nothing."""
+    request = account.request(number)
+    if any(replace(s, at=submission.at) == submission for s in request.submissions):
+        return account
+    if request.closed:
+        raise RefusedError(f"signing request {number} of {account.name} was {request.closed.value}")
+    sent = replace(request, submissions=(*request.submissions, submission))
+    after = replace(account, requests=swapped(account.requests, request, sent))
+    return noted(
+        after,
+        submission.at,
+        by,
+        What.REQUEST_SUBMITTED,
+        request=number,
+        via=submission.via,
+        to=submission.to,
+        reference=submission.reference,
+        message_id=submission.message_id,
+    )
+
+
+def closed(account: Account, number: int, why: Closed, *, at: datetime, by: str) -> Account:
+    """Close request `number` and doom its key; nothing to do where it was closed for the same reason."""
+    request = account.request(number)
+    if request.closed is why:
+        return account
+    if request.closed:
+        raise ConflictError(f"signing request {number} of {account.name} was {request.closed.value} meanwhile")
+    return dooming(account, closing(account, request, why, at=at, by=by))
+
+
+def answered(account: Account, number: int, certificate: Certificate, *, at: datetime, by: str) -> Account:
+    """Close request `number` with the certificate that answers it, and add the candidate it makes.
+
+    The candidate takes the password and trust that are proven: those of the current generation, or the newest where
+    none is current yet.
+    """
+    request = account.request(number)
+    if request.closed:
+        raise RefusedError(f"this answers signing request {number} of {account.name}, which was {request.closed.value}")
+    password = account.current.parts.password if account.current else account.password
+    trust = account.current.parts.trust if account.current else account.trust
+    if password is None:
+        raise RefusedError(f"{account.name} has no password yet", hint=f"broker password set {account.name}")
+    if trust is None or account.issuing is None:
+        raise RefusedError(
+            f"{account.name} has no accepted CA yet", hint="--accept-ca FINGERPRINT, once you have compared it"
+        )
+    kept = (*(c for c in account.certificates if c.ref != certificate.ref), certificate)
+    after = closing(replace(account, certificates=kept), request, Closed.ANSWERED, at=at, by=by)
+    return born(after, Parts(request.key, certificate.ref, password, trust, account.issuing), at=at, by=by)

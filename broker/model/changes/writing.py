@@ -1,0 +1,91 @@
+"""What every change is made of: an entry of evidence, a swap, a secret doomed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import TypeVar
+
+from broker.model.account import Account
+from broker.model.certificate import Anchors
+from broker.model.evidence import Fact, appended
+from broker.model.generation import (
+    Closed,
+    Generation,
+    Parts,
+    SigningRequest,
+)
+from broker.model.history import What, parts_facts
+from broker.model.stage import Stage
+
+__all__ = ["born", "closing", "dooming", "holding", "noted", "pruned", "swapped", "without"]
+
+T = TypeVar("T")
+
+
+def noted(account: Account, at: datetime, by: str, what: What, **facts: Fact) -> Account:
+    """Return `account` with one more entry in its chain and its outbox."""
+    entry = appended(f"accounts/{account.name}", account.head, at=at, by=by, what=what.value, facts=facts)
+    return replace(
+        account, outbox=(*account.outbox, entry), head=replace(account.head, number=entry.number, hash=entry.hash)
+    )
+
+
+def born(account: Account, parts: Parts, *, at: datetime, by: str, restores: int = 0) -> Account:
+    """Return `account` with a new candidate made of `parts`."""
+    base = account.current.number if account.current else 0
+    newest = Generation(account.next_generation, parts, Stage.CANDIDATE, at, base, restores)
+    after = replace(account, generations=(*account.generations, newest))
+    return noted(
+        after,
+        at,
+        by,
+        What.GENERATION_BORN,
+        generation=newest.number,
+        base=base,
+        restores=restores,
+        **parts_facts(parts),
+    )
+
+
+def closing(account: Account, request: SigningRequest, why: Closed, *, at: datetime, by: str) -> Account:
+    """Return `account` with `request` closed; the text of its CSR is dropped, its SPKI stays."""
+    ended = replace(request, closed=why, closed_at=at, csr="")
+    after = replace(account, requests=swapped(account.requests, request, ended))
+    return noted(after, at, by, What.REQUEST_CLOSED, request=request.number, closed=why.value)
+
+
+def dooming(before: Account, after: Account) -> Account:
+    """Mark for destruction what `before` still used and `after` does not."""
+    return replace(
+        after,
+        doomed_keys=after.doomed_keys | (before.keys_in_use - after.keys_in_use),
+        doomed_passwords=after.doomed_passwords | (before.passwords_in_use - after.passwords_in_use),
+    )
+
+
+def pruned(account: Account) -> Account:
+    """Drop the text of certificates and CAs that no living generation and no pin refers to; facts and names stay."""
+    living = [g.parts for g in account.generations if g.stage.living]
+    kept = {p.certificate for p in living}
+    known = {ref for p in living for ref in (p.trust, p.issuing)} | {account.issuing, account.trust}
+    return replace(
+        account,
+        certificates=tuple(c if c.ref in kept else replace(c, pem="") for c in account.certificates),
+        anchors=tuple(a if a.ref in known else replace(a, pem="") for a in account.anchors),
+    )
+
+
+def holding(account: Account, anchors: Anchors) -> Account:
+    """Return `account` with the text of `anchors` in it."""
+    return replace(account, anchors=(*(a for a in account.anchors if a.ref != anchors.ref), anchors))
+
+
+def swapped(items: tuple[T, ...], old: T, new: T) -> tuple[T, ...]:
+    """Return `items` with `new` in the place of `old`."""
+    return tuple(new if item is old else item for item in items)
+
+
+def without(items: tuple[T, ...], old: T | None) -> tuple[T, ...]:
+    """Return `items` without `old`."""
+    return tuple(item for item in items if item is not old)

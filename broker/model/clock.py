@@ -1,0 +1,15 @@
+"""The one clock. Everything that asks for the time is given a `Clock`, so that a test can move it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+__all__ = ["Clock", "system_clock"]
+
+Clock = Callable[[], datetime]  # always in UTC
+
+
+def system_clock() -> datetime:
+    """Return the machine's time in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,101 @@
+"""Entries of evidence, chained by hash so that what is edited, dropped, reordered or forked shows.
+
+An account's chain grows inside its document, under the document's own compare-and-set, and is copied out entry by
+entry; an issuing process has a chain of its own. Both are the same entries under another name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from broker.model.finding import Finding, Severity
+
+__all__ = ["GENESIS", "Entry", "Fact", "Head", "appended", "verify"]
+
+GENESIS: Final = "0" * 64
+Fact = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened. `number` counts a chain's entries from 1 without a gap; `facts` hold no secret."""
+
+    chain: str  # "accounts/mzp-1", "issued/<process>"
+    number: int
+    at: datetime
+    by: str
+    what: str
+    facts: Mapping[str, Fact]
+    before: str  # the hash of the entry before, GENESIS for the first
+    hash: str
+
+    @property
+    def expected_hash(self) -> str:
+        """SHA-256 over all the other fields as canonical JSON (sorted keys, no blanks, ASCII), lower-case hex."""
+        content = {
+            "chain": self.chain,
+            "number": self.number,
+            "at": self.at.isoformat(),
+            "by": self.by,
+            "what": self.what,
+            "facts": dict(self.facts),
+            "before": self.before,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far a chain has come."""
+
+    number: int = 0
+    hash: str = GENESIS
+
+
+def appended(chain: str, head: Head, *, at: datetime, by: str, what: str, facts: Mapping[str, Fact]) -> Entry:
+    """Return the entry that follows `head`."""
+    draft = Entry(chain, head.number + 1, at, by, what, facts, head.hash, "")
+    return Entry(chain, head.number + 1, at, by, what, facts, head.hash, draft.expected_hash)
+
+
+def verify(chain: str, entries: Iterable[Entry], head: Head | None = None) -> tuple[Finding, ...]:
+    """Return what is wrong with `entries` as the whole of `chain`, up to `head` where that is known.
+
+    Without a head from elsewhere (a signed one, or the account document) a cut tail cannot be seen.
+    """
+    found: list[Finding] = []
+    reached = Head()
+    for position, entry in enumerate(entries, start=1):
+        found += _faults(chain, entry, position, reached)
+        reached = Head(entry.number, entry.hash)
+    if head is not None:
+        found += _end_faults(chain, reached, head)
+    return tuple(found)
+
+
+def _faults(chain: str, entry: Entry, position: int, reached: Head) -> Iterable[Finding]:
+    where = f"{chain} entry {entry.number}"
+    if entry.chain != chain:
+        yield _error("foreign", f"{where} belongs to {entry.chain}: it was copied from another chain")
+    if entry.number != reached.number + 1:
+        yield _error("gap", f"{where} stands at place {position}, after entry {reached.number}: missing or reordered")
+    if entry.before != reached.hash:
+        yield _error("broken", f"{where} does not follow the entry before it: one of them was replaced, or it forks")
+    if entry.hash != entry.expected_hash:
+        yield _error("edited", f"{where} was edited: its content does not give its hash")
+
+
+def _end_faults(chain: str, reached: Head, head: Head) -> Iterable[Finding]:
+    if reached.number < head.number:
+        yield _error("cut", f"{chain} ends at entry {reached.number}, but its head is at {head.number}: cut")
+    elif reached != head and reached.number == head.number:
+        yield _error("forked", f"{chain} ends in another entry {reached.number} than its head says: it forked")
+
+
+def _error(code: str, sentence: str) -> Finding:
+    return Finding(f"evidence.{code}", Severity.ERROR, sentence, "keep what you have and compare it with a backup")

@@ -1,0 +1,1 @@
+"""From due to old key destroyed: one verb a file."""

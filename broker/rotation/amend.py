@@ -1,0 +1,67 @@
+"""The one way an account changes: a pure change under compare-and-set, and the business that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from broker.errors import ConflictError
+from broker.model.account import Account
+from broker.model.changes import settled
+from broker.model.names import AccountName
+from broker.rotation.ports import Accounts, EvidenceLog, Keys, Passwords
+
+__all__ = ["amend", "settle"]
+
+ATTEMPTS: Final = 8
+
+
+def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Account]) -> Account:
+    """Apply `change` to the newest account and store the outcome; raise `ConflictError` if others keep winning.
+
+    `change` runs again on whatever won, so it must be pure and must return its argument when nothing is left to do.
+    That also settles a write whose answer was lost: our own success comes back as a conflict, and what is stored is
+    what we wanted.
+    """
+    wanted: Account | None = None
+    for _ in range(ATTEMPTS):
+        seen = accounts.read(name)
+        if seen.account == wanted:
+            return seen.account
+        wanted = change(seen.account)
+        if wanted == seen.account:
+            return wanted
+        try:
+            accounts.write(wanted, replacing=seen.version)
+        except ConflictError:
+            continue
+        return wanted
+    raise ConflictError(f"{name} kept changing under us", hint=f"who else is at it? broker evidence show {name}")
+
+
+def settle(
+    name: AccountName,
+    *,
+    accounts: Accounts,
+    log: EvidenceLog,
+    keys: Keys | None = None,
+    passwords: Passwords | None = None,
+) -> Account:
+    """Do what the account says must still follow. Killed anywhere and run again, it loses and doubles nothing.
+
+    A role that may not destroy secrets passes no `keys` or `passwords`: that part waits for one that may.
+    """
+    account = accounts.read(name).account
+    doomed_keys = account.doomed_keys if keys else frozenset()
+    doomed_passwords = account.doomed_passwords if passwords else frozenset()
+    if not account.outbox and not doomed_keys and not doomed_passwords:
+        return account
+    for entry in account.outbox:
+        log(entry)
+    for key in doomed_keys:
+        if keys:
+            keys.destroy(name, key)
+    for password in doomed_passwords:
+        if passwords:
+            passwords.destroy(name, password)
+    return amend(accounts, name, lambda newest: settled(newest, account.outbox, doomed_keys, doomed_passwords))

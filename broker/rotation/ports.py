@@ -1,0 +1,94 @@
+"""What rotation needs from the world, in rotation's words. Adapters import these; never the other way round.
+
+A need with one method is a `Callable`, not a class. No port yields a private key or a password: rotation names
+secrets and never holds one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import NewType, Protocol
+
+from broker.model.account import Account
+from broker.model.certificate import Spki
+from broker.model.evidence import Entry
+from broker.model.generation import Generation, KeyRef, PasswordRef
+from broker.model.names import AccountName
+from broker.model.secret import Secret
+from broker.model.subject import KeyRules, Subject
+from broker.partners.verdict import Verdict
+
+__all__ = [
+    "Accounts",
+    "Answer",
+    "Canary",
+    "EvidenceLog",
+    "Keys",
+    "Passwords",
+    "Stragglers",
+    "Version",
+    "Versioned",
+]
+
+Version = NewType("Version", int)  # 0: not there yet
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """An account as read, and the version that a write must replace."""
+
+    account: Account
+    version: Version
+
+
+class Accounts(Protocol):
+    """The account documents."""
+
+    def read(self, name: AccountName) -> Versioned:
+        """Return the newest; raise `UnknownNameError`."""
+
+    def write(self, account: Account, *, replacing: Version) -> None:
+        """Store `account`; raise `ConflictError` unless `replacing` is still the newest version."""
+
+    def names(self) -> Iterator[AccountName]:
+        """Yield the names of all accounts, sorted."""
+
+
+class Keys(Protocol):
+    """Private keys in custody. They go in, sign, and are destroyed; they do not come out here."""
+
+    def ensure(self, account: AccountName, slot: int, rules: KeyRules) -> tuple[KeyRef, Spki]:
+        """Make the key of `slot`, or adopt the one that is there; return once it has been read back."""
+
+    def sign_request(self, account: AccountName, key: KeyRef, subject: Subject, rules: KeyRules) -> str:
+        """Return a PEM CSR for `subject`."""
+
+    def destroy(self, account: AccountName, key: KeyRef) -> None:
+        """Destroy every stored version. Destroying what is gone is no error."""
+
+
+class Passwords(Protocol):
+    """Passwords in custody: numbered, written once."""
+
+    def store(self, account: AccountName, slot: PasswordRef, password: Secret[str]) -> None:
+        """Store `password`; raise `ConflictError` where the slot is taken."""
+
+    def destroy(self, account: AccountName, slot: PasswordRef) -> None:
+        """Destroy every stored version. Destroying what is gone is no error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the partner said to a canary."""
+
+    verdict: Verdict
+    detail: str = ""  # for people, nothing secret
+    wait: timedelta | None = None  # the partner wants to be left alone for so long
+    application: str = ""  # whose client_id it went out with
+
+
+Canary = Callable[[Account, Generation], Answer]
+EvidenceLog = Callable[[Entry], None]  # stores under its number; the same entry again is no error, another one is
+Stragglers = Callable[[AccountName, int], frozenset[str]]  # names of consumers that hold the generation

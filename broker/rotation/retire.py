@@ -1,0 +1,38 @@
+"""End an overlap."""
+
+from __future__ import annotations
+
+from broker.errors import WaitingError
+from broker.model.account import Account
+from broker.model.changes import moved
+from broker.model.clock import Clock
+from broker.model.names import AccountName
+from broker.model.stage import Move
+from broker.rotation.amend import amend
+from broker.rotation.ports import Accounts, Stragglers
+
+__all__ = ["retire"]
+
+
+def retire(
+    name: AccountName,
+    number: int,
+    *,
+    accounts: Accounts,
+    stragglers: Stragglers,
+    clock: Clock,
+    by: str,
+    reason: str = "",
+) -> Account:
+    """Retire generation `number`, in one write that also dooms its secrets unless a living generation shares them.
+
+    From then on nothing hands the set out; `settle` destroys the key. Raise `WaitingError` while consumers hold it,
+    unless a person gives a `reason`.
+    """
+    holding = stragglers(name, number)
+    if holding and not reason:
+        raise WaitingError(
+            f"generation {number} of {name} is still held by {', '.join(sorted(holding))}",
+            hint="wait for them, or --force --reason TEXT",
+        )
+    return amend(accounts, name, lambda account: moved(account, number, Move.RETIRE, at=clock(), by=by, reason=reason))
