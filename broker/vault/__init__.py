@@ -1,0 +1,1 @@
+"""Vault and OpenBao: one connection, how it logs in, where things lie, who may do what."""

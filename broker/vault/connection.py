@@ -1,0 +1,287 @@
+"""One connection to Vault or OpenBao: the only file that knows hvac, and the only one that sees what it raises.
+
+Synchronous on purpose, and shared by threads: each thread gets its own hvac client and session, all take the token
+from one `TokenSource`. Code on an event loop comes here through `service.offload` and in no other way.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+from urllib.parse import quote
+
+import hvac.adapters
+import hvac.exceptions
+import requests
+import stamina
+
+from broker.errors import BrokerError, ConflictError, DeniedError
+from broker.model.secret import Secret
+from broker.vault.faults import MissingError, PassingError, UnclearError, fault
+from broker.vault.logins.source import TokenSource
+from broker.vault.settings import VaultSettings
+from broker.vault.transport import base_url, new_session, redirected
+from broker.vault.writes import Observer, Phase, unobserved
+
+__all__ = ["Connection", "Document", "Stored"]
+
+Document = Mapping[str, Any]
+
+_INDEX: Final = "X-Vault-Index"  # what a read must have seen; OpenBao and Vault Enterprise heed it, the rest ignore it
+_BEHIND: Final = {"X-Vault-Inconsistent": "forward-active-node"}  # what a standby that has not seen it shall do
+_REDIRECTS: Final = (301, 302, 307, 308)
+_HOPS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A document of KV v2 and the version it was read as."""
+
+    data: Document
+    version: int
+
+
+class Connection:
+    """KV v2 under one mount, and the rest of Vault's API by `call` and `ask`.
+
+    Paths of `read`, `write` and their kind are relative to the mount, as `layout` makes them. Every method raises
+    `VaultUnavailableError` when patience runs out, `DeniedError`, and what else its first line says.
+    """
+
+    def __init__(
+        self, settings: VaultSettings, tokens: TokenSource | None = None, *, observer: Observer = unobserved
+    ) -> None:
+        self.settings = settings
+        self._tokens = tokens
+        self._observer = observer
+        self._here = threading.local()
+        self._index = ""
+        self._sessions: list[requests.Session] = []
+
+    def read(self, path: str) -> Stored:
+        """Return the newest version at `path`; raise `MissingError`."""
+        answer = self.ask("GET", self._kv("data", path))
+        data, version = _field(answer, "data", "data"), _field(answer, "data", "metadata", "version")
+        if not isinstance(data, Mapping) or not isinstance(version, int):
+            raise _unclear(path)
+        return Stored(data, version)
+
+    def read_or_none(self, path: str) -> Stored | None:
+        """Return the newest version at `path`, or None where nothing is stored."""
+        try:
+            return self.read(path)
+        except MissingError:
+            return None
+
+    def write(self, path: str, data: Document, *, replacing: int) -> int:
+        """Store `data` as the version after `replacing` and return its number; raise `ConflictError`.
+
+        A write whose answer was lost is sent again and may then meet its own success as `ConflictError`: read, and see.
+        """
+        body = {"data": dict(data), "options": {"cas": replacing}}
+        version = _field(self.call("POST", self._kv("data", path), body), "data", "version")
+        if not isinstance(version, int):
+            raise _unclear(path)
+        return version
+
+    def create(self, path: str, data: Document) -> None:
+        """Store `data` where nothing ever was; raise `ConflictError` where something is, or was."""
+        try:
+            self.write(path, data, replacing=0)
+        except DeniedError:
+            # A role with `create` alone is denied overwriting before CAS is looked at
+            if self.newest_version(path):
+                raise ConflictError(f"{path} is there already") from None
+            raise
+
+    def list(self, path: str) -> tuple[str, ...]:
+        """Return the names under `path`, sorted; folders end in "/". Nothing there is no error."""
+        try:
+            names = _field(self.ask("LIST", self._kv("metadata", path)), "data", "keys")
+        except MissingError:
+            return ()
+        if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+            raise _unclear(path)
+        return tuple(sorted(names))
+
+    def newest_version(self, path: str) -> int:
+        """Return the number of the newest version, destroyed ones too; 0 where nothing was ever stored."""
+        return max(self.versions(path), default=0)
+
+    def versions(self, path: str) -> Mapping[int, bool]:
+        """Return the kept versions of `path` and whether each still holds data."""
+        try:
+            found = _field(self.ask("GET", self._kv("metadata", path)), "data", "versions")
+        except MissingError:
+            return {}
+        try:
+            return {int(number): not (v["destroyed"] or v["deletion_time"]) for number, v in found.items()}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise _unclear(path) from None
+
+    def destroy_all(self, path: str) -> None:
+        """Destroy the data of every version. The number stays taken, so `create` never gives it out again.
+
+        Destroying what is gone is no error. Backups and snapshots of Vault may still hold it.
+        """
+        numbers = sorted(self.versions(path))
+        if numbers:
+            self.call("POST", self._kv("destroy", path), {"versions": numbers})
+
+    def call(self, method: str, api_path: str, body: Document | None = None) -> Document:
+        """Send a request that changes something; return Vault's answer, empty where it has no body.
+
+        `api_path` is what follows `/v1/`. Raises `InputError` where Vault finds the request invalid.
+        """
+        self._observer(Phase.BEFORE, api_path)
+        answer = self._patiently(method, api_path, body, None)
+        self._observer(Phase.AFTER, api_path)
+        return answer
+
+    def ask(
+        self, method: str, api_path: str, body: Document | None = None, *, token: Secret[str] | None = None
+    ) -> Document:
+        """Send a request that changes nothing in what the broker keeps: reads, logins, look-ups. Else as `call`.
+
+        With `token`, speak as its holder: it is neither renewed nor replaced.
+        """
+        return self._patiently(method, api_path, body, token)
+
+    def close(self) -> None:
+        """Give back the token where this connection's login made it, and close every session."""
+        if self._tokens is not None:
+            self._tokens.close()
+        for session in self._sessions:
+            session.close()
+
+    def _kv(self, kind: str, path: str) -> str:
+        return f"{self.settings.mount}/{kind}/{path}"
+
+    def _patiently(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
+        send = partial(self._send_as, method, path, body)
+        for attempt in stamina.retry_context(
+            on=self._pause,
+            attempts=None,
+            timeout=self.settings.patience,
+            wait_initial=0.05,
+            wait_max=2.0,
+            wait_jitter=0.1,
+        ):
+            with attempt:
+                return send(token) if token or not self._tokens else self._send_as_ourselves(send, self._tokens)
+        raise AssertionError("stamina ends by returning or raising")
+
+    def _pause(self, error: Exception) -> bool | float:
+        if not isinstance(error, PassingError) or error.wait > self.settings.patience:
+            return False
+        return error.wait or True
+
+    def _send_as_ourselves(self, send: partial[Document], tokens: TokenSource) -> Document:
+        token = tokens.token()
+        try:
+            return send(token)
+        except DeniedError:
+            # Vault says "permission denied" to a dead token and to a live one without the right: ask which it is
+            if not self._is_dead(token) or not tokens.replace(token):
+                raise
+        return send(tokens.token())
+
+    def _is_dead(self, token: Secret[str]) -> bool:
+        try:
+            self._send_as("GET", "auth/token/lookup-self", None, token)
+        except DeniedError:
+            return True
+        return False
+
+    def _send_as(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
+        client = self._client()
+        client.token = token.reveal() if token else None
+        client.base_uri = base_url(self.settings)
+        for _ in range(_HOPS + 1):
+            response = self._exchange(client, method, path, body)
+            if response.status_code not in _REDIRECTS:
+                return _understood(response, path)
+            client.base_uri = redirected(response.headers.get("Location", ""), self.settings)
+        raise PassingError("Vault's nodes point at each other", hint="is it electing a leader? try again")
+
+    def _exchange(self, client: Any, method: str, path: str, body: Document | None) -> requests.Response:
+        headers = {**_BEHIND, _INDEX: self._index} if self._index else {}
+        with _reached(path):
+            response: requests.Response = client.request(method, f"/v1/{quote(path)}", headers=headers, json=body)
+        self._index = response.headers.get(_INDEX, self._index)
+        return response
+
+    def _client(self) -> Any:
+        if not hasattr(self._here, "client"):
+            session = new_session(self.settings)
+            self._sessions.append(session)
+            # hvac's constructors read VAULT_* by themselves, so everything is said here
+            self._here.client = hvac.adapters.RawAdapter(
+                base_uri=base_url(self.settings),
+                session=session,
+                verify=session.verify,
+                cert=session.cert,
+                timeout=self.settings.timeout,
+                namespace=self.settings.namespace or None,
+                allow_redirects=False,
+                ignore_exceptions=True,
+            )
+        return self._here.client
+
+
+@contextmanager
+def _reached(path: str) -> Iterator[None]:
+    """Turn what requests and the libraries under it raise into ours. Their text may quote a header: drop it."""
+    try:
+        yield
+    except requests.exceptions.SSLError:
+        raise UnclearError(
+            "Vault's certificate, or ours, was not accepted",
+            hint="check VAULT_CACERT, VAULT_TLS_SERVER_NAME, VAULT_CLIENT_CERT and the clock",
+        ) from None
+    except (requests.RequestException, hvac.exceptions.VaultError, OSError, ValueError) as error:
+        raise PassingError(
+            f"Vault was not reached for {path} ({type(error).__name__})", hint="is VAULT_ADDR right, and is it up?"
+        ) from None
+
+
+def _understood(response: requests.Response, path: str) -> Document:
+    content = _parsed(response)
+    if response.ok:
+        if content is None and response.content:
+            raise _unclear(path)
+        return content or {}
+    raise fault(response.status_code, path, _errors(content), wait=_wait(response))
+
+
+def _parsed(response: requests.Response) -> Document | None:
+    try:
+        content = response.json()
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _errors(content: Document | None) -> list[str]:
+    errors = (content or {}).get("errors")
+    return [text for text in errors if isinstance(text, str)] if isinstance(errors, list) else []
+
+
+def _wait(response: requests.Response) -> float:
+    asked = response.headers.get("Retry-After", "")
+    return float(asked) if asked.isdecimal() else 0.0
+
+
+def _field(answer: Document, *names: str) -> Any:
+    found: Any = answer
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def _unclear(path: str) -> BrokerError:
+    return UnclearError(f"what answered for {path} is not Vault, or its answer is damaged", hint="check VAULT_ADDR")

@@ -1,0 +1,136 @@
+"""Every path the broker uses in Vault. `policies/` grants by these, so a change here is a change there.
+
+Relative to the KV v2 mount, but for `right`, which names what is never mounted. The first segment says how sensitive
+a path is: a policy that names `accounts/` and `evidence/` reads no secret.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Final
+
+from broker.errors import InputError
+from broker.model.names import checked_name
+
+__all__ = [
+    "ACCOUNTS",
+    "CONSUMERS",
+    "ISSUED",
+    "PROFILES",
+    "REVOCATIONS",
+    "RIGHTS",
+    "SIGNERS",
+    "Access",
+    "account",
+    "chain",
+    "consumer",
+    "evidence",
+    "head",
+    "key",
+    "lock",
+    "password",
+    "profile",
+    "revocation",
+    "right",
+    "signer",
+    "ticket",
+]
+
+ACCOUNTS: Final = "accounts"
+CONSUMERS: Final = "consumers"
+ISSUED: Final = "evidence/issued"
+PROFILES: Final = "profiles"
+REVOCATIONS: Final = "revocations"
+RIGHTS: Final = "cb-issue"  # the prefix of virtual paths: nothing may ever be mounted there
+SIGNERS: Final = "signers"
+
+_CHAIN_KINDS: Final = ("accounts", "issued")
+_ENTITY: Final = re.compile(r"[a-z0-9][A-Za-z0-9-]{0,62}(\.[A-Za-z0-9]{1,16})?", re.ASCII)  # OpenBao adds ".namespace"
+_DIGITS: Final = 8  # so that Vault lists numbers in their order
+_LAST: Final = 10**_DIGITS - 1
+
+
+class Access(Enum):
+    """What a consumer may be given under a right: the last segment of its virtual path."""
+
+    DIRECT = "direct"
+    GATEWAY = "gateway"
+    TICKET = "ticket"
+
+
+def account(name: str) -> str:
+    """Return the path of an account's document."""
+    return f"{ACCOUNTS}/{checked_name(name, 'account')}"
+
+
+def key(account: str, slot: int) -> str:
+    """Return the path of the private key in `slot`, written once."""
+    return f"keys/{checked_name(account, 'account')}/{_number(slot)}"
+
+
+def password(account: str, slot: int) -> str:
+    """Return the path of the password in `slot`, written once."""
+    return f"passwords/{checked_name(account, 'account')}/{_number(slot)}"
+
+
+def consumer(entity: str) -> str:
+    """Return the path of a consumer's document. `entity` is Vault's id, or a name given by hand."""
+    if not _ENTITY.fullmatch(entity):
+        raise InputError(f"consumer {entity[:80]!r} is not an entity's id or a name")
+    return f"{CONSUMERS}/{entity}"
+
+
+def revocation(name: str) -> str:
+    """Return the path of a revocation, written once."""
+    return f"{REVOCATIONS}/{checked_name(name, 'revocation')}"
+
+
+def ticket(name: str) -> str:
+    """Return the path of a burned ticket, written once."""
+    return f"tickets/{checked_name(name, 'ticket')}"
+
+
+def lock(name: str) -> str:
+    """Return the path of a lock. Its metadata is never deleted: its version is a fence."""
+    return f"locks/{checked_name(name, 'lock')}"
+
+
+def signer(name: str) -> str:
+    """Return the path of a signing key of ours (leases, tickets, evidence heads), by purpose."""
+    return f"{SIGNERS}/{checked_name(name, 'signer')}"
+
+
+def profile(partner: str) -> str:
+    """Return the path of a partner's profile that a user added."""
+    return f"{PROFILES}/{checked_name(partner, 'partner')}"
+
+
+def chain(name: str) -> str:
+    """Return the folder of a chain of evidence: `accounts/<account>` or `issued/<process>`."""
+    kind, _, rest = name.partition("/")
+    if kind not in _CHAIN_KINDS:
+        raise InputError(f"there is no evidence of {kind[:80]!r}", hint=f"one of {', '.join(_CHAIN_KINDS)}")
+    return f"evidence/{kind}/{checked_name(rest, 'chain')}"
+
+
+def evidence(chain_name: str, number: int) -> str:
+    """Return the path of entry or page `number` of a chain, written once."""
+    return f"{chain(chain_name)}/{_number(number, digits=_DIGITS)}"
+
+
+def head(number: int) -> str:
+    """Return the path of the signed statement `number` of where all chains stood, written once."""
+    return f"evidence/heads/{_number(number, digits=_DIGITS)}"
+
+
+def right(partner: str, environment: str, account: str, application: str, access: Access) -> str:
+    """Return the virtual path on which a consumer needs exactly `update`. An API path, not one of the mount."""
+    names = {"partner": partner, "environment": environment, "account": account, "application": application}
+    return "/".join([RIGHTS, *(checked_name(text, kind) for kind, text in names.items()), access.value])
+
+
+def _number(number: int, *, digits: int = 1) -> str:
+    if not 0 <= number <= _LAST:
+        raise InputError(f"{number} is not a number that Vault's paths have room for")
+    return f"{number:0{digits}d}"

@@ -1,0 +1,1 @@
+"""How the broker gets its own token: one file for each of Vault's ways in."""

@@ -1,0 +1,64 @@
+"""A token that somebody else made: from the environment, a file, or Vault's own token helper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from broker.errors import DeniedError, InputError
+from broker.model.secret import Secret
+
+__all__ = ["FileToken", "FixedToken"]
+
+
+class FixedToken:
+    """A token given by value. It is neither renewed nor revoked: its owner does that."""
+
+    def __init__(self, token: Secret[str]) -> None:
+        self._token = token
+
+    def token(self) -> Secret[str]:
+        """Return it."""
+        return self._token
+
+    def replace(self, dead: Secret[str]) -> bool:  # noqa: ARG002  # TokenSource's signature
+        """Say that there is no other."""
+        return False
+
+    def close(self) -> None:
+        """Leave it as it is."""
+
+
+class FileToken:
+    """A token in a file that somebody else keeps fresh, such as Vault agent's sink or `~/.vault-token`.
+
+    Read when first needed, and again when Vault no longer knows the one we have.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._token: Secret[str] | None = None
+
+    def token(self) -> Secret[str]:
+        """Return the file's token; raise `DeniedError` where there is none to read."""
+        if self._token is None:
+            self._token = self._read()
+        return self._token
+
+    def replace(self, dead: Secret[str]) -> bool:
+        """Read the file again."""
+        self._token = self._read()
+        return self._token != dead
+
+    def close(self) -> None:
+        """Leave the file and its token as they are."""
+
+    def _read(self) -> Secret[str]:
+        try:
+            text = self._path.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            raise DeniedError(f"no token for Vault: {self._path} is not there", hint="log in: bao login") from None
+        except (OSError, ValueError):
+            raise InputError(f"no token can be read from {self._path}") from None
+        if not text or not text.isprintable():
+            raise InputError(f"{self._path} holds no token")
+        return Secret(text)

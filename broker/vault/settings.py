@@ -1,0 +1,94 @@
+"""Where Vault is and how to reach it, in the words of Vault's own tools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from broker.errors import InputError
+from broker.model.secret import Secret
+
+__all__ = ["DEFAULT_MOUNT", "PREFIXES", "VaultSettings", "from_environment"]
+
+DEFAULT_MOUNT: Final = "credential-broker"
+PREFIXES: Final = ("BAO_", "VAULT_")  # the first that is set wins, as in OpenBao's tools
+_SCHEMES: Final = ("http", "https", "unix")
+_ON: Final = ("1", "t", "true")  # what Go's strconv.ParseBool, hence Vault, takes for yes
+
+
+@dataclass(frozen=True, slots=True)
+class VaultSettings:
+    """How to reach one Vault.
+
+    `address` is `http(s)://host[:port]` or `unix:///path/of/socket`; times are seconds. `timeout` bounds one answer,
+    `patience` a request with all its retries. Raises `InputError` when they cannot be used together.
+    """
+
+    address: str
+    mount: str = DEFAULT_MOUNT
+    namespace: str = ""
+    ca_file: Path | None = None
+    ca_directory: Path | None = None
+    client_certificate: Path | None = None
+    client_key: Path | None = None
+    server_name: str = ""
+    timeout: float = 10.0
+    patience: float = 10.0
+    token: Secret[str] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.address)
+        if parts.scheme not in _SCHEMES or not (parts.path if parts.scheme == "unix" else parts.hostname):
+            raise InputError(
+                f"{parts.scheme or 'this'}: not an address of Vault",
+                hint="give http(s)://host:port or unix:///path/of/socket",
+            )
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise InputError("the address of Vault carries more than host, port and path", hint="strip user and query")
+        if (self.client_certificate is None) != (self.client_key is None):
+            raise InputError(
+                "a client certificate for Vault needs its key, and the key its certificate",
+                hint="set both VAULT_CLIENT_CERT and VAULT_CLIENT_KEY, or neither",
+            )
+
+    @property
+    def socket(self) -> str:
+        """The path of the unix socket, or "" where Vault is reached over TCP."""
+        parts = urlsplit(self.address)
+        return parts.path if parts.scheme == "unix" else ""
+
+
+def from_environment(environment: Mapping[str, str], *, mount: str = DEFAULT_MOUNT) -> VaultSettings:
+    """Read what Vault's own tools read, `BAO_…` before `VAULT_…`; raise `InputError` on what we refuse or lack.
+
+    Source: "Environment variables" in the command references of OpenBao and Vault. Without an address there is no
+    guessing: their default, https://127.0.0.1:8200, is rarely what is meant.
+    """
+
+    def value(name: str) -> str:
+        return next((environment[prefix + name] for prefix in PREFIXES if environment.get(prefix + name)), "")
+
+    def path(name: str) -> Path | None:
+        return Path(value(name)) if value(name) else None
+
+    if value("SKIP_VERIFY").lower() in _ON:
+        raise InputError(
+            "VAULT_SKIP_VERIFY is set: the broker does not talk to a Vault that it cannot verify",
+            hint="unset it, and point VAULT_CACERT at the CA of Vault's certificate",
+        )
+    if not value("ADDR"):
+        raise InputError("no address of a Vault is known", hint="set VAULT_ADDR, or run: broker vault start")
+    return VaultSettings(
+        address=value("ADDR").rstrip("/"),
+        mount=mount,
+        namespace=value("NAMESPACE").strip("/"),
+        ca_file=path("CACERT"),
+        ca_directory=path("CAPATH"),
+        client_certificate=path("CLIENT_CERT"),
+        client_key=path("CLIENT_KEY"),
+        server_name=value("TLS_SERVER_NAME"),
+        token=Secret(value("TOKEN")) if value("TOKEN") else None,
+    )

@@ -1,0 +1,114 @@
+"""HTTP sessions towards Vault: a unix socket or TCP, with TLS as Vault's own tools have it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
+
+from broker.errors import VaultUnavailableError
+from broker.vault.settings import VaultSettings
+
+__all__ = ["SOCKET_URL", "base_url", "new_session", "redirected"]
+
+SOCKET_URL: Final = "http://localhost"  # what stands in Host and in URLs when the way is a unix socket
+
+
+def base_url(settings: VaultSettings) -> str:
+    """Return the URL to build requests on."""
+    return SOCKET_URL if settings.socket else settings.address
+
+
+def new_session(settings: VaultSettings) -> requests.Session:
+    """Return a session that takes nothing from the environment (no proxy, no CA bundle, no .netrc)."""
+    session = requests.Session()
+    session.trust_env = False
+    if settings.socket:
+        session.mount("http://", _SocketAdapter(settings.socket))
+        return session
+    session.verify = str(settings.ca_file or settings.ca_directory or "") or True
+    if settings.client_certificate and settings.client_key:
+        session.cert = (str(settings.client_certificate), str(settings.client_key))
+    if settings.server_name:
+        session.mount("https://", _NamedAdapter(settings.server_name))
+    return session
+
+
+def redirected(location: str, settings: VaultSettings) -> str:
+    """Return the base URL of the node that a standby points to; raise `VaultUnavailableError` if we do not follow.
+
+    The token goes with us. So never from TLS to plain text, and to another host only where a private CA, which signs
+    for this cluster alone, vouches for it.
+    """
+    old, new = urlsplit(base_url(settings)), urlsplit(location)
+    same_host = new.hostname == old.hostname
+    private = old.scheme == "https" and bool(settings.ca_file or settings.ca_directory)
+    if settings.socket or new.scheme != old.scheme or not new.hostname or not (same_host or private):
+        raise VaultUnavailableError(
+            "Vault points to a node that the broker does not follow it to",
+            hint="point VAULT_ADDR at the active node or a load balancer, or set VAULT_CACERT to the cluster's own CA",
+        )
+    return f"{new.scheme}://{new.netloc}"
+
+
+class _NamedAdapter(HTTPAdapter):
+    """Asks for, and verifies, another name than the address has (VAULT_TLS_SERVER_NAME)."""
+
+    def __init__(self, server_name: str) -> None:
+        self._server_name = server_name
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, server_hostname=self._server_name, assert_hostname=self._server_name, **kwargs)
+
+
+class _SocketAdapter(HTTPAdapter):
+    """Speaks HTTP through one unix socket, whatever host the URL names."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._pool = _SocketPool(path)
+
+    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> HTTPConnectionPool:
+        return self._pool
+
+    def close(self) -> None:
+        self._pool.close()
+        super().close()
+
+
+class _SocketPool(HTTPConnectionPool):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self.ConnectionCls = _connection_class(path)  # type: ignore[assignment]  # urllib3 calls it, and no more
+
+
+def _connection_class(path: str) -> Callable[..., HTTPConnection]:
+    def connection(**kwargs: Any) -> HTTPConnection:
+        return _SocketConnection(path, **kwargs)
+
+    return connection
+
+
+class _SocketConnection(HTTPConnection):
+    def __init__(self, path: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._path = path
+
+    def _new_conn(self) -> socket.socket:
+        from urllib3.exceptions import NewConnectionError
+
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        channel.settimeout(self.timeout if isinstance(self.timeout, int | float) else None)
+        try:
+            channel.connect(self._path)
+        except OSError as error:
+            channel.close()
+            raise NewConnectionError(self, type(error).__name__) from error
+        return channel
