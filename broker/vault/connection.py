@@ -94,7 +94,7 @@ class Connection:
             self.write(path, data, replacing=0)
         except DeniedError:
             # A role with `create` alone is denied overwriting before CAS is looked at
-            if self.newest_version(path):
+            if self._is_there(path):
                 raise ConflictError(f"{path} is there already") from None
             raise
 
@@ -107,10 +107,6 @@ class Connection:
         if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
             raise _unclear(path)
         return tuple(sorted(names))
-
-    def newest_version(self, path: str) -> int:
-        """Return the number of the newest version, destroyed ones too; 0 where nothing was ever stored."""
-        return max(self.versions(path), default=0)
 
     def versions(self, path: str) -> Mapping[int, bool]:
         """Return the kept versions of `path` and whether each still holds data."""
@@ -157,6 +153,12 @@ class Connection:
             self._tokens.close()
         for session in self._sessions:
             session.close()
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            return bool(self.versions(path))
+        except DeniedError:
+            return False
 
     def _kv(self, kind: str, path: str) -> str:
         return f"{self.settings.mount}/{kind}/{path}"

@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 from broker.errors import BrokerError, ConflictError, DeniedError, InputError, UnknownNameError, VaultUnavailableError
 
-__all__ = ["MissingError", "PassingError", "UnclearError", "UnmountedError", "fault"]
+__all__ = ["BadTokenError", "MissingError", "PassingError", "UnclearError", "UnmountedError", "fault"]
 
 _CAS_MISMATCH: Final = "did not match the current version"  # Vault answers a bare 400; only the words tell
 _IN_USE: Final = "already in use"
@@ -18,6 +18,7 @@ _NO_ROUTE: Final = "no handler for route"
 _NOT_ACTIVE: Final = "local node not active"  # a 500 during failover
 _UPGRADING: Final = "Upgrading from non-versioned"  # KV v2, for a moment after it was mounted
 _SEE: Final = "is it up and unsealed? ask: bao status, or vault status"
+_BAD_TOKEN: Final = ("bad token", "invalid token")
 _NOT_FOUND: Final = (404,)
 _DENIED: Final = (401, 403)
 _INVALID: Final = (400, 413)
@@ -34,6 +35,10 @@ _BUSY: Final = {
 
 class MissingError(UnknownNameError):
     """Nothing is stored at this path, or no longer."""
+
+
+class BadTokenError(DeniedError):
+    """Vault does not know the token that was shown to it: mistyped, expired or revoked."""
 
 
 class UnmountedError(InputError):
@@ -60,7 +65,7 @@ def fault(status: int, path: str, errors: Sequence[str], *, wait: float = 0.0) -
     if status in _NOT_FOUND:
         return _absent(path, said)
     if status in _DENIED:
-        return DeniedError(f"Vault denies {path}", hint="is the token alive, of the right role and namespace?")
+        return _denied(path, said)
     if status in _INVALID:
         return _refused(path, said)
     if status in _BUSY:
@@ -68,6 +73,12 @@ def fault(status: int, path: str, errors: Sequence[str], *, wait: float = 0.0) -
     if _NOT_ACTIVE in said:
         return PassingError(f"Vault is changing its active node ({path})", hint=_SEE)
     return UnclearError(f"Vault failed on {path} ({status})", hint="Vault's own log says why")
+
+
+def _denied(path: str, said: str) -> BrokerError:
+    if any(words in said for words in _BAD_TOKEN):
+        return BadTokenError(f"Vault does not know the token shown for {path}", hint="log in again")
+    return DeniedError(f"Vault denies {path}", hint="is the token alive, of the right role and namespace?")
 
 
 def _absent(path: str, said: str) -> BrokerError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ __all__ = ["DEFAULT_MOUNT", "PREFIXES", "VaultSettings", "from_environment"]
 
 DEFAULT_MOUNT: Final = "credential-broker"
 PREFIXES: Final = ("BAO_", "VAULT_")  # the first that is set wins, as in OpenBao's tools
+_MOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*", re.ASCII)
 _SCHEMES: Final = ("http", "https", "unix")
 _ON: Final = ("1", "t", "true")  # what Go's strconv.ParseBool, hence Vault, takes for yes
 
@@ -48,6 +50,8 @@ class VaultSettings:
             )
         if parts.username or parts.password or parts.query or parts.fragment:
             raise InputError("the address of Vault carries more than host, port and path", hint="strip user and query")
+        if not _MOUNT.fullmatch(self.mount):
+            raise InputError(f"{self.mount[:80]!r} is not a mount of Vault", hint="letters, digits, '-', '_', '.', '/'")
         if (self.client_certificate is None) != (self.client_key is None):
             raise InputError(
                 "a client certificate for Vault needs its key, and the key its certificate",

@@ -1,0 +1,98 @@
+"""An embedded vault, set up and ready: one login for each role, in files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.embedded.config import Options
+from broker.embedded.home import SETUP_ROLE, Home, write_private
+from broker.embedded.server import Lifetime, Running, start
+from broker.model.secret import Secret
+from broker.vault.connection import Connection
+from broker.vault.enrolment import issue_login, secret_id_works
+from broker.vault.logins import login_mount
+from broker.vault.logins.approle import AppRoleLogin
+from broker.vault.policies import Role
+from broker.vault.settings import DEFAULT_MOUNT, VaultSettings
+from broker.vault.setup import Wish, apply, plan
+from broker.vault.writes import Observer, unobserved
+
+__all__ = ["Embedded", "administered", "up"]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A running embedded vault and how to reach it."""
+
+    running: Running
+    settings: VaultSettings
+
+    def connection(self, role: Role, *, observer: Observer = unobserved) -> Connection:
+        """Return a connection that logs in as `role`. Close it, so that no token is left."""
+        folder = self.running.home.roles / role.value
+        login = AppRoleLogin(
+            Connection(self.settings),
+            folder / "role_id",
+            folder / "secret_id",
+            mount=login_mount(self.settings.mount),
+        )
+        return Connection(self.settings, login, observer=observer)
+
+    def stop(self) -> None:
+        """End the server; its data stays."""
+        self.running.stop()
+
+
+def up(
+    directory: Path,
+    *,
+    mount: str = DEFAULT_MOUNT,
+    wish: Wish | None = None,
+    options: Options | None = None,
+    lifetime: Lifetime = Lifetime.DETACHED,
+) -> Embedded:
+    """Start the vault of `directory` if it does not run, set it up, and see that each role's files are there.
+
+    Again and again, it changes nothing. `DIRECTORY/roles/<role>/` holds `role_id` and `secret_id`, 0600. Raises what
+    `start` and `setup.plan` do.
+    """
+    running = start(directory, options, lifetime=lifetime)
+    embedded = Embedded(running, VaultSettings(running.address, mount=mount))
+    with administered(embedded) as vault:
+        apply(vault, plan(vault, wish or Wish()))
+        for role in Role:
+            _write_login(vault, running.home, role)
+    return embedded
+
+
+@contextmanager
+def administered(embedded: Embedded) -> Iterator[Connection]:
+    """Yield a connection that may do everything; its token, of minutes, is revoked at the end.
+
+    No root token is involved: the server revoked the one it initialised itself with.
+    """
+    home = embedded.running.home
+    role_id = home.root / "setup.role"
+    if not role_id.exists():
+        write_private(role_id, SETUP_ROLE.encode())
+    vault = Connection(
+        embedded.settings, AppRoleLogin(Connection(embedded.settings), role_id, home.setup_secret, mount=SETUP_ROLE)
+    )
+    try:
+        yield vault
+    finally:
+        vault.close()
+
+
+def _write_login(vault: Connection, home: Home, role: Role) -> None:
+    folder = home.roles / role.value
+    secret_file = folder / "secret_id"
+    if secret_file.exists() and secret_id_works(vault, role.value, Secret(secret_file.read_text("ascii"))):
+        return
+    login = issue_login(vault, role.value)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(folder / "role_id", login.role_id.encode())
+    write_private(secret_file, login.secret_id.reveal().encode())

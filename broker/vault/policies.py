@@ -1,0 +1,81 @@
+"""The policies of `policies/`, with mount, accounts and rights put in.
+
+A template is Vault's own HCL with `${mount}`, and `${account}` or `${right}` in stanzas that are repeated for each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from broker.errors import InputError
+from broker.model.names import checked_name
+from broker.vault import layout
+
+__all__ = ["ALL", "BASE", "Role", "base_policy", "consumer_policy", "policy_name", "role_policy"]
+
+ALL: Final = ("+",)  # every account: one whole segment of a path
+BASE: Final = "base"
+_STANZA: Final = re.compile(r"^path .*\n?", re.MULTILINE)
+_FOLDERS: Final = (Path(__file__).parents[1] / "policies", Path(__file__).parents[2] / "policies")  # wheel, checkout
+
+
+class Role(Enum):
+    """Who works on the mount. Each has a policy of its name and a login of its own."""
+
+    SERVER = "server"
+    GATEWAY = "gateway"
+    ROTATOR = "rotator"
+    CANARY = "canary"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    ANCHOR = "anchor"
+
+
+def policy_name(mount: str, name: str) -> str:
+    """Return what Vault calls the policy `name` of the broker under `mount`, so that two brokers share one Vault."""
+    return f"{mount.replace('/', '-')}-{name}"
+
+
+def role_policy(role: Role, *, mount: str, accounts: Sequence[str] = ALL) -> str:
+    """Return the HCL of `role`. `accounts` are those whose secrets it may reach; raise `InputError` on a bad name."""
+    for account in accounts:
+        if account not in ALL:
+            checked_name(account, "account")
+    return _filled(_template(role.value), "account", accounts, mount=mount)
+
+
+def consumer_policy(rights: Sequence[str]) -> str:
+    """Return the HCL that gives exactly `rights`, made by `layout.right`."""
+    if not rights or any(not right.startswith(f"{layout.RIGHTS}/") or '"' in right for right in rights):
+        raise InputError("a consumer's policy names at least one right, and only rights")
+    return _filled(_template("consumer"), "right", rights)
+
+
+def base_policy() -> str:
+    """Return the HCL that every role has beside its own."""
+    return _template(BASE)
+
+
+def _filled(template: str, name: str, values: Sequence[str], **constants: str) -> str:
+    def repeated(match: re.Match[str]) -> str:
+        stanza = match[0]
+        if f"${{{name}}}" not in stanza:
+            return Template(stanza).substitute(constants)
+        return "".join(Template(stanza).substitute(constants, **{name: value}) for value in values)
+
+    return _STANZA.sub(repeated, template)
+
+
+@cache
+def _template(name: str) -> str:
+    for folder in _FOLDERS:
+        file = folder / f"{name}.hcl"
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
+    raise InputError(f"the policy {name}.hcl is missing from this installation", hint="install the package again")

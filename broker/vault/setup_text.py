@@ -1,0 +1,53 @@
+"""What somebody else could run or read, where the one at the keyboard may not set Vault up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Final
+
+from broker.vault.setup import Item
+
+__all__ = ["as_hcl", "as_shell"]
+
+_HEAD: Final = """#!/bin/sh
+# Sets Vault or OpenBao up for the credential broker. Run it with VAULT_ADDR (BAO_ADDR) and a token that may write
+# mounts and policies. It can be run again: it removes nothing.
+set -eu
+vault=${VAULT_COMMAND:-$(command -v bao || command -v vault)}
+"""
+_WRITE: Final = """
+# {title}
+{condition}"$vault" write {path} - <<'END-OF-JSON'
+{body}
+END-OF-JSON
+"""
+_UNLESS_THERE: Final = '"$vault" read {path} >/dev/null 2>&1 || '
+_SETTLE: Final = """
+# A new KV mount needs a moment before it takes anything
+for _ in 1 2 3 4 5 6 7 8 9 10; do "$vault" read {path} >/dev/null 2>&1 && break; sleep 1; done
+"""
+
+
+def as_shell(items: Iterable[Item]) -> str:
+    """Return a POSIX shell script that writes `items` with the `bao` or `vault` command."""
+    parts = [_HEAD]
+    for item in items:
+        if item.path.endswith("/config"):
+            parts.append(_SETTLE.format(path=item.path))
+        condition = _UNLESS_THERE.format(path=item.path) if item.once else ""
+        body = json.dumps(item.body, indent=2)
+        parts.append(_WRITE.format(title=item.title, condition=condition, path=item.path, body=body))
+    return "".join(parts)
+
+
+def as_hcl(items: Iterable[Item]) -> str:
+    """Return the policies among `items` as HCL, each under its name; the rest as comments."""
+    parts = []
+    for item in items:
+        policy = item.body.get("policy")
+        if policy:
+            parts.append(f"# ---- {item.title}\n{policy}")
+        else:
+            parts.append(f"# ---- {item.title}: {item.path} {json.dumps(item.body)}\n")
+    return "\n".join(parts)

@@ -1,0 +1,101 @@
+"""A real vault for tests: one embedded server for each worker, a mount of its own, set up whole, for each test."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from broker.embedded.config import Options
+from broker.embedded.server import Lifetime
+from broker.embedded.up import Embedded, administered, up
+from broker.model.secret import Secret
+from broker.vault.connection import Connection
+from broker.vault.enrolment import AppRole, enrol_consumer, issue_login
+from broker.vault.logins.token import FixedToken
+from broker.vault.policies import Role
+from broker.vault.settings import VaultSettings
+from broker.vault.setup import Wish, apply, plan
+from broker.vault.writes import Observer, unobserved
+
+__all__ = ["TestVault", "login", "throwaway", "token_of", "vault", "vault_server"]
+
+_numbers: Final = itertools.count(1)
+
+
+@dataclass
+class TestVault:
+    """A mount of its own on the worker's server. `admin` may do everything."""
+
+    __test__ = False
+
+    settings: VaultSettings
+    admin: Connection
+    embedded: Embedded
+    _open: list[Connection] = field(default_factory=list)
+
+    def connection(self, role: Role, *, observer: Observer = unobserved) -> Connection:
+        """Return a connection of `role`, closed at the end of the test."""
+        token = login(self.admin, issue_login(self.admin, role.value))
+        connection = Connection(self.settings, FixedToken(token), observer=observer)
+        self._open.append(connection)
+        return connection
+
+    def consumer_token(self, name: str, *rights: str) -> Secret[str]:
+        """Enrol the consumer `name` with `rights` and log in as it."""
+        return login(self.admin, enrol_consumer(self.admin, name, rights))
+
+    def close(self) -> None:
+        for connection in self._open:
+            connection.close()
+
+
+def login(vault: Connection, role: AppRole) -> Secret[str]:
+    """Return a fresh token of `role`."""
+    body = {"role_id": role.role_id, "secret_id": role.secret_id.reveal()}
+    return Secret(vault.ask("POST", f"auth/{role.mount}/login", body)["auth"]["client_token"])
+
+
+def token_of(vault: Connection, **body: object) -> Secret[str]:
+    """Return a token made by `auth/token/create` with `body`."""
+    return Secret(vault.call("POST", "auth/token/create", body)["auth"]["client_token"])
+
+
+@contextmanager
+def throwaway(options: Options | None = None) -> Iterator[Embedded]:
+    """Yield an embedded vault in a directory of its own; both are gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="broker-test-") as directory:  # short: a socket's path has 104 bytes
+        embedded = up(Path(directory) / "vault", options=options, lifetime=Lifetime.TIED)
+        try:
+            yield embedded
+        finally:
+            embedded.stop()
+
+
+@pytest.fixture(scope="session")
+def vault_server() -> Iterator[tuple[Embedded, Connection]]:
+    """The worker's server, and a connection that may do everything on it."""
+    with throwaway() as embedded, ExitStack() as stack:
+        yield embedded, stack.enter_context(administered(embedded))
+
+
+@pytest.fixture
+def vault(vault_server: tuple[Embedded, Connection]) -> Iterator[TestVault]:
+    """A vault in which nothing has happened yet."""
+    embedded, _ = vault_server
+    settings = replace(embedded.settings, mount=f"broker-{next(_numbers)}", patience=3.0)
+    with administered(Embedded(embedded.running, settings)) as admin:
+        apply(admin, plan(admin, Wish()))
+        made = TestVault(settings, admin, embedded)
+        try:
+            yield made
+        finally:
+            made.close()
+            admin.call("DELETE", f"sys/mounts/{settings.mount}")
+            admin.call("DELETE", f"sys/auth/{settings.mount}")
