@@ -120,6 +120,17 @@ class Account:
         living = {g.parts.password for g in self.generations if g.stage.living}
         return frozenset(living | ({self.password} if self.password else set()))
 
+    @property
+    def probing_application(self) -> Application:
+        """The application whose client_id goes out with a canary; raise `RefusedError` where none has one."""
+        known = sorted((a for a in self.applications if a.client_id), key=lambda a: a.rejected_at is not None)
+        if known:
+            return known[0]
+        raise RefusedError(
+            f"no application of {self.name} has a client_id yet, and the partner wants one with every request",
+            hint=f"broker app set {self.name}/APPLICATION --client-id ID",
+        )
+
     def application(self, name: str) -> Application:
         """Return the application called `name`; raise `UnknownNameError`."""
         for application in self.applications:

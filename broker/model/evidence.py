@@ -64,22 +64,26 @@ def appended(chain: str, head: Head, *, at: datetime, by: str, what: str, facts:
 
 
 def verify(chain: str, entries: Iterable[Entry], head: Head | None = None) -> tuple[Finding, ...]:
-    """Return what is wrong with `entries` as the whole of `chain`, up to `head` where that is known.
+    """Return what is wrong with `entries` as the whole of `chain`, which must pass through `head` where that is known.
 
-    Without a head from elsewhere (a signed one, or the account document) a cut tail cannot be seen.
+    Entries after the head are judged like the others: a head that was signed earlier is no fault. Without a head from elsewhere (a signed one, or the account document) a cut tail cannot be seen.
     """
     found: list[Finding] = []
     reached = Head()
     for position, entry in enumerate(entries, start=1):
         found += _faults(chain, entry, position, reached)
         reached = Head(entry.number, entry.hash)
-    if head is not None:
-        found += _end_faults(chain, reached, head)
+        if head is not None and reached.number == head.number and reached != head:
+            found.append(_error("forked", f"{_where(chain, entry)} is another than its head says: the chain forked"))
+    if head is not None and reached.number < head.number:
+        found.append(
+            _error("cut", f"{chain} ends at entry {reached.number}, but its head is at {head.number}: cut")
+        )
     return tuple(found)
 
 
 def _faults(chain: str, entry: Entry, position: int, reached: Head) -> Iterable[Finding]:
-    where = f"{chain} entry {entry.number}"
+    where = _where(chain, entry)
     if entry.chain != chain:
         yield _error("foreign", f"{where} belongs to {entry.chain}: it was copied from another chain")
     if entry.number != reached.number + 1:
@@ -90,11 +94,8 @@ def _faults(chain: str, entry: Entry, position: int, reached: Head) -> Iterable[
         yield _error("edited", f"{where} was edited: its content does not give its hash")
 
 
-def _end_faults(chain: str, reached: Head, head: Head) -> Iterable[Finding]:
-    if reached.number < head.number:
-        yield _error("cut", f"{chain} ends at entry {reached.number}, but its head is at {head.number}: cut")
-    elif reached != head and reached.number == head.number:
-        yield _error("forked", f"{chain} ends in another entry {reached.number} than its head says: it forked")
+def _where(chain: str, entry: Entry) -> str:
+    return f"{chain} entry {entry.number}"
 
 
 def _error(code: str, sentence: str) -> Finding:

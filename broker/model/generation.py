@@ -97,6 +97,7 @@ class Generation:
     since: datetime
     base: int = 0  # the generation that was current at its birth; 0: none was
     restores: int = 0  # the generation whose certificate it brings back, where a roll-back made it
+    replaces: int = 0  # the candidate it took the place of, joined to what changed meanwhile
     held: bool = False  # displaced by a roll-back: only a person, naming it, promotes it again
 
 

@@ -64,10 +64,13 @@ def standing(account: Account) -> Standing:
 
 
 def fold(entries: Iterable[Entry]) -> Standing:
-    """Return where the entries of its chain say that the account stands. Raise `ValueError` on a move no table has."""
+    """Return where the entries of its chain say that the account stands. Raise `ValueError` on what no rule allows."""
     found = Standing()
     for entry in entries:
-        _apply(found, What(entry.what), entry.facts)
+        try:
+            _apply(found, What(entry.what), entry.facts)
+        except KeyError as missing:
+            raise ValueError(f"entry {entry.number} of {entry.chain} speaks of {missing}, which is not there") from None
     return found
 
 

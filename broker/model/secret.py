@@ -38,6 +38,10 @@ class Secret(Generic[T]):
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret cannot be pickled or copied")
 
+    def __getstate__(self) -> NoReturn:  # since 3.11 every object has one, and it holds the slots
+        raise TypeError("a secret cannot be pickled or copied")
+
 
 def _octets(value: str | bytes) -> bytes:
-    return value.encode() if isinstance(value, str) else value
+    # A lone surrogate must not raise: UnicodeEncodeError carries the whole text
+    return value.encode(errors="surrogatepass") if isinstance(value, str) else value

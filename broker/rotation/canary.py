@@ -33,15 +33,17 @@ class CanaryUnansweredError(PartnerUnavailableError):
 
 
 def try_out(name: AccountName, number: int, *, accounts: Accounts, canary: Canary, clock: Clock, by: str) -> Answer:
-    """Reserve a try in the account, send it, and store the verdict.
+    """Prepare a try, reserve it in the account, send it, and store the verdict.
 
     Killed in between, the try stays on the account without an answer, and counts: a crash that repeats cannot lock
     the login out unseen. Raise what `canary_sent` raises where no try is allowed.
     """
     id_ = secrets.token_hex(8)
+    seen = accounts.read(name).account
+    send = canary(seen, seen.generation(number))
     account = amend(accounts, name, lambda newest: canary_sent(newest, number, id_, at=clock(), by=by))
     attempt = next(t.number for t in account.tries if t.id == id_)
-    answer = canary(account, account.generation(number))
+    answer = send()
 
     def store(newest: Account) -> Account:
         known = {a.name for a in newest.applications}

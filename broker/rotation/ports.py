@@ -89,6 +89,7 @@ class Answer:
     application: str = ""  # whose client_id it went out with
 
 
-Canary = Callable[[Account, Generation], Answer]
+# Prepares a try and returns what sends it: whatever can fail on our side fails before the try is reserved
+Canary = Callable[[Account, Generation], Callable[[], Answer]]
 EvidenceLog = Callable[[Entry], None]  # stores under its number; the same entry again is no error, another one is
 Stragglers = Callable[[AccountName, int], frozenset[str]]  # names of consumers that hold the generation

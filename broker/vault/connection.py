@@ -7,7 +7,7 @@ from one `TokenSource`. Code on an event loop comes here through `service.offloa
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,17 +19,16 @@ import hvac.exceptions
 import requests
 import stamina
 
-from broker.errors import BrokerError, ConflictError, DeniedError
+from broker.errors import ConflictError, DeniedError, InputError
 from broker.model.secret import Secret
-from broker.vault.faults import MissingError, PassingError, UnclearError, fault
+from broker.vault.answers import Document, field_of, unclear, understood
+from broker.vault.faults import MissingError, PassingError, UnclearError
 from broker.vault.logins.source import TokenSource
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import base_url, new_session, redirected
 from broker.vault.writes import Observer, Phase, unobserved
 
 __all__ = ["Connection", "Document", "Stored"]
-
-Document = Mapping[str, Any]
 
 _INDEX: Final = "X-Vault-Index"  # what a read must have seen; OpenBao and Vault Enterprise heed it, the rest ignore it
 _BEHIND: Final = {"X-Vault-Inconsistent": "forward-active-node"}  # what a standby that has not seen it shall do
@@ -65,9 +64,9 @@ class Connection:
     def read(self, path: str) -> Stored:
         """Return the newest version at `path`; raise `MissingError`."""
         answer = self.ask("GET", self._kv("data", path))
-        data, version = _field(answer, "data", "data"), _field(answer, "data", "metadata", "version")
+        data, version = field_of(answer, "data", "data"), field_of(answer, "data", "metadata", "version")
         if not isinstance(data, Mapping) or not isinstance(version, int):
-            raise _unclear(path)
+            raise unclear(path)
         return Stored(data, version)
 
     def read_or_none(self, path: str) -> Stored | None:
@@ -83,9 +82,9 @@ class Connection:
         A write whose answer was lost is sent again and may then meet its own success as `ConflictError`: read, and see.
         """
         body = {"data": dict(data), "options": {"cas": replacing}}
-        version = _field(self.call("POST", self._kv("data", path), body), "data", "version")
+        version = field_of(self.call("POST", self._kv("data", path), body), "data", "version")
         if not isinstance(version, int):
-            raise _unclear(path)
+            raise unclear(path)
         return version
 
     def create(self, path: str, data: Document) -> None:
@@ -101,23 +100,23 @@ class Connection:
     def list(self, path: str) -> tuple[str, ...]:
         """Return the names under `path`, sorted; folders end in "/". Nothing there is no error."""
         try:
-            names = _field(self.ask("LIST", self._kv("metadata", path)), "data", "keys")
+            names = field_of(self.ask("LIST", self._kv("metadata", path)), "data", "keys")
         except MissingError:
             return ()
-        if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-            raise _unclear(path)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise unclear(path)
         return tuple(sorted(names))
 
     def versions(self, path: str) -> Mapping[int, bool]:
         """Return the kept versions of `path` and whether each still holds data."""
         try:
-            found = _field(self.ask("GET", self._kv("metadata", path)), "data", "versions")
+            found = field_of(self.ask("GET", self._kv("metadata", path)), "data", "versions")
         except MissingError:
             return {}
         try:
             return {int(number): not (v["destroyed"] or v["deletion_time"]) for number, v in found.items()}
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise _unclear(path) from None
+            raise unclear(path) from None
 
     def destroy_all(self, path: str) -> None:
         """Destroy the data of every version. The number stays taken, so `create` never gives it out again.
@@ -206,7 +205,7 @@ class Connection:
         for _ in range(_HOPS + 1):
             response = self._exchange(client, method, path, body)
             if response.status_code not in _REDIRECTS:
-                return _understood(response, path)
+                return understood(response, path)
             client.base_uri = redirected(response.headers.get("Location", ""), self.settings)
         raise PassingError("Vault's nodes point at each other", hint="is it electing a leader? try again")
 
@@ -245,45 +244,11 @@ def _reached(path: str) -> Iterator[None]:
             "Vault's certificate, or ours, was not accepted",
             hint="check VAULT_CACERT, VAULT_TLS_SERVER_NAME, VAULT_CLIENT_CERT and the clock",
         ) from None
-    except (requests.RequestException, hvac.exceptions.VaultError, OSError, ValueError) as error:
+    except ValueError:  # before RequestException: requests' InvalidHeader and InvalidURL are both
+        raise InputError(
+            "a request to Vault cannot be written", hint="token, namespace or address holds what cannot travel"
+        ) from None
+    except (requests.RequestException, hvac.exceptions.VaultError, OSError) as error:
         raise PassingError(
             f"Vault was not reached for {path} ({type(error).__name__})", hint="is VAULT_ADDR right, and is it up?"
         ) from None
-
-
-def _understood(response: requests.Response, path: str) -> Document:
-    content = _parsed(response)
-    if response.ok:
-        if content is None and response.content:
-            raise _unclear(path)
-        return content or {}
-    raise fault(response.status_code, path, _errors(content), wait=_wait(response))
-
-
-def _parsed(response: requests.Response) -> Document | None:
-    try:
-        content = response.json()
-    except (ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _errors(content: Document | None) -> list[str]:
-    errors = (content or {}).get("errors")
-    return [text for text in errors if isinstance(text, str)] if isinstance(errors, list) else []
-
-
-def _wait(response: requests.Response) -> float:
-    asked = response.headers.get("Retry-After", "")
-    return float(asked) if asked.isdecimal() else 0.0
-
-
-def _field(answer: Document, *names: str) -> Any:
-    found: Any = answer
-    for name in names:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
-
-
-def _unclear(path: str) -> BrokerError:
-    return UnclearError(f"what answered for {path} is not Vault, or its answer is damaged", hint="check VAULT_ADDR")

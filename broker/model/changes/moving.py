@@ -87,7 +87,9 @@ def rebased(account: Account, number: int, *, at: datetime, by: str) -> Account:
             hint=f"broker rotation reject {account.name} --generation {number}",
         )
     after = moved(account, number, Move.REJECT, at=at, by=by, reason=f"overtaken by generation {current.number}")
-    return after if parts == current.parts else born(after, parts, at=at, by=by, restores=generation.restores)
+    return after if parts == current.parts else born(
+        after, parts, at=at, by=by, restores=generation.restores, instead_of=generation
+    )
 
 
 def restored(account: Account, number: int, *, at: datetime, by: str) -> Account:

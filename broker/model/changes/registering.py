@@ -74,7 +74,8 @@ def password_set(account: Account, password: PasswordRef, *, at: datetime, by: s
 
 def trust_set(account: Account, trust: Anchors, *, at: datetime, by: str) -> Account:
     """Know the partner's server by `trust` from now on, with a candidate that tries it where there is a set."""
-    if account.trust == trust.ref:
+    sets = (account.current, *account.candidates) if account.current else ()
+    if account.trust == trust.ref and (not sets or any(g.parts.trust == trust.ref for g in sets)):
         return account
     after = replace(holding(account, trust), trust=trust.ref)
     after = noted(after, at, by, What.TRUST_SET, trust=trust.ref, fingerprints=" ".join(trust.fingerprints))
@@ -108,4 +109,4 @@ def _varied(
     after = account
     if waiting:
         after = moved(after, waiting.number, Move.REJECT, at=at, by=by, reason="a part was set anew")
-    return born(after, parts, at=at, by=by)
+    return born(after, parts, at=at, by=by, instead_of=waiting)

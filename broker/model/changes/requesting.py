@@ -21,7 +21,9 @@ __all__ = ["answered", "closed", "requested", "submitted"]
 
 
 def requested(account: Account, request: SigningRequest, *, by: str) -> Account:
-    """Open `request`; raise `ConflictError` while another waits."""
+    """Open `request`; raise `ConflictError` while another waits. Nothing to do where its key was requested before."""
+    if any(r.spki == request.spki for r in account.requests):
+        return account
     if account.open_request:
         raise ConflictError(
             f"{account.name} has an open signing request, number {account.open_request.number}",
@@ -69,9 +71,11 @@ def answered(account: Account, number: int, certificate: Certificate, *, at: dat
     """Close request `number` with the certificate that answers it, and add the candidate it makes.
 
     The candidate takes the password and trust that are proven: those of the current generation, or the newest where
-    none is current yet.
+    none is current yet. Nothing to do where this certificate has answered it.
     """
     request = account.request(number)
+    if request.closed is Closed.ANSWERED and any(g.parts.certificate == certificate.ref for g in account.generations):
+        return account
     if request.closed:
         raise RefusedError(f"this answers signing request {number} of {account.name}, which was {request.closed.value}")
     password = account.current.parts.password if account.current else account.password

@@ -28,10 +28,12 @@ def canary_sent(account: Account, generation: int, id_: str, *, at: datetime, by
     Raise `ConflictError` while another is on its way, `WaitingError` while the partner wants to be left alone, and
     `RefusedError` when the breaker is open or the last few tries were never answered: a person looks first.
     """
-    account.generation(generation)
+    stage = account.generation(generation).stage
     last = account.tries[-1] if account.tries else None
-    if last and last.id == id_:
+    if any(t.id == id_ for t in account.tries):
         return account
+    if not stage.living:
+        raise RefusedError(f"generation {generation} of {account.name} is {stage.value}: {stage.meaning}")
     if account.breaker:
         raise RefusedError(
             f"the partner rejected the login of {account.name}: nothing tries again by itself, since partners lock "
@@ -40,7 +42,7 @@ def canary_sent(account: Account, generation: int, id_: str, *, at: datetime, by
         )
     if account.not_before and at < account.not_before:
         raise WaitingError(f"the partner wants no request for {account.name} before {account.not_before:%F %TZ}")
-    if last and not last.verdict and last.at <= at < last.at + TRY_TAKES:
+    if last and not last.verdict and abs(at - last.at) < TRY_TAKES:  # either way: two machines' clocks differ
         raise ConflictError(
             f"another canary of {account.name} is on its way since {last.at:%TZ}", hint="wait two minutes"
         )
@@ -51,7 +53,7 @@ def canary_sent(account: Account, generation: int, id_: str, *, at: datetime, by
         )
     number = 1 + (last.number if last else 0)
     after = replace(account, tries=(*account.tries, Try(number, generation, at, id_))[-TRIES_KEPT:])
-    return noted(after, at, by, What.CANARY_SENT, attempt=number, generation=generation)
+    return noted(after, at, by, What.CANARY_SENT, attempt=number, generation=generation, id=id_)
 
 
 def canary_answered(
@@ -70,7 +72,7 @@ def canary_answered(
     if made is None or made.verdict == verdict:
         return account
     after = replace(account, tries=swapped(account.tries, made, replace(made, verdict=verdict)))
-    after = replace(after, not_before=at + wait if wait else None)
+    after = replace(after, not_before=_pause(account, made, at + wait if wait else None))
     if login_rejected:
         password = account.generation(made.generation).parts.password
         after = replace(after, breaker=Breaker(at, password, made.generation))
@@ -79,6 +81,13 @@ def canary_answered(
         marked = replace(application, rejected_at=at)
         after = replace(after, applications=swapped(after.applications, application, marked))
     return noted(after, at, by, What.CANARY_ANSWERED, attempt=number, generation=made.generation, verdict=verdict)
+
+
+def _pause(account: Account, made: Try, asked: datetime | None) -> datetime | None:
+    """Return until when the partner is left alone. An answer that came late does not shorten what a later one asked."""
+    if made is account.tries[-1] or account.not_before is None:
+        return asked
+    return max(account.not_before, asked or account.not_before)
 
 
 def breaker_reset(account: Account, *, reason: str, at: datetime, by: str) -> Account:

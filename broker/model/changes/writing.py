@@ -31,10 +31,13 @@ def noted(account: Account, at: datetime, by: str, what: What, **facts: Fact) ->
     )
 
 
-def born(account: Account, parts: Parts, *, at: datetime, by: str, restores: int = 0) -> Account:
-    """Return `account` with a new candidate made of `parts`."""
+def born(
+    account: Account, parts: Parts, *, at: datetime, by: str, restores: int = 0, instead_of: Generation | None = None
+) -> Account:
+    """Return `account` with a new candidate made of `parts`. What only a person promotes stays so in its new form."""
     base = account.current.number if account.current else 0
-    newest = Generation(account.next_generation, parts, Stage.CANDIDATE, at, base, restores)
+    replaces, held = (instead_of.number, instead_of.held) if instead_of else (0, False)
+    newest = Generation(account.next_generation, parts, Stage.CANDIDATE, at, base, restores, replaces, held)
     after = replace(account, generations=(*account.generations, newest))
     return noted(
         after,
@@ -44,6 +47,7 @@ def born(account: Account, parts: Parts, *, at: datetime, by: str, restores: int
         generation=newest.number,
         base=base,
         restores=restores,
+        replaces=replaces,
         **parts_facts(parts),
     )
 

@@ -1,0 +1,113 @@
+"""`broker NOUN VERB`. A noun's file is imported when the noun is typed, so `--help` costs click alone."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+import click
+
+from broker import __version__
+from broker.cli import exits
+from broker.errors import BrokerError
+
+__all__ = ["NOUNS", "cli", "run"]
+
+NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # the help text lives here, or `--help` would import them all
+    {
+        "demo": "the whole job, against a vault and a partner of its own",
+        "init": "a few questions, and a configuration that works",
+        "status": "accounts, stages, expiry, and who must act",
+        "doctor": "what is wrong with this installation",
+        "explain": "the request that is sent to the partner, redacted for its support",
+        "account": "logins at a partner",
+        "app": "applications of an account: one client_id each",
+        "password": "the partner's password",
+        "csr": "signing requests: new, show, lint, submit, cancel",
+        "cert": "what the partner sent back: import, inspect",
+        "rotation": "try, promote, roll back, retire",
+        "bundle": "credentials for an application, for a while",
+        "evidence": "who did what, when: show, verify",
+        "partner": "partners and their rules",
+        "vault": "the vault of a laptop, and setting up any Vault or OpenBao",
+        "config": "where each setting comes from",
+    }
+)
+
+
+class _Nouns(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(NOUNS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in NOUNS:
+            return None
+        command: click.Command = importlib.import_module(f"broker.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in NOUNS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], NOUNS, n=1)
+            ctx.fail(f"no such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(NOUNS.items()))
+
+
+@click.command(
+    cls=_Nouns,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Every command has --help with examples. Exit codes: 0 done, 2 usage, 3 vault unavailable, 4 partner "
+    "unavailable, 5 denied, 6 refused, 7 people are awaited, 8 conflict, 1 anything else.",
+)
+@click.option("--config", "config_file", metavar="FILE", help="The configuration; else $BROKER_CONFIG, ./broker.toml …")
+@click.option("--timeout", metavar="DURATION", help="How long to wait for Vault in all, such as 30s.")
+@click.version_option(__version__, "-V", "--version", prog_name="broker", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, config_file: str | None, timeout: str | None) -> None:
+    """Keep a partner's credentials in Vault, hand them out for minutes, renew them in time."""
+    from broker.cli.start import Start
+
+    ctx.obj = Start(config_file, {"vault.patience": timeout} if timeout else {})
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; return its exit code. Nothing leaves here as a traceback."""
+    try:
+        code = cli.main(list(arguments), prog_name="broker", standalone_mode=False)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # a traceback's text may hold anything
+        return _ended_badly(error, arguments)
+    return code if isinstance(code, int) else 0
+
+
+def _ended_badly(error: BaseException, arguments: Sequence[str]) -> int:
+    match error:
+        case click.ClickException():
+            error.show()
+            return error.exit_code
+        case BrokerError():
+            return exits.report(error, as_json=_wants_json(arguments))
+        case click.exceptions.Abort() | KeyboardInterrupt():
+            sys.stderr.write("\ninterrupted; what was begun is finished when the command is run again\n")
+            return exits.INTERRUPTED
+        case BrokenPipeError():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+            return exits.BROKEN_PIPE
+        case _:
+            return exits.report_unexpected(error)
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    pairs = zip(arguments, (*arguments[1:], ""), strict=True)
+    return any(a in ("-ojson", "--output=json") or (a in ("-o", "--output") and b == "json") for a, b in pairs)

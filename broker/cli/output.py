@@ -1,0 +1,118 @@
+"""What commands print: stdout is data, as a table or as JSON; stderr is for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import click
+
+from broker.model.finding import Finding, Severity
+
+__all__ = ["note", "output_option", "show_details", "show_findings", "show_json", "show_table", "step", "when"]
+
+_MARKS: Final = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "note"}
+_COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+
+output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people or programs.",
+)
+
+
+def show_json(value: Any) -> None:
+    """Print `value` as JSON; datetimes in ISO 8601, UTC."""
+    click.echo(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing") -> None:
+    """Print a table: framed and coloured on a terminal, plain columns in a pipe; `empty` goes to stderr."""
+    shown = [[_clean(cell) for cell in row] for row in rows]
+    if not shown:
+        note(empty)
+    elif sys.stdout.isatty():
+        _framed(columns, shown)
+    else:
+        widths = [max(len(row[n]) for row in [list(columns), *shown]) for n in range(len(columns))]
+        for row in [[c.upper() for c in columns], *shown]:
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def show_details(pairs: Mapping[str, object]) -> None:
+    """Print names and values, one a line."""
+    width = max(map(len, pairs), default=0)
+    for name, value in pairs.items():
+        lines = _clean(value, keep_lines=True).splitlines() or [""]
+        click.echo(f"{name.ljust(width)}  {lines[0]}".rstrip())
+        for line in lines[1:]:
+            click.echo(f"{' ' * width}  {line}")
+
+
+def show_findings(findings: Iterable[Finding], *, err: bool = True) -> None:
+    """Print findings, each with its mend."""
+    for finding in findings:
+        mark = click.style(_MARKS[finding.severity], fg=_COLOURS[finding.severity])
+        click.echo(f"  {mark}: {_clean(finding.sentence)} [{finding.code}]", err=err)
+        if finding.mend:
+            click.echo(f"    mend: {_clean(finding.mend)}", err=err)
+
+
+def note(text: str) -> None:
+    """Say something to people."""
+    click.echo(_clean(text, keep_lines=True), err=True)
+
+
+def step(text: str) -> None:
+    """Say that long work goes on, where somebody watches."""
+    if sys.stderr.isatty():
+        click.echo(click.style(f"… {text}", dim=True), err=True)
+
+
+def when(moment: datetime | None, now: datetime) -> str:
+    """Return a time as people read it: the date, and how far off it is."""
+    if moment is None:
+        return "-"
+    days = (moment - now).total_seconds() / 86400
+    if abs(days) < 1:
+        hours = abs(days) * 24
+        far = f"{hours:.0f}h" if hours >= 1 else f"{hours * 60:.0f}min"
+    else:
+        far = f"{abs(days):.0f}d"
+    return f"{moment:%Y-%m-%d} ({'in ' + far if days >= 0 else far + ' ago'})"
+
+
+def _framed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def _clean(value: object, *, keep_lines: bool = False) -> str:
+    """Return text without control characters: what a partner sent must not drive a terminal."""
+    kept = "\n\t" if keep_lines else ""
+    text = "-" if value is None or value == "" else str(value)
+    return "".join(c if c.isprintable() or c in kept else "?" for c in text)
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, frozenset | set):
+        return sorted(value)
+    if hasattr(value, "value"):
+        return value.value
+    raise TypeError(f"{type(value).__name__} is not data")

@@ -1,0 +1,53 @@
+"""What a command starts from: the settings as typed, and the object graph once somebody asks for it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from broker.compose import Broker
+    from broker.config import Config
+
+__all__ = ["Start"]
+
+
+class Start:
+    """Handed from the root command to every other; reads nothing until it is asked."""
+
+    def __init__(self, config_file: str | None, flags: Mapping[str, str]) -> None:
+        self._file = Path(config_file) if config_file else None
+        self._flags = flags
+
+    @cached_property
+    def config(self) -> Config:
+        """The resolved settings. The one place that reads the environment."""
+        from broker.config import resolve
+
+        defaults = {"actor": _whoami(), "embedded.directory": str(_state_directory() / "vault")}
+        return resolve(flags=self._flags, environment=os.environ, file=self._file, defaults=defaults)
+
+    @cached_property
+    def broker(self) -> Broker:
+        """The object graph."""
+        from broker.compose import Broker
+
+        return Broker(self.config, os.environ)
+
+
+def _state_directory() -> Path:
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "credential-broker"
+
+
+def _whoami() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's UID that no passwd file names
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,444 @@
+"""The object graph. Each part is built when first touched, and imported then: a command pays for what it uses.
+
+`cli` and later the service and the scheduler start here. It is the one place where an adapter meets a port, so it is
+where the type checker proves that they fit. Every use-case runs as the role that may do it and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from broker.errors import BrokerError, InputError
+from broker.model.clock import Clock, system_clock
+from broker.model.duration import parse_duration
+from broker.vault.policies import Role
+from broker.vault.writes import Observer, unobserved
+
+if TYPE_CHECKING:
+    from broker.config import Config
+    from broker.embedded.home import Home
+    from broker.issuing.grant import Issuer
+    from broker.issuing.ports import Judge, SetSecrets
+    from broker.model.account import Account
+    from broker.model.generation import Application, Closed, Generation, SigningRequest, Submission
+    from broker.model.lease import BundleKind
+    from broker.model.names import AccountName
+    from broker.model.secret import Secret
+    from broker.partners.profile import Profile
+    from broker.rotation.ports import Accounts, Answer, Canary, Keys, Passwords
+    from broker.rotation.promote import Promotion
+    from broker.rotation.receive import Received, Said
+    from broker.upstream.credentials import Credentials
+    from broker.vault.connection import Connection
+    from broker.vault.evidence import VaultEvidence
+    from broker.vault.logins.source import TokenSource
+    from broker.vault.settings import VaultSettings
+
+__all__ = ["Broker", "Wiring"]
+
+
+class Wiring:
+    """What tests replace: the clock, and who watches writes."""
+
+    def __init__(self, clock: Clock = system_clock, observer: Observer = unobserved) -> None:
+        self.clock = clock
+        self.observer = observer
+
+
+class Broker:
+    """Everything the broker can do, for one configuration. Close it, so that no token is left in Vault."""
+
+    def __init__(
+        self,
+        config: Config,
+        environment: Mapping[str, str],
+        *,
+        wiring: Wiring | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.config = config
+        self.actor = config["actor"]
+        self.clock = (wiring or Wiring()).clock
+        self._observer = (wiring or Wiring()).observer
+        self._environment = environment
+        self._say = say
+        self._connections: dict[Role, Connection] = {}
+        self._profiles: dict[str, Profile] = {}
+
+    def close(self) -> None:
+        """Give back every token, and close every connection."""
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+
+    # Vault
+
+    @cached_property
+    def vault_settings(self) -> VaultSettings:
+        """Where Vault is: as configured, else the embedded one where it runs."""
+        from broker.vault.settings import from_environment
+
+        listed = {
+            f"VAULT_{variable}": self.config[f"vault.{name}"]
+            for name, variable in _VAULT_VARIABLES.items()
+            if self.config.values[f"vault.{name}"].source != "default"
+        }
+        given = {k: v for k, v in self._environment.items() if k.endswith(("_SKIP_VERIFY", "_TOKEN"))}
+        listed["VAULT_ADDR"] = self.config["vault.address"]
+        if not listed["VAULT_ADDR"] and self.home.initialized.exists():
+            given, listed["VAULT_ADDR"] = {}, f"unix://{self.home.socket}"  # a token around is another vault's
+        found = from_environment({**given, **listed}, mount=self.config["vault.mount"])
+        return replace(found, patience=parse_duration(self.config["vault.patience"]).total_seconds())
+
+    @cached_property
+    def home(self) -> Home:
+        """The directory of the embedded vault, there or not."""
+        from broker.embedded.home import Home
+
+        return Home(Path(self.config["embedded.directory"]))
+
+    def connection(self, role: Role) -> Connection:
+        """Return the connection that speaks as `role`."""
+        from broker.vault.connection import Connection
+
+        if role not in self._connections:
+            self._connections[role] = Connection(self.vault_settings, self._login(role), observer=self._observer)
+        return self._connections[role]
+
+    def _login(self, role: Role) -> TokenSource:
+        from broker.vault.connection import Connection
+        from broker.vault.logins import token_source
+
+        options = dict(self.config.logins.get(role.value) or self.config.logins.get("default") or {})
+        if self.vault_settings.token:
+            options = {"method": "token"}
+        elif not options and self.vault_settings.socket == str(self.home.socket):
+            folder = self.home.roles / role.value
+            options = {"method": "approle"} | {f"{n}_file": str(folder / n) for n in ("role_id", "secret_id")}
+        if not options:
+            raise InputError(
+                f"the {role.value} role has no way to log in to Vault",
+                hint=f'set VAULT_TOKEN, or [roles.{role.value}] method = "approle" in broker.toml',
+            )
+        return token_source(options.pop("method", "approle"), Connection(self.vault_settings), options)
+
+    def accounts(self, role: Role) -> Accounts:
+        """Return the account documents as `role` sees them."""
+        from broker.vault.accounts import VaultAccounts
+
+        return VaultAccounts(self.connection(role))
+
+    def evidence(self, role: Role) -> VaultEvidence:
+        """Return the evidence as `role` sees it."""
+        from broker.vault.evidence import VaultEvidence
+
+        return VaultEvidence(self.connection(role))
+
+    def _keys(self, role: Role) -> Keys:
+        from broker.vault.custody import VaultKeys
+
+        return VaultKeys(self.connection(role))
+
+    def _passwords(self, role: Role) -> Passwords:
+        from broker.vault.custody import VaultPasswords
+
+        return VaultPasswords(self.connection(role))
+
+    # reading
+
+    def account(self, name: AccountName) -> Account:
+        """Return an account; raise `UnknownNameError`."""
+        return self.accounts(Role.AUDITOR).read(name).account
+
+    def all_accounts(self) -> Iterator[Account]:
+        """Yield every account, by name."""
+        accounts = self.accounts(Role.AUDITOR)
+        for name in accounts.names():
+            yield accounts.read(name).account
+
+    def profile(self, name: str, role: Role) -> Profile:
+        """Return a built-in profile, or one that was added to Vault."""
+        from broker.partners import catalogue
+
+        if name not in self._profiles:
+            own = {} if name in catalogue.names() else self.own_profiles(role)
+            self._profiles[name] = catalogue.load(name, own)
+        return self._profiles[name]
+
+    def own_profiles(self, role: Role) -> Mapping[str, Mapping[str, object]]:
+        """Return the documents of the profiles that were added to Vault, by name."""
+        from broker.vault.profiles import own_profiles
+
+        return own_profiles(self.connection(role))
+
+    def add_profile(self, profile: Profile) -> None:
+        """Store a profile of a user's own, in the place of an older one of its name."""
+        from broker.partners.catalogue import require_own
+        from broker.vault.profiles import store_profile
+
+        require_own(profile)
+        store_profile(self.connection(Role.OPERATOR), profile)
+
+    # an account and what belongs to it: operator
+
+    def add_account(self, account: Account) -> Account:
+        """Store a new account."""
+        from broker.rotation.open import add_account
+
+        return self._settled(add_account(account, accounts=self.accounts(Role.OPERATOR), by=self.actor), Role.OPERATOR)
+
+    def set_application(self, name: AccountName, application: str, client_id: str) -> Account:
+        """Add an application, or give it another client_id."""
+        from broker.rotation.open import set_application
+
+        after = set_application(
+            name, application, client_id, accounts=self.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
+        )
+        return self._settled(after, Role.OPERATOR)
+
+    def remove_application(self, name: AccountName, application: str) -> Account:
+        """Remove an application."""
+        from broker.rotation.open import remove_application
+
+        after = remove_application(
+            name, application, accounts=self.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
+        )
+        return self._settled(after, Role.OPERATOR)
+
+    def set_password(self, name: AccountName, password: Secret[str]) -> Account:
+        """Store the partner's new password."""
+        from broker.rotation.password import set_password
+
+        after = set_password(
+            name,
+            password,
+            accounts=self.accounts(Role.OPERATOR),
+            passwords=self._passwords(Role.OPERATOR),
+            clock=self.clock,
+            by=self.actor,
+        )
+        return self._settled(after, Role.OPERATOR)
+
+    # rotation: rotator, and canary for the calls to the partner
+
+    def draft(self, name: AccountName) -> SigningRequest:
+        """Return the open signing request, making one if there is none."""
+        from broker.rotation.draft import draft
+
+        accounts = self.accounts(Role.ROTATOR)
+        rules = self.profile(accounts.read(name).account.profile, Role.ROTATOR).key
+        request = draft(name, rules, accounts=accounts, keys=self._keys(Role.ROTATOR), clock=self.clock, by=self.actor)
+        self.settle(name)
+        return request
+
+    def submit(self, name: AccountName, submission: Submission) -> SigningRequest:
+        """Note that the CSR was sent."""
+        from broker.rotation.submit import submit
+
+        request = submit(name, submission, accounts=self.accounts(Role.ROTATOR), by=self.actor)
+        self.settle(name)
+        return request
+
+    def close_request(self, name: AccountName, why: Closed, number: int = 0) -> SigningRequest:
+        """Close a signing request that will not be answered."""
+        from broker.rotation.draft import close_request
+
+        request = close_request(
+            name, why, number, accounts=self.accounts(Role.ROTATOR), clock=self.clock, by=self.actor
+        )
+        self.settle(name)
+        return request
+
+    def receive(self, name: AccountName, data: bytes, said: Said) -> Received:
+        """Import what the partner sent back."""
+        from broker.rotation.receive import receive
+
+        accounts = self.accounts(Role.ROTATOR)
+        rules = self.profile(accounts.read(name).account.profile, Role.ROTATOR).subject
+        received = receive(name, data, said, rules=rules, accounts=accounts, clock=self.clock, by=self.actor)
+        self.settle(name)
+        return received
+
+    def try_out(self, name: AccountName, number: int) -> Answer:
+        """Try a generation against the partner, and change nothing but the record of the try."""
+        from broker.rotation.canary import try_out
+
+        answer = try_out(
+            name, number, accounts=self.accounts(Role.CANARY), canary=self._canary, clock=self.clock, by=self.actor
+        )
+        self.settle(name)
+        return answer
+
+    def reset_breaker(self, name: AccountName, reason: str) -> Account:
+        """Allow tries again, because a person says so."""
+        from broker.rotation.canary import reset_breaker
+
+        after = reset_breaker(name, reason, accounts=self.accounts(Role.ROTATOR), clock=self.clock, by=self.actor)
+        return self._settled(after, Role.ROTATOR)
+
+    def promote(self, name: AccountName, number: int = 0) -> Promotion:
+        """Try a candidate and make it current."""
+        from broker.rotation.promote import promote
+
+        try:
+            return promote(
+                name,
+                number,
+                accounts=self.accounts(Role.ROTATOR),
+                canary=self._canary,
+                clock=self.clock,
+                by=self.actor,
+            )
+        finally:
+            self.settle(name)
+
+    def roll_back(self, name: AccountName, number: int = 0, *, untried_because: str = "") -> Promotion:
+        """Go back to the previous generation; with a reason, without trying it first."""
+        from broker.rotation.promote import roll_back
+
+        try:
+            return roll_back(
+                name,
+                number,
+                accounts=self.accounts(Role.ROTATOR),
+                canary=None if untried_because else self._canary,
+                clock=self.clock,
+                by=self.actor,
+                reason=untried_because,
+            )
+        finally:
+            self.settle(name)
+
+    def reject(self, name: AccountName, number: int, reason: str) -> Account:
+        """Withdraw a candidate."""
+        from broker.rotation.promote import reject
+
+        after = reject(name, number, reason, accounts=self.accounts(Role.ROTATOR), clock=self.clock, by=self.actor)
+        return self._settled(after, Role.ROTATOR)
+
+    def retire(self, name: AccountName, number: int, reason: str = "") -> Account:
+        """End an overlap; with a reason, whoever still holds the generation."""
+        from broker.rotation.retire import retire
+
+        after = retire(
+            name,
+            number,
+            accounts=self.accounts(Role.ROTATOR),
+            stragglers=self.stragglers,
+            clock=self.clock,
+            by=self.actor,
+            reason=reason,
+        )
+        return self._settled(after, Role.ROTATOR)
+
+    def stragglers(self, name: AccountName, number: int) -> frozenset[str]:
+        """Return who still holds a generation."""
+        from broker.model.consumer import stragglers
+        from broker.vault.consumers import VaultConsumers
+
+        return stragglers(VaultConsumers(self.connection(Role.ROTATOR)).all(), name, number, self.clock())
+
+    @cached_property
+    def _canary(self) -> Canary:
+        from broker.model.generation import Application
+        from broker.upstream.canary import ask
+        from broker.vault.custody import VaultSecrets
+
+        read = VaultSecrets(self.connection(Role.CANARY))
+
+        def prepared(account: Account, generation: Generation) -> Callable[[], Answer]:
+            profile = self.profile(account.profile, Role.CANARY)
+            application = account.probing_application if profile.authentication.client_id else Application("")
+            credentials = _credentials(account, generation, read(account.name, generation), application, profile)
+            return partial(ask, credentials, profile.probe, application=application.name)
+
+        return prepared
+
+    # to consumers, as the server role
+
+    def issuer(self, token: Secret[str]) -> Issuer:
+        """Return the use-case that grants bundles to the consumer whose token this is."""
+        from broker.issuing.grant import Issuer
+        from broker.issuing.journal import Journal, chain_name
+        from broker.issuing.leases import LeaseSigner
+        from broker.vault.consumers import VaultConsumers
+        from broker.vault.custody import VaultSecrets
+        from broker.vault.signers import lease_keys
+
+        vault = self.connection(Role.SERVER)
+        journal = Journal(chain_name(self.clock()), self.evidence(Role.SERVER).append, self.clock, self.actor)
+        return Issuer(
+            accounts=lambda name: self.accounts(Role.SERVER).read(name).account,
+            profile=lambda account: self.profile(account.profile, Role.SERVER),
+            judge=self._judge(vault, token),
+            read_secrets=VaultSecrets(vault),
+            consumers=VaultConsumers(vault),
+            journal=journal,
+            signer=LeaseSigner(lease_keys(vault)),
+            clock=self.clock,
+        )
+
+    def _judge(self, vault: Connection, token: Secret[str]) -> Judge:
+        from broker.issuing.ports import Consumer
+        from broker.vault import capabilities, layout
+
+        def judged(account: Account, application: str, kind: BundleKind) -> Consumer:
+            access = layout.Access(kind.value)
+            right = layout.right(account.profile, account.environment, account.name, application, access)
+            found = capabilities.judge(vault, token, right, peer=None)
+            return Consumer(found.entity, found.name)
+
+        return judged
+
+    # what follows from a change
+
+    def settle(self, name: AccountName, role: Role = Role.ROTATOR) -> None:
+        """Write the evidence that is due and destroy what is doomed; where Vault fails now, the next command does."""
+        from broker.rotation.amend import settle
+
+        may_destroy = role is Role.ROTATOR
+        try:
+            settle(
+                name,
+                accounts=self.accounts(role),
+                log=self.evidence(role).append,
+                keys=self._keys(role) if may_destroy else None,
+                passwords=self._passwords(role) if may_destroy else None,
+            )
+        except BrokerError as error:
+            self._say(
+                f"note: the change is stored; its evidence is not yet ({error.what}). Any next command writes it."
+            )
+
+    def _settled(self, account: Account, role: Role) -> Account:
+        self.settle(account.name, role)
+        return account
+
+
+_VAULT_VARIABLES: Final = {
+    "namespace": "NAMESPACE",
+    "ca_file": "CACERT",
+    "ca_directory": "CAPATH",
+    "client_certificate": "CLIENT_CERT",
+    "client_key": "CLIENT_KEY",
+    "server_name": "TLS_SERVER_NAME",
+}
+
+
+def _credentials(
+    account: Account, generation: Generation, hidden: SetSecrets, application: Application, profile: Profile
+) -> Credentials:
+    from broker.pki.tls import client_context
+    from broker.upstream.credentials import Credentials
+
+    parts = generation.parts
+    context = client_context(
+        hidden.key, account.certificate(parts.certificate).pem, account.anchors_of(parts.trust).pem
+    )
+    return Credentials(
+        account.base_url, context, account.login, hidden.password, application.client_id, profile.authentication
+    )

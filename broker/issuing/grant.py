@@ -1,0 +1,159 @@
+"""Grant a consumer a bundle: judged, recorded, and only then handed out."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from broker.errors import ConflictError, RefusedError
+from broker.issuing.journal import Journal
+from broker.issuing.leases import LeaseSigner
+from broker.issuing.ports import Consumer, Consumers, Judge, ReadAccount, ReadSecrets, SetSecrets
+from broker.model.account import Account
+from broker.model.authentication import Authentication
+from broker.model.bundle import Bundle
+from broker.model.clock import Clock
+from broker.model.generation import Application, Generation
+from broker.model.lease import DEFAULT_CAP, BundleKind, Cap, Lease, expiry
+from broker.model.names import AccountName
+from broker.model.secret import Secret
+from broker.partners.profile import Profile
+
+__all__ = ["Granted", "Issuer", "Wanted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a consumer asks for."""
+
+    account: AccountName
+    application: str
+    ttl: timedelta
+    kind: BundleKind = BundleKind.DIRECT
+    allow_expired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What it gets: the set, and the lease that it renews with."""
+
+    bundle: Bundle
+    consumer: Consumer
+    lease: Lease
+    lease_text: Secret[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """The use-case and its ports."""
+
+    accounts: ReadAccount
+    profile: Callable[[Account], Profile]
+    judge: Judge
+    read_secrets: ReadSecrets
+    consumers: Consumers
+    journal: Journal
+    signer: LeaseSigner
+    clock: Clock
+    cap: Cap = DEFAULT_CAP
+
+    def grant(self, wanted: Wanted) -> Granted:
+        """Return a bundle of the current generation.
+
+        The holding is recorded and the evidence durable before this returns, so a kill leaves a record too many and
+        never one too few. Raise `DeniedError` for who may not, `RefusedError` for what cannot be given, and
+        `ConflictError` where a rotation overtook this twice.
+        """
+        for _ in range(2):
+            account = self.accounts(wanted.account)
+            consumer = self.judge(account, wanted.application, wanted.kind)
+            application, generation = _deliverable(account, wanted.application)
+            lease = self._lease(wanted, account, generation, consumer)
+            hidden = self.read_secrets(account.name, generation)
+            self._record(consumer, lease)
+            if self.accounts(wanted.account).generation(generation.number).stage.deliverable:
+                self._note(lease, consumer)
+                authentication = self.profile(account).authentication
+                bundle = _bundle(account, application, generation, hidden, lease, authentication)
+                return Granted(bundle, consumer, lease, self.signer.signed(lease))
+        raise ConflictError(f"{wanted.account} is being rotated", hint="ask again")
+
+    def give_back(self, granted: Granted) -> None:
+        """Note that the consumer no longer holds what the lease gave it."""
+        consumer = granted.consumer
+        self.consumers.change(consumer.entity, consumer.name, lambda record: record.returned(granted.lease.id))
+        self.journal.append("bundle-returned", lease=granted.lease.id, consumer=consumer.entity)
+
+    def _record(self, consumer: Consumer, lease: Lease) -> None:
+        self.consumers.change(consumer.entity, consumer.name, lambda record: record.given(lease, now=self.clock()))
+
+    def _lease(self, wanted: Wanted, account: Account, generation: Generation, consumer: Consumer) -> Lease:
+        now = self.clock()
+        not_after = account.certificate(generation.parts.certificate).not_after
+        if wanted.allow_expired and not_after <= now:
+            not_after = now + wanted.ttl
+        ends = expiry(wanted.ttl, self.cap, first_issued=now, now=now, not_after=not_after)
+        return Lease(
+            id=secrets.token_hex(16),
+            consumer=consumer.entity,
+            account=account.name,
+            application=wanted.application,
+            kind=wanted.kind,
+            generation=generation.number,
+            first_issued=now,
+            expires=ends,
+        )
+
+    def _note(self, lease: Lease, consumer: Consumer) -> None:
+        self.journal.append(
+            "bundle-issued",
+            account=lease.account,
+            application=lease.application,
+            generation=lease.generation,
+            kind=lease.kind.value,
+            consumer=consumer.entity,
+            consumer_name=consumer.name,
+            lease=lease.id,
+            expires=lease.expires.isoformat(),
+        )
+
+
+def _deliverable(account: Account, application_name: str) -> tuple[Application, Generation]:
+    application = account.application(application_name)
+    if not application.client_id:
+        raise RefusedError(
+            f"application {account.name}/{application.name} has no client_id yet: it comes with the partner's reply",
+            hint=f"broker app set {account.name}/{application.name} --client-id ID",
+        )
+    if account.current is None:
+        raise RefusedError(
+            f"{account.name} has no current generation yet", hint=f"broker rotation status {account.name}"
+        )
+    return application, account.current
+
+
+def _bundle(
+    account: Account,
+    application: Application,
+    generation: Generation,
+    hidden: SetSecrets,
+    lease: Lease,
+    authentication: Authentication,
+) -> Bundle:
+    return Bundle(
+        account=account.name,
+        application=application.name,
+        generation=generation.number,
+        base_url=account.base_url,
+        client_id=application.client_id,
+        login=account.login,
+        password=hidden.password,
+        key=hidden.key,
+        certificate=account.certificate(generation.parts.certificate),
+        trust=account.anchors_of(generation.parts.trust),
+        lease_id=lease.id,
+        expires=lease.expires,
+        authentication=authentication,
+    )

@@ -1,0 +1,38 @@
+"""Durations as people write them: `30d 10h 15m`."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Final
+
+from broker.errors import InputError
+
+__all__ = ["duration_text", "parse_duration"]
+
+_UNITS: Final = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+_SHAPE: Final = re.compile(r"(?:(\d{1,6})d)? ?(?:(\d{1,6})h)? ?(?:(\d{1,6})m)? ?(?:(\d{1,6})s)?", re.ASCII)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return what `text` says: days, hours, minutes and seconds, in this order, each at most once.
+
+    Raises `InputError` for anything else, nothing at all and zero included.
+    """
+    match = _SHAPE.fullmatch(text.strip())
+    parts = {} if match is None else {u: int(n) for u, n in zip(_UNITS.values(), match.groups(), strict=True) if n}
+    duration = timedelta(**parts)
+    if not duration:
+        raise InputError(f"{text[:40]!r} is not a duration", hint="write one like 30d, 10h 15m or 90s")
+    return duration
+
+
+def duration_text(duration: timedelta) -> str:
+    """Return `duration` as `parse_duration` reads it, whole seconds only."""
+    rest = int(duration.total_seconds())
+    words = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        amount, rest = divmod(rest, size)
+        if amount:
+            words.append(f"{amount}{unit}")
+    return " ".join(words) or "0s"

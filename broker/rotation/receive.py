@@ -1,0 +1,188 @@
+"""Receive what the partner sent back. It is untrusted until it fits a key of ours and a CA that a person accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from broker.errors import RefusedError
+from broker.model.account import Account
+from broker.model.certificate import Anchors, Certificate
+from broker.model.changes import answered, application_set, ca_accepted, trust_set
+from broker.model.clock import Clock
+from broker.model.finding import Finding, refuse_errors
+from broker.model.generation import Closed, Generation
+from broker.model.names import AccountName
+from broker.model.subject import SubjectRules
+from broker.pki.certificates import Description, anchors, format_fingerprint, load
+from broker.pki.chain import path
+from broker.pki.containers import ReplyParts, read_reply
+from broker.pki.judge import judge
+from broker.rotation.amend import amend
+from broker.rotation.ports import Accounts
+
+__all__ = ["LateReplyError", "Received", "Said", "UnknownAuthorityError", "receive"]
+
+
+class LateReplyError(RefusedError):
+    """The reply answers a request that no longer waits: named, so that a person knows which mail it was."""
+
+    def __init__(self, name: AccountName, number: int, why: Closed) -> None:
+        super().__init__(
+            f"this answers signing request {number} of {name}, which was {why.value}",
+            hint=f"its key is gone, so it cannot be used; broker csr show {name} shows the open request",
+        )
+
+
+class UnknownAuthorityError(RefusedError):
+    """The certificate is signed by a CA that nobody has accepted for this account."""
+
+    def __init__(self, name: AccountName, authority: Description | None) -> None:
+        shown = format_fingerprint(authority.fingerprint) if authority else ""
+        known = f": '{authority.subject}', SHA-256 {shown}" if authority else ", which is not in the reply"
+        super().__init__(
+            f"the certificate for {name} is signed by a CA that nobody has accepted{known}",
+            hint=f"compare the fingerprint with the partner by another way, then: --accept-ca {shown}"
+            if authority
+            else "ask the partner for its CA certificate, and import both in one file",
+        )
+        self.authority = authority
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a person said on importing: which CAs to accept, the server's CA, whose client_id the reply brings."""
+
+    accept: Sequence[str] = ()  # SHA-256 fingerprints of CAs in the reply
+    server_ca: bytes = b""  # PEM or DER of CAs to know the partner's server by, in place of those in the reply
+    client_id_for: str = ""  # an application's name
+    client_id: str = ""  # where the reply names several
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What became of a reply."""
+
+    account: Account
+    generation: Generation
+    findings: tuple[Finding, ...]
+    client_ids: tuple[str, ...]  # what the reply names: nothing is done with them unless a person says so
+
+
+def receive(
+    name: AccountName, data: bytes, said: Said, *, rules: SubjectRules, accounts: Accounts, clock: Clock, by: str
+) -> Received:
+    """Turn a reply into a candidate, in one write; the same reply a second time returns the same generation.
+
+    Raise `RefusedError` when it fits no key of the account, `LateReplyError` when the request it answers was closed,
+    `UnknownAuthorityError` for a CA nobody accepted, `FaultsFoundError` with all that `judge` found, and `InputError`
+    for what cannot be read. Nothing is stored in any of these cases.
+    """
+    parts = read_reply(data)
+    findings: tuple[Finding, ...] = ()
+
+    def admit(account: Account) -> Account:
+        nonlocal findings
+        if _known(account, parts):
+            return _with_client_id(account, parts, said, clock, by)
+        certificate, number = _fitting(account, parts)
+        account = _with_authorities(account, certificate, parts, said, clock, by)
+        request = account.request(number)
+        found = judge(
+            certificate,
+            expected_spki=request.spki,
+            rules=rules,
+            login=account.login,
+            issuing=account.anchors_of(account.issuing) if account.issuing else None,
+            now=clock(),
+        )
+        findings = (*parts.findings, *found)
+        refuse_errors(f"the reply for {name}", findings)
+        account = answered(account, number, certificate, at=clock(), by=by)
+        return _with_client_id(account, parts, said, clock, by)
+
+    after = amend(accounts, name, admit)
+    generation = _known(after, parts)
+    if generation is None:
+        raise RefusedError(
+            f"the reply for {name} was stored, and overtaken at once", hint=f"broker account show {name}"
+        )
+    return Received(after, generation, findings, parts.client_ids)
+
+
+def _known(account: Account, parts: ReplyParts) -> Generation | None:
+    refs = {leaf.ref for leaf in parts.leaves}
+    return next((g for g in account.generations if g.parts.certificate in refs), None)
+
+
+def _fitting(account: Account, parts: ReplyParts) -> tuple[Certificate, int]:
+    """Return the certificate in the reply that answers the open request, and the request's number."""
+    if not parts.certificates:
+        raise RefusedError(
+            "the reply holds no certificate",
+            hint=f"a client_id alone is set by: broker app set {account.name}/APPLICATION --client-id ID",
+        )
+    if account.open_request:
+        spki = account.open_request.spki
+        if any(leaf.spki == spki for leaf in parts.leaves) or not parts.leaves:
+            return parts.for_spki(spki), account.open_request.number
+    for leaf in parts.leaves:
+        late = next((r for r in account.requests if r.spki == leaf.spki and r.closed), None)
+        if late and late.closed:
+            raise LateReplyError(account.name, late.number, late.closed)
+    if account.open_request is None:
+        raise RefusedError(
+            f"{account.name} waits for no certificate, and this one fits no key it ever had",
+            hint=f"broker csr new {account.name} begins a request",
+        )
+    return parts.for_spki(account.open_request.spki), account.open_request.number  # refuses, and says what is there
+
+
+def _with_authorities(
+    account: Account, certificate: Certificate, parts: ReplyParts, said: Said, clock: Clock, by: str
+) -> Account:
+    """Return the account with the CAs that a person accepted: those above the leaf sign, others are the server's."""
+    wanted = [parts.accepted(fingerprint) for fingerprint in said.accept]
+    issuing = [a for a in wanted if _chains(certificate, a)]
+    server = [a for a in wanted if a not in issuing]
+    pinned = account.anchors_of(account.issuing) if account.issuing else None
+    if not issuing and not (pinned and _chains(certificate, pinned)):
+        raise UnknownAuthorityError(account.name, parts.issuer_of(certificate))
+    if issuing:
+        old = pinned.pem if pinned else ""
+        account = ca_accepted(account, anchors(old + "".join(a.pem for a in issuing)), at=clock(), by=by)
+    return _with_trust(account, server or issuing, said, clock, by, asked=bool(server))
+
+
+def _with_trust(
+    account: Account, fallback: Sequence[Anchors], said: Said, clock: Clock, by: str, *, asked: bool
+) -> Account:
+    """Know the server by what a person named; the first time, by the CA of the reply where there is but one."""
+    if said.server_ca:
+        return trust_set(account, anchors(said.server_ca), at=clock(), by=by)
+    if (asked or account.trust is None) and fallback:
+        return trust_set(account, anchors("".join(a.pem for a in fallback)), at=clock(), by=by)
+    return account
+
+
+def _chains(certificate: Certificate, authorities: Anchors) -> bool:
+    leaf, *others = load(certificate.pem)
+    return path(leaf, others, load(authorities.pem)) is not None
+
+
+def _with_client_id(account: Account, parts: ReplyParts, said: Said, clock: Clock, by: str) -> Account:
+    if not said.client_id_for:
+        return account
+    named = parts.client_ids
+    if said.client_id and said.client_id not in named:
+        raise RefusedError(
+            f"the reply does not name the client_id {said.client_id}", hint=f"it names {', '.join(named)}"
+        )
+    if not said.client_id and len(named) != 1:
+        raise RefusedError(
+            f"the reply names {len(named)} client_ids, not one",
+            hint=f"broker app set {account.name}/{said.client_id_for} --client-id ID"
+            + (f"; it names {', '.join(named)}" if named else ""),
+        )
+    account.application(said.client_id_for)
+    return application_set(account, said.client_id_for, said.client_id or named[0], at=clock(), by=by)

@@ -1,0 +1,41 @@
+"""Account documents in Vault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from broker.errors import UnknownNameError
+from broker.model.account import Account
+from broker.model.names import AccountName
+from broker.rotation.ports import Version, Versioned
+from broker.vault import layout
+from broker.vault.connection import Connection
+from broker.vault.documents import decoded, encoded
+from broker.vault.faults import MissingError
+
+__all__ = ["VaultAccounts"]
+
+
+class VaultAccounts:
+    """`rotation.ports.Accounts` on KV v2: the version of the document is its compare-and-set."""
+
+    def __init__(self, vault: Connection) -> None:
+        self._vault = vault
+
+    def read(self, name: AccountName) -> Versioned:
+        """Return the newest document; raise `UnknownNameError`, or what `documents.decoded` raises."""
+        try:
+            stored = self._vault.read(layout.account(name))
+        except MissingError:
+            raise UnknownNameError(
+                f"there is no account {name}", hint="broker account list shows those there are"
+            ) from None
+        return Versioned(decoded(stored.data, Account, f"account {name}"), Version(stored.version))
+
+    def write(self, account: Account, *, replacing: Version) -> None:
+        """Store `account` as the version after `replacing`; raise `ConflictError`."""
+        self._vault.write(layout.account(account.name), encoded(account), replacing=replacing)
+
+    def names(self) -> Iterator[AccountName]:
+        """Yield the names of all accounts, sorted."""
+        return (AccountName(name) for name in self._vault.list(layout.ACCOUNTS) if not name.endswith("/"))

@@ -1,0 +1,48 @@
+"""What consumers hold, a small document each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from broker.errors import ConflictError
+from broker.model.consumer import ConsumerRecord
+from broker.vault import layout
+from broker.vault.connection import Connection
+from broker.vault.documents import decoded, encoded
+
+__all__ = ["VaultConsumers"]
+
+ATTEMPTS: Final = 8
+
+
+class VaultConsumers:
+    """`issuing.ports.Consumers` on KV v2."""
+
+    def __init__(self, vault: Connection) -> None:
+        self._vault = vault
+
+    def all(self) -> tuple[ConsumerRecord, ...]:
+        """Return every record."""
+        names = self._vault.list(layout.CONSUMERS)
+        return tuple(self._read(name)[0] for name in names if not name.endswith("/"))
+
+    def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
+        """Apply the pure `change` to the consumer's record, making one first; run it again on whatever won."""
+        for _ in range(ATTEMPTS):
+            stored = self._vault.read_or_none(layout.consumer(entity))
+            where = f"consumer {entity}"
+            seen = decoded(stored.data, ConsumerRecord, where) if stored else ConsumerRecord(entity, name)
+            wanted = change(seen)
+            if stored and wanted == seen:
+                return seen
+            try:
+                self._vault.write(layout.consumer(entity), encoded(wanted), replacing=stored.version if stored else 0)
+            except ConflictError:
+                continue
+            return wanted
+        raise ConflictError(f"the record of consumer {entity} kept changing under us")
+
+    def _read(self, entity: str) -> tuple[ConsumerRecord, int]:
+        stored = self._vault.read(layout.consumer(entity))
+        return decoded(stored.data, ConsumerRecord, f"consumer {entity}"), stored.version

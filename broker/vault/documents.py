@@ -1,0 +1,64 @@
+"""Documents as Vault keeps them: a schema number beside the value, upgraded on reading, never downgraded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from broker.errors import RefusedError
+
+__all__ = ["SCHEMA", "DamagedDocumentError", "NewerSchemaError", "decoded", "encoded"]
+
+Document = Mapping[str, Any]
+Upgrade = Callable[[Document], Document]
+T = TypeVar("T")
+
+SCHEMA: Final = 1
+# {1: one_to_two, …}, each for all kinds of document; each tested on stored examples. Release N+1 reads N.
+UPGRADES: Final[Mapping[int, Upgrade]] = {}
+
+
+class NewerSchemaError(RefusedError):
+    """Written by a newer broker: to write it back would drop what we cannot read."""
+
+
+class DamagedDocumentError(RefusedError):
+    """Not what any broker wrote."""
+
+
+def encoded(value: object) -> dict[str, Any]:
+    """Return `value`, a dataclass of the model, as a document."""
+    return {"schema": SCHEMA, "value": msgspec.to_builtins(value, order="deterministic")}
+
+
+def decoded(document: Document, kind: type[T], where: str) -> T:
+    """Return the `kind` in `document`; raise `NewerSchemaError` or `DamagedDocumentError`, naming `where` it lies.
+
+    msgspec drops unknown fields in silence, so what does not come out as it went in is refused, not written back.
+    """
+    schema = document.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise DamagedDocumentError(f"{where} is not a document of the broker: it has no schema", hint=_MEND)
+    if schema > SCHEMA:
+        raise NewerSchemaError(
+            f"{where} has schema {schema}, and this broker knows {SCHEMA}",
+            hint="upgrade this broker; nothing was changed",
+        )
+    for step in range(schema, SCHEMA):
+        document = UPGRADES[step](document)
+    try:
+        value = msgspec.convert(document.get("value"), kind)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise DamagedDocumentError(f"{where} is damaged: {error}", hint=_MEND) from None
+    if _text(encoded(value)["value"]) != _text(document["value"]):
+        raise DamagedDocumentError(f"{where} has fields that this broker does not know", hint=_MEND)
+    return value
+
+
+def _text(value: object) -> bytes:
+    return msgspec.json.encode(value, order="sorted")
+
+
+_MEND: Final = "somebody wrote it past the broker; an older version may be whole: bao kv get -version=N"

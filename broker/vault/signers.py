@@ -1,0 +1,42 @@
+"""Signing keys of ours in Vault, shared by every broker."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from contextlib import suppress
+from typing import Any, Final
+
+from broker.errors import ConflictError, RefusedError
+from broker.issuing.leases import LeaseKeys
+from broker.model.secret import Secret
+from broker.vault import layout
+from broker.vault.connection import Connection
+
+__all__ = ["lease_keys"]
+
+LEASES: Final = "lease"
+OCTETS: Final = 32  # HS256 wants as many as its hash has (RFC 7518, 3.2)
+
+
+def lease_keys(vault: Connection) -> LeaseKeys:
+    """Return the keys that sign leases, making the first: two brokers that start at once end with the same."""
+    path = layout.signer(LEASES)
+    stored = vault.read_or_none(path)
+    if stored is None:
+        first = base64.b64encode(secrets.token_bytes(OCTETS)).decode()
+        with suppress(ConflictError):
+            vault.create(path, {"newest": "1", "keys": {"1": first}})
+        stored = vault.read(path)
+    return _keys(dict(stored.data))
+
+
+def _keys(document: dict[str, Any]) -> LeaseKeys:
+    try:
+        keys = {kid: Secret(base64.b64decode(text, validate=True)) for kid, text in document["keys"].items()}
+        newest = str(document["newest"])
+    except (KeyError, AttributeError, TypeError, ValueError):
+        raise RefusedError("the keys that sign leases are not as the broker wrote them") from None
+    if newest not in keys or any(len(key.reveal()) < OCTETS for key in keys.values()):
+        raise RefusedError("the keys that sign leases are incomplete, or too short")
+    return LeaseKeys(newest, keys)
