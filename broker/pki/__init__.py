@@ -1,0 +1,1 @@
+"""Keys, requests, certificates: made, read, judged. No network, no Vault; what comes in is hostile until judged."""

@@ -1,0 +1,107 @@
+"""The parts of one certificate, read so that no hostile one gets a traceback out of us."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from broker.errors import InputError
+from broker.model.certificate import Spki
+from broker.pki import der
+from broker.pki.names import ReadName, read_name
+
+__all__ = [
+    "digest_of",
+    "extension",
+    "extensions_of",
+    "fingerprint_of",
+    "is_ca",
+    "issuer_of",
+    "load_der",
+    "oid_name",
+    "spki_of",
+    "subject_of",
+]
+
+# TBSCertificate after the version: serialNumber, signature, issuer, validity, subject, SPKI (RFC 5280, 4.1)
+_VERSION: Final = 0xA0
+_ISSUER: Final = 2
+_SUBJECT: Final = 4
+_SPKI: Final = 5
+E_ = TypeVar("E_", bound=x509.ExtensionType)
+
+
+def load_der(data: bytes) -> x509.Certificate:
+    """Return one certificate, after a look at all that is always read of it later. Raises `InputError`."""
+    try:
+        loaded = x509.load_der_x509_certificate(data)
+        _ = (loaded.version, loaded.serial_number, loaded.not_valid_before_utc, loaded.not_valid_after_utc)
+        _ = (subject_of(loaded), issuer_of(loaded), spki_of(loaded))
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise InputError(
+            f"a certificate cannot be read: {error}", hint="it was damaged, or cut while copying: ask for it again"
+        ) from error
+    return loaded
+
+
+def subject_of(found: x509.Certificate) -> ReadName:
+    """Return the subject as it was sent."""
+    return read_name(_fields_of(found)[_SUBJECT])
+
+
+def issuer_of(found: x509.Certificate) -> ReadName:
+    """Return the issuer as it was sent."""
+    return read_name(_fields_of(found)[_ISSUER])
+
+
+def spki_of(found: x509.Certificate) -> Spki:
+    """Return the SHA-256 of the SubjectPublicKeyInfo as it stands in the certificate."""
+    return Spki(hashlib.sha256(_fields_of(found)[_SPKI].raw).hexdigest())
+
+
+def fingerprint_of(found: x509.Certificate) -> str:
+    """Return the SHA-256 of the DER certificate in lower-case hex."""
+    return hashlib.sha256(found.public_bytes(Encoding.DER)).hexdigest()
+
+
+def digest_of(found: x509.Certificate) -> str:
+    """Return the digest that the certificate is signed with ("sha256"), "" where it has none or it is unknown."""
+    try:
+        algorithm = found.signature_hash_algorithm
+    except (ValueError, UnsupportedAlgorithm):
+        return ""
+    return algorithm.name if algorithm is not None else ""
+
+
+def extensions_of(found: x509.Certificate) -> x509.Extensions | None:
+    """Return the extensions, None where they cannot be read: broken, or one of them twice."""
+    try:
+        return found.extensions
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return None
+
+
+def extension(extensions: x509.Extensions | None, kind: type[E_]) -> E_ | None:
+    """Return the value of the extension of this `kind`, or None."""
+    return next((e.value for e in extensions or () if isinstance(e.value, kind)), None)
+
+
+def is_ca(found: x509.Certificate) -> bool:
+    """Whether BasicConstraints says that it may sign others."""
+    constraints = extension(extensions_of(found), x509.BasicConstraints)
+    return constraints is not None and constraints.ca
+
+
+def oid_name(oid: x509.ObjectIdentifier) -> str:
+    """Return the usual name of an extension or a key usage, or the dotted OID."""
+    name = oid._name  # noqa: SLF001 - the library's table of names has no other door
+    return oid.dotted_string if name == "Unknown OID" else name
+
+
+def _fields_of(found: x509.Certificate) -> list[der.Element]:
+    fields = der.children(der.only(found.tbs_certificate_bytes))
+    return fields[1:] if fields[0].tag == _VERSION else fields

@@ -1,0 +1,67 @@
+"""Zip files from strangers: bounds hold for what comes out, and nothing is believed that the file says of itself."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+from broker.errors import InputError, RefusedError
+
+__all__ = ["is_zip", "members"]
+
+_MOST_MEMBERS: Final = 64
+_MOST_BYTES: Final = 1024 * 1024  # of all members together, unpacked
+_MOST_RATIO: Final = 100
+_RATIO_FROM: Final = 16 * 1024  # a few repeated lines of text may well pack 1:100
+_SIGNATURES: Final = (b"PK\x03\x04", b"PK\x05\x06")
+_ENCRYPTED: Final = 0x1
+
+
+def is_zip(data: bytes) -> bool:
+    """Whether `data` begins as a zip file does."""
+    return data.startswith(_SIGNATURES)
+
+
+def members(data: bytes) -> Iterator[bytes]:
+    """Yield the content of each file in a zip, in memory; the names in it are never used as paths.
+
+    Raises `RefusedError` for an encrypted, nested or exploding archive, `InputError` for a broken one.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            yield from _members(archive)
+    # The union of what zipfile lets out for bytes that are none of its making.
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError) as error:
+        raise InputError("the zip file is damaged", hint="ask for it again, as an attachment") from error
+    except (NotImplementedError, RuntimeError) as error:
+        raise RefusedError("the zip file uses a packing that is not opened here", hint="unpack it first") from error
+
+
+def _members(archive: zipfile.ZipFile) -> Iterator[bytes]:
+    files = [entry for entry in archive.infolist() if not entry.is_dir()]
+    if len(files) > _MOST_MEMBERS:
+        raise RefusedError(f"the zip file has {len(files)} files, more than {_MOST_MEMBERS}", hint="unpack it first")
+    left = _MOST_BYTES
+    for entry in files:
+        content = _unpacked(archive, entry, left)
+        left -= len(content)
+        if is_zip(content):
+            raise RefusedError("the zip file has another zip file in it", hint="unpack the outer one first")
+        yield content
+
+
+def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int) -> bytes:
+    if entry.flag_bits & _ENCRYPTED:
+        raise RefusedError("the zip file is encrypted", hint="unpack it with its password, then import what was in it")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise RefusedError("the zip file uses a packing that is not opened here", hint="unpack it first")
+    with archive.open(entry) as member:
+        content = member.read(left + 1)
+    if len(content) > left:
+        raise RefusedError(f"the zip file unpacks to more than {_MOST_BYTES} bytes", hint="unpack it first, with care")
+    if len(content) > max(_RATIO_FROM, _MOST_RATIO * max(entry.compress_size, 1)):
+        raise RefusedError("the zip file unpacks to more than 100 times its size", hint="unpack it first, with care")
+    return content

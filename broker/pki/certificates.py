@@ -1,0 +1,201 @@
+"""Certificates as values: what the model keeps of them, what people are shown, and their fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from broker.errors import InputError
+from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef, Spki
+from broker.pki import chain, der
+from broker.pki.anatomy import (
+    digest_of,
+    extension,
+    extensions_of,
+    fingerprint_of,
+    is_ca,
+    issuer_of,
+    load_der,
+    oid_name,
+    spki_of,
+    subject_of,
+)
+from broker.pki.armour import blocks_in
+from broker.pki.strength import public_key_facts
+
+__all__ = [
+    "Description",
+    "anchors",
+    "anchors_of",
+    "certificate",
+    "certificate_of",
+    "describe",
+    "describe_one",
+    "format_fingerprint",
+    "load",
+    "parse_fingerprint",
+]
+
+_MAX_SIZE: Final = 1024 * 1024
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A certificate for people (`cert inspect`). All text is safe to print. Fingerprints are lower-case hex."""
+
+    subject: str
+    issuer: str
+    serial: str  # lower-case hex
+    not_before: datetime
+    not_after: datetime
+    key: str  # "rsa 2048"
+    signed_with: str  # "sha256"; "" where unknown
+    version: int
+    is_ca: bool
+    key_usage: tuple[str, ...]  # "digital_signature"; empty where the extension is absent
+    extended_key_usage: tuple[str, ...]  # "clientAuth"
+    alternative_names: tuple[str, ...]
+    fingerprint: str  # SHA-256 of the DER
+    sha1: str  # some partners' portals show only this one: to compare, never to decide
+    spki: Spki
+    pem: str
+
+
+def load(data: bytes | str) -> list[x509.Certificate]:
+    """Return all certificates in PEM or DER `data`, in order. Raises `InputError` if there is none, or a broken one."""
+    octets = data.encode() if isinstance(data, str) else data
+    if len(octets) > _MAX_SIZE:
+        raise InputError(f"{len(octets)} bytes are too many for certificates", hint="is this the right file?")
+    if der.is_der(octets):
+        return [load_der(octets)]
+    found = [load_der(b.der) for b in blocks_in(octets) if b.label in ("CERTIFICATE", "X509 CERTIFICATE")]
+    if not found:
+        raise InputError("there is no certificate", hint="give PEM (-----BEGIN CERTIFICATE-----) or DER")
+    return found
+
+
+def certificate(data: bytes | str) -> Certificate:
+    """Return the one leaf in PEM or DER `data` with its intermediates, whatever their order.
+
+    Raises `InputError` where there is no leaf, or more than one.
+    """
+    found = load(data)
+    leaves = chain.leaves(found) or (found if len(found) == 1 else [])
+    if len(leaves) != 1:
+        raise InputError(
+            f"there are {len(leaves)} leaf certificates among {len(found)}, not one", hint="give one, with its chain"
+        )
+    return certificate_of(leaves[0], found)
+
+
+def certificate_of(leaf: x509.Certificate, pool: Iterable[x509.Certificate]) -> Certificate:
+    """Return `leaf` as the model keeps it, with those intermediates of `pool` that lead on from it."""
+    links = chain.intermediates(leaf, pool)
+    return Certificate(
+        ref=CertificateRef(fingerprint_of(leaf)),
+        spki=spki_of(leaf),
+        subject=str(subject_of(leaf)),
+        issuer=str(issuer_of(leaf)),
+        serial=f"{leaf.serial_number:x}",
+        not_before=leaf.not_valid_before_utc,
+        not_after=leaf.not_valid_after_utc,
+        pem=_pem([leaf, *links]),
+    )
+
+
+def anchors(data: bytes | str) -> Anchors:
+    """Return the set of CA certificates in PEM or DER `data`. Raises `InputError` if there is none."""
+    return anchors_of(load(data))
+
+
+def anchors_of(found: Sequence[x509.Certificate]) -> Anchors:
+    """Return `found`, at least one, as a set: the same certificates always make the same set."""
+    by_fingerprint = {fingerprint_of(c): c for c in found}
+    fingerprints = tuple(sorted(by_fingerprint))
+    return Anchors(
+        ref=AnchorsRef(hashlib.sha256("".join(fingerprints).encode()).hexdigest()),
+        fingerprints=fingerprints,
+        not_after=min(c.not_valid_after_utc for c in found),
+        pem=_pem([by_fingerprint[f] for f in fingerprints]),
+    )
+
+
+def describe(data: bytes | str) -> tuple[Description, ...]:
+    """Describe all certificates in PEM or DER `data`, in order. Raises `InputError`."""
+    return tuple(describe_one(c) for c in load(data))
+
+
+def describe_one(found: x509.Certificate) -> Description:
+    """Describe one certificate."""
+    extensions = extensions_of(found) or x509.Extensions([])
+    return Description(
+        subject=str(subject_of(found)),
+        issuer=str(issuer_of(found)),
+        serial=f"{found.serial_number:x}",
+        not_before=found.not_valid_before_utc,
+        not_after=found.not_valid_after_utc,
+        key=str(public_key_facts(found.public_key)),
+        signed_with=digest_of(found),
+        version=found.version.value + 1,
+        is_ca=is_ca(found),
+        key_usage=_key_usage(extensions),
+        extended_key_usage=_extended_key_usage(extensions),
+        alternative_names=_alternative_names(extensions),
+        fingerprint=fingerprint_of(found),
+        sha1=hashlib.sha1(found.public_bytes(Encoding.DER), usedforsecurity=False).hexdigest(),
+        spki=spki_of(found),
+        pem=_pem([found]),
+    )
+
+
+def format_fingerprint(fingerprint: str) -> str:
+    """Return a fingerprint as openssl and browsers show it: `AB:CD:…`."""
+    upper = fingerprint.upper()
+    return ":".join(upper[i : i + 2] for i in range(0, len(upper), 2))
+
+
+def parse_fingerprint(text: str) -> str:
+    """Return a SHA-256 fingerprint in lower-case hex, from what people copy: with colons, blanks, upper case, a prefix.
+
+    Raises `InputError`, by name for a SHA-1 or MD5 fingerprint.
+    """
+    bare = re.sub(r"^sha-?256( fingerprint)?\s*[:=]", "", text.strip().lower())
+    bare = re.sub(r"[\s:]", "", bare)
+    if _FINGERPRINT.fullmatch(bare):
+        return bare
+    hint = "take it from: openssl x509 -noout -fingerprint -sha256 -in FILE"
+    old = {40: "SHA-1", 32: "MD5"}.get(len(bare)) if re.fullmatch(r"[0-9a-f]+", bare) else None
+    if old:
+        raise InputError(f"this is a {old} fingerprint; only SHA-256 is accepted", hint=hint)
+    raise InputError("this is not a SHA-256 fingerprint: it needs 64 hexadecimal digits", hint=hint)
+
+
+def _key_usage(extensions: x509.Extensions) -> tuple[str, ...]:
+    usage = extension(extensions, x509.KeyUsage)
+    if usage is None:
+        return ()
+    names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    return tuple(name for name in (*names, "key_cert_sign", "crl_sign") if getattr(usage, name))
+
+
+def _extended_key_usage(extensions: x509.Extensions) -> tuple[str, ...]:
+    usage = extension(extensions, x509.ExtendedKeyUsage)
+    return tuple(oid_name(oid) for oid in usage) if usage is not None else ()
+
+
+def _alternative_names(extensions: x509.Extensions) -> tuple[str, ...]:
+    names = extension(extensions, x509.SubjectAlternativeName)
+    texts = [str(n.value) for n in names] if names is not None else []
+    return tuple(text.encode("unicode_escape").decode() for text in texts)
+
+
+def _pem(found: Iterable[x509.Certificate]) -> str:
+    return "".join(c.public_bytes(Encoding.PEM).decode("ascii") for c in found)

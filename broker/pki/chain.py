@@ -1,0 +1,95 @@
+"""How certificates hang together: which are leaves, which intermediates lead on, whether a path ends at an anchor."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+
+from broker.pki.anatomy import extension, extensions_of, fingerprint_of, is_ca, issuer_of, subject_of
+from broker.pki.names import same_name
+
+__all__ = ["intermediates", "leaves", "path", "self_issued", "signed_by"]
+
+
+def leaves(found: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+    """Return the certificates of `found` that are no CA: neither say so, nor sign themselves or another here."""
+    return [c for c in found if not _is_authority(c, found)]
+
+
+def self_issued(found: x509.Certificate) -> bool:
+    """Whether subject and issuer are the same name: a root, or somebody's own work."""
+    return same_name(subject_of(found), issuer_of(found))
+
+
+def intermediates(leaf: x509.Certificate, pool: Iterable[x509.Certificate]) -> list[x509.Certificate]:
+    """Return those of `pool` that lead on from `leaf`, in order, without a root."""
+    others = [c for c in pool if c != leaf and not self_issued(c)]
+    found: list[x509.Certificate] = []
+    here = leaf
+    while issuer := next((c for c in others if c not in found and signed_by(here, c)), None):
+        found.append(issuer)
+        here = issuer
+    return found
+
+
+def path(
+    leaf: x509.Certificate, pool: Iterable[x509.Certificate], anchors: Sequence[x509.Certificate]
+) -> tuple[x509.Certificate, ...] | None:
+    """Return a shortest path from `leaf` by certificates of `pool` to one of `anchors`, both ends included, or None.
+
+    Names and signatures only: whether each may sign is `judge`'s question. Breadth first, and no certificate twice,
+    so that a pool of mutually cross-signed ones costs no more than a signature for each pair.
+    """
+    others = list(pool)
+    seen = {fingerprint_of(leaf)}
+    waiting: deque[tuple[x509.Certificate, ...]] = deque([(leaf,)])
+    while waiting:
+        here = waiting.popleft()
+        for anchor in anchors:
+            if signed_by(here[-1], anchor):
+                return (*here, anchor)
+        for other in others:
+            if fingerprint_of(other) not in seen and signed_by(here[-1], other):
+                seen.add(fingerprint_of(other))
+                waiting.append((*here, other))
+    return None
+
+
+def signed_by(found: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether `issuer` has the name that `found` gives as its issuer, and its key made the signature."""
+    return same_name(issuer_of(found), subject_of(issuer)) and _signature_fits(found, issuer)
+
+
+def _is_authority(found: x509.Certificate, all_of_them: Sequence[x509.Certificate]) -> bool:
+    if is_ca(found):
+        return True
+    if extension(extensions_of(found), x509.BasicConstraints) is not None:
+        return False
+    return self_issued(found) or any(other != found and signed_by(other, found) for other in all_of_them)
+
+
+def _signature_fits(found: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        _verify_signature(found, issuer)
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _verify_signature(found: x509.Certificate, issuer: x509.Certificate) -> None:
+    # Not `verify_directly_issued_by`: it compares names byte for byte, and real CAs change string types in between.
+    key, digest, parameters = issuer.public_key(), found.signature_hash_algorithm, found.signature_algorithm_parameters
+    signature, signed = found.signature, found.tbs_certificate_bytes
+    match key:
+        case rsa.RSAPublicKey() if digest is not None and isinstance(parameters, padding.PSS | padding.PKCS1v15):
+            key.verify(signature, signed, parameters, digest)
+        case ec.EllipticCurvePublicKey() if isinstance(parameters, ec.ECDSA):
+            key.verify(signature, signed, parameters)
+        case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey():
+            key.verify(signature, signed)
+        case _:
+            raise InvalidSignature

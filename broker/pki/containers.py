@@ -1,0 +1,222 @@
+"""What a partner sends back, in whatever wrapping: PEM, DER, PKCS#7, text, a zip of these. Never by a file's name.
+
+Nothing here decides: it finds what is there, or says why it will not look. `judge` decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptography import x509
+
+from broker.errors import BrokerError, InputError, RefusedError
+from broker.model.certificate import Anchors, Certificate, Spki
+from broker.model.finding import Finding, Severity
+from broker.pki import anatomy, archive, chain, der
+from broker.pki.armour import Block, blocks_in, text_of, text_outside
+from broker.pki.certificates import Description, anchors_of, certificate_of, describe_one, parse_fingerprint
+
+__all__ = ["MAX_REPLY", "ReplyParts", "read_reply"]
+
+MAX_REPLY: Final = 1024 * 1024
+_MOST_CERTIFICATES: Final = 32
+_MOST_CLIENT_IDS: Final = 8
+_JKS: Final = b"\xfe\xed\xfe\xed"
+_TAGGED: Final = 0xA0  # [0], constructed
+_SIGNED_DATA: Final = "1.2.840.113549.1.7.2"
+_LABELLED: Final = re.compile(
+    r"client[ _-]?id\b[\"'\s]{0,4}[:=][\"'\s]{0,4}([A-Za-z0-9][A-Za-z0-9._~-]{7,127})", re.IGNORECASE
+)
+_UUID: Final = re.compile(r"(?<![\w-])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![\w-])", re.IGNORECASE)
+_PAGE: Final = re.compile(r"\s*(?:<!doctype\s+html|<html|<head|<\?xml)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyParts:
+    """What is in a reply. `findings` tell of things that do not belong there; none of them echoes a secret."""
+
+    certificates: tuple[x509.Certificate, ...]  # all, each once
+    client_ids: tuple[str, ...]  # candidates, most likely first: a person confirms one
+    findings: tuple[Finding, ...]
+
+    @property
+    def leaves(self) -> tuple[Certificate, ...]:
+        """The certificates that are no CA, each with the intermediates that came with it."""
+        return tuple(certificate_of(leaf, self.certificates) for leaf in chain.leaves(self.certificates))
+
+    @property
+    def authorities(self) -> tuple[Description, ...]:
+        """The CA certificates, roots and intermediates: untrusted, until a person accepts one by its fingerprint."""
+        leaves = chain.leaves(self.certificates)
+        return tuple(describe_one(c) for c in self.certificates if c not in leaves)
+
+    def for_spki(self, spki: Spki) -> Certificate:
+        """Return the certificate for this key, the longest lived if there are more, with its intermediates.
+
+        A CA certificate for the key is returned too, so that `judge` refuses it by name. Raises `RefusedError` if
+        there is none.
+        """
+        found = [c for c in self.certificates if anatomy.spki_of(c) == spki]
+        if not found:
+            others = ", ".join(f"'{leaf.subject}'" for leaf in self.leaves) or "none but CA certificates"
+            raise RefusedError(
+                f"the reply has no certificate for the key of this request (SPKI {spki[:16]}…); it has: {others}",
+                hint="import the reply to the open request, or look whether it answers an older one: broker csr show",
+            )
+        return certificate_of(max(found, key=lambda c: c.not_valid_after_utc), self.certificates)
+
+    def issuer_of(self, certificate: Certificate) -> Description | None:
+        """Return the CA to show to a person: the top of the way from `certificate` within this reply, or None."""
+        start = next(c for c in self.certificates if anatomy.fingerprint_of(c) == certificate.ref)
+        here = [start, *chain.intermediates(start, self.certificates)][-1]
+        root = next((c for c in self.certificates if c != here and chain.signed_by(here, c)), here)
+        return describe_one(root) if root != start else None
+
+    def accepted(self, fingerprint: str) -> Anchors:
+        """Return the CA in this reply that a person accepts by its fingerprint, as a set of one.
+
+        Raises `InputError` for a fingerprint that is none, `RefusedError` if no CA here has it.
+        """
+        wanted = parse_fingerprint(fingerprint)
+        leaves = chain.leaves(self.certificates)
+        for found in self.certificates:
+            if found not in leaves and anatomy.fingerprint_of(found) == wanted:
+                return anchors_of([found])
+        raise RefusedError(
+            f"no CA in this reply has the fingerprint {wanted[:16]}…",
+            hint="compare it with: broker cert inspect FILE; if the partner told you another, do not import this",
+        )
+
+
+@dataclass(slots=True)
+class _Basket:
+    """What has been found so far."""
+
+    certificates: list[x509.Certificate] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    refusals: list[BrokerError] = field(default_factory=list)
+
+    def add(self, found: Iterable[x509.Certificate]) -> None:
+        self.certificates += [c for c in found if c not in self.certificates]
+        if len(self.certificates) > _MOST_CERTIFICATES:
+            raise RefusedError(
+                f"the reply has more than {_MOST_CERTIFICATES} certificates", hint="import only those that belong to it"
+            )
+
+
+def read_reply(data: bytes) -> ReplyParts:
+    """Find certificates and client_ids in a reply.
+
+    Raises `InputError` for what is too big, damaged or empty of both, `RefusedError` for what we do not open.
+    """
+    if len(data) > MAX_REPLY:
+        raise InputError(f"the reply has {len(data)} bytes, more than {MAX_REPLY}", hint="is this the right file?")
+    basket = _Basket()
+    if archive.is_zip(data):
+        for content in archive.members(data):
+            _read_member(content, basket)
+    else:
+        _read_one(data, basket)
+    client_ids = _client_ids(basket.texts)
+    if not basket.certificates and not client_ids:
+        raise basket.refusals[0] if basket.refusals else _nothing(data)
+    return ReplyParts(tuple(basket.certificates), client_ids, tuple(dict.fromkeys(basket.findings)))
+
+
+def _read_member(content: bytes, basket: _Basket) -> None:
+    """Read one file of a zip. A picture or a broken signature file beside the certificates is no reason to stop."""
+    try:
+        _read_one(content, basket)
+    except InputError as error:
+        basket.refusals.append(error)
+        sentence = f"a file in the zip was passed over: {error.what}"
+        basket.findings.append(Finding("reply.passed-over", Severity.WARNING, sentence, error.hint))
+
+
+def _read_one(data: bytes, basket: _Basket) -> None:
+    if data.startswith(_JKS):
+        raise RefusedError("this is a Java key store (JKS), not a reply", hint="send what the partner sent")
+    if der.is_der(data):
+        _read_der(data, basket)
+        return
+    for block in blocks_in(data):
+        _read_block(block, basket)
+    basket.texts.append(text_outside(data))
+
+
+def _read_block(block: Block, basket: _Basket) -> None:
+    match block.label:
+        case "CERTIFICATE" | "X509 CERTIFICATE":
+            basket.add([anatomy.load_der(block.der)])
+        case "TRUSTED CERTIFICATE":
+            raise RefusedError(
+                "the reply has an openssl TRUSTED CERTIFICATE, which carries trust settings of its sender",
+                hint="convert it: openssl x509 -in FILE -out certificate.pem",
+            )
+        case "PKCS7" | "CMS":
+            basket.add(_pkcs7(block.der))
+        case _:
+            basket.findings.append(_stray(block))
+
+
+def _stray(block: Block) -> Finding:
+    if block.is_private_key:
+        sentence = "the reply holds a private key, which nobody but you should have: it is not read"
+        mend = "tell the partner; if it is the key of this account, make a new request with a new key"
+        return Finding("reply.private-key", Severity.WARNING, sentence, mend)
+    return Finding("reply.stray", Severity.NOTE, f"the reply also holds a {block.label}, which is not needed")
+
+
+def _read_der(data: bytes, basket: _Basket) -> None:
+    first = next(iter(der.children(der.only(data))), None)
+    if first is not None and first.tag == der.INTEGER:
+        raise RefusedError(
+            "the reply is a PKCS#12 file or a private key: a key comes with it, and yours never left the vault",
+            hint="take the certificates out: openssl pkcs12 -nokeys -in FILE -out certificates.pem",
+        )
+    if first is not None and first.tag == der.OID and der.dotted(first) == _SIGNED_DATA:
+        basket.add(_pkcs7(data))
+        return
+    basket.add([anatomy.load_der(data)])
+
+
+def _pkcs7(data: bytes) -> list[x509.Certificate]:
+    """Return the certificates of a SignedData (RFC 2315, 9.1), whose signatures nobody makes in a .p7b.
+
+    Read by ourselves: openssl writes the set unsorted, which is no DER, and the library warns that it will stop
+    reading it.
+    """
+    content = der.children(der.only(data))
+    if [e.tag for e in content] != [der.OID, _TAGGED] or der.dotted(content[0]) != _SIGNED_DATA:
+        raise InputError("the PKCS#7 file holds no certificates", hint="ask for the certificate as PEM")
+    signed = der.children(der.only(content[1].content))
+    certificates = next((e for e in signed if e.tag == _TAGGED), None)
+    return [anatomy.load_der(e.raw) for e in der.children(certificates)] if certificates is not None else []
+
+
+def _client_ids(texts: Iterable[str]) -> tuple[str, ...]:
+    found = dict.fromkeys(_candidates("\n".join(texts)))
+    return tuple(found)[:_MOST_CLIENT_IDS]
+
+
+def _candidates(text: str) -> Iterator[str]:
+    for pattern, group in ((_LABELLED, 1), (_UUID, 0)):
+        for match in pattern.finditer(text):
+            yield match.group(group)
+
+
+def _nothing(data: bytes) -> InputError:
+    if not data.strip():
+        return InputError("the reply is empty", hint="save the partner's file again")
+    if _PAGE.match(text_of(data[:4096])):
+        return InputError(
+            "this is a web page, not a certificate: the link wanted a login, or has run out",
+            hint="open the link in a browser, and save the file that it offers",
+        )
+    return InputError(
+        "the reply holds neither a certificate nor a client_id", hint="PEM, DER, PKCS#7, or a zip of these is wanted"
+    )

@@ -1,0 +1,143 @@
+"""Certificate signing requests (PKCS#10, RFC 2986): built as the partner's guide does with openssl, and read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import AttributeOID
+
+from broker.errors import InputError, RefusedError
+from broker.model.certificate import Spki
+from broker.model.finding import refuse_errors
+from broker.model.secret import Secret
+from broker.model.subject import KeyRules, Subject
+from broker.pki import der, keys, values
+from broker.pki.anatomy import oid_name
+from broker.pki.armour import Block, blocks_in
+from broker.pki.names import ReadName, name_of, read_name
+from broker.pki.strength import PublicKey, public_key_facts
+
+__all__ = ["ParsedCsr", "build", "parse", "subject_of"]
+
+_MAX_SIZE: Final = 64 * 1024
+_HEADERS: Final = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedCsr:
+    """A signing request as it was sent, good or bad. `lint.lint_csr` says what is wrong with it."""
+
+    name: ReadName
+    spki: Spki
+    key: PublicKey
+    digest: str  # "sha256"; "" where the algorithm has none, or one we do not know
+    pss: bool  # signed with RSASSA-PSS
+    signature_valid: bool
+    extensions: tuple[str, ...]  # what it asks for: "subjectAltName", or a dotted OID
+    asks_to_be_ca: bool
+    challenge_password: bool
+    header: str  # of the PEM block; "" for DER
+    holds_private_key: bool  # beside the request, in the same file
+    pem: str  # normalised
+
+    @property
+    def subject(self) -> Subject:
+        """The subject, without attributes that we have no name for (`name.unknown` has those)."""
+        return self.name.subject
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The names of all attributes in the order of the encoding."""
+        return tuple(a.name for a in self.name.attributes)
+
+
+def build(key: Secret[bytes], subject: Subject, rules: KeyRules) -> str:
+    """Return the PEM of a request for `subject`, signed by `key`.
+
+    Byte for byte what `openssl req -new -utf8 -sha256` makes from the guide's configuration. Raises
+    `FaultsFoundError` for a subject that cannot be encoded, `RefusedError` for a key that `rules` do not allow.
+    """
+    refuse_errors("the subject cannot be encoded", values.unencodable(subject))
+    loaded = keys.load(key)
+    if loaded.key_size < rules.bits:
+        raise RefusedError(f"the key has {loaded.key_size} bits, the partner wants {rules.bits}", hint="make a new key")
+    digest = keys.SIGNING_DIGESTS.get(rules.digest)
+    if digest is None:
+        raise InputError(
+            f"a request is not signed with '{rules.digest}'", hint="use one of: " + ", ".join(keys.SIGNING_DIGESTS)
+        )
+    request = x509.CertificateSigningRequestBuilder().subject_name(name_of(subject)).sign(loaded, digest())
+    return request.public_bytes(Encoding.PEM).decode("ascii")
+
+
+def subject_of(request: str) -> Subject:
+    """Return the subject of a PEM request. Raises `InputError`."""
+    return parse(request.encode()).subject
+
+
+def parse(data: bytes) -> ParsedCsr:
+    """Read one request, PEM or DER. Raises `InputError` for anything else."""
+    if len(data) > _MAX_SIZE:
+        raise InputError(f"the file has {len(data)} bytes, no request is so big", hint="is this the right file?")
+    block, holds_key = _the_request(data)
+    try:
+        request = x509.load_der_x509_csr(block.der)
+        return _parsed(request, block, holds_key=holds_key)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise InputError(
+            f"the signing request cannot be read: {error}", hint="it was damaged, or cut while copying: make it again"
+        ) from error
+
+
+def _the_request(data: bytes) -> tuple[Block, bool]:
+    if der.is_der(data):
+        return Block("", data), False
+    blocks = blocks_in(data)
+    requests = [b for b in blocks if b.label in _HEADERS]
+    if not requests:
+        labels = ", ".join(dict.fromkeys(b.label for b in blocks)) or "nothing in PEM"
+        raise InputError(f"the file holds no signing request, but {labels}", hint="name the .csr file")
+    if len(requests) > 1:
+        raise InputError(f"the file holds {len(requests)} signing requests", hint="one file, one request")
+    return requests[0], any(b.is_private_key for b in blocks)
+
+
+def _parsed(request: x509.CertificateSigningRequest, block: Block, *, holds_key: bool) -> ParsedCsr:
+    # CertificationRequestInfo: version, subject, SPKI, attributes
+    _, subject, spki, *_ = der.children(der.only(request.tbs_certrequest_bytes))
+    extensions = _or(lambda: request.extensions, x509.Extensions([]))
+    return ParsedCsr(
+        name=read_name(subject),
+        spki=Spki(hashlib.sha256(spki.raw).hexdigest()),
+        key=public_key_facts(request.public_key),
+        digest=_digest_of(request),
+        pss=isinstance(_or(lambda: request.signature_algorithm_parameters, None), padding.PSS),
+        signature_valid=_or(lambda: request.is_signature_valid, False),
+        extensions=tuple(oid_name(e.oid) for e in extensions),
+        asks_to_be_ca=any(isinstance(e.value, x509.BasicConstraints) and e.value.ca for e in extensions),
+        challenge_password=any(a.oid == AttributeOID.CHALLENGE_PASSWORD for a in request.attributes),
+        header=block.label,
+        holds_private_key=holds_key,
+        pem=request.public_bytes(Encoding.PEM).decode("ascii"),
+    )
+
+
+def _digest_of(request: x509.CertificateSigningRequest) -> str:
+    algorithm = _or(lambda: request.signature_hash_algorithm, None)
+    return algorithm.name if algorithm is not None else ""
+
+
+def _or(read: Callable[[], T], fallback: T) -> T:
+    """Return what `read` gives, or `fallback` where the library does not know the algorithm or the extension."""
+    try:
+        return read()
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return fallback

@@ -1,0 +1,160 @@
+"""Is this the certificate that we asked for, from the CA that we know, fit to be shown to the partner's servers?
+
+A reply is untrusted: what is wrong is said in words of its own for each fault, and nothing is decided by its sender.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from broker.model.certificate import Anchors, Certificate, Spki
+from broker.model.finding import Finding, Severity
+from broker.model.subject import SubjectRules
+from broker.pki.anatomy import digest_of, extension, extensions_of, oid_name, spki_of, subject_of
+from broker.pki.certificates import load
+from broker.pki.issuing import issuing_faults, verifier_faults
+from broker.pki.names import shown
+from broker.pki.strength import digest_faults, public_key_facts, rsa_faults
+
+__all__ = ["CLOCK_SKEW", "judge"]
+
+CLOCK_SKEW: Final = timedelta(minutes=5)
+_SHORT: Final = timedelta(days=30)
+_LONG: Final = timedelta(days=3 * 366)
+_AGAIN: Final = "ask the partner to issue it again, from the request as it was sent"
+
+
+def judge(
+    certificate: Certificate,
+    *,
+    expected_spki: Spki | None,
+    rules: SubjectRules,
+    login: str,
+    issuing: Anchors | None,
+    now: datetime,
+) -> tuple[Finding, ...]:
+    """Return all that speaks against `certificate` (its `pem`: leaf, then intermediates) as the account's next one.
+
+    `expected_spki` is the open request's, None where there is no request to compare with. `issuing` are the issuing
+    CAs pinned for the account, or accepted by a person just now; None is a finding, since nobody vouches for the CA
+    then. `now` is in UTC. Raises `InputError` if `pem` cannot be read.
+    """
+    leaf, *others = load(certificate.pem)
+    found = [
+        *_key(leaf, expected_spki),
+        *_subject(leaf, rules, login),
+        *_times(leaf, now),
+        *_strength(leaf),
+        *_purpose(leaf),
+        *issuing_faults(leaf, others, issuing, now),
+    ]
+    if issuing is not None and not any(f.severity is Severity.ERROR for f in found):
+        found += verifier_faults(leaf, others, issuing, now)
+    return tuple(found)
+
+
+def _key(leaf: x509.Certificate, expected: Spki | None) -> Iterator[Finding]:
+    found = spki_of(leaf)
+    if expected is not None and found != expected:
+        sentence = f"the certificate is for another key (SPKI {found[:16]}…) than the request ({expected[:16]}…)"
+        yield _error("key", sentence, "import the certificate that answers the open request")
+
+
+def _subject(leaf: x509.Certificate, rules: SubjectRules, login: str) -> Iterator[Finding]:
+    subject = subject_of(leaf)
+    name = subject.get("CN")
+    if not subject.attributes:
+        yield _error("subject", "the certificate has no subject", _AGAIN)
+    elif rules.common_name_is_login and login and name != login:
+        sentence = f"CN is {shown(name)}, and the account's login is {shown(login)}"
+        yield _error("cn", sentence, "check that the certificate belongs to this account; if so, ask for it again")
+    for attribute in rules.order:
+        wanted, value = rules.fixed.get(attribute), subject.get(attribute)
+        if attribute in rules.required and not value:
+            sentence = f"{attribute} is in the partner's rules, but not in the certificate: the CA left it out"
+            yield _warning("subject.changed", sentence, "ask the partner whether that is meant")
+        elif wanted and value and value != wanted:
+            sentence = f"{attribute} is {shown(value)} in the certificate, and the partner's rules say {shown(wanted)}"
+            yield _warning("subject.changed", sentence, "ask the partner whether that is meant")
+
+
+def _times(leaf: x509.Certificate, now: datetime) -> Iterator[Finding]:
+    start, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    if end <= start:
+        yield _error("times", f"it ends ({end:%Y-%m-%d}) before it begins ({start:%Y-%m-%d})", _AGAIN)
+        return
+    if end <= now:
+        yield _error("expired", f"it expired on {end:%Y-%m-%d %H:%M} UTC", "import the newer one, or request one")
+    if start > now + CLOCK_SKEW:
+        sentence = f"it is not valid before {start:%Y-%m-%d %H:%M} UTC; the time here is {now:%Y-%m-%d %H:%M} UTC"
+        yield _error("not-yet-valid", sentence, "wait until then, and check this machine's clock")
+    elif start > now:
+        sentence = f"it begins {(start - now).seconds} s from now: clocks differ by a little"
+        yield _note("clock", sentence, "check this machine's clock")
+    if end - start < _SHORT:
+        yield _note("short", f"it lives for {_days(end - start)} only", "check that this is what the partner means")
+    elif end - start > _LONG:
+        yield _note("long", f"it lives for {_days(end - start)}", "check that this is what the partner means")
+
+
+def _strength(leaf: x509.Certificate) -> Iterator[Finding]:
+    yield from rsa_faults("certificate", public_key_facts(leaf.public_key))
+    yield from digest_faults("certificate", digest_of(leaf), _AGAIN)
+
+
+def _purpose(leaf: x509.Certificate) -> Iterator[Finding]:
+    if leaf.version is not x509.Version.v3:
+        sentence = "it is an X.509 version 1 certificate, without any statement of what it is for"
+        yield _error("version", sentence, _AGAIN)
+        return
+    extensions = extensions_of(leaf)
+    if extensions is None:
+        yield _error("extensions", "its extensions cannot be read: one is broken, or there twice", _AGAIN)
+        return
+    constraints = extension(extensions, x509.BasicConstraints)
+    if constraints is not None and constraints.ca:
+        sentence = "it is a CA certificate (CA:TRUE): its key could sign others"
+        yield _error("is-ca", sentence, "import the leaf; if this is it, ask for one that is no CA")
+    yield from _usage(extensions)
+    for found in extensions:
+        if found.critical and isinstance(found.value, x509.UnrecognizedExtension):
+            sentence = f"it has a critical extension that nobody here knows: {found.oid.dotted_string}"
+            yield _error("critical", sentence, "ask the partner what it is for")
+
+
+def _usage(extensions: x509.Extensions) -> Iterator[Finding]:
+    usage = extension(extensions, x509.KeyUsage)
+    if usage is not None and not usage.digital_signature:
+        sentence = "its key usage leaves out digitalSignature, without which TLS 1.3 refuses it"
+        yield _error("key-usage", sentence, _AGAIN)
+    purposes = extension(extensions, x509.ExtendedKeyUsage)
+    if purposes is None or ExtendedKeyUsageOID.CLIENT_AUTH in purposes:
+        return
+    names = ", ".join(oid_name(oid) for oid in purposes)
+    if ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in purposes:
+        sentence = f"its extended key usage ({names}) does not name clientAuth: OpenSSL servers refuse it"
+        yield _warning("purpose", sentence, _AGAIN)
+    else:
+        sentence = f"its extended key usage is {names}, without clientAuth: no server accepts it from a client"
+        yield _error("purpose", sentence, _AGAIN)
+
+
+def _days(span: timedelta) -> str:
+    return f"{span.days} days" if span.days >= 1 else f"{span.seconds // 60} minutes"
+
+
+def _error(code: str, sentence: str, mend: str) -> Finding:
+    return Finding(f"certificate.{code}", Severity.ERROR, sentence, mend)
+
+
+def _warning(code: str, sentence: str, mend: str) -> Finding:
+    return Finding(f"certificate.{code}", Severity.WARNING, sentence, mend)
+
+
+def _note(code: str, sentence: str, mend: str) -> Finding:
+    return Finding(f"certificate.{code}", Severity.NOTE, sentence, mend)

@@ -1,0 +1,83 @@
+"""Is a key or a signature strong enough? The same questions for a request, a certificate and a CA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+
+from broker.model.finding import Finding, Severity
+
+__all__ = ["SMALLEST_RSA", "PublicKey", "digest_faults", "public_key_facts", "rsa_faults"]
+
+SMALLEST_RSA: Final = 2048
+_USUAL_SIZES: Final = (2048, 3072, 4096, 8192)
+_EXPONENT: Final = 65537
+_BROKEN_DIGESTS: Final = ("md2", "md4", "md5", "sha1")
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """What can be said of a public key. `bits` is 0 where the algorithm has one size or is unknown."""
+
+    algorithm: str  # "rsa", "ec", "ed25519", "ed448", "unknown"
+    bits: int = 0
+    exponent: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.algorithm} {self.bits}" if self.bits else self.algorithm
+
+
+def public_key_facts(read: Callable[[], object]) -> PublicKey:
+    """Return the facts of the key that `read` gives; "unknown" where the library cannot read it."""
+    try:
+        key = read()
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return PublicKey("unknown")
+    match key:
+        case rsa.RSAPublicKey():
+            return PublicKey("rsa", key.key_size, key.public_numbers().e)
+        case ec.EllipticCurvePublicKey():
+            return PublicKey("ec", key.key_size)
+        case ed25519.Ed25519PublicKey():
+            return PublicKey("ed25519")
+        case ed448.Ed448PublicKey():
+            return PublicKey("ed448")
+        case _:
+            return PublicKey("unknown")
+
+
+def rsa_faults(prefix: str, key: PublicKey) -> Iterator[Finding]:
+    """Yield what is wrong with `key` as an RSA key, whoever wants it; codes start with `prefix`."""
+    mend = "make a new key: RSA, 2048 bits or what the partner asks, exponent 65537"
+    if key.algorithm != "rsa":
+        yield Finding(f"{prefix}.key.algorithm", Severity.ERROR, f"the key is {key}, not RSA", mend)
+        return
+    if key.bits < SMALLEST_RSA:
+        yield Finding(
+            f"{prefix}.key.weak", Severity.ERROR, f"the key has {key.bits} bits, fewer than {SMALLEST_RSA}", mend
+        )
+    elif key.bits not in _USUAL_SIZES:
+        yield Finding(f"{prefix}.key.odd", Severity.WARNING, f"the key has an unusual size: {key.bits} bits", mend)
+    if key.exponent < 3 or key.exponent % 2 == 0:  # noqa: PLR2004 - RSA allows nothing below
+        yield Finding(
+            f"{prefix}.key.exponent", Severity.ERROR, f"the key's exponent is {key.exponent}: no RSA key has it", mend
+        )
+    elif key.exponent != _EXPONENT:
+        yield Finding(
+            f"{prefix}.key.exponent",
+            Severity.WARNING,
+            f"the key's exponent is {key.exponent}, and some CAs take only {_EXPONENT}",
+            mend,
+        )
+
+
+def digest_faults(prefix: str, digest: str, mend: str) -> Iterator[Finding]:
+    """Yield an error where a signature is made with a digest that can be forged."""
+    if digest in _BROKEN_DIGESTS:
+        yield Finding(
+            f"{prefix}.signature.weak", Severity.ERROR, f"it is signed with {digest.upper()}, which can be forged", mend
+        )

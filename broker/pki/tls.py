@@ -1,0 +1,71 @@
+"""TLS contexts for calls to a partner, made from memory: the key touches no disk."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from broker.errors import InputError, RefusedError
+from broker.model.secret import Secret
+from broker.pki import keys
+
+__all__ = ["client_context"]
+
+_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+def client_context(key: Secret[bytes], chain_pem: str, trust_pem: str) -> ssl.SSLContext:
+    """Return a new context that shows the certificate in `chain_pem` and trusts `trust_pem`, and nothing else.
+
+    TLS 1.2 or later, the server's chain and host name verified. An anchor may be an intermediate: it is what was
+    pinned. Never changed afterwards; a new generation gets a new context. Raises `RefusedError` for a key that is not
+    the certificate's, `InputError` for PEM that cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the chain and the host name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    _trust(context, trust_pem)
+    # The key first: OpenSSL takes the first one in the file.
+    with _sealed(keys.pem(key).reveal() + chain_pem.encode()) as path:
+        _present(context, path)
+    return context
+
+
+def _trust(context: ssl.SSLContext, trust_pem: str) -> None:
+    try:
+        context.load_verify_locations(cadata=trust_pem)
+    except (ssl.SSLError, ValueError) as error:
+        raise InputError(
+            "the CA certificates to know the server by cannot be read", hint="set them again: broker trust set"
+        ) from error
+
+
+def _present(context: ssl.SSLContext, path: str) -> None:
+    try:
+        context.load_cert_chain(path)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise RefusedError(
+                "the private key is not this certificate's", hint="take both from the same generation"
+            ) from None
+        raise InputError(
+            f"the client certificate cannot be used: {error.reason or 'it cannot be read'}",
+            hint="look at it with: broker cert inspect",
+        ) from None
+
+
+@contextmanager
+def _sealed(content: bytes) -> Iterator[str]:
+    """Lend `content` as a path: memory that no other process is given, sealed against change, gone afterwards."""
+    descriptor = os.memfd_create("credential", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)

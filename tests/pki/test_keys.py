@@ -1,0 +1,92 @@
+"""Private keys are made to the rules, checked once, and never shown."""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+from broker.errors import InputError
+from broker.model.secret import Secret
+from broker.model.subject import KeyRules
+from broker.pki import keys
+from tests.support import pki
+
+KEY = pki.secret_of(pki.a_key())
+
+
+def test_a_generated_key_fits_the_rules() -> None:
+    key = keys.load(keys.generate(KeyRules(bits=2048)))
+    assert (key.key_size, key.public_key().public_numbers().e) == (2048, 65537)
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        (KeyRules(algorithm="ec"), "keys of kind 'ec' cannot be made"),
+        (KeyRules(bits=1024), "a key of 1024 bits is not made"),
+        (KeyRules(bits=100_000), "a key of 100000 bits is not made"),
+    ],
+)
+def test_rules_that_nobody_should_follow_are_refused(rules: KeyRules, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        keys.generate(rules)
+
+
+def test_the_spki_is_what_openssl_says_it_is(tmp_path: Path) -> None:
+    public = pki.run("openssl", "pkey", "-in", pki.key_file(tmp_path), "-pubout", "-outform", "DER")
+    assert keys.spki_of(KEY) == hashlib.sha256(public).hexdigest()
+
+
+def test_a_good_key_passes_the_check() -> None:
+    keys.check(KEY)
+
+
+def test_a_key_whose_numbers_do_not_belong_together_fails_the_check_only() -> None:
+    """The fast way in trusts; that is why import checks."""
+    damaged = _with_another_exponent()
+    keys.load(damaged)
+    with pytest.raises(InputError, match="cannot be used"):
+        keys.check(damaged)
+
+
+@pytest.mark.parametrize(
+    ("octets", "words"),
+    [
+        (b"", "the private key cannot be used"),
+        (b"planted-secret" * 20, "the private key cannot be used"),
+        (pki.secret_of(pki.an_ec_key()).reveal(), "the private key is not RSA"),
+    ],
+)
+def test_what_is_no_rsa_key_is_refused_without_being_shown(octets: bytes, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        keys.check(Secret(octets))
+    assert "planted" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_encrypted_key_opens_with_its_passphrase_alone() -> None:
+    encrypted = keys.encrypted_pem(KEY, Secret("correct horse")).reveal()
+    assert b"BEGIN ENCRYPTED PRIVATE KEY" in encrypted
+    opened = load_pem_private_key(encrypted, b"correct horse")
+    assert opened.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()) == KEY.reveal()
+    with pytest.raises(ValueError, match="password"):
+        load_pem_private_key(encrypted, b"wrong")
+
+
+def test_an_empty_passphrase_is_refused() -> None:
+    with pytest.raises(InputError, match="the passphrase is empty"):
+        keys.encrypted_pem(KEY, Secret(""))
+
+
+def test_plain_pem_is_what_openssl_reads() -> None:
+    assert b"valid" in pki.run("openssl", "pkey", "-check", "-noout", stdin=keys.pem(KEY).reveal())
+
+
+def _with_another_exponent() -> Secret[bytes]:
+    n = pki.a_key().private_numbers()
+    numbers = rsa.RSAPrivateNumbers(n.p, n.q, n.d + 2, n.dmp1, n.dmq1, n.iqmp, n.public_numbers)
+    return pki.secret_of(numbers.private_key(unsafe_skip_rsa_key_validation=True))

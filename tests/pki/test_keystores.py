@@ -1,0 +1,94 @@
+"""Stores are what openssl and Java read."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from broker.errors import InputError, RefusedError
+from broker.model.secret import Secret
+from broker.pki import certificates, keys
+from broker.pki.keystores import jks, pkcs12_bundle, truststore_p12
+from tests.support import pki
+
+ROOT = pki.a_ca("Root")
+MIDDLE = pki.a_ca("Middle", issuer=ROOT)
+KEY = pki.secret_of(pki.a_key())
+FOUND = certificates.certificate(pki.pem(pki.a_leaf(MIDDLE), MIDDLE.certificate))
+TRUST = certificates.anchors(ROOT.pem)
+PASS = Secret("correct horse")
+
+
+def test_openssl_opens_the_bundle_and_finds_key_and_chain(tmp_path: Path) -> None:
+    file = tmp_path / "store.p12"
+    file.write_bytes(pkcs12_bundle(KEY, FOUND, TRUST, PASS).reveal())
+    command = ["openssl", "pkcs12", "-in", str(file), "-nodes", "-passin", f"pass:{PASS.reveal()}"]
+    told = pki.run(*command)
+    assert keys.pem(KEY).reveal().splitlines()[3] in told
+    assert {c.subject for c in certificates.describe(told)} == {FOUND.subject, "CN=Middle", "CN=Root"}
+
+
+def test_the_bundle_is_not_encrypted_with_anything_old(tmp_path: Path) -> None:
+    file = tmp_path / "store.p12"
+    file.write_bytes(pkcs12_bundle(KEY, FOUND, None, PASS).reveal())
+    told = pki.run("sh", "-c", f"openssl pkcs12 -in {file} -info -noout -passin pass:'{PASS.reveal()}' 2>&1").decode()
+    assert "MAC: sha256" in told
+    assert told.count("AES-256-CBC, Iteration 20000") == 2
+
+
+@pytest.mark.peer("keytool")
+def test_java_opens_the_bundle(tmp_path: Path) -> None:
+    file = tmp_path / "store.p12"
+    file.write_bytes(pkcs12_bundle(KEY, FOUND, None, PASS).reveal())
+    told = pki.run("keytool", "-list", "-v", "-keystore", file, "-storepass", PASS.reveal()).decode()
+    assert "Entry type: PrivateKeyEntry" in told
+    assert "Certificate chain length: 2" in told
+    assert "Alias name: credential" in told
+
+
+@pytest.mark.peer("keytool")
+def test_java_trusts_the_trust_store(tmp_path: Path) -> None:
+    file = tmp_path / "trust.p12"
+    both = certificates.anchors(ROOT.pem + pki.a_ca("Other").pem)
+    file.write_bytes(truststore_p12(both, PASS))
+    told = pki.run("keytool", "-list", "-keystore", file, "-storepass", PASS.reveal()).decode()
+    assert told.count("trustedCertEntry") == 2
+
+
+@pytest.mark.parametrize("make", [lambda p: pkcs12_bundle(KEY, FOUND, None, p), lambda p: truststore_p12(TRUST, p)])
+def test_an_empty_passphrase_is_refused(make: object) -> None:
+    assert callable(make)
+    with pytest.raises(InputError, match="the passphrase is empty"):
+        make(Secret(""))
+
+
+def test_a_key_of_another_certificate_is_refused() -> None:
+    with pytest.raises(RefusedError, match="the private key is not this certificate's"):
+        pkcs12_bundle(pki.secret_of(pki.a_key("other")), FOUND, None, PASS)
+
+
+def test_without_pyjks_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jks", None)
+    with pytest.raises(InputError, match="the extra `jks`") as caught:
+        jks(KEY, FOUND, PASS)
+    assert "credential-broker[jks]" in caught.value.hint
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jks") is None, reason="needs the extra jks")
+@pytest.mark.peer("keytool")
+class TestJks:
+    """With pyjks installed."""
+
+    def test_java_opens_the_real_jks(self, tmp_path: Path) -> None:
+        file = tmp_path / "store.jks"
+        file.write_bytes(jks(KEY, FOUND, PASS).reveal())
+        assert file.read_bytes().startswith(b"\xfe\xed\xfe\xed")
+        told = pki.run("keytool", "-list", "-v", "-keystore", file, "-storepass", PASS.reveal()).decode()
+        assert "Entry type: PrivateKeyEntry" in told
+
+    def test_a_passphrase_too_short_for_java_is_refused(self) -> None:
+        with pytest.raises(InputError, match="6 characters or more"):
+            jks(KEY, FOUND, Secret("short"))

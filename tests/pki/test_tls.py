@@ -1,0 +1,141 @@
+"""A context shows our certificate and trusts the pinned anchors alone, over real sockets."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from broker.errors import InputError, RefusedError
+from broker.model.secret import Secret
+from broker.pki import keys
+from broker.pki.tls import client_context
+from tests.support import pki
+
+KEY = pki.secret_of(pki.a_key())
+NOW = datetime.now(UTC)
+START, END = NOW - timedelta(days=1), NOW + timedelta(days=30)
+CLIENTS = pki.a_ca("Client CA", not_before=START, not_after=END)
+SERVERS = pki.a_ca("Server CA", not_before=START, not_after=END)
+MIDDLE = pki.a_ca("Server Middle", issuer=SERVERS, not_before=START, not_after=END)
+LEAF = pki.a_leaf(CLIENTS, not_before=START, not_after=END)
+
+
+def a_server(folder: Path, version: ssl.TLSVersion, host: str = "127.0.0.1") -> ssl.SSLContext:
+    """A server under `Server Middle` that wants a certificate of `Client CA`."""
+    names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address(host))])
+    leaf = pki.a_leaf(
+        MIDDLE,
+        pki.a_key("server"),
+        "server",
+        eku=[ExtendedKeyUsageOID.SERVER_AUTH],
+        extra=[(names, False)],
+        not_before=START,
+        not_after=END,
+    )
+    file = folder / "server.pem"
+    file.write_bytes(keys.pem(pki.secret_of(pki.a_key("server"))).reveal() + pki.pem(leaf, MIDDLE.certificate).encode())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = context.maximum_version = version
+    context.load_cert_chain(file)
+    context.load_verify_locations(cadata=CLIENTS.pem)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def said_by(server: ssl.SSLContext, client: ssl.SSLContext) -> bytes:
+    """Connect, and return what the server says to us: the subject that it saw."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_answer_one, args=(server, listener), daemon=True)
+        thread.start()
+        try:
+            with (
+                socket.create_connection(listener.getsockname(), timeout=5) as raw,
+                client.wrap_socket(raw, server_hostname="127.0.0.1") as secured,
+            ):
+                return secured.recv(1000)
+        finally:
+            thread.join(5)
+
+
+def _answer_one(server: ssl.SSLContext, listener: socket.socket) -> None:
+    raw, _ = listener.accept()
+    raw.settimeout(5)
+    try:
+        with server.wrap_socket(raw, server_side=True) as secured:
+            secured.sendall(str(secured.getpeercert()).encode())
+    except OSError:
+        raw.close()  # the client's side of the test says what went wrong
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+@pytest.mark.parametrize("anchor", [SERVERS, MIDDLE], ids=["root", "intermediate"])
+def test_the_server_sees_our_certificate(version: ssl.TLSVersion, anchor: pki.Ca, tmp_path: Path) -> None:
+    context = client_context(KEY, pki.pem(LEAF), anchor.pem)
+    assert pki.LOGIN.encode() in said_by(a_server(tmp_path, version), context)
+
+
+def test_a_server_under_another_ca_is_not_trusted(tmp_path: Path) -> None:
+    """Not even one under the CA of our own certificate, nor any of the system's."""
+    context = client_context(KEY, pki.pem(LEAF), CLIENTS.pem)
+    assert len(context.get_ca_certs()) == 1
+    with pytest.raises(ssl.SSLCertVerificationError):
+        said_by(a_server(tmp_path, ssl.TLSVersion.TLSv1_3), context)
+
+
+def test_a_server_of_another_name_is_not_trusted(tmp_path: Path) -> None:
+    context = client_context(KEY, pki.pem(LEAF), SERVERS.pem)
+    with pytest.raises(ssl.SSLCertVerificationError, match="IP address mismatch"):
+        said_by(a_server(tmp_path, ssl.TLSVersion.TLSv1_3, host="127.0.0.2"), context)
+
+
+def test_old_tls_is_off_and_verification_on() -> None:
+    context = client_context(KEY, pki.pem(LEAF), SERVERS.pem)
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+
+
+def test_a_key_of_another_certificate_is_refused() -> None:
+    with pytest.raises(RefusedError, match="the private key is not this certificate's"):
+        client_context(pki.secret_of(pki.a_key("other")), pki.pem(LEAF), SERVERS.pem)
+
+
+@pytest.mark.parametrize(
+    ("chain", "trust", "words"),
+    [
+        ("", SERVERS.pem, "the client certificate cannot be used"),
+        ("junk", SERVERS.pem, "the client certificate cannot be used"),
+        (pki.pem(LEAF), "", "the CA certificates to know the server by"),
+        (pki.pem(LEAF), "junk", "the CA certificates to know the server by"),
+        (pki.pem(LEAF), SERVERS.pem[:200], "the CA certificates to know the server by"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(chain: str, trust: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        client_context(KEY, chain, trust)
+
+
+def test_a_broken_key_is_refused() -> None:
+    with pytest.raises(InputError, match="the private key cannot be used"):
+        client_context(Secret(b"junk"), pki.pem(LEAF), SERVERS.pem)
+
+
+def test_no_descriptor_stays_open() -> None:
+    """Neither after success nor after a refusal: it would hold the key."""
+    before = _descriptors()
+    client_context(KEY, pki.pem(LEAF), SERVERS.pem)
+    with pytest.raises(InputError):
+        client_context(KEY, "junk", SERVERS.pem)
+    assert _descriptors() == before
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
