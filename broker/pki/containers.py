@@ -53,6 +53,11 @@ class ReplyParts:
         leaves = chain.leaves(self.certificates)
         return tuple(describe_one(c) for c in self.certificates if c not in leaves)
 
+    @property
+    def descriptions(self) -> tuple[Description, ...]:
+        """All certificates for people, in the order in which they were found."""
+        return tuple(describe_one(c) for c in self.certificates)
+
     def for_spki(self, spki: Spki) -> Certificate:
         """Return the certificate for this key, the longest lived if there are more, with its intermediates.
 

@@ -91,7 +91,7 @@ def parse(data: bytes) -> ParsedCsr:
     try:
         request = x509.load_der_x509_csr(block.der)
         return _parsed(request, block, holds_key=holds_key)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise InputError(
             f"the signing request cannot be read: {error}", hint="it was damaged, or cut while copying: make it again"
         ) from error

@@ -11,12 +11,11 @@ from typing import Final
 
 from broker.errors import InputError
 
-__all__ = ["INTEGER", "OID", "SEQUENCE", "SET", "Element", "children", "dotted", "is_der", "only"]
+__all__ = ["INTEGER", "OID", "SEQUENCE", "Element", "children", "dotted", "is_der", "only"]
 
 INTEGER: Final = 0x02
 OID: Final = 0x06
 SEQUENCE: Final = 0x30
-SET: Final = 0x31
 _LONG_TAG: Final = 0x1F
 _LONG_LENGTH: Final = 0x80
 _MAX_LENGTH_OCTETS: Final = 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import random
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from broker.errors import InputError, RefusedError
 from broker.model.finding import FaultsFoundError
 from broker.model.subject import KeyRules, Subject
 from broker.pki import csr, keys
+from broker.pki.lint import lint_csr
 from tests.support import pki
 
 KEY = pki.secret_of(pki.a_key())
@@ -250,3 +252,21 @@ def test_what_is_no_request_is_refused_in_its_own_words(data: bytes, words: str)
     with pytest.raises(InputError, match=words) as caught:
         csr.parse(data)
     assert caught.value.hint
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the library warns of odd names
+def test_two_thousand_mutations_end_in_a_verdict_or_in_our_own_error() -> None:
+    chance = random.Random(20260302)
+    pem = csr.build(KEY, pki.GOOD, pki.RULES)
+    seeds = [pem.encode(), base64.b64decode("".join(pem.splitlines()[1:-1]))]
+    judged = 0
+    for number in range(2000):
+        octets = bytearray(seeds[number % 2])
+        for _ in range(chance.randint(1, 4)):
+            octets[chance.randrange(len(octets))] = chance.randrange(256)
+        try:
+            lint_csr(csr.parse(bytes(octets)), pki.GUIDE, pki.RULES, pki.LOGIN)
+        except InputError:
+            continue
+        judged += 1
+    assert 0 < judged < 2000
