@@ -12,7 +12,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-from broker.errors import VaultUnavailableError
+from broker.errors import InputError, VaultUnavailableError
 from broker.vault.settings import VaultSettings
 
 __all__ = ["SOCKET_URL", "base_url", "new_session", "redirected"]
@@ -26,7 +26,11 @@ def base_url(settings: VaultSettings) -> str:
 
 
 def new_session(settings: VaultSettings) -> requests.Session:
-    """Return a session that takes nothing from the environment (no proxy, no CA bundle, no .netrc)."""
+    """Return a session that takes nothing from the environment (no proxy, no CA bundle, no .netrc).
+
+    Raise `InputError` where a file of the settings is not there.
+    """
+    _check_files(settings)
     session = requests.Session()
     session.trust_env = False
     if settings.socket:
@@ -55,6 +59,12 @@ def redirected(location: str, settings: VaultSettings) -> str:
             hint="point VAULT_ADDR at the active node or a load balancer, or set VAULT_CACERT to the cluster's own CA",
         )
     return f"{new.scheme}://{new.netloc}"
+
+
+def _check_files(settings: VaultSettings) -> None:
+    for path in (settings.ca_file, settings.ca_directory, settings.client_certificate, settings.client_key):
+        if path and not path.exists():
+            raise InputError(f"{path}, for TLS to Vault, is not there", hint="see VAULT_CACERT and its kin")
 
 
 class _NamedAdapter(HTTPAdapter):

@@ -92,7 +92,7 @@ class AppRoleLogin:
     def _renewed(self, lease: _Lease) -> _Lease | None:
         try:
             return self._granted(self._vault.ask("POST", "auth/token/renew-self", {}, token=lease.token))
-        except DeniedError:
+        except (DeniedError, InputError, UnclearError):  # Vault answers 500 where a token ends while it is renewed
             return None
 
     def _logged_in(self) -> _Lease:
@@ -117,6 +117,9 @@ class AppRoleLogin:
 
 def _content(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii").strip()
+        text = path.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
-        raise DeniedError(f"{path} cannot be read, and we log in with it", hint="broker vault setup makes it") from None
+        text = ""
+    if not text:
+        raise DeniedError(f"{path} cannot be read, and we log in with it", hint="broker vault setup makes it")
+    return text

@@ -1,0 +1,157 @@
+"""KV v2 through the connection, on a real vault."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from broker.errors import ConflictError, DeniedError, InputError
+from broker.model.secret import Secret
+from broker.vault.connection import Connection, Stored
+from broker.vault.faults import BadTokenError, MissingError, UnmountedError
+from broker.vault.logins.token import FixedToken
+from broker.vault.writes import Phase
+from tests.support.vault import TestVault, token_of
+
+
+def test_what_is_created_is_read_back_with_its_version(vault: TestVault) -> None:
+    vault.admin.create("accounts/a", {"name": "Société", "list": [1, {"x": None}]})
+    assert vault.admin.read("accounts/a") == Stored({"name": "Société", "list": [1, {"x": None}]}, 1)
+    assert vault.admin.write("accounts/a", {"now": 2}, replacing=1) == 2
+    assert vault.admin.read("accounts/a") == Stored({"now": 2}, 2)
+
+
+def test_reading_nothing_is_missing(vault: TestVault) -> None:
+    with pytest.raises(MissingError):
+        vault.admin.read("accounts/none")
+    assert vault.admin.read_or_none("accounts/none") is None
+    assert vault.admin.list("accounts") == ()
+
+
+def test_the_loser_of_a_compare_and_set_is_told(vault: TestVault) -> None:
+    vault.admin.create("accounts/a", {})
+    vault.admin.write("accounts/a", {"winner": True}, replacing=1)
+    with pytest.raises(ConflictError):
+        vault.admin.write("accounts/a", {"winner": False}, replacing=1)
+    assert vault.admin.read("accounts/a").data == {"winner": True}
+
+
+def test_racing_creators_have_one_winner(vault: TestVault) -> None:
+    outcomes: list[str] = []
+
+    def create(number: int) -> None:
+        try:
+            vault.admin.create("locks/race", {"by": number})
+            outcomes.append("won")
+        except ConflictError:
+            outcomes.append("lost")
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["lost"] * 11 + ["won"]
+
+
+def test_a_write_without_compare_and_set_is_refused_by_the_mount(vault: TestVault) -> None:
+    with pytest.raises(InputError):
+        vault.admin.call("POST", f"{vault.settings.mount}/data/accounts/a", {"data": {}})
+
+
+def test_destroyed_data_is_gone_in_every_version_and_its_number_stays_taken(vault: TestVault) -> None:
+    vault.admin.create("keys/a/1", {"k": "one"})
+    vault.admin.write("keys/a/1", {"k": "two"}, replacing=1)
+    vault.admin.destroy_all("keys/a/1")
+    assert vault.admin.versions("keys/a/1") == {1: False, 2: False}
+    with pytest.raises(MissingError):
+        vault.admin.read("keys/a/1")
+    with pytest.raises(ConflictError):
+        vault.admin.create("keys/a/1", {"k": "three"})
+    vault.admin.destroy_all("keys/a/1")
+    vault.admin.destroy_all("keys/a/never")
+
+
+def test_names_are_listed_in_order_with_folders_marked(vault: TestVault) -> None:
+    for path in ("evidence/accounts/b/1", "evidence/accounts/a/10", "evidence/accounts/a/2"):
+        vault.admin.create(path, {})
+    assert vault.admin.list("evidence/accounts") == ("a/", "b/")
+    assert vault.admin.list("evidence/accounts/a") == ("10", "2")
+
+
+def test_an_unmounted_kv_names_the_command_that_mends_it(vault: TestVault) -> None:
+    elsewhere = Connection(replace(vault.settings, mount="nowhere"), FixedToken(token_of(vault.admin)))
+    with pytest.raises(UnmountedError, match="nowhere") as caught:
+        elsewhere.read("accounts/a")
+    assert "vault setup" in caught.value.hint
+    elsewhere.close()
+
+
+def test_every_write_passes_the_observer_and_no_read_does(vault: TestVault) -> None:
+    seen: list[tuple[Phase, str]] = []
+    token = FixedToken(token_of(vault.admin))
+    connection = Connection(vault.settings, token, observer=lambda phase, path: seen.append((phase, path)))
+    connection.create("keys/a/1", {})
+    connection.read("keys/a/1")
+    connection.list("keys/a")
+    connection.destroy_all("keys/a/1")
+    connection.ask("POST", "sys/capabilities-self", {"paths": ["x"]})
+    connection.close()
+    written, destroyed = f"{vault.settings.mount}/data/keys/a/1", f"{vault.settings.mount}/destroy/keys/a/1"
+    assert seen == [
+        (Phase.BEFORE, written), (Phase.AFTER, written), (Phase.BEFORE, destroyed), (Phase.AFTER, destroyed)
+    ]  # fmt: skip
+
+
+def test_an_observer_that_raises_before_a_write_stops_it(vault: TestVault) -> None:
+    class KilledError(Exception):
+        pass
+
+    def kill(phase: Phase, path: str) -> None:
+        raise KilledError
+
+    connection = Connection(vault.settings, FixedToken(token_of(vault.admin)), observer=kill)
+    with pytest.raises(KilledError):
+        connection.create("accounts/a", {})
+    assert vault.admin.read_or_none("accounts/a") is None
+    connection.close()
+
+
+def test_a_namespace_is_another_world(vault: TestVault) -> None:
+    space = f"team-{vault.settings.mount}"
+    vault.admin.call("POST", f"sys/namespaces/{space}", {})
+    inside = Connection(replace(vault.settings, namespace=space), FixedToken(token_of(vault.admin)))
+    inside.call("POST", f"sys/mounts/{vault.settings.mount}", {"type": "kv", "options": {"version": "2"}})
+    inside.create("accounts/a", {"where": "inside"})
+    assert vault.admin.read_or_none("accounts/a") is None
+    assert inside.read("accounts/a").data == {"where": "inside"}
+    inside.close()
+    vault.admin.call("DELETE", f"sys/namespaces/{space}")
+
+
+def test_without_a_token_or_with_a_dead_one_vault_denies(vault: TestVault) -> None:
+    nobody = Connection(vault.settings)
+    dead = Connection(vault.settings, FixedToken(Secret("s.aaaaaaaaaaaaaaaaaaaaaaaa")))
+    for connection in (nobody, dead):
+        with pytest.raises(DeniedError):
+            connection.read("accounts/a")
+        connection.close()
+    with pytest.raises(BadTokenError):
+        vault.admin.ask("POST", "auth/token/lookup", {"token": "s.aaaaaaaaaaaaaaaaaaaaaaaa"})
+
+
+@pytest.mark.parametrize("token", ["line\nbreak", "s.ünïcode✓", "\x00"])
+def test_a_token_that_cannot_travel_is_never_quoted(vault: TestVault, token: str) -> None:
+    connection = Connection(replace(vault.settings, patience=0.1), FixedToken(Secret(token)))
+    with pytest.raises(InputError) as caught:
+        connection.read("accounts/a")
+    connection.close()
+    assert token not in f"{caught.value!r} {caught.value.what} {caught.value.hint}"
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_a_path_with_odd_characters_stays_one_path(vault: TestVault) -> None:
+    vault.admin.create("accounts/a b?c#d%2e", {"odd": True})
+    assert vault.admin.list("accounts") == ("a b?c#d%2e",)

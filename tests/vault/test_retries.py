@@ -1,0 +1,208 @@
+"""What the connection does when Vault, or what stands before it, misbehaves."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from broker.errors import BrokerError, ConflictError, VaultUnavailableError
+from broker.model.secret import Secret
+from broker.vault.connection import Connection
+from broker.vault.faults import MissingError, PassingError, UnclearError
+from broker.vault.logins.token import FixedToken
+from broker.vault.settings import VaultSettings
+from tests.support.misbehaving import Answer, Misbehaving, errors, misbehaving
+
+TOKEN = "s.PlantedTokenNeverSeen"
+STORED = Answer(body=b'{"data": {"data": {"a": 1}, "metadata": {"version": 3}}}')
+WRITTEN = Answer(body=b'{"data": {"version": 4}}')
+
+
+def connected(server: Misbehaving, patience: float = 2.0) -> Connection:
+    return Connection(VaultSettings(server.address, patience=patience, timeout=1.0), FixedToken(Secret(TOKEN)))
+
+
+@pytest.mark.parametrize(
+    "passing",
+    [
+        errors(412, "required index state not present"),
+        errors(429, "too many"),
+        errors(500, "local node not active but active cluster node not found"),
+        Answer(502, b"<html>Bad Gateway</html>"),
+        errors(503, "Vault is sealed"),
+        Answer(504, b""),
+        errors(400, "Upgrading from non-versioned to versioned data. This backend will be unavailable."),
+        Answer(hang_up=True),
+        Answer(body=b'{"data": {"da', length=500),
+    ],
+)
+def test_what_passes_is_asked_again(passing: Answer) -> None:
+    with misbehaving(passing, passing, STORED) as server:
+        connection = connected(server)
+        assert connection.read("accounts/a").version == 3
+        assert len(server.asked) == 3
+        connection.close()
+
+
+def test_patience_ends(caplog: pytest.LogCaptureFixture) -> None:
+    with misbehaving(errors(503, "Vault is sealed")) as server:
+        connection = connected(server, patience=0.5)
+        began = time.monotonic()
+        with pytest.raises(PassingError, match="sealed"):
+            connection.read("accounts/a")
+        assert time.monotonic() - began < 2
+        assert len(server.asked) > 1
+        connection.close()
+    assert TOKEN not in caplog.text
+
+
+def test_a_wait_beyond_our_patience_is_not_waited_for() -> None:
+    with misbehaving(errors(429, Retry_After="1000")) as server:
+        connection = connected(server)
+        with pytest.raises(PassingError) as caught:
+            connection.read("accounts/a")
+        assert len(server.asked) == 1
+        assert caught.value.retryable
+        connection.close()
+
+
+def test_a_wait_that_vault_asks_for_is_kept() -> None:
+    with misbehaving(errors(429, Retry_After="1"), STORED) as server:
+        connection, began = connected(server), time.monotonic()
+        connection.read("accounts/a")
+        assert time.monotonic() - began >= 1
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        Answer(body=b"<html>Welcome to the hotel's network</html>"),
+        Answer(body=b"[1, 2]"),
+        Answer(body=b'"text"'),
+        Answer(body=b"{}"),
+        Answer(body=b'{"data": null}'),
+        Answer(body=b'{"data": {"data": "text", "metadata": {"version": 1}}}'),
+        Answer(body=b'{"data": {"data": {}, "metadata": {"version": "1"}}}'),
+        Answer(body=b"[" * 100_000),
+        Answer(204, b""),
+        Answer(500, b'["not as Vault words it"]'),
+        Answer(500, b'{"errors": "text"}'),
+        Answer(500, b'{"errors": [{"a": 1}, null]}'),
+        Answer(405, b'{"errors": []}'),
+        Answer(418, b"teapot"),
+    ],
+)
+def test_what_is_no_answer_of_vault_is_refused_at_once(garbage: Answer) -> None:
+    with misbehaving(garbage) as server:
+        connection = connected(server)
+        with pytest.raises(UnclearError) as caught:
+            connection.read("accounts/a")
+        assert len(server.asked) == 1
+        assert not caught.value.retryable
+        connection.close()
+
+
+@pytest.mark.parametrize("body", [b'{"data": {"keys": "abc"}}', b'{"data": {"keys": [1]}}', b"{}"])
+def test_a_damaged_list_is_refused(body: bytes) -> None:
+    with misbehaving(Answer(body=body)) as server:
+        connection = connected(server)
+        with pytest.raises(UnclearError):
+            connection.list("accounts")
+        connection.close()
+
+
+def test_a_write_whose_answer_was_lost_meets_its_own_success_as_a_conflict() -> None:
+    lost = errors(400, "check-and-set parameter did not match the current version")
+    with misbehaving(Answer(hang_up=True), lost) as server:
+        connection = connected(server)
+        with pytest.raises(ConflictError):
+            connection.write("accounts/a", {}, replacing=3)
+        assert len(server.asked) == 2
+        connection.close()
+
+
+def test_no_error_quotes_vault_or_the_token() -> None:
+    planted = "the password is hunter2"
+    for status in (400, 403, 404, 405, 412, 418, 429, 500, 502, 503):
+        with misbehaving(errors(status, planted)) as server:
+            connection = connected(server, patience=0.05)
+            with pytest.raises(BrokerError) as caught:
+                connection.read("accounts/a")
+            said = f"{caught.value!r} {caught.value.hint} {caught.value.__cause__!r}"
+            assert planted not in said
+            assert TOKEN not in said
+            assert caught.value.__suppress_context__ or caught.value.__context__ is None
+            connection.close()
+
+
+def test_a_redirect_to_the_same_host_is_followed_with_the_token() -> None:
+    with misbehaving(STORED) as active:
+        standby_says = Answer(307, b"", {"Location": f"{active.address}/v1/credential-broker/data/accounts/a"})
+        with misbehaving(standby_says) as standby:
+            connection = connected(standby)
+            assert connection.read("accounts/a").version == 3
+            connection.close()
+        assert active.headers[0]["X-Vault-Token"] == TOKEN
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://localhost:1/v1/x", "https://127.0.0.1:1/v1/x", "//evil.example/v1", "/v1/x", "", "ftp://127.0.0.1"],
+)
+def test_a_redirect_elsewhere_never_takes_the_token_along(location: str) -> None:
+    with misbehaving(Answer(307, b"", {"Location": location})) as server:
+        connection = connected(server)
+        with pytest.raises(VaultUnavailableError, match="does not follow"):
+            connection.read("accounts/a")
+        assert len(server.asked) == 1
+        connection.close()
+
+
+def test_nodes_that_point_at_each_other_are_given_up() -> None:
+    with misbehaving(Answer(307, b"", {"Location": "http://127.0.0.1:1/"})) as server:
+        looping = Answer(307, b"", {"Location": server.address})
+        with misbehaving(looping) as other:
+            connection = connected(other, patience=0.2)
+            with pytest.raises(PassingError):
+                connection.read("accounts/a")
+            connection.close()
+
+
+def test_a_read_asks_for_what_it_has_seen() -> None:
+    written = Answer(body=WRITTEN.body, headers={"X-Vault-Index": "djE6MTIz"})
+    with misbehaving(written, STORED) as server:
+        connection = connected(server)
+        connection.write("accounts/a", {}, replacing=3)
+        connection.read("accounts/a")
+        connection.close()
+        assert "X-Vault-Index" not in server.headers[0]
+        assert server.headers[1]["X-Vault-Index"] == "djE6MTIz"
+        assert server.headers[1]["X-Vault-Inconsistent"] == "forward-active-node"
+
+
+def test_nobody_at_the_address_is_said_so() -> None:
+    connection = Connection(VaultSettings("http://127.0.0.1:1", patience=0.1), FixedToken(Secret(TOKEN)))
+    with pytest.raises(PassingError, match="not reached") as caught:
+        connection.read("accounts/a")
+    assert "VAULT_ADDR" in caught.value.hint
+    connection.close()
+
+
+def test_a_missing_path_is_not_asked_for_again() -> None:
+    with misbehaving(errors(404)) as server:
+        connection = connected(server)
+        with pytest.raises(MissingError):
+            connection.read("accounts/a")
+        assert len(server.asked) == 1
+        connection.close()
+
+
+def test_nothing_of_the_environment_reaches_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "VAULT_ADDR", "VAULT_TOKEN", "VAULT_CACERT", "BAO_ADDR"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with misbehaving(STORED) as server:
+        connection = connected(server)
+        assert connection.read("accounts/a").version == 3
+        connection.close()

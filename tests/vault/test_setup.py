@@ -1,0 +1,183 @@
+"""Setting a vault up: what is planned, done, done again, and printed for somebody else to run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from broker.embedded.binary import find_binary
+from broker.embedded.up import Embedded
+from broker.errors import InputError, RefusedError, UnknownNameError
+from broker.vault.connection import Connection
+from broker.vault.enrolment import consumer_role, enrol_consumer, issue_login
+from broker.vault.logins.token import FixedToken
+from broker.vault.policies import Role, consumer_policy, policy_name, role_policy
+from broker.vault.setup import Action, Change, Wish, apply, changes, plan, wanted
+from broker.vault.setup_text import as_hcl, as_shell
+from tests.support.vault import TestVault, login, token_of
+
+
+@pytest.fixture
+def bare(vault_server: tuple[Embedded, Connection], request: pytest.FixtureRequest) -> Iterator[Connection]:
+    """A connection for a mount that nobody has set up, as one who may do everything."""
+    _, admin = vault_server
+    mount = f"bare-{abs(hash(request.node.nodeid))}"
+    connection = Connection(replace(admin.settings, mount=mount), FixedToken(token_of(admin)))
+    yield connection
+    connection.call("DELETE", f"sys/mounts/{mount}")
+    connection.call("DELETE", f"sys/auth/{mount}")
+    connection.close()
+
+
+def titles(planned: tuple[Change, ...], action: Action) -> list[str]:
+    return [change.item.title for change in planned if change.action is action]
+
+
+def test_a_bare_vault_gets_everything_and_then_nothing_more(bare: Connection) -> None:
+    planned = plan(bare, Wish())
+    assert {change.action for change in planned} == {Action.CREATE}
+    assert all(change.difference for change in planned)
+    apply(bare, planned)
+    assert changes(plan(bare, Wish())) == ()
+    apply(bare, plan(bare, Wish()))
+    assert login(bare, issue_login(bare, "server")).reveal()
+
+
+def test_planning_changes_nothing(bare: Connection) -> None:
+    plan(bare, Wish())
+    assert f"{bare.settings.mount}/" not in bare.ask("GET", "sys/mounts")["data"]
+    assert f"{bare.settings.mount}/" not in bare.ask("GET", "sys/auth")["data"]
+    assert policy_name(bare.settings.mount, "server") not in bare.ask("LIST", "sys/policies/acl")["data"]["keys"]
+
+
+def test_cut_short_it_can_be_run_again(bare: Connection) -> None:
+    apply(bare, plan(bare, Wish())[:4])
+    assert len(titles(plan(bare, Wish()), Action.KEEP)) == 4
+    apply(bare, plan(bare, Wish()))
+    assert changes(plan(bare, Wish())) == ()
+
+
+def test_the_difference_shows_what_an_account_more_means(vault: TestVault) -> None:
+    planned = plan(vault.admin, Wish(accounts=("mzp-1", "mzp-2")))
+    updated = titles(planned, Action.UPDATE)
+    assert [title.rsplit("-", 1)[1] for title in updated] == ["server", "gateway", "rotator", "canary"]
+    server = next(change for change in planned if change.item.title.endswith("-server"))
+    mount = vault.settings.mount
+    assert f'-path "{mount}/data/keys/+/+"      {{ capabilities = ["read"] }}' in server.difference
+    assert f'+path "{mount}/data/keys/mzp-2/+"      {{ capabilities = ["read"] }}' in server.difference
+
+
+def test_what_somebody_changed_is_put_right(vault: TestVault) -> None:
+    name = policy_name(vault.settings.mount, "auditor")
+    vault.admin.call("POST", f"sys/policies/acl/{name}", {"policy": 'path "*" { capabilities = ["read"] }'})
+    path = f"auth/{vault.settings.mount}/role/server"
+    vault.admin.call("POST", path, {"token_policies": ["root-like"], "token_ttl": 5})
+    assert titles(plan(vault.admin, Wish()), Action.UPDATE) == [f"policy {name}", "login server"]
+    apply(vault.admin, plan(vault.admin, Wish()))
+    assert changes(plan(vault.admin, Wish())) == ()
+
+
+def test_data_survives_a_second_setup(vault: TestVault) -> None:
+    vault.admin.create("accounts/a", {"kept": True})
+    apply(vault.admin, plan(vault.admin, Wish(accounts=("a",))))
+    assert vault.admin.read("accounts/a").data == {"kept": True}
+
+
+def test_another_engine_in_the_way_is_refused(bare: Connection) -> None:
+    bare.call("POST", f"sys/mounts/{bare.settings.mount}", {"type": "kv", "options": {"version": "1"}})
+    with pytest.raises(RefusedError, match="version 2"):
+        plan(bare, Wish())
+
+
+def test_another_login_in_the_way_is_refused(bare: Connection) -> None:
+    bare.call("POST", f"sys/auth/{bare.settings.mount}", {"type": "userpass"})
+    with pytest.raises(RefusedError, match="AppRole"):
+        plan(bare, Wish())
+
+
+def test_a_mount_where_rights_are_is_refused(bare: Connection) -> None:
+    bare.call("POST", "sys/mounts/cb-issue/stellantis", {"type": "kv"})
+    try:
+        with pytest.raises(RefusedError, match="cb-issue"):
+            plan(bare, Wish())
+    finally:
+        bare.call("DELETE", "sys/mounts/cb-issue/stellantis")
+
+
+@pytest.mark.parametrize("account", ["*", "a/+", 'a" {', "${mount}", "A", ""])
+def test_an_account_that_would_widen_a_policy_is_refused(vault: TestVault, account: str) -> None:
+    with pytest.raises(InputError):
+        plan(vault.admin, Wish(accounts=(account,)))
+
+
+@pytest.mark.parametrize("rights", [[], ["credential-broker/data/keys/+/+"], ['cb-issue/x" { }'], ["*"]])
+def test_a_consumers_policy_takes_rights_only(rights: list[str]) -> None:
+    with pytest.raises(InputError):
+        consumer_policy(rights)
+
+
+def test_a_role_may_not_set_vault_up(vault: TestVault) -> None:
+    from broker.errors import DeniedError
+
+    for role in Role:
+        with pytest.raises(DeniedError):
+            plan(vault.connection(role), Wish())
+        with pytest.raises(DeniedError):
+            issue_login(vault.connection(role), "server")
+
+
+def test_logins_are_issued_for_roles_that_exist(vault: TestVault) -> None:
+    first, second = issue_login(vault.admin, "auditor"), issue_login(vault.admin, "auditor")
+    assert first.role_id == second.role_id
+    assert first.secret_id != second.secret_id
+    assert login(vault.admin, first) != login(vault.admin, second)
+    with pytest.raises(UnknownNameError, match="nobody"):
+        issue_login(vault.admin, "nobody")
+
+
+def test_a_secret_id_that_ran_out_lets_nobody_in(vault: TestVault) -> None:
+    import time
+
+    from broker.errors import BrokerError
+
+    apply(vault.admin, plan(vault.admin, Wish(secret_id_ttl=1)))
+    issued = issue_login(vault.admin, "auditor")
+    time.sleep(1.2)
+    with pytest.raises(BrokerError):
+        login(vault.admin, issued)
+
+
+def test_a_consumer_cannot_take_a_roles_name(vault: TestVault) -> None:
+    enrol_consumer(vault.admin, "server", ["cb-issue/a/b/c/d/direct"])
+    assert consumer_role("server") != "server"
+    policies = vault.admin.ask("GET", f"auth/{vault.settings.mount}/role/server")["data"]["token_policies"]
+    assert policy_name(vault.settings.mount, "server") in policies
+
+
+@pytest.mark.slow
+def test_the_printed_script_sets_a_vault_up_with_the_real_command(bare: Connection, tmp_path: Path) -> None:
+    script = tmp_path / "setup.sh"
+    script.write_text(as_shell(wanted(bare.settings.mount, Wish(accounts=("mzp-1",)))))
+    environment = {
+        "BAO_ADDR": bare.settings.address,
+        "BAO_TOKEN": token_of(bare).reveal(),
+        "VAULT_COMMAND": str(find_binary()),
+        "HOME": str(tmp_path),
+        "PATH": os.defpath,
+    }
+    for _ in range(2):  # it can be run again
+        done = subprocess.run(["sh", script], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert changes(plan(bare, Wish(accounts=("mzp-1",)))) == ()
+
+
+def test_the_printed_hcl_is_what_the_policies_are() -> None:
+    text = as_hcl(wanted("kv", Wish()))
+    for role in Role:
+        assert role_policy(role, mount="kv") in text
+    assert "${" not in text
