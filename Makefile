@@ -1,0 +1,51 @@
+# Every habit of the project. `make` or `make help` lists them. Nothing is needed but python3 (3.11 or newer) with venv.
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-quick lint docs bench chaos fuzz clean
+
+# Passed on: make demo ARGS=--keep, make test ARGS='-k promote'
+ARGS ?=
+# Another interpreter for .venv: make PYTHON=python3.12 test
+PYTHON ?=
+export PYTHON
+
+in_demo := @requirements/install demo &&
+in_test := @requirements/install test &&
+BIN := .venv/bin
+SHELL_SCRIPTS := .ci/peers .ci/run requirements/compile requirements/install
+
+help: ## list these
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
+
+demo: ## the whole job against a vault and a partner of its own (ARGS=--keep leaves them running)
+	$(in_demo) $(BIN)/broker demo $(ARGS)
+
+test: ## every test, about ten minutes (ARGS='-k name' for some of them)
+	$(in_test) $(BIN)/pytest -q -n 2 --dist loadscope $(ARGS)
+
+test-quick: ## those that take a moment: under two minutes
+	$(in_test) $(BIN)/pytest -q -n 2 --dist loadscope -m "not slow" $(ARGS)
+
+lint: ## style, types and shell scripts; changes nothing
+	$(in_test) $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy --no-error-summary && $(BIN)/shellcheck $(SHELL_SCRIPTS)
+
+docs: ## write docs/reference anew from the code
+	$(in_test) $(BIN)/python docs/generate.py
+
+clean: ## remove .venv, caches and builds
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find broker tests docs bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# By hand, and long. Each gets its line in `make help` once there is something behind it.
+
+bench:
+	$(in_test) found=; for bench in bench/*; do \
+	  if [ -f "$$bench" ] && [ -x "$$bench" ]; then found=1; "$$bench" $(ARGS) || exit; fi; \
+	done; [ "$$found" ] || echo "nothing to measure yet: bench/ is empty"
+
+chaos:
+	@if [ ! -d tests/chaos ]; then echo "nothing to break yet: there is no tests/chaos"; else \
+	  requirements/install test && $(BIN)/pytest -q tests/chaos $(ARGS); fi
+
+fuzz:
+	@if ! grep -rqs 'pytest.mark.fuzz' tests; then echo "nothing to fuzz yet: no test is marked so"; else \
+	  requirements/install test && $(BIN)/pytest -q -m fuzz --hypothesis-profile=fuzz $(ARGS); fi

@@ -1,0 +1,171 @@
+"""Write docs/reference from the code, so that it cannot say anything else: `make docs`.
+
+With `--check` nothing is written: what differs is printed, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from broker import errors
+from broker.cli import exits
+from broker.cli.main import NOUNS, cli
+from broker.config import LOGIN_KEYS, ROLES, SETTINGS
+from broker.model.stage import MOVES, Move, Stage
+
+REFERENCE = Path(__file__).parent / "reference"
+WIDTH = 100
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write every page, or with `--check` print how the pages there differ and return 1 if they do."""
+    pages = {"stages": stages(), "settings": settings(), "exit-codes": exit_codes(), "cli": commands()}
+    stale = False
+    for name, lines in pages.items():
+        path, text = REFERENCE / f"{name}.md", "\n".join(lines) + "\n"
+        if arguments == ["--check"]:
+            there = path.read_text(encoding="utf-8") if path.exists() else ""
+            differences = difflib.unified_diff(
+                there.splitlines(), text.splitlines(), str(path), "make docs", lineterm=""
+            )
+            for line in differences:
+                stale = True
+                print(line)
+        else:
+            REFERENCE.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return int(stale)
+
+
+def stages() -> Iterator[str]:
+    """Yield the stages of a generation and the table of moves between them."""
+    yield from _title("Stages and moves", "broker/model/stage.py")
+    rows = [(f"`{s.value}`", s.meaning, _mark(yes=s.deliverable), _mark(yes=s.living)) for s in Stage]
+    yield from _table(("stage", "meaning", "given to consumers", "its secrets are kept"), rows)
+    yield from ("", "What can be done to a generation. Each move is one compare-and-set write of the account.", "")
+    yield from _table(
+        ("move", "from", "to", "the generation that was current becomes"),
+        [
+            (
+                f"`{move.value}`",
+                ", ".join(f"`{s.value}`" for s in Stage if s in row.starts),
+                f"`{row.end.value}`",
+                f"`{row.displaced.value}`" if row.displaced else "",
+            )
+            for move, row in MOVES.items()
+        ],
+    )
+    yield from ("", "```mermaid", "stateDiagram-v2", f"    [*] --> {Stage.CANDIDATE.value}")
+    for move in Move:
+        for start in (s for s in Stage if s in MOVES[move].starts):
+            yield f"    {start.value} --> {MOVES[move].end.value}: {move.value}"
+        if displaced := MOVES[move].displaced:
+            yield f"    {Stage.CURRENT.value} --> {displaced.value}: {move.value} of another"
+    yield "```"
+    yield ""
+    yield "`roll_back` starts from a candidate only where that candidate was made to bring an older certificate back."
+
+
+def settings() -> Iterator[str]:
+    """Yield every setting, its variables, default and meaning."""
+    yield from _title("Settings", "broker/config.py")
+    yield "A flag wins over the environment, the environment over the file, the file over the default. Where two"
+    yield "variables are named, the first wins. `broker config show` says which one did."
+    yield ""
+    rows = [
+        (f"`{s.name}`", ", ".join(f"`{v}`" for v in s.variables), f"`{s.default}`" if s.default else "", s.meaning)
+        for s in SETTINGS
+    ]
+    yield from _table(("setting", "variables", "default", "meaning"), rows)
+    yield ""
+    yield "The file is TOML and begins with `version = 1`. How a role logs in to Vault stands in `[roles.ROLE]`;"
+    yield "`[login]` serves the roles that have none."
+    yield ""
+    yield f"Roles: {', '.join(f'`{role}`' for role in ROLES)}."
+    yield ""
+    yield f"Keys of these tables: {', '.join(f'`{key}`' for key in LOGIN_KEYS)}."
+
+
+def exit_codes() -> Iterator[str]:
+    """Yield every exit code with the errors it stands for."""
+    yield from _title("Exit codes", "broker/cli/exits.py")
+    meanings = {error.kind: (error.__doc__ or "").splitlines()[0] for error in _errors()}
+    meanings[errors.Kind.UNEXPECTED] = "A fault in the broker itself."
+    rows = [(0, "", "Done, or nothing to do.")]
+    rows += [(code, f"`{kind.value}`", meanings[kind]) for kind, code in exits.CODES.items()]
+    rows += [
+        (exits.USAGE, "", "The command line cannot be understood."),
+        (exits.INTERRUPTED, "", "Interrupted by Ctrl-C."),
+        (exits.BROKEN_PIPE, "", "Whoever read the output has gone."),
+    ]
+    yield from _table(("code", "kind", "meaning"), [(f"{n}", *rest) for n, *rest in sorted(rows, key=lambda r: r[0])])
+    yield ""
+    yield 'With `-o json` an error is `{"success": false, "code": KIND, "message": …}` on stdout.'
+
+
+def commands() -> Iterator[str]:
+    """Yield the help of every command."""
+    yield from _title("Commands", "broker/cli")
+    with _context(cli, "broker") as root:
+        yield from _help(cli, root, level=2)
+        for noun in NOUNS:
+            if importlib.util.find_spec(f"broker.cli.{noun}"):
+                yield from _command(importlib.import_module(f"broker.cli.{noun}").command, noun, root, level=2)
+
+
+def _command(command: click.Command, name: str, parent: click.Context, *, level: int) -> Iterator[str]:
+    with _context(command, name, parent) as context:
+        yield ""
+        yield from _help(command, context, level=level)
+        if isinstance(command, click.Group):
+            for verb in command.list_commands(context):
+                under = command.get_command(context, verb)
+                if under and not under.hidden:
+                    yield from _command(under, verb, context, level=level + 1)
+
+
+def _context(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
+    """Return the context that `--help` is given; nothing is parsed or run."""
+    return command.make_context(name, [], parent, resilient_parsing=True, terminal_width=WIDTH)
+
+
+def _help(command: click.Command, context: click.Context, *, level: int) -> Iterator[str]:
+    yield from (f"{'#' * level} {context.command_path}", "", "```text")
+    yield from (line.rstrip() for line in command.get_help(context).splitlines())
+    yield "```"
+
+
+def _errors() -> Iterator[type[errors.BrokerError]]:
+    for name in errors.__all__:
+        found = getattr(errors, name)
+        if isinstance(found, type) and issubclass(found, errors.BrokerError):
+            yield found
+
+
+def _title(title: str, source: str) -> tuple[str, ...]:
+    return (f"# {title}", "", f"<!-- Written by `make docs` from {source}: change that, not this. -->", "")
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield _row(heads)
+    yield _row(["---"] * len(heads))
+    yield from (_row(row) for row in rows)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _mark(*, yes: bool) -> str:
+    return "yes" if yes else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,50 @@
+"""What no file of the project may say: where somebody's packages come from, or where their files lie."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.sources import ROOT, committed, label
+
+# In pieces, or this file would be the first to be caught.
+PUBLIC = [re.escape(".".join(parts)) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"))]
+HOME = "|".join(f"/{name}/[a-z]" for name in ("home", "Users", "work"))
+LOCKS = {"uv.lock", "pylock.toml", "poetry.lock", "Pipfile.lock", "pdm.lock"}
+FILES = [file for file in committed() if file.stat().st_size < 2_000_000]
+
+
+def configured_hosts() -> set[str]:
+    """Return the package hosts that pip uses on this machine."""
+    asked = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
+    return set(re.findall(r"https?://(?:[^/@\s']*@)?([^/:\s']+)", asked.stdout))
+
+
+def test_there_are_files_to_read() -> None:
+    assert ROOT / "pyproject.toml" in FILES
+
+
+def test_no_file_names_a_registry_or_a_path_of_this_machine() -> None:
+    hosts = [re.escape(host) for host in configured_hosts() - {"localhost"}]
+    forbidden = re.compile("|".join([*PUBLIC, *hosts, HOME, re.escape(f"{ROOT}/")]))
+    found = {}
+    for file in FILES:
+        match = forbidden.search(file.read_bytes().decode(errors="replace"))
+        if match:
+            found[label(file)] = match.group()
+    assert not found
+
+
+def test_no_lock_file_that_records_registries() -> None:
+    assert not [label(file) for file in FILES if file.name in LOCKS]
+
+
+@pytest.mark.parametrize("kind", ["demo", "test"])
+def test_every_requirement_is_pinned_by_hash(kind: str) -> None:
+    text = (ROOT / "requirements" / f"{kind}.txt").read_text(encoding="utf-8")
+    pins = re.findall(r"^([a-z0-9.-]+)(.*?)(?=^[a-z]|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert pins
+    assert not [name for name, rest in pins if not re.match(r"==[^\s;]+ ?.*\\\n\s+--hash=sha256:[0-9a-f]{64}", rest)]

@@ -1,0 +1,66 @@
+"""What a command costs before it does anything: the modules that may not be loaded by then."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+from broker.__main__ import main
+sys.argv = ["broker", *sys.argv[1:]]
+try:
+    main()
+finally:
+    sys.stdout.flush()
+    print(*sys.modules, file=sys.stderr)
+"""
+# Beside each, what it costs on a laptop, in milliseconds; python itself takes 13.
+NEVER = {
+    "asyncio",
+    "concurrent.futures",
+    "cryptography",  # 70
+    "email",
+    "getpass",
+    "http.client",  # 50
+    "hvac",  # 155
+    "jwt",
+    "logging",
+    "msgspec",
+    "multiprocessing",
+    "requests",  # 126
+    "rich",  # 65
+    "socket",
+    "ssl",  # 39
+    "stamina",
+    "subprocess",
+    "tomllib",
+    "unittest",
+    "urllib.request",
+    "xml",
+}
+NEVER_FOR_VERSION = NEVER | {"click", "argparse", "importlib.metadata", "inspect", "json", "pathlib", "re", "typing"}
+
+
+def loaded_by(*arguments: str) -> tuple[str, set[str]]:
+    ended = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=True)
+    return ended.stdout, set(ended.stderr.split())
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version_loads_next_to_nothing(flag: str) -> None:
+    said, modules = loaded_by(flag)
+    assert said.startswith("broker ")
+    assert not modules & NEVER_FOR_VERSION
+    assert [m for m in sorted(modules) if m.startswith("broker")] == ["broker", "broker.__main__"]
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_loads_click_and_no_noun(flag: str) -> None:
+    said, modules = loaded_by(flag)
+    assert "Commands:" in said
+    assert not modules & NEVER
+    rooms = {m for m in modules if m.startswith("broker")}
+    assert rooms <= {"broker", "broker.__main__", "broker.errors", "broker.cli", "broker.cli.main", "broker.cli.exits"}
