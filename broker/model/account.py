@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 
 from broker.errors import RefusedError, UnknownNameError
 from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef, Spki
@@ -187,7 +188,7 @@ def _contradictions(account: Account) -> Iterable[str]:
     yield from _dangling(account)
     if account.doomed_keys & account.keys_in_use or account.doomed_passwords & account.passwords_in_use:
         yield "a secret in use is to be destroyed"
-    if not _rising(e.number for e in account.outbox) or any(e.number > account.head.number for e in account.outbox):
+    if not _leads_up(account.outbox, account.head):
         yield "its outbox does not lead up to its head"
 
 
@@ -198,8 +199,16 @@ def _dangling(account: Account) -> Iterable[str]:
         parts = generation.parts
         if parts.certificate not in certificates or not {parts.trust, parts.issuing} <= anchors:
             yield f"generation {generation.number} refers to a part that is not there"
+        older = {g.number for g in account.generations if g.number < generation.number}
+        if not {generation.base, generation.restores, generation.replaces} <= older | {0}:
+            yield f"generation {generation.number} refers to one that is not older"
     if not {account.issuing, account.trust} - {None} <= anchors:
         yield "a pin refers to CAs that are not there"
+
+
+def _leads_up(outbox: tuple[Entry, ...], head: Head) -> bool:
+    follows = all(later.before == earlier.hash for earlier, later in pairwise(outbox))
+    return not outbox or (follows and Head(outbox[-1].number, outbox[-1].hash) == head)
 
 
 def _rising(numbers: Iterable[int]) -> bool:

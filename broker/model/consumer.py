@@ -36,7 +36,10 @@ class ConsumerRecord:
     holdings: tuple[Holding, ...] = ()
 
     def given(self, lease: Lease, *, now: datetime) -> ConsumerRecord:
-        """Return the record with `lease` in the place of what it renews or replaces, and without what has run out."""
+        """Return the record with `lease` in the place of what it renews or replaces, and without what has run out.
+
+        Two renewals at once may arrive in either order: the longer one counts.
+        """
         holding = Holding(
             lease.account,
             lease.application,
@@ -44,7 +47,7 @@ class ConsumerRecord:
             lease.generation,
             lease.id,
             lease.first_issued,
-            lease.expires,
+            max([lease.expires, *(h.until for h in self.holdings if h.until and h.lease == lease.id)]),
         )
         others = (h for h in self.holdings if _place(h) != _place(holding) and not _over(h, now))
         return replace(self, holdings=(*others, holding))

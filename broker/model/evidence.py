@@ -66,7 +66,8 @@ def appended(chain: str, head: Head, *, at: datetime, by: str, what: str, facts:
 def verify(chain: str, entries: Iterable[Entry], head: Head | None = None) -> tuple[Finding, ...]:
     """Return what is wrong with `entries` as the whole of `chain`, which must pass through `head` where that is known.
 
-    Entries after the head are judged like the others: a head that was signed earlier is no fault. Without a head from elsewhere (a signed one, or the account document) a cut tail cannot be seen.
+    Entries after the head are judged like the others: a head that was signed earlier is no fault. Without a head from
+    elsewhere (a signed one, or the account document) a cut tail cannot be seen.
     """
     found: list[Finding] = []
     reached = Head()
@@ -76,9 +77,7 @@ def verify(chain: str, entries: Iterable[Entry], head: Head | None = None) -> tu
         if head is not None and reached.number == head.number and reached != head:
             found.append(_error("forked", f"{_where(chain, entry)} is another than its head says: the chain forked"))
     if head is not None and reached.number < head.number:
-        found.append(
-            _error("cut", f"{chain} ends at entry {reached.number}, but its head is at {head.number}: cut")
-        )
+        found.append(_error("cut", f"{chain} ends at entry {reached.number}, but its head is at {head.number}: cut"))
     return tuple(found)
 
 

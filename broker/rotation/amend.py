@@ -8,6 +8,7 @@ from typing import Final
 from broker.errors import ConflictError
 from broker.model.account import Account
 from broker.model.changes import settled
+from broker.model.evidence import Head
 from broker.model.names import AccountName
 from broker.rotation.ports import Accounts, EvidenceLog, Keys, Passwords
 
@@ -20,13 +21,13 @@ def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Acc
     """Apply `change` to the newest account and store the outcome; raise `ConflictError` if others keep winning.
 
     `change` runs again on whatever won, so it must be pure and must return its argument when nothing is left to do.
-    That also settles a write whose answer was lost: our own success comes back as a conflict, and what is stored is
-    what we wanted.
+    A write whose answer was lost comes back as a conflict with ourselves: what is stored then has our last entry of
+    evidence in it, and the change is not made again on top of what others did since.
     """
-    wanted: Account | None = None
+    ours: set[Head] = set()
     for _ in range(ATTEMPTS):
         seen = accounts.read(name)
-        if seen.account == wanted:
+        if not ours.isdisjoint((seen.account.head, *(Head(e.number, e.hash) for e in seen.account.outbox))):
             return seen.account
         wanted = change(seen.account)
         if wanted == seen.account:
@@ -34,6 +35,7 @@ def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Acc
         try:
             accounts.write(wanted, replacing=seen.version)
         except ConflictError:
+            ours |= {wanted.head} - {seen.account.head}
             continue
         return wanted
     raise ConflictError(f"{name} kept changing under us", hint=f"who else is at it? broker evidence show {name}")

@@ -46,13 +46,13 @@ def try_out(name: AccountName, number: int, *, accounts: Accounts, canary: Canar
     answer = send()
 
     def store(newest: Account) -> Account:
-        known = {a.name for a in newest.applications}
+        sent = next((a for a in account.applications if _client(answer) and a.name == answer.application), None)
         return canary_answered(
             newest,
             attempt,
             answer.verdict.value,
             login_rejected=answer.verdict is Verdict.LOGIN_REJECTED,
-            client_rejected=answer.application if _client(answer) and answer.application in known else "",
+            client_rejected=sent.name if sent in newest.applications else "",  # it may have another client_id by now
             wait=answer.wait,
             at=clock(),
             by=by,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.errors import RefusedError
+from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.changes import closed, requested
 from broker.model.clock import Clock
@@ -22,7 +22,8 @@ def draft(
 
     Two writes, in this order and no other: the key into the next free slot, then the account with the CSR in it. A
     CSR is shown only as stored in the account. Killed between the two, the next run adopts the key in the slot; two
-    at once share the slot's key, and the one that loses the account returns the winner's CSR.
+    at once share the slot's key, and the one that loses the account returns the winner's CSR, or raises
+    `ConflictError` where that has been closed since.
     """
     seen = accounts.read(name).account
     if seen.open_request:
@@ -35,7 +36,13 @@ def draft(
     def add(account: Account) -> Account:
         return account if account.next_request > slot else requested(account, request, by=by)
 
-    return amend(accounts, name, add).request_for(spki)
+    made = amend(accounts, name, add).request(slot)
+    if made.closed:
+        raise ConflictError(
+            f"signing request {slot} of {name} was drafted by another and {made.closed.value} meanwhile",
+            hint="the same command again begins a new one",
+        )
+    return made
 
 
 def close_request(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.errors import RefusedError
+from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.changes import moved, rebased, restored
 from broker.model.clock import Clock
@@ -31,26 +31,29 @@ class Promotion:
 def promote(
     name: AccountName, number: int = 0, *, accounts: Accounts, canary: Canary, clock: Clock, by: str
 ) -> Promotion:
-    """Try candidate `number` (0: the newest no roll-back displaced) against the partner and make it current.
+    """Make candidate `number` current (0: the newest that no roll-back made or displaced), once the partner took it.
 
     Where another became current since the candidate was made, the two are joined into a new number first, and that
-    one is tried. The try comes before the move, so a kill leaves everything as it was or finished; a candidate
-    overtaken while its canary was away is refused on the account as it then is.
+    one is tried; `number` may name any of the forms it had. The try comes before the move, so a kill leaves
+    everything as it was or finished; a candidate overtaken while its canary was away is refused on the account as it
+    then is.
     """
     seen = accounts.read(name).account
-    candidate = seen.generation(number) if number else chosen_candidate(seen)
-    if candidate.stage is Stage.CURRENT:
+    chosen = _newest_form(seen, seen.generation(number) if number else chosen_candidate(seen))
+    seen = amend(accounts, name, lambda account: rebased(account, chosen.number, at=clock(), by=by))
+    candidate = _newest_form(seen, chosen)
+    if moved(seen, candidate.number, Move.PROMOTE, at=clock(), by=by) == seen:  # or refuses, in the table's words
         return Promotion(seen, candidate.number)
-    if candidate.stage is not Stage.CANDIDATE:
-        moved(seen, candidate.number, Move.PROMOTE, at=clock(), by=by)  # refuses, in the table's words
-    seen = amend(accounts, name, lambda account: rebased(account, candidate.number, at=clock(), by=by))
-    if seen.generation(candidate.number).stage is Stage.REJECTED:
-        candidate = chosen_candidate(seen)
     answer = try_out(name, candidate.number, accounts=accounts, canary=canary, clock=clock, by=by)
     require_ok(name, candidate.number, answer)
     way_back = _way_back(seen, candidate, accounts=accounts, canary=canary, clock=clock, by=by)
-    after = amend(accounts, name, lambda account: moved(account, candidate.number, Move.PROMOTE, at=clock(), by=by))
-    return Promotion(after, candidate.number, answer, way_back)
+
+    def finish(account: Account) -> Account:
+        if account.generation(candidate.number).held and not candidate.held:
+            raise ConflictError(f"a roll-back displaced generation {candidate.number} of {name} meanwhile")
+        return moved(account, candidate.number, Move.PROMOTE, at=clock(), by=by)
+
+    return Promotion(amend(accounts, name, finish), candidate.number, answer, way_back)
 
 
 def roll_back(
@@ -69,22 +72,28 @@ def roll_back(
     generation. It is tried first; `canary=None` is a person's word that it need not be, and `reason` says why.
     """
     seen = accounts.read(name).account
-    target = seen.generation(number) if number else _newest_previous(seen)
-    if target.stage is Stage.CURRENT:
-        return Promotion(seen, target.number)
-    seen = amend(accounts, name, lambda account: restored(account, target.number, at=clock(), by=by))
-    joined = [
-        g for g in seen.candidates if g.restores == target.number and seen.current and g.base == seen.current.number
-    ]
-    target = joined[-1] if joined else target
+    wanted = seen.generation(number) if number else _way_back_from(seen)
+    displaced = seen.current
+    if displaced and wanted.number in (displaced.number, displaced.restores):
+        return Promotion(seen, displaced.number)
+    seen = amend(accounts, name, lambda account: restored(account, wanted.number, at=clock(), by=by))
+    target = _joined(seen, wanted)
+    moved(seen, target.number, Move.ROLL_BACK, at=clock(), by=by)  # refuses what the table does not have, untried
     answer = None
     if canary:
         answer = try_out(name, target.number, accounts=accounts, canary=canary, clock=clock, by=by)
         require_ok(name, target.number, answer)
-    after = amend(
-        accounts, name, lambda account: moved(account, target.number, Move.ROLL_BACK, at=clock(), by=by, reason=reason)
-    )
-    return Promotion(after, target.number, answer)
+
+    def finish(account: Account) -> Account:
+        now = account.current.number if account.current else 0
+        if now != target.number and displaced and now != displaced.number:
+            raise ConflictError(
+                f"generation {now} of {name} became current meanwhile",
+                hint=f"broker rotation status {name}; the same command again goes back from that one",
+            )
+        return moved(account, target.number, Move.ROLL_BACK, at=clock(), by=by, reason=reason)
+
+    return Promotion(amend(accounts, name, finish), target.number, answer)
 
 
 def reject(name: AccountName, number: int, reason: str, *, accounts: Accounts, clock: Clock, by: str) -> Account:
@@ -93,18 +102,37 @@ def reject(name: AccountName, number: int, reason: str, *, accounts: Accounts, c
 
 
 def chosen_candidate(account: Account) -> Generation:
-    """Return the newest candidate that a machine may promote; raise `RefusedError`."""
-    free = [g for g in account.candidates if not g.held]
+    """Return the newest candidate that no roll-back made or displaced; raise `RefusedError`."""
+    free = [g for g in account.candidates if not g.held and not g.restores]
     if free:
         return free[-1]
     held = ", ".join(str(g.number) for g in account.candidates)
     raise RefusedError(
-        f"{account.name} has no candidate" + (f" but those a roll-back displaced: {held}" if held else ""),
+        f"{account.name} has no candidate" + (f" but what a roll-back left: {held}" if held else ""),
         hint="--generation NUMBER promotes it all the same" if held else f"broker csr new {account.name} begins one",
     )
 
 
-def _newest_previous(account: Account) -> Generation:
+def _newest_form(account: Account, generation: Generation) -> Generation:
+    """Follow a candidate through the numbers it got each time it was joined to what had changed."""
+    following = next((g for g in account.generations if g.replaces == generation.number), None)
+    return _newest_form(account, following) if following else account.generation(generation.number)
+
+
+def _joined(account: Account, target: Generation) -> Generation:
+    current = account.current.number if account.current else 0
+    joined = [g for g in account.candidates if g.restores == target.number and g.base == current]
+    return joined[-1] if joined else account.generation(target.number)
+
+
+def _way_back_from(account: Account) -> Generation:
+    """Return the newest previous generation; the current one where a roll-back made it so.
+
+    Whoever runs the same command again, since its answer was lost, must not go back twice: further back takes a number.
+    """
+    current = account.current
+    if current and any(g.held and g.since == current.since for g in account.candidates):
+        return current
     previous = [g for g in account.generations if g.stage is Stage.PREVIOUS]
     if not previous:
         raise RefusedError(f"{account.name} has no previous generation to go back to")

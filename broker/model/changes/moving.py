@@ -87,8 +87,10 @@ def rebased(account: Account, number: int, *, at: datetime, by: str) -> Account:
             hint=f"broker rotation reject {account.name} --generation {number}",
         )
     after = moved(account, number, Move.REJECT, at=at, by=by, reason=f"overtaken by generation {current.number}")
-    return after if parts == current.parts else born(
-        after, parts, at=at, by=by, restores=generation.restores, instead_of=generation
+    return (
+        after
+        if parts == current.parts
+        else born(after, parts, at=at, by=by, restores=generation.restores, instead_of=generation)
     )
 
 
