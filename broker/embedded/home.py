@@ -71,6 +71,11 @@ class Home:
         return self.root / "lock"
 
     @property
+    def server_lock(self) -> Path:
+        """Held by the server itself as long as it lives."""
+        return self.root / "server.lock"
+
+    @property
     def tls(self) -> Path:
         """Certificate and key of the TCP listener, and their CA, where it was asked for."""
         return self.root / "tls"

@@ -1,7 +1,7 @@
 """Start, stop and find the embedded server.
 
-There is no pid file to go stale: the kernel says who listens at the socket (SO_PEERCRED), and pebbledb's own lock
-keeps a second server off the data.
+There is no pid file to go stale: the kernel says who listens at the socket (SO_PEERCRED), and a lock that the server
+inherits and holds for life says that one is alive, also before it listens.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ __all__ = ["Lifetime", "Running", "start", "status", "stop"]
 _PATIENCE: Final = 20.0  # seconds to start or stop; both usually take a tenth of one
 _TICK: Final = 0.02
 # $1 the log, $2 "tied" or "detached", then the command. The server is no child of ours, so it leaves no zombie. It
-# holds the write end of our stdout pipe, which thereby tells us of its death. When tied, a reader of our stdin pipe
+# holds the write end of our stdout pipe, which thereby tells us of its death, and the lock that our stderr is, so that
+# nobody takes its data for abandoned before it listens. When tied, a reader of our stdin pipe
 # ends it as soon as that pipe's last writer is gone, however we died.
 _LAUNCH: Final = """
 ulimit -c 0
 log=$1 lifetime=$2; shift 2
-exec 3<&0 4>&1 </dev/null >"$log" 2>&1
+exec 3<&0 4>&1 5>&2 </dev/null >"$log" 2>&1
 if [ "$lifetime" = tied ]; then
   (
     "$@" 3<&- & server=$!
-    ( exec 4>&-; read -r _ <&3; kill "$server" 2>&- ) & reader=$!
-    exec 3<&- 4>&-; wait "$server"; kill "$reader" 2>&-
+    ( exec 4>&- 5>&-; read -r _ <&3; kill "$server" 2>&- ) & reader=$!
+    exec 3<&- 4>&- 5>&-; wait "$server"; kill "$reader" 2>&-
   ) &
 else
   "$@" 3<&- &
@@ -85,13 +86,16 @@ def start(directory: Path, options: Options | None = None, *, lifetime: Lifetime
     """
     home = Home(directory.absolute())
     home.claim()
-    with _locked(home):
-        pid = _listener(home)
-        if pid and _answers(home):
-            return Running(home, pid)
-        home.prepare()
-        write_private(home.config, rendered(home, options or Options()).encode())
-        return _launched(home, lifetime)
+    with _locked(home.lock):
+        claim = _claimed(home)
+        if claim < 0:
+            return Running(home, _listener(home))
+        try:
+            home.prepare()
+            write_private(home.config, rendered(home, options or Options()).encode())
+            return _launched(home, lifetime, claim)
+        finally:
+            os.close(claim)
 
 
 def status(directory: Path) -> Running | None:
@@ -106,7 +110,7 @@ def stop(directory: Path) -> bool:
     home = Home(directory.absolute())
     if not home.root.is_dir():
         return False
-    with _locked(home):
+    with _locked(home.lock):
         pid = _listener(home)
         if not pid:
             return False
@@ -122,7 +126,30 @@ def stop(directory: Path) -> bool:
         return True
 
 
-def _launched(home: Home, lifetime: Lifetime) -> Running:
+def _claimed(home: Home) -> int:
+    """Return the server's own lock, open and held; or -1 once a server that holds it answers.
+
+    A server may live without listening yet: the one who started it was killed a moment ago.
+    """
+    claim = os.open(home.server_lock, os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if _listener(home) and _answers(home):
+                os.close(claim)
+                return -1
+            time.sleep(_TICK)
+        else:
+            return claim
+    os.close(claim)
+    raise VaultUnavailableError(
+        f"a server of {home.root} runs, but neither answers nor ends", hint=f"end it yourself; see {home.log}"
+    )
+
+
+def _launched(home: Home, lifetime: Lifetime, claim: int) -> Running:
     command = [str(find_binary()), "server", f"-config={home.config}"]
     read_life, write_life = os.pipe()
     read_death, write_death = os.pipe()
@@ -131,6 +158,7 @@ def _launched(home: Home, lifetime: Lifetime) -> Running:
             ["/bin/sh", "-c", _LAUNCH, "sh", str(home.log), lifetime.value, *command],
             stdin=read_life,
             stdout=write_death,
+            stderr=claim,
             env={},  # BAO_… and proxies of the caller are not for the server
             umask=0o077,
             start_new_session=True,  # Ctrl-C is for us; we end the server in our own order
@@ -184,8 +212,8 @@ def _answers(home: Home) -> bool:
 
 
 @contextmanager
-def _locked(home: Home) -> Iterator[None]:
-    descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -93,6 +93,7 @@ def _write_login(vault: Connection, home: Home, role: Role) -> None:
     if secret_file.exists() and secret_id_works(vault, role.value, Secret(secret_file.read_text("ascii"))):
         return
     login = issue_login(vault, role.value)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.roles.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     write_private(folder / "role_id", login.role_id.encode())
     write_private(secret_file, login.secret_id.reveal().encode())

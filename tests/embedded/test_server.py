@@ -1,0 +1,255 @@
+"""Starting, stopping, killing and finding the embedded server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.embedded import binary
+from broker.embedded.binary import find_binary
+from broker.embedded.config import Options
+from broker.embedded.loopback import certified_loopback
+from broker.embedded.server import Running, start, status, stop
+from broker.embedded.up import administered, up
+from broker.errors import InputError, RefusedError, VaultUnavailableError
+from broker.vault.policies import Role
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A place for a vault, short enough for a socket. Whatever runs there is stopped."""
+    with tempfile.TemporaryDirectory(prefix="broker-test-") as folder:
+        yield Path(folder) / "v"
+        stop(Path(folder) / "v")
+
+
+def servers_of(directory: Path) -> list[int]:
+    """Return the pids of all servers that were started on `directory`, listening or not."""
+    config = f"-config={directory}/bao.hcl".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (process / "cmdline").read_bytes().split(b"\0")
+            if config in command and command[0].endswith(b"/bao"):
+                found.append(int(process.name))
+    return found
+
+
+def kill(running: Running) -> None:
+    gone = os.pidfd_open(running.pid)
+    signal.pidfd_send_signal(gone, signal.SIGKILL)
+    assert select.select([gone], [], [], 10)[0]
+    os.close(gone)
+
+
+def test_it_starts_once_and_is_found(directory: Path) -> None:
+    assert status(directory) is None
+    running = start(directory)
+    assert start(directory) == running
+    assert status(directory) == running
+    assert running.address == f"unix://{directory}/bao.sock"
+    assert stop(directory)
+    assert status(directory) is None
+    assert not stop(directory)
+
+
+def test_two_at_once_share_one_server(directory: Path) -> None:
+    pids: list[int] = []
+    threads = [threading.Thread(target=lambda: pids.append(start(directory).pid)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(pids) == 4
+    assert len(set(pids)) == 1
+
+
+def test_what_was_stored_survives_a_kill(directory: Path) -> None:
+    embedded = up(directory)
+    operator = embedded.connection(Role.OPERATOR)
+    operator.create("accounts/a", {"kept": True})
+    kill(embedded.running)
+    assert status(directory) is None
+    assert (directory / "bao.sock").exists()  # stale, and in nobody's way
+    again = up(directory)
+    assert again.running.pid != embedded.running.pid
+    assert operator.read("accounts/a").data == {"kept": True}
+    operator.close()
+
+
+def test_a_first_start_cut_short_begins_anew(directory: Path) -> None:
+    running = start(directory)
+    kill(running)
+    (directory / "initialized").unlink()  # as if we had been killed before we knew
+    (directory / "setup.secret").write_text("another")
+    with administered(up(directory)) as vault:
+        assert vault.ask("GET", "sys/mounts")
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3])
+def test_a_starter_killed_at_any_moment_leaves_nothing_to_mend(directory: Path, delay: float) -> None:
+    code = "import sys, pathlib; from broker.embedded.up import up; print(flush=True); up(pathlib.Path(sys.argv[1]))"
+    with subprocess.Popen([sys.executable, "-c", code, str(directory)], stdout=subprocess.PIPE) as starter:
+        assert starter.stdout
+        starter.stdout.readline()
+        threading.Event().wait(delay)
+        starter.kill()
+    embedded = up(directory)
+    connection = embedded.connection(Role.AUDITOR)
+    assert connection.list("accounts") == ()
+    connection.close()
+    assert servers_of(directory) == [embedded.running.pid]
+
+
+@pytest.mark.parametrize("lost", ["unseal.key", "setup.secret", "initialized"])
+def test_a_used_vault_that_lost_a_file_is_never_wiped(directory: Path, lost: str) -> None:
+    up(directory).stop()
+    before = sorted(path.name for path in (directory / "data").iterdir())
+    (directory / lost).unlink()
+    with pytest.raises(RefusedError, match=lost) as caught:
+        start(directory)
+    assert caught.value.hint
+    assert sorted(path.name for path in (directory / "data").iterdir()) == before
+
+
+def test_a_tied_server_ends_with_who_started_it(directory: Path) -> None:
+    code = (
+        "import sys, pathlib; from broker.embedded.server import Lifetime, start\n"
+        "print(start(pathlib.Path(sys.argv[1]), lifetime=Lifetime.TIED).pid, flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(directory)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout
+        gone = os.pidfd_open(int(starter.stdout.readline()))
+        assert not select.select([gone], [], [], 0.2)[0]
+        starter.kill()
+    assert select.select([gone], [], [], 10)[0]
+    os.close(gone)
+    assert status(directory) is None
+
+
+def test_a_detached_server_outlives_who_started_it(directory: Path) -> None:
+    code = "import sys, pathlib; from broker.embedded.server import start; start(pathlib.Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, str(directory)], check=True)
+    assert status(directory)
+
+
+def test_nobody_else_may_look_in(directory: Path) -> None:
+    embedded = up(directory)
+    for path in [directory, *directory.rglob("*")]:
+        if "data" not in path.relative_to(directory).parts:
+            assert path.stat().st_mode & 0o077 == 0, path
+    assert resource.prlimit(embedded.running.pid, resource.RLIMIT_CORE) == (0, 0)
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o701])
+def test_a_directory_open_to_others_is_refused(directory: Path, mode: int) -> None:
+    directory.mkdir()
+    directory.chmod(mode)
+    with pytest.raises(RefusedError, match="open to others"):
+        start(directory)
+    assert list(directory.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_is_the_users_mistake(directory: Path) -> None:
+    directory.write_text("a file")
+    with pytest.raises(InputError):
+        start(directory)
+    with pytest.raises(InputError, match="too long"):
+        start(directory.parent / ("x" * 120))
+    directory.unlink()
+
+
+def test_a_server_that_cannot_start_is_said_so_at_once(directory: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listener = certified_loopback(directory, port=taken.getsockname()[1])
+        with pytest.raises(VaultUnavailableError) as caught:
+            start(directory, Options(loopback=listener))
+    assert "bao.log" in caught.value.hint
+    assert status(directory) is None
+    assert start(directory).pid
+
+
+def test_nothing_of_the_callers_environment_reaches_the_server(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BAO_TOKEN", "s.planted")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    pid = start(directory).pid
+    assert b"planted" not in Path(f"/proc/{pid}/environ").read_bytes()
+    assert b"127.0.0.1" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def test_it_listens_at_its_socket_alone(directory: Path) -> None:
+    pid = start(directory).pid
+    inodes = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
+    tcp = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    listening = [row[9] for row in tcp if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
+    assert listening == []
+
+
+def test_no_root_token_is_left_and_no_login_after_setup(directory: Path) -> None:
+    embedded = up(directory)
+    with administered(embedded) as vault:
+        accessors = vault.ask("LIST", "auth/token/accessors")["data"]["keys"]
+        assert len(accessors) == 1  # the one that asks
+        found = vault.ask("POST", "auth/token/lookup-accessor", {"accessor": accessors[0]})["data"]
+        assert "root" not in found["policies"]
+
+
+def test_again_and_again_it_changes_nothing(directory: Path) -> None:
+    up(directory)
+    secrets = {path: path.read_bytes() for path in (directory / "roles").rglob("*_id")}
+    assert len(secrets) == 2 * len(Role)
+    up(directory)
+    assert {path: path.read_bytes() for path in (directory / "roles").rglob("*_id")} == secrets
+
+
+def test_a_lost_or_dead_secret_id_is_made_anew(directory: Path) -> None:
+    up(directory)
+    lost, dead = directory / "roles/server/secret_id", directory / "roles/auditor/secret_id"
+    lost.unlink()
+    dead.write_text("dead")
+    embedded = up(directory)
+    assert lost.stat().st_mode & 0o777 == 0o600
+    connection = embedded.connection(Role.AUDITOR)
+    assert connection.list("accounts") == ()
+    connection.close()
+
+
+def test_the_audit_log_is_written_where_it_is_asked_for(directory: Path) -> None:
+    up(directory, options=Options(audit=True))
+    log = (directory / "audit.log").read_text()
+    assert "auth/embedded-setup/login" in log
+    assert (directory / "setup.secret").read_text() not in log
+
+
+def test_a_loopback_listener_keeps_its_certificate(directory: Path) -> None:
+    first = certified_loopback(directory, port=1)
+    before = first.certificate.read_bytes()
+    assert certified_loopback(directory, port=1).certificate.read_bytes() == before
+    first.certificate.write_text("damaged")
+    assert certified_loopback(directory, port=1).certificate.read_bytes() != before
+    assert certified_loopback(directory).port
+
+
+def test_without_the_extra_one_is_told_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_binary().name == "bao"
+    monkeypatch.setattr(binary, "PACKAGE", "no_such_package")
+    with pytest.raises(InputError) as caught:
+        find_binary()
+    assert "[embedded]" in caught.value.hint
