@@ -10,9 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 if TYPE_CHECKING:
     from broker.compose import Broker
     from broker.config import Config
+    from broker.vault.evidence import VaultEvidence
 
 __all__ = ["Start"]
 
@@ -34,10 +37,20 @@ class Start:
 
     @cached_property
     def broker(self) -> Broker:
-        """The object graph."""
+        """The object graph. Its tokens are given back when the command ends."""
+        from broker.cli.output import note
         from broker.compose import Broker
 
-        return Broker(self.config, os.environ)
+        made = Broker(self.config, os.environ, say=note)
+        click.get_current_context().find_root().call_on_close(made.close)
+        return made
+
+    @property
+    def auditor_evidence(self) -> VaultEvidence:
+        """The evidence, as the auditor reads it."""
+        from broker.vault.policies import Role
+
+        return self.broker.roles.evidence(Role.AUDITOR)
 
 
 def _state_directory() -> Path:

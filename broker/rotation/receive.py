@@ -37,16 +37,19 @@ class LateReplyError(RefusedError):
 class UnknownAuthorityError(RefusedError):
     """The certificate is signed by a CA that nobody has accepted for this account."""
 
-    def __init__(self, name: AccountName, authority: Description | None) -> None:
-        shown = format_fingerprint(authority.fingerprint) if authority else ""
-        known = f": '{authority.subject}', SHA-256 {shown}" if authority else ", which is not in the reply"
+    def __init__(self, name: AccountName, issuer: Description | None, others: Sequence[Description]) -> None:
+        if issuer is None:
+            super().__init__(
+                f"the certificate for {name} is signed by a CA that is neither accepted nor in the reply",
+                hint="ask the partner for its CA certificate, and import both in one file",
+            )
+            return
+        shown = format_fingerprint(issuer.fingerprint)
+        more = "".join(f"; the reply also has {_named(d)}: accept it too, if the server is known by it" for d in others)
         super().__init__(
-            f"the certificate for {name} is signed by a CA that nobody has accepted{known}",
-            hint=f"compare the fingerprint with the partner by another way, then: --accept-ca {shown}"
-            if authority
-            else "ask the partner for its CA certificate, and import both in one file",
+            f"the certificate for {name} is signed by a CA that nobody has accepted: {_named(issuer)}{more}",
+            hint=f"compare fingerprints with the partner by another way, then: --accept-ca {shown}",
         )
-        self.authority = authority
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,10 @@ def receive(
     return Received(after, generation, findings, parts.client_ids)
 
 
+def _named(found: Description) -> str:
+    return f"'{found.subject}', SHA-256 {format_fingerprint(found.fingerprint)}"
+
+
 def _known(account: Account, parts: ReplyParts) -> Generation | None:
     refs = {leaf.ref for leaf in parts.leaves}
     return next((g for g in account.generations if g.parts.certificate in refs), None)
@@ -147,7 +154,9 @@ def _with_authorities(
     server = [a for a in wanted if a not in issuing]
     pinned = account.anchors_of(account.issuing) if account.issuing else None
     if not issuing and not (pinned and _chains(certificate, pinned)):
-        raise UnknownAuthorityError(account.name, parts.issuer_of(certificate))
+        issuer = parts.issuer_of(certificate)
+        others = [d for d in parts.authorities if issuer is None or d.fingerprint != issuer.fingerprint]
+        raise UnknownAuthorityError(account.name, issuer, others)
     if issuing:
         old = pinned.pem if pinned else ""
         account = ca_accepted(account, anchors(old + "".join(a.pem for a in issuing)), at=clock(), by=by)

@@ -46,11 +46,11 @@ def decoded(document: Document, kind: type[T], where: str) -> T:
             f"{where} has schema {schema}, and this broker knows {SCHEMA}",
             hint="upgrade this broker; nothing was changed",
         )
-    for step in range(schema, SCHEMA):
-        document = UPGRADES[step](document)
     try:
+        for step in range(schema, SCHEMA):
+            document = UPGRADES[step](document)
         value = msgspec.convert(document.get("value"), kind)
-    except (msgspec.ValidationError, ValueError) as error:
+    except (msgspec.ValidationError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise DamagedDocumentError(f"{where} is damaged: {error}", hint=_MEND) from None
     if _text(encoded(value)["value"]) != _text(document["value"]):
         raise DamagedDocumentError(f"{where} has fields that this broker does not know", hint=_MEND)

@@ -14,7 +14,7 @@ from broker.vault.faults import MissingError, UnclearError, UnmountedError
 from broker.vault.logins import login_mount
 from broker.vault.policies import Role, consumer_policy, policy_name
 
-__all__ = ["AppRole", "consumer_role", "enrol_consumer", "issue_login", "secret_id_works"]
+__all__ = ["AppRole", "consumer_role", "consumer_token", "enrol_consumer", "issue_login", "secret_id_works"]
 
 _CONSUMER_TTL: Final = 20 * 60
 _CONSUMER_MAX_TTL: Final = 24 * 60 * 60
@@ -72,6 +72,15 @@ def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> AppRo
     login = issue_login(vault, role)
     _name_entity(vault, name, login)
     return login
+
+
+def consumer_token(vault: Connection, login: AppRole) -> Secret[str]:
+    """Log in as `login` and return the token. Whoever gets it answers for it: it ends by itself."""
+    body = {"role_id": login.role_id, "secret_id": login.secret_id.reveal()}
+    auth: Any = vault.ask("POST", f"auth/{login.mount}/login", body).get("auth")
+    if not isinstance(auth, dict) or not isinstance(auth.get("client_token"), str):
+        raise UnclearError("Vault's answer to a login is no login")
+    return Secret(auth["client_token"])
 
 
 def _name_entity(vault: Connection, name: str, login: AppRole) -> None:

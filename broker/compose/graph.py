@@ -7,20 +7,17 @@ where the type checker proves that they fit. Every use-case runs as the role tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from broker.errors import BrokerError, InputError
+from broker.compose.roles import Roles
+from broker.errors import BrokerError
 from broker.model.clock import Clock, system_clock
-from broker.model.duration import parse_duration
 from broker.vault.policies import Role
 from broker.vault.writes import Observer, unobserved
 
 if TYPE_CHECKING:
     from broker.config import Config
-    from broker.embedded.home import Home
     from broker.issuing.grant import Issuer
     from broker.issuing.ports import Judge, SetSecrets
     from broker.model.account import Account
@@ -29,14 +26,11 @@ if TYPE_CHECKING:
     from broker.model.names import AccountName
     from broker.model.secret import Secret
     from broker.partners.profile import Profile
-    from broker.rotation.ports import Accounts, Answer, Canary, Keys, Passwords
+    from broker.rotation.ports import Answer, Canary
     from broker.rotation.promote import Promotion
     from broker.rotation.receive import Received, Said
     from broker.upstream.credentials import Credentials
     from broker.vault.connection import Connection
-    from broker.vault.evidence import VaultEvidence
-    from broker.vault.logins.source import TokenSource
-    from broker.vault.settings import VaultSettings
 
 __all__ = ["Broker", "Wiring"]
 
@@ -63,100 +57,23 @@ class Broker:
         self.config = config
         self.actor = config["actor"]
         self.clock = (wiring or Wiring()).clock
-        self._observer = (wiring or Wiring()).observer
-        self._environment = environment
+        self.roles = Roles(config, environment, observer=(wiring or Wiring()).observer)
         self._say = say
-        self._connections: dict[Role, Connection] = {}
         self._profiles: dict[str, Profile] = {}
 
     def close(self) -> None:
         """Give back every token, and close every connection."""
-        for connection in self._connections.values():
-            connection.close()
-        self._connections.clear()
-
-    # Vault
-
-    @cached_property
-    def vault_settings(self) -> VaultSettings:
-        """Where Vault is: as configured, else the embedded one where it runs."""
-        from broker.vault.settings import from_environment
-
-        listed = {
-            f"VAULT_{variable}": self.config[f"vault.{name}"]
-            for name, variable in _VAULT_VARIABLES.items()
-            if self.config.values[f"vault.{name}"].source != "default"
-        }
-        given = {k: v for k, v in self._environment.items() if k.endswith(("_SKIP_VERIFY", "_TOKEN"))}
-        listed["VAULT_ADDR"] = self.config["vault.address"]
-        if not listed["VAULT_ADDR"] and self.home.initialized.exists():
-            given, listed["VAULT_ADDR"] = {}, f"unix://{self.home.socket}"  # a token around is another vault's
-        found = from_environment({**given, **listed}, mount=self.config["vault.mount"])
-        return replace(found, patience=parse_duration(self.config["vault.patience"]).total_seconds())
-
-    @cached_property
-    def home(self) -> Home:
-        """The directory of the embedded vault, there or not."""
-        from broker.embedded.home import Home
-
-        return Home(Path(self.config["embedded.directory"]))
-
-    def connection(self, role: Role) -> Connection:
-        """Return the connection that speaks as `role`."""
-        from broker.vault.connection import Connection
-
-        if role not in self._connections:
-            self._connections[role] = Connection(self.vault_settings, self._login(role), observer=self._observer)
-        return self._connections[role]
-
-    def _login(self, role: Role) -> TokenSource:
-        from broker.vault.connection import Connection
-        from broker.vault.logins import token_source
-
-        options = dict(self.config.logins.get(role.value) or self.config.logins.get("default") or {})
-        if self.vault_settings.token:
-            options = {"method": "token"}
-        elif not options and self.vault_settings.socket == str(self.home.socket):
-            folder = self.home.roles / role.value
-            options = {"method": "approle"} | {f"{n}_file": str(folder / n) for n in ("role_id", "secret_id")}
-        if not options:
-            raise InputError(
-                f"the {role.value} role has no way to log in to Vault",
-                hint=f'set VAULT_TOKEN, or [roles.{role.value}] method = "approle" in broker.toml',
-            )
-        return token_source(options.pop("method", "approle"), Connection(self.vault_settings), options)
-
-    def accounts(self, role: Role) -> Accounts:
-        """Return the account documents as `role` sees them."""
-        from broker.vault.accounts import VaultAccounts
-
-        return VaultAccounts(self.connection(role))
-
-    def evidence(self, role: Role) -> VaultEvidence:
-        """Return the evidence as `role` sees it."""
-        from broker.vault.evidence import VaultEvidence
-
-        return VaultEvidence(self.connection(role))
-
-    def _keys(self, role: Role) -> Keys:
-        from broker.vault.custody import VaultKeys
-
-        return VaultKeys(self.connection(role))
-
-    def _passwords(self, role: Role) -> Passwords:
-        from broker.vault.custody import VaultPasswords
-
-        return VaultPasswords(self.connection(role))
+        self.roles.close()
 
     # reading
 
     def account(self, name: AccountName) -> Account:
         """Return an account; raise `UnknownNameError`."""
-        return self.accounts(Role.AUDITOR).read(name).account
+        return self.roles.accounts(Role.AUDITOR).read(name).account
 
     def all_accounts(self) -> Iterator[Account]:
         """Yield every account, by name."""
-        accounts = self.accounts(Role.AUDITOR)
+        accounts = self.roles.accounts(Role.AUDITOR)
         for name in accounts.names():
             yield accounts.read(name).account
 
@@ -173,7 +90,7 @@ class Broker:
         """Return the documents of the profiles that were added to Vault, by name."""
         from broker.vault.profiles import own_profiles
 
-        return own_profiles(self.connection(role))
+        return own_profiles(self.roles.connection(role))
 
     def add_profile(self, profile: Profile) -> None:
         """Store a profile of a user's own, in the place of an older one of its name."""
@@ -181,7 +98,7 @@ class Broker:
         from broker.vault.profiles import store_profile
 
         require_own(profile)
-        store_profile(self.connection(Role.OPERATOR), profile)
+        store_profile(self.roles.connection(Role.OPERATOR), profile)
 
     # an account and what belongs to it: operator
 
@@ -189,14 +106,16 @@ class Broker:
         """Store a new account."""
         from broker.rotation.open import add_account
 
-        return self._settled(add_account(account, accounts=self.accounts(Role.OPERATOR), by=self.actor), Role.OPERATOR)
+        return self._settled(
+            add_account(account, accounts=self.roles.accounts(Role.OPERATOR), by=self.actor), Role.OPERATOR
+        )
 
     def set_application(self, name: AccountName, application: str, client_id: str) -> Account:
         """Add an application, or give it another client_id."""
         from broker.rotation.open import set_application
 
         after = set_application(
-            name, application, client_id, accounts=self.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
+            name, application, client_id, accounts=self.roles.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
         )
         return self._settled(after, Role.OPERATOR)
 
@@ -205,7 +124,7 @@ class Broker:
         from broker.rotation.open import remove_application
 
         after = remove_application(
-            name, application, accounts=self.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
+            name, application, accounts=self.roles.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
         )
         return self._settled(after, Role.OPERATOR)
 
@@ -216,8 +135,8 @@ class Broker:
         after = set_password(
             name,
             password,
-            accounts=self.accounts(Role.OPERATOR),
-            passwords=self._passwords(Role.OPERATOR),
+            accounts=self.roles.accounts(Role.OPERATOR),
+            passwords=self.roles.passwords(Role.OPERATOR),
             clock=self.clock,
             by=self.actor,
         )
@@ -229,9 +148,11 @@ class Broker:
         """Return the open signing request, making one if there is none."""
         from broker.rotation.draft import draft
 
-        accounts = self.accounts(Role.ROTATOR)
+        accounts = self.roles.accounts(Role.ROTATOR)
         rules = self.profile(accounts.read(name).account.profile, Role.ROTATOR).key
-        request = draft(name, rules, accounts=accounts, keys=self._keys(Role.ROTATOR), clock=self.clock, by=self.actor)
+        request = draft(
+            name, rules, accounts=accounts, keys=self.roles.keys(Role.ROTATOR), clock=self.clock, by=self.actor
+        )
         self.settle(name)
         return request
 
@@ -239,7 +160,7 @@ class Broker:
         """Note that the CSR was sent."""
         from broker.rotation.submit import submit
 
-        request = submit(name, submission, accounts=self.accounts(Role.ROTATOR), by=self.actor)
+        request = submit(name, submission, accounts=self.roles.accounts(Role.ROTATOR), by=self.actor)
         self.settle(name)
         return request
 
@@ -248,7 +169,7 @@ class Broker:
         from broker.rotation.draft import close_request
 
         request = close_request(
-            name, why, number, accounts=self.accounts(Role.ROTATOR), clock=self.clock, by=self.actor
+            name, why, number, accounts=self.roles.accounts(Role.ROTATOR), clock=self.clock, by=self.actor
         )
         self.settle(name)
         return request
@@ -257,7 +178,7 @@ class Broker:
         """Import what the partner sent back."""
         from broker.rotation.receive import receive
 
-        accounts = self.accounts(Role.ROTATOR)
+        accounts = self.roles.accounts(Role.ROTATOR)
         rules = self.profile(accounts.read(name).account.profile, Role.ROTATOR).subject
         received = receive(name, data, said, rules=rules, accounts=accounts, clock=self.clock, by=self.actor)
         self.settle(name)
@@ -268,7 +189,12 @@ class Broker:
         from broker.rotation.canary import try_out
 
         answer = try_out(
-            name, number, accounts=self.accounts(Role.CANARY), canary=self._canary, clock=self.clock, by=self.actor
+            name,
+            number,
+            accounts=self.roles.accounts(Role.CANARY),
+            canary=self._canary,
+            clock=self.clock,
+            by=self.actor,
         )
         self.settle(name)
         return answer
@@ -277,7 +203,7 @@ class Broker:
         """Allow tries again, because a person says so."""
         from broker.rotation.canary import reset_breaker
 
-        after = reset_breaker(name, reason, accounts=self.accounts(Role.ROTATOR), clock=self.clock, by=self.actor)
+        after = reset_breaker(name, reason, accounts=self.roles.accounts(Role.ROTATOR), clock=self.clock, by=self.actor)
         return self._settled(after, Role.ROTATOR)
 
     def promote(self, name: AccountName, number: int = 0) -> Promotion:
@@ -288,7 +214,7 @@ class Broker:
             return promote(
                 name,
                 number,
-                accounts=self.accounts(Role.ROTATOR),
+                accounts=self.roles.accounts(Role.ROTATOR),
                 canary=self._canary,
                 clock=self.clock,
                 by=self.actor,
@@ -304,7 +230,7 @@ class Broker:
             return roll_back(
                 name,
                 number,
-                accounts=self.accounts(Role.ROTATOR),
+                accounts=self.roles.accounts(Role.ROTATOR),
                 canary=None if untried_because else self._canary,
                 clock=self.clock,
                 by=self.actor,
@@ -317,7 +243,9 @@ class Broker:
         """Withdraw a candidate."""
         from broker.rotation.promote import reject
 
-        after = reject(name, number, reason, accounts=self.accounts(Role.ROTATOR), clock=self.clock, by=self.actor)
+        after = reject(
+            name, number, reason, accounts=self.roles.accounts(Role.ROTATOR), clock=self.clock, by=self.actor
+        )
         return self._settled(after, Role.ROTATOR)
 
     def retire(self, name: AccountName, number: int, reason: str = "") -> Account:
@@ -327,7 +255,7 @@ class Broker:
         after = retire(
             name,
             number,
-            accounts=self.accounts(Role.ROTATOR),
+            accounts=self.roles.accounts(Role.ROTATOR),
             stragglers=self.stragglers,
             clock=self.clock,
             by=self.actor,
@@ -340,7 +268,7 @@ class Broker:
         from broker.model.consumer import stragglers
         from broker.vault.consumers import VaultConsumers
 
-        return stragglers(VaultConsumers(self.connection(Role.ROTATOR)).all(), name, number, self.clock())
+        return stragglers(VaultConsumers(self.roles.connection(Role.ROTATOR)).all(), name, number, self.clock())
 
     @cached_property
     def _canary(self) -> Canary:
@@ -348,7 +276,7 @@ class Broker:
         from broker.upstream.canary import ask
         from broker.vault.custody import VaultSecrets
 
-        read = VaultSecrets(self.connection(Role.CANARY))
+        read = VaultSecrets(self.roles.connection(Role.CANARY))
 
         def prepared(account: Account, generation: Generation) -> Callable[[], Answer]:
             profile = self.profile(account.profile, Role.CANARY)
@@ -369,10 +297,10 @@ class Broker:
         from broker.vault.custody import VaultSecrets
         from broker.vault.signers import lease_keys
 
-        vault = self.connection(Role.SERVER)
-        journal = Journal(chain_name(self.clock()), self.evidence(Role.SERVER).append, self.clock, self.actor)
+        vault = self.roles.connection(Role.SERVER)
+        journal = Journal(chain_name(self.clock()), self.roles.evidence(Role.SERVER).append, self.clock, self.actor)
         return Issuer(
-            accounts=lambda name: self.accounts(Role.SERVER).read(name).account,
+            accounts=lambda name: self.roles.accounts(Role.SERVER).read(name).account,
             profile=lambda account: self.profile(account.profile, Role.SERVER),
             judge=self._judge(vault, token),
             read_secrets=VaultSecrets(vault),
@@ -404,10 +332,10 @@ class Broker:
         try:
             settle(
                 name,
-                accounts=self.accounts(role),
-                log=self.evidence(role).append,
-                keys=self._keys(role) if may_destroy else None,
-                passwords=self._passwords(role) if may_destroy else None,
+                accounts=self.roles.accounts(role),
+                log=self.roles.evidence(role).append,
+                keys=self.roles.keys(role) if may_destroy else None,
+                passwords=self.roles.passwords(role) if may_destroy else None,
             )
         except BrokerError as error:
             self._say(
@@ -417,16 +345,6 @@ class Broker:
     def _settled(self, account: Account, role: Role) -> Account:
         self.settle(account.name, role)
         return account
-
-
-_VAULT_VARIABLES: Final = {
-    "namespace": "NAMESPACE",
-    "ca_file": "CACERT",
-    "ca_directory": "CAPATH",
-    "client_certificate": "CLIENT_CERT",
-    "client_key": "CLIENT_KEY",
-    "server_name": "TLS_SERVER_NAME",
-}
 
 
 def _credentials(

@@ -1,0 +1,92 @@
+"""Applications of an account."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.cli.options import account_argument, application_argument
+from broker.cli.output import note, output_option, show_json, show_table
+from broker.errors import ConflictError, InputError
+from broker.model.names import AccountName
+
+if TYPE_CHECKING:
+    from broker.cli.start import Start
+
+__all__ = ["command"]
+
+_PARTNER_ID = click.option("--client-id", default="", help="What the partner calls it; it comes with the reply.")
+
+
+@click.group("app")
+def command() -> None:
+    """Applications of an account: one client_id each."""
+
+
+@command.command("add", epilog="Example: broker app add acme/reporting")
+@application_argument
+@_PARTNER_ID
+@click.pass_obj
+def add(start: Start, application: tuple[AccountName, str], client_id: str) -> None:
+    """Add an application. Its client_id may follow later."""
+    account, name = application
+    broker = start.broker
+    there = next((a for a in broker.account(account).applications if a.name == name), None)
+    if there and client_id and there.client_id != client_id:
+        raise ConflictError(
+            f"{account}/{name} is there already, with another client_id",
+            hint=f"broker app set {account}/{name} --client-id ID changes it",
+        )
+    broker.set_application(account, name, _checked(client_id))
+    note(f"application {account}/{name}" + ("" if client_id else ": its client_id comes with the partner's reply"))
+
+
+@command.command("set", epilog="Example: broker app set acme/reporting --client-id 1b2c3d4e-…")
+@application_argument
+@click.option("--client-id", required=True, help="What the partner calls it.")
+@click.pass_obj
+def set_(start: Start, application: tuple[AccountName, str], client_id: str) -> None:
+    """Give an application the client_id that the partner sent."""
+    account, name = application
+    broker = start.broker
+    broker.account(account).application(name)
+    broker.set_application(account, name, _checked(client_id))
+    note(f"application {account}/{name} has client_id {client_id}")
+
+
+@command.command("list", epilog="Example: broker app list acme -o json")
+@account_argument
+@output_option
+@click.pass_obj
+def list_(start: Start, account: AccountName, output: str) -> None:
+    """List the applications of an account."""
+    found = start.broker.account(account).applications
+    if output == "json":
+        show_json([{"name": a.name, "client_id": a.client_id, "rejected_at": a.rejected_at} for a in found])
+        return
+    show_table(
+        ["application", "client_id", "rejected"],
+        [(f"{account}/{a.name}", a.client_id, a.rejected_at) for a in found],
+        empty=f"{account} has no application yet: broker app add {account}/APPLICATION",
+    )
+
+
+@command.command("remove", epilog="Example: broker app remove acme/reporting --yes")
+@application_argument
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def remove(start: Start, application: tuple[AccountName, str], yes: bool) -> None:
+    """Remove an application: nobody gets a bundle for it any more."""
+    account, name = application
+    start.broker.account(account).application(name)
+    if not yes:
+        click.confirm(f"remove {account}/{name}?", abort=True, err=True)
+    start.broker.remove_application(account, name)
+    note(f"application {account}/{name} is removed")
+
+
+def _checked(client_id: str) -> str:
+    if client_id and not (client_id.isascii() and client_id.isprintable() and " " not in client_id):
+        raise InputError("the client_id has a blank or another character that no client_id has")
+    return client_id

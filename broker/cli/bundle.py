@@ -1,0 +1,141 @@
+"""Bundles: credentials for an application, for a while."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from broker.cli.options import application_argument, read_input
+from broker.cli.output import note, output_option, show_json
+from broker.errors import InputError
+from broker.model.names import AccountName
+
+if TYPE_CHECKING:
+    from broker.cli.start import Start
+    from broker.issuing.grant import Granted, Issuer
+    from broker.model.secret import Secret
+
+__all__ = ["command"]
+
+_EXTRAS = ("keystore.p12", "truststore.p12", "keystore.jks", "curl.conf", "env")
+
+
+@click.group("bundle")
+def command() -> None:
+    """Fetch credentials for an application, to hold them for a while."""
+
+
+@command.command(
+    "get", epilog="Example: broker bundle get acme/reporting --consumer-token-file token --to /run/acme --hold"
+)
+@application_argument
+@click.option("--consumer-token-file", required=True, metavar="PATH|-", help="Who asks: a token of Vault's.")
+@click.option("--to", "directory", default="", metavar="DIR", help="Where the files go.  [default: in memory]")
+@click.option("--ttl", default="", metavar="DURATION", help="How long it lasts, such as 15m.")
+@click.option("--format", "formats", multiple=True, type=click.Choice(_EXTRAS), help="Further files; repeat.")
+@click.option("--hold", is_flag=True, help="Stay, and remove the files when the lease ends, or this is stopped.")
+@click.option("--allow-expired", is_flag=True, help="Even if the certificate has expired.")
+@output_option
+@click.pass_obj
+def get(
+    start: Start,
+    application: tuple[AccountName, str],
+    consumer_token_file: str,
+    directory: str,
+    ttl: str,
+    formats: Sequence[str],
+    hold: bool,
+    allow_expired: bool,
+    output: str,
+) -> None:
+    """Publish the account's current set to a directory: key, certificate, CA, login, password, client_id.
+
+    This is a direct bundle: the partner's own set. Whoever copies it can use it until the partner's certificate
+    dies. Without --hold nothing removes the files when the lease ends.
+    """
+    from broker.delivery.directory import publish
+    from broker.delivery.formats import FileFormat
+    from broker.issuing.grant import Wanted
+    from broker.model.duration import parse_duration
+
+    account, name = application
+    broker = start.broker
+    root = _root(start, account, name, directory)
+    length = parse_duration(ttl or start.config["bundle.ttl"])
+    issuer = broker.issuer(_token(consumer_token_file))
+    granted = issuer.grant(Wanted(account, name, length, allow_expired=allow_expired))
+    try:
+        published = publish(root, granted.bundle, [FileFormat(f) for f in formats], clock=broker.clock)
+    except BaseException:
+        issuer.give_back(granted)
+        raise
+    if output == "json":
+        show_json(_credential(granted, published))
+    else:
+        note(f"generation {granted.lease.generation} of {account}/{name} in {root}/current")
+        note(
+            f"until {granted.lease.expires:%F %TZ}" + ("" if hold else "; nothing removes the files then (--hold does)")
+        )
+    if hold:
+        _hold(start, issuer, granted, root)
+
+
+def _hold(start: Start, issuer: Issuer, granted: Granted, root: Path) -> None:
+    """Wait for the end of the lease, or to be stopped; then remove the files."""
+    from broker.delivery.directory import withdraw
+
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stopped.set())
+    left = (granted.lease.expires - start.broker.clock()).total_seconds()
+    ended = not stopped.wait(max(left, 0))
+    for path in withdraw(root):
+        note(f"{path} holds files that are not ours, and stays")
+    note("the lease has ended; the files are gone" if ended else "stopped; the files are gone")
+    issuer.give_back(granted)
+
+
+def _root(start: Start, account: AccountName, application: str, directory: str) -> Path:
+    from broker.delivery.memory import default_root, is_memory
+
+    configured = start.config["bundle.directory"]
+    if directory:
+        root = Path(directory).absolute()
+    elif configured:
+        root = Path(configured).absolute() / account / application
+    else:
+        root = default_root(account, application, os.environ, os.getuid())
+    if not is_memory(root):
+        note(f"warning: {root} is on a disk: what is removed there can be found again. /dev/shm is memory.")
+    return root
+
+
+def _token(file: str) -> Secret[str]:
+    from broker.model.secret import Secret
+
+    text = read_input(file).decode("utf-8", "replace").strip()
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise InputError(f"{file} holds no token", hint="log in at Vault, and put the token into the file, 0600")
+    return Secret(text)
+
+
+def _credential(granted: Granted, published: Path) -> dict[str, Any]:
+    bundle = granted.bundle
+    return {
+        "version": 1,
+        "success": True,
+        "account": bundle.account,
+        "application": bundle.application,
+        "generation": bundle.generation,
+        "expiration": granted.lease.expires,
+        "not_after": bundle.certificate.not_after,
+        "base_url": bundle.base_url,
+        "client_id": bundle.client_id,
+        "files": {path.name: str(path) for path in sorted(published.iterdir())},
+    }

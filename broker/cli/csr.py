@@ -1,0 +1,214 @@
+"""Signing requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from broker.cli.options import account_argument, moment, read_input, write_output
+from broker.cli.output import note, output_option, show_findings, show_json
+from broker.errors import InputError, RefusedError
+from broker.model.names import AccountName
+
+if TYPE_CHECKING:
+    from broker.cli.start import Start
+    from broker.model.account import Account
+    from broker.model.finding import Finding
+    from broker.model.generation import SigningRequest
+
+__all__ = ["command"]
+
+
+@click.group("csr")
+def command() -> None:
+    """Signing requests: drafted here, signed by the partner's people."""
+
+
+@command.command("new", epilog="Example: broker csr new acme --out acme.csr")
+@account_argument
+@click.option("--out", default="-", metavar="PATH|-", help="Where the CSR goes.  [default: standard output]")
+@click.option("--supersede", is_flag=True, help="Close the open request first, and make a new key.")
+@output_option
+@click.pass_obj
+def new(start: Start, account: AccountName, out: str, supersede: bool, output: str) -> None:
+    """Print the account's open signing request, making key and CSR if it has none.
+
+    The private key is in Vault before the CSR is shown, and never leaves it by this command.
+    """
+    from broker.model.generation import Closed
+
+    broker = start.broker
+    if supersede and broker.account(account).open_request:
+        broker.close_request(account, Closed.SUPERSEDED)
+    request = broker.draft(account)
+    findings = _lint(start, broker.account(account), request.csr)
+    if output == "json":
+        show_json(_facts(request) | {"findings": findings})
+        return
+    write_output(out, request.csr.encode())
+    note(f"signing request {request.number} of {account}, SPKI {request.spki[:16]}…")
+    show_findings(findings)
+    note(f"next: broker csr submit {account}")
+
+
+@command.command("show", epilog="Example: broker csr show acme --number 2")
+@account_argument
+@click.option("--number", type=click.IntRange(1), help="Which; else the open one.")
+@output_option
+@click.pass_obj
+def show(start: Start, account: AccountName, number: int | None, output: str) -> None:
+    """Print a signing request: the open one, or an older one's history."""
+    found = start.broker.account(account)
+    request = found.request(number) if number else found.open_request
+    if request is None:
+        raise RefusedError(f"{account} has no open signing request", hint=f"broker csr new {account} makes one")
+    if output == "json":
+        show_json(_facts(request))
+        return
+    state = request.closed.value if request.closed else "open"
+    note(f"signing request {request.number} of {account}, {state}, drafted {request.drafted_at:%F %TZ}")
+    for sent in request.submissions:
+        note(f"  sent {sent.at:%F %TZ} via {sent.via}" + (f", reference {sent.reference}" if sent.reference else ""))
+    if request.csr:
+        click.echo(request.csr, nl=False)
+
+
+@command.command("lint", epilog="Example: broker csr lint request.pem --login MZP1234567")
+@click.argument("file", metavar="FILE|-")
+@click.option("--profile", default="stellantis", show_default=True, help="Whose rules.")
+@click.option("--login", default="", help="The login that the common name must be.")
+@output_option
+@click.pass_obj
+def lint(start: Start, file: str, profile: str, login: str, output: str) -> int:
+    """Judge a CSR made by hand: field, value and mend of all that the partner would reject. Needs no vault."""
+    from broker.model.finding import Severity
+    from broker.partners import catalogue
+    from broker.pki.csr import parse
+    from broker.pki.lint import lint_csr
+    from broker.vault.policies import Role
+
+    rules = catalogue.builtin(profile) if profile in catalogue.names() else start.broker.profile(profile, Role.OPERATOR)
+    parsed = parse(read_input(file))
+    findings = lint_csr(parsed, rules.subject, rules.key, login)
+    bad = any(f.severity is Severity.ERROR for f in findings)
+    if output == "json":
+        show_json({"subject": str(parsed.subject), "success": not bad, "findings": findings})
+    else:
+        click.echo(f"{parsed.subject}")
+        show_findings(findings, err=False)
+        click.echo("refused" if bad else "good" if not findings else "good, with remarks")
+    return 6 if bad else 0
+
+
+@command.command("submit", epilog="Example: broker csr submit acme --out acme.eml")
+@account_argument
+@click.option("--out", default="", metavar="PATH|-", help="Where the mail draft goes.  [default: ACCOUNT-N.eml]")
+@click.option("--to", multiple=True, metavar="MAIL", help="To whom, if not to the account's contacts; repeat.")
+@click.option("--sent-at", default="", metavar="TIME", help="It was sent by hand, at this time (UTC).")
+@click.option("--reference", default="", help="The partner's ticket, or what you find the mail by.")
+@output_option
+@click.pass_obj
+def submit(
+    start: Start, account: AccountName, out: str, to: Sequence[str], sent_at: str, reference: str, output: str
+) -> None:
+    """Write the mail that asks the partner to sign, with the CSR attached, and start the lead-time clock.
+
+    With --sent-at, only note that it was sent by hand.
+    """
+    broker = start.broker
+    found = broker.account(account)
+    request = found.open_request
+    if request is None:
+        raise RefusedError(f"{account} has no open signing request", hint=f"broker csr new {account} makes one")
+    if not reference.isprintable():
+        raise InputError("--reference holds a control character")
+    if sent_at:
+        submitted = _by_hand(start, found, sent_at, reference)
+    else:
+        submitted = _by_mail(start, found, request, to, out or f"{account}-{request.number}.eml", reference)
+    if output == "json":
+        show_json(_facts(submitted))
+
+
+@command.command("cancel", epilog="Example: broker csr cancel acme --rejected")
+@account_argument
+@click.option("--rejected", is_flag=True, help="The partner said no.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> None:
+    """Close the open signing request. Its key is destroyed; a late reply to it will be named and refused."""
+    from broker.model.generation import Closed
+
+    broker = start.broker
+    request = broker.account(account).open_request
+    if request is None:
+        raise RefusedError(f"{account} has no open signing request")
+    if not yes:
+        click.confirm(f"close request {request.number} of {account} and destroy its key?", abort=True, err=True)
+    closed = broker.close_request(account, Closed.REJECTED if rejected else Closed.CANCELLED, request.number)
+    note(f"signing request {closed.number} of {account} is {closed.closed.value if closed.closed else 'open'}")
+
+
+def _by_hand(start: Start, account: Account, sent_at: str, reference: str) -> SigningRequest:
+    from broker.model.generation import Submission
+
+    at = moment(sent_at)
+    if at > start.broker.clock():
+        raise InputError(f"--sent-at {sent_at} is in the future", hint="it takes UTC; is the clock right?")
+    submitted = start.broker.submit(account.name, Submission(at, "hand", reference=reference))
+    note(f"noted: request {submitted.number} of {account.name} was sent at {at:%F %TZ}")
+    return submitted
+
+
+def _by_mail(
+    start: Start, account: Account, request: SigningRequest, to: Sequence[str], out: str, reference: str
+) -> SigningRequest:
+    from broker.model.generation import Submission
+
+    content, receivers, message_id = _mail(start, account, request, to)
+    write_output(out, content)
+    submission = Submission(start.broker.clock(), "eml", ", ".join(receivers), reference, message_id)
+    submitted = start.broker.submit(account.name, submission)
+    note(f"mail draft {out}: open it in your mail program and send it" if out != "-" else "send this mail")
+    return submitted
+
+
+def _mail(
+    start: Start, account: Account, request: SigningRequest, to: Sequence[str]
+) -> tuple[bytes, tuple[str, ...], str]:
+    """Return the mail, to whom it goes, and its Message-ID, which is the same however often it is made."""
+    from broker.people.eml import CsrMail, draft, message_id
+    from broker.vault.policies import Role
+
+    profile = start.broker.profile(account.profile, Role.ROTATOR)
+    known = (profile.submission.to,) if profile.submission.to else ()
+    receivers = tuple(to) or account.contacts.partner or known
+    first = next((s.at for s in request.submissions if s.via == "eml"), start.broker.clock())
+    mail = CsrMail(
+        account=account.name,
+        number=request.number,
+        csr=request.csr,
+        sender=account.subject.get("emailAddress") or next(iter(account.contacts.team), ""),
+        to=receivers,
+        message_id=message_id(account.name, request.number, request.csr),
+        date=first,
+        texts={"login": account.login, "environment": account.environment, "subject": str(account.subject)},
+    )
+    return draft(mail, profile.submission), receivers, mail.message_id
+
+
+def _lint(start: Start, account: Account, csr: str) -> tuple[Finding, ...]:
+    from broker.pki.csr import parse
+    from broker.pki.lint import lint_csr
+    from broker.vault.policies import Role
+
+    profile = start.broker.profile(account.profile, Role.ROTATOR)
+    return lint_csr(parse(csr.encode()), profile.subject, profile.key, account.login)
+
+
+def _facts(request: SigningRequest) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(request)

@@ -1,0 +1,96 @@
+"""The request that is sent to the partner, redacted for its support."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from broker.cli.options import account_argument, generation_option
+from broker.cli.output import output_option, show_json
+from broker.model.names import AccountName
+from broker.pki.certificates import format_fingerprint
+
+if TYPE_CHECKING:
+    from broker.cli.start import Start
+    from broker.model.account import Account
+    from broker.model.generation import Generation
+
+__all__ = ["command"]
+
+
+@click.command("explain", epilog="Example: broker explain acme > for-the-partner.txt")
+@account_argument
+@generation_option
+@output_option
+@click.pass_obj
+def command(start: Start, account: AccountName, generation: int, output: str) -> None:
+    """Print the canary's request with a placeholder for every secret, the certificate it is sent with, and the answers.
+
+    It can be mailed to the partner's support as it is.
+    """
+    from broker.partners.redacted import as_curl, as_http
+    from broker.partners.request import recipe
+    from broker.rotation.promote import chosen_candidate
+    from broker.vault.policies import Role
+
+    broker = start.broker
+    found = broker.account(account)
+    if generation:
+        chosen = found.generation(generation)
+    else:
+        chosen = chosen_candidate(found) if found.candidates or not found.current else found.current
+    profile = broker.profile(found.profile, Role.AUDITOR)
+    probe = profile.probe
+    made = recipe(
+        found.base_url,
+        profile.authentication,
+        probe.method,
+        probe.path,
+        tuple(probe.query.items()),
+        client_id=found.probing_application.client_id if profile.authentication.client_id else "",
+    )
+    facts = _facts(found, chosen)
+    if output == "json":
+        show_json(facts | {"http": as_http(made), "curl": as_curl(made)})
+        return
+    click.echo(f"Request, as {found.login} ({found.profile}, {found.environment}):\n")
+    click.echo(_indented(as_http(made)))
+    click.echo("The same with curl:\n")
+    click.echo(_indented(as_curl(made)))
+    click.echo(f"\nClient certificate (generation {chosen.number}, {chosen.stage.value}):\n")
+    for name, value in facts["certificate"].items():
+        click.echo(f"  {name}: {value}")
+    click.echo("\nCA that the server is known by:\n")
+    for fingerprint in facts["server_ca"]:
+        click.echo(f"  SHA-256 {fingerprint}")
+    click.echo("\nAnswers so far:\n")
+    for made_try in facts["answers"]:
+        click.echo(f"  {made_try['at']}  {made_try['verdict']}")
+    if not facts["answers"]:
+        click.echo("  none")
+
+
+def _facts(account: Account, generation: Generation) -> dict[str, Any]:
+    certificate = account.certificate(generation.parts.certificate)
+    return {
+        "account": account.name,
+        "generation": generation.number,
+        "certificate": {
+            "subject": certificate.subject,
+            "issuer": certificate.issuer,
+            "serial": certificate.serial,
+            "valid": f"{certificate.not_before:%F %TZ} to {certificate.not_after:%F %TZ}",
+            "SHA-256": format_fingerprint(certificate.ref),
+        },
+        "server_ca": [format_fingerprint(f) for f in account.anchors_of(generation.parts.trust).fingerprints],
+        "answers": [
+            {"at": f"{t.at:%F %TZ}", "verdict": t.verdict or "never answered"}
+            for t in account.tries
+            if t.generation == generation.number
+        ],
+    }
+
+
+def _indented(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines())

@@ -1,0 +1,165 @@
+"""Arguments and options that several commands share, and how what is typed becomes a value."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from broker.errors import InputError
+from broker.model.names import AccountName, account_name, checked_name
+from broker.model.secret import Secret
+
+__all__ = [
+    "account_argument",
+    "accounts_argument",
+    "application_argument",
+    "generation_option",
+    "moment",
+    "read_input",
+    "read_secret",
+    "reason_options",
+    "split_application",
+    "the_reason",
+    "write_output",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+_LARGEST: Final = 4 * 1024 * 1024  # bytes; no file that is handed to us is larger
+
+
+def account_argument(function: F) -> F:
+    """ACCOUNT, as the parameter `account`."""
+    return click.argument("account", callback=_account)(function)
+
+
+def accounts_argument(function: F) -> F:
+    """[ACCOUNT]… or --all, as the parameters `accounts` and `everything`."""
+    function = click.option("--all", "everything", is_flag=True, help="Every account.")(function)
+    return click.argument("accounts", nargs=-1, metavar="[ACCOUNT]...", callback=_accounts)(function)
+
+
+def application_argument(function: F) -> F:
+    """ACCOUNT/APPLICATION, as the parameter `application`: a pair."""
+    return click.argument("application", metavar="ACCOUNT/APPLICATION", callback=_application)(function)
+
+
+def generation_option(function: F) -> F:
+    """--generation, as the parameter `generation`; 0 where it is not given."""
+    return click.option(
+        "--generation",
+        type=click.IntRange(1),
+        callback=lambda _, __, value: value or 0,
+        help="Which; else the obvious one.",
+    )(function)
+
+
+def reason_options(function: F) -> F:
+    """--force and --reason, as the parameters `force` and `reason`: `the_reason` reads them."""
+    function = click.option("--reason", default="", metavar="TEXT", help="Why; it goes into the evidence.")(function)
+    return click.option("--force", is_flag=True, help="Do it all the same. Needs --reason.")(function)
+
+
+def the_reason(force: bool, reason: str) -> str:
+    """Return the reason for forcing, "" where nothing is forced; raise `InputError` for one without the other."""
+    if force and not reason.strip():
+        raise InputError("--force needs --reason TEXT: whoever reads the evidence will ask")
+    if not reason.isprintable():
+        raise InputError("--reason holds a control character", hint="write it on one line")
+    return reason.strip() if force else ""
+
+
+def split_application(text: str) -> tuple[AccountName, str]:
+    """Return the account and the application of `ACCOUNT/APPLICATION`."""
+    account, slash, application = text.partition("/")
+    if not slash:
+        raise InputError(f"{text[:80]!r} names no application", hint="write ACCOUNT/APPLICATION")
+    return account_name(account), checked_name(application, "application")
+
+
+def moment(text: str) -> datetime:
+    """Return the time that `text` says: ISO 8601, in UTC where it names no zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            f"{text[:40]!r} is not a time", hint="write it as 2026-03-01 or 2026-03-01T09:30, in UTC"
+        ) from None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def read_input(name: str) -> bytes:
+    """Return the content of file `name`, `-` for standard input; raise `InputError`."""
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(_LARGEST + 1)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror}") from None
+    if len(data) > _LARGEST:
+        raise InputError(f"{name} has more than {_LARGEST} bytes", hint="is this the right file?")
+    return data
+
+
+def read_secret(prompt: str, file: str, *, confirm: bool = True) -> Secret[str]:
+    """Return a secret from `file`, `-` for standard input, or typed unseen at a prompt. One line end is not part of it.
+
+    Raise `InputError` where it is empty, not UTF-8, has control characters, or where nobody is there to type it.
+    """
+    if file:
+        raw = read_input(file)
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise InputError(f"what {file} holds is not UTF-8 text") from None
+        text = text.removesuffix("\n").removesuffix("\r")
+    elif sys.stdin.isatty():
+        text = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
+    else:
+        raise InputError(
+            f"nobody is there to type the {prompt.lower()}", hint="give it by file, or - for standard input"
+        )
+    if not text:
+        raise InputError(f"the {prompt.lower()} is empty")
+    if any(ord(c) < ord(" ") or c == "\x7f" for c in text):
+        raise InputError(f"the {prompt.lower()} has a line end or another control character", hint="one line, please")
+    return Secret(text)
+
+
+def write_output(name: str, content: bytes, mode: int = 0o644) -> None:
+    """Write `content` to file `name` whole or not at all, `-` for standard output; raise `InputError`."""
+    if name == "-":
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+        return
+    path = Path(name)
+    working = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(working, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        working.replace(path)
+    except OSError as error:
+        working.unlink(missing_ok=True)
+        raise InputError(f"cannot write {name}: {error.strerror}") from None
+
+
+def _account(ctx: click.Context, _: click.Parameter, value: str) -> AccountName | None:
+    return None if ctx.resilient_parsing else account_name(value)
+
+
+def _accounts(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[AccountName, ...]:
+    return tuple(account_name(name) for name in value)
+
+
+def _application(ctx: click.Context, _: click.Parameter, value: str) -> tuple[AccountName, str] | None:
+    return None if ctx.resilient_parsing else split_application(value)

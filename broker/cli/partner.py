@@ -1,0 +1,100 @@
+"""Partners and their rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from broker.cli.options import read_input
+from broker.cli.output import note, output_option, show_details, show_json, show_table
+from broker.errors import InputError
+
+if TYPE_CHECKING:
+    from broker.cli.start import Start
+    from broker.partners.profile import Profile
+
+__all__ = ["command"]
+
+
+@click.group("partner")
+def command() -> None:
+    """Show partners' rules: environments, subject, key, authentication, renewal. A profile is data."""
+
+
+@command.command("list", epilog="Example: broker partner list")
+@output_option
+@click.pass_obj
+def list_(start: Start, output: str) -> None:
+    """List the profiles there are: built-in ones, and those that were added to Vault."""
+    profiles = [(profile, where) for profile, where in _all(start)]
+    if output == "json":
+        show_json([{"name": p.name, "title": p.title, "source": where} for p, where in profiles])
+        return
+    show_table(
+        ["profile", "title", "environments", "source"],
+        [(p.name, p.title, ", ".join(p.environments), where) for p, where in profiles],
+    )
+
+
+@command.command("show", epilog="Example: broker partner show stellantis")
+@click.argument("name")
+@output_option
+@click.pass_obj
+def show(start: Start, name: str, output: str) -> None:
+    """Show a profile. What the partner has not published is shown as unknown."""
+    from broker.partners import catalogue
+    from broker.partners.document import to_document
+    from broker.vault.policies import Role
+
+    found = catalogue.builtin(name) if name in catalogue.names() else start.broker.profile(name, Role.OPERATOR)
+    document = to_document(found)
+    if output == "json":
+        show_json(document)
+        return
+    show_details(dict(_flat({k: v for k, v in document.items() if k != "operations"})))
+    click.echo(f"operations  {len(found.operations)}")
+    if found.unknowns:
+        note(f"unknown until the partner says: {', '.join(found.unknowns)}")
+
+
+@command.command("add", epilog="Example: broker partner add my-partner.toml")
+@click.argument("file", metavar="FILE|-")
+@click.pass_obj
+def add(start: Start, file: str) -> None:
+    """Add a profile of your own from a TOML file, or replace it. Begin with a copy: broker partner show stellantis."""
+    from broker.partners.document import parse
+
+    try:
+        text = read_input(file).decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not UTF-8 text") from None
+    profile = parse(text, file)
+    start.broker.add_profile(profile)
+    note(f"profile {profile.name}: {', '.join(profile.environments)}")
+
+
+def _all(start: Start) -> list[tuple[Profile, str]]:
+    from broker.errors import BrokerError
+    from broker.partners import catalogue
+    from broker.partners.document import from_document
+    from broker.vault.policies import Role
+
+    found = [(catalogue.builtin(name), "built-in") for name in catalogue.names()]
+    try:
+        own = start.broker.own_profiles(Role.OPERATOR)
+    except BrokerError as error:
+        note(f"note: profiles in Vault are not listed ({error.what})")
+        own = {}
+    return found + [(from_document(document, f"profile {name}"), "vault") for name, document in own.items()]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            rows += _flat(inner, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", ", ".join(map(str, inner)) if isinstance(inner, list | tuple) else inner))
+    return rows

@@ -1,0 +1,214 @@
+"""Rotation: a set tried, promoted, rolled back, retired."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from broker.cli.options import account_argument, generation_option, reason_options, the_reason
+from broker.cli.output import note, output_option, show_json, show_table, step, when
+from broker.errors import InputError
+from broker.model.names import AccountName
+
+if TYPE_CHECKING:
+    from broker.cli.start import Start
+    from broker.model.account import Account
+    from broker.model.generation import Generation
+    from broker.rotation.ports import Answer
+    from broker.rotation.promote import Promotion
+
+__all__ = ["command"]
+
+
+@click.group("rotation")
+def command() -> None:
+    """Try a set at the partner, make it current, go back, end an overlap."""
+
+
+@command.command("status", epilog="Example: broker rotation status acme -o json")
+@account_argument
+@output_option
+@click.pass_obj
+def status(start: Start, account: AccountName, output: str) -> None:
+    """Show the generations of an account, its last canaries, and what stands in the way."""
+    broker = start.broker
+    found, now = broker.account(account), broker.clock()
+    holders = {g.number: sorted(broker.stragglers(account, g.number)) for g in found.generations if g.stage.deliverable}
+    if output == "json":
+        show_json(
+            {
+                "account": account,
+                "current": found.current.number if found.current else None,
+                "generations": [_facts(found, g) | {"held_by": holders.get(g.number, [])} for g in found.generations],
+                "tries": found.tries,
+                "breaker": found.breaker,
+                "not_before": found.not_before,
+            }
+        )
+        return
+    show_table(
+        ["generation", "stage", "expires", "password", "based on", "held by"],
+        [
+            (
+                g.number,
+                g.stage.value + (" (held)" if g.held else ""),
+                when(found.certificate(g.parts.certificate).not_after, now),
+                g.parts.password,
+                g.base,
+                ", ".join(holders.get(g.number, [])),
+            )
+            for g in found.generations
+        ],
+        empty=f"{account} has no generation yet: broker csr new {account}",
+    )
+    if found.tries:
+        show_table(
+            ["canary", "generation", "at", "verdict"],
+            [(t.number, t.generation, f"{t.at:%F %TZ}", t.verdict or "never answered") for t in found.tries],
+        )
+    _say_obstacles(found)
+
+
+@command.command("canary", epilog="Example: broker rotation canary acme --generation 2")
+@account_argument
+@generation_option
+@reason_options
+@output_option
+@click.pass_obj
+def canary(start: Start, account: AccountName, generation: int, force: bool, reason: str, output: str) -> None:
+    """Send one harmless real request with a set, and say what the partner's answer means.
+
+    --force resets what keeps a machine from trying: a rejected login, a quota. Partners lock accounts: be sure.
+    """
+    from broker.rotation.canary import require_ok
+    from broker.rotation.promote import chosen_candidate
+
+    broker = start.broker
+    forced = the_reason(force, reason)
+    found = broker.account(account)
+    number = generation or (found.current or chosen_candidate(found)).number
+    found.generation(number)
+    if forced:
+        broker.reset_breaker(account, forced)
+    step(f"asking the partner with generation {number}")
+    answer = broker.try_out(account, number)
+    if output == "json":
+        show_json(_answered(account, number, answer))
+    else:
+        note(f"generation {number} of {account}: {answer.verdict.value}: {answer.verdict.sentence}")
+    require_ok(account, number, answer)
+
+
+@command.command("promote", epilog="Example: broker rotation promote acme")
+@account_argument
+@generation_option
+@reason_options
+@output_option
+@click.pass_obj
+def promote(start: Start, account: AccountName, generation: int, force: bool, reason: str, output: str) -> None:
+    """Try a candidate at the partner, and make it current if the partner accepts it.
+
+    There is no promotion without a canary. --force only resets what keeps a machine from trying.
+    """
+    broker = start.broker
+    forced = the_reason(force, reason)
+    if forced:
+        broker.reset_breaker(account, forced)
+    step("asking the partner")
+    promotion = broker.promote(account, generation)
+    _show(account, promotion, output, "is current")
+
+
+@command.command(
+    "rollback", epilog="Example: broker rotation rollback acme --force --reason 'partner is down, old set known good'"
+)
+@account_argument
+@generation_option
+@reason_options
+@output_option
+@click.pass_obj
+def rollback(start: Start, account: AccountName, generation: int, force: bool, reason: str, output: str) -> None:
+    """Make the previous generation current again. The displaced one is kept; no machine promotes it again.
+
+    Where the password or the server's CA changed since, the old certificate is joined to the new ones. It is tried
+    first; --force goes back untried.
+    """
+    forced = the_reason(force, reason)
+    step("asking the partner")
+    promotion = start.broker.roll_back(account, generation, untried_because=forced)
+    _show(account, promotion, output, "is current again")
+
+
+@command.command("reject", epilog="Example: broker rotation reject acme --generation 3 --reason 'wrong subject'")
+@account_argument
+@click.option("--generation", type=click.IntRange(1), required=True, help="The candidate to withdraw.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; it goes into the evidence.")
+@click.pass_obj
+def reject(start: Start, account: AccountName, generation: int, reason: str) -> None:
+    """Withdraw a candidate."""
+    if not reason.isprintable() or not reason.strip():
+        raise InputError("--reason is empty or holds a control character", hint="write it on one line")
+    start.broker.reject(account, generation, reason.strip())
+    note(f"generation {generation} of {account} is rejected")
+
+
+@command.command("retire", epilog="Example: broker rotation retire acme --generation 1")
+@account_argument
+@click.option("--generation", type=click.IntRange(1), required=True, help="A previous or rejected one.")
+@reason_options
+@click.pass_obj
+def retire(start: Start, account: AccountName, generation: int, force: bool, reason: str) -> None:
+    """End an overlap: nothing hands the generation out any more, and secrets that no other shares are destroyed.
+
+    Waits for consumers that still hold it (exit code 7), unless forced.
+    """
+    start.broker.retire(account, generation, the_reason(force, reason))
+    note(f"generation {generation} of {account} is retired; snapshots of Vault may still hold its key")
+
+
+def _show(account: AccountName, promotion: Promotion, output: str, outcome: str) -> None:
+    answer, way_back = promotion.answer, promotion.way_back
+    if output == "json":
+        facts = _answered(account, promotion.number, answer)
+        show_json(facts | {"way_back": way_back.verdict.value if way_back else None})
+        return
+    note(f"generation {promotion.number} of {account} {outcome}")
+    if way_back and way_back.verdict.value != "ok":
+        note(f"careful: the partner's answer to the one before is {way_back.verdict.value}, so there is no way back")
+
+
+def _answered(account: AccountName, number: int, answer: Answer | None) -> dict[str, Any]:
+    return {
+        "account": account,
+        "generation": number,
+        "verdict": answer.verdict.value if answer else None,
+        "detail": answer.detail if answer else "",
+    }
+
+
+def _facts(account: Account, generation: Generation) -> dict[str, Any]:
+    return {
+        "number": generation.number,
+        "stage": generation.stage.value,
+        "since": generation.since,
+        "held": generation.held,
+        "base": generation.base,
+        "restores": generation.restores,
+        "key": generation.parts.key,
+        "password": generation.parts.password,
+        "not_after": account.certificate(generation.parts.certificate).not_after,
+    }
+
+
+def _say_obstacles(account: Account) -> None:
+    if account.breaker:
+        note(
+            f"the partner rejected the login on {account.breaker.at:%F %TZ}: nothing tries again by itself "
+            f"(broker password set {account.name})"
+        )
+    if account.not_before:
+        note(f"the partner wanted no request before {account.not_before:%F %TZ}")
+    for application in account.applications:
+        if application.rejected_at:
+            note(f"the partner rejected the client_id of {account.name}/{application.name}")

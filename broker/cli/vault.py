@@ -1,0 +1,222 @@
+"""The vault of a laptop, and setting up any Vault or OpenBao."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.cli.options import split_application
+from broker.cli.output import note, output_option, show_details, show_json, show_table, step
+from broker.errors import InputError
+from broker.model.names import checked_name
+
+if TYPE_CHECKING:
+    from broker.cli.start import Start
+    from broker.vault.connection import Connection
+    from broker.vault.setup import Change, Wish
+
+__all__ = ["command"]
+
+
+@click.group("vault")
+def command() -> None:
+    """Run a vault on this machine, or set up the Vault or OpenBao you have."""
+
+
+@command.command("start", epilog="Example: broker vault start && broker vault status")
+@click.option("--audit", is_flag=True, help="Also write Vault's own audit log into the directory.")
+@click.pass_obj
+def start(start: Start, audit: bool) -> None:
+    """Start the embedded OpenBao, set it up, and give each role its login. Again, it changes nothing.
+
+    For laptops, demos and tests: its unseal key lies beside its data.
+    """
+    from broker.embedded.config import Options
+    from broker.embedded.up import up
+
+    directory = Path(start.config["embedded.directory"])
+    step("starting the vault")
+    embedded = up(directory, mount=start.config["vault.mount"], options=Options(audit=audit))
+    note(f"vault at {embedded.settings.address}, process {embedded.running.pid}")
+    note(f"its unseal key lies beside its data in {directory}: a laptop's vault, not a production one")
+
+
+@command.command("stop", epilog="Example: broker vault stop")
+@click.pass_obj
+def stop(start: Start) -> None:
+    """Stop the embedded vault; its data stays."""
+    from broker.embedded.server import stop
+
+    note("stopped" if stop(Path(start.config["embedded.directory"])) else "it does not run")
+
+
+@command.command("status", epilog="Example: broker vault status -o json")
+@output_option
+@click.pass_obj
+def status(start: Start, output: str) -> int:
+    """Say whether the vault answers, and whether it is set up. Exit code 3 where it does not answer."""
+    from broker.embedded.server import status
+    from broker.errors import BrokerError
+    from broker.vault.policies import Role
+
+    directory = Path(start.config["embedded.directory"])
+    running = status(directory) if not start.config["vault.address"] else None
+    facts: dict[str, object] = {"embedded": str(directory) if not start.config["vault.address"] else None}
+    facts["pid"] = running.pid if running else None
+    try:
+        facts["address"] = start.broker.roles.settings.address
+        start.broker.roles.connection(Role.AUDITOR).list("accounts")
+        facts["answers"] = True
+    except BrokerError as error:
+        facts |= {"answers": False, "why": error.what}
+    if output == "json":
+        show_json(facts)
+    else:
+        show_details(facts)
+    return 0 if facts["answers"] else 3
+
+
+@command.command("env", epilog='Example: eval "$(broker vault env)" && bao status')
+@click.pass_obj
+def env(start: Start) -> None:
+    """Print what Vault's own tools need to reach the vault, for a shell to evaluate. No token."""
+    settings = start.broker.roles.settings
+    values = {
+        "VAULT_ADDR": settings.address,
+        "VAULT_NAMESPACE": settings.namespace,
+        "VAULT_CACERT": str(settings.ca_file or ""),
+        "VAULT_TLS_SERVER_NAME": settings.server_name,
+    }
+    for name, value in values.items():
+        if value:
+            click.echo(f"export {name}={shlex.quote(value)} BAO_{name.removeprefix('VAULT_')}={shlex.quote(value)}")
+
+
+@command.command("setup", epilog="Example: VAULT_TOKEN=… broker vault setup --dry-run")
+@click.option("--dry-run", is_flag=True, help="Show the difference, change nothing.")
+@click.option("--print", "printed", type=click.Choice(["sh", "hcl"]), help="Print it for somebody who may run it.")
+@click.option("--account", "accounts", multiple=True, metavar="NAME", help="Only these accounts' secrets; repeat.")
+@output_option
+@click.pass_obj
+def setup(start: Start, dry_run: bool, printed: str | None, accounts: Sequence[str], output: str) -> None:
+    """Make mount, policies and logins in any Vault or OpenBao. Again, it changes only what differs; it removes nothing.
+
+    Needs a token that may write mounts and policies, which none of the broker's own roles is: VAULT_TOKEN. The
+    embedded vault needs none.
+    """
+    from broker.vault.setup import Wish, apply, changes, plan, wanted
+    from broker.vault.setup_text import as_hcl, as_shell
+
+    wish = Wish(accounts=tuple(checked_name(name, "account") for name in accounts)) if accounts else Wish()
+    if printed:
+        items = wanted(start.config["vault.mount"], wish)
+        click.echo(as_shell(items) if printed == "sh" else as_hcl(items), nl=False)
+        return
+    with _administrator(start) as vault:
+        planned = plan(vault, wish)
+        if not dry_run:
+            apply(vault, planned)
+    if not dry_run and _is_embedded(start):
+        _again(start, wish)
+    _show_plan(planned, output, "would be" if dry_run else "is")
+    todo = len(changes(planned))
+    note(f"{todo} of {len(planned)} {'would change' if dry_run else 'changed'}")
+
+
+@command.command(
+    "enrol", epilog="Example: broker vault enrol reporting --right acme/reporting --token-file reporting.token"
+)
+@click.argument("name")
+@click.option("--right", "rights", multiple=True, required=True, metavar="ACCOUNT/APPLICATION", help="Repeat.")
+@click.option("--kind", type=click.Choice(["direct", "gateway", "ticket"]), default="direct", show_default=True)
+@click.option("--login-dir", default="", metavar="DIR", help="Write role_id and secret_id there, 0600.")
+@click.option("--token-file", default="", metavar="PATH", help="Log in once, and write the token there, 0600.")
+@click.pass_obj
+def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: str, token_file: str) -> None:
+    """Make a consumer: a login whose policy grants exactly the rights named, and nothing of the broker's mount.
+
+    Any other login of yours does as well, if it has an entity and the policy says `update` on the right's path.
+    """
+    from broker.vault import layout
+    from broker.vault.enrolment import enrol_consumer
+
+    if not login_dir and not token_file:
+        raise InputError("where shall the login go?", hint="--login-dir DIR or --token-file PATH")
+    paths = []
+    for account_name, application in map(split_application, rights):
+        account = start.broker.account(account_name)
+        account.application(application)
+        access = layout.Access(kind)
+        paths.append(layout.right(account.profile, account.environment, account.name, application, access))
+    with _administrator(start) as vault:
+        login = enrol_consumer(vault, name, paths)
+    if login_dir:
+        _write_private(Path(login_dir) / "role_id", login.role_id)
+        _write_private(Path(login_dir) / "secret_id", login.secret_id.reveal())
+    if token_file:
+        _write_private(Path(token_file), start.broker.roles.log_in(login).reveal())
+    note(f"consumer {name} may {', '.join(paths)}")
+
+
+@contextmanager
+def _administrator(start: Start) -> Iterator[Connection]:
+    """Yield a connection that may write policies: the embedded vault's own, or whoever's token VAULT_TOKEN is."""
+    if _is_embedded(start):
+        from broker.embedded.server import status
+        from broker.embedded.up import Embedded, administered
+        from broker.errors import VaultUnavailableError
+
+        running = status(Path(start.config["embedded.directory"]))
+        if running is None:
+            raise VaultUnavailableError("the embedded vault does not run", hint="broker vault start")
+        with administered(Embedded(running, start.broker.roles.settings)) as vault:
+            yield vault
+        return
+    from broker.vault.connection import Connection
+    from broker.vault.logins import token_source
+
+    settings = start.broker.roles.settings
+    if settings.token is None:
+        raise InputError(
+            "setting up needs a token that may write mounts and policies",
+            hint="set VAULT_TOKEN; or --print sh, for somebody who has one",
+        )
+    vault = Connection(settings, token_source("token", Connection(settings), {}))
+    try:
+        yield vault
+    finally:
+        vault.close()
+
+
+def _is_embedded(start: Start) -> bool:
+    return start.broker.roles.settings.socket == str(start.broker.roles.home.socket)
+
+
+def _again(start: Start, wish: Wish) -> None:
+    from broker.embedded.up import up
+
+    up(Path(start.config["embedded.directory"]), mount=start.config["vault.mount"], wish=wish)
+
+
+def _show_plan(planned: Sequence[Change], output: str, verb: str) -> None:
+    if output == "json":
+        show_json([{"item": c.item.title, "action": c.action.value, "difference": c.difference} for c in planned])
+        return
+    show_table(["item", "action"], [(c.item.title, c.action.value) for c in planned])
+    for change in planned:
+        if change.difference:
+            note(f"{change.item.title} {verb} changed:")
+            for line in change.difference:
+                note(f"  {line}")
+
+
+def _write_private(path: Path, text: str) -> None:
+    from broker.cli.options import write_output
+
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_output(str(path), text.encode(), mode=0o600)

@@ -1,0 +1,1 @@
+"""Words to people: mail drafts, later mail itself."""
