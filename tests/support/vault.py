@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import secrets
+import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +15,7 @@ from typing import Final
 
 import pytest
 
+from broker.embedded.binary import find_binary
 from broker.embedded.config import Options
 from broker.embedded.server import Lifetime
 from broker.embedded.up import Embedded, administered, up
@@ -24,7 +28,7 @@ from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
 from broker.vault.writes import Observer, unobserved
 
-__all__ = ["TestVault", "login", "throwaway", "token_of", "vault", "vault_server"]
+__all__ = ["TestVault", "login", "throwaway", "token_of", "vault", "vault_server", "with_root_token"]
 
 _numbers: Final = itertools.count(1)
 
@@ -99,3 +103,24 @@ def vault(vault_server: tuple[Embedded, Connection]) -> Iterator[TestVault]:
             made.close()
             admin.call("DELETE", f"sys/mounts/{settings.mount}")
             admin.call("DELETE", f"sys/auth/{settings.mount}")
+
+
+@contextmanager
+def with_root_token() -> Iterator[VaultSettings]:
+    """Yield a vault as others have it: nothing set up, a TCP listener, and a root token in the settings."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    token = f"root-{secrets.token_hex(12)}"
+    options = ["-dev-no-store-token", f"-dev-root-token-id={token}", f"-dev-listen-address={address}"]
+    with subprocess.Popen(
+        [find_binary(), "server", "-dev", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={}
+    ) as server:
+        settings = VaultSettings(f"http://{address}", token=Secret(token))
+        try:
+            waiting = Connection(settings)
+            waiting.ask("GET", "sys/health")
+            waiting.close()
+            yield settings
+        finally:
+            server.terminate()

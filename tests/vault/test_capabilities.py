@@ -14,12 +14,13 @@ from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.capabilities import Address, Clause, NotAConsumerError, judge
 from broker.vault.connection import Connection
-from broker.vault.enrolment import consumer_role, enrol_consumer
+from broker.vault.enrolment import consumer_role, enrol_consumer, issue_login
 from broker.vault.logins.token import FixedToken
 from broker.vault.policies import Role
 from broker.vault.settings import VaultSettings
+from broker.vault.setup import Wish, apply, plan
 from tests.support.misbehaving import Answer, misbehaving
-from tests.support.vault import TestVault, login, token_of
+from tests.support.vault import TestVault, login, token_of, with_root_token
 
 RIGHT = layout.right("stellantis", "standin", "mzp-1", "fleet-app", layout.Access.DIRECT)
 OTHER = layout.right("stellantis", "standin", "mzp-1", "other-app", layout.Access.DIRECT)
@@ -221,6 +222,34 @@ def test_a_role_that_may_not_ask_is_told_that_the_fault_is_the_brokers(vault: Te
 
 def test_the_brokers_own_token_is_no_consumers(vault: TestVault, server: Connection) -> None:
     assert_refused(Clause.NO_RIGHT, server, login_of(server))
+
+
+@pytest.mark.slow
+def test_a_vault_of_others_with_its_real_root_token() -> None:
+    with with_root_token() as settings:
+        assert settings.token
+        root = Connection(settings, FixedToken(settings.token))
+        apply(root, plan(root, Wish()))
+        server = Connection(settings, FixedToken(login(root, issue_login(root, Role.SERVER.value))))
+        assert_refused(Clause.ROOT, server, settings.token)
+        token = login(root, enrol_consumer(root, "fleet", [RIGHT]))
+        assert judge(server, token, RIGHT, peer=None).name == "credential-broker-fleet"
+        root.close()
+        server.close()
+
+
+def test_a_broker_in_a_namespace_knows_its_own_and_no_others(vault: TestVault) -> None:
+    space = f"own-{vault.settings.mount}"
+    vault.admin.call("POST", f"sys/namespaces/{space}", {})
+    inside = Connection(replace(vault.settings, namespace=space), FixedToken(login_of(vault.admin)))
+    apply(inside, plan(inside, Wish()))
+    server = Connection(inside.settings, FixedToken(login(inside, issue_login(inside, Role.SERVER.value))))
+    judge(server, login(inside, enrol_consumer(inside, "fleet", [RIGHT])), RIGHT, peer=None)
+    with pytest.raises(DeniedError):
+        judge(server, vault.consumer_token("fleet", RIGHT), RIGHT, peer=None)
+    server.close()
+    inside.close()
+    vault.admin.call("DELETE", f"sys/namespaces/{space}")
 
 
 def test_a_created_child_keeps_its_parents_entity_and_is_judged_like_it(vault: TestVault, server: Connection) -> None:
