@@ -10,7 +10,7 @@ from typing import Final
 
 from broker.errors import BrokerError, Kind
 
-__all__ = ["BROKEN_PIPE", "CODES", "INTERRUPTED", "USAGE", "report", "report_unexpected"]
+__all__ = ["BROKEN_PIPE", "CODES", "INTERRUPTED", "TERMINATED", "USAGE", "report", "report_unexpected"]
 
 CODES: Final[Mapping[Kind, int]] = MappingProxyType(
     {
@@ -27,6 +27,7 @@ CODES: Final[Mapping[Kind, int]] = MappingProxyType(
 )
 USAGE: Final = 2
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell says it
+TERMINATED: Final = 143  # 128 + SIGTERM
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from broker import __version__
 from broker.cli import exits
 from broker.errors import BrokerError
+
+if TYPE_CHECKING:
+    from broker.compose import Wiring
 
 __all__ = ["NOUNS", "cli", "run"]
 
@@ -78,17 +82,29 @@ def cli(ctx: click.Context, config_file: str | None, timeout: str | None) -> Non
     """Keep a partner's credentials in Vault, hand them out for minutes, renew them in time."""
     from broker.cli.start import Start
 
-    ctx.obj = Start(config_file, {"vault.patience": timeout} if timeout else {})
+    ctx.obj = Start(config_file, {"vault.patience": timeout} if timeout else {}, ctx.obj)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command; return its exit code. Nothing leaves here as a traceback."""
+def run(arguments: Sequence[str], wiring: Wiring | None = None) -> int:
+    """Run one command; return its exit code. Nothing leaves here as a traceback.
+
+    `wiring` is for tests, which move the clock and watch what is written.
+    """
+    signal.signal(signal.SIGTERM, _terminated)
     try:
-        code = cli.main(list(arguments), prog_name="broker", standalone_mode=False)
+        code = cli.main(list(arguments), prog_name="broker", standalone_mode=False, obj=wiring)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # a traceback's text may hold anything
         return _ended_badly(error, arguments)
     return code if isinstance(code, int) else 0
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM: as Ctrl-C, so that tokens are given back and nothing half-written stays."""
+
+
+def _terminated(*_: object) -> None:
+    raise _TerminatedError
 
 
 def _ended_badly(error: BaseException, arguments: Sequence[str]) -> int:
@@ -100,7 +116,8 @@ def _ended_badly(error: BaseException, arguments: Sequence[str]) -> int:
             return exits.report(error, as_json=_wants_json(arguments))
         case click.exceptions.Abort() | KeyboardInterrupt():
             sys.stderr.write("\ninterrupted; what was begun is finished when the command is run again\n")
-            return exits.INTERRUPTED
+            terminated = isinstance(error, _TerminatedError) or isinstance(error.__context__, _TerminatedError)
+            return exits.TERMINATED if terminated else exits.INTERRUPTED
         case BrokenPipeError():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
             return exits.BROKEN_PIPE

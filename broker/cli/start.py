@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from broker.compose import Broker
+    from broker.compose import Broker, Wiring
     from broker.config import Config
     from broker.vault.evidence import VaultEvidence
 
@@ -23,9 +23,10 @@ __all__ = ["Start"]
 class Start:
     """Handed from the root command to every other; reads nothing until it is asked."""
 
-    def __init__(self, config_file: str | None, flags: Mapping[str, str]) -> None:
+    def __init__(self, config_file: str | None, flags: Mapping[str, str], wiring: Wiring | None = None) -> None:
         self._file = Path(config_file) if config_file else None
         self._flags = flags
+        self._wiring = wiring
 
     @cached_property
     def config(self) -> Config:
@@ -41,7 +42,7 @@ class Start:
         from broker.cli.output import note
         from broker.compose import Broker
 
-        made = Broker(self.config, os.environ, say=note)
+        made = Broker(self.config, os.environ, wiring=self._wiring, say=note)
         click.get_current_context().find_root().call_on_close(made.close)
         return made
 
