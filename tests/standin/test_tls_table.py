@@ -1,0 +1,128 @@
+"""Bad client certificates fail as OpenSSL's do: in connect() under TLS 1.2, at the first read under TLS 1.3."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from broker.standin import Standin
+from tests.support.partner import LOGIN, PASSWORD, Customer
+
+CURL_CONNECT, CURL_READ, CURL_BAD_FILE = 35, 56, 58
+
+# cell: what TLS 1.2 says, what TLS 1.3 says
+TABLE = {
+    "nothing": ("handshake failure", "tlsv13 alert certificate required"),
+    "expired": ("certificate expired", "certificate expired"),
+    "not yet valid": ("bad certificate", "bad certificate"),
+    "other ca": ("unknown ca", "unknown ca"),
+    "missing intermediate": ("unknown ca", "unknown ca"),
+    "server purpose": ("unsupported certificate", "unsupported certificate"),
+    "revoked": ("certificate revoked", "certificate revoked"),
+}
+# curl takes this alert for its own check of the server, and says so: a trap for whoever reads only its message
+CURL_OWN_WORDS = {("expired", "1.2"): (60, "SSL certificate verification failed")}
+CELLS = [(cell, tls, says[tls == "1.3"]) for cell, says in TABLE.items() for tls in ("1.2", "1.3")]
+
+
+@pytest.fixture
+def presenting(customer: Customer, tmp_path: Path) -> dict[str, Customer]:
+    revoked = customer.enrolled()
+    customer.partner.registry.revoke(revoked.serial, revoked.partner.registry._clock())
+    return {
+        "nothing": customer.but(certificate=None),
+        "expired": customer.enrolled(not_before="-2d", lifetime="-1d"),
+        "not yet valid": customer.enrolled(not_before="1d"),
+        "other ca": _of_another_partner(customer, tmp_path),
+        "missing intermediate": customer.enrolled(issuer="intermediate"),
+        "server purpose": customer.enrolled(purpose="server"),
+        "revoked": revoked,
+    }
+
+
+def _of_another_partner(customer: Customer, tmp_path: Path) -> Customer:
+    other = Standin(tmp_path / "other", accounts={LOGIN: PASSWORD})
+    with other:
+        return customer.but(partner=other).enrolled().but(partner=customer.partner)
+
+
+@pytest.mark.peer("curl")
+def test_curl_reproduces_every_cell(presenting: dict[str, Customer]) -> None:
+    for cell, tls, alert in CELLS:
+        status, says = CURL_OWN_WORDS.get((cell, tls), (CURL_CONNECT if tls == "1.2" else CURL_READ, alert))
+        seen = presenting[cell].curl("/fleets", tls=tls)
+        assert seen.returncode == status, (cell, tls, seen.stderr)
+        assert says in seen.stderr, (cell, tls, seen.stderr)
+
+
+@pytest.mark.peer("openssl")
+def test_openssl_reproduces_every_cell(presenting: dict[str, Customer]) -> None:
+    for cell, tls, says in CELLS:
+        seen = _s_client(presenting[cell], tls)
+        assert says in seen, (cell, tls, seen)
+
+
+def test_python_meets_every_cell_where_facts_say(presenting: dict[str, Customer]) -> None:
+    for cell, tls, says in CELLS:
+        connection = presenting[cell].connect(tls)
+        try:
+            if tls == "1.2":
+                with pytest.raises(ssl.SSLError) as failed:
+                    connection.connect()
+            else:
+                connection.connect()
+                with pytest.raises(ssl.SSLError) as failed:
+                    connection.sock.recv(1)
+        finally:
+            connection.close()
+        reason = str(failed.value.reason).lower().replace("_", " ")
+        assert says.removeprefix("tlsv13 alert ") in reason, (cell, tls, reason)
+
+
+@pytest.mark.parametrize("tls", ["1.2", "1.3"])
+def test_a_chain_with_its_intermediate_is_accepted(customer: Customer, tls: str) -> None:
+    leaf = customer.enrolled(issuer="intermediate")
+    assert leaf.certificate
+    with leaf.certificate.open("a") as file:
+        file.write(customer.partner.authorities.intermediate().pem)
+    assert leaf.call("/fleets", tls=tls).status == 200
+
+
+@pytest.mark.peer("curl")
+@pytest.mark.peer("openssl")
+def test_the_key_of_another_certificate_makes_no_handshake(customer: Customer) -> None:
+    stranger = customer.enrolled(wrong="key")
+    seen = stranger.curl("/fleets")
+    assert seen.returncode == CURL_BAD_FILE
+    assert "key values mismatch" in _s_client(stranger, "1.3")
+    with pytest.raises(ssl.SSLError, match="KEY_VALUES_MISMATCH"):
+        stranger.context()
+    assert {entry.outcome for entry in customer.partner.log.entries()} <= {"handshake: unexpected eof while reading"}
+
+
+@pytest.mark.parametrize("tls", ["1.2", "1.3"])
+def test_a_good_certificate_passes(customer: Customer, tls: str) -> None:
+    assert customer.call("/fleets", tls=tls).status == 200
+
+
+def test_the_journal_names_what_was_wrong_with_a_certificate(presenting: dict[str, Customer]) -> None:
+    presenting["expired"].curl("/fleets")
+    assert presenting["expired"].partner.log.entries()[-1].outcome == "handshake: certificate has expired"
+
+
+def _s_client(customer: Customer, tls: str) -> str:
+    pair = ["-cert", str(customer.certificate), "-key", str(customer.key_file)] if customer.certificate else []
+    address = urlsplit(customer.partner.api_url).netloc
+    command = ["openssl", "s_client", "-connect", address, f"-tls{tls.replace('.', '_')}", "-quiet", *pair]
+    seen = subprocess.run(
+        [*command, "-CAfile", str(customer.partner.server_ca)],
+        stdin=subprocess.PIPE,
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    return seen.stderr.decode().lower()
