@@ -84,6 +84,7 @@ def test_another_ca_does_not_vouch(guarded: Guarded) -> None:
         health(replace(guarded.settings, ca_file=guarded.folder / "clients.crt"))
 
 
+@pytest.mark.peer("openssl")
 def test_a_directory_of_cas_serves_too(guarded: Guarded, tmp_path: Path) -> None:
     assert guarded.settings.ca_file
     name = pki.run("openssl", "x509", "-hash", "-noout", "-in", guarded.settings.ca_file).decode().strip()
