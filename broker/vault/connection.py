@@ -6,6 +6,7 @@ from one `TokenSource`. Code on an event loop comes here through `service.offloa
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ from broker.vault.transport import base_url, new_session, redirected
 from broker.vault.writes import Observer, Phase, unobserved
 
 __all__ = ["Connection", "Document", "Stored"]
+
+# Retries are told to whoever configured logging, and not to a terminal that nobody prepared for them
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 _INDEX: Final = "X-Vault-Index"  # what a read must have seen; OpenBao and Vault Enterprise heed it, the rest ignore it
 _BEHIND: Final = {"X-Vault-Inconsistent": "forward-active-node"}  # what a standby that has not seen it shall do
