@@ -6,8 +6,15 @@ import os
 import shutil
 
 import pytest
+from hypothesis import settings
 
-pytest_plugins = ["tests.support.vault"]
+pytest_plugins = ["tests.support.vault", "tests.support.world"]
+
+# In CI the examples are the same every time; HYPOTHESIS_PROFILE=long looks further, and prints what replays a failure.
+settings.register_profile("quick", deadline=None, max_examples=100, stateful_step_count=30)
+settings.register_profile("ci", settings.get_profile("quick"), derandomize=True)
+settings.register_profile("long", deadline=None, max_examples=2000, stateful_step_count=80, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "quick"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,0 +1,158 @@
+"""Applications, passwords and CAs of an account."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from broker.errors import ConflictError
+from broker.model import changes
+from broker.model.account import Account
+from broker.model.generation import Application, PasswordRef
+from broker.model.stage import Move, Stage
+from tests.support.accounts import (
+    BY,
+    NOW,
+    an_account,
+    anchors_named,
+    assert_refused,
+    assert_sound,
+    assert_unchanged,
+    later,
+    only,
+    with_candidate,
+    with_current,
+    with_new_password,
+)
+
+
+def set_client(account: Account, client_id: str, name: str = "fleet") -> Account:
+    return changes.application_set(account, name, client_id, at=later(hours=1), by=BY)
+
+
+def set_password(account: Account, slot: int) -> Account:
+    return changes.password_set(account, PasswordRef(slot), at=later(hours=1), by=BY)
+
+
+def set_trust(account: Account, name: str) -> Account:
+    return changes.trust_set(account, anchors_named(name), at=later(hours=1), by=BY)
+
+
+def accept(account: Account, name: str) -> Account:
+    return changes.ca_accepted(account, anchors_named(name), at=later(hours=1), by=BY)
+
+
+CHANGES: dict[str, Callable[[Account], Account]] = {
+    "an application": lambda a: set_client(a, "id-2", "app-2"),
+    "another client_id": lambda a: set_client(a, "id-2"),
+    "an application removed": lambda a: changes.application_removed(a, "fleet", at=NOW, by=BY),
+    "a password": lambda a: set_password(a, 2),
+    "a trust": lambda a: set_trust(a, "server-ca-2"),
+    "a CA": lambda a: accept(a, "ca-2"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("start", [with_candidate, with_current])
+def test_a_change_is_noted_and_made_once(name: str, start: Callable[[], Account]) -> None:
+    account = start()
+    after = CHANGES[name](account)
+    assert after.outbox[: len(account.outbox)] == account.outbox
+    assert len(after.outbox) > len(account.outbox)
+    assert_sound(after)
+    assert_unchanged(after, CHANGES[name])
+
+
+def test_a_new_account_begins_its_chain() -> None:
+    account = an_account()
+    assert [e.what for e in account.outbox] == ["account-added"]
+    assert_sound(account)
+
+
+def test_naming_an_application_without_a_client_id_keeps_the_one_it_has() -> None:
+    assert_unchanged(with_current(), lambda a: set_client(a, ""))
+
+
+def test_setting_the_client_id_anew_clears_the_mark_that_the_partner_refused_it() -> None:
+    account = changes.canary_sent(with_current(), 1, "id", at=NOW, by=BY)
+    account = changes.canary_answered(account, 1, "client_rejected", client_rejected="fleet", at=NOW, by=BY)
+    assert account.application("fleet").rejected_at == NOW
+    assert_unchanged(account, lambda a: set_client(a, ""))
+    assert set_client(account, "id-fleet").application("fleet") == Application("fleet", "id-fleet")
+
+
+def test_applications_stay_sorted() -> None:
+    account = set_client(set_client(with_current(), "1", "zoo"), "2", "ant")
+    assert [a.name for a in account.applications] == ["ant", "fleet", "zoo"]
+
+
+def test_removing_what_is_not_there_changes_nothing() -> None:
+    assert_unchanged(with_current(), lambda a: changes.application_removed(a, "none", at=NOW, by=BY))
+
+
+def test_a_password_before_there_is_a_set_makes_no_candidate() -> None:
+    assert set_password(an_account(), 1).generations == ()
+
+
+def test_a_password_makes_a_candidate_that_differs_from_the_current_set_in_nothing_else() -> None:
+    account = set_password(with_current(), 2)
+    candidate, current = only(account.candidates), account.current
+    assert current
+    assert candidate.parts.password == 2
+    assert (candidate.parts.key, candidate.parts.certificate) == (current.parts.key, current.parts.certificate)
+    assert candidate.base == 1
+
+
+def test_before_the_first_promotion_a_password_takes_the_place_of_the_candidate() -> None:
+    account = set_password(with_candidate(), 2)
+    assert account.generation(1).stage is Stage.REJECTED
+    assert only(account.candidates).replaces == 1
+
+
+def test_an_older_password_than_the_newest_is_a_conflict() -> None:
+    """Two at once: the one that stored first and wrote last is told so."""
+    with assert_refused(ConflictError, "password 3"):
+        set_password(set_password(with_current(), 3), 2)
+
+
+def test_slots_passed_over_are_doomed_since_nobody_will_ever_name_them() -> None:
+    assert set_password(with_current(), 5).doomed_passwords == {2, 3, 4}
+    assert set_password(an_account(), 3).doomed_passwords == {1, 2}
+
+
+def test_a_password_no_set_uses_is_doomed_by_the_next() -> None:
+    assert set_password(set_password(an_account(), 1), 2).doomed_passwords == {1}
+
+
+def test_a_password_of_a_living_generation_is_not() -> None:
+    assert set_password(with_new_password(with_current()), 3).doomed_passwords == frozenset()
+
+
+def test_a_new_password_closes_the_breaker() -> None:
+    account = changes.canary_sent(with_current(), 1, "id", at=NOW, by=BY)
+    account = changes.canary_answered(account, 1, "login_rejected", login_rejected=True, at=NOW, by=BY)
+    assert account.breaker
+    assert set_password(account, 2).breaker is None
+
+
+def test_a_trust_that_the_current_set_has_makes_no_candidate() -> None:
+    account = set_trust(set_trust(with_current(), "server-ca-2"), "server-ca")
+    assert [g.parts.trust for g in account.candidates] == [anchors_named("server-ca-2").ref]
+
+
+def test_a_trust_whose_candidate_was_rejected_can_be_set_again() -> None:
+    account = set_trust(with_current(), "server-ca-2")
+    account = changes.moved(account, 2, Move.REJECT, at=NOW, by=BY)
+    assert only(set_trust(account, "server-ca-2").candidates).parts.trust == anchors_named("server-ca-2").ref
+
+
+def test_accepting_a_ca_makes_no_candidate() -> None:
+    assert accept(with_current(), "ca-2").candidates == ()
+
+
+@pytest.mark.parametrize("hours", [-1, -24 * 400])
+def test_a_clock_that_goes_back_changes_nothing_but_the_time_noted(hours: int) -> None:
+    account = changes.password_set(with_current(), PasswordRef(2), at=later(hours=hours), by=BY)
+    assert account.outbox[-1].at == later(hours=hours)
+    assert_sound(account)

@@ -1,0 +1,165 @@
+"""Signing requests: opened, sent, closed, answered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from broker.errors import ConflictError, RefusedError, UnknownNameError
+from broker.model import changes
+from broker.model.account import Account
+from broker.model.generation import Closed, PasswordRef, Submission
+from broker.model.stage import Move
+from tests.support.accounts import (
+    BY,
+    NOW,
+    a_certificate,
+    a_request,
+    an_account,
+    anchors_named,
+    assert_refused,
+    assert_sound,
+    assert_unchanged,
+    later,
+    only,
+    with_candidate,
+    with_current,
+    with_new_password,
+    with_open_request,
+)
+
+SENT = Submission(NOW, "eml", "desk@partner.test", "", "<1@broker.test>")
+
+
+def waiting() -> Account:
+    return with_open_request(with_current())
+
+
+def close(account: Account, why: Closed = Closed.CANCELLED, number: int = 2) -> Account:
+    return changes.closed(account, number, why, at=later(hours=1), by=BY)
+
+
+def answer(account: Account, number: int = 2, serial: str = "01") -> Account:
+    return changes.answered(account, number, a_certificate(account, number, serial=serial), at=later(hours=1), by=BY)
+
+
+def test_a_request_is_opened_and_noted_once() -> None:
+    account = waiting()
+    assert account.open_request == account.requests[-1]
+    assert account.outbox[-1].what == "request-drafted"
+    request = account.requests[-1]
+    assert_unchanged(account, lambda a: changes.requested(a, request, by=BY))
+
+
+def test_a_request_that_was_closed_is_not_opened_again() -> None:
+    account = close(waiting())
+    assert_unchanged(account, lambda a: changes.requested(a, a_request(a, slot=2), by=BY))
+
+
+def test_two_requests_cannot_wait() -> None:
+    with assert_refused(ConflictError, "open signing request", "2"):
+        changes.requested(waiting(), a_request(waiting()), by=BY)
+
+
+def test_a_submission_counts_once_whatever_its_time() -> None:
+    account = changes.submitted(waiting(), 2, SENT, by=BY)
+    assert_unchanged(account, lambda a: changes.submitted(a, 2, replace(SENT, at=later(days=1)), by=BY))
+    assert_sound(account)
+
+
+@pytest.mark.parametrize("other", [{"via": "hand"}, {"to": "x@y.test"}, {"reference": "7"}, {"message_id": "<2>"}])
+def test_other_evidence_of_sending_is_added(other: dict[str, str]) -> None:
+    account = changes.submitted(waiting(), 2, SENT, by=BY)
+    account = changes.submitted(account, 2, replace(SENT, **other), by=BY)  # type: ignore[arg-type]
+    assert len(account.request(2).submissions) == 2
+
+
+def test_what_is_closed_is_not_sent() -> None:
+    with assert_refused(RefusedError, "cancelled"):
+        changes.submitted(close(waiting()), 2, SENT, by=BY)
+
+
+def test_sending_that_was_noted_before_the_end_stays_noted() -> None:
+    account = close(changes.submitted(waiting(), 2, SENT, by=BY))
+    assert_unchanged(account, lambda a: changes.submitted(a, 2, SENT, by=BY))
+
+
+@pytest.mark.parametrize("why", [Closed.CANCELLED, Closed.REJECTED, Closed.SUPERSEDED])
+def test_closing_dooms_the_key_keeps_the_spki_and_drops_the_csr(why: Closed) -> None:
+    account = close(waiting(), why)
+    assert account.doomed_keys == {"kv:2"}
+    assert account.request(2).spki == waiting().request(2).spki
+    assert account.request(2).csr == ""
+    assert_unchanged(account, lambda a: close(a, why))
+    assert_sound(account)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(Closed.CANCELLED, Closed.REJECTED), (Closed.REJECTED, Closed.SUPERSEDED)]
+)
+def test_who_closes_it_for_another_reason_is_told_of_the_first(first: Closed, second: Closed) -> None:
+    with assert_refused(ConflictError, first.value, "meanwhile"):
+        close(close(waiting(), first), second)
+
+
+def test_what_was_answered_cannot_be_cancelled() -> None:
+    with assert_refused(ConflictError, "answered"):
+        close(answer(waiting()))
+
+
+@pytest.mark.parametrize("change", [close, answer])
+def test_a_request_that_never_was_is_an_unknown_name(change: object) -> None:
+    with assert_refused(UnknownNameError, "signing request 9"):
+        change(waiting(), number=9)  # type: ignore[operator]
+
+
+def test_an_answer_closes_the_request_and_makes_a_candidate_and_dooms_nothing() -> None:
+    account = answer(waiting())
+    assert account.request(2).closed is Closed.ANSWERED
+    candidate = only(account.candidates)
+    assert (candidate.number, candidate.parts.key, candidate.base) == (2, "kv:2", 1)
+    assert account.doomed_keys == frozenset()
+    assert_sound(account)
+
+
+def test_the_same_answer_again_changes_nothing() -> None:
+    account = answer(waiting())
+    assert_unchanged(account, answer)
+    assert_unchanged(changes.moved(account, 2, Move.PROMOTE, at=NOW, by=BY), answer)
+
+
+def test_another_certificate_for_an_answered_request_is_refused() -> None:
+    with assert_refused(RefusedError, "signing request 2", "answered"):
+        answer(answer(waiting()), serial="02")
+
+
+@pytest.mark.parametrize("why", [Closed.CANCELLED, Closed.REJECTED, Closed.SUPERSEDED])
+def test_a_late_answer_is_named_and_refused(why: Closed) -> None:
+    with assert_refused(RefusedError, "signing request 2", why.value):
+        answer(close(waiting(), why))
+
+
+def test_no_candidate_without_a_password() -> None:
+    account = changes.ca_accepted(with_open_request(), anchors_named("ca"), at=NOW, by=BY)
+    account = changes.trust_set(account, anchors_named("ca"), at=NOW, by=BY)
+    with assert_refused(RefusedError, "no password"):
+        answer(account, 1)
+
+
+@pytest.mark.parametrize("pin", [changes.ca_accepted, changes.trust_set])
+def test_no_candidate_without_both_an_issuing_and_a_server_ca(pin: object) -> None:
+    account = changes.password_set(with_open_request(), PasswordRef(1), at=NOW, by=BY)
+    account = pin(account, anchors_named("ca"), at=NOW, by=BY)  # type: ignore[operator]
+    with assert_refused(RefusedError, "no accepted CA"):
+        answer(account, 1)
+
+
+def test_a_candidate_takes_the_proven_password_not_the_newest() -> None:
+    account = answer(with_open_request(with_new_password(with_current())))
+    assert account.generation(3).parts.password == 1
+
+
+def test_before_anything_is_proven_it_takes_the_newest() -> None:
+    account = with_open_request(with_new_password(with_candidate(an_account())))
+    assert answer(account).candidates[-1].parts.password == 2

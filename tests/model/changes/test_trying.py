@@ -1,0 +1,188 @@
+"""The canary: reserved before it is sent, and what stops it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from broker.errors import ConflictError, RefusedError, UnknownNameError, WaitingError
+from broker.model import changes
+from broker.model.account import Account
+from broker.model.changes.trying import TRIES_KEPT, TRY_TAKES, UNANSWERED
+from broker.model.stage import Move
+from tests.support.accounts import (
+    BY,
+    NOW,
+    assert_refused,
+    assert_sound,
+    assert_unchanged,
+    later,
+    with_answer,
+    with_current,
+    with_new_password,
+)
+
+SOON = TRY_TAKES / 2
+
+
+def send(account: Account, id_: str = "a", generation: int = 1, after: timedelta = timedelta()) -> Account:
+    return changes.canary_sent(account, generation, id_, at=NOW + after, by=BY)
+
+
+def answer(account: Account, number: int = 1, verdict: str = "ok", **facts: object) -> Account:
+    facts = {"at": NOW, "by": BY} | facts
+    return changes.canary_answered(account, number, verdict, **facts)  # type: ignore[arg-type]
+
+
+def locked() -> Account:
+    return answer(send(with_current()), verdict="login_rejected", login_rejected=True)
+
+
+def unanswered(count: int) -> Account:
+    account = with_current()
+    for n in range(count):
+        account = send(account, f"id-{n}", after=n * TRY_TAKES)
+    return account
+
+
+def test_a_try_is_reserved_and_noted_once() -> None:
+    account = send(with_current())
+    assert account.tries[-1].verdict == ""
+    assert account.outbox[-1].what == "canary-sent"
+    assert_sound(account)
+    assert_unchanged(account, send)
+
+
+def test_a_reservation_is_known_by_its_id_even_when_another_followed() -> None:
+    account = send(send(with_current(), "a"), "b", after=TRY_TAKES)
+    assert_unchanged(account, lambda a: send(a, "a", after=3 * TRY_TAKES))
+
+
+def test_two_reservations_of_the_same_moment_differ_in_the_evidence() -> None:
+    """Else one of two machines would take the other's entry for its own."""
+    assert send(with_current(), "a").head != send(with_current(), "b").head
+
+
+def test_a_generation_that_is_not_there_is_not_tried() -> None:
+    with assert_refused(UnknownNameError, "generation 9"):
+        send(with_current(), generation=9)
+
+
+def test_a_retired_generation_is_not_tried_since_its_secrets_are_gone() -> None:
+    account = changes.moved(with_answer(with_current()), 2, Move.PROMOTE, at=NOW, by=BY)
+    account = changes.moved(account, 1, Move.RETIRE, at=NOW, by=BY)
+    with assert_refused(RefusedError, "generation 1", "retired"):
+        send(account)
+
+
+@pytest.mark.parametrize("apart", [timedelta(), SOON, -SOON, TRY_TAKES - timedelta(microseconds=1)])
+def test_two_canaries_are_not_on_their_way_at_once_though_clocks_differ(apart: timedelta) -> None:
+    with assert_refused(ConflictError, "on its way"):
+        send(send(with_current()), "b", after=apart)
+
+
+@pytest.mark.parametrize("apart", [TRY_TAKES, -TRY_TAKES, timedelta(days=-400)])
+def test_a_canary_that_was_killed_does_not_block_for_ever(apart: timedelta) -> None:
+    assert send(send(with_current()), "b", after=apart).tries[-1].id == "b"
+
+
+def test_once_answered_the_next_may_go_at_once() -> None:
+    assert len(send(answer(send(with_current())), "b").tries) == 2
+
+
+def test_after_a_rejected_login_nothing_is_tried_whatever_generation_it_is() -> None:
+    account = with_answer(locked())
+    for generation in (1, 2):
+        with assert_refused(RefusedError, "rejected the login"):
+            send(account, "b", generation, after=timedelta(days=400))
+
+
+def test_the_breaker_says_which_password_and_generation_it_was() -> None:
+    breaker = locked().breaker
+    assert breaker
+    assert (breaker.password, breaker.generation) == (1, 1)
+
+
+def test_the_partners_pause_is_kept_to_the_second() -> None:
+    account = answer(send(with_current()), verdict="quota", wait=timedelta(hours=1))
+    with assert_refused(WaitingError, "no request"):
+        send(account, "b", after=timedelta(minutes=59, seconds=59))
+    assert send(account, "b", after=timedelta(hours=1)).tries[-1].id == "b"
+
+
+@pytest.mark.parametrize("late", [None, timedelta(seconds=5)])
+def test_an_answer_that_comes_late_does_not_shorten_the_pause(late: timedelta | None) -> None:
+    account = send(send(with_current(), "a"), "b", after=TRY_TAKES)
+    account = answer(account, 2, "quota", wait=timedelta(hours=1))
+    assert answer(account, 1, "ok", wait=late).not_before == later(hours=1)
+
+
+def test_an_answer_that_comes_late_may_lengthen_it() -> None:
+    account = send(send(with_current(), "a"), "b", after=TRY_TAKES)
+    account = answer(account, 2, "quota", wait=timedelta(hours=1))
+    assert answer(account, 1, "quota", wait=timedelta(hours=2)).not_before == later(hours=2)
+
+
+def test_the_newest_answer_ends_the_pause() -> None:
+    account = answer(send(with_current()), verdict="quota", wait=timedelta(hours=1))
+    assert answer(send(account, "b", after=timedelta(hours=1)), 2).not_before is None
+
+
+def test_canaries_that_die_again_and_again_stop_until_a_person_looks() -> None:
+    with assert_refused(RefusedError, f"last {UNANSWERED} canaries"):
+        send(unanswered(UNANSWERED), "x", after=timedelta(days=1))
+    assert send(unanswered(UNANSWERED - 1), "x", after=timedelta(days=1)).tries[-1].id == "x"
+
+
+@pytest.mark.parametrize("stuck", [locked(), unanswered(UNANSWERED)], ids=["locked", "unanswered"])
+def test_a_person_allows_tries_again_once(stuck: Account) -> None:
+    def reset(account: Account) -> Account:
+        return changes.breaker_reset(account, reason="unlocked by phone", at=NOW, by=BY)
+
+    after = reset(stuck)
+    assert after.outbox[-1].facts["reason"] == "unlocked by phone"
+    assert_unchanged(after, reset)
+    assert send(after, "x", after=timedelta(days=1)).tries[-1].id == "x"
+
+
+def test_a_reset_where_nothing_is_stuck_changes_nothing() -> None:
+    assert_unchanged(with_current(), lambda a: changes.breaker_reset(a, reason="?", at=NOW, by=BY))
+
+
+def test_an_answer_is_stored_once() -> None:
+    account = answer(send(with_current()))
+    assert account.tries[-1].verdict == "ok"
+    assert_unchanged(account, answer)
+    assert_sound(account)
+
+
+def test_an_answer_to_a_try_nobody_knows_changes_nothing() -> None:
+    assert_unchanged(with_current(), answer)
+
+
+def test_an_answer_that_comes_after_a_reset_still_trips_the_breaker() -> None:
+    """The partner counted it, whatever a person thought meanwhile."""
+    account = changes.breaker_reset(unanswered(1), reason="?", at=NOW, by=BY)
+    assert answer(account, verdict="login_rejected", login_rejected=True).breaker
+
+
+def test_a_rejected_client_id_marks_its_application_and_stops_nothing() -> None:
+    account = answer(send(with_current()), verdict="client_rejected", client_rejected="fleet")
+    assert account.application("fleet").rejected_at == NOW
+    assert send(account, "b").tries[-1].id == "b"
+
+
+def test_only_the_last_tries_are_kept_and_their_numbers_go_on() -> None:
+    account = with_current()
+    for n in range(1, TRIES_KEPT + 5):
+        account = answer(send(account, f"id-{n}"), n)
+    assert [t.number for t in account.tries] == list(range(5, TRIES_KEPT + 5))
+
+
+def test_the_tried_password_is_that_of_the_generation_tried() -> None:
+    account = with_new_password(with_current())
+    account = answer(send(account, generation=2), verdict="login_rejected", login_rejected=True)
+    assert account.breaker
+    assert account.breaker == replace(account.breaker, password=2, generation=2)  # type: ignore[arg-type]

@@ -1,0 +1,138 @@
+"""An account whose parts contradict one another cannot be made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from broker.errors import RefusedError, UnknownNameError
+from broker.model import changes
+from broker.model.account import Account
+from broker.model.certificate import AnchorsRef, CertificateRef, Spki
+from broker.model.evidence import Head
+from broker.model.generation import Application, Closed, Generation, KeyRef, PasswordRef
+from broker.model.stage import Move, Stage
+from tests.support.accounts import (
+    BY,
+    NOW,
+    a_request,
+    an_account,
+    assert_refused,
+    later,
+    parts_of,
+    with_answer,
+    with_current,
+    with_new_password,
+    with_open_request,
+)
+
+Breaking = Callable[[Account], Account]
+
+
+def another_generation(account: Account, **fields: object) -> Account:
+    made = Generation(account.next_generation, parts_of(account, 1), Stage.CANDIDATE, NOW)
+    return replace(account, generations=(*account.generations, replace(made, **fields)))  # type: ignore[arg-type]
+
+
+def other_parts(account: Account, **parts: object) -> Account:
+    return another_generation(account, parts=replace(parts_of(account, 1), **parts))  # type: ignore[arg-type]
+
+
+CONTRADICTIONS: dict[str, tuple[Breaking, str]] = {
+    "two current": (lambda a: another_generation(a, stage=Stage.CURRENT), "more than one current"),
+    "two open requests": (
+        lambda a: replace(a, requests=(*a.requests, a_request(a), a_request(a, slot=9))), "more than one open",
+    ),
+    "one number for two generations": (lambda a: another_generation(a, number=1), "do not rise"),
+    "generations out of order": (lambda a: another_generation(a, number=0), "do not rise"),
+    "one number for two requests": (lambda a: replace(a, requests=(*a.requests, a.requests[0])), "do not rise"),
+    "two applications of one name": (
+        lambda a: replace(a, applications=(Application("fleet"), Application("fleet", "x"))), "two applications",
+    ),
+    "no such certificate": (lambda a: other_parts(a, certificate=CertificateRef("none")), "not there"),
+    "no such trust": (lambda a: other_parts(a, trust=AnchorsRef("none")), "not there"),
+    "no such issuing CA": (lambda a: other_parts(a, issuing=AnchorsRef("none")), "not there"),
+    "issuing pin dangles": (lambda a: replace(a, issuing=AnchorsRef("none")), "pin"),
+    "trust pin dangles": (lambda a: replace(a, trust=AnchorsRef("none")), "pin"),
+    "base of the future": (lambda a: another_generation(a, base=7), "not older"),
+    "base of itself": (lambda a: another_generation(a, base=2), "not older"),
+    "replaces itself": (lambda a: another_generation(a, replaces=2), "not older"),
+    "restores what is not there": (lambda a: another_generation(a, restores=9), "not older"),
+    "the current key doomed": (lambda a: replace(a, doomed_keys=frozenset({KeyRef("kv:1")})), "in use"),
+    "the newest password doomed": (lambda a: replace(a, doomed_passwords=frozenset({PasswordRef(1)})), "in use"),
+    "an outbox with a hole": (lambda a: replace(a, outbox=a.outbox[:1] + a.outbox[2:]), "outbox"),
+    "an outbox without its end": (lambda a: replace(a, outbox=a.outbox[:-1]), "outbox"),
+    "an outbox out of order": (lambda a: replace(a, outbox=a.outbox[::-1]), "outbox"),
+    "an outbox past the head": (lambda a: replace(a, head=Head()), "outbox"),
+    "a head of another history": (lambda a: replace(a, head=replace(a.head, hash="0" * 64)), "outbox"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_a_contradiction_is_refused_in_its_own_words(name: str) -> None:
+    breaking, words = CONTRADICTIONS[name]
+    with pytest.raises(ValueError, match=words):
+        breaking(with_current())
+
+
+def test_all_contradictions_are_named_at_once() -> None:
+    with pytest.raises(ValueError, match=r"two applications.*pin"):
+        replace(with_current(), applications=(Application("a"), Application("a")), trust=AnchorsRef("none"))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda a: a.application("none"), lambda a: a.generation(0), lambda a: a.generation(9), lambda a: a.request(9)],
+)
+def test_what_is_not_there_is_an_unknown_name(ask: Callable[[Account], object]) -> None:
+    with assert_refused(UnknownNameError, "mzp-1"):
+        ask(with_current())
+
+
+def test_a_key_nobody_asked_with_fits_no_request() -> None:
+    with assert_refused(RefusedError, "fits no key of mzp-1"):
+        with_current().request_for(Spki("f" * 64))
+
+
+def test_a_closed_request_is_still_found_by_its_key() -> None:
+    account = with_current()
+    assert account.request_for(account.requests[0].spki) is account.requests[0]
+
+
+def test_a_new_account_has_nothing_yet() -> None:
+    account = an_account()
+    assert (account.open_request, account.current, account.candidates) == (None, None, ())
+    assert (account.next_request, account.next_generation, account.next_password) == (1, 1, 1)
+    assert account.keys_in_use | account.passwords_in_use == frozenset()
+
+
+def test_slots_are_never_used_again() -> None:
+    account = with_open_request(with_current())
+    closed = changes.closed(account, 2, Closed.CANCELLED, at=NOW, by=BY)
+    assert closed.next_request == 3
+
+
+def test_a_key_of_an_open_request_is_in_use() -> None:
+    assert with_open_request(with_current()).keys_in_use == {"kv:1", "kv:2"}
+
+
+def test_a_key_is_in_use_until_the_last_generation_that_shares_it_is_retired() -> None:
+    account = changes.moved(with_new_password(with_current()), 2, Move.PROMOTE, at=NOW, by=BY)
+    account = changes.moved(with_answer(account), 3, Move.PROMOTE, at=NOW, by=BY)
+    one_less = changes.moved(account, 1, Move.RETIRE, at=later(days=1), by=BY)
+    assert one_less.doomed_keys == frozenset()
+    assert changes.moved(one_less, 2, Move.RETIRE, at=later(days=1), by=BY).doomed_keys == {"kv:1"}
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://h.test/a/b", "https://h.test"),
+        ("https://h.test:8443", "https://h.test:8443"),
+        ("https://h/", "https://h"),
+    ],
+)
+def test_the_origin_is_scheme_host_and_port(url: str, origin: str) -> None:
+    assert an_account(base_url=url).origin == origin

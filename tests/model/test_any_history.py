@@ -1,0 +1,277 @@
+"""Whatever is done to an account, in whatever order and at whatever time, its invariants hold.
+
+The machine plays several hasty people: any change with any argument, commands that die between storing a secret and
+naming it, settling that is late or done by half, and a clock that jumps both ways. A change may be refused; it may
+not break the account.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import msgspec
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from broker.errors import BrokerError
+from broker.model import changes
+from broker.model.account import Account
+from broker.model.evidence import Entry, verify
+from broker.model.generation import Closed, KeyRef, PasswordRef, Submission, key_ref
+from broker.model.history import fold, standing
+from broker.model.stage import Move, Stage
+from broker.vault.documents import decoded, encoded
+from tests.support.accounts import (
+    BY,
+    NOW,
+    a_certificate,
+    a_request,
+    an_account,
+    anchors_named,
+    with_current,
+)
+
+NUMBERS = st.integers(1, 12)
+NAMES = st.sampled_from(["fleet", "billing"])
+CAS = st.sampled_from(["ca", "server-ca", "new-ca"])
+DONE_BY_HAND = st.sampled_from([Closed.CANCELLED, Closed.REJECTED, Closed.SUPERSEDED])
+VERDICTS = st.sampled_from(["ok", "quota", "login_rejected", "client_rejected", "partner_down"])
+JUMPS = st.sampled_from([0, 1, 119, 121, 3600, 86400, -1, -119, -121, -86400 * 400])
+
+
+class AnyHistory(RuleBasedStateMachine):
+    """An account, the evidence copied out of it, and the secrets that lie beside it."""
+
+    account: Account
+    now: datetime = NOW
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log: list[Entry] = []
+        self.keys: set[KeyRef] = set()
+        self.passwords: set[PasswordRef] = set()
+        self.ever: set[PasswordRef] = set()
+        self.destroyed: set[KeyRef | PasswordRef] = set()
+        self.tries = 0
+
+    @initialize(begun=st.booleans())
+    def open(self, begun: bool) -> None:
+        self.account = with_current() if begun else an_account()
+        self.keys |= self.account.keys_in_use
+        self.passwords |= self.account.passwords_in_use
+        self.ever |= self.passwords
+
+    def change(self, how: Callable[[Account], Account]) -> None:
+        """Make a change, as `amend` would; and once more, as it would after a lost answer."""
+        before = self.account
+        try:
+            after = how(before)
+        except BrokerError:
+            return
+        assert how(after) is after
+        assert after.head.number >= before.head.number
+        assert after.outbox[: len(before.outbox)] == before.outbox
+        assert (after is before) == (after.head == before.head), "a change without evidence, or evidence of none"
+        for number in ("next_generation", "next_request", "next_password"):
+            assert getattr(after, number) >= getattr(before, number)
+        self.account = after
+
+    @rule(name=NAMES, client_id=st.sampled_from(["", "id-1", "id-2"]))
+    def set_application(self, name: str, client_id: str) -> None:
+        now = self.now
+        self.change(lambda a: changes.application_set(a, name, client_id, at=now, by=BY))
+
+    @rule(name=NAMES)
+    def remove_application(self, name: str) -> None:
+        now = self.now
+        self.change(lambda a: changes.application_removed(a, name, at=now, by=BY))
+
+    @rule(killed=st.booleans())
+    def draft(self, killed: bool) -> None:
+        if self.account.open_request:
+            return
+        request = a_request(self.account, at=self.now)
+        self.keys.add(request.key)
+        if not killed:
+            self.change(lambda a: changes.requested(a, request, by=BY))
+
+    @rule(slot=NUMBERS)
+    def draft_late(self, slot: int) -> None:
+        """Write what a slow run drafted: its slot's key was made by somebody, or is gone."""
+        if key_ref(slot) in self.keys and slot <= self.account.next_request:
+            request = a_request(self.account, at=self.now, slot=slot)
+            self.change(lambda a: changes.requested(a, request, by=BY))
+
+    @rule(number=NUMBERS, reference=st.sampled_from(["", "7"]))
+    def submit(self, number: int, reference: str) -> None:
+        sent = Submission(self.now, "hand", reference=reference)
+        self.change(lambda a: changes.submitted(a, number, sent, by=BY))
+
+    @rule(number=NUMBERS, why=DONE_BY_HAND)
+    def close(self, number: int, why: Closed) -> None:
+        now = self.now
+        self.change(lambda a: changes.closed(a, number, why, at=now, by=BY))
+
+    @rule(number=NUMBERS, serial=st.sampled_from(["01", "02"]))
+    def answer(self, number: int, serial: str) -> None:
+        now, certificate = self.now, a_certificate(self.account, number, serial=serial)
+        self.change(lambda a: changes.answered(a, number, certificate, at=now, by=BY))
+
+    @precondition(lambda self: self.account.open_request)
+    @rule()
+    def answer_the_open_one(self) -> None:
+        assert self.account.open_request
+        self.answer(self.account.open_request.number, "01")
+
+    @rule(killed=st.booleans())
+    def set_password(self, killed: bool) -> None:
+        slot = self.account.next_password
+        while slot in self.ever:
+            slot = PasswordRef(slot + 1)
+        self.passwords.add(slot)
+        self.ever.add(slot)
+        if not killed:
+            self.name_password(slot)
+
+    @rule(slot=NUMBERS)
+    def set_password_late(self, slot: int) -> None:
+        if slot in self.ever:
+            self.name_password(PasswordRef(slot))
+
+    def name_password(self, slot: PasswordRef) -> None:
+        now = self.now
+        self.change(lambda a: changes.password_set(a, slot, at=now, by=BY))
+
+    @rule(name=CAS)
+    def set_trust(self, name: str) -> None:
+        now = self.now
+        self.change(lambda a: changes.trust_set(a, anchors_named(name), at=now, by=BY))
+
+    @rule(name=CAS)
+    def accept_ca(self, name: str) -> None:
+        now = self.now
+        self.change(lambda a: changes.ca_accepted(a, anchors_named(name), at=now, by=BY))
+
+    @rule(number=NUMBERS)
+    def rebase(self, number: int) -> None:
+        now, before = self.now, self.account.current
+        self.change(lambda a: changes.rebased(a, number, at=now, by=BY))
+        assert self.account.current == before
+
+    @rule(number=NUMBERS)
+    def restore(self, number: int) -> None:
+        now, before = self.now, self.account.current
+        self.change(lambda a: changes.restored(a, number, at=now, by=BY))
+        assert self.account.current == before
+
+    @rule(number=NUMBERS, move=st.sampled_from(Move))
+    def move(self, number: int, move: Move) -> None:
+        now, before = self.now, self.account.current
+        self.change(lambda a: changes.moved(a, number, move, at=now, by=BY))
+        assert self.account.current == before or move in (Move.PROMOTE, Move.ROLL_BACK)
+
+    @precondition(lambda self: self.account.candidates)
+    @rule()
+    def promote_the_newest(self) -> None:
+        number = self.account.candidates[-1].number
+        self.rebase(number)
+        if self.account.candidates:
+            self.move(self.account.candidates[-1].number, Move.PROMOTE)
+
+    @rule(number=NUMBERS)
+    def try_out(self, number: int) -> None:
+        self.tries += 1
+        now, id_ = self.now, f"id-{self.tries}"
+        self.change(lambda a: changes.canary_sent(a, number, id_, at=now, by=BY))
+
+    @rule(number=NUMBERS, verdict=VERDICTS, hours=st.sampled_from([0, 1]))
+    def canary_answers(self, number: int, verdict: str, hours: int) -> None:
+        now, known = self.now, [a.name for a in self.account.applications]
+        self.change(
+            lambda a: changes.canary_answered(
+                a,
+                number,
+                verdict,
+                login_rejected=verdict == "login_rejected",
+                client_rejected=known[0] if known and verdict == "client_rejected" else "",
+                wait=timedelta(hours=hours) or None,
+                at=now,
+                by=BY,
+            )
+        )
+
+    @rule()
+    def reset(self) -> None:
+        now = self.now
+        self.change(lambda a: changes.breaker_reset(a, reason="unlocked", at=now, by=BY))
+
+    @rule(seconds=JUMPS)
+    def time_passes(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @rule(upto=st.integers(0, 20), may_destroy=st.booleans(), killed=st.booleans())
+    def settle(self, upto: int, may_destroy: bool, killed: bool) -> None:
+        """Copy out the evidence, perhaps not all of it; destroy what is doomed, perhaps; say so, perhaps."""
+        entries = self.account.outbox[:upto]
+        for entry in entries:
+            if entry.number > len(self.log):
+                self.log.append(entry)
+            assert self.log[entry.number - 1] == entry
+        keys = self.account.doomed_keys if may_destroy else frozenset()
+        passwords = self.account.doomed_passwords if may_destroy else frozenset()
+        self.keys -= keys
+        self.passwords -= passwords
+        self.destroyed |= keys | passwords
+        if not killed:
+            self.account = changes.settled(self.account, entries, keys, passwords)
+
+    @invariant()
+    def nothing_is_there_twice(self) -> None:
+        assert sum(g.stage is Stage.CURRENT for g in self.account.generations) <= 1
+        assert sum(r.closed is None for r in self.account.requests) <= 1
+
+    @invariant()
+    def no_secret_in_use_is_doomed_or_gone(self) -> None:
+        for used, doomed, there in (
+            (self.account.keys_in_use, self.account.doomed_keys, self.keys),
+            (self.account.passwords_in_use, self.account.doomed_passwords, self.passwords),
+        ):
+            assert not used & doomed
+            assert used <= there
+
+    @invariant()
+    def no_secret_is_forgotten(self) -> None:
+        """What is stored is in use, or doomed, or still to be adopted or passed over by the next run."""
+        account = self.account
+        adopted = {key_ref(account.next_request)}
+        assert self.keys <= account.keys_in_use | account.doomed_keys | adopted
+        passed_over = {slot for slot in self.ever if slot > (account.password or 0)}
+        assert self.passwords <= account.passwords_in_use | account.doomed_passwords | passed_over
+
+    @invariant()
+    def the_evidence_is_whole_and_tells_the_same(self) -> None:
+        told = [*self.log, *(e for e in self.account.outbox if e.number > len(self.log))]
+        assert verify(f"accounts/{self.account.name}", told, self.account.head) == ()
+        assert fold(told) == standing(self.account)
+
+    @invariant()
+    def what_is_living_has_its_text(self) -> None:
+        for generation in self.account.generations:
+            if generation.stage.living:
+                parts = generation.parts
+                assert self.account.certificate(parts.certificate).pem
+                assert self.account.anchors_of(parts.trust).pem
+                assert self.account.anchors_of(parts.issuing).pem
+
+    @invariant()
+    def the_document_comes_back_as_it_was(self) -> None:
+        document = json.loads(json.dumps(encoded(self.account)))
+        again = decoded(document, Account, "account")
+        assert again == self.account
+        assert msgspec.json.encode(encoded(again)) == msgspec.json.encode(encoded(self.account))
+        assert all(e.hash == e.expected_hash for e in again.outbox)
+
+
+TestAnyHistory = AnyHistory.TestCase

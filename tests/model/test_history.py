@@ -1,0 +1,112 @@
+"""Document and evidence tell one story; where they do not, somebody wrote past the rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from broker.model import changes
+from broker.model.account import Account
+from broker.model.evidence import Entry
+from broker.model.generation import Closed, PasswordRef, Submission
+from broker.model.history import What, fold, standing
+from broker.model.stage import Move, Stage
+from tests.support.accounts import (
+    BY,
+    NOW,
+    an_account,
+    assert_sound,
+    with_answer,
+    with_current,
+    with_new_password,
+    with_open_request,
+    with_overtaken_candidate,
+    with_rolled_back,
+)
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        an_account(),
+        with_open_request(),
+        with_current(),
+        with_rolled_back(),
+        with_overtaken_candidate(),
+        changes.rebased(with_overtaken_candidate(), 2, at=NOW, by=BY),
+        changes.closed(with_open_request(), 1, Closed.REJECTED, at=NOW, by=BY),
+    ],
+)
+def test_both_tell_the_same(account: Account) -> None:
+    assert_sound(account)
+
+
+def test_an_account_of_which_nothing_is_told_stands_nowhere() -> None:
+    assert fold(()).current == 0
+    assert fold(()) == standing(an_account())
+
+
+def bypassed(**fields: Any) -> Account:
+    """Return an account whose generation 2 was changed by somebody who writes no evidence."""
+    account = with_answer(with_current())
+    changed = replace(account.generation(2), **fields)
+    return replace(account, generations=(account.generations[0], changed))
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        bypassed(stage=Stage.RETIRED),
+        bypassed(stage=Stage.PREVIOUS),
+        bypassed(number=3),
+        bypassed(parts=with_current().generations[0].parts),
+        replace(with_current(), password=PasswordRef(7)),
+        replace(with_open_request(), requests=()),
+        replace(with_current(), generations=()),
+    ],
+    ids=["retired", "made previous", "renumbered", "other parts", "another password", "no request", "no generation"],
+)
+def test_what_was_written_past_the_rules_shows(account: Account) -> None:
+    assert fold(account.outbox) != standing(account)
+
+
+def edited(account: Account, what: What, **facts: object) -> list[Entry]:
+    entries = list(account.outbox)
+    at = max(n for n, e in enumerate(entries) if e.what == what.value)
+    kept = {k: v for k, v in {**entries[at].facts, **facts}.items() if v is not None}
+    entries[at] = replace(entries[at], facts=kept)  # type: ignore[arg-type]
+    return entries
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        edited(with_rolled_back(), What.GENERATION_MOVED, move="promote"),
+        edited(with_rolled_back(), What.GENERATION_MOVED, move="teleport"),
+        edited(with_rolled_back(), What.GENERATION_MOVED, generation=9),
+        edited(with_rolled_back(), What.GENERATION_MOVED, generation=None),
+        edited(with_rolled_back(), What.GENERATION_MOVED, generation="two"),
+        edited(with_rolled_back(), What.GENERATION_BORN, password=None),
+        edited(with_rolled_back(), What.REQUEST_CLOSED, closed="lost"),
+        [replace(with_current().outbox[0], what="dreamt")],
+        with_rolled_back().outbox[-1:],
+    ],
+)
+def test_evidence_of_what_no_rule_allows_is_a_value_error(entries: list[Entry]) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        fold(entries)
+
+
+def test_every_kind_of_entry_is_written_by_some_change() -> None:
+    account = with_new_password(with_rolled_back())
+    account = changes.application_removed(account, "fleet", at=NOW, by=BY)
+    account = changes.canary_sent(account, 3, "id", at=NOW, by=BY)
+    account = changes.canary_answered(account, 1, "login_rejected", login_rejected=True, at=NOW, by=BY)
+    account = changes.breaker_reset(account, reason="unlocked", at=NOW, by=BY)
+    account = with_open_request(changes.moved(account, 3, Move.REJECT, at=NOW, by=BY))
+    number = account.requests[-1].number
+    account = changes.submitted(account, number, Submission(NOW, "hand"), by=BY)
+    assert {e.what for e in account.outbox} == {what.value for what in What}
+    assert_sound(account)

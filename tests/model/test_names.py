@@ -1,0 +1,56 @@
+"""What names may look like."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.errors import InputError
+from broker.model.names import account_name, checked_name
+from tests.support.accounts import assert_refused
+
+
+@pytest.mark.parametrize("good", ["a", "0", "mzp-1", "a-", "a" * 63])
+def test_a_name_of_letters_digits_and_hyphens_is_taken_as_it_is(good: str) -> None:
+    assert account_name(good) == good
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        "-a",
+        "A",
+        "mzp_1",
+        "mzp.1",
+        "a/b",
+        "..",
+        "a" * 64,
+        "a ",
+        " a",
+        "a\n",
+        "a\x00",
+        "é",
+        "\u0661",
+        "\uff41",
+        "ﬁ",
+        "+",
+        "*",
+    ],
+)
+def test_anything_else_is_refused(bad: str) -> None:
+    with assert_refused(InputError, "account", "is not a name"):
+        account_name(bad)
+
+
+def test_a_refusal_says_what_kind_of_name_it_is_about_and_what_fits() -> None:
+    with pytest.raises(InputError) as caught:
+        checked_name("No!", "application")
+    assert caught.value.what.startswith("application 'No!'")
+    assert "1 to 63" in caught.value.hint
+
+
+def test_a_refusal_shows_no_more_than_the_beginning_and_no_control_characters() -> None:
+    with pytest.raises(InputError) as caught:
+        account_name("\x1b[2J" + "x" * 100_000)
+    assert len(caught.value.what) < 200
+    assert "\x1b" not in caught.value.what

@@ -1,0 +1,91 @@
+"""The table of moves, cell by cell."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from broker.errors import ConflictError, RefusedError
+from broker.model import changes
+from broker.model.account import Account
+from broker.model.stage import MOVES, Move, Stage
+from tests.support.accounts import (
+    BY,
+    NOW,
+    assert_refused,
+    assert_sound,
+    with_answer,
+    with_current,
+    with_rolled_back,
+)
+
+ALLOWED = {
+    (Stage.CANDIDATE, Move.PROMOTE): Stage.CURRENT,
+    (Stage.CANDIDATE, Move.REJECT): Stage.REJECTED,
+    (Stage.PREVIOUS, Move.ROLL_BACK): Stage.CURRENT,
+    (Stage.PREVIOUS, Move.RETIRE): Stage.RETIRED,
+    (Stage.REJECTED, Move.RETIRE): Stage.RETIRED,
+}
+
+
+def standing_at(stage: Stage) -> tuple[Account, int]:
+    """Return an account with a generation at `stage`, and its number."""
+    candidate = with_answer(with_current())
+    promoted = changes.moved(candidate, 2, Move.PROMOTE, at=NOW, by=BY)
+    return {
+        Stage.CANDIDATE: (candidate, 2),
+        Stage.CURRENT: (candidate, 1),
+        Stage.PREVIOUS: (promoted, 1),
+        Stage.REJECTED: (changes.moved(candidate, 2, Move.REJECT, at=NOW, by=BY), 2),
+        Stage.RETIRED: (changes.moved(promoted, 1, Move.RETIRE, at=NOW, by=BY), 1),
+    }[stage]
+
+
+@pytest.mark.parametrize(("stage", "move"), list(itertools.product(Stage, Move)))
+def test_every_stage_meets_every_move(stage: Stage, move: Move) -> None:
+    """A move is in the table, or done already, or refused in words that name the stage."""
+    account, number = standing_at(stage)
+    if MOVES[move].end is stage:
+        assert changes.moved(account, number, move, at=NOW, by=BY) is account
+    elif end := ALLOWED.get((stage, move)):
+        after = changes.moved(account, number, move, at=NOW, by=BY)
+        assert after.generation(number).stage is end
+        assert_sound(after)
+    else:
+        with assert_refused(RefusedError, f"generation {number}", stage.value):
+            changes.moved(account, number, move, at=NOW, by=BY)
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_every_stage_says_what_it_means(stage: Stage) -> None:
+    assert stage.meaning
+    assert stage.living is (stage is not Stage.RETIRED)
+    assert not stage.deliverable or stage.living
+
+
+def test_only_promotion_and_roll_back_make_anything_current() -> None:
+    assert {m for m in Move if MOVES[m].end is Stage.CURRENT} == {Move.PROMOTE, Move.ROLL_BACK}
+    assert {m for m in Move if MOVES[m].displaced} == {Move.PROMOTE, Move.ROLL_BACK}
+
+
+def test_nothing_leaves_retirement() -> None:
+    assert not any(Stage.RETIRED in row.starts for row in MOVES.values())
+
+
+def test_an_ordinary_candidate_is_no_way_back() -> None:
+    with assert_refused(RefusedError, "roll back", "candidate"):
+        changes.moved(with_answer(with_current()), 2, Move.ROLL_BACK, at=NOW, by=BY)
+
+
+def test_a_displaced_one_is_held_until_a_person_promotes_it() -> None:
+    account = with_rolled_back()
+    assert account.generation(2).held
+    assert not changes.moved(account, 2, Move.PROMOTE, at=NOW, by=BY).generation(2).held
+
+
+def test_an_overtaken_candidate_does_not_become_current() -> None:
+    account = with_answer(with_answer(with_current()))
+    account = changes.moved(account, 2, Move.PROMOTE, at=NOW, by=BY)
+    with assert_refused(ConflictError, "generation 2", "generation 3"):
+        changes.moved(account, 3, Move.PROMOTE, at=NOW, by=BY)

@@ -1,0 +1,174 @@
+"""A vocabulary of accounts, from one just opened to one in the middle of a rotation, for tests of any room.
+
+Everything is made by the changes of the model, so an account built here is one that can exist. Nothing is settled
+unless a test does it: `outbox` is then the whole chain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from broker.errors import BrokerError
+from broker.model import changes
+from broker.model.account import Account, Contacts
+from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef, Spki
+from broker.model.evidence import verify
+from broker.model.generation import Generation, Parts, PasswordRef, SigningRequest, key_ref
+from broker.model.history import fold, standing
+from broker.model.names import AccountName
+from broker.model.stage import Move
+from broker.model.subject import Subject
+
+__all__ = [
+    "BY",
+    "MZP",
+    "NOW",
+    "PLANTED",
+    "a_certificate",
+    "a_request",
+    "an_account",
+    "anchors_named",
+    "assert_refused",
+    "assert_sound",
+    "assert_unchanged",
+    "later",
+    "only",
+    "parts_of",
+    "with_answer",
+    "with_candidate",
+    "with_current",
+    "with_new_password",
+    "with_open_request",
+    "with_overtaken_candidate",
+    "with_rolled_back",
+]
+
+MZP = AccountName("mzp-1")
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+BY = "ops"
+PLANTED = "correct-horse-battery-staple"  # a secret that no test may see in any text
+
+Change = Callable[[Account], Account]
+
+
+def later(**length: float) -> datetime:
+    """Return NOW and `length`, as `timedelta` takes it."""
+    return NOW + timedelta(**length)
+
+
+def an_account(name: str = MZP, **fields: object) -> Account:
+    """Return an account that has just been added: no password, no CA, nothing requested."""
+    subject = Subject((("C", "FR"), ("O", "Example"), ("OU", "Programs Partners"), ("CN", "MZP1")))
+    account = Account(
+        AccountName(name), "stellantis", "standin", "MZP1", "https://partner.test:8443/api/v3", subject, NOW,
+        Contacts(("desk@partner.test",), ("ops@example.test",)),
+    )  # fmt: skip
+    return changes.added(replace(account, **fields), by=BY)  # type: ignore[arg-type]
+
+
+def anchors_named(name: str) -> Anchors:
+    """Return a set of one CA, made up from `name`."""
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return Anchors(AnchorsRef(digest), (digest,), later(days=3650), f"pem of {name}")
+
+
+def a_request(account: Account, *, at: datetime = NOW, slot: int = 0) -> SigningRequest:
+    """Return the request that comes next."""
+    number = slot or account.next_request
+    return SigningRequest(number, key_ref(number), _spki(account, number), f"csr {number}", at)
+
+
+def a_certificate(account: Account, request: int, *, serial: str = "01", days: int = 365) -> Certificate:
+    """Return a certificate that answers request `request`."""
+    ref = hashlib.sha256(f"{account.name}/{request}/{serial}".encode()).hexdigest()
+    return Certificate(
+        CertificateRef(ref), _spki(account, request), "CN=MZP1", "CN=CA", serial, NOW, later(days=days), f"pem {ref}"
+    )
+
+
+def with_open_request(account: Account | None = None) -> Account:
+    """Return `account` waiting for its people."""
+    account = account or an_account()
+    return changes.requested(account, a_request(account), by=BY)
+
+
+def with_answer(account: Account) -> Account:
+    """Return `account` with the candidate that comes of one more request and its answer."""
+    asked = account if account.open_request else with_open_request(account)
+    assert asked.open_request
+    number = asked.open_request.number
+    return changes.answered(asked, number, a_certificate(asked, number), at=NOW, by=BY)
+
+
+def with_candidate(account: Account | None = None) -> Account:
+    """Return `account` with a password, an accepted CA, and its first candidate, number 1."""
+    account = changes.application_set(account or an_account(), "fleet", "id-fleet", at=NOW, by=BY)
+    account = changes.password_set(account, PasswordRef(1), at=NOW, by=BY)
+    account = changes.ca_accepted(account, anchors_named("ca"), at=NOW, by=BY)
+    account = changes.trust_set(account, anchors_named("server-ca"), at=NOW, by=BY)
+    return with_answer(account)
+
+
+def with_current(account: Account | None = None) -> Account:
+    """Return `account` with generation 1 current: key kv:1, password 1."""
+    return changes.moved(with_candidate(account), 1, Move.PROMOTE, at=NOW, by=BY)
+
+
+def with_new_password(account: Account) -> Account:
+    """Return `account` with its next password, and so with a candidate that tries it."""
+    return changes.password_set(account, account.next_password, at=NOW, by=BY)
+
+
+def with_overtaken_candidate() -> Account:
+    """Return an account whose candidate 2 (a certificate) was made before generation 3 (a password) became current."""
+    account = with_new_password(with_answer(with_current()))
+    return changes.moved(account, 3, Move.PROMOTE, at=NOW, by=BY)
+
+
+def with_rolled_back() -> Account:
+    """Return an account that went from generation 1 to 2, a new certificate, and back: 2 is held."""
+    account = changes.moved(with_answer(with_current()), 2, Move.PROMOTE, at=NOW, by=BY)
+    return changes.moved(account, 1, Move.ROLL_BACK, at=later(hours=1), by=BY)
+
+
+@contextmanager
+def assert_refused(kind: type[BrokerError], *words: str) -> Iterator[None]:
+    """Assert that the body raises exactly `kind`, in a sentence with `words`, and that no secret is in it."""
+    with pytest.raises(kind) as caught:
+        yield
+    assert caught.type is kind
+    for word in words:
+        assert word in caught.value.what
+    assert PLANTED not in caught.value.what + caught.value.hint
+
+
+def assert_unchanged(account: Account, change: Change) -> None:
+    """Assert that `change` finds nothing to do, and says so by returning its very argument."""
+    assert change(account) is account
+
+
+def assert_sound(account: Account) -> None:
+    """Assert what holds for every account whose outbox was never settled."""
+    assert verify(f"accounts/{account.name}", account.outbox, account.head) == ()
+    assert fold(account.outbox) == standing(account)
+
+
+def parts_of(account: Account, number: int) -> Parts:
+    """Return what generation `number` refers to."""
+    return account.generation(number).parts
+
+
+def only(generations: tuple[Generation, ...]) -> Generation:
+    """Return the one generation there is."""
+    (one,) = generations
+    return one
+
+
+def _spki(account: Account, slot: int) -> Spki:
+    return Spki(hashlib.sha256(f"key {account.name}/{slot}".encode()).hexdigest())
