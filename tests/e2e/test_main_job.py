@@ -1,0 +1,81 @@
+"""From nothing to a fetched fleet list, command by command, as people type them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.world import World
+
+
+def test_the_whole_way_to_a_bundle_that_curl_uses(world: World) -> None:
+    world.promoted()
+    token = world.consumer("acme/reporting")
+    target = world.home / "bundle"
+    credential = world.ok(
+        "bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to", str(target),
+        "--format", "curl.conf", "-o", "json",
+    ).json  # fmt: skip
+    assert credential["success"] is True
+    assert credential["generation"] == 1
+    answer = subprocess.run(
+        ["curl", "-sS", "-K", target / "current" / "curl.conf", f"{world.partner.api_url}/fleets"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(answer.stdout)["_embedded"]["fleets"]
+    assert world.ok("evidence", "verify", "--all", "-o", "json").json["success"] is True
+
+
+def test_a_second_certificate_is_rotated_in_and_the_first_retired(world: World) -> None:
+    world.renewed()
+    world.ok("rotation", "promote", "acme")
+    account = world.account("acme")
+    assert account.current is not None
+    assert account.current.number == 2
+    world.ok("rotation", "retire", "acme", "--generation", "1")
+    assert world.run("rotation", "rollback", "acme").code == 6
+    assert not world.account("acme").doomed_keys
+
+
+def test_a_consumer_of_another_application_is_denied(world: World, tmp_path: Path) -> None:
+    world.promoted()
+    world.ok("app", "add", "acme/other", "--client-id", "22222222-2222-4222-8222-222222222222")
+    token = world.consumer("acme/other")
+    ended = world.run(
+        "bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to", str(tmp_path / "b")
+    )
+    assert ended.code == 5
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT"])
+def test_a_held_bundle_is_gone_when_its_holder_is_stopped(world: World, signal_name: str) -> None:
+    import signal
+
+    world.promoted()
+    token = world.consumer("acme/reporting")
+    target = world.home / "held"
+    holder = world.start(
+        "bundle",
+        "get",
+        "acme/reporting",
+        "--consumer-token-file",
+        str(token),
+        "--to",
+        str(target),
+        "--hold",
+        "-o",
+        "json",
+    )
+    with holder:
+        assert holder.stdout
+        while b"}\n" not in (line := holder.stdout.readline()) or line.startswith(b"  "):
+            assert line
+        assert (target / "current" / "tls.key").exists()
+        holder.send_signal(getattr(signal, signal_name))
+        holder.wait(20)
+    assert not (target / "current").exists()
+    assert not list(target.glob("gen-*"))
