@@ -18,6 +18,7 @@ from broker.standin.answers import Answer
 __all__ = ["BadBodyError", "Handler", "Listener", "drain", "reset"]
 
 BODY_LIMIT: Final = 1 << 20
+POLL: Final = 0.01  # seconds until `stop` is noticed
 IDLE: Final = 30.0  # seconds
 BITS: Final = 10  # pieces of a slow body
 
@@ -44,7 +45,7 @@ class Listener(ThreadingHTTPServer):
         self.crashes: list[str] = []  # where our own code failed: tests look here
         self._open: set[socket.socket] = set()
         self._open_lock = threading.Lock()
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name=type(self).__name__, daemon=True)
+        self._thread = threading.Thread(target=self.serve_forever, args=(POLL,), name=type(self).__name__, daemon=True)
 
     def start(self) -> None:
         """Serve from a thread of its own."""
@@ -175,9 +176,9 @@ class Handler(BaseHTTPRequestHandler):
     def _drip(self, body: bytes, seconds: float) -> None:
         step = max(1, -(-len(body) // BITS))
         for start in range(0, len(body), step):
+            time.sleep(seconds / BITS)
             self.wfile.write(body[start : start + step])
             self.wfile.flush()
-            time.sleep(seconds / BITS)
 
 
 def drain(connection: socket.socket) -> None:

@@ -40,7 +40,7 @@ class Reply:
             "intermediate.pem": self.intermediate,
             "issuing-ca.pem": self.issuing_ca,
             "server-ca.pem": self.server_ca,
-            "client_id.txt": f"{self.client_id}\n",
+            "client_id.txt": self.client_id,  # no newline: curl would send it along
         }
         return {name: text.encode() for name, text in parts.items() if text}
 

@@ -7,6 +7,8 @@ import http.client
 import json
 import ssl
 import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,14 @@ class Customer:
             timeout=20,
             check=False,
         )
+
+
+def soon(holds: Callable[[], bool]) -> bool:
+    """Wait up to two seconds for what another thread does after its last byte was sent."""
+    deadline = time.monotonic() + 2
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return holds()
 
 
 def desk(partner: Standin, method: str, path: str, body: Any = None) -> Response:
