@@ -55,9 +55,7 @@ def draft(mail: CsrMail, submission: Submission) -> bytes:
     Raise `InputError` for an address, a subject or an ID that could not be a header, or would begin another one.
     """
     if not mail.to:
-        raise InputError(
-            "nobody is named to send the CSR to", hint=f"broker csr submit {mail.account} --to ADDRESS"
-        )
+        raise InputError("nobody is named to send the CSR to", hint=f"broker csr submit {mail.account} --to ADDRESS")
     message = EmailMessage(policy=SMTP)
     message["From"] = _address("from", mail.sender)
     message["To"] = tuple(_address("to", to) for to in mail.to)

@@ -1,0 +1,193 @@
+"""A bundle as a directory: a generation is there whole or not at all, and is never half old, half new.
+
+    DIR/gen-000007/       tls.key tls.crt … manifest.json
+    DIR/current           a link to gen-000007
+
+A program resolves `current` once and reads on from there, or opens `tls-combined.pem` alone: then it never holds the
+key of one generation and the certificate of another. That is why a generation that was displaced stays for a while.
+Where the files of a generation must change (another client_id, another format), they go to `gen-000007-2` beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from broker.delivery.formats import FileFormat, render
+from broker.delivery.manifest import MANIFEST, digest, dump, manifest_of, parse
+from broker.delivery.root import Access, Root, held
+from broker.errors import InputError, RefusedError
+from broker.model.bundle import Bundle, Manifest
+from broker.model.clock import Clock, system_clock
+from broker.model.secret import Secret
+
+__all__ = ["CURRENT", "GRACE", "prune", "publish", "withdraw"]
+
+CURRENT: Final = "current"
+GRACE: Final = timedelta(minutes=10)  # what a program may take from resolving the link to the last file it opens
+_GENERATION: Final = re.compile(r"gen-\d{6,}(?:-\d+)?", re.ASCII)
+_WORKING: Final = re.compile(r"\.gen-\d{6,}(?:-\d+)?", re.ASCII)
+_WORKING_LINK: Final = re.compile(r"\.current-\d+", re.ASCII)
+_OURS: Final = frozenset({MANIFEST, *(f.value for f in FileFormat)})
+
+
+def publish(
+    root: Path,
+    bundle: Bundle,
+    formats: Collection[FileFormat] = (),
+    *,
+    access: Access | None = None,
+    grace: timedelta = GRACE,
+    clock: Clock = system_clock,
+) -> Path:
+    """Write `bundle` below `root`, point `current` at it, and return the generation's own directory.
+
+    What a killed run left is removed first; a generation that is already there gets a new manifest. Displaced
+    generations are removed once `grace` has passed, by this or a later call. Raise `UnusableDirectoryError` where the
+    directory cannot be used or is full, with nothing half-published; `RefusedError` where it holds another
+    application's bundle; what `render` raises.
+    """
+    permitted = access or Access()
+    with held(root, make=permitted) as directory:
+        _sweep(directory)
+        _require_same_holder(directory, bundle)
+        name = _stored(directory, bundle, formats, permitted)
+        _turn(directory, name, clock())
+        _prune(directory, name, clock() - grace)
+        return directory.path / name
+
+
+def prune(root: Path, *, grace: timedelta = GRACE, clock: Clock = system_clock) -> None:
+    """Remove displaced generations whose grace has passed."""
+    if root.exists():
+        with held(root) as directory:
+            _prune(directory, directory.link(CURRENT) or "", clock() - grace)
+
+
+def withdraw(root: Path) -> tuple[Path, ...]:
+    """Remove all that `publish` put below `root`, and nothing else; `root` itself stays.
+
+    Return the generations that could not be removed whole, since somebody put something else into them. What a
+    program has read, or copied elsewhere, lives on.
+    """
+    if not root.exists() and not root.is_symlink():
+        return ()
+    with held(root) as directory:
+        target = directory.link(CURRENT)
+        if target is not None and _GENERATION.fullmatch(target):
+            directory.unlink(CURRENT)
+        _sweep(directory)
+        return tuple(directory.path / name for name in _generations(directory) if not directory.remove(name, _OURS))
+
+
+def _stored(directory: Root, bundle: Bundle, formats: Collection[FileFormat], access: Access) -> str:
+    """Return the name under which `bundle` lies there, having written what was missing of it."""
+    for name in _names_for(bundle.generation):
+        files = render(bundle, formats, directory.path / name)
+        if not directory.is_directory(name):
+            working = f".{name}"
+            directory.make(working, access)
+            try:
+                _fill(directory, working, bundle, files, access)
+                directory.rename(working, name)
+            except BaseException:
+                directory.remove(working, _OURS)
+                raise
+            return name
+        there = _same(directory, name, files, access)
+        if there is not None:
+            manifest = dump(manifest_of(bundle, there))
+            directory.write(name, MANIFEST, Secret(manifest), access)
+            return name
+    raise AssertionError("names never end")
+
+
+def _names_for(generation: int) -> Iterator[str]:
+    first, number = f"gen-{generation:06d}", 1
+    yield first
+    while True:
+        number += 1
+        yield f"{first}-{number}"
+
+
+def _fill(directory: Root, name: str, bundle: Bundle, files: dict[FileFormat, Secret[bytes]], access: Access) -> None:
+    for file, content in files.items():
+        directory.write(name, file.value, content, access)
+    directory.write(name, MANIFEST, Secret(dump(manifest_of(bundle, files))), access)
+
+
+def _same(
+    directory: Root, name: str, files: dict[FileFormat, Secret[bytes]], access: Access
+) -> dict[FileFormat, Secret[bytes]] | None:
+    """Return the files as they lie there, if they are these; a key store need only be there, since each is unique."""
+    left_behind = {MANIFEST, f".{MANIFEST}"}  # the second by a run that was killed
+    if set(directory.files(name)) - left_behind != {file.value for file in files}:
+        return None
+    there = {}
+    for file, content in files.items():
+        found = directory.read(name, file.value, access)
+        if found is None or (found != content and not file.random):
+            return None
+        there[file] = found
+    if any(f.random for f in there) and not _unharmed(directory, name, there):
+        return None
+    return there
+
+
+def _unharmed(directory: Root, name: str, there: dict[FileFormat, Secret[bytes]]) -> bool:
+    """Whether the files still are what their manifest says: a key store cannot be compared with a new one."""
+    manifest = _manifest(directory, name)
+    return manifest is not None and all(
+        manifest.files.get(f.value) == digest(content) for f, content in there.items() if f.random
+    )
+
+
+def _manifest(directory: Root, name: str) -> Manifest | None:
+    found = directory.read(name, MANIFEST)
+    try:
+        return parse(found.reveal()) if found else None
+    except InputError:
+        return None
+
+
+def _require_same_holder(directory: Root, bundle: Bundle) -> None:
+    current = directory.link(CURRENT)
+    if current is None or not _GENERATION.fullmatch(current) or not directory.is_directory(current):
+        return
+    manifest = _manifest(directory, current)
+    if manifest and (manifest.account, manifest.application) != (bundle.account, bundle.application):
+        raise RefusedError(
+            f"{directory.path} holds the bundle of {manifest.account}/{manifest.application}",
+            hint="give each application a directory of its own",
+        )
+
+
+def _turn(directory: Root, name: str, now: datetime) -> None:
+    before = directory.link(CURRENT)
+    if before == name:
+        return
+    if before and _GENERATION.fullmatch(before) and directory.is_directory(before):
+        directory.stamp(before, now.timestamp())  # its grace begins
+    directory.point(CURRENT, name)
+
+
+def _prune(directory: Root, current: str, before: datetime) -> None:
+    for name in _generations(directory):
+        if name != current and directory.stamped(name) < before.timestamp():
+            directory.remove(name, _OURS)
+
+
+def _sweep(directory: Root) -> None:
+    """Remove what a killed run left under its working names."""
+    for name in directory.names():
+        if _WORKING.fullmatch(name) and directory.is_directory(name):
+            directory.remove(name, _OURS)
+        elif _WORKING_LINK.fullmatch(name):
+            directory.unlink(name)
+
+
+def _generations(directory: Root) -> list[str]:
+    return [name for name in directory.names() if _GENERATION.fullmatch(name) and directory.is_directory(name)]

@@ -1,0 +1,61 @@
+"""Where bundles had better lie: in memory, so that what is removed is gone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+__all__ = ["default_root", "is_memory"]
+
+_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_SHARED: Final = Path("/dev/shm")  # noqa: S108  # a directory of our own is made in it, 0700
+
+
+def default_root(account: str, application: str, environ: Mapping[str, str], uid: int) -> Path:
+    """Return where to publish a bundle unless somebody says otherwise: in memory, if this machine lets us.
+
+    `$XDG_RUNTIME_DIR`, `/run/user/<uid>`, `/dev/shm`, else `~/.cache` (`$XDG_CACHE_HOME`), for which `is_memory` is
+    false and the caller warns.
+    """
+    below = Path("credential-broker") / account / application
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    for base in (Path(runtime) if runtime.startswith("/") else None, Path(f"/run/user/{uid}")):
+        if base and _usable(base):
+            return base / below
+    if _usable(_SHARED):
+        # Everybody may write here, so the name is the user's; `publish` refuses it where it is somebody else's.
+        return _SHARED / f"credential-broker-{uid}" / account / application
+    cache = environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if cache.startswith("/") else Path(environ.get("HOME", "/")) / ".cache") / below
+
+
+def is_memory(path: Path, mounts: Path = _MOUNTS) -> bool:
+    """Return whether `path`, or what of it exists, lies on a memory file system. Such memory can be swapped out."""
+    existing = path
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    device = existing.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    return any(row == number and kind in _MEMORY for row, kind in _rows(mounts))
+
+
+def _rows(mounts: Path) -> list[tuple[str, str]]:
+    """Return device number and type of each mount (proc(5): the type follows a lone hyphen)."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        fields = before.split(" ")
+        if len(fields) > 2 and after:  # noqa: PLR2004  # the third field is the device
+            found.append((fields[2], after.split(" ")[0]))
+    return found
+
+
+def _usable(base: Path) -> bool:
+    return base.is_dir() and os.access(base, os.W_OK | os.X_OK) and is_memory(base)

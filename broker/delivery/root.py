@@ -1,0 +1,266 @@
+"""A directory that bundles are published in, held open and locked: every step is taken from its descriptor.
+
+So a path that somebody swaps while we work leads nowhere else, and two publishers take turns. A lock dies with its
+process.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from broker.errors import ConflictError, InputError
+from broker.model.secret import Secret
+
+__all__ = ["Access", "Root", "UnusableDirectoryError", "held"]
+
+_PATIENCE: Final = 10.0  # seconds; publishing takes milliseconds
+_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_GONE: Final = 3  # times that the directory may vanish while we wait for it
+
+
+class UnusableDirectoryError(InputError):
+    """Bundles cannot be published in this directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may read: the owner, and one group where it is given by number."""
+
+    group: int | None = None
+
+    @property
+    def directory(self) -> int:
+        """The mode of directories."""
+        return 0o700 if self.group is None else 0o750
+
+    @property
+    def file(self) -> int:
+        """The mode of files, public ones too."""
+        return 0o600 if self.group is None else 0o640
+
+
+class Root:
+    """The open, locked directory. Names are relative to it and never followed when they are links."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._fd = descriptor
+
+    def names(self) -> list[str]:
+        """Return what lies in it, sorted."""
+        return _listed(self._fd)
+
+    def is_directory(self, name: str) -> bool:
+        """Return whether `name` is a directory, and no link to one."""
+        return stat.S_ISDIR(self._mode(name))
+
+    def link(self, name: str) -> str | None:
+        """Return where the link `name` points; None where there is nothing; raise where it is no link."""
+        mode = self._mode(name)
+        if mode and not stat.S_ISLNK(mode):
+            raise UnusableDirectoryError(
+                f"{self.path / name} is not a link of the broker's", hint="move it away, or publish elsewhere"
+            )
+        return os.readlink(name, dir_fd=self._fd) if mode else None
+
+    def point(self, name: str, target: str) -> None:
+        """Make the link `name` point at `target`, at once and for good."""
+        working = f".{name}-{os.getpid()}"
+        os.symlink(target, working, dir_fd=self._fd)
+        os.rename(working, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        os.fsync(self._fd)
+
+    def make(self, name: str, access: Access) -> None:
+        """Make the directory `name`."""
+        os.mkdir(name, 0o700, dir_fd=self._fd)
+        with self._directory(name) as fd:
+            _permit(fd, access.directory, access)
+
+    def rename(self, name: str, to: str) -> None:
+        """Give the directory `name` its final name, once all in it has reached the disk."""
+        with self._directory(name) as fd:
+            os.fsync(fd)
+        os.rename(name, to, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        os.fsync(self._fd)
+
+    def write(self, directory: str, name: str, content: Secret[bytes], access: Access) -> None:
+        """Write a file whole or not at all, in place of one that is there."""
+        working = f".{name}"
+        with self._directory(directory) as fd:
+            _remove(fd, working)
+            new = os.open(
+                working, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=fd
+            )
+            with os.fdopen(new, "wb") as file:
+                _permit(new, access.file, access)
+                file.write(content.reveal())
+                file.flush()
+                os.fsync(new)
+            os.rename(working, name, src_dir_fd=fd, dst_dir_fd=fd)
+            os.fsync(fd)
+
+    def read(self, directory: str, name: str, access: Access | None = None) -> Secret[bytes] | None:
+        """Return the content of a file, or None where it is no regular file; set its mode again where `access` says."""
+        with self._directory(directory) as fd:
+            try:
+                found = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+            except OSError:
+                return None
+        try:
+            if not stat.S_ISREG(os.fstat(found).st_mode):
+                return None
+            if access:
+                _permit(found, access.file, access)
+            with os.fdopen(found, "rb", closefd=False) as file:
+                return Secret(file.read())
+        finally:
+            os.close(found)
+
+    def files(self, directory: str) -> list[str]:
+        """Return what lies in `directory`."""
+        with self._directory(directory) as fd:
+            return _listed(fd)
+
+    def remove(self, directory: str, ours: frozenset[str]) -> bool:
+        """Remove the files called as in `ours`, and the directory if that empties it. Return whether it is gone."""
+        with self._directory(directory) as fd:
+            for name in _listed(fd):
+                if name.removeprefix(".") in ours:
+                    _remove(fd, name)
+            empty = not _listed(fd)
+        if empty:
+            os.rmdir(directory, dir_fd=self._fd)
+        return empty
+
+    def unlink(self, name: str) -> None:
+        """Remove the link `name`."""
+        _remove(self._fd, name)
+
+    def stamp(self, directory: str, at: float) -> None:
+        """Set when `directory` was last touched, in seconds since the epoch."""
+        os.utime(directory, (at, at), dir_fd=self._fd, follow_symlinks=False)
+
+    def stamped(self, directory: str) -> float:
+        """Return when `directory` was last touched."""
+        return os.stat(directory, dir_fd=self._fd, follow_symlinks=False).st_mtime
+
+    def _mode(self, name: str) -> int:
+        try:
+            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return 0
+
+    @contextmanager
+    def _directory(self, name: str) -> Iterator[int]:
+        fd = os.open(name, _OPEN, dir_fd=self._fd)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def held(path: Path, *, make: Access | None = None) -> Iterator[Root]:
+    """Lend the directory at `path`, locked; make it first where `make` says with which mode.
+
+    Raise `UnusableDirectoryError` where it cannot be trusted (a link, another's, writable by others, or below a
+    directory that is) and for whatever the file system refuses; `ConflictError` where another publisher does not end.
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow the link that we refuse
+    with _told(path):
+        path = path.parent.resolve() / path.name
+        if make:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = _locked(path)
+        try:
+            if make:
+                _permit(fd, make.directory, make)
+            yield Root(path, fd)
+        finally:
+            os.close(fd)
+
+
+def _locked(path: Path) -> int:
+    deadline = time.monotonic() + _PATIENCE
+    for _ in range(_GONE):
+        fd = os.open(path, _OPEN)
+        try:
+            _require_safe(path, os.fstat(fd))
+            _wait_for_lock(path, fd, deadline)
+            if os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False)):  # noqa: PTH116  # of an lstat
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+    raise ConflictError(f"{path} is replaced again and again", hint="let one publisher use it")
+
+
+def _wait_for_lock(path: Path, fd: int, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise ConflictError(f"another publisher holds {path}", hint="see who does: fuser -v DIR") from None
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _require_safe(path: Path, found: os.stat_result) -> None:
+    me = os.geteuid()
+    if found.st_uid != me:
+        raise _unsafe(path, f"belongs to user {found.st_uid}", "publish to a directory of your own")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise _unsafe(path, "can be written by others", f"chmod go-w {path}")
+    for parent in path.parents:
+        above = parent.stat()
+        sticky = above.st_mode & stat.S_ISVTX
+        if above.st_uid not in (0, me) or (above.st_mode & stat.S_IWOTH and not sticky):
+            raise _unsafe(path, f"lies below {parent}, which others control", "publish to a directory of your own")
+
+
+def _unsafe(path: Path, what: str, mend: str) -> UnusableDirectoryError:
+    return UnusableDirectoryError(f"{path} {what}", hint=mend)
+
+
+def _permit(fd: int, mode: int, access: Access) -> None:
+    if access.group is not None:
+        os.fchown(fd, -1, access.group)
+    os.fchmod(fd, mode)
+
+
+def _listed(fd: int) -> list[str]:
+    with os.scandir(fd) as entries:
+        return sorted(entry.name for entry in entries)
+
+
+def _remove(fd: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=fd)
+    except FileNotFoundError:
+        return
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            what, mend = "there is no room left", "make room; nothing was published"
+        elif error.errno in (errno.ELOOP, errno.ENOTDIR):
+            what, mend = "it is a link, or no directory", "name the directory itself"
+        else:
+            what, mend = error.strerror or "it cannot be used", "see who owns it, and whether it can be written"
+        raise UnusableDirectoryError(f"{path}: {what.lower()}", hint=mend) from None

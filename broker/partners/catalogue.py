@@ -1,0 +1,67 @@
+"""The profiles there are: built-in ones, which nobody can replace, and a user's own."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Final
+
+from broker.errors import InputError, UnknownNameError
+from broker.partners.document import from_document, parse
+from broker.partners.profile import Profile
+
+__all__ = ["builtin", "builtin_source", "load", "names", "require_own"]
+
+_SUFFIX: Final = ".toml"
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Return the names of the built-in profiles, sorted."""
+    files = resources.files("broker.partners").joinpath("profiles").iterdir()
+    return tuple(sorted(f.name.removesuffix(_SUFFIX) for f in files if f.name.endswith(_SUFFIX)))
+
+
+@cache
+def builtin(name: str) -> Profile:
+    """Return a built-in profile; raise `UnknownNameError`."""
+    return parse(builtin_source(name), f"profile {name}")
+
+
+def builtin_source(name: str) -> str:
+    """Return the text of a built-in profile, comments included: a pattern for one's own. Raise `UnknownNameError`."""
+    if name not in names():
+        raise _unknown(name, names())
+    file = resources.files("broker.partners").joinpath("profiles", name + _SUFFIX)
+    return file.read_text(encoding="utf-8")
+
+
+def load(name: str, own: Mapping[str, Mapping[str, object]]) -> Profile:
+    """Return the profile `name`: a built-in one, or one of the documents in `own`, by name.
+
+    Raise `UnknownNameError`; or `InputError` for a document that is no profile, or another one's.
+    """
+    if name in names():
+        return builtin(name)
+    if name not in own:
+        raise _unknown(name, (*names(), *own))
+    profile = from_document(own[name], f"profile {name}")
+    if profile.name != name:
+        raise InputError(f"profile {name}: says that it is {profile.name}", hint=f"broker partner add {name} FILE")
+    return profile
+
+
+def require_own(profile: Profile) -> None:
+    """Raise `InputError` where `profile` would hide a built-in one."""
+    if profile.name in names():
+        raise InputError(
+            f"{profile.name} is the name of a built-in profile", hint="give yours another name, such as my-partner"
+        )
+
+
+def _unknown(name: str, known: tuple[str, ...]) -> UnknownNameError:
+    near = difflib.get_close_matches(name, known, n=1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    return UnknownNameError(f"no profile is called {name[:80]!r}", hint=f"{guess}there are {', '.join(sorted(known))}")

@@ -1,0 +1,132 @@
+"""The canary: one harmless real request with a set, and what the partner's answer says of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from datetime import timedelta
+from email.message import Message
+from typing import Final
+from urllib.parse import urlsplit
+
+from broker.partners.profile import Probe
+from broker.partners.request import recipe
+from broker.partners.verdict import ProbeFacts, Verdict, Where, classify, wait
+from broker.rotation.ports import Answer
+from broker.upstream.credentials import Credentials
+from broker.upstream.wire import Deadline, Reply, exchange, stays_open
+
+__all__ = ["DEADLINE", "ask", "probe"]
+
+DEADLINE: Final = timedelta(seconds=20)
+_MESSAGE: Final = 300  # characters of the partner's that are repeated
+_TITLE: Final = re.compile(r"<title>([^<]{0,300})</title>", re.IGNORECASE)
+_NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
+_QUOTAS: Final = {"X-RateLimit-Remaining-1": "day", "X-RateLimit-Remaining-2": "burst"}
+
+
+def ask(credentials: Credentials, request: Probe, *, application: str, deadline: timedelta = DEADLINE) -> Answer:
+    """Send the canary, and return the partner's answer as rotation wants it. `application` is whose client_id it is."""
+    facts = probe(credentials, request, deadline=deadline)
+    verdict = classify(facts, request.expect)
+    return Answer(verdict, "" if verdict is Verdict.OK else _told(facts), wait(facts), application)
+
+
+def probe(credentials: Credentials, request: Probe, *, deadline: timedelta = DEADLINE) -> ProbeFacts:
+    """Send `request` once, with the set, and return what happened; raise nothing for what the partner does.
+
+    The server is proven before any header is written. All of it, a second look at a connection that was closed without
+    a word included, is done by `deadline`.
+    """
+    until = Deadline(deadline.total_seconds())
+    answer = exchange(credentials.base_url, credentials.context, _message(credentials, request), until)
+    if isinstance(answer, Reply):
+        return _facts(answer, credentials)
+    if answer.where is Where.FIRST_READ and answer.closed:
+        return _looked_again(answer, stays_open(credentials.base_url, credentials.context, until))
+    return answer
+
+
+def _looked_again(first: ProbeFacts, second: ProbeFacts) -> ProbeFacts:
+    if second.alert:
+        return second
+    if second.stays_open:
+        return replace(first, stays_open=True)
+    why = "the connection is closed without a word after the handshake, though nothing was asked"
+    return replace(first, detail=why) if second.closed else first
+
+
+def _message(credentials: Credentials, request: Probe) -> bytes:
+    made = recipe(
+        credentials.base_url,
+        credentials.authentication,
+        request.method,
+        request.path,
+        tuple(request.query.items()),
+        client_id=credentials.client_id,
+    )
+    parts = urlsplit(made.with_client_id(credentials.client_id))
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    headers = {"Host": parts.netloc, "User-Agent": "credential-broker", "Connection": "close"}
+    headers |= dict(made.headers) | credentials.headers()
+    lines = [f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
+
+
+def _facts(reply: Reply, credentials: Credentials) -> ProbeFacts:
+    document = _document(reply.body)
+    message = credentials.scrubbed(_said(reply, document))
+    kind = reply.headers.get_content_type() if reply.headers.get("Content-Type") else ""
+    return ProbeFacts(
+        Where.HTTP,
+        reply.tls,
+        status=reply.status,
+        content_type=_plain(kind),
+        empty=not reply.body.strip(),
+        is_json=document is not None,
+        code=_plain(str((document or {}).get("code", (document or {}).get("httpCode", ""))))[:10],
+        message=message,
+        retry_after=_seconds(reply.headers),
+        used_up=frozenset(word for name, word in _QUOTAS.items() if _number(reply.headers, name) == 0),
+    )
+
+
+def _document(body: bytes) -> dict[str, object] | None:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _said(reply: Reply, document: dict[str, object] | None) -> str:
+    if document is not None:
+        parts = [document.get(key) for key in ("message", "httpMessage", "moreInformation")]
+        return _plain("; ".join(part for part in parts if isinstance(part, str)))
+    title = _TITLE.search(reply.body[:4096].decode("utf-8", errors="replace"))
+    return _plain(title.group(1)) if title else ""
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text[:_MESSAGE]).strip()
+
+
+def _seconds(headers: Message) -> int | None:
+    retry = _number(headers, "Retry-After")
+    return _number(headers, "X-RateLimit-Reset") if retry is None else retry
+
+
+def _number(headers: Message, name: str) -> int | None:
+    found = headers.get(name, "").strip()
+    return int(found) if _NUMBER.fullmatch(found) else None
+
+
+def _told(facts: ProbeFacts) -> str:
+    if facts.verify_error:
+        return f"server not trusted: {facts.verify_error}"
+    if facts.where is not Where.HTTP:
+        return facts.detail
+    quota = f"the {' and the '.join(sorted(facts.used_up))} quota is used up" if facts.used_up else ""
+    page = "" if facts.is_json else "the body is empty" if facts.empty else "the body is not the API's"
+    return ", ".join(part for part in (f"HTTP {facts.status}", facts.message, quota, page) if part)

@@ -1,0 +1,151 @@
+"""One HTTP/1.1 exchange over one fresh TLS connection, within one deadline: it tells how far it came.
+
+Lower than requests on purpose: a canary must know whether the handshake or the first read failed, and must not wait
+for a server that sends a byte now and then.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from email.message import Message
+from typing import Final, cast
+from urllib.parse import urlsplit
+
+from broker.partners.verdict import ProbeFacts, Where
+from broker.upstream.faults import facts_of
+
+__all__ = ["Deadline", "Reply", "exchange", "stays_open"]
+
+_LARGEST: Final = 1024 * 1024
+_LISTEN: Final = 2.0  # seconds; a server that refuses a certificate does so within a round trip
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer."""
+
+    tls: str
+    status: int
+    headers: Message
+    body: bytes
+
+
+class Deadline:
+    """A moment by which all must be done."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds left; raise `TimeoutError` where there are none."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+def exchange(base_url: str, context: ssl.SSLContext, message: bytes, deadline: Deadline) -> Reply | ProbeFacts:
+    """Send `message` once the server is proven to be the partner's, and return its answer, or how far this came."""
+    opened = _open(base_url, context, deadline)
+    if isinstance(opened, ProbeFacts):
+        return opened
+    with opened:
+        reader = _Reader(opened, deadline)
+        tls = opened.version() or ""
+        try:
+            _send(opened, message, deadline)
+            return _read(reader, tls, method=message.split(b" ", 1)[0].decode())
+        except _TooMuchError:
+            return ProbeFacts(Where.BODY, tls, detail="the answer is larger than any that was asked for")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            return facts_of(error, Where.BODY if reader.count else Where.FIRST_READ, tls)
+
+
+def stays_open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> ProbeFacts:
+    """Connect, ask for nothing, and listen for a moment whether the server ends the connection by itself.
+
+    It costs no try of the login, since nothing is sent after the handshake. And since nothing of ours is unread when
+    the server closes, an alert arrives that a reset may have swallowed before.
+    """
+    opened = _open(base_url, context, deadline)
+    if isinstance(opened, ProbeFacts):
+        return opened
+    with opened:
+        tls = opened.version() or ""
+        try:
+            opened.settimeout(min(_LISTEN, deadline.left))
+            said = opened.recv(1)
+        except TimeoutError:
+            return ProbeFacts(Where.FIRST_READ, tls, stays_open=True)
+        except OSError as error:
+            return facts_of(error, Where.FIRST_READ, tls)
+        return ProbeFacts(Where.FIRST_READ, tls, closed=not said)
+
+
+def _open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> ssl.SSLSocket | ProbeFacts:
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    try:
+        plain = socket.create_connection((host, parts.port or 443), timeout=deadline.left)
+    except (OSError, UnicodeError) as error:
+        return facts_of(error, Where.CONNECT)
+    try:
+        plain.settimeout(deadline.left)
+        return context.wrap_socket(plain, server_hostname=host)
+    except (OSError, ValueError) as error:
+        plain.close()
+        return facts_of(error, Where.HANDSHAKE)
+
+
+def _send(connection: ssl.SSLSocket, message: bytes, deadline: Deadline) -> None:
+    try:
+        connection.settimeout(deadline.left)
+        connection.sendall(message)
+    except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+        return  # why the server closed may still be there to be read
+
+
+def _read(reader: _Reader, tls: str, method: str) -> Reply:
+    # HTTPResponse wants nothing of a socket but makefile.
+    response = http.client.HTTPResponse(cast("socket.socket", reader), method=method)
+    with response:
+        response.begin()
+        body = response.read()
+        return Reply(tls, response.status, response.headers, body)
+
+
+class _TooMuchError(Exception):
+    """More bytes came than anybody asked for."""
+
+
+class _Reader(io.RawIOBase):
+    """The connection as a file that ends at the deadline, and counts."""
+
+    def __init__(self, connection: ssl.SSLSocket, deadline: Deadline) -> None:
+        super().__init__()
+        self._connection = connection
+        self._deadline = deadline
+        self.count = 0
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return this as the buffered file that `HTTPResponse` reads."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        """Read into `buffer`; raise `TimeoutError` at the deadline."""
+        self._connection.settimeout(self._deadline.left)
+        count = self._connection.recv_into(cast("bytearray", buffer))
+        self.count += count
+        if self.count > _LARGEST:
+            raise _TooMuchError
+        return count

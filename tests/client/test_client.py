@@ -1,0 +1,240 @@
+"""What an application sees: a session on a published bundle that follows its rotation."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import requests
+
+import broker.client
+import broker.client.session as module
+from broker.client.published import NothingPublishedError
+from broker.delivery.directory import CURRENT, publish, withdraw
+from broker.delivery.manifest import MANIFEST
+from broker.errors import InputError, PartnerUnavailableError, RefusedError
+from broker.model.bundle import Bundle
+from broker.model.secret import Secret
+from broker.standin import Standin
+from tests.support.sets import LOGIN, PASSWORD, bundle_of, paper
+from tests.support.tls_server import Saying
+
+
+@pytest.fixture(scope="module")
+def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Standin, Bundle]]:
+    with Standin(tmp_path_factory.mktemp("partner"), accounts={LOGIN: PASSWORD}) as partner:
+        yield partner, bundle_of(partner)
+
+
+@pytest.fixture
+def partner(_running: tuple[Standin, Bundle]) -> Iterator[Standin]:
+    yield _running[0]
+    _running[0].faults.clear()
+
+
+@pytest.fixture
+def bundle(_running: tuple[Standin, Bundle]) -> Bundle:
+    return _running[1]
+
+
+@pytest.fixture
+def root(bundle: Bundle, tmp_path: Path) -> Path:
+    publish(tmp_path / "bundle", bundle)
+    return tmp_path / "bundle"
+
+
+@pytest.fixture
+def looks_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHECK_EVERY", 0.0)
+
+
+def test_opening_a_directory_is_all_it_takes(root: Path) -> None:
+    with broker.client.open(root) as session:
+        assert session.get("/fleets").status_code == 200
+        assert session.manifest.lease_id == "lease-0001"
+
+
+def test_pages_yields_a_list_to_its_end(root: Path) -> None:
+    with broker.client.open(str(root)) as session:
+        pages = list(session.pages("/fleets", params={"pageSize": "1"}))
+    assert len(pages) == pages[0]["totalPage"] > 1
+    assert len({page["currentPage"] for page in pages}) == len(pages)
+
+
+def test_pages_follows_links_that_repeat_our_client_id(partner: Standin, root: Path) -> None:
+    partner.faults.set("echo-client-id")
+    with broker.client.open(root) as session:
+        assert len(list(session.pages("/fleets", params={"pageSize": "1"}))) > 1
+
+
+@pytest.mark.usefixtures("looks_always")
+def test_a_rotation_is_followed_whole(partner: Standin, bundle: Bundle, root: Path) -> None:
+    with broker.client.open(root) as session:
+        assert session.get("/fleets").status_code == 200
+        partner.registry.set_password(LOGIN, "rotated")
+        try:
+            publish(root, replace(bundle_of(partner, number=2, generation=8), password=Secret("rotated")))
+            assert session.get("/fleets").status_code == 200
+            assert session.manifest.generation == 8
+        finally:
+            partner.registry.set_password(LOGIN, PASSWORD)
+
+
+def test_between_two_looks_the_link_is_not_read(root: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHECK_EVERY", 3600.0)
+    with broker.client.open(root) as session:
+        publish(root, replace(bundle, generation=8))
+        session.get("/fleets")
+        assert session.manifest.generation == 7
+        assert session.follow()
+        assert session.manifest.generation == 8
+        assert not session.follow()
+
+
+@pytest.mark.usefixtures("looks_always")
+def test_many_threads_and_many_rotations_lose_no_request(partner: Standin, bundle: Bundle, root: Path) -> None:
+    sets = [replace(bundle, generation=8), bundle_of(partner, number=2, generation=9), bundle]
+    statuses: list[int] = []
+    with broker.client.open(root) as session:
+
+        def read() -> None:
+            statuses.extend(session.get("/fleets", params={"pageSize": "1"}).status_code for _ in range(6))
+
+        threads = [threading.Thread(target=read) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for turn in range(9):
+            publish(root, sets[turn % 3])
+        for thread in threads:
+            thread.join()
+    assert statuses == [200] * 48
+
+
+@pytest.mark.usefixtures("looks_always")
+def test_when_the_bundle_is_withdrawn_the_session_says_so_and_goes_on(root: Path) -> None:
+    with broker.client.open(root) as session:
+        assert not session.withdrawn
+        withdraw(root)
+        assert session.get("/fleets").status_code == 200
+        assert session.withdrawn
+        with pytest.raises(NothingPublishedError):
+            session.follow()
+
+
+def test_a_bundle_of_another_base_url_is_not_taken_over(
+    root: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with broker.client.open(root) as session:
+        publish(root, replace(bundle, generation=8, base_url="https://api.example.com/v3"))
+        monkeypatch.setattr(module, "CHECK_EVERY", 0.001)
+        for _ in range(3):
+            with pytest.raises(RefusedError, match="keeps its base URL"):
+                session.get("/fleets")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda d: (d / "tls-combined.pem").unlink(),
+        lambda d: (d / "tls-combined.pem").write_text("harmed"),
+        lambda d: (d / "ca.crt").write_text("-----BEGIN CERTIFICATE-----"),
+        lambda d: (d / "username").write_bytes(b"\xff"),
+        lambda d: (d / "password").unlink(),
+        lambda d: (d / "password").write_text("planted\nx"),
+        lambda d: ((d / "password").unlink(), (d / "password").mkdir()),
+        lambda d: (d / MANIFEST).write_text("{}"),
+        lambda d: (d / MANIFEST).write_text("[]"),
+        lambda d: (d / MANIFEST).write_text('{"schema": 2}'),
+        lambda d: (d / MANIFEST).write_text('{"schema": "x"}'),
+        lambda d: (d / MANIFEST).write_bytes(b"\xff\xfe"),
+    ],
+)
+def test_a_bundle_that_is_not_what_was_published_is_refused(tmp_path: Path, harm: Callable[[Path], object]) -> None:
+    harm(publish(tmp_path / "r", paper()))
+    with pytest.raises(InputError) as caught:
+        broker.client.open(tmp_path / "r")
+    assert caught.value.hint
+    assert PASSWORD not in f"{caught.value}{caught.value.hint}"
+    assert "planted" not in f"{caught.value}{caught.value.hint}"
+
+
+def nothing(root: Path) -> None:
+    pass
+
+
+def a_dangling_link(root: Path) -> None:
+    root.mkdir()
+    (root / CURRENT).symlink_to("gen-000001")
+
+
+def no_link(root: Path) -> None:
+    (root / CURRENT).mkdir(parents=True)
+
+
+@pytest.mark.parametrize("make", [nothing, a_dangling_link, no_link])
+def test_where_no_bundle_lies_it_is_said(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "r")
+    with pytest.raises(NothingPublishedError, match="no bundle is published"):
+        broker.client.open(tmp_path / "r")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_bundle_of_another_user_is_told_as_that(tmp_path: Path) -> None:
+    (publish(tmp_path / "r", paper()) / "tls-combined.pem").chmod(0)
+    with pytest.raises(InputError, match="permission denied"):
+        broker.client.open(tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ('{"_links": {"next": {"href": "https://elsewhere.example/v3"}}}', RefusedError),
+        ('{"_links": {"next": {"href": "/v2/fleets"}}}', RefusedError),
+        ('{"_links": {"next": {"href": "/v3/fleets?client_id=other"}}}', RefusedError),
+        ('{"_links": {"next": {"href": "/v3/same"}}}', PartnerUnavailableError),
+        ("[]", PartnerUnavailableError),
+        ("<html>", PartnerUnavailableError),
+        ("", PartnerUnavailableError),
+    ],
+)
+def test_pages_trusts_no_link_and_no_document(
+    partner: Standin, bundle: Bundle, tmp_path: Path, body: str, error: type[Exception]
+) -> None:
+    answer = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    saying = Saying(partner, answer)
+    with saying as url:
+        publish(tmp_path / "r", replace(bundle, base_url=url))
+        with broker.client.open(tmp_path / "r") as session, pytest.raises(error):
+            list(session.pages("/fleets"))
+    assert len(saying.got) <= 2
+
+
+@pytest.mark.parametrize(
+    "body", ["{}", '{"_links": []}', '{"_links": {"next": {"href": 7}}}', '{"_links": {"next": 1}}']
+)
+def test_a_document_without_a_next_link_is_the_last(
+    partner: Standin, bundle: Bundle, tmp_path: Path, body: str
+) -> None:
+    answer = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    with Saying(partner, answer) as url:
+        publish(tmp_path / "r", replace(bundle, base_url=url))
+        with broker.client.open(tmp_path / "r") as session:
+            assert len(list(session.pages("/fleets"))) == 1
+
+
+def test_pages_raises_for_an_answer_that_is_none(partner: Standin, root: Path) -> None:
+    partner.faults.apply("status-500")
+    with broker.client.open(root) as session, pytest.raises(requests.HTTPError) as caught:
+        list(session.pages("/fleets"))
+    assert session.manifest.base_url in str(caught.value)
+    assert "client_id" not in str(caught.value)
+
+
+def test_public_names() -> None:
+    assert set(broker.client.__all__) == {"Credentials", "Published", "Session", "open", "read"}
+    for name in broker.client.__all__:
+        assert getattr(broker.client, name).__doc__

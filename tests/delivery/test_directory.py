@@ -1,0 +1,408 @@
+"""Publishing: whole or not at all, one generation or another, and only to a directory that is ours."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from broker.delivery.directory import CURRENT, GRACE, prune, publish, withdraw
+from broker.delivery.formats import DEFAULT, FileFormat
+from broker.delivery.manifest import MANIFEST, parse
+from broker.delivery.root import Access, UnusableDirectoryError
+from broker.errors import BrokerError, InputError, RefusedError
+from broker.model.names import AccountName
+from broker.model.secret import Secret
+from tests.support.sets import NOW, PASSWORD, paper
+
+ALL = tuple(f for f in FileFormat if f is not FileFormat.KEYSTORE_JKS)  # which needs the extra `jks`
+STORES = (FileFormat.KEYSTORE, FileFormat.TRUSTSTORE)
+
+
+def at(moment: datetime) -> Callable[[], datetime]:
+    return lambda: moment
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(directory.iterdir())}
+
+
+def assert_no_trace(root: Path) -> None:
+    assert [p.name for p in root.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_bundle_is_a_directory_behind_a_link(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    found = publish(root, paper())
+    assert found == root / "gen-000007"
+    assert str((root / CURRENT).readlink()) == "gen-000007"
+    assert {p.name for p in found.iterdir()} == {MANIFEST, *(f.value for f in DEFAULT)}
+    assert (found / "password").read_text() == PASSWORD
+    assert_no_trace(root)
+
+
+def test_only_the_owner_may_read_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        found = publish(tmp_path / "root", paper(), [FileFormat.CURL])
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "root").stat().st_mode) == 0o700
+    assert stat.S_IMODE(found.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(p.stat().st_mode) for p in found.iterdir()} == {0o600}
+
+
+def test_a_group_may_read_where_one_is_named(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        found = publish(tmp_path / "root", paper(), access=Access(group=os.getgid()))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(found.stat().st_mode) == 0o750
+    assert {stat.S_IMODE(p.stat().st_mode) for p in found.iterdir()} == {0o640}
+
+
+def test_modes_are_set_again_at_the_next_write(tmp_path: Path) -> None:
+    found = publish(tmp_path / "root", paper())
+    (found / "password").chmod(0o644)
+    publish(tmp_path / "root", paper())
+    assert stat.S_IMODE((found / "password").stat().st_mode) == 0o600
+
+
+def test_the_manifest_has_digests_but_none_of_the_password(tmp_path: Path) -> None:
+    found = publish(tmp_path / "root", paper(), ALL)
+    manifest = parse((found / MANIFEST).read_bytes())
+    assert set(manifest.files) == {f.value for f in ALL}
+    for name, digest in manifest.files.items():
+        assert digest in ("", hashlib.sha256((found / name).read_bytes()).hexdigest())
+    assert {n for n, digest in manifest.files.items() if not digest} == {"password", "curl.conf", "env"}
+    assert (manifest.lease_id, manifest.expires) == ("lease-0001", NOW + timedelta(hours=1))
+    text = (found / MANIFEST).read_text()
+    assert json.loads(text)["not_after"].endswith("Z")
+    assert hashlib.sha256(PASSWORD.encode()).hexdigest() not in text
+    assert PASSWORD not in text
+
+
+def test_publishing_again_changes_only_the_manifest(tmp_path: Path) -> None:
+    first = publish(tmp_path / "root", paper(), STORES)
+    before = contents(first)
+    renewed = replace(paper(), lease_id="lease-0002", expires=NOW + timedelta(hours=2))
+    assert publish(tmp_path / "root", renewed, STORES) == first
+    after = contents(first)
+    assert {n for n in after if after[n] != before[n]} == {MANIFEST}
+    assert parse(after[MANIFEST]).lease_id == "lease-0002"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda d: (d / "tls.key").write_text("harmed"),
+        lambda d: (d / "tls.crt").unlink(),
+        lambda d: (d / "keystore.p12").write_bytes(b"harmed"),
+        lambda d: (d / MANIFEST).write_text("{"),
+        lambda d: (d / "more").write_text("a stranger's"),
+        lambda d: ((d / "ca.crt").unlink(), (d / "ca.crt").symlink_to("/etc/hosts")),
+        lambda d: ((d / "ca.crt").unlink(), (d / "ca.crt").mkdir()),
+    ],
+)
+def test_a_generation_that_was_harmed_is_not_taken_for_whole(tmp_path: Path, harm: Callable[[Path], object]) -> None:
+    first = publish(tmp_path / "root", paper(), STORES)
+    harm(first)
+    second = publish(tmp_path / "root", paper(), STORES)
+    assert second.name == "gen-000007-2"
+    assert (tmp_path / "root" / CURRENT).readlink().name == second.name
+
+
+def test_another_client_id_is_another_directory_of_the_same_generation(tmp_path: Path) -> None:
+    publish(tmp_path / "root", paper())
+    second = publish(tmp_path / "root", paper(client_id="another"))
+    assert second.name == "gen-000007-2"
+    assert (second / "client_id").read_text() == "another"
+
+
+def test_a_displaced_generation_stays_for_its_grace(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    publish(root, paper(), clock=at(NOW))
+    publish(root, paper(generation=8), clock=at(NOW + timedelta(days=3)))
+    assert (root / "gen-000007").exists()
+    prune(root, clock=at(NOW + timedelta(days=3) + GRACE))
+    assert (root / "gen-000007").exists()
+    prune(root, clock=at(NOW + timedelta(days=3, seconds=1) + GRACE))
+    assert [p.name for p in sorted(root.iterdir())] == [CURRENT, "gen-000008"]
+
+
+def test_a_roll_back_points_at_the_older_one_again(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for generation in (7, 8, 7):
+        publish(root, paper(generation=generation), clock=at(NOW))
+    assert str((root / CURRENT).readlink()) == "gen-000007"
+    prune(root, clock=at(NOW + timedelta(days=1)))
+    assert not (root / "gen-000008").exists()
+
+
+def test_another_applications_directory_is_refused(tmp_path: Path) -> None:
+    publish(tmp_path / "root", paper())
+    for other in (replace(paper(), application="other"), replace(paper(), account=AccountName("mzp-2"))):
+        with pytest.raises(RefusedError, match="holds the bundle of mzp-1/reports"):
+            publish(tmp_path / "root", other)
+
+
+def a_link(tmp_path: Path) -> Path:
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "root").symlink_to(tmp_path / "real")
+    return tmp_path / "root"
+
+
+def a_file(tmp_path: Path) -> Path:
+    (tmp_path / "root").write_text("")
+    return tmp_path / "root"
+
+
+def open_to_all(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root").chmod(0o777)
+    return tmp_path / "root"
+
+
+def open_to_a_group(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root").chmod(0o770)
+    return tmp_path / "root"
+
+
+def below_what_is_open(tmp_path: Path) -> Path:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    return tmp_path / "open" / "root"
+
+
+def another_owners(tmp_path: Path) -> Path:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a directory away")
+    (tmp_path / "root").mkdir(mode=0o700)
+    os.chown(tmp_path / "root", 65534, -1)
+    return tmp_path / "root"
+
+
+def current_is_a_file(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir(mode=0o700)
+    (tmp_path / "root" / CURRENT).write_text("a stranger's")
+    return tmp_path / "root"
+
+
+def current_is_a_directory(tmp_path: Path) -> Path:
+    (tmp_path / "root" / CURRENT).mkdir(parents=True)
+    (tmp_path / "root").chmod(0o700)
+    return tmp_path / "root"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        a_link,
+        a_file,
+        open_to_all,
+        open_to_a_group,
+        below_what_is_open,
+        another_owners,
+        current_is_a_file,
+        current_is_a_directory,
+    ],
+)
+def test_a_directory_that_cannot_be_trusted_is_refused(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    root = make(tmp_path)
+    with pytest.raises(UnusableDirectoryError) as caught:
+        publish(root, paper())
+    assert caught.value.hint
+    assert PASSWORD not in str(caught.value)
+    assert not any(p.name == "password" for p in tmp_path.rglob("gen-*/*") if "gen-0" in str(p) and p.is_symlink())
+
+
+def test_a_name_of_ours_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    root, victim = tmp_path / "root", tmp_path / "victim"
+    victim.mkdir()
+    (victim / "password").write_text("a stranger's")
+    root.mkdir(mode=0o700)
+    (root / ".gen-000007").symlink_to(victim)
+    (root / "gen-000007").symlink_to(victim)
+    with pytest.raises(BrokerError):
+        publish(root, paper())
+    withdraw(root)
+    assert contents(victim) == {"password": b"a stranger's"}
+
+
+def test_a_full_disk_leaves_nothing_half_published(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    publish(root, paper())
+    before = contents(root / "gen-000007")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # a key has more bytes than that
+    try:
+        with pytest.raises(UnusableDirectoryError, match="no room left"):
+            publish(root, paper(generation=8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [p.name for p in sorted(root.iterdir())] == [CURRENT, "gen-000007"]
+    assert contents(root / CURRENT) == before
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    publish(root, paper())
+    (root / ".gen-000008").mkdir()
+    (root / ".gen-000008" / ".tls.key").write_text("half")
+    (root / ".gen-000008" / "tls.key").write_text("whole")
+    (root / ".current-4711").symlink_to("gen-000008")
+    publish(root, paper(generation=8))
+    assert_no_trace(root)
+    assert set(contents(root / CURRENT)) == {MANIFEST, *(f.value for f in DEFAULT)}
+
+
+@pytest.mark.slow
+def test_killed_anywhere_current_is_whole_and_the_next_run_heals(tmp_path: Path) -> None:
+    """Each system call that changes something is a place to die: after each, `current` is one whole generation."""
+    root = tmp_path / "root"
+    publish(root, paper())
+    died, place = True, 0
+    while died:
+        place += 1
+        died = os.waitstatus_to_exitcode(_publish_and_die(root, place)) != 0
+        found = contents(root / CURRENT)
+        manifest = parse(found[MANIFEST])
+        assert {n for n in found if n != MANIFEST and not n.startswith(".")} == set(manifest.files)
+        for name, digest in manifest.files.items():
+            assert digest in ("", hashlib.sha256(found[name]).hexdigest())
+        publish(root, paper())
+        assert_no_trace(root)
+        withdraw(root)
+        publish(root, paper())
+    assert place > 30
+
+
+def _publish_and_die(root: Path, place: int) -> int:
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    left = place
+
+    def dying(call: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*args: object, **kwargs: object) -> object:
+            nonlocal left
+            left -= 1
+            if not left:
+                os._exit(1)
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    for name in ("open", "mkdir", "rename", "symlink", "unlink", "rmdir", "fsync", "fchmod", "utime"):
+        setattr(os, name, dying(getattr(os, name)))
+    publish(root, paper(generation=8))
+    os._exit(0)
+
+
+def test_several_publishers_take_turns(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    bundles = [paper(generation=n) for n in (7, 8, 9)]
+    failures: list[BaseException] = []
+
+    def run(turn: int) -> None:
+        try:
+            for n in range(5):
+                publish(root, bundles[(turn + n) % 3])
+        except BaseException as error:  # noqa: BLE001  # told below
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(turn,)) for turn in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert parse((root / CURRENT / MANIFEST).read_bytes()).generation in (7, 8, 9)
+    assert_no_trace(root)
+
+
+def test_a_reader_that_resolves_once_never_sees_two_generations(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    bundles = [paper(generation=7, password="seven"), paper(generation=8, password="eight", number=2)]
+    publish(root, bundles[0])
+    mixed, reads, done = 0, 0, threading.Event()
+
+    def write() -> None:
+        for turn in range(30):
+            publish(root, bundles[(turn + 1) % 2])
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        directory = root / str((root / CURRENT).readlink())
+        manifest = parse((directory / MANIFEST).read_bytes())
+        password = (directory / "password").read_text()
+        mixed += password != {7: "seven", 8: "eight"}[manifest.generation]
+        reads += 1
+    writer.join()
+    assert (mixed, reads > 10) == (0, True)
+
+
+def test_withdraw_removes_all_of_ours_and_nothing_else(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    publish(root, paper(), ALL)
+    publish(root, paper(generation=8))
+    (root / ".gen-000009").mkdir()
+    (root / ".gen-000009" / "tls.key").write_text("half")
+    (root / "notes").write_text("a stranger's")
+    (root / "gen-x").mkdir()
+    assert withdraw(root) == ()
+    assert [p.name for p in sorted(root.iterdir())] == ["gen-x", "notes"]
+    assert withdraw(root) == ()
+    assert withdraw(tmp_path / "nowhere") == ()
+
+
+def test_withdraw_leaves_a_strangers_file_and_says_where(tmp_path: Path) -> None:
+    found = publish(tmp_path / "root", paper())
+    (found / "mine").write_text("a stranger's")
+    assert withdraw(tmp_path / "root") == (found,)
+    assert [p.name for p in found.iterdir()] == ["mine"]
+
+
+def test_withdraw_follows_no_link(tmp_path: Path) -> None:
+    publish(tmp_path / "real", paper())
+    (tmp_path / "root").symlink_to(tmp_path / "real")
+    with pytest.raises(UnusableDirectoryError):
+        withdraw(tmp_path / "root")
+    assert (tmp_path / "real" / CURRENT / "tls.key").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"password": Secret("planted\nx")}, {"login": "a:b"}, {"client_id": "planted\r\nuser = x"}]
+)
+def test_what_a_format_cannot_hold_is_refused_and_nothing_is_written(tmp_path: Path, change: dict[str, str]) -> None:
+    with pytest.raises(InputError) as caught:
+        publish(tmp_path / "root", replace(paper(), **change), [FileFormat.CURL])  # type: ignore[arg-type]
+    assert "planted" not in f"{caught.value}{caught.value.hint}"
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_delivery_and_client_load_no_server() -> None:
+    probe = textwrap.dedent("""
+        import sys, broker.client, broker.delivery.directory
+        print(sorted({"hvac", "apscheduler", "uvloop", "broker.vault", "broker.standin"} & set(sys.modules)))
+    """)
+    ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

@@ -1,0 +1,42 @@
+"""Where bundles lie unless somebody says otherwise."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from broker.delivery.memory import default_root, is_memory
+
+
+def mounts_at(path: Path, kind: str, table: Path) -> Path:
+    device = path.stat().st_dev
+    table.write_text(f"36 35 {os.major(device)}:{os.minor(device)} / /x rw,noatime shared:1 - {kind} none rw\n")
+    return table
+
+
+@pytest.mark.parametrize(("kind", "memory"), [("tmpfs", True), ("ramfs", True), ("ext4", False), ("overlay", False)])
+def test_the_mount_tells_what_is_memory(tmp_path: Path, kind: str, memory: bool) -> None:
+    table = mounts_at(tmp_path, kind, tmp_path / "mounts")
+    assert is_memory(tmp_path / "not" / "yet", table) is memory
+
+
+@pytest.mark.parametrize("text", ["", "garbage\n", "1 2 - tmpfs\n", "a b c - \n"])
+def test_a_table_that_says_nothing_is_no_memory(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mounts").write_text(text)
+    assert not is_memory(tmp_path, tmp_path / "mounts")
+    assert not is_memory(tmp_path, tmp_path / "missing")
+
+
+def test_a_runtime_directory_that_is_not_usable_is_passed_over(tmp_path: Path) -> None:
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path / "missing"), "HOME": "/home/x"}
+    assert not default_root("mzp-1", "reports", environ, 4711).is_relative_to(tmp_path)
+
+
+def test_the_shared_memory_directory_is_the_users_own() -> None:
+    found = default_root("mzp-1", "reports", {"XDG_RUNTIME_DIR": "relative", "HOME": "/home/x"}, 4711)
+    assert str(found) in (
+        "/dev/shm/credential-broker-4711/mzp-1/reports",
+        "/home/x/.cache/credential-broker/mzp-1/reports",
+    )

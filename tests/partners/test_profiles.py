@@ -1,0 +1,197 @@
+"""Profiles: the built-in one says what is known, and a user's own is read strictly."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from broker.errors import InputError, UnknownNameError
+from broker.model.authentication import Authentication, ClientId, Place
+from broker.partners import catalogue
+from broker.partners.document import from_document, parse, to_document
+
+MINE = """
+schema = 1
+name = "my-partner"
+title = "My partner"
+[environments.production]
+base_url = "https://api.example.com/v1"
+"""
+
+
+def assert_refused(text: str, *words: str) -> InputError:
+    with pytest.raises(InputError) as caught:
+        parse(text, "mine.toml")
+    told = f"{caught.value.what} | {caught.value.hint}"
+    assert caught.value.what.startswith("mine.toml: "), told
+    assert caught.value.hint
+    for word in words:
+        assert word in told
+    return caught.value
+
+
+def test_the_built_in_profile_says_what_the_facts_say() -> None:
+    profile = catalogue.builtin("stellantis")
+    assert profile.environment("production").base_url == "https://api-cert.groupe-psa.com/connectedcar/v3"
+    assert profile.environment("stand-in").base_url is None
+    assert profile.subject.fixed == {"OU": "Programs Partners"}
+    assert profile.subject.order == ("C", "ST", "L", "O", "OU", "CN", "emailAddress")
+    assert profile.subject.common_name_is_login
+    assert (profile.key.bits, profile.key.digest) == (2048, "sha256")
+    assert profile.authentication == Authentication(basic=True, client_id=ClientId(Place.QUERY, "client_id"))
+    assert (profile.probe.method, profile.probe.path, profile.probe.query) == ("GET", "/fleets", {"pageSize": "1"})
+
+
+def test_what_nobody_published_is_unknown() -> None:
+    profile = catalogue.builtin("stellantis")
+    assert profile.unknowns == ("submission.to", "renewal.lifetime", "renewal.overlap", "renewal.lead_time")
+
+
+def test_commands_that_act_on_a_car_are_marked_as_writing() -> None:
+    rows = {(o.method, o.path): o.writes for o in catalogue.builtin("stellantis").operations}
+    assert rows["POST", "/fleets/{fid}/vehicles/{vid}/callbacks/{cbid}/remotes"]
+    assert not rows["GET", "/fleets"]
+    assert len(rows) > 30
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_every_built_in_profile_survives_being_stored(name: str) -> None:
+    profile = catalogue.builtin(name)
+    assert from_document(json.loads(json.dumps(to_document(profile))), "vault") == profile
+
+
+def test_a_short_profile_of_ones_own_is_enough_and_survives_being_stored() -> None:
+    profile = parse(MINE, "mine.toml")
+    assert profile.authentication.client_id == ClientId()
+    assert from_document(json.loads(json.dumps(to_document(profile))), "vault") == profile
+    bare = parse(
+        MINE + '[authentication]\nbasic = false\nclient_id = {}\n[renewal]\nshare = 0.5\nlifetime = "365d"\n', "m"
+    )
+    assert bare.authentication.client_id is None
+    assert bare.renewal.lifetime == timedelta(days=365)
+    assert from_document(to_document(bare), "vault") == bare
+
+
+def test_a_partner_that_forbids_the_email_can_be_said() -> None:
+    profile = parse(MINE + '[subject]\nforbidden = ["emailAddress"]\n[key]\nbits = 4096\n', "m")
+    assert profile.subject.forbidden == {"emailAddress"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ("name", "missing")),
+        ("x = [", ("not TOML",)),
+        ('\0name = "x"', ("not TOML",)),
+        ("a = " + "[" * 5000, ("not TOML",)),
+        ("# " + "x" * 70000, ("too large",)),
+        (MINE.replace("my-partner", "My Partner"), ("name", "not a name")),
+        (MINE.replace("my-partner", "../etc"), ("name",)),
+        (MINE.replace("schema = 1", "schema = 2"), ("schema", "upgrade")),
+        (MINE.replace("schema = 1", 'schema = "1"'), ("schema", "whole number")),
+        (MINE.replace("schema = 1", "schema = true"), ("schema", "whole number")),
+        (MINE.replace('"My partner"', "7"), ("title", "text")),
+        (MINE.replace("My partner", "My\\u0000partner"), ("title", "control")),
+        (MINE.replace("My partner", "My\\u001b[31mpartner"), ("title", "control")),
+        (MINE.replace("My partner", "x" * 5000), ("title", "characters")),
+        (MINE.replace("title", "titel"), ("title is missing",)),
+        ('name = "x"\ntitle = "x"\n', ("environments", "none")),
+        (MINE.replace("environments.production", "environments.Production"), ("environments.Production",)),
+        (MINE.replace("base_url", "base_ulr"), ("environments.production.base_ulr", "did you mean base_url?")),
+        (MINE.replace("https:", "http:"), ("base_url", "not https")),
+        (MINE.replace("https://api", "https://u:p@api"), ("base_url", "no user")),
+        (MINE.replace("/v1", "/v1?x=1"), ("base_url", "no query")),
+        (MINE.replace("/v1", "/../v1"), ("base_url", "leaves")),
+        (MINE.replace("api.example.com", "api..example_com"), ("base_url", "host")),
+        (MINE + "comand = 1\n[probe]\n", ("environments.production.comand",)),
+        (MINE + '[hooks]\nrun = "rm -rf /"\n', ("hooks is not a setting",)),
+        (MINE + "[subject]\norder = 7\n", ("subject.order", "list")),
+        (MINE + '[subject]\norder = ["C", "C"]\n', ("subject.order", "twice")),
+        (MINE + '[subject]\norder = ["E"]\n', ("subject.order", "'E'")),
+        (MINE + '[subject]\nrequired = ["email"]\n', ("subject.required", "emailAddress")),
+        (MINE + "[subject]\nrequired = [1]\n", ("subject.required", "plain text")),
+        (MINE + '[subject]\nrequired = ["CN"]\nforbidden = ["CN"]\n', ("subject.forbidden", "CN")),
+        (MINE + '[subject]\norder = ["CN"]\nfixed = { OU = "x" }\n', ("subject.fixed.OU", "order")),
+        (MINE + f'[subject]\nfixed = {{ OU = "{"x" * 65}" }}\n', ("subject.fixed.OU", "65")),
+        (MINE + '[subject]\ncommon_name_is_login = "yes"\n', ("common_name_is_login", "true or false")),
+        (MINE + "[key]\nbits = 1024\n", ("key.bits", "1024")),
+        (MINE + "[key]\nbits = true\n", ("key.bits", "whole number")),
+        (MINE + '[key]\nalgorithm = "rsaa"\n', ("key.algorithm", "did you mean rsa?")),
+        (MINE + '[key]\ndigest = "sha1"\n', ("key.digest",)),
+        (MINE + '[authentication]\nclient_id = { query = "a", header = "b" }\n', ("client_id", "keep one")),
+        (MINE + '[authentication]\nclient_id = { header = "Authorization" }\n', ("Authorization",)),
+        (MINE + '[authentication]\nclient_id = { header = "X: y" }\n', ("client_id.header",)),
+        (MINE + '[authentication]\nclient_id = { qeury = "a" }\n', ("did you mean query?",)),
+        (MINE + '[authentication]\nclient_id = "a"\n', ("client_id", "table")),
+        (MINE + '[authentication]\naccept = "a\\r\\nX: y"\n', ("accept", "control")),
+        (MINE + '[authentication]\naccept = ""\n', ("accept", "media type")),
+        (MINE + '[submission]\nhow = "pigeon"\n', ("submission.how",)),
+        (MINE + '[submission]\nto = "nobody"\n', ("submission.to", "e-mail")),
+        (MINE + '[submission]\nto = "a@b.c, d@e.f"\n', ("submission.to",)),
+        (MINE + '[submission]\nto = "a@b.c\\nBcc: x@y.z"\n', ("submission.to",)),
+        (MINE + '[submission]\nsubject = "a\\nBcc: x"\n', ("submission.subject", "control")),
+        (MINE + '[submission]\nbody = "costs $5"\n', ("submission.body", "$$")),
+        (MINE + '[submission]\nbody = "$password"\n', ("submission.body", "$password", "$login")),
+        (MINE + '[renewal]\nsafety = "soon"\n', ("renewal.safety", "duration")),
+        (MINE + "[renewal]\nsafety = 14\n", ("renewal.safety", "text")),
+        (MINE + '[renewal]\nsafety = "-1d"\n', ("renewal.safety",)),
+        (MINE + '[renewal]\nlifetime = "99999999d"\n', ("renewal.lifetime",)),
+        (MINE + "[renewal]\nshare = 2\n", ("renewal.share",)),
+        (MINE + '[renewal]\nshare = "100%"\n', ("renewal.share", "percentage")),
+        (MINE + '[renewal]\nshare = "-5%"\n', ("renewal.share",)),
+        (MINE + '[renewal]\nleadtime = "1d"\n', ("did you mean lead_time?",)),
+        (MINE + '[probe]\nmethod = "POST"\n', ("probe.method",)),
+        (MINE + '[probe]\npath = "https://elsewhere.example/"\n', ("probe.path",)),
+        (MINE + '[probe]\npath = "/../x"\n', ("probe.path",)),
+        (MINE + '[probe]\npath = "/x?y=1"\n', ("probe.path", "query")),
+        (MINE + '[probe]\nquery = { client_id = "x" }\n', ("probe.query", "client_id")),
+        (MINE + "[probe]\nexpect = [401]\n", ("probe.expect",)),
+        (MINE + "[probe]\nexpect = []\n", ("probe.expect",)),
+        (MINE + "[probe]\nexpect = [true]\n", ("probe.expect", "whole numbers")),
+        (MINE + "[[operations]]\n", ("operations[0].method",)),
+        (MINE + '[[operations]]\nmethod = "GET"\npath = "fleets"\n', ("operations[0].path",)),
+        (MINE + '[[operations]]\nmethod = "GET"\npath = "/x"\nregex = ".*"\n', ("operations[0].regex",)),
+        ("operations = [1]\n" + MINE, ("operations", "tables")),
+        ("operations = 1\n" + MINE, ("operations", "list")),
+    ],
+)
+def test_every_mistake_names_file_key_and_mend(text: str, words: tuple[str, ...]) -> None:
+    assert_refused(text, *words)
+
+
+@pytest.mark.parametrize("document", [{"name": None}, {"environments": []}, {"name": "x", "title": "t", "key": [1]}])
+def test_a_stored_document_that_is_none_is_refused(document: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        from_document(document, "vault")
+
+
+def test_an_unknown_profile_is_told_with_those_there_are() -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        catalogue.load("stelantis", {})
+    assert "did you mean stellantis?" in caught.value.hint
+
+
+def test_an_unknown_environment_is_told_with_those_there_are() -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        catalogue.builtin("stellantis").environment("prod")
+    assert "preproduction, production, stand-in" in caught.value.hint
+
+
+def test_nobodys_profile_hides_a_built_in_one() -> None:
+    mine = to_document(parse(MINE, "m"))
+    assert catalogue.load("my-partner", {"my-partner": mine}).title == "My partner"
+    assert catalogue.load("stellantis", {"stellantis": mine}) == catalogue.builtin("stellantis")
+    with pytest.raises(InputError):
+        catalogue.require_own(replace(parse(MINE, "m"), name="stellantis"))
+    with pytest.raises(InputError, match="says that it is my-partner"):
+        catalogue.load("other", {"other": mine})
+
+
+def test_the_source_of_a_built_in_profile_is_a_pattern_to_copy() -> None:
+    assert tomllib.loads(catalogue.builtin_source("stellantis"))["name"] == "stellantis"
+    with pytest.raises(UnknownNameError):
+        catalogue.builtin_source("../stellantis")

@@ -1,0 +1,128 @@
+"""Every kind of answer has its verdict, and doubt falls on the side whose mistake costs less."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from broker.partners.verdict import ProbeFacts, Verdict, Where, classify, wait
+
+CLIENT = "Unauthorized; Invalid client id or secret."
+BASIC = (
+    "Unauthorized; Cannot pass the security checks that are required by the target API or operation, "
+    "Enable debug headers for more details."
+)
+
+
+def http(status: int, message: str = "", *, json: bool = True, code: str = "", empty: bool = False) -> ProbeFacts:
+    return ProbeFacts(Where.HTTP, "TLSv1.3", status=status, message=message, is_json=json, code=code, empty=empty)
+
+
+ALERTS = [
+    ("certificate required", Verdict.CERTIFICATE_REJECTED),
+    ("certificate expired", Verdict.CERTIFICATE_REJECTED),
+    ("bad certificate", Verdict.CERTIFICATE_REJECTED),
+    ("unknown ca", Verdict.CERTIFICATE_REJECTED),
+    ("unsupported certificate", Verdict.CERTIFICATE_REJECTED),
+    ("certificate revoked", Verdict.CERTIFICATE_REJECTED),
+    ("certificate unknown", Verdict.CERTIFICATE_REJECTED),
+    ("access denied", Verdict.CERTIFICATE_REJECTED),
+    ("decrypt error", Verdict.CERTIFICATE_REJECTED),
+    ("handshake failure", Verdict.HANDSHAKE),
+    ("protocol version", Verdict.HANDSHAKE),
+    ("unrecognized name", Verdict.HANDSHAKE),
+    ("internal error", Verdict.HANDSHAKE),
+]
+
+
+@pytest.mark.parametrize("where", [Where.HANDSHAKE, Where.FIRST_READ])
+@pytest.mark.parametrize(("alert", "verdict"), ALERTS)
+def test_an_alert_means_the_same_under_both_versions_of_tls(alert: str, verdict: Verdict, where: Where) -> None:
+    assert classify(ProbeFacts(where, alert=alert)) is verdict
+
+
+@pytest.mark.parametrize(
+    ("facts", "verdict"),
+    [
+        (ProbeFacts(Where.CONNECT), Verdict.PARTNER_DOWN),
+        (ProbeFacts(Where.CONNECT, timed_out=True), Verdict.PARTNER_DOWN),
+        (ProbeFacts(Where.HANDSHAKE, closed=True), Verdict.PARTNER_DOWN),
+        (ProbeFacts(Where.HANDSHAKE, timed_out=True), Verdict.PARTNER_DOWN),
+        (ProbeFacts(Where.HANDSHAKE, detail="TLS failed"), Verdict.HANDSHAKE),
+        (ProbeFacts(Where.HANDSHAKE, verify_error="self-signed certificate"), Verdict.WRONG_CA),
+        (ProbeFacts(Where.FIRST_READ, "TLSv1.3", closed=True), Verdict.CERTIFICATE_REJECTED),
+        (ProbeFacts(Where.FIRST_READ, "TLSv1.3", closed=True, stays_open=True), Verdict.PARTNER_DOWN),
+        (ProbeFacts(Where.FIRST_READ, "TLSv1.3", timed_out=True), Verdict.PARTNER_DOWN),
+        (ProbeFacts(Where.BODY, "TLSv1.3", closed=True), Verdict.PARTNER_DOWN),
+    ],
+)
+def test_where_it_broke_off_decides(facts: ProbeFacts, verdict: Verdict) -> None:
+    assert classify(facts) is verdict
+
+
+@pytest.mark.parametrize(
+    ("facts", "verdict"),
+    [
+        (http(200), Verdict.OK),
+        (http(200, json=False), Verdict.PARTNER_DOWN),
+        (http(200, json=False, empty=True), Verdict.PARTNER_DOWN),
+        (http(204, json=False, empty=True), Verdict.PARTNER_DOWN),
+        (http(302), Verdict.PARTNER_DOWN),
+        (http(400, "Bad request", code="40000"), Verdict.PARTNER_DOWN),
+        (http(400, "400 The SSL certificate error", json=False), Verdict.CERTIFICATE_REJECTED),
+        (http(400, "400 No required SSL certificate was sent", json=False), Verdict.CERTIFICATE_REJECTED),
+        (http(495, json=False), Verdict.CERTIFICATE_REJECTED),
+        (http(496, json=False), Verdict.CERTIFICATE_REJECTED),
+        (http(401, "Invalid or expired client certificate", code="495"), Verdict.CERTIFICATE_REJECTED),
+        (http(500, "x", code="495"), Verdict.CERTIFICATE_REJECTED),
+        (http(401, CLIENT), Verdict.CLIENT_REJECTED),
+        (http(401, BASIC), Verdict.LOGIN_REJECTED),
+        (http(401), Verdict.LOGIN_REJECTED),
+        (http(401, json=False), Verdict.LOGIN_REJECTED),
+        (http(401, "wrong client id or password"), Verdict.LOGIN_REJECTED),
+        (http(401, "wrong login or client_id"), Verdict.LOGIN_REJECTED),
+        (http(403, "Forbidden", code="40300"), Verdict.LOGIN_REJECTED),
+        (http(403, "client id is not subscribed"), Verdict.CLIENT_REJECTED),
+        (http(403, "Access denied", json=False), Verdict.PARTNER_DOWN),
+        (http(404, code="40499"), Verdict.PARTNER_DOWN),
+        (http(429), Verdict.QUOTA),
+        (http(429, json=False), Verdict.QUOTA),
+        (http(500), Verdict.PARTNER_DOWN),
+        (http(503, "SSL certificate error", json=False), Verdict.PARTNER_DOWN),
+    ],
+)
+def test_an_answer_is_read_with_care(facts: ProbeFacts, verdict: Verdict) -> None:
+    assert classify(facts) is verdict
+
+
+def test_the_profile_says_which_status_is_success() -> None:
+    assert classify(http(202), expect={202}) is Verdict.OK
+    assert classify(http(200), expect={202}) is Verdict.PARTNER_DOWN
+
+
+def test_no_verdict_of_an_untrusted_server_counts() -> None:
+    """Nothing that a server says matters once it is not the partner's."""
+    assert classify(ProbeFacts(Where.HTTP, status=200, is_json=True, verify_error="x")) is Verdict.WRONG_CA
+
+
+@pytest.mark.parametrize(
+    ("seconds", "waited"), [(None, None), (0, None), (30, timedelta(seconds=30)), (10**9, timedelta(days=1))]
+)
+def test_the_partner_is_left_alone_as_long_as_it_asks_a_day_at_most(
+    seconds: int | None, waited: timedelta | None
+) -> None:
+    assert wait(ProbeFacts(Where.HTTP, status=429, retry_after=seconds)) == waited
+
+
+def test_only_a_rejected_login_blocks_the_account_and_it_is_never_retried() -> None:
+    assert [v for v in Verdict if v.blocks_account] == [Verdict.LOGIN_REJECTED]
+    assert not Verdict.LOGIN_REJECTED.worth_retrying
+    assert not Verdict.WRONG_CA.worth_retrying
+    assert not Verdict.OK.worth_retrying
+
+
+def test_every_verdict_has_words_for_people() -> None:
+    for verdict in Verdict:
+        assert verdict.sentence
+        assert verdict.mend or verdict in (Verdict.OK, Verdict.PARTNER_DOWN)

@@ -1,0 +1,149 @@
+"""The draft of a mail with a CSR: the same bytes each time, and no header of anybody else's."""
+
+from __future__ import annotations
+
+import email
+import stat
+from dataclasses import replace
+from datetime import UTC, datetime
+from email import policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.errors import InputError
+from broker.model.names import AccountName
+from broker.partners.catalogue import builtin
+from broker.partners.profile import Submission
+from broker.people.eml import CsrMail, draft, message_id, write
+
+CSR = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"
+SUBMISSION = builtin("stellantis").submission
+MAIL = CsrMail(
+    account=AccountName("mzp-1"),
+    number=3,
+    csr=CSR,
+    sender="fleet@example.com",
+    to=("pki@partner.example", "second@partner.example"),
+    message_id=message_id(AccountName("mzp-1"), 3, CSR),
+    date=datetime(2026, 11, 24, 12, 0, tzinfo=UTC),
+    texts={"login": "MZP0000042", "environment": "production", "subject": "C=FR, O=Société — Exemple"},
+)
+
+
+def parsed(content: bytes) -> EmailMessage:
+    message = email.message_from_bytes(content, policy=policy.default)
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+def test_a_mail_program_reads_it() -> None:
+    message = parsed(draft(MAIL, SUBMISSION))
+    assert message.defects == []
+    assert message["From"] == "fleet@example.com"
+    assert message["To"] == "pki@partner.example, second@partner.example"
+    assert message["Subject"] == "Certificate signing request for MZP0000042"
+    assert message["Date"] == "Tue, 24 Nov 2026 12:00:00 +0000"
+    assert message["X-Unsent"] == "1"
+    body = message.get_body()
+    assert body is not None
+    assert "Société — Exemple" in body.get_content()
+    (attachment,) = message.iter_attachments()
+    assert attachment.get_filename() == "mzp-1-3.csr"
+    assert attachment.get_content_type() == "application/pkcs10"
+    assert attachment.get_content() == CSR.encode()
+
+
+def test_the_same_input_makes_the_same_bytes() -> None:
+    assert draft(MAIL, SUBMISSION) == draft(replace(MAIL), SUBMISSION)
+
+
+def test_lines_end_as_in_a_mail_and_are_short_enough() -> None:
+    content = draft(MAIL, SUBMISSION)
+    assert content.replace(b"\r\n", b"").count(b"\n") == 0
+    assert max(map(len, content.split(b"\r\n"))) <= 998
+    content.decode("ascii")
+
+
+def test_a_long_subject_with_accents_survives() -> None:
+    submission = replace(SUBMISSION, subject="Demande de signature — " + "é" * 300)
+    assert parsed(draft(MAIL, submission))["Subject"] == submission.subject
+
+
+def test_a_message_id_is_fixed_by_the_request() -> None:
+    assert message_id(AccountName("mzp-1"), 3, CSR) == message_id(AccountName("mzp-1"), 3, CSR)
+    assert message_id(AccountName("mzp-1"), 3, CSR) != message_id(AccountName("mzp-1"), 4, CSR)
+    assert parsed(draft(MAIL, SUBMISSION))["Message-ID"] == MAIL.message_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"to": ()},
+        {"to": ("pki@partner.example\r\nBcc: x@evil.example",)},
+        {"to": ("pki@partner.example\nBcc: x@evil.example",)},
+        {"to": ("pki@partner.example, x@evil.example",)},
+        {"to": ("<pki@partner.example>",)},
+        {"to": ("nobody",)},
+        {"to": ("@partner.example",)},
+        {"to": ("a@b@c",)},
+        {"to": ("",)},
+        {"to": ("pkï@partner.example",)},
+        {"to": (f"{'x' * 2000}@partner.example",)},
+        {"sender": "fleet@example.com\r\nBcc: x@evil.example"},
+        {"sender": ""},
+        {"message_id": "<a@b>\r\nBcc: x@evil.example"},
+        {"message_id": "a@b"},
+        {"message_id": "<a b@c>"},
+        {"message_id": ""},
+        {"texts": {"login": "MZP\r\nBcc: x@evil.example", "environment": "e", "subject": "s"}},
+        {"texts": {"login": "MZP\u2028x", "environment": "e", "subject": "s"}},
+        {"texts": {"login": "x" * 2000, "environment": "e", "subject": "s"}},
+        {"texts": {}},
+    ],
+)
+def test_what_could_begin_another_header_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        draft(replace(MAIL, **change), SUBMISSION)
+    assert caught.value.hint
+
+
+def test_a_body_cannot_break_out_of_its_part() -> None:
+    boundary = parsed(draft(MAIL, SUBMISSION)).get_boundary()
+    texts = dict(MAIL.texts) | {"subject": f"\r\n--{boundary}\r\nContent-Type: text/html\r\n\r\n<b>"}
+    message = parsed(draft(replace(MAIL, texts=texts), SUBMISSION))
+    assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "application/pkcs10"]
+
+
+def test_a_template_reads_no_attribute_and_runs_nothing() -> None:
+    submission = Submission(body="$login.__class__ {login.__class__} %(login)s\n")
+    body = parsed(draft(MAIL, submission)).get_body()
+    assert body is not None
+    assert body.get_content().strip() == "MZP0000042.__class__ {login.__class__} %(login)s"
+
+
+def test_it_is_written_whole_in_place_of_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "mail.eml"
+    path.write_text("older")
+    write(path, b"content")
+    assert path.read_bytes() == b"content"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("a stranger's")
+    (tmp_path / "mail.eml").symlink_to(tmp_path / "victim")
+    write(tmp_path / "mail.eml", b"content")
+    assert (tmp_path / "victim").read_text() == "a stranger's"
+
+
+@pytest.mark.parametrize("name", ["missing/mail.eml", "taken"])
+def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(InputError) as caught:
+        write(tmp_path / name, b"content")
+    assert caught.value.hint
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]

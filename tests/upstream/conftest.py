@@ -1,0 +1,31 @@
+"""One partner for the room; each test finds it without faults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.model.bundle import Bundle
+from broker.standin import Standin
+from tests.support.sets import LOGIN, PASSWORD, bundle_of
+
+
+@pytest.fixture(scope="session")
+def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Standin, Bundle]]:
+    directory: Path = tmp_path_factory.mktemp("partner")
+    with Standin(directory, accounts={LOGIN: PASSWORD}) as partner:
+        yield partner, bundle_of(partner)
+        assert not partner.crashes
+
+
+@pytest.fixture
+def partner(_running: tuple[Standin, Bundle]) -> Iterator[Standin]:
+    yield _running[0]
+    _running[0].faults.clear()
+
+
+@pytest.fixture
+def bundle(_running: tuple[Standin, Bundle]) -> Bundle:
+    return _running[1]
