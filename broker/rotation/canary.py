@@ -46,7 +46,7 @@ def try_out(name: AccountName, number: int, *, accounts: Accounts, canary: Canar
     answer = send()
 
     def store(newest: Account) -> Account:
-        sent = next((a for a in account.applications if _client(answer) and a.name == answer.application), None)
+        sent = next((a for a in seen.applications if _client(answer) and a.name == answer.application), None)
         return canary_answered(
             newest,
             attempt,

@@ -107,10 +107,10 @@ TAKING_OUT: dict[str, Callable[[Any], object]] = {
     "json of a holder": lambda s: json.dumps({"a": s}),
     "msgspec": msgspec.json.encode,
     "msgspec to_builtins": lambda s: msgspec.to_builtins(Holder("a", s)),
-    "bytes": lambda s: bytes(s),
+    "bytes": bytes,
     "vars": vars,
-    "iter": lambda s: list(s),
-    "len": lambda s: len(s),
+    "iter": list,
+    "len": len,
     "index": lambda s: s[0],
     "concatenation": lambda s: "a" + s,
     "join": lambda s: "".join([s]),
@@ -118,7 +118,7 @@ TAKING_OUT: dict[str, Callable[[Any], object]] = {
     "order": lambda s: s < s,  # noqa: PLR0124
     "hash": hash,
     "a set": lambda s: {s},
-    "marshal": lambda s: marshal.dumps(s),
+    "marshal": marshal.dumps,
     "new attribute": lambda s: setattr(s, "other", 1),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
 
 from broker.errors import ConflictError
@@ -12,6 +12,8 @@ from broker.model.changes.moving import moved
 from broker.model.changes.writing import born, dooming, holding, noted, without
 from broker.model.generation import (
     Application,
+    Generation,
+    Parts,
     PasswordRef,
 )
 from broker.model.history import What
@@ -99,14 +101,31 @@ def _varied(
     trust: AnchorsRef | None = None,
 ) -> Account:
     """Add a candidate that differs from the current set in one part; before the first promotion, from the candidate."""
-    waiting = account.candidates[-1] if account.candidates and not account.current else None
-    model = account.current or waiting
+    model = account.current or (account.candidates[-1] if account.candidates else None)
     if model is None:
         return account
     parts = replace(model.parts, password=password or model.parts.password, trust=trust or model.parts.trust)
     if parts == model.parts:
         return account
-    after = account
-    if waiting:
-        after = moved(after, waiting.number, Move.REJECT, at=at, by=by, reason="a part was set anew")
-    return born(after, parts, at=at, by=by, instead_of=waiting)
+    after, outdated = account, _outdated(account, "password" if password else "trust")
+    if outdated:
+        after = moved(after, outdated.number, Move.REJECT, at=at, by=by, reason="a part was set anew")
+    return born(after, parts, at=at, by=by, instead_of=outdated)
+
+
+def _outdated(account: Account, part: str) -> Generation | None:
+    """Return the candidate that tries nothing but an older choice of `part`; before the first promotion, the newest.
+
+    Without this a command that was killed after its write, and run again, would leave two that change the same part.
+    """
+    if account.current is None:
+        return account.candidates[-1]
+    for candidate in reversed(account.candidates):
+        base = account.generation(candidate.base).parts if candidate.base else None
+        if base and not candidate.held and not candidate.restores and _changed(base, candidate.parts) == {part}:
+            return candidate
+    return None
+
+
+def _changed(base: Parts, parts: Parts) -> set[str]:
+    return {field.name for field in fields(Parts) if getattr(base, field.name) != getattr(parts, field.name)}

@@ -21,6 +21,7 @@ from tests.support.accounts import (
     assert_unchanged,
     later,
     only,
+    with_answer,
     with_candidate,
     with_current,
     with_new_password,
@@ -134,6 +135,26 @@ def test_a_new_password_closes_the_breaker() -> None:
     account = changes.canary_answered(account, 1, "login_rejected", login_rejected=True, at=NOW, by=BY)
     assert account.breaker
     assert set_password(account, 2).breaker is None
+
+
+@pytest.mark.parametrize("again", [lambda a: set_password(a, 3), lambda a: set_trust(a, "server-ca-3")])
+def test_setting_a_part_anew_takes_the_place_of_the_candidate_that_tried_it(again: object) -> None:
+    """A command killed after its write and run again leaves one candidate, not two that no machine can join."""
+    account = set_trust(set_password(with_current(), 2), "server-ca-2")
+    after = again(account)  # type: ignore[operator]
+    assert len(after.candidates) == 2
+    assert after.candidates[-1].replaces in (2, 3)
+    assert_sound(after)
+
+
+def test_it_does_so_whatever_became_current_meanwhile() -> None:
+    account = changes.moved(with_answer(with_new_password(with_current())), 3, Move.PROMOTE, at=NOW, by=BY)
+    assert [g.replaces for g in set_password(account, 3).candidates] == [2]
+
+
+def test_a_candidate_with_more_than_that_part_is_left_to_the_joining() -> None:
+    account = set_password(with_answer(with_current()), 2)
+    assert [g.number for g in account.candidates] == [2, 3]
 
 
 def test_a_trust_that_the_current_set_has_makes_no_candidate() -> None:
