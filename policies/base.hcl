@@ -2,3 +2,5 @@
 path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/renew-self"  { capabilities = ["update"] }
 path "auth/token/revoke-self" { capabilities = ["update"] }
+# and see what it may do: `broker doctor`
+path "sys/capabilities-self"  { capabilities = ["update"] }

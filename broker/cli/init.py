@@ -1,0 +1,100 @@
+"""A few questions, and a configuration that works."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.cli.options import write_output
+from broker.cli.output import note
+from broker.config import ROLES
+from broker.errors import InputError
+
+if TYPE_CHECKING:
+    from broker.cli.start import Start
+
+__all__ = ["command"]
+
+
+@click.command(
+    "init", epilog="Example: broker init --vault embedded   or   broker init --vault https://vault.example:8200"
+)
+@click.option("--vault", default="", metavar="ADDRESS", help='Vault\'s address, or "embedded" for one on this machine.')
+@click.option("--ca-file", default="", metavar="FILE", help="CA certificates that sign Vault's.")
+@click.option("--namespace", default="", help="Vault's namespace to work in.")
+@click.option("--mount", default="", help="Where the KV v2 engine is, or will be, mounted.")
+@click.option("--roles-directory", default="", metavar="DIR", help="Where each role's role_id and secret_id files are.")
+@click.option("--out", default="broker.toml", show_default=True, metavar="PATH|-", help="Where the configuration goes.")
+@click.option("--force", is_flag=True, help="Replace a configuration that is there.")
+@click.pass_obj
+def command(
+    start: Start, vault: str, ca_file: str, namespace: str, mount: str, roles_directory: str, out: str, force: bool
+) -> None:
+    """Write a configuration. What no option says is asked, or takes its default where nobody is there to answer."""
+    if out != "-" and Path(out).exists() and not force:
+        raise InputError(f"{out} is there already", hint="--force replaces it, --out names another")
+    vault = vault or _asked("Where is Vault? An address, or embedded for one on this machine", "embedded")
+    mount = mount or _asked("Mount of the KV v2 engine", "credential-broker")
+    if vault == "embedded":
+        text = _embedded(start.config["embedded.directory"], mount)
+    else:
+        ca_file = ca_file or _asked("File with the CA certificates of Vault, if it is not a public CA", "")
+        roles_directory = roles_directory or _asked("Directory of the roles' role_id and secret_id files", "roles")
+        text = _remote(vault, mount, namespace, ca_file, roles_directory)
+    _check(text)
+    write_output(out, text.encode())
+    following = "broker vault start" if vault == "embedded" else "broker vault setup --dry-run, with VAULT_TOKEN set"
+    note(f"{'configuration' if out == '-' else out} written; next: {following}, then broker doctor")
+
+
+def _asked(question: str, default: str) -> str:
+    if not sys.stdin.isatty():
+        return default
+    answer: str = click.prompt(question, default=default, show_default=bool(default), err=True)
+    return answer
+
+
+def _embedded(directory: str, mount: str) -> str:
+    return "\n".join(
+        [
+            "# A vault on this machine: its unseal key lies beside its data. For laptops, demos and tests.",
+            "version = 1",
+            "",
+            "[vault]",
+            f"mount = {_quoted(mount)}",
+            "",
+            "[embedded]",
+            f"directory = {_quoted(directory)}",
+            "",
+        ]
+    )
+
+
+def _remote(address: str, mount: str, namespace: str, ca_file: str, roles_directory: str) -> str:
+    lines = ["version = 1", "", "[vault]", f"address = {_quoted(address)}", f"mount = {_quoted(mount)}"]
+    lines += [f"{k} = {_quoted(v)}" for k, v in (("namespace", namespace), ("ca_file", ca_file)) if v]
+    lines += ["", "# Each role logs in by itself. A host needs only the roles that work on it: remove the others."]
+    for role in ROLES:
+        folder = f"{roles_directory.rstrip('/')}/{role}"
+        lines += ["", f"[roles.{role}]", 'method = "approle"']
+        lines += [f"{name}_file = {_quoted(f'{folder}/{name}')}" for name in ("role_id", "secret_id")]
+    return "\n".join([*lines, ""])
+
+
+def _quoted(text: str) -> str:
+    import json
+
+    return json.dumps(text)  # a JSON string is a TOML basic string
+
+
+def _check(text: str) -> None:
+    """Refuse what the broker could not read back, before it is written."""
+    import tomllib
+
+    from broker.vault.settings import VaultSettings
+
+    content = tomllib.loads(text)["vault"]
+    VaultSettings(content.get("address", "unix:///socket"), mount=content["mount"])

@@ -1,0 +1,145 @@
+"""A place for a demonstration: a directory, processes that end with us, commands shown as a person would type them."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from broker.errors import BrokerError
+
+__all__ = ["Stage", "StageError"]
+
+_PARENT_DEATH: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # a directory of our own is made in it, 0700
+_PATIENCE: Final = 20.0  # seconds
+
+
+class StageError(BrokerError):
+    """A step of the demonstration did not end as it should."""
+
+
+class Stage:
+    """One demonstration. `close` ends what it started and removes its directory."""
+
+    def __init__(self) -> None:
+        base = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+        self.directory = Path(tempfile.mkdtemp(prefix="broker-demo-", dir=base))
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._leaving: list[Callable[[], object]] = []
+        self._step = 0
+        self._began = time.monotonic()
+
+    def close(self) -> None:
+        """End every process, the newest first, and remove the directory."""
+        for process in reversed(self._running):
+            _ended(process)
+        for leave in reversed(self._leaving):
+            leave()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def on_close(self, leave: Callable[[], object]) -> None:
+        """Call `leave` at the end, after the processes have ended."""
+        self._leaving.append(leave)
+
+    def title(self, text: str) -> None:
+        """Begin a step."""
+        self._step += 1
+        elapsed = f"{time.monotonic() - self._began:4.0f}s"
+        click.echo(f"\n{click.style(f'{self._step}. {text}', bold=True)}  {click.style(elapsed, dim=True)}")
+
+    def say(self, text: str) -> None:
+        """Explain."""
+        click.echo(click.style(f"   {text}", dim=True))
+
+    def show(self, *command: str, after: str = "") -> None:
+        """Print a command as a person would type it."""
+        click.echo(click.style(f"   $ {shlex.join(command)}{after}", fg="cyan"))
+
+    def run(self, *command: str, expect: int = 0, quiet: bool = False) -> str:
+        """Show a command, run it, print what it says, and return its standard output."""
+        self.show(*command)
+        done = subprocess.run(
+            self._found(command), cwd=self.directory, env=self._environment(), capture_output=True, check=False
+        )
+        out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        for line in ([] if quiet else out.splitlines()) + err.splitlines():
+            click.echo(f"     {line}")
+        if done.returncode != expect:
+            raise StageError(f"{shlex.join(command)} ended with {done.returncode}", hint="this is a fault of the demo")
+        return out
+
+    def start(self, *command: str, outlives: bool = False) -> subprocess.Popen[bytes]:
+        """Show a command and start it; it ends with this process, however that ends, unless it `outlives` it."""
+        self.show(*command, after=" &")
+        process = subprocess.Popen(
+            self._found(command),
+            cwd=self.directory,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if outlives else subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is ours: we end it in our order
+            preexec_fn=None if outlives else _end_with_parent,  # noqa: PLW1509  # this process has no other thread
+        )
+        self._running.append(process)
+        return process
+
+    def wait_for(self, path: str, process: subprocess.Popen[bytes]) -> Path:
+        """Return the path of a file, once it is there."""
+        until = time.monotonic() + _PATIENCE
+        found = self.directory / path
+        while not found.exists():
+            if process.poll() is not None or time.monotonic() > until:
+                raise StageError(f"{path} did not appear", hint=_last_words(process))
+            time.sleep(0.02)
+        return found
+
+    def read(self, path: str) -> Mapping[str, Any]:
+        """Return the JSON object in a file."""
+        content: Mapping[str, Any] = json.loads((self.directory / path).read_text())
+        return content
+
+    def _found(self, command: Sequence[str]) -> list[str]:
+        here = Path(sys.executable).parent / command[0]  # `broker` of this environment, on the PATH or not
+        return [str(here) if here.exists() else command[0], *command[1:]]
+
+    def _environment(self) -> dict[str, str]:
+        """Return our environment without what would lead to another vault or another configuration."""
+        foreign = ("VAULT_", "BAO_", "BROKER_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        return kept | {"BROKER_CONFIG": str(self.directory / "broker.toml")}
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGTERM)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stderr:
+        process.stderr.close()
+
+
+def _last_words(process: subprocess.Popen[bytes]) -> str:
+    if process.poll() is None or process.stderr is None:
+        return "it runs, and takes too long"
+    return process.stderr.read().decode(errors="replace").strip()[-300:]

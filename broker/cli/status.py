@@ -1,0 +1,102 @@
+"""Accounts, stages, expiry, and who must act."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.cli.options import accounts_argument
+from broker.cli.output import output_option, show_json, show_table, when
+from broker.model.names import AccountName
+
+if TYPE_CHECKING:
+    from broker.cli.start import Start
+    from broker.model.account import Account
+    from broker.model.due import DueDate
+    from broker.model.todo import Todo
+
+__all__ = ["command"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    account: Account
+    due: DueDate | None
+    todo: Todo
+
+    @property
+    def stages(self) -> str:
+        living = [g for g in self.account.generations if g.stage.living]
+        return ", ".join(f"{g.number} {g.stage.value}{' (held)' if g.held else ''}" for g in living) or "-"
+
+
+@click.command("status", epilog="Example: broker status -o json")
+@accounts_argument
+@output_option
+@click.pass_obj
+def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, output: str) -> None:
+    """Show each account: its generations, when the current certificate expires, when renewal is due, who must act."""
+    broker, now = start.broker, start.broker.clock()
+    chosen = [a for a in broker.all_accounts() if everything or not accounts or a.name in accounts]
+    for name in set(accounts) - {a.name for a in chosen}:
+        broker.account(name)  # raises: there is none
+    rows = [_row(start, account) for account in chosen]
+    if output == "json":
+        show_json([_facts(row) for row in rows])
+        return
+    show_table(
+        ["account", "generations", "expires", "renewal due", "who", "next"],
+        [
+            (
+                row.account.name,
+                row.stages,
+                when(_not_after(row), now),
+                when(row.due.at, now) if row.due else "-",
+                row.todo.who.value,
+                row.todo.what + (f": {row.todo.command}" if row.todo.command else ""),
+            )
+            for row in rows
+        ],
+        empty="there are no accounts yet: broker account add",
+    )
+
+
+def _row(start: Start, account: Account) -> _Row:
+    from broker.model.due import due_date, lead_time
+    from broker.model.todo import next_todo
+    from broker.vault.policies import Role
+
+    renewal = start.broker.profile(account.profile, Role.AUDITOR).renewal
+    lead = lead_time(account, renewal.lead_time)
+    due = None
+    if account.current:
+        certificate = account.certificate(account.current.parts.certificate)
+        due = due_date(
+            certificate.not_before, certificate.not_after, lead=lead, safety=renewal.safety, share=renewal.share
+        )
+    return _Row(account, due, next_todo(account, due, lead=lead, now=start.broker.clock()))
+
+
+def _not_after(row: _Row) -> datetime | None:
+    current = row.account.current
+    return row.account.certificate(current.parts.certificate).not_after if current else None
+
+
+def _facts(row: _Row) -> dict[str, object]:
+    account = row.account
+    return {
+        "account": account.name,
+        "environment": account.environment,
+        "current": account.current.number if account.current else None,
+        "not_after": _not_after(row),
+        "due": row.due.at if row.due else None,
+        "due_because": row.due.decided_by.because if row.due else None,
+        "generations": [{"number": g.number, "stage": g.stage, "held": g.held} for g in account.generations],
+        "open_request": account.open_request.number if account.open_request else None,
+        "who": row.todo.who,
+        "what": row.todo.what,
+        "command": row.todo.command,
+    }

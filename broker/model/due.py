@@ -1,0 +1,58 @@
+"""When a certificate must be renewed, and which term decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from broker.model.account import Account
+
+__all__ = ["DEFAULT_LEAD_TIME", "DueDate", "Term", "due_date", "lead_time"]
+
+DEFAULT_LEAD_TIME: Final = timedelta(days=21)  # until an account, or its profile, knows better
+LEARN_FROM: Final = 5  # answered submissions; people change, so older ones say little
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A moment, and why it counts."""
+
+    at: datetime
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class DueDate:
+    """All terms of the sum, and which one decided."""
+
+    terms: tuple[Term, ...]
+
+    @property
+    def decided_by(self) -> Term:
+        """The earliest."""
+        return min(self.terms, key=lambda term: term.at)
+
+    @property
+    def at(self) -> datetime:
+        """When renewal must start."""
+        return self.decided_by.at
+
+
+def due_date(not_before: datetime, not_after: datetime, *, lead: timedelta, safety: timedelta, share: float) -> DueDate:
+    """Return when renewal must start: time for people and to spare before the end, or a share of the lifetime."""
+    people = Term(not_after - safety - lead, f"{safety.days}d to spare and {lead.days}d for the partner's people")
+    return DueDate((people, Term(not_before + (not_after - not_before) * share, f"{share:.0%} of its lifetime")))
+
+
+def lead_time(account: Account, known: timedelta | None) -> timedelta:
+    """Return how long the partner's people take: the longest of the last few waits, what is known, or three weeks.
+
+    Being early costs nothing; being late costs the API.
+    """
+    waited = [
+        request.closed_at - request.submissions[0].at
+        for request in account.requests
+        if request.closed_at and request.submissions and request.closed and request.closed.value == "answered"
+    ]
+    return max(waited[-LEARN_FROM:], default=known or DEFAULT_LEAD_TIME)
