@@ -14,13 +14,11 @@ import requests
 from broker.client.published import NothingPublishedError, Published, read, resolved
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.bundle import Manifest
-from broker.partners.request import inside
 from broker.upstream.session import TIMEOUT, PartnerSession
 
 __all__ = ["CHECK_EVERY", "Session", "open"]
 
 CHECK_EVERY: Final = 1.0  # seconds between two looks at `current`
-_SUCCESS: Final = 200
 
 
 class Session(PartnerSession):
@@ -84,7 +82,7 @@ class Session(PartnerSession):
             document = _document(response)
             yield document
             kwargs.pop("params", None)  # the link has them
-            url = _next(document, response.url, self.base_url)
+            url = _next(document, response.url)
             if url in seen:
                 raise PartnerUnavailableError("the partner's list comes back to a page it had before")
             seen.add(url or "")
@@ -121,8 +119,8 @@ def _document(response: requests.Response) -> dict[str, Any]:
     return found
 
 
-def _next(document: dict[str, Any], here: str, base_url: str) -> str | None:
+def _next(document: dict[str, Any], here: str) -> str | None:
     links = document.get("_links")
     link = links.get("next") if isinstance(links, dict) else None
     href = link.get("href") if isinstance(link, dict) else None
-    return inside(base_url, urljoin(here, href)) if isinstance(href, str) and href else None
+    return urljoin(here, href) if isinstance(href, str) and href else None

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -258,6 +259,27 @@ def test_a_full_disk_leaves_nothing_half_published(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [p.name for p in sorted(root.iterdir())] == [CURRENT, "gen-000007"]
     assert contents(root / CURRENT) == before
+
+
+def test_all_has_reached_the_disk_before_current_points_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[int, int]] = []
+    pointed: list[int] = []
+    fsync, symlink = os.fsync, os.symlink
+
+    def counting(fd: int) -> None:
+        synced.append((os.fstat(fd).st_ino, os.fstat(fd).st_size))
+        fsync(fd)
+
+    def pointing(*args: Any, **kwargs: Any) -> None:
+        pointed.append(len(synced))
+        symlink(*args, **kwargs)
+
+    monkeypatch.setattr(os, "fsync", counting)
+    monkeypatch.setattr(os, "symlink", pointing)
+    found = publish(tmp_path / "root", paper())
+    before = set(synced[: pointed[0]])
+    assert {(p.stat().st_ino, p.stat().st_size) for p in found.iterdir()} <= before
+    assert {found.stat().st_ino, (tmp_path / "root").stat().st_ino} <= {inode for inode, _ in before}
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:

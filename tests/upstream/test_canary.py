@@ -168,11 +168,17 @@ def test_a_host_that_does_not_exist_is_partner_down(bundle: Bundle) -> None:
         (b"\x00\xff\r\n\r\n", Where.BODY),
     ],
 )
-def test_hostile_answers_are_bounded_and_said(partner: Standin, bundle: Bundle, sent: bytes, where: Where) -> None:
+def test_hostile_answers_are_said(partner: Standin, bundle: Bundle, sent: bytes, where: Where) -> None:
     with Saying(partner, sent) as url:
         facts = probe(credentials_of(replace(bundle, base_url=url)), PROBE, deadline=timedelta(seconds=5))
     assert facts.where is where
     assert classify(facts) is Verdict.PARTNER_DOWN
+
+
+def test_an_answer_is_read_no_further_than_anybody_asked(partner: Standin, bundle: Bundle) -> None:
+    with Saying(partner, b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3_000_000) as url:
+        facts = probe(credentials_of(replace(bundle, base_url=url)), PROBE)
+    assert facts.detail == "the answer is larger than any that was asked for"
 
 
 def test_what_the_partner_repeats_of_ours_is_hidden(partner: Standin, bundle: Bundle) -> None:
