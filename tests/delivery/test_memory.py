@@ -30,13 +30,13 @@ def test_a_table_that_says_nothing_is_no_memory(tmp_path: Path, text: str) -> No
 
 
 def test_a_runtime_directory_that_is_not_usable_is_passed_over(tmp_path: Path) -> None:
-    environ = {"XDG_RUNTIME_DIR": str(tmp_path / "missing"), "HOME": "/home/x"}
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path / "missing"), "HOME": "/people/x"}
     assert not default_root("mzp-1", "reports", environ, 4711).is_relative_to(tmp_path)
 
 
 def test_the_shared_memory_directory_is_the_users_own() -> None:
-    found = default_root("mzp-1", "reports", {"XDG_RUNTIME_DIR": "relative", "HOME": "/home/x"}, 4711)
+    found = default_root("mzp-1", "reports", {"XDG_RUNTIME_DIR": "relative", "HOME": "/people/x"}, 4711)
     assert str(found) in (
         "/dev/shm/credential-broker-4711/mzp-1/reports",
-        "/home/x/.cache/credential-broker/mzp-1/reports",
+        "/people/x/.cache/credential-broker/mzp-1/reports",
     )
