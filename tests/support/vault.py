@@ -28,7 +28,7 @@ from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
 from broker.vault.writes import Observer, unobserved
 
-__all__ = ["TestVault", "login", "throwaway", "token_of", "vault", "vault_server", "with_root_token"]
+__all__ = ["TestVault", "login", "mounted", "throwaway", "token_of", "vault", "vault_server", "with_root_token"]
 
 _numbers: Final = itertools.count(1)
 
@@ -89,10 +89,10 @@ def vault_server() -> Iterator[tuple[Embedded, Connection]]:
         yield embedded, stack.enter_context(administered(embedded))
 
 
-@pytest.fixture
-def vault(vault_server: tuple[Embedded, Connection]) -> Iterator[TestVault]:
-    """A vault in which nothing has happened yet."""
-    embedded, _ = vault_server
+@contextmanager
+def mounted(server: tuple[Embedded, Connection]) -> Iterator[TestVault]:
+    """Yield a mount of its own on `server`, set up whole; it is gone afterwards."""
+    embedded, _ = server
     settings = replace(embedded.settings, mount=f"broker-{next(_numbers)}", patience=3.0)
     with administered(Embedded(embedded.running, settings)) as admin:
         apply(admin, plan(admin, Wish()))
@@ -103,6 +103,13 @@ def vault(vault_server: tuple[Embedded, Connection]) -> Iterator[TestVault]:
             made.close()
             admin.call("DELETE", f"sys/mounts/{settings.mount}")
             admin.call("DELETE", f"sys/auth/{settings.mount}")
+
+
+@pytest.fixture
+def vault(vault_server: tuple[Embedded, Connection]) -> Iterator[TestVault]:
+    """A vault in which nothing has happened yet."""
+    with mounted(vault_server) as made:
+        yield made
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from broker.vault.layout import Access, right
 from broker.vault.policies import Role
 from tests.support.vault import TestVault
 
-__all__ = ["LOGIN", "PASSWORD", "SUBJECT", "Ended", "World", "partner_server", "world"]
+__all__ = ["LOGIN", "PASSWORD", "SUBJECT", "Ended", "World", "made_world", "partner_server", "world"]
 
 LOGIN: Final = "MZP0000001"
 PASSWORD: Final = "pl4nted:Pa§s/word+1"
@@ -165,9 +165,9 @@ def partner_server(tmp_path: Path) -> Iterator[Standin]:
         yield standin
 
 
-@pytest.fixture
-def world(vault: TestVault, partner_server: Standin) -> Iterator[World]:
-    """A world in which nothing has happened yet; its bundles go to memory."""
+@contextmanager
+def made_world(vault: TestVault, partner: Standin) -> Iterator[World]:
+    """Yield a world in which nothing has happened yet; its bundles go to memory."""
     with tempfile.TemporaryDirectory(prefix="broker-world-", dir="/dev/shm") as directory:
         home = Path(directory)
         lines = ["version = 1"]
@@ -191,4 +191,11 @@ def world(vault: TestVault, partner_server: Standin) -> Iterator[World]:
             "VAULT_ADDR": vault.settings.address,
             "PYTHONWARNINGS": "error",
         }
-        yield World(vault, partner_server, home, environment)
+        yield World(vault, partner, home, environment)
+
+
+@pytest.fixture
+def world(vault: TestVault, partner_server: Standin) -> Iterator[World]:
+    """A world in which nothing has happened yet; its bundles go to memory."""
+    with made_world(vault, partner_server) as made:
+        yield made
