@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import click
 
-from broker.errors import BrokerError
+from broker.errors import RefusedError
 
 __all__ = ["Stage", "StageError"]
 
@@ -27,7 +27,7 @@ _MEMORY: Final = Path("/dev/shm")  # noqa: S108  # a directory of our own is mad
 _PATIENCE: Final = 20.0  # seconds
 
 
-class StageError(BrokerError):
+class StageError(RefusedError):
     """A step of the demonstration did not end as it should."""
 
 

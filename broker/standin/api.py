@@ -103,7 +103,7 @@ class Api:
         )
 
 
-class ApiHandler(Handler):
+class _ApiHandler(Handler):
     """Speaks HTTP over one TLS connection."""
 
     server: ApiListener
@@ -125,7 +125,7 @@ class ApiHandler(Handler):
 class ApiListener(Listener):
     """Listens, does the handshake as the faults say, and lets a handler take over."""
 
-    handler: ClassVar[type[Handler]] = ApiHandler
+    handler: ClassVar[type[Handler]] = _ApiHandler
 
     def __init__(self, address: tuple[str, int], api: Api, contexts: Contexts) -> None:
         super().__init__(address, self.handler)

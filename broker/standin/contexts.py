@@ -33,7 +33,7 @@ VERSIONS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class _Wanted:
     """All that tells one context from another. `style`: strict, lenient, alert (no issuing CA) or no-cipher."""
 
     server: str
@@ -52,7 +52,7 @@ class Contexts:
         self._registry = registry
         self._faults = faults
         self._lock = threading.Lock()
-        self._made: dict[Wanted, ssl.SSLContext] = {}
+        self._made: dict[_Wanted, ssl.SSLContext] = {}
 
     def now(self) -> ssl.SSLContext:
         """Return the context that faults, CAs and revocations ask for at this moment."""
@@ -60,7 +60,7 @@ class Contexts:
         server = next((kind for kind in SERVER_KINDS if faults.take(kind) is not None), "good")
         issuers = len(self._authorities.issuing) + len(self._authorities.intermediates)
         version = faults.take("tls-version") or "both"
-        wanted = Wanted(server, version, self._style(), self._registry.revoked(), issuers)
+        wanted = _Wanted(server, version, self._style(), self._registry.revoked(), issuers)
         with self._lock:
             if wanted not in self._made:
                 if len(self._made) >= KEPT:
@@ -75,7 +75,7 @@ class Contexts:
             return "alert"
         return "lenient" if any(self._faults.value(name) is not None for name in LENIENT) else "strict"
 
-    def _build(self, wanted: Wanted) -> ssl.SSLContext:
+    def _build(self, wanted: _Wanted) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version, context.maximum_version = VERSIONS[wanted.version]
         context.load_cert_chain(self._server_chain(wanted.server))

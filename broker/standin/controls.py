@@ -16,7 +16,7 @@ __all__ = ["CONTROLS"]
 
 
 @dataclass(frozen=True, slots=True)
-class NewPassword:
+class _NewPassword:
     """Body of PUT /desk/accounts/LOGIN/password."""
 
     password: str
@@ -24,7 +24,7 @@ class NewPassword:
 
 
 @dataclass(frozen=True, slots=True)
-class NewAccount:
+class _NewAccount:
     """Body of POST /desk/accounts."""
 
     login: str
@@ -32,14 +32,14 @@ class NewAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class NewApplication:
+class _NewApplication:
     """Body of POST /desk/accounts/LOGIN/applications."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Switch:
+class _Switch:
     """Body of PUT /desk/faults/NAME; empty is `{}`."""
 
     value: str | None = None
@@ -47,7 +47,7 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
-class Revocation:
+class _Revocation:
     """Body of POST /desk/revocations. `after` is a duration from now."""
 
     serial: str
@@ -68,17 +68,17 @@ def _accounts(asked: Asked, _: tuple[str, ...]) -> Answer:
 
 
 def _add_account(asked: Asked, _: tuple[str, ...]) -> Answer:
-    sent = asked.read(NewAccount)
+    sent = asked.read(_NewAccount)
     return json_answer(_account(asked.parts.registry.add_account(sent.login, sent.password)), 201)
 
 
 def _set_password(asked: Asked, names: tuple[str, ...]) -> Answer:
-    sent = asked.read(NewPassword)
+    sent = asked.read(_NewPassword)
     return json_answer(_account(asked.parts.registry.set_password(names[0], sent.password, overlap=sent.overlap)))
 
 
 def _add_application(asked: Asked, names: tuple[str, ...]) -> Answer:
-    application, secret = asked.parts.registry.add_application(names[0], asked.read(NewApplication).name)
+    application, secret = asked.parts.registry.add_application(names[0], asked.read(_NewApplication).name)
     return json_answer({"name": application.name, "client_id": application.client_id, "client_secret": secret}, 201)
 
 
@@ -91,7 +91,7 @@ def _faults(asked: Asked, _: tuple[str, ...]) -> Answer:
 
 
 def _set_fault(asked: Asked, names: tuple[str, ...]) -> Answer:
-    switch = asked.read(Switch) if asked.body.strip() else Switch()
+    switch = asked.read(_Switch) if asked.body.strip() else _Switch()
     if switch.times is not None and switch.times < 1:
         raise ValueError("times starts at 1")
     return json_answer(asked.parts.faults.set(names[0], switch.value, times=switch.times))
@@ -119,7 +119,7 @@ def _certificates(asked: Asked, _: tuple[str, ...]) -> Answer:
 
 
 def _revoke(asked: Asked, _: tuple[str, ...]) -> Answer:
-    sent = asked.read(Revocation)
+    sent = asked.read(_Revocation)
     return json_answer(
         asked.parts.registry.revoke(sent.serial.lower(), asked.parts.clock() + parse_duration(sent.after))
     )

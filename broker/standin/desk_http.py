@@ -30,7 +30,7 @@ REPLY_TYPES: Final[Mapping[str, str]] = {
 }
 
 
-class DeskHandler(Handler):
+class _DeskHandler(Handler):
     """Finds the function for a request, and turns its errors into answers."""
 
     server: DeskListener
@@ -56,7 +56,7 @@ class DeskListener(Listener):
     """The desk's own port."""
 
     def __init__(self, address: tuple[str, int], parts: Parts) -> None:
-        super().__init__(address, DeskHandler)
+        super().__init__(address, _DeskHandler)
         self.parts = parts
 
     @property

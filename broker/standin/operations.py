@@ -104,7 +104,7 @@ class Operations:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class _Operation:
     """A row of the table."""
 
     method: str
@@ -264,4 +264,4 @@ _TABLE: Final[tuple[tuple[str, str, Run], ...]] = (
     *_keeping("fleets/{fid}/remote/callbacks", "callbacks"),
     ("POST", f"{_V}/callbacks/{{cbid}}/remotes", _remote),
 )
-OPERATIONS: Final = tuple(Operation(method, tuple(path.split("/")), run) for method, path, run in _TABLE)
+OPERATIONS: Final = tuple(_Operation(method, tuple(path.split("/")), run) for method, path, run in _TABLE)

@@ -28,14 +28,14 @@ class UnknownLoginError(LookupError):
 
 
 @dataclass(frozen=True, slots=True)
-class Hash:
+class _Hash:
     """A salted scrypt hash, both parts in base64."""
 
     salt: str
     digest: str
 
     @classmethod
-    def of(cls, value: str, salt: bytes | None = None) -> Hash:
+    def of(cls, value: str, salt: bytes | None = None) -> _Hash:
         """Return the hash of `value`, with a fresh salt unless one is given."""
         salt = salt or os.urandom(16)
         digest = hashlib.scrypt(value.encode(), salt=salt, n=2**12, r=8, p=1)
@@ -43,7 +43,7 @@ class Hash:
 
     def fits(self, value: str) -> bool:
         """Tell whether `value` is what was hashed."""
-        return hmac.compare_digest(Hash.of(value, base64.b64decode(self.salt)).digest, self.digest)
+        return hmac.compare_digest(_Hash.of(value, base64.b64decode(self.salt)).digest, self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Application:
 
     name: str
     client_id: str
-    secret: Hash | None = None
+    secret: _Hash | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Account:
     """A login. `passwords` holds those that are valid now: the newest, and an older one while they overlap."""
 
     login: str
-    passwords: tuple[Hash, ...]
+    passwords: tuple[_Hash, ...]
     applications: tuple[Application, ...] = ()
     locked: bool = False
 
@@ -77,7 +77,7 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class _State:
     """All that outlives a restart, beside the CAs."""
 
     accounts: dict[str, Account]
@@ -85,13 +85,13 @@ class State:
 
 
 class Registry:
-    """The one owner of `State`; every change is on disk before it is answered."""
+    """The one owner of `_State`; every change is on disk before it is answered."""
 
     def __init__(self, path: Path, clock: Callable[[], datetime]) -> None:
         self._path = path
         self._clock = clock
         self._lock = threading.RLock()
-        self._state = msgspec.json.decode(path.read_bytes(), type=State) if path.exists() else State({})
+        self._state = msgspec.json.decode(path.read_bytes(), type=_State) if path.exists() else _State({})
         self._failures: dict[str, int] = {}
         self._memo_key = os.urandom(32)
         self._memo: dict[tuple[str, str], bytes] = {}  # scrypt takes 10 ms: remember, keyed, what it accepted
@@ -117,7 +117,7 @@ class Registry:
         with self._lock:
             if login in self._state.accounts:
                 return self.set_password(login, password)
-            account = Account(login, (Hash.of(password),), (Application("default", str(uuid.uuid4())),))
+            account = Account(login, (_Hash.of(password),), (Application("default", str(uuid.uuid4())),))
             return self._keep(account)
 
     def set_password(self, login: str, password: str, *, overlap: bool = False) -> Account:
@@ -127,7 +127,7 @@ class Registry:
         with self._lock:
             account = self.account(login)
             older = account.passwords[:1] if overlap else ()
-            return self._keep(replace(account, passwords=(Hash.of(password), *older)))
+            return self._keep(replace(account, passwords=(_Hash.of(password), *older)))
 
     def unlock(self, login: str) -> Account:
         """Let a locked account in again."""
@@ -141,7 +141,7 @@ class Registry:
             account = self.account(login)
             known = next((app.client_id for app in account.applications if app.name == name), str(uuid.uuid4()))
             secret = base64.urlsafe_b64encode(os.urandom(24)).decode()
-            application = Application(name, known, Hash.of(secret))
+            application = Application(name, known, _Hash.of(secret))
             others = tuple(app for app in account.applications if app.name != name)
             self._keep(replace(account, applications=(*others, application)))
             return application, secret
@@ -219,7 +219,7 @@ class Registry:
         now = self._clock()
         return frozenset(one.serial for one in self._state.issued if one.revoked_from and one.revoked_from <= now)
 
-    def _fits(self, hashed: Hash, value: str) -> bool:
+    def _fits(self, hashed: _Hash, value: str) -> bool:
         mark = hmac.digest(self._memo_key, value.encode(), "sha256")
         slot = (hashed.salt, hashed.digest)
         if hmac.compare_digest(self._memo.get(slot, b""), mark):
@@ -233,6 +233,6 @@ class Registry:
         self._save(replace(self._state, accounts={**self._state.accounts, account.login: account}))
         return account
 
-    def _save(self, state: State) -> None:
+    def _save(self, state: _State) -> None:
         write_atomically(self._path, msgspec.json.encode(state))
         self._state = state
