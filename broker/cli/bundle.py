@@ -18,7 +18,7 @@ from broker.model.names import AccountName
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
-    from broker.issuing.grant import Granted, Issuer
+    from broker.issuing.grant import Granted
     from broker.model.secret import Secret
 
 __all__ = ["command"]
@@ -65,40 +65,51 @@ def get(
     from broker.model.duration import parse_duration
 
     account, name = application
-    broker = start.broker
     root = _root(start, account, name, directory)
     length = parse_duration(ttl or start.config["bundle.ttl"])
-    issuer = broker.issuer(_token(consumer_token_file))
+    issuer = start.broker.issuer(_token(consumer_token_file))
+    stopped = _stop_event() if hold else None  # before there is anything that a signal could leave behind
     granted = issuer.grant(Wanted(account, name, length, allow_expired=allow_expired))
     try:
-        published = publish(root, granted.bundle, [FileFormat(f) for f in formats], clock=broker.clock)
+        published = publish(root, granted.bundle, [FileFormat(f) for f in formats], clock=start.broker.clock)
     except BaseException:
         issuer.give_back(granted)
         raise
-    if output == "json":
-        show_json(_credential(granted, published))
-    else:
-        note(f"generation {granted.lease.generation} of {account}/{name} in {root}/current")
-        note(
-            f"until {granted.lease.expires:%F %TZ}" + ("" if hold else "; nothing removes the files then (--hold does)")
-        )
-    if hold:
-        _hold(start, issuer, granted, root)
+    if stopped is None:
+        _say(granted, published, root, output, "nothing removes the files then (--hold does)")
+        return
+    try:
+        _say(granted, published, root, output, "then the files are removed")
+        left = (granted.lease.expires - start.broker.clock()).total_seconds()
+        note("stopped" if stopped.wait(max(left, 0)) else "the lease has ended")
+    finally:
+        _remove(root)
+        issuer.give_back(granted)
 
 
-def _hold(start: Start, issuer: Issuer, granted: Granted, root: Path) -> None:
-    """Wait for the end of the lease, or to be stopped; then remove the files."""
-    from broker.delivery.directory import withdraw
-
+def _stop_event() -> threading.Event:
+    """Return an event that is set by whatever asks a process to end."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stopped.set())
-    left = (granted.lease.expires - start.broker.clock()).total_seconds()
-    ended = not stopped.wait(max(left, 0))
+    return stopped
+
+
+def _remove(root: Path) -> None:
+    from broker.delivery.directory import withdraw
+
     for path in withdraw(root):
         note(f"{path} holds files that are not ours, and stays")
-    note("the lease has ended; the files are gone" if ended else "stopped; the files are gone")
-    issuer.give_back(granted)
+    note("the files are gone")
+
+
+def _say(granted: Granted, published: Path, root: Path, output: str, afterwards: str) -> None:
+    if output == "json":
+        show_json(_credential(granted, published))
+        return
+    bundle = granted.bundle
+    note(f"generation {bundle.generation} of {bundle.account}/{bundle.application} in {root}/current")
+    note(f"until {bundle.expires:%F %TZ}; {afterwards}")
 
 
 def _root(start: Start, account: AccountName, application: str, directory: str) -> Path:

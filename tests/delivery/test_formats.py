@@ -128,7 +128,6 @@ def test_curl_config_follows_the_profile() -> None:
     assert "client_id" not in curl.config(paths, "l", Secret("p"), "", Authentication(client_id=None)).split("\n", 1)[1]
 
 
-@pytest.mark.peer("sh")
 @pytest.mark.parametrize("password", HOSTILE)
 def test_a_shell_reads_env_as_it_was_written(tmp_path: Path, password: str) -> None:
     found = publish(tmp_path / 'it\'s "root"', paper(password=password), [FileFormat.ENV])
