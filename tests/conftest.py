@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import settings
@@ -21,4 +22,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose peer program is missing on a person's machine; in CI it fails for want of it."""
     missing = [name for mark in item.iter_markers("peer") for name in mark.args if not shutil.which(name)]
     if missing:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs {', '.join(missing)}: sh .ci/peers installs it")
+        _stop(f"needs {', '.join(missing)}: sh .ci/peers installs it")
+    lacking = [name for mark in item.iter_markers("extra") for name in mark.args if find_spec(name) is None]
+    if lacking:
+        _stop(f"needs {', '.join(lacking)}: requirements/install {' '.join(lacking)}")
+
+
+def _stop(why: str) -> None:
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(why)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -77,7 +76,7 @@ def test_without_pyjks_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert "credential-broker[jks]" in caught.value.hint
 
 
-@pytest.mark.skipif(importlib.util.find_spec("jks") is None, reason="needs the extra jks")
+@pytest.mark.extra("jks")
 @pytest.mark.peer("keytool")
 class TestJks:
     """With pyjks installed."""

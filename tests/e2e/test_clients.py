@@ -1,0 +1,148 @@
+"""Programs that know nothing of us fetch the fleets with what `broker bundle get` publishes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from broker import client
+from tests.support.world import World
+
+pytestmark = pytest.mark.slow
+
+NODE = """
+const fs = require("fs"), https = require("https");
+const [directory, url] = process.argv.slice(1);
+const read = name => fs.readFileSync(`${directory}/${name}`);
+const set = process.env.SET === "p12"
+  ? {pfx: read("keystore.p12"), passphrase: read("keystore.password").toString()}
+  : {key: read("tls.key"), cert: read("tls.crt")};
+const target = new URL(url);
+target.searchParams.set("client_id", read("client_id").toString());
+const auth = `${read("username")}:${read("password")}`;
+https.get(target, {...set, ca: read("ca.crt"), auth}, answer => answer.pipe(process.stdout));
+"""
+JAVA = """
+import java.io.*; import java.net.*; import java.net.http.*; import java.nio.file.*; import java.security.*;
+import java.util.Base64; import javax.net.ssl.*;
+class Fetch {
+    public static void main(String[] args) throws Exception {
+        Path at = Path.of(args[0]);
+        char[] pass = Files.readString(at.resolve("keystore.password")).toCharArray();
+        KeyStore keys = KeyStore.getInstance(args[2].endsWith("jks") ? "JKS" : "PKCS12");
+        try (InputStream in = Files.newInputStream(at.resolve(args[2]))) { keys.load(in, pass); }
+        KeyStore trust = KeyStore.getInstance("PKCS12");
+        try (InputStream in = Files.newInputStream(at.resolve("truststore.p12"))) { trust.load(in, pass); }
+        KeyManagerFactory k = KeyManagerFactory.getInstance("SunX509"); k.init(keys, pass);
+        TrustManagerFactory t = TrustManagerFactory.getInstance("PKIX"); t.init(trust);
+        SSLContext tls = SSLContext.getInstance("TLS"); tls.init(k.getKeyManagers(), t.getTrustManagers(), null);
+        String pair = Files.readString(at.resolve("username")) + ":" + Files.readString(at.resolve("password"));
+        HttpRequest request = HttpRequest.newBuilder(URI.create(args[1] + "?client_id="
+                + URLEncoder.encode(Files.readString(at.resolve("client_id")), "UTF-8")))
+            .header("Authorization", "Basic " + Base64.getEncoder().encodeToString(pair.getBytes("UTF-8"))).build();
+        System.out.print(HttpClient.newBuilder().sslContext(tls).build()
+            .send(request, HttpResponse.BodyHandlers.ofString()).body());
+    }
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A bundle in its own directory, and the address of the fleets."""
+
+    directory: Path
+    root: Path
+    fleets: str
+
+
+@pytest.fixture
+def published(world: World) -> Iterator[Published]:
+    world.promoted()
+    token = world.consumer("acme/reporting")
+    formats = [part for name in ("keystore.p12", "truststore.p12", "curl.conf", "env") for part in ("--format", name)]
+    root = world.home / "bundle"
+    world.ok("bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to", str(root), *formats)
+    yield Published((root / "current").resolve(), root, f"{world.partner.api_url}/fleets")
+    assert world.partner.crashes == ()
+
+
+def assert_fetched(*command: str | Path, **environment: str) -> None:
+    done = subprocess.run(
+        command, capture_output=True, env={"PATH": "/usr/bin:/bin", **environment}, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout)["_embedded"]["fleets"]
+
+
+@pytest.mark.peer("curl")
+def test_curl_by_its_config_alone(published: Published) -> None:
+    assert_fetched("curl", "-sS", "-K", published.directory / "curl.conf", published.fleets)
+
+
+@pytest.mark.peer("curl")
+def test_curl_by_the_combined_pem(published: Published) -> None:
+    at = published.directory
+    user = f"{(at / 'username').read_text()}:{(at / 'password').read_text()}"
+    assert_fetched(
+        "curl", "-sS", "--cert", at / "tls-combined.pem", "--cacert", at / "ca.crt", "-u", user, "-G", published.fleets,
+        "--data-urlencode", f"client_id@{at / 'client_id'}",
+    )  # fmt: skip
+
+
+@pytest.mark.peer("curl")
+def test_a_shell_by_the_env_file(published: Published) -> None:
+    at = published.directory
+    script = f". {at}/env && curl -sS -K {at}/curl.conf {published.fleets}"
+    assert_fetched("sh", "-c", script)
+
+
+@pytest.mark.peer("wget")
+def test_wget(published: Published) -> None:
+    at = published.directory
+    home = published.root.parent
+    (home / ".wgetrc").write_text(
+        f"http_user={(at / 'username').read_text()}\nhttp_password={(at / 'password').read_text()}\n"
+    )
+    url = f"{published.fleets}?client_id={(at / 'client_id').read_text()}"
+    assert_fetched(
+        "wget", "-qO-", "--auth-no-challenge", f"--certificate={at / 'tls.crt'}", f"--private-key={at / 'tls.key'}",
+        f"--ca-certificate={at / 'ca.crt'}", url, HOME=str(home),
+    )  # fmt: skip
+
+
+@pytest.mark.peer("node")
+@pytest.mark.parametrize("kind", ["pem", "p12"])
+def test_node(published: Published, kind: str) -> None:
+    assert_fetched("node", "-e", NODE, "--", published.directory, published.fleets, SET=kind)
+
+
+@pytest.mark.peer("java")
+def test_java_by_key_store_and_trust_store(published: Published, tmp_path: Path) -> None:
+    (tmp_path / "Fetch.java").write_text(JAVA)
+    assert_fetched("java", tmp_path / "Fetch.java", published.directory, published.fleets, "keystore.p12")
+
+
+@pytest.mark.peer("java")
+@pytest.mark.extra("jks")
+def test_java_by_a_real_jks(world: World, tmp_path: Path) -> None:
+    world.promoted()
+    token = world.consumer("acme/reporting")
+    formats = ("--format", "keystore.jks", "--format", "truststore.p12")
+    root = world.home / "bundle"
+    world.ok("bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to", str(root), *formats)
+    (tmp_path / "Fetch.java").write_text(JAVA)
+    fleets = f"{world.partner.api_url}/fleets"
+    assert_fetched("java", tmp_path / "Fetch.java", (root / "current").resolve(), fleets, "keystore.jks")
+
+
+def test_our_own_session_pages_to_the_end_of_a_fleet(published: Published) -> None:
+    with client.open(published.root) as session:
+        fleet = session.get("/fleets").json()["_embedded"]["fleets"][0]
+        pages = list(session.pages(f"/fleets/{fleet['id']}/vehicles"))
+    assert sum(len(page["_embedded"]["vehicles"]) for page in pages) == fleet["vehicles"]
