@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import split_application
+from broker.cli.options import split_application, writable
 from broker.cli.output import note, output_option, show_details, show_json, show_table, step
 from broker.errors import InputError
 from broker.model.names import checked_name
@@ -59,26 +59,29 @@ def stop(start: Start) -> None:
 @output_option
 @click.pass_obj
 def status(start: Start, output: str) -> int:
-    """Say whether the vault answers, and whether it is set up. Exit code 3 where it does not answer."""
+    """Say whether the vault answers and serves the broker. Exit code 3 where it does not answer, 5 where it denies."""
+    from broker.cli.exits import CODES
     from broker.embedded.server import status
-    from broker.errors import BrokerError
+    from broker.errors import BrokerError, Kind
     from broker.vault.policies import Role
 
     directory = Path(start.config["embedded.directory"])
     running = status(directory) if not start.config["vault.address"] else None
     facts: dict[str, object] = {"embedded": str(directory) if not start.config["vault.address"] else None}
     facts["pid"] = running.pid if running else None
+    code = 0
     try:
         facts["address"] = start.broker.roles.settings.address
         start.broker.roles.connection(Role.AUDITOR).list("accounts")
-        facts["answers"] = True
+        facts |= {"answers": True, "serves": True}
     except BrokerError as error:
-        facts |= {"answers": False, "why": error.what}
+        code = CODES[error.kind]
+        facts |= {"answers": error.kind not in (Kind.VAULT_UNAVAILABLE, Kind.INPUT), "serves": False, "why": error.what}
     if output == "json":
         show_json(facts)
     else:
         show_details(facts)
-    return 0 if facts["answers"] else 3
+    return code
 
 
 @command.command("env", epilog='Example: eval "$(broker vault env)" && bao status')
@@ -101,9 +104,12 @@ def env(start: Start) -> None:
 @click.option("--dry-run", is_flag=True, help="Show the difference, change nothing.")
 @click.option("--print", "printed", type=click.Choice(["sh", "hcl"]), help="Print it for somebody who may run it.")
 @click.option("--account", "accounts", multiple=True, metavar="NAME", help="Only these accounts' secrets; repeat.")
+@click.option("--login-dir", default="", metavar="DIR", help="Also write each role's login to DIR/ROLE/, 0600.")
 @output_option
 @click.pass_obj
-def setup(start: Start, dry_run: bool, printed: str | None, accounts: Sequence[str], output: str) -> None:
+def setup(
+    start: Start, dry_run: bool, printed: str | None, accounts: Sequence[str], login_dir: str, output: str
+) -> None:
     """Make mount, policies and logins in any Vault or OpenBao. Again, it changes only what differs; it removes nothing.
 
     Needs a token that may write mounts and policies, which none of the broker's own roles is: VAULT_TOKEN. The
@@ -117,13 +123,17 @@ def setup(start: Start, dry_run: bool, printed: str | None, accounts: Sequence[s
         items = wanted(start.config["vault.mount"], wish)
         click.echo(as_shell(items) if printed == "sh" else as_hcl(items), nl=False)
         return
+    if login_dir and dry_run:
+        raise InputError("--login-dir writes logins, and --dry-run writes nothing", hint="give one of them")
     with _administrator(start) as vault:
         planned = plan(vault, wish)
         if not dry_run:
             apply(vault, planned)
+        if login_dir:
+            _write_logins(vault, Path(login_dir))
     if not dry_run and _is_embedded(start):
         _again(start, wish)
-    _show_plan(planned, output, "would be" if dry_run else "is")
+    _show_plan(planned, output, dry_run=dry_run)
     todo = len(changes(planned))
     note(f"{todo} of {len(planned)} {'would change' if dry_run else 'changed'}")
 
@@ -135,7 +145,9 @@ def setup(start: Start, dry_run: bool, printed: str | None, accounts: Sequence[s
 @click.option("--right", "rights", multiple=True, required=True, metavar="ACCOUNT/APPLICATION", help="Repeat.")
 @click.option("--kind", type=click.Choice(["direct", "gateway", "ticket"]), default="direct", show_default=True)
 @click.option("--login-dir", default="", metavar="DIR", help="Write role_id and secret_id there, 0600.")
-@click.option("--token-file", default="", metavar="PATH", help="Log in once, and write the token there, 0600.")
+@click.option(
+    "--token-file", default="", metavar="PATH", callback=writable, help="Log in once, and write the token there, 0600."
+)
 @click.pass_obj
 def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: str, token_file: str) -> None:
     """Make a consumer: a login whose policy grants exactly the rights named, and nothing of the broker's mount.
@@ -203,14 +215,29 @@ def _again(start: Start, wish: Wish) -> None:
     up(Path(start.config["embedded.directory"]), mount=start.config["vault.mount"], wish=wish)
 
 
-def _show_plan(planned: Sequence[Change], output: str, verb: str) -> None:
+def _write_logins(vault: Connection, directory: Path) -> None:
+    """Write a new login for each role. Those given out before stay valid until they are revoked in Vault."""
+    from broker.vault.enrolment import issue_login
+    from broker.vault.policies import Role
+
+    for role in Role:
+        login = issue_login(vault, role.value)
+        _write_private(directory / role.value / "role_id", login.role_id)
+        _write_private(directory / role.value / "secret_id", login.secret_id.reveal())
+    note(f"logins of {', '.join(role.value for role in Role)} in {directory}: move each to the host that works as it")
+
+
+def _show_plan(planned: Sequence[Change], output: str, *, dry_run: bool) -> None:
+    """Show what is done; differences in full where nothing is done yet, or where something that was there changed."""
+    from broker.vault.setup import Action
+
     if output == "json":
         show_json([{"item": c.item.title, "action": c.action.value, "difference": c.difference} for c in planned])
         return
     show_table(["item", "action"], [(c.item.title, c.action.value) for c in planned])
     for change in planned:
-        if change.difference:
-            note(f"{change.item.title} {verb} changed:")
+        if change.difference and (dry_run or change.action is Action.UPDATE):
+            note(f"{change.item.title} {'would be' if dry_run else 'is'} changed:")
             for line in change.difference:
                 note(f"  {line}")
 
@@ -218,5 +245,8 @@ def _show_plan(planned: Sequence[Change], output: str, verb: str) -> None:
 def _write_private(path: Path, text: str) -> None:
     from broker.cli.options import write_output
 
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
     write_output(str(path), text.encode(), mode=0o600)
