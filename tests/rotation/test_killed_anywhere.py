@@ -1,0 +1,56 @@
+"""Whatever befalls one write of an account's whole life, the same command again ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+
+import pytest
+
+from broker.model.stage import Stage
+from tests.rotation.life import LIFE, lived, outcome, run
+from tests.rotation.world import Fault, World
+
+# Of each step of the life, in order: a new write shows here, and is then covered below.
+WRITES = (1, 1, 2, 2, 1, 1, 3, 13, 2, 3, 2, 1, 1, 2, 3, 15, 6, 3, 5, 16, 4, 6, 2, 1, 6, 24)
+PLACES = [(step, write) for step, writes in enumerate(WRITES) for write in range(1, writes + 1)]
+
+
+@functools.cache
+def before(step: int) -> World:
+    """Return the world in which `step` begins, when nothing went wrong until then. Branch it; do not change it."""
+    return lived(before(step - 1).branch(), LIFE[step - 1 : step]) if step else World()
+
+
+def test_the_table_covers_every_write() -> None:
+    assert tuple(len(before(step + 1).writes) for step in range(len(LIFE))) == WRITES
+
+
+def test_a_life_ends_with_one_set_and_nothing_left_to_do() -> None:
+    world = before(len(LIFE))
+    world.assert_sound()
+    assert {g.stage for g in world.account.generations} == {Stage.CURRENT, Stage.RETIRED}
+    assert world.living_keys() == {"kv:2"}
+    assert [world.secret(slot) for slot in world.living_passwords()] == ["pw-3"]
+    assert not world.account.outbox
+    assert len(world.evidence) == world.account.head.number
+
+
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize(("step", "write"), PLACES)
+def test_the_same_command_again_ends_the_same(step: int, write: int, fault: Fault) -> None:
+    world = before(step).branch(at=write, fault=fault)
+    run(world, LIFE[step])
+    world.assert_sound()
+    assert_no_needless_logins(world, before(step + 1), fault)
+    lived(world, LIFE[step + 1 :])
+    world.assert_sound()
+    assert outcome(world) == outcome(before(len(LIFE)))
+
+
+def assert_no_needless_logins(world: World, calm: World, fault: Fault) -> None:
+    """A set is tried once more at most; and not even that where the command went on."""
+    extra = Counter(world.logins)
+    extra.subtract(calm.logins)
+    allowed = 1 if fault.ends_the_command else 0
+    assert all(count <= allowed for count in extra.values()), extra
