@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from broker.model.duration import parse_duration
 
 __all__ = ["LOGIN_KEYS", "ROLES", "SETTINGS", "Config", "Setting", "Value", "resolve"]
 
-ROLES: Final = ("server", "gateway", "rotator", "canary", "operator", "auditor", "anchor")
+ROLES: Final = ("server", "rotator", "canary", "operator", "auditor", "anchor")
 LOGIN_KEYS: Final = ("method", "mount", "role_id_file", "secret_id_file", "file")
 
 
@@ -51,7 +52,6 @@ SETTINGS: Final = (
     Setting("actor", ("BROKER_ACTOR",), "", "who is named in the evidence; else user@host"),
     Setting("bundle.ttl", ("BROKER_TTL",), "1h", "how long a bundle lasts unless asked otherwise", is_duration=True),
     Setting("bundle.directory", ("BROKER_DIRECTORY",), "", "where bundles go; else a memory file system", is_path=True),
-    Setting("profiles.directory", ("BROKER_PROFILES",), "", "profiles of your own, as NAME.toml", is_path=True),
 )
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
@@ -97,6 +97,8 @@ def resolve(
     for name, value in values.items():
         if value.text and _BY_NAME[name].is_duration:
             _checked_duration(name, value)
+        if not value.text.isprintable():
+            raise InputError(f"{name} ({value.source}) holds a control character", hint="one line, please")
     return Config(MappingProxyType(values), _logins(content, found), found)
 
 
@@ -114,7 +116,7 @@ def _parsed(file: Path) -> dict[str, Any]:
         raise InputError(f"cannot read {file}: {error.strerror}", hint="broker init writes one") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not TOML: {error}") from None
-    if content.get("version") != 1:
+    if content.get("version") != 1 or content["version"] is True:
         raise InputError(f"{file}: version is missing or not 1", hint='begin the file with "version = 1"')
     return content
 
@@ -137,8 +139,10 @@ def _flattened(content: Mapping[str, Any], file: Path, prefix: str = "") -> Iter
 def _logins(content: Mapping[str, Any], file: Path | None) -> Mapping[str, Mapping[str, str]]:
     tables: dict[str, Any] = {}
     roles = content.get("roles", {})
-    if file is None or not isinstance(roles, dict):
+    if file is None:
         return MappingProxyType({})
+    if not isinstance(roles, dict):
+        raise InputError(f"{file}: roles must be tables", hint="one for each role: [roles.auditor]")
     for role in roles:
         if role not in ROLES:
             raise _unknown(file, f"roles.{role}", [f"roles.{r}" for r in ROLES])
@@ -185,7 +189,7 @@ def _checked_duration(name: str, value: Value) -> None:
 
 def _anchored(path: str, file: Path) -> str:
     """Return a path of the file's, relative to the directory that the file lies in."""
-    return str(file.parent.absolute() / Path(path).expanduser()) if path else path
+    return str(file.parent.absolute() / os.path.expanduser(path)) if path else path  # noqa: PTH111  # raises for no "~x"
 
 
 def _unknown(file: Path, name: str, known: Any) -> InputError:

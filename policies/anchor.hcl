@@ -10,5 +10,5 @@ path "${mount}/data/evidence/heads/+"     { capabilities = ["create", "read"] }
 path "${mount}/metadata/evidence/heads/+" { capabilities = ["read"] }
 path "${mount}/metadata/evidence/heads/"  { capabilities = ["list"] }
 
-path "${mount}/data/signers/anchor*"     { capabilities = ["create", "read"] }
-path "${mount}/metadata/signers/anchor*" { capabilities = ["read"] }
+path "${mount}/data/signers/anchor"     { capabilities = ["create", "read"] }
+path "${mount}/metadata/signers/anchor" { capabilities = ["read"] }

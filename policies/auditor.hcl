@@ -1,6 +1,8 @@
 # auditor: reads who held what, and when. Nothing secret, and no writing at all.
 path "${mount}/data/accounts/+"    { capabilities = ["read"] }
 path "${mount}/metadata/accounts/" { capabilities = ["list"] }
+path "${mount}/data/profiles/+"    { capabilities = ["read"] }
+path "${mount}/metadata/profiles/" { capabilities = ["list"] }
 
 path "${mount}/data/consumers/+"    { capabilities = ["read"] }
 path "${mount}/metadata/consumers/" { capabilities = ["list"] }

@@ -1,11 +1,7 @@
 # canary: tries a candidate at the partner. Reads the secrets of its accounts, reserves each try in the account.
 path "${mount}/data/accounts/+"    { capabilities = ["read", "update"] }
-path "${mount}/metadata/accounts/" { capabilities = ["list"] }
 path "${mount}/data/profiles/+"    { capabilities = ["read"] }
 path "${mount}/metadata/profiles/" { capabilities = ["list"] }
 
 path "${mount}/data/keys/${account}/+"      { capabilities = ["read"] }
 path "${mount}/data/passwords/${account}/+" { capabilities = ["read"] }
-
-path "${mount}/data/evidence/accounts/+/+"     { capabilities = ["create", "read"] }
-path "${mount}/metadata/evidence/accounts/+/+" { capabilities = ["read"] }

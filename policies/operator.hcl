@@ -1,6 +1,5 @@
 # operator: a person at the command line. Edits accounts and stores passwords; reads neither keys nor passwords.
 path "${mount}/data/accounts/+"    { capabilities = ["create", "read", "update"] }
-path "${mount}/metadata/accounts/" { capabilities = ["list"] }
 path "${mount}/data/profiles/+"    { capabilities = ["create", "read", "update"] }
 path "${mount}/metadata/profiles/" { capabilities = ["list"] }
 
@@ -10,18 +9,3 @@ path "${mount}/metadata/passwords/+/+" { capabilities = ["read"] }
 
 path "${mount}/data/evidence/accounts/+/+"     { capabilities = ["create", "read"] }
 path "${mount}/metadata/evidence/accounts/+/+" { capabilities = ["read"] }
-path "${mount}/metadata/evidence/accounts/+/"  { capabilities = ["list"] }
-path "${mount}/metadata/evidence/accounts/"    { capabilities = ["list"] }
-path "${mount}/data/evidence/issued/+/+"       { capabilities = ["read"] }
-path "${mount}/metadata/evidence/issued/+/"    { capabilities = ["list"] }
-path "${mount}/metadata/evidence/issued/"      { capabilities = ["list"] }
-path "${mount}/data/evidence/heads/+"          { capabilities = ["read"] }
-path "${mount}/metadata/evidence/heads/"       { capabilities = ["list"] }
-
-# Who holds what: also by hand
-path "${mount}/data/consumers/+"    { capabilities = ["create", "read", "update"] }
-path "${mount}/metadata/consumers/" { capabilities = ["list"] }
-
-path "${mount}/data/revocations/+"     { capabilities = ["create", "read"] }
-path "${mount}/metadata/revocations/+" { capabilities = ["read"] }
-path "${mount}/metadata/revocations/"  { capabilities = ["list"] }

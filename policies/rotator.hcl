@@ -1,6 +1,5 @@
-# rotator: drives renewal. Makes and destroys keys, promotes and retires. Writes no password and hands nothing out.
-path "${mount}/data/accounts/+"    { capabilities = ["create", "read", "update"] }
-path "${mount}/metadata/accounts/" { capabilities = ["list"] }
+# rotator: drives renewal. Makes and destroys keys, promotes and retires. Reads and writes no password, hands nothing out.
+path "${mount}/data/accounts/+"    { capabilities = ["read", "update"] }
 path "${mount}/data/profiles/+"    { capabilities = ["read"] }
 path "${mount}/metadata/profiles/" { capabilities = ["list"] }
 
@@ -9,17 +8,12 @@ path "${mount}/data/keys/${account}/+"     { capabilities = ["create", "read"] }
 path "${mount}/metadata/keys/${account}/+" { capabilities = ["read"] }
 path "${mount}/destroy/keys/${account}/+"  { capabilities = ["update"] }
 
-path "${mount}/data/passwords/${account}/+"     { capabilities = ["read"] }
 path "${mount}/metadata/passwords/${account}/+" { capabilities = ["read"] }
 path "${mount}/destroy/passwords/${account}/+"  { capabilities = ["update"] }
 
 path "${mount}/data/evidence/accounts/+/+"     { capabilities = ["create", "read"] }
 path "${mount}/metadata/evidence/accounts/+/+" { capabilities = ["read"] }
-path "${mount}/metadata/evidence/accounts/+/"  { capabilities = ["list"] }
 
 # Stragglers
 path "${mount}/data/consumers/+"    { capabilities = ["read"] }
 path "${mount}/metadata/consumers/" { capabilities = ["list"] }
-
-path "${mount}/data/locks/+"     { capabilities = ["create", "read", "update"] }
-path "${mount}/metadata/locks/+" { capabilities = ["read"] }

@@ -7,7 +7,7 @@ from typing import Final, NewType
 
 from broker.errors import InputError
 
-__all__ = ["AccountName", "account_name", "checked_name"]
+__all__ = ["NAME", "AccountName", "account_name", "checked_name"]
 
 AccountName = NewType("AccountName", str)
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)  # 63: a DNS label, so it fits wherever one does

@@ -14,13 +14,16 @@ from string import Template
 from typing import Final
 
 from broker.errors import InputError
-from broker.model.names import checked_name
+from broker.model.names import NAME, checked_name
 from broker.vault import layout
 
 __all__ = ["ALL", "BASE", "Role", "base_policy", "consumer_policy", "policy_name", "role_policy"]
 
 ALL: Final = ("+",)  # every account: one whole segment of a path
 BASE: Final = "base"
+_RIGHT: Final = re.compile(
+    rf"{layout.RIGHTS}(/{NAME.pattern}){{4}}/({'|'.join(access.value for access in layout.Access)})", re.ASCII
+)
 _STANZA: Final = re.compile(r"^path .*\n?", re.MULTILINE)
 _FOLDERS: Final = (Path(__file__).parents[1] / "policies", Path(__file__).parents[2] / "policies")  # wheel, checkout
 
@@ -29,7 +32,6 @@ class Role(Enum):
     """Who works on the mount. Each has a policy of its name and a login of its own."""
 
     SERVER = "server"
-    GATEWAY = "gateway"
     ROTATOR = "rotator"
     CANARY = "canary"
     OPERATOR = "operator"
@@ -52,7 +54,7 @@ def role_policy(role: Role, *, mount: str, accounts: Sequence[str] = ALL) -> str
 
 def consumer_policy(rights: Sequence[str]) -> str:
     """Return the HCL that gives exactly `rights`, made by `layout.right`."""
-    if not rights or any(not right.startswith(f"{layout.RIGHTS}/") or '"' in right for right in rights):
+    if not rights or not all(_RIGHT.fullmatch(right) for right in rights):
         raise InputError("a consumer's policy names at least one right, and only rights")
     return _filled(_template("consumer"), "right", rights)
 

@@ -213,7 +213,7 @@ def test_a_root_token_by_name(vault: TestVault, found: dict[str, object]) -> Non
         connection.close()
 
 
-@pytest.mark.parametrize("role", [role for role in Role if role not in (Role.SERVER, Role.GATEWAY)])
+@pytest.mark.parametrize("role", [role for role in Role if role is not Role.SERVER])
 def test_a_role_that_may_not_ask_is_told_that_the_fault_is_the_brokers(vault: TestVault, role: Role) -> None:
     with pytest.raises(DeniedError) as caught:
         judge(vault.connection(role), vault.consumer_token("fleet", RIGHT), RIGHT, peer=None)

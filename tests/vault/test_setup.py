@@ -65,7 +65,7 @@ def test_cut_short_it_can_be_run_again(bare: Connection) -> None:
 def test_the_difference_shows_what_an_account_more_means(vault: TestVault) -> None:
     planned = plan(vault.admin, Wish(accounts=("mzp-1", "mzp-2")))
     updated = titles(planned, Action.UPDATE)
-    assert [title.rsplit("-", 1)[1] for title in updated] == ["server", "gateway", "rotator", "canary"]
+    assert [title.rsplit("-", 1)[1] for title in updated] == ["server", "rotator", "canary"]
     server = next(change for change in planned if change.item.title.endswith("-server"))
     mount = vault.settings.mount
     assert f'-path "{mount}/data/keys/+/+"      {{ capabilities = ["read"] }}' in server.difference
