@@ -71,6 +71,8 @@ def add(
 
     broker = start.broker
     rules = broker.profile(profile, Role.OPERATOR)
+    if ":" in login and rules.authentication.basic:
+        raise InputError(f"a login with a colon ({login[:80]!r}) cannot be sent", hint="RFC 7617 ends the login there")
     named = _subject(subject, rules, login)
     findings = lint_subject(named, rules.subject, login)
     refuse_errors(f"the subject of {account}", findings)

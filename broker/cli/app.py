@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from broker.cli.options import account_argument, application_argument
+from broker.cli.options import account_argument, application_argument, confirm
 from broker.cli.output import note, output_option, show_json, show_table
 from broker.errors import ConflictError, InputError
 from broker.model.names import AccountName
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_LONGEST: Final = 256
 _PARTNER_ID = click.option("--client-id", default="", help="What the partner calls it; it comes with the reply.")
 
 
@@ -38,8 +39,10 @@ def add(start: Start, application: tuple[AccountName, str], client_id: str) -> N
             f"{account}/{name} is there already, with another client_id",
             hint=f"broker app set {account}/{name} --client-id ID changes it",
         )
-    broker.set_application(account, name, _checked(client_id))
-    note(f"application {account}/{name}" + ("" if client_id else ": its client_id comes with the partner's reply"))
+    after = broker.set_application(account, name, _checked(client_id) if client_id else "").application(name)
+    note(
+        f"application {account}/{name}" + ("" if after.client_id else ": its client_id comes with the partner's reply")
+    )
 
 
 @command.command("set", epilog="Example: broker app set acme/reporting --client-id 1b2c3d4e-…")
@@ -80,13 +83,14 @@ def remove(start: Start, application: tuple[AccountName, str], yes: bool) -> Non
     """Remove an application: nobody gets a bundle for it any more."""
     account, name = application
     start.broker.account(account).application(name)
-    if not yes:
-        click.confirm(f"remove {account}/{name}?", abort=True, err=True)
+    confirm(f"remove {account}/{name}?", yes=yes)
     start.broker.remove_application(account, name)
     note(f"application {account}/{name} is removed")
 
 
 def _checked(client_id: str) -> str:
-    if client_id and not (client_id.isascii() and client_id.isprintable() and " " not in client_id):
+    if not (client_id.isascii() and client_id.isprintable() and " " not in client_id):
         raise InputError("the client_id has a blank or another character that no client_id has")
+    if not 0 < len(client_id) <= _LONGEST:
+        raise InputError(f"the client_id has {len(client_id)} characters", hint=f"1 to {_LONGEST} are good")
     return client_id

@@ -11,6 +11,7 @@ import click
 from broker.cli.options import account_argument, read_input
 from broker.cli.output import note, output_option, show_details, show_findings, show_json
 from broker.model.names import AccountName
+from broker.model.stage import Stage
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
@@ -29,7 +30,13 @@ def command() -> None:
 )
 @account_argument
 @click.argument("file", metavar="FILE|-")
-@click.option("--accept-ca", multiple=True, metavar="SHA256", help="Accept the CA of this fingerprint; repeat.")
+@click.option(
+    "--accept-ca",
+    multiple=True,
+    metavar="SHA256",
+    callback=lambda _, __, values: tuple(map(_fingerprint, values)),
+    help="Accept the CA of this fingerprint; repeat.",
+)
 @click.option(
     "--server-ca", default="", metavar="FILE", help="CAs to know the partner's server by, if not the reply's."
 )
@@ -82,7 +89,8 @@ def import_(
         }
     )
     show_findings(received.findings)
-    _say_next(account, [a.name for a in received.account.applications if not a.client_id], received.client_ids)
+    if generation.stage is Stage.CANDIDATE:
+        _say_next(account, [a.name for a in received.account.applications if not a.client_id], received.client_ids)
 
 
 @command.command("inspect", epilog="Example: broker cert inspect reply.zip")
@@ -122,6 +130,12 @@ def _rows(found: Description) -> dict[str, object]:
         "SHA-256": format_fingerprint(found.fingerprint),
         "SPKI": found.spki,
     }
+
+
+def _fingerprint(text: str) -> str:
+    from broker.pki.certificates import parse_fingerprint
+
+    return parse_fingerprint(text)
 
 
 def _say_next(account: AccountName, lacking: Sequence[str], client_ids: Sequence[str]) -> None:

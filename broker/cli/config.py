@@ -60,6 +60,13 @@ def check(start: Start) -> None:
     config = start.config
     address = start.broker.roles.settings.address
     missing = [
+        f"{setting.name}: {config[setting.name]}"
+        for setting in SETTINGS
+        if setting.is_path
+        and setting.name.startswith("vault.")
+        and config[setting.name]
+        and not _readable(config[setting.name])
+    ] + [
         f"{role}: {path}"
         for role, login in config.logins.items()
         for key, path in login.items()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from broker.cli.options import account_argument, moment, read_input, write_output
+from broker.cli.options import account_argument, confirm, moment, read_input, writable, write_output
 from broker.cli.output import note, output_option, show_findings, show_json
 from broker.errors import InputError, RefusedError
 from broker.model.names import AccountName
@@ -28,7 +28,9 @@ def command() -> None:
 
 @command.command("new", epilog="Example: broker csr new acme --out acme.csr")
 @account_argument
-@click.option("--out", default="-", metavar="PATH|-", help="Where the CSR goes.  [default: standard output]")
+@click.option(
+    "--out", default="-", metavar="PATH|-", callback=writable, help="Where the CSR goes.  [default: standard output]"
+)
 @click.option("--supersede", is_flag=True, help="Close the open request first, and make a new key.")
 @output_option
 @click.pass_obj
@@ -104,7 +106,13 @@ def lint(start: Start, file: str, profile: str, login: str, output: str) -> int:
 
 @command.command("submit", epilog="Example: broker csr submit acme --out acme.eml")
 @account_argument
-@click.option("--out", default="", metavar="PATH|-", help="Where the mail draft goes.  [default: ACCOUNT-N.eml]")
+@click.option(
+    "--out",
+    default="",
+    metavar="PATH|-",
+    callback=writable,
+    help="Where the mail draft goes.  [default: ACCOUNT-N.eml]",
+)
 @click.option("--to", multiple=True, metavar="MAIL", help="To whom, if not to the account's contacts; repeat.")
 @click.option("--sent-at", default="", metavar="TIME", help="It was sent by hand, at this time (UTC).")
 @click.option("--reference", default="", help="The partner's ticket, or what you find the mail by.")
@@ -145,8 +153,7 @@ def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> Non
     request = broker.account(account).open_request
     if request is None:
         raise RefusedError(f"{account} has no open signing request")
-    if not yes:
-        click.confirm(f"close request {request.number} of {account} and destroy its key?", abort=True, err=True)
+    confirm(f"close request {request.number} of {account} and destroy its key?", yes=yes)
     closed = broker.close_request(account, Closed.REJECTED if rejected else Closed.CANCELLED, request.number)
     note(f"signing request {closed.number} of {account} is {closed.closed.value if closed.closed else 'open'}")
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from broker.errors import BrokerError, Kind
 
-__all__ = ["BROKEN_PIPE", "CODES", "INTERRUPTED", "TERMINATED", "USAGE", "report", "report_unexpected"]
+if TYPE_CHECKING:
+    import click
+
+__all__ = ["BROKEN_PIPE", "CODES", "INTERRUPTED", "TERMINATED", "USAGE", "report", "report_unexpected", "report_usage"]
 
 CODES: Final[Mapping[Kind, int]] = MappingProxyType(
     {
@@ -33,27 +35,44 @@ BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
 
 def report(error: BrokerError, *, as_json: bool = False) -> int:
     """Tell people what went wrong on stderr, and programs on stdout where they asked for JSON; return the exit code."""
+    from broker.cli.output import clean, show_findings
+
     if as_json:
-        sys.stdout.write(json.dumps({"success": False, "code": error.kind.value, "message": error.what}) + "\n")
+        _tell_programs(error.kind, error.what)
     findings = getattr(error, "findings", ())
     if findings:
-        from broker.cli.output import show_findings
-
-        sys.stderr.write(f"error: {error.what.partition(':')[0]} is refused\n")
+        sys.stderr.write(f"error: {clean(error.what.partition(':')[0])} is refused\n")
         show_findings(findings)
     else:
-        sys.stderr.write(f"error: {error.what}\n")
+        sys.stderr.write(f"error: {clean(error.what)}\n")
         if error.hint:
-            sys.stderr.write(f"  hint: {error.hint}\n")
+            sys.stderr.write(f"  hint: {clean(error.hint)}\n")
     return CODES[error.kind]
 
 
-def report_unexpected(error: BaseException) -> int:
+def report_usage(error: click.ClickException, *, as_json: bool = False) -> int:
+    """Tell of a command line that cannot be understood, as click words it."""
+    if as_json:
+        _tell_programs(Kind.INPUT, error.format_message())
+    error.show()
+    return USAGE
+
+
+def report_unexpected(error: BaseException, *, as_json: bool = False) -> int:
     """Tell of a fault of ours: its type and place only, since its text may quote anything."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
     place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
-    sys.stderr.write(f"error: a fault in the broker itself: {type(error).__name__} at {place}\n")
+    what = f"a fault in the broker itself: {type(error).__name__} at {place}"
+    if as_json:
+        _tell_programs(Kind.UNEXPECTED, what)
+    sys.stderr.write(f"error: {what}\n")
     sys.stderr.write("  hint: please report it with this line; what it says besides may hold secrets\n")
     return CODES[Kind.UNEXPECTED]
+
+
+def _tell_programs(kind: Kind, message: str) -> None:
+    import json
+
+    sys.stdout.write(json.dumps({"success": False, "code": kind.value, "message": message}) + "\n")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import write_output
+from broker.cli.options import writable, write_output
 from broker.cli.output import note
 from broker.config import ROLES
 from broker.errors import InputError
@@ -27,7 +27,14 @@ __all__ = ["command"]
 @click.option("--namespace", default="", help="Vault's namespace to work in.")
 @click.option("--mount", default="", help="Where the KV v2 engine is, or will be, mounted.")
 @click.option("--roles-directory", default="", metavar="DIR", help="Where each role's role_id and secret_id files are.")
-@click.option("--out", default="broker.toml", show_default=True, metavar="PATH|-", help="Where the configuration goes.")
+@click.option(
+    "--out",
+    default="broker.toml",
+    show_default=True,
+    metavar="PATH|-",
+    callback=writable,
+    help="Where the configuration goes.",
+)
 @click.option("--force", is_flag=True, help="Replace a configuration that is there.")
 @click.pass_obj
 def command(
@@ -87,7 +94,9 @@ def _remote(address: str, mount: str, namespace: str, ca_file: str, roles_direct
 def _quoted(text: str) -> str:
     import json
 
-    return json.dumps(text)  # a JSON string is a TOML basic string
+    if not text.isprintable():
+        raise InputError(f"{text[:80]!r} holds a control character", hint="one line, please")
+    return json.dumps(text, ensure_ascii=False)  # then a JSON string is a TOML basic string
 
 
 def _check(text: str) -> None:

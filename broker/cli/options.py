@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ __all__ = [
     "account_argument",
     "accounts_argument",
     "application_argument",
+    "confirm",
     "generation_option",
     "moment",
     "read_input",
@@ -26,6 +28,7 @@ __all__ = [
     "reason_options",
     "split_application",
     "the_reason",
+    "writable",
     "write_output",
 ]
 
@@ -40,7 +43,7 @@ def account_argument(function: F) -> F:
 
 def accounts_argument(function: F) -> F:
     """[ACCOUNT]… or --all, as the parameters `accounts` and `everything`."""
-    function = click.option("--all", "everything", is_flag=True, help="Every account.")(function)
+    function = click.option("--all", "everything", is_flag=True, is_eager=True, help="Every account.")(function)
     return click.argument("accounts", nargs=-1, metavar="[ACCOUNT]...", callback=_accounts)(function)
 
 
@@ -71,7 +74,19 @@ def the_reason(force: bool, reason: str) -> str:
         raise InputError("--force needs --reason TEXT: whoever reads the evidence will ask")
     if not reason.isprintable():
         raise InputError("--reason holds a control character", hint="write it on one line")
-    return reason.strip() if force else ""
+    if reason and not force:
+        raise InputError("--reason says why something is forced, and nothing is", hint="--force, or leave it out")
+    return reason.strip()
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is lost, unless `yes`; raise `InputError` for another answer, and where nobody is there."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InputError(f"{question} nobody is there to answer", hint="--yes, if it shall be done")
+    if not click.confirm(question, err=True):
+        raise InputError("nothing was changed: the answer was no")
 
 
 def split_application(text: str) -> tuple[AccountName, str]:
@@ -93,18 +108,18 @@ def moment(text: str) -> datetime:
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
-def read_input(name: str) -> bytes:
-    """Return the content of file `name`, `-` for standard input; raise `InputError`."""
+def read_input(name: str, *, largest: int = _LARGEST) -> bytes:
+    """Return the content of file `name`, `-` for standard input; raise `InputError`. `largest` is in bytes."""
     try:
         if name == "-":
-            data = sys.stdin.buffer.read(_LARGEST + 1)
+            data = sys.stdin.buffer.read(largest + 1)
         else:
             with Path(name).open("rb") as file:
-                data = file.read(_LARGEST + 1)
+                data = file.read(largest + 1)
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror}") from None
-    if len(data) > _LARGEST:
-        raise InputError(f"{name} has more than {_LARGEST} bytes", hint="is this the right file?")
+    if len(data) > largest:
+        raise InputError(f"{name} has more than {largest} bytes", hint="is this the right file?")
     return data
 
 
@@ -133,31 +148,62 @@ def read_secret(prompt: str, file: str, *, confirm: bool = True) -> Secret[str]:
     return Secret(text)
 
 
+def writable(_: click.Context, __: click.Parameter, value: str) -> str:
+    """Refuse a place that `write_output` could not write to, before anything is done. For `callback=`."""
+    path = Path(value)
+    if value in ("", "-"):
+        return value
+    if path.is_dir():
+        raise InputError(f"cannot write {value}: it is a directory", hint="name a file in it")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {value}: {path.parent} is no directory", hint=f"mkdir -p {path.parent}")
+    if not os.access(path if path.exists() and not path.is_file() else path.parent, os.W_OK):
+        raise InputError(f"cannot write {value}: permission denied", hint="who runs this, and who owns the directory?")
+    return value
+
+
 def write_output(name: str, content: bytes, mode: int = 0o644) -> None:
-    """Write `content` to file `name` whole or not at all, `-` for standard output; raise `InputError`."""
+    """Write `content` to file `name` whole or not at all, `-` for standard output; raise `InputError`.
+
+    What a link points at is replaced, not the link; a device or a pipe is written to and stays.
+    """
     if name == "-":
         sys.stdout.buffer.write(content)
         sys.stdout.flush()
         return
     path = Path(name)
-    working = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor = os.open(working, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        if path.exists() and not path.is_file():
+            with path.open("wb") as device:
+                device.write(content)
+        else:
+            _replaced(Path(os.path.realpath(path)), content, mode)  # resolve() raises where links go in circles
+    except (OSError, ValueError) as error:  # ValueError: a path that has no last part
+        reason = error.strerror if isinstance(error, OSError) else "it is not the name of a file"
+        raise InputError(f"cannot write {name}: {reason}") from None
+
+
+def _replaced(path: Path, content: bytes, mode: int) -> None:
+    working = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(working, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         working.replace(path)
-    except OSError as error:
+    except BaseException:
         working.unlink(missing_ok=True)
-        raise InputError(f"cannot write {name}: {error.strerror}") from None
+        raise
 
 
 def _account(ctx: click.Context, _: click.Parameter, value: str) -> AccountName | None:
     return None if ctx.resilient_parsing else account_name(value)
 
 
-def _accounts(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[AccountName, ...]:
+def _accounts(ctx: click.Context, _: click.Parameter, value: tuple[str, ...]) -> tuple[AccountName, ...]:
+    if value and ctx.params.get("everything"):
+        raise InputError("--all, or accounts by name: not both")
     return tuple(account_name(name) for name in value)
 
 

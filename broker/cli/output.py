@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from datetime import datetime
+from enum import Enum
 from typing import Any, Final
 
 import click
 
 from broker.model.finding import Finding, Severity
 
-__all__ = ["note", "output_option", "show_details", "show_findings", "show_json", "show_table", "step", "when"]
+__all__ = ["clean", "note", "output_option", "show_details", "show_findings", "show_json", "show_table", "step", "when"]
 
 _MARKS: Final = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "note"}
 _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
@@ -34,7 +36,7 @@ def show_json(value: Any) -> None:
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing") -> None:
     """Print a table: framed and coloured on a terminal, plain columns in a pipe; `empty` goes to stderr."""
-    shown = [[_clean(cell) for cell in row] for row in rows]
+    shown = [[clean(cell) for cell in row] for row in rows]
     if not shown:
         note(empty)
     elif sys.stdout.isatty():
@@ -49,7 +51,7 @@ def show_details(pairs: Mapping[str, object]) -> None:
     """Print names and values, one a line."""
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
-        lines = _clean(value, keep_lines=True).splitlines() or [""]
+        lines = clean(value, keep_lines=True).splitlines() or [""]
         click.echo(f"{name.ljust(width)}  {lines[0]}".rstrip())
         for line in lines[1:]:
             click.echo(f"{' ' * width}  {line}")
@@ -59,14 +61,14 @@ def show_findings(findings: Iterable[Finding], *, err: bool = True) -> None:
     """Print findings, each with its mend."""
     for finding in findings:
         mark = click.style(_MARKS[finding.severity], fg=_COLOURS[finding.severity])
-        click.echo(f"  {mark}: {_clean(finding.sentence)} [{finding.code}]", err=err)
+        click.echo(f"  {mark}: {clean(finding.sentence)} [{finding.code}]", err=err)
         if finding.mend:
-            click.echo(f"    mend: {_clean(finding.mend)}", err=err)
+            click.echo(f"    mend: {clean(finding.mend)}", err=err)
 
 
 def note(text: str) -> None:
     """Say something to people."""
-    click.echo(_clean(text, keep_lines=True), err=True)
+    click.echo(clean(text, keep_lines=True), err=True)
 
 
 def step(text: str) -> None:
@@ -88,6 +90,13 @@ def when(moment: datetime | None, now: datetime) -> str:
     return f"{moment:%Y-%m-%d} ({'in ' + far if days >= 0 else far + ' ago'})"
 
 
+def clean(value: object, *, keep_lines: bool = False) -> str:
+    """Return text without control characters: what a partner sent must not drive a terminal."""
+    kept = "\n\t" if keep_lines else ""
+    text = "-" if value is None or value == "" else str(value)
+    return "".join(c if c.isprintable() or c in kept else "?" for c in text)
+
+
 def _framed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -101,18 +110,15 @@ def _framed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(table)
 
 
-def _clean(value: object, *, keep_lines: bool = False) -> str:
-    """Return text without control characters: what a partner sent must not drive a terminal."""
-    kept = "\n\t" if keep_lines else ""
-    text = "-" if value is None or value == "" else str(value)
-    return "".join(c if c.isprintable() or c in kept else "?" for c in text)
-
-
 def _plain(value: object) -> Any:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, frozenset | set):
         return sorted(value)
-    if hasattr(value, "value"):
+    if isinstance(value, Enum):
         return value.value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
     raise TypeError(f"{type(value).__name__} is not data")

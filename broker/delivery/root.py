@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ __all__ = ["Access", "Root", "UnusableDirectoryError", "held"]
 
 _PATIENCE: Final = 10.0  # seconds; publishing takes milliseconds
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OURS: Final = re.compile(r"\.?(gen-\d|current)")
 _GONE: Final = 3  # times that the directory may vanish while we wait for it
 
 
@@ -183,6 +185,7 @@ def held(path: Path, *, make: Access | None = None) -> Iterator[Root]:
         fd = _locked(path)
         try:
             if make:
+                _require_ours(path, fd, make)
                 _permit(fd, make.directory, make)
             yield Root(path, fd)
         finally:
@@ -228,6 +231,13 @@ def _require_safe(path: Path, found: os.stat_result) -> None:
         sticky = above.st_mode & stat.S_ISVTX
         if above.st_uid not in (0, me) or (above.st_mode & stat.S_IWOTH and not sticky):
             raise _unsafe(path, f"lies below {parent}, which others control", "publish to a directory of your own")
+
+
+def _require_ours(path: Path, fd: int, access: Access) -> None:
+    """Refuse to take away others' access to a directory that holds more than bundles: it might be `/etc`, or `/`."""
+    others = stat.S_IMODE(os.fstat(fd).st_mode) & 0o077 & ~access.directory
+    if others and not all(_OURS.match(name) for name in _listed(fd)):
+        raise _unsafe(path, "holds other things that others may use", "name a directory of the bundle's own")
 
 
 def _unsafe(path: Path, what: str, mend: str) -> UnusableDirectoryError:

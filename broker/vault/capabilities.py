@@ -166,17 +166,19 @@ def _check_capabilities(vault: Connection, presented: Secret[str], right: str) -
         raise NotAConsumerError(
             Clause.TOO_WIDE,
             "a policy of the token matches every right, also those that do not exist",
-            hint="name partner, environment and account in the policy: broker policy render",
+            hint="name partner, environment and account in the policy, as broker vault enrol does",
         )
     if granted[right] == ["deny"]:
         raise NotAConsumerError(
-            Clause.NO_RIGHT, f"no policy of the token grants {right}", hint="grant it: broker policy render"
+            Clause.NO_RIGHT,
+            f"no policy of the token grants {right}",
+            hint="grant it: broker vault enrol NAME --right ACCOUNT/APPLICATION",
         )
     if granted[right] != _NEEDED:
         raise NotAConsumerError(
             Clause.TOO_MUCH,
             f"the token's policies grant {', '.join(granted[right])} on {right}; exactly update is a right",
-            hint='capabilities = ["update"], and nothing else: broker policy render',
+            hint='capabilities = ["update"], and nothing else, as broker vault enrol does',
         )
 
 

@@ -10,7 +10,16 @@ from typing import ClassVar, Final
 
 from broker.errors import BrokerError, ConflictError, DeniedError, InputError, UnknownNameError, VaultUnavailableError
 
-__all__ = ["BadTokenError", "MissingError", "PassingError", "UnclearError", "UnmountedError", "fault"]
+__all__ = [
+    "BadTokenError",
+    "GoneError",
+    "InvalidError",
+    "MissingError",
+    "PassingError",
+    "UnclearError",
+    "UnmountedError",
+    "fault",
+]
 
 _CAS_MISMATCH: Final = "did not match the current version"  # Vault answers a bare 400; only the words tell
 _IN_USE: Final = "already in use"
@@ -18,6 +27,8 @@ _NO_ROUTE: Final = "no handler for route"
 _NOT_ACTIVE: Final = "local node not active"  # a 500 during failover
 _UPGRADING: Final = "Upgrading from non-versioned"  # KV v2, for a moment after it was mounted
 _SEE: Final = "is it up and unsealed? ask: bao status, or vault status"
+_WHERE: Final = "is this the right Vault, mount and namespace? broker doctor"
+_LOG: Final = "Vault's own log says why"
 _BAD_TOKEN: Final = ("bad token", "invalid token")
 _NOT_FOUND: Final = (404,)
 _DENIED: Final = (401, 403)
@@ -35,6 +46,10 @@ _BUSY: Final = {
 
 class MissingError(UnknownNameError):
     """Nothing is stored at this path, or no longer."""
+
+
+class GoneError(MissingError):
+    """What was stored at this path is deleted or destroyed, and Vault still knows that it was there."""
 
 
 class BadTokenError(DeniedError):
@@ -59,9 +74,18 @@ class UnclearError(VaultUnavailableError):
     retryable: ClassVar[bool] = False
 
 
-def fault(status: int, path: str, errors: Sequence[str], *, wait: float = 0.0) -> BrokerError:
-    """Return the error that an answer of `status` to a request for `path` stands for. `errors` is Vault's list."""
+class InvalidError(UnclearError):
+    """Vault finds a request invalid; at a login, what one logs in with. Nothing that a user typed gets here unjudged."""
+
+
+def fault(status: int, path: str, errors: Sequence[str], *, wait: float = 0.0, known: bool = False) -> BrokerError:
+    """Return the error that an answer of `status` to a request for `path` stands for.
+
+    `errors` is Vault's list; `known` says that the answer tells of what was there and is no longer.
+    """
     said = " ".join(errors)
+    if status in _NOT_FOUND and known:
+        return GoneError(f"what was stored at {path} is deleted or destroyed", hint=_WHERE)
     if status in _NOT_FOUND:
         return _absent(path, said)
     if status in _DENIED:
@@ -72,7 +96,7 @@ def fault(status: int, path: str, errors: Sequence[str], *, wait: float = 0.0) -
         return PassingError(f"Vault did not serve {path}: {_BUSY[status]} ({status})", hint=_SEE, wait=wait)
     if _NOT_ACTIVE in said:
         return PassingError(f"Vault is changing its active node ({path})", hint=_SEE)
-    return UnclearError(f"Vault failed on {path} ({status})", hint="Vault's own log says why")
+    return UnclearError(f"Vault failed on {path} ({status})", hint=_LOG)
 
 
 def _denied(path: str, said: str) -> BrokerError:
@@ -84,7 +108,7 @@ def _denied(path: str, said: str) -> BrokerError:
 def _absent(path: str, said: str) -> BrokerError:
     if _NO_ROUTE in said:
         return UnmountedError(f"nothing is mounted in this Vault for {path}", hint="run: broker vault setup")
-    return MissingError(f"nothing is stored at {path}")
+    return MissingError(f"nothing is stored at {path}", hint=_WHERE)
 
 
 def _refused(path: str, said: str) -> BrokerError:
@@ -94,4 +118,4 @@ def _refused(path: str, said: str) -> BrokerError:
         return PassingError(f"the mount of {path} is just being made")
     if _IN_USE in said:
         return ConflictError(f"something is mounted already for {path}")
-    return InputError(f"Vault finds the request for {path} invalid, or too large", hint="Vault's own log says why")
+    return InvalidError(f"Vault finds the request for {path} invalid, or too large", hint=_LOG)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.errors import BrokerError, DeniedError, InputError
 from broker.model.secret import Secret
-from broker.vault.faults import UnclearError
+from broker.vault.faults import InvalidError, MissingError, UnclearError, UnmountedError
 
 if TYPE_CHECKING:
     from broker.vault.connection import Connection, Document
@@ -92,14 +92,14 @@ class AppRoleLogin:
     def _renewed(self, lease: _Lease) -> _Lease | None:
         try:
             return self._granted(self._vault.ask("POST", "auth/token/renew-self", {}, token=lease.token))
-        except (DeniedError, InputError, UnclearError):  # Vault answers 500 where a token ends while it is renewed
+        except (DeniedError, UnclearError):  # Vault answers 500 where a token ends while it is renewed
             return None
 
     def _logged_in(self) -> _Lease:
         body = {"role_id": _content(self._role_id), "secret_id": _content(self._secret_id)}
         try:
             return self._granted(self._vault.ask("POST", f"auth/{self._mount}/login", body))
-        except (InputError, DeniedError):
+        except (InvalidError, UnmountedError, MissingError, DeniedError):
             raise DeniedError(
                 f"Vault does not let us in as the AppRole of {self._role_id}",
                 hint=f"is {self._secret_id} expired or revoked? broker vault setup makes new ones",
