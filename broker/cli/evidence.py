@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from broker.cli.options import accounts_argument
+from broker.cli.options import accounts_argument, read_input, writable, write_output
 from broker.cli.output import note, output_option, show_findings, show_json, show_table
 from broker.errors import InputError
-from broker.model.evidence import Entry, verify
-from broker.model.finding import Finding, Severity
+from broker.model.evidence import Entry
+from broker.model.finding import Severity
 from broker.model.names import AccountName
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
+    from broker.issuing.audit import Report
+    from broker.issuing.statements import VerifyingKey
 
 __all__ = ["command"]
+
+_LONG: Final = 40
+_LARGEST_EXPORT: Final = 512 * 1024 * 1024
 
 
 @click.group("evidence")
@@ -47,72 +52,138 @@ def show(start: Start, accounts: tuple[AccountName, ...], everything: bool, issu
     )
 
 
-@command.command("verify", epilog="Example: broker evidence verify --all")
+@command.command(
+    "verify", epilog="Examples: broker evidence verify --all; broker evidence verify --file 2026.jsonl --key anchor.pem"
+)
 @accounts_argument
+@click.option("--file", default="", metavar="FILE|-", help="Verify an exported file instead; no vault is asked.")
+@click.option("--key", default="", metavar="PEM", help="The anchor's public key as you keep it, to verify signatures.")
 @output_option
 @click.pass_obj
-def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, output: str) -> int:
-    """Check that nothing was edited, dropped, reordered or forked, and that it tells what the account says.
+def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, file: str, key: str, output: str) -> int:
+    """Check that nothing was edited, dropped, reordered or forked: by its hashes, its signed heads, and the account.
 
-    Exit code 6 where something is wrong.
+    What was cut off after the last signed head shows only against the account's document in Vault, so sign often
+    (broker evidence anchor) and keep exports elsewhere. Exit code 6 where something is wrong.
     """
-    names = _named(start, accounts, everything)
-    report = {f"accounts/{name}": _verified(start, name) for name in names}
-    if everything:
-        vault = start.auditor_evidence
-        report |= {chain: (len(e := list(vault.entries(chain))), verify(chain, e)) for chain in vault.issuing_chains()}
-    bad = any(f.severity is Severity.ERROR for _, findings in report.values() for f in findings)
+    from broker.issuing.audit import examine
+    from broker.issuing.export import imported
+
+    given = _key(key) if key else None
+    if file and (accounts or everything):
+        raise InputError("--file names what to verify: all that is in the file", hint="leave the accounts out")
+    if file:
+        report = examine(imported(read_input(file, largest=_LARGEST_EXPORT)), given, everything=True)
+    else:
+        record = start.broker.evidence(_asked(accounts, everything), everything=everything)
+        report = examine(record, given, everything=everything)
+    origin = "given" if key else "file" if file else "vault"
     if output == "json":
-        show_json(
-            {
-                "success": not bad,
-                "chains": [{"chain": c, "entries": n, "findings": found} for c, (n, found) in report.items()],
-            }
-        )
-        return 6 if bad else 0
-    show_table(
-        ["chain", "entries", "verdict"],
-        [
-            (c, n, "broken" if any(f.severity is Severity.ERROR for f in found) else "whole")
-            for c, (n, found) in report.items()
-        ],
-        empty="no evidence yet",
-    )
-    for _, findings in report.values():
-        show_findings(findings)
+        show_json(_as_json(report, origin))
+    else:
+        _show_report(report, origin)
+    return 0 if report.whole else 6
+
+
+@command.command("anchor", epilog="Example: broker evidence anchor -o json")
+@output_option
+@click.pass_obj
+def anchor(start: Start, output: str) -> int:
+    """Sign where every chain stands now, so that what is there can no longer be changed unseen.
+
+    Run it from a timer, as a role that can do nothing else. Nothing new is signed where nothing happened. A chain that
+    is not what was signed before is reported and keeps its old head; exit code 6.
+    """
+    done = start.broker.anchor()
+    bad = any(f.severity is Severity.ERROR for f in done.findings)
+    if output == "json":
+        made = {"made": done.made, "newest": done.newest, "key": done.key.fingerprint}
+        show_json({"success": not bad, **made, "findings": done.findings})
+    else:
+        number = ", ".join(map(str, done.made))
+        note(f"signed statement {number}" if number else f"nothing went on since statement {done.newest}")
+        note(f"key SHA-256 {done.key.fingerprint}")
+        show_findings(done.findings)
     return 6 if bad else 0
 
 
-def _verified(start: Start, name: AccountName) -> tuple[int, tuple[Finding, ...]]:
-    from broker.model.evidence import Head
-    from broker.model.history import fold, standing
+@command.command("export", epilog="Example: broker evidence export 2026.jsonl --key-to anchor.pem")
+@click.argument("file", metavar="FILE|-", callback=writable)
+@click.option(
+    "--key-to",
+    default="",
+    metavar="PEM",
+    callback=writable,
+    help="Also write the anchor's public key; keep it elsewhere.",
+)
+@click.pass_obj
+def export(start: Start, file: str, key_to: str) -> None:
+    """Write all chains, heads and signed statements to one file of JSON lines, for whoever has no vault.
 
-    account = start.broker.account(name)
-    stored = list(start.auditor_evidence.entries(f"accounts/{name}"))
-    waiting = [entry for entry in account.outbox if entry.number > len(stored)]
-    findings = verify(f"accounts/{name}", [*stored, *waiting], Head(account.head.number, account.head.hash))
-    if findings:
-        return len(stored), findings
-    try:
-        agrees = fold([*stored, *waiting]) == standing(account)
-    except (KeyError, ValueError):
-        agrees = False
-    if not agrees:
-        sentence = (
-            f"the evidence of {name} leads to other stages or parts than the account has: it was changed past the rules"
-        )
-        findings = (Finding("evidence.differs", Severity.ERROR, sentence, f"broker evidence show {name}"),)
-    return len(stored), findings
+    Nothing secret is in it. It is written as it lies in Vault, whole or not: verify it.
+    """
+    from broker.issuing.export import exported
+
+    record = start.broker.evidence((), everything=True)
+    if key_to and not record.key:
+        raise InputError("nothing was signed yet, so there is no key", hint="broker evidence anchor")
+    write_output(file, exported(record, start.broker.clock()))
+    if key_to:
+        write_output(key_to, record.key.encode())
+    count = sum(len(chain.entries) for chain in record.chains.values())
+    note(f"{count} entries of {len(record.chains)} chains, {len(record.statements)} signed statements")
+
+
+def _show_report(report: Report, origin: str) -> None:
+    show_table(
+        ["chain", "entries", "signed", "verdict"],
+        [(c.chain, c.entries, c.signed, "whole" if c.whole else "broken") for c in report.chains],
+        empty="no evidence yet",
+    )
+    for chain in report.chains:
+        show_findings(chain.findings)
+    show_findings(report.findings)
+    if report.key:
+        note(f"{report.statements} signed statements, key SHA-256 {report.key} ({_ORIGIN[origin]})")
+
+
+def _as_json(report: Report, origin: str) -> dict[str, Any]:
+    return {
+        "success": report.whole,
+        "chains": [
+            {"chain": c.chain, "entries": c.entries, "signed": c.signed, "findings": c.findings} for c in report.chains
+        ],
+        "statements": report.statements,
+        "key": {"sha256": report.key, "from": origin} if report.key else None,
+        "findings": report.findings,
+    }
+
+
+_ORIGIN: Final = {
+    "given": "the one you gave",
+    "vault": "from Vault, where whoever administers it could replace it: give the one you keep with --key",
+    "file": "from the file itself, whose writer could have signed all of it: give the one you keep with --key",
+}
+
+
+def _key(file: str) -> VerifyingKey:
+    from broker.issuing.statements import VerifyingKey
+
+    return VerifyingKey(read_input(file).decode("utf-8", "replace"))
 
 
 def _named(start: Start, accounts: tuple[AccountName, ...], everything: bool) -> tuple[AccountName, ...]:
     if everything:
         return tuple(a.name for a in start.broker.all_accounts())
-    if not accounts:
-        raise InputError("whose evidence?", hint="name accounts, or --all")
-    for name in accounts:
+    for name in _asked(accounts, everything):
         start.broker.account(name)
     return accounts
+
+
+def _asked(accounts: tuple[AccountName, ...], everything: bool) -> tuple[AccountName, ...]:
+    if not accounts and not everything:
+        raise InputError("whose evidence?", hint="name accounts, or --all")
+    return () if everything else accounts
 
 
 def _of_account(start: Start, name: AccountName) -> Iterator[Entry]:
@@ -133,6 +204,3 @@ def _issued(start: Start) -> Iterator[Entry]:
 def _facts(entry: Entry) -> str:
     shown: dict[str, Any] = {k: v for k, v in entry.facts.items() if v not in ("", 0)}
     return " ".join(f"{k}={v if len(str(v)) <= _LONG else str(v)[:_LONG] + '…'}" for k, v in shown.items())
-
-
-_LONG = 40

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -35,7 +36,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # the help text lives here,
         "cert": "what the partner sent back: import, inspect",
         "rotation": "try, promote, roll back, retire",
         "bundle": "credentials for an application, for a while",
-        "evidence": "who did what, when: show, verify",
+        "evidence": "who did what, when: show, verify, anchor, export",
         "partner": "partners and their rules",
         "vault": "the vault of a laptop, and setting up any Vault or OpenBao",
         "config": "where each setting comes from",
@@ -80,8 +81,10 @@ class _Nouns(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, config_file: str | None, timeout: str | None) -> None:
     """Keep a partner's credentials in Vault, hand them out for minutes, renew them in time."""
+    from broker.cli.hardening import harden
     from broker.cli.start import Start
 
+    harden()  # here, since `--help` and `--version` never come this far, and nothing secret was read before
     ctx.obj = Start(config_file, {"vault.patience": timeout} if timeout else {}, ctx.obj)
 
 
@@ -91,6 +94,8 @@ def run(arguments: Sequence[str], wiring: Wiring | None = None) -> int:
     `wiring` is for tests, which move the clock and watch what is written.
     """
     signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to fail
     try:
         code = cli.main(list(arguments), prog_name="broker", standalone_mode=False, obj=wiring)
         sys.stdout.flush()
@@ -110,8 +115,7 @@ def _terminated(*_: object) -> None:
 def _ended_badly(error: BaseException, arguments: Sequence[str]) -> int:
     match error:
         case click.ClickException():
-            error.show()
-            return error.exit_code
+            return exits.report_usage(error, as_json=_wants_json(arguments))
         case BrokerError():
             return exits.report(error, as_json=_wants_json(arguments))
         case click.exceptions.Abort() | KeyboardInterrupt():
@@ -122,9 +126,9 @@ def _ended_badly(error: BaseException, arguments: Sequence[str]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
             return exits.BROKEN_PIPE
         case _:
-            return exits.report_unexpected(error)
+            return exits.report_unexpected(error, as_json=_wants_json(arguments))
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
-    pairs = zip(arguments, (*arguments[1:], ""), strict=True)
+    pairs = zip(arguments, (*arguments[1:], ""), strict=False)  # of nothing there is one pair more
     return any(a in ("-ojson", "--output=json") or (a in ("-o", "--output") and b == "json") for a, b in pairs)

@@ -6,7 +6,7 @@ where the type checker proves that they fit. Every use-case runs as the role tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ from broker.vault.writes import Observer, unobserved
 
 if TYPE_CHECKING:
     from broker.config import Config
+    from broker.issuing.anchoring import Anchored
+    from broker.issuing.audit import Record
     from broker.issuing.grant import Issuer
     from broker.issuing.ports import Judge, SetSecrets
     from broker.model.account import Account
@@ -99,6 +101,24 @@ class Broker:
 
         require_own(profile)
         store_profile(self.roles.connection(Role.OPERATOR), profile)
+
+    def evidence(self, names: Sequence[AccountName], *, everything: bool) -> Record:
+        """Return the evidence of accounts as it is stored, unjudged; with `everything`, all there is."""
+        from broker.issuing.audit import collect
+        from broker.vault.anchor import VaultAnchors
+
+        vault, chains = VaultAnchors(self.roles.connection(Role.AUDITOR)), self.roles.evidence(Role.AUDITOR)
+        read = self.roles.accounts(Role.AUDITOR)
+        wanted = tuple(read.names()) if everything else names
+        return collect(chains, vault, lambda name: read.read(name).account, wanted, everything=everything)
+
+    def anchor(self) -> Anchored:
+        """Sign where every chain of evidence stands."""
+        from broker.issuing.anchoring import anchor
+        from broker.vault.anchor import VaultAnchors
+
+        anchors = VaultAnchors(self.roles.connection(Role.ANCHOR))
+        return anchor(anchors.key(), anchors, self.roles.evidence(Role.ANCHOR), self.clock)
 
     # an account and what belongs to it: operator
 
@@ -263,12 +283,12 @@ class Broker:
         )
         return self._settled(after, Role.ROTATOR)
 
-    def stragglers(self, name: AccountName, number: int) -> frozenset[str]:
+    def stragglers(self, name: AccountName, number: int, role: Role = Role.ROTATOR) -> frozenset[str]:
         """Return who still holds a generation."""
         from broker.model.consumer import stragglers
         from broker.vault.consumers import VaultConsumers
 
-        return stragglers(VaultConsumers(self.roles.connection(Role.ROTATOR)).all(), name, number, self.clock())
+        return stragglers(VaultConsumers(self.roles.connection(role)).all(), name, number, self.clock())
 
     @cached_property
     def _canary(self) -> Canary:
@@ -339,7 +359,7 @@ class Broker:
             )
         except BrokerError as error:
             self._say(
-                f"note: the change is stored; its evidence is not yet ({error.what}). Any next command writes it."
+                f"note: evidence that is due is not stored yet ({error.what}): any next change of {name} stores it"
             )
 
     def _settled(self, account: Account, role: Role) -> Account:

@@ -63,15 +63,19 @@ def appended(chain: str, head: Head, *, at: datetime, by: str, what: str, facts:
     return Entry(chain, head.number + 1, at, by, what, facts, head.hash, draft.expected_hash)
 
 
-def verify(chain: str, entries: Iterable[Entry], head: Head | None = None) -> tuple[Finding, ...]:
+def verify(
+    chain: str, entries: Iterable[Entry], head: Head | None = None, *, start: Head | None = None
+) -> tuple[Finding, ...]:
     """Return what is wrong with `entries` as the whole of `chain`, which must pass through `head` where that is known.
+
+    With `start` they are what follows it.
 
     Entries after the head are judged like the others: a head that was signed earlier is no fault. Without a head from
     elsewhere (a signed one, or the account document) a cut tail cannot be seen.
     """
     found: list[Finding] = []
-    reached = Head()
-    for position, entry in enumerate(entries, start=1):
+    reached = start or Head()
+    for position, entry in enumerate(entries, start=reached.number + 1):
         found += _faults(chain, entry, position, reached)
         reached = Head(entry.number, entry.hash)
         if head is not None and reached.number == head.number and reached != head:

@@ -15,7 +15,10 @@ from broker.model.names import checked_name
 
 __all__ = [
     "ACCOUNTS",
+    "ANCHOR_KEY",
     "CONSUMERS",
+    "EVIDENCE",
+    "HEADS",
     "ISSUED",
     "PROFILES",
     "REVOCATIONS",
@@ -39,6 +42,9 @@ __all__ = [
 
 ACCOUNTS: Final = "accounts"
 CONSUMERS: Final = "consumers"
+EVIDENCE: Final = "evidence/accounts"
+HEADS: Final = "evidence/heads"
+ANCHOR_KEY: Final = f"{HEADS}/key"  # what signed statements are verified with; public
 ISSUED: Final = "evidence/issued"
 PROFILES: Final = "profiles"
 REVOCATIONS: Final = "revocations"
@@ -121,7 +127,7 @@ def evidence(chain_name: str, number: int) -> str:
 
 def head(number: int) -> str:
     """Return the path of the signed statement `number` of where all chains stood, written once."""
-    return f"evidence/heads/{_number(number, digits=_DIGITS)}"
+    return f"{HEADS}/{_number(number, digits=_DIGITS)}"
 
 
 def right(partner: str, environment: str, account: str, application: str, access: Access) -> str:

@@ -22,6 +22,7 @@ NEVER = {
     "asyncio",
     "concurrent.futures",
     "cryptography",  # 70
+    "ctypes",
     "email",
     "getpass",
     "http.client",  # 50

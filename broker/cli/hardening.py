@@ -1,0 +1,81 @@
+"""What a process that will hold secrets gives up first: core dumps, being read by its own user's other processes, and
+files that others may read.
+
+Python cannot promise that no copy of a secret stays in memory (docs/threat-model.md, "Memory"): this keeps the memory
+to ourselves. Nothing here fails a command. What the kernel does not grant is in the answer, and `doctor` says it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["Hardening", "harden"]
+
+_PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4  # asm-generic/mman.h
+_CAP_IPC_LOCK: Final = 14  # linux/capability.h
+_EVERY_ID: Final = ["0", "0", str(2**32 - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Hardening:
+    """What the kernel granted."""
+
+    no_core: bool  # no core file, of this process or its children
+    private: bool  # no core handed to a program either, and /proc/PID/mem closed to others of the same user
+    locked: bool  # no page is written to swap
+
+
+def harden() -> Hardening:
+    """Give up what could show this process's memory or files to others. To call it again changes nothing.
+
+    A child that is executed inherits the missing core file and the umask, and nothing else of this.
+    """
+    os.umask(0o077)
+    return Hardening(no_core=_no_core(), private=_private(), locked=_locked())
+
+
+def _no_core() -> bool:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # to lower a limit is never refused
+    return resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
+
+
+def _private() -> bool:
+    """Where cores are piped to a program, the kernel ignores the limit above and heeds this alone (core(5))."""
+    return bool(_libc().prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
+
+
+def _locked() -> bool:
+    """Lock pages as they are touched; only without a limit, which would make some later allocation fail."""
+    return _unlimited() and bool(_libc().mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) == 0)
+
+
+def _unlimited() -> bool:
+    import resource
+
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except (ValueError, OSError):  # an ordinary user's limit is 8 MB, and few may raise it
+        return _above_the_limit()
+    return True
+
+
+def _above_the_limit() -> bool:
+    """Say whether we have CAP_IPC_LOCK in the first user namespace: in another one it does not count."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        held = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+        return bool(held >> _CAP_IPC_LOCK & 1) and Path("/proc/self/uid_map").read_text().split() == _EVERY_ID
+    except (OSError, ValueError, StopIteration):
+        return False
+
+
+def _libc() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None)

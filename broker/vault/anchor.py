@@ -1,0 +1,81 @@
+"""Signed statements of where the chains stood, and the key that signs them. All are written once."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from contextlib import suppress
+from typing import Final
+
+from broker.errors import ConflictError, RefusedError
+from broker.issuing.statements import AnchorKey, StoredStatement, VerifyingKey
+from broker.model.secret import Secret
+from broker.vault import layout
+from broker.vault.connection import Connection
+from broker.vault.documents import decoded, encoded
+from broker.vault.faults import MissingError
+
+__all__ = ["VaultAnchors"]
+
+_SIGNER: Final = "anchor"
+_OCTETS: Final = 32
+
+
+class VaultAnchors:
+    """`issuing.anchoring.Anchors` on KV v2."""
+
+    def __init__(self, vault: Connection) -> None:
+        self._vault = vault
+
+    def key(self) -> AnchorKey:
+        """Return the key that signs, making it at the first call; its public half is stored beside the statements.
+
+        Two at once end with the same. Raise `RefusedError` where one of the halves is not as the broker wrote it.
+        """
+        path = layout.signer(_SIGNER)
+        stored = self._vault.read_or_none(path)
+        if stored is None:
+            seed = base64.b64encode(secrets.token_bytes(_OCTETS)).decode()
+            with suppress(ConflictError):
+                self._vault.create(path, {"seed": seed})
+            stored = self._vault.read(path)
+        try:
+            key = AnchorKey(Secret(base64.b64decode(stored.data["seed"], validate=True)))
+        except (KeyError, TypeError, ValueError):
+            raise RefusedError("the key that signs evidence is not as the broker wrote it") from None
+        self._publish(key.verifying)
+        return key
+
+    def verifying_key(self) -> VerifyingKey | None:
+        """Return the key that statements are verified with, None where nothing was ever signed."""
+        stored = self._vault.read_or_none(layout.ANCHOR_KEY)
+        return VerifyingKey(decoded(stored.data, str, layout.ANCHOR_KEY)) if stored else None
+
+    def statements(self) -> tuple[StoredStatement, ...]:
+        """Return all statements, in the order of their places; what cannot be read says so."""
+        names = [name for name in self._vault.list(layout.HEADS) if name.isdecimal()]
+        return tuple(self._statement(int(name)) for name in names)
+
+    def add(self, statement: StoredStatement) -> None:
+        """Store `statement`; raise `ConflictError` where its place is taken."""
+        self._vault.create(layout.head(statement.number), encoded(statement.text))
+
+    def _publish(self, key: VerifyingKey) -> None:
+        with suppress(ConflictError):
+            if self.verifying_key() is None:
+                self._vault.create(layout.ANCHOR_KEY, encoded(key.pem))
+        there = self.verifying_key()
+        if there is None or there.fingerprint != key.fingerprint:
+            raise RefusedError(
+                "the public key in Vault is not that of the key that signs evidence",
+                hint="somebody replaced one of them; verify with the key you kept: broker evidence verify --key",
+            )
+
+    def _statement(self, number: int) -> StoredStatement:
+        where = f"statement {number}"
+        try:
+            return StoredStatement(number, decoded(self._vault.read(layout.head(number)).data, str, where))
+        except MissingError:
+            return StoredStatement(number, "", f"{where} was deleted")
+        except RefusedError as error:
+            return StoredStatement(number, "", f"{where} cannot be read: {error.what}")
