@@ -24,6 +24,7 @@ __all__ = ["Action", "Change", "Item", "Wish", "apply", "changes", "plan", "want
 _KEPT_VERSIONS: Final = 10
 _TTL: Final = 20 * 60  # seconds; the broker renews at two thirds of it
 _MAX_TTL: Final = 24 * 60 * 60
+_NO_LOCKOUT: Final = {"lockout_disable": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,9 @@ def wanted(mount: str, wish: Wish) -> tuple[Item, ...]:
         _policy(mount, BASE, base_policy()),
         *(_policy(mount, role.value, role_policy(role, mount=mount, accounts=wish.accounts)) for role in Role),
         Item(f"logins auth/{logins}/", f"sys/auth/{logins}", {"type": "approle"}, once=True),
+        # A secret-id cannot be guessed, so counting failures stops nobody but us: five logins with an outdated one, or
+        # by somebody who knows the role-id, would keep every process of the role out for 15 minutes
+        Item(f"no lock-out from auth/{logins}/", f"sys/auth/{logins}/tune", {"user_lockout_config": _NO_LOCKOUT}),
         *(Item(f"login {role.value}", f"auth/{logins}/role/{role.value}", _login(mount, role, wish)) for role in Role),
     )
 
@@ -140,6 +144,8 @@ def _compared(vault: Connection, item: Item) -> Change:
 
 
 def _there(vault: Connection, item: Item) -> Mapping[str, Any] | None:
+    if item.path.endswith("/tune"):
+        return _lockout(vault, item.path)
     if item.path.startswith(("sys/mounts/", "sys/auth/")):
         kind, _, path = item.path.removeprefix("sys/").partition("/")
         found: Mapping[str, Any] | None = _data(vault.ask("GET", f"sys/{kind}")).get(f"{path}/")
@@ -148,6 +154,15 @@ def _there(vault: Connection, item: Item) -> Mapping[str, Any] | None:
         return _data(vault.ask("GET", item.path))
     except (MissingError, UnmountedError):
         return None
+
+
+def _lockout(vault: Connection, path: str) -> Mapping[str, Any] | None:
+    """Return how a mount of logins is tuned, in the form in which it is set: Vault shows it in another."""
+    mount = path.removeprefix("sys/auth/").removesuffix("/tune")
+    if f"{mount}/" not in _data(vault.ask("GET", "sys/auth")):
+        return None
+    disabled = _data(vault.ask("GET", path)).get("user_lockout_disable")
+    return {"user_lockout_config": {"lockout_disable": bool(disabled)}}
 
 
 def _data(answer: Document) -> Mapping[str, Any]:

@@ -12,7 +12,8 @@ import pytest
 
 from broker.embedded.binary import find_binary
 from broker.embedded.up import Embedded
-from broker.errors import InputError, RefusedError, UnknownNameError
+from broker.errors import BrokerError, InputError, RefusedError, UnknownNameError
+from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import consumer_role, enrol_consumer, issue_login
 from broker.vault.logins.token import FixedToken
@@ -181,3 +182,12 @@ def test_the_printed_hcl_is_what_the_policies_are() -> None:
     for role in Role:
         assert role_policy(role, mount="kv") in text
     assert "${" not in text
+
+
+def test_wrong_logins_do_not_keep_a_role_out(vault: TestVault) -> None:
+    """Vault would lock the role-id for 15 minutes after five, for every process that has the right secret-id."""
+    right = issue_login(vault.admin, "server")
+    for _ in range(6):
+        with pytest.raises(BrokerError):
+            login(vault.admin, replace(right, secret_id=Secret("wrong")))
+    assert login(vault.admin, right).reveal()

@@ -1,0 +1,250 @@
+"""Ways by which a role would get more than its row of the matrix, each tried on the wire and shown to fail."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import Template
+from typing import Final
+
+import pytest
+
+from broker.embedded.up import Embedded
+from broker.model.secret import Secret
+from broker.vault.connection import Connection
+from broker.vault.enrolment import issue_login
+from broker.vault.layout import Access, right
+from broker.vault.logins.token import FixedToken
+from broker.vault.policies import Role
+from broker.vault.setup import Wish, apply, plan
+from tests.support.raw_http import RawVault
+from tests.support.vault import TestVault, login, mounted
+
+REQUESTS: Final = tomllib.loads(Path(__file__).with_name("escalations.toml").read_text())
+PLANTED: Final = "pl4nted-in-the-other-account"
+OURS: Final = "ours-to-read"
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """A mount whose roles reach the secrets of mzp-1 alone, and one like it beside it."""
+
+    vault: TestVault
+    beside: str
+    entity: str
+
+
+@pytest.fixture(scope="module")
+def reach(vault_server: tuple[Embedded, Connection]) -> Iterator[Reach]:
+    with mounted(vault_server) as vault, mounted(vault_server) as beside, ExitStack() as stack:
+        apply(vault.admin, plan(vault.admin, Wish(accounts=("mzp-1",))))
+        for path in ("keys/{}/1", "passwords/{}/1"):
+            vault.admin.create(path.format("mzp-1"), {"text": OURS})
+            for other in ("mzp-2", "mzp-11", "mzp"):
+                vault.admin.create(path.format(other), {"text": PLANTED})
+            beside.admin.create(path.format("mzp-1"), {"text": PLANTED})
+        for made in (f"transit-{vault.settings.mount}", f"kv-{vault.settings.mount}"):
+            vault.admin.call("POST", f"sys/mounts/{made}", {"type": made.partition("-")[0]})
+            stack.callback(vault.admin.call, "DELETE", f"sys/mounts/{made}")
+        vault.admin.call("POST", f"transit-{vault.settings.mount}/keys/mzp-1", {"type": "rsa-2048"})
+        vault.admin.call("POST", f"kv-{vault.settings.mount}/x", {"text": PLANTED})
+        vault.consumer_token("fleet", right("stellantis", "standin", "mzp-1", "app", Access.DIRECT))
+        entity = vault.admin.ask("GET", f"identity/entity/name/{vault.settings.mount}-fleet")["data"]["id"]
+        yield Reach(vault, beside.settings.mount, entity)
+
+
+@contextmanager
+def on_the_wire(vault: TestVault, role: Role) -> Iterator[RawVault]:
+    token = login(vault.admin, issue_login(vault.admin, role.value))
+    with closing(RawVault(Path(str(vault.settings.socket)), token)) as raw:
+        yield raw
+
+
+TRICKS: Final = (  # of a path below <mount>/data: what leads from mzp-1, or from nowhere, to another's secret
+    "{}/+/1", "{}/*/1", "{}/*", "{}/mzp-1*/1", "{}/mzp-1+/1", "{}/mzp-/1", "{}/mzp-1/1/../../mzp-2/1",
+    "{}/mzp-1/../mzp-2/1", "{}/mzp-1/%2e%2e/mzp-2/1", "{}/mzp-1/%2E%2E/mzp-2/1", "{}/mzp-1/.%2e/mzp-2/1",
+    "{}/mzp-1/%252e%252e/mzp-2/1", "{}/mzp-1%2f..%2fmzp-2/1", "{}/mzp-1%2F%2e%2e%2Fmzp-2%2F1", "{}/mzp-1/..%2fmzp-2/1",
+    "{}/mzp-1\\..\\mzp-2\\1", "{}/mzp-1/..;/mzp-2/1", "{}//mzp-2/1", "{}/mzp-2//1", "/{}/mzp-2/1", "./{}/mzp-2/1",
+    "{}/./mzp-2/1", "{}/mzp-2/1/", "{}/mzp-2/1/.", "{}/mzp-2/%31", "{}/mzp%2d2/1", "{}/%6dzp-2/1", "{}%2fmzp-2%2f1",
+    "{}/MZP-2/1", "{}/mzp-2/1%00", "{}/mzp-1%00/../mzp-2/1", "{}/mzp-2/1?version=1", "{}/mzp-2/1?list=true",
+    "{}/mzp-2/1?list=false", "{}/mzp-2/1?help=1", "{}/mzp-2/?list=true", "{}/?list=true", "{}/mzp-2/1#/mzp-1/1",
+    "{}/mzp-2/1?path={}/mzp-1/1", "{}/mzp-11/1", "{}/mzp/1", "{}/mzp-1/1/../../mzp-11/1", "accounts/../{}/mzp-2/1",
+    "accounts/%2e%2e/{}/mzp-2/1", "accounts/x/../../{}/mzp-2/1", "../data/{}/mzp-2/1", "../../{mount}/data/{}/mzp-2/1",
+    "../subkeys/{}/mzp-2/1", "../metadata/{}/mzp-2/", "../metadata/{}/mzp-2/1", "evidence/accounts/../../{}/mzp-2/1",
+)  # fmt: skip
+PREFIXES: Final = ("/v1/", "/v1//", "//v1/", "/v1/./", "/v1/x/../", "/V1/", "/v1/%2e/", "/v1/root/", "/ui/../v1/")
+HEADERS: Final = (
+    {"X-Vault-Namespace": "root"}, {"X-Vault-Namespace": "/"}, {"X-Vault-Namespace": ".."}, {"X-Vault-Request": "true"},
+    {"X-HTTP-Method-Override": "GET"}, {"X-Original-URL": "/v1/sys/health"}, {"X-Forwarded-For": "127.0.0.1"},
+    {"X-Vault-Policy-Override": "true"}, {"X-Vault-Wrap-TTL": "60s"}, {"X-Vault-No-Request-Forwarding": "true"},
+)  # fmt: skip
+SECRETS: Final = ("keys", "passwords")
+
+
+def assert_nothing_seen(raw: RawVault, targets: Sequence[str], headers: Sequence[dict[str, str]] = ({},)) -> None:
+    for target in targets:
+        for header in headers:
+            for method in ("GET", "LIST", "SCAN"):
+                try:
+                    reply = raw.send(method, target, headers=header)
+                except http.client.InvalidURL:
+                    continue  # what cannot even be written
+                assert PLANTED.encode() not in reply.body, f"{method} {target} {header}"
+                hint = (b"mzp-2" in reply.body or b"mzp-11" in reply.body) and "help=" not in target  # help: an echo
+                assert reply.status != 200 or not hint, f"{method} {target} {header} names another's secret"
+
+
+@pytest.mark.parametrize("role", Role)
+def test_no_way_of_writing_a_path_leads_to_the_secrets_of_an_account_that_is_not_listed(
+    reach: Reach, role: Role
+) -> None:
+    mount = reach.vault.settings.mount
+    with on_the_wire(reach.vault, role) as raw:
+        if role in (Role.SERVER, Role.CANARY):
+            assert OURS.encode() in raw.send("GET", f"{mount}/data/keys/mzp-1/1").body
+        for kind in SECRETS:
+            assert_nothing_seen(raw, [f"{mount}/data/{t.format(kind, kind, mount=mount)}" for t in TRICKS])
+            plain = f"{mount}/data/{kind}/mzp-2/1"
+            assert_nothing_seen(raw, [f"{prefix}{plain}" for prefix in PREFIXES])
+            assert_nothing_seen(raw, [plain], HEADERS)
+            assert_nothing_seen(
+                raw, [f"{reach.beside}/data/{kind}/mzp-1/1", f"{mount}/../{reach.beside}/data/{kind}/mzp-1/1"]
+            )
+
+
+@pytest.mark.parametrize("role", Role)
+def test_no_way_of_writing_a_path_overwrites_what_is_written_once(reach: Reach, role: Role) -> None:
+    vault, kind = reach.vault, "keys"
+    body = {"data": {"text": "mine"}, "options": {"cas": 1}}
+    with on_the_wire(vault, role) as raw:
+        for trick in TRICKS:
+            target = f"{vault.settings.mount}/data/{trick.format(kind, kind, mount=vault.settings.mount)}"
+            for method in ("POST", "PUT", "PATCH", "DELETE"):
+                raw.send(method, target, body)
+    for path, text in (("keys/mzp-1/1", OURS), ("keys/mzp-2/1", PLANTED), ("keys/mzp-11/1", PLANTED)):
+        assert vault.admin.read(path).data == {"text": text}
+        assert vault.admin.versions(path) == {1: True}
+
+
+@pytest.mark.parametrize(
+    ("role", "path"),
+    [
+        (Role.ROTATOR, "keys/mzp-1/7"),
+        (Role.OPERATOR, "passwords/mzp-1/7"),
+        (Role.ROTATOR, "evidence/accounts/mzp-1/00000007"),
+        (Role.OPERATOR, "evidence/accounts/mzp-1/00000007"),
+        (Role.SERVER, "evidence/issued/host-1/00000007"),
+        (Role.SERVER, "signers/lease"),
+        (Role.ANCHOR, "signers/anchor"),
+        (Role.ANCHOR, "evidence/heads/00000007"),
+    ],
+)
+def test_what_was_created_once_can_be_changed_in_no_way(vault: TestVault, role: Role, path: str) -> None:
+    mount = vault.settings.mount
+    data, second = f"{mount}/data/{path}", {"text": "second"}
+    with on_the_wire(vault, role) as raw:
+        assert raw.send("POST", data, {"data": second}).status == 400, "without cas nothing may be created"
+        assert raw.send("POST", data, {"data": {"text": "first"}, "options": {"cas": 0}}).status == 200
+
+        def refused_everywhere() -> None:
+            for method in ("POST", "PUT"):
+                for options in ({}, {"cas": 0}, {"cas": 1}, {"cas": -1}, {"cas": None}, None):
+                    assert raw.send(method, data, {"data": second, "options": options}).refused
+            assert raw.patch(data, {"data": second, "options": {"cas": 1}}).refused
+            assert raw.send("DELETE", data).refused
+            for other in ("delete", "undelete"):
+                assert raw.send("POST", f"{mount}/{other}/{path}", {"versions": [1]}).refused
+            for body in ({"max_versions": 1}, {"cas_required": False}, {"delete_version_after": "1s"}, {}):
+                assert raw.send("POST", f"{mount}/metadata/{path}", body).refused
+                assert raw.patch(f"{mount}/metadata/{path}", body).refused
+                assert raw.send("POST", f"{mount}/config", body).refused
+            assert raw.send("DELETE", f"{mount}/metadata/{path}").refused
+
+        refused_everywhere()
+        assert vault.admin.read(path).data == {"text": "first"}
+        vault.admin.call("DELETE", data)  # softly, by somebody who may
+        refused_everywhere()
+        vault.admin.call("POST", f"{mount}/destroy/{path}", {"versions": [1]})
+        refused_everywhere()
+        assert vault.admin.versions(path) == {1: False}
+
+
+def test_a_key_that_the_rotator_destroyed_does_not_come_back(vault: TestVault) -> None:
+    """Its one destructive right takes data, never the number: nobody can put another key in its place."""
+    path = "keys/mzp-1/7"
+    vault.admin.create(path, {"text": "first"})
+    with on_the_wire(vault, Role.ROTATOR) as raw:
+        assert raw.send("POST", f"{vault.settings.mount}/destroy/{path}", {"versions": [1]}).status == 204
+        for cas in (0, 1, 2):
+            body = {"data": {"text": "second"}, "options": {"cas": cas}}
+            assert raw.send("POST", f"{vault.settings.mount}/data/{path}", body).refused
+        assert raw.send("POST", f"{vault.settings.mount}/undelete/{path}", {"versions": [1]}).refused
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+@pytest.mark.parametrize("role", Role)
+def test_no_role_reaches_what_gives_rights(reach: Reach, role: Role, kind: str) -> None:
+    with on_the_wire(reach.vault, role) as raw:
+        for line in REQUESTS[kind]:
+            for other in Role if "$other" in line else (role,):
+                names = {"mount": reach.vault.settings.mount, "beside": reach.beside, "entity": reach.entity}
+                method, _, rest = Template(line).substitute(names, role=role.value, other=other.value).partition(" ")
+                target, _, text = rest.partition(" ")
+                body = json.loads(text) if text else None
+                reply = raw.patch(target, body) if method == "PATCH" else raw.send(method, target, body)
+                assert reply.refused, f"{method} {target} {text}: {reply.status} {reply.body[:200]!r}"
+
+
+@pytest.mark.parametrize("role", Role)
+def test_one_roles_secret_id_is_no_other_roles(reach: Reach, role: Role) -> None:
+    """Nor does an identity tampered with help: not that of a role beside us, nor none, nor one in another form."""
+    vault = reach.vault
+    own = issue_login(vault.admin, role.value)
+    others = [issue_login(vault.admin, other.value).role_id for other in Role if other is not role]
+    with closing(RawVault(Path(str(vault.settings.socket)), Secret(""))) as nobody:
+
+        def logs_in(mount: str, role_id: object, secret_id: object) -> bool:
+            return (
+                nobody.send("POST", f"auth/{mount}/login", {"role_id": role_id, "secret_id": secret_id}).status == 200
+            )
+
+        secret_id = own.secret_id.reveal()
+        assert logs_in(own.mount, own.role_id, secret_id)
+        for role_id in (*others, role.value, "", "*", own.role_id[:-1], f"{own.role_id}\x00", None):
+            assert not logs_in(own.mount, role_id, secret_id), role_id
+        assert not logs_in(reach.beside, own.role_id, secret_id)
+        assert not logs_in(own.mount, own.role_id, "")
+        assert not logs_in(own.mount, own.role_id, own.role_id)
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_roles_token_carries_its_two_policies_and_nothing_by_identity(reach: Reach, role: Role) -> None:
+    vault = reach.vault
+    with on_the_wire(vault, role) as raw:
+        found = raw.send("GET", "auth/token/lookup-self").json["data"]
+    assert set(found["policies"]) == {f"{vault.settings.mount}-base", f"{vault.settings.mount}-{role.value}"}
+    assert not found.get("identity_policies")
+    assert (found["num_uses"], found["type"]) == (0, "service")
+
+
+@pytest.mark.parametrize("role", Role)
+def test_the_roles_of_one_broker_are_nobody_in_another_namespace(reach: Reach, role: Role) -> None:
+    vault, space = reach.vault, f"space-{reach.vault.settings.mount}-{role.value}"
+    vault.admin.call("POST", f"sys/namespaces/{space}", {})
+    token = vault.admin._tokens
+    assert token is not None
+    inside = Connection(replace(vault.settings, namespace=space), FixedToken(token.token()))
+    apply(inside, plan(inside, Wish()))
+    inside.create("accounts/mzp-1", {"text": PLANTED})
+    path = f"{vault.settings.mount}/data/accounts/mzp-1"
+    with on_the_wire(vault, role) as raw:
+        assert raw.send("GET", path, headers={"X-Vault-Namespace": space}).refused
+        assert raw.send("GET", f"{space}/{path}").refused
+        assert raw.send("LIST", f"{space}/{vault.settings.mount}/metadata/accounts/").refused
+    inside.close()
+    vault.admin.call("DELETE", f"sys/namespaces/{space}")
