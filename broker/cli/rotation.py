@@ -32,9 +32,12 @@ def command() -> None:
 @click.pass_obj
 def status(start: Start, account: AccountName, output: str) -> None:
     """Show the generations of an account, its last canaries, and what stands in the way."""
+    from broker.vault.policies import Role
+
     broker = start.broker
     found, now = broker.account(account), broker.clock()
-    holders = {g.number: sorted(broker.stragglers(account, g.number)) for g in found.generations if g.stage.deliverable}
+    deliverable = [g.number for g in found.generations if g.stage.deliverable]
+    holders = {number: sorted(broker.stragglers(account, number, Role.AUDITOR)) for number in deliverable}
     if output == "json":
         show_json(
             {
