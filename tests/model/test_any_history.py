@@ -266,6 +266,11 @@ class AnyHistory(RuleBasedStateMachine):
                 assert self.account.anchors_of(parts.issuing).pem
 
     @invariant()
+    def what_is_pinned_has_its_text(self) -> None:
+        for ref in (self.account.issuing, self.account.trust):
+            assert ref is None or self.account.anchors_of(ref).pem
+
+    @invariant()
     def the_document_comes_back_as_it_was(self) -> None:
         document = json.loads(json.dumps(encoded(self.account)))
         again = decoded(document, Account, "account")

@@ -226,6 +226,8 @@ class _Keys:
         if ref not in self.world.kept:
             with suppress(ConflictError):  # adopt what another made, as the adapter does
                 self.world.create("key", ref, f"key {account}/{slot}")
+        if self.world.kept[ref] is None:
+            raise UnknownNameError(f"{ref} is destroyed")
         return ref, Spki(hashlib.sha256(self.world.secret(ref).encode()).hexdigest())
 
     def sign_request(self, account: AccountName, key: KeyRef, subject: Subject, rules: KeyRules) -> str:

@@ -98,6 +98,17 @@ def test_the_text_of_a_retired_certificate_is_dropped_and_its_facts_stay() -> No
     assert new.pem
 
 
+def test_the_text_of_a_pinned_ca_is_kept_though_no_generation_has_it_yet() -> None:
+    account = changes.ca_accepted(with_answer(with_current()), anchors_named("ca-2"), at=NOW, by=BY)
+    account = set_trust(promote(account, 2), "server-ca-2")
+    account = changes.moved(account, 3, Move.REJECT, at=NOW, by=BY)
+    account = retire(retire(account, 1), 3)
+    assert account.issuing
+    assert account.trust
+    assert account.anchors_of(account.issuing).pem == "pem of ca-2"
+    assert account.anchors_of(account.trust).pem == "pem of server-ca-2"
+
+
 def test_a_way_back_with_a_superseded_password_is_not_taken_as_it_is() -> None:
     account = promote(with_new_password(with_current()), 2)
     with assert_refused(ConflictError, "generation 2", "generation 1"):
