@@ -1,0 +1,252 @@
+"""Every verb, well and badly used, with marked secrets; and then everything that was left is searched for them."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+from broker.cli.main import NOUNS
+from broker.embedded.config import Options
+from broker.embedded.up import administered
+from broker.model.names import AccountName
+from broker.standin import Standin
+from broker.vault import layout
+from broker.vault.policies import Role
+from tests.support.leaks import CHANNELS, Watch
+from tests.support.vault import mounted, throwaway
+from tests.support.world import LOGIN, PASSWORD, SUBJECT, made_world
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+WRONG = 'wr0ng&"Pässword\\ /+='
+NEW = "n3w-Pa§s'word%2F+2"
+NOT_RUN = {("demo",)}  # it plays the verbs below, on secrets of its own
+
+
+@pytest.fixture(scope="module")
+def watch() -> Iterator[Watch]:
+    """A world in which every verb has been run."""
+    with ExitStack() as stack:
+        embedded = stack.enter_context(throwaway(Options(audit=True)))
+        vault = stack.enter_context(mounted((embedded, stack.enter_context(administered(embedded)))))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        partner = stack.enter_context(Standin(folder / "partner", accounts={LOGIN: PASSWORD}))
+        world = stack.enter_context(made_world(vault, partner))
+        watched = Watch(world, embedded.running.home.audit_log)
+        (world.home / "tmp").mkdir()
+        world.environment["TMPDIR"] = str(world.home / "tmp")
+        mark_what_was_given(watched)
+        register(watched)
+        request_and_receive(watched)
+        rotate(watched)
+        issue(watched)
+        look(watched)
+        own_vault(watched)
+        mark_what_was_made(watched)
+        yield watched
+
+
+def mark_what_was_given(watch: Watch) -> None:
+    for name, secret in (("password", PASSWORD), ("wrong password", WRONG), ("new password", NEW)):
+        watch.mark(name, secret)
+    for role in Role:
+        file = watch.world.home / "roles" / role.value / "secret_id"
+        watch.mark(f"secret-id of {role.value}", file.read_bytes())
+        watch.expected.add(file)
+
+
+def mark_what_was_made(watch: Watch) -> None:
+    admin = watch.world.vault.admin
+    slots = admin.list("keys/acme")
+    assert len(slots) >= 2
+    for slot in slots:
+        stored = admin.read_or_none(f"keys/acme/{slot}")
+        if stored is None:  # destroyed, as it should be once its generation is over
+            continue
+        key = load_der_private_key(base64.b64decode(stored.data["pkcs8"]), None)
+        assert isinstance(key, RSAPrivateKey)
+        numbers = key.private_numbers()
+        for name, number in (("p", numbers.p), ("q", numbers.q), ("d", numbers.d)):
+            watch.mark(f"{name} of key {slot}", number.to_bytes((number.bit_length() + 7) // 8)[:48])
+    lease = admin.read(layout.signer("lease")).data["keys"]["1"]
+    watch.mark("key that signs leases", base64.b64decode(lease))
+    watch.mark("key that signs evidence", base64.b64decode(admin.read(layout.signer("anchor")).data["seed"]))
+
+
+def register(watch: Watch) -> None:
+    partner = watch.world.partner
+    subject = [part for pair in SUBJECT for part in ("--subject", pair)]
+    add = ["account", "add", "acme", "--environment", "stand-in", "--login", LOGIN, "--contact", "desk@partner.example"]
+    watch.run("init", "--vault", "https://vault.example:8200", "--out", "other.toml")
+    watch.run("config", "show")
+    watch.run("config", "check")
+    watch.run("partner", "list")
+    watch.run("partner", "show", "stellantis")
+    watch.run("partner", "add", "gone.toml", code=2)
+    watch.run(*add, "--base-url", partner.api_url, *subject)
+    watch.run(*add, "--base-url", "https://elsewhere.example/v3", *subject, code=8)
+    watch.run("password", "set", "acme", "--password-file", "-", input=f"{WRONG}\nsecond line\n", code=2)
+    watch.run("password", "set", "nobody", "--password-file", "-", input=WRONG, code=2)
+    watch.run("password", "set", "acme", code=2)
+    watch.run("password", "set", "acme", "--password-file", "-", input=PASSWORD)
+    watch.run("app", "add", "acme/reporting")
+    watch.run("app", "add", "acme/second")
+    watch.run("app", "set", "acme/second", "--client-id", "22222222-2222-4222-8222-222222222222")
+    watch.run("app", "list", "acme")
+    watch.run("app", "remove", "acme/second", "--yes")
+
+
+def request_and_receive(watch: Watch) -> None:
+    world = watch.world
+    watch.run("csr", "new", "acme", "--out", "acme.csr")
+    watch.run("csr", "show", "acme")
+    watch.run("csr", "lint", "acme.csr", "--login", LOGIN)
+    watch.run("csr", "cancel", "acme", "--yes")
+    watch.run("csr", "new", "acme")
+    watch.run("csr", "submit", "acme")
+    reply = world.reply()
+    watch.run("cert", "inspect", reply.name, "-o", "json")
+    watch.run("cert", "import", "acme", reply.name, code=6)
+    watch.run("cert", "import", "acme", "broker.toml", code=2)
+    watch.run("cert", "import", "acme", reply.name, *world.accepting(), "--client-id-for", "reporting")
+
+
+def rotate(watch: Watch) -> None:
+    watch.run("explain", "acme")
+    watch.run("rotation", "canary", "acme")
+    watch.run("rotation", "promote", "acme")
+    watch.run("password", "set", "acme", "--password-file", "-", input=NEW)
+    watch.run("rotation", "canary", "acme", "--generation", "2", "-o", "json", code=6)  # the partner does not know it
+    watch.run("rotation", "status", "acme")
+    watch.run("rotation", "reject", "acme", "--generation", "2", "--reason", "not the partner's password")
+    watch.run("rotation", "rollback", "acme", code=6)
+
+
+def issue(watch: Watch) -> None:
+    world = watch.world
+    token = world.consumer("acme/reporting")
+    other = world.consumer("acme/other", name="other")
+    for file in (token, other):
+        watch.mark(f"token of {file.stem}", file.read_bytes())
+        watch.expected.add(file)
+    target = world.home / "bundle"
+    watch.expected.add(target)
+    get = ["bundle", "get", "acme/reporting", "--to", str(target), "--consumer-token-file"]
+    every = [part for name in ("curl.conf", "env", "keystore.p12", "truststore.p12") for part in ("--format", name)]
+    watch.run(*get, token.name, *every)
+    watch.run(*get, token.name, "-o", "json")
+    watch.run(*get, other.name, code=5)
+    watch.run(*get, "-", input="s.thisTokenIsNobodys0123456789", code=5)
+    watch.run("rotation", "retire", "acme", "--generation", "2")
+
+
+def look(watch: Watch) -> None:
+    for noun in ("show", "list"):
+        watch.run("account", noun, *(["acme"] if noun == "show" else []))
+    watch.run("evidence", "anchor")
+    watch.run("evidence", "show", "--all", "-o", "json")
+    watch.run("evidence", "verify", "--all")
+    watch.run("evidence", "export", "all.jsonl", "--key-to", "anchor.pem")
+    watch.run("evidence", "verify", "--file", "all.jsonl", "--key", "anchor.pem")
+    watch.run("status")
+    watch.run("vault", "status")
+    watch.run("vault", "env")
+    watch.run("nonsense", code=2)
+
+
+def own_vault(watch: Watch) -> None:
+    """The verbs of the embedded vault, on one in the world's own home."""
+    world = watch.world
+    kept = dict(world.environment)
+    home = world.home / ".local" / "state" / "credential-broker" / "vault"
+    for name in ("VAULT_ADDR", "BROKER_CONFIG", "BROKER_MOUNT"):
+        del world.environment[name]
+    (world.home / "broker.toml").rename(world.home / "kept.toml")
+    try:
+        watch.run("vault", "start", "--audit")
+        for file in (home / "unseal.key", home / "setup.secret", *home.glob("roles/*/secret_id")):
+            watch.mark(str(file.relative_to(home)), file.read_bytes())
+            watch.expected.add(file)
+        watch.run("vault", "setup", "--dry-run")
+        watch.run("vault", "enrol", "job", "--right", "acme/job", "--login-dir", "job", code=2)
+        watch.run("doctor", code=None)
+    finally:
+        watch.run("vault", "stop")
+        (world.home / "kept.toml").rename(world.home / "broker.toml")
+        world.environment.update(kept)
+
+
+def verbs() -> Iterator[tuple[str, ...]]:
+    for noun in NOUNS:
+        command = importlib.import_module(f"broker.cli.{noun}").command
+        if isinstance(command, click.Group):
+            yield from ((noun, verb) for verb in command.commands)
+        else:
+            yield (noun,)
+
+
+def test_every_verb_was_run(watch: Watch) -> None:
+    assert set(verbs()) - watch.ran == NOT_RUN
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_no_secret_is_in(watch: Watch, channel: str) -> None:
+    searched, found = watch.searched(channel)
+    assert not found
+    assert searched > 500, "a search of nothing finds nothing"
+
+
+LEAK = "import os, sys, time; {}; time.sleep(0.1)"
+
+
+def leak_into(watch: Watch, channel: str, secret: str) -> None:
+    """Put `secret` where nothing of the kind may be."""
+    world = watch.world
+    if channel == "output":
+        watch.watched([sys.executable, "-c", LEAK.format("print(sys.stdin.read(), file=sys.stderr)")], "leak", secret)
+    elif channel == "processes":
+        watch.watched([sys.executable, "-c", LEAK.format("pass"), secret], "leak")
+    elif channel == "vault":
+        world.vault.admin.create("evidence/issued/leak/00000001", {"oops": secret})
+    elif channel == "files":
+        (world.home / "tmp" / "leak").write_text(secret)
+    elif channel == "audit":
+        with watch.audit_log.open("a") as file:
+            file.write(secret)
+    else:
+        watch.seen["partner"].append(("leak", secret.encode()))
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_a_leak_on_purpose_is_found(watch: Watch, channel: str) -> None:
+    """The control: the searches above would have found one."""
+    secret = f"planted in {channel} {os.urandom(8).hex()}"
+    watch.mark("planted", secret)
+    assert not watch.searched(channel)[1]
+    leak_into(watch, channel, secret)
+    found = watch.searched(channel)[1]
+    assert found
+    assert all("planted" in line for line in found)
+
+
+def test_the_secrets_that_are_looked_for_are_where_they_are_meant_to_be(watch: Watch) -> None:
+    """The other control: the marks are those of the real secrets."""
+    admin, bundle = watch.world.vault.admin, watch.world.home / "bundle" / "current"
+    marks = {mark.name: mark for mark in watch.marks}
+    assert marks["password"].found_in((bundle / "password").read_bytes())
+    with watch.world.broker() as broker:
+        current = broker.account(AccountName("acme")).current
+    assert current
+    slot = current.parts.key.rpartition(":")[2]
+    assert "base64" in marks[f"p of key {slot}"].found_in((bundle / "tls.key").read_bytes())
+    assert "base64" in marks[f"p of key {slot}"].found_in(str(admin.read(f"keys/acme/{slot}").data).encode())
