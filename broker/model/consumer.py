@@ -16,7 +16,10 @@ BY_HAND: Final = "by hand"
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """One generation in a consumer's hands. `until` is None for what a person holds, which no lease ends."""
+    """One generation in a consumer's hands. `until` is None for what a person holds, which no lease ends.
+
+    Many processes may share one entity, each with a lease: `shared` says so, and then only time ends the holding.
+    """
 
     account: AccountName
     application: str
@@ -25,19 +28,21 @@ class Holding:
     lease: str
     since: datetime
     until: datetime | None
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerRecord:
-    """A Vault entity, or a person named by hand, and what it holds: one holding an application and kind."""
+    """A Vault entity, or a person named by hand, and what it holds: one holding an application, kind and generation."""
 
     entity: str
     name: str
     holdings: tuple[Holding, ...] = ()
 
     def given(self, lease: Lease, *, now: datetime) -> ConsumerRecord:
-        """Return the record with `lease` in the place of what it renews or replaces, and without what has run out.
+        """Return the record with `lease` in it, and without what has run out.
 
+        A generation that was held before stays until its own end: another process of this entity may still use it.
         Two renewals at once may arrive in either order: the longer one counts.
         """
         holding = Holding(
@@ -47,14 +52,22 @@ class ConsumerRecord:
             lease.generation,
             lease.id,
             lease.first_issued,
-            max([lease.expires, *(h.until for h in self.holdings if h.until and h.lease == lease.id)]),
+            lease.expires,
         )
-        others = (h for h in self.holdings if _place(h) != _place(holding) and not _over(h, now))
-        return replace(self, holdings=(*others, holding))
+        moved_on = [
+            h for h in self.holdings if h.lease == lease.id and h.generation != lease.generation and not h.shared
+        ]
+        living = [h for h in self.holdings if not _over(h, now) and h not in moved_on]
+        before = next((h for h in living if _place(h) == _place(holding)), None)
+        if before:
+            longest = max(lease.expires, before.until or lease.expires)
+            shared = before.shared or before.lease != lease.id
+            holding = replace(holding, since=before.since, until=longest, shared=shared)
+        return replace(self, holdings=(*(h for h in living if h is not before), holding))
 
     def returned(self, lease_id: str) -> ConsumerRecord:
-        """Return the record without the holding of lease `lease_id`."""
-        return replace(self, holdings=tuple(h for h in self.holdings if h.lease != lease_id))
+        """Return the record without the holding of lease `lease_id`, unless others share it."""
+        return replace(self, holdings=tuple(h for h in self.holdings if h.lease != lease_id or h.shared))
 
 
 def stragglers(
@@ -69,8 +82,8 @@ def stragglers(
     )
 
 
-def _place(holding: Holding) -> tuple[str, str, str]:
-    return holding.account, holding.application, holding.kind
+def _place(holding: Holding) -> tuple[str, str, str, int]:
+    return holding.account, holding.application, holding.kind, holding.generation
 
 
 def _over(holding: Holding, now: datetime) -> bool:

@@ -45,10 +45,25 @@ def test_who_holds_something_else_or_no_longer_is_none(account: AccountName, gen
     assert stragglers((a_record(a_lease()),), account, generation, when) == NOBODY  # type: ignore[arg-type]
 
 
-def test_a_newer_generation_takes_the_place_of_the_older_one() -> None:
+def test_one_process_on_a_newer_generation_does_not_hide_another_on_the_older_one() -> None:
     record = a_record(a_lease(), a_lease("l2", 2))
+    assert stragglers((record,), MZP, 1, NOW) == {"billing"}
+    assert stragglers((record,), MZP, 2, NOW) == {"billing"}
+    assert stragglers((record,), MZP, 1, later(hours=1)) == NOBODY
+
+
+def test_a_lease_renewed_onto_a_newer_generation_takes_the_place_of_the_older_one() -> None:
+    record = a_record(a_lease(), a_lease("l1", 2))
     assert stragglers((record,), MZP, 1, NOW) == NOBODY
     assert stragglers((record,), MZP, 2, NOW) == {"billing"}
+
+
+def test_a_holding_that_several_share_ends_with_the_longest_and_not_when_one_gives_back() -> None:
+    record = a_record(a_lease(), a_lease("l2", expires=later(hours=2)), a_lease("l3"))
+    for lease in ("l1", "l2", "l3"):
+        record = record.returned(lease)
+    assert stragglers((record,), MZP, 1, later(minutes=90)) == {"billing"}
+    assert stragglers((record,), MZP, 1, later(hours=2)) == NOBODY
 
 
 @pytest.mark.parametrize(
