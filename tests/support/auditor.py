@@ -1,0 +1,158 @@
+"""An independent auditor: what Vault's own audit log and its raw documents say of a broker that was run.
+
+    python -m tests.support.auditor --mount MOUNT --log audit.log --documents documents.json [--grants policies]
+
+It proves that each role made only the requests of its row in the matrix, that consumers made none, that no grant was
+left unused, and that each account is what its evidence tells. It imports nothing of the broker. One line a finding,
+exit code 1 where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.support.matrix import Matrix
+from tests.support.retelling import faults_of, leases_in
+
+__all__ = ["Grant", "Request", "audited", "grants_in", "main", "outside", "requests_in", "unused"]
+
+_STANZA: Final = re.compile(r'^path "(?P<path>[^"]+)" +\{ capabilities = \[(?P<capabilities>[^]]+)\] \}$', re.MULTILINE)
+_UNMEASURED: Final = ("consumer",)  # its path is asked about by sys/capabilities, and never requested
+_OWN_TOKEN: Final = ("auth/token/lookup-self", "auth/token/renew-self", "auth/token/revoke-self")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that Vault answered. `role` is "" for who is neither a role nor a consumer of this broker."""
+
+    role: str
+    operation: str
+    path: str
+    allowed: bool
+
+    def __str__(self) -> str:
+        return f"{self.role or 'somebody'}: {self.operation} {self.path}{'' if self.allowed else ' (denied)'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One capability of one stanza of a policy. `path` may hold "+"; `role` is "base" for what every role has."""
+
+    role: str
+    operation: str
+    path: str
+
+    def used_by(self, request: Request) -> bool:
+        """Say whether `request` was made by this right."""
+        pattern = re.escape(self.path).replace(r"\+", "[^/]+")
+        return (
+            request.allowed
+            and request.operation == self.operation
+            and (self.role in ("base", request.role))
+            and re.fullmatch(pattern, request.path) is not None
+        )
+
+
+def requests_in(log: Iterable[str], mount: str, roles: Iterable[str]) -> Iterator[Request]:
+    """Yield the requests of Vault's audit log, but for logins and what needs no token, as they were answered."""
+    known = frozenset(roles)
+    for line in log:
+        entry = json.loads(line)
+        request, auth = entry["request"], entry.get("auth") or {}
+        if entry["type"] != "response" or request["path"] == f"auth/{mount}/login" or not auth.get("policies"):
+            continue
+        named = {policy.removeprefix(f"{mount}-") for policy in auth["policies"] if policy.startswith(f"{mount}-")}
+        whose = sorted(name for name in named if name in known or name.startswith("consumer-"))
+        denied = "permission denied" in entry.get("error", "")
+        yield Request("+".join(whose), request["operation"], request["path"], not denied)
+
+
+def outside(requests: Iterable[Request], matrix: Matrix, mount: str) -> Iterator[str]:
+    """Yield what nobody should have asked for.
+
+    A denied update is no fault of who may create: which of the two a write is, Vault alone knows.
+    """
+    for request in requests:
+        if request.role.startswith("consumer-"):
+            if request.path not in _OWN_TOKEN:
+                yield f"a consumer asked Vault itself: {request}"
+        elif "+" in request.role:
+            yield f"one token has the rights of two: {request}"
+        elif request.role and not _in_its_row(request, matrix, mount):
+            yield f"outside its row: {request}"
+        elif not request.role and request.path.startswith(f"{mount}/") and request.path != f"{mount}/config":
+            yield f"past the broker: {request}"
+
+
+def _in_its_row(request: Request, matrix: Matrix, mount: str) -> bool:
+    if request.operation == "update" and not request.allowed:
+        return matrix.allows(request.role, "create", request.path, mount)
+    return request.allowed and matrix.allows(request.role, request.operation, request.path, mount)
+
+
+def grants_in(folder: Path, mount: str) -> Iterator[Grant]:
+    """Yield every grant of the policies in `folder`; raise `ValueError` where a line is neither stanza nor comment."""
+    for file in sorted(folder.glob("*.hcl")):
+        text = re.sub(r"^#.*$|^\s*$", "", file.read_text(), flags=re.MULTILINE)
+        if _STANZA.sub("", text).strip():
+            raise ValueError(f"{file.name} has more in it than stanzas of one line")
+        for stanza in _STANZA.finditer(text) if file.stem not in _UNMEASURED else ():
+            path = stanza["path"].replace("${mount}", mount).replace("${account}", "+")
+            for capability in re.findall(r"\w+", stanza["capabilities"]):
+                yield Grant(file.stem, capability, path)
+
+
+def unused(grants: Iterable[Grant], requests: Sequence[Request]) -> Iterator[str]:
+    """Yield the grants that no request needed."""
+    for grant in grants:
+        if not any(grant.used_by(request) for request in requests):
+            yield f"never used: {grant.role} may {grant.operation} {grant.path}"
+
+
+def audited(documents: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with the accounts. `documents` are KV's, raw, by their paths below the mount."""
+    issued: dict[str, list[Any]] = {}
+    told: dict[str, list[Any]] = {}
+    for path, document in sorted(documents.items()):
+        kind, _, rest = path.removeprefix("evidence/").partition("/")
+        if path.startswith("evidence/") and kind in ("accounts", "issued"):
+            chains = told if kind == "accounts" else issued
+            chains.setdefault(rest.partition("/")[0], []).append(document["value"])
+    leases = leases_in(issued)
+    accounts = {p.removeprefix("accounts/"): d["value"] for p, d in documents.items() if p.startswith("accounts/")}
+    for name, account in sorted(accounts.items()):
+        yield from faults_of(name, account, told.pop(name, []), leases)
+    for name in told:
+        yield f"{name}: there is evidence of it, and no account"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print what is wrong; return 1 where something is."""
+    parser = argparse.ArgumentParser(prog="auditor")
+    parser.add_argument("--mount", required=True)
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--documents", type=Path, required=True)
+    parser.add_argument("--grants", type=Path, help="also say which grants of these policies were never used")
+    given = parser.parse_args(arguments)
+    matrix = Matrix.load()
+    requests = list(requests_in(given.log.read_text().splitlines(), given.mount, matrix.roles))
+    findings = [*outside(requests, matrix, given.mount), *audited(json.loads(given.documents.read_text()))]
+    if given.grants:
+        findings += unused(grants_in(given.grants, given.mount), requests)
+    if not requests or not any(request.role for request in requests):
+        findings.append("no role made a request: is this the log of another broker?")
+    for finding in sorted(set(findings)):
+        sys.stdout.write(f"{finding}\n")
+    sys.stderr.write(f"{len(requests)} requests, {len(findings)} findings\n")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
