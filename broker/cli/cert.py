@@ -10,6 +10,7 @@ import click
 
 from broker.cli.options import account_argument, read_input
 from broker.cli.output import note, output_option, show_details, show_findings, show_json
+from broker.errors import InputError
 from broker.model.names import AccountName
 from broker.model.stage import Stage
 
@@ -61,9 +62,15 @@ def import_(
     A CA that nobody has accepted yet is refused and shown: compare its fingerprint with the partner by another way,
     by telephone say, and give it with --accept-ca. Nothing is stored where anything is refused.
     """
+    from broker.pki.certificates import anchors
     from broker.rotation.receive import Said
 
-    said = Said(tuple(accept_ca), read_input(server_ca) if server_ca else b"", client_id_for, client_id)
+    if client_id and not client_id_for:
+        raise InputError("--client-id says which, and not whose", hint="--client-id-for APPLICATION")
+    server = read_input(server_ca) if server_ca else b""
+    if server_ca:
+        anchors(server)  # or refuses, also where the reply is known already
+    said = Said(tuple(accept_ca), server, client_id_for, client_id)
     received = start.broker.receive(account, read_input(file), said)
     generation = received.generation
     certificate = received.account.certificate(generation.parts.certificate)

@@ -20,7 +20,7 @@ def command() -> None:
     """Show and check settings. A flag wins over the environment, that over the file, that over the default."""
 
 
-@command.command("show", epilog="Example: broker --config broker.toml config show")
+@command.command("show", epilog="Example: broker config show -o json")
 @output_option
 @click.pass_obj
 def show(start: Start, output: str) -> None:

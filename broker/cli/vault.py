@@ -76,7 +76,11 @@ def status(start: Start, output: str) -> int:
         facts |= {"answers": True, "serves": True}
     except BrokerError as error:
         code = CODES[error.kind]
-        facts |= {"answers": error.kind not in (Kind.VAULT_UNAVAILABLE, Kind.INPUT), "serves": False, "why": error.what}
+        facts |= {
+            "answers": error.kind not in (Kind.VAULT_UNAVAILABLE, Kind.INPUT),
+            "serves": False,
+            "why": error.what,
+        } | ({"hint": error.hint} if error.hint else {})
     if output == "json":
         show_json(facts)
     else:
@@ -143,7 +147,13 @@ def setup(
 )
 @click.argument("name")
 @click.option("--right", "rights", multiple=True, required=True, metavar="ACCOUNT/APPLICATION", help="Repeat.")
-@click.option("--kind", type=click.Choice(["direct", "gateway", "ticket"]), default="direct", show_default=True)
+@click.option(
+    "--kind",
+    type=click.Choice(["direct", "gateway", "ticket"]),
+    default="direct",
+    show_default=True,
+    help="What the rights are for.",
+)
 @click.option("--login-dir", default="", metavar="DIR", help="Write role_id and secret_id there, 0600.")
 @click.option(
     "--token-file", default="", metavar="PATH", callback=writable, help="Log in once, and write the token there, 0600."

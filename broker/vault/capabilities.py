@@ -15,11 +15,11 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, Final
 
-from broker.errors import DeniedError, InputError
+from broker.errors import DeniedError
 from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.connection import Connection
-from broker.vault.faults import BadTokenError, MissingError, UnclearError
+from broker.vault.faults import BadTokenError, InvalidError, MissingError, UnclearError, UnmountedError
 
 __all__ = ["Address", "Clause", "Consumer", "NotAConsumerError", "judge"]
 
@@ -141,7 +141,7 @@ def _check_address(found: Mapping[str, Any], peer: Address | None) -> None:
 def _entity(vault: Connection, found: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         entity = vault.ask("GET", f"identity/entity/id/{found['entity_id']}").get("data")
-    except (MissingError, InputError):
+    except (MissingError, UnmountedError, InvalidError):
         raise NotAConsumerError(
             Clause.NO_ENTITY, "the token's entity is gone from this namespace of Vault", hint="log in at Vault again"
         ) from None
@@ -185,7 +185,7 @@ def _check_capabilities(vault: Connection, presented: Secret[str], right: str) -
 def _capabilities(vault: Connection, presented: Secret[str], paths: Sequence[str]) -> Mapping[str, list[str]]:
     try:
         answer = vault.ask("POST", "sys/capabilities", {"token": presented.reveal(), "paths": list(paths)})
-    except InputError:  # between the look-up and here it ended, or its entity did
+    except InvalidError:  # between the look-up and here it ended, or its entity did
         raise NotAConsumerError(
             Clause.UNKNOWN, "Vault no longer knows the token that was shown", hint="log in at Vault again"
         ) from None

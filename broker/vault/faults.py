@@ -75,7 +75,7 @@ class UnclearError(VaultUnavailableError):
 
 
 class InvalidError(UnclearError):
-    """Vault finds a request invalid; at a login, what one logs in with. Nothing that a user typed gets here unjudged."""
+    """Vault finds a request invalid; at a login, what one logs in with. What users type is judged before."""
 
 
 def fault(status: int, path: str, errors: Sequence[str], *, wait: float = 0.0, known: bool = False) -> BrokerError:
@@ -84,10 +84,8 @@ def fault(status: int, path: str, errors: Sequence[str], *, wait: float = 0.0, k
     `errors` is Vault's list; `known` says that the answer tells of what was there and is no longer.
     """
     said = " ".join(errors)
-    if status in _NOT_FOUND and known:
-        return GoneError(f"what was stored at {path} is deleted or destroyed", hint=_WHERE)
     if status in _NOT_FOUND:
-        return _absent(path, said)
+        return _absent(path, said, known=known)
     if status in _DENIED:
         return _denied(path, said)
     if status in _INVALID:
@@ -105,7 +103,9 @@ def _denied(path: str, said: str) -> BrokerError:
     return DeniedError(f"Vault denies {path}", hint="is the token alive, of the right role and namespace?")
 
 
-def _absent(path: str, said: str) -> BrokerError:
+def _absent(path: str, said: str, *, known: bool) -> BrokerError:
+    if known:
+        return GoneError(f"what was stored at {path} is deleted or destroyed", hint=_WHERE)
     if _NO_ROUTE in said:
         return UnmountedError(f"nothing is mounted in this Vault for {path}", hint="run: broker vault setup")
     return MissingError(f"nothing is stored at {path}", hint=_WHERE)

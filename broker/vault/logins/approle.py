@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from broker.errors import BrokerError, DeniedError, InputError
+from broker.errors import BrokerError, DeniedError
 from broker.model.secret import Secret
 from broker.vault.faults import InvalidError, MissingError, UnclearError, UnmountedError
 

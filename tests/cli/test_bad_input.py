@@ -1,0 +1,436 @@
+"""Whatever is typed: our own words, the right exit code, nothing changed."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+import stamina
+
+from tests.support.console import GOOD, commands
+from tests.support.shop import Shop
+from tests.support.world import PASSWORD, Ended
+
+ASKING: Final = [name for name, good in GOOD.items() if good.vault]
+CONFIGURED: Final = [name for name in GOOD if name not in ("demo", "init", "csr lint", "cert inspect")]
+BAD_NAMES: Final = ("../x", "ACME", "", "é", "a" * 300, "a b", "a\x1b[31m", "%2e%2e", "a\udcff")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A bad command line, how it ends, and words that it says."""
+
+    line: str
+    code: int
+    says: str
+    state: str = "promoted"
+    input: bytes = b""
+
+    def __str__(self) -> str:
+        return self.line[:70].encode("ascii", "backslashreplace").decode()
+
+
+ADD: Final = (
+    "account add new --environment {environment} --base-url {url} --login {login} --subject C={C} --subject ST=Paris "
+    "--subject L=Paris --subject O={O} --subject email={email} {more}"
+)
+
+
+def adding(more: str = "", **changes: str) -> str:
+    """Return an `account add` that is good but for `changes`."""
+    good = {"environment": "stand-in", "url": "https://partner.example/v3", "login": "MZP0000002"}
+    return ADD.format(**(good | {"C": "FR", "O": "New", "email": "a@new.example"} | changes), more=more)
+
+
+ENVIRONMENT: Final = b'[environments.production]\nbase_url = "https://api.own.example/v1"\n'
+ROWS: Final = (
+    Row("", 2, "Usage"),
+    Row("nonsense", 2, "no such command 'nonsense'"),
+    Row("statsu", 2, "Did you mean 'status'?"),
+    Row("account nonsense", 2, "No such command"),
+    Row("--nonsense", 2, "No such option"),
+    Row("--timeout soon status", 2, "'soon' is not a duration"),
+    Row("--timeout 0s status", 2, "'0s' is not a duration"),
+    Row("--config nowhere.toml status", 2, "cannot read nowhere.toml"),
+    Row("demo --keep now", 2, "unexpected extra argument"),
+    Row("init", 2, "broker.toml is there already"),
+    Row("init --force --vault nonsense", 2, "not an address of Vault"),
+    Row("init --force --vault http://user:pw@vault", 2, "carries more than host"),
+    Row("init --force --vault http://vault --mount ../x", 2, "is not a mount of Vault"),
+    Row("init --force --vault http://vault --ca-file 'a\x07'", 2, "control character"),
+    Row("init --vault embedded --out roles", 2, "it is a directory"),
+    Row("init --vault embedded --out nowhere/broker.toml", 2, "nowhere is no directory"),
+    Row("status nobody", 2, "there is no account nobody"),
+    Row("status acme nobody", 2, "there is no account nobody"),
+    Row("status acme --all", 2, "not both"),
+    Row("doctor now", 2, "unexpected extra argument"),
+    Row("explain nobody", 2, "there is no account nobody"),
+    Row("explain acme --generation 9", 2, "acme has no generation 9"),
+    Row("explain acme", 6, "no candidate", "requested"),
+    Row(adding(login="''"), 6, "CN is empty"),
+    Row(adding(login="'MZP\x1b'"), 6, "control character"),
+    Row(adding(login="x" * 300), 6, "CN has 300 characters"),
+    Row(adding(login="MZP:1"), 2, "cannot be sent"),
+    Row(adding(C="FRA"), 6, "C is not two upper-case letters"),
+    Row(adding(O="''"), 6, "O is empty"),
+    Row(adding(O="a\udcff"), 6, "half a character"),
+    Row(adding(email="nobody"), 6, "emailAddress"),
+    Row(adding("--subject C=FR"), 2, "names C twice"),
+    Row(adding("--subject X=1"), 2, "is not NAME=VALUE"),
+    Row(adding("--subject OU=Others"), 6, "OU is 'Others'"),
+    Row(adding("--profile nobody"), 2, "no profile is called 'nobody'"),
+    Row(adding("--contact nobody"), 2, "is not one mail address"),
+    Row(adding("--contact a@b.example,c@d.example"), 2, "is not one mail address"),
+    Row(adding("--team ''"), 2, "is not one mail address"),
+    Row(adding(environment="nowhere"), 2, "has no environment 'nowhere'"),
+    Row(adding(environment="production"), 2, "the secrets go nowhere else"),
+    Row(adding(url="''"), 2, "leaves the address to the account"),
+    Row(adding(url="http://partner.example"), 2, "is not https"),
+    Row(adding(url="https://u:p@partner.example"), 2, "no user"),
+    Row(adding().replace("add new", "add acme"), 8, "there is an account acme already"),
+    Row("account add new --login MZP0000002", 6, "is refused"),
+    Row("account list acme", 2, "unexpected extra argument"),
+    Row("account show nobody", 2, "there is no account nobody"),
+    Row("app add acme", 2, "names no application"),
+    Row("app add acme/x/y", 2, "'x/y' is not a name"),
+    Row("app add nobody/new", 2, "there is no account nobody"),
+    Row("app add acme/new --client-id 'a b'", 2, "no client_id has"),
+    Row(f"app add acme/new --client-id {'x' * 300}", 2, "300 characters"),
+    Row("app add acme/reporting --client-id other", 8, "with another client_id"),
+    Row("app set acme/nothing --client-id x", 2, "acme has no application nothing"),
+    Row("app set acme/reporting --client-id ''", 2, "0 characters"),
+    Row("app set acme/reporting --client-id é", 2, "no client_id has"),
+    Row("app list nobody", 2, "there is no account nobody"),
+    Row("app remove acme/nothing --yes", 2, "acme has no application nothing"),
+    Row("app remove acme/reporting", 2, "--yes"),
+    Row("app remove acme/reporting", 2, "nobody is there to answer", input=b"y\n"),
+    Row("password set acme", 2, "nobody is there to type the password"),
+    Row("password set acme --password-file -", 2, "the password is empty"),
+    Row("password set acme --password-file -", 2, "the password is empty", input=b"\n"),
+    Row("password set acme --password-file -", 2, "not UTF-8", input=b"\xff\xfe"),
+    Row("password set acme --password-file -", 2, "control character", input=b"two\nlines\n"),
+    Row("password set acme --password-file -", 2, "control character", input=b"nul\x00"),
+    Row("password set nobody --password-file -", 2, "there is no account nobody", input=b"pass-not-to-be-shown"),
+    Row("csr new nobody", 2, "there is no account nobody"),
+    Row("csr new acme --out roles", 2, "it is a directory"),
+    Row("csr new acme --supersede --out nowhere/acme.csr", 2, "nowhere is no directory", "requested"),
+    Row("csr new acme --out broker.toml/x", 2, "broker.toml is no directory"),
+    Row("csr new acme --out .", 2, "it is a directory"),
+    Row("csr new acme --out /", 2, "it is a directory"),
+    Row("csr show acme", 6, "no open signing request"),
+    Row("csr show acme --number 9", 2, "no signing request 9"),
+    Row("csr show acme --number 0", 2, "not in the range"),
+    Row("csr show acme --number one", 2, "not a valid integer"),
+    Row("csr lint good.csr --profile nobody", 2, "no profile is called 'nobody'"),
+    Row("csr lint good.csr --login MZP7777777", 6, "refused"),
+    Row("csr lint reply.zip", 2, "no signing request"),
+    Row("csr submit acme", 6, "no open signing request"),
+    Row("csr submit acme --sent-at yesterday", 2, "'yesterday' is not a time", "requested"),
+    Row("csr submit acme --sent-at 2999-01-01", 2, "is in the future", "requested"),
+    Row("csr submit acme --sent-at 2020-13-01", 2, "is not a time", "requested"),
+    Row("csr submit acme --reference 'a\x1b'", 2, "control character", "requested"),
+    Row("csr submit acme --to nobody", 2, "mail address", "requested"),
+    Row("csr submit acme --out roles", 2, "it is a directory", "requested"),
+    Row("csr submit acme --out nowhere/x.eml", 2, "nowhere is no directory", "requested"),
+    Row("csr submit acme --out x.eml --sent-at 2026-01-01", 2, "--out", "requested"),
+    Row("csr submit acme --to a@b.example --sent-at 2026-01-01", 6, "after it is said to be sent", "requested"),
+    Row("csr cancel acme --yes", 6, "no open signing request"),
+    Row("csr cancel acme", 2, "--yes", "requested"),
+    Row("cert import nobody reply.zip", 2, "there is no account nobody"),
+    Row("cert import acme good.csr", 2, "neither a certificate nor a client_id"),
+    Row("cert import acme second.zip", 6, "waits for no certificate"),
+    Row("cert import acme second.zip", 6, "has no certificate for the key of this request", "requested"),
+    Row("cert import acme reply.zip", 6, "a CA that nobody has accepted", "requested"),
+    Row("cert import acme reply.zip --accept-ca zz", 2, "fingerprint", "requested"),
+    Row(f"cert import acme reply.zip --accept-ca {'0' * 64}", 6, "no CA in this reply", "requested"),
+    Row("cert import acme reply.zip --client-id-for nothing", 2, "acme has no application nothing"),
+    Row("cert import acme reply.zip --client-id-for reporting --client-id x", 6, "does not name the client_id"),
+    Row("cert import acme reply.zip --client-id x", 2, "--client-id-for"),
+    Row("cert inspect good.csr", 2, "neither a certificate nor a client_id"),
+    Row("rotation status nobody", 2, "there is no account nobody"),
+    Row("rotation canary acme --generation 9", 2, "no generation 9"),
+    Row("rotation canary acme --generation 0", 2, "not in the range"),
+    Row(f"rotation canary acme --generation {9**40}", 2, "no generation"),
+    Row("rotation canary acme --force", 2, "--force needs --reason"),
+    Row("rotation canary acme --reason why", 2, "nothing is"),
+    Row("rotation canary acme --force --reason 'a\x1b'", 2, "control character"),
+    Row("rotation canary acme", 6, "no candidate", "requested"),
+    Row("rotation promote acme", 6, "no candidate", "requested"),
+    Row("rotation promote acme --generation 9", 2, "no generation 9"),
+    Row("rotation promote acme --force", 2, "--force needs --reason"),
+    Row("rotation promote acme --generation 1", 6, "cannot promote generation 1", "rotated"),
+    Row("rotation rollback acme", 6, "no previous generation"),
+    Row("rotation rollback acme --generation 9", 2, "no generation 9"),
+    Row("rotation rollback acme --generation 2", 6, "cannot roll back generation 2", "renewed"),
+    Row("rotation rollback acme --force --reason ' '", 2, "--force needs --reason"),
+    Row("rotation reject acme --generation 1", 2, "--reason"),
+    Row("rotation reject acme --reason x", 2, "--generation"),
+    Row("rotation reject acme --generation 1 --reason x", 6, "cannot reject generation 1"),
+    Row("rotation reject acme --generation 1 --reason ' '", 2, "--reason is empty"),
+    Row("rotation reject acme --generation 9 --reason x", 2, "no generation 9"),
+    Row("rotation retire acme", 2, "--generation"),
+    Row("rotation retire acme --generation 1", 6, "cannot retire generation 1"),
+    Row("rotation retire acme --generation 9", 2, "no generation 9"),
+    Row("rotation retire acme --generation 1 --force", 2, "--force needs --reason", "rotated"),
+    Row("bundle get acme/reporting", 2, "--consumer-token-file"),
+    Row("bundle get acme --consumer-token-file reader.token", 2, "names no application"),
+    Row("bundle get nobody/reporting --consumer-token-file reader.token", 2, "there is no account nobody"),
+    Row("bundle get acme/nothing --consumer-token-file reader.token", 5, "no policy of the token grants"),
+    Row("bundle get acme/reporting --consumer-token-file -", 2, "holds no token"),
+    Row("bundle get acme/reporting --consumer-token-file -", 2, "holds no token", input=b"two words"),
+    Row("bundle get acme/reporting --consumer-token-file - --to b", 5, "", input=b"hvs.unknown"),
+    Row("bundle get acme/reporting --consumer-token-file reader.token --ttl soon", 2, "is not a duration"),
+    Row("bundle get acme/reporting --consumer-token-file reader.token --ttl 0s", 2, "is not a duration"),
+    Row("bundle get acme/reporting --consumer-token-file reader.token --ttl 10%", 2, "is not a duration"),
+    Row("bundle get acme/reporting --consumer-token-file reader.token --format zip", 2, "is not one of"),
+    Row("bundle get acme/reporting --consumer-token-file reader.token --to b", 6, "no client_id yet", "requested"),
+    Row("bundle get acme/reporting --consumer-token-file reader.token --to b", 6, "no current generation", "candidate"),
+    Row("evidence show", 2, "whose evidence?"),
+    Row("evidence show nobody", 2, "there is no account nobody"),
+    Row("evidence show acme --all", 2, "not both"),
+    Row("evidence verify", 2, "whose evidence?"),
+    Row("evidence verify nobody", 2, "there is no account nobody"),
+    Row("evidence verify acme --file reply.zip", 2, "--file"),
+    Row("evidence verify --file reply.zip", 6, "no evidence that a broker exported"),
+    Row("evidence verify --all --key reply.zip", 2, "no Ed25519 public key"),
+    Row("evidence anchor now", 2, "unexpected extra argument"),
+    Row("evidence export", 2, "Missing argument"),
+    Row("evidence export roles", 2, "it is a directory"),
+    Row("evidence export all.jsonl --key-to nowhere/x", 2, "nowhere is no directory"),
+    Row("evidence export all.jsonl --key-to anchor.pem", 2, "nothing was signed yet"),
+    Row("partner list now", 2, "unexpected extra argument"),
+    Row("partner show nobody", 2, "no profile is called 'nobody'"),
+    Row("partner show ../x", 2, "no profile is called"),
+    Row("partner add reply.zip", 2, "is not UTF-8"),
+    Row("partner add good.csr", 2, "good.csr"),
+    Row("partner add -", 2, "name is missing"),
+    Row("partner add -", 2, "stellantis", input=b'schema = 1\nname = "stellantis"\ntitle = "Mine"\n' + ENVIRONMENT),
+    Row("vault start now", 2, "unexpected extra argument"),
+    Row("vault stop now", 2, "unexpected extra argument"),
+    Row("vault status now", 2, "unexpected extra argument"),
+    Row("vault env now", 2, "unexpected extra argument"),
+    Row("vault setup", 2, "needs a token"),
+    Row("vault setup --dry-run", 2, "needs a token"),
+    Row("vault setup --print toml", 2, "is not one of"),
+    Row("vault setup --account ../x --print sh", 2, "is not a name"),
+    Row("vault enrol reader --right acme/reporting", 2, "where shall the login go?"),
+    Row("vault enrol reader --token-file t", 2, "--right"),
+    Row("vault enrol reader --right acme --token-file t", 2, "names no application"),
+    Row("vault enrol reader --right acme/nothing --token-file t", 2, "no application nothing"),
+    Row("vault enrol reader --right nobody/x --token-file t", 2, "there is no account nobody"),
+    Row("vault enrol reader --right acme/reporting --token-file roles", 2, "it is a directory"),
+    Row("vault enrol reader --right acme/reporting --token-file t", 2, "needs a token"),
+    Row("vault enrol reader --right acme/reporting --token-file t --kind all", 2, "is not one of"),
+    Row("config show now", 2, "unexpected extra argument"),
+    Row("config check now", 2, "unexpected extra argument"),
+)
+
+
+def assert_told(ended: Ended, code: int, says: str) -> None:
+    """Assert our own words on stderr, nothing on stdout that looks like a result, and the code."""
+    assert ended.code == code, f"{ended.code}: {ended.out}{ended.err}"
+    said = ended.out + ended.err
+    assert says in said
+    for never in ("Traceback", "a fault in the broker", "\x1b", PASSWORD, "pass-not-to-be-shown"):
+        assert never not in said
+    assert said.strip()
+
+
+def assert_unchanged(shop: Shop) -> None:
+    """Assert that Vault's documents, its tokens and the files are as they were."""
+    assert shop.look() == shop.before
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_a_bad_command_line_is_told_in_our_words_and_changes_nothing(shop: Shop, row: Row) -> None:
+    shop.put(row.state)
+    ended = shop.run(row.line, input=row.input)
+    assert_told(ended, row.code, row.says)
+    assert_unchanged(shop)
+
+
+@pytest.mark.parametrize("command", sorted(GOOD))
+def test_every_command_has_its_bad_lines(command: str) -> None:
+    assert [row for row in ROWS if row.line.split()[:2] == command.split() or row.line.split()[:1] == [command]]
+
+
+def test_the_tables_name_every_command_there_is() -> None:
+    assert set(GOOD) == {name for name, _ in commands()}
+
+
+def named(part: str) -> list[str]:
+    return [name for name, good in GOOD.items() if part in good.line]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
+def test_what_is_no_name_of_an_account_is_refused_everywhere(shop: Shop, name: str) -> None:
+    shop.put("promoted")
+    for command in named("{account}"):
+        assert_told(shop.run(shop.good(command, account=name)), 2, "")
+    assert_unchanged(shop)
+
+
+@pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
+def test_what_is_no_name_of_an_application_is_refused_everywhere(shop: Shop, name: str) -> None:
+    shop.put("promoted")
+    for command in named("{application}"):
+        assert_told(shop.run(shop.good(command, application=name)), 2, "is not a name")
+    assert_unchanged(shop)
+
+
+def test_an_unknown_account_is_named(shop: Shop) -> None:
+    shop.put("promoted")
+    for command in set(named("{account}")) - {"account add"}:
+        assert_told(shop.run(shop.good(command, account="nobody"), input=b"x"), 2, "there is no account nobody")
+    assert_unchanged(shop)
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "one", "", "1.5", "999"])
+def test_what_is_no_number_there_is_refused_everywhere(shop: Shop, number: str) -> None:
+    shop.put("promoted")
+    for command in named("{number}"):
+        assert_told(shop.run(shop.good(command, number=number)), 2, "")
+    assert_unchanged(shop)
+
+
+READING: Final = (
+    "csr lint {}",
+    "cert inspect {}",
+    "cert import acme {}",
+    "cert import acme reply.zip --server-ca {}",
+    "partner add {}",
+    "password set acme --password-file {}",
+    "bundle get acme/reporting --to b --consumer-token-file {}",
+    "evidence verify --file {}",
+    "evidence verify --all --key {}",
+)
+
+
+@pytest.fixture
+def odd_files(shop: Shop) -> Iterator[list[str]]:
+    """Files that nobody should hand over: gone, empty, binary, huge, a directory, one that cannot be opened."""
+    shop.put("promoted")
+    folder = shop.home / "odd"
+    folder.mkdir()
+    (folder / "empty").touch()
+    (folder / "binary").write_bytes(random.Random(1).randbytes(5000))
+    (folder / "text").write_text("nothing of the kind\nat all\n")
+    os.truncate(os.open(folder / "huge", os.O_CREAT | os.O_WRONLY), 5 * 1024 * 1024)
+    (folder / "loop").symlink_to("loop")
+    with socket.socket(socket.AF_UNIX) as unopenable:
+        unopenable.bind(str(folder / "socket"))
+    names = ["missing", "empty", "binary", "text", "huge", "loop", "socket", "empty/x", "x" * 300]
+    yield ["odd", *(f"odd/{name}" for name in names)]
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+
+@pytest.mark.parametrize("line", READING)
+def test_a_file_that_cannot_be_meant_is_refused(shop: Shop, odd_files: list[str], line: str) -> None:
+    shop.before = shop.look()
+    for file in odd_files:
+        ended = shop.run(line.format(file))
+        assert ended.code in (2, 6), f"{file}: {ended}"
+        assert_told(ended, ended.code, "")
+    assert_unchanged(shop)
+
+
+WRITING: Final = (
+    "csr new acme --supersede --out {}",
+    "csr submit acme --out {}",
+    "evidence export {}",
+    "init --vault embedded --force --out {}",
+    "vault enrol other --right acme/reporting --token-file {}",
+    "vault enrol other --right acme/reporting --login-dir {}/x",
+)
+
+
+@pytest.mark.parametrize("line", WRITING)
+@pytest.mark.parametrize("place", ["/proc", "good.csr/x", "nowhere/x", "good.csr/x/y", "loop/x"])
+def test_a_place_that_cannot_be_written_is_known_before_anything_is_done(shop: Shop, line: str, place: str) -> None:
+    shop.put("requested")
+    if not (shop.home / "loop").is_symlink():
+        (shop.home / "loop").symlink_to("loop")
+    if "login-dir" in line and place == "nowhere/x":
+        pytest.skip("it is made")
+    before = shop.look()
+    ended = shop.run(line.format(place), env={"VAULT_TOKEN": administrator(shop) if "enrol" in line else ""})
+    assert_told(ended, 2, "")
+    assert shop.look().documents == before.documents
+
+
+def administrator(shop: Shop) -> str:
+    """Return a token that may do everything."""
+    tokens = shop.lab.world.vault.admin._tokens
+    assert tokens
+    return tokens.token().reveal()
+
+
+def test_a_device_is_written_to_and_stays(shop: Shop) -> None:
+    """A file that replaced /dev/null would take the machine down."""
+    shop.put("requested")
+    os.mkfifo(shop.home / "pipe")
+    reader = os.open(shop.home / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        shop.ok("csr new acme --out pipe")
+        assert os.read(reader, 4096).startswith(b"-----BEGIN CERTIFICATE REQUEST-----")
+        assert (shop.home / "pipe").is_fifo()
+    finally:
+        os.close(reader)
+        (shop.home / "pipe").unlink()
+    assert_unchanged(shop)
+
+
+def test_a_link_is_kept_and_what_it_points_at_is_replaced(shop: Shop) -> None:
+    shop.put("requested")
+    (shop.home / "target").write_text("old")
+    (shop.home / "link").symlink_to("target")
+    shop.ok("csr new acme --out link")
+    assert (shop.home / "link").is_symlink()
+    assert (shop.home / "target").read_text().startswith("-----BEGIN")
+
+
+ENVIRONMENTS: Final = [
+    ({"BROKER_CONFIG": "nowhere.toml"}, 2, "cannot read nowhere.toml"),
+    ({"BROKER_CONFIG": "roles"}, 2, "cannot read roles"),
+    ({"BROKER_CONFIG": "reply.zip"}, 2, "is not TOML"),
+    ({"VAULT_SKIP_VERIFY": "1"}, 2, "does not talk to a Vault that it cannot verify"),
+    ({"VAULT_ADDR": "vault.example"}, 2, "not an address of Vault"),
+    ({"VAULT_ADDR": "https://vault.example", "VAULT_CACERT": "/nowhere/ca.pem"}, 2, "/nowhere/ca.pem"),
+    ({"VAULT_ADDR": "unix:///nowhere/vault.sock"}, 3, "Vault was not reached"),
+    ({"VAULT_TOKEN": "hvs.wrong"}, 5, "Vault denies"),
+    ({"VAULT_TOKEN": "two\nlines"}, 2, "cannot be written"),
+    ({"BROKER_MOUNT": "another"}, 5, "broker vault setup"),
+    ({"BROKER_MOUNT": "../x"}, 2, "is not a mount of Vault"),
+    ({"BROKER_TIMEOUT": "never"}, 2, "'never' is not a duration"),
+    ({"BROKER_TTL": "-1h"}, 2, "is not a duration"),
+    ({"BROKER_ACTOR": "a\x1bb"}, 2, "control character"),
+]
+
+
+@pytest.mark.parametrize(("changes", "code", "says"), ENVIRONMENTS, ids=lambda value: str(value)[:60])
+def test_a_bad_environment_is_told_by_every_command(shop: Shop, changes: dict[str, str], code: int, says: str) -> None:
+    shop.put("promoted")
+    for command in set(ASKING) - {"doctor", "vault status", "vault enrol"}:
+        with stamina.set_testing(True, attempts=1):
+            ended = shop.run(shop.good(command), input=GOOD[command].input, env=changes)
+        assert_told(ended, code, says)
+    assert_unchanged(shop)
+
+
+@pytest.mark.parametrize(("changes", "code", "says"), ENVIRONMENTS, ids=lambda value: str(value)[:60])
+def test_those_that_tell_about_vault_tell_it(shop: Shop, changes: dict[str, str], code: int, says: str) -> None:
+    shop.put("promoted")
+    with stamina.set_testing(True, attempts=1):
+        status, doctor = (shop.run(line, env=changes) for line in ("vault status -o json", "doctor -o json"))
+    assert status.code == code
+    assert doctor.code == (6 if doctor.out.startswith("{\n") else code)
+    assert doctor.json["success"] is False
+    assert says in doctor.out + status.out + status.err
+    assert_unchanged(shop)

@@ -1,0 +1,120 @@
+"""What all commands have in common: help with an example, JSON that parses, errors as data."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import stamina
+
+from broker.cli.main import NOUNS, cli
+from tests.support.console import GOOD, commands, inside
+from tests.support.shop import Shop
+from tests.support.sources import ROOT
+
+COMMANDS = dict(commands())
+WITH_JSON = [name for name, command in COMMANDS.items() if any("-o" in param.opts for param in command.params)]
+HINTED = re.compile(r"broker ([a-z]+)(?: ([a-z]+))?")
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *NOUNS, ""])
+def test_every_command_has_help_with_an_example(name: str, tmp_path: Path) -> None:
+    ended = inside([*name.split(), "--help"], home=tmp_path, environment={})
+    assert ended.code == 0
+    assert ended.out.startswith("Usage: broker")
+    assert not ended.err
+    if name in COMMANDS:
+        assert f"broker {name}" in ended.out.partition("Example")[2]
+    assert max(map(len, ended.out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_says_what_it_does(name: str) -> None:
+    for param in COMMANDS[name].params:
+        if isinstance(param, click.Option) and param.name != "profile":
+            assert param.help, param.name
+            assert param.help.endswith((".", "]")), param.help
+
+
+@pytest.mark.parametrize("name", sorted(set(WITH_JSON) - {"vault setup"}))  # its good line prints HCL
+def test_what_is_printed_as_json_can_be_read(shop: Shop, name: str) -> None:
+    shop.put(GOOD[name].state)
+    if name == "cert import":
+        shop.put("promoted")
+    ended = shop.run(f"{shop.good(name)} -o json", input=GOOD[name].input)
+    assert isinstance(json.loads(ended.out), dict | list)
+    assert ended.code == 0, ended.err
+
+
+def refused(ended: Any) -> dict[str, Any]:
+    """Return the error that a program reads, and check that people read it too."""
+    found = json.loads(ended.out)
+    assert set(found) == {"success", "code", "message"}
+    assert found["success"] is False
+    assert found["message"]
+    assert "rror" in ended.err
+    return dict(found)
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(set(WITH_JSON) - {"doctor", "vault status", "csr lint", "cert inspect", "vault setup", "partner list"}),
+)
+def test_an_error_is_data_where_json_was_asked_for(shop: Shop, name: str) -> None:
+    shop.put(GOOD[name].state)
+    with stamina.set_testing(True, attempts=1):
+        away = shop.run(f"{shop.good(name)} -o json", env={"VAULT_ADDR": "unix:///nowhere/vault.sock"})
+    if name in ("config show", "partner show"):
+        assert away.code == 0
+    else:
+        assert refused(away)["code"] == "vault-unavailable"
+        assert away.code == 3
+    nonsense = shop.run(f"{shop.good(name)} --nonsense -o json")
+    assert refused(nonsense)["code"] == "input"
+    assert nonsense.code == 2
+    spoilt = shop.run(f"{shop.good(name)} -ojson", env={"BROKER_CONFIG": "nowhere.toml"})
+    if name != "partner show":
+        assert refused(spoilt)["code"] == "input"
+
+
+@pytest.mark.parametrize("flags", ["-o json", "-ojson", "--output json", "--output=json"])
+def test_json_may_be_asked_for_in_every_spelling(shop: Shop, flags: str) -> None:
+    shop.put("promoted")
+    assert refused(shop.run(f"account show nobody {flags}"))["code"] == "unknown-name"
+    assert refused(shop.run(f"{flags} account list"))["code"] == "input"
+
+
+def test_a_fault_of_ours_is_told_without_its_text(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.put("promoted")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("pass-not-to-be-shown")
+
+    monkeypatch.setattr("broker.cli.account._facts", broken)
+    ended = shop.run("account list -o json")
+    assert ended.code == 1
+    assert refused(ended)["code"] == "unexpected"
+    assert "RuntimeError at" in ended.err
+    assert "pass-not-to-be-shown" not in ended.out + ended.err
+
+
+def test_every_command_that_a_hint_or_a_next_step_names_can_be_typed() -> None:
+    known = {name for name, _ in commands()} | set(NOUNS)
+    missing = []
+    for file in sorted((ROOT / "broker").rglob("*.py")):
+        for noun, verb in HINTED.findall(file.read_text(encoding="utf-8")):
+            if noun not in NOUNS:
+                continue
+            group = isinstance(cli.get_command(click.Context(cli), noun), click.Group)
+            if group and verb and f"{noun} {verb}" not in known:
+                missing.append(f"{file.name}: broker {noun} {verb}")
+    assert not missing
+
+
+def test_quoting_in_the_table_of_good_lines_is_a_shells() -> None:
+    assert all(shlex.split(good.line) is not None for good in GOOD.values())
