@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from broker.embedded.home import Home
     from broker.model.secret import Secret
     from broker.rotation.ports import Accounts
-    from broker.vault.connection import Connection
+    from broker.vault.connection import Connection, Seen
     from broker.vault.custody import VaultKeys, VaultPasswords
     from broker.vault.enrolment import AppRole
     from broker.vault.evidence import VaultEvidence
@@ -36,6 +36,7 @@ class Roles:
         self._environment = environment
         self._observer = observer
         self._connections: dict[Role, Connection] = {}
+        self._seen: Seen | None = None
 
     def close(self) -> None:
         """Give back every token, and close every connection."""
@@ -68,14 +69,16 @@ class Roles:
         return Home(Path(self.config["embedded.directory"]))
 
     def connection(self, role: Role) -> Connection:
-        """Return the connection that speaks as `role`."""
-        from broker.vault.connection import Connection
+        """Return the connection that speaks as `role`. What one has seen, all have: none reads what is older."""
+        from broker.vault.connection import Connection, Seen
 
         if role not in self._connections:
-            self._connections[role] = Connection(self.settings, self._login(role), observer=self._observer)
+            self._seen = self._seen or Seen()
+            login = self._login(role, self._seen)
+            self._connections[role] = Connection(self.settings, login, observer=self._observer, seen=self._seen)
         return self._connections[role]
 
-    def _login(self, role: Role) -> TokenSource:
+    def _login(self, role: Role, seen: Seen) -> TokenSource:
         from broker.vault.connection import Connection
         from broker.vault.logins import token_source
 
@@ -90,7 +93,7 @@ class Roles:
                 f"the {role.value} role has no way to log in to Vault",
                 hint=f'set VAULT_TOKEN, or [roles.{role.value}] method = "approle" in broker.toml',
             )
-        return token_source(options.pop("method", "approle"), Connection(self.settings), options)
+        return token_source(options.pop("method", "approle"), Connection(self.settings, seen=seen), options)
 
     def log_in(self, login: AppRole) -> Secret[str]:
         """Return a new token of a consumer's login; nobody renews or revokes it."""

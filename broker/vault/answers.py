@@ -22,7 +22,12 @@ def understood(response: requests.Response, path: str) -> Document:
         if content is None and response.content:
             raise unclear(path)
         return content or {}
-    raise fault(response.status_code, path, _errors(content), wait=_wait(response))
+    if response.status_code == requests.codes.not_found and not (
+        content and ("errors" in content or "data" in content)
+    ):
+        raise unclear(path)  # a web server's own: Vault says "not there" in JSON, and nothing else may count as that
+    known = field_of(content or {}, "data", "metadata") is not None
+    raise fault(response.status_code, path, _errors(content), wait=_wait(response), known=known)
 
 
 def field_of(answer: Document, *names: str) -> Any:

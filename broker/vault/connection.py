@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -29,7 +29,7 @@ from broker.vault.settings import VaultSettings
 from broker.vault.transport import base_url, new_session, redirected
 from broker.vault.writes import Observer, Phase, unobserved
 
-__all__ = ["Connection", "Document", "Stored"]
+__all__ = ["Connection", "Document", "Seen", "Stored"]
 
 # Retries are told to whoever configured logging, and not to a terminal that nobody prepared for them
 logging.getLogger("stamina").addHandler(logging.NullHandler())
@@ -38,6 +38,7 @@ _INDEX: Final = "X-Vault-Index"  # what a read must have seen; OpenBao and Vault
 _BEHIND: Final = {"X-Vault-Inconsistent": "forward-active-node"}  # what a standby that has not seen it shall do
 _REDIRECTS: Final = (301, 302, 307, 308)
 _HOPS: Final = 2
+_SHORTEST: Final = 0.5  # seconds that one answer may take however short our patience is
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,17 @@ class Stored:
     version: int
 
 
+@dataclass(slots=True)
+class Seen:
+    """What a process has seen of its Vault: shared by its connections, so that none reads what is older.
+
+    `index` is of the newest answer that carried one; `away` says that patience ended on the last request.
+    """
+
+    index: str = ""
+    away: bool = False
+
+
 class Connection:
     """KV v2 under one mount, and the rest of Vault's API by `call` and `ask`.
 
@@ -56,13 +68,18 @@ class Connection:
     """
 
     def __init__(
-        self, settings: VaultSettings, tokens: TokenSource | None = None, *, observer: Observer = unobserved
+        self,
+        settings: VaultSettings,
+        tokens: TokenSource | None = None,
+        *,
+        observer: Observer = unobserved,
+        seen: Seen | None = None,
     ) -> None:
         self.settings = settings
         self._tokens = tokens
         self._observer = observer
         self._here = threading.local()
-        self._index = ""
+        self._seen = seen or Seen()
         self._sessions: list[requests.Session] = []
 
     def read(self, path: str) -> Stored:
@@ -125,11 +142,14 @@ class Connection:
     def destroy_all(self, path: str) -> None:
         """Destroy the data of every version. The number stays taken, so `create` never gives it out again.
 
-        Destroying what is gone is no error. Backups and snapshots of Vault may still hold it.
+        Destroying what is gone is no error. Done is what Vault then shows as done, not what it answered: a secret
+        that is forgotten here stays for ever. Backups and snapshots of Vault may still hold it.
         """
-        numbers = sorted(self.versions(path))
-        if numbers:
+        numbers = sorted(self.versions(path)) or [1]  # "nothing there" may be said by a node that is behind
+        with suppress(MissingError):
             self.call("POST", self._kv("destroy", path), {"versions": numbers})
+        if any(self.versions(path).values()):
+            raise unclear(path)
 
     def call(self, method: str, api_path: str, body: Document | None = None) -> Document:
         """Send a request that changes something; return Vault's answer, empty where it has no body.
@@ -151,8 +171,11 @@ class Connection:
         return self._patiently(method, api_path, body, token)
 
     def close(self) -> None:
-        """Give back the token where this connection's login made it, and close every session."""
-        if self._tokens is not None:
+        """Give back the token where this connection's login made it, and close every session.
+
+        Not where patience ended on Vault just now: the token's short life ends it, and nobody waits twice.
+        """
+        if self._tokens is not None and not self._seen.away:
             self._tokens.close()
         for session in self._sessions:
             session.close()
@@ -167,7 +190,15 @@ class Connection:
         return f"{self.settings.mount}/{kind}/{path}"
 
     def _patiently(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
-        send = partial(self._send_as, method, path, body)
+        try:
+            answer = self._retried(partial(self._send_as, method, path, body), token)
+        except PassingError:
+            self._seen.away = True
+            raise
+        self._seen.away = False
+        return answer
+
+    def _retried(self, send: partial[Document], token: Secret[str] | None) -> Document:
         for attempt in stamina.retry_context(
             on=self._pause,
             attempts=None,
@@ -214,10 +245,10 @@ class Connection:
         raise PassingError("Vault's nodes point at each other", hint="is it electing a leader? try again")
 
     def _exchange(self, client: Any, method: str, path: str, body: Document | None) -> requests.Response:
-        headers = {**_BEHIND, _INDEX: self._index} if self._index else {}
+        headers = {**_BEHIND, _INDEX: self._seen.index} if self._seen.index else {}
         with _reached(path):
             response: requests.Response = client.request(method, f"/v1/{quote(path)}", headers=headers, json=body)
-        self._index = response.headers.get(_INDEX, self._index)
+        self._seen.index = response.headers.get(_INDEX, self._seen.index)
         return response
 
     def _client(self) -> Any:
@@ -230,7 +261,7 @@ class Connection:
                 session=session,
                 verify=session.verify,
                 cert=session.cert,
-                timeout=self.settings.timeout,
+                timeout=min(self.settings.timeout, max(self.settings.patience, _SHORTEST)),
                 namespace=self.settings.namespace or None,
                 allow_redirects=False,
                 ignore_exceptions=True,

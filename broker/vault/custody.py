@@ -16,7 +16,7 @@ from broker.model.subject import KeyRules, Subject
 from broker.pki import csr, keys
 from broker.vault import layout
 from broker.vault.connection import Connection, Document
-from broker.vault.faults import MissingError
+from broker.vault.faults import GoneError
 
 __all__ = ["VaultKeys", "VaultPasswords", "VaultSecrets"]
 
@@ -51,7 +51,7 @@ class VaultKeys:
         """Return the key itself, PKCS#8 DER: for those who issue or probe. Raise `RefusedError` where it is gone."""
         try:
             return _key(self._vault.read(layout.key(account, _slot(key))).data, account)
-        except MissingError:
+        except GoneError:
             raise RefusedError(
                 f"the private key {key} of {account} is destroyed", hint="its generation is over"
             ) from None
@@ -75,7 +75,7 @@ class VaultPasswords:
         """Return the password itself, for those who issue or probe."""
         try:
             stored = self._vault.read(layout.password(account, slot)).data.get("password")
-        except MissingError:
+        except GoneError:
             raise RefusedError(f"password {slot} of {account} is destroyed", hint="its generation is over") from None
         if not isinstance(stored, str):
             raise _damaged(account)

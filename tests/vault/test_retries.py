@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import pytest
 
-from broker.errors import BrokerError, ConflictError, VaultUnavailableError
+from broker.errors import BrokerError, ConflictError, Kind, VaultUnavailableError
 from broker.model.secret import Secret
-from broker.vault.connection import Connection
-from broker.vault.faults import MissingError, PassingError, UnclearError
+from broker.vault.connection import Connection, Seen
+from broker.vault.faults import InvalidError, MissingError, PassingError, UnclearError
 from broker.vault.logins.token import FixedToken
 from broker.vault.settings import VaultSettings
 from tests.support.misbehaving import Answer, Misbehaving, errors, misbehaving
@@ -205,4 +206,72 @@ def test_nothing_of_the_environment_reaches_a_session(monkeypatch: pytest.Monkey
     with misbehaving(STORED) as server:
         connection = connected(server)
         assert connection.read("accounts/a").version == 3
+        connection.close()
+
+
+def test_a_404_that_is_not_vaults_is_never_taken_for_nothing_there() -> None:
+    with misbehaving(Answer(404, b"<html>Not Found</html>")) as server:
+        connection = connected(server)
+        with pytest.raises(UnclearError):
+            connection.read_or_none("keys/a/1")
+        with pytest.raises(UnclearError):
+            connection.list("consumers")
+        connection.close()
+
+
+def test_a_request_that_vault_calls_invalid_is_no_mistake_of_the_user() -> None:
+    with misbehaving(errors(400, "invalid request")) as server:
+        connection = connected(server)
+        with pytest.raises(InvalidError) as caught:
+            connection.read("accounts/a")
+        assert caught.value.kind is Kind.VAULT_UNAVAILABLE
+        assert caught.value.hint
+        connection.close()
+
+
+def test_a_missing_path_says_where_to_look() -> None:
+    with misbehaving(errors(404)) as server:
+        connection = connected(server)
+        with pytest.raises(MissingError) as caught:
+            connection.read("accounts/a")
+        assert caught.value.hint
+        connection.close()
+
+
+def test_destroying_is_done_when_vault_shows_it_and_not_when_something_says_so() -> None:
+    """A 404 in the place of the metadata, or an empty 200 in the place of Vault, must leave no key behind."""
+    alive = Answer(body=b'{"data": {"versions": {"1": {"destroyed": false, "deletion_time": ""}}}}')
+    dead = Answer(body=b'{"data": {"versions": {"1": {"destroyed": true, "deletion_time": ""}}}}')
+    with misbehaving(errors(404), Answer(204, b""), dead) as server:
+        connection = connected(server)
+        connection.destroy_all("keys/a/1")
+        assert [line.split()[0] for line in server.asked] == ["GET", "POST", "GET"]
+        connection.close()
+    with misbehaving(alive, Answer(body=b""), alive) as server:
+        connection = connected(server)
+        with pytest.raises(UnclearError):
+            connection.destroy_all("keys/a/1")
+        connection.close()
+
+
+def test_connections_that_share_what_was_seen_ask_for_the_newest_of_it() -> None:
+    written = Answer(body=WRITTEN.body, headers={"X-Vault-Index": "djE6MTIz"})
+    with misbehaving(written, STORED) as server:
+        settings, tokens, seen = VaultSettings(server.address), FixedToken(Secret(TOKEN)), Seen()
+        writer, reader = (Connection(settings, tokens, seen=seen) for _ in range(2))
+        writer.write("accounts/a", {}, replacing=3)
+        reader.read("accounts/a")
+        assert server.headers[1]["X-Vault-Index"] == "djE6MTIz"
+        writer.close()
+        reader.close()
+
+
+def test_a_vault_that_hangs_is_waited_for_no_longer_than_patience_says() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        connection = Connection(VaultSettings(address, patience=0.6), FixedToken(Secret(TOKEN)))
+        began = time.monotonic()
+        with pytest.raises(PassingError):
+            connection.read("accounts/a")
+        assert time.monotonic() - began < 3
         connection.close()
