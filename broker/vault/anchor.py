@@ -35,7 +35,7 @@ class VaultAnchors:
         path = layout.signer(_SIGNER)
         stored = self._vault.read_or_none(path)
         if stored is None:
-            seed = base64.b64encode(secrets.token_bytes(_OCTETS)).decode()
+            seed = Secret(base64.b64encode(secrets.token_bytes(_OCTETS)).decode())
             with suppress(ConflictError):
                 self._vault.create(path, {"seed": seed})
             stored = self._vault.read(path)

@@ -87,7 +87,7 @@ def _check_form(presented: Secret[str]) -> None:
 
 def _looked_up(vault: Connection, presented: Secret[str]) -> Mapping[str, Any]:
     try:
-        found = vault.ask("POST", "auth/token/lookup", {"token": presented.reveal()}).get("data")
+        found = vault.ask("POST", "auth/token/lookup", {"token": presented}).get("data")
     except BadTokenError:
         raise NotAConsumerError(
             Clause.UNKNOWN, "Vault does not know the token that was shown", hint="has it expired? log in at Vault again"
@@ -184,7 +184,7 @@ def _check_capabilities(vault: Connection, presented: Secret[str], right: str) -
 
 def _capabilities(vault: Connection, presented: Secret[str], paths: Sequence[str]) -> Mapping[str, list[str]]:
     try:
-        answer = vault.ask("POST", "sys/capabilities", {"token": presented.reveal(), "paths": list(paths)})
+        answer = vault.ask("POST", "sys/capabilities", {"token": presented, "paths": list(paths)})
     except InvalidError:  # between the look-up and here it ended, or its entity did
         raise NotAConsumerError(
             Clause.UNKNOWN, "Vault no longer knows the token that was shown", hint="log in at Vault again"

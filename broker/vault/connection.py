@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
@@ -45,7 +45,7 @@ _SHORTEST: Final = 0.5  # seconds that one answer may take however short our pat
 class Stored:
     """A document of KV v2 and the version it was read as."""
 
-    data: Document
+    data: Document = field(repr=False)  # keys and passwords are documents too
     version: int
 
 
@@ -247,7 +247,9 @@ class Connection:
     def _exchange(self, client: Any, method: str, path: str, body: Document | None) -> requests.Response:
         headers = {**_BEHIND, _INDEX: self._seen.index} if self._seen.index else {}
         with _reached(path):
-            response: requests.Response = client.request(method, f"/v1/{quote(path)}", headers=headers, json=body)
+            response: requests.Response = client.request(
+                method, f"/v1/{quote(path)}", headers=headers, json=_bare(body)
+            )
         self._seen.index = response.headers.get(_INDEX, self._seen.index)
         return response
 
@@ -267,6 +269,18 @@ class Connection:
                 ignore_exceptions=True,
             )
         return self._here.client
+
+
+def _bare(value: Any) -> Any:
+    """Return what goes out for `value`. Until here a secret in a body is a `Secret`, so that no traceback shows it."""
+    match value:
+        case Secret():
+            return value.reveal()
+        case Mapping():
+            return {name: _bare(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_bare(one) for one in value]
+    return value
 
 
 @contextmanager

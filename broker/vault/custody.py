@@ -33,7 +33,7 @@ class VaultKeys:
         stored = self._vault.read_or_none(path)
         if stored is None:
             made = keys.generate(rules)
-            content = {"pkcs8": base64.b64encode(made.reveal()).decode(), "spki": keys.spki_of(made)}
+            content = {"pkcs8": Secret(base64.b64encode(made.reveal()).decode()), "spki": keys.spki_of(made)}
             with suppress(ConflictError):  # another run stored this slot's key first: adopt it, as after a kill
                 self._vault.create(path, content)
             stored = self._vault.read(path)
@@ -69,7 +69,7 @@ class VaultPasswords:
 
     def store(self, account: AccountName, slot: PasswordRef, password: Secret[str]) -> None:
         """Store `password`; raise `ConflictError` where the slot is taken."""
-        self._vault.create(layout.password(account, slot), {"password": password.reveal()})
+        self._vault.create(layout.password(account, slot), {"password": password})
 
     def password(self, account: AccountName, slot: PasswordRef) -> Secret[str]:
         """Return the password itself, for those who issue or probe."""

@@ -48,7 +48,7 @@ def secret_id_works(vault: Connection, role: str, secret_id: Secret[str]) -> boo
     """Say whether Vault still knows `secret_id` as one of `role`."""
     path = f"auth/{login_mount(vault.settings.mount)}/role/{checked_name(role, 'role')}/secret-id/lookup"
     try:
-        return bool(vault.ask("POST", path, {"secret_id": secret_id.reveal()}).get("data"))
+        return bool(vault.ask("POST", path, {"secret_id": secret_id}).get("data"))
     except (MissingError, UnmountedError):
         return False
 
@@ -76,7 +76,7 @@ def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> AppRo
 
 def consumer_token(vault: Connection, login: AppRole) -> Secret[str]:
     """Log in as `login` and return the token. Whoever gets it answers for it: it ends by itself."""
-    body = {"role_id": login.role_id, "secret_id": login.secret_id.reveal()}
+    body = {"role_id": login.role_id, "secret_id": login.secret_id}
     auth: Any = vault.ask("POST", f"auth/{login.mount}/login", body).get("auth")
     if not isinstance(auth, dict) or not isinstance(auth.get("client_token"), str):
         raise UnclearError("Vault's answer to a login is no login")

@@ -24,7 +24,7 @@ def lease_keys(vault: Connection) -> LeaseKeys:
     path = layout.signer(LEASES)
     stored = vault.read_or_none(path)
     if stored is None:
-        first = base64.b64encode(secrets.token_bytes(OCTETS)).decode()
+        first = Secret(base64.b64encode(secrets.token_bytes(OCTETS)).decode())
         with suppress(ConflictError):
             vault.create(path, {"newest": "1", "keys": {"1": first}})
         stored = vault.read(path)

@@ -96,7 +96,7 @@ class AppRoleLogin:
             return None
 
     def _logged_in(self) -> _Lease:
-        body = {"role_id": _content(self._role_id), "secret_id": _content(self._secret_id)}
+        body = {"role_id": _content(self._role_id), "secret_id": Secret(_content(self._secret_id))}
         try:
             return self._granted(self._vault.ask("POST", f"auth/{self._mount}/login", body))
         except (InvalidError, UnmountedError, MissingError, DeniedError):
