@@ -1,0 +1,194 @@
+"""A cluster of three that loses its leader under a command, and nodes that know less than others.
+
+Commands speak to one address, as VAULT_ADDR is one. Behind that of a standby the cluster may lose any other node: the
+command waits, and goes on with the next leader.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+from typing import Final
+from unittest.mock import patch
+
+import pytest
+
+from broker.compose import Wiring
+from broker.embedded.home import Home
+from broker.embedded.server import Running
+from broker.embedded.up import Embedded
+from broker.model.names import AccountName
+from broker.standin import Standin
+from broker.vault.connection import Connection
+from broker.vault.logins.token import FixedToken
+from broker.vault.settings import VaultSettings
+from broker.vault.setup import Wish, apply, plan
+from broker.vault.writes import Phase
+from tests.support.cluster import Cluster, Node, raft_cluster
+from tests.support.lab import ACCOUNT, LATER, Lab, built
+from tests.support.vault import TestVault
+from tests.support.world import LOGIN, PASSWORD, made_world
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+ENDS: Final = frozenset({0, 3, 5, 8})
+RETIRE: Final = ("rotation", "retire", ACCOUNT, "--generation", "1")
+COMMANDS: Final = {
+    "csr new": ("added", ("csr", "new", ACCOUNT)),
+    "rotation promote": ("renewed", ("rotation", "promote", ACCOUNT, "--generation", "2")),
+    "rotation retire": ("rotated", RETIRE),
+}
+
+
+SLICE: Final = (  # of what make chaos tries
+    ("csr new", Node.kill, Phase.BEFORE),
+    ("rotation promote", Node.kill, Phase.AFTER),
+    ("rotation retire", Node.pause, Phase.AFTER),
+)
+CASES: Final = [
+    pytest.param(
+        *case, marks=() if case in SLICE else pytest.mark.chaos, id="-".join((case[0], case[1].__name__, case[2].value))
+    )
+    for case in product(COMMANDS, (Node.kill, Node.pause), Phase)
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with raft_cluster() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def lab(cluster: Cluster) -> Iterator[Lab]:
+    """States of an account on the cluster. Its administrator speaks to whichever node leads when the lab is made."""
+    settings = VaultSettings(cluster.leader.address, mount="broker", patience=20.0)
+    admin = Connection(settings, FixedToken(cluster.token))
+    apply(admin, plan(admin, Wish()))
+    vault = TestVault(settings, admin, Embedded(Running(Home(cluster.nodes[0].config.parent), 0), settings))
+    with (
+        tempfile.TemporaryDirectory(prefix="broker-cluster-test-") as directory,
+        Standin(Path(directory) / "partner", accounts={LOGIN: PASSWORD}) as partner,
+        made_world(vault, partner) as world,
+        built(world) as made,
+    ):
+        yield made
+    admin.close()
+
+
+@pytest.fixture(autouse=True)
+def healed(cluster: Cluster) -> Iterator[None]:
+    """Every test begins, and leaves, with three nodes that are one cluster."""
+    cluster.heal()
+    yield
+    cluster.heal()
+
+
+@contextmanager
+def befallen(harm: Callable[[], object], *, at: int, phase: Phase) -> Iterator[Wiring]:
+    """Yield a wiring under which `harm` is done at write `at` of a command, from 1, once."""
+    seen = {phase: 0}
+
+    def watched(now: Phase, _path: str) -> None:
+        if now is phase:
+            seen[phase] += 1
+            if seen[phase] == at:
+                harm()
+
+    yield Wiring(clock=lambda: datetime.now(UTC), observer=watched)
+    assert seen[phase] >= at, f"the command made {seen[phase]} writes"
+
+
+def assert_whole(lab: Lab, address: str, arguments: tuple[str, ...]) -> None:
+    """The same command again is done or has nothing to do, and what is stored is what the account says."""
+    again = lab.run("--timeout", "20s", *arguments, address=address, after=LATER)
+    assert again.code == 0, again.err
+    lab.settle()
+    assert not list(lab.faults())
+
+
+@pytest.mark.parametrize(("command", "harm", "phase"), CASES)
+def test_a_leader_lost_in_mid_command_is_waited_for_behind_a_standby(
+    cluster: Cluster, lab: Lab, command: str, harm: Callable[[Node], None], phase: Phase
+) -> None:
+    state, arguments = COMMANDS[command]
+    lab.put(state)
+    leader, standby = cluster.leader, cluster.standbys[0]
+    with befallen(lambda: harm(leader), at=2, phase=phase) as wiring:
+        ended = lab.run("--timeout", "20s", *arguments, address=standby.address, wiring=wiring)
+    assert ended.code in ENDS, ended.err
+    assert ended.code == 0 or "hint:" in ended.err
+    if harm is Node.kill:
+        assert ended.code == 0, ended.err
+    cluster.heal()
+    assert_whole(lab, standby.address, arguments)
+
+
+def test_a_dead_address_is_told_within_patience_and_another_address_goes_on(cluster: Cluster, lab: Lab) -> None:
+    lab.put("rotated")
+    leader, standby = cluster.leader, cluster.standbys[0]
+    began = time.monotonic()
+    with befallen(leader.kill, at=1, phase=Phase.BEFORE) as wiring:
+        ended = lab.run("--timeout", "2s", *RETIRE, address=leader.address, wiring=wiring)
+    assert ended.code == 3, ended.err
+    assert "hint:" in ended.err
+    assert time.monotonic() - began < 10
+    assert_whole(lab, standby.address, RETIRE)
+
+
+def test_what_a_standby_answers_is_never_older_than_the_command(cluster: Cluster, lab: Lab) -> None:
+    """Written through one node and read through another at once: a login's index, or a write's, goes with each read."""
+    lab.put("promoted")
+    leader, standby = cluster.leader, cluster.standbys[0]
+    for number in range(15):
+        name = f"{ACCOUNT}/app-{number}"
+        assert lab.run("app", "add", name, address=leader.address).code == 0
+        listed = lab.run("app", "list", ACCOUNT, "-o", "json", address=standby.address)
+        assert f"app-{number}" in listed.out, f"round {number}: {listed.out}{listed.err}"
+
+
+def test_what_one_role_wrote_every_role_of_the_process_reads(cluster: Cluster, lab: Lab) -> None:
+    """The auditor has long been logged in when the operator writes; a standby alone would show it the past."""
+    lab.put("promoted")
+    standby = cluster.standbys[0]
+    with patch.dict(lab.world.environment, {"VAULT_ADDR": standby.address}), lab.world.broker() as broker:
+        name = AccountName(ACCOUNT)
+        before = broker.account(name)
+        for number in range(15):
+            broker.add_application(name, f"app-{number}", "")
+            read = broker.account(name)
+            assert len(read.applications) == len(before.applications) + number + 1
+            assert not read.outbox, f"round {number}: read before the last write, which empties it"
+
+
+def test_a_whole_renewal_through_a_standby_reads_what_it_wrote(cluster: Cluster, lab: Lab) -> None:
+    standby = cluster.standbys[-1]
+    lab.put("promoted")
+    for arguments in (
+        ("csr", "new", ACCOUNT, "--supersede"),
+        ("csr", "cancel", ACCOUNT, "--yes"),
+        ("rotation", "canary", ACCOUNT),
+        ("evidence", "verify", "--all"),
+    ):
+        ended = lab.run(*arguments, address=standby.address)
+        assert ended.code == 0, f"{arguments}: {ended.err}"
+    lab.settle()
+    assert not list(lab.faults())
+
+
+def test_a_standby_that_is_cut_off_changes_nothing(cluster: Cluster, lab: Lab) -> None:
+    """Both others are gone: it may still answer reads, and can neither log anybody in nor write."""
+    lab.put("added")
+    leader, standbys = cluster.leader, cluster.standbys
+    leader.pause()
+    standbys[1].pause()
+    ended = lab.run("--timeout", "2s", "csr", "new", ACCOUNT, address=standbys[0].address)
+    assert ended.code == 3, ended.err
+    assert "hint:" in ended.err
+    assert not ended.out
+    cluster.heal()
+    assert_whole(lab, standbys[0].address, ("csr", "new", ACCOUNT))

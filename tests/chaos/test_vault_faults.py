@@ -1,0 +1,122 @@
+"""Every command, and a vault that misbehaves at one of its requests: it gets over it, or tells, and leaves no harm.
+
+A slice of the matrix; `make chaos` goes through the whole. A cell that fails is printed as it is named:
+`CHAOS_CELL='csr new | LOST | request 7' make chaos ARGS='-k one_cell'` tries it again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from broker.embedded.up import Embedded
+from broker.standin import Standin
+from broker.vault.connection import Connection
+from tests.support.fault_cells import COMMANDS, Bench, Cell, Tried, all_cells, lasting_cells, some_cells
+from tests.support.lab import ACCOUNT, built
+from tests.support.proxy import Cue, Fault, proxied
+from tests.support.vault import mounted
+from tests.support.world import LOGIN, PASSWORD, made_world
+
+SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)
+DEPTH: Final = int(os.environ.get("CHAOS_DEPTH") or 0)  # requests for each fault, in the long form; 0: every one
+SHARE: Final = 4  # of the faults, for each command of the slice
+ENDED_BY_FORCE: Final = ("rotation promote", "csr new", "bundle get")
+
+
+@pytest.fixture(scope="module")
+def bench(vault_server: tuple[Embedded, Connection]) -> Iterator[Bench]:
+    """A lab with a misbehaving vault, for all cells of this module."""
+    with (
+        tempfile.TemporaryDirectory(prefix="broker-faults-") as directory,
+        mounted(vault_server) as vault,
+        Standin(Path(directory) / "partner", accounts={LOGIN: PASSWORD}) as partner,
+        made_world(vault, partner) as world,
+        built(world) as lab,
+        proxied(
+            vault.settings.address, lambda token: vault.admin.call("POST", "auth/token/revoke", {"token": token})
+        ) as proxy,
+    ):
+        yield Bench(lab, proxy)
+
+
+def assert_right(tried: Iterable[Tried]) -> list[Tried]:
+    """Fail with all that went wrong, each as a cell that can be tried again."""
+    ended = list(tried)
+    wrong = [str(cell) for cell in ended if cell.wrong]
+    assert not wrong, f"CHAOS_SEED={SEED}\n" + "\n".join(wrong)
+    return ended
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_fault_of_the_vault_is_got_over_or_told_and_never_leaves_half(bench: Bench, command: str) -> None:
+    assert_right(bench.tried(cell) for cell in some_cells(bench, command, seed=SEED, share=SHARE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ENDED_BY_FORCE)
+def test_a_vault_that_goes_away_in_the_midst_is_told_within_patience(bench: Bench, command: str) -> None:
+    assert_right(bench.tried(cell) for cell in lasting_cells(bench, command, seed=SEED))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [Fault.LOST, Fault.REVOKED, Fault.SEALED])
+def test_processes_end_as_calls_in_process_do(bench: Bench, fault: Fault) -> None:
+    lab, world = bench.lab, bench.lab.world
+    lab.put("added")
+    bench.proxy.plan(Cue(fault, method="POST", path=f"/v1/{world.vault.settings.mount}/data/.*", nth=2))
+    world.changes = {"VAULT_ADDR": bench.proxy.address}
+    try:
+        ended = world.run("--timeout", "3s", "csr", "new", ACCOUNT)
+    finally:
+        world.changes = {}
+    assert ended.code == 0, ended.err
+    assert not list(lab.faults())
+    account = lab.account()
+    assert account is not None
+    assert account.open_request is not None
+    assert ended.out == account.open_request.csr
+
+
+def test_the_bench_notices_an_orphan(bench: Bench) -> None:
+    """A control: what no account refers to is found."""
+    bench.lab.put("requested")
+    bench.lab.world.vault.admin.create(f"keys/{ACCOUNT}/7", {"pkcs8": "", "spki": ""})
+    assert any("kv:7" in fault for fault in bench.lab.faults())
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_fault_at_every_request(bench: Bench, command: str) -> None:
+    """With CHAOS_RESULTS=DIR, what came of each cell is kept there: docs/faults.py makes its table of it."""
+    quick = all_cells(bench, command, seed=SEED, depth=DEPTH)
+    slow = [cell for seed in range(SEED, SEED + 3) for cell in lasting_cells(bench, command, seed=seed)]
+    tried = [bench.tried(cell) for cell in (*quick, *slow)]
+    _keep(command, tried)
+    assert_right(tried)
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.skipif(not os.environ.get("CHAOS_CELL"), reason="CHAOS_CELL names none")
+def test_one_cell(bench: Bench) -> None:
+    command, fault, request = os.environ["CHAOS_CELL"].split(" | ")
+    nth = request.removeprefix("request ").removesuffix(" and all after it")
+    assert_right([bench.tried(Cell(command, Fault[fault], int(nth), lasting=request.endswith("it")))])
+
+
+def _keep(command: str, tried: Iterable[Tried]) -> None:
+    if folder := os.environ.get("CHAOS_RESULTS"):
+        rows = [
+            {"command": command, "fault": t.cell.fault.value, "lasting": t.cell.lasting, "code": t.code} for t in tried
+        ]
+        (Path(folder) / f"{command.replace(' ', '-')}.json").write_text(json.dumps(rows))

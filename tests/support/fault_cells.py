@@ -1,0 +1,244 @@
+"""The matrix of faults and commands. A cell is one fault at one request of one command, and how that must end."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from broker.model.account import Account
+from tests.support.lab import ACCOUNT, LATER, Lab
+from tests.support.proxy import Cue, Fault, Proxy
+from tests.support.world import LOGIN, PASSWORD, SUBJECT, Ended
+
+__all__ = ["COMMANDS", "Bench", "Cell", "Command", "Tried", "all_cells", "lasting_cells", "some_cells"]
+
+_SUBJECT: Final = [part for pair in SUBJECT for part in ("--subject", pair)]
+_PATIENCE: Final = 3  # seconds, as --timeout
+_AT_MOST: Final = 4 * _PATIENCE + 2  # in all, for a command that meets a fault on every request
+_ENDS: Final = frozenset({0, 3, 5, 8})
+
+
+@dataclass(frozen=True)
+class Command:
+    """`broker WORDS` in a state; words in braces are filled in by the lab. `done` are codes that say: it is done."""
+
+    state: str
+    words: Sequence[str]
+    given: bytes = b""
+    done: frozenset[int] = frozenset({0})
+    again: bool = False  # a second run does it a second time: what the account is then is not what one run makes it
+    reads: bool = False  # it changes nothing, and prints the same whenever it succeeds
+
+
+def _command(line: str, state: str, *more: str, **options: object) -> Command:
+    return Command(state, (*line.split(), *more), **options)  # type: ignore[arg-type]  # the fields' own
+
+
+QUICK: Final = [fault for fault in Fault if not fault.name.startswith("HANGS")]  # the rest takes all patience
+_GONE: Final = frozenset({0, 2})  # "there is no such application": it was removed
+_CLOSED: Final = frozenset({0, 6})  # "there is no open request": it was closed
+COMMANDS: Final[Mapping[str, Command]] = {
+    "account add": _command(
+        f"account add {ACCOUNT} --environment stand-in --base-url {{url}} --login {LOGIN}", "empty", *_SUBJECT
+    ),
+    "app add": _command(f"app add {ACCOUNT}/other", "added"),
+    "app set": _command(f"app set {ACCOUNT}/reporting --client-id 22222222-2222-4222-8222-222222222222", "promoted"),
+    "app remove": _command(f"app remove {ACCOUNT}/reporting --yes", "rotated", done=_GONE),
+    "password set": _command(
+        f"password set {ACCOUNT} --password-file -", "promoted", given=PASSWORD.encode(), again=True
+    ),
+    "csr new": _command(f"csr new {ACCOUNT}", "added"),
+    "csr new --supersede": _command(f"csr new {ACCOUNT} --supersede", "requested", again=True),
+    "csr submit": _command(f"csr submit {ACCOUNT} --sent-at {{now}} --reference T-1", "requested"),
+    "csr cancel": _command(f"csr cancel {ACCOUNT} --yes", "requested", done=_CLOSED),
+    "cert import": _command(f"cert import {ACCOUNT} {{reply}} {{accepting}} --client-id-for reporting", "requested"),
+    "rotation canary": _command(f"rotation canary {ACCOUNT}", "promoted"),
+    "rotation promote": _command(f"rotation promote {ACCOUNT} --generation 2", "renewed"),
+    "rotation rollback": _command(f"rotation rollback {ACCOUNT}", "rotated"),
+    "rotation reject": _command(f"rotation reject {ACCOUNT} --generation 2 --reason wrong", "renewed"),
+    "rotation retire": _command(f"rotation retire {ACCOUNT} --generation 1", "rotated"),
+    "bundle get": _command(
+        f"bundle get {ACCOUNT}/reporting --consumer-token-file {{token}} --to {{directory}}", "promoted"
+    ),
+    "evidence verify": _command("evidence verify --all", "rotated", reads=True),
+    "evidence show": _command(f"evidence show {ACCOUNT} -o json", "rotated", reads=True),
+    "account list": _command("account list -o json", "promoted", reads=True),
+    "account show": _command(f"account show {ACCOUNT} -o json", "rotated", reads=True),
+    "csr show": _command(f"csr show {ACCOUNT}", "requested", reads=True),
+    "rotation status": _command(f"rotation status {ACCOUNT} -o json", "rotated", reads=True),
+    "status": _command("status", "rotated", reads=True),
+    "explain": _command(f"explain {ACCOUNT}", "promoted", reads=True),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`fault` befalls request `nth` of `command`, counted from 1, and, where `lasting`, all after it."""
+
+    command: str
+    fault: Fault
+    nth: int
+    lasting: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.command} | {self.fault.name} | request {self.nth}{' and all after it' if self.lasting else ''}"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How a cell ended, and, in words, what was not as it must be."""
+
+    cell: Cell
+    request: str
+    code: int
+    wrong: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.cell} ({self.request}) → {self.code}: {'; '.join(self.wrong) or 'right'}"
+
+
+@dataclass(frozen=True)
+class _Clean:
+    """What a command does where nothing fails."""
+
+    requests: tuple[str, ...]
+    out: str
+    shape: object
+
+
+@dataclass
+class Bench:
+    """Where cells are tried: a lab, and the proxy between it and its vault."""
+
+    lab: Lab
+    proxy: Proxy
+    _clean: dict[str, _Clean] = field(default_factory=dict)
+
+    def requests(self, command: str) -> tuple[str, ...]:
+        """Return the requests that `command` makes where nothing fails."""
+        return self._without_fault(command).requests
+
+    def tried(self, cell: Cell) -> Tried:
+        """Run the command with its fault, then again without, and judge."""
+        command, clean = COMMANDS[cell.command], self._without_fault(cell.command)
+        self.lab.put(command.state)
+        began = time.monotonic()
+        ended = self._run(command, Cue(cell.fault, nth=cell.nth, lasting=cell.lasting))
+        took, befallen = time.monotonic() - began, [p for p in self.proxy.passed if p.fault]
+        wrong = [*_wrong_end(cell, command, ended, clean), *self._wrong_files(cell, ended)]
+        if took > _AT_MOST:
+            wrong.append(f"it took {took:.0f} s")
+        if not befallen:
+            wrong.append("the fault befell nothing")
+        if ended.code:
+            again = self._run(command, after=LATER)
+            shutil.rmtree(self._directory, ignore_errors=True)
+            if again.code not in command.done:
+                wrong.append(f"without the fault it then ended in {again.code}: {again.err.strip()}")
+        wrong += self._wrong_account(cell.command, anew=bool(ended.code) and command.again)
+        return Tried(cell, str(befallen[0]) if befallen else "", ended.code, tuple(wrong))
+
+    def _without_fault(self, name: str) -> _Clean:
+        if name not in self._clean:
+            command = COMMANDS[name]
+            self.lab.put(command.state)
+            ended = self._run(command)
+            shutil.rmtree(self._directory, ignore_errors=True)
+            assert ended.code == 0, f"{name}: {ended.code}\n{ended.out}\n{ended.err}"
+            requests = tuple(str(p) for p in self.proxy.passed)
+            self._clean[name] = _Clean(requests, ended.out, _shape(self.lab.account()))
+            assert not list(self.lab.faults())
+        return self._clean[name]
+
+    def _run(self, command: Command, *cues: Cue, after: timedelta = timedelta(0)) -> Ended:
+        filled = [part for word in command.words for part in self._filled(word)]
+        self.proxy.plan(*cues)
+        options = ("--timeout", f"{_PATIENCE}s")
+        return self.lab.run(*options, *filled, given=command.given, address=self.proxy.address, after=after)
+
+    def _filled(self, word: str) -> Sequence[str]:
+        world = self.lab.world
+        values: Mapping[str, Callable[[], Sequence[str]]] = {
+            "{url}": lambda: [world.partner.api_url],
+            "{now}": lambda: [self.lab.sent_at()],
+            "{reply}": lambda: [str(self.lab.replies[0])],
+            "{accepting}": world.accepting,
+            "{token}": lambda: [self.lab.token()],
+            "{directory}": lambda: [str(self._directory)],
+        }
+        return values[word]() if word in values else [word]
+
+    @property
+    def _directory(self) -> Path:
+        return self.lab.world.home / "bundle"
+
+    def _wrong_files(self, cell: Cell, ended: Ended) -> Iterator[str]:
+        there = (self._directory / "current").exists()
+        if there and not any(r.holdings for r in self.lab.holders()):
+            yield "a bundle is held, and no record says so"
+        if cell.command == "bundle get" and there != (ended.code == 0):
+            yield f"files are {'' if there else 'not '}there, and the code is {ended.code}"
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _wrong_account(self, name: str, *, anew: bool) -> Iterator[str]:
+        if self.lab.account():
+            self.lab.settle()
+        yield from self.lab.faults()
+        shape, wanted = _shape(self.lab.account()), self._clean[name].shape
+        if shape != wanted and not anew:
+            yield f"the account is {shape}, not {wanted}"
+
+
+def all_cells(bench: Bench, command: str, *, seed: int, depth: int = 0) -> Iterator[Cell]:
+    """Yield every fault at every request of `command`, or at `depth` of them, of `seed`'s choice."""
+    chance, numbers = random.Random(f"{seed} {command} all"), range(1, len(bench.requests(command)) + 1)
+    for fault in QUICK:
+        chosen = chance.sample(numbers, depth) if 0 < depth < len(numbers) else numbers
+        yield from (Cell(command, fault, nth) for nth in chosen)
+
+
+def some_cells(bench: Bench, command: str, *, seed: int, share: int) -> Iterator[Cell]:
+    """Yield every `share`-th fault at one request of `command`, of `seed`'s choice; all commands together meet all."""
+    chance = random.Random(f"{seed} {command}")
+    first = list(COMMANDS).index(command) % share
+    for fault in QUICK[first::share]:
+        yield Cell(command, fault, chance.randint(1, len(bench.requests(command))))
+
+
+def lasting_cells(bench: Bench, command: str, *, seed: int) -> Iterator[Cell]:
+    """Yield a fault that stays, at a request of `seed`'s choice: a vault that is gone in the midst of `command`."""
+    chance = random.Random(f"{seed} {command} lasting")
+    fault = chance.choice([Fault.HANGS_BEFORE, Fault.HANGS_AFTER, Fault.SEALED, Fault.LOST, Fault.DENIED])
+    yield Cell(command, fault, chance.randint(1, len(bench.requests(command)) - 1), lasting=True)
+
+
+def _wrong_end(cell: Cell, command: Command, ended: Ended, clean: _Clean) -> Iterator[str]:
+    missing = cell.fault in (Fault.MISSING, Fault.STALE) and ended.code == 2  # before its first version, it is a 404
+    if ended.code not in _ENDS and not missing:
+        yield f"it ended in {ended.code}: {ended.err.strip()}"
+    if cell.fault.passes and not cell.lasting and ended.code != 0 and not missing:
+        yield f"it did not get over it: {ended.code}: {ended.err.strip()}"
+    if ended.code and "hint:" not in ended.err:
+        yield f"no hint: {ended.err.strip()}"
+    if ended.code == 0 and command.reads and ended.out != clean.out and cell.fault not in (Fault.STALE, Fault.MISSING):
+        yield "it printed something else than it does without the fault"
+    said = ended.out + ended.err
+    yield from (f"it printed {word!r}" for word in ("Traceback", "PRIVATE KEY", PASSWORD, "s.ey") if word in said)
+
+
+def _shape(account: Account | None) -> object:
+    """Return what must be the same whatever failed on the way. The password's slot may be another."""
+    if account is None:
+        return None
+    return {
+        "generations": [(g.number, g.stage.value) for g in account.generations],
+        "requests": [(r.number, r.closed and r.closed.value, len(r.submissions)) for r in account.requests],
+        "applications": [(a.name, a.client_id) for a in account.applications],
+        "pinned": (account.issuing, account.trust),
+    }
