@@ -1,0 +1,261 @@
+"""The main job, all of it, on a vault with an audit log; then the auditor reads what really happened."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from broker.compose import Broker, Wiring
+from broker.embedded.config import Options
+from broker.embedded.up import administered
+from broker.model.names import account_name
+from broker.model.secret import Secret
+from broker.partners.catalogue import builtin_source
+from broker.standin import Standin
+from broker.vault.connection import Connection
+from broker.vault.faults import MissingError
+from broker.vault.layout import Access, right
+from broker.vault.policies import Role
+from broker.vault.writes import Phase
+from tests.support.proxy import Cue, Fault, proxied
+from tests.support.vault import mounted, throwaway
+from tests.support.world import LOGIN, PASSWORD, SUBJECT, World, made_world
+
+pytestmark = pytest.mark.slow
+
+ROOT: Final = Path(__file__).parents[2]
+NEWER: Final = "a-newer-pl4nted-password"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is left of a run: Vault's log, and what is stored."""
+
+    mount: str
+    log: Path
+    documents: Path
+
+    def audited(self, *arguments: str) -> tuple[int, str]:
+        """Run the auditor, a program of its own; return its exit code and what it found."""
+        files = ["--mount", self.mount, "--log", str(self.log), "--documents", str(self.documents)]
+        command = [sys.executable, "-m", "tests.support.auditor", *files, *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + (done.stderr if done.returncode > 1 else "")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    directory = tmp_path_factory.mktemp("run")
+    with (
+        throwaway(Options(audit=True)) as embedded,
+        administered(embedded) as admin,
+        mounted((embedded, admin)) as vault,
+        Standin(directory / "partner", accounts={LOGIN: PASSWORD}) as partner,
+        made_world(vault, partner) as world,
+    ):
+        _play(world)
+        log, documents = directory / "audit.log", directory / "documents.json"
+        log.write_bytes(embedded.running.home.audit_log.read_bytes())
+        documents.write_text(json.dumps(dict(_dumped(vault.admin))))
+        yield Run(vault.settings.mount, log, documents)
+
+
+def _dumped(admin: Connection, folder: str = "") -> Iterator[tuple[str, object]]:
+    for name in admin.list(folder.rstrip("/")):
+        path = f"{folder}{name}"
+        if path.startswith(("keys/", "passwords/", "signers/")):
+            continue
+        if name.endswith("/"):
+            yield from _dumped(admin, path)
+        else:
+            try:
+                yield path, admin.read(path).data
+            except MissingError:
+                continue
+
+
+def _play(world: World) -> None:
+    _open(world)
+    _first_certificate(world)
+    _bundles(world)
+    _second_certificate(world)
+    _new_password(world)
+    _two_at_once(world)
+    _look(world)
+
+
+def _open(world: World) -> None:
+    """An account under a profile of one's own, since only these are read from Vault."""
+    own = builtin_source("stellantis").replace('name = "stellantis"', 'name = "mine"')
+    for title in ("Ours", "Ours, again"):
+        file = world.home / "mine.toml"
+        file.write_text(own.replace("Stellantis Fleet Owner API (B2B)", title))
+        world.ok("partner", "add", str(file))
+    subject = [part for pair in SUBJECT for part in ("--subject", pair)]
+    world.ok(
+        "account", "add", "acme", "--profile", "mine", "--environment", "stand-in", "--base-url", world.partner.api_url,
+        "--login", LOGIN, "--contact", "desk@partner.example", *subject,
+    )  # fmt: skip
+    world.ok("password", "set", "acme", "--password-file", "-", input=PASSWORD)
+    for name in ("reporting", "spare"):
+        world.ok("app", "add", f"acme/{name}")
+    world.ok("app", "remove", "acme/spare", "--yes")
+
+
+def _first_certificate(world: World) -> None:
+    world.ok("csr", "new", "acme")
+    world.ok("csr", "cancel", "acme", "--yes")
+    world.ok("csr", "new", "acme", "--out", "acme.csr")
+    world.ok("csr", "submit", "acme", "--out", "acme.eml")
+    reply = world.reply()
+    assert world.run("cert", "import", "acme", str(reply)).code == 6  # nobody has accepted the CA
+    world.ok("cert", "import", "acme", str(reply), *world.accepting(), "--client-id-for", "reporting")
+    world.ok("rotation", "canary", "acme", "--generation", "1")
+    world.ok("rotation", "promote", "acme")
+
+
+def _bundles(world: World) -> None:
+    """Two issue their first bundle at once; one holds its own until its lease ends, and renews its token for that."""
+    token = world.home / "reader.token"
+    path = right("mine", "stand-in", "acme", "reporting", Access.DIRECT)
+    token.write_text(world.vault.consumer_token("reader", path).reveal())
+    get = ("bundle", "get", "acme/reporting", "--consumer-token-file", str(token))
+    with interposed(world, "data/signers/lease", lambda: world.ok(*get, "--to", "first")) as broker:
+        broker.issuer(Secret(token.read_text()))
+    server = f"auth/{world.vault.settings.mount}/role/server"
+    world.vault.admin.call("POST", server, {"token_ttl": 9})
+    world.ok(*get, "--to", "held", "--ttl", "7s", "--hold")
+    with proxied(world.vault.settings.address, lambda _: None) as proxy:
+        proxy.plan(Cue(Fault.LOST, "POST", ".*/data/evidence/issued/.*"))
+        world.changes = {"VAULT_ADDR": proxy.address}
+        world.ok(*get, "--to", "lost")
+        world.changes = {}
+    none = world.home / "none.token"
+    none.write_text(world.vault.consumer_token("nobody", path.replace("reporting", "other")).reveal())
+    assert world.run(*get[:-1], str(none), "--to", "denied").code == 5
+
+
+def _second_certificate(world: World) -> None:
+    world.ok("csr", "new", "acme")
+    world.ok("csr", "submit", "acme", "--sent-at", datetime.now(UTC).isoformat(), "--reference", "T-1")
+    world.ok("cert", "import", "acme", str(world.reply()))
+    world.ok("rotation", "promote", "acme")
+    world.ok("rotation", "rollback", "acme")
+    world.ok("rotation", "promote", "acme", "--generation", "2")
+    assert world.run("rotation", "retire", "acme", "--generation", "1").code == 7  # it is held
+    world.ok("rotation", "retire", "acme", "--generation", "1", "--force", "--reason", "the run must go on")
+
+
+def _new_password(world: World) -> None:
+    world.ok("password", "set", "acme", "--password-file", "-", input="wrong-pl4nted")
+    assert world.run("rotation", "promote", "acme").code == 6  # the partner knows no such password
+    world.ok("rotation", "reject", "acme", "--generation", "3", "--reason", "mistyped")
+    world.partner.registry.set_password(LOGIN, NEWER, overlap=True)
+    world.ok("password", "set", "acme", "--password-file", "-", input=NEWER)
+    world.ok("rotation", "promote", "acme")
+    world.ok("rotation", "retire", "acme", "--generation", "3")
+
+
+def _two_at_once(world: World) -> None:
+    """Somebody else's command comes between, so that a write meets what is there already."""
+    name = account_name("acme")
+    sent = ("csr", "submit", "acme", "--out", "later.eml")
+    with interposed(world, "data/evidence/accounts/acme", lambda: world.ok(*sent)) as broker:
+        broker.draft(name)
+    with interposed(world, "data/evidence/accounts/acme", lambda: world.ok("app", "add", "acme/late")) as broker:
+        broker.set_application(name, "reporting", "44444444-4444-4444-8444-444444444444")
+    again = ("password", "set", "acme", "--password-file", "-")
+    with interposed(world, "data/passwords/acme", lambda: world.ok(*again, input="one-pl4nted")) as broker:
+        broker.set_password(name, Secret("two-pl4nted"))
+    for path in ("data/signers/anchor", "data/evidence/heads/0"):
+        world.ok("app", "set", "acme/late", "--client-id", f"33333333-3333-4333-8333-{len(path):012d}")
+        with interposed(world, path, lambda: world.ok("evidence", "anchor")) as broker:
+            broker.anchor()
+
+
+def _look(world: World) -> None:
+    for file in (world.home / "roles").glob("*/*"):
+        file.chmod(0o600)
+    for command in (
+        "status", "doctor", "explain acme", "config check", "vault status", "account list", "account show acme",
+        "app list acme", "partner list", "partner show mine", "csr show acme", "rotation status acme",
+        "evidence show --all", "evidence verify --all", "evidence export all.jsonl",
+    ):  # fmt: skip
+        world.ok(*command.split())
+
+
+@contextmanager
+def interposed(world: World, path: str, action: Callable[[], object]) -> Iterator[Broker]:
+    """Yield a broker in this process, before whose first write to `path` somebody else does `action`."""
+    todo = [action]
+
+    def observer(phase: Phase, written: str) -> None:
+        if phase is Phase.BEFORE and path in written and todo:
+            todo.pop()()
+
+    with world.broker(Wiring(observer=observer)) as broker:
+        yield broker
+    assert not todo, f"nothing was written to {path}"
+
+
+def test_every_role_kept_to_its_row_and_needed_all_it_has(run: Run) -> None:
+    assert run.audited("--grants", "policies") == (0, "")
+
+
+def test_every_role_was_at_work(run: Run) -> None:
+    """Else the test above would praise the idle."""
+    log = run.log.read_text()
+    for role in Role:
+        assert f'"{run.mount}-{role.value}"' in log
+
+
+def test_no_secret_is_in_the_log_in_clear(run: Run) -> None:
+    log = run.log.read_text() + run.documents.read_text()
+    for secret in (PASSWORD, NEWER, "one-pl4nted", "wrong-pl4nted"):
+        assert secret not in log
+        assert json.dumps(secret) not in log
+
+
+def test_a_stage_turned_by_hand_is_seen(run: Run, tmp_path: Path) -> None:
+    documents = json.loads(run.documents.read_text())
+    generations = documents["accounts/acme"]["value"]["generations"]
+    generations[0]["stage"] = "previous"
+    edited = tmp_path / "documents.json"
+    edited.write_text(json.dumps(documents))
+    code, found = Run(run.mount, run.log, edited).audited()
+    assert code == 1
+    assert "its stages are" in found
+
+
+def test_a_role_that_read_one_key_too_many_is_seen(run: Run, tmp_path: Path) -> None:
+    answers = (json.loads(line) for line in run.log.read_text().splitlines() if '"response"' in line)
+    by_auditor = [f"{run.mount}-auditor", f"{run.mount}-base"]
+    entry = next(
+        e for e in answers if (e.get("auth") or {}).get("policies") == by_auditor and "/data/" in e["request"]["path"]
+    )
+    entry["request"] |= {"operation": "read", "path": f"{run.mount}/data/keys/acme/1"}
+    planted = tmp_path / "audit.log"
+    planted.write_text(f"{run.log.read_text()}{json.dumps(entry)}\n")
+    code, found = Run(run.mount, planted, run.documents).audited()
+    assert code == 1
+    assert found == f"outside its row: auditor: read {run.mount}/data/keys/acme/1\n"
+
+
+def test_a_policy_with_one_grant_more_is_seen(run: Run, tmp_path: Path) -> None:
+    for file in (ROOT / "policies").glob("*.hcl"):
+        (tmp_path / file.name).write_text(file.read_text())
+    with (tmp_path / "canary.hcl").open("a") as policy:
+        policy.write('path "${mount}/data/signers/lease" { capabilities = ["read"] }\n')
+    assert run.audited("--grants", str(tmp_path)) == (
+        1,
+        f"never used: canary may read {run.mount}/data/signers/lease\n",
+    )
