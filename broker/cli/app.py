@@ -8,7 +8,7 @@ import click
 
 from broker.cli.options import account_argument, application_argument, confirm
 from broker.cli.output import note, output_option, show_json, show_table
-from broker.errors import ConflictError, InputError
+from broker.errors import InputError
 from broker.model.names import AccountName
 
 if TYPE_CHECKING:
@@ -33,13 +33,7 @@ def add(start: Start, application: tuple[AccountName, str], client_id: str) -> N
     """Add an application. Its client_id may follow later."""
     account, name = application
     broker = start.broker
-    there = next((a for a in broker.account(account).applications if a.name == name), None)
-    if there and client_id and there.client_id != client_id:
-        raise ConflictError(
-            f"{account}/{name} is there already, with another client_id",
-            hint=f"broker app set {account}/{name} --client-id ID changes it",
-        )
-    after = broker.set_application(account, name, _checked(client_id) if client_id else "").application(name)
+    after = broker.add_application(account, name, _checked(client_id) if client_id else "").application(name)
     note(
         f"application {account}/{name}" + ("" if after.client_id else ": its client_id comes with the partner's reply")
     )
@@ -53,7 +47,6 @@ def set_(start: Start, application: tuple[AccountName, str], client_id: str) -> 
     """Give an application the client_id that the partner sent."""
     account, name = application
     broker = start.broker
-    broker.account(account).application(name)
     broker.set_application(account, name, _checked(client_id))
     note(f"application {account}/{name} has client_id {client_id}")
 

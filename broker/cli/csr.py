@@ -42,8 +42,9 @@ def new(start: Start, account: AccountName, out: str, supersede: bool, output: s
     from broker.model.generation import Closed
 
     broker = start.broker
-    if supersede and broker.account(account).open_request:
-        broker.close_request(account, Closed.SUPERSEDED)
+    superseded = broker.account(account).open_request if supersede else None
+    if superseded:
+        broker.close_request(account, Closed.SUPERSEDED, superseded.number)
     request = broker.draft(account)
     findings = _lint(start, broker.account(account), request.csr)
     if output == "json":
@@ -133,7 +134,7 @@ def submit(
     if not reference.isprintable():
         raise InputError("--reference holds a control character")
     if sent_at:
-        submitted = _by_hand(start, found, sent_at, reference)
+        submitted = _by_hand(start, request, found.name, sent_at, reference)
     else:
         submitted = _by_mail(start, found, request, to, out or f"{account}-{request.number}.eml", reference)
     if output == "json":
@@ -158,14 +159,16 @@ def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> Non
     note(f"signing request {closed.number} of {account} is {closed.closed.value if closed.closed else 'open'}")
 
 
-def _by_hand(start: Start, account: Account, sent_at: str, reference: str) -> SigningRequest:
+def _by_hand(
+    start: Start, request: SigningRequest, account: AccountName, sent_at: str, reference: str
+) -> SigningRequest:
     from broker.model.generation import Submission
 
     at = moment(sent_at)
     if at > start.broker.clock():
         raise InputError(f"--sent-at {sent_at} is in the future", hint="it takes UTC; is the clock right?")
-    submitted = start.broker.submit(account.name, Submission(at, "hand", reference=reference))
-    note(f"noted: request {submitted.number} of {account.name} was sent at {at:%F %TZ}")
+    submitted = start.broker.submit(account, request.number, Submission(at, "hand", reference=reference))
+    note(f"noted: request {submitted.number} of {account} was sent at {at:%F %TZ}")
     return submitted
 
 
@@ -177,7 +180,7 @@ def _by_mail(
     content, receivers, message_id = _mail(start, account, request, to)
     write_output(out, content)
     submission = Submission(start.broker.clock(), "eml", ", ".join(receivers), reference, message_id)
-    submitted = start.broker.submit(account.name, submission)
+    submitted = start.broker.submit(account.name, request.number, submission)
     note(f"mail draft {out}: open it in your mail program and send it" if out != "-" else "send this mail")
     return submitted
 

@@ -130,8 +130,17 @@ class Broker:
             add_account(account, accounts=self.roles.accounts(Role.OPERATOR), by=self.actor), Role.OPERATOR
         )
 
+    def add_application(self, name: AccountName, application: str, client_id: str) -> Account:
+        """Add an application."""
+        from broker.rotation.open import add_application
+
+        after = add_application(
+            name, application, client_id, accounts=self.roles.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
+        )
+        return self._settled(after, Role.OPERATOR)
+
     def set_application(self, name: AccountName, application: str, client_id: str) -> Account:
-        """Add an application, or give it another client_id."""
+        """Give an application another client_id."""
         from broker.rotation.open import set_application
 
         after = set_application(
@@ -176,11 +185,11 @@ class Broker:
         self.settle(name)
         return request
 
-    def submit(self, name: AccountName, submission: Submission) -> SigningRequest:
-        """Note that the CSR was sent."""
+    def submit(self, name: AccountName, number: int, submission: Submission) -> SigningRequest:
+        """Note that the CSR of request `number` was sent."""
         from broker.rotation.submit import submit
 
-        request = submit(name, submission, accounts=self.roles.accounts(Role.ROTATOR), by=self.actor)
+        request = submit(name, number, submission, accounts=self.roles.accounts(Role.ROTATOR), by=self.actor)
         self.settle(name)
         return request
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -14,7 +16,8 @@ from broker.rotation.ports import Accounts, EvidenceLog, Keys, Passwords
 
 __all__ = ["amend", "settle"]
 
-ATTEMPTS: Final = 8
+ATTEMPTS: Final = 20
+PAUSE: Final = 0.005  # seconds, for each time that another was first: so a dozen at once take turns
 
 
 def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Account]) -> Account:
@@ -25,7 +28,8 @@ def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Acc
     evidence in it, and the change is not made again on top of what others did since.
     """
     ours: set[Head] = set()
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
+        time.sleep(random.uniform(0, PAUSE * max(0, attempt - 1)))  # noqa: S311  # no secret: who goes first
         seen = accounts.read(name)
         if not ours.isdisjoint((seen.account.head, *(Head(e.number, e.hash) for e in seen.account.outbox))):
             return seen.account

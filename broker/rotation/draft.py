@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.errors import ConflictError, RefusedError
+from broker.errors import ConflictError, RefusedError, UnknownNameError
 from broker.model.account import Account
 from broker.model.changes import closed, requested
 from broker.model.clock import Clock
@@ -29,20 +29,29 @@ def draft(
     if seen.open_request:
         return seen.open_request
     slot = seen.next_request
-    key, spki = keys.ensure(name, slot, rules)
-    csr = keys.sign_request(name, key, seen.subject, rules)
+    try:
+        key, spki = keys.ensure(name, slot, rules)
+        csr = keys.sign_request(name, key, seen.subject, rules)
+    except (RefusedError, UnknownNameError):
+        _refuse_overtaken(accounts.read(name).account, slot)  # then the key is gone, and that is no fault
+        raise
     request = SigningRequest(slot, key, spki, csr, drafted_at=clock())
 
     def add(account: Account) -> Account:
         return account if account.next_request > slot else requested(account, request, by=by)
 
-    made = amend(accounts, name, add).request(slot)
-    if made.closed:
+    after = amend(accounts, name, add)
+    _refuse_overtaken(after, slot)
+    return after.request(slot)
+
+
+def _refuse_overtaken(account: Account, slot: int) -> None:
+    closed = account.request(slot).closed if account.next_request > slot else None
+    if closed:
         raise ConflictError(
-            f"signing request {slot} of {name} was drafted by another and {made.closed.value} meanwhile",
+            f"signing request {slot} of {account.name} was drafted by another and {closed.value} meanwhile",
             hint="the same command again begins a new one",
         )
-    return made
 
 
 def close_request(

@@ -10,7 +10,7 @@ from broker.model.names import AccountName
 from broker.rotation.amend import amend
 from broker.rotation.ports import Accounts, Version
 
-__all__ = ["add_account", "remove_application", "set_application"]
+__all__ = ["add_account", "add_application", "remove_application", "set_application"]
 
 
 def add_account(account: Account, *, accounts: Accounts, by: str) -> Account:
@@ -34,11 +34,33 @@ def _same(stored: Account, wanted: Account) -> bool:
     return all(getattr(stored, name) == getattr(wanted, name) for name in fields)
 
 
+def add_application(
+    name: AccountName, application: str, client_id: str, *, accounts: Accounts, clock: Clock, by: str
+) -> Account:
+    """Add an application; raise `ConflictError` where it is there with another client_id. "" leaves the one it has."""
+
+    def add(account: Account) -> Account:
+        there = next((a for a in account.applications if a.name == application), None)
+        if there and client_id and there.client_id != client_id:
+            raise ConflictError(
+                f"{name}/{application} is there already, with another client_id",
+                hint=f"broker app set {name}/{application} --client-id ID changes it",
+            )
+        return application_set(account, application, client_id, at=clock(), by=by)
+
+    return amend(accounts, name, add)
+
+
 def set_application(
     name: AccountName, application: str, client_id: str, *, accounts: Accounts, clock: Clock, by: str
 ) -> Account:
-    """Add an application, or give it another client_id; "" leaves the one it has."""
-    return amend(accounts, name, lambda account: application_set(account, application, client_id, at=clock(), by=by))
+    """Give an application another client_id; raise `UnknownNameError` where there is none, or none any more."""
+
+    def change(account: Account) -> Account:
+        account.application(application)
+        return application_set(account, application, client_id, at=clock(), by=by)
+
+    return amend(accounts, name, change)
 
 
 def remove_application(name: AccountName, application: str, *, accounts: Accounts, clock: Clock, by: str) -> Account:

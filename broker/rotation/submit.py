@@ -12,17 +12,15 @@ from broker.rotation.ports import Accounts
 __all__ = ["submit"]
 
 
-def submit(name: AccountName, submission: Submission, *, accounts: Accounts, by: str) -> SigningRequest:
-    """Add `submission` to the open request; the same evidence a second time changes nothing."""
-    account = accounts.read(name).account
-    if account.open_request is None:
-        raise RefusedError(f"{name} has no open signing request to submit", hint=f"broker csr new {name} makes one")
-    request = account.open_request
+def submit(name: AccountName, number: int, submission: Submission, *, accounts: Accounts, by: str) -> SigningRequest:
+    """Add `submission` to request `number`, whose CSR was sent; the same evidence a second time changes nothing.
+
+    Raise `RefusedError` where it waits no longer: the lead time of another that was opened since must not begin.
+    """
+    request = accounts.read(name).account.request(number)
     if submission.at < request.drafted_at:
         raise RefusedError(
             f"signing request {request.number} was drafted at {request.drafted_at:%F %TZ}, after it is said to be sent",
             hint="--sent-at takes the time of the mail in UTC, such as 2026-03-01T09:30",
         )
-    return amend(accounts, name, lambda newest: submitted(newest, request.number, submission, by=by)).request(
-        request.number
-    )
+    return amend(accounts, name, lambda newest: submitted(newest, number, submission, by=by)).request(number)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-from broker.errors import RefusedError
+from broker.errors import ConflictError, RefusedError
 from broker.vault import layout
 from broker.vault.connection import Connection, Document
 from broker.vault.faults import MissingError, UnmountedError
@@ -94,9 +94,14 @@ def changes(planned: Sequence[Change]) -> tuple[Change, ...]:
 
 
 def apply(vault: Connection, planned: Sequence[Change]) -> None:
-    """Do what `plan` returned. Cut short, it can be planned and applied again."""
+    """Do what `plan` returned. Cut short, it can be planned and applied again; two at once make one of everything."""
     for change in changes(planned):
-        vault.call("POST", change.item.path, change.item.body)
+        try:
+            vault.call("POST", change.item.path, change.item.body)
+        except ConflictError:  # another has mounted something there since: if it is what we would have, all is well
+            if not change.item.once:
+                raise
+            _refuse_obstacles(vault)
 
 
 def _policy(mount: str, name: str, text: str) -> Item:

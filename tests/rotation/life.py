@@ -17,7 +17,7 @@ from broker.model.subject import KeyRules
 from broker.rotation.amend import amend, settle
 from broker.rotation.canary import try_out
 from broker.rotation.draft import close_request, draft
-from broker.rotation.open import add_account, set_application
+from broker.rotation.open import add_account, add_application
 from broker.rotation.password import set_password
 from broker.rotation.promote import promote, reject, roll_back
 from broker.rotation.retire import retire
@@ -43,7 +43,7 @@ class Commands:
         add_account(replace(fresh, outbox=(), head=type(fresh.head)()), accounts=self.world, by=self.by)
 
     def application(self, name: str = "fleet") -> None:
-        set_application(MZP, name, f"id-{name}", accounts=self.world, clock=self.world.clock, by=self.by)
+        add_application(MZP, name, f"id-{name}", accounts=self.world, clock=self.world.clock, by=self.by)
 
     def password(self, text: str) -> None:
         set_password(
@@ -54,7 +54,9 @@ class Commands:
         return draft(MZP, RULES, accounts=self.world, keys=self.world.keys, clock=self.world.clock, by=self.by).csr
 
     def submit(self) -> None:
-        submit(MZP, Submission(self.world.now, "eml", message_id="<1@broker.test>"), accounts=self.world, by=self.by)
+        number = self.world.account.next_request - 1
+        sent = Submission(self.world.now, "eml", message_id="<1@broker.test>")
+        submit(MZP, number, sent, accounts=self.world, by=self.by)
 
     def answer(self, number: int) -> None:
         """Import what came back, as `receive` does: all in one write."""

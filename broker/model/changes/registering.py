@@ -66,7 +66,10 @@ def password_set(account: Account, password: PasswordRef, *, at: datetime, by: s
     if account.password == password:
         return account
     if account.password and password < account.password:
-        raise ConflictError(f"{account.name} got password {account.password} meanwhile")
+        raise ConflictError(
+            f"{account.name} got password {account.password} meanwhile, and {password} is not used",
+            hint=f"broker evidence show {account.name} says who set it; the same command again puts yours after it",
+        )
     orphans = {PasswordRef(n) for n in range((account.password or 0) + 1, password)}
     doomed = account.doomed_passwords | orphans
     after = replace(account, password=password, breaker=None, doomed_passwords=doomed)

@@ -1,0 +1,28 @@
+"""What was tried is counted, and said in the last lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.tally import TALLY
+
+
+@pytest.fixture(autouse=True)
+def _counted(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = Counter(TALLY)
+    yield
+    request.node.user_properties.extend((TALLY - before).items())  # travels with the report, from xdist's workers too
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    counted: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", "") == "teardown":
+                counted.update(dict(report.user_properties))
+    for what, number in sorted(counted.items()):
+        terminalreporter.write_line(f"{number} {what}")

@@ -1,0 +1,93 @@
+"""Two of everything: real processes at once, against the real vault and partner.
+
+Whatever they come to must be explained by some order of theirs, and nothing may be doubled, lost or orphaned.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from tests.support.history import Act, Arena, arena
+from tests.support.world import PASSWORD
+
+__all__ = ["arena"]  # the fixture
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+SEED = int(os.environ.get("CHAOS_SEED", "1"))
+
+
+def act(name: str, **arguments: object) -> Act:
+    return Act(name, arguments)
+
+
+NEW = act("csr new")
+SUPERSEDE = act("csr new", supersede=True)
+CANCEL = act("csr cancel")
+NO = act("csr cancel", rejected=True)
+SET = act("password set", password=PASSWORD, good=True)
+
+
+def imported(arena: Arena, request: int) -> Act:
+    first = [*arena.world.accepting(), "--client-id-for", "reporting"] if request == 1 else []
+    return act("cert import", request=request, accepting=first)
+
+
+def promote(generation: int = 0) -> Act:
+    return act("rotation promote", generation=generation)
+
+
+def rollback(generation: int = 0, *, forced: bool = False) -> Act:
+    return act("rotation rollback", generation=generation, forced=forced)
+
+
+def submit(reference: str) -> Act:
+    return act("csr submit", reference=reference)
+
+
+PAIRS: dict[str, tuple[str, Callable[[Arena], Sequence[Act]]]] = {
+    "two csr new": ("added", lambda _: [NEW, NEW]),
+    "ten csr new": ("added", lambda _: [NEW] * 10),
+    "csr new, new, cancel": ("added", lambda _: [NEW, NEW, CANCEL]),
+    "import against cancel": ("again", lambda a: [imported(a, 2), CANCEL]),
+    "import against both ways to close": ("again", lambda a: [imported(a, 2), CANCEL, NO]),
+    "two imports of one reply": ("again", lambda a: [imported(a, 2), imported(a, 2)]),
+    "two cancels": ("requested", lambda _: [CANCEL, CANCEL]),
+    "supersede against import": ("again", lambda a: [SUPERSEDE, imported(a, 2)]),
+    "two supersedes": ("requested", lambda _: [SUPERSEDE, SUPERSEDE]),
+    "supersede against submit": ("requested", lambda _: [SUPERSEDE, submit("r1"), submit("r2")]),
+    "submit against cancel": ("requested", lambda _: [CANCEL, submit("r1")]),
+    "two promotes": ("renewed", lambda _: [promote(), promote()]),
+    "promote, roll back, password": ("rotated", lambda _: [promote(2), rollback(), SET]),
+    "promote against roll back": ("rotated", lambda _: [rollback(), promote(2)]),
+    "promote against password": ("renewed", lambda _: [promote(), SET]),
+    "roll back against password": ("rotated", lambda _: [rollback(), SET]),
+    "two roll backs": ("rotated", lambda _: [rollback(1, forced=True), rollback(1)]),
+    "retire against roll back": ("rotated", lambda _: [act("rotation retire", generation=1), rollback(1)]),
+    "two retires": ("rotated", lambda _: [act("rotation retire", generation=1)] * 2),
+    "reject against promote": ("renewed", lambda _: [act("rotation reject", generation=2), promote(2)]),
+    "two passwords": ("promoted", lambda _: [SET, act("password set", password="another one")]),
+    "canary against canary": ("promoted", lambda _: [act("rotation canary", generation=1)] * 4),
+    "two app set": (
+        "added",
+        lambda _: [act("app set", application="reporting", client_id=f"id-{n}") for n in range(2)],
+    ),
+    "two app add": ("added", lambda _: [act("app add", application="tours", client_id=f"id-{n}") for n in range(2)]),
+    "app set against remove": (
+        "added",
+        lambda _: [act("app set", application="reporting", client_id="x"), act("app remove", application="reporting")],
+    ),
+    "ten writers of evidence": ("added", lambda _: [act("app add", application=f"t{n}") for n in range(10)]),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_two_at_once_are_as_one_after_the_other(arena: Arena, pair: str) -> None:
+    state, acts = PAIRS[pair]
+    for round_ in range(3):
+        race = arena.begun(state)
+        arena.race(race, *acts(arena), seed=SEED + round_, slowness=0.02 * (round_ > 0))
+        arena.judged(race)
