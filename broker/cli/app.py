@@ -75,10 +75,22 @@ def list_(start: Start, account: AccountName, output: str) -> None:
 def remove(start: Start, application: tuple[AccountName, str], yes: bool) -> None:
     """Remove an application: nobody gets a bundle for it any more."""
     account, name = application
-    start.broker.account(account).application(name)
-    confirm(f"remove {account}/{name}?", yes=yes)
+    if not _was_removed(start, account, name):
+        start.broker.account(account).application(name)
+        confirm(f"remove {account}/{name}?", yes=yes)
     start.broker.remove_application(account, name)
     note(f"application {account}/{name} is removed")
+
+
+def _was_removed(start: Start, account: AccountName, name: str) -> bool:
+    """Say whether it is gone because it was removed: then the same command again has nothing left to do."""
+    from broker.model.history import What
+
+    found = start.broker.account(account)
+    if any(a.name == name for a in found.applications):
+        return False
+    told = (*start.auditor_evidence.entries(f"accounts/{account}"), *found.outbox)
+    return any(e.what == What.APPLICATION_REMOVED.value and e.facts.get("application") == name for e in told)
 
 
 def _checked(client_id: str) -> str:

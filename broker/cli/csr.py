@@ -31,7 +31,11 @@ def command() -> None:
 @click.option(
     "--out", default="-", metavar="PATH|-", callback=writable, help="Where the CSR goes.  [default: standard output]"
 )
-@click.option("--supersede", is_flag=True, help="Close the open request first, and make a new key.")
+@click.option(
+    "--supersede",
+    is_flag=True,
+    help="Close the open request first, and make a new key. Again, before it is sent, nothing happens.",
+)
 @output_option
 @click.pass_obj
 def new(start: Start, account: AccountName, out: str, supersede: bool, output: str) -> None:
@@ -42,9 +46,9 @@ def new(start: Start, account: AccountName, out: str, supersede: bool, output: s
     from broker.model.generation import Closed
 
     broker = start.broker
-    superseded = broker.account(account).open_request if supersede else None
-    if superseded:
-        broker.close_request(account, Closed.SUPERSEDED, superseded.number)
+    found = broker.account(account)
+    if supersede and found.open_request and not found.superseded_just_now:
+        broker.close_request(account, Closed.SUPERSEDED, found.open_request.number)
     request = broker.draft(account)
     findings = _lint(start, broker.account(account), request.csr)
     if output == "json":
@@ -133,8 +137,10 @@ def submit(
         raise RefusedError(f"{account} has no open signing request", hint=f"broker csr new {account} makes one")
     if not reference.isprintable():
         raise InputError("--reference holds a control character")
+    if sent_at and out:
+        raise InputError("--out is for a mail that is still to be sent, and --sent-at says that it was")
     if sent_at:
-        submitted = _by_hand(start, request, found.name, sent_at, reference)
+        submitted = _by_hand(start, request, found.name, to, sent_at, reference)
     else:
         submitted = _by_mail(start, found, request, to, out or f"{account}-{request.number}.eml", reference)
     if output == "json":
@@ -151,23 +157,26 @@ def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> Non
     from broker.model.generation import Closed
 
     broker = start.broker
-    request = broker.account(account).open_request
+    why = Closed.REJECTED if rejected else Closed.CANCELLED
+    found = broker.account(account)
+    request = found.open_request or next((r for r in found.requests[-1:] if r.closed is why), None)
     if request is None:
         raise RefusedError(f"{account} has no open signing request")
-    confirm(f"close request {request.number} of {account} and destroy its key?", yes=yes)
-    closed = broker.close_request(account, Closed.REJECTED if rejected else Closed.CANCELLED, request.number)
+    if not request.closed:
+        confirm(f"close request {request.number} of {account} and destroy its key?", yes=yes)
+    closed = broker.close_request(account, why, request.number)
     note(f"signing request {closed.number} of {account} is {closed.closed.value if closed.closed else 'open'}")
 
 
 def _by_hand(
-    start: Start, request: SigningRequest, account: AccountName, sent_at: str, reference: str
+    start: Start, request: SigningRequest, account: AccountName, to: Sequence[str], sent_at: str, reference: str
 ) -> SigningRequest:
     from broker.model.generation import Submission
 
     at = moment(sent_at)
     if at > start.broker.clock():
         raise InputError(f"--sent-at {sent_at} is in the future", hint="it takes UTC; is the clock right?")
-    submitted = start.broker.submit(account, request.number, Submission(at, "hand", reference=reference))
+    submitted = start.broker.submit(account, request.number, Submission(at, "hand", ", ".join(to), reference))
     note(f"noted: request {submitted.number} of {account} was sent at {at:%F %TZ}")
     return submitted
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from broker.delivery.whole import write_whole
 from broker.errors import InputError
 from broker.model.names import AccountName, account_name, checked_name
 from broker.model.secret import Secret
@@ -177,24 +177,10 @@ def write_output(name: str, content: bytes, mode: int = 0o644) -> None:
             with path.open("wb") as device:
                 device.write(content)
         else:
-            _replaced(Path(os.path.realpath(path)), content, mode)  # resolve() raises where links go in circles
+            write_whole(Path(os.path.realpath(path)), content, mode)  # resolve() raises where links go in circles
     except (OSError, ValueError) as error:  # ValueError: a path that has no last part
         reason = error.strerror if isinstance(error, OSError) else "it is not the name of a file"
         raise InputError(f"cannot write {name}: {reason}") from None
-
-
-def _replaced(path: Path, content: bytes, mode: int) -> None:
-    working = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(working, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        working.replace(path)
-    except BaseException:
-        working.unlink(missing_ok=True)
-        raise
 
 
 def _account(ctx: click.Context, _: click.Parameter, value: str) -> AccountName | None:

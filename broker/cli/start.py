@@ -5,8 +5,8 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ class Start:
         from broker.compose import Broker
 
         made = Broker(self.config, os.environ, wiring=self._wiring, say=note)
-        click.get_current_context().find_root().call_on_close(made.close)
+        click.get_current_context().find_root().call_on_close(partial(_undisturbed, made.close))
         return made
 
     @property
@@ -52,6 +52,13 @@ class Start:
         from broker.vault.policies import Role
 
         return self.broker.roles.evidence(Role.AUDITOR)
+
+
+def _undisturbed(close: Callable[[], None]) -> None:
+    from broker.cli.signals import undisturbed
+
+    with undisturbed():
+        close()
 
 
 def _state_directory() -> Path:

@@ -77,8 +77,12 @@ class Root:
     def point(self, name: str, target: str) -> None:
         """Make the link `name` point at `target`, at once and for good."""
         working = f".{name}-{os.getpid()}"
-        os.symlink(target, working, dir_fd=self._fd)
-        os.rename(working, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        try:
+            os.symlink(target, working, dir_fd=self._fd)
+            os.rename(working, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except BaseException:
+            _remove(self._fd, working)
+            raise
         os.fsync(self._fd)
 
     def make(self, name: str, access: Access) -> None:
@@ -102,12 +106,16 @@ class Root:
             new = os.open(
                 working, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=fd
             )
-            with os.fdopen(new, "wb") as file:
-                _permit(new, access.file, access)
-                file.write(content.reveal())
-                file.flush()
-                os.fsync(new)
-            os.rename(working, name, src_dir_fd=fd, dst_dir_fd=fd)
+            try:
+                with os.fdopen(new, "wb") as file:
+                    _permit(new, access.file, access)
+                    file.write(content.reveal())
+                    file.flush()
+                    os.fsync(new)
+                os.rename(working, name, src_dir_fd=fd, dst_dir_fd=fd)
+            except BaseException:
+                _remove(fd, working)
+                raise
             os.fsync(fd)
 
     def read(self, directory: str, name: str, access: Access | None = None) -> Secret[bytes] | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from broker.delivery.whole import write_whole
 from broker.errors import InputError, RefusedError
 
 __all__ = ["SETUP_ROLE", "Home", "write_private"]
@@ -124,17 +125,7 @@ class Home:
 
 def write_private(path: Path, content: bytes) -> None:
     """Put `content` at `path` whole and for its owner alone (0600), replacing what is there."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
+    write_whole(path, content, 0o600)
 
 
 def _text() -> bytes:

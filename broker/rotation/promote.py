@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.errors import ConflictError, RefusedError
+from broker.errors import ConflictError, RefusedError, WaitingError
 from broker.model.account import Account
 from broker.model.changes import moved, rebased, restored
 from broker.model.clock import Clock
@@ -33,12 +33,15 @@ def promote(
 ) -> Promotion:
     """Make candidate `number` current (0: the newest that no roll-back made or displaced), once the partner took it.
 
+    With 0 and no candidate there is nothing to do, unless it was a roll-back that made the current one so.
     Where another became current since the candidate was made, the two are joined into a new number first, and that
     one is tried; `number` may name any of the forms it had. The try comes before the move, so a kill leaves
     everything as it was or finished; a candidate overtaken while its canary was away is refused on the account as it
     then is.
     """
     seen = accounts.read(name).account
+    if not number and seen.current and _is_promoted(seen, seen.current):
+        return Promotion(seen, seen.current.number)
     chosen = _newest_form(seen, seen.generation(number) if number else chosen_candidate(seen))
     seen = amend(accounts, name, lambda account: rebased(account, chosen.number, at=clock(), by=by))
     candidate = _newest_form(seen, chosen)
@@ -113,6 +116,11 @@ def chosen_candidate(account: Account) -> Generation:
     )
 
 
+def _is_promoted(account: Account, current: Generation) -> bool:
+    """Whether no candidate waits, and no roll-back was last: then the same command again has nothing left to do."""
+    return all((g.held or g.restores) and g.since < current.since for g in account.candidates)
+
+
 def _newest_form(account: Account, generation: Generation) -> Generation:
     """Follow a candidate through the numbers it got each time it was joined to what had changed."""
     following = next((g for g in account.generations if g.replaces == generation.number), None)
@@ -142,8 +150,14 @@ def _way_back_from(account: Account) -> Generation:
 def _way_back(
     account: Account, candidate: Generation, *, accounts: Accounts, canary: Canary, clock: Clock, by: str
 ) -> Answer | None:
-    """Try the current set too, so that rolling back is known good; never a password that has been superseded."""
+    """Try the current set too, so that rolling back is known good; never a password that has been superseded.
+
+    That no try is allowed now (one is on its way, the partner wants a pause) is no reason to hold up the promotion.
+    """
     current = account.current
     if current is None or current.parts.password != candidate.parts.password:
         return None
-    return try_out(account.name, current.number, accounts=accounts, canary=canary, clock=clock, by=by)
+    try:
+        return try_out(account.name, current.number, accounts=accounts, canary=canary, clock=clock, by=by)
+    except (ConflictError, RefusedError, WaitingError):
+        return None
