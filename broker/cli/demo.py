@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import shlex
 import shutil
+import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -20,6 +25,7 @@ __all__ = ["command"]
 LOGIN: Final = "MZP0000001"
 PASSWORD: Final = "not-a-real-password"  # noqa: S105  # of a partner that lives for half a minute
 LEASE: Final = 10  # seconds
+_PATIENCE: Final = 20.0  # seconds
 CONFIG: Final = 'version = 1\n\n[embedded]\ndirectory = "vault"\n'
 
 
@@ -30,6 +36,7 @@ def command(keep: bool) -> None:
 
     Everything is real but the partner, which is the stand-in. Ctrl-C cleans up.
     """
+    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed window ends it as `kill` does
     stage = Stage()
     kept = False
     try:
@@ -61,16 +68,35 @@ def _play(stage: Stage, *, keep: bool) -> None:
 
 def _vault(stage: Stage, *, keep: bool) -> None:
     stage.title("A vault on this machine: OpenBao, initialised, unsealed and set up")
-    if keep:
-        stage.run("broker", "vault", "start")
-    else:
-        from broker.embedded.server import Lifetime
-        from broker.embedded.up import up
+    from broker.embedded.server import Lifetime
+    from broker.embedded.up import up
 
-        stage.show("broker", "vault", "start")
-        embedded = up(stage.directory / "vault", lifetime=Lifetime.TIED)  # ends with us, even if we are killed
-        stage.on_close(embedded.stop)
+    stage.show("broker", "vault", "start")
+    directory = stage.directory / "vault"
+    stage.on_close(lambda: _stopped(directory))  # also one that is still coming up
+    up(directory, lifetime=Lifetime.DETACHED if keep else Lifetime.TIED)  # tied: it ends with us, even if we are killed
     stage.run("broker", "vault", "status")
+
+
+def _stopped(directory: Path) -> None:
+    """End the vault of `directory`, and wait until it is gone: it may be so young that it does not listen yet."""
+    from broker.embedded.home import Home
+    from broker.embedded.server import stop
+
+    until = time.monotonic() + _PATIENCE
+    while not stop(directory) and _held(Home(directory).server_lock) and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def _held(lock: Path) -> bool:
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _partner(stage: Stage, *, keep: bool) -> dict[str, Any]:
@@ -179,15 +205,18 @@ def _end_of_lease(stage: Stage, holder: subprocess.Popen[bytes]) -> None:
         time.sleep(0.1)
     if (stage.directory / "bundle" / "current").exists():
         raise StageError(f"the bundle is still there at {datetime.now(UTC):%TZ}")
-    stage.run("ls", "-A", "bundle")
-    stage.run("broker", "evidence", "show", "--all")
+    if not stage.run("ls", "-A", "bundle"):
+        stage.say("(nothing)")
+    stage.run("broker", "evidence", "show", "--all", cut=True)
+    stage.run("broker", "evidence", "anchor")
     stage.run("broker", "evidence", "verify", "--all")
 
 
 def _say_how_to_go_on(stage: Stage) -> None:
+    broker = "broker" if shutil.which("broker") else shlex.quote(sys.argv[0])
+    here, pid = shlex.quote(str(stage.directory)), stage.read("partner/standin.json")["pid"]
     note(f"\nEverything is left in {stage.directory}. Go on with:")
-    note(f"  cd {stage.directory} && broker status")
+    note(f"  cd {here}")
+    note(f"  {broker} status")
     note("and when you have enough:")
-    note(
-        f"  cd {stage.directory} && broker vault stop && kill $(jq .pid partner/standin.json); rm -r {stage.directory}"
-    )
+    note(f"  {broker} vault stop; kill {pid}; cd /; rm -r {here}")

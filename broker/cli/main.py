@@ -99,7 +99,7 @@ def run(arguments: Sequence[str], wiring: Wiring | None = None) -> int:
     try:
         code = cli.main(list(arguments), prog_name="broker", standalone_mode=False, obj=wiring)
         sys.stdout.flush()
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # a traceback's text may hold anything
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  # a traceback's text may hold anything
         return _ended_badly(error, arguments)
     return code if isinstance(code, int) else 0
 
@@ -122,7 +122,7 @@ def _ended_badly(error: BaseException, arguments: Sequence[str]) -> int:
             sys.stderr.write("\ninterrupted; what was begun is finished when the command is run again\n")
             terminated = isinstance(error, _TerminatedError) or isinstance(error.__context__, _TerminatedError)
             return exits.TERMINATED if terminated else exits.INTERRUPTED
-        case BrokenPipeError():
+        case BrokenPipeError() | SystemExit():  # click itself makes the first into the second, and nothing else
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
             return exits.BROKEN_PIPE
         case _:

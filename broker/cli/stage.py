@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 import click
 
+from broker.cli.signals import undisturbed
 from broker.errors import RefusedError
 
 __all__ = ["Stage", "StageError"]
@@ -25,6 +27,8 @@ __all__ = ["Stage", "StageError"]
 _PARENT_DEATH: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108  # a directory of our own is made in it, 0700
 _PATIENCE: Final = 20.0  # seconds
+_INDENT: Final = " " * 5
+_ENDLESS: Final = 10_000  # columns
 
 
 class StageError(RefusedError):
@@ -43,12 +47,13 @@ class Stage:
         self._began = time.monotonic()
 
     def close(self) -> None:
-        """End every process, the newest first, and remove the directory."""
-        for process in reversed(self._running):
-            _ended(process)
-        for leave in reversed(self._leaving):
-            leave()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """End every process, the newest first, and remove the directory. A first Ctrl-C meanwhile waits for it."""
+        with undisturbed():
+            for process in reversed(self._running):
+                _ended(process)
+            for leave in reversed(self._leaving):
+                leave()
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def on_close(self, leave: Callable[[], object]) -> None:
         """Call `leave` at the end, after the processes have ended."""
@@ -66,17 +71,23 @@ class Stage:
 
     def show(self, *command: str, after: str = "") -> None:
         """Print a command as a person would type it."""
-        click.echo(click.style(f"   $ {shlex.join(command)}{after}", fg="cyan"))
+        for line in _typed(command, _width() - len(_INDENT), after):
+            click.echo(click.style(f"   {line}", fg="cyan"))
 
-    def run(self, *command: str, expect: int = 0, quiet: bool = False) -> str:
-        """Show a command, run it, print what it says, and return its standard output."""
+    def run(self, *command: str, expect: int = 0, quiet: bool = False, cut: bool = False) -> str:
+        """Show a command, run it, print what it says, and return its standard output.
+
+        Where the terminal's line ends, it goes on in the next, or with `cut` ends there: for tables with long rows.
+        """
         self.show(*command)
         done = subprocess.run(
             self._found(command), cwd=self.directory, env=self._environment(), capture_output=True, check=False
         )
         out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        for line in ([] if quiet else out.splitlines()) + err.splitlines():
-            click.echo(f"     {line}")
+        for line in [] if quiet else out.splitlines():
+            click.echo(_cut(line) if cut else _wrapped(line))
+        for line in err.splitlines():
+            click.echo(_wrapped(line))
         if done.returncode != expect:
             raise StageError(f"{shlex.join(command)} ended with {done.returncode}", hint="this is a fault of the demo")
         return out
@@ -121,6 +132,43 @@ class Stage:
         foreign = ("VAULT_", "BAO_", "BROKER_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         return kept | {"BROKER_CONFIG": str(self.directory / "broker.toml")}
+
+
+def _width() -> int:
+    """Return how many columns the terminal has; without one, lines are as long as they are."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
+
+
+def _cut(line: str) -> str:
+    line, width = f"{_INDENT}{line}", _width()
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def _wrapped(line: str) -> str:
+    inner = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(
+        line, _width(), initial_indent=_INDENT, subsequent_indent=f"{_INDENT}{inner}  ", break_on_hyphens=False
+    )
+
+
+def _typed(command: Sequence[str], width: int, after: str) -> list[str]:
+    """Return a command line as people write a long one: broken before its options, each line but the last with a \\."""
+    whole = f"$ {shlex.join(command)}{after}"
+    if len(whole) <= width:
+        return [whole]
+    units: list[str] = []
+    for word in map(shlex.quote, command):
+        if units and not word.startswith("-"):
+            units[-1] += f" {word}"
+        else:
+            units.append(word)
+    lines = [f"$ {units[0]}"]
+    for unit in units[1:]:
+        if len(lines[-1]) + len(unit) < width - len(" \\"):
+            lines[-1] += f" {unit}"
+        else:
+            lines.append(f"    {unit}")
+    return [*(f"{line} \\" for line in lines[:-1]), lines[-1] + after]
 
 
 def _end_with_parent() -> None:

@@ -1,0 +1,195 @@
+"""The demonstration as a process: it ends, it can be repeated, and however it ends it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.terminal import Terminal
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+PASSWORD = b"not-a-real-password"
+KEY = b"PRIVATE KEY-----"
+BROKER = str(Path(sys.executable).parent / "broker")
+RANDOM = random.Random(20260301)
+MOMENTS = [round(RANDOM.uniform(*part), 2) for part in ((0.1, 0.8), (0.8, 3.0), (3.0, 7.0))]  # of about 15 seconds
+SETTLING = 15.0  # seconds in which what was tied to a killed process ends
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Mapping[str, str]:
+    """An environment in which whatever the demonstration makes is below `tmp_path`, and its processes are known."""
+    mark = f"demo-of-{os.getpid()}-{tmp_path.name}"
+    return {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8", "BROKER_DEMO_MARK": mark}
+
+
+def directories() -> set[Path]:
+    return {path for base in ("/dev/shm", "/tmp") for path in Path(base).glob("broker-demo-*")}
+
+
+def processes(place: Mapping[str, str], *directories: Path) -> list[str]:
+    """Return the processes whose environment bears our mark, or whose command line names one of `directories`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+            environment = (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        marked = place["BROKER_DEMO_MARK"].encode() in environment
+        named = any(str(directory).encode() in line for directory in directories)
+        if (marked or named) and line and int(entry.name) != os.getpid():
+            found.append(f"{entry.name}: {line.decode(errors='replace')}")
+    return found
+
+
+def start(place: Mapping[str, str], *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen([BROKER, "demo", *arguments], env=dict(place), start_new_session=True, **(pipes | options))
+
+
+def eventually(holds: Callable[[], object], seconds: float = SETTLING) -> bool:
+    until = time.monotonic() + seconds
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.1)
+    return bool(holds())
+
+
+def assert_complete(text: str) -> None:
+    assert re.findall(r"^(\d)\. ", text, re.MULTILINE)[:8] == list("12345678")
+    assert "North" in text
+    assert "5 of the 137 vehicles of fleet North" in text
+    assert "broken" not in text
+    assert PASSWORD.decode() not in text
+    assert KEY.decode() not in text
+    assert "Traceback" not in text
+
+
+def test_two_at_once_end_within_a_minute_and_leave_nothing(place: Mapping[str, str], tmp_path: Path) -> None:
+    """One of them has no curl; both are in a pipe, so their lines are plain."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sh", "ls", "python3"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    before, began = directories(), time.monotonic()
+    with start(place) as one, start({**place, "PATH": str(tools)}) as other:
+        texts = [process.communicate(timeout=90)[0].decode() for process in (one, other)]
+    assert [one.returncode, other.returncode] == [0, 0], texts
+    assert time.monotonic() - began < 60
+    for text in texts:
+        assert "\x1b" not in text
+        assert "\r" not in text
+        assert_complete(text)
+        assert "done: processes ended, files removed" in text
+    assert "curl is not on this machine" in texts[1]
+    assert not processes(place)
+    assert directories() <= before
+    assert list(tmp_path.iterdir()) == [tools]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_stopped_in_the_middle_it_leaves_no_process_and_no_file(
+    place: Mapping[str, str], number: signal.Signals, moment: float
+) -> None:
+    before = directories()
+    with start(place, *(["--keep"] if moment == MOMENTS[0] else [])) as process:
+        time.sleep(moment)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, out.decode()
+    assert "interrupted" in out.decode()
+    assert "Traceback" not in out.decode()
+    assert not processes(place)
+    assert directories() <= before
+    assert not list(Path(place["HOME"]).iterdir())
+
+
+def left_by(text: str) -> list[Path]:
+    """Return what is left of the directories that `text` names."""
+    return [path for path in map(Path, sorted(set(re.findall(r"/\S*?/broker-demo-\w+", text)))) if path.exists()]
+
+
+def test_a_closed_window_ends_it_too(place: Mapping[str, str], tmp_path: Path) -> None:
+    with Terminal([BROKER, "demo"], tmp_path, place) as terminal:
+        terminal.wait_for("3. An account")
+        os.kill(terminal.process.pid, signal.SIGHUP)
+        assert terminal.end() == 128 + signal.SIGTERM
+    assert eventually(lambda: not processes(place))
+    assert not left_by(terminal.said)
+
+
+def test_killed_outright_it_leaves_no_process(place: Mapping[str, str], tmp_path: Path) -> None:
+    """Files stay: nobody is left to remove them. They lie in memory, and die with the machine."""
+    with Terminal([BROKER, "demo"], tmp_path, place) as terminal:
+        terminal.wait_for("manifest.json")
+        terminal.process.kill()
+        terminal.end()
+    left = left_by(terminal.said)
+    assert eventually(lambda: not processes(place, *left))
+    for directory in left:
+        assert directory.stat().st_mode & 0o077 == 0
+        shutil.rmtree(directory)
+
+
+def test_whoever_reads_only_the_beginning_does_not_leave_it_running(place: Mapping[str, str]) -> None:
+    with start(place) as process:
+        assert process.stdout
+        head = b"".join(process.stdout.readline() for _ in range(6)).decode()
+        process.stdout.close()
+        assert process.wait(60) == 141
+    assert not processes(place)
+    assert not left_by(head)
+
+
+def test_kept_it_goes_on_and_is_removed_by_what_it_prints(place: Mapping[str, str], tmp_path: Path) -> None:
+    environment = {**place, "PATH": f"{Path(BROKER).parent}:{place['PATH']}"}
+    with start(environment, "--keep", stdin=subprocess.DEVNULL) as process:
+        out, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, out.decode()
+    printed = out.decode().partition("Go on with:")[2]
+    lines = [line.strip() for line in printed.splitlines() if line.startswith("  ")]
+    assert left_by(out.decode())
+    go, status, remove = lines
+
+    def run(line: str) -> subprocess.CompletedProcess[str]:
+        command = ["sh", "-c", f"{go} && {line}"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+    shown = run(f"{status} -o json")
+    assert json.loads(shown.stdout)[0]["account"] == "acme", shown.stderr
+    assert "generation 1" in run("broker rotation canary acme").stderr
+    assert run(remove).returncode == 0
+    assert eventually(lambda: not processes(place))
+    assert not left_by(out.decode())
+
+
+def test_on_a_terminal_it_can_be_read_and_copied_and_ended_by_ctrl_c(place: Mapping[str, str], tmp_path: Path) -> None:
+    with Terminal([BROKER, "demo"], tmp_path, place) as terminal:
+        terminal.wait_for("of fleet North")
+        terminal.type("\x03")
+        assert terminal.end() == 130
+    assert eventually(lambda: not processes(place))
+    assert not left_by(terminal.said)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", terminal.said.replace("\r", ""))
+    assert_complete(text)
+    assert "\x1b[" in terminal.said
+    assert max(map(len, text.splitlines())) <= 100
+    typed = re.findall(r"^   \$ ((?:.*\\\n)*.*)$", text, re.MULTILINE)
+    adding = next(shlex.split(line.replace("\\\n", " ")) for line in typed if "account add" in line)
+    assert adding[:4] == ["broker", "account", "add", "acme"]
+    assert adding.count("--subject") == 5
