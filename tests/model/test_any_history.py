@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from broker.errors import BrokerError
+from broker.issuing.retold import untold
 from broker.model import changes
 from broker.model.account import Account
 from broker.model.evidence import Entry, verify
@@ -31,6 +32,7 @@ from tests.support.accounts import (
     an_account,
     anchors_named,
     with_current,
+    without_texts,
 )
 
 NUMBERS = st.integers(1, 12)
@@ -255,6 +257,7 @@ class AnyHistory(RuleBasedStateMachine):
         told = [*self.log, *(e for e in self.account.outbox if e.number > len(self.log))]
         assert verify(f"accounts/{self.account.name}", told, self.account.head) == ()
         assert fold(told) == standing(self.account)
+        assert list(untold(without_texts(self.account), told)) == []
 
     @invariant()
     def what_is_living_has_its_text(self) -> None:

@@ -19,6 +19,7 @@ from broker.vault.anchor import VaultAnchors
 from broker.vault.documents import encoded
 from broker.vault.policies import Role
 from tests.support.accounts import NOW
+from tests.support.pki import a_ca, pem
 from tests.support.record import ACME, ISSUED, Archive, rewritten
 from tests.support.vault import TestVault
 
@@ -122,6 +123,56 @@ def test_an_attack_is_named_by_entry_and_reason(archive: Archive, attack: str) -
     assert code in found, found
     assert words in found[code]
     assert [c.chain for c in archive.verify().chains if not c.whole] == [ACME]
+
+
+PAST_THE_RULES: dict[str, tuple[Attack, str]] = {
+    "secrets sent elsewhere": (
+        lambda a: a.set_account("acme", base_url="https://evil.example/v3"), "the base_url of acme is 'https://evil.",
+    ),
+    "another login": (lambda a: a.set_account("acme", login="MZP2"), "the login of acme is 'MZP2'"),
+    "another client_id": (
+        lambda a: a.set_account("acme", applications=[{**application(a), "client_id": "other"}]), "or their client_ids",
+    ),
+    "an application more": (
+        lambda a: a.set_account("acme", applications=[application(a), {**application(a), "name": "zzz"}]),
+        "the applications of acme",
+    ),
+    "another pin for the server": (
+        lambda a: a.set_account("acme", trust=pin(a, "issuing")), "knows the partner's server by",
+    ),
+    "another pin for replies": (
+        lambda a: a.set_account("acme", issuing=pin(a, "trust")), "must chain to are not those",
+    ),
+    "a password not told of": (lambda a: a.set_account("acme", password=7), "leads to other stages or parts"),
+    "other CAs under a pinned digest": (lambda a: exchange(a, "anchors"), "is that of other CAs"),
+    "another certificate under its digest": (lambda a: exchange(a, "certificates"), "is another certificate's"),
+}  # fmt: skip
+
+
+def stored(archive: Archive) -> dict[str, Any]:
+    return dict(archive.vault.admin.read("accounts/acme").data["value"])
+
+
+def application(archive: Archive) -> dict[str, Any]:
+    return dict(stored(archive)["applications"][0])
+
+
+def pin(archive: Archive, name: str) -> str:
+    return str(stored(archive)[name])
+
+
+def exchange(archive: Archive, name: str) -> None:
+    listed = stored(archive)[name]
+    archive.set_account("acme", **{name: [{**listed[0], "pem": pem(a_ca().certificate)}, *listed[1:]]})
+
+
+@pytest.mark.parametrize("attack", PAST_THE_RULES)
+def test_what_the_account_says_and_its_evidence_does_not_is_named(archive: Archive, attack: str) -> None:
+    how, words = PAST_THE_RULES[attack]
+    how(archive)
+    found = archive.errors()
+    assert set(found) == {"evidence.differs"}
+    assert words in found["evidence.differs"]
 
 
 def test_an_entry_that_was_written_over_with_itself_is_a_warning(archive: Archive) -> None:

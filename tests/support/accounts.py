@@ -47,6 +47,7 @@ __all__ = [
     "with_open_request",
     "with_overtaken_candidate",
     "with_rolled_back",
+    "without_texts",
 ]
 
 MZP = AccountName("mzp-1")
@@ -135,6 +136,12 @@ def with_rolled_back() -> Account:
     """Return an account that went from generation 1 to 2, a new certificate, and back: 2 is held."""
     account = changes.moved(with_answer(with_current()), 2, Move.PROMOTE, at=NOW, by=BY)
     return changes.moved(account, 1, Move.ROLL_BACK, at=later(hours=1), by=BY)
+
+
+def without_texts(account: Account) -> Account:
+    """Return `account` without the texts of its certificates, which are made up and not of their digests."""
+    certificates = tuple(replace(one, pem="") for one in account.certificates)
+    return replace(account, certificates=certificates, anchors=tuple(replace(one, pem="") for one in account.anchors))
 
 
 @contextmanager

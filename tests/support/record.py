@@ -21,7 +21,7 @@ from broker.vault.anchor import VaultAnchors
 from broker.vault.documents import encoded
 from broker.vault.evidence import VaultEvidence
 from broker.vault.policies import Role
-from tests.support.accounts import BY, NOW, an_account, with_answer, with_current
+from tests.support.accounts import BY, NOW, an_account, with_answer, with_current, without_texts
 from tests.support.vault import TestVault
 
 __all__ = ["ACME", "ISSUED", "Archive", "rewritten"]
@@ -50,7 +50,7 @@ class Archive:
         """Store the accounts `acme` and `other`, their evidence, and that of one issuing process."""
         accounts, evidence = VaultAccounts(self.vault.admin), VaultEvidence(self.vault.admin)
         for name in ("acme", "other"):
-            account = with_answer(with_current(an_account(name)))
+            account = without_texts(with_answer(with_current(an_account(name))))
             accounts.write(account, replacing=Version(0))
             settle(account.name, accounts=accounts, log=evidence.append)
         journal = Journal(ISSUED, evidence.append, lambda: NOW, BY)
