@@ -18,6 +18,7 @@ from typing import Any, Final
 from broker.errors import DeniedError
 from broker.model.secret import Secret
 from broker.vault import layout
+from broker.vault.answers import field_of
 from broker.vault.connection import Connection
 from broker.vault.faults import BadTokenError, InvalidError, MissingError, UnclearError, UnmountedError
 
@@ -40,6 +41,8 @@ class Clause(Enum):
     TOO_MUCH = "more-than-update"
     NO_RIGHT = "no-right"
     LIMITED_USES = "num-uses"
+    BATCH = "batch-token"
+    UNREADABLE = "unreadable-policies"
     NO_ENTITY = "no-entity"
     DISABLED = "disabled-entity"
     FOREIGN = "foreign-namespace"
@@ -113,6 +116,10 @@ def _check_token(found: Mapping[str, Any], namespace: str) -> None:
     if found.get("num_uses") != 0:
         raise NotAConsumerError(
             Clause.LIMITED_USES, "a token with a limited number of uses cannot be a consumer's", hint=_OWN
+        )
+    if found.get("type") == "batch":
+        raise NotAConsumerError(
+            Clause.BATCH, "a batch token cannot be revoked, so nobody could stop who holds it", hint=_SERVICE
         )
     if not found.get("entity_id"):
         raise NotAConsumerError(
@@ -189,11 +196,25 @@ def _capabilities(vault: Connection, presented: Secret[str], paths: Sequence[str
         raise NotAConsumerError(
             Clause.UNKNOWN, "Vault no longer knows the token that was shown", hint="log in at Vault again"
         ) from None
+    except DeniedError:
+        if not _may_ask(vault):
+            raise
+        raise NotAConsumerError(
+            Clause.UNREADABLE,
+            "Vault can make nothing of the token's policies",
+            hint="is one templated on the identity, and does the entity's metadata hold a wildcard?",
+        ) from None
     data = answer.get("data")
     granted = {path: data.get(path) for path in paths} if isinstance(data, Mapping) else {}
     if not granted or not all(isinstance(value, list) and value for value in granted.values()):
         raise UnclearError("Vault's answer about capabilities leaves paths out")
     return {path: sorted(str(capability) for capability in value or ()) for path, value in granted.items()}
+
+
+def _may_ask(vault: Connection) -> bool:
+    """Say whether the broker has the right to ask what a token may do: else Vault's "denied" is about us."""
+    answer = vault.ask("POST", "sys/capabilities-self", {"paths": ["sys/capabilities"]})
+    return "update" in (field_of(answer, "data", "sys/capabilities") or ())
 
 
 def _sentinels() -> tuple[str, str]:
@@ -225,3 +246,4 @@ def _foreign() -> NotAConsumerError:
 
 
 _OWN: Final = "log in at Vault as the consumer itself"
+_SERVICE: Final = "log in by a role whose token_type is service"

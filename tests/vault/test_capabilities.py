@@ -156,6 +156,19 @@ def test_a_token_with_limited_uses(vault: TestVault, server: Connection) -> None
     assert_refused(Clause.LIMITED_USES, server, token)
 
 
+def test_a_batch_token(vault: TestVault, server: Connection) -> None:
+    token = with_policy(vault, "batch", 'path "nowhere/x" { capabilities = ["read"] }', token_type="batch")
+    assert_refused(Clause.BATCH, server, token)
+
+
+def test_policies_that_vault_cannot_read_are_the_tokens_fault(vault: TestVault, server: Connection) -> None:
+    path = RIGHT.replace("/fleet-app/", "/{{identity.entity.metadata.application}}/")
+    token = with_policy(vault, "templated", f'path "{path}" {{ capabilities = ["update"] }}')
+    entity = f"identity/entity/name/{vault.settings.mount}-templated"
+    vault.admin.call("POST", entity, {"metadata": {"application": "*"}})
+    assert_refused(Clause.UNREADABLE, server, token)
+
+
 def test_a_token_of_a_foreign_namespace(vault: TestVault, server: Connection) -> None:
     space = f"foreign-{vault.settings.mount}"
     vault.admin.call("POST", f"sys/namespaces/{space}", {})
