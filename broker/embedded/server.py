@@ -89,6 +89,7 @@ def start(directory: Path, options: Options | None = None, *, lifetime: Lifetime
     with _locked(home.lock):
         claim = _claimed(home)
         if claim < 0:
+            home.initialized.touch(mode=0o600)  # whoever started it may have been killed before this
             return Running(home, _listener(home))
         try:
             home.prepare()
