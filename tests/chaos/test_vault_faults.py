@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,12 +23,13 @@ from broker.vault.connection import Connection
 from tests.support.fault_cells import COMMANDS, Bench, Cell, Tried, all_cells, lasting_cells, some_cells
 from tests.support.lab import ACCOUNT, built
 from tests.support.proxy import Cue, Fault, proxied
+from tests.support.sources import ROOT
 from tests.support.vault import mounted
 from tests.support.world import LOGIN, PASSWORD, made_world
 
 SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)
 DEPTH: Final = int(os.environ.get("CHAOS_DEPTH") or 0)  # requests for each fault, in the long form; 0: every one
-SHARE: Final = 4  # of the faults, for each command of the slice
+SHARE: Final = 5  # of the faults, for each command of the slice
 ENDED_BY_FORCE: Final = ("rotation promote", "csr new", "bundle get")
 
 
@@ -90,6 +93,14 @@ def test_the_bench_notices_an_orphan(bench: Bench) -> None:
     bench.lab.put("requested")
     bench.lab.world.vault.admin.create(f"keys/{ACCOUNT}/7", {"pkcs8": "", "spki": ""})
     assert any("kv:7" in fault for fault in bench.lab.faults())
+
+
+def test_the_page_of_faults_has_every_command_and_fault() -> None:
+    docs = ROOT / "docs"
+    assert subprocess.run([sys.executable, docs / "faults.py", "--check"], check=False).returncode == 0
+    page = (docs / "reference" / "faults.md").read_text(encoding="utf-8")
+    assert not [command for command in COMMANDS if f"`{command}`" not in page]
+    assert not [fault.value for fault in Fault if f"| {fault.value}" not in page]
 
 
 @pytest.mark.slow
