@@ -37,7 +37,7 @@ clean: ## remove .venv, caches and builds
 
 # By hand, and long. Each gets its line in `make help` once there is something behind it.
 
-bench:
+bench: ## start-up times beside those of bao; bench/NAME runs one
 	$(in_test) found=; for bench in bench/*; do \
 	  if [ -f "$$bench" ] && [ -x "$$bench" ]; then found=1; "$$bench" $(ARGS) || exit; fi; \
 	done; [ "$$found" ] || echo "nothing to measure yet: bench/ is empty"
