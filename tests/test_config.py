@@ -1,0 +1,155 @@
+"""Settings: which source wins, and every file that is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from broker.config import LOGIN_KEYS, ROLES, SETTINGS, Config, resolve
+from broker.errors import InputError
+from broker.vault.policies import Role
+
+GOOD = 'version = 1\n[vault]\naddress = "https://vault.example"\n'
+
+
+def read(tmp_path: Path, text: str | bytes = GOOD, /, **environment: str) -> Config:
+    file = tmp_path / "broker.toml"
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return resolve(flags={}, environment=environment, file=file)
+
+
+def assert_refused(tmp_path: Path, text: str | bytes, *words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, text)
+    told = f"{caught.value.what} | {caught.value.hint}"
+    assert str(tmp_path / "broker.toml") in caught.value.what
+    for word in words:
+        assert word in told
+
+
+def test_a_flag_wins_over_the_environment_that_over_the_file_that_over_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "broker.toml"
+    file.write_text('version = 1\n[vault]\npatience = "3s"\n')
+    name, environment, defaults = "vault.patience", {"BROKER_TIMEOUT": "2s"}, {"vault.patience": "4s"}
+
+    def won(flags: dict[str, str], environment: dict[str, str], file: Path | None) -> tuple[str, str]:
+        value = resolve(flags=flags, environment=environment, file=file, defaults=defaults).values[name]
+        return value.text, value.source
+
+    assert won({name: "1s"}, environment, file) == ("1s", "flag")
+    assert won({}, environment, file) == ("2s", "$BROKER_TIMEOUT")
+    assert won({}, {}, file) == ("3s", str(file))
+    assert won({}, {"BROKER_CONFIG": str(file)}, None) == ("3s", str(file))
+    assert won({}, {"BROKER_CONFIG": str(file), "BROKER_TIMEOUT": ""}, None) == ("3s", str(file))
+
+
+def test_without_any_of_them_the_default_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = resolve(flags={}, environment={}, file=None)
+    assert config["vault.mount"] == "credential-broker"
+    assert config.values["vault.mount"].source == "default"
+    assert config.file is None or config.file.is_absolute()
+
+
+def test_a_file_in_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broker.toml").write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    assert resolve(flags={}, environment={}, file=None)["vault.address"] == "https://vault.example"
+
+
+def test_of_two_variables_openbaos_own_wins(tmp_path: Path) -> None:
+    config = read(tmp_path, GOOD, BAO_ADDR="https://bao.example", VAULT_ADDR="https://other.example")
+    assert (config["vault.address"], config.values["vault.address"].source) == ("https://bao.example", "$BAO_ADDR")
+
+
+def test_a_path_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
+    text = 'version = 1\n[vault]\nca_file = "ca.pem"\n[roles.auditor]\nrole_id_file = "roles/id"\n'
+    config = read(tmp_path, text)
+    assert config["vault.ca_file"] == str(tmp_path / "ca.pem")
+    assert config.logins["auditor"]["role_id_file"] == str(tmp_path / "roles/id")
+
+
+def test_a_path_may_begin_at_home_and_at_nobodys_it_is_just_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert read(tmp_path, 'version = 1\n[vault]\nca_file = "~/ca.pem"\n')["vault.ca_file"] == "/somewhere/ca.pem"
+    config = read(tmp_path, 'version = 1\n[vault]\nca_file = "~no-such-user/ca.pem"\n')
+    assert config["vault.ca_file"] == str(tmp_path / "~no-such-user/ca.pem")
+
+
+def test_a_login_for_all_roles_serves_those_not_named(tmp_path: Path) -> None:
+    config = read(tmp_path, GOOD + '[login]\nmethod = "token"\n[roles.anchor]\nmethod = "approle"\n')
+    assert config.logins["default"] == {"method": "token"}
+    assert config.logins["anchor"] == {"method": "approle"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ("version", "version = 1")),
+        ("[vault]\n", ("version",)),
+        ("version = 2\n", ("version",)),
+        ('version = "1"\n', ("version",)),
+        ("version = true\n", ("version",)),
+        ("version = 1\nversion = 1\n", ("is not TOML",)),
+        ("version = 1\n[vault\n", ("is not TOML", "line 2")),
+        ("version = 1\nvault = 5\n", ("there is no setting vault",)),
+        ('version = 1\n[vault]\nadress = "x"\n', ("vault.adress", "did you mean vault.address?")),
+        ('version = 1\n[vault]\nqqqq = "x"\n', ("vault.qqqq", "broker config show")),
+        ("version = 1\n[vault]\naddress = 5\n", ("vault.address must be text",)),
+        ('version = 1\n[vault]\naddress = ["x"]\n', ("vault.address must be text",)),
+        ("version = 1\n[vualt]\n", ("there is no setting vualt",)),
+        ('version = 1\n[vault.address]\nx = "y"\n', ("vault.address",)),
+        ("version = 1\nroles = 5\n", ("roles must be tables",)),
+        ("version = 1\nlogin = 5\n", ("[login] must be a table",)),
+        ("version = 1\n[roles.auditr]\n", ("roles.auditr", "did you mean roles.auditor?")),
+        ('version = 1\n[roles.auditor]\nrole_id = "x"\n', ("roles.auditor.role_id", "did you mean")),
+        ("version = 1\n[roles.auditor]\nmethod = 5\n", ("[roles.auditor] must be a table of texts",)),
+        ('version = 1\nactor = "a\\u001bb"\n', ("actor", "control character")),
+        ('version = 1\n[bundle]\nttl = "soon"\n', ("bundle.ttl", "'soon' is not a duration")),
+        ('version = 1\n[bundle]\nttl = "0s"\n', ("bundle.ttl", "is not a duration")),
+        (b"version = 1\n\xff\n", ("is not TOML",)),
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_a_file_that_says_something_else_is_refused(tmp_path: Path, text: str | bytes, words: tuple[str, ...]) -> None:
+    assert_refused(tmp_path, text, *words)
+
+
+@pytest.mark.parametrize("place", ["nowhere.toml", "", "broker.toml/x"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "broker.toml").write_text(GOOD)
+    with pytest.raises(InputError, match="cannot read") as caught:
+        resolve(flags={}, environment={"BROKER_CONFIG": str(tmp_path / place)}, file=None)
+    assert caught.value.hint == "broker init writes one"
+
+
+@pytest.mark.parametrize("setting", [s for s in SETTINGS if s.is_duration], ids=lambda s: s.name)
+def test_a_bad_duration_names_where_it_came_from(tmp_path: Path, setting: object) -> None:
+    variable = next(s for s in SETTINGS if s is setting).variables[0]
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, GOOD, **{variable: "never"})
+    assert f"${variable}" in caught.value.what
+
+
+def test_no_setting_looks_like_what_kubernetes_injects() -> None:
+    """A service called `broker` puts BROKER_PORT and BROKER_SERVICE_HOST into every pod."""
+    variables = [variable for setting in SETTINGS for variable in setting.variables]
+    assert not [v for v in variables if v.endswith("_PORT") or "_SERVICE_" in v]
+    assert len(variables) == len(set(variables))
+
+
+def test_the_roles_are_those_that_vault_knows() -> None:
+    assert set(ROLES) == {role.value for role in Role}
+    assert "method" in LOGIN_KEYS
+
+
+def test_every_setting_is_read_by_something() -> None:
+    code = "".join(
+        p.read_text() for p in Path(__file__).parents[1].joinpath("broker").rglob("*.py") if p.name != "config.py"
+    )
+    code += Path(__file__).parents[1].joinpath("broker/cli/config.py").read_text()
+    for setting in SETTINGS:
+        assert f'"{setting.name}"' in code or setting.name.startswith("vault."), setting.name
