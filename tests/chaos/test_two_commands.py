@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import pytest
 
@@ -17,7 +18,8 @@ __all__ = ["arena"]  # the fixture
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-SEED = int(os.environ.get("CHAOS_SEED", "1"))
+SEED: Final = int(os.environ.get("CHAOS_SEED", "1"))
+ROUNDS: Final = 8
 
 
 def act(name: str, **arguments: object) -> Act:
@@ -84,10 +86,24 @@ PAIRS: dict[str, tuple[str, Callable[[Arena], Sequence[Act]]]] = {
 }
 
 
+def play(arena: Arena, pair: str, seed: int) -> None:
+    state, acts = PAIRS[pair]
+    race = arena.begun(state)
+    arena.race(race, *acts(arena), seed=seed, slowness=(0.0, 0.02)[seed % 2])
+    try:
+        arena.judged(race)
+    except AssertionError as error:
+        raise AssertionError(f"replay with CHAOS_SEED={seed}\n{error}") from None
+
+
 @pytest.mark.parametrize("pair", PAIRS)
 def test_two_at_once_are_as_one_after_the_other(arena: Arena, pair: str) -> None:
-    state, acts = PAIRS[pair]
-    for round_ in range(3):
-        race = arena.begun(state)
-        arena.race(race, *acts(arena), seed=SEED + round_, slowness=0.02 * (round_ > 0))
-        arena.judged(race)
+    for seed in (SEED, SEED + 1):
+        play(arena, pair, seed)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("pair", PAIRS)
+def test_two_at_once_again_and_again(arena: Arena, pair: str) -> None:
+    for seed in range(SEED + 2, SEED + 2 + ROUNDS):
+        play(arena, pair, seed)

@@ -277,6 +277,7 @@ def documents_faults(world: World, account: str, passwords: Mapping[int, str], *
         faults.append(f"{len(value['outbox'])} entries of evidence were left in the outbox")
     if settled and (value["doomed_keys"] or value["doomed_passwords"]):
         faults.append(f"doomed, and not destroyed: {value['doomed_keys']} {value['doomed_passwords']}")
+    faults += _canary_faults(evidence)
     return [*faults, *(_secrets_faults(world, account, value, passwords) if settled else ())]
 
 
@@ -332,6 +333,17 @@ def _story_faults(evidence: Sequence[Mapping[str, Any]], value: Mapping[str, Any
     told = {r["number"]: r["closed"] or "open" for r in value["requests"]}
     if (requests, stages) != (told, {g["number"]: g["stage"] for g in value["generations"]}):
         yield f"the evidence tells {requests}, {stages}; the document another story"
+
+
+def _canary_faults(evidence: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    away = 0
+    for entry in evidence:
+        if entry["what"] == "canary-sent":
+            if away:
+                yield f"try {entry['facts']['attempt']} was sent while try {away} was on its way"
+            away = entry["facts"]["attempt"]
+        elif entry["what"] == "canary-answered" and entry["facts"]["attempt"] == away:
+            away = 0
 
 
 def _secrets_faults(
