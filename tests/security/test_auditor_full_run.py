@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -21,35 +20,17 @@ from broker.model.names import account_name
 from broker.model.secret import Secret
 from broker.partners.catalogue import builtin_source
 from broker.standin import Standin
-from broker.vault.connection import Connection
-from broker.vault.faults import MissingError
 from broker.vault.layout import Access, right
 from broker.vault.policies import Role
 from broker.vault.writes import Phase
+from tests.support.audited import ROOT, Run, kept
 from tests.support.proxy import Cue, Fault, proxied
 from tests.support.vault import mounted, throwaway
 from tests.support.world import LOGIN, PASSWORD, SUBJECT, World, made_world
 
 pytestmark = pytest.mark.slow
 
-ROOT: Final = Path(__file__).parents[2]
 NEWER: Final = "a-newer-pl4nted-password"
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What is left of a run: Vault's log, and what is stored."""
-
-    mount: str
-    log: Path
-    documents: Path
-
-    def audited(self, *arguments: str) -> tuple[int, str]:
-        """Run the auditor, a program of its own; return its exit code and what it found."""
-        files = ["--mount", self.mount, "--log", str(self.log), "--documents", str(self.documents)]
-        command = [sys.executable, "-m", "tests.support.auditor", *files, *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout + (done.stderr if done.returncode > 1 else "")
 
 
 @pytest.fixture(scope="module")
@@ -63,24 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         made_world(vault, partner) as world,
     ):
         _play(world)
-        log, documents = directory / "audit.log", directory / "documents.json"
-        log.write_bytes(embedded.running.home.audit_log.read_bytes())
-        documents.write_text(json.dumps(dict(_dumped(vault.admin))))
-        yield Run(vault.settings.mount, log, documents)
-
-
-def _dumped(admin: Connection, folder: str = "") -> Iterator[tuple[str, object]]:
-    for name in admin.list(folder.rstrip("/")):
-        path = f"{folder}{name}"
-        if path.startswith(("keys/", "passwords/", "signers/")):
-            continue
-        if name.endswith("/"):
-            yield from _dumped(admin, path)
-        else:
-            try:
-                yield path, admin.read(path).data
-            except MissingError:
-                continue
+        yield kept(embedded, vault.admin, directory)
 
 
 def _play(world: World) -> None:
@@ -209,6 +173,15 @@ def interposed(world: World, path: str, action: Callable[[], object]) -> Iterato
 
 def test_every_role_kept_to_its_row_and_needed_all_it_has(run: Run) -> None:
     assert run.audited("--grants", "policies") == (0, "")
+
+
+def test_the_demonstration_did_nothing_that_it_may_not(tmp_path: Path) -> None:
+    played = [sys.executable, "-m", "tests.support.audited", str(tmp_path)]
+    done = subprocess.run(played, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = Run("credential-broker", tmp_path / "audit.log", tmp_path / "documents.json")
+    assert run.audited() == (0, "")
+    assert "accounts/acme" in json.loads(run.documents.read_text())
 
 
 def test_every_role_was_at_work(run: Run) -> None:
