@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from broker.errors import ConflictError
@@ -14,10 +14,10 @@ from broker.model.evidence import Head
 from broker.model.names import AccountName
 from broker.rotation.ports import Accounts, EvidenceLog, Keys, Passwords
 
-__all__ = ["amend", "settle"]
+__all__ = ["amend", "settle", "turns"]
 
 ATTEMPTS: Final = 20
-PAUSE: Final = 0.005  # seconds, for each time that another was first: so a dozen at once take turns
+PAUSE: Final = 0.005  # seconds, for each time that another was first
 
 
 def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Account]) -> Account:
@@ -28,8 +28,7 @@ def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Acc
     evidence in it, and the change is not made again on top of what others did since.
     """
     ours: set[Head] = set()
-    for attempt in range(ATTEMPTS):
-        time.sleep(random.uniform(0, PAUSE * max(0, attempt - 1)))  # noqa: S311  # no secret: who goes first
+    for _ in turns():
         seen = accounts.read(name)
         if not ours.isdisjoint((seen.account.head, *(Head(e.number, e.hash) for e in seen.account.outbox))):
             return seen.account
@@ -43,6 +42,16 @@ def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Acc
             continue
         return wanted
     raise ConflictError(f"{name} kept changing under us", hint=f"who else is at it? broker evidence show {name}")
+
+
+def turns() -> Iterator[int]:
+    """Count attempts at a compare-and-set, pausing longer and at random after each, so that a dozen at once take turns.
+
+    Ends after as many as no honest crowd needs.
+    """
+    for attempt in range(ATTEMPTS):
+        time.sleep(random.uniform(0, PAUSE * max(0, attempt - 1)))  # noqa: S311  # no secret: who goes first
+        yield attempt
 
 
 def settle(

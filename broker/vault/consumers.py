@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from broker.errors import ConflictError
 from broker.model.consumer import ConsumerRecord
+from broker.rotation.amend import turns
 from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.documents import decoded, encoded
 
 __all__ = ["VaultConsumers"]
-
-ATTEMPTS: Final = 8
 
 
 class VaultConsumers:
@@ -29,7 +27,7 @@ class VaultConsumers:
 
     def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
         """Apply the pure `change` to the consumer's record, making one first; run it again on whatever won."""
-        for _ in range(ATTEMPTS):
+        for _ in turns():
             stored = self._vault.read_or_none(layout.consumer(entity))
             where = f"consumer {entity}"
             seen = decoded(stored.data, ConsumerRecord, where) if stored else ConsumerRecord(entity, name)
