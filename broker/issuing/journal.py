@@ -27,12 +27,23 @@ class Journal:
         self._clock = clock
         self._by = by
         self._head = Head()
+        self._unsure: Entry | None = None
         self._turn = threading.Lock()
 
     def append(self, what: str, **facts: Fact) -> Entry:
-        """Store the next entry. Where that fails, the same number is tried again by the next call."""
+        """Store the next entry, and return it once it is durable.
+
+        Where the answer to an earlier write was lost, that entry goes first: it may be there already, and another one
+        under its number would fork the chain. So evidence may tell of a bundle that nobody got, never the reverse.
+        """
         with self._turn:
+            if self._unsure:
+                self._put(self._unsure)
             entry = appended(self._chain, self._head, at=self._clock(), by=self._by, what=what, facts=facts)
-            self._store(entry)
-            self._head = Head(entry.number, entry.hash)
+            self._put(entry)
             return entry
+
+    def _put(self, entry: Entry) -> None:
+        self._unsure = entry
+        self._store(entry)
+        self._head, self._unsure = Head(entry.number, entry.hash), None

@@ -67,7 +67,12 @@ def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> AppRo
     mount, role = vault.settings.mount, consumer_role(name)
     logins, policy = login_mount(mount), policy_name(mount, role)
     vault.call("POST", f"sys/policies/acl/{policy}", {"policy": consumer_policy(rights)})
-    body = {"token_policies": [policy], "token_ttl": _CONSUMER_TTL, "token_max_ttl": _CONSUMER_MAX_TTL}
+    body = {
+        "token_policies": [policy],
+        "token_no_default_policy": True,
+        "token_ttl": _CONSUMER_TTL,
+        "token_max_ttl": _CONSUMER_MAX_TTL,
+    }
     vault.call("POST", f"auth/{logins}/role/{role}", {**body, "token_type": "service", "bind_secret_id": True})
     login = issue_login(vault, role)
     _name_entity(vault, name, login)
