@@ -38,7 +38,8 @@ def report(error: BrokerError, *, as_json: bool = False) -> int:
     from broker.cli.output import clean, show_findings
 
     if as_json:
-        _tell_programs(error.kind, error.what)
+        verdict = getattr(error, "verdict", None)  # of the partner's, where it was asked
+        _tell_programs(error.kind, error.what, **({"verdict": verdict.value} if verdict else {}))
     findings = getattr(error, "findings", ())
     if findings:
         sys.stderr.write(f"error: {clean(error.what.partition(':')[0])} is refused\n")
@@ -72,7 +73,7 @@ def report_unexpected(error: BaseException, *, as_json: bool = False) -> int:
     return CODES[Kind.UNEXPECTED]
 
 
-def _tell_programs(kind: Kind, message: str) -> None:
+def _tell_programs(kind: Kind, message: str, **more: str) -> None:
     import json
 
-    sys.stdout.write(json.dumps({"success": False, "code": kind.value, "message": message}) + "\n")
+    sys.stdout.write(json.dumps({"success": False, "code": kind.value, "message": message} | more) + "\n")

@@ -96,11 +96,11 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
         broker.reset_breaker(account, forced)
     step(f"asking the partner with generation {number}")
     answer = broker.try_out(account, number)
-    if output == "json":
-        show_json(_answered(account, number, answer))
-    else:
+    if output == "table":
         note(f"generation {number} of {account}: {answer.verdict.value}: {answer.verdict.sentence}")
     require_ok(account, number, answer)
+    if output == "json":
+        show_json(_answered(account, number, answer))
 
 
 @command.command("promote", epilog="Example: broker rotation promote acme")

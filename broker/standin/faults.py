@@ -94,7 +94,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         "certificate-eof",
         "tls",
         f"lets the handshake pass and closes without an alert: {_DESERVED}",
-        "handshake",
+        "certificate_rejected",
         "always|deserved",
         "always",
     ),

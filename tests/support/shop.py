@@ -14,6 +14,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from broker.compose import Wiring
+from broker.model.account import Account
 from broker.standin import Standin
 from tests.support.console import GOOD, inside
 from tests.support.lab import ACCOUNT, Lab
@@ -50,6 +51,13 @@ class Shop:
     @property
     def partner(self) -> Standin:
         return self.lab.world.partner
+
+    @property
+    def account(self) -> Account:
+        """The account as it is stored."""
+        found = self.lab.account()
+        assert found
+        return found
 
     def put(self, state: str) -> None:
         """Be in `state`, and remember how all looks; nothing to do where a test left it so."""

@@ -1,0 +1,170 @@
+"""Replies on the command line: every form, accepted by a person, stored whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+from collections.abc import Callable
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from broker.standin.reply import Reply
+from tests.support.shop import Shop
+
+IMPORTED = {"account", "generation", "stage", "not_after", "client_ids", "findings"}
+
+
+def answer(shop: Shop, **options: str) -> Reply:
+    request = shop.account.open_request
+    assert request
+    return shop.partner.sign(request.csr, **options)
+
+
+def accepting(shop: Shop) -> str:
+    return " ".join(shop.lab.world.accepting())
+
+
+def der(pem: str) -> bytes:
+    return x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER)
+
+
+def zipped(*files: tuple[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, content in files:
+            archive.writestr(name, content)
+    return made.getvalue()
+
+
+FORMS: dict[str, Callable[[Shop, Reply], bytes]] = {
+    "the desk's own zip": lambda shop, reply: reply.zip(),
+    "PEM, one after the other": lambda shop, reply: "".join((reply.certificate, *cas(shop))).encode(),
+    "PEM with Windows line ends": lambda shop, reply: (
+        "".join((reply.certificate, *cas(shop))).replace("\n", "\r\n").encode()
+    ),
+    "PEM in the text of a mail": lambda shop, reply: (
+        f"Hello,\n\nhere:\n{reply.certificate}\n{''.join(cas(shop))}\nBye".encode()
+    ),
+    "a zip of DER files": lambda shop, reply: zipped(
+        ("client.cer", der(reply.certificate)), *((f"{n}.crt", der(ca)) for n, ca in enumerate(cas(shop)))
+    ),
+}
+
+
+def cas(shop: Shop) -> list[str]:
+    authorities = shop.partner.authorities
+    return [authorities.issuing[-1].pem, authorities.server.pem]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_reply_in_any_form_becomes_a_candidate(shop: Shop, form: str) -> None:
+    shop.put("requested")
+    data = FORMS[form](shop, answer(shop))
+    facts = shop.ok(f"cert import acme - {accepting(shop)} -o json", input=data).json
+    assert set(facts) == IMPORTED
+    assert (facts["account"], facts["generation"], facts["stage"]) == ("acme", 1, "candidate")
+    assert shop.ok("rotation status acme -o json").json["generations"][0]["key"] == "kv:1"
+
+
+def test_der_alone_is_enough_once_its_ca_is_pinned(shop: Shop) -> None:
+    shop.put("promoted")
+    shop.ok("csr new acme")
+    facts = shop.ok("cert import acme - -o json", input=der(answer(shop).certificate)).json
+    assert (facts["generation"], facts["stage"]) == (2, "candidate")
+
+
+def test_the_same_reply_again_changes_nothing(shop: Shop) -> None:
+    shop.put("candidate")
+    assert shop.ok("cert import acme reply.zip -o json").json["generation"] == 1
+    assert shop.look() == shop.before
+
+
+def test_the_client_id_is_taken_only_where_somebody_says_whose_it_is(shop: Shop) -> None:
+    shop.put("requested")
+    reply = answer(shop)
+    told = shop.ok(f"cert import acme - {accepting(shop)}", input=reply.zip())
+    assert "broker app set acme/reporting --client-id ID" in told.err
+    assert shop.ok("app list acme -o json").json == [{"name": "reporting", "client_id": "", "rejected_at": None}]
+    shop.ok("cert import acme - --client-id-for reporting", input=reply.zip())
+    assert shop.ok("app list acme -o json").json[0]["client_id"] == reply.client_id
+
+
+def test_an_unknown_ca_is_shown_in_full_and_nothing_is_stored(shop: Shop) -> None:
+    shop.put("requested")
+    before = shop.look().documents
+    ended = shop.run("cert import acme - -o json", input=answer(shop).zip())
+    assert ended.code == 6
+    assert ended.json["code"] == "refused"
+    shown = ended.err.replace(":", "").lower()
+    assert str(shop.partner.described()["issuing_ca_sha256"]) in shown
+    assert shop.look().documents == before
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("desk-wrong-key", "has no certificate for the key of this request"),
+        ("desk-wrong-subject", "the reply for acme is refused"),
+        ("desk-new-ca", "a CA that nobody has accepted"),
+        ("desk-lifetime=1s", ""),
+    ],
+)
+def test_what_the_desk_does_wrong_is_refused_in_its_own_words(shop: Shop, fault: str, says: str) -> None:
+    shop.put("promoted")
+    shop.ok("csr new acme")
+    before = shop.look().documents
+    shop.partner.faults.apply(fault)
+    reply = answer(shop).zip()
+    if fault == "desk-lifetime=1s":
+        import time
+
+        time.sleep(1.2)
+    ended = shop.run("cert import acme -", input=reply)
+    assert ended.code == 6
+    assert says in ended.err
+    assert shop.look().documents == before
+
+
+def test_inspect_shows_every_certificate_and_client_id_without_a_vault(shop: Shop) -> None:
+    shop.put("requested")
+    facts = shop.ok("cert inspect reply.zip -o json", env={"VAULT_ADDR": "unix:///nowhere"}).json
+    assert set(facts) == {"certificates", "client_ids", "findings"}
+    assert {c["is_ca"] for c in facts["certificates"]} == {True, False}
+    assert len(facts["client_ids"]) == 1
+    text = shop.ok("cert inspect reply.zip").out
+    assert text.count("SHA-256") == len(facts["certificates"])
+    assert facts["client_ids"][0] in text
+
+
+def test_a_subject_that_would_drive_a_terminal_is_shown_without_its_powers(shop: Shop) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.x509.oid import NameOID
+
+    shop.put("requested")
+    key, now = rsa.generate_private_key(65537, 2048), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "evil\x1b[2J\nhint: --accept-ca 00")])
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())
+    )  # fmt: skip
+    data = made.public_bytes(Encoding.PEM)
+    for line in ("cert inspect -", "cert import acme -"):
+        ended = shop.run(line, input=data)
+        assert "\x1b" not in ended.out + ended.err
+        assert not [
+            line for line in (ended.out + ended.err).splitlines() if line.strip().startswith("hint: --accept-ca 00")
+        ]
+
+
+def test_base64_that_is_no_certificate_is_told_as_such(shop: Shop) -> None:
+    shop.put("requested")
+    junk = b"-----BEGIN CERTIFICATE-----\n" + base64.b64encode(bytes(300)) + b"\n-----END CERTIFICATE-----\n"
+    ended = shop.run("cert inspect -", input=junk)
+    assert ended.code in (2, 6)
+    assert "fault in the broker" not in ended.err

@@ -1,0 +1,170 @@
+"""Signing requests on the command line: drafted, sent, superseded, cancelled; and CSRs made by hand."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from tests.support.partner import a_csr
+from tests.support.shop import Shop
+from tests.support.world import LOGIN
+
+KEY = rsa.generate_private_key(65537, 2048)
+REQUEST = {"number", "key", "spki", "csr", "drafted_at", "submissions", "closed", "closed_at"}
+
+
+def test_a_request_is_drafted_once_and_shown_as_often_as_asked(shop: Shop) -> None:
+    shop.put("added")
+    first = shop.ok("csr new acme")
+    assert first.out.startswith("-----BEGIN CERTIFICATE REQUEST-----")
+    assert shop.ok("csr new acme").out == first.out
+    assert shop.ok("csr show acme").out == first.out
+    shop.ok("csr new acme --out acme.csr")
+    assert (shop.home / "acme.csr").read_text() == first.out
+    facts = shop.ok("csr show acme -o json").json
+    assert set(facts) >= REQUEST - {"closed_at"}
+    assert (facts["number"], facts["key"], facts["closed"]) == (1, "kv:1", None)
+    assert "findings" in shop.ok("csr new acme -o json").json
+
+
+def test_what_the_broker_drafts_its_own_linter_accepts(shop: Shop) -> None:
+    shop.put("requested")
+    shop.ok("csr new acme --out acme.csr")
+    assert shop.ok(f"csr lint acme.csr --login {LOGIN}").out.endswith("good\n")
+    assert shop.ok("csr lint - -o json", input=(shop.home / "acme.csr").read_bytes()).json == {
+        "subject": str(shop.account.subject),
+        "success": True,
+        "findings": [],
+    }
+
+
+def test_superseding_closes_the_open_request_and_makes_a_new_key(shop: Shop) -> None:
+    shop.put("requested")
+    old = shop.ok("csr show acme -o json").json
+    new = shop.ok("csr new acme --supersede -o json").json
+    assert (new["number"], new["key"]) == (2, "kv:2")
+    assert new["spki"] != old["spki"]
+    closed = shop.ok("csr show acme --number 1 -o json").json
+    assert (closed["closed"], closed["spki"]) == ("superseded", old["spki"])
+    assert not any(shop.lab.world.vault.admin.versions("keys/acme/1").values())
+    assert any(shop.lab.world.vault.admin.versions("keys/acme/2").values())
+
+
+def test_superseding_where_nothing_is_open_just_begins(shop: Shop) -> None:
+    shop.put("added")
+    assert shop.ok("csr new acme --supersede -o json").json["number"] == 1
+
+
+@pytest.mark.parametrize(("flag", "closed"), [("", "cancelled"), ("--rejected", "rejected")])
+def test_a_late_reply_to_a_closed_request_is_named(shop: Shop, flag: str, closed: str) -> None:
+    shop.put("requested")
+    assert closed in shop.ok(f"csr cancel acme --yes {flag}").err
+    late = shop.run("cert import acme reply.zip")
+    assert late.code == 6
+    assert f"answers signing request 1 of acme, which was {closed}" in late.err
+    shop.ok("csr new acme")
+    assert f"which was {closed}" in shop.run("cert import acme reply.zip").err
+
+
+def test_a_draft_of_the_mail_carries_the_csr_and_starts_the_clock(shop: Shop) -> None:
+    shop.put("requested")
+    shop.ok("csr submit acme --reference T-1")
+    mail = message_from_bytes((shop.home / "acme-1.eml").read_bytes())
+    assert mail["To"] == "desk@partner.example"
+    assert any(b"CERTIFICATE REQUEST" in (part.get_payload(decode=True) or b"") for part in mail.walk())
+    (sent,) = shop.ok("csr show acme -o json").json["submissions"]
+    assert (sent["via"], sent["to"], sent["reference"]) == ("eml", "desk@partner.example", "T-1")
+    assert sent["message_id"] == mail["Message-ID"]
+    again = shop.ok("csr submit acme --out - --to other@partner.example")
+    assert message_from_bytes(again.out.encode())["Message-ID"] == mail["Message-ID"]
+    assert "sent" in shop.ok("csr show acme").err
+
+
+def test_a_request_sent_by_hand_is_noted_with_its_time_and_whom_it_went_to(shop: Shop) -> None:
+    shop.put("requested")
+    at = (datetime.now(UTC) - timedelta(seconds=1)).isoformat(timespec="milliseconds")
+    facts = shop.ok(f"csr submit acme --sent-at {at} --reference INC-7 --to desk@partner.example -o json").json
+    (sent,) = facts["submissions"]
+    assert (sent["via"], sent["reference"], sent["to"]) == ("hand", "INC-7", "desk@partner.example")
+    assert datetime.fromisoformat(sent["at"]) == datetime.fromisoformat(at)
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "another login": ({"CN": "MZP9999999"}, "subject.cn"),
+    "the guide's own slip": ({"OU": "Programs Partner"}, "subject.ou"),
+    "no mail address": ({"emailAddress": ""}, "subject.email"),
+    "no organisation": ({"O": ""}, "subject.o."),
+}
+
+
+@pytest.mark.parametrize("changes", BAD)
+def test_a_csr_made_by_hand_is_judged_field_by_field(shop: Shop, changes: str) -> None:
+    shop.put("added")
+    fields, code = BAD[changes]
+    made = a_csr(KEY, der=False, **fields)
+    ended = shop.run(f"csr lint - --login {LOGIN} -o json", input=made)
+    assert ended.code == 6
+    assert ended.json["success"] is False
+    found = [f for f in ended.json["findings"] if f["severity"] == "error"]
+    assert any(f["code"].startswith(code) for f in found), found
+    assert all(f["sentence"] and f["mend"] for f in found)
+
+
+@pytest.mark.parametrize(
+    "key", [rsa.generate_private_key(65537, 1024), ec.generate_private_key(ec.SECP256R1())], ids=["short", "elliptic"]
+)
+def test_a_csr_for_another_key_than_the_partner_takes_is_refused(shop: Shop, key: object) -> None:
+    shop.put("added")
+    ended = shop.run("csr lint -", input=a_csr(key))
+    assert ended.code == 6
+    assert "refused" in ended.out
+    assert "key" in ended.out
+
+
+def test_a_csr_that_somebody_changed_is_refused(shop: Shop) -> None:
+    shop.put("added")
+    der = bytearray(a_csr(KEY, der=True))
+    der[-1] ^= 1
+    assert shop.run("csr lint -", input=bytes(der)).code == 6
+
+
+@pytest.mark.peer("openssl")
+def test_what_openssl_makes_is_judged(shop: Shop, tmp_path: Path) -> None:
+    shop.put("added")
+    subject = f"/C=FR/ST=Paris/L=Paris/O=ACME/OU=Programs Partners/CN={LOGIN}/emailAddress=a@acme.example"
+    command = ["openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", str(tmp_path / "k"), "-utf8"]
+    made = subprocess.run([*command, "-subj", subject], capture_output=True, check=True).stdout
+    assert shop.ok(f"csr lint - --login {LOGIN}", input=made).out.endswith("good\n")
+    made = subprocess.run([*command, "-subj", "/C=FR/CN=x"], capture_output=True, check=True).stdout
+    assert shop.run(f"csr lint - --login {LOGIN}", input=made).code == 6
+
+
+@pytest.mark.peer("keytool")
+def test_what_keytool_makes_is_judged(shop: Shop, tmp_path: Path) -> None:
+    shop.put("added")
+    name = f"EMAILADDRESS=a@acme.example, CN={LOGIN}, OU=Programs Partners, O=ACME, L=Paris, ST=Paris, C=FR"
+    store = ["-keystore", str(tmp_path / "s"), "-storepass", "changeit", "-alias", "a"]
+    new = ["keytool", "-genkeypair", "-keyalg", "RSA", "-keysize", "2048", "-dname", name, *store]
+    subprocess.run(new, capture_output=True, check=True)
+    made = subprocess.run(["keytool", "-certreq", *store], capture_output=True, check=True).stdout
+    assert shop.run(f"csr lint - --login {LOGIN}", input=made).code == 0
+    assert shop.run("csr lint - --login MZP7777777", input=made).code == 6
+
+
+def test_hashes_are_those_of_the_profile(shop: Shop) -> None:
+    shop.put("added")
+    from cryptography import x509
+
+    weak = x509.load_pem_x509_csr(a_csr(KEY))
+    signed = x509.CertificateSigningRequestBuilder().subject_name(weak.subject).sign(KEY, hashes.SHA384())
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    ended = shop.run("csr lint - -o json", input=signed.public_bytes(Encoding.PEM))
+    assert any("digest" in f["code"] or "signature" in f["code"] for f in ended.json["findings"]), ended.out

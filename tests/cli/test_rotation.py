@@ -1,0 +1,228 @@
+"""Rotation on the command line: the partner's answers, the breaker, passwords, ways back, the end of an overlap."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from broker.compose import Wiring
+from broker.standin.faults import FAULTS
+from tests.support.shop import Shop
+from tests.support.world import LOGIN, PASSWORD
+
+NEW = "a-new-pass:word"
+ANSWERED = {"account", "generation", "verdict", "detail"}
+# Faults that one request shows at once. The slow ones are waited for in tests/upstream.
+SHOWN = {
+    f.name: f
+    for f in FAULTS
+    if f.place in ("tls", "gate", "quota", "answer") and f.verdict != "ok" and f.value != "DURATION"
+}
+LATER = ("cn-mismatch", "login-lockout")  # these need another's certificate, and bad passwords before
+EXIT = {"partner_down": 4, "quota": 4}
+
+
+def stages(shop: Shop) -> dict[int, str]:
+    return {g.number: g.stage.value + ("*" if g.held else "") for g in shop.account.generations}
+
+
+def logins_tried(shop: Shop) -> list[str]:
+    return [entry.outcome for entry in shop.partner.log.entries() if entry.path]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # CPython leaves a reset socket open
+@pytest.mark.parametrize("name", sorted(set(SHOWN) - set(LATER)))
+def test_each_fault_has_its_verdict_and_exit_code(shop: Shop, name: str) -> None:
+    shop.put("candidate")
+    shop.partner.faults.set(name)
+    if name == "handshake-failure":
+        shop.partner.faults.set("tls-version", "1.2")
+    ended = shop.run("rotation canary acme -o json")
+    verdict = SHOWN[name].verdict
+    code = EXIT.get(verdict, 6)
+    assert ended.code == code, ended
+    assert set(ended.json) == {"success", "code", "message", "verdict"}
+    assert ended.json["verdict"] == verdict
+    assert ended.json["code"] == {4: "partner-unavailable", 6: "refused"}[code]
+    assert verdict in ended.err
+    assert stages(shop) == {1: "candidate"}
+    assert shop.ok("rotation status acme -o json").json["tries"][-1]["verdict"] == verdict
+
+
+def test_an_answer_that_is_good_is_data_too(shop: Shop) -> None:
+    shop.put("candidate")
+    facts = shop.ok("rotation canary acme -o json").json
+    assert set(facts) == ANSWERED
+    assert facts["verdict"] == "ok"
+    assert shop.ok("rotation promote acme -o json").json["generation"] == 1
+
+
+def test_a_rejected_login_is_not_tried_again_until_somebody_says_why(shop: Shop) -> None:
+    shop.put("candidate")
+    shop.partner.faults.set("login-rejected")
+    shop.partner.log.clear()
+    assert shop.run("rotation promote acme").code == 6
+    assert len(logins_tried(shop)) == 1
+    for line in ("rotation canary acme", "rotation promote acme", "rotation canary acme --generation 1"):
+        ended = shop.run(line)
+        assert ended.code == 6
+        assert "password set acme" in ended.err
+    assert len(logins_tried(shop)) == 1
+    assert "rejected the login" in shop.ok("status").out
+    shop.partner.faults.clear()
+    shop.ok("rotation promote acme --force --reason 'the partner unlocked it'")
+    assert stages(shop) == {1: "current"}
+    said = [e["facts"].get("reason") for e in shop.ok("evidence show acme -o json").json]
+    assert "the partner unlocked it" in said
+
+
+def test_a_quota_is_waited_for(shop: Shop) -> None:
+    shop.put("candidate")
+    shop.partner.faults.set("quota-day", "0")
+    assert shop.run("rotation canary acme").code == 4
+    shop.partner.log.clear()
+    again = shop.run("rotation canary acme")
+    assert again.code in (4, 6, 7), again.err
+    assert not logins_tried(shop)
+    assert "wanted no request before" in shop.ok("rotation status acme").err
+
+
+def test_a_rejected_client_marks_that_application_alone(shop: Shop) -> None:
+    shop.put("promoted")
+    shop.partner.faults.set("client-rejected")
+    assert shop.run("rotation canary acme").code == 6
+    assert shop.ok("app list acme -o json").json[0]["rejected_at"]
+    assert "rejected the client_id of acme/reporting" in shop.ok("rotation status acme").err
+    shop.partner.faults.clear()
+    shop.ok("rotation canary acme")
+
+
+@pytest.mark.parametrize("overlap", [True, False], ids=["both are good for a while", "the old one dies at once"])
+def test_a_new_password_is_tried_before_anybody_gets_it(shop: Shop, overlap: bool) -> None:
+    shop.put("promoted")
+    shop.partner.registry.set_password(LOGIN, NEW, overlap=overlap)
+    told = shop.ok("password set acme --password-file -", input=f"{NEW}\n".encode())
+    assert "generation 2 would use it" in told.err
+    assert NEW not in told.out + told.err
+    assert stages(shop) == {1: "current", 2: "candidate"}
+    shop.ok("rotation promote acme")
+    assert stages(shop) == {1: "previous", 2: "current"}
+    shop.ok("bundle get acme/reporting --consumer-token-file reader.token --to bundle")
+    assert (shop.home / "bundle/current/password").read_text() == NEW
+    shop.ok("rotation retire acme --generation 1")
+    assert not any(shop.lab.world.vault.admin.versions("passwords/acme/1").values())
+
+
+def test_a_wrong_password_never_becomes_current(shop: Shop) -> None:
+    shop.put("promoted")
+    shop.ok("password set acme --password-file -", input=b"mistyped")
+    assert shop.run("rotation promote acme").code == 6
+    assert stages(shop)[1] == "current"
+    assert logins_tried(shop) == logins_tried(shop)[:1]
+    shop.ok("password set acme --password-file -", input=PASSWORD.encode())
+    shop.ok("rotation promote acme")
+
+
+def test_going_back_keeps_the_displaced_one_for_a_person(shop: Shop) -> None:
+    shop.put("rotated")
+    assert "is current again" in shop.ok("rotation rollback acme").err
+    assert stages(shop) == {1: "current", 2: "candidate*"}
+    refused = shop.run("rotation promote acme")
+    assert refused.code in (0, 6)
+    assert stages(shop) == {1: "current", 2: "candidate*"}
+    shop.ok("rotation promote acme --generation 2")
+    assert [s for s in stages(shop).values() if s == "current"] == ["current"]
+
+
+def test_going_back_after_a_new_password_joins_the_old_certificate_to_it(shop: Shop) -> None:
+    shop.put("rotated")
+    shop.partner.registry.set_password(LOGIN, NEW)
+    shop.ok("password set acme --password-file -", input=NEW.encode())
+    shop.ok("rotation promote acme")
+    facts = shop.ok("rotation rollback acme --generation 1 -o json").json
+    joined = shop.account.generation(facts["generation"])
+    assert joined.restores == 1
+    assert joined.parts.certificate == shop.account.generation(1).parts.certificate
+    assert joined.parts.password == 2
+    assert shop.account.current == joined
+
+
+def test_going_back_untried_takes_a_reason_and_asks_nobody(shop: Shop) -> None:
+    shop.put("rotated")
+    shop.partner.faults.set("status-500")
+    assert shop.run("rotation rollback acme").code == 4
+    assert stages(shop)[2] == "current"
+    shop.partner.log.clear()
+    shop.ok("rotation rollback acme --force --reason 'partner is down'")
+    assert stages(shop)[1] == "current"
+    assert not logins_tried(shop)
+
+
+@pytest.fixture
+def held(shop: Shop) -> Shop:
+    """A generation that a consumer holds, and that another has displaced."""
+    shop.put("renewed")
+    shop.ok("bundle get acme/reporting --consumer-token-file reader.token --to bundle")
+    shop.ok("rotation promote acme")
+    return shop
+
+
+def test_a_generation_that_is_held_is_not_retired(held: Shop) -> None:
+    waiting = held.run("rotation retire acme --generation 1 ")
+    assert waiting.code == 7
+    assert "is still held by" in waiting.err
+    assert "--force --reason" in waiting.err
+    assert stages(held)[1] == "previous"
+    (row, _) = held.ok("rotation status acme -o json").json["generations"]
+    assert row["held_by"]
+    assert row["held_by"][0] in waiting.err
+
+
+def test_it_is_retired_when_a_person_says_so(held: Shop) -> None:
+    held.ok("rotation retire acme --generation 1 --force --reason 'told them twice'")
+    assert stages(held)[1] == "retired"
+    assert not any(held.lab.world.vault.admin.versions("keys/acme/1").values())
+
+
+def test_it_is_retired_once_the_lease_is_over(held: Shop) -> None:
+    later = Wiring(clock=lambda: datetime.now(UTC) + timedelta(hours=2))
+    held.ok("rotation retire acme --generation 1", wiring=later)
+    assert stages(held)[1] == "retired"
+
+
+def test_a_candidate_that_was_rejected_can_be_retired_and_never_promoted(shop: Shop) -> None:
+    shop.put("renewed")
+    shop.ok("rotation reject acme --generation 2 --reason 'wrong subject'")
+    assert shop.run("rotation promote acme --generation 2").code == 6
+    shop.ok("rotation retire acme --generation 2")
+    assert stages(shop) == {1: "current", 2: "retired"}
+
+
+def test_status_tells_of_every_generation_and_try(shop: Shop) -> None:
+    shop.put("rotated")
+    facts = shop.ok("rotation status acme -o json").json
+    assert set(facts) == {"account", "current", "generations", "tries", "breaker", "not_before"}
+    assert set(facts["generations"][0]) >= {
+        "number",
+        "stage",
+        "held",
+        "base",
+        "key",
+        "password",
+        "not_after",
+        "held_by",
+    }
+    assert facts["current"] == 2
+    text = shop.ok("rotation status acme").out
+    assert "GENERATION" in text
+    assert "VERDICT" in text
+
+
+def test_where_the_old_set_is_dead_there_is_a_warning(shop: Shop) -> None:
+    shop.put("renewed")
+    old = shop.account.certificate(shop.account.generation(1).parts.certificate)
+    shop.partner.registry.revoke(format(int(old.serial.replace(":", ""), 16), "x"), datetime.now(UTC))
+    ended = shop.ok("rotation promote acme")
+    assert "no way back" in ended.err
+    assert shop.ok("rotation status acme -o json").json["current"] == 2
