@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +39,16 @@ def list_(start: Start, output: str) -> None:
     )
 
 
-@command.command("show", epilog="Example: broker partner show stellantis")
+@command.command("show", epilog="Example: broker partner show stellantis -o toml > my-partner.toml")
 @click.argument("name")
-@output_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json", "toml"]),
+    default="table",
+    show_default=True,
+    help="For people, programs, or to make one's own of it.",
+)
 @click.pass_obj
 def show(start: Start, name: str, output: str) -> None:
     """Show a profile. What the partner has not published is shown as unknown."""
@@ -53,6 +61,9 @@ def show(start: Start, name: str, output: str) -> None:
     if output == "json":
         show_json(document)
         return
+    if output == "toml":
+        click.echo(catalogue.builtin_source(name) if name in catalogue.names() else _toml(document), nl=False)
+        return
     show_details(dict(_flat({k: v for k, v in document.items() if k != "operations"})))
     click.echo(f"operations  {len(found.operations)}")
     if found.unknowns:
@@ -63,7 +74,7 @@ def show(start: Start, name: str, output: str) -> None:
 @click.argument("file", metavar="FILE|-")
 @click.pass_obj
 def add(start: Start, file: str) -> None:
-    """Add a profile of your own from a TOML file, or replace it. Begin with a copy: broker partner show stellantis."""
+    """Add a profile of your own from a TOML file, or replace it. Begin with a copy: partner show NAME -o toml."""
     from broker.partners.document import parse
 
     try:
@@ -88,6 +99,24 @@ def _all(start: Start) -> list[tuple[Profile, str]]:
         note(f"note: profiles in Vault are not listed ({error.what})")
         own = {}
     return found + [(from_document(document, f"profile {name}"), "vault") for name, document in own.items()]
+
+
+def _toml(document: Mapping[str, Any]) -> str:
+    """Return a profile's document as TOML: a table for each part, one line for each thing in it."""
+    plain = [f"{key} = {_inline(value)}" for key, value in document.items() if not isinstance(value, Mapping)]
+    tables = [(key, value) for key, value in document.items() if isinstance(value, Mapping)]
+    lines = [*plain]
+    for key, table in tables:
+        lines += ["", f"[{key}]", *(f"{_inline(name)} = {_inline(value)}" for name, value in table.items())]
+    return "\n".join([*lines, ""])
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_inline(k)} = {_inline(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)  # of text, numbers and truth values it makes what TOML has too
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from broker.errors import InputError
+from broker.errors import InputError, VaultUnavailableError
 from broker.model.duration import parse_duration
 from broker.vault.policies import Role
 from broker.vault.writes import Observer, unobserved
@@ -73,6 +73,8 @@ class Roles:
         from broker.vault.connection import Connection, Seen
 
         if role not in self._connections:
+            if self.settings.socket == str(self.home.socket) and not self.home.socket.exists():
+                raise VaultUnavailableError("the embedded vault does not run", hint="broker vault start")
             self._seen = self._seen or Seen()
             login = self._login(role, self._seen)
             self._connections[role] = Connection(self.settings, login, observer=self._observer, seen=self._seen)

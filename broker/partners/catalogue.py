@@ -49,7 +49,7 @@ def load(name: str, own: Mapping[str, Mapping[str, object]]) -> Profile:
         raise _unknown(name, (*names(), *own))
     profile = from_document(own[name], f"profile {name}")
     if profile.name != name:
-        raise InputError(f"profile {name}: says that it is {profile.name}", hint=f"broker partner add {name} FILE")
+        raise InputError(f"profile {name}: says that it is {profile.name}", hint="broker partner add FILE")
     return profile
 
 

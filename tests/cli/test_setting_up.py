@@ -1,0 +1,231 @@
+"""Accounts, applications, profiles, settings and consumers, as they are set up."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_bad_input import administrator
+from tests.support.console import GOOD, inside
+from tests.support.shop import Shop
+from tests.support.world import Ended
+
+ACCOUNT = {
+    "name", "profile", "environment", "login", "base_url", "subject", "created_at", "contacts", "applications",
+    "requests", "generations", "certificates", "anchors",
+}  # fmt: skip
+
+
+def test_an_account_is_added_once_and_the_same_again_is_no_conflict(shop: Shop) -> None:
+    shop.put("empty")
+    line = f"account add new {GOOD['account add'].line.partition(' ')[2]}"
+    assert "login MZP0000002 at https://partner.example/v3" in shop.ok(line).err
+    shop.ok(line)
+    (found,) = shop.ok("account list -o json").json
+    assert set(found) >= ACCOUNT
+    assert not {"outbox", "doomed_keys", "doomed_passwords"} & set(found)
+    assert dict(found["subject"]["attributes"])["OU"] == "Programs Partners"
+    conflict = shop.run(line.replace("MZP0000002", "MZP0000003"))
+    assert conflict.code == 8
+
+
+def test_show_and_list_tell_people_and_programs(shop: Shop) -> None:
+    shop.put("rotated")
+    assert set(shop.ok("account show acme -o json").json) >= ACCOUNT
+    text = shop.ok("account show acme").out
+    for part in ("login", "APPLICATION", "REQUEST", "GENERATION", "previous", "current"):
+        assert part in text
+    listed = shop.ok("account list").out.splitlines()
+    assert listed[0].split() == ["ACCOUNT", "PARTNER", "ENVIRONMENT", "LOGIN", "CURRENT", "EXPIRES", "APPLICATIONS"]
+    assert listed[1].split()[:5] == ["acme", "stellantis", "stand-in", "MZP0000001", "2"]
+
+
+def test_nothing_there_is_said_to_people_and_an_empty_list_to_programs(shop: Shop) -> None:
+    shop.put("empty")
+    ended = shop.ok("account list")
+    assert (ended.out, "broker account add" in ended.err) == ("", True)
+    assert shop.ok("account list -o json").json == []
+    assert shop.ok("status -o json").json == []
+    assert shop.ok("evidence show --all -o json").json == []
+
+
+def test_an_application_comes_changes_and_goes(shop: Shop) -> None:
+    shop.put("added")
+    assert "comes with the partner's reply" in shop.ok("app add acme/billing").err
+    assert shop.ok("app add acme/billing").code == 0
+    shop.ok("app set acme/billing --client-id one")
+    assert shop.run("app add acme/billing --client-id two").code == 8
+    shop.ok("app set acme/billing --client-id two")
+    assert [a["name"] for a in shop.ok("app list acme -o json").json] == ["billing", "reporting"]
+    shop.ok("app remove acme/billing --yes")
+    shop.ok("app remove acme/billing --yes")  # it is gone, as asked
+    assert shop.run("app remove acme/never --yes").code == 2
+    assert "acme/reporting" in shop.ok("app list acme").out
+
+
+def test_a_password_is_stored_and_never_shown(shop: Shop) -> None:
+    shop.put("added")
+    (shop.home / "secret").write_text("sësame\r\n")
+    told = shop.ok("password set acme --password-file secret")
+    assert "password 2 of acme is stored" in told.err
+    everything = told.out + told.err + shop.ok("account show acme -o json").out + shop.ok("evidence show acme").out
+    assert "sësame" not in everything
+    assert shop.lab.world.vault.admin.read("passwords/acme/2").data["password"] == "sësame"
+
+
+def test_a_profile_of_ones_own_is_added_shown_and_used(shop: Shop) -> None:
+    shop.put("empty")
+    assert "own-partner" in shop.ok("partner add own.toml").err
+    listed = {row["name"]: row["source"] for row in shop.ok("partner list -o json").json}
+    assert listed == {"stellantis": "built-in", "own-partner": "vault"}
+    assert "own-partner" in shop.ok("partner list").out
+    shown = shop.ok("partner show own-partner -o json").json
+    assert shown["environments"]["production"]["base_url"] == "https://api.own.example/v1"
+    assert "unknown until the partner says" in shop.ok("partner show own-partner").err
+    shop.ok("account add mine --profile own-partner --login someone --subject CN=someone")
+    assert shop.ok("account show mine -o json").json["base_url"] == "https://api.own.example/v1"
+    shop.ok("csr new mine")
+
+
+def test_a_profile_can_be_copied_changed_and_added(shop: Shop) -> None:
+    shop.put("empty")
+    copied = shop.ok("partner show stellantis -o toml").out
+    assert copied.startswith("#")
+    (shop.home / "copy.toml").write_text(copied.replace('name = "stellantis"', 'name = "copied"'))
+    shop.ok("partner add copy.toml")
+    shown = [shop.ok(f"partner show {name} -o json").json for name in ("stellantis", "copied")]
+    assert {k: v for k, v in shown[0].items() if k != "name"} == {k: v for k, v in shown[1].items() if k != "name"}
+    assert shop.ok("partner show copied -o toml").code == 0
+
+
+def test_every_setting_says_where_it_comes_from(shop: Shop) -> None:
+    shop.put("empty")
+    shown = shop.ok("--timeout 7s config show -o json", env={"BROKER_TTL": "5m"}).json
+    assert set(shown) == {"file", "settings", "logins"}
+    sources = {name: value["source"] for name, value in shown["settings"].items()}
+    assert (shown["settings"]["vault.patience"]["value"], sources["vault.patience"]) == ("7s", "flag")
+    assert (shown["settings"]["bundle.ttl"]["value"], sources["bundle.ttl"]) == ("5m", "$BROKER_TTL")
+    assert sources["vault.address"] == "$VAULT_ADDR"
+    assert sources["bundle.directory"] == "default"
+    text = shop.ok("config show", env={"VAULT_TOKEN": "hvs.not-to-be-shown"})
+    assert "hvs.not-to-be-shown" not in text.out + text.err
+    assert "$BROKER_MOUNT" in text.out
+
+
+def test_check_reads_every_file_that_the_settings_name(shop: Shop) -> None:
+    shop.put("empty")
+    assert "the configuration is good" in shop.ok("config check").err
+    ended = shop.run("config check", env={"VAULT_CACERT": "/nowhere/ca.pem"})
+    assert ended.code == 2
+    assert "/nowhere/ca.pem" in ended.err
+    (shop.home / "broken.toml").write_text('version = 1\n[roles.auditor]\nrole_id_file = "nowhere"\n')
+    ended = shop.run("config check", env={"BROKER_CONFIG": "broken.toml"})
+    assert ended.code == 2
+    assert "auditor" in ended.err
+
+
+@pytest.mark.parametrize(
+    "answers", ["--vault embedded", "--vault https://vault.example:8200 --mount kv/x --namespace 'tëam'"]
+)
+def test_what_init_writes_can_be_read(tmp_path: Path, answers: str) -> None:
+    environment = {"HOME": str(tmp_path)}
+    ended = inside(["init", *shlex.split(answers)], home=tmp_path, environment=environment)
+    assert ended.code == 0, ended.err
+    shown = inside(["config", "show", "-o", "json"], home=tmp_path, environment=environment)
+    assert shown.json["file"].endswith("broker.toml")
+    again = inside(["init", *shlex.split(answers)], home=tmp_path, environment=environment)
+    assert again.code == 2
+    assert inside(["init", "--force", *shlex.split(answers)], home=tmp_path, environment=environment).code == 0
+    printed = inside(["init", "--out", "-", *shlex.split(answers)], home=tmp_path, environment=environment)
+    assert printed.out == (tmp_path / "broker.toml").read_text()
+
+
+def test_a_consumer_is_enrolled_and_gets_what_it_may(shop: Shop) -> None:
+    shop.put("promoted")
+    root = {"VAULT_TOKEN": administrator(shop)}
+    shop.ok("vault enrol worker --right acme/reporting --token-file worker.token --login-dir worker", env=root)
+    for name in ("worker.token", "worker/role_id", "worker/secret_id"):
+        assert (shop.home / name).stat().st_mode & 0o777 == 0o600
+    facts = shop.ok("bundle get acme/reporting --consumer-token-file worker.token --to bundle -o json").json
+    assert set(facts) == {
+        "version", "success", "account", "application", "generation", "expiration", "not_after", "base_url",
+        "client_id", "files",
+    }  # fmt: skip
+    assert all(Path(path).exists() for path in facts["files"].values())
+    bad = shop.run("vault enrol ../x --right acme/reporting --token-file t", env=root)
+    assert bad.code == 2
+    assert "is not a name" in bad.err
+
+
+def test_setting_up_again_changes_nothing(shop: Shop) -> None:
+    shop.put("empty")
+    root = {"VAULT_TOKEN": administrator(shop)}
+    for line in ("vault setup --dry-run -o json", "vault setup -o json"):
+        assert {row["action"] for row in shop.ok(line, env=root).json} == {"keep"}
+    assert "credential" in shop.ok("vault setup --print hcl").out or "path" in shop.ok("vault setup --print hcl").out
+    script = shop.ok("vault setup --print sh").out
+    assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+def test_a_vault_that_was_never_set_up_says_so(shop: Shop) -> None:
+    shop.put("empty")
+    ended = shop.run("account list", env={"VAULT_TOKEN": administrator(shop), "BROKER_MOUNT": "never-set-up"})
+    assert ended.code == 2
+    assert "broker vault setup" in ended.err
+
+
+def test_an_expired_secret_id_is_told_with_its_file(shop: Shop) -> None:
+    shop.put("empty")
+    file = shop.home / "roles/auditor/secret_id"
+    good = file.read_text()
+    try:
+        file.write_text("00000000-0000-4000-8000-000000000000")
+        ended = shop.run("account list")
+        assert ended.code == 5
+        assert str(file) in ended.err
+        file.write_text("")
+        assert shop.run("account list").code == 5
+        file.unlink()
+        assert shop.run("account list -o json").json["code"] == "denied"
+    finally:
+        file.write_text(good)
+
+
+def test_env_prints_what_a_shell_can_evaluate(shop: Shop) -> None:
+    shop.put("empty")
+    text = shop.ok("vault env").out
+    done = subprocess.run(
+        ["sh", "-c", 'eval "$0"; echo "$VAULT_ADDR"', text], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == shop.lab.world.environment["VAULT_ADDR"]
+    assert "TOKEN" not in text
+
+
+@pytest.mark.slow
+def test_the_embedded_vault_starts_once_is_used_and_stops() -> None:
+    with tempfile.TemporaryDirectory(prefix="broker-own-") as directory:  # short: a socket's path has 104 bytes
+        home = Path(directory)
+
+        def run(*words: str) -> Ended:
+            return inside(words, home=home, environment={"HOME": directory, "BROKER_EMBEDDED": f"{directory}/vault"})
+
+        assert run("vault", "status").code == 2
+        try:
+            assert [run("vault", "start").code for _ in range(2)] == [0, 0]
+            status = run("vault", "status", "-o", "json").json
+            assert (status["answers"], status["serves"]) == (True, True)
+            assert run("account", "list", "-o", "json").json == []
+            assert run("doctor").code == 0
+            assert run("vault", "setup").code == 0
+        finally:
+            stopped = run("vault", "stop")
+        assert stopped.code == 0
+        assert "does not run" in run("vault", "stop").err
+        assert run("vault", "status").code == 3
+        told = run("account", "list")
+        assert told.code == 3
+        assert "broker vault start" in told.err
