@@ -48,7 +48,7 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
         probe.method,
         probe.path,
         tuple(probe.query.items()),
-        client_id=found.probing_application.client_id if profile.authentication.client_id else "",
+        client_id=_client_id(found) if profile.authentication.client_id else "",
     )
     facts = _facts(found, chosen)
     if output == "json":
@@ -69,6 +69,12 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
         click.echo(f"  {made_try['at']}  {made_try['verdict']}")
     if not facts["answers"]:
         click.echo("  none")
+
+
+def _client_id(account: Account) -> str:
+    """Return the one that is sent, or a word in its place: it is shown as a placeholder either way."""
+    known = any(a.client_id for a in account.applications)
+    return account.probing_application.client_id if known else "unknown"
 
 
 def _facts(account: Account, generation: Generation) -> dict[str, Any]:

@@ -138,7 +138,10 @@ def test_what_init_writes_can_be_read(tmp_path: Path, answers: str) -> None:
     shown = inside(["config", "show", "-o", "json"], home=tmp_path, environment=environment)
     assert shown.json["file"].endswith("broker.toml")
     again = inside(["init", *shlex.split(answers)], home=tmp_path, environment=environment)
-    assert again.code == 2
+    assert again.code == 0
+    other = inside(["init", "--vault", "https://other.example"], home=tmp_path, environment=environment)
+    assert other.code == 2
+    assert "is there already" in other.err
     assert inside(["init", "--force", *shlex.split(answers)], home=tmp_path, environment=environment).code == 0
     printed = inside(["init", "--out", "-", *shlex.split(answers)], home=tmp_path, environment=environment)
     assert printed.out == (tmp_path / "broker.toml").read_text()

@@ -177,6 +177,7 @@ def made_world(vault: TestVault, partner: Standin) -> Iterator[World]:
                 file = home / "roles" / role.value / name
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(text)
+                file.chmod(0o600)
             lines += [
                 f"[roles.{role.value}]",
                 *(f'{n}_file = "roles/{role.value}/{n}"' for n in ("role_id", "secret_id")),

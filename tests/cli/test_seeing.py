@@ -1,0 +1,208 @@
+"""What people look at: status, doctor, explain, evidence."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from broker.compose import Wiring
+from broker.vault.policies import policy_name
+from tests.cli.test_bad_input import administrator
+from tests.support.shop import Shop
+from tests.support.world import PASSWORD
+
+ROW = {
+    "account", "environment", "current", "not_after", "due", "due_because", "generations", "open_request", "who",
+    "what", "command",
+}  # fmt: skip
+
+
+def row(shop: Shop, **later: int) -> dict[str, Any]:
+    wiring = Wiring(clock=lambda: datetime.now(UTC) + timedelta(**later))
+    (found,) = shop.ok("status acme -o json", wiring=wiring).json
+    assert set(found) == ROW
+    return dict(found)
+
+
+@pytest.mark.parametrize(
+    ("state", "lines", "who", "what", "command"),
+    [
+        ("added", ["app remove acme/reporting --yes"], "us", "it has no application", "broker app add"),
+        ("added", [], "us", "it has no certificate", "broker csr new acme"),
+        ("requested", [], "us", "was never sent", "broker csr submit acme"),
+        ("requested", ["csr submit acme"], "partner", "was sent 0d ago", "broker cert import acme"),
+        ("candidate", [], "us", "generation 1 waits to be tried", "broker rotation promote acme"),
+        ("promoted", [], "nobody", "nothing", ""),
+        ("promoted", ["app add acme/new"], "us", "application new has no client_id", "broker app set acme/new"),
+        ("renewed", [], "us", "generation 2 waits to be tried", "broker rotation promote acme"),
+        ("rotated", [], "us", "generation 1 can be retired", "broker rotation retire acme --generation 1"),
+    ],
+)
+def test_status_says_who_must_act_and_how(
+    shop: Shop, state: str, lines: list[str], who: str, what: str, command: str
+) -> None:
+    shop.put(state)
+    for line in lines:
+        shop.ok(line)
+    found = row(shop)
+    assert (found["who"], what in found["what"], command in found["command"]) == (who, True, True), found
+    text = shop.ok("status").out
+    assert what in text
+    assert found["command"] in text
+
+
+def test_an_account_without_a_password_says_so(shop: Shop) -> None:
+    shop.put("empty")
+    shop.ok(shop.good("account add"))
+    assert "it has no password" in row(shop)["what"]
+
+
+def test_as_time_goes_by_it_is_stuck_due_and_expired(shop: Shop) -> None:
+    shop.put("requested")
+    shop.ok("csr submit acme")
+    assert "stuck" in row(shop, days=60)["what"]
+    shop.put("promoted")
+    assert row(shop, days=360)["what"].startswith("renewal is due")
+    assert row(shop)["due"] < row(shop)["not_after"]
+    later = Wiring(clock=lambda: datetime.now(UTC) + timedelta(days=400))
+    assert "ago" in shop.ok("status", wiring=later).out
+    ended = shop.run("bundle get acme/reporting --consumer-token-file reader.token --to b", wiring=later)
+    assert ended.code == 6
+    assert not (shop.home / "b" / "current").exists()
+
+
+def codes(shop: Shop, code: int, wiring: Wiring | None = None, **env: str) -> dict[str, str]:
+    ended = shop.run("doctor -o json", wiring=wiring, env=env)
+    assert ended.code == code, ended.out
+    assert ended.json["success"] is (code == 0)
+    for finding in ended.json["findings"]:
+        assert finding["sentence"]
+        assert finding["mend"] or finding["severity"] == "note"
+    return {finding["code"]: finding["severity"] for finding in ended.json["findings"]}
+
+
+def test_doctor_finds_nothing_where_nothing_is_wrong(shop: Shop) -> None:
+    shop.put("rotated")
+    found = codes(shop, 0)
+    assert set(found) == {"vault.answers", "partner.unknown"}
+    assert "no errors" in shop.ok("doctor").out
+    assert shop.look() == shop.before
+
+
+def test_doctor_finds_a_secret_that_others_can_read(shop: Shop) -> None:
+    shop.put("promoted")
+    file = shop.home / "roles/auditor/secret_id"
+    mode = file.stat().st_mode & 0o777
+    try:
+        file.chmod(0o644)
+        assert codes(shop, 6)["file.mode"] == "error"
+    finally:
+        file.chmod(mode)
+
+
+def test_doctor_finds_a_login_that_is_gone(shop: Shop) -> None:
+    shop.put("promoted")
+    file = shop.home / "roles/rotator/secret_id"
+    good, mode = file.read_text(), file.stat().st_mode & 0o777
+    try:
+        file.unlink()
+        assert codes(shop, 0)["file.missing"] == "warning"
+    finally:
+        file.write_text(good)
+        file.chmod(mode)
+
+
+def test_doctor_finds_a_clock_that_is_off(shop: Shop) -> None:
+    shop.put("promoted")
+    off = Wiring(clock=lambda: datetime.now(UTC) - timedelta(hours=1))
+    assert codes(shop, 6, off)["clock.skew"] == "error"
+
+
+def test_doctor_finds_accounts_in_trouble(shop: Shop) -> None:
+    shop.put("promoted")
+    shop.partner.faults.set("login-rejected")
+    assert shop.run("rotation canary acme").code == 6
+    assert codes(shop, 6)["account.breaker"] == "error"
+
+
+def test_doctor_finds_a_role_without_its_rights(shop: Shop) -> None:
+    shop.put("promoted")
+    vault, mount = shop.lab.world.vault.admin, shop.lab.world.vault.settings.mount
+    path = f"sys/policies/acl/{policy_name(mount, 'rotator')}"
+    policy = vault.ask("GET", path)["data"]["policy"]
+    try:
+        vault.call("POST", path, {"policy": 'path "nothing" { capabilities = ["read"] }'})
+        found = shop.run("doctor -o json").json["findings"]
+        assert [f for f in found if f["code"].startswith(("role.", "policy.")) and "rotator" in f["sentence"]], found
+    finally:
+        vault.call("POST", path, {"policy": policy})
+
+
+def test_explain_can_be_mailed_as_it_is(shop: Shop) -> None:
+    shop.put("promoted")
+    client_id = shop.account.application("reporting").client_id
+    for output in ("table", "json"):
+        told = shop.ok(f"explain acme -o {output}").out
+        assert PASSWORD not in told
+        assert client_id not in told
+        assert "PRIVATE KEY" not in told
+        assert "/fleets" in told
+        assert "Authorization: Basic" in told
+    facts = shop.ok("explain acme -o json").json
+    assert set(facts) == {"account", "generation", "certificate", "server_ca", "answers", "http", "curl"}
+    assert facts["answers"]
+
+
+def test_explain_works_before_there_is_a_client_id(shop: Shop) -> None:
+    shop.put("requested")
+    shop.ok(f"cert import acme reply.zip {' '.join(shop.lab.world.accepting())}")
+    assert "client_id=" in shop.ok("explain acme").out
+    assert shop.run("rotation canary acme").code == 6
+
+
+def test_evidence_tells_the_whole_story_and_verifies(shop: Shop) -> None:
+    shop.put("rotated")
+    shop.ok("bundle get acme/reporting --consumer-token-file reader.token --to bundle")
+    entries = shop.ok("evidence show acme --issued -o json").json
+    assert {"chain", "number", "at", "by", "what", "facts"} <= set(entries[0])
+    told = [entry["what"] for entry in entries]
+    assert told[0] == "account-added"
+    assert "bundle-issued" in told
+    assert told.count("generation-moved") == 2
+    assert PASSWORD not in str(entries)
+    assert shop.ok("evidence verify --all -o json").json["success"] is True
+    assert "bundle-issued" not in shop.ok("evidence show acme").out
+    assert "bundle-issued" in shop.ok("evidence show --all").out
+
+
+def test_evidence_that_somebody_changed_is_found(shop: Shop) -> None:
+    shop.put("promoted")
+    vault, mount = shop.lab.world.vault.admin, shop.lab.world.vault.settings.mount
+    path = next(p for p in shop.look().documents if p.startswith("evidence/accounts/acme/"))
+    vault.call("DELETE", f"{mount}/metadata/{path}")
+    ended = shop.run("evidence verify acme -o json")
+    assert ended.code == 6
+    assert ended.json["success"] is False
+    assert "broken" in shop.run("evidence verify acme").out
+
+
+def test_evidence_is_exported_and_verified_without_a_vault(shop: Shop) -> None:
+    shop.put("rotated")
+    shop.ok("evidence anchor")
+    shop.ok("evidence export all.jsonl --key-to anchor.pem")
+    away = {"VAULT_ADDR": "unix:///nowhere/vault.sock"}
+    assert shop.ok("evidence verify --file all.jsonl --key anchor.pem -o json", env=away).json["success"] is True
+    text = (shop.home / "all.jsonl").read_text()
+    assert PASSWORD not in text
+    (shop.home / "all.jsonl").write_text(text.replace("generation-moved", "generation-maved", 1))
+    assert shop.run("evidence verify --file all.jsonl", env=away).code == 6
+
+
+def test_a_token_of_an_administrator_is_never_printed(shop: Shop) -> None:
+    shop.put("promoted")
+    token = administrator(shop)
+    for line in ("status", "doctor", "config show", "vault status", "vault env", "account list -o json"):
+        ended = shop.run(line, env={"VAULT_TOKEN": token})
+        assert token not in ended.out + ended.err
