@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import writable, write_output
+from broker.cli.options import read_input, writable, write_output
 from broker.cli.output import note
 from broker.config import ROLES
 from broker.errors import InputError
@@ -41,8 +41,9 @@ def command(
     start: Start, vault: str, ca_file: str, namespace: str, mount: str, roles_directory: str, out: str, force: bool
 ) -> None:
     """Write a configuration. What no option says is asked, or takes its default where nobody is there to answer."""
-    if out != "-" and Path(out).exists() and not force:
-        raise InputError(f"{out} is there already", hint="--force replaces it, --out names another")
+    kept = out != "-" and Path(out).exists() and not force
+    if kept and sys.stdin.isatty():  # before questions are answered in vain
+        raise _there_already(out)
     vault = vault or _asked("Where is Vault? An address, or embedded for one on this machine", "embedded")
     mount = mount or _asked("Mount of the KV v2 engine", "credential-broker")
     if vault == "embedded":
@@ -52,9 +53,15 @@ def command(
         roles_directory = roles_directory or _asked("Directory of the roles' role_id and secret_id files", "roles")
         text = _remote(vault, mount, namespace, ca_file, roles_directory)
     _check(text)
+    if kept and read_input(out) != text.encode():  # else the same command, killed once it had written
+        raise _there_already(out)
     write_output(out, text.encode())
     following = "broker vault start" if vault == "embedded" else "broker vault setup --dry-run, with VAULT_TOKEN set"
     note(f"{'configuration' if out == '-' else out} written; next: {following}, then broker doctor")
+
+
+def _there_already(out: str) -> InputError:
+    return InputError(f"{out} is there already", hint="--force replaces it, --out names another")
 
 
 def _asked(question: str, default: str) -> str:

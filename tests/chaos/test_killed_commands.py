@@ -1,0 +1,181 @@
+"""Killed at a write of your choice and run again, a command ends as if nothing had happened.
+
+Every write is a point (`tests.support.killable`): those to Vault are held against Vault's own audit log, those to disk
+against Python's audit events, and both numbers against docs/reference/faults-killed.md, so that a new one shows. A
+sample runs in every `make test`; `make chaos` goes through all. CHAOS_SEED says which points the sample takes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import click
+import pytest
+
+from broker.cli.main import NOUNS, cli
+from tests.support.killing import Fault, Point, Ran, signalled
+from tests.support.killing_ground import COMMANDS, Calm, Command, Ground, ground
+from tests.support.sources import ROOT
+from tests.support.tally import TALLY
+from tests.support.verdicts import keep
+
+SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)
+PAGE: Final = ROOT / "docs" / "reference" / "faults-killed.md"
+BY_NAME: Final = {command.name: command for command in COMMANDS}
+KILLS: Final = tuple(signalled(signal.SIGKILL, phase) for phase in ("before", "after"))
+WHOLLY: Final = ("csr new", "cert import (first)", "password set", "rotation promote")
+SAMPLED: Final = ("account add", "bundle get", "csr submit", "csr new --supersede", "rotation rollback", "vault enrol")
+READS: Final = frozenset(
+    {"account list", "account show", "app list", "cert inspect", "config check", "config show", "csr lint", "csr show"}
+    | {"doctor", "explain", "evidence show", "evidence verify", "partner list", "partner show", "rotation status"}
+    | {"status", "vault env", "vault status"}
+)
+ELSEWHERE: Final = frozenset(
+    {"vault start", "vault stop", "demo"}
+)  # test_killed_vault.py; the demo is commands in a row
+PASSING: Final = (
+    "login",
+    "revoke-self",
+    "sys/capabilities",
+    "token/lookup",
+    "secret-id/lookup",
+)  # not the broker's data
+Act = Callable[[Ground, Command, Calm, Point, Fault], Ran]
+
+
+@pytest.fixture(scope="module")
+def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    with ground(tmp_path_factory.mktemp("field")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def calm(field: Ground) -> Callable[[Command], Calm]:
+    """A command that nothing befalls, run once."""
+    found: dict[str, Calm] = {}
+
+    def of(command: Command) -> Calm:
+        if command.name not in found:
+            found[command.name] = field.calm(command)
+        return found[command.name]
+
+    return of
+
+
+def verbs(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[str]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        if isinstance(found, click.Group):
+            yield from verbs(found, (*words, name))
+        else:
+            yield " ".join((*words, name))
+
+
+def strike(act: Act, field: Ground, command: Command, calm: Calm, cells: Sequence[tuple[Point, Fault]]) -> list[int]:
+    """Let `act` try every cell; fail with all that went wrong. Return how the struck runs ended."""
+    wrong, codes = [], []
+    for point, fault in cells:
+        try:
+            codes.append(act(field, command, calm, point, fault).code)
+        except AssertionError as error:
+            wrong.append(f"{point} {fault}: {str(error)[:800]}")
+        TALLY["kill points"] += 1
+    assert not wrong, f"CHAOS_SEED={SEED} {command.name}: {len(wrong)} of {len(cells)}\n" + "\n".join(wrong[:12])
+    return codes
+
+
+def test_every_verb_that_changes_something_is_killed() -> None:
+    known = {" ".join(command.line.split()[:2]) if command.name != "init" else "init" for command in COMMANDS}
+    found = set(verbs(cli))
+    assert set(NOUNS) == {verb.split()[0] for verb in found}
+    assert found == known | READS | ELSEWHERE, "a new verb: does it write? then COMMANDS wants it"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BY_NAME)
+def test_no_write_slips_by(field: Ground, calm: Callable[[Command], Calm], name: str) -> None:
+    found = calm(BY_NAME[name])
+    ran = found.ran
+    to_vault = [point.what.partition(" ")[2] for point in ran.points if point.kind == "vault"]
+    assert Counter(to_vault) == Counter(found.vault), "Vault's audit log tells of other writes"
+    assert len(ran.audited) == sum(point.kind in ("disk", "process") for point in ran.points), ran.audited
+    before = [path for phase, path in ran.observed if phase == "before"]
+    unseen = Counter(to_vault) - Counter(before)
+    if not name.startswith("vault"):  # those speak as whoever sets up, past the roles
+        assert all(path.endswith(PASSING) for path in unseen), f"past the one place of writes: {unseen}"
+    c = ran.counts
+    row = f"| `{name}` | {c.get('vault', 0)} | {c.get('disk', 0)} | {c.get('partner', 0)} |"
+    assert row in PAGE.read_text(), f"{row} is new: CHAOS_RESULTS=DIR make chaos, then python docs/faults_killed.py DIR"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLLY)
+def test_killed_at_every_write_it_ends_the_same(field: Ground, calm: Callable[[Command], Calm], name: str) -> None:
+    found = calm(BY_NAME[name])
+    codes = strike(Ground.killed, field, BY_NAME[name], found, [(p, f) for p in found.ran.points for f in KILLS])
+    assert set(codes) == {-signal.SIGKILL}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAMPLED)
+def test_killed_at_some_write_it_ends_the_same(field: Ground, calm: Callable[[Command], Calm], name: str) -> None:
+    found = calm(BY_NAME[name])
+    cells = random.Random(f"{SEED} {name}").sample([(p, f) for p in found.ran.points for f in KILLS], 4)
+    assert set(strike(Ground.killed, field, BY_NAME[name], found, cells)) == {-signal.SIGKILL}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["csr submit", "rotation promote", "bundle get"])
+def test_asked_to_end_it_leaves_no_token_and_nothing_half(
+    field: Ground, calm: Callable[[Command], Calm], name: str
+) -> None:
+    found = calm(BY_NAME[name])
+    rng = random.Random(f"{SEED} {name}")
+    faults = [signalled(rng.choice([signal.SIGTERM, signal.SIGINT]), rng.choice(["before", "after"])) for _ in range(5)]
+    strike(Ground.interrupted, field, BY_NAME[name], found, [(rng.choice(found.ran.points), f) for f in faults])
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", BY_NAME)
+def test_killed_everywhere(field: Ground, calm: Callable[[Command], Calm], name: str) -> None:
+    found = calm(BY_NAME[name])
+    codes = strike(Ground.killed, field, BY_NAME[name], found, [(p, f) for p in found.ran.points for f in KILLS])
+    assert set(codes) == {-signal.SIGKILL}
+    keep(name, "SIGKILL", codes, writes=found.ran.counts)
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", BY_NAME)
+def test_killed_in_the_middle_of_a_file(field: Ground, calm: Callable[[Command], Calm], name: str) -> None:
+    """The kernel ends the process within a write(2), and half the content is there."""
+    found = calm(BY_NAME[name])
+    opened = [point for point in found.ran.points if point.kind == "disk" and point.what.startswith("open")]
+    codes = strike(
+        Ground.killed, field, BY_NAME[name], found, [(p, {"room": 3, "deadly": True, "phase": "after"}) for p in opened]
+    )
+    if opened:
+        assert set(codes) == {-signal.SIGXFSZ}
+        keep(name, "killed within a write(2)", codes)
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("name", BY_NAME)
+def test_asked_to_end_everywhere(
+    field: Ground, calm: Callable[[Command], Calm], name: str, number: signal.Signals
+) -> None:
+    found = calm(BY_NAME[name])
+    cells = [(p, signalled(number, phase)) for p in found.ran.points for phase in ("before", "after")]
+    keep(name, number.name, strike(Ground.interrupted, field, BY_NAME[name], found, cells))

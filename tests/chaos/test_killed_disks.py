@@ -1,0 +1,196 @@
+"""A disk that is full, read-only or gone: the command tells, publishes nothing half, and can be run again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.killing import Fault, Point
+from tests.support.killing_ground import COMMANDS, Calm, Command, Ground, ground
+from tests.support.tally import TALLY
+from tests.support.verdicts import keep
+
+SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)
+BY_NAME: Final = {
+    command.name: command
+    for command in COMMANDS
+    if command.name.startswith(("bundle get", "csr new --out", "csr submit", "evidence export", "init", "vault enrol"))
+    and command.name != "csr submit --sent-at"
+}
+MOUNTED: Final = ("csr new --out", "csr submit", "bundle get", "vault enrol", "init", "evidence export")
+TROUBLES: Final[dict[str, Fault]] = {
+    "no space": {"errno": errno.ENOSPC},
+    "read-only": {"errno": errno.EROFS},
+    "input/output error": {"errno": errno.EIO},
+    "no room for the content": {"room": 3, "deadly": False, "phase": "after"},  # a write(2) that fails half-way
+    "directory gone": {"vanish": ""},
+}
+
+
+def can_mount() -> bool:
+    """Whether this is root with the right to mount."""
+    with tempfile.TemporaryDirectory() as directory:
+        tried = subprocess.run(["mount", "-t", "tmpfs", "none", directory], capture_output=True, check=False)
+        if not tried.returncode:
+            subprocess.run(["umount", directory], check=True)
+        return not tried.returncode
+
+
+needs_mount = pytest.mark.skipif(not can_mount(), reason="only root may mount; the other tests here make do without")
+
+
+@pytest.fixture(scope="module")
+def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    with ground(tmp_path_factory.mktemp("field")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def calm(field: Ground) -> Callable[[Command], Calm]:
+    """A command that nothing befalls, run once."""
+    found: dict[str, Calm] = {}
+
+    def of(command: Command) -> Calm:
+        if command.name not in found:
+            found[command.name] = field.calm(command)
+        return found[command.name]
+
+    return of
+
+
+@pytest.fixture
+def disk(field: Ground) -> Iterator[Path]:
+    """A file system of 256 KiB, on which commands run."""
+    before = field.here
+    with tempfile.TemporaryDirectory(prefix="broker-disk-") as directory:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,mode=0700", "none", directory], check=True)
+        field.here = Path(directory) / "here"
+        try:
+            yield Path(directory)
+        finally:
+            field.here = before
+            subprocess.run(["umount", "-l", directory], check=False, capture_output=True)
+
+
+@contextmanager
+def full(disk: Path) -> Iterator[None]:
+    filler = disk / "filler"
+    try:
+        with filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+    except OSError:
+        assert not shutil.disk_usage(disk).free
+    yield
+    filler.unlink()
+
+
+@contextmanager
+def read_only(disk: Path) -> Iterator[None]:
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    yield
+    subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+
+
+def cells(calm: Calm, fault: Fault) -> list[Point]:
+    """Return the writes that `fault` can befall."""
+    written = [point for point in calm.ran.points if point.kind == "disk"]
+    return [point for point in written if point.what.startswith("open")] if "room" in fault else written
+
+
+def strike(field: Ground, command: Command, calm: Calm, trouble: str, points: list[Point]) -> list[int]:
+    wrong, codes = [], []
+    place = field.here / "bundle" if command.name.startswith("bundle") else field.here
+    fault = {"vanish": str(place)} if "vanish" in TROUBLES[trouble] else TROUBLES[trouble]
+    for point in points:
+        try:
+            codes.append(field.failed(command, calm, point, fault).code)
+        except AssertionError as error:
+            wrong.append(f"{point}: {str(error)[:800]}")
+        TALLY["writes to disk that failed"] += 1
+    assert not wrong, f"CHAOS_SEED={SEED} {command.name}, {trouble}: {len(wrong)}\n" + "\n".join(wrong[:10])
+    return codes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("name", ["csr submit", "bundle get"])
+def test_a_write_that_fails_is_told_and_leaves_nothing_half(
+    field: Ground, calm: Callable[[Command], Calm], name: str, trouble: str
+) -> None:
+    found = calm(BY_NAME[name])
+    possible = cells(found, TROUBLES[trouble])
+    points = random.Random(f"{SEED} {name} {trouble}").sample(possible, min(3, len(possible)))
+    strike(field, BY_NAME[name], found, trouble, points)
+
+
+@needs_mount
+@pytest.mark.slow
+@pytest.mark.parametrize("spoil", [full, read_only])
+@pytest.mark.parametrize("name", MOUNTED)
+def test_a_disk_that_takes_nothing(
+    field: Ground, disk: Path, name: str, spoil: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    command = BY_NAME[name]
+    found = field.calm(command)
+    field.begin(command)
+    with spoil(disk):
+        struck = field.run(command)
+        assert struck.code == 2, f"{struck.code} {struck.ended.err}"
+        field.assert_told(struck)
+        field.assert_nothing_half()
+    field.again(command, found)
+    keep(name, f"a {spoil.__name__.replace('_', '-')} disk", [struck.code])
+
+
+@needs_mount
+@pytest.mark.slow
+def test_a_memory_file_system_that_is_unmounted_under_a_held_bundle(field: Ground, disk: Path) -> None:
+    """The files are gone with it: the holder ends well, gives back what it had, and a new one can be had."""
+    command = BY_NAME["bundle get --hold"]
+    field.begin(command)
+    line = command.line.replace("1s", "1h").format(**field.facts)
+    holder = subprocess.Popen(
+        field.world.command(*line.split()), cwd=field.here, env=field.world.environment, stderr=subprocess.PIPE
+    )
+    with holder:
+        until = time.monotonic() + 30
+        while not (field.here / "bundle" / "current" / "tls.key").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        subprocess.run(["umount", "-l", disk], check=True)
+        holder.send_signal(signal.SIGTERM)
+        _, told = holder.communicate(timeout=30)
+    assert holder.returncode == 0, told.decode()
+    assert not (disk / "here").exists()
+
+
+@pytest.mark.slow
+def test_a_bundle_whose_directory_was_removed_is_published_anew(field: Ground, calm: Callable[[Command], Calm]) -> None:
+    command = BY_NAME["bundle get (again)"]
+    found = calm(command)
+    field.begin(command)
+    shutil.rmtree(field.here / "bundle")
+    field.again(command, found)
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_write_to_disk_may_fail(field: Ground, calm: Callable[[Command], Calm], name: str, trouble: str) -> None:
+    found = calm(BY_NAME[name])
+    codes = strike(field, BY_NAME[name], found, trouble, cells(found, TROUBLES[trouble]))
+    keep(name, trouble, codes)

@@ -1,0 +1,148 @@
+"""The embedded vault: killed at a write of your choice while it starts, and started again, it is one vault, set up."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from broker.embedded.server import status, stop
+from tests.support.killing import Fault, Killable, Point, Ran, audited_paths, signalled
+from tests.support.shelf import listing
+from tests.support.tally import TALLY
+from tests.support.verdicts import keep
+
+SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)
+KILLS: Final = tuple(signalled(signal.SIGKILL, phase) for phase in ("before", "after"))
+# The server writes these, or they hold what is written by then
+CHANGING: Final = ("data", "bao.log", "bao.sock", "audit.log")
+
+
+class Laptop:
+    """A home in which an embedded vault may start."""
+
+    def __init__(self, killable: Killable, home: Path) -> None:
+        self._killable = killable
+        self.home = home
+        self.vault = home / ".local" / "state" / "credential-broker" / "vault"
+
+    def run(self, *arguments: str, at: int = 0, fault: Fault | None = None) -> Ran:
+        changes = {"HOME": str(self.home)}
+        return self._killable.run(*arguments, cwd=self.home, changes=changes, at=at, fault=fault)
+
+    def files(self) -> list[tuple[str, str, int]]:
+        return [row for row in listing(self.vault) if not row[0].startswith(CHANGING)]
+
+
+@pytest.fixture(scope="module")
+def killable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killable]:
+    environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONWARNINGS": "error"}
+    with Killable(environment, tmp_path_factory.mktemp("scratch")) as made:
+        yield made
+
+
+@contextmanager
+def laptop(killable: Killable) -> Iterator[Laptop]:
+    with tempfile.TemporaryDirectory(prefix="broker-laptop-") as directory:
+        made = Laptop(killable, Path(directory))
+        try:
+            yield made
+        finally:
+            stop(made.vault)
+
+
+def assert_one_vault(there: Laptop, files: list[tuple[str, str, int]]) -> None:
+    assert there.files() == files
+    ended = there.run("vault", "status", "-o", "json").ended
+    assert ended.code == 0, ended.err + ended.out
+    planned = there.run("vault", "setup", "--dry-run", "-o", "json").ended
+    assert {item["action"] for item in planned.json} == {"keep"}
+    assert there.run("account", "list").code == 0
+
+
+def survived(killable: Killable, point: Point, fault: Fault, files: list[tuple[str, str, int]]) -> int:
+    """Start with `fault` at `point`, start again, stop and start: the vault of the second start is the third's."""
+    with laptop(killable) as there:
+        struck = there.run("vault", "start", at=point.number, fault=fault)
+        again = there.run("vault", "start")
+        assert again.code == 0, again.ended.err
+        assert_one_vault(there, files)
+        unseal = (there.vault / "unseal.key").read_bytes()
+        assert there.run("vault", "stop").code == 0
+        assert status(there.vault) is None
+        third = there.run("vault", "start")
+        assert third.code == 0, f"after a stop: {third.ended.err}"
+        assert (there.vault / "unseal.key").read_bytes() == unseal
+        assert_one_vault(there, files)
+        return struck.code
+
+
+@pytest.fixture(scope="module")
+def calm(killable: Killable) -> tuple[Ran, list[tuple[str, str, int]]]:
+    """What a start writes, and the files of a vault that started well."""
+    with laptop(killable) as there:
+        ran = there.run("vault", "start")
+        assert ran.code == 0, ran.ended.err
+        return ran, there.files()
+
+
+def strike(
+    killable: Killable, calm: tuple[Ran, list[tuple[str, str, int]]], cells: list[tuple[Point, Fault]]
+) -> list[int]:
+    wrong, codes = [], []
+    for point, fault in cells:
+        try:
+            codes.append(survived(killable, point, fault, calm[1]))
+        except AssertionError as error:
+            wrong.append(f"{point} {fault}: {str(error)[:600]}")
+        TALLY["kill points"] += 1
+    assert not wrong, f"CHAOS_SEED={SEED}: {len(wrong)} of {len(cells)}\n" + "\n".join(wrong[:12])
+    return codes
+
+
+@pytest.mark.slow
+def test_no_write_of_a_start_slips_by(killable: Killable) -> None:
+    with laptop(killable) as there:
+        ran = there.run("vault", "start", "--audit")
+        assert len(ran.audited) == sum(point.kind in ("disk", "process") for point in ran.points)
+        ours = [point.what.partition(" ")[2] for point in ran.points if point.kind == "vault"]
+        told = audited_paths(there.vault / "audit.log")
+        assert sorted(ours) == sorted(told[len(told) - len(ours) :])  # before ours, it initialises itself
+
+
+@pytest.mark.slow
+def test_a_start_that_is_killed_can_be_started_again(
+    killable: Killable, calm: tuple[Ran, list[tuple[str, str, int]]]
+) -> None:
+    points = calm[0].points
+    begun = next(p for p in points if p.kind == "process")
+    chosen = [begun, points[begun.number], *random.Random(SEED).sample(points, 4)]
+    assert set(strike(killable, calm, [(point, KILLS[1]) for point in chosen])) == {-signal.SIGKILL}
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+def test_a_start_killed_everywhere(killable: Killable, calm: tuple[Ran, list[tuple[str, str, int]]]) -> None:
+    codes = strike(killable, calm, [(p, f) for p in calm[0].points for f in KILLS])
+    assert set(codes) == {-signal.SIGKILL}
+    keep("vault start", "SIGKILL", codes, writes=calm[0].counts)
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_start_asked_to_end_everywhere(
+    killable: Killable, calm: tuple[Ran, list[tuple[str, str, int]]], number: signal.Signals
+) -> None:
+    codes = strike(killable, calm, [(p, signalled(number, "before")) for p in calm[0].points])
+    assert set(codes) == {128 + number}
+    keep("vault start", number.name, codes)
