@@ -94,6 +94,7 @@ def run(arguments: Sequence[str], wiring: Wiring | None = None) -> int:
     `wiring` is for tests, which move the clock and watch what is written.
     """
     signal.signal(signal.SIGTERM, _terminated)
+    _open_what_is_closed()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to fail
     try:
@@ -102,6 +103,13 @@ def run(arguments: Sequence[str], wiring: Wiring | None = None) -> int:
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  # a traceback's text may hold anything
         return _ended_badly(error, arguments)
     return code if isinstance(code, int) else 0
+
+
+def _open_what_is_closed() -> None:
+    """Put /dev/null where a standard stream was closed, or the next file opened would take its place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123  # for the process's life
 
 
 class _TerminatedError(KeyboardInterrupt):
@@ -123,10 +131,27 @@ def _ended_badly(error: BaseException, arguments: Sequence[str]) -> int:
             terminated = isinstance(error, _TerminatedError) or isinstance(error.__context__, _TerminatedError)
             return exits.TERMINATED if terminated else exits.INTERRUPTED
         case BrokenPipeError() | SystemExit():  # click itself makes the first into the second, and nothing else
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+            _write_to_nobody()
             return exits.BROKEN_PIPE
+        case OSError() if _stdout_is_full():
+            _write_to_nobody()
+            sys.stderr.write(f"error: cannot write to standard output: {error.strerror}\n")
+            return exits.USAGE
         case _:
             return exits.report_unexpected(error, as_json=_wants_json(arguments))
+
+
+def _stdout_is_full() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _write_to_nobody() -> None:
+    """Let what is still buffered go nowhere, or Python complains when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:

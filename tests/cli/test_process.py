@@ -1,0 +1,187 @@
+"""The command as a process: on a terminal, in a pipe that breaks, with nothing to read, under another locale."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.shop import Shop
+from tests.support.terminal import Terminal
+from tests.support.world import Ended
+
+FULL = Path("/dev/full")
+TYPED = "typed-unseen"
+
+
+def run(shop: Shop, *words: str | bytes, env: dict[str, str] | None = None, **options: Any) -> Ended:
+    given: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True} | options
+    environment = {**shop.lab.world.environment, **(env or {})}
+    command: Sequence[str | bytes] = [sys.executable, "-m", "broker", *words]
+    done = subprocess.run(command, cwd=shop.home, env=environment, timeout=60, check=False, **given)
+    coding = (env or {}).get("PYTHONIOENCODING", "utf-8")
+    return Ended(done.returncode, (done.stdout or b"").decode(coding), (done.stderr or b"").decode(coding))
+
+
+def on_terminal(shop: Shop, *words: str) -> Terminal:
+    return Terminal([sys.executable, "-m", "broker", *words], shop.home, shop.lab.world.environment)
+
+
+def test_a_password_is_typed_twice_and_never_seen(shop: Shop) -> None:
+    shop.put("added")
+    with on_terminal(shop, "password", "set", "acme") as terminal:
+        terminal.wait_for("Password: ")
+        terminal.type(f"{TYPED}\n")
+        terminal.wait_for("Repeat for confirmation: ")
+        terminal.type(f"{TYPED}\n")
+        assert terminal.end() == 0
+    assert TYPED not in terminal.said
+    assert "password 2 of acme is stored" in terminal.said
+    assert shop.lab.world.vault.admin.read("passwords/acme/2").data["password"] == TYPED
+
+
+def test_two_that_differ_are_asked_again_and_ctrl_c_stores_nothing(shop: Shop) -> None:
+    shop.put("added")
+    with on_terminal(shop, "password", "set", "acme") as terminal:
+        terminal.wait_for("Password: ")
+        terminal.type(f"{TYPED}\n")
+        terminal.wait_for("Repeat for confirmation: ")
+        terminal.type("something-else\n")
+        terminal.wait_for("do not match")
+        terminal.type("\x03")
+        assert terminal.end() == 130
+    assert "interrupted" in terminal.said
+    assert TYPED not in terminal.said
+    assert shop.look() == shop.before
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n", 2), ("", 2), ("y", 0)])
+def test_what_is_lost_is_asked_about(shop: Shop, answer: str, code: int) -> None:
+    shop.put("requested")
+    with on_terminal(shop, "csr", "cancel", "acme") as terminal:
+        terminal.wait_for("destroy its key?")
+        terminal.type(f"{answer}\n")
+        assert terminal.end() == code
+    open_still = shop.account.open_request is not None
+    assert open_still is (code != 0)
+    assert (shop.look() == shop.before) is open_still
+
+
+def test_init_asks_a_few_questions(shop: Shop) -> None:
+    shop.put("empty")
+    with on_terminal(shop, "init", "--out", "asked.toml") as terminal:
+        terminal.wait_for("Where is Vault?")
+        terminal.type("https://vault.example:8200\n")
+        terminal.wait_for("Mount")
+        terminal.type("\n")
+        terminal.wait_for("CA certificates")
+        terminal.type("\n")
+        terminal.wait_for("Directory")
+        terminal.type("\n")
+        assert terminal.end() == 0
+    assert 'address = "https://vault.example:8200"' in (shop.home / "asked.toml").read_text()
+
+
+def test_on_a_terminal_tables_are_framed_and_fit(shop: Shop) -> None:
+    shop.put("rotated")
+    with on_terminal(shop, "status") as terminal:
+        assert terminal.end() == 0
+    assert "│ acme" in terminal.said
+    assert max(map(len, re.sub(r"\x1b\[[0-9;]*m|\r", "", terminal.said).splitlines())) <= 100
+    assert "│" not in run(shop, "status").out
+
+
+@pytest.mark.parametrize(
+    "words", [["account", "list"], ["evidence", "show", "--all"], ["csr", "new", "acme"], ["--help"]]
+)
+def test_whoever_stops_reading_is_no_fault(shop: Shop, words: list[str]) -> None:
+    shop.put("requested")
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        ended = run(shop, *words, capture_output=False, stdout=write, stderr=subprocess.PIPE)
+    finally:
+        os.close(write)
+    assert ended.code == 141
+    assert "Traceback" not in ended.err
+    assert "Exception" not in ended.err
+    assert "error" not in ended.err
+
+
+def test_a_full_disk_is_told(shop: Shop) -> None:
+    shop.put("requested")
+    if not FULL.exists():
+        pytest.skip("needs /dev/full")
+    with FULL.open("wb") as full:
+        ended = run(shop, "csr", "new", "acme", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        shown = run(shop, "account", "show", "acme", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    for each in (ended, shown, run(shop, "csr", "new", "acme", "--out", "/dev/full")):
+        assert each.code == 2
+        assert "No space left" in each.err
+        assert "Exception ignored" not in each.err
+
+
+def test_nothing_to_read_from_is_told(shop: Shop) -> None:
+    shop.put("added")
+    for words in (
+        ["password", "set", "acme", "--password-file", "-"],
+        ["password", "set", "acme"],
+        ["csr", "lint", "-"],
+    ):
+        ended = run(shop, *words, stdin=None, preexec_fn=lambda: os.close(0))
+        assert ended.code == 2, ended
+        assert "Traceback" not in ended.err
+    assert shop.look() == shop.before
+
+
+def test_nowhere_to_write_to_is_no_fault(shop: Shop) -> None:
+    shop.put("added")
+    ended = run(shop, "account", "list", capture_output=False, stderr=subprocess.PIPE, preexec_fn=lambda: os.close(1))
+    assert (ended.code, ended.err) == (0, "")
+    ended = run(shop, "account", "show", "nobody", capture_output=False, preexec_fn=lambda: os.closerange(0, 3))
+    assert ended.code == 2
+
+
+def test_words_that_are_no_text_are_refused(shop: Shop) -> None:
+    shop.put("added")
+    for words in ([b"account", b"show", b"\xff"], [b"app", b"add", b"acme/\xff"], [b"csr", b"lint", b"no-\xff-file"]):
+        ended = run(shop, *words)
+        assert ended.code == 2
+        assert "Traceback" not in ended.err
+    ended = run(shop, b"account", b"show", b"\xff", b"-o", b"json")
+    assert ended.json["success"] is False
+
+
+def test_a_terminal_that_lacks_a_letter_is_no_reason_to_fail(shop: Shop) -> None:
+    shop.put("requested")
+    done = run(shop, "evidence", "show", "acme", env={"PYTHONIOENCODING": "latin-1"})
+    assert done.code == 0, done
+    assert "\\u2026" in done.out
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_asked_to_end_while_vault_is_silent_it_ends(shop: Shop, number: signal.Signals, code: int) -> None:
+    shop.put("added")
+    place = shop.home / "silent"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(place))
+        silent.listen()
+        environment = {**shop.lab.world.environment, "VAULT_ADDR": f"unix://{place}"}
+        command = [sys.executable, "-m", "broker", "account", "list"]
+        with subprocess.Popen(command, cwd=shop.home, env=environment, stderr=subprocess.PIPE) as process:
+            asking, _ = silent.accept()
+            with asking:
+                process.send_signal(number)
+                _, err = process.communicate(timeout=30)
+    place.unlink()
+    assert process.returncode == code
+    assert b"interrupted" in err
+    assert shop.look() == shop.before
