@@ -42,7 +42,9 @@ def config(paths: Paths, login: str, password: Secret[str], client_id: str, auth
     ]
     if authentication.basic:
         if ":" in login:
-            raise InputError("a login with a colon cannot be used with HTTP Basic", hint="add the account anew, with its right login: broker account add")
+            raise InputError(
+                "a login with a colon cannot be used with HTTP Basic", hint="add the account anew with its right login"
+            )
         lines.append(_line("user", f"{login}:{password.reveal()}"))
     place = authentication.client_id
     if place and place.place is Place.QUERY:

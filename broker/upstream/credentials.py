@@ -90,7 +90,10 @@ def credentials_of(bundle: Bundle) -> Credentials:
 def _require_basic(login: str, password: Secret[str]) -> None:
     """RFC 7617, section 2: no colon in the user-id, no control character in either."""
     if not login or ":" in login or not login.isprintable():
-        raise InputError("the login is empty, or has a colon or a control character", hint="add the account anew, with its right login: broker account add")
+        raise InputError(
+            "the login is empty, or has a colon or a control character",
+            hint="add the account anew with its right login",
+        )
     value = password.reveal()
     if not value or any(ord(c) < ord(" ") or ord(c) == 0x7F for c in value):  # noqa: PLR2004  # DEL
         raise InputError("the password is empty, or has a control character", hint="set it again: broker password set")

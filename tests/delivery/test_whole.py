@@ -18,7 +18,7 @@ def test_it_replaces_what_is_there_and_leaves_nothing_beside_it(tmp_path: Path) 
     write_whole(file, b"after")
     assert file.read_bytes() == b"after"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert os.listdir(tmp_path) == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_what_a_killed_run_left_is_used_up(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_what_a_killed_run_left_is_used_up(tmp_path: Path) -> None:
     (tmp_path / ".file.new").chmod(0o600)
     write_whole(tmp_path / "file", b"whole")
     assert (tmp_path / "file").read_bytes() == b"whole"
-    assert os.listdir(tmp_path) == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_left_file_that_others_could_open_is_not_written_to(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_where_nothing_can_be_put_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
     with pytest.raises(OSError, match="directory"):
         write_whole(tmp_path / "file", b"content")
-    assert os.listdir(tmp_path) == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_many_writers_take_turns(tmp_path: Path) -> None:
@@ -69,4 +69,4 @@ def test_many_writers_take_turns(tmp_path: Path) -> None:
         for done in [pool.submit(write_whole, tmp_path / "file", c) for c in contents * 10]:
             done.result()
             assert (tmp_path / "file").read_bytes() in contents
-    assert os.listdir(tmp_path) == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

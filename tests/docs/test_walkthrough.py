@@ -22,7 +22,8 @@ def test_the_commands_of_the_stand_in_page_fetch_the_fleets(tmp_path: Path) -> N
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     ended = subprocess.run(
         ["bash", "-ec", f"trap 'kill %1; wait' EXIT\n{script}"],
-        cwd=tmp_path, env={"PATH": path, "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=False,
+        cwd=tmp_path, env={"PATH": path, "HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert '"fleets"' in ended.stdout
