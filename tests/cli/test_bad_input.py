@@ -241,17 +241,12 @@ def assert_told(ended: Ended, code: int, says: str) -> None:
     assert said.strip()
 
 
-def assert_unchanged(shop: Shop) -> None:
-    """Assert that Vault's documents, its tokens and the files are as they were."""
-    assert shop.look() == shop.before
-
-
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_a_bad_command_line_is_told_in_our_words_and_changes_nothing(shop: Shop, row: Row) -> None:
     shop.put(row.state)
     ended = shop.run(row.line, input=row.input)
     assert_told(ended, row.code, row.says)
-    assert_unchanged(shop)
+    shop.assert_unchanged()
 
 
 @pytest.mark.parametrize("command", sorted(GOOD))
@@ -272,7 +267,7 @@ def test_what_is_no_name_of_an_account_is_refused_everywhere(shop: Shop, name: s
     shop.put("promoted")
     for command in named("{account}"):
         assert_told(shop.run(shop.good(command, account=name)), 2, "")
-    assert_unchanged(shop)
+    assert shop.look() == shop.before
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
@@ -280,14 +275,14 @@ def test_what_is_no_name_of_an_application_is_refused_everywhere(shop: Shop, nam
     shop.put("promoted")
     for command in named("{application}"):
         assert_told(shop.run(shop.good(command, application=name)), 2, "is not a name")
-    assert_unchanged(shop)
+    shop.assert_unchanged()
 
 
 def test_an_unknown_account_is_named(shop: Shop) -> None:
     shop.put("promoted")
     for command in set(named("{account}")) - {"account add"}:
         assert_told(shop.run(shop.good(command, account="nobody"), input=b"x"), 2, "there is no account nobody")
-    assert_unchanged(shop)
+    shop.assert_unchanged()
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "one", "", "1.5", "999"])
@@ -295,7 +290,7 @@ def test_what_is_no_number_there_is_refused_everywhere(shop: Shop, number: str) 
     shop.put("promoted")
     for command in named("{number}"):
         assert_told(shop.run(shop.good(command, number=number)), 2, "")
-    assert_unchanged(shop)
+    shop.assert_unchanged()
 
 
 READING: Final = (
@@ -338,7 +333,7 @@ def test_a_file_that_cannot_be_meant_is_refused(shop: Shop, odd_files: list[str]
         ended = shop.run(line.format(file))
         assert ended.code in (2, 6), f"{file}: {ended}"
         assert_told(ended, ended.code, "")
-    assert_unchanged(shop)
+    shop.assert_unchanged()
 
 
 WRITING: Final = (
@@ -384,7 +379,7 @@ def test_a_device_is_written_to_and_stays(shop: Shop) -> None:
     finally:
         os.close(reader)
         (shop.home / "pipe").unlink()
-    assert_unchanged(shop)
+    shop.assert_unchanged()
 
 
 def test_a_link_is_kept_and_what_it_points_at_is_replaced(shop: Shop) -> None:
@@ -421,7 +416,7 @@ def test_a_bad_environment_is_told_by_every_command(shop: Shop, changes: dict[st
         with stamina.set_testing(True, attempts=1):
             ended = shop.run(shop.good(command), input=GOOD[command].input, env=changes)
         assert_told(ended, code, says)
-    assert_unchanged(shop)
+    assert shop.look() == shop.before
 
 
 @pytest.mark.parametrize(("changes", "code", "says"), ENVIRONMENTS, ids=lambda value: str(value)[:60])
@@ -433,4 +428,4 @@ def test_those_that_tell_about_vault_tell_it(shop: Shop, changes: dict[str, str]
     assert doctor.code == (6 if doctor.out.startswith("{\n") else code)
     assert doctor.json["success"] is False
     assert says in doctor.out + status.out + status.err
-    assert_unchanged(shop)
+    shop.assert_unchanged()

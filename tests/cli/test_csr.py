@@ -146,6 +146,7 @@ def test_what_openssl_makes_is_judged(shop: Shop, tmp_path: Path) -> None:
     assert shop.run(f"csr lint - --login {LOGIN}", input=made).code == 6
 
 
+@pytest.mark.slow
 @pytest.mark.peer("keytool")
 def test_what_keytool_makes_is_judged(shop: Shop, tmp_path: Path) -> None:
     shop.put("added")

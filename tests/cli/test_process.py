@@ -18,11 +18,13 @@ from tests.support.shop import Shop
 from tests.support.terminal import Terminal
 from tests.support.world import Ended
 
+pytestmark = pytest.mark.slow
 FULL = Path("/dev/full")
 TYPED = "typed-unseen"
 
 
 def run(shop: Shop, *words: str | bytes, env: dict[str, str] | None = None, **options: Any) -> Ended:
+    shop.watched = False
     given: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True} | options
     environment = {**shop.lab.world.environment, **(env or {})}
     command: Sequence[str | bytes] = [sys.executable, "-m", "broker", *words]
@@ -32,6 +34,7 @@ def run(shop: Shop, *words: str | bytes, env: dict[str, str] | None = None, **op
 
 
 def on_terminal(shop: Shop, *words: str) -> Terminal:
+    shop.watched = False
     return Terminal([sys.executable, "-m", "broker", *words], shop.home, shop.lab.world.environment)
 
 
@@ -170,6 +173,7 @@ def test_a_terminal_that_lacks_a_letter_is_no_reason_to_fail(shop: Shop) -> None
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_asked_to_end_while_vault_is_silent_it_ends(shop: Shop, number: signal.Signals, code: int) -> None:
     shop.put("added")
+    shop.watched = False
     place = shop.home / "silent"
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(place))

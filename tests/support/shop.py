@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from broker.compose import Wiring
 from broker.model.account import Account
+from broker.model.clock import system_clock
 from broker.standin import Standin
+from broker.vault.writes import Phase
 from tests.support.console import GOOD, inside
 from tests.support.lab import ACCOUNT, Lab
 from tests.support.partner import a_csr
@@ -42,7 +44,9 @@ class Shop:
     lab: Lab
     state: str = ""
     before: Look | None = None
-    _files: dict[str, bytes] = field(default_factory=dict)
+    writes: list[str] = field(default_factory=list)  # what the commands of this test wrote to Vault, and Vault took
+    watched: bool = True  # whether all of them ran in this process, where writes are seen
+    _good: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def home(self) -> Path:
@@ -61,11 +65,11 @@ class Shop:
 
     def put(self, state: str) -> None:
         """Be in `state`, and remember how all looks; nothing to do where a test left it so."""
-        if self.state != state:
+        if self.state != state or self.writes or not self.watched:
             self._lay_out()
             self.lab.put(state)
-            self.state, self.before = state, None
-        self.before = self.before or self.look()
+            self.state, self.before = state, self.look()
+            self.writes, self.watched = [], True
 
     def run(
         self,
@@ -77,7 +81,8 @@ class Shop:
     ) -> Ended:
         """Run `broker LINE`, with the changes `env` to the environment; "" removes a variable."""
         environment = {k: v for k, v in {**self.lab.world.environment, **env}.items() if v}
-        return inside(shlex.split(line), home=self.home, environment=environment, input=input, wiring=wiring)
+        watching = Wiring(clock=wiring.clock if wiring else system_clock, observer=self._note)
+        return inside(shlex.split(line), home=self.home, environment=environment, input=input, wiring=watching)
 
     def ok(
         self,
@@ -105,23 +110,40 @@ class Shop:
         self.partner.log.clear()
         self.partner.registry.set_password(LOGIN, PASSWORD)
         self.partner.registry.unlock(LOGIN)
-        if self.before and self.look() != self.before:
+        if self.writes or not self.watched or not self.before or self._files() != self.before.files:
             self.state, self.before = "", None
+        self.writes, self.watched = [], True
+
+    def assert_unchanged(self) -> None:
+        """Assert that nothing was written, no token is left, and no file is new or other than it was."""
+        assert self.watched
+        assert self.before
+        assert not self.writes
+        assert self._tokens() == self.before.tokens
+        assert self._files() == self.before.files
 
     def look(self) -> Look:
         vault = self.lab.world.vault.admin
-        kept = (path for path in self._paths() if not path.startswith("signers/"))  # made once, by whoever is first
+        kept = (path for path in self._paths() if not path.startswith("signers/"))
         documents = {path: str(sorted(vault.versions(path).items())) for path in kept}
-        tokens = vault.ask("LIST", "auth/token/accessors")["data"]["keys"]
-        files = {
+        return Look(documents, self._tokens(), self._files())
+
+    def _tokens(self) -> frozenset[str]:
+        return frozenset(self.lab.world.vault.admin.ask("LIST", "auth/token/accessors")["data"]["keys"])
+
+    def _files(self) -> Mapping[str, str]:
+        return {
             str(path.relative_to(self.home)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.home.rglob("*"))
             if path.is_file()
         }
-        return Look(documents, frozenset(tokens), files)
+
+    def _note(self, phase: Phase, path: str) -> None:
+        if phase is Phase.AFTER and "/signers/" not in path:  # keys of the broker's own, made by whoever is first
+            self.writes.append(path)
 
     def _lay_out(self) -> None:
-        self._files = self._files or {
+        self._good = self._good or {
             "good.csr": a_csr(rsa.generate_private_key(65537, 2048)),
             "reply.zip": self.lab.replies[0].read_bytes(),
             "second.zip": self.lab.replies[1].read_bytes(),
@@ -129,7 +151,7 @@ class Shop:
             "reader.token": Path(self.lab.token()).read_bytes(),
         }
         self._clear_home()
-        for name, content in self._files.items():
+        for name, content in self._good.items():
             (self.home / name).write_bytes(content)
 
     def _clear_home(self) -> None:
