@@ -78,16 +78,19 @@ class Issuer:
                 authentication = self.profile(account).authentication
                 bundle = _bundle(account, application, generation, hidden, lease, authentication)
                 return Granted(bundle, consumer, lease, self.signer.signed(lease))
+            self._withdraw(consumer, lease)
         raise ConflictError(f"{wanted.account} is being rotated", hint="ask again")
 
     def give_back(self, granted: Granted) -> None:
         """Note that the consumer no longer holds what the lease gave it."""
-        consumer = granted.consumer
-        self.consumers.change(consumer.entity, consumer.name, lambda record: record.returned(granted.lease.id))
-        self.journal.append("bundle-returned", lease=granted.lease.id, consumer=consumer.entity)
+        self._withdraw(granted.consumer, granted.lease)
+        self.journal.append("bundle-returned", lease=granted.lease.id, consumer=granted.consumer.entity)
 
     def _record(self, consumer: Consumer, lease: Lease) -> None:
         self.consumers.change(consumer.entity, consumer.name, lambda record: record.given(lease, now=self.clock()))
+
+    def _withdraw(self, consumer: Consumer, lease: Lease) -> None:
+        self.consumers.change(consumer.entity, consumer.name, lambda record: record.returned(lease.id))
 
     def _lease(self, wanted: Wanted, account: Account, generation: Generation, consumer: Consumer) -> Lease:
         now = self.clock()

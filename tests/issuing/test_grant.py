@@ -1,0 +1,230 @@
+"""Granting: judged first, recorded before anything leaves, and never what is not current."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, UnknownNameError, VaultUnavailableError
+from broker.issuing.grant import Granted, Issuer, Wanted
+from broker.issuing.journal import Journal
+from broker.issuing.leases import LeaseKeys, LeaseSigner
+from broker.issuing.ports import Consumer, SetSecrets
+from broker.model import changes
+from broker.model.account import Account
+from broker.model.consumer import ConsumerRecord, stragglers
+from broker.model.evidence import Entry
+from broker.model.generation import Generation
+from broker.model.lease import BundleKind, Cap
+from broker.model.names import AccountName
+from broker.model.secret import Secret
+from broker.model.stage import Move
+from broker.partners import catalogue
+from tests.support.accounts import BY, MZP, NOW, PLANTED, later, with_answer, with_candidate, with_current
+
+READER = Consumer("entity-1", "reader")
+KEYS = LeaseKeys("b", {"a": Secret(b"a" * 32), "b": Secret(b"b" * 32)})
+HOUR = timedelta(hours=1)
+
+
+def rotated(account: Account) -> Account:
+    """Return `account` with its next certificate current, and the one before it retired."""
+    before = account.current
+    after = changes.moved(with_answer(account), account.next_generation, Move.PROMOTE, at=NOW, by=BY)
+    assert before
+    return changes.moved(after, before.number, Move.RETIRE, at=NOW, by=BY)
+
+
+@dataclass
+class Broker:
+    """What an issuer is made of, and in which order it was asked."""
+
+    account: Account = field(default_factory=with_current)
+    now: datetime = NOW
+    asked: list[str] = field(default_factory=list)
+    records: dict[str, ConsumerRecord] = field(default_factory=dict)
+    evidence: list[Entry] = field(default_factory=list)
+    refuse: BrokerError | None = None
+    away: str = ""
+    meanwhile: Callable[[Account], Account] = lambda account: account  # what happens while a bundle is prepared
+
+    def issuer(self, cap: Cap | None = None) -> Issuer:
+        issuer = Issuer(
+            accounts=self._read,
+            profile=lambda account: catalogue.builtin(account.profile),
+            judge=self._judge,
+            read_secrets=self._secrets,
+            consumers=self,
+            journal=Journal("issued/test", self._store, lambda: self.now, BY),
+            signer=LeaseSigner(KEYS),
+            clock=lambda: self.now,
+        )
+        return replace(issuer, cap=cap) if cap else issuer
+
+    def get(self, *, application: str = "fleet", ttl: timedelta = HOUR, allow_expired: bool = False) -> Granted:
+        return self.issuer().grant(Wanted(MZP, application, ttl, allow_expired=allow_expired))
+
+    def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
+        self._note("record")
+        self.records[entity] = change(self.records.get(entity, ConsumerRecord(entity, name)))
+        return self.records[entity]
+
+    @property
+    def holders(self) -> frozenset[str]:
+        return stragglers(tuple(self.records.values()), MZP, 1, self.now)
+
+    def _note(self, what: str) -> None:
+        self.asked.append(what)
+        if self.away == what:
+            raise VaultUnavailableError("away")
+
+    def _read(self, name: AccountName) -> Account:
+        self._note("account")
+        if name != self.account.name:
+            raise UnknownNameError(f"there is no account {name}")
+        return self.account
+
+    def _judge(self, account: Account, application: str, kind: BundleKind) -> Consumer:
+        self._note("judge")
+        if self.refuse:
+            raise self.refuse
+        return READER
+
+    def _secrets(self, name: AccountName, generation: Generation) -> SetSecrets:
+        self._note("secrets")
+        self.account = self.meanwhile(self.account)
+        return SetSecrets(Secret(b"key"), Secret(PLANTED))
+
+    def _store(self, entry: Entry) -> None:
+        self._note("evidence")
+        self.evidence.append(entry)
+
+
+def test_a_bundle_is_of_the_current_generation_and_the_lease_says_so() -> None:
+    broker = Broker()
+    granted = broker.get()
+    assert (granted.bundle.generation, granted.bundle.client_id) == (1, "id-fleet")
+    assert granted.bundle.expires == granted.lease.expires == later(hours=1)
+    assert LeaseSigner(KEYS).opened(granted.lease_text, now=NOW) == granted.lease
+    assert granted.lease.consumer == READER.entity
+    assert PLANTED not in repr(granted)
+
+
+def test_whoever_asks_is_judged_before_a_secret_is_read_and_recorded_before_it_leaves() -> None:
+    broker = Broker()
+    broker.get()
+    assert broker.asked == ["account", "judge", "secrets", "record", "account", "evidence"]
+    (entry,) = broker.evidence
+    assert (entry.what, entry.facts["consumer"], entry.facts["generation"]) == ("bundle-issued", READER.entity, 1)
+    assert broker.holders == {"reader"}
+
+
+def test_whoever_may_not_learns_nothing_and_leaves_no_trace() -> None:
+    broker = Broker(refuse=DeniedError("no"))
+    with pytest.raises(DeniedError):
+        broker.get()
+    assert broker.asked == ["account", "judge"]
+    with pytest.raises(DeniedError):
+        broker.get(application="none")
+    assert not broker.records
+
+
+@pytest.mark.parametrize("away", ["account", "judge", "secrets", "record", "evidence"])
+def test_without_vault_nothing_is_handed_out(away: str) -> None:
+    broker = Broker(away=away)
+    with pytest.raises(VaultUnavailableError):
+        broker.get()
+    assert not broker.evidence
+    assert bool(broker.holders) is (away == "evidence"), "a record too many, never one too few"
+
+
+@pytest.mark.parametrize(
+    ("account", "error"),
+    [
+        (with_candidate(), RefusedError),
+        (changes.application_removed(with_current(), "fleet", at=NOW, by=BY), UnknownNameError),
+    ],
+    ids=["nothing is current", "no such application"],
+)
+def test_what_cannot_be_given_is_refused_before_a_secret_is_read(account: Account, error: type[BrokerError]) -> None:
+    broker = Broker(account)
+    with pytest.raises(error):
+        broker.get()
+    assert "secrets" not in broker.asked
+
+
+def test_an_application_without_a_client_id_waits_for_the_reply() -> None:
+    broker = Broker(changes.application_set(with_current(), "new", "", at=NOW, by=BY))
+    with pytest.raises(RefusedError, match="no client_id yet"):
+        broker.get(application="new")
+
+
+def test_overtaken_by_a_rotation_it_hands_out_the_newer_one() -> None:
+    broker = Broker(
+        meanwhile=lambda account: rotated(account) if account.current and account.current.number == 1 else account
+    )
+    granted = broker.get()
+    assert granted.bundle.generation == 2
+    assert [entry.facts["generation"] for entry in broker.evidence] == [2]
+    assert not broker.holders, "what it did not get in the end does not hold up the end of an overlap"
+
+
+def test_overtaken_again_it_asks_to_ask_again() -> None:
+    broker = Broker(meanwhile=rotated)
+    with pytest.raises(ConflictError, match="is being rotated"):
+        broker.get()
+    assert not broker.evidence
+    assert not broker.records[READER.entity].holdings
+
+
+def test_a_previous_generation_is_still_good_for_whoever_was_being_served() -> None:
+    broker = Broker(meanwhile=lambda a: changes.moved(with_answer(a), a.next_generation, Move.PROMOTE, at=NOW, by=BY))
+    assert broker.get().bundle.generation == 1
+
+
+@pytest.mark.parametrize(
+    ("ttl", "granted"),
+    [(timedelta(seconds=1), timedelta(seconds=1)), (HOUR, HOUR), (timedelta(days=900), HOUR)],
+    ids=["a second", "an hour", "for ever"],
+)
+def test_a_lease_lasts_as_long_as_asked_but_not_longer_than_the_cap(ttl: timedelta, granted: timedelta) -> None:
+    assert Broker().get(ttl=ttl).lease.expires == NOW + granted
+
+
+def test_a_lease_ends_with_the_certificate() -> None:
+    broker = Broker(now=later(days=365) - timedelta(minutes=5))
+    assert broker.get().lease.expires == later(days=365)
+
+
+def test_an_expired_set_is_given_only_to_whoever_says_so() -> None:
+    broker = Broker(now=later(days=365))
+    with pytest.raises(RefusedError, match="has expired"):
+        broker.get()
+    assert broker.get(allow_expired=True).lease.expires == later(days=365, hours=1)
+    with pytest.raises(RefusedError, match="has expired"):
+        broker.get()
+
+
+def test_what_is_given_back_is_held_no_more() -> None:
+    broker = Broker()
+    issuer = broker.issuer()
+    granted = issuer.grant(Wanted(MZP, "fleet", HOUR))
+    issuer.give_back(granted)
+    assert not broker.holders
+    assert [entry.what for entry in broker.evidence] == ["bundle-issued", "bundle-returned"]
+    issuer.give_back(granted)
+    assert not broker.holders
+
+
+def test_two_processes_of_one_consumer_share_what_they_hold_until_its_own_end() -> None:
+    broker = Broker()
+    issuer = broker.issuer()
+    first, _ = (issuer.grant(Wanted(MZP, "fleet", HOUR)) for _ in range(2))
+    assert len(broker.records[READER.entity].holdings) == 1
+    issuer.give_back(first)
+    assert broker.holders == {"reader"}
+    broker.now = later(hours=1)
+    assert not broker.holders
