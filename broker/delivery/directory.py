@@ -88,14 +88,7 @@ def _stored(directory: Root, bundle: Bundle, formats: Collection[FileFormat], ac
     for name in _names_for(bundle.generation):
         files = render(bundle, formats, directory.path / name)
         if not directory.is_directory(name):
-            working = f".{name}"
-            directory.make(working, access)
-            try:
-                _fill(directory, working, bundle, files, access)
-                directory.rename(working, name)
-            except BaseException:
-                directory.remove(working, _OURS)
-                raise
+            _store_anew(directory, name, bundle, files, access)
             return name
         there = _same(directory, name, files, access)
         if there is not None:
@@ -103,6 +96,21 @@ def _stored(directory: Root, bundle: Bundle, formats: Collection[FileFormat], ac
             directory.write(name, MANIFEST, Secret(manifest), access)
             return name
     raise AssertionError("names never end")
+
+
+def _store_anew(
+    directory: Root, name: str, bundle: Bundle, files: dict[FileFormat, Secret[bytes]], access: Access
+) -> None:
+    working = f".{name}"
+    try:
+        directory.make(working, access)
+        _fill(directory, working, bundle, files, access)
+        directory.rename(working, name)
+    except BaseException:  # a signal may come when it has its name already
+        for made in (working, name):
+            if directory.is_directory(made):
+                directory.remove(made, _OURS)
+        raise
 
 
 def _names_for(generation: int) -> Iterator[str]:
