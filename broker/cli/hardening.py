@@ -34,8 +34,9 @@ def harden() -> Hardening:
 
     A child that is executed inherits the missing core file and the umask, and nothing else of this.
     """
-    os.umask(0o077)
-    return Hardening(no_core=_no_core(), private=_private(), locked=_locked())
+    granted = Hardening(no_core=_no_core(), private=_private(), locked=_locked())
+    os.umask(0o077)  # last, so that whoever sees it from outside knows that all is done
+    return granted
 
 
 def _no_core() -> bool:

@@ -123,7 +123,8 @@ def test_doctor_finds_a_clock_that_is_off(shop: Shop) -> None:
 def test_doctor_finds_accounts_in_trouble(shop: Shop) -> None:
     shop.put("promoted")
     shop.partner.faults.set("login-rejected")
-    assert shop.run("rotation canary acme").code == 6
+    answered = shop.run("rotation canary acme -o json")
+    assert (answered.code, answered.json["verdict"]) == (6, "login_rejected")
     assert codes(shop, 6)["account.breaker"] == "error"
 
 
