@@ -54,8 +54,14 @@ def publish(
     with held(root, make=permitted) as directory:
         _sweep(directory)
         _require_same_holder(directory, bundle)
+        before = _generations(directory)
         name = _stored(directory, bundle, formats, permitted)
-        _turn(directory, name, clock())
+        try:
+            _turn(directory, name, clock())
+        except BaseException:
+            if name not in before and directory.link(CURRENT) != name:
+                directory.remove(name, _OURS)  # nobody would find it, and its key would lie there
+            raise
         _prune(directory, name, clock() - grace)
         return directory.path / name
 

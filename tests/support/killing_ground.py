@@ -138,6 +138,7 @@ class Ground:
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     facts: dict[str, str] = field(default_factory=dict)
     renew_at: float = 0.0
+    published: set[str] = field(default_factory=set)
 
     def begin(self, command: Command) -> None:
         """Make everything as `command` finds it."""
@@ -148,6 +149,7 @@ class Ground:
         self.facts |= {"consumer": f"reader-{number}", "mount": f"broker-new-{number}"}
         for line in command.before:
             assert self._line(line).code == 0, line
+        self.published = {path.name for path in (self.here / "bundle").glob("gen-*")}
 
     def calm(self, command: Command) -> Calm:
         """Run `command` with nothing in its way."""
@@ -201,10 +203,11 @@ class Ground:
         left = accessors(admin) - before
         in_flight = point.what.endswith("/login")  # its answer may not have reached us: its minutes end it
         assert len(left) <= in_flight + self._made(command, struck), f"{len(left)} tokens are left"
-        working = [path for path, *_ in listing(self.here) if Path(path).name.startswith(".")]
         if point.what.startswith("open") and fault["phase"] == "after":  # nobody was told yet that it is there
-            working = [path for path in working if (self.here / path).stat().st_size]
-        assert not working, f"working files are left: {working}"
+            for path in self.here.rglob(".*"):
+                assert not path.stat().st_size, f"{path.name} is left"
+                path.unlink()
+        self.assert_nothing_half()
         self.again(command, calm)
         return struck
 
@@ -232,7 +235,10 @@ class Ground:
         """Assert that each name is whole, and no working file is left."""
         names = {Path(path).name for path, *_ in listing(self.here)}
         assert not [name for name in names if name.startswith(".")], f"working files are left: {names}"
-        current = self.here / "bundle" / "current"
+        bundle = self.here / "bundle"
+        current = bundle / "current"
+        made = {path.name for path in bundle.glob("gen-*")} - self.published
+        assert made <= {current.readlink().name if current.is_symlink() else ""}, f"{made} that nothing points at"
         if current.is_symlink():
             manifest = json.loads((current / "manifest.json").read_text())
             for name, told in manifest["files"].items():  # the digest of what can be guessed is not told
