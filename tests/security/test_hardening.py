@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -45,9 +46,9 @@ def running(command: Sequence[str], cwd: Path, ready: Callable[[int], bool]) -> 
     """Yield a process once `ready` says so of its pid; it is ended afterwards."""
 
     with_cores = ["sh", "-c", 'ulimit -c "$(ulimit -H -c)"; exec "$@"', "sh", *command]
-    with subprocess.Popen(
-        with_cores, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    # A umask of its own: commands that ran inside this process have tightened ours, and `hardened` goes by it
+    with subprocess.Popen(with_cores, cwd=cwd, umask=0o022, **pipes) as process:
         try:
             deadline = time.monotonic() + 20
             while not ready(process.pid):
