@@ -25,6 +25,8 @@ from broker.vault.setup import Wish, apply, plan
 from tests.support.raw_http import RawVault
 from tests.support.vault import TestVault, login, mounted
 
+pytestmark = pytest.mark.slow
+
 REQUESTS: Final = tomllib.loads(Path(__file__).with_name("escalations.toml").read_text())
 PLANTED: Final = "pl4nted-in-the-other-account"
 OURS: Final = "ours-to-read"

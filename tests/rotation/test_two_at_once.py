@@ -16,6 +16,8 @@ from broker.errors import ConflictError, RefusedError, UnknownNameError, Waiting
 from tests.rotation.life import Commands, midway, outcome
 from tests.rotation.world import World
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[[Commands], object]
 
 COMMANDS: dict[str, Command] = {
