@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +58,7 @@ def get(
     This is a direct bundle: the partner's own set. Whoever copies it can use it until the partner's certificate
     dies. Without --hold nothing removes the files when the lease ends.
     """
+    from broker.cli.signals import held_back, wait_for_end
     from broker.delivery.directory import publish
     from broker.delivery.formats import FileFormat
     from broker.issuing.grant import Wanted
@@ -68,31 +68,24 @@ def get(
     root = _root(start, account, name, directory)
     length = parse_duration(ttl or start.config["bundle.ttl"])
     issuer = start.broker.issuer(_token(consumer_token_file))
-    stopped = _stop_event() if hold else None  # before there is anything that a signal could leave behind
-    granted = issuer.grant(Wanted(account, name, length, allow_expired=allow_expired))
-    try:
-        published = publish(root, granted.bundle, [FileFormat(f) for f in formats], clock=start.broker.clock)
-    except BaseException:
-        issuer.give_back(granted)
-        raise
-    if stopped is None:
-        _say(granted, published, root, output, "nothing removes the files then (--hold does)")
-        return
-    try:
-        _say(granted, published, root, output, "then the files are removed")
-        left = (granted.lease.expires - start.broker.clock()).total_seconds()
-        note("stopped" if stopped.wait(max(left, 0)) else "the lease has ended")
-    finally:
-        _remove(root)
-        issuer.give_back(granted)
-
-
-def _stop_event() -> threading.Event:
-    """Return an event that is set by whatever asks a process to end."""
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopped.set())
-    return stopped
+    wanted = Wanted(account, name, length, allow_expired=allow_expired)
+    with held_back() if hold else nullcontext() as signals:  # before there is anything that one could leave behind
+        granted = issuer.grant(wanted)
+        try:
+            published = publish(root, granted.bundle, [FileFormat(f) for f in formats], clock=start.broker.clock)
+        except BaseException:
+            issuer.give_back(granted)
+            raise
+        if signals is None:
+            _say(granted, published, root, output, "nothing removes the files then (--hold does)")
+            return
+        try:
+            _say(granted, published, root, output, "then the files are removed")
+            stopped = wait_for_end(signals, granted.lease.expires, start.broker.clock)
+            note("stopped" if stopped else "the lease has ended")
+        finally:
+            _remove(root)
+            issuer.give_back(granted)
 
 
 def _remove(root: Path) -> None:

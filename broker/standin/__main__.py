@@ -59,13 +59,11 @@ def serve(
       broker-standin serve --dir /tmp/partner --tls 1.2 --fault desk-delay=1m
     """
     import signal
-    import threading
 
     from broker.standin.server import InUseError, Standin
 
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+    ending = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # they wait for `sigwait`: nothing is left half-started
     try:
         standin = Standin(
             directory,
@@ -81,7 +79,7 @@ def serve(
         raise click.ClickException(str(error)) from None
     with standin:
         click.echo(f"ready: api {standin.api_url} desk {standin.desk_url}")
-        ended.wait()
+        signal.sigwait(ending)
 
 
 @main.group()

@@ -1,0 +1,90 @@
+"""What asks a process to end is heard at any moment, and a wait ends when its time has come by any clock."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from broker.cli import signals
+from broker.cli.signals import held_back, undisturbed, wait_for_end
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Clock:
+    """Reads `START` and what `times` adds to it, the last one for ever."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.seconds = list(seconds)
+
+    def __call__(self) -> datetime:
+        now = self.seconds.pop(0) if len(self.seconds) > 1 else self.seconds[0]
+        return START + timedelta(seconds=now)
+
+
+@pytest.fixture
+def heard() -> Iterator[list[int]]:
+    """What reached a handler, in order."""
+    got: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda n, _: got.append(n)) for number in numbers}
+    yield got
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_came_before_the_wait_ends_it_and_reaches_no_handler(
+    heard: list[int], number: signal.Signals
+) -> None:
+    with held_back() as waiting:
+        signal.raise_signal(number)
+        assert wait_for_end(waiting, START + timedelta(hours=1), Clock(0))
+    assert heard == []
+
+
+def test_a_second_signal_is_heard_once_the_block_has_ended(heard: list[int]) -> None:
+    with held_back() as waiting:
+        signal.raise_signal(signal.SIGTERM)
+        assert wait_for_end(waiting, START + timedelta(hours=1), Clock(0))
+        signal.raise_signal(signal.SIGINT)
+        assert heard == []
+    assert heard == [signal.SIGINT]
+
+
+def test_a_hang_up_is_not_waited_for_where_it_is_ignored(heard: list[int]) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with held_back() as waiting:
+        assert waiting == {signal.SIGINT, signal.SIGTERM}
+
+
+def test_a_time_that_has_come_is_not_waited_for(heard: list[int]) -> None:
+    with held_back() as waiting:
+        assert not wait_for_end(waiting, START, Clock(0))
+
+
+def test_a_clock_that_went_ahead_ends_the_wait(heard: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "_LOOK", 0.01)
+    started = time.monotonic()
+    with held_back() as waiting:
+        assert not wait_for_end(waiting, START + timedelta(hours=1), Clock(0, 1, 3601))
+    assert time.monotonic() - started < 60
+
+
+def test_a_clock_that_is_set_back_does_not_prolong_it(heard: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "_LOOK", 0.01)
+    with held_back() as waiting:
+        assert not wait_for_end(waiting, START + timedelta(seconds=0.1), Clock(0, -3600))
+
+
+def test_a_first_signal_waits_for_the_block_and_a_second_does_not(heard: list[int]) -> None:
+    with undisturbed():
+        signal.raise_signal(signal.SIGTERM)
+        assert heard == []
+        signal.raise_signal(signal.SIGINT)
+        assert heard == [signal.SIGTERM] or heard == [signal.SIGINT]
+    assert heard[-1] == signal.SIGTERM
