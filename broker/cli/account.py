@@ -19,7 +19,7 @@ from broker.cli.output import (
     when,
 )
 from broker.errors import InputError
-from broker.model.names import AccountName
+from broker.model.names import AccountName, mail_address
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
@@ -86,7 +86,7 @@ def add(
             base_url=_base_url(rules, environment, base_url),
             subject=named,
             created_at=broker.clock(),
-            contacts=Contacts(tuple(map(_mail, partner)), tuple(map(_mail, team))),
+            contacts=Contacts(tuple(map(mail_address, partner)), tuple(map(mail_address, team))),
         )
     )
     note(f"account {added.name}: login {added.login} at {added.base_url}")
@@ -202,12 +202,6 @@ def _base_url(profile: Profile, environment: str, given: str) -> str:
             f"{profile.name} {environment} leaves the address to the account", hint="--base-url https://host/path"
         )
     return base_url(known or given)
-
-
-def _mail(address: str) -> str:
-    if address.count("@") != 1 or not address.isprintable() or any(c in address for c in " ,;<>\"'\\"):
-        raise InputError(f"{address[:80]!r} is not one mail address", hint="write it as name@company.example")
-    return address
 
 
 def _current(account: Account, now: datetime) -> tuple[object, str]:

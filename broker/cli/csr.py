@@ -213,7 +213,13 @@ def _mail(
         to=receivers,
         message_id=message_id(account.name, request.number, request.csr),
         date=first,
-        texts={"login": account.login, "environment": account.environment, "subject": str(account.subject)},
+        texts={
+            "account": account.name,
+            "environment": account.environment,
+            "login": account.login,
+            "partner": profile.title,
+            "subject": str(account.subject),
+        },
     )
     return draft(mail, profile.submission), receivers, mail.message_id
 

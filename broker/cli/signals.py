@@ -64,11 +64,16 @@ def wait_for_end(signals: frozenset[int], until: datetime, clock: Callable[[], d
     `until` has come when the clock says so, or when as much time has passed as lay before it at the start: a clock
     that is set back, or a machine that sleeps, makes no wait longer.
     """
-    started, left = time.monotonic(), (until - clock()).total_seconds()
+    started, left = _uptime(), (until - clock()).total_seconds()
     while left > 0:
         if signal.sigtimedwait(signals, min(left, _LOOK)) is not None:
             return True
-        passed = time.monotonic() - started
+        passed = _uptime() - started
         left = min(left - passed, (until - clock()).total_seconds())
         started += passed
     return False
+
+
+def _uptime() -> float:
+    """Return the seconds since this machine started, those that it slept too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

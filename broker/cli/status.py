@@ -40,10 +40,9 @@ class _Row:
 def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, output: str) -> None:
     """Show each account: its generations, when the current certificate expires, when renewal is due, who must act."""
     broker, now = start.broker, start.broker.clock()
-    chosen = [a for a in broker.all_accounts() if everything or not accounts or a.name in accounts]
-    for name in set(accounts) - {a.name for a in chosen}:
-        broker.account(name)  # raises: there is none
-    rows = [_row(start, account) for account in chosen]
+    named = map(broker.account, dict.fromkeys(accounts))
+    every = everything or not accounts
+    rows = [_row(start, account) for account in (broker.all_accounts() if every else named)]
     if output == "json":
         show_json([_facts(row) for row in rows])
         return

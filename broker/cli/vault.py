@@ -97,6 +97,9 @@ def env(start: Start) -> None:
         "VAULT_ADDR": settings.address,
         "VAULT_NAMESPACE": settings.namespace,
         "VAULT_CACERT": str(settings.ca_file or ""),
+        "VAULT_CAPATH": str(settings.ca_directory or ""),
+        "VAULT_CLIENT_CERT": str(settings.client_certificate or ""),
+        "VAULT_CLIENT_KEY": str(settings.client_key or ""),
         "VAULT_TLS_SERVER_NAME": settings.server_name,
     }
     for name, value in values.items():

@@ -5,10 +5,10 @@ from __future__ import annotations
 from string import Template
 from typing import Final
 
-from broker.errors import BrokerError, InputError
+from broker.errors import BrokerError
 from broker.model.authentication import Authentication, ClientId, Place
 from broker.model.duration import parse_duration
-from broker.model.names import checked_name
+from broker.model.names import checked_name, mail_address
 from broker.model.subject import ATTRIBUTES, BOUNDS, KeyRules, SubjectRules
 from broker.partners.fields import Fields
 from broker.partners.profile import Environment, Operation, Probe, Renewal, Submission
@@ -128,24 +128,12 @@ def submission(fields: Fields) -> Submission:
     default = Submission()
     fields.choice("how", ("e-mail",), "e-mail")
     found = Submission(
-        to=fields.known("to", _address),
+        to=fields.known("to", mail_address),
         subject=_template(fields, "subject", fields.text("subject", default.subject)),
         body=_template(fields, "body", fields.text("body", default.body, lines=True)),
     )
     fields.done()
     return found
-
-
-def _address(text: str) -> str:
-    local, at, domain = text.rpartition("@")
-    if (
-        not (at and local and domain)
-        or not text.isascii()
-        or set(text) & set(' ,;:<>()[]"\\\t\r\n@') - {"@"}
-        or "@" in local
-    ):
-        raise InputError(f"{text[:80]!r} is not an e-mail address", hint="write one like pki@example.com, or unknown")
-    return text
 
 
 def _template(fields: Fields, key: str, text: str) -> str:

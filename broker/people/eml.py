@@ -7,8 +7,6 @@ the same mail.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,15 +14,14 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
-from pathlib import Path
 from string import Template
 from typing import Final
 
 from broker.errors import InputError
-from broker.model.names import AccountName
+from broker.model.names import AccountName, mail_address
 from broker.partners.profile import Submission
 
-__all__ = ["CsrMail", "draft", "message_id", "write"]
+__all__ = ["CsrMail", "draft", "message_id"]
 
 _LONGEST: Final = 998  # octets of a header line (RFC 5322, 2.1.1)
 
@@ -57,8 +54,8 @@ def draft(mail: CsrMail, submission: Submission) -> bytes:
     if not mail.to:
         raise InputError("nobody is named to send the CSR to", hint=f"broker csr submit {mail.account} --to ADDRESS")
     message = EmailMessage(policy=SMTP)
-    message["From"] = _address("from", mail.sender)
-    message["To"] = tuple(_address("to", to) for to in mail.to)
+    message["From"] = _address(mail.sender)
+    message["To"] = tuple(_address(to) for to in mail.to)
     message["Subject"] = _line("subject", _filled(submission.subject, mail.texts))
     message["Date"] = format_datetime(mail.date)
     message["Message-ID"] = _checked_id(mail.message_id)
@@ -75,26 +72,6 @@ def draft(mail: CsrMail, submission: Submission) -> bytes:
     return message.as_bytes()
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write `content` to `path` whole or not at all, in place of what is there. Raise `InputError`."""
-    try:
-        descriptor, working = tempfile.mkstemp(prefix=f".{path.name[:80]}-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(descriptor, 0o644)  # a CSR is public
-                file.write(content)
-                file.flush()
-                os.fsync(descriptor)
-            Path(working).replace(path)
-        except BaseException:
-            Path(working).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {(error.strerror or 'it is refused').lower()}", hint="name another file"
-        ) from None
-
-
 def _filled(template: str, texts: Mapping[str, str]) -> str:
     try:
         return Template(template).substitute(texts)
@@ -108,11 +85,8 @@ def _line(name: str, text: str) -> str:
     return text
 
 
-def _address(name: str, text: str) -> Address:
-    local, _, domain = _line(name, text).rpartition("@")
-    if not local or not domain or not text.isascii() or any(c in text for c in ' ,;:<>()[]"\\') or "@" in local:
-        raise InputError(f"{text[:80]!r} is not a mail address ({name})", hint="write one like pki@example.com")
-    return Address(addr_spec=text)
+def _address(text: str) -> Address:
+    return Address(addr_spec=mail_address(text))
 
 
 def _checked_id(text: str) -> str:

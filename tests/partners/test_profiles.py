@@ -130,7 +130,7 @@ def test_a_partner_that_forbids_the_email_can_be_said() -> None:
         (MINE + '[authentication]\naccept = "a\\r\\nX: y"\n', ("accept", "control")),
         (MINE + '[authentication]\naccept = ""\n', ("accept", "media type")),
         (MINE + '[submission]\nhow = "pigeon"\n', ("submission.how",)),
-        (MINE + '[submission]\nto = "nobody"\n', ("submission.to", "e-mail")),
+        (MINE + '[submission]\nto = "nobody"\n', ("submission.to", "mail address")),
         (MINE + '[submission]\nto = "a@b.c, d@e.f"\n', ("submission.to",)),
         (MINE + '[submission]\nto = "a@b.c\\nBcc: x@y.z"\n', ("submission.to",)),
         (MINE + '[submission]\nsubject = "a\\nBcc: x"\n', ("submission.subject", "control")),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import email
-import stat
 from dataclasses import replace
 from datetime import UTC, datetime
 from email import policy
 from email.message import EmailMessage
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ from broker.errors import InputError
 from broker.model.names import AccountName
 from broker.partners.catalogue import builtin
 from broker.partners.profile import Submission
-from broker.people.eml import CsrMail, draft, message_id, write
+from broker.people.eml import CsrMail, draft, message_id
 
 CSR = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"
 SUBMISSION = builtin("stellantis").submission
@@ -122,28 +120,3 @@ def test_a_template_reads_no_attribute_and_runs_nothing() -> None:
     body = parsed(draft(MAIL, submission)).get_body()
     assert body is not None
     assert body.get_content().strip() == "MZP0000042.__class__ {login.__class__} %(login)s"
-
-
-def test_it_is_written_whole_in_place_of_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "mail.eml"
-    path.write_text("older")
-    write(path, b"content")
-    assert path.read_bytes() == b"content"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "victim").write_text("a stranger's")
-    (tmp_path / "mail.eml").symlink_to(tmp_path / "victim")
-    write(tmp_path / "mail.eml", b"content")
-    assert (tmp_path / "victim").read_text() == "a stranger's"
-
-
-@pytest.mark.parametrize("name", ["missing/mail.eml", "taken"])
-def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path: Path, name: str) -> None:
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(InputError) as caught:
-        write(tmp_path / name, b"content")
-    assert caught.value.hint
-    assert [p.name for p in tmp_path.iterdir()] == ["taken"]

@@ -55,7 +55,7 @@ def _approle(vault: Connection, options: Mapping[str, str]) -> TokenSource:
 
 def _option(options: Mapping[str, str], method: str, name: str) -> str:
     if not options.get(name):
-        raise InputError(f"the login {method} needs {name}", hint="see [vault.login] in the configuration")
+        raise InputError(f"the login {method} needs {name}", hint="name it in broker.toml, in [login] or [roles.NAME]")
     return options[name]
 
 
