@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import account_argument, read_input
+from broker.cli.options import accept_ca_option, account_argument, read_input
 from broker.cli.output import note, output_option, show_details, show_findings, show_json
 from broker.errors import InputError
 from broker.model.names import AccountName
@@ -31,13 +31,7 @@ def command() -> None:
 )
 @account_argument
 @click.argument("file", metavar="FILE|-")
-@click.option(
-    "--accept-ca",
-    multiple=True,
-    metavar="SHA256",
-    callback=lambda _, __, values: tuple(map(_fingerprint, values)),
-    help="Accept the CA of this fingerprint; repeat.",
-)
+@accept_ca_option
 @click.option(
     "--server-ca", default="", metavar="FILE", help="CAs to know the partner's server by, if not the reply's."
 )
@@ -137,12 +131,6 @@ def _rows(found: Description) -> dict[str, object]:
         "SHA-256": format_fingerprint(found.fingerprint),
         "SPKI": found.spki,
     }
-
-
-def _fingerprint(text: str) -> str:
-    from broker.pki.certificates import parse_fingerprint
-
-    return parse_fingerprint(text)
 
 
 def _say_next(account: AccountName, lacking: Sequence[str], client_ids: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from broker.model.names import AccountName, account_name, checked_name
 from broker.model.secret import Secret
 
 __all__ = [
+    "accept_ca_option",
     "account_argument",
     "accounts_argument",
     "application_argument",
@@ -50,6 +51,17 @@ def accounts_argument(function: F) -> F:
 def application_argument(function: F) -> F:
     """ACCOUNT/APPLICATION, as the parameter `application`: a pair."""
     return click.argument("application", metavar="ACCOUNT/APPLICATION", callback=_application)(function)
+
+
+def accept_ca_option(function: F) -> F:
+    """--accept-ca, as the parameter `accept_ca`: SHA-256 fingerprints in lower-case hex."""
+    return click.option(
+        "--accept-ca",
+        multiple=True,
+        metavar="SHA256",
+        callback=lambda _, __, values: tuple(map(_fingerprint, values)),
+        help="Accept the CA of this fingerprint; repeat.",
+    )(function)
 
 
 def generation_option(function: F) -> F:
@@ -181,6 +193,12 @@ def write_output(name: str, content: bytes, mode: int = 0o644) -> None:
     except (OSError, ValueError) as error:  # ValueError: a path that has no last part
         reason = error.strerror if isinstance(error, OSError) else "it is not the name of a file"
         raise InputError(f"cannot write {name}: {reason}") from None
+
+
+def _fingerprint(text: str) -> str:
+    from broker.pki.certificates import parse_fingerprint
+
+    return parse_fingerprint(text)
 
 
 def _account(ctx: click.Context, _: click.Parameter, value: str) -> AccountName | None:

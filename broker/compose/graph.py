@@ -171,6 +171,15 @@ class Broker:
         )
         return self._settled(after, Role.OPERATOR)
 
+    def set_trust(self, name: AccountName, data: bytes, accept: Sequence[str]) -> Account:
+        """Know the partner's server by the CAs in `data` of these fingerprints."""
+        from broker.rotation.trust import set_trust
+
+        after = set_trust(
+            name, data, accept, accounts=self.roles.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
+        )
+        return self._settled(after, Role.OPERATOR)
+
     # rotation: rotator, and canary for the calls to the partner
 
     def draft(self, name: AccountName) -> SigningRequest:

@@ -32,7 +32,7 @@ class Good:
     vault: bool = True
 
 
-# {account}, {application} and {number} stand where a test puts something else.
+# {account}, {application} and {number} stand where a test puts something else; {ca} is a CA's fingerprint.
 GOOD: Final[Mapping[str, Good]] = MappingProxyType(
     {
         "demo": Good("", vault=False),
@@ -52,6 +52,7 @@ GOOD: Final[Mapping[str, Good]] = MappingProxyType(
         "app list": Good("{account}"),
         "app remove": Good("{account}/{application} --yes"),
         "password set": Good("{account} --password-file -", input=b"another\n"),
+        "trust set": Good("{account} reply.zip --accept-ca {ca}"),
         "csr new": Good("{account}"),
         "csr show": Good("{account} --number {number}"),
         "csr lint": Good("good.csr", vault=False),

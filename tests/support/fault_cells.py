@@ -54,6 +54,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "password set": _command(
         f"password set {ACCOUNT} --password-file -", "promoted", given=PASSWORD.encode(), again=True
     ),
+    "trust set": _command(f"trust set {ACCOUNT} {{reply}} {{accepting}}", "promoted"),
     "csr new": _command(f"csr new {ACCOUNT}", "added"),
     "csr new --supersede": _command(f"csr new {ACCOUNT} --supersede", "requested", again=True),
     "csr submit": _command(f"csr submit {ACCOUNT} --sent-at {{now}} --reference T-1", "requested"),

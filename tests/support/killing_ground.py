@@ -53,6 +53,7 @@ COMMANDS: Final = (
     Command("partner add", "empty", "partner add {home}/profile.toml"),
     Command("password set (first)", "account", "password set acme --password-file -", data="first", anew=True),
     Command("password set", "promoted", "password set acme --password-file -", data="second", anew=True),
+    Command("trust set", "promoted", "trust set acme {reply} {accept}"),
     Command("csr new", "added", "csr new acme"),
     Command("csr new --out", "added", "csr new acme --out acme.csr"),
     Command("csr new --supersede", "requested", "csr new acme --supersede"),

@@ -100,7 +100,10 @@ class Shop:
     def good(self, command: str, account: str = ACCOUNT, application: str = "reporting", number: str = "1") -> str:
         """Return a good command line of `command`, or the same with another name in it."""
         line = GOOD[command].line.format(
-            account=shlex.quote(account), application=shlex.quote(application), number=shlex.quote(number)
+            account=shlex.quote(account),
+            application=shlex.quote(application),
+            number=shlex.quote(number),
+            ca=self.partner.described()["issuing_ca_sha256"],
         )
         return f"{command} {line}"
 
