@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -19,13 +24,28 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test whose peer program is missing on a person's machine; in CI it fails for want of it."""
+    """Skip a test that lacks a program, an extra or a right on a person's machine; in CI it fails for want of it."""
     missing = [name for mark in item.iter_markers("peer") for name in mark.args if not shutil.which(name)]
     if missing:
         _stop(f"needs {', '.join(missing)}: sh .ci/peers installs it")
     lacking = [name for mark in item.iter_markers("extra") for name in mark.args if find_spec(name) is None]
     if lacking:
         _stop(f"needs {', '.join(lacking)}: requirements/install {' '.join(lacking)}")
+    denied = [name for mark in item.iter_markers("rights") for name in mark.args if not RIGHTS[name]()]
+    if denied:
+        _stop(f"needs the right to {', '.join(denied)}: run it as root, where nothing took that away")
+
+
+@functools.cache
+def _may_mount() -> bool:
+    with tempfile.TemporaryDirectory() as directory:
+        if subprocess.run(["mount", "-t", "tmpfs", "none", directory], capture_output=True, check=False).returncode:
+            return False
+        subprocess.run(["umount", directory], check=True)
+        return True
+
+
+RIGHTS: Final[dict[str, Callable[[], bool]]] = {"mount": _may_mount, "chown": lambda: os.geteuid() == 0}
 
 
 def _stop(why: str) -> None:

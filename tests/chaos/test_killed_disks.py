@@ -39,18 +39,6 @@ TROUBLES: Final[dict[str, Fault]] = {
 }
 
 
-def can_mount() -> bool:
-    """Whether this is root with the right to mount."""
-    with tempfile.TemporaryDirectory() as directory:
-        tried = subprocess.run(["mount", "-t", "tmpfs", "none", directory], capture_output=True, check=False)
-        if not tried.returncode:
-            subprocess.run(["umount", directory], check=True)
-        return not tried.returncode
-
-
-needs_mount = pytest.mark.skipif(not can_mount(), reason="only root may mount; the other tests here make do without")
-
-
 @pytest.fixture(scope="module")
 def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     with ground(tmp_path_factory.mktemp("field")) as made:
@@ -136,7 +124,8 @@ def test_a_write_that_fails_is_told_and_leaves_nothing_half(
     strike(field, BY_NAME[name], found, trouble, points)
 
 
-@needs_mount
+@pytest.mark.peer("mount")
+@pytest.mark.rights("mount")
 @pytest.mark.slow
 @pytest.mark.parametrize("spoil", [full, read_only])
 @pytest.mark.parametrize("name", MOUNTED)
@@ -155,7 +144,8 @@ def test_a_disk_that_takes_nothing(
     keep(name, f"a {spoil.__name__.replace('_', '-')} disk", [struck.code])
 
 
-@needs_mount
+@pytest.mark.peer("mount")
+@pytest.mark.rights("mount")
 @pytest.mark.slow
 def test_a_memory_file_system_that_is_unmounted_under_a_held_bundle(field: Ground, disk: Path) -> None:
     """The files are gone with it: the holder ends well, gives back what it had, and a new one can be had."""

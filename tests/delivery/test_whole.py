@@ -47,7 +47,7 @@ def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere").read_text() == ""
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another's file")
+@pytest.mark.rights("chown")
 def test_anothers_file_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".file.new").write_text("")
     os.chown(tmp_path / ".file.new", 65534, -1)
