@@ -41,7 +41,12 @@ def start(start: Start, audit: bool) -> None:
 
     directory = Path(start.config["embedded.directory"])
     step("starting the vault")
-    embedded = up(directory, mount=start.config["vault.mount"], options=Options(audit=audit))
+    embedded = up(
+        directory,
+        mount=start.config["vault.mount"],
+        options=Options(audit=audit),
+        observer=start.broker.roles.observer,
+    )
     note(f"vault at {embedded.settings.address}, process {embedded.running.pid}")
     note(f"its unseal key lies beside its data in {directory}: a laptop's vault, not a production one")
 
@@ -111,13 +116,15 @@ def env(start: Start) -> None:
 @click.option("--dry-run", is_flag=True, help="Show the difference, change nothing.")
 @click.option("--print", "printed", type=click.Choice(["sh", "hcl"]), help="Print it for somebody who may run it.")
 @click.option("--account", "accounts", multiple=True, metavar="NAME", help="Only these accounts' secrets; repeat.")
-@click.option("--login-dir", default="", metavar="DIR", help="Also write each role's login to DIR/ROLE/, 0600.")
+@click.option("--login-dir", default="", metavar="DIR", help="Also see that each role's login is in DIR/ROLE/, 0600.")
 @output_option
 @click.pass_obj
 def setup(
     start: Start, dry_run: bool, printed: str | None, accounts: Sequence[str], login_dir: str, output: str
 ) -> None:
     """Make mount, policies and logins in any Vault or OpenBao. Again, it changes only what differs; it removes nothing.
+
+    A login in DIR that works is kept: for new ones name another DIR, and destroy the old secret-ids in Vault.
 
     Needs a token that may write mounts and policies, which none of the broker's own roles is: VAULT_TOKEN. The
     embedded vault needs none.
@@ -126,12 +133,16 @@ def setup(
     from broker.vault.setup_text import as_hcl, as_shell
 
     wish = Wish(accounts=tuple(checked_name(name, "account") for name in accounts)) if accounts else Wish()
+    if login_dir and (dry_run or printed):
+        raise InputError(
+            "--login-dir writes logins, and --dry-run and --print do nothing",
+            hint="the printed script says how to fetch them" if printed else "give one of them",
+        )
     if printed:
-        items = wanted(start.config["vault.mount"], wish)
-        click.echo(as_shell(items) if printed == "sh" else as_hcl(items), nl=False)
+        mount = start.config["vault.mount"]
+        items = wanted(mount, wish)
+        click.echo(as_shell(mount, items) if printed == "sh" else as_hcl(items), nl=False)
         return
-    if login_dir and dry_run:
-        raise InputError("--login-dir writes logins, and --dry-run writes nothing", hint="give one of them")
     with _administrator(start) as vault:
         planned = plan(vault, wish)
         if not dry_run:
@@ -155,9 +166,9 @@ def setup(
     type=click.Choice(["direct", "gateway", "ticket"]),
     default="direct",
     show_default=True,
-    help="What the rights are for.",
+    help="What the rights are for. Only direct is served yet; the others are for what is to come.",
 )
-@click.option("--login-dir", default="", metavar="DIR", help="Write role_id and secret_id there, 0600.")
+@click.option("--login-dir", default="", metavar="DIR", help="See that role_id and secret_id are there, 0600.")
 @click.option(
     "--token-file", default="", metavar="PATH", callback=writable, help="Log in once, and write the token there, 0600."
 )
@@ -168,7 +179,7 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
     Any other login of yours does as well, if it has an entity and the policy says `update` on the right's path.
     """
     from broker.vault import layout
-    from broker.vault.enrolment import enrol_consumer
+    from broker.vault.enrolment import ONCE, consumer_role, enrol_consumer, issue_login, provide_login
 
     if not login_dir and not token_file:
         raise InputError("where shall the login go?", hint="--login-dir DIR or --token-file PATH")
@@ -179,18 +190,20 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
         access = layout.Access(kind)
         paths.append(layout.right(account.profile, account.environment, account.name, application, access))
     with _administrator(start) as vault:
-        login = enrol_consumer(vault, name, paths)
-    if login_dir:
-        _write_private(Path(login_dir) / "role_id", login.role_id)
-        _write_private(Path(login_dir) / "secret_id", login.secret_id.reveal())
-    if token_file:
-        _write_private(Path(token_file), start.broker.roles.log_in(login).reveal())
+        enrol_consumer(vault, name, paths)
+        if login_dir:
+            provide_login(vault, consumer_role(name), Path(login_dir), _write_private)
+        if token_file:
+            token, seconds = start.broker.roles.log_in(issue_login(vault, consumer_role(name), ONCE))
+            _write_private(Path(token_file), token.reveal().encode())
+            note(f"the token in {token_file} ends in {seconds // 60} minutes, and nobody renews it")
     note(f"consumer {name} may {', '.join(paths)}")
 
 
 @contextmanager
 def _administrator(start: Start) -> Iterator[Connection]:
     """Yield a connection that may write policies: the embedded vault's own, or whoever's token VAULT_TOKEN is."""
+    roles = start.broker.roles
     if _is_embedded(start):
         from broker.embedded.server import status
         from broker.embedded.up import Embedded, administered
@@ -199,19 +212,19 @@ def _administrator(start: Start) -> Iterator[Connection]:
         running = status(Path(start.config["embedded.directory"]))
         if running is None:
             raise VaultUnavailableError("the embedded vault does not run", hint="broker vault start")
-        with administered(Embedded(running, start.broker.roles.settings)) as vault:
+        with administered(Embedded(running, roles.settings), observer=roles.observer) as vault:
             yield vault
         return
     from broker.vault.connection import Connection
     from broker.vault.logins import token_source
 
-    settings = start.broker.roles.settings
-    if settings.token is None:
+    if roles.settings.token is None:
         raise InputError(
             "setting up needs a token that may write mounts and policies",
             hint="set VAULT_TOKEN; or --print sh, for somebody who has one",
         )
-    vault = Connection(settings, token_source("token", Connection(settings), {}))
+    login = token_source("token", Connection(roles.settings), {})
+    vault = Connection(roles.settings, login, observer=roles.observer)
     try:
         yield vault
     finally:
@@ -225,19 +238,20 @@ def _is_embedded(start: Start) -> bool:
 def _again(start: Start, wish: Wish) -> None:
     from broker.embedded.up import up
 
-    up(Path(start.config["embedded.directory"]), mount=start.config["vault.mount"], wish=wish)
+    roles = start.broker.roles
+    up(roles.home.root, mount=start.config["vault.mount"], wish=wish, observer=roles.observer)
 
 
 def _write_logins(vault: Connection, directory: Path) -> None:
-    """Write a new login for each role. Those given out before stay valid until they are revoked in Vault."""
-    from broker.vault.enrolment import issue_login
+    """See that each role's login is in its directory, and say which are new."""
+    from broker.vault.enrolment import provide_login
     from broker.vault.policies import Role
 
-    for role in Role:
-        login = issue_login(vault, role.value)
-        _write_private(directory / role.value / "role_id", login.role_id)
-        _write_private(directory / role.value / "secret_id", login.secret_id.reveal())
-    note(f"logins of {', '.join(role.value for role in Role)} in {directory}: move each to the host that works as it")
+    made = [r.value for r in Role if provide_login(vault, r.value, directory / r.value, _write_private)]
+    if made:
+        note(f"new logins of {', '.join(made)} in {directory}: move each to the host that works as it")
+    if len(made) < len(Role):
+        note(f"logins in {directory} that work are kept: {', '.join(r.value for r in Role if r.value not in made)}")
 
 
 def _show_plan(planned: Sequence[Change], output: str, *, dry_run: bool) -> None:
@@ -250,16 +264,17 @@ def _show_plan(planned: Sequence[Change], output: str, *, dry_run: bool) -> None
     show_table(["item", "action"], [(c.item.title, c.action.value) for c in planned])
     for change in planned:
         if change.difference and (dry_run or change.action is Action.UPDATE):
-            note(f"{change.item.title} {'would be' if dry_run else 'is'} changed:")
+            done = "changed" if change.action is Action.UPDATE else "made"
+            note(f"{change.item.title} {'would be' if dry_run else 'is'} {done}:")
             for line in change.difference:
                 note(f"  {line}")
 
 
-def _write_private(path: Path, text: str) -> None:
+def _write_private(path: Path, content: bytes) -> None:
     from broker.cli.options import write_output
 
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
-    write_output(str(path), text.encode(), mode=0o600)
+    write_output(str(path), content, mode=0o600)

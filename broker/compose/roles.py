@@ -34,7 +34,7 @@ class Roles:
     def __init__(self, config: Config, environment: Mapping[str, str], *, observer: Observer = unobserved) -> None:
         self.config = config
         self._environment = environment
-        self._observer = observer
+        self.observer = observer
         self._connections: dict[Role, Connection] = {}
         self._seen: Seen | None = None
 
@@ -77,7 +77,7 @@ class Roles:
                 raise VaultUnavailableError("the embedded vault does not run", hint="broker vault start")
             self._seen = self._seen or Seen()
             login = self._login(role, self._seen)
-            self._connections[role] = Connection(self.settings, login, observer=self._observer, seen=self._seen)
+            self._connections[role] = Connection(self.settings, login, observer=self.observer, seen=self._seen)
         return self._connections[role]
 
     def _login(self, role: Role, seen: Seen) -> TokenSource:
@@ -97,8 +97,8 @@ class Roles:
             )
         return token_source(options.pop("method", "approle"), Connection(self.settings, seen=seen), options)
 
-    def log_in(self, login: AppRole) -> Secret[str]:
-        """Return a new token of a consumer's login; nobody renews or revokes it."""
+    def log_in(self, login: AppRole) -> tuple[Secret[str], int]:
+        """Return a new token of a consumer's login and its seconds; nobody renews or revokes it."""
         from broker.vault.connection import Connection
         from broker.vault.enrolment import consumer_token
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from broker.embedded.config import Options
 from broker.embedded.home import SETUP_ROLE, Home, write_private
 from broker.embedded.server import Lifetime, Running, start
-from broker.model.secret import Secret
 from broker.vault.connection import Connection
-from broker.vault.enrolment import issue_login, secret_id_works
+from broker.vault.enrolment import provide_login
 from broker.vault.logins import login_mount
 from broker.vault.logins.approle import AppRoleLogin
 from broker.vault.policies import Role
@@ -53,6 +52,7 @@ def up(
     wish: Wish | None = None,
     options: Options | None = None,
     lifetime: Lifetime = Lifetime.DETACHED,
+    observer: Observer = unobserved,
 ) -> Embedded:
     """Start the vault of `directory` if it does not run, set it up, and see that each role's files are there.
 
@@ -61,7 +61,7 @@ def up(
     """
     running = start(directory, options, lifetime=lifetime)
     embedded = Embedded(running, VaultSettings(running.address, mount=mount))
-    with administered(embedded) as vault:
+    with administered(embedded, observer=observer) as vault:
         apply(vault, plan(vault, wish or Wish()))
         for role in Role:
             _write_login(vault, running.home, role)
@@ -69,7 +69,7 @@ def up(
 
 
 @contextmanager
-def administered(embedded: Embedded) -> Iterator[Connection]:
+def administered(embedded: Embedded, *, observer: Observer = unobserved) -> Iterator[Connection]:
     """Yield a connection that may do everything; its token, of minutes, is revoked at the end.
 
     No root token is involved: the server revoked the one it initialised itself with.
@@ -78,9 +78,8 @@ def administered(embedded: Embedded) -> Iterator[Connection]:
     role_id = home.root / "setup.role"
     if not role_id.exists():
         write_private(role_id, SETUP_ROLE.encode())
-    vault = Connection(
-        embedded.settings, AppRoleLogin(Connection(embedded.settings), role_id, home.setup_secret, mount=SETUP_ROLE)
-    )
+    login = AppRoleLogin(Connection(embedded.settings), role_id, home.setup_secret, mount=SETUP_ROLE)
+    vault = Connection(embedded.settings, login, observer=observer)
     try:
         yield vault
     finally:
@@ -89,11 +88,6 @@ def administered(embedded: Embedded) -> Iterator[Connection]:
 
 def _write_login(vault: Connection, home: Home, role: Role) -> None:
     folder = home.roles / role.value
-    secret_file = folder / "secret_id"
-    if secret_file.exists() and secret_id_works(vault, role.value, Secret(secret_file.read_text("ascii"))):
-        return
-    login = issue_login(vault, role.value)
     home.roles.mkdir(mode=0o700, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
-    write_private(folder / "role_id", login.role_id.encode())
-    write_private(secret_file, login.secret_id.reveal().encode())
+    provide_login(vault, role.value, folder, write_private)

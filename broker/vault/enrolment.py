@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from broker.errors import UnknownNameError
 from broker.model.names import checked_name
 from broker.model.secret import Secret
-from broker.vault.connection import Connection
+from broker.vault.connection import Connection, Document
 from broker.vault.faults import MissingError, UnclearError, UnmountedError
 from broker.vault.logins import login_mount
 from broker.vault.policies import Role, consumer_policy, policy_name
 
-__all__ = ["AppRole", "consumer_role", "consumer_token", "enrol_consumer", "issue_login", "secret_id_works"]
+__all__ = ["ONCE", "AppRole", "consumer_role", "consumer_token", "enrol_consumer", "issue_login", "provide_login"]
 
+ONCE: Final[Document] = MappingProxyType({"num_uses": 1, "ttl": "60s"})  # a secret-id for one login, at once
+_UNLIMITED: Final[Document] = MappingProxyType({})
 _CONSUMER_TTL: Final = 20 * 60
 _CONSUMER_MAX_TTL: Final = 24 * 60 * 60
 
@@ -29,28 +34,36 @@ class AppRole:
     secret_id: Secret[str]
 
 
-def issue_login(vault: Connection, role: str) -> AppRole:
+def issue_login(vault: Connection, role: str, limits: Document = _UNLIMITED) -> AppRole:
     """Return the role-id and a new secret-id of `role`, a `Role`'s value or a consumer's; those before stay valid.
 
     Raise `UnknownNameError` where the role was not set up. Needs rights that none of our roles has.
     """
-    logins = login_mount(vault.settings.mount)
-    base = f"auth/{logins}/role/{checked_name(role, 'role')}"
-    try:
-        role_id = _data(vault.ask("GET", f"{base}/role-id"), "role_id")
-        secret_id = _data(vault.call("POST", f"{base}/secret-id", {}), "secret_id")
-    except (MissingError, UnmountedError):
-        raise UnknownNameError(f"this Vault has no login for {role}", hint="run: broker vault setup") from None
-    return AppRole(logins, role_id, Secret(secret_id))
+    role_id = _role_id(vault, role)
+    secret_id = _data(vault.call("POST", f"{_base(vault, role)}/secret-id", limits), "secret_id")
+    return AppRole(login_mount(vault.settings.mount), role_id, Secret(secret_id))
 
 
-def secret_id_works(vault: Connection, role: str, secret_id: Secret[str]) -> bool:
-    """Say whether Vault still knows `secret_id` as one of `role`."""
-    path = f"auth/{login_mount(vault.settings.mount)}/role/{checked_name(role, 'role')}/secret-id/lookup"
-    try:
-        return bool(vault.ask("POST", path, {"secret_id": secret_id}).get("data"))
-    except (MissingError, UnmountedError):
+def provide_login(vault: Connection, role: str, folder: Path, write: Callable[[Path, bytes], None]) -> bool:
+    """See that `folder` holds `role_id` and `secret_id` of `role`; return False where those there work, and are kept.
+
+    A new secret-id has no end. So it is ours to choose, and in its file before Vault knows it: wherever we are killed,
+    none is valid that nobody has. Raises as `issue_login`.
+    """
+    role_id = _role_id(vault, role)
+    id_file, secret_file = folder / "role_id", folder / "secret_id"
+    if _content(id_file) != role_id:
+        write(id_file, role_id.encode())
+    if _is_known(vault, role, Secret(_content(secret_file))):
         return False
+    secret_id = Secret(secrets.token_urlsafe(32))
+    write(secret_file, secret_id.reveal().encode())
+    try:
+        vault.call("POST", f"{_base(vault, role)}/custom-secret-id", {"secret_id": secret_id})
+    except UnclearError:  # sent again after its answer was lost, it meets itself
+        if not _is_known(vault, role, secret_id):
+            raise
+    return True
 
 
 def consumer_role(name: str) -> str:
@@ -59,13 +72,14 @@ def consumer_role(name: str) -> str:
     return f"consumer-{checked_name(name, 'consumer')}"
 
 
-def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> AppRole:
-    """Make, or bring up to date, a login for consumer `name` with exactly `rights` (from `layout.right`).
+def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> None:
+    """Make, or bring up to date, an AppRole for consumer `name` with exactly `rights` (from `layout.right`).
 
-    The consumer gets an entity of that name: it is what the broker knows it by, whatever it logs in with later.
+    The consumer gets an entity of that name: it is what the broker knows it by, whatever it logs in with later. What
+    it logs in with here is made by `provide_login` or `issue_login`, for its `consumer_role`.
     """
     mount, role = vault.settings.mount, consumer_role(name)
-    logins, policy = login_mount(mount), policy_name(mount, role)
+    policy = policy_name(mount, role)
     vault.call("POST", f"sys/policies/acl/{policy}", {"policy": consumer_policy(rights)})
     body = {
         "token_policies": [policy],
@@ -73,27 +87,55 @@ def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> AppRo
         "token_ttl": _CONSUMER_TTL,
         "token_max_ttl": _CONSUMER_MAX_TTL,
     }
-    vault.call("POST", f"auth/{logins}/role/{role}", {**body, "token_type": "service", "bind_secret_id": True})
-    login = issue_login(vault, role)
-    _name_entity(vault, name, login)
-    return login
+    vault.call("POST", _base(vault, role), {**body, "token_type": "service", "bind_secret_id": True})
+    _name_entity(vault, name, _role_id(vault, role))
 
 
-def consumer_token(vault: Connection, login: AppRole) -> Secret[str]:
-    """Log in as `login` and return the token. Whoever gets it answers for it: it ends by itself."""
+def consumer_token(vault: Connection, login: AppRole) -> tuple[Secret[str], int]:
+    """Log in as `login`; return the token and its seconds. Whoever gets it answers for it: it ends by itself."""
     body = {"role_id": login.role_id, "secret_id": login.secret_id}
     auth: Any = vault.ask("POST", f"auth/{login.mount}/login", body).get("auth")
-    if not isinstance(auth, dict) or not isinstance(auth.get("client_token"), str):
-        raise UnclearError("Vault's answer to a login is no login")
-    return Secret(auth["client_token"])
+    try:
+        return Secret(str(auth["client_token"])), int(auth["lease_duration"])
+    except (KeyError, TypeError, ValueError):
+        raise UnclearError("Vault's answer to a login is no login") from None
 
 
-def _name_entity(vault: Connection, name: str, login: AppRole) -> None:
+def _base(vault: Connection, role: str) -> str:
+    return f"auth/{login_mount(vault.settings.mount)}/role/{checked_name(role, 'role')}"
+
+
+def _role_id(vault: Connection, role: str) -> str:
+    try:
+        return _data(vault.ask("GET", f"{_base(vault, role)}/role-id"), "role_id")
+    except (MissingError, UnmountedError):
+        raise UnknownNameError(f"this Vault has no login for {role}", hint="run: broker vault setup") from None
+
+
+def _is_known(vault: Connection, role: str, secret_id: Secret[str]) -> bool:
+    """Say whether Vault would take `secret_id` as one of `role`."""
+    if not secret_id.reveal():
+        return False
+    try:
+        found = vault.ask("POST", f"{_base(vault, role)}/secret-id/lookup", {"secret_id": secret_id})
+    except (MissingError, UnmountedError):
+        return False
+    return bool(found.get("data"))
+
+
+def _content(file: Path) -> str:
+    try:
+        return file.read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _name_entity(vault: Connection, name: str, role_id: str) -> None:
     entity_name = policy_name(vault.settings.mount, name)
     vault.call("POST", f"identity/entity/name/{entity_name}", {"metadata": {"consumer": name}})
     entity = _data(vault.ask("GET", f"identity/entity/name/{entity_name}"), "id")
-    accessor = _accessor(vault, login.mount)
-    alias = {"name": login.role_id, "canonical_id": entity, "mount_accessor": accessor}
+    accessor = _accessor(vault, login_mount(vault.settings.mount))
+    alias = {"name": role_id, "canonical_id": entity, "mount_accessor": accessor}
     vault.call("POST", "identity/entity-alias", alias)
 
 

@@ -7,6 +7,7 @@ and mounts; the broker itself never does, and its roles cannot.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -176,11 +177,11 @@ def _data(answer: Document) -> Mapping[str, Any]:
 
 
 def _text(body: Document) -> str:
-    """Return `body` as lines: a policy as it is, anything else a name and value a line."""
+    """Return `body` as lines: a policy as it is, anything else a name and its value as JSON a line."""
     lines = []
     for name, value in sorted(body.items()):
-        listed = ", ".join(sorted(value)) if isinstance(value, list) else value
-        lines.append(str(value).strip() if name == "policy" else f"{name} = {listed}")
+        said = json.dumps(sorted(value) if isinstance(value, list) else value, sort_keys=True)
+        lines.append(str(value).strip() if name == "policy" else f"{name} = {said}")
     return "\n".join(lines)
 
 

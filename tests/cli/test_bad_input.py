@@ -222,6 +222,8 @@ ROWS: Final = (
     Row("vault setup", 2, "needs a token"),
     Row("vault setup --dry-run", 2, "needs a token"),
     Row("vault setup --print toml", 2, "is not one of"),
+    Row("vault setup --print sh --login-dir x", 2, "the printed script says how"),
+    Row("vault setup --dry-run --login-dir x", 2, "--dry-run"),
     Row("vault setup --account ../x --print sh", 2, "is not a name"),
     Row("vault enrol reader --right acme/reporting", 2, "where shall the login go?"),
     Row("vault enrol reader --token-file t", 2, "--right"),

@@ -174,6 +174,42 @@ def test_setting_up_again_changes_nothing(shop: Shop) -> None:
     assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
 
 
+def test_a_second_setup_with_logins_changes_nothing_either(shop: Shop) -> None:
+    shop.put("empty")
+    root = {"VAULT_TOKEN": administrator(shop)}
+    first = shop.ok("vault setup --login-dir here", env=root)
+    assert "new logins of server, rotator" in first.err
+    made = {file: file.read_text() for file in (shop.home / "here").rglob("*_id")}
+    assert len(made) == 12
+    shop.writes.clear()
+    again = shop.ok("vault setup --login-dir here", env=root)
+    assert "logins in here that work are kept: server, rotator" in again.err
+    assert shop.writes == []
+    assert {file: file.read_text() for file in (shop.home / "here").rglob("*_id")} == made
+
+
+def test_every_write_of_setting_up_passes_where_writes_are_seen(shop: Shop) -> None:
+    shop.put("promoted")
+    root = {"VAULT_TOKEN": administrator(shop)}
+    shop.ok("vault enrol seen --right acme/reporting --token-file seen.token", env=root)
+    assert [path.partition("/")[0] for path in shop.writes] == ["sys", "auth", "identity", "identity", "auth"]
+
+
+def test_enrolling_again_keeps_the_login_and_a_token_says_when_it_ends(shop: Shop) -> None:
+    shop.put("promoted")
+    root = {"VAULT_TOKEN": administrator(shop)}
+    line = "vault enrol twice --right acme/reporting --login-dir twice"
+    shop.ok(line, env=root)
+    secret_id = (shop.home / "twice/secret_id").read_text()
+    ended = shop.ok(f"{line} --token-file twice.token", env=root)
+    assert (shop.home / "twice/secret_id").read_text() == secret_id
+    assert "twice.token ends in 20 minutes" in ended.err
+    known = shop.lab.world.vault.admin.ask(
+        "LIST", f"auth/{shop.lab.world.vault.settings.mount}/role/consumer-twice/secret-id"
+    )
+    assert len(known["data"]["keys"]) == 1
+
+
 def test_a_vault_that_was_never_set_up_says_so(shop: Shop) -> None:
     shop.put("empty")
     ended = shop.run("account list", env={"VAULT_TOKEN": administrator(shop), "BROKER_MOUNT": "never-set-up"})

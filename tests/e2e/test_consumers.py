@@ -21,12 +21,11 @@ from broker.embedded.up import Embedded
 from broker.model.secret import Secret
 from broker.standin import Standin
 from broker.vault.connection import Connection
-from broker.vault.enrolment import enrol_consumer
 from broker.vault.layout import Access, right
 from broker.vault.logins.token import FixedToken
 from broker.vault.policies import Role
 from broker.vault.setup import Wish, apply, plan
-from tests.support.vault import TestVault, login, token_of, with_root_token
+from tests.support.vault import TestVault, a_consumer, login, token_of, with_root_token
 from tests.support.world import LOGIN, PASSWORD, Ended, World, made_world
 
 pytestmark = pytest.mark.slow
@@ -290,7 +289,7 @@ def test_a_token_of_another_namespace(door: Door) -> None:
     try:
         inside.call("POST", "sys/policies/acl/p", {"policy": EXACTLY})
         inside.call("POST", "sys/auth/credential-broker", {"type": "approle"})
-        door.assert_shut(login(inside, enrol_consumer(inside, "fleet", [RIGHT])))
+        door.assert_shut(login(inside, a_consumer(inside, "fleet", [RIGHT])))
         door.assert_shut(token_of(inside, policies=["p"]))
     finally:
         inside.close()

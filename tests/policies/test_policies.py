@@ -12,12 +12,11 @@ import pytest
 from broker.errors import BrokerError, ConflictError, DeniedError, InputError
 from broker.vault import layout
 from broker.vault.connection import Connection
-from broker.vault.enrolment import enrol_consumer
 from broker.vault.logins.token import FixedToken
 from broker.vault.policies import Role, consumer_policy, role_policy
 from broker.vault.setup import Wish, apply, plan
 from tests.support.matrix import Matrix
-from tests.support.vault import TestVault, login
+from tests.support.vault import TestVault, a_consumer, login
 
 POLICIES: Final = Path(__file__).parents[2] / "policies"
 
@@ -73,7 +72,7 @@ def test_creating_over_what_is_there_is_a_conflict_for_those_who_may_only_create
 
 def test_a_consumer_never_reads_the_mount(vault: TestVault) -> None:
     right = layout.right("stellantis", "standin", "mzp-1", "app", layout.Access.DIRECT)
-    consumer = Connection(vault.settings, FixedToken(login(vault.admin, enrol_consumer(vault.admin, "app", [right]))))
+    consumer = Connection(vault.settings, FixedToken(login(vault.admin, a_consumer(vault.admin, "app", [right]))))
     for path in (row.example for row in Matrix.load().rows if row.mounted and not row.path.endswith("/")):
         vault.admin.create(path, {})
         for action in (lambda: consumer.read(path), lambda: consumer.list(path), lambda: consumer.create(path, {})):  # noqa: B023

@@ -26,10 +26,10 @@ from broker.model.names import AccountName
 from broker.model.stage import Stage
 from broker.vault.consumers import VaultConsumers
 from broker.vault.documents import decoded
-from broker.vault.enrolment import AppRole, enrol_consumer
+from broker.vault.enrolment import AppRole
 from broker.vault.evidence import VaultEvidence
 from broker.vault.layout import Access, right
-from tests.support.vault import login
+from tests.support.vault import a_consumer, login
 from tests.support.world import LOGIN, PASSWORD, SUBJECT, Ended, World
 
 __all__ = ["ACCOUNT", "Lab", "State", "built"]
@@ -135,7 +135,7 @@ class Lab:
         """Return the file with a fresh token of the consumer."""
         if self.consumer is None:
             rights = [right("stellantis", "stand-in", ACCOUNT, "reporting", Access.DIRECT)]
-            self.consumer = enrol_consumer(self.world.vault.admin, "reader", rights)
+            self.consumer = a_consumer(self.world.vault.admin, "reader", rights)
         file = self.world.home / "reader.token"
         file.write_text(login(self.world.vault.admin, self.consumer).reveal())
         return str(file)

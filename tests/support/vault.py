@@ -7,7 +7,7 @@ import secrets
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,14 +21,24 @@ from broker.embedded.server import Lifetime
 from broker.embedded.up import Embedded, administered, up
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
-from broker.vault.enrolment import AppRole, enrol_consumer, issue_login
+from broker.vault.enrolment import AppRole, consumer_role, enrol_consumer, issue_login
 from broker.vault.logins.token import FixedToken
 from broker.vault.policies import Role
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
 from broker.vault.writes import Observer, unobserved
 
-__all__ = ["TestVault", "login", "mounted", "throwaway", "token_of", "vault", "vault_server", "with_root_token"]
+__all__ = [
+    "TestVault",
+    "a_consumer",
+    "login",
+    "mounted",
+    "throwaway",
+    "token_of",
+    "vault",
+    "vault_server",
+    "with_root_token",
+]
 
 _numbers: Final = itertools.count(1)
 
@@ -53,11 +63,17 @@ class TestVault:
 
     def consumer_token(self, name: str, *rights: str) -> Secret[str]:
         """Enrol the consumer `name` with `rights` and log in as it."""
-        return login(self.admin, enrol_consumer(self.admin, name, rights))
+        return login(self.admin, a_consumer(self.admin, name, rights))
 
     def close(self) -> None:
         for connection in self._open:
             connection.close()
+
+
+def a_consumer(vault: Connection, name: str, rights: Sequence[str]) -> AppRole:
+    """Enrol the consumer `name` with `rights`; return a login of its."""
+    enrol_consumer(vault, name, rights)
+    return issue_login(vault, consumer_role(name))
 
 
 def login(vault: Connection, role: AppRole) -> Secret[str]:

@@ -14,13 +14,13 @@ from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.capabilities import Address, Clause, NotAConsumerError, judge
 from broker.vault.connection import Connection
-from broker.vault.enrolment import consumer_role, enrol_consumer, issue_login
+from broker.vault.enrolment import consumer_role, issue_login
 from broker.vault.logins.token import FixedToken
 from broker.vault.policies import Role
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
 from tests.support.misbehaving import Answer, misbehaving
-from tests.support.vault import TestVault, login, token_of, with_root_token
+from tests.support.vault import TestVault, a_consumer, login, token_of, with_root_token
 
 RIGHT = layout.right("stellantis", "standin", "mzp-1", "fleet-app", layout.Access.DIRECT)
 OTHER = layout.right("stellantis", "standin", "mzp-1", "other-app", layout.Access.DIRECT)
@@ -45,7 +45,7 @@ def assert_refused(
 
 def with_policy(vault: TestVault, name: str, hcl: str, **role: object) -> Secret[str]:
     """Log a new consumer in with one more policy and other settings of its role."""
-    enrolled = enrol_consumer(vault.admin, name, [RIGHT])
+    enrolled = a_consumer(vault.admin, name, [RIGHT])
     policy = f"{vault.settings.mount}-extra-{name}"
     vault.admin.call("POST", f"sys/policies/acl/{policy}", {"policy": hcl})
     path = f"auth/{enrolled.mount}/role/{consumer_role(name)}"
@@ -72,7 +72,7 @@ def test_a_right_to_one_application_is_none_to_another(vault: TestVault, server:
 def test_enrolling_again_takes_rights_away_at_once(vault: TestVault, server: Connection) -> None:
     token = vault.consumer_token("fleet", RIGHT, OTHER)
     judge(server, token, OTHER, peer=None)
-    enrol_consumer(vault.admin, "fleet", [RIGHT])
+    a_consumer(vault.admin, "fleet", [RIGHT])
     assert_refused(Clause.NO_RIGHT, server, token, OTHER)
 
 
@@ -115,7 +115,7 @@ def test_more_than_update(vault: TestVault, server: Connection, extra: str) -> N
 
 
 def test_less_than_update(vault: TestVault, server: Connection) -> None:
-    enrolled = enrol_consumer(vault.admin, "less", [OTHER])
+    enrolled = a_consumer(vault.admin, "less", [OTHER])
     policy = f"{vault.settings.mount}-{consumer_role('less')}"
     vault.admin.call("POST", f"sys/policies/acl/{policy}", {"policy": f'path "{RIGHT}" {{ capabilities = ["read"] }}'})
     assert_refused(Clause.TOO_MUCH, server, login(vault.admin, enrolled))
@@ -127,7 +127,7 @@ def test_a_denied_right(vault: TestVault, server: Connection) -> None:
 
 
 def test_a_token_without_an_entity(vault: TestVault, server: Connection) -> None:
-    enrol_consumer(vault.admin, "fleet", [RIGHT])
+    a_consumer(vault.admin, "fleet", [RIGHT])
     policy = f"{vault.settings.mount}-consumer-fleet"
     role = f"auth/token/roles/{vault.settings.mount}"
     vault.admin.call("POST", role, {"allowed_policies": [policy], "orphan": True})
@@ -201,7 +201,7 @@ def test_bound_cidrs_are_held_against_the_true_peer(vault: TestVault, peer: str 
 
 
 def test_vault_itself_reports_bound_cidrs_where_we_look(vault: TestVault, server: Connection) -> None:
-    enrolled = enrol_consumer(vault.admin, "bound", [RIGHT])
+    enrolled = a_consumer(vault.admin, "bound", [RIGHT])
     path = f"auth/{enrolled.mount}/role/{consumer_role('bound')}"
     vault.admin.call("POST", path, {"token_bound_cidrs": ["0.0.0.0/0"]})
     try:
@@ -245,7 +245,7 @@ def test_a_vault_of_others_with_its_real_root_token() -> None:
         apply(root, plan(root, Wish()))
         server = Connection(settings, FixedToken(login(root, issue_login(root, Role.SERVER.value))))
         assert_refused(Clause.ROOT, server, settings.token)
-        token = login(root, enrol_consumer(root, "fleet", [RIGHT]))
+        token = login(root, a_consumer(root, "fleet", [RIGHT]))
         assert judge(server, token, RIGHT, peer=None).name == "credential-broker-fleet"
         root.close()
         server.close()
@@ -257,7 +257,7 @@ def test_a_broker_in_a_namespace_knows_its_own_and_no_others(vault: TestVault) -
     inside = Connection(replace(vault.settings, namespace=space), FixedToken(login_of(vault.admin)))
     apply(inside, plan(inside, Wish()))
     server = Connection(inside.settings, FixedToken(login(inside, issue_login(inside, Role.SERVER.value))))
-    judge(server, login(inside, enrol_consumer(inside, "fleet", [RIGHT])), RIGHT, peer=None)
+    judge(server, login(inside, a_consumer(inside, "fleet", [RIGHT])), RIGHT, peer=None)
     with pytest.raises(DeniedError):
         judge(server, vault.consumer_token("fleet", RIGHT), RIGHT, peer=None)
     server.close()

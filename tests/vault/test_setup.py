@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,12 +16,13 @@ from broker.embedded.up import Embedded
 from broker.errors import BrokerError, InputError, RefusedError, UnknownNameError
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
-from broker.vault.enrolment import consumer_role, enrol_consumer, issue_login
+from broker.vault.enrolment import ONCE, AppRole, consumer_role, issue_login, provide_login
+from broker.vault.faults import MissingError
 from broker.vault.logins.token import FixedToken
 from broker.vault.policies import Role, consumer_policy, policy_name, role_policy
 from broker.vault.setup import Action, Change, Wish, apply, changes, plan, wanted
 from broker.vault.setup_text import as_hcl, as_shell
-from tests.support.vault import TestVault, login, token_of
+from tests.support.vault import TestVault, a_consumer, login, token_of
 
 
 @pytest.fixture
@@ -141,6 +143,75 @@ def test_logins_are_issued_for_roles_that_exist(vault: TestVault) -> None:
         issue_login(vault.admin, "nobody")
 
 
+def secret_ids(vault: Connection, role: str) -> list[str]:
+    try:
+        found = vault.ask("LIST", f"auth/{vault.settings.mount}/role/{role}/secret-id")
+    except MissingError:
+        return []
+    return list(found["data"]["keys"])
+
+
+def written(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def test_a_login_that_works_is_kept_and_one_that_does_not_is_made_anew(vault: TestVault, tmp_path: Path) -> None:
+    assert provide_login(vault.admin, "auditor", tmp_path, written)
+    first = (tmp_path / "secret_id").read_text()
+    assert not provide_login(vault.admin, "auditor", tmp_path, written)
+    assert (tmp_path / "secret_id").read_text() == first
+    (tmp_path / "role_id").write_text("another")
+    assert not provide_login(vault.admin, "auditor", tmp_path, written)
+    assert login(vault.admin, in_files(vault, tmp_path)).reveal()
+    assert len(secret_ids(vault.admin, "auditor")) == 1
+    for content in ("unknown", "", "not äscii"):
+        (tmp_path / "secret_id").write_text(content)
+        assert provide_login(vault.admin, "auditor", tmp_path, written)
+        assert login(vault.admin, in_files(vault, tmp_path)).reveal()
+
+
+def in_files(vault: TestVault, folder: Path) -> AppRole:
+    texts = [(folder / name).read_text() for name in ("role_id", "secret_id")]
+    return AppRole(vault.settings.mount, texts[0], Secret(texts[1]))
+
+
+def test_no_secret_id_is_valid_that_is_in_no_file(vault: TestVault, tmp_path: Path) -> None:
+    def killed(path: Path, content: bytes) -> None:
+        written(path, content)
+        if path.name == "secret_id":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        provide_login(vault.admin, "auditor", tmp_path, killed)
+    assert secret_ids(vault.admin, "auditor") == []
+    assert provide_login(vault.admin, "auditor", tmp_path, written)
+    assert len(secret_ids(vault.admin, "auditor")) == 1
+
+
+def test_a_secret_id_whose_answer_was_lost_meets_itself(vault: TestVault, tmp_path: Path) -> None:
+    def sent_before(path: Path, content: bytes) -> None:
+        written(path, content)
+        if path.name == "secret_id":
+            base = f"auth/{vault.settings.mount}/role/auditor/custom-secret-id"
+            vault.admin.call("POST", base, {"secret_id": content.decode()})
+
+    assert provide_login(vault.admin, "auditor", tmp_path, sent_before)
+    assert len(secret_ids(vault.admin, "auditor")) == 1
+
+
+def test_a_login_for_once_leaves_no_secret_id(vault: TestVault) -> None:
+    once = issue_login(vault.admin, "auditor", ONCE)
+    assert login(vault.admin, once).reveal()
+    assert secret_ids(vault.admin, "auditor") == []
+
+
+def test_the_difference_is_told_in_words_that_are_no_pythons(bare: Connection) -> None:
+    told = "\n".join(line for change in plan(bare, Wish()) for line in change.difference)
+    assert '+options = {"version": "2"}' in told
+    assert "+token_no_default_policy = true" in told
+    assert "True" not in told
+
+
 def test_a_secret_id_that_ran_out_lets_nobody_in(vault: TestVault) -> None:
     import time
 
@@ -154,7 +225,7 @@ def test_a_secret_id_that_ran_out_lets_nobody_in(vault: TestVault) -> None:
 
 
 def test_a_consumer_cannot_take_a_roles_name(vault: TestVault) -> None:
-    enrol_consumer(vault.admin, "server", ["cb-issue/a/b/c/d/direct"])
+    a_consumer(vault.admin, "server", ["cb-issue/a/b/c/d/direct"])
     assert consumer_role("server") != "server"
     policies = vault.admin.ask("GET", f"auth/{vault.settings.mount}/role/server")["data"]["token_policies"]
     assert policy_name(vault.settings.mount, "server") in policies
@@ -163,7 +234,7 @@ def test_a_consumer_cannot_take_a_roles_name(vault: TestVault) -> None:
 @pytest.mark.slow
 def test_the_printed_script_sets_a_vault_up_with_the_real_command(bare: Connection, tmp_path: Path) -> None:
     script = tmp_path / "setup.sh"
-    script.write_text(as_shell(wanted(bare.settings.mount, Wish(accounts=("mzp-1",)))))
+    script.write_text(as_shell(bare.settings.mount, wanted(bare.settings.mount, Wish(accounts=("mzp-1",)))))
     environment = {
         "BAO_ADDR": bare.settings.address,
         "BAO_TOKEN": token_of(bare).reveal(),
@@ -171,10 +242,21 @@ def test_the_printed_script_sets_a_vault_up_with_the_real_command(bare: Connecti
         "HOME": str(tmp_path),
         "PATH": os.defpath,
     }
-    for _ in range(2):  # it can be run again
-        done = subprocess.run(["sh", script], env=environment, capture_output=True, text=True, check=False)
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(["sh", script, *arguments], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    for _ in range(2):  # it can be run again
+        run()
+    assert secret_ids(bare, "auditor") == []
     assert changes(plan(bare, Wish(accounts=("mzp-1",)))) == ()
+    *_, fetched = run("logins").splitlines()
+    found = re.fullmatch("anchor role_id=(.+) wrapping=(.+)", fetched)
+    assert found
+    opened = bare.ask("POST", "sys/wrapping/unwrap", token=Secret(found[2]))["data"]["secret_id"]
+    assert login(bare, AppRole(bare.settings.mount, found[1], Secret(opened))).reveal()
 
 
 def test_the_printed_hcl_is_what_the_policies_are() -> None:
