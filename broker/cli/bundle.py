@@ -59,8 +59,9 @@ def get(
     dies. Without --hold nothing removes the files when the lease ends.
     """
     from broker.cli.signals import held_back, wait_for_end
-    from broker.delivery.directory import publish
+    from broker.delivery.directory import publish, withdraw
     from broker.delivery.formats import FileFormat
+    from broker.delivery.root import LeftBehindError
     from broker.issuing.grant import Wanted
     from broker.model.duration import parse_duration
 
@@ -73,6 +74,8 @@ def get(
         granted = issuer.grant(wanted)
         try:
             published = publish(root, granted.bundle, [FileFormat(f) for f in formats], clock=start.broker.clock)
+        except LeftBehindError:
+            raise  # what lies there stays on record
         except BaseException:
             issuer.give_back(granted)
             raise
@@ -82,18 +85,13 @@ def get(
         try:
             _say(granted, published, root, output, "then the files are removed")
             stopped = wait_for_end(signals, granted.lease.expires, start.broker.clock)
-            note("stopped" if stopped else "the lease has ended")
-        finally:
-            _remove(root)
+        finally:  # nobody may be there to be told: nothing is said before all is done
+            staying = withdraw(root, granted.lease.id)
             issuer.give_back(granted)
-
-
-def _remove(root: Path) -> None:
-    from broker.delivery.directory import withdraw
-
-    for path in withdraw(root):
-        note(f"{path} holds files that are not ours, and stays")
-    note("the files are gone")
+        note("stopped" if stopped else "the lease has ended")
+        for path in staying:
+            note(f"{path} stays: what is in it is another's")
+        note("the files of this lease are gone")
 
 
 def _say(granted: Granted, published: Path, root: Path, output: str, afterwards: str) -> None:

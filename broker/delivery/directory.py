@@ -11,14 +11,16 @@ Where the files of a generation must change (another client_id, another format),
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from broker.delivery.formats import FileFormat, render
 from broker.delivery.manifest import MANIFEST, digest, dump, manifest_of, parse
-from broker.delivery.root import Access, Root, held
+from broker.delivery.root import Access, LeftBehindError, Root, held
 from broker.errors import InputError, RefusedError
 from broker.model.bundle import Bundle, Manifest
 from broker.model.clock import Clock, system_clock
@@ -46,23 +48,22 @@ def publish(
     """Write `bundle` below `root`, point `current` at it, and return the generation's own directory.
 
     What a killed run left is removed first; a generation that is already there gets a new manifest. Displaced
-    generations are removed once `grace` has passed, by this or a later call. Raise `UnusableDirectoryError` where the
-    directory cannot be used or is full, with nothing half-published; `RefusedError` where it holds another
-    application's bundle; what `render` raises.
+    generations are removed once `grace` has passed, by this or a later call. Where this raises, all is as it was:
+    `UnusableDirectoryError` where the directory cannot be used or is full, `LeftBehindError` where even that could not
+    be restored; `RefusedError` where it holds another application's bundle; what `render` raises.
     """
     permitted = access or Access()
     with held(root, make=permitted) as directory:
         _sweep(directory)
         _require_same_holder(directory, bundle)
-        before = _generations(directory)
-        name = _stored(directory, bundle, formats, permitted)
+        before = _State(directory.link(CURRENT), {n: directory.read(n, MANIFEST) for n in _generations(directory)})
         try:
+            name = _stored(directory, bundle, formats, permitted)
             _turn(directory, name, clock())
+            _prune(directory, name, clock() - grace)
         except BaseException:
-            if name not in before and directory.link(CURRENT) != name:
-                directory.remove(name, _OURS)  # nobody would find it, and its key would lie there
+            _restore(directory, before, permitted)
             raise
-        _prune(directory, name, clock() - grace)
         return directory.path / name
 
 
@@ -73,20 +74,63 @@ def prune(root: Path, *, grace: timedelta = GRACE, clock: Clock = system_clock) 
             _prune(directory, directory.link(CURRENT) or "", clock() - grace)
 
 
-def withdraw(root: Path) -> tuple[Path, ...]:
-    """Remove all that `publish` put below `root`, and nothing else; `root` itself stays.
+def withdraw(root: Path, lease: str) -> tuple[Path, ...]:
+    """Remove what was published below `root` under the lease with the id `lease`; `root` itself stays.
 
-    Return the generations that could not be removed whole, since somebody put something else into them. What a
-    program has read, or copied elsewhere, lives on.
+    While `current` is that lease's, all that `publish` put there goes. Once another lease has taken its place, only
+    the generations that are not the other's go: a holder that ends leaves its successor's files alone.
+
+    Return the generations that stay: another lease's, or holding what somebody else put into them. What a program has
+    read, or copied elsewhere, lives on. Raise `UnusableDirectoryError` where a file of ours could not be removed.
     """
     if not root.exists() and not root.is_symlink():
         return ()
     with held(root) as directory:
-        target = directory.link(CURRENT)
-        if target is not None and _GENERATION.fullmatch(target):
-            directory.unlink(CURRENT)
         _sweep(directory)
-        return tuple(directory.path / name for name in _generations(directory) if not directory.remove(name, _OURS))
+        target = directory.link(CURRENT)
+        doomed = _generations(directory)
+        if target in doomed and _lease(directory, target) not in (lease, None):
+            doomed = [name for name in doomed if _lease(directory, name) == lease]
+        elif target is not None and _GENERATION.fullmatch(target):
+            directory.unlink(CURRENT)
+        _remove_all(directory, doomed)
+        return tuple(directory.path / name for name in _generations(directory))
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What was published before: where `current` pointed, and each generation's manifest."""
+
+    current: str | None
+    manifests: Mapping[str, Secret[bytes] | None]
+
+
+def _restore(directory: Root, before: _State, access: Access) -> None:
+    """Take back what was published, so that whoever asked can give the lease back; or say that it lies there."""
+    try:
+        if before.current is None:
+            directory.unlink(CURRENT)
+        elif directory.link(CURRENT) != before.current:
+            directory.point(CURRENT, before.current)
+        _sweep(directory)
+        now = _generations(directory)
+        for name in now:
+            manifest = before.manifests.get(name)
+            if manifest and directory.read(name, MANIFEST) != manifest:
+                directory.write(name, MANIFEST, manifest, access)
+        _remove_all(directory, [name for name in now if name not in before.manifests])
+    except OSError as error:
+        raise LeftBehindError(
+            f"{directory.path}: a bundle was half published and cannot be taken back ({error.strerror})",
+            hint="remove what lies there; its lease stays on record until it ends",
+        ) from None
+
+
+def _remove_all(directory: Root, names: Iterable[str]) -> None:
+    """Remove generations: each is tried, though another could not be removed."""
+    with ExitStack() as each:
+        for name in names:
+            each.callback(directory.remove, name, _OURS)
 
 
 def _stored(directory: Root, bundle: Bundle, formats: Collection[FileFormat], access: Access) -> str:
@@ -108,15 +152,9 @@ def _store_anew(
     directory: Root, name: str, bundle: Bundle, files: dict[FileFormat, Secret[bytes]], access: Access
 ) -> None:
     working = f".{name}"
-    try:
-        directory.make(working, access)
-        _fill(directory, working, bundle, files, access)
-        directory.rename(working, name)
-    except BaseException:  # a signal may come when it has its name already
-        for made in (working, name):
-            if directory.is_directory(made):
-                directory.remove(made, _OURS)
-        raise
+    directory.make(working, access)
+    _fill(directory, working, bundle, files, access)
+    directory.rename(working, name)
 
 
 def _names_for(generation: int) -> Iterator[str]:
@@ -167,6 +205,11 @@ def _manifest(directory: Root, name: str) -> Manifest | None:
         return None
 
 
+def _lease(directory: Root, name: str) -> str | None:
+    manifest = _manifest(directory, name)
+    return manifest.lease_id if manifest else None
+
+
 def _require_same_holder(directory: Root, bundle: Bundle) -> None:
     current = directory.link(CURRENT)
     if current is None or not _GENERATION.fullmatch(current) or not directory.is_directory(current):
@@ -191,7 +234,8 @@ def _turn(directory: Root, name: str, now: datetime) -> None:
 def _prune(directory: Root, current: str, before: datetime) -> None:
     for name in _generations(directory):
         if name != current and directory.stamped(name) < before.timestamp():
-            directory.remove(name, _OURS)
+            with suppress(OSError):  # it is no part of what is published; the next call, or `withdraw`, tries again
+                directory.remove(name, _OURS)
 
 
 def _sweep(directory: Root) -> None:

@@ -13,7 +13,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ from typing import Final
 from broker.errors import ConflictError, InputError
 from broker.model.secret import Secret
 
-__all__ = ["Access", "Root", "UnusableDirectoryError", "held"]
+__all__ = ["Access", "LeftBehindError", "Root", "UnusableDirectoryError", "held"]
 
 _PATIENCE: Final = 10.0  # seconds; publishing takes milliseconds
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -31,6 +31,10 @@ _GONE: Final = 3  # times that the directory may vanish while we wait for it
 
 class UnusableDirectoryError(InputError):
     """Bundles cannot be published in this directory."""
+
+
+class LeftBehindError(UnusableDirectoryError):
+    """What was begun there could not be taken back: a key may lie there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,11 @@ class Root:
 
     def is_directory(self, name: str) -> bool:
         """Return whether `name` is a directory, and no link to one."""
-        return stat.S_ISDIR(self._mode(name))
+        return stat.S_ISDIR(_mode(self._fd, name))
 
     def link(self, name: str) -> str | None:
         """Return where the link `name` points; None where there is nothing; raise where it is no link."""
-        mode = self._mode(name)
+        mode = _mode(self._fd, name)
         if mode and not stat.S_ISLNK(mode):
             raise UnusableDirectoryError(
                 f"{self.path / name} is not a link of the broker's", hint="move it away, or publish elsewhere"
@@ -141,11 +145,15 @@ class Root:
             return _listed(fd)
 
     def remove(self, directory: str, ours: frozenset[str]) -> bool:
-        """Remove the files called as in `ours`, and the directory if that empties it. Return whether it is gone."""
+        """Remove the files called as in `ours`, and the directory if that empties it. Return whether it is gone.
+
+        Each file is tried, though another could not be removed. A directory is none of ours, however it is called.
+        """
         with self._directory(directory) as fd:
-            for name in _listed(fd):
-                if name.removeprefix(".") in ours:
-                    _remove(fd, name)
+            with ExitStack() as each:
+                for name in _listed(fd):
+                    if name.removeprefix(".") in ours and not stat.S_ISDIR(_mode(fd, name)):
+                        each.callback(_remove, fd, name)
             empty = not _listed(fd)
         if empty:
             os.rmdir(directory, dir_fd=self._fd)
@@ -162,12 +170,6 @@ class Root:
     def stamped(self, directory: str) -> float:
         """Return when `directory` was last touched."""
         return os.stat(directory, dir_fd=self._fd, follow_symlinks=False).st_mtime
-
-    def _mode(self, name: str) -> int:
-        try:
-            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode
-        except FileNotFoundError:
-            return 0
 
     @contextmanager
     def _directory(self, name: str) -> Iterator[int]:
@@ -256,6 +258,13 @@ def _permit(fd: int, mode: int, access: Access) -> None:
     if access.group is not None:
         os.fchown(fd, -1, access.group)
     os.fchmod(fd, mode)
+
+
+def _mode(fd: int, name: str) -> int:
+    try:
+        return os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return 0
 
 
 def _listed(fd: int) -> list[str]:

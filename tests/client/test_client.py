@@ -20,7 +20,7 @@ from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from broker.standin import Standin
-from tests.support.sets import LOGIN, PASSWORD, bundle_of, paper
+from tests.support.sets import LEASE, LOGIN, PASSWORD, bundle_of, paper
 from tests.support.tls_server import Saying
 
 
@@ -118,7 +118,7 @@ def test_many_threads_and_many_rotations_lose_no_request(partner: Standin, bundl
 def test_when_the_bundle_is_withdrawn_the_session_says_so_and_goes_on(root: Path) -> None:
     with broker.client.open(root) as session:
         assert not session.withdrawn
-        withdraw(root)
+        withdraw(root, LEASE)
         assert session.get("/fleets").status_code == 200
         assert session.withdrawn
         with pytest.raises(NothingPublishedError):

@@ -23,11 +23,12 @@ import pytest
 from broker.delivery.directory import CURRENT, GRACE, prune, publish, withdraw
 from broker.delivery.formats import DEFAULT, FileFormat
 from broker.delivery.manifest import MANIFEST, parse
-from broker.delivery.root import Access, UnusableDirectoryError
+from broker.delivery.root import Access, LeftBehindError, Root, UnusableDirectoryError
 from broker.errors import BrokerError, InputError, RefusedError
+from broker.model.bundle import Bundle
 from broker.model.names import AccountName
 from broker.model.secret import Secret
-from tests.support.sets import NOW, PASSWORD, paper
+from tests.support.sets import LEASE, NOW, PASSWORD, paper
 
 ALL = tuple(f for f in FileFormat if f is not FileFormat.KEYSTORE_JKS)  # which needs the extra `jks`
 STORES = (FileFormat.KEYSTORE, FileFormat.TRUSTSTORE)
@@ -239,7 +240,7 @@ def test_a_name_of_ours_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (root / "gen-000007").symlink_to(victim)
     with pytest.raises(BrokerError):
         publish(root, paper())
-    withdraw(root)
+    withdraw(root, LEASE)
     assert contents(victim) == {"password": b"a stranger's"}
 
 
@@ -308,7 +309,7 @@ def test_killed_anywhere_current_is_whole_and_the_next_run_heals(tmp_path: Path)
             assert digest in ("", hashlib.sha256(found[name]).hexdigest())
         publish(root, paper())
         assert_no_trace(root)
-        withdraw(root)
+        withdraw(root, LEASE)
         publish(root, paper())
     assert place > 30
 
@@ -388,16 +389,16 @@ def test_withdraw_removes_all_of_ours_and_nothing_else(tmp_path: Path) -> None:
     (root / ".gen-000009" / "tls.key").write_text("half")
     (root / "notes").write_text("a stranger's")
     (root / "gen-x").mkdir()
-    assert withdraw(root) == ()
+    assert withdraw(root, LEASE) == ()
     assert [p.name for p in sorted(root.iterdir())] == ["gen-x", "notes"]
-    assert withdraw(root) == ()
-    assert withdraw(tmp_path / "nowhere") == ()
+    assert withdraw(root, LEASE) == ()
+    assert withdraw(tmp_path / "nowhere", LEASE) == ()
 
 
 def test_withdraw_leaves_a_strangers_file_and_says_where(tmp_path: Path) -> None:
     found = publish(tmp_path / "root", paper())
     (found / "mine").write_text("a stranger's")
-    assert withdraw(tmp_path / "root") == (found,)
+    assert withdraw(tmp_path / "root", LEASE) == (found,)
     assert [p.name for p in found.iterdir()] == ["mine"]
 
 
@@ -405,8 +406,97 @@ def test_withdraw_follows_no_link(tmp_path: Path) -> None:
     publish(tmp_path / "real", paper())
     (tmp_path / "root").symlink_to(tmp_path / "real")
     with pytest.raises(UnusableDirectoryError):
-        withdraw(tmp_path / "root")
+        withdraw(tmp_path / "root", LEASE)
     assert (tmp_path / "real" / CURRENT / "tls.key").exists()
+
+
+def of_another_lease(generation: int = 7) -> Bundle:
+    return replace(paper(generation=generation), lease_id="lease-0002")
+
+
+@pytest.mark.parametrize("generation", [7, 8])
+def test_a_holder_that_ends_leaves_its_successors_files_alone(tmp_path: Path, generation: int) -> None:
+    root = tmp_path / "root"
+    publish(root, paper())
+    successors = publish(root, of_another_lease(generation))
+    assert withdraw(root, LEASE) == (successors,)
+    assert [p.name for p in sorted(root.iterdir())] == [CURRENT, successors.name]
+    assert set(contents(root / CURRENT)) == {MANIFEST, *(f.value for f in DEFAULT)}
+    assert withdraw(root, "lease-0002") == ()
+    assert list(root.iterdir()) == []
+
+
+def test_what_is_called_as_ours_and_cannot_be_removed_does_not_keep_a_bundle_from_being_published(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "root"
+    (root / "gen-000001" / "tls.key").mkdir(parents=True)
+    (root / "gen-000001" / "password").write_text("old")
+    root.chmod(0o700)
+    os.utime(root / "gen-000001", (1, 1))
+    publish(root, paper())
+    assert [p.name for p in (root / "gen-000001").iterdir()] == ["tls.key"]
+    assert withdraw(root, LEASE) == (root / "gen-000001",)
+
+
+def test_a_file_that_the_system_will_not_remove_fails_withdrawing_and_spares_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    publish(root, paper())
+    publish(root, paper(generation=8))
+    _keep(monkeypatch, "ca.crt")
+    publish(root, paper(generation=9), grace=-GRACE)  # which would prune the others
+    with pytest.raises(UnusableDirectoryError, match="not permitted"):
+        withdraw(root, LEASE)
+    assert {p.name for p in root.glob("gen-*/*")} == {"ca.crt"}
+
+
+@pytest.mark.parametrize(("generation", "at"), [(7, "stamped"), (8, "rename"), (8, "point"), (8, "stamped")])
+def test_a_bundle_whose_publishing_is_interrupted_leaves_all_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generation: int, at: str
+) -> None:
+    root = tmp_path / "root"
+    for before in (6, 7):
+        publish(root, paper(generation=before))
+    found = {p: p.read_bytes() for p in root.glob("*/*")}
+    undisturbed = getattr(Root, at)
+
+    def interrupted(*args: Any) -> None:
+        monkeypatch.undo()
+        undisturbed(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Root, at, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publish(root, of_another_lease(generation))
+    assert {p: p.read_bytes() for p in root.glob("*/*")} == found
+    assert_no_trace(root)
+
+
+def test_what_cannot_be_taken_back_is_told_apart_from_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "root"
+    _keep(monkeypatch, "tls.key")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Root, "point", full)
+    with pytest.raises(LeftBehindError, match="cannot be taken back"):
+        publish(root, paper())
+    assert [p.name for p in root.glob("gen-*/*")] == ["tls.key"]
+
+
+def _keep(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let the system refuse to remove files called `name`."""
+    unlink = os.unlink
+
+    def refusing(path: str, **options: Any) -> None:
+        if path == name:
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", refusing)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LOGIN = "MZP0000042"
 PASSWORD = 'plänted-pass\\word "quoted" \'n all: -é'
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+LEASE = "lease-0001"
 
 
 @cache
@@ -115,6 +116,6 @@ def bundle(
         key=key(number),
         certificate=certificates.certificate(certificate),
         trust=certificates.anchors(trust),
-        lease_id="lease-0001",
+        lease_id=LEASE,
         expires=NOW + timedelta(hours=1),
     )

@@ -1,0 +1,72 @@
+"""`bundle get`: what lies there, and what stays on record, go together."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from broker.cli import bundle
+from broker.delivery.root import Root
+from broker.vault.consumers import VaultConsumers
+from tests.support.shop import Shop
+
+GET = "bundle get acme/reporting --consumer-token-file reader.token --to bundle"
+
+
+def holders(shop: Shop) -> list[str]:
+    return [r.name for r in VaultConsumers(shop.lab.world.vault.admin).all() if r.holdings]
+
+
+def files(shop: Shop) -> list[Path]:
+    return sorted((shop.home / "bundle").glob("*"))
+
+
+def assert_nothing_held(shop: Shop) -> None:
+    assert files(shop) == []
+    assert holders(shop) == []
+
+
+def test_a_bundle_is_given_back_though_nobody_is_there_to_be_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the terminal was closed."""
+    shop.put("promoted")
+    held: list[str] = []
+
+    def closed(_: str) -> None:
+        held.extend(holders(shop))
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(bundle, "note", closed)
+    assert shop.run(f"{GET} --hold --ttl 5m").code == 1
+    assert held
+    assert_nothing_held(shop)
+
+
+def test_a_bundle_that_could_not_be_published_is_given_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.put("promoted")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Root, "point", full)
+    ended = shop.run(GET)
+    assert ended.code == 2
+    assert "no room left" in ended.err
+    assert_nothing_held(shop)
+
+
+def test_a_bundle_that_cannot_be_taken_back_stays_on_record(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.put("promoted")
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Root, "point", refused)
+        patch.setattr(Root, "remove", refused)
+        ended = shop.run(GET)
+    assert ended.code == 2
+    assert "cannot be taken back (operation not permitted)" in ended.err.lower()
+    assert holders(shop)
+    assert list(shop.home.rglob("tls.key"))
