@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 
 from broker.errors import InputError
 from broker.model.certificate import Spki
@@ -23,6 +27,7 @@ __all__ = [
     "issuer_of",
     "load_der",
     "oid_name",
+    "serial_of",
     "spki_of",
     "subject_of",
 ]
@@ -38,8 +43,9 @@ E_ = TypeVar("E_", bound=x509.ExtensionType)
 def load_der(data: bytes) -> x509.Certificate:
     """Return one certificate, after a look at all that is always read of it later. Raises `InputError`."""
     try:
-        loaded = x509.load_der_x509_certificate(data)
-        _ = (loaded.version, loaded.serial_number, loaded.not_valid_before_utc, loaded.not_valid_after_utc)
+        with _unwarned():
+            loaded = x509.load_der_x509_certificate(data)
+        _ = (loaded.version, serial_of(loaded), loaded.not_valid_before_utc, loaded.not_valid_after_utc)
         _ = (subject_of(loaded), issuer_of(loaded), spki_of(loaded))
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise InputError(
@@ -56,6 +62,12 @@ def subject_of(found: x509.Certificate) -> ReadName:
 def issuer_of(found: x509.Certificate) -> ReadName:
     """Return the issuer as it was sent."""
     return read_name(_fields_of(found)[_ISSUER])
+
+
+def serial_of(found: x509.Certificate) -> int:
+    """Return the serial number. A negative one is said as a finding, and not by the library's warning."""
+    with _unwarned():
+        return found.serial_number
 
 
 def spki_of(found: x509.Certificate) -> Spki:
@@ -100,6 +112,13 @@ def oid_name(oid: x509.ObjectIdentifier) -> str:
     """Return the usual name of an extension or a key usage, or the dotted OID."""
     name = oid._name  # noqa: SLF001 - the library's table of names has no other door
     return oid.dotted_string if name == "Unknown OID" else name
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        yield
 
 
 def _fields_of(found: x509.Certificate) -> list[der.Element]:

@@ -24,6 +24,7 @@ from broker.pki.anatomy import (
     issuer_of,
     load_der,
     oid_name,
+    serial_of,
     spki_of,
     subject_of,
 )
@@ -93,18 +94,17 @@ def certificate(data: bytes | str) -> Certificate:
         raise InputError(
             f"there are {len(leaves)} leaf certificates among {len(found)}, not one", hint="give one, with its chain"
         )
-    return certificate_of(leaves[0], found)
+    return certificate_of(leaves[0], chain.intermediates(leaves[0], found))
 
 
-def certificate_of(leaf: x509.Certificate, pool: Iterable[x509.Certificate]) -> Certificate:
-    """Return `leaf` as the model keeps it, with those intermediates of `pool` that lead on from it."""
-    links = chain.intermediates(leaf, pool)
+def certificate_of(leaf: x509.Certificate, links: Iterable[x509.Certificate]) -> Certificate:
+    """Return `leaf` as the model keeps it, with the intermediates `links`, in order."""
     return Certificate(
         ref=CertificateRef(fingerprint_of(leaf)),
         spki=spki_of(leaf),
         subject=str(subject_of(leaf)),
         issuer=str(issuer_of(leaf)),
-        serial=f"{leaf.serial_number:x}",
+        serial=f"{serial_of(leaf):x}",
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
         pem=_pem([leaf, *links]),
@@ -139,7 +139,7 @@ def describe_one(found: x509.Certificate) -> Description:
     return Description(
         subject=str(subject_of(found)),
         issuer=str(issuer_of(found)),
-        serial=f"{found.serial_number:x}",
+        serial=f"{serial_of(found):x}",
         not_before=found.not_valid_before_utc,
         not_after=found.not_valid_after_utc,
         key=str(public_key_facts(found.public_key)),

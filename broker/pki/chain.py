@@ -1,28 +1,41 @@
-"""How certificates hang together: which are leaves, which intermediates lead on, whether a path ends at an anchor."""
+"""How certificates hang together: which are leaves, which intermediates lead on, whether a path ends at an anchor.
+
+A reply's sender chooses how many certificates name each other, and how slow their keys are: so a name is read once, a
+signature verified once, and never by a key that makes this slow.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
+from functools import lru_cache
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 
 from broker.pki.anatomy import extension, extensions_of, fingerprint_of, is_ca, issuer_of, subject_of
-from broker.pki.names import same_name
+from broker.pki.names import Folded, folded
+from broker.pki.strength import public_key_facts
 
 __all__ = ["intermediates", "leaves", "path", "self_issued", "signed_by"]
 
+_PAIRS: Final = 2048  # of certificates; a reply of 32 has half as many
+
 
 def leaves(found: Sequence[x509.Certificate]) -> list[x509.Certificate]:
-    """Return the certificates of `found` that are no CA: neither say so, nor sign themselves or another here."""
-    return [c for c in found if not _is_authority(c, found)]
+    """Return the certificates of `found` that are no CA: neither say so, nor are named as an issuer, their own or here.
+
+    By names alone, since this only sorts: nothing is believed of a certificate for being no leaf.
+    """
+    issuers = {_issuer(c) for c in found}
+    return [c for c in found if not _is_authority(c, issuers)]
 
 
 def self_issued(found: x509.Certificate) -> bool:
     """Whether subject and issuer are the same name: a root, or somebody's own work."""
-    return same_name(subject_of(found), issuer_of(found))
+    return _subject(found) == _issuer(found)
 
 
 def intermediates(leaf: x509.Certificate, pool: Iterable[x509.Certificate]) -> list[x509.Certificate]:
@@ -61,18 +74,29 @@ def path(
 
 def signed_by(found: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether `issuer` has the name that `found` gives as its issuer, and its key made the signature."""
-    return same_name(issuer_of(found), subject_of(issuer)) and _signature_fits(found, issuer)
+    return _issuer(found) == _subject(issuer) and _signature_fits(found, issuer)
 
 
-def _is_authority(found: x509.Certificate, all_of_them: Sequence[x509.Certificate]) -> bool:
+def _is_authority(found: x509.Certificate, issuers: Set[Folded]) -> bool:
     if is_ca(found):
         return True
-    if extension(extensions_of(found), x509.BasicConstraints) is not None:
-        return False
-    return self_issued(found) or any(other != found and signed_by(other, found) for other in all_of_them)
+    return extension(extensions_of(found), x509.BasicConstraints) is None and _subject(found) in issuers
 
 
+@lru_cache(_PAIRS)
+def _subject(found: x509.Certificate) -> Folded:
+    return folded(subject_of(found))
+
+
+@lru_cache(_PAIRS)
+def _issuer(found: x509.Certificate) -> Folded:
+    return folded(issuer_of(found))
+
+
+@lru_cache(_PAIRS)
 def _signature_fits(found: x509.Certificate, issuer: x509.Certificate) -> bool:
+    if public_key_facts(issuer.public_key).is_slow:
+        return False
     try:
         _verify_signature(found, issuer)
     except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):

@@ -6,7 +6,7 @@ Nothing here decides: it finds what is there, or says why it will not look. `jud
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +17,9 @@ from broker.model.certificate import Anchors, Certificate, Spki
 from broker.model.finding import Finding, Severity
 from broker.pki import anatomy, archive, chain, der
 from broker.pki.armour import Block, blocks_in, text_of, text_outside
-from broker.pki.certificates import Description, anchors_of, certificate_of, describe_one, parse_fingerprint
+from broker.pki.certificates import Description, anchors_of, certificate_of, describe_one, load, parse_fingerprint
+from broker.pki.names import shown
+from broker.pki.strength import public_key_facts
 
 __all__ = ["MAX_REPLY", "ReplyParts", "read_reply"]
 
@@ -45,7 +47,7 @@ class ReplyParts:
     @property
     def leaves(self) -> tuple[Certificate, ...]:
         """The certificates that are no CA, each with the intermediates that came with it."""
-        return tuple(certificate_of(leaf, self.certificates) for leaf in chain.leaves(self.certificates))
+        return tuple(self._with_links(leaf) for leaf in chain.leaves(self.certificates))
 
     @property
     def authorities(self) -> tuple[Description, ...]:
@@ -58,11 +60,16 @@ class ReplyParts:
         """All certificates for people, in the order in which they were found."""
         return tuple(describe_one(c) for c in self.certificates)
 
-    def for_spki(self, spki: Spki) -> Certificate:
-        """Return the certificate for this key, the longest lived if there are more, with its intermediates.
+    def holds(self, spki: Spki) -> bool:
+        """Whether a certificate for this key is here, be it a CA's."""
+        return any(anatomy.spki_of(c) == spki for c in self.certificates)
 
-        A CA certificate for the key is returned too, so that `judge` refuses it by name. Raises `RefusedError` if
-        there is none.
+    def for_spki(self, spki: Spki, trusted: Anchors | None = None) -> Certificate:
+        """Return the certificate for this key with its way up: to one of `trusted` where it can be, then the longest
+        lived, then any CA's, which `judge` refuses by name.
+
+        Nothing beside the way to `trusted` is taken: a reply's sender can put there what he likes. Raises
+        `RefusedError` if there is none.
         """
         found = [c for c in self.certificates if anatomy.spki_of(c) == spki]
         if not found:
@@ -71,7 +78,11 @@ class ReplyParts:
                 f"the reply has no certificate for the key of this request (SPKI {spki[:16]}…); it has: {others}",
                 hint="import the reply to the open request, or look whether it answers an older one: broker csr show",
             )
-        return certificate_of(max(found, key=lambda c: c.not_valid_after_utc), self.certificates)
+        found.sort(key=lambda c: (not anatomy.is_ca(c), c.not_valid_after_utc), reverse=True)
+        anchors = load(trusted.pem) if trusted else []
+        ways = ((leaf, chain.path(leaf, self.certificates, anchors)) for leaf in found)
+        leaf, way = next(((leaf, way) for leaf, way in ways if way), (found[0], None))
+        return certificate_of(leaf, _links(way)) if way else self._with_links(leaf)
 
     def issuer_of(self, certificate: Certificate) -> Description | None:
         """Return the CA to show to a person: the top of the way from `certificate` within this reply, or None."""
@@ -94,6 +105,9 @@ class ReplyParts:
             f"no CA in this reply has the fingerprint {wanted[:16]}…",
             hint="compare it with: broker cert inspect FILE; if the partner told you another, do not import this",
         )
+
+    def _with_links(self, leaf: x509.Certificate) -> Certificate:
+        return certificate_of(leaf, chain.intermediates(leaf, self.certificates))
 
 
 @dataclass(slots=True)
@@ -129,7 +143,25 @@ def read_reply(data: bytes) -> ReplyParts:
     client_ids = _client_ids(basket.texts)
     if not basket.certificates and not client_ids:
         raise basket.refusals[0] if basket.refusals else _nothing(data)
-    return ReplyParts(tuple(basket.certificates), client_ids, tuple(dict.fromkeys(basket.findings)))
+    findings = [*basket.findings, *(oddity for c in basket.certificates for oddity in _oddities(c))]
+    return ReplyParts(tuple(basket.certificates), client_ids, tuple(dict.fromkeys(findings)))
+
+
+def _links(way: Sequence[x509.Certificate]) -> Sequence[x509.Certificate]:
+    """Return what a server must be sent to walk `way` from a leaf: a pinned intermediate too, but no root."""
+    return way[1:-1] if chain.self_issued(way[-1]) else way[1:]
+
+
+def _oddities(found: x509.Certificate) -> Iterator[Finding]:
+    """Yield what the library or whoever verifies by it would stumble over."""
+    key = public_key_facts(found.public_key)
+    name = shown(str(anatomy.subject_of(found)))
+    if key.is_slow:
+        sentence = f"the key of {name} ({key}) has a size or an exponent that no CA's has: nothing is verified by it"
+        yield Finding("reply.slow-key", Severity.WARNING, sentence, "ask the partner whose certificate this is")
+    if anatomy.serial_of(found) <= 0:
+        sentence = f"the serial number of {name} is not positive, and newer programs refuse to read such a certificate"
+        yield Finding("reply.serial", Severity.WARNING, sentence, "tell the partner (RFC 5280, 4.1.2.2)")
 
 
 def _read_member(content: bytes, basket: _Basket) -> None:

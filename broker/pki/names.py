@@ -15,7 +15,7 @@ from broker.errors import InputError
 from broker.model.subject import Subject
 from broker.pki import der
 
-__all__ = ["NameAttribute", "ReadName", "name_of", "read_name", "same_name", "shown"]
+__all__ = ["Folded", "NameAttribute", "ReadName", "folded", "name_of", "read_name", "shown"]
 
 _OIDS: Final = MappingProxyType(
     {
@@ -47,6 +47,7 @@ _STRING_TYPES: Final = MappingProxyType(
     }
 )
 _SHOWN: Final = 80
+Folded = tuple[tuple[int, str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +113,12 @@ def read_name(name: der.Element) -> ReadName:
     return ReadName(tuple(found))
 
 
-def same_name(one: ReadName, other: ReadName) -> bool:
-    """Whether two names say the same, whatever their string types, case and doubled blanks (RFC 5280, 7.1)."""
-    return _folded(one) == _folded(other)
+def folded(name: ReadName) -> Folded:
+    """Return `name` to compare: equal where two say the same, whatever their string types, case and doubled blanks.
+
+    RFC 5280, 7.1.
+    """
+    return tuple((a.rdn, a.name, " ".join(a.value.casefold().split())) for a in name.attributes)
 
 
 def shown(value: str) -> str:
@@ -131,10 +135,6 @@ def _read_attribute(attribute: der.Element, rdn: int) -> NameAttribute:
     string_type, codec = _STRING_TYPES.get(parts[1].tag, (f"tag {parts[1].tag:#04x}", "latin-1"))
     value = parts[1].content.decode(codec, errors="replace")
     return NameAttribute(_NAMES.get(oid) or _OTHER_NAMES.get(oid) or oid, value, string_type, rdn)
-
-
-def _folded(name: ReadName) -> list[tuple[int, str, str]]:
-    return [(a.rdn, a.name, " ".join(a.value.casefold().split())) for a in name.attributes]
 
 
 def _printable(value: str) -> str:

@@ -14,6 +14,8 @@ from broker.model.finding import Finding, Severity
 __all__ = ["SMALLEST_RSA", "PublicKey", "digest_faults", "public_key_facts", "rsa_faults"]
 
 SMALLEST_RSA: Final = 2048
+_LARGEST_RSA: Final = 8192  # bits; above these two, whoever verifies a signature waits
+_LARGEST_EXPONENT: Final = 2**32
 _USUAL_SIZES: Final = (2048, 3072, 4096, 8192)
 _EXPONENT: Final = 65537
 _BROKEN_DIGESTS: Final = ("md2", "md4", "md5", "sha1")
@@ -26,6 +28,11 @@ class PublicKey:
     algorithm: str  # "rsa", "ec", "ed25519", "ed448", "unknown"
     bits: int = 0
     exponent: int = 0
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it is an RSA key of a size that no CA has, chosen to hold up who verifies by it."""
+        return self.algorithm == "rsa" and (self.bits > _LARGEST_RSA or self.exponent > _LARGEST_EXPONENT)
 
     def __str__(self) -> str:
         return f"{self.algorithm} {self.bits}" if self.bits else self.algorithm
@@ -62,15 +69,17 @@ def rsa_faults(prefix: str, key: PublicKey) -> Iterator[Finding]:
         )
     elif key.bits not in _USUAL_SIZES:
         yield Finding(f"{prefix}.key.odd", Severity.WARNING, f"the key has an unusual size: {key.bits} bits", mend)
+    # Python refuses to write a number of more than 4300 digits.
+    exponent = key.exponent if key.exponent <= _LARGEST_EXPONENT else f"a number of {key.exponent.bit_length()} bits"
     if key.exponent < 3 or key.exponent % 2 == 0:  # noqa: PLR2004 - RSA allows nothing below
         yield Finding(
-            f"{prefix}.key.exponent", Severity.ERROR, f"the key's exponent is {key.exponent}: no RSA key has it", mend
+            f"{prefix}.key.exponent", Severity.ERROR, f"the key's exponent is {exponent}: no RSA key has it", mend
         )
     elif key.exponent != _EXPONENT:
         yield Finding(
             f"{prefix}.key.exponent",
             Severity.WARNING,
-            f"the key's exponent is {key.exponent}, and some CAs take only {_EXPONENT}",
+            f"the key's exponent is {exponent}, and some CAs take only {_EXPONENT}",
             mend,
         )
 

@@ -11,10 +11,11 @@ from broker.model.certificate import Anchors, Certificate
 from broker.model.changes import answered, application_set, ca_accepted, trust_set
 from broker.model.clock import Clock
 from broker.model.finding import Finding, refuse_errors
-from broker.model.generation import Closed, Generation
+from broker.model.generation import Closed, Generation, SigningRequest
 from broker.model.names import AccountName
 from broker.model.subject import SubjectRules
-from broker.pki.certificates import Description, anchors, format_fingerprint, load
+from broker.pki.anatomy import fingerprint_of
+from broker.pki.certificates import Description, anchors, format_fingerprint, load, parse_fingerprint
 from broker.pki.chain import path
 from broker.pki.containers import ReplyParts, read_reply
 from broker.pki.judge import judge
@@ -86,11 +87,11 @@ def receive(
 
     def admit(account: Account) -> Account:
         nonlocal findings
-        if _known(account, parts):
+        if not _answers_open(account, parts) and _known(account, parts):
+            _refuse_news(account, said)
             return _with_client_id(account, parts, said, clock, by)
-        certificate, number = _fitting(account, parts)
-        account = _with_authorities(account, certificate, parts, said, clock, by)
-        request = account.request(number)
+        request = _fitting(account, parts)
+        account, certificate = _with_authorities(account, request, parts, said, clock, by)
         found = judge(
             certificate,
             expected_spki=request.spki,
@@ -101,7 +102,7 @@ def receive(
         )
         findings = (*parts.findings, *found)
         refuse_errors(f"the reply for {name}", findings)
-        account = answered(account, number, certificate, at=clock(), by=by)
+        account = answered(account, request.number, certificate, at=clock(), by=by)
         return _with_client_id(account, parts, said, clock, by)
 
     after = amend(accounts, name, admit)
@@ -117,50 +118,71 @@ def _named(found: Description) -> str:
     return f"'{found.subject}', SHA-256 {format_fingerprint(found.fingerprint)}"
 
 
+def _answers_open(account: Account, parts: ReplyParts) -> bool:
+    return account.open_request is not None and parts.holds(account.open_request.spki)
+
+
 def _known(account: Account, parts: ReplyParts) -> Generation | None:
-    refs = {leaf.ref for leaf in parts.leaves}
-    return next((g for g in account.generations if g.parts.certificate in refs), None)
+    """Return the generation that the reply made: the newest, where partners send older certificates along."""
+    refs = {fingerprint_of(c) for c in parts.certificates}
+    made = {g.parts.certificate: g for g in reversed(account.generations) if g.parts.certificate in refs}
+    return max(made.values(), key=lambda g: g.number, default=None)
 
 
-def _fitting(account: Account, parts: ReplyParts) -> tuple[Certificate, int]:
-    """Return the certificate in the reply that answers the open request, and the request's number."""
+def _refuse_news(account: Account, said: Said) -> None:
+    """Raise `RefusedError` where a person names CAs with a reply that is known, unless they are pinned already."""
+    issuing, trust = (
+        set(account.anchors_of(ref).fingerprints if ref else ()) for ref in (account.issuing, account.trust)
+    )
+    accepted = {parse_fingerprint(text) for text in said.accept}
+    server = set(anchors(said.server_ca).fingerprints) if said.server_ca else trust
+    if accepted <= issuing | trust and server <= trust <= server | accepted:
+        return
+    raise RefusedError(
+        f"{account.name} has this certificate already, and a reply changes no CA a second time: nothing was changed",
+        hint="leave out --accept-ca and --server-ca; "
+        f"another CA of the partner's server: broker trust set {account.name} FILE --accept-ca SHA256",
+    )
+
+
+def _fitting(account: Account, parts: ReplyParts) -> SigningRequest:
+    """Return the open request; raise where the reply is not for it, as far as another one explains that."""
     if not parts.certificates:
         raise RefusedError(
             "the reply holds no certificate",
             hint=f"a client_id alone is set by: broker app set {account.name}/APPLICATION --client-id ID",
         )
-    if account.open_request:
-        spki = account.open_request.spki
-        if any(leaf.spki == spki for leaf in parts.leaves) or not parts.leaves:
-            return parts.for_spki(spki), account.open_request.number
-    for leaf in parts.leaves:
-        late = next((r for r in account.requests if r.spki == leaf.spki and r.closed), None)
-        if late and late.closed:
-            raise LateReplyError(account.name, late.number, late.closed)
+    late = next((r for r in account.requests if r.closed and parts.holds(r.spki)), None)
+    if late and late.closed and not _answers_open(account, parts):
+        raise LateReplyError(account.name, late.number, late.closed)
     if account.open_request is None:
         raise RefusedError(
             f"{account.name} waits for no certificate, and this one fits no key it ever had",
             hint=f"broker csr new {account.name} begins a request",
         )
-    return parts.for_spki(account.open_request.spki), account.open_request.number  # refuses, and says what is there
+    return account.open_request
 
 
 def _with_authorities(
-    account: Account, certificate: Certificate, parts: ReplyParts, said: Said, clock: Clock, by: str
-) -> Account:
-    """Return the account with the CAs that a person accepted: those above the leaf sign, others are the server's."""
+    account: Account, request: SigningRequest, parts: ReplyParts, said: Said, clock: Clock, by: str
+) -> tuple[Account, Certificate]:
+    """Return the account with the CAs that a person accepted, and the certificate that chains to one of its CAs.
+
+    CAs above the certificate sign, others are the server's.
+    """
     wanted = [parts.accepted(fingerprint) for fingerprint in said.accept]
-    issuing = [a for a in wanted if _chains(certificate, a)]
-    server = [a for a in wanted if a not in issuing]
     pinned = account.anchors_of(account.issuing) if account.issuing else None
-    if not issuing and not (pinned and _chains(certificate, pinned)):
+    trusted = [*wanted, pinned] if pinned else wanted
+    certificate = parts.for_spki(request.spki, _together(trusted) if trusted else None)
+    issuing = [a for a in wanted if _chains(certificate, parts, a)]
+    server = [a for a in wanted if a not in issuing]
+    if not issuing and not (pinned and _chains(certificate, parts, pinned)):
         issuer = parts.issuer_of(certificate)
         others = [d for d in parts.authorities if issuer is None or d.fingerprint != issuer.fingerprint]
         raise UnknownAuthorityError(account.name, issuer, others)
     if issuing:
-        old = pinned.pem if pinned else ""
-        account = ca_accepted(account, anchors(old + "".join(a.pem for a in issuing)), at=clock(), by=by)
-    return _with_trust(account, server or issuing, said, clock, by, asked=bool(server))
+        account = ca_accepted(account, _together([*issuing, pinned] if pinned else issuing), at=clock(), by=by)
+    return _with_trust(account, server or issuing, said, clock, by, asked=bool(server)), certificate
 
 
 def _with_trust(
@@ -168,15 +190,19 @@ def _with_trust(
 ) -> Account:
     """Know the server by what a person named; the first time, by the CA of the reply where there is but one."""
     if said.server_ca:
-        return trust_set(account, anchors(said.server_ca), at=clock(), by=by)
+        named = anchors(said.server_ca)
+        return trust_set(account, _together([named, *fallback] if asked else [named]), at=clock(), by=by)
     if (asked or account.trust is None) and fallback:
-        return trust_set(account, anchors("".join(a.pem for a in fallback)), at=clock(), by=by)
+        return trust_set(account, _together(fallback), at=clock(), by=by)
     return account
 
 
-def _chains(certificate: Certificate, authorities: Anchors) -> bool:
-    leaf, *others = load(certificate.pem)
-    return path(leaf, others, load(authorities.pem)) is not None
+def _together(several: Sequence[Anchors]) -> Anchors:
+    return anchors("".join(a.pem for a in several))
+
+
+def _chains(certificate: Certificate, parts: ReplyParts, authorities: Anchors) -> bool:
+    return path(load(certificate.pem)[0], parts.certificates, load(authorities.pem)) is not None
 
 
 def _with_client_id(account: Account, parts: ReplyParts, said: Said, clock: Clock, by: str) -> Account:

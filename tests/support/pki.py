@@ -127,11 +127,12 @@ def a_leaf(
     eku: Sequence[x509.ObjectIdentifier] | None = CLIENT,
     digital_signature: bool | None = True,
     is_ca: bool = False,
+    basic: bool = True,
     extra: Sequence[ExtensionOf] = (),
     issuer_name: x509.Name | None = None,
 ) -> x509.Certificate:
-    """A client certificate from `ca`. `eku=None` and `digital_signature=None` leave the extension out."""
-    extensions: list[ExtensionOf] = [(x509.BasicConstraints(ca=is_ca, path_length=None), True)]
+    """A client certificate from `ca`. `eku=None`, `digital_signature=None`, `basic=False` leave the extension out."""
+    extensions: list[ExtensionOf] = [(x509.BasicConstraints(ca=is_ca, path_length=None), True)] if basic else []
     if eku is not None:
         extensions.append((x509.ExtendedKeyUsage(eku), False))
     if digital_signature is not None:

@@ -1,0 +1,153 @@
+"""A reply answers the open request before it is anything else, and says aloud what it does not do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+
+from broker.errors import RefusedError
+from broker.model import changes
+from broker.model.generation import Closed, PasswordRef, SigningRequest, key_ref
+from broker.pki.anatomy import fingerprint_of
+from broker.pki.certificates import load
+from broker.pki.keys import spki_of
+from broker.rotation.receive import LateReplyError, Received, Said, receive
+from tests.rotation.world import World
+from tests.support import pki
+from tests.support.accounts import BY, MZP, NOW, an_account, assert_refused
+
+ROOT = pki.a_ca("Root")
+MIDDLE = pki.a_ca("Middle", issuer=ROOT)
+SERVER = pki.a_ca("Server CA")
+STRANGER = pki.a_ca("Stranger")
+FIRST, SECOND = pki.a_key("first"), pki.a_key("second")
+OLD, NEW = pki.a_leaf(MIDDLE, FIRST), pki.a_leaf(MIDDLE, SECOND)
+ACCEPTED = Said(accept=(fingerprint_of(ROOT.certificate),))
+BOTH = Said(accept=(*ACCEPTED.accept, fingerprint_of(SERVER.certificate)))
+CAS = (MIDDLE.certificate, ROOT.certificate, SERVER.certificate)
+
+
+def a_world() -> World:
+    """An account with a password and its first request open."""
+    account = replace(an_account(), login=pki.LOGIN)
+    account = changes.password_set(account, PasswordRef(1), at=NOW, by=BY)
+    world = World(now=pki.NOW)
+    world.write(changes.requested(account, _request(1, FIRST), by=BY), replacing=0)  # type: ignore[arg-type]
+    return world
+
+
+def renewing() -> World:
+    """The same once its first set is there and a second request is open."""
+    world = a_world()
+    received(world, OLD, *CAS, said=BOTH)
+    found = world.read(MZP)
+    world.write(changes.requested(found.account, _request(2, SECOND), by=BY), replacing=found.version)
+    return world
+
+
+def received(world: World, *reply: x509.Certificate, said: Said = Said()) -> Received:  # noqa: B008 - a value
+    return receive(
+        MZP, pki.pem(*reply).encode(), said, rules=pki.GUIDE, accounts=world, clock=world.clock, by=BY
+    )  # fmt: skip
+
+
+def kept(world: World) -> list[x509.Certificate]:
+    """The leaf of the newest generation, and what is sent with it."""
+    account = world.account
+    return load(account.certificate(account.generations[-1].parts.certificate).pem)
+
+
+def _request(number: int, key: pki.AnyKey) -> SigningRequest:
+    return SigningRequest(number, key_ref(number), spki_of(pki.secret_of(key)), f"csr {number}", NOW)
+
+
+@pytest.mark.parametrize("reply", [(OLD, NEW), (NEW, OLD)], ids=["old first", "new first"])
+def test_a_reply_that_brings_the_old_certificate_along_answers_the_open_request(
+    reply: tuple[x509.Certificate, ...],
+) -> None:
+    world = renewing()
+    for _ in range(2):  # the same command again
+        assert received(world, *reply, *CAS).generation.number == 2
+        assert world.account.open_request is None
+        assert fingerprint_of(kept(world)[0]) == fingerprint_of(NEW)
+    assert len(world.account.generations) == 2
+
+
+def test_the_old_reply_alone_is_known_while_a_request_is_open() -> None:
+    world = renewing()
+    assert received(world, OLD, *CAS).generation.number == 1
+    assert world.account.open_request
+
+
+def test_the_very_same_command_a_second_time_changes_nothing() -> None:
+    world = a_world()
+    said = replace(BOTH, server_ca=STRANGER.pem.encode())
+    received(world, OLD, *CAS, said=said)
+    trust = world.account.anchors_of(world.account.trust or pytest.fail("no trust"))
+    assert set(trust.fingerprints) == {fingerprint_of(c.certificate) for c in (SERVER, STRANGER)}
+    before = world.account
+    assert received(world, OLD, *CAS, said=said).generation.number == 1
+    assert received(world, OLD, *CAS, said=ACCEPTED).generation.number == 1
+    assert world.account == before
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Said(accept=(fingerprint_of(STRANGER.certificate),)),
+        Said(server_ca=STRANGER.pem.encode()),
+        Said(server_ca=pki.der(ROOT.certificate)),
+    ],
+    ids=["another issuing CA", "another server CA", "another server CA as DER"],
+)
+def test_a_known_reply_does_not_swallow_what_a_person_says_of_cas(said: Said) -> None:
+    world = a_world()
+    received(world, OLD, *CAS, said=BOTH)
+    before = world.account
+    with assert_refused(RefusedError, "has this certificate already", "nothing was changed"):
+        received(world, OLD, *CAS, STRANGER.certificate, said=said)
+    assert world.account == before
+
+
+def test_of_two_certificates_for_the_key_the_one_of_the_accepted_ca_is_taken() -> None:
+    decoy = pki.a_leaf(STRANGER, FIRST, not_after=pki.NOW + timedelta(days=1500))
+    world = a_world()
+    received(world, decoy, OLD, *CAS, STRANGER.certificate, said=BOTH)
+    assert fingerprint_of(kept(world)[0]) == fingerprint_of(OLD)
+
+
+def test_no_certificate_beside_the_way_to_the_accepted_ca_is_kept() -> None:
+    """The intermediate's name and key, certified by a stranger too, and first in the file."""
+    cross = pki.a_ca("Middle", key=MIDDLE.key, issuer=pki.a_ca("Strange middle", issuer=STRANGER))
+    above = pki.a_ca("Strange middle", issuer=STRANGER)
+    world = a_world()
+    received(world, cross.certificate, above.certificate, STRANGER.certificate, OLD, *CAS, said=BOTH)
+    assert kept(world) == [OLD, MIDDLE.certificate]
+
+
+def test_a_pinned_intermediate_is_still_sent_along() -> None:
+    world = a_world()
+    received(world, OLD, *CAS, said=Said(accept=(fingerprint_of(MIDDLE.certificate),)))
+    assert kept(world) == [OLD, MIDDLE.certificate]
+
+
+def test_a_certificate_that_names_a_known_one_as_its_issuer_hides_nothing() -> None:
+    """Without BasicConstraints, a leaf that somebody claims to be issued by looks like a CA."""
+    name = pki.a_name(pki.GOOD)
+    claims = pki.a_leaf(STRANGER, pki.a_key("junk"), "junk", issuer_name=name)
+    bare = pki.a_leaf(MIDDLE, FIRST, basic=False)
+    world = a_world()
+    for _ in range(2):
+        assert received(world, bare, claims, *CAS, said=BOTH).generation.number == 1
+
+
+def test_a_late_reply_is_still_named() -> None:
+    world = a_world()
+    found = world.read(MZP)
+    closed = changes.closed(found.account, 1, Closed.SUPERSEDED, at=NOW, by=BY)
+    world.write(closed, replacing=found.version)
+    with assert_refused(LateReplyError, "signing request 1", "superseded"):
+        received(world, OLD, *CAS, said=BOTH)
