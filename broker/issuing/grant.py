@@ -19,6 +19,7 @@ from broker.model.generation import Application, Generation
 from broker.model.lease import DEFAULT_CAP, BundleKind, Cap, Lease, expiry
 from broker.model.names import AccountName
 from broker.model.secret import Secret
+from broker.model.stage import Stage
 from broker.partners.profile import Profile
 
 __all__ = ["Granted", "Issuer", "Wanted"]
@@ -63,7 +64,8 @@ class Issuer:
         """Return a bundle of the current generation.
 
         The holding is recorded and the evidence durable before this returns, so a kill leaves a record too many and
-        never one too few. Raise `DeniedError` for who may not, `RefusedError` for what cannot be given, and
+        never one too few. It is recorded while the generation is still current: `retire` looks only at what no longer
+        is, and so misses nobody. Raise `DeniedError` for who may not, `RefusedError` for what cannot be given, and
         `ConflictError` where a rotation overtook this twice.
         """
         for _ in range(2):
@@ -73,7 +75,7 @@ class Issuer:
             lease = self._lease(wanted, account, generation, consumer)
             hidden = self.read_secrets(account.name, generation)
             self._record(consumer, lease)
-            if self.accounts(wanted.account).generation(generation.number).stage.deliverable:
+            if self.accounts(wanted.account).generation(generation.number).stage is Stage.CURRENT:
                 self._note(lease, consumer)
                 authentication = self.profile(account).authentication
                 bundle = _bundle(account, application, generation, hidden, lease, authentication)

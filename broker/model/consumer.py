@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from broker.model.lease import Lease
@@ -12,6 +12,7 @@ from broker.model.names import AccountName
 __all__ = ["ConsumerRecord", "Holding", "stragglers"]
 
 BY_HAND: Final = "by hand"
+_KEPT: Final = timedelta(days=1)  # past its end, since the clock of whoever gives the next one may be ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class ConsumerRecord:
     holdings: tuple[Holding, ...] = ()
 
     def given(self, lease: Lease, *, now: datetime) -> ConsumerRecord:
-        """Return the record with `lease` in it, and without what has run out.
+        """Return the record with `lease` in it, and without what ran out a day ago.
 
         A generation that was held before stays until its own end: another process of this entity may still use it.
         Two renewals at once may arrive in either order: the longer one counts.
@@ -57,13 +58,13 @@ class ConsumerRecord:
         moved_on = [
             h for h in self.holdings if h.lease == lease.id and h.generation != lease.generation and not h.shared
         ]
-        living = [h for h in self.holdings if not _over(h, now) and h not in moved_on]
-        before = next((h for h in living if _place(h) == _place(holding)), None)
-        if before:
+        kept = [h for h in self.holdings if not _over(h, now - _KEPT) and h not in moved_on]
+        before = next((h for h in kept if _place(h) == _place(holding)), None)
+        if before and not _over(before, now):
             longest = max(lease.expires, before.until or lease.expires)
             shared = before.shared or before.lease != lease.id
             holding = replace(holding, since=before.since, until=longest, shared=shared)
-        return replace(self, holdings=(*(h for h in living if h is not before), holding))
+        return replace(self, holdings=(*(h for h in kept if h is not before), holding))
 
     def returned(self, lease_id: str) -> ConsumerRecord:
         """Return the record without the holding of lease `lease_id`, unless others share it."""

@@ -86,9 +86,17 @@ def test_being_given_the_same_lease_twice_changes_nothing() -> None:
     assert a_record(a_lease(), a_lease()) == a_record(a_lease())
 
 
-def test_what_has_run_out_is_dropped_with_the_next_lease() -> None:
-    record = a_record(a_lease()).given(a_lease("l2", application="app-2", expires=later(days=9)), now=later(days=1))
-    assert [h.lease for h in record.holdings] == ["l2"]
+@pytest.mark.parametrize(("hours", "kept"), [(3, ["l1", "l2"]), (24, ["l1", "l2"]), (25, ["l2"])])
+def test_what_ran_out_a_day_ago_is_dropped_with_the_next_lease(hours: int, kept: list[str]) -> None:
+    """Not at once: on a machine whose clock is ahead, what lives looks as if it had run out."""
+    now = later(hours=hours)
+    record = a_record(a_lease()).given(a_lease("l2", application="app-2", expires=later(days=9)), now=now)
+    assert [h.lease for h in record.holdings] == kept
+
+
+def test_what_ran_out_is_shared_with_nobody() -> None:
+    record = a_record(a_lease()).given(a_lease("l2", expires=later(hours=9)), now=later(hours=8))
+    assert record.returned("l2").holdings == ()
 
 
 def test_what_is_given_back_is_held_no_longer() -> None:
