@@ -1,0 +1,220 @@
+"""Whatever is thrown at what reads strangers' bytes: an answer or one of our own errors, and soon.
+
+`make test` tries a few hundred of each kind, always the same. `make fuzz` goes on for FUZZ_SECONDS a kind (60), from
+FUZZ_SEED where that is set; a failure names the seed and the number that make its input again.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import os
+import random
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+
+from broker import config
+from broker.delivery import manifest
+from broker.errors import BrokerError
+from broker.issuing.audit import ChainRecord, Record, examine
+from broker.issuing.export import exported, imported
+from broker.issuing.leases import LeaseKeys, LeaseSigner
+from broker.model.account import Account
+from broker.model.consumer import ConsumerRecord, Holding
+from broker.model.lease import BundleKind, Lease
+from broker.model.names import AccountName
+from broker.model.secret import Secret
+from broker.partners import catalogue, document
+from broker.pki import certificates, csr, judge, lint
+from broker.pki.containers import read_reply
+from broker.vault.documents import decoded, encoded
+from tests.fuzz.mutants import mutant
+from tests.support import pki
+from tests.support.accounts import NOW, with_rolled_back
+from tests.support.sets import paper
+from tests.support.tally import TALLY
+
+SEED: Final = int(os.environ.get("FUZZ_SEED", "1"))
+SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "60"))
+FEW: Final = 150
+AT_MOST: Final = 10.0  # seconds for one input; all take a thousandth of it, or somebody found how to keep us busy
+
+GUIDE: Final = catalogue.builtin("stellantis")
+ROOT: Final = pki.a_ca("Root")
+MIDDLE: Final = pki.a_ca("Middle", issuer=ROOT)
+CHAIN: Final = [pki.a_leaf(MIDDLE), MIDDLE.certificate, ROOT.certificate]
+PINNED: Final = certificates.anchors_of([ROOT.certificate])
+MZP1: Final = AccountName("mzp-1")
+SIGNER: Final = LeaseSigner(LeaseKeys("k1", {"k1": Secret(bytes(32))}))
+LEASE: Final = Lease("id", "entity", MZP1, "reports", BundleKind.DIRECT, 3, NOW, NOW + timedelta(hours=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What reads, and good input to begin with."""
+
+    read: Callable[[bytes], object]
+    good: tuple[bytes, ...]
+
+
+def _reply(data: bytes) -> None:
+    parts = read_reply(data)
+    assert len(parts.descriptions) == len(parts.certificates)
+    assert len(parts.leaves) + len(parts.authorities) == len(parts.certificates)
+    for found in parts.certificates:
+        certificate = certificates.certificate_of(found, parts.certificates)
+        parts.for_spki(certificate.spki)
+        judge.judge(
+            certificate,
+            expected_spki=certificate.spki,
+            rules=GUIDE.subject,
+            login=pki.LOGIN,
+            issuing=PINNED,
+            now=NOW,
+        )
+    for leaf in parts.leaves:
+        parts.issuer_of(leaf)
+
+
+def _csr(data: bytes) -> None:
+    parsed = csr.parse(data)
+    lint.lint_csr(parsed, GUIDE.subject, GUIDE.key, pki.LOGIN)
+    assert str(parsed.subject) == str(csr.parse(data).subject)
+
+
+def _profile(data: bytes) -> None:
+    read = document.parse(data.decode("utf-8", "replace"), "fuzz.toml")
+    assert document.from_document(document.to_document(read), "stored") == read
+
+
+def _config(data: bytes) -> None:
+    with tempfile.NamedTemporaryFile(suffix=".toml") as file:
+        file.write(data)
+        file.flush()
+        config.resolve(flags={}, environment={}, file=Path(file.name))
+
+
+def _export(data: bytes) -> None:
+    examine(imported(data), everything=True)
+
+
+def _account(data: bytes) -> None:
+    read = decoded(_json(data), Account, "account mzp-1")
+    assert decoded(encoded(read), Account, "again") == read
+
+
+def _consumer(data: bytes) -> None:
+    decoded(_json(data), ConsumerRecord, "consumer")
+
+
+def _lease(data: bytes) -> None:
+    SIGNER.opened(Secret(data.decode("latin-1")), now=NOW)
+
+
+def _json(data: bytes) -> Any:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}  # Vault's client hands over nothing else
+
+
+def _zip(*members: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, member in enumerate(members):
+            archive.writestr(f"{number}.crt", member)
+    return file.getvalue()
+
+
+def _csrs() -> tuple[bytes, ...]:
+    made = csr.build(pki.secret_of(pki.a_key()), pki.GOOD, pki.RULES).encode()
+    return made, base64.b64decode(b"".join(made.splitlines()[1:-1]))
+
+
+def _exports() -> tuple[bytes, ...]:
+    entries = with_rolled_back().outbox
+    return (exported(Record({entries[0].chain: ChainRecord(entries, head=None)}), NOW),)
+
+
+TARGETS: Final[dict[str, Callable[[], Target]]] = {
+    "a reply in DER": lambda: Target(_reply, tuple(pki.der(c) for c in CHAIN)),
+    "a reply in PEM": lambda: Target(_reply, (pki.pem(*CHAIN).encode(),)),
+    "a reply in PKCS#7": lambda: Target(
+        _reply, tuple(pkcs7.serialize_certificates(CHAIN, e) for e in (Encoding.DER, Encoding.PEM))
+    ),
+    "a reply in a zip": lambda: Target(_reply, (_zip(*(pki.der(c) for c in CHAIN)), _zip(pki.pem(*CHAIN).encode()))),
+    "a CSR": lambda: Target(_csr, _csrs()),
+    "a profile": lambda: Target(_profile, (catalogue.builtin_source("stellantis").encode(),)),
+    "a configuration": lambda: Target(
+        _config, (b'version = 1\n[vault]\naddress = "https://v"\n[bundle]\nttl = "1h"\n',)
+    ),
+    "an export": lambda: Target(_export, _exports()),
+    "an account": lambda: Target(_account, (json.dumps(encoded(with_rolled_back())).encode(),)),
+    "a consumer": lambda: Target(
+        _consumer,
+        (
+            json.dumps(
+                encoded(ConsumerRecord("e", "n", (Holding(MZP1, "reports", "direct", 1, "lease-1", NOW, NOW),)))
+            ).encode(),
+        ),
+    ),
+    "a manifest": lambda: Target(manifest.parse, (manifest.dump(manifest.manifest_of(paper(), {})),)),
+    "a lease": lambda: Target(_lease, (SIGNER.signed(LEASE).reveal().encode(),)),
+}
+
+
+def _mutants(target: Target, seed: int) -> Iterator[tuple[int, bytes]]:
+    for number in itertools.count():
+        chance = random.Random(f"{seed}/{number}")
+        yield number, mutant(chance.choice(target.good), chance)
+
+
+def _try(kind: str, target: Target, number: int, data: bytes) -> None:
+    started = time.monotonic()
+    try:
+        target.read(data)
+    except BrokerError:
+        pass
+    except Exception as error:
+        told = f"{kind}, FUZZ_SEED={SEED}, number {number}: {type(error).__name__}: {error}"
+        raise AssertionError(f"{told}\n{base64.b64encode(data).decode()}") from error
+    assert time.monotonic() - started < AT_MOST, f"{kind}, FUZZ_SEED={SEED}, number {number} keeps us busy"
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_good_input_is_read(kind: str) -> None:
+    target = TARGETS[kind]()
+    for data in target.good:
+        target.read(data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TARGETS)
+def test_a_few_mutants_are_read_or_refused(kind: str) -> None:
+    target = TARGETS[kind]()
+    for number, data in itertools.islice(_mutants(target, SEED), FEW):
+        _try(kind, target, number, data)
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("kind", TARGETS)
+def test_mutants_are_read_or_refused(kind: str) -> None:
+    target, until = TARGETS[kind](), time.monotonic() + SECONDS
+    for number, data in _mutants(target, SEED):
+        _try(kind, target, number, data)
+        TALLY["mutants, each read or refused"] += 1
+        if time.monotonic() > until:
+            break
