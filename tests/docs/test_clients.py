@@ -1,0 +1,54 @@
+"""The page on using a bundle: every block of Python on it fetches the fleets."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from broker.delivery.directory import publish
+from broker.standin import Standin
+from tests.support.sets import LOGIN, PASSWORD, bundle_of
+from tests.support.sources import ROOT
+
+BLOCKS: Final = re.findall(
+    r"^```python\n(.*?)^```$", (ROOT / "docs" / "clients.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+)
+FETCHING: Final = {  # what a reader would write next
+    "httpx": "with client:\n    answer = client.get('/fleets')\nstatus = answer.status_code",
+}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Standin, Path]]:
+    root = tmp_path_factory.mktemp("published")
+    with Standin(root / "partner", accounts={LOGIN: PASSWORD}) as partner:
+        publish(root / "bundle", bundle_of(partner))
+        yield partner, root / "bundle"
+
+
+def run(block: str) -> None:
+    """Run a block as a program would, inside a coroutine where it awaits."""
+    names: dict[str, Any] = {}
+    more = next((code for name, code in FETCHING.items() if name in block), "")
+    exec(f"async def main():\n{textwrap.indent(block + more, '    ')}", names)
+    asyncio.run(names["main"]())
+
+
+def test_there_is_a_block_for_each_library() -> None:
+    assert [name for name in ("client.open", "httpx", "aiohttp") if not any(name in block for block in BLOCKS)] == []
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[0])
+def test_what_the_page_shows_fetches_the_fleets(published: tuple[Standin, Path], block: str) -> None:
+    partner, root = published
+    partner.log.clear()
+    run(block.replace('"DIR"', repr(str(root))))
+    seen = partner.log.entries()
+    assert seen
+    assert {entry.outcome for entry in seen} == {"ok"}
