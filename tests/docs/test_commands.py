@@ -23,7 +23,7 @@ RUN_BY = {
     "curl": "tests/docs/test_walkthrough.py",
     "openssl": "tests/docs/test_walkthrough.py",
     "python3": "tests/docs/test_walkthrough.py",
-    "pip": "requirements/install",
+    "pip": "tests/docs/test_readme.py",
     "sh": ".ci/run",  # sh .ci/peers
 }
 
