@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -50,6 +51,19 @@ def root(bundle: Bundle, tmp_path: Path) -> Path:
 @pytest.fixture
 def looks_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECK_EVERY", 0.0)
+
+
+def test_every_public_name_is_there_and_says_what_it_is() -> None:
+    assert sorted(broker.client.__all__) == broker.client.__all__
+    for name in broker.client.__all__:
+        assert getattr(broker.client, name).__doc__
+
+
+def test_all_that_is_documented_to_be_raised_can_be_caught_from_here() -> None:
+    told = "".join(member.__doc__ or "" for name in broker.client.__all__ for member in (getattr(broker.client, name),))
+    told += "".join(getattr(broker.client.Session, name).__doc__ or "" for name in vars(broker.client.Session))
+    raised = set(re.findall(r"`(\w+Error)`", told)) - {"HTTPError"}
+    assert raised <= set(broker.client.__all__)
 
 
 def test_opening_a_directory_is_all_it_takes(root: Path) -> None:
@@ -232,9 +246,3 @@ def test_pages_raises_for_an_answer_that_is_none(partner: Standin, root: Path) -
         list(session.pages("/fleets"))
     assert session.manifest.base_url in str(caught.value)
     assert "client_id" not in str(caught.value)
-
-
-def test_public_names() -> None:
-    assert set(broker.client.__all__) == {"Credentials", "Published", "Session", "open", "read"}
-    for name in broker.client.__all__:
-        assert getattr(broker.client, name).__doc__

@@ -1,4 +1,4 @@
-"""README's way to a Vault of one's own, typed line by line on a terminal against a server in which nothing is set up."""
+"""README's way to a Vault of one's own, typed on a terminal against a server in which nothing is set up."""
 
 from __future__ import annotations
 
