@@ -104,10 +104,13 @@ def exit_codes() -> Iterator[str]:
         (exits.USAGE, "", "The command line cannot be understood."),
         (exits.INTERRUPTED, "", "Interrupted by Ctrl-C."),
         (exits.BROKEN_PIPE, "", "Whoever read the output has gone."),
+        (exits.TERMINATED, "", "Ended by SIGTERM."),
     ]
     yield from _table(("code", "kind", "meaning"), [(f"{n}", *rest) for n, *rest in sorted(rows, key=lambda r: r[0])])
     yield ""
-    yield 'With `-o json` an error is `{"success": false, "code": KIND, "message": …}` on stdout.'
+    yield "With `-o json` an error is an object on stdout, always with the same keys: `success` is false, `code` the"
+    yield "kind, `message` what was wrong, `hint` what to do or null, `retryable` whether the same command may succeed"
+    yield "later, and `verdict` the partner's, where it was asked, else null."
 
 
 def commands() -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from broker.cli.exits import REFUSED
 from broker.cli.options import account_argument, confirm, moment, read_input, writable, write_output
 from broker.cli.output import note, output_option, show_findings, show_json
 from broker.errors import InputError, RefusedError
@@ -106,7 +107,7 @@ def lint(start: Start, file: str, profile: str, login: str, output: str) -> int:
         click.echo(f"{parsed.subject}")
         show_findings(findings, err=False)
         click.echo("refused" if bad else "good" if not findings else "good, with remarks")
-    return 6 if bad else 0
+    return REFUSED if bad else 0
 
 
 @command.command("submit", epilog="Example: broker csr submit acme --out acme.eml")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from broker.cli.exits import REFUSED
 from broker.cli.output import output_option, show_findings, show_json
 from broker.errors import BrokerError
 from broker.model.finding import Finding, Severity
@@ -43,7 +44,7 @@ def command(start: Start, output: str) -> int:
     else:
         show_findings(findings, err=False)
         click.echo("there are errors" if bad else "no errors")
-    return 6 if bad else 0
+    return REFUSED if bad else 0
 
 
 def _files(start: Start) -> Iterator[Finding]:

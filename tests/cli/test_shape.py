@@ -54,9 +54,11 @@ def test_what_is_printed_as_json_can_be_read(shop: Shop, name: str) -> None:
 def refused(ended: Any) -> dict[str, Any]:
     """Return the error that a program reads, and check that people read it too."""
     found = json.loads(ended.out)
-    assert set(found) == {"success", "code", "message"}
+    assert set(found) == {"success", "code", "message", "hint", "retryable", "verdict"}
     assert found["success"] is False
     assert found["message"]
+    assert found["hint"] is None or found["hint"] in ended.err
+    assert found["retryable"] is (found["code"] in ("vault-unavailable", "partner-unavailable", "conflict"))
     assert "rror" in ended.err
     return dict(found)
 
