@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import click
 
-from broker.cli.output import note, show_table
+from broker.cli.output import note, show_table, styled
 from broker.cli.stage import Stage, StageError
 
 __all__ = ["command"]
@@ -189,7 +189,7 @@ def _python(stage: Stage) -> None:
         'fleet = session.get("/fleets").json()["_embedded"]["fleets"][0]',
         "session.get(f\"/fleets/{fleet['id']}/vehicles\", params={'pageSize': 5})",
     ):
-        click.echo(click.style(f"   >>> {line}", fg="cyan"))
+        click.echo(styled(f"   >>> {line}", fg="cyan"))
     with client.open(stage.directory / "bundle") as session:
         fleet = session.get("/fleets").json()["_embedded"]["fleets"][0]
         vehicles = session.get(f"/fleets/{fleet['id']}/vehicles", params={"pageSize": 5}).json()
@@ -213,7 +213,8 @@ def _end_of_lease(stage: Stage, holder: subprocess.Popen[bytes]) -> None:
 
 
 def _say_how_to_go_on(stage: Stage) -> None:
-    broker = "broker" if shutil.which("broker") else shlex.quote(sys.argv[0])
+    ours = Path(sys.argv[0]).absolute()  # from where it is typed, `cd` comes first
+    broker = "broker" if shutil.which("broker") else shlex.quote(str(ours))
     here, pid = shlex.quote(str(stage.directory)), stage.read("partner/standin.json")["pid"]
     note(f"\nEverything is left in {stage.directory}. Go on with:")
     note(f"  cd {here}")

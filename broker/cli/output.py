@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -14,10 +15,23 @@ import click
 
 from broker.model.finding import Finding, Severity
 
-__all__ = ["clean", "note", "output_option", "show_details", "show_findings", "show_json", "show_table", "step", "when"]
+__all__ = [
+    "clean",
+    "note",
+    "output_option",
+    "show_details",
+    "show_findings",
+    "show_json",
+    "show_table",
+    "step",
+    "styled",
+    "when",
+]
 
 _MARKS: Final = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "note"}
 _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+
+_ENDLESS: Final = 100_000  # columns
 
 output_option = click.option(
     "-o",
@@ -35,12 +49,12 @@ def show_json(value: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing") -> None:
-    """Print a table: framed and coloured on a terminal, plain columns in a pipe; `empty` goes to stderr."""
+    """Print a table: framed on a terminal it fits on, plain columns in a pipe; `empty` goes to stderr."""
     shown = [[clean(cell) for cell in row] for row in rows]
     if not shown:
         note(empty)
     elif sys.stdout.isatty():
-        _framed(columns, shown)
+        _on_terminal(columns, shown)
     else:
         widths = [max(len(row[n]) for row in [list(columns), *shown]) for n in range(len(columns))]
         for row in [[c.upper() for c in columns], *shown]:
@@ -60,7 +74,7 @@ def show_details(pairs: Mapping[str, object]) -> None:
 def show_findings(findings: Iterable[Finding], *, err: bool = True) -> None:
     """Print findings, each with its mend."""
     for finding in findings:
-        mark = click.style(_MARKS[finding.severity], fg=_COLOURS[finding.severity])
+        mark = styled(_MARKS[finding.severity], fg=_COLOURS[finding.severity])
         click.echo(f"  {mark}: {clean(finding.sentence)} [{finding.code}]", err=err)
         if finding.mend:
             click.echo(f"    mend: {clean(finding.mend)}", err=err)
@@ -74,7 +88,12 @@ def note(text: str) -> None:
 def step(text: str) -> None:
     """Say that long work goes on, where somebody watches."""
     if sys.stderr.isatty():
-        click.echo(click.style(f"… {text}", dim=True), err=True)
+        click.echo(styled(f"… {text}", dim=True), err=True)
+
+
+def styled(text: str, **style: Any) -> str:
+    """Return `text` with colours, unless NO_COLOR (no-color.org) or a dumb terminal wants none."""
+    return click.style(text, **style) if _colours() else text
 
 
 def when(moment: datetime | None, now: datetime) -> str:
@@ -97,17 +116,28 @@ def clean(value: object, *, keep_lines: bool = False) -> str:
     return "".join(c if c.isprintable() or c in kept else "?" for c in text)
 
 
-def _framed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _on_terminal(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a framed table; where that does not fit, a block for each row: who can copy a command broken in two?"""
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    table = Table(*columns, header_style="bold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    console = Console(color_system="auto" if _colours() else None)
+    if Measurement.get(console, console.options.update(max_width=_ENDLESS), table).maximum <= console.width:
+        console.print(table)
+        return
+    for number, row in enumerate(rows):
+        if number:
+            click.echo()
+        show_details(dict(zip(columns, row, strict=True)))
+
+
+def _colours() -> bool:
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _plain(value: object) -> Any:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import click
 
+from broker.cli.output import styled
 from broker.cli.signals import undisturbed
 from broker.errors import RefusedError
 
@@ -63,16 +64,16 @@ class Stage:
         """Begin a step."""
         self._step += 1
         elapsed = f"{time.monotonic() - self._began:4.0f}s"
-        click.echo(f"\n{click.style(f'{self._step}. {text}', bold=True)}  {click.style(elapsed, dim=True)}")
+        click.echo(f"\n{styled(f'{self._step}. {text}', bold=True)}  {styled(elapsed, dim=True)}")
 
     def say(self, text: str) -> None:
         """Explain."""
-        click.echo(click.style(f"   {text}", dim=True))
+        click.echo(styled(f"   {text}", dim=True))
 
     def show(self, *command: str, after: str = "") -> None:
         """Print a command as a person would type it."""
         for line in _typed(command, _width() - len(_INDENT), after):
-            click.echo(click.style(f"   {line}", fg="cyan"))
+            click.echo(styled(f"   {line}", fg="cyan"))
 
     def run(self, *command: str, expect: int = 0, quiet: bool = False, cut: bool = False) -> str:
         """Show a command, run it, print what it says, and return its standard output.

@@ -95,11 +95,11 @@ def test_init_asks_a_few_questions(shop: Shop) -> None:
 
 def test_on_a_terminal_tables_are_framed_and_fit(shop: Shop) -> None:
     shop.put("rotated")
-    with on_terminal(shop, "status") as terminal:
+    with on_terminal(shop, "account", "list") as terminal:
         assert terminal.end() == 0
     assert "│ acme" in terminal.said
     assert max(map(len, re.sub(r"\x1b\[[0-9;]*m|\r", "", terminal.said).splitlines())) <= 100
-    assert "│" not in run(shop, "status").out
+    assert "│" not in run(shop, "account", "list").out
 
 
 @pytest.mark.parametrize(

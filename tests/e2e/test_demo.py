@@ -156,9 +156,13 @@ def test_whoever_reads_only_the_beginning_does_not_leave_it_running(place: Mappi
     assert not left_by(head)
 
 
-def test_kept_it_goes_on_and_is_removed_by_what_it_prints(place: Mapping[str, str], tmp_path: Path) -> None:
-    environment = {**place, "PATH": f"{Path(BROKER).parent}:{place['PATH']}"}
-    with start(environment, "--keep", stdin=subprocess.DEVNULL) as process:
+@pytest.mark.parametrize("found", ["on the PATH", "by a path from here"])
+def test_kept_it_goes_on_and_is_removed_by_what_it_prints(place: Mapping[str, str], found: str) -> None:
+    environment = dict(place)
+    if found == "on the PATH":
+        environment["PATH"] = f"{Path(BROKER).parent}:{place['PATH']}"
+    program = Path(os.path.relpath(BROKER))
+    with start(environment, "--keep", executable=program, stdin=subprocess.DEVNULL) as process:
         out, _ = process.communicate(timeout=90)
     assert process.returncode == 0, out.decode()
     printed = out.decode().partition("Go on with:")[2]
@@ -172,7 +176,7 @@ def test_kept_it_goes_on_and_is_removed_by_what_it_prints(place: Mapping[str, st
 
     shown = run(f"{status} -o json")
     assert json.loads(shown.stdout)[0]["account"] == "acme", shown.stderr
-    assert "generation 1" in run("broker rotation canary acme").stderr
+    assert "generation 1" in run(status.replace("status", "rotation canary acme")).stderr
     assert run(remove).returncode == 0
     assert eventually(lambda: not processes(place))
     assert not left_by(out.decode())
