@@ -25,19 +25,36 @@ __all__ = ["command"]
 _EXTRAS = ("keystore.p12", "truststore.p12", "keystore.jks", "curl.conf", "env")
 
 
+class _WithFormats(click.Command):
+    """Its help says what each file of a bundle is."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, and after them the files."""
+        from broker.delivery.formats import DEFAULT, FileFormat
+
+        super().format_options(ctx, formatter)
+        for title, files in (("Files", DEFAULT), ("Further files", map(FileFormat, _EXTRAS))):
+            with formatter.section(title):
+                formatter.write_dl([(file.value, file.meaning) for file in files])
+
+
 @click.group("bundle")
 def command() -> None:
     """Fetch credentials for an application, to hold them for a while."""
 
 
 @command.command(
-    "get", epilog="Example: broker bundle get acme/reporting --consumer-token-file token --to /run/acme --hold"
+    "get",
+    cls=_WithFormats,
+    epilog="Example: broker bundle get acme/reporting --consumer-token-file token --to /run/acme --hold",
 )
 @application_argument
 @click.option("--consumer-token-file", required=True, metavar="PATH|-", help="Who asks: a token of Vault's.")
 @click.option("--to", "directory", default="", metavar="DIR", help="Where the files go.  [default: in memory]")
 @click.option("--ttl", default="", metavar="DURATION", help="How long it lasts, such as 15m.")
-@click.option("--format", "formats", multiple=True, type=click.Choice(_EXTRAS), help="Further files; repeat.")
+@click.option(
+    "--format", "formats", multiple=True, metavar="FILE", type=click.Choice(_EXTRAS), help="Further files; repeat."
+)
 @click.option("--hold", is_flag=True, help="Stay, and remove the files when the lease ends, or this is stopped.")
 @click.option("--allow-expired", is_flag=True, help="Even if the certificate has expired.")
 @output_option

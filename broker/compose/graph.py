@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from broker.issuing.anchoring import Anchored
     from broker.issuing.audit import Record
     from broker.issuing.grant import Issuer
-    from broker.issuing.ports import Judge, SetSecrets
+    from broker.issuing.ports import Consumer, Judge, SetSecrets
     from broker.model.account import Account
     from broker.model.generation import Application, Closed, Generation, SigningRequest, Submission
     from broker.model.lease import BundleKind
@@ -349,14 +349,12 @@ class Broker:
         )
 
     def _judge(self, vault: Connection, token: Secret[str]) -> Judge:
-        from broker.issuing.ports import Consumer
         from broker.vault import capabilities, layout
 
         def judged(account: Account, application: str, kind: BundleKind) -> Consumer:
             access = layout.Access(kind.value)
             right = layout.right(account.profile, account.environment, account.name, application, access)
-            found = capabilities.judge(vault, token, right, peer=None)
-            return Consumer(found.entity, found.name)
+            return capabilities.judge(vault, token, right, peer=None)
 
         return judged
 

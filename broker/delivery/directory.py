@@ -26,7 +26,7 @@ from broker.model.bundle import Bundle, Manifest
 from broker.model.clock import Clock, system_clock
 from broker.model.secret import Secret
 
-__all__ = ["CURRENT", "GRACE", "prune", "publish", "withdraw"]
+__all__ = ["CURRENT", "GRACE", "publish", "withdraw"]
 
 CURRENT: Final = "current"
 GRACE: Final = timedelta(minutes=10)  # what a program may take from resolving the link to the last file it opens
@@ -65,13 +65,6 @@ def publish(
             _restore(directory, before, permitted)
             raise
         return directory.path / name
-
-
-def prune(root: Path, *, grace: timedelta = GRACE, clock: Clock = system_clock) -> None:
-    """Remove displaced generations whose grace has passed."""
-    if root.exists():
-        with held(root) as directory:
-            _prune(directory, directory.link(CURRENT) or "", clock() - grace)
 
 
 def withdraw(root: Path, lease: str) -> tuple[Path, ...]:

@@ -61,16 +61,6 @@ class FileFormat(Enum):
         """Whether two renderings of one bundle differ."""
         return self.needs_passphrase or self is FileFormat.PASSPHRASE
 
-    @classmethod
-    def named(cls, name: str) -> FileFormat:
-        """Return the format of the file called `name`; raise `InputError`."""
-        try:
-            return cls(name)
-        except ValueError:
-            raise InputError(
-                f"{name[:60]!r} is not a file of a bundle", hint=f"there are {', '.join(f.value for f in cls)}"
-            ) from None
-
 
 _MEANINGS: Final[Mapping[FileFormat, str]] = MappingProxyType(
     {

@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from broker.errors import RefusedError, UnknownNameError
-from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef, Spki
+from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef
 from broker.model.evidence import Entry, Head
 from broker.model.generation import (
     Application,
@@ -111,12 +111,6 @@ class Account:
         return PasswordRef(1 + (self.password or 0))
 
     @property
-    def origin(self) -> str:
-        """Scheme, host and port of `base_url`."""
-        scheme, _, rest = self.base_url.partition("://")
-        return f"{scheme}://{rest.split('/', 1)[0]}"
-
-    @property
     def keys_in_use(self) -> frozenset[KeyRef]:
         """Keys that must survive. A set with a new password shares its key with the one before it."""
         living = {g.parts.key for g in self.generations if g.stage.living}
@@ -159,16 +153,6 @@ class Account:
             if request.number == number:
                 return request
         raise UnknownNameError(f"{self.name} has no signing request {number}", hint=f"broker account show {self.name}")
-
-    def request_for(self, spki: Spki) -> SigningRequest:
-        """Return the signing request whose key this is, closed ones too; raise `RefusedError`."""
-        for request in self.requests:
-            if request.spki == spki:
-                return request
-        raise RefusedError(
-            f"this certificate fits no key of {self.name} (SPKI {spki[:16]}…)",
-            hint="was it meant for another account? broker cert inspect FILE shows what it is",
-        )
 
     def certificate(self, ref: CertificateRef) -> Certificate:
         """Return the certificate a generation refers to."""

@@ -11,7 +11,6 @@ from broker.model.names import AccountName
 
 __all__ = ["ConsumerRecord", "Holding", "stragglers"]
 
-BY_HAND: Final = "by hand"
 _KEPT: Final = timedelta(days=1)  # past its end, since the clock of whoever gives the next one may be ahead
 
 

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, Final
 
 from broker.errors import DeniedError
+from broker.issuing.ports import Consumer
 from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.answers import field_of
 from broker.vault.connection import Connection
 from broker.vault.faults import BadTokenError, InvalidError, MissingError, UnclearError, UnmountedError
 
-__all__ = ["Address", "Clause", "Consumer", "NotAConsumerError", "judge"]
+__all__ = ["Address", "Clause", "NotAConsumerError", "judge"]
 
 Address = IPv4Address | IPv6Address
 
@@ -57,15 +56,6 @@ class NotAConsumerError(DeniedError):
         self.clause = clause
 
 
-@dataclass(frozen=True, slots=True)
-class Consumer:
-    """Who asks, as Vault vouches for it. `expires` is when the token shown ends; None where it never does."""
-
-    entity: str
-    name: str
-    expires: datetime | None
-
-
 def judge(vault: Connection, presented: Secret[str], right: str, *, peer: Address | None) -> Consumer:
     """Return the consumer that `presented` belongs to, if it may do `right` (a path made by `layout.right`).
 
@@ -78,7 +68,7 @@ def judge(vault: Connection, presented: Secret[str], right: str, *, peer: Addres
     _check_address(found, peer)
     entity = _entity(vault, found)
     _check_capabilities(vault, presented, right)
-    return Consumer(entity["id"], str(entity.get("name") or entity["id"]), _expiry(found))
+    return Consumer(entity["id"], str(entity.get("name") or entity["id"]))
 
 
 def _check_form(presented: Secret[str]) -> None:
@@ -221,16 +211,6 @@ def _sentinels() -> tuple[str, str]:
     """Return a path of a right's shape, and one of any: random, so that no policy can name them."""
     words = [secrets.token_hex(8) for _ in range(6)]
     return "/".join([layout.RIGHTS, *words[:4], layout.Access.DIRECT.value]), f"{words[4]}/{words[5]}"
-
-
-def _expiry(found: Mapping[str, Any]) -> datetime | None:
-    text = found.get("expire_time")
-    if text is None:
-        return None
-    try:
-        return datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        raise UnclearError("Vault's answer says in no known way when the token ends") from None
 
 
 def _plain(address: Address) -> Address:

@@ -21,7 +21,6 @@ __all__ = [
     "HEADS",
     "ISSUED",
     "PROFILES",
-    "REVOCATIONS",
     "RIGHTS",
     "SIGNERS",
     "Access",
@@ -31,13 +30,10 @@ __all__ = [
     "evidence",
     "head",
     "key",
-    "lock",
     "password",
     "profile",
-    "revocation",
     "right",
     "signer",
-    "ticket",
 ]
 
 ACCOUNTS: Final = "accounts"
@@ -47,7 +43,6 @@ HEADS: Final = "evidence/heads"
 ANCHOR_KEY: Final = f"{HEADS}/key"  # what signed statements are verified with; public
 ISSUED: Final = "evidence/issued"
 PROFILES: Final = "profiles"
-REVOCATIONS: Final = "revocations"
 RIGHTS: Final = "cb-issue"  # the prefix of virtual paths: nothing may ever be mounted there
 SIGNERS: Final = "signers"
 
@@ -85,21 +80,6 @@ def consumer(entity: str) -> str:
     if not _ENTITY.fullmatch(entity):
         raise InputError(f"consumer {entity[:80]!r} is not an entity's id or a name")
     return f"{CONSUMERS}/{entity}"
-
-
-def revocation(name: str) -> str:
-    """Return the path of a revocation, written once."""
-    return f"{REVOCATIONS}/{checked_name(name, 'revocation')}"
-
-
-def ticket(name: str) -> str:
-    """Return the path of a burned ticket, written once."""
-    return f"tickets/{checked_name(name, 'ticket')}"
-
-
-def lock(name: str) -> str:
-    """Return the path of a lock. Its metadata is never deleted: its version is a fence."""
-    return f"locks/{checked_name(name, 'lock')}"
 
 
 def signer(name: str) -> str:

@@ -34,6 +34,17 @@ def test_every_command_has_help_with_an_example(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_a_narrow_terminal(name: str, tmp_path: Path) -> None:
+    ended = inside([*name.split(), "--help"], home=tmp_path, environment={"COLUMNS": "60"})
+    assert max(map(len, ended.out.splitlines())) <= 60
+
+
+def test_the_help_of_a_bundle_says_what_each_file_is(tmp_path: Path) -> None:
+    ended = inside(["bundle", "get", "--help"], home=tmp_path, environment={})
+    assert re.search(r"keystore\.p12 +key and certificate as PKCS#12", ended.out)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_says_what_it_does(name: str) -> None:
     for param in COMMANDS[name].params:
         if isinstance(param, click.Option) and param.name != "profile":

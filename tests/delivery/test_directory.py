@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from broker.delivery.directory import CURRENT, GRACE, prune, publish, withdraw
+from broker.delivery.directory import CURRENT, GRACE, publish, withdraw
 from broker.delivery.formats import DEFAULT, FileFormat
 from broker.delivery.manifest import MANIFEST, parse
 from broker.delivery.root import Access, LeftBehindError, Root, UnusableDirectoryError
@@ -140,9 +140,9 @@ def test_a_displaced_generation_stays_for_its_grace(tmp_path: Path) -> None:
     publish(root, paper(), clock=at(NOW))
     publish(root, paper(generation=8), clock=at(NOW + timedelta(days=3)))
     assert (root / "gen-000007").exists()
-    prune(root, clock=at(NOW + timedelta(days=3) + GRACE))
+    publish(root, paper(generation=8), clock=at(NOW + timedelta(days=3) + GRACE))
     assert (root / "gen-000007").exists()
-    prune(root, clock=at(NOW + timedelta(days=3, seconds=1) + GRACE))
+    publish(root, paper(generation=8), clock=at(NOW + timedelta(days=3, seconds=1) + GRACE))
     assert [p.name for p in sorted(root.iterdir())] == [CURRENT, "gen-000008"]
 
 
@@ -151,7 +151,7 @@ def test_a_roll_back_points_at_the_older_one_again(tmp_path: Path) -> None:
     for generation in (7, 8, 7):
         publish(root, paper(generation=generation), clock=at(NOW))
     assert str((root / CURRENT).readlink()) == "gen-000007"
-    prune(root, clock=at(NOW + timedelta(days=1)))
+    publish(root, paper(generation=7), clock=at(NOW + timedelta(days=1)))
     assert not (root / "gen-000008").exists()
 
 

@@ -173,16 +173,8 @@ def test_a_jks_without_its_extra_is_refused_with_what_to_install(tmp_path: Path)
     assert list((tmp_path / "r").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["tls.pem", "../tls.key", "", "manifest.json"])
-def test_an_unknown_file_is_refused_with_those_there_are(name: str) -> None:
-    with pytest.raises(InputError) as caught:
-        FileFormat.named(name)
-    assert "tls-combined.pem" in caught.value.hint
-
-
 def test_every_format_has_a_meaning_and_a_renderer(tmp_path: Path) -> None:
     for file in FileFormat:
         assert file.meaning
-        assert FileFormat.named(file.value) is file
     with pytest.raises(InputError):
         render(replace(paper(), password=Secret("\0")), [FileFormat.ENV], tmp_path)

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from broker.errors import RefusedError, UnknownNameError
+from broker.errors import UnknownNameError
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.certificate import AnchorsRef, CertificateRef, Spki
+from broker.model.certificate import AnchorsRef, CertificateRef
 from broker.model.evidence import Head
 from broker.model.generation import Application, Closed, Generation, KeyRef, PasswordRef
 from broker.model.stage import Move, Stage
@@ -91,16 +91,6 @@ def test_what_is_not_there_is_an_unknown_name(ask: Callable[[Account], object]) 
         ask(with_current())
 
 
-def test_a_key_nobody_asked_with_fits_no_request() -> None:
-    with assert_refused(RefusedError, "fits no key of mzp-1"):
-        with_current().request_for(Spki("f" * 64))
-
-
-def test_a_closed_request_is_still_found_by_its_key() -> None:
-    account = with_current()
-    assert account.request_for(account.requests[0].spki) is account.requests[0]
-
-
 def test_a_new_account_has_nothing_yet() -> None:
     account = an_account()
     assert (account.open_request, account.current, account.candidates) == (None, None, ())
@@ -124,15 +114,3 @@ def test_a_key_is_in_use_until_the_last_generation_that_shares_it_is_retired() -
     one_less = changes.moved(account, 1, Move.RETIRE, at=later(days=1), by=BY)
     assert one_less.doomed_keys == frozenset()
     assert changes.moved(one_less, 2, Move.RETIRE, at=later(days=1), by=BY).doomed_keys == {"kv:1"}
-
-
-@pytest.mark.parametrize(
-    ("url", "origin"),
-    [
-        ("https://h.test/a/b", "https://h.test"),
-        ("https://h.test:8443", "https://h.test:8443"),
-        ("https://h/", "https://h"),
-    ],
-)
-def test_the_origin_is_scheme_host_and_port(url: str, origin: str) -> None:
-    assert an_account(base_url=url).origin == origin

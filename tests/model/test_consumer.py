@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from broker.model.consumer import BY_HAND, ConsumerRecord, Holding, stragglers
+from broker.model.consumer import ConsumerRecord, Holding, stragglers
 from broker.model.lease import BundleKind, Lease
 from broker.model.names import AccountName
 from tests.support.accounts import MZP, NOW, later
@@ -28,7 +28,7 @@ def a_record(*leases: Lease) -> ConsumerRecord:
 
 
 def by_hand(generation: int = 1) -> ConsumerRecord:
-    holding = Holding(MZP, "fleet", BY_HAND, generation, "", NOW, None)
+    holding = Holding(MZP, "fleet", "by hand", generation, "", NOW, None)
     return ConsumerRecord("hand-anna", "Anna", (holding,))
 
 
