@@ -48,7 +48,7 @@ def stages() -> Iterator[str]:
     """Yield the stages of a generation and the table of moves between them."""
     yield from _title("Stages and moves", "broker/model/stage.py")
     rows = [(f"`{s.value}`", s.meaning, _mark(yes=s.deliverable), _mark(yes=s.living)) for s in Stage]
-    yield from _table(("stage", "meaning", "given to consumers", "its secrets are kept"), rows)
+    yield from _table(("stage", "meaning", "held by consumers", "its secrets are kept"), rows)
     yield from ("", "What can be done to a generation. Each move is one compare-and-set write of the account.", "")
     yield from _table(
         ("move", "from", "to", "the generation that was current becomes"),

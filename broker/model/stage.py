@@ -27,7 +27,7 @@ class Stage(Enum):
 
     @property
     def deliverable(self) -> bool:
-        """Whether consumers may be given it."""
+        """Whether consumers hold it in the normal course of things."""
         return self in (Stage.CURRENT, Stage.PREVIOUS)
 
     @property
@@ -39,7 +39,7 @@ class Stage(Enum):
 _MEANINGS: Final = {
     Stage.CANDIDATE: "complete and verified, not current",
     Stage.CURRENT: "what consumers are given",
-    Stage.PREVIOUS: "known good, still deliverable: the way back",
+    Stage.PREVIOUS: "known good, held by who was given it before: the way back",
     Stage.REJECTED: "never current, or overtaken",
     Stage.RETIRED: "its secrets are gone, unless a living generation shares them",
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from broker.errors import ConflictError, RefusedError, UnknownNameError, WaitingError
@@ -207,6 +209,17 @@ def test_a_roll_back_does_not_displace_what_nobody_meant() -> None:
     with assert_refused(ConflictError, "generation 4"):
         Commands(world).roll_back(1)
     assert stages(world)[4] == "current"
+
+
+def test_a_roll_back_goes_to_the_newest_one_though_the_clock_was_set_back() -> None:
+    world = lived(World(), [lambda c: c.open(), lambda c: c.password("pw"), lambda c: c.draft(), lambda c: c.answer(1)])
+    lived(world, [lambda c: c.promote(1), lambda c: c.draft(), lambda c: c.answer(2)])
+    world.now += timedelta(days=60)
+    lived(world, [lambda c: c.promote(2)])
+    world.now -= timedelta(days=60)
+    lived(world, [lambda c: c.draft(), lambda c: c.answer(3), lambda c: c.promote(3)])
+    assert Commands(world).roll_back(0) == 2
+    assert Commands(world).roll_back(0) == 2, "the same command again"
 
 
 def test_there_is_no_way_back_before_the_first_promotion() -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
-from broker.model.changes.writing import born, dooming, noted, pruned, swapped
+from broker.model.changes.writing import born, dooming, noted, pruned, since, swapped
 from broker.model.evidence import Entry, Fact
 from broker.model.generation import (
     Generation,
@@ -32,11 +32,11 @@ def moved(account: Account, number: int, move: Move, *, at: datetime, by: str, r
     if generation.stage is row.end:
         return account
     _guard(account, generation, move)
-    generations = account.generations
+    generations, begins = account.generations, since(account, at)
     if row.displaced and current:
-        displaced = replace(current, stage=row.displaced, since=at, held=move is Move.ROLL_BACK)
+        displaced = replace(current, stage=row.displaced, since=begins, held=move is Move.ROLL_BACK)
         generations = swapped(generations, current, displaced)
-    arrived = replace(generation, stage=row.end, since=at, held=False)
+    arrived = replace(generation, stage=row.end, since=begins, held=False)
     after = replace(account, generations=swapped(generations, generation, arrived))
     if row.end is Stage.CURRENT:
         after = replace(after, trust=generation.parts.trust)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
-from typing import TypeVar
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
 
 from broker.model.account import Account
 from broker.model.certificate import Anchors
@@ -18,9 +18,10 @@ from broker.model.generation import (
 from broker.model.history import What, parts_facts
 from broker.model.stage import Stage
 
-__all__ = ["born", "closing", "dooming", "holding", "noted", "pruned", "swapped", "without"]
+__all__ = ["born", "closing", "dooming", "holding", "noted", "pruned", "since", "swapped", "without"]
 
 T = TypeVar("T")
+_MOMENT: Final = timedelta(microseconds=1)  # `datetime` knows no shorter one
 
 
 def noted(account: Account, at: datetime, by: str, what: What, **facts: Fact) -> Account:
@@ -37,7 +38,9 @@ def born(
     """Return `account` with a new candidate made of `parts`. What only a person promotes stays so in its new form."""
     base = account.current.number if account.current else 0
     replaces, held = (instead_of.number, instead_of.held) if instead_of else (0, False)
-    newest = Generation(account.next_generation, parts, Stage.CANDIDATE, at, base, restores, replaces, held)
+    newest = Generation(
+        account.next_generation, parts, Stage.CANDIDATE, since(account, at), base, restores, replaces, held
+    )
     after = replace(account, generations=(*account.generations, newest))
     return noted(
         after,
@@ -50,6 +53,15 @@ def born(
         replaces=replaces,
         **parts_facts(parts),
     )
+
+
+def since(account: Account, at: datetime) -> datetime:
+    """Return from when a stage that begins at `at` counts: later than every one before, though a clock was set back.
+
+    Which generation a roll-back means is told by the order in which they moved. The evidence has what the clock said.
+    """
+    last = max((g.since for g in account.generations), default=None)
+    return at if last is None else max(at, last + _MOMENT)
 
 
 def closing(account: Account, request: SigningRequest, why: Closed, *, at: datetime, by: str) -> Account:

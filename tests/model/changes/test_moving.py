@@ -17,6 +17,7 @@ from tests.support.accounts import (
     assert_refused,
     assert_sound,
     assert_unchanged,
+    later,
     only,
     parts_of,
     with_answer,
@@ -119,6 +120,16 @@ def test_a_roll_back_runs_once_even_when_another_promotion_came_between() -> Non
     """Run again after another change, a roll-back is refused or done, never aimed at a third generation in silence."""
     account = with_rolled_back()
     assert_unchanged(account, lambda a: roll_back(a, 1))
+
+
+def test_moves_are_in_order_though_the_clock_was_set_back() -> None:
+    account = with_candidate()
+    for number, hours in ((1, 6), (2, 1), (3, -9)):  # at the first the clock was ahead, then it was put right
+        account = with_answer(account) if number > 1 else account
+        account = changes.moved(account, number, Move.PROMOTE, at=later(hours=hours), by=BY)
+    since = [g.since for g in account.generations]
+    assert since[0] < since[1] == since[2]
+    assert account.outbox[-1].at == later(hours=-9), "the evidence has what the clock said"
 
 
 # -- joining a candidate to what became current since
