@@ -17,6 +17,9 @@ from broker.model.duration import parse_duration
 __all__ = ["LOGIN_KEYS", "ROLES", "SETTINGS", "Config", "Setting", "Value", "resolve"]
 
 ROLES: Final = ("server", "rotator", "canary", "operator", "auditor", "anchor")
+_LARGEST: Final = 1024 * 1024  # bytes of a configuration
+_LONGEST: Final = 4000  # bytes of a path; Linux takes 4,096, and names are appended
+_LONGEST_NAME: Final = 255  # bytes of a part of one
 LOGIN_KEYS: Final = ("method", "mount", "role_id_file", "secret_id_file", "file")
 
 
@@ -99,6 +102,8 @@ def resolve(
             _checked_duration(name, value)
         if not value.text.isprintable():
             raise InputError(f"{name} ({value.source}) holds a control character", hint="one line, please")
+        if _BY_NAME[name].is_path and _is_too_long(value.text):
+            raise InputError(f"{name} ({value.source}) is too long for a path", hint="is this the right value?")
     return Config(MappingProxyType(values), _logins(content, found), found)
 
 
@@ -111,11 +116,18 @@ def _looked_up(environment: Mapping[str, str]) -> Path | None:
 
 def _parsed(file: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as opened:
+            raw = opened.read(_LARGEST + 1)
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}", hint="broker init writes one") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    if len(raw) > _LARGEST:
+        raise InputError(f"{file} has more than {_LARGEST} bytes", hint="is this the right file?")
+    try:
+        content = tomllib.loads(raw.decode("utf-8"))
+    except ValueError as error:  # TOML's, UTF-8's, and Python's own for a number of thousands of digits
         raise InputError(f"{file} is not TOML: {error}") from None
+    except RecursionError:
+        raise InputError(f"{file} is not TOML that can be read: it is nested too deeply") from None
     if content.get("version") != 1 or content["version"] is True:
         raise InputError(f"{file}: version is missing or not 1", hint='begin the file with "version = 1"')
     return content
@@ -156,9 +168,11 @@ def _login(table: Any, role: str, file: Path) -> Mapping[str, str]:
     where = "login" if role == "default" else f"roles.{role}"
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
         raise InputError(f"{file}: [{where}] must be a table of texts", hint=f"it takes {', '.join(LOGIN_KEYS)}")
-    for key in table:
+    for key, value in table.items():
         if key not in LOGIN_KEYS:
             raise _unknown(file, f"{where}.{key}", [f"{where}.{k}" for k in LOGIN_KEYS])
+        if not value.isprintable() or _is_too_long(value):
+            raise InputError(f"{file}: {where}.{key} cannot be what is meant", hint="one line, and no long one, please")
     return MappingProxyType({k: _anchored(v, file) if k.endswith("file") else v for k, v in table.items()})
 
 
@@ -185,6 +199,10 @@ def _checked_duration(name: str, value: Value) -> None:
         parse_duration(value.text)
     except InputError as error:
         raise InputError(f"{name} ({value.source}): {error.what}", hint=error.hint) from None
+
+
+def _is_too_long(path: str) -> bool:
+    return len(os.fsencode(path)) > _LONGEST or any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.split("/"))
 
 
 def _anchored(path: str, file: Path) -> str:

@@ -111,6 +111,13 @@ def test_a_login_for_all_roles_serves_those_not_named(tmp_path: Path) -> None:
         ('version = 1\n[bundle]\nttl = "soon"\n', ("bundle.ttl", "'soon' is not a duration")),
         ('version = 1\n[bundle]\nttl = "0s"\n', ("bundle.ttl", "is not a duration")),
         (b"version = 1\n\xff\n", ("is not TOML",)),
+        ("version = " + "9" * 5000, ("is not TOML",)),
+        ("version = 1\nx = " + "[" * 3000, ("nested too deeply",)),
+        ("#" * 2**20 + "\n", ("more than 1048576 bytes",)),
+        (f'version = 1\n[embedded]\ndirectory = "{"x" * 5000}"\n', ("embedded.directory", "too long for a path")),
+        (f'version = 1\n[embedded]\ndirectory = "{"x/" * 2500}"\n', ("embedded.directory", "too long for a path")),
+        (f'version = 1\n[roles.auditor]\nrole_id_file = "{"x" * 300}"\n', ("roles.auditor.role_id_file",)),
+        ('version = 1\n[roles.auditor]\nrole_id_file = "a\\u0000b"\n', ("roles.auditor.role_id_file",)),
     ],
     ids=lambda value: ascii(value)[:40],
 )

@@ -86,9 +86,14 @@ class Home:
         """One directory for each role, with `role_id` and `secret_id`."""
         return self.root / "roles"
 
+    @property
+    def is_too_long(self) -> bool:
+        """Whether no server can listen here, since a unix socket's path is bounded."""
+        return len(os.fsencode(self.socket)) > _SOCKET_PATH
+
     def claim(self) -> None:
         """Make the directory; raise `InputError` where it cannot be, `RefusedError` where others may look in."""
-        if len(os.fsencode(self.socket)) > _SOCKET_PATH:
+        if self.is_too_long:
             raise InputError(f"{self.root} is too long a path for a unix socket", hint="choose a shorter directory")
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)

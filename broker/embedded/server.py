@@ -191,10 +191,12 @@ def _awaited(home: Home, death: int) -> int:
 
 def _listener(home: Home) -> int:
     """Return the pid of who listens at the socket, 0 where nobody does."""
+    if home.is_too_long:
+        return 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
         try:
             channel.connect(str(home.socket))
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             return 0
         credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", credentials)[0])
