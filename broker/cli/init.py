@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from broker.cli.options import read_input, writable, write_output
 from broker.cli.output import note
 from broker.config import ROLES
-from broker.errors import InputError
+from broker.errors import BrokerError, InputError
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
 
 __all__ = ["command"]
+
+_WHERE: Final = "Where is Vault? An address, or embedded for one on this machine"
+_CA_FILE: Final = "File with the CA certificates of Vault, if it is not a public CA"
 
 
 @click.command(
@@ -44,15 +49,18 @@ def command(
     kept = out != "-" and Path(out).exists() and not force
     if kept and sys.stdin.isatty():  # before questions are answered in vain
         raise _there_already(out)
-    vault = vault or _asked("Where is Vault? An address, or embedded for one on this machine", "embedded")
-    mount = mount or _asked("Mount of the KV v2 engine", "credential-broker")
+    vault = _checked_address(vault) if vault else _asked(_WHERE, _default(), _checked_address)
+    mount = _checked_mount(mount) if mount else _asked("Mount of the KV v2 engine", "credential-broker", _checked_mount)
     if vault == "embedded":
         text = _embedded(start.config["embedded.directory"], mount)
     else:
-        ca_file = ca_file or _asked("File with the CA certificates of Vault, if it is not a public CA", "")
+
+        def checked_file(name: str) -> str:
+            return _checked_file(name, out)
+
+        ca_file = checked_file(ca_file) if ca_file else _asked(_CA_FILE, "", checked_file)
         roles_directory = roles_directory or _asked("Directory of the roles' role_id and secret_id files", "roles")
         text = _remote(vault, mount, namespace, ca_file, roles_directory)
-    _check(text)
     if kept and read_input(out) != text.encode():  # else the same command, killed once it had written
         raise _there_already(out)
     write_output(out, text.encode())
@@ -64,11 +72,52 @@ def _there_already(out: str) -> InputError:
     return InputError(f"{out} is there already", hint="--force replaces it, --out names another")
 
 
-def _asked(question: str, default: str) -> str:
+def _default() -> str:
+    """Return where Vault is if nobody says it: on this machine where that can be, else "", which is no address."""
+    from broker.embedded.binary import find_binary
+
+    try:
+        find_binary()
+    except InputError:
+        return ""
+    return "embedded"
+
+
+def _asked(question: str, default: str, checked: Callable[[str], str] = str) -> str:
+    """Return the answer; it is asked again until it passes `checked`."""
     if not sys.stdin.isatty():
-        return default
-    answer: str = click.prompt(question, default=default, show_default=bool(default), err=True)
+        return checked(default)
+
+    def judged(answer: str) -> str:
+        try:
+            return checked(answer)
+        except BrokerError as error:
+            raise click.UsageError(f"{error.what} ({error.hint})" if error.hint else error.what) from None
+
+    answer: str = click.prompt(question, default=default, show_default=bool(default), value_proc=judged, err=True)
     return answer
+
+
+def _checked_address(text: str) -> str:
+    from broker.vault.settings import VaultSettings
+
+    if not text:
+        raise InputError("nothing says where Vault is", hint="--vault https://vault.example:8200")
+    return text if text == "embedded" else VaultSettings(text).address
+
+
+def _checked_mount(text: str) -> str:
+    from broker.vault.settings import VaultSettings
+
+    return VaultSettings("unix:///socket", mount=text).mount
+
+
+def _checked_file(name: str, out: str) -> str:
+    """Return the name of a file that is there, seen from where the configuration goes: so it will be read."""
+    _quoted(name)
+    if name and not (Path(out).parent / os.path.expanduser(name)).is_file():  # noqa: PTH111  # raises for no "~x"
+        raise InputError(f"{name[:80]} is no file, seen from {Path(out).parent}", hint="name it as a whole path")
+    return name
 
 
 def _embedded(directory: str, mount: str) -> str:
@@ -104,13 +153,3 @@ def _quoted(text: str) -> str:
     if not text.isprintable():
         raise InputError(f"{text[:80]!r} holds a control character", hint="one line, please")
     return json.dumps(text, ensure_ascii=False)  # then a JSON string is a TOML basic string
-
-
-def _check(text: str) -> None:
-    """Refuse what the broker could not read back, before it is written."""
-    import tomllib
-
-    from broker.vault.settings import VaultSettings
-
-    content = tomllib.loads(text)["vault"]
-    VaultSettings(content.get("address", "unix:///socket"), mount=content["mount"])
