@@ -86,7 +86,9 @@ def settings() -> Iterator[str]:
     yield from _table(("setting", "variables", "default", "meaning"), rows)
     yield ""
     yield "The file is TOML and begins with `version = 1`. How a role logs in to Vault stands in `[roles.ROLE]`;"
-    yield "`[login]` serves the roles that have none."
+    yield "`[login]` serves the roles that have none. A token in `BAO_TOKEN` or `VAULT_TOKEN` serves `broker vault"
+    yield "setup` and `enrol`, and the roles that the file says nothing of: what it says wins. `broker config show`"
+    yield "says how each role logs in, and `broker doctor` warns where a token stands in."
     yield ""
     yield f"Roles: {', '.join(f'`{role}`' for role in ROLES)}."
     yield ""

@@ -11,6 +11,7 @@ from broker.config import SETTINGS
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
+    from broker.compose.roles import Way
 
 __all__ = ["command"]
 
@@ -24,14 +25,17 @@ def command() -> None:
 @output_option
 @click.pass_obj
 def show(start: Start, output: str) -> None:
-    """Show every setting, and where its value comes from. Tokens are never shown."""
+    """Show every setting and how each role logs in, and where that comes from. Tokens are never shown."""
+    from broker.vault.policies import Role
+
     config = start.config
+    ways = {role: start.broker.roles.way(role) for role in Role}
     if output == "json":
         show_json(
             {
                 "file": str(config.file) if config.file else None,
                 "settings": {n: {"value": v.text, "source": v.source} for n, v in config.values.items()},
-                "logins": {role: dict(login) for role, login in config.logins.items()},
+                "logins": {role.value: _described(way) if way else None for role, way in ways.items()},
             }
         )
         return
@@ -39,14 +43,15 @@ def show(start: Start, output: str) -> None:
         ["setting", "value", "source", "meaning"],
         [(s.name, config.values[s.name].text, config.values[s.name].source, s.meaning) for s in SETTINGS],
     )
-    if config.logins:
-        show_table(
-            ["role", "logs in by", "with"],
-            [
-                (role, login.get("method", "approle"), ", ".join(f"{k}={v}" for k, v in login.items() if k != "method"))
-                for role, login in config.logins.items()
-            ],
-        )
+    show_table(
+        ["role", "logs in by", "with", "source"],
+        [
+            (r.value, w.method, ", ".join(f"{k}={v}" for k, v in w.options.items()), w.source)
+            if w
+            else (r.value, "", "", "")
+            for r, w in ways.items()
+        ],
+    )
     note(f"file: {config.file or 'none; broker init writes one'}")
 
 
@@ -57,28 +62,27 @@ def check(start: Start) -> None:
     from broker.errors import InputError
     from broker.vault.policies import Role
 
-    config = start.config
-    address = start.broker.roles.settings.address
-    missing = [
+    config, roles = start.config, start.broker.roles
+    address = roles.settings.address
+    named = [
         f"{setting.name}: {config[setting.name]}"
         for setting in SETTINGS
-        if setting.is_path
-        and setting.name.startswith("vault.")
-        and config[setting.name]
-        and not _readable(config[setting.name])
-    ] + [
-        f"{role}: {path}"
-        for role, login in config.logins.items()
-        for key, path in login.items()
-        if key.endswith("file") and not _readable(path)
+        if setting.is_path and setting.name.startswith("vault.") and not _is_readable(config[setting.name])
     ]
-    if missing:
-        raise InputError(f"these files cannot be read: {'; '.join(missing)}", hint="who runs this, and who owns them?")
-    start.broker.roles.connection(Role.AUDITOR)
+    for role in roles.here or (Role.AUDITOR,):
+        roles.connection(role)  # whether its login can be made of what is said
+        way = roles.way(role)
+        named += [f"{role.value}: {path}" for path in (way.files if way else ()) if not _is_readable(path)]
+    if named:
+        raise InputError(f"these files cannot be read: {'; '.join(named)}", hint="who runs this, and who owns them?")
     note(f"the configuration is good; vault at {address}")
 
 
-def _readable(path: str) -> bool:
+def _described(way: Way) -> dict[str, str]:
+    return {"method": way.method, **way.options, "source": way.source}
+
+
+def _is_readable(path: str) -> bool:
     import os
 
-    return os.access(path, os.R_OK)
+    return not path or os.access(path, os.R_OK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,9 +35,9 @@ def command(start: Start, output: str) -> int:
 
     Changes nothing. Exit code 6 where there is an error.
     """
-    findings = [*_files(start), *_vault(start)]
+    findings = [*_process(), *_files(start), *_vault(start)]
     if not any(f.severity is Severity.ERROR for f in findings):
-        findings += [*_policies(start), *_accounts(start)]
+        findings += [*_roles(start), *_accounts(start)]
     findings += _unknowns()
     bad = any(f.severity is Severity.ERROR for f in findings)
     if output == "json":
@@ -47,13 +48,25 @@ def command(start: Start, output: str) -> int:
     return REFUSED if bad else 0
 
 
+def _process() -> Iterator[Finding]:
+    from broker.cli.hardening import harden
+
+    granted = harden()
+    if not (granted.no_core and granted.private):
+        sentence = "the kernel does not keep this process's memory from core files and other processes of its user"
+        yield Finding("process.open", Severity.WARNING, sentence, "run it where no other program runs as its user")
+    if not granted.locked:
+        sentence = "the kernel does not lock this process's memory: a secret in it may be written to swap"
+        yield Finding("process.swap", Severity.NOTE, sentence, "encrypt swap, or allow it: ulimit -l unlimited")
+
+
 def _files(start: Start) -> Iterator[Finding]:
     config = start.config
     for role, login in config.logins.items():
         for path in (Path(text) for key, text in login.items() if key.endswith("file")):
             yield from _private(path, f"the {role} role logs in with it", required=True)
-    home = start.broker.roles.home
     if not config["vault.address"]:
+        home = start.broker.roles.home
         for path in (home.root, home.unseal_key, *home.roles.glob("*/secret_id")):
             yield from _private(path, "the embedded vault lies open with it", required=False)
         if home.initialized.exists():
@@ -83,7 +96,7 @@ def _vault(start: Start) -> Iterator[Finding]:
 
     try:
         settings = start.broker.roles.settings
-        health = Connection(settings).ask("GET", "sys/health")
+        health = Connection(replace(settings, namespace="")).ask("GET", "sys/health")  # it is of no namespace
     except BrokerError as error:
         yield Finding("vault.unavailable", Severity.ERROR, error.what, error.hint)
         return
@@ -100,53 +113,67 @@ def _clock(start: Start, theirs: object) -> Iterator[Finding]:
         yield Finding("clock.skew", Severity.ERROR, sentence, "run a time service on both")
 
 
-def _policies(start: Start) -> Iterator[Finding]:
-    from broker.vault.policies import Role
+def _roles(start: Start) -> Iterator[Finding]:
+    """Judge the roles that work here, but for those whose files are missing, which `_files` told."""
+    from broker.vault.needs import lacking
 
-    for role in Role:
+    roles = start.broker.roles
+    if not roles.here:
+        mend = "broker vault setup --login-dir makes logins, broker init writes where they are"
+        yield Finding("role.none", Severity.ERROR, "no role has a way to log in to Vault", mend)
+    yield from _borrowed(start)
+    for role in filter(roles.may_try, roles.here):
         try:
-            missing = _missing(start, role)
+            lacks = lacking(roles.connection(role), role)
         except BrokerError as error:
-            yield Finding(f"role.{role.value}", Severity.WARNING, f"the {role.value} role: {error.what}", error.hint)
+            yield Finding(f"role.{role.value}", Severity.ERROR, f"the {role.value} role: {error.what}", error.hint)
             continue
-        if missing:
-            sentence = f"the {role.value} role may not {', '.join(missing)}"
+        if lacks:
+            sentence = f"the {role.value} role may not {', '.join(lacks)}"
             yield Finding(f"role.{role.value}", Severity.ERROR, sentence, "broker vault setup --dry-run shows why")
 
 
-_NEEDED: Final = {
-    "server": (("data/accounts/x", "read"), ("data/keys/x/1", "read"), ("data/evidence/issued/x/1", "create")),
-    "rotator": (("data/accounts/x", "update"), ("data/keys/x/1", "create"), ("destroy/keys/x/1", "update")),
-    "canary": (("data/accounts/x", "update"), ("data/keys/x/1", "read"), ("data/passwords/x/1", "read")),
-    "operator": (("data/accounts/x", "create"), ("data/passwords/x/1", "create")),
-    "auditor": (("data/accounts/x", "read"), ("metadata/evidence/issued/", "list")),
-    "anchor": (("data/evidence/heads/1", "create"),),
-}
+def _borrowed(start: Start) -> Iterator[Finding]:
+    """Tell of roles that speak with a token of the environment: what they do says nothing of their own logins."""
+    roles = start.broker.roles
+    ways = {role: way for role in roles.here if (way := roles.way(role)) and way.borrowed}
+    if not ways:
+        return
+    role, way = next(iter(ways.items()))
+    kind = "root token, which may do everything, in" if _is_root(start, role) else "token in"
+    names = ", ".join(each.value for each in ways)
+    sentence = f"the {kind} {way.source} stands in for {names}: logins of their own were not tried"
+    yield Finding("role.token", Severity.WARNING, sentence, f"unset {way.source[1:]}, and name logins in broker.toml")
 
 
-def _missing(start: Start, role: Role) -> list[str]:
-    """Return what `role` needs and may not do, as Vault itself answers."""
-    vault = start.broker.roles.connection(role)
-    paths = [f"{vault.settings.mount}/{path}" for path, _ in _NEEDED.get(role.value, ())]
-    if not paths:
-        return []
-    answer = vault.ask("POST", "sys/capabilities-self", {"paths": paths})
-    listed = answer.get("data") or answer
-    return [
-        f"{right} {path}"
-        for path, right in _NEEDED[role.value]
-        if not {right, "root"} & set(listed.get(f"{vault.settings.mount}/{path}") or ())
-    ]
+def _is_root(start: Start, role: Role) -> bool:
+    from broker.vault.answers import field_of
+
+    try:
+        found = start.broker.roles.connection(role).ask("GET", "auth/token/lookup-self")
+    except BrokerError:  # what the roles lack is told one by one
+        return False
+    return "root" in (field_of(found, "data", "policies") or ())
 
 
 def _accounts(start: Start) -> Iterator[Finding]:
+    from broker.vault.policies import Role
+
+    roles = start.broker.roles
+    if Role.AUDITOR not in roles.here or not roles.may_try(Role.AUDITOR):
+        sentence = "accounts are not looked at: the auditor, who reads them, does not work on this host"
+        yield Finding("account.unseen", Severity.NOTE, sentence)
+        return
     try:
-        accounts = list(start.broker.all_accounts())
+        names = list(roles.accounts(Role.AUDITOR).names())
     except BrokerError as error:
         yield Finding("account.unreadable", Severity.ERROR, error.what, error.hint)
         return
-    for account in accounts:
-        yield from _account(account, start.broker.clock())
+    for name in names:
+        try:
+            yield from _account(start.broker.account(name), start.broker.clock())
+        except BrokerError as error:
+            yield Finding("account.unreadable", Severity.ERROR, error.what, error.hint)
 
 
 def _account(account: Account, now: datetime) -> Iterator[Finding]:
@@ -173,7 +200,8 @@ def _unknowns() -> Iterator[Finding]:
     for name in catalogue.names():
         unknown = catalogue.builtin(name).unknowns
         if unknown:
-            sentence = f"{name} has not published {', '.join(unknown)}: they stay unknown until you set them"
-            yield Finding(
-                "partner.unknown", Severity.NOTE, sentence, "ask the partner; a profile of your own can say it"
+            sentence = f"{name} has not published {', '.join(unknown)}: they are taken as unknown"
+            mend = (
+                f"ask the partner; before account add, copy the profile and say it: broker partner show {name} -o toml"
             )
+            yield Finding("partner.unknown", Severity.NOTE, sentence, mend)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import click
 
 from broker.cli.options import split_application, writable
 from broker.cli.output import note, output_option, show_details, show_json, show_table, step
-from broker.errors import InputError
+from broker.errors import DeniedError, InputError
 from broker.model.names import checked_name
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def start(start: Start, audit: bool) -> None:
     from broker.embedded.config import Options
     from broker.embedded.up import up
 
-    directory = Path(start.config["embedded.directory"])
+    directory = start.broker.roles.home.root
     step("starting the vault")
     embedded = up(
         directory,
@@ -57,40 +58,73 @@ def stop(start: Start) -> None:
     """Stop the embedded vault; its data stays."""
     from broker.embedded.server import stop
 
-    note("stopped" if stop(Path(start.config["embedded.directory"])) else "it does not run")
+    note("stopped" if stop(start.broker.roles.home.root) else "it does not run")
 
 
 @command.command("status", epilog="Example: broker vault status -o json")
 @output_option
 @click.pass_obj
 def status(start: Start, output: str) -> int:
-    """Say whether the vault answers and serves the broker. Exit code 3 where it does not answer, 5 where it denies."""
+    """Say whether the vault answers and serves the broker.
+
+    Exit code 3 where it does not answer, 5 where it denies, 2 where no role can log in.
+    """
     from broker.cli.exits import CODES
     from broker.embedded.server import status
     from broker.errors import BrokerError, Kind
-    from broker.vault.policies import Role
 
-    directory = Path(start.config["embedded.directory"])
-    running = status(directory) if not start.config["vault.address"] else None
-    facts: dict[str, object] = {"embedded": str(directory) if not start.config["vault.address"] else None}
-    facts["pid"] = running.pid if running else None
+    roles = start.broker.roles
+    embedded = not start.config["vault.address"]
+    running = status(roles.home.root) if embedded else None
+    facts: dict[str, bool | int | str | None] = {
+        "embedded": str(roles.home.root) if embedded else None,
+        "pid": running.pid if running else None,
+        "answers": None,
+        "serves": None,
+    }
     code = 0
     try:
-        facts["address"] = start.broker.roles.settings.address
-        start.broker.roles.connection(Role.AUDITOR).list("accounts")
-        facts |= {"answers": True, "serves": True}
+        facts["address"] = roles.settings.address
+        _asked_without_a_token(start)
+        facts["answers"] = True
+        _serving(start, facts)
     except BrokerError as error:
         code = CODES[error.kind]
-        facts |= {
-            "answers": error.kind not in (Kind.VAULT_UNAVAILABLE, Kind.INPUT),
-            "serves": False,
-            "why": error.what,
-        } | ({"hint": error.hint} if error.hint else {})
+        if error.kind is Kind.VAULT_UNAVAILABLE and not facts["answers"]:
+            facts["answers"] = False
+        facts |= {"why": error.what} | ({"hint": error.hint} if error.hint else {})
     if output == "json":
         show_json(facts)
     else:
-        show_details(facts)
+        words: dict[object, str] = {True: "yes", False: "no", None: "unknown"}
+        show_details(facts | {name: words[facts[name]] for name in ("answers", "serves")})
     return code
+
+
+def _asked_without_a_token(start: Start) -> None:
+    """Ask what every node answers, a sealed one and a standby too; raise `VaultUnavailableError` where it is sealed."""
+    from broker.errors import VaultUnavailableError
+    from broker.vault.connection import Connection
+
+    settings = start.broker.roles.settings
+    if Connection(replace(settings, namespace="")).ask("GET", "sys/seal-status").get("sealed"):
+        raise VaultUnavailableError("Vault is sealed", hint="unseal it: bao operator unseal, or vault operator unseal")
+
+
+def _serving(start: Start, facts: dict[str, bool | int | str | None]) -> None:
+    """Try it as one of the roles that work here; raise what a command would meet."""
+    from broker.vault.needs import lacking
+    from broker.vault.policies import Role
+
+    roles = start.broker.roles
+    role = Role.AUDITOR if Role.AUDITOR in roles.here or not roles.here else roles.here[0]
+    vault = roles.connection(role)
+    facts["serves"] = False
+    if role is Role.AUDITOR:
+        vault.list("accounts")
+    elif lacks := lacking(vault, role):
+        raise DeniedError(f"the {role.value} role may not {', '.join(lacks)}", hint="broker vault setup --dry-run")
+    facts["serves"] = True
 
 
 @command.command("env", epilog='Example: eval "$(broker vault env)" && bao status')
@@ -149,7 +183,7 @@ def setup(
             apply(vault, planned)
         if login_dir:
             _write_logins(vault, Path(login_dir))
-    if not dry_run and _is_embedded(start):
+    if not dry_run and start.broker.roles.is_embedded:
         _again(start, wish)
     _show_plan(planned, output, dry_run=dry_run)
     todo = len(changes(planned))
@@ -204,12 +238,12 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
 def _administrator(start: Start) -> Iterator[Connection]:
     """Yield a connection that may write policies: the embedded vault's own, or whoever's token VAULT_TOKEN is."""
     roles = start.broker.roles
-    if _is_embedded(start):
+    if start.broker.roles.is_embedded:
         from broker.embedded.server import status
         from broker.embedded.up import Embedded, administered
         from broker.errors import VaultUnavailableError
 
-        running = status(Path(start.config["embedded.directory"]))
+        running = status(start.broker.roles.home.root)
         if running is None:
             raise VaultUnavailableError("the embedded vault does not run", hint="broker vault start")
         with administered(Embedded(running, roles.settings), observer=roles.observer) as vault:
@@ -229,10 +263,6 @@ def _administrator(start: Start) -> Iterator[Connection]:
         yield vault
     finally:
         vault.close()
-
-
-def _is_embedded(start: Start) -> bool:
-    return start.broker.roles.settings.socket == str(start.broker.roles.home.socket)
 
 
 def _again(start: Start, wish: Wish) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -25,7 +26,28 @@ if TYPE_CHECKING:
     from broker.vault.logins.source import TokenSource
     from broker.vault.settings import VaultSettings
 
-__all__ = ["Roles"]
+__all__ = ["Roles", "Way"]
+
+_TOKENS: Final = ("BAO_TOKEN", "VAULT_TOKEN")  # the first that is set wins
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a role logs in, and what says so: a file, $VAULT_TOKEN, or the embedded vault."""
+
+    method: str
+    options: Mapping[str, str]
+    source: str
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that the role logs in with."""
+        return tuple(path for key, path in self.options.items() if key.endswith("file"))
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether the role speaks with a token that stands in the environment, whoever's that is."""
+        return self.source.startswith("$")
 
 
 class Roles:
@@ -55,47 +77,94 @@ class Roles:
             if self.config.values[f"vault.{name}"].source != "default"
         }
         given = {k: v for k, v in self._environment.items() if k.endswith(("_SKIP_VERIFY", "_TOKEN"))}
-        listed["VAULT_ADDR"] = self.config["vault.address"]
-        if not listed["VAULT_ADDR"] and self.home.initialized.exists():
-            given, listed["VAULT_ADDR"] = {}, f"unix://{self.home.socket}"  # a token around is another vault's
+        if self._embedded_by_default:
+            given = {}  # a token around is another vault's
+        listed["VAULT_ADDR"] = self._address
         found = from_environment({**given, **listed}, mount=self.config["vault.mount"])
         return replace(found, patience=parse_duration(self.config["vault.patience"]).total_seconds())
 
     @cached_property
     def home(self) -> Home:
-        """The directory of the embedded vault, there or not."""
+        """The directory of the embedded vault, there or not; raise `InputError` where nobody can look into it."""
         from broker.embedded.home import Home
 
-        return Home(Path(self.config["embedded.directory"]))
+        home = Home(Path(self.config["embedded.directory"]))
+        try:
+            home.initialized.exists()
+        except OSError as error:
+            raise InputError(
+                f"embedded.directory: {str(home.root)[:80]}: {error.strerror}", hint="choose another directory"
+            ) from None
+        return home
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the vault is the embedded one."""
+        address = self._address
+        return address.startswith("unix:") and address == f"unix://{self.home.socket}"
+
+    @property
+    def _embedded_by_default(self) -> bool:
+        return not self.config["vault.address"] and self.home.initialized.exists()
+
+    @property
+    def _address(self) -> str:
+        return f"unix://{self.home.socket}" if self._embedded_by_default else self.config["vault.address"]
 
     def connection(self, role: Role) -> Connection:
         """Return the connection that speaks as `role`. What one has seen, all have: none reads what is older."""
         from broker.vault.connection import Connection, Seen
 
         if role not in self._connections:
-            if self.settings.socket == str(self.home.socket) and not self.home.socket.exists():
+            if self.is_embedded and not self.home.socket.exists():
                 raise VaultUnavailableError("the embedded vault does not run", hint="broker vault start")
             self._seen = self._seen or Seen()
             login = self._login(role, self._seen)
             self._connections[role] = Connection(self.settings, login, observer=self.observer, seen=self._seen)
         return self._connections[role]
 
+    def way(self, role: Role) -> Way | None:
+        """Return how `role` logs in here, None where nothing says it. Nothing is asked or read.
+
+        What the configuration says of a role wins over VAULT_TOKEN, which serves those it says nothing of (ADR 17).
+        """
+        named = self.config.logins.get(role.value) or self.config.logins.get("default")
+        token = next((f"${name}" for name in _TOKENS if self._environment.get(name)), "")
+        if named:
+            method, options = named.get("method", "approle"), {k: v for k, v in named.items() if k != "method"}
+            borrowed = method == "token" and not options.get("file") and token
+            return Way(method, options, borrowed or str(self.config.file))
+        if token and not self._embedded_by_default:
+            return Way("token", {}, token)
+        if self.is_embedded:
+            folder = self.home.roles / role.value
+            return Way("approle", {f"{n}_file": str(folder / n) for n in ("role_id", "secret_id")}, "embedded vault")
+        return None
+
+    @property
+    def here(self) -> tuple[Role, ...]:
+        """The roles that have a way to log in: a host needs only those that work on it."""
+        return tuple(role for role in Role if self.way(role))
+
+    def may_try(self, role: Role) -> bool:
+        """Say whether the files that `role` logs in with are there to be read: a host has those of its roles."""
+        way = self.way(role)
+        return way is not None and all(os.access(path, os.R_OK) for path in way.files)
+
     def _login(self, role: Role, seen: Seen) -> TokenSource:
         from broker.vault.connection import Connection
         from broker.vault.logins import token_source
 
-        options = dict(self.config.logins.get(role.value) or self.config.logins.get("default") or {})
-        if self.settings.token:
-            options = {"method": "token"}
-        elif not options and self.settings.socket == str(self.home.socket):
-            folder = self.home.roles / role.value
-            options = {"method": "approle"} | {f"{n}_file": str(folder / n) for n in ("role_id", "secret_id")}
-        if not options:
+        way = self.way(role)
+        if way is None:
             raise InputError(
                 f"the {role.value} role has no way to log in to Vault",
-                hint=f'set VAULT_TOKEN, or [roles.{role.value}] method = "approle" in broker.toml',
+                hint=f'[roles.{role.value}] method = "approle" in broker.toml, or set VAULT_TOKEN',
             )
-        return token_source(options.pop("method", "approle"), Connection(self.settings, seen=seen), options)
+        try:
+            return token_source(way.method, Connection(self.settings, seen=seen), way.options)
+        except InputError as error:
+            raise InputError(f"the {role.value} role: {error.what}", hint=error.hint) from None
 
     def log_in(self, login: AppRole) -> tuple[Secret[str], int]:
         """Return a new token of a consumer's login and its seconds; nobody renews or revokes it."""

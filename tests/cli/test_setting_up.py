@@ -114,6 +114,16 @@ def test_every_setting_says_where_it_comes_from(shop: Shop) -> None:
     text = shop.ok("config show", env={"VAULT_TOKEN": "hvs.not-to-be-shown"})
     assert "hvs.not-to-be-shown" not in text.out + text.err
     assert "$BROKER_MOUNT" in text.out
+    assert shown["logins"]["auditor"]["source"].endswith("broker.toml")
+    other = {"VAULT_TOKEN": "hvs.not-to-be-shown", "BROKER_CONFIG": "plain.toml"}
+    logins = shop.ok("config show -o json", env=other).json["logins"]
+    assert logins["auditor"] == {"method": "token", "source": "$VAULT_TOKEN"}
+    assert shop.ok("config show -o json", env={"BROKER_CONFIG": "plain.toml"}).json["logins"]["auditor"] is None
+
+
+def test_a_role_with_a_login_of_its_own_does_not_take_a_token_around(shop: Shop) -> None:
+    shop.put("promoted")
+    assert shop.ok("account list", env={"VAULT_TOKEN": "hvs.wrong"}).out
 
 
 def test_check_reads_every_file_that_the_settings_name(shop: Shop) -> None:
@@ -126,6 +136,32 @@ def test_check_reads_every_file_that_the_settings_name(shop: Shop) -> None:
     ended = shop.run("config check", env={"BROKER_CONFIG": "broken.toml"})
     assert ended.code == 2
     assert "auditor" in ended.err
+    for table, says in (
+        ('[roles.server]\nmethod = "kerberos"', "server role: no way to log in"),
+        ("[roles.server]\nsecret_id_file = 'plain.toml'", "server role: the login approle needs role_id_file"),
+        ('[login]\nmethod = "token"', "needs file"),
+    ):
+        (shop.home / "broken.toml").write_text(f"version = 1\n{table}\n")
+        ended = shop.run("config check", env={"BROKER_CONFIG": "broken.toml"})
+        assert (ended.code, says in ended.err) == (2, True), ended.err
+
+
+@pytest.mark.parametrize("length", [120, 3000])
+def test_a_directory_that_no_socket_fits_in_holds_no_vault(tmp_path: Path, length: int) -> None:
+    directory = "/".join(["x" * 99] * (length // 100))
+    environment = {"HOME": str(tmp_path), "BROKER_EMBEDDED": f"{tmp_path}/{directory}/x"}
+    for words, code in ((("status",), 2), (("vault", "status"), 2), (("vault", "stop"), 0), (("vault", "start"), 2)):
+        ended = inside(words, home=tmp_path, environment=environment)
+        assert ended.code == code, ended.err
+
+
+def test_with_nobody_to_ask_init_takes_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"HOME": str(tmp_path)}
+    assert inside(["init", "--out", "-"], home=tmp_path, environment=environment).code == 0
+    monkeypatch.setattr("broker.embedded.binary.PACKAGE", "not_installed")
+    ended = inside(["init"], home=tmp_path, environment=environment)
+    assert (ended.code, "--vault" in ended.err) == (2, True)
+    assert not (tmp_path / "broker.toml").exists()
 
 
 @pytest.mark.parametrize(
@@ -212,7 +248,8 @@ def test_enrolling_again_keeps_the_login_and_a_token_says_when_it_ends(shop: Sho
 
 def test_a_vault_that_was_never_set_up_says_so(shop: Shop) -> None:
     shop.put("empty")
-    ended = shop.run("account list", env={"VAULT_TOKEN": administrator(shop), "BROKER_MOUNT": "never-set-up"})
+    changes = {"BROKER_CONFIG": "plain.toml", "VAULT_TOKEN": administrator(shop), "BROKER_MOUNT": "never-set-up"}
+    ended = shop.run("account list", env=changes)
     assert ended.code == 2
     assert "broker vault setup" in ended.err
 

@@ -261,7 +261,7 @@ class Ground:
         return list(several[word]()) if word in several else [word.format(**self.facts)]
 
     def _administration(self, words: list[str]) -> dict[str, str]:
-        """Setting up needs a token of somebody's: then every role speaks with it."""
+        """Setting up needs a token of somebody's."""
         if words[0] != "vault":
             return {}
         token = {"VAULT_TOKEN": self.facts["administrator"]}

@@ -39,7 +39,7 @@ class Look:
 
 @dataclass
 class Shop:
-    """A lab's states, with good files lying about: good.csr, reply.zip, own.toml, reader.token."""
+    """A lab's states, with good files lying about: good.csr, reply.zip, own.toml, plain.toml, reader.token."""
 
     lab: Lab
     state: str = ""
@@ -151,6 +151,7 @@ class Shop:
             "reply.zip": self.lab.replies[0].read_bytes(),
             "second.zip": self.lab.replies[1].read_bytes(),
             "own.toml": OWN.encode(),
+            "plain.toml": b"version = 1\n",
             "reader.token": Path(self.lab.token()).read_bytes(),
         }
         self._clear_home()

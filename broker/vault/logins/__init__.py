@@ -35,10 +35,10 @@ def login_mount(mount: str) -> str:
 
 
 def _token(vault: Connection, options: Mapping[str, str]) -> TokenSource:
-    """The token of the settings (VAULT_TOKEN), else the file named by `file`."""
+    """The file named by `file`, else the token of the settings (VAULT_TOKEN)."""
     from broker.vault.logins.token import FileToken, FixedToken
 
-    if vault.settings.token:
+    if vault.settings.token and not options.get("file"):
         return FixedToken(vault.settings.token)
     return FileToken(Path(_option(options, "token", "file")))
 
