@@ -80,7 +80,8 @@ class Roles:
         if self._embedded_by_default:
             given = {}  # a token around is another vault's
         listed["VAULT_ADDR"] = self._address
-        found = from_environment({**given, **listed}, mount=self.config["vault.mount"])
+        source = "embedded" if self._embedded_by_default else self.config.values["vault.address"].source
+        found = from_environment({**given, **listed}, mount=self.config["vault.mount"], source=source)
         return replace(found, patience=parse_duration(self.config["vault.patience"]).total_seconds())
 
     @cached_property

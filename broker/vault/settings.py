@@ -18,6 +18,7 @@ DEFAULT_MOUNT: Final = "credential-broker"
 PREFIXES: Final = ("BAO_", "VAULT_")  # the first that is set wins, as in OpenBao's tools
 _MOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*", re.ASCII)
 _SCHEMES: Final = ("http", "https", "unix")
+_FORM: Final = "give http(s)://host:port or unix:///path/of/socket"
 _ON: Final = ("1", "t", "true")  # what Go's strconv.ParseBool, hence Vault, takes for yes
 
 
@@ -26,7 +27,8 @@ class VaultSettings:
     """How to reach one Vault.
 
     `address` is `http(s)://host[:port]` or `unix:///path/of/socket`; times are seconds. `timeout` bounds one answer,
-    `patience` a request with all its retries. Raises `InputError` when they cannot be used together.
+    `patience` a request with all its retries. `source` says to people who named the address. Raises `InputError` when
+    they cannot be used together.
     """
 
     address: str
@@ -40,16 +42,10 @@ class VaultSettings:
     timeout: float = 10.0
     patience: float = 10.0
     token: Secret[str] | None = field(default=None, compare=False)
+    source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.address)
-        if parts.scheme not in _SCHEMES or not (parts.path if parts.scheme == "unix" else parts.hostname):
-            raise InputError(
-                f"{parts.scheme or 'this'}: not an address of Vault",
-                hint="give http(s)://host:port or unix:///path/of/socket",
-            )
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise InputError("the address of Vault carries more than host, port and path", hint="strip user and query")
+        _check_address(self.address, self._named)
         if not _MOUNT.fullmatch(self.mount):
             raise InputError(f"{self.mount[:80]!r} is not a mount of Vault", hint="letters, digits, '-', '_', '.', '/'")
         if (self.client_certificate is None) != (self.client_key is None):
@@ -59,14 +55,25 @@ class VaultSettings:
             )
 
     @property
+    def whereabouts(self) -> str:
+        """Which Vault this is, for an error: "Vault at https://vault.example ($BAO_ADDR), namespace team"."""
+        return f"Vault at {self.address}{self._named}" + (f", namespace {self.namespace}" if self.namespace else "")
+
+    @property
+    def _named(self) -> str:
+        return f" ({self.source})" if self.source else ""
+
+    @property
     def socket(self) -> str:
         """The path of the unix socket, or "" where Vault is reached over TCP."""
         parts = urlsplit(self.address)
         return parts.path if parts.scheme == "unix" else ""
 
 
-def from_environment(environment: Mapping[str, str], *, mount: str = DEFAULT_MOUNT) -> VaultSettings:
+def from_environment(environment: Mapping[str, str], *, mount: str = DEFAULT_MOUNT, source: str = "") -> VaultSettings:
     """Read what Vault's own tools read, `BAO_…` before `VAULT_…`; raise `InputError` on what we refuse or lack.
+
+    `source` is where the address was found, if it was not here.
 
     Source: "Environment variables" in the command references of OpenBao and Vault. Without an address there is no
     guessing: their default, https://127.0.0.1:8200, is rarely what is meant.
@@ -95,4 +102,23 @@ def from_environment(environment: Mapping[str, str], *, mount: str = DEFAULT_MOU
         client_key=path("CLIENT_KEY"),
         server_name=value("TLS_SERVER_NAME"),
         token=Secret(value("TOKEN")) if value("TOKEN") else None,
+        source=source or next(f"${prefix}ADDR" for prefix in PREFIXES if environment.get(f"{prefix}ADDR")),
     )
+
+
+def _check_address(address: str, named: str) -> None:
+    shown = f"{address.rpartition('@')[2][:80]!r}{named}"  # what is before an @ may be a password
+    try:
+        parts = urlsplit(address)
+        usable = parts.port != 0 and bool(parts.path if parts.scheme == "unix" else parts.hostname)
+    except ValueError:  # half an IPv6 address, a port that is none
+        raise InputError(f"{shown} is not an address of Vault", hint=_FORM) from None
+    if parts.scheme not in _SCHEMES or not usable:
+        hint = _FORM if "://" in address else f"put http:// or https:// in front: {_FORM}"
+        raise InputError(f"{shown} is not an address of Vault", hint=hint)
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise InputError(
+            f"the address of Vault{named} carries more than host, port and path", hint="strip user and query"
+        )
+    if parts.path.rstrip("/").endswith("/v1") and parts.scheme != "unix":
+        raise InputError(f"{shown} ends in /v1, which the broker itself puts there", hint="leave /v1 away")

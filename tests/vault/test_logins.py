@@ -147,6 +147,29 @@ def test_a_wrong_or_missing_file_is_named_and_not_quoted(
     assert secret not in said
 
 
+@pytest.mark.parametrize(
+    ("wrong", "first_cause"),
+    [({"mount": "nowhere"}, "mount"), ({"namespace": "nowhere"}, "namespace"), ({"secret": "dead"}, "expired")],
+)
+def test_who_is_not_let_in_is_told_where_and_the_likeliest_cause_first(
+    vault: TestVault, make_login: MakeLogin, tmp_path: Path, wrong: dict[str, str], first_cause: str
+) -> None:
+    mount = wrong.get("mount") or make_login()._mount
+    if "secret" in wrong:
+        (tmp_path / "secret_id").write_text(wrong["secret"])
+    settings = replace(vault.settings, namespace=wrong.get("namespace", ""), source="$BAO_ADDR")
+    for name in ("role_id", "secret_id"):
+        (tmp_path / name).touch()
+        (tmp_path / name).write_text((tmp_path / name).read_text() or "made up")
+    login = AppRoleLogin(Connection(settings), tmp_path / "role_id", tmp_path / "secret_id", mount=mount)
+    with pytest.raises(DeniedError) as caught:
+        login.token()
+    assert f"Vault at {vault.settings.address} ($BAO_ADDR)" in caught.value.what
+    assert f"auth/{mount}" in caught.value.what
+    assert wrong.get("namespace", "") in caught.value.what
+    assert first_cause in caught.value.hint.partition("?")[0]
+
+
 def test_a_new_secret_id_takes_effect_without_a_restart(
     vault: TestVault, make_login: MakeLogin, tmp_path: Path
 ) -> None:

@@ -69,6 +69,38 @@ def test_what_cannot_be_used_is_refused_with_a_mend(environment: dict[str, str])
     assert "pass" not in caught.value.what
 
 
+@pytest.mark.parametrize(
+    ("address", "mend"),
+    [
+        ("127.0.0.1:8200", "http:// or https:// in front"),
+        ("localhost:8200", "http:// or https:// in front"),
+        ("vault.example", "http:// or https:// in front"),
+        ("ftp://vault.example", "http(s)://host:port"),
+        ("http://[::1", "http(s)://host:port"),
+        ("http://vault.example:port", "http(s)://host:port"),
+        ("http://vault.example:99999", "http(s)://host:port"),
+        ("https://vault.example/v1", "leave /v1 away"),
+        ("https://vault.example/behind/v1/", "leave /v1 away"),
+    ],
+)
+def test_an_address_that_is_none_is_named_with_who_named_it(address: str, mend: str) -> None:
+    for environment, source in (({"BAO_ADDR": address}, "$BAO_ADDR"), ({"VAULT_ADDR": address}, "$VAULT_ADDR")):
+        with pytest.raises(InputError) as caught:
+            from_environment(environment)
+        assert address.rstrip("/") in caught.value.what
+        assert source in caught.value.what
+        assert mend in caught.value.hint
+    with pytest.raises(InputError, match=r"/etc/broker\.toml"):
+        from_environment({"VAULT_ADDR": address}, source="/etc/broker.toml")
+
+
+def test_a_password_in_an_address_is_never_shown() -> None:
+    for address in ("user:planted@vault.example:8200", "http://user:planted@[::1", "https://user:planted@vault/v1"):
+        with pytest.raises(InputError) as caught:
+            from_environment({"VAULT_ADDR": address})
+        assert "planted" not in f"{caught.value.what}{caught.value.hint}"
+
+
 @pytest.mark.parametrize("name", ["VAULT_SKIP_VERIFY", "BAO_SKIP_VERIFY"])
 @pytest.mark.parametrize("value", ["1", "true", "TRUE", "t"])
 def test_skipping_verification_is_refused_by_name(name: str, value: str) -> None:

@@ -99,11 +99,22 @@ class AppRoleLogin:
         body = {"role_id": _content(self._role_id), "secret_id": Secret(_content(self._secret_id))}
         try:
             return self._granted(self._vault.ask("POST", f"auth/{self._mount}/login", body))
-        except (InvalidError, UnmountedError, MissingError, DeniedError):
-            raise DeniedError(
-                f"Vault does not let us in as the AppRole of {self._role_id}",
-                hint=f"is {self._secret_id} expired or revoked? broker vault setup makes new ones",
+        except InvalidError:
+            raise self._kept_out(
+                f"is {self._secret_id} expired or revoked? broker vault setup makes new ones; "
+                "else this is another Vault, or another namespace, than it was made for"
             ) from None
+        except (UnmountedError, MissingError, DeniedError):
+            raise self._kept_out(
+                "nothing there knows such logins: are address, namespace and mount the right ones? broker config show; "
+                "else set it up: broker vault setup"
+            ) from None
+
+    def _kept_out(self, hint: str) -> DeniedError:
+        where = self._vault.settings.whereabouts
+        return DeniedError(
+            f"{where}, does not let us in at auth/{self._mount} as the AppRole of {self._role_id}", hint=hint
+        )
 
     def _granted(self, answer: Document) -> _Lease:
         auth: Any = answer.get("auth")
