@@ -75,7 +75,7 @@ def get(
     This is a direct bundle: the partner's own set. Whoever copies it can use it until the partner's certificate
     dies. Without --hold nothing removes the files when the lease ends.
     """
-    from broker.cli.signals import held_back, wait_for_end
+    from broker.signals import held_back, wait_for_end
     from broker.delivery.directory import publish, withdraw
     from broker.delivery.formats import FileFormat
     from broker.delivery.root import LeftBehindError

@@ -20,8 +20,8 @@ from typing import Any, Final
 import click
 
 from broker.cli.output import styled
-from broker.cli.signals import undisturbed
 from broker.errors import RefusedError
+from broker.signals import undisturbed
 
 __all__ = ["Stage", "StageError"]
 

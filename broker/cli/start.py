@@ -62,7 +62,7 @@ class Start:
 
 
 def _undisturbed(close: Callable[[], None]) -> None:
-    from broker.cli.signals import undisturbed
+    from broker.signals import undisturbed
 
     with undisturbed():
         close()

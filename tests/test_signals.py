@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from broker.cli import signals
-from broker.cli.signals import held_back, undisturbed, wait_for_end
+from broker import signals
+from broker.signals import held_back, undisturbed, wait_for_end
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
