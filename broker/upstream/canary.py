@@ -10,12 +10,14 @@ from email.message import Message
 from typing import Final
 from urllib.parse import urlsplit
 
+from broker.model.clock import system_clock
+from broker.network import Deadline, retry_after
 from broker.partners.profile import Probe
 from broker.partners.request import recipe
 from broker.partners.verdict import ProbeFacts, Verdict, Where, classify, wait
 from broker.rotation.ports import Answer
 from broker.upstream.credentials import Credentials
-from broker.upstream.wire import Deadline, Reply, exchange, stays_open
+from broker.upstream.wire import Reply, exchange, stays_open
 
 __all__ = ["DEADLINE", "ask", "probe"]
 
@@ -113,7 +115,7 @@ def _plain(text: str) -> str:
 
 
 def _seconds(headers: Message) -> int | None:
-    retry = _number(headers, "Retry-After")
+    retry = retry_after(headers.get("Retry-After", ""), system_clock())
     return _number(headers, "X-RateLimit-Reset") if retry is None else retry
 
 

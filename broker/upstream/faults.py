@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import re
 import socket
 import ssl
-from collections.abc import Iterator
-from typing import Final
 
+from broker.network import alert_of, behind, is_closed
 from broker.partners.verdict import ProbeFacts, Where
 
 __all__ = ["described", "facts_of"]
-
-_ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?([A-Z_]+)")
-_CLOSED: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
-_CLOSED_REASONS: Final = ("UNEXPECTED_EOF_WHILE_READING",)
-_DEPTH: Final = 8
 
 
 def facts_of(error: Exception, where: Where, tls: str = "") -> ProbeFacts:
@@ -27,7 +20,7 @@ def facts_of(error: Exception, where: Where, tls: str = "") -> ProbeFacts:
         return ProbeFacts(where, tls, timed_out=True, detail=f"no answer in time ({where.value})")
     if isinstance(error, http.client.IncompleteRead):
         return ProbeFacts(Where.BODY, tls, closed=True, detail="the answer broke off")
-    if isinstance(error, _CLOSED) or (isinstance(error, ssl.SSLError) and error.reason in _CLOSED_REASONS):
+    if is_closed(error):
         return ProbeFacts(where, tls, closed=True, detail=f"the connection was closed without a word ({where.value})")
     if isinstance(error, ssl.SSLError):
         return _tls_facts(error, where, tls)
@@ -37,7 +30,7 @@ def facts_of(error: Exception, where: Where, tls: str = "") -> ProbeFacts:
 
 def described(error: Exception) -> str:
     """Return a sentence about `error`, or about the first thing behind it that we can name. It quotes nothing."""
-    for found in _behind(error, _DEPTH):
+    for found in behind(error):
         if isinstance(found, ssl.SSLError | OSError | http.client.HTTPException) and type(found) is not OSError:
             facts = facts_of(found, Where.CONNECT)
             if facts.verify_error:
@@ -49,12 +42,10 @@ def described(error: Exception) -> str:
 
 
 def _tls_facts(error: ssl.SSLError, where: Where, tls: str) -> ProbeFacts:
-    reason = error.reason or ""
-    match = _ALERT.fullmatch(reason)
-    if match is None:
-        words = reason.replace("_", " ").lower()
+    alert = alert_of(error)
+    if not alert:
+        words = (error.reason or "").replace("_", " ").lower()
         return ProbeFacts(where, tls, detail=f"TLS failed: {words}" if words else "TLS failed")
-    alert = match.group(1).replace("_", " ").lower()
     return ProbeFacts(where, tls, alert=alert, detail=f"the server sent the TLS alert '{alert}'")
 
 
@@ -66,12 +57,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, http.client.HTTPException | ValueError):
         return "the answer is not HTTP"
     return error.strerror if isinstance(error, OSError) and isinstance(error.strerror, str) else "the call failed"
-
-
-def _behind(error: object, depth: int) -> Iterator[Exception]:
-    """Yield what libraries wrapped into `error`, the innermost first; requests and urllib3 hide it in their args."""
-    if not isinstance(error, Exception) or not depth:
-        return
-    for inner in (getattr(error, "reason", None), *error.args, error.__cause__):
-        yield from _behind(inner, depth - 1)
-    yield error

@@ -7,19 +7,18 @@ for a server that sends a byte now and then.
 from __future__ import annotations
 
 import http.client
-import io
 import socket
 import ssl
-import time
 from dataclasses import dataclass
 from email.message import Message
 from typing import Final, cast
 from urllib.parse import urlsplit
 
+from broker.network import Deadline, Reader, TooMuchError, connected
 from broker.partners.verdict import ProbeFacts, Where
 from broker.upstream.faults import facts_of
 
-__all__ = ["Deadline", "Reply", "exchange", "stays_open"]
+__all__ = ["Reply", "exchange", "stays_open"]
 
 _LARGEST: Final = 1024 * 1024
 _LISTEN: Final = 2.0  # seconds; a server that refuses a certificate does so within a round trip
@@ -35,33 +34,17 @@ class Reply:
     body: bytes
 
 
-class Deadline:
-    """A moment by which all must be done."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    @property
-    def left(self) -> float:
-        """Seconds left; raise `TimeoutError` where there are none."""
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
-
-
 def exchange(base_url: str, context: ssl.SSLContext, message: bytes, deadline: Deadline) -> Reply | ProbeFacts:
     """Send `message` once the server is proven to be the partner's, and return its answer, or how far this came."""
     opened = _open(base_url, context, deadline)
     if isinstance(opened, ProbeFacts):
         return opened
-    with opened:
-        reader = _Reader(opened, deadline)
+    with opened, Reader(opened, deadline, _LARGEST) as reader:
         tls = opened.version() or ""
         try:
             _send(opened, message, deadline)
             return _read(reader, tls, method=message.split(b" ", 1)[0].decode())
-        except _TooMuchError:
+        except TooMuchError:
             return ProbeFacts(Where.BODY, tls, detail="the answer is larger than any that was asked for")
         except (OSError, http.client.HTTPException, ValueError) as error:
             return facts_of(error, Where.BODY if reader.count else Where.FIRST_READ, tls)
@@ -92,7 +75,7 @@ def _open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> ssl.SSL
     parts = urlsplit(base_url)
     host = parts.hostname or ""
     try:
-        plain = socket.create_connection((host, parts.port or 443), timeout=deadline.left)
+        plain = connected(host, parts.port or 443, deadline)
     except (OSError, UnicodeError) as error:
         return facts_of(error, Where.CONNECT)
     try:
@@ -111,41 +94,10 @@ def _send(connection: ssl.SSLSocket, message: bytes, deadline: Deadline) -> None
         return  # why the server closed may still be there to be read
 
 
-def _read(reader: _Reader, tls: str, method: str) -> Reply:
+def _read(reader: Reader, tls: str, method: str) -> Reply:
     # HTTPResponse wants nothing of a socket but makefile.
     response = http.client.HTTPResponse(cast("socket.socket", reader), method=method)
     with response:
         response.begin()
         body = response.read()
         return Reply(tls, response.status, response.headers, body)
-
-
-class _TooMuchError(Exception):
-    """More bytes came than anybody asked for."""
-
-
-class _Reader(io.RawIOBase):
-    """The connection as a file that ends at the deadline, and counts."""
-
-    def __init__(self, connection: ssl.SSLSocket, deadline: Deadline) -> None:
-        super().__init__()
-        self._connection = connection
-        self._deadline = deadline
-        self.count = 0
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        """Return this as the buffered file that `HTTPResponse` reads."""
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        """Return that it can be read."""
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        """Read into `buffer`; raise `TimeoutError` at the deadline."""
-        self._connection.settimeout(self._deadline.left)
-        count = self._connection.recv_into(cast("bytearray", buffer))
-        self.count += count
-        if self.count > _LARGEST:
-            raise _TooMuchError
-        return count

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
-import requests
-
 from broker.errors import BrokerError
+from broker.model.clock import system_clock
+from broker.network import retry_after
 from broker.vault.faults import UnclearError, fault
 
-__all__ = ["Document", "field_of", "unclear", "understood"]
+__all__ = ["Answer", "Document", "field_of", "unclear", "understood"]
 
 Document = Mapping[str, Any]
 
 
-def understood(response: requests.Response, path: str) -> Document:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer, as it came. Whatever case its names are in, `headers` finds them."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+def understood(answer: Answer, path: str) -> Document:
     """Return what a good answer says, empty where it has no body; raise what a bad one stands for (`faults.fault`)."""
-    content = _parsed(response)
-    if response.ok:
-        if content is None and response.content:
+    content = _parsed(answer.body)
+    if answer.status < HTTPStatus.BAD_REQUEST:
+        if content is None and answer.body:
             raise unclear(path)
         return content or {}
-    if response.status_code == requests.codes.not_found and not (
-        content and ("errors" in content or "data" in content)
-    ):
+    if answer.status == HTTPStatus.NOT_FOUND and not (content and ("errors" in content or "data" in content)):
         raise unclear(path)  # a web server's own: Vault says "not there" in JSON, and nothing else may count as that
     known = field_of(content or {}, "data", "metadata") is not None
-    raise fault(response.status_code, path, _errors(content), wait=_wait(response), known=known)
+    raise fault(answer.status, path, _errors(content), wait=_wait(answer), known=known)
 
 
 def field_of(answer: Document, *names: str) -> Any:
@@ -43,9 +53,9 @@ def unclear(path: str) -> BrokerError:
     return UnclearError(f"what answered for {path} is not Vault, or its answer is damaged", hint="check VAULT_ADDR")
 
 
-def _parsed(response: requests.Response) -> Document | None:
+def _parsed(body: bytes) -> Document | None:
     try:
-        content = response.json()
+        content = json.loads(body)
     except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
@@ -56,6 +66,5 @@ def _errors(content: Document | None) -> list[str]:
     return [text for text in errors if isinstance(text, str)] if isinstance(errors, list) else []
 
 
-def _wait(response: requests.Response) -> float:
-    asked = response.headers.get("Retry-After", "")
-    return float(asked) if asked.isdecimal() else 0.0
+def _wait(answer: Answer) -> float:
+    return retry_after(answer.headers.get("Retry-After", ""), system_clock()) or 0

@@ -7,6 +7,7 @@ from one `TokenSource`. Code on an event loop comes here through `service.offloa
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,13 +21,14 @@ import hvac.exceptions
 import requests
 import stamina
 
-from broker.errors import ConflictError, DeniedError, InputError
+from broker.errors import ConflictError, DeniedError, InputError, VaultUnavailableError
 from broker.model.secret import Secret
-from broker.vault.answers import Document, field_of, unclear, understood
+from broker.network import TooMuchError, behind, is_closed
+from broker.vault.answers import Answer, Document, field_of, unclear, understood
 from broker.vault.faults import MissingError, PassingError, UnclearError
 from broker.vault.logins.source import TokenSource
 from broker.vault.settings import VaultSettings
-from broker.vault.transport import base_url, new_session, redirected
+from broker.vault.transport import base_url, new_session, redirected, whole
 from broker.vault.writes import Observer, Phase, unobserved
 
 __all__ = ["Connection", "Document", "Seen", "Stored"]
@@ -238,20 +240,22 @@ class Connection:
         client.token = token.reveal() if token else None
         client.base_uri = base_url(self.settings)
         for _ in range(_HOPS + 1):
-            response = self._exchange(client, method, path, body)
-            if response.status_code not in _REDIRECTS:
-                return understood(response, path)
-            client.base_uri = redirected(response.headers.get("Location", ""), self.settings)
+            answer = self._exchange(client, method, path, body)
+            if answer.status not in _REDIRECTS:
+                return understood(answer, path)
+            client.base_uri = redirected(answer.headers.get("Location", ""), self.settings)
         raise PassingError("Vault's nodes point at each other", hint="is it electing a leader? try again")
 
-    def _exchange(self, client: Any, method: str, path: str, body: Document | None) -> requests.Response:
+    def _exchange(self, client: Any, method: str, path: str, body: Document | None) -> Answer:
         headers = {**_BEHIND, _INDEX: self._seen.index} if self._seen.index else {}
-        with _reached(path):
+        with _reached(path, self.settings.whereabouts):
             response: requests.Response = client.request(
-                method, f"/v1/{quote(path)}", headers=headers, json=_bare(body)
+                method, f"/v1/{quote(path)}", headers=headers, json=_bare(body), stream=True
             )
-        self._seen.index = response.headers.get(_INDEX, self._seen.index)
-        return response
+            with response:
+                answer = Answer(response.status_code, response.headers, whole(response))
+        self._seen.index = answer.headers.get(_INDEX, self._seen.index)
+        return answer
 
     def _client(self) -> Any:
         if not hasattr(self._here, "client"):
@@ -284,20 +288,37 @@ def _bare(value: Any) -> Any:
 
 
 @contextmanager
-def _reached(path: str) -> Iterator[None]:
+def _reached(path: str, vault: str) -> Iterator[None]:
     """Turn what requests and the libraries under it raise into ours. Their text may quote a header: drop it."""
     try:
         yield
-    except requests.exceptions.SSLError:
-        raise UnclearError(
-            "Vault's certificate, or ours, was not accepted",
-            hint="check VAULT_CACERT, VAULT_TLS_SERVER_NAME, VAULT_CLIENT_CERT and the clock",
-        ) from None
+    except requests.exceptions.SSLError as error:
+        raise _tls_fault(error, path, vault) from None
+    except TooMuchError:
+        raise UnclearError(f"{vault} answers more for {path} than Vault would", hint="is it a Vault?") from None
     except ValueError:  # before RequestException: requests' InvalidHeader and InvalidURL are both
         raise InputError(
             "a request to Vault cannot be written", hint="token, namespace or address holds what cannot travel"
         ) from None
     except (requests.RequestException, hvac.exceptions.VaultError, OSError) as error:
-        raise PassingError(
-            f"Vault was not reached for {path} ({type(error).__name__})", hint="is VAULT_ADDR right, and is it up?"
-        ) from None
+        raise _not_reached(error, path, vault) from None
+
+
+def _not_reached(error: Exception, path: str, vault: str) -> PassingError:
+    return PassingError(
+        f"{vault}, was not reached for {path} ({type(error).__name__})",
+        hint="is that address right, and is it up? broker config show says where each setting comes from",
+    )
+
+
+def _tls_fault(error: Exception, path: str, vault: str) -> VaultUnavailableError:
+    """Tell what will not mend itself from a connection closed within the handshake, as before a server that is away."""
+    found = next((one for one in behind(error) if isinstance(one, ssl.SSLError)), error)
+    if is_closed(found):
+        return _not_reached(found, path, vault)
+    words = (getattr(found, "reason", "") or "for an unknown reason").replace("_", " ").lower()
+    detail = getattr(found, "verify_message", "")
+    return UnclearError(
+        f"{vault}: TLS failed ({': '.join(filter(None, (words, detail)))})",
+        hint="check VAULT_CACERT, VAULT_TLS_SERVER_NAME, VAULT_CLIENT_CERT, its key, the clock, and https://",
+    )

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection
-from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NewConnectionError
 
 from broker.errors import InputError, VaultUnavailableError
+from broker.network import Deadline, Reader, TooMuchError, connected
 from broker.vault.settings import VaultSettings
 
-__all__ = ["SOCKET_URL", "base_url", "new_session", "redirected"]
+__all__ = ["SOCKET_URL", "base_url", "new_session", "redirected", "whole"]
 
 SOCKET_URL: Final = "http://localhost"  # what stands in Host and in URLs when the way is a unix socket
+_LARGEST: Final = 16 * 1024 * 1024  # bytes of an answer: a list of 100,000 names has 4 MB
+_PIECE: Final = 64 * 1024
 
 
 def base_url(settings: VaultSettings) -> str:
@@ -36,12 +42,22 @@ def new_session(settings: VaultSettings) -> requests.Session:
     if settings.socket:
         session.mount("http://", _SocketAdapter(settings.socket))
         return session
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(settings.server_name))
     session.verify = str(settings.ca_file or settings.ca_directory or "") or True
     if settings.client_certificate and settings.client_key:
         session.cert = (str(settings.client_certificate), str(settings.client_key))
-    if settings.server_name:
-        session.mount("https://", _NamedAdapter(settings.server_name))
     return session
+
+
+def whole(response: requests.Response) -> bytes:
+    """Return the body of an answer that was asked for as a stream, unpacked; raise `TooMuchError`."""
+    body = bytearray()
+    for piece in response.iter_content(_PIECE):
+        body += piece
+        if len(body) > _LARGEST:
+            raise TooMuchError
+    return bytes(body)
 
 
 def redirected(location: str, settings: VaultSettings) -> str:
@@ -67,15 +83,46 @@ def _check_files(settings: VaultSettings) -> None:
             raise InputError(f"{path}, for TLS to Vault, is not there", hint="see VAULT_CACERT and its kin")
 
 
-class _NamedAdapter(HTTPAdapter):
-    """Asks for, and verifies, another name than the address has (VAULT_TLS_SERVER_NAME)."""
+class _InTime(http.client.HTTPResponse):
+    """An answer that has as long, from its first byte to its last, as urllib3 gives to each read."""
+
+    def __init__(self, connection: socket.socket, *args: Any, **kwargs: Any) -> None:
+        reader = Reader(connection, Deadline(connection.gettimeout() or 0), _LARGEST)
+        super().__init__(cast("socket.socket", reader), *args, **kwargs)
+
+
+class _Connection(HTTPConnection):
+    response_class = _InTime
+
+    def _new_conn(self) -> socket.socket:
+        return _opened(self, partial(connected, self.host, self.port))
+
+
+class _TlsConnection(HTTPSConnection):
+    response_class = _InTime
+
+    def _new_conn(self) -> socket.socket:
+        return _opened(self, partial(connected, self.host, self.port))
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class _Adapter(HTTPAdapter):
+    """Keeps to deadlines; asks for, and verifies, another name than the address has (VAULT_TLS_SERVER_NAME)."""
 
     def __init__(self, server_name: str) -> None:
         self._server_name = server_name
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, server_hostname=self._server_name, assert_hostname=self._server_name, **kwargs)
+        super().init_poolmanager(*args, server_hostname=self._server_name or None, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
 
 
 class _SocketAdapter(HTTPAdapter):
@@ -107,18 +154,28 @@ def _connection_class(path: str) -> Callable[..., HTTPConnection]:
 
 
 class _SocketConnection(HTTPConnection):
+    response_class = _InTime
+
     def __init__(self, path: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._path = path
 
     def _new_conn(self) -> socket.socket:
-        from urllib3.exceptions import NewConnectionError
+        return _opened(self, self._connected)
 
+    def _connected(self, deadline: Deadline) -> socket.socket:
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        channel.settimeout(self.timeout if isinstance(self.timeout, int | float) else None)
         try:
+            channel.settimeout(deadline.left)
             channel.connect(self._path)
-        except OSError as error:
+        except OSError:
             channel.close()
-            raise NewConnectionError(self, type(error).__name__) from error
+            raise
         return channel
+
+
+def _opened(connection: HTTPConnection, connect: Callable[[Deadline], socket.socket]) -> socket.socket:
+    try:
+        return connect(Deadline(float(connection.timeout or 0)))
+    except (OSError, UnicodeError) as error:
+        raise NewConnectionError(connection, type(error).__name__) from error

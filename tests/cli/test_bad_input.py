@@ -411,7 +411,7 @@ ENVIRONMENTS: Final = [
     ({"VAULT_SKIP_VERIFY": "1"}, 2, "does not talk to a Vault that it cannot verify"),
     ({"VAULT_ADDR": "vault.example"}, 2, "not an address of Vault"),
     ({"VAULT_ADDR": "https://vault.example", "VAULT_CACERT": "/nowhere/ca.pem"}, 2, "/nowhere/ca.pem"),
-    ({"VAULT_ADDR": "unix:///nowhere/vault.sock"}, 3, "Vault was not reached"),
+    ({"VAULT_ADDR": "unix:///nowhere/vault.sock"}, 3, "was not reached"),
     ({"BROKER_CONFIG": "plain.toml", "VAULT_TOKEN": "hvs.wrong"}, 5, "Vault denies"),
     ({"BROKER_CONFIG": "plain.toml", "VAULT_TOKEN": "two\nlines"}, 2, "cannot be written"),
     ({"BROKER_CONFIG": "plain.toml"}, 2, "no way to log in"),

@@ -8,7 +8,8 @@ import ssl
 import threading
 import time
 from dataclasses import fields, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -114,6 +115,16 @@ def test_the_quota_says_how_long_to_wait(partner: Standin, bundle: Bundle) -> No
     assert answer.wait is not None
     assert timedelta(0) < answer.wait <= timedelta(days=1)
     assert "day quota" in answer.detail
+
+
+def test_a_date_says_how_long_to_wait_too(partner: Standin, bundle: Bundle) -> None:
+    until = format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True).encode()
+    sent = b"HTTP/1.1 429 no\r\nContent-Type: application/json\r\nRetry-After: %s\r\nContent-Length: 2\r\n\r\n{}"
+    with Saying(partner, sent % until) as url:
+        answer = ask(credentials_of(replace(bundle, base_url=url)), PROBE, application="reports")
+    assert answer.verdict is Verdict.QUOTA
+    assert answer.wait is not None
+    assert timedelta(hours=1, minutes=59) < answer.wait <= timedelta(hours=2)
 
 
 def test_no_secret_is_sent_to_a_server_that_is_not_proven(bundle: Bundle) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -183,11 +189,13 @@ def test_a_read_asks_for_what_it_has_seen() -> None:
         assert server.headers[1]["X-Vault-Inconsistent"] == "forward-active-node"
 
 
-def test_nobody_at_the_address_is_said_so() -> None:
-    connection = Connection(VaultSettings("http://127.0.0.1:1", patience=0.1), FixedToken(Secret(TOKEN)))
+def test_nobody_at_the_address_is_said_so_with_the_address_and_who_named_it() -> None:
+    settings = VaultSettings("http://127.0.0.1:1", patience=0.1, namespace="team", source="$BAO_ADDR")
+    connection = Connection(settings, FixedToken(Secret(TOKEN)))
     with pytest.raises(PassingError, match="not reached") as caught:
         connection.read("accounts/a")
-    assert "VAULT_ADDR" in caught.value.hint
+    assert "http://127.0.0.1:1 ($BAO_ADDR), namespace team" in caught.value.what
+    assert "config show" in caught.value.hint
     connection.close()
 
 
@@ -275,3 +283,89 @@ def test_a_vault_that_hangs_is_waited_for_no_longer_than_patience_says() -> None
             connection.read("accounts/a")
         assert time.monotonic() - began < 3
         connection.close()
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"])
+def test_an_answer_that_comes_byte_by_byte_is_left_at_its_deadline(head: bytes) -> None:
+    with dribbling(head) as address:
+        connection = Connection(VaultSettings(address, patience=0.3), FixedToken(Secret(TOKEN)))
+        began = time.monotonic()
+        with pytest.raises(PassingError):
+            connection.read("accounts/a")
+        assert time.monotonic() - began < 2
+        connection.close()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_answer_without_end_is_read_no_further_than_vault_would_go(packed: bool) -> None:
+    body = b" " * (17 * 1024 * 1024)
+    sent = Answer(body=gzip.compress(body), headers={"Content-Encoding": "gzip"}) if packed else Answer(body=body)
+    with misbehaving(sent) as server:
+        connection = connected(server)
+        with pytest.raises(UnclearError, match="more"):
+            connection.read("accounts/a")
+        assert len(server.asked) == 1
+        connection.close()
+
+
+def test_a_wait_until_a_date_is_kept_too() -> None:
+    until = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    with misbehaving(errors(429, Retry_After=until)) as server:
+        connection = connected(server)
+        with pytest.raises(PassingError) as caught:
+            connection.read("accounts/a")
+        assert len(server.asked) == 1
+        assert 3500 < caught.value.wait <= 3600
+        connection.close()
+
+
+def test_tls_closed_within_the_handshake_is_tried_again_and_what_is_no_tls_is_not() -> None:
+    """A load balancer without a server behind it closes at the hello; a plain-text port stays one."""
+    hellos: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        hellos.append(connection.recv(65536))
+        if len(hellos) > 2:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with serving(serve) as port:
+        settings = VaultSettings(f"https://127.0.0.1:{port}", patience=30.0)
+        connection = Connection(settings, FixedToken(Secret(TOKEN)))
+        with pytest.raises(UnclearError, match="TLS failed"):
+            connection.read("accounts/a")
+        connection.close()
+    assert len(hellos) == 3
+
+
+@contextmanager
+def serving(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Yield the port of a server that does `serve` with each connection, one after the other."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection, suppress(OSError):
+                        serve(connection)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+@contextmanager
+def dribbling(head: bytes) -> Iterator[str]:
+    """Yield the address of a server that sends `head`, and a byte every 50 ms for four seconds."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(head)
+        for _ in range(80):
+            connection.sendall(b" ")
+            time.sleep(0.05)
+
+    with serving(serve) as port:
+        yield f"http://127.0.0.1:{port}"

@@ -1,0 +1,159 @@
+"""What connections to Vault and to the partner have in common: deadlines that hold, and what went wrong told apart.
+
+A time-out of a socket bounds one read. Whoever answers a byte now and then, has many dead addresses, or names a server
+that does not answer would hold a command for ever.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, cast
+
+__all__ = ["Deadline", "Reader", "TooMuchError", "alert_of", "behind", "connected", "is_closed", "retry_after"]
+
+_ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?([A-Z_]+)")
+_CLOSED: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
+_CLOSED_REASONS: Final = ("UNEXPECTED_EOF_WHILE_READING",)
+_DEPTH: Final = 8
+_SECONDS: Final = re.compile(r"\d{1,9}", re.ASCII)
+
+
+class Deadline:
+    """A moment by which all must be done."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds left; raise `TimeoutError` where there are none."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+class TooMuchError(Exception):
+    """More bytes came than anybody asked for."""
+
+
+def connected(host: str, port: int, deadline: Deadline) -> socket.socket:
+    """Return a connection to `host`, at whichever of its addresses answers first; raise `OSError`.
+
+    Each address gets its share of the time that is left, so that a dead one leaves some to those after it.
+    """
+    found = _resolved(host, port, deadline)
+    for tried, (family, kind, protocol, _, address) in enumerate(found, 1):
+        channel = socket.socket(family, kind, protocol)
+        try:
+            channel.settimeout(deadline.left / (len(found) - tried + 1))
+            channel.connect(address)
+            channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            channel.close()
+            if tried == len(found):
+                raise
+        else:
+            return channel
+    raise socket.gaierror(socket.EAI_NONAME, "no address")
+
+
+def _resolved(host: str, port: int, deadline: Deadline) -> list[Any]:
+    """Ask for the addresses in a thread of its own: the resolver takes minutes where no name server answers."""
+    answer: list[Any] = []
+
+    def resolve() -> None:
+        try:
+            answer.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answer.append(error)
+
+    asking = threading.Thread(target=resolve, daemon=True)
+    asking.start()
+    asking.join(deadline.left)
+    if not answer:
+        raise TimeoutError
+    if isinstance(answer[0], Exception):
+        raise answer[0]
+    return cast("list[Any]", answer[0])
+
+
+class Reader(io.RawIOBase):
+    """What a connection says, as a file that ends at the deadline, and at `largest` bytes.
+
+    It stands in for the socket where `http.client.HTTPResponse` wants one, since that asks for its `makefile` alone.
+    """
+
+    def __init__(self, connection: socket.socket, deadline: Deadline, largest: int) -> None:
+        super().__init__()
+        self._connection = connection
+        self._deadline = deadline
+        self._largest = largest
+        self._raw = connection.makefile("rb", buffering=0)  # keeps the socket open, as http.client counts on
+        self.count = 0
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return this as the buffered file that `HTTPResponse` reads."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        """Read into `buffer`; raise `TimeoutError` at the deadline, `TooMuchError` after too many bytes."""
+        self._connection.settimeout(self._deadline.left)
+        count = self._raw.readinto(cast("bytearray", buffer)) or 0
+        self.count += count
+        if self.count > self._largest:
+            raise TooMuchError
+        return count
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._raw.close()
+        super().close()
+
+
+def behind(error: object, depth: int = _DEPTH) -> Iterator[Exception]:
+    """Yield what libraries wrapped into `error`, the innermost first; requests and urllib3 hide it in their args."""
+    if not isinstance(error, Exception) or not depth:
+        return
+    for inner in (getattr(error, "reason", None), *error.args, error.__cause__):
+        yield from behind(inner, depth - 1)
+    yield error
+
+
+def is_closed(error: Exception) -> bool:
+    """Say whether `error` means that the other side closed the connection, without a word."""
+    return isinstance(error, _CLOSED) or (isinstance(error, ssl.SSLError) and error.reason in _CLOSED_REASONS)
+
+
+def alert_of(error: Exception) -> str:
+    """Return the TLS alert that `error` tells of, in words of RFC 8446 ("unknown ca"); "" where it is none."""
+    match = _ALERT.fullmatch(error.reason or "") if isinstance(error, ssl.SSLError) else None
+    return match[1].replace("_", " ").lower() if match else ""
+
+
+def retry_after(value: str, now: datetime) -> int | None:
+    """Return the seconds that a Retry-After header asks for, as a number or as a date; None where it says neither.
+
+    Source: RFC 9110, section 10.2.3. A date that has passed asks for none.
+    """
+    text = value.strip()
+    if _SECONDS.fullmatch(text):
+        return int(text)
+    try:
+        date = parsedate_to_datetime(text)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return max(0, math.ceil((date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()))

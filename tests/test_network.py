@@ -1,0 +1,86 @@
+"""Connecting within a deadline, and what servers say of when to come back."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from broker.network import Deadline, connected, retry_after
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@contextmanager
+def dead() -> Iterator[Any]:
+    """Yield an address where connections are neither taken nor refused: its queue is full."""
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            queued = stack.enter_context(socket.socket())
+            queued.setblocking(False)
+            queued.connect_ex(server.getsockname())
+        yield server.getsockname()
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, *addresses: Any) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+
+def test_many_dead_addresses_take_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with dead() as first, dead() as second, dead() as third:
+        resolving(monkeypatch, first, second, third)
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            connected("partner.test", 443, Deadline(0.3))
+        assert time.monotonic() - began < 0.8
+
+
+def test_a_dead_address_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    with dead() as first, socket.create_server(("127.0.0.1", 0)) as alive:
+        resolving(monkeypatch, first, alive.getsockname())
+        with connected("partner.test", 443, Deadline(0.6)) as channel:
+            assert channel.getpeername() == alive.getsockname()
+
+
+def test_a_resolver_that_hangs_is_left_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: ended.wait())
+    with pytest.raises(TimeoutError):
+        connected("partner.test", 443, Deadline(0.1))
+    ended.set()
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 64 + ".example", ""])
+def test_a_name_that_nobody_has_is_an_error_of_the_system(host: str) -> None:
+    with pytest.raises((OSError, UnicodeError)):
+        connected(host, 1, Deadline(5))
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120),
+        (" 7 ", 7),
+        ("Thu, 01 Jan 2026 12:02:00 GMT", 120),
+        ("Thu, 01 Jan 2026 14:02:00 +0200", 120),
+        ("Thu, 01 Jan 2026 12:02:00 -0000", 120),
+        ("Thu, 01 Jan 2026 11:00:00 GMT", 0),
+        ("", None),
+        ("soon", None),
+        ("-1", None),
+        ("1e9", None),
+        ("9" * 400, None),
+        ("Thu, 99 Jan 2026 12:02:00 GMT", None),
+        ("Thu, 01 Jan 99999 12:02:00 GMT", None),
+    ],
+)
+def test_when_to_come_back_is_a_number_or_a_date(value: str, seconds: int | None) -> None:
+    assert retry_after(value, NOW) == seconds
