@@ -39,16 +39,6 @@ class Verdict(Enum):
     PARTNER_DOWN = "partner_down"
 
     @property
-    def worth_retrying(self) -> bool:
-        """Whether the same set may fare better later. Never a wrong password: partners lock accounts."""
-        return self in (Verdict.QUOTA, Verdict.PARTNER_DOWN, Verdict.HANDSHAKE, Verdict.CERTIFICATE_REJECTED)
-
-    @property
-    def blocks_account(self) -> bool:
-        """Whether nothing may be tried again for any application of the account until a person has looked."""
-        return self is Verdict.LOGIN_REJECTED
-
-    @property
     def sentence(self) -> str:
         """One line for people."""
         return _WORDS[self][0]
@@ -72,15 +62,17 @@ _WORDS: Final[Mapping[Verdict, tuple[str, str]]] = MappingProxyType(
         ),
         Verdict.LOGIN_REJECTED: (
             "the partner refused login and password, or says that they may not be used",
-            "nothing tries again by itself, since partners lock accounts: check the password with the partner first",
+            "nothing tries again by itself, since partners lock accounts: check the password with the partner first; "
+            "then broker password set ACCOUNT",
         ),
         Verdict.CLIENT_REJECTED: (
             "the partner refused the application's client_id",
-            "compare it with the partner's e-mail, and set it anew: broker app set",
+            "compare it with the partner's e-mail, and set it anew: broker app set ACCOUNT/APPLICATION",
         ),
         Verdict.WRONG_CA: (
             "the server could not be proven to be the partner's, so no secret was sent",
-            "if the partner announced a new server CA, compare its fingerprint: broker trust set",
+            "if the partner announced a new server CA, compare its fingerprint: "
+            "broker trust set ACCOUNT FILE --accept-ca SHA256",
         ),
         Verdict.QUOTA: ("the partner's quota is used up", "wait; the quota is the partner's to raise"),
         Verdict.PARTNER_DOWN: ("the partner gave no answer that says anything about the set", ""),

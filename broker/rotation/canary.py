@@ -20,7 +20,7 @@ class CanaryRefusedError(RefusedError):
     """The partner did not accept the set."""
 
     def __init__(self, name: AccountName, number: int, answer: Answer) -> None:
-        super().__init__(_said(name, number, answer), hint=_hint(name, number, answer.verdict))
+        super().__init__(_said(name, number, answer), hint=_hint(name, number, answer))
         self.verdict = answer.verdict
 
 
@@ -28,7 +28,9 @@ class CanaryUnansweredError(PartnerUnavailableError):
     """The partner gave no answer that says anything about the set."""
 
     def __init__(self, name: AccountName, number: int, answer: Answer) -> None:
-        super().__init__(_said(name, number, answer), hint="nothing was changed; try again later")
+        super().__init__(
+            _said(name, number, answer), hint=f"nothing was changed; {answer.verdict.mend or 'try again later'}"
+        )
         self.verdict = answer.verdict
 
 
@@ -85,7 +87,10 @@ def _said(name: AccountName, number: int, answer: Answer) -> str:
     return f"the partner's answer to generation {number} of {name} is {answer.verdict.value}{detail}"
 
 
-def _hint(name: AccountName, number: int, verdict: Verdict) -> str:
-    if verdict is Verdict.LOGIN_REJECTED:
-        return f"nothing tries again by itself; broker password set {name}, once the password is known to be right"
-    return f"broker explain {name} --generation {number} prints the redacted request for the partner's support"
+def _hint(name: AccountName, number: int, answer: Answer) -> str:
+    mend = answer.verdict.mend.replace("ACCOUNT", str(name))
+    if answer.application:
+        mend = mend.replace("APPLICATION", answer.application)
+    if answer.verdict in (Verdict.LOGIN_REJECTED, Verdict.WRONG_CA):  # to ask for more would not help a person
+        return mend
+    return f"{mend}; broker explain {name} --generation {number} prints the redacted request for the partner's support"

@@ -115,13 +115,6 @@ def test_the_partner_is_left_alone_as_long_as_it_asks_a_day_at_most(
     assert wait(ProbeFacts(Where.HTTP, status=429, retry_after=seconds)) == waited
 
 
-def test_only_a_rejected_login_blocks_the_account_and_it_is_never_retried() -> None:
-    assert [v for v in Verdict if v.blocks_account] == [Verdict.LOGIN_REJECTED]
-    assert not Verdict.LOGIN_REJECTED.worth_retrying
-    assert not Verdict.WRONG_CA.worth_retrying
-    assert not Verdict.OK.worth_retrying
-
-
 def test_every_verdict_has_words_for_people() -> None:
     for verdict in Verdict:
         assert verdict.sentence

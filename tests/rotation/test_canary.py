@@ -1,0 +1,35 @@
+"""What the error of a canary tells a person to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.model.names import AccountName
+from broker.partners.verdict import Verdict
+from broker.rotation.canary import CanaryRefusedError, CanaryUnansweredError, require_ok
+from broker.rotation.ports import Answer
+
+NAME = AccountName("acme")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "mends"),
+    [
+        (Verdict.WRONG_CA, ("broker trust set acme FILE --accept-ca SHA256",)),
+        (Verdict.LOGIN_REJECTED, ("broker password set acme",)),
+        (Verdict.CLIENT_REJECTED, ("broker app set acme/reports", "broker explain acme --generation 3")),
+        (Verdict.CERTIFICATE_REJECTED, ("fingerprint", "broker explain acme --generation 3")),
+        (Verdict.HANDSHAKE, ("proxy", "broker explain acme --generation 3")),
+    ],
+)
+def test_each_refusal_says_its_own_mend(verdict: Verdict, mends: tuple[str, ...]) -> None:
+    with pytest.raises(CanaryRefusedError) as caught:
+        require_ok(NAME, 3, Answer(verdict, application="reports"))
+    assert all(mend in caught.value.hint for mend in mends)
+
+
+@pytest.mark.parametrize(("verdict", "mend"), [(Verdict.QUOTA, "wait"), (Verdict.PARTNER_DOWN, "try again later")])
+def test_an_answer_that_says_nothing_of_the_set_is_to_be_waited_for(verdict: Verdict, mend: str) -> None:
+    with pytest.raises(CanaryUnansweredError) as caught:
+        require_ok(NAME, 3, Answer(verdict, application="reports"))
+    assert mend in caught.value.hint
