@@ -75,12 +75,12 @@ def get(
     This is a direct bundle: the partner's own set. Whoever copies it can use it until the partner's certificate
     dies. Without --hold nothing removes the files when the lease ends.
     """
-    from broker.signals import held_back, wait_for_end
     from broker.delivery.directory import publish, withdraw
     from broker.delivery.formats import FileFormat
     from broker.delivery.root import LeftBehindError
     from broker.issuing.grant import Wanted
     from broker.model.duration import parse_duration
+    from broker.signals import held_back, wait_for_end
 
     account, name = application
     root = _root(start, account, name, directory)
