@@ -1,7 +1,8 @@
 """Does a leaf chain to the issuing CA that is pinned, and may each CA on the way sign?
 
-`cryptography` verifies. Three things that real partners' CAs do it cannot accept and OpenSSL can: then OpenSSL decides,
-and a warning says which of the three it was.
+`cryptography` verifies, and OpenSSL too, where pyOpenSSL is installed: the partner's servers are most likely to ask
+it, and it knows constraints that the other does not. Three things that real partners' CAs do `cryptography` cannot
+accept and OpenSSL can: then OpenSSL alone decides, and a warning says which of the three it was.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.x509 import verification
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.model.certificate import Anchors
 from broker.model.finding import Finding, Severity
 from broker.pki import chain
-from broker.pki.anatomy import digest_of, extension, extensions_of, issuer_of, subject_of
+from broker.pki.anatomy import digest_of, extension, extensions_of, issuer_of, oid_name, subject_of
 from broker.pki.certificates import load
 from broker.pki.strength import SMALLEST_RSA, digest_faults, public_key_facts
 
 __all__ = ["issuing_faults", "verifier_faults"]
 
 Path = Sequence[x509.Certificate]
+_FOR_CLIENTS: Final = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+_NO_OPENSSL: Final = "that takes pyOpenSSL, which is not installed (pip install 'credential-broker[server]')"
 _ASK: Final = "ask the partner for its CA certificates again, and compare their fingerprints"
 
 
@@ -54,11 +58,11 @@ def verifier_faults(
         return
     moment = _moment(way, now)
     reason = _cryptography_says(way, moment)
-    if not reason:
-        return
-    allowed = list(_tolerated(way))
-    refusal = _openssl_says(way, moment) if allowed else reason
-    if refusal:
+    allowed = list(_tolerated(way)) if reason else []
+    second = _openssl_says(way, moment)
+    if allowed:
+        reason = _NO_OPENSSL if second is None else ""
+    if refusal := reason or second:
         yield _error("chain", f"its chain does not verify: {refusal}", _ASK)
     else:
         yield from allowed
@@ -100,6 +104,10 @@ def _ca_faults(ca: x509.Certificate, depth: int, now: datetime) -> Iterator[Find
     usage = extension(extensions, x509.KeyUsage)
     if usage is not None and not usage.key_cert_sign:
         yield _error("ca.key-usage", f"{name} may not sign certificates: its key usage lacks keyCertSign", _ASK)
+    purposes = extension(extensions, x509.ExtendedKeyUsage)
+    if purposes is not None and not _FOR_CLIENTS & set(purposes):
+        sentence = f"{name} may only sign for {', '.join(map(oid_name, purposes))}: no server takes a client's from it"
+        yield _error("ca.purpose", sentence, _ASK)
     if not chain.self_issued(ca):
         yield from digest_faults("certificate.ca", digest_of(ca), _ASK)
 
@@ -134,12 +142,15 @@ def _cryptography_says(way: Path, moment: datetime) -> str:
     return ""
 
 
-def _openssl_says(way: Path, moment: datetime) -> str:
-    """Return why OpenSSL refuses the path, "" if it accepts."""
+def _openssl_says(way: Path, moment: datetime) -> str | None:
+    """Return why OpenSSL refuses the path, "" if it accepts, None where pyOpenSSL is not installed.
+
+    It is not asked for what purpose, which pyOpenSSL cannot: extended key usage is our own to look at.
+    """
     try:
         from OpenSSL import crypto
     except ImportError:
-        return "that takes pyOpenSSL, which is not installed (pip install 'credential-broker[server]')"
+        return None
     store = crypto.X509Store()
     store.add_cert(crypto.X509.from_cryptography(way[-1]))
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)

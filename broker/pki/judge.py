@@ -18,7 +18,7 @@ from broker.model.subject import SubjectRules
 from broker.pki.anatomy import digest_of, extension, extensions_of, oid_name, spki_of, subject_of
 from broker.pki.certificates import load
 from broker.pki.issuing import issuing_faults, verifier_faults
-from broker.pki.names import shown
+from broker.pki.names import ReadName, shown
 from broker.pki.strength import digest_faults, public_key_facts, rsa_faults
 
 __all__ = ["CLOCK_SKEW", "judge"]
@@ -73,6 +73,7 @@ def _subject(leaf: x509.Certificate, rules: SubjectRules, login: str) -> Iterato
     elif rules.common_name_is_login and login and name != login:
         sentence = f"CN is {shown(name)}, and the account's login is {shown(login)}"
         yield _error("cn", sentence, "check that the certificate belongs to this account; if so, ask for it again")
+    yield from _doubtful(subject)
     for attribute in rules.order:
         wanted, value = rules.fixed.get(attribute), subject.get(attribute)
         if attribute in rules.required and not value:
@@ -81,6 +82,22 @@ def _subject(leaf: x509.Certificate, rules: SubjectRules, login: str) -> Iterato
         elif wanted and value and value != wanted:
             sentence = f"{attribute} is {shown(value)} in the certificate, and the partner's rules say {shown(wanted)}"
             yield _warning("subject.changed", sentence, "ask the partner whether that is meant")
+
+
+def _doubtful(subject: ReadName) -> Iterator[Finding]:
+    """Yield what makes it depend on the reader whom the certificate names."""
+    names = [a.value for a in subject.attributes if a.name == "CN"]
+    if len(names) > 1:
+        sentence = (
+            f"CN is there {len(names)} times ({', '.join(map(shown, names))}): servers differ in which one counts"
+        )
+        yield _error("cn.duplicate", sentence, _AGAIN)
+    if "CN" in subject.multi_valued:
+        sentence = f"CN shares its part of the name with another attribute (written with '+'): {shown(str(subject))}"
+        yield _error("cn.multi-valued", sentence, _AGAIN)
+    for attribute in subject.unknown:
+        sentence = f"the subject holds {attribute.name} ({shown(attribute.value)}), which no rule mentions"
+        yield _warning("subject.unknown", sentence, "ask the partner whether that is meant")
 
 
 def _times(leaf: x509.Certificate, now: datetime) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker.model.certificate import Anchors, Spki
 from broker.model.finding import Finding, Severity
@@ -81,6 +81,24 @@ def test_a_certificate_of_another_key_is_refused() -> None:
 def test_another_login_is_refused() -> None:
     subject = Subject((*pki.GOOD.attributes[:5], ("CN", "MZP9"), pki.GOOD.attributes[6]))
     assert_refused(_judged(pki.a_leaf(CA, subject=subject)), "cn", "CN is 'MZP9', and the account's login is")
+
+
+def test_a_second_common_name_is_refused() -> None:
+    subject = Subject((*pki.GOOD.attributes, ("CN", "MZP9")))
+    assert_refused(_judged(pki.a_leaf(CA, subject=subject)), "cn.duplicate", "CN is there 2 times")
+
+
+def test_a_common_name_that_shares_its_part_of_the_name_is_refused() -> None:
+    first, *rest = pki.a_name(pki.GOOD)
+    shared = [a for a in rest if a.oid in (NameOID.COMMON_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME)]
+    rdns = [x509.RelativeDistinguishedName([a]) for a in (first, *rest) if a not in shared]
+    leaf = pki.a_leaf(CA, subject=x509.Name([*rdns, x509.RelativeDistinguishedName(shared)]))
+    assert_refused(_judged(leaf), "cn.multi-valued", "written with '+'")
+
+
+def test_an_attribute_that_no_rule_mentions_is_a_warning() -> None:
+    leaf = pki.a_leaf(CA, subject=Subject((*pki.GOOD.attributes, ("DC", "example"))))
+    assert_only(_judged(leaf), WARNING, "subject.unknown")
 
 
 def test_no_subject_is_refused() -> None:
@@ -261,6 +279,31 @@ def test_an_expired_ca_is_refused() -> None:
 def test_a_ca_of_tomorrow_is_refused() -> None:
     ca = pki.a_ca(not_before=pki.NOW + DAY)
     assert_refused(_judged(pki.a_leaf(ca), ca=ca), "ca.not-yet-valid", "not valid before")
+
+
+@pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "in the reply"])
+def test_a_ca_for_servers_only_is_refused(pinned: bool) -> None:
+    purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    servers = pki.a_ca("For servers", issuer=CA, extra=[(purposes, False)])
+    found = _judged(pki.a_leaf(servers), servers.certificate, ca=servers if pinned else CA)
+    assert_refused(found, "ca.purpose", "may only sign for serverAuth")
+
+
+@pytest.mark.parametrize("oid", [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
+def test_a_ca_for_clients_too_is_accepted(oid: x509.ObjectIdentifier) -> None:
+    purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, oid])
+    middle = pki.a_ca("Middle", issuer=CA, extra=[(purposes, False)])
+    assert_accepted(_judged(pki.a_leaf(middle), middle.certificate))
+
+
+def test_a_constraint_that_only_openssl_knows_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address in the subject is not one that the CA may certify."""
+    elsewhere = x509.NameConstraints([x509.RFC822Name("elsewhere.example")], None)
+    narrow = pki.a_ca("Narrow", issuer=CA, extra=[(elsewhere, True)])
+    leaf = pki.a_leaf(narrow)
+    assert_refused(_judged(leaf, narrow.certificate), "chain", "permitted subtree violation")
+    monkeypatch.setitem(sys.modules, "OpenSSL", None)
+    assert_accepted(_judged(leaf, narrow.certificate))
 
 
 WEAK = pki.a_ca("Weak", key=pki.a_key("weak ca", 1024))

@@ -105,12 +105,14 @@ def a_ca(
     not_before: datetime = NOW - timedelta(days=1000),
     not_after: datetime = NOW + timedelta(days=2000),
     digest: hashes.SHA256 | None = None,
+    extra: Sequence[ExtensionOf] = (),
 ) -> Ca:
     """A CA, a root unless `issuer` is given. `basic=None` leaves BasicConstraints out, `cert_sign=None` KeyUsage."""
     own = key or a_key(f"ca {name}")
     extensions: list[ExtensionOf] = [(basic, True)] if basic is not None else []
     if cert_sign is not None:
         extensions.append((key_usage(cert_sign=cert_sign), True))
+    extensions += extra
     subject = a_name(name)
     signer, issuer_name = (issuer.key, issuer.certificate.subject) if issuer else (own, subject)
     made = _signed(subject, issuer_name, own, signer, extensions, not_before, not_after, digest or hashes.SHA256())
@@ -120,7 +122,7 @@ def a_ca(
 def a_leaf(
     ca: Ca,
     key: AnyKey | None = None,
-    subject: Subject | str = GOOD,
+    subject: Subject | str | x509.Name = GOOD,
     *,
     not_before: datetime = NOW - timedelta(days=1),
     not_after: datetime = NOW + timedelta(days=364),
@@ -139,7 +141,8 @@ def a_leaf(
         extensions.append((key_usage(digital_signature=digital_signature), True))
     issuer = issuer_name or ca.certificate.subject
     own = key or a_key()
-    return _signed(a_name(subject), issuer, own, ca.key, [*extensions, *extra], not_before, not_after, hashes.SHA256())
+    name = subject if isinstance(subject, x509.Name) else a_name(subject)
+    return _signed(name, issuer, own, ca.key, [*extensions, *extra], not_before, not_after, hashes.SHA256())
 
 
 def key_usage(*, digital_signature: bool = False, cert_sign: bool = False) -> x509.KeyUsage:
