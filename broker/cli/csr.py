@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from broker.cli.exits import REFUSED
 from broker.cli.options import account_argument, confirm, moment, read_input, writable, write_output
-from broker.cli.output import note, output_option, show_findings, show_json
+from broker.cli.output import clean, note, output_option, show_findings, show_json
 from broker.errors import InputError, RefusedError
-from broker.model.names import AccountName
+from broker.model.names import AccountName, mail_address
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
@@ -102,9 +103,9 @@ def lint(start: Start, file: str, profile: str, login: str, output: str) -> int:
     findings = lint_csr(parsed, rules.subject, rules.key, login)
     bad = any(f.severity is Severity.ERROR for f in findings)
     if output == "json":
-        show_json({"subject": str(parsed.subject), "success": not bad, "findings": findings})
+        show_json({"subject": str(parsed.name), "success": not bad, "findings": findings})
     else:
-        click.echo(f"{parsed.subject}")
+        click.echo(clean(parsed.name))
         show_findings(findings, err=False)
         click.echo("refused" if bad else "good" if not findings else "good, with remarks")
     return REFUSED if bad else 0
@@ -136,6 +137,8 @@ def submit(
     request = found.open_request
     if request is None:
         raise RefusedError(f"{account} has no open signing request", hint=f"broker csr new {account} makes one")
+    for address in to:
+        mail_address(address)
     if not reference.isprintable():
         raise InputError("--reference holds a control character")
     if sent_at and out:
@@ -174,55 +177,36 @@ def _by_hand(
 ) -> SigningRequest:
     from broker.model.generation import Submission
 
-    at = moment(sent_at)
-    if at > start.broker.clock():
-        raise InputError(f"--sent-at {sent_at} is in the future", hint="it takes UTC; is the clock right?")
+    at = _sent_at(sent_at, request.drafted_at, start.broker.clock())
     submitted = start.broker.submit(account, request.number, Submission(at, "hand", ", ".join(to), reference))
     note(f"noted: request {submitted.number} of {account} was sent at {at:%F %TZ}")
     return submitted
+
+
+def _sent_at(text: str, drafted_at: datetime, now: datetime) -> datetime:
+    """Return the time that `text` says, for the day of drafting that of drafting; raise `InputError` for the future."""
+    at = moment(text)
+    if at == drafted_at.replace(hour=0, minute=0, second=0, microsecond=0):
+        return drafted_at
+    if at > now:
+        raise InputError(f"--sent-at {text} is in the future", hint="it takes UTC; is the clock right?")
+    return at
 
 
 def _by_mail(
     start: Start, account: Account, request: SigningRequest, to: Sequence[str], out: str, reference: str
 ) -> SigningRequest:
     from broker.model.generation import Submission
-
-    content, receivers, message_id = _mail(start, account, request, to)
-    write_output(out, content)
-    submission = Submission(start.broker.clock(), "eml", ", ".join(receivers), reference, message_id)
-    submitted = start.broker.submit(account.name, request.number, submission)
-    note(f"mail draft {out}: open it in your mail program and send it" if out != "-" else "send this mail")
-    return submitted
-
-
-def _mail(
-    start: Start, account: Account, request: SigningRequest, to: Sequence[str]
-) -> tuple[bytes, tuple[str, ...], str]:
-    """Return the mail, to whom it goes, and its Message-ID, which is the same however often it is made."""
-    from broker.people.eml import CsrMail, draft, message_id
+    from broker.people.eml import csr_mail, draft
     from broker.vault.policies import Role
 
     profile = start.broker.profile(account.profile, Role.ROTATOR)
-    known = (profile.submission.to,) if profile.submission.to else ()
-    receivers = tuple(to) or account.contacts.partner or known
-    first = next((s.at for s in request.submissions if s.via == "eml"), start.broker.clock())
-    mail = CsrMail(
-        account=account.name,
-        number=request.number,
-        csr=request.csr,
-        sender=account.subject.get("emailAddress") or next(iter(account.contacts.team), ""),
-        to=receivers,
-        message_id=message_id(account.name, request.number, request.csr),
-        date=first,
-        texts={
-            "account": account.name,
-            "environment": account.environment,
-            "login": account.login,
-            "partner": profile.title,
-            "subject": str(account.subject),
-        },
-    )
-    return draft(mail, profile.submission), receivers, mail.message_id
+    mail = csr_mail(account, request, profile, to, start.broker.clock())
+    write_output(out, draft(mail, profile.submission))
+    submission = Submission(start.broker.clock(), "eml", ", ".join(mail.to), reference, mail.message_id)
+    submitted = start.broker.submit(account.name, request.number, submission)
+    note(f"mail draft {out}: open it in your mail program and send it" if out != "-" else "send this mail")
+    return submitted
 
 
 def _lint(start: Start, account: Account, csr: str) -> tuple[Finding, ...]:

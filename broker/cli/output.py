@@ -44,8 +44,9 @@ output_option = click.option(
 
 
 def show_json(value: Any) -> None:
-    """Print `value` as JSON; datetimes in ISO 8601, UTC."""
-    click.echo(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
+    """Print `value` as JSON; datetimes in ISO 8601, UTC. What would drive a terminal is escaped above ASCII too."""
+    text = json.dumps(value, indent=2, default=_plain, ensure_ascii=False)
+    click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing") -> None:

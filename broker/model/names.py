@@ -12,7 +12,9 @@ __all__ = ["NAME", "AccountName", "account_name", "checked_name", "mail_address"
 AccountName = NewType("AccountName", str)
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)  # 63: a DNS label, so it fits wherever one does
 _LONGEST_ADDRESS: Final = 254  # octets (RFC 3696, erratum 1690)
-_NO_ATOM: Final = frozenset(' ,;:<>()[]"\\@')  # what a plain address has no place for (RFC 5322, 3.2.3)
+_ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"  # RFC 5322, 3.2.3
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"  # RFC 5321, 4.1.2
+_ADDRESS: Final = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*")
 
 
 def checked_name(text: str, kind: str) -> str:
@@ -32,8 +34,6 @@ def account_name(text: str) -> AccountName:
 
 def mail_address(text: str) -> str:
     """Return `text` if it is one plain ASCII mail address, without a display name; raise `InputError`."""
-    local, _, domain = text.rpartition("@")
-    plain = text.isascii() and text.isprintable() and not _NO_ATOM & set(local + domain)
-    if not (local and domain and plain) or len(text) > _LONGEST_ADDRESS:
+    if len(text) > _LONGEST_ADDRESS or not _ADDRESS.fullmatch(text):
         raise InputError(f"{text[:80]!r} is not one mail address", hint="write it as name@company.example")
     return text

@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from broker.model.authentication import Place
-from broker.partners.request import Recipe
+from broker.partners.request import Recipe, with_client_id
 
 __all__ = ["as_curl", "as_http"]
 
@@ -36,10 +36,7 @@ def as_http(recipe: Recipe) -> str:
 
 
 def _target(recipe: Recipe) -> str:
-    place = recipe.authentication.client_id
-    if place is None or place.place is not Place.QUERY:
-        return recipe.url
-    return f"{recipe.url}{'&' if '?' in recipe.url else '?'}{place.name}={CLIENT_ID}"
+    return with_client_id(recipe.url, recipe.authentication, CLIENT_ID)
 
 
 def _headers(recipe: Recipe, *, basic: bool) -> list[tuple[str, str]]:

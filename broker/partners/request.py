@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, unquote_plus, urlsplit
 from broker.errors import InputError, RefusedError
 from broker.model.authentication import Authentication, Place
 
-__all__ = ["METHODS", "Recipe", "base_url", "inside", "join", "recipe", "without_client_id"]
+__all__ = ["METHODS", "Recipe", "base_url", "inside", "join", "recipe", "with_client_id", "without_client_id"]
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.ASCII)
@@ -36,11 +36,7 @@ class Recipe:
 
     def with_client_id(self, client_id: str) -> str:
         """Return the URL to send: with `client_id` where this partner wants it in the query."""
-        place = self.authentication.client_id
-        if place is None or place.place is not Place.QUERY:
-            return self.url
-        joint = "&" if "?" in self.url else "?"
-        return f"{self.url}{joint}{quote(place.name, safe='')}={quote(client_id, safe='')}"
+        return with_client_id(self.url, self.authentication, quote(client_id, safe=""))
 
 
 def base_url(text: str) -> str:
@@ -96,6 +92,17 @@ def inside(base: str, url: str) -> str:
         f"not below the account's base URL: {_shown(url.partition('?')[0])}",
         hint="secrets travel to the base URL of their account and nowhere else",
     )
+
+
+def with_client_id(url: str, authentication: Authentication, encoded: str) -> str:
+    """Return `url` with a client_id, percent-encoded already, where this partner wants it in the query.
+
+    Its name needs no encoding: a profile may give it letters, digits, '-', '_' and '.'.
+    """
+    place = authentication.client_id
+    if place is None or place.place is not Place.QUERY:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{place.name}={encoded}"
 
 
 def without_client_id(query: str, name: str, ours: str) -> str:

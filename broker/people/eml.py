@@ -7,7 +7,7 @@ the same mail.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.headerregistry import Address
@@ -18,10 +18,12 @@ from string import Template
 from typing import Final
 
 from broker.errors import InputError
+from broker.model.account import Account
+from broker.model.generation import SigningRequest
 from broker.model.names import AccountName, mail_address
-from broker.partners.profile import Submission
+from broker.partners.profile import Profile, Submission
 
-__all__ = ["CsrMail", "draft", "message_id"]
+__all__ = ["CsrMail", "csr_mail", "draft", "message_id"]
 
 _LONGEST: Final = 998  # octets of a header line (RFC 5322, 2.1.1)
 
@@ -38,6 +40,30 @@ class CsrMail:
     message_id: str  # as `message_id` makes it
     date: datetime
     texts: Mapping[str, str]
+
+
+def csr_mail(account: Account, request: SigningRequest, profile: Profile, to: Sequence[str], now: datetime) -> CsrMail:
+    """Return what the mail that asks to sign `request` says: to `to`, else the account's contacts, else the profile's.
+
+    Its date and Message-ID are those of the first one, however often it is made.
+    """
+    known = (profile.submission.to,) if profile.submission.to else ()
+    return CsrMail(
+        account=account.name,
+        number=request.number,
+        csr=request.csr,
+        sender=account.subject.get("emailAddress") or next(iter(account.contacts.team), ""),
+        to=tuple(to) or account.contacts.partner or known,
+        message_id=message_id(account.name, request.number, request.csr),
+        date=next((s.at for s in request.submissions if s.via == "eml"), now),
+        texts={
+            "account": account.name,
+            "environment": account.environment,
+            "login": account.login,
+            "partner": profile.title,
+            "subject": str(account.subject),
+        },
+    )
 
 
 def message_id(account: AccountName, number: int, csr: str, domain: str = "credential-broker.invalid") -> str:

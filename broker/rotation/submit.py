@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.errors import RefusedError
+from broker.errors import InputError
 from broker.model.changes import submitted
 from broker.model.generation import SigningRequest, Submission
 from broker.model.names import AccountName
@@ -15,11 +15,12 @@ __all__ = ["submit"]
 def submit(name: AccountName, number: int, submission: Submission, *, accounts: Accounts, by: str) -> SigningRequest:
     """Add `submission` to request `number`, whose CSR was sent; the same evidence a second time changes nothing.
 
-    Raise `RefusedError` where it waits no longer: the lead time of another that was opened since must not begin.
+    Raise `RefusedError` where it waits no longer: the lead time of another that was opened since must not begin;
+    `InputError` where it was drafted later than sent.
     """
     request = accounts.read(name).account.request(number)
     if submission.at < request.drafted_at:
-        raise RefusedError(
+        raise InputError(
             f"signing request {request.number} was drafted at {request.drafted_at:%F %TZ}, after it is said to be sent",
             hint="--sent-at takes the time of the mail in UTC, such as 2026-03-01T09:30",
         )

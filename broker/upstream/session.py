@@ -12,7 +12,7 @@ from requests.adapters import HTTPAdapter
 
 from broker.errors import RefusedError
 from broker.model.authentication import Place
-from broker.partners.request import inside, join, without_client_id
+from broker.partners.request import inside, join, with_client_id, without_client_id
 from broker.upstream.credentials import Credentials
 from broker.upstream.faults import described
 
@@ -142,11 +142,9 @@ class _PartnerAdapter(HTTPAdapter):
         target, _, query = inside(credentials.base_url, request.url or "").partition("?")
         place = credentials.authentication.client_id
         if place and place.place is Place.QUERY:
-            kept = without_client_id(query, place.name, credentials.client_id)
-            query = "&".join(
-                part for part in (kept, f"{quote(place.name)}={quote(credentials.client_id, safe='')}") if part
-            )
+            query = without_client_id(query, place.name, credentials.client_id)
+        bare, client_id = f"{target}?{query}" if query else target, quote(credentials.client_id, safe="")
         signed = request.copy()
-        signed.url = f"{target}?{query}" if query else target
+        signed.url = with_client_id(bare, credentials.authentication, client_id)
         signed.headers.update(credentials.headers())
         return signed

@@ -96,6 +96,27 @@ def test_a_request_sent_by_hand_is_noted_with_its_time_and_whom_it_went_to(shop:
     assert datetime.fromisoformat(sent["at"]) == datetime.fromisoformat(at)
 
 
+def test_the_day_of_drafting_will_do_as_a_time_of_sending(shop: Shop) -> None:
+    shop.put("requested")
+    request = shop.account.open_request
+    assert request
+    for _ in range(2):
+        shop.ok(f"csr submit acme --sent-at {request.drafted_at:%F}")
+    (sent,) = shop.ok("csr show acme -o json").json["submissions"]
+    assert datetime.fromisoformat(sent["at"]) == request.drafted_at
+
+
+def test_a_strangers_csr_drives_no_terminal_and_forges_no_line(shop: Shop) -> None:
+    evil = "x\x1b]0;y\x07\x9b2J\u202e\ngood"
+    made = a_csr(KEY, der=False, O=evil)
+    for output in ("table", "json"):
+        ended = shop.run(f"csr lint - -o {output}", input=made)
+        assert ended.code == 6
+        told = ended.out + ended.err
+        assert all(c.isprintable() or c == "\n" for c in told), told
+        assert "good" not in ended.out.splitlines()
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "another login": ({"CN": "MZP9999999"}, "subject.cn"),
     "the guide's own slip": ({"OU": "Programs Partner"}, "subject.ou"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from email.headerregistry import Address
+
 import pytest
 
 from broker.errors import InputError
-from broker.model.names import account_name, checked_name
+from broker.model.names import account_name, checked_name, mail_address
 from tests.support.accounts import assert_refused
 
 
@@ -54,3 +56,48 @@ def test_a_refusal_shows_no_more_than_the_beginning_and_no_control_characters() 
         account_name("\x1b[2J" + "x" * 100_000)
     assert len(caught.value.what) < 200
     assert "\x1b" not in caught.value.what
+
+
+@pytest.mark.parametrize(
+    "good", ["a@b", "a.b+c@d-e.example", "o'brien=1/x@b.example", "{a}!#$%&*^_`|~-?@b.example", "1@2.3"]
+)
+def test_a_plain_mail_address_is_taken_as_it_is_and_can_be_a_header(good: str) -> None:
+    assert mail_address(good) == good == Address(addr_spec=good).addr_spec
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *(
+            "",
+            "a",
+            "@",
+            "a@",
+            "@b",
+            "a.@b.c",
+            ".a@b.c",
+            "a..b@b.c",
+            "x@.",
+            "_@.b",
+            "a@b.",
+            "a@b..c",
+            "a@-b.c",
+            "a@b-.c",
+        ),
+        *(
+            "a@b@c",
+            "a@b_c.d",
+            "a@[1.2.3.4]",
+            '"a b"@c.d',
+            "a b@c.d",
+            "a@b.c\n",
+            "a@b.c\r\nBcc: d@e.f",
+            "é@b.c",
+            "a@é.c",
+        ),
+        *("a@b.c, d@e.f", "Me <a@b.c>", "a" * 251 + "@b.c", "a\x00@b.c", "a(b)@c.d"),
+    ],
+)
+def test_what_could_not_be_a_header_or_is_more_than_one_address_is_refused(bad: str) -> None:
+    with assert_refused(InputError, "is not one mail address"):
+        mail_address(bad)

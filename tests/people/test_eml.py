@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 
 from broker.errors import InputError
+from broker.model.account import Account
+from broker.model.generation import Submission as Submitted
 from broker.model.names import AccountName
 from broker.partners.catalogue import builtin
 from broker.partners.profile import Submission
-from broker.people.eml import CsrMail, draft, message_id
+from broker.people.eml import CsrMail, csr_mail, draft, message_id
+from tests.support.accounts import NOW, a_request, an_account, later
 
 CSR = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"
 SUBMISSION = builtin("stellantis").submission
@@ -52,6 +55,30 @@ def test_a_mail_program_reads_it() -> None:
     assert attachment.get_filename() == "mzp-1-3.csr"
     assert attachment.get_content_type() == "application/pkcs10"
     assert attachment.get_content() == CSR.encode()
+
+
+def test_it_goes_to_whom_the_person_names_else_to_the_contacts_else_to_the_profiles_desk() -> None:
+    account, profile = an_account(), builtin("stellantis")
+    request = a_request(account)
+    desk = replace(profile, submission=replace(SUBMISSION, to="pki@partner.example"))
+    bare = replace(account, contacts=replace(account.contacts, partner=()))
+
+    def receivers(account: Account, *to: str) -> tuple[str, ...]:
+        return csr_mail(account, request, desk, to, NOW).to
+
+    assert receivers(account, "me@x.example") == ("me@x.example",)
+    assert receivers(account) == ("desk@partner.test",)
+    assert receivers(bare) == ("pki@partner.example",)
+    assert csr_mail(bare, request, profile, (), NOW).to == ()
+
+
+def test_a_resend_has_the_date_of_the_first_mail() -> None:
+    account, profile = an_account(), builtin("stellantis")
+    sent = replace(a_request(account), submissions=(Submitted(NOW, "hand"), Submitted(later(days=1), "eml")))
+    again = csr_mail(account, sent, profile, (), later(days=5))
+    assert again.date == later(days=1)
+    assert again.message_id == csr_mail(account, a_request(account), profile, (), NOW).message_id
+    assert again.sender == "ops@example.test"
 
 
 def test_the_same_input_makes_the_same_bytes() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from broker.errors import ConflictError, RefusedError, UnknownNameError, WaitingError
+from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Contacts
 from broker.model.evidence import Head
 from broker.model.generation import Closed, Submission
@@ -160,7 +160,7 @@ def test_nothing_is_submitted_where_nothing_is_open() -> None:
 def test_nothing_was_sent_before_it_was_drafted() -> None:
     world = a_world()
     sent = Submission(world.now - timedelta(days=300), "hand")
-    with assert_refused(RefusedError, "drafted"):
+    with assert_refused(InputError, "drafted"):
         submit(MZP, 3, sent, accounts=world, by=BY)
     assert world.writes == []
 
