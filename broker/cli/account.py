@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_LONGEST_LOGIN = 256
+
 
 @click.group("account")
 def command() -> None:
@@ -71,6 +73,10 @@ def add(
 
     broker = start.broker
     rules = broker.profile(profile, Role.OPERATOR)
+    if not (0 < len(login) <= _LONGEST_LOGIN and login.isprintable()):
+        raise InputError(
+            f"a login has 1 to {_LONGEST_LOGIN} characters, all of them printable: {login[:80]!r} does not"
+        )
     if ":" in login and rules.authentication.basic:
         raise InputError(f"a login with a colon ({login[:80]!r}) cannot be sent", hint="RFC 7617 ends the login there")
     named = _subject(subject, rules, login)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,8 @@ __all__ = [
     "write_output",
 ]
 
+_LONGEST_SECRET: Final = 1024  # characters
+_UNSEEN: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
 F = TypeVar("F", bound=Callable[..., Any])
 _LARGEST: Final = 4 * 1024 * 1024  # bytes; no file that is handed to us is larger
 
@@ -113,11 +116,11 @@ def moment(text: str) -> datetime:
     """Return the time that `text` says: ISO 8601, in UTC where it names no zone."""
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):  # OverflowError: in UTC it would be before year 1, or after 9999
         raise InputError(
             f"{text[:40]!r} is not a time", hint="write it as 2026-03-01 or 2026-03-01T09:30, in UTC"
         ) from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def read_input(name: str, *, largest: int = _LARGEST) -> bytes:
@@ -138,7 +141,8 @@ def read_input(name: str, *, largest: int = _LARGEST) -> bytes:
 def read_secret(prompt: str, file: str, *, confirm: bool = True) -> Secret[str]:
     """Return a secret from `file`, `-` for standard input, or typed unseen at a prompt. One line end is not part of it.
 
-    Raise `InputError` where it is empty, not UTF-8, has control characters, or where nobody is there to type it.
+    Raise `InputError` where it is empty, too long, not UTF-8, has characters that nobody sees, or where nobody is there
+    to type it.
     """
     if file:
         raw = read_input(file)
@@ -155,8 +159,18 @@ def read_secret(prompt: str, file: str, *, confirm: bool = True) -> Secret[str]:
         )
     if not text:
         raise InputError(f"the {prompt.lower()} is empty")
-    if any(ord(c) < ord(" ") or c == "\x7f" for c in text):
-        raise InputError(f"the {prompt.lower()} has a line end or another control character", hint="one line, please")
+    if len(text) > _LONGEST_SECRET:
+        raise InputError(f"the {prompt.lower()} has {len(text)} characters", hint=f"{_LONGEST_SECRET} are the most")
+    if text.startswith("\ufeff"):
+        raise InputError(
+            f"the {prompt.lower()} begins with a byte order mark, which an editor wrote",
+            hint="it would be a part of it: save the file as UTF-8 without BOM",
+        )
+    if any(unicodedata.category(c) in _UNSEEN for c in text):
+        raise InputError(
+            f"the {prompt.lower()} has a line end, a control character or an invisible character",
+            hint="one line, please",
+        )
     return Secret(text)
 
 

@@ -40,8 +40,12 @@ class DueDate:
 
 
 def due_date(not_before: datetime, not_after: datetime, *, lead: timedelta, safety: timedelta, share: float) -> DueDate:
-    """Return when renewal must start: time for people and to spare before the end, or a share of the lifetime."""
-    people = Term(not_after - safety - lead, f"{safety.days}d to spare and {lead.days}d for the partner's people")
+    """Return when renewal must start: time for people and to spare before the end, or a share of the lifetime.
+
+    At the earliest, when the certificate begins: a profile may ask for more time than there is.
+    """
+    spare = min(safety + lead, not_after - not_before)
+    people = Term(not_after - spare, f"{safety.days}d to spare and {lead.days}d for the partner's people")
     return DueDate((people, Term(not_before + (not_after - not_before) * share, f"{share:.0%} of its lifetime")))
 
 

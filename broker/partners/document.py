@@ -31,6 +31,7 @@ __all__ = ["from_document", "parse", "to_document"]
 
 SCHEMA: Final = 1
 _LARGEST: Final = 64 * 1024
+_LONGEST: Final = timedelta(days=3660)  # asked of new profiles only: one that is stored must stay readable
 
 
 def parse(text: str, source: str) -> Profile:
@@ -39,9 +40,13 @@ def parse(text: str, source: str) -> Profile:
         raise InputError(f"{source}: too large for a profile", hint=f"{_LARGEST} characters are the most")
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of them tomllib.TOMLDecodeError; int() for 4301 digits has none
         raise InputError(f"{source}: not TOML: {error}"[:300], hint="broker partner show stellantis is one") from None
-    return from_document(table, source)
+    profile = from_document(table, source)
+    for name in ("safety", "lifetime", "overlap", "lead_time"):
+        if (getattr(profile.renewal, name) or _LONGEST) > _LONGEST:
+            raise InputError(f"{source}: renewal.{name} is longer than ten years", hint="write it like 30d")
+    return profile
 
 
 def from_document(document: Mapping[str, object], source: str) -> Profile:

@@ -91,7 +91,7 @@ def key(fields: Fields) -> KeyRules:
     algorithm = fields.choice("algorithm", ("rsa",), "rsa")
     bits = fields.number("bits", KeyRules().bits)
     if bits not in _BITS:
-        raise fields.wrong("bits", f"is {bits}", f"use one of {', '.join(map(str, _BITS))}")
+        raise fields.wrong("bits", "is no size that is used", f"use one of {', '.join(map(str, _BITS))}")
     digest = fields.choice("digest", ("sha256", "sha384", "sha512"), "sha256")
     fields.done()
     return KeyRules(algorithm, bits, digest)

@@ -58,6 +58,12 @@ def test_commands_that_act_on_a_car_are_marked_as_writing() -> None:
     assert len(rows) > 30
 
 
+def test_a_profile_that_was_stored_with_more_than_can_be_is_still_read() -> None:
+    document = to_document(catalogue.builtin("stellantis"))
+    stored = document | {"renewal": {"safety": "999999d", "lead_time": "999999d"}}
+    assert from_document(stored, "vault").renewal.safety == timedelta(days=999999)
+
+
 @pytest.mark.parametrize("name", catalogue.names())
 def test_every_built_in_profile_survives_being_stored(name: str) -> None:
     profile = catalogue.builtin(name)
@@ -118,7 +124,7 @@ def test_a_partner_that_forbids_the_email_can_be_said() -> None:
         (MINE + '[subject]\norder = ["CN"]\nfixed = { OU = "x" }\n', ("subject.fixed.OU", "order")),
         (MINE + f'[subject]\nfixed = {{ OU = "{"x" * 65}" }}\n', ("subject.fixed.OU", "65")),
         (MINE + '[subject]\ncommon_name_is_login = "yes"\n', ("common_name_is_login", "true or false")),
-        (MINE + "[key]\nbits = 1024\n", ("key.bits", "1024")),
+        (MINE + "[key]\nbits = 1024\n", ("key.bits", "2048")),
         (MINE + "[key]\nbits = true\n", ("key.bits", "whole number")),
         (MINE + '[key]\nalgorithm = "rsaa"\n', ("key.algorithm", "did you mean rsa?")),
         (MINE + '[key]\ndigest = "sha1"\n', ("key.digest",)),
@@ -140,6 +146,9 @@ def test_a_partner_that_forbids_the_email_can_be_said() -> None:
         (MINE + "[renewal]\nsafety = 14\n", ("renewal.safety", "text")),
         (MINE + '[renewal]\nsafety = "-1d"\n', ("renewal.safety",)),
         (MINE + '[renewal]\nlifetime = "99999999d"\n', ("renewal.lifetime",)),
+        (MINE + '[renewal]\nsafety = "999999d"\n', ("renewal.safety", "ten years")),
+        (MINE + f"[key]\nbits = {'9' * 5000}\n", ("not TOML",)),
+        (MINE + f"[key]\nbits = 0x{'f' * 5000}\n", ("key.bits", "2048")),
         (MINE + "[renewal]\nshare = 2\n", ("renewal.share",)),
         (MINE + '[renewal]\nshare = "100%"\n', ("renewal.share", "percentage")),
         (MINE + '[renewal]\nshare = "-5%"\n', ("renewal.share",)),
