@@ -61,7 +61,7 @@ def test_every_stage_meets_every_move(stage: Stage, move: Move) -> None:
 def test_every_stage_says_what_it_means(stage: Stage) -> None:
     assert stage.meaning
     assert stage.living is (stage is not Stage.RETIRED)
-    assert not stage.deliverable or stage.living
+    assert stage.deliverable is (stage in (Stage.CURRENT, Stage.PREVIOUS))
 
 
 def test_only_promotion_and_roll_back_make_anything_current() -> None:

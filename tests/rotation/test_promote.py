@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
 from broker.errors import ConflictError, RefusedError, UnknownNameError, WaitingError
+from broker.model.account import Account
 from broker.model.changes.trying import TRY_TAKES
+from broker.model.generation import Generation
 from broker.model.stage import Stage
 from broker.partners.verdict import Verdict
 from broker.rotation.canary import CanaryRefusedError, CanaryUnansweredError
-from broker.rotation.promote import chosen_candidate, roll_back
+from broker.rotation.ports import Answer
+from broker.rotation.promote import chosen_candidate, promote, roll_back
 from tests.rotation.life import Commands, Step, lived, midway
 from tests.rotation.world import World
 from tests.support.accounts import BY, MZP, assert_refused
@@ -119,6 +123,16 @@ def test_the_way_back_is_tried_only_with_the_password_that_was_just_accepted() -
     world = overtaken().branch()
     Commands(world).promote(4)
     assert world.logins == [5, 3]
+
+
+def test_a_way_back_that_may_not_be_tried_now_does_not_hold_up_the_promotion() -> None:
+    world = lived(a_world(), [lambda c: c.reject(3), lambda c: c.draft(), lambda c: c.answer(3)])
+
+    def pausing(account: Account, generation: Generation) -> Callable[[], Answer]:
+        return lambda: Answer(Verdict.OK, wait=timedelta(hours=1))
+
+    done = promote(MZP, 4, accounts=world, canary=pausing, clock=world.clock, by=BY)
+    assert (done.number, done.way_back) == (4, None)
 
 
 def test_an_overtaken_candidate_is_joined_and_its_old_number_still_names_it() -> None:

@@ -151,3 +151,30 @@ def test_a_late_reply_is_still_named() -> None:
     world.write(closed, replacing=found.version)
     with assert_refused(LateReplyError, "signing request 1", "superseded"):
         received(world, OLD, *CAS, said=BOTH)
+
+
+def test_the_servers_ca_that_was_accepted_too_may_not_sign_certificates() -> None:
+    world = a_world()
+    received(world, OLD, *CAS, said=BOTH)
+    account = world.account
+    assert account.issuing
+    assert account.anchors_of(account.issuing).fingerprints == ACCEPTED.accept
+    assert account.trust
+    assert account.anchors_of(account.trust).fingerprints == (fingerprint_of(SERVER.certificate),)
+
+
+def test_a_new_issuing_ca_changes_nothing_of_how_the_server_is_known() -> None:
+    world = renewing()
+    before = world.account.trust
+    reply = (pki.a_leaf(STRANGER, SECOND), STRANGER.certificate)
+    received(world, *reply, said=Said(accept=(fingerprint_of(STRANGER.certificate),)))
+    assert world.account.candidates[-1].parts.trust == world.account.trust == before
+
+
+def test_a_client_id_that_the_reply_does_not_name_is_refused() -> None:
+    world = a_world()
+    before = world.account
+    unnamed = replace(BOTH, client_id_for="fleet", client_id="00000000-dead-beef-0000-000000000000")
+    with assert_refused(RefusedError, "does not name the client_id"):
+        received(world, OLD, *CAS, said=unnamed)
+    assert world.account == before

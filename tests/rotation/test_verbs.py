@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import pytest
 
 from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
-from broker.model.account import Contacts
+from broker.model.account import Account, Contacts
+from broker.model.changes import application_set
 from broker.model.evidence import Head
-from broker.model.generation import Closed, Submission
+from broker.model.generation import Closed, Generation, SigningRequest, Submission
 from broker.model.stage import Stage
+from broker.model.subject import KeyRules
 from broker.partners.verdict import Verdict
-from broker.rotation.canary import CanaryRefusedError
+from broker.rotation.amend import amend
+from broker.rotation.canary import CanaryRefusedError, try_out
+from broker.rotation.draft import draft
 from broker.rotation.open import add_account
 from broker.rotation.password import SLOTS
+from broker.rotation.ports import Answer
 from broker.rotation.retire import retire
 from broker.rotation.submit import submit
-from tests.rotation.life import Commands, midway
-from tests.rotation.world import Fault, Killed, World
+from tests.rotation.life import Commands, Step, midway
+from tests.rotation.world import Fault, Killed, World, _Keys
 from tests.support.accounts import BY, MZP, PLANTED, an_account, assert_refused
 
 
@@ -117,6 +124,25 @@ def test_two_drafts_at_once_share_one_key_and_show_one_csr(write: int) -> None:
     assert [Commands(world).draft()] == others
     assert len(world.account.requests) == 3
     world.assert_sound()
+
+
+class Unlike(_Keys):
+    """Signs differently each time, as ECDSA or another release of the broker would."""
+
+    turns = count()
+
+    def sign_request(self, *of: Any) -> str:
+        return f"{super().sign_request(*of)}, the {next(self.turns)}."
+
+
+def test_of_two_drafts_at_once_both_show_the_csr_that_is_stored() -> None:
+    world = a_world("no request").branch(at=2)
+
+    def shown() -> SigningRequest:
+        return draft(MZP, KeyRules(), accounts=world, keys=Unlike(world), clock=world.clock, by=BY)
+
+    world.meanwhile = shown
+    assert shown() == world.account.open_request
 
 
 @pytest.mark.parametrize("write", [1, 2])
@@ -225,3 +251,46 @@ def test_a_login_rejected_trips_the_breaker_even_when_a_kill_hid_the_answer_befo
         Commands(world).promote(3)
     assert world.account.breaker
     assert len(world.logins) == 2
+
+
+def rejected_client(world: World, meanwhile: Step) -> None:
+    """Try generation 2 for `fleet`; the partner knows no such client_id, and `meanwhile` comes before its answer."""
+
+    def canary(account: Account, generation: Generation) -> Callable[[], Answer]:
+        def send() -> Answer:
+            meanwhile(Commands(world))
+            return Answer(Verdict.CLIENT_REJECTED, application="fleet")
+
+        return send
+
+    try_out(MZP, 2, accounts=world, canary=canary, clock=world.clock, by=BY)
+
+
+def test_a_rejected_client_id_marks_the_application_that_has_it_and_no_more() -> None:
+    world = a_world()
+    Commands(world).application()
+    rejected_client(world, lambda c: None)
+    assert world.account.application("fleet").rejected_at
+    assert not world.account.breaker
+
+
+def test_a_client_id_that_was_set_while_another_was_tried_is_not_called_rejected() -> None:
+    world = a_world()
+    Commands(world).application()
+
+    def rename(account: Account) -> Account:
+        return application_set(account, "fleet", "another", at=world.now, by=BY)
+
+    rejected_client(world, lambda c: amend(world, MZP, rename))
+    assert not world.account.application("fleet").rejected_at
+
+
+def test_what_fails_on_our_side_is_no_try() -> None:
+    world = a_world()
+
+    def canary(account: Account, generation: Generation) -> Callable[[], Answer]:
+        raise RefusedError("the password is destroyed")
+
+    with assert_refused(RefusedError, "destroyed"):
+        try_out(MZP, 2, accounts=world, canary=canary, clock=world.clock, by=BY)
+    assert world.writes == []

@@ -75,6 +75,13 @@ def test_the_trust_of_what_became_current_is_the_one_that_counts() -> None:
     assert account.trust == anchors_named("server-ca-2").ref
 
 
+def test_a_certificate_from_before_a_new_trust_brings_its_own_trust_along() -> None:
+    account = with_answer(set_trust(with_current(), "server-ca-2"))
+    account = promote(changes.moved(account, 2, Move.REJECT, at=NOW, by=BY), 3)
+    assert account.trust == parts_of(account, 3).trust == anchors_named("server-ca").ref
+    assert only(set_trust(account, "server-ca-2").candidates).parts.trust == anchors_named("server-ca-2").ref
+
+
 def test_retiring_dooms_what_no_living_generation_uses() -> None:
     account = retire(promote(with_answer(with_current()), 2), 1)
     assert account.doomed_keys == {"kv:1"}
@@ -114,6 +121,14 @@ def test_a_way_back_with_a_superseded_password_is_not_taken_as_it_is() -> None:
     account = promote(with_new_password(with_current()), 2)
     with assert_refused(ConflictError, "generation 2", "generation 1"):
         roll_back(account, 1)
+
+
+def test_a_way_back_to_an_older_trust_is_not_taken_as_it_is() -> None:
+    account = promote(set_trust(promote(with_answer(with_current()), 2), "server-ca-2"), 3)
+    with assert_refused(ConflictError, "generation 3", "generation 1"):
+        roll_back(account, 1)
+    joined = only(restore(account, 1).candidates).parts
+    assert (joined.key, joined.trust) == ("kv:1", anchors_named("server-ca-2").ref)
 
 
 def test_a_roll_back_runs_once_even_when_another_promotion_came_between() -> None:
@@ -238,6 +253,12 @@ def test_a_way_back_that_was_overtaken_is_not_taken() -> None:
     with assert_refused(ConflictError, "generation 5"):
         roll_back(account, 4)
     assert restore(account, 1).candidates[-1].parts.password == 3
+
+
+def test_a_way_back_that_is_joined_again_is_still_one_that_no_machine_promotes() -> None:
+    account = restore(promote(with_new_password(promote(with_answer(with_current()), 2)), 3), 1)
+    account = rebase(promote(with_new_password(account), 5), 4)
+    assert (account.candidates[-1].replaces, account.candidates[-1].restores) == (4, 1)
 
 
 # -- business done

@@ -147,6 +147,13 @@ def test_a_person_allows_tries_again_once(stuck: Account) -> None:
     assert send(after, "x", after=timedelta(days=1)).tries[-1].id == "x"
 
 
+def test_a_person_ends_the_partners_pause_too() -> None:
+    paused = answer(send(with_current()), verdict="quota", wait=timedelta(hours=5))
+    account = changes.breaker_reset(paused, reason="they said so", at=NOW, by=BY)
+    assert account.not_before is None
+    assert send(account, "b").tries[-1].id == "b"
+
+
 def test_a_reset_where_nothing_is_stuck_changes_nothing() -> None:
     assert_unchanged(with_current(), lambda a: changes.breaker_reset(a, reason="?", at=NOW, by=BY))
 
