@@ -31,6 +31,7 @@ __all__ = [
     "split_application",
     "the_reason",
     "writable",
+    "writable_secret",
     "write_output",
 ]
 
@@ -188,10 +189,18 @@ def writable(_: click.Context, __: click.Parameter, value: str) -> str:
     return value
 
 
+def writable_secret(ctx: click.Context, option: click.Parameter, value: str) -> str:
+    """Refuse a place that `write_output` could not write a secret to, before anything is done. For `callback=`."""
+    if writable(ctx, option, value) not in ("", "-"):
+        _require_plain(Path(value))
+    return value
+
+
 def write_output(name: str, content: bytes, mode: int = 0o644) -> None:
     """Write `content` to file `name` whole or not at all, `-` for standard output; raise `InputError`.
 
-    What a link points at is replaced, not the link; a device or a pipe is written to and stays.
+    What a link points at is replaced, not the link; a device or a pipe is written to and stays. A secret, with a `mode`
+    that lets nobody else read it, goes to neither.
     """
     if name == "-":
         sys.stdout.buffer.write(content)
@@ -199,7 +208,10 @@ def write_output(name: str, content: bytes, mode: int = 0o644) -> None:
         return
     path = Path(name)
     try:
-        if path.exists() and not path.is_file():
+        if not mode & 0o077:
+            _require_plain(path)
+            write_whole(path, content, mode)
+        elif path.exists() and not path.is_file():
             with path.open("wb") as device:
                 device.write(content)
         else:
@@ -213,6 +225,12 @@ def _fingerprint(text: str) -> str:
     from broker.pki.certificates import parse_fingerprint
 
     return parse_fingerprint(text)
+
+
+def _require_plain(path: Path) -> None:
+    """Refuse what leads elsewhere: in a directory such as /tmp, a link or a pipe may be another user's."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise InputError(f"cannot write {path}: it is a link or no file", hint="name a file, or - for standard output")
 
 
 def _account(ctx: click.Context, _: click.Parameter, value: str) -> AccountName | None:

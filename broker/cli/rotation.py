@@ -174,9 +174,10 @@ def _show(account: AccountName, promotion: Promotion, output: str, outcome: str)
     answer, way_back = promotion.answer, promotion.way_back
     if output == "json":
         facts = _answered(account, promotion.number, answer)
-        show_json(facts | {"way_back": way_back.verdict.value if way_back else None})
+        show_json(facts | {"way_back": way_back.verdict.value if way_back else None, "changed": promotion.changed})
         return
-    note(f"generation {promotion.number} of {account} {outcome}")
+    done = outcome if promotion.changed else "was current already: nothing was done"
+    note(f"generation {promotion.number} of {account} {done}")
     if way_back and way_back.verdict.value != "ok":
         note(f"careful: the partner's answer to the one before is {way_back.verdict.value}, so there is no way back")
 

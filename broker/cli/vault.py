@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import split_application, writable
+from broker.cli.options import split_application, writable_secret
 from broker.cli.output import note, output_option, show_details, show_json, show_table, step
 from broker.errors import DeniedError, InputError
 from broker.model.names import checked_name
@@ -204,7 +204,11 @@ def setup(
 )
 @click.option("--login-dir", default="", metavar="DIR", help="See that role_id and secret_id are there, 0600.")
 @click.option(
-    "--token-file", default="", metavar="PATH", callback=writable, help="Log in once, and write the token there, 0600."
+    "--token-file",
+    default="",
+    metavar="PATH",
+    callback=writable_secret,
+    help="Log in once, and write the token there, 0600.",
 )
 @click.pass_obj
 def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: str, token_file: str) -> None:

@@ -34,7 +34,7 @@ def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 
 def _held(working: Path, mode: int) -> int:
-    """Return the working file, open and locked. One that others could have read since, or may own, is not used."""
+    """Return the working file, open and locked. One that others can read, have by another name, or own, is not used."""
     while True:
         descriptor = os.open(working, _FLAGS, mode)
         try:
@@ -56,7 +56,7 @@ def _is_ours(descriptor: int, working: Path, mode: int) -> bool:
             return False  # another writer has finished with it, and it is the file itself now
     except FileNotFoundError:
         return False
-    if stat.S_IMODE(found.st_mode) & ~mode:
+    if stat.S_IMODE(found.st_mode) & ~mode or found.st_nlink > 1:
         working.unlink()
         return False
     return True

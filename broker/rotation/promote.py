@@ -20,12 +20,16 @@ __all__ = ["Promotion", "chosen_candidate", "promote", "reject", "roll_back"]
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """What a promotion came to. `way_back` says what the partner thinks of the displaced set, if it was asked."""
+    """What a promotion came to. `way_back` says what the partner thinks of the displaced set, if it was asked.
+
+    `changed` is false where generation `number` was current already, and nobody was asked.
+    """
 
     account: Account
     number: int
     answer: Answer | None = None
     way_back: Answer | None = None
+    changed: bool = True
 
 
 def promote(
@@ -41,12 +45,12 @@ def promote(
     """
     seen = accounts.read(name).account
     if not number and seen.current and _is_promoted(seen, seen.current):
-        return Promotion(seen, seen.current.number)
+        return Promotion(seen, seen.current.number, changed=False)
     chosen = _newest_form(seen, seen.generation(number) if number else chosen_candidate(seen))
     seen = amend(accounts, name, lambda account: rebased(account, chosen.number, at=clock(), by=by))
     candidate = _newest_form(seen, chosen)
     if moved(seen, candidate.number, Move.PROMOTE, at=clock(), by=by) == seen:  # or refuses, in the table's words
-        return Promotion(seen, candidate.number)
+        return Promotion(seen, candidate.number, changed=False)
     answer = try_out(name, candidate.number, accounts=accounts, canary=canary, clock=clock, by=by)
     require_ok(name, candidate.number, answer)
     way_back = _way_back(seen, candidate, accounts=accounts, canary=canary, clock=clock, by=by)
@@ -78,7 +82,7 @@ def roll_back(
     wanted = seen.generation(number) if number else _way_back_from(seen)
     displaced = seen.current
     if displaced and wanted.number in (displaced.number, displaced.restores):
-        return Promotion(seen, displaced.number)
+        return Promotion(seen, displaced.number, changed=False)
     seen = amend(accounts, name, lambda account: restored(account, wanted.number, at=clock(), by=by))
     target = _joined(seen, wanted)
     moved(seen, target.number, Move.ROLL_BACK, at=clock(), by=by)  # refuses what the table does not have, untried

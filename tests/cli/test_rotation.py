@@ -129,6 +129,8 @@ def test_going_back_keeps_the_displaced_one_for_a_person(shop: Shop) -> None:
     shop.put("rotated")
     assert "is current again" in shop.ok("rotation rollback acme").err
     assert stages(shop) == {1: "current", 2: "candidate*"}
+    assert "was current already: nothing was done" in shop.ok("rotation rollback acme").err
+    assert shop.ok("rotation rollback acme -o json").json["changed"] is False
     refused = shop.run("rotation promote acme")
     assert refused.code in (0, 6)
     assert stages(shop) == {1: "current", 2: "candidate*"}

@@ -39,6 +39,15 @@ def test_a_left_file_that_others_could_open_is_not_written_to(tmp_path: Path) ->
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
 
 
+def test_a_left_file_that_has_another_name_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "victim").chmod(0o600)
+    (tmp_path / ".file.new").hardlink_to(tmp_path / "victim")
+    write_whole(tmp_path / "file", b"secret")
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert (tmp_path / "file").read_bytes() == b"secret"
+
+
 def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("")
     (tmp_path / ".file.new").symlink_to(tmp_path / "elsewhere")

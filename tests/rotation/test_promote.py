@@ -116,6 +116,21 @@ def test_promoting_what_is_current_sends_nothing() -> None:
     assert (world.logins, world.writes) == ([], [])
 
 
+def test_what_was_done_already_is_told_apart_from_what_was_done() -> None:
+    def changed(number: int, *, back: bool = False) -> bool:
+        command = roll_back if back else promote
+        return command(MZP, number, accounts=world, canary=world.canary, clock=world.clock, by=BY).changed
+
+    world = a_world()
+    assert not changed(2)
+    assert changed(3)
+    world.now += TRY_TAKES
+    assert not changed(3)
+    assert not changed(0)
+    assert changed(1, back=True)
+    assert not changed(0, back=True)
+
+
 def test_the_way_back_is_tried_only_with_the_password_that_was_just_accepted() -> None:
     world = a_world()
     Commands(world).promote(3)
