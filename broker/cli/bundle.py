@@ -16,6 +16,8 @@ from broker.errors import InputError
 from broker.model.names import AccountName
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from broker.cli.start import Start
     from broker.issuing.grant import Granted
     from broker.model.secret import Secret
@@ -51,7 +53,7 @@ def command() -> None:
 @application_argument
 @click.option("--consumer-token-file", required=True, metavar="PATH|-", help="Who asks: a token of Vault's.")
 @click.option("--to", "directory", default="", metavar="DIR", help="Where the files go.  [default: in memory]")
-@click.option("--ttl", default="", metavar="DURATION", help="How long it lasts, such as 15m.")
+@click.option("--ttl", default="", metavar="DURATION", help="How long it lasts, such as 15m; an hour at most.")
 @click.option(
     "--format", "formats", multiple=True, metavar="FILE", type=click.Choice(_EXTRAS), help="Further files; repeat."
 )
@@ -73,7 +75,7 @@ def get(
     """Publish the account's current set to a directory: key, certificate, CA, login, password, client_id.
 
     This is a direct bundle: the partner's own set. Whoever copies it can use it until the partner's certificate
-    dies. Without --hold nothing removes the files when the lease ends.
+    dies. Without --hold nothing removes the files when the lease ends. Prints DIR/current: resolve it once, then read.
     """
     from broker.delivery.directory import publish, withdraw
     from broker.delivery.formats import FileFormat
@@ -97,10 +99,10 @@ def get(
             issuer.give_back(granted)
             raise
         if signals is None:
-            _say(granted, published, root, output, "nothing removes the files then (--hold does)")
+            _say(granted, published, length, output, "nothing removes the files then (--hold does)")
             return
         try:
-            _say(granted, published, root, output, "then the files are removed")
+            _say(granted, published, length, output, "then the files are removed")
             stopped = wait_for_end(signals, granted.lease.expires, start.broker.clock)
         finally:  # nobody may be there to be told: nothing is said before all is done
             staying = withdraw(root, granted.lease.id)
@@ -111,13 +113,19 @@ def get(
         note("the files of this lease are gone")
 
 
-def _say(granted: Granted, published: Path, root: Path, output: str, afterwards: str) -> None:
+def _say(granted: Granted, published: Path, asked: timedelta, output: str, afterwards: str) -> None:
+    from broker.delivery.directory import CURRENT
+    from broker.model.duration import duration_text
+
+    bundle, lease, current = granted.bundle, granted.lease, published.with_name(CURRENT)
     if output == "json":
-        show_json(_credential(granted, published))
-        return
-    bundle = granted.bundle
-    note(f"generation {bundle.generation} of {bundle.account}/{bundle.application} in {root}/current")
-    note(f"until {bundle.expires:%F %TZ}; {afterwards}")
+        show_json(_credential(granted, published, current))
+    else:
+        click.echo(current)
+        note(f"generation {bundle.generation} of {bundle.account}/{bundle.application} in {current}")
+        note(f"until {lease.expires:%F %TZ}; {afterwards}")
+    if lease.expires < lease.first_issued + asked:
+        note(f"{duration_text(asked)} was asked for: a lease lasts an hour at most, and no longer than the certificate")
 
 
 def _root(start: Start, account: AccountName, application: str, directory: str) -> Path:
@@ -144,7 +152,7 @@ def _token(file: str) -> Secret[str]:
     return Secret(text)
 
 
-def _credential(granted: Granted, published: Path) -> dict[str, Any]:
+def _credential(granted: Granted, published: Path, current: Path) -> dict[str, Any]:
     bundle = granted.bundle
     return {
         "version": 1,
@@ -156,5 +164,6 @@ def _credential(granted: Granted, published: Path) -> dict[str, Any]:
         "not_after": bundle.certificate.not_after,
         "base_url": bundle.base_url,
         "client_id": bundle.client_id,
+        "directory": str(current),
         "files": {path.name: str(path) for path in sorted(published.iterdir())},
     }

@@ -28,6 +28,25 @@ def assert_nothing_held(shop: Shop) -> None:
     assert holders(shop) == []
 
 
+def test_where_it_lies_is_data_and_what_it_is_goes_to_people(shop: Shop) -> None:
+    shop.put("promoted")
+    told = shop.ok(GET)
+    assert (Path(told.out.strip()) / "tls.key").is_file()
+    assert "was asked for" not in told.err
+    told = shop.ok(f"{GET} --ttl 100d -o json")
+    assert (Path(told.json["directory"]) / "tls.key").is_file()
+    assert "100d was asked for: a lease lasts an hour at most" in told.err
+
+
+def test_a_program_is_told_in_json_what_went_wrong(shop: Shop) -> None:
+    shop.put("promoted")
+    for line, kind in (("acme/other", "denied"), ("nobody/reporting", "unknown-name"), ("acme", "input")):
+        ended = shop.run(GET.replace("acme/reporting", line) + " -o json")
+        assert ended.code
+        assert {"success", "code", "message"} <= set(ended.json)
+        assert (ended.json["success"], ended.json["code"]) == (False, kind)
+
+
 def test_a_bundle_is_given_back_though_nobody_is_there_to_be_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the terminal was closed."""
     shop.put("promoted")

@@ -192,7 +192,7 @@ def test_a_consumer_is_enrolled_and_gets_what_it_may(shop: Shop) -> None:
     facts = shop.ok("bundle get acme/reporting --consumer-token-file worker.token --to bundle -o json").json
     assert set(facts) == {
         "version", "success", "account", "application", "generation", "expiration", "not_after", "base_url",
-        "client_id", "files",
+        "client_id", "directory", "files",
     }  # fmt: skip
     assert all(Path(path).exists() for path in facts["files"].values())
     bad = shop.run("vault enrol ../x --right acme/reporting --token-file t", env=root)
