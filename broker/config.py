@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from broker.errors import InputError
 from broker.model.duration import parse_duration
+from broker.model.role import Role
 
-__all__ = ["LOGIN_KEYS", "ROLES", "SETTINGS", "Config", "Setting", "Value", "resolve"]
+__all__ = ["LOGIN_KEYS", "SETTINGS", "Config", "Setting", "Value", "resolve"]
 
-ROLES: Final = ("server", "rotator", "canary", "operator", "auditor", "anchor")
 _LARGEST: Final = 1024 * 1024  # bytes of a configuration
 _LONGEST: Final = 4000  # bytes of a path; Linux takes 4,096, and names are appended
 _LONGEST_NAME: Final = 255  # bytes of a part of one
@@ -155,9 +155,10 @@ def _logins(content: Mapping[str, Any], file: Path | None) -> Mapping[str, Mappi
         return MappingProxyType({})
     if not isinstance(roles, dict):
         raise InputError(f"{file}: roles must be tables", hint="one for each role: [roles.auditor]")
+    known = [role.value for role in Role]
     for role in roles:
-        if role not in ROLES:
-            raise _unknown(file, f"roles.{role}", [f"roles.{r}" for r in ROLES])
+        if role not in known:
+            raise _unknown(file, f"roles.{role}", [f"roles.{name}" for name in known])
         tables[role] = roles[role]
     if "login" in content:
         tables["default"] = content["login"]

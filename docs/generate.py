@@ -17,7 +17,8 @@ import click
 from broker import errors
 from broker.cli import exits
 from broker.cli.main import NOUNS, cli
-from broker.config import LOGIN_KEYS, ROLES, SETTINGS
+from broker.config import LOGIN_KEYS, SETTINGS
+from broker.model.role import Role
 from broker.model.stage import MOVES, Move, Stage
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -90,7 +91,7 @@ def settings() -> Iterator[str]:
     yield "setup` and `enrol`, and the roles that the file says nothing of: what it says wins. `broker config show`"
     yield "says how each role logs in, and `broker doctor` warns where a token stands in."
     yield ""
-    yield f"Roles: {', '.join(f'`{role}`' for role in ROLES)}."
+    yield f"Roles: {', '.join(f'`{role.value}`' for role in Role)}."
     yield ""
     yield f"Keys of these tables: {', '.join(f'`{key}`' for key in LOGIN_KEYS)}."
 

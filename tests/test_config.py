@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.config import LOGIN_KEYS, ROLES, SETTINGS, Config, resolve
+from broker.config import SETTINGS, Config, resolve
 from broker.errors import InputError
-from broker.vault.policies import Role
 
 GOOD = 'version = 1\n[vault]\naddress = "https://vault.example"\n'
 
@@ -146,11 +145,6 @@ def test_no_setting_looks_like_what_kubernetes_injects() -> None:
     variables = [variable for setting in SETTINGS for variable in setting.variables]
     assert not [v for v in variables if v.endswith("_PORT") or "_SERVICE_" in v]
     assert len(variables) == len(set(variables))
-
-
-def test_the_roles_are_those_that_vault_knows() -> None:
-    assert set(ROLES) == {role.value for role in Role}
-    assert "method" in LOGIN_KEYS
 
 
 def test_every_setting_is_read_by_something() -> None:

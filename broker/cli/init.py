@@ -12,8 +12,8 @@ import click
 
 from broker.cli.options import read_input, writable, write_output
 from broker.cli.output import note
-from broker.config import ROLES
 from broker.errors import BrokerError, InputError
+from broker.model.role import Role
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
@@ -64,7 +64,7 @@ def command(
     if kept and read_input(out) != text.encode():  # else the same command, killed once it had written
         raise _there_already(out)
     write_output(out, text.encode())
-    following = "broker vault start" if vault == "embedded" else "broker vault setup --dry-run, with VAULT_TOKEN set"
+    following = "broker vault start" if vault == "embedded" else "VAULT_TOKEN=… broker vault setup --dry-run"
     note(f"{'configuration' if out == '-' else out} written; next: {following}, then broker doctor")
 
 
@@ -140,9 +140,9 @@ def _remote(address: str, mount: str, namespace: str, ca_file: str, roles_direct
     lines = ["version = 1", "", "[vault]", f"address = {_quoted(address)}", f"mount = {_quoted(mount)}"]
     lines += [f"{k} = {_quoted(v)}" for k, v in (("namespace", namespace), ("ca_file", ca_file)) if v]
     lines += ["", "# Each role logs in by itself. A host needs only the roles that work on it: remove the others."]
-    for role in ROLES:
-        folder = f"{roles_directory.rstrip('/')}/{role}"
-        lines += ["", f"[roles.{role}]", 'method = "approle"']
+    for role in Role:
+        folder = f"{roles_directory.rstrip('/')}/{role.value}"
+        lines += ["", f"[roles.{role.value}]", 'method = "approle"']
         lines += [f"{name}_file = {_quoted(f'{folder}/{name}')}" for name in ("role_id", "secret_id")]
     return "\n".join([*lines, ""])
 

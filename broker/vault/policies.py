@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from enum import Enum
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -15,6 +14,7 @@ from typing import Final
 
 from broker.errors import InputError
 from broker.model.names import NAME, checked_name
+from broker.model.role import Role
 from broker.vault import layout
 
 __all__ = ["ALL", "BASE", "Role", "base_policy", "consumer_policy", "policy_name", "role_policy"]
@@ -26,17 +26,6 @@ _RIGHT: Final = re.compile(
 )
 _STANZA: Final = re.compile(r"^path .*\n?", re.MULTILINE)
 _FOLDERS: Final = (Path(__file__).parents[1] / "policies", Path(__file__).parents[2] / "policies")  # wheel, checkout
-
-
-class Role(Enum):
-    """Who works on the mount. Each has a policy of its name and a login of its own."""
-
-    SERVER = "server"
-    ROTATOR = "rotator"
-    CANARY = "canary"
-    OPERATOR = "operator"
-    AUDITOR = "auditor"
-    ANCHOR = "anchor"
 
 
 def policy_name(mount: str, name: str) -> str:

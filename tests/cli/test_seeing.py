@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from broker.compose import Wiring
 from broker.vault.policies import policy_name
 from tests.cli.test_bad_input import administrator
+from tests.support.console import inside
 from tests.support.shop import Shop
+from tests.support.vault import with_root_token
 from tests.support.world import PASSWORD
 
 ROW = {
@@ -128,6 +131,15 @@ def test_doctor_names_a_token_that_stands_in_for_the_roles(shop: Shop) -> None:
     assert told["severity"] == "warning"
     assert "$VAULT_TOKEN stands in for server, rotator" in told["sentence"]
     assert told["mend"].startswith("unset VAULT_TOKEN")
+
+
+@pytest.mark.slow
+def test_doctor_names_a_root_token_as_such(tmp_path: Path) -> None:
+    with with_root_token() as settings:
+        assert settings.token
+        environment = {"HOME": str(tmp_path), "VAULT_ADDR": settings.address, "VAULT_TOKEN": settings.token.reveal()}
+        found = inside(["doctor", "-o", "json"], home=tmp_path, environment=environment).json["findings"]
+    assert [f for f in found if f["code"] == "role.token" and "root token" in f["sentence"]]
 
 
 def test_a_host_of_one_role_is_judged_by_it_alone(shop: Shop) -> None:

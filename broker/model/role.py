@@ -1,0 +1,18 @@
+"""Who works on the broker's mount."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = ["Role"]
+
+
+class Role(Enum):
+    """Each has a policy of its name, a login of its own, and in the configuration a table `[roles.NAME]`."""
+
+    SERVER = "server"
+    ROTATOR = "rotator"
+    CANARY = "canary"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    ANCHOR = "anchor"
