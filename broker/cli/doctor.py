@@ -15,7 +15,7 @@ import click
 from broker.cli.exits import REFUSED
 from broker.cli.output import output_option, show_findings, show_json
 from broker.errors import BrokerError
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding, has_errors
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
@@ -36,10 +36,10 @@ def command(start: Start, output: str) -> int:
     Changes nothing. Exit code 6 where there is an error.
     """
     findings = [*_process(), *_files(start), *_vault(start)]
-    if not any(f.severity is Severity.ERROR for f in findings):
+    if not has_errors(findings):
         findings += [*_roles(start), *_accounts(start)]
     findings += _unknowns()
-    bad = any(f.severity is Severity.ERROR for f in findings)
+    bad = has_errors(findings)
     if output == "json":
         show_json({"success": not bad, "findings": findings})
     else:
@@ -54,10 +54,10 @@ def _process() -> Iterator[Finding]:
     granted = harden()
     if not (granted.no_core and granted.private):
         sentence = "the kernel does not keep this process's memory from core files and other processes of its user"
-        yield Finding("process.open", Severity.WARNING, sentence, "run it where no other program runs as its user")
+        yield Finding.warning("process.open", sentence, "run it where no other program runs as its user")
     if not granted.locked:
         sentence = "the kernel does not lock this process's memory: a secret in it may be written to swap"
-        yield Finding("process.swap", Severity.NOTE, sentence, "encrypt swap, or allow it: ulimit -l unlimited")
+        yield Finding.note("process.swap", sentence, "encrypt swap, or allow it: ulimit -l unlimited")
 
 
 def _files(start: Start) -> Iterator[Finding]:
@@ -71,7 +71,7 @@ def _files(start: Start) -> Iterator[Finding]:
             yield from _private(path, "the embedded vault lies open with it", required=False)
         if home.initialized.exists():
             sentence = f"the vault in {home.root} keeps its unseal key beside its data"
-            yield Finding("vault.embedded", Severity.NOTE, sentence, "for production, point VAULT_ADDR at your cluster")
+            yield Finding.note("vault.embedded", sentence, "for production, point VAULT_ADDR at your cluster")
 
 
 def _private(path: Path, why: str, *, required: bool) -> Iterator[Finding]:
@@ -80,15 +80,13 @@ def _private(path: Path, why: str, *, required: bool) -> Iterator[Finding]:
     except OSError as error:
         if required:
             sentence = f"{path} cannot be read ({error.strerror}), and {why}"
-            yield Finding(
-                "file.missing", Severity.WARNING, sentence, "remove the role from the configuration, or mend it"
-            )
+            yield Finding.warning("file.missing", sentence, "remove the role from the configuration, or mend it")
         return
     if stat.S_IMODE(found.st_mode) & 0o077:
         sentence = f"{path} can be read by others (mode {stat.S_IMODE(found.st_mode):o}), and {why}"
-        yield Finding("file.mode", Severity.ERROR, sentence, f"chmod go= {path}")
+        yield Finding.error("file.mode", sentence, f"chmod go= {path}")
     if found.st_uid not in (os.getuid(), 0):
-        yield Finding("file.owner", Severity.WARNING, f"{path} belongs to another user", f"chown {os.getuid()} {path}")
+        yield Finding.warning("file.owner", f"{path} belongs to another user", f"chown {os.getuid()} {path}")
 
 
 def _vault(start: Start) -> Iterator[Finding]:
@@ -98,9 +96,9 @@ def _vault(start: Start) -> Iterator[Finding]:
         settings = start.broker.roles.settings
         health = Connection(replace(settings, namespace="")).ask("GET", "sys/health")  # it is of no namespace
     except BrokerError as error:
-        yield Finding("vault.unavailable", Severity.ERROR, error.what, error.hint)
+        yield Finding.error("vault.unavailable", error.what, error.hint)
         return
-    yield Finding("vault.answers", Severity.NOTE, f"vault {health.get('version', '?')} at {settings.address}")
+    yield Finding.note("vault.answers", f"vault {health.get('version', '?')} at {settings.address}")
     yield from _clock(start, health.get("server_time_utc"))
 
 
@@ -110,7 +108,7 @@ def _clock(start: Start, theirs: object) -> Iterator[Finding]:
     apart = (start.broker.clock() - datetime.fromtimestamp(theirs, UTC)).total_seconds()
     if abs(apart) > _SKEW:
         sentence = f"this machine's clock is {apart:+.0f} s from Vault's: certificates and leases go by it"
-        yield Finding("clock.skew", Severity.ERROR, sentence, "run a time service on both")
+        yield Finding.error("clock.skew", sentence, "run a time service on both")
 
 
 def _roles(start: Start) -> Iterator[Finding]:
@@ -120,17 +118,17 @@ def _roles(start: Start) -> Iterator[Finding]:
     roles = start.broker.roles
     if not roles.here:
         mend = "broker vault setup --login-dir makes logins, broker init writes where they are"
-        yield Finding("role.none", Severity.ERROR, "no role has a way to log in to Vault", mend)
+        yield Finding.error("role.none", "no role has a way to log in to Vault", mend)
     yield from _borrowed(start)
     for role in filter(roles.may_try, roles.here):
         try:
             lacks = lacking(roles.connection(role), role)
         except BrokerError as error:
-            yield Finding(f"role.{role.value}", Severity.ERROR, f"the {role.value} role: {error.what}", error.hint)
+            yield Finding.error(f"role.{role.value}", f"the {role.value} role: {error.what}", error.hint)
             continue
         if lacks:
             sentence = f"the {role.value} role may not {', '.join(lacks)}"
-            yield Finding(f"role.{role.value}", Severity.ERROR, sentence, "broker vault setup --dry-run shows why")
+            yield Finding.error(f"role.{role.value}", sentence, "broker vault setup --dry-run shows why")
 
 
 def _borrowed(start: Start) -> Iterator[Finding]:
@@ -143,7 +141,7 @@ def _borrowed(start: Start) -> Iterator[Finding]:
     kind = "root token, which may do everything, in" if _is_root(start, role) else "token in"
     names = ", ".join(each.value for each in ways)
     sentence = f"the {kind} {way.source} stands in for {names}: logins of their own were not tried"
-    yield Finding("role.token", Severity.WARNING, sentence, f"unset {way.source[1:]}, and name logins in broker.toml")
+    yield Finding.warning("role.token", sentence, f"unset {way.source[1:]}, and name logins in broker.toml")
 
 
 def _is_root(start: Start, role: Role) -> bool:
@@ -162,36 +160,34 @@ def _accounts(start: Start) -> Iterator[Finding]:
     roles = start.broker.roles
     if Role.AUDITOR not in roles.here or not roles.may_try(Role.AUDITOR):
         sentence = "accounts are not looked at: the auditor, who reads them, does not work on this host"
-        yield Finding("account.unseen", Severity.NOTE, sentence)
+        yield Finding.note("account.unseen", sentence)
         return
     try:
         names = list(roles.accounts(Role.AUDITOR).names())
     except BrokerError as error:
-        yield Finding("account.unreadable", Severity.ERROR, error.what, error.hint)
+        yield Finding.error("account.unreadable", error.what, error.hint)
         return
     for name in names:
         try:
             yield from _account(start.broker.account(name), start.broker.clock())
         except BrokerError as error:
-            yield Finding("account.unreadable", Severity.ERROR, error.what, error.hint)
+            yield Finding.error("account.unreadable", error.what, error.hint)
 
 
 def _account(account: Account, now: datetime) -> Iterator[Finding]:
     name = account.name
     if account.outbox:
         sentence = f"{name}: {len(account.outbox)} entries of evidence are not stored yet"
-        yield Finding("account.outbox", Severity.WARNING, sentence, f"any command that changes {name} stores them")
+        yield Finding.warning("account.outbox", sentence, f"any command that changes {name} stores them")
     if account.doomed_keys or account.doomed_passwords:
         sentence = f"{name}: secrets that nothing refers to are still to be destroyed"
-        yield Finding("account.doomed", Severity.WARNING, sentence, "the rotator's next command does it")
+        yield Finding.warning("account.doomed", sentence, "the rotator's next command does it")
     if account.breaker:
         sentence = f"{name}: the partner rejected the login on {account.breaker.at:%F}"
-        yield Finding("account.breaker", Severity.ERROR, sentence, f"broker password set {name}")
+        yield Finding.error("account.breaker", sentence, f"broker password set {name}")
     current = account.current
     if current and account.certificate(current.parts.certificate).not_after <= now:
-        yield Finding(
-            "account.expired", Severity.ERROR, f"{name}: its certificate has expired", f"broker csr new {name}"
-        )
+        yield Finding.error("account.expired", f"{name}: its certificate has expired", f"broker csr new {name}")
 
 
 def _unknowns() -> Iterator[Finding]:
@@ -204,4 +200,4 @@ def _unknowns() -> Iterator[Finding]:
             mend = (
                 f"ask the partner; before account add, copy the profile and say it: broker partner show {name} -o toml"
             )
-            yield Finding("partner.unknown", Severity.NOTE, sentence, mend)
+            yield Finding.note("partner.unknown", sentence, mend)

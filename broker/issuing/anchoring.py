@@ -12,7 +12,7 @@ from broker.issuing.statements import AnchorKey, StoredStatement, VerifyingKey, 
 from broker.model.anchor import SignedStatement, Statement, newest_heads, verify_statements
 from broker.model.clock import Clock
 from broker.model.evidence import GENESIS, Entry, Head, verify
-from broker.model.finding import Finding, Severity, refuse_errors
+from broker.model.finding import Finding, has_errors, refuse_errors
 
 __all__ = ["Anchored", "Anchors", "Chains", "Kept", "anchor"]
 
@@ -99,7 +99,7 @@ def _moved(signed: dict[str, Head], chains: Chains) -> tuple[dict[str, Head], tu
         faults = [*kept.findings, *_faults(chain, kept.entries, start)]
         findings += faults
         newest = kept.entries[-1:]
-        if newest and newest[0].number > start.number and not any(f.severity is Severity.ERROR for f in faults):
+        if newest and newest[0].number > start.number and not has_errors(faults):
             moved[chain] = Head(newest[0].number, newest[0].hash)
     return moved, tuple(findings)
 
@@ -110,5 +110,5 @@ def _faults(chain: str, entries: Sequence[Entry], start: Head) -> tuple[Finding,
     first = entries[0] if entries else None
     if first is None or Head(first.number, first.expected_hash) != start:
         sentence = f"{chain} no longer has the entry {start.number} that was signed: it was cut, or written anew"
-        return (Finding("evidence.forked", Severity.ERROR, sentence, "broker evidence verify --all says where"),)
+        return (Finding.error("evidence.forked", sentence, "broker evidence verify --all says where"),)
     return verify(chain, entries[1:], start=start)

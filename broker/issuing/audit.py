@@ -13,7 +13,7 @@ from broker.issuing.statements import StoredStatement, VerifyingKey, opened
 from broker.model.account import Account
 from broker.model.anchor import SignedStatement, against_statements, newest_heads, verify_statements
 from broker.model.evidence import Entry, Head, verify
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding, has_errors
 from broker.model.names import AccountName
 
 __all__ = ["ChainRecord", "ChainReport", "Record", "Report", "SignedStatements", "collect", "examine"]
@@ -52,7 +52,7 @@ class ChainReport:
     @property
     def whole(self) -> bool:
         """Whether no error was found."""
-        return not any(f.severity is Severity.ERROR for f in self.findings)
+        return not has_errors(self.findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Report:
     @property
     def whole(self) -> bool:
         """Whether no error was found anywhere."""
-        return all(c.whole for c in self.chains) and not any(f.severity is Severity.ERROR for f in self.findings)
+        return all(c.whole for c in self.chains) and not has_errors(self.findings)
 
 
 class SignedStatements(Protocol):
@@ -143,7 +143,7 @@ def _unsigned(reports: Iterable[ChainReport]) -> Iterable[Finding]:
             f"no statement covers the last entries of {len(names)} chain(s): {shown}. A tail cut there shows only "
             "against the account's document in Vault, and for issued/… not at all"
         )
-        yield Finding("anchor.unsigned", Severity.NOTE, sentence, "broker evidence anchor")
+        yield Finding.note("anchor.unsigned", sentence, "broker evidence anchor")
 
 
 def _of_account(name: AccountName, chains: Chains, read: ReadAccount) -> ChainRecord:
@@ -182,7 +182,7 @@ def _joined(account: Account, record: ChainRecord) -> ChainRecord:
 
 
 def _error(code: str, sentence: str) -> Finding:
-    return Finding(code, Severity.ERROR, sentence, "keep what you have and compare it with an older export")
+    return Finding.error(code, sentence, "keep what you have and compare it with an older export")
 
 
 _SHOWN: Final = 3

@@ -19,7 +19,7 @@ from broker.errors import RefusedError
 from broker.issuing.audit import ChainRecord, Record
 from broker.issuing.statements import StoredStatement
 from broker.model.evidence import Entry, Head
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding
 
 __all__ = ["SCHEMA", "exported", "imported"]
 
@@ -124,7 +124,7 @@ class _Reading:
         return True
 
     def fault(self, code: str, sentence: str) -> None:
-        self.findings.append(Finding(f"export.{code}", Severity.ERROR, sentence, "compare it with another copy"))
+        self.findings.append(Finding.error(f"export.{code}", sentence, "compare it with another copy"))
 
     def record(self) -> Record:
         names = sorted({*self.entries, *self.heads})

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from broker.errors import InputError
 from broker.model.anchor import SignedStatement, Statement
 from broker.model.evidence import Head
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding
 from broker.model.secret import Secret
 
 __all__ = ["AnchorKey", "StoredStatement", "VerifyingKey", "opened"]
@@ -137,4 +137,4 @@ def _parsed(payload: bytes) -> Statement | None:
 
 
 def _fault(code: str, sentence: str) -> Finding:
-    return Finding(f"anchor.{code}", Severity.ERROR, sentence, "keep what you have and compare it with an older export")
+    return Finding.error(f"anchor.{code}", sentence, "keep what you have and compare it with an older export")

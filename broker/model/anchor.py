@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from broker.model.evidence import GENESIS, Entry, Head
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding
 
 __all__ = ["SignedStatement", "Statement", "against_statements", "newest_heads", "verify_statements"]
 
@@ -94,4 +94,4 @@ def _name(statement: Statement) -> str:
 
 
 def _error(code: str, sentence: str) -> Finding:
-    return Finding(code, Severity.ERROR, sentence, "keep what you have and compare it with an older export")
+    return Finding.error(code, sentence, "keep what you have and compare it with an older export")

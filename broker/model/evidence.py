@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding
 
 __all__ = ["GENESIS", "Entry", "Fact", "Head", "appended", "verify"]
 
@@ -102,4 +102,4 @@ def _where(chain: str, entry: Entry) -> str:
 
 
 def _error(code: str, sentence: str) -> Finding:
-    return Finding(f"evidence.{code}", Severity.ERROR, sentence, "keep what you have and compare it with a backup")
+    return Finding.error(f"evidence.{code}", sentence, "keep what you have and compare it with a backup")

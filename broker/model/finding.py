@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from broker.errors import RefusedError
 
-__all__ = ["FaultsFoundError", "Finding", "Severity", "refuse_errors"]
+__all__ = ["FaultsFoundError", "Finding", "Severity", "has_errors", "refuse_errors"]
 
 
 class Severity(Enum):
@@ -32,6 +32,21 @@ class Finding:
     sentence: str
     mend: str = ""
 
+    @classmethod
+    def error(cls, code: str, sentence: str, mend: str = "") -> Finding:
+        """Return one that refuses."""
+        return cls(code, Severity.ERROR, sentence, mend)
+
+    @classmethod
+    def warning(cls, code: str, sentence: str, mend: str = "") -> Finding:
+        """Return one that somebody should look at."""
+        return cls(code, Severity.WARNING, sentence, mend)
+
+    @classmethod
+    def note(cls, code: str, sentence: str, mend: str = "") -> Finding:
+        """Return one that is good to know."""
+        return cls(code, Severity.NOTE, sentence, mend)
+
 
 class FaultsFoundError(RefusedError):
     """A check found at least one error. Carries all findings, warnings too."""
@@ -45,7 +60,12 @@ class FaultsFoundError(RefusedError):
         self.findings = tuple(findings)
 
 
+def has_errors(findings: Iterable[Finding]) -> bool:
+    """Say whether any of `findings` is an error."""
+    return any(f.severity is Severity.ERROR for f in findings)
+
+
 def refuse_errors(subject: str, findings: Sequence[Finding]) -> None:
     """Raise `FaultsFoundError` if any of `findings` is an error."""
-    if any(f.severity is Severity.ERROR for f in findings):
+    if has_errors(findings):
         raise FaultsFoundError(subject, findings)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from broker.errors import ConflictError, RefusedError
 from broker.issuing.anchoring import Kept
 from broker.model.evidence import Entry
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding
 from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.documents import DamagedDocumentError, decoded, encoded
@@ -81,9 +81,7 @@ class VaultEvidence:
             findings.append(_finding("misplaced", f"{where} says that it is entry {entry.number}: it was moved"))
         if version > 1:
             sentence = f"{where} was written {version} times, and the broker writes once"
-            findings.append(
-                Finding("evidence.overwritten", Severity.WARNING, sentence, "Vault's audit log says by whom")
-            )
+            findings.append(Finding.warning("evidence.overwritten", sentence, "Vault's audit log says by whom"))
 
     def _read(self, path: str) -> tuple[Entry, int]:
         stored = self._vault.read(path)
@@ -95,4 +93,4 @@ class VaultEvidence:
 
 def _finding(code: str, sentence: str, mend: str = "") -> Finding:
     mend = mend or "keep what you have and compare it with a backup"
-    return Finding(f"evidence.{code}", Severity.ERROR, sentence, mend)
+    return Finding.error(f"evidence.{code}", sentence, mend)
