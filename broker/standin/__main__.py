@@ -187,9 +187,20 @@ def _table(faults: tuple[Fault, ...], on: dict[str, Any]) -> list[str]:
     width = max(len(_usage(fault)) for fault in faults)
     verdicts = max(len(fault.verdict) for fault in faults)
     return [
-        f"{'*' if fault.name in on else ' '} {_usage(fault):{width}}  {fault.verdict:{verdicts}}  {fault.what}"
-        for fault in faults
+        "* is on: its value, and how many hits it still has",
+        *(
+            f"{'*' if fault.name in on else ' '} {_usage(fault):{width}}  {fault.verdict:{verdicts}}  {fault.what}"
+            + _state(on.get(fault.name))
+            for fault in faults
+        ),
     ]
+
+
+def _state(active: dict[str, Any] | None) -> str:
+    if active is None:
+        return ""
+    value, times = active["value"] and f"={active['value']}", active["times"]
+    return f"  (on{value}{'' if times is None else f', {times} left'})"
 
 
 def _markdown(faults: tuple[Fault, ...]) -> list[str]:

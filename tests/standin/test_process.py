@@ -91,7 +91,10 @@ def test_accounts_and_faults_reach_a_running_stand_in(served: tuple[Path, subpro
     listed = json.loads(run("fault", "list", "--desk-url", desk_url, "-o", "json").stdout)
     on = {row["name"]: row["on"]["times"] for row in listed if row["on"]}
     assert on == {"html-403": 2, "status-503": None}
-    assert "* html-403" in run("fault", "list", "--desk-url", desk_url).stdout
+    shown = run("fault", "list", "--desk-url", desk_url).stdout.splitlines()
+    assert shown[0].startswith("* is on")
+    assert next(line for line in shown if line.startswith("* html-403")).endswith("(on, 2 left)")
+    assert next(line for line in shown if line.startswith("* status-503")).endswith("(on=1m)")
     assert run("fault", "clear", "--desk-url", desk_url).returncode == 0
     assert not any(row["on"] for row in json.loads(run("fault", "list", "--desk-url", desk_url, "-o", "json").stdout))
 
