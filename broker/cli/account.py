@@ -32,7 +32,7 @@ __all__ = ["command"]
 _LONGEST_LOGIN = 256
 
 
-@click.group("account")
+@click.group("account", epilog="Example: broker account show acme")
 def command() -> None:
     """Logins at a partner, and what is stored for each."""
 
@@ -79,6 +79,7 @@ def add(
         )
     if ":" in login and rules.authentication.basic:
         raise InputError(f"a login with a colon ({login[:80]!r}) cannot be sent", hint="RFC 7617 ends the login there")
+    url = _base_url(rules, environment, base_url)  # before the subject: names are checked first
     named = _subject(subject, rules, login)
     findings = lint_subject(named, rules.subject, login)
     refuse_errors(f"the subject of {account}", findings)
@@ -89,7 +90,7 @@ def add(
             profile=profile,
             environment=environment,
             login=login,
-            base_url=_base_url(rules, environment, base_url),
+            base_url=url,
             subject=named,
             created_at=broker.clock(),
             contacts=Contacts(tuple(map(mail_address, partner)), tuple(map(mail_address, team))),
@@ -223,4 +224,5 @@ def _facts(account: Account) -> dict[str, Any]:
     facts: dict[str, Any] = encoded(account)["value"]
     for name in ("outbox", "doomed_keys", "doomed_passwords"):
         del facts[name]
+    facts["canaries"] = facts.pop("tries")
     return facts

@@ -20,7 +20,7 @@ _LONGEST: Final = 256
 _PARTNER_ID = click.option("--client-id", default="", help="What the partner calls it; it comes with the reply.")
 
 
-@click.group("app")
+@click.group("app", epilog="Example: broker app add acme/reporting")
 def command() -> None:
     """Applications of an account: one client_id each."""
 

@@ -40,7 +40,9 @@ class _WithFormats(click.Command):
                 formatter.write_dl([(file.value, file.meaning) for file in files])
 
 
-@click.group("bundle")
+@click.group(
+    "bundle", epilog="Example: broker bundle get acme/reporting --consumer-token-file token --to /run/acme --hold"
+)
 def command() -> None:
     """Fetch credentials for an application, to hold them for a while."""
 

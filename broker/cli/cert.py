@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.group("cert")
+@click.group("cert", epilog="Example: broker cert import acme reply.zip")
 def command() -> None:
     """What the partner sent back: import it, or look at it."""
 

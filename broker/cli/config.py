@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.group("config")
+@click.group("config", epilog="Example: broker config show")
 def command() -> None:
     """Show and check settings. A flag wins over the environment, that over the file, that over the default."""
 

@@ -17,13 +17,13 @@ from broker.model.names import AccountName, mail_address
 if TYPE_CHECKING:
     from broker.cli.start import Start
     from broker.model.account import Account
-    from broker.model.finding import Finding
+    from broker.model.finding import Finding, has_errors
     from broker.model.generation import SigningRequest
 
 __all__ = ["command"]
 
 
-@click.group("csr")
+@click.group("csr", epilog="Example: broker csr new acme --out acme.csr")
 def command() -> None:
     """Signing requests: drafted here, signed by the partner's people."""
 
@@ -92,7 +92,6 @@ def show(start: Start, account: AccountName, number: int | None, output: str) ->
 @click.pass_obj
 def lint(start: Start, file: str, profile: str, login: str, output: str) -> int:
     """Judge a CSR made by hand: field, value and mend of all that the partner would reject. Needs no vault."""
-    from broker.model.finding import Severity
     from broker.partners import catalogue
     from broker.pki.csr import parse
     from broker.pki.lint import lint_csr
@@ -101,7 +100,7 @@ def lint(start: Start, file: str, profile: str, login: str, output: str) -> int:
     rules = catalogue.builtin(profile) if profile in catalogue.names() else start.broker.profile(profile, Role.OPERATOR)
     parsed = parse(read_input(file))
     findings = lint_csr(parsed, rules.subject, rules.key, login)
-    bad = any(f.severity is Severity.ERROR for f in findings)
+    bad = has_errors(findings)
     if output == "json":
         show_json({"subject": str(parsed.name), "success": not bad, "findings": findings})
     else:
@@ -168,8 +167,9 @@ def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> Non
         raise RefusedError(f"{account} has no open signing request")
     if not request.closed:
         confirm(f"close request {request.number} of {account} and destroy its key?", yes=yes)
-    closed = broker.close_request(account, why, request.number)
-    note(f"signing request {closed.number} of {account} is {closed.closed.value if closed.closed else 'open'}")
+    broker.close_request(account, why, request.number)
+    done = f"signing request {request.number} of {account} is {why.value}"
+    note(f"{done} already: nothing to do" if request.closed else done)
 
 
 def _by_hand(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +13,7 @@ from broker.cli.options import accounts_argument, read_input, writable, write_ou
 from broker.cli.output import note, output_option, show_findings, show_json, show_table
 from broker.errors import InputError
 from broker.model.evidence import Entry
-from broker.model.finding import Severity
+from broker.model.finding import has_errors
 from broker.model.names import AccountName
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _LONG: Final = 40
 _LARGEST_EXPORT: Final = 512 * 1024 * 1024
 
 
-@click.group("evidence")
+@click.group("evidence", epilog="Example: broker evidence verify --all")
 def command() -> None:
     """Read the append-only, hash-chained record of every change and every issue."""
 
@@ -96,7 +97,7 @@ def anchor(start: Start, output: str) -> int:
     is not what was signed before is reported and keeps its old head; exit code 6.
     """
     done = start.broker.anchor()
-    bad = any(f.severity is Severity.ERROR for f in done.findings)
+    bad = has_errors(done.findings)
     if output == "json":
         made = {"made": done.made, "newest": done.newest, "key": done.key.fingerprint}
         show_json({"success": not bad, **made, "findings": done.findings})
@@ -203,5 +204,7 @@ def _issued(start: Start) -> Iterator[Entry]:
 
 
 def _facts(entry: Entry) -> str:
-    shown: dict[str, Any] = {k: v for k, v in entry.facts.items() if v not in ("", 0)}
-    return " ".join(f"{k}={v if len(str(v)) <= _LONG else str(v)[:_LONG] + '…'}" for k, v in shown.items())
+    """Return the facts in one line; on a terminal, long ones are cut."""
+    longest = _LONG if sys.stdout.isatty() else None
+    shown = {name: str(value) for name, value in entry.facts.items() if value not in ("", 0)}
+    return " ".join(f"{k}={v[:longest]}{'…' if v != v[:longest] else ''}" for k, v in shown.items())

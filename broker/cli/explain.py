@@ -21,7 +21,7 @@ __all__ = ["command"]
 
 @click.command("explain", epilog="Example: broker explain acme > for-the-partner.txt")
 @account_argument
-@generation_option
+@generation_option("the newest candidate, else the current one")
 @output_option
 @click.pass_obj
 def command(start: Start, account: AccountName, generation: int, output: str) -> None:
@@ -31,15 +31,12 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
     """
     from broker.partners.redacted import as_curl, as_http
     from broker.partners.request import recipe
-    from broker.rotation.promote import chosen_candidate
+    from broker.rotation.promote import set_to_try
     from broker.vault.policies import Role
 
     broker = start.broker
     found = broker.account(account)
-    if generation:
-        chosen = found.generation(generation)
-    else:
-        chosen = chosen_candidate(found) if found.candidates or not found.current else found.current
+    chosen = found.generation(generation) if generation else set_to_try(found)
     profile = broker.profile(found.profile, Role.AUDITOR)
     probe = profile.probe
     made = recipe(
@@ -59,14 +56,18 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
     click.echo("The same with curl:\n")
     click.echo(_indented(as_curl(made)))
     click.echo(f"\nClient certificate (generation {chosen.number}, {chosen.stage.value}):\n")
-    for name, value in facts["certificate"].items():
-        click.echo(f"  {name}: {value}")
+    certificate = found.certificate(chosen.parts.certificate)
+    click.echo(f"  subject: {certificate.subject}")
+    click.echo(f"  issuer: {certificate.issuer}")
+    click.echo(f"  serial: {certificate.serial}")
+    click.echo(f"  valid: {certificate.not_before:%F %TZ} to {certificate.not_after:%F %TZ}")
+    click.echo(f"  SHA-256: {format_fingerprint(certificate.ref)}")
     click.echo("\nCA that the server is known by:\n")
     for fingerprint in facts["server_ca"]:
-        click.echo(f"  SHA-256 {fingerprint}")
+        click.echo(f"  SHA-256 {format_fingerprint(fingerprint)}")
     click.echo("\nAnswers so far:\n")
-    for made_try in facts["answers"]:
-        click.echo(f"  {made_try['at']}  {made_try['verdict']}")
+    for answer in facts["answers"]:
+        click.echo(f"  {answer['at']:%F %TZ}  {answer['verdict'] or 'never answered'}")
     if not facts["answers"]:
         click.echo("  none")
 
@@ -86,15 +87,12 @@ def _facts(account: Account, generation: Generation) -> dict[str, Any]:
             "subject": certificate.subject,
             "issuer": certificate.issuer,
             "serial": certificate.serial,
-            "valid": f"{certificate.not_before:%F %TZ} to {certificate.not_after:%F %TZ}",
-            "SHA-256": format_fingerprint(certificate.ref),
+            "not_before": certificate.not_before,
+            "not_after": certificate.not_after,
+            "fingerprint": certificate.ref,
         },
-        "server_ca": [format_fingerprint(f) for f in account.anchors_of(generation.parts.trust).fingerprints],
-        "answers": [
-            {"at": f"{t.at:%F %TZ}", "verdict": t.verdict or "never answered"}
-            for t in account.tries
-            if t.generation == generation.number
-        ],
+        "server_ca": account.anchors_of(generation.parts.trust).fingerprints,
+        "answers": [{"at": t.at, "verdict": t.verdict} for t in account.tries if t.generation == generation.number],
     }
 
 

@@ -68,14 +68,14 @@ def accept_ca_option(function: F) -> F:
     )(function)
 
 
-def generation_option(function: F) -> F:
-    """--generation, as the parameter `generation`; 0 where it is not given."""
+def generation_option(otherwise: str) -> Callable[[F], F]:
+    """--generation, as the parameter `generation`; 0 where it is not given, which stands for `otherwise`."""
     return click.option(
         "--generation",
         type=click.IntRange(1),
         callback=lambda _, __, value: value or 0,
-        help="Which; else the obvious one.",
-    )(function)
+        help=f"Which; else {otherwise}.",
+    )
 
 
 def reason_options(function: F) -> F:
@@ -156,7 +156,8 @@ def read_secret(prompt: str, file: str, *, confirm: bool = True) -> Secret[str]:
         text = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
     else:
         raise InputError(
-            f"nobody is there to type the {prompt.lower()}", hint="give it by file, or - for standard input"
+            f"nobody is there to type the {prompt.lower()}",
+            hint=f"--{prompt.lower()}-file PATH, or - for standard input",
         )
     if not text:
         raise InputError(f"the {prompt.lower()} is empty")

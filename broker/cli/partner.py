@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.group("partner")
+@click.group("partner", epilog="Example: broker partner list")
 def command() -> None:
     """Show partners' rules: environments, subject, key, authentication, renewal. A profile is data."""
 

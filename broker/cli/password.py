@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.group("password")
+@click.group("password", epilog="Example: broker password set acme")
 def command() -> None:
     """The partner's password: typed or read from a file, never shown."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.group("rotation")
+@click.group("rotation", epilog="Example: broker rotation promote acme")
 def command() -> None:
     """Try a set at the partner, make it current, go back, end an overlap."""
 
@@ -44,7 +44,7 @@ def status(start: Start, account: AccountName, output: str) -> None:
                 "account": account,
                 "current": found.current.number if found.current else None,
                 "generations": [_facts(found, g) | {"held_by": holders.get(g.number, [])} for g in found.generations],
-                "tries": found.tries,
+                "canaries": found.tries,
                 "breaker": found.breaker,
                 "not_before": found.not_before,
             }
@@ -58,7 +58,7 @@ def status(start: Start, account: AccountName, output: str) -> None:
                 g.stage.value + (" (held)" if g.held else ""),
                 when(found.certificate(g.parts.certificate).not_after, now),
                 g.parts.password,
-                g.base,
+                g.base or None,
                 ", ".join(holders.get(g.number, [])),
             )
             for g in found.generations
@@ -75,7 +75,7 @@ def status(start: Start, account: AccountName, output: str) -> None:
 
 @command.command("canary", epilog="Example: broker rotation canary acme --generation 2")
 @account_argument
-@generation_option
+@generation_option("the newest candidate, else the current one")
 @reason_options
 @output_option
 @click.pass_obj
@@ -85,13 +85,12 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
     --force resets what keeps a machine from trying: a rejected login, a quota. Partners lock accounts: be sure.
     """
     from broker.rotation.canary import require_ok
-    from broker.rotation.promote import chosen_candidate
+    from broker.rotation.promote import set_to_try
 
     broker = start.broker
     forced = the_reason(force, reason)
     found = broker.account(account)
-    number = generation or (found.current or chosen_candidate(found)).number
-    found.generation(number)
+    number = (found.generation(generation) if generation else set_to_try(found)).number
     if forced:
         broker.reset_breaker(account, forced)
     step(f"asking the partner with generation {number}")
@@ -105,7 +104,7 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
 
 @command.command("promote", epilog="Example: broker rotation promote acme")
 @account_argument
-@generation_option
+@generation_option("the newest candidate that no roll-back left")
 @reason_options
 @output_option
 @click.pass_obj
@@ -127,7 +126,7 @@ def promote(start: Start, account: AccountName, generation: int, force: bool, re
     "rollback", epilog="Example: broker rotation rollback acme --force --reason 'partner is down, old set known good'"
 )
 @account_argument
-@generation_option
+@generation_option("the newest previous one")
 @reason_options
 @output_option
 @click.pass_obj

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.group("trust")
+@click.group("trust", epilog="Example: broker trust set acme server-ca.pem --accept-ca AB:CD:…")
 def command() -> None:
     """Which CA the partner's server is known by. Nothing secret is sent to a server that it does not vouch for."""
 

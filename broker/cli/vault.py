@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.group("vault")
+@click.group("vault", epilog="Example: broker vault status")
 def command() -> None:
     """Run a vault on this machine, or set up the Vault or OpenBao you have."""
 

@@ -121,7 +121,7 @@ class Issuer:
             consumer=consumer.entity,
             consumer_name=consumer.name,
             lease=lease.id,
-            expires=lease.expires.isoformat(),
+            expires=lease.expires.isoformat().replace("+00:00", "Z"),
         )
 
 

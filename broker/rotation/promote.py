@@ -15,7 +15,7 @@ from broker.rotation.amend import amend
 from broker.rotation.canary import require_ok, try_out
 from broker.rotation.ports import Accounts, Answer, Canary
 
-__all__ = ["Promotion", "chosen_candidate", "promote", "reject", "roll_back"]
+__all__ = ["Promotion", "chosen_candidate", "promote", "reject", "roll_back", "set_to_try"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,18 @@ def reject(name: AccountName, number: int, reason: str, *, accounts: Accounts, c
     return amend(accounts, name, lambda account: moved(account, number, Move.REJECT, at=clock(), by=by, reason=reason))
 
 
+def set_to_try(account: Account) -> Generation:
+    """Return the set that a canary is about where none is named: what `promote` would take, else the current one."""
+    if account.current and not _free(account):
+        return account.current
+    if not account.current and not account.candidates:
+        raise RefusedError(f"{account.name} has no set yet", hint=f"broker csr new {account.name} begins one")
+    return chosen_candidate(account)
+
+
 def chosen_candidate(account: Account) -> Generation:
     """Return the newest candidate that no roll-back made or displaced; raise `RefusedError`."""
-    free = [g for g in account.candidates if not g.held and not g.restores]
+    free = _free(account)
     if free:
         return free[-1]
     held = ", ".join(str(g.number) for g in account.candidates)
@@ -118,6 +127,10 @@ def chosen_candidate(account: Account) -> Generation:
         f"{account.name} has no candidate" + (f" but what a roll-back left: {held}" if held else ""),
         hint="--generation NUMBER promotes it all the same" if held else f"broker csr new {account.name} begins one",
     )
+
+
+def _free(account: Account) -> list[Generation]:
+    return [g for g in account.candidates if not g.held and not g.restores]
 
 
 def _is_promoted(account: Account, current: Generation) -> bool:
@@ -147,7 +160,10 @@ def _way_back_from(account: Account) -> Generation:
         return current
     previous = [g for g in account.generations if g.stage is Stage.PREVIOUS]
     if not previous:
-        raise RefusedError(f"{account.name} has no previous generation to go back to")
+        raise RefusedError(
+            f"{account.name} has no previous generation to go back to",
+            hint=f"broker rotation status {account.name} shows what there is",
+        )
     return max(previous, key=lambda g: (g.since, g.number))
 
 

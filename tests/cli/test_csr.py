@@ -65,7 +65,8 @@ def test_superseding_where_nothing_is_open_just_begins(shop: Shop) -> None:
 @pytest.mark.parametrize(("flag", "closed"), [("", "cancelled"), ("--rejected", "rejected")])
 def test_a_late_reply_to_a_closed_request_is_named(shop: Shop, flag: str, closed: str) -> None:
     shop.put("requested")
-    assert closed in shop.ok(f"csr cancel acme --yes {flag}").err
+    assert shop.ok(f"csr cancel acme --yes {flag}").err.endswith(f"1 of acme is {closed}\n")
+    assert shop.ok(f"csr cancel acme --yes {flag}").err.endswith(f"is {closed} already: nothing to do\n")
     late = shop.run("cert import acme reply.zip")
     assert late.code == 6
     assert f"answers signing request 1 of acme, which was {closed}" in late.err

@@ -43,12 +43,12 @@ def test_each_fault_has_its_verdict_and_exit_code(shop: Shop, name: str) -> None
     verdict = SHOWN[name].verdict
     code = EXIT.get(verdict, 6)
     assert ended.code == code, ended
-    assert set(ended.json) == {"success", "code", "message", "verdict"}
+    assert set(ended.json) == {"success", "code", "message", "hint", "retryable", "verdict"}
     assert ended.json["verdict"] == verdict
     assert ended.json["code"] == {4: "partner-unavailable", 6: "refused"}[code]
     assert verdict in ended.err
     assert stages(shop) == {1: "candidate"}
-    assert shop.ok("rotation status acme -o json").json["tries"][-1]["verdict"] == verdict
+    assert shop.ok("rotation status acme -o json").json["canaries"][-1]["verdict"] == verdict
 
 
 def test_an_answer_that_is_good_is_data_too(shop: Shop) -> None:
@@ -205,7 +205,7 @@ def test_a_candidate_that_was_rejected_can_be_retired_and_never_promoted(shop: S
 def test_status_tells_of_every_generation_and_try(shop: Shop) -> None:
     shop.put("rotated")
     facts = shop.ok("rotation status acme -o json").json
-    assert set(facts) == {"account", "current", "generations", "tries", "breaker", "not_before"}
+    assert set(facts) == {"account", "current", "generations", "canaries", "breaker", "not_before"}
     assert set(facts["generations"][0]) >= {
         "number",
         "stage",
@@ -220,6 +220,14 @@ def test_status_tells_of_every_generation_and_try(shop: Shop) -> None:
     text = shop.ok("rotation status acme").out
     assert "GENERATION" in text
     assert "VERDICT" in text
+
+
+def test_a_canary_is_about_the_newest_candidate_and_a_first_generation_is_based_on_none(shop: Shop) -> None:
+    shop.put("renewed")
+    assert shop.ok("rotation canary acme -o json").json["generation"] == 2
+    first = next(line for line in shop.ok("rotation status acme").out.splitlines() if line.startswith("1 "))
+    assert first.split()[-1] == "-"
+    assert " 0 " not in first
 
 
 def test_where_the_old_set_is_dead_there_is_a_warning(shop: Shop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,11 @@ def test_explain_can_be_mailed_as_it_is(shop: Shop) -> None:
     facts = shop.ok("explain acme -o json").json
     assert set(facts) == {"account", "generation", "certificate", "server_ca", "answers", "http", "curl"}
     assert facts["answers"]
+    assert set(facts["certificate"]) == {"subject", "issuer", "serial", "not_before", "not_after", "fingerprint"}
+    moment = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
+    assert all(moment.fullmatch(text) for text in (facts["certificate"]["not_after"], facts["answers"][0]["at"]))
+    fingerprints = facts["certificate"]["fingerprint"], *facts["server_ca"]
+    assert all(re.fullmatch("[0-9a-f]{64}", text) for text in fingerprints)
 
 
 def test_explain_works_before_there_is_a_client_id(shop: Shop) -> None:
@@ -242,7 +248,11 @@ def test_evidence_tells_the_whole_story_and_verifies(shop: Shop) -> None:
     assert told.count("generation-moved") == 2
     assert PASSWORD not in str(entries)
     assert shop.ok("evidence verify --all -o json").json["success"] is True
-    assert "bundle-issued" not in shop.ok("evidence show acme").out
+    given = next(entry["facts"] for entry in entries if entry["what"] == "bundle-issued")
+    assert given["expires"].endswith("Z")
+    shown = shop.ok("evidence show acme").out
+    assert "bundle-issued" not in shown
+    assert "…" not in shown  # what is piped is whole
     assert "bundle-issued" in shop.ok("evidence show --all").out
 
 

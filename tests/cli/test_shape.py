@@ -28,7 +28,7 @@ def test_every_command_has_help_with_an_example(name: str, tmp_path: Path) -> No
     assert ended.code == 0
     assert ended.out.startswith("Usage: broker")
     assert not ended.err
-    if name in COMMANDS:
+    if name:
         assert f"broker {name}" in ended.out.partition("Example")[2]
     assert max(map(len, ended.out.splitlines())) <= 100
 

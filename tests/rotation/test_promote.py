@@ -15,10 +15,10 @@ from broker.model.stage import Stage
 from broker.partners.verdict import Verdict
 from broker.rotation.canary import CanaryRefusedError, CanaryUnansweredError
 from broker.rotation.ports import Answer
-from broker.rotation.promote import chosen_candidate, promote, roll_back
+from broker.rotation.promote import chosen_candidate, promote, roll_back, set_to_try
 from tests.rotation.life import Commands, Step, lived, midway
 from tests.rotation.world import World
-from tests.support.accounts import BY, MZP, assert_refused
+from tests.support.accounts import BY, MZP, an_account, assert_refused
 
 
 def a_world() -> World:
@@ -175,6 +175,16 @@ def test_no_machine_promotes_what_a_roll_back_displaced() -> None:
     with assert_refused(RefusedError, "2"):
         Commands(world).promote(0)
     assert Commands(world).promote(2) == 2
+
+
+def test_where_none_is_named_a_canary_is_about_what_would_be_promoted_else_the_current_one() -> None:
+    world = a_world()
+    assert set_to_try(world.account).number == 3
+    Commands(world).reject(3)
+    assert set_to_try(world.account).number == 2
+    assert set_to_try(rolled_back().account).number == 1
+    with assert_refused(RefusedError, "has no set yet"):
+        set_to_try(an_account())
 
 
 def test_no_machine_promotes_what_a_roll_back_that_was_killed_had_made() -> None:

@@ -48,6 +48,10 @@ def moved(account: Account, number: int, move: Move, *, at: datetime, by: str, r
     return pruned(dooming(account, noted(after, at, by, What.GENERATION_MOVED, **facts)))
 
 
+def _either(move: Move) -> str:
+    return " or ".join(stage.value for stage in Stage if stage in MOVES[move].starts)
+
+
 def _guard(account: Account, generation: Generation, move: Move) -> None:
     number, current = generation.number, account.current
     if generation.stage not in MOVES[move].starts or (
@@ -55,7 +59,8 @@ def _guard(account: Account, generation: Generation, move: Move) -> None:
     ):
         raise RefusedError(
             f"cannot {move.value.replace('_', ' ')} generation {number} of {account.name}: it is "
-            f"{generation.stage.value}"
+            f"{generation.stage.value}",
+            hint=f"it takes one that is {_either(move)}: broker rotation status {account.name}",
         )
     if MOVES[move].end is not Stage.CURRENT or current is None:
         return
