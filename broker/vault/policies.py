@@ -24,13 +24,17 @@ BASE: Final = "base"
 _RIGHT: Final = re.compile(
     rf"{layout.RIGHTS}(/{NAME.pattern}){{4}}/({'|'.join(access.value for access in layout.Access)})", re.ASCII
 )
+_CAPITAL: Final = re.compile(r"[A-Z]")
 _STANZA: Final = re.compile(r"^path .*\n?", re.MULTILINE)
 _FOLDERS: Final = (Path(__file__).parents[1] / "policies", Path(__file__).parents[2] / "policies")  # wheel, checkout
 
 
 def policy_name(mount: str, name: str) -> str:
-    """Return what Vault calls the policy `name` of the broker under `mount`, so that two brokers share one Vault."""
-    return f"{mount.replace('/', '-')}-{name}"
+    """Return what Vault calls the policy `name` of the broker under `mount`, so that two brokers share one Vault.
+
+    No two mounts have one in common: no `name` holds a "/", and a capital, which Vault makes small, is told by a ":".
+    """
+    return f"{_CAPITAL.sub(lambda found: f':{found[0].lower()}', mount)}/{name}"
 
 
 def role_policy(role: Role, *, mount: str, accounts: Sequence[str] = ALL) -> str:

@@ -20,7 +20,7 @@ from broker.vault.connection import Connection
 from broker.vault.enrolment import issue_login
 from broker.vault.layout import Access, right
 from broker.vault.logins.token import FixedToken
-from broker.vault.policies import Role
+from broker.vault.policies import BASE, Role, policy_name
 from broker.vault.setup import Wish, apply, plan
 from tests.support.raw_http import RawVault
 from tests.support.vault import TestVault, login, mounted
@@ -56,7 +56,7 @@ def reach(vault_server: tuple[Embedded, Connection]) -> Iterator[Reach]:
         vault.admin.call("POST", f"transit-{vault.settings.mount}/keys/mzp-1", {"type": "rsa-2048"})
         vault.admin.call("POST", f"kv-{vault.settings.mount}/x", {"text": PLANTED})
         vault.consumer_token("fleet", right("stellantis", "standin", "mzp-1", "app", Access.DIRECT))
-        entity = vault.admin.ask("GET", f"identity/entity/name/{vault.settings.mount}-fleet")["data"]["id"]
+        entity = vault.admin.ask("GET", f"identity/entity/name/{vault.settings.mount}/fleet")["data"]["id"]
         yield Reach(vault, beside.settings.mount, entity)
 
 
@@ -229,7 +229,7 @@ def test_a_roles_token_carries_its_two_policies_and_nothing_by_identity(reach: R
     vault = reach.vault
     with on_the_wire(vault, role) as raw:
         found = raw.send("GET", "auth/token/lookup-self").json["data"]
-    assert set(found["policies"]) == {f"{vault.settings.mount}-base", f"{vault.settings.mount}-{role.value}"}
+    assert set(found["policies"]) == {policy_name(vault.settings.mount, name) for name in (BASE, role.value)}
     assert not found.get("identity_policies")
     assert (found["num_uses"], found["type"]) == (0, "service")
 

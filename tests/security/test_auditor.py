@@ -323,13 +323,13 @@ def logged(policies: list[str], operation: str, path: str, error: str = "", kind
 
 def test_the_log_is_read_as_vault_writes_it() -> None:
     log = [
-        logged(["cb-base", "cb-server"], "read", "cb/data/accounts/x", kind="request"),
-        logged(["cb-base", "cb-server"], "read", "cb/data/accounts/x"),
-        logged(["cb-base", "cb-server"], "update", "auth/cb/login"),
-        logged(["cb-base", "cb-operator"], "update", "cb/data/keys/x/1", "1 error occurred:\n\t* permission denied"),
-        logged(["default", "cb-consumer-fleet"], "read", "cb/data/keys/x/1", "permission denied"),
-        logged(["cb-base", "cb-operator", "cb-rotator"], "read", "cb/data/accounts/x"),
-        logged(["cb-2-server"], "read", "cb-2/data/accounts/x"),
+        logged(["cb/base", "cb/server"], "read", "cb/data/accounts/x", kind="request"),
+        logged(["cb/base", "cb/server"], "read", "cb/data/accounts/x"),
+        logged(["cb/base", "cb/server"], "update", "auth/cb/login"),
+        logged(["cb/base", "cb/operator"], "update", "cb/data/keys/x/1", "1 error occurred:\n\t* permission denied"),
+        logged(["default", "cb/consumer-fleet"], "read", "cb/data/keys/x/1", "permission denied"),
+        logged(["cb/base", "cb/operator", "cb/rotator"], "read", "cb/data/accounts/x"),
+        logged(["cb-2/server"], "read", "cb-2/data/accounts/x"),
         json.dumps({"type": "response", "request": {"operation": "read", "path": "sys/health"}}),
     ]
     assert list(requests_in(log, "cb", MATRIX.roles)) == [
@@ -343,14 +343,14 @@ def test_the_log_is_read_as_vault_writes_it() -> None:
 
 def test_the_program_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log, documents = tmp_path / "audit.log", tmp_path / "documents.json"
-    log.write_text(logged(["cb-base", "cb-server"], "read", "cb/data/accounts/x"))
+    log.write_text(logged(["cb/base", "cb/server"], "read", "cb/data/accounts/x"))
     documents.write_text(json.dumps(stored(rotated())))
     arguments = ["--mount", "cb", "--log", str(log), "--documents", str(documents)]
     assert main(arguments) == 0
     assert main([*arguments, "--grants", str(POLICIES)]) == 1
     assert "never used: rotator may create cb/data/keys/+/+" in capsys.readouterr().out
     assert main(["--mount", "another", *arguments[2:]]) == 1
-    log.write_text(logged(["cb-base", "cb-auditor"], "read", "cb/data/keys/x/1"))
+    log.write_text(logged(["cb/base", "cb/auditor"], "read", "cb/data/keys/x/1"))
     assert main(arguments) == 1
     assert capsys.readouterr().out.endswith("outside its row: auditor: read cb/data/keys/x/1\n")
 

@@ -188,7 +188,7 @@ def test_every_role_was_at_work(run: Run) -> None:
     """Else the test above would praise the idle."""
     log = run.log.read_text()
     for role in Role:
-        assert f'"{run.mount}-{role.value}"' in log
+        assert f'"{run.mount}/{role.value}"' in log
 
 
 def test_no_secret_is_in_the_log_in_clear(run: Run) -> None:
@@ -211,7 +211,7 @@ def test_a_stage_turned_by_hand_is_seen(run: Run, tmp_path: Path) -> None:
 
 def test_a_role_that_read_one_key_too_many_is_seen(run: Run, tmp_path: Path) -> None:
     answers = (json.loads(line) for line in run.log.read_text().splitlines() if '"response"' in line)
-    by_auditor = [f"{run.mount}-auditor", f"{run.mount}-base"]
+    by_auditor = [f"{run.mount}/auditor", f"{run.mount}/base"]
     entry = next(
         e for e in answers if (e.get("auth") or {}).get("policies") == by_auditor and "/data/" in e["request"]["path"]
     )

@@ -68,7 +68,7 @@ def requests_in(log: Iterable[str], mount: str, roles: Iterable[str]) -> Iterato
         request, auth = entry["request"], entry.get("auth") or {}
         if entry["type"] != "response" or request["path"] == f"auth/{mount}/login" or not auth.get("policies"):
             continue
-        named = {policy.removeprefix(f"{mount}-") for policy in auth["policies"] if policy.startswith(f"{mount}-")}
+        named = {policy.removeprefix(f"{mount}/") for policy in auth["policies"] if policy.startswith(f"{mount}/")}
         whose = sorted(name for name in named if name in known or name.startswith("consumer-"))
         denied = "permission denied" in entry.get("error", "")
         yield Request("+".join(whose), request["operation"], request["path"], not denied)

@@ -15,7 +15,7 @@ from broker.vault.capabilities import Address, Clause, NotAConsumerError, judge
 from broker.vault.connection import Connection
 from broker.vault.enrolment import consumer_role, issue_login
 from broker.vault.logins.token import FixedToken
-from broker.vault.policies import Role
+from broker.vault.policies import Role, policy_name
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
 from tests.support.misbehaving import Answer, misbehaving
@@ -56,7 +56,7 @@ def with_policy(vault: TestVault, name: str, hcl: str, **role: object) -> Secret
 def test_a_consumer_is_known_by_its_entity_and_name(vault: TestVault, server: Connection) -> None:
     token = vault.consumer_token("fleet", RIGHT)
     consumer = judge(server, token, RIGHT, peer=None)
-    assert consumer.name == f"{vault.settings.mount}-fleet"
+    assert consumer.name == f"{vault.settings.mount}/fleet"
     again = judge(server, vault.consumer_token("fleet", RIGHT), RIGHT, peer=ip_address("192.0.2.1"))
     assert again.entity == consumer.entity
 
@@ -113,7 +113,7 @@ def test_more_than_update(vault: TestVault, server: Connection, extra: str) -> N
 
 def test_less_than_update(vault: TestVault, server: Connection) -> None:
     enrolled = a_consumer(vault.admin, "less", [OTHER])
-    policy = f"{vault.settings.mount}-{consumer_role('less')}"
+    policy = policy_name(vault.settings.mount, consumer_role("less"))
     vault.admin.call("POST", f"sys/policies/acl/{policy}", {"policy": f'path "{RIGHT}" {{ capabilities = ["read"] }}'})
     assert_refused(Clause.TOO_MUCH, server, login(vault.admin, enrolled))
 
@@ -125,7 +125,7 @@ def test_a_denied_right(vault: TestVault, server: Connection) -> None:
 
 def test_a_token_without_an_entity(vault: TestVault, server: Connection) -> None:
     a_consumer(vault.admin, "fleet", [RIGHT])
-    policy = f"{vault.settings.mount}-consumer-fleet"
+    policy = policy_name(vault.settings.mount, "consumer-fleet")
     role = f"auth/token/roles/{vault.settings.mount}"
     vault.admin.call("POST", role, {"allowed_policies": [policy], "orphan": True})
     # An orphan token that a role makes has no entity; the parent's would else be inherited
@@ -161,7 +161,7 @@ def test_a_batch_token(vault: TestVault, server: Connection) -> None:
 def test_policies_that_vault_cannot_read_are_the_tokens_fault(vault: TestVault, server: Connection) -> None:
     path = RIGHT.replace("/fleet-app/", "/{{identity.entity.metadata.application}}/")
     token = with_policy(vault, "templated", f'path "{path}" {{ capabilities = ["update"] }}')
-    entity = f"identity/entity/name/{vault.settings.mount}-templated"
+    entity = f"identity/entity/name/{vault.settings.mount}/templated"
     vault.admin.call("POST", entity, {"metadata": {"application": "*"}})
     assert_refused(Clause.UNREADABLE, server, token)
 
@@ -243,7 +243,7 @@ def test_a_vault_of_others_with_its_real_root_token() -> None:
         server = Connection(settings, FixedToken(login(root, issue_login(root, Role.SERVER.value))))
         assert_refused(Clause.ROOT, server, settings.token)
         token = login(root, a_consumer(root, "fleet", [RIGHT]))
-        assert judge(server, token, RIGHT, peer=None).name == "credential-broker-fleet"
+        assert judge(server, token, RIGHT, peer=None).name == "credential-broker/fleet"
         root.close()
         server.close()
 

@@ -13,7 +13,7 @@ import pytest
 
 from broker.embedded.binary import find_binary
 from broker.embedded.up import Embedded
-from broker.errors import BrokerError, InputError, RefusedError, UnknownNameError
+from broker.errors import BrokerError, DeniedError, InputError, RefusedError, UnknownNameError
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import ONCE, AppRole, consumer_role, issue_login, provide_login
@@ -68,8 +68,8 @@ def test_cut_short_it_can_be_run_again(bare: Connection) -> None:
 def test_the_difference_shows_what_an_account_more_means(vault: TestVault) -> None:
     planned = plan(vault.admin, Wish(accounts=("mzp-1", "mzp-2")))
     updated = titles(planned, Action.UPDATE)
-    assert [title.rsplit("-", 1)[1] for title in updated] == ["server", "rotator", "canary"]
-    server = next(change for change in planned if change.item.title.endswith("-server"))
+    assert [title.rsplit("/", 1)[1] for title in updated] == ["server", "rotator", "canary"]
+    server = next(change for change in planned if change.item.title.endswith("/server"))
     mount = vault.settings.mount
     assert f'-path "{mount}/data/keys/+/+"      {{ capabilities = ["read"] }}' in server.difference
     assert f'+path "{mount}/data/keys/mzp-2/+"      {{ capabilities = ["read"] }}' in server.difference
@@ -222,6 +222,30 @@ def test_a_secret_id_that_ran_out_lets_nobody_in(vault: TestVault) -> None:
     time.sleep(1.2)
     with pytest.raises(BrokerError):
         login(vault.admin, issued)
+
+
+def test_no_two_mounts_share_a_policy() -> None:
+    """Or whoever is set up later gives the roles of the other its own secrets."""
+    mounts = ("team/broker", "team-broker", "Team-broker", "team.broker", "team", "team-consumer-x")
+    names = ("base", "server", consumer_role("x-server"), consumer_role("broker-server"))
+    called = [policy_name(mount, name) for mount in mounts for name in names]
+    assert len(set(called)) == len(called)
+    assert all(name == name.lower() for name in called)  # as Vault writes them
+
+
+def test_a_mount_within_a_folder_is_set_up_and_lets_its_roles_in(vault: TestVault) -> None:
+    nested = Connection(
+        replace(vault.settings, mount=f"team/{vault.settings.mount}"), FixedToken(token_of(vault.admin))
+    )
+    apply(nested, plan(nested, Wish()))
+    assert not changes(plan(nested, Wish()))
+    auditor = Connection(nested.settings, FixedToken(login(nested, issue_login(nested, "auditor"))))
+    assert auditor.list("accounts") == ()
+    with pytest.raises(DeniedError):
+        Connection(vault.settings, FixedToken(login(nested, issue_login(nested, "auditor")))).list("accounts")
+    assert a_consumer(nested, "fleet", ["cb-issue/a/b/c/d/direct"]).role_id
+    auditor.close()
+    nested.close()
 
 
 def test_a_consumer_cannot_take_a_roles_name(vault: TestVault) -> None:
