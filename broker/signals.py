@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,18 +18,22 @@ _LOOK: Final = 5.0  # seconds between looks at the clock, which may have been se
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let a first SIGINT or SIGTERM wait until the block has ended; a second one takes effect at once.
+    """Let a first signal that asks the process to end wait until the block has ended; a second takes effect at once.
 
-    For the main thread: tokens are given back here, and one that was not would live on for minutes.
+    Tokens are given back here, and one that was not would live on for minutes. Only the main thread hears signals: in
+    any other nothing is held back.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     waiting: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in _asking_to_end()}
 
-    def keep(number: int, frame: FrameType | None) -> None:
+    def keep(number: int, _frame: FrameType | None) -> None:
         waiting.append(number)
-        handler = before[signal.Signals(number)]
-        if len(waiting) > 1 and callable(handler):
-            handler(number, frame)
+        if len(waiting) > 1:
+            signal.signal(number, before[signal.Signals(number)])
+            signal.raise_signal(number)
 
     for number in before:
         signal.signal(number, keep)
@@ -46,14 +51,12 @@ def held_back() -> Iterator[frozenset[int]]:
     """Keep what asks a process to end pending until the block has ended; yield those signals, for `wait_for_end`.
 
     The kernel keeps them, not a handler: one that sets a `threading.Event` takes the very lock that the waiting main
-    thread may hold, and never returns. SIGHUP is left alone where it is ignored, as under `nohup`.
+    thread may hold, and never returns.
     """
-    numbers = {signal.SIGINT, signal.SIGTERM}
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.add(signal.SIGHUP)
+    numbers = _asking_to_end()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
-        yield frozenset(numbers)
+        yield numbers
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -72,6 +75,12 @@ def wait_for_end(signals: frozenset[int], until: datetime, clock: Callable[[], d
         left = min(left - passed, (until - clock()).total_seconds())
         started += passed
     return False
+
+
+def _asking_to_end() -> frozenset[signal.Signals]:
+    """Return what asks a process to end; SIGHUP is left alone where it is ignored, as under `nohup`."""
+    asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    return frozenset(number for number in asking if signal.getsignal(number) is not signal.SIG_IGN)
 
 
 def _uptime() -> float:

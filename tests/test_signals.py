@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -79,6 +80,33 @@ def test_a_clock_that_is_set_back_does_not_prolong_it(heard: list[int], monkeypa
     monkeypatch.setattr(signals, "_LOOK", 0.01)
     with held_back() as waiting:
         assert not wait_for_end(waiting, START + timedelta(seconds=0.1), Clock(0, -3600))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_whatever_asks_the_process_to_end_waits_for_the_block(heard: list[int], number: signal.Signals) -> None:
+    with undisturbed():
+        signal.raise_signal(number)
+        assert heard == []
+    assert heard == [number]
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored(heard: list[int]) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with undisturbed():
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_a_thread_that_hears_no_signals_does_its_work_all_the_same() -> None:
+    done: list[bool] = []
+
+    def work() -> None:
+        with undisturbed():
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done
 
 
 def test_a_first_signal_waits_for_the_block_and_a_second_does_not(heard: list[int]) -> None:

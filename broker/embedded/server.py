@@ -218,10 +218,28 @@ def _answers(home: Home) -> bool:
 def _locked(path: Path) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _take(descriptor, path)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)  # for whoever waits in vain
         yield
     finally:
         os.close(descriptor)
+
+
+def _take(descriptor: int, path: Path) -> None:
+    deadline = time.monotonic() + 2 * _PATIENCE  # what the longest start, or stop, takes
+    while time.monotonic() < deadline:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_TICK)
+        else:
+            return
+    pid = os.pread(descriptor, 16, 0).decode("ascii", errors="replace")
+    raise VaultUnavailableError(
+        f"process {pid or 'unknown'} does not end starting or stopping the vault of {path.parent}",
+        hint="is it stopped, or does it hang? let it go on, or end it, and try again",
+    )
 
 
 def _gone(watch: int, seconds: float) -> bool:

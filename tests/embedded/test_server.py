@@ -17,13 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from broker.embedded import binary
+from broker.embedded import binary, server
 from broker.embedded.binary import find_binary
 from broker.embedded.config import Options
 from broker.embedded.loopback import certified_loopback
 from broker.embedded.server import Running, start, status, stop
 from broker.embedded.up import administered, up
 from broker.errors import InputError, RefusedError, VaultUnavailableError
+from broker.vault.logins.approle import AppRoleLogin
 from broker.vault.policies import Role
 
 
@@ -74,6 +75,43 @@ def test_two_at_once_share_one_server(directory: Path) -> None:
         thread.join()
     assert len(pids) == 4
     assert len(set(pids)) == 1
+
+
+def test_who_is_stopped_while_he_starts_it_is_named_to_those_who_wait(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_PATIENCE", 0.1)
+    directory.mkdir(mode=0o700)
+    with server._locked(directory / "lock"):
+        for act in (start, stop):
+            with pytest.raises(VaultUnavailableError, match=f"process {os.getpid()} ") as caught:
+                act(directory)
+            assert caught.value.hint
+
+
+def test_a_signal_waits_until_the_token_that_may_do_everything_is_given_back(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    close = AppRoleLogin.close
+
+    def signalled(login: AppRoleLogin) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        close(login)
+
+    embedded = up(directory)
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(AppRoleLogin, "close", signalled)
+            with pytest.raises(KeyboardInterrupt), administered(embedded) as vault:
+                vault.ask("GET", "sys/mounts")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with administered(embedded) as vault:
+        assert len(vault.ask("LIST", "auth/token/accessors")["data"]["keys"]) == 1  # the one that asks
 
 
 def test_what_was_stored_survives_a_kill(directory: Path) -> None:
