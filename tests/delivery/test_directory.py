@@ -23,7 +23,7 @@ import pytest
 from broker.delivery.directory import CURRENT, GRACE, publish, withdraw
 from broker.delivery.formats import DEFAULT, FileFormat
 from broker.delivery.manifest import MANIFEST, parse
-from broker.delivery.root import Access, LeftBehindError, Root, UnusableDirectoryError
+from broker.delivery.root import Access, LeftBehindError, Root, UnusableDirectoryError, held
 from broker.errors import BrokerError, InputError, RefusedError
 from broker.model.bundle import Bundle
 from broker.model.names import AccountName
@@ -77,6 +77,12 @@ def test_a_group_may_read_where_one_is_named(tmp_path: Path) -> None:
     assert {stat.S_IMODE(p.stat().st_mode) for p in found.iterdir()} == {0o640}
 
 
+@pytest.mark.rights("chown")
+def test_the_group_that_is_named_is_the_group_that_may_read(tmp_path: Path) -> None:
+    found = publish(tmp_path / "root", paper(), access=Access(group=65534))
+    assert {p.stat().st_gid for p in (tmp_path / "root", found, *found.iterdir())} == {65534}
+
+
 def test_modes_are_set_again_at_the_next_write(tmp_path: Path) -> None:
     found = publish(tmp_path / "root", paper())
     (found / "password").chmod(0o644)
@@ -118,6 +124,7 @@ def test_publishing_again_changes_only_the_manifest(tmp_path: Path) -> None:
         lambda d: (d / "more").write_text("a stranger's"),
         lambda d: ((d / "ca.crt").unlink(), (d / "ca.crt").symlink_to("/etc/hosts")),
         lambda d: ((d / "ca.crt").unlink(), (d / "ca.crt").mkdir()),
+        lambda d: ((d / "ca.crt").rename(d.parent / "same"), (d / "ca.crt").symlink_to("../same")),
     ],
 )
 def test_a_generation_that_was_harmed_is_not_taken_for_whole(tmp_path: Path, harm: Callable[[Path], object]) -> None:
@@ -228,7 +235,7 @@ def test_a_directory_that_cannot_be_trusted_is_refused(tmp_path: Path, make: Cal
         publish(root, paper())
     assert caught.value.hint
     assert PASSWORD not in str(caught.value)
-    assert not any(p.name == "password" for p in tmp_path.rglob("gen-*/*") if "gen-0" in str(p) and p.is_symlink())
+    assert not any(p.name == "password" for p in tmp_path.rglob("*"))
 
 
 def test_a_name_of_ours_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
@@ -260,6 +267,19 @@ def test_a_full_disk_leaves_nothing_half_published(tmp_path: Path) -> None:
     assert contents(root / CURRENT) == before
 
 
+def test_a_renewal_that_finds_no_room_leaves_all_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = publish(tmp_path / "root", paper())
+    before = contents(found)
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UnusableDirectoryError, match="no room left"):
+        publish(tmp_path / "root", of_another_lease())
+    assert contents(found) == before
+
+
 def test_all_has_reached_the_disk_before_current_points_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[tuple[int, int]] = []
     pointed: list[int] = []
@@ -279,6 +299,38 @@ def test_all_has_reached_the_disk_before_current_points_at_it(tmp_path: Path, mo
     before = set(synced[: pointed[0]])
     assert {(p.stat().st_ino, p.stat().st_size) for p in found.iterdir()} <= before
     assert {found.stat().st_ino, (tmp_path / "root").stat().st_ino} <= {inode for inode, _ in before}
+
+
+def _after_renaming(monkeypatch: pytest.MonkeyPatch, told: Callable[[str], object]) -> None:
+    """Tell each name that was given, once it is."""
+    rename = os.rename
+
+    def renaming(source: Any, target: Any, **where: Any) -> None:
+        rename(source, target, **where)
+        told(target)
+
+    monkeypatch.setattr(os, "rename", renaming)
+
+
+def test_that_current_was_turned_reaches_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str | int] = []
+    fsync = os.fsync
+
+    def syncing(fd: int) -> None:
+        fsync(fd)
+        done.append(os.fstat(fd).st_ino)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    _after_renaming(monkeypatch, done.append)
+    publish(tmp_path / "root", paper())
+    assert (tmp_path / "root").stat().st_ino in done[done.index(CURRENT) :]
+
+
+def test_no_generation_has_its_name_before_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    _after_renaming(monkeypatch, lambda _: found.extend(len(contents(d)) for d in tmp_path.glob("root/gen-*")))
+    publish(tmp_path / "root", paper())
+    assert set(found) == {len(DEFAULT) + 1}
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
@@ -358,27 +410,43 @@ def test_several_publishers_take_turns(tmp_path: Path) -> None:
     assert_no_trace(root)
 
 
+def test_a_directory_that_was_replaced_while_its_lock_was_waited_for_is_opened_anew(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    publish(root, paper())
+    waiting = threading.Thread(target=publish, args=(root, paper(generation=8)))
+    with held(root):
+        waiting.start()
+        waiting.join(0.1)
+        root.rename(tmp_path / "away")
+        root.mkdir(mode=0o700, exist_ok=True)
+    waiting.join()
+    assert (root / CURRENT).readlink().name == "gen-000008"
+    assert (tmp_path / "away" / CURRENT).readlink().name == "gen-000007"
+
+
 def test_a_reader_that_resolves_once_never_sees_two_generations(tmp_path: Path) -> None:
     root = tmp_path / "root"
     bundles = [paper(generation=7, password="seven"), paper(generation=8, password="eight", number=2)]
     publish(root, bundles[0])
-    mixed, reads, done = 0, 0, threading.Event()
+    mixed, reads, turns, done = 0, 0, 0, threading.Event()
 
     def write() -> None:
-        for turn in range(30):
-            publish(root, bundles[(turn + 1) % 2])
-        done.set()
+        nonlocal turns
+        while not done.is_set():
+            turns += 1
+            publish(root, bundles[turns % 2])
 
     writer = threading.Thread(target=write)
     writer.start()
-    while not done.is_set():
+    while writer.is_alive() and min(turns, reads) < 30:
         directory = root / str((root / CURRENT).readlink())
         manifest = parse((directory / MANIFEST).read_bytes())
         password = (directory / "password").read_text()
         mixed += password != {7: "seven", 8: "eight"}[manifest.generation]
         reads += 1
+    done.set()
     writer.join()
-    assert (mixed, reads > 10) == (0, True)
+    assert (mixed, reads >= 30) == (0, True)
 
 
 def test_withdraw_removes_all_of_ours_and_nothing_else(tmp_path: Path) -> None:
@@ -400,6 +468,14 @@ def test_withdraw_leaves_a_strangers_file_and_says_where(tmp_path: Path) -> None
     (found / "mine").write_text("a stranger's")
     assert withdraw(tmp_path / "root", LEASE) == (found,)
     assert [p.name for p in found.iterdir()] == ["mine"]
+
+
+def test_withdraw_leaves_a_link_of_somebody_elses(tmp_path: Path) -> None:
+    publish(tmp_path / "root", paper())
+    (tmp_path / "root" / CURRENT).unlink()
+    (tmp_path / "root" / CURRENT).symlink_to("elsewhere")
+    assert withdraw(tmp_path / "root", LEASE) == ()
+    assert [p.name for p in (tmp_path / "root").iterdir()] == [CURRENT]
 
 
 def test_withdraw_follows_no_link(tmp_path: Path) -> None:

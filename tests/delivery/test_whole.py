@@ -21,6 +21,13 @@ def test_it_replaces_what_is_there_and_leaves_nothing_beside_it(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[int, bool]] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: found.append((os.fstat(fd).st_size, (tmp_path / "file").exists())))
+    write_whole(tmp_path / "file", b"content")
+    assert found[0] == (7, False)
+
+
 def test_what_a_killed_run_left_is_used_up(tmp_path: Path) -> None:
     (tmp_path / ".file.new").write_text("half of something longer")
     (tmp_path / ".file.new").chmod(0o600)

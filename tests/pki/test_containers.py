@@ -201,7 +201,7 @@ def _p12() -> bytes:
     ("make", "words"),
     [
         (_trusted, "TRUSTED CERTIFICATE"),
-        (lambda: a_zip(_trusted()), "TRUSTED CERTIFICATE"),
+        (lambda: a_zip(ALL, _trusted()), "TRUSTED CERTIFICATE"),
         (_encrypted_zip, "the zip file is encrypted"),
         (lambda: a_zip(a_zip(ALL)), "another zip file in it"),
         (lambda: a_zip(b"\0" * 900_000), "more than 100 times its size"),
@@ -211,6 +211,7 @@ def _p12() -> bytes:
         (_p12, "PKCS#12 file or a private key"),
         (KEY.reveal, "PKCS#12 file or a private key"),
         (lambda: b"\xfe\xed\xfe\xed\0\0\0\2", "Java key store"),
+        (lambda: a_zip(ALL, b"\xfe\xed\xfe\xed\0\0\0\2"), "Java key store"),
         (lambda: b"".join(pki.pem(pki.a_leaf(ROOT)).encode() for _ in range(33)), "more than 32 certificates"),
     ],
 )

@@ -83,6 +83,12 @@ def test_another_login_is_refused() -> None:
     assert_refused(_judged(pki.a_leaf(CA, subject=subject)), "cn", "CN is 'MZP9', and the account's login is")
 
 
+def test_a_subject_without_a_common_name_is_refused() -> None:
+    subject = Subject(tuple((n, v) for n, v in pki.GOOD.attributes if n != "CN"))
+    found = _judged(pki.a_leaf(CA, subject=subject))
+    assert_refused(found, "cn", "CN is '', and the account's login is")
+
+
 def test_a_second_common_name_is_refused() -> None:
     subject = Subject((*pki.GOOD.attributes, ("CN", "MZP9")))
     assert_refused(_judged(pki.a_leaf(CA, subject=subject)), "cn.duplicate", "CN is there 2 times")
