@@ -29,6 +29,7 @@ def test_the_whole_way_to_a_bundle_that_curl_uses(world: World) -> None:
     assert world.ok("evidence", "verify", "--all", "-o", "json").json["success"] is True
 
 
+@pytest.mark.slow
 def test_a_second_certificate_is_rotated_in_and_the_first_retired(world: World) -> None:
     world.renewed()
     world.ok("rotation", "promote", "acme")
@@ -40,6 +41,7 @@ def test_a_second_certificate_is_rotated_in_and_the_first_retired(world: World) 
     assert not world.account("acme").doomed_keys
 
 
+@pytest.mark.slow
 def test_a_consumer_of_another_application_is_denied(world: World, tmp_path: Path) -> None:
     world.promoted()
     world.ok("app", "add", "acme/other", "--client-id", "22222222-2222-4222-8222-222222222222")
@@ -51,6 +53,7 @@ def test_a_consumer_of_another_application_is_denied(world: World, tmp_path: Pat
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT"])
 def test_a_held_bundle_is_gone_when_its_holder_is_stopped(world: World, signal_name: str) -> None:
     import signal

@@ -14,6 +14,8 @@ from tests.rotation.world import Fault, World
 # Of each step of the life, in order: a new write shows here, and is then covered below.
 WRITES = (1, 1, 2, 2, 1, 1, 3, 13, 2, 3, 2, 1, 1, 2, 3, 15, 6, 3, 5, 16, 4, 6, 2, 1, 6, 24)
 PLACES = [(step, write) for step, writes in enumerate(WRITES) for write in range(1, writes + 1)]
+# The quick tests take each fourth.
+EACH = [pytest.param(*place, marks=[pytest.mark.slow] if number % 4 else []) for number, place in enumerate(PLACES)]
 
 
 @functools.cache
@@ -37,7 +39,7 @@ def test_a_life_ends_with_one_set_and_nothing_left_to_do() -> None:
 
 
 @pytest.mark.parametrize("fault", Fault)
-@pytest.mark.parametrize(("step", "write"), PLACES)
+@pytest.mark.parametrize(("step", "write"), EACH)
 def test_the_same_command_again_ends_the_same(step: int, write: int, fault: Fault) -> None:
     world = before(step).branch(at=write, fault=fault)
     run(world, LIFE[step])
