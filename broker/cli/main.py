@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -170,7 +171,7 @@ def _ended_badly(error: BaseException, arguments: Sequence[str]) -> int:
         case BrokenPipeError() | SystemExit():  # click itself makes the first into the second, and nothing else
             _write_to_nobody()
             return exits.BROKEN_PIPE
-        case OSError() if _stdout_is_full():
+        case OSError() if error.errno == errno.ENOSPC or _stdout_is_full():  # a flush that failed forgets what it had
             _write_to_nobody()
             sys.stderr.write(f"error: cannot write to standard output: {error.strerror}\n")
             return exits.USAGE

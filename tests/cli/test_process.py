@@ -128,7 +128,8 @@ def test_a_full_disk_is_told(shop: Shop) -> None:
     with FULL.open("wb") as full:
         ended = run(shop, "csr", "new", "acme", capture_output=False, stdout=full, stderr=subprocess.PIPE)
         shown = run(shop, "account", "show", "acme", capture_output=False, stdout=full, stderr=subprocess.PIPE)
-    for each in (ended, shown, run(shop, "csr", "new", "acme", "--out", "/dev/full")):
+        short = run(shop, "csr", "--help", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    for each in (ended, shown, short, run(shop, "csr", "new", "acme", "--out", "/dev/full")):
         assert each.code == 2
         assert "No space left" in each.err
         assert "Exception ignored" not in each.err
