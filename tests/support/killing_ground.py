@@ -144,8 +144,8 @@ class Ground:
     def begin(self, command: Command) -> None:
         """Make everything as `command` finds it."""
         fresh(self.here)
-        self.facts["now"] = datetime.now(UTC).isoformat()
         self._be(command.begins)
+        self.facts["now"] = datetime.now(UTC).isoformat()  # after the request was drafted, which may be just now
         number = next(self.numbers)
         self.facts |= {"consumer": f"reader-{number}", "mount": f"broker-new-{number}"}
         for line in command.before:
