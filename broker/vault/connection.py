@@ -306,7 +306,7 @@ def _reached(path: str, vault: str) -> Iterator[None]:
 
 def _not_reached(error: Exception, path: str, vault: str) -> PassingError:
     return PassingError(
-        f"{vault}, was not reached for {path} ({type(error).__name__})",
+        f"{vault} was not reached for {path} ({type(error).__name__})",
         hint="is that address right, and is it up? broker config show says where each setting comes from",
     )
 

@@ -56,8 +56,8 @@ class VaultSettings:
 
     @property
     def whereabouts(self) -> str:
-        """Which Vault this is, for an error: "Vault at https://vault.example ($BAO_ADDR), namespace team"."""
-        return f"Vault at {self.address}{self._named}" + (f", namespace {self.namespace}" if self.namespace else "")
+        """Which Vault this is, for an error: "Vault at https://vault.example ($BAO_ADDR) in namespace team"."""
+        return f"Vault at {self.address}{self._named}" + (f" in namespace {self.namespace}" if self.namespace else "")
 
     @property
     def _named(self) -> str:

@@ -113,7 +113,7 @@ class AppRoleLogin:
     def _kept_out(self, hint: str) -> DeniedError:
         where = self._vault.settings.whereabouts
         return DeniedError(
-            f"{where}, does not let us in at auth/{self._mount} as the AppRole of {self._role_id}", hint=hint
+            f"{where} does not let us in at auth/{self._mount} as the AppRole of {self._role_id}", hint=hint
         )
 
     def _granted(self, answer: Document) -> _Lease:
