@@ -294,7 +294,7 @@ class Broker:
             name,
             number,
             accounts=self.roles.accounts(Role.ROTATOR),
-            stragglers=self.stragglers,
+            stragglers=self._stragglers_by_a_true_clock,
             clock=self.clock,
             by=self.actor,
             reason=reason,
@@ -307,6 +307,11 @@ class Broker:
         from broker.vault.consumers import VaultConsumers
 
         return stragglers(VaultConsumers(self.roles.connection(role)).all(), name, number, self.clock())
+
+    def _stragglers_by_a_true_clock(self, name: AccountName, number: int) -> frozenset[str]:
+        found = self.stragglers(name, number)
+        self.roles.connection(Role.ROTATOR).require_true_clock()
+        return found
 
     @cached_property
     def _canary(self) -> Canary:
@@ -346,6 +351,7 @@ class Broker:
             journal=journal,
             signer=LeaseSigner(lease_keys(vault)),
             clock=self.clock,
+            require_true_clock=vault.require_true_clock,
         )
 
     def _judge(self, vault: Connection, token: Secret[str]) -> Judge:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from broker.errors import ConflictError, RefusedError
 from broker.issuing.journal import Journal
 from broker.issuing.leases import LeaseSigner
-from broker.issuing.ports import Consumer, Consumers, Judge, ReadAccount, ReadSecrets, SetSecrets
+from broker.issuing.ports import Consumer, Consumers, Judge, ReadAccount, ReadSecrets, RequireTrueClock, SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import Authentication
 from broker.model.bundle import Bundle
@@ -58,6 +58,7 @@ class Issuer:
     journal: Journal
     signer: LeaseSigner
     clock: Clock
+    require_true_clock: RequireTrueClock
     cap: Cap = DEFAULT_CAP
 
     def grant(self, wanted: Wanted) -> Granted:
@@ -71,6 +72,7 @@ class Issuer:
         for _ in range(2):
             account = self.accounts(wanted.account)
             consumer = self.judge(account, wanted.application, wanted.kind)
+            self.require_true_clock()
             application, generation = _deliverable(account, wanted.application)
             lease = self._lease(wanted, account, generation, consumer)
             hidden = self.read_secrets(account.name, generation)

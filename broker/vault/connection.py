@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
@@ -21,7 +24,8 @@ import hvac.exceptions
 import requests
 import stamina
 
-from broker.errors import ConflictError, DeniedError, InputError, VaultUnavailableError
+from broker.errors import ConflictError, DeniedError, InputError, RefusedError, VaultUnavailableError
+from broker.model.duration import duration_text
 from broker.model.secret import Secret
 from broker.network import TooMuchError, behind, is_closed
 from broker.vault.answers import Answer, Document, field_of, unclear, understood
@@ -40,6 +44,7 @@ _INDEX: Final = "X-Vault-Index"  # what a read must have seen; OpenBao and Vault
 _BEHIND: Final = {"X-Vault-Inconsistent": "forward-active-node"}  # what a standby that has not seen it shall do
 _REDIRECTS: Final = (301, 302, 307, 308)
 _HOPS: Final = 2
+_TOLERANCE: Final = timedelta(minutes=5)  # between our clock and Vault's
 _SHORTEST: Final = 0.5  # seconds that one answer may take however short our patience is
 
 
@@ -55,11 +60,15 @@ class Stored:
 class Seen:
     """What a process has seen of its Vault: shared by its connections, so that none reads what is older.
 
-    `index` is of the newest answer that carried one; `away` says that patience ended on the last request.
+    `index` is of the newest answer that carried one; `away` says that patience ended on the last request. `date` is
+    what Vault's clock showed with its newest answer, as HTTP writes it, and `ours` what this machine's did, in seconds
+    since the epoch.
     """
 
     index: str = ""
     away: bool = False
+    date: str = ""
+    ours: float = 0.0
 
 
 class Connection:
@@ -172,6 +181,23 @@ class Connection:
         """
         return self._patiently(method, api_path, body, token)
 
+    def require_true_clock(self) -> None:
+        """Refuse where this machine's clock is more than minutes from Vault's, by Vault's newest answer.
+
+        Leases and holdings are dated by it, and whoever reads them elsewhere trusts that. An answer without a date
+        tells nothing.
+        """
+        try:
+            ahead = datetime.fromtimestamp(self._seen.ours, UTC) - parsedate_to_datetime(self._seen.date)
+        except (TypeError, ValueError):  # no date, none that can be read, or one without a zone
+            return
+        if abs(ahead) > _TOLERANCE:
+            way = "ahead of" if ahead > timedelta(0) else "behind"
+            raise RefusedError(
+                f"this machine's clock is {duration_text(abs(ahead))} {way} Vault's, and who holds what is told by it",
+                hint="set the clock, here or where Vault runs; timedatectl shows it",
+            )
+
     def close(self) -> None:
         """Give back the token where this connection's login made it, and close every session.
 
@@ -255,6 +281,7 @@ class Connection:
             with response:
                 answer = Answer(response.status_code, response.headers, whole(response))
         self._seen.index = answer.headers.get(_INDEX, self._seen.index)
+        self._seen.date, self._seen.ours = answer.headers.get("Date", ""), time.time()
         return answer
 
     def _client(self) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,6 +47,18 @@ def test_a_program_is_told_in_json_what_went_wrong(shop: Shop) -> None:
         assert ended.code
         assert {"success", "code", "message"} <= set(ended.json)
         assert (ended.json["success"], ended.json["code"]) == (False, kind)
+
+
+@pytest.mark.parametrize("hours", [3, -8])
+def test_who_holds_what_is_not_told_by_a_wrong_clock(shop: Shop, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    shop.put("rotated")
+    wrong = SimpleNamespace(time=lambda: time.time() + hours * 3600)
+    monkeypatch.setattr("broker.vault.connection.time", wrong)
+    for line in (GET, "rotation retire acme --generation 1"):
+        ended = shop.run(line)
+        assert ended.code == 6
+        assert "this machine's clock is" in ended.err
+    shop.assert_unchanged()
 
 
 def test_a_bundle_is_given_back_though_nobody_is_there_to_be_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,7 @@ class Broker:
     evidence: list[Entry] = field(default_factory=list)
     refuse: BrokerError | None = None
     away: str = ""
+    wrong: bool = False  # the clock of the machine
     meanwhile: Callable[[Account], Account] = lambda account: account  # what happens while a bundle is prepared
 
     def issuer(self, cap: Cap | None = None) -> Issuer:
@@ -61,6 +62,7 @@ class Broker:
             journal=Journal("issued/test", self._store, lambda: self.now, BY),
             signer=LeaseSigner(KEYS),
             clock=lambda: self.now,
+            require_true_clock=self._require_true_clock,
         )
         return replace(issuer, cap=cap) if cap else issuer
 
@@ -92,6 +94,10 @@ class Broker:
         if self.refuse:
             raise self.refuse
         return READER
+
+    def _require_true_clock(self) -> None:
+        if self.wrong:
+            raise RefusedError("the clock is wrong")
 
     def _secrets(self, name: AccountName, generation: Generation) -> SetSecrets:
         self._note("secrets")
@@ -154,6 +160,14 @@ def test_what_cannot_be_given_is_refused_before_a_secret_is_read(account: Accoun
     with pytest.raises(error):
         broker.get()
     assert "secrets" not in broker.asked
+
+
+def test_a_machine_whose_clock_is_wrong_dates_no_lease() -> None:
+    broker = Broker(wrong=True)
+    with pytest.raises(RefusedError, match="clock is wrong"):
+        broker.get()
+    assert broker.asked == ["account", "judge"]
+    assert not broker.records
 
 
 def test_an_application_without_a_client_id_waits_for_the_reply() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
-from broker.errors import ConflictError, DeniedError, InputError
+from broker.errors import ConflictError, DeniedError, InputError, RefusedError
 from broker.model.secret import Secret
 from broker.vault.connection import Connection, Stored
 from broker.vault.faults import BadTokenError, InvalidError, MissingError, UnmountedError
@@ -28,6 +31,30 @@ def test_reading_nothing_is_missing(vault: TestVault) -> None:
         vault.admin.read("accounts/none")
     assert vault.admin.read_or_none("accounts/none") is None
     assert vault.admin.list("accounts") == ()
+
+
+@pytest.mark.parametrize(("hours", "words"), [(3, "ahead of Vault's"), (-8, "behind Vault's")])
+def test_a_clock_far_from_vaults_is_told(
+    vault: TestVault, monkeypatch: pytest.MonkeyPatch, hours: int, words: str
+) -> None:
+    _set_clock(monkeypatch, timedelta(hours=hours))
+    vault.admin.list("accounts")
+    with pytest.raises(RefusedError, match=f"clock is .* {words}"):
+        vault.admin.require_true_clock()
+
+
+@pytest.mark.parametrize("minutes", [-4, 0, 4])
+def test_a_clock_near_vaults_is_good_enough(vault: TestVault, monkeypatch: pytest.MonkeyPatch, minutes: int) -> None:
+    vault.admin.require_true_clock()
+    _set_clock(monkeypatch, timedelta(minutes=minutes))
+    vault.admin.list("accounts")
+    vault.admin.require_true_clock()
+
+
+def _set_clock(monkeypatch: pytest.MonkeyPatch, ahead: timedelta) -> None:
+    """Set the clock that this machine compares with Vault's."""
+    wrong = SimpleNamespace(time=lambda: time.time() + ahead.total_seconds())
+    monkeypatch.setattr("broker.vault.connection.time", wrong)
 
 
 def test_the_loser_of_a_compare_and_set_is_told(vault: TestVault) -> None:
