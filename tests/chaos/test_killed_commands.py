@@ -107,8 +107,7 @@ def test_no_write_slips_by(field: Ground, calm: Callable[[Command], Calm], name:
     assert len(ran.audited) == sum(point.kind in ("disk", "process") for point in ran.points), ran.audited
     before = [path for phase, path in ran.observed if phase == "before"]
     unseen = Counter(to_vault) - Counter(before)
-    if not name.startswith("vault"):  # those speak as whoever sets up, past the roles
-        assert all(path.endswith(PASSING) for path in unseen), f"past the one place of writes: {unseen}"
+    assert all(path.endswith(PASSING) for path in unseen), f"past the one place of writes: {unseen}"
     c = ran.counts
     row = f"| `{name}` | {c.get('vault', 0)} | {c.get('disk', 0)} | {c.get('partner', 0)} |"
     assert row in PAGE.read_text(), f"{row} is new: CHAOS_RESULTS=DIR make chaos, then python docs/faults_killed.py DIR"
