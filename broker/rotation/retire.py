@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.errors import WaitingError
+from broker.errors import ConflictError, WaitingError
 from broker.model.account import Account
 from broker.model.changes import moved
 from broker.model.clock import Clock
@@ -27,7 +27,8 @@ def retire(
     """Retire generation `number`, in one write that also dooms its secrets unless a living generation shares them.
 
     From then on nothing hands the set out; `settle` destroys the key. Raise `WaitingError` while consumers hold it,
-    unless a person gives a `reason`. Nothing to do where it is retired, whoever still holds it.
+    unless a person gives a `reason`, and `ConflictError` where it was current again since they were counted: others may
+    have been handed it then. Nothing to do where it is retired, whoever still holds it.
     """
     seen = accounts.read(name).account
     if moved(seen, number, Move.RETIRE, at=clock(), by=by) == seen:  # else allowed by the table, or refused here
@@ -38,4 +39,15 @@ def retire(
             f"generation {number} of {name} is still held by {', '.join(sorted(holding))}",
             hint="wait for them, or --force --reason TEXT",
         )
-    return amend(accounts, name, lambda account: moved(account, number, Move.RETIRE, at=clock(), by=by, reason=reason))
+
+    def ended(newest: Account) -> Account:
+        generation = newest.generation(number)
+        if generation.stage.living and generation.since != seen.generation(number).since:
+            raise ConflictError(
+                f"generation {number} of {name} is {generation.stage.value} since {generation.since:%F %TZ}, "
+                "and was not when its holders were counted",
+                hint="the same command again counts them anew",
+            )
+        return moved(newest, number, Move.RETIRE, at=clock(), by=by, reason=reason)
+
+    return amend(accounts, name, ended)

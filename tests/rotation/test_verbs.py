@@ -229,6 +229,21 @@ def test_what_may_not_retire_is_refused_for_that_and_not_for_its_stragglers(numb
         Commands(world).retire(number)
 
 
+def test_what_was_current_again_while_its_holders_were_counted_is_not_retired() -> None:
+    world = a_world()
+    current = world.account.current
+    assert current
+
+    def counted(*_: object) -> frozenset[str]:  # nobody then; and then others roll back, hand it out, and go on
+        Commands(world).roll_back(1)
+        Commands(world).promote(current.number)
+        return frozenset()
+
+    with assert_refused(ConflictError, "generation 1"):
+        retire(MZP, 1, accounts=world, stragglers=counted, clock=world.clock, by=BY)
+    assert world.account.generation(1).stage is Stage.PREVIOUS
+
+
 # -- canary
 
 
