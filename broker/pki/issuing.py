@@ -17,7 +17,7 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.model.certificate import Anchors
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding
 from broker.pki import chain
 from broker.pki.anatomy import digest_of, extension, extensions_of, issuer_of, oid_name, subject_of
 from broker.pki.certificates import load
@@ -183,8 +183,8 @@ def _tolerated(way: Path) -> Iterator[Finding]:
 
 
 def _error(code: str, sentence: str, mend: str) -> Finding:
-    return Finding(f"certificate.{code}", Severity.ERROR, sentence, mend)
+    return Finding.error(f"certificate.{code}", sentence, mend)
 
 
 def _warning(code: str, sentence: str, mend: str) -> Finding:
-    return Finding(f"certificate.{code}", Severity.WARNING, sentence, mend)
+    return Finding.warning(f"certificate.{code}", sentence, mend)

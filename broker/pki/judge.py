@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.model.certificate import Anchors, Certificate, Spki
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding, has_errors
 from broker.model.subject import SubjectRules
 from broker.pki.anatomy import digest_of, extension, extensions_of, oid_name, spki_of, subject_of
 from broker.pki.certificates import load
@@ -53,7 +53,7 @@ def judge(
         *_purpose(leaf),
         *issuing_faults(leaf, others, issuing, now),
     ]
-    if issuing is not None and not any(f.severity is Severity.ERROR for f in found):
+    if issuing is not None and not has_errors(found):
         found += verifier_faults(leaf, others, issuing, now)
     return tuple(found)
 
@@ -166,12 +166,12 @@ def _days(span: timedelta) -> str:
 
 
 def _error(code: str, sentence: str, mend: str) -> Finding:
-    return Finding(f"certificate.{code}", Severity.ERROR, sentence, mend)
+    return Finding.error(f"certificate.{code}", sentence, mend)
 
 
 def _warning(code: str, sentence: str, mend: str) -> Finding:
-    return Finding(f"certificate.{code}", Severity.WARNING, sentence, mend)
+    return Finding.warning(f"certificate.{code}", sentence, mend)
 
 
 def _note(code: str, sentence: str, mend: str) -> Finding:
-    return Finding(f"certificate.{code}", Severity.NOTE, sentence, mend)
+    return Finding.note(f"certificate.{code}", sentence, mend)

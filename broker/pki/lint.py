@@ -36,7 +36,9 @@ def lint_csr(parsed: ParsedCsr, rules: SubjectRules, key_rules: KeyRules, login:
     subject = list(lint_subject(parsed.subject, rules, login))
     if any(f.code == "subject.order" for f in subject) and _reversed(parsed, rules):
         subject = [f for f in subject if f.code != "subject.order"]
-        subject.append(_note("subject.reversed", "the attributes stand in reverse order, as keytool writes them"))
+        subject.append(
+            Finding.note("subject.reversed", "the attributes stand in reverse order, as keytool writes them")
+        )
     found = [*subject, *_encoding(parsed), *_key(parsed, key_rules), *_signature(parsed, key_rules), *_wishes(parsed)]
     return _sorted(found)
 
@@ -46,11 +48,13 @@ def _presence(subject: Subject, rules: SubjectRules) -> Iterator[Finding]:
     for name in rules.order:
         if name in rules.required and name not in names:
             mend = f"set {name} to '{rules.fixed[name]}'" if name in rules.fixed else f"set {name}"
-            yield _error(f"subject.{code_of(name)}.missing", f"{name} is missing, and the partner requires it", mend)
+            yield Finding.error(
+                f"subject.{code_of(name)}.missing", f"{name} is missing, and the partner requires it", mend
+            )
     for name, value in dict(subject.attributes).items():
         if name in rules.forbidden:
             sentence = f"{name} is there ({shown(value)}), and the partner forbids it"
-            yield _error(f"subject.{code_of(name)}.forbidden", sentence, f"leave {name} out")
+            yield Finding.error(f"subject.{code_of(name)}.forbidden", sentence, f"leave {name} out")
         if names.count(name) > 1:
             values = ", ".join(shown(v) for n, v in subject.attributes if n == name)
             severity = Severity.ERROR if name in rules.required or name in rules.fixed else Severity.WARNING
@@ -63,7 +67,7 @@ def _fixed(subject: Subject, rules: SubjectRules) -> Iterator[Finding]:
         for attribute, value in subject.attributes:
             if attribute == name and value and value != wanted:
                 sentence = f"{name} is {shown(value)}, and the partner wants {shown(wanted)}{_near(value, wanted)}"
-                yield _error(f"subject.{code_of(name)}.wrong", sentence, f"set {name} to {shown(wanted)}")
+                yield Finding.error(f"subject.{code_of(name)}.wrong", sentence, f"set {name} to {shown(wanted)}")
 
 
 def _near(value: str, wanted: str) -> str:
@@ -84,9 +88,9 @@ def _common_name(subject: Subject, rules: SubjectRules, login: str) -> Iterator[
     if login and name != login:
         hint = ": upper and lower case count" if name.casefold() == login.casefold() else ""
         sentence = f"CN is {shown(name)}, and the account's login is {shown(login)}{hint}"
-        yield _error("subject.cn.login", sentence, f"set CN to {shown(login)}, or correct the account's login")
+        yield Finding.error("subject.cn.login", sentence, f"set CN to {shown(login)}, or correct the account's login")
     if rules.login_prefix and not name.startswith(rules.login_prefix):
-        yield _warning(
+        yield Finding.warning(
             "subject.cn.prefix",
             f"CN is {shown(name)}, and this partner's logins usually begin with '{rules.login_prefix}'",
             "compare it with the login that the partner gave you",
@@ -98,7 +102,7 @@ def _order(subject: Subject, rules: SubjectRules) -> Iterator[Finding]:
     wanted = sorted(names, key=rules.order.index)
     if names != wanted:
         sentence = f"the attributes stand in the order {', '.join(names)}, not {', '.join(wanted)}"
-        yield _warning("subject.order", sentence, "make the request in the partner's order")
+        yield Finding.warning("subject.order", sentence, "make the request in the partner's order")
 
 
 def _reversed(parsed: ParsedCsr, rules: SubjectRules) -> bool:
@@ -109,18 +113,20 @@ def _reversed(parsed: ParsedCsr, rules: SubjectRules) -> bool:
 def _encoding(parsed: ParsedCsr) -> Iterator[Finding]:
     for attribute in parsed.name.unknown:
         sentence = f"the subject holds {attribute.name} ({shown(attribute.value)}), which no rule mentions"
-        yield _warning("subject.unknown", sentence, f"leave {attribute.name} out")
+        yield Finding.warning("subject.unknown", sentence, f"leave {attribute.name} out")
     if parsed.name.multi_valued:
         sentence = f"{' and '.join(parsed.name.multi_valued)} share one part of the name (written with '+')"
-        yield _error("subject.multi-valued", sentence, "give each attribute a part of its own")
+        yield Finding.error("subject.multi-valued", sentence, "give each attribute a part of its own")
     for attribute in parsed.name.attributes:
         if attribute.string_type in _OLD_STRINGS:
             sentence = f"{attribute.name} is encoded as {attribute.string_type}, which CAs misread or refuse"
             mend = "make the request with openssl's -utf8, or with: broker csr new"
-            yield _warning(f"subject.{code_of(attribute.name)}.string-type", sentence, mend)
+            yield Finding.warning(f"subject.{code_of(attribute.name)}.string-type", sentence, mend)
     yield from _fixed_string_types(parsed)
     if {a.string_type for a in parsed.name.attributes if a.name not in ("C", "emailAddress")} == {"PrintableString"}:
-        yield _note("subject.printable", "the values are PrintableString, as keytool writes them; openssl writes UTF-8")
+        yield Finding.note(
+            "subject.printable", "the values are PrintableString, as keytool writes them; openssl writes UTF-8"
+        )
 
 
 def _fixed_string_types(parsed: ParsedCsr) -> Iterator[Finding]:
@@ -128,7 +134,9 @@ def _fixed_string_types(parsed: ParsedCsr) -> Iterator[Finding]:
         wanted = {"C": "PrintableString", "emailAddress": "IA5String"}.get(attribute.name, attribute.string_type)
         if attribute.string_type not in (wanted, *_OLD_STRINGS):
             sentence = f"{attribute.name} is encoded as {attribute.string_type}, and the standard wants {wanted}"
-            yield _warning(f"subject.{code_of(attribute.name)}.string-type", sentence, "make the request with openssl")
+            yield Finding.warning(
+                f"subject.{code_of(attribute.name)}.string-type", sentence, "make the request with openssl"
+            )
 
 
 def _key(parsed: ParsedCsr, rules: KeyRules) -> Iterator[Finding]:
@@ -137,15 +145,15 @@ def _key(parsed: ParsedCsr, rules: KeyRules) -> Iterator[Finding]:
         return
     sentence = f"the key has {parsed.key.bits} bits, and the partner wants {rules.bits}"
     if parsed.key.bits > rules.bits:
-        yield _warning("csr.key.larger", sentence, f"ask the partner, or make a key of {rules.bits} bits")
+        yield Finding.warning("csr.key.larger", sentence, f"ask the partner, or make a key of {rules.bits} bits")
     elif parsed.key.bits >= 2048:  # noqa: PLR2004 - below, `rsa_faults` has said it
-        yield _error("csr.key.smaller", sentence, f"make a key of {rules.bits} bits")
+        yield Finding.error("csr.key.smaller", sentence, f"make a key of {rules.bits} bits")
 
 
 def _signature(parsed: ParsedCsr, rules: KeyRules) -> Iterator[Finding]:
     mend = f"make the request again with -{rules.digest}"
     if not parsed.signature_valid:
-        yield _error(
+        yield Finding.error(
             "csr.signature.invalid",
             "the request's own signature does not fit its key: it was edited, or made with another key",
             "make the request again; never edit one",
@@ -154,42 +162,32 @@ def _signature(parsed: ParsedCsr, rules: KeyRules) -> Iterator[Finding]:
     if not any(digest_faults("csr", parsed.digest, mend)) and parsed.digest != rules.digest:
         digest = parsed.digest or "an unusual algorithm"
         sentence = f"the request is signed with {digest}, and the partner wants {rules.digest}"
-        yield _warning("csr.signature.digest", sentence, mend)
+        yield Finding.warning("csr.signature.digest", sentence, mend)
     if parsed.pss:
         sentence = "the request is signed with RSASSA-PSS, which older CAs cannot read"
-        yield _warning("csr.signature.pss", sentence, "sign it with RSA PKCS#1 v1.5, openssl's default")
+        yield Finding.warning("csr.signature.pss", sentence, "sign it with RSA PKCS#1 v1.5, openssl's default")
 
 
 def _wishes(parsed: ParsedCsr) -> Iterator[Finding]:
     if parsed.holds_private_key:
         sentence = "the file holds a private key beside the request: who sends it gives the key away"
-        yield _error("csr.private-key", sentence, "send a file with the request alone; if it was sent, make a new key")
+        yield Finding.error(
+            "csr.private-key", sentence, "send a file with the request alone; if it was sent, make a new key"
+        )
     if parsed.challenge_password:
         sentence = "the request holds a challengePassword, readable to everybody who sees the request"
-        yield _warning("csr.challenge-password", sentence, "leave it empty; change it if it is used elsewhere")
+        yield Finding.warning("csr.challenge-password", sentence, "leave it empty; change it if it is used elsewhere")
     if parsed.asks_to_be_ca:
         sentence = "the request asks for a CA certificate (basicConstraints CA:TRUE)"
-        yield _error("csr.ca", sentence, "make it without that extension")
+        yield Finding.error("csr.ca", sentence, "make it without that extension")
     if parsed.extensions:
         sentence = f"the request asks for extensions, which the CA may ignore: {', '.join(parsed.extensions)}"
-        yield _note("csr.extensions", sentence)
+        yield Finding.note("csr.extensions", sentence)
     if parsed.header == "NEW CERTIFICATE REQUEST":
         sentence = "the PEM header says NEW CERTIFICATE REQUEST, as keytool writes it: some portals refuse it"
-        yield _note("csr.header", sentence, "convert it with: openssl req -in FILE -out request.csr")
+        yield Finding.note("csr.header", sentence, "convert it with: openssl req -in FILE -out request.csr")
 
 
 def _sorted(found: Iterable[Finding]) -> tuple[Finding, ...]:
     weights = list(Severity)
     return tuple(sorted(dict.fromkeys(found), key=lambda f: weights.index(f.severity)))
-
-
-def _error(code: str, sentence: str, mend: str) -> Finding:
-    return Finding(code, Severity.ERROR, sentence, mend)
-
-
-def _warning(code: str, sentence: str, mend: str) -> Finding:
-    return Finding(code, Severity.WARNING, sentence, mend)
-
-
-def _note(code: str, sentence: str, mend: str = "") -> Finding:
-    return Finding(code, Severity.NOTE, sentence, mend)

@@ -154,8 +154,8 @@ def _undone_double_encoding(value: str) -> str:
 
 
 def _error(name: str, fault: str, sentence: str, mend: str) -> Finding:
-    return Finding(f"subject.{code_of(name)}.{fault}", Severity.ERROR, sentence, mend)
+    return Finding.error(f"subject.{code_of(name)}.{fault}", sentence, mend)
 
 
 def _warning(name: str, fault: str, sentence: str, mend: str) -> Finding:
-    return Finding(f"subject.{code_of(name)}.{fault}", Severity.WARNING, sentence, mend)
+    return Finding.warning(f"subject.{code_of(name)}.{fault}", sentence, mend)
