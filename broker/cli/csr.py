@@ -17,7 +17,7 @@ from broker.model.names import AccountName, mail_address
 if TYPE_CHECKING:
     from broker.cli.start import Start
     from broker.model.account import Account
-    from broker.model.finding import Finding, has_errors
+    from broker.model.finding import Finding
     from broker.model.generation import SigningRequest
 
 __all__ = ["command"]
@@ -92,6 +92,7 @@ def show(start: Start, account: AccountName, number: int | None, output: str) ->
 @click.pass_obj
 def lint(start: Start, file: str, profile: str, login: str, output: str) -> int:
     """Judge a CSR made by hand: field, value and mend of all that the partner would reject. Needs no vault."""
+    from broker.model.finding import has_errors
     from broker.partners import catalogue
     from broker.pki.csr import parse
     from broker.pki.lint import lint_csr
