@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import cast
+from typing import Final, cast
 
 from broker.model.account import Account
 from broker.model.certificate import AnchorsRef, CertificateRef
@@ -17,6 +17,8 @@ from broker.model.generation import Closed, KeyRef, Parts, PasswordRef
 from broker.model.stage import MOVES, Move, Stage
 
 __all__ = ["Standing", "What", "fold", "parts_facts", "standing"]
+
+_ACCEPTED: Final = "ok"  # the verdict on a canary that the partner answered
 
 
 class What(Enum):
@@ -46,6 +48,7 @@ class Standing:
     stages: dict[int, Stage] = field(default_factory=dict)
     parts: dict[int, Parts] = field(default_factory=dict)
     password: int = 0
+    proven: set[int] = field(default_factory=set, compare=False)  # accepted by the partner since born or displaced
 
     @property
     def current(self) -> int:
@@ -64,9 +67,17 @@ def standing(account: Account) -> Standing:
 
 
 def fold(entries: Iterable[Entry]) -> Standing:
-    """Return where the entries of its chain say that the account stands. Raise `ValueError` on what no rule allows."""
+    """Return where the entries of its chain say that the account stands. Raise `ValueError` on what no rule allows.
+
+    Whoever may write an account can append entries that follow well from the ones before. So none may say again, in
+    other words, what an earlier one said: an account begins once, and a number is given once.
+    """
     found = Standing()
     for entry in entries:
+        if (entry.number == 1) is not (entry.what == What.ACCOUNT_ADDED.value):
+            raise ValueError(
+                f"entry {entry.number} of {entry.chain} is {entry.what}: an account begins once, at entry 1"
+            )
         try:
             _apply(found, What(entry.what), entry.facts)
         except KeyError as missing:
@@ -76,25 +87,45 @@ def fold(entries: Iterable[Entry]) -> Standing:
 
 def _apply(found: Standing, what: What, facts: Mapping[str, Fact]) -> None:
     if what is What.REQUEST_DRAFTED:
-        found.requests[int(facts["request"])] = None
+        found.requests[_new(found.requests, facts["request"])] = None
     elif what is What.REQUEST_CLOSED:
-        found.requests[int(facts["request"])] = Closed(facts["closed"])
+        _close(found, int(facts["request"]), Closed(facts["closed"]))
     elif what is What.PASSWORD_SET:
         found.password = int(facts["password"])
     elif what is What.GENERATION_BORN:
-        found.stages[int(facts["generation"])] = Stage.CANDIDATE
-        found.parts[int(facts["generation"])] = _parts(facts)
+        number = _new(found.stages, facts["generation"])
+        found.stages[number], found.parts[number] = Stage.CANDIDATE, _parts(facts)
+    elif what is What.CANARY_ANSWERED and facts["verdict"] == _ACCEPTED:
+        found.proven.add(int(facts["generation"]))
     elif what is What.GENERATION_MOVED:
-        _move(found, int(facts["generation"]), Move(facts["move"]))
+        _move(found, int(facts["generation"]), facts)
 
 
-def _move(found: Standing, number: int, move: Move) -> None:
+def _new(known: Iterable[int], number: Fact) -> int:
+    if int(number) <= max(known, default=0):
+        raise ValueError(f"the evidence gives number {number} a second time")
+    return int(number)
+
+
+def _close(found: Standing, number: int, why: Closed) -> None:
+    if found.requests[number] is not None:
+        raise ValueError(f"the evidence closes request {number} a second time")
+    found.requests[number] = why
+
+
+def _move(found: Standing, number: int, facts: Mapping[str, Fact]) -> None:
+    """Move `number` by the table; to current only what the partner accepted, or what a person said to go back to."""
+    move = Move(facts["move"])
     row = MOVES[move]
-    if found.stages[number] not in row.starts:
+    if found.stages[number] not in row.starts or facts["stage"] != row.end.value:
         raise ValueError(
             f"the evidence has {move.value} of generation {number}, which was {found.stages[number].value}"
         )
+    untried = move is Move.ROLL_BACK and facts.get("reason")
+    if row.end is Stage.CURRENT and number not in found.proven and not untried:
+        raise ValueError(f"the evidence has {move.value} of generation {number}, which the partner had not accepted")
     if row.displaced and found.current:
+        found.proven.discard(found.current)  # what comes back is tried anew
         found.stages[found.current] = row.displaced
     found.stages[number] = row.end
 

@@ -170,8 +170,11 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(number=NUMBERS, move=st.sampled_from(Move))
     def move(self, number: int, move: Move) -> None:
+        """Move a generation: a promotion after a canary, a roll-back on a person's word."""
         now, before = self.now, self.account.current
-        self.change(lambda a: changes.moved(a, number, move, at=now, by=BY))
+        if move is Move.PROMOTE and not self.accepted(number):
+            return
+        self.change(lambda a: changes.moved(a, number, move, at=now, by=BY, reason="a person said so"))
         assert self.account.current == before or move in (Move.PROMOTE, Move.ROLL_BACK)
 
     @precondition(lambda self: self.account.candidates)
@@ -187,6 +190,13 @@ class AnyHistory(RuleBasedStateMachine):
         self.tries += 1
         now, id_ = self.now, f"id-{self.tries}"
         self.change(lambda a: changes.canary_sent(a, number, id_, at=now, by=BY))
+
+    def accepted(self, number: int) -> bool:
+        """Try `number`, and say whether that was allowed and the partner accepted it."""
+        self.try_out(number)
+        attempt = next((t.number for t in self.account.tries if t.id == f"id-{self.tries}"), 0)
+        self.canary_answers(attempt, "ok", 0)
+        return attempt > 0
 
     @rule(number=NUMBERS, verdict=VERDICTS, hours=st.sampled_from([0, 1]))
     def canary_answers(self, number: int, verdict: str, hours: int) -> None:

@@ -15,6 +15,7 @@ from tests.support.accounts import (
     NOW,
     assert_refused,
     assert_sound,
+    tried,
     with_answer,
     with_current,
     with_rolled_back,
@@ -31,8 +32,8 @@ ALLOWED = {
 
 def standing_at(stage: Stage) -> tuple[Account, int]:
     """Return an account with a generation at `stage`, and its number."""
-    candidate = with_answer(with_current())
-    promoted = changes.moved(candidate, 2, Move.PROMOTE, at=NOW, by=BY)
+    candidate = tried(with_answer(with_current()), 2)
+    promoted = tried(changes.moved(candidate, 2, Move.PROMOTE, at=NOW, by=BY), 1)
     return {
         Stage.CANDIDATE: (candidate, 2),
         Stage.CURRENT: (candidate, 1),

@@ -40,6 +40,8 @@ __all__ = [
     "later",
     "only",
     "parts_of",
+    "promoted",
+    "tried",
     "with_answer",
     "with_candidate",
     "with_current",
@@ -118,7 +120,18 @@ def with_candidate(account: Account | None = None) -> Account:
 
 def with_current(account: Account | None = None) -> Account:
     """Return `account` with generation 1 current: key kv:1, password 1."""
-    return changes.moved(with_candidate(account), 1, Move.PROMOTE, at=NOW, by=BY)
+    return promoted(with_candidate(account), 1)
+
+
+def tried(account: Account, number: int, *, at: datetime = NOW) -> Account:
+    """Return `account` with a canary of generation `number` that the partner accepted."""
+    sent = changes.canary_sent(account, number, f"try {len(account.outbox)}", at=at, by=BY)
+    return changes.canary_answered(sent, sent.tries[-1].number, "ok", at=at, by=BY)
+
+
+def promoted(account: Account, number: int, *, at: datetime = NOW) -> Account:
+    """Return `account` with candidate `number` current, accepted by the partner before."""
+    return changes.moved(tried(account, number, at=at), number, Move.PROMOTE, at=at, by=BY)
 
 
 def with_new_password(account: Account) -> Account:
@@ -128,13 +141,12 @@ def with_new_password(account: Account) -> Account:
 
 def with_overtaken_candidate() -> Account:
     """Return an account whose candidate 2 (a certificate) was made before generation 3 (a password) became current."""
-    account = with_new_password(with_answer(with_current()))
-    return changes.moved(account, 3, Move.PROMOTE, at=NOW, by=BY)
+    return promoted(with_new_password(with_answer(with_current())), 3)
 
 
 def with_rolled_back() -> Account:
     """Return an account that went from generation 1 to 2, a new certificate, and back: 2 is held."""
-    account = changes.moved(with_answer(with_current()), 2, Move.PROMOTE, at=NOW, by=BY)
+    account = tried(promoted(with_answer(with_current()), 2), 1, at=later(hours=1))
     return changes.moved(account, 1, Move.ROLL_BACK, at=later(hours=1), by=BY)
 
 
