@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 from broker.errors import ConflictError, RefusedError
@@ -12,13 +13,18 @@ from broker.issuing.statements import AnchorKey, StoredStatement, VerifyingKey
 from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.connection import Connection
-from broker.vault.documents import decoded, encoded
+from broker.vault.documents import decoded, encoded, enveloped
 from broker.vault.faults import MissingError
 
 __all__ = ["VaultAnchors"]
 
 _SIGNER: Final = "anchor"
 _OCTETS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredSeed:
+    seed: str = field(repr=False)  # of Ed25519, in base64
 
 
 class VaultAnchors:
@@ -37,11 +43,12 @@ class VaultAnchors:
         if stored is None:
             seed = Secret(base64.b64encode(secrets.token_bytes(_OCTETS)).decode())
             with suppress(ConflictError):
-                self._vault.create(path, {"seed": seed})
+                self._vault.create(path, enveloped({"seed": seed}))
             stored = self._vault.read(path)
+        found = decoded(stored.data, _StoredSeed, "the key that signs evidence")
         try:
-            key = AnchorKey(Secret(base64.b64decode(stored.data["seed"], validate=True)))
-        except (KeyError, TypeError, ValueError):
+            key = AnchorKey(Secret(base64.b64decode(found.seed, validate=True)))
+        except ValueError:
             raise RefusedError("the key that signs evidence is not as the broker wrote it") from None
         self._publish(key.verifying)
         return key

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from broker.errors import ConflictError, RefusedError
 from broker.issuing.ports import SetSecrets
@@ -16,6 +16,7 @@ from broker.model.subject import KeyRules, Subject
 from broker.pki import csr, keys
 from broker.vault import layout
 from broker.vault.connection import Connection, Document
+from broker.vault.documents import decoded, enveloped
 from broker.vault.faults import GoneError
 
 __all__ = ["VaultKeys", "VaultPasswords", "VaultSecrets"]
@@ -35,11 +36,11 @@ class VaultKeys:
             made = keys.generate(rules)
             content = {"pkcs8": Secret(base64.b64encode(made.reveal()).decode()), "spki": keys.spki_of(made)}
             with suppress(ConflictError):  # another run stored this slot's key first: adopt it, as after a kill
-                self._vault.create(path, content)
+                self._vault.create(path, enveloped(content))
             stored = self._vault.read(path)
-        key = _key(stored.data, account)
+        key, said = _key(stored.data, account)
         spki = keys.spki_of(key)
-        if spki != stored.data.get("spki"):
+        if spki != said:
             raise _damaged(account)
         return key_ref(slot), spki
 
@@ -50,7 +51,7 @@ class VaultKeys:
     def key(self, account: AccountName, key: KeyRef) -> Secret[bytes]:
         """Return the key itself, PKCS#8 DER: for those who issue or probe. Raise `RefusedError` where it is gone."""
         try:
-            return _key(self._vault.read(layout.key(account, _slot(key))).data, account)
+            return _key(self._vault.read(layout.key(account, _slot(key))).data, account)[0]
         except GoneError:
             raise RefusedError(
                 f"the private key {key} of {account} is destroyed", hint="its generation is over"
@@ -69,17 +70,15 @@ class VaultPasswords:
 
     def store(self, account: AccountName, slot: PasswordRef, password: Secret[str]) -> None:
         """Store `password`; raise `ConflictError` where the slot is taken."""
-        self._vault.create(layout.password(account, slot), {"password": password})
+        self._vault.create(layout.password(account, slot), enveloped({"password": password}))
 
     def password(self, account: AccountName, slot: PasswordRef) -> Secret[str]:
         """Return the password itself, for those who issue or probe."""
         try:
-            stored = self._vault.read(layout.password(account, slot)).data.get("password")
+            stored = self._vault.read(layout.password(account, slot)).data
         except GoneError:
             raise RefusedError(f"password {slot} of {account} is destroyed", hint="its generation is over") from None
-        if not isinstance(stored, str):
-            raise _damaged(account)
-        return Secret(stored)
+        return Secret(decoded(stored, _StoredPassword, f"password {slot} of {account}").password)
 
     def destroy(self, account: AccountName, slot: PasswordRef) -> None:
         """Destroy every stored version; snapshots of Vault may still hold it."""
@@ -106,10 +105,23 @@ def _slot(key: KeyRef) -> int:
     return int(slot)
 
 
-def _key(stored: Document, account: AccountName) -> Secret[bytes]:
+@dataclass(frozen=True, slots=True)
+class _StoredPassword:
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredKey:
+    pkcs8: str = field(repr=False)  # DER in base64
+    spki: str
+
+
+def _key(stored: Document, account: AccountName) -> tuple[Secret[bytes], str]:
+    """Return the key in `stored`, and the SPKI it was stored with."""
+    found = decoded(stored, _StoredKey, f"a private key of {account}")
     try:
-        return Secret(base64.b64decode(stored["pkcs8"], validate=True))
-    except (KeyError, TypeError, binascii.Error):
+        return Secret(base64.b64decode(found.pkcs8, validate=True)), found.spki
+    except ValueError:
         raise _damaged(account) from None
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from broker.errors import RefusedError
 
-__all__ = ["SCHEMA", "DamagedDocumentError", "NewerSchemaError", "decoded", "encoded"]
+__all__ = ["SCHEMA", "DamagedDocumentError", "NewerSchemaError", "decoded", "encoded", "enveloped"]
 
 Document = Mapping[str, Any]
 Upgrade = Callable[[Document], Document]
@@ -30,7 +30,12 @@ class DamagedDocumentError(RefusedError):
 
 def encoded(value: object) -> dict[str, Any]:
     """Return `value`, a dataclass of the model, as a document."""
-    return {"schema": SCHEMA, "value": msgspec.to_builtins(value, order="deterministic")}
+    return enveloped(msgspec.to_builtins(value, order="deterministic"))
+
+
+def enveloped(value: object) -> dict[str, Any]:
+    """Return `value`, which is made of builtins already, or of secrets, as a document."""
+    return {"schema": SCHEMA, "value": value}
 
 
 def decoded(document: Document, kind: type[T], where: str) -> T:

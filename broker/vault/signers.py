@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
 from broker.errors import ConflictError, RefusedError
 from broker.issuing.leases import LeaseKeys
 from broker.model.secret import Secret
 from broker.vault import layout
-from broker.vault.connection import Connection
+from broker.vault.connection import Connection, Document
+from broker.vault.documents import decoded, enveloped
 
 __all__ = ["lease_keys"]
 
@@ -26,17 +29,23 @@ def lease_keys(vault: Connection) -> LeaseKeys:
     if stored is None:
         first = Secret(base64.b64encode(secrets.token_bytes(OCTETS)).decode())
         with suppress(ConflictError):
-            vault.create(path, {"newest": "1", "keys": {"1": first}})
+            vault.create(path, enveloped({"newest": "1", "keys": {"1": first}}))
         stored = vault.read(path)
-    return _keys(dict(stored.data))
+    return _keys(stored.data)
 
 
-def _keys(document: dict[str, Any]) -> LeaseKeys:
+@dataclass(frozen=True, slots=True)
+class _StoredKeys:
+    newest: str
+    keys: Mapping[str, str] = field(repr=False)  # by `kid`, in base64
+
+
+def _keys(document: Document) -> LeaseKeys:
+    found = decoded(document, _StoredKeys, "the document of the keys that sign leases")
     try:
-        keys = {kid: Secret(base64.b64decode(text, validate=True)) for kid, text in document["keys"].items()}
-        newest = str(document["newest"])
-    except (KeyError, AttributeError, TypeError, ValueError):
+        keys = {kid: Secret(base64.b64decode(text, validate=True)) for kid, text in found.keys.items()}
+    except ValueError:
         raise RefusedError("the keys that sign leases are not as the broker wrote them") from None
-    if newest not in keys or any(len(key.reveal()) < OCTETS for key in keys.values()):
+    if found.newest not in keys or any(len(key.reveal()) < OCTETS for key in keys.values()):
         raise RefusedError("the keys that sign leases are incomplete, or too short")
-    return LeaseKeys(newest, keys)
+    return LeaseKeys(found.newest, keys)

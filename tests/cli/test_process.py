@@ -48,7 +48,7 @@ def test_a_password_is_typed_twice_and_never_seen(shop: Shop) -> None:
         assert terminal.end() == 0
     assert TYPED not in terminal.said
     assert "password 2 of acme is stored" in terminal.said
-    assert shop.lab.world.vault.admin.read("passwords/acme/2").data["password"] == TYPED
+    assert shop.lab.world.vault.admin.read("passwords/acme/2").data["value"]["password"] == TYPED
 
 
 def test_two_that_differ_are_asked_again_and_ctrl_c_stores_nothing(shop: Shop) -> None:

@@ -74,7 +74,7 @@ def test_a_password_is_stored_and_never_shown(shop: Shop) -> None:
     assert "password 2 of acme is stored" in told.err
     everything = told.out + told.err + shop.ok("account show acme -o json").out + shop.ok("evidence show acme").out
     assert "sësame" not in everything
-    assert shop.lab.world.vault.admin.read("passwords/acme/2").data["password"] == "sësame"
+    assert shop.lab.world.vault.admin.read("passwords/acme/2").data["value"]["password"] == "sësame"
 
 
 def test_a_profile_of_ones_own_is_added_shown_and_used(shop: Shop) -> None:

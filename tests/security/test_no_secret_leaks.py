@@ -73,14 +73,14 @@ def mark_what_was_made(watch: Watch) -> None:
         stored = admin.read_or_none(f"keys/acme/{slot}")
         if stored is None:  # destroyed, as it should be once its generation is over
             continue
-        key = load_der_private_key(base64.b64decode(stored.data["pkcs8"]), None)
+        key = load_der_private_key(base64.b64decode(stored.data["value"]["pkcs8"]), None)
         assert isinstance(key, RSAPrivateKey)
         numbers = key.private_numbers()
         for name, number in (("p", numbers.p), ("q", numbers.q), ("d", numbers.d)):
             watch.mark(f"{name} of key {slot}", number.to_bytes((number.bit_length() + 7) // 8)[:48])
-    lease = admin.read(layout.signer("lease")).data["keys"]["1"]
+    lease = admin.read(layout.signer("lease")).data["value"]["keys"]["1"]
     watch.mark("key that signs leases", base64.b64decode(lease))
-    watch.mark("key that signs evidence", base64.b64decode(admin.read(layout.signer("anchor")).data["seed"]))
+    watch.mark("key that signs evidence", base64.b64decode(admin.read(layout.signer("anchor")).data["value"]["seed"]))
 
 
 def register(watch: Watch) -> None:

@@ -82,7 +82,9 @@ def test_no_secret_is_a_local_variable_of_a_failing_write(world: World) -> None:
     assert len(shown) >= 6
     marks = [Marks("password", PASSWORD.encode()), Marks("new password", NEW.encode())]
     for slot in world.vault.admin.list("keys/acme"):
-        key = load_der_private_key(base64.b64decode(world.vault.admin.read(f"keys/acme/{slot}").data["pkcs8"]), None)
+        key = load_der_private_key(
+            base64.b64decode(world.vault.admin.read(f"keys/acme/{slot}").data["value"]["pkcs8"]), None
+        )
         assert isinstance(key, RSAPrivateKey)
         marks.append(Marks(f"key {slot}", key.private_numbers().p.to_bytes(128)[:48]))
     roles = sorted((world.home / "roles").iterdir())

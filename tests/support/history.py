@@ -365,6 +365,6 @@ def _secrets_faults(
         if alive != wanted:
             yield f"{kind} {sorted(alive)} are there, {sorted(wanted)} are in use"
     for number in in_use:
-        text = world.vault.admin.read(f"passwords/{account}/{number}").data["password"]
+        text = world.vault.admin.read(f"passwords/{account}/{number}").data["value"]["password"]
         if text != passwords.get(number):
             yield f"password {number} is not the one that its command stored"

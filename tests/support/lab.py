@@ -161,7 +161,7 @@ class Lab:
         if len([g for g in account.generations if g.stage is Stage.CURRENT]) > 1:
             yield "two generations are current"
         if account.open_request:
-            key = vault.read(f"keys/{ACCOUNT}/{account.open_request.number}").data
+            key = vault.read(f"keys/{ACCOUNT}/{account.open_request.number}").data["value"]
             if key["spki"] != account.open_request.spki:
                 yield "the open request is not of its slot's key"
 

@@ -1,0 +1,105 @@
+"""Every kind of document in Vault carries a schema, and one of a newer broker is refused before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from broker.errors import RefusedError
+from broker.model.consumer import ConsumerRecord
+from broker.model.evidence import Head, appended
+from broker.model.generation import PasswordRef, key_ref
+from broker.model.secret import Secret
+from broker.partners import catalogue
+from broker.rotation.ports import Version
+from broker.vault import layout
+from broker.vault.accounts import VaultAccounts
+from broker.vault.anchor import VaultAnchors
+from broker.vault.connection import Connection
+from broker.vault.consumers import VaultConsumers
+from broker.vault.custody import VaultKeys, VaultPasswords
+from broker.vault.documents import SCHEMA, NewerSchemaError
+from broker.vault.evidence import VaultEvidence
+from broker.vault.signers import lease_keys
+from tests.support.accounts import MZP, NOW, PLANTED, an_account
+from tests.support.vault import TestVault
+
+ENTRY: Final = appended(f"accounts/{MZP}", Head(), at=NOW, by="ops", what="breaker-reset", facts={})
+RULES: Final = catalogue.builtin("stellantis").key
+
+
+def given(record: ConsumerRecord) -> ConsumerRecord:
+    return record
+
+
+# kind: (where it lies, what writes it, what reads it)
+KINDS: Final[dict[str, tuple[str, Callable[[Connection], object], Callable[[Connection], object]]]] = {
+    "account": (
+        layout.account(MZP),
+        lambda v: VaultAccounts(v).write(an_account(), replacing=Version(0)),
+        lambda v: VaultAccounts(v).read(MZP),
+    ),
+    "consumer": (
+        layout.consumer("entity-1"),
+        lambda v: VaultConsumers(v).change("entity-1", "reader", given),
+        lambda v: VaultConsumers(v).change("entity-1", "reader", given),
+    ),
+    "key": (
+        layout.key(MZP, 1),
+        lambda v: VaultKeys(v).ensure(MZP, 1, RULES),
+        lambda v: VaultKeys(v).key(MZP, key_ref(1)),
+    ),
+    "key, adopted": (
+        layout.key(MZP, 2),
+        lambda v: VaultKeys(v).ensure(MZP, 2, RULES),
+        lambda v: VaultKeys(v).ensure(MZP, 2, RULES),
+    ),
+    "password": (
+        layout.password(MZP, 1),
+        lambda v: VaultPasswords(v).store(MZP, PasswordRef(1), Secret(PLANTED)),
+        lambda v: VaultPasswords(v).password(MZP, PasswordRef(1)),
+    ),
+    "keys of leases": (layout.signer("lease"), lease_keys, lease_keys),
+    "key of evidence": (
+        layout.signer("anchor"),
+        lambda v: VaultAnchors(v).key(),
+        lambda v: VaultAnchors(v).key(),
+    ),
+    "public key of evidence": (
+        layout.ANCHOR_KEY,
+        lambda v: VaultAnchors(v).key(),
+        lambda v: VaultAnchors(v).verifying_key(),
+    ),
+    "entry of evidence": (
+        layout.evidence(ENTRY.chain, 1),
+        lambda v: VaultEvidence(v).append(ENTRY),
+        lambda v: VaultEvidence(v).append(ENTRY),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_newer_broker_wrote_is_refused_and_stays_as_it_is(vault: TestVault, kind: str) -> None:
+    path, write, read = KINDS[kind]
+    write(vault.admin)
+    read(vault.admin)
+    stored = vault.admin.read(path)
+    assert stored.data["schema"] == SCHEMA
+    vault.admin.write(path, {**stored.data, "schema": SCHEMA + 98}, replacing=stored.version)
+    with pytest.raises(NewerSchemaError, match="has schema 99") as refused:
+        read(vault.admin)
+    assert "upgrade this broker" in refused.value.hint
+    assert vault.admin.read(path).version == stored.version + 1
+
+
+@pytest.mark.parametrize("kind", ["key", "password", "keys of leases", "key of evidence"])
+@pytest.mark.parametrize(
+    "value", [{}, {"password": 7}, {"pkcs8": "é", "spki": ""}, {"seed": "!"}, {"newest": "1", "keys": {}}]
+)
+def test_a_damaged_secret_is_refused_without_showing_it(vault: TestVault, kind: str, value: object) -> None:
+    path, _, read = KINDS[kind]
+    vault.admin.create(path, {"schema": SCHEMA, "value": value})
+    with pytest.raises(RefusedError):
+        read(vault.admin)
