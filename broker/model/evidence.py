@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from broker.errors import InputError
 from broker.model.finding import Finding
 
-__all__ = ["GENESIS", "Entry", "Fact", "Head", "appended", "verify"]
+__all__ = ["GENESIS", "Entry", "Fact", "Head", "appended", "require_text", "verify"]
 
 GENESIS: Final = "0" * 64
+_LONG: Final = 1000  # characters of a fact: a subject with every field as long as X.520 lets it be
+_LONGEST: Final[Mapping[str, int]] = {"fingerprints": 64 * 65}  # of as many CAs as are read from one text
 Fact = str | int
 
 
@@ -58,9 +61,24 @@ class Head:
 
 
 def appended(chain: str, head: Head, *, at: datetime, by: str, what: str, facts: Mapping[str, Fact]) -> Entry:
-    """Return the entry that follows `head`."""
+    """Return the entry that follows `head`; raise `InputError` for a text in it that cannot be kept as it is."""
+    for name, value in (("actor", by), *facts.items()):
+        require_text(name, value)
     draft = Entry(chain, head.number + 1, at, by, what, facts, head.hash, "")
     return Entry(chain, head.number + 1, at, by, what, facts, head.hash, draft.expected_hash)
+
+
+def require_text(name: str, value: Fact) -> None:
+    """Raise `InputError` for what is too long, or does not come back from UTF-8 as it went in: its hash would not fit.
+
+    Such are the surrogates that Python makes of other octets on a command line (PEP 383).
+    """
+    text = str(value)
+    longest = _LONGEST.get(name, _LONG)
+    if len(text) > longest:
+        raise InputError(f"{name} has {len(text)} characters, and evidence has room for {longest}", hint="shorten it")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError(f"{name} holds what is no text in UTF-8", hint="is the terminal, or the script, set to UTF-8?")
 
 
 def verify(

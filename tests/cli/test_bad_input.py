@@ -197,6 +197,7 @@ ROWS: Final = (
     Row("rotation reject acme --reason x", 2, "--generation"),
     Row("rotation reject acme --generation 1 --reason x", 6, "cannot reject generation 1"),
     Row("rotation reject acme --generation 1 --reason ' '", 2, "--reason is empty"),
+    Row(f"rotation reject acme --generation 1 --reason {'x' * 1001}", 2, "1001 characters", "candidate"),
     Row("rotation reject acme --generation 9 --reason x", 2, "no generation 9"),
     Row("rotation retire acme", 2, "--generation"),
     Row("rotation retire acme --generation 1", 6, "cannot retire generation 1"),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from broker.errors import InputError
 from broker.model.evidence import GENESIS, Entry, Head, appended, verify
-from tests.support.accounts import NOW, an_account, assert_sound, with_rolled_back
+from broker.vault.documents import decoded, encoded
+from tests.support.accounts import NOW, an_account, assert_refused, assert_sound, with_rolled_back
 
 CHAIN = "accounts/mzp-1"
 Tampering = Callable[[list[Entry]], list[Entry]]
@@ -140,3 +143,22 @@ def test_a_hash_is_of_the_content_and_not_of_the_order_it_was_written_in() -> No
     one = appended(CHAIN, head, at=NOW, by="a", what="w", facts={"x": 1, "y": "z"})
     other = appended(CHAIN, head, at=NOW, by="a", what="w", facts={"y": "z", "x": 1})
     assert one.hash == other.hash
+
+
+@pytest.mark.parametrize("text", ["h\udcffs@b.c", "\ud800", "x" * 1001, "é" * 1001])
+@pytest.mark.parametrize("where", ["by", "reason"])
+def test_what_would_not_come_back_as_it_went_in_makes_no_entry(where: str, text: str) -> None:
+    by, facts = (text, {}) if where == "by" else ("ops", {"reason": text})
+    with assert_refused(InputError, "actor" if where == "by" else "reason"):
+        appended(CHAIN, Head(), at=NOW, by=by, what="breaker-reset", facts=facts)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 1000, "é" * 1000, "\U0001f511", "a\tb", "\x00"])
+def test_any_other_text_comes_back(text: str) -> None:
+    entry = appended(CHAIN, Head(), at=NOW, by=text, what="breaker-reset", facts={"reason": text, "attempt": 10**9})
+    assert decoded(json.loads(json.dumps(encoded(entry))), Entry, "entry") == entry
+
+
+def test_the_fingerprints_of_as_many_cas_as_are_read_fit() -> None:
+    facts = {"trust": "0" * 64, "fingerprints": " ".join(["f" * 64] * 64)}
+    assert appended(CHAIN, Head(), at=NOW, by="ops", what="trust-set", facts=facts).facts == facts
