@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from broker.errors import ConflictError
 from broker.model.account import Account
 from broker.model.changes import settled
-from broker.model.evidence import Head
+from broker.model.evidence import Entry
 from broker.model.names import AccountName
-from broker.rotation.ports import Accounts, EvidenceLog, Keys, Passwords
+from broker.rotation.ports import Accounts, EvidenceLog, ForkedEvidenceError, Keys, Passwords
 
 __all__ = ["amend", "settle", "turns"]
 
@@ -24,21 +24,19 @@ def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Acc
     """Apply `change` to the newest account and store the outcome; raise `ConflictError` if others keep winning.
 
     `change` runs again on whatever won, so it must be pure and must return its argument when nothing is left to do.
-    A write whose answer was lost comes back as a conflict with ourselves: what is stored then has our last entry of
-    evidence in it, and the change is not made again on top of what others did since.
+    A write whose answer was lost comes back as a conflict with ourselves: the version it would have made is then the
+    account that it wrote, and the change is not made again on top of what others did since.
     """
-    ours: set[Head] = set()
     for _ in turns():
         seen = accounts.read(name)
-        if not ours.isdisjoint((seen.account.head, *(Head(e.number, e.hash) for e in seen.account.outbox))):
-            return seen.account
         wanted = change(seen.account)
         if wanted == seen.account:
             return wanted
         try:
             accounts.write(wanted, replacing=seen.version)
         except ConflictError:
-            ours |= {wanted.head} - {seen.account.head}
+            if accounts.landed(wanted, replacing=seen.version):
+                return accounts.read(name).account
             continue
         return wanted
     raise ConflictError(f"{name} kept changing under us", hint=f"who else is at it? broker evidence show {name}")
@@ -64,19 +62,35 @@ def settle(
 ) -> Account:
     """Do what the account says must still follow. Killed anywhere and run again, it loses and doubles nothing.
 
-    A role that may not destroy secrets passes no `keys` or `passwords`: that part waits for one that may.
+    A role that may not destroy secrets passes no `keys` or `passwords`: that part waits for one that may. Nothing is
+    destroyed before its evidence is stored, unless another entry has taken its place: whoever put it there shall not
+    keep secrets alive by it. Raise `ForkedEvidenceError` then, once all the rest is done.
     """
     account = accounts.read(name).account
     doomed_keys = account.doomed_keys if keys else frozenset()
     doomed_passwords = account.doomed_passwords if passwords else frozenset()
     if not account.outbox and not doomed_keys and not doomed_passwords:
         return account
-    for entry in account.outbox:
-        log(entry)
+    stored, fork = _stored(account.outbox, log)
     for key in doomed_keys:
         if keys:
             keys.destroy(name, key)
     for password in doomed_passwords:
         if passwords:
             passwords.destroy(name, password)
-    return amend(accounts, name, lambda newest: settled(newest, account.outbox, doomed_keys, doomed_passwords))
+    after = amend(accounts, name, lambda newest: settled(newest, stored, doomed_keys, doomed_passwords))
+    if fork:
+        raise fork
+    return after
+
+
+def _stored(entries: Iterable[Entry], log: EvidenceLog) -> tuple[list[Entry], ForkedEvidenceError | None]:
+    """Store `entries` up to the first whose place another has taken; return those that are stored, and the fork."""
+    stored: list[Entry] = []
+    for entry in entries:
+        try:
+            log(entry)
+        except ForkedEvidenceError as fork:
+            return stored, fork
+        stored.append(entry)
+    return stored, None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NewType, Protocol
 
+from broker.errors import ConflictError
 from broker.model.account import Account
 from broker.model.certificate import Spki
 from broker.model.evidence import Entry
@@ -25,12 +26,20 @@ __all__ = [
     "Answer",
     "Canary",
     "EvidenceLog",
+    "ForkedEvidenceError",
     "Keys",
     "Passwords",
     "Stragglers",
     "Version",
     "Versioned",
 ]
+
+
+class ForkedEvidenceError(ConflictError):
+    """Another entry stands where this one belongs: the chain and the account no longer tell one story."""
+
+    retryable = False
+
 
 Version = NewType("Version", int)  # 0: not there yet
 
@@ -51,6 +60,9 @@ class Accounts(Protocol):
 
     def write(self, account: Account, *, replacing: Version) -> None:
         """Store `account`; raise `ConflictError` unless `replacing` is still the newest version."""
+
+    def landed(self, account: Account, *, replacing: Version) -> bool:
+        """Return whether the version that followed `replacing` is `account`: then our write was the one that won."""
 
     def names(self) -> Iterator[AccountName]:
         """Yield the names of all accounts, sorted."""
@@ -91,5 +103,6 @@ class Answer:
 
 # Prepares a try and returns what sends it: whatever can fail on our side fails before the try is reserved
 Canary = Callable[[Account, Generation], Callable[[], Answer]]
-EvidenceLog = Callable[[Entry], None]  # stores under its number; the same entry again is no error, another one is
+# Stores under its number; the same entry again is no error, another one is `ForkedEvidenceError`
+EvidenceLog = Callable[[Entry], None]
 Stragglers = Callable[[AccountName, int], frozenset[str]]  # names of consumers that hold the generation

@@ -36,6 +36,17 @@ class VaultAccounts:
         """Store `account` as the version after `replacing`; raise `ConflictError`."""
         self._vault.write(layout.account(account.name), encoded(account), replacing=replacing)
 
+    def landed(self, account: Account, *, replacing: Version) -> bool:
+        """Return whether `account` is the version after `replacing`, even where others have been written since.
+
+        False where that one is not kept any more: by then as many writes came after it as the mount keeps versions.
+        """
+        try:
+            stored = self._vault.read(layout.account(account.name), version=replacing + 1)
+        except MissingError:
+            return False
+        return decoded(stored.data, Account, f"account {account.name}") == account
+
     def names(self) -> Iterator[AccountName]:
         """Yield the names of all accounts, sorted."""
         return (AccountName(name) for name in self._vault.list(layout.ACCOUNTS) if not name.endswith("/"))

@@ -93,9 +93,9 @@ class Connection:
         self._seen = seen or Seen()
         self._sessions: list[requests.Session] = []
 
-    def read(self, path: str) -> Stored:
-        """Return the newest version at `path`; raise `MissingError`."""
-        answer = self.ask("GET", self._kv("data", path))
+    def read(self, path: str, version: int = 0) -> Stored:
+        """Return `version` of what is at `path`, the newest with 0; raise `MissingError`."""
+        answer = self.ask("GET", self._kv("data", path), {"version": version} if version else None)
         data, version = field_of(answer, "data", "data"), field_of(answer, "data", "metadata", "version")
         if not isinstance(data, Mapping) or not isinstance(version, int):
             raise unclear(path)
@@ -276,7 +276,11 @@ class Connection:
         headers = {**_BEHIND, _INDEX: self._seen.index} if self._seen.index else {}
         with _reached(path, self.settings.whereabouts):
             response: requests.Response = client.request(
-                method, f"/v1/{quote(path)}", headers=headers, json=_bare(body), stream=True
+                method,
+                f"/v1/{quote(path)}",
+                headers=headers,
+                stream=True,
+                **{"params" if method == "GET" else "json": _bare(body)},
             )
             with response:
                 answer = Answer(response.status_code, response.headers, whole(response))

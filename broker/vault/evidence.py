@@ -8,18 +8,14 @@ from broker.errors import ConflictError, RefusedError
 from broker.issuing.anchoring import Kept
 from broker.model.evidence import Entry
 from broker.model.finding import Finding
+from broker.model.names import AccountName
+from broker.rotation.ports import ForkedEvidenceError
 from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.documents import DamagedDocumentError, decoded, encoded
-from broker.vault.faults import MissingError
+from broker.vault.faults import GoneError, MissingError
 
-__all__ = ["ForkedEvidenceError", "VaultEvidence"]
-
-
-class ForkedEvidenceError(ConflictError):
-    """Another entry stands where this one belongs: the chain and the account no longer tell one story."""
-
-    retryable = False
+__all__ = ["VaultEvidence"]
 
 
 class VaultEvidence:
@@ -34,17 +30,30 @@ class VaultEvidence:
         try:
             self._vault.create(path, encoded(entry))
         except ConflictError:
-            if self._read(path)[0] != entry:
+            if self.forked(entry):
+                kind, _, name = entry.chain.partition("/")
                 raise ForkedEvidenceError(
-                    f"the evidence of {entry.chain} has another entry {entry.number}",
-                    hint="was the account restored from a backup? broker evidence verify says where they part",
+                    f"place {entry.number} in the evidence of {entry.chain} is taken by what is not its entry: "
+                    "what happened is done, and cannot be stored there",
+                    hint=f"broker evidence verify {name if kind == 'accounts' else '--all'}",
                 ) from None
+
+    def forked(self, entry: Entry) -> bool:
+        """Return whether something else stands where `entry` belongs; raise `MissingError` where nothing ever did."""
+        try:
+            return self._read(layout.evidence(entry.chain, entry.number))[0] != entry
+        except (DamagedDocumentError, GoneError):
+            return True
 
     def entries(self, chain: str) -> Iterator[Entry]:
         """Yield the stored entries of `chain` in the order of their numbers."""
         for name in self._vault.list(layout.chain(chain)):
             if not name.endswith("/"):
                 yield self._read(f"{layout.chain(chain)}/{name}")[0]
+
+    def first(self, account: AccountName) -> Entry:
+        """Return the entry that an account's chain begins with; raise `MissingError`."""
+        return self._read(layout.evidence(f"accounts/{account}", 1))[0]
 
     def issuing_chains(self) -> tuple[str, ...]:
         """Return the names of the chains that issuing processes have written."""

@@ -221,6 +221,9 @@ class OneDocument:
         self.writes += 1
         raise ConflictError("no")
 
+    def landed(self, account: Account, *, replacing: Version) -> bool:
+        return False
+
     def names(self) -> Any:
         return iter([MZP])
 

@@ -10,10 +10,11 @@ import pytest
 from broker.errors import ConflictError, UnknownNameError, VaultUnavailableError
 from broker.model import changes
 from broker.model.account import Account
+from broker.model.evidence import Entry
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
 from broker.rotation.amend import ATTEMPTS, amend, settle
-from broker.rotation.ports import Version, Versioned
+from broker.rotation.ports import ForkedEvidenceError, Version, Versioned
 from tests.rotation.life import Commands, Step, midway
 from tests.rotation.world import Fault, World
 from tests.support.accounts import BY, MZP, NOW, assert_refused
@@ -68,6 +69,9 @@ class Busy:
             Commands(self.world).application(f"other-{self.times}")
         self.world.write(account, replacing=replacing)
 
+    def landed(self, account: Account, *, replacing: Version) -> bool:
+        return self.world.landed(account, replacing=replacing)
+
     def names(self) -> Iterator[AccountName]:
         return self.world.names()
 
@@ -107,6 +111,9 @@ class AnswerLost:
                 MEANWHILE[what](Commands(self.world, by="other"))
             raise ConflictError("it is there already")
 
+    def landed(self, account: Account, *, replacing: Version) -> bool:
+        return self.world.landed(account, replacing=replacing)
+
     def names(self) -> Iterator[AccountName]:
         return self.world.names()
 
@@ -130,7 +137,10 @@ def before_promotion() -> World:
     return world
 
 
-@pytest.mark.parametrize("meanwhile", [(), ("settle",), ("application",), ("application", "application")])
+@pytest.mark.parametrize(
+    "meanwhile",
+    [(), ("settle",), ("application",), ("application", "application"), ("settle", "application", "settle")],
+)
 def test_a_lost_answer_is_settled_by_reading(meanwhile: tuple[str, ...]) -> None:
     world = before_promotion()
     after = amend(AnswerLost(world, *meanwhile), MZP, promoted)
@@ -138,12 +148,34 @@ def test_a_lost_answer_is_settled_by_reading(meanwhile: tuple[str, ...]) -> None
     assert sum(e.facts.get("move") == "promote" for e in world.told()) == 2
 
 
-def test_a_change_whose_answer_was_lost_is_not_made_again_on_top_of_what_undid_it() -> None:
+@pytest.mark.parametrize(
+    "meanwhile", [("roll back",), ("settle", "roll back"), ("settle", "roll back", "settle", "application", "settle")]
+)
+def test_a_change_whose_answer_was_lost_is_not_made_again_on_top_of_what_undid_it(meanwhile: tuple[str, ...]) -> None:
     """The promotion landed and was rolled back by a person: to promote again would undo that person's work."""
     world = before_promotion()
-    after = amend(AnswerLost(world, "roll back"), MZP, promoted)
+    after = amend(AnswerLost(world, *meanwhile), MZP, promoted)
     assert after.current == after.generation(1)
     assert after.generation(2).held
+
+
+def test_a_breaker_that_tripped_again_is_not_reset_by_a_persons_old_word() -> None:
+    """The reset landed, was settled, and the partner rejected the login once more, before we looked."""
+
+    def rejected(account: Account) -> Account:
+        sent = changes.canary_sent(account, 1, f"after {account.head.number}", at=NOW, by="other")
+        return changes.canary_answered(
+            sent, sent.tries[-1].number, "login_rejected", login_rejected=True, at=NOW, by="other"
+        )
+
+    world = before_promotion()
+    amend(world, MZP, rejected)
+    lost = AnswerLost(world, "settle", "rejected", "settle")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MEANWHILE, "rejected", lambda c: amend(c.world, MZP, rejected))
+        after = amend(lost, MZP, lambda a: changes.breaker_reset(a, reason="unlocked", at=NOW, by=BY))
+    assert after.breaker
+    assert sum(e.what == "breaker-reset" for e in world.told()) == 1
 
 
 def test_what_vault_does_not_answer_is_told_and_the_same_again_finds_it_done() -> None:
@@ -184,3 +216,37 @@ def test_nothing_is_destroyed_before_its_evidence_is_stored() -> None:
     Commands(world).settle()
     assert world.writes[-2:] == ["destroy key", "account"]
     assert set(world.writes[:-2]) == {"evidence"}
+
+
+def test_who_takes_the_place_of_an_entry_keeps_no_secret_alive_and_is_told() -> None:
+    world = a_world()
+    Commands(world).application()
+    Commands(world).close(3)
+    first, second = world.account.outbox[0], world.account.outbox[1]
+
+    def taken(entry: Entry) -> None:
+        if entry == second:
+            raise ForkedEvidenceError("another entry is there")
+        world.append(entry)
+
+    for _ in range(2):
+        with assert_refused(ForkedEvidenceError):
+            settle(MZP, accounts=world, log=taken, keys=world.keys, passwords=world.passwords)
+        assert "kv:3" not in world.living_keys()
+        assert world.account.doomed_keys == frozenset()
+        assert world.account.outbox[0] == second, "what is stored is settled, what is not still waits"
+    assert world.evidence[first.number] == first
+    Commands(world).settle()
+    assert world.account.outbox == ()
+
+
+def test_while_vault_takes_no_evidence_nothing_is_destroyed() -> None:
+    world = a_world()
+    Commands(world).close(3)
+
+    def away(entry: Entry) -> None:
+        raise VaultUnavailableError("no answer")
+
+    with assert_refused(VaultUnavailableError):
+        settle(MZP, accounts=world, log=away, keys=world.keys, passwords=world.passwords)
+    assert "kv:3" in world.living_keys()

@@ -56,6 +56,7 @@ class World:
     """
 
     documents: dict[AccountName, tuple[int, str]] = field(default_factory=dict)
+    older: dict[tuple[AccountName, int], Account] = field(default_factory=dict)  # and newest: all that was written
     kept: dict[KeyRef | PasswordRef, str | None] = field(default_factory=dict)  # None: destroyed
     evidence: dict[int, Entry] = field(default_factory=dict)
     held: frozenset[str] = frozenset()
@@ -75,6 +76,7 @@ class World:
         return replace(
             self,
             documents=dict(self.documents),
+            older=dict(self.older),
             kept=dict(self.kept),
             evidence=dict(self.evidence),
             logins=[],
@@ -99,6 +101,10 @@ class World:
             if replacing != version:
                 raise ConflictError("changed")
             self.documents[account.name] = (version + 1, json.dumps(encoded(account)))
+            self.older[account.name, version + 1] = account
+
+    def landed(self, account: Account, *, replacing: Version) -> bool:
+        return self.older.get((account.name, replacing + 1)) == account
 
     def names(self) -> Iterator[AccountName]:
         return iter(sorted(self.documents))

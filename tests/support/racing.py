@@ -272,9 +272,9 @@ def _run(order: Mapping[str, Any], disturbance: _Disturbance) -> int:
 
     read = Connection.read
 
-    def slowly(self: Connection, path: str) -> Any:
+    def slowly(self: Connection, path: str, version: int = 0) -> Any:
         disturbance.pause("read", path)
-        return read(self, path)
+        return read(self, path, version)
 
     def watch(phase: Phase, path: str) -> None:
         if phase is Phase.BEFORE:

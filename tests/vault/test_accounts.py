@@ -1,0 +1,37 @@
+"""Account documents in a real vault: which of several writes was ours."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.errors import ConflictError
+from broker.model import changes
+from broker.rotation.ports import Version
+from broker.vault import layout
+from broker.vault.accounts import VaultAccounts
+from broker.vault.policies import Role
+from tests.support.accounts import BY, NOW, an_account
+from tests.support.vault import TestVault
+
+
+@pytest.mark.parametrize("role", [Role.OPERATOR, Role.ROTATOR, Role.CANARY])
+def test_a_write_is_known_again_though_others_followed(vault: TestVault, role: Role) -> None:
+    VaultAccounts(vault.admin).write(an_account(), replacing=Version(0))
+    accounts, before = VaultAccounts(vault.connection(role)), Version(1)
+    ours = changes.application_set(an_account(), "ours", "", at=NOW, by=BY)
+    theirs = changes.application_set(an_account(), "theirs", "", at=NOW, by=BY)
+    accounts.write(ours, replacing=before)
+    for version in range(2, 8):
+        accounts.write(theirs, replacing=Version(version))
+    with pytest.raises(ConflictError):
+        accounts.write(ours, replacing=before)
+    assert accounts.landed(ours, replacing=before)
+    assert not accounts.landed(theirs, replacing=before)
+
+
+def test_of_a_version_that_is_not_kept_nobody_says_that_it_was_ours(vault: TestVault) -> None:
+    accounts, account = VaultAccounts(vault.admin), an_account()
+    for version in range(15):
+        accounts.write(account, replacing=Version(version))
+    assert not accounts.landed(account, replacing=Version(0))
+    assert vault.admin.read(layout.account(account.name)).version == 15
