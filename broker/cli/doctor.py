@@ -169,16 +169,27 @@ def _accounts(start: Start) -> Iterator[Finding]:
         return
     for name in names:
         try:
-            yield from _account(start.broker.account(name), start.broker.clock())
+            account = start.broker.account(name)
+            yield from (*_evidence(start, account), *_account(account, start.broker.clock()))
         except BrokerError as error:
             yield Finding.error("account.unreadable", error.what, error.hint)
 
 
-def _account(account: Account, now: datetime) -> Iterator[Finding]:
+def _evidence(start: Start, account: Account) -> Iterator[Finding]:
     name = account.name
-    if account.outbox:
+    if start.broker.forked(account):
+        number = account.outbox[0].number
+        sentence = (
+            f"{name}: place {number} in its evidence is taken by what is not its entry, so nothing more is stored"
+        )
+        yield Finding.error("account.forked", sentence, f"broker evidence verify {name}")
+    elif account.outbox:
         sentence = f"{name}: {len(account.outbox)} entries of evidence are not stored yet"
         yield Finding.warning("account.outbox", sentence, f"any command that changes {name} stores them")
+
+
+def _account(account: Account, now: datetime) -> Iterator[Finding]:
+    name = account.name
     if account.doomed_keys or account.doomed_passwords:
         sentence = f"{name}: secrets that nothing refers to are still to be destroyed"
         yield Finding.warning("account.doomed", sentence, "the rotator's next command does it")

@@ -65,7 +65,7 @@ def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, o
 
 def _row(start: Start, account: Account) -> _Row:
     from broker.model.due import due_date, lead_time
-    from broker.model.todo import next_todo
+    from broker.model.todo import forked_todo, next_todo
     from broker.vault.policies import Role
 
     renewal = start.broker.profile(account.profile, Role.AUDITOR).renewal
@@ -76,6 +76,8 @@ def _row(start: Start, account: Account) -> _Row:
         due = due_date(
             certificate.not_before, certificate.not_after, lead=lead, safety=renewal.safety, share=renewal.share
         )
+    if start.broker.forked(account):
+        return _Row(account, due, forked_todo(account))
     return _Row(account, due, next_todo(account, due, lead=lead, now=start.broker.clock()))
 
 

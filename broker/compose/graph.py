@@ -7,12 +7,14 @@ where the type checker proves that they fit. Every use-case runs as the role tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from contextlib import contextmanager, suppress
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING
 
 from broker.compose.roles import Roles
 from broker.errors import BrokerError
 from broker.model.clock import Clock, system_clock
+from broker.model.evidence import require_text
 from broker.vault.policies import Role
 from broker.vault.writes import Observer, unobserved
 
@@ -58,6 +60,7 @@ class Broker:
     ) -> None:
         self.config = config
         self.actor = config["actor"]
+        require_text("actor", self.actor)  # before any write: a key is stored before the entry that speaks of it
         self.clock = (wiring or Wiring()).clock
         self.roles = Roles(config, environment, observer=(wiring or Wiring()).observer)
         self._say = say
@@ -93,6 +96,15 @@ class Broker:
         from broker.vault.profiles import own_profiles
 
         return own_profiles(self.roles.connection(role))
+
+    def forked(self, account: Account) -> bool:
+        """Return whether evidence that is due can never be stored, since something else stands in its place."""
+        from broker.vault.faults import MissingError
+
+        try:
+            return any(map(self.roles.evidence(Role.AUDITOR).forked, account.outbox[:1]))
+        except MissingError:
+            return False
 
     def add_profile(self, profile: Profile) -> None:
         """Store a profile of a user's own, in the place of an older one of its name."""
@@ -248,7 +260,7 @@ class Broker:
         """Try a candidate and make it current."""
         from broker.rotation.promote import promote
 
-        try:
+        with self._settling(name):
             return promote(
                 name,
                 number,
@@ -257,14 +269,12 @@ class Broker:
                 clock=self.clock,
                 by=self.actor,
             )
-        finally:
-            self.settle(name)
 
     def roll_back(self, name: AccountName, number: int = 0, *, untried_because: str = "") -> Promotion:
         """Go back to the previous generation; with a reason, without trying it first."""
         from broker.rotation.promote import roll_back
 
-        try:
+        with self._settling(name):
             return roll_back(
                 name,
                 number,
@@ -274,8 +284,6 @@ class Broker:
                 by=self.actor,
                 reason=untried_because,
             )
-        finally:
-            self.settle(name)
 
     def reject(self, name: AccountName, number: int, reason: str) -> Account:
         """Withdraw a candidate."""
@@ -319,9 +327,10 @@ class Broker:
         from broker.upstream.canary import ask
         from broker.vault.custody import VaultSecrets
 
-        read = VaultSecrets(self.roles.connection(Role.CANARY))
+        read, vouched = VaultSecrets(self.roles.connection(Role.CANARY)), self._vouched(Role.CANARY)
 
         def prepared(account: Account, generation: Generation) -> Callable[[], Answer]:
+            vouched(account)
             profile = self.profile(account.profile, Role.CANARY)
             application = account.probing_application if profile.authentication.client_id else Application("")
             credentials = _credentials(account, generation, read(account.name, generation), application, profile)
@@ -340,10 +349,10 @@ class Broker:
         from broker.vault.custody import VaultSecrets
         from broker.vault.signers import lease_keys
 
-        vault = self.roles.connection(Role.SERVER)
+        vault, vouched = self.roles.connection(Role.SERVER), self._vouched(Role.SERVER)
         journal = Journal(chain_name(self.clock()), self.roles.evidence(Role.SERVER).append, self.clock, self.actor)
         return Issuer(
-            accounts=lambda name: self.roles.accounts(Role.SERVER).read(name).account,
+            accounts=lambda name: vouched(self.roles.accounts(Role.SERVER).read(name).account),
             profile=lambda account: self.profile(account.profile, Role.SERVER),
             judge=self._judge(vault, token),
             read_secrets=VaultSecrets(vault),
@@ -364,11 +373,21 @@ class Broker:
 
         return judged
 
+    def _vouched(self, role: Role) -> Callable[[Account], Account]:
+        """Return what lets an account through whose secrets travel where its evidence says, which is read once."""
+        from broker.issuing.retold import vouched
+
+        return partial(vouched, first=cache(self.roles.evidence(role).first))
+
     # what follows from a change
 
     def settle(self, name: AccountName, role: Role = Role.ROTATOR) -> None:
-        """Write the evidence that is due and destroy what is doomed; where Vault fails now, the next command does."""
+        """Write the evidence that is due and destroy what is doomed; where Vault fails now, the next command does.
+
+        Raise `ForkedEvidenceError` where no command will: another entry stands in the place of one that is due.
+        """
         from broker.rotation.amend import settle
+        from broker.rotation.ports import ForkedEvidenceError
 
         may_destroy = role is Role.ROTATOR
         try:
@@ -379,10 +398,25 @@ class Broker:
                 keys=self.roles.keys(role) if may_destroy else None,
                 passwords=self.roles.passwords(role) if may_destroy else None,
             )
+        except ForkedEvidenceError:
+            raise
         except BrokerError as error:
             self._say(
-                f"note: evidence that is due is not stored yet ({error.what}): any next change of {name} stores it"
+                f"note: evidence that is due is not stored yet ({error.what}): the next change of {name} tries again"
             )
+
+    @contextmanager
+    def _settling(self, name: AccountName) -> Iterator[None]:
+        """Settle whatever the body comes to; what it raises is what a person hears of."""
+        from broker.rotation.ports import ForkedEvidenceError
+
+        try:
+            yield
+        except BaseException:
+            with suppress(ForkedEvidenceError):
+                self.settle(name)
+            raise
+        self.settle(name)
 
     def _settled(self, account: Account, role: Role) -> Account:
         self.settle(account.name, role)

@@ -10,7 +10,7 @@ from broker.model.account import Account
 from broker.model.due import DueDate
 from broker.model.stage import Stage
 
-__all__ = ["Todo", "Who", "next_todo"]
+__all__ = ["Todo", "Who", "forked_todo", "next_todo"]
 
 
 class Who(Enum):
@@ -28,6 +28,12 @@ class Todo:
     who: Who
     what: str
     command: str = ""
+
+
+def forked_todo(account: Account) -> Todo:
+    """Return the step that comes before all others: something stands where the account's evidence belongs."""
+    what = "its evidence has an entry that is not the account's, and takes no more"
+    return Todo(Who.US, what, f"broker evidence verify {account.name}")
 
 
 def next_todo(account: Account, due: DueDate | None, *, lead: timedelta, now: datetime) -> Todo:

@@ -24,8 +24,8 @@ POLICIES: Final = Path(__file__).parents[2] / "policies"
 @pytest.mark.parametrize(
     ("role", "paths"),
     [
-        (Role.SERVER, ("keys/{}/1", "passwords/{}/1")),
-        (Role.CANARY, ("keys/{}/1", "passwords/{}/1")),
+        (Role.SERVER, ("keys/{}/1", "passwords/{}/1", "evidence/accounts/{}/00000001")),
+        (Role.CANARY, ("keys/{}/1", "passwords/{}/1", "evidence/accounts/{}/00000001")),
         (Role.ROTATOR, ("keys/{}/1",)),
     ],
 )

@@ -1,0 +1,67 @@
+"""Who may write accounts cannot make a canary or a bundle take the secrets elsewhere: entry 1 holds the address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from broker.model.account import Account
+from broker.model.changes.writing import noted
+from broker.model.history import What
+from broker.model.names import AccountName
+from broker.vault import layout
+from broker.vault.accounts import VaultAccounts
+from broker.vault.policies import Role
+from tests.support.accounts import NOW
+from tests.support.pki import a_ca, pem
+from tests.support.world import World
+
+pytestmark = pytest.mark.slow
+ACME = AccountName("acme")
+
+
+def elsewhere(account: Account) -> Account:
+    """Rewrite the base_url, and append an entry that says that it was so from the beginning."""
+    facts = {**account.outbox[0].facts} if account.outbox else {}
+    facts |= {"base_url": "https://127.0.0.1:1/evil", "login": account.login}
+    return noted(replace(account, base_url="https://127.0.0.1:1/evil"), NOW, "thief", What.ACCOUNT_ADDED, **facts)
+
+
+def another_ca(account: Account) -> Account:
+    """Put the text of a CA of the thief's under the digest of the one that a person accepted."""
+    assert account.current
+    trust = account.anchors_of(account.current.parts.trust)
+    exchanged = replace(trust, pem=pem(a_ca().certificate))
+    return replace(account, anchors=tuple(exchanged if one is trust else one for one in account.anchors))
+
+
+@pytest.mark.parametrize("rewritten", [elsewhere, another_ca])
+def test_a_rewritten_account_sends_no_secret(world: World, rewritten: Callable[[Account], Account]) -> None:
+    world.promoted()
+    token = world.consumer("acme/reporting")
+    get = ("bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to")
+    world.ok(*get, str(world.home / "honest"))
+    world.ok("rotation", "canary", "acme")
+    accounts = VaultAccounts(world.vault.connection(Role.OPERATOR))
+    seen = accounts.read(ACME)
+    accounts.write(rewritten(seen.account), replacing=seen.version)
+    for command in (("rotation", "canary", "acme"), (*get, str(world.home / "stolen"))):
+        ended = world.run(*command)
+        assert ended.code == 6, ended.err
+        assert "nothing was sent" in ended.err
+        assert "broker evidence verify" in ended.err
+    assert not (world.home / "stolen" / "current").exists()
+    assert world.account("acme").tries == seen.account.tries, "refused before it was reserved"
+
+
+def test_without_its_first_entry_an_account_sends_nothing(world: World) -> None:
+    world.promoted()
+    accounts = VaultAccounts(world.vault.admin)
+    seen, path = accounts.read(ACME), layout.evidence("accounts/acme", 1)
+    world.vault.admin.call("DELETE", f"{world.vault.settings.mount}/metadata/{path}")
+    ended = world.run("rotation", "canary", "acme")
+    assert ended.code == 6, ended.err
+    assert "is not stored" in ended.err
+    assert world.account("acme").tries == seen.account.tries
