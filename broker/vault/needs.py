@@ -17,10 +17,16 @@ _NEEDED: Final[Mapping[Role, tuple[tuple[str, str], ...]]] = MappingProxyType(
         Role.SERVER: (
             ("data/accounts/x", "read"),
             ("data/keys/x/1", "read"),
+            ("data/evidence/accounts/x/00000001", "read"),
             ("data/evidence/issued/x/1", "create"),
         ),
         Role.ROTATOR: (("data/accounts/x", "update"), ("data/keys/x/1", "create"), ("destroy/keys/x/1", "update")),
-        Role.CANARY: (("data/accounts/x", "update"), ("data/keys/x/1", "read"), ("data/passwords/x/1", "read")),
+        Role.CANARY: (
+            ("data/accounts/x", "update"),
+            ("data/keys/x/1", "read"),
+            ("data/passwords/x/1", "read"),
+            ("data/evidence/accounts/x/00000001", "read"),
+        ),
         Role.OPERATOR: (("data/accounts/x", "create"), ("data/passwords/x/1", "create")),
         Role.AUDITOR: (("data/accounts/x", "read"), ("metadata/evidence/issued/", "list")),
         Role.ANCHOR: (("data/evidence/heads/1", "create"),),
