@@ -176,8 +176,10 @@ def _accounts(start: Start) -> Iterator[Finding]:
 
 
 def _evidence(start: Start, account: Account) -> Iterator[Finding]:
+    from broker.compose.settling import forked
+
     name = account.name
-    if start.broker.forked(account):
+    if forked(start.broker.roles, account):
         number = account.outbox[0].number
         sentence = (
             f"{name}: place {number} in its evidence is taken by what is not its entry, so nothing more is stored"

@@ -64,6 +64,7 @@ def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, o
 
 
 def _row(start: Start, account: Account) -> _Row:
+    from broker.compose.settling import forked
     from broker.model.due import due_date, lead_time
     from broker.model.todo import forked_todo, next_todo
     from broker.vault.policies import Role
@@ -76,7 +77,7 @@ def _row(start: Start, account: Account) -> _Row:
         due = due_date(
             certificate.not_before, certificate.not_after, lead=lead, safety=renewal.safety, share=renewal.share
         )
-    if start.broker.forked(account):
+    if forked(start.broker.roles, account):
         return _Row(account, due, forked_todo(account))
     return _Row(account, due, next_todo(account, due, lead=lead, now=start.broker.clock()))
 

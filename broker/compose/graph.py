@@ -7,12 +7,11 @@ where the type checker proves that they fit. Every use-case runs as the role tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING
 
 from broker.compose.roles import Roles
-from broker.errors import BrokerError
+from broker.compose.settling import settle, settling
 from broker.model.clock import Clock, system_clock
 from broker.model.evidence import require_text
 from broker.vault.policies import Role
@@ -96,15 +95,6 @@ class Broker:
         from broker.vault.profiles import own_profiles
 
         return own_profiles(self.roles.connection(role))
-
-    def forked(self, account: Account) -> bool:
-        """Return whether evidence that is due can never be stored, since something else stands in its place."""
-        from broker.vault.faults import MissingError
-
-        try:
-            return any(map(self.roles.evidence(Role.AUDITOR).forked, account.outbox[:1]))
-        except MissingError:
-            return False
 
     def add_profile(self, profile: Profile) -> None:
         """Store a profile of a user's own, in the place of an older one of its name."""
@@ -260,7 +250,7 @@ class Broker:
         """Try a candidate and make it current."""
         from broker.rotation.promote import promote
 
-        with self._settling(name):
+        with settling(partial(self.settle, name)):
             return promote(
                 name,
                 number,
@@ -274,7 +264,7 @@ class Broker:
         """Go back to the previous generation; with a reason, without trying it first."""
         from broker.rotation.promote import roll_back
 
-        with self._settling(name):
+        with settling(partial(self.settle, name)):
             return roll_back(
                 name,
                 number,
@@ -382,41 +372,8 @@ class Broker:
     # what follows from a change
 
     def settle(self, name: AccountName, role: Role = Role.ROTATOR) -> None:
-        """Write the evidence that is due and destroy what is doomed; where Vault fails now, the next command does.
-
-        Raise `ForkedEvidenceError` where no command will: another entry stands in the place of one that is due.
-        """
-        from broker.rotation.amend import settle
-        from broker.rotation.ports import ForkedEvidenceError
-
-        may_destroy = role is Role.ROTATOR
-        try:
-            settle(
-                name,
-                accounts=self.roles.accounts(role),
-                log=self.roles.evidence(role).append,
-                keys=self.roles.keys(role) if may_destroy else None,
-                passwords=self.roles.passwords(role) if may_destroy else None,
-            )
-        except ForkedEvidenceError:
-            raise
-        except BrokerError as error:
-            self._say(
-                f"note: evidence that is due is not stored yet ({error.what}): the next change of {name} tries again"
-            )
-
-    @contextmanager
-    def _settling(self, name: AccountName) -> Iterator[None]:
-        """Settle whatever the body comes to; what it raises is what a person hears of."""
-        from broker.rotation.ports import ForkedEvidenceError
-
-        try:
-            yield
-        except BaseException:
-            with suppress(ForkedEvidenceError):
-                self.settle(name)
-            raise
-        self.settle(name)
+        """Write the evidence that is due and destroy what is doomed; raise what `settling.settle` raises."""
+        settle(self.roles, name, role, self._say)
 
     def _settled(self, account: Account, role: Role) -> Account:
         self.settle(account.name, role)
