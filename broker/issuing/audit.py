@@ -175,8 +175,7 @@ def _joined(account: Account, record: ChainRecord) -> ChainRecord:
     stored = {entry.number for entry in record.entries}
     entries = record.entries + tuple(entry for entry in account.outbox if entry.number not in stored)
     findings = record.findings
-    sound = not any(f.severity is Severity.ERROR for f in findings)
-    if sound and not verify(f"accounts/{account.name}", entries, account.head):
+    if not has_errors(findings) and not verify(f"accounts/{account.name}", entries, account.head):
         told = untold(account, entries)
         findings += tuple(_error("evidence.differs", f"{what}: it was changed past the rules") for what in told)
     return ChainRecord(entries, account.head, findings)
