@@ -347,13 +347,17 @@ def _reject(op: Operation, state: State, _: Phase) -> Steps:
         yield from _ends(op.told(REFUSED, f"generation {generation.number}", generation.stage), state)
 
 
-def _retire(op: Operation, state: State, _: Phase) -> Steps:
+def _retire(op: Operation, state: State, phase: Phase) -> Steps:
+    """Count who holds it, then retire it, unless it was current again in between."""
     generation = state.generation(op.arguments["generation"])
-    if generation.stage in ("previous", "rejected", "retired"):
-        if op.code == OK:
-            yield (state if generation.stage == "retired" else state.staged(generation.number, "retired")), DONE
-    else:
+    if generation.stage not in ("previous", "rejected", "retired") and phase == START:
         yield from _ends(op.told(REFUSED, f"generation {generation.number}", generation.stage), state)
+    elif phase == START:
+        yield state, ("counted", generation.since)
+    elif generation.living and generation.since != phase[1]:
+        yield from _ends(op.told(CONFLICT, f"generation {generation.number}"), state)
+    elif op.code == OK:
+        yield (state if generation.stage == "retired" else state.staged(generation.number, "retired")), DONE
 
 
 COMMANDS: Final[Model[State]] = {
