@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["FILE", "WAYS", "Matrix", "Row"]
+__all__ = ["CONSUMER", "FILE", "WAYS", "Matrix", "Row"]
 
+CONSUMER: Final = "consumer"  # who is no role
 FILE: Final = Path(__file__).parents[1] / "policies" / "matrix.toml"
 WAYS: Final[Mapping[str, tuple[str, str]]] = {  # way: (which of KV's paths, Vault's operation)
     "read": ("data", "read"),
@@ -33,7 +34,7 @@ class Row:
 
     def ways(self, role: str) -> frozenset[str]:
         """Return what `role` may do here."""
-        return self.roles.get(role, frozenset()) | self.roles.get("everyone", frozenset())
+        return self.roles.get(role, frozenset()) | self.roles.get("everyone" if role != CONSUMER else "", frozenset())
 
     def rights(self, role: str, mount: str) -> Iterator[tuple[str, str]]:
         """Yield the same as (operation, path of Vault's API)."""

@@ -22,11 +22,13 @@ from broker.embedded.up import Embedded, administered, up
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import AppRole, consumer_role, enrol_consumer, issue_login
+from broker.vault.layout import Access, right
 from broker.vault.logins.token import FixedToken
 from broker.vault.policies import Role
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
 from broker.vault.writes import Observer, unobserved
+from tests.support.matrix import CONSUMER
 
 __all__ = [
     "TestVault",
@@ -56,10 +58,15 @@ class TestVault:
 
     def connection(self, role: Role, *, observer: Observer = unobserved) -> Connection:
         """Return a connection of `role`, closed at the end of the test."""
-        token = login(self.admin, issue_login(self.admin, role.value))
-        connection = Connection(self.settings, FixedToken(token), observer=observer)
+        connection = Connection(self.settings, FixedToken(self.token(role.value)), observer=observer)
         self._open.append(connection)
         return connection
+
+    def token(self, role: str) -> Secret[str]:
+        """Return a token of `role`, a `Role`'s value, or of a consumer that may have bundles of mzp-1/app."""
+        if role != CONSUMER:
+            return login(self.admin, issue_login(self.admin, role))
+        return self.consumer_token("any", right("stellantis", "standin", "mzp-1", "app", Access.DIRECT))
 
     def consumer_token(self, name: str, *rights: str) -> Secret[str]:
         """Enrol the consumer `name` with `rights` and log in as it."""
