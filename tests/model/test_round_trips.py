@@ -1,0 +1,96 @@
+"""Whatever a document holds comes back from its stored form as it was."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.delivery.manifest import dump, parse
+from broker.issuing.leases import LeaseKeys, LeaseSigner
+from broker.issuing.statements import AnchorKey, opened
+from broker.model.anchor import Statement
+from broker.model.authentication import Authentication, ClientId, Place
+from broker.model.bundle import Manifest
+from broker.model.consumer import ConsumerRecord, Holding
+from broker.model.evidence import Head
+from broker.model.lease import BundleKind, Lease
+from broker.model.names import AccountName
+from broker.model.secret import Secret
+from broker.partners.catalogue import builtin, names
+from broker.partners.document import from_document, to_document
+from broker.partners.profile import Profile, Renewal
+from broker.vault.documents import decoded, encoded
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+WORDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True)
+NAMES = WORDS.map(AccountName)
+NUMBERS = st.integers(0, 10**9)
+TIMES = st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  # the bounds
+KINDS = st.sampled_from(["direct", "by hand"])
+HOLDINGS = st.builds(
+    Holding,
+    NAMES,
+    TEXTS,
+    st.sampled_from(["direct", "by hand"]),
+    NUMBERS,
+    TEXTS,
+    TIMES,
+    st.none() | TIMES,
+    st.booleans(),
+)
+PLACES = st.none() | st.builds(ClientId, st.sampled_from(Place), TEXTS)
+MANIFESTS = st.builds(
+    Manifest,
+    account=NAMES,
+    application=TEXTS,
+    generation=NUMBERS,
+    base_url=TEXTS,
+    authentication=st.builds(Authentication, st.booleans(), PLACES, TEXTS),
+    not_after=TIMES,
+    lease_id=TEXTS,
+    expires=TIMES,
+    files=st.dictionaries(WORDS, TEXTS, max_size=5),
+)
+DURATIONS = st.integers(1, 4000).map(lambda days: timedelta(days=days))
+PROFILES: st.SearchStrategy[Profile] = st.builds(
+    replace,
+    st.sampled_from(sorted(names())).map(builtin),
+    name=WORDS,
+    renewal=st.builds(
+        Renewal, DURATIONS, st.floats(0.01, 0.99), st.none() | DURATIONS, st.none() | DURATIONS, st.none() | DURATIONS
+    ),
+)
+SIGNER = LeaseSigner(LeaseKeys("1", {"1": Secret(bytes(32))}))
+ANCHOR = AnchorKey(Secret(bytes(32)))
+BEFORE = datetime(1970, 1, 2, tzinfo=UTC)
+
+
+@given(st.builds(ConsumerRecord, TEXTS, TEXTS, st.lists(HOLDINGS, max_size=4).map(tuple)))
+def test_a_consumers_record(record: ConsumerRecord) -> None:
+    assert decoded(json.loads(json.dumps(encoded(record))), ConsumerRecord, "consumer") == record
+
+
+@given(st.builds(Lease, TEXTS, TEXTS, NAMES, TEXTS, st.sampled_from(BundleKind), NUMBERS, TIMES, TIMES))
+def test_a_lease(lease: Lease) -> None:
+    assert SIGNER.opened(SIGNER.signed(lease), now=BEFORE) == lease
+
+
+@given(st.builds(Statement, NUMBERS, TIMES, st.dictionaries(TEXTS, st.builds(Head, NUMBERS, TEXTS), max_size=4), TEXTS))
+def test_a_signed_statement(statement: Statement) -> None:
+    (read,), faults = opened([ANCHOR.signed(statement)], ANCHOR.verifying)
+    assert not faults
+    assert read.statement == statement
+
+
+@given(MANIFESTS)
+def test_a_manifest(manifest: Manifest) -> None:
+    assert parse(dump(manifest)) == manifest
+
+
+@given(PROFILES)
+def test_a_profile(profile: Profile) -> None:
+    assert from_document(json.loads(json.dumps(to_document(profile))), "profile") == profile
