@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.delivery import memory
 from broker.delivery.memory import default_root, is_memory
 
 
@@ -27,6 +28,15 @@ def test_a_table_that_says_nothing_is_no_memory(tmp_path: Path, text: str) -> No
     (tmp_path / "mounts").write_text(text)
     assert not is_memory(tmp_path, tmp_path / "mounts")
     assert not is_memory(tmp_path, tmp_path / "missing")
+
+
+def test_of_the_places_there_are_one_in_memory_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path), "XDG_CACHE_HOME": "/cache"}
+    for place in (tmp_path, Path("/dev/shm")):
+        monkeypatch.setattr(memory, "is_memory", lambda path, place=place: path == place)
+        assert default_root("mzp-1", "reports", environ, 4711).is_relative_to(place)
+    monkeypatch.setattr(memory, "is_memory", lambda _: False)
+    assert default_root("mzp-1", "reports", environ, 4711).is_relative_to("/cache")
 
 
 def test_a_runtime_directory_that_is_not_usable_is_passed_over(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from pathlib import Path
 
 import pytest
 
@@ -27,8 +28,14 @@ def tables() -> list[list[str]]:
 
 @pytest.mark.parametrize(("file", "name"), NAMED)
 def test_the_test_that_a_claim_names_is_there(file: str, name: str) -> None:
+    """And pytest runs it: its name is a test's, and nothing skips it but a missing program or right."""
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    found = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert Path(file).name.startswith("test_")
+    assert name.startswith("test_")
+    marks = [ast.unparse(mark) for mark in found[name].decorator_list]
+    marks += [ast.unparse(n) for n in tree.body if isinstance(n, ast.Assign) and "pytestmark" in ast.unparse(n)]
+    assert not [mark for mark in marks if re.search(r"\b(skip\w*|xfail|chaos|fixture)\b", mark)]
 
 
 def test_every_claim_in_a_table_names_a_test() -> None:
