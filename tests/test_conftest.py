@@ -1,4 +1,4 @@
-"""Peers and rights: what a test does without the program, or the right, that it needs."""
+"""What a test does without the program, or the right, that it needs; and what it must not leave behind."""
 
 from __future__ import annotations
 
@@ -23,6 +23,29 @@ def test_that_would_pass() -> None:
 """
 
 
+LEAVING = """
+import os, subprocess, sys, tempfile
+
+def test_that_leaves_something():
+    directory = tempfile.mkdtemp()
+    {more}
+"""
+PROCESS = 'subprocess.Popen([sys.executable, "-c", "import time; time.sleep(20)"], cwd=directory)'
+
+
+def session_of(file: Path, changes: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the tests in `file` with our conftest."""
+    clean = {name: value for name, value in os.environ.items() if name != "CI" and not name.startswith("PYTEST_")}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "-p", "tests.conftest", file],
+        cwd=file.parent,
+        env=clean | changes,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(("ci", "outcome"), [({}, "1 skipped"), ({"CI": "true"}, "1 error")])
 @pytest.mark.parametrize(
     ("mark", "told"),
@@ -36,14 +59,16 @@ def test_what_is_missing_skips_here_and_fails_in_ci(
 ) -> None:
     file = tmp_path / "test_that_lacks_something.py"
     file.write_text(TEST.format(mark=mark))
-    clean = {name: value for name, value in os.environ.items() if name != "CI" and not name.startswith("PYTEST_")}
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "-p", "tests.conftest", file],
-        cwd=tmp_path,
-        env=clean | ci,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = session_of(file, ci)
     assert outcome in ended.stdout
     assert told in ended.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("more", "told"), [("", "broker-left-"), (PROCESS, "process "), ("os.rmdir(directory)", "")])
+def test_what_a_test_leaves_behind_fails_the_session(tmp_path: Path, more: str, told: str) -> None:
+    file = tmp_path / "test_that_leaves.py"
+    file.write_text(LEAVING.format(more=more).replace("mkdtemp()", 'mkdtemp(prefix="broker-left-")'))
+    ended = session_of(file, {"TMPDIR": str(tmp_path)})
+    assert ended.returncode == bool(told), ended.stdout
+    assert told in ended.stdout.partition("left behind:")[2]

@@ -187,7 +187,7 @@ def test_asked_to_end_while_vault_is_silent_it_ends(shop: Shop, number: signal.S
             asking, _ = silent.accept()
             with asking:
                 process.send_signal(number)
-                _, err = process.communicate(timeout=30)
+                _, err = process.communicate(timeout=60)
     place.unlink()
     assert process.returncode == code
     assert b"interrupted" in err

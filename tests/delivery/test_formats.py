@@ -53,7 +53,7 @@ def bundle(_running: tuple[Standin, Bundle]) -> Bundle:
 
 
 def run(*words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, input=stdin, capture_output=True, text=True, check=False, timeout=20)
+    return subprocess.run(words, input=stdin, capture_output=True, text=True, check=False, timeout=60)
 
 
 def curl_status(config: Path, url: str, *more: str) -> str:

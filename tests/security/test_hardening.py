@@ -47,7 +47,7 @@ def running(command: Sequence[str], cwd: Path, ready: Callable[[int], bool]) -> 
     # A umask of its own: commands that ran inside this process have tightened ours, and `hardened` goes by it
     with subprocess.Popen(with_cores, cwd=cwd, umask=0o022, **pipes) as process:
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not ready(process.pid):
                 assert time.monotonic() < deadline
                 assert process.poll() is None

@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-m", "broker.standin"]
 
 
 def run(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], input=typed, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run([*COMMAND, *arguments], input=typed, capture_output=True, text=True, timeout=60, check=False)
 
 
 def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -40,7 +40,7 @@ def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(child: subprocess.Popen[str]) -> tuple[str, str]:
-    out, err = child.communicate(timeout=10)
+    out, err = child.communicate(timeout=60)
     with pytest.raises(ProcessLookupError):
         os.killpg(child.pid, 0)
     return out, err

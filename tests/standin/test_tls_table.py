@@ -123,7 +123,7 @@ def _s_client(customer: Customer, tls: str) -> str:
         [*command, "-CAfile", str(customer.partner.server_ca)],
         stdin=subprocess.PIPE,
         capture_output=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     return seen.stderr.decode().lower()

@@ -151,7 +151,7 @@ class Customer:
             input=config,
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
             check=False,
         )
 
@@ -167,7 +167,7 @@ def soon(holds: Callable[[], bool]) -> bool:
 def desk(partner: Standin, method: str, path: str, body: Any = None) -> Response:
     """Ask the desk; a dict travels as JSON, bytes as they are."""
     address = urlsplit(partner.desk_url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
     try:
         connection.request(method, path, json.dumps(body) if isinstance(body, dict) else body)
         answer = connection.getresponse()

@@ -14,7 +14,7 @@ from broker.model.secret import Secret
 
 __all__ = ["RawVault", "Reply"]
 
-_PATIENCE: Final = 10.0  # seconds
+_PATIENCE: Final = 60.0  # seconds
 FORBIDDEN: Final = 403
 
 
