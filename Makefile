@@ -1,12 +1,15 @@
 # Every habit of the project. `make` or `make help` lists them. Nothing is needed but python3 (3.11 or newer) with venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lint docs bench chaos fuzz clean
+.PHONY: help demo test test-quick lint docs bench chaos chaos-pages fuzz clean
 
 # Passed on: make demo ARGS=--keep, make test ARGS='-k promote'
 ARGS ?=
 # Another interpreter for .venv: make PYTHON=python3.12 test
 PYTHON ?=
 export PYTHON
+# Where make chaos keeps what came of each fault
+CHAOS_RESULTS ?= $(CURDIR)/build/chaos
+export CHAOS_RESULTS
 
 in_demo := @requirements/install demo &&
 in_test := @requirements/install test &&
@@ -42,9 +45,11 @@ bench: ## start-up times beside those of bao; bench/NAME runs one
 	  if [ -f "$$bench" ] && [ -x "$$bench" ]; then found=1; "$$bench" $(ARGS) || exit; fi; \
 	done; [ "$$found" ] || echo "nothing to measure yet: bench/ is empty"
 
-chaos:
-	@if [ ! -d tests/chaos ]; then echo "nothing to break yet: there is no tests/chaos"; else \
-	  requirements/install test && $(BIN)/pytest -q -m '' tests/chaos $(ARGS); fi
+chaos: ## kill, fault and race every command everywhere: under 45 minutes, its last lines say how often
+	$(in_test) mkdir -p $(CHAOS_RESULTS) && $(BIN)/pytest -q -n 2 --dist worksteal -m chaos tests/chaos $(ARGS)
+
+chaos-pages: ## write into docs/reference what the last whole make chaos found
+	$(in_test) $(BIN)/python docs/faults.py $(CHAOS_RESULTS) && $(BIN)/python docs/faults_killed.py $(CHAOS_RESULTS)
 
 fuzz: ## hostile input for what reads strangers' bytes, a minute a kind (FUZZ_SECONDS=600 FUZZ_SEED=7)
 	$(in_test) $(BIN)/pytest -q -n 2 -m fuzz tests/fuzz $(ARGS)

@@ -1,8 +1,8 @@
 """Write docs/reference/faults.md: what came of each fault of the vault, for each command.
 
-CHAOS_RESULTS=DIR make chaos ARGS='-k every_fault'   tries them all, and keeps what came of it
-python docs/faults.py DIR                            takes that over, and writes the page
-python docs/faults.py                                writes the page from what was taken over last
+make chaos                   tries them, and keeps in a directory what came of it
+python docs/faults.py DIR    takes that over, and writes the page: `make chaos-pages`
+python docs/faults.py        writes the page from what was taken over last
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ HEAD = """\
 
 <!-- Written by docs/faults.py from docs/reference/faults.json, which `make chaos` makes: change neither by hand. -->
 
-A proxy between broker and vault lets one fault befall one of a command's requests. {cells} such cells were tried for
-this page. The table says in which exit codes a command ended, over the requests that the fault was tried at. 0: it got
-over it by itself, a lost answer having been settled by reading; 2: Vault said that something is not there; 3: Vault is
-unavailable; 5: denied; 6: what Vault said is not there was found missing, or a node told of the past; 8: conflict.
-Whatever it was, the same command without the fault then succeeded or had nothing left to do, and keys, passwords and
-evidence were what the account says. A fault that "stays" meets all requests from one on.
+A proxy between broker and vault lets one fault befall one of a command's requests. {cells} of {whole} such cells were
+tried for this page, every one of them or as many as a seed chose. The table says in which exit codes a command ended,
+over the requests that the fault was tried at. 0: it got over it by itself, a lost answer having been settled by
+reading; 2: Vault said that something is not there; 3: Vault is unavailable; 5: denied; 6: what Vault said is not there
+was found missing, or a node told of the past; 8: conflict. Whatever it was, the same command without the fault then
+succeeded or had nothing left to do, and keys, passwords and evidence were what the account says. A fault that "stays"
+meets all requests from one on.
 """
 
 
@@ -42,20 +43,27 @@ def main(arguments: Sequence[str]) -> int:
 
 def taken_over(folder: Path) -> dict[str, object]:
     """Return how many cells there were, and the exit codes for each fault and command."""
-    rows = [row for file in sorted(folder.glob("*.json")) for row in json.loads(file.read_text(encoding="utf-8"))]
+    kept = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("faults-*.json"))]
+    rows = [row for run in kept for row in run["rows"]]
     seen: dict[str, dict[str, set[int]]] = {}
     for row in rows:
         fault = f"{row['fault']}, and stays" if row["lasting"] else row["fault"]
         seen.setdefault(fault, {}).setdefault(row["command"], set()).add(row["code"])
     outcomes = {f: {c: sorted(codes) for c, codes in by.items()} for f, by in seen.items()}
-    return {"cells": len(rows), "outcomes": outcomes}
+    seeds = {run["seed"] for run in kept}
+    return {
+        "cells": len(rows),
+        "whole": sum(run["whole"] for run in kept),
+        "seeds": sorted(seeds),
+        "outcomes": outcomes,
+    }
 
 
 def page(results: Mapping[str, object]) -> str:
     """Return the page as text."""
     outcomes = results["outcomes"]
     assert isinstance(outcomes, dict)
-    return "\n".join([HEAD.format(cells=results["cells"]), *table(outcomes), ""])
+    return "\n".join([HEAD.format(cells=results["cells"], whole=results["whole"]), *table(outcomes), ""])
 
 
 def table(outcomes: Outcomes) -> Iterator[str]:

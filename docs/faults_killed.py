@@ -1,11 +1,12 @@
-"""Write docs/reference/faults-killed.md from what a long run kept in DIR.
+"""Write docs/reference/faults-killed.md from what a whole `make chaos` kept in DIR: `make chaos-pages`.
 
-CHAOS_RESULTS=DIR make chaos ARGS='-k killed' && python docs/faults_killed.py DIR
+Where a command's row of a fault is missing, nothing is written.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,26 +38,57 @@ OUTCOMES = {
 }
 
 
+KINDS = ("vault", "disk", "partner")
+SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
+SERVERS = ("vault start", "vault stop")  # their files are the server's
+Row = Mapping[str, Any]
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Write the page from the rows in a directory."""
+    """Write the page from the rows in a directory; where some are missing, say which, and return 1."""
     (folder,) = arguments
     rows = [json.loads(path.read_text("utf-8")) for path in sorted(Path(folder).glob("killed-*.json"))]
+    lacking = missing(rows)
+    if lacking:
+        print(f"error: {folder} is of no whole run of make chaos, it lacks", *lacking, sep="\n  ", file=sys.stderr)
+        return 1
     PAGE.write_text("\n".join([HEAD, *counts(rows), "", *faults(rows), ""]), "utf-8")
     return 0
 
 
-def counts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def missing(rows: Sequence[Row]) -> list[str]:
+    """Return what a whole run has and `rows` have not: each signal at every command, each fault of a disk at users."""
+    writes = {row["command"]: row["writes"] for row in rows if "writes" in row}
+    users = [name for name, of in writes.items() if of.get("disk") and name not in SERVERS]
+    wanted = {(fault, name) for fault in OUTCOMES for name in (writes if fault in SIGNALS else users)}
+    wanted |= {("SIGKILL", row["command"]) for row in rows}
+    there = {(row["fault"], row["command"]) for row in rows}
+    return sorted(f"{fault}: {name}" for fault, name in wanted - there) or ([] if rows else ["everything"])
+
+
+def counts(rows: Sequence[Row]) -> Iterator[str]:
     """Yield how many writes each command makes, of each kind, and how often it was killed for them."""
     yield "| command | to Vault | to disk | to the partner | killed |"
     yield "|---|---|---|---|---|"
     killed = sorted((row for row in rows if "writes" in row), key=lambda row: str(row["command"]))
     for row in killed:
-        numbers = " | ".join(str(row["writes"].get(kind, 0)) for kind in ("vault", "disk", "partner"))
+        numbers = " | ".join(str(row["writes"].get(kind, 0)) for kind in KINDS)
         yield f"| `{row['command']}` | {numbers} | {row['points']} |"
     yield f"| all | | | | {sum(row['points'] for row in killed)} |"
 
 
-def faults(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def rows_of(text: str) -> list[Row]:
+    """Return the rows that a page was made of, as far as `missing` looks."""
+    counted = re.findall(r"^\| `([^`]+)` \| (\d+) \| (\d+) \| (\d+) \| \d+ \|$", text, re.MULTILINE)
+    tried = re.findall(r"^\| ([^|`]+) \| `([^`]+)` \| \d+ \|", text, re.MULTILINE)
+    writes = {name: dict(zip(KINDS, map(int, numbers), strict=True)) for name, *numbers in counted}
+    return [
+        {"fault": fault, "command": name} | ({"writes": writes.get(name, {})} if fault == "SIGKILL" else {})
+        for fault, name in tried
+    ]
+
+
+def faults(rows: Sequence[Row]) -> Iterator[str]:
     """Yield fault, command, and what came of it."""
     yield "| fault | command | points | exit codes | outcome |"
     yield "|---|---|---|---|---|"

@@ -1,4 +1,4 @@
-"""The embedded vault: killed at a write of your choice while it starts, and started again, it is one vault, set up."""
+"""The embedded vault: killed at a write of your choice as it starts or stops, and started again, it is one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -84,6 +84,22 @@ def survived(killable: Killable, point: Point, fault: Fault, files: list[tuple[s
         return struck.code
 
 
+def stopped(killable: Killable, point: Point, fault: Fault, files: list[tuple[str, str, int]]) -> int:
+    """Stop with `fault` at `point`, stop again and start: it is the vault that it was."""
+    with laptop(killable) as there:
+        assert there.run("vault", "start").code == 0
+        unseal = (there.vault / "unseal.key").read_bytes()
+        struck = there.run("vault", "stop", at=point.number, fault=fault)
+        again = there.run("vault", "stop")
+        assert again.code == 0, again.ended.err
+        assert status(there.vault) is None
+        started = there.run("vault", "start")
+        assert started.code == 0, started.ended.err
+        assert (there.vault / "unseal.key").read_bytes() == unseal
+        assert_one_vault(there, files)
+        return struck.code
+
+
 @pytest.fixture(scope="module")
 def calm(killable: Killable) -> tuple[Ran, list[tuple[str, str, int]]]:
     """What a start writes, and the files of a vault that started well."""
@@ -93,13 +109,29 @@ def calm(killable: Killable) -> tuple[Ran, list[tuple[str, str, int]]]:
         return ran, there.files()
 
 
+@pytest.fixture(scope="module")
+def calm_stop(killable: Killable) -> Ran:
+    """What a stop writes."""
+    with laptop(killable) as there:
+        assert there.run("vault", "start").code == 0
+        ran = there.run("vault", "stop")
+        assert ran.code == 0, ran.ended.err
+        return ran
+
+
+Act = Callable[[Killable, Point, Fault, list[tuple[str, str, int]]], int]
+
+
 def strike(
-    killable: Killable, calm: tuple[Ran, list[tuple[str, str, int]]], cells: list[tuple[Point, Fault]]
+    killable: Killable,
+    calm: tuple[Ran, list[tuple[str, str, int]]],
+    cells: list[tuple[Point, Fault]],
+    act: Act = survived,
 ) -> list[int]:
     wrong, codes = [], []
     for point, fault in cells:
         try:
-            codes.append(survived(killable, point, fault, calm[1]))
+            codes.append(act(killable, point, fault, calm[1]))
         except AssertionError as error:
             wrong.append(f"{point} {fault}: {str(error)[:600]}")
         TALLY["kill points"] += 1
@@ -146,3 +178,34 @@ def test_a_start_asked_to_end_everywhere(
     codes = strike(killable, calm, [(p, signalled(number, "before")) for p in calm[0].points])
     assert set(codes) == {128 + number}
     keep("vault start", number.name, codes)
+
+
+@pytest.mark.slow
+def test_a_stop_that_is_killed_can_be_stopped_again(
+    killable: Killable, calm: tuple[Ran, list[tuple[str, str, int]]], calm_stop: Ran
+) -> None:
+    point = random.Random(SEED).choice(calm_stop.points)
+    assert strike(killable, calm, [(point, KILLS[1])], stopped) == [-signal.SIGKILL]
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_a_stop_killed_everywhere(
+    killable: Killable, calm: tuple[Ran, list[tuple[str, str, int]]], calm_stop: Ran
+) -> None:
+    assert calm_stop.points
+    assert len(calm_stop.audited) == sum(point.kind in ("disk", "process") for point in calm_stop.points)
+    codes = strike(killable, calm, [(p, f) for p in calm_stop.points for f in KILLS], stopped)
+    assert set(codes) == {-signal.SIGKILL}
+    keep("vault stop", "SIGKILL", codes, writes=calm_stop.counts)
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_asked_to_end_everywhere(
+    killable: Killable, calm: tuple[Ran, list[tuple[str, str, int]]], calm_stop: Ran, number: signal.Signals
+) -> None:
+    codes = strike(killable, calm, [(p, signalled(number, "before")) for p in calm_stop.points], stopped)
+    assert set(codes) == {128 + number}
+    keep("vault stop", number.name, codes)

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import random
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
+from broker.embedded.up import Embedded
 from broker.model.account import Account
-from tests.support.lab import ACCOUNT, LATER, Lab
-from tests.support.proxy import Cue, Fault, Proxy
-from tests.support.world import LOGIN, PASSWORD, SUBJECT, Ended
+from broker.standin import Standin
+from broker.vault.connection import Connection
+from tests.support.lab import ACCOUNT, LATER, Lab, built
+from tests.support.proxy import Cue, Fault, Passed, Proxy, proxied
+from tests.support.vault import mounted, token_of
+from tests.support.world import LOGIN, PASSWORD, SUBJECT, Ended, made_world
 
-__all__ = ["COMMANDS", "Bench", "Cell", "Command", "Tried", "all_cells", "lasting_cells", "some_cells"]
+__all__ = ["COMMANDS", "Bench", "Cell", "Command", "Tried", "all_cells", "benched", "lasting_cells", "some_cells"]
 
 _SUBJECT: Final = [part for pair in SUBJECT for part in ("--subject", pair)]
 _PATIENCE: Final = 3  # seconds, as --timeout
@@ -35,6 +42,7 @@ class Command:
     again: bool = False  # a second run does it a second time: what the account is then is not what one run makes it
     judges: bool = False  # its code is 6 where it finds something missing
     reads: bool = False  # it changes nothing, and prints the same whenever it succeeds
+    sets_up: bool = False  # it speaks with the token of whoever may, on a mount of its own
 
 
 def _command(line: str, state: str, *more: str, **options: object) -> Command:
@@ -68,6 +76,20 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "bundle get": _command(
         f"bundle get {ACCOUNT}/reporting --consumer-token-file {{token}} --to {{directory}}", "promoted"
     ),
+    "bundle get --hold": _command(
+        f"bundle get {ACCOUNT}/reporting --consumer-token-file {{token}} --to {{directory}} --hold --ttl 1s", "promoted"
+    ),
+    "csr submit --out": _command(f"csr submit {ACCOUNT} --out draft.eml", "requested"),
+    "partner add": _command("partner add own.toml", "added"),
+    "partner list": _command("partner list", "profiled", reads=True),
+    "partner show": _command("partner show own", "profiled", reads=True),
+    "vault setup": _command("vault setup", "added", sets_up=True),
+    "vault enrol": _command(f"vault enrol newer --right {ACCOUNT}/reporting --token-file new.token", "added"),
+    "vault status": _command("vault status", "promoted", reads=True),
+    "doctor": _command("doctor", "promoted", judges=True),
+    "app list": _command(f"app list {ACCOUNT} -o json", "promoted", reads=True),
+    "evidence anchor": _command("evidence anchor", "rotated", again=True, judges=True),
+    "evidence export": _command("evidence export -", "rotated", judges=True),
     "evidence verify": _command("evidence verify --all", "rotated", reads=True, judges=True),
     "evidence show": _command(f"evidence show {ACCOUNT} -o json", "rotated", reads=True),
     "account list": _command("account list -o json", "promoted", reads=True),
@@ -121,6 +143,7 @@ class Bench:
     lab: Lab
     proxy: Proxy
     _clean: dict[str, _Clean] = field(default_factory=dict)
+    _mounts: int = 0
 
     def requests(self, command: str) -> tuple[str, ...]:
         """Return the requests that `command` makes where nothing fails."""
@@ -129,10 +152,10 @@ class Bench:
     def tried(self, cell: Cell) -> Tried:
         """Run the command with its fault, then again without, and judge."""
         command, clean = COMMANDS[cell.command], self._without_fault(cell.command)
-        self.lab.put(command.state)
+        self._begin(command)
         began = time.monotonic()
-        ended = self._run(command, Cue(cell.fault, nth=cell.nth, lasting=cell.lasting))
-        took, befallen = time.monotonic() - began, [p for p in self.proxy.passed if p.fault]
+        ended = self.ran(command, Cue(cell.fault, nth=cell.nth, lasting=cell.lasting))
+        took, befallen = time.monotonic() - began, self.befallen
         wrong = [*_wrong_end(cell, command, ended, clean), *self._wrong_files(cell, ended)]
         if took > _AT_MOST:
             wrong.append(f"it took {took:.0f} s")
@@ -140,18 +163,20 @@ class Bench:
             wrong.append("the fault befell nothing")
         # A read that is old, and says that there is nothing to do, is believed: CAS guards what is written
         if ended.code or (cell.fault is Fault.STALE and not self._as_wanted(cell.command)):
-            again = self._run(command, after=LATER)
+            again = self.ran(command, after=LATER)
             shutil.rmtree(self._directory, ignore_errors=True)
             if again.code not in command.done:
                 wrong.append(f"without the fault it then ended in {again.code}: {again.err.strip()}")
         wrong += self._wrong_account(cell.command, anew=bool(ended.code) and command.again)
+        if command.sets_up and not all(item["action"] == "keep" for item in self._planned(command).json):
+            wrong.append("it is not set up whole")
         return Tried(cell, str(befallen[0]) if befallen else "", ended.code, tuple(wrong))
 
     def _without_fault(self, name: str) -> _Clean:
         if name not in self._clean:
             command = COMMANDS[name]
-            self.lab.put(command.state)
-            ended = self._run(command)
+            self._begin(command)
+            ended = self.ran(command)
             shutil.rmtree(self._directory, ignore_errors=True)
             assert ended.code == 0, f"{name}: {ended.code}\n{ended.out}\n{ended.err}"
             requests = tuple(str(p) for p in self.proxy.passed)
@@ -159,11 +184,40 @@ class Bench:
             assert not list(self.lab.faults())
         return self._clean[name]
 
-    def _run(self, command: Command, *cues: Cue, after: timedelta = timedelta(0)) -> Ended:
+    def _begin(self, command: Command) -> None:
+        self.lab.put(command.state)
+        self._mounts += 1
+
+    def _planned(self, command: Command) -> Ended:
+        return self.ran(replace(command, words=(*command.words, "--dry-run", "-o", "json")))
+
+    @property
+    def befallen(self) -> list[Passed]:
+        """The requests of the last run that a fault befell."""
+        return [passed for passed in self.proxy.passed if passed.fault]
+
+    def ran(
+        self,
+        command: Command,
+        *cues: Cue,
+        after: timedelta = timedelta(0),
+        changes: Mapping[str, str] = MappingProxyType({}),
+    ) -> Ended:
+        """Run `command` with `cues` on what is there; `changes` go to its environment."""
         filled = [part for word in command.words for part in self._filled(word)]
+        changes = {**self._administration(command), **changes}
         self.proxy.plan(*cues)
         options = ("--timeout", f"{_PATIENCE}s")
-        return self.lab.run(*options, *filled, given=command.given, address=self.proxy.address, after=after)
+        return self.lab.run(
+            *options, *filled, given=command.given, address=self.proxy.address, after=after, changes=changes
+        )
+
+    def _administration(self, command: Command) -> Mapping[str, str]:
+        if command.words[0] != "vault" or command.reads:
+            return {}
+        token = token_of(self.lab.world.vault.admin, policies=["embedded-setup"], ttl="10m")
+        mount = {"BROKER_MOUNT": f"broker-faulty-{self._mounts}"} if command.sets_up else {}
+        return {"VAULT_TOKEN": token.reveal(), **mount}
 
     def _filled(self, word: str) -> Sequence[str]:
         world = self.lab.world
@@ -200,20 +254,40 @@ class Bench:
         return _shape(self.lab.account()) == self._clean[name].shape
 
 
+@contextmanager
+def benched(server: tuple[Embedded, Connection]) -> Iterator[Bench]:
+    """Yield a lab with a misbehaving vault."""
+    with (
+        tempfile.TemporaryDirectory(prefix="broker-faults-") as directory,
+        mounted(server) as vault,
+        Standin(Path(directory) / "partner", accounts={LOGIN: PASSWORD}) as partner,
+        made_world(vault, partner) as world,
+        built(world) as lab,
+        proxied(
+            vault.settings.address, lambda token: vault.admin.call("POST", "auth/token/revoke", {"token": token})
+        ) as proxy,
+    ):
+        yield Bench(lab, proxy)
+
+
 def all_cells(bench: Bench, command: str, *, seed: int, depth: int = 0) -> Iterator[Cell]:
     """Yield every fault at every request of `command`, or at `depth` of them, of `seed`'s choice."""
-    chance, numbers = random.Random(f"{seed} {command} all"), range(1, len(bench.requests(command)) + 1)
     for fault in QUICK:
-        chosen = chance.sample(numbers, depth) if 0 < depth < len(numbers) else numbers
-        yield from (Cell(command, fault, nth) for nth in chosen)
+        yield from _at_requests(bench, command, fault, seed)[: depth or None]
 
 
 def some_cells(bench: Bench, command: str, *, seed: int, share: int) -> Iterator[Cell]:
-    """Yield every `share`-th fault at one request of `command`, of `seed`'s choice; all commands together meet all."""
-    chance = random.Random(f"{seed} {command}")
+    """Yield every `share`-th fault at the first request that `all_cells` chooses; all commands together meet all."""
     first = list(COMMANDS).index(command) % share
     for fault in QUICK[first::share]:
-        yield Cell(command, fault, chance.randint(1, len(bench.requests(command))))
+        yield _at_requests(bench, command, fault, seed)[0]
+
+
+def _at_requests(bench: Bench, command: str, fault: Fault, seed: int) -> list[Cell]:
+    """Return `fault` at every request of `command`, in the order of `seed`."""
+    numbers = range(1, len(bench.requests(command)) + 1)
+    chosen = random.Random(f"{seed} {command} {fault.name}").sample(numbers, len(numbers))
+    return [Cell(command, fault, nth) for nth in chosen]
 
 
 def lasting_cells(bench: Bench, command: str, *, seed: int) -> Iterator[Cell]:
@@ -232,11 +306,11 @@ def _wrong_end(cell: Cell, command: Command, ended: Ended, clean: _Clean) -> Ite
         yield f"it ended in {ended.code}: {ended.err.strip()}"
     if cell.fault.passes and not cell.lasting and ended.code != 0 and not missing:
         yield f"it did not get over it: {ended.code}: {ended.err.strip()}"
-    if ended.code and not any(word in ended.err for word in ("hint:", "mend:")):
+    said = ended.out + ended.err
+    if ended.code and not any(word in said for word in ("hint", "mend:")):
         yield f"no hint: {ended.err.strip()}"
     if ended.code == 0 and command.reads and ended.out != clean.out and cell.fault not in (Fault.STALE, Fault.MISSING):
         yield "it printed something else than it does without the fault"
-    said = ended.out + ended.err
     yield from (f"it printed {word!r}" for word in ("Traceback", "PRIVATE KEY", PASSWORD, "s.ey") if word in said)
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from broker.embedded.config import Options
 from broker.embedded.up import administered
 from broker.standin import Standin
+from broker.vault.policies import Role
 from tests.support.killing import Fault, Point, QuickWorld, Ran, audited_writes, quick
 from tests.support.shelf import Shelf, accessors, fresh, listing
 from tests.support.sources import BROKER
@@ -97,6 +98,7 @@ COMMANDS: Final = (
     Command("vault enrol", "added", "vault enrol {consumer} --right acme/reporting --token-file reader.token"),
     Command("vault enrol --login-dir", "added", "vault enrol {consumer} --right acme/reporting --login-dir reader"),
     Command("vault setup", "empty", "vault setup"),
+    Command("vault setup --login-dir", "empty", "vault setup --login-dir logins"),
     Command("evidence anchor", "promoted", "evidence anchor", anew=True),
     Command("evidence export", "anchored", "evidence export all.jsonl"),
 )
@@ -169,10 +171,20 @@ class Ground:
         shelf = Shelf.of(self.world.vault.admin)
         shelf.assert_sound(finished=True)
         found = shelf.outcome(anew=command.anew)
-        if command.name == "vault setup":
+        if "--login-dir" in command.line:
+            found["secret-ids"] = self._secret_ids(command)
+        if command.name.startswith("vault setup"):
             planned = self._line("vault setup --dry-run -o json").ended.out
             found["set up"] = planned.replace(self.facts["mount"], "broker-new")
         return found
+
+    def _secret_ids(self, command: Command) -> list[int]:
+        """Return how many each role has that `command` makes a login for: one that nobody knows is an orphan."""
+        admin, enrolling = self.world.vault.admin, command.name.startswith("vault enrol")
+        logins = self.world.vault.settings.mount if enrolling else self.facts["mount"]
+        roles = [f"consumer-{self.facts['consumer']}"] if enrolling else [role.value for role in Role]
+        found: list[Any] = [admin.ask("LIST", f"auth/{logins}/role/{role}/secret-id") for role in roles]
+        return [len(answer["data"]["keys"]) for answer in found]
 
     def again(self, command: Command, calm: Calm) -> None:
         """Run `command` again after a fault: it must end as if there had been none."""

@@ -29,6 +29,7 @@ from broker.vault.documents import decoded
 from broker.vault.enrolment import AppRole
 from broker.vault.evidence import VaultEvidence
 from broker.vault.layout import Access, right
+from tests.support.sources import BROKER
 from tests.support.vault import a_consumer, login
 from tests.support.world import LOGIN, PASSWORD, SUBJECT, Ended, World
 
@@ -36,7 +37,7 @@ __all__ = ["ACCOUNT", "Lab", "State", "built"]
 
 ACCOUNT: Final = "acme"
 LATER: Final = timedelta(minutes=15)  # what a person waits: a try without an answer counts no longer
-STATES: Final = ("empty", "added", "requested", "candidate", "promoted", "renewed", "rotated")
+STATES: Final = ("empty", "added", "requested", "candidate", "promoted", "renewed", "rotated", "profiled")
 
 Document = Mapping[str, Any]
 
@@ -65,9 +66,10 @@ class Lab:
         address: str = "",
         after: timedelta = timedelta(0),
         wiring: Wiring | None = None,
+        changes: Mapping[str, str] | None = None,
     ) -> Ended:
         """Run `broker ARGUMENTS` in this process, with the vault at `address`, on a clock that is `after` ahead."""
-        environment = {**self.world.environment, **({"VAULT_ADDR": address} if address else {})}
+        environment = {**self.world.environment, **({"VAULT_ADDR": address} if address else {}), **(changes or {})}
         wiring = wiring or Wiring(clock=lambda: datetime.now(UTC) + after)
         raw = io.BytesIO(), io.BytesIO()
         out, err = (io.TextIOWrapper(stream, encoding="utf-8", write_through=True) for stream in raw)
@@ -191,6 +193,7 @@ def built(world: World) -> Iterator[Lab]:
         lambda: lab.ok("rotation", "promote", ACCOUNT),
         lambda: _renew(lab),
         lambda: lab.ok("rotation", "promote", ACCOUNT),
+        lambda: _add_profile(lab),
     )
     for name, step in zip(STATES, steps, strict=True):
         step()
@@ -207,6 +210,12 @@ def _add(lab: Lab) -> None:
     )  # fmt: skip
     lab.ok("password", "set", ACCOUNT, "--password-file", "-", given=PASSWORD.encode())
     lab.ok("app", "add", f"{ACCOUNT}/reporting")
+
+
+def _add_profile(lab: Lab) -> None:
+    profile = (BROKER / "partners" / "profiles" / "stellantis.toml").read_text(encoding="utf-8")
+    (lab.world.home / "own.toml").write_text(profile.replace('name = "stellantis"', 'name = "own"'), encoding="utf-8")
+    lab.ok("partner", "add", "own.toml")
 
 
 def _renew(lab: Lab) -> None:
