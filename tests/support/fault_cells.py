@@ -81,7 +81,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     ),
     "csr submit --out": _command(f"csr submit {ACCOUNT} --out draft.eml", "requested"),
     "partner add": _command("partner add own.toml", "added"),
-    "partner list": _command("partner list", "profiled", reads=True),
+    "partner list": _command("partner list", "profiled"),  # the built-in ones, where nobody answers
     "partner show": _command("partner show own", "profiled", reads=True),
     "vault setup": _command("vault setup", "added", sets_up=True),
     "vault enrol": _command(f"vault enrol newer --right {ACCOUNT}/reporting --token-file new.token", "added"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-_PATIENCE = 5.0  # seconds in which a process that was asked to end may end
+_PATIENCE = 20.0  # seconds in which a process that was asked to end may end
 
 
 @pytest.fixture(scope="session", autouse=True)
