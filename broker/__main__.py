@@ -12,8 +12,11 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line and exit with its code."""
     if sys.argv[1:] in (["--version"], ["-V"]):
-        sys.stdout.write(f"broker {__version__}\n")
-        return
+        try:
+            print(f"broker {__version__}", flush=True)  # noqa: T201
+            return
+        except (OSError, AttributeError):
+            pass  # full, closed or gone: the long way has words for it
     from broker.cli.main import run
 
     sys.exit(run(sys.argv[1:]))

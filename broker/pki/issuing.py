@@ -27,7 +27,7 @@ __all__ = ["issuing_faults", "verifier_faults"]
 
 Path = Sequence[x509.Certificate]
 _FOR_CLIENTS: Final = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
-_NO_OPENSSL: Final = "that takes pyOpenSSL, which is not installed (pip install 'credential-broker[server]')"
+_NO_OPENSSL: Final = "that takes pyOpenSSL, which is not installed (pip install '.[server]' in the checkout)"
 _ASK: Final = "ask the partner for its CA certificates again, and compare their fingerprints"
 
 

@@ -77,7 +77,7 @@ def _pyjks() -> ModuleType:
     except ImportError:
         raise InputError(
             "a Java key store (JKS) takes the extra `jks`, which is not installed",
-            hint="pip install 'credential-broker[jks]', or use keystore.p12: Java 8 and later read it",
+            hint="pip install '.[jks]' in the checkout, or use keystore.p12: Java 8 and later read it",
         ) from None
     found: ModuleType = library
     return found
