@@ -57,6 +57,13 @@ def in_turn(begun: str, *names: str) -> dict[str, object]:
     return ended(world)
 
 
+@functools.cache
+def nothing_done(begun: str, *names: str) -> bool:
+    """Return whether each of the commands `names`, one after the other, is refused."""
+    world = midway(begun).branch()
+    return all([refused(world, name) for name in names])
+
+
 def ended(world: World) -> dict[str, object]:
     Commands(world).settle()
     world.assert_sound()
@@ -75,3 +82,4 @@ def test_two_commands_at_once_are_as_one_after_the_other(first: str, second: str
         first_refused, second_refused = refused(world, first), answers.pop()
         done = [name for name, no in ((first, first_refused), (second, second_refused)) if not no]
         assert ended(world) in [in_turn(begun, *order) for order in itertools.permutations(done)], write
+        assert done or all(nothing_done(begun, *order) for order in itertools.permutations((first, second))), write

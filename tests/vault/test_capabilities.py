@@ -11,7 +11,7 @@ import pytest
 from broker.errors import DeniedError
 from broker.model.secret import Secret
 from broker.vault import layout
-from broker.vault.capabilities import Address, Clause, NotAConsumerError, judge
+from broker.vault.capabilities import Address, Clause, NotAConsumerError, _sentinels, judge
 from broker.vault.connection import Connection
 from broker.vault.enrolment import consumer_role, issue_login
 from broker.vault.logins.token import FixedToken
@@ -221,6 +221,30 @@ def test_a_root_token_by_name(vault: TestVault, found: dict[str, object]) -> Non
         connection = Connection(_at(vault, fake.address), FixedToken(Secret("s.x")))
         assert_refused(Clause.ROOT, connection, Secret("s.y"))
         connection.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "clause"),
+    [
+        ({"namespace_path": "tenant/"}, Clause.FOREIGN),
+        ({"num_uses": 1}, Clause.LIMITED_USES),
+        ({"num_uses": None}, Clause.LIMITED_USES),
+    ],
+)
+def test_what_vault_says_of_a_token_is_read_to_the_letter(
+    vault: TestVault, change: dict[str, object], clause: Clause
+) -> None:
+    found = {"policies": ["x"], "num_uses": 0, "entity_id": "e", "namespace_path": "", **change}
+    with misbehaving(Answer(body=_json({"data": found}))) as fake:
+        connection = Connection(_at(vault, fake.address), FixedToken(Secret("s.x")))
+        assert_refused(clause, connection, Secret("s.y"))
+        connection.close()
+
+
+def test_no_policy_can_name_the_paths_that_nobody_has_a_right_to() -> None:
+    """They are others each time, in every part that a policy could deny by name."""
+    first, second = ({word for path in _sentinels() for word in path.split("/")} for _ in range(2))
+    assert first & second <= set(RIGHT.split("/"))
 
 
 @pytest.mark.parametrize("role", [role for role in Role if role is not Role.SERVER])

@@ -15,6 +15,7 @@ from broker.model.secret import Secret
 from broker.vault.connection import Connection, Stored
 from broker.vault.faults import BadTokenError, InvalidError, MissingError, UnmountedError
 from broker.vault.logins.token import FixedToken
+from broker.vault.policies import Role
 from broker.vault.writes import Phase
 from tests.support.vault import TestVault, token_of
 
@@ -63,6 +64,11 @@ def test_the_loser_of_a_compare_and_set_is_told(vault: TestVault) -> None:
     with pytest.raises(ConflictError):
         vault.admin.write("accounts/a", {"winner": False}, replacing=1)
     assert vault.admin.read("accounts/a").data == {"winner": True}
+
+
+def test_who_may_not_create_is_denied_and_not_told_that_it_is_there(vault: TestVault) -> None:
+    with pytest.raises(DeniedError):
+        vault.connection(Role.AUDITOR).create("accounts/new", {})
 
 
 def test_racing_creators_have_one_winner(vault: TestVault) -> None:

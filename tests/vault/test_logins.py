@@ -115,9 +115,10 @@ def test_many_threads_log_in_once(vault: TestVault, make_login: MakeLogin) -> No
 
 def test_closing_leaves_no_token(vault: TestVault, make_login: MakeLogin) -> None:
     login = make_login()
+    connection = Connection(vault.settings, login)
     token = login.token()
     assert alive(vault, token)
-    login.close()
+    connection.close()
     assert not alive(vault, token)
     login.close()
 

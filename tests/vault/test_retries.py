@@ -194,6 +194,7 @@ def test_nobody_at_the_address_is_said_so_with_the_address_and_who_named_it() ->
     connection = Connection(settings, FixedToken(Secret(TOKEN)))
     with pytest.raises(PassingError, match="not reached") as caught:
         connection.read("accounts/a")
+    assert "Max retries" not in caught.value.what, "what requests says quotes headers and proxies"
     assert "http://127.0.0.1:1 ($BAO_ADDR) in namespace team" in caught.value.what
     assert "config show" in caught.value.hint
     connection.close()
