@@ -83,9 +83,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "vault setup": _command("vault setup", "added", sets_up=True),
     "vault enrol": _command(f"vault enrol newer --right {ACCOUNT}/reporting --token-file new.token", "added"),
     "vault status": _command("vault status", "promoted", reads=True),
-    "doctor": _command(
-        "doctor", "promoted", judges=True, done=_CLOSED
-    ),  # it tells a fault as a finding
+    "doctor": _command("doctor", "promoted", judges=True, done=_CLOSED),  # it tells a fault as a finding
     "app list": _command(f"app list {ACCOUNT} -o json", "promoted", reads=True),
     "evidence anchor": _command("evidence anchor", "rotated", again=True, judges=True),
     "evidence export": _command("evidence export -", "rotated", judges=True),
