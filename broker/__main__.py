@@ -11,15 +11,21 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    if sys.argv[1:] in (["--version"], ["-V"]):
-        try:
-            print(f"broker {__version__}", flush=True)  # noqa: T201
-            return
-        except (OSError, AttributeError):
-            pass  # full, closed or gone: the long way has words for it
+    if sys.argv[1:] in (["--version"], ["-V"]) and _said(f"broker {__version__}\n"):
+        return
     from broker.cli.main import run
 
     sys.exit(run(sys.argv[1:]))
+
+
+def _said(text: str) -> bool:
+    """Write `text`; return False where standard output is full or closed: the long way has words for it."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except (OSError, AttributeError):
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -90,22 +89,16 @@ def _private(path: Path, why: str, *, required: bool) -> Iterator[Finding]:
 
 
 def _vault(start: Start) -> Iterator[Finding]:
-    from broker.vault.connection import Connection
+    from broker.vault.presence import presence
 
     try:
         settings = start.broker.roles.settings
-        health = Connection(replace(settings, namespace="")).ask("GET", "sys/health")  # it is of no namespace
+        found = presence(settings)
     except BrokerError as error:
         yield Finding.error("vault.unavailable", error.what, error.hint)
         return
-    yield Finding.note("vault.answers", f"vault {health.get('version', '?')} at {settings.address}")
-    yield from _clock(start, health.get("server_time_utc"))
-
-
-def _clock(start: Start, theirs: object) -> Iterator[Finding]:
-    if not isinstance(theirs, int):
-        return
-    apart = (start.broker.clock() - datetime.fromtimestamp(theirs, UTC)).total_seconds()
+    yield Finding.note("vault.answers", f"vault {found.version} at {settings.address}")
+    apart = (start.broker.clock() - found.now).total_seconds() if found.now else 0
     if abs(apart) > _SKEW:
         sentence = f"this machine's clock is {apart:+.0f} s from Vault's: certificates and leases go by it"
         yield Finding.error("clock.skew", sentence, "run a time service on both")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +71,7 @@ def status(start: Start, output: str) -> int:
     from broker.cli.exits import CODES
     from broker.embedded.server import status
     from broker.errors import BrokerError, Kind
+    from broker.vault.presence import presence
 
     roles = start.broker.roles
     embedded = not start.config["vault.address"]
@@ -85,7 +85,7 @@ def status(start: Start, output: str) -> int:
     code = 0
     try:
         facts["address"] = roles.settings.address
-        _asked_without_a_token(start)
+        presence(roles.settings)
         facts["answers"] = True
         _serving(start, facts)
     except BrokerError as error:
@@ -99,16 +99,6 @@ def status(start: Start, output: str) -> int:
         words: dict[object, str] = {True: "yes", False: "no", None: "unknown"}
         show_details(facts | {name: words[facts[name]] for name in ("answers", "serves")})
     return code
-
-
-def _asked_without_a_token(start: Start) -> None:
-    """Ask what every node answers, a sealed one and a standby too; raise `VaultUnavailableError` where it is sealed."""
-    from broker.errors import VaultUnavailableError
-    from broker.vault.connection import Connection
-
-    settings = start.broker.roles.settings
-    if Connection(replace(settings, namespace="")).ask("GET", "sys/seal-status").get("sealed"):
-        raise VaultUnavailableError("Vault is sealed", hint="unseal it: bao operator unseal, or vault operator unseal")
 
 
 def _serving(start: Start, facts: dict[str, bool | int | str | None]) -> None:

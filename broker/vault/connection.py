@@ -181,16 +181,24 @@ class Connection:
         """
         return self._patiently(method, api_path, body, token)
 
+    @property
+    def their_clock(self) -> datetime | None:
+        """When Vault gave its newest answer, by its own clock, to the second; None where it does not say."""
+        try:
+            return parsedate_to_datetime(self._seen.date).astimezone(UTC)
+        except (TypeError, ValueError):  # no date, or none that can be read
+            return None
+
     def require_true_clock(self) -> None:
         """Refuse where this machine's clock is more than minutes from Vault's, by Vault's newest answer.
 
         Leases and holdings are dated by it, and whoever reads them elsewhere trusts that. An answer without a date
         tells nothing.
         """
-        try:
-            ahead = datetime.fromtimestamp(self._seen.ours, UTC) - parsedate_to_datetime(self._seen.date)
-        except (TypeError, ValueError):  # no date, none that can be read, or one without a zone
+        theirs = self.their_clock
+        if theirs is None:
             return
+        ahead = datetime.fromtimestamp(self._seen.ours, UTC) - theirs
         if abs(ahead) > _TOLERANCE:
             way = "ahead of" if ahead > timedelta(0) else "behind"
             raise RefusedError(

@@ -1,0 +1,35 @@
+"""Whether Vault is there, asked without a token: every node answers this, a standby and a sealed one too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from broker.errors import VaultUnavailableError
+from broker.vault.connection import Connection
+from broker.vault.settings import VaultSettings
+
+__all__ = ["Presence", "presence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What an unsealed Vault says of itself."""
+
+    version: str
+    now: datetime | None  # by its clock, to the second; None where its answer is not dated
+
+
+def presence(settings: VaultSettings) -> Presence:
+    """Ask `sys/seal-status`, which is of no namespace; raise `VaultUnavailableError`, for a sealed Vault too.
+
+    Not `sys/health`: a standby answers it with 429, as if it were overloaded.
+    """
+    vault = Connection(replace(settings, namespace=""))
+    try:
+        status = vault.ask("GET", "sys/seal-status")
+    finally:
+        vault.close()
+    if status.get("sealed"):
+        raise VaultUnavailableError("Vault is sealed", hint="unseal it: bao operator unseal, or vault operator unseal")
+    return Presence(str(status.get("version", "?")), vault.their_clock)
