@@ -58,8 +58,8 @@ def test_a_resolver_that_hangs_is_left_at_the_deadline(monkeypatch: pytest.Monke
     ended.set()
 
 
-@pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 64 + ".example", ""])
-def test_a_name_that_nobody_has_is_an_error_of_the_system(host: str) -> None:
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", ""])  # what no name server is asked for
+def test_a_name_that_nobody_can_have_is_an_error_of_the_system(host: str) -> None:
     with pytest.raises((OSError, UnicodeError)):
         connected(host, 1, Deadline(5))
 

@@ -8,12 +8,21 @@ not break the account.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import ClassVar
 
 import msgspec
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from broker.errors import BrokerError
 from broker.issuing.retold import untold
@@ -46,6 +55,7 @@ JUMPS = st.sampled_from([0, 1, 119, 121, 3600, 86400, -1, -119, -121, -86400 * 4
 class AnyHistory(RuleBasedStateMachine):
     """An account, the evidence copied out of it, and the secrets that lie beside it."""
 
+    made: ClassVar[Counter[str]] = Counter()  # of each rule, the changes that were not refused
     account: Account
     now: datetime = NOW
 
@@ -72,6 +82,7 @@ class AnyHistory(RuleBasedStateMachine):
             after = how(before)
         except BrokerError:
             return
+        self.made[how.__qualname__.split(".")[1]] += after is not before
         assert how(after) is after
         assert after.head.number >= before.head.number
         assert after.outbox[: len(before.outbox)] == before.outbox
@@ -168,6 +179,11 @@ class AnyHistory(RuleBasedStateMachine):
         self.change(lambda a: changes.restored(a, number, at=now, by=BY))
         assert self.account.current == before
 
+    @precondition(lambda self: any(g.stage is Stage.PREVIOUS for g in self.account.generations))
+    @rule()
+    def restore_the_newest(self) -> None:
+        self.restore(max(g.number for g in self.account.generations if g.stage is Stage.PREVIOUS))
+
     @rule(number=NUMBERS, move=st.sampled_from(Move))
     def move(self, number: int, move: Move) -> None:
         """Move a generation: a promotion after a canary, a roll-back on a person's word."""
@@ -213,6 +229,11 @@ class AnyHistory(RuleBasedStateMachine):
                 by=BY,
             )
         )
+
+    @precondition(lambda self: self.account.tries)
+    @rule(verdict=VERDICTS)
+    def the_last_canary_answers(self, verdict: str) -> None:
+        self.canary_answers(self.account.tries[-1].number, verdict, 0)
 
     @rule()
     def reset(self) -> None:
@@ -292,4 +313,7 @@ class AnyHistory(RuleBasedStateMachine):
         assert all(e.hash == e.expected_hash for e in again.outbox)
 
 
-TestAnyHistory = AnyHistory.TestCase
+def test_any_history() -> None:
+    AnyHistory.made.clear()
+    run_state_machine_as_test(AnyHistory)
+    assert len(+AnyHistory.made) >= 8, "of 16 changes, a hundred short histories make eleven or more: are all refused?"

@@ -80,13 +80,13 @@ def test_a_good_set_is_accepted(partner: Standin, bundle: Bundle, tls: str) -> N
     assert classify(facts) is Verdict.OK
 
 
-@pytest.mark.parametrize("fault", ["handshake-stall=5s", "slow-answer=5s", "slow-body=5s"])
+@pytest.mark.parametrize("fault", ["handshake-stall=30s", "slow-answer=30s", "slow-body=30s"])
 def test_a_slow_partner_is_left_at_the_deadline(partner: Standin, bundle: Bundle, fault: str) -> None:
     partner.faults.apply(fault)
     before = time.monotonic()
     answer = ask(credentials_of(bundle), PROBE, application="reports", deadline=SHORT)
     assert answer.verdict is Verdict.PARTNER_DOWN
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < 20
 
 
 def test_what_a_wrong_password_costs_is_one_request(partner: Standin, bundle: Bundle) -> None:
@@ -163,7 +163,11 @@ def test_nobody_there_is_partner_down(bundle: Bundle) -> None:
     assert classify(facts) is Verdict.PARTNER_DOWN
 
 
-def test_a_host_that_does_not_exist_is_partner_down(bundle: Bundle) -> None:
+def test_a_host_that_does_not_exist_is_partner_down(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)  # no test asks a name server
     facts = probe(credentials_of(replace(bundle, base_url="https://nowhere.invalid/v3")), PROBE)
     assert facts.where is Where.CONNECT
     assert classify(facts) is Verdict.PARTNER_DOWN
