@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from broker.standin import Standin
-from tests.support.partner import LOGIN, PASSWORD, Customer
+from tests.support.partner import LOGIN, PASSWORD, Clock, Customer
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +29,17 @@ def customer(partner: Standin, tmp_path: Path, key: rsa.RSAPrivateKey) -> Custom
     """A customer with a good certificate."""
     (tmp_path / "customer").mkdir()
     return Customer(partner, tmp_path / "customer", key).enrolled()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def timed(tmp_path: Path, key: rsa.RSAPrivateKey, clock: Clock) -> Iterator[Customer]:
+    """A customer with a good certificate, of a partner whose time is `clock`."""
+    (tmp_path / "customer").mkdir()
+    with Standin(tmp_path / "partner", accounts={LOGIN: PASSWORD}, clock=clock) as standin:
+        yield Customer(standin, tmp_path / "customer", key).enrolled()
+    assert standin.crashes == ()

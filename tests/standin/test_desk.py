@@ -6,7 +6,6 @@ import email
 import email.policy
 import io
 import subprocess
-import time
 import zipfile
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
@@ -19,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker.standin import Standin
 from broker.standin.reply import Reply
-from tests.support.partner import LOGIN, PASSWORD, SUBJECT, Customer, a_csr, desk, key_pem
+from tests.support.partner import LOGIN, PASSWORD, SUBJECT, Clock, Customer, a_csr, desk, key_pem
 
 
 def assert_rejected(partner: Standin, sent: bytes, *codes: str) -> None:
@@ -168,13 +167,14 @@ def test_a_client_id_belongs_to_an_application_and_stays(partner: Standin, key: 
 # delays and terms
 
 
-def test_a_delayed_request_waits_and_is_then_signed(partner: Standin, key: rsa.RSAPrivateKey) -> None:
-    partner.faults.apply("desk-delay=0.3s")
+def test_a_delayed_request_waits_and_is_then_signed(timed: Customer, clock: Clock, key: rsa.RSAPrivateKey) -> None:
+    partner = timed.partner
+    partner.faults.apply("desk-delay=5d")
     answer = desk(partner, "POST", "/desk/requests", a_csr(key))
     number = answer.json["id"]
     assert answer.json["status"] == "waiting"
     assert desk(partner, "GET", f"/desk/requests/{number}/reply.zip").status == 409
-    time.sleep(0.35)
+    clock.goes_on(5 * 24 * 3600)
     assert desk(partner, "GET", f"/desk/requests/{number}").json["status"] == "signed"
 
 
@@ -231,12 +231,12 @@ def test_old_certificates_stay_good_unless_told(customer: Customer) -> None:
     assert [one.call("/fleets").status for one in (customer, newer)] == [200, 200]
 
 
-def test_old_certificates_end_at_the_set_time(customer: Customer) -> None:
-    newer = customer.enrolled(revoke_old="0.4s")
-    assert customer.call("/fleets").status == 200
-    time.sleep(0.45)
+def test_old_certificates_end_at_the_set_time(timed: Customer, clock: Clock) -> None:
+    newer = timed.enrolled(revoke_old="30s")
+    assert timed.call("/fleets").status == 200
+    clock.goes_on(30)
     with pytest.raises(OSError, match=r"(?i)certificate.revoked"):
-        customer.call("/fleets", tls="1.3")
+        timed.call("/fleets", tls="1.3")
     assert newer.call("/fleets").status == 200
 
 

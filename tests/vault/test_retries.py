@@ -58,7 +58,7 @@ def test_patience_ends(caplog: pytest.LogCaptureFixture) -> None:
         began = time.monotonic()
         with pytest.raises(PassingError, match="sealed"):
             connection.read("accounts/a")
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 8
         assert len(server.asked) > 1
         connection.close()
     assert TOKEN not in caplog.text
@@ -282,7 +282,7 @@ def test_a_vault_that_hangs_is_waited_for_no_longer_than_patience_says() -> None
         began = time.monotonic()
         with pytest.raises(PassingError):
             connection.read("accounts/a")
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 8
         connection.close()
 
 
@@ -293,7 +293,7 @@ def test_an_answer_that_comes_byte_by_byte_is_left_at_its_deadline(head: bytes) 
         began = time.monotonic()
         with pytest.raises(PassingError):
             connection.read("accounts/a")
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 8
         connection.close()
 
 
