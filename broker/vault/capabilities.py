@@ -17,7 +17,7 @@ from broker.errors import DeniedError
 from broker.issuing.ports import Consumer
 from broker.model.secret import Secret
 from broker.vault import layout
-from broker.vault.answers import field_of
+from broker.vault.answers import field_of, unclear
 from broker.vault.connection import Connection
 from broker.vault.faults import BadTokenError, InvalidError, MissingError, UnclearError, UnmountedError
 
@@ -92,7 +92,7 @@ def _looked_up(vault: Connection, presented: Secret[str]) -> Mapping[str, Any]:
             "the broker may not ask Vault whose token was shown", hint="run: broker vault setup, for the server's role"
         ) from None
     if not isinstance(found, Mapping):
-        raise UnclearError("Vault's answer about a token is none")
+        raise unclear("a token")
     return found
 
 
@@ -126,7 +126,10 @@ def _check_address(found: Mapping[str, Any], peer: Address | None) -> None:
     try:
         inside = peer is not None and any(_plain(peer) in ip_network(cidr, strict=False) for cidr in bound)
     except ValueError:
-        raise UnclearError("Vault binds the token to addresses in a way unknown to us") from None
+        raise UnclearError(
+            "Vault binds the token to addresses in a way unknown to us",
+            hint="use a token that is bound to CIDRs, or to none",
+        ) from None
     if not inside:
         raise NotAConsumerError(
             Clause.WRONG_ADDRESS,
@@ -143,7 +146,7 @@ def _entity(vault: Connection, found: Mapping[str, Any]) -> Mapping[str, Any]:
             Clause.NO_ENTITY, "the token's entity is gone from this namespace of Vault", hint="log in at Vault again"
         ) from None
     if not isinstance(entity, Mapping) or not isinstance(entity.get("id"), str):
-        raise UnclearError("Vault's answer about an entity is none")
+        raise unclear("an entity")
     if entity.get("disabled") is not False:
         raise NotAConsumerError(
             Clause.DISABLED, f"the entity {entity.get('name')} is disabled in Vault", hint="ask who runs Vault"
@@ -197,7 +200,7 @@ def _capabilities(vault: Connection, presented: Secret[str], paths: Sequence[str
     data = answer.get("data")
     granted = {path: data.get(path) for path in paths} if isinstance(data, Mapping) else {}
     if not granted or not all(isinstance(value, list) and value for value in granted.values()):
-        raise UnclearError("Vault's answer about capabilities leaves paths out")
+        raise unclear("sys/capabilities")
     return {path: sorted(str(capability) for capability in value or ()) for path, value in granted.items()}
 
 

@@ -76,6 +76,9 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "bundle get": _command(
         f"bundle get {ACCOUNT}/reporting --consumer-token-file {{token}} --to {{directory}}", "promoted"
     ),
+    "bundle get --hold": _command(
+        f"bundle get {ACCOUNT}/reporting --consumer-token-file {{token}} --to {{directory}} --hold --ttl 1s", "promoted"
+    ),
     "csr submit --out": _command(f"csr submit {ACCOUNT} --out draft.eml", "requested"),
     "partner add": _command("partner add own.toml", "added"),
     "partner list": _command("partner list", "profiled"),  # the built-in ones, where nobody answers
