@@ -200,7 +200,7 @@ def _capabilities(vault: Connection, presented: Secret[str], paths: Sequence[str
     data = answer.get("data")
     granted = {path: data.get(path) for path in paths} if isinstance(data, Mapping) else {}
     if not granted or not all(isinstance(value, list) and value for value in granted.values()):
-        raise unclear("sys/capabilities")
+        raise UnclearError("Vault's answer about capabilities leaves paths out", hint="is it a Vault? check VAULT_ADDR")
     return {path: sorted(str(capability) for capability in value or ()) for path, value in granted.items()}
 
 
