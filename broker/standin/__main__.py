@@ -63,7 +63,7 @@ def serve(
     from broker.standin.server import InUseError, Standin
 
     ending = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # they wait for `sigwait`: nothing is left half-started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # they wait for `sigwait`: nothing stays half-started
     try:
         standin = Standin(
             directory,
@@ -75,11 +75,13 @@ def serve(
             desk_port=desk_port,
             seed=seed,
         )
+        with standin:
+            click.echo(f"ready: api {standin.api_url} desk {standin.desk_url}")
+            signal.sigwait(ending)
     except (ValueError, InUseError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    with standin:
-        click.echo(f"ready: api {standin.api_url} desk {standin.desk_url}")
-        signal.sigwait(ending)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @main.group()

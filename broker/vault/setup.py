@@ -97,6 +97,8 @@ def changes(planned: Sequence[Change]) -> tuple[Change, ...]:
 def apply(vault: Connection, planned: Sequence[Change]) -> None:
     """Do what `plan` returned. Cut short, it can be planned and applied again; two at once make one of everything."""
     for change in changes(planned):
+        if change.item.path.endswith("/config"):
+            _there(vault, change.item)  # a mount made just now is not ready at once: a read, not a write, waits for it
         try:
             vault.call("POST", change.item.path, change.item.body)
         except ConflictError:  # another has mounted something there since: if it is what we would have, all is well

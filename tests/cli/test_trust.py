@@ -7,13 +7,9 @@ import json
 from tests.support.shop import Shop
 
 
-def fingerprint(shop: Shop, which: str) -> str:
-    return str(shop.partner.described()[f"{which}_ca_sha256"])
-
-
 def test_a_new_ca_makes_a_candidate_and_only_its_promotion_changes_what_counts(shop: Shop) -> None:
     shop.put("promoted")
-    both = f"--accept-ca {fingerprint(shop, 'issuing')} --accept-ca {fingerprint(shop, 'server')}"
+    both = f"--accept-ca {shop.cas['issuing']} --accept-ca {shop.cas['server']}"
     before = shop.account.current
     assert before
     told = shop.ok(f"trust set acme reply.zip {both}").err
@@ -29,17 +25,17 @@ def test_a_new_ca_makes_a_candidate_and_only_its_promotion_changes_what_counts(s
 
 def test_the_same_a_second_time_changes_nothing(shop: Shop) -> None:
     shop.put("promoted")
-    line = f"trust set acme reply.zip --accept-ca {fingerprint(shop, 'issuing')} -o json"
+    line = f"trust set acme reply.zip --accept-ca {shop.cas['issuing']} -o json"
     first = json.loads(shop.ok(line).out)
     once = shop.account
-    assert first == {"account": "acme", "fingerprints": [fingerprint(shop, "issuing")], "candidate": 2}
+    assert first == {"account": "acme", "fingerprints": [shop.cas["issuing"]], "candidate": 2}
     assert json.loads(shop.ok(line).out) == first
     assert shop.account == once
 
 
 def test_a_ca_that_does_not_vouch_for_the_server_is_never_promoted(shop: Shop) -> None:
     shop.put("promoted")
-    shop.ok(f"trust set acme reply.zip --accept-ca {fingerprint(shop, 'issuing')}")
+    shop.ok(f"trust set acme reply.zip --accept-ca {shop.cas['issuing']}")
     refused = shop.run("rotation promote acme --generation 2")
     assert refused.code == 6
     assert "wrong_ca" in refused.err
@@ -52,13 +48,13 @@ def test_without_a_fingerprint_it_shows_what_the_file_offers(shop: Shop) -> None
     refused = shop.run("trust set acme reply.zip")
     assert refused.code == 6
     shown = refused.err.replace(":", "").lower()
-    assert fingerprint(shop, "issuing") in shown
-    assert fingerprint(shop, "server") in shown
+    assert shop.cas["issuing"] in shown
+    assert shop.cas["server"] in shown
     shop.assert_unchanged()
 
 
 def test_before_there_is_a_set_it_only_says_what_will_count(shop: Shop) -> None:
     shop.put("added")
-    told = shop.ok(f"trust set acme reply.zip --accept-ca {fingerprint(shop, 'server')}").err
+    told = shop.ok(f"trust set acme reply.zip --accept-ca {shop.cas['server']}").err
     assert "next:" not in told
     assert not shop.account.generations

@@ -169,7 +169,7 @@ def test_a_passphrase_is_written_only_with_a_store_it_opens_and_is_new_each_time
 def test_a_jks_without_its_extra_is_refused_with_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         publish(tmp_path / "r", paper(), [FileFormat.KEYSTORE_JKS])
-    assert "credential-broker[jks]" in caught.value.hint
+    assert "'.[jks]'" in caught.value.hint
     assert list((tmp_path / "r").iterdir()) == []
 
 

@@ -335,7 +335,7 @@ def test_the_oddities_do_not_excuse_anything_else() -> None:
 
 def test_without_pyopenssl_the_oddities_are_refused_and_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "OpenSSL", None)
-    assert_refused(_judged(pki.a_leaf(WEAK), ca=WEAK), "chain", "credential-broker[server]")
+    assert_refused(_judged(pki.a_leaf(WEAK), ca=WEAK), "chain", "'.[server]'")
 
 
 def test_a_crowd_of_cross_signed_cas_costs_little() -> None:

@@ -73,7 +73,7 @@ def test_without_pyjks_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "jks", None)
     with pytest.raises(InputError, match="the extra `jks`") as caught:
         jks(KEY, FOUND, PASS)
-    assert "credential-broker[jks]" in caught.value.hint
+    assert "'.[jks]'" in caught.value.hint
 
 
 @pytest.mark.extra("jks")

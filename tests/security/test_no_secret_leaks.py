@@ -119,6 +119,8 @@ def request_and_receive(watch: Watch) -> None:
     watch.run("cert", "import", "acme", reply.name, code=6)
     watch.run("cert", "import", "acme", "broker.toml", code=2)
     watch.run("cert", "import", "acme", reply.name, *world.accepting(), "--client-id-for", "reporting")
+    watch.run("trust", "set", "acme", reply.name, code=6)
+    watch.run("trust", "set", "acme", reply.name, "--accept-ca", str(world.partner.described()["server_ca_sha256"]))
 
 
 def rotate(watch: Watch) -> None:

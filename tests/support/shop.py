@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from broker.compose import Wiring
 from broker.model.account import Account
 from broker.model.clock import system_clock
+from broker.pki.containers import read_reply
 from broker.standin import Standin
 from broker.vault.writes import Phase
 from tests.support.console import GOOD, inside
@@ -63,6 +64,14 @@ class Shop:
         assert found
         return found
 
+    @property
+    def cas(self) -> Mapping[str, str]:
+        """The fingerprints of the CAs in reply.zip: the one that signs, and the server's."""
+        server = str(self.partner.described()["server_ca_sha256"])
+        found = {d.fingerprint for d in read_reply(self._good["reply.zip"]).authorities}
+        (issuing,) = found - {server}
+        return {"issuing": issuing, "server": server}
+
     def put(self, state: str) -> None:
         """Be in `state`, and remember how all looks; nothing to do where a test left it so."""
         if self.state != state or self.writes or not self.watched:
@@ -103,7 +112,7 @@ class Shop:
             account=shlex.quote(account),
             application=shlex.quote(application),
             number=shlex.quote(number),
-            ca=self.partner.described()["issuing_ca_sha256"],
+            ca=self.cas["issuing"],
         )
         return f"{command} {line}"
 
