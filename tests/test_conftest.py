@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.sources import ROOT
 
+pytestmark = pytest.mark.slow
+
 TEST = """
 import pytest
 from tests import conftest

@@ -291,6 +291,7 @@ def named(part: str) -> list[str]:
     return [name for name, good in GOOD.items() if part in good.line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
 def test_what_is_no_name_of_an_account_is_refused_everywhere(shop: Shop, name: str) -> None:
     shop.put("promoted")
@@ -299,6 +300,7 @@ def test_what_is_no_name_of_an_account_is_refused_everywhere(shop: Shop, name: s
     assert shop.look() == shop.before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
 def test_what_is_no_name_of_an_application_is_refused_everywhere(shop: Shop, name: str) -> None:
     shop.put("promoted")
@@ -314,6 +316,7 @@ def test_an_unknown_account_is_named(shop: Shop) -> None:
     shop.assert_unchanged()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ["0", "-1", "one", "", "1.5", "999"])
 def test_what_is_no_number_there_is_refused_everywhere(shop: Shop, number: str) -> None:
     shop.put("promoted")
@@ -375,6 +378,7 @@ WRITING: Final = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", WRITING)
 @pytest.mark.parametrize("place", ["/proc", "good.csr/x", "nowhere/x", "good.csr/x/y", "loop/x"])
 def test_a_place_that_cannot_be_written_is_known_before_anything_is_done(shop: Shop, line: str, place: str) -> None:
@@ -440,6 +444,7 @@ ENVIRONMENTS: Final = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "code", "says"), ENVIRONMENTS, ids=lambda value: str(value)[:60])
 def test_a_bad_environment_is_told_by_every_command(shop: Shop, changes: dict[str, str], code: int, says: str) -> None:
     shop.put("promoted")

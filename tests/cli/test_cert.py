@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.standin.reply import Reply
 from tests.support.shop import Shop
 
+pytestmark = pytest.mark.slow
+
 IMPORTED = {"account", "generation", "stage", "not_after", "client_ids", "findings"}
 
 

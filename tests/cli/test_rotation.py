@@ -11,6 +11,8 @@ from broker.standin.faults import FAULTS
 from tests.support.shop import Shop
 from tests.support.world import LOGIN, PASSWORD
 
+pytestmark = pytest.mark.slow
+
 NEW = "a-new-pass:word"
 ANSWERED = {"account", "generation", "verdict", "detail"}
 # Faults that one request shows at once. The slow ones are waited for in tests/upstream.

@@ -17,6 +17,8 @@ from tests.support.shop import Shop
 from tests.support.vault import with_root_token
 from tests.support.world import PASSWORD
 
+pytestmark = pytest.mark.slow
+
 ROW = {
     "account", "environment", "current", "not_after", "due", "due_because", "generations", "open_request", "who",
     "what", "command",

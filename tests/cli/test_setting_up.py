@@ -14,6 +14,8 @@ from tests.support.console import GOOD, inside
 from tests.support.shop import Shop
 from tests.support.world import Ended
 
+pytestmark = pytest.mark.slow
+
 ACCOUNT = {
     "name", "profile", "environment", "login", "base_url", "subject", "created_at", "contacts", "applications",
     "requests", "generations", "certificates", "anchors",

@@ -27,6 +27,8 @@ from broker.errors import InputError, RefusedError, VaultUnavailableError
 from broker.vault.logins.approle import AppRoleLogin
 from broker.vault.policies import Role
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def directory() -> Iterator[Path]:

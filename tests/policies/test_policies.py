@@ -18,6 +18,8 @@ from broker.vault.setup import Wish, apply, plan
 from tests.support.matrix import Matrix
 from tests.support.vault import TestVault, a_consumer, login
 
+pytestmark = pytest.mark.slow
+
 POLICIES: Final = Path(__file__).parents[2] / "policies"
 
 

@@ -26,6 +26,8 @@ from broker.vault.signers import lease_keys
 from tests.support.accounts import MZP, NOW, PLANTED, an_account
 from tests.support.vault import TestVault
 
+pytestmark = pytest.mark.slow
+
 ENTRY: Final = appended(f"accounts/{MZP}", Head(), at=NOW, by="ops", what="breaker-reset", facts={})
 RULES: Final = catalogue.builtin("stellantis").key
 

@@ -24,6 +24,8 @@ from broker.vault.setup import Action, Change, Wish, apply, changes, plan, wante
 from broker.vault.setup_text import as_hcl, as_shell
 from tests.support.vault import TestVault, a_consumer, login, token_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bare(vault_server: tuple[Embedded, Connection], request: pytest.FixtureRequest) -> Iterator[Connection]:
