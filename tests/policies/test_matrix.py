@@ -17,6 +17,8 @@ from tests.support.matrix import CONSUMER, WAYS, Matrix, Row
 from tests.support.raw_http import RawVault, Reply
 from tests.support.vault import TestVault, mounted
 
+pytestmark = pytest.mark.slow
+
 MATRIX: Final = Matrix.load()
 KINDS: Final = ("data", "metadata", "destroy", "delete", "undelete", "subkeys", "detailed-metadata")
 WHO: Final = (*(role.value for role in Role), CONSUMER)

@@ -16,6 +16,8 @@ from broker.standin import Standin
 from broker.standin.faults import FAULTS
 from tests.support.partner import LOGIN, Clock, Customer, Response, desk
 
+pytestmark = pytest.mark.slow
+
 
 def fails(kind: type[Exception] | tuple[type[Exception], ...], says: str = "") -> Callable[[Customer], None]:
     def check(customer: Customer) -> None:

@@ -19,6 +19,8 @@ from broker.standin import Standin
 from broker.standin.server import InUseError
 from tests.support.partner import LOGIN, PASSWORD, Customer
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "broker.standin"]
 
 

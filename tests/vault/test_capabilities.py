@@ -21,6 +21,8 @@ from broker.vault.setup import Wish, apply, plan
 from tests.support.misbehaving import Answer, misbehaving
 from tests.support.vault import TestVault, a_consumer, login, token_of, with_root_token
 
+pytestmark = pytest.mark.slow
+
 RIGHT = layout.right("stellantis", "standin", "mzp-1", "fleet-app", layout.Access.DIRECT)
 OTHER = layout.right("stellantis", "standin", "mzp-1", "other-app", layout.Access.DIRECT)
 
