@@ -1,4 +1,4 @@
-"""What is asked to end ends in order."""
+"""Delay signals until clean-up is done, and wait for them without a handler."""
 
 from __future__ import annotations
 

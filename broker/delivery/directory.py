@@ -29,7 +29,7 @@ from broker.model.secret import Secret
 __all__ = ["CURRENT", "GRACE", "publish", "withdraw"]
 
 CURRENT: Final = "current"
-GRACE: Final = timedelta(minutes=10)  # what a program may take from resolving the link to the last file it opens
+GRACE: Final = timedelta(minutes=10)  # between resolving the link and opening the last file
 _GENERATION: Final = re.compile(r"gen-\d{6,}(?:-\d+)?", re.ASCII)
 _WORKING: Final = re.compile(r"\.gen-\d{6,}(?:-\d+)?", re.ASCII)
 _WORKING_LINK: Final = re.compile(r"\.current-\d+", re.ASCII)

@@ -36,7 +36,7 @@ class Record:
 
     chains: Mapping[str, ChainRecord]
     statements: tuple[StoredStatement, ...] = ()
-    key: str = ""  # PEM; who could write the statements could have written it
+    key: str = ""  # PEM; untrusted: whoever can write statements can replace it
     findings: tuple[Finding, ...] = ()
 
 

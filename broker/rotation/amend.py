@@ -45,7 +45,7 @@ def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Acc
 def turns() -> Iterator[int]:
     """Count attempts at a compare-and-set, pausing longer and at random after each, so that a dozen at once take turns.
 
-    Ends after as many as no honest crowd needs.
+    Ends after `ATTEMPTS`: twenty at once never needed as many.
     """
     for attempt in range(ATTEMPTS):
         time.sleep(random.uniform(0, PAUSE * max(0, attempt - 1)))  # noqa: S311  # no secret: who goes first

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the desk's HTTP turns to."""
+    """The services that the desk's HTTP handlers use."""
 
     desk: Desk
     registry: Registry

@@ -19,4 +19,4 @@ Observer = Callable[[Phase, str], None]  # (phase, API path); what it raises end
 
 
 def unobserved(phase: Phase, path: str) -> None:
-    """Look away: the observer of production."""
+    """Do nothing: what watches writes where no test does."""

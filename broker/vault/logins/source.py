@@ -17,7 +17,7 @@ class TokenSource(Protocol):
         ...
 
     def replace(self, dead: Secret[str]) -> bool:
-        """Vault no longer knows `dead`: return whether `token` now has another to offer."""
+        """Take note that Vault rejects `dead`; return whether `token` will now give another."""
         ...
 
     def close(self) -> None:
