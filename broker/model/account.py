@@ -80,7 +80,7 @@ class Account:
 
     @property
     def superseded_just_now(self) -> bool:
-        """Whether the open request took the place of another and was not sent yet: superseding again then does nothing."""
+        """Whether the open request took the place of another, and was not sent yet: doing so again changes nothing."""
         *_, before, last = (None, None, *self.requests)
         return bool(before and last and before.closed is Closed.SUPERSEDED and not last.closed and not last.submissions)
 
