@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from broker.errors import ConflictError
 from broker.partners.document import to_document
 from broker.partners.profile import Profile
 from broker.vault import layout
@@ -19,8 +20,19 @@ def own_profiles(vault: Connection) -> Mapping[str, Mapping[str, object]]:
 
 
 def store_profile(vault: Connection, profile: Profile) -> None:
-    """Store `profile`, replacing an older one of its name; raise `ConflictError` if somebody else just did."""
-    path = layout.profile(profile.name)
+    """Store `profile`, replacing an older one of its name; raise `ConflictError` if somebody else just did.
+
+    A conflict with ourselves, where the answer to our write was lost, is settled by reading: it is there then.
+    """
+    path, wanted = layout.profile(profile.name), to_document(profile)
     stored = vault.read_or_none(path)
-    if stored is None or stored.data != to_document(profile):
-        vault.write(path, to_document(profile), replacing=stored.version if stored else 0)
+    if stored and stored.data == wanted:
+        return
+    try:
+        vault.write(path, wanted, replacing=stored.version if stored else 0)
+    except ConflictError:
+        if vault.read(path).data != wanted:
+            raise ConflictError(
+                f"somebody else stored another profile {profile.name} just now",
+                hint=f"look at it, and add yours again: broker partner show {profile.name}",
+            ) from None
