@@ -16,6 +16,8 @@ from tests.support.partner import a_csr
 from tests.support.shop import Shop
 from tests.support.world import LOGIN
 
+pytestmark = pytest.mark.slow
+
 KEY = rsa.generate_private_key(65537, 2048)
 REQUEST = {"number", "key", "spki", "csr", "drafted_at", "submissions", "closed", "closed_at"}
 

@@ -13,6 +13,8 @@ from broker.pki import certificates, keys
 from broker.pki.keystores import jks, pkcs12_bundle, truststore_p12
 from tests.support import pki
 
+pytestmark = pytest.mark.slow
+
 ROOT = pki.a_ca("Root")
 MIDDLE = pki.a_ca("Middle", issuer=ROOT)
 KEY = pki.secret_of(pki.a_key())

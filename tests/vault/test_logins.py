@@ -20,6 +20,8 @@ from broker.vault.logins.token import FileToken, FixedToken
 from broker.vault.policies import Role
 from tests.support.vault import TestVault, token_of
 
+pytestmark = pytest.mark.slow
+
 MakeLogin = Callable[..., AppRoleLogin]
 
 

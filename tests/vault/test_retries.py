@@ -21,6 +21,8 @@ from broker.vault.logins.token import FixedToken
 from broker.vault.settings import VaultSettings
 from tests.support.misbehaving import Answer, Misbehaving, errors, misbehaving
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "s.PlantedTokenNeverSeen"
 STORED = Answer(body=b'{"data": {"data": {"a": 1}, "metadata": {"version": 3}}}')
 WRITTEN = Answer(body=b'{"data": {"version": 4}}')
