@@ -69,6 +69,11 @@ class Description:
     spki: Spki
     pem: str
 
+    @property
+    def named(self) -> str:
+        """Subject and fingerprint, as a person compares them."""
+        return f"'{self.subject}', SHA-256 {format_fingerprint(self.fingerprint)}"
+
 
 def load(data: bytes | str) -> list[x509.Certificate]:
     """Return all certificates in PEM or DER `data`, in order. Raises `InputError` if there is none, or a broken one."""

@@ -46,9 +46,9 @@ class UnknownAuthorityError(RefusedError):
             )
             return
         shown = format_fingerprint(issuer.fingerprint)
-        more = "".join(f"; the reply also has {_named(d)}: accept it too, if the server is known by it" for d in others)
+        more = "".join(f"; the reply also has {d.named}: accept it too, if the server is known by it" for d in others)
         super().__init__(
-            f"the certificate for {name} is signed by a CA that nobody has accepted: {_named(issuer)}{more}",
+            f"the certificate for {name} is signed by a CA that nobody has accepted: {issuer.named}{more}",
             hint=f"compare fingerprints with the partner by another way, then: --accept-ca {shown}",
         )
 
@@ -112,10 +112,6 @@ def receive(
             f"the reply for {name} was stored, and overtaken at once", hint=f"broker account show {name}"
         )
     return Received(after, generation, findings, parts.client_ids)
-
-
-def _named(found: Description) -> str:
-    return f"'{found.subject}', SHA-256 {format_fingerprint(found.fingerprint)}"
 
 
 def _answers_open(account: Account, parts: ReplyParts) -> bool:

@@ -9,7 +9,7 @@ from broker.model.account import Account
 from broker.model.changes import trust_set
 from broker.model.clock import Clock
 from broker.model.names import AccountName
-from broker.pki.certificates import anchors, format_fingerprint
+from broker.pki.certificates import anchors
 from broker.pki.containers import ReplyParts, read_reply
 from broker.rotation.amend import amend
 from broker.rotation.ports import Accounts
@@ -33,7 +33,7 @@ def set_trust(
 
 
 def _offered(parts: ReplyParts) -> str:
-    found = "; ".join(f"'{d.subject}', SHA-256 {format_fingerprint(d.fingerprint)}" for d in parts.authorities)
+    found = "; ".join(d.named for d in parts.authorities)
     if not found:
         return "there is no CA certificate in this file: ask the partner for the one its server's is signed by"
     return f"compare fingerprints with the partner by another way, then: --accept-ca SHA256. The file has {found}"
