@@ -25,6 +25,7 @@ _CAS_MISMATCH: Final = "did not match the current version"  # Vault answers a ba
 _IN_USE: Final = "already in use"
 _NO_ROUTE: Final = "no handler for route"
 _NOT_ACTIVE: Final = "local node not active"  # a 500 during failover
+_ROLLED_BACK: Final = "transaction commit failed"  # OpenBao, as a 500: another wrote there at once; nothing was changed
 _UPGRADING: Final = "Upgrading from non-versioned"  # KV v2, for a moment after it was mounted
 _SEE: Final = "is it up and unsealed? ask: bao status, or vault status"
 _WHERE: Final = "is this the right Vault, mount and namespace? broker doctor"
@@ -94,6 +95,8 @@ def fault(status: int, path: str, errors: Sequence[str], *, wait: float = 0.0, k
         return PassingError(f"Vault did not serve {path}: {_BUSY[status]} ({status})", hint=_SEE, wait=wait)
     if _NOT_ACTIVE in said:
         return PassingError(f"Vault is changing its active node ({path})", hint=_SEE)
+    if _ROLLED_BACK in said:
+        return PassingError(f"others write to {path} at the same time")
     return UnclearError(f"Vault failed on {path} ({status})", hint=_LOG)
 
 

@@ -38,6 +38,7 @@ def connected(server: Misbehaving, patience: float = 2.0) -> Connection:
         errors(412, "required index state not present"),
         errors(429, "too many"),
         errors(500, "local node not active but active cluster node not found"),
+        errors(500, "1 error occurred:\n\t* transaction commit failed\n\n"),
         Answer(502, b"<html>Bad Gateway</html>"),
         errors(503, "Vault is sealed"),
         Answer(504, b""),

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,17 @@ def test_cut_short_it_can_be_run_again(bare: Connection) -> None:
     apply(bare, plan(bare, Wish())[:4])
     assert len(titles(plan(bare, Wish()), Action.KEEP)) == 4
     apply(bare, plan(bare, Wish()))
+    assert changes(plan(bare, Wish())) == ()
+
+
+def test_what_many_write_at_once_is_written_by_each(bare: Connection) -> None:
+    """OpenBao answers 500 to all but one who make one login at the same moment, having done nothing for them."""
+    planned = plan(bare, Wish())
+    apply(bare, planned[: -len(Role)])
+    with ThreadPoolExecutor(6) as threads:
+        for change in planned[-len(Role) :]:
+            writing = [threads.submit(bare.call, "POST", change.item.path, change.item.body) for _ in range(6)]
+            assert [one.exception() for one in writing] == [None] * 6
     assert changes(plan(bare, Wish())) == ()
 
 
