@@ -39,8 +39,8 @@ def test_many_dead_addresses_take_no_longer_than_one(monkeypatch: pytest.MonkeyP
         resolving(monkeypatch, first, second, third)
         began = time.monotonic()
         with pytest.raises(TimeoutError):
-            connected("partner.test", 443, Deadline(0.3))
-        assert time.monotonic() - began < 0.8
+            connected("partner.test", 443, Deadline(1.0))
+        assert time.monotonic() - began < 2.5
 
 
 def test_a_dead_address_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

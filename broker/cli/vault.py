@@ -64,7 +64,7 @@ def stop(start: Start) -> None:
 @output_option
 @click.pass_obj
 def status(start: Start, output: str) -> int:
-    """Say whether the vault answers and serves the broker.
+    """Say whether the vault answers, within three seconds, and serves the broker.
 
     Exit code 3 where it does not answer, 5 where it denies, 2 where no role can log in.
     """

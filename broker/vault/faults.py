@@ -93,6 +93,10 @@ def fault(status: int, path: str, errors: Sequence[str], *, wait: float = 0.0, k
         return _refused(path, said)
     if status in _BUSY:
         return PassingError(f"Vault did not serve {path}: {_BUSY[status]} ({status})", hint=_SEE, wait=wait)
+    return _failed(status, path, said)
+
+
+def _failed(status: int, path: str, said: str) -> BrokerError:
     if _NOT_ACTIVE in said:
         return PassingError(f"Vault is changing its active node ({path})", hint=_SEE)
     if _ROLLED_BACK in said:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from broker.errors import VaultUnavailableError
 from broker.vault.connection import Connection
 from broker.vault.settings import VaultSettings
 
 __all__ = ["Presence", "presence"]
+
+_GLANCE: Final = 3.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +26,10 @@ class Presence:
 def presence(settings: VaultSettings) -> Presence:
     """Ask `sys/seal-status`, which is of no namespace; raise `VaultUnavailableError`, for a sealed Vault too.
 
-    Not `sys/health`: a standby answers it with 429, as if it were overloaded.
+    Not `sys/health`: a standby answers it with 429, as if it were overloaded. Whoever asks this wants to know it now,
+    so one that is away is waited for no longer than three seconds.
     """
-    vault = Connection(replace(settings, namespace=""))
+    vault = Connection(replace(settings, namespace="", patience=min(settings.patience, _GLANCE)))
     try:
         status = vault.ask("GET", "sys/seal-status")
     finally:

@@ -136,7 +136,7 @@ def test_a_dead_address_is_told_within_patience_and_another_address_goes_on(clus
         ended = lab.run("--timeout", "2s", *RETIRE, address=leader.address, wiring=wiring)
     assert ended.code == 3, ended.err
     assert "hint:" in ended.err
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
     assert_whole(lab, standby.address, RETIRE)
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from broker.cli.main import NOUNS, cli
 from tests.support.killing import Fault, Point, Ran, audited_writes, signalled
-from tests.support.killing_ground import COMMANDS, Calm, Command, Ground, ground
+from tests.support.killing_ground import COMMANDS, Calm, Command, Ground, ground, named
 from tests.support.sources import ROOT
 from tests.support.tally import TALLY
 from tests.support.verdicts import keep
@@ -28,8 +28,16 @@ SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)
 PAGE: Final = ROOT / "docs" / "reference" / "faults-killed.md"
 BY_NAME: Final = {command.name: command for command in COMMANDS}
 KILLS: Final = tuple(signalled(signal.SIGKILL, phase) for phase in ("before", "after"))
-WHOLLY: Final = ("csr new", "cert import (first)", "password set", "rotation promote")
-SAMPLED: Final = ("account add", "bundle get", "csr submit", "csr new --supersede", "rotation rollback", "vault enrol")
+WHOLLY: Final = ("csr new", "cert import (first)", "password set")
+SAMPLED: Final = (
+    "account add",
+    "rotation promote",
+    "bundle get",
+    "csr submit",
+    "csr new --supersede",
+    "rotation rollback",
+    "vault enrol",
+)
 READS: Final = {
     line.partition(":")[0]: Command("", "rotated", line.replace(":", ""))
     for line in (
@@ -103,7 +111,7 @@ def test_every_verb_that_changes_something_is_killed() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", named(COMMANDS))
 def test_no_write_slips_by(field: Ground, calm: Callable[[Command], Calm], name: str) -> None:
     found = calm(BY_NAME[name])
     ran = found.ran
@@ -160,7 +168,7 @@ def test_asked_to_end_it_leaves_no_token_and_nothing_half(
 @pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", named(COMMANDS))
 def test_killed_everywhere(field: Ground, calm: Callable[[Command], Calm], name: str) -> None:
     found = calm(BY_NAME[name])
     codes = strike(Ground.killed, field, BY_NAME[name], found, [(p, f) for p in found.ran.points for f in KILLS])
@@ -171,7 +179,7 @@ def test_killed_everywhere(field: Ground, calm: Callable[[Command], Calm], name:
 @pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", named(COMMANDS))
 def test_killed_in_the_middle_of_a_file(field: Ground, calm: Callable[[Command], Calm], name: str) -> None:
     """The kernel ends the process within a write(2), and half the content is there."""
     found = calm(BY_NAME[name])
@@ -188,7 +196,7 @@ def test_killed_in_the_middle_of_a_file(field: Ground, calm: Callable[[Command],
 @pytest.mark.chaos
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", named(COMMANDS))
 def test_asked_to_end_everywhere(
     field: Ground, calm: Callable[[Command], Calm], name: str, number: signal.Signals
 ) -> None:

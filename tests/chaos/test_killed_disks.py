@@ -18,7 +18,7 @@ from typing import Final
 import pytest
 
 from tests.support.killing import Fault, Point
-from tests.support.killing_ground import COMMANDS, Calm, Command, Ground, ground
+from tests.support.killing_ground import COMMANDS, Calm, Command, Ground, ground, named
 from tests.support.tally import TALLY
 from tests.support.verdicts import keep
 
@@ -157,7 +157,7 @@ def test_a_disk_that_takes_nothing(
 @pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.parametrize("spoil", [full, read_only])
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", named(BY_NAME.values()))
 def test_a_disk_that_takes_nothing_of_anything(
     field: Ground, disk: Path, name: str, spoil: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
@@ -200,7 +200,7 @@ def test_a_bundle_whose_directory_was_removed_is_published_anew(field: Ground, c
 @pytest.mark.chaos
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("trouble", TROUBLES)
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", named(BY_NAME.values()))
 def test_every_write_to_disk_may_fail(field: Ground, calm: Callable[[Command], Calm], name: str, trouble: str) -> None:
     found = calm(BY_NAME[name])
     codes = strike(field, BY_NAME[name], found, trouble, cells(found, TROUBLES[trouble]))

@@ -304,6 +304,6 @@ def test_the_embedded_vault_starts_once_is_used_and_stops() -> None:
         assert stopped.code == 0
         assert "does not run" in run("vault", "stop").err
         assert run("vault", "status").code == 3
-        told = run("account", "list")
+        told = run("--timeout", "2s", "account", "list")
         assert told.code == 3
         assert "broker vault start" in told.err

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from broker import client
-from tests.support.world import World
+from broker.embedded.up import Embedded
+from broker.standin import Standin
+from broker.vault.connection import Connection
+from tests.support.vault import mounted
+from tests.support.world import LOGIN, PASSWORD, World, made_world
 
 pytestmark = pytest.mark.slow
 
@@ -61,15 +65,31 @@ class Published:
     fleets: str
 
 
+@pytest.fixture(scope="module")
+def promoted(vault_server: tuple[Embedded, Connection], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A world with a current generation, for all programs of this module."""
+    with (
+        Standin(tmp_path_factory.mktemp("partner"), accounts={LOGIN: PASSWORD}) as partner,
+        mounted(vault_server) as vault,
+        made_world(vault, partner) as world,
+    ):
+        world.promoted()
+        yield world
+
+
+def publish(world: World, name: str, *formats: str) -> Published:
+    token = world.consumer("acme/reporting", name=f"reader-of-{name}")
+    root = world.home / name
+    options = [part for name in formats for part in ("--format", name)]
+    world.ok("bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to", str(root), *options)
+    return Published((root / "current").resolve(), root, f"{world.partner.api_url}/fleets")
+
+
 @pytest.fixture
-def published(world: World) -> Iterator[Published]:
-    world.promoted()
-    token = world.consumer("acme/reporting")
-    formats = [part for name in ("keystore.p12", "truststore.p12", "curl.conf", "env") for part in ("--format", name)]
-    root = world.home / "bundle"
-    world.ok("bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to", str(root), *formats)
-    yield Published((root / "current").resolve(), root, f"{world.partner.api_url}/fleets")
-    assert world.partner.crashes == ()
+def published(promoted: World, request: pytest.FixtureRequest) -> Iterator[Published]:
+    name = f"bundle-{abs(hash(request.node.name))}"
+    yield publish(promoted, name, "keystore.p12", "truststore.p12", "curl.conf", "env")
+    assert promoted.partner.crashes == ()
 
 
 def assert_fetched(*command: str | Path, **environment: str) -> None:
@@ -130,15 +150,10 @@ def test_java_by_key_store_and_trust_store(published: Published, tmp_path: Path)
 
 @pytest.mark.peer("java")
 @pytest.mark.extra("jks")
-def test_java_by_a_real_jks(world: World, tmp_path: Path) -> None:
-    world.promoted()
-    token = world.consumer("acme/reporting")
-    formats = ("--format", "keystore.jks", "--format", "truststore.p12")
-    root = world.home / "bundle"
-    world.ok("bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to", str(root), *formats)
+def test_java_by_a_real_jks(promoted: World, tmp_path: Path) -> None:
+    published = publish(promoted, "stores", "keystore.jks", "truststore.p12")
     (tmp_path / "Fetch.java").write_text(JAVA)
-    fleets = f"{world.partner.api_url}/fleets"
-    assert_fetched("java", tmp_path / "Fetch.java", (root / "current").resolve(), fleets, "keystore.jks")
+    assert_fetched("java", tmp_path / "Fetch.java", published.directory, published.fleets, "keystore.jks")
 
 
 def test_our_own_session_pages_to_the_end_of_a_fleet(published: Published) -> None:

@@ -25,6 +25,7 @@ from broker.vault.layout import Access, right
 from broker.vault.logins.token import FixedToken
 from broker.vault.policies import Role
 from broker.vault.setup import Wish, apply, plan
+from tests.support.killing import quick
 from tests.support.vault import TestVault, a_consumer, login, token_of, with_root_token
 from tests.support.world import LOGIN, PASSWORD, Ended, World, made_world
 
@@ -113,7 +114,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
         apply(root, plan(root, Wish()))
         root.call("POST", "sys/auth/approle", {"type": "approle"})
         vault = TestVault(replace(settings, token=None), root, cast("Embedded", None))
-        with made_world(vault, partner) as world:
+        with made_world(vault, partner) as made, quick(made) as world:
             world.promoted()
             for name in ("beta", "acme2"):
                 world.added(name)

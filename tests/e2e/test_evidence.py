@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Iterator
 
 import pytest
 
 from broker.vault import layout
+from tests.support.killing import quick
 from tests.support.world import Ended, World
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def world(world: World) -> Iterator[World]:
+    """A world whose commands are forked: many of them, and none of these tests is about how they start."""
+    with quick(world) as made:
+        yield made
 
 
 def verified(world: World, *arguments: str) -> Ended:

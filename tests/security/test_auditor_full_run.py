@@ -24,6 +24,7 @@ from broker.vault.layout import Access, right
 from broker.vault.policies import Role
 from broker.vault.writes import Phase
 from tests.support.audited import ROOT, Run, kept
+from tests.support.killing import quick
 from tests.support.proxy import Cue, Fault, proxied
 from tests.support.vault import mounted, throwaway
 from tests.support.world import LOGIN, PASSWORD, SUBJECT, World, made_world
@@ -41,7 +42,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         administered(embedded) as admin,
         mounted((embedded, admin)) as vault,
         Standin(directory / "partner", accounts={LOGIN: PASSWORD}) as partner,
-        made_world(vault, partner) as world,
+        made_world(vault, partner) as made,
+        quick(made) as world,
     ):
         _play(world)
         yield kept(embedded, vault.admin, directory)

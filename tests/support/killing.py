@@ -113,15 +113,19 @@ class Killable:
         fault: Fault | None = None,
         later: float = 0,
         changes: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Ran:
-        """Run `broker ARGUMENTS`; at write `at`, if not 0, `fault` befalls it. `later` seconds go by before."""
+        """Run `broker ARGUMENTS`; at write `at`, if not 0, `fault` befalls it. `later` seconds go by before.
+
+        `changes` are made to our environment; `environment` stands in for all of it.
+        """
         files = {name: self._scratch / name for name in ("stdin", "stdout", "stderr", "trace")}
         files["stdin"].write_bytes(data)
         files["trace"].write_bytes(b"")
         order = {
             "arguments": arguments,
             "cwd": str(cwd),
-            "environment": {**self._environment, **(changes or {})},
+            "environment": {**(self._environment if environment is None else environment), **(changes or {})},
             "stdin": str(files["stdin"]),
             "out": [str(files["stdout"]), str(files["stderr"])],
             "trace": str(files["trace"]),
@@ -147,14 +151,15 @@ def _ran(ended: Ended, rows: Sequence[Sequence[Any]]) -> Ran:
 
 @dataclass
 class QuickWorld(World):
-    """A world whose commands are forked: a tenth of a second each."""
+    """A world whose commands are forked from a process that has imported everything: a tenth of a second each."""
 
     killable: Killable | None = None
 
     def run(self, *arguments: str, input: str | bytes = b"", timeout: float = 60) -> Ended:  # noqa: A002  # as in World
         assert self.killable
         data = input.encode() if isinstance(input, str) else input
-        return self.killable.run(*arguments, cwd=self.home, data=data, changes=self.changes).ended
+        environment = {**self.environment, **self.changes}
+        return self.killable.run(*arguments, cwd=self.home, data=data, environment=environment).ended
 
 
 @contextmanager

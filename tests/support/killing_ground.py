@@ -7,12 +7,15 @@ import itertools
 import json
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+
+import pytest
+from _pytest.mark import ParameterSet
 
 from broker.embedded.config import Options
 from broker.embedded.up import administered
@@ -24,7 +27,7 @@ from tests.support.sources import BROKER
 from tests.support.vault import mounted, throwaway, token_of
 from tests.support.world import LOGIN, PASSWORD, SUBJECT, made_world
 
-__all__ = ["COMMANDS", "STATES", "Calm", "Command", "Ground", "ground"]
+__all__ = ["COMMANDS", "STATES", "Calm", "Command", "Ground", "ground", "named"]
 
 LATER: Final = 150.0  # seconds: a try that a kill left unanswered holds the next one up for two minutes
 PROFILE: Final = "profile.toml"
@@ -123,6 +126,14 @@ STATES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "varied": ("renewed", ("password set acme --password-file {home}/password", "rotation promote acme")),
     "locked": ("promoted", ("password set acme --password-file {home}/wrong", "!rotation canary acme --generation 2")),
 }
+
+
+def named(commands: Iterable[Command]) -> list[ParameterSet]:
+    """Return the names of `commands` as parameters: one that takes an extra is skipped without it."""
+    return [
+        pytest.param(command.name, marks=[pytest.mark.extra("jks")] if ".jks" in command.line else [])
+        for command in commands
+    ]
 
 
 @dataclass(frozen=True, slots=True)

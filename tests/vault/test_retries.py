@@ -28,7 +28,7 @@ STORED = Answer(body=b'{"data": {"data": {"a": 1}, "metadata": {"version": 3}}}'
 WRITTEN = Answer(body=b'{"data": {"version": 4}}')
 
 
-def connected(server: Misbehaving, patience: float = 2.0) -> Connection:
+def connected(server: Misbehaving, patience: float = 8.0) -> Connection:
     return Connection(VaultSettings(server.address, patience=patience, timeout=1.0), FixedToken(Secret(TOKEN)))
 
 
