@@ -46,10 +46,10 @@ class Start:
     @cached_property
     def broker(self) -> Broker:
         """The object graph. Its tokens are given back when the command ends."""
-        from broker.cli.output import note
+        from broker.cli.output import note, step
         from broker.compose import Broker
 
-        made = Broker(self.config, os.environ, wiring=self._wiring, say=note)
+        made = Broker(self.config, os.environ, wiring=self._wiring, say=note, wait=step)
         click.get_current_context().find_root().call_on_close(partial(_undisturbed, made.close))
         return made
 

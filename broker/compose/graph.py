@@ -56,12 +56,13 @@ class Broker:
         *,
         wiring: Wiring | None = None,
         say: Callable[[str], None] = lambda _: None,
+        wait: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.config = config
         self.actor = config["actor"]
         require_text("actor", self.actor)  # before any write: a key is stored before the entry that speaks of it
         self.clock = (wiring or Wiring()).clock
-        self.roles = Roles(config, environment, observer=(wiring or Wiring()).observer)
+        self.roles = Roles(config, environment, observer=(wiring or Wiring()).observer, wait=wait)
         self._say = say
         self._profiles: dict[str, Profile] = {}
 

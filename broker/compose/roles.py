@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -53,9 +53,17 @@ class Way:
 class Roles:
     """Where Vault is, and a connection for each role. Close it, so that no token is left."""
 
-    def __init__(self, config: Config, environment: Mapping[str, str], *, observer: Observer = unobserved) -> None:
+    def __init__(
+        self,
+        config: Config,
+        environment: Mapping[str, str],
+        *,
+        observer: Observer = unobserved,
+        wait: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.config = config
         self._environment = environment
+        self._wait = wait
         self.observer = observer
         self._connections: dict[Role, Connection] = {}
         self._seen: Seen | None = None
@@ -119,7 +127,7 @@ class Roles:
         if role not in self._connections:
             if self.is_embedded and not self.home.socket.exists():
                 raise VaultUnavailableError("the embedded vault does not run", hint="broker vault start")
-            self._seen = self._seen or Seen()
+            self._seen = self._seen or Seen(wait=self._wait)
             login = self._login(role, self._seen)
             self._connections[role] = Connection(self.settings, login, observer=self.observer, seen=self._seen)
         return self._connections[role]

@@ -10,7 +10,7 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -45,6 +45,7 @@ _BEHIND: Final = {"X-Vault-Inconsistent": "forward-active-node"}  # what a stand
 _REDIRECTS: Final = (301, 302, 307, 308)
 _HOPS: Final = 2
 _TOLERANCE: Final = timedelta(minutes=5)  # between our clock and Vault's
+_LONG: Final = 6  # attempts: the first five take under two seconds, and need no words
 _SHORTEST: Final = 0.5  # seconds that one answer may take however short our patience is
 
 
@@ -62,13 +63,14 @@ class Seen:
 
     `index` is of the newest answer that carried one; `away` says that patience ended on the last request. `date` is
     what Vault's clock showed with its newest answer, as HTTP writes it, and `ours` what this machine's did, in seconds
-    since the epoch.
+    since the epoch. `wait` is told, in words for people, that a request takes long because Vault is away.
     """
 
     index: str = ""
     away: bool = False
     date: str = ""
     ours: float = 0.0
+    wait: Callable[[str], None] = lambda _: None
 
 
 class Connection:
@@ -243,6 +245,9 @@ class Connection:
             wait_max=2.0,
             wait_jitter=0.1,
         ):
+            if attempt.num == _LONG:
+                patience = duration_text(timedelta(seconds=self.settings.patience))
+                self._seen.wait(f"{self.settings.whereabouts} is away: waiting up to {patience} for it")
             with attempt:
                 return send(token) if token or not self._tokens else self._send_as_ourselves(send, self._tokens)
         raise AssertionError("stamina ends by returning or raising")

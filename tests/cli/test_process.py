@@ -106,6 +106,16 @@ def test_on_a_terminal_tables_are_framed_and_fit(shop: Shop) -> None:
     assert "│" not in run(shop, "account", "list").out
 
 
+def test_who_waits_for_a_vault_that_is_away_is_told_so_and_a_program_is_not(shop: Shop) -> None:
+    words = ["--timeout", "4s", "account", "list"]
+    away = {"VAULT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN": "unused"}
+    environment = {**shop.lab.world.environment, **away}
+    with Terminal([sys.executable, "-m", "broker", *words], shop.home, environment) as terminal:
+        assert terminal.end() == 3
+    assert terminal.said.count("is away: waiting up to 4s for it") == 1
+    assert "is away" not in run(shop, *words, env=away).err
+
+
 @pytest.mark.parametrize(
     "words", [["account", "list"], ["evidence", "show", "--all"], ["csr", "new", "acme"], ["--help"]]
 )
