@@ -141,14 +141,15 @@ class Broker:
         )
         return self._settled(after, Role.OPERATOR)
 
-    def set_application(self, name: AccountName, application: str, client_id: str) -> Account:
-        """Give an application another client_id."""
+    def set_application(self, name: AccountName, application: str, client_id: str) -> bool:
+        """Give an application another client_id; return whether that was left to do."""
         from broker.rotation.open import set_application
 
-        after = set_application(
+        changed = set_application(
             name, application, client_id, accounts=self.roles.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
         )
-        return self._settled(after, Role.OPERATOR)
+        self.settle(name, Role.OPERATOR)
+        return changed
 
     def remove_application(self, name: AccountName, application: str) -> Account:
         """Remove an application."""
@@ -275,20 +276,21 @@ class Broker:
                 reason=untried_because,
             )
 
-    def reject(self, name: AccountName, number: int, reason: str) -> Account:
-        """Withdraw a candidate."""
+    def reject(self, name: AccountName, number: int, reason: str) -> bool:
+        """Withdraw a candidate; return whether that was left to do."""
         from broker.rotation.promote import reject
 
-        after = reject(
+        changed = reject(
             name, number, reason, accounts=self.roles.accounts(Role.ROTATOR), clock=self.clock, by=self.actor
         )
-        return self._settled(after, Role.ROTATOR)
+        self.settle(name)
+        return changed
 
-    def retire(self, name: AccountName, number: int, reason: str = "") -> Account:
-        """End an overlap; with a reason, whoever still holds the generation."""
+    def retire(self, name: AccountName, number: int, reason: str = "") -> bool:
+        """End an overlap; with a reason, whoever still holds the generation. Return whether that was left to do."""
         from broker.rotation.retire import retire
 
-        after = retire(
+        changed = retire(
             name,
             number,
             accounts=self.roles.accounts(Role.ROTATOR),
@@ -297,7 +299,8 @@ class Broker:
             by=self.actor,
             reason=reason,
         )
-        return self._settled(after, Role.ROTATOR)
+        self.settle(name)
+        return changed
 
     def stragglers(self, name: AccountName, number: int, role: Role = Role.ROTATOR) -> frozenset[str]:
         """Return who still holds a generation."""

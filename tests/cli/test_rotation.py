@@ -204,6 +204,30 @@ def test_a_candidate_that_was_rejected_can_be_retired_and_never_promoted(shop: S
     assert stages(shop) == {1: "current", 2: "retired"}
 
 
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        ("rotated", "rotation retire acme --generation 1"),
+        ("renewed", "rotation reject acme --generation 2 --reason 'wrong subject'"),
+        ("promoted", "app set acme/reporting --client-id 11111111-1111-4111-8111-111111111111"),
+    ],
+)
+def test_what_is_done_already_is_not_told_as_done_now(shop: Shop, state: str, line: str) -> None:
+    shop.put(state)
+    assert "already" not in shop.ok(line).err
+    once = shop.account
+    assert shop.ok(line).err.endswith(" already: nothing to do\n")
+    assert shop.account == once
+
+
+def test_the_same_password_again_is_told_as_a_new_one(shop: Shop) -> None:
+    """The operator may not read the first, so that nobody can say that it is the same."""
+    shop.put("promoted")
+    for number in (2, 3):
+        told = shop.ok("password set acme --password-file -", input=NEW.encode()).err
+        assert f"password {number} of acme is stored" in told
+
+
 def test_status_tells_of_every_generation_and_try(shop: Shop) -> None:
     shop.put("rotated")
     facts = shop.ok("rotation status acme -o json").json
