@@ -229,16 +229,15 @@ class Broker:
         """Try a generation against the partner, and change nothing but the record of the try."""
         from broker.rotation.canary import try_out
 
-        answer = try_out(
-            name,
-            number,
-            accounts=self.roles.accounts(Role.CANARY),
-            canary=self._canary,
-            clock=self.clock,
-            by=self.actor,
-        )
-        self.settle(name)
-        return answer
+        with settling(partial(self.settle, name)):
+            return try_out(
+                name,
+                number,
+                accounts=self.roles.accounts(Role.CANARY),
+                canary=self._canary,
+                clock=self.clock,
+                by=self.actor,
+            )
 
     def reset_breaker(self, name: AccountName, reason: str) -> Account:
         """Allow tries again, because a person says so."""

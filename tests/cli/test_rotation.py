@@ -7,7 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from broker.compose import Wiring
+from broker.model import changes
+from broker.rotation.amend import amend
 from broker.standin.faults import FAULTS
+from broker.vault.accounts import VaultAccounts
+from tests.support.accounts import NOW
 from tests.support.shop import Shop
 from tests.support.world import LOGIN, PASSWORD
 
@@ -78,6 +82,22 @@ def test_a_rejected_login_is_not_tried_again_until_somebody_says_why(shop: Shop)
     assert stages(shop) == {1: "current"}
     said = [e["facts"].get("reason") for e in shop.ok("evidence show acme -o json").json]
     assert "the partner unlocked it" in said
+
+
+def test_a_canary_that_is_refused_settles_what_is_due(shop: Shop) -> None:
+    shop.put("candidate")
+    shop.partner.faults.set("login-rejected")
+    assert shop.run("rotation canary acme").code == 6
+    accounts = VaultAccounts(shop.lab.world.vault.admin)
+    amend(
+        accounts, shop.account.name, lambda a: changes.application_set(a, "killed", "", at=NOW, by="a killed command")
+    )
+    shop.partner.log.clear()
+    assert shop.account.outbox
+    assert shop.run("rotation canary acme").code == 6
+    assert not logins_tried(shop)
+    assert not shop.account.outbox
+    shop.ok("evidence verify acme")
 
 
 def test_a_quota_is_waited_for(shop: Shop) -> None:
