@@ -47,8 +47,8 @@ def set_(start: Start, application: tuple[AccountName, str], client_id: str) -> 
     """Give an application the client_id that the partner sent."""
     account, name = application
     broker = start.broker
-    broker.set_application(account, name, _checked(client_id))
-    note(f"application {account}/{name} has client_id {client_id}")
+    changed = broker.set_application(account, name, _checked(client_id))
+    note(f"application {account}/{name} has client_id {client_id}{'' if changed else ' already: nothing to do'}")
 
 
 @command.command("list", epilog="Example: broker app list acme -o json")

@@ -13,7 +13,7 @@ import click
 
 from broker.cli.exits import REFUSED
 from broker.cli.output import output_option, show_findings, show_json
-from broker.errors import BrokerError
+from broker.errors import BrokerError, InputError
 from broker.model.finding import Finding, has_errors
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _accounts(start: Start) -> Iterator[Finding]:
     for name in names:
         try:
             account = start.broker.account(name)
-            yield from (*_evidence(start, account), *_account(account, start.broker.clock()))
+            yield from (*_evidence(start, account), *_account(account, start.broker.clock()), *_profile(start, account))
         except BrokerError as error:
             yield Finding.error("account.unreadable", error.what, error.hint)
 
@@ -194,6 +194,15 @@ def _account(account: Account, now: datetime) -> Iterator[Finding]:
     current = account.current
     if current and account.certificate(current.parts.certificate).not_after <= now:
         yield Finding.error("account.expired", f"{name}: its certificate has expired", f"broker csr new {name}")
+
+
+def _profile(start: Start, account: Account) -> Iterator[Finding]:
+    from broker.vault.policies import Role
+
+    try:
+        start.broker.profile(account.profile, Role.AUDITOR)
+    except InputError as error:
+        yield Finding.error("account.profile", f"{account.name}: {error.what}", error.hint)
 
 
 def _unknowns() -> Iterator[Finding]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from broker.cli.options import read_input
 from broker.cli.output import note, output_option, show_details, show_json, show_table
-from broker.errors import InputError
+from broker.errors import BrokerError, InputError
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
@@ -29,7 +29,7 @@ def command() -> None:
 @click.pass_obj
 def list_(start: Start, output: str) -> None:
     """List the profiles there are: built-in ones, and those that were added to Vault."""
-    profiles = [(profile, where) for profile, where in _all(start)]
+    profiles = list(_all(start))
     if output == "json":
         show_json([{"name": p.name, "title": p.title, "source": where} for p, where in profiles])
         return
@@ -86,19 +86,21 @@ def add(start: Start, file: str) -> None:
     note(f"profile {profile.name}: {', '.join(profile.environments)}")
 
 
-def _all(start: Start) -> list[tuple[Profile, str]]:
-    from broker.errors import BrokerError
+def _all(start: Start) -> Iterator[tuple[Profile, str]]:
     from broker.partners import catalogue
-    from broker.partners.document import from_document
     from broker.vault.policies import Role
 
-    found = [(catalogue.builtin(name), "built-in") for name in catalogue.names()]
+    yield from ((catalogue.builtin(name), "built-in") for name in catalogue.names())
     try:
         own = start.broker.own_profiles(Role.OPERATOR)
     except BrokerError as error:
         note(f"note: profiles in Vault are not listed ({error.what})")
-        own = {}
-    return found + [(from_document(document, f"profile {name}"), "vault") for name, document in own.items()]
+        return
+    for name in own:
+        try:
+            yield catalogue.load(name, own), "vault"
+        except InputError as error:  # the others can be read
+            note(f"note: {error.what}, so it is not listed; {error.hint}")
 
 
 def _toml(document: Mapping[str, Any]) -> str:

@@ -28,7 +28,8 @@ def command() -> None:
 def set_(start: Start, account: AccountName, password_file: str) -> None:
     """Store a new password. Where a set is current, a candidate with the new password is made, to be tried.
 
-    Nothing changes for consumers until that candidate is promoted.
+    Nothing changes for consumers until that candidate is promoted. Nobody here may read the stored one, so the same
+    password a second time is a new one too.
     """
     broker = start.broker
     broker.account(account)

@@ -151,8 +151,8 @@ def reject(start: Start, account: AccountName, generation: int, reason: str) -> 
     """Withdraw a candidate."""
     if not reason.isprintable() or not reason.strip():
         raise InputError("--reason is empty or holds a control character", hint="write it on one line")
-    start.broker.reject(account, generation, reason.strip())
-    note(f"generation {generation} of {account} is rejected")
+    changed = start.broker.reject(account, generation, reason.strip())
+    note(f"generation {generation} of {account} is rejected{'' if changed else ' already: nothing to do'}")
 
 
 @command.command("retire", epilog="Example: broker rotation retire acme --generation 1")
@@ -165,8 +165,9 @@ def retire(start: Start, account: AccountName, generation: int, force: bool, rea
 
     Waits for consumers that still hold it (exit code 7), unless forced.
     """
-    start.broker.retire(account, generation, the_reason(force, reason))
-    note(f"generation {generation} of {account} is retired; snapshots of Vault may still hold its key")
+    changed = start.broker.retire(account, generation, the_reason(force, reason))
+    outcome = "; snapshots of Vault may still hold its key" if changed else " already: nothing to do"
+    note(f"generation {generation} of {account} is retired{outcome}")
 
 
 def _show(account: AccountName, promotion: Promotion, output: str, outcome: str) -> None:

@@ -10,6 +10,7 @@ import click
 
 from broker.cli.options import accounts_argument
 from broker.cli.output import output_option, show_json, show_table, when
+from broker.errors import InputError
 from broker.model.names import AccountName
 
 if TYPE_CHECKING:
@@ -66,10 +67,14 @@ def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, o
 def _row(start: Start, account: Account) -> _Row:
     from broker.compose.settling import forked
     from broker.model.due import due_date, lead_time
-    from broker.model.todo import forked_todo, next_todo
+    from broker.model.todo import forked_todo, next_todo, unread_profile_todo
     from broker.vault.policies import Role
 
-    renewal = start.broker.profile(account.profile, Role.AUDITOR).renewal
+    try:
+        renewal = start.broker.profile(account.profile, Role.AUDITOR).renewal
+    except InputError as error:  # one account's trouble hides no other
+        unread = unread_profile_todo(error.what, error.hint)
+        return _Row(account, None, forked_todo(account) if forked(start.broker.roles, account) else unread)
     lead = lead_time(account, renewal.lead_time)
     due = None
     if account.current:

@@ -1,13 +1,13 @@
 """The object graph. Each part is built when first touched, and imported then: a command pays for what it uses.
 
-`cli` and later the service and the scheduler start here. It is the one place where an adapter meets a port, so it is
-where the type checker proves that they fit. Every use-case runs as the role that may do it and no other.
+`cli` and later the service and the scheduler start here. This room is the one place where an adapter meets a port, so
+it is where the type checker proves that they fit. Every use-case runs as the role that may do it and no other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from broker.compose.roles import Roles
@@ -22,18 +22,14 @@ if TYPE_CHECKING:
     from broker.issuing.anchoring import Anchored
     from broker.issuing.audit import Record
     from broker.issuing.grant import Issuer
-    from broker.issuing.ports import Consumer, Judge, SetSecrets
     from broker.model.account import Account
-    from broker.model.generation import Application, Closed, Generation, SigningRequest, Submission
-    from broker.model.lease import BundleKind
+    from broker.model.generation import Closed, SigningRequest, Submission
     from broker.model.names import AccountName
     from broker.model.secret import Secret
     from broker.partners.profile import Profile
     from broker.rotation.ports import Answer, Canary
     from broker.rotation.promote import Promotion
     from broker.rotation.receive import Received, Said
-    from broker.upstream.credentials import Credentials
-    from broker.vault.connection import Connection
 
 __all__ = ["Broker", "Wiring"]
 
@@ -142,14 +138,15 @@ class Broker:
         )
         return self._settled(after, Role.OPERATOR)
 
-    def set_application(self, name: AccountName, application: str, client_id: str) -> Account:
-        """Give an application another client_id."""
+    def set_application(self, name: AccountName, application: str, client_id: str) -> bool:
+        """Give an application another client_id; return whether that was left to do."""
         from broker.rotation.open import set_application
 
-        after = set_application(
+        changed = set_application(
             name, application, client_id, accounts=self.roles.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
         )
-        return self._settled(after, Role.OPERATOR)
+        self.settle(name, Role.OPERATOR)
+        return changed
 
     def remove_application(self, name: AccountName, application: str) -> Account:
         """Remove an application."""
@@ -229,16 +226,15 @@ class Broker:
         """Try a generation against the partner, and change nothing but the record of the try."""
         from broker.rotation.canary import try_out
 
-        answer = try_out(
-            name,
-            number,
-            accounts=self.roles.accounts(Role.CANARY),
-            canary=self._canary,
-            clock=self.clock,
-            by=self.actor,
-        )
-        self.settle(name)
-        return answer
+        with settling(partial(self.settle, name)):
+            return try_out(
+                name,
+                number,
+                accounts=self.roles.accounts(Role.CANARY),
+                canary=self._canary,
+                clock=self.clock,
+                by=self.actor,
+            )
 
     def reset_breaker(self, name: AccountName, reason: str) -> Account:
         """Allow tries again, because a person says so."""
@@ -276,20 +272,21 @@ class Broker:
                 reason=untried_because,
             )
 
-    def reject(self, name: AccountName, number: int, reason: str) -> Account:
-        """Withdraw a candidate."""
+    def reject(self, name: AccountName, number: int, reason: str) -> bool:
+        """Withdraw a candidate; return whether that was left to do."""
         from broker.rotation.promote import reject
 
-        after = reject(
+        changed = reject(
             name, number, reason, accounts=self.roles.accounts(Role.ROTATOR), clock=self.clock, by=self.actor
         )
-        return self._settled(after, Role.ROTATOR)
+        self.settle(name)
+        return changed
 
-    def retire(self, name: AccountName, number: int, reason: str = "") -> Account:
-        """End an overlap; with a reason, whoever still holds the generation."""
+    def retire(self, name: AccountName, number: int, reason: str = "") -> bool:
+        """End an overlap; with a reason, whoever still holds the generation. Return whether that was left to do."""
         from broker.rotation.retire import retire
 
-        after = retire(
+        changed = retire(
             name,
             number,
             accounts=self.roles.accounts(Role.ROTATOR),
@@ -298,7 +295,8 @@ class Broker:
             by=self.actor,
             reason=reason,
         )
-        return self._settled(after, Role.ROTATOR)
+        self.settle(name)
+        return changed
 
     def stragglers(self, name: AccountName, number: int, role: Role = Role.ROTATOR) -> frozenset[str]:
         """Return who still holds a generation."""
@@ -314,61 +312,17 @@ class Broker:
 
     @cached_property
     def _canary(self) -> Canary:
-        from broker.model.generation import Application
-        from broker.upstream.canary import ask
-        from broker.vault.custody import VaultSecrets
+        from broker.compose.entrusted import canary
 
-        read, vouched = VaultSecrets(self.roles.connection(Role.CANARY)), self._vouched(Role.CANARY)
-
-        def prepared(account: Account, generation: Generation) -> Callable[[], Answer]:
-            vouched(account)
-            profile = self.profile(account.profile, Role.CANARY)
-            application = account.probing_application if profile.authentication.client_id else Application("")
-            credentials = _credentials(account, generation, read(account.name, generation), application, profile)
-            return partial(ask, credentials, profile.probe, application=application.name)
-
-        return prepared
+        return canary(self.roles, self.profile)
 
     # to consumers, as the server role
 
     def issuer(self, token: Secret[str]) -> Issuer:
         """Return the use-case that grants bundles to the consumer whose token this is."""
-        from broker.issuing.grant import Issuer
-        from broker.issuing.journal import Journal, chain_name
-        from broker.issuing.leases import LeaseSigner
-        from broker.vault.consumers import VaultConsumers
-        from broker.vault.custody import VaultSecrets
-        from broker.vault.signers import lease_keys
+        from broker.compose.entrusted import issuer
 
-        vault, vouched = self.roles.connection(Role.SERVER), self._vouched(Role.SERVER)
-        journal = Journal(chain_name(self.clock()), self.roles.evidence(Role.SERVER).append, self.clock, self.actor)
-        return Issuer(
-            accounts=lambda name: vouched(self.roles.accounts(Role.SERVER).read(name).account),
-            profile=lambda account: self.profile(account.profile, Role.SERVER),
-            judge=self._judge(vault, token),
-            read_secrets=VaultSecrets(vault),
-            consumers=VaultConsumers(vault),
-            journal=journal,
-            signer=LeaseSigner(lease_keys(vault)),
-            clock=self.clock,
-            require_true_clock=vault.require_true_clock,
-        )
-
-    def _judge(self, vault: Connection, token: Secret[str]) -> Judge:
-        from broker.vault import capabilities, layout
-
-        def judged(account: Account, application: str, kind: BundleKind) -> Consumer:
-            access = layout.Access(kind.value)
-            right = layout.right(account.profile, account.environment, account.name, application, access)
-            return capabilities.judge(vault, token, right, peer=None)
-
-        return judged
-
-    def _vouched(self, role: Role) -> Callable[[Account], Account]:
-        """Return what lets an account through whose secrets travel where its evidence says, which is read once."""
-        from broker.issuing.retold import vouched
-
-        return partial(vouched, first=cache(self.roles.evidence(role).first))
+        return issuer(self.roles, self.profile, token, clock=self.clock, by=self.actor)
 
     # what follows from a change
 
@@ -379,18 +333,3 @@ class Broker:
     def _settled(self, account: Account, role: Role) -> Account:
         self.settle(account.name, role)
         return account
-
-
-def _credentials(
-    account: Account, generation: Generation, hidden: SetSecrets, application: Application, profile: Profile
-) -> Credentials:
-    from broker.pki.tls import client_context
-    from broker.upstream.credentials import Credentials
-
-    parts = generation.parts
-    context = client_context(
-        hidden.key, account.certificate(parts.certificate).pem, account.anchors_of(parts.trust).pem
-    )
-    return Credentials(
-        account.base_url, context, account.login, hidden.password, application.client_id, profile.authentication
-    )

@@ -10,7 +10,7 @@ from broker.model.account import Account
 from broker.model.due import DueDate
 from broker.model.stage import Stage
 
-__all__ = ["Todo", "Who", "forked_todo", "next_todo"]
+__all__ = ["Todo", "Who", "forked_todo", "next_todo", "unread_profile_todo"]
 
 
 class Who(Enum):
@@ -34,6 +34,11 @@ def forked_todo(account: Account) -> Todo:
     """Return the step that comes before all others: something stands where the account's evidence belongs."""
     what = "its evidence has an entry that is not the account's, and takes no more"
     return Todo(Who.US, what, f"broker evidence verify {account.name}")
+
+
+def unread_profile_todo(what: str, mend: str) -> Todo:
+    """Return the step where the partner's rules cannot be read: without them nothing else can be told."""
+    return Todo(Who.US, f"{what}; {mend}")
 
 
 def next_todo(account: Account, due: DueDate | None, *, lead: timedelta, now: datetime) -> Todo:

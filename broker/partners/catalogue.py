@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Final
 
 from broker.errors import InputError, UnknownNameError
-from broker.partners.document import from_document, parse
+from broker.partners.document import NewerProfileError, from_document, parse
 from broker.partners.profile import Profile
 
 __all__ = ["builtin", "builtin_source", "load", "names", "require_own"]
@@ -47,7 +47,12 @@ def load(name: str, own: Mapping[str, Mapping[str, object]]) -> Profile:
         return builtin(name)
     if name not in own:
         raise _unknown(name, (*names(), *own))
-    profile = from_document(own[name], f"profile {name}")
+    try:
+        profile = from_document(own[name], f"profile {name}")
+    except NewerProfileError:
+        raise
+    except InputError as error:  # which speaks of a file, and this one lies in Vault
+        raise InputError(error.what, hint=f"{error.hint}; broker partner add FILE stores it mended") from None
     if profile.name != name:
         raise InputError(f"profile {name}: says that it is {profile.name}", hint="broker partner add FILE")
     return profile

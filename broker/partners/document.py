@@ -27,11 +27,15 @@ from broker.partners.sections import (
     submission,
 )
 
-__all__ = ["from_document", "parse", "to_document"]
+__all__ = ["NewerProfileError", "from_document", "parse", "to_document"]
 
 SCHEMA: Final = 1
 _LARGEST: Final = 64 * 1024
 _LONGEST: Final = timedelta(days=3660)  # asked of new profiles only: one that is stored must stay readable
+
+
+class NewerProfileError(InputError):
+    """A newer broker wrote the profile. To replace it would take from that one what it can read."""
 
 
 def parse(text: str, source: str) -> Profile:
@@ -53,7 +57,9 @@ def from_document(document: Mapping[str, object], source: str) -> Profile:
     """Read a profile from plain data; raise `InputError` for every mistake."""
     fields = Fields(source, document)
     if fields.number("schema", SCHEMA) != SCHEMA:
-        raise fields.wrong("schema", f"is not {SCHEMA}", "this broker is older than the profile: upgrade it")
+        raise NewerProfileError(
+            f"{source}: schema is not {SCHEMA}", hint="this broker is older than the profile: upgrade it"
+        )
     profile = Profile(
         name=name_of(fields, "name", fields.text("name"), "profile"),
         title=fields.text("title"),

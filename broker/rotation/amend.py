@@ -14,7 +14,7 @@ from broker.model.evidence import Entry
 from broker.model.names import AccountName
 from broker.rotation.ports import Accounts, EvidenceLog, ForkedEvidenceError, Keys, Passwords
 
-__all__ = ["amend", "settle", "turns"]
+__all__ = ["amend", "amend_and_tell", "settle", "turns"]
 
 ATTEMPTS: Final = 20
 PAUSE: Final = 0.005  # seconds, for each time that another was first
@@ -40,6 +40,20 @@ def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Acc
             continue
         return wanted
     raise ConflictError(f"{name} kept changing under us", hint=f"who else is at it? broker evidence show {name}")
+
+
+def amend_and_tell(accounts: Accounts, name: AccountName, change: Callable[[Account], Account]) -> bool:
+    """Amend as `amend` does; return whether anything was left to do, which is so where only the answer was lost."""
+    changed = False
+
+    def told(account: Account) -> Account:
+        nonlocal changed
+        after = change(account)
+        changed = after != account  # the last run counts: others may have done it first
+        return after
+
+    amend(accounts, name, told)
+    return changed
 
 
 def turns() -> Iterator[int]:

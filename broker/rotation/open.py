@@ -7,7 +7,7 @@ from broker.model.account import Account
 from broker.model.changes import added, application_removed, application_set
 from broker.model.clock import Clock
 from broker.model.names import AccountName
-from broker.rotation.amend import amend
+from broker.rotation.amend import amend, amend_and_tell
 from broker.rotation.ports import Accounts, Version
 
 __all__ = ["add_account", "add_application", "remove_application", "set_application"]
@@ -53,14 +53,17 @@ def add_application(
 
 def set_application(
     name: AccountName, application: str, client_id: str, *, accounts: Accounts, clock: Clock, by: str
-) -> Account:
-    """Give an application another client_id; raise `UnknownNameError` where there is none, or none any more."""
+) -> bool:
+    """Give an application another client_id; return whether that was left to do.
+
+    Raise `UnknownNameError` where there is no such application, or none any more.
+    """
 
     def change(account: Account) -> Account:
         account.application(application)
         return application_set(account, application, client_id, at=clock(), by=by)
 
-    return amend(accounts, name, change)
+    return amend_and_tell(accounts, name, change)
 
 
 def remove_application(name: AccountName, application: str, *, accounts: Accounts, clock: Clock, by: str) -> Account:

@@ -11,7 +11,7 @@ from broker.model.clock import Clock
 from broker.model.generation import Generation
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
-from broker.rotation.amend import amend
+from broker.rotation.amend import amend, amend_and_tell
 from broker.rotation.canary import require_ok, try_out
 from broker.rotation.ports import Accounts, Answer, Canary
 
@@ -103,9 +103,11 @@ def roll_back(
     return Promotion(amend(accounts, name, finish), target.number, answer)
 
 
-def reject(name: AccountName, number: int, reason: str, *, accounts: Accounts, clock: Clock, by: str) -> Account:
-    """Withdraw a candidate."""
-    return amend(accounts, name, lambda account: moved(account, number, Move.REJECT, at=clock(), by=by, reason=reason))
+def reject(name: AccountName, number: int, reason: str, *, accounts: Accounts, clock: Clock, by: str) -> bool:
+    """Withdraw a candidate; return whether that was left to do."""
+    return amend_and_tell(
+        accounts, name, lambda account: moved(account, number, Move.REJECT, at=clock(), by=by, reason=reason)
+    )
 
 
 def set_to_try(account: Account) -> Generation:

@@ -8,7 +8,7 @@ from broker.model.changes import moved
 from broker.model.clock import Clock
 from broker.model.names import AccountName
 from broker.model.stage import Move
-from broker.rotation.amend import amend
+from broker.rotation.amend import amend_and_tell
 from broker.rotation.ports import Accounts, Stragglers
 
 __all__ = ["retire"]
@@ -23,16 +23,16 @@ def retire(
     clock: Clock,
     by: str,
     reason: str = "",
-) -> Account:
+) -> bool:
     """Retire generation `number`, in one write that also dooms its secrets unless a living generation shares them.
 
     From then on nothing hands the set out; `settle` destroys the key. Raise `WaitingError` while consumers hold it,
     unless a person gives a `reason`, and `ConflictError` where it was current again since they were counted: others may
-    have been handed it then. Nothing to do where it is retired, whoever still holds it.
+    have been handed it then. Where it is retired nothing is done, whoever still holds it; return whether anything was.
     """
     seen = accounts.read(name).account
     if moved(seen, number, Move.RETIRE, at=clock(), by=by) == seen:  # else allowed by the table, or refused here
-        return seen
+        return False
     holding = stragglers(name, number)
     if holding and not reason:
         raise WaitingError(
@@ -50,4 +50,4 @@ def retire(
             )
         return moved(newest, number, Move.RETIRE, at=clock(), by=by, reason=reason)
 
-    return amend(accounts, name, ended)
+    return amend_and_tell(accounts, name, ended)

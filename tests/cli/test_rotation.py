@@ -7,7 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from broker.compose import Wiring
+from broker.model import changes
+from broker.rotation.amend import amend
 from broker.standin.faults import FAULTS
+from broker.vault.accounts import VaultAccounts
+from tests.support.accounts import NOW
 from tests.support.shop import Shop
 from tests.support.world import LOGIN, PASSWORD
 
@@ -78,6 +82,22 @@ def test_a_rejected_login_is_not_tried_again_until_somebody_says_why(shop: Shop)
     assert stages(shop) == {1: "current"}
     said = [e["facts"].get("reason") for e in shop.ok("evidence show acme -o json").json]
     assert "the partner unlocked it" in said
+
+
+def test_a_canary_that_is_refused_settles_what_is_due(shop: Shop) -> None:
+    shop.put("candidate")
+    shop.partner.faults.set("login-rejected")
+    assert shop.run("rotation canary acme").code == 6
+    accounts = VaultAccounts(shop.lab.world.vault.admin)
+    amend(
+        accounts, shop.account.name, lambda a: changes.application_set(a, "killed", "", at=NOW, by="a killed command")
+    )
+    shop.partner.log.clear()
+    assert shop.account.outbox
+    assert shop.run("rotation canary acme").code == 6
+    assert not logins_tried(shop)
+    assert not shop.account.outbox
+    shop.ok("evidence verify acme")
 
 
 def test_a_quota_is_waited_for(shop: Shop) -> None:
@@ -202,6 +222,30 @@ def test_a_candidate_that_was_rejected_can_be_retired_and_never_promoted(shop: S
     assert shop.run("rotation promote acme --generation 2").code == 6
     shop.ok("rotation retire acme --generation 2")
     assert stages(shop) == {1: "current", 2: "retired"}
+
+
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        ("rotated", "rotation retire acme --generation 1"),
+        ("renewed", "rotation reject acme --generation 2 --reason 'wrong subject'"),
+        ("promoted", "app set acme/reporting --client-id 11111111-1111-4111-8111-111111111111"),
+    ],
+)
+def test_what_is_done_already_is_not_told_as_done_now(shop: Shop, state: str, line: str) -> None:
+    shop.put(state)
+    assert "already" not in shop.ok(line).err
+    once = shop.account
+    assert shop.ok(line).err.endswith(" already: nothing to do\n")
+    assert shop.account == once
+
+
+def test_the_same_password_again_is_told_as_a_new_one(shop: Shop) -> None:
+    """The operator may not read the first, so that nobody can say that it is the same."""
+    shop.put("promoted")
+    for number in (2, 3):
+        told = shop.ok("password set acme --password-file -", input=NEW.encode()).err
+        assert f"password {number} of acme is stored" in told
 
 
 def test_status_tells_of_every_generation_and_try(shop: Shop) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from broker.compose import Wiring
+from broker.vault import layout
 from broker.vault.policies import policy_name
 from tests.cli.test_bad_input import administrator
 from tests.support.console import inside
@@ -183,6 +184,41 @@ def test_one_damaged_account_hides_no_other(shop: Shop) -> None:
         assert found["account.breaker"] == "error"
     finally:
         vault.call("DELETE", f"{mount}/metadata/accounts/aaa")
+
+
+NEWER = {"schema": 2}
+STRANGE = {"surprise": True}
+
+
+@pytest.mark.parametrize(
+    ("changed", "mend"), [(NEWER, "upgrade it"), (STRANGE, "broker partner add FILE stores it mended")]
+)
+def test_a_profile_that_is_refused_hides_no_other_account(shop: Shop, changed: dict[str, object], mend: str) -> None:
+    shop.put("profiled")
+    shop.ok(shop.good("account add", "zzz").replace("account add zzz", "account add zzz --profile own"))
+    before = shop.ok("status acme -o json").json
+    vault = shop.lab.world.vault.admin
+    stored = vault.read(layout.profile("own"))
+    vault.write(layout.profile("own"), {**stored.data, **changed}, replacing=stored.version)
+    acme, other = shop.ok("status -o json").json
+    assert [acme] == before
+    assert (set(other), other["account"], other["who"], other["due"]) == (ROW, "zzz", "us", None)
+    assert "profile own: " in other["what"]
+    assert mend in other["what"]
+    text = shop.ok("status").out
+    assert "acme " in text
+    assert other["what"] in text
+    assert [a["name"] for a in shop.ok("account list -o json").json] == ["acme", "zzz"]
+    (found,) = [f for f in shop.run("doctor -o json").json["findings"] if f["code"] == "account.profile"]
+    assert found["severity"] == "error"
+    assert found["sentence"].startswith("zzz: profile own: ")
+    assert mend in found["mend"]
+    listed = shop.ok("partner list -o json")
+    assert [p["name"] for p in listed.json] == ["stellantis"]
+    assert "profile own: " in listed.err
+    refused = shop.run("csr new zzz")
+    assert refused.code == 2
+    assert mend in refused.err
 
 
 def test_doctor_finds_a_clock_that_is_off(shop: Shop) -> None:

@@ -12,7 +12,7 @@ import pytest
 from broker.errors import InputError, UnknownNameError
 from broker.model.authentication import Authentication, ClientId, Place
 from broker.partners import catalogue
-from broker.partners.document import from_document, parse, to_document
+from broker.partners.document import NewerProfileError, from_document, parse, to_document
 
 MINE = """
 schema = 1
@@ -198,6 +198,16 @@ def test_nobodys_profile_hides_a_built_in_one() -> None:
         catalogue.require_own(replace(parse(MINE, "m"), name="stellantis"))
     with pytest.raises(InputError, match="says that it is my-partner"):
         catalogue.load("other", {"other": mine})
+
+
+def test_a_stored_profile_says_how_it_is_mended_and_one_of_a_newer_broker_is_not_replaced() -> None:
+    mine = to_document(parse(MINE, "m"))
+    with pytest.raises(InputError, match="profile my-partner: surprise") as caught:
+        catalogue.load("my-partner", {"my-partner": mine | {"surprise": 1}})
+    assert caught.value.hint.endswith("broker partner add FILE stores it mended")
+    with pytest.raises(NewerProfileError) as newer:
+        catalogue.load("my-partner", {"my-partner": mine | {"schema": 2}})
+    assert "partner add" not in newer.value.hint
 
 
 def test_the_source_of_a_built_in_profile_is_a_pattern_to_copy() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -13,7 +14,7 @@ from broker.model.account import Account
 from broker.model.evidence import Entry
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
-from broker.rotation.amend import ATTEMPTS, amend, settle
+from broker.rotation.amend import ATTEMPTS, amend, amend_and_tell, settle
 from broker.rotation.ports import ForkedEvidenceError, Version, Versioned
 from tests.rotation.life import Commands, Step, midway
 from tests.rotation.world import Fault, World
@@ -185,6 +186,23 @@ def test_what_vault_does_not_answer_is_told_and_the_same_again_finds_it_done() -
     version = world.read(MZP).version
     assert amend(world, MZP, promoted).current
     assert world.read(MZP).version == version
+
+
+# -- whether anything was left to do
+
+
+def test_a_change_whose_answer_was_lost_was_made_by_us() -> None:
+    world = before_promotion()
+    assert amend_and_tell(AnswerLost(world, "settle", "roll back"), MZP, promoted)
+
+
+def test_what_another_did_first_was_not_left_to_do() -> None:
+    world = before_promotion().branch(at=1)
+    by_another = partial(changes.moved, number=2, move=Move.PROMOTE, at=NOW, by="other")
+    world.meanwhile = lambda: amend(world, MZP, by_another)
+    assert not amend_and_tell(world, MZP, promoted)
+    assert world.account.current == world.account.generation(2)
+    assert not amend_and_tell(world, MZP, promoted)
 
 
 # -- settle
