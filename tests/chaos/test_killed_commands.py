@@ -19,7 +19,7 @@ import pytest
 
 from broker.cli.main import NOUNS, cli
 from tests.support.killing import Fault, Point, Ran, audited_writes, signalled
-from tests.support.killing_ground import COMMANDS, Calm, Command, Ground, ground, named
+from tests.support.killing_ground import COMMANDS, Calm, Command, Ground, named
 from tests.support.sources import ROOT
 from tests.support.tally import TALLY
 from tests.support.verdicts import keep
@@ -59,25 +59,6 @@ PASSING: Final = (
     "secret-id/lookup",
 )  # not the broker's data
 Act = Callable[[Ground, Command, Calm, Point, Fault], Ran]
-
-
-@pytest.fixture(scope="module")
-def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with ground(tmp_path_factory.mktemp("field")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def calm(field: Ground) -> Callable[[Command], Calm]:
-    """A command that nothing befalls, run once."""
-    found: dict[str, Calm] = {}
-
-    def of(command: Command) -> Calm:
-        if command.name not in found:
-            found[command.name] = field.calm(command)
-        return found[command.name]
-
-    return of
 
 
 def verbs(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[str]:

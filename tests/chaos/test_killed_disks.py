@@ -18,7 +18,7 @@ from typing import Final
 import pytest
 
 from tests.support.killing import Fault, Point
-from tests.support.killing_ground import COMMANDS, Calm, Command, Ground, ground, named
+from tests.support.killing_ground import COMMANDS, Calm, Command, Ground, named
 from tests.support.tally import TALLY
 from tests.support.verdicts import keep
 
@@ -40,25 +40,6 @@ TROUBLES: Final[dict[str, Fault]] = {
     "no room for the content": {"room": 3, "deadly": False, "phase": "after"},  # a write(2) that fails half-way
     "directory gone": {"vanish": ""},
 }
-
-
-@pytest.fixture(scope="module")
-def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with ground(tmp_path_factory.mktemp("field")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def calm(field: Ground) -> Callable[[Command], Calm]:
-    """A command that nothing befalls, run once."""
-    found: dict[str, Calm] = {}
-
-    def of(command: Command) -> Calm:
-        if command.name not in found:
-            found[command.name] = field.calm(command)
-        return found[command.name]
-
-    return of
 
 
 @pytest.fixture

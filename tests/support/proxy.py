@@ -52,6 +52,7 @@ class Fault(Enum):
     BEHIND = "412, a standby is behind"
     THROTTLED = "429 with Retry-After"
     NOT_ACTIVE = "500 local node not active"
+    ROLLED_BACK = "500 transaction commit failed"
     FAILED = "500"
     BAD_GATEWAY = "502"
     SEALED = "503 sealed"
@@ -76,6 +77,7 @@ _PASSING: Final = frozenset(
         Fault.BEHIND,
         Fault.THROTTLED,
         Fault.NOT_ACTIVE,
+        Fault.ROLLED_BACK,
         Fault.BAD_GATEWAY,
         Fault.SEALED,
         Fault.GAVE_UP,
@@ -212,6 +214,7 @@ _NOT_DONE: Final[Mapping[Fault, _Answer]] = {
     Fault.BEHIND: _errors(412, "required index state not present"),
     Fault.THROTTLED: _errors(429, "request path is rate limited", Retry_After="1"),
     Fault.NOT_ACTIVE: _errors(500, "local node not active but active cluster node not found"),
+    Fault.ROLLED_BACK: _errors(500, "1 error occurred:\n\t* transaction commit failed\n\n"),
     Fault.FAILED: _errors(500, "internal error"),
     Fault.BAD_GATEWAY: _Answer(502, _PAGE, {"Content-Type": "text/html"}),
     Fault.SEALED: _errors(503, "Vault is sealed"),

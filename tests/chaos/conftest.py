@@ -1,0 +1,28 @@
+"""What the tests that kill commands share: a place to kill them in, and how each runs when nothing befalls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.killing_ground import Calm, Command, Ground, ground
+
+
+@pytest.fixture(scope="module")
+def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    with ground(tmp_path_factory.mktemp("field")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def calm(field: Ground) -> Callable[[Command], Calm]:
+    """A command that nothing befalls, run once."""
+    found: dict[str, Calm] = {}
+
+    def of(command: Command) -> Calm:
+        if command.name not in found:
+            found[command.name] = field.calm(command)
+        return found[command.name]
+
+    return of
