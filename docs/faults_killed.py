@@ -18,9 +18,10 @@ HEAD = """\
 
 Written by docs/faults_killed.py from a whole run of `make chaos`; the counts are checked by every `make test`.
 
-Each command meets a fault at each of its writes, just before it and just after it, one process for each. Then the same
-command is run again, and must end as a run that met none: same keys, same requests, same generations, evidence whole,
-no secret that nothing refers to, no file beside its own. A write to Vault is every request that is no read, logins
+At each write of a command one process is killed just before it and one just after it; SIGTERM and SIGINT come one on
+either side; and each write to disk fails, in each of the ways below. Then the same command is run again, and must end
+as a run that met none: same keys, same requests, same generations, evidence whole, no secret that nothing refers to, no
+file beside its own. A write to Vault is every request that is no read, logins
 among them; a write to disk is every change of a file system.
 """
 OUTCOMES = {

@@ -182,7 +182,7 @@ def test_asked_to_end_everywhere(
     field: Ground, calm: Callable[[Command], Calm], name: str, number: signal.Signals
 ) -> None:
     found = calm(BY_NAME[name])
-    # Both signals go the same way, so each is sent at every third write, another third for each, on one side in turn
-    points = found.ran.points[(SEED + number) % 3 :: 3] or found.ran.points
-    cells = [(p, signalled(number, ("before", "after")[p.number % 2])) for p in points]
+    # Both go the same way, so each write meets one of them before it and the other after it; which, the seed turns
+    sides = [(p, n, phase) for p in found.ran.points for n, phase in enumerate(("before", "after"))]
+    cells = [(p, signalled(number, phase)) for p, n, phase in sides if (p.number + n + SEED + number) % 2]
     keep(name, number.name, strike(Ground.interrupted, field, BY_NAME[name], found, cells))

@@ -165,7 +165,11 @@ def test_a_memory_file_system_that_is_unmounted_under_a_held_bundle(field: Groun
         holder.send_signal(signal.SIGTERM)
         _, told = holder.communicate(timeout=60)
     assert holder.returncode == 0, told.decode()
-    assert not (disk / "here").exists()
+    admin = field.world.vault.admin
+    assert not any(admin.read(f"consumers/{name}").data["value"]["holdings"] for name in admin.list("consumers"))
+    field.here.mkdir()
+    assert field.run(BY_NAME["bundle get"]).code == 0
+    assert (field.here / "bundle" / "current" / "tls.key").is_file()
 
 
 @pytest.mark.slow

@@ -69,6 +69,11 @@ def eventually(holds: Callable[[], object], seconds: float = SETTLING) -> bool:
     return bool(holds())
 
 
+def assert_removed(before: set[Path]) -> None:
+    """Assert that no directory is left which was not there before: another worker's demonstration has its own a while."""
+    assert eventually(lambda: directories() <= before, 120), directories() - before
+
+
 def assert_complete(text: str) -> None:
     assert re.findall(r"^(\d)\. ", text, re.MULTILINE)[:8] == list("12345678")
     assert "North" in text
@@ -87,9 +92,9 @@ def test_two_at_once_end_in_time_and_leave_nothing(place: Mapping[str, str], tmp
         (tools / name).symlink_to(shutil.which(name) or name)
     before, began = directories(), time.monotonic()
     with start(place) as one, start({**place, "PATH": str(tools)}) as other:
-        texts = [process.communicate(timeout=120)[0].decode() for process in (one, other)]
+        texts = [process.communicate(timeout=200)[0].decode() for process in (one, other)]
     assert [one.returncode, other.returncode] == [0, 0], texts
-    assert time.monotonic() - began < 200  # one takes 16 seconds, where it has the machine to itself
+    assert time.monotonic() - began < 220  # one takes 16 seconds, where it has the machine to itself
     for text in texts:
         assert "\x1b" not in text
         assert "\r" not in text
@@ -97,7 +102,7 @@ def test_two_at_once_end_in_time_and_leave_nothing(place: Mapping[str, str], tmp
         assert "done: processes ended, files removed" in text
     assert "curl is not on this machine" in texts[1]
     assert not processes(place)
-    assert directories() <= before
+    assert_removed(before)
     assert list(tmp_path.iterdir()) == [tools]
 
 
@@ -117,7 +122,7 @@ def test_stopped_in_the_middle_it_leaves_no_process_and_no_file(
     assert "interrupted" in out
     assert "Traceback" not in out
     assert not processes(place)
-    assert directories() <= before
+    assert_removed(before)
     assert not list(Path(place["HOME"]).iterdir())
 
 

@@ -29,7 +29,7 @@ from tests.support.proxy import Cue, Fault, proxied
 from tests.support.vault import mounted, throwaway
 from tests.support.world import LOGIN, PASSWORD, SUBJECT, World, made_world
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 NEWER: Final = "a-newer-pl4nted-password"
 
@@ -98,8 +98,8 @@ def _bundles(world: World) -> None:
     with interposed(world, "data/signers/lease", lambda: world.ok(*get, "--to", "first")) as broker:
         broker.issuer(Secret(token.read_text()))
     server = f"auth/{world.vault.settings.mount}/role/server"
-    world.vault.admin.call("POST", server, {"token_ttl": 9})
-    world.ok(*get, "--to", "held", "--ttl", "7s", "--hold")
+    world.vault.admin.call("POST", server, {"token_ttl": 15})
+    world.ok(*get, "--to", "held", "--ttl", "11s", "--hold")
     with proxied(world.vault.settings.address, lambda _: None) as proxy:
         proxy.plan(Cue(Fault.LOST, "POST", ".*/data/evidence/issued/.*"))
         world.changes = {"VAULT_ADDR": proxy.address}

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import random
 import secrets
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -25,12 +23,12 @@ from urllib.parse import urlsplit
 
 from broker.embedded.binary import find_binary
 from broker.model.secret import Secret
+from tests.support.ports import free_ports
 
 __all__ = ["Cluster", "Node", "raft_cluster"]
 
 T = TypeVar("T")
 _NODES: Final = 3
-_PORTS: Final = (15_000, 30_000)
 _PATIENCE: Final = 30.0  # seconds for a cluster to find itself
 _TICK: Final = 0.05
 
@@ -164,7 +162,7 @@ def raft_cluster() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="broker-cluster-", dir="/dev/shm") as directory:
         folder = Path(directory)
         (folder / "unseal.key").write_bytes(secrets.token_bytes(32))
-        ports = _free_ports(2 * _NODES)
+        ports = free_ports(2 * _NODES)
         api, inner = ports[:_NODES], ports[_NODES:]
         nodes = []
         for number in range(_NODES):
@@ -224,14 +222,3 @@ api_addr = "http://127.0.0.1:{api[number]}"
 cluster_addr = "https://127.0.0.1:{inner[number]}"
 log_level = "warn"
 """
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports that are free, and that no port 0 of another test is given meanwhile: below the kernel's own."""
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.SystemRandom().randrange(*_PORTS)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            ports.append(port)
-    return ports

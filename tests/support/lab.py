@@ -26,7 +26,7 @@ from broker.model.names import AccountName
 from broker.model.stage import Stage
 from broker.vault.consumers import VaultConsumers
 from broker.vault.documents import decoded
-from broker.vault.enrolment import AppRole
+from broker.vault.enrolment import AppRole, consumer_role
 from broker.vault.evidence import VaultEvidence
 from broker.vault.layout import Access, right
 from tests.support.sources import BROKER
@@ -37,6 +37,7 @@ __all__ = ["ACCOUNT", "Lab", "State", "built"]
 
 ACCOUNT: Final = "acme"
 LATER: Final = timedelta(minutes=15)  # what a person waits: a try without an answer counts no longer
+_LONG: Final = 6 * 60 * 60  # seconds that a token of the consumer's lives: no run takes so long
 STATES: Final = ("empty", "added", "requested", "candidate", "promoted", "renewed", "rotated", "profiled")
 
 Document = Mapping[str, Any]
@@ -138,6 +139,8 @@ class Lab:
         if self.consumer is None:
             rights = [right("stellantis", "stand-in", ACCOUNT, "reporting", Access.DIRECT)]
             self.consumer = a_consumer(self.world.vault.admin, "reader", rights)
+            role = f"auth/{self.consumer.mount}/role/{consumer_role('reader')}"
+            self.world.vault.admin.call("POST", role, {"token_ttl": _LONG})
         file = self.world.home / "reader.token"
         file.write_text(login(self.world.vault.admin, self.consumer).reveal())
         return str(file)

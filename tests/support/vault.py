@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import secrets
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
 from broker.vault.writes import Observer, unobserved
 from tests.support.matrix import CONSUMER
+from tests.support.ports import free_ports
 
 __all__ = [
     "TestVault",
@@ -138,9 +138,7 @@ def vault(vault_server: tuple[Embedded, Connection]) -> Iterator[TestVault]:
 @contextmanager
 def with_root_token() -> Iterator[VaultSettings]:
     """Yield a vault as others have it: nothing set up, a TCP listener, and a root token in the settings."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     token = f"root-{secrets.token_hex(12)}"
     options = ["-dev-no-store-token", f"-dev-root-token-id={token}", f"-dev-listen-address={address}"]
     with subprocess.Popen(

@@ -18,6 +18,7 @@ from broker.vault.connection import Connection
 from broker.vault.faults import UnclearError
 from broker.vault.settings import VaultSettings
 from tests.support import pki
+from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         (folder / f"{name}.crt").write_text(pki.pem(pki.a_leaf(issuer, key, not_after=pki.NOW + timedelta(days=3000))))
         (folder / f"{name}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     home = folder / "v"
-    listener = certified_loopback(home, client_ca=folder / "clients.crt")
+    listener = certified_loopback(home, port=free_ports(1)[0], client_ca=folder / "clients.crt")
     running = start(home, Options(loopback=listener), lifetime=Lifetime.TIED)
     yield Guarded(
         VaultSettings(
@@ -48,7 +49,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
             ca_file=home / "tls" / "ca.crt",
             client_certificate=folder / "good.crt",
             client_key=folder / "good.key",
-            patience=0.3,
+            patience=5.0,
         ),
         folder,
     )
@@ -97,12 +98,12 @@ def test_without_the_right_client_certificate_vault_hangs_up(guarded: Guarded, w
     certificate = guarded.folder / f"{which}.crt" if which else None
     key = guarded.folder / f"{which}.key" if which else None
     with pytest.raises(VaultUnavailableError):
-        health(replace(guarded.settings, client_certificate=certificate, client_key=key))
+        health(replace(guarded.settings, client_certificate=certificate, client_key=key, patience=0.3))
 
 
 def test_a_key_of_another_certificate_is_said_so(guarded: Guarded) -> None:
     with pytest.raises(VaultUnavailableError):
-        health(replace(guarded.settings, client_key=guarded.folder / "stranger.key"))
+        health(replace(guarded.settings, client_key=guarded.folder / "stranger.key", patience=0.3))
 
 
 @pytest.mark.parametrize("field", ["ca_file", "client_certificate"])
