@@ -70,7 +70,7 @@ def eventually(holds: Callable[[], object], seconds: float = SETTLING) -> bool:
 
 
 def assert_removed(before: set[Path]) -> None:
-    """Assert that no directory is left which was not there before: another worker's demonstration has its own a while."""
+    """Assert that no directory is left that was not there before; a demonstration of another worker has its own."""
     assert eventually(lambda: directories() <= before, 120), directories() - before
 
 
