@@ -13,6 +13,10 @@ def main() -> None:
     """Run the command line and exit with its code."""
     if sys.argv[1:] in (["--version"], ["-V"]) and _said(f"broker {__version__}\n"):
         return
+    import signal
+
+    # Kept by the kernel while modules are loaded: `run` hears them where it has words for them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     from broker.cli.main import run
 
     sys.exit(run(sys.argv[1:]))

@@ -104,6 +104,11 @@ def resolve(
             raise InputError(f"{name} ({value.source}) holds a control character", hint="one line, please")
         if _BY_NAME[name].is_path and _is_too_long(value.text):
             raise InputError(f"{name} ({value.source}) is too long for a path", hint="is this the right value?")
+        if name == "vault.address" and _may_hold_a_secret(value.text):
+            raise InputError(
+                f"the address of Vault ({value.source}) carries more than host, port and path",
+                hint="strip user and query",
+            )
     return Config(MappingProxyType(values), _logins(content, found), found)
 
 
@@ -204,6 +209,11 @@ def _checked_duration(name: str, value: Value) -> None:
 
 def _is_too_long(path: str) -> bool:
     return len(os.fsencode(path)) > _LONGEST or any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.split("/"))
+
+
+def _may_hold_a_secret(address: str) -> bool:
+    """Whether an address has a user or a query: settings are shown, and either may be a password or a token."""
+    return not address.startswith("unix:///") and any(mark in address for mark in "@?#")
 
 
 def _anchored(path: str, file: Path) -> str:

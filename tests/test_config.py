@@ -141,6 +141,31 @@ def test_a_bad_duration_names_where_it_came_from(tmp_path: Path, setting: object
     assert f"${variable}" in caught.value.what
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://user:planted@vault.example",
+        "https://planted@vault.example:8200/path",
+        "user:planted@vault.example",
+        "https://user:planted@[vault.example",
+        "https://vault.example?token=planted",
+        "https://vault.example#planted",
+        "unix://user:planted@/run/vault.sock",
+    ],
+)
+def test_an_address_that_may_hold_a_secret_is_refused_and_not_shown(tmp_path: Path, address: str) -> None:
+    with pytest.raises(InputError, match="carries more than host") as caught:
+        read(tmp_path, GOOD, VAULT_ADDR=address)
+    assert "$VAULT_ADDR" in caught.value.what
+    assert "planted" not in f"{caught.value.what}{caught.value.hint}"
+    assert_refused(tmp_path, f'version = 1\n[vault]\naddress = "{address}"\n', "carries more than host")
+
+
+def test_the_path_of_a_socket_may_hold_any_letter(tmp_path: Path) -> None:
+    address = "unix:///run/vault@1/socket"
+    assert read(tmp_path, GOOD, VAULT_ADDR=address)["vault.address"] == address
+
+
 def test_no_setting_looks_like_what_kubernetes_injects() -> None:
     """A service called `broker` puts BROKER_PORT and BROKER_SERVICE_HOST into every pod."""
     variables = [variable for setting in SETTINGS for variable in setting.variables]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +15,18 @@ import pytest
 from broker import signals
 from broker.signals import held_back, undisturbed, wait_for_end
 
+EARLY = """
+import os, sys
+
+class Asked:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            os.kill(os.getpid(), int(sys.argv[1]))
+
+sys.meta_path.insert(0, Asked())
+from broker.__main__ import main
+main()
+"""
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -116,3 +130,11 @@ def test_a_first_signal_waits_for_the_block_and_a_second_does_not(heard: list[in
         signal.raise_signal(signal.SIGINT)
         assert heard == [signal.SIGINT]
     assert heard[-1] == signal.SIGTERM
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_command_that_is_asked_to_end_while_it_is_loaded_ends_in_our_words(number: signal.Signals, code: int) -> None:
+    command = [sys.executable, "-c", EARLY, str(int(number))]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (code, "")
+    assert ended.stderr == "\ninterrupted; what was begun is finished when the command is run again\n"

@@ -91,8 +91,8 @@ def get(
     length = parse_duration(ttl or start.config["bundle.ttl"])
     issuer = start.broker.issuer(_token(consumer_token_file))
     wanted = Wanted(account, name, length, allow_expired=allow_expired)
-    with held_back() if hold else nullcontext() as signals:  # before there is anything that one could leave behind
-        granted = issuer.grant(wanted)
+    granted = issuer.grant(wanted)  # heard meanwhile: Vault may be away for long, and no file is there yet
+    with held_back() if hold else nullcontext() as signals:
         try:
             published = publish(root, granted.bundle, [FileFormat(f) for f in formats], clock=start.broker.clock)
         except LeftBehindError:

@@ -147,7 +147,8 @@ def _post(stage: Stage, url: str) -> None:
         return
     stage.show(*command)
     request = urllib.request.Request(url, (stage.directory / "acme.eml").read_bytes())  # noqa: S310  # loopback
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  # loopback
+    past_proxies = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with past_proxies.open(request, timeout=10) as answer:
         (stage.directory / "reply.zip").write_bytes(answer.read())
 
 

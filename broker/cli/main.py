@@ -135,6 +135,7 @@ def run(arguments: Sequence[str], wiring: Wiring | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to fail
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # `broker.__main__` kept them
         code = cli.main(list(arguments), prog_name="broker", standalone_mode=False, obj=wiring)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  # a traceback's text may hold anything

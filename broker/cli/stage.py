@@ -129,9 +129,13 @@ class Stage:
         return [str(here) if here.exists() else command[0], *command[1:]]
 
     def _environment(self) -> dict[str, str]:
-        """Return our environment without what would lead to another vault or another configuration."""
+        """Return our environment without what leads to another vault or configuration, or past this machine."""
         foreign = ("VAULT_", "BAO_", "BROKER_")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(foreign) and not name.lower().endswith("_proxy")
+        }
         return kept | {"BROKER_CONFIG": str(self.directory / "broker.toml")}
 
 

@@ -70,7 +70,14 @@ def _undisturbed(close: Callable[[], None]) -> None:
 
 def _state_directory() -> Path:
     base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "credential-broker"
+    return (Path(base) if base else _home_state()) / "credential-broker"
+
+
+def _home_state() -> Path:
+    try:
+        return Path.home() / ".local" / "state"
+    except RuntimeError:  # a container's UID that no passwd file names, and no $HOME
+        return Path("/var/lib")
 
 
 def _whoami() -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from broker.errors import ConflictError, RefusedError
+from broker.errors import BrokerError, ConflictError, RefusedError
 from broker.issuing.journal import Journal
 from broker.issuing.leases import LeaseSigner
 from broker.issuing.ports import Consumer, Consumers, Judge, ReadAccount, ReadSecrets, RequireTrueClock, SetSecrets
@@ -76,12 +77,17 @@ class Issuer:
             application, generation = _deliverable(account, wanted.application)
             lease = self._lease(wanted, account, generation, consumer)
             hidden = self.read_secrets(account.name, generation)
-            self._record(consumer, lease)
-            if self.accounts(wanted.account).generation(generation.number).stage is Stage.CURRENT:
-                self._note(lease, consumer)
-                authentication = self.profile(account).authentication
-                bundle = _bundle(account, application, generation, hidden, lease, authentication)
-                return Granted(bundle, consumer, lease, self.signer.signed(lease))
+            try:
+                self._record(consumer, lease)
+                if self.accounts(wanted.account).generation(generation.number).stage is Stage.CURRENT:
+                    self._note(lease, consumer)
+                    authentication = self.profile(account).authentication
+                    bundle = _bundle(account, application, generation, hidden, lease, authentication)
+                    return Granted(bundle, consumer, lease, self.signer.signed(lease))
+            except KeyboardInterrupt:  # who asked leaves with nothing, and would count as a holder until the lease ends
+                with suppress(BrokerError):
+                    self._withdraw(consumer, lease)
+                raise
             self._withdraw(consumer, lease)
         raise ConflictError(f"{wanted.account} is being rotated", hint="ask again")
 

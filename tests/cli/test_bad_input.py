@@ -430,6 +430,7 @@ ENVIRONMENTS: Final = [
     ({"BROKER_CONFIG": "reply.zip"}, 2, "is not TOML"),
     ({"VAULT_SKIP_VERIFY": "1"}, 2, "does not talk to a Vault that it cannot verify"),
     ({"VAULT_ADDR": "vault.example"}, 2, "not an address of Vault"),
+    ({"VAULT_ADDR": "https://user:planted@vault.example"}, 2, "carries more than host"),
     ({"VAULT_ADDR": "https://vault.example", "VAULT_CACERT": "/nowhere/ca.pem"}, 2, "/nowhere/ca.pem"),
     ({"VAULT_ADDR": "unix:///nowhere/vault.sock"}, 3, "was not reached"),
     ({"BROKER_CONFIG": "plain.toml", "VAULT_TOKEN": "hvs.wrong"}, 5, "Vault denies"),
@@ -465,3 +466,11 @@ def test_those_that_tell_about_vault_tell_it(shop: Shop, changes: dict[str, str]
     assert doctor.json["success"] is False
     assert says in doctor.out + status.out + status.err
     shop.assert_unchanged()
+
+
+@pytest.mark.parametrize("line", ["config show", "config show -o json", "config check", "doctor -o json"])
+def test_settings_are_shown_without_what_an_address_may_hide(shop: Shop, line: str) -> None:
+    shop.put("promoted")
+    ended = shop.run(line, env={"VAULT_ADDR": "https://user:planted@vault.example"})
+    assert_told(ended, 2, "carries more than host")
+    assert "planted" not in ended.out + ended.err

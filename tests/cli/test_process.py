@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.proxy import Cue, Fault, proxied
 from tests.support.shop import Shop
 from tests.support.terminal import Terminal
 from tests.support.world import Ended
@@ -202,3 +204,27 @@ def test_asked_to_end_while_vault_is_silent_it_ends(shop: Shop, number: signal.S
     assert process.returncode == code
     assert b"interrupted" in err
     assert shop.look() == shop.before
+
+
+def test_a_holder_that_waits_for_a_silent_vault_is_ended_by_a_second_signal(shop: Shop) -> None:
+    """The first has it give back what it may have been given, which waits for the same Vault."""
+    shop.put("promoted")
+    shop.watched = False
+    words = ["bundle", "get", "acme/reporting", "--consumer-token-file", "reader.token", "--to", "bundle", "--hold"]
+    with proxied(shop.lab.world.vault.settings.address, lambda _: None) as proxy:
+        proxy.plan(Cue(Fault.HANGS_BEFORE, path=".*/data/consumers/.*", lasting=True))
+        environment = {**shop.lab.world.environment, "VAULT_ADDR": proxy.address, "BROKER_TIMEOUT": "10m"}
+        command = [sys.executable, "-m", "broker", *words]
+        with subprocess.Popen(command, cwd=shop.home, env=environment, stderr=subprocess.PIPE) as process:
+            try:
+                for asked in (1, 2):
+                    until = time.monotonic() + 60
+                    while sum(p.fault is not None for p in proxy.passed) < asked and time.monotonic() < until:
+                        time.sleep(0.02)
+                    process.send_signal(signal.SIGINT)
+                _, err = process.communicate(timeout=60)
+            finally:
+                process.kill()
+    assert process.returncode == 130
+    assert b"interrupted" in err
+    assert not (shop.home / "bundle" / "current").exists()

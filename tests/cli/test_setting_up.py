@@ -157,6 +157,22 @@ def test_a_directory_that_no_socket_fits_in_holds_no_vault(tmp_path: Path, lengt
         assert ended.code == code, ended.err
 
 
+def test_a_user_that_no_passwd_file_names_needs_no_home(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that is given just a UID."""
+    shop.put("added")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.getuid", lambda: 2**31 - 43210)
+        alone = dict.fromkeys(("HOME", "XDG_STATE_HOME", "LOGNAME", "USER", "LNAME", "USERNAME"), "")
+        assert shop.run("status", env=alone).code == 0
+        shown = shop.ok("config show -o json", env=alone).json["settings"]
+        lost = inside(["status"], home=tmp_path, environment={})
+    assert shown["embedded.directory"]["value"] == "/var/lib/credential-broker/vault"
+    assert shown["actor"]["value"].startswith(f"uid-{2**31 - 43210}@")
+    assert (lost.code, "broker.toml" in lost.err) == (2, True), lost.err
+
+
 def test_with_nobody_to_ask_init_takes_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"HOME": str(tmp_path)}
     assert inside(["init", "--out", "-"], home=tmp_path, environment=environment).code == 0

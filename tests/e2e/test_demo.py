@@ -32,9 +32,13 @@ SETTLING = 15.0  # seconds in which what was tied to a killed process ends
 
 @pytest.fixture
 def place(tmp_path: Path) -> Mapping[str, str]:
-    """An environment in which whatever the demonstration makes is below `tmp_path`, and its processes are known."""
+    """An environment in which whatever the demonstration makes is below `tmp_path`, and its processes are known.
+
+    Its proxies lead nowhere: what is on this machine needs none.
+    """
     mark = f"demo-of-{os.getpid()}-{tmp_path.name}"
-    return {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8", "BROKER_DEMO_MARK": mark}
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy"), "http://127.0.0.1:1")
+    return {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8", "BROKER_DEMO_MARK": mark, **proxies}
 
 
 def directories() -> set[Path]:

@@ -147,6 +147,23 @@ def test_without_vault_nothing_is_handed_out(away: str) -> None:
     assert bool(broker.holders) is (away == "evidence"), "a record too many, never one too few"
 
 
+@pytest.mark.parametrize("away", ["", "record"])
+def test_whoever_is_stopped_before_it_has_a_bundle_holds_none_if_vault_can_be_told(
+    monkeypatch: pytest.MonkeyPatch, away: str
+) -> None:
+    broker = Broker()
+
+    def stopped(_: Entry) -> None:
+        assert broker.holders
+        broker.away = away
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(broker, "_store", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        broker.get()
+    assert bool(broker.holders) is bool(away)
+
+
 @pytest.mark.parametrize(
     ("account", "error"),
     [
