@@ -46,13 +46,14 @@ def new(start: Start, account: AccountName, out: str, supersede: bool, output: s
     The private key is in Vault before the CSR is shown, and never leaves it by this command.
     """
     from broker.model.generation import Closed
+    from broker.vault.policies import Role
 
     broker = start.broker
-    found = broker.account(account)
+    found = broker.account(account, Role.ROTATOR)
     if supersede and found.open_request and not found.superseded_just_now:
         broker.close_request(account, Closed.SUPERSEDED, found.open_request.number)
     request = broker.draft(account)
-    findings = _lint(start, broker.account(account), request.csr)
+    findings = _lint(start, broker.account(account, Role.ROTATOR), request.csr)
     if output == "json":
         show_json(_facts(request) | {"findings": findings})
         return
@@ -132,8 +133,10 @@ def submit(
 
     With --sent-at, only note that it was sent by hand.
     """
+    from broker.vault.policies import Role
+
     broker = start.broker
-    found = broker.account(account)
+    found = broker.account(account, Role.ROTATOR)
     request = found.open_request
     if request is None:
         raise RefusedError(f"{account} has no open signing request", hint=f"broker csr new {account} makes one")
@@ -159,10 +162,11 @@ def submit(
 def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> None:
     """Close the open signing request. Its key is destroyed; a late reply to it will be named and refused."""
     from broker.model.generation import Closed
+    from broker.vault.policies import Role
 
     broker = start.broker
     why = Closed.REJECTED if rejected else Closed.CANCELLED
-    found = broker.account(account)
+    found = broker.account(account, Role.ROTATOR)
     request = found.open_request or next((r for r in found.requests[-1:] if r.closed is why), None)
     if request is None:
         raise RefusedError(f"{account} has no open signing request")
