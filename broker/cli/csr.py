@@ -54,10 +54,11 @@ def new(start: Start, account: AccountName, out: str, supersede: bool, output: s
         broker.close_request(account, Closed.SUPERSEDED, found.open_request.number)
     request = broker.draft(account)
     findings = _lint(start, broker.account(account, Role.ROTATOR), request.csr)
+    if output == "table" or out != "-":
+        write_output(out, request.csr.encode())
     if output == "json":
         show_json(_facts(request) | {"findings": findings})
         return
-    write_output(out, request.csr.encode())
     note(f"signing request {request.number} of {account}, SPKI {request.spki[:16]}…")
     show_findings(findings)
     note(f"next: broker csr submit {account}")
@@ -146,6 +147,8 @@ def submit(
         raise InputError("--reference holds a control character")
     if sent_at and out:
         raise InputError("--out is for a mail that is still to be sent, and --sent-at says that it was")
+    if out == "-" and output == "json":
+        raise InputError("standard output takes the mail or JSON, one of them", hint="--out FILE for the mail")
     if sent_at:
         submitted = _by_hand(start, request, found.name, to, sent_at, reference)
     else:

@@ -159,6 +159,7 @@ ROWS: Final = (
     Row("csr submit acme --out roles", 2, "it is a directory", "requested"),
     Row("csr submit acme --out nowhere/x.eml", 2, "nowhere is no directory", "requested"),
     Row("csr submit acme --out x.eml --sent-at 2026-01-01", 2, "--out", "requested"),
+    Row("csr submit acme --out - -o json", 2, "one of them", "requested"),
     Row("csr submit acme --to a@b.example --sent-at 2026-01-01", 2, "after it is said to be sent", "requested"),
     Row("csr submit acme --sent-at 0001-01-01T00:00+23:00", 2, "is not a time", "requested"),
     Row("csr submit acme --sent-at 9999-12-31T23:59-23:00", 2, "is not a time", "requested"),

@@ -34,6 +34,8 @@ def test_a_request_is_drafted_once_and_shown_as_often_as_asked(shop: Shop) -> No
     assert set(facts) >= REQUEST - {"closed_at"}
     assert (facts["number"], facts["key"], facts["closed"]) == (1, "kv:1", None)
     assert "findings" in shop.ok("csr new acme -o json").json
+    assert shop.ok("csr new acme --out again.csr -o json").json["csr"] == first.out
+    assert (shop.home / "again.csr").read_text() == first.out
 
 
 def test_what_the_broker_drafts_its_own_linter_accepts(shop: Shop) -> None:
