@@ -208,11 +208,12 @@ def _by_mail(
     from broker.people.eml import csr_mail, draft
     from broker.vault.policies import Role
 
-    profile = start.broker.profile(account.profile, Role.ROTATOR)
-    mail = csr_mail(account, request, profile, to, start.broker.clock())
-    write_output(out, draft(mail, profile.submission))
-    submission = Submission(start.broker.clock(), "eml", ", ".join(mail.to), reference, mail.message_id)
+    profile, at = start.broker.profile(account.profile, Role.ROTATOR), start.broker.clock()
+    mail = csr_mail(account, request, profile, to, at)
+    content = draft(mail, profile.submission)  # or what is wrong with it is said before anything is noted
+    submission = Submission(at, "eml", ", ".join(mail.to), reference, mail.message_id)
     submitted = start.broker.submit(account.name, request.number, submission)
+    write_output(out, content)  # last: a request that was closed meanwhile leaves no mail. Again, it is the same one
     note(f"mail draft {out}: open it in your mail program and send it" if out != "-" else "send this mail")
     return submitted
 
