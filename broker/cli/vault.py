@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import split_application, writable_secret
+from broker.cli.options import require_apart, split_application, writable_secret
 from broker.cli.output import note, output_option, show_details, show_json, show_table, step
 from broker.errors import DeniedError, InputError
 from broker.model.names import checked_name
@@ -211,6 +211,8 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
 
     if not login_dir and not token_file:
         raise InputError("where shall the login go?", hint="--login-dir DIR or --token-file PATH")
+    if login_dir:
+        require_apart(f"{login_dir}/role_id", f"{login_dir}/secret_id", token_file)
     paths = []
     for account_name, application in map(split_application, rights):
         account = start.broker.account(account_name)
