@@ -207,7 +207,14 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
     Any other login of yours does as well, if it has an entity and the policy says `update` on the right's path.
     """
     from broker.vault import layout
-    from broker.vault.enrolment import ONCE, consumer_role, enrol_consumer, issue_login, provide_login
+    from broker.vault.enrolment import (
+        ONCE,
+        consumer_role,
+        enrol_consumer,
+        issue_login,
+        provide_login,
+        require_no_others_login,
+    )
 
     if not login_dir and not token_file:
         raise InputError("where shall the login go?", hint="--login-dir DIR or --token-file PATH")
@@ -220,6 +227,8 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
         access = layout.Access(kind)
         paths.append(layout.right(account.profile, account.environment, account.name, application, access))
     with _administrator(start) as vault:
+        if login_dir:
+            require_no_others_login(vault, consumer_role(name), Path(login_dir))
         enrol_consumer(vault, name, paths)
         if login_dir:
             provide_login(vault, consumer_role(name), Path(login_dir), _write_private)
