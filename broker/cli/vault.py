@@ -17,6 +17,7 @@ from broker.model.names import checked_name
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
+    from broker.model.secret import Secret
     from broker.vault.connection import Connection
     from broker.vault.setup import Change, Wish
 
@@ -196,9 +197,9 @@ def setup(
 @click.option(
     "--token-file",
     default="",
-    metavar="PATH",
+    metavar="PATH|-",
     callback=writable_secret,
-    help="Log in once, and write the token there, 0600.",
+    help="Log in once, and write the token there, 0600; - prints it.",
 )
 @click.pass_obj
 def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: str, token_file: str) -> None:
@@ -217,7 +218,7 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
     )
 
     if not login_dir and not token_file:
-        raise InputError("where shall the login go?", hint="--login-dir DIR or --token-file PATH")
+        raise InputError("where shall the login go?", hint="--login-dir DIR or --token-file PATH|-")
     if login_dir:
         require_apart(f"{login_dir}/role_id", f"{login_dir}/secret_id", token_file)
     paths = []
@@ -234,9 +235,17 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
             provide_login(vault, consumer_role(name), Path(login_dir), _write_private)
         if token_file:
             token, seconds = start.broker.roles.log_in(issue_login(vault, consumer_role(name), ONCE))
-            _write_private(Path(token_file), token.reveal().encode())
-            note(f"the token in {token_file} ends in {seconds // 60} minutes, and nobody renews it")
+            _hand_over(token, token_file, f"ends in {seconds // 60} minutes, and nobody renews it")
     note(f"consumer {name} may {', '.join(paths)}")
+
+
+def _hand_over(token: Secret[str], file: str, ends: str) -> None:
+    if file == "-":
+        click.echo(token.reveal())
+        note(f"the token {ends}")
+        return
+    _write_private(Path(file), token.reveal().encode())
+    note(f"the token in {file} {ends}")
 
 
 @contextmanager

@@ -248,6 +248,18 @@ def test_enrolling_again_keeps_the_login_and_a_token_says_when_it_ends(shop: Sho
     assert len(known["data"]["keys"]) == 1
 
 
+def test_a_token_on_standard_output_is_a_line_of_its_own(shop: Shop) -> None:
+    shop.put("promoted")
+    root = {"VAULT_TOKEN": administrator(shop)}
+    ended = shop.ok("vault enrol piped --right acme/reporting --token-file -", env=root)
+    assert ended.err.startswith("the token ends in 20 minutes, and nobody renews it\n")
+    (token,) = ended.out.splitlines(keepends=True)
+    assert token.endswith("\n")
+    get = "bundle get acme/reporting --consumer-token-file - --to piped"
+    shop.ok(get, input=token.encode())
+    assert "--token-file PATH|-" in shop.ok("vault enrol --help").out
+
+
 def test_enrolling_takes_no_other_consumers_login_away(shop: Shop) -> None:
     """The secret-id would stay valid, and nobody would have it."""
     shop.put("promoted")
