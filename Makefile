@@ -22,7 +22,7 @@ help: ## list these
 demo: ## the whole job against a vault and a partner of its own (ARGS=--keep leaves them running)
 	$(in_demo) $(BIN)/broker demo $(ARGS)
 
-test: ## every test, about ten minutes (ARGS='-k name' for some of them)
+test: ## every test but the long ones, about ten minutes (ARGS='-k name' for some of them)
 	$(in_test) $(BIN)/pytest -q -n 2 --dist loadscope $(ARGS)
 
 test-quick: ## those that take a moment: under two minutes

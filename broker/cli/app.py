@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -13,6 +14,7 @@ from broker.model.names import AccountName
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
+    from broker.model.account import Account
 
 __all__ = ["command"]
 
@@ -74,22 +76,26 @@ def list_(start: Start, account: AccountName, output: str) -> None:
 @click.pass_obj
 def remove(start: Start, application: tuple[AccountName, str], yes: bool) -> None:
     """Remove an application: nobody gets a bundle for it any more."""
+    from broker.vault.policies import Role
+
     account, name = application
-    if not _was_removed(start, account, name):
-        start.broker.account(account).application(name)
+    found = start.broker.account(account, Role.OPERATOR)
+    if not _was_removed(start, found, name):
+        found.application(name)
         confirm(f"remove {account}/{name}?", yes=yes)
     start.broker.remove_application(account, name)
     note(f"application {account}/{name} is removed")
 
 
-def _was_removed(start: Start, account: AccountName, name: str) -> bool:
+def _was_removed(start: Start, account: Account, name: str) -> bool:
     """Say whether it is gone because it was removed: then the same command again has nothing left to do."""
     from broker.model.history import What
+    from broker.vault.policies import Role
 
-    found = start.broker.account(account)
-    if any(a.name == name for a in found.applications):
+    if any(a.name == name for a in account.applications):
         return False
-    told = (*start.auditor_evidence.entries(f"accounts/{account}"), *found.outbox)
+    stored = start.broker.roles.evidence(Role.OPERATOR)
+    told = chain(account.outbox, stored.newest_first(account.name, account.head.number))
     return any(e.what == What.APPLICATION_REMOVED.value and e.facts.get("application") == name for e in told)
 
 

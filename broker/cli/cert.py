@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import accept_ca_option, account_argument, read_input
+from broker.cli.options import accept_ca_option, account_argument, read_input, require_one_reader
 from broker.cli.output import note, output_option, show_details, show_findings, show_json
 from broker.errors import InputError
 from broker.model.names import AccountName
@@ -61,6 +61,7 @@ def import_(
 
     if client_id and not client_id_for:
         raise InputError("--client-id says which, and not whose", hint="--client-id-for APPLICATION")
+    require_one_reader(file, server_ca)
     server = read_input(server_ca) if server_ca else b""
     if server_ca:
         anchors(server)  # or refuses, also where the reply is known already

@@ -46,17 +46,19 @@ def new(start: Start, account: AccountName, out: str, supersede: bool, output: s
     The private key is in Vault before the CSR is shown, and never leaves it by this command.
     """
     from broker.model.generation import Closed
+    from broker.vault.policies import Role
 
     broker = start.broker
-    found = broker.account(account)
+    found = broker.account(account, Role.ROTATOR)
     if supersede and found.open_request and not found.superseded_just_now:
         broker.close_request(account, Closed.SUPERSEDED, found.open_request.number)
     request = broker.draft(account)
-    findings = _lint(start, broker.account(account), request.csr)
+    findings = _lint(start, broker.account(account, Role.ROTATOR), request.csr)
+    if output == "table" or out != "-":
+        write_output(out, request.csr.encode())
     if output == "json":
         show_json(_facts(request) | {"findings": findings})
         return
-    write_output(out, request.csr.encode())
     note(f"signing request {request.number} of {account}, SPKI {request.spki[:16]}…")
     show_findings(findings)
     note(f"next: broker csr submit {account}")
@@ -132,8 +134,10 @@ def submit(
 
     With --sent-at, only note that it was sent by hand.
     """
+    from broker.vault.policies import Role
+
     broker = start.broker
-    found = broker.account(account)
+    found = broker.account(account, Role.ROTATOR)
     request = found.open_request
     if request is None:
         raise RefusedError(f"{account} has no open signing request", hint=f"broker csr new {account} makes one")
@@ -143,6 +147,8 @@ def submit(
         raise InputError("--reference holds a control character")
     if sent_at and out:
         raise InputError("--out is for a mail that is still to be sent, and --sent-at says that it was")
+    if out == "-" and output == "json":
+        raise InputError("standard output takes the mail or JSON, one of them", hint="--out FILE for the mail")
     if sent_at:
         submitted = _by_hand(start, request, found.name, to, sent_at, reference)
     else:
@@ -159,10 +165,11 @@ def submit(
 def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> None:
     """Close the open signing request. Its key is destroyed; a late reply to it will be named and refused."""
     from broker.model.generation import Closed
+    from broker.vault.policies import Role
 
     broker = start.broker
     why = Closed.REJECTED if rejected else Closed.CANCELLED
-    found = broker.account(account)
+    found = broker.account(account, Role.ROTATOR)
     request = found.open_request or next((r for r in found.requests[-1:] if r.closed is why), None)
     if request is None:
         raise RefusedError(f"{account} has no open signing request")
@@ -201,11 +208,12 @@ def _by_mail(
     from broker.people.eml import csr_mail, draft
     from broker.vault.policies import Role
 
-    profile = start.broker.profile(account.profile, Role.ROTATOR)
-    mail = csr_mail(account, request, profile, to, start.broker.clock())
-    write_output(out, draft(mail, profile.submission))
-    submission = Submission(start.broker.clock(), "eml", ", ".join(mail.to), reference, mail.message_id)
+    profile, at = start.broker.profile(account.profile, Role.ROTATOR), start.broker.clock()
+    mail = csr_mail(account, request, profile, to, at)
+    content = draft(mail, profile.submission)  # or what is wrong with it is said before anything is noted
+    submission = Submission(at, "eml", ", ".join(mail.to), reference, mail.message_id)
     submitted = start.broker.submit(account.name, request.number, submission)
+    write_output(out, content)  # last: a request that was closed meanwhile leaves no mail. Again, it is the same one
     note(f"mail draft {out}: open it in your mail program and send it" if out != "-" else "send this mail")
     return submitted
 

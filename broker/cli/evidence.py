@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from broker.cli.exits import REFUSED
-from broker.cli.options import accounts_argument, read_input, writable, write_output
+from broker.cli.options import (
+    accounts_argument,
+    read_input,
+    require_apart,
+    require_one_reader,
+    writable,
+    write_output,
+)
 from broker.cli.output import note, output_option, show_findings, show_json, show_table
 from broker.errors import InputError
 from broker.model.evidence import Entry
@@ -71,6 +78,7 @@ def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, f
     from broker.issuing.audit import examine
     from broker.issuing.export import imported
 
+    require_one_reader(file, key)
     given = _key(key) if key else None
     if file and (accounts or everything):
         raise InputError("--file names what to verify: all that is in the file", hint="leave the accounts out")
@@ -126,6 +134,7 @@ def export(start: Start, file: str, key_to: str) -> None:
     """
     from broker.issuing.export import exported
 
+    require_apart(file, key_to)
     record = start.broker.evidence((), everything=True)
     if key_to and not record.key:
         raise InputError("nothing was signed yet, so there is no key", hint="broker evidence anchor")

@@ -28,6 +28,8 @@ __all__ = [
     "read_input",
     "read_secret",
     "reason_options",
+    "require_apart",
+    "require_one_reader",
     "split_application",
     "the_reason",
     "writable",
@@ -174,6 +176,22 @@ def read_secret(prompt: str, file: str, *, confirm: bool = True) -> Secret[str]:
             hint="one line, please",
         )
     return Secret(text)
+
+
+def require_one_reader(*names: str) -> None:
+    """Raise `InputError` where two of `names` are standard input: who reads second finds nothing."""
+    if names.count("-") > 1:
+        raise InputError("standard input is named twice, and is read once", hint="name a file for one of them")
+
+
+def require_apart(*names: str) -> None:
+    """Raise `InputError` where two of `names` are one place to write to: the second would replace the first."""
+    seen = set()
+    for name in filter(None, names):
+        place = name if name == "-" else os.path.realpath(name)
+        if place in seen:
+            raise InputError(f"{name} is named twice, for two different things", hint="name another file")
+        seen.add(place)
 
 
 def writable(_: click.Context, __: click.Parameter, value: str) -> str:

@@ -31,8 +31,10 @@ def set_(start: Start, account: AccountName, password_file: str) -> None:
     Nothing changes for consumers until that candidate is promoted. Nobody here may read the stored one, so the same
     password a second time is a new one too.
     """
+    from broker.vault.policies import Role
+
     broker = start.broker
-    broker.account(account)
+    broker.account(account, Role.OPERATOR)  # or nobody is asked for a password
     password = read_secret("Password", password_file)
     after = broker.set_password(account, password)
     note(f"password {after.password} of {account} is stored")

@@ -86,10 +86,11 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
     """
     from broker.rotation.canary import require_ok
     from broker.rotation.promote import set_to_try
+    from broker.vault.policies import Role
 
     broker = start.broker
     forced = the_reason(force, reason)
-    found = broker.account(account)
+    found = broker.account(account, Role.CANARY)
     number = (found.generation(generation) if generation else set_to_try(found)).number
     if forced:
         broker.reset_breaker(account, forced)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import split_application, writable_secret
+from broker.cli.options import require_apart, split_application, writable_secret
 from broker.cli.output import note, output_option, show_details, show_json, show_table, step
 from broker.errors import DeniedError, InputError
 from broker.model.names import checked_name
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
+    from broker.model.secret import Secret
     from broker.vault.connection import Connection
     from broker.vault.setup import Change, Wish
 
@@ -196,9 +197,9 @@ def setup(
 @click.option(
     "--token-file",
     default="",
-    metavar="PATH",
+    metavar="PATH|-",
     callback=writable_secret,
-    help="Log in once, and write the token there, 0600.",
+    help="Log in once, and write the token there, 0600; - prints it.",
 )
 @click.pass_obj
 def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: str, token_file: str) -> None:
@@ -207,10 +208,19 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
     Any other login of yours does as well, if it has an entity and the policy says `update` on the right's path.
     """
     from broker.vault import layout
-    from broker.vault.enrolment import ONCE, consumer_role, enrol_consumer, issue_login, provide_login
+    from broker.vault.enrolment import (
+        ONCE,
+        consumer_role,
+        enrol_consumer,
+        issue_login,
+        provide_login,
+        require_no_others_login,
+    )
 
     if not login_dir and not token_file:
-        raise InputError("where shall the login go?", hint="--login-dir DIR or --token-file PATH")
+        raise InputError("where shall the login go?", hint="--login-dir DIR or --token-file PATH|-")
+    if login_dir:
+        require_apart(f"{login_dir}/role_id", f"{login_dir}/secret_id", token_file)
     paths = []
     for account_name, application in map(split_application, rights):
         account = start.broker.account(account_name)
@@ -218,14 +228,24 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
         access = layout.Access(kind)
         paths.append(layout.right(account.profile, account.environment, account.name, application, access))
     with _administrator(start) as vault:
+        if login_dir:
+            require_no_others_login(vault, consumer_role(name), Path(login_dir))
         enrol_consumer(vault, name, paths)
         if login_dir:
             provide_login(vault, consumer_role(name), Path(login_dir), _write_private)
         if token_file:
             token, seconds = start.broker.roles.log_in(issue_login(vault, consumer_role(name), ONCE))
-            _write_private(Path(token_file), token.reveal().encode())
-            note(f"the token in {token_file} ends in {seconds // 60} minutes, and nobody renews it")
+            _hand_over(token, token_file, f"ends in {seconds // 60} minutes, and nobody renews it")
     note(f"consumer {name} may {', '.join(paths)}")
+
+
+def _hand_over(token: Secret[str], file: str, ends: str) -> None:
+    if file == "-":
+        click.echo(token.reveal())
+        note(f"the token {ends}")
+        return
+    _write_private(Path(file), token.reveal().encode())
+    note(f"the token in {file} {ends}")
 
 
 @contextmanager

@@ -68,9 +68,9 @@ class Broker:
 
     # reading
 
-    def account(self, name: AccountName) -> Account:
-        """Return an account; raise `UnknownNameError`."""
-        return self.roles.accounts(Role.AUDITOR).read(name).account
+    def account(self, name: AccountName, role: Role = Role.AUDITOR) -> Account:
+        """Return an account as `role` reads it, the one that is about to act; raise `UnknownNameError`."""
+        return self.roles.accounts(role).read(name).account
 
     def all_accounts(self) -> Iterator[Account]:
         """Yield every account, by name."""

@@ -11,6 +11,7 @@ from broker.model.account import Account
 __all__ = ["DEFAULT_LEAD_TIME", "DueDate", "Term", "due_date", "lead_time"]
 
 DEFAULT_LEAD_TIME: Final = timedelta(days=21)  # until an account, or its profile, knows better
+SHORTEST_LEAD_TIME: Final = timedelta(days=1)  # one answer within minutes is luck
 LEARN_FROM: Final = 5  # answered submissions; people change, so older ones say little
 
 
@@ -50,13 +51,15 @@ def due_date(not_before: datetime, not_after: datetime, *, lead: timedelta, safe
 
 
 def lead_time(account: Account, known: timedelta | None) -> timedelta:
-    """Return how long the partner's people take: the longest of the last few waits, what is known, or three weeks.
+    """Return how long the partner's people take: the longest of the last few waits, or three weeks where none is known.
 
-    Being early costs nothing; being late costs the API.
+    Never less than what the profile knows, nor than a day. Being early costs nothing; being late costs the API.
     """
     waited = [
         request.closed_at - request.submissions[0].at
         for request in account.requests
         if request.closed_at and request.submissions and request.closed and request.closed.value == "answered"
     ]
-    return max(waited[-LEARN_FROM:], default=known or DEFAULT_LEAD_TIME)
+    if not waited:
+        return known or DEFAULT_LEAD_TIME
+    return max(*waited[-LEARN_FROM:], known or SHORTEST_LEAD_TIME, SHORTEST_LEAD_TIME)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from broker.errors import UnknownNameError
+from broker.errors import InputError, UnknownNameError
 from broker.model.names import checked_name
 from broker.model.secret import Secret
 from broker.vault.connection import Connection, Document
@@ -17,7 +17,16 @@ from broker.vault.faults import MissingError, UnclearError, UnmountedError
 from broker.vault.logins import login_mount
 from broker.vault.policies import Role, consumer_policy, policy_name
 
-__all__ = ["ONCE", "AppRole", "consumer_role", "consumer_token", "enrol_consumer", "issue_login", "provide_login"]
+__all__ = [
+    "ONCE",
+    "AppRole",
+    "consumer_role",
+    "consumer_token",
+    "enrol_consumer",
+    "issue_login",
+    "provide_login",
+    "require_no_others_login",
+]
 
 ONCE: Final[Document] = MappingProxyType({"num_uses": 1, "ttl": "60s"})  # a secret-id for one login, at once
 _UNLIMITED: Final[Document] = MappingProxyType({})
@@ -64,6 +73,23 @@ def provide_login(vault: Connection, role: str, folder: Path, write: Callable[[P
         if not _is_known(vault, role, secret_id):
             raise
     return True
+
+
+def require_no_others_login(vault: Connection, role: str, folder: Path) -> None:
+    """Raise `InputError` where `folder` has a login that is not of `role`, which may not be there yet.
+
+    `provide_login` would put another in its place: its secret-id would stay valid, and nobody would have it.
+    """
+    held = _content(folder / "role_id")
+    try:
+        others = bool(held) and held != _role_id(vault, role)
+    except UnknownNameError:
+        others = bool(held)
+    if others:
+        raise InputError(
+            f"{folder} holds another login than that of {role}",
+            hint="name another directory; or, if nobody works with it, remove role_id and secret_id there",
+        )
 
 
 def consumer_role(name: str) -> str:

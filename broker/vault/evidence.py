@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from broker.errors import ConflictError, RefusedError
 from broker.issuing.anchoring import Kept
@@ -50,6 +51,12 @@ class VaultEvidence:
         for name in self._vault.list(layout.chain(chain)):
             if not name.endswith("/"):
                 yield self._read(f"{layout.chain(chain)}/{name}")[0]
+
+    def newest_first(self, account: AccountName, number: int) -> Iterator[Entry]:
+        """Yield the stored entries of an account's chain from `number` down. It need not be listed for that."""
+        for place in range(number, 0, -1):
+            with suppress(MissingError):  # it is due, and not stored yet
+                yield self._read(layout.evidence(f"accounts/{account}", place))[0]
 
     def first(self, account: AccountName) -> Entry:
         """Return the entry that an account's chain begins with; raise `MissingError`."""

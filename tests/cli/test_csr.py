@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from broker.compose import Wiring
 from tests.support.partner import a_csr
 from tests.support.shop import Shop
 from tests.support.world import LOGIN
@@ -34,6 +37,8 @@ def test_a_request_is_drafted_once_and_shown_as_often_as_asked(shop: Shop) -> No
     assert set(facts) >= REQUEST - {"closed_at"}
     assert (facts["number"], facts["key"], facts["closed"]) == (1, "kv:1", None)
     assert "findings" in shop.ok("csr new acme -o json").json
+    assert shop.ok("csr new acme --out again.csr -o json").json["csr"] == first.out
+    assert (shop.home / "again.csr").read_text() == first.out
 
 
 def test_what_the_broker_drafts_its_own_linter_accepts(shop: Shop) -> None:
@@ -88,6 +93,45 @@ def test_a_draft_of_the_mail_carries_the_csr_and_starts_the_clock(shop: Shop) ->
     again = shop.ok("csr submit acme --out - --to other@partner.example")
     assert message_from_bytes(again.out.encode())["Message-ID"] == mail["Message-ID"]
     assert "sent" in shop.ok("csr show acme").err
+
+
+def test_a_request_that_is_closed_meanwhile_leaves_no_mail(shop: Shop) -> None:
+    """Its key is destroyed: a draft that lay there would be sent one day."""
+    shop.put("requested")
+    cancelled = meanwhile(lambda: shop.ok("csr cancel acme --yes"))
+    ended = shop.run("csr submit acme --out late.eml", wiring=cancelled)
+    assert ended.code == 6
+    assert "was cancelled" in ended.err
+    assert not (shop.home / "late.eml").exists()
+    shop.ok("csr new acme")
+    cancelled = meanwhile(lambda: shop.ok("csr cancel acme --yes"))
+    assert not shop.run("csr submit acme --out -", wiring=cancelled).out
+
+
+def test_a_mail_that_could_not_be_written_is_the_same_when_it_can(shop: Shop) -> None:
+    shop.put("requested")
+    noted = meanwhile(lambda: (shop.home / "there").rename(shop.home / "elsewhere"))
+    (shop.home / "there").mkdir()
+    assert shop.run("csr submit acme --out there/acme.eml", wiring=noted).code == 2
+    (sent,) = shop.account.requests[0].submissions
+    for name in ("acme.eml", "again.eml"):
+        shop.ok(f"csr submit acme --out {name}")
+        mail = message_from_bytes((shop.home / name).read_bytes())
+        assert mail["Message-ID"] == sent.message_id
+        assert parsedate_to_datetime(mail["Date"]) == sent.at.replace(microsecond=0)
+    assert shop.account.requests[0].submissions == (sent,)
+
+
+def meanwhile(act: Callable[[], object]) -> Wiring:
+    """Return a wiring by which somebody acts when the account was read: that is when a submission asks for the time."""
+    todo = [act]
+
+    def clock() -> datetime:
+        if todo:
+            todo.pop()()
+        return datetime.now(UTC)
+
+    return Wiring(clock=clock)
 
 
 def test_a_request_sent_by_hand_is_noted_with_its_time_and_whom_it_went_to(shop: Shop) -> None:

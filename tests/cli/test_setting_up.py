@@ -264,6 +264,36 @@ def test_enrolling_again_keeps_the_login_and_a_token_says_when_it_ends(shop: Sho
     assert len(known["data"]["keys"]) == 1
 
 
+def test_a_token_on_standard_output_is_a_line_of_its_own(shop: Shop) -> None:
+    shop.put("promoted")
+    root = {"VAULT_TOKEN": administrator(shop)}
+    ended = shop.ok("vault enrol piped --right acme/reporting --token-file -", env=root)
+    assert ended.err.startswith("the token ends in 20 minutes, and nobody renews it\n")
+    (token,) = ended.out.splitlines(keepends=True)
+    assert token.endswith("\n")
+    get = "bundle get acme/reporting --consumer-token-file - --to piped"
+    shop.ok(get, input=token.encode())
+    assert "--token-file PATH|-" in shop.ok("vault enrol --help").out
+
+
+def test_enrolling_takes_no_other_consumers_login_away(shop: Shop) -> None:
+    """The secret-id would stay valid, and nobody would have it."""
+    shop.put("promoted")
+    root = {"VAULT_TOKEN": administrator(shop)}
+    line = "vault enrol {} --right acme/reporting --login-dir mine"
+    shop.ok(line.format("first"), env=root)
+    mine = {name: (shop.home / "mine" / name).read_bytes() for name in ("role_id", "secret_id")}
+    shop.ok("vault enrol second --right acme/reporting --token-file t", env=root)
+    shop.writes.clear()
+    for name in ("second", "third"):  # there already, and not
+        ended = shop.run(line.format(name), env=root)
+        assert ended.code == 2
+        assert f"mine holds another login than that of consumer-{name}" in ended.err
+    assert shop.writes == []
+    assert {name: (shop.home / "mine" / name).read_bytes() for name in mine} == mine
+    shop.ok(line.format("first"), env=root)
+
+
 def test_a_vault_that_was_never_set_up_says_so(shop: Shop) -> None:
     shop.put("empty")
     changes = {"BROKER_CONFIG": "plain.toml", "VAULT_TOKEN": administrator(shop), "BROKER_MOUNT": "never-set-up"}

@@ -88,3 +88,18 @@ def test_the_changelog_knows_this_version() -> None:
     from broker import __version__
 
     assert f"\n## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("page", "line"),
+    [
+        ("README.md", r"^make test +# (.*)$"),
+        ("CONTRIBUTING.md", r"^make test +# (.*)$"),
+        ("CONTRIBUTING.md", r"^`\.ci/run` is what must pass(.*)$"),
+        ("Makefile", r"^test: ## (.*)$"),
+    ],
+)
+def test_a_page_says_that_make_test_leaves_the_long_ones_out(page: str, line: str) -> None:
+    (said,) = re.findall(line, (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert "every test but the long ones" in said
+    assert "not chaos and not fuzz" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
