@@ -45,7 +45,7 @@ bench: ## start-up times beside those of bao; bench/NAME runs one
 	  if [ -f "$$bench" ] && [ -x "$$bench" ]; then found=1; "$$bench" $(ARGS) || exit; fi; \
 	done; [ "$$found" ] || echo "nothing to measure yet: bench/ is empty"
 
-chaos: ## kill, fault and race every command everywhere: under 45 minutes, its last lines say how often
+chaos: ## kill, fault and race every command everywhere: an hour and a half, and its last lines say how often
 	$(in_test) mkdir -p $(CHAOS_RESULTS) && $(BIN)/pytest -q -n 2 --dist worksteal -m chaos tests/chaos $(ARGS)
 
 chaos-pages: ## write into docs/reference what the last whole make chaos found
