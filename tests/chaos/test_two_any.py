@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SEED: Final = int(os.environ.get("CHAOS_SEED", "1"))
 HISTORIES: Final = int(os.environ.get("CHAOS_HISTORIES", "150"))
-SLICE: Final = 8
+SLICE: Final = 6
 
 DRAWN: Final[dict[str, Callable[[random.Random], dict[str, object]]]] = {
     "csr new": lambda dice: {"supersede": dice.random() < 0.3},

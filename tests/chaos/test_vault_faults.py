@@ -41,7 +41,7 @@ ASKING_NOTHING: Final = frozenset(
         "vault stop",
     }
 )
-SHARE: Final = 7  # of the faults, for each command of the slice
+SHARE: Final = 9  # of the faults, for each command of the slice
 ENDED_BY_FORCE: Final = ("rotation promote", "csr new", "bundle get")
 
 
