@@ -29,7 +29,7 @@ __all__ = ["Cluster", "Node", "raft_cluster"]
 
 T = TypeVar("T")
 _NODES: Final = 3
-_PATIENCE: Final = 30.0  # seconds for a cluster to find itself
+_PATIENCE: Final = 60.0  # seconds for a cluster to find itself
 _TICK: Final = 0.05
 
 
@@ -60,9 +60,11 @@ class Node:
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
-    def ask(self, method: str, path: str, body: object = None, *, token: str = "") -> tuple[int, Any]:
+    def ask(
+        self, method: str, path: str, body: object = None, *, token: str = "", timeout: float = 2.0
+    ) -> tuple[int, Any]:
         """Return status and JSON of an answer, as raw as it comes; raise `OSError` where nobody answers."""
-        connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=2.0)
+        connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=timeout)
         try:
             sent = json.dumps(body) if body is not None else None
             connection.request(method, f"/v1/{path}", sent, {"X-Vault-Token": token} if token else {})
@@ -185,7 +187,8 @@ def _initialized(first: Node) -> str:
 
     def asked() -> Any:
         try:
-            status, answer = first.ask("POST", "sys/init", {"recovery_shares": 1, "recovery_threshold": 1})
+            shares = {"recovery_shares": 1, "recovery_threshold": 1}
+            status, answer = first.ask("POST", "sys/init", shares, timeout=_PATIENCE)  # told once, so not to be missed
         except OSError:
             return None
         return answer if status == http.HTTPStatus.OK else None
