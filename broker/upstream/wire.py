@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import traceback
 from dataclasses import dataclass
 from email.message import Message
 from typing import Final, cast
@@ -83,7 +84,16 @@ def _open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> ssl.SSL
         return context.wrap_socket(plain, server_hostname=host)
     except (OSError, ValueError) as error:
         plain.close()
+        _close_left(error)
         return facts_of(error, Where.HANDSHAKE)
+
+
+def _close_left(error: Exception) -> None:
+    """Close what `wrap_socket` took over and left open, as CPython does where the partner is gone before it begins."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        left = frame.f_locals.get("self")
+        if isinstance(left, ssl.SSLSocket):
+            left.close()
 
 
 def _send(connection: ssl.SSLSocket, message: bytes, deadline: Deadline) -> None:

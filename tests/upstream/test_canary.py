@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import struct
 import threading
 import time
 from dataclasses import fields, replace
@@ -17,11 +18,13 @@ from broker.errors import InputError, RefusedError
 from broker.model.authentication import Authentication, ClientId, Place
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
+from broker.network import Deadline
 from broker.partners.catalogue import builtin
-from broker.partners.verdict import Verdict, Where, classify
+from broker.partners.verdict import ProbeFacts, Verdict, Where, classify
 from broker.standin import Standin
 from broker.upstream.canary import ask, probe
 from broker.upstream.credentials import Credentials, credentials_of
+from broker.upstream.wire import exchange
 from tests.support.sets import PASSWORD, bundle_of, self_signed
 from tests.support.tls_server import Saying
 
@@ -282,3 +285,20 @@ def test_certificates_no_server_takes_are_told_by_their_alert(
     facts = probe(credentials_of(bad), PROBE)
     assert (facts.alert, facts.where) == (alert, Where.HANDSHAKE if tls == "1.2" else Where.FIRST_READ)
     assert classify(facts) is Verdict.CERTIFICATE_REJECTED
+
+
+def test_a_partner_that_is_gone_before_the_handshake_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An open one would warn when it is collected, and warnings are errors here."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def reset(*_: object) -> socket.socket:
+            ours = socket.create_connection(server.getsockname())
+            theirs, _ = server.accept()
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            theirs.close()
+            return ours
+
+        monkeypatch.setattr("broker.upstream.wire.connected", reset)
+        for _ in range(3):
+            facts = exchange("https://partner.test", ssl.create_default_context(), b"", Deadline(5))
+            assert isinstance(facts, ProbeFacts)
