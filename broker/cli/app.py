@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from broker.cli.options import account_argument, application_argument, confirm
-from broker.cli.output import note, output_option, show_json, show_table
+from broker.cli.output import note, note_done, output_option, show_json, show_table
 from broker.errors import InputError
 from broker.model.names import AccountName
 
@@ -50,7 +50,7 @@ def set_(start: Start, application: tuple[AccountName, str], client_id: str) -> 
     account, name = application
     broker = start.broker
     changed = broker.set_application(account, name, _checked(client_id))
-    note(f"application {account}/{name} has client_id {client_id}{'' if changed else ' already: nothing to do'}")
+    note_done(f"application {account}/{name} has client_id {client_id}", changed=changed)
 
 
 @command.command("list", epilog="Example: broker app list acme -o json")

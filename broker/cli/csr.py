@@ -10,7 +10,7 @@ import click
 
 from broker.cli.exits import REFUSED
 from broker.cli.options import account_argument, confirm, moment, read_input, writable, write_output
-from broker.cli.output import clean, note, output_option, show_findings, show_json
+from broker.cli.output import clean, note, note_done, output_option, show_findings, show_json
 from broker.errors import InputError, RefusedError
 from broker.model.names import AccountName, mail_address
 
@@ -177,7 +177,7 @@ def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> Non
         confirm(f"close request {request.number} of {account} and destroy its key?", yes=yes)
     broker.close_request(account, why, request.number)
     done = f"signing request {request.number} of {account} is {why.value}"
-    note(f"{done} already: nothing to do" if request.closed else done)
+    note_done(done, changed=not request.closed)
 
 
 def _by_hand(

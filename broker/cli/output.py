@@ -18,6 +18,7 @@ from broker.model.finding import Finding, Severity
 __all__ = [
     "clean",
     "note",
+    "note_done",
     "output_option",
     "show_details",
     "show_findings",
@@ -84,6 +85,11 @@ def show_findings(findings: Iterable[Finding], *, err: bool = True) -> None:
 def note(text: str) -> None:
     """Say something to people."""
     click.echo(clean(text, keep_lines=True), err=True)
+
+
+def note_done(done: str, *, changed: bool, more: str = "") -> None:
+    """Say what a change came to, with `more` of it; or that it was so already."""
+    note(f"{done}{more}" if changed else f"{done} already: nothing to do")
 
 
 def step(text: str) -> None:

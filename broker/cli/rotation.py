@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from broker.cli.options import account_argument, generation_option, reason_options, the_reason
-from broker.cli.output import note, output_option, show_json, show_table, step, when
+from broker.cli.output import note, note_done, output_option, show_json, show_table, step, when
 from broker.errors import InputError
 from broker.model.names import AccountName
 
@@ -153,7 +153,7 @@ def reject(start: Start, account: AccountName, generation: int, reason: str) -> 
     if not reason.isprintable() or not reason.strip():
         raise InputError("--reason is empty or holds a control character", hint="write it on one line")
     changed = start.broker.reject(account, generation, reason.strip())
-    note(f"generation {generation} of {account} is rejected{'' if changed else ' already: nothing to do'}")
+    note_done(f"generation {generation} of {account} is rejected", changed=changed)
 
 
 @command.command("retire", epilog="Example: broker rotation retire acme --generation 1")
@@ -167,8 +167,8 @@ def retire(start: Start, account: AccountName, generation: int, force: bool, rea
     Waits for consumers that still hold it (exit code 7), unless forced.
     """
     changed = start.broker.retire(account, generation, the_reason(force, reason))
-    outcome = "; snapshots of Vault may still hold its key" if changed else " already: nothing to do"
-    note(f"generation {generation} of {account} is retired{outcome}")
+    snapshots = "; snapshots of Vault may still hold its key"
+    note_done(f"generation {generation} of {account} is retired", changed=changed, more=snapshots)
 
 
 def _show(account: AccountName, promotion: Promotion, output: str, outcome: str) -> None:

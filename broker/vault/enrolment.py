@@ -81,11 +81,13 @@ def require_no_others_login(vault: Connection, role: str, folder: Path) -> None:
     `provide_login` would put another in its place: its secret-id would stay valid, and nobody would have it.
     """
     held = _content(folder / "role_id")
+    if not held:
+        return
     try:
-        others = bool(held) and held != _role_id(vault, role)
+        ours = _role_id(vault, role)
     except UnknownNameError:
-        others = bool(held)
-    if others:
+        ours = ""
+    if held != ours:
         raise InputError(
             f"{folder} holds another login than that of {role}",
             hint="name another directory; or, if nobody works with it, remove role_id and secret_id there",

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator
 
 import pytest
 
 from broker.vault import layout
-from tests.support.killing import quick
+from tests.support.killing import quick_world
 from tests.support.world import Ended, World
 
+__all__ = ["quick_world"]  # the fixture
+
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def world(world: World) -> Iterator[World]:
-    """A world whose commands are forked: many of them, and none of these tests is about how they start."""
-    with quick(world) as made:
-        yield made
 
 
 def verified(world: World, *arguments: str) -> Ended:

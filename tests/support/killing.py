@@ -16,10 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from tests.support.sources import ROOT
 from tests.support.world import Ended, World
 
-__all__ = ["Fault", "Killable", "Point", "QuickWorld", "Ran", "audited_paths", "audited_writes", "quick", "signalled"]
+__all__ = [
+    "Fault",
+    "Killable",
+    "Point",
+    "QuickWorld",
+    "Ran",
+    "audited_paths",
+    "audited_writes",
+    "quick",
+    "quick_world",
+    "signalled",
+]
 
 _RANDOM: Final = re.compile(
     r"(?<=reader-)\d+|(?<=broker-new-)\d+|\d{8}-\d{6}-[0-9a-f]{12}|(?<=\.)[0-9a-f]{8}$|(?<=[.-])\d{3,7}$"
@@ -170,6 +183,13 @@ def quick(world: World) -> Iterator[QuickWorld]:
         Killable(world.environment, Path(scratch)) as killable,
     ):
         yield QuickWorld(world.vault, world.partner, world.home, world.environment, killable=killable)
+
+
+@pytest.fixture(name="world")
+def quick_world(world: World) -> Iterator[World]:
+    """Stands in for `world` where it is imported: many commands, and no test of how they start."""
+    with quick(world) as made:
+        yield made
 
 
 @contextmanager
