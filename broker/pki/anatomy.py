@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.errors import InputError
 from broker.model.certificate import Spki
@@ -26,6 +27,7 @@ __all__ = [
     "is_ca",
     "issuer_of",
     "load_der",
+    "netscape_types",
     "oid_name",
     "serial_of",
     "spki_of",
@@ -37,6 +39,9 @@ _VERSION: Final = 0xA0
 _ISSUER: Final = 2
 _SUBJECT: Final = 4
 _SPKI: Final = 5
+_NETSCAPE_CERT_TYPE: Final = x509.ObjectIdentifier("2.16.840.1.113730.1.1")
+_NETSCAPE_TYPES: Final = ("client", "server", "email", "objsign", "reserved", "sslCA", "emailCA", "objCA")
+_BIT_STRING: Final = 0x03
 E_ = TypeVar("E_", bound=x509.ExtensionType)
 
 
@@ -102,6 +107,22 @@ def extension(extensions: x509.Extensions | None, kind: type[E_]) -> E_ | None:
     return next((e.value for e in extensions or () if isinstance(e.value, kind)), None)
 
 
+def netscape_types(extensions: x509.Extensions | None) -> tuple[str, ...] | None:
+    """Return what nsCertType permits ("client", "sslCA"), None if it is absent. The names are openssl's.
+
+    Obsolete, but OpenSSL still enforces it. `()` if it cannot be read, which OpenSSL refuses too.
+    """
+    value = next((e.value for e in extensions or () if e.oid == _NETSCAPE_CERT_TYPE), None)
+    if not isinstance(value, x509.UnrecognizedExtension):
+        return None
+    try:
+        bits = der.only(value.value)
+    except InputError:
+        return ()
+    octet = bits.content[1] if bits.tag == _BIT_STRING and len(bits.content) > 1 else 0
+    return tuple(name for place, name in enumerate(_NETSCAPE_TYPES) if octet & 0x80 >> place)
+
+
 def is_ca(found: x509.Certificate) -> bool:
     """Whether BasicConstraints says that it may sign others."""
     constraints = extension(extensions_of(found), x509.BasicConstraints)
@@ -110,6 +131,8 @@ def is_ca(found: x509.Certificate) -> bool:
 
 def oid_name(oid: x509.ObjectIdentifier) -> str:
     """Return the usual name of an extension or a key usage, or the dotted OID."""
+    if oid == ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE:
+        return "anyExtendedKeyUsage"  # the library has no name for it
     name = oid._name  # noqa: SLF001 - the library's table of names has no other door
     return oid.dotted_string if name == "Unknown OID" else name
 

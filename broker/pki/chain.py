@@ -15,11 +15,11 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 
-from broker.pki.anatomy import extension, extensions_of, fingerprint_of, is_ca, issuer_of, subject_of
+from broker.pki.anatomy import digest_of, extension, extensions_of, fingerprint_of, is_ca, issuer_of, subject_of
 from broker.pki.names import Folded, folded
-from broker.pki.strength import public_key_facts
+from broker.pki.strength import digest_faults, public_key_facts
 
-__all__ = ["intermediates", "leaves", "path", "self_issued", "signed_by"]
+__all__ = ["intermediates", "leaves", "path", "self_issued", "signed_by", "unverifiable"]
 
 _PAIRS: Final = 2048  # of certificates; a reply of 32 has half as many
 
@@ -77,6 +77,17 @@ def signed_by(found: x509.Certificate, issuer: x509.Certificate) -> bool:
     return _issuer(found) == _subject(issuer) and _signature_fits(found, issuer)
 
 
+def unverifiable(leaf: x509.Certificate, pool: Sequence[x509.Certificate]) -> str:
+    """Say why the way from `leaf` stops at a signature that is not verified here, though its CA is in `pool`; or ""."""
+    top = [leaf, *intermediates(leaf, pool)][-1]
+    issuers = [c for c in pool if c != top and _subject(c) == _issuer(top)]
+    for key in (public_key_facts(c.public_key) for c in issuers):
+        if not key.verifies:
+            return f"it is signed by '{issuer_of(top)}', and nothing is verified by that CA's key ({key})"
+    digest = next(digest_faults("", digest_of(top), ""), None)
+    return f"'{subject_of(top)}' cannot be verified: {digest.sentence}" if issuers and digest else ""
+
+
 def _is_authority(found: x509.Certificate, issuers: Set[Folded]) -> bool:
     if is_ca(found):
         return True
@@ -95,7 +106,7 @@ def _issuer(found: x509.Certificate) -> Folded:
 
 @lru_cache(_PAIRS)
 def _signature_fits(found: x509.Certificate, issuer: x509.Certificate) -> bool:
-    if public_key_facts(issuer.public_key).is_slow:
+    if not public_key_facts(issuer.public_key).verifies:
         return False
     try:
         _verify_signature(found, issuer)

@@ -2,7 +2,8 @@
 
 `cryptography` verifies, and OpenSSL too, where pyOpenSSL is installed: the partner's servers are most likely to ask
 it, and it knows constraints that the other does not. Three things that real partners' CAs do `cryptography` cannot
-accept and OpenSSL can: then OpenSSL alone decides, and a warning says which of the three it was.
+accept and OpenSSL can: then OpenSSL alone decides, and a warning says which of the three it was. Purposes are our own to
+look at; they follow OpenSSL's X509_check_purpose, as most servers do.
 """
 
 from __future__ import annotations
@@ -17,17 +18,26 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.model.certificate import Anchors
-from broker.model.finding import Finding
+from broker.model.finding import Finding, has_errors
 from broker.pki import chain
-from broker.pki.anatomy import digest_of, extension, extensions_of, issuer_of, oid_name, subject_of
-from broker.pki.certificates import load
-from broker.pki.strength import SMALLEST_RSA, digest_faults, public_key_facts
+from broker.pki.anatomy import (
+    digest_of,
+    extension,
+    extensions_of,
+    fingerprint_of,
+    issuer_of,
+    netscape_types,
+    oid_name,
+    subject_of,
+)
+from broker.pki.certificates import format_fingerprint, load
+from broker.pki.strength import SMALLEST_RSA, ca_key_faults, digest_faults, public_key_facts
 
 __all__ = ["issuing_faults", "verifier_faults"]
 
 Path = Sequence[x509.Certificate]
-_FOR_CLIENTS: Final = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 _NO_OPENSSL: Final = "that takes pyOpenSSL, which is not installed (pip install '.[server]' in the checkout)"
+_STRONGER: Final = "ask the partner for a certificate from a CA with a stronger key and SHA-256"
 _ASK: Final = "ask the partner for its CA certificates again, and compare their fingerprints"
 
 
@@ -46,6 +56,7 @@ def issuing_faults(
         return
     for depth, ca in enumerate(way[1:]):
         yield from _ca_faults(ca, depth, now)
+        yield from _ca_strength(ca, pinned=ca is way[-1])
 
 
 def verifier_faults(
@@ -72,6 +83,8 @@ def _no_way(leaf: x509.Certificate, others: Path, issuing: Anchors) -> Finding:
     top = [leaf, *chain.intermediates(leaf, others)][-1]
     wanted = f"issued by '{issuer_of(top)}'"
     anchors = load(issuing.pem)
+    if reason := chain.unverifiable(leaf, [*others, *anchors]):
+        return _error("issuer", f"it does not chain to a pinned issuing CA: {reason}", _STRONGER)
     if any(str(subject_of(a)) == str(issuer_of(top)) for a in anchors):
         sentence = f"it is {wanted}, a pinned CA's name, but that CA's key did not sign it: a new CA key, or a forgery"
     else:
@@ -104,11 +117,33 @@ def _ca_faults(ca: x509.Certificate, depth: int, now: datetime) -> Iterator[Find
     usage = extension(extensions, x509.KeyUsage)
     if usage is not None and not usage.key_cert_sign:
         yield _error("ca.key-usage", f"{name} may not sign certificates: its key usage lacks keyCertSign", _ASK)
+    yield from _ca_purpose(name, extensions)
+
+
+def _ca_purpose(name: str, extensions: x509.Extensions) -> Iterator[Finding]:
+    """Yield what keeps an OpenSSL server from taking a client's certificate from this CA (X509_check_purpose)."""
     purposes = extension(extensions, x509.ExtendedKeyUsage)
-    if purposes is not None and not _FOR_CLIENTS & set(purposes):
-        sentence = f"{name} may only sign for {', '.join(map(oid_name, purposes))}: no server takes a client's from it"
+    if purposes is not None and ExtendedKeyUsageOID.CLIENT_AUTH not in purposes:
+        allowed = ", ".join(map(oid_name, purposes))
+        sentence = f"{name} may only sign for {allowed}, not for clientAuth: OpenSSL servers refuse its certificates"
         yield _error("ca.purpose", sentence, _ASK)
-    if not chain.self_issued(ca):
+    types = netscape_types(extensions)
+    if types is None or "sslCA" in types:
+        return
+    found = f"{name} has a Netscape certificate type without sslCA ({', '.join(types) or 'empty'})"
+    if any(extension(extensions, kind) for kind in (x509.BasicConstraints, x509.KeyUsage)):
+        yield _warning("ca.purpose", f"{found}: other programs than OpenSSL may refuse its certificates", _ASK)
+    else:
+        yield _error("ca.purpose", f"{found}: OpenSSL servers refuse its certificates", _ASK)
+
+
+def _ca_strength(ca: x509.Certificate, *, pinned: bool) -> Iterator[Finding]:
+    """Yield what lets others make certificates in the name of this CA. Nobody verifies a pinned root's signature."""
+    name, key, mend = f"the CA '{subject_of(ca)}'", public_key_facts(ca.public_key), _STRONGER
+    if not has_errors(ca_key_faults(name, key, mend, pinned=True)):
+        mend += f"; if you take this one all the same: --accept-ca {format_fingerprint(fingerprint_of(ca))}"
+    yield from ca_key_faults(name, key, mend, pinned=pinned)
+    if not pinned or not chain.self_issued(ca):
         yield from digest_faults("certificate.ca", digest_of(ca), _ASK)
 
 

@@ -5,7 +5,7 @@ A reply is untrusted: what is wrong is said in words of its own for each fault, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -14,8 +14,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.model.certificate import Anchors, Certificate, Spki
 from broker.model.finding import Finding, has_errors
-from broker.model.subject import SubjectRules
-from broker.pki.anatomy import digest_of, extension, extensions_of, oid_name, spki_of, subject_of
+from broker.model.subject import ATTRIBUTES, Subject, SubjectRules
+from broker.pki.anatomy import digest_of, extension, extensions_of, netscape_types, oid_name, spki_of, subject_of
 from broker.pki.certificates import load
 from broker.pki.issuing import issuing_faults, verifier_faults
 from broker.pki.names import ReadName, shown
@@ -37,10 +37,12 @@ def judge(
     login: str,
     issuing: Anchors | None,
     now: datetime,
+    requested: Subject | None = None,
 ) -> tuple[Finding, ...]:
     """Return all that speaks against `certificate` (its `pem`: leaf, then intermediates) as the account's next one.
 
-    `expected_spki` is the open request's, None where there is no request to compare with. `issuing` are the issuing
+    `expected_spki` and `requested` are key and subject of the open request, None if there is none to compare with.
+    `issuing` are the issuing
     CAs pinned for the account, or accepted by a person just now; None is a finding, since nobody vouches for the CA
     then. `now` is in UTC. Raises `InputError` if `pem` cannot be read.
     """
@@ -48,6 +50,7 @@ def judge(
     found = [
         *_key(leaf, expected_spki),
         *_subject(leaf, rules, login),
+        *_changed(subject_of(leaf), rules, requested),
         *_times(leaf, now),
         *_strength(leaf),
         *_purpose(leaf),
@@ -74,14 +77,28 @@ def _subject(leaf: x509.Certificate, rules: SubjectRules, login: str) -> Iterato
         sentence = f"CN is {shown(name)}, and the account's login is {shown(login)}"
         yield _error("cn", sentence, "check that the certificate belongs to this account; if so, ask for it again")
     yield from _doubtful(subject)
-    for attribute in rules.order:
-        wanted, value = rules.fixed.get(attribute), subject.get(attribute)
-        if attribute in rules.required and not value:
+
+
+def _changed(subject: ReadName, rules: SubjectRules, requested: Subject | None) -> Iterator[Finding]:
+    """Yield each attribute that is not as it was requested, else each that is not as the partner's rules say."""
+    for attribute in dict.fromkeys((*rules.order, *ATTRIBUTES)):
+        found = [a.value for a in subject.attributes if a.name == attribute]
+        wanted = [value for name, value in requested.attributes if name == attribute] if requested else found
+        compared = attribute != "CN" or not rules.common_name_is_login  # the login is an error of its own
+        fixed = rules.fixed.get(attribute, "")
+        if compared and sorted(found) != sorted(wanted):
+            sentence = f"{attribute} {_said(found)} in the certificate, and {_said(wanted)} in the request"
+        elif attribute in rules.required and not any(found):
             sentence = f"{attribute} is in the partner's rules, but not in the certificate: the CA left it out"
-            yield _warning("subject.changed", sentence, "ask the partner whether that is meant")
-        elif wanted and value and value != wanted:
-            sentence = f"{attribute} is {shown(value)} in the certificate, and the partner's rules say {shown(wanted)}"
-            yield _warning("subject.changed", sentence, "ask the partner whether that is meant")
+        elif fixed and any(found) and found[0] != fixed:
+            sentence = f"{attribute} {_said(found)} in the certificate, and the partner's rules say {shown(fixed)}"
+        else:
+            continue
+        yield _warning("subject.changed", sentence, "ask the partner whether that is meant")
+
+
+def _said(values: Sequence[str]) -> str:
+    return f"is {shown(', '.join(values))}" if values else "is not"
 
 
 def _doubtful(subject: ReadName) -> Iterator[Finding]:
@@ -147,8 +164,14 @@ def _purpose(leaf: x509.Certificate) -> Iterator[Finding]:
 def _usage(extensions: x509.Extensions) -> Iterator[Finding]:
     usage = extension(extensions, x509.KeyUsage)
     if usage is not None and not usage.digital_signature:
-        sentence = "its key usage leaves out digitalSignature, without which TLS 1.3 refuses it"
+        sentence = "its key usage leaves out digitalSignature, which TLS 1.3 requires (RFC 8446, 4.4.2.2)"
         yield _error("key-usage", sentence, _AGAIN)
+    types = netscape_types(extensions)
+    if types is not None and "client" not in types:
+        sentence = (
+            f"its Netscape certificate type ({', '.join(types) or 'empty'}) lacks client: OpenSSL servers refuse it"
+        )
+        yield _error("purpose", sentence, _AGAIN)
     purposes = extension(extensions, x509.ExtendedKeyUsage)
     if purposes is None or ExtendedKeyUsageOID.CLIENT_AUTH in purposes:
         return
@@ -157,7 +180,7 @@ def _usage(extensions: x509.Extensions) -> Iterator[Finding]:
         sentence = f"its extended key usage ({names}) does not name clientAuth: OpenSSL servers refuse it"
         yield _warning("purpose", sentence, _AGAIN)
     else:
-        sentence = f"its extended key usage is {names}, without clientAuth: no server accepts it from a client"
+        sentence = f"its extended key usage is {names}, without clientAuth: servers refuse it from a client"
         yield _error("purpose", sentence, _AGAIN)
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 
 from broker.model.finding import Finding, Severity
 
-__all__ = ["SMALLEST_RSA", "PublicKey", "digest_faults", "public_key_facts", "rsa_faults"]
+__all__ = ["SMALLEST_RSA", "PublicKey", "ca_key_faults", "digest_faults", "public_key_facts", "rsa_faults"]
 
 SMALLEST_RSA: Final = 2048
+_FACTORED_RSA: Final = 1024  # bits; below, one rented computer factors it
+_SMALLEST_CURVE: Final = 224  # bits, as strong as RSA 2048 (NIST SP 800-57, table 2)
 _LARGEST_RSA: Final = 8192  # bits; above these two, whoever verifies a signature waits
 _LARGEST_EXPONENT: Final = 2**32
 _USUAL_SIZES: Final = (2048, 3072, 4096, 8192)
@@ -25,7 +27,7 @@ _BROKEN_DIGESTS: Final = ("md2", "md4", "md5", "sha1")
 class PublicKey:
     """What can be said of a public key. `bits` is 0 where the algorithm has one size or is unknown."""
 
-    algorithm: str  # "rsa", "ec", "ed25519", "ed448", "unknown"
+    algorithm: str  # "rsa", "ec", "dsa", "ed25519", "ed448", "unknown"
     bits: int = 0
     exponent: int = 0
 
@@ -33,6 +35,11 @@ class PublicKey:
     def is_slow(self) -> bool:
         """Whether it is an RSA key of a size that no CA has, chosen to hold up who verifies by it."""
         return self.algorithm == "rsa" and (self.bits > _LARGEST_RSA or self.exponent > _LARGEST_EXPONENT)
+
+    @property
+    def verifies(self) -> bool:
+        """Whether we verify signatures by it: not by DSA (FIPS 186-5), nor by what the library refuses to read."""
+        return self.algorithm not in ("dsa", "unknown") and not self.is_slow
 
     def __str__(self) -> str:
         return f"{self.algorithm} {self.bits}" if self.bits else self.algorithm
@@ -47,8 +54,8 @@ def public_key_facts(read: Callable[[], object]) -> PublicKey:
     match key:
         case rsa.RSAPublicKey():
             return PublicKey("rsa", key.key_size, key.public_numbers().e)
-        case ec.EllipticCurvePublicKey():
-            return PublicKey("ec", key.key_size)
+        case ec.EllipticCurvePublicKey() | dsa.DSAPublicKey():
+            return PublicKey("dsa" if isinstance(key, dsa.DSAPublicKey) else "ec", key.key_size)
         case ed25519.Ed25519PublicKey():
             return PublicKey("ed25519")
         case ed448.Ed448PublicKey():
@@ -82,6 +89,19 @@ def rsa_faults(prefix: str, key: PublicKey) -> Iterator[Finding]:
             f"the key's exponent is {exponent}, and some CAs take only {_EXPONENT}",
             mend,
         )
+
+
+def ca_key_faults(name: str, key: PublicKey, mend: str, *, pinned: bool) -> Iterator[Finding]:
+    """Yield an error if others can sign with the key of the CA `name`, and a warning if its exponent is small.
+
+    `pinned` means that a person accepted this very CA: then RSA is refused below 1024 bits only.
+    """
+    smallest = {"rsa": _FACTORED_RSA if pinned else SMALLEST_RSA, "ec": _SMALLEST_CURVE}.get(key.algorithm, 0)
+    if key.bits < smallest:
+        yield Finding.error("certificate.ca.weak-key", f"{name} has a weak key ({key}): others can sign with it", mend)
+    if key.algorithm == "rsa" and key.exponent < _EXPONENT:
+        message = f"{name} has an RSA key with the small exponent {key.exponent}; today's is {_EXPONENT}"
+        yield Finding.warning("certificate.ca.exponent", message, mend)
 
 
 def digest_faults(prefix: str, digest: str, mend: str) -> Iterator[Finding]:

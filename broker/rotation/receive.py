@@ -16,8 +16,9 @@ from broker.model.names import AccountName
 from broker.model.subject import SubjectRules
 from broker.pki.anatomy import fingerprint_of
 from broker.pki.certificates import Description, anchors, format_fingerprint, load, parse_fingerprint
-from broker.pki.chain import path
+from broker.pki.chain import path, unverifiable
 from broker.pki.containers import ReplyParts, read_reply
+from broker.pki.csr import subject_of
 from broker.pki.judge import judge
 from broker.rotation.amend import amend
 from broker.rotation.ports import Accounts
@@ -99,6 +100,7 @@ def receive(
             login=account.login,
             issuing=account.anchors_of(account.issuing) if account.issuing else None,
             now=clock(),
+            requested=subject_of(request.csr),
         )
         findings = (*parts.findings, *found)
         refuse_errors(f"the reply for {name}", findings)
@@ -173,6 +175,12 @@ def _with_authorities(
     issuing = [a for a in wanted if _chains(certificate, parts, a)]
     server = [a for a in wanted if a not in issuing]
     if not issuing and not (pinned and _chains(certificate, parts, pinned)):
+        pool = [*parts.certificates, *(ca for anchor in trusted for ca in load(anchor.pem))]
+        if reason := unverifiable(load(certificate.pem)[0], pool):
+            raise RefusedError(
+                f"the certificate for {account.name} does not chain to a CA: {reason}",
+                hint="ask the partner for a certificate from a CA with a stronger key and SHA-256",
+            )
         issuer = parts.issuer_of(certificate)
         others = [d for d in parts.authorities if issuer is None or d.fingerprint != issuer.fingerprint]
         raise UnknownAuthorityError(account.name, issuer, others)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker.model.certificate import Anchors, Spki
@@ -33,6 +35,7 @@ def _judged(
     pinned: bool = True,
     expected: Spki | None = SPKI,
     rules: SubjectRules = pki.GUIDE,
+    requested: Subject | None = None,
 ) -> tuple[Finding, ...]:
     found = replace(certificates.certificate_of(chain[0], ()), pem=pki.pem(*chain))
     anchors = issuing or certificates.anchors(ca.pem)
@@ -43,6 +46,7 @@ def _judged(
         login=pki.LOGIN,
         issuing=anchors if pinned else None,
         now=pki.NOW,
+        requested=requested,
     )
 
 
@@ -295,9 +299,15 @@ def test_a_ca_for_servers_only_is_refused(pinned: bool) -> None:
     assert_refused(found, "ca.purpose", "may only sign for serverAuth")
 
 
-@pytest.mark.parametrize("oid", [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
-def test_a_ca_for_clients_too_is_accepted(oid: x509.ObjectIdentifier) -> None:
-    purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, oid])
+def test_a_ca_for_any_purpose_alone_is_refused() -> None:
+    purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
+    middle = pki.a_ca("Middle", issuer=CA, extra=[(purposes, False)])
+    found = _judged(pki.a_leaf(middle), middle.certificate)
+    assert_refused(found, "ca.purpose", "may only sign for anyExtendedKeyUsage, not for clientAuth")
+
+
+def test_a_ca_for_clients_too_is_accepted() -> None:
+    purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
     middle = pki.a_ca("Middle", issuer=CA, extra=[(purposes, False)])
     assert_accepted(_judged(pki.a_leaf(middle), middle.certificate))
 
@@ -310,6 +320,84 @@ def test_a_constraint_that_only_openssl_knows_is_kept(monkeypatch: pytest.Monkey
     assert_refused(_judged(leaf, narrow.certificate), "chain", "permitted subtree violation")
     monkeypatch.setitem(sys.modules, "OpenSSL", None)
     assert_accepted(_judged(leaf, narrow.certificate))
+
+
+def test_an_unreadable_netscape_type_is_refused() -> None:
+    """OpenSSL does not even load such a certificate."""
+    broken = x509.UnrecognizedExtension(pki.netscape_type(0)[0].oid, b"\x04\x01\x80")
+    assert_refused(_judged(pki.a_leaf(CA, extra=[(broken, False)])), "purpose", "Netscape certificate type (empty)")
+
+
+@pytest.mark.parametrize("bits", [1024, 1536])
+def test_a_weak_intermediate_wants_a_person(bits: int) -> None:
+    """Pinned itself, it is what a person accepted: a warning."""
+    weak = pki.a_ca("Weak middle", issuer=CA, key=pki.a_key("weak ca", bits))
+    leaf = pki.a_leaf(weak)
+    found = _judged(leaf, weak.certificate)
+    assert_refused(found, "ca.weak-key", f"has a weak key (rsa {bits}): others can sign with it")
+    assert "--accept-ca" in found[-1].mend
+    assert_only(_judged(leaf, ca=weak), WARNING, "ca.weak-key")
+
+
+@pytest.mark.peer("openssl")
+def test_accepting_a_tiny_ca_is_not_offered() -> None:
+    tiny = pki.a_ca("Tiny", issuer=CA, key=pki.a_tiny_key())
+    found = _judged(pki.a_leaf(tiny), tiny.certificate)
+    assert_refused(found, "ca.weak-key", "rsa 512")
+    assert "--accept-ca" not in found[-1].mend
+
+
+@pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "in the reply"])
+def test_a_small_curve_of_a_ca_is_refused(pinned: bool) -> None:
+    small = pki.a_ca("Small", issuer=CA, key=ec.generate_private_key(ec.SECP192R1()))
+    found = _judged(pki.a_leaf(small), small.certificate, ca=small if pinned else CA)
+    assert_refused(found, "ca.weak-key", "(ec 192)")
+
+
+@pytest.mark.parametrize("exponent", [1, 65536], ids=["one", "even"])
+def test_a_ca_key_that_is_no_key_is_named(exponent: int) -> None:
+    odd = pki.with_exponent(CA.certificate, exponent)
+    found = _judged(pki.a_leaf(CA), issuing=certificates.anchors_of([odd]))
+    assert_refused(found, "issuer", "nothing is verified by that CA's key (unknown)")
+
+
+def test_a_dsa_ca_is_named() -> None:
+    ca = pki.a_ca("Old", key=dsa.generate_private_key(1024))
+    assert_refused(_judged(pki.a_leaf(ca), ca=ca), "issuer", "nothing is verified by that CA's key (dsa 1024)")
+
+
+def test_a_forgeable_rollover_certificate_is_refused() -> None:
+    """The same name with a new key, signed by the old one with SHA-1: self-issued, but nobody pinned it."""
+    assert isinstance(CA.key, rsa.RSAPrivateKey)
+    new = pki.a_ca(key=pki.a_key("new ca key"), issuer=CA)
+    link = pki.resigned(new.certificate, CA.key, hashes.SHA1())
+    assert_refused(_judged(pki.a_leaf(new), link), "ca.signature.weak", "SHA1")
+
+
+def test_every_changed_attribute_is_a_warning() -> None:
+    changes = {"C": "DE", "L": "Berlin", "O": "Other Company", "emailAddress": "else@other.example"}
+    subject = Subject(tuple((name, changes.get(name, value)) for name, value in pki.GOOD.attributes))
+    found = _judged(pki.a_leaf(CA, subject=subject), requested=pki.GOOD)
+    assert [(f.severity, f.code) for f in found] == [(WARNING, "certificate.subject.changed")] * 4
+    assert [f.sentence for f in found] == [
+        f"{name} is '{value}' in the certificate, and is '{pki.GOOD.get(name)}' in the request"
+        for name, value in changes.items()
+    ]
+
+
+def test_what_was_dropped_or_added_is_a_warning() -> None:
+    subject = Subject((*pki.GOOD.attributes[:6], ("OU", "Another")))
+    found = _judged(pki.a_leaf(CA, subject=subject), requested=pki.GOOD)
+    assert [f.sentence for f in found] == [
+        "OU is 'Programs Partners, Another' in the certificate, and is 'Programs Partners' in the request",
+        "emailAddress is not in the certificate, and is 'fleet@company.example' in the request",
+    ]
+
+
+def test_the_subject_as_requested_is_accepted() -> None:
+    """Whatever the string types."""
+    leaf = pki.a_leaf(CA, subject=pki.a_name(pki.GOOD, "BMPString"))
+    assert_accepted(_judged(leaf, requested=pki.GOOD))
 
 
 WEAK = pki.a_ca("Weak", key=pki.a_key("weak ca", 1024))

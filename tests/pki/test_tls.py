@@ -29,11 +29,11 @@ MIDDLE = pki.a_ca("Server Middle", issuer=SERVERS, not_before=START, not_after=E
 LEAF = pki.a_leaf(CLIENTS, not_before=START, not_after=END)
 
 
-def a_server(folder: Path, version: ssl.TLSVersion, host: str = "127.0.0.1") -> ssl.SSLContext:
-    """A server under `Server Middle` that wants a certificate of `Client CA`."""
+def a_server(folder: Path, version: ssl.TLSVersion, host: str = "127.0.0.1", ca: pki.Ca = MIDDLE) -> ssl.SSLContext:
+    """A server under `ca` that wants a certificate of `Client CA`, and has no scruples of its own."""
     names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address(host))])
     leaf = pki.a_leaf(
-        MIDDLE,
+        ca,
         pki.a_key("server"),
         "server",
         eku=[ExtendedKeyUsageOID.SERVER_AUTH],
@@ -42,9 +42,10 @@ def a_server(folder: Path, version: ssl.TLSVersion, host: str = "127.0.0.1") -> 
         not_after=END,
     )
     file = folder / "server.pem"
-    file.write_bytes(keys.pem(pki.secret_of(pki.a_key("server"))).reveal() + pki.pem(leaf, MIDDLE.certificate).encode())
+    file.write_bytes(keys.pem(pki.secret_of(pki.a_key("server"))).reveal() + pki.pem(leaf, ca.certificate).encode())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = context.maximum_version = version
+    context.set_ciphers("ALL:@SECLEVEL=0")
     context.load_cert_chain(file)
     context.load_verify_locations(cadata=CLIENTS.pem)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -95,6 +96,15 @@ def test_a_server_of_another_name_is_not_trusted(tmp_path: Path) -> None:
     context = client_context(KEY, pki.pem(LEAF), SERVERS.pem)
     with pytest.raises(ssl.SSLCertVerificationError, match="IP address mismatch"):
         said_by(a_server(tmp_path, ssl.TLSVersion.TLSv1_3, host="127.0.0.2"), context)
+
+
+@pytest.mark.peer("openssl")
+def test_a_server_under_a_tiny_ca_key_is_refused(tmp_path: Path) -> None:
+    """Whoever factors the key could stand in for the server, though the CA itself is pinned."""
+    tiny = pki.a_ca("Tiny", key=pki.a_tiny_key(), not_before=START, not_after=END)
+    context = client_context(KEY, pki.pem(LEAF), tiny.pem)
+    with pytest.raises(ssl.SSLCertVerificationError, match="CA certificate key too weak"):
+        said_by(a_server(tmp_path, ssl.TLSVersion.TLSv1_3, ca=tiny), context)
 
 
 def test_old_tls_is_off_and_verification_on() -> None:

@@ -7,12 +7,16 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import dsa
 
 from broker.errors import RefusedError
 from broker.model import changes
+from broker.model.finding import Severity
 from broker.model.generation import Closed, PasswordRef, SigningRequest, key_ref
+from broker.model.subject import Subject
 from broker.pki.anatomy import fingerprint_of
 from broker.pki.certificates import load
+from broker.pki.csr import build
 from broker.pki.keys import spki_of
 from broker.rotation.receive import LateReplyError, Received, Said, receive
 from tests.rotation.world import World
@@ -61,7 +65,8 @@ def kept(world: World) -> list[x509.Certificate]:
 
 
 def _request(number: int, key: pki.AnyKey) -> SigningRequest:
-    return SigningRequest(number, key_ref(number), spki_of(pki.secret_of(key)), f"csr {number}", NOW)
+    secret = pki.secret_of(key)
+    return SigningRequest(number, key_ref(number), spki_of(secret), build(secret, pki.GOOD, pki.RULES), NOW)
 
 
 @pytest.mark.parametrize("reply", [(OLD, NEW), (NEW, OLD)], ids=["old first", "new first"])
@@ -169,6 +174,24 @@ def test_a_new_issuing_ca_changes_nothing_of_how_the_server_is_known() -> None:
     reply = (pki.a_leaf(STRANGER, SECOND), STRANGER.certificate)
     received(world, *reply, said=Said(accept=(fingerprint_of(STRANGER.certificate),)))
     assert world.account.candidates[-1].parts.trust == world.account.trust == before
+
+
+def test_a_subject_that_is_not_the_requested_one_is_reported() -> None:
+    subject = Subject(tuple((n, "Other Company" if n == "O" else v) for n, v in pki.GOOD.attributes))
+    found = received(a_world(), pki.a_leaf(MIDDLE, FIRST, subject), *CAS, said=BOTH).findings
+    assert [(f.severity, f.code) for f in found] == [(Severity.WARNING, "certificate.subject.changed")]
+    assert "O is 'Other Company' in the certificate, and is 'Société Exemple' in the request" in found[0].sentence
+
+
+def test_a_ca_key_that_verifies_nothing_is_named() -> None:
+    """In place of the advice to accept it, which was followed already."""
+    old = pki.a_ca("Old", key=dsa.generate_private_key(1024))
+    world = a_world()
+    before = world.account
+    said = Said(accept=(fingerprint_of(old.certificate),))
+    with assert_refused(RefusedError, "nothing is verified by that CA's key (dsa 1024)"):
+        received(world, pki.a_leaf(old, FIRST), old.certificate, said=said)
+    assert world.account == before
 
 
 def test_a_client_id_that_the_reply_does_not_name_is_refused() -> None:

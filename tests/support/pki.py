@@ -15,8 +15,8 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -43,7 +43,7 @@ GOOD = Subject(
     )
 )
 RULES = KeyRules()
-AnyKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+AnyKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | dsa.DSAPrivateKey
 ExtensionOf = tuple[x509.ExtensionType, bool]
 CLIENT = (ExtendedKeyUsageOID.CLIENT_AUTH,)
 _OIDS = {
@@ -158,6 +158,36 @@ def key_usage(*, digital_signature: bool = False, cert_sign: bool = False) -> x5
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def netscape_type(bits: int) -> ExtensionOf:
+    """nsCertType with these bits: 0x80 client, 0x40 server, 0x20 email, 0x04 sslCA, 0x01 objCA."""
+    return x509.UnrecognizedExtension(x509.ObjectIdentifier("2.16.840.1.113730.1.1"), bytes([3, 2, 0, bits])), False
+
+
+def resigned(found: x509.Certificate, signer: rsa.RSAPrivateKey, digest: hashes.SHA1 | hashes.MD5) -> x509.Certificate:
+    """Sign a certificate again with a digest that the library verifies, and refuses to sign with."""
+    sha256, other = (
+        bytes.fromhex("2a864886f70d0101") + bytes([last]) for last in (11, {"sha1": 5, "md5": 4}[digest.name])
+    )
+    body = found.tbs_certificate_bytes.replace(sha256, other)
+    signature = signer.sign(body, padding.PKCS1v15(), digest)
+    return x509.load_der_x509_certificate(
+        der(found).replace(found.tbs_certificate_bytes, body).replace(sha256, other).replace(found.signature, signature)
+    )
+
+
+def with_exponent(found: x509.Certificate, exponent: int) -> x509.Certificate:
+    """The certificate with another RSA exponent of up to three octets, in DER or nearly so; its signature breaks."""
+    return x509.load_der_x509_certificate(der(found).replace(b"\2\3\1\0\1", b"\2\3" + exponent.to_bytes(3, "big")))
+
+
+@functools.cache
+def a_tiny_key() -> rsa.RSAPrivateKey:
+    """An RSA key of 512 bits, which only openssl makes; the same one each time."""
+    key = load_pem_private_key(run("openssl", "genrsa", "512"), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    return key
 
 
 def pem(*certificates: x509.Certificate) -> str:
