@@ -55,6 +55,9 @@ def import_(
 
     A CA that nobody has accepted yet is refused and shown: compare its fingerprint with the partner by another way,
     by telephone say, and give it with --accept-ca. Nothing is stored where anything is refused.
+
+    A client_id is taken only if the reply calls it one (client_id: …), --client-id-for names its application, and
+    that has no other yet: broker app set changes it.
     """
     from broker.pki.certificates import anchors
     from broker.rotation.receive import Said
@@ -92,7 +95,7 @@ def import_(
     )
     show_findings(received.findings)
     if generation.stage is Stage.CANDIDATE:
-        _say_next(account, [a.name for a in received.account.applications if not a.client_id], received.client_ids)
+        note(f"next: broker rotation promote {account}")
 
 
 @command.command("inspect", epilog="Example: broker cert inspect reply.zip")
@@ -132,9 +135,3 @@ def _rows(found: Description) -> dict[str, object]:
         "SHA-256": format_fingerprint(found.fingerprint),
         "SPKI": found.spki,
     }
-
-
-def _say_next(account: AccountName, lacking: Sequence[str], client_ids: Sequence[str]) -> None:
-    if lacking and client_ids:
-        note(f"the reply names a client_id; if it is right: broker app set {account}/{lacking[0]} --client-id ID")
-    note(f"next: broker rotation promote {account}")

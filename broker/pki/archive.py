@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ _MOST_RATIO: Final = 100
 _RATIO_FROM: Final = 16 * 1024  # a few repeated lines of text may well pack 1:100
 _SIGNATURES: Final = (b"PK\x03\x04", b"PK\x05\x06")
 _ENCRYPTED: Final = 0x1
+_ADDED_BY_SYSTEM: Final = re.compile(r"(?:^|/)(?:__MACOSX/|\._[^/]*$|\.DS_Store$|Thumbs\.db$|desktop\.ini$)")
 
 
 def is_zip(data: bytes) -> bool:
@@ -25,8 +27,10 @@ def is_zip(data: bytes) -> bool:
     return data.startswith(_SIGNATURES)
 
 
-def members(data: bytes) -> Iterator[bytes]:
-    """Yield the content of each file in a zip, in memory; the names in it are never used as paths.
+def members(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of each file in a zip, in memory; the names are not to be used as paths.
+
+    What macOS and Windows add by themselves (__MACOSX, .DS_Store) is left out.
 
     Raises `RefusedError` for an encrypted, nested or exploding archive, `InputError` for a broken one.
     """
@@ -40,7 +44,7 @@ def members(data: bytes) -> Iterator[bytes]:
         raise RefusedError("the zip file uses a packing that is not opened here", hint="unpack it first") from error
 
 
-def _members(archive: zipfile.ZipFile) -> Iterator[bytes]:
+def _members(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:
     files = [entry for entry in archive.infolist() if not entry.is_dir()]
     if len(files) > _MOST_MEMBERS:
         raise RefusedError(f"the zip file has {len(files)} files, more than {_MOST_MEMBERS}", hint="unpack it first")
@@ -50,7 +54,8 @@ def _members(archive: zipfile.ZipFile) -> Iterator[bytes]:
         left -= len(content)
         if is_zip(content):
             raise RefusedError("the zip file has another zip file in it", hint="unpack the outer one first")
-        yield content
+        if not _ADDED_BY_SYSTEM.search(entry.filename):
+            yield entry.filename, content
 
 
 def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int) -> bytes:

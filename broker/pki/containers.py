@@ -1,4 +1,5 @@
-"""What a partner sends back, in whatever wrapping: PEM, DER, PKCS#7, text, a zip of these. Never by a file's name.
+"""What a partner sends back, in whatever wrapping: PEM, DER, PKCS#7, text, a zip of these; a file's name counts for
+nothing but client_id.txt.
 
 Nothing here decides: it finds what is there, or says why it will not look. `judge` decides.
 """
@@ -18,6 +19,7 @@ from broker.model.finding import Finding, Severity
 from broker.pki import anatomy, archive, chain, der
 from broker.pki.armour import Block, blocks_in, text_of, text_outside
 from broker.pki.certificates import Description, anchors_of, certificate_of, describe_one, load, parse_fingerprint
+from broker.pki.client_ids import client_ids_in, labelled_by_name
 from broker.pki.names import shown
 from broker.pki.strength import public_key_facts
 
@@ -25,14 +27,9 @@ __all__ = ["MAX_REPLY", "ReplyParts", "read_reply"]
 
 MAX_REPLY: Final = 1024 * 1024
 _MOST_CERTIFICATES: Final = 32
-_MOST_CLIENT_IDS: Final = 8
 _JKS: Final = b"\xfe\xed\xfe\xed"
 _TAGGED: Final = 0xA0  # [0], constructed
 _SIGNED_DATA: Final = "1.2.840.113549.1.7.2"
-_LABELLED: Final = re.compile(
-    r"client[ _-]?id\b[\"'\s]{0,4}[:=][\"'\s]{0,4}([A-Za-z0-9][A-Za-z0-9._~-]{7,127})", re.IGNORECASE
-)
-_UUID: Final = re.compile(r"(?<![\w-])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![\w-])", re.IGNORECASE)
 _PAGE: Final = re.compile(r"\s*(?:<!doctype\s+html|<html|<head|<\?xml)", re.IGNORECASE)
 
 
@@ -41,7 +38,7 @@ class ReplyParts:
     """What is in a reply. `findings` tell of things that do not belong there; none of them echoes a secret."""
 
     certificates: tuple[x509.Certificate, ...]  # all, each once
-    client_ids: tuple[str, ...]  # candidates, most likely first: a person confirms one
+    client_ids: tuple[str, ...]  # what the text calls one: a person confirms it
     findings: tuple[Finding, ...]
 
     @property
@@ -136,11 +133,11 @@ def read_reply(data: bytes) -> ReplyParts:
         raise InputError(f"the reply has {len(data)} bytes, more than {MAX_REPLY}", hint="is this the right file?")
     basket = _Basket()
     if archive.is_zip(data):
-        for content in archive.members(data):
-            _read_member(content, basket)
+        for name, content in archive.members(data):
+            _read_member(name, content, basket)
     else:
-        _read_one(data, basket)
-    client_ids = _client_ids(basket.texts)
+        _read_one("", data, basket)
+    client_ids = client_ids_in(basket.texts)
     if not basket.certificates and not client_ids:
         raise basket.refusals[0] if basket.refusals else _nothing(data)
     findings = [*basket.findings, *(oddity for c in basket.certificates for oddity in _oddities(c))]
@@ -164,17 +161,17 @@ def _oddities(found: x509.Certificate) -> Iterator[Finding]:
         yield Finding("reply.serial", Severity.WARNING, sentence, "tell the partner (RFC 5280, 4.1.2.2)")
 
 
-def _read_member(content: bytes, basket: _Basket) -> None:
+def _read_member(name: str, content: bytes, basket: _Basket) -> None:
     """Read one file of a zip. A picture or a broken signature file beside the certificates is no reason to stop."""
     try:
-        _read_one(content, basket)
+        _read_one(name, content, basket)
     except InputError as error:
         basket.refusals.append(error)
         sentence = f"a file in the zip was passed over: {error.what}"
         basket.findings.append(Finding("reply.passed-over", Severity.WARNING, sentence, error.hint))
 
 
-def _read_one(data: bytes, basket: _Basket) -> None:
+def _read_one(name: str, data: bytes, basket: _Basket) -> None:
     if data.startswith(_JKS):
         raise RefusedError("this is a Java key store (JKS), not a reply", hint="send what the partner sent")
     if der.is_der(data):
@@ -182,7 +179,9 @@ def _read_one(data: bytes, basket: _Basket) -> None:
         return
     for block in blocks_in(data):
         _read_block(block, basket)
-    basket.texts.append(text_outside(data))
+    text = text_outside(data)
+    if not _PAGE.match(text):  # the scripts of a login page are full of the portal's own client_id
+        basket.texts.append(labelled_by_name(name, text))
 
 
 def _read_block(block: Block, basket: _Basket) -> None:
@@ -233,17 +232,6 @@ def _pkcs7(data: bytes) -> list[x509.Certificate]:
     signed = der.children(der.only(content[1].content))
     certificates = next((e for e in signed if e.tag == _TAGGED), None)
     return [anatomy.load_der(e.raw) for e in der.children(certificates)] if certificates is not None else []
-
-
-def _client_ids(texts: Iterable[str]) -> tuple[str, ...]:
-    found = dict.fromkeys(_candidates("\n".join(texts)))
-    return tuple(found)[:_MOST_CLIENT_IDS]
-
-
-def _candidates(text: str) -> Iterator[str]:
-    for pattern, group in ((_LABELLED, 1), (_UUID, 0)):
-        for match in pattern.finditer(text):
-            yield match.group(group)
 
 
 def _nothing(data: bytes) -> InputError:

@@ -2,8 +2,8 @@
 
 `cryptography` verifies, and OpenSSL too, where pyOpenSSL is installed: the partner's servers are most likely to ask
 it, and it knows constraints that the other does not. Three things that real partners' CAs do `cryptography` cannot
-accept and OpenSSL can: then OpenSSL alone decides, and a warning says which of the three it was. Purposes are our own to
-look at; they follow OpenSSL's X509_check_purpose, as most servers do.
+accept and OpenSSL can: then OpenSSL alone decides, and a warning says which of the three it was. Purposes are our own
+to look at, as OpenSSL does (X509_check_purpose).
 """
 
 from __future__ import annotations

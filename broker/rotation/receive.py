@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from broker.errors import RefusedError
@@ -10,7 +10,7 @@ from broker.model.account import Account
 from broker.model.certificate import Anchors, Certificate
 from broker.model.changes import answered, application_set, ca_accepted, trust_set
 from broker.model.clock import Clock
-from broker.model.finding import Finding, refuse_errors
+from broker.model.finding import Finding, Severity, refuse_errors
 from broker.model.generation import Closed, Generation, SigningRequest
 from broker.model.names import AccountName
 from broker.model.subject import SubjectRules
@@ -91,7 +91,7 @@ def receive(
         if not _answers_open(account, parts) and _known(account, parts):
             _refuse_news(account, said)
             return _with_client_id(account, parts, said, clock, by)
-        request = _fitting(account, parts)
+        request, before = _fitting(account, parts), account
         account, certificate = _with_authorities(account, request, parts, said, clock, by)
         found = judge(
             certificate,
@@ -102,18 +102,41 @@ def receive(
             now=clock(),
             requested=subject_of(request.csr),
         )
-        findings = (*parts.findings, *found)
+        findings = (*parts.findings, *found, *_assumed(before, account, said))
         refuse_errors(f"the reply for {name}", findings)
         account = answered(account, request.number, certificate, at=clock(), by=by)
         return _with_client_id(account, parts, said, clock, by)
 
     after = amend(accounts, name, admit)
+    findings += tuple(_unclaimed(after, parts.client_ids))
     generation = _known(after, parts)
     if generation is None:
         raise RefusedError(
             f"the reply for {name} was stored, and overtaken at once", hint=f"broker account show {name}"
         )
     return Received(after, generation, findings, parts.client_ids)
+
+
+def _unclaimed(account: Account, client_ids: Sequence[str]) -> Iterator[Finding]:
+    """Yield each client_id in the reply that no application has, and the commands that take it."""
+    lacking = [a for a in account.applications if not a.client_id]
+    stored = "".join(f"; {account.name}/{a.name} has {a.client_id or 'none'}" for a in account.applications)
+    for client_id in client_ids:
+        if any(a.client_id == client_id for a in account.applications):
+            continue
+        message = f"the reply names the client_id {client_id}, which no application has{stored}"
+        ways = [_taking(account, a.name, client_id) for a in lacking or account.applications]
+        hint = " or ".join(ways) or f"broker app add {account.name}/APPLICATION --client-id {client_id}"
+        severity = Severity.NOTE if lacking else Severity.WARNING
+        yield Finding("reply.client-id", severity, message, f"if it is right: {hint}")
+
+
+def _assumed(before: Account, after: Account, said: Said) -> Iterator[Finding]:
+    """Yield a note if the issuing CA verifies the partner's server only because no other CA was named."""
+    if before.trust is None and after.trust == after.issuing and not said.server_ca:
+        message = "no CA of the partner's server was named, so the issuing CA verifies the server too"
+        hint = f"if it has another: broker trust set {after.name} FILE --accept-ca SHA256"
+        yield Finding.note("reply.server-ca", message, hint)
 
 
 def _answers_open(account: Account, parts: ReplyParts) -> bool:
@@ -215,13 +238,27 @@ def _with_client_id(account: Account, parts: ReplyParts, said: Said, clock: Cloc
     named = parts.client_ids
     if said.client_id and said.client_id not in named:
         raise RefusedError(
-            f"the reply does not name the client_id {said.client_id}", hint=f"it names {', '.join(named)}"
+            f"the reply does not name the client_id {said.client_id}", hint=f"it names {', '.join(named) or 'none'}"
         )
-    if not said.client_id and len(named) != 1:
+    if not said.client_id and not named:
         raise RefusedError(
-            f"the reply names {len(named)} client_ids, not one",
-            hint=f"broker app set {account.name}/{said.client_id_for} --client-id ID"
-            + (f"; it names {', '.join(named)}" if named else ""),
+            "the reply names no client_id",
+            hint=f"import without --client-id-for; then: {_taking(account, said.client_id_for, 'ID')}",
         )
-    account.application(said.client_id_for)
-    return application_set(account, said.client_id_for, said.client_id or named[0], at=clock(), by=by)
+    if not said.client_id and len(named) > 1:
+        raise RefusedError(
+            f"the reply names {len(named)} client_ids: {', '.join(named)}",
+            hint="say which: " + " or ".join(f"--client-id {value}" for value in named),
+        )
+    wanted, stored = said.client_id or named[0], account.application(said.client_id_for).client_id
+    if stored not in ("", wanted):
+        raise RefusedError(
+            f"{account.name}/{said.client_id_for} has the client_id {stored}, and the reply names {wanted}",
+            hint="import without --client-id-for; "
+            f"if the new one is right: {_taking(account, said.client_id_for, wanted)}",
+        )
+    return application_set(account, said.client_id_for, wanted, at=clock(), by=by)
+
+
+def _taking(account: Account, application: str, client_id: str) -> str:
+    return f"broker app set {account.name}/{application} --client-id {client_id}"

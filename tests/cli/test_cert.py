@@ -88,7 +88,7 @@ def test_the_client_id_is_taken_only_where_somebody_says_whose_it_is(shop: Shop)
     shop.put("requested")
     reply = answer(shop)
     told = shop.ok(f"cert import acme - {accepting(shop)}", input=reply.zip())
-    assert "broker app set acme/reporting --client-id ID" in told.err
+    assert f"broker app set acme/reporting --client-id {reply.client_id}" in told.err
     assert shop.ok("app list acme -o json").json == [{"name": "reporting", "client_id": "", "rejected_at": None}]
     shop.ok("cert import acme - --client-id-for reporting", input=reply.zip())
     assert shop.ok("app list acme -o json").json[0]["client_id"] == reply.client_id

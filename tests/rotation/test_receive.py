@@ -31,6 +31,7 @@ FIRST, SECOND = pki.a_key("first"), pki.a_key("second")
 OLD, NEW = pki.a_leaf(MIDDLE, FIRST), pki.a_leaf(MIDDLE, SECOND)
 ACCEPTED = Said(accept=(fingerprint_of(ROOT.certificate),))
 BOTH = Said(accept=(*ACCEPTED.accept, fingerprint_of(SERVER.certificate)))
+CLIENT_ID = "1eebc2d5-5df3-459b-a624-20abfcf82530"
 CAS = (MIDDLE.certificate, ROOT.certificate, SERVER.certificate)
 
 
@@ -52,9 +53,22 @@ def renewing() -> World:
     return world
 
 
-def received(world: World, *reply: x509.Certificate, said: Said = Said()) -> Received:  # noqa: B008 - a value
+def with_client_id(client_id: str) -> World:
+    """An account with an open request and the application fleet."""
+    world = a_world()
+    found = world.read(MZP)
+    world.write(changes.application_set(found.account, "fleet", client_id, at=NOW, by=BY), replacing=found.version)
+    return world
+
+
+def received(
+    world: World,
+    *reply: x509.Certificate,
+    said: Said = Said(),  # noqa: B008 - a value
+    text: str = "",
+) -> Received:
     return receive(
-        MZP, pki.pem(*reply).encode(), said, rules=pki.GUIDE, accounts=world, clock=world.clock, by=BY
+        MZP, (text + pki.pem(*reply)).encode(), said, rules=pki.GUIDE, accounts=world, clock=world.clock, by=BY
     )  # fmt: skip
 
 
@@ -192,6 +206,51 @@ def test_a_ca_key_that_verifies_nothing_is_named() -> None:
     with assert_refused(RefusedError, "nothing is verified by that CA's key (dsa 1024)"):
         received(world, pki.a_leaf(old, FIRST), old.certificate, said=said)
     assert world.account == before
+
+
+def test_an_unlabelled_uuid_is_never_taken() -> None:
+    world = a_world()
+    before = world.account
+    said = replace(BOTH, client_id_for="fleet")
+    with assert_refused(RefusedError, "the reply names no client_id"):
+        received(world, OLD, *CAS, said=said, text=f"Message-ID: <{CLIENT_ID}@partner.example>\n\n")
+    assert world.account == before
+
+
+def test_a_stored_client_id_is_not_replaced() -> None:
+    """Not even by a labelled one; the hint is the command that does it."""
+    world = with_client_id("the-right-one-1")
+    before = world.account
+    said = replace(BOTH, client_id_for="fleet")
+    for words in (said, replace(said, client_id=CLIENT_ID)):
+        with pytest.raises(RefusedError, match=f"has the client_id the-right-one-1, .* names {CLIENT_ID}") as refusal:
+            received(world, OLD, *CAS, said=words, text=f"client_id: {CLIENT_ID}\n")
+        assert refusal.value.hint.endswith(f": broker app set {MZP}/fleet --client-id {CLIENT_ID}")
+    assert world.account == before
+    [found] = received(world, OLD, *CAS, said=BOTH, text=f"client_id: {CLIENT_ID}\n").findings
+    assert (found.severity, found.code) == (Severity.WARNING, "reply.client-id")
+    assert found.mend.endswith(f"broker app set {MZP}/fleet --client-id {CLIENT_ID}")
+
+
+def test_a_new_client_id_is_offered_not_taken() -> None:
+    world = with_client_id("")
+    [found] = received(world, OLD, *CAS, said=BOTH, text=f"client_id: {CLIENT_ID}\n").findings
+    assert (found.severity, found.code) == (Severity.NOTE, "reply.client-id")
+    assert world.account.application("fleet").client_id == ""
+    received(world, OLD, *CAS, said=Said(client_id_for="fleet"), text=f"client_id: {CLIENT_ID}\n")
+    assert world.account.application("fleet").client_id == CLIENT_ID
+    assert received(world, OLD, *CAS, text=f"client_id: {CLIENT_ID}\n").findings == ()
+
+
+def test_a_client_id_without_an_application_is_offered() -> None:
+    [found] = received(a_world(), OLD, *CAS, said=BOTH, text=f"client_id: {CLIENT_ID}\n").findings
+    assert found.mend.endswith(f"broker app add {MZP}/APPLICATION --client-id {CLIENT_ID}")
+
+
+def test_an_issuing_ca_assumed_to_verify_the_server_is_named() -> None:
+    [found] = received(a_world(), OLD, *CAS, said=ACCEPTED).findings
+    assert (found.severity, found.code) == (Severity.NOTE, "reply.server-ca")
+    assert received(a_world(), OLD, *CAS, said=BOTH).findings == ()
 
 
 def test_a_client_id_that_the_reply_does_not_name_is_refused() -> None:

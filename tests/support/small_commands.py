@@ -95,8 +95,12 @@ def _import(op: Operation, state: State, _: Phase) -> Steps:
         password = state.current.password if state.current else state.password
         after = state.with_request(replace(request, status="answered")).born(request.number, password)
         known = after.generations[-1]
-    if op.arguments.get("application"):
-        after = after.with_application(op.arguments["application"], op.arguments["client_id"])
+    name = op.arguments.get("application")
+    if name and state.client_id(name) not in (None, "", op.arguments["client_id"]):
+        yield from _ends(op.told(REFUSED, name), state)
+        return
+    if name:
+        after = after.with_application(name, op.arguments["client_id"])
     yield from _ends(op.came_to(known.number), after)
 
 
