@@ -83,17 +83,17 @@ def test_few_are_kept() -> None:
     assert len(named("\n".join(f"client_id: {n:08x}-1" for n in range(20)))) == 8
 
 
-def test_a_mail_with_a_certificate_names_none() -> None:
+def test_headers_of_a_mail_name_none() -> None:
     assert read_reply((MAIL + CERTIFICATE).encode()).client_ids == ()
 
 
-def test_a_login_page_beside_a_certificate_names_none() -> None:
+def test_a_login_page_names_none() -> None:
     page = f'<!DOCTYPE html><html><script>{{"clientId": "{ID}"}}</script></html>'
     assert in_zip({"page.html": page.encode()}) == ()
 
 
 @pytest.mark.parametrize("name", ["__MACOSX/._reply.txt", "x/._reply.txt", ".DS_Store", "a/.DS_Store", "Thumbs.db"])
-def test_what_a_system_adds_to_a_zip_names_none(name: str) -> None:
+def test_files_of_the_system_name_none(name: str) -> None:
     assert in_zip({name: f"client_id: {ID}".encode()}) == ()
 
 

@@ -299,7 +299,7 @@ def test_a_ca_for_servers_only_is_refused(pinned: bool) -> None:
     assert_refused(found, "ca.purpose", "may only sign for serverAuth")
 
 
-def test_a_ca_for_any_purpose_alone_is_refused() -> None:
+def test_a_ca_for_any_purpose_is_refused() -> None:
     purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
     middle = pki.a_ca("Middle", issuer=CA, extra=[(purposes, False)])
     found = _judged(pki.a_leaf(middle), middle.certificate)
@@ -322,7 +322,7 @@ def test_a_constraint_that_only_openssl_knows_is_kept(monkeypatch: pytest.Monkey
     assert_accepted(_judged(leaf, narrow.certificate))
 
 
-def test_an_unreadable_netscape_type_is_refused() -> None:
+def test_a_broken_netscape_type_is_refused() -> None:
     """OpenSSL does not even load such a certificate."""
     broken = x509.UnrecognizedExtension(pki.netscape_type(0)[0].oid, b"\x04\x01\x80")
     assert_refused(_judged(pki.a_leaf(CA, extra=[(broken, False)])), "purpose", "Netscape certificate type (empty)")
@@ -366,7 +366,7 @@ def test_a_dsa_ca_is_named() -> None:
     assert_refused(_judged(pki.a_leaf(ca), ca=ca), "issuer", "nothing is verified by that CA's key (dsa 1024)")
 
 
-def test_a_forgeable_rollover_certificate_is_refused() -> None:
+def test_a_forgeable_rollover_is_refused() -> None:
     """The same name with a new key, signed by the old one with SHA-1: self-issued, but nobody pinned it."""
     assert isinstance(CA.key, rsa.RSAPrivateKey)
     new = pki.a_ca(key=pki.a_key("new ca key"), issuer=CA)
@@ -374,7 +374,7 @@ def test_a_forgeable_rollover_certificate_is_refused() -> None:
     assert_refused(_judged(pki.a_leaf(new), link), "ca.signature.weak", "SHA1")
 
 
-def test_every_changed_attribute_is_a_warning() -> None:
+def test_each_changed_attribute_is_a_warning() -> None:
     changes = {"C": "DE", "L": "Berlin", "O": "Other Company", "emailAddress": "else@other.example"}
     subject = Subject(tuple((name, changes.get(name, value)) for name, value in pki.GOOD.attributes))
     found = _judged(pki.a_leaf(CA, subject=subject), requested=pki.GOOD)
@@ -385,7 +385,7 @@ def test_every_changed_attribute_is_a_warning() -> None:
     ]
 
 
-def test_what_was_dropped_or_added_is_a_warning() -> None:
+def test_dropped_or_added_is_a_warning() -> None:
     subject = Subject((*pki.GOOD.attributes[:6], ("OU", "Another")))
     found = _judged(pki.a_leaf(CA, subject=subject), requested=pki.GOOD)
     assert [f.sentence for f in found] == [
@@ -394,7 +394,7 @@ def test_what_was_dropped_or_added_is_a_warning() -> None:
     ]
 
 
-def test_the_subject_as_requested_is_accepted() -> None:
+def test_the_requested_subject_is_accepted() -> None:
     """Whatever the string types."""
     leaf = pki.a_leaf(CA, subject=pki.a_name(pki.GOOD, "BMPString"))
     assert_accepted(_judged(leaf, requested=pki.GOOD))

@@ -99,7 +99,7 @@ def test_a_server_of_another_name_is_not_trusted(tmp_path: Path) -> None:
 
 
 @pytest.mark.peer("openssl")
-def test_a_server_under_a_tiny_ca_key_is_refused(tmp_path: Path) -> None:
+def test_a_server_under_a_tiny_ca_is_refused(tmp_path: Path) -> None:
     """Whoever factors the key could stand in for the server, though the CA itself is pinned."""
     tiny = pki.a_ca("Tiny", key=pki.a_tiny_key(), not_before=START, not_after=END)
     context = client_context(KEY, pki.pem(LEAF), tiny.pem)

@@ -190,14 +190,14 @@ def test_a_new_issuing_ca_changes_nothing_of_how_the_server_is_known() -> None:
     assert world.account.candidates[-1].parts.trust == world.account.trust == before
 
 
-def test_a_subject_that_is_not_the_requested_one_is_reported() -> None:
+def test_a_changed_subject_is_reported() -> None:
     subject = Subject(tuple((n, "Other Company" if n == "O" else v) for n, v in pki.GOOD.attributes))
     found = received(a_world(), pki.a_leaf(MIDDLE, FIRST, subject), *CAS, said=BOTH).findings
     assert [(f.severity, f.code) for f in found] == [(Severity.WARNING, "certificate.subject.changed")]
     assert "O is 'Other Company' in the certificate, and is 'Société Exemple' in the request" in found[0].sentence
 
 
-def test_a_ca_key_that_verifies_nothing_is_named() -> None:
+def test_a_ca_key_that_is_not_used_is_named() -> None:
     """In place of the advice to accept it, which was followed already."""
     old = pki.a_ca("Old", key=dsa.generate_private_key(1024))
     world = a_world()
@@ -232,7 +232,7 @@ def test_a_stored_client_id_is_not_replaced() -> None:
     assert found.mend.endswith(f"broker app set {MZP}/fleet --client-id {CLIENT_ID}")
 
 
-def test_a_new_client_id_is_offered_not_taken() -> None:
+def test_a_new_client_id_is_only_offered() -> None:
     world = with_client_id("")
     [found] = received(world, OLD, *CAS, said=BOTH, text=f"client_id: {CLIENT_ID}\n").findings
     assert (found.severity, found.code) == (Severity.NOTE, "reply.client-id")
@@ -242,12 +242,12 @@ def test_a_new_client_id_is_offered_not_taken() -> None:
     assert received(world, OLD, *CAS, text=f"client_id: {CLIENT_ID}\n").findings == ()
 
 
-def test_a_client_id_without_an_application_is_offered() -> None:
+def test_a_client_id_of_nobody_is_offered() -> None:
     [found] = received(a_world(), OLD, *CAS, said=BOTH, text=f"client_id: {CLIENT_ID}\n").findings
     assert found.mend.endswith(f"broker app add {MZP}/APPLICATION --client-id {CLIENT_ID}")
 
 
-def test_an_issuing_ca_assumed_to_verify_the_server_is_named() -> None:
+def test_an_assumed_server_ca_is_named() -> None:
     [found] = received(a_world(), OLD, *CAS, said=ACCEPTED).findings
     assert (found.severity, found.code) == (Severity.NOTE, "reply.server-ca")
     assert received(a_world(), OLD, *CAS, said=BOTH).findings == ()
