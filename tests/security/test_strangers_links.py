@@ -19,6 +19,8 @@ from broker.errors import InputError
 from broker.vault.enrolment import require_no_others_login
 from broker.vault.logins.approle import AppRoleLogin
 from broker.vault.logins.token import FileToken
+from broker.vault.settings import VaultSettings
+from broker.vault.transport import new_session
 from tests.support.sets import paper
 
 STRANGER = 65534
@@ -36,12 +38,17 @@ WRITES: Mapping[str, Callable[[Path], object]] = MappingProxyType(
         "a file of the embedded vault": lambda path: write_private(path, b"secret"),
     }
 )
+
+
 READS: Mapping[str, Callable[[Path], object]] = MappingProxyType(
     {
         "--consumer-token-file": lambda path: read_private(str(path)),
         "--password-file": lambda path: read_secret("Password", str(path)),
         "role_id_file": lambda path: AppRoleLogin(Mock(), path, path, mount="m").token(),
         "token_file": lambda path: FileToken(path).token(),
+        "vault.client_key": lambda path: new_session(
+            VaultSettings("https://v", client_certificate=path, client_key=path)
+        ),
         "--login-dir": lambda path: require_no_others_login(Mock(), "rotator", path.parent),
     }
 )
