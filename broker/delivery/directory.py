@@ -78,11 +78,11 @@ def publishing(
                 name = _stored(directory, bundle, formats, permitted)
                 _turn(directory, name, clock())
                 _prune(directory, name, clock() - grace)
-                generation = kept.enter_context(directory.opened(name))
+                holding = Holding(own, kept.enter_context(directory.opened(name)), bundle.lease_id)
             except BaseException:
                 _restore(directory, before, permitted)
                 raise
-        yield Holding(own, generation, bundle.lease_id)
+        yield holding
 
 
 class Holding:
@@ -99,11 +99,10 @@ class Holding:
         Raise `LeftBehindError` where a file is no longer in them, so that it may lie elsewhere;
         `UnusableDirectoryError` where one could not be removed.
         """
-        with self._root.locked():
+        with self._root.locked(), ExitStack() as last:
+            last.callback(self._clear)  # though `withdraw` raises
             lost = self._lost()
-            with ExitStack() as both:
-                both.callback(self._clear)  # after `withdraw`, though that raises
-                staying = withdraw(self._root, self._lease)
+            staying = withdraw(self._root, self._lease)
         if lost:
             raise LeftBehindError(
                 f"{self.path}: {', '.join(lost)} cannot be found: moved or removed by somebody else",
@@ -112,12 +111,15 @@ class Holding:
         return staying
 
     def _lost(self) -> list[str]:
-        """Return the files that neither lie there nor went to a successor, or with a generation that one displaced."""
+        """Return the files that are missing, unless a successor has them, or removed them with what it displaced."""
         there = self._generation.names()
-        current = self._root.link(CURRENT)
-        if self._is_anothers() or (not there and current and _lease(self._root, current) not in (self._lease, None)):
+        if self._is_anothers() or (not there and self._has_successor()):
             return []
         return sorted(self._files.difference(there))
+
+    def _has_successor(self) -> bool:
+        current = self._root.link(CURRENT)
+        return current in _generations(self._root) and _lease(self._root, current) not in (self._lease, None)
 
     def _clear(self) -> None:
         if not self._is_anothers():

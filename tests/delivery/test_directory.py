@@ -533,18 +533,31 @@ def one_file(tmp_path: Path) -> None:
     (tmp_path / "root" / "gen-000007" / "tls.key").rename(tmp_path / "tls.key")
 
 
+def a_generation(tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "root" / "gen-000007")
+
+
 def all_of_it(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "root", tmp_path / "away", symlinks=True)
     shutil.rmtree(tmp_path / "root")
 
 
-@pytest.mark.parametrize("take", [one_file, all_of_it])
+@pytest.mark.parametrize("take", [one_file, a_generation, all_of_it])
 def test_withdraw_says_what_it_cannot_find(tmp_path: Path, take: Callable[[Path], None]) -> None:
     with publishing(tmp_path / "root", paper()) as holding:
         take(tmp_path)
         with pytest.raises(LeftBehindError, match=r"tls\.key.* cannot be found"):
             holding.withdraw()
     assert not list((tmp_path / "root").rglob("password"))
+
+
+def test_withdraw_removes_though_current_is_no_link(tmp_path: Path) -> None:
+    with publishing(tmp_path / "root", paper()) as holding:
+        (tmp_path / "root" / CURRENT).unlink()
+        (tmp_path / "root" / CURRENT).write_text("a stranger's")
+        with pytest.raises(UnusableDirectoryError, match="not a link"):
+            holding.withdraw()
+    assert keys_below(tmp_path) == []
 
 
 def test_withdraw_misses_nothing_that_was_displaced(tmp_path: Path) -> None:
