@@ -15,8 +15,10 @@ def main() -> None:
         return
     import signal
 
+    from broker.signals import ASKING
+
     # Kept by the kernel while modules are loaded: `run` hears them where it has words for them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
     from broker.cli.main import run
 
     sys.exit(run(sys.argv[1:]))

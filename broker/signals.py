@@ -1,4 +1,15 @@
-"""Delay signals until clean-up is done, and wait for them without a handler."""
+"""Signals that ask this process to end: turn them into an exception, delay them until clean-up is done, wait for them.
+
+`ASKING` are all signals that end a process by default, come from outside, and can be handled. Left out are:
+
+- SIGKILL and SIGSTOP, which no process can handle;
+- the faults of the process itself (`_FAULTS`): no code of ours runs safely after one;
+- signals that end nothing by default, or that Python ignores (`_HARMLESS`): for SIGPIPE and SIGXFSZ a write fails.
+
+So Ctrl-C, Ctrl-\\, a closed window, `kill`, `timeout`, an alarm that was set before `exec`, the warnings of batch
+systems (SIGUSR1, SIGUSR2, SIGXCPU) and a power failure are one thing. A signal that was ignored when we were started
+stays ignored.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +22,61 @@ from datetime import datetime
 from types import FrameType
 from typing import Final
 
-__all__ = ["held_back", "undisturbed", "wait_for_end"]
+__all__ = ["ASKING", "AskedToEnd", "held_back", "raised", "undisturbed", "wait_for_end"]
+
+_FAULTS: Final = frozenset(
+    {
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        signal.SIGSEGV,
+        signal.SIGSYS,
+        signal.SIGTRAP,
+    }
+)
+_HARMLESS: Final = frozenset(
+    {
+        signal.SIGCHLD,
+        signal.SIGCONT,
+        signal.SIGPIPE,
+        signal.SIGTSTP,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+        signal.SIGURG,
+        signal.SIGWINCH,
+        signal.SIGXFSZ,
+    }
+)
+ASKING: Final = frozenset(map(int, signal.valid_signals() - _FAULTS - _HARMLESS - {signal.SIGKILL, signal.SIGSTOP}))
 
 _LOOK: Final = 5.0  # seconds between looks at the clock, which may have been set, or have run on while we slept
+
+
+class AskedToEnd(KeyboardInterrupt):  # no error, as KeyboardInterrupt is none
+    """A signal asked the process to end: as Ctrl-C does, so that clean-up runs."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """Raise `AskedToEnd` in the block for each signal of `ASKING` that would else end the process."""
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        raise AskedToEnd(number)
+
+    ending = (signal.SIG_DFL, signal.default_int_handler)
+    before = {n: signal.getsignal(n) for n in _asking_to_end() if signal.getsignal(n) in ending}
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -32,7 +95,7 @@ def undisturbed() -> Iterator[None]:
     def keep(number: int, _frame: FrameType | None) -> None:
         waiting.append(number)
         if len(waiting) > 1:
-            signal.signal(number, before[signal.Signals(number)])
+            signal.signal(number, before[number])
             signal.raise_signal(number)
 
     for number in before:
@@ -77,10 +140,9 @@ def wait_for_end(signals: frozenset[int], until: datetime, clock: Callable[[], d
     return False
 
 
-def _asking_to_end() -> frozenset[signal.Signals]:
-    """Return what asks a process to end; SIGHUP is left alone where it is ignored, as under `nohup`."""
-    asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    return frozenset(number for number in asking if signal.getsignal(number) is not signal.SIG_IGN)
+def _asking_to_end() -> frozenset[int]:
+    """Return `ASKING` without what is ignored, as SIGHUP under `nohup`, or has a handler that is not Python's."""
+    return frozenset(n for n in ASKING if signal.getsignal(n) not in (signal.SIG_IGN, None))
 
 
 def _uptime() -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -107,7 +108,7 @@ def exit_codes() -> Iterator[str]:
         (exits.USAGE, "", "The command line cannot be understood."),
         (exits.INTERRUPTED, "", "Interrupted by Ctrl-C."),
         (exits.BROKEN_PIPE, "", "Whoever read the output has gone."),
-        (exits.TERMINATED, "", "Ended by SIGTERM."),
+        (exits.SIGNALLED + signal.SIGTERM, "", "Ended by SIGTERM. Another signal that asks to end: 128 + its number."),
     ]
     yield from _table(("code", "kind", "meaning"), [(f"{n}", *rest) for n, *rest in sorted(rows, key=lambda r: r[0])])
     yield ""

@@ -13,10 +13,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from broker import signals
-from broker.signals import held_back, undisturbed, wait_for_end
+from broker.signals import ASKING, AskedToEnd, held_back, raised, undisturbed, wait_for_end
 
 EARLY = """
-import os, sys
+import os, signal, sys
+signal.signal(int(sys.argv[1]), signal.SIG_DFL)  # our starter may have ignored it
 
 class Asked:
     def find_spec(self, name, path=None, target=None):
@@ -26,6 +27,24 @@ class Asked:
 sys.meta_path.insert(0, Asked())
 from broker.__main__ import main
 main()
+"""
+ENDING = """
+import os, resource, signal
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+for number in sorted(signal.valid_signals()):
+    child = os.fork()
+    if not child:
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.kill(os.getpid(), number)
+        os._exit(0)
+    _, status = os.waitpid(child, os.WUNTRACED)
+    if os.WIFSTOPPED(status):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    elif os.WIFSIGNALED(status):
+        print(int(number))
 """
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -74,7 +93,8 @@ def test_a_second_signal_is_heard_once_the_block_has_ended(heard: list[int]) -> 
 def test_a_hang_up_is_not_waited_for_where_it_is_ignored(heard: list[int]) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with held_back() as waiting:
-        assert waiting == {signal.SIGINT, signal.SIGTERM}
+        assert signal.SIGHUP not in waiting
+        assert signal.SIGTERM in waiting
 
 
 def test_a_time_that_has_come_is_not_waited_for(heard: list[int]) -> None:
@@ -132,9 +152,38 @@ def test_a_first_signal_waits_for_the_block_and_a_second_does_not(heard: list[in
     assert heard[-1] == signal.SIGTERM
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_command_that_is_asked_to_end_while_it_is_loaded_ends_in_our_words(number: signal.Signals, code: int) -> None:
+def test_asking_are_the_signals_that_end_us() -> None:
+    """The kernel says which end a process. Of those, only faults of our own and what Python ignores are left out."""
+    ended = subprocess.run([sys.executable, "-S", "-c", ENDING], capture_output=True, text=True, check=True)
+    left_out = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS}
+    left_out |= {signal.SIGTRAP, signal.SIGKILL, signal.SIGPIPE, signal.SIGXFSZ}
+    assert set(map(int, ended.stdout.split())) == ASKING | left_out
+
+
+@pytest.fixture
+def ends_us() -> Iterator[signal.Signals]:
+    """A signal that ends this process unless somebody hears it."""
+    before = signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    yield signal.SIGQUIT
+    signal.signal(signal.SIGQUIT, before)
+
+
+def test_a_signal_that_would_end_us_is_raised(ends_us: signal.Signals) -> None:
+    with pytest.raises(AskedToEnd) as caught, raised():
+        signal.raise_signal(ends_us)
+    assert caught.value.number == ends_us
+    assert signal.getsignal(ends_us) is signal.SIG_DFL
+
+
+def test_an_ignored_signal_stays_ignored(ends_us: signal.Signals) -> None:
+    signal.signal(ends_us, signal.SIG_IGN)
+    with raised():
+        signal.raise_signal(ends_us)
+
+
+@pytest.mark.parametrize("number", [*map(signal.Signals, (1, 2, 3, 10, 15, 24)), int(signal.SIGRTMAX)])
+def test_a_command_that_is_asked_to_end_while_it_is_loaded_ends_in_our_words(number: int) -> None:
     command = [sys.executable, "-c", EARLY, str(int(number))]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (ended.returncode, ended.stdout) == (code, "")
+    assert (ended.returncode, ended.stdout) == (128 + number, "")
     assert ended.stderr == "\ninterrupted; what was begun is finished when the command is run again\n"

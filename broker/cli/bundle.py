@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from broker.cli.options import application_argument, read_input
+from broker.cli.options import application_argument, read_private
 from broker.cli.output import note, output_option, show_json
 from broker.errors import InputError
 from broker.model.names import AccountName
@@ -79,7 +79,7 @@ def get(
     This is a direct bundle: the partner's own set. Whoever copies it can use it until the partner's certificate
     dies. Without --hold nothing removes the files when the lease ends. Prints DIR/current: resolve it once, then read.
     """
-    from broker.delivery.directory import publish, withdraw
+    from broker.delivery.directory import publishing
     from broker.delivery.formats import FileFormat
     from broker.delivery.root import LeftBehindError
     from broker.issuing.grant import Wanted
@@ -92,22 +92,23 @@ def get(
     issuer = start.broker.issuer(_token(consumer_token_file))
     wanted = Wanted(account, name, length, allow_expired=allow_expired)
     granted = issuer.grant(wanted)  # heard meanwhile: Vault may be away for long, and no file is there yet
-    with held_back() if hold else nullcontext() as signals:
+    with held_back() if hold else nullcontext() as signals, ExitStack() as kept:
         try:
-            published = publish(root, granted.bundle, [FileFormat(f) for f in formats], clock=start.broker.clock)
+            files = [FileFormat(f) for f in formats]
+            published = kept.enter_context(publishing(root, granted.bundle, files, clock=start.broker.clock))
         except LeftBehindError:
             raise  # what lies there stays on record
         except BaseException:
             issuer.give_back(granted)
             raise
         if signals is None:
-            _say(granted, published, length, output, "nothing removes the files then (--hold does)")
+            _say(granted, published.path, length, output, "nothing removes the files then (--hold does)")
             return
         try:
-            _say(granted, published, length, output, "then the files are removed")
+            _say(granted, published.path, length, output, "then the files are removed")
             stopped = wait_for_end(signals, granted.lease.expires, start.broker.clock)
         finally:  # nobody may be there to be told: nothing is said before all is done
-            staying = withdraw(root, granted.lease.id)
+            staying = published.withdraw()  # where it raises, what lies there stays on record
             issuer.give_back(granted)
         note("stopped" if stopped else "the lease has ended")
         for path in staying:
@@ -148,7 +149,7 @@ def _root(start: Start, account: AccountName, application: str, directory: str) 
 def _token(file: str) -> Secret[str]:
     from broker.model.secret import Secret
 
-    text = read_input(file).decode("utf-8", "replace").strip()
+    text = read_private(file).decode("utf-8", "replace").strip()
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise InputError(f"{file} holds no token", hint="log in at Vault, and put the token into the file, 0600")
     return Secret(text)

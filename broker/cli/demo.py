@@ -6,7 +6,6 @@ import fcntl
 import json
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -36,7 +35,6 @@ def command(keep: bool) -> None:
 
     Everything is real but the partner, which is the stand-in. Ctrl-C cleans up.
     """
-    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed window ends it as `kill` does
     stage = Stage()
     kept = False
     try:

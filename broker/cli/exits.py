@@ -16,7 +16,7 @@ __all__ = [
     "CODES",
     "INTERRUPTED",
     "REFUSED",
-    "TERMINATED",
+    "SIGNALLED",
     "USAGE",
     "report",
     "report_unexpected",
@@ -39,7 +39,7 @@ CODES: Final[Mapping[Kind, int]] = MappingProxyType(
 USAGE: Final = CODES[Kind.INPUT]
 REFUSED: Final = CODES[Kind.REFUSED]  # also of a verdict that is no error of the command
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell says it
-TERMINATED: Final = 143  # 128 + SIGTERM
+SIGNALLED: Final = 128  # plus the signal's number
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
 
 

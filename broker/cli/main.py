@@ -17,6 +17,7 @@ import click
 from broker import __version__
 from broker.cli import exits
 from broker.errors import BrokerError, InputError
+from broker.signals import ASKING, AskedToEnd, raised
 
 if TYPE_CHECKING:
     from broker.compose import Wiring
@@ -130,14 +131,14 @@ def run(arguments: Sequence[str], wiring: Wiring | None = None) -> int:
 
     `wiring` is for tests, which move the clock and watch what is written.
     """
-    signal.signal(signal.SIGTERM, _terminated)
     _open_what_is_closed()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to fail
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # `broker.__main__` kept them
-        code = cli.main(list(arguments), prog_name="broker", standalone_mode=False, obj=wiring)
-        sys.stdout.flush()
+        with raised():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)  # `broker.__main__` kept them
+            code = cli.main(list(arguments), prog_name="broker", standalone_mode=False, obj=wiring)
+            sys.stdout.flush()
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  # a traceback's text may hold anything
         return _ended_badly(error, arguments)
     return code if isinstance(code, int) else 0
@@ -150,14 +151,6 @@ def _open_what_is_closed() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123  # for the process's life
 
 
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM: as Ctrl-C, so that tokens are given back and nothing half-written stays."""
-
-
-def _terminated(*_: object) -> None:
-    raise _TerminatedError
-
-
 def _ended_badly(error: BaseException, arguments: Sequence[str]) -> int:
     error = _lacking_part(error) or error
     match error:
@@ -167,8 +160,8 @@ def _ended_badly(error: BaseException, arguments: Sequence[str]) -> int:
             return exits.report(error, as_json=_wants_json(arguments))
         case click.exceptions.Abort() | KeyboardInterrupt():
             sys.stderr.write("\ninterrupted; what was begun is finished when the command is run again\n")
-            terminated = isinstance(error, _TerminatedError) or isinstance(error.__context__, _TerminatedError)
-            return exits.TERMINATED if terminated else exits.INTERRUPTED
+            asked = next((e for e in (error, error.__context__) if isinstance(e, AskedToEnd)), None)
+            return exits.SIGNALLED + asked.number if asked else exits.INTERRUPTED
         case BrokenPipeError() | SystemExit():  # click itself makes the first into the second, and nothing else
             _write_to_nobody()
             return exits.BROKEN_PIPE

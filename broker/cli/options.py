@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 
@@ -16,6 +16,7 @@ from broker.delivery.whole import write_whole
 from broker.errors import InputError
 from broker.model.names import AccountName, account_name, checked_name
 from broker.model.secret import Secret
+from broker.paths import open_file, place
 
 __all__ = [
     "accept_ca_option",
@@ -26,6 +27,7 @@ __all__ = [
     "generation_option",
     "moment",
     "read_input",
+    "read_private",
     "read_secret",
     "reason_options",
     "require_apart",
@@ -128,11 +130,20 @@ def moment(text: str) -> datetime:
 
 def read_input(name: str, *, largest: int = _LARGEST) -> bytes:
     """Return the content of file `name`, `-` for standard input; raise `InputError`. `largest` is in bytes."""
+    return _read(name, lambda path: path.open("rb"), largest)
+
+
+def read_private(name: str) -> bytes:
+    """Return as `read_input` what is secret or logs in; a link of another user is not followed to it."""
+    return _read(name, lambda path: os.fdopen(open_file(path, os.O_RDONLY), "rb"), _LARGEST)
+
+
+def _read(name: str, opened: Callable[[Path], BinaryIO], largest: int) -> bytes:
     try:
         if name == "-":
             data = sys.stdin.buffer.read(largest + 1)
         else:
-            with Path(name).open("rb") as file:
+            with opened(Path(name)) as file:
                 data = file.read(largest + 1)
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror}") from None
@@ -148,7 +159,7 @@ def read_secret(prompt: str, file: str, *, confirm: bool = True) -> Secret[str]:
     to type it.
     """
     if file:
-        raw = read_input(file)
+        raw = read_private(file)
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError:
@@ -205,6 +216,7 @@ def writable(_: click.Context, __: click.Parameter, value: str) -> str:
         raise InputError(f"cannot write {value}: {path.parent} is no directory", hint=f"mkdir -p {path.parent}")
     if not os.access(path if path.exists() and not path.is_file() else path.parent, os.W_OK):
         raise InputError(f"cannot write {value}: permission denied", hint="who runs this, and who owns the directory?")
+    _require_trusted(value, follow=True)
     return value
 
 
@@ -212,14 +224,15 @@ def writable_secret(ctx: click.Context, option: click.Parameter, value: str) -> 
     """Refuse a place that `write_output` could not write a secret to, before anything is done. For `callback=`."""
     if writable(ctx, option, value) not in ("", "-"):
         _require_plain(Path(value))
+        _require_trusted(value, guarded=True)
     return value
 
 
 def write_output(name: str, content: bytes, mode: int = 0o644) -> None:
     """Write `content` to file `name` whole or not at all, `-` for standard output; raise `InputError`.
 
-    What a link points at is replaced, not the link; a device or a pipe is written to and stays. A secret, with a `mode`
-    that lets nobody else read it, goes to neither.
+    What a link points at is replaced, not the link, and not where it is another user's; a device or a pipe is written
+    to and stays. A secret, with a `mode` that lets nobody else read it, goes to neither, nor below what others control.
     """
     if name == "-":
         sys.stdout.buffer.write(content)
@@ -229,13 +242,13 @@ def write_output(name: str, content: bytes, mode: int = 0o644) -> None:
     try:
         if not mode & 0o077:
             _require_plain(path)
-            write_whole(path, content, mode)
+            write_whole(path, content, mode, guarded=True)
         elif path.exists() and not path.is_file():
-            with path.open("wb") as device:
+            with os.fdopen(open_file(path, os.O_WRONLY | os.O_TRUNC), "wb") as device:
                 device.write(content)
         else:
-            write_whole(Path(os.path.realpath(path)), content, mode)  # resolve() raises where links go in circles
-    except (OSError, ValueError) as error:  # ValueError: a path that has no last part
+            write_whole(path, content, mode, follow=True)
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         reason = error.strerror if isinstance(error, OSError) else "it is not the name of a file"
         raise InputError(f"cannot write {name}: {reason}") from None
 
@@ -244,6 +257,14 @@ def _fingerprint(text: str) -> str:
     from broker.pki.certificates import parse_fingerprint
 
     return parse_fingerprint(text)
+
+
+def _require_trusted(value: str, *, follow: bool = False, guarded: bool = False) -> None:
+    try:
+        with place(Path(value), follow=follow, guarded=guarded):
+            return
+    except OSError as error:
+        raise InputError(f"cannot write {value}: {error.strerror}") from None
 
 
 def _require_plain(path: Path) -> None:

@@ -14,6 +14,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,19 +43,23 @@ class Stage:
     def __init__(self) -> None:
         base = _MEMORY if os.access(_MEMORY, os.W_OK) else None
         self.directory = Path(tempfile.mkdtemp(prefix="broker-demo-", dir=base))
+        self._descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._running: list[subprocess.Popen[bytes]] = []
         self._leaving: list[Callable[[], object]] = []
         self._step = 0
         self._began = time.monotonic()
 
     def close(self) -> None:
-        """End every process, the newest first, and remove the directory. A first Ctrl-C meanwhile waits for it."""
+        """End every process, the newest first, and remove the directory. A first Ctrl-C meanwhile waits for it.
+
+        Raise `StageError` where files stay.
+        """
         with undisturbed():
             for process in reversed(self._running):
                 _ended(process)
             for leave in reversed(self._leaving):
                 leave()
-            shutil.rmtree(self.directory, ignore_errors=True)
+            self._remove()
 
     def on_close(self, leave: Callable[[], object]) -> None:
         """Call `leave` at the end, after the processes have ended."""
@@ -123,6 +128,18 @@ class Stage:
         """Return the JSON object in a file."""
         content: Mapping[str, Any] = json.loads((self.directory / path).read_text())
         return content
+
+    def _remove(self) -> None:
+        """Remove the directory; its files by its descriptor, since it may have been renamed."""
+        shutil.rmtree(".", dir_fd=self._descriptor, ignore_errors=True)  # all but "." itself
+        with os.scandir(self._descriptor) as entries:
+            left = sorted(entry.name for entry in entries)
+        os.close(self._descriptor)
+        if left:
+            here = shlex.quote(str(self.directory))
+            raise StageError(f"{', '.join(left)} cannot be removed from {self.directory}", hint=f"rm -r {here}")
+        with suppress(OSError):  # elsewhere it stays, empty
+            self.directory.rmdir()
 
     def _found(self, command: Sequence[str]) -> list[str]:
         here = Path(sys.executable).parent / command[0]  # `broker` of this environment, on the PATH or not

@@ -14,6 +14,7 @@ from broker.cli.options import require_apart, split_application, writable_secret
 from broker.cli.output import note, output_option, show_details, show_json, show_table, step
 from broker.errors import DeniedError, InputError
 from broker.model.names import checked_name
+from broker.paths import place
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
@@ -318,7 +319,7 @@ def _write_private(path: Path, content: bytes) -> None:
     from broker.cli.options import write_output
 
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with place(path, make=True, guarded=True):
+            write_output(str(path), content, mode=0o600)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
-    write_output(str(path), content, mode=0o600)

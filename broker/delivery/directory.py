@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from broker.model.bundle import Bundle, Manifest
 from broker.model.clock import Clock, system_clock
 from broker.model.secret import Secret
 
-__all__ = ["CURRENT", "GRACE", "publish", "withdraw"]
+__all__ = ["CURRENT", "GRACE", "Holding", "publish", "publishing", "withdraw"]
 
 CURRENT: Final = "current"
 GRACE: Final = timedelta(minutes=10)  # between resolving the link and opening the last file
@@ -52,42 +52,101 @@ def publish(
     `UnusableDirectoryError` where the directory cannot be used or is full, `LeftBehindError` where even that could not
     be restored; `RefusedError` where it holds another application's bundle; what `render` raises.
     """
+    with publishing(root, bundle, formats, access=access, grace=grace, clock=clock) as holding:
+        return holding.path
+
+
+@contextmanager
+def publishing(
+    root: Path,
+    bundle: Bundle,
+    formats: Collection[FileFormat] = (),
+    *,
+    access: Access | None = None,
+    grace: timedelta = GRACE,
+    clock: Clock = system_clock,
+) -> Iterator[Holding]:
+    """Do as `publish`, and keep what was written in reach, for `withdraw`, though its directories are renamed."""
     permitted = access or Access()
-    with held(root, make=permitted) as directory:
-        _sweep(directory)
-        _require_same_holder(directory, bundle)
-        before = _State(directory.link(CURRENT), {n: directory.read(n, MANIFEST) for n in _generations(directory)})
-        try:
-            name = _stored(directory, bundle, formats, permitted)
-            _turn(directory, name, clock())
-            _prune(directory, name, clock() - grace)
-        except BaseException:
-            _restore(directory, before, permitted)
-            raise
-        return directory.path / name
+    with ExitStack() as kept:
+        with held(root, make=permitted) as directory:
+            own = kept.enter_context(directory.opened())
+            _sweep(directory)
+            _require_same_holder(directory, bundle)
+            before = _State(directory.link(CURRENT), {n: directory.read(n, MANIFEST) for n in _generations(directory)})
+            try:
+                name = _stored(directory, bundle, formats, permitted)
+                _turn(directory, name, clock())
+                _prune(directory, name, clock() - grace)
+                holding = Holding(own, kept.enter_context(directory.opened(name)), bundle.lease_id)
+            except BaseException:
+                _restore(directory, before, permitted)
+                raise
+        yield holding
 
 
-def withdraw(root: Path, lease: str) -> tuple[Path, ...]:
-    """Remove what was published below `root` under the lease with the id `lease`; `root` itself stays.
+class Holding:
+    """What was published under one lease, in directories that are held open."""
+
+    def __init__(self, root: Root, generation: Root, lease: str) -> None:
+        self.path = generation.path
+        self._root, self._generation, self._lease = root, generation, lease
+        self._files = _OURS.intersection(generation.names())
+
+    def withdraw(self) -> tuple[Path, ...]:
+        """Remove it, wherever its directories lie now; return what `withdraw` does.
+
+        Raise `LeftBehindError` where a file is no longer in them, so that it may lie elsewhere;
+        `UnusableDirectoryError` where one could not be removed.
+        """
+        with self._root.locked(), ExitStack() as last:
+            last.callback(self._clear)  # though `withdraw` raises
+            lost = self._lost()
+            staying = withdraw(self._root, self._lease)
+        if lost:
+            raise LeftBehindError(
+                f"{self.path}: {', '.join(lost)} cannot be found: moved or removed by somebody else",
+                hint="remove what was moved; the lease stays on record until it ends",
+            )
+        return staying
+
+    def _lost(self) -> list[str]:
+        """Return the files that are missing, unless a successor has them, or removed them with what it displaced."""
+        there = self._generation.names()
+        if self._is_anothers() or (not there and self._has_successor()):
+            return []
+        return sorted(self._files.difference(there))
+
+    def _has_successor(self) -> bool:
+        current = self._root.link(CURRENT)
+        return current in _generations(self._root) and _lease(self._root, current) not in (self._lease, None)
+
+    def _clear(self) -> None:
+        if not self._is_anothers():
+            self._generation.clear(_OURS)
+
+    def _is_anothers(self) -> bool:
+        return _lease(self._generation, ".") not in (self._lease, None)
+
+
+def withdraw(directory: Root, lease: str) -> tuple[Path, ...]:
+    """Remove what was published in `directory` under the lease with the id `lease`; `directory` itself stays.
 
     While `current` is that lease's, all that `publish` put there goes. Once another lease has taken its place, only
     the generations that are not the other's go: a holder that ends leaves its successor's files alone.
 
     Return the generations that stay: another lease's, or holding what somebody else put into them. What a program has
-    read, or copied elsewhere, lives on. Raise `UnusableDirectoryError` where a file of ours could not be removed.
+    read, or copied elsewhere, lives on. Raise `OSError` where a file of ours could not be removed.
     """
-    if not root.exists() and not root.is_symlink():
-        return ()
-    with held(root) as directory:
-        _sweep(directory)
-        target = directory.link(CURRENT)
-        doomed = _generations(directory)
-        if target in doomed and _lease(directory, target) not in (lease, None):
-            doomed = [name for name in doomed if _lease(directory, name) == lease]
-        elif target is not None and _GENERATION.fullmatch(target):
-            directory.unlink(CURRENT)
-        _remove_all(directory, doomed)
-        return tuple(directory.path / name for name in _generations(directory))
+    _sweep(directory)
+    target = directory.link(CURRENT)
+    doomed = _generations(directory)
+    if target in doomed and _lease(directory, target) not in (lease, None):
+        doomed = [name for name in doomed if _lease(directory, name) == lease]
+    elif target is not None and _GENERATION.fullmatch(target):
+        directory.unlink(CURRENT)
+    _remove_all(directory, doomed)
+    return tuple(directory.path / name for name in _generations(directory))
 
 
 @dataclass(frozen=True, slots=True)

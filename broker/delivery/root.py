@@ -13,13 +13,14 @@ import re
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from broker.errors import ConflictError, InputError
 from broker.model.secret import Secret
+from broker.paths import UntrustedPathError, place
 
 __all__ = ["Access", "LeftBehindError", "Root", "UnusableDirectoryError", "held"]
 
@@ -149,15 +150,19 @@ class Root:
 
         Each file is tried, though another could not be removed. A directory is none of ours, however it is called.
         """
-        with self._directory(directory) as fd:
-            with ExitStack() as each:
-                for name in _listed(fd):
-                    if name.removeprefix(".") in ours and not stat.S_ISDIR(_mode(fd, name)):
-                        each.callback(_remove, fd, name)
-            empty = not _listed(fd)
+        with self.opened(directory) as inner:
+            inner.clear(ours)
+            empty = not inner.names()
         if empty:
             os.rmdir(directory, dir_fd=self._fd)
         return empty
+
+    def clear(self, ours: frozenset[str]) -> None:
+        """Remove the files called as in `ours` from this directory itself, wherever it lies now."""
+        with ExitStack() as each:
+            for name in self.names():
+                if name.removeprefix(".") in ours and not stat.S_ISDIR(_mode(self._fd, name)):
+                    each.callback(_remove, self._fd, name)
 
     def unlink(self, name: str) -> None:
         """Remove the link `name`."""
@@ -170,6 +175,23 @@ class Root:
     def stamped(self, directory: str) -> float:
         """Return when `directory` was last touched."""
         return os.stat(directory, dir_fd=self._fd, follow_symlinks=False).st_mtime
+
+    @contextmanager
+    def opened(self, name: str = ".") -> Iterator[Root]:
+        """Lend the directory `name` in it, or itself by a descriptor of its own: it is not locked."""
+        with self._directory(name) as fd:
+            yield Root(self.path / name, fd)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Wait for other publishers, and let `path` be where it lies now: it may have been renamed."""
+        with _told(self.path):
+            _wait_for_lock(self.path, self._fd, time.monotonic() + _PATIENCE)
+            self.path = _where(self._fd) or self.path
+            try:
+                yield
+            finally:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     @contextmanager
     def _directory(self, name: str) -> Iterator[int]:
@@ -189,10 +211,7 @@ def held(path: Path, *, make: Access | None = None) -> Iterator[Root]:
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow the link that we refuse
     with _told(path):
-        path = path.parent.resolve() / path.name
-        if make:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = _locked(path)
+        path, fd = _locked(path, make)
         try:
             if make:
                 _require_ours(path, fd, make)
@@ -202,15 +221,20 @@ def held(path: Path, *, make: Access | None = None) -> Iterator[Root]:
             os.close(fd)
 
 
-def _locked(path: Path) -> int:
+def _locked(path: Path, make: Access | None) -> tuple[Path, int]:
+    """Return where the directory lies, all links above it followed, and its descriptor."""
     deadline = time.monotonic() + _PATIENCE
     for _ in range(_GONE):
-        fd = os.open(path, _OPEN)
+        with place(path, make=make is not None, guarded=True) as found:
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(found.name, 0o700, dir_fd=found.descriptor)
+            fd = os.open(found.name, _OPEN, dir_fd=found.descriptor)
         try:
-            _require_safe(path, os.fstat(fd))
-            _wait_for_lock(path, fd, deadline)
-            if os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False)):  # noqa: PTH116  # of an lstat
-                return fd
+            _require_safe(found.path, os.fstat(fd))
+            _wait_for_lock(found.path, fd, deadline)
+            if os.path.samestat(os.fstat(fd), os.stat(found.path, follow_symlinks=False)):  # noqa: PTH116  # of an lstat
+                return found.path, fd
         except BaseException:
             os.close(fd)
             raise
@@ -236,11 +260,6 @@ def _require_safe(path: Path, found: os.stat_result) -> None:
         raise _unsafe(path, f"belongs to user {found.st_uid}", "publish to a directory of your own")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise _unsafe(path, "can be written by others", f"chmod go-w {path}")
-    for parent in path.parents:
-        above = parent.stat()
-        sticky = above.st_mode & stat.S_ISVTX
-        if above.st_uid not in (0, me) or (above.st_mode & stat.S_IWOTH and not sticky):
-            raise _unsafe(path, f"lies below {parent}, which others control", "publish to a directory of your own")
 
 
 def _require_ours(path: Path, fd: int, access: Access) -> None:
@@ -258,6 +277,14 @@ def _permit(fd: int, mode: int, access: Access) -> None:
     if access.group is not None:
         os.fchown(fd, -1, access.group)
     os.fchmod(fd, mode)
+
+
+def _where(fd: int) -> Path | None:
+    """Return the path of an open directory as it is now, None where the kernel does not say it."""
+    try:
+        return Path(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115  # no path of a file
+    except OSError:
+        return None
 
 
 def _mode(fd: int, name: str) -> int:
@@ -283,6 +310,8 @@ def _remove(fd: int, name: str) -> None:
 def _told(path: Path) -> Iterator[None]:
     try:
         yield
+    except UntrustedPathError as error:
+        raise UnusableDirectoryError(error.what, hint=error.hint) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             what, mend = "there is no room left", "make room; nothing was published"

@@ -12,6 +12,7 @@ from typing import Final
 
 from broker.delivery.whole import write_whole
 from broker.errors import InputError, RefusedError
+from broker.paths import place
 
 __all__ = ["SETUP_ROLE", "Home", "write_private"]
 
@@ -96,10 +97,10 @@ class Home:
         if self.is_too_long:
             raise InputError(f"{self.root} is too long a path for a unix socket", hint="choose a shorter directory")
         try:
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with place(self.lock, make=True) as inside:
+                found = os.fstat(inside.descriptor)
         except OSError as error:
             raise InputError(f"{self.root} cannot be the vault's directory: {error.strerror}") from None
-        found = self.root.stat()
         if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
             raise RefusedError(
                 f"{self.root} is open to others, and the unseal key would lie in it", hint=f"chmod 700 {self.root}"

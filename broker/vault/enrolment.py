@@ -12,6 +12,7 @@ from typing import Any, Final
 from broker.errors import InputError, UnknownNameError
 from broker.model.names import checked_name
 from broker.model.secret import Secret
+from broker.paths import read_file
 from broker.vault.connection import Connection, Document
 from broker.vault.faults import MissingError, UnclearError, UnmountedError
 from broker.vault.logins import login_mount
@@ -153,7 +154,7 @@ def _is_known(vault: Connection, role: str, secret_id: Secret[str]) -> bool:
 
 def _content(file: Path) -> str:
     try:
-        return file.read_text("ascii").strip()
+        return read_file(file).decode("ascii").strip()
     except (OSError, ValueError):
         return ""
 

@@ -17,6 +17,7 @@ from urllib3.exceptions import NewConnectionError
 
 from broker.errors import InputError, VaultUnavailableError
 from broker.network import Deadline, Reader, TooMuchError, connected
+from broker.paths import place
 from broker.vault.settings import VaultSettings
 
 __all__ = ["SOCKET_URL", "base_url", "new_session", "redirected", "whole"]
@@ -34,7 +35,7 @@ def base_url(settings: VaultSettings) -> str:
 def new_session(settings: VaultSettings) -> requests.Session:
     """Return a session that takes nothing from the environment (no proxy, no CA bundle, no .netrc).
 
-    Raise `InputError` where a file of the settings is not there.
+    Raise `InputError` where a file of the settings is not there, or behind a link of another user.
     """
     _check_files(settings)
     session = requests.Session()
@@ -81,6 +82,9 @@ def _check_files(settings: VaultSettings) -> None:
     for path in (settings.ca_file, settings.ca_directory, settings.client_certificate, settings.client_key):
         if path and not path.exists():
             raise InputError(f"{path}, for TLS to Vault, is not there", hint="see VAULT_CACERT and its kin")
+        if path:
+            with place(path, follow=True):  # refuses links of other users: the key is a login
+                pass
 
 
 class _InTime(http.client.HTTPResponse):

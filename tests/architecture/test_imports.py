@@ -14,7 +14,7 @@ LADDER: list[set[str]] = [
     {"__init__"},
     {"errors"},
     {"model"},
-    {"partners", "pki", "config", "network", "signals"},
+    {"partners", "pki", "config", "network", "paths", "signals"},
     {"rotation", "issuing"},
     {"vault", "upstream", "people", "delivery", "telemetry"},
     {"gateway", "client", "embedded"},

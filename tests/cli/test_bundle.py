@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import signal
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 
 from broker.cli import bundle
@@ -74,6 +77,45 @@ def test_a_bundle_is_given_back_though_nobody_is_there_to_be_told(shop: Shop, mo
     assert shop.run(f"{GET} --hold --ttl 5m").code == 1
     assert held
     assert_nothing_held(shop)
+
+
+Then = Callable[[Callable[[], object]], None]
+
+
+@pytest.fixture
+def then_asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Then]:
+    """Return how to have something done once a holder's files lie there, before SIGQUIT asks it to end."""
+
+    def unheard(*_: object) -> None:
+        raise AssertionError("SIGQUIT would have ended the process")
+
+    def take(act: Callable[[], object]) -> None:
+        acts: list[Callable[[], object]] = [act, lambda: signal.raise_signal(signal.SIGQUIT)]
+        monkeypatch.setattr(bundle, "note", lambda text: acts.pop(0)() if acts else click.echo(text, err=True))
+
+    before = signal.signal(signal.SIGQUIT, unheard)
+    yield take
+    signal.signal(signal.SIGQUIT, before)
+
+
+def test_a_renamed_bundle_is_removed_too(shop: Shop, then_asked: Then) -> None:
+    shop.put("promoted")
+    then_asked(lambda: (shop.home / "bundle").rename(shop.home / "away"))
+    ended = shop.ok(f"{GET} --hold --ttl 5m")
+    assert "the files of this lease are gone" in ended.err
+    assert not list(shop.home.rglob("tls.key"))
+    assert_nothing_held(shop)
+
+
+def test_a_bundle_whose_key_is_lost_stays_on_record(shop: Shop, then_asked: Then) -> None:
+    shop.put("promoted")
+    then_asked(lambda: (shop.home / "bundle" / "gen-000001" / "tls.key").rename(shop.home / "tls.key"))
+    ended = shop.run(f"{GET} --hold --ttl 5m")
+    assert ended.code == 2
+    assert "tls.key cannot be found" in ended.err
+    assert "are gone" not in ended.err
+    assert not list(shop.home.rglob("password"))
+    assert holders(shop)
 
 
 def test_a_bundle_that_could_not_be_published_is_given_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

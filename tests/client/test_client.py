@@ -15,13 +15,13 @@ import requests
 import broker.client
 import broker.client.session as module
 from broker.client.published import NothingPublishedError
-from broker.delivery.directory import CURRENT, publish, withdraw
+from broker.delivery.directory import CURRENT, publish
 from broker.delivery.manifest import MANIFEST
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from broker.standin import Standin
-from tests.support.sets import LEASE, LOGIN, PASSWORD, bundle_of, paper
+from tests.support.sets import LEASE, LOGIN, PASSWORD, bundle_of, paper, withdraw
 from tests.support.tls_server import Saying
 
 

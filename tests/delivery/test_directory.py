@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -20,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from broker.delivery.directory import CURRENT, GRACE, publish, withdraw
+from broker.delivery.directory import CURRENT, GRACE, publish, publishing
 from broker.delivery.formats import DEFAULT, FileFormat
 from broker.delivery.manifest import MANIFEST, parse
 from broker.delivery.root import Access, LeftBehindError, Root, UnusableDirectoryError, held
@@ -28,7 +29,7 @@ from broker.errors import BrokerError, InputError, RefusedError
 from broker.model.bundle import Bundle
 from broker.model.names import AccountName
 from broker.model.secret import Secret
-from tests.support.sets import LEASE, NOW, PASSWORD, paper
+from tests.support.sets import LEASE, NOW, PASSWORD, paper, withdraw
 
 ALL = tuple(f for f in FileFormat if f is not FileFormat.KEYSTORE_JKS)  # which needs the extra `jks`
 STORES = (FileFormat.KEYSTORE, FileFormat.TRUSTSTORE)
@@ -460,7 +461,6 @@ def test_withdraw_removes_all_of_ours_and_nothing_else(tmp_path: Path) -> None:
     assert withdraw(root, LEASE) == ()
     assert [p.name for p in sorted(root.iterdir())] == ["gen-x", "notes"]
     assert withdraw(root, LEASE) == ()
-    assert withdraw(tmp_path / "nowhere", LEASE) == ()
 
 
 def test_withdraw_leaves_a_strangers_file_and_says_where(tmp_path: Path) -> None:
@@ -500,6 +500,80 @@ def test_a_holder_that_ends_leaves_its_successors_files_alone(tmp_path: Path, ge
     assert set(contents(root / CURRENT)) == {MANIFEST, *(f.value for f in DEFAULT)}
     assert withdraw(root, "lease-0002") == ()
     assert list(root.iterdir()) == []
+
+
+def keys_below(place: Path) -> list[Path]:
+    return sorted(place.rglob("tls.key"))
+
+
+def whole_directory(tmp_path: Path) -> None:
+    (tmp_path / "root").rename(tmp_path / "away")
+    publish(tmp_path / "root", of_another_lease())
+    (tmp_path / "root").rename(tmp_path / "successor")
+
+
+def generation_out_of_it(tmp_path: Path) -> None:
+    (tmp_path / "root" / "gen-000007").rename(tmp_path / "away")
+
+
+def generation_in_it(tmp_path: Path) -> None:
+    (tmp_path / "root" / "gen-000007").rename(tmp_path / "root" / "kept")
+
+
+@pytest.mark.parametrize("move", [whole_directory, generation_out_of_it, generation_in_it])
+def test_withdraw_finds_what_was_renamed(tmp_path: Path, move: Callable[[Path], None]) -> None:
+    with publishing(tmp_path / "root", paper()) as holding:
+        move(tmp_path)
+        assert holding.withdraw() == ()
+    assert [p for p in keys_below(tmp_path) if "successor" not in p.parts] == []
+    assert len(keys_below(tmp_path / "successor")) == (move is whole_directory)
+
+
+def one_file(tmp_path: Path) -> None:
+    (tmp_path / "root" / "gen-000007" / "tls.key").rename(tmp_path / "tls.key")
+
+
+def a_generation(tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "root" / "gen-000007")
+
+
+def all_of_it(tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "root", tmp_path / "away", symlinks=True)
+    shutil.rmtree(tmp_path / "root")
+
+
+@pytest.mark.parametrize("take", [one_file, a_generation, all_of_it])
+def test_withdraw_says_what_it_cannot_find(tmp_path: Path, take: Callable[[Path], None]) -> None:
+    with publishing(tmp_path / "root", paper()) as holding:
+        take(tmp_path)
+        with pytest.raises(LeftBehindError, match=r"tls\.key.* cannot be found"):
+            holding.withdraw()
+    assert not list((tmp_path / "root").rglob("password"))
+
+
+def test_withdraw_removes_though_current_is_no_link(tmp_path: Path) -> None:
+    with publishing(tmp_path / "root", paper()) as holding:
+        (tmp_path / "root" / CURRENT).unlink()
+        (tmp_path / "root" / CURRENT).write_text("a stranger's")
+        with pytest.raises(UnusableDirectoryError, match="not a link"):
+            holding.withdraw()
+    assert keys_below(tmp_path) == []
+
+
+def test_withdraw_misses_nothing_that_was_displaced(tmp_path: Path) -> None:
+    with publishing(tmp_path / "root", paper()) as holding:
+        publish(tmp_path / "root", of_another_lease(8), grace=-GRACE)
+        assert not (tmp_path / "root" / "gen-000007").exists()
+        assert holding.withdraw() == (tmp_path / "root" / "gen-000008",)
+    assert len(keys_below(tmp_path)) == 1
+
+
+def test_withdraw_leaves_a_moved_successor_alone(tmp_path: Path) -> None:
+    with publishing(tmp_path / "root", paper()) as holding:
+        publish(tmp_path / "root", of_another_lease())
+        (tmp_path / "root" / "gen-000007").rename(tmp_path / "away")
+        assert holding.withdraw() == ()
+    assert len(keys_below(tmp_path / "away")) == 1
 
 
 def test_what_is_called_as_ours_and_cannot_be_removed_does_not_keep_a_bundle_from_being_published(

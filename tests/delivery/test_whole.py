@@ -79,6 +79,19 @@ def test_where_nothing_can_be_put_nothing_is_left(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_directory_renamed_meanwhile_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "place").mkdir()
+
+    def interrupted(_: int) -> None:
+        (tmp_path / "place").rename(tmp_path / "away")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "place" / "file", b"secret")
+    assert list((tmp_path / "away").iterdir()) == []
+
+
 def test_many_writers_take_turns(tmp_path: Path) -> None:
     contents = [str(number).encode() * 100_000 for number in range(8)]
     with ThreadPoolExecutor(8) as pool:

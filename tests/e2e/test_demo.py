@@ -139,7 +139,7 @@ def test_a_closed_window_ends_it_too(place: Mapping[str, str], tmp_path: Path) -
     with Terminal([BROKER, "demo"], tmp_path, place) as terminal:
         terminal.wait_for("3. An account")
         os.kill(terminal.process.pid, signal.SIGHUP)
-        assert terminal.end() == 128 + signal.SIGTERM
+        assert terminal.end() == 128 + signal.SIGHUP
     assert eventually(lambda: not processes(place))
     assert not left_by(terminal.said)
 

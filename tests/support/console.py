@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -109,14 +108,13 @@ def inside(
     written = io.BytesIO(), io.BytesIO()
     out, err = (io.TextIOWrapper(raw, encoding="utf-8", write_through=True) for raw in written)
     given = io.TextIOWrapper(io.BytesIO(input), encoding="utf-8")
-    handler, here = signal.getsignal(signal.SIGTERM), Path.cwd()
+    here = Path.cwd()
     with ExitStack() as stack:
         stack.enter_context(patch.dict(os.environ, environment, clear=True))
         stack.enter_context(patch("sys.stdin", given))
         stack.enter_context(redirect_stdout(out))
         stack.enter_context(redirect_stderr(err))
         stack.callback(os.chdir, here)
-        stack.callback(signal.signal, signal.SIGTERM, handler)
         os.chdir(home)
         code = run(arguments, wiring)
     return Ended(code, *(raw.getvalue().decode() for raw in written))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -74,14 +73,13 @@ class Lab:
         wiring = wiring or Wiring(clock=lambda: datetime.now(UTC) + after)
         raw = io.BytesIO(), io.BytesIO()
         out, err = (io.TextIOWrapper(stream, encoding="utf-8", write_through=True) for stream in raw)
-        handler, here = signal.getsignal(signal.SIGTERM), Path.cwd()
+        here = Path.cwd()
         with ExitStack() as stack:
             stack.enter_context(patch.dict(os.environ, environment, clear=True))
             stack.enter_context(patch("sys.stdin", io.TextIOWrapper(io.BytesIO(given), encoding="utf-8")))
             stack.enter_context(redirect_stdout(out))
             stack.enter_context(redirect_stderr(err))
             stack.callback(os.chdir, here)
-            stack.callback(signal.signal, signal.SIGTERM, handler)
             os.chdir(self.world.home)
             code = run(arguments, wiring)
         return Ended(code, *(stream.getvalue().decode() for stream in raw))

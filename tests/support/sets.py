@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
@@ -12,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from broker.delivery import directory
+from broker.delivery.root import held
 from broker.model.bundle import Bundle
 from broker.model.certificate import Certificate
 from broker.model.names import AccountName
@@ -119,3 +122,9 @@ def bundle(
         lease_id=LEASE,
         expires=NOW + timedelta(hours=1),
     )
+
+
+def withdraw(root: Path, lease: str) -> tuple[Path, ...]:
+    """Withdraw what lies at `root`, as a holder does by the descriptors it has kept."""
+    with held(root) as opened:
+        return directory.withdraw(opened, lease)

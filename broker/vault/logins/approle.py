@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.errors import BrokerError, DeniedError
 from broker.model.secret import Secret
+from broker.paths import read_file
 from broker.vault.faults import InvalidError, MissingError, UnclearError, UnmountedError
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class AppRoleLogin:
 
 def _content(path: Path) -> str:
     try:
-        text = path.read_text(encoding="ascii").strip()
+        text = read_file(path).decode("ascii").strip()
     except (OSError, ValueError):
         text = ""
     if not text:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from broker.errors import DeniedError, InputError
 from broker.model.secret import Secret
+from broker.paths import read_file
 
 __all__ = ["FileToken", "FixedToken"]
 
@@ -54,7 +55,7 @@ class FileToken:
 
     def _read(self) -> Secret[str]:
         try:
-            text = self._path.read_text(encoding="ascii").strip()
+            text = read_file(self._path).decode("ascii").strip()
         except FileNotFoundError:
             raise DeniedError(f"no token for Vault: {self._path} is not there", hint="log in: bao login") from None
         except (OSError, ValueError):

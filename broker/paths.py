@@ -1,0 +1,160 @@
+"""Reach what a path names without following a link of another user.
+
+A path is walked by descriptors: each component is opened from the directory before it, so that nothing that is swapped
+meanwhile leads elsewhere. A link is followed if root or our user owns it, wherever it lies. The kernel has this rule in
+sticky directories alone, and only with fs.protected_symlinks=1 (proc(5)).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from broker.errors import InputError
+
+__all__ = ["Place", "UntrustedPathError", "open_file", "place", "read_file"]
+
+_STEP: Final = os.O_PATH | os.O_CLOEXEC
+_LINKS: Final = 40  # as many as the kernel follows: path_resolution(7)
+
+
+class UntrustedPathError(InputError):
+    """A path leads through a link or a directory that others control."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A name in an open directory. Only the last part of `path` may be a link, or nothing."""
+
+    path: Path
+    descriptor: int  # made with O_PATH: good for `dir_fd=`
+
+    @property
+    def name(self) -> str:
+        """The last part, for `dir_fd=descriptor`."""
+        return self.path.name or "."
+
+
+@contextmanager
+def place(path: Path, *, follow: bool = False, make: bool = False, guarded: bool = False) -> Iterator[Place]:
+    """Yield where `path` leads; with `follow`, its last part is no link either.
+
+    With `make`, missing directories above it are made, 0700. With `guarded`, every directory above it must belong to
+    root or to us, and may be writable by all only if it is sticky. Raise `UntrustedPathError`, `OSError`.
+    """
+    walk = _Walk(Path.cwd() / path if guarded else path)
+    try:
+        yield walk.to_the_end(follow=follow, make=make, guarded=guarded)
+    finally:
+        os.close(walk.at)
+
+
+def open_file(path: Path, flags: int) -> int:
+    """Open what is at `path`, links of root and of ours followed; raise `UntrustedPathError`, `OSError`."""
+    with place(path, follow=True) as found:
+        if not _is_proc(found.descriptor):
+            flags |= os.O_NOFOLLOW
+        return os.open(found.name, flags | os.O_CLOEXEC, dir_fd=found.descriptor)
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of the file at `path`; raise as `open_file`."""
+    with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file:
+        return file.read()
+
+
+class _Walk:
+    """An open directory, its path, and the components that are still ahead, the next one last."""
+
+    def __init__(self, path: Path) -> None:
+        self.asked = path
+        self.here = Path("/") if path.is_absolute() else Path.cwd()
+        self.at = os.open("/" if path.is_absolute() else ".", _STEP)
+        self.ahead = _reversed_parts(path)
+        self.links = 0
+
+    def to_the_end(self, *, follow: bool, make: bool, guarded: bool) -> Place:
+        while True:
+            if guarded:
+                self._require_guarded()
+            name = self.ahead.pop() if self.ahead else "."
+            if not self.ahead and not (follow and self._leads_on(name)):
+                return Place(self.here / name, self.at)
+            self._step(name, make=make)
+
+    def _step(self, name: str, *, make: bool) -> None:
+        step = _opened(name, self.at, make=make)
+        try:
+            found = os.fstat(step)
+            if stat.S_ISLNK(found.st_mode):
+                self._turn(self.here / name, found, Path(os.readlink("", dir_fd=step)))
+            elif stat.S_ISDIR(found.st_mode):
+                step, self.at = self.at, step
+                self.here = self.here.parent if name == ".." else self.here / name
+            else:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        finally:
+            os.close(step)
+
+    def _turn(self, link: Path, found: os.stat_result, target: Path) -> None:
+        """Go on where a link points, if it may be followed."""
+        if found.st_uid not in (0, os.geteuid()):
+            raise UntrustedPathError(
+                f"{link} is a link of user {found.st_uid}, and is not followed",
+                hint="name the directory or file itself",
+            )
+        self.links += 1
+        if self.links > _LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if target.is_absolute():
+            start = os.open("/", _STEP)
+            os.close(self.at)
+            self.at, self.here = start, Path("/")
+        self.ahead += _reversed_parts(target)
+
+    def _leads_on(self, name: str) -> bool:
+        """Whether `name` is a link to follow; those in /proc, which /dev/fd leads to, only the kernel can follow."""
+        try:
+            mode = os.stat(name, dir_fd=self.at, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return False
+        return stat.S_ISLNK(mode) and not _is_proc(self.at)
+
+    def _require_guarded(self) -> None:
+        found = os.fstat(self.at)
+        sticky = found.st_mode & stat.S_ISVTX
+        if found.st_uid not in (0, os.geteuid()) or (found.st_mode & stat.S_IWOTH and not sticky):
+            raise UntrustedPathError(
+                f"{self.asked} lies below {self.here}, which others control",
+                hint="name a directory that nobody but root and you can change",
+            )
+
+
+def _opened(name: str, at: int, *, make: bool) -> int:
+    flags = _STEP if _is_proc(at) else _STEP | os.O_NOFOLLOW
+    try:
+        return os.open(name, flags, dir_fd=at)
+    except FileNotFoundError:
+        if not make:
+            raise
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=at)
+    return os.open(name, flags, dir_fd=at)
+
+
+def _is_proc(at: int) -> bool:
+    """Whether `at` is a directory of the proc file system, where the kernel makes the links."""
+    try:
+        return os.fstat(at).st_dev == os.stat("/proc").st_dev  # noqa: PTH116
+    except FileNotFoundError:
+        return False
+
+
+def _reversed_parts(path: Path) -> list[str]:
+    return [part for part in reversed(path.parts) if part != path.anchor]
