@@ -2,6 +2,8 @@
 path "${mount}/data/accounts/+"    { capabilities = ["create", "read", "update"] }
 path "${mount}/data/profiles/+"    { capabilities = ["create", "read", "update"] }
 path "${mount}/metadata/profiles/" { capabilities = ["list"] }
+path "${shared}/metadata/accounts/+" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }
+path "${shared}/metadata/profiles/+" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }
 
 # Written once, into the next slot, and never read back
 path "${mount}/data/passwords/+/+"     { capabilities = ["create"] }

@@ -15,6 +15,7 @@ path "${mount}/metadata/signers/lease" { capabilities = ["read"] }
 
 # Who holds what
 path "${mount}/data/consumers/+" { capabilities = ["create", "read", "update"] }
+path "${shared}/metadata/consumers/+" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }
 
 # What must never change: create, and nothing that overwrites. Metadata tells a slot that is taken from a missing right
 path "${mount}/data/evidence/issued/+/+"     { capabilities = ["create", "read"] }

@@ -142,35 +142,42 @@ def env(start: Start) -> None:
 @click.option("--dry-run", is_flag=True, help="Show the difference, change nothing.")
 @click.option("--print", "printed", type=click.Choice(["sh", "hcl"]), help="Print it for somebody who may run it.")
 @click.option("--account", "accounts", multiple=True, metavar="NAME", help="Only these accounts' secrets; repeat.")
+@click.option("--adopt-mount", "adopt", is_flag=True, help="Share mounts that others use; --dry-run shows the effects.")
 @click.option("--login-dir", default="", metavar="DIR", help="Also see that each role's login is in DIR/ROLE/, 0600.")
 @output_option
 @click.pass_obj
 def setup(
-    start: Start, dry_run: bool, printed: str | None, accounts: Sequence[str], login_dir: str, output: str
+    start: Start, dry_run: bool, printed: str | None, accounts: Sequence[str], adopt: bool, login_dir: str, output: str
 ) -> None:
     """Make mount, policies and logins in any Vault or OpenBao. Again, it changes only what differs; it removes nothing.
+
+    Mounts, policies and roles that others use are refused. --adopt-mount shares a KV mount or an AppRole mount with
+    them, and leaves its settings as they are.
 
     A login in DIR that works is kept: for new ones name another DIR, and destroy the old secret-ids in Vault.
 
     Needs a token that may write mounts and policies, which none of the broker's own roles is: VAULT_TOKEN. The
     embedded vault needs none.
     """
+    from broker.vault.ownership import survey, unseen
+    from broker.vault.policies import ALL
     from broker.vault.setup import Wish, apply, changes, plan, wanted
     from broker.vault.setup_text import as_hcl, as_shell
 
-    wish = Wish(accounts=tuple(checked_name(name, "account") for name in accounts)) if accounts else Wish()
+    wish = Wish(tuple(checked_name(name, "account") for name in accounts) or ALL, adopt=adopt)
     if login_dir and (dry_run or printed):
         raise InputError(
             "--login-dir writes logins, and --dry-run and --print do nothing",
             hint="the printed script says how to fetch them" if printed else "give one of them",
         )
     if printed:
-        mount = start.config["vault.mount"]
-        items = wanted(mount, wish)
-        click.echo(as_shell(mount, items) if printed == "sh" else as_hcl(items), nl=False)
+        ground = unseen(start.config["vault.mount"], shared=adopt)
+        items = wanted(ground, wish)
+        click.echo(as_shell(ground, items) if printed == "sh" else as_hcl(items), nl=False)
         return
     with _administrator(start) as vault:
         planned = plan(vault, wish)
+        effects = survey(vault).effects() if adopt else ()
         if not dry_run:
             apply(vault, planned)
         if login_dir:
@@ -178,6 +185,8 @@ def setup(
     if not dry_run and start.broker.roles.is_embedded:
         _again(start, wish)
     _show_plan(planned, output, dry_run=dry_run)
+    for effect in effects:
+        note(effect)
     todo = len(changes(planned))
     note(f"{todo} of {len(planned)} {'would change' if dry_run else 'changed'}")
 

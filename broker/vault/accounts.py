@@ -9,6 +9,7 @@ from broker.model.account import Account
 from broker.model.names import AccountName
 from broker.rotation.ports import Version, Versioned
 from broker.vault import layout
+from broker.vault.bounds import write_bounded
 from broker.vault.connection import Connection
 from broker.vault.documents import decoded, encoded
 from broker.vault.faults import MissingError
@@ -34,7 +35,7 @@ class VaultAccounts:
 
     def write(self, account: Account, *, replacing: Version) -> None:
         """Store `account` as the version after `replacing`; raise `ConflictError`."""
-        self._vault.write(layout.account(account.name), encoded(account), replacing=replacing)
+        write_bounded(self._vault, layout.account(account.name), encoded(account), replacing=replacing)
 
     def landed(self, account: Account, *, replacing: Version) -> bool:
         """Return whether `account` is the version after `replacing`, even where others have been written since.

@@ -8,6 +8,7 @@ from broker.errors import ConflictError
 from broker.model.consumer import ConsumerRecord
 from broker.rotation.amend import turns
 from broker.vault import layout
+from broker.vault.bounds import write_bounded
 from broker.vault.connection import Connection
 from broker.vault.documents import decoded, encoded
 
@@ -35,7 +36,9 @@ class VaultConsumers:
             if stored and wanted == seen:
                 return seen
             try:
-                self._vault.write(layout.consumer(entity), encoded(wanted), replacing=stored.version if stored else 0)
+                write_bounded(
+                    self._vault, layout.consumer(entity), encoded(wanted), replacing=stored.version if stored else 0
+                )
             except ConflictError:
                 continue
             return wanted

@@ -9,13 +9,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from broker.errors import InputError, UnknownNameError
+from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.names import checked_name
 from broker.model.secret import Secret
 from broker.paths import read_file
 from broker.vault.connection import Connection, Document
 from broker.vault.faults import MissingError, UnclearError, UnmountedError
 from broker.vault.logins import login_mount
+from broker.vault.ownership import found, is_same_kind, require_set_up
 from broker.vault.policies import Role, consumer_policy, policy_name
 
 __all__ = [
@@ -105,11 +106,14 @@ def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> None:
     """Make, or bring up to date, an AppRole for consumer `name` with exactly `rights` (from `layout.right`).
 
     The consumer gets an entity of that name: it is what the broker knows it by, whatever it logs in with later. What
-    it logs in with here is made by `provide_login` or `issue_login`, for its `consumer_role`.
+    it logs in with here is made by `provide_login` or `issue_login`, for its `consumer_role`. Raise `RefusedError` if
+    somebody else has a role, a policy or an entity of these names: nothing is changed then.
     """
     mount, role = vault.settings.mount, consumer_role(name)
-    policy = policy_name(mount, role)
-    vault.call("POST", f"sys/policies/acl/{policy}", {"policy": consumer_policy(rights)})
+    policy, text = policy_name(mount, role), consumer_policy(rights)
+    require_set_up(vault)
+    _require_own(vault, name, policy, text)
+    vault.call("POST", f"sys/policies/acl/{policy}", {"policy": text})
     body = {
         "token_policies": [policy],
         "token_no_default_policy": True,
@@ -157,6 +161,25 @@ def _content(file: Path) -> str:
         return read_file(file).decode("ascii").strip()
     except (OSError, ValueError):
         return ""
+
+
+def _require_own(vault: Connection, name: str, policy: str, text: str) -> None:
+    role, entity = _base(vault, consumer_role(name)), policy_name(vault.settings.mount, name)
+    role_there = found(vault, role)
+    policy_there = found(vault, f"sys/policies/acl/{policy}")
+    entity_there = found(vault, f"identity/entity/name/{entity}")
+    others = []
+    if role_there is not None and policy not in (role_there.get("token_policies") or ()):
+        others.append(f"the role {role}")
+    if role_there is None and policy_there is not None and not is_same_kind(str(policy_there.get("policy")), text):
+        others.append(f"the policy {policy}")
+    if entity_there is not None and (entity_there.get("metadata") or {}).get("consumer") != name:
+        others.append(f"the entity {entity}")
+    if others:
+        raise RefusedError(
+            f"{' and '.join(others)} is there, and broker vault enrol did not make it",
+            hint="give the consumer another name",
+        )
 
 
 def _name_entity(vault: Connection, name: str, role_id: str) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "ANCHOR_KEY",
     "CONSUMERS",
     "EVIDENCE",
+    "FOLDERS",
     "HEADS",
     "ISSUED",
     "PROFILES",
@@ -45,6 +46,7 @@ ISSUED: Final = "evidence/issued"
 PROFILES: Final = "profiles"
 RIGHTS: Final = "cb-issue"  # the prefix of virtual paths: nothing may ever be mounted there
 SIGNERS: Final = "signers"
+FOLDERS: Final = (ACCOUNTS, CONSUMERS, "evidence", "keys", "passwords", PROFILES, SIGNERS)  # at the top of the mount
 
 _CHAIN_KINDS: Final = ("accounts", "issued")
 _ENTITY: Final = re.compile(r"[a-z0-9][A-Za-z0-9-]{0,62}(\.[A-Za-z0-9]{1,16})?", re.ASCII)  # OpenBao adds ".namespace"

@@ -1,12 +1,13 @@
 """The policies of `policies/`, with mount, accounts and rights put in.
 
-A template is Vault's own HCL with `${mount}`, and `${account}` or `${right}` in stanzas that are repeated for each.
+A template is Vault's own HCL with `${mount}`, and `${account}`, `${right}` or `${shared}` in stanzas that are repeated
+for each, and left out if there is none.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -37,19 +38,22 @@ def policy_name(mount: str, name: str) -> str:
     return f"{_CAPITAL.sub(lambda found: f':{found[0].lower()}', mount)}/{name}"
 
 
-def role_policy(role: Role, *, mount: str, accounts: Sequence[str] = ALL) -> str:
-    """Return the HCL of `role`. `accounts` are those whose secrets it may reach; raise `InputError` on a bad name."""
+def role_policy(role: Role, *, mount: str, accounts: Sequence[str] = ALL, shared: Sequence[str] = ()) -> str:
+    """Return the HCL of `role`. `accounts` are those whose secrets it may reach; raise `InputError` on a bad name.
+
+    `shared` names `mount` too if others use it: there the role sets the bounds of the documents that it creates.
+    """
     for account in accounts:
         if account not in ALL:
             checked_name(account, "account")
-    return _filled(_template(role.value), "account", accounts, mount=mount)
+    return _filled(_template(role.value), {"account": accounts, "shared": shared}, mount=mount)
 
 
 def consumer_policy(rights: Sequence[str]) -> str:
     """Return the HCL that gives exactly `rights`, made by `layout.right`."""
     if not rights or not all(_RIGHT.fullmatch(right) for right in rights):
         raise InputError("a consumer's policy names at least one right, and only rights")
-    return _filled(_template("consumer"), "right", rights)
+    return _filled(_template("consumer"), {"right": rights})
 
 
 def base_policy() -> str:
@@ -57,12 +61,15 @@ def base_policy() -> str:
     return _template(BASE)
 
 
-def _filled(template: str, name: str, values: Sequence[str], **constants: str) -> str:
+def _filled(template: str, lists: Mapping[str, Sequence[str]], **constants: str) -> str:
+    """Put `constants` into `template`, and repeat a stanza that names one of `lists` for each of its values."""
+
     def repeated(match: re.Match[str]) -> str:
         stanza = match[0]
-        if f"${{{name}}}" not in stanza:
+        name = next((name for name in lists if f"${{{name}}}" in stanza), None)
+        if name is None:
             return Template(stanza).substitute(constants)
-        return "".join(Template(stanza).substitute(constants, **{name: value}) for value in values)
+        return "".join(Template(stanza).substitute(constants, **{name: value}) for value in lists[name])
 
     return _STANZA.sub(repeated, template)
 

@@ -8,6 +8,7 @@ from broker.errors import ConflictError
 from broker.partners.document import to_document
 from broker.partners.profile import Profile
 from broker.vault import layout
+from broker.vault.bounds import write_bounded
 from broker.vault.connection import Connection
 
 __all__ = ["own_profiles", "store_profile"]
@@ -29,7 +30,7 @@ def store_profile(vault: Connection, profile: Profile) -> None:
     if stored and stored.data == wanted:
         return
     try:
-        vault.write(path, wanted, replacing=stored.version if stored else 0)
+        write_bounded(vault, path, wanted, replacing=stored.version if stored else 0)
     except ConflictError:
         if vault.read(path).data != wanted:
             raise ConflictError(

@@ -1,7 +1,7 @@
 """Set a Vault or OpenBao up for the broker: mount, policies, logins. Compare, show, then change.
 
-Idempotent: what is as it should be is left alone, and nothing is ever removed. Needs a token that may write policies
-and mounts; the broker itself never does, and its roles cannot.
+Idempotent: what is as it should be is left alone, nothing is ever removed, and nothing changes for others who use the
+same Vault. Needs a token that may write policies and mounts; the broker itself never does, and its roles cannot.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from enum import Enum
 from typing import Any, Final
 
 from broker.errors import ConflictError, RefusedError
-from broker.vault import layout
+from broker.vault.bounds import BOUNDED, BOUNDS, DESCRIPTION
 from broker.vault.connection import Connection, Document
-from broker.vault.faults import MissingError, UnmountedError
 from broker.vault.logins import login_mount
+from broker.vault.ownership import Ground, found, is_same_kind, survey
 from broker.vault.policies import ALL, BASE, Role, base_policy, policy_name, role_policy
 
 __all__ = ["Action", "Change", "Item", "Wish", "apply", "changes", "plan", "wanted"]
 
-_KEPT_VERSIONS: Final = 10
 _TTL: Final = 20 * 60  # seconds; the broker renews at two thirds of it
 _MAX_TTL: Final = 24 * 60 * 60
 _NO_LOCKOUT: Final = {"lockout_disable": True}
@@ -30,10 +29,14 @@ _NO_LOCKOUT: Final = {"lockout_disable": True}
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is asked for: whose secrets the roles may reach, and how long their secret-ids live (0: for ever)."""
+    """What is asked for: whose secrets the roles may reach, and how long their secret-ids live (0: for ever).
+
+    `adopt` allows mounts that others use: what is theirs is left as it is.
+    """
 
     accounts: tuple[str, ...] = ALL
     secret_id_ttl: int = 0  # seconds
+    adopt: bool = False
 
 
 class Action(Enum):
@@ -63,19 +66,21 @@ class Change:
     difference: tuple[str, ...] = field(default=())
 
 
-def wanted(mount: str, wish: Wish) -> tuple[Item, ...]:
-    """Return all that a Vault needs for a broker under `mount`, in the order to write it."""
-    logins = login_mount(mount)
-    kv = {"type": "kv", "description": "credential broker", "options": {"version": "2"}}
+def wanted(ground: Ground, wish: Wish) -> tuple[Item, ...]:
+    """Return all that a Vault needs for a broker on `ground`, in the order to write it."""
+    mount, logins = ground.mount, login_mount(ground.mount)
+    kv = {"type": "kv", "description": DESCRIPTION, "options": {"version": "2"}}
+    approle = {"type": "approle", "description": DESCRIPTION}
+    bounds = Item("bounds of the mount", f"{mount}/config", BOUNDS)
+    # A secret-id cannot be guessed, so counting failures stops nobody but us: five logins with an outdated one, or
+    # by somebody who knows the role-id, would keep every process of the role out for 15 minutes
+    lockout = Item(f"no lock-out from auth/{logins}/", f"sys/auth/{logins}/tune", {"user_lockout_config": _NO_LOCKOUT})
     return (
         Item(f"mount {mount}/", f"sys/mounts/{mount}", kv, once=True),
-        Item("bounds of the mount", f"{mount}/config", {"cas_required": True, "max_versions": _KEPT_VERSIONS}),
-        _policy(mount, BASE, base_policy()),
-        *(_policy(mount, role.value, role_policy(role, mount=mount, accounts=wish.accounts)) for role in Role),
-        Item(f"logins auth/{logins}/", f"sys/auth/{logins}", {"type": "approle"}, once=True),
-        # A secret-id cannot be guessed, so counting failures stops nobody but us: five logins with an outdated one, or
-        # by somebody who knows the role-id, would keep every process of the role out for 15 minutes
-        Item(f"no lock-out from auth/{logins}/", f"sys/auth/{logins}/tune", {"user_lockout_config": _NO_LOCKOUT}),
+        *([bounds] if ground.is_ours else []),
+        *_policies(ground, wish),
+        Item(f"logins auth/{logins}/", f"sys/auth/{logins}", approle, once=True),
+        *([lockout] if ground.logins_are_ours else []),
         *(Item(f"login {role.value}", f"auth/{logins}/role/{role.value}", _login(mount, role, wish)) for role in Role),
     )
 
@@ -83,10 +88,14 @@ def wanted(mount: str, wish: Wish) -> tuple[Item, ...]:
 def plan(vault: Connection, wish: Wish) -> tuple[Change, ...]:
     """Return what to do about every item, having looked; change nothing.
 
-    Raise `RefusedError` where something else is mounted in the way.
+    Raise `RefusedError` if what is somebody else's is in the way, or in use and not to be adopted.
     """
-    _refuse_obstacles(vault)
-    return tuple(_compared(vault, item) for item in wanted(vault.settings.mount, wish))
+    ground = survey(vault)
+    if not wish.adopt:
+        ground.require_own()
+    _require_own_policies(vault, ground, wish)
+    items = (*wanted(ground, wish), *_bounds_of_documents(vault, ground))
+    return tuple(_compared(vault, item) for item in items)
 
 
 def changes(planned: Sequence[Change]) -> tuple[Change, ...]:
@@ -104,12 +113,40 @@ def apply(vault: Connection, planned: Sequence[Change]) -> None:
         except ConflictError:  # another has mounted something there since: if it is what we would have, all is well
             if not change.item.once:
                 raise
-            _refuse_obstacles(vault)
+            _require_made_by_us(vault, change.item)
 
 
-def _policy(mount: str, name: str, text: str) -> Item:
-    title = policy_name(mount, name)
-    return Item(f"policy {title}", f"sys/policies/acl/{title}", {"policy": text})
+def _policies(ground: Ground, wish: Wish) -> tuple[Item, ...]:
+    mount, shared = ground.mount, () if ground.is_ours else (ground.mount,)
+    texts = {BASE: base_policy()} | {
+        role.value: role_policy(role, mount=mount, accounts=wish.accounts, shared=shared) for role in Role
+    }
+    names = {policy_name(mount, name): text for name, text in texts.items()}
+    return tuple(Item(f"policy {name}", f"sys/policies/acl/{name}", {"policy": text}) for name, text in names.items())
+
+
+def _require_own_policies(vault: Connection, ground: Ground, wish: Wish) -> None:
+    """Refuse policies of others that have our names. Once our logins are there, what differs was changed later."""
+    if ground.is_set_up:
+        return
+    for item in _policies(ground, wish):
+        there = found(vault, item.path)
+        if there is not None and not is_same_kind(str(there.get("policy")), str(item.body["policy"])):
+            raise RefusedError(f"the {item.title} is there, and not the broker's", hint=ground.own_mount)
+
+
+def _bounds_of_documents(vault: Connection, ground: Ground) -> tuple[Item, ...]:
+    """Return the bounds of each document that is there already, on a mount where each needs its own."""
+    if ground.is_ours or not ground.is_set_up:
+        return ()
+    paths = [f"{folder}/{name}" for folder in BOUNDED for name in vault.list(folder) if not name.endswith("/")]
+    return tuple(Item(f"bounds of {path}", f"{ground.mount}/metadata/{path}", BOUNDS) for path in paths)
+
+
+def _require_made_by_us(vault: Connection, item: Item) -> None:
+    """Refuse what somebody else mounted since we looked. Another set-up of ours may have been faster."""
+    if (_there(vault, item) or {}).get("description") != DESCRIPTION:
+        raise RefusedError(f"{item.title}: somebody else mounted it meanwhile", hint="broker vault setup --dry-run")
 
 
 def _login(mount: str, role: Role, wish: Wish) -> Document:
@@ -122,23 +159,6 @@ def _login(mount: str, role: Role, wish: Wish) -> Document:
         "bind_secret_id": True,
         "secret_id_ttl": wish.secret_id_ttl,
     }
-
-
-def _refuse_obstacles(vault: Connection) -> None:
-    mounts = _data(vault.ask("GET", "sys/mounts"))
-    for path in mounts:
-        if f"{path}/".startswith(f"{layout.RIGHTS}/"):
-            raise RefusedError(
-                f"{path} is mounted where the broker's rights are paths of nothing", hint=f"move it: {layout.RIGHTS}/"
-            )
-    there = mounts.get(f"{vault.settings.mount}/")
-    if there and (there.get("type") != "kv" or (there.get("options") or {}).get("version") != "2"):
-        raise RefusedError(
-            f"{vault.settings.mount}/ is mounted, but is no KV of version 2", hint="choose another mount in the config"
-        )
-    login = _data(vault.ask("GET", "sys/auth")).get(f"{login_mount(vault.settings.mount)}/")
-    if login and login.get("type") != "approle":
-        raise RefusedError(f"auth/{login_mount(vault.settings.mount)}/ is there, but is no AppRole")
 
 
 def _compared(vault: Connection, item: Item) -> Change:
@@ -156,26 +176,17 @@ def _there(vault: Connection, item: Item) -> Mapping[str, Any] | None:
         return _lockout(vault, item.path)
     if item.path.startswith(("sys/mounts/", "sys/auth/")):
         kind, _, path = item.path.removeprefix("sys/").partition("/")
-        found: Mapping[str, Any] | None = _data(vault.ask("GET", f"sys/{kind}")).get(f"{path}/")
-        return found
-    try:
-        return _data(vault.ask("GET", item.path))
-    except (MissingError, UnmountedError):
-        return None
+        return (found(vault, f"sys/{kind}") or {}).get(f"{path}/")
+    return found(vault, item.path)
 
 
 def _lockout(vault: Connection, path: str) -> Mapping[str, Any] | None:
     """Return how a mount of logins is tuned, in the form in which it is set: Vault shows it in another."""
     mount = path.removeprefix("sys/auth/").removesuffix("/tune")
-    if f"{mount}/" not in _data(vault.ask("GET", "sys/auth")):
+    if f"{mount}/" not in (found(vault, "sys/auth") or {}):
         return None
-    disabled = _data(vault.ask("GET", path)).get("user_lockout_disable")
+    disabled = (found(vault, path) or {}).get("user_lockout_disable")
     return {"user_lockout_config": {"lockout_disable": bool(disabled)}}
-
-
-def _data(answer: Document) -> Mapping[str, Any]:
-    data = answer.get("data")
-    return data if isinstance(data, Mapping) else {}
 
 
 def _text(body: Document) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from broker.model.secret import Secret
+from broker.vault.connection import Connection
+from broker.vault.logins.token import FixedToken
 from tests.cli.test_bad_input import administrator
 from tests.support.console import GOOD, inside
 from tests.support.shop import Shop
@@ -240,6 +245,36 @@ def test_a_second_setup_with_logins_changes_nothing_either(shop: Shop) -> None:
     assert "logins in here that work are kept: server, rotator" in again.err
     assert shop.writes == []
     assert {file: file.read_text() for file in (shop.home / "here").rglob("*_id")} == made
+
+
+def test_a_mount_in_use_is_shared_only_if_asked(shop: Shop) -> None:
+    """Each hint is a command that works as printed; the effects of sharing are shown first."""
+    shop.put("empty")
+    admin = shop.lab.world.vault.admin
+    env = {"VAULT_TOKEN": administrator(shop), "BROKER_CONFIG": "plain.toml", "BROKER_MOUNT": "team-kv"}
+    admin.call("POST", "sys/mounts/team-kv", {"type": "kv", "options": {"version": "2"}})
+    team = Connection(replace(admin.settings, mount="team-kv"), FixedToken(Secret(env["VAULT_TOKEN"])))
+    try:
+        team.create("app/db", {})
+        before = admin.ask("GET", "team-kv/config")["data"]
+        refused = shop.run("vault setup", env=env)
+        assert refused.code == 6
+        assert "team-kv/ holds app/" in refused.err
+        hints = re.findall(r"(?:BROKER_MOUNT=(\S+) )?broker (vault setup [^;\n]*--dry-run)", refused.err)
+        assert len(hints) == 2
+        for mount, line in hints:
+            shop.ok(line, env=env | ({"BROKER_MOUNT": mount} if mount else {}))
+        told = shop.ok("vault setup --adopt-mount --dry-run", env=env).err
+        assert "team-kv/ keeps its own cas_required and max_versions" in told
+        assert "can read the broker's private keys" in told
+        shop.ok("vault setup --adopt-mount", env=env)
+        assert admin.ask("GET", "team-kv/config")["data"] == before
+        again = shop.ok("vault setup", env=env).err
+        assert again.splitlines()[-1].startswith("0 of ")
+    finally:
+        team.close()
+        admin.call("DELETE", "sys/mounts/team-kv")
+        admin.call("DELETE", "sys/auth/team-kv")
 
 
 def test_every_write_of_setting_up_passes_where_writes_are_seen(shop: Shop) -> None:

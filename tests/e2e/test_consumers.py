@@ -20,6 +20,7 @@ import pytest
 from broker.embedded.up import Embedded
 from broker.model.secret import Secret
 from broker.standin import Standin
+from broker.vault.bounds import DESCRIPTION
 from broker.vault.connection import Connection
 from broker.vault.layout import Access, right
 from broker.vault.logins.token import FixedToken
@@ -289,7 +290,7 @@ def test_a_token_of_another_namespace(door: Door) -> None:
     inside = Connection(replace(door.admin.settings, namespace="tenant"), FixedToken(door.root))
     try:
         inside.call("POST", "sys/policies/acl/p", {"policy": EXACTLY})
-        inside.call("POST", "sys/auth/credential-broker", {"type": "approle"})
+        inside.call("POST", "sys/auth/credential-broker", {"type": "approle", "description": DESCRIPTION})
         door.assert_shut(login(inside, a_consumer(inside, "fleet", [RIGHT])))
         door.assert_shut(token_of(inside, policies=["p"]))
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,31 +12,19 @@ from pathlib import Path
 import pytest
 
 from broker.embedded.binary import find_binary
-from broker.embedded.up import Embedded
 from broker.errors import BrokerError, DeniedError, InputError, RefusedError, UnknownNameError
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import ONCE, AppRole, consumer_role, issue_login, provide_login
 from broker.vault.faults import MissingError
 from broker.vault.logins.token import FixedToken
+from broker.vault.ownership import unseen
 from broker.vault.policies import Role, consumer_policy, policy_name, role_policy
 from broker.vault.setup import Action, Change, Wish, apply, changes, plan, wanted
 from broker.vault.setup_text import as_hcl, as_shell
 from tests.support.vault import TestVault, a_consumer, login, token_of
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def bare(vault_server: tuple[Embedded, Connection], request: pytest.FixtureRequest) -> Iterator[Connection]:
-    """A connection for a mount that nobody has set up, as one who may do everything."""
-    _, admin = vault_server
-    mount = f"bare-{abs(hash(request.node.nodeid))}"
-    connection = Connection(replace(admin.settings, mount=mount), FixedToken(token_of(admin)))
-    yield connection
-    connection.call("DELETE", f"sys/mounts/{mount}")
-    connection.call("DELETE", f"sys/auth/{mount}")
-    connection.close()
 
 
 def titles(planned: tuple[Change, ...], action: Action) -> list[str]:
@@ -271,8 +258,8 @@ def test_a_consumer_cannot_take_a_roles_name(vault: TestVault) -> None:
 
 @pytest.mark.slow
 def test_the_printed_script_sets_a_vault_up_with_the_real_command(bare: Connection, tmp_path: Path) -> None:
-    script = tmp_path / "setup.sh"
-    script.write_text(as_shell(bare.settings.mount, wanted(bare.settings.mount, Wish(accounts=("mzp-1",)))))
+    script, ground = tmp_path / "setup.sh", unseen(bare.settings.mount, shared=False)
+    script.write_text(as_shell(ground, wanted(ground, Wish(accounts=("mzp-1",)))))
     environment = {
         "BAO_ADDR": bare.settings.address,
         "BAO_TOKEN": token_of(bare).reveal(),
@@ -298,7 +285,7 @@ def test_the_printed_script_sets_a_vault_up_with_the_real_command(bare: Connecti
 
 
 def test_the_printed_hcl_is_what_the_policies_are() -> None:
-    text = as_hcl(wanted("kv", Wish()))
+    text = as_hcl(wanted(unseen("kv", shared=False), Wish()))
     for role in Role:
         assert role_policy(role, mount="kv") in text
     assert "${" not in text
