@@ -18,12 +18,24 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
 
-__all__ = ["Deadline", "Reader", "TooMuchError", "alert_of", "behind", "connected", "is_closed", "retry_after"]
+__all__ = [
+    "UNREADABLE",
+    "Deadline",
+    "Reader",
+    "TooMuchError",
+    "alert_of",
+    "behind",
+    "connected",
+    "is_closed",
+    "retry_after",
+]
 
 _ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?([A-Z_]+)")
 _CLOSED: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
 _CLOSED_REASONS: Final = ("UNEXPECTED_EOF_WHILE_READING",)
 _DEPTH: Final = 8
+# What parsing bytes of others can raise besides OSError and HTTPException: huge numbers, deep nesting, odd charsets
+UNREADABLE: Final = (ValueError, LookupError, ArithmeticError, MemoryError, RecursionError)
 _SECONDS: Final = re.compile(r"\d{1,9}", re.ASCII)
 
 
