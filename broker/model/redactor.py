@@ -102,9 +102,9 @@ def _texts(secret: str) -> Iterator[str]:
 def _base64(octets: bytes) -> Iterator[str]:
     """Yield the characters that `octets` alone decide, for each of the three places they can begin at."""
     for shift in range(3):
-        encoded = base64.b64encode(b"\0" * shift + octets).decode()
         first, last = -(-shift * 8 // 6), (shift + len(octets)) * 8 // 6
-        for text in (encoded[first:last], encoded[first:]):  # the last character is decided by what follows, if any
+        encoded = base64.b64encode(b"\0" * shift + octets).decode()[first:]
+        for text in {encoded[: last - first], encoded.rstrip("="), encoded}:
             yield text
             yield text.translate({ord("+"): "-", ord("/"): "_"})
 
