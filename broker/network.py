@@ -6,6 +6,7 @@ that does not answer would hold a command for ever.
 
 from __future__ import annotations
 
+import http.client
 import io
 import math
 import re
@@ -16,14 +17,28 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
-__all__ = ["Deadline", "Reader", "TooMuchError", "alert_of", "behind", "connected", "is_closed", "retry_after"]
+__all__ = [
+    "UNREADABLE",
+    "Deadline",
+    "InTime",
+    "Reader",
+    "TooMuchError",
+    "alert_of",
+    "behind",
+    "connected",
+    "is_closed",
+    "retry_after",
+]
 
 _ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?([A-Z_]+)")
 _CLOSED: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
 _CLOSED_REASONS: Final = ("UNEXPECTED_EOF_WHILE_READING",)
 _DEPTH: Final = 8
+_LONGEST_LINE: Final = 64 * 1024  # bytes
+# What parsing bytes of others can raise besides OSError and HTTPException: huge numbers, deep nesting, odd charsets
+UNREADABLE: Final = (ValueError, LookupError, ArithmeticError, MemoryError, RecursionError)
 _SECONDS: Final = re.compile(r"\d{1,9}", re.ASCII)
 
 
@@ -58,6 +73,7 @@ def connected(host: str, port: int, deadline: Deadline) -> socket.socket:
             channel.settimeout(deadline.left / (len(found) - tried + 1))
             channel.connect(address)
             channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            channel.settimeout(deadline.left)  # for a handshake
         except OSError:
             channel.close()
             if tried == len(found):
@@ -93,7 +109,7 @@ class Reader(io.RawIOBase):
     It stands in for the socket where `http.client.HTTPResponse` wants one, since that asks for its `makefile` alone.
     """
 
-    def __init__(self, connection: socket.socket, deadline: Deadline, largest: int) -> None:
+    def __init__(self, connection: socket.socket, deadline: Deadline, largest: float) -> None:
         super().__init__()
         self._connection = connection
         self._deadline = deadline
@@ -103,7 +119,7 @@ class Reader(io.RawIOBase):
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         """Return this as the buffered file that `HTTPResponse` reads."""
-        return io.BufferedReader(self)
+        return _Buffered(self)
 
     def readable(self) -> bool:
         """Return that it can be read."""
@@ -122,6 +138,22 @@ class Reader(io.RawIOBase):
         """Let the connection go."""
         self._raw.close()
         super().close()
+
+
+class _Buffered(io.BufferedReader):
+    def readline(self, size: int | None = -1) -> bytes:
+        """Read a line, or the beginning of one that has no end: urllib3 sets no limit."""
+        return super().readline(_LONGEST_LINE + 1 if size is None or size < 0 else size)
+
+
+class InTime(http.client.HTTPResponse):
+    """An answer that has as long, from its first byte to its last, as the connection gives to a single read."""
+
+    largest: ClassVar[float] = math.inf  # bytes
+
+    def __init__(self, connection: socket.socket, *args: Any, **kwargs: Any) -> None:
+        reader = Reader(connection, Deadline(connection.gettimeout() or 0), self.largest)
+        super().__init__(cast("socket.socket", reader), *args, **kwargs)
 
 
 def behind(error: object, depth: int = _DEPTH) -> Iterator[Exception]:

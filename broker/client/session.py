@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urljoin
 
 import requests
 
@@ -82,7 +81,8 @@ class Session(PartnerSession):
             document = _document(response)
             yield document
             kwargs.pop("params", None)  # the link has them
-            url = _next(document, response.url)
+            href = _next(document)
+            url = self.link(href, response.url) if href else None
             if url in seen:
                 raise PartnerUnavailableError("the partner's list comes back to a page it had before")
             seen.add(url or "")
@@ -119,8 +119,8 @@ def _document(response: requests.Response) -> dict[str, Any]:
     return found
 
 
-def _next(document: dict[str, Any], here: str) -> str | None:
+def _next(document: dict[str, Any]) -> str:
     links = document.get("_links")
     link = links.get("next") if isinstance(links, dict) else None
     href = link.get("href") if isinstance(link, dict) else None
-    return urljoin(here, href) if isinstance(href, str) and href else None
+    return href if isinstance(href, str) else ""

@@ -72,26 +72,27 @@ def join(base: str, path: str) -> str:
     Raise `RefusedError` for whatever could leave `base`: absolute URLs, `//`, dot segments, backslashes and slashes in
     any encoding, control characters, fragments.
     """
-    route, mark, query = path.partition("?")
-    if not route.startswith("/") or not _stays(route) or "#" in path or not path.isprintable():
+    joined = _joined(base, path)
+    if not joined:
         raise RefusedError(
             f"{_shown(path)} is not a path below the account's base URL",
             hint="begin with one '/', and leave out dots, fragments and the host: /fleets?pageSize=10",
         )
-    return f"{base}{quote(route, safe=_PATH_SAFE)}{mark}{quote(query, safe=_QUERY_SAFE)}"
+    return joined
 
 
 def inside(base: str, url: str) -> str:
-    """Return `url` if it lies under `base`, as a link of the partner may; raise `RefusedError`."""
+    """Return `url` if it lies under `base`, as a link of the partner may; raise `RefusedError` without quoting it."""
     root = base + "/"
-    if url.startswith(root):
-        return join(base, "/" + url[len(root) :])
-    if url == base or url.startswith(base + "?"):
+    if url == base or (url.startswith(base + "?") and url.isprintable()):
         return url
-    raise RefusedError(
-        f"not below the account's base URL: {_shown(url.partition('?')[0])}",
-        hint="secrets travel to the base URL of their account and nowhere else",
-    )
+    joined = _joined(base, "/" + url[len(root) :]) if url.startswith(root) else ""
+    if not joined:
+        raise RefusedError(
+            "a URL or a link of the partner is not below the account's base URL",
+            hint="secrets travel to the base URL of their account and nowhere else",
+        )
+    return joined
 
 
 def with_client_id(url: str, authentication: Authentication, encoded: str) -> str:
@@ -148,6 +149,14 @@ def recipe(
         whole = without_client_id(whole, authentication.client_id.name, client_id)
     headers = (("Accept", authentication.accept),)
     return Recipe(method, f"{target}?{whole}" if whole else target, headers, authentication)
+
+
+def _joined(base: str, path: str) -> str:
+    """Return the URL of `path` under `base`; "" where `path` could leave it."""
+    route, mark, query = path.partition("?")
+    if not route.startswith("/") or not _stays(route) or "#" in path or not path.isprintable():
+        return ""
+    return f"{base}{quote(route, safe=_PATH_SAFE)}{mark}{quote(query, safe=_QUERY_SAFE)}"
 
 
 def _stays(route: str) -> bool:

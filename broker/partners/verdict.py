@@ -15,7 +15,7 @@ A few answers can be read in two ways. They are read in the way whose mistake co
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
 from types import MappingProxyType
@@ -92,7 +92,10 @@ class Where(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeFacts:
-    """What happened, in words of ours: no exception of a library, and no secret. Texts of the partner are bounded."""
+    """What happened, in words of ours: no exception of a library.
+
+    `code` and `message` are the partner's words, bounded. They may repeat a secret: redact them before they are shown.
+    """
 
     where: Where
     tls: str = ""  # "TLSv1.3", once agreed on
@@ -102,11 +105,12 @@ class ProbeFacts:
     stays_open: bool = False  # a second connection that asked for nothing was not closed
     timed_out: bool = False
     status: int | None = None
-    content_type: str = ""
     empty: bool = False
     is_json: bool = False  # the body is a JSON object, the only kind of answer that APIs here give
-    code: str = ""  # of the body
-    message: str = ""  # of the body: message, httpMessage, moreInformation, or the title of a page
+    code: str = field(default="", repr=False)  # of the body
+    message: str = field(
+        default="", repr=False
+    )  # of the body: message, httpMessage, moreInformation, or the title of a page
     retry_after: int | None = None  # seconds
     used_up: frozenset[str] = frozenset()  # "day", "burst"
     detail: str = ""  # for people, where nothing above says it
@@ -155,7 +159,7 @@ def wait(facts: ProbeFacts) -> timedelta | None:
 
 
 def _answered(facts: ProbeFacts, expect: Collection[int]) -> Verdict:
-    status, said = facts.status or 0, facts.message.lower()
+    status, said = facts.status or 0, " ".join(facts.message.lower().split())
     if status in expect:
         return Verdict.OK if facts.is_json else Verdict.PARTNER_DOWN
     if _about_certificate(facts, status, said):

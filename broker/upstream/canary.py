@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from broker.model.clock import system_clock
+from broker.model.redactor import Redactor
 from broker.network import Deadline, retry_after
 from broker.partners.profile import Probe
 from broker.partners.request import recipe
@@ -22,7 +23,8 @@ from broker.upstream.wire import Reply, exchange, stays_open
 __all__ = ["DEADLINE", "ask", "probe"]
 
 DEADLINE: Final = timedelta(seconds=20)
-_MESSAGE: Final = 300  # characters of the partner's that are repeated
+_READ: Final = 2000  # characters of the partner's message that are looked at
+_MESSAGE: Final = 300  # characters of it that are repeated, once secrets are hidden
 _TITLE: Final = re.compile(r"<title>([^<]{0,300})</title>", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
 _QUOTAS: Final = {"X-RateLimit-Remaining-1": "day", "X-RateLimit-Remaining-2": "burst"}
@@ -32,7 +34,8 @@ def ask(credentials: Credentials, request: Probe, *, application: str, deadline:
     """Send the canary, and return the partner's answer as rotation wants it. `application` is whose client_id it is."""
     facts = probe(credentials, request, deadline=deadline)
     verdict = classify(facts, request.expect)
-    return Answer(verdict, "" if verdict is Verdict.OK else _told(facts), wait(facts), application)
+    detail = "" if verdict is Verdict.OK else _told(facts, credentials.redactor())
+    return Answer(verdict, detail, wait(facts), application)
 
 
 def probe(credentials: Credentials, request: Probe, *, deadline: timedelta = DEADLINE) -> ProbeFacts:
@@ -44,7 +47,7 @@ def probe(credentials: Credentials, request: Probe, *, deadline: timedelta = DEA
     until = Deadline(deadline.total_seconds())
     answer = exchange(credentials.base_url, credentials.context, _message(credentials, request), until)
     if isinstance(answer, Reply):
-        return _facts(answer, credentials)
+        return _facts(answer)
     if answer.where is Where.FIRST_READ and answer.closed:
         return _looked_again(answer, stays_open(credentials.base_url, credentials.context, until))
     return answer
@@ -76,19 +79,16 @@ def _message(credentials: Credentials, request: Probe) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-def _facts(reply: Reply, credentials: Credentials) -> ProbeFacts:
+def _facts(reply: Reply) -> ProbeFacts:
     document = _document(reply.body)
-    message = credentials.scrubbed(_said(reply, document))
-    kind = reply.headers.get_content_type() if reply.headers.get("Content-Type") else ""
     return ProbeFacts(
         Where.HTTP,
         reply.tls,
         status=reply.status,
-        content_type=_plain(kind),
         empty=not reply.body.strip(),
         is_json=document is not None,
-        code=_plain(str((document or {}).get("code", (document or {}).get("httpCode", ""))))[:10],
-        message=message,
+        code=_code(document or {}),
+        message=_said(reply, document)[:_READ],
         retry_after=_seconds(reply.headers),
         used_up=frozenset(word for name, word in _QUOTAS.items() if _number(reply.headers, name) == 0),
     )
@@ -105,13 +105,19 @@ def _document(body: bytes) -> dict[str, object] | None:
 def _said(reply: Reply, document: dict[str, object] | None) -> str:
     if document is not None:
         parts = [document.get(key) for key in ("message", "httpMessage", "moreInformation")]
-        return _plain("; ".join(part for part in parts if isinstance(part, str)))
+        return "; ".join(part for part in parts if isinstance(part, str))
     title = _TITLE.search(reply.body[:4096].decode("utf-8", errors="replace"))
-    return _plain(title.group(1)) if title else ""
+    return title.group(1) if title else ""
 
 
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text[:_MESSAGE]).strip()
+def _code(document: dict[str, object]) -> str:
+    code = document.get("code", document.get("httpCode", ""))
+    return str(code)[:10] if isinstance(code, str | int) else ""
+
+
+def _shown(message: str, redactor: Redactor) -> str:
+    plain = "".join(c if c.isprintable() else " " for c in redactor.redact(message))
+    return redactor.redact(plain).strip()[:_MESSAGE]  # again: a blank for a control character may complete a secret
 
 
 def _seconds(headers: Message) -> int | None:
@@ -124,11 +130,12 @@ def _number(headers: Message, name: str) -> int | None:
     return int(found) if _NUMBER.fullmatch(found) else None
 
 
-def _told(facts: ProbeFacts) -> str:
+def _told(facts: ProbeFacts, redactor: Redactor) -> str:
     if facts.verify_error:
         return f"server not trusted: {facts.verify_error}"
     if facts.where is not Where.HTTP:
         return facts.detail
     quota = f"the {' and the '.join(sorted(facts.used_up))} quota is used up" if facts.used_up else ""
     page = "" if facts.is_json else "the body is empty" if facts.empty else "the body is not the API's"
-    return ", ".join(part for part in (f"HTTP {facts.status}", facts.message, quota, page) if part)
+    message = _shown(facts.message, redactor)
+    return ", ".join(part for part in (f"HTTP {facts.status}", message, quota, page) if part)

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import base64
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
-from urllib.parse import quote, quote_plus
 
 from broker.errors import InputError, RefusedError
 from broker.model.authentication import Authentication, Place
 from broker.model.bundle import Bundle
+from broker.model.redactor import Redactor
 from broker.model.secret import Secret
 from broker.partners import request
 from broker.pki.tls import client_context
 
 __all__ = ["Credentials", "credentials_of"]
-
-_HIDDEN: Final = "<hidden>"
-_TOO_SHORT: Final = 4  # characters; hiding shorter texts would garble every sentence, and protect nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +56,10 @@ class Credentials:
             found[place.name] = self.client_id
         return found
 
-    def scrubbed(self, text: str) -> str:
-        """Return `text`, which the partner wrote, without the secrets it may repeat."""
-        for shape in sorted(self._shapes(), key=len, reverse=True):
-            text = text.replace(shape, _HIDDEN)
-        return text
-
-    def _shapes(self) -> Iterator[str]:
-        password = self.password.reveal()
-        encoded = self.basic.reveal().removeprefix("Basic ")
-        alone = base64.b64encode(password.encode()).decode()
-        for value in (password, encoded, alone, self.client_id):
-            yield from (v for v in {value, quote(value, safe=""), quote_plus(value)} if len(v) >= _TOO_SHORT)
+    def redactor(self) -> Redactor:
+        """Return what hides the secrets of this set in a text that the partner wrote."""
+        pair = Secret(self.basic.reveal().removeprefix("Basic "))
+        return Redactor([self.password, pair, Secret(self.client_id)])
 
 
 def credentials_of(bundle: Bundle) -> Credentials:
@@ -94,9 +81,13 @@ def _require_basic(login: str, password: Secret[str]) -> None:
             "the login is empty, or has a colon or a control character",
             hint="add the account anew with its right login",
         )
-    value = password.reveal()
-    if not value or any(ord(c) < ord(" ") or ord(c) == 0x7F for c in value):  # noqa: PLR2004  # DEL
+    if not _is_sayable(password):
         raise InputError("the password is empty, or has a control character", hint="set it again: broker password set")
+
+
+def _is_sayable(password: Secret[str]) -> bool:
+    value = password.reveal()
+    return bool(value) and not any(ord(c) < ord(" ") or ord(c) == 0x7F for c in value)  # noqa: PLR2004  # DEL
 
 
 def _is_token(text: str) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import ssl
 
-from broker.network import alert_of, behind, is_closed
+from broker.network import UNREADABLE, alert_of, behind, is_closed
 from broker.partners.verdict import ProbeFacts, Where
 
 __all__ = ["described", "facts_of"]
@@ -54,6 +55,6 @@ def _reason(error: Exception) -> str:
         return "the partner's host name was not found"
     if isinstance(error, ConnectionRefusedError):
         return "the connection was refused"
-    if isinstance(error, http.client.HTTPException | ValueError):
+    if isinstance(error, (http.client.HTTPException, *UNREADABLE)):
         return "the answer is not HTTP"
-    return error.strerror if isinstance(error, OSError) and isinstance(error.strerror, str) else "the call failed"
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "the call failed"

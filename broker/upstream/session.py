@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import http.client
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from typing import Any, Final, NoReturn
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from broker.errors import RefusedError
+from broker.errors import BrokerError, RefusedError
 from broker.model.authentication import Place
 from broker.partners.request import inside, join, with_client_id, without_client_id
+from broker.upstream.answer import FAILURES, Answer, failure
 from broker.upstream.credentials import Credentials
-from broker.upstream.faults import described
+from broker.upstream.pool import Pool, timeout_of
 
 __all__ = ["TIMEOUT", "PartnerSession"]
 
-TIMEOUT: Final = (10.0, 30.0)  # seconds to connect, seconds between two reads
-_FAILURES: Final = (
-    requests.RequestException,
-    urllib3.exceptions.HTTPError,
-    http.client.HTTPException,
-    OSError,
-    ValueError,
-)
+TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds for the whole exchange
+_REDIRECTS: Final = 5  # each is an exchange of its own
 
 
 class PartnerSession(requests.Session):
@@ -33,8 +29,9 @@ class PartnerSession(requests.Session):
 
     A path such as `/fleets` is taken from the base URL. A redirect that leaves it raises `RefusedError`; so do
     `verify=`, `cert=` and proxies, since server and client are known by the set alone. Nothing is retried. What a
-    caller, a hook or an exception gets to see has no secret in it. Errors are those of requests, told in our words.
-    Threads may share it, as far as they may share a `requests.Session`.
+    caller, a hook or an exception gets to see has no secret in it. Errors are those of requests, in our words alone.
+    `timeout` is (seconds to connect, seconds for the whole exchange): nothing the partner sends extends it. Threads may
+    share it, as far as they may share a `requests.Session`.
     """
 
     def __init__(self, credentials: Credentials, *, timeout: tuple[float, float] = TIMEOUT) -> None:
@@ -42,6 +39,7 @@ class PartnerSession(requests.Session):
         self.trust_env = False  # REQUESTS_CA_BUNDLE and .netrc would add to what the set says
         self.headers["Accept"] = credentials.authentication.accept
         self.headers["User-Agent"] = "credential-broker"
+        self.max_redirects = _REDIRECTS
         self._timeout = timeout
         self._partner = _PartnerAdapter(credentials, timeout)
 
@@ -62,8 +60,42 @@ class PartnerSession(requests.Session):
 
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request; `url` may be a path below the base URL, or a link that the partner gave."""
-        text = url.decode() if isinstance(url, bytes) else url
-        return super().request(method, join(self.base_url, text) if text.startswith("/") else text, *args, **kwargs)
+        text = url.decode(errors="replace") if isinstance(url, bytes) else url
+        return super().request(method, self._target(text), *args, **kwargs)
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return where a redirect leads; raise `RefusedError`, without quoting it, unless it is below the base URL."""
+        if not resp.is_redirect:
+            return None
+        try:
+            return self.link(resp.headers["Location"].encode("latin-1", "replace").decode(errors="replace"), resp.url)
+        except RefusedError:
+            with suppress(requests.RequestException):
+                _ = resp.content  # lets the connection go, as requests does before it follows
+            raise
+
+    def resolve_redirects(self, resp: requests.Response, req: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Follow redirects; with `allow_redirects=False` one that may not be followed is an answer like others."""
+        with suppress(RefusedError) if kwargs.get("yield_requests") else nullcontext():
+            yield from super().resolve_redirects(resp, req, *args, **kwargs)
+
+    def link(self, href: str, here: str) -> str:
+        """Return the URL of a link that the partner gave in its answer to `here`; raise `RefusedError` as above."""
+        try:
+            found = urljoin(here, href)
+        except ValueError:
+            found = ""
+        return inside(self.base_url, found.partition("#")[0])
+
+    def _target(self, text: str) -> str:
+        """Return the URL to call; raise `RefusedError`. The partner may have written `text`, so it is redacted."""
+        if not text.startswith("/"):
+            return inside(self.base_url, text)
+        try:
+            return join(self.base_url, text)
+        except RefusedError as error:
+            refused = self._partner.refused(error)
+        raise refused
 
     def get_adapter(self, url: str | bytes) -> HTTPAdapter:  # noqa: ARG002  # there is only one
         """Return the one adapter there is: it refuses what is not below the base URL."""
@@ -92,6 +124,11 @@ class _PartnerAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, ssl_context=self._credentials.context, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"https": Pool}
+
+    def refused(self, error: BrokerError) -> BrokerError:
+        """Return `error` without secrets, and without the frames that hold some."""
+        return type(error)(self._credentials.redactor().redact(error.what), hint=error.hint)
 
     def get_connection_with_tls_context(
         self, request: requests.PreparedRequest, *_: Any, **__: Any
@@ -120,22 +157,25 @@ class _PartnerAdapter(HTTPAdapter):
                 "verify, cert and proxies cannot be chosen: the set says how server and client are known",
                 hint="leave them out",
             )
-        result = self._attempt(request, stream=stream, timeout=timeout or self._timeout)
+        result = self._attempt(request, stream=stream, timeout=timeout)
         if isinstance(result, requests.Response):
             return result
         # Raised here, where no frame holds the signed copy and nothing hangs on as its context.
         raise result
 
-    def _attempt(self, request: requests.PreparedRequest, **how: Any) -> requests.Response | requests.RequestException:
-        signed = self._signed(request)
+    def _attempt(
+        self, request: requests.PreparedRequest, *, stream: bool, timeout: Any
+    ) -> requests.Response | Exception:
         try:
-            response = super().send(signed, verify=True, cert=None, proxies=None, **how)
-        except _FAILURES as error:
-            kind = type(error) if isinstance(error, requests.RequestException) else requests.ConnectionError
-            return kind(described(error), request=request)
-        response.request, response.url = request, request.url or ""
+            whole: Any = timeout_of(timeout, self._timeout)  # the stubs know no `Timeout`
+            signed = self._signed(request)
+            response = super().send(signed, stream=stream, timeout=whole, verify=True, cert=None, proxies=None)
+        except BrokerError as error:
+            return self.refused(error)
+        except FAILURES as error:
+            return failure(error, request)
         response.raw.url = request.path_url
-        return response
+        return Answer(response, request, self._credentials.redactor)
 
     def _signed(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         credentials = self._credentials

@@ -12,16 +12,18 @@ import ssl
 import traceback
 from dataclasses import dataclass
 from email.message import Message
+from functools import partial
 from typing import Final, cast
 from urllib.parse import urlsplit
 
-from broker.network import Deadline, Reader, TooMuchError, connected
+from broker.network import UNREADABLE, Deadline, Reader, TooMuchError, connected
 from broker.partners.verdict import ProbeFacts, Where
 from broker.upstream.faults import facts_of
 
 __all__ = ["Reply", "exchange", "stays_open"]
 
 _LARGEST: Final = 1024 * 1024
+_PIECE: Final = 64 * 1024  # bytes that memory is taken for: what the partner announces is its own affair
 _LISTEN: Final = 2.0  # seconds; a server that refuses a certificate does so within a round trip
 
 
@@ -47,7 +49,7 @@ def exchange(base_url: str, context: ssl.SSLContext, message: bytes, deadline: D
             return _read(reader, tls, method=message.split(b" ", 1)[0].decode())
         except TooMuchError:
             return ProbeFacts(Where.BODY, tls, detail="the answer is larger than any that was asked for")
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException, *UNREADABLE) as error:
             return facts_of(error, Where.BODY if reader.count else Where.FIRST_READ, tls)
 
 
@@ -109,5 +111,7 @@ def _read(reader: Reader, tls: str, method: str) -> Reply:
     response = http.client.HTTPResponse(cast("socket.socket", reader), method=method)
     with response:
         response.begin()
-        body = response.read()
+        body = b"".join(iter(partial(response.read, _PIECE), b""))
+        if response.length:
+            raise http.client.IncompleteRead(body, response.length)
         return Reply(tls, response.status, response.headers, body)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 import requests
@@ -16,7 +15,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError
 
 from broker.errors import InputError, VaultUnavailableError
-from broker.network import Deadline, Reader, TooMuchError, connected
+from broker.network import Deadline, InTime, TooMuchError, connected
 from broker.paths import place
 from broker.vault.settings import VaultSettings
 
@@ -87,12 +86,8 @@ def _check_files(settings: VaultSettings) -> None:
                 pass
 
 
-class _InTime(http.client.HTTPResponse):
-    """An answer that has as long, from its first byte to its last, as urllib3 gives to each read."""
-
-    def __init__(self, connection: socket.socket, *args: Any, **kwargs: Any) -> None:
-        reader = Reader(connection, Deadline(connection.gettimeout() or 0), _LARGEST)
-        super().__init__(cast("socket.socket", reader), *args, **kwargs)
+class _InTime(InTime):
+    largest: ClassVar[float] = _LARGEST
 
 
 class _Connection(HTTPConnection):

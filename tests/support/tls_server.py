@@ -6,6 +6,7 @@ import socket
 import ssl
 import tempfile
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 from broker.standin import Standin
@@ -16,12 +17,16 @@ __all__ = ["Saying"]
 class Saying:
     """`with Saying(partner, answer) as url:` sends `answer` to whoever asks; with b"", closes without a word.
 
-    It listens on while nothing is asked. `got` collects what it was sent.
+    It listens on while nothing is asked. `got` collects what it was sent. `answer` may be changed meanwhile; with
+    `serve`, that answers in its place.
     """
 
-    def __init__(self, partner: Standin, answer: bytes) -> None:
+    def __init__(
+        self, partner: Standin, answer: bytes, *, serve: Callable[[ssl.SSLSocket], object] | None = None
+    ) -> None:
         self.got: list[bytes] = []
-        self._answer = answer
+        self._say = serve or self._answer
+        self.answer = answer
         self._threads: list[threading.Thread] = []
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         with tempfile.NamedTemporaryFile("w") as file:
@@ -60,11 +65,14 @@ class Saying:
         try:
             with self._context.wrap_socket(connection, server_side=True) as tls:
                 self.got.append(tls.recv(65536))
-                if self.got[-1] and self._answer:
-                    tls.sendall(self._answer)
-                    tls.settimeout(0.2)
-                    tls.recv(1)
+                if self.got[-1] and self.answer:
+                    self._say(tls)
         except OSError:
             return
         finally:
             connection.close()
+
+    def _answer(self, tls: ssl.SSLSocket) -> None:
+        tls.sendall(self.answer)
+        tls.settimeout(0.2)
+        tls.recv(1)

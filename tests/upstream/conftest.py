@@ -26,6 +26,11 @@ def partner(_running: tuple[Standin, Bundle]) -> Iterator[Standin]:
     _running[0].faults.clear()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def partner_forever(_running: tuple[Standin, Bundle]) -> Standin:
+    return _running[0]
+
+
+@pytest.fixture(scope="session")
 def bundle(_running: tuple[Standin, Bundle]) -> Bundle:
     return _running[1]

@@ -1,0 +1,112 @@
+"""A partner's answer as `requests` has it, whose errors are in our words alone.
+
+What requests and urllib3 raise quotes the partner: a reason phrase, a chunk line, a header. The partner may quote us.
+"""
+
+from __future__ import annotations
+
+import http.client
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import requests
+import urllib3
+
+from broker.model.redactor import Redactor
+from broker.network import UNREADABLE, TooMuchError, behind
+from broker.upstream.faults import described
+
+__all__ = ["FAILURES", "Answer", "failure"]
+
+FAILURES: Final = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    TooMuchError,
+    *UNREADABLE,
+)
+_LARGEST: Final = 64 * 1024 * 1024  # bytes of a body that is read whole; `stream=True` has no limit
+_PIECE: Final = 64 * 1024
+
+
+def failure(error: Exception, request: requests.PreparedRequest) -> requests.RequestException:
+    """Return `error` as one of requests, with a text that quotes nothing."""
+    kind = type(error) if isinstance(error, requests.RequestException) else requests.ConnectionError
+    if kind is requests.ConnectionError and any(isinstance(found, TimeoutError) for found in behind(error)):
+        kind = requests.ReadTimeout
+    if isinstance(error, TooMuchError):
+        return kind("the answer is larger than is read at once; ask with stream=True", request=request)
+    if issubclass(kind, requests.exceptions.ContentDecodingError):
+        return kind("the answer cannot be unpacked", request=request)
+    return kind("no answer in time" if issubclass(kind, requests.Timeout) else described(error), request=request)
+
+
+class Answer(requests.Response):
+    """`response`, without what was added to its request last of all: the secrets."""
+
+    def __init__(
+        self, response: requests.Response, request: requests.PreparedRequest, redactor: Callable[[], Redactor]
+    ) -> None:
+        super().__init__()
+        self.__dict__ |= response.__dict__
+        self.request, self.url = request, request.url or ""
+        self.encoding = self.encoding if _is_charset(self.encoding) else None
+        self._redactor = redactor
+
+    @property
+    def content(self) -> bytes:
+        """The whole body; raise `requests.RequestException` for one that breaks off, or is larger than 64 MiB."""
+        kept = vars(self)
+        if kept["_content"] is False and not kept["_content_consumed"]:
+            self._content = b"".join(self._pieces(super().iter_content(_PIECE), _LARGEST))
+        return super().content
+
+    def iter_content(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Yield the body piece by piece, as `requests` does; raise `requests.RequestException` where it breaks off."""
+        return self._pieces(super().iter_content(*args, **kwargs), math.inf)
+
+    def json(self, **kwargs: Any) -> Any:
+        """Return the body as JSON; raise `requests.JSONDecodeError`, which does not hold the body."""
+        try:
+            return super().json(**kwargs)
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, requests.RequestException) and not isinstance(error, requests.JSONDecodeError):
+                raise
+        raise requests.JSONDecodeError("the answer is not JSON", "", 0)
+
+    def raise_for_status(self) -> None:
+        """Raise `requests.HTTPError` for a status of 400 or more, without the partner's reason phrase."""
+        if self.status_code < 400:  # noqa: PLR2004  # RFC 9110, section 15
+            return
+        side = "Client" if self.status_code < 500 else "Server"  # noqa: PLR2004
+        url = self._redactor().redact(self.url)  # a redirect may have written it
+        raise requests.HTTPError(f"{self.status_code} {side} Error for url: {url}", response=self)
+
+    def _pieces(self, pieces: Iterator[Any], largest: float) -> Iterator[Any]:
+        count = 0
+        while piece := self._piece(pieces, largest - count):
+            if isinstance(piece, Exception):
+                raise piece
+            count += len(piece)
+            yield piece
+
+    def _piece(self, pieces: Iterator[Any], most: float) -> Any:
+        try:
+            piece = next(pieces, b"")
+            if len(piece) > most:
+                raise TooMuchError
+        except FAILURES as error:
+            self.raw.close()  # what is left makes no sense, and requests would read on before it follows a redirect
+            return failure(error, self.request)
+        return piece
+
+
+def _is_charset(name: str | None) -> bool:
+    """Say whether bytes can be read as `name`, which the partner wrote: Python has "idna" and "undefined" too."""
+    try:
+        str(b"a", name or "utf-8", "replace")
+    except UNREADABLE:
+        return False
+    return True
