@@ -32,7 +32,7 @@ _SKEW: Final = 60  # seconds
 def command(start: Start, output: str) -> int:
     """Check vault, logins, policies, clock, files and accounts; list what the partner has not published.
 
-    Changes nothing. Exit code 6 where there is an error.
+    Reports foreign entries in Vault, which no broker wrote. Changes nothing. Exit code 6 where there is an error.
     """
     findings = [*_process(), *_files(start), *_vault(start)]
     if not has_errors(findings):

@@ -75,7 +75,8 @@ def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, f
     """Check that nothing was edited, dropped, reordered or forked: by its hashes, its signed heads, and the account.
 
     What was cut off after the last signed head shows only against the account's document in Vault, so sign often
-    (broker evidence anchor) and keep exports elsewhere. Exit code 6 where something is wrong.
+    (broker evidence anchor) and keep exports elsewhere. Entries that no broker wrote are reported as foreign entries.
+    Exit code 6 if something is wrong.
     """
     from broker.issuing.audit import examine
     from broker.issuing.export import imported

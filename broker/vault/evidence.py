@@ -50,7 +50,7 @@ class VaultEvidence:
     def newest_first(self, account: AccountName, number: int) -> Iterator[Entry]:
         """Yield the stored entries of an account's chain from `number` down. It need not be listed for that."""
         for place in range(number, 0, -1):
-            with suppress(MissingError):  # it is due, and not stored yet
+            with suppress(MissingError, RefusedError):  # it is due and not stored yet, or something else stands there
                 yield self._read(layout.evidence(f"accounts/{account}", place))[0]
 
     def first(self, account: AccountName) -> Entry:
