@@ -32,7 +32,7 @@ _SKEW: Final = 60  # seconds
 def command(start: Start, output: str) -> int:
     """Check vault, logins, policies, clock, files and accounts; list what the partner has not published.
 
-    Changes nothing. Exit code 6 where there is an error.
+    Reports foreign entries in Vault, which no broker wrote. Changes nothing. Exit code 6 where there is an error.
     """
     findings = [*_process(), *_files(start), *_vault(start)]
     if not has_errors(findings):
@@ -156,13 +156,14 @@ def _accounts(start: Start) -> Iterator[Finding]:
         yield Finding.note("account.unseen", sentence)
         return
     try:
-        names = list(roles.accounts(Role.AUDITOR).names())
+        accounts = roles.accounts(Role.AUDITOR).all()
+        yield from (*start.broker.unread(), *start.broker.foreign())
     except BrokerError as error:
-        yield Finding.error("account.unreadable", error.what, error.hint)
+        yield Finding.error("vault.unlisted", error.what, error.hint)
         return
-    for name in names:
+    yield from accounts.unread.values()
+    for account in accounts.found.values():
         try:
-            account = start.broker.account(name)
             yield from (*_evidence(start, account), *_account(account, start.broker.clock()), *_profile(start, account))
         except BrokerError as error:
             yield Finding.error("account.unreadable", error.what, error.hint)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from broker.cli.start import Start
     from broker.issuing.audit import Report
     from broker.issuing.statements import VerifyingKey
+    from broker.model.account import Account
 
 __all__ = ["command"]
 
@@ -46,8 +47,9 @@ def command() -> None:
 @click.pass_obj
 def show(start: Start, accounts: tuple[AccountName, ...], everything: bool, issued: bool, output: str) -> None:
     """Show entries, the oldest first."""
-    names = _named(start, accounts, everything)
-    entries = [entry for name in names for entry in _of_account(start, name)]
+    shown = _named(start, accounts, everything)
+    names = {account.name for account in shown}
+    entries = [entry for account in shown for entry in _of_account(start, account)]
     if issued or everything:
         entries += [e for e in _issued(start) if everything or e.facts.get("account") in names]
     entries.sort(key=lambda entry: (entry.at, entry.chain, entry.number))
@@ -73,7 +75,8 @@ def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, f
     """Check that nothing was edited, dropped, reordered or forked: by its hashes, its signed heads, and the account.
 
     What was cut off after the last signed head shows only against the account's document in Vault, so sign often
-    (broker evidence anchor) and keep exports elsewhere. Exit code 6 where something is wrong.
+    (broker evidence anchor) and keep exports elsewhere. Entries that no broker wrote are reported as foreign entries.
+    Exit code 6 if something is wrong.
     """
     from broker.issuing.audit import examine
     from broker.issuing.export import imported
@@ -130,7 +133,8 @@ def anchor(start: Start, output: str) -> int:
 def export(start: Start, file: str, key_to: str) -> None:
     """Write all chains, heads and signed statements to one file of JSON lines, for whoever has no vault.
 
-    Nothing secret is in it. It is written as it lies in Vault, whole or not: verify it.
+    Nothing secret is in it. It is written as it lies in Vault, whole or not: verify it. What cannot be in the file,
+    such as an entry that cannot be read, is reported.
     """
     from broker.issuing.export import exported
 
@@ -141,6 +145,7 @@ def export(start: Start, file: str, key_to: str) -> None:
     write_output(file, exported(record, start.broker.clock()))
     if key_to:
         write_output(key_to, record.key.encode())
+    show_findings((*record.findings, *(f for chain in record.chains.values() for f in chain.findings)))
     count = sum(len(chain.entries) for chain in record.chains.values())
     note(f"{count} entries of {len(record.chains)} chains, {len(record.statements)} signed statements")
 
@@ -183,12 +188,10 @@ def _key(file: str) -> VerifyingKey:
     return VerifyingKey(read_input(file).decode("utf-8", "replace"))
 
 
-def _named(start: Start, accounts: tuple[AccountName, ...], everything: bool) -> tuple[AccountName, ...]:
+def _named(start: Start, accounts: tuple[AccountName, ...], everything: bool) -> tuple[Account, ...]:
     if everything:
-        return tuple(a.name for a in start.broker.all_accounts())
-    for name in _asked(accounts, everything):
-        start.broker.account(name)
-    return accounts
+        return tuple(start.broker.all_accounts())
+    return tuple(map(start.broker.account, _asked(accounts, everything)))
 
 
 def _asked(accounts: tuple[AccountName, ...], everything: bool) -> tuple[AccountName, ...]:
@@ -197,19 +200,25 @@ def _asked(accounts: tuple[AccountName, ...], everything: bool) -> tuple[Account
     return () if everything else accounts
 
 
-def _of_account(start: Start, name: AccountName) -> Iterator[Entry]:
-    stored = list(start.auditor_evidence.entries(f"accounts/{name}"))
+def _of_account(start: Start, account: Account) -> Iterator[Entry]:
+    name, stored = account.name, _stored(start, f"accounts/{account.name}")
     yield from stored
     for entry in start.broker.account(name).outbox:
-        if entry.number > len(stored):
+        if entry.number > max((e.number for e in stored), default=0):
             note(f"entry {entry.number} of {name} is not stored yet: the next command that changes {name} does it")
             yield entry
 
 
 def _issued(start: Start) -> Iterator[Entry]:
-    vault = start.auditor_evidence
-    for chain in vault.issuing_chains():
-        yield from vault.entries(chain)
+    for chain in start.auditor_evidence.issuing_chains():
+        yield from _stored(start, chain)
+
+
+def _stored(start: Start, chain: str) -> tuple[Entry, ...]:
+    """Return the stored entries of `chain`; say what is wrong with the others."""
+    kept = start.auditor_evidence.kept(chain)
+    show_findings(kept.findings)
+    return kept.entries
 
 
 def _facts(entry: Entry) -> str:

@@ -96,9 +96,11 @@ def _all(start: Start) -> Iterator[tuple[Profile, str]]:
     except BrokerError as error:
         note(f"note: profiles in Vault are not listed ({error.what})")
         return
-    for name in own:
+    for finding in own.unread.values():
+        note(f"note: {finding.sentence}, so it is not listed; {finding.mend}")
+    for name in own.found:
         try:
-            yield catalogue.load(name, own), "vault"
+            yield catalogue.load(name, own.found), "vault"
         except InputError as error:  # the others can be read
             note(f"note: {error.what}, so it is not listed; {error.hint}")
 

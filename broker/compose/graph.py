@@ -7,11 +7,13 @@ it is where the type checker proves that they fit. Every use-case runs as the ro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from broker.compose.roles import Roles
 from broker.compose.settling import settle, settling
+from broker.errors import InputError
 from broker.model.clock import Clock, system_clock
 from broker.model.evidence import require_text
 from broker.vault.policies import Role
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from broker.issuing.audit import Record
     from broker.issuing.grant import Issuer
     from broker.model.account import Account
+    from broker.model.finding import Finding
     from broker.model.generation import Closed, SigningRequest, Submission
     from broker.model.names import AccountName
     from broker.model.secret import Secret
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from broker.rotation.ports import Answer, Canary
     from broker.rotation.promote import Promotion
     from broker.rotation.receive import Received, Said
+    from broker.vault.listing import Documents
 
 __all__ = ["Broker", "Wiring"]
 
@@ -73,22 +77,45 @@ class Broker:
         return self.roles.accounts(role).read(name).account
 
     def all_accounts(self) -> Iterator[Account]:
-        """Yield every account, by name."""
-        accounts = self.roles.accounts(Role.AUDITOR)
-        for name in accounts.names():
-            yield accounts.read(name).account
+        """Yield every account that can be read, by name; say which cannot."""
+        accounts = self.roles.accounts(Role.AUDITOR).all()
+        for finding in accounts.unread.values():
+            self._say(f"note: {finding.sentence}, so it is passed over; broker doctor says more")
+        yield from accounts.found.values()
+
+    def unread(self) -> tuple[Finding, ...]:
+        """Return a finding for each record of a consumer, and each profile, that cannot be read."""
+        from broker.vault.consumers import VaultConsumers
+
+        consumers = VaultConsumers(self.roles.connection(Role.AUDITOR)).all()
+        return (*consumers.unread.values(), *self.own_profiles(Role.AUDITOR).unread.values())
+
+    def foreign(self, names: Sequence[AccountName] = ()) -> tuple[Finding, ...]:
+        """Return a finding for each foreign entry: in the evidence of the accounts `names`, else in all folders."""
+        from broker.vault.listing import entries_of, every_folder, foreign
+
+        vault = self.roles.connection(Role.AUDITOR)
+        folders = [entries_of(f"accounts/{name}") for name in names] or every_folder(vault)
+        return tuple(foreign(vault, folders))
 
     def profile(self, name: str, role: Role) -> Profile:
         """Return a built-in profile, or one that was added to Vault."""
         from broker.partners import catalogue
 
         if name not in self._profiles:
-            own = {} if name in catalogue.names() else self.own_profiles(role)
-            self._profiles[name] = catalogue.load(name, own)
+            self._profiles[name] = catalogue.builtin(name) if name in catalogue.names() else self._own(name, role)
         return self._profiles[name]
 
-    def own_profiles(self, role: Role) -> Mapping[str, Mapping[str, object]]:
-        """Return the documents of the profiles that were added to Vault, by name."""
+    def _own(self, name: str, role: Role) -> Profile:
+        from broker.partners import catalogue
+
+        own = self.own_profiles(role)
+        if name in own.unread:
+            raise InputError(own.unread[name].sentence, hint=own.unread[name].mend)
+        return catalogue.load(name, own.found)
+
+    def own_profiles(self, role: Role) -> Documents[Mapping[str, object]]:
+        """Return the documents of the profiles that were added to Vault."""
         from broker.vault.profiles import own_profiles
 
         return own_profiles(self.roles.connection(role))
@@ -102,14 +129,18 @@ class Broker:
         store_profile(self.roles.connection(Role.OPERATOR), profile)
 
     def evidence(self, names: Sequence[AccountName], *, everything: bool) -> Record:
-        """Return the evidence of accounts as it is stored, unjudged; with `everything`, all there is."""
+        """Return the evidence of accounts as it is stored, unjudged; with `everything`, all there is.
+
+        Foreign entries are among its findings.
+        """
         from broker.issuing.audit import collect
         from broker.vault.anchor import VaultAnchors
 
         vault, chains = VaultAnchors(self.roles.connection(Role.AUDITOR)), self.roles.evidence(Role.AUDITOR)
         read = self.roles.accounts(Role.AUDITOR)
-        wanted = tuple(read.names()) if everything else names
-        return collect(chains, vault, lambda name: read.read(name).account, wanted, everything=everything)
+        wanted = read.names() if everything else names
+        record = collect(chains, vault, lambda name: read.read(name).account, wanted, everything=everything)
+        return replace(record, findings=(*record.findings, *self.foreign(names)))
 
     def anchor(self) -> Anchored:
         """Sign where every chain of evidence stands."""
@@ -299,11 +330,13 @@ class Broker:
         return changed
 
     def stragglers(self, name: AccountName, number: int, role: Role = Role.ROTATOR) -> frozenset[str]:
-        """Return who still holds a generation."""
+        """Return who still holds a generation, or may: a record that cannot be read does not say that it is free."""
         from broker.model.consumer import stragglers
         from broker.vault.consumers import VaultConsumers
 
-        return stragglers(VaultConsumers(self.roles.connection(role)).all(), name, number, self.clock())
+        records = VaultConsumers(self.roles.connection(role)).all()
+        unknown = {f"{entity} (its record cannot be read: broker doctor)" for entity in records.unread}
+        return stragglers(records.found.values(), name, number, self.clock()) | unknown
 
     def _stragglers_by_a_true_clock(self, name: AccountName, number: int) -> frozenset[str]:
         found = self.stragglers(name, number)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from broker.config import Config
     from broker.embedded.home import Home
     from broker.model.secret import Secret
-    from broker.rotation.ports import Accounts
+    from broker.vault.accounts import VaultAccounts
     from broker.vault.connection import Connection, Seen
     from broker.vault.custody import VaultKeys, VaultPasswords
     from broker.vault.enrolment import AppRole
@@ -182,7 +182,7 @@ class Roles:
 
         return consumer_token(Connection(self.settings), login)
 
-    def accounts(self, role: Role) -> Accounts:
+    def accounts(self, role: Role) -> VaultAccounts:
         """Return the account documents as `role` sees them."""
         from broker.vault.accounts import VaultAccounts
 

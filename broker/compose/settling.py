@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from broker.errors import BrokerError
+from broker.errors import BrokerError, RefusedError
 from broker.vault.policies import Role
 
 if TYPE_CHECKING:
@@ -62,3 +62,5 @@ def forked(roles: Roles, account: Account) -> bool:
         return any(map(roles.evidence(Role.AUDITOR).forked, account.outbox[:1]))
     except MissingError:
         return False
+    except RefusedError:  # an entry of a newer broker, which this one can neither read nor replace
+        return True

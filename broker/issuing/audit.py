@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from broker.errors import ConflictError, RefusedError, UnknownNameError
+from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.issuing.anchoring import Chains
 from broker.issuing.retold import untold
 from broker.issuing.statements import StoredStatement, VerifyingKey, opened
@@ -90,13 +90,16 @@ def collect(
 
     Raise `UnknownNameError` for an account that neither has a document nor ever left evidence.
     """
-    statements, key = signed.statements(), signed.verifying_key()  # first: what is signed meanwhile is no cut tail
-    found = {f"accounts/{name}": _of_account(name, chains, read) for name in names}
+    statements, (key, faults) = signed.statements(), _key(signed)  # first: what is signed meanwhile is no cut tail
+    found = {f"accounts/{name}": _of_account(name, chains, read, known=everything) for name in names}
     for chain in chains.chains() if everything else ():
         kind, _, name = chain.partition("/")
         if chain not in found:
-            found[chain] = _of_account(AccountName(name), chains, read) if kind == "accounts" else _kept(chain, chains)
-    return Record(found, statements, key.pem if key else "")
+            of_account = kind == "accounts"
+            found[chain] = (
+                _of_account(AccountName(name), chains, read, known=True) if of_account else _kept(chain, chains)
+            )
+    return Record(found, statements, key, faults)
 
 
 def examine(record: Record, key: VerifyingKey | None = None, *, everything: bool) -> Report:
@@ -146,8 +149,20 @@ def _unsigned(reports: Iterable[ChainReport]) -> Iterable[Finding]:
         yield Finding.note("anchor.unsigned", sentence, "broker evidence anchor")
 
 
-def _of_account(name: AccountName, chains: Chains, read: ReadAccount) -> ChainRecord:
-    """Read an account and its chain as of one moment: the account, its chain, and whether the account is the same."""
+def _key(signed: SignedStatements) -> tuple[str, tuple[Finding, ...]]:
+    """Return the public key in PEM, "" if there is none to use, and what is wrong with it."""
+    try:
+        key = signed.verifying_key()
+    except (RefusedError, InputError) as error:
+        return "", (_error("anchor.key", f"the key to verify signed statements cannot be read: {error.what}"),)
+    return key.pem if key else "", ()
+
+
+def _of_account(name: AccountName, chains: Chains, read: ReadAccount, *, known: bool) -> ChainRecord:
+    """Read an account and its chain as of one moment: the account, its chain, and whether the account is the same.
+
+    `known` says that Vault lists the account or its chain; else raise `UnknownNameError` where it has neither.
+    """
     chain = f"accounts/{name}"
     for _ in range(ATTEMPTS):
         try:
@@ -156,13 +171,15 @@ def _of_account(name: AccountName, chains: Chains, read: ReadAccount) -> ChainRe
             if read(name) == account:
                 return _joined(account, record)
         except UnknownNameError:
-            if not any(chain == one for one in chains.chains()):
-                raise
             fault = _error("evidence.orphan", f"{chain} has no account document: it was deleted past the broker")
-            return _kept(chain, chains, fault)
+            orphan = _kept(chain, chains, fault)
+            if not known and not orphan.entries and orphan.findings == (fault,):
+                raise
+            return orphan
         except RefusedError as error:  # damaged, or of a newer schema: the chain itself can still be judged
             return _kept(chain, chains, _error("evidence.account", error.what))
-    raise ConflictError(f"{name} kept changing while it was read", hint="ask again")
+    fault = Finding.error("evidence.account", f"{name} kept changing while it was read", "ask again")
+    return _kept(chain, chains, fault)  # whoever writes it all the time does not keep others from being verified
 
 
 def _kept(chain: str, chains: Chains, *faults: Finding) -> ChainRecord:

@@ -44,6 +44,9 @@ def vouched(account: Account, first: Callable[[AccountName], Entry]) -> Account:
 
 def untold(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
     """Yield a sentence for each thing in `account` that its whole chain tells otherwise, or never told."""
+    if not entries:
+        yield f"the evidence of {account.name} does not begin with its being added"
+        return
     if not _same_standing(account, entries):
         yield f"the evidence of {account.name} leads to other stages or parts than the account has"
         return

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from broker.errors import RefusedError, UnknownNameError
 from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef
-from broker.model.evidence import Entry, Head
+from broker.model.evidence import LAST, Entry, Head
 from broker.model.generation import (
     Application,
     Breaker,
@@ -181,6 +181,8 @@ def _contradictions(account: Account) -> Iterable[str]:
         yield "a secret in use is to be destroyed"
     if not _leads_up(account.outbox, account.head):
         yield "its outbox does not lead up to its head"
+    if any(entry.chain != f"accounts/{account.name}" or not 0 < entry.number <= LAST for entry in account.outbox):
+        yield "its outbox holds what is no entry of its chain"
 
 
 def _dangling(account: Account) -> Iterable[str]:

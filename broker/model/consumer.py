@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -71,7 +72,7 @@ class ConsumerRecord:
 
 
 def stragglers(
-    records: tuple[ConsumerRecord, ...], account: AccountName, generation: int, now: datetime
+    records: Iterable[ConsumerRecord], account: AccountName, generation: int, now: datetime
 ) -> frozenset[str]:
     """Return the names of consumers that still hold `generation` of `account`."""
     return frozenset(

@@ -16,9 +16,10 @@ from typing import Final
 from broker.errors import InputError
 from broker.model.finding import Finding
 
-__all__ = ["GENESIS", "Entry", "Fact", "Head", "appended", "require_text", "verify"]
+__all__ = ["GENESIS", "LAST", "Entry", "Fact", "Head", "appended", "require_text", "verify"]
 
 GENESIS: Final = "0" * 64
+LAST: Final = 99_999_999  # the largest number of an entry: its path has room for eight digits
 _LONG: Final = 1000  # characters of a fact: a subject with every field as long as X.520 lets it be
 _LONGEST: Final[Mapping[str, int]] = {"fingerprints": 64 * 65}  # of as many CAs as are read from one text
 Fact = str | int

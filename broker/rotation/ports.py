@@ -6,7 +6,7 @@ secrets and never holds one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NewType, Protocol
@@ -63,9 +63,6 @@ class Accounts(Protocol):
 
     def landed(self, account: Account, *, replacing: Version) -> bool:
         """Return whether the version that followed `replacing` is `account`: then our write was the one that won."""
-
-    def names(self) -> Iterator[AccountName]:
-        """Yield the names of all accounts, sorted."""
 
 
 class Keys(Protocol):

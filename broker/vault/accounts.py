@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from broker.errors import UnknownNameError
 from broker.model.account import Account
 from broker.model.names import AccountName
@@ -11,8 +9,9 @@ from broker.rotation.ports import Version, Versioned
 from broker.vault import layout
 from broker.vault.bounds import write_bounded
 from broker.vault.connection import Connection
-from broker.vault.documents import decoded, encoded
+from broker.vault.documents import MEND, DamagedDocumentError, decoded, encoded
 from broker.vault.faults import MissingError
+from broker.vault.listing import ACCOUNTS, Documents, documents, listed
 
 __all__ = ["VaultAccounts"]
 
@@ -31,7 +30,10 @@ class VaultAccounts:
             raise UnknownNameError(
                 f"there is no account {name}", hint="broker account list shows those there are"
             ) from None
-        return Versioned(decoded(stored.data, Account, f"account {name}"), Version(stored.version))
+        account = decoded(stored.data, Account, f"account {name}")
+        if account.name != name:
+            raise DamagedDocumentError(f"account {name} is damaged: its document says {account.name[:80]!r}", hint=MEND)
+        return Versioned(account, Version(stored.version))
 
     def write(self, account: Account, *, replacing: Version) -> None:
         """Store `account` as the version after `replacing`; raise `ConflictError`."""
@@ -48,6 +50,10 @@ class VaultAccounts:
             return False
         return decoded(stored.data, Account, f"account {account.name}") == account
 
-    def names(self) -> Iterator[AccountName]:
-        """Yield the names of all accounts, sorted."""
-        return (AccountName(name) for name in self._vault.list(layout.ACCOUNTS) if not name.endswith("/"))
+    def names(self) -> tuple[AccountName, ...]:
+        """Return the names of all accounts, sorted."""
+        return tuple(map(AccountName, listed(self._vault, ACCOUNTS).names))
+
+    def all(self) -> Documents[Account]:
+        """Return every account that can be read, by name, and findings about the others."""
+        return documents(self._vault, ACCOUNTS, lambda name: self.read(AccountName(name)).account, "account.unreadable")

@@ -15,6 +15,7 @@ from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.documents import decoded, encoded, enveloped
 from broker.vault.faults import MissingError
+from broker.vault.listing import STATEMENTS, listed
 
 __all__ = ["VaultAnchors"]
 
@@ -60,8 +61,8 @@ class VaultAnchors:
 
     def statements(self) -> tuple[StoredStatement, ...]:
         """Return all statements, in the order of their places; what cannot be read says so."""
-        names = [name for name in self._vault.list(layout.HEADS) if name.isdecimal()]
-        return tuple(self._statement(int(name)) for name in names)
+        paths = [f"{layout.HEADS}/{name}" for name in listed(self._vault, STATEMENTS).names]
+        return tuple(self._statement(path) for path in paths if path != layout.ANCHOR_KEY)
 
     def add(self, statement: StoredStatement) -> None:
         """Store `statement`; raise `ConflictError` where its place is taken."""
@@ -78,10 +79,11 @@ class VaultAnchors:
                 hint="somebody replaced one of them; verify with the key you kept: broker evidence verify --key",
             )
 
-    def _statement(self, number: int) -> StoredStatement:
+    def _statement(self, path: str) -> StoredStatement:
+        number = layout.place(path.rpartition("/")[2])
         where = f"statement {number}"
         try:
-            return StoredStatement(number, decoded(self._vault.read(layout.head(number)).data, str, where))
+            return StoredStatement(number, decoded(self._vault.read(path).data, str, where))
         except MissingError:
             return StoredStatement(number, "", f"{where} was deleted")
         except RefusedError as error:

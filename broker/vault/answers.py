@@ -11,7 +11,7 @@ from typing import Any
 from broker.errors import BrokerError
 from broker.model.clock import system_clock
 from broker.network import retry_after
-from broker.vault.faults import UnclearError, fault
+from broker.vault.faults import OversizedError, UnclearError, fault
 
 __all__ = ["Answer", "Document", "field_of", "unclear", "understood"]
 
@@ -29,7 +29,7 @@ class Answer:
 
 def understood(answer: Answer, path: str) -> Document:
     """Return what a good answer says, empty where it has no body; raise what a bad one stands for (`faults.fault`)."""
-    content = _parsed(answer.body)
+    content = _parsed(answer.body, path)
     if answer.status < HTTPStatus.BAD_REQUEST:
         if content is None and answer.body:
             raise unclear(path)
@@ -53,10 +53,12 @@ def unclear(path: str) -> BrokerError:
     return UnclearError(f"what answered for {path} is not Vault, or its answer is damaged", hint="check VAULT_ADDR")
 
 
-def _parsed(body: bytes) -> Document | None:
+def _parsed(body: bytes, path: str) -> Document | None:
     try:
         content = json.loads(body)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise OversizedError(f"the answer for {path} is nested too deep to be read", hint="is it a Vault?") from None
+    except ValueError:
         return None
     return content if isinstance(content, dict) else None
 

@@ -29,7 +29,7 @@ from broker.model.duration import duration_text
 from broker.model.secret import Secret
 from broker.network import TooMuchError, behind, is_closed
 from broker.vault.answers import Answer, Document, field_of, unclear, understood
-from broker.vault.faults import MissingError, PassingError, UnclearError
+from broker.vault.faults import MissingError, OversizedError, PassingError, UnclearError
 from broker.vault.logins.source import TokenSource
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import base_url, new_session, redirected, whole
@@ -99,6 +99,8 @@ class Connection:
         """Return `version` of what is at `path`, the newest with 0; raise `MissingError`."""
         answer = self.ask("GET", self._kv("data", path), {"version": version} if version else None)
         data, version = field_of(answer, "data", "data"), field_of(answer, "data", "metadata", "version")
+        if data is None and isinstance(version, int):  # KV keeps a null too
+            return Stored({}, version)
         if not isinstance(data, Mapping) or not isinstance(version, int):
             raise unclear(path)
         return Stored(data, version)
@@ -339,7 +341,7 @@ def _reached(path: str, vault: str) -> Iterator[None]:
     except requests.exceptions.SSLError as error:
         raise _tls_fault(error, path, vault) from None
     except TooMuchError:
-        raise UnclearError(f"{vault} answers more for {path} than Vault would", hint="is it a Vault?") from None
+        raise OversizedError(f"{vault} answers more for {path} than Vault would", hint="is it a Vault?") from None
     except ValueError:  # before RequestException: requests' InvalidHeader and InvalidURL are both
         raise InputError(
             "a request to Vault cannot be written", hint="token, namespace or address holds what cannot travel"

@@ -11,6 +11,7 @@ from broker.vault import layout
 from broker.vault.bounds import write_bounded
 from broker.vault.connection import Connection
 from broker.vault.documents import decoded, encoded
+from broker.vault.listing import CONSUMERS, Documents, documents
 
 __all__ = ["VaultConsumers"]
 
@@ -21,10 +22,9 @@ class VaultConsumers:
     def __init__(self, vault: Connection) -> None:
         self._vault = vault
 
-    def all(self) -> tuple[ConsumerRecord, ...]:
-        """Return every record."""
-        names = self._vault.list(layout.CONSUMERS)
-        return tuple(self._read(name)[0] for name in names if not name.endswith("/"))
+    def all(self) -> Documents[ConsumerRecord]:
+        """Return every record that can be read, by entity, and findings about the others."""
+        return documents(self._vault, CONSUMERS, self._read, "consumer.unreadable")
 
     def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
         """Apply the pure `change` to the consumer's record, making one first; run it again on whatever won."""
@@ -44,6 +44,5 @@ class VaultConsumers:
             return wanted
         raise ConflictError(f"the record of consumer {entity} kept changing under us")
 
-    def _read(self, entity: str) -> tuple[ConsumerRecord, int]:
-        stored = self._vault.read(layout.consumer(entity))
-        return decoded(stored.data, ConsumerRecord, f"consumer {entity}"), stored.version
+    def _read(self, entity: str) -> ConsumerRecord:
+        return decoded(self._vault.read(layout.consumer(entity)).data, ConsumerRecord, f"consumer {entity}")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from broker.errors import RefusedError
 
-__all__ = ["SCHEMA", "DamagedDocumentError", "NewerSchemaError", "decoded", "encoded", "enveloped"]
+__all__ = ["MEND", "SCHEMA", "DamagedDocumentError", "NewerSchemaError", "decoded", "encoded", "enveloped"]
 
 Document = Mapping[str, Any]
 Upgrade = Callable[[Document], Document]
 T = TypeVar("T")
 
 SCHEMA: Final = 1
+MEND: Final = "somebody wrote it past the broker; an older version may be whole: bao kv get -version=N"
 # {1: one_to_two, …}, each for all kinds of document; each tested on stored examples. Release N+1 reads N.
 UPGRADES: Final[Mapping[int, Upgrade]] = {}
 
@@ -45,7 +47,7 @@ def decoded(document: Document, kind: type[T], where: str) -> T:
     """
     schema = document.get("schema")
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise DamagedDocumentError(f"{where} is not a document of the broker: it has no schema", hint=_MEND)
+        raise DamagedDocumentError(f"{where} is not a document of the broker: it has no schema", hint=MEND)
     if schema > SCHEMA:
         raise NewerSchemaError(
             f"{where} has schema {schema}, and this broker knows {SCHEMA}",
@@ -55,15 +57,27 @@ def decoded(document: Document, kind: type[T], where: str) -> T:
         for step in range(schema, SCHEMA):
             document = UPGRADES[step](document)
         value = msgspec.convert(document.get("value"), kind)
-    except (msgspec.ValidationError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise DamagedDocumentError(f"{where} is damaged: {error}", hint=_MEND) from None
-    if _text(encoded(value)["value"]) != _text(document["value"]):
-        raise DamagedDocumentError(f"{where} has fields that this broker does not know", hint=_MEND)
+        same = _text(encoded(value)["value"]) == _text(document["value"])
+    except (msgspec.ValidationError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise DamagedDocumentError(f"{where} is damaged: {error}", hint=MEND) from None
+    if not same:
+        raise DamagedDocumentError(f"{where} has fields that this broker does not know", hint=MEND)
+    if _has_naive_time(msgspec.to_builtins(value, builtin_types=(datetime,))):
+        raise DamagedDocumentError(f"{where} has a time without a zone", hint=MEND)
     return value
+
+
+def _has_naive_time(value: object) -> bool:
+    """Return whether a time in `value`, which is made of builtins, has no zone: it compares with no other."""
+    match value:
+        case datetime():
+            return value.tzinfo is None
+        case dict():
+            return any(map(_has_naive_time, value.values()))
+        case list() | tuple() | set() | frozenset():
+            return any(map(_has_naive_time, value))
+    return False
 
 
 def _text(value: object) -> bytes:
     return msgspec.json.encode(value, order="sorted")
-
-
-_MEND: Final = "somebody wrote it past the broker; an older version may be whole: bao kv get -version=N"

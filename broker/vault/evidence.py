@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
-from broker.errors import ConflictError, RefusedError
+from broker.errors import ConflictError, InputError, RefusedError
 from broker.issuing.anchoring import Kept
 from broker.model.evidence import Entry
 from broker.model.finding import Finding
@@ -14,7 +14,8 @@ from broker.rotation.ports import ForkedEvidenceError
 from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.documents import DamagedDocumentError, decoded, encoded
-from broker.vault.faults import GoneError, MissingError
+from broker.vault.faults import GoneError, MissingError, OversizedError
+from broker.vault.listing import CHAINS, ISSUED, entries_of, listed
 
 __all__ = ["VaultEvidence"]
 
@@ -43,19 +44,13 @@ class VaultEvidence:
         """Return whether something else stands where `entry` belongs; raise `MissingError` where nothing ever did."""
         try:
             return self._read(layout.evidence(entry.chain, entry.number))[0] != entry
-        except (DamagedDocumentError, GoneError):
+        except (DamagedDocumentError, GoneError, OversizedError):
             return True
-
-    def entries(self, chain: str) -> Iterator[Entry]:
-        """Yield the stored entries of `chain` in the order of their numbers."""
-        for name in self._vault.list(layout.chain(chain)):
-            if not name.endswith("/"):
-                yield self._read(f"{layout.chain(chain)}/{name}")[0]
 
     def newest_first(self, account: AccountName, number: int) -> Iterator[Entry]:
         """Yield the stored entries of an account's chain from `number` down. It need not be listed for that."""
         for place in range(number, 0, -1):
-            with suppress(MissingError):  # it is due, and not stored yet
+            with suppress(MissingError, RefusedError):  # it is due and not stored yet, or something else stands there
                 yield self._read(layout.evidence(f"accounts/{account}", place))[0]
 
     def first(self, account: AccountName) -> Entry:
@@ -64,28 +59,32 @@ class VaultEvidence:
 
     def issuing_chains(self) -> tuple[str, ...]:
         """Return the names of the chains that issuing processes have written."""
-        return tuple(f"issued/{name.rstrip('/')}" for name in self._vault.list(layout.ISSUED))
+        return tuple(f"issued/{name}" for name in listed(self._vault, ISSUED).names)
 
     def chains(self) -> tuple[str, ...]:
         """Return the names of all chains: those of accounts, then those of issuing processes."""
-        accounts = tuple(f"accounts/{name.rstrip('/')}" for name in self._vault.list(layout.EVIDENCE))
-        return accounts + self.issuing_chains()
+        return tuple(f"accounts/{name}" for name in listed(self._vault, CHAINS).names) + self.issuing_chains()
 
     def kept(self, chain: str, *, since: int = 1) -> Kept:
-        """Return the stored entries of `chain` from number `since` on; what cannot be read is said, not raised."""
+        """Return the stored entries of `chain` from number `since` on; what cannot be read is said, not raised.
+
+        A chain of another name than the broker gives, which a false statement may sign, has no entries.
+        """
         entries: list[Entry] = []
         findings: list[Finding] = []
-        for name in self._vault.list(layout.chain(chain)):
-            if not name.isdecimal():
-                findings.append(_finding("stray", f"{chain} holds {name!r}, which is no entry"))
-            elif int(name) >= since:
-                self._keep(chain, name, entries, findings)
+        try:
+            folder = entries_of(chain)
+        except InputError:
+            return Kept(())
+        for number in map(layout.place, listed(self._vault, folder).names):
+            if number >= since:
+                self._keep(chain, number, entries, findings)
         return Kept(tuple(entries), tuple(findings))
 
-    def _keep(self, chain: str, name: str, entries: list[Entry], findings: list[Finding]) -> None:
-        where = f"{chain} entry {int(name)}"
+    def _keep(self, chain: str, number: int, entries: list[Entry], findings: list[Finding]) -> None:
+        where = f"{chain} entry {number}"
         try:
-            entry, version = self._read(f"{layout.chain(chain)}/{name}")
+            entry, version = self._read(layout.evidence(chain, number))
         except MissingError:
             findings.append(_finding("deleted", f"{where} was deleted"))
             return
@@ -93,7 +92,7 @@ class VaultEvidence:
             findings.append(_finding("unreadable", f"{where} cannot be read: {error.what}", error.hint))
             return
         entries.append(entry)
-        if entry.number != int(name):
+        if entry.number != number:
             findings.append(_finding("misplaced", f"{where} says that it is entry {entry.number}: it was moved"))
         if version > 1:
             sentence = f"{where} was written {version} times, and the broker writes once"
@@ -101,10 +100,7 @@ class VaultEvidence:
 
     def _read(self, path: str) -> tuple[Entry, int]:
         stored = self._vault.read(path)
-        entry = decoded(stored.data, Entry, path)
-        if entry.at.tzinfo is None:
-            raise DamagedDocumentError(f"{path} has a time without a zone")
-        return entry, stored.version
+        return decoded(stored.data, Entry, path), stored.version
 
 
 def _finding(code: str, sentence: str, mend: str = "") -> Finding:

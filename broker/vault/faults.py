@@ -8,13 +8,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
-from broker.errors import BrokerError, ConflictError, DeniedError, InputError, UnknownNameError, VaultUnavailableError
+from broker.errors import (
+    BrokerError,
+    ConflictError,
+    DeniedError,
+    InputError,
+    RefusedError,
+    UnknownNameError,
+    VaultUnavailableError,
+)
 
 __all__ = [
     "BadTokenError",
     "GoneError",
     "InvalidError",
     "MissingError",
+    "OversizedError",
     "PassingError",
     "UnclearError",
     "UnmountedError",
@@ -73,6 +82,13 @@ class UnclearError(VaultUnavailableError):
     """Something answered, but not as Vault does. To ask again would change nothing."""
 
     retryable: ClassVar[bool] = False
+
+
+class OversizedError(UnclearError, RefusedError):
+    """An answer is larger, or nested deeper, than the broker reads: no Vault, or a document that no broker wrote.
+
+    It is a `RefusedError` too, so that one such document is passed over among others.
+    """
 
 
 class InvalidError(UnclearError):

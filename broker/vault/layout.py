@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Final
 
 from broker.errors import InputError
+from broker.model.evidence import LAST
 from broker.model.names import checked_name
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "head",
     "key",
     "password",
+    "place",
     "profile",
     "right",
     "signer",
@@ -50,8 +52,8 @@ FOLDERS: Final = (ACCOUNTS, CONSUMERS, "evidence", "keys", "passwords", PROFILES
 
 _CHAIN_KINDS: Final = ("accounts", "issued")
 _ENTITY: Final = re.compile(r"[a-z0-9][A-Za-z0-9-]{0,62}(\.[A-Za-z0-9]{1,16})?", re.ASCII)  # OpenBao adds ".namespace"
-_DIGITS: Final = 8  # so that Vault lists numbers in their order
-_LAST: Final = 10**_DIGITS - 1
+_DIGITS: Final = len(str(LAST))  # so that Vault lists numbers in their order
+_PLACE: Final = re.compile(rf"[0-9]{{{_DIGITS}}}")
 
 
 class Access(Enum):
@@ -112,6 +114,13 @@ def head(number: int) -> str:
     return f"{HEADS}/{_number(number, digits=_DIGITS)}"
 
 
+def place(name: str) -> int:
+    """Return the number of the entry or statement that is called `name` in its folder; raise `InputError`."""
+    if not _PLACE.fullmatch(name) or not int(name):
+        raise InputError(f"{name[:80]!r} is not a number in the form that the broker writes")
+    return int(name)
+
+
 def right(partner: str, environment: str, account: str, application: str, access: Access) -> str:
     """Return the virtual path on which a consumer needs exactly `update`. An API path, not one of the mount."""
     names = {"partner": partner, "environment": environment, "account": account, "application": application}
@@ -119,6 +128,6 @@ def right(partner: str, environment: str, account: str, application: str, access
 
 
 def _number(number: int, *, digits: int = 1) -> str:
-    if not 0 <= number <= _LAST:
+    if not 0 <= number <= LAST:
         raise InputError(f"{number} is not a number that Vault's paths have room for")
     return f"{number:0{digits}d}"

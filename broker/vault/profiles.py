@@ -10,14 +10,14 @@ from broker.partners.profile import Profile
 from broker.vault import layout
 from broker.vault.bounds import write_bounded
 from broker.vault.connection import Connection
+from broker.vault.listing import PROFILES, Documents, documents
 
 __all__ = ["own_profiles", "store_profile"]
 
 
-def own_profiles(vault: Connection) -> Mapping[str, Mapping[str, object]]:
+def own_profiles(vault: Connection) -> Documents[Mapping[str, object]]:
     """Return the stored documents by name; `partners.catalogue.load` reads them."""
-    names = [name for name in vault.list(layout.PROFILES) if not name.endswith("/")]
-    return {name: vault.read(layout.profile(name)).data for name in names}
+    return documents(vault, PROFILES, lambda name: vault.read(layout.profile(name)).data, "profile.unreadable")
 
 
 def store_profile(vault: Connection, profile: Profile) -> None:

@@ -21,7 +21,7 @@ GET = "bundle get acme/reporting --consumer-token-file reader.token --to bundle"
 
 
 def holders(shop: Shop) -> list[str]:
-    return [r.name for r in VaultConsumers(shop.lab.world.vault.admin).all() if r.holdings]
+    return [r.name for r in VaultConsumers(shop.lab.world.vault.admin).all().found.values() if r.holdings]
 
 
 def files(shop: Shop) -> list[Path]:

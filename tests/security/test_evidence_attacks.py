@@ -100,9 +100,6 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
     "newer schema": (newer, "evidence.unreadable", f"{ACME} entry 3 cannot be read"),
     "a time without a zone": (without_zone, "evidence.unreadable", f"{ACME} entry 3 cannot be read"),
     "garbage": (lambda a: a.put(place(3), {"x": 1}), "evidence.unreadable", f"{ACME} entry 3 cannot be read"),
-    "a stray document": (
-        lambda a: a.put(f"evidence/{ACME}/note", {"x": 1}), "evidence.stray", f"{ACME} holds 'note', which is no entry",
-    ),
     "account's document deleted": (
         lambda a: a.erase("accounts/acme"), "evidence.orphan", f"{ACME} has no account document",
     ),

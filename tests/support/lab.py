@@ -119,7 +119,7 @@ class Lab:
 
     def holders(self) -> tuple[ConsumerRecord, ...]:
         """Return the records of what consumers hold."""
-        return VaultConsumers(self.world.vault.admin).all()
+        return tuple(VaultConsumers(self.world.vault.admin).all().found.values())
 
     def sent_at(self) -> str:
         """Return a time at which the open request may have been sent, the same each time."""
@@ -149,7 +149,7 @@ class Lab:
         if account is None:
             yield from (f"{path} belongs to no account" for path in self._paths() if not path.startswith("signers/"))
             return
-        evidence = list(VaultEvidence(vault).entries(f"accounts/{ACCOUNT}"))
+        evidence = VaultEvidence(vault).kept(f"accounts/{ACCOUNT}").entries
         yield from (str(f) for f in verify(f"accounts/{ACCOUNT}", evidence, account.head))
         if account.outbox or account.doomed_keys or account.doomed_passwords:
             yield "it is not settled"

@@ -89,7 +89,7 @@ class Archive:
         return {f.code: f.sentence for f in reversed(found) if f.severity.value == "error"}
 
     def entries(self, chain: str = ACME) -> list[Entry]:
-        return list(VaultEvidence(self.vault.admin).entries(chain))
+        return list(VaultEvidence(self.vault.admin).kept(chain).entries)
 
     # what an attacker does
 

@@ -34,7 +34,7 @@ def test_a_conflict_with_ourselves_is_no_conflict(vault: TestVault, monkeypatch:
     operator = vault.connection(Role.OPERATOR)
     landing(monkeypatch, vault.admin, to_document(OURS))
     store_profile(operator, OURS)
-    assert own_profiles(operator) == {"own": to_document(OURS)}
+    assert own_profiles(operator).found == {"own": to_document(OURS)}
     assert len(vault.admin.versions(layout.profile("own"))) == 1
 
 
@@ -44,4 +44,4 @@ def test_another_that_came_between_is_told_and_kept(vault: TestVault, monkeypatc
     with pytest.raises(ConflictError, match="another profile own") as caught:
         store_profile(operator, OURS)
     assert "broker partner show own" in caught.value.hint
-    assert own_profiles(operator) == {"own": to_document(THEIRS)}
+    assert own_profiles(operator).found == {"own": to_document(THEIRS)}

@@ -1,0 +1,138 @@
+"""Listings of the mount's folders: what the broker wrote, apart from what it did not.
+
+Roles may create entries under any name in their folders. An entry that cannot be the broker's is passed over by every
+listing, and reported as a foreign entry by `foreign`. One document that cannot be read does not hide the others.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from broker.errors import InputError, RefusedError, UnknownNameError
+from broker.model.finding import Finding
+from broker.vault import layout
+from broker.vault.connection import Connection
+from broker.vault.faults import MissingError
+
+__all__ = [
+    "ACCOUNTS",
+    "CHAINS",
+    "CONSUMERS",
+    "ISSUED",
+    "PROFILES",
+    "STATEMENTS",
+    "Documents",
+    "Folder",
+    "Listing",
+    "documents",
+    "entries_of",
+    "every_folder",
+    "foreign",
+    "listed",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder of the mount. `at` returns where the entry of a name lies (a folder ends in "/"), or `InputError`."""
+
+    path: str
+    at: Callable[[str], str]
+
+    def holds(self, entry: str) -> bool:
+        """Return whether `entry`, as Vault lists it, can be the broker's."""
+        try:
+            return self.at(entry.removesuffix("/")) == f"{self.path}/{entry}"
+        except InputError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The names in a folder, sorted, and the paths of foreign entries."""
+
+    names: tuple[str, ...]
+    foreign: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Documents(Generic[T]):
+    """The documents of a folder by name; `unread` says why of those that cannot be read."""
+
+    found: Mapping[str, T]
+    unread: Mapping[str, Finding]
+
+
+def listed(vault: Connection, folder: Folder) -> Listing:
+    """Return what lies in `folder`."""
+    entries = vault.list(folder.path)
+    ours = tuple(entry for entry in entries if folder.holds(entry))
+    strange = sorted({*entries} - {*ours})
+    return Listing(tuple(e.removesuffix("/") for e in ours), tuple(f"{folder.path}/{e}" for e in strange))
+
+
+def documents(vault: Connection, folder: Folder, read: Callable[[str], T], code: str) -> Documents[T]:
+    """Return the documents in `folder`; `code` is that of findings.
+
+    A `MissingError` of `read` means deleted, and is passed over.
+    """
+    found: dict[str, T] = {}
+    unread: dict[str, Finding] = {}
+    for name in listed(vault, folder).names:
+        try:
+            found[name] = read(name)
+        except MissingError:
+            continue
+        except (RefusedError, UnknownNameError) as error:
+            unread[name] = Finding.error(code, error.what, error.hint)
+    return Documents(found, unread)
+
+
+def foreign(vault: Connection, folders: Iterable[Folder]) -> Iterator[Finding]:
+    """Yield a finding for each foreign entry in `folders`."""
+    for folder in folders:
+        for path in listed(vault, folder).foreign:
+            yield Finding.error("vault.foreign", f"foreign entry {path}: no broker wrote it", _hint(vault, path))
+
+
+def every_folder(vault: Connection) -> Iterator[Folder]:
+    """Yield each folder that the broker lists, as the auditor may."""
+    yield from (ACCOUNTS, CONSUMERS, PROFILES, STATEMENTS, CHAINS, ISSUED)
+    yield from (entries_of(f"accounts/{name}") for name in listed(vault, CHAINS).names)
+    yield from (entries_of(f"issued/{name}") for name in listed(vault, ISSUED).names)
+
+
+def entries_of(chain: str) -> Folder:
+    """Return the folder of a chain's entries; raise `InputError` for what is no chain's name."""
+    return Folder(layout.chain(chain), lambda name: layout.evidence(chain, layout.place(name)))
+
+
+def _statement(name: str) -> str:
+    return layout.ANCHOR_KEY if f"{layout.HEADS}/{name}" == layout.ANCHOR_KEY else layout.head(layout.place(name))
+
+
+def _hint(vault: Connection, path: str) -> str:
+    """Return the commands of a Vault administrator who looks at the entry and removes it."""
+    mount, quoted = f"-mount={shlex.quote(vault.settings.mount)}", shlex.quote(path.removesuffix("/"))
+    if path.endswith("/"):
+        return (
+            f"a Vault administrator sees what is in it with: bao kv list {mount} {quoted}; "
+            f"and removes each NAME with: bao kv metadata delete {mount} {quoted}/NAME"
+        )
+    return (
+        f"a Vault administrator looks at it with: bao kv get {mount} {quoted}; "
+        f"and removes it with: bao kv metadata delete {mount} {quoted}"
+    )
+
+
+ACCOUNTS: Final = Folder(layout.ACCOUNTS, layout.account)
+CONSUMERS: Final = Folder(layout.CONSUMERS, layout.consumer)
+PROFILES: Final = Folder(layout.PROFILES, layout.profile)
+STATEMENTS: Final = Folder(layout.HEADS, _statement)
+CHAINS: Final = Folder(layout.EVIDENCE, lambda name: f"{layout.chain(f'accounts/{name}')}/")
+ISSUED: Final = Folder(layout.ISSUED, lambda name: f"{layout.chain(f'issued/{name}')}/")
