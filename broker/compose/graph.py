@@ -18,6 +18,8 @@ from broker.vault.policies import Role
 from broker.vault.writes import Observer, unobserved
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from broker.config import Config
     from broker.issuing.anchoring import Anchored
     from broker.issuing.audit import Record
@@ -57,7 +59,7 @@ class Broker:
         self.config = config
         self.actor = config["actor"]
         require_text("actor", self.actor)  # before any write: a key is stored before the entry that speaks of it
-        self.clock = (wiring or Wiring()).clock
+        self.clock = (wiring or Wiring()).clock  # unchecked: for what is shown. Else `true_clock`
         self.roles = Roles(config, environment, observer=(wiring or Wiring()).observer, wait=wait)
         self._say = say
         self._profiles: dict[str, Profile] = {}
@@ -65,6 +67,14 @@ class Broker:
     def close(self) -> None:
         """Give back every token, and close every connection."""
         self.roles.close()
+
+    def true_clock(self) -> datetime:
+        """Return the time, for all that is dated or decided by it. Every use-case gets this clock and no other.
+
+        Raise `RefusedError` if this machine's clock is more than minutes from Vault's.
+        """
+        self.roles.require_true_clock()
+        return self.clock()
 
     # reading
 
@@ -117,7 +127,7 @@ class Broker:
         from broker.vault.anchor import VaultAnchors
 
         anchors = VaultAnchors(self.roles.connection(Role.ANCHOR))
-        return anchor(anchors.key(), anchors, self.roles.evidence(Role.ANCHOR), self.clock)
+        return anchor(anchors.key(), anchors, self.roles.evidence(Role.ANCHOR), self.true_clock)
 
     # an account and what belongs to it: operator
 
@@ -134,7 +144,12 @@ class Broker:
         from broker.rotation.open import add_application
 
         after = add_application(
-            name, application, client_id, accounts=self.roles.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
+            name,
+            application,
+            client_id,
+            accounts=self.roles.accounts(Role.OPERATOR),
+            clock=self.true_clock,
+            by=self.actor,
         )
         return self._settled(after, Role.OPERATOR)
 
@@ -143,7 +158,12 @@ class Broker:
         from broker.rotation.open import set_application
 
         changed = set_application(
-            name, application, client_id, accounts=self.roles.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
+            name,
+            application,
+            client_id,
+            accounts=self.roles.accounts(Role.OPERATOR),
+            clock=self.true_clock,
+            by=self.actor,
         )
         self.settle(name, Role.OPERATOR)
         return changed
@@ -153,7 +173,7 @@ class Broker:
         from broker.rotation.open import remove_application
 
         after = remove_application(
-            name, application, accounts=self.roles.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
+            name, application, accounts=self.roles.accounts(Role.OPERATOR), clock=self.true_clock, by=self.actor
         )
         return self._settled(after, Role.OPERATOR)
 
@@ -166,7 +186,7 @@ class Broker:
             password,
             accounts=self.roles.accounts(Role.OPERATOR),
             passwords=self.roles.passwords(Role.OPERATOR),
-            clock=self.clock,
+            clock=self.true_clock,
             by=self.actor,
         )
         return self._settled(after, Role.OPERATOR)
@@ -176,7 +196,7 @@ class Broker:
         from broker.rotation.trust import set_trust
 
         after = set_trust(
-            name, data, accept, accounts=self.roles.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
+            name, data, accept, accounts=self.roles.accounts(Role.OPERATOR), clock=self.true_clock, by=self.actor
         )
         return self._settled(after, Role.OPERATOR)
 
@@ -189,7 +209,7 @@ class Broker:
         accounts = self.roles.accounts(Role.ROTATOR)
         rules = self.profile(accounts.read(name).account.profile, Role.ROTATOR).key
         request = draft(
-            name, rules, accounts=accounts, keys=self.roles.keys(Role.ROTATOR), clock=self.clock, by=self.actor
+            name, rules, accounts=accounts, keys=self.roles.keys(Role.ROTATOR), clock=self.true_clock, by=self.actor
         )
         self.settle(name)
         return request
@@ -207,7 +227,7 @@ class Broker:
         from broker.rotation.draft import close_request
 
         request = close_request(
-            name, why, number, accounts=self.roles.accounts(Role.ROTATOR), clock=self.clock, by=self.actor
+            name, why, number, accounts=self.roles.accounts(Role.ROTATOR), clock=self.true_clock, by=self.actor
         )
         self.settle(name)
         return request
@@ -218,7 +238,7 @@ class Broker:
 
         accounts = self.roles.accounts(Role.ROTATOR)
         rules = self.profile(accounts.read(name).account.profile, Role.ROTATOR).subject
-        received = receive(name, data, said, rules=rules, accounts=accounts, clock=self.clock, by=self.actor)
+        received = receive(name, data, said, rules=rules, accounts=accounts, clock=self.true_clock, by=self.actor)
         self.settle(name)
         return received
 
@@ -232,7 +252,7 @@ class Broker:
                 number,
                 accounts=self.roles.accounts(Role.CANARY),
                 canary=self._canary,
-                clock=self.clock,
+                clock=self.true_clock,
                 by=self.actor,
             )
 
@@ -240,7 +260,9 @@ class Broker:
         """Allow tries again, because a person says so."""
         from broker.rotation.canary import reset_breaker
 
-        after = reset_breaker(name, reason, accounts=self.roles.accounts(Role.ROTATOR), clock=self.clock, by=self.actor)
+        after = reset_breaker(
+            name, reason, accounts=self.roles.accounts(Role.ROTATOR), clock=self.true_clock, by=self.actor
+        )
         return self._settled(after, Role.ROTATOR)
 
     def promote(self, name: AccountName, number: int = 0) -> Promotion:
@@ -253,7 +275,7 @@ class Broker:
                 number,
                 accounts=self.roles.accounts(Role.ROTATOR),
                 canary=self._canary,
-                clock=self.clock,
+                clock=self.true_clock,
                 by=self.actor,
             )
 
@@ -267,7 +289,7 @@ class Broker:
                 number,
                 accounts=self.roles.accounts(Role.ROTATOR),
                 canary=None if untried_because else self._canary,
-                clock=self.clock,
+                clock=self.true_clock,
                 by=self.actor,
                 reason=untried_because,
             )
@@ -277,7 +299,7 @@ class Broker:
         from broker.rotation.promote import reject
 
         changed = reject(
-            name, number, reason, accounts=self.roles.accounts(Role.ROTATOR), clock=self.clock, by=self.actor
+            name, number, reason, accounts=self.roles.accounts(Role.ROTATOR), clock=self.true_clock, by=self.actor
         )
         self.settle(name)
         return changed
@@ -290,8 +312,8 @@ class Broker:
             name,
             number,
             accounts=self.roles.accounts(Role.ROTATOR),
-            stragglers=self._stragglers_by_a_true_clock,
-            clock=self.clock,
+            stragglers=self.stragglers,
+            clock=self.true_clock,
             by=self.actor,
             reason=reason,
         )
@@ -305,11 +327,6 @@ class Broker:
 
         return stragglers(VaultConsumers(self.roles.connection(role)).all(), name, number, self.clock())
 
-    def _stragglers_by_a_true_clock(self, name: AccountName, number: int) -> frozenset[str]:
-        found = self.stragglers(name, number)
-        self.roles.connection(Role.ROTATOR).require_true_clock()
-        return found
-
     @cached_property
     def _canary(self) -> Canary:
         from broker.compose.entrusted import canary
@@ -322,7 +339,7 @@ class Broker:
         """Return the use-case that grants bundles to the consumer whose token this is."""
         from broker.compose.entrusted import issuer
 
-        return issuer(self.roles, self.profile, token, clock=self.clock, by=self.actor)
+        return issuer(self.roles, self.profile, token, clock=self.true_clock, journal_clock=self.clock, by=self.actor)
 
     # what follows from a change
 
