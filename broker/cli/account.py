@@ -92,7 +92,7 @@ def add(
             login=login,
             base_url=url,
             subject=named,
-            created_at=broker.clock(),
+            created_at=broker.true_clock(),
             contacts=Contacts(tuple(map(mail_address, partner)), tuple(map(mail_address, team))),
         )
     )

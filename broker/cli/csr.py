@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from broker.cli.exits import REFUSED
-from broker.cli.options import account_argument, confirm, moment, read_input, writable, write_output
+from broker.cli.guard import require_consent, yes_option
+from broker.cli.options import account_argument, moment, read_input, writable, write_output
 from broker.cli.output import clean, note, note_done, output_option, show_findings, show_json
 from broker.errors import InputError, RefusedError
 from broker.model.names import AccountName, mail_address
@@ -38,9 +39,10 @@ def command() -> None:
     is_flag=True,
     help="Close the open request first, and make a new key. Again, before it is sent, nothing happens.",
 )
+@yes_option
 @output_option
 @click.pass_obj
-def new(start: Start, account: AccountName, out: str, supersede: bool, output: str) -> None:
+def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool, output: str) -> None:
     """Print the account's open signing request, making key and CSR if it has none.
 
     The private key is in Vault before the CSR is shown, and never leaves it by this command.
@@ -51,6 +53,7 @@ def new(start: Start, account: AccountName, out: str, supersede: bool, output: s
     broker = start.broker
     found = broker.account(account, Role.ROTATOR)
     if supersede and found.open_request and not found.superseded_just_now:
+        require_consent(found, found.open_request, yes=yes)
         broker.close_request(account, Closed.SUPERSEDED, found.open_request.number)
     request = broker.draft(account)
     findings = _lint(start, broker.account(account, Role.ROTATOR), request.csr)
@@ -160,7 +163,7 @@ def submit(
 @command.command("cancel", epilog="Example: broker csr cancel acme --rejected")
 @account_argument
 @click.option("--rejected", is_flag=True, help="The partner said no.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @click.pass_obj
 def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> None:
     """Close the open signing request. Its key is destroyed; a late reply to it will be named and refused."""
@@ -174,7 +177,7 @@ def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> Non
     if request is None:
         raise RefusedError(f"{account} has no open signing request")
     if not request.closed:
-        confirm(f"close request {request.number} of {account} and destroy its key?", yes=yes)
+        require_consent(found, request, yes=yes)
     broker.close_request(account, why, request.number)
     done = f"signing request {request.number} of {account} is {why.value}"
     note_done(done, changed=not request.closed)
@@ -185,7 +188,7 @@ def _by_hand(
 ) -> SigningRequest:
     from broker.model.generation import Submission
 
-    at = _sent_at(sent_at, request.drafted_at, start.broker.clock())
+    at = _sent_at(sent_at, request.drafted_at, start.broker.true_clock())
     submitted = start.broker.submit(account, request.number, Submission(at, "hand", ", ".join(to), reference))
     note(f"noted: request {submitted.number} of {account} was sent at {at:%F %TZ}")
     return submitted
@@ -208,7 +211,7 @@ def _by_mail(
     from broker.people.eml import csr_mail, draft
     from broker.vault.policies import Role
 
-    profile, at = start.broker.profile(account.profile, Role.ROTATOR), start.broker.clock()
+    profile, at = start.broker.profile(account.profile, Role.ROTATOR), start.broker.true_clock()
     mail = csr_mail(account, request, profile, to, at)
     content = draft(mail, profile.submission)  # or what is wrong with it is said before anything is noted
     submission = Submission(at, "eml", ", ".join(mail.to), reference, mail.message_id)

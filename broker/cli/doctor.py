@@ -13,8 +13,8 @@ import click
 
 from broker.cli.exits import REFUSED
 from broker.cli.output import output_option, show_findings, show_json
-from broker.errors import BrokerError, InputError
-from broker.model.finding import Finding, has_errors
+from broker.errors import BrokerError, ConflictError, InputError, RefusedError, WaitingError
+from broker.model.finding import Finding, Severity, has_errors
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _SKEW: Final = 60  # seconds
+_SEVERITY: Final = {RefusedError: Severity.ERROR, WaitingError: Severity.WARNING, ConflictError: Severity.NOTE}
 
 
 @click.command("doctor", epilog="Example: broker doctor -o json")
@@ -185,13 +186,14 @@ def _evidence(start: Start, account: Account) -> Iterator[Finding]:
 
 
 def _account(account: Account, now: datetime) -> Iterator[Finding]:
+    from broker.model.obstacle import obstacles
+
     name = account.name
     if account.doomed_keys or account.doomed_passwords:
         sentence = f"{name}: secrets that nothing refers to are still to be destroyed"
         yield Finding.warning("account.doomed", sentence, "the rotator's next command does it")
-    if account.breaker:
-        sentence = f"{name}: the partner rejected the login on {account.breaker.at:%F}"
-        yield Finding.error("account.breaker", sentence, f"broker password set {name}")
+    for found in obstacles(account, now):
+        yield Finding(f"account.{found.code}", _SEVERITY[found.error], found.what, found.way_out)
     current = account.current
     if current and account.certificate(current.parts.certificate).not_after <= now:
         yield Finding.error("account.expired", f"{name}: its certificate has expired", f"broker csr new {name}")

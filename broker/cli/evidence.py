@@ -142,7 +142,7 @@ def export(start: Start, file: str, key_to: str) -> None:
     record = start.broker.evidence((), everything=True)
     if key_to and not record.key:
         raise InputError("nothing was signed yet, so there is no key", hint="broker evidence anchor")
-    write_output(file, exported(record, start.broker.clock()))
+    write_output(file, exported(record, start.broker.true_clock()))
     if key_to:
         write_output(key_to, record.key.encode())
     show_findings((*record.findings, *(f for chain in record.chains.values() for f in chain.findings)))

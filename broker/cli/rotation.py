@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from broker.cli.guard import require_consent, yes_option
+from broker.cli.obstacles import say_obstacles, shown_clock, shown_obstacles
 from broker.cli.options import account_argument, generation_option, reason_options, the_reason
 from broker.cli.output import note, note_done, output_option, show_json, show_table, step, when
 from broker.errors import InputError
@@ -32,10 +34,11 @@ def command() -> None:
 @click.pass_obj
 def status(start: Start, account: AccountName, output: str) -> None:
     """Show the generations of an account, its last canaries, and what stands in the way."""
+    from broker.model.obstacle import paused_until
     from broker.vault.policies import Role
 
     broker = start.broker
-    found, now = broker.account(account), broker.clock()
+    found, now = broker.account(account), shown_clock(broker)
     deliverable = [g.number for g in found.generations if g.stage.deliverable]
     holders = {number: sorted(broker.stragglers(account, number, Role.AUDITOR)) for number in deliverable}
     if output == "json":
@@ -46,7 +49,8 @@ def status(start: Start, account: AccountName, output: str) -> None:
                 "generations": [_facts(found, g) | {"held_by": holders.get(g.number, [])} for g in found.generations],
                 "canaries": found.tries,
                 "breaker": found.breaker,
-                "not_before": found.not_before,
+                "not_before": paused_until(found, now),
+                "obstacles": shown_obstacles(found, now),
             }
         )
         return
@@ -70,7 +74,8 @@ def status(start: Start, account: AccountName, output: str) -> None:
             ["canary", "generation", "at", "verdict"],
             [(t.number, t.generation, f"{t.at:%F %TZ}", t.verdict or "never answered") for t in found.tries],
         )
-    _say_obstacles(found)
+    say_obstacles(found, now)
+    _say_rejected(found)
 
 
 @command.command("canary", epilog="Example: broker rotation canary acme --generation 2")
@@ -147,11 +152,18 @@ def rollback(start: Start, account: AccountName, generation: int, force: bool, r
 @account_argument
 @click.option("--generation", type=click.IntRange(1), required=True, help="The candidate to withdraw.")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; it goes into the evidence.")
+@yes_option
 @click.pass_obj
-def reject(start: Start, account: AccountName, generation: int, reason: str) -> None:
-    """Withdraw a candidate."""
+def reject(start: Start, account: AccountName, generation: int, reason: str, yes: bool) -> None:
+    """Withdraw a candidate. No import brings its certificate back."""
+    from broker.vault.policies import Role
+
     if not reason.isprintable() or not reason.strip():
         raise InputError("--reason is empty or holds a control character", hint="write it on one line")
+    found = start.broker.account(account, Role.ROTATOR)
+    answered = found.answered_only_by(found.generation(generation))
+    if answered:
+        require_consent(found, answered, yes=yes)
     changed = start.broker.reject(account, generation, reason.strip())
     note_done(f"generation {generation} of {account} is rejected", changed=changed)
 
@@ -206,14 +218,7 @@ def _facts(account: Account, generation: Generation) -> dict[str, Any]:
     }
 
 
-def _say_obstacles(account: Account) -> None:
-    if account.breaker:
-        note(
-            f"the partner rejected the login on {account.breaker.at:%F %TZ}: nothing tries again by itself "
-            f"(broker password set {account.name})"
-        )
-    if account.not_before:
-        note(f"the partner wanted no request before {account.not_before:%F %TZ}")
+def _say_rejected(account: Account) -> None:
     for application in account.applications:
         if application.rejected_at:
             note(f"the partner rejected the client_id of {account.name}/{application.name}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from broker.cli.obstacles import say_obstacles, shown_clock, shown_obstacles
 from broker.cli.options import accounts_argument
 from broker.cli.output import output_option, show_json, show_table, when
 from broker.errors import InputError
@@ -40,12 +41,14 @@ class _Row:
 @click.pass_obj
 def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, output: str) -> None:
     """Show each account: its generations, when the current certificate expires, when renewal is due, who must act."""
-    broker, now = start.broker, start.broker.clock()
+    broker = start.broker
     named = map(broker.account, dict.fromkeys(accounts))
     every = everything or not accounts
-    rows = [_row(start, account) for account in (broker.all_accounts() if every else named)]
+    found = list(broker.all_accounts() if every else named)
+    now = shown_clock(broker)
+    rows = [_row(start, account, now) for account in found]
     if output == "json":
-        show_json([_facts(row) for row in rows])
+        show_json([_facts(row, now) for row in rows])
         return
     show_table(
         ["account", "generations", "expires", "renewal due", "who", "next"],
@@ -62,9 +65,11 @@ def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, o
         ],
         empty="there are no accounts yet: broker account add",
     )
+    for row in rows:
+        say_obstacles(row.account, now)
 
 
-def _row(start: Start, account: Account) -> _Row:
+def _row(start: Start, account: Account, now: datetime) -> _Row:
     from broker.compose.settling import forked
     from broker.model.due import due_date, lead_time
     from broker.model.todo import forked_todo, next_todo, unread_profile_todo
@@ -84,7 +89,7 @@ def _row(start: Start, account: Account) -> _Row:
         )
     if forked(start.broker.roles, account):
         return _Row(account, due, forked_todo(account))
-    return _Row(account, due, next_todo(account, due, lead=lead, now=start.broker.clock()))
+    return _Row(account, due, next_todo(account, due, lead=lead, now=now))
 
 
 def _not_after(row: _Row) -> datetime | None:
@@ -92,7 +97,7 @@ def _not_after(row: _Row) -> datetime | None:
     return row.account.certificate(current.parts.certificate).not_after if current else None
 
 
-def _facts(row: _Row) -> dict[str, object]:
+def _facts(row: _Row, now: datetime) -> dict[str, object]:
     account = row.account
     return {
         "account": account.name,
@@ -106,4 +111,5 @@ def _facts(row: _Row) -> dict[str, object]:
         "who": row.todo.who,
         "what": row.todo.what,
         "command": row.todo.command,
+        "obstacles": shown_obstacles(account, now),
     }

@@ -48,8 +48,13 @@ def canary(roles: Roles, profiles: Profiles) -> Canary:
     return prepared
 
 
-def issuer(roles: Roles, profiles: Profiles, token: Secret[str], *, clock: Clock, by: str) -> Issuer:
-    """Return the use-case that grants bundles, as the server role, to the consumer whose token this is."""
+def issuer(
+    roles: Roles, profiles: Profiles, token: Secret[str], *, clock: Clock, journal_clock: Clock, by: str
+) -> Issuer:
+    """Return the use-case that grants bundles, as the server role, to the consumer whose token this is.
+
+    `clock` refuses while it is wrong; `journal_clock` does not, so that a bundle that is given back is always noted.
+    """
     from broker.issuing.grant import Issuer
     from broker.issuing.journal import Journal, chain_name
     from broker.issuing.leases import LeaseSigner
@@ -58,7 +63,7 @@ def issuer(roles: Roles, profiles: Profiles, token: Secret[str], *, clock: Clock
     from broker.vault.signers import lease_keys
 
     vault, vouched = roles.connection(Role.SERVER), _vouched(roles, Role.SERVER)
-    journal = Journal(chain_name(clock()), roles.evidence(Role.SERVER).append, clock, by)
+    journal = Journal(chain_name(journal_clock()), roles.evidence(Role.SERVER).append, journal_clock, by)
     return Issuer(
         accounts=lambda name: vouched(roles.accounts(Role.SERVER).read(name).account),
         profile=lambda account: profiles(account.profile, Role.SERVER),
@@ -68,7 +73,6 @@ def issuer(roles: Roles, profiles: Profiles, token: Secret[str], *, clock: Clock
         journal=journal,
         signer=LeaseSigner(lease_keys(vault)),
         clock=clock,
-        require_true_clock=vault.require_true_clock,
     )
 
 

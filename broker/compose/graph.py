@@ -20,6 +20,8 @@ from broker.vault.policies import Role
 from broker.vault.writes import Observer, unobserved
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from broker.config import Config
     from broker.issuing.anchoring import Anchored
     from broker.issuing.audit import Record
@@ -61,7 +63,7 @@ class Broker:
         self.config = config
         self.actor = config["actor"]
         require_text("actor", self.actor)  # before any write: a key is stored before the entry that speaks of it
-        self.clock = (wiring or Wiring()).clock
+        self.clock = (wiring or Wiring()).clock  # unchecked: for what is shown. Else `true_clock`
         self.roles = Roles(config, environment, observer=(wiring or Wiring()).observer, wait=wait)
         self._say = say
         self._profiles: dict[str, Profile] = {}
@@ -69,6 +71,14 @@ class Broker:
     def close(self) -> None:
         """Give back every token, and close every connection."""
         self.roles.close()
+
+    def true_clock(self) -> datetime:
+        """Return the time, for all that is dated or decided by it. Every use-case gets this clock and no other.
+
+        Raise `RefusedError` if this machine's clock is more than minutes from Vault's.
+        """
+        self.roles.require_true_clock()
+        return self.clock()
 
     # reading
 
@@ -148,7 +158,7 @@ class Broker:
         from broker.vault.anchor import VaultAnchors
 
         anchors = VaultAnchors(self.roles.connection(Role.ANCHOR))
-        return anchor(anchors.key(), anchors, self.roles.evidence(Role.ANCHOR), self.clock)
+        return anchor(anchors.key(), anchors, self.roles.evidence(Role.ANCHOR), self.true_clock)
 
     # an account and what belongs to it: operator
 
@@ -165,7 +175,12 @@ class Broker:
         from broker.rotation.open import add_application
 
         after = add_application(
-            name, application, client_id, accounts=self.roles.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
+            name,
+            application,
+            client_id,
+            accounts=self.roles.accounts(Role.OPERATOR),
+            clock=self.true_clock,
+            by=self.actor,
         )
         return self._settled(after, Role.OPERATOR)
 
@@ -174,7 +189,12 @@ class Broker:
         from broker.rotation.open import set_application
 
         changed = set_application(
-            name, application, client_id, accounts=self.roles.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
+            name,
+            application,
+            client_id,
+            accounts=self.roles.accounts(Role.OPERATOR),
+            clock=self.true_clock,
+            by=self.actor,
         )
         self.settle(name, Role.OPERATOR)
         return changed
@@ -184,7 +204,7 @@ class Broker:
         from broker.rotation.open import remove_application
 
         after = remove_application(
-            name, application, accounts=self.roles.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
+            name, application, accounts=self.roles.accounts(Role.OPERATOR), clock=self.true_clock, by=self.actor
         )
         return self._settled(after, Role.OPERATOR)
 
@@ -197,7 +217,7 @@ class Broker:
             password,
             accounts=self.roles.accounts(Role.OPERATOR),
             passwords=self.roles.passwords(Role.OPERATOR),
-            clock=self.clock,
+            clock=self.true_clock,
             by=self.actor,
         )
         return self._settled(after, Role.OPERATOR)
@@ -207,7 +227,7 @@ class Broker:
         from broker.rotation.trust import set_trust
 
         after = set_trust(
-            name, data, accept, accounts=self.roles.accounts(Role.OPERATOR), clock=self.clock, by=self.actor
+            name, data, accept, accounts=self.roles.accounts(Role.OPERATOR), clock=self.true_clock, by=self.actor
         )
         return self._settled(after, Role.OPERATOR)
 
@@ -220,7 +240,7 @@ class Broker:
         accounts = self.roles.accounts(Role.ROTATOR)
         rules = self.profile(accounts.read(name).account.profile, Role.ROTATOR).key
         request = draft(
-            name, rules, accounts=accounts, keys=self.roles.keys(Role.ROTATOR), clock=self.clock, by=self.actor
+            name, rules, accounts=accounts, keys=self.roles.keys(Role.ROTATOR), clock=self.true_clock, by=self.actor
         )
         self.settle(name)
         return request
@@ -238,7 +258,7 @@ class Broker:
         from broker.rotation.draft import close_request
 
         request = close_request(
-            name, why, number, accounts=self.roles.accounts(Role.ROTATOR), clock=self.clock, by=self.actor
+            name, why, number, accounts=self.roles.accounts(Role.ROTATOR), clock=self.true_clock, by=self.actor
         )
         self.settle(name)
         return request
@@ -249,7 +269,7 @@ class Broker:
 
         accounts = self.roles.accounts(Role.ROTATOR)
         rules = self.profile(accounts.read(name).account.profile, Role.ROTATOR).subject
-        received = receive(name, data, said, rules=rules, accounts=accounts, clock=self.clock, by=self.actor)
+        received = receive(name, data, said, rules=rules, accounts=accounts, clock=self.true_clock, by=self.actor)
         self.settle(name)
         return received
 
@@ -263,7 +283,7 @@ class Broker:
                 number,
                 accounts=self.roles.accounts(Role.CANARY),
                 canary=self._canary,
-                clock=self.clock,
+                clock=self.true_clock,
                 by=self.actor,
             )
 
@@ -271,7 +291,9 @@ class Broker:
         """Allow tries again, because a person says so."""
         from broker.rotation.canary import reset_breaker
 
-        after = reset_breaker(name, reason, accounts=self.roles.accounts(Role.ROTATOR), clock=self.clock, by=self.actor)
+        after = reset_breaker(
+            name, reason, accounts=self.roles.accounts(Role.ROTATOR), clock=self.true_clock, by=self.actor
+        )
         return self._settled(after, Role.ROTATOR)
 
     def promote(self, name: AccountName, number: int = 0) -> Promotion:
@@ -284,7 +306,7 @@ class Broker:
                 number,
                 accounts=self.roles.accounts(Role.ROTATOR),
                 canary=self._canary,
-                clock=self.clock,
+                clock=self.true_clock,
                 by=self.actor,
             )
 
@@ -298,7 +320,7 @@ class Broker:
                 number,
                 accounts=self.roles.accounts(Role.ROTATOR),
                 canary=None if untried_because else self._canary,
-                clock=self.clock,
+                clock=self.true_clock,
                 by=self.actor,
                 reason=untried_because,
             )
@@ -308,7 +330,7 @@ class Broker:
         from broker.rotation.promote import reject
 
         changed = reject(
-            name, number, reason, accounts=self.roles.accounts(Role.ROTATOR), clock=self.clock, by=self.actor
+            name, number, reason, accounts=self.roles.accounts(Role.ROTATOR), clock=self.true_clock, by=self.actor
         )
         self.settle(name)
         return changed
@@ -321,8 +343,8 @@ class Broker:
             name,
             number,
             accounts=self.roles.accounts(Role.ROTATOR),
-            stragglers=self._stragglers_by_a_true_clock,
-            clock=self.clock,
+            stragglers=self.stragglers,
+            clock=self.true_clock,
             by=self.actor,
             reason=reason,
         )
@@ -338,11 +360,6 @@ class Broker:
         unknown = {f"{entity} (its record cannot be read: broker doctor)" for entity in records.unread}
         return stragglers(records.found.values(), name, number, self.clock()) | unknown
 
-    def _stragglers_by_a_true_clock(self, name: AccountName, number: int) -> frozenset[str]:
-        found = self.stragglers(name, number)
-        self.roles.connection(Role.ROTATOR).require_true_clock()
-        return found
-
     @cached_property
     def _canary(self) -> Canary:
         from broker.compose.entrusted import canary
@@ -355,7 +372,7 @@ class Broker:
         """Return the use-case that grants bundles to the consumer whose token this is."""
         from broker.compose.entrusted import issuer
 
-        return issuer(self.roles, self.profile, token, clock=self.clock, by=self.actor)
+        return issuer(self.roles, self.profile, token, clock=self.true_clock, journal_clock=self.clock, by=self.actor)
 
     # what follows from a change
 

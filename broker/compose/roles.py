@@ -66,7 +66,6 @@ class Roles:
         self._wait = wait
         self.observer = observer
         self._connections: dict[Role, Connection] = {}
-        self._seen: Seen | None = None
 
     def close(self) -> None:
         """Give back every token, and close every connection."""
@@ -122,15 +121,34 @@ class Roles:
 
     def connection(self, role: Role) -> Connection:
         """Return the connection that speaks as `role`. What one has seen, all have: none reads what is older."""
-        from broker.vault.connection import Connection, Seen
+        from broker.vault.connection import Connection
 
         if role not in self._connections:
-            if self.is_embedded and not self.home.socket.exists():
-                raise VaultUnavailableError("the embedded vault does not run", hint="broker vault start")
-            self._seen = self._seen or Seen(wait=self._wait)
-            login = self._login(role, self._seen)
-            self._connections[role] = Connection(self.settings, login, observer=self.observer, seen=self._seen)
+            seen = self._seen
+            login = self._login(role, seen)
+            self._connections[role] = Connection(self.settings, login, observer=self.observer, seen=seen)
         return self._connections[role]
+
+    def require_true_clock(self) -> None:
+        """Raise `RefusedError` if this machine's clock is minutes from Vault's, which is asked if it was not yet."""
+        from broker.vault.connection import Connection
+
+        vault = Connection(replace(self.settings, namespace=""), seen=self._seen)
+        try:
+            if not vault.answered:
+                vault.ask("GET", "sys/seal-status")  # every node answers it, without a token
+            vault.require_true_clock()
+        finally:
+            vault.close()
+
+    @cached_property
+    def _seen(self) -> Seen:
+        """What all connections have seen; raise `VaultUnavailableError` if the embedded vault does not run."""
+        from broker.vault.connection import Seen
+
+        if self.is_embedded and not self.home.socket.exists():
+            raise VaultUnavailableError("the embedded vault does not run", hint="broker vault start")
+        return Seen(wait=self._wait)
 
     def way(self, role: Role) -> Way | None:
         """Return how `role` logs in here, None where nothing says it. Nothing is asked or read.

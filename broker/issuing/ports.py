@@ -13,7 +13,7 @@ from broker.model.lease import BundleKind
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 
-__all__ = ["Consumer", "Consumers", "Judge", "ReadAccount", "ReadSecrets", "RequireTrueClock", "SetSecrets"]
+__all__ = ["Consumer", "Consumers", "Judge", "ReadAccount", "ReadSecrets", "SetSecrets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,4 +42,3 @@ class Consumers(Protocol):
 ReadAccount = Callable[[AccountName], Account]
 ReadSecrets = Callable[[AccountName, Generation], SetSecrets]  # raises RefusedError where they are destroyed
 Judge = Callable[[Account, str, BundleKind], Consumer]  # (account, application, kind); raises DeniedError
-RequireTrueClock = Callable[[], None]  # raises RefusedError where this machine's clock is far from Vault's

@@ -154,6 +154,14 @@ class Account:
                 return request
         raise UnknownNameError(f"{self.name} has no signing request {number}", hint=f"broker account show {self.name}")
 
+    def answered_only_by(self, candidate: Generation) -> SigningRequest | None:
+        """Return the request whose answer is lost if `candidate` is rejected; None if another can still deliver it."""
+        kept = {Stage.CANDIDATE, Stage.CURRENT, Stage.PREVIOUS}
+        others = (g for g in self.generations if g.number != candidate.number and g.stage in kept)
+        if candidate.stage is not Stage.CANDIDATE or any(g.parts.key == candidate.parts.key for g in others):
+            return None
+        return next((r for r in self.requests if r.key == candidate.parts.key), None)
+
     def certificate(self, ref: CertificateRef) -> Certificate:
         """Return the certificate a generation refers to."""
         return next(c for c in self.certificates if c.ref == ref)

@@ -8,6 +8,7 @@ from enum import Enum
 
 from broker.model.account import Account
 from broker.model.due import DueDate
+from broker.model.obstacle import obstacles
 from broker.model.stage import Stage
 
 __all__ = ["Todo", "Who", "forked_todo", "next_todo", "unread_profile_todo"]
@@ -60,9 +61,10 @@ def _in_progress(account: Account, lead: timedelta, now: datetime) -> Todo | Non
     request = account.open_request
     free = [g for g in account.candidates if not g.held]
     if free:
-        return Todo(
-            Who.US, f"generation {free[-1].number} waits to be tried", f"broker rotation promote {account.name}"
-        )
+        what, stopped = f"generation {free[-1].number} waits to be tried", next(obstacles(account, now), None)
+        if stopped:
+            return Todo(Who.PARTNER if stopped.until else Who.US, f"{what}; {stopped.what}; {stopped.way_out}")
+        return Todo(Who.US, what, f"broker rotation promote {account.name}")
     if request is None:
         return None
     if not request.submissions:

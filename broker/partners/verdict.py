@@ -21,9 +21,9 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["ProbeFacts", "Verdict", "Where", "classify", "wait"]
+from broker.model.obstacle import LONGEST_PAUSE
 
-LONGEST_WAIT: Final = timedelta(days=1)  # the longest quota is a sliding day
+__all__ = ["ProbeFacts", "Verdict", "Where", "classify", "wait"]
 
 
 class Verdict(Enum):
@@ -155,7 +155,7 @@ def wait(facts: ProbeFacts) -> timedelta | None:
     """Return how long the partner wants to be left alone, a day at most; None where it does not say."""
     if not facts.retry_after or facts.status is None:
         return None
-    return min(timedelta(seconds=facts.retry_after), LONGEST_WAIT)
+    return min(timedelta(seconds=facts.retry_after), LONGEST_PAUSE)
 
 
 def _answered(facts: ProbeFacts, expect: Collection[int]) -> Verdict:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from datetime import datetime
 
 from broker.errors import PartnerUnavailableError, RefusedError
 from broker.model.account import Account
 from broker.model.changes import breaker_reset, canary_answered, canary_sent
 from broker.model.clock import Clock
+from broker.model.generation import Try
 from broker.model.names import AccountName
 from broker.partners.verdict import Verdict
 from broker.rotation.amend import amend
@@ -44,19 +46,19 @@ def try_out(name: AccountName, number: int, *, accounts: Accounts, canary: Canar
     seen = accounts.read(name).account
     send = canary(seen, seen.generation(number))
     account = amend(accounts, name, lambda newest: canary_sent(newest, number, id_, at=clock(), by=by))
-    attempt = next(t.number for t in account.tries if t.id == id_)
+    attempt = next(t for t in account.tries if t.id == id_)
     answer = send()
 
     def store(newest: Account) -> Account:
         sent = next((a for a in seen.applications if _client(answer) and a.name == answer.application), None)
         return canary_answered(
             newest,
-            attempt,
+            attempt.number,
             answer.verdict.value,
             login_rejected=answer.verdict is Verdict.LOGIN_REJECTED,
             client_rejected=sent.name if sent in newest.applications else "",  # it may have another client_id by now
             wait=answer.wait,
-            at=clock(),
+            at=_when_answered(attempt, clock),
             by=by,
         )
 
@@ -76,6 +78,14 @@ def require_ok(name: AccountName, number: int, answer: Answer) -> None:
 def reset_breaker(name: AccountName, reason: str, *, accounts: Accounts, clock: Clock, by: str) -> Account:
     """Allow tries again, because a person says so."""
     return amend(accounts, name, lambda account: breaker_reset(account, reason=reason, at=clock(), by=by))
+
+
+def _when_answered(attempt: Try, clock: Clock) -> datetime:
+    """Return the time, of the sending if the clock went wrong since: a verdict is stored whatever the clock says."""
+    try:
+        return clock()
+    except RefusedError:
+        return attempt.at
 
 
 def _client(answer: Answer) -> bool:

@@ -28,14 +28,14 @@ def draft(
     seen = accounts.read(name).account
     if seen.open_request:
         return seen.open_request
-    slot = seen.next_request
+    slot, now = seen.next_request, clock()  # a wrong clock is refused here, before a key is stored
     try:
         key, spki = keys.ensure(name, slot, rules)
         csr = keys.sign_request(name, key, seen.subject, rules)
     except (RefusedError, UnknownNameError):
         _refuse_overtaken(accounts.read(name).account, slot)  # then the key is gone, and that is no fault
         raise
-    request = SigningRequest(slot, key, spki, csr, drafted_at=clock())
+    request = SigningRequest(slot, key, spki, csr, drafted_at=now)
 
     def add(account: Account) -> Account:
         return account if account.next_request > slot else requested(account, request, by=by)

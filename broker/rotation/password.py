@@ -25,8 +25,9 @@ def set_password(
     A slot that is taken was written by a command that was killed before its second write, or by one that runs now;
     nobody here may read it to tell. So it is passed over, and doomed by the change that names the next.
     """
-    slot = _stored(accounts.read(name).account, password, passwords)
-    return amend(accounts, name, lambda account: password_set(account, slot, at=clock(), by=by))
+    seen, now = accounts.read(name).account, clock()  # a wrong clock is refused here, before the password is stored
+    slot = _stored(seen, password, passwords)
+    return amend(accounts, name, lambda account: password_set(account, slot, at=now, by=by))
 
 
 def _stored(account: Account, password: Secret[str], passwords: Passwords) -> PasswordRef:

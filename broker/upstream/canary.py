@@ -27,6 +27,7 @@ _READ: Final = 2000  # characters of the partner's message that are looked at
 _MESSAGE: Final = 300  # characters of it that are repeated, once secrets are hidden
 _TITLE: Final = re.compile(r"<title>([^<]{0,300})</title>", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
+_DATED: Final = ("certificate has expired", "certificate is not yet valid")  # OpenSSL's words
 _QUOTAS: Final = {"X-RateLimit-Remaining-1": "day", "X-RateLimit-Remaining-2": "burst"}
 
 
@@ -132,7 +133,8 @@ def _number(headers: Message, name: str) -> int | None:
 
 def _told(facts: ProbeFacts, redactor: Redactor) -> str:
     if facts.verify_error:
-        return f"server not trusted: {facts.verify_error}"
+        dated = "; is this machine's clock right?" if facts.verify_error in _DATED else ""
+        return f"server not trusted: {facts.verify_error}{dated}"
     if facts.where is not Where.HTTP:
         return facts.detail
     quota = f"the {' and the '.join(sorted(facts.used_up))} quota is used up" if facts.used_up else ""

@@ -186,6 +186,11 @@ class Connection:
         return self._patiently(method, api_path, body, token)
 
     @property
+    def answered(self) -> bool:
+        """Whether Vault has answered this process."""
+        return self._seen.ours > 0
+
+    @property
     def their_clock(self) -> datetime | None:
         """When Vault gave its newest answer, by its own clock, to the second; None where it does not say."""
         try:
@@ -196,8 +201,8 @@ class Connection:
     def require_true_clock(self) -> None:
         """Refuse where this machine's clock is more than minutes from Vault's, by Vault's newest answer.
 
-        Leases and holdings are dated by it, and whoever reads them elsewhere trusts that. An answer without a date
-        tells nothing.
+        What is stored is dated by it and read on other machines; certificates are judged by it. An answer without a
+        date shows nothing.
         """
         theirs = self.their_clock
         if theirs is None:
@@ -206,8 +211,8 @@ class Connection:
         if abs(ahead) > _TOLERANCE:
             way = "ahead of" if ahead > timedelta(0) else "behind"
             raise RefusedError(
-                f"this machine's clock is {duration_text(abs(ahead))} {way} Vault's, and who holds what is told by it",
-                hint="set the clock, here or where Vault runs; timedatectl shows it",
+                f"this machine's clock is {duration_text(abs(ahead))} {way} Vault's: nothing is dated or decided by it",
+                hint="timedatectl shows the clock: set the one that is wrong, here or where Vault runs",
             )
 
     def close(self) -> None:

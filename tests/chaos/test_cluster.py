@@ -169,7 +169,7 @@ def test_a_whole_renewal_through_a_standby_reads_what_it_wrote(cluster: Cluster,
     standby = cluster.standbys[-1]
     lab.put("promoted")
     for arguments in (
-        ("csr", "new", ACCOUNT, "--supersede"),
+        ("csr", "new", ACCOUNT, "--supersede", "--yes"),
         ("csr", "cancel", ACCOUNT, "--yes"),
         ("rotation", "canary", ACCOUNT),
         ("evidence", "verify", "--all"),

@@ -139,7 +139,7 @@ ROWS: Final = (
     Row("trust set acme good.csr", 2, "neither a certificate nor a client_id"),
     Row("csr new nobody", 2, "there is no account nobody"),
     Row("csr new acme --out roles", 2, "it is a directory"),
-    Row("csr new acme --supersede --out nowhere/acme.csr", 2, "nowhere is no directory", "requested"),
+    Row("csr new acme --supersede --yes --out nowhere/acme.csr", 2, "nowhere is no directory", "requested"),
     Row("csr new acme --out broker.toml/x", 2, "broker.toml is no directory"),
     Row("csr new acme --out .", 2, "it is a directory"),
     Row("csr new acme --out /", 2, "it is a directory"),
@@ -166,6 +166,8 @@ ROWS: Final = (
     Row("csr submit acme --to nobody --sent-at 2026-01-01", 2, "mail address", "requested"),
     Row("csr cancel acme --yes", 6, "no open signing request"),
     Row("csr cancel acme", 2, "--yes", "requested"),
+    Row("csr new acme --supersede", 2, "--yes", "requested"),
+    Row("rotation reject acme --generation 1 --reason x", 2, "--yes", "candidate"),
     Row("cert import nobody reply.zip", 2, "there is no account nobody"),
     Row("cert import acme - --server-ca -", 2, "standard input is named twice"),
     Row("cert import acme good.csr", 2, "neither a certificate nor a client_id"),
@@ -199,7 +201,7 @@ ROWS: Final = (
     Row("rotation reject acme --reason x", 2, "--generation"),
     Row("rotation reject acme --generation 1 --reason x", 6, "cannot reject generation 1"),
     Row("rotation reject acme --generation 1 --reason ' '", 2, "--reason is empty"),
-    Row(f"rotation reject acme --generation 1 --reason {'x' * 1001}", 2, "1001 characters", "candidate"),
+    Row(f"rotation reject acme --generation 1 --reason {'x' * 1001} --yes", 2, "1001 characters", "candidate"),
     Row("rotation reject acme --generation 9 --reason x", 2, "no generation 9"),
     Row("rotation retire acme", 2, "--generation"),
     Row("rotation retire acme --generation 1", 6, "cannot retire generation 1"),
@@ -379,7 +381,7 @@ def test_a_file_that_cannot_be_meant_is_refused(shop: Shop, odd_files: list[str]
 
 
 WRITING: Final = (
-    "csr new acme --supersede --out {}",
+    "csr new acme --supersede --yes --out {}",
     "csr submit acme --out {}",
     "evidence export {}",
     "init --vault embedded --force --out {}",

@@ -55,7 +55,7 @@ def test_what_the_broker_drafts_its_own_linter_accepts(shop: Shop) -> None:
 def test_superseding_closes_the_open_request_and_makes_a_new_key(shop: Shop) -> None:
     shop.put("requested")
     old = shop.ok("csr show acme -o json").json
-    new = shop.ok("csr new acme --supersede -o json").json
+    new = shop.ok("csr new acme --supersede --yes -o json").json
     assert (new["number"], new["key"]) == (2, "kv:2")
     assert new["spki"] != old["spki"]
     closed = shop.ok("csr show acme --number 1 -o json").json
@@ -64,9 +64,47 @@ def test_superseding_closes_the_open_request_and_makes_a_new_key(shop: Shop) -> 
     assert any(shop.lab.world.vault.admin.versions("keys/acme/2").values())
 
 
+@pytest.mark.parametrize(
+    ("state", "line", "lost"),
+    [
+        ("requested", "csr cancel acme", "its key is destroyed, and the partner's answer to it becomes worthless"),
+        ("requested", "csr cancel acme --rejected", "its key is destroyed, and the partner's answer"),
+        ("requested", "csr new acme --supersede", "its key is destroyed, and the partner's answer"),
+        (
+            "candidate",
+            "rotation reject acme --generation 1 --reason x",
+            ": the partner's answer to it becomes worthless",
+        ),
+    ],
+)
+def test_a_partners_answer_is_not_lost_unasked(shop: Shop, state: str, line: str, lost: str) -> None:
+    shop.put("requested")
+    shop.ok("csr submit acme --to desk@partner.example --reference INC-7")
+    if state == "candidate":
+        shop.ok(f"cert import acme reply.zip {' '.join(shop.lab.world.accepting())}")
+    before = shop.look()
+    refused = shop.run(line)
+    (sent,) = shop.account.requests[0].submissions
+    assert refused.code == 2
+    assert f"request 1 of acme (sent {sent.at:%F %TZ} to desk@partner.example, reference INC-7)" in refused.err
+    assert lost in refused.err
+    assert "--yes" in refused.err
+    assert shop.look() == before
+    shop.ok(f"{line} --yes")
+
+
+def test_what_was_never_sent_is_asked_about_too(shop: Shop) -> None:
+    """`csr new` printed the CSR: somebody may have mailed it by hand."""
+    shop.put("requested")
+    refused = shop.run("csr new acme --supersede")
+    assert refused.code == 2
+    assert "request 1 of acme (not noted as sent)" in refused.err
+    shop.assert_unchanged()
+
+
 def test_superseding_where_nothing_is_open_just_begins(shop: Shop) -> None:
     shop.put("added")
-    assert shop.ok("csr new acme --supersede -o json").json["number"] == 1
+    assert shop.ok("csr new acme --supersede --yes -o json").json["number"] == 1
 
 
 @pytest.mark.parametrize(("flag", "closed"), [("", "cancelled"), ("--rejected", "rejected")])

@@ -46,7 +46,7 @@ ANYBODYS: Final = ("doctor", "vault status")
 # what takes another way through a command
 MORE: Final = (
     (OPERATOR, "promoted", "app remove acme/reporting --yes; app remove acme/reporting"),
-    (ROTATOR, "added", "csr new acme; csr new acme --supersede; csr submit acme --out -"),
+    (ROTATOR, "added", "csr new acme; csr new acme --supersede --yes; csr submit acme --out -"),
     (ROTATOR, "requested", "csr cancel acme --yes; csr cancel acme"),
     (ROTATOR, "rotated", "rotation rollback acme --force --reason down"),
     (BOTH, "promoted", "rotation canary acme --force --reason unlocked"),

@@ -68,14 +68,15 @@ def test_two_that_differ_are_asked_again_and_ctrl_c_stores_nothing(shop: Shop) -
     assert shop.look() == shop.before
 
 
+@pytest.mark.parametrize("words", [("csr", "cancel", "acme"), ("csr", "new", "acme", "--supersede")])
 @pytest.mark.parametrize(("answer", "code"), [("n", 2), ("", 2), ("y", 0)])
-def test_what_is_lost_is_asked_about(shop: Shop, answer: str, code: int) -> None:
+def test_what_is_lost_is_asked_about(shop: Shop, words: Sequence[str], answer: str, code: int) -> None:
     shop.put("requested")
-    with on_terminal(shop, "csr", "cancel", "acme") as terminal:
-        terminal.wait_for("destroy its key?")
+    with on_terminal(shop, *words) as terminal:
+        terminal.wait_for("Go on?")
         terminal.type(f"{answer}\n")
         assert terminal.end() == code
-    open_still = shop.account.open_request is not None
+    open_still = shop.account.requests[0].closed is None
     assert open_still is (code != 0)
     assert (shop.look() == shop.before) is open_still
 

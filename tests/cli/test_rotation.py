@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -108,7 +109,38 @@ def test_a_quota_is_waited_for(shop: Shop) -> None:
     again = shop.run("rotation canary acme")
     assert again.code in (4, 6, 7), again.err
     assert not logins_tried(shop)
-    assert "wanted no request before" in shop.ok("rotation status acme").err
+
+
+def test_a_pause_is_shown_with_its_way_out(shop: Shop) -> None:
+    shop.put("candidate")
+    shop.partner.faults.set("quota-day", "0")
+    assert shop.run("rotation canary acme").code == 4
+    shop.partner.faults.clear()
+    refused = shop.run("rotation canary acme")
+    assert refused.code == 7
+    (way_out,) = re.findall(r"broker (rotation canary .* TEXT) \(role rotator\)", refused.err)
+    until = shop.account.not_before
+    assert until
+    shown = f"the partner wants no request for acme before {until:%F %TZ}: wait until then"
+    for line in ("status", "rotation status acme"):
+        said = shop.ok(line).err
+        assert shown in said
+        assert way_out in said
+    assert shop.ok("status -o json").json[0]["obstacles"][0]["code"] == "pause"
+    (found,) = (f for f in shop.run("doctor -o json").json["findings"] if f["code"] == "account.pause")
+    assert found["severity"] == "warning"
+    assert way_out in found["mend"]
+    shop.ok(way_out)
+    assert shop.account.not_before is None
+
+
+def test_a_candidate_waits_as_long_as_the_partner_wants(shop: Shop) -> None:
+    shop.put("candidate")
+    shop.partner.faults.set("quota-day", "0")
+    assert shop.run("rotation canary acme").code == 4
+    (row,) = shop.ok("status acme -o json").json
+    assert (row["who"], row["command"]) == ("partner", "")
+    assert "generation 1 waits to be tried; the partner wants no request" in row["what"]
 
 
 def test_a_rejected_client_marks_that_application_alone(shop: Shop) -> None:
@@ -218,7 +250,7 @@ def test_it_is_retired_once_the_lease_is_over(held: Shop) -> None:
 
 def test_a_candidate_that_was_rejected_can_be_retired_and_never_promoted(shop: Shop) -> None:
     shop.put("renewed")
-    shop.ok("rotation reject acme --generation 2 --reason 'wrong subject'")
+    shop.ok("rotation reject acme --generation 2 --reason 'wrong subject' --yes")
     assert shop.run("rotation promote acme --generation 2").code == 6
     shop.ok("rotation retire acme --generation 2")
     assert stages(shop) == {1: "current", 2: "retired"}
@@ -228,7 +260,7 @@ def test_a_candidate_that_was_rejected_can_be_retired_and_never_promoted(shop: S
     ("state", "line"),
     [
         ("rotated", "rotation retire acme --generation 1"),
-        ("renewed", "rotation reject acme --generation 2 --reason 'wrong subject'"),
+        ("renewed", "rotation reject acme --generation 2 --reason 'wrong subject' --yes"),
         ("promoted", "app set acme/reporting --client-id 11111111-1111-4111-8111-111111111111"),
     ],
 )
@@ -251,7 +283,7 @@ def test_the_same_password_again_is_told_as_a_new_one(shop: Shop) -> None:
 def test_status_tells_of_every_generation_and_try(shop: Shop) -> None:
     shop.put("rotated")
     facts = shop.ok("rotation status acme -o json").json
-    assert set(facts) == {"account", "current", "generations", "canaries", "breaker", "not_before"}
+    assert set(facts) == {"account", "current", "generations", "canaries", "breaker", "not_before", "obstacles"}
     assert set(facts["generations"][0]) >= {
         "number",
         "stage",

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 ROW = {
     "account", "environment", "current", "not_after", "due", "due_because", "generations", "open_request", "who",
-    "what", "command",
+    "what", "command", "obstacles",
 }  # fmt: skip
 
 

@@ -61,8 +61,7 @@ class Broker:
             consumers=self,
             journal=Journal("issued/test", self._store, lambda: self.now, BY),
             signer=LeaseSigner(KEYS),
-            clock=lambda: self.now,
-            require_true_clock=self._require_true_clock,
+            clock=self._clock,
         )
         return replace(issuer, cap=cap) if cap else issuer
 
@@ -95,9 +94,10 @@ class Broker:
             raise self.refuse
         return READER
 
-    def _require_true_clock(self) -> None:
+    def _clock(self) -> datetime:
         if self.wrong:
             raise RefusedError("the clock is wrong")
+        return self.now
 
     def _secrets(self, name: AccountName, generation: Generation) -> SetSecrets:
         self._note("secrets")

@@ -36,6 +36,24 @@ def another_generation(account: Account, **fields: object) -> Account:
     return replace(account, generations=(*account.generations, replace(made, **fields)))  # type: ignore[arg-type]
 
 
+def test_a_rejected_candidate_takes_its_answer_along() -> None:
+    account = with_answer(with_current())
+    lost = account.answered_only_by(account.generation(2))
+    assert lost
+    assert lost.key == account.generation(2).parts.key
+
+
+def test_no_answer_is_lost_if_another_set_has_it() -> None:
+    account = with_new_password(with_current())
+    assert account.answered_only_by(account.generation(2)) is None
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_only_a_candidate_can_lose_it(number: int) -> None:
+    account = changes.moved(with_answer(with_current()), 2, Move.REJECT, at=NOW, by=BY, reason="x")
+    assert account.answered_only_by(account.generation(number)) is None
+
+
 def other_parts(account: Account, **parts: object) -> Account:
     return another_generation(account, parts=replace(parts_of(account, 1), **parts))  # type: ignore[arg-type]
 

@@ -10,8 +10,8 @@ from datetime import timedelta
 from broker.errors import VaultUnavailableError
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.changes.trying import TRY_TAKES
 from broker.model.generation import Closed, Submission
+from broker.model.obstacle import TRY_TAKES
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules
 from broker.rotation.amend import amend, settle

@@ -9,8 +9,8 @@ import pytest
 
 from broker.errors import ConflictError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account
-from broker.model.changes.trying import TRY_TAKES
 from broker.model.generation import Generation
+from broker.model.obstacle import TRY_TAKES
 from broker.model.stage import Stage
 from broker.partners.verdict import Verdict
 from broker.rotation.canary import CanaryRefusedError, CanaryUnansweredError

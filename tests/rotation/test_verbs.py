@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
 from typing import Any
@@ -16,6 +16,7 @@ from broker.model.account import Account, Contacts
 from broker.model.changes import application_set
 from broker.model.evidence import Head
 from broker.model.generation import Closed, Generation, SigningRequest, Submission
+from broker.model.secret import Secret
 from broker.model.stage import Stage
 from broker.model.subject import KeyRules
 from broker.partners.verdict import Verdict
@@ -23,7 +24,7 @@ from broker.rotation.amend import amend
 from broker.rotation.canary import CanaryRefusedError, try_out
 from broker.rotation.draft import draft
 from broker.rotation.open import add_account
-from broker.rotation.password import SLOTS
+from broker.rotation.password import SLOTS, set_password
 from broker.rotation.ports import Answer
 from broker.rotation.retire import retire
 from broker.rotation.submit import submit
@@ -300,6 +301,38 @@ def test_a_client_id_that_was_set_while_another_was_tried_is_not_called_rejected
 
     rejected_client(world, lambda c: amend(world, MZP, rename))
     assert not world.account.application("fleet").rejected_at
+
+
+def wrong_clock() -> datetime:
+    raise RefusedError("the clock is wrong")
+
+
+def test_a_wrong_clock_stores_no_key() -> None:
+    world = a_world("no request")
+    with assert_refused(RefusedError, "clock is wrong"):
+        draft(MZP, KeyRules(), accounts=world, keys=world.keys, clock=wrong_clock, by=BY)
+    assert world.writes == []
+
+
+def test_a_wrong_clock_stores_no_password() -> None:
+    world = a_world()
+    with assert_refused(RefusedError, "clock is wrong"):
+        set_password(MZP, Secret("new"), accounts=world, passwords=world.passwords, clock=wrong_clock, by=BY)
+    assert world.writes == []
+
+
+def test_a_verdict_is_stored_by_any_clock() -> None:
+    """Else the breaker stays closed after a rejected login."""
+    world = a_world()
+    world.verdict = Verdict.LOGIN_REJECTED
+    times = iter([world.now])
+
+    def goes_wrong() -> datetime:
+        return next(times, None) or wrong_clock()
+
+    try_out(MZP, 2, accounts=world, canary=world.canary, clock=goes_wrong, by=BY)
+    assert world.account.breaker
+    assert world.account.breaker.at == world.now
 
 
 def test_what_fails_on_our_side_is_no_try() -> None:

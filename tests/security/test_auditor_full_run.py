@@ -124,7 +124,7 @@ def _second_certificate(world: World) -> None:
 def _new_password(world: World) -> None:
     world.ok("password", "set", "acme", "--password-file", "-", input="wrong-pl4nted")
     assert world.run("rotation", "promote", "acme").code == 6  # the partner knows no such password
-    world.ok("rotation", "reject", "acme", "--generation", "3", "--reason", "mistyped")
+    world.ok("rotation", "reject", "acme", "--generation", "3", "--reason", "mistyped", "--yes")
     world.partner.registry.set_password(LOGIN, NEWER, overlap=True)
     world.ok("password", "set", "acme", "--password-file", "-", input=NEWER)
     world.ok("rotation", "promote", "acme")

@@ -130,7 +130,7 @@ def rotate(watch: Watch) -> None:
     watch.run("password", "set", "acme", "--password-file", "-", input=NEW)
     watch.run("rotation", "canary", "acme", "--generation", "2", "-o", "json", code=6)  # the partner does not know it
     watch.run("rotation", "status", "acme")
-    watch.run("rotation", "reject", "acme", "--generation", "2", "--reason", "not the partner's password")
+    watch.run("rotation", "reject", "acme", "--generation", "2", "--reason", "not the partner's password", "--yes")
     watch.run("rotation", "rollback", "acme", code=6)
 
 

@@ -63,7 +63,7 @@ GOOD: Final[Mapping[str, Good]] = MappingProxyType(
         "rotation canary": Good("{account} --generation {number}"),
         "rotation promote": Good("{account} --generation {number}", state="candidate"),
         "rotation rollback": Good("{account} --generation {number}", state="rotated"),
-        "rotation reject": Good("{account} --generation {number} --reason wrong", state="candidate"),
+        "rotation reject": Good("{account} --generation {number} --reason wrong --yes", state="candidate"),
         "rotation retire": Good("{account} --generation {number}", state="rotated"),
         "bundle get": Good("{account}/{application} --consumer-token-file reader.token --to bundle"),
         "evidence show": Good("{account}"),

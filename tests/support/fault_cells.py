@@ -64,14 +64,14 @@ COMMANDS: Final[Mapping[str, Command]] = {
     ),
     "trust set": _command(f"trust set {ACCOUNT} {{reply}} {{accepting}}", "promoted"),
     "csr new": _command(f"csr new {ACCOUNT}", "added"),
-    "csr new --supersede": _command(f"csr new {ACCOUNT} --supersede", "requested", again=True),
+    "csr new --supersede": _command(f"csr new {ACCOUNT} --supersede --yes", "requested", again=True),
     "csr submit": _command(f"csr submit {ACCOUNT} --sent-at {{now}} --reference T-1", "requested"),
     "csr cancel": _command(f"csr cancel {ACCOUNT} --yes", "requested", done=_CLOSED),
     "cert import": _command(f"cert import {ACCOUNT} {{reply}} {{accepting}} --client-id-for reporting", "requested"),
     "rotation canary": _command(f"rotation canary {ACCOUNT}", "promoted"),
     "rotation promote": _command(f"rotation promote {ACCOUNT} --generation 2", "renewed"),
     "rotation rollback": _command(f"rotation rollback {ACCOUNT}", "rotated"),
-    "rotation reject": _command(f"rotation reject {ACCOUNT} --generation 2 --reason wrong", "renewed"),
+    "rotation reject": _command(f"rotation reject {ACCOUNT} --generation 2 --reason wrong --yes", "renewed"),
     "rotation retire": _command(f"rotation retire {ACCOUNT} --generation 1", "rotated"),
     "bundle get": _command(
         f"bundle get {ACCOUNT}/reporting --consumer-token-file {{token}} --to {{directory}}", "promoted"

@@ -74,7 +74,7 @@ class Act:
             return [*words, "--password-file", "-"], given["password"]
         words += ["--generation", str(given["generation"])] if given.get("generation") else []
         words += [f"--{flag}" for flag in ("supersede", "rejected") if given.get(flag)]
-        words += ["--yes"] if self.name == "csr cancel" else []
+        words += ["--yes"] if self.name in ("csr cancel", "rotation reject") or given.get("supersede") else []
         words += ["--force", "--reason", "raced"] if given.get("forced") or self.name == "rotation retire" else []
         words += ["--reason", "raced"] if self.name == "rotation reject" else []
         return [*words, *(["-o", "json"] if self.name in _JSON else [])], ""

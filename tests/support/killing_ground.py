@@ -60,7 +60,7 @@ COMMANDS: Final = (
     Command("trust set", "promoted", "trust set acme {reply} {accept}"),
     Command("csr new", "added", "csr new acme"),
     Command("csr new --out", "added", "csr new acme --out acme.csr"),
-    Command("csr new --supersede", "requested", "csr new acme --supersede"),
+    Command("csr new --supersede", "requested", "csr new acme --supersede --yes"),
     Command("csr submit", "requested", "csr submit acme --to desk@partner.example"),
     Command("csr submit --sent-at", "requested", "csr submit acme --sent-at {now} --reference T-1"),
     Command("csr cancel", "requested", "csr cancel acme --yes"),
@@ -78,7 +78,7 @@ COMMANDS: Final = (
     Command("rotation promote", "renewed", "rotation promote acme", later=LATER),
     Command("rotation promote (joined)", "varied", "rotation promote acme --generation 2", later=LATER),
     Command("rotation rollback", "rotated", "rotation rollback acme", later=LATER),
-    Command("rotation reject", "renewed", "rotation reject acme --generation 2 --reason wrong"),
+    Command("rotation reject", "renewed", "rotation reject acme --generation 2 --reason wrong --yes"),
     Command("rotation retire", "rotated", "rotation retire acme --generation 1"),
     Command("bundle get", "promoted", "bundle get acme/reporting --consumer-token-file {token} --to bundle"),
     Command(

@@ -75,6 +75,13 @@ def test_each_fault_has_its_verdict(partner: Standin, bundle: Bundle, fault: str
     assert_nothing_leaks(repr(answer), credentials)
 
 
+@pytest.mark.parametrize(("fault", "asked"), [("expired-server", True), ("wrong-ca", False)])
+def test_an_expired_server_may_be_our_clock(partner: Standin, bundle: Bundle, fault: str, asked: bool) -> None:
+    partner.faults.apply(fault)
+    detail = ask(credentials_of(bundle), PROBE, application="reports").detail
+    assert ("is this machine's clock right?" in detail) is asked
+
+
 @pytest.mark.parametrize("tls", ["1.2", "1.3"])
 def test_a_good_set_is_accepted(partner: Standin, bundle: Bundle, tls: str) -> None:
     partner.faults.set("tls-version", tls)

@@ -89,7 +89,7 @@ def rebased(account: Account, number: int, *, at: datetime, by: str) -> Account:
     if parts is None:
         raise ConflictError(
             f"generation {number} of {account.name} and generation {current.number}, now current, change the same part",
-            hint=f"broker rotation reject {account.name} --generation {number}",
+            hint=f"broker rotation reject {account.name} --generation {number} --reason TEXT",
         )
     after = moved(account, number, Move.REJECT, at=at, by=by, reason=f"overtaken by generation {current.number}")
     return (

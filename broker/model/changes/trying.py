@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from broker.errors import ConflictError, RefusedError, WaitingError
+from broker.errors import RefusedError
 from broker.model.account import Account
 from broker.model.changes.writing import noted, swapped
 from broker.model.generation import (
@@ -14,44 +14,27 @@ from broker.model.generation import (
     Try,
 )
 from broker.model.history import What
+from broker.model.obstacle import LONGEST_PAUSE, obstacles, paused_until
 
 __all__ = ["breaker_reset", "canary_answered", "canary_sent"]
 
 TRIES_KEPT: Final = 10
-TRY_TAKES: Final = timedelta(minutes=2)  # a canary without an answer after this was killed
-UNANSWERED: Final = 3  # canaries in a row without an answer, after which a person looks first
 
 
 def canary_sent(account: Account, generation: int, id_: str, *, at: datetime, by: str) -> Account:
     """Reserve try `id_` of `generation`, which is sent only once this is stored.
 
-    Raise `ConflictError` while another is on its way, `WaitingError` while the partner wants to be left alone, and
-    `RefusedError` when the breaker is open or the last few tries were never answered: a person looks first.
+    Raise the error of the worst of its `obstacles`, and `RefusedError` if the generation is retired.
     """
     stage = account.generation(generation).stage
-    last = account.tries[-1] if account.tries else None
     if any(t.id == id_ for t in account.tries):
         return account
     if not stage.living:
         raise RefusedError(f"generation {generation} of {account.name} is {stage.value}: {stage.meaning}")
-    if account.breaker:
-        raise RefusedError(
-            f"the partner rejected the login of {account.name}: nothing tries again by itself, since partners lock "
-            "accounts",
-            hint=f"broker password set {account.name}; or --force --reason TEXT, if the partner unlocked it",
-        )
-    if account.not_before and at < account.not_before:
-        raise WaitingError(f"the partner wants no request for {account.name} before {account.not_before:%F %TZ}")
-    if last and not last.verdict and abs(at - last.at) < TRY_TAKES:  # either way: two machines' clocks differ
-        raise ConflictError(
-            f"another canary of {account.name} is on its way since {last.at:%TZ}", hint="wait two minutes"
-        )
-    if len(account.tries) >= UNANSWERED and not any(t.verdict for t in account.tries[-UNANSWERED:]):
-        raise RefusedError(
-            f"the last {UNANSWERED} canaries of {account.name} died before their answer was stored",
-            hint="they may have counted as failed logins; --force --reason TEXT tries again",
-        )
-    number = 1 + (last.number if last else 0)
+    worst = next(obstacles(account, at), None)
+    if worst:
+        raise worst.error(worst.what, hint=worst.way_out)
+    number = 1 + (account.tries[-1].number if account.tries else 0)
     after = replace(account, tries=(*account.tries, Try(number, generation, at, id_))[-TRIES_KEPT:])
     return noted(after, at, by, What.CANARY_SENT, attempt=number, generation=generation, id=id_)
 
@@ -72,7 +55,7 @@ def canary_answered(
     if made is None or made.verdict == verdict:
         return account
     after = replace(account, tries=swapped(account.tries, made, replace(made, verdict=verdict)))
-    after = replace(after, not_before=_pause(account, made, at + wait if wait else None))
+    after = replace(after, not_before=_pause(account, made, at, wait))
     if login_rejected:
         password = account.generation(made.generation).parts.password
         after = replace(after, breaker=Breaker(at, password, made.generation))
@@ -83,11 +66,16 @@ def canary_answered(
     return noted(after, at, by, What.CANARY_ANSWERED, attempt=number, generation=made.generation, verdict=verdict)
 
 
-def _pause(account: Account, made: Try, asked: datetime | None) -> datetime | None:
-    """Return until when the partner is left alone. An answer that came late does not shorten what a later one asked."""
-    if made is account.tries[-1] or account.not_before is None:
+def _pause(account: Account, made: Try, at: datetime, wait: timedelta | None) -> datetime | None:
+    """Return until when the partner is left alone, at most `LONGEST_PAUSE` from now.
+
+    An answer that came late does not shorten what a later one asked.
+    """
+    asked = at + min(wait, LONGEST_PAUSE) if wait else None
+    stored = paused_until(account, at)
+    if made is account.tries[-1] or stored is None:
         return asked
-    return max(account.not_before, asked or account.not_before)
+    return max(stored, asked or stored)
 
 
 def breaker_reset(account: Account, *, reason: str, at: datetime, by: str) -> Account:

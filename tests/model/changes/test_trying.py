@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from broker.errors import ConflictError, RefusedError, UnknownNameError, WaitingError
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.changes.trying import TRIES_KEPT, TRY_TAKES, UNANSWERED
+from broker.model.changes.trying import TRIES_KEPT
+from broker.model.obstacle import LONGEST_PAUSE, TRY_TAKES, UNANSWERED, obstacles
 from broker.model.stage import Move
 from tests.support import accounts
 from tests.support.accounts import (
@@ -115,6 +116,40 @@ def test_the_partners_pause_is_kept_to_the_second() -> None:
     with assert_refused(WaitingError, "no request"):
         send(account, "b", after=timedelta(minutes=59, seconds=59))
     assert send(account, "b", after=timedelta(hours=1)).tries[-1].id == "b"
+
+
+def test_no_pause_is_longer_than_a_day() -> None:
+    account = answer(send(with_current()), verdict="quota", wait=timedelta(days=800))
+    assert account.not_before == NOW + LONGEST_PAUSE
+
+
+@pytest.mark.parametrize("ends", [timedelta(days=2), timedelta(days=730)])
+def test_a_stored_pause_of_more_is_over(ends: timedelta) -> None:
+    account = replace(with_current(), not_before=NOW + ends)
+    assert not list(obstacles(account, NOW))
+    late = answer(send(send(account, "a"), "b", after=TRY_TAKES), 1, "quota", wait=timedelta(hours=1))
+    assert late.not_before == later(hours=1)
+
+
+def test_a_days_pause_holds_though_clocks_differ() -> None:
+    account = answer(send(with_current()), verdict="quota", wait=LONGEST_PAUSE)
+    assert [o.code for o in obstacles(account, later(minutes=-9))] == ["pause"]
+
+
+@pytest.mark.parametrize(
+    ("account", "code", "until", "role"),
+    [
+        (locked(), "breaker", None, "operator"),
+        (answer(send(with_current()), verdict="quota", wait=timedelta(hours=1)), "pause", later(hours=1), "rotator"),
+        (unanswered(UNANSWERED), "unanswered", None, "rotator"),
+    ],
+)
+def test_an_obstacle_says_how_it_ends(account: Account, code: str, until: datetime | None, role: str) -> None:
+    at = NOW + UNANSWERED * TRY_TAKES
+    (found,) = obstacles(account, at)
+    assert (found.code, found.until) == (code, until)
+    assert f"(role {role})" in found.way_out
+    assert f"broker rotation canary {account.name} --force --reason TEXT (role rotator)" in found.way_out
 
 
 @pytest.mark.parametrize("late", [None, timedelta(seconds=5)])
