@@ -86,7 +86,7 @@ def resolve(
     file: Path | None,
     defaults: Mapping[str, str] | None = None,
 ) -> Config:
-    """Return the configuration; raise `InputError` naming file, key and mend.
+    """Return the configuration; raise `InputError` naming file, key and hint.
 
     `file` is what `--config` named; else `$BROKER_CONFIG`, `./broker.toml` and `/etc/credential-broker/broker.toml`
     are looked for, and none need be there. `defaults` replaces defaults that depend on the machine.
@@ -204,7 +204,7 @@ def _checked_duration(name: str, value: Value) -> None:
     try:
         parse_duration(value.text)
     except InputError as error:
-        raise InputError(f"{name} ({value.source}): {error.what}", hint=error.hint) from None
+        raise InputError(f"{name} ({value.source}): {error.message}", hint=error.hint) from None
 
 
 def _is_too_long(path: str) -> bool:

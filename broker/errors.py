@@ -48,14 +48,14 @@ class Kind(Enum):
 
 
 class BrokerError(Exception):
-    """Base of all. `what` and `hint` end up in logs and on terminals: values in them are never secrets."""
+    """Base of all. `message` and `hint` end up in logs and on terminals: values in them are never secrets."""
 
     kind: ClassVar[Kind] = Kind.UNEXPECTED
     retryable: ClassVar[bool] = False
 
-    def __init__(self, what: str, *, hint: str = "") -> None:
-        super().__init__(what)
-        self.what = what
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
         self.hint = hint
 
 

@@ -22,8 +22,8 @@ def read(tmp_path: Path, text: str | bytes = GOOD, /, **environment: str) -> Con
 def assert_refused(tmp_path: Path, text: str | bytes, *words: str) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path, text)
-    told = f"{caught.value.what} | {caught.value.hint}"
-    assert str(tmp_path / "broker.toml") in caught.value.what
+    told = f"{caught.value.message} | {caught.value.hint}"
+    assert str(tmp_path / "broker.toml") in caught.value.message
     for word in words:
         assert word in told
 
@@ -138,7 +138,7 @@ def test_a_bad_duration_names_where_it_came_from(tmp_path: Path, setting: object
     variable = next(s for s in SETTINGS if s is setting).variables[0]
     with pytest.raises(InputError) as caught:
         read(tmp_path, GOOD, **{variable: "never"})
-    assert f"${variable}" in caught.value.what
+    assert f"${variable}" in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_a_bad_duration_names_where_it_came_from(tmp_path: Path, setting: object
 def test_an_address_that_may_hold_a_secret_is_refused_and_not_shown(tmp_path: Path, address: str) -> None:
     with pytest.raises(InputError, match="carries more than host") as caught:
         read(tmp_path, GOOD, VAULT_ADDR=address)
-    assert "$VAULT_ADDR" in caught.value.what
-    assert "planted" not in f"{caught.value.what}{caught.value.hint}"
+    assert "$VAULT_ADDR" in caught.value.message
+    assert "planted" not in f"{caught.value.message}{caught.value.hint}"
     assert_refused(tmp_path, f'version = 1\n[vault]\naddress = "{address}"\n', "carries more than host")
 
 

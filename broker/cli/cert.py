@@ -103,7 +103,7 @@ def import_(
 @output_option
 def inspect(file: str, output: str) -> None:
     """Show what a file holds: every certificate, and client_ids. Needs no vault, stores nothing."""
-    from broker.pki.containers import read_reply
+    from broker.pki.reply import read_reply
 
     parts = read_reply(read_input(file))
     found = parts.descriptions

@@ -96,7 +96,7 @@ def show(start: Start, account: AccountName, number: int | None, output: str) ->
 @output_option
 @click.pass_obj
 def lint(start: Start, file: str, profile: str, login: str, output: str) -> int:
-    """Judge a CSR made by hand: field, value and mend of all that the partner would reject. Needs no vault."""
+    """Judge a CSR made by hand: field, value and hint of all that the partner would reject. Needs no vault."""
     from broker.model.finding import has_errors
     from broker.partners import catalogue
     from broker.pki.csr import parse

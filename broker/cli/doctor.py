@@ -53,11 +53,11 @@ def _process() -> Iterator[Finding]:
 
     granted = harden()
     if not (granted.no_core and granted.private):
-        sentence = "the kernel does not keep this process's memory from core files and other processes of its user"
-        yield Finding.warning("process.open", sentence, "run it where no other program runs as its user")
+        message = "the kernel does not keep this process's memory from core files and other processes of its user"
+        yield Finding.warning("process.open", message, "run it where no other program runs as its user")
     if not granted.locked:
-        sentence = "the kernel does not lock this process's memory: a secret in it may be written to swap"
-        yield Finding.note("process.swap", sentence, "encrypt swap, or allow it: ulimit -l unlimited")
+        message = "the kernel does not lock this process's memory: a secret in it may be written to swap"
+        yield Finding.note("process.swap", message, "encrypt swap, or allow it: ulimit -l unlimited")
 
 
 def _files(start: Start) -> Iterator[Finding]:
@@ -70,8 +70,8 @@ def _files(start: Start) -> Iterator[Finding]:
         for path in (home.root, home.unseal_key, *home.roles.glob("*/secret_id")):
             yield from _private(path, "the embedded vault lies open with it", required=False)
         if home.initialized.exists():
-            sentence = f"the vault in {home.root} keeps its unseal key beside its data"
-            yield Finding.note("vault.embedded", sentence, "for production, point VAULT_ADDR at your cluster")
+            message = f"the vault in {home.root} keeps its unseal key beside its data"
+            yield Finding.note("vault.embedded", message, "for production, point VAULT_ADDR at your cluster")
 
 
 def _private(path: Path, why: str, *, required: bool) -> Iterator[Finding]:
@@ -79,50 +79,50 @@ def _private(path: Path, why: str, *, required: bool) -> Iterator[Finding]:
         found = path.stat()
     except OSError as error:
         if required:
-            sentence = f"{path} cannot be read ({error.strerror}), and {why}"
-            yield Finding.warning("file.missing", sentence, "remove the role from the configuration, or mend it")
+            message = f"{path} cannot be read ({error.strerror}), and {why}"
+            yield Finding.warning("file.missing", message, "remove the role from the configuration, or fix it")
         return
     if stat.S_IMODE(found.st_mode) & 0o077:
-        sentence = f"{path} can be read by others (mode {stat.S_IMODE(found.st_mode):o}), and {why}"
-        yield Finding.error("file.mode", sentence, f"chmod go= {path}")
+        message = f"{path} can be read by others (mode {stat.S_IMODE(found.st_mode):o}), and {why}"
+        yield Finding.error("file.mode", message, f"chmod go= {path}")
     if found.st_uid not in (os.getuid(), 0):
         yield Finding.warning("file.owner", f"{path} belongs to another user", f"chown {os.getuid()} {path}")
 
 
 def _vault(start: Start) -> Iterator[Finding]:
-    from broker.vault.presence import presence
+    from broker.vault.health import health
 
     try:
         settings = start.broker.roles.settings
-        found = presence(settings)
+        found = health(settings)
     except BrokerError as error:
-        yield Finding.error("vault.unavailable", error.what, error.hint)
+        yield Finding.error("vault.unavailable", error.message, error.hint)
         return
     yield Finding.note("vault.answers", f"vault {found.version} at {settings.address}")
     apart = (start.broker.clock() - found.now).total_seconds() if found.now else 0
     if abs(apart) > _SKEW:
-        sentence = f"this machine's clock is {apart:+.0f} s from Vault's: certificates and leases go by it"
-        yield Finding.error("clock.skew", sentence, "run a time service on both")
+        message = f"this machine's clock is {apart:+.0f} s from Vault's: certificates and leases go by it"
+        yield Finding.error("clock.skew", message, "run a time service on both")
 
 
 def _roles(start: Start) -> Iterator[Finding]:
     """Judge the roles that work here, but for those whose files are missing, which `_files` told."""
-    from broker.vault.needs import lacking
+    from broker.vault.required_rights import lacking
 
     roles = start.broker.roles
     if not roles.here:
-        mend = "broker vault setup --login-dir makes logins, broker init writes where they are"
-        yield Finding.error("role.none", "no role has a way to log in to Vault", mend)
+        hint = "broker vault setup --login-dir makes logins, broker init writes where they are"
+        yield Finding.error("role.none", "no role has a way to log in to Vault", hint)
     yield from _borrowed(start)
     for role in filter(roles.may_try, roles.here):
         try:
             lacks = lacking(roles.connection(role), role)
         except BrokerError as error:
-            yield Finding.error(f"role.{role.value}", f"the {role.value} role: {error.what}", error.hint)
+            yield Finding.error(f"role.{role.value}", f"the {role.value} role: {error.message}", error.hint)
             continue
         if lacks:
-            sentence = f"the {role.value} role may not {', '.join(lacks)}"
-            yield Finding.error(f"role.{role.value}", sentence, "broker vault setup --dry-run shows why")
+            message = f"the {role.value} role may not {', '.join(lacks)}"
+            yield Finding.error(f"role.{role.value}", message, "broker vault setup --dry-run shows why")
 
 
 def _borrowed(start: Start) -> Iterator[Finding]:
@@ -134,12 +134,12 @@ def _borrowed(start: Start) -> Iterator[Finding]:
     role, way = next(iter(ways.items()))
     kind = "root token, which may do everything, in" if _is_root(start, role) else "token in"
     names = ", ".join(each.value for each in ways)
-    sentence = f"the {kind} {way.source} stands in for {names}: logins of their own were not tried"
-    yield Finding.warning("role.token", sentence, f"unset {way.source[1:]}, and name logins in broker.toml")
+    message = f"the {kind} {way.source} stands in for {names}: logins of their own were not tried"
+    yield Finding.warning("role.token", message, f"unset {way.source[1:]}, and name logins in broker.toml")
 
 
 def _is_root(start: Start, role: Role) -> bool:
-    from broker.vault.answers import field_of
+    from broker.vault.responses import field_of
 
     try:
         found = start.broker.roles.connection(role).ask("GET", "auth/token/lookup-self")
@@ -153,21 +153,21 @@ def _accounts(start: Start) -> Iterator[Finding]:
 
     roles = start.broker.roles
     if Role.AUDITOR not in roles.here or not roles.may_try(Role.AUDITOR):
-        sentence = "accounts are not looked at: the auditor, who reads them, does not work on this host"
-        yield Finding.note("account.unseen", sentence)
+        message = "accounts are not looked at: the auditor, who reads them, does not work on this host"
+        yield Finding.note("account.unseen", message)
         return
     try:
         accounts = roles.accounts(Role.AUDITOR).all()
         yield from (*start.broker.unread(), *start.broker.foreign())
     except BrokerError as error:
-        yield Finding.error("vault.unlisted", error.what, error.hint)
+        yield Finding.error("vault.unlisted", error.message, error.hint)
         return
     yield from accounts.unread.values()
     for account in accounts.found.values():
         try:
             yield from (*_evidence(start, account), *_account(account, start.broker.clock()), *_profile(start, account))
         except BrokerError as error:
-            yield Finding.error("account.unreadable", error.what, error.hint)
+            yield Finding.error("account.unreadable", error.message, error.hint)
 
 
 def _evidence(start: Start, account: Account) -> Iterator[Finding]:
@@ -176,13 +176,11 @@ def _evidence(start: Start, account: Account) -> Iterator[Finding]:
     name = account.name
     if forked(start.broker.roles, account):
         number = account.outbox[0].number
-        sentence = (
-            f"{name}: place {number} in its evidence is taken by what is not its entry, so nothing more is stored"
-        )
-        yield Finding.error("account.forked", sentence, f"broker evidence verify {name}")
+        message = f"{name}: place {number} in its evidence is taken by what is not its entry, so nothing more is stored"
+        yield Finding.error("account.forked", message, f"broker evidence verify {name}")
     elif account.outbox:
-        sentence = f"{name}: {len(account.outbox)} entries of evidence are not stored yet"
-        yield Finding.warning("account.outbox", sentence, f"any command that changes {name} stores them")
+        message = f"{name}: {len(account.outbox)} entries of evidence are not stored yet"
+        yield Finding.warning("account.outbox", message, f"any command that changes {name} stores them")
 
 
 def _account(account: Account, now: datetime) -> Iterator[Finding]:
@@ -190,8 +188,8 @@ def _account(account: Account, now: datetime) -> Iterator[Finding]:
 
     name = account.name
     if account.doomed_keys or account.doomed_passwords:
-        sentence = f"{name}: secrets that nothing refers to are still to be destroyed"
-        yield Finding.warning("account.doomed", sentence, "the rotator's next command does it")
+        message = f"{name}: secrets that nothing refers to are still to be destroyed"
+        yield Finding.warning("account.doomed", message, "the rotator's next command does it")
     for found in obstacles(account, now):
         yield Finding(f"account.{found.code}", _SEVERITY[found.error], found.what, found.way_out)
     current = account.current
@@ -205,7 +203,7 @@ def _profile(start: Start, account: Account) -> Iterator[Finding]:
     try:
         start.broker.profile(account.profile, Role.AUDITOR)
     except InputError as error:
-        yield Finding.error("account.profile", f"{account.name}: {error.what}", error.hint)
+        yield Finding.error("account.profile", f"{account.name}: {error.message}", error.hint)
 
 
 def _unknowns() -> Iterator[Finding]:
@@ -214,8 +212,8 @@ def _unknowns() -> Iterator[Finding]:
     for name in catalogue.names():
         unknown = catalogue.builtin(name).unknowns
         if unknown:
-            sentence = f"{name} has not published {', '.join(unknown)}: they are taken as unknown"
-            mend = (
+            message = f"{name} has not published {', '.join(unknown)}: they are taken as unknown"
+            hint = (
                 f"ask the partner; before account add, copy the profile and say it: broker partner show {name} -o toml"
             )
-            yield Finding.note("partner.unknown", sentence, mend)
+            yield Finding.note("partner.unknown", message, hint)

@@ -19,14 +19,14 @@ from broker.cli.options import (
 )
 from broker.cli.output import note, output_option, show_findings, show_json, show_table
 from broker.errors import InputError
-from broker.model.evidence import Entry
+from broker.model.chain import Entry
 from broker.model.finding import has_errors
 from broker.model.names import AccountName
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
-    from broker.issuing.audit import Report
-    from broker.issuing.statements import VerifyingKey
+    from broker.evidence.audit import Report
+    from broker.evidence.statements import VerifyingKey
     from broker.model.account import Account
 
 __all__ = ["command"]
@@ -78,8 +78,8 @@ def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, f
     (broker evidence anchor) and keep exports elsewhere. Entries that no broker wrote are reported as foreign entries.
     Exit code 6 if something is wrong.
     """
-    from broker.issuing.audit import examine
-    from broker.issuing.export import imported
+    from broker.evidence.audit import examine
+    from broker.evidence.export import imported
 
     require_one_reader(file, key)
     given = _key(key) if key else None
@@ -136,7 +136,7 @@ def export(start: Start, file: str, key_to: str) -> None:
     Nothing secret is in it. It is written as it lies in Vault, whole or not: verify it. What cannot be in the file,
     such as an entry that cannot be read, is reported.
     """
-    from broker.issuing.export import exported
+    from broker.evidence.export import exported
 
     require_apart(file, key_to)
     record = start.broker.evidence((), everything=True)
@@ -183,7 +183,7 @@ _ORIGIN: Final = {
 
 
 def _key(file: str) -> VerifyingKey:
-    from broker.issuing.statements import VerifyingKey
+    from broker.evidence.statements import VerifyingKey
 
     return VerifyingKey(read_input(file).decode("utf-8", "replace"))
 

@@ -51,10 +51,10 @@ def report(error: BrokerError, *, as_json: bool = False) -> int:
         _tell_programs(error)
     findings = getattr(error, "findings", ())
     if findings:
-        sys.stderr.write(f"error: {clean(error.what.partition(':')[0])} is refused\n")
+        sys.stderr.write(f"error: {clean(error.message.partition(':')[0])} is refused\n")
         show_findings(findings)
     else:
-        _tell_people(clean(error.what), clean(error.hint) if error.hint else "")
+        _tell_people(clean(error.message), clean(error.hint) if error.hint else "")
     return CODES[error.kind]
 
 
@@ -67,7 +67,7 @@ def report_usage(error: click.ClickException, *, as_json: bool = False) -> int:
         _tell_programs(told)
     if context:
         sys.stderr.write(f"{context.get_usage()}\n")
-    _tell_people(told.what, told.hint)
+    _tell_people(told.message, told.hint)
     return USAGE
 
 
@@ -96,7 +96,7 @@ def _tell_programs(error: BrokerError) -> None:
     told = {
         "success": False,
         "code": error.kind.value,
-        "message": error.what,
+        "message": error.message,
         "hint": error.hint or None,
         "retryable": error.retryable,
         "verdict": verdict.value if verdict else None,

@@ -92,7 +92,7 @@ def _asked(question: str, default: str, checked: Callable[[str], str] = str) -> 
         try:
             return checked(answer)
         except BrokerError as error:
-            raise click.UsageError(f"{error.what} ({error.hint})" if error.hint else error.what) from None
+            raise click.UsageError(f"{error.message} ({error.hint})" if error.hint else error.message) from None
 
     answer: str = click.prompt(question, default=default, show_default=bool(default), value_proc=judged, err=True)
     return answer

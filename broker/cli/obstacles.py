@@ -20,7 +20,7 @@ def shown_clock(broker: Broker) -> datetime:
     try:
         return broker.true_clock()
     except RefusedError as error:
-        note(f"careful: {error.what}, so what is shown may be wrong; {error.hint}")
+        note(f"careful: {error.message}, so what is shown may be wrong; {error.hint}")
         return broker.clock()
 
 

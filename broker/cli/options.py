@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 
-from broker.delivery.whole import write_whole
+from broker.delivery.atomic import write_atomically
 from broker.errors import InputError
 from broker.model.names import AccountName, account_name, checked_name
 from broker.model.secret import Secret
@@ -242,12 +242,12 @@ def write_output(name: str, content: bytes, mode: int = 0o644) -> None:
     try:
         if not mode & 0o077:
             _require_plain(path)
-            write_whole(path, content, mode, guarded=True)
+            write_atomically(path, content, mode, guarded=True)
         elif path.exists() and not path.is_file():
             with os.fdopen(open_file(path, os.O_WRONLY | os.O_TRUNC), "wb") as device:
                 device.write(content)
         else:
-            write_whole(path, content, mode, follow=True)
+            write_atomically(path, content, mode, follow=True)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         reason = error.strerror if isinstance(error, OSError) else "it is not the name of a file"
         raise InputError(f"cannot write {name}: {reason}") from None

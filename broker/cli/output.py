@@ -74,12 +74,12 @@ def show_details(pairs: Mapping[str, object]) -> None:
 
 
 def show_findings(findings: Iterable[Finding], *, err: bool = True) -> None:
-    """Print findings, each with its mend."""
+    """Print findings, each with its hint."""
     for finding in findings:
         mark = styled(_MARKS[finding.severity], fg=_COLOURS[finding.severity])
-        click.echo(f"  {mark}: {clean(finding.sentence)} [{finding.code}]", err=err)
-        if finding.mend:
-            click.echo(f"    mend: {clean(finding.mend)}", err=err)
+        click.echo(f"  {mark}: {clean(finding.message)} [{finding.code}]", err=err)
+        if finding.hint:
+            click.echo(f"    hint: {clean(finding.hint)}", err=err)
 
 
 def note(text: str) -> None:

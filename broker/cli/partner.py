@@ -94,15 +94,15 @@ def _all(start: Start) -> Iterator[tuple[Profile, str]]:
     try:
         own = start.broker.own_profiles(Role.OPERATOR)
     except BrokerError as error:
-        note(f"note: profiles in Vault are not listed ({error.what})")
+        note(f"note: profiles in Vault are not listed ({error.message})")
         return
     for finding in own.unread.values():
-        note(f"note: {finding.sentence}, so it is not listed; {finding.mend}")
+        note(f"note: {finding.message}, so it is not listed; {finding.hint}")
     for name in own.found:
         try:
             yield catalogue.load(name, own.found), "vault"
         except InputError as error:  # the others can be read
-            note(f"note: {error.what}, so it is not listed; {error.hint}")
+            note(f"note: {error.message}, so it is not listed; {error.hint}")
 
 
 def _toml(document: Mapping[str, Any]) -> str:

@@ -102,7 +102,7 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
     step(f"asking the partner with generation {number}")
     answer = broker.try_out(account, number)
     if output == "table":
-        note(f"generation {number} of {account}: {answer.verdict.value}: {answer.verdict.sentence}")
+        note(f"generation {number} of {account}: {answer.verdict.value}: {answer.verdict.message}")
     require_ok(account, number, answer)
     if output == "json":
         show_json(_answered(account, number, answer))

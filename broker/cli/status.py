@@ -59,7 +59,7 @@ def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, o
                 when(_not_after(row), now),
                 when(row.due.at, now) if row.due else "-",
                 row.todo.who.value,
-                row.todo.what + (f": {row.todo.command}" if row.todo.command else ""),
+                row.todo.message + (f": {row.todo.hint}" if row.todo.hint else ""),
             )
             for row in rows
         ],
@@ -78,7 +78,7 @@ def _row(start: Start, account: Account, now: datetime) -> _Row:
     try:
         renewal = start.broker.profile(account.profile, Role.AUDITOR).renewal
     except InputError as error:  # one account's trouble hides no other
-        unread = unread_profile_todo(error.what, error.hint)
+        unread = unread_profile_todo(error.message, error.hint)
         return _Row(account, None, forked_todo(account) if forked(start.broker.roles, account) else unread)
     lead = lead_time(account, renewal.lead_time)
     due = None
@@ -109,7 +109,7 @@ def _facts(row: _Row, now: datetime) -> dict[str, object]:
         "generations": [{"number": g.number, "stage": g.stage, "held": g.held} for g in account.generations],
         "open_request": account.open_request.number if account.open_request else None,
         "who": row.todo.who,
-        "what": row.todo.what,
-        "command": row.todo.command,
+        "message": row.todo.message,
+        "hint": row.todo.hint,
         "obstacles": shown_obstacles(account, now),
     }

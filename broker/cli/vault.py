@@ -73,7 +73,7 @@ def status(start: Start, output: str) -> int:
     from broker.cli.exits import CODES
     from broker.embedded.server import status
     from broker.errors import BrokerError, Kind
-    from broker.vault.presence import presence
+    from broker.vault.health import health
 
     roles = start.broker.roles
     embedded = not start.config["vault.address"]
@@ -87,14 +87,14 @@ def status(start: Start, output: str) -> int:
     code = 0
     try:
         facts["address"] = roles.settings.address
-        presence(roles.settings)
+        health(roles.settings)
         facts["answers"] = True
         _serving(start, facts)
     except BrokerError as error:
         code = CODES[error.kind]
         if error.kind is Kind.VAULT_UNAVAILABLE and not facts["answers"]:
             facts["answers"] = False
-        facts |= {"why": error.what} | ({"hint": error.hint} if error.hint else {})
+        facts |= {"message": error.message} | ({"hint": error.hint} if error.hint else {})
     if output == "json":
         show_json(facts)
     else:
@@ -105,8 +105,8 @@ def status(start: Start, output: str) -> int:
 
 def _serving(start: Start, facts: dict[str, bool | int | str | None]) -> None:
     """Try it as one of the roles that work here; raise what a command would meet."""
-    from broker.vault.needs import lacking
     from broker.vault.policies import Role
+    from broker.vault.required_rights import lacking
 
     roles = start.broker.roles
     role = Role.AUDITOR if Role.AUDITOR in roles.here or not roles.here else roles.here[0]

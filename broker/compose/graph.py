@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 from broker.compose.roles import Roles
 from broker.compose.settling import settle, settling
 from broker.errors import InputError
+from broker.model.chain import require_text
 from broker.model.clock import Clock, system_clock
-from broker.model.evidence import require_text
+from broker.vault.observer import Observer, unobserved
 from broker.vault.policies import Role
-from broker.vault.writes import Observer, unobserved
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from broker.config import Config
-    from broker.issuing.anchoring import Anchored
-    from broker.issuing.audit import Record
+    from broker.evidence.audit import Record
+    from broker.evidence.signing import Anchored
     from broker.issuing.grant import Issuer
     from broker.model.account import Account
     from broker.model.finding import Finding
@@ -90,7 +90,7 @@ class Broker:
         """Yield every account that can be read, by name; say which cannot."""
         accounts = self.roles.accounts(Role.AUDITOR).all()
         for finding in accounts.unread.values():
-            self._say(f"note: {finding.sentence}, so it is passed over; broker doctor says more")
+            self._say(f"note: {finding.message}, so it is passed over; broker doctor says more")
         yield from accounts.found.values()
 
     def unread(self) -> tuple[Finding, ...]:
@@ -121,7 +121,7 @@ class Broker:
 
         own = self.own_profiles(role)
         if name in own.unread:
-            raise InputError(own.unread[name].sentence, hint=own.unread[name].mend)
+            raise InputError(own.unread[name].message, hint=own.unread[name].hint)
         return catalogue.load(name, own.found)
 
     def own_profiles(self, role: Role) -> Documents[Mapping[str, object]]:
@@ -143,10 +143,10 @@ class Broker:
 
         Foreign entries are among its findings.
         """
-        from broker.issuing.audit import collect
-        from broker.vault.anchor import VaultAnchors
+        from broker.evidence.audit import collect
+        from broker.vault.statements import VaultStatements
 
-        vault, chains = VaultAnchors(self.roles.connection(Role.AUDITOR)), self.roles.evidence(Role.AUDITOR)
+        vault, chains = VaultStatements(self.roles.connection(Role.AUDITOR)), self.roles.evidence(Role.AUDITOR)
         read = self.roles.accounts(Role.AUDITOR)
         wanted = read.names() if everything else names
         record = collect(chains, vault, lambda name: read.read(name).account, wanted, everything=everything)
@@ -154,10 +154,10 @@ class Broker:
 
     def anchor(self) -> Anchored:
         """Sign where every chain of evidence stands."""
-        from broker.issuing.anchoring import anchor
-        from broker.vault.anchor import VaultAnchors
+        from broker.evidence.signing import anchor
+        from broker.vault.statements import VaultStatements
 
-        anchors = VaultAnchors(self.roles.connection(Role.ANCHOR))
+        anchors = VaultStatements(self.roles.connection(Role.ANCHOR))
         return anchor(anchors.key(), anchors, self.roles.evidence(Role.ANCHOR), self.true_clock)
 
     # an account and what belongs to it: operator
@@ -362,7 +362,7 @@ class Broker:
 
     @cached_property
     def _canary(self) -> Canary:
-        from broker.compose.entrusted import canary
+        from broker.compose.privileged import canary
 
         return canary(self.roles, self.profile)
 
@@ -370,7 +370,7 @@ class Broker:
 
     def issuer(self, token: Secret[str]) -> Issuer:
         """Return the use-case that grants bundles to the consumer whose token this is."""
-        from broker.compose.entrusted import issuer
+        from broker.compose.privileged import issuer
 
         return issuer(self.roles, self.profile, token, clock=self.true_clock, journal_clock=self.clock, by=self.actor)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from broker.errors import InputError, VaultUnavailableError
 from broker.model.duration import parse_duration
+from broker.vault.observer import Observer, unobserved
 from broker.vault.policies import Role
-from broker.vault.writes import Observer, unobserved
 
 if TYPE_CHECKING:
     from broker.config import Config
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from broker.model.secret import Secret
     from broker.vault.accounts import VaultAccounts
     from broker.vault.connection import Connection, Seen
-    from broker.vault.custody import VaultKeys, VaultPasswords
     from broker.vault.enrolment import AppRole
     from broker.vault.evidence import VaultEvidence
     from broker.vault.logins.source import TokenSource
+    from broker.vault.secrets import VaultKeys, VaultPasswords
     from broker.vault.settings import VaultSettings
 
 __all__ = ["Roles", "Way"]
@@ -191,7 +191,7 @@ class Roles:
         try:
             return token_source(way.method, Connection(self.settings, seen=seen), way.options)
         except InputError as error:
-            raise InputError(f"the {role.value} role: {error.what}", hint=error.hint) from None
+            raise InputError(f"the {role.value} role: {error.message}", hint=error.hint) from None
 
     def log_in(self, login: AppRole) -> tuple[Secret[str], int]:
         """Return a new token of a consumer's login and its seconds; nobody renews or revokes it."""
@@ -214,13 +214,13 @@ class Roles:
 
     def keys(self, role: Role) -> VaultKeys:
         """Return the private keys, as far as `role` may touch them."""
-        from broker.vault.custody import VaultKeys
+        from broker.vault.secrets import VaultKeys
 
         return VaultKeys(self.connection(role))
 
     def passwords(self, role: Role) -> VaultPasswords:
         """Return the passwords, as far as `role` may touch them."""
-        from broker.vault.custody import VaultPasswords
+        from broker.vault.secrets import VaultPasswords
 
         return VaultPasswords(self.connection(role))
 

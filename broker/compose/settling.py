@@ -37,7 +37,7 @@ def settle(roles: Roles, name: AccountName, role: Role, say: Callable[[str], Non
     except ForkedEvidenceError:
         raise
     except BrokerError as error:
-        say(f"note: evidence that is due is not stored yet ({error.what}): the next change of {name} tries again")
+        say(f"note: evidence that is due is not stored yet ({error.message}): the next change of {name} tries again")
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def settling(settle: Callable[[], None]) -> Iterator[None]:
 
 def forked(roles: Roles, account: Account) -> bool:
     """Return whether evidence that is due can never be stored, since something else stands in its place."""
-    from broker.vault.faults import MissingError
+    from broker.vault.errors import MissingError
 
     try:
         return any(map(roles.evidence(Role.AUDITOR).forked, account.outbox[:1]))

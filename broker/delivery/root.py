@@ -269,8 +269,8 @@ def _require_ours(path: Path, fd: int, access: Access) -> None:
         raise _unsafe(path, "holds other things that others may use", "name a directory of the bundle's own")
 
 
-def _unsafe(path: Path, what: str, mend: str) -> UnusableDirectoryError:
-    return UnusableDirectoryError(f"{path} {what}", hint=mend)
+def _unsafe(path: Path, what: str, hint: str) -> UnusableDirectoryError:
+    return UnusableDirectoryError(f"{path} {what}", hint=hint)
 
 
 def _permit(fd: int, mode: int, access: Access) -> None:
@@ -311,12 +311,12 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except UntrustedPathError as error:
-        raise UnusableDirectoryError(error.what, hint=error.hint) from None
+        raise UnusableDirectoryError(error.message, hint=error.hint) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            what, mend = "there is no room left", "make room; nothing was published"
+            what, hint = "there is no room left", "make room; nothing was published"
         elif error.errno in (errno.ELOOP, errno.ENOTDIR):
-            what, mend = "it is a link, or no directory", "name the directory itself"
+            what, hint = "it is a link, or no directory", "name the directory itself"
         else:
-            what, mend = error.strerror or "it cannot be used", "see who owns it, and whether it can be written"
-        raise UnusableDirectoryError(f"{path}: {what.lower()}", hint=mend) from None
+            what, hint = error.strerror or "it cannot be used", "see who owns it, and whether it can be written"
+        raise UnusableDirectoryError(f"{path}: {what.lower()}", hint=hint) from None

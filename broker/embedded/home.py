@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from broker.delivery.whole import write_whole
+from broker.delivery.atomic import write_atomically
 from broker.errors import InputError, RefusedError
 from broker.paths import place
 
@@ -131,7 +131,7 @@ class Home:
 
 def write_private(path: Path, content: bytes) -> None:
     """Put `content` at `path` whole and for its owner alone (0600), replacing what is there."""
-    write_whole(path, content, 0o600)
+    write_atomically(path, content, 0o600)
 
 
 def _text() -> bytes:

@@ -15,10 +15,10 @@ from broker.vault.connection import Connection
 from broker.vault.enrolment import provide_login
 from broker.vault.logins import login_mount
 from broker.vault.logins.approle import AppRoleLogin
+from broker.vault.observer import Observer, unobserved
 from broker.vault.policies import Role
 from broker.vault.settings import DEFAULT_MOUNT, VaultSettings
 from broker.vault.setup import Wish, apply, plan
-from broker.vault.writes import Observer, unobserved
 
 __all__ = ["Embedded", "administered", "up"]
 

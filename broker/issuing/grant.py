@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from broker.errors import BrokerError, ConflictError, RefusedError
-from broker.issuing.journal import Journal
+from broker.evidence.journal import Journal
 from broker.issuing.leases import LeaseSigner
 from broker.issuing.ports import Consumer, Consumers, Judge, ReadAccount, ReadSecrets, SetSecrets
 from broker.model.account import Account

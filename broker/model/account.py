@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from broker.errors import RefusedError, UnknownNameError
 from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef
-from broker.model.evidence import LAST, Entry, Head
+from broker.model.chain import LAST, Entry, Head
 from broker.model.generation import (
     Application,
     Breaker,

@@ -1,4 +1,4 @@
-"""What a check has to say: a stable code for programs, a sentence and a mend for people."""
+"""What a check has to say: a stable code for programs, a message and a hint for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import Enum
 
 from broker.errors import RefusedError
 
-__all__ = ["FaultsFoundError", "Finding", "Severity", "has_errors", "refuse_errors"]
+__all__ = ["Finding", "FindingsError", "Severity", "has_errors", "refuse_errors"]
 
 
 class Severity(Enum):
@@ -23,39 +23,39 @@ class Severity(Enum):
 class Finding:
     """One fact about a CSR, a certificate, a configuration or a running system.
 
-    `code` is dotted, lower-case and never changes its meaning (`subject.ou.wrong`); `sentence` names field and value
-    and says what is wrong with it; `mend` says what to do, and is empty where there is nothing to do.
+    `code` is dotted, lower-case and never changes its meaning (`subject.ou.wrong`); `message` names field and value
+    and says what is wrong with it; `hint` says what to do, and is empty where there is nothing to do.
     """
 
     code: str
     severity: Severity
-    sentence: str
-    mend: str = ""
+    message: str
+    hint: str = ""
 
     @classmethod
-    def error(cls, code: str, sentence: str, mend: str = "") -> Finding:
+    def error(cls, code: str, message: str, hint: str = "") -> Finding:
         """Return one that refuses."""
-        return cls(code, Severity.ERROR, sentence, mend)
+        return cls(code, Severity.ERROR, message, hint)
 
     @classmethod
-    def warning(cls, code: str, sentence: str, mend: str = "") -> Finding:
+    def warning(cls, code: str, message: str, hint: str = "") -> Finding:
         """Return one that somebody should look at."""
-        return cls(code, Severity.WARNING, sentence, mend)
+        return cls(code, Severity.WARNING, message, hint)
 
     @classmethod
-    def note(cls, code: str, sentence: str, mend: str = "") -> Finding:
+    def note(cls, code: str, message: str, hint: str = "") -> Finding:
         """Return one that is good to know."""
-        return cls(code, Severity.NOTE, sentence, mend)
+        return cls(code, Severity.NOTE, message, hint)
 
 
-class FaultsFoundError(RefusedError):
+class FindingsError(RefusedError):
     """A check found at least one error. Carries all findings, warnings too."""
 
     def __init__(self, subject: str, findings: Sequence[Finding]) -> None:
         errors = [f for f in findings if f.severity is Severity.ERROR]
         super().__init__(
-            f"{subject}: " + "; ".join(f.sentence for f in errors),
-            hint="; ".join(dict.fromkeys(f.mend for f in errors if f.mend)),
+            f"{subject}: " + "; ".join(f.message for f in errors),
+            hint="; ".join(dict.fromkeys(f.hint for f in errors if f.hint)),
         )
         self.findings = tuple(findings)
 
@@ -66,6 +66,6 @@ def has_errors(findings: Iterable[Finding]) -> bool:
 
 
 def refuse_errors(subject: str, findings: Sequence[Finding]) -> None:
-    """Raise `FaultsFoundError` if any of `findings` is an error."""
+    """Raise `FindingsError` if any of `findings` is an error."""
     if has_errors(findings):
-        raise FaultsFoundError(subject, findings)
+        raise FindingsError(subject, findings)

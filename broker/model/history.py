@@ -12,7 +12,7 @@ from typing import Final, cast
 
 from broker.model.account import Account
 from broker.model.certificate import AnchorsRef, CertificateRef
-from broker.model.evidence import Entry, Fact
+from broker.model.chain import Entry, Fact
 from broker.model.generation import Closed, KeyRef, Parts, PasswordRef
 from broker.model.stage import MOVES, Move, Stage
 

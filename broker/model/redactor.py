@@ -18,7 +18,7 @@ __all__ = ["HIDDEN", "Redactor"]
 
 HIDDEN: Final = "<hidden>"
 _CUT: Final = 8  # characters; so long a beginning of a secret is hidden too, since texts get cut
-_SHORT: Final = 4  # characters; shorter secrets are hidden as whole words only, or every sentence would be garbled
+_SHORT: Final = 4  # characters; shorter secrets are hidden as whole words only, or every message would be garbled
 _CHARSETS: Final = ("utf-8", "cp1252", "latin-1", "ascii")
 _BLANKS: Final = ("\t", "\n", "\r", "\r\n", "\u00a0", "+")
 

@@ -24,22 +24,22 @@ class Who(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Todo:
-    """One next step: who, what, and the command that does it."""
+    """One next step: who, message, and the command that does it."""
 
     who: Who
-    what: str
-    command: str = ""
+    message: str
+    hint: str = ""
 
 
 def forked_todo(account: Account) -> Todo:
     """Return the step that comes before all others: something stands where the account's evidence belongs."""
-    what = "its evidence has an entry that is not the account's, and takes no more"
-    return Todo(Who.US, what, f"broker evidence verify {account.name}")
+    message = "its evidence has an entry that is not the account's, and takes no more"
+    return Todo(Who.US, message, f"broker evidence verify {account.name}")
 
 
-def unread_profile_todo(what: str, mend: str) -> Todo:
+def unread_profile_todo(message: str, hint: str) -> Todo:
     """Return the step where the partner's rules cannot be read: without them nothing else can be told."""
-    return Todo(Who.US, f"{what}; {mend}")
+    return Todo(Who.US, f"{message}; {hint}")
 
 
 def next_todo(account: Account, due: DueDate | None, *, lead: timedelta, now: datetime) -> Todo:
@@ -61,18 +61,18 @@ def _in_progress(account: Account, lead: timedelta, now: datetime) -> Todo | Non
     request = account.open_request
     free = [g for g in account.candidates if not g.held]
     if free:
-        what, stopped = f"generation {free[-1].number} waits to be tried", next(obstacles(account, now), None)
+        message, stopped = f"generation {free[-1].number} waits to be tried", next(obstacles(account, now), None)
         if stopped:
-            return Todo(Who.PARTNER if stopped.until else Who.US, f"{what}; {stopped.what}; {stopped.way_out}")
-        return Todo(Who.US, what, f"broker rotation promote {account.name}")
+            return Todo(Who.PARTNER if stopped.until else Who.US, f"{message}; {stopped.message}; {stopped.way_out}")
+        return Todo(Who.US, message, f"broker rotation promote {account.name}")
     if request is None:
         return None
     if not request.submissions:
         return Todo(Who.US, f"signing request {request.number} was never sent", f"broker csr submit {account.name}")
     waited = now - request.submissions[0].at
     stuck = ", stuck: longer than its people take" if waited > lead else ""
-    what = f"signing request {request.number} was sent {waited.days}d ago{stuck}"
-    return Todo(Who.PARTNER, what, f"broker cert import {account.name} FILE")
+    message = f"signing request {request.number} was sent {waited.days}d ago{stuck}"
+    return Todo(Who.PARTNER, message, f"broker cert import {account.name} FILE")
 
 
 def _to_begin(account: Account, due: DueDate | None, now: datetime) -> Todo | None:
@@ -86,10 +86,10 @@ def _to_begin(account: Account, due: DueDate | None, now: datetime) -> Todo | No
 def _to_tidy(account: Account) -> Todo:
     lacking = next((a for a in account.applications if not a.client_id), None)
     if lacking:
-        what = f"application {lacking.name} has no client_id"
-        return Todo(Who.US, what, f"broker app set {account.name}/{lacking.name} --client-id ID")
+        message = f"application {lacking.name} has no client_id"
+        return Todo(Who.US, message, f"broker app set {account.name}/{lacking.name} --client-id ID")
     over = next((g for g in account.generations if g.stage is Stage.PREVIOUS), None)
     if over:
-        what = f"generation {over.number} can be retired once nobody holds it"
-        return Todo(Who.US, what, f"broker rotation retire {account.name} --generation {over.number}")
+        message = f"generation {over.number} can be retired once nobody holds it"
+        return Todo(Who.US, message, f"broker rotation retire {account.name} --generation {over.number}")
     return Todo(Who.NOBODY, "nothing")

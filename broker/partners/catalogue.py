@@ -52,7 +52,7 @@ def load(name: str, own: Mapping[str, Mapping[str, object]]) -> Profile:
     except NewerProfileError:
         raise
     except InputError as error:  # which speaks of a file, and this one lies in Vault
-        raise InputError(error.what, hint=f"{error.hint}; broker partner add FILE stores it mended") from None
+        raise InputError(error.message, hint=f"{error.hint}; broker partner add FILE stores it corrected") from None
     if profile.name != name:
         raise InputError(f"profile {name}: says that it is {profile.name}", hint="broker partner add FILE")
     return profile

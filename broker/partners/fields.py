@@ -1,4 +1,4 @@
-"""Reading a table that somebody wrote by hand: every mistake names the file, the key, and the way to mend it."""
+"""Reading a table that somebody wrote by hand: every mistake names the file, the key, and the way to hint it."""
 
 from __future__ import annotations
 
@@ -121,11 +121,11 @@ class Fields:
         try:
             return read()
         except InputError as error:
-            raise InputError(f"{self._source}: {self._at(key)}: {error.what}", hint=error.hint) from None
+            raise InputError(f"{self._source}: {self._at(key)}: {error.message}", hint=error.hint) from None
 
-    def wrong(self, key: str, what: str, mend: str) -> InputError:
+    def wrong(self, key: str, what: str, hint: str) -> InputError:
         """Return the error for the value under `key`."""
-        return InputError(f"{self._source}: {self._at(key)} {what}", hint=mend)
+        return InputError(f"{self._source}: {self._at(key)} {what}", hint=hint)
 
     def _take(self, key: str, kind: type[T], default: T | None) -> T:
         self._asked.add(key)

@@ -45,24 +45,24 @@ def base_url(text: str) -> str:
     https only, since a client certificate means nothing without TLS; no user, query, fragment or dot segments; a host
     in lower case; no slash at the end.
     """
-    mend = "write it like https://api.example.com/v3"
+    hint = "write it like https://api.example.com/v3"
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise InputError(f"{_shown(text)} is not a URL", hint=mend) from None
+        raise InputError(f"{_shown(text)} is not a URL", hint=hint) from None
     if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
-        raise InputError(f"{_shown(text)} has characters that no URL has", hint=mend)
+        raise InputError(f"{_shown(text)} has characters that no URL has", hint=hint)
     if parts.scheme != "https":
         raise InputError(f"{_shown(text)} is not https", hint="the client certificate needs TLS: use https://")
     if "@" in parts.netloc or "?" in text or "#" in text:
-        raise InputError("a base URL has no user, no query and no fragment", hint=mend)
+        raise InputError("a base URL has no user, no query and no fragment", hint=hint)
     host = parts.netloc.lower().removesuffix(f":{port}" if port is not None else ":")
     if not _HOST.fullmatch(host) or not (port is None or 0 < port <= _LARGEST_PORT):
-        raise InputError(f"{_shown(text)} has no usable host", hint=mend)
+        raise InputError(f"{_shown(text)} has no usable host", hint=hint)
     path = parts.path.rstrip("/")
     if path and not _stays(path):
-        raise InputError(f"the path of {_shown(text)} leaves itself", hint=mend)
+        raise InputError(f"the path of {_shown(text)} leaves itself", hint=hint)
     return f"https://{host}{'' if port in (None, 443) else f':{port}'}{path}"
 
 

@@ -39,12 +39,12 @@ class Verdict(Enum):
     PARTNER_DOWN = "partner_down"
 
     @property
-    def sentence(self) -> str:
+    def message(self) -> str:
         """One line for people."""
         return _WORDS[self][0]
 
     @property
-    def mend(self) -> str:
+    def hint(self) -> str:
         """What a person can do; empty where there is nothing to do."""
         return _WORDS[self][1]
 

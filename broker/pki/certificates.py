@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.errors import InputError
 from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef, Spki
 from broker.pki import chain, der
-from broker.pki.anatomy import (
+from broker.pki.certificate_fields import (
     digest_of,
     extension,
     extensions_of,
@@ -28,7 +28,7 @@ from broker.pki.anatomy import (
     spki_of,
     subject_of,
 )
-from broker.pki.armour import blocks_in
+from broker.pki.pem import blocks_in
 from broker.pki.strength import public_key_facts
 
 __all__ = [

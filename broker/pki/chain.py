@@ -15,7 +15,15 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 
-from broker.pki.anatomy import digest_of, extension, extensions_of, fingerprint_of, is_ca, issuer_of, subject_of
+from broker.pki.certificate_fields import (
+    digest_of,
+    extension,
+    extensions_of,
+    fingerprint_of,
+    is_ca,
+    issuer_of,
+    subject_of,
+)
 from broker.pki.names import Folded, folded
 from broker.pki.strength import digest_faults, public_key_facts
 
@@ -85,7 +93,7 @@ def unverifiable(leaf: x509.Certificate, pool: Sequence[x509.Certificate]) -> st
         if not key.verifies:
             return f"it is signed by '{issuer_of(top)}', and nothing is verified by that CA's key ({key})"
     digest = next(digest_faults("", digest_of(top), ""), None)
-    return f"'{subject_of(top)}' cannot be verified: {digest.sentence}" if issuers and digest else ""
+    return f"'{subject_of(top)}' cannot be verified: {digest.message}" if issuers and digest else ""
 
 
 def _is_authority(found: x509.Certificate, issuers: Set[Folded]) -> bool:

@@ -18,10 +18,10 @@ from broker.model.certificate import Spki
 from broker.model.finding import refuse_errors
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
-from broker.pki import der, keys, values
-from broker.pki.anatomy import oid_name
-from broker.pki.armour import Block, blocks_in
+from broker.pki import der, keys, subject_values
+from broker.pki.certificate_fields import oid_name
 from broker.pki.names import ReadName, name_of, read_name
+from broker.pki.pem import Block, blocks_in
 from broker.pki.strength import PublicKey, public_key_facts
 
 __all__ = ["ParsedCsr", "build", "parse", "subject_of"]
@@ -63,9 +63,9 @@ def build(key: Secret[bytes], subject: Subject, rules: KeyRules) -> str:
     """Return the PEM of a request for `subject`, signed by `key`.
 
     Byte for byte what `openssl req -new -utf8 -sha256` makes from the guide's configuration. Raises
-    `FaultsFoundError` for a subject that cannot be encoded, `RefusedError` for a key that `rules` do not allow.
+    `FindingsError` for a subject that cannot be encoded, `RefusedError` for a key that `rules` do not allow.
     """
-    refuse_errors("the subject cannot be encoded", values.unencodable(subject))
+    refuse_errors("the subject cannot be encoded", subject_values.unencodable(subject))
     loaded = keys.load(key)
     if loaded.key_size < rules.bits:
         raise RefusedError(f"the key has {loaded.key_size} bits, the partner wants {rules.bits}", hint="make a new key")

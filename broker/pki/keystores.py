@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 from broker.errors import InputError, RefusedError
 from broker.model.certificate import Anchors, Certificate
 from broker.model.secret import Secret
-from broker.pki import anatomy, keys
+from broker.pki import certificate_fields, keys
 from broker.pki.certificates import load
 
 __all__ = ["ALIAS", "jks", "pkcs12_bundle", "truststore_p12"]
@@ -85,7 +85,7 @@ def _pyjks() -> ModuleType:
 
 def _leaf_and_chain(key: Secret[bytes], certificate: Certificate) -> tuple[x509.Certificate, list[x509.Certificate]]:
     leaf, *chain = load(certificate.pem)
-    if anatomy.spki_of(leaf) != keys.spki_of(key):
+    if certificate_fields.spki_of(leaf) != keys.spki_of(key):
         raise RefusedError("the private key is not this certificate's", hint="take both from the same generation")
     return leaf, chain
 

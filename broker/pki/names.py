@@ -122,7 +122,7 @@ def folded(name: ReadName) -> Folded:
 
 
 def shown(value: str) -> str:
-    """Return `value` in quotes, cut, and with control characters escaped, for a sentence."""
+    """Return `value` in quotes, cut, and with control characters escaped, for a message."""
     cut = value if len(value) <= _SHOWN else value[:_SHOWN] + "…"
     return f"'{_printable(cut)}'"
 

@@ -66,47 +66,47 @@ def public_key_facts(read: Callable[[], object]) -> PublicKey:
 
 def rsa_faults(prefix: str, key: PublicKey) -> Iterator[Finding]:
     """Yield what is wrong with `key` as an RSA key, whoever wants it; codes start with `prefix`."""
-    mend = "make a new key: RSA, 2048 bits or what the partner asks, exponent 65537"
+    hint = "make a new key: RSA, 2048 bits or what the partner asks, exponent 65537"
     if key.algorithm != "rsa":
-        yield Finding(f"{prefix}.key.algorithm", Severity.ERROR, f"the key is {key}, not RSA", mend)
+        yield Finding(f"{prefix}.key.algorithm", Severity.ERROR, f"the key is {key}, not RSA", hint)
         return
     if key.bits < SMALLEST_RSA:
         yield Finding(
-            f"{prefix}.key.weak", Severity.ERROR, f"the key has {key.bits} bits, fewer than {SMALLEST_RSA}", mend
+            f"{prefix}.key.weak", Severity.ERROR, f"the key has {key.bits} bits, fewer than {SMALLEST_RSA}", hint
         )
     elif key.bits not in _USUAL_SIZES:
-        yield Finding(f"{prefix}.key.odd", Severity.WARNING, f"the key has an unusual size: {key.bits} bits", mend)
+        yield Finding(f"{prefix}.key.odd", Severity.WARNING, f"the key has an unusual size: {key.bits} bits", hint)
     # Python refuses to write a number of more than 4300 digits.
     exponent = key.exponent if key.exponent <= _LARGEST_EXPONENT else f"a number of {key.exponent.bit_length()} bits"
     if key.exponent < 3 or key.exponent % 2 == 0:  # noqa: PLR2004 - RSA allows nothing below
         yield Finding(
-            f"{prefix}.key.exponent", Severity.ERROR, f"the key's exponent is {exponent}: no RSA key has it", mend
+            f"{prefix}.key.exponent", Severity.ERROR, f"the key's exponent is {exponent}: no RSA key has it", hint
         )
     elif key.exponent != _EXPONENT:
         yield Finding(
             f"{prefix}.key.exponent",
             Severity.WARNING,
             f"the key's exponent is {exponent}, and some CAs take only {_EXPONENT}",
-            mend,
+            hint,
         )
 
 
-def ca_key_faults(name: str, key: PublicKey, mend: str, *, pinned: bool) -> Iterator[Finding]:
+def ca_key_faults(name: str, key: PublicKey, hint: str, *, pinned: bool) -> Iterator[Finding]:
     """Yield an error if others can sign with the key of the CA `name`, and a warning if its exponent is small.
 
     `pinned` means that a person accepted this very CA: then RSA is refused below 1024 bits only.
     """
     smallest = {"rsa": _FACTORED_RSA if pinned else SMALLEST_RSA, "ec": _SMALLEST_CURVE}.get(key.algorithm, 0)
     if key.bits < smallest:
-        yield Finding.error("certificate.ca.weak-key", f"{name} has a weak key ({key}): others can sign with it", mend)
+        yield Finding.error("certificate.ca.weak-key", f"{name} has a weak key ({key}): others can sign with it", hint)
     if key.algorithm == "rsa" and key.exponent < _EXPONENT:
         message = f"{name} has an RSA key with the small exponent {key.exponent}; today's is {_EXPONENT}"
-        yield Finding.warning("certificate.ca.exponent", message, mend)
+        yield Finding.warning("certificate.ca.exponent", message, hint)
 
 
-def digest_faults(prefix: str, digest: str, mend: str) -> Iterator[Finding]:
+def digest_faults(prefix: str, digest: str, hint: str) -> Iterator[Finding]:
     """Yield an error where a signature is made with a digest that can be forged."""
     if digest in _BROKEN_DIGESTS:
         yield Finding(
-            f"{prefix}.signature.weak", Severity.ERROR, f"it is signed with {digest.upper()}, which can be forged", mend
+            f"{prefix}.signature.weak", Severity.ERROR, f"it is signed with {digest.upper()}, which can be forged", hint
         )

@@ -9,8 +9,8 @@ from typing import Final
 
 from broker.errors import ConflictError
 from broker.model.account import Account
+from broker.model.chain import Entry
 from broker.model.changes import settled
-from broker.model.evidence import Entry
 from broker.model.names import AccountName
 from broker.rotation.ports import Accounts, EvidenceLog, ForkedEvidenceError, Keys, Passwords
 

@@ -31,7 +31,7 @@ class CanaryUnansweredError(PartnerUnavailableError):
 
     def __init__(self, name: AccountName, number: int, answer: Answer) -> None:
         super().__init__(
-            _said(name, number, answer), hint=f"nothing was changed; {answer.verdict.mend or 'try again later'}"
+            _said(name, number, answer), hint=f"nothing was changed; {answer.verdict.hint or 'try again later'}"
         )
         self.verdict = answer.verdict
 
@@ -98,9 +98,9 @@ def _said(name: AccountName, number: int, answer: Answer) -> str:
 
 
 def _hint(name: AccountName, number: int, answer: Answer) -> str:
-    mend = answer.verdict.mend.replace("ACCOUNT", str(name))
+    hint = answer.verdict.hint.replace("ACCOUNT", str(name))
     if answer.application:
-        mend = mend.replace("APPLICATION", answer.application)
+        hint = hint.replace("APPLICATION", answer.application)
     if answer.verdict in (Verdict.LOGIN_REJECTED, Verdict.WRONG_CA):  # to ask for more would not help a person
-        return mend
-    return f"{mend}; broker explain {name} --generation {number} prints the redacted request for the partner's support"
+        return hint
+    return f"{hint}; broker explain {name} --generation {number} prints the redacted request for the partner's support"

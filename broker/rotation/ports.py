@@ -14,7 +14,7 @@ from typing import NewType, Protocol
 from broker.errors import ConflictError
 from broker.model.account import Account
 from broker.model.certificate import Spki
-from broker.model.evidence import Entry
+from broker.model.chain import Entry
 from broker.model.generation import Generation, KeyRef, PasswordRef
 from broker.model.names import AccountName
 from broker.model.secret import Secret

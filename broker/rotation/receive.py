@@ -14,12 +14,12 @@ from broker.model.finding import Finding, Severity, refuse_errors
 from broker.model.generation import Closed, Generation, SigningRequest
 from broker.model.names import AccountName
 from broker.model.subject import SubjectRules
-from broker.pki.anatomy import fingerprint_of
+from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.certificates import Description, anchors, format_fingerprint, load, parse_fingerprint
 from broker.pki.chain import path, unverifiable
-from broker.pki.containers import ReplyParts, read_reply
 from broker.pki.csr import subject_of
-from broker.pki.judge import judge
+from broker.pki.reply import ReplyParts, read_reply
+from broker.pki.verification import verify_certificate
 from broker.rotation.amend import amend
 from broker.rotation.ports import Accounts
 
@@ -80,7 +80,7 @@ def receive(
     """Turn a reply into a candidate, in one write; the same reply a second time returns the same generation.
 
     Raise `RefusedError` when it fits no key of the account, `LateReplyError` when the request it answers was closed,
-    `UnknownAuthorityError` for a CA nobody accepted, `FaultsFoundError` with all that `judge` found, and `InputError`
+    `UnknownAuthorityError` for a CA nobody accepted, `FindingsError` with all that `judge` found, and `InputError`
     for what cannot be read. Nothing is stored in any of these cases.
     """
     parts = read_reply(data)
@@ -93,7 +93,7 @@ def receive(
             return _with_client_id(account, parts, said, clock, by)
         request, before = _fitting(account, parts), account
         account, certificate = _with_authorities(account, request, parts, said, clock, by)
-        found = judge(
+        found = verify_certificate(
             certificate,
             expected_spki=request.spki,
             rules=rules,

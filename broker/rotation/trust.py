@@ -10,7 +10,7 @@ from broker.model.changes import trust_set
 from broker.model.clock import Clock
 from broker.model.names import AccountName
 from broker.pki.certificates import anchors
-from broker.pki.containers import ReplyParts, read_reply
+from broker.pki.reply import ReplyParts, read_reply
 from broker.rotation.amend import amend
 from broker.rotation.ports import Accounts
 

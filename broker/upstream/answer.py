@@ -15,7 +15,7 @@ import urllib3
 
 from broker.model.redactor import Redactor
 from broker.network import UNREADABLE, TooMuchError, behind
-from broker.upstream.faults import described
+from broker.upstream.errors import described
 
 __all__ = ["FAILURES", "Answer", "failure"]
 

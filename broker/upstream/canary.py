@@ -18,7 +18,7 @@ from broker.partners.request import recipe
 from broker.partners.verdict import ProbeFacts, Verdict, Where, classify, wait
 from broker.rotation.ports import Answer
 from broker.upstream.credentials import Credentials
-from broker.upstream.wire import Reply, exchange, stays_open
+from broker.upstream.exchange import Reply, exchange, stays_open
 
 __all__ = ["DEADLINE", "ask", "probe"]
 

@@ -128,7 +128,7 @@ class _PartnerAdapter(HTTPAdapter):
 
     def refused(self, error: BrokerError) -> BrokerError:
         """Return `error` without secrets, and without the frames that hold some."""
-        return type(error)(self._credentials.redactor().redact(error.what), hint=error.hint)
+        return type(error)(self._credentials.redactor().redact(error.message), hint=error.hint)
 
     def get_connection_with_tls_context(
         self, request: requests.PreparedRequest, *_: Any, **__: Any

@@ -10,7 +10,7 @@ from broker.vault import layout
 from broker.vault.bounds import write_bounded
 from broker.vault.connection import Connection
 from broker.vault.documents import MEND, DamagedDocumentError, decoded, encoded
-from broker.vault.faults import MissingError
+from broker.vault.errors import MissingError
 from broker.vault.listing import ACCOUNTS, Documents, documents, listed
 
 __all__ = ["VaultAccounts"]

@@ -13,8 +13,8 @@ from typing import Final
 
 from broker.errors import DeniedError
 from broker.vault import layout
-from broker.vault.answers import field_of
 from broker.vault.connection import Connection, Document
+from broker.vault.responses import field_of
 
 __all__ = ["BOUNDED", "BOUNDS", "DESCRIPTION", "write_bounded"]
 

@@ -17,9 +17,9 @@ from broker.errors import DeniedError
 from broker.issuing.ports import Consumer
 from broker.model.secret import Secret
 from broker.vault import layout
-from broker.vault.answers import field_of, unclear
 from broker.vault.connection import Connection
-from broker.vault.faults import BadTokenError, InvalidError, MissingError, UnclearError, UnmountedError
+from broker.vault.errors import BadTokenError, InvalidError, MissingError, UnclearError, UnmountedError
+from broker.vault.responses import field_of, unclear
 
 __all__ = ["Address", "Clause", "NotAConsumerError", "judge"]
 
@@ -30,7 +30,7 @@ _TOKEN_LENGTH: Final = 8192
 
 
 class Clause(Enum):
-    """Why somebody is not let in, for programs. The sentence is for people."""
+    """Why somebody is not let in, for programs. The message is for people."""
 
     MALFORMED = "malformed"
     UNKNOWN = "unknown-token"

@@ -28,12 +28,12 @@ from broker.errors import ConflictError, DeniedError, InputError, RefusedError, 
 from broker.model.duration import duration_text
 from broker.model.secret import Secret
 from broker.network import TooMuchError, behind, is_closed
-from broker.vault.answers import Answer, Document, field_of, unclear, understood
-from broker.vault.faults import MissingError, OversizedError, PassingError, UnclearError
+from broker.vault.errors import MissingError, OversizedError, PassingError, UnclearError
 from broker.vault.logins.source import TokenSource
+from broker.vault.observer import Observer, Phase, unobserved
+from broker.vault.responses import Answer, Document, field_of, unclear, understood
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import base_url, new_session, redirected, whole
-from broker.vault.writes import Observer, Phase, unobserved
 
 __all__ = ["Connection", "Document", "Seen", "Stored"]
 
@@ -363,7 +363,7 @@ def _not_reached(error: Exception, path: str, vault: str) -> PassingError:
 
 
 def _tls_fault(error: Exception, path: str, vault: str) -> VaultUnavailableError:
-    """Tell what will not mend itself from a connection closed within the handshake, as before a server that is away."""
+    """Tell what will not fix itself from a connection closed within the handshake, as before a server that is away."""
     found = next((one for one in behind(error) if isinstance(one, ssl.SSLError)), error)
     if is_closed(found):
         return _not_reached(found, path, vault)

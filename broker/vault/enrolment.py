@@ -14,7 +14,7 @@ from broker.model.names import checked_name
 from broker.model.secret import Secret
 from broker.paths import read_file
 from broker.vault.connection import Connection, Document
-from broker.vault.faults import MissingError, UnclearError, UnmountedError
+from broker.vault.errors import MissingError, UnclearError, UnmountedError
 from broker.vault.logins import login_mount
 from broker.vault.ownership import found, is_same_kind, require_set_up
 from broker.vault.policies import Role, consumer_policy, policy_name

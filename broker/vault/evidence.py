@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from broker.errors import ConflictError, InputError, RefusedError
-from broker.issuing.anchoring import Kept
-from broker.model.evidence import Entry
+from broker.evidence.signing import Kept
+from broker.model.chain import Entry
 from broker.model.finding import Finding
 from broker.model.names import AccountName
 from broker.rotation.ports import ForkedEvidenceError
 from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.documents import DamagedDocumentError, decoded, encoded
-from broker.vault.faults import GoneError, MissingError, OversizedError
+from broker.vault.errors import GoneError, MissingError, OversizedError
 from broker.vault.listing import CHAINS, ISSUED, entries_of, listed
 
 __all__ = ["VaultEvidence"]
@@ -89,20 +89,20 @@ class VaultEvidence:
             findings.append(_finding("deleted", f"{where} was deleted"))
             return
         except RefusedError as error:
-            findings.append(_finding("unreadable", f"{where} cannot be read: {error.what}", error.hint))
+            findings.append(_finding("unreadable", f"{where} cannot be read: {error.message}", error.hint))
             return
         entries.append(entry)
         if entry.number != number:
             findings.append(_finding("misplaced", f"{where} says that it is entry {entry.number}: it was moved"))
         if version > 1:
-            sentence = f"{where} was written {version} times, and the broker writes once"
-            findings.append(Finding.warning("evidence.overwritten", sentence, "Vault's audit log says by whom"))
+            message = f"{where} was written {version} times, and the broker writes once"
+            findings.append(Finding.warning("evidence.overwritten", message, "Vault's audit log says by whom"))
 
     def _read(self, path: str) -> tuple[Entry, int]:
         stored = self._vault.read(path)
         return decoded(stored.data, Entry, path), stored.version
 
 
-def _finding(code: str, sentence: str, mend: str = "") -> Finding:
-    mend = mend or "keep what you have and compare it with a backup"
-    return Finding.error(f"evidence.{code}", sentence, mend)
+def _finding(code: str, message: str, hint: str = "") -> Finding:
+    hint = hint or "keep what you have and compare it with a backup"
+    return Finding.error(f"evidence.{code}", message, hint)

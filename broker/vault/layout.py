@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Final
 
 from broker.errors import InputError
-from broker.model.evidence import LAST
+from broker.model.chain import LAST
 from broker.model.names import checked_name
 
 __all__ = [

@@ -15,7 +15,7 @@ from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.finding import Finding
 from broker.vault import layout
 from broker.vault.connection import Connection
-from broker.vault.faults import MissingError
+from broker.vault.errors import MissingError
 
 __all__ = [
     "ACCOUNTS",
@@ -89,7 +89,7 @@ def documents(vault: Connection, folder: Folder, read: Callable[[str], T], code:
         except MissingError:
             continue
         except (RefusedError, UnknownNameError) as error:
-            unread[name] = Finding.error(code, error.what, error.hint)
+            unread[name] = Finding.error(code, error.message, error.hint)
     return Documents(found, unread)
 
 

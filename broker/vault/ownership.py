@@ -15,7 +15,7 @@ from broker.errors import RefusedError, UnknownNameError
 from broker.vault import layout
 from broker.vault.bounds import DESCRIPTION
 from broker.vault.connection import Connection, Document
-from broker.vault.faults import MissingError, UnmountedError
+from broker.vault.errors import MissingError, UnmountedError
 from broker.vault.logins import login_mount
 from broker.vault.policies import BASE, Role, policy_name
 from broker.vault.settings import DEFAULT_MOUNT

@@ -28,7 +28,7 @@ APART = {"standin"}  # a server of its own: started as a process, never imported
 
 LIGHT = ("client", "agent", "delivery")  # what an application and its agent load
 HEAVY = ("hvac", "apscheduler", "broker.vault", "broker.service", "broker.rotation", "broker.issuing")
-SERVERS = ("uvicorn", "starlette", "aiohttp", "httptools", "uvloop", "http.server", "socketserver", "broker.standin")
+SERVERS = ("uvicorn", "starlette", "aiohttp", "httptools", "uvloop", "http.server", "socketserver", "partner_standin")
 
 
 def ours(file: Path) -> set[str]:

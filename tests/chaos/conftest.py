@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.killing_ground import Calm, Command, Ground, ground
+from tests.support.kill_harness import Calm, Command, Ground, ground
 
 
 @pytest.fixture(scope="module")

@@ -17,22 +17,22 @@ from typing import Final
 from unittest.mock import patch
 
 import pytest
+from partner_standin import Standin
 
 from broker.compose import Wiring
 from broker.embedded.home import Home
 from broker.embedded.server import Running
 from broker.embedded.up import Embedded
 from broker.model.names import AccountName
-from broker.standin import Standin
 from broker.vault.connection import Connection
 from broker.vault.logins.token import FixedToken
+from broker.vault.observer import Phase
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
-from broker.vault.writes import Phase
 from tests.support.cluster import Cluster, Node, raft_cluster
-from tests.support.lab import ACCOUNT, LATER, Lab, built
+from tests.support.saved_states import ACCOUNT, LATER, SavedStates, built
+from tests.support.system import LOGIN, PASSWORD, made_system
 from tests.support.vault import TestVault
-from tests.support.world import LOGIN, PASSWORD, made_world
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 ENDS: Final = frozenset({0, 3, 5, 8})
@@ -64,8 +64,8 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def lab(cluster: Cluster) -> Iterator[Lab]:
-    """States of an account on the cluster. Its administrator speaks to whichever node leads when the lab is made."""
+def saved(cluster: Cluster) -> Iterator[SavedStates]:
+    """States of an account on the cluster. Its administrator speaks to whichever node leads when the saved is made."""
     settings = VaultSettings(cluster.leader.address, mount="broker", patience=20.0)
     admin = Connection(settings, FixedToken(cluster.token))
     apply(admin, plan(admin, Wish()))
@@ -73,8 +73,8 @@ def lab(cluster: Cluster) -> Iterator[Lab]:
     with (
         tempfile.TemporaryDirectory(prefix="broker-cluster-test-") as directory,
         Standin(Path(directory) / "partner", accounts={LOGIN: PASSWORD}) as partner,
-        made_world(vault, partner) as world,
-        built(world) as made,
+        made_system(vault, partner) as system,
+        built(system) as made,
     ):
         yield made
     admin.close()
@@ -103,59 +103,61 @@ def befallen(harm: Callable[[], object], *, at: int, phase: Phase) -> Iterator[W
     assert seen[phase] >= at, f"the command made {seen[phase]} writes"
 
 
-def assert_whole(lab: Lab, address: str, arguments: tuple[str, ...]) -> None:
+def assert_whole(saved: SavedStates, address: str, arguments: tuple[str, ...]) -> None:
     """The same command again is done or has nothing to do, and what is stored is what the account says."""
-    again = lab.run("--timeout", "20s", *arguments, address=address, after=LATER)
+    again = saved.run("--timeout", "20s", *arguments, address=address, after=LATER)
     assert again.code == 0, again.err
-    lab.settle()
-    assert not list(lab.faults())
+    saved.settle()
+    assert not list(saved.faults())
 
 
 @pytest.mark.parametrize(("command", "harm", "phase"), CASES)
 def test_a_leader_lost_in_mid_command_is_waited_for_behind_a_standby(
-    cluster: Cluster, lab: Lab, command: str, harm: Callable[[Node], None], phase: Phase
+    cluster: Cluster, saved: SavedStates, command: str, harm: Callable[[Node], None], phase: Phase
 ) -> None:
     state, arguments = COMMANDS[command]
-    lab.put(state)
+    saved.put(state)
     leader, standby = cluster.leader, cluster.standbys[0]
     with befallen(lambda: harm(leader), at=2, phase=phase) as wiring:
-        ended = lab.run("--timeout", "20s", *arguments, address=standby.address, wiring=wiring)
+        ended = saved.run("--timeout", "20s", *arguments, address=standby.address, wiring=wiring)
     assert ended.code in ENDS, ended.err
     assert ended.code == 0 or "hint:" in ended.err
     if harm is Node.kill:
         assert ended.code == 0, ended.err
     cluster.heal()
-    assert_whole(lab, standby.address, arguments)
+    assert_whole(saved, standby.address, arguments)
 
 
-def test_a_dead_address_is_told_within_patience_and_another_address_goes_on(cluster: Cluster, lab: Lab) -> None:
-    lab.put("rotated")
+def test_a_dead_address_is_told_within_patience_and_another_address_goes_on(
+    cluster: Cluster, saved: SavedStates
+) -> None:
+    saved.put("rotated")
     leader, standby = cluster.leader, cluster.standbys[0]
     began = time.monotonic()
     with befallen(leader.kill, at=1, phase=Phase.BEFORE) as wiring:
-        ended = lab.run("--timeout", "2s", *RETIRE, address=leader.address, wiring=wiring)
+        ended = saved.run("--timeout", "2s", *RETIRE, address=leader.address, wiring=wiring)
     assert ended.code == 3, ended.err
     assert "hint:" in ended.err
     assert time.monotonic() - began < 20
-    assert_whole(lab, standby.address, RETIRE)
+    assert_whole(saved, standby.address, RETIRE)
 
 
-def test_what_a_standby_answers_is_never_older_than_the_command(cluster: Cluster, lab: Lab) -> None:
+def test_what_a_standby_answers_is_never_older_than_the_command(cluster: Cluster, saved: SavedStates) -> None:
     """Written through one node and read through another at once: a login's index, or a write's, goes with each read."""
-    lab.put("promoted")
+    saved.put("promoted")
     leader, standby = cluster.leader, cluster.standbys[0]
     for number in range(15):
         name = f"{ACCOUNT}/app-{number}"
-        assert lab.run("app", "add", name, address=leader.address).code == 0
-        listed = lab.run("app", "list", ACCOUNT, "-o", "json", address=standby.address)
+        assert saved.run("app", "add", name, address=leader.address).code == 0
+        listed = saved.run("app", "list", ACCOUNT, "-o", "json", address=standby.address)
         assert f"app-{number}" in listed.out, f"round {number}: {listed.out}{listed.err}"
 
 
-def test_what_one_role_wrote_every_role_of_the_process_reads(cluster: Cluster, lab: Lab) -> None:
+def test_what_one_role_wrote_every_role_of_the_process_reads(cluster: Cluster, saved: SavedStates) -> None:
     """The auditor has long been logged in when the operator writes; a standby alone would show it the past."""
-    lab.put("promoted")
+    saved.put("promoted")
     standby = cluster.standbys[0]
-    with patch.dict(lab.world.environment, {"VAULT_ADDR": standby.address}), lab.world.broker() as broker:
+    with patch.dict(saved.system.environment, {"VAULT_ADDR": standby.address}), saved.system.broker() as broker:
         name = AccountName(ACCOUNT)
         before = broker.account(name)
         for number in range(15):
@@ -165,30 +167,30 @@ def test_what_one_role_wrote_every_role_of_the_process_reads(cluster: Cluster, l
             assert not read.outbox, f"round {number}: read before the last write, which empties it"
 
 
-def test_a_whole_renewal_through_a_standby_reads_what_it_wrote(cluster: Cluster, lab: Lab) -> None:
+def test_a_whole_renewal_through_a_standby_reads_what_it_wrote(cluster: Cluster, saved: SavedStates) -> None:
     standby = cluster.standbys[-1]
-    lab.put("promoted")
+    saved.put("promoted")
     for arguments in (
         ("csr", "new", ACCOUNT, "--supersede", "--yes"),
         ("csr", "cancel", ACCOUNT, "--yes"),
         ("rotation", "canary", ACCOUNT),
         ("evidence", "verify", "--all"),
     ):
-        ended = lab.run(*arguments, address=standby.address)
+        ended = saved.run(*arguments, address=standby.address)
         assert ended.code == 0, f"{arguments}: {ended.err}"
-    lab.settle()
-    assert not list(lab.faults())
+    saved.settle()
+    assert not list(saved.faults())
 
 
-def test_a_standby_that_is_cut_off_changes_nothing(cluster: Cluster, lab: Lab) -> None:
+def test_a_standby_that_is_cut_off_changes_nothing(cluster: Cluster, saved: SavedStates) -> None:
     """Both others are gone: it may still answer reads, and can neither log anybody in nor write."""
-    lab.put("added")
+    saved.put("added")
     leader, standbys = cluster.leader, cluster.standbys
     leader.pause()
     standbys[1].pause()
-    ended = lab.run("--timeout", "2s", "csr", "new", ACCOUNT, address=standbys[0].address)
+    ended = saved.run("--timeout", "2s", "csr", "new", ACCOUNT, address=standbys[0].address)
     assert ended.code == 3, ended.err
     assert "hint:" in ended.err
     assert not ended.out
     cluster.heal()
-    assert_whole(lab, standbys[0].address, ("csr", "new", ACCOUNT))
+    assert_whole(saved, standbys[0].address, ("csr", "new", ACCOUNT))

@@ -1,8 +1,8 @@
 """Killed at a write of your choice and run again, a command ends as if nothing had happened.
 
-Every write is a point (`tests.support.killable`): those to Vault are held against Vault's own audit log, those to disk
-against Python's audit events, and both numbers against docs/reference/faults-killed.md, so that a new one shows. A
-sample runs in every `make test`; `make chaos` goes through all. CHAOS_SEED says which points the sample takes.
+Every write is a point (`tests.support.fault_process`): those to Vault are held against Vault's own audit
+log, those to disk against Python's audit events, and both numbers against docs/reference/faults-killed.md, so that a
+new one shows. A sample runs in every `make test`; `make chaos` goes through all. CHAOS_SEED says which points the sample takes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import click
 import pytest
 
 from broker.cli.main import NOUNS, cli
-from tests.support.killing import Fault, Point, Ran, audited_writes, signalled
-from tests.support.killing_ground import COMMANDS, Calm, Command, Ground, named
+from tests.support.counts import TALLY
+from tests.support.fault_injection import Fault, Point, Ran, audited_writes, signalled
+from tests.support.fault_results import keep
+from tests.support.kill_harness import COMMANDS, Calm, Command, Ground, named
 from tests.support.sources import ROOT
-from tests.support.tally import TALLY
-from tests.support.verdicts import keep
 
 SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)
 PAGE: Final = ROOT / "docs" / "reference" / "faults-killed.md"

@@ -17,10 +17,10 @@ from typing import Final
 
 import pytest
 
-from tests.support.killing import Fault, Point
-from tests.support.killing_ground import COMMANDS, Calm, Command, Ground, named
-from tests.support.tally import TALLY
-from tests.support.verdicts import keep
+from tests.support.counts import TALLY
+from tests.support.fault_injection import Fault, Point
+from tests.support.fault_results import keep
+from tests.support.kill_harness import COMMANDS, Calm, Command, Ground, named
 
 SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)
 BY_NAME: Final = {
@@ -155,7 +155,7 @@ def test_a_memory_file_system_that_is_unmounted_under_a_held_bundle(field: Groun
     field.begin(command)
     line = command.line.replace("1s", "1h").format(**field.facts)
     holder = subprocess.Popen(
-        field.world.command(*line.split()), cwd=field.here, env=field.world.environment, stderr=subprocess.PIPE
+        field.system.command(*line.split()), cwd=field.here, env=field.system.environment, stderr=subprocess.PIPE
     )
     with holder:
         until = time.monotonic() + 60
@@ -165,7 +165,7 @@ def test_a_memory_file_system_that_is_unmounted_under_a_held_bundle(field: Groun
         holder.send_signal(signal.SIGTERM)
         _, told = holder.communicate(timeout=60)
     assert holder.returncode == 0, told.decode()
-    admin = field.world.vault.admin
+    admin = field.system.vault.admin
     assert not any(admin.read(f"consumers/{name}").data["value"]["holdings"] for name in admin.list("consumers"))
     field.here.mkdir()
     assert field.run(BY_NAME["bundle get"]).code == 0

@@ -14,10 +14,10 @@ from typing import Final
 import pytest
 
 from broker.embedded.server import status, stop
-from tests.support.killing import Fault, Killable, Point, Ran, audited_paths, signalled
-from tests.support.shelf import listing
-from tests.support.tally import TALLY
-from tests.support.verdicts import keep
+from tests.support.counts import TALLY
+from tests.support.fault_injection import Fault, Killable, Point, Ran, audited_paths, signalled
+from tests.support.fault_results import keep
+from tests.support.mount_snapshot import listing
 
 SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)
 KILLS: Final = tuple(signalled(signal.SIGKILL, phase) for phase in ("before", "after"))

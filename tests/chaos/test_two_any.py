@@ -12,8 +12,8 @@ from typing import Final
 
 import pytest
 
-from tests.support.history import STATES, Act, Arena, Race, arena
-from tests.support.world import PASSWORD
+from tests.support.race_histories import STATES, Act, Arena, Race, arena
+from tests.support.system import PASSWORD
 
 __all__ = ["arena"]  # the fixture
 

@@ -11,8 +11,8 @@ from typing import Final
 
 import pytest
 
-from tests.support.history import Act, Arena, arena
-from tests.support.world import PASSWORD
+from tests.support.race_histories import Act, Arena, arena
+from tests.support.system import PASSWORD
 
 __all__ = ["arena"]  # the fixture
 
@@ -34,7 +34,7 @@ SET = act("password set", password=PASSWORD, good=True)
 
 
 def imported(arena: Arena, request: int) -> Act:
-    first = [*arena.world.accepting(), "--client-id-for", "reporting"] if request == 1 else []
+    first = [*arena.system.accepting(), "--client-id-for", "reporting"] if request == 1 else []
     return act("cert import", request=request, accepting=first)
 
 

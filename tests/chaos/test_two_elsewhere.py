@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from broker.embedded.server import status, stop
-from tests.support.history import Arena, arena
+from tests.support.race_histories import Arena, arena
 from tests.support.racing import Starter, Wanted
+from tests.support.system import System
 from tests.support.vault import with_root_token
-from tests.support.world import World
 
 __all__ = ["arena"]  # the fixture
 
@@ -34,7 +34,7 @@ def assert_whole(directory: Path, generation: int) -> None:
 
 def published(arena: Arena, *directories: str) -> list[dict[str, object]]:
     arena.begun("promoted")
-    token = arena.world.consumer("acme/reporting", name=f"reader-{len(directories)}-{len(set(directories))}")
+    token = arena.system.consumer("acme/reporting", name=f"reader-{len(directories)}-{len(set(directories))}")
     wanted = [
         Wanted(
             ["bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to", to, "-o", "json"],
@@ -50,20 +50,20 @@ def published(arena: Arena, *directories: str) -> list[dict[str, object]]:
 
 def holdings(arena: Arena) -> list[bool]:
     """Return what consumers are recorded to hold: whether several processes share it."""
-    admin = arena.world.vault.admin
+    admin = arena.system.vault.admin
     found = [admin.read(f"consumers/{name}").data["value"] for name in admin.list("consumers")]
     return [holding["shared"] for value in found for holding in value["holdings"]]
 
 
 def issued(arena: Arena) -> list[str]:
     """Return the leases that the evidence of issuing processes names."""
-    admin, folder = arena.world.vault.admin, "evidence/issued"
+    admin, folder = arena.system.vault.admin, "evidence/issued"
     pages = [f"{folder}/{chain}{page}" for chain in admin.list(folder) for page in admin.list(f"{folder}/{chain[:-1]}")]
     return [admin.read(page).data["value"]["facts"]["lease"] for page in pages]
 
 
 def test_publishers_into_one_directory_take_turns_and_leave_one_bundle(arena: Arena) -> None:
-    directory = arena.world.home / "one"
+    directory = arena.system.home / "one"
     before = len(issued(arena))
     credentials = published(arena, *[str(directory)] * 6)
     assert_whole(directory, 1)
@@ -74,7 +74,7 @@ def test_publishers_into_one_directory_take_turns_and_leave_one_bundle(arena: Ar
 
 
 def test_publishers_into_two_directories_do_not_meet(arena: Arena) -> None:
-    directories = [arena.world.home / name for name in ("left", "right")]
+    directories = [arena.system.home / name for name in ("left", "right")]
     published(arena, *map(str, directories))
     for directory in directories:
         assert_whole(directory, 1)
@@ -83,8 +83,8 @@ def test_publishers_into_two_directories_do_not_meet(arena: Arena) -> None:
 def test_a_publisher_against_a_promotion_gets_the_one_generation_or_the_other_whole(arena: Arena) -> None:
     for seed in range(3):
         arena.begun("renewed")
-        token = arena.world.consumer("acme/reporting", name=f"racer-{seed}")
-        directory = arena.world.home / f"raced-{seed}"
+        token = arena.system.consumer("acme/reporting", name=f"racer-{seed}")
+        directory = arena.system.home / f"raced-{seed}"
         get = ["bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to", str(directory)]
         got, promoted = arena.starter.at_once(
             Wanted([*get, "-o", "json"], seed=seed, slowness=0.02),
@@ -95,17 +95,17 @@ def test_a_publisher_against_a_promotion_gets_the_one_generation_or_the_other_wh
         assert got.json["generation"] in (1, 2)
 
 
-def test_two_vault_setups_on_a_new_vault_both_end_well_and_a_third_finds_nothing_to_do(world: World) -> None:
+def test_two_vault_setups_on_a_new_vault_both_end_well_and_a_third_finds_nothing_to_do(system: System) -> None:
     with with_root_token() as settings:
         assert settings.token
         environment = {
             "PATH": os.environ["PATH"],
-            "HOME": str(world.home),
+            "HOME": str(system.home),
             "LANG": "C.UTF-8",
             "VAULT_ADDR": settings.address,
             "VAULT_TOKEN": settings.token.reveal(),
         }
-        with Starter(world.home, environment) as starter:
+        with Starter(system.home, environment) as starter:
             ended = starter.at_once(*[Wanted(["vault", "setup"], seed=n, slowness=0.01) for n in range(4)])
             assert [e.code for e in ended] == [0] * 4, [e.err for e in ended]
             third = starter.ok("vault", "setup", "--dry-run", "-o", "json")
@@ -114,7 +114,7 @@ def test_two_vault_setups_on_a_new_vault_both_end_well_and_a_third_finds_nothing
 
 def test_two_accounts_of_one_name_the_same_is_one_and_another_is_told(arena: Arena) -> None:
     arena.starter.ok("account", "list")
-    options = ["--environment", "stand-in", "--base-url", arena.world.partner.api_url, "--subject", "C=FR"]
+    options = ["--environment", "stand-in", "--base-url", arena.system.partner.api_url, "--subject", "C=FR"]
     options += ["--subject", "O=Exemple", "--subject", "emailAddress=a@exemple.example"]
     for part in ("ST=Paris", "L=Paris"):
         options += ["--subject", part]

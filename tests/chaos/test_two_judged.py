@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.account_model import Generation, Request, State
+from tests.support.command_model import COMMANDS
 from tests.support.linearizable import Operation, Search
-from tests.support.small_account import Generation, Request, State
-from tests.support.small_commands import COMMANDS
 
 OPEN = State(requests=(Request(1, "answered"), Request(2)), generations=(Generation(1, 1, 1, "current"),), password=1)
 OPEN = replace(OPEN, taken=1, good=frozenset({1}))

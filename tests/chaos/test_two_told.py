@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.history import Act, Arena, arena
-from tests.support.world import PASSWORD
+from tests.support.race_histories import Act, Arena, arena
+from tests.support.system import PASSWORD
 
 __all__ = ["arena"]  # the fixture
 

@@ -19,11 +19,11 @@ import pytest
 from broker.embedded.up import Embedded
 from broker.vault.connection import Connection
 from tests.support.console import commands
+from tests.support.counts import TALLY
 from tests.support.fault_cells import COMMANDS, Bench, Cell, Tried, all_cells, benched, lasting_cells, some_cells
-from tests.support.lab import ACCOUNT
 from tests.support.proxy import Cue, Fault
+from tests.support.saved_states import ACCOUNT
 from tests.support.sources import ROOT
-from tests.support.tally import TALLY
 
 SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)
 DEPTH: Final = int(os.environ.get("CHAOS_DEPTH") or 3)  # requests for each fault, in the long form; 0: every one
@@ -47,7 +47,7 @@ ENDED_BY_FORCE: Final = ("rotation promote", "csr new", "bundle get")
 
 @pytest.fixture(scope="module")
 def bench(vault_server: tuple[Embedded, Connection]) -> Iterator[Bench]:
-    """A lab with a misbehaving vault, for all cells of this module."""
+    """A saved with a misbehaving vault, for all cells of this module."""
     with benched(vault_server) as made:
         yield made
 
@@ -87,17 +87,17 @@ def test_a_vault_that_goes_away_in_the_midst_is_told_within_patience(bench: Benc
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [Fault.LOST, Fault.REVOKED, Fault.SEALED])
 def test_processes_end_as_calls_in_process_do(bench: Bench, fault: Fault) -> None:
-    lab, world = bench.lab, bench.lab.world
-    lab.put("added")
-    bench.proxy.plan(Cue(fault, method="POST", path=f"/v1/{world.vault.settings.mount}/data/.*", nth=2))
-    world.changes = {"VAULT_ADDR": bench.proxy.address}
+    saved, system = bench.saved, bench.saved.system
+    saved.put("added")
+    bench.proxy.plan(Cue(fault, method="POST", path=f"/v1/{system.vault.settings.mount}/data/.*", nth=2))
+    system.changes = {"VAULT_ADDR": bench.proxy.address}
     try:
-        ended = world.run("--timeout", "3s", "csr", "new", ACCOUNT)
+        ended = system.run("--timeout", "3s", "csr", "new", ACCOUNT)
     finally:
-        world.changes = {}
+        system.changes = {}
     assert ended.code == 0, ended.err
-    assert not list(lab.faults())
-    account = lab.account()
+    assert not list(saved.faults())
+    account = saved.account()
     assert account is not None
     assert account.open_request is not None
     assert ended.out == account.open_request.csr
@@ -105,9 +105,9 @@ def test_processes_end_as_calls_in_process_do(bench: Bench, fault: Fault) -> Non
 
 def test_the_bench_notices_an_orphan(bench: Bench) -> None:
     """A control: what no account refers to is found."""
-    bench.lab.put("requested")
-    bench.lab.world.vault.admin.create(f"keys/{ACCOUNT}/7", {"pkcs8": "", "spki": ""})
-    assert any("kv:7" in fault for fault in bench.lab.faults())
+    bench.saved.put("requested")
+    bench.saved.system.vault.admin.create(f"keys/{ACCOUNT}/7", {"pkcs8": "", "spki": ""})
+    assert any("kv:7" in fault for fault in bench.saved.faults())
 
 
 def test_the_page_of_faults_has_every_command_and_fault() -> None:

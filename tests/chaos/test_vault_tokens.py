@@ -10,12 +10,12 @@ import pytest
 from broker.embedded.up import Embedded
 from broker.vault.connection import Connection
 from broker.vault.policies import BASE, Role, policy_name
+from tests.support.counts import TALLY
 from tests.support.fault_cells import COMMANDS, Bench, benched
-from tests.support.lab import LATER
 from tests.support.proxy import Cue, Fault
-from tests.support.tally import TALLY
+from tests.support.saved_states import LATER
+from tests.support.system import Ended
 from tests.support.vault import token_of
-from tests.support.world import Ended
 
 TRIED = ("csr new", "password set", "rotation promote", "rotation retire", "cert import", "app set", "bundle get")
 
@@ -31,18 +31,18 @@ def ended_by(bench: Bench, name: str, cue: Cue, ttl: str) -> Ended | None:
 
     Return how it ended, None where it was over before the fault.
     """
-    command, admin = COMMANDS[name], bench.lab.world.vault.admin
+    command, admin = COMMANDS[name], bench.saved.system.vault.admin
     policies = [policy_name(admin.settings.mount, part) for part in (BASE, *(role.value for role in Role))]
     token = token_of(admin, policies=policies, ttl=ttl, explicit_max_ttl=ttl, no_default_policy=True)
-    bench.lab.put(command.state)
-    bare = bench.lab.world.home / "bare.toml"  # says of no role how it logs in
+    bench.saved.put(command.state)
+    bare = bench.saved.system.home / "bare.toml"  # says of no role how it logs in
     bare.write_text("version = 1\n")
     ended = bench.ran(command, cue, changes={"VAULT_TOKEN": token.reveal(), "BROKER_CONFIG": str(bare)})
     befallen = bool(bench.befallen)
     again = bench.ran(command, after=LATER)
     assert again.code in command.done, f"{name} {cue}: then {again.code} {again.err}"
-    bench.lab.settle()
-    assert not list(bench.lab.faults()), f"{name} {cue}"
+    bench.saved.settle()
+    assert not list(bench.saved.faults()), f"{name} {cue}"
     assert ended.code in (0, 5), f"{name} {cue}: {ended.code} {ended.err}"
     assert not ended.code or "hint:" in ended.err, ended.err
     TALLY["fault cells"] += 1

@@ -1,4 +1,4 @@
-"""A lab for the whole worker, and a shop in it: a place where commands are tried and what they leave is looked at."""
+"""Saved states for the whole worker, and a harness to try commands in and look at what they leave."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from partner_standin import Standin
 
 from broker.embedded.up import Embedded
-from broker.standin import Standin
 from broker.vault.connection import Connection
-from tests.support.lab import Lab, built
-from tests.support.shop import Shop
+from tests.support.cli_harness import CliHarness
+from tests.support.saved_states import SavedStates, built
+from tests.support.system import LOGIN, PASSWORD, made_system
 from tests.support.vault import mounted
-from tests.support.world import LOGIN, PASSWORD, made_world
 
 
 @pytest.fixture(scope="session")
-def lab(vault_server: tuple[Embedded, Connection]) -> Iterator[Lab]:
+def saved(vault_server: tuple[Embedded, Connection]) -> Iterator[SavedStates]:
     with (
         tempfile.TemporaryDirectory(prefix="broker-partner-") as directory,
         mounted(vault_server) as vault,
         Standin(Path(directory) / "partner", accounts={LOGIN: PASSWORD}) as partner,
-        made_world(vault, partner) as world,
-        built(world) as made,
+        made_system(vault, partner) as system,
+        built(system) as made,
     ):
         yield made
 
 
 @pytest.fixture(scope="session")
-def whole_shop(lab: Lab) -> Shop:
-    return Shop(lab)
+def whole_shop(saved: SavedStates) -> CliHarness:
+    return CliHarness(saved)
 
 
 @pytest.fixture
-def shop(whole_shop: Shop) -> Iterator[Shop]:
-    """A shop in no state yet: `put` it in one."""
+def harness(whole_shop: CliHarness) -> Iterator[CliHarness]:
+    """A harness in no state yet: `put` it in one."""
     yield whole_shop
     whole_shop.tidy()

@@ -12,9 +12,9 @@ from typing import Final
 import pytest
 import stamina
 
+from tests.support.cli_harness import CliHarness
 from tests.support.console import GOOD, commands
-from tests.support.shop import Shop
-from tests.support.world import PASSWORD, Ended
+from tests.support.system import PASSWORD, Ended
 
 ASKING: Final = [name for name, good in GOOD.items() if good.vault]
 CONFIGURED: Final = [name for name in GOOD if name not in ("demo", "init", "csr lint", "cert inspect")]
@@ -283,11 +283,11 @@ def assert_told(ended: Ended, code: int, says: str) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_a_bad_command_line_is_told_in_our_words_and_changes_nothing(shop: Shop, row: Row) -> None:
-    shop.put(row.state)
-    ended = shop.run(row.line, input=row.input)
+def test_a_bad_command_line_is_told_in_our_words_and_changes_nothing(harness: CliHarness, row: Row) -> None:
+    harness.put(row.state)
+    ended = harness.run(row.line, input=row.input)
     assert_told(ended, row.code, row.says)
-    shop.assert_unchanged()
+    harness.assert_unchanged()
 
 
 @pytest.mark.parametrize("command", sorted(GOOD))
@@ -305,36 +305,36 @@ def named(part: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
-def test_what_is_no_name_of_an_account_is_refused_everywhere(shop: Shop, name: str) -> None:
-    shop.put("promoted")
+def test_what_is_no_name_of_an_account_is_refused_everywhere(harness: CliHarness, name: str) -> None:
+    harness.put("promoted")
     for command in named("{account}"):
-        assert_told(shop.run(shop.good(command, account=name)), 2, "")
-    assert shop.look() == shop.before
+        assert_told(harness.run(harness.good(command, account=name)), 2, "")
+    assert harness.look() == harness.before
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
-def test_what_is_no_name_of_an_application_is_refused_everywhere(shop: Shop, name: str) -> None:
-    shop.put("promoted")
+def test_what_is_no_name_of_an_application_is_refused_everywhere(harness: CliHarness, name: str) -> None:
+    harness.put("promoted")
     for command in named("{application}"):
-        assert_told(shop.run(shop.good(command, application=name)), 2, "is not a name")
-    shop.assert_unchanged()
+        assert_told(harness.run(harness.good(command, application=name)), 2, "is not a name")
+    harness.assert_unchanged()
 
 
-def test_an_unknown_account_is_named(shop: Shop) -> None:
-    shop.put("promoted")
+def test_an_unknown_account_is_named(harness: CliHarness) -> None:
+    harness.put("promoted")
     for command in set(named("{account}")) - {"account add"}:
-        assert_told(shop.run(shop.good(command, account="nobody"), input=b"x"), 2, "there is no account nobody")
-    shop.assert_unchanged()
+        assert_told(harness.run(harness.good(command, account="nobody"), input=b"x"), 2, "there is no account nobody")
+    harness.assert_unchanged()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", ["0", "-1", "one", "", "1.5", "999"])
-def test_what_is_no_number_there_is_refused_everywhere(shop: Shop, number: str) -> None:
-    shop.put("promoted")
+def test_what_is_no_number_there_is_refused_everywhere(harness: CliHarness, number: str) -> None:
+    harness.put("promoted")
     for command in named("{number}"):
-        assert_told(shop.run(shop.good(command, number=number)), 2, "")
-    shop.assert_unchanged()
+        assert_told(harness.run(harness.good(command, number=number)), 2, "")
+    harness.assert_unchanged()
 
 
 READING: Final = (
@@ -351,10 +351,10 @@ READING: Final = (
 
 
 @pytest.fixture
-def odd_files(shop: Shop) -> Iterator[list[str]]:
+def odd_files(harness: CliHarness) -> Iterator[list[str]]:
     """Files that nobody should hand over: gone, empty, binary, huge, a directory, one that cannot be opened."""
-    shop.put("promoted")
-    folder = shop.home / "odd"
+    harness.put("promoted")
+    folder = harness.home / "odd"
     folder.mkdir()
     (folder / "empty").touch()
     (folder / "binary").write_bytes(random.Random(1).randbytes(5000))
@@ -371,13 +371,13 @@ def odd_files(shop: Shop) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("line", READING)
-def test_a_file_that_cannot_be_meant_is_refused(shop: Shop, odd_files: list[str], line: str) -> None:
-    shop.before = shop.look()
+def test_a_file_that_cannot_be_meant_is_refused(harness: CliHarness, odd_files: list[str], line: str) -> None:
+    harness.before = harness.look()
     for file in odd_files:
-        ended = shop.run(line.format(file))
+        ended = harness.run(line.format(file))
         assert ended.code in (2, 6), f"{file}: {ended}"
         assert_told(ended, ended.code, "")
-    shop.assert_unchanged()
+    harness.assert_unchanged()
 
 
 WRITING: Final = (
@@ -393,47 +393,49 @@ WRITING: Final = (
 @pytest.mark.slow
 @pytest.mark.parametrize("line", WRITING)
 @pytest.mark.parametrize("place", ["/proc", "good.csr/x", "nowhere/x", "good.csr/x/y", "loop/x"])
-def test_a_place_that_cannot_be_written_is_known_before_anything_is_done(shop: Shop, line: str, place: str) -> None:
-    shop.put("requested")
-    if not (shop.home / "loop").is_symlink():
-        (shop.home / "loop").symlink_to("loop")
+def test_a_place_that_cannot_be_written_is_known_before_anything_is_done(
+    harness: CliHarness, line: str, place: str
+) -> None:
+    harness.put("requested")
+    if not (harness.home / "loop").is_symlink():
+        (harness.home / "loop").symlink_to("loop")
     if "login-dir" in line and place == "nowhere/x":
         pytest.skip("it is made")
-    before = shop.look()
-    ended = shop.run(line.format(place), env={"VAULT_TOKEN": administrator(shop) if "enrol" in line else ""})
+    before = harness.look()
+    ended = harness.run(line.format(place), env={"VAULT_TOKEN": administrator(harness) if "enrol" in line else ""})
     assert_told(ended, 2, "")
-    assert shop.look().documents == before.documents
+    assert harness.look().documents == before.documents
 
 
-def administrator(shop: Shop) -> str:
+def administrator(harness: CliHarness) -> str:
     """Return a token that may do everything."""
-    tokens = shop.lab.world.vault.admin._tokens
+    tokens = harness.saved.system.vault.admin._tokens
     assert tokens
     return tokens.token().reveal()
 
 
-def test_a_device_is_written_to_and_stays(shop: Shop) -> None:
+def test_a_device_is_written_to_and_stays(harness: CliHarness) -> None:
     """A file that replaced /dev/null would take the machine down."""
-    shop.put("requested")
-    os.mkfifo(shop.home / "pipe")
-    reader = os.open(shop.home / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    harness.put("requested")
+    os.mkfifo(harness.home / "pipe")
+    reader = os.open(harness.home / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     try:
-        shop.ok("csr new acme --out pipe")
+        harness.ok("csr new acme --out pipe")
         assert os.read(reader, 4096).startswith(b"-----BEGIN CERTIFICATE REQUEST-----")
-        assert (shop.home / "pipe").is_fifo()
+        assert (harness.home / "pipe").is_fifo()
     finally:
         os.close(reader)
-        (shop.home / "pipe").unlink()
-    shop.assert_unchanged()
+        (harness.home / "pipe").unlink()
+    harness.assert_unchanged()
 
 
-def test_a_link_is_kept_and_what_it_points_at_is_replaced(shop: Shop) -> None:
-    shop.put("requested")
-    (shop.home / "target").write_text("old")
-    (shop.home / "link").symlink_to("target")
-    shop.ok("csr new acme --out link")
-    assert (shop.home / "link").is_symlink()
-    assert (shop.home / "target").read_text().startswith("-----BEGIN")
+def test_a_link_is_kept_and_what_it_points_at_is_replaced(harness: CliHarness) -> None:
+    harness.put("requested")
+    (harness.home / "target").write_text("old")
+    (harness.home / "link").symlink_to("target")
+    harness.ok("csr new acme --out link")
+    assert (harness.home / "link").is_symlink()
+    assert (harness.home / "target").read_text().startswith("-----BEGIN")
 
 
 ENVIRONMENTS: Final = [
@@ -459,30 +461,34 @@ ENVIRONMENTS: Final = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("changes", "code", "says"), ENVIRONMENTS, ids=lambda value: str(value)[:60])
-def test_a_bad_environment_is_told_by_every_command(shop: Shop, changes: dict[str, str], code: int, says: str) -> None:
-    shop.put("promoted")
+def test_a_bad_environment_is_told_by_every_command(
+    harness: CliHarness, changes: dict[str, str], code: int, says: str
+) -> None:
+    harness.put("promoted")
     for command in set(ASKING) - {"doctor", "vault status", "vault enrol"}:
         with stamina.set_testing(True, attempts=1):
-            ended = shop.run(shop.good(command), input=GOOD[command].input, env=changes)
+            ended = harness.run(harness.good(command), input=GOOD[command].input, env=changes)
         assert_told(ended, code, says)
-    assert shop.look() == shop.before
+    assert harness.look() == harness.before
 
 
 @pytest.mark.parametrize(("changes", "code", "says"), ENVIRONMENTS, ids=lambda value: str(value)[:60])
-def test_those_that_tell_about_vault_tell_it(shop: Shop, changes: dict[str, str], code: int, says: str) -> None:
-    shop.put("promoted")
+def test_those_that_tell_about_vault_tell_it(
+    harness: CliHarness, changes: dict[str, str], code: int, says: str
+) -> None:
+    harness.put("promoted")
     with stamina.set_testing(True, attempts=1):
-        status, doctor = (shop.run(line, env=changes) for line in ("vault status -o json", "doctor -o json"))
+        status, doctor = (harness.run(line, env=changes) for line in ("vault status -o json", "doctor -o json"))
     assert status.code == code
     assert doctor.code == (6 if doctor.out.startswith("{\n") else code)
     assert doctor.json["success"] is False
     assert says in doctor.out + status.out + status.err
-    shop.assert_unchanged()
+    harness.assert_unchanged()
 
 
 @pytest.mark.parametrize("line", ["config show", "config show -o json", "config check", "doctor -o json"])
-def test_settings_are_shown_without_what_an_address_may_hide(shop: Shop, line: str) -> None:
-    shop.put("promoted")
-    ended = shop.run(line, env={"VAULT_ADDR": "https://user:planted@vault.example"})
+def test_settings_are_shown_without_what_an_address_may_hide(harness: CliHarness, line: str) -> None:
+    harness.put("promoted")
+    ended = harness.run(line, env={"VAULT_ADDR": "https://user:planted@vault.example"})
     assert_told(ended, 2, "carries more than host")
     assert "planted" not in ended.out + ended.err

@@ -15,68 +15,72 @@ import pytest
 from broker.cli import bundle
 from broker.delivery.root import Root
 from broker.vault.consumers import VaultConsumers
-from tests.support.shop import Shop
+from tests.support.cli_harness import CliHarness
 
 GET = "bundle get acme/reporting --consumer-token-file reader.token --to bundle"
 
 
-def holders(shop: Shop) -> list[str]:
-    return [r.name for r in VaultConsumers(shop.lab.world.vault.admin).all().found.values() if r.holdings]
+def holders(harness: CliHarness) -> list[str]:
+    return [r.name for r in VaultConsumers(harness.saved.system.vault.admin).all().found.values() if r.holdings]
 
 
-def files(shop: Shop) -> list[Path]:
-    return sorted((shop.home / "bundle").glob("*"))
+def files(harness: CliHarness) -> list[Path]:
+    return sorted((harness.home / "bundle").glob("*"))
 
 
-def assert_nothing_held(shop: Shop) -> None:
-    assert files(shop) == []
-    assert holders(shop) == []
+def assert_nothing_held(harness: CliHarness) -> None:
+    assert files(harness) == []
+    assert holders(harness) == []
 
 
-def test_where_it_lies_is_data_and_what_it_is_goes_to_people(shop: Shop) -> None:
-    shop.put("promoted")
-    told = shop.ok(GET)
+def test_where_it_lies_is_data_and_what_it_is_goes_to_people(harness: CliHarness) -> None:
+    harness.put("promoted")
+    told = harness.ok(GET)
     assert (Path(told.out.strip()) / "tls.key").is_file()
     assert "was asked for" not in told.err
-    told = shop.ok(f"{GET} --ttl 100d -o json")
+    told = harness.ok(f"{GET} --ttl 100d -o json")
     assert (Path(told.json["directory"]) / "tls.key").is_file()
     assert "100d was asked for: a lease lasts an hour at most" in told.err
 
 
-def test_a_program_is_told_in_json_what_went_wrong(shop: Shop) -> None:
-    shop.put("promoted")
+def test_a_program_is_told_in_json_what_went_wrong(harness: CliHarness) -> None:
+    harness.put("promoted")
     for line, kind in (("acme/other", "denied"), ("nobody/reporting", "unknown-name"), ("acme", "input")):
-        ended = shop.run(GET.replace("acme/reporting", line) + " -o json")
+        ended = harness.run(GET.replace("acme/reporting", line) + " -o json")
         assert ended.code
         assert {"success", "code", "message"} <= set(ended.json)
         assert (ended.json["success"], ended.json["code"]) == (False, kind)
 
 
 @pytest.mark.parametrize("hours", [3, -8])
-def test_who_holds_what_is_not_told_by_a_wrong_clock(shop: Shop, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
-    shop.put("rotated")
+def test_who_holds_what_is_not_told_by_a_wrong_clock(
+    harness: CliHarness, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    harness.put("rotated")
     wrong = SimpleNamespace(time=lambda: time.time() + hours * 3600)
     monkeypatch.setattr("broker.vault.connection.time", wrong)
     for line in (GET, "rotation retire acme --generation 1"):
-        ended = shop.run(line)
+        ended = harness.run(line)
         assert ended.code == 6
         assert "this machine's clock is" in ended.err
-    shop.assert_unchanged()
+    harness.assert_unchanged()
 
 
-def test_a_bundle_is_given_back_though_nobody_is_there_to_be_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_is_given_back_though_nobody_is_there_to_be_told(
+    harness: CliHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As when the terminal was closed."""
-    shop.put("promoted")
+    harness.put("promoted")
     held: list[str] = []
 
     def closed(_: str) -> None:
-        held.extend(holders(shop))
+        held.extend(holders(harness))
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(bundle, "note", closed)
-    assert shop.run(f"{GET} --hold --ttl 5m").code == 1
+    assert harness.run(f"{GET} --hold --ttl 5m").code == 1
     assert held
-    assert_nothing_held(shop)
+    assert_nothing_held(harness)
 
 
 Then = Callable[[Callable[[], object]], None]
@@ -98,41 +102,45 @@ def then_asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Then]:
     signal.signal(signal.SIGQUIT, before)
 
 
-def test_a_renamed_bundle_is_removed_too(shop: Shop, then_asked: Then) -> None:
-    shop.put("promoted")
-    then_asked(lambda: (shop.home / "bundle").rename(shop.home / "away"))
-    ended = shop.ok(f"{GET} --hold --ttl 5m")
+def test_a_renamed_bundle_is_removed_too(harness: CliHarness, then_asked: Then) -> None:
+    harness.put("promoted")
+    then_asked(lambda: (harness.home / "bundle").rename(harness.home / "away"))
+    ended = harness.ok(f"{GET} --hold --ttl 5m")
     assert "the files of this lease are gone" in ended.err
-    assert not list(shop.home.rglob("tls.key"))
-    assert_nothing_held(shop)
+    assert not list(harness.home.rglob("tls.key"))
+    assert_nothing_held(harness)
 
 
-def test_a_bundle_whose_key_is_lost_stays_on_record(shop: Shop, then_asked: Then) -> None:
-    shop.put("promoted")
-    then_asked(lambda: (shop.home / "bundle" / "gen-000001" / "tls.key").rename(shop.home / "tls.key"))
-    ended = shop.run(f"{GET} --hold --ttl 5m")
+def test_a_bundle_whose_key_is_lost_stays_on_record(harness: CliHarness, then_asked: Then) -> None:
+    harness.put("promoted")
+    then_asked(lambda: (harness.home / "bundle" / "gen-000001" / "tls.key").rename(harness.home / "tls.key"))
+    ended = harness.run(f"{GET} --hold --ttl 5m")
     assert ended.code == 2
     assert "tls.key cannot be found" in ended.err
     assert "are gone" not in ended.err
-    assert not list(shop.home.rglob("password"))
-    assert holders(shop)
+    assert not list(harness.home.rglob("password"))
+    assert holders(harness)
 
 
-def test_a_bundle_that_could_not_be_published_is_given_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop.put("promoted")
+def test_a_bundle_that_could_not_be_published_is_given_back(
+    harness: CliHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.put("promoted")
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Root, "point", full)
-    ended = shop.run(GET)
+    ended = harness.run(GET)
     assert ended.code == 2
     assert "no room left" in ended.err
-    assert_nothing_held(shop)
+    assert_nothing_held(harness)
 
 
-def test_a_bundle_that_cannot_be_taken_back_stays_on_record(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop.put("promoted")
+def test_a_bundle_that_cannot_be_taken_back_stays_on_record(
+    harness: CliHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.put("promoted")
 
     def refused(*_: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
@@ -140,8 +148,8 @@ def test_a_bundle_that_cannot_be_taken_back_stays_on_record(shop: Shop, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(Root, "point", refused)
         patch.setattr(Root, "remove", refused)
-        ended = shop.run(GET)
+        ended = harness.run(GET)
     assert ended.code == 2
     assert "cannot be taken back (operation not permitted)" in ended.err.lower()
-    assert holders(shop)
-    assert list(shop.home.rglob("tls.key"))
+    assert holders(harness)
+    assert list(harness.home.rglob("tls.key"))

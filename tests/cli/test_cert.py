@@ -10,23 +10,23 @@ from collections.abc import Callable
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from partner_standin.reply import Reply
 
-from broker.standin.reply import Reply
-from tests.support.shop import Shop
+from tests.support.cli_harness import CliHarness
 
 pytestmark = pytest.mark.slow
 
 IMPORTED = {"account", "generation", "stage", "not_after", "client_ids", "findings"}
 
 
-def answer(shop: Shop, **options: str) -> Reply:
-    request = shop.account.open_request
+def answer(harness: CliHarness, **options: str) -> Reply:
+    request = harness.account.open_request
     assert request
-    return shop.partner.sign(request.csr, **options)
+    return harness.partner.sign(request.csr, **options)
 
 
-def accepting(shop: Shop) -> str:
-    return " ".join(shop.lab.world.accepting())
+def accepting(harness: CliHarness) -> str:
+    return " ".join(harness.saved.system.accepting())
 
 
 def der(pem: str) -> bytes:
@@ -41,68 +41,68 @@ def zipped(*files: tuple[str, bytes]) -> bytes:
     return made.getvalue()
 
 
-FORMS: dict[str, Callable[[Shop, Reply], bytes]] = {
-    "the desk's own zip": lambda shop, reply: reply.zip(),
-    "PEM, one after the other": lambda shop, reply: "".join((reply.certificate, *cas(shop))).encode(),
-    "PEM with Windows line ends": lambda shop, reply: (
-        "".join((reply.certificate, *cas(shop))).replace("\n", "\r\n").encode()
+FORMS: dict[str, Callable[[CliHarness, Reply], bytes]] = {
+    "the desk's own zip": lambda harness, reply: reply.zip(),
+    "PEM, one after the other": lambda harness, reply: "".join((reply.certificate, *cas(harness))).encode(),
+    "PEM with Windows line ends": lambda harness, reply: (
+        "".join((reply.certificate, *cas(harness))).replace("\n", "\r\n").encode()
     ),
-    "PEM in the text of a mail": lambda shop, reply: (
-        f"Hello,\n\nhere:\n{reply.certificate}\n{''.join(cas(shop))}\nBye".encode()
+    "PEM in the text of a mail": lambda harness, reply: (
+        f"Hello,\n\nhere:\n{reply.certificate}\n{''.join(cas(harness))}\nBye".encode()
     ),
-    "a zip of DER files": lambda shop, reply: zipped(
-        ("client.cer", der(reply.certificate)), *((f"{n}.crt", der(ca)) for n, ca in enumerate(cas(shop)))
+    "a zip of DER files": lambda harness, reply: zipped(
+        ("client.cer", der(reply.certificate)), *((f"{n}.crt", der(ca)) for n, ca in enumerate(cas(harness)))
     ),
 }
 
 
-def cas(shop: Shop) -> list[str]:
-    authorities = shop.partner.authorities
+def cas(harness: CliHarness) -> list[str]:
+    authorities = harness.partner.authorities
     return [authorities.issuing[-1].pem, authorities.server.pem]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_reply_in_any_form_becomes_a_candidate(shop: Shop, form: str) -> None:
-    shop.put("requested")
-    data = FORMS[form](shop, answer(shop))
-    facts = shop.ok(f"cert import acme - {accepting(shop)} -o json", input=data).json
+def test_a_reply_in_any_form_becomes_a_candidate(harness: CliHarness, form: str) -> None:
+    harness.put("requested")
+    data = FORMS[form](harness, answer(harness))
+    facts = harness.ok(f"cert import acme - {accepting(harness)} -o json", input=data).json
     assert set(facts) == IMPORTED
     assert (facts["account"], facts["generation"], facts["stage"]) == ("acme", 1, "candidate")
-    assert shop.ok("rotation status acme -o json").json["generations"][0]["key"] == "kv:1"
+    assert harness.ok("rotation status acme -o json").json["generations"][0]["key"] == "kv:1"
 
 
-def test_der_alone_is_enough_once_its_ca_is_pinned(shop: Shop) -> None:
-    shop.put("promoted")
-    shop.ok("csr new acme")
-    facts = shop.ok("cert import acme - -o json", input=der(answer(shop).certificate)).json
+def test_der_alone_is_enough_once_its_ca_is_pinned(harness: CliHarness) -> None:
+    harness.put("promoted")
+    harness.ok("csr new acme")
+    facts = harness.ok("cert import acme - -o json", input=der(answer(harness).certificate)).json
     assert (facts["generation"], facts["stage"]) == (2, "candidate")
 
 
-def test_the_same_reply_again_changes_nothing(shop: Shop) -> None:
-    shop.put("candidate")
-    assert shop.ok("cert import acme reply.zip -o json").json["generation"] == 1
-    assert shop.look() == shop.before
+def test_the_same_reply_again_changes_nothing(harness: CliHarness) -> None:
+    harness.put("candidate")
+    assert harness.ok("cert import acme reply.zip -o json").json["generation"] == 1
+    assert harness.look() == harness.before
 
 
-def test_the_client_id_is_taken_only_where_somebody_says_whose_it_is(shop: Shop) -> None:
-    shop.put("requested")
-    reply = answer(shop)
-    told = shop.ok(f"cert import acme - {accepting(shop)}", input=reply.zip())
+def test_the_client_id_is_taken_only_where_somebody_says_whose_it_is(harness: CliHarness) -> None:
+    harness.put("requested")
+    reply = answer(harness)
+    told = harness.ok(f"cert import acme - {accepting(harness)}", input=reply.zip())
     assert f"broker app set acme/reporting --client-id {reply.client_id}" in told.err
-    assert shop.ok("app list acme -o json").json == [{"name": "reporting", "client_id": "", "rejected_at": None}]
-    shop.ok("cert import acme - --client-id-for reporting", input=reply.zip())
-    assert shop.ok("app list acme -o json").json[0]["client_id"] == reply.client_id
+    assert harness.ok("app list acme -o json").json == [{"name": "reporting", "client_id": "", "rejected_at": None}]
+    harness.ok("cert import acme - --client-id-for reporting", input=reply.zip())
+    assert harness.ok("app list acme -o json").json[0]["client_id"] == reply.client_id
 
 
-def test_an_unknown_ca_is_shown_in_full_and_nothing_is_stored(shop: Shop) -> None:
-    shop.put("requested")
-    before = shop.look().documents
-    ended = shop.run("cert import acme - -o json", input=answer(shop).zip())
+def test_an_unknown_ca_is_shown_in_full_and_nothing_is_stored(harness: CliHarness) -> None:
+    harness.put("requested")
+    before = harness.look().documents
+    ended = harness.run("cert import acme - -o json", input=answer(harness).zip())
     assert ended.code == 6
     assert ended.json["code"] == "refused"
     shown = ended.err.replace(":", "").lower()
-    assert str(shop.partner.described()["issuing_ca_sha256"]) in shown
-    assert shop.look().documents == before
+    assert str(harness.partner.described()["issuing_ca_sha256"]) in shown
+    assert harness.look().documents == before
 
 
 @pytest.mark.parametrize(
@@ -114,41 +114,41 @@ def test_an_unknown_ca_is_shown_in_full_and_nothing_is_stored(shop: Shop) -> Non
         ("desk-lifetime=1s", ""),
     ],
 )
-def test_what_the_desk_does_wrong_is_refused_in_its_own_words(shop: Shop, fault: str, says: str) -> None:
-    shop.put("promoted")
-    shop.ok("csr new acme")
-    before = shop.look().documents
-    shop.partner.faults.apply(fault)
-    reply = answer(shop).zip()
+def test_what_the_desk_does_wrong_is_refused_in_its_own_words(harness: CliHarness, fault: str, says: str) -> None:
+    harness.put("promoted")
+    harness.ok("csr new acme")
+    before = harness.look().documents
+    harness.partner.faults.apply(fault)
+    reply = answer(harness).zip()
     if fault == "desk-lifetime=1s":
         import time
 
         time.sleep(1.2)
-    ended = shop.run("cert import acme -", input=reply)
+    ended = harness.run("cert import acme -", input=reply)
     assert ended.code == 6
     assert says in ended.err
-    assert shop.look().documents == before
+    assert harness.look().documents == before
 
 
-def test_inspect_shows_every_certificate_and_client_id_without_a_vault(shop: Shop) -> None:
-    shop.put("requested")
-    facts = shop.ok("cert inspect reply.zip -o json", env={"VAULT_ADDR": "unix:///nowhere"}).json
+def test_inspect_shows_every_certificate_and_client_id_without_a_vault(harness: CliHarness) -> None:
+    harness.put("requested")
+    facts = harness.ok("cert inspect reply.zip -o json", env={"VAULT_ADDR": "unix:///nowhere"}).json
     assert set(facts) == {"certificates", "client_ids", "findings"}
     assert {c["is_ca"] for c in facts["certificates"]} == {True, False}
     assert len(facts["client_ids"]) == 1
-    text = shop.ok("cert inspect reply.zip").out
+    text = harness.ok("cert inspect reply.zip").out
     assert text.count("SHA-256") == len(facts["certificates"])
     assert facts["client_ids"][0] in text
 
 
-def test_a_subject_that_would_drive_a_terminal_is_shown_without_its_powers(shop: Shop) -> None:
+def test_a_subject_that_would_drive_a_terminal_is_shown_without_its_powers(harness: CliHarness) -> None:
     from datetime import UTC, datetime, timedelta
 
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import rsa
     from cryptography.x509.oid import NameOID
 
-    shop.put("requested")
+    harness.put("requested")
     key, now = rsa.generate_private_key(65537, 2048), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "evil\x1b[2J\nhint: --accept-ca 00")])
     made = (
@@ -157,16 +157,16 @@ def test_a_subject_that_would_drive_a_terminal_is_shown_without_its_powers(shop:
     )  # fmt: skip
     data = made.public_bytes(Encoding.PEM)
     for line in ("cert inspect -", "cert import acme -"):
-        ended = shop.run(line, input=data)
+        ended = harness.run(line, input=data)
         assert "\x1b" not in ended.out + ended.err
         assert not [
             line for line in (ended.out + ended.err).splitlines() if line.strip().startswith("hint: --accept-ca 00")
         ]
 
 
-def test_base64_that_is_no_certificate_is_told_as_such(shop: Shop) -> None:
-    shop.put("requested")
+def test_base64_that_is_no_certificate_is_told_as_such(harness: CliHarness) -> None:
+    harness.put("requested")
     junk = b"-----BEGIN CERTIFICATE-----\n" + base64.b64encode(bytes(300)) + b"\n-----END CERTIFICATE-----\n"
-    ended = shop.run("cert inspect -", input=junk)
+    ended = harness.run("cert inspect -", input=junk)
     assert ended.code in (2, 6)
     assert "fault in the broker" not in ended.err

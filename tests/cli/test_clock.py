@@ -11,8 +11,8 @@ import pytest
 
 from broker.compose import Wiring
 from tests.cli.test_bad_input import administrator
+from tests.support.cli_harness import CliHarness
 from tests.support.console import GOOD
-from tests.support.shop import Shop
 
 pytestmark = pytest.mark.slow
 
@@ -42,84 +42,84 @@ def wrong_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("broker.vault.connection.time", wrong)
 
 
-def assert_refused(shop: Shop, line: str, **options: object) -> None:
-    shop.partner.log.clear()
-    ended = shop.run(line, **options)  # type: ignore[arg-type]
+def assert_refused(harness: CliHarness, line: str, **options: object) -> None:
+    harness.partner.log.clear()
+    ended = harness.run(line, **options)  # type: ignore[arg-type]
     assert ended.code == 6, ended
     assert "this machine's clock is 730d ahead of Vault's" in ended.err
     assert "timedatectl" in ended.err
-    assert not shop.partner.log.entries()
+    assert not harness.partner.log.entries()
 
 
 @pytest.mark.usefixtures("wrong_clock")
 @pytest.mark.parametrize(("state", "name"), DATED)
-def test_a_wrong_clock_stops_a_command(shop: Shop, state: str, name: str) -> None:
-    shop.put(state)
-    assert_refused(shop, shop.good(name), input=GOOD[name].input)
-    shop.assert_unchanged()
+def test_a_wrong_clock_stops_a_command(harness: CliHarness, state: str, name: str) -> None:
+    harness.put(state)
+    assert_refused(harness, harness.good(name), input=GOOD[name].input)
+    harness.assert_unchanged()
 
 
 @pytest.mark.usefixtures("wrong_clock")
 @pytest.mark.parametrize(("state", "line"), MORE)
-def test_and_any_other_way_through_it(shop: Shop, state: str, line: str) -> None:
-    shop.put(state)
-    assert_refused(shop, line)
-    shop.assert_unchanged()
+def test_and_any_other_way_through_it(harness: CliHarness, state: str, line: str) -> None:
+    harness.put(state)
+    assert_refused(harness, line)
+    harness.assert_unchanged()
 
 
 @pytest.mark.usefixtures("wrong_clock")
-def test_a_reply_is_not_judged_by_it(shop: Shop) -> None:
+def test_a_reply_is_not_judged_by_it(harness: CliHarness) -> None:
     """It would be called expired."""
-    shop.put("requested")
-    assert_refused(shop, f"cert import acme reply.zip {' '.join(shop.lab.world.accepting())}")
-    shop.assert_unchanged()
+    harness.put("requested")
+    assert_refused(harness, f"cert import acme reply.zip {' '.join(harness.saved.system.accepting())}")
+    harness.assert_unchanged()
 
 
 @pytest.mark.usefixtures("wrong_clock")
-def test_a_new_key_is_not_stored_either(shop: Shop) -> None:
+def test_a_new_key_is_not_stored_either(harness: CliHarness) -> None:
     """`csr new` stores a key before it writes the account."""
-    shop.put("added")
-    assert_refused(shop, "csr new acme")
-    shop.assert_unchanged()
+    harness.put("added")
+    assert_refused(harness, "csr new acme")
+    harness.assert_unchanged()
 
 
 @pytest.mark.usefixtures("wrong_clock")
-def test_also_if_nothing_was_asked_of_vault_before(shop: Shop) -> None:
+def test_also_if_nothing_was_asked_of_vault_before(harness: CliHarness) -> None:
     """No login precedes the first write of a token that is given."""
-    shop.put("empty")
-    (shop.home / "token.toml").write_text("version = 1\n")
-    token = {"VAULT_TOKEN": administrator(shop), "BROKER_CONFIG": "token.toml"}
-    assert_refused(shop, shop.good("account add"), env=token)
-    assert not shop.writes
+    harness.put("empty")
+    (harness.home / "token.toml").write_text("version = 1\n")
+    token = {"VAULT_TOKEN": administrator(harness), "BROKER_CONFIG": "token.toml"}
+    assert_refused(harness, harness.good("account add"), env=token)
+    assert not harness.writes
 
 
-def test_no_statement_is_signed_by_it(shop: Shop, request: pytest.FixtureRequest) -> None:
-    shop.put("promoted")
-    shop.ok("evidence anchor")
-    shop.ok("app add acme/new")
+def test_no_statement_is_signed_by_it(harness: CliHarness, request: pytest.FixtureRequest) -> None:
+    harness.put("promoted")
+    harness.ok("evidence anchor")
+    harness.ok("app add acme/new")
     request.getfixturevalue("wrong_clock")
-    writes = list(shop.writes)
-    assert_refused(shop, "evidence anchor")
-    assert shop.writes == writes
+    writes = list(harness.writes)
+    assert_refused(harness, "evidence anchor")
+    assert harness.writes == writes
 
 
 @pytest.mark.usefixtures("wrong_clock")
 @pytest.mark.parametrize("line", ["status", "rotation status acme"])
-def test_what_only_shows_says_so(shop: Shop, line: str) -> None:
-    shop.put("promoted")
-    assert "careful: this machine's clock is 730d ahead of Vault's" in shop.ok(line).err
+def test_what_only_shows_says_so(harness: CliHarness, line: str) -> None:
+    harness.put("promoted")
+    assert "careful: this machine's clock is 730d ahead of Vault's" in harness.ok(line).err
 
 
-def test_a_pause_of_a_wrong_clock_ends(shop: Shop) -> None:
+def test_a_pause_of_a_wrong_clock_ends(harness: CliHarness) -> None:
     """Stored before the clock was checked, or by somebody else's program."""
-    shop.put("candidate")
-    shop.partner.faults.set("quota-day", "0")
+    harness.put("candidate")
+    harness.partner.faults.set("quota-day", "0")
     ahead = Wiring(clock=lambda: datetime.now(UTC) + timedelta(days=730))  # not compared with Vault's
-    assert shop.run("rotation canary acme", wiring=ahead).code == 4
-    shop.partner.faults.clear()
-    assert shop.account.not_before
-    assert shop.account.not_before > datetime.now(UTC) + timedelta(days=700)
-    assert shop.ok("status acme -o json").json[0]["obstacles"] == []
-    facts = shop.ok("rotation status acme -o json").json
+    assert harness.run("rotation canary acme", wiring=ahead).code == 4
+    harness.partner.faults.clear()
+    assert harness.account.not_before
+    assert harness.account.not_before > datetime.now(UTC) + timedelta(days=700)
+    assert harness.ok("status acme -o json").json[0]["obstacles"] == []
+    facts = harness.ok("rotation status acme -o json").json
     assert (facts["obstacles"], facts["not_before"]) == ([], None)
-    assert shop.ok("rotation canary acme -o json").json["verdict"] == "ok"
+    assert harness.ok("rotation canary acme -o json").json["verdict"] == "ok"

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from broker.compose import Wiring
+from tests.support.cli_harness import CliHarness
 from tests.support.partner import a_csr
-from tests.support.shop import Shop
-from tests.support.world import LOGIN
+from tests.support.system import LOGIN
 
 pytestmark = pytest.mark.slow
 
@@ -25,43 +25,43 @@ KEY = rsa.generate_private_key(65537, 2048)
 REQUEST = {"number", "key", "spki", "csr", "drafted_at", "submissions", "closed", "closed_at"}
 
 
-def test_a_request_is_drafted_once_and_shown_as_often_as_asked(shop: Shop) -> None:
-    shop.put("added")
-    first = shop.ok("csr new acme")
+def test_a_request_is_drafted_once_and_shown_as_often_as_asked(harness: CliHarness) -> None:
+    harness.put("added")
+    first = harness.ok("csr new acme")
     assert first.out.startswith("-----BEGIN CERTIFICATE REQUEST-----")
-    assert shop.ok("csr new acme").out == first.out
-    assert shop.ok("csr show acme").out == first.out
-    shop.ok("csr new acme --out acme.csr")
-    assert (shop.home / "acme.csr").read_text() == first.out
-    facts = shop.ok("csr show acme -o json").json
+    assert harness.ok("csr new acme").out == first.out
+    assert harness.ok("csr show acme").out == first.out
+    harness.ok("csr new acme --out acme.csr")
+    assert (harness.home / "acme.csr").read_text() == first.out
+    facts = harness.ok("csr show acme -o json").json
     assert set(facts) >= REQUEST - {"closed_at"}
     assert (facts["number"], facts["key"], facts["closed"]) == (1, "kv:1", None)
-    assert "findings" in shop.ok("csr new acme -o json").json
-    assert shop.ok("csr new acme --out again.csr -o json").json["csr"] == first.out
-    assert (shop.home / "again.csr").read_text() == first.out
+    assert "findings" in harness.ok("csr new acme -o json").json
+    assert harness.ok("csr new acme --out again.csr -o json").json["csr"] == first.out
+    assert (harness.home / "again.csr").read_text() == first.out
 
 
-def test_what_the_broker_drafts_its_own_linter_accepts(shop: Shop) -> None:
-    shop.put("requested")
-    shop.ok("csr new acme --out acme.csr")
-    assert shop.ok(f"csr lint acme.csr --login {LOGIN}").out.endswith("good\n")
-    assert shop.ok("csr lint - -o json", input=(shop.home / "acme.csr").read_bytes()).json == {
-        "subject": str(shop.account.subject),
+def test_what_the_broker_drafts_its_own_linter_accepts(harness: CliHarness) -> None:
+    harness.put("requested")
+    harness.ok("csr new acme --out acme.csr")
+    assert harness.ok(f"csr lint acme.csr --login {LOGIN}").out.endswith("good\n")
+    assert harness.ok("csr lint - -o json", input=(harness.home / "acme.csr").read_bytes()).json == {
+        "subject": str(harness.account.subject),
         "success": True,
         "findings": [],
     }
 
 
-def test_superseding_closes_the_open_request_and_makes_a_new_key(shop: Shop) -> None:
-    shop.put("requested")
-    old = shop.ok("csr show acme -o json").json
-    new = shop.ok("csr new acme --supersede --yes -o json").json
+def test_superseding_closes_the_open_request_and_makes_a_new_key(harness: CliHarness) -> None:
+    harness.put("requested")
+    old = harness.ok("csr show acme -o json").json
+    new = harness.ok("csr new acme --supersede --yes -o json").json
     assert (new["number"], new["key"]) == (2, "kv:2")
     assert new["spki"] != old["spki"]
-    closed = shop.ok("csr show acme --number 1 -o json").json
+    closed = harness.ok("csr show acme --number 1 -o json").json
     assert (closed["closed"], closed["spki"]) == ("superseded", old["spki"])
-    assert not any(shop.lab.world.vault.admin.versions("keys/acme/1").values())
-    assert any(shop.lab.world.vault.admin.versions("keys/acme/2").values())
+    assert not any(harness.saved.system.vault.admin.versions("keys/acme/1").values())
+    assert any(harness.saved.system.vault.admin.versions("keys/acme/2").values())
 
 
 @pytest.mark.parametrize(
@@ -77,87 +77,87 @@ def test_superseding_closes_the_open_request_and_makes_a_new_key(shop: Shop) -> 
         ),
     ],
 )
-def test_a_partners_answer_is_not_lost_unasked(shop: Shop, state: str, line: str, lost: str) -> None:
-    shop.put("requested")
-    shop.ok("csr submit acme --to desk@partner.example --reference INC-7")
+def test_a_partners_answer_is_not_lost_unasked(harness: CliHarness, state: str, line: str, lost: str) -> None:
+    harness.put("requested")
+    harness.ok("csr submit acme --to desk@partner.example --reference INC-7")
     if state == "candidate":
-        shop.ok(f"cert import acme reply.zip {' '.join(shop.lab.world.accepting())}")
-    before = shop.look()
-    refused = shop.run(line)
-    (sent,) = shop.account.requests[0].submissions
+        harness.ok(f"cert import acme reply.zip {' '.join(harness.saved.system.accepting())}")
+    before = harness.look()
+    refused = harness.run(line)
+    (sent,) = harness.account.requests[0].submissions
     assert refused.code == 2
     assert f"request 1 of acme (sent {sent.at:%F %TZ} to desk@partner.example, reference INC-7)" in refused.err
     assert lost in refused.err
     assert "--yes" in refused.err
-    assert shop.look() == before
-    shop.ok(f"{line} --yes")
+    assert harness.look() == before
+    harness.ok(f"{line} --yes")
 
 
-def test_what_was_never_sent_is_asked_about_too(shop: Shop) -> None:
+def test_what_was_never_sent_is_asked_about_too(harness: CliHarness) -> None:
     """`csr new` printed the CSR: somebody may have mailed it by hand."""
-    shop.put("requested")
-    refused = shop.run("csr new acme --supersede")
+    harness.put("requested")
+    refused = harness.run("csr new acme --supersede")
     assert refused.code == 2
     assert "request 1 of acme (not noted as sent)" in refused.err
-    shop.assert_unchanged()
+    harness.assert_unchanged()
 
 
-def test_superseding_where_nothing_is_open_just_begins(shop: Shop) -> None:
-    shop.put("added")
-    assert shop.ok("csr new acme --supersede --yes -o json").json["number"] == 1
+def test_superseding_where_nothing_is_open_just_begins(harness: CliHarness) -> None:
+    harness.put("added")
+    assert harness.ok("csr new acme --supersede --yes -o json").json["number"] == 1
 
 
 @pytest.mark.parametrize(("flag", "closed"), [("", "cancelled"), ("--rejected", "rejected")])
-def test_a_late_reply_to_a_closed_request_is_named(shop: Shop, flag: str, closed: str) -> None:
-    shop.put("requested")
-    assert shop.ok(f"csr cancel acme --yes {flag}").err.endswith(f"1 of acme is {closed}\n")
-    assert shop.ok(f"csr cancel acme --yes {flag}").err.endswith(f"is {closed} already: nothing to do\n")
-    late = shop.run("cert import acme reply.zip")
+def test_a_late_reply_to_a_closed_request_is_named(harness: CliHarness, flag: str, closed: str) -> None:
+    harness.put("requested")
+    assert harness.ok(f"csr cancel acme --yes {flag}").err.endswith(f"1 of acme is {closed}\n")
+    assert harness.ok(f"csr cancel acme --yes {flag}").err.endswith(f"is {closed} already: nothing to do\n")
+    late = harness.run("cert import acme reply.zip")
     assert late.code == 6
     assert f"answers signing request 1 of acme, which was {closed}" in late.err
-    shop.ok("csr new acme")
-    assert f"which was {closed}" in shop.run("cert import acme reply.zip").err
+    harness.ok("csr new acme")
+    assert f"which was {closed}" in harness.run("cert import acme reply.zip").err
 
 
-def test_a_draft_of_the_mail_carries_the_csr_and_starts_the_clock(shop: Shop) -> None:
-    shop.put("requested")
-    shop.ok("csr submit acme --reference T-1")
-    mail = message_from_bytes((shop.home / "acme-1.eml").read_bytes())
+def test_a_draft_of_the_mail_carries_the_csr_and_starts_the_clock(harness: CliHarness) -> None:
+    harness.put("requested")
+    harness.ok("csr submit acme --reference T-1")
+    mail = message_from_bytes((harness.home / "acme-1.eml").read_bytes())
     assert mail["To"] == "desk@partner.example"
     assert any(b"CERTIFICATE REQUEST" in (part.get_payload(decode=True) or b"") for part in mail.walk())
-    (sent,) = shop.ok("csr show acme -o json").json["submissions"]
+    (sent,) = harness.ok("csr show acme -o json").json["submissions"]
     assert (sent["via"], sent["to"], sent["reference"]) == ("eml", "desk@partner.example", "T-1")
     assert sent["message_id"] == mail["Message-ID"]
-    again = shop.ok("csr submit acme --out - --to other@partner.example")
+    again = harness.ok("csr submit acme --out - --to other@partner.example")
     assert message_from_bytes(again.out.encode())["Message-ID"] == mail["Message-ID"]
-    assert "sent" in shop.ok("csr show acme").err
+    assert "sent" in harness.ok("csr show acme").err
 
 
-def test_a_request_that_is_closed_meanwhile_leaves_no_mail(shop: Shop) -> None:
+def test_a_request_that_is_closed_meanwhile_leaves_no_mail(harness: CliHarness) -> None:
     """Its key is destroyed: a draft that lay there would be sent one day."""
-    shop.put("requested")
-    cancelled = meanwhile(lambda: shop.ok("csr cancel acme --yes"))
-    ended = shop.run("csr submit acme --out late.eml", wiring=cancelled)
+    harness.put("requested")
+    cancelled = meanwhile(lambda: harness.ok("csr cancel acme --yes"))
+    ended = harness.run("csr submit acme --out late.eml", wiring=cancelled)
     assert ended.code == 6
     assert "was cancelled" in ended.err
-    assert not (shop.home / "late.eml").exists()
-    shop.ok("csr new acme")
-    cancelled = meanwhile(lambda: shop.ok("csr cancel acme --yes"))
-    assert not shop.run("csr submit acme --out -", wiring=cancelled).out
+    assert not (harness.home / "late.eml").exists()
+    harness.ok("csr new acme")
+    cancelled = meanwhile(lambda: harness.ok("csr cancel acme --yes"))
+    assert not harness.run("csr submit acme --out -", wiring=cancelled).out
 
 
-def test_a_mail_that_could_not_be_written_is_the_same_when_it_can(shop: Shop) -> None:
-    shop.put("requested")
-    noted = meanwhile(lambda: (shop.home / "there").rename(shop.home / "elsewhere"))
-    (shop.home / "there").mkdir()
-    assert shop.run("csr submit acme --out there/acme.eml", wiring=noted).code == 2
-    (sent,) = shop.account.requests[0].submissions
+def test_a_mail_that_could_not_be_written_is_the_same_when_it_can(harness: CliHarness) -> None:
+    harness.put("requested")
+    noted = meanwhile(lambda: (harness.home / "there").rename(harness.home / "elsewhere"))
+    (harness.home / "there").mkdir()
+    assert harness.run("csr submit acme --out there/acme.eml", wiring=noted).code == 2
+    (sent,) = harness.account.requests[0].submissions
     for name in ("acme.eml", "again.eml"):
-        shop.ok(f"csr submit acme --out {name}")
-        mail = message_from_bytes((shop.home / name).read_bytes())
+        harness.ok(f"csr submit acme --out {name}")
+        mail = message_from_bytes((harness.home / name).read_bytes())
         assert mail["Message-ID"] == sent.message_id
         assert parsedate_to_datetime(mail["Date"]) == sent.at.replace(microsecond=0)
-    assert shop.account.requests[0].submissions == (sent,)
+    assert harness.account.requests[0].submissions == (sent,)
 
 
 def meanwhile(act: Callable[[], object]) -> Wiring:
@@ -172,30 +172,30 @@ def meanwhile(act: Callable[[], object]) -> Wiring:
     return Wiring(clock=clock)
 
 
-def test_a_request_sent_by_hand_is_noted_with_its_time_and_whom_it_went_to(shop: Shop) -> None:
-    shop.put("requested")
+def test_a_request_sent_by_hand_is_noted_with_its_time_and_whom_it_went_to(harness: CliHarness) -> None:
+    harness.put("requested")
     at = (datetime.now(UTC) - timedelta(seconds=1)).isoformat(timespec="milliseconds")
-    facts = shop.ok(f"csr submit acme --sent-at {at} --reference INC-7 --to desk@partner.example -o json").json
+    facts = harness.ok(f"csr submit acme --sent-at {at} --reference INC-7 --to desk@partner.example -o json").json
     (sent,) = facts["submissions"]
     assert (sent["via"], sent["reference"], sent["to"]) == ("hand", "INC-7", "desk@partner.example")
     assert datetime.fromisoformat(sent["at"]) == datetime.fromisoformat(at)
 
 
-def test_the_day_of_drafting_will_do_as_a_time_of_sending(shop: Shop) -> None:
-    shop.put("requested")
-    request = shop.account.open_request
+def test_the_day_of_drafting_will_do_as_a_time_of_sending(harness: CliHarness) -> None:
+    harness.put("requested")
+    request = harness.account.open_request
     assert request
     for _ in range(2):
-        shop.ok(f"csr submit acme --sent-at {request.drafted_at:%F}")
-    (sent,) = shop.ok("csr show acme -o json").json["submissions"]
+        harness.ok(f"csr submit acme --sent-at {request.drafted_at:%F}")
+    (sent,) = harness.ok("csr show acme -o json").json["submissions"]
     assert datetime.fromisoformat(sent["at"]) == request.drafted_at
 
 
-def test_a_strangers_csr_drives_no_terminal_and_forges_no_line(shop: Shop) -> None:
+def test_a_strangers_csr_drives_no_terminal_and_forges_no_line(harness: CliHarness) -> None:
     evil = "x\x1b]0;y\x07\x9b2J\u202e\ngood"
     made = a_csr(KEY, der=False, O=evil)
     for output in ("table", "json"):
-        ended = shop.run(f"csr lint - -o {output}", input=made)
+        ended = harness.run(f"csr lint - -o {output}", input=made)
         assert ended.code == 6
         told = ended.out + ended.err
         assert all(c.isprintable() or c == "\n" for c in told), told
@@ -211,67 +211,67 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("changes", BAD)
-def test_a_csr_made_by_hand_is_judged_field_by_field(shop: Shop, changes: str) -> None:
-    shop.put("added")
+def test_a_csr_made_by_hand_is_judged_field_by_field(harness: CliHarness, changes: str) -> None:
+    harness.put("added")
     fields, code = BAD[changes]
     made = a_csr(KEY, der=False, **fields)
-    ended = shop.run(f"csr lint - --login {LOGIN} -o json", input=made)
+    ended = harness.run(f"csr lint - --login {LOGIN} -o json", input=made)
     assert ended.code == 6
     assert ended.json["success"] is False
     found = [f for f in ended.json["findings"] if f["severity"] == "error"]
     assert any(f["code"].startswith(code) for f in found), found
-    assert all(f["sentence"] and f["mend"] for f in found)
+    assert all(f["message"] and f["hint"] for f in found)
 
 
 @pytest.mark.parametrize(
     "key", [rsa.generate_private_key(65537, 1024), ec.generate_private_key(ec.SECP256R1())], ids=["short", "elliptic"]
 )
-def test_a_csr_for_another_key_than_the_partner_takes_is_refused(shop: Shop, key: object) -> None:
-    shop.put("added")
-    ended = shop.run("csr lint -", input=a_csr(key))
+def test_a_csr_for_another_key_than_the_partner_takes_is_refused(harness: CliHarness, key: object) -> None:
+    harness.put("added")
+    ended = harness.run("csr lint -", input=a_csr(key))
     assert ended.code == 6
     assert "refused" in ended.out
     assert "key" in ended.out
 
 
-def test_a_csr_that_somebody_changed_is_refused(shop: Shop) -> None:
-    shop.put("added")
+def test_a_csr_that_somebody_changed_is_refused(harness: CliHarness) -> None:
+    harness.put("added")
     der = bytearray(a_csr(KEY, der=True))
     der[-1] ^= 1
-    assert shop.run("csr lint -", input=bytes(der)).code == 6
+    assert harness.run("csr lint -", input=bytes(der)).code == 6
 
 
 @pytest.mark.peer("openssl")
-def test_what_openssl_makes_is_judged(shop: Shop, tmp_path: Path) -> None:
-    shop.put("added")
+def test_what_openssl_makes_is_judged(harness: CliHarness, tmp_path: Path) -> None:
+    harness.put("added")
     subject = f"/C=FR/ST=Paris/L=Paris/O=ACME/OU=Programs Partners/CN={LOGIN}/emailAddress=a@acme.example"
     command = ["openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", str(tmp_path / "k"), "-utf8"]
     made = subprocess.run([*command, "-subj", subject], capture_output=True, check=True).stdout
-    assert shop.ok(f"csr lint - --login {LOGIN}", input=made).out.endswith("good\n")
+    assert harness.ok(f"csr lint - --login {LOGIN}", input=made).out.endswith("good\n")
     made = subprocess.run([*command, "-subj", "/C=FR/CN=x"], capture_output=True, check=True).stdout
-    assert shop.run(f"csr lint - --login {LOGIN}", input=made).code == 6
+    assert harness.run(f"csr lint - --login {LOGIN}", input=made).code == 6
 
 
 @pytest.mark.slow
 @pytest.mark.peer("keytool")
-def test_what_keytool_makes_is_judged(shop: Shop, tmp_path: Path) -> None:
-    shop.put("added")
+def test_what_keytool_makes_is_judged(harness: CliHarness, tmp_path: Path) -> None:
+    harness.put("added")
     name = f"EMAILADDRESS=a@acme.example, CN={LOGIN}, OU=Programs Partners, O=ACME, L=Paris, ST=Paris, C=FR"
     store = ["-keystore", str(tmp_path / "s"), "-storepass", "changeit", "-alias", "a"]
     new = ["keytool", "-genkeypair", "-keyalg", "RSA", "-keysize", "2048", "-dname", name, *store]
     subprocess.run(new, capture_output=True, check=True)
     made = subprocess.run(["keytool", "-certreq", *store], capture_output=True, check=True).stdout
-    assert shop.run(f"csr lint - --login {LOGIN}", input=made).code == 0
-    assert shop.run("csr lint - --login MZP7777777", input=made).code == 6
+    assert harness.run(f"csr lint - --login {LOGIN}", input=made).code == 0
+    assert harness.run("csr lint - --login MZP7777777", input=made).code == 6
 
 
-def test_hashes_are_those_of_the_profile(shop: Shop) -> None:
-    shop.put("added")
+def test_hashes_are_those_of_the_profile(harness: CliHarness) -> None:
+    harness.put("added")
     from cryptography import x509
 
     weak = x509.load_pem_x509_csr(a_csr(KEY))
     signed = x509.CertificateSigningRequestBuilder().subject_name(weak.subject).sign(KEY, hashes.SHA384())
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    ended = shop.run("csr lint - -o json", input=signed.public_bytes(Encoding.PEM))
+    ended = harness.run("csr lint - -o json", input=signed.public_bytes(Encoding.PEM))
     assert any("digest" in f["code"] or "signature" in f["code"] for f in ended.json["findings"]), ended.out

@@ -9,8 +9,8 @@ import pytest
 
 from broker.vault.policies import Role
 from tests.cli.test_bad_input import administrator
+from tests.support.cli_harness import CliHarness
 from tests.support.console import GOOD
-from tests.support.shop import Shop
 
 pytestmark = pytest.mark.slow
 
@@ -58,27 +58,27 @@ def test_every_command_that_asks_a_vault_is_somebodys() -> None:
 
 
 @pytest.mark.parametrize(("name", "roles"), [*WHOSE.items(), *((name, (role,)) for name in ANYBODYS for role in Role)])
-def test_a_command_needs_no_login_but_that_of_who_acts(shop: Shop, name: str, roles: Sequence[Role]) -> None:
+def test_a_command_needs_no_login_but_that_of_who_acts(harness: CliHarness, name: str, roles: Sequence[Role]) -> None:
     good = GOOD[name]
-    shop.put(good.state)
-    host = {"BROKER_CONFIG": only(shop, roles)}
-    token = {"VAULT_TOKEN": administrator(shop)} if name == "vault enrol" else {}
-    shop.ok(shop.good(name), input=good.input, env=host | token)
+    harness.put(good.state)
+    host = {"BROKER_CONFIG": only(harness, roles)}
+    token = {"VAULT_TOKEN": administrator(harness)} if name == "vault enrol" else {}
+    harness.ok(harness.good(name), input=good.input, env=host | token)
 
 
 @pytest.mark.parametrize(("roles", "state", "lines"), MORE)
-def test_nor_does_any_other_way_through_it(shop: Shop, roles: Sequence[Role], state: str, lines: str) -> None:
-    shop.put(state)
-    host = {"BROKER_CONFIG": only(shop, roles)}
+def test_nor_does_any_other_way_through_it(harness: CliHarness, roles: Sequence[Role], state: str, lines: str) -> None:
+    harness.put(state)
+    host = {"BROKER_CONFIG": only(harness, roles)}
     for line in lines.split("; "):
-        shop.ok(line, env=host)
+        harness.ok(line, env=host)
 
 
-def only(shop: Shop, roles: Sequence[Role]) -> str:
+def only(harness: CliHarness, roles: Sequence[Role]) -> str:
     """Return a configuration that has the logins of `roles` and no other."""
     lines = ["version = 1"]
     for role in roles:
         files = (f'{name}_file = "roles/{role.value}/{name}"' for name in ("role_id", "secret_id"))
         lines += [f"[roles.{role.value}]", *files]
-    (shop.home / "host.toml").write_text("\n".join(lines))
+    (harness.home / "host.toml").write_text("\n".join(lines))
     return "host.toml"

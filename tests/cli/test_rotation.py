@@ -6,15 +6,15 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from partner_standin.faults import FAULTS
 
 from broker.compose import Wiring
 from broker.model import changes
 from broker.rotation.amend import amend
-from broker.standin.faults import FAULTS
 from broker.vault.accounts import VaultAccounts
 from tests.support.accounts import NOW
-from tests.support.shop import Shop
-from tests.support.world import LOGIN, PASSWORD
+from tests.support.cli_harness import CliHarness
+from tests.support.system import LOGIN, PASSWORD
 
 pytestmark = pytest.mark.slow
 
@@ -30,23 +30,23 @@ LATER = ("cn-mismatch", "login-lockout")  # these need another's certificate, an
 EXIT = {"partner_down": 4, "quota": 4}
 
 
-def stages(shop: Shop) -> dict[int, str]:
-    return {g.number: g.stage.value + ("*" if g.held else "") for g in shop.account.generations}
+def stages(harness: CliHarness) -> dict[int, str]:
+    return {g.number: g.stage.value + ("*" if g.held else "") for g in harness.account.generations}
 
 
-def logins_tried(shop: Shop) -> list[str]:
-    return [entry.outcome for entry in shop.partner.log.entries() if entry.path]
+def logins_tried(harness: CliHarness) -> list[str]:
+    return [entry.outcome for entry in harness.partner.log.entries() if entry.path]
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # CPython leaves a reset socket open
 @pytest.mark.parametrize("name", sorted(set(SHOWN) - set(LATER)))
-def test_each_fault_has_its_verdict_and_exit_code(shop: Shop, name: str) -> None:
-    shop.put("candidate")
-    shop.partner.faults.set(name)
+def test_each_fault_has_its_verdict_and_exit_code(harness: CliHarness, name: str) -> None:
+    harness.put("candidate")
+    harness.partner.faults.set(name)
     if name == "handshake-failure":
-        shop.partner.faults.set("tls-version", "1.2")
-    ended = shop.run("rotation canary acme -o json")
+        harness.partner.faults.set("tls-version", "1.2")
+    ended = harness.run("rotation canary acme -o json")
     verdict = SHOWN[name].verdict
     code = EXIT.get(verdict, 6)
     assert ended.code == code, ended
@@ -54,178 +54,180 @@ def test_each_fault_has_its_verdict_and_exit_code(shop: Shop, name: str) -> None
     assert ended.json["verdict"] == verdict
     assert ended.json["code"] == {4: "partner-unavailable", 6: "refused"}[code]
     assert verdict in ended.err
-    assert stages(shop) == {1: "candidate"}
-    assert shop.ok("rotation status acme -o json").json["canaries"][-1]["verdict"] == verdict
+    assert stages(harness) == {1: "candidate"}
+    assert harness.ok("rotation status acme -o json").json["canaries"][-1]["verdict"] == verdict
 
 
-def test_an_answer_that_is_good_is_data_too(shop: Shop) -> None:
-    shop.put("candidate")
-    facts = shop.ok("rotation canary acme -o json").json
+def test_an_answer_that_is_good_is_data_too(harness: CliHarness) -> None:
+    harness.put("candidate")
+    facts = harness.ok("rotation canary acme -o json").json
     assert set(facts) == ANSWERED
     assert facts["verdict"] == "ok"
-    assert shop.ok("rotation promote acme -o json").json["generation"] == 1
+    assert harness.ok("rotation promote acme -o json").json["generation"] == 1
 
 
-def test_a_rejected_login_is_not_tried_again_until_somebody_says_why(shop: Shop) -> None:
-    shop.put("candidate")
-    shop.partner.faults.set("login-rejected")
-    shop.partner.log.clear()
-    assert shop.run("rotation promote acme").code == 6
-    assert len(logins_tried(shop)) == 1
+def test_a_rejected_login_is_not_tried_again_until_somebody_says_why(harness: CliHarness) -> None:
+    harness.put("candidate")
+    harness.partner.faults.set("login-rejected")
+    harness.partner.log.clear()
+    assert harness.run("rotation promote acme").code == 6
+    assert len(logins_tried(harness)) == 1
     for line in ("rotation canary acme", "rotation promote acme", "rotation canary acme --generation 1"):
-        ended = shop.run(line)
+        ended = harness.run(line)
         assert ended.code == 6
         assert "password set acme" in ended.err
-    assert len(logins_tried(shop)) == 1
-    assert "rejected the login" in shop.ok("status").out
-    shop.partner.faults.clear()
-    shop.ok("rotation promote acme --force --reason 'the partner unlocked it'")
-    assert stages(shop) == {1: "current"}
-    said = [e["facts"].get("reason") for e in shop.ok("evidence show acme -o json").json]
+    assert len(logins_tried(harness)) == 1
+    assert "rejected the login" in harness.ok("status").out
+    harness.partner.faults.clear()
+    harness.ok("rotation promote acme --force --reason 'the partner unlocked it'")
+    assert stages(harness) == {1: "current"}
+    said = [e["facts"].get("reason") for e in harness.ok("evidence show acme -o json").json]
     assert "the partner unlocked it" in said
 
 
-def test_a_canary_that_is_refused_settles_what_is_due(shop: Shop) -> None:
-    shop.put("candidate")
-    shop.partner.faults.set("login-rejected")
-    assert shop.run("rotation canary acme").code == 6
-    accounts = VaultAccounts(shop.lab.world.vault.admin)
+def test_a_canary_that_is_refused_settles_what_is_due(harness: CliHarness) -> None:
+    harness.put("candidate")
+    harness.partner.faults.set("login-rejected")
+    assert harness.run("rotation canary acme").code == 6
+    accounts = VaultAccounts(harness.saved.system.vault.admin)
     amend(
-        accounts, shop.account.name, lambda a: changes.application_set(a, "killed", "", at=NOW, by="a killed command")
+        accounts,
+        harness.account.name,
+        lambda a: changes.application_set(a, "killed", "", at=NOW, by="a killed command"),
     )
-    shop.partner.log.clear()
-    assert shop.account.outbox
-    assert shop.run("rotation canary acme").code == 6
-    assert not logins_tried(shop)
-    assert not shop.account.outbox
-    shop.ok("evidence verify acme")
+    harness.partner.log.clear()
+    assert harness.account.outbox
+    assert harness.run("rotation canary acme").code == 6
+    assert not logins_tried(harness)
+    assert not harness.account.outbox
+    harness.ok("evidence verify acme")
 
 
-def test_a_quota_is_waited_for(shop: Shop) -> None:
-    shop.put("candidate")
-    shop.partner.faults.set("quota-day", "0")
-    assert shop.run("rotation canary acme").code == 4
-    shop.partner.log.clear()
-    again = shop.run("rotation canary acme")
+def test_a_quota_is_waited_for(harness: CliHarness) -> None:
+    harness.put("candidate")
+    harness.partner.faults.set("quota-day", "0")
+    assert harness.run("rotation canary acme").code == 4
+    harness.partner.log.clear()
+    again = harness.run("rotation canary acme")
     assert again.code in (4, 6, 7), again.err
-    assert not logins_tried(shop)
+    assert not logins_tried(harness)
 
 
-def test_a_pause_is_shown_with_its_way_out(shop: Shop) -> None:
-    shop.put("candidate")
-    shop.partner.faults.set("quota-day", "0")
-    assert shop.run("rotation canary acme").code == 4
-    shop.partner.faults.clear()
-    refused = shop.run("rotation canary acme")
+def test_a_pause_is_shown_with_its_way_out(harness: CliHarness) -> None:
+    harness.put("candidate")
+    harness.partner.faults.set("quota-day", "0")
+    assert harness.run("rotation canary acme").code == 4
+    harness.partner.faults.clear()
+    refused = harness.run("rotation canary acme")
     assert refused.code == 7
     (way_out,) = re.findall(r"broker (rotation canary .* TEXT) \(role rotator\)", refused.err)
-    until = shop.account.not_before
+    until = harness.account.not_before
     assert until
     shown = f"the partner wants no request for acme before {until:%F %TZ}: wait until then"
     for line in ("status", "rotation status acme"):
-        said = shop.ok(line).err
+        said = harness.ok(line).err
         assert shown in said
         assert way_out in said
-    assert shop.ok("status -o json").json[0]["obstacles"][0]["code"] == "pause"
-    (found,) = (f for f in shop.run("doctor -o json").json["findings"] if f["code"] == "account.pause")
+    assert harness.ok("status -o json").json[0]["obstacles"][0]["code"] == "pause"
+    (found,) = (f for f in harness.run("doctor -o json").json["findings"] if f["code"] == "account.pause")
     assert found["severity"] == "warning"
-    assert way_out in found["mend"]
-    shop.ok(way_out)
-    assert shop.account.not_before is None
+    assert way_out in found["hint"]
+    harness.ok(way_out)
+    assert harness.account.not_before is None
 
 
-def test_a_candidate_waits_as_long_as_the_partner_wants(shop: Shop) -> None:
-    shop.put("candidate")
-    shop.partner.faults.set("quota-day", "0")
-    assert shop.run("rotation canary acme").code == 4
-    (row,) = shop.ok("status acme -o json").json
+def test_a_candidate_waits_as_long_as_the_partner_wants(harness: CliHarness) -> None:
+    harness.put("candidate")
+    harness.partner.faults.set("quota-day", "0")
+    assert harness.run("rotation canary acme").code == 4
+    (row,) = harness.ok("status acme -o json").json
     assert (row["who"], row["command"]) == ("partner", "")
     assert "generation 1 waits to be tried; the partner wants no request" in row["what"]
 
 
-def test_a_rejected_client_marks_that_application_alone(shop: Shop) -> None:
-    shop.put("promoted")
-    shop.partner.faults.set("client-rejected")
-    assert shop.run("rotation canary acme").code == 6
-    assert shop.ok("app list acme -o json").json[0]["rejected_at"]
-    assert "rejected the client_id of acme/reporting" in shop.ok("rotation status acme").err
-    shop.partner.faults.clear()
-    shop.ok("rotation canary acme")
+def test_a_rejected_client_marks_that_application_alone(harness: CliHarness) -> None:
+    harness.put("promoted")
+    harness.partner.faults.set("client-rejected")
+    assert harness.run("rotation canary acme").code == 6
+    assert harness.ok("app list acme -o json").json[0]["rejected_at"]
+    assert "rejected the client_id of acme/reporting" in harness.ok("rotation status acme").err
+    harness.partner.faults.clear()
+    harness.ok("rotation canary acme")
 
 
 @pytest.mark.parametrize("overlap", [True, False], ids=["both are good for a while", "the old one dies at once"])
-def test_a_new_password_is_tried_before_anybody_gets_it(shop: Shop, overlap: bool) -> None:
-    shop.put("promoted")
-    shop.partner.registry.set_password(LOGIN, NEW, overlap=overlap)
-    told = shop.ok("password set acme --password-file -", input=f"{NEW}\n".encode())
+def test_a_new_password_is_tried_before_anybody_gets_it(harness: CliHarness, overlap: bool) -> None:
+    harness.put("promoted")
+    harness.partner.registry.set_password(LOGIN, NEW, overlap=overlap)
+    told = harness.ok("password set acme --password-file -", input=f"{NEW}\n".encode())
     assert "generation 2 would use it" in told.err
     assert NEW not in told.out + told.err
-    assert stages(shop) == {1: "current", 2: "candidate"}
-    shop.ok("rotation promote acme")
-    assert stages(shop) == {1: "previous", 2: "current"}
-    shop.ok("bundle get acme/reporting --consumer-token-file reader.token --to bundle")
-    assert (shop.home / "bundle/current/password").read_text() == NEW
-    shop.ok("rotation retire acme --generation 1")
-    assert not any(shop.lab.world.vault.admin.versions("passwords/acme/1").values())
+    assert stages(harness) == {1: "current", 2: "candidate"}
+    harness.ok("rotation promote acme")
+    assert stages(harness) == {1: "previous", 2: "current"}
+    harness.ok("bundle get acme/reporting --consumer-token-file reader.token --to bundle")
+    assert (harness.home / "bundle/current/password").read_text() == NEW
+    harness.ok("rotation retire acme --generation 1")
+    assert not any(harness.saved.system.vault.admin.versions("passwords/acme/1").values())
 
 
-def test_a_wrong_password_never_becomes_current(shop: Shop) -> None:
-    shop.put("promoted")
-    shop.ok("password set acme --password-file -", input=b"mistyped")
-    assert shop.run("rotation promote acme").code == 6
-    assert stages(shop)[1] == "current"
-    assert logins_tried(shop) == logins_tried(shop)[:1]
-    shop.ok("password set acme --password-file -", input=PASSWORD.encode())
-    shop.ok("rotation promote acme")
+def test_a_wrong_password_never_becomes_current(harness: CliHarness) -> None:
+    harness.put("promoted")
+    harness.ok("password set acme --password-file -", input=b"mistyped")
+    assert harness.run("rotation promote acme").code == 6
+    assert stages(harness)[1] == "current"
+    assert logins_tried(harness) == logins_tried(harness)[:1]
+    harness.ok("password set acme --password-file -", input=PASSWORD.encode())
+    harness.ok("rotation promote acme")
 
 
-def test_going_back_keeps_the_displaced_one_for_a_person(shop: Shop) -> None:
-    shop.put("rotated")
-    assert "is current again" in shop.ok("rotation rollback acme").err
-    assert stages(shop) == {1: "current", 2: "candidate*"}
-    assert "was current already: nothing was done" in shop.ok("rotation rollback acme").err
-    assert shop.ok("rotation rollback acme -o json").json["changed"] is False
-    refused = shop.run("rotation promote acme")
+def test_going_back_keeps_the_displaced_one_for_a_person(harness: CliHarness) -> None:
+    harness.put("rotated")
+    assert "is current again" in harness.ok("rotation rollback acme").err
+    assert stages(harness) == {1: "current", 2: "candidate*"}
+    assert "was current already: nothing was done" in harness.ok("rotation rollback acme").err
+    assert harness.ok("rotation rollback acme -o json").json["changed"] is False
+    refused = harness.run("rotation promote acme")
     assert refused.code in (0, 6)
-    assert stages(shop) == {1: "current", 2: "candidate*"}
-    shop.ok("rotation promote acme --generation 2")
-    assert [s for s in stages(shop).values() if s == "current"] == ["current"]
+    assert stages(harness) == {1: "current", 2: "candidate*"}
+    harness.ok("rotation promote acme --generation 2")
+    assert [s for s in stages(harness).values() if s == "current"] == ["current"]
 
 
-def test_going_back_after_a_new_password_joins_the_old_certificate_to_it(shop: Shop) -> None:
-    shop.put("rotated")
-    shop.partner.registry.set_password(LOGIN, NEW)
-    shop.ok("password set acme --password-file -", input=NEW.encode())
-    shop.ok("rotation promote acme")
-    facts = shop.ok("rotation rollback acme --generation 1 -o json").json
-    joined = shop.account.generation(facts["generation"])
+def test_going_back_after_a_new_password_joins_the_old_certificate_to_it(harness: CliHarness) -> None:
+    harness.put("rotated")
+    harness.partner.registry.set_password(LOGIN, NEW)
+    harness.ok("password set acme --password-file -", input=NEW.encode())
+    harness.ok("rotation promote acme")
+    facts = harness.ok("rotation rollback acme --generation 1 -o json").json
+    joined = harness.account.generation(facts["generation"])
     assert joined.restores == 1
-    assert joined.parts.certificate == shop.account.generation(1).parts.certificate
+    assert joined.parts.certificate == harness.account.generation(1).parts.certificate
     assert joined.parts.password == 2
-    assert shop.account.current == joined
+    assert harness.account.current == joined
 
 
-def test_going_back_untried_takes_a_reason_and_asks_nobody(shop: Shop) -> None:
-    shop.put("rotated")
-    shop.partner.faults.set("status-500")
-    assert shop.run("rotation rollback acme").code == 4
-    assert stages(shop)[2] == "current"
-    shop.partner.log.clear()
-    shop.ok("rotation rollback acme --force --reason 'partner is down'")
-    assert stages(shop)[1] == "current"
-    assert not logins_tried(shop)
+def test_going_back_untried_takes_a_reason_and_asks_nobody(harness: CliHarness) -> None:
+    harness.put("rotated")
+    harness.partner.faults.set("status-500")
+    assert harness.run("rotation rollback acme").code == 4
+    assert stages(harness)[2] == "current"
+    harness.partner.log.clear()
+    harness.ok("rotation rollback acme --force --reason 'partner is down'")
+    assert stages(harness)[1] == "current"
+    assert not logins_tried(harness)
 
 
 @pytest.fixture
-def held(shop: Shop) -> Shop:
+def held(harness: CliHarness) -> CliHarness:
     """A generation that a consumer holds, and that another has displaced."""
-    shop.put("renewed")
-    shop.ok("bundle get acme/reporting --consumer-token-file reader.token --to bundle")
-    shop.ok("rotation promote acme")
-    return shop
+    harness.put("renewed")
+    harness.ok("bundle get acme/reporting --consumer-token-file reader.token --to bundle")
+    harness.ok("rotation promote acme")
+    return harness
 
 
-def test_a_generation_that_is_held_is_not_retired(held: Shop) -> None:
+def test_a_generation_that_is_held_is_not_retired(held: CliHarness) -> None:
     waiting = held.run("rotation retire acme --generation 1 ")
     assert waiting.code == 7
     assert "is still held by" in waiting.err
@@ -236,24 +238,24 @@ def test_a_generation_that_is_held_is_not_retired(held: Shop) -> None:
     assert row["held_by"][0] in waiting.err
 
 
-def test_it_is_retired_when_a_person_says_so(held: Shop) -> None:
+def test_it_is_retired_when_a_person_says_so(held: CliHarness) -> None:
     held.ok("rotation retire acme --generation 1 --force --reason 'told them twice'")
     assert stages(held)[1] == "retired"
-    assert not any(held.lab.world.vault.admin.versions("keys/acme/1").values())
+    assert not any(held.saved.system.vault.admin.versions("keys/acme/1").values())
 
 
-def test_it_is_retired_once_the_lease_is_over(held: Shop) -> None:
+def test_it_is_retired_once_the_lease_is_over(held: CliHarness) -> None:
     later = Wiring(clock=lambda: datetime.now(UTC) + timedelta(hours=2))
     held.ok("rotation retire acme --generation 1", wiring=later)
     assert stages(held)[1] == "retired"
 
 
-def test_a_candidate_that_was_rejected_can_be_retired_and_never_promoted(shop: Shop) -> None:
-    shop.put("renewed")
-    shop.ok("rotation reject acme --generation 2 --reason 'wrong subject' --yes")
-    assert shop.run("rotation promote acme --generation 2").code == 6
-    shop.ok("rotation retire acme --generation 2")
-    assert stages(shop) == {1: "current", 2: "retired"}
+def test_a_candidate_that_was_rejected_can_be_retired_and_never_promoted(harness: CliHarness) -> None:
+    harness.put("renewed")
+    harness.ok("rotation reject acme --generation 2 --reason 'wrong subject' --yes")
+    assert harness.run("rotation promote acme --generation 2").code == 6
+    harness.ok("rotation retire acme --generation 2")
+    assert stages(harness) == {1: "current", 2: "retired"}
 
 
 @pytest.mark.parametrize(
@@ -264,25 +266,25 @@ def test_a_candidate_that_was_rejected_can_be_retired_and_never_promoted(shop: S
         ("promoted", "app set acme/reporting --client-id 11111111-1111-4111-8111-111111111111"),
     ],
 )
-def test_what_is_done_already_is_not_told_as_done_now(shop: Shop, state: str, line: str) -> None:
-    shop.put(state)
-    assert "already" not in shop.ok(line).err
-    once = shop.account
-    assert shop.ok(line).err.endswith(" already: nothing to do\n")
-    assert shop.account == once
+def test_what_is_done_already_is_not_told_as_done_now(harness: CliHarness, state: str, line: str) -> None:
+    harness.put(state)
+    assert "already" not in harness.ok(line).err
+    once = harness.account
+    assert harness.ok(line).err.endswith(" already: nothing to do\n")
+    assert harness.account == once
 
 
-def test_the_same_password_again_is_told_as_a_new_one(shop: Shop) -> None:
+def test_the_same_password_again_is_told_as_a_new_one(harness: CliHarness) -> None:
     """The operator may not read the first, so that nobody can say that it is the same."""
-    shop.put("promoted")
+    harness.put("promoted")
     for number in (2, 3):
-        told = shop.ok("password set acme --password-file -", input=NEW.encode()).err
+        told = harness.ok("password set acme --password-file -", input=NEW.encode()).err
         assert f"password {number} of acme is stored" in told
 
 
-def test_status_tells_of_every_generation_and_try(shop: Shop) -> None:
-    shop.put("rotated")
-    facts = shop.ok("rotation status acme -o json").json
+def test_status_tells_of_every_generation_and_try(harness: CliHarness) -> None:
+    harness.put("rotated")
+    facts = harness.ok("rotation status acme -o json").json
     assert set(facts) == {"account", "current", "generations", "canaries", "breaker", "not_before", "obstacles"}
     assert set(facts["generations"][0]) >= {
         "number",
@@ -295,27 +297,27 @@ def test_status_tells_of_every_generation_and_try(shop: Shop) -> None:
         "held_by",
     }
     assert facts["current"] == 2
-    text = shop.ok("rotation status acme").out
+    text = harness.ok("rotation status acme").out
     assert "GENERATION" in text
     assert "VERDICT" in text
 
 
-def test_a_canary_is_about_the_newest_candidate_and_a_first_generation_is_based_on_none(shop: Shop) -> None:
-    shop.put("renewed")
-    assert shop.ok("rotation canary acme -o json").json["generation"] == 2
-    first = next(line for line in shop.ok("rotation status acme").out.splitlines() if line.startswith("1 "))
+def test_a_canary_is_about_the_newest_candidate_and_a_first_generation_is_based_on_none(harness: CliHarness) -> None:
+    harness.put("renewed")
+    assert harness.ok("rotation canary acme -o json").json["generation"] == 2
+    first = next(line for line in harness.ok("rotation status acme").out.splitlines() if line.startswith("1 "))
     assert first.split()[-1] == "-"
     assert " 0 " not in first
 
 
-def test_where_the_old_set_is_dead_there_is_a_warning(shop: Shop) -> None:
-    shop.put("renewed")
-    old = shop.account.certificate(shop.account.generation(1).parts.certificate)
-    serial, registry = format(int(old.serial.replace(":", ""), 16), "x"), shop.partner.registry
+def test_where_the_old_set_is_dead_there_is_a_warning(harness: CliHarness) -> None:
+    harness.put("renewed")
+    old = harness.account.certificate(harness.account.generation(1).parts.certificate)
+    serial, registry = format(int(old.serial.replace(":", ""), 16), "x"), harness.partner.registry
     registry.revoke(serial, datetime.now(UTC))
     try:
-        ended = shop.ok("rotation promote acme")
+        ended = harness.ok("rotation promote acme")
     finally:
         registry.revoke(serial, datetime.max.replace(tzinfo=UTC))  # other tests use it
     assert "no way back" in ended.err
-    assert shop.ok("rotation status acme -o json").json["current"] == 2
+    assert harness.ok("rotation status acme -o json").json["current"] == 2

@@ -13,22 +13,22 @@ from broker.compose import Wiring
 from broker.vault import layout
 from broker.vault.policies import policy_name
 from tests.cli.test_bad_input import administrator
+from tests.support.cli_harness import CliHarness
 from tests.support.console import inside
-from tests.support.shop import Shop
+from tests.support.system import PASSWORD
 from tests.support.vault import with_root_token
-from tests.support.world import PASSWORD
 
 pytestmark = pytest.mark.slow
 
 ROW = {
     "account", "environment", "current", "not_after", "due", "due_because", "generations", "open_request", "who",
-    "what", "command", "obstacles",
+    "message", "hint", "obstacles",
 }  # fmt: skip
 
 
-def row(shop: Shop, **later: int) -> dict[str, Any]:
+def row(harness: CliHarness, **later: int) -> dict[str, Any]:
     wiring = Wiring(clock=lambda: datetime.now(UTC) + timedelta(**later))
-    (found,) = shop.ok("status acme -o json", wiring=wiring).json
+    (found,) = harness.ok("status acme -o json", wiring=wiring).json
     assert set(found) == ROW
     return dict(found)
 
@@ -48,93 +48,93 @@ def row(shop: Shop, **later: int) -> dict[str, Any]:
     ],
 )
 def test_status_says_who_must_act_and_how(
-    shop: Shop, state: str, lines: list[str], who: str, what: str, command: str
+    harness: CliHarness, state: str, lines: list[str], who: str, what: str, command: str
 ) -> None:
-    shop.put(state)
+    harness.put(state)
     for line in lines:
-        shop.ok(line)
-    found = row(shop)
-    assert (found["who"], what in found["what"], command in found["command"]) == (who, True, True), found
-    text = shop.ok("status").out
+        harness.ok(line)
+    found = row(harness)
+    assert (found["who"], what in found["message"], command in found["hint"]) == (who, True, True), found
+    text = harness.ok("status").out
     assert what in text
-    assert found["command"] in text
+    assert found["hint"] in text
 
 
-def test_an_account_without_a_password_says_so(shop: Shop) -> None:
-    shop.put("empty")
-    shop.ok(shop.good("account add"))
-    assert "it has no password" in row(shop)["what"]
+def test_an_account_without_a_password_says_so(harness: CliHarness) -> None:
+    harness.put("empty")
+    harness.ok(harness.good("account add"))
+    assert "it has no password" in row(harness)["message"]
 
 
-def test_as_time_goes_by_it_is_stuck_due_and_expired(shop: Shop) -> None:
-    shop.put("requested")
-    shop.ok("csr submit acme")
-    assert "stuck" in row(shop, days=60)["what"]
-    shop.put("promoted")
-    assert row(shop, days=360)["what"].startswith("renewal is due")
-    assert row(shop)["due"] < row(shop)["not_after"]
+def test_as_time_goes_by_it_is_stuck_due_and_expired(harness: CliHarness) -> None:
+    harness.put("requested")
+    harness.ok("csr submit acme")
+    assert "stuck" in row(harness, days=60)["message"]
+    harness.put("promoted")
+    assert row(harness, days=360)["message"].startswith("renewal is due")
+    assert row(harness)["due"] < row(harness)["not_after"]
     later = Wiring(clock=lambda: datetime.now(UTC) + timedelta(days=400))
-    assert "ago" in shop.ok("status", wiring=later).out
-    ended = shop.run("bundle get acme/reporting --consumer-token-file reader.token --to b", wiring=later)
+    assert "ago" in harness.ok("status", wiring=later).out
+    ended = harness.run("bundle get acme/reporting --consumer-token-file reader.token --to b", wiring=later)
     assert ended.code == 6
-    assert not (shop.home / "b" / "current").exists()
+    assert not (harness.home / "b" / "current").exists()
 
 
-def codes(shop: Shop, code: int, wiring: Wiring | None = None, **env: str) -> dict[str, str]:
-    ended = shop.run("doctor -o json", wiring=wiring, env=env)
+def codes(harness: CliHarness, code: int, wiring: Wiring | None = None, **env: str) -> dict[str, str]:
+    ended = harness.run("doctor -o json", wiring=wiring, env=env)
     assert ended.code == code, ended.out
     assert ended.json["success"] is (code == 0)
     for finding in ended.json["findings"]:
-        assert finding["sentence"]
-        assert finding["mend"] or finding["severity"] == "note"
+        assert finding["message"]
+        assert finding["hint"] or finding["severity"] == "note"
     return {finding["code"]: finding["severity"] for finding in ended.json["findings"]}
 
 
-def test_doctor_finds_nothing_where_nothing_is_wrong(shop: Shop) -> None:
-    shop.put("rotated")
-    found = codes(shop, 0)
+def test_doctor_finds_nothing_where_nothing_is_wrong(harness: CliHarness) -> None:
+    harness.put("rotated")
+    found = codes(harness, 0)
     assert set(found) - {"process.swap"} == {"vault.answers", "partner.unknown"}  # few may lock memory
-    assert "no errors" in shop.ok("doctor").out
-    assert shop.look() == shop.before
+    assert "no errors" in harness.ok("doctor").out
+    assert harness.look() == harness.before
 
 
-def test_doctor_finds_a_secret_that_others_can_read(shop: Shop) -> None:
-    shop.put("promoted")
-    file = shop.home / "roles/auditor/secret_id"
+def test_doctor_finds_a_secret_that_others_can_read(harness: CliHarness) -> None:
+    harness.put("promoted")
+    file = harness.home / "roles/auditor/secret_id"
     mode = file.stat().st_mode & 0o777
     try:
         file.chmod(0o644)
-        assert codes(shop, 6)["file.mode"] == "error"
+        assert codes(harness, 6)["file.mode"] == "error"
     finally:
         file.chmod(mode)
 
 
-def test_doctor_finds_a_login_that_is_gone(shop: Shop) -> None:
-    shop.put("promoted")
-    file = shop.home / "roles/rotator/secret_id"
+def test_doctor_finds_a_login_that_is_gone(harness: CliHarness) -> None:
+    harness.put("promoted")
+    file = harness.home / "roles/rotator/secret_id"
     good, mode = file.read_text(), file.stat().st_mode & 0o777
     try:
         file.unlink()
-        found = codes(shop, 0)
+        found = codes(harness, 0)
         assert found["file.missing"] == "warning"
         assert "role.rotator" not in found  # it was told, and may well work on another host
         file.write_text("00000000-0000-4000-8000-000000000000")
         file.chmod(mode)
-        assert codes(shop, 6, VAULT_TOKEN=administrator(shop))["role.rotator"] == "error"
+        assert codes(harness, 6, VAULT_TOKEN=administrator(harness))["role.rotator"] == "error"
     finally:
         file.write_text(good)
         file.chmod(mode)
 
 
-def test_doctor_names_a_token_that_stands_in_for_the_roles(shop: Shop) -> None:
-    shop.put("promoted")
-    token = administrator(shop)
-    assert "role.token" not in codes(shop, 0, VAULT_TOKEN=token)  # each role has a login of its own
-    found = shop.run("doctor -o json", env={"VAULT_TOKEN": token, "BROKER_CONFIG": "plain.toml"}).json["findings"]
+def test_doctor_names_a_token_that_stands_in_for_the_roles(harness: CliHarness) -> None:
+    harness.put("promoted")
+    token = administrator(harness)
+    assert "role.token" not in codes(harness, 0, VAULT_TOKEN=token)  # each role has a login of its own
+    found = harness.run("doctor -o json", env={"VAULT_TOKEN": token, "BROKER_CONFIG": "plain.toml"}).json["findings"]
     (told,) = [f for f in found if f["code"] == "role.token"]
     assert told["severity"] == "warning"
-    assert "$VAULT_TOKEN stands in for server, rotator" in told["sentence"]
-    assert told["mend"].startswith("unset VAULT_TOKEN")
+    assert "$VAULT_TOKEN stands in for server, rotator" in told["message"]
+    assert told["hint"].startswith("unset VAULT_TOKEN")
 
 
 @pytest.mark.slow
@@ -143,43 +143,43 @@ def test_doctor_names_a_root_token_as_such(tmp_path: Path) -> None:
         assert settings.token
         environment = {"HOME": str(tmp_path), "VAULT_ADDR": settings.address, "VAULT_TOKEN": settings.token.reveal()}
         found = inside(["doctor", "-o", "json"], home=tmp_path, environment=environment).json["findings"]
-    assert [f for f in found if f["code"] == "role.token" and "root token" in f["sentence"]]
+    assert [f for f in found if f["code"] == "role.token" and "root token" in f["message"]]
 
 
-def test_a_host_of_one_role_is_judged_by_it_alone(shop: Shop) -> None:
-    shop.put("promoted")
+def test_a_host_of_one_role_is_judged_by_it_alone(harness: CliHarness) -> None:
+    harness.put("promoted")
     lines = [f'{name}_file = "roles/server/{name}"' for name in ("role_id", "secret_id")]
-    (shop.home / "one.toml").write_text("\n".join(["version = 1", "[roles.server]", *lines]))
+    (harness.home / "one.toml").write_text("\n".join(["version = 1", "[roles.server]", *lines]))
     one = "one.toml"
-    assert "the configuration is good" in shop.ok("config check", env={"BROKER_CONFIG": one}).err
-    status = shop.ok("vault status -o json", env={"BROKER_CONFIG": one}).json
+    assert "the configuration is good" in harness.ok("config check", env={"BROKER_CONFIG": one}).err
+    status = harness.ok("vault status -o json", env={"BROKER_CONFIG": one}).json
     assert (status["answers"], status["serves"]) == (True, True)
-    found = codes(shop, 0, BROKER_CONFIG=one)
+    found = codes(harness, 0, BROKER_CONFIG=one)
     assert found["account.unseen"] == "note"
     assert not [code for code in found if code.startswith("role.")]
 
 
-def test_without_a_login_doctor_and_status_tell_no_more_than_they_know(shop: Shop) -> None:
-    shop.put("promoted")
+def test_without_a_login_doctor_and_status_tell_no_more_than_they_know(harness: CliHarness) -> None:
+    harness.put("promoted")
     none = {"BROKER_CONFIG": "plain.toml"}
-    assert codes(shop, 6, BROKER_CONFIG="plain.toml")["role.none"] == "error"
-    ended = shop.run("vault status", env=none)
+    assert codes(harness, 6, BROKER_CONFIG="plain.toml")["role.none"] == "error"
+    ended = harness.run("vault status", env=none)
     assert ended.code == 2
     assert [line.split() for line in ended.out.splitlines() if line.startswith(("answers", "serves"))] == [
         ["answers", "yes"],
         ["serves", "unknown"],
     ]
-    assert shop.run("vault status -o json", env=none).json["serves"] is None
+    assert harness.run("vault status -o json", env=none).json["serves"] is None
 
 
-def test_one_damaged_account_hides_no_other(shop: Shop) -> None:
-    shop.put("promoted")
-    vault, mount = shop.lab.world.vault.admin, shop.lab.world.vault.settings.mount
-    shop.partner.faults.set("login-rejected")
-    shop.run("rotation canary acme")
+def test_one_damaged_account_hides_no_other(harness: CliHarness) -> None:
+    harness.put("promoted")
+    vault, mount = harness.saved.system.vault.admin, harness.saved.system.vault.settings.mount
+    harness.partner.faults.set("login-rejected")
+    harness.run("rotation canary acme")
     vault.create("accounts/aaa", {"value": "damaged"})
     try:
-        found = codes(shop, 6)
+        found = codes(harness, 6)
         assert found["account.unreadable"] == "error"
         assert found["account.breaker"] == "error"
     finally:
@@ -191,74 +191,76 @@ STRANGE = {"surprise": True}
 
 
 @pytest.mark.parametrize(
-    ("changed", "mend"), [(NEWER, "upgrade it"), (STRANGE, "broker partner add FILE stores it mended")]
+    ("changed", "hint"), [(NEWER, "upgrade it"), (STRANGE, "broker partner add FILE stores it corrected")]
 )
-def test_a_profile_that_is_refused_hides_no_other_account(shop: Shop, changed: dict[str, object], mend: str) -> None:
-    shop.put("profiled")
-    shop.ok(shop.good("account add", "zzz").replace("account add zzz", "account add zzz --profile own"))
-    before = shop.ok("status acme -o json").json
-    vault = shop.lab.world.vault.admin
+def test_a_profile_that_is_refused_hides_no_other_account(
+    harness: CliHarness, changed: dict[str, object], hint: str
+) -> None:
+    harness.put("profiled")
+    harness.ok(harness.good("account add", "zzz").replace("account add zzz", "account add zzz --profile own"))
+    before = harness.ok("status acme -o json").json
+    vault = harness.saved.system.vault.admin
     stored = vault.read(layout.profile("own"))
     vault.write(layout.profile("own"), {**stored.data, **changed}, replacing=stored.version)
-    acme, other = shop.ok("status -o json").json
+    acme, other = harness.ok("status -o json").json
     assert [acme] == before
     assert (set(other), other["account"], other["who"], other["due"]) == (ROW, "zzz", "us", None)
-    assert "profile own: " in other["what"]
-    assert mend in other["what"]
-    text = shop.ok("status").out
+    assert "profile own: " in other["message"]
+    assert hint in other["message"]
+    text = harness.ok("status").out
     assert "acme " in text
-    assert other["what"] in text
-    assert [a["name"] for a in shop.ok("account list -o json").json] == ["acme", "zzz"]
-    (found,) = [f for f in shop.run("doctor -o json").json["findings"] if f["code"] == "account.profile"]
+    assert other["message"] in text
+    assert [a["name"] for a in harness.ok("account list -o json").json] == ["acme", "zzz"]
+    (found,) = [f for f in harness.run("doctor -o json").json["findings"] if f["code"] == "account.profile"]
     assert found["severity"] == "error"
-    assert found["sentence"].startswith("zzz: profile own: ")
-    assert mend in found["mend"]
-    listed = shop.ok("partner list -o json")
+    assert found["message"].startswith("zzz: profile own: ")
+    assert hint in found["hint"]
+    listed = harness.ok("partner list -o json")
     assert [p["name"] for p in listed.json] == ["stellantis"]
     assert "profile own: " in listed.err
-    refused = shop.run("csr new zzz")
+    refused = harness.run("csr new zzz")
     assert refused.code == 2
-    assert mend in refused.err
+    assert hint in refused.err
 
 
-def test_doctor_finds_a_clock_that_is_off(shop: Shop) -> None:
-    shop.put("promoted")
+def test_doctor_finds_a_clock_that_is_off(harness: CliHarness) -> None:
+    harness.put("promoted")
     off = Wiring(clock=lambda: datetime.now(UTC) - timedelta(hours=1))
-    assert codes(shop, 6, off)["clock.skew"] == "error"
+    assert codes(harness, 6, off)["clock.skew"] == "error"
 
 
-def test_doctor_finds_accounts_in_trouble(shop: Shop) -> None:
-    shop.put("promoted")
-    shop.partner.faults.set("login-rejected")
-    answered = shop.run("rotation canary acme -o json")
+def test_doctor_finds_accounts_in_trouble(harness: CliHarness) -> None:
+    harness.put("promoted")
+    harness.partner.faults.set("login-rejected")
+    answered = harness.run("rotation canary acme -o json")
     assert (answered.code, answered.json["verdict"]) == (6, "login_rejected")
-    assert codes(shop, 6)["account.breaker"] == "error"
+    assert codes(harness, 6)["account.breaker"] == "error"
 
 
-def test_doctor_finds_a_role_without_its_rights(shop: Shop) -> None:
-    shop.put("promoted")
-    vault, mount = shop.lab.world.vault.admin, shop.lab.world.vault.settings.mount
+def test_doctor_finds_a_role_without_its_rights(harness: CliHarness) -> None:
+    harness.put("promoted")
+    vault, mount = harness.saved.system.vault.admin, harness.saved.system.vault.settings.mount
     path = f"sys/policies/acl/{policy_name(mount, 'rotator')}"
     policy = vault.ask("GET", path)["data"]["policy"]
     try:
         vault.call("POST", path, {"policy": 'path "nothing" { capabilities = ["read"] }'})
-        found = shop.run("doctor -o json").json["findings"]
-        assert [f for f in found if f["code"].startswith(("role.", "policy.")) and "rotator" in f["sentence"]], found
+        found = harness.run("doctor -o json").json["findings"]
+        assert [f for f in found if f["code"].startswith(("role.", "policy.")) and "rotator" in f["message"]], found
     finally:
         vault.call("POST", path, {"policy": policy})
 
 
-def test_explain_can_be_mailed_as_it_is(shop: Shop) -> None:
-    shop.put("promoted")
-    client_id = shop.account.application("reporting").client_id
+def test_explain_can_be_mailed_as_it_is(harness: CliHarness) -> None:
+    harness.put("promoted")
+    client_id = harness.account.application("reporting").client_id
     for output in ("table", "json"):
-        told = shop.ok(f"explain acme -o {output}").out
+        told = harness.ok(f"explain acme -o {output}").out
         assert PASSWORD not in told
         assert client_id not in told
         assert "PRIVATE KEY" not in told
         assert "/fleets" in told
         assert "Authorization: Basic" in told
-    facts = shop.ok("explain acme -o json").json
+    facts = harness.ok("explain acme -o json").json
     assert set(facts) == {"account", "generation", "certificate", "server_ca", "answers", "http", "curl"}
     assert facts["answers"]
     assert set(facts["certificate"]) == {"subject", "issuer", "serial", "not_before", "not_after", "fingerprint"}
@@ -268,58 +270,58 @@ def test_explain_can_be_mailed_as_it_is(shop: Shop) -> None:
     assert all(re.fullmatch("[0-9a-f]{64}", text) for text in fingerprints)
 
 
-def test_explain_works_before_there_is_a_client_id(shop: Shop) -> None:
-    shop.put("requested")
-    shop.ok(f"cert import acme reply.zip {' '.join(shop.lab.world.accepting())}")
-    assert "client_id=" in shop.ok("explain acme").out
-    assert shop.run("rotation canary acme").code == 6
+def test_explain_works_before_there_is_a_client_id(harness: CliHarness) -> None:
+    harness.put("requested")
+    harness.ok(f"cert import acme reply.zip {' '.join(harness.saved.system.accepting())}")
+    assert "client_id=" in harness.ok("explain acme").out
+    assert harness.run("rotation canary acme").code == 6
 
 
-def test_evidence_tells_the_whole_story_and_verifies(shop: Shop) -> None:
-    shop.put("rotated")
-    shop.ok("bundle get acme/reporting --consumer-token-file reader.token --to bundle")
-    entries = shop.ok("evidence show acme --issued -o json").json
+def test_evidence_tells_the_whole_story_and_verifies(harness: CliHarness) -> None:
+    harness.put("rotated")
+    harness.ok("bundle get acme/reporting --consumer-token-file reader.token --to bundle")
+    entries = harness.ok("evidence show acme --issued -o json").json
     assert {"chain", "number", "at", "by", "what", "facts"} <= set(entries[0])
     told = [entry["what"] for entry in entries]
     assert told[0] == "account-added"
     assert "bundle-issued" in told
     assert told.count("generation-moved") == 2
     assert PASSWORD not in str(entries)
-    assert shop.ok("evidence verify --all -o json").json["success"] is True
+    assert harness.ok("evidence verify --all -o json").json["success"] is True
     given = next(entry["facts"] for entry in entries if entry["what"] == "bundle-issued")
     assert given["expires"].endswith("Z")
-    shown = shop.ok("evidence show acme").out
+    shown = harness.ok("evidence show acme").out
     assert "bundle-issued" not in shown
     assert "…" not in shown  # what is piped is whole
-    assert "bundle-issued" in shop.ok("evidence show --all").out
+    assert "bundle-issued" in harness.ok("evidence show --all").out
 
 
-def test_evidence_that_somebody_changed_is_found(shop: Shop) -> None:
-    shop.put("promoted")
-    vault, mount = shop.lab.world.vault.admin, shop.lab.world.vault.settings.mount
-    path = next(p for p in shop.look().documents if p.startswith("evidence/accounts/acme/"))
+def test_evidence_that_somebody_changed_is_found(harness: CliHarness) -> None:
+    harness.put("promoted")
+    vault, mount = harness.saved.system.vault.admin, harness.saved.system.vault.settings.mount
+    path = next(p for p in harness.look().documents if p.startswith("evidence/accounts/acme/"))
     vault.call("DELETE", f"{mount}/metadata/{path}")
-    ended = shop.run("evidence verify acme -o json")
+    ended = harness.run("evidence verify acme -o json")
     assert ended.code == 6
     assert ended.json["success"] is False
-    assert "broken" in shop.run("evidence verify acme").out
+    assert "broken" in harness.run("evidence verify acme").out
 
 
-def test_evidence_is_exported_and_verified_without_a_vault(shop: Shop) -> None:
-    shop.put("rotated")
-    shop.ok("evidence anchor")
-    shop.ok("evidence export all.jsonl --key-to anchor.pem")
+def test_evidence_is_exported_and_verified_without_a_vault(harness: CliHarness) -> None:
+    harness.put("rotated")
+    harness.ok("evidence anchor")
+    harness.ok("evidence export all.jsonl --key-to anchor.pem")
     away = {"VAULT_ADDR": "unix:///nowhere/vault.sock"}
-    assert shop.ok("evidence verify --file all.jsonl --key anchor.pem -o json", env=away).json["success"] is True
-    text = (shop.home / "all.jsonl").read_text()
+    assert harness.ok("evidence verify --file all.jsonl --key anchor.pem -o json", env=away).json["success"] is True
+    text = (harness.home / "all.jsonl").read_text()
     assert PASSWORD not in text
-    (shop.home / "all.jsonl").write_text(text.replace("generation-moved", "generation-maved", 1))
-    assert shop.run("evidence verify --file all.jsonl", env=away).code == 6
+    (harness.home / "all.jsonl").write_text(text.replace("generation-moved", "generation-maved", 1))
+    assert harness.run("evidence verify --file all.jsonl", env=away).code == 6
 
 
-def test_a_token_of_an_administrator_is_never_printed(shop: Shop) -> None:
-    shop.put("promoted")
-    token = administrator(shop)
+def test_a_token_of_an_administrator_is_never_printed(harness: CliHarness) -> None:
+    harness.put("promoted")
+    token = administrator(harness)
     for line in ("status", "doctor", "config show", "vault status", "vault env", "account list -o json"):
-        ended = shop.run(line, env={"VAULT_TOKEN": token})
+        ended = harness.run(line, env={"VAULT_TOKEN": token})
         assert token not in ended.out + ended.err

@@ -15,9 +15,9 @@ from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.logins.token import FixedToken
 from tests.cli.test_bad_input import administrator
+from tests.support.cli_harness import CliHarness
 from tests.support.console import GOOD, inside
-from tests.support.shop import Shop
-from tests.support.world import Ended
+from tests.support.system import Ended
 
 pytestmark = pytest.mark.slow
 
@@ -27,120 +27,122 @@ ACCOUNT = {
 }  # fmt: skip
 
 
-def test_an_account_is_added_once_and_the_same_again_is_no_conflict(shop: Shop) -> None:
-    shop.put("empty")
+def test_an_account_is_added_once_and_the_same_again_is_no_conflict(harness: CliHarness) -> None:
+    harness.put("empty")
     line = f"account add new {GOOD['account add'].line.partition(' ')[2]}"
-    assert "login MZP0000002 at https://partner.example/v3" in shop.ok(line).err
-    shop.ok(line)
-    (found,) = shop.ok("account list -o json").json
+    assert "login MZP0000002 at https://partner.example/v3" in harness.ok(line).err
+    harness.ok(line)
+    (found,) = harness.ok("account list -o json").json
     assert set(found) >= ACCOUNT
     assert not {"outbox", "doomed_keys", "doomed_passwords"} & set(found)
     assert dict(found["subject"]["attributes"])["OU"] == "Programs Partners"
-    conflict = shop.run(line.replace("MZP0000002", "MZP0000003"))
+    conflict = harness.run(line.replace("MZP0000002", "MZP0000003"))
     assert conflict.code == 8
 
 
-def test_show_and_list_tell_people_and_programs(shop: Shop) -> None:
-    shop.put("rotated")
-    assert set(shop.ok("account show acme -o json").json) >= ACCOUNT
-    text = shop.ok("account show acme").out
+def test_show_and_list_tell_people_and_programs(harness: CliHarness) -> None:
+    harness.put("rotated")
+    assert set(harness.ok("account show acme -o json").json) >= ACCOUNT
+    text = harness.ok("account show acme").out
     for part in ("login", "APPLICATION", "REQUEST", "GENERATION", "previous", "current"):
         assert part in text
-    listed = shop.ok("account list").out.splitlines()
+    listed = harness.ok("account list").out.splitlines()
     assert listed[0].split() == ["ACCOUNT", "PARTNER", "ENVIRONMENT", "LOGIN", "CURRENT", "EXPIRES", "APPLICATIONS"]
     assert listed[1].split()[:5] == ["acme", "stellantis", "stand-in", "MZP0000001", "2"]
 
 
-def test_nothing_there_is_said_to_people_and_an_empty_list_to_programs(shop: Shop) -> None:
-    shop.put("empty")
-    ended = shop.ok("account list")
+def test_nothing_there_is_said_to_people_and_an_empty_list_to_programs(harness: CliHarness) -> None:
+    harness.put("empty")
+    ended = harness.ok("account list")
     assert (ended.out, "broker account add" in ended.err) == ("", True)
-    assert shop.ok("account list -o json").json == []
-    assert shop.ok("status -o json").json == []
-    assert shop.ok("evidence show --all -o json").json == []
+    assert harness.ok("account list -o json").json == []
+    assert harness.ok("status -o json").json == []
+    assert harness.ok("evidence show --all -o json").json == []
 
 
-def test_an_application_comes_changes_and_goes(shop: Shop) -> None:
-    shop.put("added")
-    assert "comes with the partner's reply" in shop.ok("app add acme/billing").err
-    assert shop.ok("app add acme/billing").code == 0
-    shop.ok("app set acme/billing --client-id one")
-    assert shop.run("app add acme/billing --client-id two").code == 8
-    shop.ok("app set acme/billing --client-id two")
-    assert [a["name"] for a in shop.ok("app list acme -o json").json] == ["billing", "reporting"]
-    shop.ok("app remove acme/billing --yes")
-    shop.ok("app remove acme/billing --yes")  # it is gone, as asked
-    assert shop.run("app remove acme/never --yes").code == 2
-    assert "acme/reporting" in shop.ok("app list acme").out
+def test_an_application_comes_changes_and_goes(harness: CliHarness) -> None:
+    harness.put("added")
+    assert "comes with the partner's reply" in harness.ok("app add acme/billing").err
+    assert harness.ok("app add acme/billing").code == 0
+    harness.ok("app set acme/billing --client-id one")
+    assert harness.run("app add acme/billing --client-id two").code == 8
+    harness.ok("app set acme/billing --client-id two")
+    assert [a["name"] for a in harness.ok("app list acme -o json").json] == ["billing", "reporting"]
+    harness.ok("app remove acme/billing --yes")
+    harness.ok("app remove acme/billing --yes")  # it is gone, as asked
+    assert harness.run("app remove acme/never --yes").code == 2
+    assert "acme/reporting" in harness.ok("app list acme").out
 
 
-def test_a_password_is_stored_and_never_shown(shop: Shop) -> None:
-    shop.put("added")
-    (shop.home / "secret").write_text("sësame\r\n")
-    told = shop.ok("password set acme --password-file secret")
+def test_a_password_is_stored_and_never_shown(harness: CliHarness) -> None:
+    harness.put("added")
+    (harness.home / "secret").write_text("sësame\r\n")
+    told = harness.ok("password set acme --password-file secret")
     assert "password 2 of acme is stored" in told.err
-    everything = told.out + told.err + shop.ok("account show acme -o json").out + shop.ok("evidence show acme").out
+    everything = (
+        told.out + told.err + harness.ok("account show acme -o json").out + harness.ok("evidence show acme").out
+    )
     assert "sësame" not in everything
-    assert shop.lab.world.vault.admin.read("passwords/acme/2").data["value"]["password"] == "sësame"
+    assert harness.saved.system.vault.admin.read("passwords/acme/2").data["value"]["password"] == "sësame"
 
 
-def test_a_profile_of_ones_own_is_added_shown_and_used(shop: Shop) -> None:
-    shop.put("empty")
-    assert "own-partner" in shop.ok("partner add own.toml").err
-    listed = {row["name"]: row["source"] for row in shop.ok("partner list -o json").json}
+def test_a_profile_of_ones_own_is_added_shown_and_used(harness: CliHarness) -> None:
+    harness.put("empty")
+    assert "own-partner" in harness.ok("partner add own.toml").err
+    listed = {row["name"]: row["source"] for row in harness.ok("partner list -o json").json}
     assert listed == {"stellantis": "built-in", "own-partner": "vault"}
-    assert "own-partner" in shop.ok("partner list").out
-    shown = shop.ok("partner show own-partner -o json").json
+    assert "own-partner" in harness.ok("partner list").out
+    shown = harness.ok("partner show own-partner -o json").json
     assert shown["environments"]["production"]["base_url"] == "https://api.own.example/v1"
-    assert "unknown until the partner says" in shop.ok("partner show own-partner").err
-    shop.ok("account add mine --profile own-partner --login someone --subject CN=someone")
-    assert shop.ok("account show mine -o json").json["base_url"] == "https://api.own.example/v1"
-    shop.ok("csr new mine")
+    assert "unknown until the partner says" in harness.ok("partner show own-partner").err
+    harness.ok("account add mine --profile own-partner --login someone --subject CN=someone")
+    assert harness.ok("account show mine -o json").json["base_url"] == "https://api.own.example/v1"
+    harness.ok("csr new mine")
 
 
-def test_a_profile_can_be_copied_changed_and_added(shop: Shop) -> None:
-    shop.put("empty")
-    copied = shop.ok("partner show stellantis -o toml").out
+def test_a_profile_can_be_copied_changed_and_added(harness: CliHarness) -> None:
+    harness.put("empty")
+    copied = harness.ok("partner show stellantis -o toml").out
     assert copied.startswith("#")
-    (shop.home / "copy.toml").write_text(copied.replace('name = "stellantis"', 'name = "copied"'))
-    shop.ok("partner add copy.toml")
-    shown = [shop.ok(f"partner show {name} -o json").json for name in ("stellantis", "copied")]
+    (harness.home / "copy.toml").write_text(copied.replace('name = "stellantis"', 'name = "copied"'))
+    harness.ok("partner add copy.toml")
+    shown = [harness.ok(f"partner show {name} -o json").json for name in ("stellantis", "copied")]
     assert {k: v for k, v in shown[0].items() if k != "name"} == {k: v for k, v in shown[1].items() if k != "name"}
-    assert shop.ok("partner show copied -o toml").code == 0
+    assert harness.ok("partner show copied -o toml").code == 0
 
 
-def test_every_setting_says_where_it_comes_from(shop: Shop) -> None:
-    shop.put("empty")
-    shown = shop.ok("--timeout 7s config show -o json", env={"BROKER_TTL": "5m"}).json
+def test_every_setting_says_where_it_comes_from(harness: CliHarness) -> None:
+    harness.put("empty")
+    shown = harness.ok("--timeout 7s config show -o json", env={"BROKER_TTL": "5m"}).json
     assert set(shown) == {"file", "settings", "logins"}
     sources = {name: value["source"] for name, value in shown["settings"].items()}
     assert (shown["settings"]["vault.patience"]["value"], sources["vault.patience"]) == ("7s", "flag")
     assert (shown["settings"]["bundle.ttl"]["value"], sources["bundle.ttl"]) == ("5m", "$BROKER_TTL")
     assert sources["vault.address"] == "$VAULT_ADDR"
     assert sources["bundle.directory"] == "default"
-    text = shop.ok("config show", env={"VAULT_TOKEN": "hvs.not-to-be-shown"})
+    text = harness.ok("config show", env={"VAULT_TOKEN": "hvs.not-to-be-shown"})
     assert "hvs.not-to-be-shown" not in text.out + text.err
     assert "$BROKER_MOUNT" in text.out
     assert shown["logins"]["auditor"]["source"].endswith("broker.toml")
     other = {"VAULT_TOKEN": "hvs.not-to-be-shown", "BROKER_CONFIG": "plain.toml"}
-    logins = shop.ok("config show -o json", env=other).json["logins"]
+    logins = harness.ok("config show -o json", env=other).json["logins"]
     assert logins["auditor"] == {"method": "token", "source": "$VAULT_TOKEN"}
-    assert shop.ok("config show -o json", env={"BROKER_CONFIG": "plain.toml"}).json["logins"]["auditor"] is None
+    assert harness.ok("config show -o json", env={"BROKER_CONFIG": "plain.toml"}).json["logins"]["auditor"] is None
 
 
-def test_a_role_with_a_login_of_its_own_does_not_take_a_token_around(shop: Shop) -> None:
-    shop.put("promoted")
-    assert shop.ok("account list", env={"VAULT_TOKEN": "hvs.wrong"}).out
+def test_a_role_with_a_login_of_its_own_does_not_take_a_token_around(harness: CliHarness) -> None:
+    harness.put("promoted")
+    assert harness.ok("account list", env={"VAULT_TOKEN": "hvs.wrong"}).out
 
 
-def test_check_reads_every_file_that_the_settings_name(shop: Shop) -> None:
-    shop.put("empty")
-    assert "the configuration is good" in shop.ok("config check").err
-    ended = shop.run("config check", env={"VAULT_CACERT": "/nowhere/ca.pem"})
+def test_check_reads_every_file_that_the_settings_name(harness: CliHarness) -> None:
+    harness.put("empty")
+    assert "the configuration is good" in harness.ok("config check").err
+    ended = harness.run("config check", env={"VAULT_CACERT": "/nowhere/ca.pem"})
     assert ended.code == 2
     assert "/nowhere/ca.pem" in ended.err
-    (shop.home / "broken.toml").write_text('version = 1\n[roles.auditor]\nrole_id_file = "nowhere"\n')
-    ended = shop.run("config check", env={"BROKER_CONFIG": "broken.toml"})
+    (harness.home / "broken.toml").write_text('version = 1\n[roles.auditor]\nrole_id_file = "nowhere"\n')
+    ended = harness.run("config check", env={"BROKER_CONFIG": "broken.toml"})
     assert ended.code == 2
     assert "auditor" in ended.err
     for table, says in (
@@ -148,8 +150,8 @@ def test_check_reads_every_file_that_the_settings_name(shop: Shop) -> None:
         ("[roles.server]\nsecret_id_file = 'plain.toml'", "server role: the login approle needs role_id_file"),
         ('[login]\nmethod = "token"', "needs file"),
     ):
-        (shop.home / "broken.toml").write_text(f"version = 1\n{table}\n")
-        ended = shop.run("config check", env={"BROKER_CONFIG": "broken.toml"})
+        (harness.home / "broken.toml").write_text(f"version = 1\n{table}\n")
+        ended = harness.run("config check", env={"BROKER_CONFIG": "broken.toml"})
         assert (ended.code, says in ended.err) == (2, True), ended.err
 
 
@@ -163,15 +165,15 @@ def test_a_directory_that_no_socket_fits_in_holds_no_vault(tmp_path: Path, lengt
 
 
 def test_a_user_that_no_passwd_file_names_needs_no_home(
-    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    harness: CliHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a container that is given just a UID."""
-    shop.put("added")
+    harness.put("added")
     with monkeypatch.context() as patch:
         patch.setattr("os.getuid", lambda: 2**31 - 43210)
         alone = dict.fromkeys(("HOME", "XDG_STATE_HOME", "LOGNAME", "USER", "LNAME", "USERNAME"), "")
-        assert shop.run("status", env=alone).code == 0
-        shown = shop.ok("config show -o json", env=alone).json["settings"]
+        assert harness.run("status", env=alone).code == 0
+        shown = harness.ok("config show -o json", env=alone).json["settings"]
         lost = inside(["status"], home=tmp_path, environment={})
     assert shown["embedded.directory"]["value"] == "/var/lib/credential-broker/vault"
     assert shown["actor"]["value"].startswith(f"uid-{2**31 - 43210}@")
@@ -206,70 +208,72 @@ def test_what_init_writes_can_be_read(tmp_path: Path, answers: str) -> None:
     assert printed.out == (tmp_path / "broker.toml").read_text()
 
 
-def test_a_consumer_is_enrolled_and_gets_what_it_may(shop: Shop) -> None:
-    shop.put("promoted")
-    root = {"VAULT_TOKEN": administrator(shop)}
-    shop.ok("vault enrol worker --right acme/reporting --token-file worker.token --login-dir worker", env=root)
+def test_a_consumer_is_enrolled_and_gets_what_it_may(harness: CliHarness) -> None:
+    harness.put("promoted")
+    root = {"VAULT_TOKEN": administrator(harness)}
+    harness.ok("vault enrol worker --right acme/reporting --token-file worker.token --login-dir worker", env=root)
     for name in ("worker.token", "worker/role_id", "worker/secret_id"):
-        assert (shop.home / name).stat().st_mode & 0o777 == 0o600
-    facts = shop.ok("bundle get acme/reporting --consumer-token-file worker.token --to bundle -o json").json
+        assert (harness.home / name).stat().st_mode & 0o777 == 0o600
+    facts = harness.ok("bundle get acme/reporting --consumer-token-file worker.token --to bundle -o json").json
     assert set(facts) == {
         "version", "success", "account", "application", "generation", "expiration", "not_after", "base_url",
         "client_id", "directory", "files",
     }  # fmt: skip
     assert all(Path(path).exists() for path in facts["files"].values())
-    bad = shop.run("vault enrol ../x --right acme/reporting --token-file t", env=root)
+    bad = harness.run("vault enrol ../x --right acme/reporting --token-file t", env=root)
     assert bad.code == 2
     assert "is not a name" in bad.err
 
 
-def test_setting_up_again_changes_nothing(shop: Shop) -> None:
-    shop.put("empty")
-    root = {"VAULT_TOKEN": administrator(shop)}
+def test_setting_up_again_changes_nothing(harness: CliHarness) -> None:
+    harness.put("empty")
+    root = {"VAULT_TOKEN": administrator(harness)}
     for line in ("vault setup --dry-run -o json", "vault setup -o json"):
-        assert {row["action"] for row in shop.ok(line, env=root).json} == {"keep"}
-    assert "credential" in shop.ok("vault setup --print hcl").out or "path" in shop.ok("vault setup --print hcl").out
-    script = shop.ok("vault setup --print sh").out
+        assert {row["action"] for row in harness.ok(line, env=root).json} == {"keep"}
+    assert (
+        "credential" in harness.ok("vault setup --print hcl").out or "path" in harness.ok("vault setup --print hcl").out
+    )
+    script = harness.ok("vault setup --print sh").out
     assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
 
 
-def test_a_second_setup_with_logins_changes_nothing_either(shop: Shop) -> None:
-    shop.put("empty")
-    root = {"VAULT_TOKEN": administrator(shop)}
-    first = shop.ok("vault setup --login-dir here", env=root)
+def test_a_second_setup_with_logins_changes_nothing_either(harness: CliHarness) -> None:
+    harness.put("empty")
+    root = {"VAULT_TOKEN": administrator(harness)}
+    first = harness.ok("vault setup --login-dir here", env=root)
     assert "new logins of server, rotator" in first.err
-    made = {file: file.read_text() for file in (shop.home / "here").rglob("*_id")}
+    made = {file: file.read_text() for file in (harness.home / "here").rglob("*_id")}
     assert len(made) == 12
-    shop.writes.clear()
-    again = shop.ok("vault setup --login-dir here", env=root)
+    harness.writes.clear()
+    again = harness.ok("vault setup --login-dir here", env=root)
     assert "logins in here that work are kept: server, rotator" in again.err
-    assert shop.writes == []
-    assert {file: file.read_text() for file in (shop.home / "here").rglob("*_id")} == made
+    assert harness.writes == []
+    assert {file: file.read_text() for file in (harness.home / "here").rglob("*_id")} == made
 
 
-def test_a_mount_in_use_is_shared_only_if_asked(shop: Shop) -> None:
+def test_a_mount_in_use_is_shared_only_if_asked(harness: CliHarness) -> None:
     """Each hint is a command that works as printed; the effects of sharing are shown first."""
-    shop.put("empty")
-    admin = shop.lab.world.vault.admin
-    env = {"VAULT_TOKEN": administrator(shop), "BROKER_CONFIG": "plain.toml", "BROKER_MOUNT": "team-kv"}
+    harness.put("empty")
+    admin = harness.saved.system.vault.admin
+    env = {"VAULT_TOKEN": administrator(harness), "BROKER_CONFIG": "plain.toml", "BROKER_MOUNT": "team-kv"}
     admin.call("POST", "sys/mounts/team-kv", {"type": "kv", "options": {"version": "2"}})
     team = Connection(replace(admin.settings, mount="team-kv"), FixedToken(Secret(env["VAULT_TOKEN"])))
     try:
         team.create("app/db", {})
         before = admin.ask("GET", "team-kv/config")["data"]
-        refused = shop.run("vault setup", env=env)
+        refused = harness.run("vault setup", env=env)
         assert refused.code == 6
         assert "team-kv/ holds app/" in refused.err
         hints = re.findall(r"(?:BROKER_MOUNT=(\S+) )?broker (vault setup [^;\n]*--dry-run)", refused.err)
         assert len(hints) == 2
         for mount, line in hints:
-            shop.ok(line, env=env | ({"BROKER_MOUNT": mount} if mount else {}))
-        told = shop.ok("vault setup --adopt-mount --dry-run", env=env).err
+            harness.ok(line, env=env | ({"BROKER_MOUNT": mount} if mount else {}))
+        told = harness.ok("vault setup --adopt-mount --dry-run", env=env).err
         assert "team-kv/ keeps its own cas_required and max_versions" in told
         assert "can read the broker's private keys" in told
-        shop.ok("vault setup --adopt-mount", env=env)
+        harness.ok("vault setup --adopt-mount", env=env)
         assert admin.ask("GET", "team-kv/config")["data"] == before
-        again = shop.ok("vault setup", env=env).err
+        again = harness.ok("vault setup", env=env).err
         assert again.splitlines()[-1].startswith("0 of ")
     finally:
         team.close()
@@ -277,90 +281,90 @@ def test_a_mount_in_use_is_shared_only_if_asked(shop: Shop) -> None:
         admin.call("DELETE", "sys/auth/team-kv")
 
 
-def test_every_write_of_setting_up_passes_where_writes_are_seen(shop: Shop) -> None:
-    shop.put("promoted")
-    root = {"VAULT_TOKEN": administrator(shop)}
-    shop.ok("vault enrol seen --right acme/reporting --token-file seen.token", env=root)
-    assert [path.partition("/")[0] for path in shop.writes] == ["sys", "auth", "identity", "identity", "auth"]
+def test_every_write_of_setting_up_passes_where_writes_are_seen(harness: CliHarness) -> None:
+    harness.put("promoted")
+    root = {"VAULT_TOKEN": administrator(harness)}
+    harness.ok("vault enrol seen --right acme/reporting --token-file seen.token", env=root)
+    assert [path.partition("/")[0] for path in harness.writes] == ["sys", "auth", "identity", "identity", "auth"]
 
 
-def test_enrolling_again_keeps_the_login_and_a_token_says_when_it_ends(shop: Shop) -> None:
-    shop.put("promoted")
-    root = {"VAULT_TOKEN": administrator(shop)}
+def test_enrolling_again_keeps_the_login_and_a_token_says_when_it_ends(harness: CliHarness) -> None:
+    harness.put("promoted")
+    root = {"VAULT_TOKEN": administrator(harness)}
     line = "vault enrol twice --right acme/reporting --login-dir twice"
-    shop.ok(line, env=root)
-    secret_id = (shop.home / "twice/secret_id").read_text()
-    ended = shop.ok(f"{line} --token-file twice.token", env=root)
-    assert (shop.home / "twice/secret_id").read_text() == secret_id
+    harness.ok(line, env=root)
+    secret_id = (harness.home / "twice/secret_id").read_text()
+    ended = harness.ok(f"{line} --token-file twice.token", env=root)
+    assert (harness.home / "twice/secret_id").read_text() == secret_id
     assert "twice.token ends in 20 minutes" in ended.err
-    known = shop.lab.world.vault.admin.ask(
-        "LIST", f"auth/{shop.lab.world.vault.settings.mount}/role/consumer-twice/secret-id"
+    known = harness.saved.system.vault.admin.ask(
+        "LIST", f"auth/{harness.saved.system.vault.settings.mount}/role/consumer-twice/secret-id"
     )
     assert len(known["data"]["keys"]) == 1
 
 
-def test_a_token_on_standard_output_is_a_line_of_its_own(shop: Shop) -> None:
-    shop.put("promoted")
-    root = {"VAULT_TOKEN": administrator(shop)}
-    ended = shop.ok("vault enrol piped --right acme/reporting --token-file -", env=root)
+def test_a_token_on_standard_output_is_a_line_of_its_own(harness: CliHarness) -> None:
+    harness.put("promoted")
+    root = {"VAULT_TOKEN": administrator(harness)}
+    ended = harness.ok("vault enrol piped --right acme/reporting --token-file -", env=root)
     assert ended.err.startswith("the token ends in 20 minutes, and nobody renews it\n")
     (token,) = ended.out.splitlines(keepends=True)
     assert token.endswith("\n")
     get = "bundle get acme/reporting --consumer-token-file - --to piped"
-    shop.ok(get, input=token.encode())
-    assert "--token-file PATH|-" in shop.ok("vault enrol --help").out
+    harness.ok(get, input=token.encode())
+    assert "--token-file PATH|-" in harness.ok("vault enrol --help").out
 
 
-def test_enrolling_takes_no_other_consumers_login_away(shop: Shop) -> None:
+def test_enrolling_takes_no_other_consumers_login_away(harness: CliHarness) -> None:
     """The secret-id would stay valid, and nobody would have it."""
-    shop.put("promoted")
-    root = {"VAULT_TOKEN": administrator(shop)}
+    harness.put("promoted")
+    root = {"VAULT_TOKEN": administrator(harness)}
     line = "vault enrol {} --right acme/reporting --login-dir mine"
-    shop.ok(line.format("first"), env=root)
-    mine = {name: (shop.home / "mine" / name).read_bytes() for name in ("role_id", "secret_id")}
-    shop.ok("vault enrol second --right acme/reporting --token-file t", env=root)
-    shop.writes.clear()
+    harness.ok(line.format("first"), env=root)
+    mine = {name: (harness.home / "mine" / name).read_bytes() for name in ("role_id", "secret_id")}
+    harness.ok("vault enrol second --right acme/reporting --token-file t", env=root)
+    harness.writes.clear()
     for name in ("second", "third"):  # there already, and not
-        ended = shop.run(line.format(name), env=root)
+        ended = harness.run(line.format(name), env=root)
         assert ended.code == 2
         assert f"mine holds another login than that of consumer-{name}" in ended.err
-    assert shop.writes == []
-    assert {name: (shop.home / "mine" / name).read_bytes() for name in mine} == mine
-    shop.ok(line.format("first"), env=root)
+    assert harness.writes == []
+    assert {name: (harness.home / "mine" / name).read_bytes() for name in mine} == mine
+    harness.ok(line.format("first"), env=root)
 
 
-def test_a_vault_that_was_never_set_up_says_so(shop: Shop) -> None:
-    shop.put("empty")
-    changes = {"BROKER_CONFIG": "plain.toml", "VAULT_TOKEN": administrator(shop), "BROKER_MOUNT": "never-set-up"}
-    ended = shop.run("account list", env=changes)
+def test_a_vault_that_was_never_set_up_says_so(harness: CliHarness) -> None:
+    harness.put("empty")
+    changes = {"BROKER_CONFIG": "plain.toml", "VAULT_TOKEN": administrator(harness), "BROKER_MOUNT": "never-set-up"}
+    ended = harness.run("account list", env=changes)
     assert ended.code == 2
     assert "broker vault setup" in ended.err
 
 
-def test_an_expired_secret_id_is_told_with_its_file(shop: Shop) -> None:
-    shop.put("empty")
-    file = shop.home / "roles/auditor/secret_id"
+def test_an_expired_secret_id_is_told_with_its_file(harness: CliHarness) -> None:
+    harness.put("empty")
+    file = harness.home / "roles/auditor/secret_id"
     good = file.read_text()
     try:
         file.write_text("00000000-0000-4000-8000-000000000000")
-        ended = shop.run("account list")
+        ended = harness.run("account list")
         assert ended.code == 5
         assert str(file) in ended.err
         file.write_text("")
-        assert shop.run("account list").code == 5
+        assert harness.run("account list").code == 5
         file.unlink()
-        assert shop.run("account list -o json").json["code"] == "denied"
+        assert harness.run("account list -o json").json["code"] == "denied"
     finally:
         file.write_text(good)
 
 
-def test_env_prints_what_a_shell_can_evaluate(shop: Shop) -> None:
-    shop.put("empty")
-    text = shop.ok("vault env").out
+def test_env_prints_what_a_shell_can_evaluate(harness: CliHarness) -> None:
+    harness.put("empty")
+    text = harness.ok("vault env").out
     done = subprocess.run(
         ["sh", "-c", 'eval "$0"; echo "$VAULT_ADDR"', text], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == shop.lab.world.environment["VAULT_ADDR"]
+    assert done.stdout.strip() == harness.saved.system.environment["VAULT_ADDR"]
     assert "TOKEN" not in text
 
 

@@ -13,8 +13,8 @@ import pytest
 import stamina
 
 from broker.cli.main import NOUNS, cli
+from tests.support.cli_harness import CliHarness
 from tests.support.console import GOOD, commands, inside
-from tests.support.shop import Shop
 from tests.support.sources import ROOT
 
 COMMANDS = dict(commands())
@@ -53,11 +53,11 @@ def test_every_option_says_what_it_does(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(WITH_JSON) - {"vault setup"}))  # its good line prints HCL
-def test_what_is_printed_as_json_can_be_read(shop: Shop, name: str) -> None:
-    shop.put(GOOD[name].state)
+def test_what_is_printed_as_json_can_be_read(harness: CliHarness, name: str) -> None:
+    harness.put(GOOD[name].state)
     if name == "cert import":
-        shop.put("promoted")
-    ended = shop.run(f"{shop.good(name)} -o json", input=GOOD[name].input)
+        harness.put("promoted")
+    ended = harness.run(f"{harness.good(name)} -o json", input=GOOD[name].input)
     assert isinstance(json.loads(ended.out), dict | list)
     assert ended.code == 0, ended.err
 
@@ -78,38 +78,38 @@ def refused(ended: Any) -> dict[str, Any]:
     "name",
     sorted(set(WITH_JSON) - {"doctor", "vault status", "csr lint", "cert inspect", "vault setup", "partner list"}),
 )
-def test_an_error_is_data_where_json_was_asked_for(shop: Shop, name: str) -> None:
-    shop.put(GOOD[name].state)
+def test_an_error_is_data_where_json_was_asked_for(harness: CliHarness, name: str) -> None:
+    harness.put(GOOD[name].state)
     with stamina.set_testing(True, attempts=1):
-        away = shop.run(f"{shop.good(name)} -o json", env={"VAULT_ADDR": "unix:///nowhere/vault.sock"})
+        away = harness.run(f"{harness.good(name)} -o json", env={"VAULT_ADDR": "unix:///nowhere/vault.sock"})
     if name in ("config show", "partner show"):
         assert away.code == 0
     else:
         assert refused(away)["code"] == "vault-unavailable"
         assert away.code == 3
-    nonsense = shop.run(f"{shop.good(name)} --nonsense -o json")
+    nonsense = harness.run(f"{harness.good(name)} --nonsense -o json")
     assert refused(nonsense)["code"] == "input"
     assert nonsense.code == 2
-    spoilt = shop.run(f"{shop.good(name)} -ojson", env={"BROKER_CONFIG": "nowhere.toml"})
+    spoilt = harness.run(f"{harness.good(name)} -ojson", env={"BROKER_CONFIG": "nowhere.toml"})
     if name != "partner show":
         assert refused(spoilt)["code"] == "input"
 
 
 @pytest.mark.parametrize("flags", ["-o json", "-ojson", "--output json", "--output=json"])
-def test_json_may_be_asked_for_in_every_spelling(shop: Shop, flags: str) -> None:
-    shop.put("promoted")
-    assert refused(shop.run(f"account show nobody {flags}"))["code"] == "unknown-name"
-    assert refused(shop.run(f"{flags} account list"))["code"] == "input"
+def test_json_may_be_asked_for_in_every_spelling(harness: CliHarness, flags: str) -> None:
+    harness.put("promoted")
+    assert refused(harness.run(f"account show nobody {flags}"))["code"] == "unknown-name"
+    assert refused(harness.run(f"{flags} account list"))["code"] == "input"
 
 
-def test_a_fault_of_ours_is_told_without_its_text(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop.put("promoted")
+def test_a_fault_of_ours_is_told_without_its_text(harness: CliHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness.put("promoted")
 
     def broken(*_: object) -> None:
         raise RuntimeError("pass-not-to-be-shown")
 
     monkeypatch.setattr("broker.cli.account._facts", broken)
-    ended = shop.run("account list -o json")
+    ended = harness.run("account list -o json")
     assert ended.code == 1
     assert refused(ended)["code"] == "unexpected"
     assert "RuntimeError at" in ended.err

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-
-from broker.cli.stage import Stage, StageError
+from broker_demo.runner import Stage, StageError
 
 
 @pytest.fixture

@@ -4,57 +4,57 @@ from __future__ import annotations
 
 import json
 
-from tests.support.shop import Shop
+from tests.support.cli_harness import CliHarness
 
 
-def test_a_new_ca_makes_a_candidate_and_only_its_promotion_changes_what_counts(shop: Shop) -> None:
-    shop.put("promoted")
-    both = f"--accept-ca {shop.cas['issuing']} --accept-ca {shop.cas['server']}"
-    before = shop.account.current
+def test_a_new_ca_makes_a_candidate_and_only_its_promotion_changes_what_counts(harness: CliHarness) -> None:
+    harness.put("promoted")
+    both = f"--accept-ca {harness.cas['issuing']} --accept-ca {harness.cas['server']}"
+    before = harness.account.current
     assert before
-    told = shop.ok(f"trust set acme reply.zip {both}").err
+    told = harness.ok(f"trust set acme reply.zip {both}").err
     assert "2 CA(s)" in told
     assert "generation 2 would use it" in told
-    assert shop.account.generation(1) == before
-    shop.ok("rotation promote acme --generation 2")
-    current = shop.account.current
+    assert harness.account.generation(1) == before
+    harness.ok("rotation promote acme --generation 2")
+    current = harness.account.current
     assert current
-    assert current.parts.trust == shop.account.trust != before.parts.trust
-    shop.ok("evidence verify acme")
+    assert current.parts.trust == harness.account.trust != before.parts.trust
+    harness.ok("evidence verify acme")
 
 
-def test_the_same_a_second_time_changes_nothing(shop: Shop) -> None:
-    shop.put("promoted")
-    line = f"trust set acme reply.zip --accept-ca {shop.cas['issuing']} -o json"
-    first = json.loads(shop.ok(line).out)
-    once = shop.account
-    assert first == {"account": "acme", "fingerprints": [shop.cas["issuing"]], "candidate": 2}
-    assert json.loads(shop.ok(line).out) == first
-    assert shop.account == once
+def test_the_same_a_second_time_changes_nothing(harness: CliHarness) -> None:
+    harness.put("promoted")
+    line = f"trust set acme reply.zip --accept-ca {harness.cas['issuing']} -o json"
+    first = json.loads(harness.ok(line).out)
+    once = harness.account
+    assert first == {"account": "acme", "fingerprints": [harness.cas["issuing"]], "candidate": 2}
+    assert json.loads(harness.ok(line).out) == first
+    assert harness.account == once
 
 
-def test_a_ca_that_does_not_vouch_for_the_server_is_never_promoted(shop: Shop) -> None:
-    shop.put("promoted")
-    shop.ok(f"trust set acme reply.zip --accept-ca {shop.cas['issuing']}")
-    refused = shop.run("rotation promote acme --generation 2")
+def test_a_ca_that_does_not_vouch_for_the_server_is_never_promoted(harness: CliHarness) -> None:
+    harness.put("promoted")
+    harness.ok(f"trust set acme reply.zip --accept-ca {harness.cas['issuing']}")
+    refused = harness.run("rotation promote acme --generation 2")
     assert refused.code == 6
     assert "wrong_ca" in refused.err
-    assert shop.account.current
-    assert shop.account.current.number == 1
+    assert harness.account.current
+    assert harness.account.current.number == 1
 
 
-def test_without_a_fingerprint_it_shows_what_the_file_offers(shop: Shop) -> None:
-    shop.put("promoted")
-    refused = shop.run("trust set acme reply.zip")
+def test_without_a_fingerprint_it_shows_what_the_file_offers(harness: CliHarness) -> None:
+    harness.put("promoted")
+    refused = harness.run("trust set acme reply.zip")
     assert refused.code == 6
     shown = refused.err.replace(":", "").lower()
-    assert shop.cas["issuing"] in shown
-    assert shop.cas["server"] in shown
-    shop.assert_unchanged()
+    assert harness.cas["issuing"] in shown
+    assert harness.cas["server"] in shown
+    harness.assert_unchanged()
 
 
-def test_before_there_is_a_set_it_only_says_what_will_count(shop: Shop) -> None:
-    shop.put("added")
-    told = shop.ok(f"trust set acme reply.zip --accept-ca {shop.cas['server']}").err
+def test_before_there_is_a_set_it_only_says_what_will_count(harness: CliHarness) -> None:
+    harness.put("added")
+    told = harness.ok(f"trust set acme reply.zip --accept-ca {harness.cas['server']}").err
     assert "next:" not in told
-    assert not shop.account.generations
+    assert not harness.account.generations

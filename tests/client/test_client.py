@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from partner_standin import Standin
 
 import broker.client
 import broker.client.session as module
@@ -20,8 +21,7 @@ from broker.delivery.manifest import MANIFEST
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
-from broker.standin import Standin
-from tests.support.sets import LEASE, LOGIN, PASSWORD, bundle_of, paper, withdraw
+from tests.support.credential_sets import LEASE, LOGIN, PASSWORD, bundle_of, paper, withdraw
 from tests.support.tls_server import Saying
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from partner_standin import Standin
 
 from broker.delivery import curl
 from broker.delivery.directory import publish
@@ -17,8 +18,7 @@ from broker.errors import InputError
 from broker.model.authentication import Authentication, ClientId, Place
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
-from broker.standin import Standin
-from tests.support.sets import LOGIN, PASSWORD, bundle_of, paper
+from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of, paper
 from tests.support.tls_server import Saying
 
 HOSTILE = [

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from partner_standin import Standin
 
 from broker.delivery.directory import publish
-from broker.standin import Standin
-from tests.support.sets import LOGIN, PASSWORD, bundle_of
+from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of
 from tests.support.sources import ROOT
 
 BLOCKS: Final = re.findall(

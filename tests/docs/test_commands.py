@@ -19,7 +19,7 @@ MAKE = [command for command in TYPED if command.words[0] == "make"]
 # Every other program a page names, and what runs it: a test, or a file that does.
 SHELL = {"cat", "do", "done", "printf", "sleep", "until", "["}  # words of the shell itself
 RUN_BY = {
-    "broker-standin": "tests/docs/test_walkthrough.py",
+    "partner-standin": "tests/docs/test_walkthrough.py",
     "curl": "tests/docs/test_walkthrough.py",
     "openssl": "tests/docs/test_walkthrough.py",
     "python3": "tests/docs/test_walkthrough.py",

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from partner_standin import Standin
 
 from broker import client
 from broker.embedded.up import Embedded
-from broker.standin import Standin
 from broker.vault.connection import Connection
+from tests.support.system import LOGIN, PASSWORD, System, made_system
 from tests.support.vault import mounted
-from tests.support.world import LOGIN, PASSWORD, World, made_world
 
 pytestmark = pytest.mark.slow
 
@@ -66,27 +66,27 @@ class Published:
 
 
 @pytest.fixture(scope="module")
-def promoted(vault_server: tuple[Embedded, Connection], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A world with a current generation, for all programs of this module."""
+def promoted(vault_server: tuple[Embedded, Connection], tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A system with a current generation, for all programs of this module."""
     with (
         Standin(tmp_path_factory.mktemp("partner"), accounts={LOGIN: PASSWORD}) as partner,
         mounted(vault_server) as vault,
-        made_world(vault, partner) as world,
+        made_system(vault, partner) as system,
     ):
-        world.promoted()
-        yield world
+        system.promoted()
+        yield system
 
 
-def publish(world: World, name: str, *formats: str) -> Published:
-    token = world.consumer("acme/reporting", name=f"reader-of-{name}")
-    root = world.home / name
+def publish(system: System, name: str, *formats: str) -> Published:
+    token = system.consumer("acme/reporting", name=f"reader-of-{name}")
+    root = system.home / name
     options = [part for name in formats for part in ("--format", name)]
-    world.ok("bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to", str(root), *options)
-    return Published((root / "current").resolve(), root, f"{world.partner.api_url}/fleets")
+    system.ok("bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to", str(root), *options)
+    return Published((root / "current").resolve(), root, f"{system.partner.api_url}/fleets")
 
 
 @pytest.fixture
-def published(promoted: World, request: pytest.FixtureRequest) -> Iterator[Published]:
+def published(promoted: System, request: pytest.FixtureRequest) -> Iterator[Published]:
     name = f"bundle-{abs(hash(request.node.name))}"
     yield publish(promoted, name, "keystore.p12", "truststore.p12", "curl.conf", "env")
     assert promoted.partner.crashes == ()
@@ -150,7 +150,7 @@ def test_java_by_key_store_and_trust_store(published: Published, tmp_path: Path)
 
 @pytest.mark.peer("java")
 @pytest.mark.extra("jks")
-def test_java_by_a_real_jks(promoted: World, tmp_path: Path) -> None:
+def test_java_by_a_real_jks(promoted: System, tmp_path: Path) -> None:
     published = publish(promoted, "stores", "keystore.jks", "truststore.p12")
     (tmp_path / "Fetch.java").write_text(JAVA)
     assert_fetched("java", tmp_path / "Fetch.java", published.directory, published.fleets, "keystore.jks")

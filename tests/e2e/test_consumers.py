@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import pytest
+from partner_standin import Standin
 
 from broker.embedded.up import Embedded
 from broker.model.secret import Secret
-from broker.standin import Standin
 from broker.vault.bounds import DESCRIPTION
 from broker.vault.connection import Connection
 from broker.vault.layout import Access, right
 from broker.vault.logins.token import FixedToken
 from broker.vault.policies import Role
 from broker.vault.setup import Wish, apply, plan
-from tests.support.killing import quick
+from tests.support.fault_injection import quick
+from tests.support.system import LOGIN, PASSWORD, Ended, System, made_system
 from tests.support.vault import TestVault, a_consumer, login, token_of, with_root_token
-from tests.support.world import LOGIN, PASSWORD, Ended, World, made_world
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ _numbers: Final = itertools.count(1)
 class Door:
     """A promoted account, and whoever stands before it."""
 
-    world: World
+    system: System
     admin: Connection
     root: Secret[str]
 
@@ -76,14 +76,14 @@ class Door:
     def knock(self, token: Secret[str], application: str = "acme/reporting") -> tuple[Ended, Path]:
         """Ask for a bundle; return how that ended and where it would lie."""
         number = next(_numbers)
-        file, target = self.world.home / f"token-{number}", self.world.home / f"bundle-{number}"
+        file, target = self.system.home / f"token-{number}", self.system.home / f"bundle-{number}"
         file.write_text(token.reveal())
         options = ("--consumer-token-file", str(file), "--to", str(target))
-        return self.world.run("bundle", "get", application, *options), target
+        return self.system.run("bundle", "get", application, *options), target
 
     def written(self) -> tuple[object, ...]:
         """Return what issuing would have changed in Vault."""
-        vault = self.world.vault.admin
+        vault = self.system.vault.admin
         return (*vault.list("evidence/issued"), *vault.list("consumers"))
 
     def assert_shut(self, token: Secret[str], application: str = "acme/reporting", *, words: str = "") -> None:
@@ -115,12 +115,12 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
         apply(root, plan(root, Wish()))
         root.call("POST", "sys/auth/approle", {"type": "approle"})
         vault = TestVault(replace(settings, token=None), root, cast("Embedded", None))
-        with made_world(vault, partner) as made, quick(made) as world:
-            world.promoted()
+        with made_system(vault, partner) as made, quick(made) as system:
+            system.promoted()
             for name in ("beta", "acme2"):
-                world.added(name)
-            world.ok("app", "add", "acme/other", "--client-id", "22222222-2222-4222-8222-222222222222")
-            yield Door(world, root, settings.token)
+                system.added(name)
+            system.ok("app", "add", "acme/other", "--client-id", "22222222-2222-4222-8222-222222222222")
+            yield Door(system, root, settings.token)
         vault.close()
         root.close()
 
@@ -222,7 +222,7 @@ def test_the_root_token(door: Door) -> None:
 
 @pytest.mark.parametrize("role", Role)
 def test_the_brokers_own_roles(door: Door, role: Role) -> None:
-    with door.world.broker() as broker:
+    with door.system.broker() as broker:
         tokens = broker.roles.connection(role)._tokens
         assert tokens
         door.assert_shut(tokens.token(), words="no policy")

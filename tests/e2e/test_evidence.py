@@ -8,83 +8,85 @@ import stat
 import pytest
 
 from broker.vault import layout
-from tests.support.killing import quick_world
-from tests.support.world import Ended, World
+from tests.support.fault_injection import quick_system
+from tests.support.system import Ended, System
 
-__all__ = ["quick_world"]  # the fixture
+__all__ = ["quick_system"]  # the fixture
 
 pytestmark = pytest.mark.slow
 
 
-def verified(world: World, *arguments: str) -> Ended:
+def verified(system: System, *arguments: str) -> Ended:
     """Verify a file where there is neither vault nor configuration."""
-    alone = {name: world.environment[name] for name in ("PATH", "HOME", "LANG", "PYTHONWARNINGS")}
-    kept, world.environment = world.environment, alone
+    alone = {name: system.environment[name] for name in ("PATH", "HOME", "LANG", "PYTHONWARNINGS")}
+    kept, system.environment = system.environment, alone
     try:
-        return world.run("evidence", "verify", *arguments)
+        return system.run("evidence", "verify", *arguments)
     finally:
-        world.environment = kept
+        system.environment = kept
 
 
-def test_evidence_is_signed_exported_and_verified_elsewhere(world: World) -> None:
-    world.added()
-    first = world.ok("evidence", "anchor", "-o", "json").json
+def test_evidence_is_signed_exported_and_verified_elsewhere(system: System) -> None:
+    system.added()
+    first = system.ok("evidence", "anchor", "-o", "json").json
     assert first["made"] == [1]
-    assert world.ok("evidence", "anchor", "-o", "json").json["made"] == []
-    assert "nothing went on since statement 1" in world.ok("evidence", "anchor").err
+    assert system.ok("evidence", "anchor", "-o", "json").json["made"] == []
+    assert "nothing went on since statement 1" in system.ok("evidence", "anchor").err
 
-    report = world.ok("evidence", "verify", "--all", "-o", "json").json
+    report = system.ok("evidence", "verify", "--all", "-o", "json").json
     assert report["success"] is True
     assert report["key"] == {"sha256": first["key"], "from": "vault"}
     assert [(c["chain"], c["entries"] == c["signed"]) for c in report["chains"]] == [("accounts/acme", True)]
-    shown = world.ok("evidence", "verify", "acme")
+    shown = system.ok("evidence", "verify", "acme")
     assert shown.out.split()[:4] == ["CHAIN", "ENTRIES", "SIGNED", "VERDICT"]
     assert "whoever administers it could replace it" in shown.err
 
-    world.ok("evidence", "export", "all.jsonl", "--key-to", "anchor.pem")
-    alone = verified(world, "--file", "all.jsonl", "-o", "json")
+    system.ok("evidence", "export", "all.jsonl", "--key-to", "anchor.pem")
+    alone = verified(system, "--file", "all.jsonl", "-o", "json")
     assert alone.code == 0
     assert alone.json["key"] == {"sha256": first["key"], "from": "file"}
-    assert "from the file itself" in verified(world, "--file", "all.jsonl").err
-    given = verified(world, "--file", "all.jsonl", "--key", "anchor.pem")
+    assert "from the file itself" in verified(system, "--file", "all.jsonl").err
+    given = verified(system, "--file", "all.jsonl", "--key", "anchor.pem")
     assert given.code == 0
     assert "the one you gave" in given.err
-    assert world.ok("evidence", "verify", "--all", "--key", "anchor.pem", "-o", "json").json["key"]["from"] == "given"
+    assert system.ok("evidence", "verify", "--all", "--key", "anchor.pem", "-o", "json").json["key"]["from"] == "given"
 
 
-def test_a_damaged_file_ends_with_6_and_names_the_entry(world: World) -> None:
-    world.added()
-    world.ok("evidence", "anchor")
-    world.ok("evidence", "export", "all.jsonl")
-    file = world.home / "all.jsonl"
+def test_a_damaged_file_ends_with_6_and_names_the_entry(system: System) -> None:
+    system.added()
+    system.ok("evidence", "anchor")
+    system.ok("evidence", "export", "all.jsonl")
+    file = system.home / "all.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     third = [line for line in lines if "entry" in line][2]
     third["entry"]["by"] = "nobody"
     file.write_text("\n".join(map(json.dumps, lines)))
-    ended = verified(world, "--file", "all.jsonl")
+    ended = verified(system, "--file", "all.jsonl")
     assert ended.code == 6
     assert "broken" in ended.out
     assert "accounts/acme entry 3 was edited" in ended.err
-    report = verified(world, "--file", "all.jsonl", "-o", "json")
+    report = verified(system, "--file", "all.jsonl", "-o", "json")
     assert report.code == 6
     assert report.json["success"] is False
     assert report.json["chains"][0]["findings"][0]["code"] == "evidence.edited"
 
 
-def test_damage_in_vault_ends_with_6_for_whoever_verifies_or_signs(world: World) -> None:
-    world.added()
-    world.ok("evidence", "anchor")
+def test_damage_in_vault_ends_with_6_for_whoever_verifies_or_signs(system: System) -> None:
+    system.added()
+    system.ok("evidence", "anchor")
     path = layout.evidence("accounts/acme", 2)
-    stored = world.vault.admin.read(path)
+    stored = system.vault.admin.read(path)
     value = {**stored.data["value"], "by": "nobody"}
-    world.vault.admin.write(path, {**stored.data, "value": value}, replacing=1)
-    ended = world.run("evidence", "verify", "acme")
+    system.vault.admin.write(path, {**stored.data, "value": value}, replacing=1)
+    ended = system.run("evidence", "verify", "acme")
     assert ended.code == 6
     assert "accounts/acme entry 2 was edited" in ended.err
     assert "was written 2 times" in ended.err
-    world.ok("app", "add", "acme/second")
-    assert world.run("evidence", "anchor").code == 0, "what was signed and what follows is whole: verify finds the rest"
-    assert world.run("evidence", "verify", "--all").code == 6
+    system.ok("app", "add", "acme/second")
+    assert system.run("evidence", "anchor").code == 0, (
+        "what was signed and what follows is whole: verify finds the rest"
+    )
+    assert system.run("evidence", "verify", "--all").code == 6
 
 
 @pytest.mark.parametrize(
@@ -101,31 +103,31 @@ def test_damage_in_vault_ends_with_6_for_whoever_verifies_or_signs(world: World)
     ],
 )
 def test_what_cannot_be_done_is_said_and_nothing_is_written(
-    world: World, arguments: tuple[str, ...], words: str
+    system: System, arguments: tuple[str, ...], words: str
 ) -> None:
-    before = set(world.home.iterdir())
-    ended = world.run("evidence", *arguments)
+    before = set(system.home.iterdir())
+    ended = system.run("evidence", *arguments)
     assert ended.code == 2
     assert words in ended.err
-    assert set(world.home.iterdir()) == before
+    assert set(system.home.iterdir()) == before
 
 
-def test_a_file_that_is_no_export_is_refused(world: World) -> None:
-    (world.home / "x").write_text("hello")
-    ended = verified(world, "--file", "x", "-o", "json")
+def test_a_file_that_is_no_export_is_refused(system: System) -> None:
+    (system.home / "x").write_text("hello")
+    ended = verified(system, "--file", "x", "-o", "json")
     assert ended.code == 6
     assert ended.json["code"] == "refused"
 
 
-def test_an_export_to_standard_output_can_be_piped_into_verify(world: World) -> None:
-    world.added()
-    content = world.ok("evidence", "export", "-").out
-    ended = world.run("evidence", "verify", "--file", "-", input=content)
+def test_an_export_to_standard_output_can_be_piped_into_verify(system: System) -> None:
+    system.added()
+    content = system.ok("evidence", "export", "-").out
+    ended = system.run("evidence", "verify", "--file", "-", input=content)
     assert ended.code == 0
     assert "0 signed" not in ended.err
 
 
-def test_an_export_is_for_its_owner_alone(world: World) -> None:
-    world.added()
-    world.ok("evidence", "export", "all.jsonl")
-    assert stat.S_IMODE((world.home / "all.jsonl").stat().st_mode) & 0o077 == 0
+def test_an_export_is_for_its_owner_alone(system: System) -> None:
+    system.added()
+    system.ok("evidence", "export", "all.jsonl")
+    assert stat.S_IMODE((system.home / "all.jsonl").stat().st_mode) & 0o077 == 0

@@ -8,45 +8,45 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.world import World
+from tests.support.system import System
 
 
-def test_the_whole_way_to_a_bundle_that_curl_uses(world: World) -> None:
-    world.promoted()
-    token = world.consumer("acme/reporting")
-    target = world.home / "bundle"
-    credential = world.ok(
+def test_the_whole_way_to_a_bundle_that_curl_uses(system: System) -> None:
+    system.promoted()
+    token = system.consumer("acme/reporting")
+    target = system.home / "bundle"
+    credential = system.ok(
         "bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to", str(target),
         "--format", "curl.conf", "-o", "json",
     ).json  # fmt: skip
     assert credential["success"] is True
     assert credential["generation"] == 1
     answer = subprocess.run(
-        ["curl", "-sS", "-K", target / "current" / "curl.conf", f"{world.partner.api_url}/fleets"],
+        ["curl", "-sS", "-K", target / "current" / "curl.conf", f"{system.partner.api_url}/fleets"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert json.loads(answer.stdout)["_embedded"]["fleets"]
-    assert world.ok("evidence", "verify", "--all", "-o", "json").json["success"] is True
+    assert system.ok("evidence", "verify", "--all", "-o", "json").json["success"] is True
 
 
 @pytest.mark.slow
-def test_a_second_certificate_is_rotated_in_and_the_first_retired(world: World) -> None:
-    world.renewed()
-    world.ok("rotation", "promote", "acme")
-    account = world.account("acme")
+def test_a_second_certificate_is_rotated_in_and_the_first_retired(system: System) -> None:
+    system.renewed()
+    system.ok("rotation", "promote", "acme")
+    account = system.account("acme")
     assert account.current is not None
     assert account.current.number == 2
-    world.ok("rotation", "retire", "acme", "--generation", "1")
-    assert world.run("rotation", "rollback", "acme").code == 6
-    assert not world.account("acme").doomed_keys
+    system.ok("rotation", "retire", "acme", "--generation", "1")
+    assert system.run("rotation", "rollback", "acme").code == 6
+    assert not system.account("acme").doomed_keys
 
 
 @pytest.mark.slow
-def test_a_consumer_of_another_application_is_denied(world: World, tmp_path: Path) -> None:
-    world.promoted()
-    world.ok("app", "add", "acme/other", "--client-id", "22222222-2222-4222-8222-222222222222")
-    token = world.consumer("acme/other")
-    ended = world.run(
+def test_a_consumer_of_another_application_is_denied(system: System, tmp_path: Path) -> None:
+    system.promoted()
+    system.ok("app", "add", "acme/other", "--client-id", "22222222-2222-4222-8222-222222222222")
+    token = system.consumer("acme/other")
+    ended = system.run(
         "bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to", str(tmp_path / "b")
     )
     assert ended.code == 5
@@ -55,13 +55,13 @@ def test_a_consumer_of_another_application_is_denied(world: World, tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT"])
-def test_a_held_bundle_is_gone_when_its_holder_is_stopped(world: World, signal_name: str) -> None:
+def test_a_held_bundle_is_gone_when_its_holder_is_stopped(system: System, signal_name: str) -> None:
     import signal
 
-    world.promoted()
-    token = world.consumer("acme/reporting")
-    target = world.home / "held"
-    holder = world.start(
+    system.promoted()
+    token = system.consumer("acme/reporting")
+    target = system.home / "held"
+    holder = system.start(
         "bundle",
         "get",
         "acme/reporting",

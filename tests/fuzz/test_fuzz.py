@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from broker import config
 from broker.delivery import manifest
 from broker.errors import BrokerError
-from broker.issuing.audit import ChainRecord, Record, examine
-from broker.issuing.export import exported, imported
+from broker.evidence.audit import ChainRecord, Record, examine
+from broker.evidence.export import exported, imported
 from broker.issuing.leases import LeaseKeys, LeaseSigner
 from broker.model.account import Account
 from broker.model.consumer import ConsumerRecord, Holding
@@ -36,14 +36,14 @@ from broker.model.lease import BundleKind, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.partners import catalogue, document
-from broker.pki import certificates, csr, judge, lint
-from broker.pki.containers import read_reply
+from broker.pki import certificates, csr, lint, verification
+from broker.pki.reply import read_reply
 from broker.vault.documents import decoded, encoded
 from tests.fuzz.mutants import mutant
 from tests.support import pki
 from tests.support.accounts import NOW, with_rolled_back
-from tests.support.sets import paper
-from tests.support.tally import TALLY
+from tests.support.counts import TALLY
+from tests.support.credential_sets import paper
 
 SEED: Final = int(os.environ.get("FUZZ_SEED", "1"))
 SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "60"))
@@ -75,7 +75,7 @@ def _reply(data: bytes) -> None:
     for found in parts.certificates:
         certificate = certificates.certificate_of(found, parts.certificates)
         parts.for_spki(certificate.spki)
-        judge.judge(
+        verification.verify_certificate(
             certificate,
             expected_spki=certificate.spki,
             rules=GUIDE.subject,

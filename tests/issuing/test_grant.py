@@ -9,14 +9,14 @@ from datetime import datetime, timedelta
 import pytest
 
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, UnknownNameError, VaultUnavailableError
+from broker.evidence.journal import Journal
 from broker.issuing.grant import Granted, Issuer, Wanted
-from broker.issuing.journal import Journal
 from broker.issuing.leases import LeaseKeys, LeaseSigner
 from broker.issuing.ports import Consumer, SetSecrets
 from broker.model import changes
 from broker.model.account import Account
+from broker.model.chain import Entry
 from broker.model.consumer import ConsumerRecord, stragglers
-from broker.model.evidence import Entry
 from broker.model.generation import Generation
 from broker.model.lease import BundleKind, Cap
 from broker.model.names import AccountName

@@ -72,7 +72,7 @@ FORGERIES: dict[str, Callable[[], Secret[str]]] = {
 def test_what_is_not_ours_is_denied_in_the_same_words(name: str) -> None:
     with pytest.raises(DeniedError) as caught:
         signer().opened(FORGERIES[name](), now=NOW)
-    assert caught.value.what == "this lease is not valid, or no longer"
+    assert caught.value.message == "this lease is not valid, or no longer"
 
 
 def test_a_lease_does_not_print() -> None:

@@ -11,7 +11,7 @@ from broker.errors import UnknownNameError
 from broker.model import changes
 from broker.model.account import Account
 from broker.model.certificate import AnchorsRef, CertificateRef
-from broker.model.evidence import Head
+from broker.model.chain import Head
 from broker.model.generation import Application, Closed, Generation, KeyRef, PasswordRef
 from broker.model.stage import Move, Stage
 from tests.support.accounts import (

@@ -25,10 +25,10 @@ from hypothesis.stateful import (
 )
 
 from broker.errors import BrokerError
-from broker.issuing.retold import untold
+from broker.evidence.tamper import untold
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.evidence import Entry, verify
+from broker.model.chain import Entry, verify
 from broker.model.generation import Closed, KeyRef, PasswordRef, Submission, key_ref
 from broker.model.history import fold, standing
 from broker.model.stage import Move, Stage

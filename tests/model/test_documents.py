@@ -12,8 +12,8 @@ import pytest
 from broker.errors import ConflictError
 from broker.model import changes
 from broker.model.account import Account
+from broker.model.chain import Entry
 from broker.model.consumer import ConsumerRecord, Holding
-from broker.model.evidence import Entry
 from broker.model.names import AccountName
 from broker.rotation.amend import amend
 from broker.rotation.ports import Version, Versioned

@@ -9,7 +9,7 @@ import pytest
 
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.evidence import Entry
+from broker.model.chain import Entry
 from broker.model.generation import Closed, PasswordRef, Submission
 from broker.model.history import What, fold, standing
 from broker.model.stage import Move, Stage

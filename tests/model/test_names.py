@@ -47,15 +47,15 @@ def test_anything_else_is_refused(bad: str) -> None:
 def test_a_refusal_says_what_kind_of_name_it_is_about_and_what_fits() -> None:
     with pytest.raises(InputError) as caught:
         checked_name("No!", "application")
-    assert caught.value.what.startswith("application 'No!'")
+    assert caught.value.message.startswith("application 'No!'")
     assert "1 to 63" in caught.value.hint
 
 
 def test_a_refusal_shows_no_more_than_the_beginning_and_no_control_characters() -> None:
     with pytest.raises(InputError) as caught:
         account_name("\x1b[2J" + "x" * 100_000)
-    assert len(caught.value.what) < 200
-    assert "\x1b" not in caught.value.what
+    assert len(caught.value.message) < 200
+    assert "\x1b" not in caught.value.message
 
 
 @pytest.mark.parametrize(

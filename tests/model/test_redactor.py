@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from broker.model.redactor import HIDDEN, Redactor
 from broker.model.secret import Secret
-from tests.security.test_marks import WAYS
+from tests.security.test_secret_marks import WAYS
 from tests.support.echoing import FORMS, ODD_PASSWORDS
-from tests.support.marks import Marks
+from tests.support.secret_marks import Marks
 
 PASSWORD = "pl4nted:Pa§s/word+1"
 SECRETS = st.one_of(

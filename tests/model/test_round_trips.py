@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.delivery.manifest import dump, parse
+from broker.evidence.heads import Statement
+from broker.evidence.statements import AnchorKey, opened
 from broker.issuing.leases import LeaseKeys, LeaseSigner
-from broker.issuing.statements import AnchorKey, opened
-from broker.model.anchor import Statement
 from broker.model.authentication import Authentication, ClientId, Place
 from broker.model.bundle import Manifest
+from broker.model.chain import Head
 from broker.model.consumer import ConsumerRecord, Holding
-from broker.model.evidence import Head
 from broker.model.lease import BundleKind, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret

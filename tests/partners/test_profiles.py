@@ -26,8 +26,8 @@ base_url = "https://api.example.com/v1"
 def assert_refused(text: str, *words: str) -> InputError:
     with pytest.raises(InputError) as caught:
         parse(text, "mine.toml")
-    told = f"{caught.value.what} | {caught.value.hint}"
-    assert caught.value.what.startswith("mine.toml: "), told
+    told = f"{caught.value.message} | {caught.value.hint}"
+    assert caught.value.message.startswith("mine.toml: "), told
     assert caught.value.hint
     for word in words:
         assert word in told
@@ -204,7 +204,7 @@ def test_a_stored_profile_says_how_it_is_mended_and_one_of_a_newer_broker_is_not
     mine = to_document(parse(MINE, "m"))
     with pytest.raises(InputError, match="profile my-partner: surprise") as caught:
         catalogue.load("my-partner", {"my-partner": mine | {"surprise": 1}})
-    assert caught.value.hint.endswith("broker partner add FILE stores it mended")
+    assert caught.value.hint.endswith("broker partner add FILE stores it corrected")
     with pytest.raises(NewerProfileError) as newer:
         catalogue.load("my-partner", {"my-partner": mine | {"schema": 2}})
     assert "partner add" not in newer.value.hint

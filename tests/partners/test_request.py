@@ -153,7 +153,7 @@ def test_our_own_client_id_is_dropped_and_nothing_else(given_: str, kept: str) -
 def test_any_other_client_id_is_refused_once_decoded(query: str) -> None:
     with pytest.raises(RefusedError) as caught:
         without_client_id(query, "client_id", "ours")
-    assert "other" not in caught.value.what
+    assert "other" not in caught.value.message
 
 
 def test_a_recipe_holds_no_client_id_until_it_is_sent() -> None:

@@ -117,5 +117,5 @@ def test_the_partner_is_left_alone_as_long_as_it_asks_a_day_at_most(
 
 def test_every_verdict_has_words_for_people() -> None:
     for verdict in Verdict:
-        assert verdict.sentence
-        assert verdict.mend or verdict in (Verdict.OK, Verdict.PARTNER_DOWN)
+        assert verdict.message
+        assert verdict.hint or verdict in (Verdict.OK, Verdict.PARTNER_DOWN)

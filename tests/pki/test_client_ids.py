@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from broker.pki.client_ids import client_ids_in
-from broker.pki.containers import read_reply
+from broker.pki.reply import read_reply
 from tests.support import pki
 
 ID = "1eebc2d5-5df3-459b-a624-20abfcf82530"

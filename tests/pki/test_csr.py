@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.errors import InputError, RefusedError
-from broker.model.finding import FaultsFoundError
+from broker.model.finding import FindingsError
 from broker.model.subject import KeyRules, Subject
 from broker.pki import csr, keys
 from broker.pki.lint import lint_csr
@@ -136,13 +136,13 @@ def test_a_request_says_what_was_asked(subject: Subject) -> None:
 )
 def test_what_cannot_be_encoded_is_refused_by_field_and_value(name: str, value: str, words: str) -> None:
     subject = Subject((("CN", "x"), (name, value)) if name != "CN" else ((name, value),))
-    with pytest.raises(FaultsFoundError, match=words) as caught:
+    with pytest.raises(FindingsError, match=words) as caught:
         csr.build(KEY, subject, pki.RULES)
     assert caught.value.hint
 
 
 def test_an_empty_subject_is_refused() -> None:
-    with pytest.raises(FaultsFoundError, match="the subject has no attributes"):
+    with pytest.raises(FindingsError, match="the subject has no attributes"):
         csr.build(KEY, Subject(()), pki.RULES)
 
 

@@ -1,4 +1,4 @@
-"""The linter knows every bound and trap of the guide, and names field, value and mend."""
+"""The linter knows every bound and trap of the guide, and names field, value and hint."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_good_request_has_no_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("subject", "code", "severity", "words", "mend"),
+    ("subject", "code", "severity", "words", "hint"),
     [
         (_without("ST"), "subject.st.missing", ERROR, "ST is missing", "set ST"),
         (_without("OU"), "subject.ou.missing", ERROR, "OU is missing", "set OU to 'Programs Partners'"),
@@ -104,12 +104,12 @@ def test_a_good_request_has_no_fault() -> None:
     ids=lambda value: str(value)[:40],
 )
 def test_a_fault_of_the_subject_is_named(
-    subject: Subject, code: str, severity: Severity, words: str, mend: str
+    subject: Subject, code: str, severity: Severity, words: str, hint: str
 ) -> None:
     found = _found(lint_subject(subject, pki.GUIDE, pki.LOGIN), code)
     assert found.severity is severity
-    assert re.search(words, found.sentence), found.sentence
-    assert mend in found.mend
+    assert re.search(words, found.message), found.message
+    assert hint in found.hint
 
 
 def test_other_partners_forbid_the_address_and_want_nothing_else() -> None:
@@ -138,20 +138,20 @@ def test_company_names_that_look_like_traps_pass(name: str) -> None:
 
 def test_openssl_without_utf8_is_found_out(tmp_path: Path) -> None:
     found = _judged(by_openssl(tmp_path, pki.GOOD, "-sha256"))
-    assert "should be 'Société Exemple'" in _found(found, "subject.o.mojibake").sentence
+    assert "should be 'Société Exemple'" in _found(found, "subject.o.mojibake").message
 
 
 @pytest.mark.parametrize(("mask", "kind"), [("default", "TeletexString"), ("MASK:0x0800", "BMPString")])
 def test_old_string_types_are_warned_of(mask: str, kind: str, tmp_path: Path) -> None:
     found = _judged(by_openssl(tmp_path, _with(ST="Paris"), "-utf8", mask=mask))
-    assert kind in _found(found, "subject.o.string-type").sentence
+    assert kind in _found(found, "subject.o.string-type").message
 
 
 def test_wrong_string_types_of_fixed_fields_are_warned_of() -> None:
     made = x509.CertificateSigningRequestBuilder().subject_name(pki.a_name(pki.GOOD, "UTF8String"))
     found = _judged(made.sign(pki.a_key(), hashes.SHA256()).public_bytes(Encoding.DER))
-    assert "wants PrintableString" in _found(found, "subject.c.string-type").sentence
-    assert "wants IA5String" in _found(found, "subject.email.string-type").sentence
+    assert "wants PrintableString" in _found(found, "subject.c.string-type").message
+    assert "wants IA5String" in _found(found, "subject.email.string-type").message
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_fault_of_the_request_is_named(change: dict[str, object], code: str, s
     parsed = csr.parse(csr.build(KEY, pki.GOOD, pki.RULES).encode())
     found = lint_csr(replace(parsed, **change), pki.GUIDE, pki.RULES, pki.LOGIN)  # type: ignore[arg-type]
     assert _found(found, code).severity is severity
-    assert words in _found(found, code).sentence
+    assert words in _found(found, code).message
 
 
 def test_a_key_smaller_than_this_partner_wants_is_an_error() -> None:
@@ -190,7 +190,7 @@ def test_a_key_smaller_than_this_partner_wants_is_an_error() -> None:
 @pytest.mark.parametrize("digest", ["sha1", "md5"])
 def test_a_forgeable_signature_is_an_error(digest: str, tmp_path: Path) -> None:
     found = _judged(by_openssl(tmp_path, pki.GOOD, "-utf8", f"-{digest}"))
-    assert _found(found, "csr.signature.weak").sentence.endswith(f"{digest.upper()}, which can be forged")
+    assert _found(found, "csr.signature.weak").message.endswith(f"{digest.upper()}, which can be forged")
 
 
 def test_a_real_pss_request_is_seen() -> None:
@@ -216,7 +216,7 @@ def test_unknown_and_joined_attributes_are_named(tmp_path: Path) -> None:
         "/C=FR/serialNumber=7/OU=a+CN=b",
     )  # fmt: skip
     found = _judged(made)
-    assert _found(found, "subject.unknown").sentence == "the subject holds serialNumber ('7'), which no rule mentions"
+    assert _found(found, "subject.unknown").message == "the subject holds serialNumber ('7'), which no rule mentions"
     assert _found(found, "subject.multi-valued").severity is ERROR
 
 

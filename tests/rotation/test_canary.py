@@ -13,7 +13,7 @@ NAME = AccountName("acme")
 
 
 @pytest.mark.parametrize(
-    ("verdict", "mends"),
+    ("verdict", "hints"),
     [
         (Verdict.WRONG_CA, ("broker trust set acme FILE --accept-ca SHA256",)),
         (Verdict.LOGIN_REJECTED, ("broker password set acme",)),
@@ -22,14 +22,14 @@ NAME = AccountName("acme")
         (Verdict.HANDSHAKE, ("proxy", "broker explain acme --generation 3")),
     ],
 )
-def test_each_refusal_says_its_own_mend(verdict: Verdict, mends: tuple[str, ...]) -> None:
+def test_each_refusal_says_its_own_mend(verdict: Verdict, hints: tuple[str, ...]) -> None:
     with pytest.raises(CanaryRefusedError) as caught:
         require_ok(NAME, 3, Answer(verdict, application="reports"))
-    assert all(mend in caught.value.hint for mend in mends)
+    assert all(hint in caught.value.hint for hint in hints)
 
 
-@pytest.mark.parametrize(("verdict", "mend"), [(Verdict.QUOTA, "wait"), (Verdict.PARTNER_DOWN, "try again later")])
-def test_an_answer_that_says_nothing_of_the_set_is_to_be_waited_for(verdict: Verdict, mend: str) -> None:
+@pytest.mark.parametrize(("verdict", "hint"), [(Verdict.QUOTA, "wait"), (Verdict.PARTNER_DOWN, "try again later")])
+def test_an_answer_that_says_nothing_of_the_set_is_to_be_waited_for(verdict: Verdict, hint: str) -> None:
     with pytest.raises(CanaryUnansweredError) as caught:
         require_ok(NAME, 3, Answer(verdict, application="reports"))
-    assert mend in caught.value.hint
+    assert hint in caught.value.hint

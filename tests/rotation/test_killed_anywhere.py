@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from broker.model.stage import Stage
-from tests.rotation.life import LIFE, lived, outcome, run
-from tests.rotation.world import Fault, World
+from tests.rotation.life_cycle import LIFE, lived, outcome, run
+from tests.rotation.simulation import Fault, Simulation
 
 # Of each step of the life, in order: a new write shows here, and is then covered below.
 WRITES = (1, 1, 2, 2, 1, 1, 3, 13, 2, 3, 2, 1, 1, 2, 3, 15, 6, 3, 5, 16, 4, 6, 2, 1, 6, 24)
@@ -19,9 +19,9 @@ EACH = [pytest.param(*place, marks=[pytest.mark.slow] if number % 4 else []) for
 
 
 @functools.cache
-def before(step: int) -> World:
-    """Return the world in which `step` begins, when nothing went wrong until then. Branch it; do not change it."""
-    return lived(before(step - 1).branch(), LIFE[step - 1 : step]) if step else World()
+def before(step: int) -> Simulation:
+    """Return the sim in which `step` begins, when nothing went wrong until then. Branch it; do not change it."""
+    return lived(before(step - 1).branch(), LIFE[step - 1 : step]) if step else Simulation()
 
 
 def test_the_table_covers_every_write() -> None:
@@ -29,30 +29,30 @@ def test_the_table_covers_every_write() -> None:
 
 
 def test_a_life_ends_with_one_set_and_nothing_left_to_do() -> None:
-    world = before(len(LIFE))
-    world.assert_sound()
-    assert {g.stage for g in world.account.generations} == {Stage.CURRENT, Stage.RETIRED}
-    assert world.living_keys() == {"kv:2"}
-    assert [world.secret(slot) for slot in world.living_passwords()] == ["pw-3"]
-    assert not world.account.outbox
-    assert len(world.evidence) == world.account.head.number
+    sim = before(len(LIFE))
+    sim.assert_sound()
+    assert {g.stage for g in sim.account.generations} == {Stage.CURRENT, Stage.RETIRED}
+    assert sim.living_keys() == {"kv:2"}
+    assert [sim.secret(slot) for slot in sim.living_passwords()] == ["pw-3"]
+    assert not sim.account.outbox
+    assert len(sim.evidence) == sim.account.head.number
 
 
 @pytest.mark.parametrize("fault", Fault)
 @pytest.mark.parametrize(("step", "write"), EACH)
 def test_the_same_command_again_ends_the_same(step: int, write: int, fault: Fault) -> None:
-    world = before(step).branch(at=write, fault=fault)
-    run(world, LIFE[step])
-    world.assert_sound()
-    assert_no_needless_logins(world, before(step + 1), fault)
-    lived(world, LIFE[step + 1 :])
-    world.assert_sound()
-    assert outcome(world) == outcome(before(len(LIFE)))
+    sim = before(step).branch(at=write, fault=fault)
+    run(sim, LIFE[step])
+    sim.assert_sound()
+    assert_no_needless_logins(sim, before(step + 1), fault)
+    lived(sim, LIFE[step + 1 :])
+    sim.assert_sound()
+    assert outcome(sim) == outcome(before(len(LIFE)))
 
 
-def assert_no_needless_logins(world: World, calm: World, fault: Fault) -> None:
+def assert_no_needless_logins(sim: Simulation, calm: Simulation, fault: Fault) -> None:
     """A set is tried once more at most; and not even that where the command went on."""
-    extra = Counter(world.logins)
+    extra = Counter(sim.logins)
     extra.subtract(calm.logins)
     allowed = 1 if fault.ends_the_command else 0
     assert all(count <= allowed for count in extra.values()), extra

@@ -14,12 +14,12 @@ from broker.model import changes
 from broker.model.finding import Severity
 from broker.model.generation import Closed, PasswordRef, SigningRequest, key_ref
 from broker.model.subject import Subject
-from broker.pki.anatomy import fingerprint_of
+from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.certificates import load
 from broker.pki.csr import build
 from broker.pki.keys import spki_of
 from broker.rotation.receive import LateReplyError, Received, Said, receive
-from tests.rotation.world import World
+from tests.rotation.simulation import Simulation
 from tests.support import pki
 from tests.support.accounts import BY, MZP, NOW, an_account, assert_refused
 
@@ -35,46 +35,46 @@ CLIENT_ID = "1eebc2d5-5df3-459b-a624-20abfcf82530"
 CAS = (MIDDLE.certificate, ROOT.certificate, SERVER.certificate)
 
 
-def a_world() -> World:
+def a_simulation() -> Simulation:
     """An account with a password and its first request open."""
     account = replace(an_account(), login=pki.LOGIN)
     account = changes.password_set(account, PasswordRef(1), at=NOW, by=BY)
-    world = World(now=pki.NOW)
-    world.write(changes.requested(account, _request(1, FIRST), by=BY), replacing=0)  # type: ignore[arg-type]
-    return world
+    sim = Simulation(now=pki.NOW)
+    sim.write(changes.requested(account, _request(1, FIRST), by=BY), replacing=0)  # type: ignore[arg-type]
+    return sim
 
 
-def renewing() -> World:
+def renewing() -> Simulation:
     """The same once its first set is there and a second request is open."""
-    world = a_world()
-    received(world, OLD, *CAS, said=BOTH)
-    found = world.read(MZP)
-    world.write(changes.requested(found.account, _request(2, SECOND), by=BY), replacing=found.version)
-    return world
+    sim = a_simulation()
+    received(sim, OLD, *CAS, said=BOTH)
+    found = sim.read(MZP)
+    sim.write(changes.requested(found.account, _request(2, SECOND), by=BY), replacing=found.version)
+    return sim
 
 
-def with_client_id(client_id: str) -> World:
+def with_client_id(client_id: str) -> Simulation:
     """An account with an open request and the application fleet."""
-    world = a_world()
-    found = world.read(MZP)
-    world.write(changes.application_set(found.account, "fleet", client_id, at=NOW, by=BY), replacing=found.version)
-    return world
+    sim = a_simulation()
+    found = sim.read(MZP)
+    sim.write(changes.application_set(found.account, "fleet", client_id, at=NOW, by=BY), replacing=found.version)
+    return sim
 
 
 def received(
-    world: World,
+    sim: Simulation,
     *reply: x509.Certificate,
     said: Said = Said(),  # noqa: B008 - a value
     text: str = "",
 ) -> Received:
     return receive(
-        MZP, (text + pki.pem(*reply)).encode(), said, rules=pki.GUIDE, accounts=world, clock=world.clock, by=BY
+        MZP, (text + pki.pem(*reply)).encode(), said, rules=pki.GUIDE, accounts=sim, clock=sim.clock, by=BY
     )  # fmt: skip
 
 
-def kept(world: World) -> list[x509.Certificate]:
+def kept(sim: Simulation) -> list[x509.Certificate]:
     """The leaf of the newest generation, and what is sent with it."""
-    account = world.account
+    account = sim.account
     return load(account.certificate(account.generations[-1].parts.certificate).pem)
 
 
@@ -87,30 +87,30 @@ def _request(number: int, key: pki.AnyKey) -> SigningRequest:
 def test_a_reply_that_brings_the_old_certificate_along_answers_the_open_request(
     reply: tuple[x509.Certificate, ...],
 ) -> None:
-    world = renewing()
+    sim = renewing()
     for _ in range(2):  # the same command again
-        assert received(world, *reply, *CAS).generation.number == 2
-        assert world.account.open_request is None
-        assert fingerprint_of(kept(world)[0]) == fingerprint_of(NEW)
-    assert len(world.account.generations) == 2
+        assert received(sim, *reply, *CAS).generation.number == 2
+        assert sim.account.open_request is None
+        assert fingerprint_of(kept(sim)[0]) == fingerprint_of(NEW)
+    assert len(sim.account.generations) == 2
 
 
 def test_the_old_reply_alone_is_known_while_a_request_is_open() -> None:
-    world = renewing()
-    assert received(world, OLD, *CAS).generation.number == 1
-    assert world.account.open_request
+    sim = renewing()
+    assert received(sim, OLD, *CAS).generation.number == 1
+    assert sim.account.open_request
 
 
 def test_the_very_same_command_a_second_time_changes_nothing() -> None:
-    world = a_world()
+    sim = a_simulation()
     said = replace(BOTH, server_ca=STRANGER.pem.encode())
-    received(world, OLD, *CAS, said=said)
-    trust = world.account.anchors_of(world.account.trust or pytest.fail("no trust"))
+    received(sim, OLD, *CAS, said=said)
+    trust = sim.account.anchors_of(sim.account.trust or pytest.fail("no trust"))
     assert set(trust.fingerprints) == {fingerprint_of(c.certificate) for c in (SERVER, STRANGER)}
-    before = world.account
-    assert received(world, OLD, *CAS, said=said).generation.number == 1
-    assert received(world, OLD, *CAS, said=ACCEPTED).generation.number == 1
-    assert world.account == before
+    before = sim.account
+    assert received(sim, OLD, *CAS, said=said).generation.number == 1
+    assert received(sim, OLD, *CAS, said=ACCEPTED).generation.number == 1
+    assert sim.account == before
 
 
 @pytest.mark.parametrize(
@@ -123,34 +123,34 @@ def test_the_very_same_command_a_second_time_changes_nothing() -> None:
     ids=["another issuing CA", "another server CA", "another server CA as DER"],
 )
 def test_a_known_reply_does_not_swallow_what_a_person_says_of_cas(said: Said) -> None:
-    world = a_world()
-    received(world, OLD, *CAS, said=BOTH)
-    before = world.account
+    sim = a_simulation()
+    received(sim, OLD, *CAS, said=BOTH)
+    before = sim.account
     with assert_refused(RefusedError, "has this certificate already", "nothing was changed"):
-        received(world, OLD, *CAS, STRANGER.certificate, said=said)
-    assert world.account == before
+        received(sim, OLD, *CAS, STRANGER.certificate, said=said)
+    assert sim.account == before
 
 
 def test_of_two_certificates_for_the_key_the_one_of_the_accepted_ca_is_taken() -> None:
     decoy = pki.a_leaf(STRANGER, FIRST, not_after=pki.NOW + timedelta(days=1500))
-    world = a_world()
-    received(world, decoy, OLD, *CAS, STRANGER.certificate, said=BOTH)
-    assert fingerprint_of(kept(world)[0]) == fingerprint_of(OLD)
+    sim = a_simulation()
+    received(sim, decoy, OLD, *CAS, STRANGER.certificate, said=BOTH)
+    assert fingerprint_of(kept(sim)[0]) == fingerprint_of(OLD)
 
 
 def test_no_certificate_beside_the_way_to_the_accepted_ca_is_kept() -> None:
     """The intermediate's name and key, certified by a stranger too, and first in the file."""
     cross = pki.a_ca("Middle", key=MIDDLE.key, issuer=pki.a_ca("Strange middle", issuer=STRANGER))
     above = pki.a_ca("Strange middle", issuer=STRANGER)
-    world = a_world()
-    received(world, cross.certificate, above.certificate, STRANGER.certificate, OLD, *CAS, said=BOTH)
-    assert kept(world) == [OLD, MIDDLE.certificate]
+    sim = a_simulation()
+    received(sim, cross.certificate, above.certificate, STRANGER.certificate, OLD, *CAS, said=BOTH)
+    assert kept(sim) == [OLD, MIDDLE.certificate]
 
 
 def test_a_pinned_intermediate_is_still_sent_along() -> None:
-    world = a_world()
-    received(world, OLD, *CAS, said=Said(accept=(fingerprint_of(MIDDLE.certificate),)))
-    assert kept(world) == [OLD, MIDDLE.certificate]
+    sim = a_simulation()
+    received(sim, OLD, *CAS, said=Said(accept=(fingerprint_of(MIDDLE.certificate),)))
+    assert kept(sim) == [OLD, MIDDLE.certificate]
 
 
 def test_a_certificate_that_names_a_known_one_as_its_issuer_hides_nothing() -> None:
@@ -158,24 +158,24 @@ def test_a_certificate_that_names_a_known_one_as_its_issuer_hides_nothing() -> N
     name = pki.a_name(pki.GOOD)
     claims = pki.a_leaf(STRANGER, pki.a_key("junk"), "junk", issuer_name=name)
     bare = pki.a_leaf(MIDDLE, FIRST, basic=False)
-    world = a_world()
+    sim = a_simulation()
     for _ in range(2):
-        assert received(world, bare, claims, *CAS, said=BOTH).generation.number == 1
+        assert received(sim, bare, claims, *CAS, said=BOTH).generation.number == 1
 
 
 def test_a_late_reply_is_still_named() -> None:
-    world = a_world()
-    found = world.read(MZP)
+    sim = a_simulation()
+    found = sim.read(MZP)
     closed = changes.closed(found.account, 1, Closed.SUPERSEDED, at=NOW, by=BY)
-    world.write(closed, replacing=found.version)
+    sim.write(closed, replacing=found.version)
     with assert_refused(LateReplyError, "signing request 1", "superseded"):
-        received(world, OLD, *CAS, said=BOTH)
+        received(sim, OLD, *CAS, said=BOTH)
 
 
 def test_the_servers_ca_that_was_accepted_too_may_not_sign_certificates() -> None:
-    world = a_world()
-    received(world, OLD, *CAS, said=BOTH)
-    account = world.account
+    sim = a_simulation()
+    received(sim, OLD, *CAS, said=BOTH)
+    account = sim.account
     assert account.issuing
     assert account.anchors_of(account.issuing).fingerprints == ACCEPTED.accept
     assert account.trust
@@ -183,80 +183,80 @@ def test_the_servers_ca_that_was_accepted_too_may_not_sign_certificates() -> Non
 
 
 def test_a_new_issuing_ca_changes_nothing_of_how_the_server_is_known() -> None:
-    world = renewing()
-    before = world.account.trust
+    sim = renewing()
+    before = sim.account.trust
     reply = (pki.a_leaf(STRANGER, SECOND), STRANGER.certificate)
-    received(world, *reply, said=Said(accept=(fingerprint_of(STRANGER.certificate),)))
-    assert world.account.candidates[-1].parts.trust == world.account.trust == before
+    received(sim, *reply, said=Said(accept=(fingerprint_of(STRANGER.certificate),)))
+    assert sim.account.candidates[-1].parts.trust == sim.account.trust == before
 
 
 def test_a_changed_subject_is_reported() -> None:
     subject = Subject(tuple((n, "Other Company" if n == "O" else v) for n, v in pki.GOOD.attributes))
-    found = received(a_world(), pki.a_leaf(MIDDLE, FIRST, subject), *CAS, said=BOTH).findings
+    found = received(a_simulation(), pki.a_leaf(MIDDLE, FIRST, subject), *CAS, said=BOTH).findings
     assert [(f.severity, f.code) for f in found] == [(Severity.WARNING, "certificate.subject.changed")]
-    assert "O is 'Other Company' in the certificate, and is 'Société Exemple' in the request" in found[0].sentence
+    assert "O is 'Other Company' in the certificate, and is 'Société Exemple' in the request" in found[0].message
 
 
 def test_a_ca_key_that_is_not_used_is_named() -> None:
     """In place of the advice to accept it, which was followed already."""
     old = pki.a_ca("Old", key=dsa.generate_private_key(1024))
-    world = a_world()
-    before = world.account
+    sim = a_simulation()
+    before = sim.account
     said = Said(accept=(fingerprint_of(old.certificate),))
     with assert_refused(RefusedError, "nothing is verified by that CA's key (dsa 1024)"):
-        received(world, pki.a_leaf(old, FIRST), old.certificate, said=said)
-    assert world.account == before
+        received(sim, pki.a_leaf(old, FIRST), old.certificate, said=said)
+    assert sim.account == before
 
 
 def test_an_unlabelled_uuid_is_never_taken() -> None:
-    world = a_world()
-    before = world.account
+    sim = a_simulation()
+    before = sim.account
     said = replace(BOTH, client_id_for="fleet")
     with assert_refused(RefusedError, "the reply names no client_id"):
-        received(world, OLD, *CAS, said=said, text=f"Message-ID: <{CLIENT_ID}@partner.example>\n\n")
-    assert world.account == before
+        received(sim, OLD, *CAS, said=said, text=f"Message-ID: <{CLIENT_ID}@partner.example>\n\n")
+    assert sim.account == before
 
 
 def test_a_stored_client_id_is_not_replaced() -> None:
     """Not even by a labelled one; the hint is the command that does it."""
-    world = with_client_id("the-right-one-1")
-    before = world.account
+    sim = with_client_id("the-right-one-1")
+    before = sim.account
     said = replace(BOTH, client_id_for="fleet")
     for words in (said, replace(said, client_id=CLIENT_ID)):
         with pytest.raises(RefusedError, match=f"has the client_id the-right-one-1, .* names {CLIENT_ID}") as refusal:
-            received(world, OLD, *CAS, said=words, text=f"client_id: {CLIENT_ID}\n")
+            received(sim, OLD, *CAS, said=words, text=f"client_id: {CLIENT_ID}\n")
         assert refusal.value.hint.endswith(f": broker app set {MZP}/fleet --client-id {CLIENT_ID}")
-    assert world.account == before
-    [found] = received(world, OLD, *CAS, said=BOTH, text=f"client_id: {CLIENT_ID}\n").findings
+    assert sim.account == before
+    [found] = received(sim, OLD, *CAS, said=BOTH, text=f"client_id: {CLIENT_ID}\n").findings
     assert (found.severity, found.code) == (Severity.WARNING, "reply.client-id")
-    assert found.mend.endswith(f"broker app set {MZP}/fleet --client-id {CLIENT_ID}")
+    assert found.hint.endswith(f"broker app set {MZP}/fleet --client-id {CLIENT_ID}")
 
 
 def test_a_new_client_id_is_only_offered() -> None:
-    world = with_client_id("")
-    [found] = received(world, OLD, *CAS, said=BOTH, text=f"client_id: {CLIENT_ID}\n").findings
+    sim = with_client_id("")
+    [found] = received(sim, OLD, *CAS, said=BOTH, text=f"client_id: {CLIENT_ID}\n").findings
     assert (found.severity, found.code) == (Severity.NOTE, "reply.client-id")
-    assert world.account.application("fleet").client_id == ""
-    received(world, OLD, *CAS, said=Said(client_id_for="fleet"), text=f"client_id: {CLIENT_ID}\n")
-    assert world.account.application("fleet").client_id == CLIENT_ID
-    assert received(world, OLD, *CAS, text=f"client_id: {CLIENT_ID}\n").findings == ()
+    assert sim.account.application("fleet").client_id == ""
+    received(sim, OLD, *CAS, said=Said(client_id_for="fleet"), text=f"client_id: {CLIENT_ID}\n")
+    assert sim.account.application("fleet").client_id == CLIENT_ID
+    assert received(sim, OLD, *CAS, text=f"client_id: {CLIENT_ID}\n").findings == ()
 
 
 def test_a_client_id_of_nobody_is_offered() -> None:
-    [found] = received(a_world(), OLD, *CAS, said=BOTH, text=f"client_id: {CLIENT_ID}\n").findings
-    assert found.mend.endswith(f"broker app add {MZP}/APPLICATION --client-id {CLIENT_ID}")
+    [found] = received(a_simulation(), OLD, *CAS, said=BOTH, text=f"client_id: {CLIENT_ID}\n").findings
+    assert found.hint.endswith(f"broker app add {MZP}/APPLICATION --client-id {CLIENT_ID}")
 
 
 def test_an_assumed_server_ca_is_named() -> None:
-    [found] = received(a_world(), OLD, *CAS, said=ACCEPTED).findings
+    [found] = received(a_simulation(), OLD, *CAS, said=ACCEPTED).findings
     assert (found.severity, found.code) == (Severity.NOTE, "reply.server-ca")
-    assert received(a_world(), OLD, *CAS, said=BOTH).findings == ()
+    assert received(a_simulation(), OLD, *CAS, said=BOTH).findings == ()
 
 
 def test_a_client_id_that_the_reply_does_not_name_is_refused() -> None:
-    world = a_world()
-    before = world.account
+    sim = a_simulation()
+    before = sim.account
     unnamed = replace(BOTH, client_id_for="fleet", client_id="00000000-dead-beef-0000-000000000000")
     with assert_refused(RefusedError, "does not name the client_id"):
-        received(world, OLD, *CAS, said=unnamed)
-    assert world.account == before
+        received(sim, OLD, *CAS, said=unnamed)
+    assert sim.account == before

@@ -13,8 +13,8 @@ from functools import partial
 import pytest
 
 from broker.errors import ConflictError, RefusedError, UnknownNameError, WaitingError
-from tests.rotation.life import Commands, midway, outcome
-from tests.rotation.world import World
+from tests.rotation.life_cycle import Commands, midway, outcome
+from tests.rotation.simulation import Simulation
 
 pytestmark = pytest.mark.slow
 
@@ -39,10 +39,10 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-def refused(world: World, name: str) -> bool:
+def refused(sim: Simulation, name: str) -> bool:
     """Give a command; return whether it was refused. Any other failure is a fault of ours."""
     try:
-        COMMANDS[name](Commands(world))
+        COMMANDS[name](Commands(sim))
     except (ConflictError, RefusedError, UnknownNameError, WaitingError):
         return True
     return False
@@ -51,23 +51,23 @@ def refused(world: World, name: str) -> bool:
 @functools.cache
 def in_turn(begun: str, *names: str) -> dict[str, object]:
     """Return what the commands `names`, one after the other, come to."""
-    world = midway(begun).branch()
+    sim = midway(begun).branch()
     for name in names:
-        refused(world, name)
-    return ended(world)
+        refused(sim, name)
+    return ended(sim)
 
 
 @functools.cache
 def nothing_done(begun: str, *names: str) -> bool:
     """Return whether each of the commands `names`, one after the other, is refused."""
-    world = midway(begun).branch()
-    return not [name for name in names if not refused(world, name)]
+    sim = midway(begun).branch()
+    return not [name for name in names if not refused(sim, name)]
 
 
-def ended(world: World) -> dict[str, object]:
-    Commands(world).settle()
-    world.assert_sound()
-    return outcome(world)
+def ended(sim: Simulation) -> dict[str, object]:
+    Commands(sim).settle()
+    sim.assert_sound()
+    return outcome(sim)
 
 
 @pytest.mark.parametrize("begun", ["open request", "no request"])
@@ -77,9 +77,9 @@ def test_two_commands_at_once_are_as_one_after_the_other(first: str, second: str
     refused(alone, first)
     for write in range(1, len(alone.writes) + 1):
         answers: list[bool] = []
-        world = midway(begun).branch(at=write)
-        world.meanwhile = partial(lambda w, a: a.append(refused(w, second)), world, answers)
-        first_refused, second_refused = refused(world, first), answers.pop()
+        sim = midway(begun).branch(at=write)
+        sim.meanwhile = partial(lambda w, a: a.append(refused(w, second)), sim, answers)
+        first_refused, second_refused = refused(sim, first), answers.pop()
         done = [name for name, no in ((first, first_refused), (second, second_refused)) if not no]
-        assert ended(world) in [in_turn(begun, *order) for order in itertools.permutations(done)], write
+        assert ended(sim) in [in_turn(begun, *order) for order in itertools.permutations(done)], write
         assert done or all(nothing_done(begun, *order) for order in itertools.permutations((first, second))), write

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.support.killing import quick_world
+from tests.support.fault_injection import quick_system
 
-__all__ = ["quick_world"]  # the fixture
+__all__ = ["quick_system"]  # the fixture

@@ -17,7 +17,7 @@ import pytest
 
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.evidence import Entry
+from broker.model.chain import Entry
 from broker.model.history import What
 from broker.model.stage import Move
 from broker.vault.documents import encoded
@@ -368,4 +368,4 @@ def test_the_auditor_shares_nothing_with_the_broker() -> None:
         imported = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
         imported |= {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}
         foreign = {m for m in imported if m.partition(".")[0] not in sys.stdlib_module_names}
-        assert foreign <= {"tests.support.matrix", "tests.support.retelling"}, name
+        assert foreign <= {"tests.support.matrix", "tests.support.independent_replay"}, name

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from partner_standin import Standin
 
 from broker.compose import Broker, Wiring
 from broker.embedded.config import Options
@@ -19,15 +20,14 @@ from broker.embedded.up import administered
 from broker.model.names import account_name
 from broker.model.secret import Secret
 from broker.partners.catalogue import builtin_source
-from broker.standin import Standin
 from broker.vault.layout import Access, right
+from broker.vault.observer import Phase
 from broker.vault.policies import Role
-from broker.vault.writes import Phase
 from tests.support.audited import ROOT, Run, kept
-from tests.support.killing import quick
+from tests.support.fault_injection import quick
 from tests.support.proxy import Cue, Fault, proxied
+from tests.support.system import LOGIN, PASSWORD, SUBJECT, System, made_system
 from tests.support.vault import mounted, throwaway
-from tests.support.world import LOGIN, PASSWORD, SUBJECT, World, made_world
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -42,125 +42,125 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         administered(embedded) as admin,
         mounted((embedded, admin)) as vault,
         Standin(directory / "partner", accounts={LOGIN: PASSWORD}) as partner,
-        made_world(vault, partner) as made,
-        quick(made) as world,
+        made_system(vault, partner) as made,
+        quick(made) as system,
     ):
-        _play(world)
+        _play(system)
         yield kept(embedded, vault.admin, directory)
 
 
-def _play(world: World) -> None:
-    _open(world)
-    _first_certificate(world)
-    _bundles(world)
-    _second_certificate(world)
-    _new_password(world)
-    _two_at_once(world)
-    _look(world)
+def _play(system: System) -> None:
+    _open(system)
+    _first_certificate(system)
+    _bundles(system)
+    _second_certificate(system)
+    _new_password(system)
+    _two_at_once(system)
+    _look(system)
 
 
-def _open(world: World) -> None:
+def _open(system: System) -> None:
     """An account under a profile of one's own, since only these are read from Vault."""
     own = builtin_source("stellantis").replace('name = "stellantis"', 'name = "mine"')
     for title in ("Ours", "Ours, again"):
-        file = world.home / "mine.toml"
+        file = system.home / "mine.toml"
         file.write_text(own.replace("Stellantis Fleet Owner API (B2B)", title))
-        world.ok("partner", "add", str(file))
+        system.ok("partner", "add", str(file))
     subject = [part for pair in SUBJECT for part in ("--subject", pair)]
-    world.ok(
-        "account", "add", "acme", "--profile", "mine", "--environment", "stand-in", "--base-url", world.partner.api_url,
-        "--login", LOGIN, "--contact", "desk@partner.example", *subject,
+    system.ok(
+        "account", "add", "acme", "--profile", "mine", "--environment", "stand-in", "--base-url",
+        system.partner.api_url, "--login", LOGIN, "--contact", "desk@partner.example", *subject,
     )  # fmt: skip
-    world.ok("password", "set", "acme", "--password-file", "-", input=PASSWORD)
+    system.ok("password", "set", "acme", "--password-file", "-", input=PASSWORD)
     for name in ("reporting", "spare"):
-        world.ok("app", "add", f"acme/{name}")
-    world.ok("app", "remove", "acme/spare", "--yes")
+        system.ok("app", "add", f"acme/{name}")
+    system.ok("app", "remove", "acme/spare", "--yes")
 
 
-def _first_certificate(world: World) -> None:
-    world.ok("csr", "new", "acme")
-    world.ok("csr", "cancel", "acme", "--yes")
-    world.ok("csr", "new", "acme", "--out", "acme.csr")
-    world.ok("csr", "submit", "acme", "--out", "acme.eml")
-    reply = world.reply()
-    assert world.run("cert", "import", "acme", str(reply)).code == 6  # nobody has accepted the CA
-    world.ok("cert", "import", "acme", str(reply), *world.accepting(), "--client-id-for", "reporting")
-    world.ok("rotation", "canary", "acme", "--generation", "1")
-    world.ok("rotation", "promote", "acme")
+def _first_certificate(system: System) -> None:
+    system.ok("csr", "new", "acme")
+    system.ok("csr", "cancel", "acme", "--yes")
+    system.ok("csr", "new", "acme", "--out", "acme.csr")
+    system.ok("csr", "submit", "acme", "--out", "acme.eml")
+    reply = system.reply()
+    assert system.run("cert", "import", "acme", str(reply)).code == 6  # nobody has accepted the CA
+    system.ok("cert", "import", "acme", str(reply), *system.accepting(), "--client-id-for", "reporting")
+    system.ok("rotation", "canary", "acme", "--generation", "1")
+    system.ok("rotation", "promote", "acme")
 
 
-def _bundles(world: World) -> None:
+def _bundles(system: System) -> None:
     """Two issue their first bundle at once; one holds its own until its lease ends, and renews its token for that."""
-    token = world.home / "reader.token"
+    token = system.home / "reader.token"
     path = right("mine", "stand-in", "acme", "reporting", Access.DIRECT)
-    token.write_text(world.vault.consumer_token("reader", path).reveal())
+    token.write_text(system.vault.consumer_token("reader", path).reveal())
     get = ("bundle", "get", "acme/reporting", "--consumer-token-file", str(token))
-    with interposed(world, "data/signers/lease", lambda: world.ok(*get, "--to", "first")) as broker:
+    with interposed(system, "data/signers/lease", lambda: system.ok(*get, "--to", "first")) as broker:
         broker.issuer(Secret(token.read_text()))
-    server = f"auth/{world.vault.settings.mount}/role/server"
-    world.vault.admin.call("POST", server, {"token_ttl": 15})
-    world.ok(*get, "--to", "held", "--ttl", "11s", "--hold")
-    with proxied(world.vault.settings.address, lambda _: None) as proxy:
+    server = f"auth/{system.vault.settings.mount}/role/server"
+    system.vault.admin.call("POST", server, {"token_ttl": 15})
+    system.ok(*get, "--to", "held", "--ttl", "11s", "--hold")
+    with proxied(system.vault.settings.address, lambda _: None) as proxy:
         proxy.plan(Cue(Fault.LOST, "POST", ".*/data/evidence/issued/.*"))
-        world.changes = {"VAULT_ADDR": proxy.address}
-        world.ok(*get, "--to", "lost")
-        world.changes = {}
-    none = world.home / "none.token"
-    none.write_text(world.vault.consumer_token("nobody", path.replace("reporting", "other")).reveal())
-    assert world.run(*get[:-1], str(none), "--to", "denied").code == 5
+        system.changes = {"VAULT_ADDR": proxy.address}
+        system.ok(*get, "--to", "lost")
+        system.changes = {}
+    none = system.home / "none.token"
+    none.write_text(system.vault.consumer_token("nobody", path.replace("reporting", "other")).reveal())
+    assert system.run(*get[:-1], str(none), "--to", "denied").code == 5
 
 
-def _second_certificate(world: World) -> None:
-    world.ok("csr", "new", "acme")
-    world.ok("csr", "submit", "acme", "--sent-at", datetime.now(UTC).isoformat(), "--reference", "T-1")
-    world.ok("cert", "import", "acme", str(world.reply()))
-    world.ok("rotation", "promote", "acme")
-    world.ok("rotation", "rollback", "acme")
-    world.ok("rotation", "promote", "acme", "--generation", "2")
-    assert world.run("rotation", "retire", "acme", "--generation", "1").code == 7  # it is held
-    world.ok("rotation", "retire", "acme", "--generation", "1", "--force", "--reason", "the run must go on")
+def _second_certificate(system: System) -> None:
+    system.ok("csr", "new", "acme")
+    system.ok("csr", "submit", "acme", "--sent-at", datetime.now(UTC).isoformat(), "--reference", "T-1")
+    system.ok("cert", "import", "acme", str(system.reply()))
+    system.ok("rotation", "promote", "acme")
+    system.ok("rotation", "rollback", "acme")
+    system.ok("rotation", "promote", "acme", "--generation", "2")
+    assert system.run("rotation", "retire", "acme", "--generation", "1").code == 7  # it is held
+    system.ok("rotation", "retire", "acme", "--generation", "1", "--force", "--reason", "the run must go on")
 
 
-def _new_password(world: World) -> None:
-    world.ok("password", "set", "acme", "--password-file", "-", input="wrong-pl4nted")
-    assert world.run("rotation", "promote", "acme").code == 6  # the partner knows no such password
-    world.ok("rotation", "reject", "acme", "--generation", "3", "--reason", "mistyped", "--yes")
-    world.partner.registry.set_password(LOGIN, NEWER, overlap=True)
-    world.ok("password", "set", "acme", "--password-file", "-", input=NEWER)
-    world.ok("rotation", "promote", "acme")
-    world.ok("rotation", "retire", "acme", "--generation", "3")
+def _new_password(system: System) -> None:
+    system.ok("password", "set", "acme", "--password-file", "-", input="wrong-pl4nted")
+    assert system.run("rotation", "promote", "acme").code == 6  # the partner knows no such password
+    system.ok("rotation", "reject", "acme", "--generation", "3", "--reason", "mistyped", "--yes")
+    system.partner.registry.set_password(LOGIN, NEWER, overlap=True)
+    system.ok("password", "set", "acme", "--password-file", "-", input=NEWER)
+    system.ok("rotation", "promote", "acme")
+    system.ok("rotation", "retire", "acme", "--generation", "3")
 
 
-def _two_at_once(world: World) -> None:
+def _two_at_once(system: System) -> None:
     """Somebody else's command comes between, so that a write meets what is there already."""
     name = account_name("acme")
     sent = ("csr", "submit", "acme", "--out", "later.eml")
-    with interposed(world, "data/evidence/accounts/acme", lambda: world.ok(*sent)) as broker:
+    with interposed(system, "data/evidence/accounts/acme", lambda: system.ok(*sent)) as broker:
         broker.draft(name)
-    with interposed(world, "data/evidence/accounts/acme", lambda: world.ok("app", "add", "acme/late")) as broker:
+    with interposed(system, "data/evidence/accounts/acme", lambda: system.ok("app", "add", "acme/late")) as broker:
         broker.set_application(name, "reporting", "44444444-4444-4444-8444-444444444444")
     again = ("password", "set", "acme", "--password-file", "-")
-    with interposed(world, "data/passwords/acme", lambda: world.ok(*again, input="one-pl4nted")) as broker:
+    with interposed(system, "data/passwords/acme", lambda: system.ok(*again, input="one-pl4nted")) as broker:
         broker.set_password(name, Secret("two-pl4nted"))
     for path in ("data/signers/anchor", "data/evidence/heads/0"):
-        world.ok("app", "set", "acme/late", "--client-id", f"33333333-3333-4333-8333-{len(path):012d}")
-        with interposed(world, path, lambda: world.ok("evidence", "anchor")) as broker:
+        system.ok("app", "set", "acme/late", "--client-id", f"33333333-3333-4333-8333-{len(path):012d}")
+        with interposed(system, path, lambda: system.ok("evidence", "anchor")) as broker:
             broker.anchor()
 
 
-def _look(world: World) -> None:
-    for file in (world.home / "roles").glob("*/*"):
+def _look(system: System) -> None:
+    for file in (system.home / "roles").glob("*/*"):
         file.chmod(0o600)
     for command in (
         "status", "doctor", "explain acme", "config check", "vault status", "account list", "account show acme",
         "app list acme", "partner list", "partner show mine", "csr show acme", "rotation status acme",
         "evidence show --all", "evidence verify --all", "evidence export all.jsonl",
     ):  # fmt: skip
-        world.ok(*command.split())
+        system.ok(*command.split())
 
 
 @contextmanager
-def interposed(world: World, path: str, action: Callable[[], object]) -> Iterator[Broker]:
+def interposed(system: System, path: str, action: Callable[[], object]) -> Iterator[Broker]:
     """Yield a broker in this process, before whose first write to `path` somebody else does `action`."""
     todo = [action]
 
@@ -168,7 +168,7 @@ def interposed(world: World, path: str, action: Callable[[], object]) -> Iterato
         if phase is Phase.BEFORE and path in written and todo:
             todo.pop()()
 
-    with world.broker(Wiring(observer=observer)) as broker:
+    with system.broker(Wiring(observer=observer)) as broker:
         yield broker
     assert not todo, f"nothing was written to {path}"
 

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from broker.errors import UnknownNameError
-from broker.issuing.statements import AnchorKey, VerifyingKey
-from broker.model.anchor import Statement
-from broker.model.evidence import Head
-from broker.model.finding import FaultsFoundError
+from broker.evidence.heads import Statement
+from broker.evidence.statements import AnchorKey, VerifyingKey
+from broker.model.chain import Head
+from broker.model.finding import FindingsError
 from broker.model.secret import Secret
 from broker.vault import layout
-from broker.vault.anchor import VaultAnchors
 from broker.vault.documents import encoded
 from broker.vault.policies import Role
+from broker.vault.statements import VaultStatements
 from tests.support.accounts import NOW
+from tests.support.evidence_archive import ACME, ISSUED, Archive, rewritten
 from tests.support.pki import a_ca, pem
-from tests.support.record import ACME, ISSUED, Archive, rewritten
 from tests.support.vault import TestVault
 
 pytestmark = pytest.mark.slow
@@ -282,7 +282,7 @@ def test_nothing_is_signed_on_top_of_damaged_statements(archive: Archive) -> Non
     archive.anchor()
     archive.go_on()
     resign(archive, 1)
-    with pytest.raises(FaultsFoundError, match="statement 1 is signed with another key"):
+    with pytest.raises(FindingsError, match="statement 1 is signed with another key"):
         archive.anchor()
     assert archive.vault.admin.read_or_none(layout.head(2)) is None
 
@@ -314,8 +314,8 @@ def test_a_damaged_chain_keeps_its_old_head_and_the_others_go_on(archive: Archiv
     done = archive.anchor()
     assert done.made == (2,)
     assert [f.code for f in done.findings] == ["evidence.forked"]
-    assert ACME in done.findings[0].sentence
-    (_, second) = VaultAnchors(archive.vault.connection(Role.AUDITOR)).statements()
+    assert ACME in done.findings[0].message
+    (_, second) = VaultStatements(archive.vault.connection(Role.AUDITOR)).statements()
     assert "other" in str(_claims(second.text)["chains"])
     assert ACME not in _claims(second.text)["chains"]
 
@@ -335,7 +335,7 @@ def test_nothing_new_is_signed_where_nothing_happened(archive: Archive) -> None:
     assert archive.anchor().made == ()
     archive.go_on()
     assert archive.anchor().made == (2,)
-    (_, second) = VaultAnchors(archive.vault.connection(Role.AUDITOR)).statements()
+    (_, second) = VaultStatements(archive.vault.connection(Role.AUDITOR)).statements()
     assert list(_claims(second.text)["chains"]) == [ACME], "only what went on is named"
 
 
@@ -351,9 +351,9 @@ def test_ten_at_once_sign_everything_once(archive: Archive) -> None:
 
 def test_a_kill_between_any_two_writes_leaves_nothing_half_done(archive: Archive) -> None:
     """The key, its public half, the statement: killed before or after each, the next run ends the same."""
-    from broker.issuing.anchoring import anchor
+    from broker.evidence.signing import anchor
     from broker.vault.evidence import VaultEvidence
-    from broker.vault.writes import Phase
+    from broker.vault.observer import Phase
 
     class Killed(BaseException):
         pass
@@ -370,7 +370,7 @@ def test_a_kill_between_any_two_writes_leaves_nothing_half_done(archive: Archive
                 raise Killed
 
         connection = archive.vault.connection(Role.ANCHOR, observer=observer)
-        anchors = VaultAnchors(connection)
+        anchors = VaultStatements(connection)
         try:
             anchor(anchors.key(), anchors, VaultEvidence(connection), lambda: NOW)
             break

@@ -11,14 +11,14 @@ import msgspec
 import pytest
 
 from broker.errors import RefusedError
-from broker.issuing.audit import ChainRecord, Record, examine
-from broker.issuing.export import exported, imported
-from broker.issuing.statements import AnchorKey, StoredStatement
-from broker.model.anchor import Statement
-from broker.model.evidence import GENESIS, Entry, Head, appended
+from broker.evidence.audit import ChainRecord, Record, examine
+from broker.evidence.export import exported, imported
+from broker.evidence.heads import Statement
+from broker.evidence.statements import AnchorKey, StoredStatement
+from broker.model.chain import GENESIS, Entry, Head, appended
 from broker.model.secret import Secret
 from tests.support.accounts import NOW, later
-from tests.support.record import rewritten
+from tests.support.evidence_archive import rewritten
 
 ACME, OTHER = "accounts/acme", "accounts/other"
 KEY = AnchorKey(Secret(bytes(range(32))))
@@ -83,8 +83,8 @@ def found_in(content: bytes, key: AnchorKey | None = KEY) -> Found:
     report = examine(imported(content), key.verifying if key else None, everything=True)
     found = [*report.findings, *(f for chain in report.chains for f in chain.findings)]
     assert report.whole == (not any(f.severity.value == "error" for f in found))
-    errors = {f.code: f.sentence for f in reversed(found) if f.severity.value == "error"}
-    return Found(errors, {f.code: f.sentence for f in found if f.severity.value != "error"})
+    errors = {f.code: f.message for f in reversed(found) if f.severity.value == "error"}
+    return Found(errors, {f.code: f.message for f in found if f.severity.value != "error"})
 
 
 def test_a_file_is_whole_by_itself_and_says_what_no_signature_covers() -> None:

@@ -6,42 +6,42 @@ from typing import Any
 
 import pytest
 
-from broker.model.evidence import appended
+from broker.model.chain import appended
 from broker.vault import layout
 from broker.vault.documents import encoded
 from broker.vault.policies import Role
 from tests.support.accounts import NOW
-from tests.support.world import World
+from tests.support.system import System
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("garbage", [False, True], ids=["an entry", "garbage"])
-def test_a_taken_place_is_told_everywhere_and_keeps_no_key_alive(world: World, garbage: bool) -> None:
-    world.renewed()
-    world.ok("rotation", "promote", "acme")
-    head = world.account("acme").head
+def test_a_taken_place_is_told_everywhere_and_keeps_no_key_alive(system: System, garbage: bool) -> None:
+    system.renewed()
+    system.ok("rotation", "promote", "acme")
+    head = system.account("acme").head
     entry = appended("accounts/acme", head, at=NOW, by="thief", what="breaker-reset", facts={"reason": "x"})
     planted: dict[str, Any] = {"x": "planted"} if garbage else encoded(entry)
     place = layout.evidence("accounts/acme", head.number + 1)
-    world.vault.connection(Role.OPERATOR).create(place, planted)
+    system.vault.connection(Role.OPERATOR).create(place, planted)
     for command in (
         ("rotation", "retire", "acme", "--generation", "1"),
         ("app", "add", "acme/second"),
         ("rotation", "retire", "acme", "--generation", "1"),
     ):
-        ended = world.run(*command)
+        ended = system.run(*command)
         assert ended.code == 8, ended.err
         assert "broker evidence verify acme" in ended.err
-    assert not any(world.vault.admin.versions(layout.key("acme", 1)).values())
-    assert world.account("acme").doomed_keys == frozenset()
-    doctor = world.run("doctor", "-o", "json")
+    assert not any(system.vault.admin.versions(layout.key("acme", 1)).values())
+    assert system.account("acme").doomed_keys == frozenset()
+    doctor = system.run("doctor", "-o", "json")
     assert doctor.code == 6
     (forked,) = [f for f in doctor.json["findings"] if f["code"] == "account.forked"]
-    assert (forked["severity"], forked["mend"]) == ("error", "broker evidence verify acme")
-    (row,) = world.ok("status", "-o", "json").json
-    assert (row["who"], row["command"]) == ("us", "broker evidence verify acme")
-    assert world.run("evidence", "verify", "acme").code == 6
-    world.vault.admin.call("DELETE", f"{world.vault.settings.mount}/metadata/{place}")
-    world.ok("app", "add", "acme/second")
-    world.ok("evidence", "verify", "acme")
+    assert (forked["severity"], forked["hint"]) == ("error", "broker evidence verify acme")
+    (row,) = system.ok("status", "-o", "json").json
+    assert (row["who"], row["hint"]) == ("us", "broker evidence verify acme")
+    assert system.run("evidence", "verify", "acme").code == 6
+    system.vault.admin.call("DELETE", f"{system.vault.settings.mount}/metadata/{place}")
+    system.ok("app", "add", "acme/second")
+    system.ok("evidence", "verify", "acme")

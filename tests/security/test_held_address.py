@@ -16,7 +16,7 @@ from broker.vault.accounts import VaultAccounts
 from broker.vault.policies import Role
 from tests.support.accounts import NOW
 from tests.support.pki import a_ca, pem
-from tests.support.world import World
+from tests.support.system import System
 
 pytestmark = pytest.mark.slow
 ACME = AccountName("acme")
@@ -38,30 +38,30 @@ def another_ca(account: Account) -> Account:
 
 
 @pytest.mark.parametrize("rewritten", [elsewhere, another_ca])
-def test_a_rewritten_account_sends_no_secret(world: World, rewritten: Callable[[Account], Account]) -> None:
-    world.promoted()
-    token = world.consumer("acme/reporting")
+def test_a_rewritten_account_sends_no_secret(system: System, rewritten: Callable[[Account], Account]) -> None:
+    system.promoted()
+    token = system.consumer("acme/reporting")
     get = ("bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to")
-    world.ok(*get, str(world.home / "honest"))
-    world.ok("rotation", "canary", "acme")
-    accounts = VaultAccounts(world.vault.connection(Role.OPERATOR))
+    system.ok(*get, str(system.home / "honest"))
+    system.ok("rotation", "canary", "acme")
+    accounts = VaultAccounts(system.vault.connection(Role.OPERATOR))
     seen = accounts.read(ACME)
     accounts.write(rewritten(seen.account), replacing=seen.version)
-    for command in (("rotation", "canary", "acme"), (*get, str(world.home / "stolen"))):
-        ended = world.run(*command)
+    for command in (("rotation", "canary", "acme"), (*get, str(system.home / "stolen"))):
+        ended = system.run(*command)
         assert ended.code == 6, ended.err
         assert "nothing was sent" in ended.err
         assert "broker evidence verify" in ended.err
-    assert not (world.home / "stolen" / "current").exists()
-    assert world.account("acme").tries == seen.account.tries, "refused before it was reserved"
+    assert not (system.home / "stolen" / "current").exists()
+    assert system.account("acme").tries == seen.account.tries, "refused before it was reserved"
 
 
-def test_without_its_first_entry_an_account_sends_nothing(world: World) -> None:
-    world.promoted()
-    accounts = VaultAccounts(world.vault.admin)
+def test_without_its_first_entry_an_account_sends_nothing(system: System) -> None:
+    system.promoted()
+    accounts = VaultAccounts(system.vault.admin)
     seen, path = accounts.read(ACME), layout.evidence("accounts/acme", 1)
-    world.vault.admin.call("DELETE", f"{world.vault.settings.mount}/metadata/{path}")
-    ended = world.run("rotation", "canary", "acme")
+    system.vault.admin.call("DELETE", f"{system.vault.settings.mount}/metadata/{path}")
+    ended = system.run("rotation", "canary", "acme")
     assert ended.code == 6, ended.err
     assert "is not stored" in ended.err
-    assert world.account("acme").tries == seen.account.tries
+    assert system.account("acme").tries == seen.account.tries

@@ -15,17 +15,17 @@ import click
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_der_private_key
+from partner_standin import Standin
 
 from broker.cli.main import NOUNS
 from broker.embedded.config import Options
 from broker.embedded.up import administered
 from broker.model.names import AccountName
-from broker.standin import Standin
 from broker.vault import layout
 from broker.vault.policies import Role
 from tests.support.leaks import CHANNELS, Watch
+from tests.support.system import LOGIN, PASSWORD, SUBJECT, made_system
 from tests.support.vault import mounted, throwaway
-from tests.support.world import LOGIN, PASSWORD, SUBJECT, made_world
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 WRONG = 'wr0ng&"Pässword\\ /+='
@@ -35,16 +35,16 @@ NOT_RUN = {("demo",)}  # it plays the verbs below, on secrets of its own
 
 @pytest.fixture(scope="module")
 def watch() -> Iterator[Watch]:
-    """A world in which every verb has been run."""
+    """A system in which every verb has been run."""
     with ExitStack() as stack:
         embedded = stack.enter_context(throwaway(Options(audit=True)))
         vault = stack.enter_context(mounted((embedded, stack.enter_context(administered(embedded)))))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         partner = stack.enter_context(Standin(folder / "partner", accounts={LOGIN: PASSWORD}))
-        world = stack.enter_context(made_world(vault, partner))
-        watched = Watch(world, embedded.running.home.audit_log)
-        (world.home / "tmp").mkdir()
-        world.environment["TMPDIR"] = str(world.home / "tmp")
+        system = stack.enter_context(made_system(vault, partner))
+        watched = Watch(system, embedded.running.home.audit_log)
+        (system.home / "tmp").mkdir()
+        system.environment["TMPDIR"] = str(system.home / "tmp")
         mark_what_was_given(watched)
         register(watched)
         request_and_receive(watched)
@@ -60,13 +60,13 @@ def mark_what_was_given(watch: Watch) -> None:
     for name, secret in (("password", PASSWORD), ("wrong password", WRONG), ("new password", NEW)):
         watch.mark(name, secret)
     for role in Role:
-        file = watch.world.home / "roles" / role.value / "secret_id"
+        file = watch.system.home / "roles" / role.value / "secret_id"
         watch.mark(f"secret-id of {role.value}", file.read_bytes())
         watch.expected.add(file)
 
 
 def mark_what_was_made(watch: Watch) -> None:
-    admin = watch.world.vault.admin
+    admin = watch.system.vault.admin
     slots = admin.list("keys/acme")
     assert len(slots) >= 2
     for slot in slots:
@@ -84,7 +84,7 @@ def mark_what_was_made(watch: Watch) -> None:
 
 
 def register(watch: Watch) -> None:
-    partner = watch.world.partner
+    partner = watch.system.partner
     subject = [part for pair in SUBJECT for part in ("--subject", pair)]
     add = ["account", "add", "acme", "--environment", "stand-in", "--login", LOGIN, "--contact", "desk@partner.example"]
     watch.run("init", "--vault", "https://vault.example:8200", "--out", "other.toml")
@@ -107,20 +107,20 @@ def register(watch: Watch) -> None:
 
 
 def request_and_receive(watch: Watch) -> None:
-    world = watch.world
+    system = watch.system
     watch.run("csr", "new", "acme", "--out", "acme.csr")
     watch.run("csr", "show", "acme")
     watch.run("csr", "lint", "acme.csr", "--login", LOGIN)
     watch.run("csr", "cancel", "acme", "--yes")
     watch.run("csr", "new", "acme")
     watch.run("csr", "submit", "acme")
-    reply = world.reply()
+    reply = system.reply()
     watch.run("cert", "inspect", reply.name, "-o", "json")
     watch.run("cert", "import", "acme", reply.name, code=6)
     watch.run("cert", "import", "acme", "broker.toml", code=2)
-    watch.run("cert", "import", "acme", reply.name, *world.accepting(), "--client-id-for", "reporting")
+    watch.run("cert", "import", "acme", reply.name, *system.accepting(), "--client-id-for", "reporting")
     watch.run("trust", "set", "acme", reply.name, code=6)
-    watch.run("trust", "set", "acme", reply.name, "--accept-ca", str(world.partner.described()["server_ca_sha256"]))
+    watch.run("trust", "set", "acme", reply.name, "--accept-ca", str(system.partner.described()["server_ca_sha256"]))
 
 
 def rotate(watch: Watch) -> None:
@@ -135,13 +135,13 @@ def rotate(watch: Watch) -> None:
 
 
 def issue(watch: Watch) -> None:
-    world = watch.world
-    token = world.consumer("acme/reporting")
-    other = world.consumer("acme/other", name="other")
+    system = watch.system
+    token = system.consumer("acme/reporting")
+    other = system.consumer("acme/other", name="other")
     for file in (token, other):
         watch.mark(f"token of {file.stem}", file.read_bytes())
         watch.expected.add(file)
-    target = world.home / "bundle"
+    target = system.home / "bundle"
     watch.expected.add(target)
     get = ["bundle", "get", "acme/reporting", "--to", str(target), "--consumer-token-file"]
     every = [part for name in ("curl.conf", "env", "keystore.p12", "truststore.p12") for part in ("--format", name)]
@@ -167,13 +167,13 @@ def look(watch: Watch) -> None:
 
 
 def own_vault(watch: Watch) -> None:
-    """The verbs of the embedded vault, on one in the world's own home."""
-    world = watch.world
-    kept = dict(world.environment)
-    home = world.home / ".local" / "state" / "credential-broker" / "vault"
+    """The verbs of the embedded vault, on one in the system's own home."""
+    system = watch.system
+    kept = dict(system.environment)
+    home = system.home / ".local" / "state" / "credential-broker" / "vault"
     for name in ("VAULT_ADDR", "BROKER_CONFIG", "BROKER_MOUNT"):
-        del world.environment[name]
-    (world.home / "broker.toml").rename(world.home / "kept.toml")
+        del system.environment[name]
+    (system.home / "broker.toml").rename(system.home / "kept.toml")
     try:
         watch.run("vault", "start", "--audit")
         for file in (home / "unseal.key", home / "setup.secret", *home.glob("roles/*/secret_id")):
@@ -184,8 +184,8 @@ def own_vault(watch: Watch) -> None:
         watch.run("doctor", code=None)
     finally:
         watch.run("vault", "stop")
-        (world.home / "kept.toml").rename(world.home / "broker.toml")
-        world.environment.update(kept)
+        (system.home / "kept.toml").rename(system.home / "broker.toml")
+        system.environment.update(kept)
 
 
 def verbs() -> Iterator[tuple[str, ...]]:
@@ -213,15 +213,15 @@ LEAK = "import os, sys, time; {}; time.sleep(0.1)"
 
 def leak_into(watch: Watch, channel: str, secret: str) -> None:
     """Put `secret` where nothing of the kind may be."""
-    world = watch.world
+    system = watch.system
     if channel == "output":
         watch.watched([sys.executable, "-c", LEAK.format("print(sys.stdin.read(), file=sys.stderr)")], "leak", secret)
     elif channel == "processes":
         watch.watched([sys.executable, "-c", LEAK.format("pass"), secret], "leak")
     elif channel == "vault":
-        world.vault.admin.create("evidence/issued/leak/00000001", {"oops": secret})
+        system.vault.admin.create("evidence/issued/leak/00000001", {"oops": secret})
     elif channel == "files":
-        (world.home / "tmp" / "leak").write_text(secret)
+        (system.home / "tmp" / "leak").write_text(secret)
     elif channel == "audit":
         with watch.audit_log.open("a") as file:
             file.write(secret)
@@ -243,10 +243,10 @@ def test_a_leak_on_purpose_is_found(watch: Watch, channel: str) -> None:
 
 def test_the_secrets_that_are_looked_for_are_where_they_are_meant_to_be(watch: Watch) -> None:
     """The other control: the marks are those of the real secrets."""
-    admin, bundle = watch.world.vault.admin, watch.world.home / "bundle" / "current"
+    admin, bundle = watch.system.vault.admin, watch.system.home / "bundle" / "current"
     marks = {mark.name: mark for mark in watch.marks}
     assert marks["password"].found_in((bundle / "password").read_bytes())
-    with watch.world.broker() as broker:
+    with watch.system.broker() as broker:
         current = broker.account(AccountName("acme")).current
     assert current
     slot = current.parts.key.rpartition(":")[2]

@@ -21,7 +21,7 @@ from broker.vault.logins.approle import AppRoleLogin
 from broker.vault.logins.token import FileToken
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import new_session
-from tests.support.sets import paper
+from tests.support.credential_sets import paper
 
 STRANGER = 65534
 OPTION = (click.Context(click.Command("x")), click.Option(["--x"]))

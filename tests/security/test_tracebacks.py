@@ -14,10 +14,10 @@ from broker.compose import Wiring
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.rotation.receive import Said
-from broker.vault.writes import Phase
-from tests.support.marks import Marks
+from broker.vault.observer import Phase
+from tests.support.secret_marks import Marks
 from tests.support.sources import BROKER
-from tests.support.world import PASSWORD, World
+from tests.support.system import PASSWORD, System
 
 pytestmark = pytest.mark.slow
 ACME = AccountName("acme")
@@ -38,7 +38,7 @@ def locals_of(error: BaseException | None) -> Iterator[str]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def shown_at_every_write(world: World, act: Callable[[Wiring], object]) -> list[str]:
+def shown_at_every_write(system: System, act: Callable[[Wiring], object]) -> list[str]:
     """Let `act` fail before and after each write in turn; return the tracebacks with all locals."""
     shown: list[str] = []
     for at in range(12):
@@ -57,37 +57,37 @@ def shown_at_every_write(world: World, act: Callable[[Wiring], object]) -> list[
     return shown
 
 
-def test_no_secret_is_a_local_variable_of_a_failing_write(world: World) -> None:
+def test_no_secret_is_a_local_variable_of_a_failing_write(system: System) -> None:
     shown: list[str] = []
-    world.added()
+    system.added()
 
     def set_password(wiring: Wiring) -> None:
-        with world.broker(wiring) as broker:
+        with system.broker(wiring) as broker:
             broker.set_password(ACME, Secret(NEW))
 
     def draft(wiring: Wiring) -> None:
-        with world.broker(wiring) as broker:
+        with system.broker(wiring) as broker:
             broker.draft(ACME)
 
-    shown += shown_at_every_write(world, set_password)
-    shown += shown_at_every_write(world, draft)
-    reply = world.reply().read_bytes()
-    accepted = tuple(world.accepting()[1::2])
+    shown += shown_at_every_write(system, set_password)
+    shown += shown_at_every_write(system, draft)
+    reply = system.reply().read_bytes()
+    accepted = tuple(system.accepting()[1::2])
 
     def receive(wiring: Wiring) -> None:
-        with world.broker(wiring) as broker:
+        with system.broker(wiring) as broker:
             broker.receive(ACME, reply, Said(accepted, b"", "reporting", ""))
 
-    shown += shown_at_every_write(world, receive)
+    shown += shown_at_every_write(system, receive)
     assert len(shown) >= 6
     marks = [Marks("password", PASSWORD.encode()), Marks("new password", NEW.encode())]
-    for slot in world.vault.admin.list("keys/acme"):
+    for slot in system.vault.admin.list("keys/acme"):
         key = load_der_private_key(
-            base64.b64decode(world.vault.admin.read(f"keys/acme/{slot}").data["value"]["pkcs8"]), None
+            base64.b64decode(system.vault.admin.read(f"keys/acme/{slot}").data["value"]["pkcs8"]), None
         )
         assert isinstance(key, RSAPrivateKey)
         marks.append(Marks(f"key {slot}", key.private_numbers().p.to_bytes(128)[:48]))
-    roles = sorted((world.home / "roles").iterdir())
+    roles = sorted((system.home / "roles").iterdir())
     marks += [Marks(f"secret-id of {role.name}", (role / "secret_id").read_bytes()) for role in roles]
     leaks = {
         (mark.name, line.partition(" = ")[0])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from partner_standin import Standin
 
-from broker.standin import Standin
 from tests.support.partner import LOGIN, PASSWORD, Clock, Customer
 
 

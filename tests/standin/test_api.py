@@ -6,9 +6,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from partner_standin import Standin
+from partner_standin.operations import OPERATIONS
 
-from broker.standin import Standin
-from broker.standin.operations import OPERATIONS
 from tests.support.partner import LOGIN, PASSWORD, Customer, Response, a_csr, desk
 
 BAD_BASIC = "Cannot pass the security checks that are required by the target API or operation"

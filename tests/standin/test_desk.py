@@ -15,9 +15,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from partner_standin import Standin
+from partner_standin.reply import Reply
 
-from broker.standin import Standin
-from broker.standin.reply import Reply
 from tests.support.partner import LOGIN, PASSWORD, SUBJECT, Clock, Customer, a_csr, desk, key_pem
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
+from partner_standin import Standin
+from partner_standin.faults import FAULTS
 
-from broker.standin import Standin
-from broker.standin.faults import FAULTS
 from tests.support.partner import LOGIN, Clock, Customer, Response, desk
 
 pytestmark = pytest.mark.slow

@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from partner_standin import Standin
+from partner_standin.server import InUseError
 
-from broker.standin import Standin
-from broker.standin.server import InUseError
 from tests.support.partner import LOGIN, PASSWORD, Customer
 
 pytestmark = pytest.mark.slow
 
-COMMAND = [sys.executable, "-m", "broker.standin"]
+COMMAND = [sys.executable, "-m", "partner_standin"]
 
 
 def run(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
@@ -143,8 +143,7 @@ def test_wrong_use_is_one_error_and_no_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     from click.testing import CliRunner
-
-    from broker.standin.__main__ import main
+    from partner_standin.__main__ import main
 
     monkeypatch.chdir(tmp_path)
     Path("README").write_text("a password\n")

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
+from partner_standin import Standin
 
-from broker.standin import Standin
 from tests.support.partner import Customer, desk, soon
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from partner_standin import Standin
 
-from broker.standin import Standin
 from tests.support.partner import LOGIN, PASSWORD, Customer, soon
 
 CURL_CONNECT, CURL_READ, CURL_BAD_FILE = 35, 56, 58

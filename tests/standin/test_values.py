@@ -7,13 +7,12 @@ import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import partner_standin
 import pytest
-
-import broker.standin
-from broker.standin.durations import parse_duration
-from broker.standin.faults import FAULTS, Active, Faults, UnknownFaultError
-from broker.standin.quota import Quota
-from broker.standin.registry import Issued, Registry, UnknownLoginError
+from partner_standin.durations import parse_duration
+from partner_standin.faults import FAULTS, Active, Faults, UnknownFaultError
+from partner_standin.quota import Quota
+from partner_standin.registry import Issued, Registry, UnknownLoginError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 VERDICTS = {
@@ -162,10 +161,10 @@ def test_a_revocation_in_the_future_waits(tmp_path: Path) -> None:
     assert registry.revoked() == {"a1"}
 
 
-@pytest.mark.parametrize("file", sorted(Path(broker.standin.__file__).parent.glob("*.py")), ids=lambda f: f.name)
+@pytest.mark.parametrize("file", sorted(Path(partner_standin.__file__).parent.glob("*.py")), ids=lambda f: f.name)
 def test_the_stand_in_imports_nothing_else_of_ours(file: Path) -> None:
     for node in ast.walk(ast.parse(file.read_text())):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         for name in names:
-            assert not name.startswith("broker") or name.startswith("broker.standin"), f"{file.name}: {name}"
+            assert not name.startswith("broker") or name.startswith("partner_standin"), f"{file.name}: {name}"

@@ -18,7 +18,7 @@ from broker.errors import BrokerError
 from broker.model import changes
 from broker.model.account import Account, Contacts
 from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef, Spki
-from broker.model.evidence import verify
+from broker.model.chain import verify
 from broker.model.generation import Generation, Parts, PasswordRef, SigningRequest, key_ref
 from broker.model.history import fold, standing
 from broker.model.names import AccountName
@@ -158,13 +158,13 @@ def without_texts(account: Account) -> Account:
 
 @contextmanager
 def assert_refused(kind: type[BrokerError], *words: str) -> Iterator[None]:
-    """Assert that the body raises exactly `kind`, in a sentence with `words`, and that no secret is in it."""
+    """Assert that the body raises exactly `kind`, in a message with `words`, and that no secret is in it."""
     with pytest.raises(kind) as caught:
         yield
     assert caught.type is kind
     for word in words:
-        assert word in caught.value.what
-    assert PLANTED not in caught.value.what + caught.value.hint
+        assert word in caught.value.message
+    assert PLANTED not in caught.value.message + caught.value.hint
 
 
 def assert_unchanged(account: Account, change: Change) -> None:

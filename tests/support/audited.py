@@ -17,7 +17,7 @@ from unittest.mock import patch
 from broker.embedded.config import Options
 from broker.embedded.up import Embedded, administered
 from broker.vault.connection import Connection
-from broker.vault.faults import MissingError
+from broker.vault.errors import MissingError
 
 __all__ = ["ROOT", "Run", "kept"]
 
@@ -63,7 +63,8 @@ def _documents(admin: Connection, folder: str = "") -> Iterator[tuple[str, objec
 
 def _demonstration(directory: Path) -> int:
     """Play `broker demo` on a vault with an audit log, and keep what is left of it before it is gone."""
-    from broker.cli import demo
+    from broker_demo import command as demo
+
     from broker.cli.main import run
     from broker.embedded import up as starting
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tests.support.independent_replay import faults_of, leases_in
 from tests.support.matrix import Matrix
-from tests.support.retelling import faults_of, leases_in
 
 __all__ = ["Grant", "Request", "audited", "grants_in", "main", "outside", "requests_in", "unused"]
 

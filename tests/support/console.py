@@ -16,14 +16,14 @@ import click
 
 from broker.cli.main import NOUNS, cli, run
 from broker.compose import Wiring
-from tests.support.world import Ended
+from tests.support.system import Ended
 
 __all__ = ["GOOD", "Good", "commands", "inside"]
 
 
 @dataclass(frozen=True, slots=True)
 class Good:
-    """A command line that succeeds in `state` of a lab, with `input` typed. `vault` says whether it asks one."""
+    """A command line that succeeds in `state` of a saved, with `input` typed. `vault` says whether it asks one."""
 
     line: str
     state: str = "promoted"

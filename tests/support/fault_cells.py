@@ -14,14 +14,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from partner_standin import Standin
+
 from broker.embedded.up import Embedded
 from broker.model.account import Account
-from broker.standin import Standin
 from broker.vault.connection import Connection
-from tests.support.lab import ACCOUNT, LATER, Lab, built
 from tests.support.proxy import Cue, Fault, Passed, Proxy, proxied
+from tests.support.saved_states import ACCOUNT, LATER, SavedStates, built
+from tests.support.system import LOGIN, PASSWORD, SUBJECT, Ended, made_system
 from tests.support.vault import mounted, token_of
-from tests.support.world import LOGIN, PASSWORD, SUBJECT, Ended, made_world
 
 __all__ = ["COMMANDS", "Bench", "Cell", "Command", "Tried", "all_cells", "benched", "lasting_cells", "some_cells"]
 
@@ -33,7 +34,7 @@ _ENDS: Final = frozenset({0, 3, 5, 8})
 
 @dataclass(frozen=True)
 class Command:
-    """`broker WORDS` in a state; words in braces are filled in by the lab. `done` are codes that say: it is done."""
+    """`broker WORDS` in a state; words in braces are filled in by the saved. `done` are codes that say: it is done."""
 
     state: str
     words: Sequence[str]
@@ -138,9 +139,9 @@ class _Clean:
 
 @dataclass
 class Bench:
-    """Where cells are tried: a lab, and the proxy between it and its vault."""
+    """Where cells are tried: a saved, and the proxy between it and its vault."""
 
-    lab: Lab
+    saved: SavedStates
     proxy: Proxy
     _clean: dict[str, _Clean] = field(default_factory=dict)
     _mounts: int = 0
@@ -180,12 +181,12 @@ class Bench:
             shutil.rmtree(self._directory, ignore_errors=True)
             assert ended.code == 0, f"{name}: {ended.code}\n{ended.out}\n{ended.err}"
             requests = tuple(str(p) for p in self.proxy.passed)
-            self._clean[name] = _Clean(requests, ended.out, _shape(self.lab.account()))
-            assert not list(self.lab.faults())
+            self._clean[name] = _Clean(requests, ended.out, _shape(self.saved.account()))
+            assert not list(self.saved.faults())
         return self._clean[name]
 
     def _begin(self, command: Command) -> None:
-        self.lab.put(command.state)
+        self.saved.put(command.state)
         self._mounts += 1
 
     def _planned(self, command: Command) -> Ended:
@@ -208,66 +209,66 @@ class Bench:
         changes = {**self._administration(command), **changes}
         self.proxy.plan(*cues)
         options = ("--timeout", f"{_PATIENCE}s")
-        return self.lab.run(
+        return self.saved.run(
             *options, *filled, given=command.given, address=self.proxy.address, after=after, changes=changes
         )
 
     def _administration(self, command: Command) -> Mapping[str, str]:
         if command.words[0] != "vault" or command.reads:
             return {}
-        token = token_of(self.lab.world.vault.admin, policies=["embedded-setup"], ttl="10m")
+        token = token_of(self.saved.system.vault.admin, policies=["embedded-setup"], ttl="10m")
         mount = {"BROKER_MOUNT": f"broker-faulty-{self._mounts}"} if command.sets_up else {}
         return {"VAULT_TOKEN": token.reveal(), **mount}
 
     def _filled(self, word: str) -> Sequence[str]:
-        world = self.lab.world
+        system = self.saved.system
         values: Mapping[str, Callable[[], Sequence[str]]] = {
-            "{url}": lambda: [world.partner.api_url],
-            "{now}": lambda: [self.lab.sent_at()],
-            "{reply}": lambda: [str(self.lab.replies[0])],
-            "{accepting}": world.accepting,
-            "{token}": lambda: [self.lab.token()],
+            "{url}": lambda: [system.partner.api_url],
+            "{now}": lambda: [self.saved.sent_at()],
+            "{reply}": lambda: [str(self.saved.replies[0])],
+            "{accepting}": system.accepting,
+            "{token}": lambda: [self.saved.token()],
             "{directory}": lambda: [str(self._directory)],
         }
         return values[word]() if word in values else [word]
 
     @property
     def _directory(self) -> Path:
-        return self.lab.world.home / "bundle"
+        return self.saved.system.home / "bundle"
 
     def _wrong_files(self, cell: Cell, ended: Ended) -> Iterator[str]:
         there = (self._directory / "current").exists()
-        if there and not any(r.holdings for r in self.lab.holders()):
+        if there and not any(r.holdings for r in self.saved.holders()):
             yield "a bundle is held, and no record says so"
         if cell.command == "bundle get" and there != (ended.code == 0):
             yield f"files are {'' if there else 'not '}there, and the code is {ended.code}"
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _wrong_account(self, name: str, *, anew: bool) -> Iterator[str]:
-        if self.lab.account():
-            self.lab.settle()
-        yield from self.lab.faults()
+        if self.saved.account():
+            self.saved.settle()
+        yield from self.saved.faults()
         if not anew and not self._as_wanted(name):
-            yield f"the account is {_shape(self.lab.account())}, not {self._clean[name].shape}"
+            yield f"the account is {_shape(self.saved.account())}, not {self._clean[name].shape}"
 
     def _as_wanted(self, name: str) -> bool:
-        return _shape(self.lab.account()) == self._clean[name].shape
+        return _shape(self.saved.account()) == self._clean[name].shape
 
 
 @contextmanager
 def benched(server: tuple[Embedded, Connection]) -> Iterator[Bench]:
-    """Yield a lab with a misbehaving vault."""
+    """Yield a saved with a misbehaving vault."""
     with (
         tempfile.TemporaryDirectory(prefix="broker-faults-") as directory,
         mounted(server) as vault,
         Standin(Path(directory) / "partner", accounts={LOGIN: PASSWORD}) as partner,
-        made_world(vault, partner) as world,
-        built(world) as lab,
+        made_system(vault, partner) as system,
+        built(system) as saved,
         proxied(
             vault.settings.address, lambda token: vault.admin.call("POST", "auth/token/revoke", {"token": token})
         ) as proxy,
     ):
-        yield Bench(lab, proxy)
+        yield Bench(saved, proxy)
 
 
 def all_cells(bench: Bench, command: str, *, seed: int, depth: int = 0) -> Iterator[Cell]:
@@ -307,7 +308,7 @@ def _wrong_end(cell: Cell, command: Command, ended: Ended, clean: _Clean) -> Ite
     if cell.fault.passes and not cell.lasting and ended.code != 0 and not missing:
         yield f"it did not get over it: {ended.code}: {ended.err.strip()}"
     said = ended.out + ended.err
-    if ended.code and not any(word in said for word in ("hint", "mend:")):
+    if ended.code and not any(word in said for word in ("hint", "hint:")):
         yield f"no hint: {ended.err.strip()}"
     if ended.code == 0 and command.reads and ended.out != clean.out and cell.fault not in (Fault.STALE, Fault.MISSING):
         yield "it printed something else than it does without the fault"

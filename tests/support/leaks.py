@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.marks import Marks
-from tests.support.world import Ended, World
+from tests.support.secret_marks import Marks
+from tests.support.system import Ended, System
 
 __all__ = ["CHANNELS", "Watch"]
 
@@ -23,9 +23,9 @@ _LEASE = b"eyJhbGciOiJIUzI1NiI"  # {"alg":"HS256": only leases are signed so
 
 @dataclass
 class Watch:
-    """A world whose commands are watched. `expected` are files and folders where secrets are meant to be."""
+    """A system whose commands are watched. `expected` are files and folders where secrets are meant to be."""
 
-    world: World
+    system: System
     audit_log: Path
     marks: list[Marks] = field(default_factory=list)
     expected: set[Path] = field(default_factory=set)
@@ -35,7 +35,7 @@ class Watch:
     def run(self, *arguments: str, code: int | None = 0, input: str | bytes = b"") -> Ended:  # noqa: A002  # as subprocess
         """Run `broker ARGUMENTS`, which must end with `code` if one is given, and keep all that can be seen of it."""
         label = " ".join(arguments)
-        ended = self.watched(self.world.command(*arguments), label, input)
+        ended = self.watched(self.system.command(*arguments), label, input)
         assert code in (None, ended.code), f"broker {label}: {ended.code}\n{ended.out}\n{ended.err}"
         self.ran |= {arguments[:n] for n in (1, 2)}
         return ended
@@ -45,9 +45,9 @@ class Watch:
         import subprocess
 
         data = input.encode() if isinstance(input, str) else input
-        environment = {**self.world.environment, **self.world.changes}
+        environment = {**self.system.environment, **self.system.changes}
         with subprocess.Popen(
-            command, cwd=self.world.home, env=environment,
+            command, cwd=self.system.home, env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         ) as process:  # fmt: skip
             listed = _Listed(process.pid)
@@ -84,14 +84,14 @@ class Watch:
             yield from self._documents("")
             yield from self._rights()
         elif channel == "partner":
-            yield from (("log", repr(entry).encode()) for entry in self.world.partner.log.entries())
+            yield from (("log", repr(entry).encode()) for entry in self.system.partner.log.entries())
         elif channel == "files":
             yield from self._files()
         elif channel == "audit":
             yield "audit log", self.audit_log.read_bytes()
 
     def _documents(self, folder: str) -> Iterator[tuple[str, bytes]]:
-        admin, mount = self.world.vault.admin, self.world.vault.settings.mount
+        admin, mount = self.system.vault.admin, self.system.vault.settings.mount
         for name in admin.list(folder.rstrip("/")):
             path = f"{folder}{name}"
             if path.startswith(_SENSITIVE):
@@ -104,14 +104,14 @@ class Watch:
             yield path, json.dumps(dict(admin.read(path).data), ensure_ascii=False).encode()
 
     def _rights(self) -> Iterator[tuple[str, bytes]]:
-        admin = self.world.vault.admin
+        admin = self.system.vault.admin
         for folder in ("sys/policies/acl", "identity/entity/name"):
             for name in admin.ask("LIST", folder)["data"]["keys"]:
                 answer: dict[str, Any] = dict(admin.ask("GET", f"{folder}/{name}"))
                 yield f"{folder}/{name}", json.dumps(answer["data"]).encode()
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
-        for path in sorted(self.world.home.rglob("*")):
+        for path in sorted(self.system.home.rglob("*")):
             if path.is_file() and not any(path == one or one in path.parents for one in self.expected):
                 yield str(path), path.read_bytes()
                 yield f"name of {path}", str(path).encode()

@@ -19,8 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
-
-from broker.standin import Standin
+from partner_standin import Standin
 
 LOGIN = "MZP0000001"
 PASSWORD = "pl4nted:Pa§s/word+1"

@@ -186,7 +186,7 @@ def _serve() -> None:
     import broker
 
     for module in pkgutil.walk_packages(broker.__path__, "broker."):
-        if not module.name.startswith("broker.standin") and not module.name.endswith("__main__"):
+        if not module.name.startswith("partner_standin") and not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: each says itself how it ended
     os.write(1, b"loaded\n")
@@ -268,7 +268,7 @@ def _run(order: Mapping[str, Any], disturbance: _Disturbance) -> int:
     from broker.cli.main import run
     from broker.compose import Wiring
     from broker.vault.connection import Connection
-    from broker.vault.writes import Phase
+    from broker.vault.observer import Phase
 
     read = Connection.read
 

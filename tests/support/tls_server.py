@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from broker.standin import Standin
+from partner_standin import Standin
 
 __all__ = ["Saying"]
 

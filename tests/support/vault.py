@@ -23,10 +23,10 @@ from broker.vault.connection import Connection
 from broker.vault.enrolment import AppRole, consumer_role, enrol_consumer, issue_login
 from broker.vault.layout import Access, right
 from broker.vault.logins.token import FixedToken
+from broker.vault.observer import Observer, unobserved
 from broker.vault.policies import Role
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
-from broker.vault.writes import Observer, unobserved
 from tests.support.matrix import CONSUMER
 from tests.support.ports import free_ports
 

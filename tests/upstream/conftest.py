@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from partner_standin import Standin
 
 from broker.model.bundle import Bundle
-from broker.standin import Standin
-from tests.support.sets import LOGIN, PASSWORD, bundle_of
+from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of
 
 
 @pytest.fixture(scope="session")

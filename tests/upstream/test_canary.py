@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from partner_standin import Standin
 
 from broker.errors import InputError, RefusedError
 from broker.model.authentication import Authentication, ClientId, Place
@@ -21,11 +22,10 @@ from broker.model.secret import Secret
 from broker.network import Deadline
 from broker.partners.catalogue import builtin
 from broker.partners.verdict import ProbeFacts, Verdict, Where, classify
-from broker.standin import Standin
 from broker.upstream.canary import ask, probe
 from broker.upstream.credentials import Credentials, credentials_of
-from broker.upstream.wire import exchange
-from tests.support.sets import PASSWORD, bundle_of, self_signed
+from broker.upstream.exchange import exchange
+from tests.support.credential_sets import PASSWORD, bundle_of, self_signed
 from tests.support.tls_server import Saying
 
 PROBE = builtin("stellantis").probe
@@ -245,7 +245,7 @@ def test_a_close_after_the_request_alone_is_not_the_certificate(partner: Standin
 def test_what_no_request_can_carry_is_refused_and_not_quoted(bundle: Bundle, change: dict[str, object]) -> None:
     with pytest.raises(InputError) as caught:
         credentials_of(replace(bundle, **change))  # type: ignore[arg-type]
-    assert "planted" not in f"{caught.value.what}{caught.value.hint}{caught.value!r}"
+    assert "planted" not in f"{caught.value.message}{caught.value.hint}{caught.value!r}"
 
 
 def test_a_context_that_verifies_nothing_is_refused(bundle: Bundle) -> None:
@@ -305,7 +305,7 @@ def test_a_partner_that_is_gone_before_the_handshake_leaves_no_socket_open(monke
             theirs.close()
             return ours
 
-        monkeypatch.setattr("broker.upstream.wire.connected", reset)
+        monkeypatch.setattr("broker.upstream.exchange.connected", reset)
         for _ in range(3):
             facts = exchange("https://partner.test", ssl.create_default_context(), b"", Deadline(5))
             assert isinstance(facts, ProbeFacts)

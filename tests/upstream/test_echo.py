@@ -11,6 +11,7 @@ import pytest
 import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from partner_standin import Standin
 
 import broker.client
 from broker.delivery.directory import publish
@@ -19,7 +20,6 @@ from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from broker.partners.catalogue import builtin
 from broker.partners.verdict import Verdict
-from broker.standin import Standin
 from broker.upstream.canary import ask
 from broker.upstream.credentials import credentials_of
 from tests.support.echoing import FORMS, ODD_PASSWORDS, PLACES, answer, repeated, traces

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from partner_standin import Standin
 
 import broker.client
 from broker.delivery.directory import publish
@@ -21,7 +22,6 @@ from broker.errors import BrokerError, PartnerUnavailableError
 from broker.model.bundle import Bundle
 from broker.partners.catalogue import builtin
 from broker.partners.verdict import Verdict
-from broker.standin import Standin
 from broker.upstream import answer as module
 from broker.upstream.canary import ask
 from broker.upstream.credentials import credentials_of

@@ -18,14 +18,14 @@ from urllib.parse import quote
 import certifi
 import pytest
 import requests
+from partner_standin import Standin
 
 from broker.errors import RefusedError
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
-from broker.standin import Standin
 from broker.upstream.credentials import credentials_of
 from broker.upstream.session import PartnerSession
-from tests.support.sets import LOGIN, PASSWORD, bundle_of
+from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of
 from tests.support.tls_server import Saying
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"

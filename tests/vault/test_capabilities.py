@@ -18,7 +18,7 @@ from broker.vault.logins.token import FixedToken
 from broker.vault.policies import Role, policy_name
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
-from tests.support.misbehaving import Answer, misbehaving
+from tests.support.scripted_server import Answer, misbehaving
 from tests.support.vault import TestVault, a_consumer, login, token_of, with_root_token
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def test_a_consumer_is_known_by_its_entity_and_name(vault: TestVault, server: Co
 
 def test_a_right_to_one_application_is_none_to_another(vault: TestVault, server: Connection) -> None:
     refused = assert_refused(Clause.NO_RIGHT, server, vault.consumer_token("fleet", RIGHT), OTHER)
-    assert OTHER in refused.what
+    assert OTHER in refused.message
 
 
 def test_enrolling_again_takes_rights_away_at_once(vault: TestVault, server: Connection) -> None:
@@ -110,7 +110,7 @@ def test_sudo(vault: TestVault, server: Connection, path: str) -> None:
 @pytest.mark.parametrize("extra", ["read", "create", "delete", "list"])
 def test_more_than_update(vault: TestVault, server: Connection, extra: str) -> None:
     token = with_policy(vault, "more", f'path "{RIGHT}" {{ capabilities = ["update", "{extra}"] }}')
-    assert extra in assert_refused(Clause.TOO_MUCH, server, token).what
+    assert extra in assert_refused(Clause.TOO_MUCH, server, token).message
 
 
 def test_less_than_update(vault: TestVault, server: Connection) -> None:

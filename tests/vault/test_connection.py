@@ -13,10 +13,10 @@ import pytest
 from broker.errors import ConflictError, DeniedError, InputError, RefusedError
 from broker.model.secret import Secret
 from broker.vault.connection import Connection, Stored
-from broker.vault.faults import BadTokenError, InvalidError, MissingError, UnmountedError
+from broker.vault.errors import BadTokenError, InvalidError, MissingError, UnmountedError
 from broker.vault.logins.token import FixedToken
+from broker.vault.observer import Phase
 from broker.vault.policies import Role
-from broker.vault.writes import Phase
 from tests.support.vault import TestVault, token_of
 
 
@@ -181,7 +181,7 @@ def test_a_token_that_cannot_travel_is_never_quoted(vault: TestVault, token: str
     with pytest.raises((InputError, InvalidError)) as caught:
         connection.read("accounts/a")
     connection.close()
-    assert token not in f"{caught.value!r} {caught.value.what} {caught.value.hint}"
+    assert token not in f"{caught.value!r} {caught.value.message} {caught.value.hint}"
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 

@@ -14,23 +14,23 @@ from typing import Any, Final
 import pytest
 
 from broker.embedded.binary import find_binary
-from broker.model.anchor import Statement
+from broker.evidence.heads import Statement
+from broker.model.chain import GENESIS, Head
 from broker.model.consumer import ConsumerRecord
-from broker.model.evidence import GENESIS, Head
 from broker.partners.catalogue import builtin
 from broker.partners.document import to_document
 from broker.vault import layout
 from broker.vault.accounts import VaultAccounts
-from broker.vault.anchor import VaultAnchors
 from broker.vault.consumers import VaultConsumers
 from broker.vault.documents import encoded
 from broker.vault.evidence import VaultEvidence
 from broker.vault.listing import every_folder, foreign
 from broker.vault.policies import Role
 from broker.vault.profiles import own_profiles
+from broker.vault.statements import VaultStatements
 from tests.support.accounts import NOW, an_account
+from tests.support.evidence_archive import ACME, ISSUED, Archive
 from tests.support.raw_http import RawVault
-from tests.support.record import ACME, ISSUED, Archive
 from tests.support.vault import TestVault, token_of
 
 pytestmark = pytest.mark.slow
@@ -78,7 +78,7 @@ def reported(archive: Archive) -> Iterator[tuple[str, str]]:
     auditor = archive.vault.connection(Role.AUDITOR)
     for found in foreign(auditor, every_folder(auditor)):
         assert (found.code, found.severity.value) == ("vault.foreign", "error")
-        yield found.sentence.removeprefix("foreign entry ").removesuffix(": no broker wrote it"), found.mend
+        yield found.message.removeprefix("foreign entry ").removesuffix(": no broker wrote it"), found.hint
 
 
 def plant(archive: Archive) -> None:
@@ -102,7 +102,7 @@ def test_listings_pass_over_foreign_entries(archive: Archive) -> None:
     assert set(own_profiles(auditor).found) == {"own"}
     assert VaultEvidence(auditor).chains() == (ACME, "accounts/other", ISSUED)
     assert archive.anchor().made == (1,)
-    assert [s.number for s in VaultAnchors(auditor).statements()] == [1]
+    assert [s.number for s in VaultStatements(auditor).statements()] == [1]
     report = archive.verify()
     assert all(c.entries == c.signed > 0 and c.whole for c in report.chains)
     assert report.whole
@@ -131,7 +131,7 @@ def test_the_hint_removes_a_foreign_entry(archive: Archive) -> None:
 
 def test_a_false_statement_stops_no_other_chain(archive: Archive) -> None:
     """Whoever has taken the anchor may sign a chain that can have no entries."""
-    anchors = VaultAnchors(archive.vault.connection(Role.ANCHOR))
+    anchors = VaultStatements(archive.vault.connection(Role.ANCHOR))
     anchors.add(anchors.key().signed(Statement(1, NOW, {"accounts/Bad Name": Head(1, "0" * 64)}, GENESIS)))
     done = archive.anchor()
     assert done.made == (2,)

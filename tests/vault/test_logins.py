@@ -167,9 +167,9 @@ def test_who_is_not_let_in_is_told_where_and_the_likeliest_cause_first(
     login = AppRoleLogin(Connection(settings), tmp_path / "role_id", tmp_path / "secret_id", mount=mount)
     with pytest.raises(DeniedError) as caught:
         login.token()
-    assert f"Vault at {vault.settings.address} ($BAO_ADDR)" in caught.value.what
-    assert f"auth/{mount}" in caught.value.what
-    assert wrong.get("namespace", "") in caught.value.what
+    assert f"Vault at {vault.settings.address} ($BAO_ADDR)" in caught.value.message
+    assert f"auth/{mount}" in caught.value.message
+    assert wrong.get("namespace", "") in caught.value.message
     assert first_cause in caught.value.hint.partition("?")[0]
 
 

@@ -21,11 +21,11 @@ from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
 from broker.vault.enrolment import enrol_consumer, issue_login
 from broker.vault.logins.token import FixedToken
+from broker.vault.observer import Phase
 from broker.vault.ownership import found, survey, unseen
 from broker.vault.policies import Role
 from broker.vault.setup import Action, Wish, apply, changes, plan, wanted
 from broker.vault.setup_text import as_shell
-from broker.vault.writes import Phase
 from tests.support.accounts import an_account
 from tests.support.vault import TestVault, login, token_of
 
@@ -130,7 +130,7 @@ def test_what_others_made_is_refused(
     for wish in (Wish(),) if shareable else (Wish(), ADOPT):
         with pytest.raises(RefusedError) as caught:
             apply(bare, plan(bare, wish))
-        assert named in caught.value.what
+        assert named in caught.value.message
         offered = re.search(r"BROKER_MOUNT=(\S+) broker vault setup --dry-run;", caught.value.hint)
         assert offered
         assert plan(on(bare, offered[1]), Wish())

@@ -16,10 +16,10 @@ import pytest
 from broker.errors import BrokerError, ConflictError, Kind, VaultUnavailableError
 from broker.model.secret import Secret
 from broker.vault.connection import Connection, Seen
-from broker.vault.faults import InvalidError, MissingError, PassingError, UnclearError
+from broker.vault.errors import InvalidError, MissingError, PassingError, UnclearError
 from broker.vault.logins.token import FixedToken
 from broker.vault.settings import VaultSettings
-from tests.support.misbehaving import Answer, Misbehaving, errors, misbehaving
+from tests.support.scripted_server import Answer, Misbehaving, errors, misbehaving
 
 pytestmark = pytest.mark.slow
 
@@ -197,8 +197,8 @@ def test_nobody_at_the_address_is_said_so_with_the_address_and_who_named_it() ->
     connection = Connection(settings, FixedToken(Secret(TOKEN)))
     with pytest.raises(PassingError, match="not reached") as caught:
         connection.read("accounts/a")
-    assert "Max retries" not in caught.value.what, "what requests says quotes headers and proxies"
-    assert "http://127.0.0.1:1 ($BAO_ADDR) in namespace team" in caught.value.what
+    assert "Max retries" not in caught.value.message, "what requests says quotes headers and proxies"
+    assert "http://127.0.0.1:1 ($BAO_ADDR) in namespace team" in caught.value.message
     assert "config show" in caught.value.hint
     connection.close()
 

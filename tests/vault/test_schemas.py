@@ -8,21 +8,21 @@ from typing import Final
 import pytest
 
 from broker.errors import RefusedError
+from broker.model.chain import Head, appended
 from broker.model.consumer import ConsumerRecord
-from broker.model.evidence import Head, appended
 from broker.model.generation import PasswordRef, key_ref
 from broker.model.secret import Secret
 from broker.partners import catalogue
 from broker.rotation.ports import Version
 from broker.vault import layout
 from broker.vault.accounts import VaultAccounts
-from broker.vault.anchor import VaultAnchors
 from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
-from broker.vault.custody import VaultKeys, VaultPasswords
 from broker.vault.documents import SCHEMA, NewerSchemaError
 from broker.vault.evidence import VaultEvidence
+from broker.vault.secrets import VaultKeys, VaultPasswords
 from broker.vault.signers import lease_keys
+from broker.vault.statements import VaultStatements
 from tests.support.accounts import MZP, NOW, PLANTED, an_account
 from tests.support.vault import TestVault
 
@@ -66,13 +66,13 @@ KINDS: Final[dict[str, tuple[str, Callable[[Connection], object], Callable[[Conn
     "keys of leases": (layout.signer("lease"), lease_keys, lease_keys),
     "key of evidence": (
         layout.signer("anchor"),
-        lambda v: VaultAnchors(v).key(),
-        lambda v: VaultAnchors(v).key(),
+        lambda v: VaultStatements(v).key(),
+        lambda v: VaultStatements(v).key(),
     ),
     "public key of evidence": (
         layout.ANCHOR_KEY,
-        lambda v: VaultAnchors(v).key(),
-        lambda v: VaultAnchors(v).verifying_key(),
+        lambda v: VaultStatements(v).key(),
+        lambda v: VaultStatements(v).verifying_key(),
     ),
     "entry of evidence": (
         layout.evidence(ENTRY.chain, 1),

@@ -66,11 +66,11 @@ def test_what_cannot_be_used_is_refused_with_a_mend(environment: dict[str, str])
     with pytest.raises(InputError) as caught:
         from_environment(environment)
     assert caught.value.hint
-    assert "pass" not in caught.value.what
+    assert "pass" not in caught.value.message
 
 
 @pytest.mark.parametrize(
-    ("address", "mend"),
+    ("address", "hint"),
     [
         ("127.0.0.1:8200", "http:// or https:// in front"),
         ("localhost:8200", "http:// or https:// in front"),
@@ -83,13 +83,13 @@ def test_what_cannot_be_used_is_refused_with_a_mend(environment: dict[str, str])
         ("https://vault.example/behind/v1/", "leave /v1 away"),
     ],
 )
-def test_an_address_that_is_none_is_named_with_who_named_it(address: str, mend: str) -> None:
+def test_an_address_that_is_none_is_named_with_who_named_it(address: str, hint: str) -> None:
     for environment, source in (({"BAO_ADDR": address}, "$BAO_ADDR"), ({"VAULT_ADDR": address}, "$VAULT_ADDR")):
         with pytest.raises(InputError) as caught:
             from_environment(environment)
-        assert address.rstrip("/") in caught.value.what
-        assert source in caught.value.what
-        assert mend in caught.value.hint
+        assert address.rstrip("/") in caught.value.message
+        assert source in caught.value.message
+        assert hint in caught.value.hint
     with pytest.raises(InputError, match=r"/etc/broker\.toml"):
         from_environment({"VAULT_ADDR": address}, source="/etc/broker.toml")
 
@@ -98,7 +98,7 @@ def test_a_password_in_an_address_is_never_shown() -> None:
     for address in ("user:planted@vault.example:8200", "http://user:planted@[::1", "https://user:planted@vault/v1"):
         with pytest.raises(InputError) as caught:
             from_environment({"VAULT_ADDR": address})
-        assert "planted" not in f"{caught.value.what}{caught.value.hint}"
+        assert "planted" not in f"{caught.value.message}{caught.value.hint}"
 
 
 @pytest.mark.parametrize("name", ["VAULT_SKIP_VERIFY", "BAO_SKIP_VERIFY"])

@@ -16,7 +16,7 @@ from broker.errors import BrokerError, DeniedError, InputError, RefusedError, Un
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import ONCE, AppRole, consumer_role, issue_login, provide_login
-from broker.vault.faults import MissingError
+from broker.vault.errors import MissingError
 from broker.vault.logins.token import FixedToken
 from broker.vault.ownership import unseen
 from broker.vault.policies import Role, consumer_policy, policy_name, role_policy

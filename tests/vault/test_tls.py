@@ -15,7 +15,7 @@ from broker.embedded.loopback import certified_loopback
 from broker.embedded.server import Lifetime, start
 from broker.errors import InputError, VaultUnavailableError
 from broker.vault.connection import Connection
-from broker.vault.faults import UnclearError
+from broker.vault.errors import UnclearError
 from broker.vault.settings import VaultSettings
 from tests.support import pki
 from tests.support.ports import free_ports

@@ -9,8 +9,8 @@ from typing import Final
 
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
+from broker.model.chain import Entry, Fact
 from broker.model.changes.writing import born, dooming, noted, pruned, since, swapped
-from broker.model.evidence import Entry, Fact
 from broker.model.generation import (
     Generation,
     KeyRef,

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from broker.model.account import Account
 from broker.model.certificate import Anchors
-from broker.model.evidence import Fact, appended
+from broker.model.chain import Fact, appended
 from broker.model.generation import (
     Closed,
     Generation,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from broker.errors import BrokerError, DeniedError
 from broker.model.secret import Secret
 from broker.paths import read_file
-from broker.vault.faults import InvalidError, MissingError, UnclearError, UnmountedError
+from broker.vault.errors import InvalidError, MissingError, UnclearError, UnmountedError
 
 if TYPE_CHECKING:
     from broker.vault.connection import Connection, Document

@@ -1,0 +1,76 @@
+"""A file written whole or not at all, also by a process that is killed, and by two at once."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from broker.paths import Place, place
+
+__all__ = ["write_atomically"]
+
+_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def write_atomically(
+    path: Path, content: bytes, mode: int = 0o600, *, follow: bool = False, guarded: bool = False
+) -> None:
+    """Put `content` at `path` and on the disk, in place of what is there; raise `UntrustedPathError`, `OSError`.
+
+    `follow` and `guarded` are those of `paths.place`. The working file beside it has one name, so a kill leaves at most
+    one, and the next write uses it up. It is locked, so that two writers take turns. It is removed from the directory
+    that it was made in, though that is renamed.
+    """
+    with place(path, follow=follow, guarded=guarded) as target:
+        _write(target, content, mode)
+
+
+def _write(target: Place, content: bytes, mode: int) -> None:
+    at, working = target.descriptor, f".{target.name}.new"
+    if target.name in (".", ".."):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    with os.fdopen(_held(working, at, mode), "wb") as file:  # closing it ends the lock
+        try:
+            file.truncate()
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(working, target.name, src_dir_fd=at, dst_dir_fd=at)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(working, dir_fd=at)
+            raise
+
+
+def _held(working: str, at: int, mode: int) -> int:
+    """Return the working file, open and locked. One that others can read, have by another name, or own, is not used."""
+    while True:
+        descriptor = os.open(working, _FLAGS, mode, dir_fd=at)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_ours(descriptor, working, at, mode):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_ours(descriptor: int, working: str, at: int, mode: int) -> bool:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        raise OSError(errno.EPERM, f"{working}, which it is made in, is somebody else's")
+    try:
+        if not os.path.samestat(found, os.stat(working, dir_fd=at, follow_symlinks=False)):
+            return False  # another writer has finished with it, and it is the file itself now
+    except FileNotFoundError:
+        return False
+    if stat.S_IMODE(found.st_mode) & ~mode or found.st_nlink > 1:
+        os.unlink(working, dir_fd=at)
+        return False
+    return True

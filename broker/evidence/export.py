@@ -1,0 +1,132 @@
+"""All evidence as one file, to be verified where there is no vault: JSON, one thing a line, nothing secret.
+
+{"evidence": "credential-broker", "schema": 1, "at": …}
+{"key": PEM} · {"statement": 1, "text": JWS} · {"head": {…}} · {"entry": {…}} …
+{"end": number of lines before}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from broker.errors import RefusedError
+from broker.evidence.audit import ChainRecord, Record
+from broker.evidence.statements import StoredStatement
+from broker.model.chain import Entry, Head
+from broker.model.finding import Finding
+
+__all__ = ["SCHEMA", "exported", "imported"]
+
+SCHEMA: Final = 1
+_KIND: Final = "credential-broker"
+
+
+def exported(record: Record, at: datetime) -> bytes:
+    """Return `record` as a file's content."""
+    lines = [_line(value) for value in _values(record, at)]
+    return b"".join([*lines, _line({"end": len(lines)})])
+
+
+def imported(content: bytes) -> Record:
+    """Return the record that `content` holds; lines that cannot be read become findings.
+
+    Raise `RefusedError` where this is no export, or one of a newer broker.
+    """
+    lines = content.decode("utf-8", "replace").splitlines()
+    _check_first(lines[0] if lines else "")
+    reading = _Reading()
+    for number, line in enumerate(lines[1:], start=2):
+        if reading.ended:
+            reading.fault("appended", f"line {number} comes after the end")
+        elif not reading.took(line, number):
+            reading.fault("unreadable", f"line {number} is damaged, or says more than this broker knows")
+    if not reading.ended:
+        reading.fault("truncated", f"the file is cut after line {len(lines)}: its last line should say its end")
+    return reading.record()
+
+
+def _values(record: Record, at: datetime) -> Iterator[dict[str, Any]]:
+    yield {"evidence": _KIND, "schema": SCHEMA, "at": at.isoformat()}
+    if record.key:
+        yield {"key": record.key}
+    for statement in record.statements:
+        yield {"statement": statement.number, "text": statement.text}
+    for name, chain in sorted(record.chains.items()):
+        if chain.head is not None:
+            yield {"head": {"chain": name, "number": chain.head.number, "hash": chain.head.hash}}
+        yield from ({"entry": msgspec.to_builtins(entry)} for entry in chain.entries)
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def _check_first(line: str) -> None:
+    found = _object(line)
+    if found.get("evidence") != _KIND or type(found.get("schema")) is not int or found["schema"] < 1:
+        raise RefusedError("this is no evidence that a broker exported", hint="broker evidence export writes it")
+    if found["schema"] > SCHEMA:
+        raise RefusedError(f"this export has schema {found['schema']}, and this broker knows {SCHEMA}", hint="upgrade")
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@dataclass(slots=True)
+class _Reading:
+    key: str = ""
+    statements: list[StoredStatement] = field(default_factory=list)
+    entries: dict[str, list[Entry]] = field(default_factory=dict)
+    heads: dict[str, Head] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    ended: bool = False
+
+    def took(self, line: str, number: int) -> bool:
+        """Take in what a line says; return whether it could be read whole."""
+        match _object(line):
+            case {"key": str(pem), **rest} if not rest and not self.key:
+                self.key = pem
+            case {"statement": int(place), "text": str(text), **rest} if not rest:
+                self.statements.append(StoredStatement(place, text))
+            case {"head": {"chain": str(chain), "number": int(place), "hash": str(hash_), **more}, **rest} if not (
+                rest or more or chain in self.heads
+            ):
+                self.heads[chain] = Head(place, hash_)
+            case {"entry": dict(value), **rest} if not rest:
+                return self._took_entry(value)
+            case {"end": int(count), **rest} if not rest:
+                self.ended = True
+                if count != number - 1:
+                    self.fault("truncated", f"the file has {number - 1} lines, and had {count} when it was written")
+            case _:
+                return False
+        return True
+
+    def _took_entry(self, value: dict[str, Any]) -> bool:
+        try:
+            entry = msgspec.convert(value, Entry)
+        except (msgspec.ValidationError, ValueError):
+            return False
+        if msgspec.to_builtins(entry) != value or entry.at.tzinfo is None:  # a field more is not in the hash
+            return False
+        self.entries.setdefault(entry.chain, []).append(entry)
+        return True
+
+    def fault(self, code: str, message: str) -> None:
+        self.findings.append(Finding.error(f"export.{code}", message, "compare it with another copy"))
+
+    def record(self) -> Record:
+        names = sorted({*self.entries, *self.heads})
+        chains = {name: ChainRecord(tuple(self.entries.get(name, ())), self.heads.get(name)) for name in names}
+        return Record(chains, tuple(self.statements), self.key, tuple(self.findings))

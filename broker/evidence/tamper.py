@@ -1,0 +1,143 @@
+"""What an account's document says besides stages and numbers, held against its evidence.
+
+Where the secrets travel (base_url), whom they are shown to (the server's CA) and which client_id goes with them stand
+in the document, and whoever may write documents past the broker could change them there. `untold` finds all of it,
+afterwards, from the whole chain; `vouched` prevents the worst of it, from the first entry alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from broker.errors import InputError, RefusedError, UnknownNameError
+from broker.model.account import Account
+from broker.model.chain import GENESIS, Entry
+from broker.model.history import What, fold, standing
+from broker.model.names import AccountName
+from broker.model.stage import Stage
+from broker.pki import certificates
+
+__all__ = ["untold", "vouched"]
+
+
+def vouched(account: Account, first: Callable[[AccountName], Entry]) -> Account:
+    """Return `account`, unless it would take its secrets elsewhere than the first entry of its evidence says.
+
+    That entry is written once, no role can overwrite it, and no command changes what it fixes: base_url, login,
+    profile, environment, subject. So ask this before any secret is read. `first` reads it, and raises
+    `UnknownNameError` where it is not stored. Raise `RefusedError`.
+    """
+    try:
+        entry = first(account.name)
+    except UnknownNameError:
+        raise RefusedError(
+            f"the first entry of evidence of {account.name} is not stored, and nothing else says where its secrets may "
+            "travel: nothing was sent",
+            hint=_STORE if account.outbox[:1] and account.outbox[0].number == 1 else _VERIFY,
+        ) from None
+    for what in (*_begun_otherwise(account, entry), *_exchanged(account)):
+        raise RefusedError(f"{what}: it was changed past the rules, and nothing was sent", hint=_VERIFY)
+    return account
+
+
+def untold(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
+    """Yield a message for each thing in `account` that its whole chain tells otherwise, or never told."""
+    if not entries:
+        yield f"the evidence of {account.name} does not begin with its being added"
+        return
+    if not _same_standing(account, entries):
+        yield f"the evidence of {account.name} leads to other stages or parts than the account has"
+        return
+    yield from _begun_otherwise(account, entries[0])
+    clients = {a.name: a.client_id for a in account.applications}
+    if clients != _applications(entries):
+        yield f"the applications of {account.name}, or their client_ids, are not those of its evidence"
+    if (account.issuing or "") != _last(entries, What.CA_ACCEPTED, "issuing"):
+        yield f"the CAs that replies to {account.name} must chain to are not those of its evidence"
+    if (account.trust or "") != _trust(entries):
+        yield f"the CAs that {account.name} knows the partner's server by are not those of its evidence"
+    yield from _exchanged(account)
+
+
+def _same_standing(account: Account, entries: Iterable[Entry]) -> bool:
+    try:
+        return fold(entries) == standing(account)
+    except (KeyError, ValueError):
+        return False
+
+
+def _begun_otherwise(account: Account, first: Entry) -> Iterator[str]:
+    """Yield what `account` says of itself, and its first entry does not."""
+    chain, what = f"accounts/{account.name}", What.ACCOUNT_ADDED.value
+    begins = replace(first, chain=chain, number=1, what=what, before=GENESIS)
+    if first != replace(begins, hash=begins.expected_hash):
+        yield f"the evidence of {account.name} does not begin with its being added"
+    for field, said in _identity(account).items():
+        told = first.facts.get(field)
+        if told != said:
+            yield f"the {field} of {account.name} is {said!r}, and its evidence says {told!r}"
+
+
+def _identity(account: Account) -> dict[str, str]:
+    return {
+        "profile": account.profile,
+        "environment": account.environment,
+        "login": account.login,
+        "base_url": account.base_url,
+        "subject": str(account.subject),
+    }
+
+
+def _last(entries: Iterable[Entry], what: What, field: str) -> str:
+    """Return what the last entry of this kind says of `field`, "" where there is none."""
+    return next((str(e.facts.get(field, "")) for e in reversed([*entries]) if e.what == what.value), "")
+
+
+def _trust(entries: Iterable[Entry]) -> str:
+    """Return what the server is known by: what was set last, or came with the generation that became current last."""
+    trust, parts = "", dict[int, str]()
+    for entry in entries:
+        facts = entry.facts
+        if entry.what == What.TRUST_SET.value:
+            trust = str(facts.get("trust", ""))
+        elif entry.what == What.GENERATION_BORN.value:
+            parts[int(facts["generation"])] = str(facts.get("trust", ""))
+        elif entry.what == What.GENERATION_MOVED.value and facts.get("stage") == Stage.CURRENT.value:
+            trust = parts.get(int(facts["generation"]), "")
+    return trust
+
+
+def _applications(entries: Iterable[Entry]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for entry in entries:
+        name = str(entry.facts.get("application", ""))
+        if entry.what == What.APPLICATION_SET.value:
+            found[name] = str(entry.facts.get("client_id", ""))
+        elif entry.what == What.APPLICATION_REMOVED.value:
+            found.pop(name, None)
+    return found
+
+
+def _exchanged(account: Account) -> Iterator[str]:
+    """Find a certificate or a set of CAs whose text is not that of the digest it goes by."""
+    for kept in account.certificates:
+        if kept.pem and _digest(kept.pem, leaf=True) != kept.ref:
+            yield f"the text of certificate {kept.ref[:16]}… of {account.name} is another certificate's"
+    for pinned in account.anchors:
+        if pinned.pem and _digest(pinned.pem, leaf=False) != pinned.ref:
+            yield f"the text of the CAs {pinned.ref[:16]}… of {account.name} is that of other CAs"
+
+
+def _digest(pem: str, *, leaf: bool) -> str:
+    try:
+        return certificates.certificate(pem).ref if leaf else certificates.anchors(pem).ref
+    except (InputError, ValueError):
+        return ""
+
+
+_VERIFY: Final = "broker evidence verify ACCOUNT says what differs; Vault's audit log says who wrote it"
+_STORE: Final = (
+    "any command that changes the account stores it, the one that added it too: broker account add, as before"
+)

@@ -1,0 +1,124 @@
+"""Entries of evidence, chained by hash so that what is edited, dropped, reordered or forked shows.
+
+An account's chain grows inside its document, under the document's own compare-and-set, and is copied out entry by
+entry; an issuing process has a chain of its own. Both are the same entries under another name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from broker.errors import InputError
+from broker.model.finding import Finding
+
+__all__ = ["GENESIS", "LAST", "Entry", "Fact", "Head", "appended", "require_text", "verify"]
+
+GENESIS: Final = "0" * 64
+LAST: Final = 99_999_999  # the largest number of an entry: its path has room for eight digits
+_LONG: Final = 1000  # characters of a fact: a subject with every field as long as X.520 lets it be
+_LONGEST: Final[Mapping[str, int]] = {"fingerprints": 64 * 65}  # of as many CAs as are read from one text
+Fact = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened. `number` counts a chain's entries from 1 without a gap; `facts` hold no secret."""
+
+    chain: str  # "accounts/mzp-1", "issued/<process>"
+    number: int
+    at: datetime
+    by: str
+    what: str
+    facts: Mapping[str, Fact]
+    before: str  # the hash of the entry before, GENESIS for the first
+    hash: str
+
+    @property
+    def expected_hash(self) -> str:
+        """SHA-256 over all the other fields as canonical JSON (sorted keys, no blanks, ASCII), lower-case hex."""
+        content = {
+            "chain": self.chain,
+            "number": self.number,
+            "at": self.at.isoformat(),
+            "by": self.by,
+            "what": self.what,
+            "facts": dict(self.facts),
+            "before": self.before,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far a chain has come."""
+
+    number: int = 0
+    hash: str = GENESIS
+
+
+def appended(chain: str, head: Head, *, at: datetime, by: str, what: str, facts: Mapping[str, Fact]) -> Entry:
+    """Return the entry that follows `head`; raise `InputError` for a text in it that cannot be kept as it is."""
+    for name, value in (("actor", by), *facts.items()):
+        require_text(name, value)
+    draft = Entry(chain, head.number + 1, at, by, what, facts, head.hash, "")
+    return Entry(chain, head.number + 1, at, by, what, facts, head.hash, draft.expected_hash)
+
+
+def require_text(name: str, value: Fact) -> None:
+    """Raise `InputError` for what is too long, or does not come back from UTF-8 as it went in: its hash would not fit.
+
+    Such are the surrogates that Python makes of other octets on a command line (PEP 383).
+    """
+    text = str(value)
+    longest = _LONGEST.get(name, _LONG)
+    if len(text) > longest:
+        raise InputError(f"{name} has {len(text)} characters, and evidence has room for {longest}", hint="shorten it")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError(f"{name} holds what is no text in UTF-8", hint="is the terminal, or the script, set to UTF-8?")
+
+
+def verify(
+    chain: str, entries: Iterable[Entry], head: Head | None = None, *, start: Head | None = None
+) -> tuple[Finding, ...]:
+    """Return what is wrong with `entries` as the whole of `chain`, which must pass through `head` where that is known.
+
+    With `start` they are what follows it.
+
+    Entries after the head are judged like the others: a head that was signed earlier is no fault. Without a head from
+    elsewhere (a signed one, or the account document) a cut tail cannot be seen.
+    """
+    found: list[Finding] = []
+    reached = start or Head()
+    for position, entry in enumerate(entries, start=reached.number + 1):
+        found += _faults(chain, entry, position, reached)
+        reached = Head(entry.number, entry.hash)
+        if head is not None and reached.number == head.number and reached != head:
+            found.append(_error("forked", f"{_where(chain, entry)} is another than its head says: the chain forked"))
+    if head is not None and reached.number < head.number:
+        found.append(_error("cut", f"{chain} ends at entry {reached.number}, but its head is at {head.number}: cut"))
+    return tuple(found)
+
+
+def _faults(chain: str, entry: Entry, position: int, reached: Head) -> Iterable[Finding]:
+    where = _where(chain, entry)
+    if entry.chain != chain:
+        yield _error("foreign", f"{where} belongs to {entry.chain}: it was copied from another chain")
+    if entry.number != reached.number + 1:
+        yield _error("gap", f"{where} stands at place {position}, after entry {reached.number}: missing or reordered")
+    if entry.before != reached.hash:
+        yield _error("broken", f"{where} does not follow the entry before it: one of them was replaced, or it forks")
+    if entry.hash != entry.expected_hash:
+        yield _error("edited", f"{where} was edited: its content does not give its hash")
+
+
+def _where(chain: str, entry: Entry) -> str:
+    return f"{chain} entry {entry.number}"
+
+
+def _error(code: str, message: str) -> Finding:
+    return Finding.error(f"evidence.{code}", message, "keep what you have and compare it with a backup")

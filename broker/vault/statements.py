@@ -1,0 +1,90 @@
+"""Signed statements of where the chains stood, and the key that signs them. All are written once."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from broker.errors import ConflictError, RefusedError
+from broker.evidence.statements import AnchorKey, StoredStatement, VerifyingKey
+from broker.model.secret import Secret
+from broker.vault import layout
+from broker.vault.connection import Connection
+from broker.vault.documents import decoded, encoded, enveloped
+from broker.vault.errors import MissingError
+from broker.vault.listing import STATEMENTS, listed
+
+__all__ = ["VaultStatements"]
+
+_SIGNER: Final = "anchor"
+_OCTETS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredSeed:
+    seed: str = field(repr=False)  # of Ed25519, in base64
+
+
+class VaultStatements:
+    """`issuing.anchoring.Anchors` on KV v2."""
+
+    def __init__(self, vault: Connection) -> None:
+        self._vault = vault
+
+    def key(self) -> AnchorKey:
+        """Return the key that signs, making it at the first call; its public half is stored beside the statements.
+
+        Two at once end with the same. Raise `RefusedError` where one of the halves is not as the broker wrote it.
+        """
+        path = layout.signer(_SIGNER)
+        stored = self._vault.read_or_none(path)
+        if stored is None:
+            seed = Secret(base64.b64encode(secrets.token_bytes(_OCTETS)).decode())
+            with suppress(ConflictError):
+                self._vault.create(path, enveloped({"seed": seed}))
+            stored = self._vault.read(path)
+        found = decoded(stored.data, _StoredSeed, "the key that signs evidence")
+        try:
+            key = AnchorKey(Secret(base64.b64decode(found.seed, validate=True)))
+        except ValueError:
+            raise RefusedError("the key that signs evidence is not as the broker wrote it") from None
+        self._publish(key.verifying)
+        return key
+
+    def verifying_key(self) -> VerifyingKey | None:
+        """Return the key that statements are verified with, None where nothing was ever signed."""
+        stored = self._vault.read_or_none(layout.ANCHOR_KEY)
+        return VerifyingKey(decoded(stored.data, str, layout.ANCHOR_KEY)) if stored else None
+
+    def statements(self) -> tuple[StoredStatement, ...]:
+        """Return all statements, in the order of their places; what cannot be read says so."""
+        paths = [f"{layout.HEADS}/{name}" for name in listed(self._vault, STATEMENTS).names]
+        return tuple(self._statement(path) for path in paths if path != layout.ANCHOR_KEY)
+
+    def add(self, statement: StoredStatement) -> None:
+        """Store `statement`; raise `ConflictError` where its place is taken."""
+        self._vault.create(layout.head(statement.number), encoded(statement.text))
+
+    def _publish(self, key: VerifyingKey) -> None:
+        with suppress(ConflictError):
+            if self.verifying_key() is None:
+                self._vault.create(layout.ANCHOR_KEY, encoded(key.pem))
+        there = self.verifying_key()
+        if there is None or there.fingerprint != key.fingerprint:
+            raise RefusedError(
+                "the public key in Vault is not that of the key that signs evidence",
+                hint="somebody replaced one of them; verify with the key you kept: broker evidence verify --key",
+            )
+
+    def _statement(self, path: str) -> StoredStatement:
+        number = layout.place(path.rpartition("/")[2])
+        where = f"statement {number}"
+        try:
+            return StoredStatement(number, decoded(self._vault.read(path).data, str, where))
+        except MissingError:
+            return StoredStatement(number, "", f"{where} was deleted")
+        except RefusedError as error:
+            return StoredStatement(number, "", f"{where} cannot be read: {error.message}")

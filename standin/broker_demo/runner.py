@@ -1,0 +1,215 @@
+"""A place for a demonstration: a directory, processes that end with us, commands shown as a person would type them."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from broker.cli.output import styled
+from broker.errors import RefusedError
+from broker.signals import undisturbed
+
+__all__ = ["Demo", "DemoError"]
+
+_PARENT_DEATH: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # a directory of our own is made in it, 0700
+_PATIENCE: Final = 20.0  # seconds
+_INDENT: Final = " " * 5
+_ENDLESS: Final = 10_000  # columns
+
+
+class DemoError(RefusedError):
+    """A step of the demonstration did not end as it should."""
+
+
+class Demo:
+    """One demonstration. `close` ends what it started and removes its directory."""
+
+    def __init__(self) -> None:
+        base = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+        self.directory = Path(tempfile.mkdtemp(prefix="broker-demo-", dir=base))
+        self._descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._leaving: list[Callable[[], object]] = []
+        self._step = 0
+        self._began = time.monotonic()
+
+    def close(self) -> None:
+        """End every process, the newest first, and remove the directory. A first Ctrl-C meanwhile waits for it.
+
+        Raise `DemoError` where files stay.
+        """
+        with undisturbed():
+            for process in reversed(self._running):
+                _ended(process)
+            for leave in reversed(self._leaving):
+                leave()
+            self._remove()
+
+    def on_close(self, leave: Callable[[], object]) -> None:
+        """Call `leave` at the end, after the processes have ended."""
+        self._leaving.append(leave)
+
+    def title(self, text: str) -> None:
+        """Begin a step."""
+        self._step += 1
+        elapsed = f"{time.monotonic() - self._began:4.0f}s"
+        click.echo(f"\n{styled(f'{self._step}. {text}', bold=True)}  {styled(elapsed, dim=True)}")
+
+    def say(self, text: str) -> None:
+        """Explain."""
+        click.echo(styled(f"   {text}", dim=True))
+
+    def show(self, *command: str, after: str = "") -> None:
+        """Print a command as a person would type it."""
+        for line in _typed(command, _width() - len(_INDENT), after):
+            click.echo(styled(f"   {line}", fg="cyan"))
+
+    def run(self, *command: str, expect: int = 0, quiet: bool = False, cut: bool = False) -> str:
+        """Show a command, run it, print what it says, and return its standard output.
+
+        Where the terminal's line ends, it goes on in the next, or with `cut` ends there: for tables with long rows.
+        """
+        self.show(*command)
+        done = subprocess.run(
+            self._found(command), cwd=self.directory, env=self._environment(), capture_output=True, check=False
+        )
+        out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        for line in [] if quiet else out.splitlines():
+            click.echo(_cut(line) if cut else _wrapped(line))
+        for line in err.splitlines():
+            click.echo(_wrapped(line))
+        if done.returncode != expect:
+            raise DemoError(f"{shlex.join(command)} ended with {done.returncode}", hint="this is a fault of the demo")
+        return out
+
+    def start(self, *command: str, outlives: bool = False) -> subprocess.Popen[bytes]:
+        """Show a command and start it; it ends with this process, however that ends, unless it `outlives` it."""
+        self.show(*command, after=" &")
+        process = subprocess.Popen(
+            self._found(command),
+            cwd=self.directory,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if outlives else subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is ours: we end it in our order
+            preexec_fn=None if outlives else _end_with_parent,  # noqa: PLW1509  # this process has no other thread
+        )
+        self._running.append(process)
+        return process
+
+    def wait_for(self, path: str, process: subprocess.Popen[bytes]) -> Path:
+        """Return the path of a file, once it is there."""
+        until = time.monotonic() + _PATIENCE
+        found = self.directory / path
+        while not found.exists():
+            if process.poll() is not None or time.monotonic() > until:
+                raise DemoError(f"{path} did not appear", hint=_last_words(process))
+            time.sleep(0.02)
+        return found
+
+    def read(self, path: str) -> Mapping[str, Any]:
+        """Return the JSON object in a file."""
+        content: Mapping[str, Any] = json.loads((self.directory / path).read_text())
+        return content
+
+    def _remove(self) -> None:
+        """Remove the directory; its files by its descriptor, since it may have been renamed."""
+        shutil.rmtree(".", dir_fd=self._descriptor, ignore_errors=True)  # all but "." itself
+        with os.scandir(self._descriptor) as entries:
+            left = sorted(entry.name for entry in entries)
+        os.close(self._descriptor)
+        if left:
+            here = shlex.quote(str(self.directory))
+            raise DemoError(f"{', '.join(left)} cannot be removed from {self.directory}", hint=f"rm -r {here}")
+        with suppress(OSError):  # elsewhere it stays, empty
+            self.directory.rmdir()
+
+    def _found(self, command: Sequence[str]) -> list[str]:
+        here = Path(sys.executable).parent / command[0]  # `broker` of this environment, on the PATH or not
+        return [str(here) if here.exists() else command[0], *command[1:]]
+
+    def _environment(self) -> dict[str, str]:
+        """Return our environment without what leads to another vault or configuration, or past this machine."""
+        foreign = ("VAULT_", "BAO_", "BROKER_")
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(foreign) and not name.lower().endswith("_proxy")
+        }
+        return kept | {"BROKER_CONFIG": str(self.directory / "broker.toml")}
+
+
+def _width() -> int:
+    """Return how many columns the terminal has; without one, lines are as long as they are."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
+
+
+def _cut(line: str) -> str:
+    line, width = f"{_INDENT}{line}", _width()
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def _wrapped(line: str) -> str:
+    inner = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(
+        line, _width(), initial_indent=_INDENT, subsequent_indent=f"{_INDENT}{inner}  ", break_on_hyphens=False
+    )
+
+
+def _typed(command: Sequence[str], width: int, after: str) -> list[str]:
+    """Return a command line as people write a long one: broken before its options, each line but the last with a \\."""
+    whole = f"$ {shlex.join(command)}{after}"
+    if len(whole) <= width:
+        return [whole]
+    units: list[str] = []
+    for word in map(shlex.quote, command):
+        if units and not word.startswith("-"):
+            units[-1] += f" {word}"
+        else:
+            units.append(word)
+    lines = [f"$ {units[0]}"]
+    for unit in units[1:]:
+        if len(lines[-1]) + len(unit) < width - len(" \\"):
+            lines[-1] += f" {unit}"
+        else:
+            lines.append(f"    {unit}")
+    return [*(f"{line} \\" for line in lines[:-1]), lines[-1] + after]
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGTERM)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stderr:
+        process.stderr.close()
+
+
+def _last_words(process: subprocess.Popen[bytes]) -> str:
+    if process.poll() is None or process.stderr is None:
+        return "it runs, and takes too long"
+    return process.stderr.read().decode(errors="replace").strip()[-300:]

@@ -1,0 +1,58 @@
+"""What a request to the desk is, and what it turns to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+
+from partner_standin.authorities import Authorities
+from partner_standin.desk import Desk
+from partner_standin.faults import Faults
+from partner_standin.registry import Registry
+from partner_standin.request_log import RequestLog
+from partner_standin.responses import JSON, Response
+
+__all__ = ["Asked", "Parts", "Row", "json_answer"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The services that the desk's HTTP handlers use."""
+
+    desk: Desk
+    registry: Registry
+    faults: Faults
+    journal: RequestLog
+    authorities: Authorities
+    clock: Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request to the desk."""
+
+    parts: Parts
+    url: str
+    body: bytes
+    query: Mapping[str, str]
+
+    def read(self, kind: type[T]) -> T:
+        """Return the body as `kind`; raise `ValueError` where it is no such JSON."""
+        try:
+            return msgspec.json.decode(self.body, type=kind)
+        except msgspec.DecodeError:  # its own words would quote the body
+            raise ValueError("the body is not the JSON this takes") from None
+
+
+Row: TypeAlias = "tuple[str, str, Callable[[Asked, tuple[str, ...]], Response]]"
+
+
+def json_answer(document: Any, status: int = 200) -> Response:
+    """Return `document` as JSON, one line."""
+    return Response(status, msgspec.json.encode(document) + b"\n", JSON)

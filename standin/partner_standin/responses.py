@@ -1,0 +1,89 @@
+"""What the partner answers: bodies, statuses and headers as FACTS has them, as values that a handler only sends."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+__all__ = [
+    "HAL",
+    "JSON",
+    "Response",
+    "blocked_page",
+    "certificate_json",
+    "certificate_page",
+    "error",
+    "gateway_401",
+    "hal",
+]
+
+HAL: Final = "application/hal+json"
+JSON: Final = "application/json"
+HTML: Final = "text/html"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One HTTP answer. `mishap` names what goes wrong on its way out: reset, cut, garbage, drip=SECONDS."""
+
+    status: int
+    body: bytes = b""
+    media_type: str = HAL
+    headers: tuple[tuple[str, str], ...] = ()
+    mishap: str = ""
+    outcome: str = "ok"
+    close: bool = False
+
+    def plus(self, *headers: tuple[str, str]) -> Response:
+        """Return the answer with `headers` behind those it has."""
+        return replace(self, headers=self.headers + headers)
+
+
+def hal(document: Any, status: int = 200) -> Response:
+    """Return `document` as HAL."""
+    return Response(status, msgspec.json.encode(document))
+
+
+def error(code: int, message: str, *, now: datetime | None, outcome: str = "") -> Response:
+    """Return the API's own error body. `code` is the HTTP status and two digits: 40499 is a 404."""
+    body: dict[str, Any] = {"code": code, "uuid": str(uuid.uuid4()), "message": message}
+    if now is not None:
+        body["timestamp"] = now.isoformat(timespec="milliseconds")
+    status = code // 100
+    return Response(status, msgspec.json.encode(body), outcome=outcome or f"error {status}")
+
+
+def gateway_401(more: str, outcome: str) -> Response:
+    """Return the body IBM API Connect answers before the API itself is reached."""
+    body = {"httpCode": "401", "httpMessage": "Unauthorized", "moreInformation": more}
+    return Response(401, msgspec.json.encode(body), JSON, outcome=outcome)
+
+
+def certificate_page(problem: str) -> Response:
+    """Return nginx's answer to a bad certificate (its 495) or to none (496): both travel as HTTP 400."""
+    title = "No required SSL certificate was sent" if problem == "missing" else "The SSL certificate error"
+    page = (
+        f"<html>\r\n<head><title>400 {title}</title></head>\r\n<body>\r\n"
+        f"<center><h1>400 Bad Request</h1></center>\r\n<center>{title}</center>\r\n"
+        "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
+    )
+    return Response(400, page.encode(), HTML, outcome=f"certificate {problem}", close=True)
+
+
+def certificate_json(problem: str) -> Response:
+    """Return the body seen on the consumer host. Nobody wrote down its HTTP status; 400 is our choice."""
+    body = {"code": "495", "message": "Invalid or expired client certificate"}
+    return Response(400, msgspec.json.encode(body), JSON, outcome=f"certificate {problem}", close=True)
+
+
+def blocked_page() -> Response:
+    """Return what a web firewall in front of the partner says: HTML, nothing to parse."""
+    page = (
+        "<!DOCTYPE html><html><head><title>Access Denied</title></head><body><h1>Access Denied</h1>"
+        "<p>You don't have permission to access this resource on this server.</p></body></html>"
+    )
+    return Response(403, page.encode(), HTML, outcome="html-403")

@@ -1,0 +1,254 @@
+"""Everything outside rotation, in memory, as Vault and the partner behave; and a fault at the write of your choice."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import Enum
+
+from broker.errors import ConflictError, UnknownNameError, VaultUnavailableError
+from broker.model.account import Account
+from broker.model.certificate import Spki
+from broker.model.chain import Entry, verify
+from broker.model.generation import Generation, KeyRef, PasswordRef, key_ref
+from broker.model.history import fold, standing
+from broker.model.names import AccountName
+from broker.model.secret import Secret
+from broker.model.subject import KeyRules, Subject
+from broker.partners.verdict import Verdict
+from broker.rotation.ports import Answer, Version, Versioned
+from broker.vault.documents import decoded, encoded
+from tests.support.accounts import MZP, NOW
+
+__all__ = ["Fault", "Killed", "Simulation"]
+
+
+class Killed(BaseException):
+    """Not an `Exception`: no handler of ours may survive it."""
+
+
+class Fault(Enum):
+    """What befalls one write. The first four end the command; the last one must be settled by reading."""
+
+    KILLED_BEFORE = "killed before the write"
+    KILLED_AFTER = "killed after the write"
+    UNAVAILABLE = "the write never arrives"
+    ANSWER_LOST = "the write lands, the answer does not"
+    SENT_TWICE = "the answer is lost, the write is sent again, and meets itself as a conflict"
+
+    @property
+    def ends_the_command(self) -> bool:
+        """Whether the command cannot go on."""
+        return self is not Fault.SENT_TWICE
+
+
+@dataclass
+class Simulation:
+    """All stores of one account, the partner, and a clock.
+
+    At write `at`, counted from 1, `meanwhile` runs first and `fault` befalls it. A slot that was destroyed stays
+    taken, as in Vault.
+    """
+
+    documents: dict[AccountName, tuple[int, str]] = field(default_factory=dict)
+    older: dict[tuple[AccountName, int], Account] = field(default_factory=dict)  # and newest: all that was written
+    kept: dict[KeyRef | PasswordRef, str | None] = field(default_factory=dict)  # None: destroyed
+    evidence: dict[int, Entry] = field(default_factory=dict)
+    held: frozenset[str] = frozenset()
+    verdict: Verdict = Verdict.OK
+    now: datetime = NOW
+    logins: list[int] = field(default_factory=list)
+    logins_before: int = 0
+    writes: list[str] = field(default_factory=list)
+    at: int = 0
+    fault: Fault | None = None
+    meanwhile: Callable[[], object] | None = None
+
+    def branch(
+        self, *, at: int = 0, fault: Fault | None = None, meanwhile: Callable[[], object] | None = None
+    ) -> Simulation:
+        """Return a sim of its own that begins where this one is; writes and logins are counted from here."""
+        return replace(
+            self,
+            documents=dict(self.documents),
+            older=dict(self.older),
+            kept=dict(self.kept),
+            evidence=dict(self.evidence),
+            logins=[],
+            logins_before=self.logins_before + len(self.logins),
+            writes=[],
+            at=at,
+            fault=fault,
+            meanwhile=meanwhile,
+        )
+
+    # -- ports
+
+    def read(self, name: AccountName) -> Versioned:
+        if name not in self.documents:
+            raise UnknownNameError(f"there is no account {name}")
+        version, text = self.documents[name]
+        return Versioned(_account(text), Version(version))
+
+    def write(self, account: Account, *, replacing: Version) -> None:
+        with self.writing("account"):
+            version = self.documents[account.name][0] if account.name in self.documents else 0
+            if replacing != version:
+                raise ConflictError("changed")
+            self.documents[account.name] = (version + 1, json.dumps(encoded(account)))
+            self.older[account.name, version + 1] = account
+
+    def landed(self, account: Account, *, replacing: Version) -> bool:
+        return self.older.get((account.name, replacing + 1)) == account
+
+    def names(self) -> Iterator[AccountName]:
+        return iter(sorted(self.documents))
+
+    def append(self, entry: Entry) -> None:
+        with self.writing("evidence", again_is_no_error=True):
+            assert self.evidence.setdefault(entry.number, entry) == entry, "the chain forked"
+
+    def canary(self, account: Account, generation: Generation) -> Callable[[], Answer]:
+        self.secret(generation.parts.key)
+        self.secret(generation.parts.password)
+
+        def send() -> Answer:
+            self.logins.append(generation.number)
+            assert self.logins_before + len(self.logins) <= self.tries_noted, "a login the account knows nothing of"
+            return Answer(self.verdict, wait=timedelta(hours=1) if self.verdict is Verdict.QUOTA else None)
+
+        return send
+
+    def stragglers(self, name: AccountName, generation: int) -> frozenset[str]:
+        return self.held
+
+    def clock(self) -> datetime:
+        return self.now
+
+    @property
+    def keys(self) -> _Keys:
+        """The port `Keys`."""
+        return _Keys(self)
+
+    @property
+    def passwords(self) -> _Passwords:
+        """The port `Passwords`."""
+        return _Passwords(self)
+
+    # -- what tests ask
+
+    @property
+    def account(self) -> Account:
+        """The account as it is stored."""
+        return self.read(MZP).account
+
+    @property
+    def tries_noted(self) -> int:
+        """How many canaries the account's evidence has, settled or not."""
+        return sum(entry.what == "canary-sent" for entry in self.told())
+
+    def told(self) -> list[Entry]:
+        """Return the whole chain: what is copied out, and what is still in the outbox."""
+        waiting = [e for e in self.account.outbox if e.number not in self.evidence]
+        return [*(self.evidence[n] for n in sorted(self.evidence)), *waiting]
+
+    def secret(self, ref: KeyRef | PasswordRef) -> str:
+        """Return what is kept under `ref`; using what is destroyed is a fault of whoever asks."""
+        kept = self.kept[ref]
+        assert kept is not None, f"{ref} is destroyed, and was to be used"
+        return kept
+
+    def living_keys(self) -> set[KeyRef]:
+        """Return the names of the keys that are not destroyed."""
+        return {KeyRef(ref) for ref, kept in self.kept.items() if kept is not None and isinstance(ref, str)}
+
+    def living_passwords(self) -> set[PasswordRef]:
+        """Return the slots of the passwords that are not destroyed."""
+        return {PasswordRef(ref) for ref, kept in self.kept.items() if kept is not None and isinstance(ref, int)}
+
+    def assert_sound(self) -> None:
+        """Assert that nothing is lost, forgotten, doubled or untold, at whatever point things stopped."""
+        account, keys, passwords = self.account, self.living_keys(), self.living_passwords()
+        assert verify(f"accounts/{account.name}", self.told(), account.head) == ()
+        assert fold(self.told()) == standing(account)
+        assert account.keys_in_use <= keys
+        assert account.passwords_in_use <= passwords
+        assert keys <= account.keys_in_use | account.doomed_keys | {key_ref(account.next_request)}
+        passed_over = {slot for slot in passwords if slot > (account.password or 0)}
+        assert passwords <= account.passwords_in_use | account.doomed_passwords | passed_over
+
+    # -- how writes fail
+
+    @contextmanager
+    def writing(self, what: str, *, again_is_no_error: bool = False) -> Iterator[None]:
+        """Surround one write: every write of ours passes here, is counted, and may go wrong."""
+        self.writes.append(what)
+        due = len(self.writes) == self.at
+        if due and self.meanwhile:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        fault = self.fault if due else None
+        if fault is Fault.KILLED_BEFORE:
+            raise Killed
+        if fault is Fault.UNAVAILABLE:
+            raise VaultUnavailableError("no answer")
+        yield
+        if fault is Fault.KILLED_AFTER:
+            raise Killed
+        if fault is Fault.ANSWER_LOST:
+            raise VaultUnavailableError("no answer")
+        if fault is Fault.SENT_TWICE and not again_is_no_error:
+            raise ConflictError("it is there already")
+
+    def create(self, what: str, ref: KeyRef | PasswordRef, value: str) -> None:
+        """Store a secret where nothing ever was."""
+        with self.writing(what):
+            if ref in self.kept:
+                raise ConflictError(f"{ref} is there, or was")
+            self.kept[ref] = value
+
+    def destroy(self, what: str, ref: KeyRef | PasswordRef) -> None:
+        """Destroy a secret; its slot stays taken."""
+        with self.writing(what, again_is_no_error=True):
+            self.kept[ref] = None
+
+
+@functools.lru_cache(4096)
+def _account(text: str) -> Account:
+    return decoded(json.loads(text), Account, "account")
+
+
+@dataclass
+class _Keys:
+    sim: Simulation
+
+    def ensure(self, account: AccountName, slot: int, rules: KeyRules) -> tuple[KeyRef, Spki]:
+        ref = key_ref(slot)
+        if ref not in self.sim.kept:
+            with suppress(ConflictError):  # adopt what another made, as the adapter does
+                self.sim.create("key", ref, f"key {account}/{slot}")
+        if self.sim.kept[ref] is None:
+            raise UnknownNameError(f"{ref} is destroyed")
+        return ref, Spki(hashlib.sha256(self.sim.secret(ref).encode()).hexdigest())
+
+    def sign_request(self, account: AccountName, key: KeyRef, subject: Subject, rules: KeyRules) -> str:
+        return f"csr of {subject} by {self.sim.secret(key)}"
+
+    def destroy(self, account: AccountName, key: KeyRef) -> None:
+        self.sim.destroy("destroy key", key)
+
+
+@dataclass
+class _Passwords:
+    sim: Simulation
+
+    def store(self, account: AccountName, slot: PasswordRef, password: Secret[str]) -> None:
+        self.sim.create("password", slot, password.reveal())
+
+    def destroy(self, account: AccountName, slot: PasswordRef) -> None:
+        self.sim.destroy("destroy password", slot)

@@ -1,0 +1,18 @@
+"""Whether Vault is there, asked by who wants to know it now."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from broker.vault.errors import PassingError
+from broker.vault.health import health
+from broker.vault.settings import VaultSettings
+
+
+def test_who_asks_whether_it_is_there_does_not_wait_as_work_would() -> None:
+    began = time.monotonic()
+    with pytest.raises(PassingError):
+        health(VaultSettings("http://127.0.0.1:1", patience=60.0))
+    assert time.monotonic() - began < 30

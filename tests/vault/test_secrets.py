@@ -1,0 +1,50 @@
+"""Keys in Vault's KV: believed only as they are read back, on a server that answers as no Vault would."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from broker.errors import BrokerError, RefusedError
+from broker.model.names import AccountName
+from broker.model.secret import Secret
+from broker.model.subject import KeyRules
+from broker.pki import keys
+from broker.vault.connection import Connection
+from broker.vault.errors import MissingError
+from broker.vault.logins.token import FixedToken
+from broker.vault.secrets import VaultKeys
+from broker.vault.settings import VaultSettings
+from tests.support import pki
+from tests.support.scripted_server import Answer, errors, misbehaving
+
+PKCS8 = base64.b64encode(pki.secret_of(pki.a_key()).reveal()).decode()
+OTHERS = keys.spki_of(pki.secret_of(pki.a_key("other")))
+
+
+def stored(**content: str) -> Answer:
+    return Answer(body=json.dumps({"data": {"data": content, "metadata": {"version": 1}}}).encode())
+
+
+@pytest.mark.parametrize(
+    ("then", "error"),
+    [
+        (errors(404), MissingError),
+        (stored(), RefusedError),
+        (stored(pkcs8=PKCS8), RefusedError),
+        (stored(pkcs8=PKCS8, spki=OTHERS), RefusedError),
+        (stored(pkcs8=f"{PKCS8[:-8]}!", spki=OTHERS), RefusedError),
+    ],
+    ids=["nothing", "nothing in it", "no SPKI", "another key's SPKI", "no base64"],
+)
+def test_a_key_that_is_not_read_back_whole_is_no_key(then: Answer, error: type[BrokerError]) -> None:
+    written = Answer(body=b'{"data": {"version": 1}}')
+    with misbehaving(errors(404), written, then) as server:
+        connection = Connection(VaultSettings(server.address, patience=0.5), FixedToken(Secret("s.x")))
+        with pytest.raises(error) as caught:
+            VaultKeys(connection).ensure(AccountName("mzp-1"), 1, KeyRules())
+        connection.close()
+    assert [line.split()[0] for line in server.asked] == ["GET", "POST", "GET"]
+    assert PKCS8[:40] not in f"{caught.value!r} {caught.value.hint}"
