@@ -191,7 +191,7 @@ def _account(account: Account, now: datetime) -> Iterator[Finding]:
         message = f"{name}: secrets that nothing refers to are still to be destroyed"
         yield Finding.warning("account.doomed", message, "the rotator's next command does it")
     for found in obstacles(account, now):
-        yield Finding(f"account.{found.code}", _SEVERITY[found.error], found.what, found.way_out)
+        yield Finding(f"account.{found.code}", _SEVERITY[found.error], found.message, found.hint)
     current = account.current
     if current and account.certificate(current.parts.certificate).not_after <= now:
         yield Finding.error("account.expired", f"{name}: its certificate has expired", f"broker csr new {name}")

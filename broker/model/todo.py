@@ -63,7 +63,7 @@ def _in_progress(account: Account, lead: timedelta, now: datetime) -> Todo | Non
     if free:
         message, stopped = f"generation {free[-1].number} waits to be tried", next(obstacles(account, now), None)
         if stopped:
-            return Todo(Who.PARTNER if stopped.until else Who.US, f"{message}; {stopped.message}; {stopped.way_out}")
+            return Todo(Who.PARTNER if stopped.until else Who.US, f"{message}; {stopped.message}; {stopped.hint}")
         return Todo(Who.US, message, f"broker rotation promote {account.name}")
     if request is None:
         return None

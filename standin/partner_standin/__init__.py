@@ -9,3 +9,5 @@ from __future__ import annotations
 from partner_standin.server import Standin
 
 __all__ = ["Standin"]
+
+__version__ = "0.1.0"

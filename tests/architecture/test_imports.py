@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sources import BROKER, MODULES, imports, label, room
+from tests.support.sources import BROKER, MODULES, STANDIN, imports, label, room
 
 LADDER: list[set[str]] = [
     {"__init__"},
     {"errors"},
     {"model"},
     {"partners", "pki", "config", "network", "paths", "signals"},
+    {"evidence"},
     {"rotation", "issuing"},
     {"vault", "upstream", "people", "delivery", "telemetry"},
     {"gateway", "client", "embedded"},
@@ -24,7 +25,6 @@ LADDER: list[set[str]] = [
     {"__main__"},
 ]
 RUNG = {name: rung for rung, rooms in enumerate(LADDER) for name in rooms}
-APART = {"standin"}  # a server of its own: started as a process, never imported
 
 LIGHT = ("client", "agent", "delivery")  # what an application and its agent load
 HEAVY = ("hvac", "apscheduler", "broker.vault", "broker.service", "broker.rotation", "broker.issuing")
@@ -54,17 +54,20 @@ def test_imports_are_absolute(file: Path) -> None:
 @pytest.mark.parametrize("file", MODULES, ids=label)
 def test_imports_go_down(file: Path) -> None:
     here = room(file)
-    if here in APART:
-        return
     assert here in RUNG, f"{here} has no place in the house: docs/design.md section 4, and LADDER above"
     for other in ours(file) - {here}:
         assert other in RUNG, f"{other} is imported by nobody"
         assert RUNG[other] < RUNG[here], f"{other} is not below {here}"
 
 
-@pytest.mark.parametrize("file", [f for f in MODULES if room(f) in APART], ids=label)
+@pytest.mark.parametrize("file", sorted(STANDIN.rglob("*.py")), ids=label)
 def test_the_stand_in_knows_nothing_of_ours(file: Path) -> None:
-    assert ours(file) <= {room(file), "__init__"}
+    assert not [name for name in imports(file) if within(name, ("broker", "broker_demo"))]
+
+
+@pytest.mark.parametrize("file", MODULES, ids=label)
+def test_the_broker_imports_no_stand_in(file: Path) -> None:
+    assert not [name for name in imports(file) if within(name, ("partner_standin", "broker_demo"))]
 
 
 @pytest.mark.parametrize("file", [f for f in MODULES if "config" in ours(f)], ids=label)
@@ -79,7 +82,7 @@ def test_one_file_knows_hvac(file: Path) -> None:
 
 @pytest.mark.parametrize("file", [f for f in MODULES if any(within(n, ("click",)) for n in imports(f))], ids=label)
 def test_only_the_command_line_knows_click(file: Path) -> None:
-    assert room(file) in {"cli", "standin"}
+    assert room(file) == "cli"
 
 
 @pytest.mark.parametrize("light", LIGHT)

@@ -13,7 +13,7 @@ import pytest
 import broker
 from broker import errors
 from broker.cli.exits import CODES
-from tests.support.sources import MODULES, imports, label, tree
+from tests.support.sources import PRODUCT, imports, label, tree
 
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
@@ -49,7 +49,7 @@ def is_empty(file: Path) -> bool:
     return all(isinstance(n, ast.Expr) or "__version__" in bound(n) for n in body)
 
 
-WITH_CODE = [file for file in MODULES if not is_empty(file)]
+WITH_CODE = [file for file in PRODUCT if not is_empty(file)]
 
 
 @pytest.mark.parametrize("file", WITH_CODE, ids=label)
@@ -83,21 +83,21 @@ def test_private_names_stay_where_they_are(file: Path) -> None:
     assert not [name for name, last in ours if last.startswith("_") and not last.endswith("__")]
 
 
-@pytest.mark.parametrize("file", MODULES, ids=label)
+@pytest.mark.parametrize("file", PRODUCT, ids=label)
 def test_modules_are_small_and_named_for_what_is_in_them(file: Path) -> None:
     lines = file.read_text(encoding="utf-8").count("\n")
     assert lines <= LONGEST_FILE
     assert file.stem not in NO_MEANING
 
 
-@pytest.mark.parametrize("file", MODULES, ids=label)
+@pytest.mark.parametrize("file", PRODUCT, ids=label)
 def test_functions_fit_on_a_screen(file: Path) -> None:
     functions = (n for n in ast.walk(tree(file)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
     long = [f.name for f in functions if (f.end_lineno or 0) - f.lineno + 1 > LONGEST_FUNCTION]
     assert not long
 
 
-@pytest.mark.parametrize("file", MODULES, ids=label)
+@pytest.mark.parametrize("file", PRODUCT, ids=label)
 def test_no_exception_is_dropped_in_silence(file: Path) -> None:
     """`except …: pass` hides what happened; `contextlib.suppress` at least says which, in one line."""
     handlers = (n for n in ast.walk(tree(file)) if isinstance(n, ast.ExceptHandler))

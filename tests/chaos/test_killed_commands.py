@@ -2,7 +2,8 @@
 
 Every write is a point (`tests.support.fault_process`): those to Vault are held against Vault's own audit
 log, those to disk against Python's audit events, and both numbers against docs/reference/faults-killed.md, so that a
-new one shows. A sample runs in every `make test`; `make chaos` goes through all. CHAOS_SEED says which points the sample takes.
+new one shows. A sample runs in every `make test`; `make chaos` goes through all. CHAOS_SEED says which points the
+sample takes.
 """
 
 from __future__ import annotations

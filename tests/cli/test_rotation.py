@@ -120,19 +120,19 @@ def test_a_pause_is_shown_with_its_way_out(harness: CliHarness) -> None:
     harness.partner.faults.clear()
     refused = harness.run("rotation canary acme")
     assert refused.code == 7
-    (way_out,) = re.findall(r"broker (rotation canary .* TEXT) \(role rotator\)", refused.err)
+    (hint,) = re.findall(r"broker (rotation canary .* TEXT) \(role rotator\)", refused.err)
     until = harness.account.not_before
     assert until
     shown = f"the partner wants no request for acme before {until:%F %TZ}: wait until then"
     for line in ("status", "rotation status acme"):
         said = harness.ok(line).err
         assert shown in said
-        assert way_out in said
+        assert hint in said
     assert harness.ok("status -o json").json[0]["obstacles"][0]["code"] == "pause"
     (found,) = (f for f in harness.run("doctor -o json").json["findings"] if f["code"] == "account.pause")
     assert found["severity"] == "warning"
-    assert way_out in found["hint"]
-    harness.ok(way_out)
+    assert hint in found["hint"]
+    harness.ok(hint)
     assert harness.account.not_before is None
 
 
@@ -142,7 +142,7 @@ def test_a_candidate_waits_as_long_as_the_partner_wants(harness: CliHarness) -> 
     assert harness.run("rotation canary acme").code == 4
     (row,) = harness.ok("status acme -o json").json
     assert (row["who"], row["command"]) == ("partner", "")
-    assert "generation 1 waits to be tried; the partner wants no request" in row["what"]
+    assert "generation 1 waits to be tried; the partner wants no request" in row["message"]
 
 
 def test_a_rejected_client_marks_that_application_alone(harness: CliHarness) -> None:

@@ -362,7 +362,7 @@ def test_the_program_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_the_auditor_shares_nothing_with_the_broker() -> None:
-    for name in ("auditor", "retelling", "matrix"):
+    for name in ("auditor", "independent_replay", "matrix"):
         tree = ast.parse((Path(__file__).parents[1] / "support" / f"{name}.py").read_text())
         nodes = list(ast.walk(tree))
         imported = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}

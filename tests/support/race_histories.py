@@ -1,7 +1,7 @@
 """Histories: commands raced against each other on one account, what each said, and what Vault holds in the end.
 
 An `Arena` lives as long as a module of tests; every history begins on an account as it was. `judged` finds what is
-wrong: an order that `small_commands` cannot explain, and whatever is doubled, lost, forked or orphaned among the
+wrong: an order that `command_model` cannot explain, and whatever is doubled, lost, forked or orphaned among the
 documents, which are read from Vault as they lie there.
 """
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-__all__ = ["BROKER", "MODULES", "ROOT", "committed", "imports", "label", "room", "tree"]
+__all__ = ["BROKER", "MODULES", "PRODUCT", "ROOT", "STANDIN", "committed", "imports", "label", "room", "tree"]
 
 ROOT = Path(__file__).parents[2]
 BROKER = ROOT / "broker"
+STANDIN = ROOT / "standin" / "partner_standin"
 MODULES = sorted(BROKER.rglob("*.py"))
+PRODUCT = [*MODULES, *sorted((ROOT / "standin").rglob("*.py"))]
 
 
 def label(file: Path) -> str:

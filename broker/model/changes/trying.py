@@ -33,7 +33,7 @@ def canary_sent(account: Account, generation: int, id_: str, *, at: datetime, by
         raise RefusedError(f"generation {generation} of {account.name} is {stage.value}: {stage.meaning}")
     worst = next(obstacles(account, at), None)
     if worst:
-        raise worst.error(worst.what, hint=worst.way_out)
+        raise worst.error(worst.message, hint=worst.hint)
     number = 1 + (account.tries[-1].number if account.tries else 0)
     after = replace(account, tries=(*account.tries, Try(number, generation, at, id_))[-TRIES_KEPT:])
     return noted(after, at, by, What.CANARY_SENT, attempt=number, generation=generation, id=id_)

@@ -148,8 +148,8 @@ def test_an_obstacle_says_how_it_ends(account: Account, code: str, until: dateti
     at = NOW + UNANSWERED * TRY_TAKES
     (found,) = obstacles(account, at)
     assert (found.code, found.until) == (code, until)
-    assert f"(role {role})" in found.way_out
-    assert f"broker rotation canary {account.name} --force --reason TEXT (role rotator)" in found.way_out
+    assert f"(role {role})" in found.hint
+    assert f"broker rotation canary {account.name} --force --reason TEXT (role rotator)" in found.hint
 
 
 @pytest.mark.parametrize("late", [None, timedelta(seconds=5)])
