@@ -158,16 +158,23 @@ def _accounts(start: Start) -> Iterator[Finding]:
         return
     try:
         accounts = roles.accounts(Role.AUDITOR).all()
-        yield from (*start.broker.unread(), *start.broker.foreign())
     except BrokerError as error:
-        yield Finding.error("vault.unlisted", error.message, error.hint)
+        yield Finding.error("account.unreadable", error.message, error.hint)
         return
-    yield from accounts.unread.values()
+    yield from (*accounts.unread.values(), *_strange(start))
     for account in accounts.found.values():
         try:
             yield from (*_evidence(start, account), *_account(account, start.broker.clock()), *_profile(start, account))
         except BrokerError as error:
             yield Finding.error("account.unreadable", error.message, error.hint)
+
+
+def _strange(start: Start) -> Iterator[Finding]:
+    """Find what no broker wrote, and records and profiles that cannot be read."""
+    try:
+        yield from (*start.broker.unread(), *start.broker.foreign())
+    except BrokerError as error:
+        yield Finding.error("vault.unlisted", error.message, error.hint)
 
 
 def _evidence(start: Start, account: Account) -> Iterator[Finding]:

@@ -94,11 +94,10 @@ def collect(
     found = {f"accounts/{name}": _of_account(name, chains, read, known=everything) for name in names}
     for chain in chains.chains() if everything else ():
         kind, _, name = chain.partition("/")
-        if chain not in found:
-            of_account = kind == "accounts"
-            found[chain] = (
-                _of_account(AccountName(name), chains, read, known=True) if of_account else _kept(chain, chains)
-            )
+        if kind != "accounts":
+            found[chain] = _kept(chain, chains)
+        elif chain not in found:
+            found[chain] = _of_account(AccountName(name), chains, read, known=True)
     return Record(found, statements, key, faults)
 
 
