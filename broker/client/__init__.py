@@ -14,7 +14,8 @@ What can go wrong is a `BrokerError`, with `what` and `hint` for people, neither
     ├── RefusedError                  a request that would take the set elsewhere, or change it
     └── PartnerUnavailableError       an answer that is not the API's; `retryable`
 
-Beside these, a session raises what every `requests.Session` raises, without a secret in it.
+Beside these, a session raises what every `requests.Session` raises, in our words alone: nothing that the partner
+wrote, which may repeat a secret, is in them.
 """
 
 from __future__ import annotations

@@ -77,30 +77,39 @@ def _credentials(path: Path, manifest: Manifest) -> Credentials:
 
 
 def _context(path: Path, manifest: Manifest) -> ssl.SSLContext:
-    combined = _text(path, manifest, FileFormat.COMBINED).reveal()
     trust = _text(path, manifest, FileFormat.TRUST).reveal()
-    key, end, chain = combined.partition(_END_KEY)
+    key, chain = _key_and_chain(_text(path, manifest, FileFormat.COMBINED))
+    if not key:
+        raise _damaged(path / FileFormat.COMBINED.value)
+    return client_context(key, chain, trust)
+
+
+# What raises below holds no secret in its frame, nor in an error behind its own.
+
+
+def _key_and_chain(combined: Secret[str]) -> tuple[Secret[bytes] | None, str]:
+    key, end, chain = combined.reveal().partition(_END_KEY)
     try:
         der = base64.b64decode("".join(key.partition(_BEGIN_KEY)[2].split()), validate=True)
     except ValueError:
         der = b""
-    if not (der and end):
-        raise _damaged(path / FileFormat.COMBINED.value)
-    return client_context(Secret(der), chain, trust)
+    return (Secret(der) if der and end else None), chain
 
 
 def _text(path: Path, manifest: Manifest, file: FileFormat) -> Secret[str]:
-    try:
-        return Secret(_content(path, manifest, file).reveal().decode())
-    except UnicodeDecodeError:
-        raise _damaged(path / file.value) from None
-
-
-def _content(path: Path, manifest: Manifest, file: FileFormat) -> Secret[bytes]:
-    data, digest = _file(path, file.value), manifest.files.get(file.value)
-    if data is None or digest is None or (digest and hashlib.sha256(data).hexdigest() != digest):
+    found = _decoded(_file(path, file.value), manifest.files.get(file.value))
+    if found is None:
         raise _damaged(path / file.value)
-    return Secret(data)
+    return found
+
+
+def _decoded(data: bytes | None, digest: str | None) -> Secret[str] | None:
+    if data is None or digest is None or (digest and hashlib.sha256(data).hexdigest() != digest):
+        return None
+    try:
+        return Secret(data.decode())
+    except UnicodeDecodeError:
+        return None
 
 
 def _file(path: Path, name: str) -> bytes | None:

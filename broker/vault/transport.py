@@ -15,7 +15,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError
 
 from broker.errors import InputError, VaultUnavailableError
-from broker.network import Deadline, InTime, TooMuchError, connected
+from broker.network import UNREADABLE, Deadline, InTime, TooMuchError, connected
 from broker.paths import place
 from broker.vault.settings import VaultSettings
 
@@ -53,10 +53,13 @@ def new_session(settings: VaultSettings) -> requests.Session:
 def whole(response: requests.Response) -> bytes:
     """Return the body of an answer that was asked for as a stream, unpacked; raise `TooMuchError`."""
     body = bytearray()
-    for piece in response.iter_content(_PIECE):
-        body += piece
-        if len(body) > _LARGEST:
-            raise TooMuchError
+    try:
+        for piece in response.iter_content(_PIECE):
+            body += piece
+            if len(body) > _LARGEST:
+                raise TooMuchError
+    except UNREADABLE:
+        raise requests.exceptions.ChunkedEncodingError from None
     return bytes(body)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +179,37 @@ def test_a_bundle_that_is_not_what_was_published_is_refused(tmp_path: Path, harm
     assert caught.value.hint
     assert PASSWORD not in f"{caught.value}{caught.value.hint}"
     assert "planted" not in f"{caught.value}{caught.value.hint}"
+
+
+ARMOURED = b"-----BEGIN PRIVATE KEY-----\n" + base64.b64encode(b"planted-secret") + b"\n-----END PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("password", b"planted-secret\xff"),
+        ("password", b"planted-secret\n"),
+        ("tls-combined.pem", b"planted-secret"),
+        ("tls-combined.pem", ARMOURED),
+    ],
+)
+@pytest.mark.parametrize("digest", [{}, {"sha256": "0" * 64}])
+def test_a_damaged_bundle_leaves_no_secret_in_frames(
+    tmp_path: Path, name: str, content: bytes, digest: dict[str, str]
+) -> None:
+    """Error trackers take local variables, and what is behind an error."""
+    path = publish(tmp_path / "r", paper())
+    (path / name).write_bytes(content)
+    manifest = json.loads((path / MANIFEST).read_text())
+    manifest["files"][name] = digest
+    (path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InputError) as caught:
+        broker.client.open(tmp_path / "r")
+    trace, behind = caught.value.__traceback__, caught.value.__context__
+    assert trace is not None
+    frames = traceback.StackSummary.extract(traceback.walk_tb(trace.tb_next), capture_locals=True).format()
+    shown = "".join(frames) + repr(behind) + repr(getattr(behind, "object", ""))  # of a UnicodeDecodeError
+    assert not re.search("planted-secret|cGxhbnRlZ", shown)
 
 
 def nothing(root: Path) -> None:

@@ -20,8 +20,10 @@ import broker.client
 from broker.delivery.directory import publish
 from broker.errors import BrokerError, PartnerUnavailableError
 from broker.model.bundle import Bundle
+from broker.model.names import AccountName
 from broker.partners.catalogue import builtin
 from broker.partners.verdict import Verdict
+from broker.rotation.canary import require_ok
 from broker.upstream import answer as module
 from broker.upstream.canary import ask
 from broker.upstream.credentials import credentials_of
@@ -71,9 +73,10 @@ IMPOSSIBLE = {
 def test_the_canary_blames_the_partner(partner: Standin, bundle: Bundle, case: str) -> None:
     with Saying(partner, IMPOSSIBLE[case]) as url:
         tried = ask(credentials_of(replace(bundle, base_url=url)), PROBE, application="reports")
-    accepted = case in ("length, negative", "chunk, minus one")
-    assert tried.verdict in (Verdict.PARTNER_DOWN, Verdict.QUOTA) or accepted
-    assert tried.detail or accepted
+    assert tried.verdict in (Verdict.PARTNER_DOWN, Verdict.QUOTA)
+    assert tried.detail
+    with pytest.raises(PartnerUnavailableError):  # exit code 4
+        require_ok(AccountName("mzp-1"), 7, tried)
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE)

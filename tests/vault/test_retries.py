@@ -45,6 +45,8 @@ def connected(server: Misbehaving, patience: float = 8.0) -> Connection:
         errors(400, "Upgrading from non-versioned to versioned data. This backend will be unavailable."),
         Answer(hang_up=True),
         Answer(body=b'{"data": {"da', length=500),
+        Answer(body=b"-5\r\n{}", headers={"Transfer_Encoding": "chunked"}),
+        Answer(body=b"f" * 70_000, headers={"Transfer_Encoding": "chunked"}),
     ],
 )
 def test_what_passes_is_asked_again(passing: Answer) -> None:
