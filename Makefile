@@ -14,7 +14,7 @@ export CHAOS_RESULTS
 in_demo := @requirements/install demo &&
 in_test := @requirements/install test &&
 BIN := .venv/bin
-SHELL_SCRIPTS := .ci/peers .ci/run requirements/compile requirements/install
+SHELL_SCRIPTS := .ci/peers .ci/run .ci/wheels requirements/compile requirements/install
 
 help: ## list these
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
@@ -29,7 +29,7 @@ test-quick: ## those that take a moment: under two minutes
 	$(in_test) $(BIN)/pytest -q -n 2 --dist loadscope -m "not slow and not chaos and not fuzz" $(ARGS)
 
 lint: ## style, types and shell scripts; changes nothing
-	$(in_test) $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy --no-error-summary && $(BIN)/shellcheck $(SHELL_SCRIPTS)
+	$(in_test) $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy --no-error-summary && $(BIN)/shellcheck $(SHELL_SCRIPTS) && $(BIN)/zizmor --offline -q .github/workflows
 
 docs: ## write docs/reference anew from the code
 	$(in_test) $(BIN)/python docs/generate.py

@@ -24,7 +24,26 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_EXTRAS = ("keystore.p12", "truststore.p12", "keystore.jks", "curl.conf", "env")
+_EXTRAS = ("keystore.p12", "truststore.p12", "curl.conf", "env")
+
+
+_KEYTOOL = (
+    "keytool -importkeystore -srckeystore DIR/current/keystore.p12 -destkeystore keystore.jks -deststoretype JKS "
+    "-srcstorepass:file DIR/current/keystore.password -deststorepass:file DIR/current/keystore.password"
+)
+
+
+class _Format(click.Choice[str]):
+    """A further file; the key store that only old Java programs want is made by keytool."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the file's name; raise `InputError` for a JKS."""
+        if value == "keystore.jks":
+            raise InputError(
+                "JKS key stores are not written; Java 8 and later read keystore.p12",
+                hint=f"for an older program convert it: {_KEYTOOL}",
+            )
+        return super().convert(value, param, ctx)
 
 
 class _WithFormats(click.Command):
@@ -57,7 +76,7 @@ def command() -> None:
 @click.option("--to", "directory", default="", metavar="DIR", help="Where the files go.  [default: in memory]")
 @click.option("--ttl", default="", metavar="DURATION", help="How long it lasts, such as 15m; an hour at most.")
 @click.option(
-    "--format", "formats", multiple=True, metavar="FILE", type=click.Choice(_EXTRAS), help="Further files; repeat."
+    "--format", "formats", multiple=True, metavar="FILE", type=_Format(_EXTRAS), help="Further files; repeat."
 )
 @click.option("--hold", is_flag=True, help="Stay, and remove the files when the lease ends, or this is stopped.")
 @click.option("--allow-expired", is_flag=True, help="Even if the certificate has expired.")

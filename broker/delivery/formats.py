@@ -36,7 +36,6 @@ class FileFormat(Enum):
     CLIENT_ID = "client_id"
     KEYSTORE = "keystore.p12"
     TRUSTSTORE = "truststore.p12"
-    KEYSTORE_JKS = "keystore.jks"
     PASSPHRASE = "keystore.password"  # noqa: S105  # the name of a file
     CURL = "curl.conf"
     ENV = "env"
@@ -49,7 +48,7 @@ class FileFormat(Enum):
     @property
     def needs_passphrase(self) -> bool:
         """Whether the passphrase in `keystore.password` opens it."""
-        return self in (FileFormat.KEYSTORE, FileFormat.TRUSTSTORE, FileFormat.KEYSTORE_JKS)
+        return self in (FileFormat.KEYSTORE, FileFormat.TRUSTSTORE)
 
     @property
     def guessable(self) -> bool:
@@ -73,7 +72,6 @@ _MEANINGS: Final[Mapping[FileFormat, str]] = MappingProxyType(
         FileFormat.CLIENT_ID: "the application's client_id",
         FileFormat.KEYSTORE: "key and certificate as PKCS#12, for Java, curl and Node",
         FileFormat.TRUSTSTORE: "the server's CAs as a PKCS#12 trust store, for Java",
-        FileFormat.KEYSTORE_JKS: "key and certificate as a JKS, for old Java programs",
         FileFormat.PASSPHRASE: "the passphrase of the key stores beside it",
         FileFormat.CURL: "all of it for curl: curl -K …/current/curl.conf URL",
         FileFormat.ENV: "paths and values for a POSIX shell: set -a; . …/current/env",
@@ -104,8 +102,7 @@ def render(bundle: Bundle, formats: Collection[FileFormat], at: Path) -> dict[Fi
 
     `at` is the directory they are going to lie in: `curl.conf` and `env` name the others by it. They name the
     generation's own directory, not the link `current`, since a program that opens the key and then the certificate
-    through a link can get each from another generation. Raise `InputError` for what a format cannot hold, and where
-    the one for JKS is not installed.
+    through a link can get each from another generation. Raise `InputError` for what a format cannot hold.
     """
     wanted = {*DEFAULT, *formats} - {FileFormat.PASSPHRASE}
     if any(f.needs_passphrase for f in wanted):
@@ -156,7 +153,6 @@ _RENDERERS: Final[Mapping[FileFormat, Callable[[_Job], Secret[bytes]]]] = Mappin
             job.bundle.key, job.bundle.certificate, None, job.passphrase
         ),
         FileFormat.TRUSTSTORE: lambda job: Secret(keystores.truststore_p12(job.bundle.trust, job.passphrase)),
-        FileFormat.KEYSTORE_JKS: lambda job: keystores.jks(job.bundle.key, job.bundle.certificate, job.passphrase),
         FileFormat.PASSPHRASE: lambda job: _text(job.passphrase.reveal()),
         FileFormat.CURL: _curl,
         FileFormat.ENV: _env,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
-    Encoding,
     KeySerializationEncryption,
     PrivateFormat,
     pkcs12,
@@ -21,11 +19,10 @@ from broker.model.secret import Secret
 from broker.pki import certificate_fields, keys
 from broker.pki.certificates import load
 
-__all__ = ["ALIAS", "jks", "pkcs12_bundle", "truststore_p12"]
+__all__ = ["ALIAS", "pkcs12_bundle", "truststore_p12"]
 
 ALIAS: Final = "credential"
 _ROUNDS: Final = 20_000
-_SHORTEST_JAVA: Final = 6
 
 
 def pkcs12_bundle(
@@ -52,35 +49,6 @@ def truststore_p12(trust: Anchors, passphrase: Secret[str]) -> bytes:
     entries = [pkcs12.PKCS12Certificate(c, f"ca-{n}".encode()) for n, c in enumerate(load(trust.pem), start=1)]
     # Java derives the file's MAC from the passphrase; what is inside is public.
     return pkcs12.serialize_java_truststore(entries, BestAvailableEncryption(_octets(passphrase)))
-
-
-def jks(key: Secret[bytes], certificate: Certificate, passphrase: Secret[str]) -> Secret[bytes]:
-    """Return a real Java key store (JKS), whose cipher is weak: only for programs that take nothing else.
-
-    Raises `InputError` where the extra `jks` is not installed, or for a passphrase that keytool cannot take.
-    """
-    library = _pyjks()
-    leaf, chain = _leaf_and_chain(key, certificate)
-    if len(passphrase.reveal()) < _SHORTEST_JAVA:
-        raise InputError(
-            f"a Java key store wants a passphrase of {_SHORTEST_JAVA} characters or more", hint="take a longer one"
-        )
-    ders = [c.public_bytes(Encoding.DER) for c in (leaf, *chain)]
-    entry = library.PrivateKeyEntry.new(ALIAS, ders, key.reveal(), "pkcs8")
-    store: bytes = library.KeyStore.new("jks", [entry]).saves(passphrase.reveal())
-    return Secret(store)
-
-
-def _pyjks() -> ModuleType:
-    try:
-        import jks as library
-    except ImportError:
-        raise InputError(
-            "a Java key store (JKS) takes the extra `jks`, which is not installed",
-            hint="pip install '.[jks]' in the checkout, or use keystore.p12: Java 8 and later read it",
-        ) from None
-    found: ModuleType = library
-    return found
 
 
 def _leaf_and_chain(key: Secret[bytes], certificate: Certificate) -> tuple[x509.Certificate, list[x509.Certificate]]:

@@ -173,7 +173,10 @@ def _read_member(name: str, content: bytes, basket: _Basket) -> None:
 
 def _read_one(name: str, data: bytes, basket: _Basket) -> None:
     if data.startswith(_JKS):
-        raise RefusedError("this is a Java key store (JKS), not a reply", hint="send what the partner sent")
+        raise RefusedError(
+            "this is a Java key store (JKS)",
+            hint="keytool -list -rfc -keystore FILE prints its certificates as PEM: import that",
+        )
     if der.is_der(data):
         _read_der(data, basket)
         return

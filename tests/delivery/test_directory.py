@@ -31,7 +31,7 @@ from broker.model.names import AccountName
 from broker.model.secret import Secret
 from tests.support.credential_sets import LEASE, NOW, PASSWORD, paper, withdraw
 
-ALL = tuple(f for f in FileFormat if f is not FileFormat.KEYSTORE_JKS)  # which needs the extra `jks`
+ALL = tuple(FileFormat)
 STORES = (FileFormat.KEYSTORE, FileFormat.TRUSTSTORE)
 
 

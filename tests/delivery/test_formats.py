@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -163,14 +162,6 @@ def test_a_passphrase_is_written_only_with_a_store_it_opens_and_is_new_each_time
     first, second = (render(paper(), [FileFormat.TRUSTSTORE], tmp_path)[FileFormat.PASSPHRASE] for _ in range(2))
     assert first != second
     assert len(first.reveal()) >= 40
-
-
-@pytest.mark.skipif(importlib.util.find_spec("jks") is not None, reason="the extra is installed")
-def test_a_jks_without_its_extra_is_refused_with_what_to_install(tmp_path: Path) -> None:
-    with pytest.raises(InputError) as caught:
-        publish(tmp_path / "r", paper(), [FileFormat.KEYSTORE_JKS])
-    assert "'.[jks]'" in caught.value.hint
-    assert list((tmp_path / "r").iterdir()) == []
 
 
 def test_every_format_has_a_meaning_and_a_renderer(tmp_path: Path) -> None:

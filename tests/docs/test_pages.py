@@ -42,7 +42,7 @@ def test_every_direct_dependency_has_its_line() -> None:
     for folder in (ROOT, ROOT / "standin"):
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
         wanted += [*project["build-system"]["requires"], *project["project"]["dependencies"]]
-        wanted += [name for extra in project["project"]["optional-dependencies"].values() for name in extra]
+        wanted += [name for extra in project["project"].get("optional-dependencies", {}).values() for name in extra]
     names = {re.split(r"[<>=~!\[; ]", requirement)[0].lower() for requirement in wanted}
     names -= {"credential-broker", "partner-standin"}
     text = (DOCS / "dependencies.md").read_text(encoding="utf-8").partition("\n## Programs")[0]

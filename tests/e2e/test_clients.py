@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -149,9 +150,18 @@ def test_java_by_key_store_and_trust_store(published: Published, tmp_path: Path)
 
 
 @pytest.mark.peer("java")
-@pytest.mark.extra("jks")
-def test_java_by_a_real_jks(promoted: System, tmp_path: Path) -> None:
-    published = publish(promoted, "stores", "keystore.jks", "truststore.p12")
+@pytest.mark.peer("keytool")
+def test_java_by_a_converted_jks(promoted: System, tmp_path: Path) -> None:
+    """JKS is written by keytool alone, with the command that `bundle get --format keystore.jks` prints."""
+    published = publish(promoted, "stores", "keystore.p12", "truststore.p12")
+    refused = promoted.run(
+        "bundle", "get", "acme/reporting", "--consumer-token-file", "none", "--format", "keystore.jks"
+    )
+    assert refused.code == 2
+    conversion = re.search(r"keytool -importkeystore .*", refused.err)
+    assert conversion
+    command = conversion.group().replace("DIR", str(published.directory.parent))
+    subprocess.run(["sh", "-ec", command], cwd=published.directory, check=True, capture_output=True)
     (tmp_path / "Fetch.java").write_text(JAVA)
     assert_fetched("java", tmp_path / "Fetch.java", published.directory, published.fleets, "keystore.jks")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from broker.errors import InputError, RefusedError
 from broker.model.secret import Secret
 from broker.pki import certificates, keys
-from broker.pki.keystores import jks, pkcs12_bundle, truststore_p12
+from broker.pki.keystores import pkcs12_bundle, truststore_p12
 from tests.support import pki
 
 pytestmark = pytest.mark.slow
@@ -69,27 +68,3 @@ def test_an_empty_passphrase_is_refused(make: object) -> None:
 def test_a_key_of_another_certificate_is_refused() -> None:
     with pytest.raises(RefusedError, match="the private key is not this certificate's"):
         pkcs12_bundle(pki.secret_of(pki.a_key("other")), FOUND, None, PASS)
-
-
-def test_without_pyjks_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "jks", None)
-    with pytest.raises(InputError, match="the extra `jks`") as caught:
-        jks(KEY, FOUND, PASS)
-    assert "'.[jks]'" in caught.value.hint
-
-
-@pytest.mark.extra("jks")
-@pytest.mark.peer("keytool")
-class TestJks:
-    """With pyjks installed."""
-
-    def test_java_opens_the_real_jks(self, tmp_path: Path) -> None:
-        file = tmp_path / "store.jks"
-        file.write_bytes(jks(KEY, FOUND, PASS).reveal())
-        assert file.read_bytes().startswith(b"\xfe\xed\xfe\xed")
-        told = pki.run("keytool", "-list", "-v", "-keystore", file, "-storepass", PASS.reveal()).decode()
-        assert "Entry type: PrivateKeyEntry" in told
-
-    def test_a_passphrase_too_short_for_java_is_refused(self) -> None:
-        with pytest.raises(InputError, match="6 characters or more"):
-            jks(KEY, FOUND, Secret("short"))

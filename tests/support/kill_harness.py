@@ -91,7 +91,7 @@ COMMANDS: Final = (
         "bundle get (all formats, after another client_id)",
         "promoted",
         "bundle get acme/reporting --consumer-token-file {token} --to bundle --format keystore.p12 --format curl.conf "
-        "--format truststore.p12 --format keystore.jks --format env",
+        "--format truststore.p12 --format env",
         before=(
             "bundle get acme/reporting --consumer-token-file {token} --to bundle",
             "app set acme/reporting --client-id 11111111-1111-4111-8111-111111111111",
@@ -129,11 +129,8 @@ STATES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 
 
 def named(commands: Iterable[Command]) -> list[ParameterSet]:
-    """Return the names of `commands` as parameters: one that takes an extra is skipped without it."""
-    return [
-        pytest.param(command.name, marks=[pytest.mark.extra("jks")] if ".jks" in command.line else [])
-        for command in commands
-    ]
+    """Return the names of `commands` as parameters."""
+    return [pytest.param(command.name) for command in commands]
 
 
 @dataclass(frozen=True, slots=True)

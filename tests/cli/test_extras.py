@@ -1,0 +1,68 @@
+"""A base installation names the part that a command lacks."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from broker.cli.main import EXTRAS
+from broker.partners.catalogue import builtin_source
+from tests.support.console import GOOD
+
+PROGRAM = """
+import contextlib, importlib.abc, io, json, sys
+
+lacking = set(json.loads(sys.argv[1]))
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in lacking:
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Blocker())
+from broker.cli.main import run
+ended = []
+for line in json.loads(sys.argv[2]):
+    err = io.StringIO()
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())), contextlib.redirect_stderr(err):
+        code = run(line)
+    ended.append([line, code, err.getvalue()])
+print(json.dumps(ended))
+"""
+FREE = {  # commands that a base installation runs, or refuses for another reason
+    "bundle get",  # once a service can be asked
+    "cert inspect",
+    "config check",
+    "config show",
+    "csr lint",
+    "init",
+    "partner list",
+    "partner show",
+    "vault env",
+    "vault setup",
+    "vault status",
+    "vault stop",
+}
+
+
+def test_every_command_names_the_missing_extra(tmp_path: Path) -> None:
+    words = {"account": "acme", "application": "reporting", "number": "1", "ca": "ab" * 32}
+    lines = {name: [*name.split(), *shlex.split(good.line.format(**words))] for name, good in GOOD.items()}
+    environment = {"VAULT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN": "none", "HOME": str(tmp_path), "PATH": ""}
+    for name in ("reply.zip", "good.csr", "reader.token"):
+        (tmp_path / name).write_text("word\n")
+    (tmp_path / "own.toml").write_text(builtin_source("stellantis").replace('name = "stellantis"', 'name = "own"'))
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(sorted(EXTRAS)), json.dumps(list(lines.values()))],
+        cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    silent = [
+        (name, code, err)
+        for name, (_, code, err) in zip(lines, json.loads(done.stdout), strict=True)
+        if name not in FREE and not (code == 2 and "pip install" in err)
+    ]
+    assert not silent
