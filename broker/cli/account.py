@@ -84,7 +84,7 @@ def add(
     findings = lint_subject(named, rules.subject, login)
     refuse_errors(f"the subject of {account}", findings)
     show_findings(findings)
-    added = broker.add_account(
+    added = broker.registry.add_account(
         Account(
             name=account,
             profile=profile,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -14,7 +13,6 @@ from broker.model.names import AccountName
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
-    from broker.model.account import Account
 
 __all__ = ["command"]
 
@@ -35,7 +33,7 @@ def add(start: Start, application: tuple[AccountName, str], client_id: str) -> N
     """Add an application. Its client_id may follow later."""
     account, name = application
     broker = start.broker
-    after = broker.add_application(account, name, _checked(client_id) if client_id else "").application(name)
+    after = broker.registry.add_application(account, name, _checked(client_id) if client_id else "").application(name)
     note(
         f"application {account}/{name}" + ("" if after.client_id else ": its client_id comes with the partner's reply")
     )
@@ -49,7 +47,7 @@ def set_(start: Start, application: tuple[AccountName, str], client_id: str) -> 
     """Give an application the client_id that the partner sent."""
     account, name = application
     broker = start.broker
-    changed = broker.set_application(account, name, _checked(client_id))
+    changed = broker.registry.set_application(account, name, _checked(client_id))
     note_done(f"application {account}/{name} has client_id {client_id}", changed=changed)
 
 
@@ -79,24 +77,10 @@ def remove(start: Start, application: tuple[AccountName, str], yes: bool) -> Non
     from broker.vault.policies import Role
 
     account, name = application
-    found = start.broker.account(account, Role.OPERATOR)
-    if not _was_removed(start, found, name):
-        found.application(name)
-        confirm(f"remove {account}/{name}?", yes=yes)
-    start.broker.remove_application(account, name)
+    start.broker.account(account, Role.OPERATOR).application(name)
+    confirm(f"remove {account}/{name}?", yes=yes)
+    start.broker.registry.remove_application(account, name)
     note(f"application {account}/{name} is removed")
-
-
-def _was_removed(start: Start, account: Account, name: str) -> bool:
-    """Say whether it is gone because it was removed: then the same command again has nothing left to do."""
-    from broker.model.history import What
-    from broker.vault.policies import Role
-
-    if any(a.name == name for a in account.applications):
-        return False
-    stored = start.broker.roles.evidence(Role.OPERATOR)
-    told = chain(account.outbox, stored.newest_first(account.name, account.head.number))
-    return any(e.what == What.APPLICATION_REMOVED.value and e.facts.get("application") == name for e in told)
 
 
 def _checked(client_id: str) -> str:

@@ -69,7 +69,7 @@ def import_(
     if server_ca:
         anchors(server)  # or refuses, also where the reply is known already
     said = Said(tuple(accept_ca), server, client_id_for, client_id)
-    received = start.broker.receive(account, read_input(file), said)
+    received = start.broker.rotation.receive(account, read_input(file), said)
     generation = received.generation
     certificate = received.account.certificate(generation.parts.certificate)
     if output == "json":

@@ -37,7 +37,7 @@ def command() -> None:
 @click.option(
     "--supersede",
     is_flag=True,
-    help="Close the open request first, and make a new key. Again, before it is sent, nothing happens.",
+    help="Close the open request first, and make a new key: each time.",
 )
 @yes_option
 @output_option
@@ -52,10 +52,10 @@ def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool
 
     broker = start.broker
     found = broker.account(account, Role.ROTATOR)
-    if supersede and found.open_request and not found.superseded_just_now:
+    if supersede and found.open_request:
         require_consent(found, found.open_request, yes=yes)
-        broker.close_request(account, Closed.SUPERSEDED, found.open_request.number)
-    request = broker.draft(account)
+        broker.rotation.close_request(account, Closed.SUPERSEDED, found.open_request.number)
+    request = broker.rotation.draft(account)
     findings = _lint(start, broker.account(account, Role.ROTATOR), request.csr)
     if output == "table" or out != "-":
         write_output(out, request.csr.encode())
@@ -178,7 +178,7 @@ def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> Non
         raise RefusedError(f"{account} has no open signing request")
     if not request.closed:
         require_consent(found, request, yes=yes)
-    broker.close_request(account, why, request.number)
+    broker.rotation.close_request(account, why, request.number)
     done = f"signing request {request.number} of {account} is {why.value}"
     note_done(done, changed=not request.closed)
 
@@ -189,7 +189,7 @@ def _by_hand(
     from broker.model.generation import Submission
 
     at = _sent_at(sent_at, request.drafted_at, start.broker.true_clock())
-    submitted = start.broker.submit(account, request.number, Submission(at, "hand", ", ".join(to), reference))
+    submitted = start.broker.rotation.submit(account, request.number, Submission(at, "hand", ", ".join(to), reference))
     note(f"noted: request {submitted.number} of {account} was sent at {at:%F %TZ}")
     return submitted
 
@@ -215,7 +215,7 @@ def _by_mail(
     mail = csr_mail(account, request, profile, to, at)
     content = draft(mail, profile.submission)  # or what is wrong with it is said before anything is noted
     submission = Submission(at, "eml", ", ".join(mail.to), reference, mail.message_id)
-    submitted = start.broker.submit(account.name, request.number, submission)
+    submitted = start.broker.rotation.submit(account.name, request.number, submission)
     write_output(out, content)  # last: a request that was closed meanwhile leaves no mail. Again, it is the same one
     note(f"mail draft {out}: open it in your mail program and send it" if out != "-" else "send this mail")
     return submitted

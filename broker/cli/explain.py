@@ -31,7 +31,7 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
     """
     from broker.partners.redacted import as_curl, as_http
     from broker.partners.request import recipe
-    from broker.rotation.promote import set_to_try
+    from broker.rotation.choosing import set_to_try
     from broker.vault.policies import Role
 
     broker = start.broker

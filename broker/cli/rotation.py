@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from broker.cli.start import Start
     from broker.model.account import Account
     from broker.model.generation import Generation
+    from broker.rotation.choosing import Promotion
     from broker.rotation.ports import Answer
-    from broker.rotation.promote import Promotion
 
 __all__ = ["command"]
 
@@ -90,7 +90,7 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
     --force resets what keeps a machine from trying: a rejected login, a quota. Partners lock accounts: be sure.
     """
     from broker.rotation.canary import require_ok
-    from broker.rotation.promote import set_to_try
+    from broker.rotation.choosing import set_to_try
     from broker.vault.policies import Role
 
     broker = start.broker
@@ -98,9 +98,9 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
     found = broker.account(account, Role.CANARY)
     number = (found.generation(generation) if generation else set_to_try(found)).number
     if forced:
-        broker.reset_breaker(account, forced)
+        broker.rotation.reset_breaker(account, forced)
     step(f"asking the partner with generation {number}")
-    answer = broker.try_out(account, number)
+    answer = broker.canary.try_out(account, number)
     if output == "table":
         note(f"generation {number} of {account}: {answer.verdict.value}: {answer.verdict.message}")
     require_ok(account, number, answer)
@@ -122,10 +122,11 @@ def promote(start: Start, account: AccountName, generation: int, force: bool, re
     broker = start.broker
     forced = the_reason(force, reason)
     if forced:
-        broker.reset_breaker(account, forced)
+        broker.rotation.reset_breaker(account, forced)
     step("asking the partner")
-    promotion = broker.promote(account, generation)
-    _show(account, promotion, output, "is current")
+    promotion = broker.rotation.promote(account, generation)
+    done = f"generation {promotion.number} of {account} is current"
+    _show(account, promotion, output, done if promotion.changed else f"nothing to promote: {done}")
 
 
 @command.command(
@@ -144,8 +145,9 @@ def rollback(start: Start, account: AccountName, generation: int, force: bool, r
     """
     forced = the_reason(force, reason)
     step("asking the partner")
-    promotion = start.broker.roll_back(account, generation, untried_because=forced)
-    _show(account, promotion, output, "is current again")
+    promotion = start.broker.rotation.roll_back(account, generation, untried_because=forced)
+    done = "is current again" if promotion.changed else "was current already: nothing was done"
+    _show(account, promotion, output, f"generation {promotion.number} of {account} {done}")
 
 
 @command.command("reject", epilog="Example: broker rotation reject acme --generation 3 --reason 'wrong subject'")
@@ -164,7 +166,7 @@ def reject(start: Start, account: AccountName, generation: int, reason: str, yes
     answered = found.answered_only_by(found.generation(generation))
     if answered:
         require_consent(found, answered, yes=yes)
-    changed = start.broker.reject(account, generation, reason.strip())
+    changed = start.broker.rotation.reject(account, generation, reason.strip())
     note_done(f"generation {generation} of {account} is rejected", changed=changed)
 
 
@@ -178,19 +180,18 @@ def retire(start: Start, account: AccountName, generation: int, force: bool, rea
 
     Waits for consumers that still hold it (exit code 7), unless forced.
     """
-    changed = start.broker.retire(account, generation, the_reason(force, reason))
+    changed = start.broker.rotation.retire(account, generation, the_reason(force, reason))
     snapshots = "; snapshots of Vault may still hold its key"
     note_done(f"generation {generation} of {account} is retired", changed=changed, more=snapshots)
 
 
-def _show(account: AccountName, promotion: Promotion, output: str, outcome: str) -> None:
+def _show(account: AccountName, promotion: Promotion, output: str, said: str) -> None:
     answer, way_back = promotion.answer, promotion.way_back
     if output == "json":
         facts = _answered(account, promotion.number, answer)
         show_json(facts | {"way_back": way_back.verdict.value if way_back else None, "changed": promotion.changed})
         return
-    done = outcome if promotion.changed else "was current already: nothing was done"
-    note(f"generation {promotion.number} of {account} {done}")
+    note(said)
     if way_back and way_back.verdict.value != "ok":
         note(f"careful: the partner's answer to the one before is {way_back.verdict.value}, so there is no way back")
 

@@ -34,7 +34,7 @@ def set_(start: Start, account: AccountName, file: str, accept_ca: Sequence[str]
     Where a set is current, a candidate with the new trust is made, to be tried: nothing changes for consumers until it
     is promoted. A CA that signs certificates is accepted with the reply instead: broker cert import.
     """
-    after = start.broker.set_trust(account, read_input(file), accept_ca)
+    after = start.broker.registry.set_trust(account, read_input(file), accept_ca)
     known = after.anchors_of(after.trust) if after.trust else None
     candidate = next((g for g in reversed(after.candidates) if g.parts.trust == after.trust), None)
     if output == "json":

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from broker.compose.roles import Roles
-from broker.compose.settling import settle, settling
+from broker.compose.settling import settle
 from broker.errors import InputError
 from broker.model.chain import require_text
 from broker.model.clock import Clock, system_clock
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from broker.issuing.grant import Issuer
     from broker.model.account import Account
     from broker.model.finding import Finding
-    from broker.model.generation import Closed, SigningRequest, Submission
+    from broker.model.generation import Generation
     from broker.model.names import AccountName
     from broker.model.secret import Secret
     from broker.partners.profile import Profile
     from broker.rotation.ports import Answer, Canary
-    from broker.rotation.promote import Promotion
-    from broker.rotation.receive import Received, Said
+    from broker.rotation.registry import Registry
+    from broker.rotation.rotation import Rotation
     from broker.vault.listing import Documents
 
 __all__ = ["Broker", "Wiring"]
@@ -160,196 +160,40 @@ class Broker:
         anchors = VaultStatements(self.roles.connection(Role.ANCHOR))
         return anchor(anchors.key(), anchors, self.roles.evidence(Role.ANCHOR), self.true_clock)
 
-    # an account and what belongs to it: operator
+    # use-cases
 
-    def add_account(self, account: Account) -> Account:
-        """Store a new account."""
-        from broker.rotation.open import add_account
+    @cached_property
+    def registry(self) -> Registry:
+        """The operator's use-cases: accounts, applications, passwords, the server's CA."""
+        from broker.rotation.registry import Registry
 
-        return self._settled(
-            add_account(account, accounts=self.roles.accounts(Role.OPERATOR), by=self.actor), Role.OPERATOR
-        )
+        role = Role.OPERATOR
+        settle = partial(self.settle, role=role)
+        return Registry(self.roles.accounts(role), settle, self.true_clock, self.actor, self.roles.passwords(role))
 
-    def add_application(self, name: AccountName, application: str, client_id: str) -> Account:
-        """Add an application."""
-        from broker.rotation.open import add_application
+    @cached_property
+    def rotation(self) -> Rotation:
+        """The rotator's use-cases, from a signing request to a retired set."""
+        return self._rotation(Role.ROTATOR)
 
-        after = add_application(
-            name,
-            application,
-            client_id,
-            accounts=self.roles.accounts(Role.OPERATOR),
+    @cached_property
+    def canary(self) -> Rotation:
+        """The same for a host that has the canary role and no other: `try_out` is what it may do."""
+        return self._rotation(Role.CANARY)
+
+    def _rotation(self, role: Role) -> Rotation:
+        from broker.rotation.rotation import Rotation
+
+        return Rotation(
+            accounts=self.roles.accounts(role),
+            settle=self.settle,
             clock=self.true_clock,
-            by=self.actor,
-        )
-        return self._settled(after, Role.OPERATOR)
-
-    def set_application(self, name: AccountName, application: str, client_id: str) -> bool:
-        """Give an application another client_id; return whether that was left to do."""
-        from broker.rotation.open import set_application
-
-        changed = set_application(
-            name,
-            application,
-            client_id,
-            accounts=self.roles.accounts(Role.OPERATOR),
-            clock=self.true_clock,
-            by=self.actor,
-        )
-        self.settle(name, Role.OPERATOR)
-        return changed
-
-    def remove_application(self, name: AccountName, application: str) -> Account:
-        """Remove an application."""
-        from broker.rotation.open import remove_application
-
-        after = remove_application(
-            name, application, accounts=self.roles.accounts(Role.OPERATOR), clock=self.true_clock, by=self.actor
-        )
-        return self._settled(after, Role.OPERATOR)
-
-    def set_password(self, name: AccountName, password: Secret[str]) -> Account:
-        """Store the partner's new password."""
-        from broker.rotation.password import set_password
-
-        after = set_password(
-            name,
-            password,
-            accounts=self.roles.accounts(Role.OPERATOR),
-            passwords=self.roles.passwords(Role.OPERATOR),
-            clock=self.true_clock,
-            by=self.actor,
-        )
-        return self._settled(after, Role.OPERATOR)
-
-    def set_trust(self, name: AccountName, data: bytes, accept: Sequence[str]) -> Account:
-        """Know the partner's server by the CAs in `data` of these fingerprints."""
-        from broker.rotation.trust import set_trust
-
-        after = set_trust(
-            name, data, accept, accounts=self.roles.accounts(Role.OPERATOR), clock=self.true_clock, by=self.actor
-        )
-        return self._settled(after, Role.OPERATOR)
-
-    # rotation: rotator, and canary for the calls to the partner
-
-    def draft(self, name: AccountName) -> SigningRequest:
-        """Return the open signing request, making one if there is none."""
-        from broker.rotation.draft import draft
-
-        accounts = self.roles.accounts(Role.ROTATOR)
-        rules = self.profile(accounts.read(name).account.profile, Role.ROTATOR).key
-        request = draft(
-            name, rules, accounts=accounts, keys=self.roles.keys(Role.ROTATOR), clock=self.true_clock, by=self.actor
-        )
-        self.settle(name)
-        return request
-
-    def submit(self, name: AccountName, number: int, submission: Submission) -> SigningRequest:
-        """Note that the CSR of request `number` was sent."""
-        from broker.rotation.submit import submit
-
-        request = submit(name, number, submission, accounts=self.roles.accounts(Role.ROTATOR), by=self.actor)
-        self.settle(name)
-        return request
-
-    def close_request(self, name: AccountName, why: Closed, number: int = 0) -> SigningRequest:
-        """Close a signing request that will not be answered."""
-        from broker.rotation.draft import close_request
-
-        request = close_request(
-            name, why, number, accounts=self.roles.accounts(Role.ROTATOR), clock=self.true_clock, by=self.actor
-        )
-        self.settle(name)
-        return request
-
-    def receive(self, name: AccountName, data: bytes, said: Said) -> Received:
-        """Import what the partner sent back."""
-        from broker.rotation.receive import receive
-
-        accounts = self.roles.accounts(Role.ROTATOR)
-        rules = self.profile(accounts.read(name).account.profile, Role.ROTATOR).subject
-        received = receive(name, data, said, rules=rules, accounts=accounts, clock=self.true_clock, by=self.actor)
-        self.settle(name)
-        return received
-
-    def try_out(self, name: AccountName, number: int) -> Answer:
-        """Try a generation against the partner, and change nothing but the record of the try."""
-        from broker.rotation.canary import try_out
-
-        with settling(partial(self.settle, name)):
-            return try_out(
-                name,
-                number,
-                accounts=self.roles.accounts(Role.CANARY),
-                canary=self._canary,
-                clock=self.true_clock,
-                by=self.actor,
-            )
-
-    def reset_breaker(self, name: AccountName, reason: str) -> Account:
-        """Allow tries again, because a person says so."""
-        from broker.rotation.canary import reset_breaker
-
-        after = reset_breaker(
-            name, reason, accounts=self.roles.accounts(Role.ROTATOR), clock=self.true_clock, by=self.actor
-        )
-        return self._settled(after, Role.ROTATOR)
-
-    def promote(self, name: AccountName, number: int = 0) -> Promotion:
-        """Try a candidate and make it current."""
-        from broker.rotation.promote import promote
-
-        with settling(partial(self.settle, name)):
-            return promote(
-                name,
-                number,
-                accounts=self.roles.accounts(Role.ROTATOR),
-                canary=self._canary,
-                clock=self.true_clock,
-                by=self.actor,
-            )
-
-    def roll_back(self, name: AccountName, number: int = 0, *, untried_because: str = "") -> Promotion:
-        """Go back to the previous generation; with a reason, without trying it first."""
-        from broker.rotation.promote import roll_back
-
-        with settling(partial(self.settle, name)):
-            return roll_back(
-                name,
-                number,
-                accounts=self.roles.accounts(Role.ROTATOR),
-                canary=None if untried_because else self._canary,
-                clock=self.true_clock,
-                by=self.actor,
-                reason=untried_because,
-            )
-
-    def reject(self, name: AccountName, number: int, reason: str) -> bool:
-        """Withdraw a candidate; return whether that was left to do."""
-        from broker.rotation.promote import reject
-
-        changed = reject(
-            name, number, reason, accounts=self.roles.accounts(Role.ROTATOR), clock=self.true_clock, by=self.actor
-        )
-        self.settle(name)
-        return changed
-
-    def retire(self, name: AccountName, number: int, reason: str = "") -> bool:
-        """End an overlap; with a reason, whoever still holds the generation. Return whether that was left to do."""
-        from broker.rotation.retire import retire
-
-        changed = retire(
-            name,
-            number,
-            accounts=self.roles.accounts(Role.ROTATOR),
+            actor=self.actor,
+            profile=lambda account: self.profile(account.profile, role),
+            keys=self.roles.keys(role),
+            canary=self._prepare_try,
             stragglers=self.stragglers,
-            clock=self.true_clock,
-            by=self.actor,
-            reason=reason,
         )
-        self.settle(name)
-        return changed
 
     def stragglers(self, name: AccountName, number: int, role: Role = Role.ROTATOR) -> frozenset[str]:
         """Return who still holds a generation, or may: a record that cannot be read does not say that it is free."""
@@ -359,6 +203,9 @@ class Broker:
         records = VaultConsumers(self.roles.connection(role)).all()
         unknown = {f"{entity} (its record cannot be read: broker doctor)" for entity in records.unread}
         return stragglers(records.found.values(), name, number, self.clock()) | unknown
+
+    def _prepare_try(self, account: Account, generation: Generation) -> Callable[[], Answer]:
+        return self._canary(account, generation)  # built only then: a host without the canary role drafts and retires
 
     @cached_property
     def _canary(self) -> Canary:
@@ -377,9 +224,5 @@ class Broker:
     # what follows from a change
 
     def settle(self, name: AccountName, role: Role = Role.ROTATOR) -> None:
-        """Write the evidence that is due and destroy what is doomed; raise what `settling.settle` raises."""
+        """Write the evidence that is due and destroy what is doomed; raise `ForkedEvidenceError`."""
         settle(self.roles, name, role, self._say)
-
-    def _settled(self, account: Account, role: Role) -> Account:
-        self.settle(account.name, role)
-        return account

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.errors import BrokerError, RefusedError
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from broker.model.account import Account
     from broker.model.names import AccountName
 
-__all__ = ["forked", "settle", "settling"]
+__all__ = ["forked", "settle"]
 
 
 def settle(roles: Roles, name: AccountName, role: Role, say: Callable[[str], None]) -> None:
@@ -38,20 +37,6 @@ def settle(roles: Roles, name: AccountName, role: Role, say: Callable[[str], Non
         raise
     except BrokerError as error:
         say(f"note: evidence that is due is not stored yet ({error.message}): the next change of {name} tries again")
-
-
-@contextmanager
-def settling(settle: Callable[[], None]) -> Iterator[None]:
-    """Settle whatever the body comes to; what it raises is what a person hears of."""
-    from broker.rotation.ports import ForkedEvidenceError
-
-    try:
-        yield
-    except BaseException:
-        with suppress(ForkedEvidenceError):
-            settle()
-        raise
-    settle()
 
 
 def forked(roles: Roles, account: Account) -> bool:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from broker.model.chain import Entry, Fact, Head, appended
 from broker.model.clock import Clock
+from broker.model.stamp import Stamp
 
 __all__ = ["Journal", "chain_name"]
 
@@ -39,7 +40,7 @@ class Journal:
         with self._turn:
             if self._unsure:
                 self._put(self._unsure)
-            entry = appended(self._chain, self._head, at=self._clock(), by=self._by, what=what, facts=facts)
+            entry = appended(self._chain, self._head, Stamp(self._clock(), self._by), what, facts)
             self._put(entry)
             return entry
 

@@ -18,7 +18,6 @@ from broker.model.chain import LAST, Entry, Head
 from broker.model.generation import (
     Application,
     Breaker,
-    Closed,
     Generation,
     KeyRef,
     PasswordRef,
@@ -77,12 +76,6 @@ class Account:
     def open_request(self) -> SigningRequest | None:
         """The signing request that waits for people, if one does."""
         return next((r for r in self.requests if r.closed is None), None)
-
-    @property
-    def superseded_just_now(self) -> bool:
-        """Whether the open request took the place of another, and was not sent yet: doing so again changes nothing."""
-        *_, before, last = (None, None, *self.requests)
-        return bool(before and last and before.closed is Closed.SUPERSEDED and not last.closed and not last.submissions)
 
     @property
     def current(self) -> Generation | None:

@@ -15,6 +15,7 @@ from typing import Final
 
 from broker.errors import InputError
 from broker.model.finding import Finding
+from broker.model.stamp import Stamp
 
 __all__ = ["GENESIS", "LAST", "Entry", "Fact", "Head", "appended", "require_text", "verify"]
 
@@ -61,12 +62,12 @@ class Head:
     hash: str = GENESIS
 
 
-def appended(chain: str, head: Head, *, at: datetime, by: str, what: str, facts: Mapping[str, Fact]) -> Entry:
+def appended(chain: str, head: Head, stamp: Stamp, what: str, facts: Mapping[str, Fact]) -> Entry:
     """Return the entry that follows `head`; raise `InputError` for a text in it that cannot be kept as it is."""
-    for name, value in (("actor", by), *facts.items()):
+    for name, value in (("actor", stamp.by), *facts.items()):
         require_text(name, value)
-    draft = Entry(chain, head.number + 1, at, by, what, facts, head.hash, "")
-    return Entry(chain, head.number + 1, at, by, what, facts, head.hash, draft.expected_hash)
+    draft = Entry(chain, head.number + 1, stamp.at, stamp.by, what, facts, head.hash, "")
+    return Entry(chain, head.number + 1, stamp.at, stamp.by, what, facts, head.hash, draft.expected_hash)
 
 
 def require_text(name: str, value: Fact) -> None:

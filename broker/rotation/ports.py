@@ -19,6 +19,7 @@ from broker.model.generation import Generation, KeyRef, PasswordRef
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
+from broker.partners.profile import Profile
 from broker.partners.verdict import Verdict
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "ForkedEvidenceError",
     "Keys",
     "Passwords",
+    "ReadProfile",
+    "Settle",
     "Stragglers",
     "Version",
     "Versioned",
@@ -100,6 +103,9 @@ class Answer:
 
 # Prepares a try and returns what sends it: whatever can fail on our side fails before the try is reserved
 Canary = Callable[[Account, Generation], Callable[[], Answer]]
+# Writes the evidence that is due and destroys what is doomed; what Vault refuses now is left to the next change
+Settle = Callable[[AccountName], None]  # raises ForkedEvidenceError
 # Stores under its number; the same entry again is no error, another one is `ForkedEvidenceError`
 EvidenceLog = Callable[[Entry], None]
+ReadProfile = Callable[[Account], Profile]
 Stragglers = Callable[[AccountName, int], frozenset[str]]  # names of consumers that hold the generation

@@ -9,21 +9,19 @@ from broker.errors import RefusedError
 from broker.model.account import Account
 from broker.model.certificate import Anchors, Certificate
 from broker.model.changes import answered, application_set, ca_accepted, trust_set
-from broker.model.clock import Clock
 from broker.model.finding import Finding, Severity, refuse_errors
 from broker.model.generation import Closed, Generation, SigningRequest
 from broker.model.names import AccountName
+from broker.model.stamp import Stamp
 from broker.model.subject import SubjectRules
 from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.certificates import Description, anchors, format_fingerprint, load, parse_fingerprint
 from broker.pki.chain import path, unverifiable
 from broker.pki.csr import subject_of
-from broker.pki.reply import ReplyParts, read_reply
+from broker.pki.reply import ReplyParts
 from broker.pki.verification import verify_certificate
-from broker.rotation.amend import amend
-from broker.rotation.ports import Accounts
 
-__all__ = ["LateReplyError", "Received", "Said", "UnknownAuthorityError", "receive"]
+__all__ = ["LateReplyError", "Received", "Reply", "Said", "UnknownAuthorityError"]
 
 
 class LateReplyError(RefusedError):
@@ -74,47 +72,47 @@ class Received:
     client_ids: tuple[str, ...]  # what the reply names: nothing is done with them unless a person says so
 
 
-def receive(
-    name: AccountName, data: bytes, said: Said, *, rules: SubjectRules, accounts: Accounts, clock: Clock, by: str
-) -> Received:
-    """Turn a reply into a candidate, in one write; the same reply a second time returns the same generation.
+@dataclass(slots=True)
+class Reply:
+    """A reply on its way into an account."""
 
-    Raise `RefusedError` when it fits no key of the account, `LateReplyError` when the request it answers was closed,
-    `UnknownAuthorityError` for a CA nobody accepted, `FindingsError` with all that `judge` found, and `InputError`
-    for what cannot be read. Nothing is stored in any of these cases.
-    """
-    parts = read_reply(data)
+    parts: ReplyParts
+    said: Said
+    rules: SubjectRules
     findings: tuple[Finding, ...] = ()
 
-    def admit(account: Account) -> Account:
-        nonlocal findings
+    def admitted(self, account: Account, stamp: Stamp) -> Account:
+        """Return the account with the candidate that the reply makes; as it is, if it has that already."""
+        parts, said = self.parts, self.said
         if not _answers_open(account, parts) and _known(account, parts):
             _refuse_news(account, said)
-            return _with_client_id(account, parts, said, clock, by)
+            return _with_client_id(account, parts, said, stamp)
         request, before = _fitting(account, parts), account
-        account, certificate = _with_authorities(account, request, parts, said, clock, by)
+        account, certificate = _with_authorities(account, request, self, stamp)
         found = verify_certificate(
             certificate,
             expected_spki=request.spki,
-            rules=rules,
+            rules=self.rules,
             login=account.login,
             issuing=account.anchors_of(account.issuing) if account.issuing else None,
-            now=clock(),
+            now=stamp.at,
             requested=subject_of(request.csr),
         )
-        findings = (*parts.findings, *found, *_assumed(before, account, said))
-        refuse_errors(f"the reply for {name}", findings)
-        account = answered(account, request.number, certificate, at=clock(), by=by)
-        return _with_client_id(account, parts, said, clock, by)
+        self.findings = (*parts.findings, *found, *_assumed(before, account, said))
+        refuse_errors(f"the reply for {account.name}", self.findings)
+        account = answered(account, request.number, certificate, stamp)
+        return _with_client_id(account, parts, said, stamp)
 
-    after = amend(accounts, name, admit)
-    findings += tuple(_unclaimed(after, parts.client_ids))
-    generation = _known(after, parts)
-    if generation is None:
-        raise RefusedError(
-            f"the reply for {name} was stored, and overtaken at once", hint=f"broker account show {name}"
-        )
-    return Received(after, generation, findings, parts.client_ids)
+    def received(self, after: Account) -> Received:
+        """Return what became of the reply; raise `RefusedError` if it is overtaken already."""
+        generation = _known(after, self.parts)
+        if generation is None:
+            raise RefusedError(
+                f"the reply for {after.name} was stored, and overtaken at once",
+                hint=f"broker account show {after.name}",
+            )
+        findings = (*self.findings, *_unclaimed(after, self.parts.client_ids))
+        return Received(after, generation, findings, self.parts.client_ids)
 
 
 def _unclaimed(account: Account, client_ids: Sequence[str]) -> Iterator[Finding]:
@@ -185,12 +183,13 @@ def _fitting(account: Account, parts: ReplyParts) -> SigningRequest:
 
 
 def _with_authorities(
-    account: Account, request: SigningRequest, parts: ReplyParts, said: Said, clock: Clock, by: str
+    account: Account, request: SigningRequest, reply: Reply, stamp: Stamp
 ) -> tuple[Account, Certificate]:
     """Return the account with the CAs that a person accepted, and the certificate that chains to one of its CAs.
 
     CAs above the certificate sign, others are the server's.
     """
+    parts, said = reply.parts, reply.said
     wanted = [parts.accepted(fingerprint) for fingerprint in said.accept]
     pinned = account.anchors_of(account.issuing) if account.issuing else None
     trusted = [*wanted, pinned] if pinned else wanted
@@ -208,19 +207,17 @@ def _with_authorities(
         others = [d for d in parts.authorities if issuer is None or d.fingerprint != issuer.fingerprint]
         raise UnknownAuthorityError(account.name, issuer, others)
     if issuing:
-        account = ca_accepted(account, _together([*issuing, pinned] if pinned else issuing), at=clock(), by=by)
-    return _with_trust(account, server or issuing, said, clock, by, asked=bool(server)), certificate
+        account = ca_accepted(account, _together([*issuing, pinned] if pinned else issuing), stamp)
+    return _with_trust(account, server or issuing, said, stamp, asked=bool(server)), certificate
 
 
-def _with_trust(
-    account: Account, fallback: Sequence[Anchors], said: Said, clock: Clock, by: str, *, asked: bool
-) -> Account:
+def _with_trust(account: Account, fallback: Sequence[Anchors], said: Said, stamp: Stamp, *, asked: bool) -> Account:
     """Know the server by what a person named; the first time, by the CA of the reply where there is but one."""
     if said.server_ca:
         named = anchors(said.server_ca)
-        return trust_set(account, _together([named, *fallback] if asked else [named]), at=clock(), by=by)
+        return trust_set(account, _together([named, *fallback] if asked else [named]), stamp)
     if (asked or account.trust is None) and fallback:
-        return trust_set(account, _together(fallback), at=clock(), by=by)
+        return trust_set(account, _together(fallback), stamp)
     return account
 
 
@@ -232,7 +229,7 @@ def _chains(certificate: Certificate, parts: ReplyParts, authorities: Anchors) -
     return path(load(certificate.pem)[0], parts.certificates, load(authorities.pem)) is not None
 
 
-def _with_client_id(account: Account, parts: ReplyParts, said: Said, clock: Clock, by: str) -> Account:
+def _with_client_id(account: Account, parts: ReplyParts, said: Said, stamp: Stamp) -> Account:
     if not said.client_id_for:
         return account
     named = parts.client_ids
@@ -257,7 +254,7 @@ def _with_client_id(account: Account, parts: ReplyParts, said: Said, clock: Cloc
             hint="import without --client-id-for; "
             f"if the new one is right: {_taking(account, said.client_id_for, wanted)}",
         )
-    return application_set(account, said.client_id_for, wanted, at=clock(), by=by)
+    return application_set(account, said.client_id_for, wanted, stamp)
 
 
 def _taking(account: Account, application: str, client_id: str) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
-
 from broker.errors import ConflictError, InputError, RefusedError
 from broker.evidence.signing import Kept
 from broker.model.chain import Entry
@@ -46,12 +43,6 @@ class VaultEvidence:
             return self._read(layout.evidence(entry.chain, entry.number))[0] != entry
         except (DamagedDocumentError, GoneError, OversizedError):
             return True
-
-    def newest_first(self, account: AccountName, number: int) -> Iterator[Entry]:
-        """Yield the stored entries of an account's chain from `number` down. It need not be listed for that."""
-        for place in range(number, 0, -1):
-            with suppress(MissingError, RefusedError):  # it is due and not stored yet, or something else stands there
-                yield self._read(layout.evidence(f"accounts/{account}", place))[0]
 
     def first(self, account: AccountName) -> Entry:
         """Return the entry that an account's chain begins with; raise `MissingError`."""

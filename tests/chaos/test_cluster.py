@@ -161,7 +161,7 @@ def test_what_one_role_wrote_every_role_of_the_process_reads(cluster: Cluster, s
         name = AccountName(ACCOUNT)
         before = broker.account(name)
         for number in range(15):
-            broker.add_application(name, f"app-{number}", "")
+            broker.registry.add_application(name, f"app-{number}", "")
             read = broker.account(name)
             assert len(read.applications) == len(before.applications) + number + 1
             assert not read.outbox, f"round {number}: read before the last write, which empties it"

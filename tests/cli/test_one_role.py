@@ -45,7 +45,6 @@ WHOSE: Final = {
 ANYBODYS: Final = ("doctor", "vault status")
 # what takes another way through a command
 MORE: Final = (
-    (OPERATOR, "promoted", "app remove acme/reporting --yes; app remove acme/reporting"),
     (ROTATOR, "added", "csr new acme; csr new acme --supersede --yes; csr submit acme --out -"),
     (ROTATOR, "requested", "csr cancel acme --yes; csr cancel acme"),
     (ROTATOR, "rotated", "rotation rollback acme --force --reason down"),

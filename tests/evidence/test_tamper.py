@@ -21,12 +21,13 @@ from broker.model.finding import Finding, Severity
 from broker.model.history import What, parts_facts
 from broker.model.names import AccountName
 from broker.model.stage import Move
+from broker.model.stamp import Stamp
 from broker.model.subject import Subject
 from broker.pki.certificates import anchors
 from tests.support.accounts import (
-    BY,
     MZP,
     NOW,
+    STAMP,
     an_account,
     assert_refused,
     promoted,
@@ -49,7 +50,7 @@ def told_otherwise(account: Account) -> list[str]:
 
 def forged(account: Account, what: What, **facts: Fact) -> Account:
     """Append an entry that follows well from the one before, as whoever may write the account can."""
-    return noted(account, NOW, "thief", what, **facts)
+    return noted(account, Stamp(NOW, "thief"), what, **facts)
 
 
 def added_again(account: Account) -> Account:
@@ -81,9 +82,9 @@ FORGERIES = {
     "a base_url, nothing appended": replace(with_current(), base_url=EVIL),
     "a generation, born again": born_again(with_current()),
     "a request, drafted again": drafted_again(with_open_request()),
-    "a promotion without a canary": changes.moved(with_candidate(), 1, Move.PROMOTE, at=NOW, by=BY),
-    "a promotion after another's canary": changes.moved(with_answer(with_current()), 2, Move.PROMOTE, at=NOW, by=BY),
-    "a displaced one back, on its old canary": changes.moved(with_rolled_back(), 2, Move.PROMOTE, at=NOW, by=BY),
+    "a promotion without a canary": changes.moved(with_candidate(), 1, Move.PROMOTE, STAMP),
+    "a promotion after another's canary": changes.moved(with_answer(with_current()), 2, Move.PROMOTE, STAMP),
+    "a displaced one back, on its old canary": changes.moved(with_rolled_back(), 2, Move.PROMOTE, STAMP),
 }
 
 
@@ -97,7 +98,7 @@ def test_an_appended_entry_does_not_hide_what_was_rewritten(account: Account) ->
     [
         with_current(),
         with_rolled_back(),
-        changes.moved(with_rolled_back(), 2, Move.REJECT, at=NOW, by=BY),
+        changes.moved(with_rolled_back(), 2, Move.REJECT, STAMP),
     ],
 )
 def test_an_honest_account_is_told_as_it_is(account: Account) -> None:
@@ -106,8 +107,8 @@ def test_an_honest_account_is_told_as_it_is(account: Account) -> None:
 
 def test_going_back_needs_a_canary_or_a_persons_reason() -> None:
     account = promoted(with_answer(with_current()), 2)
-    assert told_otherwise(changes.moved(account, 1, Move.ROLL_BACK, at=NOW, by=BY))
-    assert told_otherwise(changes.moved(account, 1, Move.ROLL_BACK, at=NOW, by=BY, reason="outage")) == []
+    assert told_otherwise(changes.moved(account, 1, Move.ROLL_BACK, STAMP))
+    assert told_otherwise(changes.moved(account, 1, Move.ROLL_BACK, STAMP, reason="outage")) == []
 
 
 class Overwritten:
@@ -170,7 +171,7 @@ def test_another_entry_in_the_first_ones_place_vouches_for_nothing(forgery: dict
 
 def test_the_text_of_other_cas_under_a_true_digest_is_refused() -> None:
     true, other = (anchors(pem(a_ca().certificate)) for _ in range(2))
-    account = changes.trust_set(an_account(), true, at=NOW, by=BY)
+    account = changes.trust_set(an_account(), true, STAMP)
     assert vouched(account, lambda name: added(account)) is account
     exchanged = replace(account, anchors=(replace(true, pem=other.pem),))
     with assert_refused(RefusedError, "is that of other CAs"):

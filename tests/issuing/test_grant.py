@@ -23,7 +23,7 @@ from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Move
 from broker.partners import catalogue
-from tests.support.accounts import BY, MZP, NOW, PLANTED, later, with_answer, with_candidate, with_current
+from tests.support.accounts import BY, MZP, NOW, PLANTED, STAMP, later, with_answer, with_candidate, with_current
 
 READER = Consumer("entity-1", "reader")
 KEYS = LeaseKeys("b", {"a": Secret(b"a" * 32), "b": Secret(b"b" * 32)})
@@ -33,9 +33,9 @@ HOUR = timedelta(hours=1)
 def rotated(account: Account) -> Account:
     """Return `account` with its next certificate current, and the one before it retired."""
     before = account.current
-    after = changes.moved(with_answer(account), account.next_generation, Move.PROMOTE, at=NOW, by=BY)
+    after = changes.moved(with_answer(account), account.next_generation, Move.PROMOTE, STAMP)
     assert before
-    return changes.moved(after, before.number, Move.RETIRE, at=NOW, by=BY)
+    return changes.moved(after, before.number, Move.RETIRE, STAMP)
 
 
 @dataclass
@@ -168,7 +168,7 @@ def test_whoever_is_stopped_before_it_has_a_bundle_holds_none_if_vault_can_be_to
     ("account", "error"),
     [
         (with_candidate(), RefusedError),
-        (changes.application_removed(with_current(), "fleet", at=NOW, by=BY), UnknownNameError),
+        (changes.application_removed(with_current(), "fleet", STAMP), UnknownNameError),
     ],
     ids=["nothing is current", "no such application"],
 )
@@ -188,7 +188,7 @@ def test_a_machine_whose_clock_is_wrong_dates_no_lease() -> None:
 
 
 def test_an_application_without_a_client_id_waits_for_the_reply() -> None:
-    broker = Broker(changes.application_set(with_current(), "new", "", at=NOW, by=BY))
+    broker = Broker(changes.application_set(with_current(), "new", "", STAMP))
     with pytest.raises(RefusedError, match="no client_id yet"):
         broker.get(application="new")
 
@@ -217,7 +217,7 @@ def test_a_generation_that_was_displaced_meanwhile_is_not_handed_out() -> None:
     def promoted(account: Account) -> Account:
         if account.next_generation > 2:
             return account
-        return changes.moved(with_answer(account), 2, Move.PROMOTE, at=NOW, by=BY)
+        return changes.moved(with_answer(account), 2, Move.PROMOTE, STAMP)
 
     broker = Broker(meanwhile=promoted)
     assert broker.get().bundle.generation == 2

@@ -14,9 +14,11 @@ from broker.model.certificate import AnchorsRef, CertificateRef
 from broker.model.chain import Head
 from broker.model.generation import Application, Closed, Generation, KeyRef, PasswordRef
 from broker.model.stage import Move, Stage
+from broker.model.stamp import Stamp
 from tests.support.accounts import (
     BY,
     NOW,
+    STAMP,
     a_request,
     an_account,
     assert_refused,
@@ -50,7 +52,7 @@ def test_no_answer_is_lost_if_another_set_has_it() -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_only_a_candidate_can_lose_it(number: int) -> None:
-    account = changes.moved(with_answer(with_current()), 2, Move.REJECT, at=NOW, by=BY, reason="x")
+    account = changes.moved(with_answer(with_current()), 2, Move.REJECT, STAMP, reason="x")
     assert account.answered_only_by(account.generation(number)) is None
 
 
@@ -118,7 +120,7 @@ def test_a_new_account_has_nothing_yet() -> None:
 
 def test_slots_are_never_used_again() -> None:
     account = with_open_request(with_current())
-    closed = changes.closed(account, 2, Closed.CANCELLED, at=NOW, by=BY)
+    closed = changes.closed(account, 2, Closed.CANCELLED, STAMP)
     assert closed.next_request == 3
 
 
@@ -127,8 +129,8 @@ def test_a_key_of_an_open_request_is_in_use() -> None:
 
 
 def test_a_key_is_in_use_until_the_last_generation_that_shares_it_is_retired() -> None:
-    account = changes.moved(with_new_password(with_current()), 2, Move.PROMOTE, at=NOW, by=BY)
-    account = changes.moved(with_answer(account), 3, Move.PROMOTE, at=NOW, by=BY)
-    one_less = changes.moved(account, 1, Move.RETIRE, at=later(days=1), by=BY)
+    account = changes.moved(with_new_password(with_current()), 2, Move.PROMOTE, STAMP)
+    account = changes.moved(with_answer(account), 3, Move.PROMOTE, STAMP)
+    one_less = changes.moved(account, 1, Move.RETIRE, Stamp(later(days=1), BY))
     assert one_less.doomed_keys == frozenset()
-    assert changes.moved(one_less, 2, Move.RETIRE, at=later(days=1), by=BY).doomed_keys == {"kv:1"}
+    assert changes.moved(one_less, 2, Move.RETIRE, Stamp(later(days=1), BY)).doomed_keys == {"kv:1"}

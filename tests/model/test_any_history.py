@@ -32,6 +32,7 @@ from broker.model.chain import Entry, verify
 from broker.model.generation import Closed, KeyRef, PasswordRef, Submission, key_ref
 from broker.model.history import fold, standing
 from broker.model.stage import Move, Stage
+from broker.model.stamp import Stamp
 from broker.vault.documents import decoded, encoded
 from tests.support.accounts import (
     BY,
@@ -94,12 +95,12 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(name=NAMES, client_id=st.sampled_from(["", "id-1", "id-2"]))
     def set_application(self, name: str, client_id: str) -> None:
         now = self.now
-        self.change(lambda a: changes.application_set(a, name, client_id, at=now, by=BY))
+        self.change(lambda a: changes.application_set(a, name, client_id, Stamp(now, BY)))
 
     @rule(name=NAMES)
     def remove_application(self, name: str) -> None:
         now = self.now
-        self.change(lambda a: changes.application_removed(a, name, at=now, by=BY))
+        self.change(lambda a: changes.application_removed(a, name, Stamp(now, BY)))
 
     @rule(killed=st.booleans())
     def draft(self, killed: bool) -> None:
@@ -125,12 +126,12 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(number=NUMBERS, why=DONE_BY_HAND)
     def close(self, number: int, why: Closed) -> None:
         now = self.now
-        self.change(lambda a: changes.closed(a, number, why, at=now, by=BY))
+        self.change(lambda a: changes.closed(a, number, why, Stamp(now, BY)))
 
     @rule(number=NUMBERS, serial=st.sampled_from(["01", "02"]))
     def answer(self, number: int, serial: str) -> None:
         now, certificate = self.now, a_certificate(self.account, number, serial=serial)
-        self.change(lambda a: changes.answered(a, number, certificate, at=now, by=BY))
+        self.change(lambda a: changes.answered(a, number, certificate, Stamp(now, BY)))
 
     @precondition(lambda self: self.account.open_request)
     @rule()
@@ -155,28 +156,28 @@ class AnyHistory(RuleBasedStateMachine):
 
     def name_password(self, slot: PasswordRef) -> None:
         now = self.now
-        self.change(lambda a: changes.password_set(a, slot, at=now, by=BY))
+        self.change(lambda a: changes.password_set(a, slot, Stamp(now, BY)))
 
     @rule(name=CAS)
     def set_trust(self, name: str) -> None:
         now = self.now
-        self.change(lambda a: changes.trust_set(a, anchors_named(name), at=now, by=BY))
+        self.change(lambda a: changes.trust_set(a, anchors_named(name), Stamp(now, BY)))
 
     @rule(name=CAS)
     def accept_ca(self, name: str) -> None:
         now = self.now
-        self.change(lambda a: changes.ca_accepted(a, anchors_named(name), at=now, by=BY))
+        self.change(lambda a: changes.ca_accepted(a, anchors_named(name), Stamp(now, BY)))
 
     @rule(number=NUMBERS)
     def rebase(self, number: int) -> None:
         now, before = self.now, self.account.current
-        self.change(lambda a: changes.rebased(a, number, at=now, by=BY))
+        self.change(lambda a: changes.rebased(a, number, Stamp(now, BY)))
         assert self.account.current == before
 
     @rule(number=NUMBERS)
     def restore(self, number: int) -> None:
         now, before = self.now, self.account.current
-        self.change(lambda a: changes.restored(a, number, at=now, by=BY))
+        self.change(lambda a: changes.restored(a, number, Stamp(now, BY)))
         assert self.account.current == before
 
     @precondition(lambda self: any(g.stage is Stage.PREVIOUS for g in self.account.generations))
@@ -190,7 +191,7 @@ class AnyHistory(RuleBasedStateMachine):
         now, before = self.now, self.account.current
         if move is Move.PROMOTE and not self.accepted(number):
             return
-        self.change(lambda a: changes.moved(a, number, move, at=now, by=BY, reason="a person said so"))
+        self.change(lambda a: changes.moved(a, number, move, Stamp(now, BY), reason="a person said so"))
         assert self.account.current == before or move in (Move.PROMOTE, Move.ROLL_BACK)
 
     @precondition(lambda self: self.account.candidates)
@@ -205,7 +206,7 @@ class AnyHistory(RuleBasedStateMachine):
     def try_out(self, number: int) -> None:
         self.tries += 1
         now, id_ = self.now, f"id-{self.tries}"
-        self.change(lambda a: changes.canary_sent(a, number, id_, at=now, by=BY))
+        self.change(lambda a: changes.canary_sent(a, number, id_, Stamp(now, BY)))
 
     def accepted(self, number: int) -> bool:
         """Try `number`, and say whether that was allowed and the partner accepted it."""
@@ -217,16 +218,18 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(number=NUMBERS, verdict=VERDICTS, hours=st.sampled_from([0, 1]))
     def canary_answers(self, number: int, verdict: str, hours: int) -> None:
         now, known = self.now, [a.name for a in self.account.applications]
+        outcome = changes.CanaryOutcome(
+            verdict,
+            login_rejected=verdict == "login_rejected",
+            client_rejected=known[0] if known and verdict == "client_rejected" else "",
+            wait=timedelta(hours=hours) or None,
+        )
         self.change(
             lambda a: changes.canary_answered(
                 a,
                 number,
-                verdict,
-                login_rejected=verdict == "login_rejected",
-                client_rejected=known[0] if known and verdict == "client_rejected" else "",
-                wait=timedelta(hours=hours) or None,
-                at=now,
-                by=BY,
+                outcome,
+                Stamp(now, BY),
             )
         )
 
@@ -238,7 +241,7 @@ class AnyHistory(RuleBasedStateMachine):
     @rule()
     def reset(self) -> None:
         now = self.now
-        self.change(lambda a: changes.breaker_reset(a, reason="unlocked", at=now, by=BY))
+        self.change(lambda a: changes.breaker_reset(a, "unlocked", Stamp(now, BY)))
 
     @rule(seconds=JUMPS)
     def time_passes(self, seconds: int) -> None:

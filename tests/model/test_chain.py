@@ -11,6 +11,7 @@ import pytest
 
 from broker.errors import InputError
 from broker.model.chain import GENESIS, Entry, Head, appended, verify
+from broker.model.stamp import Stamp
 from broker.vault.documents import decoded, encoded
 from tests.support.accounts import NOW, an_account, assert_refused, assert_sound, with_rolled_back
 
@@ -22,7 +23,7 @@ def a_chain(length: int = 6, chain: str = CHAIN, by: str = "ops") -> list[Entry]
     entries: list[Entry] = []
     for n in range(length):
         before = Head(entries[-1].number, entries[-1].hash) if entries else Head()
-        entries.append(appended(chain, before, at=NOW + timedelta(n), by=by, what=f"thing-{n}", facts={"n": n}))
+        entries.append(appended(chain, before, Stamp(NOW + timedelta(n), by), f"thing-{n}", {"n": n}))
     return entries
 
 
@@ -140,8 +141,8 @@ def test_the_whole_story_of_an_account_verifies() -> None:
 
 def test_a_hash_is_of_the_content_and_not_of_the_order_it_was_written_in() -> None:
     head = Head()
-    one = appended(CHAIN, head, at=NOW, by="a", what="w", facts={"x": 1, "y": "z"})
-    other = appended(CHAIN, head, at=NOW, by="a", what="w", facts={"y": "z", "x": 1})
+    one = appended(CHAIN, head, Stamp(NOW, "a"), "w", {"x": 1, "y": "z"})
+    other = appended(CHAIN, head, Stamp(NOW, "a"), "w", {"y": "z", "x": 1})
     assert one.hash == other.hash
 
 
@@ -150,15 +151,15 @@ def test_a_hash_is_of_the_content_and_not_of_the_order_it_was_written_in() -> No
 def test_what_would_not_come_back_as_it_went_in_makes_no_entry(where: str, text: str) -> None:
     by, facts = (text, {}) if where == "by" else ("ops", {"reason": text})
     with assert_refused(InputError, "actor" if where == "by" else "reason"):
-        appended(CHAIN, Head(), at=NOW, by=by, what="breaker-reset", facts=facts)
+        appended(CHAIN, Head(), Stamp(NOW, by), "breaker-reset", facts)
 
 
 @pytest.mark.parametrize("text", ["", "x" * 1000, "é" * 1000, "\U0001f511", "a\tb", "\x00"])
 def test_any_other_text_comes_back(text: str) -> None:
-    entry = appended(CHAIN, Head(), at=NOW, by=text, what="breaker-reset", facts={"reason": text, "attempt": 10**9})
+    entry = appended(CHAIN, Head(), Stamp(NOW, text), "breaker-reset", {"reason": text, "attempt": 10**9})
     assert decoded(json.loads(json.dumps(encoded(entry))), Entry, "entry") == entry
 
 
 def test_the_fingerprints_of_as_many_cas_as_are_read_fit() -> None:
     facts = {"trust": "0" * 64, "fingerprints": " ".join(["f" * 64] * 64)}
-    assert appended(CHAIN, Head(), at=NOW, by="ops", what="trust-set", facts=facts).facts == facts
+    assert appended(CHAIN, Head(), Stamp(NOW, "ops"), "trust-set", facts).facts == facts

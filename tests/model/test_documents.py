@@ -20,9 +20,9 @@ from broker.rotation.ports import Version, Versioned
 from broker.vault import documents
 from broker.vault.documents import DamagedDocumentError, NewerSchemaError, decoded, encoded
 from tests.support.accounts import (
-    BY,
     MZP,
     NOW,
+    STAMP,
     assert_refused,
     with_current,
     with_open_request,
@@ -241,5 +241,5 @@ def test_a_document_that_cannot_be_read_whole_is_never_written_back(damage: str,
     accounts = OneDocument(stored())
     DAMAGES.get(damage, put(99, "schema"))(accounts.document)
     with assert_refused(kind):
-        amend(accounts, MZP, lambda a: changes.application_set(a, "other", "", at=NOW, by=BY))
+        amend(accounts, MZP, lambda a: changes.application_set(a, "other", "", STAMP))
     assert accounts.writes == 0

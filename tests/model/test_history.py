@@ -16,6 +16,7 @@ from broker.model.stage import Move, Stage
 from tests.support.accounts import (
     BY,
     NOW,
+    STAMP,
     an_account,
     assert_sound,
     with_answer,
@@ -35,8 +36,8 @@ from tests.support.accounts import (
         with_current(),
         with_rolled_back(),
         with_overtaken_candidate(),
-        changes.rebased(with_overtaken_candidate(), 2, at=NOW, by=BY),
-        changes.closed(with_open_request(), 1, Closed.REJECTED, at=NOW, by=BY),
+        changes.rebased(with_overtaken_candidate(), 2, STAMP),
+        changes.closed(with_open_request(), 1, Closed.REJECTED, STAMP),
     ],
 )
 def test_both_tell_the_same(account: Account) -> None:
@@ -101,11 +102,11 @@ def test_evidence_of_what_no_rule_allows_is_a_value_error(entries: list[Entry]) 
 
 def test_every_kind_of_entry_is_written_by_some_change() -> None:
     account = with_new_password(with_rolled_back())
-    account = changes.application_removed(account, "fleet", at=NOW, by=BY)
-    account = changes.canary_sent(account, 3, "id", at=NOW, by=BY)
-    account = changes.canary_answered(account, 1, "login_rejected", login_rejected=True, at=NOW, by=BY)
-    account = changes.breaker_reset(account, reason="unlocked", at=NOW, by=BY)
-    account = with_open_request(changes.moved(account, 3, Move.REJECT, at=NOW, by=BY))
+    account = changes.application_removed(account, "fleet", STAMP)
+    account = changes.canary_sent(account, 3, "id", STAMP)
+    account = changes.canary_answered(account, 1, changes.CanaryOutcome("login_rejected", login_rejected=True), STAMP)
+    account = changes.breaker_reset(account, "unlocked", STAMP)
+    account = with_open_request(changes.moved(account, 3, Move.REJECT, STAMP))
     number = account.requests[-1].number
     account = changes.submitted(account, number, Submission(NOW, "hand"), by=BY)
     assert {e.what for e in account.outbox} == {what.value for what in What}

@@ -11,8 +11,7 @@ from broker.model import changes
 from broker.model.account import Account
 from broker.model.stage import MOVES, Move, Stage
 from tests.support.accounts import (
-    BY,
-    NOW,
+    STAMP,
     assert_refused,
     assert_sound,
     tried,
@@ -33,13 +32,13 @@ ALLOWED = {
 def standing_at(stage: Stage) -> tuple[Account, int]:
     """Return an account with a generation at `stage`, and its number."""
     candidate = tried(with_answer(with_current()), 2)
-    promoted = tried(changes.moved(candidate, 2, Move.PROMOTE, at=NOW, by=BY), 1)
+    promoted = tried(changes.moved(candidate, 2, Move.PROMOTE, STAMP), 1)
     return {
         Stage.CANDIDATE: (candidate, 2),
         Stage.CURRENT: (candidate, 1),
         Stage.PREVIOUS: (promoted, 1),
-        Stage.REJECTED: (changes.moved(candidate, 2, Move.REJECT, at=NOW, by=BY), 2),
-        Stage.RETIRED: (changes.moved(promoted, 1, Move.RETIRE, at=NOW, by=BY), 1),
+        Stage.REJECTED: (changes.moved(candidate, 2, Move.REJECT, STAMP), 2),
+        Stage.RETIRED: (changes.moved(promoted, 1, Move.RETIRE, STAMP), 1),
     }[stage]
 
 
@@ -48,14 +47,14 @@ def test_every_stage_meets_every_move(stage: Stage, move: Move) -> None:
     """A move is in the table, or done already, or refused in words that name the stage."""
     account, number = standing_at(stage)
     if MOVES[move].end is stage:
-        assert changes.moved(account, number, move, at=NOW, by=BY) is account
+        assert changes.moved(account, number, move, STAMP) is account
     elif end := ALLOWED.get((stage, move)):
-        after = changes.moved(account, number, move, at=NOW, by=BY)
+        after = changes.moved(account, number, move, STAMP)
         assert after.generation(number).stage is end
         assert_sound(after)
     else:
         with assert_refused(RefusedError, f"generation {number}", stage.value):
-            changes.moved(account, number, move, at=NOW, by=BY)
+            changes.moved(account, number, move, STAMP)
 
 
 @pytest.mark.parametrize("stage", Stage)
@@ -76,17 +75,17 @@ def test_nothing_leaves_retirement() -> None:
 
 def test_an_ordinary_candidate_is_no_way_back() -> None:
     with assert_refused(RefusedError, "roll back", "candidate"):
-        changes.moved(with_answer(with_current()), 2, Move.ROLL_BACK, at=NOW, by=BY)
+        changes.moved(with_answer(with_current()), 2, Move.ROLL_BACK, STAMP)
 
 
 def test_a_displaced_one_is_held_until_a_person_promotes_it() -> None:
     account = with_rolled_back()
     assert account.generation(2).held
-    assert not changes.moved(account, 2, Move.PROMOTE, at=NOW, by=BY).generation(2).held
+    assert not changes.moved(account, 2, Move.PROMOTE, STAMP).generation(2).held
 
 
 def test_an_overtaken_candidate_does_not_become_current() -> None:
     account = with_answer(with_answer(with_current()))
-    account = changes.moved(account, 2, Move.PROMOTE, at=NOW, by=BY)
+    account = changes.moved(account, 2, Move.PROMOTE, STAMP)
     with assert_refused(ConflictError, "generation 2", "generation 3"):
-        changes.moved(account, 3, Move.PROMOTE, at=NOW, by=BY)
+        changes.moved(account, 3, Move.PROMOTE, STAMP)

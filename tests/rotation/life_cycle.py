@@ -13,21 +13,15 @@ from broker.model.account import Account
 from broker.model.generation import Closed, Submission
 from broker.model.obstacle import TRY_TAKES
 from broker.model.secret import Secret
-from broker.model.subject import KeyRules
+from broker.model.stamp import Stamp
 from broker.rotation.amend import amend, settle
-from broker.rotation.canary import try_out
-from broker.rotation.draft import close_request, draft
-from broker.rotation.open import add_account, add_application
-from broker.rotation.password import set_password
-from broker.rotation.promote import promote, reject, roll_back
-from broker.rotation.retire import retire
-from broker.rotation.submit import submit
+from broker.rotation.registry import Registry
+from broker.rotation.rotation import Rotation
 from tests.rotation.simulation import Killed, Simulation
 from tests.support.accounts import BY, MZP, a_certificate, an_account, anchors_named
 
 __all__ = ["LIFE", "Commands", "Step", "lived", "midway", "outcome", "run"]
 
-RULES = KeyRules()
 PATIENCE = TRY_TAKES + timedelta(minutes=1)  # what a person waits before the same command again
 
 
@@ -38,64 +32,67 @@ class Commands:
     sim: Simulation
     by: str = BY
 
+    @property
+    def rotation(self) -> Rotation:
+        return self.sim.rotation(self.by)
+
+    @property
+    def registry(self) -> Registry:
+        return self.sim.registry(self.by)
+
     def open(self) -> None:
         fresh = an_account()
-        add_account(replace(fresh, outbox=(), head=type(fresh.head)()), accounts=self.sim, by=self.by)
+        self.registry.add_account(replace(fresh, outbox=(), head=type(fresh.head)()))
 
     def application(self, name: str = "fleet") -> None:
-        add_application(MZP, name, f"id-{name}", accounts=self.sim, clock=self.sim.clock, by=self.by)
+        self.registry.add_application(MZP, name, f"id-{name}")
 
     def password(self, text: str) -> None:
-        set_password(
-            MZP, Secret(text), accounts=self.sim, passwords=self.sim.passwords, clock=self.sim.clock, by=self.by
-        )
+        self.registry.set_password(MZP, Secret(text))
 
     def draft(self) -> str:
-        return draft(MZP, RULES, accounts=self.sim, keys=self.sim.keys, clock=self.sim.clock, by=self.by).csr
+        return self.rotation.draft(MZP).csr
 
     def submit(self) -> None:
         number = self.sim.account.next_request - 1
-        sent = Submission(self.sim.now, "eml", message_id="<1@broker.test>")
-        submit(MZP, number, sent, accounts=self.sim, by=self.by)
+        self.rotation.submit(MZP, number, Submission(self.sim.now, "eml", message_id="<1@broker.test>"))
 
     def answer(self, number: int) -> None:
         """Import what came back, as `receive` does: all in one write."""
 
         def admit(account: Account) -> Account:
-            at, request = self.sim.now, account.request(number)
+            stamp, request = Stamp(self.sim.now, self.by), account.request(number)
             certificate = replace(a_certificate(account, number), spki=request.spki)
-            account = changes.ca_accepted(account, anchors_named("ca"), at=at, by=self.by)
+            account = changes.ca_accepted(account, anchors_named("ca"), stamp)
             if account.trust is None:
-                account = changes.trust_set(account, anchors_named("server-ca"), at=at, by=self.by)
-            return changes.answered(account, number, certificate, at=at, by=self.by)
+                account = changes.trust_set(account, anchors_named("server-ca"), stamp)
+            return changes.answered(account, number, certificate, stamp)
 
         amend(self.sim, MZP, admit)
 
     def trust(self, name: str) -> None:
         def change(account: Account) -> Account:
-            return changes.trust_set(account, anchors_named(name), at=self.sim.now, by=self.by)
+            return changes.trust_set(account, anchors_named(name), Stamp(self.sim.now, self.by))
 
         amend(self.sim, MZP, change)
 
     def close(self, number: int = 0) -> None:
-        close_request(MZP, Closed.CANCELLED, number, accounts=self.sim, clock=self.sim.clock, by=self.by)
+        self.rotation.close_request(MZP, Closed.CANCELLED, number)
 
     def canary(self, number: int) -> None:
-        try_out(MZP, number, accounts=self.sim, canary=self.sim.canary, clock=self.sim.clock, by=self.by)
+        self.rotation.try_out(MZP, number)
 
     def promote(self, number: int) -> int:
-        return promote(MZP, number, accounts=self.sim, canary=self.sim.canary, clock=self.sim.clock, by=self.by).number
+        return self.rotation.promote(MZP, number).number
 
     def roll_back(self, number: int) -> int:
-        return roll_back(
-            MZP, number, accounts=self.sim, canary=self.sim.canary, clock=self.sim.clock, by=self.by
-        ).number
+        return self.rotation.roll_back(MZP, number).number
 
     def reject(self, number: int) -> None:
-        reject(MZP, number, "wrong contract", accounts=self.sim, clock=self.sim.clock, by=self.by)
+        self.rotation.reject(MZP, number, "wrong contract")
 
     def retire(self, number: int) -> None:
-        retire(MZP, number, accounts=self.sim, stragglers=self.sim.stragglers, clock=self.sim.clock, by=self.by)
+        self.rotation.retire(MZP, number)
 
     def settle(self) -> None:
         settle(MZP, accounts=self.sim, log=self.sim.append, keys=self.sim.keys, passwords=self.sim.passwords)

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import Any
 
 from broker.errors import ConflictError, UnknownNameError, VaultUnavailableError
 from broker.model.account import Account
@@ -20,10 +21,14 @@ from broker.model.history import fold, standing
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
+from broker.partners import catalogue
+from broker.partners.profile import Profile
 from broker.partners.verdict import Verdict
 from broker.rotation.ports import Answer, Version, Versioned
+from broker.rotation.registry import Registry
+from broker.rotation.rotation import Rotation
 from broker.vault.documents import decoded, encoded
-from tests.support.accounts import MZP, NOW
+from tests.support.accounts import BY, MZP, NOW
 
 __all__ = ["Fault", "Killed", "Simulation"]
 
@@ -140,6 +145,17 @@ class Simulation:
         """The port `Passwords`."""
         return _Passwords(self)
 
+    # -- use-cases
+
+    def rotation(self, by: str = BY, **ports: Any) -> Rotation:
+        """Return the rotator's use-cases on this sim, without settling; `ports` replaces some."""
+        given: dict[str, Any] = {"keys": self.keys, "canary": self.canary, "stragglers": self.stragglers, **ports}
+        return Rotation(self, _settle_nothing, self.clock, by, given.pop("profile", _profile), **given)
+
+    def registry(self, by: str = BY) -> Registry:
+        """Return the operator's use-cases on this sim, without settling."""
+        return Registry(self, _settle_nothing, self.clock, by, self.passwords)
+
     # -- what tests ask
 
     @property
@@ -216,6 +232,14 @@ class Simulation:
         """Destroy a secret; its slot stays taken."""
         with self.writing(what, again_is_no_error=True):
             self.kept[ref] = None
+
+
+def _settle_nothing(name: AccountName) -> None:
+    """Leave what follows to the step "settle"."""
+
+
+def _profile(account: Account) -> Profile:
+    return catalogue.builtin("stellantis")
 
 
 @functools.lru_cache(4096)

@@ -14,11 +14,12 @@ from broker.model.account import Account
 from broker.model.chain import Entry
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
+from broker.model.stamp import Stamp
 from broker.rotation.amend import ATTEMPTS, amend, amend_and_tell, settle
 from broker.rotation.ports import ForkedEvidenceError, Version, Versioned
 from tests.rotation.life_cycle import Commands, Step, midway
 from tests.rotation.simulation import Fault, Simulation
-from tests.support.accounts import BY, MZP, NOW, assert_refused
+from tests.support.accounts import MZP, NOW, STAMP, assert_refused
 
 
 def a_simulation() -> Simulation:
@@ -26,7 +27,7 @@ def a_simulation() -> Simulation:
 
 
 def name_application(account: Account, name: str = "billing") -> Account:
-    return changes.application_set(account, name, "", at=NOW, by=BY)
+    return changes.application_set(account, name, "", STAMP)
 
 
 def test_a_change_that_finds_nothing_to_do_writes_nothing() -> None:
@@ -51,7 +52,7 @@ def test_a_change_that_is_refused_on_what_won_writes_nothing() -> None:
     sim = a_simulation()
     sim.at, sim.meanwhile = 1, lambda: Commands(sim).reject(3)
     with pytest.raises(Exception, match="rejected"):
-        amend(sim, MZP, lambda account: changes.moved(account, 3, Move.PROMOTE, at=NOW, by=BY))
+        amend(sim, MZP, lambda account: changes.moved(account, 3, Move.PROMOTE, STAMP))
     assert sim.account.generation(3).stage is Stage.REJECTED
 
 
@@ -120,7 +121,7 @@ class AnswerLost:
 
 
 def promoted(account: Account) -> Account:
-    return changes.moved(account, 2, Move.PROMOTE, at=NOW, by=BY)
+    return changes.moved(account, 2, Move.PROMOTE, STAMP)
 
 
 def before_promotion() -> Simulation:
@@ -164,9 +165,12 @@ def test_a_breaker_that_tripped_again_is_not_reset_by_a_persons_old_word() -> No
     """The reset landed, was settled, and the partner rejected the login once more, before we looked."""
 
     def rejected(account: Account) -> Account:
-        sent = changes.canary_sent(account, 1, f"after {account.head.number}", at=NOW, by="other")
+        sent = changes.canary_sent(account, 1, f"after {account.head.number}", Stamp(NOW, "other"))
         return changes.canary_answered(
-            sent, sent.tries[-1].number, "login_rejected", login_rejected=True, at=NOW, by="other"
+            sent,
+            sent.tries[-1].number,
+            changes.CanaryOutcome("login_rejected", login_rejected=True),
+            Stamp(NOW, "other"),
         )
 
     sim = before_promotion()
@@ -174,7 +178,7 @@ def test_a_breaker_that_tripped_again_is_not_reset_by_a_persons_old_word() -> No
     lost = AnswerLost(sim, "settle", "rejected", "settle")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MEANWHILE, "rejected", lambda c: amend(c.sim, MZP, rejected))
-        after = amend(lost, MZP, lambda a: changes.breaker_reset(a, reason="unlocked", at=NOW, by=BY))
+        after = amend(lost, MZP, lambda a: changes.breaker_reset(a, "unlocked", STAMP))
     assert after.breaker
     assert sum(e.what == "breaker-reset" for e in sim.told()) == 1
 
@@ -198,7 +202,7 @@ def test_a_change_whose_answer_was_lost_was_made_by_us() -> None:
 
 def test_what_another_did_first_was_not_left_to_do() -> None:
     sim = before_promotion().branch(at=1)
-    by_another = partial(changes.moved, number=2, move=Move.PROMOTE, at=NOW, by="other")
+    by_another = partial(changes.moved, number=2, move=Move.PROMOTE, stamp=Stamp(NOW, "other"))
     sim.meanwhile = lambda: amend(sim, MZP, by_another)
     assert not amend_and_tell(sim, MZP, promoted)
     assert sim.account.current == sim.account.generation(2)

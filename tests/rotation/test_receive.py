@@ -14,14 +14,15 @@ from broker.model import changes
 from broker.model.finding import Severity
 from broker.model.generation import Closed, PasswordRef, SigningRequest, key_ref
 from broker.model.subject import Subject
+from broker.partners import catalogue
 from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.certificates import load
 from broker.pki.csr import build
 from broker.pki.keys import spki_of
-from broker.rotation.receive import LateReplyError, Received, Said, receive
+from broker.rotation.receive import LateReplyError, Received, Said
 from tests.rotation.simulation import Simulation
 from tests.support import pki
-from tests.support.accounts import BY, MZP, NOW, an_account, assert_refused
+from tests.support.accounts import BY, MZP, NOW, STAMP, an_account, assert_refused
 
 ROOT = pki.a_ca("Root")
 MIDDLE = pki.a_ca("Middle", issuer=ROOT)
@@ -38,7 +39,7 @@ CAS = (MIDDLE.certificate, ROOT.certificate, SERVER.certificate)
 def a_simulation() -> Simulation:
     """An account with a password and its first request open."""
     account = replace(an_account(), login=pki.LOGIN)
-    account = changes.password_set(account, PasswordRef(1), at=NOW, by=BY)
+    account = changes.password_set(account, PasswordRef(1), STAMP)
     sim = Simulation(now=pki.NOW)
     sim.write(changes.requested(account, _request(1, FIRST), by=BY), replacing=0)  # type: ignore[arg-type]
     return sim
@@ -57,7 +58,7 @@ def with_client_id(client_id: str) -> Simulation:
     """An account with an open request and the application fleet."""
     sim = a_simulation()
     found = sim.read(MZP)
-    sim.write(changes.application_set(found.account, "fleet", client_id, at=NOW, by=BY), replacing=found.version)
+    sim.write(changes.application_set(found.account, "fleet", client_id, STAMP), replacing=found.version)
     return sim
 
 
@@ -67,9 +68,8 @@ def received(
     said: Said = Said(),  # noqa: B008 - a value
     text: str = "",
 ) -> Received:
-    return receive(
-        MZP, (text + pki.pem(*reply)).encode(), said, rules=pki.GUIDE, accounts=sim, clock=sim.clock, by=BY
-    )  # fmt: skip
+    profile = replace(catalogue.builtin("stellantis"), subject=pki.GUIDE)
+    return sim.rotation(profile=lambda _: profile).receive(MZP, (text + pki.pem(*reply)).encode(), said)
 
 
 def kept(sim: Simulation) -> list[x509.Certificate]:
@@ -166,7 +166,7 @@ def test_a_certificate_that_names_a_known_one_as_its_issuer_hides_nothing() -> N
 def test_a_late_reply_is_still_named() -> None:
     sim = a_simulation()
     found = sim.read(MZP)
-    closed = changes.closed(found.account, 1, Closed.SUPERSEDED, at=NOW, by=BY)
+    closed = changes.closed(found.account, 1, Closed.SUPERSEDED, STAMP)
     sim.write(closed, replacing=found.version)
     with assert_refused(LateReplyError, "signing request 1", "superseded"):
         received(sim, OLD, *CAS, said=BOTH)

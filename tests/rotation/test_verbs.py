@@ -18,16 +18,12 @@ from broker.model.changes import application_set
 from broker.model.generation import Closed, Generation, SigningRequest, Submission
 from broker.model.secret import Secret
 from broker.model.stage import Stage
-from broker.model.subject import KeyRules
+from broker.model.stamp import Stamp
 from broker.partners.verdict import Verdict
 from broker.rotation.amend import amend
-from broker.rotation.canary import CanaryRefusedError, try_out
-from broker.rotation.draft import draft
-from broker.rotation.open import add_account
-from broker.rotation.password import SLOTS, set_password
+from broker.rotation.canary import CanaryRefusedError
 from broker.rotation.ports import Answer
-from broker.rotation.retire import retire
-from broker.rotation.submit import submit
+from broker.rotation.registry import SLOTS
 from tests.rotation.life_cycle import Commands, Step, midway
 from tests.rotation.simulation import Fault, Killed, Simulation, _Keys
 from tests.support.accounts import BY, MZP, PLANTED, an_account, assert_refused
@@ -60,7 +56,7 @@ def test_another_account_of_its_name_is_a_conflict_that_says_which(other: dict[s
     sim = a_simulation()
     before = sim.account
     with assert_refused(ConflictError, "MZP1"):
-        add_account(replace(an_account(**other), outbox=(), head=Head()), accounts=sim, by=BY)
+        sim.registry().add_account(replace(an_account(**other), outbox=(), head=Head()))
     assert sim.account == before
 
 
@@ -141,7 +137,7 @@ def test_of_two_drafts_at_once_both_show_the_csr_that_is_stored() -> None:
     sim = a_simulation("no request").branch(at=2)
 
     def shown() -> SigningRequest:
-        return draft(MZP, KeyRules(), accounts=sim, keys=Unlike(sim), clock=sim.clock, by=BY)
+        return sim.rotation(keys=Unlike(sim)).draft(MZP)
 
     sim.meanwhile = shown
     assert shown() == sim.account.open_request
@@ -189,7 +185,7 @@ def test_nothing_was_sent_before_it_was_drafted() -> None:
     sim = a_simulation()
     sent = Submission(sim.now - timedelta(days=300), "hand")
     with assert_refused(InputError, "drafted"):
-        submit(MZP, 3, sent, accounts=sim, by=BY)
+        sim.rotation().submit(MZP, 3, sent)
     assert sim.writes == []
 
 
@@ -218,7 +214,7 @@ def test_a_straggler_blocks_retirement_until_a_person_gives_a_reason() -> None:
     with assert_refused(WaitingError, "app, billing"):
         Commands(sim).retire(1)
     assert sim.writes == []
-    forced = partial(retire, MZP, 1, accounts=sim, stragglers=sim.stragglers, clock=sim.clock, by=BY)
+    forced = partial(sim.rotation().retire, MZP, 1)
     assert forced(reason="gone for good")
     assert sim.account.generation(1).stage is Stage.RETIRED
     assert not forced()  # done is done, whoever still holds it
@@ -243,7 +239,7 @@ def test_what_was_current_again_while_its_holders_were_counted_is_not_retired() 
         return frozenset()
 
     with assert_refused(ConflictError, "generation 1"):
-        retire(MZP, 1, accounts=sim, stragglers=counted, clock=sim.clock, by=BY)
+        sim.rotation(stragglers=counted).retire(MZP, 1)
     assert sim.account.generation(1).stage is Stage.PREVIOUS
 
 
@@ -281,7 +277,7 @@ def rejected_client(sim: Simulation, meanwhile: Step) -> None:
 
         return send
 
-    try_out(MZP, 2, accounts=sim, canary=canary, clock=sim.clock, by=BY)
+    sim.rotation(canary=canary).try_out(MZP, 2)
 
 
 def test_a_rejected_client_id_marks_the_application_that_has_it_and_no_more() -> None:
@@ -297,7 +293,7 @@ def test_a_client_id_that_was_set_while_another_was_tried_is_not_called_rejected
     Commands(sim).application()
 
     def rename(account: Account) -> Account:
-        return application_set(account, "fleet", "another", at=sim.now, by=BY)
+        return application_set(account, "fleet", "another", Stamp(sim.now, BY))
 
     rejected_client(sim, lambda c: amend(sim, MZP, rename))
     assert not sim.account.application("fleet").rejected_at
@@ -310,14 +306,14 @@ def wrong_clock() -> datetime:
 def test_a_wrong_clock_stores_no_key() -> None:
     sim = a_simulation("no request")
     with assert_refused(RefusedError, "clock is wrong"):
-        draft(MZP, KeyRules(), accounts=sim, keys=sim.keys, clock=wrong_clock, by=BY)
+        replace(sim.rotation(), clock=wrong_clock).draft(MZP)
     assert sim.writes == []
 
 
 def test_a_wrong_clock_stores_no_password() -> None:
     sim = a_simulation()
     with assert_refused(RefusedError, "clock is wrong"):
-        set_password(MZP, Secret("new"), accounts=sim, passwords=sim.passwords, clock=wrong_clock, by=BY)
+        replace(sim.registry(), clock=wrong_clock).set_password(MZP, Secret("new"))
     assert sim.writes == []
 
 
@@ -330,7 +326,7 @@ def test_a_verdict_is_stored_by_any_clock() -> None:
     def goes_wrong() -> datetime:
         return next(times, None) or wrong_clock()
 
-    try_out(MZP, 2, accounts=sim, canary=sim.canary, clock=goes_wrong, by=BY)
+    replace(sim.rotation(), clock=goes_wrong).try_out(MZP, 2)
     assert sim.account.breaker
     assert sim.account.breaker.at == sim.now
 
@@ -342,5 +338,5 @@ def test_what_fails_on_our_side_is_no_try() -> None:
         raise RefusedError("the password is destroyed")
 
     with assert_refused(RefusedError, "destroyed"):
-        try_out(MZP, 2, accounts=sim, canary=canary, clock=sim.clock, by=BY)
+        sim.rotation(canary=canary).try_out(MZP, 2)
     assert sim.writes == []

@@ -136,12 +136,12 @@ def _two_at_once(system: System) -> None:
     name = account_name("acme")
     sent = ("csr", "submit", "acme", "--out", "later.eml")
     with interposed(system, "data/evidence/accounts/acme", lambda: system.ok(*sent)) as broker:
-        broker.draft(name)
+        broker.rotation.draft(name)
     with interposed(system, "data/evidence/accounts/acme", lambda: system.ok("app", "add", "acme/late")) as broker:
-        broker.set_application(name, "reporting", "44444444-4444-4444-8444-444444444444")
+        broker.registry.set_application(name, "reporting", "44444444-4444-4444-8444-444444444444")
     again = ("password", "set", "acme", "--password-file", "-")
     with interposed(system, "data/passwords/acme", lambda: system.ok(*again, input="one-pl4nted")) as broker:
-        broker.set_password(name, Secret("two-pl4nted"))
+        broker.registry.set_password(name, Secret("two-pl4nted"))
     for path in ("data/signers/anchor", "data/evidence/heads/0"):
         system.ok("app", "set", "acme/late", "--client-id", f"33333333-3333-4333-8333-{len(path):012d}")
         with interposed(system, path, lambda: system.ok("evidence", "anchor")) as broker:

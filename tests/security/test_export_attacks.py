@@ -17,6 +17,7 @@ from broker.evidence.heads import Statement
 from broker.evidence.statements import AnchorKey, StoredStatement
 from broker.model.chain import GENESIS, Entry, Head, appended
 from broker.model.secret import Secret
+from broker.model.stamp import Stamp
 from tests.support.accounts import NOW, later
 from tests.support.evidence_archive import rewritten
 
@@ -31,7 +32,7 @@ def a_chain(name: str, length: int) -> list[Entry]:
     entries: list[Entry] = []
     for n in range(length):
         before = Head(entries[-1].number, entries[-1].hash) if entries else Head()
-        entries.append(appended(name, before, at=later(hours=n), by="ops", what="thing", facts={"n": n, "é": "ü"}))
+        entries.append(appended(name, before, Stamp(later(hours=n), "ops"), "thing", {"n": n, "é": "ü"}))
     return entries
 
 

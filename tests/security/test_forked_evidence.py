@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from broker.model.chain import appended
+from broker.model.stamp import Stamp
 from broker.vault import layout
 from broker.vault.documents import encoded
 from broker.vault.policies import Role
@@ -21,7 +22,7 @@ def test_a_taken_place_is_told_everywhere_and_keeps_no_key_alive(system: System,
     system.renewed()
     system.ok("rotation", "promote", "acme")
     head = system.account("acme").head
-    entry = appended("accounts/acme", head, at=NOW, by="thief", what="breaker-reset", facts={"reason": "x"})
+    entry = appended("accounts/acme", head, Stamp(NOW, "thief"), "breaker-reset", {"reason": "x"})
     planted: dict[str, Any] = {"x": "planted"} if garbage else encoded(entry)
     place = layout.evidence("accounts/acme", head.number + 1)
     system.vault.connection(Role.OPERATOR).create(place, planted)

@@ -11,6 +11,7 @@ from broker.model.account import Account
 from broker.model.changes.writing import noted
 from broker.model.history import What
 from broker.model.names import AccountName
+from broker.model.stamp import Stamp
 from broker.vault import layout
 from broker.vault.accounts import VaultAccounts
 from broker.vault.policies import Role
@@ -26,7 +27,9 @@ def elsewhere(account: Account) -> Account:
     """Rewrite the base_url, and append an entry that says that it was so from the beginning."""
     facts = {**account.outbox[0].facts} if account.outbox else {}
     facts |= {"base_url": "https://127.0.0.1:1/evil", "login": account.login}
-    return noted(replace(account, base_url="https://127.0.0.1:1/evil"), NOW, "thief", What.ACCOUNT_ADDED, **facts)
+    return noted(
+        replace(account, base_url="https://127.0.0.1:1/evil"), Stamp(NOW, "thief"), What.ACCOUNT_ADDED, **facts
+    )
 
 
 def another_ca(account: Account) -> Account:

@@ -63,11 +63,11 @@ def test_no_secret_is_a_local_variable_of_a_failing_write(system: System) -> Non
 
     def set_password(wiring: Wiring) -> None:
         with system.broker(wiring) as broker:
-            broker.set_password(ACME, Secret(NEW))
+            broker.registry.set_password(ACME, Secret(NEW))
 
     def draft(wiring: Wiring) -> None:
         with system.broker(wiring) as broker:
-            broker.draft(ACME)
+            broker.rotation.draft(ACME)
 
     shown += shown_at_every_write(system, set_password)
     shown += shown_at_every_write(system, draft)
@@ -76,7 +76,7 @@ def test_no_secret_is_a_local_variable_of_a_failing_write(system: System) -> Non
 
     def receive(wiring: Wiring) -> None:
         with system.broker(wiring) as broker:
-            broker.receive(ACME, reply, Said(accepted, b"", "reporting", ""))
+            broker.rotation.receive(ACME, reply, Said(accepted, b"", "reporting", ""))
 
     shown += shown_at_every_write(system, receive)
     assert len(shown) >= 6

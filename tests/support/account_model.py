@@ -47,19 +47,12 @@ class State:
     breaker: bool = False
     taken: int = 0  # password slots up to here have been written
     good: frozenset[int] = frozenset()  # passwords that the partner accepts
-    removed: frozenset[str] = frozenset()  # applications that were there
     flying: bool = False  # a canary is on its way
     moves: int = 0
 
     @property
     def open(self) -> Request | None:
         return next((r for r in self.requests if r.status == "open"), None)
-
-    @property
-    def superseded_just_now(self) -> bool:
-        """Whether the open request took another's place and was never sent."""
-        before, last = ("", *(r.status for r in self.requests))[-2:] if self.requests else ("", "")
-        return before == "superseded" and last == "open" and not self.requests[-1].sent
 
     @property
     def current(self) -> Generation | None:

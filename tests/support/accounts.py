@@ -23,6 +23,7 @@ from broker.model.generation import Generation, Parts, PasswordRef, SigningReque
 from broker.model.history import fold, standing
 from broker.model.names import AccountName
 from broker.model.stage import Move
+from broker.model.stamp import Stamp
 from broker.model.subject import Subject
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "MZP",
     "NOW",
     "PLANTED",
+    "STAMP",
     "a_certificate",
     "a_request",
     "an_account",
@@ -55,6 +57,7 @@ __all__ = [
 MZP = AccountName("mzp-1")
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 BY = "ops"
+STAMP = Stamp(NOW, BY)
 PLANTED = "correct-horse-battery-staple"  # a secret that no test may see in any text
 
 Change = Callable[[Account], Account]
@@ -106,15 +109,15 @@ def with_answer(account: Account) -> Account:
     asked = account if account.open_request else with_open_request(account)
     assert asked.open_request
     number = asked.open_request.number
-    return changes.answered(asked, number, a_certificate(asked, number), at=NOW, by=BY)
+    return changes.answered(asked, number, a_certificate(asked, number), STAMP)
 
 
 def with_candidate(account: Account | None = None) -> Account:
     """Return `account` with a password, an accepted CA, and its first candidate, number 1."""
-    account = changes.application_set(account or an_account(), "fleet", "id-fleet", at=NOW, by=BY)
-    account = changes.password_set(account, PasswordRef(1), at=NOW, by=BY)
-    account = changes.ca_accepted(account, anchors_named("ca"), at=NOW, by=BY)
-    account = changes.trust_set(account, anchors_named("server-ca"), at=NOW, by=BY)
+    account = changes.application_set(account or an_account(), "fleet", "id-fleet", STAMP)
+    account = changes.password_set(account, PasswordRef(1), STAMP)
+    account = changes.ca_accepted(account, anchors_named("ca"), STAMP)
+    account = changes.trust_set(account, anchors_named("server-ca"), STAMP)
     return with_answer(account)
 
 
@@ -125,18 +128,18 @@ def with_current(account: Account | None = None) -> Account:
 
 def tried(account: Account, number: int, *, at: datetime = NOW) -> Account:
     """Return `account` with a canary of generation `number` that the partner accepted."""
-    sent = changes.canary_sent(account, number, f"try {len(account.outbox)}", at=at, by=BY)
-    return changes.canary_answered(sent, sent.tries[-1].number, "ok", at=at, by=BY)
+    sent = changes.canary_sent(account, number, f"try {len(account.outbox)}", Stamp(at, BY))
+    return changes.canary_answered(sent, sent.tries[-1].number, changes.CanaryOutcome("ok"), Stamp(at, BY))
 
 
 def promoted(account: Account, number: int, *, at: datetime = NOW) -> Account:
     """Return `account` with candidate `number` current, accepted by the partner before."""
-    return changes.moved(tried(account, number, at=at), number, Move.PROMOTE, at=at, by=BY)
+    return changes.moved(tried(account, number, at=at), number, Move.PROMOTE, Stamp(at, BY))
 
 
 def with_new_password(account: Account) -> Account:
     """Return `account` with its next password, and so with a candidate that tries it."""
-    return changes.password_set(account, account.next_password, at=NOW, by=BY)
+    return changes.password_set(account, account.next_password, STAMP)
 
 
 def with_overtaken_candidate() -> Account:
@@ -147,7 +150,7 @@ def with_overtaken_candidate() -> Account:
 def with_rolled_back() -> Account:
     """Return an account that went from generation 1 to 2, a new certificate, and back: 2 is held."""
     account = tried(promoted(with_answer(with_current()), 2), 1, at=later(hours=1))
-    return changes.moved(account, 1, Move.ROLL_BACK, at=later(hours=1), by=BY)
+    return changes.moved(account, 1, Move.ROLL_BACK, Stamp(later(hours=1), BY))
 
 
 def without_texts(account: Account) -> Account:

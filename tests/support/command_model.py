@@ -27,7 +27,7 @@ def _ends(fits: bool, state: State) -> Steps:
 
 
 def _csr_new(op: Operation, state: State, phase: Phase) -> Steps:
-    if phase == START and op.arguments.get("supersede") and state.open and not state.superseded_just_now:
+    if phase == START and op.arguments.get("supersede") and state.open:
         yield state, ("close", state.open.number)
     elif phase[0] == "close":
         request = state.request(phase[1])
@@ -121,15 +121,12 @@ def _app_set(op: Operation, state: State, _: Phase) -> Steps:
         yield state.with_application(name, op.arguments["client_id"]), DONE
 
 
-def _app_remove(op: Operation, state: State, phase: Phase) -> Steps:
+def _app_remove(op: Operation, state: State, _: Phase) -> Steps:
     name = op.arguments["application"]
-    if phase == START and state.client_id(name) is None and name not in state.removed:
+    if state.client_id(name) is None:
         yield from _ends(op.told(USAGE, name), state)
-    elif phase == START:
-        yield state, ("remove",)
     elif op.code == OK:
-        kept = frozenset(a for a in state.applications if a[0] != name)
-        yield replace(state, applications=kept, removed=state.removed | {name}), DONE
+        yield replace(state, applications=frozenset(a for a in state.applications if a[0] != name)), DONE
 
 
 def _password_set(op: Operation, state: State, phase: Phase) -> Steps:
@@ -228,8 +225,8 @@ def _promote(op: Operation, state: State, phase: Phase) -> Steps:
 def _choosing(op: Operation, state: State) -> Steps:
     free = [g.number for g in state.candidates() if not g.held and not g.restores]
     chosen, current = op.arguments.get("generation") or (free[-1] if free else 0), state.current
-    if not chosen and current and all(g.since < current.since for g in state.candidates()):
-        yield from _ends(op.came_to(current.number), state)  # again, it has nothing left to do
+    if not chosen and current:
+        yield from _ends(op.came_to(current.number), state)
     elif chosen:
         yield state, ("join", state.newest_form(chosen).number)
     else:

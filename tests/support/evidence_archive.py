@@ -21,7 +21,7 @@ from broker.vault.documents import encoded
 from broker.vault.evidence import VaultEvidence
 from broker.vault.policies import Role
 from broker.vault.statements import VaultStatements
-from tests.support.accounts import BY, NOW, an_account, with_answer, with_current, without_texts
+from tests.support.accounts import BY, NOW, STAMP, an_account, with_answer, with_current, without_texts
 from tests.support.vault import TestVault
 
 __all__ = ["ACME", "ISSUED", "Archive", "rewritten"]
@@ -60,7 +60,7 @@ class Archive:
     def go_on(self, name: str = "acme", client_id: str = "another") -> None:
         """Let one more thing happen to an account."""
         accounts = VaultAccounts(self.vault.admin)
-        amend(accounts, AccountName(name), lambda a: changes.application_set(a, "fleet", client_id, at=NOW, by=BY))
+        amend(accounts, AccountName(name), lambda a: changes.application_set(a, "fleet", client_id, STAMP))
         settle(AccountName(name), accounts=accounts, log=VaultEvidence(self.vault.admin).append)
 
     def anchor(self, at: datetime = NOW) -> Anchored:

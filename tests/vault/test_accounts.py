@@ -10,7 +10,7 @@ from broker.rotation.ports import Version
 from broker.vault import layout
 from broker.vault.accounts import VaultAccounts
 from broker.vault.policies import Role
-from tests.support.accounts import BY, NOW, an_account
+from tests.support.accounts import STAMP, an_account
 from tests.support.vault import TestVault
 
 
@@ -18,8 +18,8 @@ from tests.support.vault import TestVault
 def test_a_write_is_known_again_though_others_followed(vault: TestVault, role: Role) -> None:
     VaultAccounts(vault.admin).write(an_account(), replacing=Version(0))
     accounts, before = VaultAccounts(vault.connection(role)), Version(1)
-    ours = changes.application_set(an_account(), "ours", "", at=NOW, by=BY)
-    theirs = changes.application_set(an_account(), "theirs", "", at=NOW, by=BY)
+    ours = changes.application_set(an_account(), "ours", "", STAMP)
+    theirs = changes.application_set(an_account(), "theirs", "", STAMP)
     accounts.write(ours, replacing=before)
     for version in range(2, 8):
         accounts.write(theirs, replacing=Version(version))

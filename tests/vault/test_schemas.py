@@ -12,6 +12,7 @@ from broker.model.chain import Head, appended
 from broker.model.consumer import ConsumerRecord
 from broker.model.generation import PasswordRef, key_ref
 from broker.model.secret import Secret
+from broker.model.stamp import Stamp
 from broker.partners import catalogue
 from broker.rotation.ports import Version
 from broker.vault import layout
@@ -28,7 +29,7 @@ from tests.support.vault import TestVault
 
 pytestmark = pytest.mark.slow
 
-ENTRY: Final = appended(f"accounts/{MZP}", Head(), at=NOW, by="ops", what="breaker-reset", facts={})
+ENTRY: Final = appended(f"accounts/{MZP}", Head(), Stamp(NOW, "ops"), "breaker-reset", {})
 RULES: Final = catalogue.builtin("stellantis").key
 
 

@@ -1,7 +1,7 @@
 """How an account becomes another: pure functions, one a change, each noting its evidence in the same value.
 
 Every one returns its argument when nothing is left to do, so that running it again on what is stored is safe. None
-looks at a clock: `at` and `by` say when and who.
+looks at a clock: a `Stamp` says when and who.
 """
 
 from broker.model.changes.moving import moved, rebased, restored, settled
@@ -14,9 +14,10 @@ from broker.model.changes.registering import (
     trust_set,
 )
 from broker.model.changes.requesting import answered, closed, requested, submitted
-from broker.model.changes.trying import breaker_reset, canary_answered, canary_sent
+from broker.model.changes.trying import CanaryOutcome, breaker_reset, canary_answered, canary_sent
 
 __all__ = [
+    "CanaryOutcome",
     "added",
     "answered",
     "application_removed",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from datetime import datetime
 from typing import Final
 
 from broker.errors import ConflictError, RefusedError
@@ -19,6 +18,7 @@ from broker.model.generation import (
 )
 from broker.model.history import What
 from broker.model.stage import MOVES, Move, Stage
+from broker.model.stamp import Stamp
 
 __all__ = ["moved", "rebased", "restored", "settled"]
 
@@ -26,13 +26,13 @@ _CERTIFIED: Final = ("key", "certificate", "issuing")  # one part in three field
 _GROUPS: Final = (_CERTIFIED, ("password",), ("trust",))
 
 
-def moved(account: Account, number: int, move: Move, *, at: datetime, by: str, reason: str = "") -> Account:
+def moved(account: Account, number: int, move: Move, stamp: Stamp, reason: str = "") -> Account:
     """Move generation `number` as the table allows, and with it the one that was current."""
     row, generation, current = MOVES[move], account.generation(number), account.current
     if generation.stage is row.end:
         return account
     _guard(account, generation, move)
-    generations, begins = account.generations, since(account, at)
+    generations, begins = account.generations, since(account, stamp.at)
     if row.displaced and current:
         displaced = replace(current, stage=row.displaced, since=begins, held=move is Move.ROLL_BACK)
         generations = swapped(generations, current, displaced)
@@ -45,7 +45,7 @@ def moved(account: Account, number: int, move: Move, *, at: datetime, by: str, r
         facts |= {"displaced": current.number, "displaced_stage": row.displaced.value}
     if reason:
         facts["reason"] = reason
-    return pruned(dooming(account, noted(after, at, by, What.GENERATION_MOVED, **facts)))
+    return pruned(dooming(account, noted(after, stamp, What.GENERATION_MOVED, **facts)))
 
 
 def _either(move: Move) -> str:
@@ -76,7 +76,7 @@ def _unproven(generation: Generation, current: Generation) -> bool:
     return (generation.parts.password, generation.parts.trust) != (current.parts.password, current.parts.trust)
 
 
-def rebased(account: Account, number: int, *, at: datetime, by: str) -> Account:
+def rebased(account: Account, number: int, stamp: Stamp) -> Account:
     """Join candidate `number` to what became current since it was made, as a new candidate; reject the old one.
 
     A part that both changed is a `ConflictError`: only a person knows which one is meant.
@@ -91,15 +91,15 @@ def rebased(account: Account, number: int, *, at: datetime, by: str) -> Account:
             f"generation {number} of {account.name} and generation {current.number}, now current, change the same part",
             hint=f"broker rotation reject {account.name} --generation {number} --reason TEXT",
         )
-    after = moved(account, number, Move.REJECT, at=at, by=by, reason=f"overtaken by generation {current.number}")
+    after = moved(account, number, Move.REJECT, stamp, reason=f"overtaken by generation {current.number}")
     return (
         after
         if parts == current.parts
-        else born(after, parts, at=at, by=by, restores=generation.restores, instead_of=generation)
+        else born(after, parts, stamp, restores=generation.restores, instead_of=generation)
     )
 
 
-def restored(account: Account, number: int, *, at: datetime, by: str) -> Account:
+def restored(account: Account, number: int, stamp: Stamp) -> Account:
     """Join the certificate of previous generation `number` to the newest proven password and trust: a new candidate."""
     generation, current = account.generation(number), account.current
     if generation.stage is not Stage.PREVIOUS or current is None or not _unproven(generation, current):
@@ -112,7 +112,7 @@ def restored(account: Account, number: int, *, at: datetime, by: str) -> Account
             f"generation {number} of {account.name} differs from the current one only in what does not roll back",
             hint=f"broker password set {account.name} sets the old password again",
         )
-    return born(account, parts, at=at, by=by, restores=number)
+    return born(account, parts, stamp, restores=number)
 
 
 def _merged(candidate: Parts, base: Parts | None, current: Parts) -> Parts | None:

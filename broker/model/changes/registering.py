@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from datetime import datetime
 
 from broker.errors import ConflictError
 from broker.model.account import Account
@@ -18,6 +17,7 @@ from broker.model.generation import (
 )
 from broker.model.history import What
 from broker.model.stage import Move
+from broker.model.stamp import Stamp
 
 __all__ = ["added", "application_removed", "application_set", "ca_accepted", "password_set", "trust_set"]
 
@@ -26,8 +26,7 @@ def added(account: Account, *, by: str) -> Account:
     """Return the new account with its first entry of evidence."""
     return noted(
         account,
-        account.created_at,
-        by,
+        Stamp(account.created_at, by),
         What.ACCOUNT_ADDED,
         profile=account.profile,
         environment=account.environment,
@@ -37,7 +36,7 @@ def added(account: Account, *, by: str) -> Account:
     )
 
 
-def application_set(account: Account, name: str, client_id: str, *, at: datetime, by: str) -> Account:
+def application_set(account: Account, name: str, client_id: str, stamp: Stamp) -> Account:
     """Add application `name`, or give it another client_id ("" leaves the one it has)."""
     known = next((a for a in account.applications if a.name == name), None)
     wanted = Application(name, client_id or (known.client_id if known else ""))
@@ -45,19 +44,19 @@ def application_set(account: Account, name: str, client_id: str, *, at: datetime
         return account
     applications = tuple(sorted((*without(account.applications, known), wanted), key=lambda a: a.name))
     after = replace(account, applications=applications)
-    return noted(after, at, by, What.APPLICATION_SET, application=name, client_id=wanted.client_id)
+    return noted(after, stamp, What.APPLICATION_SET, application=name, client_id=wanted.client_id)
 
 
-def application_removed(account: Account, name: str, *, at: datetime, by: str) -> Account:
+def application_removed(account: Account, name: str, stamp: Stamp) -> Account:
     """Remove application `name`; nothing to do where it is gone."""
     known = next((a for a in account.applications if a.name == name), None)
     if known is None:
         return account
     after = replace(account, applications=without(account.applications, known))
-    return noted(after, at, by, What.APPLICATION_REMOVED, application=name)
+    return noted(after, stamp, What.APPLICATION_REMOVED, application=name)
 
 
-def password_set(account: Account, password: PasswordRef, *, at: datetime, by: str) -> Account:
+def password_set(account: Account, password: PasswordRef, stamp: Stamp) -> Account:
     """Make `password` the newest, with a candidate that tries it where there is a set to join it to.
 
     Slots between the last password and this one were written by a command that was killed: nobody will ever name
@@ -73,33 +72,32 @@ def password_set(account: Account, password: PasswordRef, *, at: datetime, by: s
     orphans = {PasswordRef(n) for n in range((account.password or 0) + 1, password)}
     doomed = account.doomed_passwords | orphans
     after = replace(account, password=password, breaker=None, doomed_passwords=doomed)
-    after = noted(after, at, by, What.PASSWORD_SET, password=password)
-    return dooming(account, _varied(after, at=at, by=by, password=password))
+    after = noted(after, stamp, What.PASSWORD_SET, password=password)
+    return dooming(account, _varied(after, stamp, password=password))
 
 
-def trust_set(account: Account, trust: Anchors, *, at: datetime, by: str) -> Account:
+def trust_set(account: Account, trust: Anchors, stamp: Stamp) -> Account:
     """Know the partner's server by `trust` from now on, with a candidate that tries it where there is a set."""
     sets = (account.current, *account.candidates) if account.current else ()
     if account.trust == trust.ref and (not sets or any(g.parts.trust == trust.ref for g in sets)):
         return account
     after = replace(holding(account, trust), trust=trust.ref)
-    after = noted(after, at, by, What.TRUST_SET, trust=trust.ref, fingerprints=" ".join(trust.fingerprints))
-    return _varied(after, at=at, by=by, trust=trust.ref)
+    after = noted(after, stamp, What.TRUST_SET, trust=trust.ref, fingerprints=" ".join(trust.fingerprints))
+    return _varied(after, stamp, trust=trust.ref)
 
 
-def ca_accepted(account: Account, issuing: Anchors, *, at: datetime, by: str) -> Account:
+def ca_accepted(account: Account, issuing: Anchors, stamp: Stamp) -> Account:
     """Pin `issuing`: certificates that chain to it advance without a person from now on."""
     if account.issuing == issuing.ref:
         return account
     after = replace(holding(account, issuing), issuing=issuing.ref)
-    return noted(after, at, by, What.CA_ACCEPTED, issuing=issuing.ref, fingerprints=" ".join(issuing.fingerprints))
+    return noted(after, stamp, What.CA_ACCEPTED, issuing=issuing.ref, fingerprints=" ".join(issuing.fingerprints))
 
 
 def _varied(
     account: Account,
+    stamp: Stamp,
     *,
-    at: datetime,
-    by: str,
     password: PasswordRef | None = None,
     trust: AnchorsRef | None = None,
 ) -> Account:
@@ -112,8 +110,8 @@ def _varied(
         return account
     after, outdated = account, _outdated(account, "password" if password else "trust")
     if outdated:
-        after = moved(after, outdated.number, Move.REJECT, at=at, by=by, reason="a part was set anew")
-    return born(after, parts, at=at, by=by, instead_of=outdated)
+        after = moved(after, outdated.number, Move.REJECT, stamp, reason="a part was set anew")
+    return born(after, parts, stamp, instead_of=outdated)
 
 
 def _outdated(account: Account, part: str) -> Generation | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
 
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
@@ -16,6 +15,7 @@ from broker.model.generation import (
     Submission,
 )
 from broker.model.history import What
+from broker.model.stamp import Stamp
 
 __all__ = ["answered", "closed", "requested", "submitted"]
 
@@ -31,7 +31,12 @@ def requested(account: Account, request: SigningRequest, *, by: str) -> Account:
         )
     after = replace(account, requests=(*account.requests, request))
     return noted(
-        after, request.drafted_at, by, What.REQUEST_DRAFTED, request=request.number, key=request.key, spki=request.spki
+        after,
+        Stamp(request.drafted_at, by),
+        What.REQUEST_DRAFTED,
+        request=request.number,
+        key=request.key,
+        spki=request.spki,
     )
 
 
@@ -46,8 +51,7 @@ def submitted(account: Account, number: int, submission: Submission, *, by: str)
     after = replace(account, requests=swapped(account.requests, request, sent))
     return noted(
         after,
-        submission.at,
-        by,
+        Stamp(submission.at, by),
         What.REQUEST_SUBMITTED,
         request=number,
         via=submission.via,
@@ -57,17 +61,17 @@ def submitted(account: Account, number: int, submission: Submission, *, by: str)
     )
 
 
-def closed(account: Account, number: int, why: Closed, *, at: datetime, by: str) -> Account:
+def closed(account: Account, number: int, why: Closed, stamp: Stamp) -> Account:
     """Close request `number` and doom its key; nothing to do where it was closed for the same reason."""
     request = account.request(number)
     if request.closed is why:
         return account
     if request.closed:
         raise ConflictError(f"signing request {number} of {account.name} was {request.closed.value} meanwhile")
-    return dooming(account, closing(account, request, why, at=at, by=by))
+    return dooming(account, closing(account, request, why, stamp))
 
 
-def answered(account: Account, number: int, certificate: Certificate, *, at: datetime, by: str) -> Account:
+def answered(account: Account, number: int, certificate: Certificate, stamp: Stamp) -> Account:
     """Close request `number` with the certificate that answers it, and add the candidate it makes.
 
     The candidate takes the password and trust that are proven: those of the current generation, or the newest where
@@ -87,5 +91,5 @@ def answered(account: Account, number: int, certificate: Certificate, *, at: dat
             f"{account.name} has no accepted CA yet", hint="--accept-ca FINGERPRINT, once you have compared it"
         )
     kept = (*(c for c in account.certificates if c.ref != certificate.ref), certificate)
-    after = closing(replace(account, certificates=kept), request, Closed.ANSWERED, at=at, by=by)
-    return born(after, Parts(request.key, certificate.ref, password, trust, account.issuing), at=at, by=by)
+    after = closing(replace(account, certificates=kept), request, Closed.ANSWERED, stamp)
+    return born(after, Parts(request.key, certificate.ref, password, trust, account.issuing), stamp)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -15,13 +15,24 @@ from broker.model.generation import (
 )
 from broker.model.history import What
 from broker.model.obstacle import LONGEST_PAUSE, obstacles, paused_until
+from broker.model.stamp import Stamp
 
-__all__ = ["breaker_reset", "canary_answered", "canary_sent"]
+__all__ = ["CanaryOutcome", "breaker_reset", "canary_answered", "canary_sent"]
 
 TRIES_KEPT: Final = 10
 
 
-def canary_sent(account: Account, generation: int, id_: str, *, at: datetime, by: str) -> Account:
+@dataclass(frozen=True, slots=True)
+class CanaryOutcome:
+    """What an account must know of the partner's answer to a try."""
+
+    verdict: str
+    login_rejected: bool = False
+    client_rejected: str = ""  # the application whose client_id was refused
+    wait: timedelta | None = None  # the partner asked for a pause of this length
+
+
+def canary_sent(account: Account, generation: int, id_: str, stamp: Stamp) -> Account:
     """Reserve try `id_` of `generation`, which is sent only once this is stored.
 
     Raise the error of the worst of its `obstacles`, and `RefusedError` if the generation is retired.
@@ -31,39 +42,31 @@ def canary_sent(account: Account, generation: int, id_: str, *, at: datetime, by
         return account
     if not stage.living:
         raise RefusedError(f"generation {generation} of {account.name} is {stage.value}: {stage.meaning}")
-    worst = next(obstacles(account, at), None)
+    worst = next(obstacles(account, stamp.at), None)
     if worst:
         raise worst.error(worst.message, hint=worst.hint)
     number = 1 + (account.tries[-1].number if account.tries else 0)
-    after = replace(account, tries=(*account.tries, Try(number, generation, at, id_))[-TRIES_KEPT:])
-    return noted(after, at, by, What.CANARY_SENT, attempt=number, generation=generation, id=id_)
+    after = replace(account, tries=(*account.tries, Try(number, generation, stamp.at, id_))[-TRIES_KEPT:])
+    return noted(after, stamp, What.CANARY_SENT, attempt=number, generation=generation, id=id_)
 
 
-def canary_answered(
-    account: Account,
-    number: int,
-    verdict: str,
-    *,
-    login_rejected: bool = False,
-    client_rejected: str = "",
-    wait: timedelta | None = None,
-    at: datetime,
-    by: str,
-) -> Account:
+def canary_answered(account: Account, number: int, outcome: CanaryOutcome, stamp: Stamp) -> Account:
     """Store the verdict on try `number`, and what follows: the breaker, an application's mark, a pause."""
     made = next((t for t in account.tries if t.number == number), None)
-    if made is None or made.verdict == verdict:
+    if made is None or made.verdict == outcome.verdict:
         return account
-    after = replace(account, tries=swapped(account.tries, made, replace(made, verdict=verdict)))
-    after = replace(after, not_before=_pause(account, made, at, wait))
-    if login_rejected:
+    after = replace(account, tries=swapped(account.tries, made, replace(made, verdict=outcome.verdict)))
+    after = replace(after, not_before=_pause(account, made, stamp.at, outcome.wait))
+    if outcome.login_rejected:
         password = account.generation(made.generation).parts.password
-        after = replace(after, breaker=Breaker(at, password, made.generation))
-    if client_rejected:
-        application = after.application(client_rejected)
-        marked = replace(application, rejected_at=at)
+        after = replace(after, breaker=Breaker(stamp.at, password, made.generation))
+    if outcome.client_rejected:
+        application = after.application(outcome.client_rejected)
+        marked = replace(application, rejected_at=stamp.at)
         after = replace(after, applications=swapped(after.applications, application, marked))
-    return noted(after, at, by, What.CANARY_ANSWERED, attempt=number, generation=made.generation, verdict=verdict)
+    return noted(
+        after, stamp, What.CANARY_ANSWERED, attempt=number, generation=made.generation, verdict=outcome.verdict
+    )
 
 
 def _pause(account: Account, made: Try, at: datetime, wait: timedelta | None) -> datetime | None:
@@ -78,10 +81,10 @@ def _pause(account: Account, made: Try, at: datetime, wait: timedelta | None) ->
     return max(stored, asked or stored)
 
 
-def breaker_reset(account: Account, *, reason: str, at: datetime, by: str) -> Account:
+def breaker_reset(account: Account, reason: str, stamp: Stamp) -> Account:
     """Allow tries again, because a person says so: close the breaker, end the pause, forget unanswered tries."""
     if not account.breaker and not account.not_before and all(t.verdict for t in account.tries):
         return account
     tries = tuple(t if t.verdict else replace(t, verdict="unknown") for t in account.tries)
     after = replace(account, breaker=None, not_before=None, tries=tries)
-    return noted(after, at, by, What.BREAKER_RESET, reason=reason)
+    return noted(after, stamp, What.BREAKER_RESET, reason=reason)

@@ -17,6 +17,7 @@ from broker.model.generation import (
 )
 from broker.model.history import What, parts_facts
 from broker.model.stage import Stage
+from broker.model.stamp import Stamp
 
 __all__ = ["born", "closing", "dooming", "holding", "noted", "pruned", "since", "swapped", "without"]
 
@@ -24,28 +25,27 @@ T = TypeVar("T")
 _MOMENT: Final = timedelta(microseconds=1)  # `datetime` knows no shorter one
 
 
-def noted(account: Account, at: datetime, by: str, what: What, **facts: Fact) -> Account:
+def noted(account: Account, stamp: Stamp, what: What, **facts: Fact) -> Account:
     """Return `account` with one more entry in its chain and its outbox."""
-    entry = appended(f"accounts/{account.name}", account.head, at=at, by=by, what=what.value, facts=facts)
+    entry = appended(f"accounts/{account.name}", account.head, stamp, what.value, facts)
     return replace(
         account, outbox=(*account.outbox, entry), head=replace(account.head, number=entry.number, hash=entry.hash)
     )
 
 
 def born(
-    account: Account, parts: Parts, *, at: datetime, by: str, restores: int = 0, instead_of: Generation | None = None
+    account: Account, parts: Parts, stamp: Stamp, *, restores: int = 0, instead_of: Generation | None = None
 ) -> Account:
     """Return `account` with a new candidate made of `parts`. What only a person promotes stays so in its new form."""
     base = account.current.number if account.current else 0
     replaces, held = (instead_of.number, instead_of.held) if instead_of else (0, False)
     newest = Generation(
-        account.next_generation, parts, Stage.CANDIDATE, since(account, at), base, restores, replaces, held
+        account.next_generation, parts, Stage.CANDIDATE, since(account, stamp.at), base, restores, replaces, held
     )
     after = replace(account, generations=(*account.generations, newest))
     return noted(
         after,
-        at,
-        by,
+        stamp,
         What.GENERATION_BORN,
         generation=newest.number,
         base=base,
@@ -64,11 +64,11 @@ def since(account: Account, at: datetime) -> datetime:
     return at if last is None else max(at, last + _MOMENT)
 
 
-def closing(account: Account, request: SigningRequest, why: Closed, *, at: datetime, by: str) -> Account:
+def closing(account: Account, request: SigningRequest, why: Closed, stamp: Stamp) -> Account:
     """Return `account` with `request` closed; the text of its CSR is dropped, its SPKI stays."""
-    ended = replace(request, closed=why, closed_at=at, csr="")
+    ended = replace(request, closed=why, closed_at=stamp.at, csr="")
     after = replace(account, requests=swapped(account.requests, request, ended))
-    return noted(after, at, by, What.REQUEST_CLOSED, request=request.number, closed=why.value)
+    return noted(after, stamp, What.REQUEST_CLOSED, request=request.number, closed=why.value)
 
 
 def dooming(before: Account, after: Account) -> Account:

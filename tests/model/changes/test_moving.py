@@ -9,9 +9,10 @@ from broker.model import changes
 from broker.model.account import Account
 from broker.model.generation import KeyRef, PasswordRef
 from broker.model.stage import Move, Stage
+from broker.model.stamp import Stamp
 from tests.support.accounts import (
     BY,
-    NOW,
+    STAMP,
     an_account,
     anchors_named,
     assert_refused,
@@ -33,27 +34,27 @@ from tests.support.accounts import (
 def promote(account: Account, number: int) -> Account:
     """Promote `number`, which the partner accepted where it can still be tried."""
     ready = account.generation(number).stage.living if any(g.number == number for g in account.generations) else False
-    return changes.moved(tried(account, number) if ready else account, number, Move.PROMOTE, at=NOW, by=BY)
+    return changes.moved(tried(account, number) if ready else account, number, Move.PROMOTE, STAMP)
 
 
 def roll_back(account: Account, number: int) -> Account:
-    return changes.moved(account, number, Move.ROLL_BACK, at=NOW, by=BY)
+    return changes.moved(account, number, Move.ROLL_BACK, STAMP)
 
 
 def retire(account: Account, number: int) -> Account:
-    return changes.moved(account, number, Move.RETIRE, at=NOW, by=BY)
+    return changes.moved(account, number, Move.RETIRE, STAMP)
 
 
 def rebase(account: Account, number: int) -> Account:
-    return changes.rebased(account, number, at=NOW, by=BY)
+    return changes.rebased(account, number, STAMP)
 
 
 def restore(account: Account, number: int) -> Account:
-    return changes.restored(account, number, at=NOW, by=BY)
+    return changes.restored(account, number, STAMP)
 
 
 def set_trust(account: Account, name: str) -> Account:
-    return changes.trust_set(account, anchors_named(name), at=NOW, by=BY)
+    return changes.trust_set(account, anchors_named(name), STAMP)
 
 
 # -- moves
@@ -62,7 +63,7 @@ def set_trust(account: Account, name: str) -> Account:
 @pytest.mark.parametrize("move", Move)
 def test_a_generation_that_is_not_there_cannot_move(move: Move) -> None:
     with assert_refused(UnknownNameError, "generation 9"):
-        changes.moved(with_current(), 9, move, at=NOW, by=BY)
+        changes.moved(with_current(), 9, move, STAMP)
 
 
 def test_a_promotion_displaces_what_was_current_and_keeps_its_secrets() -> None:
@@ -80,7 +81,7 @@ def test_the_trust_of_what_became_current_is_the_one_that_counts() -> None:
 
 def test_a_certificate_from_before_a_new_trust_brings_its_own_trust_along() -> None:
     account = with_answer(set_trust(with_current(), "server-ca-2"))
-    account = promote(changes.moved(account, 2, Move.REJECT, at=NOW, by=BY), 3)
+    account = promote(changes.moved(account, 2, Move.REJECT, STAMP), 3)
     assert account.trust == parts_of(account, 3).trust == anchors_named("server-ca").ref
     assert only(set_trust(account, "server-ca-2").candidates).parts.trust == anchors_named("server-ca-2").ref
 
@@ -92,7 +93,7 @@ def test_retiring_dooms_what_no_living_generation_uses() -> None:
 
 
 def test_rejecting_keeps_the_secrets_and_retiring_dooms_them() -> None:
-    account = changes.moved(with_answer(with_current()), 2, Move.REJECT, at=NOW, by=BY, reason="wrong contract")
+    account = changes.moved(with_answer(with_current()), 2, Move.REJECT, STAMP, reason="wrong contract")
     assert account.doomed_keys == frozenset()
     assert account.outbox[-1].facts["reason"] == "wrong contract"
     assert retire(account, 2).doomed_keys == {"kv:2"}
@@ -110,9 +111,9 @@ def test_the_text_of_a_retired_certificate_is_dropped_and_its_facts_stay() -> No
 
 
 def test_the_text_of_a_pinned_ca_is_kept_though_no_generation_has_it_yet() -> None:
-    account = changes.ca_accepted(with_answer(with_current()), anchors_named("ca-2"), at=NOW, by=BY)
+    account = changes.ca_accepted(with_answer(with_current()), anchors_named("ca-2"), STAMP)
     account = set_trust(promote(account, 2), "server-ca-2")
-    account = changes.moved(account, 3, Move.REJECT, at=NOW, by=BY)
+    account = changes.moved(account, 3, Move.REJECT, STAMP)
     account = retire(retire(account, 1), 3)
     assert account.issuing
     assert account.trust
@@ -144,7 +145,7 @@ def test_moves_are_in_order_though_the_clock_was_set_back() -> None:
     account = with_candidate()
     for number, hours in ((1, 6), (2, 1), (3, -9)):  # at the first the clock was ahead, then it was put right
         account = with_answer(account) if number > 1 else account
-        account = changes.moved(account, number, Move.PROMOTE, at=later(hours=hours), by=BY)
+        account = changes.moved(account, number, Move.PROMOTE, Stamp(later(hours=hours), BY))
     since = [g.since for g in account.generations]
     assert since[0] < since[1] == since[2]
     assert account.outbox[-1].at == later(hours=-9), "the evidence has what the clock said"
@@ -166,7 +167,7 @@ def test_a_candidate_is_joined_to_what_became_current_since() -> None:
 
 
 def test_a_certificate_takes_its_key_and_its_issuing_ca_along() -> None:
-    account = changes.ca_accepted(with_current(), anchors_named("ca-2"), at=NOW, by=BY)
+    account = changes.ca_accepted(with_current(), anchors_named("ca-2"), STAMP)
     account = promote(with_new_password(with_answer(account)), 3)
     joined = rebase(account, 2).generation(4).parts
     assert (joined.key, joined.issuing) == ("kv:2", anchors_named("ca-2").ref)
@@ -278,5 +279,5 @@ def test_what_is_done_is_dropped_and_nothing_else() -> None:
 
 def test_settling_does_not_drop_what_came_meanwhile() -> None:
     seen = an_account()
-    newer = changes.application_set(seen, "fleet", "", at=NOW, by=BY)
+    newer = changes.application_set(seen, "fleet", "", STAMP)
     assert [e.what for e in changes.settled(newer, seen.outbox, set(), set()).outbox] == ["application-set"]

@@ -11,9 +11,11 @@ from broker.model import changes
 from broker.model.account import Account
 from broker.model.generation import Application, PasswordRef
 from broker.model.stage import Move, Stage
+from broker.model.stamp import Stamp
 from tests.support.accounts import (
     BY,
     NOW,
+    STAMP,
     an_account,
     anchors_named,
     assert_refused,
@@ -29,25 +31,25 @@ from tests.support.accounts import (
 
 
 def set_client(account: Account, client_id: str, name: str = "fleet") -> Account:
-    return changes.application_set(account, name, client_id, at=later(hours=1), by=BY)
+    return changes.application_set(account, name, client_id, Stamp(later(hours=1), BY))
 
 
 def set_password(account: Account, slot: int) -> Account:
-    return changes.password_set(account, PasswordRef(slot), at=later(hours=1), by=BY)
+    return changes.password_set(account, PasswordRef(slot), Stamp(later(hours=1), BY))
 
 
 def set_trust(account: Account, name: str) -> Account:
-    return changes.trust_set(account, anchors_named(name), at=later(hours=1), by=BY)
+    return changes.trust_set(account, anchors_named(name), Stamp(later(hours=1), BY))
 
 
 def accept(account: Account, name: str) -> Account:
-    return changes.ca_accepted(account, anchors_named(name), at=later(hours=1), by=BY)
+    return changes.ca_accepted(account, anchors_named(name), Stamp(later(hours=1), BY))
 
 
 CHANGES: dict[str, Callable[[Account], Account]] = {
     "an application": lambda a: set_client(a, "id-2", "app-2"),
     "another client_id": lambda a: set_client(a, "id-2"),
-    "an application removed": lambda a: changes.application_removed(a, "fleet", at=NOW, by=BY),
+    "an application removed": lambda a: changes.application_removed(a, "fleet", STAMP),
     "a password": lambda a: set_password(a, 2),
     "a trust": lambda a: set_trust(a, "server-ca-2"),
     "a CA": lambda a: accept(a, "ca-2"),
@@ -76,8 +78,10 @@ def test_naming_an_application_without_a_client_id_keeps_the_one_it_has() -> Non
 
 
 def test_setting_the_client_id_anew_clears_the_mark_that_the_partner_refused_it() -> None:
-    account = changes.canary_sent(with_current(), 1, "id", at=NOW, by=BY)
-    account = changes.canary_answered(account, 1, "client_rejected", client_rejected="fleet", at=NOW, by=BY)
+    account = changes.canary_sent(with_current(), 1, "id", STAMP)
+    account = changes.canary_answered(
+        account, 1, changes.CanaryOutcome("client_rejected", client_rejected="fleet"), STAMP
+    )
     assert account.application("fleet").rejected_at == NOW
     assert_unchanged(account, lambda a: set_client(a, ""))
     assert set_client(account, "id-fleet").application("fleet") == Application("fleet", "id-fleet")
@@ -89,7 +93,7 @@ def test_applications_stay_sorted() -> None:
 
 
 def test_removing_what_is_not_there_changes_nothing() -> None:
-    assert_unchanged(with_current(), lambda a: changes.application_removed(a, "none", at=NOW, by=BY))
+    assert_unchanged(with_current(), lambda a: changes.application_removed(a, "none", STAMP))
 
 
 def test_a_password_before_there_is_a_set_makes_no_candidate() -> None:
@@ -131,8 +135,8 @@ def test_a_password_of_a_living_generation_is_not() -> None:
 
 
 def test_a_new_password_closes_the_breaker() -> None:
-    account = changes.canary_sent(with_current(), 1, "id", at=NOW, by=BY)
-    account = changes.canary_answered(account, 1, "login_rejected", login_rejected=True, at=NOW, by=BY)
+    account = changes.canary_sent(with_current(), 1, "id", STAMP)
+    account = changes.canary_answered(account, 1, changes.CanaryOutcome("login_rejected", login_rejected=True), STAMP)
     assert account.breaker
     assert set_password(account, 2).breaker is None
 
@@ -148,7 +152,7 @@ def test_setting_a_part_anew_takes_the_place_of_the_candidate_that_tried_it(agai
 
 
 def test_it_does_so_whatever_became_current_meanwhile() -> None:
-    account = changes.moved(with_answer(with_new_password(with_current())), 3, Move.PROMOTE, at=NOW, by=BY)
+    account = changes.moved(with_answer(with_new_password(with_current())), 3, Move.PROMOTE, STAMP)
     assert [g.replaces for g in set_password(account, 3).candidates] == [2]
 
 
@@ -164,7 +168,7 @@ def test_a_trust_that_the_current_set_has_makes_no_candidate() -> None:
 
 def test_a_trust_whose_candidate_was_rejected_can_be_set_again() -> None:
     account = set_trust(with_current(), "server-ca-2")
-    account = changes.moved(account, 2, Move.REJECT, at=NOW, by=BY)
+    account = changes.moved(account, 2, Move.REJECT, STAMP)
     assert only(set_trust(account, "server-ca-2").candidates).parts.trust == anchors_named("server-ca-2").ref
 
 
@@ -174,6 +178,6 @@ def test_accepting_a_ca_makes_no_candidate() -> None:
 
 @pytest.mark.parametrize("hours", [-1, -24 * 400])
 def test_a_clock_that_goes_back_changes_nothing_but_the_time_noted(hours: int) -> None:
-    account = changes.password_set(with_current(), PasswordRef(2), at=later(hours=hours), by=BY)
+    account = changes.password_set(with_current(), PasswordRef(2), Stamp(later(hours=hours), BY))
     assert account.outbox[-1].at == later(hours=hours)
     assert_sound(account)

@@ -11,9 +11,11 @@ from broker.model import changes
 from broker.model.account import Account
 from broker.model.generation import Closed, PasswordRef, Submission
 from broker.model.stage import Move
+from broker.model.stamp import Stamp
 from tests.support.accounts import (
     BY,
     NOW,
+    STAMP,
     a_certificate,
     a_request,
     an_account,
@@ -37,11 +39,11 @@ def waiting() -> Account:
 
 
 def close(account: Account, why: Closed = Closed.CANCELLED, number: int = 2) -> Account:
-    return changes.closed(account, number, why, at=later(hours=1), by=BY)
+    return changes.closed(account, number, why, Stamp(later(hours=1), BY))
 
 
 def answer(account: Account, number: int = 2, serial: str = "01") -> Account:
-    return changes.answered(account, number, a_certificate(account, number, serial=serial), at=later(hours=1), by=BY)
+    return changes.answered(account, number, a_certificate(account, number, serial=serial), Stamp(later(hours=1), BY))
 
 
 def test_a_request_is_opened_and_noted_once() -> None:
@@ -126,7 +128,7 @@ def test_an_answer_closes_the_request_and_makes_a_candidate_and_dooms_nothing() 
 def test_the_same_answer_again_changes_nothing() -> None:
     account = answer(waiting())
     assert_unchanged(account, answer)
-    assert_unchanged(changes.moved(account, 2, Move.PROMOTE, at=NOW, by=BY), answer)
+    assert_unchanged(changes.moved(account, 2, Move.PROMOTE, STAMP), answer)
 
 
 def test_another_certificate_for_an_answered_request_is_refused() -> None:
@@ -141,16 +143,16 @@ def test_a_late_answer_is_named_and_refused(why: Closed) -> None:
 
 
 def test_no_candidate_without_a_password() -> None:
-    account = changes.ca_accepted(with_open_request(), anchors_named("ca"), at=NOW, by=BY)
-    account = changes.trust_set(account, anchors_named("ca"), at=NOW, by=BY)
+    account = changes.ca_accepted(with_open_request(), anchors_named("ca"), STAMP)
+    account = changes.trust_set(account, anchors_named("ca"), STAMP)
     with assert_refused(RefusedError, "no password"):
         answer(account, 1)
 
 
 @pytest.mark.parametrize("pin", [changes.ca_accepted, changes.trust_set])
 def test_no_candidate_without_both_an_issuing_and_a_server_ca(pin: object) -> None:
-    account = changes.password_set(with_open_request(), PasswordRef(1), at=NOW, by=BY)
-    account = pin(account, anchors_named("ca"), at=NOW, by=BY)  # type: ignore[operator]
+    account = changes.password_set(with_open_request(), PasswordRef(1), STAMP)
+    account = pin(account, anchors_named("ca"), STAMP)  # type: ignore[operator]
     with assert_refused(RefusedError, "no accepted CA"):
         answer(account, 1)
 

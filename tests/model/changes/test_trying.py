@@ -13,10 +13,12 @@ from broker.model.account import Account
 from broker.model.changes.trying import TRIES_KEPT
 from broker.model.obstacle import LONGEST_PAUSE, TRY_TAKES, UNANSWERED, obstacles
 from broker.model.stage import Move
+from broker.model.stamp import Stamp
 from tests.support import accounts
 from tests.support.accounts import (
     BY,
     NOW,
+    STAMP,
     assert_refused,
     assert_sound,
     assert_unchanged,
@@ -35,12 +37,11 @@ def with_current() -> Account:
 
 
 def send(account: Account, id_: str = "a", generation: int = 1, after: timedelta = timedelta()) -> Account:
-    return changes.canary_sent(account, generation, id_, at=NOW + after, by=BY)
+    return changes.canary_sent(account, generation, id_, Stamp(NOW + after, BY))
 
 
-def answer(account: Account, number: int = 1, verdict: str = "ok", **facts: object) -> Account:
-    facts = {"at": NOW, "by": BY} | facts
-    return changes.canary_answered(account, number, verdict, **facts)  # type: ignore[arg-type]
+def answer(account: Account, number: int = 1, verdict: str = "ok", at: datetime = NOW, **facts: object) -> Account:
+    return changes.canary_answered(account, number, changes.CanaryOutcome(verdict, **facts), Stamp(at, BY))  # type: ignore[arg-type]
 
 
 def locked() -> Account:
@@ -78,7 +79,7 @@ def test_a_generation_that_is_not_there_is_not_tried() -> None:
 
 
 def test_a_retired_generation_is_not_tried_since_its_secrets_are_gone() -> None:
-    account = changes.moved(promoted(with_answer(with_current()), 2), 1, Move.RETIRE, at=NOW, by=BY)
+    account = changes.moved(promoted(with_answer(with_current()), 2), 1, Move.RETIRE, STAMP)
     with assert_refused(RefusedError, "generation 1", "retired"):
         send(account)
 
@@ -179,7 +180,7 @@ def test_canaries_that_die_again_and_again_stop_until_a_person_looks() -> None:
 @pytest.mark.parametrize("stuck", [locked(), unanswered(UNANSWERED)], ids=["locked", "unanswered"])
 def test_a_person_allows_tries_again_once(stuck: Account) -> None:
     def reset(account: Account) -> Account:
-        return changes.breaker_reset(account, reason="unlocked by phone", at=NOW, by=BY)
+        return changes.breaker_reset(account, "unlocked by phone", STAMP)
 
     after = reset(stuck)
     assert after.outbox[-1].facts["reason"] == "unlocked by phone"
@@ -189,13 +190,13 @@ def test_a_person_allows_tries_again_once(stuck: Account) -> None:
 
 def test_a_person_ends_the_partners_pause_too() -> None:
     paused = answer(send(with_current()), verdict="quota", wait=timedelta(hours=5))
-    account = changes.breaker_reset(paused, reason="they said so", at=NOW, by=BY)
+    account = changes.breaker_reset(paused, "they said so", STAMP)
     assert account.not_before is None
     assert send(account, "b").tries[-1].id == "b"
 
 
 def test_a_reset_where_nothing_is_stuck_changes_nothing() -> None:
-    assert_unchanged(with_current(), lambda a: changes.breaker_reset(a, reason="?", at=NOW, by=BY))
+    assert_unchanged(with_current(), lambda a: changes.breaker_reset(a, "?", STAMP))
 
 
 def test_an_answer_is_stored_once() -> None:
@@ -211,7 +212,7 @@ def test_an_answer_to_a_try_nobody_knows_changes_nothing() -> None:
 
 def test_an_answer_that_comes_after_a_reset_still_trips_the_breaker() -> None:
     """The partner counted it, whatever a person thought meanwhile."""
-    account = changes.breaker_reset(unanswered(1), reason="?", at=NOW, by=BY)
+    account = changes.breaker_reset(unanswered(1), "?", STAMP)
     assert answer(account, verdict="login_rejected", login_rejected=True).breaker
 
 

@@ -1,0 +1,16 @@
+"""When something happened, and who did it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+__all__ = ["Stamp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """The time (UTC) and the actor of a change, as its evidence shows them."""
+
+    at: datetime
+    by: str

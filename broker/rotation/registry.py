@@ -1,0 +1,134 @@
+"""Accounts and what belongs to them: applications, passwords, the server's CA. For the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from broker.errors import ConflictError, RefusedError
+from broker.model.account import Account
+from broker.model.changes import added, application_removed, application_set, password_set, trust_set
+from broker.model.generation import PasswordRef
+from broker.model.names import AccountName
+from broker.model.secret import Secret
+from broker.model.stamp import Stamp
+from broker.pki.certificates import anchors
+from broker.pki.reply import ReplyParts, read_reply
+from broker.rotation.ports import Passwords, Version
+from broker.rotation.usecase import UseCase
+
+__all__ = ["SLOTS", "Registry"]
+
+SLOTS = 16  # taken by commands that were killed, one after another, before they could say so
+
+
+@dataclass(frozen=True, slots=True)
+class Registry(UseCase):
+    """The operator's use-cases."""
+
+    passwords: Passwords
+
+    def add_account(self, account: Account) -> Account:
+        """Store a new account. The same one a second time returns what is stored; another of its name is a conflict."""
+        after = self._added(account)
+        self.settle(after.name)
+        return after
+
+    def _added(self, account: Account) -> Account:
+        first = added(account, by=self.actor)
+        try:
+            self.accounts.write(first, replacing=Version(0))
+        except ConflictError:
+            stored = self.accounts.read(account.name).account
+            if _same(stored, account):
+                return stored
+            raise ConflictError(
+                f"there is an account {account.name} already, for login {stored.login} at {stored.base_url}",
+                hint=f"broker account show {account.name}",
+            ) from None
+        return first
+
+    def add_application(self, name: AccountName, application: str, client_id: str) -> Account:
+        """Add an application; raise `ConflictError` if it exists with another client_id. "" leaves the one it has."""
+
+        def add(account: Account, stamp: Stamp) -> Account:
+            there = next((a for a in account.applications if a.name == application), None)
+            if there and client_id and there.client_id != client_id:
+                raise ConflictError(
+                    f"{name}/{application} is there already, with another client_id",
+                    hint=f"broker app set {name}/{application} --client-id ID changes it",
+                )
+            return application_set(account, application, client_id, stamp)
+
+        after = self.amend(name, add)
+        self.settle(name)
+        return after
+
+    def set_application(self, name: AccountName, application: str, client_id: str) -> bool:
+        """Give an application another client_id; return whether that was left to do. Raise `UnknownNameError`."""
+
+        def change(account: Account, stamp: Stamp) -> Account:
+            account.application(application)
+            return application_set(account, application, client_id, stamp)
+
+        changed = self.amend_and_tell(name, change)
+        self.settle(name)
+        return changed
+
+    def remove_application(self, name: AccountName, application: str) -> None:
+        """Remove an application; raise `UnknownNameError` if the account has none of this name."""
+
+        def remove(account: Account, stamp: Stamp) -> Account:
+            account.application(application)
+            return application_removed(account, application, stamp)
+
+        self.amend(name, remove)
+        self.settle(name)
+
+    def set_password(self, name: AccountName, password: Secret[str]) -> Account:
+        """Store `password` in the next free slot, then name it in the account: two writes, in this order.
+
+        A slot that is taken was written by a command that was killed before its second write, or by one that runs now;
+        the operator may not read it to tell. So it is passed over, and doomed by the change that names the next.
+        """
+        seen, stamp = self.accounts.read(name).account, self.stamp()  # a wrong clock is refused here
+        slot = self._stored(seen, password)
+        after = self.amend(name, lambda account, _: password_set(account, slot, stamp))
+        self.settle(name)
+        return after
+
+    def _stored(self, account: Account, password: Secret[str]) -> PasswordRef:
+        first = account.next_password
+        for slot in range(first, first + SLOTS):
+            try:
+                self.passwords.store(account.name, PasswordRef(slot), password)
+            except ConflictError:
+                continue
+            return PasswordRef(slot)
+        raise ConflictError(f"password slots {first} to {first + SLOTS - 1} of {account.name} are all taken")
+
+    def set_trust(self, name: AccountName, data: bytes, accept: Sequence[str]) -> Account:
+        """Verify the server by the CAs in `data` that a person accepts by their SHA-256 fingerprints, and by no others.
+
+        The same a second time changes nothing. Raise `InputError` for data that cannot be read, and `RefusedError` if
+        it holds no CA of such a fingerprint, or if none is accepted.
+        """
+        parts = read_reply(data)
+        if not accept:
+            raise RefusedError("nobody has accepted a CA to know the partner's server by", hint=_offered(parts))
+        trust = anchors("".join(parts.accepted(fingerprint).pem for fingerprint in accept))
+        after = self.amend(name, lambda account, stamp: trust_set(account, trust, stamp))
+        self.settle(name)
+        return after
+
+
+def _same(stored: Account, wanted: Account) -> bool:
+    fields = ("profile", "environment", "login", "base_url", "subject", "contacts")
+    return all(getattr(stored, name) == getattr(wanted, name) for name in fields)
+
+
+def _offered(parts: ReplyParts) -> str:
+    found = "; ".join(d.named for d in parts.authorities)
+    if not found:
+        return "there is no CA certificate in this file: ask the partner for the one its server's is signed by"
+    return f"compare fingerprints with the partner by another way, then: --accept-ca SHA256. The file has {found}"

@@ -1,0 +1,309 @@
+"""From a signing request to a retired set: the rotator's use-cases."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
+from broker.model.account import Account
+from broker.model.changes import (
+    CanaryOutcome,
+    breaker_reset,
+    canary_answered,
+    canary_sent,
+    closed,
+    moved,
+    rebased,
+    requested,
+    restored,
+    submitted,
+)
+from broker.model.generation import Closed, Generation, SigningRequest, Submission, Try
+from broker.model.names import AccountName
+from broker.model.stage import Move
+from broker.model.stamp import Stamp
+from broker.partners.verdict import Verdict
+from broker.pki.reply import read_reply
+from broker.rotation.amend import amend
+from broker.rotation.canary import require_ok
+from broker.rotation.choosing import (
+    Promotion,
+    chosen_candidate,
+    free_candidates,
+    joined_form,
+    newest_form,
+    way_back_from,
+)
+from broker.rotation.ports import Answer, Canary, Keys, ReadProfile, Stragglers
+from broker.rotation.receive import Received, Reply, Said
+from broker.rotation.usecase import UseCase
+
+__all__ = ["Rotation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation(UseCase):
+    """The rotator's use-cases; `try_out` needs no more than what the canary role may do."""
+
+    profile: ReadProfile
+    keys: Keys
+    canary: Canary
+    stragglers: Stragglers
+
+    # signing requests
+
+    def draft(self, name: AccountName) -> SigningRequest:
+        """Return the account's open signing request, making one if it has none.
+
+        Two writes, in this order and no other: the key into the next free slot, then the account with the CSR in it. A
+        CSR is shown only as stored in the account. Killed between the two, the next run adopts the key in the slot; two
+        concurrent runs share the slot's key, and the one that loses the account returns the winner's CSR, or raises
+        `ConflictError` if that has been closed since.
+        """
+        seen = self.accounts.read(name).account
+        request = seen.open_request or self._drafted(seen)
+        self.settle(name)
+        return request
+
+    def _drafted(self, seen: Account) -> SigningRequest:
+        name, slot, rules = seen.name, seen.next_request, self.profile(seen).key
+        now = self.clock()  # a wrong clock is refused here, before a key is stored
+        try:
+            key, spki = self.keys.ensure(name, slot, rules)
+            csr = self.keys.sign_request(name, key, seen.subject, rules)
+        except (RefusedError, UnknownNameError):
+            _refuse_overtaken(self.accounts.read(name).account, slot)  # then the key is gone, and that is no fault
+            raise
+        request = SigningRequest(slot, key, spki, csr, drafted_at=now)
+
+        def add(account: Account, stamp: Stamp) -> Account:
+            return account if account.next_request > slot else requested(account, request, by=stamp.by)
+
+        after = self.amend(name, add)
+        _refuse_overtaken(after, slot)
+        return after.request(slot)
+
+    def submit(self, name: AccountName, number: int, submission: Submission) -> SigningRequest:
+        """Note that the CSR of request `number` was sent; the same evidence a second time changes nothing.
+
+        The lead time counts from then on. Raise `RefusedError` if it waits no longer: the lead time of another that was
+        opened since must not begin; `InputError` if it was drafted later than sent.
+        """
+        request = self.accounts.read(name).account.request(number)
+        if submission.at < request.drafted_at:
+            raise InputError(
+                f"signing request {number} was drafted at {request.drafted_at:%F %TZ}, after it is said to be sent",
+                hint="--sent-at takes the time of the mail in UTC, such as 2026-03-01T09:30",
+            )
+        after = self.amend(name, lambda account, stamp: submitted(account, number, submission, by=stamp.by))
+        self.settle(name)
+        return after.request(number)
+
+    def close_request(self, name: AccountName, why: Closed, number: int = 0) -> SigningRequest:
+        """Close request `number`, or the open one. Its key is destroyed when the account is settled."""
+        account = self.accounts.read(name).account
+        if not number:
+            if account.open_request is None:
+                raise RefusedError(f"{name} has no open signing request", hint=f"broker csr new {name} makes one")
+            number = account.open_request.number
+        after = self.amend(name, lambda newest, stamp: closed(newest, number, why, stamp))
+        self.settle(name)
+        return after.request(number)
+
+    def receive(self, name: AccountName, data: bytes, said: Said) -> Received:
+        """Turn a reply into a candidate, in one write; the same reply a second time returns the same generation.
+
+        Raise `RefusedError` when it fits no key of the account, `LateReplyError` when the request it answers was
+        closed, `UnknownAuthorityError` for a CA nobody accepted, `FindingsError` with all that `judge` found, and
+        `InputError` for what cannot be read. Nothing is stored in any of these cases.
+        """
+        rules = self.profile(self.accounts.read(name).account).subject
+        reply = Reply(read_reply(data), said, rules)
+        after = self.amend(name, reply.admitted)
+        received = reply.received(after)
+        self.settle(name)
+        return received
+
+    # tries
+
+    def try_out(self, name: AccountName, number: int) -> Answer:
+        """Try a generation against the partner, and change nothing but the record of the try."""
+        with self.settling(name):
+            return self._tried(name, number)
+
+    def _tried(self, name: AccountName, number: int) -> Answer:
+        """Prepare a try, reserve it in the account, send it, and store the verdict.
+
+        Killed in between, the try stays on the account without an answer, and counts: a crash that repeats cannot lock
+        the login out unseen. Raise what `canary_sent` raises if no try is allowed.
+        """
+        id_ = secrets.token_hex(8)
+        seen = self.accounts.read(name).account
+        send = self.canary(seen, seen.generation(number))
+        account = self.amend(name, lambda newest, stamp: canary_sent(newest, number, id_, stamp))
+        attempt = next(t for t in account.tries if t.id == id_)
+        answer = send()
+        stamp = self._answered_at(attempt)
+        amend(
+            self.accounts,
+            name,
+            lambda newest: canary_answered(newest, attempt.number, _outcome(answer, seen, newest), stamp),
+        )
+        return answer
+
+    def _answered_at(self, attempt: Try) -> Stamp:
+        """Return the time, that of sending if the clock went wrong since: a verdict is stored in any case."""
+        try:
+            return self.stamp()
+        except RefusedError:
+            return Stamp(attempt.at, self.actor)
+
+    def reset_breaker(self, name: AccountName, reason: str) -> Account:
+        """Allow tries again, because a person says so."""
+        after = self.amend(name, lambda account, stamp: breaker_reset(account, reason, stamp))
+        self.settle(name)
+        return after
+
+    # moves
+
+    def promote(self, name: AccountName, number: int = 0) -> Promotion:
+        """Make candidate `number` current, once the partner accepted it.
+
+        0 is the newest that no roll-back made or displaced; if there is none, the current one is reported and nothing
+        done. If another became current since the candidate was made, the two are joined into a new number first, and
+        that one is tried; `number` may name any of the forms it had. The try comes before the move, so a kill leaves
+        everything as it was or finished; a candidate overtaken while its canary was away is refused on the account as
+        it then is.
+        """
+        with self.settling(name):
+            return self._promoted(name, number)
+
+    def _promoted(self, name: AccountName, number: int) -> Promotion:
+        seen = self.accounts.read(name).account
+        if not number and seen.current and not free_candidates(seen):
+            return Promotion(seen, seen.current.number, changed=False)
+        chosen = newest_form(seen, seen.generation(number) if number else chosen_candidate(seen))
+        seen = self.amend(name, lambda account, stamp: rebased(account, chosen.number, stamp))
+        candidate = newest_form(seen, chosen)
+        if moved(seen, candidate.number, Move.PROMOTE, self.stamp()) == seen:  # or refuses, in the table's words
+            return Promotion(seen, candidate.number, changed=False)
+        answer = self._tried(name, candidate.number)
+        require_ok(name, candidate.number, answer)
+        way_back = self._way_back(seen, candidate)
+
+        def finish(account: Account, stamp: Stamp) -> Account:
+            if account.generation(candidate.number).held and not candidate.held:
+                raise ConflictError(f"a roll-back displaced generation {candidate.number} of {name} meanwhile")
+            return moved(account, candidate.number, Move.PROMOTE, stamp)
+
+        return Promotion(self.amend(name, finish), candidate.number, answer, way_back)
+
+    def _way_back(self, account: Account, candidate: Generation) -> Answer | None:
+        """Try the current set too, so that rolling back is known good; never a password that has been superseded.
+
+        That no try is allowed now (one is on its way, the partner wants a pause) does not hold up the promotion.
+        """
+        current = account.current
+        if current is None or current.parts.password != candidate.parts.password:
+            return None
+        try:
+            return self._tried(account.name, current.number)
+        except (ConflictError, RefusedError, WaitingError):
+            return None
+
+    def roll_back(self, name: AccountName, number: int = 0, *, untried_because: str = "") -> Promotion:
+        """Make previous generation `number` (0: the newest) current again; the displaced one becomes a held candidate.
+
+        If password or trust changed since, the old certificate is first joined to the proven ones, as a new generation.
+        It is tried first, unless a person gives a reason why not.
+        """
+        with self.settling(name):
+            return self._rolled_back(name, number, untried_because)
+
+    def _rolled_back(self, name: AccountName, number: int, reason: str) -> Promotion:
+        seen = self.accounts.read(name).account
+        wanted = seen.generation(number) if number else way_back_from(seen)
+        displaced = seen.current
+        if displaced and wanted.number in (displaced.number, displaced.restores):
+            return Promotion(seen, displaced.number, changed=False)
+        seen = self.amend(name, lambda account, stamp: restored(account, wanted.number, stamp))
+        target = joined_form(seen, wanted)
+        moved(seen, target.number, Move.ROLL_BACK, self.stamp())  # refuses what the table does not have, untried
+        answer = None
+        if not reason:
+            answer = self._tried(name, target.number)
+            require_ok(name, target.number, answer)
+
+        def finish(account: Account, stamp: Stamp) -> Account:
+            now = account.current.number if account.current else 0
+            if now != target.number and displaced and now != displaced.number:
+                raise ConflictError(
+                    f"generation {now} of {name} became current meanwhile",
+                    hint=f"broker rotation status {name}; the same command again goes back from that one",
+                )
+            return moved(account, target.number, Move.ROLL_BACK, stamp, reason)
+
+        return Promotion(self.amend(name, finish), target.number, answer)
+
+    def reject(self, name: AccountName, number: int, reason: str) -> bool:
+        """Withdraw a candidate; return whether that was left to do."""
+        changed = self.amend_and_tell(
+            name, lambda account, stamp: moved(account, number, Move.REJECT, stamp, reason=reason)
+        )
+        self.settle(name)
+        return changed
+
+    def retire(self, name: AccountName, number: int, reason: str = "") -> bool:
+        """Retire generation `number`, in one write that also dooms its secrets unless a living generation shares them.
+
+        From then on nothing hands the set out; `settle` destroys the key. Raise `WaitingError` while consumers hold it,
+        unless a person gives a `reason`, and `ConflictError` if it was current again since they were counted: others
+        may have been handed it then. If it is retired already nothing is done; return whether anything was.
+        """
+        changed = self._retired(name, number, reason)
+        self.settle(name)
+        return changed
+
+    def _retired(self, name: AccountName, number: int, reason: str) -> bool:
+        seen = self.accounts.read(name).account
+        if moved(seen, number, Move.RETIRE, self.stamp()) == seen:  # else allowed by the table, or refused here
+            return False
+        holding = self.stragglers(name, number)
+        if holding and not reason:
+            raise WaitingError(
+                f"generation {number} of {name} is still held by {', '.join(sorted(holding))}",
+                hint="wait for them, or --force --reason TEXT",
+            )
+
+        def ended(newest: Account, stamp: Stamp) -> Account:
+            generation = newest.generation(number)
+            if generation.stage.living and generation.since != seen.generation(number).since:
+                raise ConflictError(
+                    f"generation {number} of {name} is {generation.stage.value} since {generation.since:%F %TZ}, "
+                    "and was not when its holders were counted",
+                    hint="the same command again counts them anew",
+                )
+            return moved(newest, number, Move.RETIRE, stamp, reason=reason)
+
+        return self.amend_and_tell(name, ended)
+
+
+def _refuse_overtaken(account: Account, slot: int) -> None:
+    closed = account.request(slot).closed if account.next_request > slot else None
+    if closed:
+        raise ConflictError(
+            f"signing request {slot} of {account.name} was drafted by another and {closed.value} meanwhile",
+            hint="the same command again begins a new one",
+        )
+
+
+def _outcome(answer: Answer, seen: Account, newest: Account) -> CanaryOutcome:
+    rejected = answer.verdict is Verdict.CLIENT_REJECTED
+    sent = next((a for a in seen.applications if rejected and a.name == answer.application), None)
+    return CanaryOutcome(
+        answer.verdict.value,
+        login_rejected=answer.verdict is Verdict.LOGIN_REJECTED,
+        client_rejected=sent.name if sent in newest.applications else "",  # it may have another client_id by now
+        wait=answer.wait,
+    )
