@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from typing import Any, Final, NoReturn
@@ -21,6 +22,7 @@ from broker.upstream.pool import Pool, timeout_of
 __all__ = ["TIMEOUT", "PartnerSession"]
 
 TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds for the whole exchange
+_ORIGIN: Final = re.compile(r"\w+://[^/?#]*")
 _REDIRECTS: Final = 5  # each is an exchange of its own
 
 
@@ -85,12 +87,12 @@ class PartnerSession(requests.Session):
             found = urljoin(here, href)
         except ValueError:
             found = ""
-        return inside(self.base_url, found.partition("#")[0])
+        return inside(self.base_url, _lowered(found.partition("#")[0]))
 
     def _target(self, text: str) -> str:
         """Return the URL to call; raise `RefusedError`. The partner may have written `text`, so it is redacted."""
         if not text.startswith("/"):
-            return inside(self.base_url, text)
+            return inside(self.base_url, _lowered(text))
         try:
             return join(self.base_url, text)
         except RefusedError as error:
@@ -108,6 +110,12 @@ class PartnerSession(requests.Session):
 
     def __getstate__(self) -> NoReturn:
         raise TypeError("a session with a set of secrets cannot be pickled or copied")
+
+
+def _lowered(url: str) -> str:
+    """Return `url` with scheme and host in lower case, where case means nothing."""
+    origin = _ORIGIN.match(url)
+    return origin[0].lower() + url[origin.end() :] if origin else url
 
 
 class _PartnerAdapter(HTTPAdapter):

@@ -65,7 +65,7 @@ def everything(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + f"{error!r} {error} {error.args} {vars(error)}"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(PASSWORDS, st.sampled_from(sorted(FORMS)), st.sampled_from(["message", "page"]), st.integers(0, 330))
 def test_the_canary_repeats_no_secret(echo: Echo, password: str, form: str, place: str, filling: int) -> None:
     credentials = credentials_of(echo.bundle(password))

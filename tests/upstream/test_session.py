@@ -79,6 +79,11 @@ def test_a_link_of_the_partner_that_repeats_our_client_id_works(
     assert session.get(link).status_code == 200
 
 
+def test_a_link_may_have_its_origin_in_capitals(session: PartnerSession) -> None:
+    assert session.get(session.base_url.replace("https:", "HTTPS:") + "/fleets").status_code == 200
+    assert session.link("HTTPS:" + session.base_url[6:] + "/fleets#a", session.base_url) == session.base_url + "/fleets"
+
+
 def test_neither_response_nor_hook_sees_a_secret(session: PartnerSession, bundle: Bundle) -> None:
     seen: list[requests.Response] = []
     response = session.get("/fleets", hooks={"response": lambda r, **_: seen.append(r)})
