@@ -67,6 +67,7 @@ def add(
     What is stored is the only place that its secrets will ever be sent to.
     """
     from broker.model.account import Account, Contacts
+    from broker.model.authentication import LOGIN
     from broker.model.finding import refuse_errors
     from broker.pki.lint import lint_subject
     from broker.vault.policies import Role
@@ -77,8 +78,9 @@ def add(
         raise InputError(
             f"a login has 1 to {_LONGEST_LOGIN} characters, all of them printable: {login[:80]!r} does not"
         )
-    if ":" in login and rules.authentication.basic:
-        raise InputError(f"a login with a colon ({login[:80]!r}) cannot be sent", hint="RFC 7617 ends the login there")
+    fault = rules.authentication.fault(LOGIN, login)
+    if fault:
+        raise fault
     url = _base_url(rules, environment, base_url)  # before the subject: names are checked first
     named = _subject(subject, rules, login)
     findings = lint_subject(named, rules.subject, login)

@@ -45,16 +45,16 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
         probe.method,
         probe.path,
         tuple(probe.query.items()),
-        client_id=_client_id(found) if profile.authentication.client_id else "",
     )
+    http, curl = as_http(made, profile.authentication), as_curl(made, profile.authentication)
     facts = _facts(found, chosen)
     if output == "json":
-        show_json(facts | {"http": as_http(made), "curl": as_curl(made)})
+        show_json(facts | {"http": http, "curl": curl})
         return
     click.echo(f"Request, as {found.login} ({found.profile}, {found.environment}):\n")
-    click.echo(_indented(as_http(made)))
+    click.echo(_indented(http))
     click.echo("The same with curl:\n")
-    click.echo(_indented(as_curl(made)))
+    click.echo(_indented(curl))
     click.echo(f"\nClient certificate (generation {chosen.number}, {chosen.stage.value}):\n")
     certificate = found.certificate(chosen.parts.certificate)
     click.echo(f"  subject: {certificate.subject}")
@@ -70,12 +70,6 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
         click.echo(f"  {answer['at']:%F %TZ}  {answer['verdict'] or 'never answered'}")
     if not facts["answers"]:
         click.echo("  none")
-
-
-def _client_id(account: Account) -> str:
-    """Return the one that is sent, or a word in its place: it is shown as a placeholder either way."""
-    known = any(a.client_id for a in account.applications)
-    return account.probing_application.client_id if known else "unknown"
 
 
 def _facts(account: Account, generation: Generation) -> dict[str, Any]:

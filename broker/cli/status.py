@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from broker.model.account import Account
     from broker.model.due import DueDate
     from broker.model.todo import Todo
+    from broker.partners.profile import Profile
 
 __all__ = ["command"]
 
@@ -45,8 +48,8 @@ def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, o
     named = map(broker.account, dict.fromkeys(accounts))
     every = everything or not accounts
     found = list(broker.all_accounts() if every else named)
-    now = shown_clock(broker)
-    rows = [_row(start, account, now) for account in found]
+    now, profiles = shown_clock(broker), cache(partial(_profile, start))
+    rows = [_row(start, account, now, profiles) for account in found]
     if output == "json":
         show_json([_facts(row, now) for row in rows])
         return
@@ -69,14 +72,19 @@ def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, o
         say_obstacles(row.account, now)
 
 
-def _row(start: Start, account: Account, now: datetime) -> _Row:
+def _profile(start: Start, name: str) -> Profile:
+    from broker.vault.policies import Role
+
+    return start.broker.profile(name, Role.AUDITOR)
+
+
+def _row(start: Start, account: Account, now: datetime, profiles: Callable[[str], Profile]) -> _Row:
     from broker.compose.settling import forked
     from broker.model.due import due_date, lead_time
     from broker.model.todo import forked_todo, next_todo, unread_profile_todo
-    from broker.vault.policies import Role
 
     try:
-        renewal = start.broker.profile(account.profile, Role.AUDITOR).renewal
+        renewal = profiles(account.profile).renewal
     except InputError as error:  # one account's trouble hides no other
         unread = unread_profile_todo(error.message, error.hint)
         return _Row(account, None, forked_todo(account) if forked(start.broker.roles, account) else unread)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import ssl
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from broker.delivery.directory import CURRENT
 from broker.delivery.formats import FileFormat
 from broker.delivery.manifest import MANIFEST, parse
 from broker.errors import InputError
+from broker.model.authentication import PASSWORD
 from broker.model.bundle import Manifest
 from broker.model.secret import Secret
 from broker.pki.tls import client_context
@@ -70,10 +72,23 @@ def _credentials(path: Path, manifest: Manifest) -> Credentials:
         base_url=manifest.base_url,
         context=_context(path, manifest),
         login=_text(path, manifest, FileFormat.USERNAME).reveal(),
-        password=_text(path, manifest, FileFormat.PASSWORD),
+        secrets=_secrets(path, manifest),
         client_id=_text(path, manifest, FileFormat.CLIENT_ID).reveal(),
         authentication=manifest.authentication,
     )
+
+
+def _secrets(path: Path, manifest: Manifest) -> dict[str, Secret[str]]:
+    found = {}
+    if FileFormat.SECRETS.value in manifest.files:
+        text = _text(path, manifest, FileFormat.SECRETS)
+        try:
+            found = {str(name): Secret(str(value)) for name, value in json.loads(text.reveal()).items()}
+        except (ValueError, AttributeError, RecursionError):
+            raise _damaged(path / FileFormat.SECRETS.value) from None
+    if FileFormat.PASSWORD.value in manifest.files:
+        found[PASSWORD] = _text(path, manifest, FileFormat.PASSWORD)
+    return found
 
 
 def _context(path: Path, manifest: Manifest) -> ssl.SSLContext:

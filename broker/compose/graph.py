@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from broker.compose.roles import Roles
 from broker.compose.settling import settle
-from broker.errors import InputError
 from broker.model.chain import require_text
 from broker.model.clock import Clock, system_clock
 from broker.vault.observer import Observer, unobserved
@@ -66,7 +65,6 @@ class Broker:
         self.clock = (wiring or Wiring()).clock  # unchecked: for what is shown. Else `true_clock`
         self.roles = Roles(config, environment, observer=(wiring or Wiring()).observer, wait=wait)
         self._say = say
-        self._profiles: dict[str, Profile] = {}
 
     def close(self) -> None:
         """Give back every token, and close every connection."""
@@ -109,20 +107,12 @@ class Broker:
         return tuple(foreign(vault, folders))
 
     def profile(self, name: str, role: Role) -> Profile:
-        """Return a built-in profile, or one that was added to Vault."""
+        """Return a built-in profile, or one that was added to Vault, as it is now."""
         from broker.partners import catalogue
+        from broker.vault.profiles import StoredProfiles
 
-        if name not in self._profiles:
-            self._profiles[name] = catalogue.builtin(name) if name in catalogue.names() else self._own(name, role)
-        return self._profiles[name]
-
-    def _own(self, name: str, role: Role) -> Profile:
-        from broker.partners import catalogue
-
-        own = self.own_profiles(role)
-        if name in own.unread:
-            raise InputError(own.unread[name].message, hint=own.unread[name].hint)
-        return catalogue.load(name, own.found)
+        stored = StoredProfiles(self.roles.connection(role))
+        return catalogue.builtin(name) if name in catalogue.names() else catalogue.load(name, stored)
 
     def own_profiles(self, role: Role) -> Documents[Mapping[str, object]]:
         """Return the documents of the profiles that were added to Vault."""

@@ -32,6 +32,7 @@ __all__ = ["canary", "issuer"]
 
 def canary(roles: Roles, profiles: Profiles) -> Canary:
     """Return what prepares a try at the partner, as the canary role."""
+    from broker.model.authentication import CLIENT_ID
     from broker.model.generation import Application
     from broker.upstream.canary import ask
     from broker.vault.secrets import VaultSecrets
@@ -41,7 +42,7 @@ def canary(roles: Roles, profiles: Profiles) -> Canary:
     def prepared(account: Account, generation: Generation) -> Callable[[], Answer]:
         vouched(account)
         profile = profiles(account.profile, Role.CANARY)
-        application = account.probing_application if profile.authentication.client_id else Application("")
+        application = account.probing_application if CLIENT_ID in profile.authentication.needs else Application("")
         credentials = _credentials(account, generation, read(account.name, generation), application, profile)
         return partial(ask, credentials, profile.probe, application=application.name)
 
@@ -105,5 +106,5 @@ def _credentials(
         hidden.key, account.certificate(parts.certificate).pem, account.anchors_of(parts.trust).pem
     )
     return Credentials(
-        account.base_url, context, account.login, hidden.password, application.client_id, profile.authentication
+        account.base_url, context, account.login, hidden.secrets, application.client_id, profile.authentication
     )

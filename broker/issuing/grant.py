@@ -13,7 +13,7 @@ from broker.evidence.journal import Journal
 from broker.issuing.leases import LeaseSigner
 from broker.issuing.ports import Consumer, Consumers, Judge, ReadAccount, ReadSecrets, SetSecrets
 from broker.model.account import Account
-from broker.model.authentication import Authentication
+from broker.model.authentication import CLIENT_ID, Authentication
 from broker.model.bundle import Bundle
 from broker.model.clock import Clock
 from broker.model.generation import Application, Generation
@@ -72,14 +72,14 @@ class Issuer:
         for _ in range(2):
             account = self.accounts(wanted.account)
             consumer = self.judge(account, wanted.application, wanted.kind)
-            application, generation = _deliverable(account, wanted.application)
+            authentication = self.profile(account).authentication
+            application, generation = _deliverable(account, wanted.application, authentication)
             lease = self._lease(wanted, account, generation, consumer)
             hidden = self.read_secrets(account.name, generation)
             try:
                 self._record(consumer, lease)
                 if self.accounts(wanted.account).generation(generation.number).stage is Stage.CURRENT:
                     self._note(lease, consumer)
-                    authentication = self.profile(account).authentication
                     bundle = _bundle(account, application, generation, hidden, lease, authentication)
                     return Granted(bundle, consumer, lease, self.signer.signed(lease))
             except KeyboardInterrupt:  # who asked leaves with nothing, and would count as a holder until the lease ends
@@ -131,9 +131,11 @@ class Issuer:
         )
 
 
-def _deliverable(account: Account, application_name: str) -> tuple[Application, Generation]:
+def _deliverable(
+    account: Account, application_name: str, authentication: Authentication
+) -> tuple[Application, Generation]:
     application = account.application(application_name)
-    if not application.client_id:
+    if CLIENT_ID in authentication.needs and not application.client_id:
         raise RefusedError(
             f"application {account.name}/{application.name} has no client_id yet: it comes with the partner's reply",
             hint=f"broker app set {account.name}/{application.name} --client-id ID",
@@ -160,7 +162,7 @@ def _bundle(
         base_url=account.base_url,
         client_id=application.client_id,
         login=account.login,
-        password=hidden.password,
+        secrets=hidden.secrets,
         key=hidden.key,
         certificate=account.certificate(generation.parts.certificate),
         trust=account.anchors_of(generation.parts.trust),

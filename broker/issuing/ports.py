@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,7 +29,7 @@ class SetSecrets:
     """What a generation hides."""
 
     key: Secret[bytes]  # PKCS#8 DER
-    password: Secret[str]
+    secrets: Mapping[str, Secret[str]]  # by name; "password" is one
 
 
 class Consumers(Protocol):

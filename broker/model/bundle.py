@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from broker.model.authentication import Authentication
+from broker.model.authentication import Authentication, Values
 from broker.model.certificate import Anchors, Certificate
 from broker.model.names import AccountName
 from broker.model.secret import Secret
@@ -24,13 +24,18 @@ class Bundle:
     base_url: str  # the only place that the secrets may travel to
     client_id: str
     login: str
-    password: Secret[str]
+    secrets: Mapping[str, Secret[str]]  # by name; "password" is one
     key: Secret[bytes]  # PKCS#8 DER, unencrypted
     certificate: Certificate
     trust: Anchors  # the CAs by which the partner's server is known
     lease_id: str  # names the lease; the lease itself is never written to a file
     expires: datetime
     authentication: Authentication = field(default_factory=Authentication)
+
+    @property
+    def values(self) -> Values:
+        """What the authentication adds to a request."""
+        return Values(self.login, self.client_id, self.secrets)
 
 
 @dataclass(frozen=True, slots=True)

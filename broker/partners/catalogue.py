@@ -39,16 +39,17 @@ def builtin_source(name: str) -> str:
 
 
 def load(name: str, own: Mapping[str, Mapping[str, object]]) -> Profile:
-    """Return the profile `name`: a built-in one, or one of the documents in `own`, by name.
+    """Return the profile `name`: a built-in one, or one of the documents in `own`, by name; only that one is read.
 
     Raise `UnknownNameError`; or `InputError` for a document that is no profile, or another one's.
     """
     if name in names():
         return builtin(name)
-    if name not in own:
-        raise _unknown(name, (*names(), *own))
+    document = own.get(name)
+    if document is None:
+        raise _unknown(name, (*names(), *iter(own)))
     try:
-        profile = from_document(own[name], f"profile {name}")
+        profile = from_document(document, f"profile {name}")
     except NewerProfileError:
         raise
     except InputError as error:  # which speaks of a file, and this one lies in Vault

@@ -17,7 +17,7 @@ __all__ = ["Environment", "Operation", "Probe", "Profile", "Renewal", "Submissio
 class Environment:
     """One of the partner's installations. `base_url` is None where each account brings its own."""
 
-    base_url: str | None
+    base_url: str | None = None
     notes: str = ""
 
 
@@ -25,6 +25,7 @@ class Environment:
 class Submission:
     """How a CSR reaches the partner's people: by e-mail, so far. `subject` and `body` are `string.Template` texts."""
 
+    how: str = "e-mail"
     to: str | None = None
     subject: str = "Certificate signing request for $login"
     body: str = "Please sign the attached certificate signing request for $login.\n"

@@ -3,58 +3,39 @@
 from __future__ import annotations
 
 import shlex
-from typing import Final
-from urllib.parse import urlsplit
+from collections.abc import Iterator
 
-from broker.model.authentication import Place
-from broker.partners.request import Recipe, with_client_id
+from broker.model.authentication import Authentication, Request
 
 __all__ = ["as_curl", "as_http"]
 
-BASIC: Final = "<base64 of login:password>"
-CLIENT_ID: Final = "<client_id>"
+
+def as_curl(request: Request, authentication: Authentication) -> str:
+    """Return a curl command that sends the request, once the placeholders are filled in.
+
+    A part that no fixed option can stand for, such as a signature, is shown as the headers that it adds.
+    """
+    lines = ["curl", f"--request {request.method}", "--cacert ca.crt", "--cert tls.crt", "--key tls.key"]
+    lines += [_option("header", f"{name}: {value}") for name, value in request.headers.items()]
+    lines += [_option(*option) for option in _options(request, authentication)]
+    return " \\\n  ".join([*lines, shlex.quote(request.url)])
 
 
-def as_curl(recipe: Recipe) -> str:
-    """Return a curl command that sends the request, once the placeholders are filled in."""
-    words = ["curl", "--request", recipe.method, "--cacert", "ca.crt", "--cert", "tls.crt", "--key", "tls.key"]
-    if recipe.authentication.basic:
-        words += ["--user", "<login>:<password>"]
-    for name, value in _headers(recipe, basic=False):
-        words += ["--header", f"{name}: {value}"]
-    lines = _paired([*map(shlex.quote, words), shlex.quote(_target(recipe))])
-    return " \\\n  ".join(lines)
-
-
-def as_http(recipe: Recipe) -> str:
+def as_http(request: Request, authentication: Authentication) -> str:
     """Return the request line and headers as they go over the wire, after a handshake with the certificate."""
-    parts = urlsplit(recipe.url)
-    target = _target(recipe).removeprefix(f"{parts.scheme}://{parts.netloc}")
-    target = target if target.startswith("/") else f"/{target}"
-    lines = [f"{recipe.method} {target} HTTP/1.1", f"Host: {parts.netloc}"]
-    return "\n".join(lines + [f"{name}: {value}" for name, value in _headers(recipe, basic=True)]) + "\n"
+    shown = authentication.shown(request)
+    lines = [f"{shown.method} {shown.target} HTTP/1.1", f"Host: {shown.host}"]
+    lines += [f"{name}: {value}" for name, value in shown.headers.items()]
+    return "\n".join([*lines, *(["", (shown.body or b"").decode()] if shown.body else [])]) + "\n"
 
 
-def _target(recipe: Recipe) -> str:
-    return with_client_id(recipe.url, recipe.authentication, CLIENT_ID)
+def _options(request: Request, authentication: Authentication) -> Iterator[tuple[str, str]]:
+    for part in authentication.parts:
+        options, shown = part.curl(authentication.placeholders), part.show(request)
+        if options is None:
+            options = tuple(("header", f"{n}: {v}") for n, v in shown.headers.items() if request.headers.get(n) != v)
+        yield from options
 
 
-def _headers(recipe: Recipe, *, basic: bool) -> list[tuple[str, str]]:
-    headers = list(recipe.headers)
-    if basic and recipe.authentication.basic:
-        headers.append(("Authorization", f"Basic {BASIC}"))
-    place = recipe.authentication.client_id
-    if place and place.place is Place.HEADER:
-        headers.append((place.name, CLIENT_ID))
-    return headers
-
-
-def _paired(words: list[str]) -> list[str]:
-    """Join each option with its value, so that a line of the command holds one of them."""
-    lines = [words[0]]
-    for word in words[1:]:
-        if word.startswith("--") or lines[-1].count(" ") or not lines[-1].startswith("--"):
-            lines.append(word)
-        else:
-            lines[-1] += f" {word}"
-    return lines
+def _option(name: str, value: str) -> str:
+    return f"--{name} {shlex.quote(value)}" if value else f"--{name}"

@@ -1,21 +1,19 @@
-"""The request a partner wants: where it goes and what must be added, without a secret in sight.
+"""The request a partner wants, as far as it is public: where it goes, and which URL is inside the account's base.
 
-Pure. `upstream` and, later, the gateway send by it; `broker explain` prints it. What the two must never disagree on,
-which URL is inside the account's base and what a client_id in a query may be, is decided here.
+Pure. `upstream` and, later, the gateway send by it; `broker explain` prints it. `model.authentication` adds the rest.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote, unquote, unquote_plus, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from broker.errors import InputError, RefusedError
-from broker.model.authentication import Authentication, Place
+from broker.model.authentication import Authentication, Request
 
-__all__ = ["METHODS", "Recipe", "base_url", "inside", "join", "recipe", "with_client_id", "without_client_id"]
+__all__ = ["METHODS", "base_url", "inside", "join", "recipe"]
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.ASCII)
@@ -23,20 +21,6 @@ _PATH_SAFE: Final = "/%:@!$&'()*+,;=-._~"  # RFC 3986 pchar; '%' since what is e
 _QUERY_SAFE: Final = _PATH_SAFE + "?"
 _DECODINGS: Final = 4  # deeper nesting than that is nobody's honest path
 _LARGEST_PORT: Final = 65535
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """A request as far as it is public. The client certificate, Basic and the client_id are still to be added."""
-
-    method: str
-    url: str
-    headers: tuple[tuple[str, str], ...]
-    authentication: Authentication
-
-    def with_client_id(self, client_id: str) -> str:
-        """Return the URL to send: with `client_id` where this partner wants it in the query."""
-        return with_client_id(self.url, self.authentication, quote(client_id, safe=""))
 
 
 def base_url(text: str) -> str:
@@ -95,60 +79,20 @@ def inside(base: str, url: str) -> str:
     return joined
 
 
-def with_client_id(url: str, authentication: Authentication, encoded: str) -> str:
-    """Return `url` with a client_id, percent-encoded already, where this partner wants it in the query.
-
-    Its name needs no encoding: a profile may give it letters, digits, '-', '_' and '.'.
-    """
-    place = authentication.client_id
-    if place is None or place.place is not Place.QUERY:
-        return url
-    return f"{url}{'&' if '?' in url else '?'}{place.name}={encoded}"
-
-
-def without_client_id(query: str, name: str, ours: str) -> str:
-    """Return a raw query without its client_id. One equal to `ours`, which the partner's own links echo, is dropped.
-
-    Raise `RefusedError` for any other. Names are decoded first, compared without regard to case, and looked for behind
-    `;` too: what any server could read as the client_id counts as one.
-    """
-    kept = []
-    for pair in query.split("&"):
-        pieces = [piece.partition("=") for piece in pair.split(";")]
-        found = [unquote_plus(value) for key, _, value in pieces if _names(key, name)]
-        if any(value != ours for value in found) or (found and len(pieces) > 1):
-            raise RefusedError(
-                f"the query has a {name} that is not the application's",
-                hint="leave it out: the broker adds it",
-            )
-        if pair and not found:
-            kept.append(pair)
-    return "&".join(kept)
-
-
 def recipe(
-    base: str,
-    authentication: Authentication,
-    method: str,
-    path: str,
-    query: Sequence[tuple[str, str]] = (),
-    *,
-    client_id: str = "",
-) -> Recipe:
+    base: str, authentication: Authentication, method: str, path: str, query: Sequence[tuple[str, str]] = ()
+) -> Request:
     """Return the request for `method` and `path`, with `query` added to what `path` carries.
 
-    `client_id` is the application's: a query may repeat it, and none other. Raise `RefusedError` where it does, or
-    where `path` could leave `base`; `InputError` for a method that no partner has.
+    Client certificate and authentication are still to be added. Raise `RefusedError` where `path` could leave `base`,
+    `InputError` for a method that no partner has.
     """
     if method not in METHODS:
         raise InputError(f"{_shown(method)} is not a method", hint=f"use one of {', '.join(METHODS)}")
     target, _, given = join(base, path).partition("?")
     added = "&".join(f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in query)
     whole = "&".join(part for part in (given, added) if part)
-    if authentication.client_id and authentication.client_id.place is Place.QUERY:
-        whole = without_client_id(whole, authentication.client_id.name, client_id)
-    headers = (("Accept", authentication.accept),)
-    return Recipe(method, f"{target}?{whole}" if whole else target, headers, authentication)
+    return Request(method, f"{target}?{whole}" if whole else target, {"Accept": authentication.accept})
 
 
 def _joined(base: str, path: str) -> str:
@@ -174,10 +118,6 @@ def _stays(route: str) -> bool:
             return True
         route = decoded
     return False
-
-
-def _names(key: str, name: str) -> bool:
-    return unquote_plus(key).strip().lower() == name.lower()
 
 
 def _shown(text: str) -> str:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import timedelta
 from email.message import Message
 from typing import Final
-from urllib.parse import urlsplit
 
 from broker.model.clock import system_clock
 from broker.model.redactor import Redactor
@@ -65,19 +64,14 @@ def _looked_again(first: ProbeFacts, second: ProbeFacts) -> ProbeFacts:
 
 def _message(credentials: Credentials, request: Probe) -> bytes:
     made = recipe(
-        credentials.base_url,
-        credentials.authentication,
-        request.method,
-        request.path,
-        tuple(request.query.items()),
-        client_id=credentials.client_id,
+        credentials.base_url, credentials.authentication, request.method, request.path, tuple(request.query.items())
     )
-    parts = urlsplit(made.with_client_id(credentials.client_id))
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    headers = {"Host": parts.netloc, "User-Agent": "credential-broker", "Connection": "close"}
-    headers |= dict(made.headers) | credentials.headers()
-    lines = [f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, "", ""]).encode("ascii")
+    ours = {"Host": made.host, "User-Agent": "credential-broker", "Connection": "close"}
+    signed = credentials.signed(replace(made, headers={**ours, **made.headers}))
+    if signed.body:
+        signed = signed.with_header("Content-Length", str(len(signed.body)))
+    lines = [f"{signed.method} {signed.target} HTTP/1.1", *(f"{n}: {v}" for n, v in signed.headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + signed.content
 
 
 def _facts(reply: Reply) -> ProbeFacts:

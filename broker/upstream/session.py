@@ -6,15 +6,15 @@ import re
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from typing import Any, Final, NoReturn
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
 from broker.errors import BrokerError, RefusedError
-from broker.model.authentication import Place
-from broker.partners.request import inside, join, with_client_id, without_client_id
+from broker.model.authentication import Request
+from broker.partners.request import inside, join
 from broker.upstream.answer import FAILURES, Answer, failure
 from broker.upstream.credentials import Credentials
 from broker.upstream.pool import Pool, timeout_of
@@ -27,7 +27,7 @@ _REDIRECTS: Final = 5  # each is an exchange of its own
 
 
 class PartnerSession(requests.Session):
-    """Call the partner with mTLS, Basic and client_id, under the account's base URL and nowhere else.
+    """Call the partner with mTLS and its authentication, under the account's base URL and nowhere else.
 
     A path such as `/fleets` is taken from the base URL. A redirect that leaves it raises `RefusedError`; so do
     `verify=`, `cert=` and proxies, since server and client are known by the set alone. Nothing is retried. What a
@@ -186,13 +186,18 @@ class _PartnerAdapter(HTTPAdapter):
         return Answer(response, request, self._credentials.redactor)
 
     def _signed(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        credentials = self._credentials
-        target, _, query = inside(credentials.base_url, request.url or "").partition("?")
-        place = credentials.authentication.client_id
-        if place and place.place is Place.QUERY:
-            query = without_client_id(query, place.name, credentials.client_id)
-        bare, client_id = f"{target}?{query}" if query else target, quote(credentials.client_id, safe="")
+        url, body = inside(self._credentials.base_url, request.url or ""), _body(request)
+        made = self._credentials.signed(Request(request.method or "GET", url, dict(request.headers), body))
         signed = request.copy()
-        signed.url = with_client_id(bare, credentials.authentication, client_id)
-        signed.headers.update(credentials.headers())
+        signed.url = made.url
+        signed.headers.update(made.headers)
+        if made.body != body:
+            signed.body = made.body
+            signed.prepare_content_length(made.body)
         return signed
+
+
+def _body(request: requests.PreparedRequest) -> bytes | None:
+    """Return the body, or None for a stream."""
+    body: object = request.body or b""  # typeshed knows no streams here
+    return body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from broker.errors import ConflictError, RefusedError
 from broker.issuing.ports import SetSecrets
+from broker.model.authentication import PASSWORD
 from broker.model.certificate import Spki
 from broker.model.generation import Generation, KeyRef, PasswordRef, key_ref
 from broker.model.names import AccountName
@@ -93,9 +94,10 @@ class VaultSecrets:
         self._passwords = VaultPasswords(vault)
 
     def __call__(self, account: AccountName, generation: Generation) -> SetSecrets:
-        """Return key and password of `generation`; raise `RefusedError` where they are destroyed."""
+        """Return key and named secrets of `generation`; raise `RefusedError` where they are destroyed."""
         parts = generation.parts
-        return SetSecrets(self._keys.key(account, parts.key), self._passwords.password(account, parts.password))
+        secrets = {PASSWORD: self._passwords.password(account, parts.password)}
+        return SetSecrets(self._keys.key(account, parts.key), secrets)
 
 
 def _slot(key: KeyRef) -> int:

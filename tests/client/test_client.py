@@ -96,7 +96,7 @@ def test_a_rotation_is_followed_whole(partner: Standin, bundle: Bundle, root: Pa
         assert session.get("/fleets").status_code == 200
         partner.registry.set_password(LOGIN, "rotated")
         try:
-            publish(root, replace(bundle_of(partner, number=2, generation=8), password=Secret("rotated")))
+            publish(root, replace(bundle_of(partner, number=2, generation=8), secrets={"password": Secret("rotated")}))
             assert session.get("/fleets").status_code == 200
             assert session.manifest.generation == 8
         finally:

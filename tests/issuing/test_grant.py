@@ -15,6 +15,7 @@ from broker.issuing.leases import LeaseKeys, LeaseSigner
 from broker.issuing.ports import Consumer, SetSecrets
 from broker.model import changes
 from broker.model.account import Account
+from broker.model.authentication import Authentication, Basic
 from broker.model.chain import Entry
 from broker.model.consumer import ConsumerRecord, stragglers
 from broker.model.generation import Generation
@@ -102,7 +103,7 @@ class Broker:
     def _secrets(self, name: AccountName, generation: Generation) -> SetSecrets:
         self._note("secrets")
         self.account = self.meanwhile(self.account)
-        return SetSecrets(Secret(b"key"), Secret(PLANTED))
+        return SetSecrets(Secret(b"key"), {"password": Secret(PLANTED)})
 
     def _store(self, entry: Entry) -> None:
         self._note("evidence")
@@ -191,6 +192,14 @@ def test_an_application_without_a_client_id_waits_for_the_reply() -> None:
     broker = Broker(changes.application_set(with_current(), "new", "", STAMP))
     with pytest.raises(RefusedError, match="no client_id yet"):
         broker.get(application="new")
+
+
+def test_a_partner_may_know_no_client_id() -> None:
+    broker = Broker(changes.application_set(with_current(), "new", "", STAMP))
+    profile = replace(catalogue.builtin("stellantis"), authentication=Authentication((Basic(),)))
+    issuer = replace(broker.issuer(), profile=lambda _: profile)
+    bundle = issuer.grant(Wanted(MZP, "new", HOUR)).bundle
+    assert (bundle.client_id, bundle.authentication.parts) == ("", (Basic(),))
 
 
 def test_overtaken_by_a_rotation_it_hands_out_the_newer_one() -> None:

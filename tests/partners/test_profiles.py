@@ -6,11 +6,12 @@ import json
 import tomllib
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from broker.errors import InputError, UnknownNameError
-from broker.model.authentication import Authentication, ClientId, Place
+from broker.model.authentication import Authentication, Basic, ClientId
 from broker.partners import catalogue
 from broker.partners.document import NewerProfileError, from_document, parse, to_document
 
@@ -42,7 +43,7 @@ def test_the_built_in_profile_says_what_the_facts_say() -> None:
     assert profile.subject.order == ("C", "ST", "L", "O", "OU", "CN", "emailAddress")
     assert profile.subject.common_name_is_login
     assert (profile.key.bits, profile.key.digest) == (2048, "sha256")
-    assert profile.authentication == Authentication(basic=True, client_id=ClientId(Place.QUERY, "client_id"))
+    assert profile.authentication == Authentication((Basic(), ClientId(query="client_id")))
     assert (profile.probe.method, profile.probe.path, profile.probe.query) == ("GET", "/fleets", {"pageSize": "1"})
 
 
@@ -72,12 +73,12 @@ def test_every_built_in_profile_survives_being_stored(name: str) -> None:
 
 def test_a_short_profile_of_ones_own_is_enough_and_survives_being_stored() -> None:
     profile = parse(MINE, "mine.toml")
-    assert profile.authentication.client_id == ClientId()
+    assert profile.authentication.parts == (Basic(), ClientId(query="client_id"))
     assert from_document(json.loads(json.dumps(to_document(profile))), "vault") == profile
     bare = parse(
         MINE + '[authentication]\nbasic = false\nclient_id = {}\n[renewal]\nshare = 0.5\nlifetime = "365d"\n', "m"
     )
-    assert bare.authentication.client_id is None
+    assert bare.authentication.parts == ()
     assert bare.renewal.lifetime == timedelta(days=365)
     assert from_document(to_document(bare), "vault") == bare
 
@@ -94,6 +95,14 @@ def test_a_partner_that_forbids_the_email_can_be_said() -> None:
         ("x = [", ("not TOML",)),
         ('\0name = "x"', ("not TOML",)),
         ("a = " + "[" * 5000, ("not TOML",)),
+        (MINE + "[subject]\nfixed = { OU = 7 }\n", ("subject.fixed", "plain text")),
+        (MINE + "[key]\nbits = 2048.0\n", ("key.bits", "whole number")),
+        (MINE + "[environments.other]\nnotes = 7\n", ("environments.other.notes", "text")),
+        (MINE + "[authentication]\nbasic = 1\n", ("authentication.basic", "table")),
+        (MINE + "[authentication]\nbasc = true\n", ("did you mean basic?",)),
+        ("authentication = 1\n" + MINE, ("authentication", "table")),
+        ("title = 1979-05-27\n" + MINE.replace("title =", "notes ="), ("title", "text")),
+        (MINE + "[probe]\nexpect = [1979-05-27]\n", ("probe.expect", "whole numbers")),
         ("# " + "x" * 70000, ("too large",)),
         (MINE.replace("my-partner", "My Partner"), ("name", "not a name")),
         (MINE.replace("my-partner", "../etc"), ("name",)),
@@ -170,6 +179,40 @@ def test_a_partner_that_forbids_the_email_can_be_said() -> None:
 )
 def test_every_mistake_names_file_key_and_mend(text: str, words: tuple[str, ...]) -> None:
     assert_refused(text, *words)
+
+
+def test_older_stored_documents_are_read() -> None:
+    """In stored.json: the built-in profile, one with all settings, and a short one."""
+    stellantis, own, bare = json.loads(Path(__file__).with_name("stored.json").read_text(encoding="utf-8"))
+    assert from_document(stellantis, "vault") == catalogue.builtin("stellantis")
+    read = from_document(own, "vault")
+    assert read.authentication == Authentication((ClientId(header="X-IBM-Client-Id"),), "application/hal+json")
+    assert (read.renewal.safety, read.renewal.share) == (timedelta(days=30, hours=12), 0.5)
+    assert (read.renewal.lifetime, read.renewal.overlap) == (timedelta(days=365), None)
+    assert (read.subject.order, dict(read.subject.fixed)) == (("C", "O", "CN", "OU"), {"OU": "Fleet"})
+    assert (dict(read.probe.query), set(read.probe.expect)) == ({"a": "1"}, {200, 204})
+    assert [(o.method, o.writes) for o in read.operations] == [("GET", False), ("POST", True)]
+    assert (read.environment("test").base_url, read.notes) == (None, "two\nlines")
+    assert (read.submission.to, read.key.bits, read.key.digest) == ("csr@example.com", 4096, "sha384")
+    assert from_document(bare, "vault").authentication.parts == ()
+    for document in (stellantis, own, bare):
+        assert without_new_keys(to_document(from_document(document, "vault"))) == document
+
+
+def without_new_keys(document: dict[str, object]) -> dict[str, object]:
+    """Leave out what that commit did not write: an unknown address."""
+    environments = document["environments"]
+    assert isinstance(environments, dict)
+    known = {n: {k: v for k, v in e.items() if (k, v) != ("base_url", "unknown")} for n, e in environments.items()}
+    return document | {"environments": known}
+
+
+def test_a_deeply_nested_document_is_refused() -> None:
+    deep: list[object] = []
+    for _ in range(2000):
+        deep = [deep]
+    with pytest.raises(InputError, match="vault: nested too deep"):
+        from_document({"name": "x", "title": "t", "notes": deep}, "vault")
 
 
 @pytest.mark.parametrize("document", [{"name": None}, {"environments": []}, {"name": "x", "title": "t", "key": [1]}])

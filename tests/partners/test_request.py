@@ -9,13 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import InputError, RefusedError
-from broker.model.authentication import Authentication, ClientId, Place
+from broker.model.authentication import Authentication, Basic, ClientId, Values
+from broker.model.authentication.client_id import without_client_id
+from broker.model.secret import Secret
 from broker.partners.redacted import as_curl, as_http
-from broker.partners.request import base_url, inside, join, recipe, without_client_id
+from broker.partners.request import base_url, inside, join, recipe
 
 BASE = "https://api.example.com/connectedcar/v3"
 QUERY = Authentication()
-HEADER = Authentication(client_id=ClientId(Place.HEADER, "X-IBM-Client-Id"))
+HEADER = Authentication((Basic(), ClientId(header="X-IBM-Client-Id")))
+
+
+def values(client_id: str) -> Values:
+    return Values("login", client_id, {"password": Secret("planted")})
 
 
 @pytest.mark.parametrize(
@@ -157,10 +163,15 @@ def test_any_other_client_id_is_refused_once_decoded(query: str) -> None:
 
 
 def test_a_recipe_holds_no_client_id_until_it_is_sent() -> None:
-    made = recipe(BASE, QUERY, "GET", "/fleets?a=1&client_id=ours", [("pageSize", "1&2")], client_id="ours")
+    made = recipe(BASE, QUERY, "GET", "/fleets?a=1", [("pageSize", "1&2")])
     assert made.url == f"{BASE}/fleets?a=1&pageSize=1%262"
-    assert made.with_client_id("o&urs") == f"{made.url}&client_id=o%26urs"
-    assert recipe(BASE, HEADER, "GET", "/fleets").with_client_id("ours") == f"{BASE}/fleets"
+    assert QUERY.signed(made, values("o&urs")).url == f"{made.url}&client_id=o%26urs"
+    assert HEADER.signed(recipe(BASE, HEADER, "GET", "/fleets"), values("ours")).url == f"{BASE}/fleets"
+
+
+def test_a_client_id_of_ours_is_not_sent_twice() -> None:
+    made = recipe(BASE, QUERY, "GET", "/fleets?a=1&client_id=ours")
+    assert QUERY.signed(made, values("ours")).url == f"{BASE}/fleets?a=1&client_id=ours"
 
 
 @pytest.mark.parametrize("method", ["get", "TRACE", "CONNECT", "GET / HTTP/1.1\r\n", ""])
@@ -171,7 +182,7 @@ def test_a_method_that_no_partner_has_is_refused(method: str) -> None:
 
 def test_another_client_id_given_as_a_parameter_is_refused() -> None:
     with pytest.raises(RefusedError):
-        recipe(BASE, QUERY, "GET", "/fleets", [("client_id", "other")], client_id="ours")
+        QUERY.signed(recipe(BASE, QUERY, "GET", "/fleets", [("client_id", "other")]), values("ours"))
 
 
 @pytest.mark.parametrize(
@@ -235,14 +246,14 @@ def test_no_text_breaks_the_reader_of_base_urls(text: str) -> None:
 
 def test_explained_as_curl_with_placeholders_alone() -> None:
     made = recipe(BASE, QUERY, "GET", "/fleets", [("pageSize", "1")])
-    text = as_curl(made)
+    text = as_curl(made, QUERY)
     assert text.startswith("curl \\\n  --request GET \\\n  --cacert ca.crt")
     assert "--user '<login>:<password>'" in text
-    assert text.endswith(f"'{BASE}/fleets?pageSize=1&client_id=<client_id>'")
+    assert text.endswith(f"--get \\\n  --data-urlencode 'client_id=<client_id>' \\\n  '{BASE}/fleets?pageSize=1'")
 
 
 def test_explained_as_http_with_placeholders_alone() -> None:
-    lines = as_http(recipe(BASE, HEADER, "POST", "/fleets/1")).splitlines()
+    lines = as_http(recipe(BASE, HEADER, "POST", "/fleets/1"), HEADER).splitlines()
     assert lines == [
         "POST /connectedcar/v3/fleets/1 HTTP/1.1",
         "Host: api.example.com",

@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from broker.delivery import directory
 from broker.delivery.root import held
+from broker.model.authentication import PASSWORD as PASSWORD_NAME
 from broker.model.bundle import Bundle
 from broker.model.certificate import Certificate
 from broker.model.names import AccountName
@@ -115,7 +116,7 @@ def bundle(
         base_url=base_url,
         client_id=client_id,
         login=login,
-        password=Secret(password),
+        secrets={PASSWORD_NAME: Secret(password)},
         key=key(number),
         certificate=certificates.certificate(certificate),
         trust=certificates.anchors(trust),

@@ -16,6 +16,7 @@ from partner_standin import Standin
 import broker.client
 from broker.delivery.directory import publish
 from broker.errors import BrokerError
+from broker.model.authentication import PASSWORD
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from broker.partners.catalogue import builtin
@@ -46,7 +47,7 @@ class Echo:
         self._saying.__exit__(None, None, None)
 
     def bundle(self, password: str) -> Bundle:
-        return replace(self._bundle, password=Secret(password))
+        return replace(self._bundle, secrets={PASSWORD: Secret(password)})
 
     def say(self, answer: bytes) -> None:
         self._saying.answer = answer
@@ -129,7 +130,7 @@ def raised(session: broker.client.Session, *, stream: bool) -> Exception | None:
 def test_an_odd_charset_raises_nothing_else(echo: Echo, tmp_path: Path, charset: str) -> None:
     publish(tmp_path / "r", echo.bundle("plänted-password"))
     credentials = broker.client.read(tmp_path / "r").credentials
-    body = b'{"a": "\xff' + credentials.basic.reveal().encode()
+    body = b'{"a": "\xff' + credentials.headers()["Authorization"].encode()
     echo.say(answer(200, body, f"application/json; charset={charset}"))
     with broker.client.open(tmp_path / "r") as session:
         response = session.get("/fleets")

@@ -252,7 +252,7 @@ def test_a_swap_keeps_requests_under_way_and_takes_the_next(partner: Standin, bu
 def test_after_a_swap_the_new_password_is_sent_on_a_new_connection(partner: Standin, bundle: Bundle) -> None:
     saying = Saying(partner, OK)
     with saying as url, PartnerSession(credentials_of(replace(bundle, base_url=url))) as session:
-        session.swap(credentials_of(replace(bundle, base_url=url, password=Secret("newer"))))
+        session.swap(credentials_of(replace(bundle, base_url=url, secrets={"password": Secret("newer")})))
         session.get("/fleets")
     assert base64.b64encode(f"{LOGIN}:newer".encode()) in saying.got[-1]
 
