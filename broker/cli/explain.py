@@ -56,7 +56,7 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
     click.echo("The same with curl:\n")
     click.echo(_indented(curl))
     click.echo(f"\nClient certificate (generation {chosen.number}, {chosen.stage.value}):\n")
-    certificate = found.certificate(chosen.parts.certificate)
+    certificate = found.certificate(found.parts_of(chosen).certificate)
     click.echo(f"  subject: {certificate.subject}")
     click.echo(f"  issuer: {certificate.issuer}")
     click.echo(f"  serial: {certificate.serial}")
@@ -73,7 +73,7 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
 
 
 def _facts(account: Account, generation: Generation) -> dict[str, Any]:
-    certificate = account.certificate(generation.parts.certificate)
+    certificate = account.certificate(account.parts_of(generation).certificate)
     return {
         "account": account.name,
         "generation": generation.number,
@@ -85,7 +85,7 @@ def _facts(account: Account, generation: Generation) -> dict[str, Any]:
             "not_after": certificate.not_after,
             "fingerprint": certificate.ref,
         },
-        "server_ca": account.anchors_of(generation.parts.trust).fingerprints,
+        "server_ca": account.anchors_of(account.parts_of(generation).trust).fingerprints,
         "answers": [{"at": t.at, "verdict": t.verdict} for t in account.tries if t.generation == generation.number],
     }
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from broker.issuing.grant import Issuer
     from broker.model.account import Account
     from broker.model.finding import Finding
-    from broker.model.generation import Generation
+    from broker.model.generation import Parts
     from broker.model.names import AccountName
     from broker.model.secret import Secret
     from broker.partners.profile import Profile
@@ -154,12 +154,12 @@ class Broker:
 
     @cached_property
     def registry(self) -> Registry:
-        """The operator's use-cases: accounts, applications, passwords, the server's CA."""
+        """The operator's use-cases: accounts, applications, secrets, the server's CA."""
         from broker.rotation.registry import Registry
 
         role = Role.OPERATOR
         settle = partial(self.settle, role=role)
-        return Registry(self.roles.accounts(role), settle, self.true_clock, self.actor, self.roles.passwords(role))
+        return Registry(self.roles.accounts(role), settle, self.true_clock, self.actor, self.roles.secrets(role))
 
     @cached_property
     def rotation(self) -> Rotation:
@@ -194,8 +194,8 @@ class Broker:
         unknown = {f"{entity} (its record cannot be read: broker doctor)" for entity in records.unread}
         return stragglers(records.found.values(), name, number, self.clock()) | unknown
 
-    def _prepare_try(self, account: Account, generation: Generation) -> Callable[[], Answer]:
-        return self._canary(account, generation)  # built only then: a host without the canary role drafts and retires
+    def _prepare_try(self, account: Account, parts: Parts) -> Callable[[], Answer]:
+        return self._canary(account, parts)  # built only then: a host without the canary role drafts and retires
 
     @cached_property
     def _canary(self) -> Canary:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from broker.issuing.ports import Consumer, Judge, SetSecrets
     from broker.model.account import Account
     from broker.model.clock import Clock
-    from broker.model.generation import Application, Generation
+    from broker.model.generation import Application, Parts
     from broker.model.lease import BundleKind
     from broker.model.secret import Secret
     from broker.partners.profile import Profile
@@ -39,11 +39,11 @@ def canary(roles: Roles, profiles: Profiles) -> Canary:
 
     read, vouched = VaultSecrets(roles.connection(Role.CANARY)), _vouched(roles, Role.CANARY)
 
-    def prepared(account: Account, generation: Generation) -> Callable[[], Answer]:
+    def prepared(account: Account, parts: Parts) -> Callable[[], Answer]:
         vouched(account)
         profile = profiles(account.profile, Role.CANARY)
         application = account.probing_application if CLIENT_ID in profile.authentication.needs else Application("")
-        credentials = _credentials(account, generation, read(account.name, generation), application, profile)
+        credentials = _credentials(account, parts, read(account.name, parts), application, profile)
         return partial(ask, credentials, profile.probe, application=application.name)
 
     return prepared
@@ -96,12 +96,11 @@ def _vouched(roles: Roles, role: Role) -> Callable[[Account], Account]:
 
 
 def _credentials(
-    account: Account, generation: Generation, hidden: SetSecrets, application: Application, profile: Profile
+    account: Account, parts: Parts, hidden: SetSecrets, application: Application, profile: Profile
 ) -> Credentials:
     from broker.pki.tls import client_context
     from broker.upstream.credentials import Credentials
 
-    parts = generation.parts
     context = client_context(
         hidden.key, account.certificate(parts.certificate).pem, account.anchors_of(parts.trust).pem
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from broker.vault.enrolment import AppRole
     from broker.vault.evidence import VaultEvidence
     from broker.vault.logins.source import TokenSource
-    from broker.vault.secrets import VaultKeys, VaultPasswords
+    from broker.vault.secrets import VaultKeys, VaultNamedSecrets
     from broker.vault.settings import VaultSettings
 
 __all__ = ["Roles", "Way"]
@@ -218,11 +218,11 @@ class Roles:
 
         return VaultKeys(self.connection(role))
 
-    def passwords(self, role: Role) -> VaultPasswords:
-        """Return the passwords, as far as `role` may touch them."""
-        from broker.vault.secrets import VaultPasswords
+    def secrets(self, role: Role) -> VaultNamedSecrets:
+        """Return the named secrets, as far as `role` may touch them."""
+        from broker.vault.secrets import VaultNamedSecrets
 
-        return VaultPasswords(self.connection(role))
+        return VaultNamedSecrets(self.connection(role))
 
 
 _VAULT_VARIABLES: Final = {

@@ -75,7 +75,7 @@ class Issuer:
             authentication = self.profile(account).authentication
             application, generation = _deliverable(account, wanted.application, authentication)
             lease = self._lease(wanted, account, generation, consumer)
-            hidden = self.read_secrets(account.name, generation)
+            hidden = self.read_secrets(account.name, generation.parts)
             try:
                 self._record(consumer, lease)
                 if self.accounts(wanted.account).generation(generation.number).stage is Stage.CURRENT:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from broker.model.account import Account
 from broker.model.consumer import ConsumerRecord
-from broker.model.generation import Generation
+from broker.model.generation import Parts
 from broker.model.lease import BundleKind
 from broker.model.names import AccountName
 from broker.model.secret import Secret
@@ -26,7 +26,7 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True)
 class SetSecrets:
-    """What a generation hides."""
+    """The secrets of a set."""
 
     key: Secret[bytes]  # PKCS#8 DER
     secrets: Mapping[str, Secret[str]]  # by name; "password" is one
@@ -40,5 +40,5 @@ class Consumers(Protocol):
 
 
 ReadAccount = Callable[[AccountName], Account]
-ReadSecrets = Callable[[AccountName, Generation], SetSecrets]  # raises RefusedError where they are destroyed
+ReadSecrets = Callable[[AccountName, Parts], SetSecrets]  # raises RefusedError where they are destroyed
 Judge = Callable[[Account, str, BundleKind], Consumer]  # (account, application, kind); raises DeniedError

@@ -12,7 +12,7 @@ from broker.model.account import Account
 from broker.model.chain import Entry
 from broker.model.changes import settled
 from broker.model.names import AccountName
-from broker.rotation.ports import Accounts, EvidenceLog, ForkedEvidenceError, Keys, Passwords
+from broker.rotation.ports import Accounts, EvidenceLog, ForkedEvidenceError, Keys, Secrets
 
 __all__ = ["amend", "amend_and_tell", "settle", "turns"]
 
@@ -72,27 +72,27 @@ def settle(
     accounts: Accounts,
     log: EvidenceLog,
     keys: Keys | None = None,
-    passwords: Passwords | None = None,
+    secrets: Secrets | None = None,
 ) -> Account:
     """Do what the account says must still follow. Killed anywhere and run again, it loses and doubles nothing.
 
-    A role that may not destroy secrets passes no `keys` or `passwords`: that part waits for one that may. Nothing is
+    A role that may not destroy secrets passes no `keys` or `secrets`: that part waits for one that may. Nothing is
     destroyed before its evidence is stored, unless another entry has taken its place: whoever put it there shall not
     keep secrets alive by it. Raise `ForkedEvidenceError` then, once all the rest is done.
     """
     account = accounts.read(name).account
     doomed_keys = account.doomed_keys if keys else frozenset()
-    doomed_passwords = account.doomed_passwords if passwords else frozenset()
-    if not account.outbox and not doomed_keys and not doomed_passwords:
+    doomed_secrets = account.doomed_secrets if secrets else frozenset()
+    if not account.outbox and not doomed_keys and not doomed_secrets:
         return account
     stored, fork = _stored(account.outbox, log)
     for key in doomed_keys:
         if keys:
             keys.destroy(name, key)
-    for password in doomed_passwords:
-        if passwords:
-            passwords.destroy(name, password)
-    after = amend(accounts, name, lambda newest: settled(newest, stored, doomed_keys, doomed_passwords))
+    for ref in doomed_secrets:
+        if secrets:
+            secrets.destroy(name, ref)
+    after = amend(accounts, name, lambda newest: settled(newest, stored, doomed_keys, doomed_secrets))
     if fork:
         raise fork
     return after

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from broker.errors import RefusedError
+from broker.vault.upgrades import UPGRADES
 
 __all__ = ["MEND", "SCHEMA", "DamagedDocumentError", "NewerSchemaError", "decoded", "encoded", "enveloped"]
 
 Document = Mapping[str, Any]
-Upgrade = Callable[[Document], Document]
 T = TypeVar("T")
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 MEND: Final = "somebody wrote it past the broker; an older version may be whole: bao kv get -version=N"
-# {1: one_to_two, …}, each for all kinds of document; each tested on stored examples. Release N+1 reads N.
-UPGRADES: Final[Mapping[int, Upgrade]] = {}
 
 
 class NewerSchemaError(RefusedError):

@@ -31,9 +31,11 @@ from tests.support.accounts import (
     an_account,
     assert_refused,
     promoted,
+    tried,
     with_answer,
     with_candidate,
     with_current,
+    with_new_password,
     with_open_request,
     with_rolled_back,
     without_texts,
@@ -77,6 +79,12 @@ def drafted_again(account: Account) -> Account:
     return forged(account, What.REQUEST_DRAFTED, request=1, key="kv:1", spki="f" * 64)
 
 
+def accepted_too_early() -> Account:
+    """Return a certificate that the partner accepted with a password that is superseded since."""
+    account = tried(with_new_password(with_answer(with_current())), 2)
+    return promoted(account, 3)
+
+
 FORGERIES = {
     "a base_url, added again": added_again(with_current()),
     "a base_url, nothing appended": replace(with_current(), base_url=EVIL),
@@ -84,6 +92,7 @@ FORGERIES = {
     "a request, drafted again": drafted_again(with_open_request()),
     "a promotion without a canary": changes.moved(with_candidate(), 1, Move.PROMOTE, STAMP),
     "a promotion after another's canary": changes.moved(with_answer(with_current()), 2, Move.PROMOTE, STAMP),
+    "an ok for other parts": changes.moved(accepted_too_early(), 2, Move.PROMOTE, STAMP),
     "a displaced one back, on its old canary": changes.moved(with_rolled_back(), 2, Move.PROMOTE, STAMP),
 }
 
@@ -98,7 +107,7 @@ def test_an_appended_entry_does_not_hide_what_was_rewritten(account: Account) ->
     [
         with_current(),
         with_rolled_back(),
-        changes.moved(with_rolled_back(), 2, Move.REJECT, STAMP),
+        changes.moved(with_rolled_back(), 2, Move.RETIRE, STAMP),
     ],
 )
 def test_an_honest_account_is_told_as_it_is(account: Account) -> None:

@@ -15,10 +15,10 @@ from broker.issuing.leases import LeaseKeys, LeaseSigner
 from broker.issuing.ports import Consumer, SetSecrets
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.authentication import Authentication, Basic
+from broker.model.authentication import PASSWORD, Authentication, Basic
 from broker.model.chain import Entry
 from broker.model.consumer import ConsumerRecord, stragglers
-from broker.model.generation import Generation
+from broker.model.generation import Parts
 from broker.model.lease import BundleKind, Cap
 from broker.model.names import AccountName
 from broker.model.secret import Secret
@@ -100,10 +100,10 @@ class Broker:
             raise RefusedError("the clock is wrong")
         return self.now
 
-    def _secrets(self, name: AccountName, generation: Generation) -> SetSecrets:
+    def _secrets(self, name: AccountName, parts: Parts) -> SetSecrets:
         self._note("secrets")
         self.account = self.meanwhile(self.account)
-        return SetSecrets(Secret(b"key"), {"password": Secret(PLANTED)})
+        return SetSecrets(Secret(b"key"), {PASSWORD: Secret(PLANTED)})
 
     def _store(self, entry: Entry) -> None:
         self._note("evidence")

@@ -139,6 +139,7 @@ def test_no_way_of_writing_a_path_overwrites_what_is_written_once(reach: Reach, 
     [
         (Role.ROTATOR, "keys/mzp-1/7"),
         (Role.OPERATOR, "passwords/mzp-1/7"),
+        (Role.OPERATOR, "secrets/mzp-1/hmac/7"),
         (Role.ROTATOR, "evidence/accounts/mzp-1/00000007"),
         (Role.OPERATOR, "evidence/accounts/mzp-1/00000007"),
         (Role.SERVER, "evidence/issued/host-1/00000007"),

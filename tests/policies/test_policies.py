@@ -26,8 +26,8 @@ POLICIES: Final = Path(__file__).parents[2] / "policies"
 @pytest.mark.parametrize(
     ("role", "paths"),
     [
-        (Role.SERVER, ("keys/{}/1", "passwords/{}/1", "evidence/accounts/{}/00000001")),
-        (Role.CANARY, ("keys/{}/1", "passwords/{}/1", "evidence/accounts/{}/00000001")),
+        (Role.SERVER, ("keys/{}/1", "passwords/{}/1", "secrets/{}/hmac/1", "evidence/accounts/{}/00000001")),
+        (Role.CANARY, ("keys/{}/1", "passwords/{}/1", "secrets/{}/hmac/1", "evidence/accounts/{}/00000001")),
         (Role.ROTATOR, ("keys/{}/1",)),
     ],
 )
@@ -60,6 +60,7 @@ def test_creating_over_what_is_there_is_a_conflict_for_those_who_may_only_create
     for role, path in (
         (Role.ROTATOR, "keys/mzp-1/1"),
         (Role.OPERATOR, "passwords/mzp-1/1"),
+        (Role.OPERATOR, "secrets/mzp-1/hmac/1"),
         (Role.OPERATOR, "evidence/accounts/mzp-1/00000001"),
         (Role.SERVER, "evidence/issued/host-1/00000001"),
         (Role.SERVER, "signers/lease"),

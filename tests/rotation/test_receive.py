@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import dsa
 
 from broker.errors import RefusedError
 from broker.model import changes
+from broker.model.authentication import PASSWORD
 from broker.model.finding import Severity
-from broker.model.generation import Closed, PasswordRef, SigningRequest, key_ref
+from broker.model.generation import Closed, SigningRequest, key_ref
 from broker.model.subject import Subject
 from broker.partners import catalogue
 from broker.pki.certificate_fields import fingerprint_of
@@ -39,7 +40,7 @@ CAS = (MIDDLE.certificate, ROOT.certificate, SERVER.certificate)
 def a_simulation() -> Simulation:
     """An account with a password and its first request open."""
     account = replace(an_account(), login=pki.LOGIN)
-    account = changes.password_set(account, PasswordRef(1), STAMP)
+    account = changes.secret_set(account, PASSWORD, 1, STAMP)
     sim = Simulation(now=pki.NOW)
     sim.write(changes.requested(account, _request(1, FIRST), by=BY), replacing=0)  # type: ignore[arg-type]
     return sim

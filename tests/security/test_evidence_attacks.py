@@ -64,7 +64,7 @@ def soft_delete(archive: Archive) -> None:
 
 
 def newer(archive: Archive) -> None:
-    archive.put(place(3), {**encoded(archive.entries()[2]), "schema": 2})
+    archive.put(place(3), {**encoded(archive.entries()[2]), "schema": 99})
 
 
 def without_zone(archive: Archive) -> None:
@@ -107,7 +107,7 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
         lambda a: a.put("accounts/acme", {"schema": 9, "value": {}}), "evidence.account", "account acme has schema 9",
     ),
     "stage set past the rules": (
-        lambda a: a.set_account("acme", password=7), "evidence.differs", "leads to other stages or parts",
+        lambda a: a.set_account("acme", secrets={"password": 7}), "evidence.differs", "the numbers of the secrets",
     ),
 }  # fmt: skip
 
@@ -135,12 +135,12 @@ PAST_THE_RULES: dict[str, tuple[Attack, str]] = {
         "the applications of acme",
     ),
     "another pin for the server": (
-        lambda a: a.set_account("acme", trust=pin(a, "issuing")), "knows the partner's server by",
+        lambda a: a.set_account("acme", trust=pin(a, "issuing")), "verifies the partner's server by",
     ),
     "another pin for replies": (
         lambda a: a.set_account("acme", issuing=pin(a, "trust")), "must chain to are not those",
     ),
-    "a password not told of": (lambda a: a.set_account("acme", password=7), "leads to other stages or parts"),
+    "a password not told of": (lambda a: a.set_account("acme", secrets={"password": 7}), "the numbers of the secrets"),
     "other CAs under a pinned digest": (lambda a: exchange(a, "anchors"), "is that of other CAs"),
     "another certificate under its digest": (lambda a: exchange(a, "certificates"), "is another certificate's"),
 }  # fmt: skip
@@ -255,7 +255,7 @@ STATEMENTS: dict[str, tuple[Attack, str, str]] = {
     "reordered": (swap_statements, "anchor.misplaced", "statement 1 says that it is statement 2"),
     "replayed": (copy_over, "anchor.misplaced", "statement 2 says that it is statement 1"),
     "newer schema": (
-        lambda a: a.put(layout.head(2), {"schema": 2, "value": ""}), "anchor.unreadable", "statement 2 cannot be read",
+        lambda a: a.put(layout.head(2), {"schema": 99, "value": ""}), "anchor.unreadable", "statement 2 cannot be read",
     ),
     "garbage": (lambda a: a.put(layout.head(2), encoded("")), "anchor.edited", "statement 2 was edited"),
     "deleted": (

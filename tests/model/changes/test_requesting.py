@@ -9,7 +9,8 @@ import pytest
 from broker.errors import ConflictError, RefusedError, UnknownNameError
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.generation import Closed, PasswordRef, Submission
+from broker.model.authentication import PASSWORD
+from broker.model.generation import Closed, Submission
 from broker.model.stage import Move
 from broker.model.stamp import Stamp
 from tests.support.accounts import (
@@ -120,7 +121,8 @@ def test_an_answer_closes_the_request_and_makes_a_candidate_and_dooms_nothing() 
     account = answer(waiting())
     assert account.request(2).closed is Closed.ANSWERED
     candidate = only(account.candidates)
-    assert (candidate.number, candidate.parts.key, candidate.base) == (2, "kv:2", 1)
+    assert (candidate.number, candidate.parts.key) == (2, "kv:2")
+    assert candidate.parts.names == {"certificate"}
     assert account.doomed_keys == frozenset()
     assert_sound(account)
 
@@ -151,7 +153,7 @@ def test_no_candidate_without_a_password() -> None:
 
 @pytest.mark.parametrize("pin", [changes.ca_accepted, changes.trust_set])
 def test_no_candidate_without_both_an_issuing_and_a_server_ca(pin: object) -> None:
-    account = changes.password_set(with_open_request(), PasswordRef(1), STAMP)
+    account = changes.secret_set(with_open_request(), PASSWORD, 1, STAMP)
     account = pin(account, anchors_named("ca"), STAMP)  # type: ignore[operator]
     with assert_refused(RefusedError, "no accepted CA"):
         answer(account, 1)
@@ -159,7 +161,7 @@ def test_no_candidate_without_both_an_issuing_and_a_server_ca(pin: object) -> No
 
 def test_a_candidate_takes_the_proven_password_not_the_newest() -> None:
     account = answer(with_open_request(with_new_password(with_current())))
-    assert account.generation(3).parts.password == 1
+    assert account.parts_of(account.generation(3)).password == 1
 
 
 def test_before_anything_is_proven_it_takes_the_newest() -> None:
