@@ -11,13 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from broker.model.account import Account
 from broker.model.finding import Finding, Severity
-from broker.model.generation import Generation
+
+if TYPE_CHECKING:
+    from broker.model.account import Account
+    from broker.model.generation import Generation
 
 __all__ = [
     "clean",

@@ -130,7 +130,7 @@ class _Replay:
             case What.REQUEST_CLOSED:
                 self._close(int(facts["request"]), Closed(facts["closed"]))
             case What.GENERATION_BORN:
-                self._bear(_new(found.stages, facts["generation"]), facts)
+                self._add_generation(_new(found.stages, facts["generation"]), facts)
             case What.CANARY_SENT:
                 number = int(facts["generation"])
                 parts = _parts(facts) if "certificate" in facts else self.whole[number]
@@ -146,7 +146,7 @@ class _Replay:
             raise ValueError(f"the evidence closes request {number} a second time")
         self.found.requests[number] = why
 
-    def _bear(self, number: int, facts: Mapping[str, Fact]) -> None:
+    def _add_generation(self, number: int, facts: Mapping[str, Fact]) -> None:
         parts, base = _parts(facts), int(facts.get("base", 0))
         self.found.stages[number] = Stage.CANDIDATE
         if "base" in facts:

@@ -50,7 +50,7 @@ def next_todo(account: Account, due: DueDate | None, *, lead: timedelta, now: da
 def _blocked(account: Account) -> Todo | None:
     if account.breaker:
         return Todo(Who.US, "the partner rejected the login", f"broker password set {account.name}")
-    if not account.password:
+    if not account.secrets:
         return Todo(Who.US, "it has no password", f"broker password set {account.name}")
     if not account.applications:
         return Todo(Who.US, "it has no application", f"broker app add {account.name}/APPLICATION")

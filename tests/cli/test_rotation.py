@@ -144,7 +144,7 @@ def test_a_candidate_waits_as_long_as_the_partner_wants(harness: CliHarness) -> 
     harness.partner.faults.set("quota-day", "0")
     assert harness.run("rotation canary acme").code == 4
     (row,) = harness.ok("status acme -o json").json
-    assert (row["who"], row["command"]) == ("partner", "")
+    assert (row["who"], row["hint"]) == ("partner", "")
     assert "generation 1 waits to be tried; the partner wants no request" in row["message"]
 
 
@@ -208,7 +208,7 @@ def test_going_back_after_a_new_password_joins_the_old_certificate_to_it(harness
     assert harness.account.current == joined
 
 
-def test_certificate_and_password_are_promoted_together(harness: CliHarness) -> None:
+def test_two_parts_are_promoted_together(harness: CliHarness) -> None:
     harness.put("renewed")
     harness.partner.registry.set_password(LOGIN, NEW)
     harness.ok("password set acme --password-file -", input=NEW.encode())

@@ -58,7 +58,7 @@ def test_it_is_read_and_its_evidence_agrees(name: str) -> None:
 
 
 @pytest.mark.parametrize("where", [(), ("generations", 0), ("generations", 0, "parts"), ("tries", 0)])
-def test_a_field_that_nobody_knows_is_not_lost_on_the_way(where: tuple[str | int, ...]) -> None:
+def test_unknown_field_is_refused(where: tuple[str | int, ...]) -> None:
     document = json.loads((FOLDER / "renewed.json").read_text())["account"]
     place = functools.reduce(lambda value, step: value[step], where, document["value"])
     place["colour"] = "new"
@@ -132,7 +132,7 @@ def test_it_is_used_as_one_of_today(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("requested", "locked")])
-def test_it_goes_on_through_a_renewal_and_its_end(name: str) -> None:
+def test_it_goes_on_through_renewals(name: str) -> None:
     account, entries = stored(name)
     for step in (with_password, renewed, retired, renewed, retired):
         account = step(account)
@@ -142,7 +142,7 @@ def test_it_goes_on_through_a_renewal_and_its_end(name: str) -> None:
     assert account.doomed_keys
 
 
-def test_a_candidate_is_upgraded_to_what_it_changes() -> None:
+def test_candidate_becomes_its_changes() -> None:
     assert account_of("renewing").generation(2).parts.names == {"certificate"}
     assert account_of("password-candidate").generation(2).parts.names == {"secret password"}
     assert account_of("trust-candidate").generation(3).parts.names == {"trust"}
@@ -150,20 +150,20 @@ def test_a_candidate_is_upgraded_to_what_it_changes() -> None:
 
 
 @pytest.mark.parametrize("name", ["rolled-back", "restored"])
-def test_what_a_roll_back_displaced_stays_for_a_person(name: str) -> None:
+def test_displaced_set_waits_for_a_person(name: str) -> None:
     account = account_of(name)
     (displaced,) = [g for g in account.generations if account.rolled_back(g)]
     assert displaced.stage is Stage.PREVIOUS
     assert account.free_candidates == ()
 
 
-def test_a_way_back_that_waited_is_promoted_by_no_machine() -> None:
+def test_waiting_way_back_stays_waiting() -> None:
     account = account_of("restoring")
     assert account.brings_back(account.generation(4))
     assert account.free_candidates == ()
 
 
-def test_what_was_held_when_a_renewal_came_is_not_the_way_back() -> None:
+def test_held_set_is_not_the_way_back() -> None:
     account = account_of("rolled-back-overtaken")
     current = account.current
     assert current

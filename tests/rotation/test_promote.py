@@ -150,7 +150,7 @@ def test_a_way_back_that_may_not_be_tried_now_does_not_hold_up_the_promotion() -
     assert (done.number, done.way_back) == (4, None)
 
 
-def test_a_candidate_keeps_its_number_whatever_became_current() -> None:
+def test_candidate_keeps_its_number() -> None:
     sim = overtaken()
     assert Commands(sim).promote(4) == 4
     assert sim.account.generation(4).parts.password == sim.account.generation(3).parts.password
@@ -158,7 +158,7 @@ def test_a_candidate_keeps_its_number_whatever_became_current() -> None:
     assert Commands(sim).promote(4) == 4, "the same command again"
 
 
-def test_a_try_of_another_set_promotes_nothing() -> None:
+def test_try_of_another_set_promotes_nothing() -> None:
     """A password becomes current while the canary of a certificate is away: the partner accepted another set."""
     sim = lived(a_simulation(), [lambda c: c.draft(), lambda c: c.answer(3)])
 
@@ -174,7 +174,7 @@ def test_a_try_of_another_set_promotes_nothing() -> None:
     assert Commands(sim).promote(4) == 4, "the same command again tries it over that"
 
 
-def test_a_set_that_changed_before_the_try_is_not_sent() -> None:
+def test_changed_set_is_not_sent() -> None:
     """The other promotion ends between our look and our reservation."""
     sim = lived(a_simulation(), [lambda c: c.draft(), lambda c: c.answer(3)])
     sim = sim.branch(at=1, meanwhile=lambda: (Commands(sim).promote(3), None)[1])
@@ -183,7 +183,7 @@ def test_a_set_that_changed_before_the_try_is_not_sent() -> None:
     assert 4 not in sim.logins
 
 
-def test_two_candidates_are_joined_and_tried_as_one() -> None:
+def test_joined_candidates_are_tried_as_one() -> None:
     sim = lived(a_simulation(), [lambda c: c.draft(), lambda c: c.answer(3)])
     joined = sim.rotation().join(MZP, 3, 4)
     assert sim.rotation().join(MZP, 4, 3) == joined

@@ -82,7 +82,7 @@ def answered(account: Account, number: int, certificate: Certificate, stamp: Sta
         return account
     if request.closed:
         raise RefusedError(f"this answers signing request {number} of {account.name}, which was {request.closed.value}")
-    if not account.password:
+    if not account.secrets:
         raise RefusedError(f"{account.name} has no password yet", hint=f"broker password set {account.name}")
     if account.trust is None or account.issuing is None:
         raise RefusedError(

@@ -83,7 +83,7 @@ def test_the_trust_of_what_became_current_is_the_one_that_counts() -> None:
     assert account.trust == anchors_named("server-ca-2").ref
 
 
-def test_a_certificate_leaves_a_waiting_trust_alone() -> None:
+def test_waiting_trust_is_left_alone() -> None:
     account = promote(with_answer(set_trust(with_current(), "server-ca-2")), 3)
     assert account.trust == parts_of(account, 3).trust == anchors_named("server-ca").ref
     assert promote(account, 2).trust == anchors_named("server-ca-2").ref
@@ -145,7 +145,7 @@ def test_a_roll_back_runs_once_even_when_another_promotion_came_between() -> Non
     assert_unchanged(account, lambda a: roll_back(a, 1))
 
 
-def test_moves_are_counted_whatever_the_clock_says() -> None:
+def test_moves_are_counted() -> None:
     account = with_candidate()
     for number, hours in ((1, 6), (2, 1), (3, -9)):  # at the first the clock was ahead, then it was put right
         account = with_answer(account) if number > 1 else account
@@ -158,7 +158,7 @@ def test_moves_are_counted_whatever_the_clock_says() -> None:
 # -- a candidate is what it changes
 
 
-def test_a_candidate_is_laid_over_what_became_current() -> None:
+def test_candidate_is_laid_over_current() -> None:
     """Certificate of 2, password of 3: its number stays."""
     account = promote(with_overtaken_candidate(), 2)
     assert parts_of(account, 2).secrets == {"password": 2}
@@ -173,7 +173,7 @@ def test_a_certificate_takes_its_key_and_its_issuing_ca_along() -> None:
     assert (parts_of(account, 2).key, parts_of(account, 2).issuing) == ("kv:2", anchors_named("ca-2").ref)
 
 
-def test_three_candidates_with_one_part_each_add_up() -> None:
+def test_three_candidates_add_up() -> None:
     account = set_trust(with_new_password(with_answer(with_current())), "server-ca-2")
     for number in (3, 4, 2):
         account = promote(account, number)
@@ -182,7 +182,7 @@ def test_three_candidates_with_one_part_each_add_up() -> None:
     assert_sound(account)
 
 
-def test_a_renewal_rejects_older_candidates_for_the_same_part() -> None:
+def test_renewal_rejects_older_candidates() -> None:
     account = promote(with_new_password(with_answer(with_answer(with_current()))), 3)
     assert account.generation(2).stage is Stage.REJECTED
     assert account.generation(4).stage is Stage.CANDIDATE, "it changes another part"
@@ -190,17 +190,17 @@ def test_a_renewal_rejects_older_candidates_for_the_same_part() -> None:
     assert_sound(account)
 
 
-def test_a_renewal_leaves_a_newer_candidate_alone() -> None:
+def test_renewal_keeps_newer_candidates() -> None:
     account = promote(with_answer(with_answer(with_current())), 2)
     assert only(account.candidates).number == 3
 
 
-def test_of_two_first_candidates_the_newer_rejects_the_older() -> None:
+def test_first_renewal_rejects_the_older() -> None:
     account = promote(with_answer(with_candidate()), 2)
     assert account.generation(1).stage is Stage.REJECTED
 
 
-def test_another_named_secret_is_one_more_part() -> None:
+def test_named_secret_is_a_part() -> None:
     account = changes.secret_set(with_answer(with_current()), "hmac", 1, STAMP)
     account = promote(promote(account, 3), 2)
     assert parts_of(account, 2).secrets == {"password": 1, "hmac": 1}
@@ -225,7 +225,7 @@ def test_two_candidates_are_joined_into_one() -> None:
     assert_sound(promoted)
 
 
-def test_two_that_change_the_same_part_are_not_joined() -> None:
+def test_same_part_is_not_joined() -> None:
     with assert_refused(RefusedError, "generations 2 and 3", "certificate"):
         join(with_answer(with_answer(with_current())), 2, 3)
 
@@ -245,7 +245,7 @@ def gone_back() -> Account:
     return restore(promote(with_new_password(promote(with_answer(with_current()), 2)), 3), 1)
 
 
-def test_the_old_certificate_comes_back_over_the_newest_password() -> None:
+def test_certificate_comes_back() -> None:
     account = gone_back()
     candidate = only(account.candidates)
     assert candidate.parts == parts_of(account, 1).certified
@@ -264,7 +264,7 @@ def test_where_only_the_password_differs_there_is_no_way_back() -> None:
         restore(promote(with_new_password(with_current()), 2), 1)
 
 
-def test_a_way_back_with_the_same_secrets_needs_no_candidate() -> None:
+def test_same_secrets_need_no_candidate() -> None:
     assert_unchanged(promote(with_answer(with_current()), 2), lambda a: restore(a, 1))
 
 
@@ -274,7 +274,7 @@ def test_what_is_not_previous_is_not_restored(account: Account) -> None:
         assert_unchanged(account, lambda a, n=generation.number: restore(a, n))  # type: ignore[misc]
 
 
-def test_a_way_back_is_laid_over_what_became_current() -> None:
+def test_way_back_is_laid_over_current() -> None:
     account = promote(with_new_password(gone_back()), 5)
     assert_unchanged(account, lambda a: restore(a, 1))
     assert parts_of(roll_back(tried(account, 4), 4), 4).secrets == {"password": 3}
@@ -285,13 +285,13 @@ def test_a_roll_back_rejects_nothing() -> None:
     assert [g.number for g in account.candidates] == [5, 6]
 
 
-def test_a_way_back_goes_with_its_previous_generation() -> None:
+def test_retiring_rejects_the_way_back() -> None:
     account = retire(gone_back(), 1)
     assert account.generation(4).stage is Stage.REJECTED
     assert_sound(account)
 
 
-def test_a_person_promotes_what_a_roll_back_displaced() -> None:
+def test_displaced_set_is_promoted_by_name() -> None:
     account = with_rolled_back()
     assert account.rolled_back(account.generation(2))
     with assert_refused(RefusedError, "generation 2", "previous"):

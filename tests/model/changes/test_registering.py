@@ -157,12 +157,12 @@ def test_it_does_so_whatever_became_current_meanwhile() -> None:
     assert only(after.candidates).parts == Parts(secrets={"password": 3})
 
 
-def test_a_candidate_that_changes_another_part_stays() -> None:
+def test_other_candidates_stay() -> None:
     account = set_password(with_answer(with_current()), 2)
     assert [g.number for g in account.candidates] == [2, 3]
 
 
-def test_a_joined_candidate_keeps_its_certificate() -> None:
+def test_joined_candidate_keeps_certificate() -> None:
     account = changes.joined(set_password(with_answer(with_current()), 2), 2, 3, STAMP)
     candidate = only(set_password(account, 3).candidates)
     assert candidate.parts == replace(account.generation(2).parts, secrets={"password": 3})
