@@ -81,7 +81,7 @@ def test_a_header_replaces_one_of_its_name() -> None:
         lambda: VALUES.secret("other"),
     ],
 )
-def test_misuse_is_refused_without_a_value(refused: Callable[[], object]) -> None:
+def test_misuse_is_refused_without_the_value(refused: Callable[[], object]) -> None:
     with pytest.raises(BrokerError) as caught:
         refused()
     assert "planted" not in f"{caught.value}{caught.value.hint}"
