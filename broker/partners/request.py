@@ -59,8 +59,8 @@ def join(base: str, path: str) -> str:
     joined = _joined(base, path)
     if not joined:
         raise RefusedError(
-            f"{_shown(path)} is not a path below the account's base URL",
-            hint="begin with one '/', and leave out dots, fragments and the host: /fleets?pageSize=10",
+            "the path is not below the account's base URL",
+            hint="write it without host, dot segments or fragment, like /fleets?pageSize=10",
         )
     return joined
 

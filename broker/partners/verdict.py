@@ -98,22 +98,19 @@ class ProbeFacts:
     """
 
     where: Where
-    tls: str = ""  # "TLSv1.3", once agreed on
     alert: str = ""  # the TLS alert that the server sent, in words of RFC 8446: "unknown ca"
     verify_error: str = ""  # why we did not trust the server
     closed: bool = False  # closed or reset without an alert
     stays_open: bool = False  # a second connection that asked for nothing was not closed
     timed_out: bool = False
     status: int | None = None
-    empty: bool = False
     is_json: bool = False  # the body is a JSON object, the only kind of answer that APIs here give
     code: str = field(default="", repr=False)  # of the body
     message: str = field(
         default="", repr=False
     )  # of the body: message, httpMessage, moreInformation, or the title of a page
     retry_after: int | None = None  # seconds
-    used_up: frozenset[str] = frozenset()  # "day", "burst"
-    detail: str = ""  # for people, where nothing above says it
+    detail: str = ""  # for people, beyond the fields above
 
 
 _CERTIFICATE_ALERTS: Final = frozenset(

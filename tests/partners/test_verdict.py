@@ -15,8 +15,8 @@ BASIC = (
 )
 
 
-def http(status: int, message: str = "", *, json: bool = True, code: str = "", empty: bool = False) -> ProbeFacts:
-    return ProbeFacts(Where.HTTP, "TLSv1.3", status=status, message=message, is_json=json, code=code, empty=empty)
+def http(status: int, message: str = "", *, json: bool = True, code: str = "") -> ProbeFacts:
+    return ProbeFacts(Where.HTTP, status=status, message=message, is_json=json, code=code)
 
 
 ALERTS = [
@@ -51,10 +51,10 @@ def test_an_alert_means_the_same_under_both_versions_of_tls(alert: str, verdict:
         (ProbeFacts(Where.HANDSHAKE, timed_out=True), Verdict.PARTNER_DOWN),
         (ProbeFacts(Where.HANDSHAKE, detail="TLS failed"), Verdict.HANDSHAKE),
         (ProbeFacts(Where.HANDSHAKE, verify_error="self-signed certificate"), Verdict.WRONG_CA),
-        (ProbeFacts(Where.FIRST_READ, "TLSv1.3", closed=True), Verdict.CERTIFICATE_REJECTED),
-        (ProbeFacts(Where.FIRST_READ, "TLSv1.3", closed=True, stays_open=True), Verdict.PARTNER_DOWN),
-        (ProbeFacts(Where.FIRST_READ, "TLSv1.3", timed_out=True), Verdict.PARTNER_DOWN),
-        (ProbeFacts(Where.BODY, "TLSv1.3", closed=True), Verdict.PARTNER_DOWN),
+        (ProbeFacts(Where.FIRST_READ, closed=True), Verdict.CERTIFICATE_REJECTED),
+        (ProbeFacts(Where.FIRST_READ, closed=True, stays_open=True), Verdict.PARTNER_DOWN),
+        (ProbeFacts(Where.FIRST_READ, timed_out=True), Verdict.PARTNER_DOWN),
+        (ProbeFacts(Where.BODY, closed=True), Verdict.PARTNER_DOWN),
     ],
 )
 def test_where_it_broke_off_decides(facts: ProbeFacts, verdict: Verdict) -> None:
@@ -66,8 +66,7 @@ def test_where_it_broke_off_decides(facts: ProbeFacts, verdict: Verdict) -> None
     [
         (http(200), Verdict.OK),
         (http(200, json=False), Verdict.PARTNER_DOWN),
-        (http(200, json=False, empty=True), Verdict.PARTNER_DOWN),
-        (http(204, json=False, empty=True), Verdict.PARTNER_DOWN),
+        (http(204, json=False), Verdict.PARTNER_DOWN),
         (http(302), Verdict.PARTNER_DOWN),
         (http(400, "Bad request", code="40000"), Verdict.PARTNER_DOWN),
         (http(400, "400 The SSL certificate error", json=False), Verdict.CERTIFICATE_REJECTED),
