@@ -79,7 +79,7 @@ def add(
         raise InputError(
             f"a login has 1 to {_LONGEST_LOGIN} characters, all of them printable: {login[:80]!r} does not"
         )
-    fault = rules.authentication.fault(LOGIN, login)
+    fault = rules.authentication.problem(LOGIN, login)
     if fault:
         raise fault
     url = _base_url(rules, environment, base_url)  # before the subject: names are checked first

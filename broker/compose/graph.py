@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from broker.compose.roles import Roles
 from broker.compose.settling import settle
-from broker.model.chain import require_text
+from broker.evidence.journal import Journal, chain_name
+from broker.model.chain import Entry, require_text
 from broker.model.clock import Clock, system_clock
 from broker.vault.observer import Observer, unobserved
 from broker.vault.policies import Role
@@ -65,6 +66,8 @@ class Broker:
         self.clock = (wiring or Wiring()).clock  # unchecked: for what is shown. Else `true_clock`
         self.roles = Roles(config, environment, observer=(wiring or Wiring()).observer, wait=wait)
         self._say = say
+        # One chain for all bundles of this process. Its clock never refuses: a bundle given back is always recorded
+        self._journal = Journal(chain_name(self.clock()), self._store_entry, self.clock, self.actor)
 
     def close(self) -> None:
         """Give back every token, and close every connection."""
@@ -206,10 +209,13 @@ class Broker:
     # to consumers, as the server role
 
     def issuer(self, token: Secret[str]) -> Issuer:
-        """Return the use-case that grants bundles to the consumer whose token this is."""
+        """Return the use-case that grants bundles to the consumer that `token` belongs to."""
         from broker.compose.privileged import issuer
 
-        return issuer(self.roles, self.profile, token, clock=self.true_clock, journal_clock=self.clock, by=self.actor)
+        return issuer(self.roles, self.profile, token, self.true_clock, self._journal)
+
+    def _store_entry(self, entry: Entry) -> None:
+        self.roles.evidence(Role.SERVER).append(entry)  # connects only now
 
     # what follows from a change
 

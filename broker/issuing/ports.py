@@ -1,4 +1,4 @@
-"""What issuing needs from the world. Unlike rotation's, these ports do yield secrets: a bundle is made of them."""
+"""Ports of issuing. Unlike those of rotation they return secrets: a bundle is made of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Consumer", "Consumers", "Judge", "ReadAccount", "ReadSecrets", "SetS
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """Who asks: an entity that Vault vouches for."""
+    """The consumer that asks: an entity that Vault has authenticated."""
 
     entity: str
     name: str
@@ -26,19 +26,19 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True)
 class SetSecrets:
-    """The secrets of a set."""
+    """The secrets of one generation."""
 
     key: Secret[bytes]  # PKCS#8 DER
     secrets: Mapping[str, Secret[str]]  # by name; "password" is one
 
 
 class Consumers(Protocol):
-    """The record of what each consumer holds."""
+    """The records of the generations that each consumer holds."""
 
     def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
-        """Apply the pure `change` to a consumer's record, run again on whatever won."""
+        """Apply the pure `change` to a consumer's record; after a conflict apply it to the newer record."""
 
 
 ReadAccount = Callable[[AccountName], Account]
-ReadSecrets = Callable[[AccountName, Parts], SetSecrets]  # raises RefusedError where they are destroyed
+ReadSecrets = Callable[[AccountName, Parts], SetSecrets]  # raises RefusedError if they are destroyed
 Judge = Callable[[Account, str, BundleKind], Consumer]  # (account, application, kind); raises DeniedError

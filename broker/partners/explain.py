@@ -1,4 +1,4 @@
-"""A request as it would be sent, with a placeholder for every secret: for `broker explain` and a partner's support."""
+"""Render a request with a placeholder for every secret: for `broker explain` and the partner's support."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["as_curl", "as_http"]
 
 
 def as_curl(request: Request, authentication: Authentication) -> str:
-    """Return a curl command that sends the request, once the placeholders are filled in.
+    """Return a curl command that sends the request, after the placeholders are filled in.
 
-    A part that no fixed option can stand for, such as a signature, is shown as the headers that it adds.
+    A part that has no fixed option, such as a signature, is shown as the headers that it adds.
     """
     lines = ["curl", f"--request {request.method}", "--cacert ca.crt", "--cert tls.crt", "--key tls.key"]
     lines += [_option("header", f"{name}: {value}") for name, value in request.headers.items()]
@@ -22,7 +22,7 @@ def as_curl(request: Request, authentication: Authentication) -> str:
 
 
 def as_http(request: Request, authentication: Authentication) -> str:
-    """Return the request line and headers as they go over the wire, after a handshake with the certificate."""
+    """Return request line, headers and body as they are sent after the TLS handshake."""
     shown = authentication.shown(request)
     lines = [f"{shown.method} {shown.target} HTTP/1.1", f"Host: {shown.host}"]
     lines += [f"{name}: {value}" for name, value in shown.headers.items()]
