@@ -7,7 +7,6 @@ from broker.model.account import Account
 from broker.model.names import AccountName
 from broker.rotation.ports import Version, Versioned
 from broker.vault import layout
-from broker.vault.bounds import write_bounded
 from broker.vault.connection import Connection
 from broker.vault.documents import MEND, DamagedDocumentError, decoded, encoded
 from broker.vault.errors import MissingError
@@ -37,18 +36,11 @@ class VaultAccounts:
 
     def write(self, account: Account, *, replacing: Version) -> None:
         """Store `account` as the version after `replacing`; raise `ConflictError`."""
-        write_bounded(self._vault, layout.account(account.name), encoded(account), replacing=replacing)
+        self._vault.write(layout.account(account.name), encoded(account), replacing=replacing)
 
     def landed(self, account: Account, *, replacing: Version) -> bool:
-        """Return whether `account` is the version after `replacing`, even where others have been written since.
-
-        False where that one is not kept any more: by then as many writes came after it as the mount keeps versions.
-        """
-        try:
-            stored = self._vault.read(layout.account(account.name), version=replacing + 1)
-        except MissingError:
-            return False
-        return decoded(stored.data, Account, f"account {account.name}") == account
+        """Return whether `account` is the version after `replacing`, as `Connection.landed` does."""
+        return self._vault.landed(layout.account(account.name), encoded(account), replacing)
 
     def names(self) -> tuple[AccountName, ...]:
         """Return the names of all accounts, sorted."""

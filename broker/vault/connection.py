@@ -1,33 +1,32 @@
-"""One connection to Vault or OpenBao: the only file that knows hvac, and the only one that sees what it raises.
+"""Connection to Vault or OpenBao: requests, retries, and KV v2 under check-and-set.
 
-Synchronous on purpose, and shared by threads: each thread gets its own hvac client and session, all take the token
-from one `TokenSource`. Code on an event loop comes here through `service.offload` and in no other way.
+Synchronous, and shared by threads: they share one session and take their token from one `TokenSource`. Code on an event
+loop calls it through `service.offload` only.
 """
 
 from __future__ import annotations
 
 import logging
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final
 from urllib.parse import quote
 
-import hvac.adapters
-import hvac.exceptions
 import requests
 import stamina
 
 from broker.errors import ConflictError, DeniedError, InputError, RefusedError, VaultUnavailableError
+from broker.model.compare_and_set import compare_and_set
 from broker.model.duration import duration_text
 from broker.model.secret import Secret
 from broker.network import TooMuchError, behind, is_closed
+from broker.vault.bounds import BOUNDS_AS_GRANTED, DESCRIPTION
 from broker.vault.errors import MissingError, OversizedError, PassingError, UnclearError
 from broker.vault.logins.source import TokenSource
 from broker.vault.observer import Observer, Phase, unobserved
@@ -91,9 +90,7 @@ class Connection:
         self.settings = settings
         self._tokens = tokens
         self._observer = observer
-        self._here = threading.local()
         self._seen = seen or Seen()
-        self._sessions: list[requests.Session] = []
 
     def read(self, path: str, version: int = 0) -> Stored:
         """Return `version` of what is at `path`, the newest with 0; raise `MissingError`."""
@@ -112,26 +109,63 @@ class Connection:
         except MissingError:
             return None
 
-    def write(self, path: str, data: Document, *, replacing: int) -> int:
-        """Store `data` as the version after `replacing` and return its number; raise `ConflictError`.
+    def write(self, path: str, data: Document, *, replacing: int) -> None:
+        """Store `data` as the version after `replacing` (0: nothing yet); raise `ConflictError`.
 
-        A write whose answer was lost is sent again and may then meet its own success as `ConflictError`: read, and see.
+        A write whose answer was lost is sent again, and then conflicts with itself: `change` settles that. On a mount
+        that others use too, a new document gets its own bounds. A process that is killed between the two writes leaves
+        a document without bounds; the next `setup` sets them.
         """
-        body = {"data": dict(data), "options": {"cas": replacing}}
-        version = field_of(self.call("POST", self._kv("data", path), body), "data", "version")
-        if not isinstance(version, int):
-            raise unclear(path)
-        return version
+        needs_bounds = replacing == 0 and self._is_shared
+        self._put(path, data, replacing)
+        if needs_bounds:
+            with suppress(DeniedError):  # the policies are older than the adopted mount; `setup` renews them
+                self.call("POST", self._kv("metadata", path), BOUNDS_AS_GRANTED)
 
     def create(self, path: str, data: Document) -> None:
-        """Store `data` where nothing ever was; raise `ConflictError` where something is, or was."""
+        """Store `data`, which is written once, where nothing was stored before; raise `ConflictError`."""
         try:
-            self.write(path, data, replacing=0)
+            self._put(path, data, 0)
         except DeniedError:
             # A role with `create` alone is denied overwriting before CAS is looked at
             if self._is_there(path):
-                raise ConflictError(f"{path} is there already") from None
+                raise ConflictError(f"{path} exists already") from None
             raise
+
+    def adopt(self, path: str, make: Callable[[], Document]) -> Document:
+        """Return the document at `path`, which is written once. If there is none, create it: the first writer wins."""
+        stored = self.read_or_none(path)
+        if stored is None:
+            with suppress(ConflictError):
+                self.create(path, make())
+            stored = self.read(path)
+        return stored.data
+
+    def change(self, path: str, change: Callable[[Document | None], Document]) -> Document:
+        """Apply the pure `change` to the document at `path` (None: nothing yet), under compare-and-set; return the new.
+
+        A write whose answer was lost is settled by reading the version that it would have made. Raise `ConflictError`
+        if others keep writing.
+        """
+
+        def read() -> tuple[Document | None, int]:
+            stored = self.read_or_none(path)
+            return (stored.data, stored.version) if stored else (None, 0)
+
+        def write(document: Document | None, version: int) -> None:
+            self.write(path, document or {}, replacing=version)
+
+        return compare_and_set(path, read, write, partial(self.landed, path), change) or {}
+
+    def landed(self, path: str, data: Document | None, version: int) -> bool:
+        """Return whether the version after `version` is `data`, even if others have written since.
+
+        False if that version is not kept any more: as many writes followed it as the mount keeps versions.
+        """
+        try:
+            return self.read(path, version=version + 1).data == data
+        except MissingError:
+            return False
 
     def list(self, path: str) -> tuple[str, ...]:
         """Return the names under `path`, sorted; folders end in "/". Nothing there is no error."""
@@ -222,8 +256,22 @@ class Connection:
         """
         if self._tokens is not None and not self._seen.away:
             self._tokens.close()
-        for session in self._sessions:
-            session.close()
+        if "_session" in self.__dict__:
+            self._session.close()
+
+    def _put(self, path: str, data: Document, replacing: int) -> None:
+        answer = self.call("POST", self._kv("data", path), {"data": dict(data), "options": {"cas": replacing}})
+        if not isinstance(field_of(answer, "data", "version"), int):
+            raise unclear(path)
+
+    @cached_property
+    def _is_shared(self) -> bool:
+        """Whether others use the mount too. Vault answers this to every token with a right below the mount."""
+        try:
+            answer = self.ask("GET", f"sys/internal/ui/mounts/{self.settings.mount}")
+        except DeniedError:
+            return False
+        return field_of(answer, "data", "description") not in (None, DESCRIPTION)
 
     def _is_there(self, path: str) -> bool:
         try:
@@ -282,48 +330,44 @@ class Connection:
         return False
 
     def _send_as(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
-        client = self._client()
-        client.token = token.reveal() if token else None
-        client.base_uri = base_url(self.settings)
+        base = base_url(self.settings)
         for _ in range(_HOPS + 1):
-            answer = self._exchange(client, method, path, body)
+            with _reached(path, self.settings.whereabouts):
+                answer = self._exchange(method, f"{base}/v1/{quote(path)}", body, token)
             if answer.status not in _REDIRECTS:
                 return understood(answer, path)
-            client.base_uri = redirected(answer.headers.get("Location", ""), self.settings)
-        raise PassingError("Vault's nodes point at each other", hint="is it electing a leader? try again")
+            base = redirected(answer.headers.get("Location", ""), self.settings)
+        raise PassingError("Vault's nodes redirect to each other", hint="is it electing a leader? try again")
 
-    def _exchange(self, client: Any, method: str, path: str, body: Document | None) -> Answer:
-        headers = {**_BEHIND, _INDEX: self._seen.index} if self._seen.index else {}
-        with _reached(path, self.settings.whereabouts):
-            response: requests.Response = client.request(
-                method,
-                f"/v1/{quote(path)}",
-                headers=headers,
-                stream=True,
-                **{"params" if method == "GET" else "json": _bare(body)},
-            )
-            with response:
-                answer = Answer(response.status_code, response.headers, whole(response))
+    def _exchange(self, method: str, url: str, body: Document | None, token: Secret[str] | None) -> Answer:
+        response = self._session.request(
+            method,
+            url,
+            headers=self._headers(token),
+            stream=True,
+            timeout=min(self.settings.timeout, max(self.settings.patience, _SHORTEST)),
+            allow_redirects=False,
+            **{"params" if method == "GET" else "json": _bare(body)},
+        )
+        with response:
+            answer = Answer(response.status_code, response.headers, whole(response))
         self._seen.index = answer.headers.get(_INDEX, self._seen.index)
         self._seen.date, self._seen.ours = answer.headers.get("Date", ""), time.time()
         return answer
 
-    def _client(self) -> Any:
-        if not hasattr(self._here, "client"):
-            session = new_session(self.settings)
-            self._sessions.append(session)
-            # hvac's constructors read VAULT_* by themselves, so everything is said here
-            self._here.client = hvac.adapters.RawAdapter(
-                base_uri=base_url(self.settings),
-                session=session,
-                verify=session.verify,
-                cert=session.cert,
-                timeout=min(self.settings.timeout, max(self.settings.patience, _SHORTEST)),
-                namespace=self.settings.namespace or None,
-                allow_redirects=False,
-                ignore_exceptions=True,
-            )
-        return self._here.client
+    def _headers(self, token: Secret[str] | None) -> dict[str, str]:
+        headers = {"X-Vault-Request": "true"}
+        if token:
+            headers["X-Vault-Token"] = token.reveal()
+        if self.settings.namespace:
+            headers["X-Vault-Namespace"] = self.settings.namespace
+        if self._seen.index:
+            headers |= {**_BEHIND, _INDEX: self._seen.index}
+        return headers
+
+    @cached_property
+    def _session(self) -> requests.Session:
+        return new_session(self.settings)
 
 
 def _bare(value: Any) -> Any:
@@ -351,7 +395,7 @@ def _reached(path: str, vault: str) -> Iterator[None]:
         raise InputError(
             "a request to Vault cannot be written", hint="token, namespace or address holds what cannot travel"
         ) from None
-    except (requests.RequestException, hvac.exceptions.VaultError, OSError) as error:
+    except (requests.RequestException, OSError) as error:
         raise _not_reached(error, path, vault) from None
 
 

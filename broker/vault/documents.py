@@ -31,8 +31,8 @@ class DamagedDocumentError(RefusedError):
 
 
 def encoded(value: object) -> dict[str, Any]:
-    """Return `value`, a dataclass of the model, as a document."""
-    return enveloped(msgspec.to_builtins(value, order="deterministic"))
+    """Return `value`, a dataclass of the model, as a document, exactly as reading returns it."""
+    return enveloped(msgspec.json.decode(msgspec.json.encode(value, order="deterministic")))
 
 
 def enveloped(value: object) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-from broker.errors import ConflictError, RefusedError
+from broker.errors import RefusedError
 from broker.issuing.ports import SetSecrets
 from broker.model.certificate import Spki
 from broker.model.generation import Generation, KeyRef, PasswordRef, key_ref
@@ -30,15 +29,12 @@ class VaultKeys:
 
     def ensure(self, account: AccountName, slot: int, rules: KeyRules) -> tuple[KeyRef, Spki]:
         """Make the key of `slot`, or adopt the one that is there; return once it has been read back whole."""
-        path = layout.key(account, slot)
-        stored = self._vault.read_or_none(path)
-        if stored is None:
+
+        def make() -> Document:
             made = keys.generate(rules)
-            content = {"pkcs8": Secret(base64.b64encode(made.reveal()).decode()), "spki": keys.spki_of(made)}
-            with suppress(ConflictError):  # another run stored this slot's key first: adopt it, as after a kill
-                self._vault.create(path, enveloped(content))
-            stored = self._vault.read(path)
-        key, said = _key(stored.data, account)
+            return enveloped({"pkcs8": Secret(base64.b64encode(made.reveal()).decode()), "spki": keys.spki_of(made)})
+
+        key, said = _key(self._vault.adopt(layout.key(account, slot), make), account)
         spki = keys.spki_of(key)
         if spki != said:
             raise _damaged(account)

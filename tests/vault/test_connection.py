@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -23,7 +25,7 @@ from tests.support.vault import TestVault, token_of
 def test_what_is_created_is_read_back_with_its_version(vault: TestVault) -> None:
     vault.admin.create("accounts/a", {"name": "Société", "list": [1, {"x": None}]})
     assert vault.admin.read("accounts/a") == Stored({"name": "Société", "list": [1, {"x": None}]}, 1)
-    assert vault.admin.write("accounts/a", {"now": 2}, replacing=1) == 2
+    vault.admin.write("accounts/a", {"now": 2}, replacing=1)
     assert vault.admin.read("accounts/a") == Stored({"now": 2}, 2)
 
 
@@ -32,6 +34,61 @@ def test_reading_nothing_is_missing(vault: TestVault) -> None:
         vault.admin.read("accounts/none")
     assert vault.admin.read_or_none("accounts/none") is None
     assert vault.admin.list("accounts") == ()
+
+
+def counted(document: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {"count": document["count"] + 1 if document else 1}
+
+
+def test_change_runs_again_on_a_newer_version(vault: TestVault) -> None:
+    def change(document: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        runs.append(document)
+        if len(runs) < 4:
+            vault.admin.write("consumers/a", {"count": 10 * len(runs)}, replacing=len(runs) - 1)
+        return counted(document)
+
+    runs: list[Mapping[str, Any] | None] = []
+    assert vault.admin.change("consumers/a", change) == {"count": 31}
+    assert runs == [None, {"count": 10}, {"count": 20}, {"count": 30}]
+    assert vault.admin.read("consumers/a") == Stored({"count": 31}, 4)
+
+
+def test_lost_answer_is_not_written_twice(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write took effect, others wrote since, and its answer came back as a conflict with itself."""
+    write = Connection.write
+
+    def lost(self: Connection, path: str, data: Mapping[str, Any], *, replacing: int) -> None:
+        write(self, path, data, replacing=replacing)
+        write(self, path, {"count": 100}, replacing=replacing + 1)
+        raise ConflictError("did not match")
+
+    monkeypatch.setattr(Connection, "write", lost)
+    assert vault.admin.change("consumers/a", counted) == {"count": 100}
+
+
+def test_change_gives_up_when_others_keep_writing(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Connection, path: str, data: Mapping[str, Any], *, replacing: int) -> None:
+        raise ConflictError("did not match")
+
+    monkeypatch.setattr(Connection, "write", refused)
+    with pytest.raises(ConflictError, match="consumers/a kept changing"):
+        vault.admin.change("consumers/a", counted)
+
+
+def test_change_that_changes_nothing_writes_nothing(vault: TestVault) -> None:
+    vault.admin.create("consumers/a", {"count": 1})
+    assert vault.admin.change("consumers/a", lambda found: found or {}) == {"count": 1}
+    assert vault.admin.read("consumers/a").version == 1
+
+
+def test_adopt_takes_what_the_first_stored(vault: TestVault) -> None:
+    def make() -> Mapping[str, Any]:
+        vault.admin.create("keys/a/1", {"by": "another"})
+        return {"by": "us"}
+
+    assert vault.admin.adopt("keys/a/1", make) == {"by": "another"}
+    assert vault.admin.adopt("keys/a/2", lambda: {"by": "us"}) == {"by": "us"}
+    assert vault.admin.adopt("keys/a/2", lambda: {"by": "nobody"}) == {"by": "us"}
 
 
 @pytest.mark.parametrize(("hours", "words"), [(3, "ahead of Vault's"), (-8, "behind Vault's")])

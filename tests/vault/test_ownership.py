@@ -16,7 +16,6 @@ from broker.embedded.binary import find_binary
 from broker.errors import BrokerError, DeniedError, RefusedError, UnknownNameError
 from broker.rotation.ports import Version
 from broker.vault.accounts import VaultAccounts
-from broker.vault.bounds import write_bounded
 from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
 from broker.vault.enrolment import enrol_consumer, issue_login
@@ -160,7 +159,7 @@ def test_each_document_gets_bounds_where_mounts_are_shared(bare: Connection) -> 
     account = an_account()
     VaultAccounts(operator).write(account, replacing=Version(0))
     VaultConsumers(server).change("e-1", "app", lambda record: replace(record, name="other"))
-    write_bounded(operator, "profiles/own", {}, replacing=0)
+    operator.write("profiles/own", {}, replacing=0)
     for path in (f"accounts/{account.name}", "consumers/e-1", "profiles/own"):
         assert (found(bare, f"{bare.settings.mount}/metadata/{path}") or {})["max_versions"] == 10
         with pytest.raises(BrokerError):
