@@ -16,8 +16,8 @@ from broker.paths import read_file
 from broker.vault.connection import Connection, Document
 from broker.vault.errors import MissingError, UnclearError, UnmountedError
 from broker.vault.logins import login_mount
-from broker.vault.ownership import found, is_same_kind, require_set_up
-from broker.vault.policies import Role, consumer_policy, policy_name
+from broker.vault.ownership import found, require_set_up
+from broker.vault.policies import Role, consumer_policy, policy_kind, policy_name
 
 __all__ = [
     "ONCE",
@@ -171,7 +171,11 @@ def _require_own(vault: Connection, name: str, policy: str, text: str) -> None:
     others = []
     if role_there is not None and policy not in (role_there.get("token_policies") or ()):
         others.append(f"the role {role}")
-    if role_there is None and policy_there is not None and not is_same_kind(str(policy_there.get("policy")), text):
+    if (
+        role_there is None
+        and policy_there is not None
+        and policy_kind(str(policy_there.get("policy"))) != policy_kind(text)
+    ):
         others.append(f"the policy {policy}")
     if entity_there is not None and (entity_there.get("metadata") or {}).get("consumer") != name:
         others.append(f"the entity {entity}")

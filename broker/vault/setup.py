@@ -17,8 +17,8 @@ from broker.errors import ConflictError, RefusedError
 from broker.vault.bounds import BOUNDED, BOUNDS, DESCRIPTION
 from broker.vault.connection import Connection, Document
 from broker.vault.logins import login_mount
-from broker.vault.ownership import Ground, found, is_same_kind, survey
-from broker.vault.policies import ALL, BASE, Role, base_policy, policy_name, role_policy
+from broker.vault.ownership import Ground, found, survey
+from broker.vault.policies import ALL, BASE, Role, base_policy, policy_kind, policy_name, role_policy
 
 __all__ = ["Action", "Change", "Item", "Wish", "apply", "changes", "plan", "wanted"]
 
@@ -80,7 +80,7 @@ def wanted(ground: Ground, wish: Wish) -> tuple[Item, ...]:
         *([bounds] if ground.is_ours else []),
         *_policies(ground, wish),
         Item(f"logins auth/{logins}/", f"sys/auth/{logins}", approle, once=True),
-        *([lockout] if ground.logins_are_ours else []),
+        *([] if ground.roles else [lockout]),
         *(Item(f"login {role.value}", f"auth/{logins}/role/{role.value}", _login(mount, role, wish)) for role in Role),
     )
 
@@ -131,7 +131,7 @@ def _require_own_policies(vault: Connection, ground: Ground, wish: Wish) -> None
         return
     for item in _policies(ground, wish):
         there = found(vault, item.path)
-        if there is not None and not is_same_kind(str(there.get("policy")), str(item.body["policy"])):
+        if there is not None and policy_kind(str(there.get("policy"))) != policy_kind(item.body["policy"]):
             raise RefusedError(f"the {item.title} is there, and not the broker's", hint=ground.own_mount)
 
 

@@ -238,7 +238,7 @@ def test_the_effects_of_sharing_are_spelled_out(bare: Connection) -> None:
     put(bare, "keys/pgp")
     others_roles(bare)
     said = "\n".join(survey(bare).effects())
-    for words in ("cas_required", "under accounts, consumers", "private keys", "under keys already", "lock-out"):
+    for words in ("cas_required", "under accounts, consumers", "private keys", "under keys", "lock-out"):
         assert words in said
 
 
