@@ -78,11 +78,6 @@ class Home:
         return self.root / "server.lock"
 
     @property
-    def tls(self) -> Path:
-        """Certificate and key of the TCP listener, and their CA, where it was asked for."""
-        return self.root / "tls"
-
-    @property
     def roles(self) -> Path:
         """One directory for each role, with `role_id` and `secret_id`."""
         return self.root / "roles"

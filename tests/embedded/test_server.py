@@ -20,7 +20,6 @@ import pytest
 from broker.embedded import binary, server
 from broker.embedded.binary import find_binary
 from broker.embedded.config import Options
-from broker.embedded.loopback import certified_loopback
 from broker.embedded.server import Running, start, status, stop
 from broker.embedded.up import administered, up
 from broker.errors import InputError, RefusedError, VaultUnavailableError
@@ -166,8 +165,8 @@ def test_a_used_vault_that_lost_a_file_is_never_wiped(directory: Path, lost: str
 
 def test_a_tied_server_ends_with_who_started_it(directory: Path) -> None:
     code = (
-        "import sys, pathlib; from broker.embedded.server import Lifetime, start\n"
-        "print(start(pathlib.Path(sys.argv[1]), lifetime=Lifetime.TIED).pid, flush=True); sys.stdin.read()"
+        "import sys, pathlib; from broker.embedded.config import Options; from broker.embedded.server import start\n"
+        "print(start(pathlib.Path(sys.argv[1]), Options(tied=True)).pid, flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(directory)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as starter:
@@ -216,9 +215,9 @@ def test_a_server_that_cannot_start_is_said_so_at_once(directory: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        listener = certified_loopback(directory, port=taken.getsockname()[1])
+        listener = f'listener "tcp" {{\n  address = "127.0.0.1:{taken.getsockname()[1]}"\n  tls_disable = true\n}}'
         with pytest.raises(VaultUnavailableError) as caught:
-            start(directory, Options(loopback=listener))
+            start(directory, Options(listener=listener))
     assert "bao.log" in caught.value.hint
     assert status(directory) is None
     assert start(directory).pid
@@ -276,15 +275,6 @@ def test_the_audit_log_is_written_where_it_is_asked_for(directory: Path) -> None
     log = (directory / "audit.log").read_text()
     assert "auth/embedded-setup/login" in log
     assert (directory / "setup.secret").read_text() not in log
-
-
-def test_a_loopback_listener_keeps_its_certificate(directory: Path) -> None:
-    first = certified_loopback(directory, port=1)
-    before = first.certificate.read_bytes()
-    assert certified_loopback(directory, port=1).certificate.read_bytes() == before
-    first.certificate.write_text("damaged")
-    assert certified_loopback(directory, port=1).certificate.read_bytes() != before
-    assert certified_loopback(directory).port
 
 
 def test_without_the_extra_one_is_told_which(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,13 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from broker.embedded.config import Options
-from broker.embedded.loopback import certified_loopback
-from broker.embedded.server import Lifetime, start
+from broker.embedded.server import start
 from broker.errors import InputError, VaultUnavailableError
 from broker.vault.connection import Connection
 from broker.vault.errors import UnclearError
 from broker.vault.settings import VaultSettings
 from tests.support import pki
+from tests.support.loopback import tls_listener
 from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.slow
@@ -40,13 +40,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         key = pki.a_key(name)
         (folder / f"{name}.crt").write_text(pki.pem(pki.a_leaf(issuer, key, not_after=pki.NOW + timedelta(days=3000))))
         (folder / f"{name}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    home = folder / "v"
-    listener = certified_loopback(home, port=free_ports(1)[0], client_ca=folder / "clients.crt")
-    running = start(home, Options(loopback=listener), lifetime=Lifetime.TIED)
+    port = free_ports(1)[0]
+    listener = tls_listener(folder, port, folder / "clients.crt")
+    running = start(folder / "v", Options(listener=listener, tied=True))
     yield Guarded(
         VaultSettings(
-            f"https://127.0.0.1:{listener.port}",
-            ca_file=home / "tls" / "ca.crt",
+            f"https://127.0.0.1:{port}",
+            ca_file=folder / "ca.crt",
             client_certificate=folder / "good.crt",
             client_key=folder / "good.key",
             patience=5.0,
