@@ -194,24 +194,22 @@ def _flattened(content: Mapping[str, Any], file: Path, prefix: str = "") -> Iter
 
 
 def _logins(content: Mapping[str, Any], file: Path | None) -> Mapping[str, Mapping[str, str]]:
-    tables: dict[str, Any] = {}
-    roles = content.get("roles", {})
     if file is None:
         return MappingProxyType({})
+    roles = content.get("roles", {})
     if not isinstance(roles, dict):
         raise InputError(f"{file}: roles must be tables", hint="one for each role: [roles.auditor]")
-    known = [role.value for role in Role]
+    known = [f"roles.{role.value}" for role in Role]
     for role in roles:
-        if role not in known:
-            raise _unknown(file, f"roles.{role}", [f"roles.{name}" for name in known])
-        tables[role] = roles[role]
+        if f"roles.{role}" not in known:
+            raise _unknown(file, f"roles.{role}", known)
+    found = {role: _login(table, f"roles.{role}", file) for role, table in roles.items()}
     if "login" in content:
-        tables["default"] = content["login"]
-    return MappingProxyType({role: _login(table, role, file) for role, table in tables.items()})
+        found["default"] = _login(content["login"], "login", file)
+    return MappingProxyType(found)
 
 
-def _login(table: Any, role: str, file: Path) -> Mapping[str, str]:
-    where = "login" if role == "default" else f"roles.{role}"
+def _login(table: Any, where: str, file: Path) -> Mapping[str, str]:
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
         raise InputError(f"{file}: [{where}] must be a table of texts", hint=f"it takes {', '.join(LOGIN_KEYS)}")
     for key, value in table.items():

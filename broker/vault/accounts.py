@@ -27,11 +27,13 @@ class VaultAccounts:
             stored = self._vault.read(layout.account(name))
         except MissingError:
             raise UnknownNameError(
-                f"there is no account {name}", hint="broker account list shows those there are"
+                f"there is no account {name}", hint="broker account list shows all accounts"
             ) from None
         account = decoded(stored.data, Account, f"account {name}")
         if account.name != name:
-            raise DamagedDocumentError(f"account {name} is damaged: its document says {account.name[:80]!r}", hint=MEND)
+            raise DamagedDocumentError(
+                f"account {name} is damaged: its document is of {account.name[:80]!r}", hint=MEND
+            )
         return Versioned(account, Version(stored.version))
 
     def write(self, account: Account, *, replacing: Version) -> None:
@@ -47,5 +49,5 @@ class VaultAccounts:
         return tuple(map(AccountName, listed(self._vault, ACCOUNTS).names))
 
     def all(self) -> Documents[Account]:
-        """Return every account that can be read, by name, and findings about the others."""
+        """Return every readable account by name, and findings about the others."""
         return documents(self._vault, ACCOUNTS, lambda name: self.read(AccountName(name)).account, "account.unreadable")

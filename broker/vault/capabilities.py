@@ -27,51 +27,31 @@ Address = IPv4Address | IPv6Address
 
 _NEEDED: Final = ["update"]
 _TOKEN_LENGTH: Final = 8192
-_AGAIN: Final = "log in at Vault again"
+_AGAIN: Final = "has it expired? log in at Vault again"
 _AS_CONSUMER: Final = "log in at Vault as the consumer itself"
+_METHOD: Final = "log in by a method of Vault (AppRole, JWT, Kubernetes), not by a token that was created"
+_SERVICE: Final = "log in by a role whose token_type is service"
+_GRANT: Final = "grant exactly the right: broker vault enrol NAME --right ACCOUNT/APPLICATION"
+_TEMPLATE: Final = "is one templated on the identity, and does the entity's metadata hold a wildcard?"
 
 
 class Clause(Enum):
-    """Why a token is refused: a code for programs, then message and hint for people."""
+    """Reason to refuse a token: a code for programs, then message and hint for people."""
 
     MALFORMED = "malformed", "the presented text is not a token of Vault", "log in at Vault first"
-    UNKNOWN = "unknown-token", "Vault does not know the presented token", f"has it expired? {_AGAIN}"
+    UNKNOWN = "unknown-token", "Vault does not know the presented token", _AGAIN
     ROOT = "root", "root tokens identify nobody; refusing to issue a bundle", _AS_CONSUMER
     SUDO = "sudo", "the token has sudo; refusing to issue a bundle", _AS_CONSUMER
-    TOO_WIDE = (
-        "matches-everything",
-        "a policy of the token matches every right, even rights that do not exist",
-        "name partner, environment and account in the policy, as broker vault enrol does",
-    )
-    TOO_MUCH = (
-        "more-than-update",
-        "the token's policies grant {granted} on {right}; a right is exactly update",
-        'use capabilities = ["update"], as broker vault enrol does',
-    )
-    NO_RIGHT = (
-        "no-right",
-        "no policy of the token grants {right}",
-        "grant it: broker vault enrol NAME --right ACCOUNT/APPLICATION",
-    )
+    TOO_WIDE = "matches-everything", "a policy of the token matches every right, even a random one", _GRANT
+    TOO_MUCH = "more-than-update", "the token may {granted} on {right}; a right is exactly update", _GRANT
+    NO_RIGHT = "no-right", "no policy of the token grants {right}", _GRANT
     LIMITED_USES = "num-uses", "a token with a limited number of uses cannot be a consumer's", _AS_CONSUMER
-    BATCH = "batch-token", "batch tokens cannot be revoked", "log in by a role whose token_type is service"
-    UNREADABLE = (
-        "unreadable-policies",
-        "Vault cannot evaluate the token's policies",
-        "is one templated on the identity, and does the entity's metadata hold a wildcard?",
-    )
-    NO_ENTITY = (
-        "no-entity",
-        "the token has no entity in this namespace of Vault, so it identifies nobody",
-        "log in by a method of Vault (AppRole, JWT, Kubernetes), not by a token that was created",
-    )
+    BATCH = "batch-token", "batch tokens cannot be revoked; refusing to issue a bundle", _SERVICE
+    UNREADABLE = "unreadable-policies", "Vault cannot evaluate the token's policies", _TEMPLATE
+    NO_ENTITY = "no-entity", "the token has no entity in this namespace of Vault, so it identifies nobody", _METHOD
     DISABLED = "disabled-entity", "the entity {name} is disabled in Vault", "ask the administrator of Vault"
     FOREIGN = "foreign-namespace", "the token belongs to another namespace of Vault", "log in at the broker's namespace"
-    WRONG_ADDRESS = (
-        "bound-cidr",
-        "the token is bound to addresses, and {peer} is not among them",
-        "use it where it was issued for",
-    )
+    WRONG_ADDRESS = "bound-cidr", "the token is bound to addresses, and {peer} is not one of them", "use it there"
 
 
 class NotAConsumerError(DeniedError):

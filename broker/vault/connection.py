@@ -36,21 +36,23 @@ from broker.vault.transport import base_url, new_session, redirected, whole
 
 __all__ = ["Connection", "Document", "Seen", "Stored"]
 
-# Retries are told to whoever configured logging, and not to a terminal that nobody prepared for them
+# Retries are logged if logging is configured, and not written to the terminal otherwise
 logging.getLogger("stamina").addHandler(logging.NullHandler())
 
-_INDEX: Final = "X-Vault-Index"  # what a read must have seen; OpenBao and Vault Enterprise heed it, the rest ignore it
-_BEHIND: Final = {"X-Vault-Inconsistent": "forward-active-node"}  # what a standby that has not seen it shall do
+_INDEX: Final = (
+    "X-Vault-Index"  # the state that a read must include; OpenBao and Vault Enterprise support it, others ignore it
+)
+_BEHIND: Final = {"X-Vault-Inconsistent": "forward-active-node"}  # for a standby that is behind that state
 _REDIRECTS: Final = (301, 302, 307, 308)
 _HOPS: Final = 2
 _TOLERANCE: Final = timedelta(minutes=5)  # between our clock and Vault's
-_LONG: Final = 6  # attempts: the first five take under two seconds, and need no words
-_SHORTEST: Final = 0.5  # seconds that one answer may take however short our patience is
+_LONG: Final = 6  # attempts: the first five take under two seconds
+_SHORTEST: Final = 0.5  # seconds for one read, even with less patience
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A document of KV v2 and the version it was read as."""
+    """A document of KV v2 and its version."""
 
     data: Document = field(repr=False)  # keys and passwords are documents too
     version: int
@@ -58,11 +60,11 @@ class Stored:
 
 @dataclass(slots=True)
 class Seen:
-    """What a process has seen of its Vault: shared by its connections, so that none reads what is older.
+    """State of Vault that a process has seen, shared by its connections, so that none reads an older one.
 
-    `index` is of the newest answer that carried one; `away` says that patience ended on the last request. `date` is
-    what Vault's clock showed with its newest answer, as HTTP writes it, and `ours` what this machine's did, in seconds
-    since the epoch. `wait` is told, in words for people, that a request takes long because Vault is away.
+    `index` is from the newest answer that carried one; `away` means that patience ended on the last request. `date` is
+    Vault's clock at its newest answer, as HTTP writes it, and `ours` this machine's, in seconds since the epoch. `wait`
+    is called with a text for people if a request takes long because Vault is away.
     """
 
     index: str = ""
@@ -75,8 +77,8 @@ class Seen:
 class Connection:
     """KV v2 under one mount, and the rest of Vault's API by `call` and `ask`.
 
-    Paths of `read`, `write` and their kind are relative to the mount, as `layout` makes them. Every method raises
-    `VaultUnavailableError` when patience runs out, `DeniedError`, and what else its first line says.
+    Paths of `read`, `write` and the like are relative to the mount, as `layout` makes them. Every method raises
+    `VaultUnavailableError` when patience runs out, `DeniedError`, and the errors in its first line.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Connection:
         self._seen = seen or Seen()
 
     def read(self, path: str, version: int = 0) -> Stored:
-        """Return `version` of what is at `path`, the newest with 0; raise `MissingError`."""
+        """Return `version` of the document at `path`, the newest with 0; raise `MissingError`."""
         answer = self.ask("GET", self._kv("data", path), {"version": version} if version else None)
         data, version = field_of(answer, "data", "data"), field_of(answer, "data", "metadata", "version")
         if data is None and isinstance(version, int):  # KV keeps a null too
@@ -103,7 +105,7 @@ class Connection:
         return Stored(data, version)
 
     def read_or_none(self, path: str) -> Stored | None:
-        """Return the newest version at `path`, or None where nothing is stored."""
+        """Return the newest version at `path`, or None if nothing is stored."""
         try:
             return self.read(path)
         except MissingError:
@@ -128,8 +130,9 @@ class Connection:
             self._put(path, data, 0)
         except DeniedError:
             # A role with `create` alone is denied overwriting before CAS is looked at
-            if self._is_there(path):
-                raise ConflictError(f"{path} exists already") from None
+            with suppress(DeniedError):
+                if self.versions(path):
+                    raise ConflictError(f"{path} exists already") from None
             raise
 
     def adopt(self, path: str, make: Callable[[], Document]) -> Document:
@@ -191,19 +194,19 @@ class Connection:
     def destroy_all(self, path: str) -> None:
         """Destroy the data of every version. The number stays taken, so `create` never gives it out again.
 
-        Destroying what is gone is no error. Done is what Vault then shows as done, not what it answered: a secret
-        that is forgotten here stays for ever. Backups and snapshots of Vault may still hold it.
+        Destroying it twice is no error. Success is read back, not believed: a secret that survives here would stay for
+        ever. Backups and snapshots of Vault may still hold it.
         """
-        numbers = sorted(self.versions(path)) or [1]  # "nothing there" may be said by a node that is behind
+        numbers = sorted(self.versions(path)) or [1]  # a node that is behind may show none
         with suppress(MissingError):
             self.call("POST", self._kv("destroy", path), {"versions": numbers})
         if any(self.versions(path).values()):
             raise unclear(path)
 
     def call(self, method: str, api_path: str, body: Document | None = None) -> Document:
-        """Send a request that changes something; return Vault's answer, empty where it has no body.
+        """Send a request that changes something; return Vault's answer, empty if it has no body.
 
-        `api_path` is what follows `/v1/`. Raises `InputError` where Vault finds the request invalid.
+        `api_path` follows `/v1/`. Raises `InvalidError` if Vault finds the request invalid.
         """
         self._observer(Phase.BEFORE, api_path)
         answer = self._patiently(method, api_path, body, None)
@@ -213,9 +216,9 @@ class Connection:
     def ask(
         self, method: str, api_path: str, body: Document | None = None, *, token: Secret[str] | None = None
     ) -> Document:
-        """Send a request that changes nothing in what the broker keeps: reads, logins, look-ups. Else as `call`.
+        """Send a request that changes no data of the broker: a read, login or look-up. Otherwise as `call`.
 
-        With `token`, speak as its holder: it is neither renewed nor replaced.
+        `token` replaces the connection's own; it is neither renewed nor replaced by another.
         """
         return self._patiently(method, api_path, body, token)
 
@@ -226,17 +229,17 @@ class Connection:
 
     @property
     def their_clock(self) -> datetime | None:
-        """When Vault gave its newest answer, by its own clock, to the second; None where it does not say."""
+        """Vault's clock at its newest answer, to the second; None if the answer has no date."""
         try:
             return parsedate_to_datetime(self._seen.date).astimezone(UTC)
-        except (TypeError, ValueError):  # no date, or none that can be read
+        except (TypeError, ValueError):  # no date, or an invalid one
             return None
 
     def require_true_clock(self) -> None:
-        """Refuse where this machine's clock is more than minutes from Vault's, by Vault's newest answer.
+        """Raise `RefusedError` if this machine's clock is minutes away from Vault's, by Vault's newest answer.
 
-        What is stored is dated by it and read on other machines; certificates are judged by it. An answer without a
-        date shows nothing.
+        Stored documents are dated by it and read on other machines, and certificates are checked by it. An answer
+        without a date passes.
         """
         theirs = self.their_clock
         if theirs is None:
@@ -245,14 +248,14 @@ class Connection:
         if abs(ahead) > _TOLERANCE:
             way = "ahead of" if ahead > timedelta(0) else "behind"
             raise RefusedError(
-                f"this machine's clock is {duration_text(abs(ahead))} {way} Vault's: nothing is dated or decided by it",
-                hint="timedatectl shows the clock: set the one that is wrong, here or where Vault runs",
+                f"this machine's clock is {duration_text(abs(ahead))} {way} Vault's; refusing to use it",
+                hint="timedatectl shows the clock: correct the wrong one, here or on the host of Vault",
             )
 
     def close(self) -> None:
-        """Give back the token where this connection's login made it, and close every session.
+        """Revoke the token if this connection's login made it, and close the session.
 
-        Not where patience ended on Vault just now: the token's short life ends it, and nobody waits twice.
+        If patience ended on the last request, the token is left to expire: nobody waits twice.
         """
         if self._tokens is not None and not self._seen.away:
             self._tokens.close()
@@ -272,12 +275,6 @@ class Connection:
         except DeniedError:
             return False
         return field_of(answer, "data", "description") not in (None, DESCRIPTION)
-
-    def _is_there(self, path: str) -> bool:
-        try:
-            return bool(self.versions(path))
-        except DeniedError:
-            return False
 
     def _kv(self, kind: str, path: str) -> str:
         return f"{self.settings.mount}/{kind}/{path}"
@@ -317,7 +314,7 @@ class Connection:
         try:
             return send(token)
         except DeniedError:
-            # Vault says "permission denied" to a dead token and to a live one without the right: ask which it is
+            # Vault denies a dead token and a live one without the right in the same words: ask which it is
             if not self._is_dead(token) or not tokens.replace(token):
                 raise
         return send(tokens.token())
@@ -371,7 +368,7 @@ class Connection:
 
 
 def _bare(value: Any) -> Any:
-    """Return what goes out for `value`. Until here a secret in a body is a `Secret`, so that no traceback shows it."""
+    """Return `value` with its secrets revealed. Up to here they are `Secret`s, so that no traceback shows them."""
     match value:
         case Secret():
             return value.reveal()
@@ -384,16 +381,18 @@ def _bare(value: Any) -> Any:
 
 @contextmanager
 def _reached(path: str, vault: str) -> Iterator[None]:
-    """Turn what requests and the libraries under it raise into ours. Their text may quote a header: drop it."""
+    """Turn errors of requests and the libraries below it into ours. Their text may quote a header: drop it."""
     try:
         yield
     except requests.exceptions.SSLError as error:
         raise _tls_fault(error, path, vault) from None
     except TooMuchError:
-        raise OversizedError(f"{vault} answers more for {path} than Vault would", hint="is it a Vault?") from None
+        raise OversizedError(
+            f"{vault} sends more for {path} than a Vault would", hint="is it a Vault? check VAULT_ADDR"
+        ) from None
     except ValueError:  # before RequestException: requests' InvalidHeader and InvalidURL are both
         raise InputError(
-            "a request to Vault cannot be written", hint="token, namespace or address holds what cannot travel"
+            "a request to Vault cannot be sent", hint="token, namespace or address contains an invalid character"
         ) from None
     except (requests.RequestException, OSError) as error:
         raise _not_reached(error, path, vault) from None
@@ -402,12 +401,12 @@ def _reached(path: str, vault: str) -> Iterator[None]:
 def _not_reached(error: Exception, path: str, vault: str) -> PassingError:
     return PassingError(
         f"{vault} was not reached for {path} ({type(error).__name__})",
-        hint="is that address right, and is it up? broker config show says where each setting comes from",
+        hint="is the address right, and is it up? broker config show names the source of each setting",
     )
 
 
 def _tls_fault(error: Exception, path: str, vault: str) -> VaultUnavailableError:
-    """Tell what will not fix itself from a connection closed within the handshake, as before a server that is away."""
+    """Return the error for a failed handshake. A connection closed within it may be a server that is away: retry."""
     found = next((one for one in behind(error) if isinstance(one, ssl.SSLError)), error)
     if is_closed(found):
         return _not_reached(found, path, vault)

@@ -20,7 +20,7 @@ class VaultConsumers:
         self._vault = vault
 
     def all(self) -> Documents[ConsumerRecord]:
-        """Return every record that can be read, by entity, and findings about the others."""
+        """Return every readable record by entity, and findings about the others."""
         return documents(self._vault, CONSUMERS, self._read, "consumer.unreadable")
 
     def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:

@@ -41,7 +41,7 @@ def enveloped(value: object) -> dict[str, Any]:
 
 
 def decoded(document: Document, kind: type[T], where: str) -> T:
-    """Return the `kind` in `document`; raise `NewerSchemaError` or `DamagedDocumentError`, naming `where` it lies.
+    """Return the `kind` in `document`; raise `NewerSchemaError` or `DamagedDocumentError`, naming `where` it is stored.
 
     msgspec drops unknown fields in silence, so what does not come out as it went in is refused, not written back.
     """

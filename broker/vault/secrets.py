@@ -45,7 +45,7 @@ class VaultKeys:
         return csr.build(self.key(account, key), subject, rules)
 
     def key(self, account: AccountName, key: KeyRef) -> Secret[bytes]:
-        """Return the key itself, PKCS#8 DER: for those who issue or probe. Raise `RefusedError` where it is gone."""
+        """Return the key itself, PKCS#8 DER, for issuing and the canary; raise `RefusedError` if it is destroyed."""
         try:
             return _key(self._vault.read(layout.key(account, _slot(key))).data, account)[0]
         except GoneError:
@@ -65,7 +65,7 @@ class VaultPasswords:
         self._vault = vault
 
     def store(self, account: AccountName, slot: PasswordRef, password: Secret[str]) -> None:
-        """Store `password`; raise `ConflictError` where the slot is taken."""
+        """Store `password`; raise `ConflictError` if the slot is taken."""
         self._vault.create(layout.password(account, slot), enveloped({"password": password}))
 
     def password(self, account: AccountName, slot: PasswordRef) -> Secret[str]:

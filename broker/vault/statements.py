@@ -36,7 +36,7 @@ class VaultStatements:
     def key(self) -> AnchorKey:
         """Return the key that signs, making it at the first call; its public half is stored beside the statements.
 
-        Two at once end with the same. Raise `RefusedError` where one of the halves is not as the broker wrote it.
+        Concurrent calls get the same key. Raise `RefusedError` if one of the halves is not as the broker wrote it.
         """
         document = self._vault.adopt(layout.signer(_SIGNER), _new_seed)
         found = decoded(document, _StoredSeed, "the key that signs evidence")

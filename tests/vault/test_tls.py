@@ -68,13 +68,13 @@ def test_both_sides_verified_it_works(guarded: Guarded) -> None:
     assert health(guarded.settings)
 
 
-def test_another_server_name_is_asked_for_and_verified(guarded: Guarded) -> None:
+def test_server_name_is_verified(guarded: Guarded) -> None:
     assert health(replace(guarded.settings, server_name="localhost"))
     with pytest.raises(UnclearError, match="certificate"):
         health(replace(guarded.settings, server_name="vault.example"))
 
 
-def test_the_systems_cas_do_not_vouch_for_a_private_vault(guarded: Guarded) -> None:
+def test_public_cas_verify_no_private_ca(guarded: Guarded) -> None:
     with pytest.raises(UnclearError, match="certificate") as caught:
         health(replace(guarded.settings, ca_file=None))
     assert "VAULT_CACERT" in caught.value.hint
@@ -94,24 +94,24 @@ def test_a_directory_of_cas_serves_too(guarded: Guarded, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("which", ["", "stranger"])
-def test_without_the_right_client_certificate_vault_hangs_up(guarded: Guarded, which: str) -> None:
+def test_wrong_client_certificate(guarded: Guarded, which: str) -> None:
     certificate = guarded.folder / f"{which}.crt" if which else None
     key = guarded.folder / f"{which}.key" if which else None
     with pytest.raises(VaultUnavailableError):
         health(replace(guarded.settings, client_certificate=certificate, client_key=key, patience=0.3))
 
 
-def test_a_key_of_another_certificate_is_said_so(guarded: Guarded) -> None:
+def test_key_of_another_certificate(guarded: Guarded) -> None:
     with pytest.raises(VaultUnavailableError):
         health(replace(guarded.settings, client_key=guarded.folder / "stranger.key", patience=0.3))
 
 
 @pytest.mark.parametrize("field", ["ca_file", "client_certificate"])
-def test_a_file_that_is_not_there_is_the_users_mistake(guarded: Guarded, field: str) -> None:
+def test_missing_tls_file_is_input_error(guarded: Guarded, field: str) -> None:
     with pytest.raises(InputError, match="nowhere"):
         health(replace(guarded.settings, **{field: guarded.folder / "nowhere.crt"}))  # type: ignore[arg-type]
 
 
-def test_plain_http_is_not_answered_by_the_tls_listener(guarded: Guarded) -> None:
+def test_plain_http_to_tls_is_reported(guarded: Guarded) -> None:
     with pytest.raises((VaultUnavailableError, InputError)):
         health(replace(guarded.settings, address=guarded.settings.address.replace("https", "http")))
