@@ -14,7 +14,7 @@ export CHAOS_RESULTS
 in_demo := @requirements/install demo &&
 in_test := @requirements/install test &&
 BIN := .venv/bin
-SHELL_SCRIPTS := .ci/peers .ci/run .ci/wheels requirements/compile requirements/install
+SHELL_SCRIPTS := .ci/peers .ci/run .ci/wheels requirements/compile requirements/install policies/setup.sh
 
 help: ## list these
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13

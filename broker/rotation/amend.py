@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable
 
-from broker.errors import ConflictError
 from broker.model.account import Account
 from broker.model.chain import Entry
 from broker.model.changes import settled
+from broker.model.compare_and_set import compare_and_set
 from broker.model.names import AccountName
-from broker.rotation.ports import Accounts, EvidenceLog, ForkedEvidenceError, Keys, Secrets
+from broker.rotation.ports import Accounts, EvidenceLog, ForkedEvidenceError, Keys, Secrets, Version
 
-__all__ = ["amend", "amend_and_tell", "settle", "turns"]
-
-ATTEMPTS: Final = 20
-PAUSE: Final = 0.005  # seconds, for each time that another was first
+__all__ = ["amend", "amend_and_tell", "settle"]
 
 
 def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Account]) -> Account:
-    """Apply `change` to the newest account and store the outcome; raise `ConflictError` if others keep winning.
+    """Apply the pure `change` to the newest account and store the outcome, as `compare_and_set` does."""
 
-    `change` runs again on whatever won, so it must be pure and must return its argument when nothing is left to do.
-    A write whose answer was lost comes back as a conflict with ourselves: the version it would have made is then the
-    account that it wrote, and the change is not made again on top of what others did since.
-    """
-    for _ in turns():
+    def read() -> tuple[Account, int]:
         seen = accounts.read(name)
-        wanted = change(seen.account)
-        if wanted == seen.account:
-            return wanted
-        try:
-            accounts.write(wanted, replacing=seen.version)
-        except ConflictError:
-            if accounts.landed(wanted, replacing=seen.version):
-                return accounts.read(name).account
-            continue
-        return wanted
-    raise ConflictError(f"{name} kept changing under us", hint=f"who else is at it? broker evidence show {name}")
+        return seen.account, seen.version
+
+    def write(account: Account, version: int) -> None:
+        accounts.write(account, replacing=Version(version))
+
+    def landed(account: Account, version: int) -> bool:
+        return accounts.landed(account, replacing=Version(version))
+
+    return compare_and_set(name, read, write, landed, change)
 
 
 def amend_and_tell(accounts: Accounts, name: AccountName, change: Callable[[Account], Account]) -> bool:
@@ -54,16 +42,6 @@ def amend_and_tell(accounts: Accounts, name: AccountName, change: Callable[[Acco
 
     amend(accounts, name, told)
     return changed
-
-
-def turns() -> Iterator[int]:
-    """Count attempts at a compare-and-set, pausing longer and at random after each, so that a dozen at once take turns.
-
-    Ends after `ATTEMPTS`: twenty at once never needed as many.
-    """
-    for attempt in range(ATTEMPTS):
-        time.sleep(random.uniform(0, PAUSE * max(0, attempt - 1)))  # noqa: S311  # no secret: who goes first
-        yield attempt
 
 
 def settle(

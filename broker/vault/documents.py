@@ -29,8 +29,8 @@ class DamagedDocumentError(RefusedError):
 
 
 def encoded(value: object) -> dict[str, Any]:
-    """Return `value`, a dataclass of the model, as a document."""
-    return enveloped(msgspec.to_builtins(value, order="deterministic"))
+    """Return `value`, a dataclass of the model, as a document, exactly as reading returns it."""
+    return enveloped(msgspec.json.decode(msgspec.json.encode(value, order="deterministic")))
 
 
 def enveloped(value: object) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def enveloped(value: object) -> dict[str, Any]:
 
 
 def decoded(document: Document, kind: type[T], where: str) -> T:
-    """Return the `kind` in `document`; raise `NewerSchemaError` or `DamagedDocumentError`, naming `where` it lies.
+    """Return the `kind` in `document`; raise `NewerSchemaError` or `DamagedDocumentError`, naming `where` it is stored.
 
     msgspec drops unknown fields in silence, so what does not come out as it went in is refused, not written back.
     """

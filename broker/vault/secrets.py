@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-from broker.errors import ConflictError, RefusedError
+from broker.errors import RefusedError
 from broker.issuing.ports import SetSecrets
 from broker.model.authentication import PASSWORD
 from broker.model.certificate import Spki
@@ -31,15 +30,12 @@ class VaultKeys:
 
     def ensure(self, account: AccountName, slot: int, rules: KeyRules) -> tuple[KeyRef, Spki]:
         """Make the key of `slot`, or adopt the one that is there; return once it has been read back whole."""
-        path = layout.key(account, slot)
-        stored = self._vault.read_or_none(path)
-        if stored is None:
+
+        def make() -> Document:
             made = keys.generate(rules)
-            content = {"pkcs8": Secret(base64.b64encode(made.reveal()).decode()), "spki": keys.spki_of(made)}
-            with suppress(ConflictError):  # another run stored this slot's key first: adopt it, as after a kill
-                self._vault.create(path, enveloped(content))
-            stored = self._vault.read(path)
-        key, said = _key(stored.data, account)
+            return enveloped({"pkcs8": Secret(base64.b64encode(made.reveal()).decode()), "spki": keys.spki_of(made)})
+
+        key, said = _key(self._vault.adopt(layout.key(account, slot), make), account)
         spki = keys.spki_of(key)
         if spki != said:
             raise _damaged(account)
@@ -50,7 +46,7 @@ class VaultKeys:
         return csr.build(self.key(account, key), subject, rules)
 
     def key(self, account: AccountName, key: KeyRef) -> Secret[bytes]:
-        """Return the key itself, PKCS#8 DER: for those who issue or probe. Raise `RefusedError` where it is gone."""
+        """Return the key itself, PKCS#8 DER, for issuing and the canary; raise `RefusedError` if it is destroyed."""
         try:
             return _key(self._vault.read(layout.key(account, _slot(key))).data, account)[0]
         except GoneError:
@@ -70,7 +66,7 @@ class VaultNamedSecrets:
         self._vault = vault
 
     def store(self, account: AccountName, ref: SecretRef, secret: Secret[str]) -> None:
-        """Store `secret`; raise `ConflictError` where its number is taken."""
+        """Store `secret`; raise `ConflictError` if its number is taken."""
         name, number = _named(ref)
         label = PASSWORD if name == PASSWORD else "secret"
         self._vault.create(layout.secret(account, name, number), enveloped({label: secret}))

@@ -448,7 +448,7 @@ ENVIRONMENTS: Final = [
     ({"VAULT_ADDR": "https://vault.example", "VAULT_CACERT": "/nowhere/ca.pem"}, 2, "/nowhere/ca.pem"),
     ({"VAULT_ADDR": "unix:///nowhere/vault.sock"}, 3, "was not reached"),
     ({"BROKER_CONFIG": "plain.toml", "VAULT_TOKEN": "hvs.wrong"}, 5, "Vault denies"),
-    ({"BROKER_CONFIG": "plain.toml", "VAULT_TOKEN": "two\nlines"}, 2, "cannot be written"),
+    ({"BROKER_CONFIG": "plain.toml", "VAULT_TOKEN": "two\nlines"}, 2, "cannot be sent"),
     ({"BROKER_CONFIG": "plain.toml"}, 2, "no way to log in"),
     ({"BROKER_CONFIG": "/dev/zero"}, 2, "/dev/zero has more than"),
     ({"BROKER_MOUNT": "another"}, 5, "broker vault setup"),

@@ -28,7 +28,7 @@ def without(module: str, *words: str, home: Path) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
-@pytest.mark.parametrize("module", ["hvac", "stamina"])
+@pytest.mark.parametrize("module", ["stamina"])
 def test_a_part_that_is_not_installed_is_named_with_how_to_get_it(module: str, tmp_path: Path) -> None:
     ended = without(module, "status", "-o", "json", home=tmp_path)
     assert ended.returncode == 2

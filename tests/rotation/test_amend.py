@@ -12,10 +12,11 @@ from broker.errors import ConflictError, UnknownNameError, VaultUnavailableError
 from broker.model import changes
 from broker.model.account import Account
 from broker.model.chain import Entry
+from broker.model.compare_and_set import ATTEMPTS
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
 from broker.model.stamp import Stamp
-from broker.rotation.amend import ATTEMPTS, amend, amend_and_tell, settle
+from broker.rotation.amend import amend, amend_and_tell, settle
 from broker.rotation.ports import ForkedEvidenceError, Version, Versioned
 from tests.rotation.life_cycle import Commands, Step, midway
 from tests.rotation.simulation import Fault, Simulation

@@ -40,6 +40,6 @@ def test_only_known_chains_hold_evidence(chain: str) -> None:
 
 
 @pytest.mark.parametrize("number", [-1, 10**8])
-def test_numbers_stay_in_the_order_of_their_text(number: int) -> None:
+def test_numbers_sort_as_text(number: int) -> None:
     with pytest.raises(InputError):
         layout.head(number)

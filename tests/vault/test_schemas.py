@@ -86,7 +86,7 @@ KINDS: Final[dict[str, tuple[str, Callable[[Connection], object], Callable[[Conn
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_newer_broker_wrote_is_refused_and_stays_as_it_is(vault: TestVault, kind: str) -> None:
+def test_newer_document_is_left_unchanged(vault: TestVault, kind: str) -> None:
     path, write, read = KINDS[kind]
     write(vault.admin)
     read(vault.admin)
@@ -103,7 +103,7 @@ def test_what_a_newer_broker_wrote_is_refused_and_stays_as_it_is(vault: TestVaul
 @pytest.mark.parametrize(
     "value", [{}, {"password": 7}, {"pkcs8": "é", "spki": ""}, {"seed": "!"}, {"newest": "1", "keys": {}}]
 )
-def test_a_damaged_secret_is_refused_without_showing_it(vault: TestVault, kind: str, value: object) -> None:
+def test_damaged_secret_is_not_shown(vault: TestVault, kind: str, value: object) -> None:
     path, _, read = KINDS[kind]
     vault.admin.create(path, {"schema": SCHEMA, "value": value})
     with pytest.raises(RefusedError):
