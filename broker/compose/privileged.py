@@ -14,7 +14,7 @@ from broker.evidence.journal import Journal
 from broker.evidence.tamper import vouched
 from broker.issuing.grant import Issuer
 from broker.issuing.leases import LeaseSigner
-from broker.issuing.ports import Consumer, Judge, SetSecrets
+from broker.issuing.ports import Authorize, Consumer, SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID
 from broker.model.clock import Clock
@@ -62,7 +62,7 @@ def issuer(roles: Roles, profiles: Profiles, token: Secret[str], clock: Clock, j
     return Issuer(
         accounts=lambda name: checked(roles.accounts(Role.SERVER).read(name).account),
         profile=lambda account: profiles(account.profile, Role.SERVER),
-        judge=_judge(vault, token),
+        authorize=_authorize(vault, token),
         read_secrets=VaultSecrets(vault),
         consumers=VaultConsumers(vault),
         journal=journal,
@@ -71,13 +71,13 @@ def issuer(roles: Roles, profiles: Profiles, token: Secret[str], clock: Clock, j
     )
 
 
-def _judge(vault: Connection, token: Secret[str]) -> Judge:
-    def judged(account: Account, application: str, kind: BundleKind) -> Consumer:
+def _authorize(vault: Connection, token: Secret[str]) -> Authorize:
+    def authorized(account: Account, application: str, kind: BundleKind) -> Consumer:
         access = layout.Access(kind.value)
         right = layout.right(account.profile, account.environment, account.name, application, access)
-        return capabilities.judge(vault, token, right, peer=None)
+        return capabilities.authorize(vault, token, right, peer=None)
 
-    return judged
+    return authorized
 
 
 def _checked(roles: Roles, role: Role) -> Callable[[Account], Account]:
@@ -88,9 +88,7 @@ def _checked(roles: Roles, role: Role) -> Callable[[Account], Account]:
 def _credentials(
     account: Account, parts: Parts, hidden: SetSecrets, application: Application, profile: Profile
 ) -> Credentials:
-    context = client_context(
-        hidden.key, account.certificate(parts.certificate).pem, account.anchors_of(parts.trust).pem
-    )
+    context = client_context(hidden.key, account.certificate(parts.certificate).pem, account.ca_set(parts.trust).pem)
     return Credentials(
         account.base_url, context, account.login, hidden.secrets, application.client_id, profile.authentication
     )

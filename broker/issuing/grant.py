@@ -11,7 +11,7 @@ from datetime import timedelta
 from broker.errors import BrokerError, ConflictError, RefusedError
 from broker.evidence.journal import Journal
 from broker.issuing.leases import LeaseSigner
-from broker.issuing.ports import Consumer, Consumers, Judge, ReadAccount, ReadSecrets, SetSecrets
+from broker.issuing.ports import Authorize, Consumer, Consumers, ReadAccount, ReadSecrets, SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID, Authentication
 from broker.model.bundle import Bundle
@@ -53,7 +53,7 @@ class Issuer:
 
     accounts: ReadAccount
     profile: Callable[[Account], Profile]
-    judge: Judge
+    authorize: Authorize
     read_secrets: ReadSecrets
     consumers: Consumers
     journal: Journal
@@ -71,7 +71,7 @@ class Issuer:
         """
         for _ in range(2):
             account = self.accounts(wanted.account)
-            consumer = self.judge(account, wanted.application, wanted.kind)
+            consumer = self.authorize(account, wanted.application, wanted.kind)
             authentication = self.profile(account).authentication
             generation = _deliverable(account, wanted.application, authentication)
             lease = self._lease(wanted, account, generation, consumer)
@@ -158,7 +158,7 @@ def _bundle(account: Account, lease: Lease, hidden: SetSecrets, authentication: 
         secrets=hidden.secrets,
         key=hidden.key,
         certificate=account.certificate(parts.certificate),
-        trust=account.anchors_of(parts.trust),
+        trust=account.ca_set(parts.trust),
         lease_id=lease.id,
         expires=lease.expires,
         authentication=authentication,

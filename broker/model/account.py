@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from broker.errors import RefusedError, UnknownNameError
 from broker.model.authentication import PASSWORD
-from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef
+from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef
 from broker.model.chain import LAST, Entry, Head
 from broker.model.generation import (
     Application,
@@ -58,9 +58,9 @@ class Account:
     requests: tuple[SigningRequest, ...] = ()
     generations: tuple[Generation, ...] = ()
     certificates: tuple[Certificate, ...] = ()
-    anchors: tuple[Anchors, ...] = ()
-    issuing: AnchorsRef | None = None  # pinned: a reply must chain to these to advance without a person
-    trust: AnchorsRef | None = None  # what the next generation knows the server by, until one is current
+    anchors: tuple[CaSet, ...] = ()
+    issuing: CaSetRef | None = None  # pinned: a reply must chain to these to advance without a person
+    trust: CaSetRef | None = None  # what the next generation knows the server by, until one is current
     secrets: Mapping[str, int] = field(default_factory=dict)  # the newest number of each, by name
     tries: tuple[Try, ...] = ()
     breaker: Breaker | None = None
@@ -189,7 +189,7 @@ class Account:
         """Return the certificate a generation refers to."""
         return next(c for c in self.certificates if c.ref == ref)
 
-    def anchors_of(self, ref: AnchorsRef) -> Anchors:
+    def ca_set(self, ref: CaSetRef) -> CaSet:
         """Return the CA set that a generation or a pin refers to."""
         return next(a for a in self.anchors if a.ref == ref)
 
@@ -218,16 +218,16 @@ def _contradictions(account: Account) -> Iterable[str]:
 
 def _dangling(account: Account) -> Iterable[str]:
     certificates = {c.ref for c in account.certificates}
-    anchors = {a.ref for a in account.anchors}
+    ca_sets = {a.ref for a in account.anchors}
     for generation in account.generations:
         parts = generation.parts
         named = {parts.trust, parts.issuing} - {""}
-        if (parts.certificate and parts.certificate not in certificates) or not named <= anchors:
+        if (parts.certificate and parts.certificate not in certificates) or not named <= ca_sets:
             yield f"generation {generation.number} refers to a part that is not there"
         whole = account.parts_of(generation) if generation.stage is Stage.CANDIDATE else parts
         if not whole.complete and (generation.stage is Stage.CANDIDATE or generation.stage.deliverable):
             yield f"generation {generation.number} is not complete"
-    if not {account.issuing, account.trust} - {None} <= anchors:
+    if not {account.issuing, account.trust} - {None} <= ca_sets:
         yield "a pin refers to CAs that are not there"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from broker.model.authentication import Authentication, Values
-from broker.model.certificate import Anchors, Certificate
+from broker.model.certificate import CaSet, Certificate
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 
@@ -27,7 +27,7 @@ class Bundle:
     secrets: Mapping[str, Secret[str]]  # by name; "password" is one
     key: Secret[bytes]  # PKCS#8 DER, unencrypted
     certificate: Certificate
-    trust: Anchors  # CAs that verify the partner's server
+    trust: CaSet  # CAs that verify the partner's server
     lease_id: str  # names the lease; the lease itself is never written to a file
     expires: datetime
     authentication: Authentication = field(default_factory=Authentication)

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import NewType
 
 from broker.model.authentication import PASSWORD
-from broker.model.certificate import AnchorsRef, CertificateRef, Spki
+from broker.model.certificate import CaSetRef, CertificateRef, Spki
 from broker.model.stage import Stage
 
 __all__ = [
@@ -94,9 +94,9 @@ class Parts:
 
     key: KeyRef = KeyRef("")  # a str
     certificate: CertificateRef = CertificateRef("")  # noqa: RUF009  # a str
-    issuing: AnchorsRef = AnchorsRef("")  # noqa: RUF009  # the CAs the certificate chains to
+    issuing: CaSetRef = CaSetRef("")  # noqa: RUF009  # the CAs the certificate chains to
     secrets: Mapping[str, int] = field(default_factory=dict)  # the number of each, by name
-    trust: AnchorsRef = AnchorsRef("")  # noqa: RUF009  # the CAs we verify the partner's server by
+    trust: CaSetRef = CaSetRef("")  # noqa: RUF009  # the CAs we verify the partner's server by
 
     @property
     def names(self) -> frozenset[str]:
@@ -129,7 +129,7 @@ class Parts:
         """Return what of these parts is not in `base`."""
         certified = self.certified if self.certificate != base.certificate else Parts()
         secrets = {name: number for name, number in self.secrets.items() if base.secrets.get(name) != number}
-        return replace(certified, secrets=secrets, trust=self.trust if self.trust != base.trust else AnchorsRef(""))
+        return replace(certified, secrets=secrets, trust=self.trust if self.trust != base.trust else CaSetRef(""))
 
 
 @dataclass(frozen=True, slots=True)

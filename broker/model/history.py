@@ -12,7 +12,7 @@ from typing import Final, cast
 
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD
-from broker.model.certificate import AnchorsRef, CertificateRef
+from broker.model.certificate import CaSetRef, CertificateRef
 from broker.model.chain import Entry, Fact
 from broker.model.generation import Closed, KeyRef, Parts
 from broker.model.stage import MOVES, Move, Stage
@@ -213,4 +213,4 @@ def _parts(facts: Mapping[str, Fact]) -> Parts:
         cast("str", facts.get(n, "")) for n in ("key", "certificate", "issuing", "trust")
     )
     secrets = {n.removeprefix(_SECRET): int(v) for n, v in facts.items() if n == PASSWORD or n.startswith(_SECRET)}
-    return Parts(KeyRef(key), CertificateRef(certificate), AnchorsRef(issuing), secrets, AnchorsRef(trust))
+    return Parts(KeyRef(key), CertificateRef(certificate), CaSetRef(issuing), secrets, CaSetRef(trust))

@@ -57,7 +57,7 @@ class Broker:
         issuer = Issuer(
             accounts=self._read,
             profile=lambda account: catalogue.builtin(account.profile),
-            judge=self._judge,
+            authorize=self._authorize,
             read_secrets=self._secrets,
             consumers=self,
             journal=Journal("issued/test", self._store, lambda: self.now, BY),
@@ -89,8 +89,8 @@ class Broker:
             raise UnknownNameError(f"there is no account {name}")
         return self.account
 
-    def _judge(self, account: Account, application: str, kind: BundleKind) -> Consumer:
-        self._note("judge")
+    def _authorize(self, account: Account, application: str, kind: BundleKind) -> Consumer:
+        self._note("authorize")
         if self.refuse:
             raise self.refuse
         return READER
@@ -123,7 +123,7 @@ def test_bundle_is_of_current_generation() -> None:
 def test_steps_before_a_bundle_leaves() -> None:
     broker = Broker()
     broker.get()
-    assert broker.asked == ["account", "judge", "secrets", "record", "account", "evidence"]
+    assert broker.asked == ["account", "authorize", "secrets", "record", "account", "evidence"]
     (entry,) = broker.evidence
     assert (entry.what, entry.facts["consumer"], entry.facts["generation"]) == ("bundle-issued", READER.entity, 1)
     assert broker.holders == {"reader"}
@@ -133,13 +133,13 @@ def test_denied_consumer_leaves_no_trace() -> None:
     broker = Broker(refuse=DeniedError("no"))
     with pytest.raises(DeniedError):
         broker.get()
-    assert broker.asked == ["account", "judge"]
+    assert broker.asked == ["account", "authorize"]
     with pytest.raises(DeniedError):
         broker.get(application="none")
     assert not broker.records
 
 
-@pytest.mark.parametrize("away", ["account", "judge", "secrets", "record", "evidence"])
+@pytest.mark.parametrize("away", ["account", "authorize", "secrets", "record", "evidence"])
 def test_nothing_is_granted_without_vault(away: str) -> None:
     broker = Broker(away=away)
     with pytest.raises(VaultUnavailableError):
@@ -182,7 +182,7 @@ def test_wrong_clock_dates_no_lease() -> None:
     broker = Broker(wrong=True)
     with pytest.raises(RefusedError, match="clock is wrong"):
         broker.get()
-    assert broker.asked == ["account", "judge"]
+    assert broker.asked == ["account", "authorize"]
     assert not broker.records
 
 

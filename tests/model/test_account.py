@@ -10,7 +10,7 @@ import pytest
 from broker.errors import UnknownNameError
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.certificate import AnchorsRef, CertificateRef
+from broker.model.certificate import CaSetRef, CertificateRef
 from broker.model.chain import Head
 from broker.model.generation import Application, Closed, Generation, KeyRef, SecretRef
 from broker.model.stage import Move, Stage
@@ -76,10 +76,10 @@ CONTRADICTIONS: dict[str, tuple[Breaking, str]] = {
         lambda a: replace(a, applications=(Application("fleet"), Application("fleet", "x"))), "two applications",
     ),
     "no such certificate": (lambda a: other_parts(a, certificate=CertificateRef("none")), "not there"),
-    "no such trust": (lambda a: other_parts(a, trust=AnchorsRef("none")), "not there"),
-    "no such issuing CA": (lambda a: other_parts(a, issuing=AnchorsRef("none")), "not there"),
-    "issuing pin dangles": (lambda a: replace(a, issuing=AnchorsRef("none")), "pin"),
-    "trust pin dangles": (lambda a: replace(a, trust=AnchorsRef("none")), "pin"),
+    "no such trust": (lambda a: other_parts(a, trust=CaSetRef("none")), "not there"),
+    "no such issuing CA": (lambda a: other_parts(a, issuing=CaSetRef("none")), "not there"),
+    "issuing pin dangles": (lambda a: replace(a, issuing=CaSetRef("none")), "pin"),
+    "trust pin dangles": (lambda a: replace(a, trust=CaSetRef("none")), "pin"),
     "a part of a set that is current": (lambda a: replace(a, generations=(partial(a),)), "not complete"),
     "the current key doomed": (lambda a: replace(a, doomed_keys=frozenset({KeyRef("kv:1")})), "in use"),
     "the newest password doomed": (lambda a: replace(a, doomed_secrets=frozenset({SecretRef("password:1")})), "in use"),
@@ -100,7 +100,7 @@ def test_a_contradiction_is_refused_in_its_own_words(name: str) -> None:
 
 def test_all_contradictions_are_named_at_once() -> None:
     with pytest.raises(ValueError, match=r"two applications.*pin"):
-        replace(with_current(), applications=(Application("a"), Application("a")), trust=AnchorsRef("none"))
+        replace(with_current(), applications=(Application("a"), Application("a")), trust=CaSetRef("none"))
 
 
 @pytest.mark.parametrize(

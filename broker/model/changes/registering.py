@@ -7,7 +7,7 @@ from dataclasses import replace
 from broker.errors import ConflictError
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD
-from broker.model.certificate import Anchors
+from broker.model.certificate import CaSet
 from broker.model.changes.moving import moved
 from broker.model.changes.writing import born, dooming, holding, noted, without
 from broker.model.generation import Application, Parts, secret_refs
@@ -74,7 +74,7 @@ def secret_set(account: Account, name: str, number: int, stamp: Stamp) -> Accoun
     return dooming(account, _varied(noted(after, stamp, what, **parts_facts(change)), change, stamp))
 
 
-def trust_set(account: Account, trust: Anchors, stamp: Stamp) -> Account:
+def trust_set(account: Account, trust: CaSet, stamp: Stamp) -> Account:
     """Know the partner's server by `trust` from now on, with a candidate that tries it where there is a set."""
     sets = (account.current, *account.candidates) if account.current else ()
     if account.trust == trust.ref and (not sets or any(g.parts.trust == trust.ref for g in sets)):
@@ -84,7 +84,7 @@ def trust_set(account: Account, trust: Anchors, stamp: Stamp) -> Account:
     return _varied(after, Parts(trust=trust.ref), stamp)
 
 
-def ca_accepted(account: Account, issuing: Anchors, stamp: Stamp) -> Account:
+def ca_accepted(account: Account, issuing: CaSet, stamp: Stamp) -> Account:
     """Pin `issuing`: certificates that chain to it advance without a person from now on."""
     if account.issuing == issuing.ref:
         return account

@@ -14,10 +14,10 @@ from tests.support.accounts import (
     BY,
     STAMP,
     an_account,
-    anchors_named,
     assert_refused,
     assert_sound,
     assert_unchanged,
+    ca_set_named,
     later,
     only,
     parts_of,
@@ -58,7 +58,7 @@ def restore(account: Account, number: int) -> Account:
 
 
 def set_trust(account: Account, name: str) -> Account:
-    return changes.trust_set(account, anchors_named(name), STAMP)
+    return changes.trust_set(account, ca_set_named(name), STAMP)
 
 
 # -- moves
@@ -80,13 +80,13 @@ def test_a_promotion_displaces_what_was_current_and_keeps_its_secrets() -> None:
 def test_the_trust_of_what_became_current_is_the_one_that_counts() -> None:
     account = set_trust(with_current(), "server-ca-2")
     account = promote(account, 2)
-    assert account.trust == anchors_named("server-ca-2").ref
+    assert account.trust == ca_set_named("server-ca-2").ref
 
 
 def test_waiting_trust_is_left_alone() -> None:
     account = promote(with_answer(set_trust(with_current(), "server-ca-2")), 3)
-    assert account.trust == parts_of(account, 3).trust == anchors_named("server-ca").ref
-    assert promote(account, 2).trust == anchors_named("server-ca-2").ref
+    assert account.trust == parts_of(account, 3).trust == ca_set_named("server-ca").ref
+    assert promote(account, 2).trust == ca_set_named("server-ca-2").ref
 
 
 def test_retiring_dooms_what_no_living_generation_uses() -> None:
@@ -114,14 +114,14 @@ def test_the_text_of_a_retired_certificate_is_dropped_and_its_facts_stay() -> No
 
 
 def test_the_text_of_a_pinned_ca_is_kept_though_no_generation_has_it_yet() -> None:
-    account = changes.ca_accepted(with_answer(with_current()), anchors_named("ca-2"), STAMP)
+    account = changes.ca_accepted(with_answer(with_current()), ca_set_named("ca-2"), STAMP)
     account = set_trust(promote(account, 2), "server-ca-2")
     account = changes.moved(account, 3, Move.REJECT, STAMP)
     account = retire(retire(account, 1), 3)
     assert account.issuing
     assert account.trust
-    assert account.anchors_of(account.issuing).pem == "pem of ca-2"
-    assert account.anchors_of(account.trust).pem == "pem of server-ca-2"
+    assert account.ca_set(account.issuing).pem == "pem of ca-2"
+    assert account.ca_set(account.trust).pem == "pem of server-ca-2"
 
 
 def test_a_way_back_with_a_superseded_password_is_not_taken_as_it_is() -> None:
@@ -136,7 +136,7 @@ def test_a_way_back_to_an_older_trust_is_not_taken_as_it_is() -> None:
         roll_back(account, 1)
     back = restore(account, 1)
     whole = back.parts_of(only(back.candidates))
-    assert (whole.key, whole.trust) == ("kv:1", anchors_named("server-ca-2").ref)
+    assert (whole.key, whole.trust) == ("kv:1", ca_set_named("server-ca-2").ref)
 
 
 def test_a_roll_back_runs_once_even_when_another_promotion_came_between() -> None:
@@ -168,9 +168,9 @@ def test_candidate_is_laid_over_current() -> None:
 
 
 def test_a_certificate_takes_its_key_and_its_issuing_ca_along() -> None:
-    account = changes.ca_accepted(with_current(), anchors_named("ca-2"), STAMP)
+    account = changes.ca_accepted(with_current(), ca_set_named("ca-2"), STAMP)
     account = promote(promote(with_new_password(with_answer(account)), 3), 2)
-    assert (parts_of(account, 2).key, parts_of(account, 2).issuing) == ("kv:2", anchors_named("ca-2").ref)
+    assert (parts_of(account, 2).key, parts_of(account, 2).issuing) == ("kv:2", ca_set_named("ca-2").ref)
 
 
 def test_three_candidates_add_up() -> None:
@@ -178,7 +178,7 @@ def test_three_candidates_add_up() -> None:
     for number in (3, 4, 2):
         account = promote(account, number)
     parts = parts_of(account, 2)
-    assert (parts.key, parts.secrets, parts.trust) == ("kv:2", {"password": 2}, anchors_named("server-ca-2").ref)
+    assert (parts.key, parts.secrets, parts.trust) == ("kv:2", {"password": 2}, ca_set_named("server-ca-2").ref)
     assert_sound(account)
 
 
