@@ -59,7 +59,7 @@ def import_(
     A client_id is taken only if the reply calls it one (client_id: …), --client-id-for names its application, and
     that has no other yet: broker app set changes it.
     """
-    from broker.pki.certificates import anchors
+    from broker.pki.certificates import ca_set
     from broker.rotation.receive import Said
 
     if client_id and not client_id_for:
@@ -67,7 +67,7 @@ def import_(
     require_one_reader(file, server_ca)
     server = read_input(server_ca) if server_ca else b""
     if server_ca:
-        anchors(server)  # or refuses, also where the reply is known already
+        ca_set(server)  # or refuses, also where the reply is known already
     said = Said(tuple(accept_ca), server, client_id_for, client_id)
     received = start.broker.rotation.receive(account, read_input(file), said)
     generation = received.generation

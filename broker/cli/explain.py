@@ -91,7 +91,7 @@ def _facts(account: Account, generation: Generation) -> dict[str, Any]:
             "not_after": certificate.not_after,
             "fingerprint": certificate.ref,
         },
-        "server_ca": account.anchors_of(generation.parts.trust).fingerprints,
+        "server_ca": account.ca_set(generation.parts.trust).fingerprints,
         "answers": [{"at": t.at, "verdict": t.verdict} for t in account.tries if t.generation == generation.number],
     }
 

@@ -157,8 +157,8 @@ class Broker:
         from broker.evidence.signing import anchor
         from broker.vault.statements import VaultStatements
 
-        anchors = VaultStatements(self.roles.connection(Role.ANCHOR))
-        return anchor(anchors.key(), anchors, self.roles.evidence(Role.ANCHOR), self.true_clock)
+        statements = VaultStatements(self.roles.connection(Role.ANCHOR))
+        return anchor(statements.key(), statements, self.roles.evidence(Role.ANCHOR), self.true_clock)
 
     # use-cases
 

@@ -101,9 +101,7 @@ def _credentials(
     from broker.upstream.credentials import Credentials
 
     parts = generation.parts
-    context = client_context(
-        hidden.key, account.certificate(parts.certificate).pem, account.anchors_of(parts.trust).pem
-    )
+    context = client_context(hidden.key, account.certificate(parts.certificate).pem, account.ca_set(parts.trust).pem)
     return Credentials(
         account.base_url, context, account.login, hidden.password, application.client_id, profile.authentication
     )

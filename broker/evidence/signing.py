@@ -14,7 +14,7 @@ from broker.model.chain import GENESIS, Entry, Head, verify
 from broker.model.clock import Clock
 from broker.model.finding import Finding, has_errors, refuse_errors
 
-__all__ = ["Anchored", "Anchors", "Chains", "Kept", "anchor"]
+__all__ = ["Anchored", "Chains", "Kept", "Statements", "anchor"]
 
 ATTEMPTS: Final = 8
 LARGEST: Final = 4096  # chains in one statement: half a megabyte, and Vault on raft takes one
@@ -38,7 +38,7 @@ class Chains(Protocol):
         """Return the entries of `chain` from number `since` on, in the order of their places."""
 
 
-class Anchors(Protocol):
+class Statements(Protocol):
     """The signed statements, written once each."""
 
     def statements(self) -> tuple[StoredStatement, ...]:
@@ -58,7 +58,7 @@ class Anchored:
     findings: tuple[Finding, ...]
 
 
-def anchor(key: AnchorKey, anchors: Anchors, chains: Chains, clock: Clock) -> Anchored:
+def anchor(key: AnchorKey, statements: Statements, chains: Chains, clock: Clock) -> Anchored:
     """Write the next statement. Two at once sign nothing twice; a killed run leaves a statement or none.
 
     A chain that no longer passes through the head that was signed, or does not hold together since, keeps its old
@@ -68,7 +68,7 @@ def anchor(key: AnchorKey, anchors: Anchors, chains: Chains, clock: Clock) -> An
     made: list[int] = []
     conflicts = 0
     while conflicts < ATTEMPTS:
-        signed = _sound(anchors.statements(), key.verifying)
+        signed = _sound(statements.statements(), key.verifying)
         moved, findings = _moved(newest_heads(signed), chains)
         if not moved:
             return Anchored(tuple(made), len(signed), key.verifying, findings)
@@ -76,7 +76,7 @@ def anchor(key: AnchorKey, anchors: Anchors, chains: Chains, clock: Clock) -> An
         heads = dict(islice(sorted(moved.items()), LARGEST))
         statement = Statement(len(signed) + 1, clock(), heads, before)
         try:
-            anchors.add(key.signed(statement))
+            statements.add(key.signed(statement))
         except ConflictError:  # another run, or this one's own write whose answer was lost: look again
             conflicts += 1
         else:

@@ -132,7 +132,7 @@ def _exchanged(account: Account) -> Iterator[str]:
 
 def _digest(pem: str, *, leaf: bool) -> str:
     try:
-        return certificates.certificate(pem).ref if leaf else certificates.anchors(pem).ref
+        return certificates.certificate(pem).ref if leaf else certificates.ca_set(pem).ref
     except (InputError, ValueError):
         return ""
 

@@ -163,7 +163,7 @@ def _bundle(
         password=hidden.password,
         key=hidden.key,
         certificate=account.certificate(generation.parts.certificate),
-        trust=account.anchors_of(generation.parts.trust),
+        trust=account.ca_set(generation.parts.trust),
         lease_id=lease.id,
         expires=lease.expires,
         authentication=authentication,

@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from broker.errors import RefusedError, UnknownNameError
-from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef
+from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef
 from broker.model.chain import LAST, Entry, Head
 from broker.model.generation import (
     Application,
@@ -55,9 +55,9 @@ class Account:
     requests: tuple[SigningRequest, ...] = ()
     generations: tuple[Generation, ...] = ()
     certificates: tuple[Certificate, ...] = ()
-    anchors: tuple[Anchors, ...] = ()
-    issuing: AnchorsRef | None = None  # pinned: a reply must chain to these to advance without a person
-    trust: AnchorsRef | None = None  # what the next generation knows the server by, until one is current
+    anchors: tuple[CaSet, ...] = ()
+    issuing: CaSetRef | None = None  # pinned: a reply must chain to these to advance without a person
+    trust: CaSetRef | None = None  # what the next generation knows the server by, until one is current
     password: PasswordRef | None = None  # the newest
     tries: tuple[Try, ...] = ()
     breaker: Breaker | None = None
@@ -159,7 +159,7 @@ class Account:
         """Return the certificate a generation refers to."""
         return next(c for c in self.certificates if c.ref == ref)
 
-    def anchors_of(self, ref: AnchorsRef) -> Anchors:
+    def ca_set(self, ref: CaSetRef) -> CaSet:
         """Return the CA set that a generation or a pin refers to."""
         return next(a for a in self.anchors if a.ref == ref)
 
@@ -188,15 +188,15 @@ def _contradictions(account: Account) -> Iterable[str]:
 
 def _dangling(account: Account) -> Iterable[str]:
     certificates = {c.ref for c in account.certificates}
-    anchors = {a.ref for a in account.anchors}
+    ca_sets = {a.ref for a in account.anchors}
     for generation in account.generations:
         parts = generation.parts
-        if parts.certificate not in certificates or not {parts.trust, parts.issuing} <= anchors:
+        if parts.certificate not in certificates or not {parts.trust, parts.issuing} <= ca_sets:
             yield f"generation {generation.number} refers to a part that is not there"
         older = {g.number for g in account.generations if g.number < generation.number}
         if not {generation.base, generation.restores, generation.replaces} <= older | {0}:
             yield f"generation {generation.number} refers to one that is not older"
-    if not {account.issuing, account.trust} - {None} <= anchors:
+    if not {account.issuing, account.trust} - {None} <= ca_sets:
         yield "a pin refers to CAs that are not there"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from broker.model.authentication import Authentication
-from broker.model.certificate import Anchors, Certificate
+from broker.model.certificate import CaSet, Certificate
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 
@@ -27,7 +27,7 @@ class Bundle:
     password: Secret[str]
     key: Secret[bytes]  # PKCS#8 DER, unencrypted
     certificate: Certificate
-    trust: Anchors  # the CAs by which the partner's server is known
+    trust: CaSet  # the CAs by which the partner's server is known
     lease_id: str  # names the lease; the lease itself is never written to a file
     expires: datetime
     authentication: Authentication = field(default_factory=Authentication)

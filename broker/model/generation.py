@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import Enum
 from typing import NewType
 
-from broker.model.certificate import AnchorsRef, CertificateRef, Spki
+from broker.model.certificate import CaSetRef, CertificateRef, Spki
 from broker.model.stage import Stage
 
 __all__ = [
@@ -83,8 +83,8 @@ class Parts:
     key: KeyRef
     certificate: CertificateRef
     password: PasswordRef
-    trust: AnchorsRef  # the CAs we know the partner's server by
-    issuing: AnchorsRef  # the CAs the certificate chains to
+    trust: CaSetRef  # the CAs we know the partner's server by
+    issuing: CaSetRef  # the CAs the certificate chains to
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Final, cast
 
 from broker.model.account import Account
-from broker.model.certificate import AnchorsRef, CertificateRef
+from broker.model.certificate import CaSetRef, CertificateRef
 from broker.model.chain import Entry, Fact
 from broker.model.generation import Closed, KeyRef, Parts, PasswordRef
 from broker.model.stage import MOVES, Move, Stage
@@ -146,6 +146,6 @@ def _parts(facts: Mapping[str, Fact]) -> Parts:
         KeyRef(cast("str", facts["key"])),
         CertificateRef(cast("str", facts["certificate"])),
         PasswordRef(int(facts["password"])),
-        AnchorsRef(cast("str", facts["trust"])),
-        AnchorsRef(cast("str", facts["issuing"])),
+        CaSetRef(cast("str", facts["trust"])),
+        CaSetRef(cast("str", facts["issuing"])),
     )

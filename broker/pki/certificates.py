@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.errors import InputError
-from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef, Spki
+from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef, Spki
 from broker.pki import chain, der
 from broker.pki.certificate_fields import (
     digest_of,
@@ -33,8 +33,8 @@ from broker.pki.strength import public_key_facts
 
 __all__ = [
     "Description",
-    "anchors",
-    "anchors_of",
+    "ca_set",
+    "ca_set_of",
     "certificate",
     "certificate_of",
     "describe",
@@ -116,17 +116,17 @@ def certificate_of(leaf: x509.Certificate, links: Iterable[x509.Certificate]) ->
     )
 
 
-def anchors(data: bytes | str) -> Anchors:
+def ca_set(data: bytes | str) -> CaSet:
     """Return the set of CA certificates in PEM or DER `data`. Raises `InputError` if there is none."""
-    return anchors_of(load(data))
+    return ca_set_of(load(data))
 
 
-def anchors_of(found: Sequence[x509.Certificate]) -> Anchors:
+def ca_set_of(found: Sequence[x509.Certificate]) -> CaSet:
     """Return `found`, at least one, as a set: the same certificates always make the same set."""
     by_fingerprint = {fingerprint_of(c): c for c in found}
     fingerprints = tuple(sorted(by_fingerprint))
-    return Anchors(
-        ref=AnchorsRef(hashlib.sha256("".join(fingerprints).encode()).hexdigest()),
+    return CaSet(
+        ref=CaSetRef(hashlib.sha256("".join(fingerprints).encode()).hexdigest()),
         fingerprints=fingerprints,
         not_after=min(c.not_valid_after_utc for c in found),
         pem=_pem([by_fingerprint[f] for f in fingerprints]),

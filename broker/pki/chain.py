@@ -1,4 +1,4 @@
-"""How certificates hang together: which are leaves, which intermediates lead on, whether a path ends at an anchor.
+"""How certificates hang together: which are leaves, which intermediates lead on, whether a path ends at a trusted CA.
 
 A reply's sender chooses how many certificates name each other, and how slow their keys are: so a name is read once, a
 signature verified once, and never by a key that makes this slow.
@@ -58,9 +58,9 @@ def intermediates(leaf: x509.Certificate, pool: Iterable[x509.Certificate]) -> l
 
 
 def path(
-    leaf: x509.Certificate, pool: Iterable[x509.Certificate], anchors: Sequence[x509.Certificate]
+    leaf: x509.Certificate, pool: Iterable[x509.Certificate], trusted: Sequence[x509.Certificate]
 ) -> tuple[x509.Certificate, ...] | None:
-    """Return a shortest path from `leaf` by certificates of `pool` to one of `anchors`, both ends included, or None.
+    """Return a shortest path from `leaf` by certificates of `pool` to one of `trusted`, both ends included, or None.
 
     Names and signatures only: whether each may sign is `judge`'s question. Breadth first, and no certificate twice,
     so that a pool of mutually cross-signed ones costs no more than a signature for each pair.
@@ -70,9 +70,9 @@ def path(
     waiting: deque[tuple[x509.Certificate, ...]] = deque([(leaf,)])
     while waiting:
         here = waiting.popleft()
-        for anchor in anchors:
-            if signed_by(here[-1], anchor):
-                return (*here, anchor)
+        for top in trusted:
+            if signed_by(here[-1], top):
+                return (*here, top)
         for other in others:
             if fingerprint_of(other) not in seen and signed_by(here[-1], other):
                 seen.add(fingerprint_of(other))

@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from broker.model.certificate import Anchors
+from broker.model.certificate import CaSet
 from broker.model.finding import Finding, has_errors
 from broker.pki import chain
 from broker.pki.certificate_fields import (
@@ -42,7 +42,7 @@ _ASK: Final = "ask the partner for its CA certificates again, and compare their 
 
 
 def issuing_faults(
-    leaf: x509.Certificate, others: Sequence[x509.Certificate], issuing: Anchors | None, now: datetime
+    leaf: x509.Certificate, others: Sequence[x509.Certificate], issuing: CaSet | None, now: datetime
 ) -> Iterator[Finding]:
     """Yield what speaks against the way from `leaf` by `others` to one of `issuing`."""
     if issuing is None:
@@ -60,7 +60,7 @@ def issuing_faults(
 
 
 def verifier_faults(
-    leaf: x509.Certificate, others: Sequence[x509.Certificate], issuing: Anchors, now: datetime
+    leaf: x509.Certificate, others: Sequence[x509.Certificate], issuing: CaSet, now: datetime
 ) -> Iterator[Finding]:
     """Yield what a verifier that is not ours says. To be asked last, when our own checks have found no error."""
     way = chain.path(leaf, others, load(issuing.pem))
@@ -79,16 +79,16 @@ def verifier_faults(
         yield from allowed
 
 
-def _no_way(leaf: x509.Certificate, others: Path, issuing: Anchors) -> Finding:
+def _no_way(leaf: x509.Certificate, others: Path, issuing: CaSet) -> Finding:
     top = [leaf, *chain.intermediates(leaf, others)][-1]
     wanted = f"issued by '{issuer_of(top)}'"
-    anchors = load(issuing.pem)
-    if reason := chain.unverifiable(leaf, [*others, *anchors]):
+    cas = load(issuing.pem)
+    if reason := chain.unverifiable(leaf, [*others, *cas]):
         return _error("issuer", f"it does not chain to a pinned issuing CA: {reason}", _STRONGER)
-    if any(str(subject_of(a)) == str(issuer_of(top)) for a in anchors):
+    if any(str(subject_of(ca)) == str(issuer_of(top)) for ca in cas):
         message = f"it is {wanted}, a pinned CA's name, but that CA's key did not sign it: a new CA key, or a forgery"
     else:
-        pinned = "; ".join(f"'{subject_of(a)}'" for a in anchors)
+        pinned = "; ".join(f"'{subject_of(ca)}'" for ca in cas)
         message = f"it does not chain to a pinned issuing CA: it is {wanted}, and pinned is {pinned}"
     hint = "add missing intermediates; if the CA is new, compare its fingerprint and: --accept-ca FINGERPRINT"
     return _error("issuer", message, hint)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from broker.errors import InputError, RefusedError
-from broker.model.certificate import Anchors, Certificate
+from broker.model.certificate import CaSet, Certificate
 from broker.model.secret import Secret
 from broker.pki import certificate_fields, keys
 from broker.pki.certificates import load
@@ -26,7 +26,7 @@ _ROUNDS: Final = 20_000
 
 
 def pkcs12_bundle(
-    key: Secret[bytes], certificate: Certificate, trust: Anchors | None, passphrase: Secret[str]
+    key: Secret[bytes], certificate: Certificate, trust: CaSet | None, passphrase: Secret[str]
 ) -> Secret[bytes]:
     """Return a PKCS#12 file: the key, its certificate and chain, and, where a client wants it, `trust`.
 
@@ -41,7 +41,7 @@ def pkcs12_bundle(
     return Secret(encoded)
 
 
-def truststore_p12(trust: Anchors, passphrase: Secret[str]) -> bytes:
+def truststore_p12(trust: CaSet, passphrase: Secret[str]) -> bytes:
     """Return a PKCS#12 trust store that Java takes: each entry carries Oracle's trust attribute.
 
     One made by `openssl pkcs12 -nokeys` is no trust store to Java. Raises `InputError` for an empty passphrase.

@@ -14,10 +14,10 @@ from typing import Final
 from cryptography import x509
 
 from broker.errors import BrokerError, InputError, RefusedError
-from broker.model.certificate import Anchors, Certificate, Spki
+from broker.model.certificate import CaSet, Certificate, Spki
 from broker.model.finding import Finding, Severity
 from broker.pki import archive, certificate_fields, chain, der
-from broker.pki.certificates import Description, anchors_of, certificate_of, describe_one, load, parse_fingerprint
+from broker.pki.certificates import Description, ca_set_of, certificate_of, describe_one, load, parse_fingerprint
 from broker.pki.client_ids import client_ids_in, labelled_by_name
 from broker.pki.names import shown
 from broker.pki.pem import Block, blocks_in, text_of, text_outside
@@ -61,7 +61,7 @@ class ReplyParts:
         """Whether a certificate for this key is here, be it a CA's."""
         return any(certificate_fields.spki_of(c) == spki for c in self.certificates)
 
-    def for_spki(self, spki: Spki, trusted: Anchors | None = None) -> Certificate:
+    def for_spki(self, spki: Spki, trusted: CaSet | None = None) -> Certificate:
         """Return the certificate for this key with its way up: to one of `trusted` where it can be, then the longest
         lived, then any CA's, which `judge` refuses by name.
 
@@ -76,8 +76,8 @@ class ReplyParts:
                 hint="import the reply to the open request, or look whether it answers an older one: broker csr show",
             )
         found.sort(key=lambda c: (not certificate_fields.is_ca(c), c.not_valid_after_utc), reverse=True)
-        anchors = load(trusted.pem) if trusted else []
-        ways = ((leaf, chain.path(leaf, self.certificates, anchors)) for leaf in found)
+        cas = load(trusted.pem) if trusted else []
+        ways = ((leaf, chain.path(leaf, self.certificates, cas)) for leaf in found)
         leaf, way = next(((leaf, way) for leaf, way in ways if way), (found[0], None))
         return certificate_of(leaf, _links(way)) if way else self._with_links(leaf)
 
@@ -88,7 +88,7 @@ class ReplyParts:
         root = next((c for c in self.certificates if c != here and chain.signed_by(here, c)), here)
         return describe_one(root) if root != start else None
 
-    def accepted(self, fingerprint: str) -> Anchors:
+    def accepted(self, fingerprint: str) -> CaSet:
         """Return the CA in this reply that a person accepts by its fingerprint, as a set of one.
 
         Raises `InputError` for a fingerprint that is none, `RefusedError` if no CA here has it.
@@ -97,7 +97,7 @@ class ReplyParts:
         leaves = chain.leaves(self.certificates)
         for found in self.certificates:
             if found not in leaves and certificate_fields.fingerprint_of(found) == wanted:
-                return anchors_of([found])
+                return ca_set_of([found])
         raise RefusedError(
             f"no CA in this reply has the fingerprint {wanted[:16]}…",
             hint="compare it with: broker cert inspect FILE; if the partner told you another, do not import this",

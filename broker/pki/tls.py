@@ -21,7 +21,7 @@ _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fc
 def client_context(key: Secret[bytes], chain_pem: str, trust_pem: str) -> ssl.SSLContext:
     """Return a new context that shows the certificate in `chain_pem` and trusts `trust_pem`, and nothing else.
 
-    TLS 1.2 or later, the server's chain and host name verified. An anchor may be an intermediate: it is what was
+    TLS 1.2 or later, the server's chain and host name verified. A trusted CA may be an intermediate: it is what was
     pinned. Never changed afterwards; a new generation gets a new context. Raises `RefusedError` for a key that is not
     the certificate's, `InputError` for PEM that cannot be read.
     """

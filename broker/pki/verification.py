@@ -12,7 +12,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from broker.model.certificate import Anchors, Certificate, Spki
+from broker.model.certificate import CaSet, Certificate, Spki
 from broker.model.finding import Finding, has_errors
 from broker.model.subject import ATTRIBUTES, Subject, SubjectRules
 from broker.pki.certificate_fields import (
@@ -43,7 +43,7 @@ def verify_certificate(
     expected_spki: Spki | None,
     rules: SubjectRules,
     login: str,
-    issuing: Anchors | None,
+    issuing: CaSet | None,
     now: datetime,
     requested: Subject | None = None,
 ) -> tuple[Finding, ...]:

@@ -12,7 +12,7 @@ from broker.model.generation import PasswordRef
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stamp import Stamp
-from broker.pki.certificates import anchors
+from broker.pki.certificates import ca_set
 from broker.pki.reply import ReplyParts, read_reply
 from broker.rotation.ports import Passwords, Version
 from broker.rotation.usecase import UseCase
@@ -116,7 +116,7 @@ class Registry(UseCase):
         parts = read_reply(data)
         if not accept:
             raise RefusedError("nobody has accepted a CA to know the partner's server by", hint=_offered(parts))
-        trust = anchors("".join(parts.accepted(fingerprint).pem for fingerprint in accept))
+        trust = ca_set("".join(parts.accepted(fingerprint).pem for fingerprint in accept))
         after = self.amend(name, lambda account, stamp: trust_set(account, trust, stamp))
         self.settle(name)
         return after

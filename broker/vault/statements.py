@@ -29,7 +29,7 @@ class _StoredSeed:
 
 
 class VaultStatements:
-    """`issuing.anchoring.Anchors` on KV v2."""
+    """`evidence.signing.Statements` on KV v2."""
 
     def __init__(self, vault: Connection) -> None:
         self._vault = vault

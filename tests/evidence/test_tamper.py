@@ -14,7 +14,7 @@ from broker.evidence.statements import StoredStatement, VerifyingKey
 from broker.evidence.tamper import untold, vouched
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.certificate import AnchorsRef
+from broker.model.certificate import CaSetRef
 from broker.model.chain import Entry, Fact, verify
 from broker.model.changes.writing import noted
 from broker.model.finding import Finding, Severity
@@ -23,7 +23,7 @@ from broker.model.names import AccountName
 from broker.model.stage import Move
 from broker.model.stamp import Stamp
 from broker.model.subject import Subject
-from broker.pki.certificates import anchors
+from broker.pki.certificates import ca_set
 from tests.support.accounts import (
     MZP,
     NOW,
@@ -61,7 +61,7 @@ def added_again(account: Account) -> Account:
 def born_again(account: Account) -> Account:
     """Give the current generation other parts, and say that it was born with them."""
     generation = account.generation(1)
-    other = replace(account.anchors[0], ref=AnchorsRef("e" * 64))
+    other = replace(account.anchors[0], ref=CaSetRef("e" * 64))
     parts = replace(generation.parts, trust=other.ref)
     account = replace(
         account,
@@ -170,7 +170,7 @@ def test_another_entry_in_the_first_ones_place_vouches_for_nothing(forgery: dict
 
 
 def test_the_text_of_other_cas_under_a_true_digest_is_refused() -> None:
-    true, other = (anchors(pem(a_ca().certificate)) for _ in range(2))
+    true, other = (ca_set(pem(a_ca().certificate)) for _ in range(2))
     account = changes.trust_set(an_account(), true, STAMP)
     assert vouched(account, lambda name: added(account)) is account
     exchanged = replace(account, anchors=(replace(true, pem=other.pem),))

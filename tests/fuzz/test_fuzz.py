@@ -54,7 +54,7 @@ GUIDE: Final = catalogue.builtin("stellantis")
 ROOT: Final = pki.a_ca("Root")
 MIDDLE: Final = pki.a_ca("Middle", issuer=ROOT)
 CHAIN: Final = [pki.a_leaf(MIDDLE), MIDDLE.certificate, ROOT.certificate]
-PINNED: Final = certificates.anchors_of([ROOT.certificate])
+PINNED: Final = certificates.ca_set_of([ROOT.certificate])
 MZP1: Final = AccountName("mzp-1")
 SIGNER: Final = LeaseSigner(LeaseKeys("k1", {"k1": Secret(bytes(32))}))
 LEASE: Final = Lease("id", "entity", MZP1, "reports", BundleKind.DIRECT, 3, NOW, NOW + timedelta(hours=1))

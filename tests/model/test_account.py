@@ -10,7 +10,7 @@ import pytest
 from broker.errors import UnknownNameError
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.certificate import AnchorsRef, CertificateRef
+from broker.model.certificate import CaSetRef, CertificateRef
 from broker.model.chain import Head
 from broker.model.generation import Application, Closed, Generation, KeyRef, PasswordRef
 from broker.model.stage import Move, Stage
@@ -72,10 +72,10 @@ CONTRADICTIONS: dict[str, tuple[Breaking, str]] = {
         lambda a: replace(a, applications=(Application("fleet"), Application("fleet", "x"))), "two applications",
     ),
     "no such certificate": (lambda a: other_parts(a, certificate=CertificateRef("none")), "not there"),
-    "no such trust": (lambda a: other_parts(a, trust=AnchorsRef("none")), "not there"),
-    "no such issuing CA": (lambda a: other_parts(a, issuing=AnchorsRef("none")), "not there"),
-    "issuing pin dangles": (lambda a: replace(a, issuing=AnchorsRef("none")), "pin"),
-    "trust pin dangles": (lambda a: replace(a, trust=AnchorsRef("none")), "pin"),
+    "no such trust": (lambda a: other_parts(a, trust=CaSetRef("none")), "not there"),
+    "no such issuing CA": (lambda a: other_parts(a, issuing=CaSetRef("none")), "not there"),
+    "issuing pin dangles": (lambda a: replace(a, issuing=CaSetRef("none")), "pin"),
+    "trust pin dangles": (lambda a: replace(a, trust=CaSetRef("none")), "pin"),
     "base of the future": (lambda a: another_generation(a, base=7), "not older"),
     "base of itself": (lambda a: another_generation(a, base=2), "not older"),
     "replaces itself": (lambda a: another_generation(a, replaces=2), "not older"),
@@ -99,7 +99,7 @@ def test_a_contradiction_is_refused_in_its_own_words(name: str) -> None:
 
 def test_all_contradictions_are_named_at_once() -> None:
     with pytest.raises(ValueError, match=r"two applications.*pin"):
-        replace(with_current(), applications=(Application("a"), Application("a")), trust=AnchorsRef("none"))
+        replace(with_current(), applications=(Application("a"), Application("a")), trust=CaSetRef("none"))
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ from tests.support.accounts import (
     a_certificate,
     a_request,
     an_account,
-    anchors_named,
+    ca_set_named,
     with_current,
     without_texts,
 )
@@ -161,12 +161,12 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(name=CAS)
     def set_trust(self, name: str) -> None:
         now = self.now
-        self.change(lambda a: changes.trust_set(a, anchors_named(name), Stamp(now, BY)))
+        self.change(lambda a: changes.trust_set(a, ca_set_named(name), Stamp(now, BY)))
 
     @rule(name=CAS)
     def accept_ca(self, name: str) -> None:
         now = self.now
-        self.change(lambda a: changes.ca_accepted(a, anchors_named(name), Stamp(now, BY)))
+        self.change(lambda a: changes.ca_accepted(a, ca_set_named(name), Stamp(now, BY)))
 
     @rule(number=NUMBERS)
     def rebase(self, number: int) -> None:
@@ -299,13 +299,13 @@ class AnyHistory(RuleBasedStateMachine):
             if generation.stage.living:
                 parts = generation.parts
                 assert self.account.certificate(parts.certificate).pem
-                assert self.account.anchors_of(parts.trust).pem
-                assert self.account.anchors_of(parts.issuing).pem
+                assert self.account.ca_set(parts.trust).pem
+                assert self.account.ca_set(parts.issuing).pem
 
     @invariant()
     def what_is_pinned_has_its_text(self) -> None:
         for ref in (self.account.issuing, self.account.trust):
-            assert ref is None or self.account.anchors_of(ref).pem
+            assert ref is None or self.account.ca_set(ref).pem
 
     @invariant()
     def the_document_comes_back_as_it_was(self) -> None:

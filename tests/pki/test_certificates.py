@@ -60,17 +60,17 @@ def test_what_is_no_single_chain_is_refused(data: str | bytes, words: str) -> No
         certificates.certificate(data)
 
 
-def test_the_same_anchors_are_the_same_set_in_any_order() -> None:
-    one = certificates.anchors(ROOT.pem + MIDDLE.pem)
-    assert one == certificates.anchors(MIDDLE.pem + ROOT.pem + ROOT.pem)
-    assert one.ref != certificates.anchors(ROOT.pem).ref
+def test_order_makes_no_other_ca_set() -> None:
+    one = certificates.ca_set(ROOT.pem + MIDDLE.pem)
+    assert one == certificates.ca_set(MIDDLE.pem + ROOT.pem + ROOT.pem)
+    assert one.ref != certificates.ca_set(ROOT.pem).ref
     assert list(one.fingerprints) == sorted(one.fingerprints)
     assert len(certificates.load(one.pem)) == 2
 
 
-def test_anchors_end_with_the_first_of_them() -> None:
+def test_ca_set_ends_with_its_first() -> None:
     short = pki.a_ca("Short", not_after=pki.NOW)
-    assert certificates.anchors(ROOT.pem + short.pem).not_after == pki.NOW
+    assert certificates.ca_set(ROOT.pem + short.pem).not_after == pki.NOW
 
 
 def test_a_description_tells_what_a_person_asks() -> None:

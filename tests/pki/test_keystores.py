@@ -18,7 +18,7 @@ ROOT = pki.a_ca("Root")
 MIDDLE = pki.a_ca("Middle", issuer=ROOT)
 KEY = pki.secret_of(pki.a_key())
 FOUND = certificates.certificate(pki.pem(pki.a_leaf(MIDDLE), MIDDLE.certificate))
-TRUST = certificates.anchors(ROOT.pem)
+TRUST = certificates.ca_set(ROOT.pem)
 PASS = Secret("correct horse")
 
 
@@ -52,7 +52,7 @@ def test_java_opens_the_bundle(tmp_path: Path) -> None:
 @pytest.mark.peer("keytool")
 def test_java_trusts_the_trust_store(tmp_path: Path) -> None:
     file = tmp_path / "trust.p12"
-    both = certificates.anchors(ROOT.pem + pki.a_ca("Other").pem)
+    both = certificates.ca_set(ROOT.pem + pki.a_ca("Other").pem)
     file.write_bytes(truststore_p12(both, PASS))
     told = pki.run("keytool", "-list", "-keystore", file, "-storepass", PASS.reveal()).decode()
     assert told.count("trustedCertEntry") == 2

@@ -156,9 +156,9 @@ def refuses(folder: Path, case: Case) -> bool:
 def judged(case: Case) -> list[tuple[Severity, str]]:
     """Return what we say of the chain, with the root pinned."""
     found = certificates.certificate_of(case.chain[0], case.chain[1:])
-    anchors = certificates.anchors(case.root.pem)
+    ca_set = certificates.ca_set(case.root.pem)
     spki = spki_of(case.chain[0])
-    said = verify_certificate(found, expected_spki=spki, rules=pki.GUIDE, login=pki.LOGIN, issuing=anchors, now=pki.NOW)
+    said = verify_certificate(found, expected_spki=spki, rules=pki.GUIDE, login=pki.LOGIN, issuing=ca_set, now=pki.NOW)
     return [(finding.severity, finding.code.removeprefix("certificate.")) for finding in said]
 
 

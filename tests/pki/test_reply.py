@@ -136,7 +136,7 @@ def test_the_ca_to_accept_is_the_top_of_the_way() -> None:
     top = parts.issuer_of(parts.for_spki(SPKI))
     assert top is not None
     assert top.subject == "CN=Root"
-    assert parts.accepted(certificates.format_fingerprint(top.fingerprint)) == certificates.anchors(ROOT.pem)
+    assert parts.accepted(certificates.format_fingerprint(top.fingerprint)) == certificates.ca_set(ROOT.pem)
 
 
 def test_a_leaf_alone_has_no_ca_to_accept() -> None:
@@ -350,8 +350,8 @@ def _use(parts: ReplyParts) -> None:
     from broker.pki.verification import verify_certificate
 
     for leaf in parts.leaves:
-        anchors = certificates.anchors(ROOT.pem + MIDDLE.pem)
-        verify_certificate(leaf, expected_spki=SPKI, rules=pki.GUIDE, login=pki.LOGIN, issuing=anchors, now=pki.NOW)
+        ca_set = certificates.ca_set(ROOT.pem + MIDDLE.pem)
+        verify_certificate(leaf, expected_spki=SPKI, rules=pki.GUIDE, login=pki.LOGIN, issuing=ca_set, now=pki.NOW)
 
 
 def test_der_names_can_be_any_bytes() -> None:

@@ -1,4 +1,4 @@
-"""A context shows our certificate and trusts the pinned anchors alone, over real sockets."""
+"""A context shows our certificate and trusts the pinned CAs alone, over real sockets."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def _answer_one(server: ssl.SSLContext, listener: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
-@pytest.mark.parametrize("anchor", [SERVERS, MIDDLE], ids=["root", "intermediate"])
-def test_the_server_sees_our_certificate(version: ssl.TLSVersion, anchor: pki.Ca, tmp_path: Path) -> None:
-    context = client_context(KEY, pki.pem(LEAF), anchor.pem)
+@pytest.mark.parametrize("ca", [SERVERS, MIDDLE], ids=["root", "intermediate"])
+def test_the_server_sees_our_certificate(version: ssl.TLSVersion, ca: pki.Ca, tmp_path: Path) -> None:
+    context = client_context(KEY, pki.pem(LEAF), ca.pem)
     assert pki.LOGIN.encode() in said_by(a_server(tmp_path, version), context)
 
 

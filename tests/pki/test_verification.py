@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from broker.model.certificate import Anchors, Spki
+from broker.model.certificate import CaSet, Spki
 from broker.model.finding import Finding, Severity
 from broker.model.subject import Subject, SubjectRules
 from broker.pki import certificates, csr, keys
@@ -30,7 +30,7 @@ UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x0
 
 def _judged(
     *chain: x509.Certificate,
-    issuing: Anchors | None = None,
+    issuing: CaSet | None = None,
     ca: pki.Ca = CA,
     pinned: bool = True,
     expected: Spki | None = SPKI,
@@ -38,13 +38,13 @@ def _judged(
     requested: Subject | None = None,
 ) -> tuple[Finding, ...]:
     found = replace(certificates.certificate_of(chain[0], ()), pem=pki.pem(*chain))
-    anchors = issuing or certificates.anchors(ca.pem)
+    ca_set = issuing or certificates.ca_set(ca.pem)
     return verify_certificate(
         found,
         expected_spki=expected,
         rules=rules,
         login=pki.LOGIN,
-        issuing=anchors if pinned else None,
+        issuing=ca_set if pinned else None,
         now=pki.NOW,
         requested=requested,
     )
@@ -223,9 +223,9 @@ def _at_real_time(leaf: x509.Certificate) -> tuple[Finding, ...]:
     """Judge at the time that openssl's clock gave, which no test can move."""
     found = certificates.certificate_of(leaf, ())
     now = leaf.not_valid_before_utc + timedelta(seconds=1)
-    anchors = certificates.anchors(CA.pem)
+    ca_set = certificates.ca_set(CA.pem)
     return verify_certificate(
-        found, expected_spki=spki_of(leaf), rules=pki.GUIDE, login=pki.LOGIN, issuing=anchors, now=now
+        found, expected_spki=spki_of(leaf), rules=pki.GUIDE, login=pki.LOGIN, issuing=ca_set, now=now
     )
 
 
@@ -261,7 +261,7 @@ def test_a_pinned_intermediate_is_enough() -> None:
 
 
 def test_one_pinned_ca_of_two_is_enough() -> None:
-    both = certificates.anchors(CA.pem + pki.a_ca("Other CA").pem)
+    both = certificates.ca_set(CA.pem + pki.a_ca("Other CA").pem)
     assert_accepted(_judged(pki.a_leaf(CA), issuing=both))
 
 
@@ -359,7 +359,7 @@ def test_a_small_curve_of_a_ca_is_refused(pinned: bool) -> None:
 @pytest.mark.parametrize("exponent", [1, 65536], ids=["one", "even"])
 def test_a_ca_key_that_is_no_key_is_named(exponent: int) -> None:
     odd = pki.with_exponent(CA.certificate, exponent)
-    found = _judged(pki.a_leaf(CA), issuing=certificates.anchors_of([odd]))
+    found = _judged(pki.a_leaf(CA), issuing=certificates.ca_set_of([odd]))
     assert_refused(found, "issuer", "nothing is verified by that CA's key (unknown)")
 
 

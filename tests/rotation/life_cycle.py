@@ -18,7 +18,7 @@ from broker.rotation.amend import amend, settle
 from broker.rotation.registry import Registry
 from broker.rotation.rotation import Rotation
 from tests.rotation.simulation import Killed, Simulation
-from tests.support.accounts import BY, MZP, a_certificate, an_account, anchors_named
+from tests.support.accounts import BY, MZP, a_certificate, an_account, ca_set_named
 
 __all__ = ["LIFE", "Commands", "Step", "lived", "midway", "outcome", "run"]
 
@@ -63,16 +63,16 @@ class Commands:
         def admit(account: Account) -> Account:
             stamp, request = Stamp(self.sim.now, self.by), account.request(number)
             certificate = replace(a_certificate(account, number), spki=request.spki)
-            account = changes.ca_accepted(account, anchors_named("ca"), stamp)
+            account = changes.ca_accepted(account, ca_set_named("ca"), stamp)
             if account.trust is None:
-                account = changes.trust_set(account, anchors_named("server-ca"), stamp)
+                account = changes.trust_set(account, ca_set_named("server-ca"), stamp)
             return changes.answered(account, number, certificate, stamp)
 
         amend(self.sim, MZP, admit)
 
     def trust(self, name: str) -> None:
         def change(account: Account) -> Account:
-            return changes.trust_set(account, anchors_named(name), Stamp(self.sim.now, self.by))
+            return changes.trust_set(account, ca_set_named(name), Stamp(self.sim.now, self.by))
 
         amend(self.sim, MZP, change)
 

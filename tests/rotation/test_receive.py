@@ -105,7 +105,7 @@ def test_the_very_same_command_a_second_time_changes_nothing() -> None:
     sim = a_simulation()
     said = replace(BOTH, server_ca=STRANGER.pem.encode())
     received(sim, OLD, *CAS, said=said)
-    trust = sim.account.anchors_of(sim.account.trust or pytest.fail("no trust"))
+    trust = sim.account.ca_set(sim.account.trust or pytest.fail("no trust"))
     assert set(trust.fingerprints) == {fingerprint_of(c.certificate) for c in (SERVER, STRANGER)}
     before = sim.account
     assert received(sim, OLD, *CAS, said=said).generation.number == 1
@@ -177,9 +177,9 @@ def test_the_servers_ca_that_was_accepted_too_may_not_sign_certificates() -> Non
     received(sim, OLD, *CAS, said=BOTH)
     account = sim.account
     assert account.issuing
-    assert account.anchors_of(account.issuing).fingerprints == ACCEPTED.accept
+    assert account.ca_set(account.issuing).fingerprints == ACCEPTED.accept
     assert account.trust
-    assert account.anchors_of(account.trust).fingerprints == (fingerprint_of(SERVER.certificate),)
+    assert account.ca_set(account.trust).fingerprints == (fingerprint_of(SERVER.certificate),)
 
 
 def test_a_new_issuing_ca_changes_nothing_of_how_the_server_is_known() -> None:

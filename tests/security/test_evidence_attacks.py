@@ -370,9 +370,9 @@ def test_a_kill_between_any_two_writes_leaves_nothing_half_done(archive: Archive
                 raise Killed
 
         connection = archive.vault.connection(Role.ANCHOR, observer=observer)
-        anchors = VaultStatements(connection)
+        statements = VaultStatements(connection)
         try:
-            anchor(anchors.key(), anchors, VaultEvidence(connection), lambda: NOW)
+            anchor(statements.key(), statements, VaultEvidence(connection), lambda: NOW)
             break
         except Killed:
             continue

@@ -17,7 +17,7 @@ import pytest
 from broker.errors import BrokerError
 from broker.model import changes
 from broker.model.account import Account, Contacts
-from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef, Spki
+from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef, Spki
 from broker.model.chain import verify
 from broker.model.generation import Generation, Parts, PasswordRef, SigningRequest, key_ref
 from broker.model.history import fold, standing
@@ -35,10 +35,10 @@ __all__ = [
     "a_certificate",
     "a_request",
     "an_account",
-    "anchors_named",
     "assert_refused",
     "assert_sound",
     "assert_unchanged",
+    "ca_set_named",
     "later",
     "only",
     "parts_of",
@@ -78,10 +78,10 @@ def an_account(name: str = MZP, **fields: object) -> Account:
     return changes.added(replace(account, **fields), by=BY)  # type: ignore[arg-type]
 
 
-def anchors_named(name: str) -> Anchors:
+def ca_set_named(name: str) -> CaSet:
     """Return a set of one CA, made up from `name`."""
     digest = hashlib.sha256(name.encode()).hexdigest()
-    return Anchors(AnchorsRef(digest), (digest,), later(days=3650), f"pem of {name}")
+    return CaSet(CaSetRef(digest), (digest,), later(days=3650), f"pem of {name}")
 
 
 def a_request(account: Account, *, at: datetime = NOW, slot: int = 0) -> SigningRequest:
@@ -116,8 +116,8 @@ def with_candidate(account: Account | None = None) -> Account:
     """Return `account` with a password, an accepted CA, and its first candidate, number 1."""
     account = changes.application_set(account or an_account(), "fleet", "id-fleet", STAMP)
     account = changes.password_set(account, PasswordRef(1), STAMP)
-    account = changes.ca_accepted(account, anchors_named("ca"), STAMP)
-    account = changes.trust_set(account, anchors_named("server-ca"), STAMP)
+    account = changes.ca_accepted(account, ca_set_named("ca"), STAMP)
+    account = changes.trust_set(account, ca_set_named("server-ca"), STAMP)
     return with_answer(account)
 
 

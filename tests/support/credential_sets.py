@@ -118,7 +118,7 @@ def bundle(
         password=Secret(password),
         key=key(number),
         certificate=certificates.certificate(certificate),
-        trust=certificates.anchors(trust),
+        trust=certificates.ca_set(trust),
         lease_id=LEASE,
         expires=NOW + timedelta(hours=1),
     )

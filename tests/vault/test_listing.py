@@ -131,8 +131,8 @@ def test_the_hint_removes_a_foreign_entry(archive: Archive) -> None:
 
 def test_a_false_statement_stops_no_other_chain(archive: Archive) -> None:
     """Whoever has taken the anchor may sign a chain that can have no entries."""
-    anchors = VaultStatements(archive.vault.connection(Role.ANCHOR))
-    anchors.add(anchors.key().signed(Statement(1, NOW, {"accounts/Bad Name": Head(1, "0" * 64)}, GENESIS)))
+    statements = VaultStatements(archive.vault.connection(Role.ANCHOR))
+    statements.add(statements.key().signed(Statement(1, NOW, {"accounts/Bad Name": Head(1, "0" * 64)}, GENESIS)))
     done = archive.anchor()
     assert done.made == (2,)
     assert [f.code for f in done.findings] == ["evidence.forked"]

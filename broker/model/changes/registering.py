@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 from broker.errors import ConflictError
 from broker.model.account import Account
-from broker.model.certificate import Anchors, AnchorsRef
+from broker.model.certificate import CaSet, CaSetRef
 from broker.model.changes.moving import moved
 from broker.model.changes.writing import born, dooming, holding, noted, without
 from broker.model.generation import (
@@ -76,7 +76,7 @@ def password_set(account: Account, password: PasswordRef, stamp: Stamp) -> Accou
     return dooming(account, _varied(after, stamp, password=password))
 
 
-def trust_set(account: Account, trust: Anchors, stamp: Stamp) -> Account:
+def trust_set(account: Account, trust: CaSet, stamp: Stamp) -> Account:
     """Know the partner's server by `trust` from now on, with a candidate that tries it where there is a set."""
     sets = (account.current, *account.candidates) if account.current else ()
     if account.trust == trust.ref and (not sets or any(g.parts.trust == trust.ref for g in sets)):
@@ -86,7 +86,7 @@ def trust_set(account: Account, trust: Anchors, stamp: Stamp) -> Account:
     return _varied(after, stamp, trust=trust.ref)
 
 
-def ca_accepted(account: Account, issuing: Anchors, stamp: Stamp) -> Account:
+def ca_accepted(account: Account, issuing: CaSet, stamp: Stamp) -> Account:
     """Pin `issuing`: certificates that chain to it advance without a person from now on."""
     if account.issuing == issuing.ref:
         return account
@@ -99,7 +99,7 @@ def _varied(
     stamp: Stamp,
     *,
     password: PasswordRef | None = None,
-    trust: AnchorsRef | None = None,
+    trust: CaSetRef | None = None,
 ) -> Account:
     """Add a candidate that differs from the current set in one part; before the first promotion, from the candidate."""
     model = account.current or (account.candidates[-1] if account.candidates else None)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from broker.model.account import Account
-from broker.model.certificate import Anchors
+from broker.model.certificate import CaSet
 from broker.model.chain import Fact, appended
 from broker.model.generation import (
     Closed,
@@ -92,9 +92,9 @@ def pruned(account: Account) -> Account:
     )
 
 
-def holding(account: Account, anchors: Anchors) -> Account:
-    """Return `account` with the text of `anchors` in it."""
-    return replace(account, anchors=(*(a for a in account.anchors if a.ref != anchors.ref), anchors))
+def holding(account: Account, ca_set: CaSet) -> Account:
+    """Return `account` with the text of `ca_set` in it."""
+    return replace(account, anchors=(*(a for a in account.anchors if a.ref != ca_set.ref), ca_set))
 
 
 def swapped(items: tuple[T, ...], old: T, new: T) -> tuple[T, ...]:

@@ -14,10 +14,10 @@ from tests.support.accounts import (
     BY,
     STAMP,
     an_account,
-    anchors_named,
     assert_refused,
     assert_sound,
     assert_unchanged,
+    ca_set_named,
     later,
     only,
     parts_of,
@@ -54,7 +54,7 @@ def restore(account: Account, number: int) -> Account:
 
 
 def set_trust(account: Account, name: str) -> Account:
-    return changes.trust_set(account, anchors_named(name), STAMP)
+    return changes.trust_set(account, ca_set_named(name), STAMP)
 
 
 # -- moves
@@ -76,14 +76,14 @@ def test_a_promotion_displaces_what_was_current_and_keeps_its_secrets() -> None:
 def test_the_trust_of_what_became_current_is_the_one_that_counts() -> None:
     account = set_trust(with_current(), "server-ca-2")
     account = promote(account, 2)
-    assert account.trust == anchors_named("server-ca-2").ref
+    assert account.trust == ca_set_named("server-ca-2").ref
 
 
 def test_a_certificate_from_before_a_new_trust_brings_its_own_trust_along() -> None:
     account = with_answer(set_trust(with_current(), "server-ca-2"))
     account = promote(changes.moved(account, 2, Move.REJECT, STAMP), 3)
-    assert account.trust == parts_of(account, 3).trust == anchors_named("server-ca").ref
-    assert only(set_trust(account, "server-ca-2").candidates).parts.trust == anchors_named("server-ca-2").ref
+    assert account.trust == parts_of(account, 3).trust == ca_set_named("server-ca").ref
+    assert only(set_trust(account, "server-ca-2").candidates).parts.trust == ca_set_named("server-ca-2").ref
 
 
 def test_retiring_dooms_what_no_living_generation_uses() -> None:
@@ -111,14 +111,14 @@ def test_the_text_of_a_retired_certificate_is_dropped_and_its_facts_stay() -> No
 
 
 def test_the_text_of_a_pinned_ca_is_kept_though_no_generation_has_it_yet() -> None:
-    account = changes.ca_accepted(with_answer(with_current()), anchors_named("ca-2"), STAMP)
+    account = changes.ca_accepted(with_answer(with_current()), ca_set_named("ca-2"), STAMP)
     account = set_trust(promote(account, 2), "server-ca-2")
     account = changes.moved(account, 3, Move.REJECT, STAMP)
     account = retire(retire(account, 1), 3)
     assert account.issuing
     assert account.trust
-    assert account.anchors_of(account.issuing).pem == "pem of ca-2"
-    assert account.anchors_of(account.trust).pem == "pem of server-ca-2"
+    assert account.ca_set(account.issuing).pem == "pem of ca-2"
+    assert account.ca_set(account.trust).pem == "pem of server-ca-2"
 
 
 def test_a_way_back_with_a_superseded_password_is_not_taken_as_it_is() -> None:
@@ -132,7 +132,7 @@ def test_a_way_back_to_an_older_trust_is_not_taken_as_it_is() -> None:
     with assert_refused(ConflictError, "generation 3", "generation 1"):
         roll_back(account, 1)
     joined = only(restore(account, 1).candidates).parts
-    assert (joined.key, joined.trust) == ("kv:1", anchors_named("server-ca-2").ref)
+    assert (joined.key, joined.trust) == ("kv:1", ca_set_named("server-ca-2").ref)
 
 
 def test_a_roll_back_runs_once_even_when_another_promotion_came_between() -> None:
@@ -167,10 +167,10 @@ def test_a_candidate_is_joined_to_what_became_current_since() -> None:
 
 
 def test_a_certificate_takes_its_key_and_its_issuing_ca_along() -> None:
-    account = changes.ca_accepted(with_current(), anchors_named("ca-2"), STAMP)
+    account = changes.ca_accepted(with_current(), ca_set_named("ca-2"), STAMP)
     account = promote(with_new_password(with_answer(account)), 3)
     joined = rebase(account, 2).generation(4).parts
-    assert (joined.key, joined.issuing) == ("kv:2", anchors_named("ca-2").ref)
+    assert (joined.key, joined.issuing) == ("kv:2", ca_set_named("ca-2").ref)
 
 
 def test_three_ways_each_with_one_part_are_all_joined() -> None:
@@ -179,7 +179,7 @@ def test_three_ways_each_with_one_part_are_all_joined() -> None:
     account = promote(rebase(account, 4), 5)
     account = promote(rebase(account, 2), 6)
     assert parts_of(account, 6) == parts_of(account, 6).__class__(
-        KeyRef("kv:2"), parts_of(account, 2).certificate, PasswordRef(2), anchors_named("server-ca-2").ref,
+        KeyRef("kv:2"), parts_of(account, 2).certificate, PasswordRef(2), ca_set_named("server-ca-2").ref,
         parts_of(account, 1).issuing,
     )  # fmt: skip
     assert_sound(account)

@@ -17,10 +17,10 @@ from tests.support.accounts import (
     NOW,
     STAMP,
     an_account,
-    anchors_named,
     assert_refused,
     assert_sound,
     assert_unchanged,
+    ca_set_named,
     later,
     only,
     with_answer,
@@ -39,11 +39,11 @@ def set_password(account: Account, slot: int) -> Account:
 
 
 def set_trust(account: Account, name: str) -> Account:
-    return changes.trust_set(account, anchors_named(name), Stamp(later(hours=1), BY))
+    return changes.trust_set(account, ca_set_named(name), Stamp(later(hours=1), BY))
 
 
 def accept(account: Account, name: str) -> Account:
-    return changes.ca_accepted(account, anchors_named(name), Stamp(later(hours=1), BY))
+    return changes.ca_accepted(account, ca_set_named(name), Stamp(later(hours=1), BY))
 
 
 CHANGES: dict[str, Callable[[Account], Account]] = {
@@ -163,13 +163,13 @@ def test_a_candidate_with_more_than_that_part_is_left_to_the_joining() -> None:
 
 def test_a_trust_that_the_current_set_has_makes_no_candidate() -> None:
     account = set_trust(set_trust(with_current(), "server-ca-2"), "server-ca")
-    assert [g.parts.trust for g in account.candidates] == [anchors_named("server-ca-2").ref]
+    assert [g.parts.trust for g in account.candidates] == [ca_set_named("server-ca-2").ref]
 
 
 def test_a_trust_whose_candidate_was_rejected_can_be_set_again() -> None:
     account = set_trust(with_current(), "server-ca-2")
     account = changes.moved(account, 2, Move.REJECT, STAMP)
-    assert only(set_trust(account, "server-ca-2").candidates).parts.trust == anchors_named("server-ca-2").ref
+    assert only(set_trust(account, "server-ca-2").candidates).parts.trust == ca_set_named("server-ca-2").ref
 
 
 def test_accepting_a_ca_makes_no_candidate() -> None:

@@ -19,10 +19,10 @@ from tests.support.accounts import (
     a_certificate,
     a_request,
     an_account,
-    anchors_named,
     assert_refused,
     assert_sound,
     assert_unchanged,
+    ca_set_named,
     later,
     only,
     with_candidate,
@@ -143,8 +143,8 @@ def test_a_late_answer_is_named_and_refused(why: Closed) -> None:
 
 
 def test_no_candidate_without_a_password() -> None:
-    account = changes.ca_accepted(with_open_request(), anchors_named("ca"), STAMP)
-    account = changes.trust_set(account, anchors_named("ca"), STAMP)
+    account = changes.ca_accepted(with_open_request(), ca_set_named("ca"), STAMP)
+    account = changes.trust_set(account, ca_set_named("ca"), STAMP)
     with assert_refused(RefusedError, "no password"):
         answer(account, 1)
 
@@ -152,7 +152,7 @@ def test_no_candidate_without_a_password() -> None:
 @pytest.mark.parametrize("pin", [changes.ca_accepted, changes.trust_set])
 def test_no_candidate_without_both_an_issuing_and_a_server_ca(pin: object) -> None:
     account = changes.password_set(with_open_request(), PasswordRef(1), STAMP)
-    account = pin(account, anchors_named("ca"), STAMP)  # type: ignore[operator]
+    account = pin(account, ca_set_named("ca"), STAMP)  # type: ignore[operator]
     with assert_refused(RefusedError, "no accepted CA"):
         answer(account, 1)
 
