@@ -14,7 +14,7 @@ from broker.vault.policies import Role
 if TYPE_CHECKING:
     from broker.compose.roles import Roles
     from broker.issuing.grant import Issuer
-    from broker.issuing.ports import Consumer, Judge, SetSecrets
+    from broker.issuing.ports import Authorize, Consumer, SetSecrets
     from broker.model.account import Account
     from broker.model.clock import Clock
     from broker.model.generation import Application, Generation
@@ -67,7 +67,7 @@ def issuer(
     return Issuer(
         accounts=lambda name: vouched(roles.accounts(Role.SERVER).read(name).account),
         profile=lambda account: profiles(account.profile, Role.SERVER),
-        judge=_judge(vault, token),
+        authorize=_authorize(vault, token),
         read_secrets=VaultSecrets(vault),
         consumers=VaultConsumers(vault),
         journal=journal,
@@ -76,15 +76,15 @@ def issuer(
     )
 
 
-def _judge(vault: Connection, token: Secret[str]) -> Judge:
+def _authorize(vault: Connection, token: Secret[str]) -> Authorize:
     from broker.vault import capabilities, layout
 
-    def judged(account: Account, application: str, kind: BundleKind) -> Consumer:
+    def authorized(account: Account, application: str, kind: BundleKind) -> Consumer:
         access = layout.Access(kind.value)
         right = layout.right(account.profile, account.environment, account.name, application, access)
-        return capabilities.judge(vault, token, right, peer=None)
+        return capabilities.authorize(vault, token, right, peer=None)
 
-    return judged
+    return authorized
 
 
 def _vouched(roles: Roles, role: Role) -> Callable[[Account], Account]:

@@ -1,4 +1,4 @@
-"""Grant a consumer a bundle: judged, recorded, and only then handed out."""
+"""Grant a consumer a bundle: authorize, record, then hand out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import timedelta
 from broker.errors import BrokerError, ConflictError, RefusedError
 from broker.evidence.journal import Journal
 from broker.issuing.leases import LeaseSigner
-from broker.issuing.ports import Consumer, Consumers, Judge, ReadAccount, ReadSecrets, SetSecrets
+from broker.issuing.ports import Authorize, Consumer, Consumers, ReadAccount, ReadSecrets, SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import Authentication
 from broker.model.bundle import Bundle
@@ -53,7 +53,7 @@ class Issuer:
 
     accounts: ReadAccount
     profile: Callable[[Account], Profile]
-    judge: Judge
+    authorize: Authorize
     read_secrets: ReadSecrets
     consumers: Consumers
     journal: Journal
@@ -71,7 +71,7 @@ class Issuer:
         """
         for _ in range(2):
             account = self.accounts(wanted.account)
-            consumer = self.judge(account, wanted.application, wanted.kind)
+            consumer = self.authorize(account, wanted.application, wanted.kind)
             application, generation = _deliverable(account, wanted.application)
             lease = self._lease(wanted, account, generation, consumer)
             hidden = self.read_secrets(account.name, generation)

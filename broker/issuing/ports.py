@@ -13,7 +13,7 @@ from broker.model.lease import BundleKind
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 
-__all__ = ["Consumer", "Consumers", "Judge", "ReadAccount", "ReadSecrets", "SetSecrets"]
+__all__ = ["Authorize", "Consumer", "Consumers", "ReadAccount", "ReadSecrets", "SetSecrets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,4 +41,4 @@ class Consumers(Protocol):
 
 ReadAccount = Callable[[AccountName], Account]
 ReadSecrets = Callable[[AccountName, Generation], SetSecrets]  # raises RefusedError where they are destroyed
-Judge = Callable[[Account, str, BundleKind], Consumer]  # (account, application, kind); raises DeniedError
+Authorize = Callable[[Account, str, BundleKind], Consumer]  # (account, application, kind); raises DeniedError

@@ -1,7 +1,7 @@
 """What a partner sends back, in whatever wrapping: PEM, DER, PKCS#7, text, a zip of these; a file's name counts for
 nothing but client_id.txt.
 
-Nothing here decides: it finds what is there, or says why it will not look. `judge` decides.
+Nothing here decides: it finds what is there, or says why it will not look. `verification` decides.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ReplyParts:
 
     def for_spki(self, spki: Spki, trusted: CaSet | None = None) -> Certificate:
         """Return the certificate for this key with its way up: to one of `trusted` where it can be, then the longest
-        lived, then any CA's, which `judge` refuses by name.
+        lived, then any CA's, which `verification` refuses.
 
         Nothing beside the way to `trusted` is taken: a reply's sender can put there what he likes. Raises
         `RefusedError` if there is none.

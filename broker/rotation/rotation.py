@@ -115,7 +115,7 @@ class Rotation(UseCase):
         """Turn a reply into a candidate, in one write; the same reply a second time returns the same generation.
 
         Raise `RefusedError` when it fits no key of the account, `LateReplyError` when the request it answers was
-        closed, `UnknownAuthorityError` for a CA nobody accepted, `FindingsError` with all that `judge` found, and
+        closed, `UnknownAuthorityError` for a CA nobody accepted, `FindingsError` with all that verification found, and
         `InputError` for what cannot be read. Nothing is stored in any of these cases.
         """
         rules = self.profile(self.accounts.read(name).account).subject

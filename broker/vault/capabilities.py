@@ -21,7 +21,7 @@ from broker.vault.connection import Connection
 from broker.vault.errors import BadTokenError, InvalidError, MissingError, UnclearError, UnmountedError
 from broker.vault.responses import field_of, unclear
 
-__all__ = ["Address", "Clause", "NotAConsumerError", "judge"]
+__all__ = ["Address", "Clause", "NotAConsumerError", "authorize"]
 
 Address = IPv4Address | IPv6Address
 
@@ -56,7 +56,7 @@ class NotAConsumerError(DeniedError):
         self.clause = clause
 
 
-def judge(vault: Connection, presented: Secret[str], right: str, *, peer: Address | None) -> Consumer:
+def authorize(vault: Connection, presented: Secret[str], right: str, *, peer: Address | None) -> Consumer:
     """Return the consumer that `presented` belongs to, if it may do `right` (a path made by `layout.right`).
 
     `peer` is the address that the connection really comes from, None for a unix socket. Raise `NotAConsumerError`

@@ -1,4 +1,4 @@
-"""Granting: judged first, recorded before anything leaves, and never what is not current."""
+"""Granting: authorized first, recorded before anything leaves, and never what is not current."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Broker:
         issuer = Issuer(
             accounts=self._read,
             profile=lambda account: catalogue.builtin(account.profile),
-            judge=self._judge,
+            authorize=self._authorize,
             read_secrets=self._secrets,
             consumers=self,
             journal=Journal("issued/test", self._store, lambda: self.now, BY),
@@ -88,8 +88,8 @@ class Broker:
             raise UnknownNameError(f"there is no account {name}")
         return self.account
 
-    def _judge(self, account: Account, application: str, kind: BundleKind) -> Consumer:
-        self._note("judge")
+    def _authorize(self, account: Account, application: str, kind: BundleKind) -> Consumer:
+        self._note("authorize")
         if self.refuse:
             raise self.refuse
         return READER
@@ -122,7 +122,7 @@ def test_a_bundle_is_of_the_current_generation_and_the_lease_says_so() -> None:
 def test_whoever_asks_is_judged_before_a_secret_is_read_and_recorded_before_it_leaves() -> None:
     broker = Broker()
     broker.get()
-    assert broker.asked == ["account", "judge", "secrets", "record", "account", "evidence"]
+    assert broker.asked == ["account", "authorize", "secrets", "record", "account", "evidence"]
     (entry,) = broker.evidence
     assert (entry.what, entry.facts["consumer"], entry.facts["generation"]) == ("bundle-issued", READER.entity, 1)
     assert broker.holders == {"reader"}
@@ -132,13 +132,13 @@ def test_whoever_may_not_learns_nothing_and_leaves_no_trace() -> None:
     broker = Broker(refuse=DeniedError("no"))
     with pytest.raises(DeniedError):
         broker.get()
-    assert broker.asked == ["account", "judge"]
+    assert broker.asked == ["account", "authorize"]
     with pytest.raises(DeniedError):
         broker.get(application="none")
     assert not broker.records
 
 
-@pytest.mark.parametrize("away", ["account", "judge", "secrets", "record", "evidence"])
+@pytest.mark.parametrize("away", ["account", "authorize", "secrets", "record", "evidence"])
 def test_without_vault_nothing_is_handed_out(away: str) -> None:
     broker = Broker(away=away)
     with pytest.raises(VaultUnavailableError):
@@ -183,7 +183,7 @@ def test_a_machine_whose_clock_is_wrong_dates_no_lease() -> None:
     broker = Broker(wrong=True)
     with pytest.raises(RefusedError, match="clock is wrong"):
         broker.get()
-    assert broker.asked == ["account", "judge"]
+    assert broker.asked == ["account", "authorize"]
     assert not broker.records
 
 
