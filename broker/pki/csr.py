@@ -1,4 +1,4 @@
-"""Certificate signing requests (PKCS#10, RFC 2986): built as the partner's guide does with openssl, and read."""
+"""Build certificate signing requests (PKCS#10, RFC 2986) as the partner's guide does with openssl, and parse them."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ParsedCsr:
-    """A signing request as it was sent, good or bad. `lint.lint_csr` says what is wrong with it."""
+    """A signing request as it was sent, good or bad. `lint.lint_csr` checks it."""
 
     name: ReadName
     spki: Spki
     key: PublicKey
-    digest: str  # "sha256"; "" where the algorithm has none, or one we do not know
+    digest: str  # "sha256"; "" if the algorithm has none, or an unknown one
     pss: bool  # signed with RSASSA-PSS
     signature_valid: bool
-    extensions: tuple[str, ...]  # what it asks for: "subjectAltName", or a dotted OID
+    extensions: tuple[str, ...]  # those it asks for: "subjectAltName", or a dotted OID
     asks_to_be_ca: bool
     challenge_password: bool
     header: str  # of the PEM block; "" for DER
@@ -50,7 +50,7 @@ class ParsedCsr:
 
     @property
     def subject(self) -> Subject:
-        """The subject, without attributes that we have no name for (`name.unknown` has those)."""
+        """The subject, without the attributes in `name.unknown`."""
         return self.name.subject
 
     @property
@@ -69,12 +69,11 @@ def build(key: Secret[bytes], subject: Subject, rules: KeyRules) -> str:
     loaded = keys.load(key)
     if loaded.key_size < rules.bits:
         raise RefusedError(f"the key has {loaded.key_size} bits, the partner wants {rules.bits}", hint="make a new key")
-    digest = keys.SIGNING_DIGESTS.get(rules.digest)
-    if digest is None:
-        raise InputError(
-            f"a request is not signed with '{rules.digest}'", hint="use one of: " + ", ".join(keys.SIGNING_DIGESTS)
-        )
-    request = x509.CertificateSigningRequestBuilder().subject_name(name_of(subject)).sign(loaded, digest())
+    if rules.digest not in keys.SIGNING_DIGESTS:
+        hint = "use one of: " + ", ".join(keys.SIGNING_DIGESTS)
+        raise InputError(f"a request is not signed with '{rules.digest}'", hint=hint)
+    digest = keys.SIGNING_DIGESTS[rules.digest]()
+    request = x509.CertificateSigningRequestBuilder().subject_name(name_of(subject)).sign(loaded, digest)
     return request.public_bytes(Encoding.PEM).decode("ascii")
 
 
@@ -84,16 +83,16 @@ def subject_of(request: str) -> Subject:
 
 
 def parse(data: bytes) -> ParsedCsr:
-    """Read one request, PEM or DER. Raises `InputError` for anything else."""
+    """Parse one request, PEM or DER. Raises `InputError` for anything else."""
     if len(data) > _MAX_SIZE:
-        raise InputError(f"the file has {len(data)} bytes, no request is so big", hint="is this the right file?")
+        raise InputError(f"the file has {len(data)} bytes, too many for a request", hint="is this the right file?")
     block, holds_key = _the_request(data)
     try:
         request = x509.load_der_x509_csr(block.der)
         return _parsed(request, block, holds_key=holds_key)
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise InputError(
-            f"the signing request cannot be read: {error}", hint="it was damaged, or cut while copying: make it again"
+            f"the signing request cannot be read: {error}", hint="it is damaged or cut off: make it again"
         ) from error
 
 
@@ -104,9 +103,9 @@ def _the_request(data: bytes) -> tuple[Block, bool]:
     requests = [b for b in blocks if b.label in _HEADERS]
     if not requests:
         labels = ", ".join(dict.fromkeys(b.label for b in blocks)) or "nothing in PEM"
-        raise InputError(f"the file holds no signing request, but {labels}", hint="name the .csr file")
+        raise InputError(f"the file holds no signing request, but {labels}", hint="give the .csr file")
     if len(requests) > 1:
-        raise InputError(f"the file holds {len(requests)} signing requests", hint="one file, one request")
+        raise InputError(f"the file holds {len(requests)} signing requests", hint="give a file with one request")
     return requests[0], any(b.is_private_key for b in blocks)
 
 
@@ -114,11 +113,12 @@ def _parsed(request: x509.CertificateSigningRequest, block: Block, *, holds_key:
     # CertificationRequestInfo: version, subject, SPKI, attributes
     _, subject, spki, *_ = der.children(der.only(request.tbs_certrequest_bytes))
     extensions = _or(lambda: request.extensions, x509.Extensions([]))
+    digest = _or(lambda: request.signature_hash_algorithm, None)
     return ParsedCsr(
         name=read_name(subject),
         spki=Spki(hashlib.sha256(spki.raw).hexdigest()),
         key=public_key_facts(request.public_key),
-        digest=_digest_of(request),
+        digest=digest.name if digest is not None else "",
         pss=isinstance(_or(lambda: request.signature_algorithm_parameters, None), padding.PSS),
         signature_valid=_or(lambda: request.is_signature_valid, False),
         extensions=tuple(oid_name(e.oid) for e in extensions),
@@ -130,13 +130,8 @@ def _parsed(request: x509.CertificateSigningRequest, block: Block, *, holds_key:
     )
 
 
-def _digest_of(request: x509.CertificateSigningRequest) -> str:
-    algorithm = _or(lambda: request.signature_hash_algorithm, None)
-    return algorithm.name if algorithm is not None else ""
-
-
 def _or(read: Callable[[], T], fallback: T) -> T:
-    """Return what `read` gives, or `fallback` where the library does not know the algorithm or the extension."""
+    """Return the result of `read`, or `fallback` if the library does not know the algorithm or the extension."""
     try:
         return read()
     except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):

@@ -1,4 +1,4 @@
-"""Distinguished names: ours to X.509 and back, with the string types as they were sent."""
+"""Distinguished names: a `Subject` to X.509 and back, with the string types as they were sent."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _STRING_TYPES: Final = MappingProxyType(
         0x0C: ("UTF8String", "utf-8"),
         0x12: ("NumericString", "ascii"),
         0x13: ("PrintableString", "ascii"),
-        0x14: ("TeletexString", "latin-1"),  # what openssl's old string mask and browsers write there in practice
+        0x14: ("TeletexString", "latin-1"),  # as openssl's old string mask and browsers write it in practice
         0x16: ("IA5String", "ascii"),
         0x1A: ("VisibleString", "ascii"),
         0x1C: ("UniversalString", "utf-32-be"),
@@ -52,25 +52,24 @@ Folded = tuple[tuple[int, str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class NameAttribute:
-    """One attribute as it was sent. `name` is the dotted OID where we have no word for it."""
+    """One attribute as it was sent. `name` is the dotted OID if it has no short name."""
 
     name: str
     value: str
     string_type: str
-    rdn: int  # which relative distinguished name it stands in, from 0
+    rdn: int  # the number of its relative distinguished name, from 0
 
 
 @dataclass(frozen=True, slots=True)
 class ReadName:
-    """A name taken apart, in the order of its encoding."""
+    """A parsed name, in the order of its encoding."""
 
     attributes: tuple[NameAttribute, ...]
 
     @property
     def subject(self) -> Subject:
         """The attributes that a `Subject` can hold, in order."""
-        known = _OIDS.keys()
-        return Subject(tuple((a.name, a.value) for a in self.attributes if a.name in known))
+        return Subject(tuple((a.name, a.value) for a in self.attributes if a.name in _OIDS))
 
     @property
     def unknown(self) -> tuple[NameAttribute, ...]:
@@ -88,14 +87,14 @@ class ReadName:
         return next((a.value for a in self.attributes if a.name == name), "")
 
     def __str__(self) -> str:
-        """Return it for people: control characters are escaped, since a hostile name may carry a terminal's."""
+        """Return it for people. Control characters are escaped, since a hostile name may hold a terminal's."""
         return ", ".join(f"{a.name}={_printable(a.value)}" for a in self.attributes)
 
 
 def name_of(subject: Subject) -> x509.Name:
     """Return `subject` as openssl encodes it: C PrintableString, e-mail IA5String, the rest UTF8String.
 
-    Expects what `values.unencodable` finds nothing wrong with.
+    Expects a subject that `subject_values.unencodable` accepts.
     """
     # Without the library's own validation, which counts a CN's bytes where the standard and openssl count characters;
     # it still warns.
@@ -106,7 +105,7 @@ def name_of(subject: Subject) -> x509.Name:
 
 
 def read_name(name: der.Element) -> ReadName:
-    """Take a DER Name apart (RFC 5280, 4.1.2.4). Raises `InputError` where it is none."""
+    """Parse a DER Name (RFC 5280, 4.1.2.4). Raises `InputError` for another structure."""
     found: list[NameAttribute] = []
     for number, rdn in enumerate(der.children(name)):
         found += [_read_attribute(attribute, number) for attribute in der.children(rdn)]
@@ -114,15 +113,12 @@ def read_name(name: der.Element) -> ReadName:
 
 
 def folded(name: ReadName) -> Folded:
-    """Return `name` to compare: equal where two say the same, whatever their string types, case and doubled blanks.
-
-    RFC 5280, 7.1.
-    """
+    """Return `name` in a form to compare, which ignores string types, case and doubled blanks (RFC 5280, 7.1)."""
     return tuple((a.rdn, a.name, " ".join(a.value.casefold().split())) for a in name.attributes)
 
 
 def shown(value: str) -> str:
-    """Return `value` in quotes, cut, and with control characters escaped, for a message."""
+    """Return `value` for a message: in quotes, shortened, control characters escaped."""
     cut = value if len(value) <= _SHOWN else value[:_SHOWN] + "…"
     return f"'{_printable(cut)}'"
 
@@ -138,8 +134,9 @@ def _read_attribute(attribute: der.Element, rdn: int) -> NameAttribute:
 
 
 def _printable(value: str) -> str:
-    return "".join(c if _is_printable(c) else c.encode("unicode_escape", "surrogatepass").decode() for c in value)
-
-
-def _is_printable(character: str) -> bool:
-    return not unicodedata.category(character).startswith(("C", "Zl", "Zp"))
+    return "".join(
+        c.encode("unicode_escape", "surrogatepass").decode()
+        if unicodedata.category(c).startswith(("C", "Zl", "Zp"))
+        else c
+        for c in value
+    )

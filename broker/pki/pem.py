@@ -1,4 +1,4 @@
-"""PEM (RFC 7468), as mail programs, editors and people leave it: text around, CRLF, BOM, UTF-16, one long line."""
+"""Read PEM (RFC 7468) as mail programs and editors leave it: text around, CRLF, BOM, UTF-16, one long line."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _HEADER: Final = re.compile(r"^[A-Za-z0-9-]+:.*$", re.MULTILINE)  # "Proc-Type: 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Block:
-    """What stood between BEGIN and END. `der` of a private key is empty: we never want one from a file like this."""
+    """A PEM block. `der` of a private key is empty: none is ever read from a file like this."""
 
     label: str
     der: bytes
 
     @property
     def is_private_key(self) -> bool:
-        """Whether it is a private key of any kind, encrypted or not."""
+        """Whether it is a private key, encrypted or not."""
         return self.label.endswith("PRIVATE KEY")
 
 
 def text_of(data: bytes) -> str:
-    """Return `data` as text: UTF-16 by its byte order mark, else UTF-8, where bytes that are none become U+FFFD."""
+    """Return `data` as text: UTF-16 if it has that byte order mark, else UTF-8. Other bytes become U+FFFD."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="replace")
     return data.decode("utf-8-sig", errors="replace")
 
 
 def blocks_in(data: bytes) -> tuple[Block, ...]:
-    """Return all PEM blocks in `data`, in order. Raises `InputError` for one that is cut off or damaged."""
+    """Return all PEM blocks in `data`, in order. Raises `InputError` if one is cut off or damaged."""
     text = text_of(data)
     return tuple(_block(text, *span) for span in _spans(text))
 
@@ -73,9 +73,8 @@ def _spans(text: str) -> list[tuple[int, int, int, int]]:
         end_line = f"{_DASHES}END {label}{_DASHES}"
         body_end = text.find(end_line, label_end)
         if body_end < 0:
-            raise InputError(
-                f"PEM block {len(spans) + 1} ({label}) has no END line: it is cut off", hint="copy the whole file again"
-            )
+            message = f"PEM block {len(spans) + 1} ({label}) has no END line: it is cut off"
+            raise InputError(message, hint="copy the whole file again")
         spans.append((at, label_end + len(_DASHES), body_end, body_end + len(end_line)))
         at = text.find(_BEGIN, spans[-1][3])
     return spans
@@ -90,5 +89,5 @@ def _block(text: str, begin: int, body_start: int, body_end: int, _end: int) -> 
         return Block(label, base64.b64decode("".join(body.split()), validate=True))
     except (binascii.Error, ValueError) as error:
         raise InputError(
-            f"a PEM block ({label}) is not base64: it was damaged on its way", hint="ask for the file as an attachment"
+            f"a PEM block ({label}) is not base64: it is damaged", hint="ask for the file again, as an attachment"
         ) from error

@@ -19,7 +19,7 @@ from broker.pki.certificates import Description, ca_set, format_fingerprint, loa
 from broker.pki.chain import path, unverifiable
 from broker.pki.csr import subject_of
 from broker.pki.reply import ReplyParts
-from broker.pki.verification import verify_certificate
+from broker.pki.verification import Expected, verify_certificate
 
 __all__ = ["LateReplyError", "Received", "Reply", "Said", "UnknownAuthorityError"]
 
@@ -89,15 +89,9 @@ class Reply:
             return _with_client_id(account, parts, said, stamp)
         request, before = _fitting(account, parts), account
         account, certificate = _with_authorities(account, request, self, stamp)
-        found = verify_certificate(
-            certificate,
-            expected_spki=request.spki,
-            rules=self.rules,
-            login=account.login,
-            issuing=account.ca_set(account.issuing) if account.issuing else None,
-            now=stamp.at,
-            requested=subject_of(request.csr),
-        )
+        issuing = account.ca_set(account.issuing) if account.issuing else None
+        expected = Expected(self.rules, account.login, issuing, request.spki, subject_of(request.csr))
+        found = verify_certificate(certificate, expected, stamp.at)
         self.findings = (*parts.findings, *found, *_assumed(before, account, said))
         refuse_errors(f"the reply for {account.name}", self.findings)
         account = answered(account, request.number, certificate, stamp)

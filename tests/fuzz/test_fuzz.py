@@ -75,14 +75,8 @@ def _reply(data: bytes) -> None:
     for found in parts.certificates:
         certificate = certificates.certificate_of(found, parts.certificates)
         parts.for_spki(certificate.spki)
-        verification.verify_certificate(
-            certificate,
-            expected_spki=certificate.spki,
-            rules=GUIDE.subject,
-            login=pki.LOGIN,
-            issuing=PINNED,
-            now=NOW,
-        )
+        expected = verification.Expected(GUIDE.subject, pki.LOGIN, PINNED, certificate.spki)
+        verification.verify_certificate(certificate, expected, NOW)
     for leaf in parts.leaves:
         parts.issuer_of(leaf)
 

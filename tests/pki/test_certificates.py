@@ -76,7 +76,7 @@ def test_ca_set_ends_with_its_first() -> None:
 def test_a_description_tells_what_a_person_asks() -> None:
     names = x509.SubjectAlternativeName([x509.DNSName("x.example")])
     eku = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
-    (told,) = certificates.describe(pki.der(pki.a_leaf(MIDDLE, eku=eku, extra=[(names, False)])))
+    told = certificates.describe(pki.a_leaf(MIDDLE, eku=eku, extra=[(names, False)]))
     assert (told.key, told.signed_with, told.version, told.is_ca) == ("rsa 2048", "sha256", 3, False)
     assert (told.key_usage, told.extended_key_usage) == (
         ("digital_signature", "key_encipherment"),
@@ -87,7 +87,7 @@ def test_a_description_tells_what_a_person_asks() -> None:
 
 
 def test_a_description_of_a_ca_says_so() -> None:
-    (told,) = certificates.describe(ROOT.pem)
+    told = certificates.describe(ROOT.certificate)
     assert (told.is_ca, told.issuer, told.subject) == (True, "CN=Root", "CN=Root")
     assert "key_cert_sign" in told.key_usage
 

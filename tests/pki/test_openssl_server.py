@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from broker.model.finding import Severity
 from broker.pki import certificates, keys
 from broker.pki.certificate_fields import spki_of
-from broker.pki.verification import verify_certificate
+from broker.pki.verification import Expected, verify_certificate
 from tests.support import pki
 
 pytestmark = pytest.mark.peer("openssl")
@@ -158,7 +158,7 @@ def judged(case: Case) -> list[tuple[Severity, str]]:
     found = certificates.certificate_of(case.chain[0], case.chain[1:])
     ca_set = certificates.ca_set(case.root.pem)
     spki = spki_of(case.chain[0])
-    said = verify_certificate(found, expected_spki=spki, rules=pki.GUIDE, login=pki.LOGIN, issuing=ca_set, now=pki.NOW)
+    said = verify_certificate(found, Expected(pki.GUIDE, pki.LOGIN, ca_set, spki), pki.NOW)
     return [(finding.severity, finding.code.removeprefix("certificate.")) for finding in said]
 
 

@@ -124,9 +124,9 @@ def test_a_key_of_another_certificate_is_refused() -> None:
     [
         ("", SERVERS.pem, "the client certificate cannot be used"),
         ("junk", SERVERS.pem, "the client certificate cannot be used"),
-        (pki.pem(LEAF), "", "the CA certificates to know the server by"),
-        (pki.pem(LEAF), "junk", "the CA certificates to know the server by"),
-        (pki.pem(LEAF), SERVERS.pem[:200], "the CA certificates to know the server by"),
+        (pki.pem(LEAF), "", "the CA certificates that verify the server"),
+        (pki.pem(LEAF), "junk", "the CA certificates that verify the server"),
+        (pki.pem(LEAF), SERVERS.pem[:200], "the CA certificates that verify the server"),
     ],
 )
 def test_what_cannot_be_read_is_refused(chain: str, trust: str, words: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,9 +15,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from broker.model.certificate import CaSet, Spki
 from broker.model.finding import Finding, Severity
 from broker.model.subject import Subject, SubjectRules
-from broker.pki import certificates, csr, keys
+from broker.pki import certificates, chain_policy, csr, keys
 from broker.pki.certificate_fields import spki_of
-from broker.pki.verification import verify_certificate
+from broker.pki.verification import Expected, verify_certificate
 from tests.support import pki
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
@@ -39,15 +38,8 @@ def _judged(
 ) -> tuple[Finding, ...]:
     found = replace(certificates.certificate_of(chain[0], ()), pem=pki.pem(*chain))
     ca_set = issuing or certificates.ca_set(ca.pem)
-    return verify_certificate(
-        found,
-        expected_spki=expected,
-        rules=rules,
-        login=pki.LOGIN,
-        issuing=ca_set if pinned else None,
-        now=pki.NOW,
-        requested=requested,
-    )
+    wanted = Expected(rules, pki.LOGIN, ca_set if pinned else None, expected, requested)
+    return verify_certificate(found, wanted, pki.NOW)
 
 
 def assert_accepted(findings: tuple[Finding, ...]) -> None:
@@ -224,9 +216,7 @@ def _at_real_time(leaf: x509.Certificate) -> tuple[Finding, ...]:
     found = certificates.certificate_of(leaf, ())
     now = leaf.not_valid_before_utc + timedelta(seconds=1)
     ca_set = certificates.ca_set(CA.pem)
-    return verify_certificate(
-        found, expected_spki=spki_of(leaf), rules=pki.GUIDE, login=pki.LOGIN, issuing=ca_set, now=now
-    )
+    return verify_certificate(found, Expected(pki.GUIDE, pki.LOGIN, ca_set, spki_of(leaf)), now)
 
 
 def test_nobody_pinned_is_refused_and_says_what_a_person_does() -> None:
@@ -320,7 +310,7 @@ def test_a_constraint_that_only_openssl_knows_is_kept(monkeypatch: pytest.Monkey
     narrow = pki.a_ca("Narrow", issuer=CA, extra=[(elsewhere, True)])
     leaf = pki.a_leaf(narrow)
     assert_refused(_judged(leaf, narrow.certificate), "chain", "permitted subtree violation")
-    monkeypatch.setitem(sys.modules, "OpenSSL", None)
+    monkeypatch.setattr(chain_policy, "crypto", None)
     assert_accepted(_judged(leaf, narrow.certificate))
 
 
@@ -424,7 +414,7 @@ def test_the_oddities_do_not_excuse_anything_else() -> None:
 
 
 def test_without_pyopenssl_the_oddities_are_refused_and_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "OpenSSL", None)
+    monkeypatch.setattr(chain_policy, "crypto", None)
     assert_refused(_judged(pki.a_leaf(WEAK), ca=WEAK), "chain", "'.[server]'")
 
 
