@@ -1,4 +1,4 @@
-"""What the model knows of certificates: text and facts. Only `pki` builds these, from bytes it has parsed."""
+"""Certificates as text and facts. Only `pki` builds these, from bytes it has parsed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CaSetRef = NewType("CaSetRef", str)  # SHA-256 over the sorted fingerprints in t
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A leaf, with the intermediates it came with. `pem` is empty once no living generation refers to it."""
+    """A leaf with its intermediates. `pem` is empty once no living generation refers to it."""
 
     ref: CertificateRef
     spki: Spki
@@ -29,7 +29,7 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class CaSet:
-    """A set of CA certificates: those we know the partner's server by, or those our leaf must chain to."""
+    """A set of CA certificates: those that verify the partner's server, or those that a leaf must chain to."""
 
     ref: CaSetRef
     fingerprints: tuple[str, ...]  # SHA-256 of each DER certificate, lower-case hex, sorted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.errors import ConflictError, InputError, RefusedError
-from broker.evidence.signing import Kept
+from broker.evidence.ports import ChainRecord
 from broker.model.chain import Entry
 from broker.model.finding import Finding
 from broker.model.names import AccountName
@@ -56,7 +56,7 @@ class VaultEvidence:
         """Return the names of all chains: those of accounts, then those of issuing processes."""
         return tuple(f"accounts/{name}" for name in listed(self._vault, CHAINS).names) + self.issuing_chains()
 
-    def kept(self, chain: str, *, since: int = 1) -> Kept:
+    def kept(self, chain: str, *, since: int = 1) -> ChainRecord:
         """Return the stored entries of `chain` from number `since` on; what cannot be read is said, not raised.
 
         A chain of another name than the broker gives, which a false statement may sign, has no entries.
@@ -66,11 +66,11 @@ class VaultEvidence:
         try:
             folder = entries_of(chain)
         except InputError:
-            return Kept(())
+            return ChainRecord(())
         for number in map(layout.place, listed(self._vault, folder).names):
             if number >= since:
                 self._keep(chain, number, entries, findings)
-        return Kept(tuple(entries), tuple(findings))
+        return ChainRecord(tuple(entries), findings=tuple(findings))
 
     def _keep(self, chain: str, number: int, entries: list[Entry], findings: list[Finding]) -> None:
         where = f"{chain} entry {number}"

@@ -29,7 +29,7 @@ class _StoredSeed:
 
 
 class VaultStatements:
-    """`evidence.signing.Statements` on KV v2."""
+    """`evidence.ports.StatementStore` on KV v2."""
 
     def __init__(self, vault: Connection) -> None:
         self._vault = vault

@@ -227,7 +227,7 @@ ROWS: Final = (
     Row("evidence verify", 2, "whose evidence?"),
     Row("evidence verify nobody", 2, "there is no account nobody"),
     Row("evidence verify acme --file reply.zip", 2, "--file"),
-    Row("evidence verify --file reply.zip", 6, "no evidence that a broker exported"),
+    Row("evidence verify --file reply.zip", 6, "no exported evidence"),
     Row("evidence verify --all --key reply.zip", 2, "no Ed25519 public key"),
     Row("evidence anchor now", 2, "unexpected extra argument"),
     Row("evidence export", 2, "missing argument"),

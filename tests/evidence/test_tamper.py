@@ -9,7 +9,7 @@ import pytest
 
 from broker.errors import RefusedError, UnknownNameError
 from broker.evidence.audit import collect
-from broker.evidence.signing import Kept
+from broker.evidence.ports import ChainRecord
 from broker.evidence.statements import StoredStatement, VerifyingKey
 from broker.evidence.tamper import untold, vouched
 from broker.model import changes
@@ -119,8 +119,8 @@ class Overwritten:
     def chains(self) -> tuple[str, ...]:
         return ()
 
-    def kept(self, chain: str, *, since: int = 1) -> Kept:
-        return Kept((), (self.warning,))
+    def kept(self, chain: str, *, since: int = 1) -> ChainRecord:
+        return ChainRecord((), findings=(self.warning,))
 
     def statements(self) -> tuple[StoredStatement, ...]:
         return ()

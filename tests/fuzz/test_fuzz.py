@@ -27,8 +27,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from broker import config
 from broker.delivery import manifest
 from broker.errors import BrokerError
-from broker.evidence.audit import ChainRecord, Record, examine
+from broker.evidence.audit import Record, examine
 from broker.evidence.export import exported, imported
+from broker.evidence.ports import ChainRecord
 from broker.issuing.leases import LeaseKeys, LeaseSigner
 from broker.model.account import Account
 from broker.model.consumer import ConsumerRecord, Holding

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from broker.errors import UnknownNameError
-from broker.evidence.heads import Statement
-from broker.evidence.statements import AnchorKey, VerifyingKey
+from broker.evidence.statements import AnchorKey, Statement, VerifyingKey
 from broker.model.chain import Head
 from broker.model.finding import FindingsError
 from broker.model.secret import Secret
@@ -94,9 +93,9 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
     "another account's": (replay, "evidence.foreign", f"{ACME} entry 1 belongs to accounts/other"),
     "forked": (
         lambda a: a.replace_chain(rewritten(a.entries(), 2, by="nobody")),
-        "evidence.forked", "is another than its head",
+        "evidence.forked", "differs from its head",
     ),
-    "forged entry appended": (append, "evidence.ahead", "are not the account's"),
+    "forged entry appended": (append, "evidence.ahead", "are after the account's head"),
     "newer schema": (newer, "evidence.unreadable", f"{ACME} entry 3 cannot be read"),
     "a time without a zone": (without_zone, "evidence.unreadable", f"{ACME} entry 3 cannot be read"),
     "garbage": (lambda a: a.put(place(3), {"x": 1}), "evidence.unreadable", f"{ACME} entry 3 cannot be read"),
@@ -197,11 +196,11 @@ def test_every_statement_counts_and_not_the_newest_alone(archive: Archive) -> No
     archive.go_on()
     archive.anchor()
     forge_consistently(archive, at=length + 1)
-    assert f"entry {length + 1} is another than statement 2" in archive.errors()["evidence.forked"]
+    assert f"entry {length + 1} differs from the one that statement 2" in archive.errors()["evidence.forked"]
     assert f"forked after entry {length}" in archive.errors()["evidence.forked"]
     forge_consistently(archive, at=1)
-    assert f"entry {length} is another than statement 1" in archive.errors()["evidence.forked"]
-    assert "written anew" in archive.errors()["evidence.forked"]
+    assert f"entry {length} differs from the one that statement 1" in archive.errors()["evidence.forked"]
+    assert "was rewritten" in archive.errors()["evidence.forked"]
 
 
 def test_a_tail_cut_before_the_last_signed_head_shows_though_the_account_agrees(archive: Archive) -> None:

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from broker.errors import RefusedError
-from broker.evidence.audit import ChainRecord, Record, examine
+from broker.evidence.audit import Record, examine
 from broker.evidence.export import exported, imported
-from broker.evidence.heads import Statement
-from broker.evidence.statements import AnchorKey, StoredStatement
+from broker.evidence.ports import ChainRecord
+from broker.evidence.statements import AnchorKey, Statement, StoredStatement
 from broker.model.chain import GENESIS, Entry, Head, appended
 from broker.model.secret import Secret
 from broker.model.stamp import Stamp
@@ -216,12 +216,12 @@ def flipped(text: str) -> str:
 
 ATTACKS: dict[str, tuple[Attack, str, str]] = {
     "edited": (changed(3, by="nobody"), "evidence.edited", f"{ACME} entry 3 was edited"),
-    "a field added": (changed(3, approved="yes"), "export.unreadable", "line 9 is damaged, or says more"),
+    "a field added": (changed(3, approved="yes"), "export.unreadable", "line 9 is damaged, or of a newer broker"),
     "dropped": (dropped, "evidence.gap", f"{ACME} entry 4 stands at place 3, after entry 2"),
     "doubled": (doubled, "evidence.gap", f"{ACME} entry 3 stands at place 4, after entry 3"),
     "reordered": (swapped, "evidence.gap", f"{ACME} entry 4 stands at place 3, after entry 2"),
-    "written anew": (forged(1), "evidence.forked", f"{ACME} entry 2 is another than statement 1"),
-    "forked": (forged(5), "evidence.forked", f"{ACME} entry 6 is another than statement 3"),
+    "rewritten": (forged(1), "evidence.forked", f"{ACME} entry 2 differs from the one that statement 1"),
+    "forked": (forged(5), "evidence.forked", f"{ACME} entry 6 differs from the one that statement 3"),
     "cut before the last signed head": (cut(5), "evidence.cut", f"{ACME} ends at entry 5, but statement 3"),
     "cut, its head left": (last_dropped, "evidence.cut", f"{ACME} ends at entry 7, but its head is at 8"),
     "another account's": (replayed, "evidence.edited", f"{ACME} entry 1 was edited"),
@@ -245,7 +245,7 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
     ),
     "all signed again with another key": (resigned, "anchor.key", "another public key than the one given"),
     "lines appended": (lambda x: [*x, x[-2]], "export.appended", "comes after the end"),
-    "file cut": (lambda x: x[:-3], "export.truncated", "the file is cut after line"),
+    "file cut": (lambda x: x[:-3], "export.truncated", "the file is cut off after line"),
     "lines taken out": (lambda x: x[:5] + x[6:], "export.truncated", "and had 19 when it was written"),
     "a number that is text": (
         lambda x: [{**line, "statement": "1"} if line.get("statement") == 1 else line for line in x],
@@ -281,7 +281,7 @@ def test_who_signs_everything_again_is_found_only_with_the_key_that_was_kept() -
     [b"", b"\n", b"[]", b"\xff\xfe", b"{}", b'{"evidence": "other", "schema": 1}', b"[" * 100_000],
 )
 def test_what_is_no_export_is_refused(content: bytes) -> None:
-    with pytest.raises(RefusedError, match="no evidence that a broker exported"):
+    with pytest.raises(RefusedError, match="no exported evidence"):
         imported(content)
 
 

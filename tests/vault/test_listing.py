@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from broker.embedded.binary import find_binary
-from broker.evidence.heads import Statement
+from broker.evidence.statements import Statement
 from broker.model.chain import GENESIS, Head
 from broker.model.consumer import ConsumerRecord
 from broker.partners.catalogue import builtin
