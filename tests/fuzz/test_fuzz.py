@@ -183,8 +183,8 @@ def _try(kind: str, target: Target, number: int, data: bytes) -> None:
     except BrokerError:
         pass
     except Exception as error:
-        told = f"{kind}, FUZZ_SEED={SEED}, number {number}: {type(error).__name__}: {error}"
-        raise AssertionError(f"{told}\n{base64.b64encode(data).decode()}") from error
+        failure = f"{kind}, FUZZ_SEED={SEED}, number {number}: {type(error).__name__}: {error}"
+        raise AssertionError(f"{failure}\n{base64.b64encode(data).decode()}") from error
     assert time.monotonic() - started < AT_MOST, f"{kind}, FUZZ_SEED={SEED}, number {number} keeps us busy"
 
 

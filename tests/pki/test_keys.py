@@ -31,12 +31,12 @@ def test_a_generated_key_fits_the_rules() -> None:
         (KeyRules(bits=100_000), "makes no keys of 100000 bits"),
     ],
 )
-def test_rules_that_nobody_should_follow_are_refused(rules: KeyRules, words: str) -> None:
+def test_unsupported_rules_are_refused(rules: KeyRules, words: str) -> None:
     with pytest.raises(InputError, match=words):
         keys.generate(rules)
 
 
-def test_the_spki_is_what_openssl_says_it_is(tmp_path: Path) -> None:
+def test_spki_equals_openssls(tmp_path: Path) -> None:
     public = pki.run("openssl", "pkey", "-in", pki.key_file(tmp_path), "-pubout", "-outform", "DER")
     assert keys.spki_of(KEY) == hashlib.sha256(public).hexdigest()
 
@@ -45,7 +45,7 @@ def test_a_good_key_passes_the_check() -> None:
     keys.check(KEY)
 
 
-def test_a_key_whose_numbers_do_not_belong_together_fails_the_check_only() -> None:
+def test_only_check_finds_inconsistent_keys() -> None:
     """The fast way in trusts; that is why import checks."""
     damaged = _with_another_exponent()
     keys.load(damaged)
@@ -61,13 +61,13 @@ def test_a_key_whose_numbers_do_not_belong_together_fails_the_check_only() -> No
         (pki.secret_of(pki.an_ec_key()).reveal(), "the private key is not RSA"),
     ],
 )
-def test_what_is_no_rsa_key_is_refused_without_being_shown(octets: bytes, words: str) -> None:
+def test_other_keys_are_refused_unshown(octets: bytes, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         keys.check(Secret(octets))
     assert "planted" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_plain_pem_is_what_openssl_reads() -> None:
+def test_openssl_reads_the_pem() -> None:
     assert b"valid" in pki.run("openssl", "pkey", "-check", "-noout", stdin=keys.pem(KEY).reveal())
 
 

@@ -153,7 +153,7 @@ def refuses(folder: Path, case: Case) -> bool:
             return "ALERT" in (error.reason or "")
 
 
-def judged(case: Case) -> list[tuple[Severity, str]]:
+def verified(case: Case) -> list[tuple[Severity, str]]:
     """Return what we say of the chain, with the root pinned."""
     found = certificates.certificate_of(case.chain[0], case.chain[1:])
     ca_set = certificates.ca_set(case.root.pem)
@@ -165,7 +165,7 @@ def judged(case: Case) -> list[tuple[Severity, str]]:
 @pytest.mark.parametrize("name", CASES)
 def test_servers_do_as_the_finding_says(name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    assert judged(case)[:1] == ([case.found] if case.found else [])
+    assert verified(case)[:1] == ([case.found] if case.found else [])
     assert refuses(tmp_path, case) is case.refused
 
 
@@ -173,6 +173,6 @@ def test_a_tiny_ca_key_is_refused(tmp_path: Path) -> None:
     """RSA of 512 bits is factored in hours; pinned or not, by the laxest server too."""
     tiny = pki.a_ca("Tiny", issuer=ROOT, key=pki.a_tiny_key())
     case = Case((pki.a_leaf(tiny), tiny.certificate), True, (ERROR, "ca.weak-key"))
-    assert judged(case) == [case.found]
-    assert judged(Case(case.chain[:1], True, case.found, root=tiny)) == [case.found]
+    assert verified(case) == [case.found]
+    assert verified(Case(case.chain[:1], True, case.found, root=tiny)) == [case.found]
     assert refuses(tmp_path, case)

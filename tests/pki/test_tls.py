@@ -84,7 +84,7 @@ def test_the_server_sees_our_certificate(version: ssl.TLSVersion, ca: pki.Ca, tm
     assert pki.LOGIN.encode() in said_by(a_server(tmp_path, version), context)
 
 
-def test_a_server_under_another_ca_is_not_trusted(tmp_path: Path) -> None:
+def test_other_server_ca_is_not_trusted(tmp_path: Path) -> None:
     """Not even one under the CA of our own certificate, nor any of the system's."""
     context = client_context(KEY, pki.pem(LEAF), CLIENTS.pem)
     assert len(context.get_ca_certs()) == 1
@@ -92,7 +92,7 @@ def test_a_server_under_another_ca_is_not_trusted(tmp_path: Path) -> None:
         said_by(a_server(tmp_path, ssl.TLSVersion.TLSv1_3), context)
 
 
-def test_a_server_of_another_name_is_not_trusted(tmp_path: Path) -> None:
+def test_other_server_name_is_not_trusted(tmp_path: Path) -> None:
     context = client_context(KEY, pki.pem(LEAF), SERVERS.pem)
     with pytest.raises(ssl.SSLCertVerificationError, match="IP address mismatch"):
         said_by(a_server(tmp_path, ssl.TLSVersion.TLSv1_3, host="127.0.0.2"), context)
@@ -114,7 +114,7 @@ def test_old_tls_is_off_and_verification_on() -> None:
     assert context.check_hostname
 
 
-def test_a_key_of_another_certificate_is_refused() -> None:
+def test_other_certificates_key_is_refused() -> None:
     with pytest.raises(RefusedError, match="the private key is not this certificate's"):
         client_context(pki.secret_of(pki.a_key("other")), pki.pem(LEAF), SERVERS.pem)
 
@@ -129,7 +129,7 @@ def test_a_key_of_another_certificate_is_refused() -> None:
         (pki.pem(LEAF), SERVERS.pem[:200], "the CA certificates that verify the server"),
     ],
 )
-def test_what_cannot_be_read_is_refused(chain: str, trust: str, words: str) -> None:
+def test_unreadable_pem_is_refused(chain: str, trust: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         client_context(KEY, chain, trust)
 

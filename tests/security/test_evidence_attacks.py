@@ -33,7 +33,7 @@ def archive(vault: TestVault) -> Archive:
     return made
 
 
-def test_untouched_evidence_is_whole_signed_or_not(archive: Archive) -> None:
+def test_untouched_evidence_is_whole(archive: Archive) -> None:
     assert archive.verify().whole
     archive.anchor()
     report = archive.verify()
@@ -112,7 +112,7 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_an_attack_is_named_by_entry_and_reason(archive: Archive, attack: str) -> None:
+def test_attack_is_found_by_entry_and_reason(archive: Archive, attack: str) -> None:
     how, code, words = ATTACKS[attack]
     how(archive)
     found = archive.errors()
@@ -139,7 +139,7 @@ PAST_THE_RULES: dict[str, tuple[Attack, str]] = {
     "another pin for replies": (
         lambda a: a.set_account("acme", issuing=pin(a, "trust")), "must chain to are not those",
     ),
-    "a password not told of": (lambda a: a.set_account("acme", password=7), "leads to other stages or parts"),
+    "a password without evidence": (lambda a: a.set_account("acme", password=7), "leads to other stages or parts"),
     "other CAs under a pinned digest": (lambda a: exchange(a, "anchors"), "is that of other CAs"),
     "another certificate under its digest": (lambda a: exchange(a, "certificates"), "is another certificate's"),
 }  # fmt: skip
@@ -163,7 +163,7 @@ def exchange(archive: Archive, name: str) -> None:
 
 
 @pytest.mark.parametrize("attack", PAST_THE_RULES)
-def test_what_the_account_says_and_its_evidence_does_not_is_named(archive: Archive, attack: str) -> None:
+def test_rewritten_account_is_reported(archive: Archive, attack: str) -> None:
     how, words = PAST_THE_RULES[attack]
     how(archive)
     found = archive.errors()
@@ -171,7 +171,7 @@ def test_what_the_account_says_and_its_evidence_does_not_is_named(archive: Archi
     assert words in found["evidence.differs"]
 
 
-def test_an_entry_that_was_written_over_with_itself_is_a_warning(archive: Archive) -> None:
+def test_entry_written_over_is_a_warning(archive: Archive) -> None:
     archive.vault.admin.write(place(3), encoded(archive.entries()[2]), replacing=1)
     (chain,) = archive.verify("acme").chains
     assert [(f.code, f.severity.value) for f in chain.findings] == [("evidence.overwritten", "warning")]
@@ -185,12 +185,12 @@ def forge_consistently(archive: Archive, at: int = 2, keep: int | None = None) -
     archive.set_account("acme", head={"number": forged[-1].number, "hash": forged[-1].hash})
 
 
-def test_a_forged_history_that_the_account_agrees_with_shows_against_a_signed_head_only(archive: Archive) -> None:
+def test_signed_head_reveals_a_forged_history(archive: Archive) -> None:
     forge_consistently(archive)
     assert not archive.errors()
 
 
-def test_every_statement_counts_and_not_the_newest_alone(archive: Archive) -> None:
+def test_every_statement_counts(archive: Archive) -> None:
     length = len(archive.entries())
     archive.anchor()
     archive.go_on()
@@ -203,14 +203,14 @@ def test_every_statement_counts_and_not_the_newest_alone(archive: Archive) -> No
     assert "was rewritten" in archive.errors()["evidence.forked"]
 
 
-def test_a_tail_cut_before_the_last_signed_head_shows_though_the_account_agrees(archive: Archive) -> None:
+def test_signed_head_reveals_a_cut_tail(archive: Archive) -> None:
     length = len(archive.entries())
     archive.anchor()
     forge_consistently(archive, at=length, keep=length - 1)
     assert f"ends at entry {length - 1}, but statement 1" in archive.errors()["evidence.cut"]
 
 
-def test_a_tail_cut_after_the_last_signed_head_shows_against_the_account_alone(archive: Archive) -> None:
+def test_account_reveals_an_unsigned_cut_tail(archive: Archive) -> None:
     archive.anchor()
     archive.go_on()
     archive.replace_chain(archive.entries()[:-1])
@@ -218,7 +218,7 @@ def test_a_tail_cut_after_the_last_signed_head_shows_against_the_account_alone(a
     assert "its head is at" in archive.errors()["evidence.cut"]
 
 
-def test_a_chain_of_an_issuing_process_that_vanishes_is_missed_once_signed(archive: Archive) -> None:
+def test_signed_head_reveals_a_missing_chain(archive: Archive) -> None:
     archive.anchor()
     archive.replace_chain([], ISSUED)
     assert f"{ISSUED} ends at entry 0, but statement 1" in archive.errors()["evidence.cut"]
@@ -277,7 +277,7 @@ def test_an_attack_on_statements_is_named(archive: Archive, attack: str) -> None
     assert words in found[code]
 
 
-def test_nothing_is_signed_on_top_of_damaged_statements(archive: Archive) -> None:
+def test_damaged_statements_stop_signing(archive: Archive) -> None:
     archive.anchor()
     archive.go_on()
     resign(archive, 1)
@@ -286,7 +286,7 @@ def test_nothing_is_signed_on_top_of_damaged_statements(archive: Archive) -> Non
     assert archive.vault.admin.read_or_none(layout.head(2)) is None
 
 
-def test_who_replaces_key_and_statements_is_found_with_the_key_that_was_kept(archive: Archive) -> None:
+def test_own_key_reveals_replaced_statements(archive: Archive) -> None:
     kept = archive.anchor().key
     forger = AnchorKey(Secret(b"\1" * 32))
     resign(archive, 1)
@@ -296,7 +296,7 @@ def test_who_replaces_key_and_statements_is_found_with_the_key_that_was_kept(arc
     assert "another public key than the one given" in found["anchor.key"]
 
 
-def test_the_anchor_notices_when_the_public_key_was_replaced(archive: Archive) -> None:
+def test_replaced_public_key_stops_signing(archive: Archive) -> None:
     from broker.errors import RefusedError
 
     archive.anchor()
@@ -305,7 +305,7 @@ def test_the_anchor_notices_when_the_public_key_was_replaced(archive: Archive) -
         archive.anchor()
 
 
-def test_a_damaged_chain_keeps_its_old_head_and_the_others_go_on(archive: Archive) -> None:
+def test_damaged_chain_keeps_its_old_head(archive: Archive) -> None:
     archive.anchor()
     archive.go_on("acme")
     archive.go_on("other")
@@ -319,7 +319,7 @@ def test_a_damaged_chain_keeps_its_old_head_and_the_others_go_on(archive: Archiv
     assert ACME not in _claims(second.text)["chains"]
 
 
-def test_a_chain_that_goes_on_from_a_forged_entry_is_not_signed(archive: Archive) -> None:
+def test_forged_chain_is_not_signed(archive: Archive) -> None:
     archive.anchor()
     archive.go_on()
     archive.go_on(client_id="third")
@@ -329,7 +329,7 @@ def test_a_chain_that_goes_on_from_a_forged_entry_is_not_signed(archive: Archive
     assert "evidence.edited" in {f.code for f in done.findings}
 
 
-def test_nothing_new_is_signed_where_nothing_happened(archive: Archive) -> None:
+def test_nothing_new_makes_no_statement(archive: Archive) -> None:
     assert archive.anchor().made == (1,)
     assert archive.anchor().made == ()
     archive.go_on()
@@ -348,7 +348,7 @@ def test_ten_at_once_sign_everything_once(archive: Archive) -> None:
     assert archive.verify().whole
 
 
-def test_a_kill_between_any_two_writes_leaves_nothing_half_done(archive: Archive) -> None:
+def test_kill_between_writes_is_harmless(archive: Archive) -> None:
     """The key, its public half, the statement: killed before or after each, the next run ends the same."""
     from broker.evidence.signing import anchor
     from broker.vault.evidence import VaultEvidence
@@ -381,13 +381,13 @@ def test_a_kill_between_any_two_writes_leaves_nothing_half_done(archive: Archive
     assert archive.verify().statements == 1
 
 
-def test_an_account_that_never_was_is_an_unknown_name(archive: Archive) -> None:
+def test_unknown_account_is_refused(archive: Archive) -> None:
     with pytest.raises(UnknownNameError):
         archive.verify("acmee")
 
 
 @pytest.mark.parametrize("pem", ["", "nonsense", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"])
-def test_what_is_no_key_is_refused(pem: str) -> None:
+def test_other_key_files_are_refused(pem: str) -> None:
     from broker.errors import InputError
 
     with pytest.raises(InputError):

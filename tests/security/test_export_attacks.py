@@ -88,7 +88,7 @@ def found_in(content: bytes, key: AnchorKey | None = KEY) -> Found:
     return Found(errors, {f.code: f.message for f in found if f.severity.value != "error"})
 
 
-def test_a_file_is_whole_by_itself_and_says_what_no_signature_covers() -> None:
+def test_file_is_whole_and_unsigned_tails_noted() -> None:
     for key in (KEY, None):
         found = found_in(written(a_file()), key)
         assert not found.errors
@@ -255,7 +255,7 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_an_attack_is_named_by_entry_and_reason(attack: str) -> None:
+def test_attack_is_found_by_entry_and_reason(attack: str) -> None:
     how, code, words = ATTACKS[attack]
     found = found_in(written(how(a_file())))
     assert code in found.errors, found.errors
@@ -263,14 +263,14 @@ def test_an_attack_is_named_by_entry_and_reason(attack: str) -> None:
 
 
 @pytest.mark.parametrize("keep", [6, 7])
-def test_a_tail_cut_after_the_last_signed_head_is_seen_in_vault_only(keep: int) -> None:
+def test_unsigned_cut_tail_needs_vault(keep: int) -> None:
     """A file cannot show it; what no signature covers is said, so that nobody takes it for covered."""
     found = found_in(written(cut(keep)(a_file())))
     assert not found.errors
     assert "shows only against the account's document in Vault" in found.others["anchor.unsigned"]
 
 
-def test_who_signs_everything_again_is_found_only_with_the_key_that_was_kept() -> None:
+def test_own_key_reveals_signing_again() -> None:
     content = written(resigned(a_file()))
     assert not found_in(content, None).errors
     assert set(found_in(content, KEY).errors) == {"anchor.key"}
@@ -280,13 +280,13 @@ def test_who_signs_everything_again_is_found_only_with_the_key_that_was_kept() -
     "content",
     [b"", b"\n", b"[]", b"\xff\xfe", b"{}", b'{"evidence": "other", "schema": 1}', b"[" * 100_000],
 )
-def test_what_is_no_export_is_refused(content: bytes) -> None:
+def test_other_files_are_refused(content: bytes) -> None:
     with pytest.raises(RefusedError, match="no exported evidence"):
         imported(content)
 
 
 @pytest.mark.parametrize("schema", [2, 99])
-def test_a_newer_schema_is_refused_by_its_number(schema: int) -> None:
+def test_newer_schema_is_refused(schema: int) -> None:
     with pytest.raises(RefusedError, match=f"schema {schema}, and this broker knows 1"):
         imported(written(first_line(schema=schema)(a_file())))
 
