@@ -1,4 +1,4 @@
-"""Evidence of what was issued: a chain a process, whole whatever happens to a write."""
+"""Evidence of what was issued: one chain a process, whole even if a write fails."""
 
 from __future__ import annotations
 

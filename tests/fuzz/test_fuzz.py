@@ -1,4 +1,4 @@
-"""Whatever is thrown at what reads strangers' bytes: an answer or one of our own errors, and soon.
+"""Parsers of foreign bytes return a result or raise a broker error, within a time limit.
 
 `make test` tries a few hundred of each kind, always the same. `make fuzz` goes on for FUZZ_SECONDS a kind (60), from
 FUZZ_SEED where that is set; a failure names the seed and the number that make its input again.
@@ -63,7 +63,7 @@ LEASE: Final = Lease("id", "entity", MZP1, "reports", BundleKind.DIRECT, 3, NOW,
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What reads, and good input to begin with."""
+    """A parser, and good input to mutate."""
 
     read: Callable[[bytes], object]
     good: tuple[bytes, ...]

@@ -1,4 +1,4 @@
-"""The draft of a mail with a CSR: the same bytes each time, and no header of anybody else's."""
+"""The draft of a mail with a CSR: the same bytes each time, and no injected header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Certificates become values that say the same as openssl."""
+"""Certificates as values have the same fields as openssl shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests are openssl's byte for byte, and whatever was made by hand is read as it is."""
+"""Requests equal openssl's byte for byte, and requests made by hand are parsed as they are."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _quoted(value: str) -> str:
 
 
 def by_openssl(folder: Path, subject: Subject, *options: str, extra: str = "", mask: str = "") -> bytes:
-    """What the guide's command makes: prompt = no, a distinguished name, nothing else."""
+    """A request by the guide's command: prompt = no, a distinguished name, nothing else."""
     lines = [f"{n}.{name} = {_quoted(value)}" for n, (name, value) in enumerate(subject.attributes)]
     head = ["[req]", "prompt = no", "distinguished_name = dn", *([f"string_mask = {mask}"] if mask else []), extra]
     config = folder / "request.cnf"

@@ -46,7 +46,7 @@ def test_a_good_key_passes_the_check() -> None:
 
 
 def test_only_check_finds_inconsistent_keys() -> None:
-    """The fast way in trusts; that is why import checks."""
+    """`load` trusts its input, so an import calls `check`."""
     damaged = _with_another_exponent()
     keys.load(damaged)
     with pytest.raises(InputError, match="cannot be used"):

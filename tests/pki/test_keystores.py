@@ -1,4 +1,4 @@
-"""Stores are what openssl and Java read."""
+"""openssl and Java read the key stores and trust stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The linter knows every bound and trap of the guide, and names field, value and hint."""
+"""The linter finds every fault that the guide mentions, with field, value and hint."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_odd_attributes_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.peer("keytool")
 class TestKeytool:
-    """What the guide's other program makes."""
+    """Requests by the guide's other program."""
 
     def _request(self, folder: Path, dname: str) -> bytes:
         store = folder / "store.p12"

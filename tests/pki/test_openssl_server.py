@@ -1,4 +1,4 @@
-"""Where a finding says that OpenSSL servers refuse a certificate, a real one is asked."""
+"""A finding that OpenSSL servers refuse a certificate is compared with a real server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ P192 = ec.generate_private_key(ec.SECP192R1())
 
 @dataclass(frozen=True)
 class Case:
-    """A chain, what a server at this security level does with it, and what we say of it."""
+    """A chain, whether a server at this security level refuses it, and its finding."""
 
     chain: tuple[x509.Certificate, ...]
     refused: bool
@@ -70,7 +70,7 @@ def purposes(*oids: x509.ObjectIdentifier) -> list[pki.ExtensionOf]:
 
 
 def a_bare_root(bits: int) -> pki.Ca:
-    """A root that says by nsCertType alone that it is a CA."""
+    """A root that is a CA only by nsCertType."""
     return pki.a_ca("Bare", key=KEY, basic=None, cert_sign=None, extra=[pki.netscape_type(bits)])
 
 
@@ -109,7 +109,7 @@ CASES = {
 
 @contextmanager
 def a_server(folder: Path, root: pki.Ca, level: int) -> Iterator[int]:
-    """Run `openssl s_server`, which wants a client certificate under `root`; yield its port."""
+    """Run `openssl s_server`, which requires a client certificate under `root`; yield its port."""
     file, trusted = folder / "server.pem", folder / "root.pem"
     file.write_bytes(keys.pem(pki.secret_of(KEY)).reveal() + pki.pem(pki.a_leaf(ROOT, KEY)).encode())
     trusted.write_text(root.pem)
@@ -137,7 +137,7 @@ def a_server(folder: Path, root: pki.Ca, level: int) -> Iterator[int]:
 
 
 def refuses(folder: Path, case: Case) -> bool:
-    """Say whether a real server refuses a client that shows this chain."""
+    """Return whether a real server refuses a client with this chain."""
     shown = folder / "client.pem"
     shown.write_text(pki.pem(*case.chain))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -154,7 +154,7 @@ def refuses(folder: Path, case: Case) -> bool:
 
 
 def verified(case: Case) -> list[tuple[Severity, str]]:
-    """Return what we say of the chain, with the root pinned."""
+    """Return the findings about the chain, with the root pinned."""
     found = certificates.certificate_of(case.chain[0], case.chain[1:])
     ca_set = certificates.ca_set(case.root.pem)
     spki = spki_of(case.chain[0])

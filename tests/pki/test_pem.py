@@ -1,4 +1,4 @@
-"""PEM is found in what surrounds it, and a private key in it is never decoded."""
+"""PEM is found in any text, and private keys are never decoded."""
 
 from __future__ import annotations
 

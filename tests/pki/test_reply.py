@@ -1,4 +1,4 @@
-"""Replies are read in every wrapping that people send, and hostile ones end in a plain refusal."""
+"""Replies are read in every format that partners send, and hostile ones are refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def a_zip(*members: bytes, method: int = zipfile.ZIP_DEFLATED, folder: str = "")
 
 
 def assert_whole(parts: ReplyParts) -> None:
-    """The leaf, and the way up."""
+    """The leaf and its path to the root."""
     assert [leaf.ref for leaf in parts.leaves] == [fingerprint_of(LEAF)]
     assert {a.subject for a in parts.authorities} == {"CN=Middle", "CN=Root"}
     assert parts.for_spki(SPKI).pem == pki.pem(LEAF, MIDDLE.certificate)
@@ -296,7 +296,7 @@ def test_mutual_issuers_are_fast() -> None:
 
 
 def test_serial_below_one_is_a_finding() -> None:
-    """The library would warn, with the names of its files, and each time that the number is looked at."""
+    """Without a finding the library would warn, with the names of its files, each time that the number is read."""
     octets = bytearray(pki.der(LEAF))
     octets[octets.index(b"\xa0\x03\x02\x01\x02\x02") + 7] |= 0x80
     parts = read_reply(bytes(octets))
@@ -346,7 +346,7 @@ def test_mutations_raise_only_broker_errors() -> None:
 
 
 def _use(parts: ReplyParts) -> None:
-    """Walk on as an import does."""
+    """Use the parts as an import does."""
     from broker.pki.verification import Expected, verify_certificate
 
     for leaf in parts.leaves:

@@ -1,4 +1,4 @@
-"""A context shows our certificate and trusts the pinned CAs alone, over real sockets."""
+"""A context presents the certificate and trusts only the pinned CAs, over real sockets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LEAF = pki.a_leaf(CLIENTS, not_before=START, not_after=END)
 
 
 def a_server(folder: Path, version: ssl.TLSVersion, host: str = "127.0.0.1", ca: pki.Ca = MIDDLE) -> ssl.SSLContext:
-    """A server under `ca` that wants a certificate of `Client CA`, and has no scruples of its own."""
+    """A server under `ca` that requires a certificate of `Client CA`, and accepts weak keys."""
     names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address(host))])
     leaf = pki.a_leaf(
         ca,
@@ -53,7 +53,7 @@ def a_server(folder: Path, version: ssl.TLSVersion, host: str = "127.0.0.1", ca:
 
 
 def said_by(server: ssl.SSLContext, client: ssl.SSLContext) -> bytes:
-    """Connect, and return what the server says to us: the subject that it saw."""
+    """Connect, and return the server's answer: the subject that it saw."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=_answer_one, args=(server, listener), daemon=True)
         thread.start()
@@ -100,7 +100,7 @@ def test_other_server_name_is_not_trusted(tmp_path: Path) -> None:
 
 @pytest.mark.peer("openssl")
 def test_a_server_under_a_tiny_ca_is_refused(tmp_path: Path) -> None:
-    """Whoever factors the key could stand in for the server, though the CA itself is pinned."""
+    """A factored key lets others pose as the server, although the CA is pinned."""
     tiny = pki.a_ca("Tiny", key=pki.a_tiny_key(), not_before=START, not_after=END)
     context = client_context(KEY, pki.pem(LEAF), tiny.pem)
     with pytest.raises(ssl.SSLCertVerificationError, match="CA certificate key too weak"):

@@ -1,4 +1,4 @@
-"""A reply is believed only if it is the certificate asked for, fit for use, from a CA that is pinned."""
+"""Only the requested certificate, fit for use and from a pinned CA, is accepted."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_an_elliptic_ca_is_accepted() -> None:
 
 
 class TestByOpenssl:
-    """What only openssl still makes."""
+    """Certificates that only openssl still makes."""
 
     def _signed(self, folder: Path, *options: str) -> x509.Certificate:
         request = folder / "request.csr"
@@ -389,7 +389,7 @@ def test_dropped_or_added_is_a_warning() -> None:
 
 
 def test_the_requested_subject_is_accepted() -> None:
-    """Whatever the string types."""
+    """The string types may differ."""
     leaf = pki.a_leaf(CA, subject=pki.a_name(pki.GOOD, "BMPString"))
     assert_accepted(_verified(leaf, requested=pki.GOOD))
 
@@ -410,7 +410,7 @@ def test_three_oddities_of_cas_are_warnings(ca: pki.Ca, leaf: x509.Certificate, 
 
 
 def test_oddities_excuse_no_other_fault() -> None:
-    """OpenSSL is asked whether the chain holds; a v3 CA with no sign at all of being one is refused there too."""
+    """OpenSSL is asked whether the chain holds; it refuses a v3 CA without any sign of being one."""
     ca = pki.a_ca("Mute", basic=None, cert_sign=None)
     assert_refused(_verified(pki.a_leaf(ca), ca=ca), "chain", "does not verify: ")
 

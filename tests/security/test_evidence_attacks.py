@@ -1,4 +1,4 @@
-"""Whatever is done to evidence in Vault, past the broker, verification says to which entry and why."""
+"""Verification finds every change to evidence in Vault past the broker, with the entry and the reason."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_entry_written_over_is_a_warning(archive: Archive) -> None:
 
 
 def forge_consistently(archive: Archive, at: int = 2, keep: int | None = None) -> None:
-    """Do what only one with the run of the vault can: a new history, and an account that agrees with it."""
+    """Forge, as an administrator of the vault can, a history and an account that agrees with it."""
     forged = rewritten(archive.entries()[:keep], at, by="nobody")
     archive.replace_chain(forged)
     archive.set_account("acme", head={"number": forged[-1].number, "hash": forged[-1].hash})
@@ -225,7 +225,7 @@ def test_signed_head_reveals_a_missing_chain(archive: Archive) -> None:
 
 
 def resign(archive: Archive, number: int, **fields: Any) -> None:
-    """Write statement `number` anew with another key."""
+    """Sign statement `number` again with another key."""
     heads = {ACME: Head(1, archive.entries()[0].hash)}
     statement = replace(Statement(number, NOW, heads, "0" * 64), **fields)
     archive.put(layout.head(number), encoded(AnchorKey(Secret(b"\1" * 32)).signed(statement).text))

@@ -1,4 +1,4 @@
-"""An exported file verifies by itself; whatever is done to it is named. No vault is near."""
+"""An exported file is verified without a vault, and every change to it is found."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def ended(lines: Lines) -> Lines:
 
 @dataclass
 class Found:
-    """The errors of a file, and what else was said."""
+    """The errors of a file, and the other findings."""
 
     errors: dict[str, str]
     others: dict[str, str]
@@ -104,7 +104,7 @@ def test_a_record_comes_back_as_it_was() -> None:
 
 
 def of_acme(lines: Lines) -> list[int]:
-    """Return where the entries of acme stand."""
+    """Return the lines of acme's entries."""
     return [n for n, line in enumerate(lines) if line.get("entry", {}).get("chain") == ACME]
 
 
@@ -117,7 +117,7 @@ def changed(number: int, **fields: Any) -> Attack:
 
 
 def forged(at: int, keep: int = 8, *, head: bool = True) -> Attack:
-    """Write acme's chain anew from entry `at`, `keep` entries long; its head too, as far as a file goes."""
+    """Rewrite acme's chain from entry `at`, `keep` entries long; its head too, as far as a file goes."""
 
     def attack(lines: Lines) -> Lines:
         new = rewritten(CHAIN[:keep], at, by="nobody")
@@ -193,7 +193,7 @@ def no_statement(number: int) -> Attack:
 
 
 def resigned(lines: Lines) -> Lines:
-    """Write the history anew and sign it again with a key of one's own, which replaces the one in the file."""
+    """Rewrite the history and sign it with another key, which replaces the one in the file."""
     lines = forged(1)(lines)
     new = rewritten(CHAIN, 1, by="nobody")
     texts = {s.number: s.text for s in statements(FORGER, new, THEIRS, (2, 4, 6))}
@@ -264,7 +264,7 @@ def test_attack_is_found_by_entry_and_reason(attack: str) -> None:
 
 @pytest.mark.parametrize("keep", [6, 7])
 def test_unsigned_cut_tail_needs_vault(keep: int) -> None:
-    """A file cannot show it; what no signature covers is said, so that nobody takes it for covered."""
+    """A file cannot show it; a note names the entries that no signature covers."""
     found = found_in(written(cut(keep)(a_file())))
     assert not found.errors
     assert "shows only against the account's document in Vault" in found.others["anchor.unsigned"]

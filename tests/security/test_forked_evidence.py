@@ -1,4 +1,4 @@
-"""One entry in an account's next place of evidence: it cannot be stored there, and nobody may overlook that."""
+"""Another entry takes an account's next place of evidence: every command reports it."""
 
 from __future__ import annotations
 
