@@ -108,8 +108,9 @@ def inspect(file: str, output: str) -> None:
     parts = read_reply(read_input(file))
     found = parts.descriptions
     if output == "json":
-        shown = [{k: v for k, v in asdict(d).items() if k != "pem"} for d in found]
-        show_json({"certificates": shown, "client_ids": parts.client_ids, "findings": parts.findings})
+        show_json(
+            {"certificates": [asdict(d) for d in found], "client_ids": parts.client_ids, "findings": parts.findings}
+        )
         return
     for number, description in enumerate(found):
         if number:

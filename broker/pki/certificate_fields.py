@@ -53,9 +53,8 @@ def load_der(data: bytes) -> x509.Certificate:
         _ = (loaded.version, serial_of(loaded), loaded.not_valid_before_utc, loaded.not_valid_after_utc)
         _ = (subject_of(loaded), issuer_of(loaded), spki_of(loaded))
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise InputError(
-            f"a certificate cannot be read: {error}", hint="it is damaged or cut off: ask for it again"
-        ) from error
+        hint = "it is damaged or cut off: ask for it again"
+        raise InputError(f"a certificate cannot be read: {error}", hint=hint) from error
     return loaded
 
 

@@ -33,6 +33,10 @@ __all__ = [
 
 _MAX_SIZE: Final = 1024 * 1024
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
+_KEY_USAGES: Final = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+    *("key_cert_sign", "crl_sign"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,6 @@ class Description:
     fingerprint: str  # SHA-256 of the DER
     sha1: str  # to compare with partners' portals that show only this one; never to decide
     spki: Spki
-    pem: str
 
     @property
     def named(self) -> str:
@@ -121,7 +124,10 @@ def ca_set_of(found: Sequence[x509.Certificate]) -> CaSet:
 
 def describe(found: x509.Certificate) -> Description:
     """Describe one certificate."""
-    extensions = fields.extensions_of(found) or x509.Extensions([])
+    extensions = fields.extensions_of(found)
+    usage = fields.extension(extensions, x509.KeyUsage)
+    purposes = fields.extension(extensions, x509.ExtendedKeyUsage)
+    names = fields.extension(extensions, x509.SubjectAlternativeName)
     return Description(
         subject=str(fields.subject_of(found)),
         issuer=str(fields.issuer_of(found)),
@@ -132,13 +138,12 @@ def describe(found: x509.Certificate) -> Description:
         signed_with=fields.digest_of(found),
         version=found.version.value + 1,
         is_ca=fields.is_ca(found),
-        key_usage=_key_usage(extensions),
-        extended_key_usage=_extended_key_usage(extensions),
-        alternative_names=_alternative_names(extensions),
+        key_usage=tuple(name for name in _KEY_USAGES if usage and getattr(usage, name)),
+        extended_key_usage=tuple(map(fields.oid_name, purposes or ())),
+        alternative_names=tuple(str(n.value).encode("unicode_escape").decode() for n in names or ()),
         fingerprint=fields.fingerprint_of(found),
         sha1=hashlib.sha1(found.public_bytes(Encoding.DER), usedforsecurity=False).hexdigest(),
         spki=fields.spki_of(found),
-        pem=_pem([found]),
     )
 
 
@@ -162,25 +167,6 @@ def parse_fingerprint(text: str) -> str:
     if old:
         raise InputError(f"this is a {old} fingerprint; only SHA-256 is accepted", hint=hint)
     raise InputError("this is not a SHA-256 fingerprint: it needs 64 hexadecimal digits", hint=hint)
-
-
-def _key_usage(extensions: x509.Extensions) -> tuple[str, ...]:
-    usage = fields.extension(extensions, x509.KeyUsage)
-    if usage is None:
-        return ()
-    names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
-    return tuple(name for name in (*names, "key_cert_sign", "crl_sign") if getattr(usage, name))
-
-
-def _extended_key_usage(extensions: x509.Extensions) -> tuple[str, ...]:
-    usage = fields.extension(extensions, x509.ExtendedKeyUsage)
-    return tuple(fields.oid_name(oid) for oid in usage) if usage is not None else ()
-
-
-def _alternative_names(extensions: x509.Extensions) -> tuple[str, ...]:
-    names = fields.extension(extensions, x509.SubjectAlternativeName)
-    texts = [str(n.value) for n in names] if names is not None else []
-    return tuple(text.encode("unicode_escape").decode() for text in texts)
 
 
 def _pem(found: Iterable[x509.Certificate]) -> str:

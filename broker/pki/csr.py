@@ -72,8 +72,8 @@ def build(key: Secret[bytes], subject: Subject, rules: KeyRules) -> str:
     if rules.digest not in keys.SIGNING_DIGESTS:
         hint = "use one of: " + ", ".join(keys.SIGNING_DIGESTS)
         raise InputError(f"a request is not signed with '{rules.digest}'", hint=hint)
-    digest = keys.SIGNING_DIGESTS[rules.digest]()
-    request = x509.CertificateSigningRequestBuilder().subject_name(name_of(subject)).sign(loaded, digest)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(name_of(subject))
+    request = builder.sign(loaded, keys.SIGNING_DIGESTS[rules.digest])
     return request.public_bytes(Encoding.PEM).decode("ascii")
 
 
@@ -91,9 +91,8 @@ def parse(data: bytes) -> ParsedCsr:
         request = x509.load_der_x509_csr(block.der)
         return _parsed(request, block, holds_key=holds_key)
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise InputError(
-            f"the signing request cannot be read: {error}", hint="it is damaged or cut off: make it again"
-        ) from error
+        hint = "it is damaged or cut off: make it again"
+        raise InputError(f"the signing request cannot be read: {error}", hint=hint) from error
 
 
 def _the_request(data: bytes) -> tuple[Block, bool]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -24,13 +23,8 @@ from broker.model.subject import KeyRules
 
 __all__ = ["SIGNING_DIGESTS", "check", "generate", "load", "pem", "spki_of"]
 
-SigningDigest = type[hashes.SHA256] | type[hashes.SHA384] | type[hashes.SHA512]
 EXPONENT: Final = 65537
-SIGNING_DIGESTS: Final[Mapping[str, SigningDigest]] = {
-    "sha256": hashes.SHA256,
-    "sha384": hashes.SHA384,
-    "sha512": hashes.SHA512,
-}
+SIGNING_DIGESTS: Final = {digest.name: digest for digest in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())}
 _SMALLEST: Final = 2048
 _LARGEST: Final = 8192  # beyond it a key takes minutes to make, and no partner asks for one
 
@@ -81,10 +75,9 @@ def _load(key: Secret[bytes], *, unchecked: bool) -> rsa.RSAPrivateKey:
         loaded = load_der_private_key(key.reveal(), None, unsafe_skip_rsa_key_validation=unchecked)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         # Without its cause: an exception of the library may quote its input.
-        raise InputError(
-            "the private key cannot be used: it is damaged, encrypted, or not PKCS#8",
-            hint="export it again: openssl pkcs8 -topk8 -nocrypt -outform DER",
-        ) from None
+        hint = "export it again: openssl pkcs8 -topk8 -nocrypt -outform DER"
+        message = "the private key cannot be used: it is damaged, encrypted, or not PKCS#8"
+        raise InputError(message, hint=hint) from None
     if not isinstance(loaded, rsa.RSAPrivateKey):
         raise InputError("the private key is not RSA", hint="partners accept only RSA")
     return loaded

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 from cryptography import x509
@@ -17,35 +17,31 @@ from broker.pki import der
 
 __all__ = ["Folded", "NameAttribute", "ReadName", "folded", "name_of", "read_name", "shown"]
 
-_OIDS: Final = MappingProxyType(
-    {
-        "C": NameOID.COUNTRY_NAME,
-        "ST": NameOID.STATE_OR_PROVINCE_NAME,
-        "L": NameOID.LOCALITY_NAME,
-        "O": NameOID.ORGANIZATION_NAME,
-        "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
-        "CN": NameOID.COMMON_NAME,
-        "emailAddress": NameOID.EMAIL_ADDRESS,
-    }
-)
-_NAMES: Final = MappingProxyType({oid.dotted_string: name for name, oid in _OIDS.items()})
-_OTHER_NAMES: Final = MappingProxyType(
-    {"2.5.4.4": "SN", "2.5.4.5": "serialNumber", "2.5.4.42": "GN", "0.9.2342.19200300.100.1.25": "DC"}
+_OIDS: Final[Mapping[str, x509.ObjectIdentifier]] = {
+    "C": NameOID.COUNTRY_NAME,
+    "ST": NameOID.STATE_OR_PROVINCE_NAME,
+    "L": NameOID.LOCALITY_NAME,
+    "O": NameOID.ORGANIZATION_NAME,
+    "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
+    "CN": NameOID.COMMON_NAME,
+    "emailAddress": NameOID.EMAIL_ADDRESS,
+}
+_NAMES: Final[Mapping[str, str]] = (
+    {oid.dotted_string: name for name, oid in _OIDS.items()}
+    | {"2.5.4.4": "SN", "2.5.4.5": "serialNumber", "2.5.4.42": "GN", "0.9.2342.19200300.100.1.25": "DC"}
     | {"0.9.2342.19200300.100.1.1": "UID", "2.5.4.97": "organizationIdentifier", "2.5.4.17": "postalCode"}
     | {"2.5.4.9": "street", "2.5.4.12": "title"}
 )
-_STRING_TYPES: Final = MappingProxyType(
-    {
-        0x0C: ("UTF8String", "utf-8"),
-        0x12: ("NumericString", "ascii"),
-        0x13: ("PrintableString", "ascii"),
-        0x14: ("TeletexString", "latin-1"),  # as openssl's old string mask and browsers write it in practice
-        0x16: ("IA5String", "ascii"),
-        0x1A: ("VisibleString", "ascii"),
-        0x1C: ("UniversalString", "utf-32-be"),
-        0x1E: ("BMPString", "utf-16-be"),
-    }
-)
+_STRING_TYPES: Final[Mapping[int, tuple[str, str]]] = {
+    0x0C: ("UTF8String", "utf-8"),
+    0x12: ("NumericString", "ascii"),
+    0x13: ("PrintableString", "ascii"),
+    0x14: ("TeletexString", "latin-1"),  # as openssl's old string mask and browsers write it in practice
+    0x16: ("IA5String", "ascii"),
+    0x1A: ("VisibleString", "ascii"),
+    0x1C: ("UniversalString", "utf-32-be"),
+    0x1E: ("BMPString", "utf-16-be"),
+}
 _SHOWN: Final = 80
 Folded = tuple[tuple[int, str, str], ...]
 
@@ -130,7 +126,7 @@ def _read_attribute(attribute: der.Element, rdn: int) -> NameAttribute:
     oid = der.dotted(parts[0])
     string_type, codec = _STRING_TYPES.get(parts[1].tag, (f"tag {parts[1].tag:#04x}", "latin-1"))
     value = parts[1].content.decode(codec, errors="replace")
-    return NameAttribute(_NAMES.get(oid) or _OTHER_NAMES.get(oid) or oid, value, string_type, rdn)
+    return NameAttribute(_NAMES.get(oid, oid), value, string_type, rdn)
 
 
 def _printable(value: str) -> str:

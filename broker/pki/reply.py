@@ -20,7 +20,7 @@ from broker.pki import certificate_fields as fields
 from broker.pki.certificates import Description, ca_set_of, certificate_of, describe, load, parse_fingerprint
 from broker.pki.client_ids import client_ids_in, labelled_by_name
 from broker.pki.names import shown
-from broker.pki.pem import Block, blocks_in, text_of, text_outside
+from broker.pki.pem import Block, blocks_and_text, text_of
 from broker.pki.strength import public_key_facts
 
 __all__ = ["MAX_REPLY", "ReplyParts", "read_reply"]
@@ -156,9 +156,9 @@ class _Found:
         if der.is_der(data):
             self._add(_certificates_in(data))
             return
-        for block in blocks_in(data):
+        blocks, text = blocks_and_text(data)
+        for block in blocks:
             self._read_block(block)
-        text = text_outside(data)
         if not _PAGE.match(text):  # the scripts of a login page are full of the portal's own client_id
             self.texts.append(labelled_by_name(name, text))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.pki import keys
-from broker.pki.pem import blocks_in, text_outside
+from broker.pki.pem import blocks_and_text, blocks_in
 from tests.support import pki
 
 KEY = keys.pem(pki.secret_of(pki.a_key())).reveal()
@@ -23,5 +23,5 @@ def test_old_key_with_headers_is_found() -> None:
 
 
 def test_text_outside_has_no_line_of_a_block() -> None:
-    found = text_outside(b"before\n" + KEY + b"between\n" + KEY + b"after")
+    _, found = blocks_and_text(b"before\n" + KEY + b"between\n" + KEY + b"after")
     assert found.split() == ["before", "between", "after"]
