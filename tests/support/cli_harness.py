@@ -117,7 +117,11 @@ class CliHarness:
         return f"{command} {line}"
 
     def tidy(self) -> None:
-        """Let the partner forget its faults, and a state that was changed be set up anew."""
+        """Clear the partner's faults, and have a state that was changed set up again.
+
+        The partner and its one issuing CA are shared: a test that makes a further CA breaks those after it.
+        """
+        assert len(self.partner.authorities.issuing) == 1
         self.partner.faults.clear()
         self.partner.log.clear()
         self.partner.registry.set_password(LOGIN, PASSWORD)
