@@ -15,7 +15,13 @@ from typing import Final
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.support.leftovers", "tests.support.counts", "tests.support.vault", "tests.support.system"]
+pytest_plugins = [
+    "tests.support.leftovers",
+    "tests.support.counts",
+    "tests.support.forked",
+    "tests.support.vault",
+    "tests.support.system",
+]
 
 # In CI the examples are the same every time; HYPOTHESIS_PROFILE=long looks further, and prints what replays a failure.
 settings.register_profile("quick", deadline=None, max_examples=100, stateful_step_count=30)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.kill_harness import Calm, Command, Ground, ground
+from tests.chaos.kill_harness import Calm, Command, Ground, ground
 
 
 @pytest.fixture(scope="module")

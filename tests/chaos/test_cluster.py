@@ -29,7 +29,7 @@ from broker.vault.logins.token import FixedToken
 from broker.vault.observer import Phase
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
-from tests.support.cluster import Cluster, Node, raft_cluster
+from tests.chaos.cluster import Cluster, Node, raft_cluster
 from tests.support.saved_states import ACCOUNT, LATER, SavedStates, built
 from tests.support.system import LOGIN, PASSWORD, made_system
 from tests.support.vault import TestVault

@@ -1,6 +1,6 @@
 """Killed at a write of your choice and run again, a command ends as if nothing had happened.
 
-Every write is a point (`tests.support.fault_process`): those to Vault are held against Vault's own audit
+Every write is a point (`tests.chaos.points`): those to Vault are held against Vault's own audit
 log, those to disk against Python's audit events, and both numbers against docs/reference/faults-killed.md, so that a
 new one shows. A sample runs in every `make test`; `make chaos` goes through all. CHAOS_SEED says which points the
 sample takes.
@@ -19,10 +19,10 @@ import click
 import pytest
 
 from broker.cli.main import NOUNS, cli
+from tests.chaos.fault_results import keep
+from tests.chaos.kill_harness import COMMANDS, Calm, Command, Ground, named
+from tests.chaos.killing import Fault, Point, Ran, audited_writes, signalled
 from tests.support.counts import TALLY
-from tests.support.fault_injection import Fault, Point, Ran, audited_writes, signalled
-from tests.support.fault_results import keep
-from tests.support.kill_harness import COMMANDS, Calm, Command, Ground, named
 from tests.support.sources import ROOT
 
 SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)

@@ -17,10 +17,10 @@ from typing import Final
 
 import pytest
 
+from tests.chaos.fault_results import keep
+from tests.chaos.kill_harness import COMMANDS, Calm, Command, Ground, named
+from tests.chaos.killing import Fault, Point
 from tests.support.counts import TALLY
-from tests.support.fault_injection import Fault, Point
-from tests.support.fault_results import keep
-from tests.support.kill_harness import COMMANDS, Calm, Command, Ground, named
 
 SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)
 BY_NAME: Final = {

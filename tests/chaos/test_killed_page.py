@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.support.kill_harness import COMMANDS
+from tests.chaos.kill_harness import COMMANDS
 from tests.support.sources import ROOT
 
 TEXT = (ROOT / "docs" / "reference" / "faults-killed.md").read_text(encoding="utf-8")

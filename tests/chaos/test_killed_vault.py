@@ -14,10 +14,10 @@ from typing import Final
 import pytest
 
 from broker.embedded.server import status, stop
+from tests.chaos.fault_results import keep
+from tests.chaos.killing import Fault, Killable, Point, Ran, audited_paths, signalled
+from tests.chaos.mount_snapshot import listing
 from tests.support.counts import TALLY
-from tests.support.fault_injection import Fault, Killable, Point, Ran, audited_paths, signalled
-from tests.support.fault_results import keep
-from tests.support.mount_snapshot import listing
 
 SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)
 KILLS: Final = tuple(signalled(signal.SIGKILL, phase) for phase in ("before", "after"))
@@ -42,10 +42,8 @@ class Laptop:
 
 
 @pytest.fixture(scope="module")
-def killable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killable]:
-    environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONWARNINGS": "error"}
-    with Killable(environment, tmp_path_factory.mktemp("scratch")) as made:
-        yield made
+def killable() -> Killable:
+    return Killable({"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONWARNINGS": "error"})
 
 
 @contextmanager

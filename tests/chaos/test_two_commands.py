@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.race_histories import Act, Arena, arena
+from tests.chaos.race_histories import Act, Arena, arena
 from tests.support.system import PASSWORD
 
 __all__ = ["arena"]  # the fixture

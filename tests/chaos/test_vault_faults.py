@@ -18,9 +18,9 @@ import pytest
 
 from broker.embedded.up import Embedded
 from broker.vault.connection import Connection
+from tests.chaos.fault_cells import COMMANDS, Bench, Cell, Tried, all_cells, benched, lasting_cells, some_cells
 from tests.support.console import commands
 from tests.support.counts import TALLY
-from tests.support.fault_cells import COMMANDS, Bench, Cell, Tried, all_cells, benched, lasting_cells, some_cells
 from tests.support.proxy import Cue, Fault
 from tests.support.saved_states import ACCOUNT
 from tests.support.sources import ROOT

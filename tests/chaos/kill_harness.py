@@ -21,10 +21,10 @@ from partner_standin import Standin
 from broker.embedded.config import Options
 from broker.embedded.up import administered
 from broker.vault.policies import Role
-from tests.support.fault_injection import Fault, Point, QuickSystem, Ran, audited_writes, quick
-from tests.support.mount_snapshot import MountSnapshot, accessors, fresh, listing
+from tests.chaos.killing import Fault, Killable, Point, Ran, audited_writes
+from tests.chaos.mount_snapshot import MountSnapshot, accessors, fresh, listing
 from tests.support.sources import BROKER
-from tests.support.system import LOGIN, PASSWORD, SUBJECT, made_system
+from tests.support.system import LOGIN, PASSWORD, SUBJECT, System, made_system
 from tests.support.vault import mounted, throwaway, token_of
 
 __all__ = ["COMMANDS", "STATES", "Calm", "Command", "Ground", "ground", "named"]
@@ -148,7 +148,7 @@ class Calm:
 class Ground:
     """A system that commands are killed in, and the states they start from."""
 
-    system: QuickSystem
+    system: System
     log: Path
     here: Path  # where commands run: what they leave there is compared
     shelves: dict[str, MountSnapshot] = field(default_factory=dict)
@@ -292,10 +292,11 @@ class Ground:
         return int("--token-file" in command.line and len(ran.points) >= 1)
 
     def _line(self, line: str, *, plain: bool = False, data: str = "", **fault: Any) -> Ran:
-        assert self.system.killable
         words = [w for word in line.split() for w in self._filled(word)]
         wanting = {} if plain else self._administration(words)
-        return self.system.killable.run(*words, cwd=self.here, data=data.encode(), changes=wanting, **fault)
+        return Killable(self.system.environment).run(
+            *words, cwd=self.here, data=data.encode(), changes=wanting, **fault
+        )
 
     def _filled(self, word: str) -> list[str]:
         several = {"{accept}": self.system.accepting, "{subject}": _subject}
@@ -341,12 +342,12 @@ def _subject() -> list[str]:
 
 @contextmanager
 def ground(directory: Path) -> Iterator[Ground]:
-    """Yield a vault of its own that keeps an audit log, a partner, and a system of quick commands."""
+    """Yield a vault of its own that keeps an audit log, a partner, and a system."""
     with ExitStack() as stack:
         embedded = stack.enter_context(throwaway(Options(audit=True)))
         vault = stack.enter_context(mounted((embedded, stack.enter_context(administered(embedded)))))
         partner = stack.enter_context(Standin(directory / "partner", accounts={LOGIN: PASSWORD}))
-        system = stack.enter_context(quick(stack.enter_context(made_system(vault, partner))))
+        system = stack.enter_context(made_system(vault, partner))
         made = Ground(system, embedded.running.home.audit_log, system.home / "here")
         made.shelves["empty"] = MountSnapshot()
         fresh(made.here)

@@ -24,11 +24,11 @@ from partner_standin import Standin
 from broker.embedded.up import Embedded
 from broker.model.names import AccountName
 from broker.vault.connection import Connection
-from tests.support.account_model import State, state_of
-from tests.support.command_model import COMMANDS
+from tests.chaos.account_model import State, state_of
+from tests.chaos.command_model import COMMANDS
+from tests.chaos.linearizable import Operation, Search
+from tests.chaos.racing import DIED, Raced, Starter, Wanted
 from tests.support.counts import TALLY
-from tests.support.linearizable import Operation, Search
-from tests.support.racing import DIED, Raced, Starter, Wanted
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, System, made_system
 from tests.support.vault import mounted
 
