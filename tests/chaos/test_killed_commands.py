@@ -23,6 +23,7 @@ from tests.chaos.fault_results import keep
 from tests.chaos.kill_harness import COMMANDS, Calm, Command, Ground, named
 from tests.chaos.killing import Fault, Point, Ran, audited_writes, signalled
 from tests.support.counts import TALLY
+from tests.support.depth import sampled
 from tests.support.sources import ROOT
 
 SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)
@@ -93,7 +94,7 @@ def test_every_verb_that_changes_something_is_killed() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", named(COMMANDS))
+@pytest.mark.parametrize("name", sampled(BY_NAME, every=4))
 def test_no_write_slips_by(field: Ground, calm: Callable[[Command], Calm], name: str) -> None:
     found = calm(BY_NAME[name])
     ran = found.ran
@@ -121,7 +122,7 @@ def test_what_only_reads_writes_nothing(field: Ground, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WHOLLY)
+@pytest.mark.parametrize("name", sampled(WHOLLY, every=3))
 def test_killed_at_every_write_it_ends_the_same(field: Ground, calm: Callable[[Command], Calm], name: str) -> None:
     found = calm(BY_NAME[name])
     codes = strike(Ground.killed, field, BY_NAME[name], found, [(p, f) for p in found.ran.points for f in KILLS])
@@ -129,7 +130,7 @@ def test_killed_at_every_write_it_ends_the_same(field: Ground, calm: Callable[[C
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.parametrize("name", sampled(SAMPLED, every=3))
 def test_killed_at_some_write_it_ends_the_same(field: Ground, calm: Callable[[Command], Calm], name: str) -> None:
     found = calm(BY_NAME[name])
     cells = random.Random(f"{SEED} {name}").sample([(p, f) for p in found.ran.points for f in KILLS], 4)
@@ -137,7 +138,7 @@ def test_killed_at_some_write_it_ends_the_same(field: Ground, calm: Callable[[Co
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["csr submit", "rotation promote", "bundle get"])
+@pytest.mark.parametrize("name", sampled(["bundle get", "csr submit", "rotation promote"], every=3))
 def test_asked_to_end_it_leaves_no_token_and_nothing_half(
     field: Ground, calm: Callable[[Command], Calm], name: str
 ) -> None:

@@ -21,6 +21,7 @@ from broker.vault.connection import Connection
 from tests.chaos.fault_cells import COMMANDS, Bench, Cell, Tried, all_cells, benched, lasting_cells, some_cells
 from tests.support.console import commands
 from tests.support.counts import TALLY
+from tests.support.depth import sampled
 from tests.support.proxy import Cue, Fault
 from tests.support.saved_states import ACCOUNT
 from tests.support.sources import ROOT
@@ -79,7 +80,7 @@ def test_every_verb_that_asks_a_vault_meets_its_faults() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ENDED_BY_FORCE)
+@pytest.mark.parametrize("command", sampled(ENDED_BY_FORCE, every=3))
 def test_a_vault_that_goes_away_in_the_midst_is_told_within_patience(bench: Bench, command: str) -> None:
     assert_right(bench.tried(cell) for cell in lasting_cells(bench, command, seed=SEED))
 
