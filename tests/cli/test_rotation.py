@@ -142,7 +142,7 @@ def test_a_candidate_waits_as_long_as_the_partner_wants(harness: CliHarness) -> 
     harness.partner.faults.set("quota-day", "0")
     assert harness.run("rotation canary acme").code == 4
     (row,) = harness.ok("status acme -o json").json
-    assert (row["who"], row["command"]) == ("partner", "")
+    assert (row["who"], row["hint"]) == ("partner", "")
     assert "generation 1 waits to be tried; the partner wants no request" in row["message"]
 
 
