@@ -51,8 +51,9 @@ FREE = {  # commands that a base installation runs, or refuses for another reaso
 def test_every_command_names_the_missing_extra(tmp_path: Path) -> None:
     words: dict[str, str | list[str]] = {
         "account": "acme", "application": "reporting", "number": "1", "accept": ["--accept-ca", "ab" * 32],
-        "url": "https://partner.example/v3", "login": "MZP0000001", "subject": [part for pair in SUBJECT for part in ("--subject", pair)], "consumer": "reader",
-        "reply": "reply.zip", "csr": "good.csr", "token": "reader.token", "profile": "own.toml",
+        "url": "https://partner.example/v3", "login": "MZP0000001", "consumer": "reader", "csr": "good.csr",
+        "subject": [part for pair in SUBJECT for part in ("--subject", pair)],
+        "reply": "reply.zip", "token": "reader.token", "profile": "own.toml",
     }  # fmt: skip
     lines = {name: filled(good.line, words) for name, good in GOOD.items()}
     environment = {"VAULT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN": "none", "HOME": str(tmp_path), "PATH": ""}
