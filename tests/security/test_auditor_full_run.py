@@ -176,6 +176,7 @@ def test_every_role_kept_to_its_row_and_needed_all_it_has(run: Run) -> None:
     assert run.audited("--grants", "policies") == (0, "")
 
 
+@pytest.mark.deep
 def test_the_demonstration_did_nothing_that_it_may_not(tmp_path: Path) -> None:
     played = [sys.executable, "-m", "tests.support.audited", str(tmp_path)]
     done = subprocess.run(played, cwd=ROOT, capture_output=True, text=True, check=False)
