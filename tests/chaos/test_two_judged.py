@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.account_model import Generation, Request, State
-from tests.support.command_model import COMMANDS
-from tests.support.linearizable import Operation, Search
+from tests.chaos.account_model import Generation, Request, State
+from tests.chaos.command_model import COMMANDS
+from tests.chaos.linearizable import Operation, Search
 
 OPEN = State(requests=(Request(1, "answered"), Request(2)), generations=(Generation(1, 1, 1, "current"),), password=1)
 OPEN = replace(OPEN, taken=1, good=frozenset({1}))

@@ -12,8 +12,9 @@ from typing import Final
 import pytest
 import stamina
 
+from tests.support.catalogue import GOOD
 from tests.support.cli_harness import CliHarness
-from tests.support.console import GOOD, commands
+from tests.support.console import commands
 from tests.support.system import PASSWORD, Ended
 
 ASKING: Final = [name for name, good in GOOD.items() if good.vault]

@@ -24,7 +24,6 @@ from broker.vault.layout import Access, right
 from broker.vault.observer import Phase
 from broker.vault.policies import Role
 from tests.support.audited import ROOT, Run, kept
-from tests.support.fault_injection import quick
 from tests.support.proxy import Cue, Fault, proxied
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, System, made_system
 from tests.support.vault import mounted, throwaway
@@ -42,8 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         administered(embedded) as admin,
         mounted((embedded, admin)) as vault,
         Standin(directory / "partner", accounts={LOGIN: PASSWORD}) as partner,
-        made_system(vault, partner) as made,
-        quick(made) as system,
+        made_system(vault, partner) as system,
     ):
         _play(system)
         yield kept(embedded, vault.admin, directory)
@@ -196,6 +194,7 @@ def test_every_role_kept_to_its_row_and_needed_all_it_has(run: Run) -> None:
     assert run.audited("--grants", "policies") == (0, "")
 
 
+@pytest.mark.deep
 def test_the_demonstration_did_nothing_that_it_may_not(tmp_path: Path) -> None:
     played = [sys.executable, "-m", "tests.support.audited", str(tmp_path)]
     done = subprocess.run(played, cwd=ROOT, capture_output=True, text=True, check=False)

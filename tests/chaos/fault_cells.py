@@ -6,9 +6,9 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -19,86 +19,37 @@ from partner_standin import Standin
 from broker.embedded.up import Embedded
 from broker.model.account import Account
 from broker.vault.connection import Connection
+from tests.support.catalogue import CASES, Case, filled
+from tests.support.ended import Ended
 from tests.support.proxy import Cue, Fault, Passed, Proxy, proxied
-from tests.support.saved_states import ACCOUNT, LATER, SavedStates, built
-from tests.support.system import LOGIN, PASSWORD, SUBJECT, Ended, made_system
+from tests.support.saved_states import LATER, SavedStates
+from tests.support.system import LOGIN, PASSWORD, made_system
 from tests.support.vault import mounted, token_of
 
-__all__ = ["COMMANDS", "Bench", "Cell", "Command", "Tried", "all_cells", "benched", "lasting_cells", "some_cells"]
+__all__ = ["COMMANDS", "Bench", "Case", "Cell", "Tried", "all_cells", "benched", "lasting_cells", "some_cells"]
 
-_SUBJECT: Final = [part for pair in SUBJECT for part in ("--subject", pair)]
 _PATIENCE: Final = 3  # seconds, as --timeout
 _AT_MOST: Final = 4 * _PATIENCE + 2  # in all, for a command that meets a fault on every request
 _ENDS: Final = frozenset({0, 3, 5, 8})
-
-
-@dataclass(frozen=True)
-class Command:
-    """`broker WORDS` in a state; words in braces are filled in by the saved. `done` are codes that say: it is done."""
-
-    state: str
-    words: Sequence[str]
-    given: bytes = b""
-    done: frozenset[int] = frozenset({0})
-    again: bool = False  # a second run does it a second time: what the account is then is not what one run makes it
-    judges: bool = False  # its code is 6 where it finds something missing
-    reads: bool = False  # it changes nothing, and prints the same whenever it succeeds
-    sets_up: bool = False  # it speaks with the token of whoever may, on a mount of its own
-
-
-def _command(line: str, state: str, *more: str, **options: object) -> Command:
-    return Command(state, (*line.split(), *more), **options)  # type: ignore[arg-type]  # the fields' own
+_LEFT_OUT: Final = frozenset(
+    {
+        "password set (first)",
+        "csr new --out",
+        "cert import (second)",
+        "rotation canary --force",
+        "rotation promote (first)",
+        "rotation promote (joined)",
+        "bundle get (again)",
+        "bundle get (all formats, after another client_id)",
+        "vault setup --login-dir",
+        "vault enrol --login-dir",
+    }
+)
 
 
 QUICK: Final = [fault for fault in Fault if not fault.name.startswith("HANGS")]  # the rest takes all patience
-_GONE: Final = frozenset({0, 2})  # "there is no such application": it was removed
-_CLOSED: Final = frozenset({0, 6})  # "there is no open request": it was closed
-COMMANDS: Final[Mapping[str, Command]] = {
-    "account add": _command(
-        f"account add {ACCOUNT} --environment stand-in --base-url {{url}} --login {LOGIN}", "empty", *_SUBJECT
-    ),
-    "app add": _command(f"app add {ACCOUNT}/other", "added"),
-    "app set": _command(f"app set {ACCOUNT}/reporting --client-id 22222222-2222-4222-8222-222222222222", "promoted"),
-    "app remove": _command(f"app remove {ACCOUNT}/reporting --yes", "rotated", done=_GONE),
-    "password set": _command(
-        f"password set {ACCOUNT} --password-file -", "promoted", given=PASSWORD.encode(), again=True
-    ),
-    "trust set": _command(f"trust set {ACCOUNT} {{reply}} {{accepting}}", "promoted"),
-    "csr new": _command(f"csr new {ACCOUNT}", "added"),
-    "csr new --supersede": _command(f"csr new {ACCOUNT} --supersede --yes", "requested", again=True),
-    "csr submit": _command(f"csr submit {ACCOUNT} --sent-at {{now}} --reference T-1", "requested"),
-    "csr cancel": _command(f"csr cancel {ACCOUNT} --yes", "requested", done=_CLOSED),
-    "cert import": _command(f"cert import {ACCOUNT} {{reply}} {{accepting}} --client-id-for reporting", "requested"),
-    "rotation canary": _command(f"rotation canary {ACCOUNT}", "promoted"),
-    "rotation promote": _command(f"rotation promote {ACCOUNT} --generation 2", "renewed"),
-    "rotation rollback": _command(f"rotation rollback {ACCOUNT}", "rotated"),
-    "rotation reject": _command(f"rotation reject {ACCOUNT} --generation 2 --reason wrong --yes", "renewed"),
-    "rotation retire": _command(f"rotation retire {ACCOUNT} --generation 1", "rotated"),
-    "bundle get": _command(
-        f"bundle get {ACCOUNT}/reporting --consumer-token-file {{token}} --to {{directory}}", "promoted"
-    ),
-    "bundle get --hold": _command(
-        f"bundle get {ACCOUNT}/reporting --consumer-token-file {{token}} --to {{directory}} --hold --ttl 1s", "promoted"
-    ),
-    "csr submit --out": _command(f"csr submit {ACCOUNT} --out draft.eml", "requested"),
-    "partner add": _command("partner add own.toml", "added"),
-    "partner list": _command("partner list", "profiled"),  # the built-in ones, where nobody answers
-    "partner show": _command("partner show own", "profiled", reads=True),
-    "vault setup": _command("vault setup", "added", sets_up=True),
-    "vault enrol": _command(f"vault enrol newer --right {ACCOUNT}/reporting --token-file new.token", "added"),
-    "vault status": _command("vault status", "promoted", reads=True),
-    "doctor": _command("doctor", "promoted", judges=True, done=_CLOSED),  # it tells a fault as a finding
-    "app list": _command(f"app list {ACCOUNT} -o json", "promoted", reads=True),
-    "evidence anchor": _command("evidence anchor", "rotated", again=True, judges=True),
-    "evidence export": _command("evidence export -", "rotated", judges=True),
-    "evidence verify": _command("evidence verify --all", "rotated", reads=True, judges=True),
-    "evidence show": _command(f"evidence show {ACCOUNT} -o json", "rotated", reads=True),
-    "account list": _command("account list -o json", "promoted", reads=True),
-    "account show": _command(f"account show {ACCOUNT} -o json", "rotated", reads=True),
-    "csr show": _command(f"csr show {ACCOUNT}", "requested", reads=True),
-    "rotation status": _command(f"rotation status {ACCOUNT} -o json", "rotated", reads=True),
-    "status": _command("status", "rotated", reads=True),
-    "explain": _command(f"explain {ACCOUNT}", "promoted", reads=True),
+COMMANDS: Final[Mapping[str, Case]] = {
+    case.name: case for case in CASES if case.vault and not case.apart and case.name not in _LEFT_OUT
 }
 
 
@@ -168,7 +119,7 @@ class Bench:
             shutil.rmtree(self._directory, ignore_errors=True)
             if again.code not in command.done:
                 wrong.append(f"without the fault it then ended in {again.code}: {again.err.strip()}")
-        wrong += self._wrong_account(cell.command, anew=bool(ended.code) and command.again)
+        wrong += self._wrong_account(cell.command, anew=bool(ended.code) and command.repeats)
         if command.sets_up and not all(item["action"] == "keep" for item in self._planned(command).json):
             wrong.append("it is not set up whole")
         return Tried(cell, str(befallen[0]) if befallen else "", ended.code, tuple(wrong))
@@ -185,12 +136,12 @@ class Bench:
             assert not list(self.saved.faults())
         return self._clean[name]
 
-    def _begin(self, command: Command) -> None:
-        self.saved.put(command.state)
+    def _begin(self, command: Case) -> None:
+        self.saved.begin(command)
         self._mounts += 1
 
-    def _planned(self, command: Command) -> Ended:
-        return self.ran(replace(command, words=(*command.words, "--dry-run", "-o", "json")))
+    def _planned(self, command: Case) -> Ended:
+        return self.ran(command, more=("--dry-run", "-o", "json"))
 
     @property
     def befallen(self) -> list[Passed]:
@@ -199,38 +150,32 @@ class Bench:
 
     def ran(
         self,
-        command: Command,
+        command: Case,
         *cues: Cue,
+        more: Sequence[str] = (),
         after: timedelta = timedelta(0),
         changes: Mapping[str, str] = MappingProxyType({}),
     ) -> Ended:
         """Run `command` with `cues` on what is there; `changes` go to its environment."""
-        filled = [part for word in command.words for part in self._filled(word)]
+        words = filled(command.line, self._values(command))
         changes = {**self._administration(command), **changes}
         self.proxy.plan(*cues)
         options = ("--timeout", f"{_PATIENCE}s")
         return self.saved.run(
-            *options, *filled, given=command.given, address=self.proxy.address, after=after, changes=changes
+            *options, *words, *more, given=command.input, address=self.proxy.address, after=after, changes=changes
         )
 
-    def _administration(self, command: Command) -> Mapping[str, str]:
-        if command.words[0] != "vault" or command.reads:
+    def _administration(self, command: Case) -> Mapping[str, str]:
+        if not command.administers:
             return {}
         token = token_of(self.saved.system.vault.admin, policies=["embedded-setup"], ttl="10m")
         mount = {"BROKER_MOUNT": f"broker-faulty-{self._mounts}"} if command.sets_up else {}
         return {"VAULT_TOKEN": token.reveal(), **mount}
 
-    def _filled(self, word: str) -> Sequence[str]:
-        system = self.saved.system
-        values: Mapping[str, Callable[[], Sequence[str]]] = {
-            "{url}": lambda: [system.partner.api_url],
-            "{now}": lambda: [self.saved.sent_at()],
-            "{reply}": lambda: [str(self.saved.replies[0])],
-            "{accepting}": system.accepting,
-            "{token}": lambda: [self.saved.token()],
-            "{directory}": lambda: [str(self._directory)],
-        }
-        return values[word]() if word in values else [word]
+    def _values(self, command: Case) -> Mapping[str, str | Sequence[str]]:
+        token = {"token": self.saved.token()} if "{token}" in command.line else {}
+        now = {"now": self.saved.sent_at()} if "{now}" in command.line else {}
+        return {**self.saved.values(command.state), "number": command.number, "consumer": "newer", **token, **now}
 
     @property
     def _directory(self) -> Path:
@@ -263,12 +208,11 @@ def benched(server: tuple[Embedded, Connection]) -> Iterator[Bench]:
         mounted(server) as vault,
         Standin(Path(directory) / "partner", accounts={LOGIN: PASSWORD}) as partner,
         made_system(vault, partner) as system,
-        built(system) as saved,
         proxied(
             vault.settings.address, lambda token: vault.admin.call("POST", "auth/token/revoke", {"token": token})
         ) as proxy,
     ):
-        yield Bench(saved, proxy)
+        yield Bench(SavedStates(system), proxy)
 
 
 def all_cells(bench: Bench, command: str, *, seed: int, depth: int = 0) -> Iterator[Cell]:
@@ -298,21 +242,27 @@ def lasting_cells(bench: Bench, command: str, *, seed: int) -> Iterator[Cell]:
     yield Cell(command, fault, chance.randint(1, len(bench.requests(command)) - 1), lasting=True)
 
 
-def _wrong_end(cell: Cell, command: Command, ended: Ended, clean: _Clean) -> Iterator[str]:
+def _wrong_end(cell: Cell, command: Case, ended: Ended, clean: _Clean) -> Iterator[str]:
     # What is not there is what an auditor must tell; and what a node tells of the past, no client can tell from now:
     # of a real one the index of the login keeps us, see test_cluster
     first = clean.requests[cell.nth - 1].endswith("/00000001")  # without its first entry nothing is sent: ADR 18
     missing_is = {2, 6} if first else {6 if command.judges else 2}
     told = {Fault.MISSING: missing_is, Fault.STALE: {2, 6}}
     missing = ended.code in told.get(cell.fault, ())
-    if ended.code not in _ENDS | command.done and not missing:
+    if ended.code not in _ENDS | set(command.done) and not missing:
         yield f"it ended in {ended.code}: {ended.err.strip()}"
     if cell.fault.passes and not cell.lasting and ended.code != 0 and not missing:
         yield f"it did not get over it: {ended.code}: {ended.err.strip()}"
     said = ended.out + ended.err
     if ended.code and not any(word in said for word in ("hint", "hint:")):
         yield f"no hint: {ended.err.strip()}"
-    if ended.code == 0 and command.reads and ended.out != clean.out and cell.fault not in (Fault.STALE, Fault.MISSING):
+    if (
+        ended.code == 0
+        and not command.writes
+        and not command.judges
+        and ended.out != clean.out
+        and cell.fault not in (Fault.STALE, Fault.MISSING)
+    ):
         yield "it printed something else than it does without the fault"
     yield from (f"it printed {word!r}" for word in ("Traceback", "PRIVATE KEY", PASSWORD, "s.ey") if word in said)
 

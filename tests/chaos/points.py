@@ -1,31 +1,34 @@
-"""`broker` commands that meet a fault at the write of your choice: forks one process for each order that it reads.
+"""Let a fault befall a command at the write of your choice, in the command's own process.
 
-The code is imported once, so a command costs a tenth of a second; each is a process of its own, and dies as one. Every
-write is a point, numbered from 1: a request to Vault that is no read, whoever sends it; a change of the file system; a
-request to the partner; the start of another program. Python's own audit events, and the observer of `Wiring`, are
-written down beside them: a write that found a way around us shows there.
+Every write is a point, numbered from 1: a request to Vault that is no read, whoever sends it; a change of the file
+system; a request to the partner; the start of another program. Python's own audit events, and the observer of
+`Wiring`, are written down beside them: a write that found a way around us shows there.
 """
 
 from __future__ import annotations
 
 import builtins
 import functools
-import importlib
 import io
 import json
 import os
-import pkgutil
 import resource
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
+
+import requests
+
+from broker.compose import Wiring
+from broker.model.clock import system_clock
+
+__all__ = ["disturb"]
 
 READS: Final = ("GET", "LIST", "HEAD")
 WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -50,12 +53,20 @@ CHANGES: Final = {
 EVENTS: Final = frozenset(CHANGES.values())
 
 
+def disturb(order: Mapping[str, Any], _: object) -> Wiring:
+    """Number the writes of this process, and let `order["fault"]` befall the one at `order["at"]`."""
+    watch = Watch(order)
+    install(watch)
+    later = timedelta(seconds=order["later"])
+    return Wiring(lambda: system_clock() + later, lambda phase, path: watch.note("observed", phase.value, path))
+
+
 class Watch:
     """Numbers the points of this process, writes them down, and does at one of them what the order says."""
 
     def __init__(self, order: Mapping[str, Any]) -> None:
         self._order = order
-        self._trace = os.open(order["trace"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._trace = os.open(f"{order['folder']}/trace", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._count = 0
         self._on = True
         self._tight = False  # the next file to be written finds no room
@@ -136,7 +147,6 @@ def opened_for_writing(_: object, mode: str | None, flags: int) -> bool:
 
 def install(watch: Watch) -> None:
     """Put `watch` around everything that writes."""
-    import requests
 
     def sent(_: object, request: Any, **__: object) -> str | None:
         path = request.path_url.removeprefix("/v1/")
@@ -171,62 +181,3 @@ def os_opened(path: Any, flags: int, *_: object, **__: object) -> str | None:
 def io_opened(file: Any, mode: str = "r", *_: object, **__: object) -> str | None:
     """Return a name for `open` where it may write. What `os.open` has opened was a point already."""
     return changed("open", file) if set(mode) & set("wax+") and not isinstance(file, int) else None
-
-
-def run(order: Mapping[str, Any]) -> int:
-    """Become the process of one command; return its exit code."""
-    from broker.cli import main
-    from broker.compose import Wiring
-    from broker.model.clock import system_clock
-
-    def clock() -> datetime:
-        return system_clock() + timedelta(seconds=order.get("later", 0))
-
-    os.chdir(order["cwd"])
-    os.environ.clear()
-    os.environ.update(order["environment"])
-    for number, (path, flags) in enumerate([(order["stdin"], os.O_RDONLY), *((p, WRITING) for p in order["out"])]):
-        descriptor = os.open(path, os.O_RDONLY if flags == os.O_RDONLY else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(descriptor, number)
-        os.close(descriptor)
-    watch = Watch(order)
-    install(watch)
-    wiring = Wiring(clock, lambda phase, path: watch.note("observed", phase.value, path))
-    code = main.run(order["arguments"], wiring=wiring)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return code
-
-
-def obey(order: Mapping[str, Any]) -> int:
-    """Fork, run the order, and return the process's exit code, negative where a signal ended it."""
-    pid = os.fork()
-    if not pid:
-        code = 70
-        try:
-            code = run(order)
-        except BaseException as error:  # noqa: BLE001  # told to the test, which fails for it
-            os.write(2, f"\nuncaught: {type(error).__name__}: {error}\n".encode())
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
-
-
-def main() -> None:
-    """Obey until the other end of the socket closes, whose descriptor is the argument."""
-    import broker
-
-    for module in pkgutil.walk_packages(broker.__path__, "broker."):
-        if not module.name.endswith("__main__") and ".standin" not in module.name:
-            importlib.import_module(module.name)
-    importlib.import_module("requests")
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with socket.socket(fileno=int(sys.argv[1])) as channel, channel.makefile("rw") as lines:
-        for line in lines:
-            lines.write(json.dumps(obey(json.loads(line))) + "\n")
-            lines.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -24,18 +24,18 @@ from partner_standin import Standin
 from broker.embedded.up import Embedded
 from broker.model.names import AccountName
 from broker.vault.connection import Connection
-from tests.support.account_model import State, state_of
-from tests.support.command_model import COMMANDS
+from tests.chaos.account_model import State, state_of
+from tests.chaos.command_model import COMMANDS
+from tests.chaos.linearizable import Operation, Search
+from tests.chaos.racing import DIED, Raced, Starter, Wanted
 from tests.support.counts import TALLY
-from tests.support.linearizable import Operation, Search
-from tests.support.racing import DIED, Raced, Starter, Wanted
-from tests.support.system import LOGIN, PASSWORD, SUBJECT, System, made_system
+from tests.support.saved_states import ACCOUNT, SavedStates
+from tests.support.system import LOGIN, PASSWORD, System, made_system
 from tests.support.vault import mounted
 
 __all__ = ["Act", "Arena", "Race", "arena", "documents_faults"]
 
 GENESIS: Final = "0" * 64
-ACCOUNT: Final = "acme"
 STATES: Final = ("added", "requested", "candidate", "promoted", "again", "renewed", "rotated")
 _NUMBERS: Final = {  # where a command says what it came to
     "csr cancel": r"signing request (\d+) of \S+ is ",
@@ -108,67 +108,25 @@ class Race:
         return [operation.code for operation in self.operations]
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A state to begin from again: what lies in Vault, and the replies to its requests."""
-
-    documents: Mapping[str, Mapping[str, Any]]
-    replies: dict[int, Path]
-
-
 @dataclass
 class Arena:
     """A system in which many histories happen, one after the other, on one account."""
 
-    system: System
+    saved: SavedStates
     starter: Starter
-    _kept: dict[str, Kept] = field(default_factory=dict)
+
+    @property
+    def system(self) -> System:
+        return self.saved.system
 
     def begun(self, state: str = "added") -> Race:
         """Return the account in one of `STATES`, as if nothing had happened to it since, ready to race on."""
-        self._forget()
-        if state not in self._kept:
-            self._kept[state] = self._made(state)
-        else:
-            for path, data in self._kept[state].documents.items():
-                self.system.vault.admin.write(path, data, replacing=0)
-        race = Race(ACCOUNT, State(), {1: PASSWORD}, replies=dict(self._kept[state].replies))
+        asked = (STATES.index(state) + 2) // 3  # requests that were drafted by then
+        replies = {n: self.saved.reply(of) for n, of in ((1, "requested"), (2, "again")) if n <= asked}
+        self.saved.put(state)
+        race = Race(ACCOUNT, State(), {1: PASSWORD}, replies=replies)
         race.before, race.tried, race.asked = self.stored(race), self._tried(race), self._asked()
         return race
-
-    def _made(self, state: str) -> Kept:
-        subject = [part for pair in SUBJECT for part in ("--subject", pair)]
-        self.starter.ok(
-            "account", "add", ACCOUNT, "--environment", "stand-in", "--base-url", self.system.partner.api_url,
-            "--login", LOGIN, "--contact", "desk@partner.example", *subject,
-        )  # fmt: skip
-        self.starter.ok("password", "set", ACCOUNT, "--password-file", "-", stdin=PASSWORD)
-        self.starter.ok("app", "add", f"{ACCOUNT}/reporting")
-        race = Race(ACCOUNT, State(), {1: PASSWORD})
-        for step in range(STATES.index(state)):
-            self._further(race, 1 + step // 3, step % 3)
-        admin = self.system.vault.admin
-        return Kept({path: admin.read(path).data for path in self._paths()}, race.replies)
-
-    def _paths(self) -> list[str]:
-        folders = (f"keys/{ACCOUNT}", f"passwords/{ACCOUNT}", f"evidence/accounts/{ACCOUNT}")
-        listed = [f"{folder}/{name}" for folder in folders for name in self.system.vault.admin.list(folder)]
-        return [*listed, *(["accounts/" + ACCOUNT] if ACCOUNT in self.system.vault.admin.list("accounts") else [])]
-
-    def _forget(self) -> None:
-        for path in self._paths():
-            self.system.vault.admin.call("DELETE", f"{self.system.vault.settings.mount}/metadata/{path}")
-
-    def _further(self, race: Race, number: int, step: int) -> None:
-        """Draft request `number`, import its reply, or promote what came of it."""
-        if step == 0:
-            self.starter.ok("csr", "new", race.account)
-            self._answer(race)
-        elif step == 1:
-            first = [*self.system.accepting(), "--client-id-for", "reporting"] if number == 1 else []
-            self.starter.ok("cert", "import", race.account, str(race.replies[number]), *first)
-        else:
-            self.starter.ok("rotation", "promote", race.account)
 
     def imported(self, race: Race) -> Act | None:
         """Return the import of a reply to the open request, None where none waits."""
@@ -260,7 +218,7 @@ def arena(vault_server: tuple[Embedded, Connection], tmp_path_factory: pytest.Te
         made_system(vault, partner) as system,
         Starter(system.home, system.environment) as starter,
     ):
-        made = Arena(system, starter)
+        made = Arena(SavedStates(system), starter)
         yield made
         assert not partner.crashes
 

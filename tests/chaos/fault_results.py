@@ -12,7 +12,7 @@ __all__ = ["keep"]
 
 
 def keep(command: str, fault: str, codes: Sequence[int], **more: object) -> None:
-    """With CHAOS_RESULTS=DIR, keep what came of it: docs/faults_killed.py makes its table of these."""
+    """With CHAOS_RESULTS=DIR, keep what came of it: `tests.chaos.report` makes its tables of these."""
     if folder := os.environ.get("CHAOS_RESULTS"):
         row = {"command": command, "fault": fault, "points": len(codes), "codes": Counter(codes), **more}
         name = f"killed-{command}-{fault}.json".replace(" ", "-").replace("/", "-")

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from tests.support.account_model import Generation, Request, State
-from tests.support.linearizable import DONE, START, Model, Operation, Phase
+from tests.chaos.account_model import Generation, Request, State
+from tests.chaos.linearizable import DONE, START, Model, Operation, Phase
 
 __all__ = ["COMMANDS"]
 
