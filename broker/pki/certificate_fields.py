@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
@@ -29,6 +29,7 @@ __all__ = [
     "load_der",
     "netscape_types",
     "oid_name",
+    "readable",
     "serial_of",
     "spki_of",
     "subject_of",
@@ -42,7 +43,9 @@ _SPKI: Final = 5
 _NETSCAPE_CERT_TYPE: Final = x509.ObjectIdentifier("2.16.840.1.113730.1.1")
 _NETSCAPE_TYPES: Final = ("client", "server", "email", "objsign", "reserved", "sslCA", "emailCA", "objCA")
 _BIT_STRING: Final = 0x03
+Signed = x509.Certificate | x509.CertificateSigningRequest
 E_ = TypeVar("E_", bound=x509.ExtensionType)
+T = TypeVar("T")
 
 
 def load_der(data: bytes) -> x509.Certificate:
@@ -84,21 +87,23 @@ def fingerprint_of(found: x509.Certificate) -> str:
     return hashlib.sha256(found.public_bytes(Encoding.DER)).hexdigest()
 
 
-def digest_of(found: x509.Certificate) -> str:
-    """Return the digest that the certificate is signed with ("sha256"), "" if there is none or it is unknown."""
-    try:
-        algorithm = found.signature_hash_algorithm
-    except (ValueError, UnsupportedAlgorithm):
-        return ""
+def digest_of(found: Signed) -> str:
+    """Return the digest that `found` is signed with ("sha256"), "" if there is none or it is unknown."""
+    algorithm = readable(lambda: found.signature_hash_algorithm, None)
     return algorithm.name if algorithm is not None else ""
 
 
-def extensions_of(found: x509.Certificate) -> x509.Extensions | None:
+def extensions_of(found: Signed) -> x509.Extensions | None:
     """Return the extensions, None if they cannot be read: one is broken or occurs twice."""
+    return readable(lambda: found.extensions, None)
+
+
+def readable(read: Callable[[], T], fallback: T) -> T:
+    """Return the result of `read`, or `fallback` if the library refuses: broken, or of an unknown kind."""
     try:
-        return found.extensions
+        return read()
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return None
+        return fallback
 
 
 def extension(extensions: x509.Extensions | None, kind: type[E_]) -> E_ | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -19,7 +18,7 @@ from broker.model.finding import refuse_errors
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
 from broker.pki import der, keys, subject_values
-from broker.pki.certificate_fields import oid_name
+from broker.pki.certificate_fields import digest_of, extensions_of, oid_name, readable
 from broker.pki.names import ReadName, name_of, read_name
 from broker.pki.pem import Block, blocks_in
 from broker.pki.strength import PublicKey, public_key_facts
@@ -28,7 +27,6 @@ __all__ = ["ParsedCsr", "build", "parse", "subject_of"]
 
 _MAX_SIZE: Final = 64 * 1024
 _HEADERS: Final = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +109,14 @@ def _the_request(data: bytes) -> tuple[Block, bool]:
 def _parsed(request: x509.CertificateSigningRequest, block: Block, *, holds_key: bool) -> ParsedCsr:
     # CertificationRequestInfo: version, subject, SPKI, attributes
     _, subject, spki, *_ = der.children(der.only(request.tbs_certrequest_bytes))
-    extensions = _or(lambda: request.extensions, x509.Extensions([]))
-    digest = _or(lambda: request.signature_hash_algorithm, None)
+    extensions = extensions_of(request) or x509.Extensions([])
     return ParsedCsr(
         name=read_name(subject),
         spki=Spki(hashlib.sha256(spki.raw).hexdigest()),
         key=public_key_facts(request.public_key),
-        digest=digest.name if digest is not None else "",
-        pss=isinstance(_or(lambda: request.signature_algorithm_parameters, None), padding.PSS),
-        signature_valid=_or(lambda: request.is_signature_valid, False),
+        digest=digest_of(request),
+        pss=isinstance(readable(lambda: request.signature_algorithm_parameters, None), padding.PSS),
+        signature_valid=readable(lambda: request.is_signature_valid, False),
         extensions=tuple(oid_name(e.oid) for e in extensions),
         asks_to_be_ca=any(isinstance(e.value, x509.BasicConstraints) and e.value.ca for e in extensions),
         challenge_password=any(a.oid == AttributeOID.CHALLENGE_PASSWORD for a in request.attributes),
@@ -127,11 +124,3 @@ def _parsed(request: x509.CertificateSigningRequest, block: Block, *, holds_key:
         holds_private_key=holds_key,
         pem=request.public_bytes(Encoding.PEM).decode("ascii"),
     )
-
-
-def _or(read: Callable[[], T], fallback: T) -> T:
-    """Return the result of `read`, or `fallback` if the library does not know the algorithm or the extension."""
-    try:
-        return read()
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return fallback

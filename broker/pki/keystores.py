@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    KeySerializationEncryption,
-    PrivateFormat,
-    pkcs12,
-)
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, PrivateFormat, pkcs12
 
 from broker.errors import InputError, RefusedError
 from broker.model.certificate import CaSet, Certificate
@@ -36,11 +31,11 @@ def pkcs12_bundle(
     leaf, *chain = load(certificate.pem)
     if spki_of(leaf) != keys.spki_of(key):
         raise RefusedError("the private key is not this certificate's", hint="take both from the same generation")
-    cas = [*chain, *(load(trust.pem) if trust is not None else [])]
-    encoded = pkcs12.serialize_key_and_certificates(
-        ALIAS.encode(), keys.load(key), leaf, list(dict.fromkeys(cas)) or None, _encryption(passphrase)
-    )
-    return Secret(encoded)
+    cas = list(dict.fromkeys([*chain, *(load(trust.pem) if trust is not None else [])]))
+    builder = PrivateFormat.PKCS12.encryption_builder().kdf_rounds(_ROUNDS)
+    builder = builder.key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC).hmac_hash(SHA256())
+    encryption = builder.build(_octets(passphrase))
+    return Secret(pkcs12.serialize_key_and_certificates(ALIAS.encode(), keys.load(key), leaf, cas or None, encryption))
 
 
 def truststore_p12(trust: CaSet, passphrase: Secret[str]) -> bytes:
@@ -51,12 +46,6 @@ def truststore_p12(trust: CaSet, passphrase: Secret[str]) -> bytes:
     entries = [pkcs12.PKCS12Certificate(c, f"ca-{n}".encode()) for n, c in enumerate(load(trust.pem), start=1)]
     # Java derives the file's MAC from the passphrase; what is inside is public.
     return pkcs12.serialize_java_truststore(entries, BestAvailableEncryption(_octets(passphrase)))
-
-
-def _encryption(passphrase: Secret[str]) -> KeySerializationEncryption:
-    builder = PrivateFormat.PKCS12.encryption_builder().kdf_rounds(_ROUNDS)
-    builder = builder.key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC).hmac_hash(SHA256())
-    return builder.build(_octets(passphrase))
 
 
 def _octets(passphrase: Secret[str]) -> bytes:

@@ -78,10 +78,6 @@ class ReadName:
         rdns = [a.rdn for a in self.attributes]
         return tuple(a.name for a in self.attributes if rdns.count(a.rdn) > 1)
 
-    def get(self, name: str) -> str:
-        """Return the first value of attribute `name`, or ""."""
-        return next((a.value for a in self.attributes if a.name == name), "")
-
     def __str__(self) -> str:
         """Return it for people. Control characters are escaped, since a hostile name may hold a terminal's."""
         return ", ".join(f"{a.name}={_printable(a.value)}" for a in self.attributes)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 
 from broker.model.finding import Finding
+from broker.pki.certificate_fields import readable
 
 __all__ = ["SMALLEST_RSA", "PublicKey", "ca_key_faults", "digest_faults", "public_key_facts", "rsa_faults"]
 
@@ -47,11 +47,7 @@ class PublicKey:
 
 def public_key_facts(read: Callable[[], object]) -> PublicKey:
     """Return the facts of the key that `read` returns; "unknown" if the library cannot read it."""
-    try:
-        key = read()
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        return PublicKey("unknown")
-    match key:
+    match key := readable(read, None):
         case rsa.RSAPublicKey():
             return PublicKey("rsa", key.key_size, key.public_numbers().e)
         case ec.EllipticCurvePublicKey() | dsa.DSAPublicKey():

@@ -76,7 +76,7 @@ def _subject(subject: ReadName, expected: Expected) -> Iterator[Finding]:
     names = [a.value for a in subject.attributes if a.name == "CN"]
     if not subject.attributes:
         yield _error("subject", "the certificate has no subject", _REISSUE)
-    elif expected.rules.common_name_is_login and (message := login_mismatch(subject.get("CN"), expected.login)):
+    elif expected.rules.common_name_is_login and (message := login_mismatch("".join(names[:1]), expected.login)):
         yield _error("cn", message, "check that the certificate belongs to this account; if so, ask for it again")
     if len(names) > 1:
         message = f"CN is there {len(names)} times ({', '.join(map(shown, names))}): servers differ in which one counts"
