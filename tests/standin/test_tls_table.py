@@ -66,7 +66,7 @@ def test_openssl_reproduces_every_cell(presenting: dict[str, Customer]) -> None:
         assert says in seen, (cell, tls, seen)
 
 
-def test_python_meets_every_cell_where_facts_say(presenting: dict[str, Customer]) -> None:
+def test_python_reproduces_every_cell(presenting: dict[str, Customer]) -> None:
     for cell, tls, says in CELLS:
         connection = presenting[cell].connect(tls)
         try:
@@ -84,7 +84,7 @@ def test_python_meets_every_cell_where_facts_say(presenting: dict[str, Customer]
 
 
 @pytest.mark.parametrize("tls", ["1.2", "1.3"])
-def test_a_chain_with_its_intermediate_is_accepted(customer: Customer, tls: str) -> None:
+def test_a_chain_with_intermediate_passes(customer: Customer, tls: str) -> None:
     leaf = customer.enrolled(issuer="intermediate")
     assert leaf.certificate
     with leaf.certificate.open("a") as file:
@@ -94,7 +94,7 @@ def test_a_chain_with_its_intermediate_is_accepted(customer: Customer, tls: str)
 
 @pytest.mark.peer("curl")
 @pytest.mark.peer("openssl")
-def test_the_key_of_another_certificate_makes_no_handshake(customer: Customer) -> None:
+def test_the_key_of_another_cert_fails(customer: Customer) -> None:
     stranger = customer.enrolled(wrong="key")
     seen = stranger.curl("/fleets")
     assert seen.returncode == CURL_BAD_FILE
@@ -105,11 +105,11 @@ def test_the_key_of_another_certificate_makes_no_handshake(customer: Customer) -
 
 
 @pytest.mark.parametrize("tls", ["1.2", "1.3"])
-def test_a_good_certificate_passes(customer: Customer, tls: str) -> None:
+def test_a_valid_certificate_is_accepted(customer: Customer, tls: str) -> None:
     assert customer.call("/fleets", tls=tls).status == 200
 
 
-def test_the_journal_names_what_was_wrong_with_a_certificate(presenting: dict[str, Customer]) -> None:
+def test_the_log_has_the_certificate_fault(presenting: dict[str, Customer]) -> None:
     presenting["expired"].curl("/fleets")
     log = presenting["expired"].partner.log
     assert soon(lambda: [entry.outcome for entry in log.entries()] == ["handshake: certificate has expired"])
