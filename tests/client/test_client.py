@@ -19,12 +19,12 @@ from partner_standin import Standin
 import broker.client
 import broker.client.session as module
 from broker.client.published import NothingPublishedError
-from broker.delivery.directory import CURRENT, publish
+from broker.delivery.directory import CURRENT
 from broker.delivery.manifest import MANIFEST
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
-from tests.support.credential_sets import LEASE, LOGIN, PASSWORD, bundle_of, paper, withdraw
+from tests.support.credential_sets import LEASE, LOGIN, PASSWORD, bundle_of, paper, publish, withdraw
 from tests.support.tls_server import Saying
 
 

@@ -67,7 +67,7 @@ def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
 def test_anothers_file_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".file.new").write_text("")
     os.chown(tmp_path / ".file.new", 65534, -1)
-    with pytest.raises(OSError, match="somebody else's"):
+    with pytest.raises(OSError, match="belongs to another user"):
         write_atomically(tmp_path / "file", b"secret")
     assert not (tmp_path / "file").exists()
 

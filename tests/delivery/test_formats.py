@@ -11,13 +11,12 @@ import pytest
 from partner_standin import Standin
 
 from broker.delivery import curl
-from broker.delivery.directory import publish
 from broker.delivery.formats import DEFAULT, FileFormat, render
 from broker.errors import InputError
 from broker.model.authentication import Authentication, Basic, ClientId, Values
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
-from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of, paper
+from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of, paper, publish
 from tests.support.tls_server import Saying
 
 HOSTILE = [
