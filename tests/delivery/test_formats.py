@@ -105,7 +105,7 @@ def test_curl_quotes_a_hostile_client_id(partner: Standin, bundle: Bundle, tmp_p
 
 
 @pytest.mark.parametrize("bad", ["a\nuser = x", "a\rb", "a\0b", "a\x7fb", "a\tb"])
-def test_curl_config_refuses_control_characters(bad: str) -> None:
+def test_curl_config_has_no_control_chars(bad: str) -> None:
     paths = curl.Paths(*(Path("/tmp") / n for n in ("crt", "key", "ca")))
     for login, password, client_id in (("l", "planted" + bad, "c"), ("l", "p", "planted" + bad)):
         values = Values(login, client_id, {"password": Secret(password)})
