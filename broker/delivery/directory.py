@@ -199,8 +199,9 @@ def _same(
 ) -> Mapping[FileFormat, Secret[bytes]] | None:
     """Return the stored files if they equal `files`, and set their modes. Key stores differ in each rendering."""
     leftovers = {MANIFEST, f".{MANIFEST}"}  # the second of a run that was killed
-    if set(directory.files(name)) - leftovers != {file.value for file in files}:
-        return None
+    with directory.opened(name) as generation:
+        if set(generation.names()) - leftovers != {file.value for file in files}:
+            return None
     there = {}
     for file, content in files.items():
         found = directory.read(name, file.value, mode=FILE_MODE)

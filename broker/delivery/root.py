@@ -48,7 +48,8 @@ class Root:
 
     def names(self) -> list[str]:
         """Return the names in it, sorted."""
-        return _listed(self._fd)
+        with os.scandir(self._fd) as entries:
+            return sorted(entry.name for entry in entries)
 
     def is_directory(self, name: str) -> bool:
         """Return whether `name` is a directory, not a link to one."""
@@ -119,11 +120,6 @@ class Root:
                 return Secret(file.read())
         finally:
             os.close(found)
-
-    def files(self, directory: str) -> list[str]:
-        """Return the names in `directory`."""
-        with self._directory(directory) as fd:
-            return _listed(fd)
 
     def remove(self, directory: str, ours: frozenset[str]) -> bool:
         """Remove the files named in `ours`, and the directory if that empties it. Return whether it is gone.
@@ -245,7 +241,7 @@ def _require_safe(path: Path, found: os.stat_result) -> None:
 def _require_ours(path: Path, fd: int) -> None:
     """Refuse to close a directory to others if it holds more than bundles: it might be `/etc`, or `/`."""
     others = os.fstat(fd).st_mode & 0o077
-    if others and not all(_OURS.match(name) for name in _listed(fd)):
+    if others and not all(_OURS.match(name) for name in Root(path, fd).names()):
         raise _unsafe(path, "holds other files, which other users can read", "use a directory for this bundle alone")
 
 
@@ -268,16 +264,9 @@ def _mode(fd: int, name: str) -> int:
         return 0
 
 
-def _listed(fd: int) -> list[str]:
-    with os.scandir(fd) as entries:
-        return sorted(entry.name for entry in entries)
-
-
 def _remove(fd: int, name: str) -> None:
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=fd)
-    except FileNotFoundError:
-        return
 
 
 @contextmanager
