@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ __all__ = ["default_root", "is_memory"]
 
 _MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 _MOUNTS: Final = Path("/proc/self/mountinfo")
+_ROW: Final = re.compile(r"\S+ \S+ (\S+) .*? - (\S+)")  # the third field is the device
 _SHARED: Final = Path("/dev/shm")  # noqa: S108  # publishing makes a directory with mode 0700 in it
 
 
@@ -48,13 +50,8 @@ def _rows(mounts: Path) -> list[tuple[str, str]]:
         lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    found = []
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        fields = before.split(" ")
-        if len(fields) > 2 and after:  # noqa: PLR2004  # the third field is the device
-            found.append((fields[2], after.split(" ")[0]))
-    return found
+    rows = (_ROW.match(line) for line in lines)
+    return [(row[1], row[2]) for row in rows if row]
 
 
 def _usable(base: Path) -> bool:

@@ -115,7 +115,7 @@ def test_link_is_read_once_a_second(root: Path, bundle: Bundle, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("checks_always")
-def test_threads_lose_no_request_to_rotations(partner: Standin, bundle: Bundle, root: Path) -> None:
+def test_rotations_lose_no_request(partner: Standin, bundle: Bundle, root: Path) -> None:
     sets = [replace(bundle, generation=8), bundle_of(partner, number=2, generation=9), bundle]
     statuses: list[int] = []
     with broker.client.open(root) as session:

@@ -120,7 +120,7 @@ def test_damaged_generation_is_not_reused(tmp_path: Path, harm: Callable[[Path],
     assert (tmp_path / "root" / CURRENT).readlink().name == second.name
 
 
-def test_other_client_id_is_another_directory(tmp_path: Path) -> None:
+def test_other_client_id_has_its_directory(tmp_path: Path) -> None:
     publish(tmp_path / "root", paper())
     second = publish(tmp_path / "root", paper(client_id="another"))
     assert second.name == "gen-000007-2"
@@ -223,7 +223,7 @@ def test_untrusted_directory_is_refused(tmp_path: Path, make: Callable[[Path], P
     assert not any(p.name == "password" for p in tmp_path.rglob("*"))
 
 
-def test_link_named_like_ours_is_not_followed(tmp_path: Path) -> None:
+def test_link_with_our_name_is_not_followed(tmp_path: Path) -> None:
     root, victim = tmp_path / "root", tmp_path / "victim"
     victim.mkdir()
     (victim / "password").write_text("a stranger's")
@@ -475,7 +475,7 @@ def of_another_lease(generation: int = 7) -> Bundle:
 
 
 @pytest.mark.parametrize("generation", [7, 8])
-def test_withdraw_leaves_the_successors_files(tmp_path: Path, generation: int) -> None:
+def test_withdraw_leaves_successors_files(tmp_path: Path, generation: int) -> None:
     root = tmp_path / "root"
     publish(root, paper())
     successors = publish(root, of_another_lease(generation))
@@ -535,7 +535,7 @@ def test_withdraw_reports_missing_files(tmp_path: Path, take: Callable[[Path], N
     assert not list((tmp_path / "root").rglob("password"))
 
 
-def test_withdraw_works_if_current_is_no_link(tmp_path: Path) -> None:
+def test_withdraw_if_current_is_not_a_link(tmp_path: Path) -> None:
     with publishing(tmp_path / "root", paper()) as holding:
         (tmp_path / "root" / CURRENT).unlink()
         (tmp_path / "root" / CURRENT).write_text("a stranger's")

@@ -153,7 +153,7 @@ def test_default_files_are_always_rendered(tmp_path: Path) -> None:
     assert set(render(paper(), [FileFormat.ENV], tmp_path)) == {*DEFAULT, FileFormat.ENV}
 
 
-def test_passphrase_is_new_and_for_stores_only(tmp_path: Path) -> None:
+def test_passphrase_is_for_key_stores_only(tmp_path: Path) -> None:
     assert FileFormat.PASSPHRASE not in render(paper(), [FileFormat.PASSPHRASE], tmp_path)
     first, second = (render(paper(), [FileFormat.TRUSTSTORE], tmp_path)[FileFormat.PASSPHRASE] for _ in range(2))
     assert first != second

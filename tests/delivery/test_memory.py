@@ -39,7 +39,7 @@ def test_a_place_in_memory_is_preferred(tmp_path: Path, monkeypatch: pytest.Monk
     assert default_root("mzp-1", "reports", environ, 4711).is_relative_to("/cache")
 
 
-def test_unusable_runtime_directory_is_skipped(tmp_path: Path) -> None:
+def test_unusable_runtime_dir_is_skipped(tmp_path: Path) -> None:
     environ = {"XDG_RUNTIME_DIR": str(tmp_path / "missing"), "HOME": "/people/x"}
     assert not default_root("mzp-1", "reports", environ, 4711).is_relative_to(tmp_path)
 

@@ -1,4 +1,4 @@
-"""A partner that repeats our secrets, in every form and place: nobody who reads our words gets to see them."""
+"""A partner that repeats our secrets, in every form and place: no text that people read shows them."""
 
 from __future__ import annotations
 
