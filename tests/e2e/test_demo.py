@@ -173,7 +173,7 @@ def test_kept_it_goes_on_and_is_removed_by_what_it_prints(place: Mapping[str, st
     with start(place, "--keep", executable=program, stdin=subprocess.DEVNULL) as process:
         out, _ = process.communicate(timeout=90)
     assert process.returncode == 0, out.decode()
-    printed = out.decode().partition("Go on with:")[2]
+    printed = out.decode().partition("Continue with:")[2]
     lines = [line.strip() for line in printed.splitlines() if line.startswith("  ")]
     assert left_by(out.decode())
     go, status, remove = lines
