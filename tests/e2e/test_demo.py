@@ -104,7 +104,7 @@ def test_two_at_once_end_in_time_and_leave_nothing(place: Mapping[str, str], tmp
         assert "\r" not in text
         assert_complete(text)
         assert "done: processes ended, files removed" in text
-    assert "curl is not on this machine" in texts[1]
+    assert "curl is not installed" in texts[1]
     assert not processes(place)
     assert_removed(before)
     assert list(tmp_path.iterdir()) == [tools]
