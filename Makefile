@@ -1,6 +1,6 @@
-# Every habit of the project. `make` or `make help` lists them. Nothing is needed but python3 (3.11 or newer) with venv.
+# Every task of the project; `make` lists them. It needs python3 (3.11 or newer) with venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lint docs bench chaos chaos-pages fuzz clean
+.PHONY: help demo test test-quick test-all test-quick-pythons lint docs bench chaos fuzz clean
 
 # Passed on: make demo ARGS=--keep, make test ARGS='-k promote'
 ARGS ?=
@@ -14,19 +14,32 @@ export CHAOS_RESULTS
 in_demo := @requirements/install demo &&
 in_test := @requirements/install test &&
 BIN := .venv/bin
-SHELL_SCRIPTS := .ci/peers .ci/run .ci/wheels requirements/compile requirements/install
+PYTEST := $(BIN)/pytest -q -n 2 --dist loadscope
+# The Pythons of make test-quick-pythons: those that are found
+PYTHONS ?= $(foreach v,3.12 3.13 3.14,$(if $(shell command -v python$v),python$v))
+SHELL_SCRIPTS := .ci/peers .ci/run .ci/wheels requirements/compile requirements/install policies/setup.sh
 
 help: ## list these
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
 demo: ## the whole job against a vault and a partner of its own (ARGS=--keep leaves them running)
 	$(in_demo) $(BIN)/broker demo $(ARGS)
 
-test: ## every test but the long ones, about ten minutes (ARGS='-k name' for some of them)
-	$(in_test) $(BIN)/pytest -q -n 2 --dist loadscope $(ARGS)
+test: ## every test but the long ones, some minutes (ARGS='-k name' for some of them)
+	$(in_test) $(PYTEST) $(ARGS)
 
-test-quick: ## those that take a moment: under two minutes
-	$(in_test) $(BIN)/pytest -q -n 2 --dist loadscope -m "not slow and not chaos and not fuzz" $(ARGS)
+test-quick: ## those that take a moment: a minute
+	$(in_test) $(PYTEST) -m "not slow and not deep and not chaos and not fuzz" $(ARGS)
+
+test-all: ## the long ones too (marked deep): half an hour; .ci/run runs this
+	$(in_test) $(PYTEST) -m "not chaos and not fuzz" $(ARGS)
+
+test-quick-pythons: ## test-quick with other Pythons (PYTHONS="python3.13 /path/to/python3.14")
+	@for python in $(PYTHONS); do \
+	  venv=build/venv-$$(basename $$python); \
+	  echo "== $$($$python -V)" && VENV=$$venv PYTHON=$$python requirements/install test && \
+	  $$venv/bin/pytest -q -n 2 --dist loadscope -m "not slow and not deep and not chaos and not fuzz" $(ARGS) || exit; \
+	done
 
 lint: ## style, types and shell scripts; changes nothing
 	$(in_test) $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy --no-error-summary && $(BIN)/shellcheck $(SHELL_SCRIPTS) && $(BIN)/zizmor --offline -q .github/workflows
@@ -45,11 +58,9 @@ bench: ## start-up times beside those of bao; bench/NAME runs one
 	  if [ -f "$$bench" ] && [ -x "$$bench" ]; then found=1; "$$bench" $(ARGS) || exit; fi; \
 	done; [ "$$found" ] || echo "nothing to measure yet: bench/ is empty"
 
-chaos: ## kill, fault and race every command everywhere: an hour and a half, and its last lines say how often
-	$(in_test) mkdir -p $(CHAOS_RESULTS) && $(BIN)/pytest -q -n 2 --dist worksteal -m chaos tests/chaos $(ARGS)
-
-chaos-pages: ## write into docs/reference what the last whole make chaos found
-	$(in_test) $(BIN)/python docs/faults.py $(CHAOS_RESULTS) && $(BIN)/python docs/faults_killed.py $(CHAOS_RESULTS)
+chaos: ## kill, fault and race every command everywhere: an hour and a half; its reports are build/chaos/*.md
+	$(in_test) mkdir -p $(CHAOS_RESULTS) && $(BIN)/pytest -q -n 2 --dist worksteal -m chaos tests/chaos $(ARGS); \
+	  code=$$?; $(BIN)/python -m tests.chaos.report $(CHAOS_RESULTS); exit $$code
 
 fuzz: ## hostile input for what reads strangers' bytes, a minute a kind (FUZZ_SECONDS=600 FUZZ_SEED=7)
 	$(in_test) $(BIN)/pytest -q -n 2 -m fuzz tests/fuzz $(ARGS)

@@ -1,10 +1,11 @@
-"""What every test may rely on."""
+"""Fixtures, profiles and skips for all tests."""
 
 from __future__ import annotations
 
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -14,13 +15,37 @@ from typing import Final
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.support.leftovers", "tests.support.counts", "tests.support.vault", "tests.support.system"]
+pytest_plugins = [
+    "tests.support.leftovers",
+    "tests.support.counts",
+    "tests.support.forked",
+    "tests.support.vault",
+    "tests.support.system",
+]
 
 # In CI the examples are the same every time; HYPOTHESIS_PROFILE=long looks further, and prints what replays a failure.
 settings.register_profile("quick", deadline=None, max_examples=100, stateful_step_count=30)
 settings.register_profile("ci", settings.get_profile("quick"), derandomize=True)
 settings.register_profile("long", deadline=None, max_examples=2000, stateful_step_count=80, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "quick"))
+
+
+def hear_signals() -> None:
+    """Handle the signals that whoever started us had ignored, so that the commands of tests start with none ignored.
+
+    A shell ignores SIGINT and SIGQUIT in what it starts with `&`, and `nohup` SIGHUP. Ours does nothing for a hang-up
+    then: the run survives it, and a program it starts has the default action.
+    """
+    ignored = {n for n in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_IGN}
+    if signal.SIGINT in ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.SIGQUIT in ignored:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    if signal.SIGHUP in ignored:
+        signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+hear_signals()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import hear_signals
 from tests.support.sources import ROOT
 
 pytestmark = pytest.mark.slow
@@ -77,3 +79,19 @@ def test_what_a_test_leaves_behind_fails_the_session(tmp_path: Path, more: str, 
     ended = session_of(file, {"TMPDIR": str(tmp_path)})
     assert ended.returncode == bool(told), ended.stdout
     assert told in ended.stdout.partition("left behind:")[2]
+
+
+def test_ignored_signals_are_heard_in_tests() -> None:
+    """A suite that was started by `nohup make test &` runs as any other."""
+    numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        hear_signals()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGHUP)  # passes: the run goes on
+        ended = subprocess.run(["sh", "-c", "kill -HUP $$"], check=False)
+        assert ended.returncode == -signal.SIGHUP
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -29,7 +29,7 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
 
     It can be mailed to the partner's support as it is.
     """
-    from broker.partners.redacted import as_curl, as_http
+    from broker.partners.explain import as_curl, as_http
     from broker.partners.request import recipe
     from broker.rotation.choosing import set_to_try
     from broker.vault.policies import Role
@@ -56,7 +56,7 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
     click.echo("The same with curl:\n")
     click.echo(_indented(curl))
     click.echo(f"\nClient certificate (generation {chosen.number}, {chosen.stage.value}):\n")
-    certificate = found.certificate(chosen.parts.certificate)
+    certificate = found.certificate(found.parts_of(chosen).certificate)
     click.echo(f"  subject: {certificate.subject}")
     click.echo(f"  issuer: {certificate.issuer}")
     click.echo(f"  serial: {certificate.serial}")
@@ -73,7 +73,7 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
 
 
 def _facts(account: Account, generation: Generation) -> dict[str, Any]:
-    certificate = account.certificate(generation.parts.certificate)
+    certificate = account.certificate(account.parts_of(generation).certificate)
     return {
         "account": account.name,
         "generation": generation.number,
@@ -85,7 +85,7 @@ def _facts(account: Account, generation: Generation) -> dict[str, Any]:
             "not_after": certificate.not_after,
             "fingerprint": certificate.ref,
         },
-        "server_ca": account.anchors_of(generation.parts.trust).fingerprints,
+        "server_ca": account.ca_set(account.parts_of(generation).trust).fingerprints,
         "answers": [{"at": t.at, "verdict": t.verdict} for t in account.tries if t.generation == generation.number],
     }
 

@@ -12,7 +12,7 @@ import click
 
 from broker.cli.obstacles import say_obstacles, shown_clock, shown_obstacles
 from broker.cli.options import accounts_argument
-from broker.cli.output import output_option, show_json, show_table, when
+from broker.cli.output import output_option, show_json, show_table, stage_of, when
 from broker.errors import InputError
 from broker.model.names import AccountName
 
@@ -35,7 +35,7 @@ class _Row:
     @property
     def stages(self) -> str:
         living = [g for g in self.account.generations if g.stage.living]
-        return ", ".join(f"{g.number} {g.stage.value}{' (held)' if g.held else ''}" for g in living) or "-"
+        return ", ".join(f"{g.number} {stage_of(self.account, g)}" for g in living) or "-"
 
 
 @click.command("status", epilog="Example: broker status -o json")
@@ -114,7 +114,9 @@ def _facts(row: _Row, now: datetime) -> dict[str, object]:
         "not_after": _not_after(row),
         "due": row.due.at if row.due else None,
         "due_because": row.due.decided_by.because if row.due else None,
-        "generations": [{"number": g.number, "stage": g.stage, "held": g.held} for g in account.generations],
+        "generations": [
+            {"number": g.number, "stage": g.stage, "rolled_back": account.rolled_back(g)} for g in account.generations
+        ],
         "open_request": account.open_request.number if account.open_request else None,
         "who": row.todo.who,
         "message": row.todo.message,

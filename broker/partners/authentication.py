@@ -1,7 +1,7 @@
-"""The table [authentication] of profiles and manifests: each part under its kind.
+"""Read and write the table [authentication] of profiles and manifests, which has each part under its kind.
 
-`true` takes a part as it is, a table gives its settings, `false` or an empty table leaves it out. A part that a
-document does not mention is left out too, unless it is one of `authentication.DEFAULT`.
+`true` includes a part with its defaults, a table gives its settings, `false` or an empty table leaves it out. Parts not
+mentioned are left out too, except those of `authentication.DEFAULT`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["authentication_of", "document_of"]
 
 
 def authentication_of(table: object) -> Authentication:
-    """Read the table; raise `SettingError`, its key within the table."""
+    """Read the table; raise `SettingError` with a key within the table."""
     if not isinstance(table, Mapping):
         raise SettingError("", "is not a table", "it must be a table")
     require_known(table, (*PARTS, "accept"))
@@ -57,6 +57,6 @@ def _part(kind: type[Part], settings: object) -> Part:
 
 
 def _settings(part: Part) -> dict[str, Any]:
-    """Return the settings that differ from the usual ones."""
+    """Return the settings that differ from their defaults."""
     values: dict[str, Any] = msgspec.to_builtins(part)
     return {f.name: values[f.name] for f in fields(part) if getattr(part, f.name) != f.default}  # type: ignore[arg-type]

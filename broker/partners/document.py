@@ -1,6 +1,6 @@
-"""Profiles as text and as plain data: a user's TOML file, and the document kept in Vault.
+"""Read and write profiles: a TOML file of a user, and the document stored in Vault.
 
-A profile is data. It names no command, its mail texts are `string.Template` with a fixed list of names, and it has no
+A profile is data. It names no command, its mail texts are `string.Template` with a fixed list of names, and it holds no
 regular expressions.
 """
 
@@ -27,22 +27,23 @@ __all__ = ["NewerProfileError", "from_document", "parse", "to_document"]
 
 SCHEMA: Final = 1
 _LARGEST: Final = 64 * 1024
-_LONGEST: Final = timedelta(days=3660)  # asked of new profiles only: one that is stored must stay readable
+_LONGEST: Final = timedelta(days=3660)  # for new profiles only: stored ones must stay readable
+_EXAMPLE: Final = "for an example: broker partner show stellantis -o toml"
 _LINES: Final = ("notes", "body")  # texts that may have line breaks
 
 
 class NewerProfileError(InputError):
-    """A newer broker wrote the profile. To replace it would take from that one what it can read."""
+    """A newer broker wrote the profile. Replacing it would lose what that broker knows."""
 
 
 def parse(source_text: str, source: str) -> Profile:
     """Read a profile from TOML. `source` names the file in errors; raise `InputError` for every mistake."""
     if len(source_text) > _LARGEST:
-        raise InputError(f"{source}: too large for a profile", hint=f"{_LARGEST} characters are the most")
+        raise InputError(f"{source}: too large for a profile", hint=f"use at most {_LARGEST} characters")
     try:
         table = tomllib.loads(source_text)
-    except (ValueError, RecursionError) as error:  # of them tomllib.TOMLDecodeError; int() for 4301 digits has none
-        raise InputError(f"{source}: not TOML: {error}"[:300], hint="broker partner show stellantis is one") from None
+    except (ValueError, RecursionError) as error:  # ValueError: int() of 4301 digits
+        raise InputError(f"{source}: not TOML: {error}"[:300], hint=_EXAMPLE) from None
     profile = from_document(table, source)
     for name in ("safety", "lifetime", "overlap", "lead_time"):
         if (getattr(profile.renewal, name) or _LONGEST) > _LONGEST:
@@ -52,35 +53,33 @@ def parse(source_text: str, source: str) -> Profile:
 
 def from_document(document: Mapping[str, object], source: str) -> Profile:
     """Read a profile from plain data; raise `InputError` for every mistake."""
+    schema = document.get("schema", SCHEMA)
+    if type(schema) is not int:
+        raise InputError(f"{source}: schema is not a whole number", hint=f"write schema = {SCHEMA}")
+    if schema != SCHEMA:
+        raise NewerProfileError(
+            f"{source}: schema is not {SCHEMA}", hint="upgrade this broker: a newer one wrote the profile"
+        )
     try:
         return _profile(document)
     except SettingError as error:
         raise InputError(f"{source}: {error.message}", hint=error.hint) from None
     except RecursionError:
-        raise InputError(
-            f"{source}: nested too deep for a profile", hint="broker partner show stellantis is one"
-        ) from None
-    except NewerProfileError as error:
-        raise NewerProfileError(f"{source}: {error.message}", hint=error.hint) from None
+        raise InputError(f"{source}: nested too deeply", hint=_EXAMPLE) from None
 
 
 def to_document(profile: Profile) -> dict[str, Any]:
-    """Return `profile` as plain data that JSON and TOML can hold and `from_document` reads back."""
+    """Return `profile` as plain data for JSON and TOML, which `from_document` reads back."""
     plain = msgspec.to_builtins(profile, builtin_types=(timedelta,), order="deterministic")
     plain["authentication"] = document_of(profile.authentication)
     return {"schema": SCHEMA, **_written(plain)}
 
 
 def _profile(document: Mapping[str, object]) -> Profile:
-    schema = document.get("schema", SCHEMA)
-    if type(schema) is not int:
-        raise SettingError("schema", "is not a whole number", f"write schema = {SCHEMA}")
-    if schema != SCHEMA:
-        raise NewerProfileError(f"schema is not {SCHEMA}", hint="this broker is older than the profile: upgrade it")
     require_plain(document, _LINES)
     for key in ("name", "title"):
         if key not in document:
-            raise SettingError(key, "is missing", "broker partner show stellantis -o toml is a pattern to copy")
+            raise SettingError(key, "is missing", _EXAMPLE)
     require_known(document, ("schema", *SETTINGS))
     whole = {"environments": {}, **document}
     profile = Profile(**{key: read(key, reader, whole[key]) for key, reader in SETTINGS.items() if key in whole})
@@ -89,7 +88,7 @@ def _profile(document: Mapping[str, object]) -> Profile:
 
 
 def _require_apart(profile: Profile) -> None:
-    """Refuse a probe whose query has a parameter that the authentication adds."""
+    """Refuse a query of the probe that has a parameter of the authentication."""
     shown = profile.authentication.shown(recipe("https://partner", profile.authentication, "GET", "/"))
     for name, _ in parse_qsl(shown.target.partition("?")[2]):
         if any(name.lower() == key.lower() for key in profile.probe.query):
@@ -97,7 +96,7 @@ def _require_apart(profile: Profile) -> None:
 
 
 def _written(value: Any) -> Any:
-    """Return `value` as people write it."""
+    """Return `value` in the form that people write."""
     if isinstance(value, dict):
         return {key: _written(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

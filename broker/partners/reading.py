@@ -1,4 +1,4 @@
-"""Convert a table that somebody wrote by hand into a value, by msgspec: every error names the key and has a hint."""
+"""Convert tables written by people into values, with msgspec. Every error names the key and has a hint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from broker.model.setting import SettingError
 __all__ = ["Readers", "among", "choice", "converted", "of_text", "read", "require_known", "require_plain", "text"]
 
 T = TypeVar("T")
-Readers = Mapping[str, Callable[[Any], object]]  # by key: what a document writes as text is read first
+Readers = Mapping[str, Callable[[Any], object]]  # by key, for values that are written as text
 
 _LONGEST: Final = 4000  # characters of one text
 _MISSING: Final = re.compile(r"Object missing required field `(\w+)`", re.ASCII)
@@ -49,7 +49,7 @@ def converted(table: object, kind: type[T], readers: Readers | None = None) -> T
 
 
 def read(key: str, reader: Callable[[Any], T], value: object) -> T:
-    """Return what `reader` makes of `value`; its error is reported under `key`."""
+    """Return `reader(value)`; report its error under `key`."""
     try:
         return reader(value)
     except SettingError as error:
@@ -59,24 +59,24 @@ def read(key: str, reader: Callable[[Any], T], value: object) -> T:
 
 
 def text(value: object) -> str:
-    """Return `value` if it is text."""
+    """Return `value` if it is text; raise `SettingError`."""
     if not isinstance(value, str):
         raise SettingError("", "is not text", "it must be text")
     return value
 
 
 def of_text(reader: Callable[[str], T]) -> Callable[[object], T]:
-    """Return `reader` for values that may be anything."""
+    """Return `reader` for values of any type."""
     return lambda value: reader(text(value))
 
 
 def choice(*words: str | int) -> Callable[[object], object]:
-    """Return a reader of one of `words`."""
+    """Return a reader that accepts one of `words`."""
     return partial(among, words=words)
 
 
 def among(value: object, words: Sequence[str | int]) -> object:
-    """Return `value` if it is one of `words`."""
+    """Return `value` if it is one of `words`; raise `SettingError`."""
     if type(value) is not type(words[0]):
         kind = _KINDS[type(words[0]).__name__]
         raise SettingError("", f"is not {kind}", f"it must be {kind}")
@@ -96,9 +96,9 @@ def require_known(table: Mapping[str, object], names: Iterable[str]) -> None:
 
 
 def require_plain(value: object, lines: Collection[str], key: str = "") -> None:
-    """Raise `SettingError` for a text in `value` that is long or not plain, and for a list that repeats one.
+    """Raise `SettingError` for a text in `value` that is too long or has control characters, or stands in a list twice.
 
-    Line breaks and tabs are plain under the keys in `lines`.
+    The keys in `lines` may have line breaks and tabs.
     """
     if isinstance(value, Mapping):
         for name, inner in value.items():
@@ -108,9 +108,9 @@ def require_plain(value: object, lines: Collection[str], key: str = "") -> None:
             read(f"[{index}]", partial(require_plain, lines=lines), item)
         texts = [item for item in value if isinstance(item, str)]
         if len(set(texts)) != len(texts):
-            raise SettingError("", "has a text twice", "write it once")
+            raise SettingError("", "has a value twice", "write it once")
     elif isinstance(value, str) and len(value) > _LONGEST:
-        raise SettingError("", f"has {len(value)} characters", f"{_LONGEST} are the most")
+        raise SettingError("", f"has {len(value)} characters", f"use at most {_LONGEST}")
     elif isinstance(value, str) and any(not (c.isprintable() or (key in lines and c in "\n\t")) for c in value):
         raise SettingError("", "has a control character", "write plain text")
 
@@ -121,7 +121,7 @@ def _guess(word: str, words: Iterable[str]) -> str:
 
 
 def _explained(error: msgspec.ValidationError) -> SettingError:
-    """Return the error in our words: msgspec's has the path in its text, and our own as its cause."""
+    """Return msgspec's error, which has the path in its text, as ours; or the error of ours that caused it."""
     if isinstance(error.__cause__, SettingError):
         return error.__cause__
     if missing := _MISSING.match(str(error)):

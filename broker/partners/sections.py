@@ -1,4 +1,4 @@
-"""The settings of a profile: one reader for each, which raises `SettingError` for every mistake."""
+"""The settings of a profile: a reader for each, which raises `SettingError` for every mistake."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from broker.partners.request import METHODS, base_url, join
 
 __all__ = ["PLACEHOLDERS", "SETTINGS", "UNKNOWN"]
 
-UNKNOWN: Final = "unknown"  # said of what the partner has not published
+UNKNOWN: Final = "unknown"  # the value of settings that the partner has not published
 PLACEHOLDERS: Final = ("account", "environment", "login", "partner", "subject")  # in mails
 _READING: Final = ("GET", "HEAD")
 
@@ -30,14 +30,14 @@ def _table(kind: type[Any], **readers: Callable[[Any], object]) -> Callable[[obj
 
 
 def _known(reader: Callable[[str], object]) -> Callable[[object], object]:
-    """Return a reader that takes "unknown" for None."""
+    """Return a reader that reads "unknown" as None."""
     return lambda value: None if value == UNKNOWN else reader(text(value))
 
 
 def _environments(value: object) -> dict[str, Environment]:
-    """Read the partner's installations; their names are the keys."""
+    """Read the partner's environments, by name."""
     if not isinstance(value, Mapping) or not value:
-        raise SettingError("", "has none", "add [environments.production] with its base_url")
+        raise SettingError("", "is missing, or empty", "add [environments.production] with its base_url")
     for name in value:
         read(name, partial(checked_name, kind="environment"), name)
     row = _table(Environment, base_url=_known(base_url))
@@ -51,13 +51,13 @@ def _subject(value: object) -> SubjectRules:
     _require_among("forbidden", rules.forbidden, ATTRIBUTES)
     for name, fixed in rules.fixed.items():
         if name not in rules.order:
-            raise SettingError(f"fixed.{name}", "is not in the order", f"use one of {', '.join(rules.order)}")
+            raise SettingError(f"fixed.{name}", "is not in subject.order", f"use one of {', '.join(rules.order)}")
         if not 0 < len(fixed) <= BOUNDS[name]:
             raise SettingError(f"fixed.{name}", f"has {len(fixed)} characters", f"1 to {BOUNDS[name]} are allowed")
     ordered = set(rules.order) if rules.order != ATTRIBUTES else set()
     both = rules.forbidden & (rules.required | rules.fixed.keys() | ordered)
     if both:
-        raise SettingError("forbidden", f"has {min(both)}, which is asked for too", "keep one of the two")
+        raise SettingError("forbidden", f"has {min(both)}, which another setting requires", "remove one of them")
     return rules
 
 
@@ -67,7 +67,7 @@ def _require_among(key: str, names: Iterable[str], words: tuple[str, ...]) -> No
 
 
 def _share(value: object) -> float:
-    """Read a part of one, written as `66%` or 0.66."""
+    """Read a share, written as `66%` or 0.66."""
     if isinstance(value, str) and value.endswith("%") and value[:-1].isascii() and value[:-1].isdigit():
         value = int(value[:-1]) / 100
     if not isinstance(value, float) or not 0 < value < 1:
@@ -78,10 +78,10 @@ def _share(value: object) -> float:
 def _template(value: str) -> str:
     template = Template(value)
     if not template.is_valid():
-        raise SettingError("", "has a '$' that names nothing", "write $$ for a dollar")
+        raise SettingError("", "has a '$' without a name", "write $$ for a dollar")
     for name in template.get_identifiers():
         if name not in PLACEHOLDERS:
-            raise SettingError("", f"has ${name[:40]}", f"use {', '.join('$' + p for p in PLACEHOLDERS)}")
+            raise SettingError("", f"has an unknown ${name[:40]}", f"use {', '.join('$' + p for p in PLACEHOLDERS)}")
     return value
 
 
@@ -91,24 +91,26 @@ def _path(value: str) -> str:
     except BrokerError as error:
         raise SettingError("", f"is {value[:60]!r}", error.hint) from None
     if "?" in value:
-        raise SettingError("", "has a query", "write the query as a table of its own")
+        raise SettingError("", "has a query", "write the query under query = {}")
     return value
 
 
 def _successes(value: object) -> object:
     if not isinstance(value, list) or not value or any(type(s) is int and s not in range(200, 300) for s in value):
-        raise SettingError("", "has a status that is no success", "list statuses from 200 to 299")
+        raise SettingError("", "has a status that is not a success", "list statuses from 200 to 299")
     return value
 
 
 def _operations(value: object) -> tuple[Operation, ...]:
     if not isinstance(value, list):
         raise SettingError("", "is not a list", "write [[operations]]")
-    if not all(isinstance(row, Mapping) for row in value):
-        raise SettingError("", "holds something other than tables", "write [[operations]]")
-    row = _table(Operation, method=choice(*METHODS), path=of_text(_path))
-    whole = ({"writes": table.get("method") not in _READING, **table} for table in value)
-    return tuple(read(f"[{index}]", row, table) for index, table in enumerate(whole))
+    return tuple(read(f"[{index}]", _operation, row) for index, row in enumerate(value))
+
+
+def _operation(value: object) -> Operation:
+    if isinstance(value, Mapping):
+        value = {"writes": value.get("method") not in _READING, **value}
+    return converted(value, Operation, {"method": choice(*METHODS), "path": of_text(_path)})
 
 
 SETTINGS: Final[Mapping[str, Callable[[object], Any]]] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""Profiles of a user's own in Vault, where every broker reads them."""
+"""Custom profiles in Vault, where every broker reads them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from broker.model.names import NAME
 from broker.partners.document import to_document
 from broker.partners.profile import Profile
 from broker.vault import layout
-from broker.vault.bounds import write_bounded
-from broker.vault.connection import Connection
+from broker.vault.connection import Connection, Document
 from broker.vault.listing import PROFILES, Documents, documents, listed
 
 __all__ = ["StoredProfiles", "own_profiles", "store_profile"]
@@ -41,19 +40,17 @@ class StoredProfiles(Mapping[str, Mapping[str, object]]):
 
 
 def store_profile(vault: Connection, profile: Profile) -> None:
-    """Store `profile`, replacing an older one of its name; raise `ConflictError` if somebody else just did.
-
-    A conflict with ourselves, where the answer to our write was lost, is settled by reading: it is there then.
-    """
+    """Store `profile`, replacing an older one of its name; raise `ConflictError` if another was stored meanwhile."""
     path, wanted = layout.profile(profile.name), to_document(profile)
     stored = vault.read_or_none(path)
-    if stored and stored.data == wanted:
-        return
-    try:
-        write_bounded(vault, path, wanted, replacing=stored.version if stored else 0)
-    except ConflictError:
-        if vault.read(path).data != wanted:
+    older = stored.data if stored else None
+
+    def replaced(newest: Document | None) -> Document:
+        if newest not in (older, wanted):
             raise ConflictError(
-                f"somebody else stored another profile {profile.name} just now",
+                f"another profile {profile.name} was stored meanwhile",
                 hint=f"look at it, and add yours again: broker partner show {profile.name}",
-            ) from None
+            )
+        return wanted
+
+    vault.change(path, replaced)

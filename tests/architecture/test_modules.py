@@ -1,4 +1,4 @@
-"""What every module of broker/ has in common: its public names are said, and it stays small enough to read."""
+"""Rules for every module: its public names are listed, and it stays small enough to read."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 import broker
 from broker import errors
@@ -44,7 +42,7 @@ def bound(node: ast.stmt) -> Iterator[str]:
 
 
 def is_empty(file: Path) -> bool:
-    """Whether a module is no more than its docstring and its version: the `__init__` of a room."""
+    """Return whether a module is only its docstring and its version: the `__init__` of a room."""
     body = tree(file).body
     return all(isinstance(n, ast.Expr) or "__version__" in bound(n) for n in body)
 
@@ -52,56 +50,63 @@ def is_empty(file: Path) -> bool:
 WITH_CODE = [file for file in PRODUCT if not is_empty(file)]
 
 
-@pytest.mark.parametrize("file", WITH_CODE, ids=label)
-def test_all_says_what_is_public(file: Path) -> None:
-    names = public_names(file)
-    assert names is not None, "it has no __all__"
-    assert len(names) == len(set(names))
-    there = {name for node in tree(file).body for name in bound(node)}
-    assert set(names) <= there, "__all__ names what is not there"
-    assert not [name for name in names if name.startswith("_")]
+def test_all_says_what_is_public() -> None:
+    wrong = []
+    for file in WITH_CODE:
+        names = public_names(file)
+        there = {name for node in tree(file).body for name in bound(node)}
+        if names is None or len(names) != len(set(names)) or not set(names) <= there:
+            wrong.append(f"{label(file)}: no __all__, a name twice, or a name that is not there")
+        elif private := [name for name in names if name.startswith("_")]:
+            wrong.append(f"{label(file)}: private names in __all__: {private}")
+    assert not wrong
 
 
-@pytest.mark.parametrize("file", WITH_CODE, ids=label)
-def test_what_looks_public_is(file: Path) -> None:
-    """A class or function is in `__all__` or begins with an underscore; what a decorator registers may be neither."""
-    names = public_names(file) or []
+def test_public_definitions_are_in_all() -> None:
+    """A class or function is in `__all__` or begins with an underscore; a function a decorator registers may be
+    neither.
+    """
     undecided = [
-        node.name
+        f"{label(file)}: {node.name}"
+        for file in WITH_CODE
         for node in tree(file).body
         if isinstance(node, DEFINITIONS)
         and not node.name.startswith("_")
-        and node.name not in names
+        and node.name not in (public_names(file) or [])
         and not (node.decorator_list and ("cli" in file.parts or file.stem == "__main__"))
     ]
     assert not undecided
 
 
-@pytest.mark.parametrize("file", WITH_CODE, ids=label)
-def test_private_names_stay_where_they_are(file: Path) -> None:
-    ours = ((name, name.rpartition(".")[2]) for name in imports(file) if name.startswith("broker."))
-    assert not [name for name, last in ours if last.startswith("_") and not last.endswith("__")]
+def test_private_names_stay_in_their_module() -> None:
+    ours = [(file, name) for file in WITH_CODE for name in imports(file) if name.startswith("broker.")]
+    last = [(file, name, name.rpartition(".")[2]) for file, name in ours]
+    assert not [f"{label(f)}: {name}" for f, name, end in last if end.startswith("_") and not end.endswith("__")]
 
 
-@pytest.mark.parametrize("file", PRODUCT, ids=label)
-def test_modules_are_small_and_named_for_what_is_in_them(file: Path) -> None:
-    lines = file.read_text(encoding="utf-8").count("\n")
-    assert lines <= LONGEST_FILE
-    assert file.stem not in NO_MEANING
+def test_modules_are_small_and_well_named() -> None:
+    lines = {label(file): file.read_text(encoding="utf-8").count("\n") for file in PRODUCT}
+    assert not {name: count for name, count in lines.items() if count > LONGEST_FILE}
+    assert not [label(file) for file in PRODUCT if file.stem in NO_MEANING]
 
 
-@pytest.mark.parametrize("file", PRODUCT, ids=label)
-def test_functions_fit_on_a_screen(file: Path) -> None:
-    functions = (n for n in ast.walk(tree(file)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
-    long = [f.name for f in functions if (f.end_lineno or 0) - f.lineno + 1 > LONGEST_FUNCTION]
-    assert not long
+def test_functions_fit_on_a_screen() -> None:
+    functions = [
+        (file, node)
+        for file in PRODUCT
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert not [
+        f"{label(file)}: {f.name}" for file, f in functions if (f.end_lineno or 0) - f.lineno + 1 > LONGEST_FUNCTION
+    ]
 
 
-@pytest.mark.parametrize("file", PRODUCT, ids=label)
-def test_no_exception_is_dropped_in_silence(file: Path) -> None:
+def test_no_exception_is_dropped_in_silence() -> None:
     """`except …: pass` hides what happened; `contextlib.suppress` at least says which, in one line."""
-    handlers = (n for n in ast.walk(tree(file)) if isinstance(n, ast.ExceptHandler))
-    assert not [h.lineno for h in handlers if all(isinstance(statement, ast.Pass) for statement in h.body)]
+    handlers = [(f, n) for f in PRODUCT for n in ast.walk(tree(f)) if isinstance(n, ast.ExceptHandler)]
+    silent = [(f, h) for f, h in handlers if all(isinstance(statement, ast.Pass) for statement in h.body)]
+    assert not [f"{label(file)}:{handler.lineno}" for file, handler in silent]
 
 
 def every_error() -> set[type[errors.BrokerError]]:
@@ -116,13 +121,13 @@ def every_error() -> set[type[errors.BrokerError]]:
 
 def test_every_kind_of_error_has_an_exit_code() -> None:
     assert set(CODES) == set(errors.Kind)
-    assert 0 not in CODES.values(), "an error is no success"
+    assert 0 not in CODES.values()
 
 
-def test_every_error_is_of_a_kind_and_says_so_in_its_name() -> None:
+def test_errors_have_a_kind_and_end_in_error() -> None:
     for error in every_error():
         assert error.__name__.endswith("Error")
         assert error.__doc__, f"{error.__name__} does not say what it means"
         assert CODES[error.kind]
     unexpected = {e for e in every_error() if e.kind is errors.Kind.UNEXPECTED}
-    assert unexpected == {errors.BrokerError}, "an error of ours is derived from the kind that fits, not from the base"
+    assert unexpected == {errors.BrokerError}, "an error of ours derives from the kind that fits, not from the base"

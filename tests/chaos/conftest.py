@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.kill_harness import Calm, Command, Ground, ground
+from tests.chaos.kill_harness import Calm, Ground, ground
+from tests.support.catalogue import Case
 
 
 @pytest.fixture(scope="module")
@@ -16,11 +17,11 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 
 
 @pytest.fixture(scope="module")
-def calm(field: Ground) -> Callable[[Command], Calm]:
+def calm(field: Ground) -> Callable[[Case], Calm]:
     """A command that nothing befalls, run once."""
     found: dict[str, Calm] = {}
 
-    def of(command: Command) -> Calm:
+    def of(command: Case) -> Calm:
         if command.name not in found:
             found[command.name] = field.calm(command)
         return found[command.name]

@@ -29,8 +29,8 @@ from broker.vault.logins.token import FixedToken
 from broker.vault.observer import Phase
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
-from tests.support.cluster import Cluster, Node, raft_cluster
-from tests.support.saved_states import ACCOUNT, LATER, SavedStates, built
+from tests.chaos.cluster import Cluster, Node, raft_cluster
+from tests.support.saved_states import ACCOUNT, LATER, SavedStates
 from tests.support.system import LOGIN, PASSWORD, made_system
 from tests.support.vault import TestVault
 
@@ -74,9 +74,8 @@ def saved(cluster: Cluster) -> Iterator[SavedStates]:
         tempfile.TemporaryDirectory(prefix="broker-cluster-test-") as directory,
         Standin(Path(directory) / "partner", accounts={LOGIN: PASSWORD}) as partner,
         made_system(vault, partner) as system,
-        built(system) as made,
     ):
-        yield made
+        yield SavedStates(system)
     admin.close()
 
 

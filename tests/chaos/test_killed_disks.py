@@ -12,26 +12,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.chaos.fault_results import keep
+from tests.chaos.kill_harness import COMMANDS, Calm, Ground, named
+from tests.chaos.killing import Fault, Point
+from tests.support.catalogue import Case, filled
 from tests.support.counts import TALLY
-from tests.support.fault_injection import Fault, Point
-from tests.support.fault_results import keep
-from tests.support.kill_harness import COMMANDS, Calm, Command, Ground, named
+from tests.support.depth import sampled
 
 SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)
-BY_NAME: Final = {
-    command.name: command
-    for command in COMMANDS
-    if (
-        command.name.startswith(("bundle get", "csr new --out", "csr submit", "evidence export", "init", "vault enrol"))
-        and command.name != "csr submit --sent-at"
-    )
-    or command.name == "vault setup --login-dir"
-}
+BY_NAME: Final = {command.name: command for command in COMMANDS if "disk" in command.writes}
 MOUNTED: Final = ("csr new --out", "bundle get")  # make chaos takes all
 TROUBLES: Final[dict[str, Fault]] = {
     "no space": {"errno": errno.ENOSPC},
@@ -82,7 +77,7 @@ def cells(calm: Calm, fault: Fault) -> list[Point]:
     return [point for point in written if point.what.startswith("open")] if "room" in fault else written
 
 
-def strike(field: Ground, command: Command, calm: Calm, trouble: str, points: list[Point]) -> list[int]:
+def strike(field: Ground, command: Case, calm: Calm, trouble: str, points: list[Point]) -> list[int]:
     wrong, codes = [], []
     place = field.here / "bundle" if command.name.startswith("bundle") else field.here
     fault = {"vanish": str(place)} if "vanish" in TROUBLES[trouble] else TROUBLES[trouble]
@@ -96,7 +91,7 @@ def strike(field: Ground, command: Command, calm: Calm, trouble: str, points: li
     return codes
 
 
-def spoilt(field: Ground, disk: Path, command: Command, spoil: Callable[[Path], AbstractContextManager[None]]) -> int:
+def spoilt(field: Ground, disk: Path, command: Case, spoil: Callable[[Path], AbstractContextManager[None]]) -> int:
     """Run `command` where the disk takes nothing, then where it does again; return how the first ended."""
     found = field.calm(command)
     field.begin(command)
@@ -111,10 +106,9 @@ def spoilt(field: Ground, disk: Path, command: Command, spoil: Callable[[Path], 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trouble", TROUBLES)
-@pytest.mark.parametrize("name", ["csr submit", "bundle get"])
+@pytest.mark.parametrize(("name", "trouble"), sampled(product(("csr submit", "bundle get"), TROUBLES), every=3))
 def test_a_write_that_fails_is_told_and_leaves_nothing_half(
-    field: Ground, calm: Callable[[Command], Calm], name: str, trouble: str
+    field: Ground, calm: Callable[[Case], Calm], name: str, trouble: str
 ) -> None:
     found = calm(BY_NAME[name])
     possible = cells(found, TROUBLES[trouble])
@@ -153,9 +147,9 @@ def test_a_memory_file_system_that_is_unmounted_under_a_held_bundle(field: Groun
     """The files are gone with it: the holder ends well, gives back what it had, and a new one can be had."""
     command = BY_NAME["bundle get --hold"]
     field.begin(command)
-    line = command.line.replace("1s", "1h").format(**field.facts)
+    words = filled(command.line.replace("1s", "1h"), field.facts)
     holder = subprocess.Popen(
-        field.system.command(*line.split()), cwd=field.here, env=field.system.environment, stderr=subprocess.PIPE
+        field.system.command(*words), cwd=field.here, env=field.system.environment, stderr=subprocess.PIPE
     )
     with holder:
         until = time.monotonic() + 60
@@ -173,7 +167,7 @@ def test_a_memory_file_system_that_is_unmounted_under_a_held_bundle(field: Groun
 
 
 @pytest.mark.slow
-def test_a_bundle_whose_directory_was_removed_is_published_anew(field: Ground, calm: Callable[[Command], Calm]) -> None:
+def test_a_bundle_whose_directory_was_removed_is_published_anew(field: Ground, calm: Callable[[Case], Calm]) -> None:
     command = BY_NAME["bundle get (again)"]
     found = calm(command)
     field.begin(command)
@@ -186,7 +180,7 @@ def test_a_bundle_whose_directory_was_removed_is_published_anew(field: Ground, c
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("trouble", TROUBLES)
 @pytest.mark.parametrize("name", named(BY_NAME.values()))
-def test_every_write_to_disk_may_fail(field: Ground, calm: Callable[[Command], Calm], name: str, trouble: str) -> None:
+def test_every_write_to_disk_may_fail(field: Ground, calm: Callable[[Case], Calm], name: str, trouble: str) -> None:
     found = calm(BY_NAME[name])
     codes = strike(field, BY_NAME[name], found, trouble, cells(found, TROUBLES[trouble]))
     keep(name, trouble, codes)

@@ -14,10 +14,10 @@ from typing import Final
 import pytest
 
 from broker.embedded.server import status, stop
+from tests.chaos.fault_results import keep
+from tests.chaos.killing import Fault, Killable, Point, Ran, audited_paths, signalled
+from tests.chaos.mount_snapshot import listing
 from tests.support.counts import TALLY
-from tests.support.fault_injection import Fault, Killable, Point, Ran, audited_paths, signalled
-from tests.support.fault_results import keep
-from tests.support.mount_snapshot import listing
 
 SEED: Final = int(os.environ.get("CHAOS_SEED") or 4)
 KILLS: Final = tuple(signalled(signal.SIGKILL, phase) for phase in ("before", "after"))
@@ -42,10 +42,8 @@ class Laptop:
 
 
 @pytest.fixture(scope="module")
-def killable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killable]:
-    environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONWARNINGS": "error"}
-    with Killable(environment, tmp_path_factory.mktemp("scratch")) as made:
-        yield made
+def killable() -> Killable:
+    return Killable({"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONWARNINGS": "error"})
 
 
 @contextmanager
@@ -150,12 +148,17 @@ def test_no_write_of_a_start_slips_by(killable: Killable) -> None:
 
 
 @pytest.mark.slow
-def test_a_start_that_is_killed_can_be_started_again(
-    killable: Killable, calm: tuple[Ran, list[tuple[str, str, int]]]
-) -> None:
+def test_a_killed_start_can_be_started_again(killable: Killable, calm: tuple[Ran, list[tuple[str, str, int]]]) -> None:
+    begun = next(p for p in calm[0].points if p.kind == "process")
+    assert strike(killable, calm, [(begun, KILLS[1])]) == [-signal.SIGKILL]
+
+
+@pytest.mark.slow
+@pytest.mark.deep
+def test_a_start_killed_at_some_write_is_one(killable: Killable, calm: tuple[Ran, list[tuple[str, str, int]]]) -> None:
     points = calm[0].points
     begun = next(p for p in points if p.kind == "process")
-    chosen = [begun, points[begun.number], *random.Random(SEED).sample(points, 4)]
+    chosen = [points[begun.number], *random.Random(SEED).sample(points, 4)]
     assert set(strike(killable, calm, [(point, KILLS[1]) for point in chosen])) == {-signal.SIGKILL}
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.race_histories import STATES, Act, Arena, Race, arena
+from tests.chaos.race_histories import STATES, Act, Arena, Race, arena
 from tests.support.system import PASSWORD
 
 __all__ = ["arena"]  # the fixture

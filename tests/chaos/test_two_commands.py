@@ -11,7 +11,8 @@ from typing import Final
 
 import pytest
 
-from tests.support.race_histories import Act, Arena, arena
+from tests.chaos.race_histories import Act, Arena, arena
+from tests.support.depth import sampled
 from tests.support.system import PASSWORD
 
 __all__ = ["arena"]  # the fixture
@@ -96,10 +97,15 @@ def play(arena: Arena, pair: str, seed: int) -> None:
         raise AssertionError(f"replay with CHAOS_SEED={seed}\n{error}") from None
 
 
-@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("pair", sampled(PAIRS, every=4))
 def test_two_at_once_are_as_one_after_the_other(arena: Arena, pair: str) -> None:
-    for seed in (SEED, SEED + 1):
-        play(arena, pair, seed)
+    play(arena, pair, SEED)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("pair", PAIRS)
+def test_two_slowed_down_are_explained(arena: Arena, pair: str) -> None:
+    play(arena, pair, SEED + 1)
 
 
 @pytest.mark.chaos

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from broker.embedded.server import status, stop
-from tests.support.race_histories import Arena, arena
-from tests.support.racing import Starter, Wanted
+from tests.chaos.race_histories import Arena, arena
+from tests.chaos.racing import Starter, Wanted
 from tests.support.system import System
 from tests.support.vault import with_root_token
 

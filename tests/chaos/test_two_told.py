@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.race_histories import Act, Arena, arena
+from tests.chaos.race_histories import Act, Arena, arena
 from tests.support.system import PASSWORD
 
 __all__ = ["arena"]  # the fixture

@@ -10,8 +10,8 @@ import pytest
 from broker.embedded.up import Embedded
 from broker.vault.connection import Connection
 from broker.vault.policies import BASE, Role, policy_name
+from tests.chaos.fault_cells import COMMANDS, Bench, benched
 from tests.support.counts import TALLY
-from tests.support.fault_cells import COMMANDS, Bench, benched
 from tests.support.proxy import Cue, Fault
 from tests.support.saved_states import LATER
 from tests.support.system import Ended

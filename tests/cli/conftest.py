@@ -12,7 +12,7 @@ from partner_standin import Standin
 from broker.embedded.up import Embedded
 from broker.vault.connection import Connection
 from tests.support.cli_harness import CliHarness
-from tests.support.saved_states import SavedStates, built
+from tests.support.saved_states import SavedStates
 from tests.support.system import LOGIN, PASSWORD, made_system
 from tests.support.vault import mounted
 
@@ -24,9 +24,8 @@ def saved(vault_server: tuple[Embedded, Connection]) -> Iterator[SavedStates]:
         mounted(vault_server) as vault,
         Standin(Path(directory) / "partner", accounts={LOGIN: PASSWORD}) as partner,
         made_system(vault, partner) as system,
-        built(system) as made,
     ):
-        yield made
+        yield SavedStates(system)
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,9 @@ from typing import Final
 import pytest
 import stamina
 
+from tests.support.catalogue import GOOD
 from tests.support.cli_harness import CliHarness
-from tests.support.console import GOOD, commands
+from tests.support.console import commands
 from tests.support.system import PASSWORD, Ended
 
 ASKING: Final = [name for name, good in GOOD.items() if good.vault]
@@ -90,7 +91,7 @@ ROWS: Final = (
     Row(adding("--subject C=FR"), 2, "names C twice"),
     Row(adding("--subject X=1"), 2, "is not NAME=VALUE"),
     Row(adding("--subject OU=Others"), 6, "OU is 'Others'"),
-    Row(adding("--profile nobody"), 2, "no profile is called 'nobody'"),
+    Row(adding("--profile nobody"), 2, "there is no profile 'nobody'"),
     Row(adding("--contact nobody"), 2, "is not one mail address"),
     Row(adding("--contact a@b.example,c@d.example"), 2, "is not one mail address"),
     Row(adding("--team ''"), 2, "is not one mail address"),
@@ -147,7 +148,7 @@ ROWS: Final = (
     Row("csr show acme --number 9", 2, "no signing request 9"),
     Row("csr show acme --number 0", 2, "not in the range"),
     Row("csr show acme --number one", 2, "not a valid integer"),
-    Row("csr lint good.csr --profile nobody", 2, "no profile is called 'nobody'"),
+    Row("csr lint good.csr --profile nobody", 2, "there is no profile 'nobody'"),
     Row("csr lint good.csr --login MZP7777777", 6, "refused"),
     Row("csr lint reply.zip", 2, "no signing request"),
     Row("csr submit acme", 6, "no open signing request"),
@@ -227,7 +228,7 @@ ROWS: Final = (
     Row("evidence verify", 2, "whose evidence?"),
     Row("evidence verify nobody", 2, "there is no account nobody"),
     Row("evidence verify acme --file reply.zip", 2, "--file"),
-    Row("evidence verify --file reply.zip", 6, "no evidence that a broker exported"),
+    Row("evidence verify --file reply.zip", 6, "no exported evidence"),
     Row("evidence verify --all --key reply.zip", 2, "no Ed25519 public key"),
     Row("evidence anchor now", 2, "unexpected extra argument"),
     Row("evidence export", 2, "missing argument"),
@@ -238,8 +239,8 @@ ROWS: Final = (
     Row("evidence export - --key-to -", 2, "- is named twice"),
     Row("evidence verify --file - --key -", 2, "standard input is named twice"),
     Row("partner list now", 2, "unexpected extra argument"),
-    Row("partner show nobody", 2, "no profile is called 'nobody'"),
-    Row("partner show ../x", 2, "no profile is called"),
+    Row("partner show nobody", 2, "there is no profile 'nobody'"),
+    Row("partner show ../x", 2, "there is no profile"),
     Row("partner add reply.zip", 2, "is not UTF-8"),
     Row("partner add good.csr", 2, "good.csr"),
     Row("partner add -", 2, "name is missing"),
@@ -448,7 +449,7 @@ ENVIRONMENTS: Final = [
     ({"VAULT_ADDR": "https://vault.example", "VAULT_CACERT": "/nowhere/ca.pem"}, 2, "/nowhere/ca.pem"),
     ({"VAULT_ADDR": "unix:///nowhere/vault.sock"}, 3, "was not reached"),
     ({"BROKER_CONFIG": "plain.toml", "VAULT_TOKEN": "hvs.wrong"}, 5, "Vault denies"),
-    ({"BROKER_CONFIG": "plain.toml", "VAULT_TOKEN": "two\nlines"}, 2, "cannot be written"),
+    ({"BROKER_CONFIG": "plain.toml", "VAULT_TOKEN": "two\nlines"}, 2, "cannot be sent"),
     ({"BROKER_CONFIG": "plain.toml"}, 2, "no way to log in"),
     ({"BROKER_CONFIG": "/dev/zero"}, 2, "/dev/zero has more than"),
     ({"BROKER_MOUNT": "another"}, 5, "broker vault setup"),

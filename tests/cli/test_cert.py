@@ -6,13 +6,16 @@ import base64
 import io
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from partner_standin import Standin
 from partner_standin.reply import Reply
 
 from tests.support.cli_harness import CliHarness
+from tests.support.system import LOGIN, PASSWORD
 
 pytestmark = pytest.mark.slow
 
@@ -110,21 +113,35 @@ def test_an_unknown_ca_is_shown_in_full_and_nothing_is_stored(harness: CliHarnes
     [
         ("desk-wrong-key", "has no certificate for the key of this request"),
         ("desk-wrong-subject", "the reply for acme is refused"),
-        ("desk-new-ca", "a CA that nobody has accepted"),
-        ("desk-lifetime=1s", ""),
     ],
 )
-def test_what_the_desk_does_wrong_is_refused_in_its_own_words(harness: CliHarness, fault: str, says: str) -> None:
+def test_wrong_replies_are_refused(harness: CliHarness, fault: str, says: str) -> None:
     harness.put("promoted")
     harness.ok("csr new acme")
-    before = harness.look().documents
     harness.partner.faults.apply(fault)
-    reply = answer(harness).zip()
-    if fault == "desk-lifetime=1s":
-        import time
+    assert_import_refused(harness, answer(harness), says)
 
-        time.sleep(1.2)
-    ended = harness.run("cert import acme -", input=reply)
+
+def test_an_expired_reply_is_refused(harness: CliHarness) -> None:
+    harness.put("promoted")
+    harness.ok("csr new acme")
+    reply = answer(harness, not_before="-2h", lifetime="-1h")
+    assert_import_refused(harness, reply, "expired")
+
+
+def test_a_reply_by_another_ca_is_refused(harness: CliHarness, tmp_path: Path) -> None:
+    """The other CA is another stand-in's: the harness shares its own among all tests."""
+    harness.put("promoted")
+    harness.ok("csr new acme")
+    request = harness.account.open_request
+    assert request
+    with Standin(tmp_path, accounts={LOGIN: PASSWORD}) as other:
+        assert_import_refused(harness, other.sign(request.csr), "a CA that nobody has accepted")
+
+
+def assert_import_refused(harness: CliHarness, reply: Reply, says: str) -> None:
+    before = harness.look().documents
+    ended = harness.run("cert import acme -", input=reply.zip())
     assert ended.code == 6
     assert says in ended.err
     assert harness.look().documents == before

@@ -11,8 +11,8 @@ import pytest
 
 from broker.compose import Wiring
 from tests.cli.test_bad_input import administrator
+from tests.support.catalogue import GOOD
 from tests.support.cli_harness import CliHarness
-from tests.support.console import GOOD
 
 pytestmark = pytest.mark.slow
 
@@ -21,11 +21,9 @@ SHOW: Final = {
     *("evidence show", "evidence verify", "vault status"),
 }
 UNDATED: Final = {"partner add", "vault enrol"}  # Vault's own clock dates a token
-NOTHING: Final = {"cert import", "evidence anchor"}  # the good line has nothing left to date: below
+NOTHING: Final = {"evidence anchor"}  # the good line has nothing left to date: below
 DATED: Final = sorted(
-    (good.state, name)
-    for name, good in GOOD.items()
-    if good.vault and name not in SHOW | UNDATED | NOTHING | {"vault setup"}
+    (good.state, name) for name, good in GOOD.items() if good.vault and name not in SHOW | UNDATED | NOTHING
 )
 MORE: Final = (
     ("promoted", "rotation canary acme --force --reason unlocked"),

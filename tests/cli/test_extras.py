@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 from broker.cli.main import EXTRAS
 from broker.partners.catalogue import builtin_source
-from tests.support.console import GOOD
+from tests.support.catalogue import GOOD, filled
+from tests.support.system import SUBJECT
 
 PROGRAM = """
 import contextlib, importlib.abc, io, json, sys
@@ -49,8 +49,13 @@ FREE = {  # commands that a base installation runs, or refuses for another reaso
 
 
 def test_every_command_names_the_missing_extra(tmp_path: Path) -> None:
-    words = {"account": "acme", "application": "reporting", "number": "1", "ca": "ab" * 32}
-    lines = {name: [*name.split(), *shlex.split(good.line.format(**words))] for name, good in GOOD.items()}
+    words: dict[str, str | list[str]] = {
+        "account": "acme", "application": "reporting", "number": "1", "accept": ["--accept-ca", "ab" * 32],
+        "url": "https://partner.example/v3", "login": "MZP0000001", "consumer": "reader", "csr": "good.csr",
+        "subject": [part for pair in SUBJECT for part in ("--subject", pair)],
+        "reply": "reply.zip", "token": "reader.token", "profile": "own.toml",
+    }  # fmt: skip
+    lines = {name: filled(good.line, words) for name, good in GOOD.items()}
     environment = {"VAULT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN": "none", "HOME": str(tmp_path), "PATH": ""}
     for name in ("reply.zip", "good.csr", "reader.token"):
         (tmp_path / name).write_text("word\n")

@@ -114,6 +114,6 @@ def test_an_entry_of_a_newer_broker_forks_one_account(harness: CliHarness) -> No
     harness.saved.system.vault.admin.create(layout.evidence("accounts/acme", number), {"schema": 9})
     harness.run("app add acme/more")
     (row,) = harness.ok("status -o json").json
-    assert row["command"] == "broker evidence verify acme"
+    assert row["hint"] == "broker evidence verify acme"
     found = [f["code"] for f in harness.run("doctor -o json").json["findings"] if f["severity"] == "error"]
     assert found == ["account.forked"]

@@ -16,7 +16,7 @@ from broker.vault.connection import Connection
 from broker.vault.logins.token import FixedToken
 from tests.cli.test_bad_input import administrator
 from tests.support.cli_harness import CliHarness
-from tests.support.console import GOOD, inside
+from tests.support.console import inside
 from tests.support.system import Ended
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ ACCOUNT = {
 
 def test_an_account_is_added_once_and_the_same_again_is_no_conflict(harness: CliHarness) -> None:
     harness.put("empty")
-    line = f"account add new {GOOD['account add'].line.partition(' ')[2]}"
+    line = harness.good("account add", account="new")
     assert "login MZP0000002 at https://partner.example/v3" in harness.ok(line).err
     harness.ok(line)
     (found,) = harness.ok("account list -o json").json

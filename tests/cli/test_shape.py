@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import pytest
 import stamina
 
 from broker.cli.main import NOUNS, cli
+from tests.support.catalogue import GOOD
 from tests.support.cli_harness import CliHarness
-from tests.support.console import GOOD, commands, inside
+from tests.support.console import commands, inside
 from tests.support.sources import ROOT
 
 COMMANDS = dict(commands())
@@ -55,8 +55,6 @@ def test_every_option_says_what_it_does(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(WITH_JSON) - {"vault setup"}))  # its good line prints HCL
 def test_what_is_printed_as_json_can_be_read(harness: CliHarness, name: str) -> None:
     harness.put(GOOD[name].state)
-    if name == "cert import":
-        harness.put("promoted")
     ended = harness.run(f"{harness.good(name)} -o json", input=GOOD[name].input)
     assert isinstance(json.loads(ended.out), dict | list)
     assert ended.code == 0, ended.err
@@ -127,7 +125,3 @@ def test_every_command_that_a_hint_or_a_next_step_names_can_be_typed() -> None:
             if group and verb and f"{noun} {verb}" not in known:
                 missing.append(f"{file.name}: broker {noun} {verb}")
     assert not missing
-
-
-def test_quoting_in_the_table_of_good_lines_is_a_shells() -> None:
-    assert all(shlex.split(good.line) is not None for good in GOOD.values())

@@ -662,7 +662,7 @@ def test_what_a_format_cannot_hold_is_refused_and_nothing_is_written(tmp_path: P
 def test_delivery_and_client_load_no_server() -> None:
     probe = textwrap.dedent("""
         import sys, broker.client, broker.delivery.directory
-        print(sorted({"hvac", "apscheduler", "uvloop", "broker.vault", "partner_standin"} & set(sys.modules)))
+        print(sorted({"stamina", "apscheduler", "uvloop", "broker.vault", "partner_standin"} & set(sys.modules)))
     """)
     ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

@@ -31,6 +31,7 @@ def installed(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.deep
 def test_its_lines_can_be_typed_one_after_another(installed: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.depth import sampled
 from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -27,6 +29,7 @@ KEY = b"PRIVATE KEY-----"
 BROKER = str(Path(sys.executable).parent / "broker")
 RANDOM = random.Random(20260301)
 MOMENTS = [round(RANDOM.uniform(*part), 2) for part in ((0.1, 0.8), (0.8, 3.0), (3.0, 7.0))]  # of about 15 seconds
+STOPS = list(itertools.product((signal.SIGTERM, signal.SIGINT), MOMENTS))
 SETTLING = 15.0  # seconds in which what was tied to a killed process ends
 
 
@@ -88,17 +91,17 @@ def assert_complete(text: str) -> None:
     assert "Traceback" not in text
 
 
-def test_two_at_once_end_in_time_and_leave_nothing(place: Mapping[str, str], tmp_path: Path) -> None:
+@pytest.mark.deep
+def test_two_at_once_leave_nothing(place: Mapping[str, str], tmp_path: Path) -> None:
     """One of them has no curl; both are in a pipe, so their lines are plain."""
     tools = tmp_path / "bin"
     tools.mkdir()
     for name in ("sh", "ls", "python3"):
         (tools / name).symlink_to(shutil.which(name) or name)
-    before, began = directories(), time.monotonic()
+    before = directories()
     with start(place) as one, start({**place, "PATH": str(tools)}) as other:
         texts = [process.communicate(timeout=200)[0].decode() for process in (one, other)]
     assert [one.returncode, other.returncode] == [0, 0], texts
-    assert time.monotonic() - began < 220  # one takes 16 seconds, where it has the machine to itself
     for text in texts:
         assert "\x1b" not in text
         assert "\r" not in text
@@ -110,11 +113,8 @@ def test_two_at_once_end_in_time_and_leave_nothing(place: Mapping[str, str], tmp
     assert list(tmp_path.iterdir()) == [tools]
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_stopped_in_the_middle_it_leaves_no_process_and_no_file(
-    place: Mapping[str, str], number: signal.Signals, moment: float
-) -> None:
+@pytest.mark.parametrize(("number", "moment"), sampled(STOPS, every=len(STOPS)))
+def test_stopped_midway_it_leaves_nothing(place: Mapping[str, str], number: signal.Signals, moment: float) -> None:
     before = directories()
     with start(place, *(["--keep"] if moment == MOMENTS[0] else [])) as process:
         assert process.stdout
@@ -135,6 +135,7 @@ def left_by(text: str) -> list[Path]:
     return [path for path in set(map(Path, re.findall(r"/\w+/\w+/broker-demo-\w+", text))) if path.exists()]
 
 
+@pytest.mark.deep
 def test_a_closed_window_ends_it_too(place: Mapping[str, str], tmp_path: Path) -> None:
     with Terminal([BROKER, "demo"], tmp_path, place) as terminal:
         terminal.wait_for("3. An account")
@@ -144,6 +145,7 @@ def test_a_closed_window_ends_it_too(place: Mapping[str, str], tmp_path: Path) -
     assert not left_by(terminal.said)
 
 
+@pytest.mark.deep
 def test_killed_outright_it_leaves_no_process(place: Mapping[str, str], tmp_path: Path) -> None:
     """Files stay: nobody is left to remove them. They lie in memory, and die with the machine."""
     with Terminal([BROKER, "demo"], tmp_path, place) as terminal:
@@ -157,7 +159,8 @@ def test_killed_outright_it_leaves_no_process(place: Mapping[str, str], tmp_path
         shutil.rmtree(directory)
 
 
-def test_whoever_reads_only_the_beginning_does_not_leave_it_running(place: Mapping[str, str]) -> None:
+@pytest.mark.deep
+def test_a_broken_pipe_ends_it(place: Mapping[str, str]) -> None:
     with start(place) as process:
         assert process.stdout
         head = b"".join(process.stdout.readline() for _ in range(6)).decode()
@@ -167,7 +170,7 @@ def test_whoever_reads_only_the_beginning_does_not_leave_it_running(place: Mappi
     assert not left_by(head)
 
 
-def test_kept_it_goes_on_and_is_removed_by_what_it_prints(place: Mapping[str, str]) -> None:
+def test_a_kept_demo_goes_on_until_removed(place: Mapping[str, str]) -> None:
     """It is started by a path from here, which holds from nowhere else; README's commands find it on the PATH."""
     program = Path(os.path.relpath(BROKER))
     with start(place, "--keep", executable=program, stdin=subprocess.DEVNULL) as process:
@@ -190,7 +193,7 @@ def test_kept_it_goes_on_and_is_removed_by_what_it_prints(place: Mapping[str, st
     assert not left_by(out.decode())
 
 
-def test_on_a_terminal_it_can_be_read_and_copied_and_ended_by_ctrl_c(place: Mapping[str, str], tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_on_a_terminal(place: Mapping[str, str], tmp_path: Path) -> None:
     with Terminal([BROKER, "demo"], tmp_path, place) as terminal:
         terminal.wait_for("of fleet North")
         terminal.type("\x03")

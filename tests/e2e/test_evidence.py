@@ -8,10 +8,8 @@ import stat
 import pytest
 
 from broker.vault import layout
-from tests.support.fault_injection import quick_system
-from tests.support.system import Ended, System
-
-__all__ = ["quick_system"]  # the fixture
+from tests.support.ended import Ended
+from tests.support.system import System
 
 pytestmark = pytest.mark.slow
 

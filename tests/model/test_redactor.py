@@ -24,14 +24,14 @@ def redactor(*secrets: str) -> Redactor:
     return Redactor(map(Secret, secrets))
 
 
-@pytest.mark.parametrize("secret", [s for s in ODD_PASSWORDS if len(s) >= 4])
 @pytest.mark.parametrize("form", FORMS)
-def test_each_form_is_hidden_whole(form: str, secret: str) -> None:
-    written = FORMS[form](secret)
-    shown = redactor(secret).redact(f"[{written}]")
-    assert HIDDEN in shown or len(written) < 4
-    if form != "base64, within":
-        assert shown in (f"[{HIDDEN}]", f"[{written}]")
+def test_each_form_is_hidden_whole(form: str) -> None:
+    for secret in (s for s in ODD_PASSWORDS if len(s) >= 4):
+        written = FORMS[form](secret)
+        shown = redactor(secret).redact(f"[{written}]")
+        assert HIDDEN in shown or len(written) < 4, secret
+        if form != "base64, within":
+            assert shown in (f"[{HIDDEN}]", f"[{written}]"), secret
 
 
 @given(SECRETS, st.sampled_from(sorted(FORMS)), st.text(max_size=20), st.text(max_size=20), st.integers(8, 60))

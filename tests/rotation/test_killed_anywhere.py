@@ -10,12 +10,11 @@ import pytest
 from broker.model.stage import Stage
 from tests.rotation.life_cycle import LIFE, lived, outcome, run
 from tests.rotation.simulation import Fault, Simulation
+from tests.support.depth import sampled
 
 # Of each step of the life, in order: a new write shows here, and is then covered below.
-WRITES = (1, 1, 2, 2, 1, 1, 3, 13, 2, 3, 2, 1, 1, 2, 3, 15, 6, 3, 5, 16, 4, 6, 2, 1, 6, 24)
+WRITES = (1, 1, 2, 2, 1, 1, 3, 13, 2, 3, 2, 1, 1, 2, 3, 15, 5, 3, 5, 14, 4, 5, 2, 1, 2, 2, 1, 1, 3, 7, 36)
 PLACES = [(step, write) for step, writes in enumerate(WRITES) for write in range(1, writes + 1)]
-# The quick tests take each fourth.
-EACH = [pytest.param(*place, marks=[pytest.mark.slow] if number % 4 else []) for number, place in enumerate(PLACES)]
 
 
 @functools.cache
@@ -32,14 +31,14 @@ def test_a_life_ends_with_one_set_and_nothing_left_to_do() -> None:
     sim = before(len(LIFE))
     sim.assert_sound()
     assert {g.stage for g in sim.account.generations} == {Stage.CURRENT, Stage.RETIRED}
-    assert sim.living_keys() == {"kv:2"}
-    assert [sim.secret(slot) for slot in sim.living_passwords()] == ["pw-3"]
+    assert sim.living_keys() == {"kv:4"}
+    assert [sim.secret(ref) for ref in sim.living_secrets()] == ["pw-4"]
     assert not sim.account.outbox
     assert len(sim.evidence) == sim.account.head.number
 
 
 @pytest.mark.parametrize("fault", Fault)
-@pytest.mark.parametrize(("step", "write"), EACH)
+@pytest.mark.parametrize(("step", "write"), sampled(PLACES, every=4))
 def test_the_same_command_again_ends_the_same(step: int, write: int, fault: Fault) -> None:
     sim = before(step).branch(at=write, fault=fault)
     run(sim, LIFE[step])

@@ -15,6 +15,7 @@ import pytest
 from broker.errors import ConflictError, RefusedError, UnknownNameError, WaitingError
 from tests.rotation.life_cycle import Commands, midway, outcome
 from tests.rotation.simulation import Simulation
+from tests.support.depth import sampled
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +72,7 @@ def ended(sim: Simulation) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("begun", ["open request", "no request"])
-@pytest.mark.parametrize(("first", "second"), list(itertools.product(COMMANDS, COMMANDS)))
+@pytest.mark.parametrize(("first", "second"), sampled(itertools.product(COMMANDS, COMMANDS), every=4))
 def test_two_commands_at_once_are_as_one_after_the_other(first: str, second: str, begun: str) -> None:
     alone = midway(begun).branch()
     refused(alone, first)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import os
 import sys
 import tempfile
@@ -11,18 +10,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import click
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 from partner_standin import Standin
 
-from broker.cli.main import NOUNS
 from broker.embedded.config import Options
 from broker.embedded.up import administered
 from broker.model.names import AccountName
 from broker.vault import layout
 from broker.vault.policies import Role
+from tests.support.console import commands
 from tests.support.leaks import CHANNELS, Watch
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, made_system
 from tests.support.vault import mounted, throwaway
@@ -188,17 +186,8 @@ def own_vault(watch: Watch) -> None:
         system.environment.update(kept)
 
 
-def verbs() -> Iterator[tuple[str, ...]]:
-    for noun in NOUNS:
-        command = importlib.import_module(f"broker.cli.{noun}").command
-        if isinstance(command, click.Group):
-            yield from ((noun, verb) for verb in command.commands)
-        else:
-            yield (noun,)
-
-
 def test_every_verb_was_run(watch: Watch) -> None:
-    assert set(verbs()) - watch.ran == NOT_RUN
+    assert {tuple(name.split()) for name, _ in commands()} - watch.ran == NOT_RUN
 
 
 @pytest.mark.parametrize("channel", CHANNELS)

@@ -19,14 +19,15 @@ from broker.model.account import Account
 from broker.model.clock import system_clock
 from broker.pki.reply import read_reply
 from broker.vault.observer import Phase
-from tests.support.console import GOOD, inside
+from tests.support.catalogue import GOOD, filled
+from tests.support.console import inside
 from tests.support.partner import a_csr
 from tests.support.saved_states import ACCOUNT, SavedStates
 from tests.support.system import LOGIN, PASSWORD, Ended
 
 __all__ = ["CliHarness", "Look"]
 
-KEPT: Final = ("broker.toml", "roles")
+KEPT: Final = ("broker.toml", "roles", "given")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +107,32 @@ class CliHarness:
         assert ended.code == 0, f"broker {line}: {ended.code}\n{ended.out}\n{ended.err}"
         return ended
 
-    def good(self, command: str, account: str = ACCOUNT, application: str = "reporting", number: str = "1") -> str:
+    def good(
+        self, command: str, account: str = ACCOUNT, application: str = "reporting", number: str | None = None
+    ) -> str:
         """Return a good command line of `command`, or the same with another name in it."""
-        line = GOOD[command].line.format(
-            account=shlex.quote(account),
-            application=shlex.quote(application),
-            number=shlex.quote(number),
-            ca=self.cas["issuing"],
-        )
-        return f"{command} {line}"
+        case = GOOD[command]
+        values = {
+            **self.saved.values(case.state),
+            "account": account,
+            "application": application,
+            "number": case.number if number is None else number,
+            "reply": "reply.zip",
+            "profile": "own.toml",
+            "csr": "good.csr",
+            "token": "reader.token",
+            "consumer": "reader",
+        }
+        if command == "account add":
+            values |= {"url": "https://partner.example/v3", "login": "MZP0000002"}
+        return shlex.join(filled(case.line, values))
 
     def tidy(self) -> None:
-        """Let the partner forget its faults, and a state that was changed be set up anew."""
+        """Clear the partner's faults, and have a state that was changed set up again.
+
+        The partner and its one issuing CA are shared: a test that makes a further CA breaks those after it.
+        """
+        assert len(self.partner.authorities.issuing) == 1
         self.partner.faults.clear()
         self.partner.log.clear()
         self.partner.registry.set_password(LOGIN, PASSWORD)
@@ -159,8 +174,8 @@ class CliHarness:
     def _lay_out(self) -> None:
         self._good = self._good or {
             "good.csr": a_csr(rsa.generate_private_key(65537, 2048)),
-            "reply.zip": self.saved.replies[0].read_bytes(),
-            "second.zip": self.saved.replies[1].read_bytes(),
+            "reply.zip": self.saved.reply("requested").read_bytes(),
+            "second.zip": self.saved.reply("again").read_bytes(),
             "own.toml": OWN.encode(),
             "plain.toml": b"version = 1\n",
             "reader.token": Path(self.saved.token()).read_bytes(),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.ended import Ended
+from tests.support.forked import shared
 from tests.support.secret_marks import Marks
-from tests.support.system import Ended, System
+from tests.support.system import System
 
 __all__ = ["CHANNELS", "Watch"]
 
@@ -35,29 +39,42 @@ class Watch:
     def run(self, *arguments: str, code: int | None = 0, input: str | bytes = b"") -> Ended:  # noqa: A002  # as subprocess
         """Run `broker ARGUMENTS`, which must end with `code` if one is given, and keep all that can be seen of it."""
         label = " ".join(arguments)
-        ended = self.watched(self.system.command(*arguments), label, input)
+        with self._listed(shared().pid, label):
+            ended = self.system.run(*arguments, input=input)
+        self._keep(label, ended)
         assert code in (None, ended.code), f"broker {label}: {ended.code}\n{ended.out}\n{ended.err}"
         self.ran |= {arguments[:n] for n in (1, 2)}
         return ended
 
     def watched(self, command: list[str], label: str, input: str | bytes = b"") -> Ended:  # noqa: A002
         """Run any command and keep all that can be seen of it."""
-        import subprocess
-
         data = input.encode() if isinstance(input, str) else input
         environment = {**self.system.environment, **self.system.changes}
-        with subprocess.Popen(
-            command, cwd=self.system.home, env=environment,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        ) as process:  # fmt: skip
-            listed = _Listed(process.pid)
-            listed.start()
+        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        with (
+            subprocess.Popen(command, cwd=self.system.home, env=environment, **pipes) as process,
+            self._listed(process.pid, label),
+        ):
             out, err = process.communicate(data, 60)
+        ended = Ended(process.returncode, out.decode(), err.decode())
+        self._keep(label, ended)
+        return ended
+
+    @contextmanager
+    def _listed(self, pid: int, label: str) -> Iterator[None]:
+        """Keep what the process list shows of `pid` and its descendants meanwhile."""
+        listed = _Listed(pid)
+        listed.start()
+        try:
+            yield
+        finally:
             listed.ended.set()
             listed.join()
-        self.seen["output"] += [(f"stdout of {label}", out), (f"stderr of {label}", err)]
         self.seen["processes"] += [(f"{name} during {label}", content) for name, content in listed.found]
-        return Ended(process.returncode, out.decode(), err.decode())
+
+    def _keep(self, label: str, ended: Ended) -> None:
+        said = (("stdout", ended.out), ("stderr", ended.err))
+        self.seen["output"] += [(f"{name} of {label}", text.encode()) for name, text in said]
 
     def mark(self, name: str, secret: str | bytes) -> None:
         """Look for `secret` from now on, in all that was seen before too."""

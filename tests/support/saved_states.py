@@ -1,63 +1,77 @@
-"""A system whose states are kept and set up again in a moment, and commands that run inside this process.
+"""A system whose states (`tests.support.catalogue`) are made once, and set up again in a moment.
 
-For tests that try one command many hundred times: a state is copied into the mount, the command is run by
-`broker.cli.main.run`, and what is stored afterwards is held against what the account says.
+For tests that try commands many hundred times: a state is copied into the mount, the command is run in this process,
+and what is stored afterwards is compared with what the account says.
 """
 
 from __future__ import annotations
 
-import io
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
-from unittest.mock import patch
 
-from broker.cli.main import run
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from broker.compose import Wiring
 from broker.model.account import Account
 from broker.model.chain import verify
 from broker.model.consumer import ConsumerRecord
 from broker.model.names import AccountName
 from broker.model.stage import Stage
+from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
 from broker.vault.documents import decoded
 from broker.vault.enrolment import AppRole, consumer_role
 from broker.vault.evidence import VaultEvidence
 from broker.vault.layout import Access, right
+from tests.support.catalogue import STATES, Case, filled
+from tests.support.console import inside
+from tests.support.ended import Ended
+from tests.support.partner import a_csr
 from tests.support.sources import BROKER
-from tests.support.system import LOGIN, PASSWORD, SUBJECT, Ended, System
+from tests.support.system import LOGIN, PASSWORD, SUBJECT, System
 from tests.support.vault import a_consumer, login
 
-__all__ = ["ACCOUNT", "SavedStates", "State", "built"]
+__all__ = ["ACCOUNT", "LATER", "SavedStates", "State", "documents_of"]
 
 ACCOUNT: Final = "acme"
 LATER: Final = timedelta(minutes=15)  # what a person waits: a try without an answer counts no longer
 _LONG: Final = 6 * 60 * 60  # seconds that a token of the consumer's lives: no run takes so long
-STATES: Final = ("empty", "added", "requested", "candidate", "promoted", "renewed", "rotated", "profiled")
 
 Document = Mapping[str, Any]
+Documents = Mapping[str, Document | None]  # the newest version of each path, None where it is destroyed
 
 
 @dataclass(frozen=True)
 class State:
-    """What the mount holds: the newest version of each path, None where it is destroyed; and the account before."""
+    """What the mount holds, and the account as it was some changes ago, which a stale read shows."""
 
-    documents: Mapping[str, Document | None]
-    before: Document | None = None  # the account as it was some changes ago: what a stale read shows
+    documents: Documents
+    before: Document | None = None
 
 
 @dataclass
 class SavedStates:
-    """A system, its states by name, and the reply that each request is answered with."""
+    """A system whose states are made when they are first asked for, and set up again in a moment."""
 
     system: System
     states: dict[str, State] = field(default_factory=dict)
-    replies: list[Path] = field(default_factory=list)
     consumer: AppRole | None = None
+    _replies: dict[str, Path] = field(default_factory=dict)  # by the state that each answers
+
+    @functools.cached_property
+    def _given(self) -> Path:
+        """The directory of the files that lines of the catalogue name."""
+        folder = self.system.home / "given"
+        folder.mkdir()
+        (folder / "good-profile").write_text(own_profile(), encoding="utf-8")
+        (folder / "good-password").write_text(PASSWORD, encoding="utf-8")
+        (folder / "wrong-password").write_text(f"{PASSWORD}-wrong", encoding="utf-8")
+        (folder / "good-csr").write_bytes(a_csr(rsa.generate_private_key(65537, 2048)))
+        return folder
 
     def run(
         self,
@@ -71,18 +85,7 @@ class SavedStates:
         """Run `broker ARGUMENTS` in this process, with the vault at `address`, on a clock that is `after` ahead."""
         environment = {**self.system.environment, **({"VAULT_ADDR": address} if address else {}), **(changes or {})}
         wiring = wiring or Wiring(clock=lambda: datetime.now(UTC) + after)
-        raw = io.BytesIO(), io.BytesIO()
-        out, err = (io.TextIOWrapper(stream, encoding="utf-8", write_through=True) for stream in raw)
-        here = Path.cwd()
-        with ExitStack() as stack:
-            stack.enter_context(patch.dict(os.environ, environment, clear=True))
-            stack.enter_context(patch("sys.stdin", io.TextIOWrapper(io.BytesIO(given), encoding="utf-8")))
-            stack.enter_context(redirect_stdout(out))
-            stack.enter_context(redirect_stderr(err))
-            stack.callback(os.chdir, here)
-            os.chdir(self.system.home)
-            code = run(arguments, wiring)
-        return Ended(code, *(stream.getvalue().decode() for stream in raw))
+        return inside(arguments, home=self.system.home, environment=environment, input=given, wiring=wiring)
 
     def ok(self, *arguments: str, given: bytes = b"") -> Ended:
         """Run `broker ARGUMENTS`, which must succeed."""
@@ -92,25 +95,60 @@ class SavedStates:
 
     def put(self, name: str) -> None:
         """Make the mount hold state `name` and nothing else."""
-        vault, mount = self.system.vault.admin, self.system.vault.settings.mount
-        state = self.states[name]
-        for path in self._paths():
-            vault.call("DELETE", f"{mount}/metadata/{path}")
-        for path, document in state.documents.items():
-            stale = path == f"accounts/{ACCOUNT}" and state.before is not None
+        if name not in self.states:
+            self._make(name)
+        vault, state = self.system.vault.admin, self.states[name]
+        now = documents_of(vault)
+        wrong = {path for path in now if path not in state.documents or now[path] != state.documents[path]}
+        for path in wrong:
+            vault.call("DELETE", f"{self.system.vault.settings.mount}/metadata/{path}")
+        for path in (path for path in state.documents if path in wrong or path not in now):
+            document, stale = state.documents[path], path == f"accounts/{ACCOUNT}" and state.before is not None
             if stale and state.before:
                 vault.write(path, state.before, replacing=0)
             vault.write(path, document or {"destroyed": True}, replacing=int(stale))
             if document is None:
                 vault.destroy_all(path)
 
-    def keep(self, name: str) -> None:
-        """Remember what the mount holds as state `name`."""
-        vault = self.system.vault.admin
-        stored = {path: vault.read_or_none(path) for path in self._paths()}
-        before = next(reversed(self.states.values())).documents if self.states else {}
-        documents = {path: found.data if found else None for path, found in stored.items()}
-        self.states[name] = State(documents, before.get(f"accounts/{ACCOUNT}"))
+    def reply(self, state: str) -> Path:
+        """Return the file with the partner's reply to the open request of `state`; the mount is in any state then."""
+        if state not in self._replies:
+            self.put(state)
+            self._replies[state] = self.system.reply(ACCOUNT).rename(self._given / f"{state}.zip")
+        return self._replies[state]
+
+    def begin(self, case: Case) -> None:
+        """Make the mount hold what `case` starts from; its reply is there then."""
+        if "{reply}" in case.line:
+            self.reply(_answered(case.state))
+        self.put(case.state)
+
+    def values(self, state: str) -> Mapping[str, str | Sequence[str]]:
+        """Return what is filled into the lines of the catalogue that start from `state`."""
+        return {
+            "account": ACCOUNT,
+            "application": "reporting",
+            "url": self.system.partner.api_url,
+            "login": LOGIN,
+            "subject": [part for pair in SUBJECT for part in ("--subject", pair)],
+            "accept": self.system.accepting(),
+            "reply": str(self._replies.get(_answered(state), "")),
+            **{name: str(self._given / f"good-{name}") for name in ("profile", "password", "csr")},
+            "wrong": str(self._given / "wrong-password"),
+        }
+
+    def _make(self, name: str) -> None:
+        """Go through the commands that people type, in processes of their own: a test may have patched this one."""
+        parent, lines = STATES[name]
+        if parent:
+            self.put(parent)
+        for line in lines:
+            if "{reply}" in line:
+                self.reply(parent)
+            ended = self.system.run(*filled(line.removeprefix("!"), self.values(parent)))
+            assert bool(ended.code) is line.startswith("!"), f"{line}: {ended.code}\n{ended.err}"
+        before = self.states[parent].documents.get(f"accounts/{ACCOUNT}") if parent else None
+        self.states[name] = State(documents_of(self.system.vault.admin) if parent else {}, before)
 
     def account(self) -> Account | None:
         """Return the account as it is stored."""
@@ -147,18 +185,18 @@ class SavedStates:
         """Yield, in words, in what the mount contradicts the settled account."""
         account, vault = self.account(), self.system.vault.admin
         if account is None:
-            yield from (f"{path} belongs to no account" for path in self._paths() if not path.startswith("signers/"))
+            yield from (f"{path} belongs to no account" for path in _paths(vault) if not path.startswith("signers/"))
             return
         evidence = VaultEvidence(vault).kept(f"accounts/{ACCOUNT}").entries
         yield from (str(f) for f in verify(f"accounts/{ACCOUNT}", evidence, account.head))
-        if account.outbox or account.doomed_keys or account.doomed_passwords:
+        if account.outbox or account.doomed_keys or account.doomed_secrets:
             yield "it is not settled"
         keys = {f"kv:{n}" for n in self._alive("keys")}
         if keys != account.keys_in_use:
             yield f"keys {sorted(keys)} are stored, and {sorted(account.keys_in_use)} in use"
-        passwords = {int(n) for n in self._alive("passwords")}
-        if passwords != account.passwords_in_use:
-            yield f"passwords {sorted(passwords)} are stored, and {sorted(account.passwords_in_use)} in use"
+        secrets = {f"password:{n}" for n in self._alive("passwords")}
+        if secrets != account.secrets_in_use:
+            yield f"{sorted(secrets)} are stored, and {sorted(account.secrets_in_use)} in use"
         if len([r for r in account.requests if not r.closed]) > 1:
             yield "two requests are open"
         if len([g for g in account.generations if g.stage is Stage.CURRENT]) > 1:
@@ -173,59 +211,28 @@ class SavedStates:
         names = vault.list(f"{kind}/{ACCOUNT}")
         return [name for name in names if any(vault.versions(f"{kind}/{ACCOUNT}/{name}").values())]
 
-    def _paths(self, folder: str = "") -> Iterator[str]:
-        for name in self.system.vault.admin.list(folder):
-            path = f"{folder}{name}"
-            if name.endswith("/"):
-                yield from self._paths(path)
-            else:
-                yield path
+
+def _answered(state: str) -> str:
+    """Return the state whose request the reply that a command in `state` is given answers."""
+    return "again" if state == "again" else "requested"
 
 
-@contextmanager
-def built(system: System) -> Iterator[SavedStates]:
-    """Yield a saved in which every state has been gone through, by the commands that people type."""
-    saved = SavedStates(system)
-    steps: tuple[Callable[[], object], ...] = (
-        lambda: None,
-        lambda: _add(saved),
-        lambda: saved.ok("csr", "new", ACCOUNT),
-        lambda: _answer(saved, *system.accepting(), "--client-id-for", "reporting"),
-        lambda: saved.ok("rotation", "promote", ACCOUNT),
-        lambda: _renew(saved),
-        lambda: saved.ok("rotation", "promote", ACCOUNT),
-        lambda: _add_profile(saved),
-    )
-    for name, step in zip(STATES, steps, strict=True):
-        step()
-        saved.keep(name)
-    yield saved
+def documents_of(vault: Connection) -> Documents:
+    """Return all that the mount holds."""
+    stored = {path: vault.read_or_none(path) for path in _paths(vault)}
+    return {path: found.data if found else None for path, found in stored.items()}
 
 
-def _add(saved: SavedStates) -> None:
-    subject = [part for pair in SUBJECT for part in ("--subject", pair)]
-    url = saved.system.partner.api_url
-    saved.ok(
-        "account", "add", ACCOUNT, "--environment", "stand-in", "--base-url", url, "--login", LOGIN,
-        "--contact", "desk@partner.example", *subject,
-    )  # fmt: skip
-    saved.ok("password", "set", ACCOUNT, "--password-file", "-", given=PASSWORD.encode())
-    saved.ok("app", "add", f"{ACCOUNT}/reporting")
+def own_profile() -> str:
+    """Return a custom profile."""
+    text = (BROKER / "partners" / "profiles" / "stellantis.toml").read_text(encoding="utf-8")
+    return text.replace('name = "stellantis"', 'name = "own"')
 
 
-def _add_profile(saved: SavedStates) -> None:
-    profile = (BROKER / "partners" / "profiles" / "stellantis.toml").read_text(encoding="utf-8")
-    (saved.system.home / "own.toml").write_text(
-        profile.replace('name = "stellantis"', 'name = "own"'), encoding="utf-8"
-    )
-    saved.ok("partner", "add", "own.toml")
-
-
-def _renew(saved: SavedStates) -> None:
-    saved.ok("csr", "new", ACCOUNT)
-    _answer(saved)
-
-
-def _answer(saved: SavedStates, *options: str) -> None:
-    saved.replies.append(saved.system.reply(ACCOUNT))
-    saved.ok("cert", "import", ACCOUNT, str(saved.replies[-1]), *options)
+def _paths(vault: Connection, folder: str = "") -> Iterator[str]:
+    for name in vault.list(folder):
+        path = f"{folder}{name}"
+        if name.endswith("/"):
+            yield from _paths(vault, path)
+        else:
+            yield path

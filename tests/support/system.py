@@ -1,9 +1,8 @@
-"""The whole system for a test: a vault, the partner stand-in, and the `broker` command as a process of its own."""
+"""The whole system for a test: a vault, the partner stand-in, and the `broker` command in a process of its own."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -24,6 +23,8 @@ from broker.model.names import AccountName
 from broker.vault.enrolment import issue_login
 from broker.vault.layout import Access, right
 from broker.vault.policies import Role
+from tests.support.ended import Ended
+from tests.support.forked import shared
 from tests.support.vault import TestVault
 
 __all__ = ["LOGIN", "PASSWORD", "SUBJECT", "Ended", "System", "made_system", "partner_server", "system"]
@@ -32,19 +33,6 @@ LOGIN: Final = "MZP0000001"
 PASSWORD: Final = "pl4nted:Pa§s/word+1"
 SUBJECT: Final = ("C=FR", "ST=Ile-de-France", "L=Paris", "O=Société Exemple", "emailAddress=api@exemple.example")
 _numbers: Final = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @dataclass
@@ -67,12 +55,11 @@ class System:
         environment = {**self.environment, **self.changes}
         return subprocess.Popen(self.command(*arguments), cwd=self.home, env=environment, **(pipes | options))
 
-    def run(self, *arguments: str, input: str | bytes = b"", timeout: float = 60) -> Ended:  # noqa: A002  # as subprocess
-        """Run `broker ARGUMENTS` to its end."""
+    def run(self, *arguments: str, input: str | bytes = b"") -> Ended:  # noqa: A002  # as subprocess
+        """Run `broker ARGUMENTS` to its end, in a forked process: `start` is for tests of how a command starts."""
         data = input.encode() if isinstance(input, str) else input
-        with self.start(*arguments, stdin=subprocess.PIPE) as process:
-            out, err = process.communicate(data, timeout)
-            return Ended(process.returncode, out.decode(), err.decode())
+        environment = {**self.environment, **self.changes}
+        return shared().run(*arguments, cwd=self.home, environment=environment, data=data).ended
 
     def ok(self, *arguments: str, input: str | bytes = b"") -> Ended:  # noqa: A002  # as subprocess
         """Run `broker ARGUMENTS`, which must succeed."""

@@ -22,7 +22,7 @@ from broker.model.secret import Secret
 from broker.partners.catalogue import builtin
 from broker.partners.verdict import Verdict
 from broker.upstream.canary import ask
-from broker.upstream.credentials import credentials_of
+from tests.support.credential_sets import credentials_of
 from tests.support.echoing import FORMS, ODD_PASSWORDS, PLACES, answer, repeated, traces
 from tests.support.tls_server import Saying
 
@@ -95,7 +95,7 @@ def test_hiding_changes_no_verdict(echo: Echo) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_no_error_of_the_client_repeats_a_secret(
+def test_client_errors_repeat_no_secret(
     echo: Echo, tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:
     caplog.set_level("INFO")

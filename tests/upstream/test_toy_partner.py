@@ -1,4 +1,4 @@
-"""A partner with an authentication of its own: one class, one profile, and nothing else is touched."""
+"""A partner with another authentication: one class and one profile, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from broker.model.authentication.interface import LOGIN, Check, Part, Request, V
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from broker.partners.document import from_document, parse, to_document
+from broker.partners.explain import as_curl, as_http
 from broker.partners.profile import Profile
-from broker.partners.redacted import as_curl, as_http
 from broker.partners.request import recipe
 from broker.partners.verdict import Verdict
 from broker.upstream.canary import ask
-from broker.upstream.credentials import credentials_of
 from broker.upstream.session import PartnerSession
+from tests.support.credential_sets import credentials_of
 from tests.support.tls_server import Saying
 
 KEY = "planted-shared-key"
@@ -173,18 +173,18 @@ def test_the_profile_survives_being_stored(profile: Profile) -> None:
     assert from_document(to_document(profile), "vault") == profile
 
 
-def test_it_is_explained_with_placeholders(toy: Bundle) -> None:
+def test_explain_shows_placeholders(toy: Bundle) -> None:
     made = recipe("https://api.example.com/v1", toy.authentication, "GET", "/fleets")
     for text in (as_http(made, toy.authentication), as_curl(made, toy.authentication)):
         assert "X-Signature: <login>:<HMAC-SHA-256 under shared-key>" in text
         assert KEY not in text
 
 
-def test_what_cannot_sign_says_so(toy: Bundle) -> None:
+def test_missing_support_is_reported(toy: Bundle) -> None:
     paths = curl.Paths(*(Path("/tmp") / n for n in ("crt", "key", "ca")))
     with pytest.raises(InputError, match="toy_hmac: it differs in each request"):
         curl.config(paths, toy.authentication, toy.values)
-    with pytest.raises(RefusedError, match="other headers in each request"):
+    with pytest.raises(RefusedError, match="different headers in each request"):
         credentials_of(toy).headers()
     with pytest.raises(InputError, match="no secret 'shared-key'"):
         credentials_of(replace(toy, secrets={}))

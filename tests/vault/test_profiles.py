@@ -1,4 +1,4 @@
-"""Profiles of one's own in Vault: stored once, and told from another's that came between."""
+"""Custom profiles in Vault: stored once, and not over one that another stored meanwhile."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def landing(monkeypatch: pytest.MonkeyPatch, other: Connection, document: dict[s
     """Let another store `document` just before each of our writes, so that ours meet a conflict."""
     write = Connection.write
 
-    def late(self: Connection, path: str, data: dict[str, object], *, replacing: int) -> int:
+    def late(self: Connection, path: str, data: dict[str, object], *, replacing: int) -> None:
         write(other, path, document, replacing=replacing)
-        return write(self, path, data, replacing=replacing)
+        write(self, path, data, replacing=replacing)
 
     monkeypatch.setattr(Connection, "write", late)
 
 
-def test_a_conflict_with_ourselves_is_no_conflict(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_profile_stored_twice_is_one(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
     operator = vault.connection(Role.OPERATOR)
     landing(monkeypatch, vault.admin, to_document(OURS))
     store_profile(operator, OURS)
@@ -40,7 +40,7 @@ def test_a_conflict_with_ourselves_is_no_conflict(vault: TestVault, monkeypatch:
     assert len(vault.admin.versions(layout.profile("own"))) == 1
 
 
-def test_another_that_came_between_is_told_and_kept(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profile_stored_meanwhile_is_kept(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
     operator = vault.connection(Role.OPERATOR)
     landing(monkeypatch, vault.admin, to_document(THEIRS))
     with pytest.raises(ConflictError, match="another profile own") as caught:

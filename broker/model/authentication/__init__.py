@@ -1,8 +1,8 @@
-"""How a partner wants a request to say who sends it, beside the client certificate: a closed list of parts.
+"""The authentication that a partner wants in a request, beside the client certificate: a closed list of parts.
 
-Each part is one class in one file of this package, listed in `PARTS`. A profile names those that its partner wants;
-they are added in the order of the list, each to a copy of what the one before it made, so that a signature covers
-what was added before it.
+Each part is one class in one file of this package, listed in `PARTS`. A profile names those that its partner wants.
+They are added in the order of the list, each to a copy of the request so far, so that a signature covers what the
+parts before it added.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ __all__ = [
 ]
 
 PARTS: Final[dict[str, type[Part]]] = {part.kind: part for part in (Basic, ClientId)}
-DEFAULT: Final[tuple[Part, ...]] = (Basic(), ClientId(query="client_id"))  # of a profile that says nothing
+DEFAULT: Final[tuple[Part, ...]] = (Basic(), ClientId(query="client_id"))  # of a profile that names no parts
 
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """The parts that one partner wants, and the media type it answers with."""
+    """The parts that one partner wants, and the media type of its answers."""
 
     parts: tuple[Part, ...] = DEFAULT
     accept: str = "application/json"
@@ -50,19 +50,19 @@ class Authentication:
 
     @property
     def placeholders(self) -> Values:
-        """Values that say what belongs in their place, for a command that is shown to people."""
+        """Values that name what belongs in their place, for commands shown to people."""
         secrets = {name: Secret(f"<{name}>") for name in self.needs.difference(VALUES)}
         return Values("<login>", "<client_id>", secrets)
 
     def check(self, values: Values) -> None:
-        """Raise `InputError` for the first value that no request can carry, without quoting it."""
-        faults = (self.fault(name, values.reveal(name)) for name in sorted(self.needs))
-        fault = next(filter(None, faults), None)
-        if fault:
-            raise fault
+        """Raise `InputError`, without the value, for the first one that no request can carry."""
+        for name in sorted(self.needs):
+            problem = self.problem(name, values.reveal(name))
+            if problem:
+                raise problem
 
-    def fault(self, name: str, value: str) -> InputError | None:
-        """Return what keeps a request from carrying `value` as `name`; None if nothing does, or no part needs it."""
+    def problem(self, name: str, value: str) -> InputError | None:
+        """Return why no request can carry `value` as `name`; None if one can, or no part needs it."""
         found = (part.needs[name](value) for part in self.parts if name in part.needs)
         return next(filter(None, found), None)
 

@@ -20,7 +20,7 @@ class Basic(Part):
 
     @property
     def needs(self) -> Mapping[str, Check]:
-        """Login and password."""
+        """The checks of login and password."""
         return {LOGIN: _check_login, PASSWORD: _check_password}
 
     def add(self, request: Request, values: Values) -> Request:
@@ -29,7 +29,7 @@ class Basic(Part):
         return request.with_header("Authorization", "Basic " + base64.b64encode(pair).decode())
 
     def show(self, request: Request) -> Request:
-        """Show that the header is there."""
+        """Show the header without its value."""
         return request.with_header("Authorization", "Basic <base64 of login:password>")
 
     def curl(self, values: Values) -> tuple[CurlOption, ...]:
@@ -38,11 +38,11 @@ class Basic(Part):
 
 
 def _check_login(login: str) -> InputError | None:
-    """RFC 7617, section 2: no colon in the user-id, no control character in either."""
+    """Return an error for a login with a colon or a control character (RFC 7617, section 2)."""
     if not login or ":" in login or not login.isprintable():
         return InputError(
             "the login cannot be sent by HTTP Basic: it is empty, or has a colon or a control character",
-            hint="RFC 7617 ends a login at its first colon: add the account with the login that the partner gave",
+            hint="add the account with the login that the partner gave you",
         )
     return None
 

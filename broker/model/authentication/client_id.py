@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -13,31 +14,17 @@ from broker.model.setting import SettingError
 
 __all__ = ["ClientId", "without_client_id"]
 
-_TOKEN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _PLACEHOLDER: Final = "<client_id>"
-_TAKEN: Final = frozenset(  # headers with a meaning of their own
-    {
-        "accept",
-        "authorization",
-        "connection",
-        "content-length",
-        "content-type",
-        "cookie",
-        "expect",
-        "host",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-    }
+_TAKEN: Final = re.compile(  # headers that mean something else
+    "accept|authorization|connection|content-length|content-type|cookie|expect|host|proxy-authorization|te|trailer|"
+    "transfer-encoding|upgrade|user-agent"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ClientId(Part):
-    """Name of the query parameter, or of the header, that carries the client_id: one of the two."""
+    """Name of the query parameter or of the header that carries the client_id: one of the two."""
 
     kind = "client_id"
     query: str = ""
@@ -45,18 +32,20 @@ class ClientId(Part):
 
     def __post_init__(self) -> None:
         if self.query and self.header:
-            raise SettingError("header", "is given, and a query too", "keep one of the two")
+            raise SettingError("header", "is set, and so is query", "keep one of the two")
         name = self.query or self.header
-        if not name or not set(name) <= _TOKEN or name.lower() in _TAKEN:
-            raise SettingError("header" if self.header else "query", f"cannot be {name[:60]!r}", "client_id is usual")
+        if not _NAME.fullmatch(name) or _TAKEN.fullmatch(name.lower()):
+            raise SettingError(
+                "header" if self.header else "query", f"cannot be {name[:60]!r}", 'write query = "client_id"'
+            )
 
     @property
     def needs(self) -> Mapping[str, Check]:
-        """The application's client_id."""
+        """The check of the client_id."""
         return {CLIENT_ID: _check}
 
     def add(self, request: Request, values: Values) -> Request:
-        """Add it. A query may repeat it, as the partner's own links do; raise `RefusedError` if it has another."""
+        """Add it. The query may hold it already, as the partner's links do; raise `RefusedError` for another."""
         if self.header:
             return request.with_header(self.header, values.client_id)
         target, _, query = request.url.partition("?")
@@ -65,28 +54,28 @@ class ClientId(Part):
         return bare.with_query(self.query, quote(values.client_id, safe=""))
 
     def show(self, request: Request) -> Request:
-        """Show where it is."""
+        """Show its place."""
         if self.header:
             return request.with_header(self.header, _PLACEHOLDER)
         return request.with_query(self.query, _PLACEHOLDER)
 
     def curl(self, values: Values) -> tuple[CurlOption, ...]:
-        """Return `--header`; or `--get` with `--data-urlencode`, which every curl has: `-d` then goes there too."""
+        """Return `--header`; or `--get` with `--data-urlencode`, which every curl has: `-d` then adds to the query."""
         if self.header:
             return (("header", f"{self.header}: {values.client_id}"),)
         return (("get", ""), ("data-urlencode", f"{self.query}={values.client_id}"))
 
 
 def without_client_id(query: str, name: str, ours: str) -> str:
-    """Return a raw query without its client_id. One equal to `ours`, which the partner's own links echo, is dropped.
+    """Return a raw query without the client_id `ours`, which the partner's links repeat.
 
-    Raise `RefusedError` for any other. Names are decoded first, compared without regard to case, and looked for behind
-    `;` too: what any server could read as the client_id counts as one.
+    Raise `RefusedError` for any other client_id. Names are decoded, compared without case, and searched for behind `;`
+    too: everything that a server could read as a client_id counts.
     """
     kept = []
     for pair in query.split("&"):
         pieces = [piece.partition("=") for piece in pair.split(";")]
-        found = [unquote_plus(value) for key, _, value in pieces if _names(key, name)]
+        found = [unquote_plus(v) for key, _, v in pieces if unquote_plus(key).strip().lower() == name.lower()]
         if any(value != ours for value in found) or (found and len(pieces) > 1):
             raise RefusedError(
                 f"the query has a {name} that is not the application's",
@@ -97,11 +86,10 @@ def without_client_id(query: str, name: str, ours: str) -> str:
     return "&".join(kept)
 
 
-def _names(key: str, name: str) -> bool:
-    return unquote_plus(key).strip().lower() == name.lower()
-
-
 def _check(client_id: str) -> InputError | None:
     if not client_id or not client_id.isascii() or not client_id.isprintable() or " " in client_id:
-        return InputError("the client_id is empty, or has characters that no client_id has", hint="broker app set")
+        return InputError(
+            "the client_id is empty, or has a space, a control character or one outside ASCII",
+            hint="broker app set ACCOUNT/APPLICATION --client-id ID",
+        )
     return None

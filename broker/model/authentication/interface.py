@@ -1,4 +1,4 @@
-"""The interface of every part of an authentication, and the values that go in and out.
+"""The interface of a part of an authentication, the requests it adds to, and the values it adds.
 
 A part is a frozen dataclass whose fields are its settings in a profile: `hmac = { header = "X-Signature" }` makes
 `Hmac(header="X-Signature")`. It holds no secret. `authentication.PARTS` lists all parts.
@@ -21,14 +21,14 @@ LOGIN: Final = "login"
 CLIENT_ID: Final = "client_id"
 PASSWORD: Final = "password"  # noqa: S105  # the name of a secret
 
-# What is wrong with a value that no request can carry; returned, since a frame that raises would hold the value
+# Why no request can carry a value, or None. Returned, not raised: a frame that raises would hold the value
 Check = Callable[[str], InputError | None]
 CurlOption = tuple[str, str]  # a long option without "--", and its value; "" for a flag
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request before it is sent. Its repr shows no more than the method."""
+    """A request before it is sent. Its repr shows the method alone."""
 
     method: str
     url: str = field(repr=False)  # absolute, below the account's base URL
@@ -42,7 +42,7 @@ class Request:
 
     @property
     def target(self) -> str:
-        """Path and query, as the request line has them."""
+        """Path and query as in the request line."""
         rest = self.url.partition("://")[2].removeprefix(self.host)
         return rest if rest.startswith("/") else f"/{rest}"
 
@@ -51,25 +51,25 @@ class Request:
         """The body, for a part that signs it or adds to it; raise `RefusedError` for a stream."""
         if self.body is None:
             raise RefusedError(
-                "this partner's authentication covers the body", hint="send it as bytes, not as a stream"
+                "this partner's authentication covers the body, which is a stream", hint="send the body as bytes"
             )
         return self.body
 
     def with_header(self, name: str, value: str) -> Request:
-        """Return a copy with the header `name`, in place of any other of this name."""
+        """Return a copy with the header `name`, which replaces any other of this name."""
         if not (value.isascii() and value.isprintable()):
             raise InputError(f"the value for the header {name} has a character that no header can carry")
         kept = {key: text for key, text in self.headers.items() if key.lower() != name.lower()}
         return replace(self, headers={**kept, name: value})
 
     def with_query(self, name: str, encoded: str) -> Request:
-        """Return a copy with one more parameter, whose value is percent-encoded already."""
+        """Return a copy with one more parameter, whose value is already percent-encoded."""
         return replace(self, url=f"{self.url}{'&' if '?' in self.url else '?'}{name}={encoded}")
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """What the parts add: the values of one application, and the named secrets of one generation."""
+    """The values that parts add: those of one application, and the named secrets of one generation."""
 
     login: str = field(repr=False)
     client_id: str = field(repr=False)
@@ -82,7 +82,7 @@ class Values:
         return self.secrets[name]
 
     def reveal(self, name: str) -> str:
-        """Return any value by the name under which a part needs it."""
+        """Return the value that a part needs under `name`."""
         return {LOGIN: self.login, CLIENT_ID: self.client_id}[name] if name in VALUES else self.secret(name).reveal()
 
 
@@ -90,23 +90,23 @@ VALUES: Final = (LOGIN, CLIENT_ID)  # the other needs of a part are names of sec
 
 
 class Part(ABC):
-    """One thing that a partner wants in every request."""
+    """One thing that the partner wants in every request."""
 
     kind: ClassVar[str]  # its key in a profile's table [authentication]
 
     @property
     @abstractmethod
     def needs(self) -> Mapping[str, Check]:
-        """The values it adds, by name: `login`, `client_id`, or a named secret; each with the check of its text."""
+        """The check of each value that it adds, by name: `login`, `client_id`, or a named secret."""
 
     @abstractmethod
     def add(self, request: Request, values: Values) -> Request:
-        """Return a copy of `request` with what this part adds. The parts before it have added theirs."""
+        """Return a copy of `request` with this part added. Earlier parts have already been added."""
 
     @abstractmethod
     def show(self, request: Request) -> Request:
-        """Return a copy of `request` with a placeholder for all that `add` would add."""
+        """Return a copy of `request` with placeholders for everything that `add` adds."""
 
     def curl(self, values: Values) -> tuple[CurlOption, ...] | None:  # noqa: ARG002  # for those that override it
-        """Return the options that make curl do the same, or None if no fixed option can, as with a signature."""
+        """Return the curl options that do the same, or None if no fixed option can, as for a signature."""
         return None

@@ -1,0 +1,164 @@
+"""A small account of a test's own: what two commands can quarrel over, said a second time from the design.
+
+It imports nothing of the broker, so it cannot agree with a mistake that the broker makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+__all__ = ["Generation", "Request", "State", "state_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    number: int
+    status: str = "open"
+    sent: frozenset[str] = frozenset()  # references of its submissions
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A set, or what a candidate changes of one: a key, a password, or both; 0 is no change."""
+
+    number: int
+    key: int
+    password: int
+    stage: str = "candidate"
+    order: int = 0  # of its last move
+
+    @property
+    def living(self) -> bool:
+        return self.stage != "retired"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """An account, as far as two commands can quarrel over it."""
+
+    requests: tuple[Request, ...] = ()
+    generations: tuple[Generation, ...] = ()
+    applications: frozenset[tuple[str, str]] = frozenset()  # name, client_id
+    password: int = 0
+    breaker: bool = False
+    taken: int = 0  # password slots up to here have been written
+    good: frozenset[int] = frozenset()  # passwords that the partner accepts
+    flying: bool = False  # a canary is on its way
+
+    @property
+    def open(self) -> Request | None:
+        return next((r for r in self.requests if r.status == "open"), None)
+
+    @property
+    def current(self) -> Generation | None:
+        return next((g for g in self.generations if g.stage == "current"), None)
+
+    @property
+    def visible(self) -> tuple[object, ...]:
+        """What a document shows, so that two states can be held against each other."""
+        generations = tuple(replace(g, order=0) for g in self.generations)
+        return (self.requests, generations, self.applications, self.password, self.breaker, self.flying)
+
+    def request(self, number: int) -> Request:
+        return self.requests[number - 1]
+
+    def generation(self, number: int) -> Generation:
+        return self.generations[number - 1]
+
+    def candidates(self) -> list[Generation]:
+        return [g for g in self.generations if g.stage == "candidate"]
+
+    def with_request(self, changed: Request) -> State:
+        return replace(self, requests=_placed(self.requests, changed))
+
+    def with_application(self, name: str, client_id: str) -> State:
+        kept = frozenset(a for a in self.applications if a[0] != name)
+        return replace(self, applications=kept | {(name, client_id)})
+
+    def client_id(self, name: str) -> str | None:
+        return dict(self.applications).get(name)
+
+    @property
+    def next_order(self) -> int:
+        return 1 + max((g.order for g in self.generations), default=0)
+
+    def whole(self, number: int) -> Generation:
+        """Return a generation as a whole set: a candidate laid over the current one."""
+        generation, current = self.generation(number), self.current
+        if generation.stage != "candidate" or current is None:
+            return generation
+        return replace(generation, key=generation.key or current.key, password=generation.password or current.password)
+
+    def rolled_back(self, generation: Generation) -> bool:
+        return bool(generation.stage == "previous" and self.current and generation.order > self.current.order)
+
+    def brings_back(self, candidate: Generation) -> bool:
+        return any(g.key == candidate.key for g in self.generations if g.stage in ("current", "previous"))
+
+    def free(self) -> list[Generation]:
+        return [c for c in self.candidates() if not self.brings_back(c)]
+
+    def staged(self, number: int, stage: str, *, move: str = "") -> State:
+        """Move a generation, and the current one out of its way; `move` says how it becomes current."""
+        generation, order, after = self.whole(number) if move else self.generation(number), self.next_order, self
+        if move and self.current:
+            place = order if move == "promote" else order + 2
+            after = after._put(replace(self.current, stage="previous", order=place))
+        after = after._put(replace(generation, stage=stage, order=order + 1))
+        for overtaken in self._overtaken(self.generation(number), stage, move):
+            after = after.staged(overtaken, "rejected")
+        return after
+
+    def _overtaken(self, generation: Generation, stage: str, move: str) -> list[int]:
+        others = [c for c in self.candidates() if c.number != generation.number]
+        if stage == "retired" and generation.stage == "previous":
+            return [c.number for c in others if c.key == generation.key]
+        if move != "promote" or generation.stage != "candidate" or self.brings_back(generation):
+            return []
+        return [
+            c.number
+            for c in others
+            if c.number < generation.number and ((c.key and generation.key) or (c.password and generation.password))
+        ]
+
+    def born(self, key: int, password: int) -> State:
+        number = len(self.generations) + 1
+        return self._put(Generation(number, key, password, "candidate", self.next_order))
+
+    def _put(self, generation: Generation) -> State:
+        return replace(self, generations=_placed(self.generations, generation))
+
+
+def _placed(items: tuple[Any, ...], item: Any) -> tuple[Any, ...]:
+    return (*items[: item.number - 1], item, *items[item.number :])
+
+
+def state_of(document: Mapping[str, Any], *, good: Collection[int] = (), taken: int = 0) -> State:
+    """Return the state that an account's document shows, as Vault keeps it."""
+    value = document["value"]
+    generations = tuple(
+        Generation(
+            g["number"],
+            int(g["parts"]["key"].partition(":")[2] or 0),
+            g["parts"]["secrets"].get("password", 0),
+            g["stage"],
+            g["order"],
+        )
+        for g in value["generations"]
+    )
+    requests = tuple(
+        Request(r["number"], r["closed"] or "open", frozenset(s["reference"] for s in r["submissions"]))
+        for r in value["requests"]
+    )
+    return State(
+        requests,
+        generations,
+        frozenset((a["name"], a["client_id"]) for a in value["applications"]),
+        value["secrets"].get("password", 0),
+        breaker=value["breaker"] is not None,
+        taken=taken or value["secrets"].get("password", 0),
+        good=frozenset(good),
+        flying=any(not t["verdict"] for t in value["tries"]),
+    )

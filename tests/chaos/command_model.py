@@ -1,0 +1,374 @@
+"""What each command does to a small account: from a state, to those that the command's own words allow.
+
+The rules of DESIGN.md a second time, as steps: what a command reads and what it writes in one go is one step. A step
+that yields nothing contradicts what the command said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from tests.chaos.account_model import Generation, Request, State
+from tests.chaos.linearizable import DONE, START, Model, Operation, Phase
+
+__all__ = ["COMMANDS"]
+
+OK, USAGE, REFUSED, CONFLICT = 0, 2, 6, 8
+Steps = Iterator[tuple[State, Phase]]
+Rule = Callable[[Operation, State, Phase], Steps]
+
+
+def _ends(fits: bool, state: State) -> Steps:
+    """End in `state`, if that fits what the command said."""
+    if fits:
+        yield state, DONE
+
+
+def _csr_new(op: Operation, state: State, phase: Phase) -> Steps:
+    if phase == START and op.arguments.get("supersede") and state.open:
+        yield state, ("close", state.open.number)
+    elif phase[0] == "close":
+        request = state.request(phase[1])
+        if request.status in ("open", "superseded"):
+            yield state.with_request(replace(request, status="superseded")), ("draft",)
+        else:
+            yield from _ends(op.told(CONFLICT, f"request {request.number}", request.status), state)
+    elif phase[0] == "slot":
+        yield from _drafting(op, state, phase[1])
+    elif state.open:
+        yield from _ends(op.came_to(state.open.number), state)
+    else:
+        yield state, ("slot", len(state.requests) + 1)
+
+
+def _drafting(op: Operation, state: State, slot: int) -> Steps:
+    """Open request `slot`, or be given the winner's, or be told what became of it."""
+    if slot > len(state.requests):
+        yield from _ends(op.came_to(slot), state.with_request(Request(slot)))
+    elif state.request(slot).status == "open":
+        yield from _ends(op.came_to(slot), state)
+    else:
+        yield from _ends(op.told(CONFLICT, f"request {slot}", state.request(slot).status), state)
+
+
+def _cancel(op: Operation, state: State, phase: Phase) -> Steps:
+    why = "rejected" if op.arguments.get("rejected") else "cancelled"
+    if phase == START:
+        last = state.requests[-1:]
+        if last and last[0].status in ("open", why):  # again, it has nothing left to do
+            yield state, ("close", last[0].number)
+        else:
+            yield from _ends(op.told(REFUSED, "no open signing request"), state)
+        return
+    request = state.request(phase[1])
+    if request.status in ("open", why):
+        if op.came_to(request.number):
+            yield state.with_request(replace(request, status=why)), DONE
+    else:
+        yield from _ends(op.told(CONFLICT, f"request {request.number}", request.status), state)
+
+
+def _submit(op: Operation, state: State, phase: Phase) -> Steps:
+    if phase == START:
+        if state.open:
+            yield state, ("send", state.open.number)
+        else:
+            yield from _ends(op.told(REFUSED, "no open signing request"), state)
+        return
+    request = state.request(phase[1])
+    if request.status != "open":
+        yield from _ends(op.told(REFUSED, f"request {request.number}", request.status), state)
+    elif op.came_to(request.number):
+        yield state.with_request(replace(request, sent=request.sent | {op.arguments["reference"]})), DONE
+
+
+def _import(op: Operation, state: State, _: Phase) -> Steps:
+    request = state.request(op.arguments["request"])
+    known = next((g for g in reversed(state.generations) if g.key == request.number), None)
+    if known is None and request.status != "open":
+        yield from _ends(op.told(REFUSED, f"request {request.number}", request.status), state)
+        return
+    after = state
+    if known is None:
+        password = 0 if state.current else state.password
+        after = state.with_request(replace(request, status="answered")).born(request.number, password)
+        known = after.generations[-1]
+    name = op.arguments.get("application")
+    if name and state.client_id(name) not in (None, "", op.arguments["client_id"]):
+        yield from _ends(op.told(REFUSED, name), state)
+        return
+    if name:
+        after = after.with_application(name, op.arguments["client_id"])
+    yield from _ends(op.came_to(known.number), after)
+
+
+def _app_add(op: Operation, state: State, _: Phase) -> Steps:
+    name, wanted = op.arguments["application"], op.arguments.get("client_id", "")
+    there = state.client_id(name)
+    if there is not None and wanted and there != wanted:
+        yield from _ends(op.told(CONFLICT, name), state)
+    elif op.code == OK:
+        yield state.with_application(name, wanted or there or ""), DONE
+
+
+def _app_set(op: Operation, state: State, _: Phase) -> Steps:
+    name = op.arguments["application"]
+    if state.client_id(name) is None:
+        yield from _ends(op.told(USAGE, name), state)
+    elif op.code == OK:
+        yield state.with_application(name, op.arguments["client_id"]), DONE
+
+
+def _app_remove(op: Operation, state: State, _: Phase) -> Steps:
+    name = op.arguments["application"]
+    if state.client_id(name) is None:
+        yield from _ends(op.told(USAGE, name), state)
+    elif op.code == OK:
+        yield replace(state, applications=frozenset(a for a in state.applications if a[0] != name)), DONE
+
+
+def _password_set(op: Operation, state: State, phase: Phase) -> Steps:
+    if phase == START:
+        good = state.good | ({state.taken + 1} if op.arguments.get("good") else set())
+        yield replace(state, taken=state.taken + 1, good=good), ("name", state.taken + 1)
+    elif state.password > phase[1]:
+        yield from _ends(op.told(CONFLICT, f"password {state.password}"), state)
+    elif op.came_to(phase[1]):
+        yield _varied(replace(state, password=phase[1], breaker=False)), DONE
+
+
+def _varied(state: State) -> State:
+    waiting = next((c for c in reversed(state.candidates()) if c.password), None)
+    if waiting is None:
+        return state.born(0, state.password) if state.current else state
+    return state.staged(waiting.number, "rejected").born(waiting.key, state.password)
+
+
+def _sending(op: Operation, state: State, number: int, then: Phase) -> Steps:
+    """Reserve a try; refused while another is away, or where the login is known to be rejected."""
+    if not state.generation(number).living or state.breaker:
+        yield from _ends(op.code == REFUSED, state)
+    elif state.flying:
+        yield from _ends(op.told(CONFLICT, "another canary"), state)
+    else:
+        yield replace(state, flying=True), then
+
+
+def _answered(op: Operation, state: State, sent: int, then: Phase) -> Steps:
+    """Take the partner's answer to the password that was sent; `then` follows a good one."""
+    landed = replace(state, flying=False)
+    if sent in state.good:
+        yield landed, then
+    elif op.told(REFUSED, "login_rejected"):
+        yield replace(landed, breaker=True), DONE
+
+
+def _numbered(rule: Rule) -> Rule:
+    """Refuse what names a generation that is not there, before the rule looks at it."""
+
+    def checked(op: Operation, state: State, phase: Phase) -> Steps:
+        number = op.arguments.get("generation", 0)
+        if phase == START and number > len(state.generations):
+            return _ends(op.told(USAGE, f"generation {number}"), state)
+        return rule(op, state, phase)
+
+    return checked
+
+
+def _canary(op: Operation, state: State, phase: Phase) -> Steps:
+    number = op.arguments["generation"]
+    match phase:
+        case ("start",):
+            yield state, ("try", number, _made_of(state, number))
+        case ("try", number, made):
+            yield from _trying(op, state, number, made, ("sent", made[1]))
+        case ("sent", password):
+            yield from _answered(op, state, password, ("answered",))
+        case _:
+            yield from _ends(op.came_to(number), state)
+
+
+def _made_of(state: State, number: int) -> tuple[int, int]:
+    whole = state.whole(number)
+    return whole.key, whole.password
+
+
+def _trying(op: Operation, state: State, number: int, made: tuple[int, int], then: Phase) -> Steps:
+    """Reserve a try of the set that was read; refused if the generation makes another one by now."""
+    allowed = state.generation(number).living and not state.breaker and not state.flying
+    if allowed and _made_of(state, number) != made:
+        yield from _ends(op.told(CONFLICT, "another set"), state)
+    else:
+        yield from _sending(op, state, number, then)
+
+
+def _promote(op: Operation, state: State, phase: Phase) -> Steps:
+    match phase:
+        case ("start",):
+            yield from _choosing(op, state)
+        case _:
+            yield from _making_current(op, state, phase, "promote")
+
+
+def _choosing(op: Operation, state: State) -> Steps:
+    free, current = state.free(), state.current
+    chosen = op.arguments.get("generation") or (free[-1].number if free else 0)
+    if not chosen and current:
+        yield from _ends(op.came_to(current.number), state)
+    elif not chosen:
+        yield from _ends(op.told(REFUSED, "no candidate"), state)
+    elif current and state.generation(chosen).stage == "previous" and state.generation(chosen).key == current.key:
+        yield from _ends(op.came_to(current.number), state)
+    else:
+        yield from _beginning(op, state, chosen, "promote")
+
+
+def _rollback(op: Operation, state: State, phase: Phase) -> Steps:
+    match phase:
+        case ("start",):
+            yield from _looking_back(op, state)
+        case _:
+            yield from _making_current(op, state, phase, "roll_back")
+
+
+def _looking_back(op: Operation, state: State) -> Steps:
+    current, number = state.current, op.arguments.get("generation", 0)
+    wanted = state.generation(number) if number else None
+    back = current and (wanted is None or wanted.key == current.key)
+    if current and (wanted is current or (back and any(map(state.rolled_back, state.generations)))):
+        yield from _ends(op.came_to(current.number), state)
+    elif wanted:
+        yield from _beginning(op, state, wanted.number, "roll_back")
+    else:
+        before = [g for g in state.generations if current and g.order == current.order - 1 and g.stage == "previous"]
+        if before:
+            yield from _beginning(op, state, before[0].number, "roll_back")
+        else:
+            yield from _ends(op.told(REFUSED, "no previous generation"), state)
+
+
+def _beginning(op: Operation, state: State, wanted: int, move: str) -> Steps:
+    """Refuse what the table does not have; else bring a certificate back, if that is what it takes."""
+    generation = state.generation(wanted)
+    if generation.stage == "current":
+        yield from _ends(op.came_to(wanted), state)
+    elif not _may_start(state, generation, move):
+        yield from _ends(op.told(REFUSED, f"generation {wanted}", generation.stage), state)
+    else:
+        yield state, ("restore", wanted, state.current.number if state.current else 0)
+
+
+def _may_start(state: State, generation: Generation, move: str) -> bool:
+    if generation.stage == "candidate":
+        return move == "promote" or state.brings_back(generation)
+    return generation.stage == "previous" and state.rolled_back(generation) is (move == "promote")
+
+
+def _making_current(op: Operation, state: State, phase: Phase, move: str) -> Steps:
+    match phase:
+        case ("restore", wanted, displaced):
+            yield from _restoring(op, state, wanted, displaced, move)
+        case ("sending", target, order, made, back, displaced):
+            then = ("sent", target, order, made, back, displaced)
+            yield from _trying(op, state, target, made, then)
+        case ("sent", target, order, made, back, displaced):
+            then = ("back" if back else "finish", target, order, made, back, displaced)
+            yield from _answered(op, state, made[1], then)
+        case ("back", *rest, back, displaced):
+            number, sent = back
+            free = state.generation(number).living and not state.breaker and not state.flying
+            free = free and _made_of(state, number) == sent
+            yield (
+                replace(state, flying=True) if free else state,
+                ("returning" if free else "finish", *rest, back, displaced),
+            )
+        case ("returning", *rest, back, displaced):
+            rejected = back[1][1] not in state.good
+            yield replace(state, flying=False, breaker=state.breaker or rejected), ("finish", *rest, back, displaced)
+        case ("finish", target, order, made, _, displaced):
+            yield from _finishing(op, state, (target, order, made, displaced), move)
+
+
+def _restoring(op: Operation, state: State, wanted: int, displaced: int, move: str) -> Steps:
+    """Bring the certificate of a previous generation back over a newer password, as a candidate."""
+    generation, current, after = state.generation(wanted), state.current, state
+    if generation.stage == "previous" and current:
+        if generation.key == current.key:
+            yield from _ends(op.told(REFUSED, f"generation {wanted}"), state)
+            return
+        made = [c for c in state.candidates() if (c.key, c.password) == (generation.key, 0)]
+        if generation.password != current.password and not made:
+            after = state.born(generation.key, 0)
+            made = [after.generations[-1]]
+        wanted = made[-1].number if made else wanted
+    target = after.generation(wanted)
+    if target.stage == "current":
+        yield from _ends(op.came_to(wanted), after)
+    elif not _may_start(after, target, move):
+        yield from _ends(op.told(REFUSED, f"generation {wanted}", target.stage), after)
+    else:
+        made_of, current = _made_of(after, wanted), after.current
+        same = move == "promote" and current and current.password == made_of[1]
+        back = (current.number, _made_of(after, current.number)) if same and current else ()
+        step = "finish" if op.arguments.get("forced") and move == "roll_back" else "sending"
+        yield after, (step, wanted, target.order, made_of, back, displaced)
+
+
+def _finishing(op: Operation, state: State, seen: tuple[int, int, tuple[int, int], int], move: str) -> Steps:
+    """Make the set that was tried current, if nothing else became current meanwhile that matters to it."""
+    target, order, made, displaced = seen
+    generation, current = state.generation(target), state.current
+    changed = generation.stage in ("candidate", "previous") and _made_of(state, target) != made
+    if generation.stage == "current":
+        yield from _ends(op.came_to(target), state)
+    elif generation.stage == "previous" and generation.order != order:
+        yield from _ends(op.told(CONFLICT, "roll-back", f"generation {target}"), state)
+    elif current and (changed or (move == "roll_back" and displaced not in (0, current.number))):
+        yield from _ends(op.told(CONFLICT, f"generation {current.number}"), state)
+    elif not _may_start(state, generation, move):
+        yield from _ends(op.told(REFUSED, f"generation {target}", generation.stage), state)
+    elif current and generation.stage == "previous" and generation.password != current.password:
+        yield from _ends(op.told(CONFLICT, f"generation {current.number}"), state)
+    elif op.came_to(target):
+        yield state.staged(target, "current", move=move), DONE
+
+
+def _reject(op: Operation, state: State, _: Phase) -> Steps:
+    generation = state.generation(op.arguments["generation"])
+    if generation.stage in ("candidate", "rejected"):
+        if op.code == OK:
+            yield (state if generation.stage == "rejected" else state.staged(generation.number, "rejected")), DONE
+    else:
+        yield from _ends(op.told(REFUSED, f"generation {generation.number}", generation.stage), state)
+
+
+def _retire(op: Operation, state: State, phase: Phase) -> Steps:
+    """Count who holds it, then retire it, unless it was current again in between."""
+    generation = state.generation(op.arguments["generation"])
+    if generation.stage not in ("previous", "rejected", "retired") and phase == START:
+        yield from _ends(op.told(REFUSED, f"generation {generation.number}", generation.stage), state)
+    elif phase == START:
+        yield state, ("counted", generation.order)
+    elif generation.living and generation.order != phase[1]:
+        yield from _ends(op.told(CONFLICT, f"generation {generation.number}"), state)
+    elif op.code == OK:
+        yield (state if generation.stage == "retired" else state.staged(generation.number, "retired")), DONE
+
+
+COMMANDS: Final[Model[State]] = {
+    "csr new": _csr_new,
+    "csr cancel": _cancel,
+    "csr submit": _submit,
+    "cert import": _import,
+    "app add": _app_add,
+    "app set": _app_set,
+    "app remove": _app_remove,
+    "password set": _password_set,
+    "rotation canary": _numbered(_canary),
+    "rotation promote": _numbered(_promote),
+    "rotation rollback": _numbered(_rollback),
+    "rotation reject": _numbered(_reject),
+    "rotation retire": _numbered(_retire),
+}

@@ -1,0 +1,258 @@
+"""Every command as tests run it, and the states that they start from: the one table that all harnesses read.
+
+A new command gets its row here: what is typed, the state it starts from, whose logins it needs, where it writes. The
+tests of bad input, JSON, clocks, roles, kills, faults and races then run it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from broker.vault.policies import Role
+
+__all__ = ["CASES", "GOOD", "STATES", "Case", "filled"]
+
+LATER: Final = 150.0  # seconds: a try that a kill left unanswered holds the next one up for two minutes
+OPERATOR, ROTATOR, AUDITOR = (Role.OPERATOR,), (Role.ROTATOR,), (Role.AUDITOR,)
+CANARY, SERVER, ANCHOR = (Role.CANARY,), (Role.SERVER,), (Role.ANCHOR,)
+PROMOTING = (Role.ROTATOR, Role.CANARY)
+GET: Final = "{account}/{application} --consumer-token-file {token} --to bundle"
+SET: Final = "{account}/{application} --client-id 11111111-1111-4111-8111-111111111111"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A command line that succeeds in `state`. `name` is the command, and what sets this case apart from others."""
+
+    name: str
+    typed: str = ""  # after the command's words; words in braces are filled in
+    state: str = "promoted"
+    roles: tuple[Role, ...] = ()  # whose logins it needs; none: any will do
+    writes: str = ""  # any of vault, disk, partner; a login is no write
+    input: bytes = b""
+    number: str = "1"
+    vault: bool = True  # asks a Vault
+    done: tuple[int, ...] = (0,)  # codes of the same command again that say: it is done
+    repeats: bool = False  # run again, it does its work again: numbers differ, the sum does not
+    later: float = 0  # seconds to let pass before it is run again
+    holds: bool = False  # stays until its lease ends; asked to finish, it ends well
+    judges: bool = False  # its code is 6 if it finds something missing
+    before: tuple[str, ...] = ()  # lines run first
+    apart: bool = False  # starts or stops a server, or is many commands in a row: it has tests of its own
+
+    @property
+    def command(self) -> str:
+        """The words that name the command."""
+        return re.split(r" (?=\(|--)", self.name)[0]
+
+    @property
+    def line(self) -> str:
+        """All that is typed after `broker`."""
+        return f"{self.command} {self.typed}".rstrip()
+
+    @property
+    def sets_up(self) -> bool:
+        """Whether it makes a mount of its own, with the token of an administrator."""
+        return self.command == "vault setup" and bool(self.writes)
+
+    @property
+    def administers(self) -> bool:
+        """Whether it speaks with the token of an administrator."""
+        return self.sets_up or self.command == "vault enrol"
+
+
+# {account}, {application} and {number} stand where a test of bad input puts something else
+CASES: Final = (
+    Case("demo", vault=False, apart=True),
+    Case("init", "--vault embedded --out made.toml", "empty", writes="disk", vault=False),
+    Case("status", roles=AUDITOR),
+    Case("doctor", judges=True, done=(0, 6)),  # it reports a fault as a finding
+    Case("explain", "{account} --generation {number}", roles=AUDITOR),
+    Case(
+        "account add",
+        "{account} --environment stand-in --base-url {url} --login {login} --contact desk@partner.example {subject}",
+        "empty",
+        OPERATOR,
+        writes="vault",
+    ),
+    Case("account list", roles=AUDITOR),
+    Case("account show", "{account}", roles=AUDITOR),
+    Case("app add", "{account}/{application}", "account", OPERATOR, writes="vault"),
+    Case("app set", SET, roles=OPERATOR, writes="vault"),
+    Case("app list", "{account}", roles=AUDITOR),
+    Case("app remove", "{account}/{application} --yes", roles=OPERATOR, writes="vault", done=(0, 2)),
+    Case(
+        "password set",
+        "{account} --password-file -",
+        roles=OPERATOR,
+        writes="vault",
+        input=b"another\n",
+        repeats=True,
+    ),
+    Case(
+        "password set (first)",
+        "{account} --password-file -",
+        "account",
+        OPERATOR,
+        writes="vault",
+        input=b"first\n",
+        repeats=True,
+    ),
+    Case("trust set", "{account} {reply} {accept}", roles=OPERATOR, writes="vault"),
+    Case("csr new", "{account}", "added", ROTATOR, writes="vault"),
+    Case("csr new --out", "{account} --out acme.csr", "added", ROTATOR, writes="vault disk"),
+    Case("csr new --supersede", "{account} --supersede --yes", "requested", ROTATOR, writes="vault", repeats=True),
+    Case("csr show", "{account} --number {number}", roles=AUDITOR),
+    Case("csr lint", "{csr}", vault=False),
+    Case("csr submit", "{account} --out draft.eml", "requested", ROTATOR, writes="vault disk"),
+    Case("csr submit --sent-at", "{account} --sent-at {now} --reference T-1", "requested", ROTATOR, writes="vault"),
+    Case("csr cancel", "{account} --yes", "requested", ROTATOR, writes="vault", done=(0, 6)),
+    Case(
+        "cert import",
+        "{account} {reply} {accept} --client-id-for reporting",
+        "requested",
+        ROTATOR,
+        writes="vault",
+    ),
+    Case("cert import (second)", "{account} {reply}", "again", ROTATOR, writes="vault"),
+    Case("cert inspect", "{reply}", vault=False),
+    Case("rotation status", "{account}", roles=AUDITOR),
+    Case(
+        "rotation canary",
+        "{account} --generation {number}",
+        roles=CANARY,
+        writes="vault partner",
+        repeats=True,
+        later=LATER,
+    ),
+    Case(
+        "rotation canary --force",
+        "{account} --generation {number} --force --reason asked",
+        "locked",
+        PROMOTING,
+        writes="vault partner",
+        repeats=True,
+        later=LATER,
+    ),
+    Case(
+        "rotation promote",
+        "{account} --generation {number}",
+        "renewed",
+        PROMOTING,
+        writes="vault partner",
+        number="2",
+        later=LATER,
+    ),
+    Case("rotation promote (first)", "{account}", "candidate", PROMOTING, writes="vault partner", later=LATER),
+    Case(
+        "rotation promote (joined)",
+        "{account} --generation {number}",
+        "varied",
+        PROMOTING,
+        writes="vault partner",
+        number="2",
+        later=LATER,
+    ),
+    Case(
+        "rotation rollback",
+        "{account} --generation {number}",
+        "rotated",
+        PROMOTING,
+        writes="vault partner",
+        later=LATER,
+    ),
+    Case(
+        "rotation reject",
+        "{account} --generation {number} --reason wrong --yes",
+        "renewed",
+        ROTATOR,
+        writes="vault",
+        number="2",
+    ),
+    Case("rotation retire", "{account} --generation {number}", "rotated", ROTATOR, writes="vault"),
+    Case("bundle get", GET, roles=SERVER, writes="vault disk"),
+    Case("bundle get (again)", GET, roles=SERVER, writes="vault disk", before=(f"bundle get {GET}",)),
+    Case(
+        "bundle get (all formats, after another client_id)",
+        f"{GET} --format keystore.p12 --format curl.conf --format truststore.p12 --format env",
+        roles=SERVER,
+        writes="vault disk",
+        before=(f"bundle get {GET}", f"app set {SET}"),
+    ),
+    Case("bundle get --hold", f"{GET} --hold --ttl 1s", roles=SERVER, writes="vault disk", holds=True),
+    Case("evidence show", "{account}", roles=AUDITOR),
+    Case("evidence verify", "{account}", roles=AUDITOR, judges=True),
+    Case("evidence verify --all", "--all", "rotated", AUDITOR, judges=True),
+    Case("evidence anchor", roles=ANCHOR, writes="vault", repeats=True, judges=True),
+    Case("evidence export", "all.jsonl", "anchored", AUDITOR, writes="disk", judges=True),
+    Case("partner list", vault=False),
+    Case("partner list (stored)", "", "profiled"),
+    Case("partner show", "stellantis", vault=False),
+    Case("partner show (stored)", "own", "profiled"),
+    Case("partner add", "{profile}", "added", OPERATOR, writes="vault"),
+    Case("vault start", vault=False, apart=True),
+    Case("vault stop", vault=False, apart=True),
+    Case("vault status"),
+    Case("vault env", vault=False),
+    Case("vault setup --print", "--print hcl", vault=False),
+    Case("vault setup (whole)", "", "empty", writes="vault"),
+    Case("vault setup --login-dir", "--login-dir logins", "empty", writes="vault disk"),
+    Case(
+        "vault enrol",
+        "{consumer} --right {account}/{application} --token-file made.token",
+        "added",
+        AUDITOR,
+        writes="vault disk",
+    ),
+    Case(
+        "vault enrol --login-dir",
+        "{consumer} --right {account}/{application} --login-dir reader",
+        "added",
+        AUDITOR,
+        writes="vault disk",
+    ),
+    Case("config show", vault=False),
+    Case("config check", vault=False),
+)
+
+# The first case of each command
+GOOD: Final[Mapping[str, Case]] = MappingProxyType({case.command: case for case in reversed(CASES)})
+
+# Each state is made from an earlier one by these lines; "!" begins one that must fail
+STATES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyType(
+    {
+        "empty": ("", ()),
+        "account": ("empty", (GOOD["account add"].line,)),
+        "added": ("account", ("password set {account} --password-file {password}", "app add {account}/{application}")),
+        "requested": ("added", ("csr new {account}",)),
+        "candidate": ("requested", (GOOD["cert import"].line,)),
+        "promoted": ("candidate", ("rotation promote {account}",)),
+        "anchored": ("promoted", ("evidence anchor",)),
+        "again": ("promoted", ("csr new {account}",)),
+        "renewed": ("again", ("cert import {account} {reply}",)),
+        "rotated": ("renewed", ("rotation promote {account}",)),
+        "profiled": ("rotated", ("partner add {profile}",)),
+        "varied": (
+            "renewed",
+            ("password set {account} --password-file {password}", "rotation promote {account}"),
+        ),
+        "locked": (
+            "promoted",
+            ("password set {account} --password-file {wrong}", "!rotation canary {account} --generation 2"),
+        ),
+    }
+)
+
+
+def filled(line: str, values: Mapping[str, str | Sequence[str]]) -> list[str]:
+    """Return the words of `line`, those in braces filled in; a value of several words takes their places."""
+    words: list[str] = []
+    for word in shlex.split(line):
+        value = values[word[1:-1]] if re.fullmatch(r"\{\w+\}", word) else word.format_map(values)
+        words += [value] if isinstance(value, str) else value
+    return words
