@@ -1,4 +1,4 @@
-"""The API wants certificate, Basic and client_id, in that order, and then answers believable HAL."""
+"""The API wants certificate, Basic and client_id, in that order, and answers plausible HAL."""
 
 from __future__ import annotations
 

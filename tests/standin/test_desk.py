@@ -1,4 +1,4 @@
-"""The desk rejects what the partner's people would, signs the rest, and errs only as it was told to."""
+"""The desk rejects the CSRs that the partner's people would, signs the rest, and makes mistakes only on request."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_unknown_options_are_refused(partner: Standin, key: rsa.RSAPrivateKey, q
     assert desk(partner, "POST", f"/desk/requests?{query}", a_csr(key)).status == 400
 
 
-# what it takes, what it hands out
+# accepted input, and replies
 
 
 @pytest.mark.parametrize("form", ["pem", "der", "mail with pem", "mail with der", "mail with pem as text"])

@@ -1,4 +1,4 @@
-"""Each fault of the table has an effect a client can see, and clearing it takes the effect away."""
+"""Each fault of the table has a visible effect, which ends when the fault is cleared."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_after_stop_connections_are_refused(customer: Customer, tmp_path: object
         socket.create_connection(("127.0.0.1", port or 0), timeout=1)
 
 
-# the switchboard over HTTP
+# switches over HTTP
 
 
 def assert_switch_refused(answer: Response, status: int = 422) -> None:

@@ -1,4 +1,4 @@
-"""The command: it starts, says so, obeys signals, leaves no process, and keeps passwords to itself."""
+"""The command starts, reports it, obeys signals, leaves no process, and shows no password."""
 
 from __future__ import annotations
 

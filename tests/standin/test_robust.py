@@ -1,4 +1,4 @@
-"""Whatever arrives, the next client is served: garbage, huge headers, silence, crowds."""
+"""Garbage, huge headers, silence and crowds: the next client is always served."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.support.partner import LOGIN, PASSWORD, Customer, soon
 
 CURL_CONNECT, CURL_READ, CURL_BAD_FILE = 35, 56, 58
 
-# cell: what TLS 1.2 says, what TLS 1.3 says
+# cell: result with TLS 1.2, result with TLS 1.3
 TABLE = {
     "nothing": ("handshake failure", "tlsv13 alert certificate required"),
     "expired": ("certificate expired", "certificate expired"),
@@ -24,7 +24,7 @@ TABLE = {
     "server purpose": ("unsupported certificate", "unsupported certificate"),
     "revoked": ("certificate revoked", "certificate revoked"),
 }
-# curl takes this alert for its own check of the server, and says so: a trap for whoever reads only its message
+# curl reports this alert as if its own verification of the server had failed
 CURL_OWN_WORDS = {("expired", "1.2"): (60, "SSL certificate verification failed")}
 CELLS = [(cell, tls, says[tls == "1.3"]) for cell, says in TABLE.items() for tls in ("1.2", "1.3")]
 

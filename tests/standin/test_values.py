@@ -1,4 +1,4 @@
-"""The small parts on their own: durations, settings, quota windows, passwords, the import rule."""
+"""Parts of the stand-in alone: durations, settings, quota windows, passwords, the import rule."""
 
 from __future__ import annotations
 
