@@ -215,6 +215,22 @@ def test_own_mount_is_bounded_as_a_whole(vault: TestVault) -> None:
         operator.call("POST", f"{vault.settings.mount}/metadata/accounts/a", {"cas_required": True})
 
 
+def test_a_mount_is_looked_at_once(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before each new document: a server creates one for each consumer."""
+    asked: list[str] = []
+    ask = Connection.ask
+
+    def counted(self: Connection, method: str, api_path: str, *rest: Any, **options: Any) -> Mapping[str, Any]:
+        asked.append(api_path)
+        return ask(self, method, api_path, *rest, **options)
+
+    operator = vault.connection(Role.OPERATOR)
+    monkeypatch.setattr(Connection, "ask", counted)
+    for name in ("profiles/a", "profiles/b", "profiles/c"):
+        operator.write(name, {}, replacing=0)
+    assert asked == [f"sys/internal/ui/mounts/{vault.settings.mount}"]
+
+
 def test_empty_mount_keeps_its_settings(bare: Connection) -> None:
     bare.call("POST", f"sys/mounts/{bare.settings.mount}", {"type": "kv", "options": {"version": "2"}})
     bare.list("")
