@@ -92,9 +92,7 @@ def test_adopt_takes_what_the_first_stored(vault: TestVault) -> None:
 
 
 @pytest.mark.parametrize(("hours", "words"), [(3, "ahead of Vault's"), (-8, "behind Vault's")])
-def test_a_clock_far_from_vaults_is_told(
-    vault: TestVault, monkeypatch: pytest.MonkeyPatch, hours: int, words: str
-) -> None:
+def test_wrong_clock_is_refused(vault: TestVault, monkeypatch: pytest.MonkeyPatch, hours: int, words: str) -> None:
     _set_clock(monkeypatch, timedelta(hours=hours))
     vault.admin.list("accounts")
     with pytest.raises(RefusedError, match=f"clock is .* {words}"):

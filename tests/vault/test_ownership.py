@@ -121,7 +121,7 @@ NAMES: Final = [obstacle.__name__ for obstacle, _, _ in OBSTACLES]
 
 
 @pytest.mark.parametrize(("obstacle", "named", "shareable"), OBSTACLES, ids=NAMES)
-def test_what_others_made_is_refused(
+def test_mounts_of_others_are_refused(
     bare: Connection, obstacle: Callable[[Connection], None], named: str, shareable: bool
 ) -> None:
     obstacle(bare)
@@ -215,7 +215,7 @@ def test_own_mount_is_bounded_as_a_whole(vault: TestVault) -> None:
         operator.call("POST", f"{vault.settings.mount}/metadata/accounts/a", {"cas_required": True})
 
 
-def test_a_mount_is_looked_at_once(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mount_is_asked_for_once(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not before each new document: a server creates one for each consumer."""
     asked: list[str] = []
     ask = Connection.ask

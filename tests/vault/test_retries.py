@@ -1,4 +1,4 @@
-"""What the connection does when Vault, or what stands before it, misbehaves."""
+"""The connection while Vault, or a proxy before it, misbehaves."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def connected(server: Misbehaving, patience: float = 8.0) -> Connection:
         Answer(body=b"f" * 70_000, headers={"Transfer_Encoding": "chunked"}),
     ],
 )
-def test_what_passes_is_asked_again(passing: Answer) -> None:
+def test_passing_faults_are_retried(passing: Answer) -> None:
     with misbehaving(passing, passing, STORED) as server:
         connection = connected(server)
         assert connection.read("accounts/a").version == 3
