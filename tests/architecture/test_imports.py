@@ -78,7 +78,7 @@ def test_only_the_rim_knows_the_settings(file: Path) -> None:
 def test_one_file_talks_to_vault() -> None:
     """And so one file catches what `requests` raises there."""
     talking = [label(f) for f in MODULES if room(f) == "vault" and any(within(n, ("requests",)) for n in imports(f))]
-    assert talking == ["broker/vault/connection.py", "broker/vault/transport.py"]
+    assert talking == ["broker/vault/transport.py"]
 
 
 @pytest.mark.parametrize("file", [f for f in MODULES if any(within(n, ("click",)) for n in imports(f))], ids=label)

@@ -110,7 +110,7 @@ def test_a_clock_near_vaults_is_good_enough(vault: TestVault, monkeypatch: pytes
 def _set_clock(monkeypatch: pytest.MonkeyPatch, ahead: timedelta) -> None:
     """Set the clock that this machine compares with Vault's."""
     wrong = SimpleNamespace(time=lambda: time.time() + ahead.total_seconds())
-    monkeypatch.setattr("broker.vault.connection.time", wrong)
+    monkeypatch.setattr("broker.vault.transport.time", wrong)
 
 
 def test_lost_compare_and_set_is_a_conflict(vault: TestVault) -> None:
