@@ -58,7 +58,7 @@ def test_who_holds_what_is_not_told_by_a_wrong_clock(
 ) -> None:
     harness.put("rotated")
     wrong = SimpleNamespace(time=lambda: time.time() + hours * 3600)
-    monkeypatch.setattr("broker.vault.connection.time", wrong)
+    monkeypatch.setattr("broker.vault.transport.time", wrong)
     for line in (GET, "rotation retire acme --generation 1"):
         ended = harness.run(line)
         assert ended.code == 6
