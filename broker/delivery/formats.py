@@ -150,7 +150,7 @@ _RENDERERS: Final[Mapping[FileFormat, Callable[[_Job], Secret[bytes]]]] = Mappin
         FileFormat.PASSWORD: lambda job: _text(job.bundle.password.reveal()),
         FileFormat.CLIENT_ID: lambda job: _text(job.bundle.client_id),
         FileFormat.KEYSTORE: lambda job: keystores.pkcs12_bundle(
-            job.bundle.key, job.bundle.certificate, None, job.passphrase
+            job.bundle.key, job.bundle.certificate, job.passphrase
         ),
         FileFormat.TRUSTSTORE: lambda job: Secret(keystores.truststore_p12(job.bundle.trust, job.passphrase)),
         FileFormat.PASSPHRASE: lambda job: _text(job.passphrase.reveal()),
