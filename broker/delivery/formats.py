@@ -125,7 +125,7 @@ def _others(job: _Job) -> Secret[bytes]:
 
 
 def _keystore(job: _Job) -> Secret[bytes]:
-    return keystores.pkcs12_bundle(job.bundle.key, job.bundle.certificate, None, job.passphrase)
+    return keystores.pkcs12_bundle(job.bundle.key, job.bundle.certificate, job.passphrase)
 
 
 def _env(job: _Job) -> Secret[bytes]:
