@@ -6,7 +6,6 @@ from one `TokenSource`. Code on an event loop comes here through `service.offloa
 
 from __future__ import annotations
 
-import logging
 import ssl
 import threading
 import time
@@ -37,8 +36,8 @@ from broker.vault.transport import base_url, new_session, redirected, whole
 
 __all__ = ["Connection", "Document", "Seen", "Stored"]
 
-# Retries are told to whoever configured logging, and not to a terminal that nobody prepared for them
-logging.getLogger("stamina").addHandler(logging.NullHandler())
+# By default stamina logs retries through structlog, if that is installed: to standard output, among the data
+stamina.instrumentation.set_on_retry_hooks([])
 
 _INDEX: Final = "X-Vault-Index"  # what a read must have seen; OpenBao and Vault Enterprise heed it, the rest ignore it
 _BEHIND: Final = {"X-Vault-Inconsistent": "forward-active-node"}  # what a standby that has not seen it shall do
