@@ -221,6 +221,7 @@ def test_unknown_and_joined_attributes_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.peer("keytool")
+@pytest.mark.slow
 class TestKeytool:
     """What the guide's other program makes."""
 
