@@ -1,31 +1,39 @@
-"""Settings: flag > environment > file > default, and which one won. Nothing below here reads the environment."""
+"""Settings: flag > environment > file > default, each with the source of its value.
+
+Nothing below this module reads the environment.
+"""
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from broker.errors import InputError
 from broker.model.duration import parse_duration
 from broker.model.role import Role
 
-__all__ = ["LOGIN_KEYS", "SETTINGS", "Config", "Setting", "Value", "resolve"]
+__all__ = ["LOGIN_KEYS", "SETTINGS", "Config", "Setting", "Value", "checked_address", "checked_mount", "resolve"]
 
 _LARGEST: Final = 1024 * 1024  # bytes of a configuration
 _LONGEST: Final = 4000  # bytes of a path; Linux takes 4,096, and names are appended
 _LONGEST_NAME: Final = 255  # bytes of a part of one
+_MOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*", re.ASCII)
+_SCHEMES: Final = ("http", "https", "unix")
+_ADDRESS_FORM: Final = "give http(s)://host:port or unix:///path/of/socket"
 LOGIN_KEYS: Final = ("method", "mount", "role_id_file", "secret_id_file", "file")
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting: its name in the file, the variables that set it (the first wins), default and meaning."""
+    """A setting: its name in the file, the variables that set it (the first wins), default and meaning."""
 
     name: str
     variables: tuple[str, ...]
@@ -44,24 +52,28 @@ SETTINGS: Final = (
     _vault("namespace", "NAMESPACE", "the namespace to work in"),
     _vault("ca_file", "CACERT", "CA certificates that sign Vault's", is_path=True),
     _vault("ca_directory", "CAPATH", "the same, as a directory", is_path=True),
-    _vault("client_certificate", "CLIENT_CERT", "our certificate for mTLS to Vault", is_path=True),
-    _vault("client_key", "CLIENT_KEY", "and its key", is_path=True),
-    _vault("server_name", "TLS_SERVER_NAME", "the name that Vault's certificate carries"),
+    _vault("client_certificate", "CLIENT_CERT", "the broker's certificate for mTLS to Vault", is_path=True),
+    _vault("client_key", "CLIENT_KEY", "the key of that certificate", is_path=True),
+    _vault("server_name", "TLS_SERVER_NAME", "the name in Vault's certificate, if it is not the host of the address"),
     Setting("vault.mount", ("BROKER_MOUNT",), "credential-broker", "where the KV v2 engine is mounted"),
-    Setting("vault.patience", ("BROKER_TIMEOUT",), "20s", "how long to wait for Vault in all", is_duration=True),
+    Setting(
+        "vault.patience", ("BROKER_TIMEOUT",), "20s", "how long to wait for Vault, retries included", is_duration=True
+    ),
     Setting(
         "embedded.directory", ("BROKER_EMBEDDED",), "", "the embedded vault of a laptop: its directory", is_path=True
     ),
-    Setting("actor", ("BROKER_ACTOR",), "", "who is named in the evidence; else user@host"),
-    Setting("bundle.ttl", ("BROKER_TTL",), "1h", "how long a bundle lasts unless asked otherwise", is_duration=True),
-    Setting("bundle.directory", ("BROKER_DIRECTORY",), "", "where bundles go; else a memory file system", is_path=True),
+    Setting("actor", ("BROKER_ACTOR",), "", "the name that evidence records; else user@host"),
+    Setting("bundle.ttl", ("BROKER_TTL",), "1h", "lifetime of a bundle, unless the command sets one", is_duration=True),
+    Setting(
+        "bundle.directory", ("BROKER_DIRECTORY",), "", "directory of bundles; else a memory file system", is_path=True
+    ),
 )
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A setting's value and where it comes from: "--flag", "$VARIABLE", a file, or "default"."""
+    """A setting's value and its source: "flag", "$VARIABLE", a file, or "default"."""
 
     text: str
     source: str
@@ -69,7 +81,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All settings, resolved. `logins` holds how each role logs in; "default" serves those not named."""
+    """All settings, resolved. `logins` holds the login of each role; "default" serves roles without one."""
 
     values: Mapping[str, Value]
     logins: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
@@ -88,28 +100,56 @@ def resolve(
 ) -> Config:
     """Return the configuration; raise `InputError` naming file, key and hint.
 
-    `file` is what `--config` named; else `$BROKER_CONFIG`, `./broker.toml` and `/etc/credential-broker/broker.toml`
-    are looked for, and none need be there. `defaults` replaces defaults that depend on the machine.
+    `file` is the value of `--config`. Without it, `$BROKER_CONFIG`, `./broker.toml` and
+    `/etc/credential-broker/broker.toml` are tried, and none is required. `defaults` replaces defaults that depend on
+    the machine.
     """
     found = file or _looked_up(environment)
     content = _parsed(found) if found else {}
-    listed = dict(_flattened(content, found)) if found else {}
-    values = {
-        setting.name: _won(setting, flags, environment, listed, str(found), defaults or {}) for setting in SETTINGS
-    }
-    for name, value in values.items():
-        if value.text and _BY_NAME[name].is_duration:
-            _checked_duration(name, value)
-        if not value.text.isprintable():
-            raise InputError(f"{name} ({value.source}) holds a control character", hint="one line, please")
-        if _BY_NAME[name].is_path and _is_too_long(value.text):
-            raise InputError(f"{name} ({value.source}) is too long for a path", hint="is this the right value?")
-        if name == "vault.address" and _may_hold_a_secret(value.text):
-            raise InputError(
-                f"the address of Vault ({value.source}) carries more than host, port and path",
-                hint="strip user and query",
-            )
-    return Config(MappingProxyType(values), _logins(content, found), found)
+    sources = [
+        {name: Value(text, "flag") for name, text in flags.items()},
+        _from_environment(environment),
+        {name: Value(text, str(found)) for name, text in (_flattened(content, found) if found else ())},
+        {name: Value(text, "default") for name, text in (defaults or {}).items()},
+        {setting.name: Value(setting.default, "default") for setting in SETTINGS},
+    ]
+    values = {setting.name: next(s[setting.name] for s in sources if setting.name in s) for setting in SETTINGS}
+    checked = {name: _checked(_BY_NAME[name], value) for name, value in values.items()}
+    return Config(MappingProxyType(checked), _logins(content, found), found)
+
+
+def checked_address(text: str, source: str = "") -> str:
+    """Return an address of Vault, without a slash at the end; raise `InputError`.
+
+    An address with a user or a query is refused, and not shown: settings are shown, and either may be a secret.
+    """
+    named = f" ({source})" if source else ""
+    if not text.startswith("unix:///") and any(mark in text for mark in "@?#"):
+        raise InputError(
+            f"the address of Vault{named} carries more than host, port and path", hint="remove user, query and fragment"
+        )
+    wrong = f"{text[:80]!r}{named} is not an address of Vault"
+    try:
+        parts = urlsplit(text)
+        usable = parts.port != 0 and bool(parts.path if parts.scheme == "unix" else parts.hostname)
+    except ValueError:  # an incomplete IPv6 address, or an invalid port
+        raise InputError(wrong, hint=_ADDRESS_FORM) from None
+    if parts.scheme not in _SCHEMES or not usable:
+        hint = _ADDRESS_FORM if "://" in text else f"put http:// or https:// in front: {_ADDRESS_FORM}"
+        raise InputError(wrong, hint=hint)
+    if parts.path.rstrip("/").endswith("/v1") and parts.scheme != "unix":
+        raise InputError(f"{text[:80]!r}{named} must not end in /v1", hint="remove /v1: the broker adds it")
+    return text.rstrip("/")
+
+
+def checked_mount(text: str, source: str = "") -> str:
+    """Return the path of a mount; raise `InputError` for one that would mean something else in a policy or a URL."""
+    if not _MOUNT.fullmatch(text):
+        named = f" ({source})" if source else ""
+        raise InputError(
+            f"{text[:80]!r}{named} is not a mount of Vault", hint="use letters, digits, '-', '_', '.' and '/'"
+        )
+    return text
 
 
 def _looked_up(environment: Mapping[str, str]) -> Path | None:
@@ -154,70 +194,65 @@ def _flattened(content: Mapping[str, Any], file: Path, prefix: str = "") -> Iter
 
 
 def _logins(content: Mapping[str, Any], file: Path | None) -> Mapping[str, Mapping[str, str]]:
-    tables: dict[str, Any] = {}
-    roles = content.get("roles", {})
     if file is None:
         return MappingProxyType({})
+    roles = content.get("roles", {})
     if not isinstance(roles, dict):
         raise InputError(f"{file}: roles must be tables", hint="one for each role: [roles.auditor]")
-    known = [role.value for role in Role]
+    known = [f"roles.{role.value}" for role in Role]
     for role in roles:
-        if role not in known:
-            raise _unknown(file, f"roles.{role}", [f"roles.{name}" for name in known])
-        tables[role] = roles[role]
+        if f"roles.{role}" not in known:
+            raise _unknown(file, f"roles.{role}", known)
+    found = {role: _login(table, f"roles.{role}", file) for role, table in roles.items()}
     if "login" in content:
-        tables["default"] = content["login"]
-    return MappingProxyType({role: _login(table, role, file) for role, table in tables.items()})
+        found["default"] = _login(content["login"], "login", file)
+    return MappingProxyType(found)
 
 
-def _login(table: Any, role: str, file: Path) -> Mapping[str, str]:
-    where = "login" if role == "default" else f"roles.{role}"
+def _login(table: Any, where: str, file: Path) -> Mapping[str, str]:
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
         raise InputError(f"{file}: [{where}] must be a table of texts", hint=f"it takes {', '.join(LOGIN_KEYS)}")
     for key, value in table.items():
         if key not in LOGIN_KEYS:
             raise _unknown(file, f"{where}.{key}", [f"{where}.{k}" for k in LOGIN_KEYS])
         if not value.isprintable() or _is_too_long(value):
-            raise InputError(f"{file}: {where}.{key} cannot be what is meant", hint="one line, and no long one, please")
+            raise InputError(f"{file}: {where}.{key} is not a valid value", hint="use a single, shorter line")
     return MappingProxyType({k: _anchored(v, file) if k.endswith("file") else v for k, v in table.items()})
 
 
-def _won(
-    setting: Setting,
-    flags: Mapping[str, str],
-    environment: Mapping[str, str],
-    listed: Mapping[str, str],
-    file: str,
-    defaults: Mapping[str, str],
-) -> Value:
-    if setting.name in flags:
-        return Value(flags[setting.name], "flag")
-    for variable in setting.variables:
-        if environment.get(variable):
-            return Value(environment[variable], f"${variable}")
-    if setting.name in listed:
-        return Value(listed[setting.name], file)
-    return Value(defaults.get(setting.name, setting.default), "default")
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Value]:
+    found = {}
+    for setting in SETTINGS:
+        variable = next((name for name in setting.variables if environment.get(name)), None)
+        if variable:
+            found[setting.name] = Value(environment[variable], f"${variable}")
+    return found
 
 
-def _checked_duration(name: str, value: Value) -> None:
-    try:
-        parse_duration(value.text)
-    except InputError as error:
-        raise InputError(f"{name} ({value.source}): {error.message}", hint=error.hint) from None
+def _checked(setting: Setting, value: Value) -> Value:
+    text, where = value.text, f"{setting.name} ({value.source})"
+    if not text.isprintable():
+        raise InputError(f"{where} contains a control character", hint="use a single line of text")
+    if setting.is_path and _is_too_long(text):
+        raise InputError(f"{where} is too long for a path", hint="is this the right value?")
+    if setting.is_duration:
+        try:
+            parse_duration(text)
+        except InputError as error:
+            raise InputError(f"{where}: {error.message}", hint=error.hint) from None
+    if setting.name == "vault.address" and text:
+        return Value(checked_address(text, value.source), value.source)
+    if setting.name == "vault.mount":
+        checked_mount(text, value.source)
+    return value
 
 
 def _is_too_long(path: str) -> bool:
     return len(os.fsencode(path)) > _LONGEST or any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.split("/"))
 
 
-def _may_hold_a_secret(address: str) -> bool:
-    """Whether an address has a user or a query: settings are shown, and either may be a password or a token."""
-    return not address.startswith("unix:///") and any(mark in address for mark in "@?#")
-
-
 def _anchored(path: str, file: Path) -> str:
-    """Return a path of the file's, relative to the directory that the file lies in."""
+    """Return a path in the file as an absolute path: relative ones start at the file's directory."""
     return str(file.parent.absolute() / os.path.expanduser(path)) if path else path  # noqa: PTH111  # raises for no "~x"
 
 

@@ -1,7 +1,7 @@
-"""What connections to Vault and to the partner have in common: deadlines that hold, and what went wrong told apart.
+"""Socket helpers: hard deadlines, error classification.
 
-A time-out of a socket bounds one read. Whoever answers a byte now and then, has many dead addresses, or names a server
-that does not answer would hold a command for ever.
+The time-out of a socket bounds one read. A server that sends a byte now and then, many dead addresses, or a name server
+that does not answer could hold a command for ever.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Final, cast
+from typing import Any, Final, cast
 
 __all__ = [
     "UNREADABLE",
@@ -37,20 +37,20 @@ _CLOSED: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError,
 _CLOSED_REASONS: Final = ("UNEXPECTED_EOF_WHILE_READING",)
 _DEPTH: Final = 8
 _LONGEST_LINE: Final = 64 * 1024  # bytes
-# What parsing bytes of others can raise besides OSError and HTTPException: huge numbers, deep nesting, odd charsets
+# Errors of parsing bytes of others, besides OSError and HTTPException: huge numbers, deep nesting, odd charsets
 UNREADABLE: Final = (ValueError, LookupError, ArithmeticError, MemoryError, RecursionError)
 _SECONDS: Final = re.compile(r"\d{1,9}", re.ASCII)
 
 
 class Deadline:
-    """A moment by which all must be done."""
+    """A time by which everything must be done."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
     @property
     def left(self) -> float:
-        """Seconds left; raise `TimeoutError` where there are none."""
+        """Seconds left; raise `TimeoutError` if there are none."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -58,13 +58,13 @@ class Deadline:
 
 
 class TooMuchError(Exception):
-    """More bytes came than anybody asked for."""
+    """More bytes came than the limit allows."""
 
 
 def connected(host: str, port: int, deadline: Deadline) -> socket.socket:
-    """Return a connection to `host`, at whichever of its addresses answers first; raise `OSError`.
+    """Return a connection to the first address of `host` that answers; raise `OSError`.
 
-    Each address gets its share of the time that is left, so that a dead one leaves some to those after it.
+    Each address gets its share of the time that is left, so that a dead one leaves some for the next.
     """
     found = _resolved(host, port, deadline)
     for tried, (family, kind, protocol, _, address) in enumerate(found, 1):
@@ -84,7 +84,7 @@ def connected(host: str, port: int, deadline: Deadline) -> socket.socket:
 
 
 def _resolved(host: str, port: int, deadline: Deadline) -> list[Any]:
-    """Ask for the addresses in a thread of its own: the resolver takes minutes where no name server answers."""
+    """Ask for the addresses in another thread: the resolver takes minutes if no name server answers."""
     answer: list[Any] = []
 
     def resolve() -> None:
@@ -104,9 +104,9 @@ def _resolved(host: str, port: int, deadline: Deadline) -> list[Any]:
 
 
 class Reader(io.RawIOBase):
-    """What a connection says, as a file that ends at the deadline, and at `largest` bytes.
+    """The bytes from a connection, as a file that ends at the deadline, and at `largest` bytes.
 
-    It stands in for the socket where `http.client.HTTPResponse` wants one, since that asks for its `makefile` alone.
+    It replaces the socket of an `http.client.HTTPResponse`, which only calls `makefile` on it.
     """
 
     def __init__(self, connection: socket.socket, deadline: Deadline, largest: float) -> None:
@@ -118,11 +118,11 @@ class Reader(io.RawIOBase):
         self.count = 0
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        """Return this as the buffered file that `HTTPResponse` reads."""
+        """Return a buffered file on this, for `HTTPResponse`."""
         return _Buffered(self)
 
     def readable(self) -> bool:
-        """Return that it can be read."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: object) -> int:
@@ -135,29 +135,27 @@ class Reader(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the file."""
         self._raw.close()
         super().close()
 
 
 class _Buffered(io.BufferedReader):
     def readline(self, size: int | None = -1) -> bytes:
-        """Read a line, or the beginning of one that has no end: urllib3 sets no limit."""
+        """Read a line, or the beginning of an endless one: urllib3 sets no limit."""
         return super().readline(_LONGEST_LINE + 1 if size is None or size < 0 else size)
 
 
 class InTime(http.client.HTTPResponse):
-    """An answer that has as long, from its first byte to its last, as the connection gives to a single read."""
-
-    largest: ClassVar[float] = math.inf  # bytes
+    """A response that must be complete within the time-out of the connection, not only each read of it."""
 
     def __init__(self, connection: socket.socket, *args: Any, **kwargs: Any) -> None:
-        reader = Reader(connection, Deadline(connection.gettimeout() or 0), self.largest)
+        reader = Reader(connection, Deadline(connection.gettimeout() or 0), math.inf)
         super().__init__(cast("socket.socket", reader), *args, **kwargs)
 
 
 def behind(error: object, depth: int = _DEPTH) -> Iterator[Exception]:
-    """Yield what libraries wrapped into `error`, the innermost first; requests and urllib3 hide it in their args."""
+    """Yield the errors inside `error`, the innermost first: requests and urllib3 wrap them in their args."""
     if not isinstance(error, Exception) or not depth:
         return
     for inner in (getattr(error, "reason", None), *error.args, error.__cause__):
@@ -166,20 +164,20 @@ def behind(error: object, depth: int = _DEPTH) -> Iterator[Exception]:
 
 
 def is_closed(error: Exception) -> bool:
-    """Say whether `error` means that the other side closed the connection, without a word."""
+    """Return whether `error` means that the other side closed the connection without an alert."""
     return isinstance(error, _CLOSED) or (isinstance(error, ssl.SSLError) and error.reason in _CLOSED_REASONS)
 
 
 def alert_of(error: Exception) -> str:
-    """Return the TLS alert that `error` tells of, in words of RFC 8446 ("unknown ca"); "" where it is none."""
+    """Return the TLS alert in `error`, in words of RFC 8446 ("unknown ca"), else ""."""
     match = _ALERT.fullmatch(error.reason or "") if isinstance(error, ssl.SSLError) else None
     return match[1].replace("_", " ").lower() if match else ""
 
 
 def retry_after(value: str, now: datetime) -> int | None:
-    """Return the seconds that a Retry-After header asks for, as a number or as a date; None where it says neither.
+    """Return the seconds that a Retry-After header asks for, as a number or as a date; None if it is neither.
 
-    Source: RFC 9110, section 10.2.3. A date that has passed asks for none.
+    Source: RFC 9110, section 10.2.3. A date in the past means 0.
     """
     text = value.strip()
     if _SECONDS.fullmatch(text):

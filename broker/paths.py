@@ -1,8 +1,8 @@
-"""Reach what a path names without following a link of another user.
+"""Open paths without following a link of another user.
 
-A path is walked by descriptors: each component is opened from the directory before it, so that nothing that is swapped
-meanwhile leads elsewhere. A link is followed if root or our user owns it, wherever it lies. The kernel has this rule in
-sticky directories alone, and only with fs.protected_symlinks=1 (proc(5)).
+A path is walked by descriptors: each component is opened from the directory before it, so that a swapped component
+cannot lead elsewhere. A link is followed if root or our user owns it, in any directory. The kernel has this rule only
+in sticky directories, and only with fs.protected_symlinks=1 (proc(5)).
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Place:
 
 @contextmanager
 def place(path: Path, *, follow: bool = False, make: bool = False, guarded: bool = False) -> Iterator[Place]:
-    """Yield where `path` leads; with `follow`, its last part is no link either.
+    """Yield the place that `path` leads to; with `follow`, its last part is not a link either.
 
     With `make`, missing directories above it are made, 0700. With `guarded`, every directory above it must belong to
-    root or to us, and may be writable by all only if it is sticky. Raise `UntrustedPathError`, `OSError`.
+    root or to our user, and may be writable by all only if it is sticky. Raise `UntrustedPathError`, `OSError`.
     """
     walk = _Walk(Path.cwd() / path if guarded else path)
     try:
@@ -56,7 +56,7 @@ def place(path: Path, *, follow: bool = False, make: bool = False, guarded: bool
 
 
 def open_file(path: Path, flags: int) -> int:
-    """Open what is at `path`, links of root and of ours followed; raise `UntrustedPathError`, `OSError`."""
+    """Open `path`, following links of root and of our user; raise `UntrustedPathError`, `OSError`."""
     with place(path, follow=True) as found:
         if not _is_proc(found.descriptor):
             flags |= os.O_NOFOLLOW
@@ -70,7 +70,7 @@ def read_file(path: Path) -> bytes:
 
 
 class _Walk:
-    """An open directory, its path, and the components that are still ahead, the next one last."""
+    """An open directory, its path, and the remaining components, the next one last."""
 
     def __init__(self, path: Path) -> None:
         self.asked = path
@@ -103,10 +103,10 @@ class _Walk:
             os.close(step)
 
     def _turn(self, link: Path, found: os.stat_result, target: Path) -> None:
-        """Go on where a link points, if it may be followed."""
+        """Continue at the target of a link, if it may be followed."""
         if found.st_uid not in (0, os.geteuid()):
             raise UntrustedPathError(
-                f"{link} is a link of user {found.st_uid}, and is not followed",
+                f"{link} is a link of user {found.st_uid}; refusing to follow it",
                 hint="name the directory or file itself",
             )
         self.links += 1
@@ -119,7 +119,7 @@ class _Walk:
         self.ahead += _reversed_parts(target)
 
     def _leads_on(self, name: str) -> bool:
-        """Whether `name` is a link to follow; those in /proc, which /dev/fd leads to, only the kernel can follow."""
+        """Return whether `name` is a link to follow. Only the kernel can follow those in /proc, as in /dev/fd."""
         try:
             mode = os.stat(name, dir_fd=self.at, follow_symlinks=False).st_mode
         except FileNotFoundError:
@@ -132,7 +132,7 @@ class _Walk:
         if found.st_uid not in (0, os.geteuid()) or (found.st_mode & stat.S_IWOTH and not sticky):
             raise UntrustedPathError(
                 f"{self.asked} lies below {self.here}, which others control",
-                hint="name a directory that nobody but root and you can change",
+                hint="name a directory that only root and you can change",
             )
 
 
@@ -149,7 +149,7 @@ def _opened(name: str, at: int, *, make: bool) -> int:
 
 
 def _is_proc(at: int) -> bool:
-    """Whether `at` is a directory of the proc file system, where the kernel makes the links."""
+    """Return whether `at` is a directory of the proc file system, whose links the kernel makes."""
     try:
         return os.fstat(at).st_dev == os.stat("/proc").st_dev  # noqa: PTH116
     except FileNotFoundError:

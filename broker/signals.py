@@ -7,8 +7,8 @@
 - signals that end nothing by default, or that Python ignores (`_HARMLESS`): for SIGPIPE and SIGXFSZ a write fails.
 
 So Ctrl-C, Ctrl-\\, a closed window, `kill`, `timeout`, an alarm that was set before `exec`, the warnings of batch
-systems (SIGUSR1, SIGUSR2, SIGXCPU) and a power failure are one thing. A signal that was ignored when we were started
-stays ignored.
+systems (SIGUSR1, SIGUSR2, SIGXCPU) and a power failure have the same effect. A signal that was ignored when the process
+started stays ignored.
 """
 
 from __future__ import annotations
@@ -24,37 +24,20 @@ from typing import Final
 
 __all__ = ["ASKING", "AskedToEnd", "held_back", "raised", "undisturbed", "wait_for_end"]
 
-_FAULTS: Final = frozenset(
-    {
-        signal.SIGABRT,
-        signal.SIGBUS,
-        signal.SIGFPE,
-        signal.SIGILL,
-        signal.SIGSEGV,
-        signal.SIGSYS,
-        signal.SIGTRAP,
-    }
-)
-_HARMLESS: Final = frozenset(
-    {
-        signal.SIGCHLD,
-        signal.SIGCONT,
-        signal.SIGPIPE,
-        signal.SIGTSTP,
-        signal.SIGTTIN,
-        signal.SIGTTOU,
-        signal.SIGURG,
-        signal.SIGWINCH,
-        signal.SIGXFSZ,
-    }
-)
-ASKING: Final = frozenset(map(int, signal.valid_signals() - _FAULTS - _HARMLESS - {signal.SIGKILL, signal.SIGSTOP}))
 
-_LOOK: Final = 5.0  # seconds between looks at the clock, which may have been set, or have run on while we slept
+def _named(names: str) -> frozenset[signal.Signals]:
+    return frozenset(signal.Signals[f"SIG{name}"] for name in names.split())
+
+
+_FAULTS: Final = _named("ABRT BUS FPE ILL SEGV SYS TRAP")
+_HARMLESS: Final = _named("CHLD CONT PIPE TSTP TTIN TTOU URG WINCH XFSZ")
+ASKING: Final = frozenset(map(int, signal.valid_signals() - _FAULTS - _HARMLESS - _named("KILL STOP")))
+
+_LOOK: Final = 5.0  # seconds between looks at the clock: it may be set, or the machine may have slept
 
 
 class AskedToEnd(KeyboardInterrupt):  # no error, as KeyboardInterrupt is none
-    """A signal asked the process to end: as Ctrl-C does, so that clean-up runs."""
+    """A signal asked the process to end. As for Ctrl-C, clean-up runs."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -63,7 +46,7 @@ class AskedToEnd(KeyboardInterrupt):  # no error, as KeyboardInterrupt is none
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """Raise `AskedToEnd` in the block for each signal of `ASKING` that would else end the process."""
+    """Raise `AskedToEnd` in the block for each signal of `ASKING` that would end the process."""
 
     def ask(number: int, _frame: FrameType | None) -> None:
         raise AskedToEnd(number)
@@ -81,10 +64,10 @@ def raised() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let a first signal that asks the process to end wait until the block has ended; a second takes effect at once.
+    """Delay the first signal that asks the process to end until the block has ended; a second takes effect immediately.
 
-    Tokens are given back here, and one that was not would live on for minutes. Only the main thread hears signals: in
-    any other nothing is held back.
+    For giving tokens back: they would live on for minutes. Only the main thread receives signals, so in any other
+    thread nothing is delayed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -111,9 +94,9 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[frozenset[int]]:
-    """Keep what asks a process to end pending until the block has ended; yield those signals, for `wait_for_end`.
+    """Keep signals that ask the process to end pending until the block has ended; yield them, for `wait_for_end`.
 
-    The kernel keeps them, not a handler: one that sets a `threading.Event` takes the very lock that the waiting main
+    The kernel keeps them, not a handler: a handler that sets a `threading.Event` takes the lock that the waiting main
     thread may hold, and never returns.
     """
     numbers = _asking_to_end()
@@ -125,10 +108,10 @@ def held_back() -> Iterator[frozenset[int]]:
 
 
 def wait_for_end(signals: frozenset[int], until: datetime, clock: Callable[[], datetime]) -> bool:
-    """Wait until a signal of `held_back` comes, then return True; or until `until` has come, then return False.
+    """Wait for a signal of `held_back`, and return True; or for the time `until`, and return False.
 
-    `until` has come when the clock says so, or when as much time has passed as lay before it at the start: a clock
-    that is set back, or a machine that sleeps, makes no wait longer.
+    The wait ends when the clock shows `until`, or when as much time has passed as was left at the start: a clock that
+    is set back, or a machine that sleeps, makes no wait longer.
     """
     started, left = _uptime(), (until - clock()).total_seconds()
     while left > 0:
@@ -141,10 +124,10 @@ def wait_for_end(signals: frozenset[int], until: datetime, clock: Callable[[], d
 
 
 def _asking_to_end() -> frozenset[int]:
-    """Return `ASKING` without what is ignored, as SIGHUP under `nohup`, or has a handler that is not Python's."""
+    """Return `ASKING` without signals that are ignored (SIGHUP under `nohup`) or handled outside Python."""
     return frozenset(n for n in ASKING if signal.getsignal(n) not in (signal.SIG_IGN, None))
 
 
 def _uptime() -> float:
-    """Return the seconds since this machine started, those that it slept too."""
+    """Return the seconds since this machine started, sleep included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -72,7 +72,9 @@ def stages() -> Iterator[str]:
             yield f"    {Stage.CURRENT.value} --> {displaced.value}: {move.value} of another"
     yield "```"
     yield ""
-    yield "`roll_back` starts from a candidate only where that candidate was made to bring an older certificate back."
+    yield "`promote` starts from `previous` only if a roll-back displaced that generation and nothing was promoted"
+    yield "since; `roll_back` only if not. `roll_back` starts from a candidate only if that brings an older certificate"
+    yield "back."
 
 
 def settings() -> Iterator[str]:

@@ -1,4 +1,4 @@
-# operator: a person at the command line. Edits accounts and stores passwords; reads neither keys nor passwords.
+# operator: a person at the command line. Edits accounts and stores passwords and other secrets; reads neither these nor keys.
 path "${mount}/data/accounts/+"    { capabilities = ["create", "read", "update"] }
 path "${mount}/data/profiles/+"    { capabilities = ["create", "read", "update"] }
 path "${mount}/metadata/profiles/" { capabilities = ["list"] }
@@ -8,6 +8,8 @@ path "${shared}/metadata/profiles/+" { capabilities = ["create", "update"], allo
 # Written once, into the next slot, and never read back
 path "${mount}/data/passwords/+/+"     { capabilities = ["create"] }
 path "${mount}/metadata/passwords/+/+" { capabilities = ["read"] }
+path "${mount}/data/secrets/+/+/+"     { capabilities = ["create"] }
+path "${mount}/metadata/secrets/+/+/+" { capabilities = ["read"] }
 
 path "${mount}/data/evidence/accounts/+/+"     { capabilities = ["create", "read"] }
 path "${mount}/metadata/evidence/accounts/+/+" { capabilities = ["read"] }

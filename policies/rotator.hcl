@@ -1,4 +1,4 @@
-# rotator: drives renewal. Makes and destroys keys, promotes and retires. Reads and writes no password, hands nothing out.
+# rotator: drives renewal. Makes and destroys keys, promotes and retires. Reads and writes no password or other secret, hands nothing out.
 path "${mount}/data/accounts/+"    { capabilities = ["read", "update"] }
 path "${mount}/data/profiles/+"    { capabilities = ["read"] }
 path "${mount}/metadata/profiles/" { capabilities = ["list"] }
@@ -10,6 +10,8 @@ path "${mount}/destroy/keys/${account}/+"  { capabilities = ["update"] }
 
 path "${mount}/metadata/passwords/${account}/+" { capabilities = ["read"] }
 path "${mount}/destroy/passwords/${account}/+"  { capabilities = ["update"] }
+path "${mount}/metadata/secrets/${account}/+/+" { capabilities = ["read"] }
+path "${mount}/destroy/secrets/${account}/+/+"  { capabilities = ["update"] }
 
 path "${mount}/data/evidence/accounts/+/+"     { capabilities = ["create", "read"] }
 path "${mount}/metadata/evidence/accounts/+/+" { capabilities = ["read"] }

@@ -34,7 +34,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *addresses: Any) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
 
 
-def test_many_dead_addresses_take_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_addresses_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with dead() as first, dead() as second, dead() as third:
         resolving(monkeypatch, first, second, third)
         began = time.monotonic()
@@ -43,14 +43,14 @@ def test_many_dead_addresses_take_no_longer_than_one(monkeypatch: pytest.MonkeyP
         assert time.monotonic() - began < 2.5
 
 
-def test_a_dead_address_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_address_leaves_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with dead() as first, socket.create_server(("127.0.0.1", 0)) as alive:
         resolving(monkeypatch, first, alive.getsockname())
         with connected("partner.test", 443, Deadline(3.0)) as channel:
             assert channel.getpeername() == alive.getsockname()
 
 
-def test_a_resolver_that_hangs_is_left_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_resolver_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: ended.wait())
     with pytest.raises(TimeoutError):
@@ -59,7 +59,7 @@ def test_a_resolver_that_hangs_is_left_at_the_deadline(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", ""])  # what no name server is asked for
-def test_a_name_that_nobody_can_have_is_an_error_of_the_system(host: str) -> None:
+def test_impossible_name_is_os_error(host: str) -> None:
     with pytest.raises((OSError, UnicodeError)):
         connected(host, 1, Deadline(5))
 
@@ -82,5 +82,5 @@ def test_a_name_that_nobody_can_have_is_an_error_of_the_system(host: str) -> Non
         ("Thu, 01 Jan 99999 12:02:00 GMT", None),
     ],
 )
-def test_when_to_come_back_is_a_number_or_a_date(value: str, seconds: int | None) -> None:
+def test_retry_after_is_seconds_or_date(value: str, seconds: int | None) -> None:
     assert retry_after(value, NOW) == seconds

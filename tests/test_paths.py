@@ -93,7 +93,7 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     assert caught.value.errno == errno.ELOOP
 
 
-def test_links_that_the_kernel_makes_are_its_own() -> None:
+def test_links_of_the_kernel_are_followed() -> None:
     reading, writing = os.pipe()
     os.write(writing, b"through a pipe")
     os.close(writing)
@@ -101,7 +101,7 @@ def test_links_that_the_kernel_makes_are_its_own() -> None:
     os.close(reading)
 
 
-def test_missing_directories_are_made_for_us_alone(tmp_path: Path) -> None:
+def test_missing_directories_are_made_0700(tmp_path: Path) -> None:
     with place(tmp_path / "a" / "b" / "file", make=True) as found:
         assert found.name == "file"
     assert [stat.S_IMODE((tmp_path / p).stat().st_mode) for p in ("a", "a/b")] == [0o700, 0o700]
@@ -109,7 +109,7 @@ def test_missing_directories_are_made_for_us_alone(tmp_path: Path) -> None:
         pass
 
 
-def test_a_place_stays_when_its_path_is_swapped(tmp_path: Path) -> None:
+def test_swapped_path_keeps_its_place(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "other").mkdir()
     with place(tmp_path / "real" / "file") as found:
@@ -128,7 +128,7 @@ def test_a_guarded_place_may_be_below_sticky(tmp_path: Path, mode: int) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o702])
-def test_a_guarded_place_is_below_nothing_open(tmp_path: Path, mode: int) -> None:
+def test_guarded_place_refuses_open_parents(tmp_path: Path, mode: int) -> None:
     (tmp_path / "above" / "real").mkdir(parents=True)
     (tmp_path / "above").chmod(mode)
     path = tmp_path / "above" / "real" / "file"

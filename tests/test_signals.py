@@ -72,16 +72,14 @@ def heard() -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_that_came_before_the_wait_ends_it_and_reaches_no_handler(
-    heard: list[int], number: signal.Signals
-) -> None:
+def test_earlier_signal_ends_the_wait(heard: list[int], number: signal.Signals) -> None:
     with held_back() as waiting:
         signal.raise_signal(number)
         assert wait_for_end(waiting, START + timedelta(hours=1), Clock(0))
     assert heard == []
 
 
-def test_a_second_signal_is_heard_once_the_block_has_ended(heard: list[int]) -> None:
+def test_second_signal_after_the_block(heard: list[int]) -> None:
     with held_back() as waiting:
         signal.raise_signal(signal.SIGTERM)
         assert wait_for_end(waiting, START + timedelta(hours=1), Clock(0))
@@ -90,19 +88,19 @@ def test_a_second_signal_is_heard_once_the_block_has_ended(heard: list[int]) -> 
     assert heard == [signal.SIGINT]
 
 
-def test_a_hang_up_is_not_waited_for_where_it_is_ignored(heard: list[int]) -> None:
+def test_ignored_hang_up_is_not_waited_for(heard: list[int]) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with held_back() as waiting:
         assert signal.SIGHUP not in waiting
         assert signal.SIGTERM in waiting
 
 
-def test_a_time_that_has_come_is_not_waited_for(heard: list[int]) -> None:
+def test_past_time_is_not_waited_for(heard: list[int]) -> None:
     with held_back() as waiting:
         assert not wait_for_end(waiting, START, Clock(0))
 
 
-def test_a_clock_that_went_ahead_ends_the_wait(heard: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_ahead_ends_the_wait(heard: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "_LOOK", 0.01)
     started = time.monotonic()
     with held_back() as waiting:
@@ -110,27 +108,27 @@ def test_a_clock_that_went_ahead_ends_the_wait(heard: list[int], monkeypatch: py
     assert time.monotonic() - started < 60
 
 
-def test_a_clock_that_is_set_back_does_not_prolong_it(heard: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_set_back_prolongs_no_wait(heard: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "_LOOK", 0.01)
     with held_back() as waiting:
         assert not wait_for_end(waiting, START + timedelta(seconds=0.1), Clock(0, -3600))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_whatever_asks_the_process_to_end_waits_for_the_block(heard: list[int], number: signal.Signals) -> None:
+def test_first_signal_waits_for_the_block(heard: list[int], number: signal.Signals) -> None:
     with undisturbed():
         signal.raise_signal(number)
         assert heard == []
     assert heard == [number]
 
 
-def test_a_hang_up_that_is_ignored_stays_ignored(heard: list[int]) -> None:
+def test_ignored_hang_up_stays_ignored(heard: list[int]) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with undisturbed():
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
-def test_a_thread_that_hears_no_signals_does_its_work_all_the_same() -> None:
+def test_other_threads_work_undisturbed() -> None:
     done: list[bool] = []
 
     def work() -> None:
@@ -143,7 +141,7 @@ def test_a_thread_that_hears_no_signals_does_its_work_all_the_same() -> None:
     assert done
 
 
-def test_a_first_signal_waits_for_the_block_and_a_second_does_not(heard: list[int]) -> None:
+def test_second_signal_does_not_wait(heard: list[int]) -> None:
     with undisturbed():
         signal.raise_signal(signal.SIGTERM)
         assert heard == []
@@ -168,7 +166,7 @@ def ends_us() -> Iterator[signal.Signals]:
     signal.signal(signal.SIGQUIT, before)
 
 
-def test_a_signal_that_would_end_us_is_raised(ends_us: signal.Signals) -> None:
+def test_ending_signal_is_raised(ends_us: signal.Signals) -> None:
     with pytest.raises(AskedToEnd) as caught, raised():
         signal.raise_signal(ends_us)
     assert caught.value.number == ends_us
@@ -182,7 +180,7 @@ def test_an_ignored_signal_stays_ignored(ends_us: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", [*map(signal.Signals, (1, 2, 3, 10, 15, 24)), int(signal.SIGRTMAX)])
-def test_a_command_that_is_asked_to_end_while_it_is_loaded_ends_in_our_words(number: int) -> None:
+def test_signal_while_loading_is_reported(number: int) -> None:
     command = [sys.executable, "-c", EARLY, str(int(number))]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout) == (128 + number, "")

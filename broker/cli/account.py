@@ -16,6 +16,7 @@ from broker.cli.output import (
     show_findings,
     show_json,
     show_table,
+    stage_of,
     when,
 )
 from broker.errors import InputError
@@ -67,6 +68,7 @@ def add(
     What is stored is the only place that its secrets will ever be sent to.
     """
     from broker.model.account import Account, Contacts
+    from broker.model.authentication import LOGIN
     from broker.model.finding import refuse_errors
     from broker.pki.lint import lint_subject
     from broker.vault.policies import Role
@@ -77,8 +79,9 @@ def add(
         raise InputError(
             f"a login has 1 to {_LONGEST_LOGIN} characters, all of them printable: {login[:80]!r} does not"
         )
-    if ":" in login and rules.authentication.basic:
-        raise InputError(f"a login with a colon ({login[:80]!r}) cannot be sent", hint="RFC 7617 ends the login there")
+    fault = rules.authentication.problem(LOGIN, login)
+    if fault:
+        raise fault
     url = _base_url(rules, environment, base_url)  # before the subject: names are checked first
     named = _subject(subject, rules, login)
     findings = lint_subject(named, rules.subject, login)
@@ -162,11 +165,11 @@ def show(start: Start, account: AccountName, output: str) -> None:
         [
             (
                 g.number,
-                g.stage.value + (" (held)" if g.held else ""),
+                stage_of(found, g),
                 f"{g.since:%F}",
-                g.parts.key,
-                g.parts.password,
-                when(found.certificate(g.parts.certificate).not_after, now),
+                found.parts_of(g).key,
+                found.parts_of(g).password,
+                when(found.certificate(found.parts_of(g).certificate).not_after, now),
             )
             for g in found.generations
         ],
@@ -222,7 +225,7 @@ def _facts(account: Account) -> dict[str, Any]:
     from broker.vault.documents import encoded
 
     facts: dict[str, Any] = encoded(account)["value"]
-    for name in ("outbox", "doomed_keys", "doomed_passwords"):
+    for name in ("outbox", "doomed_keys", "doomed_secrets"):
         del facts[name]
     facts["canaries"] = facts.pop("tries")
     return facts

@@ -59,7 +59,7 @@ def import_(
     A client_id is taken only if the reply calls it one (client_id: …), --client-id-for names its application, and
     that has no other yet: broker app set changes it.
     """
-    from broker.pki.certificates import anchors
+    from broker.pki.certificates import ca_set
     from broker.rotation.receive import Said
 
     if client_id and not client_id_for:
@@ -67,7 +67,7 @@ def import_(
     require_one_reader(file, server_ca)
     server = read_input(server_ca) if server_ca else b""
     if server_ca:
-        anchors(server)  # or refuses, also where the reply is known already
+        ca_set(server)  # or refuses, also where the reply is known already
     said = Said(tuple(accept_ca), server, client_id_for, client_id)
     received = start.broker.rotation.receive(account, read_input(file), said)
     generation = received.generation
@@ -108,8 +108,9 @@ def inspect(file: str, output: str) -> None:
     parts = read_reply(read_input(file))
     found = parts.descriptions
     if output == "json":
-        shown = [{k: v for k, v in asdict(d).items() if k != "pem"} for d in found]
-        show_json({"certificates": shown, "client_ids": parts.client_ids, "findings": parts.findings})
+        show_json(
+            {"certificates": [asdict(d) for d in found], "client_ids": parts.client_ids, "findings": parts.findings}
+        )
         return
     for number, description in enumerate(found):
         if number:

@@ -194,7 +194,7 @@ def _account(account: Account, now: datetime) -> Iterator[Finding]:
     from broker.model.obstacle import obstacles
 
     name = account.name
-    if account.doomed_keys or account.doomed_passwords:
+    if account.doomed_keys or account.doomed_secrets:
         message = f"{name}: secrets that nothing refers to are still to be destroyed"
         yield Finding.warning("account.doomed", message, "the rotator's next command does it")
     for found in obstacles(account, now):

@@ -29,7 +29,7 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
 
     It can be mailed to the partner's support as it is.
     """
-    from broker.partners.redacted import as_curl, as_http
+    from broker.partners.explain import as_curl, as_http
     from broker.partners.request import recipe
     from broker.rotation.choosing import set_to_try
     from broker.vault.policies import Role
@@ -45,18 +45,18 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
         probe.method,
         probe.path,
         tuple(probe.query.items()),
-        client_id=_client_id(found) if profile.authentication.client_id else "",
     )
+    http, curl = as_http(made, profile.authentication), as_curl(made, profile.authentication)
     facts = _facts(found, chosen)
     if output == "json":
-        show_json(facts | {"http": as_http(made), "curl": as_curl(made)})
+        show_json(facts | {"http": http, "curl": curl})
         return
     click.echo(f"Request, as {found.login} ({found.profile}, {found.environment}):\n")
-    click.echo(_indented(as_http(made)))
+    click.echo(_indented(http))
     click.echo("The same with curl:\n")
-    click.echo(_indented(as_curl(made)))
+    click.echo(_indented(curl))
     click.echo(f"\nClient certificate (generation {chosen.number}, {chosen.stage.value}):\n")
-    certificate = found.certificate(chosen.parts.certificate)
+    certificate = found.certificate(found.parts_of(chosen).certificate)
     click.echo(f"  subject: {certificate.subject}")
     click.echo(f"  issuer: {certificate.issuer}")
     click.echo(f"  serial: {certificate.serial}")
@@ -72,14 +72,8 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
         click.echo("  none")
 
 
-def _client_id(account: Account) -> str:
-    """Return the one that is sent, or a word in its place: it is shown as a placeholder either way."""
-    known = any(a.client_id for a in account.applications)
-    return account.probing_application.client_id if known else "unknown"
-
-
 def _facts(account: Account, generation: Generation) -> dict[str, Any]:
-    certificate = account.certificate(generation.parts.certificate)
+    certificate = account.certificate(account.parts_of(generation).certificate)
     return {
         "account": account.name,
         "generation": generation.number,
@@ -91,7 +85,7 @@ def _facts(account: Account, generation: Generation) -> dict[str, Any]:
             "not_after": certificate.not_after,
             "fingerprint": certificate.ref,
         },
-        "server_ca": account.anchors_of(generation.parts.trust).fingerprints,
+        "server_ca": account.ca_set(account.parts_of(generation).trust).fingerprints,
         "answers": [{"at": t.at, "verdict": t.verdict} for t in account.tries if t.generation == generation.number],
     }
 

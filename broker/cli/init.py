@@ -12,6 +12,7 @@ import click
 
 from broker.cli.options import read_input, writable, write_output
 from broker.cli.output import note
+from broker.config import checked_address, checked_mount
 from broker.errors import BrokerError, InputError
 from broker.model.role import Role
 
@@ -50,7 +51,7 @@ def command(
     if kept and sys.stdin.isatty():  # before questions are answered in vain
         raise _there_already(out)
     vault = _checked_address(vault) if vault else _asked(_WHERE, _default(), _checked_address)
-    mount = _checked_mount(mount) if mount else _asked("Mount of the KV v2 engine", "credential-broker", _checked_mount)
+    mount = checked_mount(mount) if mount else _asked("Mount of the KV v2 engine", "credential-broker", checked_mount)
     if vault == "embedded":
         text = _embedded(start.config["embedded.directory"], mount)
     else:
@@ -99,17 +100,9 @@ def _asked(question: str, default: str, checked: Callable[[str], str] = str) -> 
 
 
 def _checked_address(text: str) -> str:
-    from broker.vault.settings import VaultSettings
-
     if not text:
         raise InputError("nothing says where Vault is", hint="--vault https://vault.example:8200")
-    return text if text == "embedded" else VaultSettings(text).address
-
-
-def _checked_mount(text: str) -> str:
-    from broker.vault.settings import VaultSettings
-
-    return VaultSettings("unix:///socket", mount=text).mount
+    return text if text == "embedded" else checked_address(text)
 
 
 def _checked_file(name: str, out: str) -> str:

@@ -11,11 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from broker.model.finding import Finding, Severity
+
+if TYPE_CHECKING:
+    from broker.model.account import Account
+    from broker.model.generation import Generation
 
 __all__ = [
     "clean",
@@ -26,6 +30,7 @@ __all__ = [
     "show_findings",
     "show_json",
     "show_table",
+    "stage_of",
     "step",
     "styled",
     "when",
@@ -67,6 +72,11 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empt
         padded = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
         text = (" " * _GAP).join(padded).rstrip()
         click.echo(styled(text, bold=True) if number == 0 and sys.stdout.isatty() else text)
+
+
+def stage_of(account: Account, generation: Generation) -> str:
+    """Return the stage of `generation` as a table shows it."""
+    return generation.stage.value + (" (rolled back)" if account.rolled_back(generation) else "")
 
 
 def show_details(pairs: Mapping[str, object]) -> None:

@@ -10,7 +10,7 @@ import click
 
 from broker.cli.options import read_input
 from broker.cli.output import note, output_option, show_details, show_json, show_table
-from broker.errors import BrokerError, InputError
+from broker.errors import BrokerError, InputError, RefusedError
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
@@ -101,7 +101,7 @@ def _all(start: Start) -> Iterator[tuple[Profile, str]]:
     for name in own.found:
         try:
             yield catalogue.load(name, own.found), "vault"
-        except InputError as error:  # the others can be read
+        except (InputError, RefusedError) as error:  # the others can be read
             note(f"note: {error.message}, so it is not listed; {error.hint}")
 
 

@@ -36,7 +36,7 @@ def set_(start: Start, account: AccountName, password_file: str) -> None:
     broker = start.broker
     broker.account(account, Role.OPERATOR)  # or nobody is asked for a password
     password = read_secret("Password", password_file)
-    after = broker.registry.set_password(account, password)
+    after = broker.registry.set_secret(account, password)
     note(f"password {after.password} of {account} is stored")
     if after.candidates and after.candidates[-1].parts.password == after.password:
         note(f"generation {after.candidates[-1].number} would use it; next: broker rotation promote {account}")

@@ -9,9 +9,10 @@ import click
 from broker.cli.guard import require_consent, yes_option
 from broker.cli.obstacles import say_obstacles, shown_clock, shown_obstacles
 from broker.cli.options import account_argument, generation_option, reason_options, the_reason
-from broker.cli.output import note, note_done, output_option, show_json, show_table, step, when
+from broker.cli.output import note, note_done, output_option, show_json, show_table, stage_of, step, when
 from broker.errors import InputError
 from broker.model.names import AccountName
+from broker.model.stage import Stage
 
 if TYPE_CHECKING:
     from broker.cli.start import Start
@@ -55,14 +56,14 @@ def status(start: Start, account: AccountName, output: str) -> None:
         )
         return
     show_table(
-        ["generation", "stage", "expires", "password", "based on", "held by"],
+        ["generation", "stage", "changes", "expires", "password", "held by"],
         [
             (
                 g.number,
-                g.stage.value + (" (held)" if g.held else ""),
-                when(found.certificate(g.parts.certificate).not_after, now),
-                g.parts.password,
-                g.base or None,
+                stage_of(found, g),
+                ", ".join(sorted(g.parts.names)) if g.stage is Stage.CANDIDATE else "",
+                when(found.certificate(found.parts_of(g).certificate).not_after, now),
+                found.parts_of(g).password,
                 ", ".join(holders.get(g.number, [])),
             )
             for g in found.generations
@@ -110,12 +111,22 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
 
 @command.command("promote", epilog="Example: broker rotation promote acme")
 @account_argument
-@generation_option("the newest candidate that no roll-back left")
+@click.option(
+    "--generation",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Which; else the newest candidate that no roll-back made. Twice: join two candidates into one first.",
+)
 @reason_options
 @output_option
 @click.pass_obj
-def promote(start: Start, account: AccountName, generation: int, force: bool, reason: str, output: str) -> None:
+def promote(
+    start: Start, account: AccountName, generation: tuple[int, ...], force: bool, reason: str, output: str
+) -> None:
     """Try a candidate at the partner, and make it current if the partner accepts it.
+
+    A candidate has the parts that it changes: a certificate, a password. Two that the partner reissued together are
+    joined by naming both, and tried as one. What a roll-back displaced is promoted again by its number.
 
     There is no promotion without a canary. --force only resets what keeps a machine from trying.
     """
@@ -123,8 +134,11 @@ def promote(start: Start, account: AccountName, generation: int, force: bool, re
     forced = the_reason(force, reason)
     if forced:
         broker.rotation.reset_breaker(account, forced)
+    if len(generation) > 2:  # noqa: PLR2004  # said by the message
+        raise InputError("--generation was given more than twice", hint="join two candidates, then the next")
+    number = broker.rotation.join(account, *generation).number if len(generation) > 1 else sum(generation)
     step("asking the partner")
-    promotion = broker.rotation.promote(account, generation)
+    promotion = broker.rotation.promote(account, number)
     done = f"generation {promotion.number} of {account} is current"
     _show(account, promotion, output, done if promotion.changed else f"nothing to promote: {done}")
 
@@ -133,14 +147,14 @@ def promote(start: Start, account: AccountName, generation: int, force: bool, re
     "rollback", epilog="Example: broker rotation rollback acme --force --reason 'partner is down, old set known good'"
 )
 @account_argument
-@generation_option("the newest previous one")
+@generation_option("the one that the current one displaced")
 @reason_options
 @output_option
 @click.pass_obj
 def rollback(start: Start, account: AccountName, generation: int, force: bool, reason: str, output: str) -> None:
-    """Make the previous generation current again. The displaced one is kept; no machine promotes it again.
+    """Make the previous generation current again. The displaced one is kept; only you, naming it, promote it again.
 
-    Where the password or the server's CA changed since, the old certificate is joined to the new ones. It is tried
+    If the password or the server's CA changed since, the old certificate comes back with the new ones. It is tried
     first; --force goes back untried.
     """
     forced = the_reason(force, reason)
@@ -206,16 +220,16 @@ def _answered(account: AccountName, number: int, answer: Answer | None) -> dict[
 
 
 def _facts(account: Account, generation: Generation) -> dict[str, Any]:
+    parts = account.parts_of(generation)
     return {
         "number": generation.number,
         "stage": generation.stage.value,
         "since": generation.since,
-        "held": generation.held,
-        "base": generation.base,
-        "restores": generation.restores,
-        "key": generation.parts.key,
-        "password": generation.parts.password,
-        "not_after": account.certificate(generation.parts.certificate).not_after,
+        "rolled_back": account.rolled_back(generation),
+        "changes": sorted(generation.parts.names) if generation.stage is Stage.CANDIDATE else [],
+        "key": parts.key,
+        "password": parts.password,
+        "not_after": account.certificate(parts.certificate).not_after,
     }
 
 

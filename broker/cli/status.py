@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import click
 
 from broker.cli.obstacles import say_obstacles, shown_clock, shown_obstacles
 from broker.cli.options import accounts_argument
-from broker.cli.output import output_option, show_json, show_table, when
+from broker.cli.output import output_option, show_json, show_table, stage_of, when
 from broker.errors import InputError
 from broker.model.names import AccountName
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from broker.model.account import Account
     from broker.model.due import DueDate
     from broker.model.todo import Todo
+    from broker.partners.profile import Profile
 
 __all__ = ["command"]
 
@@ -32,7 +35,7 @@ class _Row:
     @property
     def stages(self) -> str:
         living = [g for g in self.account.generations if g.stage.living]
-        return ", ".join(f"{g.number} {g.stage.value}{' (held)' if g.held else ''}" for g in living) or "-"
+        return ", ".join(f"{g.number} {stage_of(self.account, g)}" for g in living) or "-"
 
 
 @click.command("status", epilog="Example: broker status -o json")
@@ -45,8 +48,8 @@ def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, o
     named = map(broker.account, dict.fromkeys(accounts))
     every = everything or not accounts
     found = list(broker.all_accounts() if every else named)
-    now = shown_clock(broker)
-    rows = [_row(start, account, now) for account in found]
+    now, profiles = shown_clock(broker), cache(partial(_profile, start))
+    rows = [_row(start, account, now, profiles) for account in found]
     if output == "json":
         show_json([_facts(row, now) for row in rows])
         return
@@ -69,14 +72,19 @@ def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, o
         say_obstacles(row.account, now)
 
 
-def _row(start: Start, account: Account, now: datetime) -> _Row:
+def _profile(start: Start, name: str) -> Profile:
+    from broker.vault.policies import Role
+
+    return start.broker.profile(name, Role.AUDITOR)
+
+
+def _row(start: Start, account: Account, now: datetime, profiles: Callable[[str], Profile]) -> _Row:
     from broker.compose.settling import forked
     from broker.model.due import due_date, lead_time
     from broker.model.todo import forked_todo, next_todo, unread_profile_todo
-    from broker.vault.policies import Role
 
     try:
-        renewal = start.broker.profile(account.profile, Role.AUDITOR).renewal
+        renewal = profiles(account.profile).renewal
     except InputError as error:  # one account's trouble hides no other
         unread = unread_profile_todo(error.message, error.hint)
         return _Row(account, None, forked_todo(account) if forked(start.broker.roles, account) else unread)
@@ -106,7 +114,9 @@ def _facts(row: _Row, now: datetime) -> dict[str, object]:
         "not_after": _not_after(row),
         "due": row.due.at if row.due else None,
         "due_because": row.due.decided_by.because if row.due else None,
-        "generations": [{"number": g.number, "stage": g.stage, "held": g.held} for g in account.generations],
+        "generations": [
+            {"number": g.number, "stage": g.stage, "rolled_back": account.rolled_back(g)} for g in account.generations
+        ],
         "open_request": account.open_request.number if account.open_request else None,
         "who": row.todo.who,
         "message": row.todo.message,

@@ -35,7 +35,7 @@ def set_(start: Start, account: AccountName, file: str, accept_ca: Sequence[str]
     is promoted. A CA that signs certificates is accepted with the reply instead: broker cert import.
     """
     after = start.broker.registry.set_trust(account, read_input(file), accept_ca)
-    known = after.anchors_of(after.trust) if after.trust else None
+    known = after.ca_set(after.trust) if after.trust else None
     candidate = next((g for g in reversed(after.candidates) if g.parts.trust == after.trust), None)
     if output == "json":
         shown = known.fingerprints if known else ()

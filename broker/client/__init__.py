@@ -1,4 +1,4 @@
-"""What applications import: a `requests` session on a published bundle that follows its rotation.
+"""The API for applications: a `requests` session on a published bundle, which follows its rotation.
 
 import broker.client
 
@@ -6,16 +6,16 @@ with broker.client.open("/run/credential-broker/mzp-1/reports") as session:
     for page in session.pages("/fleets"):
         ...
 
-What can go wrong is a `BrokerError`, with `what` and `hint` for people, neither of them secret:
+Errors are a `BrokerError`, with `message` and `hint` for people, neither of them secret:
 
     BrokerError
-    ├── InputError                    a file of the bundle, or something asked of the session, cannot be used
-    │   └── NothingPublishedError     no bundle lies there, or none any more: its lease may have ended
-    ├── RefusedError                  a request that would take the set elsewhere, or change it
-    └── PartnerUnavailableError       an answer that is not the API's; `retryable`
+    ├── InputError                    a file of the bundle, or an argument, cannot be used
+    │   └── NothingPublishedError     the directory holds no bundle; its lease may have ended
+    ├── RefusedError                  the request would send the set elsewhere, or change it
+    └── PartnerUnavailableError       the answer is not the API's; `retryable`
 
-Beside these, a session raises what every `requests.Session` raises, in our words alone: nothing that the partner
-wrote, which may repeat a secret, is in them.
+A session also raises the errors of `requests`, with texts of ours: they quote nothing that the partner wrote, which may
+repeat a secret.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Reading a bundle that was published as a directory."""
+"""Read a bundle that was published to a directory."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
-import ssl
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from broker.delivery.directory import CURRENT
 from broker.delivery.formats import FileFormat
 from broker.delivery.manifest import MANIFEST, parse
 from broker.errors import InputError
+from broker.model.authentication import PASSWORD
 from broker.model.bundle import Manifest
 from broker.model.secret import Secret
 from broker.pki.tls import client_context
@@ -27,17 +29,18 @@ _END_KEY: Final = "-----END PRIVATE KEY-----"
 
 
 class NothingPublishedError(InputError):
-    """No bundle lies there, or none any more: its lease may have ended."""
+    """The directory holds no bundle. Its lease may have ended."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(
-            f"no bundle is published in {root}", hint="fetch one: broker bundle get ACCOUNT/APPLICATION, with --hold"
+            f"no bundle is published in {root}",
+            hint=f"broker bundle get ACCOUNT/APPLICATION --consumer-token-file FILE --to {root} --hold",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One generation, read whole: what is public of it, and the set ready for calls."""
+    """One generation: its manifest, and its credentials ready for calls."""
 
     path: Path  # the generation's own directory
     manifest: Manifest
@@ -45,46 +48,52 @@ class Published:
 
 
 def resolved(root: Path) -> Path:
-    """Return the directory that `current` names just now; raise `NothingPublishedError`."""
+    """Return the directory that `current` points at now; raise `NothingPublishedError`."""
     try:
-        return root / os.readlink(root / CURRENT)  # noqa: PTH115  # one call, and no stat of what it names
+        return root / os.readlink(root / CURRENT)  # noqa: PTH115  # without a stat of the directory
     except OSError:
         raise NothingPublishedError(root) from None
 
 
 def read(root: str | Path) -> Published:
-    """Read the bundle below `root`: the link is resolved once, so that all parts are of one generation.
+    """Read the bundle below `root`. The link is resolved once, so that all parts are of one generation.
 
-    Raise `NothingPublishedError`; `InputError` where a file is missing, or is not the one the manifest tells of.
+    Raise `NothingPublishedError`; `InputError` if a file is missing or differs from the manifest.
     """
     path = resolved(Path(root))
-    data = _file(path, MANIFEST)
+    data = _file(path / MANIFEST)
     if data is None:
         raise NothingPublishedError(Path(root))
     manifest = parse(data)
-    return Published(path, manifest, _credentials(path, manifest))
-
-
-def _credentials(path: Path, manifest: Manifest) -> Credentials:
-    return Credentials(
-        base_url=manifest.base_url,
-        context=_context(path, manifest),
-        login=_text(path, manifest, FileFormat.USERNAME).reveal(),
-        password=_text(path, manifest, FileFormat.PASSWORD),
-        client_id=_text(path, manifest, FileFormat.CLIENT_ID).reveal(),
-        authentication=manifest.authentication,
-    )
-
-
-def _context(path: Path, manifest: Manifest) -> ssl.SSLContext:
-    trust = _text(path, manifest, FileFormat.TRUST).reveal()
-    key, chain = _key_and_chain(_text(path, manifest, FileFormat.COMBINED))
+    text = partial(_text, path, manifest)
+    key, chain = _key_and_chain(text(FileFormat.COMBINED))
     if not key:
         raise _damaged(path / FileFormat.COMBINED.value)
-    return client_context(key, chain, trust)
+    credentials = Credentials(
+        base_url=manifest.base_url,
+        context=client_context(key, chain, text(FileFormat.TRUST).reveal()),
+        login=text(FileFormat.USERNAME).reveal(),
+        secrets=_secrets(path, manifest),
+        client_id=text(FileFormat.CLIENT_ID).reveal(),
+        authentication=manifest.authentication,
+    )
+    return Published(path, manifest, credentials)
 
 
-# What raises below holds no secret in its frame, nor in an error behind its own.
+def _secrets(path: Path, manifest: Manifest) -> dict[str, Secret[str]]:
+    found = {}
+    if FileFormat.SECRETS.value in manifest.files:
+        text = _text(path, manifest, FileFormat.SECRETS)
+        try:
+            found = {str(name): Secret(str(value)) for name, value in json.loads(text.reveal()).items()}
+        except (ValueError, AttributeError, RecursionError):
+            raise _damaged(path / FileFormat.SECRETS.value) from None
+    if FileFormat.PASSWORD.value in manifest.files:
+        found[PASSWORD] = _text(path, manifest, FileFormat.PASSWORD)
+    return found
+
+
+# A function below that raises holds no secret in its frame, nor in the context of its error.
 
 
 def _key_and_chain(combined: Secret[str]) -> tuple[Secret[bytes] | None, str]:
@@ -97,7 +106,7 @@ def _key_and_chain(combined: Secret[str]) -> tuple[Secret[bytes] | None, str]:
 
 
 def _text(path: Path, manifest: Manifest, file: FileFormat) -> Secret[str]:
-    found = _decoded(_file(path, file.value), manifest.files.get(file.value))
+    found = _decoded(_file(path / file.value), manifest.files.get(file.value))
     if found is None:
         raise _damaged(path / file.value)
     return found
@@ -112,18 +121,18 @@ def _decoded(data: bytes | None, digest: str | None) -> Secret[str] | None:
         return None
 
 
-def _file(path: Path, name: str) -> bytes | None:
+def _file(path: Path) -> bytes | None:
     try:
-        with (path / name).open("rb") as file:
+        with path.open("rb") as file:
             return file.read(_LARGEST)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise InputError(
-            f"{path / name} cannot be read: {(error.strerror or 'it is no file').lower()}",
-            hint="run as the user the bundle was published for, or publish with a group",
+            f"{path} cannot be read: {(error.strerror or 'not a file').lower()}",
+            hint="run as the user that published the bundle",
         ) from None
 
 
 def _damaged(path: Path) -> InputError:
-    return InputError(f"{path} is missing, or is not what was published", hint="fetch the bundle again")
+    return InputError(f"{path} is missing, or was changed after it was published", hint="get the bundle again")

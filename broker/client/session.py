@@ -1,7 +1,8 @@
-"""The session an application uses: it follows the bundle's rotation by itself."""
+"""The session that an application uses. It follows the rotation of its bundle."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -10,68 +11,73 @@ from typing import Any, Final
 
 import requests
 
-from broker.client.published import NothingPublishedError, Published, read, resolved
+from broker.client.published import read, resolved
+from broker.delivery.directory import CURRENT
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.bundle import Manifest
 from broker.upstream.session import TIMEOUT, PartnerSession
 
 __all__ = ["CHECK_EVERY", "Session", "open"]
 
-CHECK_EVERY: Final = 1.0  # seconds between two looks at `current`
+CHECK_EVERY: Final = 1.0  # seconds between two reads of the link `current`
 
 
 class Session(PartnerSession):
-    """A `PartnerSession` on a published bundle. Paths such as `/fleets` begin at the account's base URL.
+    """A `PartnerSession` on a published bundle. Paths such as `/fleets` are below the account's base URL.
 
-    Before a request, at most once a second, it looks whether `current` points elsewhere, and then takes over the new
-    generation whole. Where the bundle is gone (its lease has ended) or cannot be read, it goes on with what it has:
-    a lease that ended takes nothing out of a program's memory, and `withdrawn` says so.
+    Before a request, at most once a second, it reads the link `current`, and switches to a new generation as a whole.
+    If the bundle is gone (its lease has ended) or cannot be read, it keeps the generation it has: the end of a lease
+    takes nothing out of a program's memory. `withdrawn` reports it.
     """
 
     def __init__(self, root: Path, *, timeout: tuple[float, float] = TIMEOUT) -> None:
         self._root = root
         self._published = read(root)
         self._checked = time.monotonic()
-        self._turning = threading.Lock()
+        self._switching = threading.Lock()
         super().__init__(self._published.credentials, timeout=timeout)
 
     @property
     def manifest(self) -> Manifest:
-        """What is public of the generation in use."""
+        """The manifest of the generation in use."""
         return self._published.manifest
 
     @property
     def withdrawn(self) -> bool:
-        """Whether the bundle is gone from its directory. A program that can stop using it then should."""
-        try:
-            resolved(self._root)
-        except NothingPublishedError:
-            return True
-        return False
+        """Return whether the bundle is gone from its directory. The program should then stop using it."""
+        return not os.path.islink(self._root / CURRENT)  # noqa: PTH114  # Path.is_symlink raises without permission
 
     def follow(self) -> bool:
-        """Take over the generation that is current now, if it is another; return whether it was.
+        """Switch to the current generation; return whether it is another than before.
 
-        Raise `NothingPublishedError` where there is none, `InputError` where it cannot be read.
+        Raise `NothingPublishedError` if there is none, `InputError` if it cannot be read.
         """
-        with self._turning:
+        with self._switching:
             self._checked = time.monotonic()
             if resolved(self._root) == self._published.path:
                 return False
-            self._take(read(self._root))
+            published = read(self._root)
+            self.swap(published.credentials)
+            self._published = published
             return True
 
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request with the newest generation."""
+        """Send a request with the current generation."""
         if time.monotonic() - self._checked >= CHECK_EVERY:
-            self._follow_if_possible()
+            try:
+                self.follow()
+            except RefusedError:
+                self._checked = -CHECK_EVERY  # the bundle of another account: refuse every request
+                raise
+            except InputError:
+                pass  # the set in use may still work; a second later this is tried again
         return super().request(method, url, *args, **kwargs)
 
     def pages(self, path: str, **kwargs: Any) -> Iterator[dict[str, Any]]:
-        """Yield the documents of a list, following `_links.next` to its end (HAL).
+        """Yield the pages of a list, following `_links.next` to the end (HAL).
 
-        Raise `requests.HTTPError` for an answer that is none, `RefusedError` for a link out of the base URL, and
-        `PartnerUnavailableError` for a document that is not HAL or a list that comes back to where it was.
+        Raise `requests.HTTPError` for an error status, `RefusedError` for a link out of the base URL, and
+        `PartnerUnavailableError` for a page that is not a JSON object, or a link to an earlier page.
         """
         seen: set[str] = set()
         url: str | None = path
@@ -80,31 +86,18 @@ class Session(PartnerSession):
             response.raise_for_status()
             document = _document(response)
             yield document
-            kwargs.pop("params", None)  # the link has them
+            kwargs.pop("params", None)  # the link holds them
             href = _next(document)
             url = self.link(href, response.url) if href else None
             if url in seen:
-                raise PartnerUnavailableError("the partner's list comes back to a page it had before")
+                raise PartnerUnavailableError("the partner's list links to an earlier page")
             seen.add(url or "")
-
-    def _follow_if_possible(self) -> None:
-        try:
-            self.follow()
-        except InputError:
-            return  # what we have may still work; the next second is tried again
-        except RefusedError:
-            self._checked = -CHECK_EVERY  # not this session's bundle any more: say so at every request
-            raise
-
-    def _take(self, published: Published) -> None:
-        self.swap(published.credentials)
-        self._published = published
 
 
 def open(directory: str | Path, *, timeout: tuple[float, float] = TIMEOUT) -> Session:  # noqa: A001  # broker.client.open
     """Return a session on the bundle published in `directory`.
 
-    Raise `NothingPublishedError` where there is none, `InputError` where it cannot be read or is not whole.
+    Raise `NothingPublishedError` if there is none, `InputError` if it cannot be read or is damaged.
     """
     return Session(Path(directory), timeout=timeout)
 

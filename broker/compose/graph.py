@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from broker.compose.roles import Roles
 from broker.compose.settling import settle
-from broker.errors import InputError
-from broker.model.chain import require_text
+from broker.evidence.journal import Journal, chain_name
+from broker.model.chain import Entry, require_text
 from broker.model.clock import Clock, system_clock
 from broker.vault.observer import Observer, unobserved
 from broker.vault.policies import Role
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from broker.issuing.grant import Issuer
     from broker.model.account import Account
     from broker.model.finding import Finding
-    from broker.model.generation import Generation
+    from broker.model.generation import Parts
     from broker.model.names import AccountName
     from broker.model.secret import Secret
     from broker.partners.profile import Profile
@@ -66,7 +66,8 @@ class Broker:
         self.clock = (wiring or Wiring()).clock  # unchecked: for what is shown. Else `true_clock`
         self.roles = Roles(config, environment, observer=(wiring or Wiring()).observer, wait=wait)
         self._say = say
-        self._profiles: dict[str, Profile] = {}
+        # One chain for all bundles of this process. Its clock never refuses: a bundle given back is always recorded
+        self._journal = Journal(chain_name(self.clock()), self._store_entry, self.clock, self.actor)
 
     def close(self) -> None:
         """Give back every token, and close every connection."""
@@ -109,20 +110,12 @@ class Broker:
         return tuple(foreign(vault, folders))
 
     def profile(self, name: str, role: Role) -> Profile:
-        """Return a built-in profile, or one that was added to Vault."""
+        """Return a built-in profile, or one that was added to Vault, as it is now."""
         from broker.partners import catalogue
+        from broker.vault.profiles import StoredProfiles
 
-        if name not in self._profiles:
-            self._profiles[name] = catalogue.builtin(name) if name in catalogue.names() else self._own(name, role)
-        return self._profiles[name]
-
-    def _own(self, name: str, role: Role) -> Profile:
-        from broker.partners import catalogue
-
-        own = self.own_profiles(role)
-        if name in own.unread:
-            raise InputError(own.unread[name].message, hint=own.unread[name].hint)
-        return catalogue.load(name, own.found)
+        stored = StoredProfiles(self.roles.connection(role))
+        return catalogue.builtin(name) if name in catalogue.names() else catalogue.load(name, stored)
 
     def own_profiles(self, role: Role) -> Documents[Mapping[str, object]]:
         """Return the documents of the profiles that were added to Vault."""
@@ -157,19 +150,19 @@ class Broker:
         from broker.evidence.signing import anchor
         from broker.vault.statements import VaultStatements
 
-        anchors = VaultStatements(self.roles.connection(Role.ANCHOR))
-        return anchor(anchors.key(), anchors, self.roles.evidence(Role.ANCHOR), self.true_clock)
+        statements = VaultStatements(self.roles.connection(Role.ANCHOR))
+        return anchor(statements.key(), statements, self.roles.evidence(Role.ANCHOR), self.true_clock)
 
     # use-cases
 
     @cached_property
     def registry(self) -> Registry:
-        """The operator's use-cases: accounts, applications, passwords, the server's CA."""
+        """The operator's use-cases: accounts, applications, secrets, the server's CA."""
         from broker.rotation.registry import Registry
 
         role = Role.OPERATOR
         settle = partial(self.settle, role=role)
-        return Registry(self.roles.accounts(role), settle, self.true_clock, self.actor, self.roles.passwords(role))
+        return Registry(self.roles.accounts(role), settle, self.true_clock, self.actor, self.roles.secrets(role))
 
     @cached_property
     def rotation(self) -> Rotation:
@@ -204,8 +197,8 @@ class Broker:
         unknown = {f"{entity} (its record cannot be read: broker doctor)" for entity in records.unread}
         return stragglers(records.found.values(), name, number, self.clock()) | unknown
 
-    def _prepare_try(self, account: Account, generation: Generation) -> Callable[[], Answer]:
-        return self._canary(account, generation)  # built only then: a host without the canary role drafts and retires
+    def _prepare_try(self, account: Account, parts: Parts) -> Callable[[], Answer]:
+        return self._canary(account, parts)  # built only then: a host without the canary role drafts and retires
 
     @cached_property
     def _canary(self) -> Canary:
@@ -216,10 +209,13 @@ class Broker:
     # to consumers, as the server role
 
     def issuer(self, token: Secret[str]) -> Issuer:
-        """Return the use-case that grants bundles to the consumer whose token this is."""
+        """Return the use-case that grants bundles to the consumer that `token` belongs to."""
         from broker.compose.privileged import issuer
 
-        return issuer(self.roles, self.profile, token, clock=self.true_clock, journal_clock=self.clock, by=self.actor)
+        return issuer(self.roles, self.profile, token, self.true_clock, self._journal)
+
+    def _store_entry(self, entry: Entry) -> None:
+        self.roles.evidence(Role.SERVER).append(entry)  # connects only now
 
     # what follows from a change
 

@@ -1,73 +1,68 @@
-"""The two that are handed the secrets of a set: the canary, and the issuer of bundles.
+"""The canary and the issuer of bundles: the only two use-cases that are given the secrets of a set.
 
-Nobody else is. Each first holds the account to the first entry of its evidence.
+Each first compares the account with the first entry of its evidence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
-from typing import TYPE_CHECKING
+from functools import lru_cache, partial
+from typing import Final
 
+from broker.compose.roles import Roles
+from broker.evidence.journal import Journal
+from broker.evidence.tamper import vouched
+from broker.issuing.grant import Issuer
+from broker.issuing.leases import LeaseSigner
+from broker.issuing.ports import Authorize, Consumer, SetSecrets
+from broker.model.account import Account
+from broker.model.authentication import CLIENT_ID
+from broker.model.clock import Clock
+from broker.model.generation import Application, Parts
+from broker.model.lease import BundleKind
+from broker.model.secret import Secret
+from broker.partners.profile import Profile
+from broker.pki.tls import client_context
+from broker.rotation.ports import Answer, Canary
+from broker.upstream.canary import ask
+from broker.upstream.credentials import Credentials
+from broker.vault import capabilities, layout
+from broker.vault.connection import Connection
+from broker.vault.consumers import VaultConsumers
 from broker.vault.policies import Role
-
-if TYPE_CHECKING:
-    from broker.compose.roles import Roles
-    from broker.issuing.grant import Issuer
-    from broker.issuing.ports import Consumer, Judge, SetSecrets
-    from broker.model.account import Account
-    from broker.model.clock import Clock
-    from broker.model.generation import Application, Generation
-    from broker.model.lease import BundleKind
-    from broker.model.secret import Secret
-    from broker.partners.profile import Profile
-    from broker.rotation.ports import Answer, Canary
-    from broker.upstream.credentials import Credentials
-    from broker.vault.connection import Connection
-
-    Profiles = Callable[[str, Role], Profile]
+from broker.vault.secrets import VaultSecrets
+from broker.vault.signers import lease_keys
 
 __all__ = ["canary", "issuer"]
 
+Profiles = Callable[[str, Role], Profile]
+_FIRST_ENTRIES: Final = 256  # accounts whose first entry of evidence is kept in memory: it never changes
+
 
 def canary(roles: Roles, profiles: Profiles) -> Canary:
-    """Return what prepares a try at the partner, as the canary role."""
-    from broker.model.generation import Application
-    from broker.upstream.canary import ask
-    from broker.vault.secrets import VaultSecrets
+    """Return the function that prepares a try at the partner, as the canary role."""
+    read, checked = VaultSecrets(roles.connection(Role.CANARY)), _checked(roles, Role.CANARY)
 
-    read, vouched = VaultSecrets(roles.connection(Role.CANARY)), _vouched(roles, Role.CANARY)
-
-    def prepared(account: Account, generation: Generation) -> Callable[[], Answer]:
-        vouched(account)
+    def prepared(account: Account, parts: Parts) -> Callable[[], Answer]:
+        checked(account)
         profile = profiles(account.profile, Role.CANARY)
-        application = account.probing_application if profile.authentication.client_id else Application("")
-        credentials = _credentials(account, generation, read(account.name, generation), application, profile)
+        application = account.probing_application if CLIENT_ID in profile.authentication.needs else Application("")
+        credentials = _credentials(account, parts, read(account.name, parts), application, profile)
         return partial(ask, credentials, profile.probe, application=application.name)
 
     return prepared
 
 
-def issuer(
-    roles: Roles, profiles: Profiles, token: Secret[str], *, clock: Clock, journal_clock: Clock, by: str
-) -> Issuer:
-    """Return the use-case that grants bundles, as the server role, to the consumer whose token this is.
+def issuer(roles: Roles, profiles: Profiles, token: Secret[str], clock: Clock, journal: Journal) -> Issuer:
+    """Return the use-case that grants bundles, as the server role, to the consumer that `token` belongs to.
 
-    `clock` refuses while it is wrong; `journal_clock` does not, so that a bundle that is given back is always noted.
+    `clock` refuses while it is wrong. All issuers of a process share one `journal`.
     """
-    from broker.evidence.journal import Journal, chain_name
-    from broker.issuing.grant import Issuer
-    from broker.issuing.leases import LeaseSigner
-    from broker.vault.consumers import VaultConsumers
-    from broker.vault.secrets import VaultSecrets
-    from broker.vault.signers import lease_keys
-
-    vault, vouched = roles.connection(Role.SERVER), _vouched(roles, Role.SERVER)
-    journal = Journal(chain_name(journal_clock()), roles.evidence(Role.SERVER).append, journal_clock, by)
+    vault, checked = roles.connection(Role.SERVER), _checked(roles, Role.SERVER)
     return Issuer(
-        accounts=lambda name: vouched(roles.accounts(Role.SERVER).read(name).account),
+        accounts=lambda name: checked(roles.accounts(Role.SERVER).read(name).account),
         profile=lambda account: profiles(account.profile, Role.SERVER),
-        judge=_judge(vault, token),
+        authorize=_authorize(vault, token),
         read_secrets=VaultSecrets(vault),
         consumers=VaultConsumers(vault),
         journal=journal,
@@ -76,34 +71,24 @@ def issuer(
     )
 
 
-def _judge(vault: Connection, token: Secret[str]) -> Judge:
-    from broker.vault import capabilities, layout
-
-    def judged(account: Account, application: str, kind: BundleKind) -> Consumer:
+def _authorize(vault: Connection, token: Secret[str]) -> Authorize:
+    def authorized(account: Account, application: str, kind: BundleKind) -> Consumer:
         access = layout.Access(kind.value)
         right = layout.right(account.profile, account.environment, account.name, application, access)
-        return capabilities.judge(vault, token, right, peer=None)
+        return capabilities.authorize(vault, token, right, peer=None)
 
-    return judged
+    return authorized
 
 
-def _vouched(roles: Roles, role: Role) -> Callable[[Account], Account]:
-    """Return what lets an account through whose secrets travel where its evidence says, which is read once."""
-    from broker.evidence.tamper import vouched
-
-    return partial(vouched, first=cache(roles.evidence(role).first))
+def _checked(roles: Roles, role: Role) -> Callable[[Account], Account]:
+    """Return a function that returns an account if its evidence allows its secrets to travel to its address."""
+    return partial(vouched, first=lru_cache(_FIRST_ENTRIES)(roles.evidence(role).first))
 
 
 def _credentials(
-    account: Account, generation: Generation, hidden: SetSecrets, application: Application, profile: Profile
+    account: Account, parts: Parts, hidden: SetSecrets, application: Application, profile: Profile
 ) -> Credentials:
-    from broker.pki.tls import client_context
-    from broker.upstream.credentials import Credentials
-
-    parts = generation.parts
-    context = client_context(
-        hidden.key, account.certificate(parts.certificate).pem, account.anchors_of(parts.trust).pem
-    )
+    context = client_context(hidden.key, account.certificate(parts.certificate).pem, account.ca_set(parts.trust).pem)
     return Credentials(
-        account.base_url, context, account.login, hidden.password, application.client_id, profile.authentication
+        account.base_url, context, account.login, hidden.secrets, application.client_id, profile.authentication
     )

@@ -11,24 +11,26 @@ from typing import TYPE_CHECKING, Final
 
 from broker.errors import InputError, VaultUnavailableError
 from broker.model.duration import parse_duration
+from broker.model.secret import Secret
 from broker.vault.observer import Observer, unobserved
 from broker.vault.policies import Role
 
 if TYPE_CHECKING:
     from broker.config import Config
     from broker.embedded.home import Home
-    from broker.model.secret import Secret
     from broker.vault.accounts import VaultAccounts
     from broker.vault.connection import Connection, Seen
     from broker.vault.enrolment import AppRole
     from broker.vault.evidence import VaultEvidence
     from broker.vault.logins.source import TokenSource
-    from broker.vault.secrets import VaultKeys, VaultPasswords
+    from broker.vault.secrets import VaultKeys, VaultNamedSecrets
     from broker.vault.settings import VaultSettings
 
 __all__ = ["Roles", "Way"]
 
 _TOKENS: Final = ("BAO_TOKEN", "VAULT_TOKEN")  # the first that is set wins
+_SKIP_VERIFY: Final = ("BAO_SKIP_VERIFY", "VAULT_SKIP_VERIFY")
+_ON: Final = ("1", "t", "true")  # true for Go's strconv.ParseBool, hence for Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +77,39 @@ class Roles:
 
     @cached_property
     def settings(self) -> VaultSettings:
-        """Where Vault is: as configured, else the embedded one where it runs."""
-        from broker.vault.settings import from_environment
-
-        listed = {
-            f"VAULT_{variable}": self.config[f"vault.{name}"]
-            for name, variable in _VAULT_VARIABLES.items()
-            if self.config.values[f"vault.{name}"].source != "default"
-        }
-        given = {k: v for k, v in self._environment.items() if k.endswith(("_SKIP_VERIFY", "_TOKEN"))}
+        """Where Vault is: as configured, else the embedded one if it was set up here; raise `InputError`."""
         if self._embedded_by_default:
-            given = {}  # a token around is another vault's
-        listed["VAULT_ADDR"] = self._address
-        source = "embedded" if self._embedded_by_default else self.config.values["vault.address"].source
-        found = from_environment({**given, **listed}, mount=self.config["vault.mount"], source=source)
-        return replace(found, patience=parse_duration(self.config["vault.patience"]).total_seconds())
+            return self._settings(f"unix://{self.home.socket}", "embedded", token=None)  # $VAULT_TOKEN is another's
+        address = self.config.values["vault.address"]
+        if any(self._environment.get(name, "").lower() in _ON for name in _SKIP_VERIFY):
+            raise InputError(
+                "VAULT_SKIP_VERIFY is set: the broker does not talk to a Vault that it cannot verify",
+                hint="unset it, and point VAULT_CACERT at the CA of Vault's certificate",
+            )
+        if not address.text:
+            raise InputError("no address of a Vault is known", hint="set VAULT_ADDR, or run: broker vault start")
+        token = next((self._environment[name] for name in _TOKENS if self._environment.get(name)), "")
+        return self._settings(address.text, address.source, token=Secret(token) if token else None)
+
+    def _settings(self, address: str, source: str, *, token: Secret[str] | None) -> VaultSettings:
+        from broker.vault.settings import VaultSettings
+
+        def path(name: str) -> Path | None:
+            return Path(self.config[name]) if self.config[name] else None
+
+        return VaultSettings(
+            address,
+            mount=self.config["vault.mount"],
+            namespace=self.config["vault.namespace"].strip("/"),
+            ca_file=path("vault.ca_file"),
+            ca_directory=path("vault.ca_directory"),
+            client_certificate=path("vault.client_certificate"),
+            client_key=path("vault.client_key"),
+            server_name=self.config["vault.server_name"],
+            patience=parse_duration(self.config["vault.patience"]).total_seconds(),
+            token=token,
+            source=source,
+        )
 
     @cached_property
     def home(self) -> Home:
@@ -108,16 +128,12 @@ class Roles:
     @property
     def is_embedded(self) -> bool:
         """Whether the vault is the embedded one."""
-        address = self._address
-        return address.startswith("unix:") and address == f"unix://{self.home.socket}"
+        address = self.config["vault.address"]
+        return self._embedded_by_default or (address.startswith("unix:") and address == f"unix://{self.home.socket}")
 
     @property
     def _embedded_by_default(self) -> bool:
         return not self.config["vault.address"] and self.home.initialized.exists()
-
-    @property
-    def _address(self) -> str:
-        return f"unix://{self.home.socket}" if self._embedded_by_default else self.config["vault.address"]
 
     def connection(self, role: Role) -> Connection:
         """Return the connection that speaks as `role`. What one has seen, all have: none reads what is older."""
@@ -218,18 +234,8 @@ class Roles:
 
         return VaultKeys(self.connection(role))
 
-    def passwords(self, role: Role) -> VaultPasswords:
-        """Return the passwords, as far as `role` may touch them."""
-        from broker.vault.secrets import VaultPasswords
+    def secrets(self, role: Role) -> VaultNamedSecrets:
+        """Return the named secrets, as far as `role` may touch them."""
+        from broker.vault.secrets import VaultNamedSecrets
 
-        return VaultPasswords(self.connection(role))
-
-
-_VAULT_VARIABLES: Final = {
-    "namespace": "NAMESPACE",
-    "ca_file": "CACERT",
-    "ca_directory": "CAPATH",
-    "client_certificate": "CLIENT_CERT",
-    "client_key": "CLIENT_KEY",
-    "server_name": "TLS_SERVER_NAME",
-}
+        return VaultNamedSecrets(self.connection(role))

@@ -31,7 +31,7 @@ def settle(roles: Roles, name: AccountName, role: Role, say: Callable[[str], Non
             accounts=roles.accounts(role),
             log=roles.evidence(role).append,
             keys=roles.keys(role) if may_destroy else None,
-            passwords=roles.passwords(role) if may_destroy else None,
+            secrets=roles.secrets(role) if may_destroy else None,
         )
     except ForkedEvidenceError:
         raise

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.errors import InputError
-from broker.model.authentication import Authentication, Place
-from broker.model.secret import Secret
+from broker.model.authentication import Authentication, Values
 
 __all__ = ["Paths", "config"]
 
@@ -21,13 +20,14 @@ class Paths:
     trust: Path
 
 
-def config(paths: Paths, login: str, password: Secret[str], client_id: str, authentication: Authentication) -> str:
+def config(paths: Paths, authentication: Authentication, values: Values) -> str:
     """Return a config for curl 7.20 or later: `curl -K curl.conf https://…/fleets` is then a whole request.
 
-    The client_id goes into the query by `get` with `data-urlencode`, which every curl has; `-d` then goes there too, so
-    for POST use a session. A redirect is not followed, and `-L` would send the password to no other host.
-    Raise `InputError` for a value that the format or HTTP Basic cannot hold, without quoting it.
+    A redirect is not followed, and `-L` would send the password to no other host. A client_id in the query turns `-d`
+    into a query too, so for POST use a session. Raise `InputError` for what the format or the authentication cannot
+    hold, without quoting it.
     """
+    authentication.check(values)
     lines = [
         "# curl -K THIS_FILE https://…   (--cacert, --cert, --key, --user and the client_id are here)",
         'proto = "=https"',
@@ -40,21 +40,20 @@ def config(paths: Paths, login: str, password: Secret[str], client_id: str, auth
         _line("key", str(paths.key)),
         _line("header", f"Accept: {authentication.accept}"),
     ]
-    if authentication.basic:
-        if ":" in login:
+    for part in authentication.parts:
+        options = part.curl(values)
+        if options is None:
             raise InputError(
-                "a login with a colon cannot be used with HTTP Basic", hint="add the account anew with its right login"
+                f"curl.conf cannot hold the partner's {part.kind}: it differs in each request",
+                hint="leave out the file curl.conf",
             )
-        lines.append(_line("user", f"{login}:{password.reveal()}"))
-    place = authentication.client_id
-    if place and place.place is Place.QUERY:
-        lines += ["get", _line("data-urlencode", f"{place.name}={client_id}")]
-    elif place:
-        lines.append(_line("header", f"{place.name}: {client_id}"))
+        lines += [_line(*option) for option in options]
     return "\n".join(lines) + "\n"
 
 
 def _line(name: str, value: str) -> str:
+    if not value:
+        return name
     if any(ord(c) < ord(" ") or ord(c) == 0x7F for c in value):  # noqa: PLR2004  # DEL
         raise InputError(
             f"curl's '{name}' cannot hold a value with a control character", hint="leave out the file curl.conf"

@@ -6,6 +6,7 @@ reads the whole file then agree.
 
 from __future__ import annotations
 
+import json
 import secrets
 import shlex
 from collections.abc import Callable, Collection, Mapping
@@ -17,6 +18,7 @@ from typing import Final
 
 from broker.delivery import curl
 from broker.errors import InputError
+from broker.model.authentication import PASSWORD
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from broker.pki import keys, keystores
@@ -25,7 +27,10 @@ __all__ = ["DEFAULT", "FileFormat", "render"]
 
 
 class FileFormat(Enum):
-    """A file of a bundle, by its name. `DEFAULT` are always written, the others on request."""
+    """A file of a bundle, by its name. `DEFAULT` are always written, the others on request.
+
+    Two follow what the bundle has: `PASSWORD` is left out if there is none, `SECRETS` is added for other named secrets.
+    """
 
     KEY = "tls.key"
     CERTIFICATE = "tls.crt"
@@ -34,6 +39,7 @@ class FileFormat(Enum):
     USERNAME = "username"
     PASSWORD = "password"  # noqa: S105  # the name of a file
     CLIENT_ID = "client_id"
+    SECRETS = "secrets.json"  # the name of a file
     KEYSTORE = "keystore.p12"
     TRUSTSTORE = "truststore.p12"
     PASSPHRASE = "keystore.password"  # noqa: S105  # the name of a file
@@ -52,8 +58,8 @@ class FileFormat(Enum):
 
     @property
     def guessable(self) -> bool:
-        """Whether it holds the password and nothing that is hard to guess: no digest of it may lie about."""
-        return self in (FileFormat.PASSWORD, FileFormat.CURL, FileFormat.ENV)
+        """Whether it holds named secrets and nothing that is hard to guess: no digest of it may lie about."""
+        return self in (FileFormat.PASSWORD, FileFormat.SECRETS, FileFormat.CURL, FileFormat.ENV)
 
     @property
     def random(self) -> bool:
@@ -70,6 +76,7 @@ _MEANINGS: Final[Mapping[FileFormat, str]] = MappingProxyType(
         FileFormat.USERNAME: "the login",
         FileFormat.PASSWORD: "the password",
         FileFormat.CLIENT_ID: "the application's client_id",
+        FileFormat.SECRETS: "the other named secrets, if the partner has any: a JSON object",
         FileFormat.KEYSTORE: "key and certificate as PKCS#12, for Java, curl and Node",
         FileFormat.TRUSTSTORE: "the server's CAs as a PKCS#12 trust store, for Java",
         FileFormat.PASSPHRASE: "the passphrase of the key stores beside it",
@@ -104,7 +111,8 @@ def render(bundle: Bundle, formats: Collection[FileFormat], at: Path) -> dict[Fi
     generation's own directory, not the link `current`, since a program that opens the key and then the certificate
     through a link can get each from another generation. Raise `InputError` for what a format cannot hold.
     """
-    wanted = {*DEFAULT, *formats} - {FileFormat.PASSPHRASE}
+    wanted = {*DEFAULT, *formats} - {FileFormat.PASSPHRASE, FileFormat.PASSWORD}
+    wanted |= {FileFormat.PASSWORD if name == PASSWORD else FileFormat.SECRETS for name in bundle.secrets}
     if any(f.needs_passphrase for f in wanted):
         wanted.add(FileFormat.PASSPHRASE)
     job = _Job(bundle, at, Secret(secrets.token_urlsafe(32)))
@@ -122,7 +130,12 @@ def _combined(job: _Job) -> Secret[bytes]:
 def _curl(job: _Job) -> Secret[bytes]:
     at, b = job.at, job.bundle
     paths = curl.Paths(at / FileFormat.CERTIFICATE.value, at / FileFormat.KEY.value, at / FileFormat.TRUST.value)
-    return _text(curl.config(paths, b.login, b.password, b.client_id, b.authentication))
+    return _text(curl.config(paths, b.authentication, b.values))
+
+
+def _others(bundle: Bundle) -> dict[str, str]:
+    """Return the named secrets that have no file of their own."""
+    return {name: secret.reveal() for name, secret in sorted(bundle.secrets.items()) if name != PASSWORD}
 
 
 def _env(job: _Job) -> Secret[bytes]:
@@ -130,7 +143,7 @@ def _env(job: _Job) -> Secret[bytes]:
         "PARTNER_BASE_URL": job.bundle.base_url,
         "PARTNER_CLIENT_ID": job.bundle.client_id,
         "PARTNER_USERNAME": job.bundle.login,
-        "PARTNER_PASSWORD": job.bundle.password.reveal(),
+        **{f"PARTNER_{_variable(name)}": secret.reveal() for name, secret in job.bundle.secrets.items()},
         "PARTNER_CERT": str(job.at / FileFormat.CERTIFICATE.value),
         "PARTNER_KEY": str(job.at / FileFormat.KEY.value),
         "PARTNER_CA": str(job.at / FileFormat.TRUST.value),
@@ -140,6 +153,10 @@ def _env(job: _Job) -> Secret[bytes]:
     return _text("".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()))
 
 
+def _variable(name: str) -> str:
+    return "PASSWORD" if name == PASSWORD else f"SECRET_{name.upper().replace('-', '_')}"
+
+
 _RENDERERS: Final[Mapping[FileFormat, Callable[[_Job], Secret[bytes]]]] = MappingProxyType(
     {
         FileFormat.KEY: lambda job: keys.pem(job.bundle.key),
@@ -147,8 +164,9 @@ _RENDERERS: Final[Mapping[FileFormat, Callable[[_Job], Secret[bytes]]]] = Mappin
         FileFormat.TRUST: lambda job: _text(job.bundle.trust.pem),
         FileFormat.COMBINED: _combined,
         FileFormat.USERNAME: lambda job: _text(job.bundle.login),
-        FileFormat.PASSWORD: lambda job: _text(job.bundle.password.reveal()),
+        FileFormat.PASSWORD: lambda job: _text(job.bundle.secrets[PASSWORD].reveal()),
         FileFormat.CLIENT_ID: lambda job: _text(job.bundle.client_id),
+        FileFormat.SECRETS: lambda job: _text(json.dumps(_others(job.bundle), ensure_ascii=False)),
         FileFormat.KEYSTORE: lambda job: keystores.pkcs12_bundle(
             job.bundle.key, job.bundle.certificate, None, job.passphrase
         ),

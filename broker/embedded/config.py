@@ -1,4 +1,4 @@
-"""The configuration of the embedded server, and how it initialises itself."""
+"""Configuration of the embedded server, which initialises itself."""
 
 from __future__ import annotations
 
@@ -9,35 +9,29 @@ from typing import Final
 
 from broker.embedded.home import SETUP_ROLE, Home
 
-__all__ = ["Loopback", "Options", "rendered"]
+__all__ = ["Options", "rendered"]
 
 _EVERYTHING: Final = 'path "*" { capabilities = ["create", "read", "update", "patch", "delete", "list", "sudo"] }'
 
 
 @dataclass(frozen=True, slots=True)
-class Loopback:
-    """A TLS listener on 127.0.0.1 beside the unix socket; with `client_ca` it wants a certificate of that CA."""
-
-    port: int
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Options:
-    """What may differ between embedded vaults. Without any: one unix socket, no audit log."""
+    """Options of a server that is started: by default it has one unix socket, no audit log, and runs until stopped.
 
-    loopback: Loopback | None = None
+    `listener` is HCL of one more listener. A `tied` server runs at most as long as the process that started it.
+    """
+
     audit: bool = False
+    tied: bool = False
+    listener: str = ""
 
 
 def rendered(home: Home, options: Options) -> str:
     """Return the server's configuration as HCL.
 
     The server initialises itself at its first start (OpenBao, "Declarative self-initialization"): it makes one login
-    for setting up, whose secret-id we chose before, and revokes the root token it used. So none is ever seen by us,
-    and there is nothing to lose between initialisation and saving what it answered.
+    for setting up, with a secret-id that we chose before, and revokes the root token it used. So we never see one, and
+    nothing can be lost between initialisation and saving its answer.
     """
     blocks = [
         f'storage "pebbledb" {{ path = {_quoted(home.data)} }}',
@@ -47,23 +41,11 @@ def rendered(home: Home, options: Options) -> str:
         f"api_addr = {_quoted(f'unix://{home.socket}')}",
         'log_level = "warn"',
         _initialization(home),
+        options.listener,
     ]
-    if options.loopback:
-        blocks.append(_listener(options.loopback))
     if options.audit:
         blocks.append(f'audit "file" "file" {{\n  options {{ file_path = {_quoted(home.audit_log)} }}\n}}')
     return "\n".join(blocks) + "\n"
-
-
-def _listener(loopback: Loopback) -> str:
-    lines = [
-        f'address = "127.0.0.1:{loopback.port}"',
-        f"tls_cert_file = {_quoted(loopback.certificate)}",
-        f"tls_key_file = {_quoted(loopback.key)}",
-    ]
-    if loopback.client_ca:
-        lines += ["tls_require_and_verify_client_cert = true", f"tls_client_ca_file = {_quoted(loopback.client_ca)}"]
-    return 'listener "tcp" {\n  ' + "\n  ".join(lines) + "\n}"
 
 
 def _initialization(home: Home) -> str:
@@ -77,18 +59,12 @@ def _initialization(home: Home) -> str:
         (f"{role}/role-id", f"role_id = {_quoted(SETUP_ROLE)}"),
         (f"{role}/custom-secret-id", f"secret_id = {secret}"),
     )
-    return "\n".join(
-        [
-            'initialize "setup" {',
-            *(
-                f'  request "step-{number}" {{\n    operation = "update"\n    path = {_quoted(path)}\n'
-                f"    data = {{ {data} }}\n  }}"
-                for number, (path, data) in enumerate(requests, 1)
-            ),
-            "}",
-        ]
+    steps = (
+        f'request "step-{number}" {{\n  operation = "update"\n  path = {_quoted(path)}\n  data = {{ {data} }}\n}}'
+        for number, (path, data) in enumerate(requests, 1)
     )
+    return "\n".join(['initialize "setup" {', *steps, "}"])
 
 
 def _quoted(text: str | Path) -> str:
-    return json.dumps(str(text), ensure_ascii=False)  # HCL's strings are JSON's, as far as paths go
+    return json.dumps(str(text), ensure_ascii=False)  # for paths, a JSON string is an HCL string

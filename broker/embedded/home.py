@@ -1,4 +1,4 @@
-"""The directory of an embedded vault: what lies in it, and who may read it."""
+"""Directory of an embedded vault: its files and their permissions."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _KEY: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Paths under `root`, an absolute directory. It is ours alone, mode 0700."""
+    """Paths under `root`, an absolute directory of our user, mode 0700."""
 
     root: Path
 
     @property
     def socket(self) -> Path:
-        """The unix socket. Whoever answers there is the server of this directory."""
+        """The unix socket of the server of this directory."""
         return self.root / "bao.sock"
 
     @property
     def data(self) -> Path:
-        """What the server stores, encrypted under the unseal key."""
+        """The server's storage, encrypted under the unseal key."""
         return self.root / "data"
 
     @property
     def unseal_key(self) -> Path:
-        """32 random bytes. With `data`, all that is in the vault."""
+        """32 random bytes, which decrypt `data`."""
         return self.root / "unseal.key"
 
     @property
@@ -49,27 +49,27 @@ class Home:
 
     @property
     def initialized(self) -> Path:
-        """Exists once the vault has initialised itself whole."""
+        """Exists after the vault has initialised itself completely."""
         return self.root / "initialized"
 
     @property
     def config(self) -> Path:
-        """The server's configuration, written anew at every start."""
+        """The server's configuration, written at every start."""
         return self.root / "bao.hcl"
 
     @property
     def log(self) -> Path:
-        """What the server says, since its last start."""
+        """The server's log since its last start."""
         return self.root / "bao.log"
 
     @property
     def audit_log(self) -> Path:
-        """The server's audit device, where it was asked for."""
+        """The server's audit log, if requested."""
         return self.root / "audit.log"
 
     @property
     def lock(self) -> Path:
-        """Held while somebody starts or stops."""
+        """Held by a process that starts or stops the server."""
         return self.root / "lock"
 
     @property
@@ -78,22 +78,17 @@ class Home:
         return self.root / "server.lock"
 
     @property
-    def tls(self) -> Path:
-        """Certificate and key of the TCP listener, and their CA, where it was asked for."""
-        return self.root / "tls"
-
-    @property
     def roles(self) -> Path:
         """One directory for each role, with `role_id` and `secret_id`."""
         return self.root / "roles"
 
     @property
     def is_too_long(self) -> bool:
-        """Whether no server can listen here, since a unix socket's path is bounded."""
+        """Whether the path is too long for a unix socket."""
         return len(os.fsencode(self.socket)) > _SOCKET_PATH
 
     def claim(self) -> None:
-        """Make the directory; raise `InputError` where it cannot be, `RefusedError` where others may look in."""
+        """Make the directory; raise `InputError` if that fails, `RefusedError` if others may look into it."""
         if self.is_too_long:
             raise InputError(f"{self.root} is too long a path for a unix socket", hint="choose a shorter directory")
         try:
@@ -103,11 +98,11 @@ class Home:
             raise InputError(f"{self.root} cannot be the vault's directory: {error.strerror}") from None
         if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
             raise RefusedError(
-                f"{self.root} is open to others, and the unseal key would lie in it", hint=f"chmod 700 {self.root}"
+                f"{self.root} is open to others; refusing to put the unseal key into it", hint=f"chmod 700 {self.root}"
             )
 
     def prepare(self) -> None:
-        """Make what a first start needs; raise `RefusedError` where something of a used vault is gone."""
+        """Make the files for a first start; raise `RefusedError` if a file of a used vault is gone."""
         self._discard_half_made()
         self.data.mkdir(mode=0o700, exist_ok=True)
         for path, content in ((self.unseal_key, secrets.token_bytes(_KEY)), (self.setup_secret, _text())):
@@ -115,12 +110,12 @@ class Home:
                 write_private(path, content)
 
     def _discard_half_made(self) -> None:
-        """Begin anew where the first start was cut short: nobody has been given anything from such a vault."""
+        """Remove the data of an interrupted first start: nothing of it was ever used."""
         if not self.initialized.exists():
             if self.roles.exists():
                 raise RefusedError(
                     f"{self.initialized} is gone, though this vault has been in use",
-                    hint="put the empty file back if you removed it; else choose another directory",
+                    hint="put the empty file back if you removed it; otherwise choose another directory",
                 )
             shutil.rmtree(self.data, ignore_errors=True)
             return
@@ -130,7 +125,7 @@ class Home:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Put `content` at `path` whole and for its owner alone (0600), replacing what is there."""
+    """Write `content` to `path` atomically, for its owner only (0600)."""
     write_atomically(path, content, 0o600)
 
 

@@ -1,7 +1,7 @@
 """Start, stop and find the embedded server.
 
-There is no pid file to go stale: the kernel says who listens at the socket (SO_PEERCRED), and a lock that the server
-inherits and holds for life says that one is alive, also before it listens.
+There is no pid file to go stale. The kernel tells the pid of the listener at the socket (SO_PEERCRED). A lock that the
+server inherits and holds for life shows that one is alive, even before it listens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -26,14 +25,15 @@ from broker.embedded.config import Options, rendered
 from broker.embedded.home import Home, write_private
 from broker.errors import VaultUnavailableError
 
-__all__ = ["Lifetime", "Running", "start", "status", "stop"]
+__all__ = ["Running", "start", "status", "stop"]
 
 _PATIENCE: Final = 20.0  # seconds to start or stop; both usually take a tenth of one
 _TICK: Final = 0.02
-# $1 the log, $2 "tied" or "detached", then the command. The server is no child of ours, so it leaves no zombie. It
-# holds the write end of our stdout pipe, which thereby tells us of its death, and the lock that our stderr is, so that
-# nobody takes its data for abandoned before it listens. When tied, a reader of our stdin pipe
-# ends it as soon as that pipe's last writer is gone, however we died.
+_DEFAULTS: Final = Options()
+# $1 is the log, $2 "tied" or "detached", then follows the command. The server is not our child, so it leaves no zombie.
+# It holds the write end of our stdout pipe, so that we notice its death, and the lock that is our stderr, so that its
+# data is not taken for abandoned before it listens. When tied, a reader of our stdin pipe ends it as soon as the last
+# writer of that pipe is gone, however we died.
 _LAUNCH: Final = """
 ulimit -c 0
 log=$1 lifetime=$2; shift 2
@@ -50,16 +50,9 @@ fi
 """
 
 
-class Lifetime(Enum):
-    """How long the server runs: until it is stopped, or at most as long as the process that started it."""
-
-    DETACHED = "detached"
-    TIED = "tied"
-
-
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that answers. `lifeline` is the open end of a tied server's pipe, -1 where there is none."""
+    """A server that answers. `lifeline` is the open end of a tied server's pipe, else -1."""
 
     home: Home
     pid: int
@@ -67,7 +60,7 @@ class Running:
 
     @property
     def address(self) -> str:
-        """What VAULT_ADDR would be."""
+        """The value for VAULT_ADDR."""
         return f"unix://{self.home.socket}"
 
     def stop(self) -> None:
@@ -77,24 +70,23 @@ class Running:
             os.close(self.lifeline)
 
 
-def start(directory: Path, options: Options | None = None, *, lifetime: Lifetime = Lifetime.DETACHED) -> Running:
+def start(directory: Path, options: Options = _DEFAULTS) -> Running:
     """Make sure that the server of `directory` runs, initialised and unsealed; return once it answers.
 
-    Two at once: one starts it, the other finds it running. `options` and `lifetime` are the starter's. Raise
-    `InputError` or `RefusedError` where the directory cannot serve, `VaultUnavailableError` where the server does not
-    come up.
+    Of two concurrent calls, one starts it with its `options`, and the other finds it running. Raise `InputError` or
+    `RefusedError` if the directory cannot be used, `VaultUnavailableError` if the server does not start.
     """
     home = Home(directory.absolute())
     home.claim()
     with _locked(home.lock):
         claim = _claimed(home)
         if claim < 0:
-            home.initialized.touch(mode=0o600)  # whoever started it may have been killed before this
+            home.initialized.touch(mode=0o600)  # its starter may have been killed before this
             return Running(home, _listener(home))
         try:
             home.prepare()
-            write_private(home.config, rendered(home, options or Options()).encode())
-            return _launched(home, lifetime, claim)
+            write_private(home.config, rendered(home, options).encode())
+            return _launched(home, claim, tied=options.tied)
         finally:
             os.close(claim)
 
@@ -107,7 +99,7 @@ def status(directory: Path) -> Running | None:
 
 
 def stop(directory: Path) -> bool:
-    """End the server of `directory`, gently, then not; return whether there was one."""
+    """End the server of `directory`, by SIGTERM, then by SIGKILL; return whether there was one."""
     home = Home(directory.absolute())
     if not home.root.is_dir():
         return False
@@ -130,7 +122,7 @@ def stop(directory: Path) -> bool:
 def _claimed(home: Home) -> int:
     """Return the server's own lock, open and held; or -1 once a server that holds it answers.
 
-    A server may live without listening yet: the one who started it was killed a moment ago.
+    A server may be alive and not listen yet: its starter was killed a moment ago.
     """
     claim = os.open(home.server_lock, os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + _PATIENCE
@@ -146,30 +138,30 @@ def _claimed(home: Home) -> int:
             return claim
     os.close(claim)
     raise VaultUnavailableError(
-        f"a server of {home.root} runs, but neither answers nor ends", hint=f"end it yourself; see {home.log}"
+        f"a server of {home.root} runs, but neither answers nor ends", hint=f"kill it; see {home.log}"
     )
 
 
-def _launched(home: Home, lifetime: Lifetime, claim: int) -> Running:
+def _launched(home: Home, claim: int, *, tied: bool) -> Running:
     command = [str(find_binary()), "server", f"-config={home.config}"]
     read_life, write_life = os.pipe()
     read_death, write_death = os.pipe()
     try:
         subprocess.run(
-            ["/bin/sh", "-c", _LAUNCH, "sh", str(home.log), lifetime.value, *command],
+            ["/bin/sh", "-c", _LAUNCH, "sh", str(home.log), "tied" if tied else "detached", *command],
             stdin=read_life,
             stdout=write_death,
             stderr=claim,
-            env={},  # BAO_… and proxies of the caller are not for the server
+            env={},  # without BAO_… and proxies of the caller
             umask=0o077,
-            start_new_session=True,  # Ctrl-C is for us; we end the server in our own order
+            start_new_session=True,  # Ctrl-C does not reach the server: we end it
             check=True,
         )
         os.close(write_death)
         write_death = -1
         pid = _awaited(home, read_death)
         home.initialized.touch(mode=0o600)
-        lifeline, write_life = (write_life, -1) if lifetime is Lifetime.TIED else (-1, write_life)
+        lifeline, write_life = (write_life, -1) if tied else (-1, write_life)
         return Running(home, pid, lifeline)
     finally:
         for descriptor in (read_life, write_life, read_death, write_death):
@@ -185,12 +177,12 @@ def _awaited(home: Home, death: int) -> int:
         if pid and _answers(home):
             return pid
         if select.select([death], [], [], _TICK)[0]:
-            raise VaultUnavailableError("the embedded vault ended as it started", hint=f"it says why in {home.log}")
-    raise VaultUnavailableError("the embedded vault does not come up", hint=f"see {home.log}")
+            raise VaultUnavailableError("the embedded vault ended while it started", hint=f"see {home.log}")
+    raise VaultUnavailableError("the embedded vault does not start", hint=f"see {home.log}")
 
 
 def _listener(home: Home) -> int:
-    """Return the pid of who listens at the socket, 0 where nobody does."""
+    """Return the pid of the listener at the socket, 0 if there is none."""
     if home.is_too_long:
         return 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
@@ -203,7 +195,7 @@ def _listener(home: Home) -> int:
 
 
 def _answers(home: Home) -> bool:
-    """Say whether the server at the socket is initialised and unsealed."""
+    """Return whether the server at the socket is initialised and unsealed."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
         channel.settimeout(_PATIENCE)
         try:
@@ -220,14 +212,14 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         _take(descriptor, path)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)  # for whoever waits in vain
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)  # for the error of those that wait
         yield
     finally:
         os.close(descriptor)
 
 
 def _take(descriptor: int, path: Path) -> None:
-    deadline = time.monotonic() + 2 * _PATIENCE  # what the longest start, or stop, takes
+    deadline = time.monotonic() + 2 * _PATIENCE  # as long as the longest start or stop
     while time.monotonic() < deadline:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -238,7 +230,7 @@ def _take(descriptor: int, path: Path) -> None:
     pid = os.pread(descriptor, 16, 0).decode("ascii", errors="replace")
     raise VaultUnavailableError(
         f"process {pid or 'unknown'} does not end starting or stopping the vault of {path.parent}",
-        hint="is it stopped, or does it hang? let it go on, or end it, and try again",
+        hint="is it stopped, or does it hang? continue it, or kill it, and try again",
     )
 
 

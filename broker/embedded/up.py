@@ -1,4 +1,4 @@
-"""An embedded vault, set up and ready: one login for each role, in files."""
+"""An embedded vault that is set up, with one login for each role, in files."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from broker.embedded.config import Options
-from broker.embedded.home import SETUP_ROLE, Home, write_private
-from broker.embedded.server import Lifetime, Running, start
+from broker.embedded.home import SETUP_ROLE, write_private
+from broker.embedded.server import Running, start
 from broker.signals import undisturbed
 from broker.vault.connection import Connection
 from broker.vault.enrolment import provide_login
@@ -21,6 +22,10 @@ from broker.vault.settings import DEFAULT_MOUNT, VaultSettings
 from broker.vault.setup import Wish, apply, plan
 
 __all__ = ["Embedded", "administered", "up"]
+
+
+_DEFAULTS: Final = Options()
+_ALL: Final = Wish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,32 +53,34 @@ class Embedded:
 
 def up(
     directory: Path,
+    options: Options = _DEFAULTS,
     *,
     mount: str = DEFAULT_MOUNT,
-    wish: Wish | None = None,
-    options: Options | None = None,
-    lifetime: Lifetime = Lifetime.DETACHED,
+    wish: Wish = _ALL,
     observer: Observer = unobserved,
 ) -> Embedded:
-    """Start the vault of `directory` if it does not run, set it up, and see that each role's files are there.
+    """Start the vault of `directory` if it does not run, set it up, and make each role's files.
 
-    Again and again, it changes nothing. `DIRECTORY/roles/<role>/` holds `role_id` and `secret_id`, 0600. Raises what
-    `start` and `setup.plan` do.
+    Repeated, it changes nothing. `DIRECTORY/roles/<role>/` holds `role_id` and `secret_id`, 0600. Raises as `start` and
+    `setup.plan`.
     """
-    running = start(directory, options, lifetime=lifetime)
+    running = start(directory, options)
     embedded = Embedded(running, VaultSettings(running.address, mount=mount))
     with administered(embedded, observer=observer) as vault:
-        apply(vault, plan(vault, wish or Wish()))
+        apply(vault, plan(vault, wish))
         for role in Role:
-            _write_login(vault, running.home, role)
+            folder = running.home.roles / role.value
+            folder.parent.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            provide_login(vault, role.value, folder, write_private)
     return embedded
 
 
 @contextmanager
 def administered(embedded: Embedded, *, observer: Observer = unobserved) -> Iterator[Connection]:
-    """Yield a connection that may do everything; its token, of minutes, is revoked at the end.
+    """Yield a connection that may do everything; its token is revoked at the end.
 
-    No root token is involved: the server revoked the one it initialised itself with.
+    It is not a root token: the server revoked the one it initialised itself with.
     """
     home = embedded.running.home
     role_id = home.root / "setup.role"
@@ -84,12 +91,5 @@ def administered(embedded: Embedded, *, observer: Observer = unobserved) -> Iter
     try:
         yield vault
     finally:
-        with undisturbed():  # a token that may do everything would else live on for minutes
+        with undisturbed():  # or a token that may do everything would live on for minutes
             vault.close()
-
-
-def _write_login(vault: Connection, home: Home, role: Role) -> None:
-    folder = home.roles / role.value
-    home.roles.mkdir(mode=0o700, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    provide_login(vault, role.value, folder, write_private)

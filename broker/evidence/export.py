@@ -1,4 +1,4 @@
-"""All evidence as one file, to be verified where there is no vault: JSON, one thing a line, nothing secret.
+"""Evidence as one file, to verify without a vault: JSON lines, nothing secret.
 
 {"evidence": "credential-broker", "schema": 1, "at": …}
 {"key": PEM} · {"statement": 1, "text": JWS} · {"head": {…}} · {"entry": {…}} …
@@ -16,7 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from broker.errors import RefusedError
-from broker.evidence.audit import ChainRecord, Record
+from broker.evidence.audit import Record
+from broker.evidence.ports import ChainRecord
 from broker.evidence.statements import StoredStatement
 from broker.model.chain import Entry, Head
 from broker.model.finding import Finding
@@ -28,15 +29,15 @@ _KIND: Final = "credential-broker"
 
 
 def exported(record: Record, at: datetime) -> bytes:
-    """Return `record` as a file's content."""
+    """Return `record` as the content of a file."""
     lines = [_line(value) for value in _values(record, at)]
     return b"".join([*lines, _line({"end": len(lines)})])
 
 
 def imported(content: bytes) -> Record:
-    """Return the record that `content` holds; lines that cannot be read become findings.
+    """Return the record in `content`; lines that cannot be read become findings.
 
-    Raise `RefusedError` where this is no export, or one of a newer broker.
+    Raise `RefusedError` if this is no export, or one of a newer broker.
     """
     lines = content.decode("utf-8", "replace").splitlines()
     _check_first(lines[0] if lines else "")
@@ -45,9 +46,9 @@ def imported(content: bytes) -> Record:
         if reading.ended:
             reading.fault("appended", f"line {number} comes after the end")
         elif not reading.took(line, number):
-            reading.fault("unreadable", f"line {number} is damaged, or says more than this broker knows")
+            reading.fault("unreadable", f"line {number} is damaged, or of a newer broker")
     if not reading.ended:
-        reading.fault("truncated", f"the file is cut after line {len(lines)}: its last line should say its end")
+        reading.fault("truncated", f"the file is cut off after line {len(lines)}: its last line must be its end")
     return reading.record()
 
 
@@ -70,9 +71,10 @@ def _line(value: dict[str, Any]) -> bytes:
 def _check_first(line: str) -> None:
     found = _object(line)
     if found.get("evidence") != _KIND or type(found.get("schema")) is not int or found["schema"] < 1:
-        raise RefusedError("this is no evidence that a broker exported", hint="broker evidence export writes it")
+        raise RefusedError("this is no exported evidence", hint="broker evidence export writes it")
     if found["schema"] > SCHEMA:
-        raise RefusedError(f"this export has schema {found['schema']}, and this broker knows {SCHEMA}", hint="upgrade")
+        message = f"this export has schema {found['schema']}, and this broker knows {SCHEMA}"
+        raise RefusedError(message, hint="upgrade this broker")
 
 
 def _object(line: str) -> dict[str, Any]:
@@ -93,7 +95,7 @@ class _Reading:
     ended: bool = False
 
     def took(self, line: str, number: int) -> bool:
-        """Take in what a line says; return whether it could be read whole."""
+        """Read a line; return whether all of it is understood."""
         match _object(line):
             case {"key": str(pem), **rest} if not rest and not self.key:
                 self.key = pem
@@ -118,7 +120,7 @@ class _Reading:
             entry = msgspec.convert(value, Entry)
         except (msgspec.ValidationError, ValueError):
             return False
-        if msgspec.to_builtins(entry) != value or entry.at.tzinfo is None:  # a field more is not in the hash
+        if msgspec.to_builtins(entry) != value or entry.at.tzinfo is None:  # another field is not in the hash
             return False
         self.entries.setdefault(entry.chain, []).append(entry)
         return True

@@ -1,4 +1,4 @@
-"""Evidence of what was issued: a chain a process, so that two never contend; durable before the answer leaves."""
+"""Evidence of what was issued: one chain a process, so that none waits for another; stored before the answer leaves."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Journal", "chain_name"]
 
 
 def chain_name(now: datetime) -> str:
-    """Return a name no other process has: when it began, and something random."""
+    """Return a name that no other process has: its start time and a random part."""
     return f"issued/{now:%Y%m%d-%H%M%S}-{secrets.token_hex(6)}"
 
 
 class Journal:
-    """One chain. `append` returns once the entry is stored; what it raises means: not issued."""
+    """One chain. `append` returns once the entry is stored; if it raises, nothing may be issued."""
 
     def __init__(self, chain: str, store: Callable[[Entry], None], clock: Clock, by: str) -> None:
         self._chain = chain
@@ -29,15 +29,16 @@ class Journal:
         self._by = by
         self._head = Head()
         self._unsure: Entry | None = None
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     def append(self, what: str, **facts: Fact) -> Entry:
         """Store the next entry, and return it once it is durable.
 
-        Where the answer to an earlier write was lost, that entry goes first: it may be there already, and another one
-        under its number would fork the chain. So evidence may tell of a bundle that nobody got, never the reverse.
+        If the answer to an earlier write was lost, that entry is stored first: it may be there already, and another
+        one under its number would fork the chain. So evidence can name a bundle that was never delivered, but no
+        bundle is delivered without evidence.
         """
-        with self._turn:
+        with self._lock:
             if self._unsure:
                 self._put(self._unsure)
             entry = appended(self._chain, self._head, Stamp(self._clock(), self._by), what, facts)

@@ -7,7 +7,7 @@ afterwards, from the whole chain; `vouched` prevents the worst of it, from the f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -16,7 +16,6 @@ from broker.model.account import Account
 from broker.model.chain import GENESIS, Entry
 from broker.model.history import What, fold, standing
 from broker.model.names import AccountName
-from broker.model.stage import Stage
 from broker.pki import certificates
 
 __all__ = ["untold", "vouched"]
@@ -43,29 +42,20 @@ def vouched(account: Account, first: Callable[[AccountName], Entry]) -> Account:
 
 
 def untold(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
-    """Yield a message for each thing in `account` that its whole chain tells otherwise, or never told."""
+    """Yield a message for each thing in `account` that its whole chain has otherwise, or does not have."""
     if not entries:
         yield f"the evidence of {account.name} does not begin with its being added"
         return
-    if not _same_standing(account, entries):
-        yield f"the evidence of {account.name} leads to other stages or parts than the account has"
-        return
-    yield from _begun_otherwise(account, entries[0])
-    clients = {a.name: a.client_id for a in account.applications}
-    if clients != _applications(entries):
-        yield f"the applications of {account.name}, or their client_ids, are not those of its evidence"
-    if (account.issuing or "") != _last(entries, What.CA_ACCEPTED, "issuing"):
-        yield f"the CAs that replies to {account.name} must chain to are not those of its evidence"
-    if (account.trust or "") != _trust(entries):
-        yield f"the CAs that {account.name} knows the partner's server by are not those of its evidence"
-    yield from _exchanged(account)
-
-
-def _same_standing(account: Account, entries: Iterable[Entry]) -> bool:
+    ours = standing(account)
     try:
-        return fold(entries) == standing(account)
-    except (KeyError, ValueError):
-        return False
+        theirs = fold(entries)
+    except ValueError:
+        yield _STORY.format(name=account.name)
+        return
+    for field, message in _DIFFERENCES.items():
+        if getattr(ours, field) != getattr(theirs, field):
+            yield message.format(name=account.name)
+    yield from (*_begun_otherwise(account, entries[0]), *_exchanged(account))
 
 
 def _begun_otherwise(account: Account, first: Entry) -> Iterator[str]:
@@ -74,50 +64,9 @@ def _begun_otherwise(account: Account, first: Entry) -> Iterator[str]:
     begins = replace(first, chain=chain, number=1, what=what, before=GENESIS)
     if first != replace(begins, hash=begins.expected_hash):
         yield f"the evidence of {account.name} does not begin with its being added"
-    for field, said in _identity(account).items():
-        told = first.facts.get(field)
-        if told != said:
-            yield f"the {field} of {account.name} is {said!r}, and its evidence says {told!r}"
-
-
-def _identity(account: Account) -> dict[str, str]:
-    return {
-        "profile": account.profile,
-        "environment": account.environment,
-        "login": account.login,
-        "base_url": account.base_url,
-        "subject": str(account.subject),
-    }
-
-
-def _last(entries: Iterable[Entry], what: What, field: str) -> str:
-    """Return what the last entry of this kind says of `field`, "" where there is none."""
-    return next((str(e.facts.get(field, "")) for e in reversed([*entries]) if e.what == what.value), "")
-
-
-def _trust(entries: Iterable[Entry]) -> str:
-    """Return what the server is known by: what was set last, or came with the generation that became current last."""
-    trust, parts = "", dict[int, str]()
-    for entry in entries:
-        facts = entry.facts
-        if entry.what == What.TRUST_SET.value:
-            trust = str(facts.get("trust", ""))
-        elif entry.what == What.GENERATION_BORN.value:
-            parts[int(facts["generation"])] = str(facts.get("trust", ""))
-        elif entry.what == What.GENERATION_MOVED.value and facts.get("stage") == Stage.CURRENT.value:
-            trust = parts.get(int(facts["generation"]), "")
-    return trust
-
-
-def _applications(entries: Iterable[Entry]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for entry in entries:
-        name = str(entry.facts.get("application", ""))
-        if entry.what == What.APPLICATION_SET.value:
-            found[name] = str(entry.facts.get("client_id", ""))
-        elif entry.what == What.APPLICATION_REMOVED.value:
-            found.pop(name, None)
-    return found
+    for field, said in standing(account).identity.items():
+        if first.facts.get(field) != said:
+            yield f"the {field} of {account.name} is {said!r}, and its evidence says {first.facts.get(field)!r}"
 
 
 def _exchanged(account: Account) -> Iterator[str]:
@@ -132,7 +81,7 @@ def _exchanged(account: Account) -> Iterator[str]:
 
 def _digest(pem: str, *, leaf: bool) -> str:
     try:
-        return certificates.certificate(pem).ref if leaf else certificates.anchors(pem).ref
+        return certificates.certificate(pem).ref if leaf else certificates.ca_set(pem).ref
     except (InputError, ValueError):
         return ""
 
@@ -141,3 +90,13 @@ _VERIFY: Final = "broker evidence verify ACCOUNT says what differs; Vault's audi
 _STORE: Final = (
     "any command that changes the account stores it, the one that added it too: broker account add, as before"
 )
+_STORY: Final = "the evidence of {name} leads to other stages or parts than the account has"
+_DIFFERENCES: Final = {
+    "requests": "the signing requests of {name} are not those of its evidence",
+    "stages": _STORY,
+    "parts": "the parts of the generations of {name} are not those of its evidence",
+    "secrets": "the numbers of the secrets of {name} are not those of its evidence",
+    "applications": "the applications of {name}, or their client_ids, are not those of its evidence",
+    "issuing": "the CAs that replies to {name} must chain to are not those of its evidence",
+    "trust": "the CAs that {name} verifies the partner's server by are not those of its evidence",
+}

@@ -1,1 +1,1 @@
-"""Bundles: who may have one, for how long, and the evidence of it."""
+"""Grant bundles: authorization, leases and their evidence."""

@@ -1,4 +1,4 @@
-"""Grant a consumer a bundle: judged, recorded, and only then handed out."""
+"""Grant a consumer a bundle: authorize, record, then hand out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from datetime import timedelta
 from broker.errors import BrokerError, ConflictError, RefusedError
 from broker.evidence.journal import Journal
 from broker.issuing.leases import LeaseSigner
-from broker.issuing.ports import Consumer, Consumers, Judge, ReadAccount, ReadSecrets, SetSecrets
+from broker.issuing.ports import Authorize, Consumer, Consumers, ReadAccount, ReadSecrets, SetSecrets
 from broker.model.account import Account
-from broker.model.authentication import Authentication
+from broker.model.authentication import CLIENT_ID, Authentication
 from broker.model.bundle import Bundle
 from broker.model.clock import Clock
-from broker.model.generation import Application, Generation
+from broker.model.generation import Generation
 from broker.model.lease import DEFAULT_CAP, BundleKind, Cap, Lease, expiry
 from broker.model.names import AccountName
 from broker.model.secret import Secret
@@ -28,7 +28,7 @@ __all__ = ["Granted", "Issuer", "Wanted"]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a consumer asks for."""
+    """A consumer's request for a bundle."""
 
     account: AccountName
     application: str
@@ -39,7 +39,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What it gets: the set, and the lease that it renews with."""
+    """A bundle, and the lease that renews it."""
 
     bundle: Bundle
     consumer: Consumer
@@ -49,48 +49,48 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """The use-case and its ports."""
+    """The use-case, as a set of ports."""
 
     accounts: ReadAccount
     profile: Callable[[Account], Profile]
-    judge: Judge
+    authorize: Authorize
     read_secrets: ReadSecrets
     consumers: Consumers
     journal: Journal
     signer: LeaseSigner
-    clock: Clock  # raises `RefusedError` while it is wrong: leases are dated by it, and read on other machines
+    clock: Clock  # raises `RefusedError` while it is wrong: other machines read the dates of leases
     cap: Cap = DEFAULT_CAP
 
     def grant(self, wanted: Wanted) -> Granted:
         """Return a bundle of the current generation.
 
-        The holding is recorded and the evidence durable before this returns, so a kill leaves a record too many and
-        never one too few. It is recorded while the generation is still current: `retire` looks only at what no longer
-        is, and so misses nobody. Raise `DeniedError` for who may not, `RefusedError` for what cannot be given, and
-        `ConflictError` where a rotation overtook this twice.
+        The holding and its evidence are stored before this returns: a kill leaves a record too many, never one too
+        few. The holding is recorded while the generation is current: `retire` looks only at generations that no longer
+        are, so it misses no holder. Raise `DeniedError` if the consumer lacks the right, `RefusedError` if there is
+        nothing to deliver, `ConflictError` if a rotation came first twice.
         """
         for _ in range(2):
             account = self.accounts(wanted.account)
-            consumer = self.judge(account, wanted.application, wanted.kind)
-            application, generation = _deliverable(account, wanted.application)
+            consumer = self.authorize(account, wanted.application, wanted.kind)
+            authentication = self.profile(account).authentication
+            generation = _deliverable(account, wanted.application, authentication)
             lease = self._lease(wanted, account, generation, consumer)
-            hidden = self.read_secrets(account.name, generation)
+            hidden = self.read_secrets(account.name, generation.parts)
             try:
                 self._record(consumer, lease)
                 if self.accounts(wanted.account).generation(generation.number).stage is Stage.CURRENT:
-                    self._note(lease, consumer)
-                    authentication = self.profile(account).authentication
-                    bundle = _bundle(account, application, generation, hidden, lease, authentication)
+                    self._append_evidence(lease, consumer)
+                    bundle = _bundle(account, lease, hidden, authentication)
                     return Granted(bundle, consumer, lease, self.signer.signed(lease))
-            except KeyboardInterrupt:  # who asked leaves with nothing, and would count as a holder until the lease ends
+            except KeyboardInterrupt:  # the consumer gets nothing, and would count as a holder until the lease ends
                 with suppress(BrokerError):
                     self._withdraw(consumer, lease)
                 raise
             self._withdraw(consumer, lease)
-        raise ConflictError(f"{wanted.account} is being rotated", hint="ask again")
+        raise ConflictError(f"{wanted.account} is being rotated", hint="run the command again")
 
     def give_back(self, granted: Granted) -> None:
-        """Note that the consumer no longer holds what the lease gave it."""
+        """Record that the consumer no longer holds the bundle."""
         self._withdraw(granted.consumer, granted.lease)
         self.journal.append("bundle-returned", lease=granted.lease.id, consumer=granted.consumer.entity)
 
@@ -105,7 +105,7 @@ class Issuer:
         not_after = account.certificate(generation.parts.certificate).not_after
         if wanted.allow_expired and not_after <= now:
             not_after = now + wanted.ttl
-        ends = expiry(wanted.ttl, self.cap, first_issued=now, now=now, not_after=not_after)
+
         return Lease(
             id=secrets.token_hex(16),
             consumer=consumer.entity,
@@ -114,10 +114,10 @@ class Issuer:
             kind=wanted.kind,
             generation=generation.number,
             first_issued=now,
-            expires=ends,
+            expires=expiry(wanted.ttl, self.cap, first_issued=now, now=now, not_after=not_after),
         )
 
-    def _note(self, lease: Lease, consumer: Consumer) -> None:
+    def _append_evidence(self, lease: Lease, consumer: Consumer) -> None:
         self.journal.append(
             "bundle-issued",
             account=lease.account,
@@ -131,9 +131,10 @@ class Issuer:
         )
 
 
-def _deliverable(account: Account, application_name: str) -> tuple[Application, Generation]:
+def _deliverable(account: Account, application_name: str, authentication: Authentication) -> Generation:
+    """Return the current generation; raise `RefusedError` if the application cannot get a bundle of it."""
     application = account.application(application_name)
-    if not application.client_id:
+    if CLIENT_ID in authentication.needs and not application.client_id:
         raise RefusedError(
             f"application {account.name}/{application.name} has no client_id yet: it comes with the partner's reply",
             hint=f"broker app set {account.name}/{application.name} --client-id ID",
@@ -142,28 +143,22 @@ def _deliverable(account: Account, application_name: str) -> tuple[Application, 
         raise RefusedError(
             f"{account.name} has no current generation yet", hint=f"broker rotation status {account.name}"
         )
-    return application, account.current
+    return account.current
 
 
-def _bundle(
-    account: Account,
-    application: Application,
-    generation: Generation,
-    hidden: SetSecrets,
-    lease: Lease,
-    authentication: Authentication,
-) -> Bundle:
+def _bundle(account: Account, lease: Lease, hidden: SetSecrets, authentication: Authentication) -> Bundle:
+    parts = account.generation(lease.generation).parts
     return Bundle(
         account=account.name,
-        application=application.name,
-        generation=generation.number,
+        application=lease.application,
+        generation=lease.generation,
         base_url=account.base_url,
-        client_id=application.client_id,
+        client_id=account.application(lease.application).client_id,
         login=account.login,
-        password=hidden.password,
+        secrets=hidden.secrets,
         key=hidden.key,
-        certificate=account.certificate(generation.parts.certificate),
-        trust=account.anchors_of(generation.parts.trust),
+        certificate=account.certificate(parts.certificate),
+        trust=account.ca_set(parts.trust),
         lease_id=lease.id,
         expires=lease.expires,
         authentication=authentication,

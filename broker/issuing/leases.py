@@ -1,4 +1,4 @@
-"""Leases as signed text: any broker that holds the keys can read what another wrote (JWT, RFC 7519; HS256)."""
+"""Sign leases, and read them: any broker that has the keys reads the leases of another (JWT, RFC 7519; HS256)."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ AUDIENCE: Final = "credential-broker/lease"
 
 @dataclass(frozen=True, slots=True)
 class LeaseKeys:
-    """The keys that brokers share, by `kid`, and which one signs. At least 32 octets each (RFC 7518, 3.2)."""
+    """The shared signing keys by `kid`, and the one that signs. Each has at least 32 octets (RFC 7518, 3.2)."""
 
     newest: str
     keys: Mapping[str, Secret[bytes]]
 
 
+@dataclass(frozen=True, slots=True)
 class LeaseSigner:
-    """Writes leases and reads them back."""
+    """Sign leases and read them back."""
 
-    def __init__(self, keys: LeaseKeys) -> None:
-        self._keys = keys
+    keys: LeaseKeys
 
     def signed(self, lease: Lease) -> Secret[str]:
-        """Return the lease as text: who holds it may renew it, with the entity it was given to."""
+        """Return the lease as text. To renew it takes this text and the entity that it was granted to."""
         claims = {"aud": AUDIENCE, "exp": lease.expires, "lease": msgspec.to_builtins(lease)}
-        key = self._keys.keys[self._keys.newest].reveal()
-        return Secret(jwt.encode(claims, key, ALGORITHM, headers={"kid": self._keys.newest}))
+        key = self.keys.keys[self.keys.newest].reveal()
+        return Secret(jwt.encode(claims, key, ALGORITHM, headers={"kid": self.keys.newest}))
 
     def opened(self, text: Secret[str], *, now: datetime) -> Lease:
-        """Return the lease; raise `DeniedError`, in the same words for every reason: a forger learns nothing."""
+        """Return the lease; raise `DeniedError` with one text for every reason, so that a forger learns nothing."""
         lease = self._read(text.reveal())
         if lease is None or lease.expires <= now:
-            raise DeniedError("this lease is not valid, or no longer", hint="ask for a new bundle")
+            raise DeniedError("the lease is not valid, or has ended", hint="get a new bundle")
         return lease
 
     def _read(self, text: str) -> Lease | None:
         try:
             claims: dict[str, Any] = jwt.decode(
                 text,
-                self._keys.keys[jwt.get_unverified_header(text)["kid"]].reveal(),
+                self.keys.keys[jwt.get_unverified_header(text)["kid"]].reveal(),
                 [ALGORITHM],
                 audience=AUDIENCE,
-                options={"require": ["exp", "aud"], "verify_exp": False},  # by our clock, above
+                options={"require": ["exp", "aud"], "verify_exp": False},  # `opened` checks it by the broker's clock
             )
             return msgspec.convert(claims["lease"], Lease)
         except (jwt.InvalidTokenError, KeyError, TypeError, msgspec.ValidationError):

@@ -1,24 +1,24 @@
-"""What issuing needs from the world. Unlike rotation's, these ports do yield secrets: a bundle is made of them."""
+"""Ports of issuing. Unlike those of rotation they return secrets: a bundle is made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from broker.model.account import Account
 from broker.model.consumer import ConsumerRecord
-from broker.model.generation import Generation
+from broker.model.generation import Parts
 from broker.model.lease import BundleKind
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 
-__all__ = ["Consumer", "Consumers", "Judge", "ReadAccount", "ReadSecrets", "SetSecrets"]
+__all__ = ["Authorize", "Consumer", "Consumers", "ReadAccount", "ReadSecrets", "SetSecrets"]
 
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """Who asks: an entity that Vault vouches for."""
+    """The consumer that asks: an entity that Vault has authenticated."""
 
     entity: str
     name: str
@@ -26,19 +26,19 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True)
 class SetSecrets:
-    """What a generation hides."""
+    """The secrets of one generation."""
 
     key: Secret[bytes]  # PKCS#8 DER
-    password: Secret[str]
+    secrets: Mapping[str, Secret[str]]  # by name; "password" is one
 
 
 class Consumers(Protocol):
-    """The record of what each consumer holds."""
+    """The records of the generations that each consumer holds."""
 
     def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
-        """Apply the pure `change` to a consumer's record, run again on whatever won."""
+        """Apply the pure `change` to a consumer's record; after a conflict apply it to the newer record."""
 
 
 ReadAccount = Callable[[AccountName], Account]
-ReadSecrets = Callable[[AccountName, Generation], SetSecrets]  # raises RefusedError where they are destroyed
-Judge = Callable[[Account, str, BundleKind], Consumer]  # (account, application, kind); raises DeniedError
+ReadSecrets = Callable[[AccountName, Parts], SetSecrets]  # raises RefusedError if they are destroyed
+Authorize = Callable[[Account, str, BundleKind], Consumer]  # (account, application, kind); raises DeniedError

@@ -7,22 +7,25 @@ that a kill can delay it and never forget it. Keys and passwords lie beside it, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 
 from broker.errors import RefusedError, UnknownNameError
-from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef
+from broker.model.authentication import PASSWORD
+from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef
 from broker.model.chain import LAST, Entry, Head
 from broker.model.generation import (
     Application,
     Breaker,
     Generation,
     KeyRef,
-    PasswordRef,
+    Parts,
+    SecretRef,
     SigningRequest,
     Try,
+    secret_refs,
 )
 from broker.model.names import AccountName
 from broker.model.stage import Stage
@@ -55,17 +58,17 @@ class Account:
     requests: tuple[SigningRequest, ...] = ()
     generations: tuple[Generation, ...] = ()
     certificates: tuple[Certificate, ...] = ()
-    anchors: tuple[Anchors, ...] = ()
-    issuing: AnchorsRef | None = None  # pinned: a reply must chain to these to advance without a person
-    trust: AnchorsRef | None = None  # what the next generation knows the server by, until one is current
-    password: PasswordRef | None = None  # the newest
+    anchors: tuple[CaSet, ...] = ()
+    issuing: CaSetRef | None = None  # pinned: a reply must chain to these to advance without a person
+    trust: CaSetRef | None = None  # what the next generation knows the server by, until one is current
+    secrets: Mapping[str, int] = field(default_factory=dict)  # the newest number of each, by name
     tries: tuple[Try, ...] = ()
     breaker: Breaker | None = None
     not_before: datetime | None = None  # the partner asked to be left alone until then
     head: Head = field(default_factory=Head)
     outbox: tuple[Entry, ...] = ()  # happened, not yet in the evidence
     doomed_keys: frozenset[KeyRef] = frozenset()  # to be destroyed
-    doomed_passwords: frozenset[PasswordRef] = frozenset()
+    doomed_secrets: frozenset[SecretRef] = frozenset()
 
     def __post_init__(self) -> None:
         faults = list(_contradictions(self))
@@ -83,14 +86,24 @@ class Account:
         return next((g for g in self.generations if g.stage is Stage.CURRENT), None)
 
     @property
+    def password(self) -> int:
+        """The number of the newest password, 0 if there is none."""
+        return self.secrets.get(PASSWORD, 0)
+
+    @property
     def candidates(self) -> tuple[Generation, ...]:
-        """Candidates, the newest last; those that only a person promotes again are among them."""
+        """Candidates, the newest last."""
         return tuple(g for g in self.generations if g.stage is Stage.CANDIDATE)
+
+    @property
+    def free_candidates(self) -> tuple[Generation, ...]:
+        """Candidates that a machine may promote, the newest last: not those that bring a certificate back."""
+        return tuple(g for g in self.candidates if not self.brings_back(g))
 
     @property
     def next_request(self) -> int:
         """The slot of the next key, never used before."""
-        kept = {r.number for r in self.requests} | {_slot(g.parts.key) for g in self.generations}
+        kept = {r.number for r in self.requests} | {_slot(g.parts.key) for g in self.generations if g.parts.key}
         return 1 + max(kept, default=0)
 
     @property
@@ -99,21 +112,21 @@ class Account:
         return 1 + max((g.number for g in self.generations), default=0)
 
     @property
-    def next_password(self) -> PasswordRef:
-        """The slot of the next password, as far as the account knows."""
-        return PasswordRef(1 + (self.password or 0))
+    def next_order(self) -> int:
+        """The place of the next move in the order of all."""
+        return 1 + max((g.order for g in self.generations), default=0)
 
     @property
     def keys_in_use(self) -> frozenset[KeyRef]:
         """Keys that must survive. A set with a new password shares its key with the one before it."""
         living = {g.parts.key for g in self.generations if g.stage.living}
-        return frozenset(living | {r.key for r in self.requests if r.closed is None})
+        return frozenset(living | {r.key for r in self.requests if r.closed is None}) - {""}
 
     @property
-    def passwords_in_use(self) -> frozenset[PasswordRef]:
-        """Passwords that must survive: the newest, and those of living generations."""
-        living = {g.parts.password for g in self.generations if g.stage.living}
-        return frozenset(living | ({self.password} if self.password else set()))
+    def secrets_in_use(self) -> frozenset[SecretRef]:
+        """Secrets that must survive: the newest, and those that living generations name."""
+        living = (secret_refs(g.parts.secrets) for g in self.generations if g.stage.living)
+        return secret_refs(self.secrets).union(*living)
 
     @property
     def probing_application(self) -> Application:
@@ -140,6 +153,23 @@ class Account:
                 return generation
         raise UnknownNameError(f"{self.name} has no generation {number}", hint=f"broker account show {self.name}")
 
+    def parts_of(self, generation: Generation) -> Parts:
+        """Return the whole set of `generation`: that of a candidate as it would be tried now."""
+        if self.current is None or (generation.parts.complete and generation.stage is not Stage.CANDIDATE):
+            return generation.parts
+        return generation.parts.over(self.current.parts)
+
+    def brings_back(self, candidate: Generation) -> bool:
+        """Whether `candidate` has a certificate that is current, or was: then a person promotes it, naming it."""
+        ref = candidate.parts.certificate
+        return bool(ref) and any(
+            g.parts.certificate == ref for g in self.generations if g.stage.deliverable and g is not candidate
+        )
+
+    def rolled_back(self, generation: Generation) -> bool:
+        """Whether the last roll-back displaced `generation`: then a person promotes or retires it, naming it."""
+        return bool(generation.stage is Stage.PREVIOUS and self.current and generation.order > self.current.order)
+
     def request(self, number: int) -> SigningRequest:
         """Return signing request `number`; raise `UnknownNameError`."""
         for request in self.requests:
@@ -159,7 +189,7 @@ class Account:
         """Return the certificate a generation refers to."""
         return next(c for c in self.certificates if c.ref == ref)
 
-    def anchors_of(self, ref: AnchorsRef) -> Anchors:
+    def ca_set(self, ref: CaSetRef) -> CaSet:
         """Return the CA set that a generation or a pin refers to."""
         return next(a for a in self.anchors if a.ref == ref)
 
@@ -178,7 +208,7 @@ def _contradictions(account: Account) -> Iterable[str]:
     if len({a.name for a in account.applications}) < len(account.applications):
         yield "two applications of one name"
     yield from _dangling(account)
-    if account.doomed_keys & account.keys_in_use or account.doomed_passwords & account.passwords_in_use:
+    if account.doomed_keys & account.keys_in_use or account.doomed_secrets & account.secrets_in_use:
         yield "a secret in use is to be destroyed"
     if not _leads_up(account.outbox, account.head):
         yield "its outbox does not lead up to its head"
@@ -188,15 +218,16 @@ def _contradictions(account: Account) -> Iterable[str]:
 
 def _dangling(account: Account) -> Iterable[str]:
     certificates = {c.ref for c in account.certificates}
-    anchors = {a.ref for a in account.anchors}
+    ca_sets = {a.ref for a in account.anchors}
     for generation in account.generations:
         parts = generation.parts
-        if parts.certificate not in certificates or not {parts.trust, parts.issuing} <= anchors:
+        named = {parts.trust, parts.issuing} - {""}
+        if (parts.certificate and parts.certificate not in certificates) or not named <= ca_sets:
             yield f"generation {generation.number} refers to a part that is not there"
-        older = {g.number for g in account.generations if g.number < generation.number}
-        if not {generation.base, generation.restores, generation.replaces} <= older | {0}:
-            yield f"generation {generation.number} refers to one that is not older"
-    if not {account.issuing, account.trust} - {None} <= anchors:
+        whole = account.parts_of(generation) if generation.stage is Stage.CANDIDATE else parts
+        if not whole.complete and (generation.stage is Stage.CANDIDATE or generation.stage.deliverable):
+            yield f"generation {generation.number} is not complete"
+    if not {account.issuing, account.trust} - {None} <= ca_sets:
         yield "a pin refers to CAs that are not there"
 
 

@@ -1,4 +1,4 @@
-"""What a consumer gets: a whole set, and the account of it that lies beside the files."""
+"""The set that a consumer gets, and the manifest published with its files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from broker.model.authentication import Authentication
-from broker.model.certificate import Anchors, Certificate
+from broker.model.authentication import Authentication, Values
+from broker.model.certificate import CaSet, Certificate
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 
@@ -21,24 +21,29 @@ class Bundle:
     account: AccountName
     application: str
     generation: int
-    base_url: str  # the only place that the secrets may travel to
+    base_url: str  # the only place that the secrets are sent to
     client_id: str
     login: str
-    password: Secret[str]
+    secrets: Mapping[str, Secret[str]]  # by name; "password" is one
     key: Secret[bytes]  # PKCS#8 DER, unencrypted
     certificate: Certificate
-    trust: Anchors  # the CAs by which the partner's server is known
+    trust: CaSet  # CAs that verify the partner's server
     lease_id: str  # names the lease; the lease itself is never written to a file
     expires: datetime
     authentication: Authentication = field(default_factory=Authentication)
 
+    @property
+    def values(self) -> Values:
+        """The values that the authentication adds to a request."""
+        return Values(self.login, self.client_id, self.secrets)
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What is public of a published bundle. It is written last, so that where it is, all is.
+    """The public part of a published bundle. It is written last: if it is there, all files are.
 
-    `files` maps each file to its SHA-256 in lower-case hex; or to "" where the file holds the password and nothing
-    that is hard to guess, since whoever has the digest of a password can try passwords against it.
+    `files` maps each file to its SHA-256 in lower-case hex; or to "" if the file holds a password and nothing that is
+    hard to guess, since the digest of a password lets anybody try passwords against it.
     """
 
     account: AccountName

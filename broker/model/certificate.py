@@ -1,4 +1,4 @@
-"""What the model knows of certificates: text and facts. Only `pki` builds these, from bytes it has parsed."""
+"""Certificates as text and facts. Only `pki` builds these, from bytes it has parsed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NewType
 
-__all__ = ["Anchors", "AnchorsRef", "Certificate", "CertificateRef", "Spki"]
+__all__ = ["CaSet", "CaSetRef", "Certificate", "CertificateRef", "Spki"]
 
 Spki = NewType("Spki", str)  # SHA-256 of the DER SubjectPublicKeyInfo, lower-case hex
 CertificateRef = NewType("CertificateRef", str)  # SHA-256 of the DER leaf, lower-case hex
-AnchorsRef = NewType("AnchorsRef", str)  # SHA-256 over the sorted fingerprints in the set, lower-case hex
+CaSetRef = NewType("CaSetRef", str)  # SHA-256 over the sorted fingerprints in the set, lower-case hex
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A leaf, with the intermediates it came with. `pem` is empty once no living generation refers to it."""
+    """A leaf with its intermediates. `pem` is empty once no living generation refers to it."""
 
     ref: CertificateRef
     spki: Spki
@@ -28,10 +28,10 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
-class Anchors:
-    """A set of CA certificates: those we know the partner's server by, or those our leaf must chain to."""
+class CaSet:
+    """A set of CA certificates: those that verify the partner's server, or those that a leaf must chain to."""
 
-    ref: AnchorsRef
+    ref: CaSetRef
     fingerprints: tuple[str, ...]  # SHA-256 of each DER certificate, lower-case hex, sorted
     not_after: datetime  # the earliest
     pem: str

@@ -1,7 +1,7 @@
-"""Entries of evidence, chained by hash so that what is edited, dropped, reordered or forked shows.
+"""Entries of evidence, chained by hash so that edits, gaps, reordering and forks are detected.
 
-An account's chain grows inside its document, under the document's own compare-and-set, and is copied out entry by
-entry; an issuing process has a chain of its own. Both are the same entries under another name.
+An account's chain grows inside its document, under the document's compare-and-set, and is copied out entry by entry;
+an issuing process has its own chain of the same kind of entries.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -28,7 +28,7 @@ Fact = str | int
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened. `number` counts a chain's entries from 1 without a gap; `facts` hold no secret."""
+    """One event. `number` counts a chain's entries from 1 without a gap; `facts` hold no secret."""
 
     chain: str  # "accounts/mzp-1", "issued/<process>"
     number: int
@@ -56,42 +56,41 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """How far a chain has come."""
+    """The last entry of a chain, by number and hash."""
 
     number: int = 0
     hash: str = GENESIS
 
 
 def appended(chain: str, head: Head, stamp: Stamp, what: str, facts: Mapping[str, Fact]) -> Entry:
-    """Return the entry that follows `head`; raise `InputError` for a text in it that cannot be kept as it is."""
+    """Return the entry that follows `head`; raise `InputError` for a text that cannot be stored unchanged."""
     for name, value in (("actor", stamp.by), *facts.items()):
         require_text(name, value)
     draft = Entry(chain, head.number + 1, stamp.at, stamp.by, what, facts, head.hash, "")
-    return Entry(chain, head.number + 1, stamp.at, stamp.by, what, facts, head.hash, draft.expected_hash)
+    return replace(draft, hash=draft.expected_hash)
 
 
 def require_text(name: str, value: Fact) -> None:
-    """Raise `InputError` for what is too long, or does not come back from UTF-8 as it went in: its hash would not fit.
+    """Raise `InputError` for a text that is too long, or that UTF-8 does not preserve: its hash would not fit.
 
-    Such are the surrogates that Python makes of other octets on a command line (PEP 383).
+    Python makes such surrogates of other octets on a command line (PEP 383).
     """
     text = str(value)
     longest = _LONGEST.get(name, _LONG)
     if len(text) > longest:
-        raise InputError(f"{name} has {len(text)} characters, and evidence has room for {longest}", hint="shorten it")
+        raise InputError(f"{name} has {len(text)} characters, more than the {longest} that fit", hint="shorten it")
     if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise InputError(f"{name} holds what is no text in UTF-8", hint="is the terminal, or the script, set to UTF-8?")
+        raise InputError(f"{name} is not valid UTF-8", hint="set the terminal, or the script, to UTF-8")
 
 
 def verify(
     chain: str, entries: Iterable[Entry], head: Head | None = None, *, start: Head | None = None
 ) -> tuple[Finding, ...]:
-    """Return what is wrong with `entries` as the whole of `chain`, which must pass through `head` where that is known.
+    """Return the faults of `entries` as the whole of `chain`, or with `start` as all that follows it.
 
-    With `start` they are what follows it.
-
-    Entries after the head are judged like the others: a head that was signed earlier is no fault. Without a head from
-    elsewhere (a signed one, or the account document) a cut tail cannot be seen.
+    The chain must pass through `head`, if given. Entries after the head are checked like the others, since a head can
+    be older than the chain. Without a head from elsewhere (a signed one, or the account document) a cut tail cannot
+    be detected.
     """
     found: list[Finding] = []
     reached = start or Head()
@@ -99,7 +98,7 @@ def verify(
         found += _faults(chain, entry, position, reached)
         reached = Head(entry.number, entry.hash)
         if head is not None and reached.number == head.number and reached != head:
-            found.append(_error("forked", f"{_where(chain, entry)} is another than its head says: the chain forked"))
+            found.append(_error("forked", f"{_where(chain, entry)} differs from its head: the chain forked"))
     if head is not None and reached.number < head.number:
         found.append(_error("cut", f"{chain} ends at entry {reached.number}, but its head is at {head.number}: cut"))
     return tuple(found)

@@ -1,4 +1,4 @@
-"""The one clock. Everything that asks for the time is given a `Clock`, so that a test can move it."""
+"""The clock. All code that needs the time takes a `Clock`, so that a test can move it."""
 
 from __future__ import annotations
 

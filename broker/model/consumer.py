@@ -1,4 +1,4 @@
-"""A consumer's document: what it holds, so that `retire` knows whom it would cut off."""
+"""A consumer's record of what it holds, so that `retire` knows which consumers it would cut off."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from broker.model.names import AccountName
 
 __all__ = ["ConsumerRecord", "Holding", "stragglers"]
 
-_KEPT: Final = timedelta(days=1)  # past its end, since the clock of whoever gives the next one may be ahead
+_KEPT: Final = timedelta(days=1)  # past its end, since the clock of the broker that grants the next one may be ahead
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """One generation in a consumer's hands. `until` is None for what a person holds, which no lease ends.
+    """A generation that a consumer holds. `until` is None for a holding by hand, which no lease ends.
 
-    Many processes may share one entity, each with a lease: `shared` says so, and then only time ends the holding.
+    Processes may share one entity, each with its lease: such a holding is `shared`, and only time ends it.
     """
 
     account: AccountName
@@ -34,17 +34,17 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerRecord:
-    """A Vault entity, or a person named by hand, and what it holds: one holding an application, kind and generation."""
+    """A Vault entity, or a person entered by hand, with a holding for each application, kind and generation."""
 
     entity: str
     name: str
     holdings: tuple[Holding, ...] = ()
 
     def given(self, lease: Lease, *, now: datetime) -> ConsumerRecord:
-        """Return the record with `lease` in it, and without what ran out a day ago.
+        """Return the record with `lease` added, and without holdings that ended more than a day ago.
 
-        A generation that was held before stays until its own end: another process of this entity may still use it.
-        Two renewals at once may arrive in either order: the longer one counts.
+        A generation held before stays until its own end: another process of this entity may still use it. Concurrent
+        renewals may arrive in either order: the longer one counts.
         """
         holding = Holding(
             lease.account,
@@ -67,7 +67,7 @@ class ConsumerRecord:
         return replace(self, holdings=(*(h for h in kept if h is not before), holding))
 
     def returned(self, lease_id: str) -> ConsumerRecord:
-        """Return the record without the holding of lease `lease_id`, unless others share it."""
+        """Return the record without the holding of the lease `lease_id`, unless others share it."""
         return replace(self, holdings=tuple(h for h in self.holdings if h.lease != lease_id or h.shared))
 
 

@@ -15,9 +15,9 @@ _SHAPE: Final = re.compile(r"(?:(\d{1,6})d)? ?(?:(\d{1,6})h)? ?(?:(\d{1,6})m)? ?
 
 
 def parse_duration(text: str) -> timedelta:
-    """Return what `text` says: days, hours, minutes and seconds, in this order, each at most once.
+    """Return the duration in `text`: days, hours, minutes and seconds, in this order, each at most once.
 
-    Raises `InputError` for anything else, nothing at all and zero included.
+    Raises `InputError` for anything else, an empty text and zero included.
     """
     match = _SHAPE.fullmatch(text.strip())
     parts = {} if match is None else {u: int(n) for u, n in zip(_UNITS.values(), match.groups(), strict=True) if n}

@@ -1,4 +1,4 @@
-"""What a check has to say: a stable code for programs, a message and a hint for people."""
+"""Results of checks: a stable code for programs, a message and a hint for people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Finding", "FindingsError", "Severity", "has_errors", "refuse_errors"
 
 
 class Severity(Enum):
-    """How much it matters. Only an `ERROR` refuses."""
+    """The weight of a finding. Only an `ERROR` refuses."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -24,7 +24,7 @@ class Finding:
     """One fact about a CSR, a certificate, a configuration or a running system.
 
     `code` is dotted, lower-case and never changes its meaning (`subject.ou.wrong`); `message` names field and value
-    and says what is wrong with it; `hint` says what to do, and is empty where there is nothing to do.
+    and the fault; `hint` says what to do, and is empty if there is nothing to do.
     """
 
     code: str
@@ -34,17 +34,17 @@ class Finding:
 
     @classmethod
     def error(cls, code: str, message: str, hint: str = "") -> Finding:
-        """Return one that refuses."""
+        """Return a finding that refuses."""
         return cls(code, Severity.ERROR, message, hint)
 
     @classmethod
     def warning(cls, code: str, message: str, hint: str = "") -> Finding:
-        """Return one that somebody should look at."""
+        """Return a finding to look at."""
         return cls(code, Severity.WARNING, message, hint)
 
     @classmethod
     def note(cls, code: str, message: str, hint: str = "") -> Finding:
-        """Return one that is good to know."""
+        """Return a finding that is good to know."""
         return cls(code, Severity.NOTE, message, hint)
 
 
@@ -61,7 +61,7 @@ class FindingsError(RefusedError):
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:
-    """Say whether any of `findings` is an error."""
+    """Return whether any of `findings` is an error."""
     return any(f.severity is Severity.ERROR for f in findings)
 
 

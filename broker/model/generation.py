@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from typing import NewType
 
-from broker.model.certificate import AnchorsRef, CertificateRef, Spki
+from broker.model.authentication import PASSWORD
+from broker.model.certificate import CaSetRef, CertificateRef, Spki
 from broker.model.stage import Stage
 
 __all__ = [
@@ -17,15 +19,21 @@ __all__ = [
     "Generation",
     "KeyRef",
     "Parts",
-    "PasswordRef",
+    "SecretRef",
     "SigningRequest",
     "Submission",
     "Try",
     "key_ref",
+    "secret_refs",
 ]
 
 KeyRef = NewType("KeyRef", str)  # "kv:4": custody is part of the name, not of the model
-PasswordRef = NewType("PasswordRef", int)
+SecretRef = NewType("SecretRef", str)  # "password:3": name and number of a secret
+
+
+def secret_refs(secrets: Mapping[str, int]) -> frozenset[SecretRef]:
+    """Name the `secrets`, given by name and number."""
+    return frozenset(SecretRef(f"{name}:{number}") for name, number in secrets.items())
 
 
 def key_ref(slot: int) -> KeyRef:
@@ -78,27 +86,63 @@ class SigningRequest:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a complete set is made of: references all, so that two generations share what did not change."""
+    """References to the parts of a set, or to those that a candidate changes; the others are empty then.
 
-    key: KeyRef
-    certificate: CertificateRef
-    password: PasswordRef
-    trust: AnchorsRef  # the CAs we know the partner's server by
-    issuing: AnchorsRef  # the CAs the certificate chains to
+    Key, certificate and issuing CA are one part, "certificate": they change together. So is each named secret, and the
+    CAs we verify the partner's server by.
+    """
+
+    key: KeyRef = KeyRef("")  # a str
+    certificate: CertificateRef = CertificateRef("")  # noqa: RUF009  # a str
+    issuing: CaSetRef = CaSetRef("")  # noqa: RUF009  # the CAs the certificate chains to
+    secrets: Mapping[str, int] = field(default_factory=dict)  # the number of each, by name
+    trust: CaSetRef = CaSetRef("")  # noqa: RUF009  # the CAs we verify the partner's server by
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The parts that are there, by name."""
+        there = {"certificate": self.certificate, "trust": self.trust}
+        return frozenset(name for name, ref in there.items() if ref) | {f"secret {name}" for name in self.secrets}
+
+    @property
+    def complete(self) -> bool:
+        """Whether this is a whole set."""
+        return bool(self.certificate and self.secrets and self.trust)
+
+    @property
+    def password(self) -> int:
+        """The number of the password, 0 if it is not changed."""
+        return self.secrets.get(PASSWORD, 0)
+
+    @property
+    def certified(self) -> Parts:
+        """The certificate alone."""
+        return Parts(self.key, self.certificate, self.issuing)
+
+    def over(self, base: Parts) -> Parts:
+        """Return `base` with these parts in place of its own."""
+        certified = self if self.certificate else base
+        secrets = {**base.secrets, **self.secrets}
+        return replace(certified.certified, secrets=secrets, trust=self.trust or base.trust)
+
+    def beyond(self, base: Parts) -> Parts:
+        """Return what of these parts is not in `base`."""
+        certified = self.certified if self.certificate != base.certificate else Parts()
+        secrets = {name: number for name, number in self.secrets.items() if base.secrets.get(name) != number}
+        return replace(certified, secrets=secrets, trust=self.trust if self.trust != base.trust else CaSetRef(""))
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A complete set. It is born with every part and never changes; only its stage moves."""
+    """A set. A candidate has the parts that it changes, laid over the current set for its try; from the promotion on it
+    is complete, and only its stage moves.
+    """
 
     number: int
     parts: Parts
     stage: Stage
     since: datetime
-    base: int = 0  # the generation that was current at its birth; 0: none was
-    restores: int = 0  # the generation whose certificate it brings back, where a roll-back made it
-    replaces: int = 0  # the candidate it took the place of, joined to what changed meanwhile
-    held: bool = False  # displaced by a roll-back: only a person, naming it, promotes it again
+    order: int  # of its last move, counted over all generations of the account
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +152,7 @@ class Try:
     number: int
     generation: int
     at: datetime
+    parts: Parts  # the whole set that was sent
     id: str  # random: tells our own reservation from another's when the answer to the write was lost
     verdict: str = ""
 
@@ -117,5 +162,5 @@ class Breaker:
     """The partner rejected the login: nothing tries again by itself, since partners lock accounts."""
 
     at: datetime
-    password: PasswordRef
+    password: int
     generation: int

@@ -1,6 +1,6 @@
-"""What happens to an account, by name; and where it stands, told twice: by its document and by its evidence.
+"""The kinds of entry in an account's evidence, and its state as the document and as the evidence have it.
 
-`standing` and `fold` must agree. Where they do not, somebody changed the document past the rules.
+`standing` and `fold` must agree. If they do not, somebody changed the document past the rules.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from enum import Enum
 from typing import Final, cast
 
 from broker.model.account import Account
-from broker.model.certificate import AnchorsRef, CertificateRef
+from broker.model.authentication import PASSWORD
+from broker.model.certificate import CaSetRef, CertificateRef
 from broker.model.chain import Entry, Fact
-from broker.model.generation import Closed, KeyRef, Parts, PasswordRef
+from broker.model.generation import Closed, KeyRef, Parts
 from broker.model.stage import MOVES, Move, Stage
 
 __all__ = ["Standing", "What", "fold", "parts_facts", "standing"]
 
 _ACCEPTED: Final = "ok"  # the verdict on a canary that the partner answered
+_SECRET: Final = "secret:"  # noqa: S105  # before the name of a secret that is not the password
+_IDENTITY: Final = ("profile", "environment", "login", "base_url", "subject")
 
 
 class What(Enum):
@@ -28,6 +31,7 @@ class What(Enum):
     APPLICATION_SET = "application-set"
     APPLICATION_REMOVED = "application-removed"
     PASSWORD_SET = "password-set"  # noqa: S105  # the name of an event
+    SECRET_SET = "secret-set"  # noqa: S105  # the same
     TRUST_SET = "trust-set"
     CA_ACCEPTED = "ca-accepted"
     REQUEST_DRAFTED = "request-drafted"
@@ -42,13 +46,16 @@ class What(Enum):
 
 @dataclass(slots=True)
 class Standing:
-    """Stages, current, requests and part numbers: what the two accounts of an account must agree on."""
+    """What document and evidence must agree on, in the order in which differences are reported."""
 
     requests: dict[int, Closed | None] = field(default_factory=dict)
     stages: dict[int, Stage] = field(default_factory=dict)
     parts: dict[int, Parts] = field(default_factory=dict)
-    password: int = 0
-    proven: set[int] = field(default_factory=set, compare=False)  # accepted by the partner since born or displaced
+    secrets: dict[str, int] = field(default_factory=dict)
+    identity: dict[str, Fact] = field(default_factory=dict)  # as the first entry has it
+    applications: dict[str, str] = field(default_factory=dict)  # client_id, by name
+    issuing: str = ""
+    trust: str = ""
 
     @property
     def current(self) -> int:
@@ -57,48 +64,135 @@ class Standing:
 
 
 def standing(account: Account) -> Standing:
-    """Return where the document says that the account stands."""
+    """Return the state that the document has."""
     return Standing(
         {r.number: r.closed for r in account.requests},
         {g.number: g.stage for g in account.generations},
         {g.number: g.parts for g in account.generations},
-        account.password or 0,
+        dict(account.secrets),
+        {name: str(getattr(account, name)) for name in _IDENTITY},
+        {a.name: a.client_id for a in account.applications},
+        account.issuing or "",
+        account.trust or "",
     )
 
 
 def fold(entries: Iterable[Entry]) -> Standing:
-    """Return where the entries of its chain say that the account stands. Raise `ValueError` on what no rule allows.
+    """Return the state that the entries of its chain lead to. Raise `ValueError` on what no rule allows.
 
     Whoever may write an account can append entries that follow well from the ones before. So none may say again, in
     other words, what an earlier one said: an account begins once, and a number is given once.
     """
-    found = Standing()
+    replay = _Replay()
     for entry in entries:
         if (entry.number == 1) is not (entry.what == What.ACCOUNT_ADDED.value):
             raise ValueError(
                 f"entry {entry.number} of {entry.chain} is {entry.what}: an account begins once, at entry 1"
             )
         try:
-            _apply(found, What(entry.what), entry.facts)
+            replay.apply(What(entry.what), entry.facts)
         except KeyError as missing:
             raise ValueError(f"entry {entry.number} of {entry.chain} speaks of {missing}, which is not there") from None
-    return found
+    return replay.found
 
 
-def _apply(found: Standing, what: What, facts: Mapping[str, Fact]) -> None:
-    if what is What.REQUEST_DRAFTED:
-        found.requests[_new(found.requests, facts["request"])] = None
-    elif what is What.REQUEST_CLOSED:
-        _close(found, int(facts["request"]), Closed(facts["closed"]))
-    elif what is What.PASSWORD_SET:
-        found.password = int(facts["password"])
-    elif what is What.GENERATION_BORN:
-        number = _new(found.stages, facts["generation"])
-        found.stages[number], found.parts[number] = Stage.CANDIDATE, _parts(facts)
-    elif what is What.CANARY_ANSWERED and facts["verdict"] == _ACCEPTED:
-        found.proven.add(int(facts["generation"]))
-    elif what is What.GENERATION_MOVED:
-        _move(found, int(facts["generation"]), facts)
+@dataclass(slots=True)
+class _Replay:
+    """The state so far, and what the partner was asked and answered.
+
+    Entries of schema 1 gave a candidate all its parts (`whole`), those of its `base` among them, and a move no `order`;
+    a roll-back left the displaced generation a candidate, `held` for a person. Here it is `previous`, as it is now.
+    """
+
+    found: Standing = field(default_factory=Standing)
+    tries: dict[int, tuple[int, Parts]] = field(default_factory=dict)  # the generation and set of each try
+    proven: dict[int, Parts] = field(default_factory=dict)  # accepted by the partner since born or displaced
+    whole: dict[int, Parts] = field(default_factory=dict)
+    held: set[int] = field(default_factory=set)
+
+    def apply(self, what: What, facts: Mapping[str, Fact]) -> None:  # noqa: C901  # one case a kind
+        found = self.found
+        match what:
+            case What.ACCOUNT_ADDED:
+                found.identity = {name: facts.get(name, "") for name in _IDENTITY}
+            case What.APPLICATION_SET:
+                found.applications[str(facts["application"])] = str(facts["client_id"])
+            case What.APPLICATION_REMOVED:
+                found.applications.pop(str(facts["application"]), None)
+            case What.PASSWORD_SET | What.SECRET_SET:
+                found.secrets |= _parts(facts).secrets
+            case What.TRUST_SET:
+                found.trust = str(facts["trust"])
+            case What.CA_ACCEPTED:
+                found.issuing = str(facts["issuing"])
+            case What.REQUEST_DRAFTED:
+                found.requests[_new(found.requests, facts["request"])] = None
+            case What.REQUEST_CLOSED:
+                self._close(int(facts["request"]), Closed(facts["closed"]))
+            case What.GENERATION_BORN:
+                self._add_generation(_new(found.stages, facts["generation"]), facts)
+            case What.CANARY_SENT:
+                number = int(facts["generation"])
+                parts = _parts(facts) if "certificate" in facts else self.whole[number]
+                self.tries[int(facts["attempt"])] = number, parts
+            case What.CANARY_ANSWERED if facts["verdict"] == _ACCEPTED:
+                number, parts = self.tries[int(facts["attempt"])]
+                self.proven[number] = parts
+            case What.GENERATION_MOVED:
+                self._move(int(facts["generation"]), Move(facts["move"]), facts)
+
+    def _close(self, number: int, why: Closed) -> None:
+        if self.found.requests[number] is not None:
+            raise ValueError(f"the evidence closes request {number} a second time")
+        self.found.requests[number] = why
+
+    def _add_generation(self, number: int, facts: Mapping[str, Fact]) -> None:
+        parts, base = _parts(facts), int(facts.get("base", 0))
+        self.found.stages[number] = Stage.CANDIDATE
+        if "base" in facts:
+            self.whole[number] = parts
+        if int(facts.get("replaces", 0)) in self.held:
+            self.held.add(number)
+            self.found.stages[number] = Stage.PREVIOUS
+        elif base:
+            parts = parts.beyond(self.whole[base])
+        self.found.parts[number] = parts
+
+    def _move(self, number: int, move: Move, facts: Mapping[str, Fact]) -> None:
+        """Move by the table; to current only a set that the partner accepted, or as a person said."""
+        found = self.found
+        row = MOVES[move]
+        withdrawn = move is Move.REJECT and number in self.held
+        if (found.stages[number] not in row.starts and not withdrawn) or facts["stage"] != row.end.value:
+            raise ValueError(
+                f"the evidence has {move.value} of generation {number}, which was {found.stages[number].value}"
+            )
+        if row.end is Stage.CURRENT:
+            found.parts[number] = self._arrived(number, move, facts)
+            found.trust = found.parts[number].trust
+        elif "order" not in facts:
+            found.parts[number] = self.whole[number]
+        if row.displaced and found.current:
+            self.proven.pop(found.current, None)  # what comes back is tried again
+            if move is Move.ROLL_BACK:
+                self.held.add(found.current)
+            found.stages[found.current] = row.displaced
+        found.stages[number] = row.end
+
+    def _arrived(self, number: int, move: Move, facts: Mapping[str, Fact]) -> Parts:
+        """Return the parts that generation `number` became current with."""
+        found, parts = self.found, self.found.parts[number]
+        if found.stages[number] is Stage.CANDIDATE and found.current:
+            parts = parts.over(found.parts[found.current])
+        if not parts.complete or ("order" in facts and _parts(facts) != parts):
+            raise ValueError(f"the evidence has {move.value} of generation {number} with other parts than it has")
+        untried = move is Move.ROLL_BACK and facts.get("reason")
+        if self.proven.get(number) != parts and not untried:
+            raise ValueError(
+                f"the evidence has {move.value} of generation {number}, which the partner had not accepted"
+            )
+        self.held.discard(number)
+        return parts
 
 
 def _new(known: Iterable[int], number: Fact) -> int:
@@ -107,45 +201,16 @@ def _new(known: Iterable[int], number: Fact) -> int:
     return int(number)
 
 
-def _close(found: Standing, number: int, why: Closed) -> None:
-    if found.requests[number] is not None:
-        raise ValueError(f"the evidence closes request {number} a second time")
-    found.requests[number] = why
-
-
-def _move(found: Standing, number: int, facts: Mapping[str, Fact]) -> None:
-    """Move `number` by the table; to current only what the partner accepted, or what a person said to go back to."""
-    move = Move(facts["move"])
-    row = MOVES[move]
-    if found.stages[number] not in row.starts or facts["stage"] != row.end.value:
-        raise ValueError(
-            f"the evidence has {move.value} of generation {number}, which was {found.stages[number].value}"
-        )
-    untried = move is Move.ROLL_BACK and facts.get("reason")
-    if row.end is Stage.CURRENT and number not in found.proven and not untried:
-        raise ValueError(f"the evidence has {move.value} of generation {number}, which the partner had not accepted")
-    if row.displaced and found.current:
-        found.proven.discard(found.current)  # what comes back is tried anew
-        found.stages[found.current] = row.displaced
-    found.stages[number] = row.end
-
-
 def parts_facts(parts: Parts) -> dict[str, Fact]:
-    """Return `parts` as facts of an entry."""
-    return {
-        "key": parts.key,
-        "certificate": parts.certificate,
-        "password": parts.password,
-        "trust": parts.trust,
-        "issuing": parts.issuing,
-    }
+    """Return the parts that are there as facts of an entry."""
+    facts: dict[str, Fact] = {name: getattr(parts, name) for name in ("key", "certificate", "issuing", "trust")}
+    secrets = {name if name == PASSWORD else _SECRET + name: number for name, number in parts.secrets.items()}
+    return {name: value for name, value in facts.items() if value} | secrets
 
 
 def _parts(facts: Mapping[str, Fact]) -> Parts:
-    return Parts(
-        KeyRef(cast("str", facts["key"])),
-        CertificateRef(cast("str", facts["certificate"])),
-        PasswordRef(int(facts["password"])),
-        AnchorsRef(cast("str", facts["trust"])),
-        AnchorsRef(cast("str", facts["issuing"])),
+    key, certificate, issuing, trust = (
+        cast("str", facts.get(n, "")) for n in ("key", "certificate", "issuing", "trust")
     )
+    secrets = {n.removeprefix(_SECRET): int(v) for n, v in facts.items() if n == PASSWORD or n.startswith(_SECRET)}
+    return Parts(KeyRef(key), CertificateRef(certificate), CaSetRef(issuing), secrets, CaSetRef(trust))

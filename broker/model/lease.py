@@ -1,4 +1,4 @@
-"""A bundle's term, as a value; how long it may run is decided here and nowhere else."""
+"""Leases: the term of a bundle, and the rule for how long it may be."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["DEFAULT_CAP", "BundleKind", "Cap", "Lease", "expiry"]
 
 
 class BundleKind(Enum):
-    """What a consumer is given: the set itself, or a minutes-long certificate for our gateway."""
+    """The kinds of bundles: the set itself, or a certificate for the gateway that lasts minutes."""
 
     DIRECT = "direct"
     GATEWAY = "gateway"
@@ -22,7 +22,7 @@ class BundleKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """How long a bundle may last: at a time, and with all its renewals."""
+    """The longest term of a bundle: of one lease, and with all renewals."""
 
     once: timedelta
     whole: timedelta
@@ -33,7 +33,7 @@ DEFAULT_CAP: Final = Cap(once=timedelta(hours=1), whole=timedelta(hours=24))
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who holds which generation of what, until when. Text of it is signed by `issuing.leases`."""
+    """The term for which a consumer holds a generation. `issuing.leases` makes signed text of it."""
 
     id: str
     consumer: str  # Vault entity id
@@ -46,14 +46,13 @@ class Lease:
 
 
 def expiry(asked: timedelta, cap: Cap, *, first_issued: datetime, now: datetime, not_after: datetime) -> datetime:
-    """Return the earliest of what was asked, what the caps allow, and the certificate's own end.
+    """Return the earliest of the end asked for, those of the two caps, and the certificate's.
 
-    Raise `RefusedError` where that is not in the future.
+    Raise `RefusedError` if that is not in the future.
     """
     end = min(now + asked, now + cap.once, first_issued + cap.whole, not_after)
+    if not_after <= now:
+        raise RefusedError(f"the certificate expired on {not_after:%F}", hint="broker status")
     if end <= now:
-        raise RefusedError(
-            "the certificate has expired" if not_after <= now else "the lease has had all the time it may have",
-            hint="broker status shows what is due" if not_after <= now else "ask for a new bundle",
-        )
+        raise RefusedError("the lease cannot be renewed any longer", hint="get a new bundle")
     return end

@@ -1,4 +1,4 @@
-"""What accounts, applications, profiles and environments may be called, and where a mail may go."""
+"""Valid names of accounts, applications, profiles and environments, and valid mail addresses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from broker.errors import InputError
 __all__ = ["NAME", "AccountName", "account_name", "checked_name", "mail_address"]
 
 AccountName = NewType("AccountName", str)
-NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)  # 63: a DNS label, so it fits wherever one does
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)  # 63: a DNS label
 _LONGEST_ADDRESS: Final = 254  # octets (RFC 3696, erratum 1690)
 _ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"  # RFC 5322, 3.2.3
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"  # RFC 5321, 4.1.2
@@ -18,7 +18,7 @@ _ADDRESS: Final = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*")
 
 
 def checked_name(text: str, kind: str) -> str:
-    """Return `text`, or raise `InputError` that says what a name of this `kind` may look like."""
+    """Return `text` if it is a valid name, else raise `InputError` for a name of this `kind`."""
     if not NAME.fullmatch(text):
         raise InputError(
             f"{kind} {text[:80]!r} is not a name",

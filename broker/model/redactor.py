@@ -1,4 +1,4 @@
-"""Hide secrets in text that others wrote: a partner's answer, later a log line."""
+"""Hide secrets in text from elsewhere: a partner's answer, a log line."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from broker.model.secret import Secret
 __all__ = ["HIDDEN", "Redactor"]
 
 HIDDEN: Final = "<hidden>"
-_CUT: Final = 8  # characters; so long a beginning of a secret is hidden too, since texts get cut
-_SHORT: Final = 4  # characters; shorter secrets are hidden as whole words only, or every message would be garbled
+_CUT: Final = 8  # characters; a beginning this long is hidden too, since texts get cut off
+_SHORT: Final = 4  # characters; shorter secrets are hidden only as whole words, else every message would be garbled
 _CHARSETS: Final = ("utf-8", "cp1252", "latin-1", "ascii")
 _BLANKS: Final = ("\t", "\n", "\r", "\r\n", "\u00a0", "+")
 
@@ -100,7 +100,7 @@ def _texts(secret: str) -> Iterator[str]:
 
 
 def _base64(octets: bytes) -> Iterator[str]:
-    """Yield the characters that `octets` alone decide, for each of the three places they can begin at."""
+    """Yield the characters that depend on `octets` alone, for each of the three offsets they can begin at."""
     for shift in range(3):
         first, last = -(-shift * 8 // 6), (shift + len(octets)) * 8 // 6
         encoded = base64.b64encode(b"\0" * shift + octets).decode()[first:]

@@ -1,4 +1,4 @@
-"""A value that does not print, format, hash, pickle or copy itself, nor shows in a traceback with locals."""
+"""A value that cannot be printed, formatted, hashed, pickled or copied, and is hidden in tracebacks with locals."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ REDACTED: Final = "<secret>"
 
 
 class Secret(Generic[T]):
-    """Wrap `T` so that only `reveal()`, which a reviewer can search for, gives it back."""
+    """Wrap `T` so that only `reveal()`, which a reviewer can search for, returns it."""
 
     __slots__ = ("_value",)
-    __hash__ = None  # type: ignore[assignment]  # a digest in a dict is a copy nobody looks for
+    __hash__ = None  # type: ignore[assignment]  # a hash in a dict is a digest of the secret
 
     def __init__(self, value: T) -> None:
         self._value: T = value
 
     def reveal(self) -> T:
-        """Return the value itself. The caller answers for where it goes."""
+        """Return the value. The caller is responsible for it."""
         return self._value
 
     def __repr__(self) -> str:

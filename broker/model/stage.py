@@ -37,9 +37,9 @@ class Stage(Enum):
 
 
 _MEANINGS: Final = {
-    Stage.CANDIDATE: "complete and verified, not current",
+    Stage.CANDIDATE: "verified, with the parts it changes; laid over the current set for its try",
     Stage.CURRENT: "what consumers are given",
-    Stage.PREVIOUS: "known good, held by who was given it before: the way back",
+    Stage.PREVIOUS: "was current, held by who was given it then: the way back",
     Stage.REJECTED: "never current, or overtaken",
     Stage.RETIRED: "its secrets are gone, unless a living generation shares them",
 }
@@ -65,10 +65,11 @@ class Transition:
 
 MOVES: Final[Mapping[Move, Transition]] = MappingProxyType(
     {
-        Move.PROMOTE: Transition(frozenset({Stage.CANDIDATE}), Stage.CURRENT, displaced=Stage.PREVIOUS),
-        # From a candidate only where it was made to restore an older certificate (`Generation.restores`).
+        # From previous only if a roll-back displaced it (`Account.rolled_back`).
+        Move.PROMOTE: Transition(frozenset({Stage.CANDIDATE, Stage.PREVIOUS}), Stage.CURRENT, displaced=Stage.PREVIOUS),
+        # From previous only if not; from a candidate only if it brings a certificate back (`Account.brings_back`).
         Move.ROLL_BACK: Transition(
-            frozenset({Stage.PREVIOUS, Stage.CANDIDATE}), Stage.CURRENT, displaced=Stage.CANDIDATE
+            frozenset({Stage.PREVIOUS, Stage.CANDIDATE}), Stage.CURRENT, displaced=Stage.PREVIOUS
         ),
         Move.REJECT: Transition(frozenset({Stage.CANDIDATE}), Stage.REJECTED, displaced=None),
         Move.RETIRE: Transition(frozenset({Stage.PREVIOUS, Stage.REJECTED}), Stage.RETIRED, displaced=None),

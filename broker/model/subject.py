@@ -1,4 +1,4 @@
-"""Who a certificate is for, and what a partner wants said there. Values only; `pki.lint` holds them to the rules."""
+"""Subjects of certificates, and a partner's rules for subjects and keys. Values only; `pki.lint` checks them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Subject:
     attributes: tuple[tuple[str, str], ...]
 
     def get(self, name: str) -> str:
-        """Return the first value of attribute `name`, or "" where the subject has none."""
+        """Return the first value of attribute `name`, or "" if the subject has none."""
         return next((value for attribute, value in self.attributes if attribute == name), "")
 
     def __str__(self) -> str:
@@ -31,19 +31,19 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class SubjectRules:
-    """What a partner wants in the subject. An attribute in neither `required` nor `forbidden` is optional."""
+    """A partner's rules for the subject. An attribute in neither `required` nor `forbidden` is optional."""
 
     order: tuple[str, ...] = ATTRIBUTES
     required: frozenset[str] = frozenset()
     forbidden: frozenset[str] = frozenset()
     fixed: Mapping[str, str] = field(default_factory=dict)  # attribute: the exact value
     common_name_is_login: bool = False
-    login_prefix: str = ""  # usual, so its absence warns; "" where unknown
+    login_prefix: str = ""  # usual, so its absence is a warning; "" if unknown
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRules:
-    """What key and signature a partner takes."""
+    """A partner's rules for keys and signatures."""
 
     algorithm: str = "rsa"  # the only one so far
     bits: int = 2048

@@ -50,7 +50,7 @@ def next_todo(account: Account, due: DueDate | None, *, lead: timedelta, now: da
 def _blocked(account: Account) -> Todo | None:
     if account.breaker:
         return Todo(Who.US, "the partner rejected the login", f"broker password set {account.name}")
-    if account.password is None:
+    if not account.secrets:
         return Todo(Who.US, "it has no password", f"broker password set {account.name}")
     if not account.applications:
         return Todo(Who.US, "it has no application", f"broker app add {account.name}/APPLICATION")
@@ -59,7 +59,7 @@ def _blocked(account: Account) -> Todo | None:
 
 def _in_progress(account: Account, lead: timedelta, now: datetime) -> Todo | None:
     request = account.open_request
-    free = [g for g in account.candidates if not g.held]
+    free = account.free_candidates
     if free:
         message, stopped = f"generation {free[-1].number} waits to be tried", next(obstacles(account, now), None)
         if stopped:
@@ -88,7 +88,7 @@ def _to_tidy(account: Account) -> Todo:
     if lacking:
         message = f"application {lacking.name} has no client_id"
         return Todo(Who.US, message, f"broker app set {account.name}/{lacking.name} --client-id ID")
-    over = next((g for g in account.generations if g.stage is Stage.PREVIOUS), None)
+    over = next((g for g in account.generations if g.stage is Stage.PREVIOUS and not account.rolled_back(g)), None)
     if over:
         message = f"generation {over.number} can be retired once nobody holds it"
         return Todo(Who.US, message, f"broker rotation retire {account.name} --generation {over.number}")

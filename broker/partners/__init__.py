@@ -1,1 +1,1 @@
-"""Partners: their rules as data, the request they want, and what their answers mean. Pure."""
+"""Partners: profiles, the requests they want, and the verdicts on their answers. Pure."""

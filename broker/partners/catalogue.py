@@ -1,4 +1,4 @@
-"""The profiles there are: built-in ones, which nobody can replace, and a user's own."""
+"""Find profiles by name: built-in ones, which cannot be replaced, and custom ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def builtin(name: str) -> Profile:
 
 
 def builtin_source(name: str) -> str:
-    """Return the text of a built-in profile, comments included: a pattern for one's own. Raise `UnknownNameError`."""
+    """Return the text of a built-in profile, with its comments; raise `UnknownNameError`."""
     if name not in names():
         raise _unknown(name, names())
     file = resources.files("broker.partners").joinpath("profiles", name + _SUFFIX)
@@ -39,34 +39,35 @@ def builtin_source(name: str) -> str:
 
 
 def load(name: str, own: Mapping[str, Mapping[str, object]]) -> Profile:
-    """Return the profile `name`: a built-in one, or one of the documents in `own`, by name.
+    """Return the profile `name`: a built-in one, or the document of that name in `own`; no other is read.
 
-    Raise `UnknownNameError`; or `InputError` for a document that is no profile, or another one's.
+    Raise `UnknownNameError`; or `InputError` for a document that is not a profile, or has another name.
     """
     if name in names():
         return builtin(name)
-    if name not in own:
-        raise _unknown(name, (*names(), *own))
+    document = own.get(name)
+    if document is None:
+        raise _unknown(name, (*names(), *iter(own)))
     try:
-        profile = from_document(own[name], f"profile {name}")
+        profile = from_document(document, f"profile {name}")
     except NewerProfileError:
         raise
-    except InputError as error:  # which speaks of a file, and this one lies in Vault
-        raise InputError(error.message, hint=f"{error.hint}; broker partner add FILE stores it corrected") from None
+    except InputError as error:  # whose hint is about a file; this profile is in Vault
+        raise InputError(error.message, hint=f"{error.hint}; then broker partner add FILE") from None
     if profile.name != name:
-        raise InputError(f"profile {name}: says that it is {profile.name}", hint="broker partner add FILE")
+        raise InputError(f"profile {name}: its name is {profile.name}", hint="broker partner add FILE")
     return profile
 
 
 def require_own(profile: Profile) -> None:
-    """Raise `InputError` where `profile` would hide a built-in one."""
+    """Raise `InputError` if `profile` would hide a built-in one."""
     if profile.name in names():
         raise InputError(
-            f"{profile.name} is the name of a built-in profile", hint="give yours another name, such as my-partner"
+            f"{profile.name} is the name of a built-in profile", hint="use another name, such as my-partner"
         )
 
 
 def _unknown(name: str, known: tuple[str, ...]) -> UnknownNameError:
     near = difflib.get_close_matches(name, known, n=1)
     guess = f"did you mean {near[0]}? " if near else ""
-    return UnknownNameError(f"no profile is called {name[:80]!r}", hint=f"{guess}there are {', '.join(sorted(known))}")
+    return UnknownNameError(f"there is no profile {name[:80]!r}", hint=f"{guess}there are {', '.join(sorted(known))}")

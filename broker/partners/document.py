@@ -1,6 +1,6 @@
-"""Profiles as text and as plain data: a user's TOML file, and the document kept in Vault.
+"""Read and write profiles: a TOML file of a user, and the document stored in Vault.
 
-A profile is data. It names no command, its mail texts are `string.Template` with a fixed list of names, and it has no
+A profile is data. It names no command, its mail texts are `string.Template` with a fixed list of names, and it holds no
 regular expressions.
 """
 
@@ -9,43 +9,41 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
 
 from broker.errors import InputError
 from broker.model.duration import duration_text
-from broker.partners.fields import UNKNOWN, Fields
+from broker.model.setting import SettingError
+from broker.partners.authentication import document_of
 from broker.partners.profile import Profile
-from broker.partners.sections import (
-    authentication,
-    environments,
-    key,
-    name_of,
-    operation,
-    probe,
-    renewal,
-    subject,
-    submission,
-)
+from broker.partners.reading import read, require_known, require_plain
+from broker.partners.request import recipe
+from broker.partners.sections import SETTINGS, UNKNOWN
 
 __all__ = ["NewerProfileError", "from_document", "parse", "to_document"]
 
 SCHEMA: Final = 1
 _LARGEST: Final = 64 * 1024
-_LONGEST: Final = timedelta(days=3660)  # asked of new profiles only: one that is stored must stay readable
+_LONGEST: Final = timedelta(days=3660)  # for new profiles only: stored ones must stay readable
+_EXAMPLE: Final = "for an example: broker partner show stellantis -o toml"
+_LINES: Final = ("notes", "body")  # texts that may have line breaks
 
 
 class NewerProfileError(InputError):
-    """A newer broker wrote the profile. To replace it would take from that one what it can read."""
+    """A newer broker wrote the profile. Replacing it would lose what that broker knows."""
 
 
-def parse(text: str, source: str) -> Profile:
+def parse(source_text: str, source: str) -> Profile:
     """Read a profile from TOML. `source` names the file in errors; raise `InputError` for every mistake."""
-    if len(text) > _LARGEST:
-        raise InputError(f"{source}: too large for a profile", hint=f"{_LARGEST} characters are the most")
+    if len(source_text) > _LARGEST:
+        raise InputError(f"{source}: too large for a profile", hint=f"use at most {_LARGEST} characters")
     try:
-        table = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # of them tomllib.TOMLDecodeError; int() for 4301 digits has none
-        raise InputError(f"{source}: not TOML: {error}"[:300], hint="broker partner show stellantis is one") from None
+        table = tomllib.loads(source_text)
+    except (ValueError, RecursionError) as error:  # ValueError: int() of 4301 digits
+        raise InputError(f"{source}: not TOML: {error}"[:300], hint=_EXAMPLE) from None
     profile = from_document(table, source)
     for name in ("safety", "lifetime", "overlap", "lead_time"):
         if (getattr(profile.renewal, name) or _LONGEST) > _LONGEST:
@@ -55,81 +53,54 @@ def parse(text: str, source: str) -> Profile:
 
 def from_document(document: Mapping[str, object], source: str) -> Profile:
     """Read a profile from plain data; raise `InputError` for every mistake."""
-    fields = Fields(source, document)
-    if fields.number("schema", SCHEMA) != SCHEMA:
+    schema = document.get("schema", SCHEMA)
+    if type(schema) is not int:
+        raise InputError(f"{source}: schema is not a whole number", hint=f"write schema = {SCHEMA}")
+    if schema != SCHEMA:
         raise NewerProfileError(
-            f"{source}: schema is not {SCHEMA}", hint="this broker is older than the profile: upgrade it"
+            f"{source}: schema is not {SCHEMA}", hint="upgrade this broker: a newer one wrote the profile"
         )
-    profile = Profile(
-        name=name_of(fields, "name", fields.text("name"), "profile"),
-        title=fields.text("title"),
-        environments=environments(fields.table("environments")),
-        subject=subject(fields.table("subject")),
-        key=key(fields.table("key")),
-        authentication=authentication(fields.table("authentication")),
-        submission=submission(fields.table("submission")),
-        renewal=renewal(fields.table("renewal")),
-        probe=probe(fields.table("probe")),
-        operations=tuple(operation(row) for row in fields.tables("operations")),
-        notes=fields.text("notes", "", lines=True),
-    )
-    fields.done()
-    if not profile.environments:
-        raise fields.wrong("environments", "has none", "add [environments.production] with its base_url")
-    place = profile.authentication.client_id
-    if place and any(place.name.lower() == key.lower() for key in profile.probe.query):
-        raise fields.wrong("probe.query", f"has a {place.name}", "leave it out: the broker adds it")
+    try:
+        return _profile(document)
+    except SettingError as error:
+        raise InputError(f"{source}: {error.message}", hint=error.hint) from None
+    except RecursionError:
+        raise InputError(f"{source}: nested too deeply", hint=_EXAMPLE) from None
+
+
+def to_document(profile: Profile) -> dict[str, Any]:
+    """Return `profile` as plain data for JSON and TOML, which `from_document` reads back."""
+    plain = msgspec.to_builtins(profile, builtin_types=(timedelta,), order="deterministic")
+    plain["authentication"] = document_of(profile.authentication)
+    return {"schema": SCHEMA, **_written(plain)}
+
+
+def _profile(document: Mapping[str, object]) -> Profile:
+    require_plain(document, _LINES)
+    for key in ("name", "title"):
+        if key not in document:
+            raise SettingError(key, "is missing", _EXAMPLE)
+    require_known(document, ("schema", *SETTINGS))
+    whole = {"environments": {}, **document}
+    profile = Profile(**{key: read(key, reader, whole[key]) for key, reader in SETTINGS.items() if key in whole})
+    _require_apart(profile)
     return profile
 
 
-def to_document(profile: Profile) -> dict[str, object]:
-    """Return `profile` as plain data that JSON and TOML can hold and `from_document` reads back."""
-    rules, place = profile.subject, profile.authentication.client_id
-    return {
-        "schema": SCHEMA,
-        "name": profile.name,
-        "title": profile.title,
-        "notes": profile.notes,
-        "environments": {
-            name: {"notes": e.notes} | ({"base_url": e.base_url} if e.base_url else {})
-            for name, e in profile.environments.items()
-        },
-        "subject": {
-            "order": list(rules.order),
-            "required": sorted(rules.required),
-            "forbidden": sorted(rules.forbidden),
-            "fixed": dict(rules.fixed),
-            "common_name_is_login": rules.common_name_is_login,
-            "login_prefix": rules.login_prefix,
-        },
-        "key": {"algorithm": profile.key.algorithm, "bits": profile.key.bits, "digest": profile.key.digest},
-        "authentication": {
-            "basic": profile.authentication.basic,
-            "client_id": {place.place.value: place.name} if place else {},
-            "accept": profile.authentication.accept,
-        },
-        "submission": {
-            "how": "e-mail",
-            "to": profile.submission.to or UNKNOWN,
-            "subject": profile.submission.subject,
-            "body": profile.submission.body,
-        },
-        "renewal": {
-            "safety": duration_text(profile.renewal.safety),
-            "share": profile.renewal.share,
-            "lifetime": _duration(profile.renewal.lifetime),
-            "overlap": _duration(profile.renewal.overlap),
-            "lead_time": _duration(profile.renewal.lead_time),
-        },
-        "probe": {
-            "method": profile.probe.method,
-            "path": profile.probe.path,
-            "query": dict(profile.probe.query),
-            "expect": sorted(profile.probe.expect),
-        },
-        "operations": [{"method": o.method, "path": o.path, "writes": o.writes} for o in profile.operations],
-    }
+def _require_apart(profile: Profile) -> None:
+    """Refuse a query of the probe that has a parameter of the authentication."""
+    shown = profile.authentication.shown(recipe("https://partner", profile.authentication, "GET", "/"))
+    for name, _ in parse_qsl(shown.target.partition("?")[2]):
+        if any(name.lower() == key.lower() for key in profile.probe.query):
+            raise SettingError("probe.query", f"has a {name}", "leave it out: the broker adds it")
 
 
-def _duration(value: timedelta | None) -> str:
-    return UNKNOWN if value is None else duration_text(value)
+def _written(value: Any) -> Any:
+    """Return `value` in the form that people write."""
+    if isinstance(value, dict):
+        return {key: _written(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_written(inner) for inner in value]
+    if isinstance(value, timedelta):
+        return duration_text(value)
+    return UNKNOWN if value is None else value

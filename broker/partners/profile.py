@@ -1,4 +1,4 @@
-"""A partner's rules, as values. What nobody has published is None, shown as unknown, and never guessed."""
+"""A partner's rules, as values. What the partner has not published is None: shown as unknown, never guessed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ __all__ = ["Environment", "Operation", "Probe", "Profile", "Renewal", "Submissio
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """One of the partner's installations. `base_url` is None where each account brings its own."""
+    """One environment of the partner. `base_url` is None if each account has its own."""
 
-    base_url: str | None
+    base_url: str | None = None
     notes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """How a CSR reaches the partner's people: by e-mail, so far. `subject` and `body` are `string.Template` texts."""
+    """The way a CSR reaches the partner: by e-mail, so far. `subject` and `body` are `string.Template` texts."""
 
+    how: str = "e-mail"
     to: str | None = None
     subject: str = "Certificate signing request for $login"
     body: str = "Please sign the attached certificate signing request for $login.\n"
@@ -32,18 +33,18 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """When to start again. The first two are our caution; the others the partner's, and None while unknown."""
+    """When to renew. The first two are the broker's margins; the others the partner's, None while unknown."""
 
     safety: timedelta = timedelta(days=14)  # before not_after
     share: float = 2 / 3  # of the lifetime
     lifetime: timedelta | None = None
-    overlap: timedelta | None = None  # how long the old certificate still works once there is a new one
+    overlap: timedelta | None = None  # how long the old certificate works after the new one exists
     lead_time: timedelta | None = None  # from sending the CSR to having the reply
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A harmless real request, and the statuses that mean that the set was accepted."""
+    """A harmless real request, and the statuses that mean success."""
 
     method: str = "GET"
     path: str = "/"
@@ -53,7 +54,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing the API can do; `path` is a template such as `/fleets/{fid}`."""
+    """One operation of the API; `path` is a template such as `/fleets/{fid}`."""
 
     method: str
     path: str
@@ -62,7 +63,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """All that the broker knows of a partner. `catalogue` has the built-in ones, `document` reads a user's own."""
+    """Everything the broker knows about a partner. `catalogue` finds profiles, `document` reads and writes them."""
 
     name: str
     title: str
@@ -83,12 +84,12 @@ class Profile:
         except KeyError:
             raise UnknownNameError(
                 f"profile {self.name} has no environment {name[:80]!r}",
-                hint=f"it has {', '.join(sorted(self.environments))}",
+                hint=f"use one of {', '.join(sorted(self.environments))}",
             ) from None
 
     @property
     def unknowns(self) -> tuple[str, ...]:
-        """The settings that the partner has not published, by their dotted names; for `doctor` to list."""
+        """Dotted names of the settings that the partner has not published."""
         values = {
             "submission.to": self.submission.to,
             "renewal.lifetime": self.renewal.lifetime,

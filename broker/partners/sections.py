@@ -1,201 +1,148 @@
-"""The sections of a profile, each read by one function that raises `InputError` for every mistake in it."""
+"""The settings of a profile: a reader for each, which raises `SettingError` for every mistake."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from string import Template
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 from broker.errors import BrokerError
-from broker.model.authentication import Authentication, ClientId, Place
 from broker.model.duration import parse_duration
 from broker.model.names import checked_name, mail_address
+from broker.model.setting import SettingError
 from broker.model.subject import ATTRIBUTES, BOUNDS, KeyRules, SubjectRules
-from broker.partners.fields import Fields
+from broker.partners.authentication import authentication_of
 from broker.partners.profile import Environment, Operation, Probe, Renewal, Submission
+from broker.partners.reading import among, choice, converted, of_text, read, text
 from broker.partners.request import METHODS, base_url, join
 
-__all__ = [
-    "PLACEHOLDERS",
-    "authentication",
-    "environments",
-    "key",
-    "name_of",
-    "operation",
-    "probe",
-    "renewal",
-    "subject",
-    "submission",
-]
+__all__ = ["PLACEHOLDERS", "SETTINGS", "UNKNOWN"]
 
+UNKNOWN: Final = "unknown"  # the value of settings that the partner has not published
 PLACEHOLDERS: Final = ("account", "environment", "login", "partner", "subject")  # in mails
-_BITS: Final = (2048, 3072, 4096, 8192)
-_SUCCESS: Final = range(200, 300)
-_TOKEN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
-_TAKEN: Final = frozenset(  # headers with a meaning of their own
-    {
-        "accept",
-        "authorization",
-        "connection",
-        "content-length",
-        "content-type",
-        "cookie",
-        "expect",
-        "host",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-    }
-)
+_READING: Final = ("GET", "HEAD")
 
 
-def environments(fields: Fields) -> dict[str, Environment]:
-    """Read the partner's installations; their names are the keys."""
-    found = {}
-    for name in fields.names():
-        row = fields.table(name_of(fields, name, name, "environment"))
-        found[name] = Environment(row.known("base_url", base_url), row.text("notes", "", lines=True))
-        row.done()
-    return found
+def _table(kind: type[Any], **readers: Callable[[Any], object]) -> Callable[[object], Any]:
+    return partial(converted, kind=kind, readers=readers)
 
 
-def subject(fields: Fields) -> SubjectRules:
-    """Read what the subject must and must not have."""
-    order = fields.texts("order", ATTRIBUTES) or ATTRIBUTES
-    fixed_table = fields.table("fixed")
-    fixed = {name: fixed_table.text(name) for name in fixed_table.names()}
-    rules = SubjectRules(
-        order=order,
-        required=frozenset(fields.texts("required", order)),
-        forbidden=frozenset(fields.texts("forbidden", ATTRIBUTES)),
-        fixed=fixed,
-        common_name_is_login=fields.flag("common_name_is_login", default=False),
-        login_prefix=fields.text("login_prefix", ""),
-    )
-    fields.done()
-    for name, value in fixed.items():
-        if name not in order:
-            raise fields.wrong(f"fixed.{name}"[:80], "is not in the order", f"use one of {', '.join(order)}")
-        if not 0 < len(value) <= BOUNDS[name]:
-            raise fields.wrong(f"fixed.{name}", f"has {len(value)} characters", f"1 to {BOUNDS[name]} are allowed")
-    both = rules.forbidden & (rules.required | fixed.keys() | (set(order) if order != ATTRIBUTES else set()))
+def _known(reader: Callable[[str], object]) -> Callable[[object], object]:
+    """Return a reader that reads "unknown" as None."""
+    return lambda value: None if value == UNKNOWN else reader(text(value))
+
+
+def _environments(value: object) -> dict[str, Environment]:
+    """Read the partner's environments, by name."""
+    if not isinstance(value, Mapping) or not value:
+        raise SettingError("", "is missing, or empty", "add [environments.production] with its base_url")
+    for name in value:
+        read(name, partial(checked_name, kind="environment"), name)
+    row = _table(Environment, base_url=_known(base_url))
+    return {name: read(name, row, value[name]) for name in value}
+
+
+def _subject(value: object) -> SubjectRules:
+    rules = converted(value, SubjectRules, {"order": lambda order: order or list(ATTRIBUTES)})
+    _require_among("order", rules.order, ATTRIBUTES)
+    _require_among("required", rules.required, rules.order)
+    _require_among("forbidden", rules.forbidden, ATTRIBUTES)
+    for name, fixed in rules.fixed.items():
+        if name not in rules.order:
+            raise SettingError(f"fixed.{name}", "is not in subject.order", f"use one of {', '.join(rules.order)}")
+        if not 0 < len(fixed) <= BOUNDS[name]:
+            raise SettingError(f"fixed.{name}", f"has {len(fixed)} characters", f"1 to {BOUNDS[name]} are allowed")
+    ordered = set(rules.order) if rules.order != ATTRIBUTES else set()
+    both = rules.forbidden & (rules.required | rules.fixed.keys() | ordered)
     if both:
-        raise fields.wrong("forbidden", f"has {min(both)}, which is asked for too", "keep one of the two")
+        raise SettingError("forbidden", f"has {min(both)}, which another setting requires", "remove one of them")
     return rules
 
 
-def key(fields: Fields) -> KeyRules:
-    """Read what key and signature the partner takes."""
-    algorithm = fields.choice("algorithm", ("rsa",), "rsa")
-    bits = fields.number("bits", KeyRules().bits)
-    if bits not in _BITS:
-        raise fields.wrong("bits", "is no size that is used", f"use one of {', '.join(map(str, _BITS))}")
-    digest = fields.choice("digest", ("sha256", "sha384", "sha512"), "sha256")
-    fields.done()
-    return KeyRules(algorithm, bits, digest)
+def _require_among(key: str, names: Iterable[str], words: tuple[str, ...]) -> None:
+    for name in sorted(names):
+        read(key, partial(among, words=words), name)
 
 
-def authentication(fields: Fields) -> Authentication:
-    """Read how a request says who sends it."""
-    default = Authentication()
-    place = _client_id(fields.table("client_id")) if "client_id" in fields.names() else default.client_id
-    accept = fields.text("accept", default.accept)
-    if not accept or not accept.isascii():
-        raise fields.wrong("accept", "is not a media type", "write one like application/json")
-    found = Authentication(basic=fields.flag("basic", default=True), client_id=place, accept=accept)
-    fields.table("client_id")
-    fields.done()
-    return found
+def _share(value: object) -> float:
+    """Read a share, written as `66%` or 0.66."""
+    if isinstance(value, str) and value.endswith("%") and value[:-1].isascii() and value[:-1].isdigit():
+        value = int(value[:-1]) / 100
+    if not isinstance(value, float) or not 0 < value < 1:
+        raise SettingError("", "is not a share", "write a percentage between 1% and 99%")
+    return value
 
 
-def _client_id(fields: Fields) -> ClientId | None:
-    query, header = fields.text("query", ""), fields.text("header", "")
-    fields.done()
-    if query and header:
-        raise fields.wrong("header", "is given, and a query too", "keep one of the two")
-    name = query or header
-    if not set(name) <= _TOKEN or name.lower() in _TAKEN:
-        raise fields.wrong("query" if query else "header", f"cannot be {name[:60]!r}", "client_id is usual")
-    if not name:
-        return None
-    return ClientId(Place.QUERY if query else Place.HEADER, name)
-
-
-def submission(fields: Fields) -> Submission:
-    """Read how a CSR reaches the partner's people."""
-    default = Submission()
-    fields.choice("how", ("e-mail",), "e-mail")
-    found = Submission(
-        to=fields.known("to", mail_address),
-        subject=_template(fields, "subject", fields.text("subject", default.subject)),
-        body=_template(fields, "body", fields.text("body", default.body, lines=True)),
-    )
-    fields.done()
-    return found
-
-
-def _template(fields: Fields, key: str, text: str) -> str:
-    template = Template(text)
+def _template(value: str) -> str:
+    template = Template(value)
     if not template.is_valid():
-        raise fields.wrong(key, "has a '$' that names nothing", "write $$ for a dollar")
+        raise SettingError("", "has a '$' without a name", "write $$ for a dollar")
     for name in template.get_identifiers():
         if name not in PLACEHOLDERS:
-            raise fields.wrong(key, f"has ${name[:40]}", f"use {', '.join('$' + p for p in PLACEHOLDERS)}")
-    return text
+            raise SettingError("", f"has an unknown ${name[:40]}", f"use {', '.join('$' + p for p in PLACEHOLDERS)}")
+    return value
 
 
-def renewal(fields: Fields) -> Renewal:
-    """Read when to start again."""
-    default = Renewal()
-    found = Renewal(
-        safety=fields.duration("safety", default.safety),
-        share=fields.share("share", default.share),
-        lifetime=fields.known("lifetime", parse_duration),
-        overlap=fields.known("overlap", parse_duration),
-        lead_time=fields.known("lead_time", parse_duration),
-    )
-    fields.done()
-    return found
-
-
-def probe(fields: Fields) -> Probe:
-    """Read the harmless request of a canary."""
-    default = Probe()
-    query_table = fields.table("query")
-    found = Probe(
-        method=fields.choice("method", ("GET", "HEAD"), default.method),
-        path=_path(fields, fields.text("path", default.path)),
-        query={name: query_table.text(name) for name in query_table.names()},
-        expect=frozenset(fields.numbers("expect", default.expect)),
-    )
-    fields.done()
-    if not found.expect or not found.expect <= set(_SUCCESS):
-        raise fields.wrong("expect", "has a status that is no success", "list statuses from 200 to 299")
-    return found
-
-
-def operation(fields: Fields) -> Operation:
-    """Read one row of what the API can do."""
-    method = fields.choice("method", METHODS)
-    path = fields.text("path")
-    _path(fields, path.replace("{", "").replace("}", ""))
-    found = Operation(method, path, writes=fields.flag("writes", default=method not in ("GET", "HEAD")))
-    fields.done()
-    return found
-
-
-def name_of(fields: Fields, key: str, text: str, kind: str) -> str:
-    """Return `text` as a name; a mistake is told under `key`."""
-    return fields.said(key, lambda: checked_name(text, kind))
-
-
-def _path(fields: Fields, path: str) -> str:
+def _path(value: str) -> str:
     try:
-        join("", path)
+        join("", value.replace("{", "").replace("}", ""))
     except BrokerError as error:
-        raise fields.wrong("path", f"is {path[:60]!r}", error.hint) from None
-    if "?" in path:
-        raise fields.wrong("path", "has a query", "write the query as a table of its own")
-    return path
+        raise SettingError("", f"is {value[:60]!r}", error.hint) from None
+    if "?" in value:
+        raise SettingError("", "has a query", "write the query under query = {}")
+    return value
+
+
+def _successes(value: object) -> object:
+    if not isinstance(value, list) or not value or any(type(s) is int and s not in range(200, 300) for s in value):
+        raise SettingError("", "has a status that is not a success", "list statuses from 200 to 299")
+    return value
+
+
+def _operations(value: object) -> tuple[Operation, ...]:
+    if not isinstance(value, list):
+        raise SettingError("", "is not a list", "write [[operations]]")
+    return tuple(read(f"[{index}]", _operation, row) for index, row in enumerate(value))
+
+
+def _operation(value: object) -> Operation:
+    if isinstance(value, Mapping):
+        value = {"writes": value.get("method") not in _READING, **value}
+    return converted(value, Operation, {"method": choice(*METHODS), "path": of_text(_path)})
+
+
+SETTINGS: Final[Mapping[str, Callable[[object], Any]]] = MappingProxyType(
+    {
+        "name": of_text(partial(checked_name, kind="profile")),
+        "title": text,
+        "notes": text,
+        "environments": _environments,
+        "subject": _subject,
+        "key": _table(
+            KeyRules,
+            algorithm=choice("rsa"),
+            bits=choice(2048, 3072, 4096, 8192),
+            digest=choice("sha256", "sha384", "sha512"),
+        ),
+        "authentication": authentication_of,
+        "submission": _table(
+            Submission,
+            how=choice("e-mail"),
+            to=_known(mail_address),
+            subject=of_text(_template),
+            body=of_text(_template),
+        ),
+        "renewal": _table(
+            Renewal,
+            safety=of_text(parse_duration),
+            share=_share,
+            lifetime=_known(parse_duration),
+            overlap=_known(parse_duration),
+            lead_time=_known(parse_duration),
+        ),
+        "probe": _table(Probe, method=choice(*_READING), path=of_text(_path), expect=_successes),
+        "operations": _operations,
+    }
+)

@@ -1,24 +1,24 @@
-"""What a harmless real request told us about a set. Pure: the prober in `upstream` brings the facts.
+"""Classify what a harmless real request found out about a set. Pure: the canary in `upstream` brings the facts.
 
-A few answers can be read in two ways. They are read in the way whose mistake costs less:
+Some answers can be read in two ways. They are read in the way whose mistake costs less:
 
 - A 401 that does not say what it is about, and a 403 of the API itself, count as `LOGIN_REJECTED`. Partners lock
-  accounts after a few wrong passwords, so a needless pause is cheaper than one more try.
-- A connection that is closed without a word, after a handshake that asked for our certificate and before a byte of
-  the answer, counts as `CERTIFICATE_REJECTED`: under TLS 1.3 the client has finished its handshake before the server
-  judges the certificate, and a server that closes at once often loses its own alert. The prober has by then listened
-  on a second connection that asked for nothing; where that one stays open, it says so, and this is `PARTNER_DOWN`.
+  accounts after a few wrong passwords, so a needless pause is cheaper than another try.
+- A connection that is closed without a reason, after a handshake that asked for our certificate and before the first
+  byte of the answer, counts as `CERTIFICATE_REJECTED`: under TLS 1.3 the client has finished its handshake before the
+  server checks the certificate, and a server that closes immediately often loses its own alert. The canary has then
+  listened on a second connection that sent nothing. If that one stayed open, this is `PARTNER_DOWN`.
 - Closed or silent before or within the handshake is `PARTNER_DOWN`: a firewall or an empty load balancer does that.
 - A success whose body is not the API's (a maintenance page) is `PARTNER_DOWN`, never `OK`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
-from types import MappingProxyType
 from typing import Final
 
 from broker.model.obstacle import LONGEST_PAUSE
@@ -27,117 +27,92 @@ __all__ = ["ProbeFacts", "Verdict", "Where", "classify", "wait"]
 
 
 class Verdict(Enum):
-    """What a canary's answer means for the set."""
+    """The meaning of a canary's answer for the set: its name, a message for people, and a hint if there is one."""
 
-    OK = "ok"
-    HANDSHAKE = "handshake"
-    CERTIFICATE_REJECTED = "certificate_rejected"
-    LOGIN_REJECTED = "login_rejected"
-    CLIENT_REJECTED = "client_rejected"
-    WRONG_CA = "wrong_ca"
-    QUOTA = "quota"
-    PARTNER_DOWN = "partner_down"
+    OK = "ok", "the partner accepted certificate, login and client_id"
+    HANDSHAKE = (
+        "handshake",
+        "the TLS handshake with the partner failed",
+        "compare TLS versions with the partner's documentation; a proxy on the way can be the cause too",
+    )
+    CERTIFICATE_REJECTED = (
+        "certificate_rejected",
+        "the partner's server refused the client certificate",
+        "a new certificate may take hours to be known there; if it stays so, send the partner its fingerprint",
+    )
+    LOGIN_REJECTED = (
+        "login_rejected",
+        "the partner refused login and password, or says that they may not be used",
+        "nothing tries again automatically, since partners lock accounts: check the password with the partner first; "
+        "then broker password set ACCOUNT",
+    )
+    CLIENT_REJECTED = (
+        "client_rejected",
+        "the partner refused the application's client_id",
+        "compare it with the partner's e-mail, and correct it: broker app set ACCOUNT/APPLICATION --client-id ID",
+    )
+    WRONG_CA = (
+        "wrong_ca",
+        "the server was not verified to be the partner's, so no secret was sent",
+        "if the partner announced a new server CA, compare its fingerprint: "
+        "broker trust set ACCOUNT FILE --accept-ca SHA256",
+    )
+    QUOTA = "quota", "the partner's quota is used up", "wait, or ask the partner for a higher quota"
+    PARTNER_DOWN = "partner_down", "the partner's answer says nothing about the set"
 
-    @property
-    def message(self) -> str:
-        """One line for people."""
-        return _WORDS[self][0]
+    message: str
+    hint: str
 
-    @property
-    def hint(self) -> str:
-        """What a person can do; empty where there is nothing to do."""
-        return _WORDS[self][1]
-
-
-_WORDS: Final[Mapping[Verdict, tuple[str, str]]] = MappingProxyType(
-    {
-        Verdict.OK: ("the partner accepted certificate, login and client_id", ""),
-        Verdict.HANDSHAKE: (
-            "TLS could not be agreed on with the partner",
-            "compare TLS versions with the partner's documentation; a proxy on the way can do this too",
-        ),
-        Verdict.CERTIFICATE_REJECTED: (
-            "the partner's server refused the client certificate",
-            "a new certificate may take hours to be known there; if it stays so, send the partner its fingerprint",
-        ),
-        Verdict.LOGIN_REJECTED: (
-            "the partner refused login and password, or says that they may not be used",
-            "nothing tries again by itself, since partners lock accounts: check the password with the partner first; "
-            "then broker password set ACCOUNT",
-        ),
-        Verdict.CLIENT_REJECTED: (
-            "the partner refused the application's client_id",
-            "compare it with the partner's e-mail, and set it anew: broker app set ACCOUNT/APPLICATION",
-        ),
-        Verdict.WRONG_CA: (
-            "the server could not be proven to be the partner's, so no secret was sent",
-            "if the partner announced a new server CA, compare its fingerprint: "
-            "broker trust set ACCOUNT FILE --accept-ca SHA256",
-        ),
-        Verdict.QUOTA: ("the partner's quota is used up", "wait; the quota is the partner's to raise"),
-        Verdict.PARTNER_DOWN: ("the partner gave no answer that says anything about the set", ""),
-    }
-)
+    def __new__(cls, value: str, message: str, hint: str = "") -> Verdict:
+        """Make the member whose value is its name."""
+        made = object.__new__(cls)
+        made._value_, made.message, made.hint = value, message, hint
+        return made
 
 
 class Where(Enum):
-    """How far a request came."""
+    """The step that a request reached."""
 
     CONNECT = "connect"  # no TCP connection
     HANDSHAKE = "handshake"  # connected; TLS was not agreed on
-    FIRST_READ = "first read"  # handshake done, request sent, not a byte of an answer
-    BODY = "body"  # an answer began, and broke off or made no sense
-    HTTP = "http"  # a whole answer
+    FIRST_READ = "first read"  # handshake done, request sent, no byte of an answer
+    BODY = "body"  # an answer began, and was incomplete or unreadable
+    HTTP = "http"  # a complete answer
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeFacts:
-    """What happened, in words of ours: no exception of a library.
+    """The facts of one request, without exceptions of libraries.
 
-    `code` and `message` are the partner's words, bounded. They may repeat a secret: redact them before they are shown.
+    `code` and `message` are text of the partner, bounded. They may repeat a secret: redact them before they are shown.
     """
 
     where: Where
-    tls: str = ""  # "TLSv1.3", once agreed on
-    alert: str = ""  # the TLS alert that the server sent, in words of RFC 8446: "unknown ca"
-    verify_error: str = ""  # why we did not trust the server
+    alert: str = ""  # the TLS alert of the server, in words of RFC 8446: "unknown ca"
+    verify_error: str = ""  # why the server was not verified
     closed: bool = False  # closed or reset without an alert
-    stays_open: bool = False  # a second connection that asked for nothing was not closed
+    stays_open: bool = False  # a second connection that sent nothing was not closed
     timed_out: bool = False
     status: int | None = None
-    empty: bool = False
-    is_json: bool = False  # the body is a JSON object, the only kind of answer that APIs here give
+    is_json: bool = False  # the body is a JSON object, as every answer of these APIs is
     code: str = field(default="", repr=False)  # of the body
-    message: str = field(
-        default="", repr=False
-    )  # of the body: message, httpMessage, moreInformation, or the title of a page
+    message: str = field(default="", repr=False)  # of the body, or the title of a page
     retry_after: int | None = None  # seconds
-    used_up: frozenset[str] = frozenset()  # "day", "burst"
-    detail: str = ""  # for people, where nothing above says it
+    detail: str = ""  # for people, beyond the fields above
 
 
-_CERTIFICATE_ALERTS: Final = frozenset(
-    {
-        "access denied",
-        "bad certificate",
-        "certificate expired",
-        "certificate required",
-        "certificate revoked",
-        "certificate unknown",
-        "decrypt error",  # the signature made with our key did not verify
-        "no certificate",
-        "unknown ca",
-        "unsupported certificate",
-    }
+_CERTIFICATE_ALERTS: Final = re.compile(
+    "access denied|bad certificate|certificate (expired|required|revoked|unknown)|no certificate|unknown ca|"
+    "unsupported certificate|decrypt error"  # the last: the signature made with our key did not verify
 )
-# What nginx says with status 400 where others send an alert: its own 495 and 496.
+# Texts of nginx with status 400, and its own statuses, where others send an alert
 _CERTIFICATE_PAGES: Final = ("ssl certificate error", "no required ssl certificate was sent", "client certificate")
-_CERTIFICATE_STATUSES: Final = (495, 496)
+_CERTIFICATE_CODES: Final = frozenset({"495", "496"})
 _UNAUTHORIZED, _FORBIDDEN, _TOO_MANY = 401, 403, 429
 
 
 def classify(facts: ProbeFacts, expect: Collection[int] = (200,)) -> Verdict:
-    """Return what `facts` say of the set; `expect` are the statuses that mean success."""
+    """Return the verdict on the set; `expect` holds the statuses that mean success."""
     if facts.verify_error:
         return Verdict.WRONG_CA
     if facts.where is Where.HTTP:
@@ -145,17 +120,15 @@ def classify(facts: ProbeFacts, expect: Collection[int] = (200,)) -> Verdict:
     if facts.where in (Where.CONNECT, Where.BODY) or facts.timed_out:
         return Verdict.PARTNER_DOWN
     if facts.alert:
-        return Verdict.CERTIFICATE_REJECTED if facts.alert in _CERTIFICATE_ALERTS else Verdict.HANDSHAKE
+        return Verdict.CERTIFICATE_REJECTED if _CERTIFICATE_ALERTS.fullmatch(facts.alert) else Verdict.HANDSHAKE
     if facts.where is Where.HANDSHAKE:
         return Verdict.PARTNER_DOWN if facts.closed else Verdict.HANDSHAKE
     return Verdict.CERTIFICATE_REJECTED if facts.closed and not facts.stays_open else Verdict.PARTNER_DOWN
 
 
 def wait(facts: ProbeFacts) -> timedelta | None:
-    """Return how long the partner wants to be left alone, a day at most; None where it does not say."""
-    if not facts.retry_after or facts.status is None:
-        return None
-    return min(timedelta(seconds=facts.retry_after), LONGEST_PAUSE)
+    """Return how long the partner asked us to wait, a day at most; None if it did not."""
+    return min(timedelta(seconds=facts.retry_after), LONGEST_PAUSE) if facts.retry_after else None
 
 
 def _answered(facts: ProbeFacts, expect: Collection[int]) -> Verdict:
@@ -174,8 +147,7 @@ def _answered(facts: ProbeFacts, expect: Collection[int]) -> Verdict:
 
 
 def _about_certificate(facts: ProbeFacts, status: int, said: str) -> bool:
-    codes = {str(code) for code in _CERTIFICATE_STATUSES}
-    if status in _CERTIFICATE_STATUSES or facts.code in codes:
+    if _CERTIFICATE_CODES & {str(status), facts.code}:
         return True
     return 400 <= status < 500 and any(words in said for words in _CERTIFICATE_PAGES)  # noqa: PLR2004  # 4xx
 

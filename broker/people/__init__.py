@@ -1,1 +1,1 @@
-"""Words to people: mail drafts, later mail itself."""
+"""Mail to people: drafts today, sending later."""

@@ -1,7 +1,7 @@
-"""The mail that carries a CSR to the partner's people, as a draft that a mail program opens and a person sends.
+"""The mail that submits a CSR to the partner, as a draft that a mail program opens and a person sends.
 
-The same input makes the same bytes: Message-ID and date come from the caller, and nothing is random, so a resend is
-the same mail.
+The same input makes the same bytes: Message-ID and date come from the caller, and nothing is random, so that a resent
+mail is recognised.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _LONGEST: Final = 998  # octets of a header line (RFC 5322, 2.1.1)
 
 @dataclass(frozen=True, slots=True)
 class CsrMail:
-    """All that makes the mail. `texts` fill the profile's templates: login, environment, subject and so on."""
+    """The parts of the mail. `texts` fill the profile's templates: login, environment, subject and so on."""
 
     account: AccountName
     number: int  # of the signing request
     csr: str  # PEM
     sender: str
     to: tuple[str, ...]
-    message_id: str  # as `message_id` makes it
+    message_id: str  # by the function `message_id`
     date: datetime
     texts: Mapping[str, str]
 
 
 def csr_mail(account: Account, request: SigningRequest, profile: Profile, to: Sequence[str], now: datetime) -> CsrMail:
-    """Return what the mail that asks to sign `request` says: to `to`, else the account's contacts, else the profile's.
+    """Return the mail that asks to sign `request`, to `to`, else the account's contacts, else the profile's.
 
-    Its date and Message-ID are those of the first one, however often it is made.
+    Date and Message-ID stay those of the first mail for this request.
     """
     known = (profile.submission.to,) if profile.submission.to else ()
     return CsrMail(
@@ -67,7 +67,7 @@ def csr_mail(account: Account, request: SigningRequest, profile: Profile, to: Se
 
 
 def message_id(account: AccountName, number: int, csr: str, domain: str = "credential-broker.invalid") -> str:
-    """Return the Message-ID of this CSR's mail: always the same one. The domain says that nobody answers there."""
+    """Return the Message-ID of this CSR's mail: always the same one. The domain has no mailbox."""
     digest = hashlib.sha256(csr.encode()).hexdigest()[:16]
     return _checked_id(f"<csr-{account}-{number}-{digest}@{domain}>")
 
@@ -75,17 +75,17 @@ def message_id(account: AccountName, number: int, csr: str, domain: str = "crede
 def draft(mail: CsrMail, submission: Submission) -> bytes:
     """Return the mail as RFC 5322 text with CRLF, the CSR attached as `<account>-<n>.csr`, marked as unsent.
 
-    Raise `InputError` for an address, a subject or an ID that could not be a header, or would begin another one.
+    Raise `InputError` for an address, a subject or an ID that is no valid header.
     """
     if not mail.to:
-        raise InputError("nobody is named to send the CSR to", hint=f"broker csr submit {mail.account} --to ADDRESS")
+        raise InputError("the CSR has no recipient", hint=f"broker csr submit {mail.account} --to ADDRESS")
     message = EmailMessage(policy=SMTP)
     message["From"] = _address(mail.sender)
     message["To"] = tuple(_address(to) for to in mail.to)
     message["Subject"] = _line("subject", _filled(submission.subject, mail.texts))
     message["Date"] = format_datetime(mail.date)
     message["Message-ID"] = _checked_id(mail.message_id)
-    message["X-Unsent"] = "1"  # mail programs that know it open the file for sending
+    message["X-Unsent"] = "1"  # some mail programs then open the file for sending
     message.set_content(_filled(submission.body, mail.texts), cte="quoted-printable")
     message.add_attachment(
         mail.csr.encode("ascii"),
@@ -93,7 +93,7 @@ def draft(mail: CsrMail, submission: Submission) -> bytes:
         subtype="pkcs10",
         filename=f"{mail.account}-{mail.number}.csr",
     )
-    # The parts' boundary would be random; this one cannot occur in base64 or quoted-printable text.
+    # The default boundary is random; this one cannot occur in base64 or quoted-printable text.
     message.set_boundary("=_" + hashlib.sha256(mail.message_id.encode()).hexdigest()[:32])
     return message.as_bytes()
 
@@ -102,12 +102,12 @@ def _filled(template: str, texts: Mapping[str, str]) -> str:
     try:
         return Template(template).substitute(texts)
     except (KeyError, ValueError):
-        raise InputError("the profile's mail has a name that nothing fills", hint="broker partner show") from None
+        raise InputError("the profile's mail has an unknown placeholder", hint="broker partner show") from None
 
 
 def _line(name: str, text: str) -> str:
     if not text.isprintable() or len(text) > _LONGEST - 100:
-        raise InputError(f"the mail's {name} is too long, or has a line break", hint="write it on one line")
+        raise InputError(f"the mail's {name} is too long, or has a line break", hint="use a single line")
     return text
 
 
@@ -120,5 +120,5 @@ def _checked_id(text: str) -> str:
     left, _, right = inner.partition("@")
     allowed = all(c.isascii() and (c.isalnum() or c in ".-_") for c in left + right)
     if text != f"<{inner}>" or not (left and right) or not allowed:
-        raise InputError("the Message-ID is not one", hint="it looks like <csr-1@example.com>")
+        raise InputError("the Message-ID is not valid", hint="use the form <csr-1@example.com>")
     return text

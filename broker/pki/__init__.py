@@ -1,1 +1,1 @@
-"""Keys, requests, certificates: made, read, judged. No network, no Vault; what comes in is hostile until judged."""
+"""Keys, signing requests and certificates: make, read, verify. No network, no Vault; unverified input is hostile."""

@@ -1,4 +1,4 @@
-"""Zip files from strangers: bounds hold for what comes out, and nothing is believed that the file says of itself."""
+"""Read zip files from a reply within bounds, whatever the file says about itself."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ _RATIO_FROM: Final = 16 * 1024  # a few repeated lines of text may well pack 1:1
 _SIGNATURES: Final = (b"PK\x03\x04", b"PK\x05\x06")
 _ENCRYPTED: Final = 0x1
 _ADDED_BY_SYSTEM: Final = re.compile(r"(?:^|/)(?:__MACOSX/|\._[^/]*$|\.DS_Store$|Thumbs\.db$|desktop\.ini$)")
+_UNPACK: Final = "unpack it first"
 
 
 def is_zip(data: bytes) -> bool:
-    """Whether `data` begins as a zip file does."""
+    """Return whether `data` begins as a zip file does."""
     return data.startswith(_SIGNATURES)
 
 
 def members(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of each file in a zip, in memory; the names are not to be used as paths.
+    """Yield name and content of each file in a zip, in memory; the names must not be used as paths.
 
-    What macOS and Windows add by themselves (__MACOSX, .DS_Store) is left out.
+    Files that macOS and Windows add by themselves (__MACOSX, .DS_Store) are left out.
 
     Raises `RefusedError` for an encrypted, nested or exploding archive, `InputError` for a broken one.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             yield from _members(archive)
-    # The union of what zipfile lets out for bytes that are none of its making.
+    # All that zipfile raises for bytes that are no zip file.
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError) as error:
         raise InputError("the zip file is damaged", hint="ask for it again, as an attachment") from error
     except (NotImplementedError, RuntimeError) as error:
-        raise RefusedError("the zip file uses a packing that is not opened here", hint="unpack it first") from error
+        raise RefusedError("the zip file uses an unsupported compression", hint=_UNPACK) from error
 
 
 def _members(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:
     files = [entry for entry in archive.infolist() if not entry.is_dir()]
     if len(files) > _MOST_MEMBERS:
-        raise RefusedError(f"the zip file has {len(files)} files, more than {_MOST_MEMBERS}", hint="unpack it first")
+        raise RefusedError(f"the zip file has {len(files)} files, more than {_MOST_MEMBERS}", hint=_UNPACK)
     left = _MOST_BYTES
     for entry in files:
         content = _unpacked(archive, entry, left)
@@ -60,13 +61,13 @@ def _members(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:
 
 def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int) -> bytes:
     if entry.flag_bits & _ENCRYPTED:
-        raise RefusedError("the zip file is encrypted", hint="unpack it with its password, then import what was in it")
+        raise RefusedError("the zip file is encrypted", hint="unpack it with its password, then import its content")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise RefusedError("the zip file uses a packing that is not opened here", hint="unpack it first")
+        raise RefusedError("the zip file uses an unsupported compression", hint=_UNPACK)
     with archive.open(entry) as member:
         content = member.read(left + 1)
     if len(content) > left:
-        raise RefusedError(f"the zip file unpacks to more than {_MOST_BYTES} bytes", hint="unpack it first, with care")
+        raise RefusedError(f"the zip file unpacks to more than {_MOST_BYTES} bytes", hint=_UNPACK)
     if len(content) > max(_RATIO_FROM, _MOST_RATIO * max(entry.compress_size, 1)):
-        raise RefusedError("the zip file unpacks to more than 100 times its size", hint="unpack it first, with care")
+        raise RefusedError("the zip file unpacks to more than 100 times its size", hint=_UNPACK)
     return content

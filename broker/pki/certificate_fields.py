@@ -1,10 +1,10 @@
-"""The parts of one certificate, read so that no hostile one gets a traceback out of us."""
+"""Read the fields of one certificate. A hostile certificate causes an `InputError`, or a None, but no traceback."""
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
@@ -29,6 +29,7 @@ __all__ = [
     "load_der",
     "netscape_types",
     "oid_name",
+    "readable",
     "serial_of",
     "spki_of",
     "subject_of",
@@ -42,20 +43,21 @@ _SPKI: Final = 5
 _NETSCAPE_CERT_TYPE: Final = x509.ObjectIdentifier("2.16.840.1.113730.1.1")
 _NETSCAPE_TYPES: Final = ("client", "server", "email", "objsign", "reserved", "sslCA", "emailCA", "objCA")
 _BIT_STRING: Final = 0x03
+Signed = x509.Certificate | x509.CertificateSigningRequest
 E_ = TypeVar("E_", bound=x509.ExtensionType)
+T = TypeVar("T")
 
 
 def load_der(data: bytes) -> x509.Certificate:
-    """Return one certificate, after a look at all that is always read of it later. Raises `InputError`."""
+    """Return one certificate whose required fields can be read. Raises `InputError`."""
     try:
         with _unwarned():
             loaded = x509.load_der_x509_certificate(data)
         _ = (loaded.version, serial_of(loaded), loaded.not_valid_before_utc, loaded.not_valid_after_utc)
         _ = (subject_of(loaded), issuer_of(loaded), spki_of(loaded))
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise InputError(
-            f"a certificate cannot be read: {error}", hint="it was damaged, or cut while copying: ask for it again"
-        ) from error
+        hint = "it is damaged or cut off: ask for it again"
+        raise InputError(f"a certificate cannot be read: {error}", hint=hint) from error
     return loaded
 
 
@@ -70,13 +72,13 @@ def issuer_of(found: x509.Certificate) -> ReadName:
 
 
 def serial_of(found: x509.Certificate) -> int:
-    """Return the serial number. A negative one is said as a finding, and not by the library's warning."""
+    """Return the serial number, without the library's warning about a negative one: a finding reports it."""
     with _unwarned():
         return found.serial_number
 
 
 def spki_of(found: x509.Certificate) -> Spki:
-    """Return the SHA-256 of the SubjectPublicKeyInfo as it stands in the certificate."""
+    """Return the SHA-256 of the SubjectPublicKeyInfo as it was sent."""
     return Spki(hashlib.sha256(_fields_of(found)[_SPKI].raw).hexdigest())
 
 
@@ -85,21 +87,23 @@ def fingerprint_of(found: x509.Certificate) -> str:
     return hashlib.sha256(found.public_bytes(Encoding.DER)).hexdigest()
 
 
-def digest_of(found: x509.Certificate) -> str:
-    """Return the digest that the certificate is signed with ("sha256"), "" where it has none or it is unknown."""
-    try:
-        algorithm = found.signature_hash_algorithm
-    except (ValueError, UnsupportedAlgorithm):
-        return ""
+def digest_of(found: Signed) -> str:
+    """Return the digest that `found` is signed with ("sha256"), "" if there is none or it is unknown."""
+    algorithm = readable(lambda: found.signature_hash_algorithm, None)
     return algorithm.name if algorithm is not None else ""
 
 
-def extensions_of(found: x509.Certificate) -> x509.Extensions | None:
-    """Return the extensions, None where they cannot be read: broken, or one of them twice."""
+def extensions_of(found: Signed) -> x509.Extensions | None:
+    """Return the extensions, None if they cannot be read: one is broken or occurs twice."""
+    return readable(lambda: found.extensions, None)
+
+
+def readable(read: Callable[[], T], fallback: T) -> T:
+    """Return the result of `read`, or `fallback` if the library refuses: broken, or of an unknown kind."""
     try:
-        return found.extensions
+        return read()
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return None
+        return fallback
 
 
 def extension(extensions: x509.Extensions | None, kind: type[E_]) -> E_ | None:
@@ -108,7 +112,7 @@ def extension(extensions: x509.Extensions | None, kind: type[E_]) -> E_ | None:
 
 
 def netscape_types(extensions: x509.Extensions | None) -> tuple[str, ...] | None:
-    """Return what nsCertType permits ("client", "sslCA"), None if it is absent. The names are openssl's.
+    """Return the uses that nsCertType permits ("client", "sslCA"), None if it is absent. The names are openssl's.
 
     Obsolete, but OpenSSL still enforces it. `()` if it cannot be read, which OpenSSL refuses too.
     """
@@ -124,7 +128,7 @@ def netscape_types(extensions: x509.Extensions | None) -> tuple[str, ...] | None
 
 
 def is_ca(found: x509.Certificate) -> bool:
-    """Whether BasicConstraints says that it may sign others."""
+    """Return whether BasicConstraints says that it may sign others."""
     constraints = extension(extensions_of(found), x509.BasicConstraints)
     return constraints is not None and constraints.ca
 
@@ -133,7 +137,7 @@ def oid_name(oid: x509.ObjectIdentifier) -> str:
     """Return the usual name of an extension or a key usage, or the dotted OID."""
     if oid == ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE:
         return "anyExtendedKeyUsage"  # the library has no name for it
-    name = oid._name  # noqa: SLF001 - the library's table of names has no other door
+    name = oid._name  # noqa: SLF001 - the library has no public table of names
     return oid.dotted_string if name == "Unknown OID" else name
 
 

@@ -1,4 +1,4 @@
-"""Certificates as values: what the model keeps of them, what people are shown, and their fingerprints."""
+"""Certificates as values for the model and for people, and their fingerprints."""
 
 from __future__ import annotations
 
@@ -13,32 +13,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.errors import InputError
-from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef, Spki
+from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef, Spki
+from broker.pki import certificate_fields as fields
 from broker.pki import chain, der
-from broker.pki.certificate_fields import (
-    digest_of,
-    extension,
-    extensions_of,
-    fingerprint_of,
-    is_ca,
-    issuer_of,
-    load_der,
-    oid_name,
-    serial_of,
-    spki_of,
-    subject_of,
-)
 from broker.pki.pem import blocks_in
 from broker.pki.strength import public_key_facts
 
 __all__ = [
     "Description",
-    "anchors",
-    "anchors_of",
+    "ca_set",
+    "ca_set_of",
     "certificate",
     "certificate_of",
     "describe",
-    "describe_one",
     "format_fingerprint",
     "load",
     "parse_fingerprint",
@@ -46,6 +33,10 @@ __all__ = [
 
 _MAX_SIZE: Final = 1024 * 1024
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
+_KEY_USAGES: Final = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+    *("key_cert_sign", "crl_sign"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +49,15 @@ class Description:
     not_before: datetime
     not_after: datetime
     key: str  # "rsa 2048"
-    signed_with: str  # "sha256"; "" where unknown
+    signed_with: str  # "sha256"; "" if unknown
     version: int
     is_ca: bool
-    key_usage: tuple[str, ...]  # "digital_signature"; empty where the extension is absent
+    key_usage: tuple[str, ...]  # "digital_signature"; empty if the extension is absent
     extended_key_usage: tuple[str, ...]  # "clientAuth"
     alternative_names: tuple[str, ...]
     fingerprint: str  # SHA-256 of the DER
-    sha1: str  # some partners' portals show only this one: to compare, never to decide
+    sha1: str  # to compare with partners' portals that show only this one; never to decide
     spki: Spki
-    pem: str
 
     @property
     def named(self) -> str:
@@ -76,88 +66,84 @@ class Description:
 
 
 def load(data: bytes | str) -> list[x509.Certificate]:
-    """Return all certificates in PEM or DER `data`, in order. Raises `InputError` if there is none, or a broken one."""
+    """Return all certificates in PEM or DER `data`, in order. Raises `InputError` if there is none or one is broken."""
     octets = data.encode() if isinstance(data, str) else data
     if len(octets) > _MAX_SIZE:
-        raise InputError(f"{len(octets)} bytes are too many for certificates", hint="is this the right file?")
+        raise InputError(f"the file has {len(octets)} bytes, too many for certificates", hint="is this the right file?")
     if der.is_der(octets):
-        return [load_der(octets)]
-    found = [load_der(b.der) for b in blocks_in(octets) if b.label in ("CERTIFICATE", "X509 CERTIFICATE")]
+        return [fields.load_der(octets)]
+    found = [fields.load_der(b.der) for b in blocks_in(octets) if b.label in ("CERTIFICATE", "X509 CERTIFICATE")]
     if not found:
         raise InputError("there is no certificate", hint="give PEM (-----BEGIN CERTIFICATE-----) or DER")
     return found
 
 
 def certificate(data: bytes | str) -> Certificate:
-    """Return the one leaf in PEM or DER `data` with its intermediates, whatever their order.
+    """Return the one leaf in PEM or DER `data` with its intermediates, in any order.
 
-    Raises `InputError` where there is no leaf, or more than one.
+    Raises `InputError` if there is no leaf, or more than one.
     """
     found = load(data)
     leaves = chain.leaves(found) or (found if len(found) == 1 else [])
     if len(leaves) != 1:
-        raise InputError(
-            f"there are {len(leaves)} leaf certificates among {len(found)}, not one", hint="give one, with its chain"
-        )
+        message = f"there are {len(leaves)} leaf certificates among {len(found)}, not one"
+        raise InputError(message, hint="give one, with its chain")
     return certificate_of(leaves[0], chain.intermediates(leaves[0], found))
 
 
 def certificate_of(leaf: x509.Certificate, links: Iterable[x509.Certificate]) -> Certificate:
-    """Return `leaf` as the model keeps it, with the intermediates `links`, in order."""
+    """Return `leaf` as a value of the model, with the intermediates `links`, in order."""
     return Certificate(
-        ref=CertificateRef(fingerprint_of(leaf)),
-        spki=spki_of(leaf),
-        subject=str(subject_of(leaf)),
-        issuer=str(issuer_of(leaf)),
-        serial=f"{serial_of(leaf):x}",
+        ref=CertificateRef(fields.fingerprint_of(leaf)),
+        spki=fields.spki_of(leaf),
+        subject=str(fields.subject_of(leaf)),
+        issuer=str(fields.issuer_of(leaf)),
+        serial=f"{fields.serial_of(leaf):x}",
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
         pem=_pem([leaf, *links]),
     )
 
 
-def anchors(data: bytes | str) -> Anchors:
+def ca_set(data: bytes | str) -> CaSet:
     """Return the set of CA certificates in PEM or DER `data`. Raises `InputError` if there is none."""
-    return anchors_of(load(data))
+    return ca_set_of(load(data))
 
 
-def anchors_of(found: Sequence[x509.Certificate]) -> Anchors:
+def ca_set_of(found: Sequence[x509.Certificate]) -> CaSet:
     """Return `found`, at least one, as a set: the same certificates always make the same set."""
-    by_fingerprint = {fingerprint_of(c): c for c in found}
+    by_fingerprint = {fields.fingerprint_of(c): c for c in found}
     fingerprints = tuple(sorted(by_fingerprint))
-    return Anchors(
-        ref=AnchorsRef(hashlib.sha256("".join(fingerprints).encode()).hexdigest()),
+    return CaSet(
+        ref=CaSetRef(hashlib.sha256("".join(fingerprints).encode()).hexdigest()),
         fingerprints=fingerprints,
         not_after=min(c.not_valid_after_utc for c in found),
         pem=_pem([by_fingerprint[f] for f in fingerprints]),
     )
 
 
-def describe(data: bytes | str) -> tuple[Description, ...]:
-    """Describe all certificates in PEM or DER `data`, in order. Raises `InputError`."""
-    return tuple(describe_one(c) for c in load(data))
-
-
-def describe_one(found: x509.Certificate) -> Description:
+def describe(found: x509.Certificate) -> Description:
     """Describe one certificate."""
-    extensions = extensions_of(found) or x509.Extensions([])
+    extensions = fields.extensions_of(found)
+    usage = fields.extension(extensions, x509.KeyUsage)
+    purposes = fields.extension(extensions, x509.ExtendedKeyUsage)
+    names = fields.extension(extensions, x509.SubjectAlternativeName)
     return Description(
-        subject=str(subject_of(found)),
-        issuer=str(issuer_of(found)),
-        serial=f"{serial_of(found):x}",
+        subject=str(fields.subject_of(found)),
+        issuer=str(fields.issuer_of(found)),
+        serial=f"{fields.serial_of(found):x}",
         not_before=found.not_valid_before_utc,
         not_after=found.not_valid_after_utc,
         key=str(public_key_facts(found.public_key)),
-        signed_with=digest_of(found),
+        signed_with=fields.digest_of(found),
         version=found.version.value + 1,
-        is_ca=is_ca(found),
-        key_usage=_key_usage(extensions),
-        extended_key_usage=_extended_key_usage(extensions),
-        alternative_names=_alternative_names(extensions),
-        fingerprint=fingerprint_of(found),
+        is_ca=fields.is_ca(found),
+        key_usage=tuple(name for name in _KEY_USAGES if usage and getattr(usage, name)),
+        extended_key_usage=tuple(map(fields.oid_name, purposes or ())),
+        alternative_names=tuple(str(n.value).encode("unicode_escape").decode() for n in names or ()),
+        fingerprint=fields.fingerprint_of(found),
         sha1=hashlib.sha1(found.public_bytes(Encoding.DER), usedforsecurity=False).hexdigest(),
-        spki=spki_of(found),
-        pem=_pem([found]),
+        spki=fields.spki_of(found),
     )
 
 
@@ -168,9 +154,9 @@ def format_fingerprint(fingerprint: str) -> str:
 
 
 def parse_fingerprint(text: str) -> str:
-    """Return a SHA-256 fingerprint in lower-case hex, from what people copy: with colons, blanks, upper case, a prefix.
+    """Return a SHA-256 fingerprint in lower-case hex; accepts colons, blanks, upper case and openssl's prefix.
 
-    Raises `InputError`, by name for a SHA-1 or MD5 fingerprint.
+    Raises `InputError`, which names SHA-1 and MD5 fingerprints.
     """
     bare = re.sub(r"^sha-?256( fingerprint)?\s*[:=]", "", text.strip().lower())
     bare = re.sub(r"[\s:]", "", bare)
@@ -181,25 +167,6 @@ def parse_fingerprint(text: str) -> str:
     if old:
         raise InputError(f"this is a {old} fingerprint; only SHA-256 is accepted", hint=hint)
     raise InputError("this is not a SHA-256 fingerprint: it needs 64 hexadecimal digits", hint=hint)
-
-
-def _key_usage(extensions: x509.Extensions) -> tuple[str, ...]:
-    usage = extension(extensions, x509.KeyUsage)
-    if usage is None:
-        return ()
-    names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
-    return tuple(name for name in (*names, "key_cert_sign", "crl_sign") if getattr(usage, name))
-
-
-def _extended_key_usage(extensions: x509.Extensions) -> tuple[str, ...]:
-    usage = extension(extensions, x509.ExtendedKeyUsage)
-    return tuple(oid_name(oid) for oid in usage) if usage is not None else ()
-
-
-def _alternative_names(extensions: x509.Extensions) -> tuple[str, ...]:
-    names = extension(extensions, x509.SubjectAlternativeName)
-    texts = [str(n.value) for n in names] if names is not None else []
-    return tuple(text.encode("unicode_escape").decode() for text in texts)
 
 
 def _pem(found: Iterable[x509.Certificate]) -> str:

@@ -1,6 +1,6 @@
-"""Find client_ids in the text of a reply: only a value that the text itself calls a client_id is taken.
+"""Find client_ids in the text of a reply: only values that the text itself calls a client_id.
 
-Other identifiers in a reply are somebody else's: a Message-ID, a boundary, the id of a portal's own login in a link.
+Other identifiers are not client_ids: a Message-ID, a boundary, the id of a portal's own login in a link.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["client_ids_in", "labelled_by_name"]
 _MOST_CLIENT_IDS: Final = 8
 _QUOTES: Final = "\"'`*\u2018\u2019\u201c\u201d"
 _GAP: Final = rf"[ \t\xa0{_QUOTES}]{{0,4}}"
-# The value ends where a word does, or it was cut: by quoted-printable ("=3D" and "=" at a line's end), or with "…".
+# The value must end with a word, else it was cut: by quoted-printable ("=3D" and "=" at a line's end), or with "…".
 _LABELLED: Final = re.compile(
     rf"(?<![\w?&;#%./-])client[ _-]?id{_GAP}(?::|=(?!3D)){_GAP}(?:\r?\n{_GAP})?"
     rf"([A-Za-z0-9][A-Za-z0-9._~-]{{6,126}}[A-Za-z0-9])(?=[\s{_QUOTES}<>,;&)\]}}|]|[.!?:](?:[\s{_QUOTES}<)]|\Z)|\Z)",
@@ -31,13 +31,13 @@ _OF_LETTER: Final = re.compile(r"(?:from|sent|to|cc|date|subject|reply-to|in-rep
 
 
 def client_ids_in(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return the client_ids that `texts` name, each once, in order, at most eight. A word without a digit is none."""
+    """Return the client_ids in `texts`, each once, in order, at most eight. A word without a digit is none."""
     found = dict.fromkeys(value for text in texts for value in _labelled(text) if any(c.isdigit() for c in value))
     return tuple(found)[:_MOST_CLIENT_IDS]
 
 
 def labelled_by_name(name: str, text: str) -> str:
-    """Return `text` with its label, where a file is called client_id.txt and holds one word; else as it is."""
+    """Return `text` with a label if its file is called client_id.txt and holds one word, else unchanged."""
     stem = name.rsplit("/", 1)[-1].split(".", 1)[0]
     return f"client_id: {text.strip()}" if _LABEL.fullmatch(stem) and len(text.split()) == 1 else text
 
@@ -50,7 +50,7 @@ def _labelled(text: str) -> Iterator[str]:
 
 
 def _without_headers(text: str) -> str:
-    """Return `text` with a line of dashes in place of each block of mail or MIME headers."""
+    """Return `text` with dashes in place of each block of mail or MIME headers."""
     blocks = re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n"))
     return "\n\n".join("----" if _is_headers(block) else block for block in blocks)
 

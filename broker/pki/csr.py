@@ -1,11 +1,10 @@
-"""Certificate signing requests (PKCS#10, RFC 2986): built as the partner's guide does with openssl, and read."""
+"""Build certificate signing requests (PKCS#10, RFC 2986) as the partner's guide does with openssl, and parse them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -19,7 +18,7 @@ from broker.model.finding import refuse_errors
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
 from broker.pki import der, keys, subject_values
-from broker.pki.certificate_fields import oid_name
+from broker.pki.certificate_fields import digest_of, extensions_of, oid_name, readable
 from broker.pki.names import ReadName, name_of, read_name
 from broker.pki.pem import Block, blocks_in
 from broker.pki.strength import PublicKey, public_key_facts
@@ -28,20 +27,19 @@ __all__ = ["ParsedCsr", "build", "parse", "subject_of"]
 
 _MAX_SIZE: Final = 64 * 1024
 _HEADERS: Final = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedCsr:
-    """A signing request as it was sent, good or bad. `lint.lint_csr` says what is wrong with it."""
+    """A signing request as it was sent, good or bad. `lint.lint_csr` checks it."""
 
     name: ReadName
     spki: Spki
     key: PublicKey
-    digest: str  # "sha256"; "" where the algorithm has none, or one we do not know
+    digest: str  # "sha256"; "" if the algorithm has none, or an unknown one
     pss: bool  # signed with RSASSA-PSS
     signature_valid: bool
-    extensions: tuple[str, ...]  # what it asks for: "subjectAltName", or a dotted OID
+    extensions: tuple[str, ...]  # those it asks for: "subjectAltName", or a dotted OID
     asks_to_be_ca: bool
     challenge_password: bool
     header: str  # of the PEM block; "" for DER
@@ -50,7 +48,7 @@ class ParsedCsr:
 
     @property
     def subject(self) -> Subject:
-        """The subject, without attributes that we have no name for (`name.unknown` has those)."""
+        """The subject, without the attributes in `name.unknown`."""
         return self.name.subject
 
     @property
@@ -69,12 +67,11 @@ def build(key: Secret[bytes], subject: Subject, rules: KeyRules) -> str:
     loaded = keys.load(key)
     if loaded.key_size < rules.bits:
         raise RefusedError(f"the key has {loaded.key_size} bits, the partner wants {rules.bits}", hint="make a new key")
-    digest = keys.SIGNING_DIGESTS.get(rules.digest)
-    if digest is None:
-        raise InputError(
-            f"a request is not signed with '{rules.digest}'", hint="use one of: " + ", ".join(keys.SIGNING_DIGESTS)
-        )
-    request = x509.CertificateSigningRequestBuilder().subject_name(name_of(subject)).sign(loaded, digest())
+    if rules.digest not in keys.SIGNING_DIGESTS:
+        hint = "use one of: " + ", ".join(keys.SIGNING_DIGESTS)
+        raise InputError(f"a request is not signed with '{rules.digest}'", hint=hint)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(name_of(subject))
+    request = builder.sign(loaded, keys.SIGNING_DIGESTS[rules.digest])
     return request.public_bytes(Encoding.PEM).decode("ascii")
 
 
@@ -84,17 +81,16 @@ def subject_of(request: str) -> Subject:
 
 
 def parse(data: bytes) -> ParsedCsr:
-    """Read one request, PEM or DER. Raises `InputError` for anything else."""
+    """Parse one request, PEM or DER. Raises `InputError` for anything else."""
     if len(data) > _MAX_SIZE:
-        raise InputError(f"the file has {len(data)} bytes, no request is so big", hint="is this the right file?")
+        raise InputError(f"the file has {len(data)} bytes, too many for a request", hint="is this the right file?")
     block, holds_key = _the_request(data)
     try:
         request = x509.load_der_x509_csr(block.der)
         return _parsed(request, block, holds_key=holds_key)
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise InputError(
-            f"the signing request cannot be read: {error}", hint="it was damaged, or cut while copying: make it again"
-        ) from error
+        hint = "it is damaged or cut off: make it again"
+        raise InputError(f"the signing request cannot be read: {error}", hint=hint) from error
 
 
 def _the_request(data: bytes) -> tuple[Block, bool]:
@@ -104,23 +100,23 @@ def _the_request(data: bytes) -> tuple[Block, bool]:
     requests = [b for b in blocks if b.label in _HEADERS]
     if not requests:
         labels = ", ".join(dict.fromkeys(b.label for b in blocks)) or "nothing in PEM"
-        raise InputError(f"the file holds no signing request, but {labels}", hint="name the .csr file")
+        raise InputError(f"the file holds no signing request, but {labels}", hint="give the .csr file")
     if len(requests) > 1:
-        raise InputError(f"the file holds {len(requests)} signing requests", hint="one file, one request")
+        raise InputError(f"the file holds {len(requests)} signing requests", hint="give a file with one request")
     return requests[0], any(b.is_private_key for b in blocks)
 
 
 def _parsed(request: x509.CertificateSigningRequest, block: Block, *, holds_key: bool) -> ParsedCsr:
     # CertificationRequestInfo: version, subject, SPKI, attributes
     _, subject, spki, *_ = der.children(der.only(request.tbs_certrequest_bytes))
-    extensions = _or(lambda: request.extensions, x509.Extensions([]))
+    extensions = extensions_of(request) or x509.Extensions([])
     return ParsedCsr(
         name=read_name(subject),
         spki=Spki(hashlib.sha256(spki.raw).hexdigest()),
         key=public_key_facts(request.public_key),
-        digest=_digest_of(request),
-        pss=isinstance(_or(lambda: request.signature_algorithm_parameters, None), padding.PSS),
-        signature_valid=_or(lambda: request.is_signature_valid, False),
+        digest=digest_of(request),
+        pss=isinstance(readable(lambda: request.signature_algorithm_parameters, None), padding.PSS),
+        signature_valid=readable(lambda: request.is_signature_valid, False),
         extensions=tuple(oid_name(e.oid) for e in extensions),
         asks_to_be_ca=any(isinstance(e.value, x509.BasicConstraints) and e.value.ca for e in extensions),
         challenge_password=any(a.oid == AttributeOID.CHALLENGE_PASSWORD for a in request.attributes),
@@ -128,16 +124,3 @@ def _parsed(request: x509.CertificateSigningRequest, block: Block, *, holds_key:
         holds_private_key=holds_key,
         pem=request.public_bytes(Encoding.PEM).decode("ascii"),
     )
-
-
-def _digest_of(request: x509.CertificateSigningRequest) -> str:
-    algorithm = _or(lambda: request.signature_hash_algorithm, None)
-    return algorithm.name if algorithm is not None else ""
-
-
-def _or(read: Callable[[], T], fallback: T) -> T:
-    """Return what `read` gives, or `fallback` where the library does not know the algorithm or the extension."""
-    try:
-        return read()
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return fallback

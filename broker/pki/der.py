@@ -1,11 +1,10 @@
-"""A reader for the few DER structures that we must see as they were sent: names, SPKI, the kind of a file.
+"""Read the few DER structures that are needed as they were sent: names, SPKI, the kind of a file.
 
-`cryptography` hides string types, cannot decode Teletex, and re-encodes what it gives back.
+`cryptography` hides string types, cannot decode Teletex, and re-encodes what it returns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,15 +30,15 @@ class Element:
 
 
 def is_der(data: bytes) -> bool:
-    """Whether `data` begins as every request, certificate or container does: a sequence of more than 127 bytes.
+    """Return whether `data` begins as every request, certificate or container does: a sequence of over 127 bytes.
 
-    The second byte tells it from text that begins with the digit 0.
+    The second byte distinguishes it from text that begins with the digit 0.
     """
     return data[:2] in (b"\x30\x81", b"\x30\x82", b"\x30\x83")
 
 
 def only(data: bytes) -> Element:
-    """Return the one element that `data` is. Raises `InputError` if there is less or more."""
+    """Return the one element in `data`. Raises `InputError` if there is less or more."""
     element, end = _element_at(data, 0)
     if end != len(data):
         raise InputError(f"{len(data) - end} stray bytes follow the DER structure", hint="ask for the file again")
@@ -47,12 +46,17 @@ def only(data: bytes) -> Element:
 
 
 def children(element: Element) -> list[Element]:
-    """Return the elements inside a constructed `element`. Raises `InputError` where they do not fill it exactly."""
-    return list(_walk(element.content))
+    """Return the elements inside a constructed `element`. Raises `InputError` if they do not fill it exactly."""
+    found: list[Element] = []
+    at = 0
+    while at < len(element.content):
+        child, at = _element_at(element.content, at)
+        found.append(child)
+    return found
 
 
 def dotted(element: Element) -> str:
-    """Return an object identifier as `2.5.4.3`. Raises `InputError` if it is none."""
+    """Return an object identifier as `2.5.4.3`. Raises `InputError` for another element."""
     content = element.content
     if element.tag != OID or not content or content[-1] & 0x80:
         raise _broken("an object identifier is cut off")
@@ -65,13 +69,6 @@ def dotted(element: Element) -> str:
             arc = 0
     first = min(arcs[0] // 40, 2)
     return ".".join(str(number) for number in (first, arcs[0] - 40 * first, *arcs[1:]))
-
-
-def _walk(data: bytes) -> Iterator[Element]:
-    at = 0
-    while at < len(data):
-        element, at = _element_at(data, at)
-        yield element
 
 
 def _element_at(data: bytes, at: int) -> tuple[Element, int]:
@@ -91,5 +88,5 @@ def _element_at(data: bytes, at: int) -> tuple[Element, int]:
     return Element(tag, data[start:end], data[at:end]), end
 
 
-def _broken(what: str) -> InputError:
-    return InputError(what, hint="the file was damaged on its way: ask for it again, as an attachment")
+def _broken(message: str) -> InputError:
+    return InputError(message, hint="the file is damaged: ask for it again, as an attachment")

@@ -1,18 +1,15 @@
-"""Private keys: made, checked once, then loaded fast. Everywhere a key is PKCS#8 DER, unencrypted, in a `Secret`."""
+"""Private keys: make, check once, then load fast. A key is always unencrypted PKCS#8 DER in a `Secret`."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
     Encoding,
-    KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
@@ -24,15 +21,10 @@ from broker.model.certificate import Spki
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules
 
-__all__ = ["SIGNING_DIGESTS", "check", "encrypted_pem", "generate", "load", "pem", "spki_of"]
+__all__ = ["SIGNING_DIGESTS", "check", "generate", "load", "pem", "spki_of"]
 
-SigningDigest = type[hashes.SHA256] | type[hashes.SHA384] | type[hashes.SHA512]
 EXPONENT: Final = 65537
-SIGNING_DIGESTS: Final[Mapping[str, SigningDigest]] = {
-    "sha256": hashes.SHA256,
-    "sha384": hashes.SHA384,
-    "sha512": hashes.SHA512,
-}
+SIGNING_DIGESTS: Final = {digest.name: digest for digest in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())}
 _SMALLEST: Final = 2048
 _LARGEST: Final = 8192  # beyond it a key takes minutes to make, and no partner asks for one
 
@@ -40,20 +32,19 @@ _LARGEST: Final = 8192  # beyond it a key takes minutes to make, and no partner 
 def generate(rules: KeyRules) -> Secret[bytes]:
     """Make a key that fits `rules`: RSA with exponent 65537, about 60 ms for 2048 bits and a second for 4096.
 
-    Raises `InputError` for rules that nobody should follow, or that we cannot.
+    Raises `InputError` for another algorithm or size.
     """
     if rules.algorithm != "rsa":
-        raise InputError(f"keys of kind '{rules.algorithm}' cannot be made", hint="the profile must say: rsa")
+        raise InputError(f"the broker makes no '{rules.algorithm}' keys", hint="use rsa in the profile")
     if not _SMALLEST <= rules.bits <= _LARGEST:
-        raise InputError(
-            f"a key of {rules.bits} bits is not made", hint=f"the profile must ask for {_SMALLEST} to {_LARGEST} bits"
-        )
+        hint = f"use {_SMALLEST} to {_LARGEST} bits in the profile"
+        raise InputError(f"the broker makes no keys of {rules.bits} bits", hint=hint)
     key = rsa.generate_private_key(public_exponent=EXPONENT, key_size=rules.bits)
     return Secret(key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def load(key: Secret[bytes]) -> rsa.RSAPrivateKey:
-    """Load without the consistency check, which takes 44 ms: for keys that we made or `check` has passed.
+    """Load without the consistency check, which takes 44 ms: for keys that the broker made or `check` has passed.
 
     Raises `InputError` if it is not an RSA key in PKCS#8 DER.
     """
@@ -61,9 +52,9 @@ def load(key: Secret[bytes]) -> rsa.RSAPrivateKey:
 
 
 def check(key: Secret[bytes]) -> None:
-    """Check once, at import, that the key's numbers belong together and that it signs.
+    """Check, once at import, that the key's numbers belong together and that it signs.
 
-    Raises `InputError` if not. No error of ours names a part of the key.
+    Raises `InputError` if not. No error names a part of the key.
     """
     _load(key, unchecked=False)
 
@@ -76,32 +67,17 @@ def spki_of(key: Secret[bytes]) -> Spki:
 
 def pem(key: Secret[bytes]) -> Secret[bytes]:
     """Return the key as unencrypted PKCS#8 PEM."""
-    return Secret(_encoded(key, NoEncryption()))
-
-
-def encrypted_pem(key: Secret[bytes], passphrase: Secret[str]) -> Secret[bytes]:
-    """Return the key as PKCS#8 PEM under `passphrase` (PBES2, AES-256-CBC; takes half a millisecond).
-
-    Raises `InputError` for an empty passphrase, which would encrypt nothing.
-    """
-    if not passphrase.reveal():
-        raise InputError("the passphrase is empty", hint="give one, or ask for the key without encryption")
-    return Secret(_encoded(key, BestAvailableEncryption(passphrase.reveal().encode())))
-
-
-def _encoded(key: Secret[bytes], encryption: KeySerializationEncryption) -> bytes:
-    return load(key).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+    return Secret(load(key).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def _load(key: Secret[bytes], *, unchecked: bool) -> rsa.RSAPrivateKey:
     try:
         loaded = load_der_private_key(key.reveal(), None, unsafe_skip_rsa_key_validation=unchecked)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        # Without its cause: an exception of the library may quote what it read.
-        raise InputError(
-            "the private key cannot be used: it is damaged, encrypted, or not PKCS#8",
-            hint="export it again: openssl pkcs8 -topk8 -nocrypt -outform DER",
-        ) from None
+        # Without its cause: an exception of the library may quote its input.
+        hint = "export it again: openssl pkcs8 -topk8 -nocrypt -outform DER"
+        message = "the private key cannot be used: it is damaged, encrypted, or not PKCS#8"
+        raise InputError(message, hint=hint) from None
     if not isinstance(loaded, rsa.RSAPrivateKey):
-        raise InputError("the private key is not RSA", hint="the partners we know take RSA only")
+        raise InputError("the private key is not RSA", hint="partners accept only RSA")
     return loaded

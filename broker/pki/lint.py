@@ -1,4 +1,4 @@
-"""What a partner would send back, found before it is sent: subjects and signing requests held to the rules."""
+"""Check subjects and signing requests against a partner's rules before they are sent."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from broker.model.finding import Finding, Severity
 from broker.model.subject import KeyRules, Subject, SubjectRules
 from broker.pki.csr import ParsedCsr
 from broker.pki.names import shown
-from broker.pki.strength import digest_faults, rsa_faults
-from broker.pki.subject_values import code_of, value_faults
+from broker.pki.strength import SMALLEST_RSA, digest_faults, rsa_faults
+from broker.pki.subject_values import code_of, login_mismatch, unknown_attributes, value_faults
 
 __all__ = ["lint_csr", "lint_subject"]
 
@@ -17,30 +17,39 @@ _OLD_STRINGS = ("TeletexString", "BMPString", "UniversalString")
 
 
 def lint_subject(subject: Subject, rules: SubjectRules, login: str) -> tuple[Finding, ...]:
-    """Return all that is wrong with `subject` under a partner's `rules`, errors first.
+    """Return all faults of `subject` under a partner's `rules`, errors first.
 
     `login` is the account's; "" leaves the common name unchecked.
     """
-    found = [
-        *_presence(subject, rules),
-        *(fault for name, value in subject.attributes for fault in value_faults(name, value)),
-        *_fixed(subject, rules),
-        *_common_name(subject, rules, login),
-        *_order(subject, rules),
-    ]
-    return _sorted(found)
+    return _sorted(_subject_faults(subject, rules, login))
 
 
 def lint_csr(parsed: ParsedCsr, rules: SubjectRules, key_rules: KeyRules, login: str) -> tuple[Finding, ...]:
-    """Return all that is wrong with a request, its subject included, errors first."""
-    subject = list(lint_subject(parsed.subject, rules, login))
-    if any(f.code == "subject.order" for f in subject) and _reversed(parsed, rules):
-        subject = [f for f in subject if f.code != "subject.order"]
-        subject.append(
-            Finding.note("subject.reversed", "the attributes stand in reverse order, as keytool writes them")
-        )
-    found = [*subject, *_encoding(parsed), *_key(parsed, key_rules), *_signature(parsed, key_rules), *_wishes(parsed)]
+    """Return all faults of a request, its subject included, errors first."""
+    found = list(_subject_faults(parsed.subject, rules, login))
+    order = [name for name in parsed.order if name in rules.order]
+    if order == sorted(order, key=rules.order.index, reverse=True):
+        reversed_ = Finding.note("subject.reversed", "the attributes are in reverse order, as keytool writes them")
+        found = [reversed_ if f.code == "subject.order" else f for f in found]
+    found += [*_encoding(parsed), *_key(parsed, key_rules), *_signature(parsed, key_rules), *_contents(parsed)]
     return _sorted(found)
+
+
+def _subject_faults(subject: Subject, rules: SubjectRules, login: str) -> Iterator[Finding]:
+    yield from _presence(subject, rules)
+    for name, value in subject.attributes:
+        yield from value_faults(name, value)
+    for name, wanted in rules.fixed.items():
+        for value in (v for n, v in subject.attributes if n == name and v not in ("", wanted)):
+            message = f"{name} is {shown(value)}, and the partner wants {shown(wanted)}{_near(value, wanted)}"
+            yield Finding.error(f"subject.{code_of(name)}.wrong", message, f"set {name} to {shown(wanted)}")
+    if rules.common_name_is_login and (common_name := subject.get("CN")):
+        yield from _common_name(common_name, rules, login)
+    names = list(dict.fromkeys(name for name, _ in subject.attributes if name in rules.order))
+    order = sorted(names, key=rules.order.index)
+    if names != order:
+        message = f"the attributes are in the order {', '.join(names)}, not {', '.join(order)}"
+        yield Finding.warning("subject.order", message, "make the request in the partner's order")
 
 
 def _presence(subject: Subject, rules: SubjectRules) -> Iterator[Finding]:
@@ -48,9 +57,8 @@ def _presence(subject: Subject, rules: SubjectRules) -> Iterator[Finding]:
     for name in rules.order:
         if name in rules.required and name not in names:
             hint = f"set {name} to '{rules.fixed[name]}'" if name in rules.fixed else f"set {name}"
-            yield Finding.error(
-                f"subject.{code_of(name)}.missing", f"{name} is missing, and the partner requires it", hint
-            )
+            message = f"{name} is missing, and the partner requires it"
+            yield Finding.error(f"subject.{code_of(name)}.missing", message, hint)
     for name, value in dict(subject.attributes).items():
         if name in rules.forbidden:
             message = f"{name} is there ({shown(value)}), and the partner forbids it"
@@ -62,81 +70,42 @@ def _presence(subject: Subject, rules: SubjectRules) -> Iterator[Finding]:
             yield Finding(f"subject.{code_of(name)}.duplicate", severity, message, f"keep one {name}")
 
 
-def _fixed(subject: Subject, rules: SubjectRules) -> Iterator[Finding]:
-    for name, wanted in rules.fixed.items():
-        for attribute, value in subject.attributes:
-            if attribute == name and value and value != wanted:
-                message = f"{name} is {shown(value)}, and the partner wants {shown(wanted)}{_near(value, wanted)}"
-                yield Finding.error(f"subject.{code_of(name)}.wrong", message, f"set {name} to {shown(wanted)}")
-
-
 def _near(value: str, wanted: str) -> str:
-    """Say what people overlook."""
+    """Return the difference that people overlook, or ""."""
     if value.casefold() == wanted.casefold():
         return ": upper and lower case count"
     if value == wanted.removesuffix("s"):
         return ": the final s is missing, as in the guide's keytool example"
-    if value.split() == wanted.split():
-        return ": the blanks differ"
-    return ""
+    return ": the blanks differ" if value.split() == wanted.split() else ""
 
 
-def _common_name(subject: Subject, rules: SubjectRules, login: str) -> Iterator[Finding]:
-    name = subject.get("CN")
-    if not rules.common_name_is_login or not name:
-        return
-    if login and name != login:
-        hint = ": upper and lower case count" if name.casefold() == login.casefold() else ""
-        message = f"CN is {shown(name)}, and the account's login is {shown(login)}{hint}"
+def _common_name(name: str, rules: SubjectRules, login: str) -> Iterator[Finding]:
+    if message := login_mismatch(name, login):
         yield Finding.error("subject.cn.login", message, f"set CN to {shown(login)}, or correct the account's login")
     if rules.login_prefix and not name.startswith(rules.login_prefix):
-        yield Finding.warning(
-            "subject.cn.prefix",
-            f"CN is {shown(name)}, and this partner's logins usually begin with '{rules.login_prefix}'",
-            "compare it with the login that the partner gave you",
-        )
-
-
-def _order(subject: Subject, rules: SubjectRules) -> Iterator[Finding]:
-    names = list(dict.fromkeys(name for name, _ in subject.attributes if name in rules.order))
-    wanted = sorted(names, key=rules.order.index)
-    if names != wanted:
-        message = f"the attributes stand in the order {', '.join(names)}, not {', '.join(wanted)}"
-        yield Finding.warning("subject.order", message, "make the request in the partner's order")
-
-
-def _reversed(parsed: ParsedCsr, rules: SubjectRules) -> bool:
-    names = [name for name in parsed.order if name in rules.order]
-    return names == sorted(names, key=rules.order.index, reverse=True)
+        message = f"CN is {shown(name)}, and this partner's logins usually begin with '{rules.login_prefix}'"
+        yield Finding.warning("subject.cn.prefix", message, "compare it with the login that the partner gave you")
 
 
 def _encoding(parsed: ParsedCsr) -> Iterator[Finding]:
-    for attribute in parsed.name.unknown:
-        message = f"the subject holds {attribute.name} ({shown(attribute.value)}), which no rule mentions"
-        yield Finding.warning("subject.unknown", message, f"leave {attribute.name} out")
+    for message, name in unknown_attributes(parsed.name):
+        yield Finding.warning("subject.unknown", message, f"leave {name} out")
     if parsed.name.multi_valued:
         message = f"{' and '.join(parsed.name.multi_valued)} share one part of the name (written with '+')"
-        yield Finding.error("subject.multi-valued", message, "give each attribute a part of its own")
+        yield Finding.error("subject.multi-valued", message, "give each attribute its own part of the name")
     for attribute in parsed.name.attributes:
-        if attribute.string_type in _OLD_STRINGS:
-            message = f"{attribute.name} is encoded as {attribute.string_type}, which CAs misread or refuse"
-            hint = "make the request with openssl's -utf8, or with: broker csr new"
-            yield Finding.warning(f"subject.{code_of(attribute.name)}.string-type", message, hint)
-    yield from _fixed_string_types(parsed)
+        found, hint = attribute.string_type, "make the request with openssl's -utf8, or with: broker csr new"
+        standard = {"C": "PrintableString", "emailAddress": "IA5String"}.get(attribute.name, found)
+        if found in _OLD_STRINGS:
+            message = f"{attribute.name} is encoded as {found}, which CAs misread or refuse"
+        elif found != standard:
+            message = f"{attribute.name} is encoded as {found}, and the standard wants {standard}"
+        else:
+            continue
+        yield Finding.warning(f"subject.{code_of(attribute.name)}.string-type", message, hint)
     if {a.string_type for a in parsed.name.attributes if a.name not in ("C", "emailAddress")} == {"PrintableString"}:
-        yield Finding.note(
-            "subject.printable", "the values are PrintableString, as keytool writes them; openssl writes UTF-8"
-        )
-
-
-def _fixed_string_types(parsed: ParsedCsr) -> Iterator[Finding]:
-    for attribute in parsed.name.attributes:
-        wanted = {"C": "PrintableString", "emailAddress": "IA5String"}.get(attribute.name, attribute.string_type)
-        if attribute.string_type not in (wanted, *_OLD_STRINGS):
-            message = f"{attribute.name} is encoded as {attribute.string_type}, and the standard wants {wanted}"
-            yield Finding.warning(
-                f"subject.{code_of(attribute.name)}.string-type", message, "make the request with openssl"
-            )
+        message = "the values are PrintableString, as keytool writes them; openssl writes UTF-8"
+        yield Finding.note("subject.printable", message)
 
 
 def _key(parsed: ParsedCsr, rules: KeyRules) -> Iterator[Finding]:
@@ -146,20 +115,18 @@ def _key(parsed: ParsedCsr, rules: KeyRules) -> Iterator[Finding]:
     message = f"the key has {parsed.key.bits} bits, and the partner wants {rules.bits}"
     if parsed.key.bits > rules.bits:
         yield Finding.warning("csr.key.larger", message, f"ask the partner, or make a key of {rules.bits} bits")
-    elif parsed.key.bits >= 2048:  # noqa: PLR2004 - below, `rsa_faults` has said it
+    elif parsed.key.bits >= SMALLEST_RSA:  # below, `rsa_faults` has reported it
         yield Finding.error("csr.key.smaller", message, f"make a key of {rules.bits} bits")
 
 
 def _signature(parsed: ParsedCsr, rules: KeyRules) -> Iterator[Finding]:
     hint = f"make the request again with -{rules.digest}"
     if not parsed.signature_valid:
-        yield Finding.error(
-            "csr.signature.invalid",
-            "the request's own signature does not fit its key: it was edited, or made with another key",
-            "make the request again; never edit one",
-        )
-    yield from digest_faults("csr", parsed.digest, hint)
-    if not any(digest_faults("csr", parsed.digest, hint)) and parsed.digest != rules.digest:
+        message = "the request's own signature does not fit its key: it was edited, or made with another key"
+        yield Finding.error("csr.signature.invalid", message, "make the request again; never edit one")
+    weak = list(digest_faults("csr", parsed.digest, hint))
+    yield from weak
+    if not weak and parsed.digest != rules.digest:
         digest = parsed.digest or "an unusual algorithm"
         message = f"the request is signed with {digest}, and the partner wants {rules.digest}"
         yield Finding.warning("csr.signature.digest", message, hint)
@@ -168,12 +135,11 @@ def _signature(parsed: ParsedCsr, rules: KeyRules) -> Iterator[Finding]:
         yield Finding.warning("csr.signature.pss", message, "sign it with RSA PKCS#1 v1.5, openssl's default")
 
 
-def _wishes(parsed: ParsedCsr) -> Iterator[Finding]:
+def _contents(parsed: ParsedCsr) -> Iterator[Finding]:
     if parsed.holds_private_key:
-        message = "the file holds a private key beside the request: who sends it gives the key away"
-        yield Finding.error(
-            "csr.private-key", message, "send a file with the request alone; if it was sent, make a new key"
-        )
+        message = "the file holds a private key beside the request: sending it gives the key away"
+        hint = "send a file with the request alone; if it was sent, make a new key"
+        yield Finding.error("csr.private-key", message, hint)
     if parsed.challenge_password:
         message = "the request holds a challengePassword, readable to everybody who sees the request"
         yield Finding.warning("csr.challenge-password", message, "leave it empty; change it if it is used elsewhere")
@@ -189,5 +155,4 @@ def _wishes(parsed: ParsedCsr) -> Iterator[Finding]:
 
 
 def _sorted(found: Iterable[Finding]) -> tuple[Finding, ...]:
-    weights = list(Severity)
-    return tuple(sorted(dict.fromkeys(found), key=lambda f: weights.index(f.severity)))
+    return tuple(sorted(dict.fromkeys(found), key=lambda f: list(Severity).index(f.severity)))

@@ -1,11 +1,11 @@
-"""Distinguished names: ours to X.509 and back, with the string types as they were sent."""
+"""Distinguished names: a `Subject` to X.509 and back, with the string types as they were sent."""
 
 from __future__ import annotations
 
 import unicodedata
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 from cryptography import x509
@@ -17,60 +17,55 @@ from broker.pki import der
 
 __all__ = ["Folded", "NameAttribute", "ReadName", "folded", "name_of", "read_name", "shown"]
 
-_OIDS: Final = MappingProxyType(
-    {
-        "C": NameOID.COUNTRY_NAME,
-        "ST": NameOID.STATE_OR_PROVINCE_NAME,
-        "L": NameOID.LOCALITY_NAME,
-        "O": NameOID.ORGANIZATION_NAME,
-        "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
-        "CN": NameOID.COMMON_NAME,
-        "emailAddress": NameOID.EMAIL_ADDRESS,
-    }
-)
-_NAMES: Final = MappingProxyType({oid.dotted_string: name for name, oid in _OIDS.items()})
-_OTHER_NAMES: Final = MappingProxyType(
-    {"2.5.4.4": "SN", "2.5.4.5": "serialNumber", "2.5.4.42": "GN", "0.9.2342.19200300.100.1.25": "DC"}
+_OIDS: Final[Mapping[str, x509.ObjectIdentifier]] = {
+    "C": NameOID.COUNTRY_NAME,
+    "ST": NameOID.STATE_OR_PROVINCE_NAME,
+    "L": NameOID.LOCALITY_NAME,
+    "O": NameOID.ORGANIZATION_NAME,
+    "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
+    "CN": NameOID.COMMON_NAME,
+    "emailAddress": NameOID.EMAIL_ADDRESS,
+}
+_NAMES: Final[Mapping[str, str]] = (
+    {oid.dotted_string: name for name, oid in _OIDS.items()}
+    | {"2.5.4.4": "SN", "2.5.4.5": "serialNumber", "2.5.4.42": "GN", "0.9.2342.19200300.100.1.25": "DC"}
     | {"0.9.2342.19200300.100.1.1": "UID", "2.5.4.97": "organizationIdentifier", "2.5.4.17": "postalCode"}
     | {"2.5.4.9": "street", "2.5.4.12": "title"}
 )
-_STRING_TYPES: Final = MappingProxyType(
-    {
-        0x0C: ("UTF8String", "utf-8"),
-        0x12: ("NumericString", "ascii"),
-        0x13: ("PrintableString", "ascii"),
-        0x14: ("TeletexString", "latin-1"),  # what openssl's old string mask and browsers write there in practice
-        0x16: ("IA5String", "ascii"),
-        0x1A: ("VisibleString", "ascii"),
-        0x1C: ("UniversalString", "utf-32-be"),
-        0x1E: ("BMPString", "utf-16-be"),
-    }
-)
+_STRING_TYPES: Final[Mapping[int, tuple[str, str]]] = {
+    0x0C: ("UTF8String", "utf-8"),
+    0x12: ("NumericString", "ascii"),
+    0x13: ("PrintableString", "ascii"),
+    0x14: ("TeletexString", "latin-1"),  # as openssl's old string mask and browsers write it in practice
+    0x16: ("IA5String", "ascii"),
+    0x1A: ("VisibleString", "ascii"),
+    0x1C: ("UniversalString", "utf-32-be"),
+    0x1E: ("BMPString", "utf-16-be"),
+}
 _SHOWN: Final = 80
 Folded = tuple[tuple[int, str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class NameAttribute:
-    """One attribute as it was sent. `name` is the dotted OID where we have no word for it."""
+    """One attribute as it was sent. `name` is the dotted OID if it has no short name."""
 
     name: str
     value: str
     string_type: str
-    rdn: int  # which relative distinguished name it stands in, from 0
+    rdn: int  # the number of its relative distinguished name, from 0
 
 
 @dataclass(frozen=True, slots=True)
 class ReadName:
-    """A name taken apart, in the order of its encoding."""
+    """A parsed name, in the order of its encoding."""
 
     attributes: tuple[NameAttribute, ...]
 
     @property
     def subject(self) -> Subject:
         """The attributes that a `Subject` can hold, in order."""
-        known = _OIDS.keys()
-        return Subject(tuple((a.name, a.value) for a in self.attributes if a.name in known))
+        return Subject(tuple((a.name, a.value) for a in self.attributes if a.name in _OIDS))
 
     @property
     def unknown(self) -> tuple[NameAttribute, ...]:
@@ -83,19 +78,15 @@ class ReadName:
         rdns = [a.rdn for a in self.attributes]
         return tuple(a.name for a in self.attributes if rdns.count(a.rdn) > 1)
 
-    def get(self, name: str) -> str:
-        """Return the first value of attribute `name`, or ""."""
-        return next((a.value for a in self.attributes if a.name == name), "")
-
     def __str__(self) -> str:
-        """Return it for people: control characters are escaped, since a hostile name may carry a terminal's."""
+        """Return it for people. Control characters are escaped, since a hostile name may hold a terminal's."""
         return ", ".join(f"{a.name}={_printable(a.value)}" for a in self.attributes)
 
 
 def name_of(subject: Subject) -> x509.Name:
     """Return `subject` as openssl encodes it: C PrintableString, e-mail IA5String, the rest UTF8String.
 
-    Expects what `values.unencodable` finds nothing wrong with.
+    Expects a subject that `subject_values.unencodable` accepts.
     """
     # Without the library's own validation, which counts a CN's bytes where the standard and openssl count characters;
     # it still warns.
@@ -106,7 +97,7 @@ def name_of(subject: Subject) -> x509.Name:
 
 
 def read_name(name: der.Element) -> ReadName:
-    """Take a DER Name apart (RFC 5280, 4.1.2.4). Raises `InputError` where it is none."""
+    """Parse a DER Name (RFC 5280, 4.1.2.4). Raises `InputError` for another structure."""
     found: list[NameAttribute] = []
     for number, rdn in enumerate(der.children(name)):
         found += [_read_attribute(attribute, number) for attribute in der.children(rdn)]
@@ -114,15 +105,12 @@ def read_name(name: der.Element) -> ReadName:
 
 
 def folded(name: ReadName) -> Folded:
-    """Return `name` to compare: equal where two say the same, whatever their string types, case and doubled blanks.
-
-    RFC 5280, 7.1.
-    """
+    """Return `name` in a form to compare, which ignores string types, case and doubled blanks (RFC 5280, 7.1)."""
     return tuple((a.rdn, a.name, " ".join(a.value.casefold().split())) for a in name.attributes)
 
 
 def shown(value: str) -> str:
-    """Return `value` in quotes, cut, and with control characters escaped, for a message."""
+    """Return `value` for a message: in quotes, shortened, control characters escaped."""
     cut = value if len(value) <= _SHOWN else value[:_SHOWN] + "…"
     return f"'{_printable(cut)}'"
 
@@ -134,12 +122,13 @@ def _read_attribute(attribute: der.Element, rdn: int) -> NameAttribute:
     oid = der.dotted(parts[0])
     string_type, codec = _STRING_TYPES.get(parts[1].tag, (f"tag {parts[1].tag:#04x}", "latin-1"))
     value = parts[1].content.decode(codec, errors="replace")
-    return NameAttribute(_NAMES.get(oid) or _OTHER_NAMES.get(oid) or oid, value, string_type, rdn)
+    return NameAttribute(_NAMES.get(oid, oid), value, string_type, rdn)
 
 
 def _printable(value: str) -> str:
-    return "".join(c if _is_printable(c) else c.encode("unicode_escape", "surrogatepass").decode() for c in value)
-
-
-def _is_printable(character: str) -> bool:
-    return not unicodedata.category(character).startswith(("C", "Zl", "Zp"))
+    return "".join(
+        c.encode("unicode_escape", "surrogatepass").decode()
+        if unicodedata.category(c).startswith(("C", "Zl", "Zp"))
+        else c
+        for c in value
+    )

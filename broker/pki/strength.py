@@ -1,4 +1,4 @@
-"""Is a key or a signature strong enough? The same questions for a request, a certificate and a CA."""
+"""Rules for the strength of keys and signatures: the same for a request, a certificate and a CA."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding
+from broker.pki.certificate_fields import readable
 
 __all__ = ["SMALLEST_RSA", "PublicKey", "ca_key_faults", "digest_faults", "public_key_facts", "rsa_faults"]
 
 SMALLEST_RSA: Final = 2048
 _FACTORED_RSA: Final = 1024  # bits; below, one rented computer factors it
 _SMALLEST_CURVE: Final = 224  # bits, as strong as RSA 2048 (NIST SP 800-57, table 2)
-_LARGEST_RSA: Final = 8192  # bits; above these two, whoever verifies a signature waits
+_LARGEST_RSA: Final = 8192  # bits; above these two, verifying a signature takes seconds
 _LARGEST_EXPONENT: Final = 2**32
 _USUAL_SIZES: Final = (2048, 3072, 4096, 8192)
 _EXPONENT: Final = 65537
@@ -25,7 +25,7 @@ _BROKEN_DIGESTS: Final = ("md2", "md4", "md5", "sha1")
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """What can be said of a public key. `bits` is 0 where the algorithm has one size or is unknown."""
+    """Facts of a public key. `bits` is 0 if the algorithm has only one size or is unknown."""
 
     algorithm: str  # "rsa", "ec", "dsa", "ed25519", "ed448", "unknown"
     bits: int = 0
@@ -33,12 +33,12 @@ class PublicKey:
 
     @property
     def is_slow(self) -> bool:
-        """Whether it is an RSA key of a size that no CA has, chosen to hold up who verifies by it."""
+        """Whether it is an RSA key of a size that no CA has: it would only keep a verifier busy."""
         return self.algorithm == "rsa" and (self.bits > _LARGEST_RSA or self.exponent > _LARGEST_EXPONENT)
 
     @property
     def verifies(self) -> bool:
-        """Whether we verify signatures by it: not by DSA (FIPS 186-5), nor by what the library refuses to read."""
+        """Whether signatures by it are verified: not DSA (FIPS 186-5), nor keys that the library refuses to read."""
         return self.algorithm not in ("dsa", "unknown") and not self.is_slow
 
     def __str__(self) -> str:
@@ -46,12 +46,8 @@ class PublicKey:
 
 
 def public_key_facts(read: Callable[[], object]) -> PublicKey:
-    """Return the facts of the key that `read` gives; "unknown" where the library cannot read it."""
-    try:
-        key = read()
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        return PublicKey("unknown")
-    match key:
+    """Return the facts of the key that `read` returns; "unknown" if the library cannot read it."""
+    match key := readable(read, None):
         case rsa.RSAPublicKey():
             return PublicKey("rsa", key.key_size, key.public_numbers().e)
         case ec.EllipticCurvePublicKey() | dsa.DSAPublicKey():
@@ -65,36 +61,28 @@ def public_key_facts(read: Callable[[], object]) -> PublicKey:
 
 
 def rsa_faults(prefix: str, key: PublicKey) -> Iterator[Finding]:
-    """Yield what is wrong with `key` as an RSA key, whoever wants it; codes start with `prefix`."""
-    hint = "make a new key: RSA, 2048 bits or what the partner asks, exponent 65537"
+    """Yield the faults of `key` as an RSA key; codes start with `prefix`."""
+    prefix, hint = f"{prefix}.key", "make a new key: RSA, 2048 bits or what the partner asks, exponent 65537"
     if key.algorithm != "rsa":
-        yield Finding(f"{prefix}.key.algorithm", Severity.ERROR, f"the key is {key}, not RSA", hint)
+        yield Finding.error(f"{prefix}.algorithm", f"the key is {key}, not RSA", hint)
         return
     if key.bits < SMALLEST_RSA:
-        yield Finding(
-            f"{prefix}.key.weak", Severity.ERROR, f"the key has {key.bits} bits, fewer than {SMALLEST_RSA}", hint
-        )
+        yield Finding.error(f"{prefix}.weak", f"the key has {key.bits} bits, fewer than {SMALLEST_RSA}", hint)
     elif key.bits not in _USUAL_SIZES:
-        yield Finding(f"{prefix}.key.odd", Severity.WARNING, f"the key has an unusual size: {key.bits} bits", hint)
+        yield Finding.warning(f"{prefix}.odd", f"the key has an unusual size: {key.bits} bits", hint)
     # Python refuses to write a number of more than 4300 digits.
     exponent = key.exponent if key.exponent <= _LARGEST_EXPONENT else f"a number of {key.exponent.bit_length()} bits"
     if key.exponent < 3 or key.exponent % 2 == 0:  # noqa: PLR2004 - RSA allows nothing below
-        yield Finding(
-            f"{prefix}.key.exponent", Severity.ERROR, f"the key's exponent is {exponent}: no RSA key has it", hint
-        )
+        yield Finding.error(f"{prefix}.exponent", f"the key's exponent is {exponent}: no RSA key has it", hint)
     elif key.exponent != _EXPONENT:
-        yield Finding(
-            f"{prefix}.key.exponent",
-            Severity.WARNING,
-            f"the key's exponent is {exponent}, and some CAs take only {_EXPONENT}",
-            hint,
-        )
+        message = f"the key's exponent is {exponent}, and some CAs accept only {_EXPONENT}"
+        yield Finding.warning(f"{prefix}.exponent", message, hint)
 
 
 def ca_key_faults(name: str, key: PublicKey, hint: str, *, pinned: bool) -> Iterator[Finding]:
     """Yield an error if others can sign with the key of the CA `name`, and a warning if its exponent is small.
 
-    `pinned` means that a person accepted this very CA: then RSA is refused below 1024 bits only.
+    `pinned` means that a person accepted this very CA: then RSA is refused only below 1024 bits.
     """
     smallest = {"rsa": _FACTORED_RSA if pinned else SMALLEST_RSA, "ec": _SMALLEST_CURVE}.get(key.algorithm, 0)
     if key.bits < smallest:
@@ -105,8 +93,7 @@ def ca_key_faults(name: str, key: PublicKey, hint: str, *, pinned: bool) -> Iter
 
 
 def digest_faults(prefix: str, digest: str, hint: str) -> Iterator[Finding]:
-    """Yield an error where a signature is made with a digest that can be forged."""
+    """Yield an error if the signature's digest can be forged."""
     if digest in _BROKEN_DIGESTS:
-        yield Finding(
-            f"{prefix}.signature.weak", Severity.ERROR, f"it is signed with {digest.upper()}, which can be forged", hint
-        )
+        message = f"it is signed with {digest.upper()}, which can be forged"
+        yield Finding.error(f"{prefix}.signature.weak", message, hint)

@@ -1,6 +1,6 @@
-"""What can be wrong with one value of a subject, whoever the partner is: its length, its characters, its template.
+"""Rules for the values of a subject that hold for every partner: length, characters, leftovers of a template.
 
-The bounds are X.520's (RFC 5280, A.1), counted in characters; the traps are those of the partner's published guide.
+The bounds are X.520's (RFC 5280, A.1), counted in characters; the pitfalls are those of the partner's published guide.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from broker.errors import InputError
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding
 from broker.model.names import mail_address
 from broker.model.subject import ATTRIBUTES, BOUNDS, Subject
-from broker.pki.names import shown
+from broker.pki.names import ReadName, shown
 
-__all__ = ["code_of", "unencodable", "value_faults"]
+__all__ = ["code_of", "login_mismatch", "unencodable", "unknown_attributes", "value_faults"]
 
 _OPENSSL_EMAIL: Final = 128
 _TEMPLATE: Final = re.compile(r"<[^<>]*[^\W\d_][^<>]*>|\{\{.*?\}\}|\$\{[^}]*\}|%[A-Z_]+%")
@@ -27,6 +27,7 @@ _YOUR: Final = re.compile(
 )
 _COUNTRY: Final = re.compile(r"[A-Z]{2}")
 _PRINTABLE: Final = re.compile(r"[A-Za-z0-9 '()+,\-./:=?]*")
+_UNENCODABLE: Final = frozenset({"name", "empty", "long", "control", "surrogate", "ascii", "printable", "short"})
 
 
 def code_of(attribute: str) -> str:
@@ -35,22 +36,29 @@ def code_of(attribute: str) -> str:
 
 
 def unencodable(subject: Subject) -> tuple[Finding, ...]:
-    """Return an error for everything in `subject` that openssl refuses to encode, or that nobody should."""
-    found: list[Finding] = []
+    """Return an error for everything in `subject` that openssl refuses to encode, and for control characters."""
     if not subject.attributes:
-        found.append(
-            Finding("subject.empty", Severity.ERROR, "the subject has no attributes", "set at least the common name")
-        )
-    for name, value in subject.attributes:
-        found += [f for f in value_faults(name, value) if f.code.rsplit(".", 1)[-1] in _UNENCODABLE]
-    return tuple(found)
+        return (Finding.error("subject.empty", "the subject has no attributes", "set at least the common name"),)
+    found = (fault for name, value in subject.attributes for fault in value_faults(name, value))
+    return tuple(fault for fault in found if fault.code.rsplit(".", 1)[-1] in _UNENCODABLE)
 
 
-_UNENCODABLE: Final = frozenset({"name", "empty", "long", "control", "surrogate", "ascii", "printable", "short"})
+def login_mismatch(common_name: str, login: str) -> str:
+    """Return a message if `common_name` is not the account's `login`, else ""; any name will do for no login."""
+    if not login or common_name == login:
+        return ""
+    case = ": upper and lower case count" if common_name.casefold() == login.casefold() else ""
+    return f"CN is {shown(common_name)}, and the account's login is {shown(login)}{case}"
+
+
+def unknown_attributes(subject: ReadName) -> Iterator[tuple[str, str]]:
+    """Yield a message, and the attribute's name, for each attribute that a `Subject` cannot hold."""
+    for attribute in subject.unknown:
+        yield f"the subject holds {attribute.name} ({shown(attribute.value)}), which no rule mentions", attribute.name
 
 
 def value_faults(name: str, value: str) -> Iterator[Finding]:
-    """Yield what is wrong with `value` as attribute `name` of a subject."""
+    """Yield the faults of `value` as attribute `name` of a subject."""
     if name not in ATTRIBUTES:
         yield _error(name, "name", f"'{name}' is no attribute of a subject", "use one of: " + ", ".join(ATTRIBUTES))
         return
@@ -87,7 +95,7 @@ def _characters(name: str, value: str) -> Iterator[Finding]:
     elif "\ufffd" in value:
         message = f"{name} holds the sign for a lost character: {shown(value)}"
         yield _error(name, "mojibake", message, f"type {name} again, in a UTF-8 terminal")
-    # Apart from the above: twice-encoded capitals hold C1 controls, and we encode no controls whatever their origin.
+    # Also beside the above: twice-encoded capitals hold C1 controls, and controls are never encoded.
     if categories & {"Cc", "Zl", "Zp"}:
         message = f"{name} holds a control character, such as a line end or NUL: {shown(value)}"
         yield _error(name, "control", message, f"type {name} again, on one line")
@@ -98,9 +106,7 @@ def _characters(name: str, value: str) -> Iterator[Finding]:
         message = f"{name} writes an accent as a character of its own, which compares unequal: {shown(value)}"
         yield _warning(name, "decomposed", message, f"set {name} to {shown(unicodedata.normalize('NFC', value))}")
     if value != value.strip():
-        yield _error(
-            name, "blank", f"{name} begins or ends with a blank: {shown(value)}", f"take the blank away from {name}"
-        )
+        yield _error(name, "blank", f"{name} begins or ends with a blank: {shown(value)}", f"remove it from {name}")
 
 
 def _template(name: str, value: str) -> Iterator[Finding]:
@@ -113,9 +119,9 @@ def _template(name: str, value: str) -> Iterator[Finding]:
 
 def _country(value: str) -> Iterator[Finding]:
     if not _PRINTABLE.fullmatch(value):
-        yield _error("C", "printable", f"C holds letters that a country code cannot: {shown(value)}", "such as FR")
+        yield _error("C", "printable", f"C holds characters that no country code has: {shown(value)}", "such as FR")
     if len(value) < BOUNDS["C"]:
-        yield _error("C", "short", f"C has one letter, and needs two: {shown(value)}", "such as FR")
+        yield _error("C", "short", f"C has one letter instead of two: {shown(value)}", "such as FR")
     elif not _COUNTRY.fullmatch(value):
         upper = value.strip().upper()
         hint = f"set C to {upper}" if _COUNTRY.fullmatch(upper) else "use the two letters of ISO 3166, such as FR"
@@ -134,7 +140,7 @@ def _email(value: str) -> Iterator[Finding]:
 
 
 def _is_address(value: str) -> bool:
-    """Whether mail can come from it too: a CSR's mail does. In a certificate its domain has a dot."""
+    """Return whether it can be the sender of a CSR's mail. In a certificate its domain has a dot."""
     try:
         return "." in mail_address(value).rpartition("@")[2]
     except InputError:

@@ -1,4 +1,4 @@
-"""TLS contexts for calls to a partner, made from memory: the key touches no disk."""
+"""TLS contexts for requests to a partner, made in memory: the key is never written to a disk."""
 
 from __future__ import annotations
 
@@ -19,29 +19,24 @@ _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fc
 
 
 def client_context(key: Secret[bytes], chain_pem: str, trust_pem: str) -> ssl.SSLContext:
-    """Return a new context that shows the certificate in `chain_pem` and trusts `trust_pem`, and nothing else.
+    """Return a new context that presents the certificate in `chain_pem` and trusts only `trust_pem`.
 
-    TLS 1.2 or later, the server's chain and host name verified. An anchor may be an intermediate: it is what was
-    pinned. Never changed afterwards; a new generation gets a new context. Raises `RefusedError` for a key that is not
-    the certificate's, `InputError` for PEM that cannot be read.
+    TLS 1.2 or later, the server's chain and host name verified. A trusted CA may be an intermediate. Never
+    changed afterwards; a new generation gets a new context. Raises `RefusedError` for a key that is not the
+    certificate's, `InputError` for PEM that cannot be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the chain and the host name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    _trust(context, trust_pem)
+    try:
+        context.load_verify_locations(cadata=trust_pem)
+    except (ssl.SSLError, ValueError) as error:
+        hint = "set them again: broker trust set"
+        raise InputError("the CA certificates that verify the server cannot be read", hint=hint) from error
     # The key first: OpenSSL takes the first one in the file.
     with _sealed(keys.pem(key).reveal() + chain_pem.encode()) as path:
         _present(context, path)
     return context
-
-
-def _trust(context: ssl.SSLContext, trust_pem: str) -> None:
-    try:
-        context.load_verify_locations(cadata=trust_pem)
-    except (ssl.SSLError, ValueError) as error:
-        raise InputError(
-            "the CA certificates to know the server by cannot be read", hint="set them again: broker trust set"
-        ) from error
 
 
 def _present(context: ssl.SSLContext, path: str) -> None:
@@ -49,18 +44,15 @@ def _present(context: ssl.SSLContext, path: str) -> None:
         context.load_cert_chain(path)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise RefusedError(
-                "the private key is not this certificate's", hint="take both from the same generation"
-            ) from None
-        raise InputError(
-            f"the client certificate cannot be used: {error.reason or 'it cannot be read'}",
-            hint="look at it with: broker cert inspect",
-        ) from None
+            hint = "take both from the same generation"
+            raise RefusedError("the private key is not this certificate's", hint=hint) from None
+        message = f"the client certificate cannot be used: {error.reason or 'it cannot be read'}"
+        raise InputError(message, hint="look at it with: broker cert inspect") from None
 
 
 @contextmanager
 def _sealed(content: bytes) -> Iterator[str]:
-    """Lend `content` as a path: memory that no other process is given, sealed against change, gone afterwards."""
+    """Yield a path to `content`: memory of this process alone, sealed against changes, freed afterwards."""
     descriptor = os.memfd_create("credential", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(descriptor, "wb", closefd=False) as file:

@@ -1,132 +1,118 @@
-"""Is this the certificate that we asked for, from the CA that we know, fit to be shown to the partner's servers?
+"""Verify a certificate from a reply: the key and subject that were requested, fit for a TLS client, from a pinned CA.
 
-A reply is untrusted: what is wrong is said in words of its own for each fault, and nothing is decided by its sender.
+A reply is untrusted input. Every fault has its own code and message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from broker.model.certificate import Anchors, Certificate, Spki
+from broker.model.certificate import CaSet, Certificate, Spki
 from broker.model.finding import Finding, has_errors
 from broker.model.subject import ATTRIBUTES, Subject, SubjectRules
-from broker.pki.certificate_fields import (
-    digest_of,
-    extension,
-    extensions_of,
-    netscape_types,
-    oid_name,
-    spki_of,
-    subject_of,
-)
+from broker.pki import certificate_fields as fields
 from broker.pki.certificates import load
-from broker.pki.chain_policy import issuing_faults, verifier_faults
+from broker.pki.chain_policy import path_faults, pinned_path, verifier_faults
 from broker.pki.names import ReadName, shown
 from broker.pki.strength import digest_faults, public_key_facts, rsa_faults
+from broker.pki.subject_values import login_mismatch, unknown_attributes
 
-__all__ = ["CLOCK_SKEW", "verify_certificate"]
+__all__ = ["CLOCK_SKEW", "Expected", "verify_certificate"]
 
 CLOCK_SKEW: Final = timedelta(minutes=5)
 _SHORT: Final = timedelta(days=30)
 _LONG: Final = timedelta(days=3 * 366)
-_AGAIN: Final = "ask the partner to issue it again, from the request as it was sent"
+_REISSUE: Final = "ask the partner to issue it again, from the request as it was sent"
+_CONFIRM: Final = "ask the partner whether this is intended"
+_LIFETIME: Final = "check that the partner intends this lifetime"
 
 
-def verify_certificate(
-    certificate: Certificate,
-    *,
-    expected_spki: Spki | None,
-    rules: SubjectRules,
-    login: str,
-    issuing: Anchors | None,
-    now: datetime,
-    requested: Subject | None = None,
-) -> tuple[Finding, ...]:
-    """Return all that speaks against `certificate` (its `pem`: leaf, then intermediates) as the account's next one.
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The rules that an account's next certificate must meet."""
 
-    `expected_spki` and `requested` are key and subject of the open request, None if there is none to compare with.
-    `issuing` are the issuing
-    CAs pinned for the account, or accepted by a person just now; None is a finding, since nobody vouches for the CA
-    then. `now` is in UTC. Raises `InputError` if `pem` cannot be read.
+    rules: SubjectRules
+    login: str
+    issuing: CaSet | None  # pinned for the account, or just accepted by a person; None is an error
+    spki: Spki | None = None  # of the open request's key; None for an imported pair
+    requested: Subject | None = None  # subject of the open request
+
+
+def verify_certificate(certificate: Certificate, expected: Expected, now: datetime) -> tuple[Finding, ...]:
+    """Return all faults of `certificate` (its `pem`: leaf, then intermediates). `now` is in UTC.
+
+    Raises `InputError` if `pem` cannot be read.
     """
     leaf, *others = load(certificate.pem)
     found = [
-        *_key(leaf, expected_spki),
-        *_subject(leaf, rules, login),
-        *_changed(subject_of(leaf), rules, requested),
+        *_key(leaf, expected.spki),
+        *_subject(fields.subject_of(leaf), expected),
         *_times(leaf, now),
-        *_strength(leaf),
+        *rsa_faults("certificate", public_key_facts(leaf.public_key)),
+        *digest_faults("certificate", fields.digest_of(leaf), _REISSUE),
         *_purpose(leaf),
-        *issuing_faults(leaf, others, issuing, now),
     ]
-    if issuing is not None and not has_errors(found):
-        found += verifier_faults(leaf, others, issuing, now)
-    return tuple(found)
+    path = pinned_path(leaf, others, expected.issuing)
+    if isinstance(path, Finding):
+        return (*found, path)
+    found += path_faults(path, now)
+    return tuple(found) if has_errors(found) else (*found, *verifier_faults(path, now))
 
 
 def _key(leaf: x509.Certificate, expected: Spki | None) -> Iterator[Finding]:
-    found = spki_of(leaf)
+    found = fields.spki_of(leaf)
     if expected is not None and found != expected:
         message = f"the certificate is for another key (SPKI {found[:16]}…) than the request ({expected[:16]}…)"
         yield _error("key", message, "import the certificate that answers the open request")
 
 
-def _subject(leaf: x509.Certificate, rules: SubjectRules, login: str) -> Iterator[Finding]:
-    subject = subject_of(leaf)
-    name = subject.get("CN")
+def _subject(subject: ReadName, expected: Expected) -> Iterator[Finding]:
+    names = [a.value for a in subject.attributes if a.name == "CN"]
     if not subject.attributes:
-        yield _error("subject", "the certificate has no subject", _AGAIN)
-    elif rules.common_name_is_login and login and name != login:
-        message = f"CN is {shown(name)}, and the account's login is {shown(login)}"
+        yield _error("subject", "the certificate has no subject", _REISSUE)
+    elif expected.rules.common_name_is_login and (message := login_mismatch("".join(names[:1]), expected.login)):
         yield _error("cn", message, "check that the certificate belongs to this account; if so, ask for it again")
-    yield from _doubtful(subject)
+    if len(names) > 1:
+        message = f"CN is there {len(names)} times ({', '.join(map(shown, names))}): servers differ in which one counts"
+        yield _error("cn.duplicate", message, _REISSUE)
+    if "CN" in subject.multi_valued:
+        message = f"CN shares its part of the name with another attribute (written with '+'): {shown(str(subject))}"
+        yield _error("cn.multi-valued", message, _REISSUE)
+    for message, _ in unknown_attributes(subject):
+        yield _warning("subject.unknown", message, _CONFIRM)
+    for message in _changed(subject, expected.rules, expected.requested):
+        yield _warning("subject.changed", message, _CONFIRM)
 
 
-def _changed(subject: ReadName, rules: SubjectRules, requested: Subject | None) -> Iterator[Finding]:
-    """Yield each attribute that is not as it was requested, else each that is not as the partner's rules say."""
+def _changed(subject: ReadName, rules: SubjectRules, requested: Subject | None) -> Iterator[str]:
+    """Yield a message for each attribute that differs from the request or, failing that, from the partner's rules."""
     for attribute in dict.fromkeys((*rules.order, *ATTRIBUTES)):
         found = [a.value for a in subject.attributes if a.name == attribute]
         wanted = [value for name, value in requested.attributes if name == attribute] if requested else found
-        compared = attribute != "CN" or not rules.common_name_is_login  # the login is an error of its own
+        compared = attribute != "CN" or not rules.common_name_is_login  # another login has its own error
         fixed = rules.fixed.get(attribute, "")
         if compared and sorted(found) != sorted(wanted):
-            message = f"{attribute} {_said(found)} in the certificate, and {_said(wanted)} in the request"
+            yield f"{attribute} {_said(found)} in the certificate, and {_said(wanted)} in the request"
         elif attribute in rules.required and not any(found):
-            message = f"{attribute} is in the partner's rules, but not in the certificate: the CA left it out"
+            yield f"{attribute} is in the partner's rules, but not in the certificate: the CA left it out"
         elif fixed and any(found) and found[0] != fixed:
-            message = f"{attribute} {_said(found)} in the certificate, and the partner's rules say {shown(fixed)}"
-        else:
-            continue
-        yield _warning("subject.changed", message, "ask the partner whether that is meant")
+            yield f"{attribute} {_said(found)} in the certificate, and the partner's rules say {shown(fixed)}"
 
 
 def _said(values: Sequence[str]) -> str:
     return f"is {shown(', '.join(values))}" if values else "is not"
 
 
-def _doubtful(subject: ReadName) -> Iterator[Finding]:
-    """Yield what makes it depend on the reader whom the certificate names."""
-    names = [a.value for a in subject.attributes if a.name == "CN"]
-    if len(names) > 1:
-        message = f"CN is there {len(names)} times ({', '.join(map(shown, names))}): servers differ in which one counts"
-        yield _error("cn.duplicate", message, _AGAIN)
-    if "CN" in subject.multi_valued:
-        message = f"CN shares its part of the name with another attribute (written with '+'): {shown(str(subject))}"
-        yield _error("cn.multi-valued", message, _AGAIN)
-    for attribute in subject.unknown:
-        message = f"the subject holds {attribute.name} ({shown(attribute.value)}), which no rule mentions"
-        yield _warning("subject.unknown", message, "ask the partner whether that is meant")
-
-
 def _times(leaf: x509.Certificate, now: datetime) -> Iterator[Finding]:
     start, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     if end <= start:
-        yield _error("times", f"it ends ({end:%Y-%m-%d}) before it begins ({start:%Y-%m-%d})", _AGAIN)
+        yield _error("times", f"it ends ({end:%Y-%m-%d}) before it begins ({start:%Y-%m-%d})", _REISSUE)
         return
     if end <= now:
         yield _error("expired", f"it expired on {end:%Y-%m-%d %H:%M} UTC", "import the newer one, or request one")
@@ -134,60 +120,50 @@ def _times(leaf: x509.Certificate, now: datetime) -> Iterator[Finding]:
         message = f"it is not valid before {start:%Y-%m-%d %H:%M} UTC; the time here is {now:%Y-%m-%d %H:%M} UTC"
         yield _error("not-yet-valid", message, "wait until then, and check this machine's clock")
     elif start > now:
-        message = f"it begins {(start - now).seconds} s from now: clocks differ by a little"
-        yield _note("clock", message, "check this machine's clock")
+        yield _note("clock", f"it begins {(start - now).seconds} s from now", "check this machine's clock")
     if end - start < _SHORT:
-        yield _note("short", f"it lives for {_days(end - start)} only", "check that this is what the partner means")
+        yield _note("short", f"its lifetime is only {_days(end - start)}", _LIFETIME)
     elif end - start > _LONG:
-        yield _note("long", f"it lives for {_days(end - start)}", "check that this is what the partner means")
-
-
-def _strength(leaf: x509.Certificate) -> Iterator[Finding]:
-    yield from rsa_faults("certificate", public_key_facts(leaf.public_key))
-    yield from digest_faults("certificate", digest_of(leaf), _AGAIN)
+        yield _note("long", f"its lifetime is {_days(end - start)}", _LIFETIME)
 
 
 def _purpose(leaf: x509.Certificate) -> Iterator[Finding]:
     if leaf.version is not x509.Version.v3:
-        message = "it is an X.509 version 1 certificate, without any statement of what it is for"
-        yield _error("version", message, _AGAIN)
+        yield _error("version", "it is an X.509 version 1 certificate, which states no purpose", _REISSUE)
         return
-    extensions = extensions_of(leaf)
+    extensions = fields.extensions_of(leaf)
     if extensions is None:
-        yield _error("extensions", "its extensions cannot be read: one is broken, or there twice", _AGAIN)
+        yield _error("extensions", "its extensions cannot be read: one is broken or occurs twice", _REISSUE)
         return
-    constraints = extension(extensions, x509.BasicConstraints)
-    if constraints is not None and constraints.ca:
+    if fields.is_ca(leaf):
         message = "it is a CA certificate (CA:TRUE): its key could sign others"
-        yield _error("is-ca", message, "import the leaf; if this is it, ask for one that is no CA")
+        yield _error("is-ca", message, "import the leaf; if this is the leaf, ask for one that is no CA")
     yield from _usage(extensions)
     for found in extensions:
         if found.critical and isinstance(found.value, x509.UnrecognizedExtension):
-            message = f"it has a critical extension that nobody here knows: {found.oid.dotted_string}"
-            yield _error("critical", message, "ask the partner what it is for")
+            message = f"it has an unknown critical extension: {found.oid.dotted_string}"
+            yield _error("critical", message, "ask the partner for its purpose")
 
 
 def _usage(extensions: x509.Extensions) -> Iterator[Finding]:
-    usage = extension(extensions, x509.KeyUsage)
+    usage = fields.extension(extensions, x509.KeyUsage)
     if usage is not None and not usage.digital_signature:
-        message = "its key usage leaves out digitalSignature, which TLS 1.3 requires (RFC 8446, 4.4.2.2)"
-        yield _error("key-usage", message, _AGAIN)
-    types = netscape_types(extensions)
+        message = "its key usage lacks digitalSignature, which TLS 1.3 requires (RFC 8446, 4.4.2.2)"
+        yield _error("key-usage", message, _REISSUE)
+    types = fields.netscape_types(extensions)
     if types is not None and "client" not in types:
-        message = (
-            f"its Netscape certificate type ({', '.join(types) or 'empty'}) lacks client: OpenSSL servers refuse it"
-        )
-        yield _error("purpose", message, _AGAIN)
-    purposes = extension(extensions, x509.ExtendedKeyUsage)
+        found = f"its Netscape certificate type ({', '.join(types) or 'empty'})"
+        yield _error("purpose", f"{found} lacks client: OpenSSL servers refuse it", _REISSUE)
+    purposes = fields.extension(extensions, x509.ExtendedKeyUsage)
     if purposes is None or ExtendedKeyUsageOID.CLIENT_AUTH in purposes:
         return
-    names = ", ".join(oid_name(oid) for oid in purposes)
+    names = ", ".join(map(fields.oid_name, purposes))
     if ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in purposes:
         message = f"its extended key usage ({names}) does not name clientAuth: OpenSSL servers refuse it"
-        yield _warning("purpose", message, _AGAIN)
+        yield _warning("purpose", message, _REISSUE)
     else:
         message = f"its extended key usage is {names}, without clientAuth: servers refuse it from a client"
-        yield _error("purpose", message, _AGAIN)
+        yield _error("purpose", message, _REISSUE)
 
 
 def _days(span: timedelta) -> str:

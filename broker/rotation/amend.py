@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable
 
-from broker.errors import ConflictError
 from broker.model.account import Account
 from broker.model.chain import Entry
 from broker.model.changes import settled
+from broker.model.compare_and_set import compare_and_set
 from broker.model.names import AccountName
-from broker.rotation.ports import Accounts, EvidenceLog, ForkedEvidenceError, Keys, Passwords
+from broker.rotation.ports import Accounts, EvidenceLog, ForkedEvidenceError, Keys, Secrets, Version
 
-__all__ = ["amend", "amend_and_tell", "settle", "turns"]
-
-ATTEMPTS: Final = 20
-PAUSE: Final = 0.005  # seconds, for each time that another was first
+__all__ = ["amend", "amend_and_tell", "settle"]
 
 
 def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Account]) -> Account:
-    """Apply `change` to the newest account and store the outcome; raise `ConflictError` if others keep winning.
+    """Apply the pure `change` to the newest account and store the outcome, as `compare_and_set` does."""
 
-    `change` runs again on whatever won, so it must be pure and must return its argument when nothing is left to do.
-    A write whose answer was lost comes back as a conflict with ourselves: the version it would have made is then the
-    account that it wrote, and the change is not made again on top of what others did since.
-    """
-    for _ in turns():
+    def read() -> tuple[Account, int]:
         seen = accounts.read(name)
-        wanted = change(seen.account)
-        if wanted == seen.account:
-            return wanted
-        try:
-            accounts.write(wanted, replacing=seen.version)
-        except ConflictError:
-            if accounts.landed(wanted, replacing=seen.version):
-                return accounts.read(name).account
-            continue
-        return wanted
-    raise ConflictError(f"{name} kept changing under us", hint=f"who else is at it? broker evidence show {name}")
+        return seen.account, seen.version
+
+    def write(account: Account, version: int) -> None:
+        accounts.write(account, replacing=Version(version))
+
+    def landed(account: Account, version: int) -> bool:
+        return accounts.landed(account, replacing=Version(version))
+
+    return compare_and_set(name, read, write, landed, change)
 
 
 def amend_and_tell(accounts: Accounts, name: AccountName, change: Callable[[Account], Account]) -> bool:
@@ -56,43 +44,33 @@ def amend_and_tell(accounts: Accounts, name: AccountName, change: Callable[[Acco
     return changed
 
 
-def turns() -> Iterator[int]:
-    """Count attempts at a compare-and-set, pausing longer and at random after each, so that a dozen at once take turns.
-
-    Ends after `ATTEMPTS`: twenty at once never needed as many.
-    """
-    for attempt in range(ATTEMPTS):
-        time.sleep(random.uniform(0, PAUSE * max(0, attempt - 1)))  # noqa: S311  # no secret: who goes first
-        yield attempt
-
-
 def settle(
     name: AccountName,
     *,
     accounts: Accounts,
     log: EvidenceLog,
     keys: Keys | None = None,
-    passwords: Passwords | None = None,
+    secrets: Secrets | None = None,
 ) -> Account:
     """Do what the account says must still follow. Killed anywhere and run again, it loses and doubles nothing.
 
-    A role that may not destroy secrets passes no `keys` or `passwords`: that part waits for one that may. Nothing is
+    A role that may not destroy secrets passes no `keys` or `secrets`: that part waits for one that may. Nothing is
     destroyed before its evidence is stored, unless another entry has taken its place: whoever put it there shall not
     keep secrets alive by it. Raise `ForkedEvidenceError` then, once all the rest is done.
     """
     account = accounts.read(name).account
     doomed_keys = account.doomed_keys if keys else frozenset()
-    doomed_passwords = account.doomed_passwords if passwords else frozenset()
-    if not account.outbox and not doomed_keys and not doomed_passwords:
+    doomed_secrets = account.doomed_secrets if secrets else frozenset()
+    if not account.outbox and not doomed_keys and not doomed_secrets:
         return account
     stored, fork = _stored(account.outbox, log)
     for key in doomed_keys:
         if keys:
             keys.destroy(name, key)
-    for password in doomed_passwords:
-        if passwords:
-            passwords.destroy(name, password)
-    after = amend(accounts, name, lambda newest: settled(newest, stored, doomed_keys, doomed_passwords))
+    for ref in doomed_secrets:
+        if secrets:
+            secrets.destroy(name, ref)
+    after = amend(accounts, name, lambda newest: settled(newest, stored, doomed_keys, doomed_secrets))
     if fork:
         raise fork
     return after

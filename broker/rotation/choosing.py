@@ -10,15 +10,7 @@ from broker.model.generation import Generation
 from broker.model.stage import Stage
 from broker.rotation.ports import Answer
 
-__all__ = [
-    "Promotion",
-    "chosen_candidate",
-    "free_candidates",
-    "joined_form",
-    "newest_form",
-    "set_to_try",
-    "way_back_from",
-]
+__all__ = ["Promotion", "chosen_candidate", "coming_back", "set_to_try", "way_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +29,7 @@ class Promotion:
 
 def set_to_try(account: Account) -> Generation:
     """Return the set that a canary is about where none is named: what `promote` would take, else the current one."""
-    if account.current and not free_candidates(account):
+    if account.current and not account.free_candidates:
         return account.current
     if not account.current and not account.candidates:
         raise RefusedError(f"{account.name} has no set yet", hint=f"broker csr new {account.name} begins one")
@@ -45,47 +37,25 @@ def set_to_try(account: Account) -> Generation:
 
 
 def chosen_candidate(account: Account) -> Generation:
-    """Return the newest candidate that no roll-back made or displaced; raise `RefusedError`."""
-    free = free_candidates(account)
-    if free:
-        return free[-1]
-    held = ", ".join(str(g.number) for g in account.candidates)
-    raise RefusedError(
-        f"{account.name} has no candidate" + (f" but what a roll-back left: {held}" if held else ""),
-        hint="--generation NUMBER promotes it all the same" if held else f"broker csr new {account.name} begins one",
-    )
+    """Return the newest candidate that no roll-back made; raise `RefusedError`."""
+    if account.free_candidates:
+        return account.free_candidates[-1]
+    raise RefusedError(f"{account.name} has no candidate", hint=f"broker csr new {account.name} begins one")
 
 
-def free_candidates(account: Account) -> list[Generation]:
-    """Return the candidates that no roll-back made or displaced, the newest last."""
-    return [g for g in account.candidates if not g.held and not g.restores]
+def coming_back(account: Account, wanted: Generation) -> Generation:
+    """Return the candidate that brings the certificate of previous generation `wanted` back, else `wanted`."""
+    made = [c for c in account.candidates if c.parts == wanted.parts.certified]
+    return made[-1] if made and wanted.stage is Stage.PREVIOUS else account.generation(wanted.number)
 
 
-def newest_form(account: Account, generation: Generation) -> Generation:
-    """Follow a candidate through the numbers it got each time it was joined to what had changed."""
-    following = next((g for g in account.generations if g.replaces == generation.number), None)
-    return newest_form(account, following) if following else account.generation(generation.number)
-
-
-def joined_form(account: Account, target: Generation) -> Generation:
-    """Return the candidate that brings `target` back joined to what is proven, else `target`."""
-    current = account.current.number if account.current else 0
-    joined = [g for g in account.candidates if g.restores == target.number and g.base == current]
-    return joined[-1] if joined else account.generation(target.number)
-
-
-def way_back_from(account: Account) -> Generation:
-    """Return the newest previous generation; the current one where a roll-back made it so.
-
-    Whoever runs the same command again, since its answer was lost, must not go back twice: further back takes a number.
-    """
+def way_back(account: Account) -> Generation:
+    """Return the generation that the current one displaced; one further back takes a number."""
     current = account.current
-    if current and any(g.held and g.since == current.since for g in account.candidates):
-        return current
-    previous = [g for g in account.generations if g.stage is Stage.PREVIOUS]
-    if not previous:
-        raise RefusedError(
-            f"{account.name} has no previous generation to go back to",
-            hint=f"broker rotation status {account.name} shows what there is",
-        )
-    return max(previous, key=lambda g: (g.since, g.number))
+    for generation in account.generations:
+        if current and generation.stage is Stage.PREVIOUS and generation.order == current.order - 1:
+            return generation
+    raise RefusedError(
+        f"{account.name} has no previous generation to go back to",
+        hint=f"broker rotation status {account.name} shows what there is; --generation NUMBER goes further back",
+    )

@@ -15,7 +15,7 @@ from broker.errors import ConflictError
 from broker.model.account import Account
 from broker.model.certificate import Spki
 from broker.model.chain import Entry
-from broker.model.generation import Generation, KeyRef, PasswordRef
+from broker.model.generation import KeyRef, Parts, SecretRef
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
@@ -29,8 +29,8 @@ __all__ = [
     "EvidenceLog",
     "ForkedEvidenceError",
     "Keys",
-    "Passwords",
     "ReadProfile",
+    "Secrets",
     "Settle",
     "Stragglers",
     "Version",
@@ -81,13 +81,13 @@ class Keys(Protocol):
         """Destroy every stored version. Destroying what is gone is no error."""
 
 
-class Passwords(Protocol):
-    """Passwords in custody: numbered, written once."""
+class Secrets(Protocol):
+    """Named secrets in custody, the password among them: numbered, written once."""
 
-    def store(self, account: AccountName, slot: PasswordRef, password: Secret[str]) -> None:
-        """Store `password`; raise `ConflictError` where the slot is taken."""
+    def store(self, account: AccountName, ref: SecretRef, secret: Secret[str]) -> None:
+        """Store `secret`; raise `ConflictError` where its number is taken."""
 
-    def destroy(self, account: AccountName, slot: PasswordRef) -> None:
+    def destroy(self, account: AccountName, ref: SecretRef) -> None:
         """Destroy every stored version. Destroying what is gone is no error."""
 
 
@@ -102,7 +102,7 @@ class Answer:
 
 
 # Prepares a try and returns what sends it: whatever can fail on our side fails before the try is reserved
-Canary = Callable[[Account, Generation], Callable[[], Answer]]
+Canary = Callable[[Account, Parts], Callable[[], Answer]]
 # Writes the evidence that is due and destroys what is doomed; what Vault refuses now is left to the next change
 Settle = Callable[[AccountName], None]  # raises ForkedEvidenceError
 # Stores under its number; the same entry again is no error, another one is `ForkedEvidenceError`

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from broker.errors import RefusedError
 from broker.model.account import Account
-from broker.model.certificate import Anchors, Certificate
+from broker.model.certificate import CaSet, Certificate
 from broker.model.changes import answered, application_set, ca_accepted, trust_set
 from broker.model.finding import Finding, Severity, refuse_errors
 from broker.model.generation import Closed, Generation, SigningRequest
@@ -15,11 +15,11 @@ from broker.model.names import AccountName
 from broker.model.stamp import Stamp
 from broker.model.subject import SubjectRules
 from broker.pki.certificate_fields import fingerprint_of
-from broker.pki.certificates import Description, anchors, format_fingerprint, load, parse_fingerprint
+from broker.pki.certificates import Description, ca_set, format_fingerprint, load, parse_fingerprint
 from broker.pki.chain import path, unverifiable
 from broker.pki.csr import subject_of
 from broker.pki.reply import ReplyParts
-from broker.pki.verification import verify_certificate
+from broker.pki.verification import Expected, verify_certificate
 
 __all__ = ["LateReplyError", "Received", "Reply", "Said", "UnknownAuthorityError"]
 
@@ -89,15 +89,9 @@ class Reply:
             return _with_client_id(account, parts, said, stamp)
         request, before = _fitting(account, parts), account
         account, certificate = _with_authorities(account, request, self, stamp)
-        found = verify_certificate(
-            certificate,
-            expected_spki=request.spki,
-            rules=self.rules,
-            login=account.login,
-            issuing=account.anchors_of(account.issuing) if account.issuing else None,
-            now=stamp.at,
-            requested=subject_of(request.csr),
-        )
+        issuing = account.ca_set(account.issuing) if account.issuing else None
+        expected = Expected(self.rules, account.login, issuing, request.spki, subject_of(request.csr))
+        found = verify_certificate(certificate, expected, stamp.at)
         self.findings = (*parts.findings, *found, *_assumed(before, account, said))
         refuse_errors(f"the reply for {account.name}", self.findings)
         account = answered(account, request.number, certificate, stamp)
@@ -150,11 +144,9 @@ def _known(account: Account, parts: ReplyParts) -> Generation | None:
 
 def _refuse_news(account: Account, said: Said) -> None:
     """Raise `RefusedError` where a person names CAs with a reply that is known, unless they are pinned already."""
-    issuing, trust = (
-        set(account.anchors_of(ref).fingerprints if ref else ()) for ref in (account.issuing, account.trust)
-    )
+    issuing, trust = (set(account.ca_set(ref).fingerprints if ref else ()) for ref in (account.issuing, account.trust))
     accepted = {parse_fingerprint(text) for text in said.accept}
-    server = set(anchors(said.server_ca).fingerprints) if said.server_ca else trust
+    server = set(ca_set(said.server_ca).fingerprints) if said.server_ca else trust
     if accepted <= issuing | trust and server <= trust <= server | accepted:
         return
     raise RefusedError(
@@ -191,13 +183,13 @@ def _with_authorities(
     """
     parts, said = reply.parts, reply.said
     wanted = [parts.accepted(fingerprint) for fingerprint in said.accept]
-    pinned = account.anchors_of(account.issuing) if account.issuing else None
+    pinned = account.ca_set(account.issuing) if account.issuing else None
     trusted = [*wanted, pinned] if pinned else wanted
     certificate = parts.for_spki(request.spki, _together(trusted) if trusted else None)
     issuing = [a for a in wanted if _chains(certificate, parts, a)]
     server = [a for a in wanted if a not in issuing]
     if not issuing and not (pinned and _chains(certificate, parts, pinned)):
-        pool = [*parts.certificates, *(ca for anchor in trusted for ca in load(anchor.pem))]
+        pool = [*parts.certificates, *(ca for one in trusted for ca in load(one.pem))]
         if reason := unverifiable(load(certificate.pem)[0], pool):
             raise RefusedError(
                 f"the certificate for {account.name} does not chain to a CA: {reason}",
@@ -211,21 +203,21 @@ def _with_authorities(
     return _with_trust(account, server or issuing, said, stamp, asked=bool(server)), certificate
 
 
-def _with_trust(account: Account, fallback: Sequence[Anchors], said: Said, stamp: Stamp, *, asked: bool) -> Account:
+def _with_trust(account: Account, fallback: Sequence[CaSet], said: Said, stamp: Stamp, *, asked: bool) -> Account:
     """Know the server by what a person named; the first time, by the CA of the reply where there is but one."""
     if said.server_ca:
-        named = anchors(said.server_ca)
+        named = ca_set(said.server_ca)
         return trust_set(account, _together([named, *fallback] if asked else [named]), stamp)
     if (asked or account.trust is None) and fallback:
         return trust_set(account, _together(fallback), stamp)
     return account
 
 
-def _together(several: Sequence[Anchors]) -> Anchors:
-    return anchors("".join(a.pem for a in several))
+def _together(several: Sequence[CaSet]) -> CaSet:
+    return ca_set("".join(a.pem for a in several))
 
 
-def _chains(certificate: Certificate, parts: ReplyParts, authorities: Anchors) -> bool:
+def _chains(certificate: Certificate, parts: ReplyParts, authorities: CaSet) -> bool:
     return path(load(certificate.pem)[0], parts.certificates, load(authorities.pem)) is not None
 
 

@@ -1,4 +1,4 @@
-"""Accounts and what belongs to them: applications, passwords, the server's CA. For the operator."""
+"""Accounts and what belongs to them: applications, secrets, the server's CA. For the operator."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
-from broker.model.changes import added, application_removed, application_set, password_set, trust_set
-from broker.model.generation import PasswordRef
+from broker.model.authentication import PASSWORD
+from broker.model.changes import added, application_removed, application_set, secret_set, trust_set
+from broker.model.generation import secret_refs
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stamp import Stamp
-from broker.pki.certificates import anchors
+from broker.pki.certificates import ca_set
 from broker.pki.reply import ReplyParts, read_reply
-from broker.rotation.ports import Passwords, Version
+from broker.rotation.ports import Secrets, Version
 from broker.rotation.usecase import UseCase
 
 __all__ = ["SLOTS", "Registry"]
@@ -26,7 +27,7 @@ SLOTS = 16  # taken by commands that were killed, one after another, before they
 class Registry(UseCase):
     """The operator's use-cases."""
 
-    passwords: Passwords
+    secrets: Secrets
 
     def add_account(self, account: Account) -> Account:
         """Store a new account. The same one a second time returns what is stored; another of its name is a conflict."""
@@ -60,9 +61,7 @@ class Registry(UseCase):
                 )
             return application_set(account, application, client_id, stamp)
 
-        after = self.amend(name, add)
-        self.settle(name)
-        return after
+        return self.settled(name, add)
 
     def set_application(self, name: AccountName, application: str, client_id: str) -> bool:
         """Give an application another client_id; return whether that was left to do. Raise `UnknownNameError`."""
@@ -82,30 +81,28 @@ class Registry(UseCase):
             account.application(application)
             return application_removed(account, application, stamp)
 
-        self.amend(name, remove)
-        self.settle(name)
+        self.settled(name, remove)
 
-    def set_password(self, name: AccountName, password: Secret[str]) -> Account:
-        """Store `password` in the next free slot, then name it in the account: two writes, in this order.
+    def set_secret(self, name: AccountName, secret: Secret[str], called: str = PASSWORD) -> Account:
+        """Store `secret` under the next free number, then name it in the account: two writes, in this order.
 
-        A slot that is taken was written by a command that was killed before its second write, or by one that runs now;
-        the operator may not read it to tell. So it is passed over, and doomed by the change that names the next.
+        A number that is taken was written by a command that was killed before its second write, or by one that runs
+        now; the operator may not read it to tell. So it is passed over, and doomed by the change that names the next.
         """
         seen, stamp = self.accounts.read(name).account, self.stamp()  # a wrong clock is refused here
-        slot = self._stored(seen, password)
-        after = self.amend(name, lambda account, _: password_set(account, slot, stamp))
-        self.settle(name)
-        return after
+        number = self._stored(seen, called, secret)
+        return self.settled(name, lambda account, _: secret_set(account, called, number, stamp))
 
-    def _stored(self, account: Account, password: Secret[str]) -> PasswordRef:
-        first = account.next_password
-        for slot in range(first, first + SLOTS):
+    def _stored(self, account: Account, called: str, secret: Secret[str]) -> int:
+        first = 1 + account.secrets.get(called, 0)
+        for number in range(first, first + SLOTS):
+            (ref,) = secret_refs({called: number})
             try:
-                self.passwords.store(account.name, PasswordRef(slot), password)
+                self.secrets.store(account.name, ref, secret)
             except ConflictError:
                 continue
-            return PasswordRef(slot)
-        raise ConflictError(f"password slots {first} to {first + SLOTS - 1} of {account.name} are all taken")
+            return number
+        raise ConflictError(f"{called} slots {first} to {first + SLOTS - 1} of {account.name} are all taken")
 
     def set_trust(self, name: AccountName, data: bytes, accept: Sequence[str]) -> Account:
         """Verify the server by the CAs in `data` that a person accepts by their SHA-256 fingerprints, and by no others.
@@ -116,10 +113,8 @@ class Registry(UseCase):
         parts = read_reply(data)
         if not accept:
             raise RefusedError("nobody has accepted a CA to know the partner's server by", hint=_offered(parts))
-        trust = anchors("".join(parts.accepted(fingerprint).pem for fingerprint in accept))
-        after = self.amend(name, lambda account, stamp: trust_set(account, trust, stamp))
-        self.settle(name)
-        return after
+        trust = ca_set("".join(parts.accepted(fingerprint).pem for fingerprint in accept))
+        return self.settled(name, lambda account, stamp: trust_set(account, trust, stamp))
 
 
 def _same(stored: Account, wanted: Account) -> bool:

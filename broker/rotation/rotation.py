@@ -13,28 +13,23 @@ from broker.model.changes import (
     canary_answered,
     canary_sent,
     closed,
+    joined,
+    joined_form,
     moved,
-    rebased,
     requested,
+    require_move,
     restored,
     submitted,
 )
-from broker.model.generation import Closed, Generation, SigningRequest, Submission, Try
+from broker.model.generation import Closed, Generation, Parts, SigningRequest, Submission, Try
 from broker.model.names import AccountName
-from broker.model.stage import Move
+from broker.model.stage import Move, Stage
 from broker.model.stamp import Stamp
 from broker.partners.verdict import Verdict
 from broker.pki.reply import read_reply
 from broker.rotation.amend import amend
 from broker.rotation.canary import require_ok
-from broker.rotation.choosing import (
-    Promotion,
-    chosen_candidate,
-    free_candidates,
-    joined_form,
-    newest_form,
-    way_back_from,
-)
+from broker.rotation.choosing import Promotion, chosen_candidate, coming_back, way_back
 from broker.rotation.ports import Answer, Canary, Keys, ReadProfile, Stragglers
 from broker.rotation.receive import Received, Reply, Said
 from broker.rotation.usecase import UseCase
@@ -96,8 +91,7 @@ class Rotation(UseCase):
                 f"signing request {number} was drafted at {request.drafted_at:%F %TZ}, after it is said to be sent",
                 hint="--sent-at takes the time of the mail in UTC, such as 2026-03-01T09:30",
             )
-        after = self.amend(name, lambda account, stamp: submitted(account, number, submission, by=stamp.by))
-        self.settle(name)
+        after = self.settled(name, lambda account, stamp: submitted(account, number, submission, by=stamp.by))
         return after.request(number)
 
     def close_request(self, name: AccountName, why: Closed, number: int = 0) -> SigningRequest:
@@ -107,15 +101,13 @@ class Rotation(UseCase):
             if account.open_request is None:
                 raise RefusedError(f"{name} has no open signing request", hint=f"broker csr new {name} makes one")
             number = account.open_request.number
-        after = self.amend(name, lambda newest, stamp: closed(newest, number, why, stamp))
-        self.settle(name)
-        return after.request(number)
+        return self.settled(name, lambda newest, stamp: closed(newest, number, why, stamp)).request(number)
 
     def receive(self, name: AccountName, data: bytes, said: Said) -> Received:
         """Turn a reply into a candidate, in one write; the same reply a second time returns the same generation.
 
         Raise `RefusedError` when it fits no key of the account, `LateReplyError` when the request it answers was
-        closed, `UnknownAuthorityError` for a CA nobody accepted, `FindingsError` with all that `judge` found, and
+        closed, `UnknownAuthorityError` for a CA nobody accepted, `FindingsError` with all that verification found, and
         `InputError` for what cannot be read. Nothing is stored in any of these cases.
         """
         rules = self.profile(self.accounts.read(name).account).subject
@@ -130,18 +122,18 @@ class Rotation(UseCase):
     def try_out(self, name: AccountName, number: int) -> Answer:
         """Try a generation against the partner, and change nothing but the record of the try."""
         with self.settling(name):
-            return self._tried(name, number)
+            seen = self.accounts.read(name).account
+            return self._tried(seen, seen.generation(number))
 
-    def _tried(self, name: AccountName, number: int) -> Answer:
-        """Prepare a try, reserve it in the account, send it, and store the verdict.
+    def _tried(self, seen: Account, generation: Generation) -> Answer:
+        """Prepare a try of the set that `generation` makes of `seen`, reserve it, send it, and store the verdict.
 
         Killed in between, the try stays on the account without an answer, and counts: a crash that repeats cannot lock
         the login out unseen. Raise what `canary_sent` raises if no try is allowed.
         """
-        id_ = secrets.token_hex(8)
-        seen = self.accounts.read(name).account
-        send = self.canary(seen, seen.generation(number))
-        account = self.amend(name, lambda newest, stamp: canary_sent(newest, number, id_, stamp))
+        name, number, parts, id_ = seen.name, generation.number, seen.parts_of(generation), secrets.token_hex(8)
+        send = self.canary(seen, parts)
+        account = self.amend(name, lambda newest, stamp: canary_sent(newest, number, parts, id_, stamp))
         attempt = next(t for t in account.tries if t.id == id_)
         answer = send()
         stamp = self._answered_at(attempt)
@@ -161,90 +153,88 @@ class Rotation(UseCase):
 
     def reset_breaker(self, name: AccountName, reason: str) -> Account:
         """Allow tries again, because a person says so."""
-        after = self.amend(name, lambda account, stamp: breaker_reset(account, reason, stamp))
-        self.settle(name)
-        return after
+        return self.settled(name, lambda account, stamp: breaker_reset(account, reason, stamp))
 
     # moves
 
-    def promote(self, name: AccountName, number: int = 0) -> Promotion:
-        """Make candidate `number` current, once the partner accepted it.
+    def join(self, name: AccountName, one: int, other: int) -> Generation:
+        """Return a candidate that changes what two candidates change, such as a certificate and a password.
 
-        0 is the newest that no roll-back made or displaced; if there is none, the current one is reported and nothing
-        done. If another became current since the candidate was made, the two are joined into a new number first, and
-        that one is tried; `number` may name any of the forms it had. The try comes before the move, so a kill leaves
-        everything as it was or finished; a candidate overtaken while its canary was away is refused on the account as
-        it then is.
+        The same two again return what they were joined into. Raise `RefusedError` if they change the same part.
+        """
+        after = self.amend(name, lambda account, stamp: joined(account, one, other, stamp))
+        self.settle(name)
+        made = joined_form(after, after.generation(one), after.generation(other))
+        assert made  # `joined` made it, or found it
+        return made
+
+    def promote(self, name: AccountName, number: int = 0) -> Promotion:
+        """Lay candidate `number` over the current set, try that, and make it current if the partner accepts it.
+
+        0 is the newest that no roll-back made; if there is none, the current one is reported and nothing done. A number
+        may also name the generation that the last roll-back displaced. The try comes before the move, so a kill leaves
+        everything as it was or finished. If another became current in between, it must be tried again: `ConflictError`.
         """
         with self.settling(name):
-            return self._promoted(name, number)
+            seen = self.accounts.read(name).account
+            current = seen.current
+            if current and not number and not seen.free_candidates:
+                return Promotion(seen, current.number, changed=False)
+            wanted = seen.generation(number) if number else chosen_candidate(seen)
+            if current and wanted.stage is Stage.PREVIOUS and wanted.parts.certified == current.parts.certified:
+                return Promotion(seen, current.number, changed=False)
+            return self._made_current(seen, wanted, Move.PROMOTE)
 
-    def _promoted(self, name: AccountName, number: int) -> Promotion:
-        seen = self.accounts.read(name).account
-        if not number and seen.current and not free_candidates(seen):
-            return Promotion(seen, seen.current.number, changed=False)
-        chosen = newest_form(seen, seen.generation(number) if number else chosen_candidate(seen))
-        seen = self.amend(name, lambda account, stamp: rebased(account, chosen.number, stamp))
-        candidate = newest_form(seen, chosen)
-        if moved(seen, candidate.number, Move.PROMOTE, self.stamp()) == seen:  # or refuses, in the table's words
-            return Promotion(seen, candidate.number, changed=False)
-        answer = self._tried(name, candidate.number)
-        require_ok(name, candidate.number, answer)
-        way_back = self._way_back(seen, candidate)
+    def roll_back(self, name: AccountName, number: int = 0, *, untried_because: str = "") -> Promotion:
+        """Bring the certificate of previous generation `number` back over the newest proven secrets and CAs.
+
+        0 is the one that the current one displaced. Where secrets or CAs changed since, this makes a new generation. It
+        is tried first, unless a person gives a reason why not. The displaced generation becomes previous, and only a
+        person, naming it, promotes it again. After a roll-back the same again reports it and changes nothing.
+        """
+        with self.settling(name):
+            seen = self.accounts.read(name).account
+            wanted, current = (seen.generation(number) if number else None), seen.current
+            back = current and (wanted is None or wanted.parts.certified == current.parts.certified)
+            if current and (wanted is current or (back and any(map(seen.rolled_back, seen.generations)))):
+                return Promotion(seen, current.number, changed=False)
+            return self._made_current(seen, wanted or way_back(seen), Move.ROLL_BACK, untried_because)
+
+    def _made_current(self, seen: Account, wanted: Generation, move: Move, untried_because: str = "") -> Promotion:
+        name, displaced = seen.name, seen.current
+        if wanted.stage is not Stage.CURRENT:
+            require_move(seen, wanted, move)
+        seen = self.amend(name, lambda account, stamp: restored(account, wanted.number, stamp))
+        target = coming_back(seen, wanted)
+        if moved(seen, target.number, move, self.stamp()) == seen:  # or refuses, in the table's words
+            return Promotion(seen, target.number, changed=False)
+        parts, answer, back = seen.parts_of(target), None, None
+        if not untried_because:
+            answer = self._tried(seen, target)
+            require_ok(name, target.number, answer)
+            back = self._way_back(seen, parts) if move is Move.PROMOTE else None
 
         def finish(account: Account, stamp: Stamp) -> Account:
-            if account.generation(candidate.number).held and not candidate.held:
-                raise ConflictError(f"a roll-back displaced generation {candidate.number} of {name} meanwhile")
-            return moved(account, candidate.number, Move.PROMOTE, stamp)
+            newest = account.generation(target.number)
+            if newest.stage is not Stage.CURRENT:
+                _refuse_changed(account, newest, target, parts)
+                if move is Move.ROLL_BACK:
+                    _refuse_displaced(account, displaced)
+            return moved(account, target.number, move, stamp, untried_because)
 
-        return Promotion(self.amend(name, finish), candidate.number, answer, way_back)
+        return Promotion(self.amend(name, finish), target.number, answer, back)
 
-    def _way_back(self, account: Account, candidate: Generation) -> Answer | None:
-        """Try the current set too, so that rolling back is known good; never a password that has been superseded.
+    def _way_back(self, seen: Account, parts: Parts) -> Answer | None:
+        """Try the current set too, so that rolling back is known good; never a superseded secret.
 
         That no try is allowed now (one is on its way, the partner wants a pause) does not hold up the promotion.
         """
-        current = account.current
-        if current is None or current.parts.password != candidate.parts.password:
+        if seen.current is None or seen.current.parts.secrets != parts.secrets:
             return None
         try:
-            return self._tried(account.name, current.number)
+            return self._tried(seen, seen.current)
         except (ConflictError, RefusedError, WaitingError):
             return None
-
-    def roll_back(self, name: AccountName, number: int = 0, *, untried_because: str = "") -> Promotion:
-        """Make previous generation `number` (0: the newest) current again; the displaced one becomes a held candidate.
-
-        If password or trust changed since, the old certificate is first joined to the proven ones, as a new generation.
-        It is tried first, unless a person gives a reason why not.
-        """
-        with self.settling(name):
-            return self._rolled_back(name, number, untried_because)
-
-    def _rolled_back(self, name: AccountName, number: int, reason: str) -> Promotion:
-        seen = self.accounts.read(name).account
-        wanted = seen.generation(number) if number else way_back_from(seen)
-        displaced = seen.current
-        if displaced and wanted.number in (displaced.number, displaced.restores):
-            return Promotion(seen, displaced.number, changed=False)
-        seen = self.amend(name, lambda account, stamp: restored(account, wanted.number, stamp))
-        target = joined_form(seen, wanted)
-        moved(seen, target.number, Move.ROLL_BACK, self.stamp())  # refuses what the table does not have, untried
-        answer = None
-        if not reason:
-            answer = self._tried(name, target.number)
-            require_ok(name, target.number, answer)
-
-        def finish(account: Account, stamp: Stamp) -> Account:
-            now = account.current.number if account.current else 0
-            if now != target.number and displaced and now != displaced.number:
-                raise ConflictError(
-                    f"generation {now} of {name} became current meanwhile",
-                    hint=f"broker rotation status {name}; the same command again goes back from that one",
-                )
-            return moved(account, target.number, Move.ROLL_BACK, stamp, reason)
-
-        return Promotion(self.amend(name, finish), target.number, answer)
 
     def reject(self, name: AccountName, number: int, reason: str) -> bool:
         """Withdraw a candidate; return whether that was left to do."""
@@ -278,7 +268,7 @@ class Rotation(UseCase):
 
         def ended(newest: Account, stamp: Stamp) -> Account:
             generation = newest.generation(number)
-            if generation.stage.living and generation.since != seen.generation(number).since:
+            if generation.stage.living and generation.order != seen.generation(number).order:
                 raise ConflictError(
                     f"generation {number} of {name} is {generation.stage.value} since {generation.since:%F %TZ}, "
                     "and was not when its holders were counted",
@@ -295,6 +285,26 @@ def _refuse_overtaken(account: Account, slot: int) -> None:
         raise ConflictError(
             f"signing request {slot} of {account.name} was drafted by another and {closed.value} meanwhile",
             hint="the same command again begins a new one",
+        )
+
+
+def _refuse_changed(account: Account, newest: Generation, target: Generation, parts: Parts) -> None:
+    if newest.stage is Stage.PREVIOUS and newest.order != target.order:
+        raise ConflictError(f"a roll-back displaced generation {target.number} of {account.name} meanwhile")
+    if account.current and newest.stage is target.stage and account.parts_of(newest) != parts:
+        raise ConflictError(
+            f"generation {account.current.number} of {account.name} became current since generation {target.number} "
+            "was tried",
+            hint=f"broker rotation status {account.name}; the same command again tries it with what is current now",
+        )
+
+
+def _refuse_displaced(account: Account, displaced: Generation | None) -> None:
+    now = account.current
+    if now and displaced and now.number != displaced.number:
+        raise ConflictError(
+            f"generation {now.number} of {account.name} became current meanwhile",
+            hint=f"broker rotation status {account.name}; the same command again goes back from that one",
         )
 
 

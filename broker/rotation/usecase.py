@@ -35,6 +35,12 @@ class UseCase:
         """Apply `change` as `amend.amend` does."""
         return amend(self.accounts, name, lambda account: change(account, self.stamp()))
 
+    def settled(self, name: AccountName, change: Change) -> Account:
+        """Apply `change`, and settle."""
+        after = self.amend(name, change)
+        self.settle(name)
+        return after
+
     def amend_and_tell(self, name: AccountName, change: Change) -> bool:
         """Apply `change`; return whether anything was left to do."""
         return amend_and_tell(self.accounts, name, lambda account: change(account, self.stamp()))

@@ -1,1 +1,1 @@
-"""Real calls to the partner: the canary, and the session that applications and the demo use."""
+"""Calls to the partner: the canary, and the session for applications."""

@@ -1,4 +1,4 @@
-"""The canary: one harmless real request with a set, and what the partner's answer says of it."""
+"""The canary: send one harmless real request with a set, and classify the partner's answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import timedelta
 from email.message import Message
 from typing import Final
-from urllib.parse import urlsplit
 
 from broker.model.clock import system_clock
 from broker.model.redactor import Redactor
@@ -23,8 +22,8 @@ from broker.upstream.exchange import Reply, exchange, stays_open
 __all__ = ["DEADLINE", "ask", "probe"]
 
 DEADLINE: Final = timedelta(seconds=20)
-_READ: Final = 2000  # characters of the partner's message that are looked at
-_MESSAGE: Final = 300  # characters of it that are repeated, once secrets are hidden
+_READ: Final = 2000  # characters of the partner's message that are read
+_MESSAGE: Final = 300  # characters of it that are shown, after secrets are hidden
 _TITLE: Final = re.compile(r"<title>([^<]{0,300})</title>", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
 _DATED: Final = ("certificate has expired", "certificate is not yet valid")  # OpenSSL's words
@@ -32,67 +31,69 @@ _QUOTAS: Final = {"X-RateLimit-Remaining-1": "day", "X-RateLimit-Remaining-2": "
 
 
 def ask(credentials: Credentials, request: Probe, *, application: str, deadline: timedelta = DEADLINE) -> Answer:
-    """Send the canary, and return the partner's answer as rotation wants it. `application` is whose client_id it is."""
+    """Send the canary, and return its result for rotation. `application` is the one that the client_id belongs to."""
     facts = probe(credentials, request, deadline=deadline)
     verdict = classify(facts, request.expect)
-    detail = "" if verdict is Verdict.OK else _told(facts, credentials.redactor())
+    detail = "" if verdict is Verdict.OK else _detail(facts, credentials.redactor())
     return Answer(verdict, detail, wait(facts), application)
 
 
 def probe(credentials: Credentials, request: Probe, *, deadline: timedelta = DEADLINE) -> ProbeFacts:
-    """Send `request` once, with the set, and return what happened; raise nothing for what the partner does.
+    """Send `request` once, with the set, and return the facts; raise nothing for faults of the partner.
 
-    The server is proven before any header is written. All of it, a second look at a connection that was closed without
-    a word included, is done by `deadline`.
+    The server is verified before any header is written. `deadline` is for all of it, with the second connection that is
+    opened if the server closed the first without a reason.
     """
     until = Deadline(deadline.total_seconds())
     answer = exchange(credentials.base_url, credentials.context, _message(credentials, request), until)
     if isinstance(answer, Reply):
         return _facts(answer)
     if answer.where is Where.FIRST_READ and answer.closed:
-        return _looked_again(answer, stays_open(credentials.base_url, credentials.context, until))
+        return _compared(answer, stays_open(credentials.base_url, credentials.context, until))
     return answer
 
 
-def _looked_again(first: ProbeFacts, second: ProbeFacts) -> ProbeFacts:
+def _compared(first: ProbeFacts, second: ProbeFacts) -> ProbeFacts:
     if second.alert:
         return second
-    if second.stays_open:
-        return replace(first, stays_open=True)
-    why = "the connection is closed without a word after the handshake, though nothing was asked"
-    return replace(first, detail=why) if second.closed else first
+    why = "the server closes the connection after the handshake without a reason, even if nothing is sent"
+    return replace(first, stays_open=second.stays_open, detail=why if second.closed else first.detail)
 
 
 def _message(credentials: Credentials, request: Probe) -> bytes:
     made = recipe(
-        credentials.base_url,
-        credentials.authentication,
-        request.method,
-        request.path,
-        tuple(request.query.items()),
-        client_id=credentials.client_id,
+        credentials.base_url, credentials.authentication, request.method, request.path, tuple(request.query.items())
     )
-    parts = urlsplit(made.with_client_id(credentials.client_id))
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    headers = {"Host": parts.netloc, "User-Agent": "credential-broker", "Connection": "close"}
-    headers |= dict(made.headers) | credentials.headers()
-    lines = [f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, "", ""]).encode("ascii")
+    ours = {"Host": made.host, "User-Agent": "credential-broker", "Connection": "close"}
+    signed = credentials.signed(replace(made, headers={**ours, **made.headers}))
+    if signed.body:
+        signed = signed.with_header("Content-Length", str(len(signed.body)))
+    lines = [f"{signed.method} {signed.target} HTTP/1.1", *(f"{n}: {v}" for n, v in signed.headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + signed.content
 
 
 def _facts(reply: Reply) -> ProbeFacts:
     document = _document(reply.body)
     return ProbeFacts(
         Where.HTTP,
-        reply.tls,
         status=reply.status,
-        empty=not reply.body.strip(),
         is_json=document is not None,
         code=_code(document or {}),
-        message=_said(reply, document)[:_READ],
+        message=_message_of(reply, document)[:_READ],
         retry_after=_seconds(reply.headers),
-        used_up=frozenset(word for name, word in _QUOTAS.items() if _number(reply.headers, name) == 0),
+        detail=", ".join(filter(None, (_quota(reply.headers), _fault_of_body(reply, document)))),
     )
+
+
+def _quota(headers: Message) -> str:
+    used = sorted(word for name, word in _QUOTAS.items() if _number(headers, name) == 0)
+    return f"the {' and the '.join(used)} quota is used up" if used else ""
+
+
+def _fault_of_body(reply: Reply, document: dict[str, object] | None) -> str:
+    if document is not None:
+        return ""
+    return "the body is not the API's" if reply.body.strip() else "the body is empty"
 
 
 def _document(body: bytes) -> dict[str, object] | None:
@@ -103,7 +104,7 @@ def _document(body: bytes) -> dict[str, object] | None:
     return found if isinstance(found, dict) else None
 
 
-def _said(reply: Reply, document: dict[str, object] | None) -> str:
+def _message_of(reply: Reply, document: dict[str, object] | None) -> str:
     if document is not None:
         parts = [document.get(key) for key in ("message", "httpMessage", "moreInformation")]
         return "; ".join(part for part in parts if isinstance(part, str))
@@ -118,7 +119,7 @@ def _code(document: dict[str, object]) -> str:
 
 def _shown(message: str, redactor: Redactor) -> str:
     plain = "".join(c if c.isprintable() else " " for c in redactor.redact(message))
-    return redactor.redact(plain).strip()[:_MESSAGE]  # again: a blank for a control character may complete a secret
+    return redactor.redact(plain).strip()[:_MESSAGE]  # again: a space for a control character may complete a secret
 
 
 def _seconds(headers: Message) -> int | None:
@@ -131,13 +132,10 @@ def _number(headers: Message, name: str) -> int | None:
     return int(found) if _NUMBER.fullmatch(found) else None
 
 
-def _told(facts: ProbeFacts, redactor: Redactor) -> str:
+def _detail(facts: ProbeFacts, redactor: Redactor) -> str:
     if facts.verify_error:
         dated = "; is this machine's clock right?" if facts.verify_error in _DATED else ""
-        return f"server not trusted: {facts.verify_error}{dated}"
+        return f"the server was not verified: {facts.verify_error}{dated}"
     if facts.where is not Where.HTTP:
         return facts.detail
-    quota = f"the {' and the '.join(sorted(facts.used_up))} quota is used up" if facts.used_up else ""
-    page = "" if facts.is_json else "the body is empty" if facts.empty else "the body is not the API's"
-    message = _shown(facts.message, redactor)
-    return ", ".join(part for part in (f"HTTP {facts.status}", message, quota, page) if part)
+    return ", ".join(filter(None, (f"HTTP {facts.status}", _shown(facts.message, redactor), facts.detail)))

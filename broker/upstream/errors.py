@@ -1,4 +1,4 @@
-"""What goes wrong on the way to a partner, in our words. No exception of ssl, sockets or requests travels past here."""
+"""Describe errors of calls to the partner. No exception of ssl, sockets or requests travels past this package."""
 
 from __future__ import annotations
 
@@ -13,44 +13,35 @@ from broker.partners.verdict import ProbeFacts, Where
 __all__ = ["described", "facts_of"]
 
 
-def facts_of(error: Exception, where: Where, tls: str = "") -> ProbeFacts:
-    """Return what `error`, which broke off a call at `where`, says."""
+def facts_of(error: Exception, where: Where) -> ProbeFacts:
+    """Return the facts of `error`, which ended a call at `where`."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return ProbeFacts(where, tls, verify_error=error.verify_message or "the server's certificate was not accepted")
+        return ProbeFacts(where, verify_error=error.verify_message or "the server's certificate was not accepted")
     if isinstance(error, TimeoutError):
-        return ProbeFacts(where, tls, timed_out=True, detail=f"no answer in time ({where.value})")
+        return ProbeFacts(where, timed_out=True, detail=f"no answer in time ({where.value})")
     if isinstance(error, http.client.IncompleteRead):
-        return ProbeFacts(Where.BODY, tls, closed=True, detail="the answer broke off")
+        return ProbeFacts(Where.BODY, closed=True, detail="the answer is incomplete")
     if is_closed(error):
-        return ProbeFacts(where, tls, closed=True, detail=f"the connection was closed without a word ({where.value})")
-    if isinstance(error, ssl.SSLError):
-        return _tls_facts(error, where, tls)
-    came = Where.BODY if isinstance(error, http.client.HTTPException) else where
-    return ProbeFacts(came, tls, detail=_reason(error))
+        return ProbeFacts(
+            where, closed=True, detail=f"the server closed the connection without a reason ({where.value})"
+        )
+    if alert := alert_of(error):
+        return ProbeFacts(where, alert=alert, detail=f"the server sent the TLS alert '{alert}'")
+    return ProbeFacts(Where.BODY if isinstance(error, http.client.HTTPException) else where, detail=_reason(error))
 
 
 def described(error: Exception) -> str:
-    """Return a message about `error`, or about the first thing behind it that we can name. It quotes nothing."""
+    """Return a message about `error`, or about the first error inside it that we know. It quotes nothing."""
     for found in behind(error):
         if isinstance(found, ssl.SSLError | OSError | http.client.HTTPException) and type(found) is not OSError:
             facts = facts_of(found, Where.CONNECT)
-            if facts.verify_error:
-                return f"the server could not be proven to be the partner's: {facts.verify_error}"
-            if facts.alert:
-                return f"the partner's server ended TLS with the alert '{facts.alert}'"
-            return facts.detail
+            return f"the server was not verified: {facts.verify_error}" if facts.verify_error else facts.detail
     return "the call to the partner failed"
 
 
-def _tls_facts(error: ssl.SSLError, where: Where, tls: str) -> ProbeFacts:
-    alert = alert_of(error)
-    if not alert:
-        words = (error.reason or "").replace("_", " ").lower()
-        return ProbeFacts(where, tls, detail=f"TLS failed: {words}" if words else "TLS failed")
-    return ProbeFacts(where, tls, alert=alert, detail=f"the server sent the TLS alert '{alert}'")
-
-
 def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {(error.reason or 'unknown reason').replace('_', ' ').lower()}"
     if isinstance(error, socket.gaierror):
         return "the partner's host name was not found"
     if isinstance(error, ConnectionRefusedError):

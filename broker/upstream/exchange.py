@@ -1,7 +1,7 @@
-"""One HTTP/1.1 exchange over one fresh TLS connection, within one deadline: it tells how far it came.
+"""One HTTP/1.1 exchange over one new TLS connection, within one deadline. It reports how far the exchange came.
 
 Lower than requests on purpose: a canary must know whether the handshake or the first read failed, and must not wait
-for a server that sends a byte now and then.
+for a server that sends single bytes.
 """
 
 from __future__ import annotations
@@ -23,55 +23,51 @@ from broker.upstream.errors import facts_of
 __all__ = ["Reply", "exchange", "stays_open"]
 
 _LARGEST: Final = 1024 * 1024
-_PIECE: Final = 64 * 1024  # bytes that memory is taken for: what the partner announces is its own affair
+_PIECE: Final = 64 * 1024  # bytes of a read: the length that the partner announces reserves no memory
 _LISTEN: Final = 2.0  # seconds; a server that refuses a certificate does so within a round trip
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer."""
+    """A complete answer."""
 
-    tls: str
     status: int
     headers: Message
     body: bytes
 
 
 def exchange(base_url: str, context: ssl.SSLContext, message: bytes, deadline: Deadline) -> Reply | ProbeFacts:
-    """Send `message` once the server is proven to be the partner's, and return its answer, or how far this came."""
+    """Verify the server, send `message`, and return the answer, or how far the exchange came."""
     opened = _open(base_url, context, deadline)
     if isinstance(opened, ProbeFacts):
         return opened
     with opened, Reader(opened, deadline, _LARGEST) as reader:
-        tls = opened.version() or ""
         try:
             _send(opened, message, deadline)
-            return _read(reader, tls, method=message.split(b" ", 1)[0].decode())
+            return _read(reader, method=message.split(b" ", 1)[0].decode())
         except TooMuchError:
-            return ProbeFacts(Where.BODY, tls, detail="the answer is larger than any that was asked for")
+            return ProbeFacts(Where.BODY, detail=f"the answer is larger than {_LARGEST} bytes")
         except (OSError, http.client.HTTPException, *UNREADABLE) as error:
-            return facts_of(error, Where.BODY if reader.count else Where.FIRST_READ, tls)
+            return facts_of(error, Where.BODY if reader.count else Where.FIRST_READ)
 
 
 def stays_open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> ProbeFacts:
-    """Connect, ask for nothing, and listen for a moment whether the server ends the connection by itself.
+    """Connect, send nothing, and report whether the server closes the connection.
 
-    It costs no try of the login, since nothing is sent after the handshake. And since nothing of ours is unread when
-    the server closes, an alert arrives that a reset may have swallowed before.
+    It costs no login attempt, since nothing is sent after the handshake. With none of our bytes unread when the server
+    closes, an alert arrives that a reset may have discarded on the first connection.
     """
     opened = _open(base_url, context, deadline)
     if isinstance(opened, ProbeFacts):
         return opened
     with opened:
-        tls = opened.version() or ""
         try:
             opened.settimeout(min(_LISTEN, deadline.left))
-            said = opened.recv(1)
+            return ProbeFacts(Where.FIRST_READ, closed=not opened.recv(1))
         except TimeoutError:
-            return ProbeFacts(Where.FIRST_READ, tls, stays_open=True)
+            return ProbeFacts(Where.FIRST_READ, stays_open=True)
         except OSError as error:
-            return facts_of(error, Where.FIRST_READ, tls)
-        return ProbeFacts(Where.FIRST_READ, tls, closed=not said)
+            return facts_of(error, Where.FIRST_READ)
 
 
 def _open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> ssl.SSLSocket | ProbeFacts:
@@ -86,16 +82,16 @@ def _open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> ssl.SSL
         return context.wrap_socket(plain, server_hostname=host)
     except (OSError, ValueError) as error:
         plain.close()
-        _close_left(error)
+        _close_leaked(error)
         return facts_of(error, Where.HANDSHAKE)
 
 
-def _close_left(error: Exception) -> None:
-    """Close what `wrap_socket` took over and left open, as CPython does where the partner is gone before it begins."""
+def _close_leaked(error: Exception) -> None:
+    """Close the socket that CPython's `wrap_socket` leaves open if the partner is gone before the handshake."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        left = frame.f_locals.get("self")
-        if isinstance(left, ssl.SSLSocket):
-            left.close()
+        leaked = frame.f_locals.get("self")
+        if isinstance(leaked, ssl.SSLSocket):
+            leaked.close()
 
 
 def _send(connection: ssl.SSLSocket, message: bytes, deadline: Deadline) -> None:
@@ -103,15 +99,14 @@ def _send(connection: ssl.SSLSocket, message: bytes, deadline: Deadline) -> None
         connection.settimeout(deadline.left)
         connection.sendall(message)
     except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
-        return  # why the server closed may still be there to be read
+        return  # the reason may still be there to read
 
 
-def _read(reader: Reader, tls: str, method: str) -> Reply:
-    # HTTPResponse wants nothing of a socket but makefile.
-    response = http.client.HTTPResponse(cast("socket.socket", reader), method=method)
-    with response:
+def _read(reader: Reader, method: str) -> Reply:
+    # Of a socket, HTTPResponse uses `makefile` alone
+    with http.client.HTTPResponse(cast("socket.socket", reader), method=method) as response:
         response.begin()
         body = b"".join(iter(partial(response.read, _PIECE), b""))
         if response.length:
             raise http.client.IncompleteRead(body, response.length)
-        return Reply(tls, response.status, response.headers, body)
+        return Reply(response.status, response.headers, body)

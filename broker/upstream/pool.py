@@ -1,4 +1,4 @@
-"""urllib3's connections to a partner, with one deadline for a request and its whole answer."""
+"""Connections of urllib3 to a partner, with one deadline for a request and its whole answer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from broker.network import Deadline, InTime, connected
 
 __all__ = ["Pool", "timeout_of"]
 
-_PIECE: Final = 16 * 1024  # bytes sent between two looks at the clock
+_PIECE: Final = 16 * 1024  # bytes sent between two checks of the deadline
 
 
 def timeout_of(given: Any, default: tuple[float, float]) -> Timeout:
-    """Return `given`, as requests takes it, as limits of a whole exchange; `default` fills in what it leaves open."""
+    """Return `given`, a time-out as requests takes it, as limits of a whole exchange; None means `default`."""
     if isinstance(given, Timeout):
         given = (given.connect_timeout, given.read_timeout)
     pair = given if isinstance(given, tuple) else (given, given)
@@ -27,16 +27,16 @@ def timeout_of(given: Any, default: tuple[float, float]) -> Timeout:
     return Timeout(connect=connect, read=whole, total=whole)
 
 
-class _Answer(InTime):
+class _Response(InTime):
     def begin(self) -> None:
-        """Read the head. Lines in it that are no headers are passed over: urllib3 would log them, with the URL."""
+        """Read the head, and drop its malformed lines: urllib3 would log them, with the URL."""
         super().begin()
         self.headers.defects.clear()
         self.headers.set_payload("")
 
 
 class _Connection(HTTPSConnection):
-    response_class = _Answer
+    response_class = _Response
 
     def _new_conn(self) -> socket.socket:
         try:
@@ -47,12 +47,12 @@ class _Connection(HTTPSConnection):
             raise NewConnectionError(self, type(error).__name__) from error
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        """Send a request in as long as it may take to connect."""
+        """Send a request within the time allowed for connecting."""
         self._sent_by = Deadline(float(self.timeout or 0))
         super().request(*args, **kwargs)
 
     def send(self, data: Any) -> None:
-        """Send `data` by the deadline, even if the partner takes a byte now and then."""
+        """Send `data` by the deadline, even if the partner reads single bytes."""
         view = memoryview(data)
         for start in range(0, len(view), _PIECE):
             self.sock.settimeout(self._sent_by.left)
@@ -60,6 +60,6 @@ class _Connection(HTTPSConnection):
 
 
 class Pool(HTTPSConnectionPool):
-    """Connections to one partner that keep to deadlines."""
+    """Connections to one partner with deadlines."""
 
     ConnectionCls = _Connection

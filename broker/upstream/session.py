@@ -1,4 +1,4 @@
-"""A `requests` session that holds one whole set, and swaps it whole."""
+"""A `requests` session that holds one set, and replaces it as a whole."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import re
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from typing import Any, Final, NoReturn
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
 from broker.errors import BrokerError, RefusedError
-from broker.model.authentication import Place
-from broker.partners.request import inside, join, with_client_id, without_client_id
-from broker.upstream.answer import FAILURES, Answer, failure
+from broker.model.authentication import Request
+from broker.partners.request import inside, join
 from broker.upstream.credentials import Credentials
 from broker.upstream.pool import Pool, timeout_of
+from broker.upstream.response import FAILURES, PartnerResponse, failure
 
 __all__ = ["TIMEOUT", "PartnerSession"]
 
@@ -27,18 +27,17 @@ _REDIRECTS: Final = 5  # each is an exchange of its own
 
 
 class PartnerSession(requests.Session):
-    """Call the partner with mTLS, Basic and client_id, under the account's base URL and nowhere else.
+    """Call the partner with mTLS and its authentication, under the account's base URL and nowhere else.
 
-    A path such as `/fleets` is taken from the base URL. A redirect that leaves it raises `RefusedError`; so do
-    `verify=`, `cert=` and proxies, since server and client are known by the set alone. Nothing is retried. What a
-    caller, a hook or an exception gets to see has no secret in it. Errors are those of requests, in our words alone.
-    `timeout` is (seconds to connect, seconds for the whole exchange): nothing the partner sends extends it. Threads may
-    share it, as far as they may share a `requests.Session`.
+    A path such as `/fleets` is below the base URL. A redirect out of it raises `RefusedError`; so do `verify=`, `cert=`
+    and proxies, since the set alone identifies server and client. Nothing is retried. No caller, hook or exception sees
+    a secret. Errors are those of requests, with texts of ours. `timeout` is (seconds to connect, seconds for the whole
+    exchange): nothing the partner sends extends it. Threads may share it as far as they may share a `requests.Session`.
     """
 
     def __init__(self, credentials: Credentials, *, timeout: tuple[float, float] = TIMEOUT) -> None:
         super().__init__()
-        self.trust_env = False  # REQUESTS_CA_BUNDLE and .netrc would add to what the set says
+        self.trust_env = False  # REQUESTS_CA_BUNDLE and .netrc would add to the set
         self.headers["Accept"] = credentials.authentication.accept
         self.headers["User-Agent"] = "credential-broker"
         self.max_redirects = _REDIRECTS
@@ -47,60 +46,51 @@ class PartnerSession(requests.Session):
 
     @property
     def base_url(self) -> str:
-        """Where paths begin."""
-        return self._partner.base_url
+        """The URL that paths are below."""
+        return self._partner.credentials.base_url
 
     def swap(self, credentials: Credentials) -> None:
-        """Use `credentials` from the next request on. One reference changes; requests under way keep theirs.
+        """Use `credentials` from the next request on. Requests in flight keep theirs.
 
         Raise `RefusedError` for a set of another base URL: that is another account.
         """
         if credentials.base_url != self.base_url:
-            raise RefusedError("a session keeps its base URL", hint="open a new session for another account")
-        # The adapter left behind closes its idle connections when the last request has let go of it.
+            raise RefusedError("a session keeps its base URL", hint="open another session for another account")
+        # The old adapter closes its idle connections when the last request has released it.
         self._partner = _PartnerAdapter(credentials, self._timeout)
 
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request; `url` may be a path below the base URL, or a link that the partner gave."""
+        """Send a request; `url` is a path below the base URL, or a link that the partner sent."""
         text = url.decode(errors="replace") if isinstance(url, bytes) else url
-        return super().request(method, self._target(text), *args, **kwargs)
+        target = join(self.base_url, text) if text.startswith("/") else inside(self.base_url, _lowered(text))
+        return super().request(method, target, *args, **kwargs)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Return where a redirect leads; raise `RefusedError`, without quoting it, unless it is below the base URL."""
+        """Return the target of a redirect; raise `RefusedError`, which does not quote it, if it leaves the base URL."""
         if not resp.is_redirect:
             return None
         try:
             return self.link(resp.headers["Location"].encode("latin-1", "replace").decode(errors="replace"), resp.url)
         except RefusedError:
             with suppress(requests.RequestException):
-                _ = resp.content  # lets the connection go, as requests does before it follows
+                _ = resp.content  # releases the connection, as requests does before it follows
             raise
 
     def resolve_redirects(self, resp: requests.Response, req: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """Follow redirects; with `allow_redirects=False` one that may not be followed is an answer like others."""
+        """Follow redirects; with `allow_redirects=False` a redirect out of the base URL is an ordinary answer."""
         with suppress(RefusedError) if kwargs.get("yield_requests") else nullcontext():
             yield from super().resolve_redirects(resp, req, *args, **kwargs)
 
     def link(self, href: str, here: str) -> str:
-        """Return the URL of a link that the partner gave in its answer to `here`; raise `RefusedError` as above."""
+        """Return the URL of a link in the answer to `here`; raise `RefusedError` unless it is below the base URL."""
         try:
             found = urljoin(here, href)
         except ValueError:
             found = ""
         return inside(self.base_url, _lowered(found.partition("#")[0]))
 
-    def _target(self, text: str) -> str:
-        """Return the URL to call; raise `RefusedError`. The partner may have written `text`, so it is redacted."""
-        if not text.startswith("/"):
-            return inside(self.base_url, _lowered(text))
-        try:
-            return join(self.base_url, text)
-        except RefusedError as error:
-            refused = self._partner.refused(error)
-        raise refused
-
     def get_adapter(self, url: str | bytes) -> HTTPAdapter:  # noqa: ARG002  # there is only one
-        """Return the one adapter there is: it refuses what is not below the base URL."""
+        """Return the only adapter, which refuses URLs that are not below the base URL."""
         return self._partner
 
     def close(self) -> None:
@@ -109,39 +99,31 @@ class PartnerSession(requests.Session):
         self._partner.close()
 
     def __getstate__(self) -> NoReturn:
-        raise TypeError("a session with a set of secrets cannot be pickled or copied")
+        raise TypeError("a session holds secrets, so it cannot be pickled or copied")
 
 
 def _lowered(url: str) -> str:
-    """Return `url` with scheme and host in lower case, where case means nothing."""
+    """Return `url` with scheme and host in lower case."""
     origin = _ORIGIN.match(url)
     return origin[0].lower() + url[origin.end() :] if origin else url
 
 
 class _PartnerAdapter(HTTPAdapter):
-    """One generation's set. Secrets join a copy, last of all: hooks, redirects and responses never see them."""
+    """Send requests with one set. Secrets are added to a copy, last: hooks, redirects and responses never see them."""
 
     def __init__(self, credentials: Credentials, timeout: tuple[float, float]) -> None:
-        self._credentials = credentials
+        self.credentials = credentials
         self._timeout = timeout
         super().__init__(max_retries=0)
 
-    @property
-    def base_url(self) -> str:
-        return self._credentials.base_url
-
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._credentials.context, **kwargs)
+        super().init_poolmanager(*args, ssl_context=self.credentials.context, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"https": Pool}
-
-    def refused(self, error: BrokerError) -> BrokerError:
-        """Return `error` without secrets, and without the frames that hold some."""
-        return type(error)(self._credentials.redactor().redact(error.message), hint=error.hint)
 
     def get_connection_with_tls_context(
         self, request: requests.PreparedRequest, *_: Any, **__: Any
     ) -> urllib3.HTTPConnectionPool:
-        """Use the pool's own context: what requests would name here, urllib3 loads into it."""
+        """Use the context of the pool: urllib3 would load the CAs of requests into it."""
         parts = urlsplit(request.url or "")
         pool: urllib3.HTTPConnectionPool = self.poolmanager.connection_from_host(
             parts.hostname, parts.port, parts.scheme
@@ -149,27 +131,17 @@ class _PartnerAdapter(HTTPAdapter):
         return pool
 
     def cert_verify(self, *_: Any, **__: Any) -> None:
-        """Add nothing: requests would load its own CA bundle into our pinned context."""
+        """Add nothing: requests would load its CA bundle into the pinned context."""
 
-    def send(
-        self,
-        request: requests.PreparedRequest,
-        stream: bool = False,
-        timeout: Any = None,
-        verify: Any = True,
-        cert: Any = None,
-        proxies: Any = None,
-    ) -> requests.Response:
-        if verify is not True or cert or proxies:
+    def send(self, request: requests.PreparedRequest, *_: Any, **options: Any) -> requests.Response:
+        if options.get("verify", True) is not True or options.get("cert") or options.get("proxies"):
             raise RefusedError(
-                "verify, cert and proxies cannot be chosen: the set says how server and client are known",
-                hint="leave them out",
+                "verify, cert and proxies cannot be chosen: the set identifies server and client", hint="leave them out"
             )
-        result = self._attempt(request, stream=stream, timeout=timeout)
+        result = self._attempt(request, stream=options.get("stream", False), timeout=options.get("timeout"))
         if isinstance(result, requests.Response):
             return result
-        # Raised here, where no frame holds the signed copy and nothing hangs on as its context.
-        raise result
+        raise result  # no frame here holds the signed copy, and the error has no context
 
     def _attempt(
         self, request: requests.PreparedRequest, *, stream: bool, timeout: Any
@@ -179,20 +151,25 @@ class _PartnerAdapter(HTTPAdapter):
             signed = self._signed(request)
             response = super().send(signed, stream=stream, timeout=whole, verify=True, cert=None, proxies=None)
         except BrokerError as error:
-            return self.refused(error)
+            return type(error)(self.credentials.redactor().redact(error.message), hint=error.hint)  # without its frames
         except FAILURES as error:
             return failure(error, request)
         response.raw.url = request.path_url
-        return Answer(response, request, self._credentials.redactor)
+        return PartnerResponse(response, request, self.credentials.redactor)
 
     def _signed(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        credentials = self._credentials
-        target, _, query = inside(credentials.base_url, request.url or "").partition("?")
-        place = credentials.authentication.client_id
-        if place and place.place is Place.QUERY:
-            query = without_client_id(query, place.name, credentials.client_id)
-        bare, client_id = f"{target}?{query}" if query else target, quote(credentials.client_id, safe="")
+        url, body = inside(self.credentials.base_url, request.url or ""), _body(request)
+        made = self.credentials.signed(Request(request.method or "GET", url, dict(request.headers), body))
         signed = request.copy()
-        signed.url = with_client_id(bare, credentials.authentication, client_id)
-        signed.headers.update(credentials.headers())
+        signed.url = made.url
+        signed.headers.update(made.headers)
+        if made.body != body:
+            signed.body = made.body
+            signed.prepare_content_length(made.body)
         return signed
+
+
+def _body(request: requests.PreparedRequest) -> bytes | None:
+    """Return the body, or None for a stream."""
+    body: object = request.body or b""  # typeshed omits streams
+    return body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else None

@@ -1,1 +1,1 @@
-"""Vault and OpenBao: one connection, how it logs in, where things lie, who may do what."""
+"""Vault and OpenBao: connection, logins, paths, documents, policies, set-up."""

@@ -7,7 +7,6 @@ from broker.model.account import Account
 from broker.model.names import AccountName
 from broker.rotation.ports import Version, Versioned
 from broker.vault import layout
-from broker.vault.bounds import write_bounded
 from broker.vault.connection import Connection
 from broker.vault.documents import MEND, DamagedDocumentError, decoded, encoded
 from broker.vault.errors import MissingError
@@ -28,32 +27,27 @@ class VaultAccounts:
             stored = self._vault.read(layout.account(name))
         except MissingError:
             raise UnknownNameError(
-                f"there is no account {name}", hint="broker account list shows those there are"
+                f"there is no account {name}", hint="broker account list shows all accounts"
             ) from None
         account = decoded(stored.data, Account, f"account {name}")
         if account.name != name:
-            raise DamagedDocumentError(f"account {name} is damaged: its document says {account.name[:80]!r}", hint=MEND)
+            raise DamagedDocumentError(
+                f"account {name} is damaged: its document is of {account.name[:80]!r}", hint=MEND
+            )
         return Versioned(account, Version(stored.version))
 
     def write(self, account: Account, *, replacing: Version) -> None:
         """Store `account` as the version after `replacing`; raise `ConflictError`."""
-        write_bounded(self._vault, layout.account(account.name), encoded(account), replacing=replacing)
+        self._vault.write(layout.account(account.name), encoded(account), replacing=replacing)
 
     def landed(self, account: Account, *, replacing: Version) -> bool:
-        """Return whether `account` is the version after `replacing`, even where others have been written since.
-
-        False where that one is not kept any more: by then as many writes came after it as the mount keeps versions.
-        """
-        try:
-            stored = self._vault.read(layout.account(account.name), version=replacing + 1)
-        except MissingError:
-            return False
-        return decoded(stored.data, Account, f"account {account.name}") == account
+        """Return whether `account` is the version after `replacing`, as `Connection.landed` does."""
+        return self._vault.landed(layout.account(account.name), encoded(account), replacing)
 
     def names(self) -> tuple[AccountName, ...]:
         """Return the names of all accounts, sorted."""
         return tuple(map(AccountName, listed(self._vault, ACCOUNTS).names))
 
     def all(self) -> Documents[Account]:
-        """Return every account that can be read, by name, and findings about the others."""
+        """Return every readable account by name, and findings about the others."""
         return documents(self._vault, ACCOUNTS, lambda name: self.read(AccountName(name)).account, "account.unreadable")

@@ -1,8 +1,8 @@
-"""Who shows this token, and may they? Vault's policies decide; we make sure that the answer means what it seems to.
+"""Decide whether the bearer of a token is a consumer with a right: Vault's policies say so, without ambiguity.
 
-`sys/capabilities` says whether, not who; `auth/token/lookup` says who, and neither looks at the peer's address. Each
-alone lets through what the other stops, so both are asked, about the right and about two paths nobody has a right to.
-Sources: Vault API, "/sys/capabilities" and "/auth/token"; what they leave out was measured.
+`sys/capabilities` says what a token may do, not whose it is; `auth/token/lookup` says whose it is; neither looks at the
+peer's address. Each alone lets through what the other stops, so both are asked, about the right and about two paths
+that nobody has a right to. Sources: Vault API, "/sys/capabilities" and "/auth/token"; the gaps in them were measured.
 """
 
 from __future__ import annotations
@@ -21,46 +21,53 @@ from broker.vault.connection import Connection
 from broker.vault.errors import BadTokenError, InvalidError, MissingError, UnclearError, UnmountedError
 from broker.vault.responses import field_of, unclear
 
-__all__ = ["Address", "Clause", "NotAConsumerError", "judge"]
+__all__ = ["Address", "Clause", "NotAConsumerError", "authorize"]
 
 Address = IPv4Address | IPv6Address
 
 _NEEDED: Final = ["update"]
 _TOKEN_LENGTH: Final = 8192
+_AGAIN: Final = "has it expired? log in at Vault again"
+_AS_CONSUMER: Final = "log in at Vault as the consumer itself"
+_METHOD: Final = "log in by a method of Vault (AppRole, JWT, Kubernetes), not by a token that was created"
+_SERVICE: Final = "log in by a role whose token_type is service"
+_GRANT: Final = "grant exactly the right: broker vault enrol NAME --right ACCOUNT/APPLICATION"
+_TEMPLATE: Final = "is one templated on the identity, and does the entity's metadata hold a wildcard?"
 
 
 class Clause(Enum):
-    """Why somebody is not let in, for programs. The message is for people."""
+    """Reason to refuse a token: a code for programs, then message and hint for people."""
 
-    MALFORMED = "malformed"
-    UNKNOWN = "unknown-token"
-    ROOT = "root"
-    SUDO = "sudo"
-    TOO_WIDE = "matches-everything"
-    TOO_MUCH = "more-than-update"
-    NO_RIGHT = "no-right"
-    LIMITED_USES = "num-uses"
-    BATCH = "batch-token"
-    UNREADABLE = "unreadable-policies"
-    NO_ENTITY = "no-entity"
-    DISABLED = "disabled-entity"
-    FOREIGN = "foreign-namespace"
-    WRONG_ADDRESS = "bound-cidr"
+    MALFORMED = "malformed", "the presented text is not a token of Vault", "log in at Vault first"
+    UNKNOWN = "unknown-token", "Vault does not know the presented token", _AGAIN
+    ROOT = "root", "root tokens identify nobody; refusing to issue a bundle", _AS_CONSUMER
+    SUDO = "sudo", "the token has sudo; refusing to issue a bundle", _AS_CONSUMER
+    TOO_WIDE = "matches-everything", "a policy of the token matches every right, even a random one", _GRANT
+    TOO_MUCH = "more-than-update", "the token may {granted} on {right}; a right is exactly update", _GRANT
+    NO_RIGHT = "no-right", "no policy of the token grants {right}", _GRANT
+    LIMITED_USES = "num-uses", "a token with a limited number of uses cannot be a consumer's", _AS_CONSUMER
+    BATCH = "batch-token", "batch tokens cannot be revoked; refusing to issue a bundle", _SERVICE
+    UNREADABLE = "unreadable-policies", "Vault cannot evaluate the token's policies", _TEMPLATE
+    NO_ENTITY = "no-entity", "the token has no entity in this namespace of Vault, so it identifies nobody", _METHOD
+    DISABLED = "disabled-entity", "the entity {name} is disabled in Vault", "ask the administrator of Vault"
+    FOREIGN = "foreign-namespace", "the token belongs to another namespace of Vault", "log in at the broker's namespace"
+    WRONG_ADDRESS = "bound-cidr", "the token is bound to addresses, and {peer} is not one of them", "use it there"
 
 
 class NotAConsumerError(DeniedError):
     """The token does not make its bearer a consumer of this right."""
 
-    def __init__(self, clause: Clause, what: str, *, hint: str = "") -> None:
-        super().__init__(what, hint=hint)
+    def __init__(self, clause: Clause, **details: object) -> None:
+        _, message, hint = clause.value
+        super().__init__(message.format(**details), hint=hint)
         self.clause = clause
 
 
-def judge(vault: Connection, presented: Secret[str], right: str, *, peer: Address | None) -> Consumer:
+def authorize(vault: Connection, presented: Secret[str], right: str, *, peer: Address | None) -> Consumer:
     """Return the consumer that `presented` belongs to, if it may do `right` (a path made by `layout.right`).
 
-    `peer` is the address that the connection really comes from, None for a unix socket. Raise `NotAConsumerError`
-    for whoever shows the token, and plain `DeniedError` where the broker itself may not ask.
+    `peer` is the real address of the connection, None for a unix socket. Raise `NotAConsumerError` for the bearer of
+    the token, and plain `DeniedError` if the broker itself may not ask.
     """
     _check_form(presented)
     found = _looked_up(vault, presented)
@@ -75,21 +82,19 @@ def _check_form(presented: Secret[str]) -> None:
     text = presented.reveal()
     # Vault takes an empty token to mean the asker's own, which is the broker's
     if not text or len(text) > _TOKEN_LENGTH or not text.isascii() or not text.isprintable() or " " in text:
-        raise NotAConsumerError(Clause.MALFORMED, "what was shown is no token of Vault", hint="log in at Vault first")
+        raise NotAConsumerError(Clause.MALFORMED)
 
 
 def _looked_up(vault: Connection, presented: Secret[str]) -> Mapping[str, Any]:
     try:
         found = vault.ask("POST", "auth/token/lookup", {"token": presented}).get("data")
     except BadTokenError:
-        raise NotAConsumerError(
-            Clause.UNKNOWN, "Vault does not know the token that was shown", hint="has it expired? log in at Vault again"
-        ) from None
+        raise NotAConsumerError(Clause.UNKNOWN) from None
     except DeniedError:
         if presented.reveal().count(".") > 1:  # s.<random>.<namespace>
-            raise _foreign() from None
+            raise NotAConsumerError(Clause.FOREIGN) from None
         raise DeniedError(
-            "the broker may not ask Vault whose token was shown", hint="run: broker vault setup, for the server's role"
+            "the broker may not look up tokens in Vault", hint="run: broker vault setup, for the server's role"
         ) from None
     if not isinstance(found, Mapping):
         raise unclear("a token")
@@ -98,59 +103,43 @@ def _looked_up(vault: Connection, presented: Secret[str]) -> Mapping[str, Any]:
 
 def _check_token(found: Mapping[str, Any], namespace: str) -> None:
     if "root" in (found.get("policies") or ()):
-        raise NotAConsumerError(
-            Clause.ROOT, "a root token is nobody's in particular, so no bundle is given for it", hint=_OWN
-        )
+        raise NotAConsumerError(Clause.ROOT)
     if str(found.get("namespace_path") or "").strip("/") != namespace and "namespace_path" in found:
-        raise _foreign()
+        raise NotAConsumerError(Clause.FOREIGN)
     if found.get("num_uses") != 0:
-        raise NotAConsumerError(
-            Clause.LIMITED_USES, "a token with a limited number of uses cannot be a consumer's", hint=_OWN
-        )
+        raise NotAConsumerError(Clause.LIMITED_USES)
     if found.get("type") == "batch":
-        raise NotAConsumerError(
-            Clause.BATCH, "a batch token cannot be revoked, so nobody could stop who holds it", hint=_SERVICE
-        )
+        raise NotAConsumerError(Clause.BATCH)
     if not found.get("entity_id"):
-        raise NotAConsumerError(
-            Clause.NO_ENTITY,
-            "the token has no entity in Vault, so nobody could be named as the holder",
-            hint="log in by a method of Vault (AppRole, JWT, Kubernetes), not by a token that was created",
-        )
+        raise NotAConsumerError(Clause.NO_ENTITY)
 
 
 def _check_address(found: Mapping[str, Any], peer: Address | None) -> None:
     bound = found.get("bound_cidrs") or ()
     if not bound:
         return
+    # A dual-stack socket shows 192.0.2.1 as ::ffff:192.0.2.1
+    plain = peer.ipv4_mapped or peer if isinstance(peer, IPv6Address) else peer
     try:
-        inside = peer is not None and any(_plain(peer) in ip_network(cidr, strict=False) for cidr in bound)
+        inside = plain is not None and any(plain in ip_network(cidr, strict=False) for cidr in bound)
     except ValueError:
         raise UnclearError(
-            "Vault binds the token to addresses in a way unknown to us",
+            "Vault binds the token to addresses in an unknown form",
             hint="use a token that is bound to CIDRs, or to none",
         ) from None
     if not inside:
-        raise NotAConsumerError(
-            Clause.WRONG_ADDRESS,
-            f"the token is bound to addresses, and {peer or 'a unix socket'} is none of them",
-            hint="use it from where it was issued for",
-        )
+        raise NotAConsumerError(Clause.WRONG_ADDRESS, peer=peer or "a unix socket")
 
 
 def _entity(vault: Connection, found: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         entity = vault.ask("GET", f"identity/entity/id/{found['entity_id']}").get("data")
     except (MissingError, UnmountedError, InvalidError):
-        raise NotAConsumerError(
-            Clause.NO_ENTITY, "the token's entity is gone from this namespace of Vault", hint="log in at Vault again"
-        ) from None
+        raise NotAConsumerError(Clause.NO_ENTITY) from None
     if not isinstance(entity, Mapping) or not isinstance(entity.get("id"), str):
         raise unclear("an entity")
     if entity.get("disabled") is not False:
-        raise NotAConsumerError(
-            Clause.DISABLED, f"the entity {entity.get('name')} is disabled in Vault", hint="ask who runs Vault"
-        )
+        raise NotAConsumerError(Clause.DISABLED, name=entity.get("name"))
     return entity
 
 
@@ -159,44 +148,32 @@ def _check_capabilities(vault: Connection, presented: Secret[str], right: str) -
     granted = _capabilities(vault, presented, [right, *sentinels])
     everything = {capability for path in granted.values() for capability in path}
     if "root" in everything:
-        raise NotAConsumerError(Clause.ROOT, "the token may do everything, so no bundle is given for it", hint=_OWN)
+        raise NotAConsumerError(Clause.ROOT)
     if "sudo" in everything:
-        raise NotAConsumerError(Clause.SUDO, "the token has sudo, so no bundle is given for it", hint=_OWN)
+        raise NotAConsumerError(Clause.SUDO)
     if any(granted[path] != ["deny"] for path in sentinels):
-        raise NotAConsumerError(
-            Clause.TOO_WIDE,
-            "a policy of the token matches every right, also those that do not exist",
-            hint="name partner, environment and account in the policy, as broker vault enrol does",
-        )
+        raise NotAConsumerError(Clause.TOO_WIDE)
     if granted[right] == ["deny"]:
-        raise NotAConsumerError(
-            Clause.NO_RIGHT,
-            f"no policy of the token grants {right}",
-            hint="grant it: broker vault enrol NAME --right ACCOUNT/APPLICATION",
-        )
+        raise NotAConsumerError(Clause.NO_RIGHT, right=right)
     if granted[right] != _NEEDED:
-        raise NotAConsumerError(
-            Clause.TOO_MUCH,
-            f"the token's policies grant {', '.join(granted[right])} on {right}; exactly update is a right",
-            hint='capabilities = ["update"], and nothing else, as broker vault enrol does',
-        )
+        raise NotAConsumerError(Clause.TOO_MUCH, right=right, granted=", ".join(granted[right]))
+
+
+def _sentinels() -> tuple[str, str]:
+    """Return a path in the form of a right, and one in any form: random, so that no policy can name them."""
+    words = [secrets.token_hex(8) for _ in range(6)]
+    return "/".join([layout.RIGHTS, *words[:4], layout.Access.DIRECT.value]), f"{words[4]}/{words[5]}"
 
 
 def _capabilities(vault: Connection, presented: Secret[str], paths: Sequence[str]) -> Mapping[str, list[str]]:
     try:
         answer = vault.ask("POST", "sys/capabilities", {"token": presented, "paths": list(paths)})
-    except InvalidError:  # between the look-up and here it ended, or its entity did
-        raise NotAConsumerError(
-            Clause.UNKNOWN, "Vault no longer knows the token that was shown", hint="log in at Vault again"
-        ) from None
+    except InvalidError:  # the token, or its entity, ended after the look-up
+        raise NotAConsumerError(Clause.UNKNOWN) from None
     except DeniedError:
         if not _may_ask(vault):
             raise
-        raise NotAConsumerError(
-            Clause.UNREADABLE,
-            "Vault can make nothing of the token's policies",
-            hint="is one templated on the identity, and does the entity's metadata hold a wildcard?",
-        ) from None
+        raise NotAConsumerError(Clause.UNREADABLE) from None
     data = answer.get("data")
     granted = {path: data.get(path) for path in paths} if isinstance(data, Mapping) else {}
     if not granted or not all(isinstance(value, list) and value for value in granted.values()):
@@ -205,28 +182,6 @@ def _capabilities(vault: Connection, presented: Secret[str], paths: Sequence[str
 
 
 def _may_ask(vault: Connection) -> bool:
-    """Say whether the broker has the right to ask what a token may do: else Vault's "denied" is about us."""
+    """Return whether the broker may ask for a token's capabilities: if not, Vault's "denied" is about the broker."""
     answer = vault.ask("POST", "sys/capabilities-self", {"paths": ["sys/capabilities"]})
     return "update" in (field_of(answer, "data", "sys/capabilities") or ())
-
-
-def _sentinels() -> tuple[str, str]:
-    """Return a path of a right's shape, and one of any: random, so that no policy can name them."""
-    words = [secrets.token_hex(8) for _ in range(6)]
-    return "/".join([layout.RIGHTS, *words[:4], layout.Access.DIRECT.value]), f"{words[4]}/{words[5]}"
-
-
-def _plain(address: Address) -> Address:
-    """Return the IPv4 address that a dual-stack socket shows as ::ffff:192.0.2.1."""
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
-
-
-def _foreign() -> NotAConsumerError:
-    return NotAConsumerError(
-        Clause.FOREIGN, "the token belongs to another namespace of Vault", hint="log in where the broker is"
-    )
-
-
-_OWN: Final = "log in at Vault as the consumer itself"
-_SERVICE: Final = "log in by a role whose token_type is service"

@@ -1,32 +1,31 @@
-"""One connection to Vault or OpenBao: the only file that knows hvac, and the only one that sees what it raises.
+"""Connection to Vault or OpenBao: requests, retries, and KV v2 under check-and-set.
 
-Synchronous on purpose, and shared by threads: each thread gets its own hvac client and session, all take the token
-from one `TokenSource`. Code on an event loop comes here through `service.offload` and in no other way.
+Synchronous, and shared by threads: they share one session and take their token from one `TokenSource`. Code on an event
+loop calls it through `service.offload` only.
 """
 
 from __future__ import annotations
 
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final
 from urllib.parse import quote
 
-import hvac.adapters
-import hvac.exceptions
 import requests
 import stamina
 
 from broker.errors import ConflictError, DeniedError, InputError, RefusedError, VaultUnavailableError
+from broker.model.compare_and_set import compare_and_set
 from broker.model.duration import duration_text
 from broker.model.secret import Secret
 from broker.network import TooMuchError, behind, is_closed
+from broker.vault.bounds import BOUNDS_AS_GRANTED, DESCRIPTION
 from broker.vault.errors import MissingError, OversizedError, PassingError, UnclearError
 from broker.vault.logins.source import TokenSource
 from broker.vault.observer import Observer, Phase, unobserved
@@ -39,18 +38,20 @@ __all__ = ["Connection", "Document", "Seen", "Stored"]
 # By default stamina logs retries through structlog, if that is installed: to standard output, among the data
 stamina.instrumentation.set_on_retry_hooks([])
 
-_INDEX: Final = "X-Vault-Index"  # what a read must have seen; OpenBao and Vault Enterprise heed it, the rest ignore it
-_BEHIND: Final = {"X-Vault-Inconsistent": "forward-active-node"}  # what a standby that has not seen it shall do
+_INDEX: Final = (
+    "X-Vault-Index"  # the state that a read must include; OpenBao and Vault Enterprise support it, others ignore it
+)
+_BEHIND: Final = {"X-Vault-Inconsistent": "forward-active-node"}  # for a standby that is behind that state
 _REDIRECTS: Final = (301, 302, 307, 308)
 _HOPS: Final = 2
 _TOLERANCE: Final = timedelta(minutes=5)  # between our clock and Vault's
-_LONG: Final = 6  # attempts: the first five take under two seconds, and need no words
-_SHORTEST: Final = 0.5  # seconds that one answer may take however short our patience is
+_LONG: Final = 6  # attempts: the first five take under two seconds
+_SHORTEST: Final = 0.5  # seconds for one read, even with less patience
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A document of KV v2 and the version it was read as."""
+    """A document of KV v2 and its version."""
 
     data: Document = field(repr=False)  # keys and passwords are documents too
     version: int
@@ -58,11 +59,11 @@ class Stored:
 
 @dataclass(slots=True)
 class Seen:
-    """What a process has seen of its Vault: shared by its connections, so that none reads what is older.
+    """State of Vault that a process has seen, shared by its connections, so that none reads an older one.
 
-    `index` is of the newest answer that carried one; `away` says that patience ended on the last request. `date` is
-    what Vault's clock showed with its newest answer, as HTTP writes it, and `ours` what this machine's did, in seconds
-    since the epoch. `wait` is told, in words for people, that a request takes long because Vault is away.
+    `index` is from the newest answer that carried one; `away` means that patience ended on the last request. `date` is
+    Vault's clock at its newest answer, as HTTP writes it, and `ours` this machine's, in seconds since the epoch. `wait`
+    is called with a text for people if a request takes long because Vault is away.
     """
 
     index: str = ""
@@ -75,8 +76,8 @@ class Seen:
 class Connection:
     """KV v2 under one mount, and the rest of Vault's API by `call` and `ask`.
 
-    Paths of `read`, `write` and their kind are relative to the mount, as `layout` makes them. Every method raises
-    `VaultUnavailableError` when patience runs out, `DeniedError`, and what else its first line says.
+    Paths of `read`, `write` and the like are relative to the mount, as `layout` makes them. Every method raises
+    `VaultUnavailableError` when patience runs out, `DeniedError`, and the errors in its first line.
     """
 
     def __init__(
@@ -90,12 +91,10 @@ class Connection:
         self.settings = settings
         self._tokens = tokens
         self._observer = observer
-        self._here = threading.local()
         self._seen = seen or Seen()
-        self._sessions: list[requests.Session] = []
 
     def read(self, path: str, version: int = 0) -> Stored:
-        """Return `version` of what is at `path`, the newest with 0; raise `MissingError`."""
+        """Return `version` of the document at `path`, the newest with 0; raise `MissingError`."""
         answer = self.ask("GET", self._kv("data", path), {"version": version} if version else None)
         data, version = field_of(answer, "data", "data"), field_of(answer, "data", "metadata", "version")
         if data is None and isinstance(version, int):  # KV keeps a null too
@@ -105,32 +104,70 @@ class Connection:
         return Stored(data, version)
 
     def read_or_none(self, path: str) -> Stored | None:
-        """Return the newest version at `path`, or None where nothing is stored."""
+        """Return the newest version at `path`, or None if nothing is stored."""
         try:
             return self.read(path)
         except MissingError:
             return None
 
-    def write(self, path: str, data: Document, *, replacing: int) -> int:
-        """Store `data` as the version after `replacing` and return its number; raise `ConflictError`.
+    def write(self, path: str, data: Document, *, replacing: int) -> None:
+        """Store `data` as the version after `replacing` (0: nothing yet); raise `ConflictError`.
 
-        A write whose answer was lost is sent again and may then meet its own success as `ConflictError`: read, and see.
+        A write whose answer was lost is sent again, and then conflicts with itself: `change` settles that. On a mount
+        that others use too, a new document gets its own bounds. A process that is killed between the two writes leaves
+        a document without bounds; the next `setup` sets them.
         """
-        body = {"data": dict(data), "options": {"cas": replacing}}
-        version = field_of(self.call("POST", self._kv("data", path), body), "data", "version")
-        if not isinstance(version, int):
-            raise unclear(path)
-        return version
+        needs_bounds = replacing == 0 and self._is_shared
+        self._put(path, data, replacing)
+        if needs_bounds:
+            with suppress(DeniedError):  # the policies are older than the adopted mount; `setup` renews them
+                self.call("POST", self._kv("metadata", path), BOUNDS_AS_GRANTED)
 
     def create(self, path: str, data: Document) -> None:
-        """Store `data` where nothing ever was; raise `ConflictError` where something is, or was."""
+        """Store `data`, which is written once, where nothing was stored before; raise `ConflictError`."""
         try:
-            self.write(path, data, replacing=0)
+            self._put(path, data, 0)
         except DeniedError:
             # A role with `create` alone is denied overwriting before CAS is looked at
-            if self._is_there(path):
-                raise ConflictError(f"{path} is there already") from None
+            with suppress(DeniedError):
+                if self.versions(path):
+                    raise ConflictError(f"{path} exists already") from None
             raise
+
+    def adopt(self, path: str, make: Callable[[], Document]) -> Document:
+        """Return the document at `path`, which is written once. If there is none, create it: the first writer wins."""
+        stored = self.read_or_none(path)
+        if stored is None:
+            with suppress(ConflictError):
+                self.create(path, make())
+            stored = self.read(path)
+        return stored.data
+
+    def change(self, path: str, change: Callable[[Document | None], Document]) -> Document:
+        """Apply the pure `change` to the document at `path` (None: nothing yet), under compare-and-set; return the new.
+
+        A write whose answer was lost is settled by reading the version that it would have made. Raise `ConflictError`
+        if others keep writing.
+        """
+
+        def read() -> tuple[Document | None, int]:
+            stored = self.read_or_none(path)
+            return (stored.data, stored.version) if stored else (None, 0)
+
+        def write(document: Document | None, version: int) -> None:
+            self.write(path, document or {}, replacing=version)
+
+        return compare_and_set(path, read, write, partial(self.landed, path), change) or {}
+
+    def landed(self, path: str, data: Document | None, version: int) -> bool:
+        """Return whether the version after `version` is `data`, even if others have written since.
+
+        False if that version is not kept any more: as many writes followed it as the mount keeps versions.
+        """
+        try:
+            return self.read(path, version=version + 1).data == data
+        except MissingError:
+            return False
 
     def list(self, path: str) -> tuple[str, ...]:
         """Return the names under `path`, sorted; folders end in "/". Nothing there is no error."""
@@ -156,19 +193,19 @@ class Connection:
     def destroy_all(self, path: str) -> None:
         """Destroy the data of every version. The number stays taken, so `create` never gives it out again.
 
-        Destroying what is gone is no error. Done is what Vault then shows as done, not what it answered: a secret
-        that is forgotten here stays for ever. Backups and snapshots of Vault may still hold it.
+        Destroying it twice is no error. Success is read back, not believed: a secret that survives here would stay for
+        ever. Backups and snapshots of Vault may still hold it.
         """
-        numbers = sorted(self.versions(path)) or [1]  # "nothing there" may be said by a node that is behind
+        numbers = sorted(self.versions(path)) or [1]  # a node that is behind may show none
         with suppress(MissingError):
             self.call("POST", self._kv("destroy", path), {"versions": numbers})
         if any(self.versions(path).values()):
             raise unclear(path)
 
     def call(self, method: str, api_path: str, body: Document | None = None) -> Document:
-        """Send a request that changes something; return Vault's answer, empty where it has no body.
+        """Send a request that changes something; return Vault's answer, empty if it has no body.
 
-        `api_path` is what follows `/v1/`. Raises `InputError` where Vault finds the request invalid.
+        `api_path` follows `/v1/`. Raises `InvalidError` if Vault finds the request invalid.
         """
         self._observer(Phase.BEFORE, api_path)
         answer = self._patiently(method, api_path, body, None)
@@ -178,9 +215,9 @@ class Connection:
     def ask(
         self, method: str, api_path: str, body: Document | None = None, *, token: Secret[str] | None = None
     ) -> Document:
-        """Send a request that changes nothing in what the broker keeps: reads, logins, look-ups. Else as `call`.
+        """Send a request that changes no data of the broker: a read, login or look-up. Otherwise as `call`.
 
-        With `token`, speak as its holder: it is neither renewed nor replaced.
+        `token` replaces the connection's own; it is neither renewed nor replaced by another.
         """
         return self._patiently(method, api_path, body, token)
 
@@ -191,17 +228,17 @@ class Connection:
 
     @property
     def their_clock(self) -> datetime | None:
-        """When Vault gave its newest answer, by its own clock, to the second; None where it does not say."""
+        """Vault's clock at its newest answer, to the second; None if the answer has no date."""
         try:
             return parsedate_to_datetime(self._seen.date).astimezone(UTC)
-        except (TypeError, ValueError):  # no date, or none that can be read
+        except (TypeError, ValueError):  # no date, or an invalid one
             return None
 
     def require_true_clock(self) -> None:
-        """Refuse where this machine's clock is more than minutes from Vault's, by Vault's newest answer.
+        """Raise `RefusedError` if this machine's clock is minutes away from Vault's, by Vault's newest answer.
 
-        What is stored is dated by it and read on other machines; certificates are judged by it. An answer without a
-        date shows nothing.
+        Stored documents are dated by it and read on other machines, and certificates are checked by it. An answer
+        without a date passes.
         """
         theirs = self.their_clock
         if theirs is None:
@@ -210,25 +247,33 @@ class Connection:
         if abs(ahead) > _TOLERANCE:
             way = "ahead of" if ahead > timedelta(0) else "behind"
             raise RefusedError(
-                f"this machine's clock is {duration_text(abs(ahead))} {way} Vault's: nothing is dated or decided by it",
-                hint="timedatectl shows the clock: set the one that is wrong, here or where Vault runs",
+                f"this machine's clock is {duration_text(abs(ahead))} {way} Vault's; refusing to use it",
+                hint="timedatectl shows the clock: correct the wrong one, here or on the host of Vault",
             )
 
     def close(self) -> None:
-        """Give back the token where this connection's login made it, and close every session.
+        """Revoke the token if this connection's login made it, and close the session.
 
-        Not where patience ended on Vault just now: the token's short life ends it, and nobody waits twice.
+        If patience ended on the last request, the token is left to expire: nobody waits twice.
         """
         if self._tokens is not None and not self._seen.away:
             self._tokens.close()
-        for session in self._sessions:
-            session.close()
+        if "_session" in self.__dict__:
+            self._session.close()
 
-    def _is_there(self, path: str) -> bool:
+    def _put(self, path: str, data: Document, replacing: int) -> None:
+        answer = self.call("POST", self._kv("data", path), {"data": dict(data), "options": {"cas": replacing}})
+        if not isinstance(field_of(answer, "data", "version"), int):
+            raise unclear(path)
+
+    @cached_property
+    def _is_shared(self) -> bool:
+        """Whether others use the mount too. Vault answers this to every token with a right below the mount."""
         try:
-            return bool(self.versions(path))
+            answer = self.ask("GET", f"sys/internal/ui/mounts/{self.settings.mount}")
         except DeniedError:
             return False
+        return field_of(answer, "data", "description") not in (None, DESCRIPTION)
 
     def _kv(self, kind: str, path: str) -> str:
         return f"{self.settings.mount}/{kind}/{path}"
@@ -268,7 +313,7 @@ class Connection:
         try:
             return send(token)
         except DeniedError:
-            # Vault says "permission denied" to a dead token and to a live one without the right: ask which it is
+            # Vault denies a dead token and a live one without the right in the same words: ask which it is
             if not self._is_dead(token) or not tokens.replace(token):
                 raise
         return send(tokens.token())
@@ -281,52 +326,48 @@ class Connection:
         return False
 
     def _send_as(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
-        client = self._client()
-        client.token = token.reveal() if token else None
-        client.base_uri = base_url(self.settings)
+        base = base_url(self.settings)
         for _ in range(_HOPS + 1):
-            answer = self._exchange(client, method, path, body)
+            with _reached(path, self.settings.whereabouts):
+                answer = self._exchange(method, f"{base}/v1/{quote(path)}", body, token)
             if answer.status not in _REDIRECTS:
                 return understood(answer, path)
-            client.base_uri = redirected(answer.headers.get("Location", ""), self.settings)
-        raise PassingError("Vault's nodes point at each other", hint="is it electing a leader? try again")
+            base = redirected(answer.headers.get("Location", ""), self.settings)
+        raise PassingError("Vault's nodes redirect to each other", hint="is it electing a leader? try again")
 
-    def _exchange(self, client: Any, method: str, path: str, body: Document | None) -> Answer:
-        headers = {**_BEHIND, _INDEX: self._seen.index} if self._seen.index else {}
-        with _reached(path, self.settings.whereabouts):
-            response: requests.Response = client.request(
-                method,
-                f"/v1/{quote(path)}",
-                headers=headers,
-                stream=True,
-                **{"params" if method == "GET" else "json": _bare(body)},
-            )
-            with response:
-                answer = Answer(response.status_code, response.headers, whole(response))
+    def _exchange(self, method: str, url: str, body: Document | None, token: Secret[str] | None) -> Answer:
+        response = self._session.request(
+            method,
+            url,
+            headers=self._headers(token),
+            stream=True,
+            timeout=min(self.settings.timeout, max(self.settings.patience, _SHORTEST)),
+            allow_redirects=False,
+            **{"params" if method == "GET" else "json": _bare(body)},
+        )
+        with response:
+            answer = Answer(response.status_code, response.headers, whole(response))
         self._seen.index = answer.headers.get(_INDEX, self._seen.index)
         self._seen.date, self._seen.ours = answer.headers.get("Date", ""), time.time()
         return answer
 
-    def _client(self) -> Any:
-        if not hasattr(self._here, "client"):
-            session = new_session(self.settings)
-            self._sessions.append(session)
-            # hvac's constructors read VAULT_* by themselves, so everything is said here
-            self._here.client = hvac.adapters.RawAdapter(
-                base_uri=base_url(self.settings),
-                session=session,
-                verify=session.verify,
-                cert=session.cert,
-                timeout=min(self.settings.timeout, max(self.settings.patience, _SHORTEST)),
-                namespace=self.settings.namespace or None,
-                allow_redirects=False,
-                ignore_exceptions=True,
-            )
-        return self._here.client
+    def _headers(self, token: Secret[str] | None) -> dict[str, str]:
+        headers = {"X-Vault-Request": "true"}
+        if token:
+            headers["X-Vault-Token"] = token.reveal()
+        if self.settings.namespace:
+            headers["X-Vault-Namespace"] = self.settings.namespace
+        if self._seen.index:
+            headers |= {**_BEHIND, _INDEX: self._seen.index}
+        return headers
+
+    @cached_property
+    def _session(self) -> requests.Session:
+        return new_session(self.settings)
 
 
 def _bare(value: Any) -> Any:
-    """Return what goes out for `value`. Until here a secret in a body is a `Secret`, so that no traceback shows it."""
+    """Return `value` with its secrets revealed. Up to here they are `Secret`s, so that no traceback shows them."""
     match value:
         case Secret():
             return value.reveal()
@@ -339,30 +380,32 @@ def _bare(value: Any) -> Any:
 
 @contextmanager
 def _reached(path: str, vault: str) -> Iterator[None]:
-    """Turn what requests and the libraries under it raise into ours. Their text may quote a header: drop it."""
+    """Turn errors of requests and the libraries below it into ours. Their text may quote a header: drop it."""
     try:
         yield
     except requests.exceptions.SSLError as error:
         raise _tls_fault(error, path, vault) from None
     except TooMuchError:
-        raise OversizedError(f"{vault} answers more for {path} than Vault would", hint="is it a Vault?") from None
+        raise OversizedError(
+            f"{vault} sends more for {path} than a Vault would", hint="is it a Vault? check VAULT_ADDR"
+        ) from None
     except ValueError:  # before RequestException: requests' InvalidHeader and InvalidURL are both
         raise InputError(
-            "a request to Vault cannot be written", hint="token, namespace or address holds what cannot travel"
+            "a request to Vault cannot be sent", hint="token, namespace or address contains an invalid character"
         ) from None
-    except (requests.RequestException, hvac.exceptions.VaultError, OSError) as error:
+    except (requests.RequestException, OSError) as error:
         raise _not_reached(error, path, vault) from None
 
 
 def _not_reached(error: Exception, path: str, vault: str) -> PassingError:
     return PassingError(
         f"{vault} was not reached for {path} ({type(error).__name__})",
-        hint="is that address right, and is it up? broker config show says where each setting comes from",
+        hint="is the address right, and is it up? broker config show names the source of each setting",
     )
 
 
 def _tls_fault(error: Exception, path: str, vault: str) -> VaultUnavailableError:
-    """Tell what will not fix itself from a connection closed within the handshake, as before a server that is away."""
+    """Return the error for a failed handshake. A connection closed within it may be a server that is away: retry."""
     found = next((one for one in behind(error) if isinstance(one, ssl.SSLError)), error)
     if is_closed(found):
         return _not_reached(found, path, vault)

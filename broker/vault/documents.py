@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from broker.errors import RefusedError
+from broker.vault.upgrades import UPGRADES
 
 __all__ = ["MEND", "SCHEMA", "DamagedDocumentError", "NewerSchemaError", "decoded", "encoded", "enveloped"]
 
 Document = Mapping[str, Any]
-Upgrade = Callable[[Document], Document]
 T = TypeVar("T")
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 MEND: Final = "somebody wrote it past the broker; an older version may be whole: bao kv get -version=N"
-# {1: one_to_two, …}, each for all kinds of document; each tested on stored examples. Release N+1 reads N.
-UPGRADES: Final[Mapping[int, Upgrade]] = {}
 
 
 class NewerSchemaError(RefusedError):
@@ -31,8 +29,8 @@ class DamagedDocumentError(RefusedError):
 
 
 def encoded(value: object) -> dict[str, Any]:
-    """Return `value`, a dataclass of the model, as a document."""
-    return enveloped(msgspec.to_builtins(value, order="deterministic"))
+    """Return `value`, a dataclass of the model, as a document, exactly as reading returns it."""
+    return enveloped(msgspec.json.decode(msgspec.json.encode(value, order="deterministic")))
 
 
 def enveloped(value: object) -> dict[str, Any]:
@@ -41,7 +39,7 @@ def enveloped(value: object) -> dict[str, Any]:
 
 
 def decoded(document: Document, kind: type[T], where: str) -> T:
-    """Return the `kind` in `document`; raise `NewerSchemaError` or `DamagedDocumentError`, naming `where` it lies.
+    """Return the `kind` in `document`; raise `NewerSchemaError` or `DamagedDocumentError`, naming `where` it is stored.
 
     msgspec drops unknown fields in silence, so what does not come out as it went in is refused, not written back.
     """

@@ -1,9 +1,9 @@
-"""Evidence in Vault: one create-only document an entry, which no role of ours can overwrite."""
+"""Evidence in Vault: one document for each entry, which our roles can create and not overwrite."""
 
 from __future__ import annotations
 
 from broker.errors import ConflictError, InputError, RefusedError
-from broker.evidence.signing import Kept
+from broker.evidence.ports import ChainRecord
 from broker.model.chain import Entry
 from broker.model.finding import Finding
 from broker.model.names import AccountName
@@ -24,7 +24,7 @@ class VaultEvidence:
         self._vault = vault
 
     def append(self, entry: Entry) -> None:
-        """Store `entry` under its number. The same entry again is no error; another one is `ForkedEvidenceError`."""
+        """Store `entry` under its number. The same entry again is no error; another raises `ForkedEvidenceError`."""
         path = layout.evidence(entry.chain, entry.number)
         try:
             self._vault.create(path, encoded(entry))
@@ -32,20 +32,20 @@ class VaultEvidence:
             if self.forked(entry):
                 kind, _, name = entry.chain.partition("/")
                 raise ForkedEvidenceError(
-                    f"place {entry.number} in the evidence of {entry.chain} is taken by what is not its entry: "
-                    "what happened is done, and cannot be stored there",
+                    f"place {entry.number} in the evidence of {entry.chain} is taken by another entry: "
+                    "the change is made, and its evidence cannot be stored",
                     hint=f"broker evidence verify {name if kind == 'accounts' else '--all'}",
                 ) from None
 
     def forked(self, entry: Entry) -> bool:
-        """Return whether something else stands where `entry` belongs; raise `MissingError` where nothing ever did."""
+        """Return whether another document has the place of `entry`; raise `MissingError` if none ever had."""
         try:
             return self._read(layout.evidence(entry.chain, entry.number))[0] != entry
         except (DamagedDocumentError, GoneError, OversizedError):
             return True
 
     def first(self, account: AccountName) -> Entry:
-        """Return the entry that an account's chain begins with; raise `MissingError`."""
+        """Return the first entry of an account's chain; raise `MissingError`."""
         return self._read(layout.evidence(f"accounts/{account}", 1))[0]
 
     def issuing_chains(self) -> tuple[str, ...]:
@@ -56,21 +56,21 @@ class VaultEvidence:
         """Return the names of all chains: those of accounts, then those of issuing processes."""
         return tuple(f"accounts/{name}" for name in listed(self._vault, CHAINS).names) + self.issuing_chains()
 
-    def kept(self, chain: str, *, since: int = 1) -> Kept:
-        """Return the stored entries of `chain` from number `since` on; what cannot be read is said, not raised.
+    def kept(self, chain: str, *, since: int = 1) -> ChainRecord:
+        """Return the stored entries of `chain` from number `since` on, with findings about unreadable ones.
 
-        A chain of another name than the broker gives, which a false statement may sign, has no entries.
+        A chain with a name that the broker never gives, which a false statement may sign, has no entries.
         """
         entries: list[Entry] = []
         findings: list[Finding] = []
         try:
             folder = entries_of(chain)
         except InputError:
-            return Kept(())
+            return ChainRecord(())
         for number in map(layout.place, listed(self._vault, folder).names):
             if number >= since:
                 self._keep(chain, number, entries, findings)
-        return Kept(tuple(entries), tuple(findings))
+        return ChainRecord(tuple(entries), findings=tuple(findings))
 
     def _keep(self, chain: str, number: int, entries: list[Entry], findings: list[Finding]) -> None:
         where = f"{chain} entry {number}"
@@ -86,8 +86,8 @@ class VaultEvidence:
         if entry.number != number:
             findings.append(_finding("misplaced", f"{where} says that it is entry {entry.number}: it was moved"))
         if version > 1:
-            message = f"{where} was written {version} times, and the broker writes once"
-            findings.append(Finding.warning("evidence.overwritten", message, "Vault's audit log says by whom"))
+            message = f"{where} was written {version} times; the broker writes once"
+            findings.append(Finding.warning("evidence.overwritten", message, "see Vault's audit log for the writer"))
 
     def _read(self, path: str) -> tuple[Entry, int]:
         stored = self._vault.read(path)

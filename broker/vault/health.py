@@ -1,4 +1,4 @@
-"""Whether Vault is there, asked without a token: every node answers this, a standby and a sealed one too."""
+"""Health of Vault, asked without a token: every node answers, a standby and a sealed one too."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ _GLANCE: Final = 3.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What an unsealed Vault says of itself."""
+    """An unsealed Vault that answers."""
 
     version: str
-    now: datetime | None  # by its clock, to the second; None where its answer is not dated
+    now: datetime | None  # by its clock, to the second; None if its answer has no date
 
 
 def health(settings: VaultSettings) -> Health:
-    """Ask `sys/seal-status`, which is of no namespace; raise `VaultUnavailableError`, for a sealed Vault too.
+    """Ask `sys/seal-status`, without a namespace; raise `VaultUnavailableError`, for a sealed Vault too.
 
-    Not `sys/health`: a standby answers it with 429, as if it were overloaded. Whoever asks this wants to know it now,
-    so one that is away is waited for no longer than three seconds.
+    Not `sys/health`: a standby answers it with 429, as if it were overloaded. Waits at most three seconds.
     """
     vault = Connection(replace(settings, namespace="", patience=min(settings.patience, _GLANCE)))
     try:

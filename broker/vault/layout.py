@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Final
 
 from broker.errors import InputError
+from broker.model.authentication import PASSWORD
 from broker.model.chain import LAST
 from broker.model.names import checked_name
 
@@ -32,10 +33,10 @@ __all__ = [
     "evidence",
     "head",
     "key",
-    "password",
     "place",
     "profile",
     "right",
+    "secret",
     "signer",
 ]
 
@@ -74,9 +75,12 @@ def key(account: str, slot: int) -> str:
     return f"keys/{checked_name(account, 'account')}/{_number(slot)}"
 
 
-def password(account: str, slot: int) -> str:
-    """Return the path of the password in `slot`, written once."""
-    return f"passwords/{checked_name(account, 'account')}/{_number(slot)}"
+def secret(account: str, name: str, number: int) -> str:
+    """Return the path of secret `number` of those called `name`, written once. Passwords have a folder of their own."""
+    folder = checked_name(account, "account")
+    if name == PASSWORD:
+        return f"passwords/{folder}/{_number(number)}"
+    return f"secrets/{folder}/{checked_name(name, 'secret')}/{_number(number)}"
 
 
 def consumer(entity: str) -> str:

@@ -1,7 +1,7 @@
-"""Listings of the mount's folders: what the broker wrote, apart from what it did not.
+"""Listings of the mount's folders, with foreign entries set apart.
 
-Roles may create entries under any name in their folders. An entry that cannot be the broker's is passed over by every
-listing, and reported as a foreign entry by `foreign`. One document that cannot be read does not hide the others.
+Roles may create entries under any name in their folders. Every listing passes over an entry that cannot be the
+broker's, and `foreign` reports it. One document that cannot be read does not hide the others.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder of the mount. `at` returns where the entry of a name lies (a folder ends in "/"), or `InputError`."""
+    """A folder of the mount. `at` returns the path of a named entry (a folder ends in "/"), or raises `InputError`."""
 
     path: str
     at: Callable[[str], str]
@@ -62,14 +62,14 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Documents(Generic[T]):
-    """The documents of a folder by name; `unread` says why of those that cannot be read."""
+    """The documents of a folder by name; `unread` has a finding for each that cannot be read."""
 
     found: Mapping[str, T]
     unread: Mapping[str, Finding]
 
 
 def listed(vault: Connection, folder: Folder) -> Listing:
-    """Return what lies in `folder`."""
+    """Return the names in `folder`."""
     entries = vault.list(folder.path)
     ours = tuple(entry for entry in entries if folder.holds(entry))
     strange = sorted({*entries} - {*ours})
@@ -77,10 +77,7 @@ def listed(vault: Connection, folder: Folder) -> Listing:
 
 
 def documents(vault: Connection, folder: Folder, read: Callable[[str], T], code: str) -> Documents[T]:
-    """Return the documents in `folder`; `code` is that of findings.
-
-    A `MissingError` of `read` means deleted, and is passed over.
-    """
+    """Return the documents in `folder`; `code` is for findings. A `MissingError` of `read` means deleted."""
     found: dict[str, T] = {}
     unread: dict[str, Finding] = {}
     for name in listed(vault, folder).names:
@@ -108,7 +105,7 @@ def every_folder(vault: Connection) -> Iterator[Folder]:
 
 
 def entries_of(chain: str) -> Folder:
-    """Return the folder of a chain's entries; raise `InputError` for what is no chain's name."""
+    """Return the folder of a chain's entries; raise `InputError` for a name that no chain has."""
     return Folder(layout.chain(chain), lambda name: layout.evidence(chain, layout.place(name)))
 
 
@@ -117,7 +114,7 @@ def _statement(name: str) -> str:
 
 
 def _hint(vault: Connection, path: str) -> str:
-    """Return the commands of a Vault administrator who looks at the entry and removes it."""
+    """Return commands for a Vault administrator to look at the entry and remove it."""
     mount, quoted = f"-mount={shlex.quote(vault.settings.mount)}", shlex.quote(path.removesuffix("/"))
     if path.endswith("/"):
         return (

@@ -1,4 +1,4 @@
-"""The one place that every write to Vault passes: here a test counts, or kills."""
+"""Observer of every write to Vault: tests count writes, or kill the process at one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["Observer", "Phase", "unobserved"]
 
 
 class Phase(Enum):
-    """When an observer is called: before a write leaves, and once it has been answered well."""
+    """When an observer is called: before a write is sent, and after it has succeeded."""
 
     BEFORE = "before"
     AFTER = "after"
 
 
-Observer = Callable[[Phase, str], None]  # (phase, API path); what it raises ends the write
+Observer = Callable[[Phase, str], None]  # (phase, API path); an exception ends the write
 
 
 def unobserved(phase: Phase, path: str) -> None:
-    """Do nothing: what watches writes where no test does."""
+    """Do nothing."""

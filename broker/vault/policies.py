@@ -1,4 +1,4 @@
-"""The policies of `policies/`, with mount, accounts and rights put in.
+"""Policies of `policies/`, with mount, accounts and rights filled in.
 
 A template is Vault's own HCL with `${mount}`, and `${account}`, `${right}` or `${shared}` in stanzas that are repeated
 for each, and left out if there is none.
@@ -18,7 +18,17 @@ from broker.model.names import NAME, checked_name
 from broker.model.role import Role
 from broker.vault import layout
 
-__all__ = ["ALL", "BASE", "Role", "base_policy", "consumer_policy", "policy_name", "role_policy"]
+__all__ = [
+    "ALL",
+    "BASE",
+    "Role",
+    "base_policy",
+    "consumer_policy",
+    "installed",
+    "policy_kind",
+    "policy_name",
+    "role_policy",
+]
 
 ALL: Final = ("+",)  # every account: one whole segment of a path
 BASE: Final = "base"
@@ -31,34 +41,39 @@ _FOLDERS: Final = (Path(__file__).parents[1] / "policies", Path(__file__).parent
 
 
 def policy_name(mount: str, name: str) -> str:
-    """Return what Vault calls the policy `name` of the broker under `mount`, so that two brokers share one Vault.
+    """Return Vault's name for the policy `name` of the broker under `mount`: two brokers may share one Vault.
 
-    No two mounts have one in common: no `name` holds a "/", and a capital, which Vault makes small, is told by a ":".
+    No two mounts have a policy in common: no `name` contains a "/", and a ":" marks a capital, which Vault lowers.
     """
     return f"{_CAPITAL.sub(lambda found: f':{found[0].lower()}', mount)}/{name}"
 
 
 def role_policy(role: Role, *, mount: str, accounts: Sequence[str] = ALL, shared: Sequence[str] = ()) -> str:
-    """Return the HCL of `role`. `accounts` are those whose secrets it may reach; raise `InputError` on a bad name.
+    """Return the HCL of `role`. It may reach the secrets of `accounts`; raise `InputError` for a bad name.
 
     `shared` names `mount` too if others use it: there the role sets the bounds of the documents that it creates.
     """
     for account in accounts:
         if account not in ALL:
             checked_name(account, "account")
-    return _filled(_template(role.value), {"account": accounts, "shared": shared}, mount=mount)
+    return _filled(installed(f"{role.value}.hcl"), {"account": accounts, "shared": shared}, mount=mount)
 
 
 def consumer_policy(rights: Sequence[str]) -> str:
     """Return the HCL that gives exactly `rights`, made by `layout.right`."""
     if not rights or not all(_RIGHT.fullmatch(right) for right in rights):
         raise InputError("a consumer's policy names at least one right, and only rights")
-    return _filled(_template("consumer"), {"right": rights})
+    return _filled(installed("consumer.hcl"), {"right": rights})
 
 
 def base_policy() -> str:
-    """Return the HCL that every role has beside its own."""
-    return _template(BASE)
+    """Return the HCL that every role has in addition to its own."""
+    return installed(f"{BASE}.hcl")
+
+
+def policy_kind(text: str) -> str:
+    """Return the words that begin a policy; they are the same in all versions of the broker."""
+    return text.lstrip().partition(":")[0]
 
 
 def _filled(template: str, lists: Mapping[str, Sequence[str]], **constants: str) -> str:
@@ -75,9 +90,10 @@ def _filled(template: str, lists: Mapping[str, Sequence[str]], **constants: str)
 
 
 @cache
-def _template(name: str) -> str:
+def installed(name: str) -> str:
+    """Return the text of the file `name` of `policies/`; there are a dozen."""
     for folder in _FOLDERS:
-        file = folder / f"{name}.hcl"
+        file = folder / name
         if file.is_file():
             return file.read_text(encoding="utf-8")
-    raise InputError(f"the policy {name}.hcl is missing from this installation", hint="install the package again")
+    raise InputError(f"{name} is missing from this installation", hint="install the package again")

@@ -1,39 +1,56 @@
-"""Profiles of a user's own in Vault, where every broker reads them."""
+"""Custom profiles in Vault, where every broker reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from broker.errors import ConflictError
+from broker.model.names import NAME
 from broker.partners.document import to_document
 from broker.partners.profile import Profile
 from broker.vault import layout
-from broker.vault.bounds import write_bounded
-from broker.vault.connection import Connection
-from broker.vault.listing import PROFILES, Documents, documents
+from broker.vault.connection import Connection, Document
+from broker.vault.listing import PROFILES, Documents, documents, listed
 
-__all__ = ["own_profiles", "store_profile"]
+__all__ = ["StoredProfiles", "own_profiles", "store_profile"]
 
 
 def own_profiles(vault: Connection) -> Documents[Mapping[str, object]]:
-    """Return the stored documents by name; `partners.catalogue.load` reads them."""
+    """Return all stored documents by name, and a finding for each that cannot be read."""
     return documents(vault, PROFILES, lambda name: vault.read(layout.profile(name)).data, "profile.unreadable")
 
 
-def store_profile(vault: Connection, profile: Profile) -> None:
-    """Store `profile`, replacing an older one of its name; raise `ConflictError` if somebody else just did.
+class StoredProfiles(Mapping[str, Mapping[str, object]]):
+    """The stored documents by name; `partners.catalogue.load` reads them. Each is read when it is asked for."""
 
-    A conflict with ourselves, where the answer to our write was lost, is settled by reading: it is there then.
-    """
+    def __init__(self, vault: Connection) -> None:
+        self._vault = vault
+
+    def __getitem__(self, name: str) -> Mapping[str, object]:
+        stored = self._vault.read_or_none(layout.profile(name)) if NAME.fullmatch(name) else None
+        if stored is None:
+            raise KeyError(name)
+        return stored.data
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(listed(self._vault, PROFILES).names)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def store_profile(vault: Connection, profile: Profile) -> None:
+    """Store `profile`, replacing an older one of its name; raise `ConflictError` if another was stored meanwhile."""
     path, wanted = layout.profile(profile.name), to_document(profile)
     stored = vault.read_or_none(path)
-    if stored and stored.data == wanted:
-        return
-    try:
-        write_bounded(vault, path, wanted, replacing=stored.version if stored else 0)
-    except ConflictError:
-        if vault.read(path).data != wanted:
+    older = stored.data if stored else None
+
+    def replaced(newest: Document | None) -> Document:
+        if newest not in (older, wanted):
             raise ConflictError(
-                f"somebody else stored another profile {profile.name} just now",
+                f"another profile {profile.name} was stored meanwhile",
                 hint=f"look at it, and add yours again: broker partner show {profile.name}",
-            ) from None
+            )
+        return wanted
+
+    vault.change(path, replaced)

@@ -1,4 +1,4 @@
-"""What each role cannot work without, and whether Vault grants it: for `doctor` and `vault status`."""
+"""Rights that each role needs at least, compared with those that Vault grants: for `doctor` and `vault status`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from broker.vault.policies import Role
 
 __all__ = ["lacking"]
 
-# paths below the mount, and what the role does there; policies/ says all it may
+# paths below the mount, and the capability there; policies/ has all of them
 _NEEDED: Final[Mapping[Role, tuple[tuple[str, str], ...]]] = MappingProxyType(
     {
         Role.SERVER: (
@@ -35,7 +35,7 @@ _NEEDED: Final[Mapping[Role, tuple[tuple[str, str], ...]]] = MappingProxyType(
 
 
 def lacking(vault: Connection, role: Role) -> list[str]:
-    """Return what `role` needs and may not do, as Vault answers it of the token of `vault`."""
+    """Return the rights that `role` needs and that the token of `vault` lacks."""
     paths = {f"{vault.settings.mount}/{path}": right for path, right in _NEEDED[role]}
     answer = vault.ask("POST", "sys/capabilities-self", {"paths": list(paths)})
     listed = answer.get("data") or answer

@@ -1,4 +1,4 @@
-"""What an answer over HTTP says, read with suspicion: it may come from a proxy, a portal, or a server that died."""
+"""Parse answers over HTTP, with suspicion: they may come from a proxy, a portal, or a server that died."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer, as it came. Whatever case its names are in, `headers` finds them."""
+    """A complete answer. `headers` ignores the case of names."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -28,20 +28,20 @@ class Answer:
 
 
 def understood(answer: Answer, path: str) -> Document:
-    """Return what a good answer says, empty where it has no body; raise what a bad one stands for (`faults.fault`)."""
+    """Return the content of a good answer, empty if it has no body; raise the error for a bad one (`errors.fault`)."""
     content = _parsed(answer.body, path)
     if answer.status < HTTPStatus.BAD_REQUEST:
         if content is None and answer.body:
             raise unclear(path)
         return content or {}
     if answer.status == HTTPStatus.NOT_FOUND and not (content and ("errors" in content or "data" in content)):
-        raise unclear(path)  # a web server's own: Vault says "not there" in JSON, and nothing else may count as that
+        raise unclear(path)  # of a web server: Vault sends JSON, and nothing else may mean "nothing stored"
     known = field_of(content or {}, "data", "metadata") is not None
     raise fault(answer.status, path, _errors(content), wait=_wait(answer), known=known)
 
 
 def field_of(answer: Document, *names: str) -> Any:
-    """Return what `answer` has under `names`, one inside the other; None where the way ends."""
+    """Return the value in `answer` at the nested `names`; None if there is none."""
     found: Any = answer
     for name in names:
         found = found.get(name) if isinstance(found, Mapping) else None
@@ -50,14 +50,16 @@ def field_of(answer: Document, *names: str) -> Any:
 
 def unclear(path: str) -> BrokerError:
     """Return the error for an answer that Vault would not give."""
-    return UnclearError(f"what answered for {path} is not Vault, or its answer is damaged", hint="check VAULT_ADDR")
+    return UnclearError(f"the answer for {path} is not from a Vault, or damaged", hint="check VAULT_ADDR")
 
 
 def _parsed(body: bytes, path: str) -> Document | None:
     try:
         content = json.loads(body)
     except RecursionError:
-        raise OversizedError(f"the answer for {path} is nested too deep to be read", hint="is it a Vault?") from None
+        raise OversizedError(
+            f"the answer for {path} is nested too deeply", hint="is it a Vault? check VAULT_ADDR"
+        ) from None
     except ValueError:
         return None
     return content if isinstance(content, dict) else None

@@ -1,15 +1,15 @@
-"""Private keys and passwords in Vault's KV: numbered, written once, destroyed in every version."""
+"""Private keys and named secrets in Vault's KV: numbered, written once, destroyed in every version."""
 
 from __future__ import annotations
 
 import base64
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-from broker.errors import ConflictError, RefusedError
+from broker.errors import RefusedError
 from broker.issuing.ports import SetSecrets
+from broker.model.authentication import PASSWORD
 from broker.model.certificate import Spki
-from broker.model.generation import Generation, KeyRef, PasswordRef, key_ref
+from broker.model.generation import KeyRef, Parts, SecretRef, key_ref, secret_refs
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
@@ -19,7 +19,7 @@ from broker.vault.connection import Connection, Document
 from broker.vault.documents import decoded, enveloped
 from broker.vault.errors import GoneError
 
-__all__ = ["VaultKeys", "VaultPasswords", "VaultSecrets"]
+__all__ = ["VaultKeys", "VaultNamedSecrets", "VaultSecrets"]
 
 
 class VaultKeys:
@@ -30,15 +30,12 @@ class VaultKeys:
 
     def ensure(self, account: AccountName, slot: int, rules: KeyRules) -> tuple[KeyRef, Spki]:
         """Make the key of `slot`, or adopt the one that is there; return once it has been read back whole."""
-        path = layout.key(account, slot)
-        stored = self._vault.read_or_none(path)
-        if stored is None:
+
+        def make() -> Document:
             made = keys.generate(rules)
-            content = {"pkcs8": Secret(base64.b64encode(made.reveal()).decode()), "spki": keys.spki_of(made)}
-            with suppress(ConflictError):  # another run stored this slot's key first: adopt it, as after a kill
-                self._vault.create(path, enveloped(content))
-            stored = self._vault.read(path)
-        key, said = _key(stored.data, account)
+            return enveloped({"pkcs8": Secret(base64.b64encode(made.reveal()).decode()), "spki": keys.spki_of(made)})
+
+        key, said = _key(self._vault.adopt(layout.key(account, slot), make), account)
         spki = keys.spki_of(key)
         if spki != said:
             raise _damaged(account)
@@ -49,7 +46,7 @@ class VaultKeys:
         return csr.build(self.key(account, key), subject, rules)
 
     def key(self, account: AccountName, key: KeyRef) -> Secret[bytes]:
-        """Return the key itself, PKCS#8 DER: for those who issue or probe. Raise `RefusedError` where it is gone."""
+        """Return the key itself, PKCS#8 DER, for issuing and the canary; raise `RefusedError` if it is destroyed."""
         try:
             return _key(self._vault.read(layout.key(account, _slot(key))).data, account)[0]
         except GoneError:
@@ -62,40 +59,51 @@ class VaultKeys:
         self._vault.destroy_all(layout.key(account, _slot(key)))
 
 
-class VaultPasswords:
-    """`rotation.ports.Passwords`."""
+class VaultNamedSecrets:
+    """`rotation.ports.Secrets`. The password lies where passwords do, another secret under its name."""
 
     def __init__(self, vault: Connection) -> None:
         self._vault = vault
 
-    def store(self, account: AccountName, slot: PasswordRef, password: Secret[str]) -> None:
-        """Store `password`; raise `ConflictError` where the slot is taken."""
-        self._vault.create(layout.password(account, slot), enveloped({"password": password}))
+    def store(self, account: AccountName, ref: SecretRef, secret: Secret[str]) -> None:
+        """Store `secret`; raise `ConflictError` if its number is taken."""
+        name, number = _named(ref)
+        label = PASSWORD if name == PASSWORD else "secret"
+        self._vault.create(layout.secret(account, name, number), enveloped({label: secret}))
 
-    def password(self, account: AccountName, slot: PasswordRef) -> Secret[str]:
-        """Return the password itself, for those who issue or probe."""
+    def secret(self, account: AccountName, ref: SecretRef) -> Secret[str]:
+        """Return the secret itself, for those who issue or probe."""
+        name, number = _named(ref)
+        where = f"{name} {number} of {account}"
         try:
-            stored = self._vault.read(layout.password(account, slot)).data
+            stored = self._vault.read(layout.secret(account, name, number)).data
         except GoneError:
-            raise RefusedError(f"password {slot} of {account} is destroyed", hint="its generation is over") from None
-        return Secret(decoded(stored, _StoredPassword, f"password {slot} of {account}").password)
+            raise RefusedError(f"{where} is destroyed", hint="its generation is over") from None
+        if name == PASSWORD:
+            return Secret(decoded(stored, _StoredPassword, where).password)
+        return Secret(decoded(stored, _StoredSecret, where).secret)
 
-    def destroy(self, account: AccountName, slot: PasswordRef) -> None:
+    def destroy(self, account: AccountName, ref: SecretRef) -> None:
         """Destroy every stored version; snapshots of Vault may still hold it."""
-        self._vault.destroy_all(layout.password(account, slot))
+        self._vault.destroy_all(layout.secret(account, *_named(ref)))
 
 
 class VaultSecrets:
-    """`issuing.ports.ReadSecrets`: what a generation hides, for those who issue or probe."""
+    """`issuing.ports.ReadSecrets`: the secrets of a set, for those who issue or probe."""
 
     def __init__(self, vault: Connection) -> None:
         self._keys = VaultKeys(vault)
-        self._passwords = VaultPasswords(vault)
+        self._named = VaultNamedSecrets(vault)
 
-    def __call__(self, account: AccountName, generation: Generation) -> SetSecrets:
-        """Return key and password of `generation`; raise `RefusedError` where they are destroyed."""
-        parts = generation.parts
-        return SetSecrets(self._keys.key(account, parts.key), self._passwords.password(account, parts.password))
+    def __call__(self, account: AccountName, parts: Parts) -> SetSecrets:
+        """Return the key and the named secrets of a set; raise `RefusedError` where they are destroyed."""
+        named = {_named(ref)[0]: self._named.secret(account, ref) for ref in secret_refs(parts.secrets)}
+        return SetSecrets(self._keys.key(account, parts.key), named)
+
+
+def _named(ref: SecretRef) -> tuple[str, int]:
+    name, _, number = ref.rpartition(":")
+    return name, int(number)
 
 
 def _slot(key: KeyRef) -> int:
@@ -108,6 +116,11 @@ def _slot(key: KeyRef) -> int:
 @dataclass(frozen=True, slots=True)
 class _StoredPassword:
     password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredSecret:
+    secret: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

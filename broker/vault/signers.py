@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from broker.errors import ConflictError, RefusedError
+from broker.errors import RefusedError
 from broker.issuing.leases import LeaseKeys
 from broker.model.secret import Secret
 from broker.vault import layout
@@ -23,15 +22,13 @@ OCTETS: Final = 32  # HS256 wants as many as its hash has (RFC 7518, 3.2)
 
 
 def lease_keys(vault: Connection) -> LeaseKeys:
-    """Return the keys that sign leases, making the first: two brokers that start at once end with the same."""
-    path = layout.signer(LEASES)
-    stored = vault.read_or_none(path)
-    if stored is None:
-        first = Secret(base64.b64encode(secrets.token_bytes(OCTETS)).decode())
-        with suppress(ConflictError):
-            vault.create(path, enveloped({"newest": "1", "keys": {"1": first}}))
-        stored = vault.read(path)
-    return _keys(stored.data)
+    """Return the keys that sign leases, making the first. Two brokers that start together use the same."""
+    return _keys(vault.adopt(layout.signer(LEASES), _first))
+
+
+def _first() -> Document:
+    key = Secret(base64.b64encode(secrets.token_bytes(OCTETS)).decode())
+    return enveloped({"newest": "1", "keys": {"1": key}})
 
 
 @dataclass(frozen=True, slots=True)

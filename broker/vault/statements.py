@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import secrets
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from broker.errors import ConflictError, RefusedError
+from broker.errors import RefusedError
 from broker.evidence.statements import AnchorKey, StoredStatement, VerifyingKey
 from broker.model.secret import Secret
 from broker.vault import layout
-from broker.vault.connection import Connection
+from broker.vault.connection import Connection, Document
 from broker.vault.documents import decoded, encoded, enveloped
 from broker.vault.errors import MissingError
 from broker.vault.listing import STATEMENTS, listed
@@ -29,7 +28,7 @@ class _StoredSeed:
 
 
 class VaultStatements:
-    """`issuing.anchoring.Anchors` on KV v2."""
+    """`evidence.ports.StatementStore` on KV v2."""
 
     def __init__(self, vault: Connection) -> None:
         self._vault = vault
@@ -37,16 +36,10 @@ class VaultStatements:
     def key(self) -> AnchorKey:
         """Return the key that signs, making it at the first call; its public half is stored beside the statements.
 
-        Two at once end with the same. Raise `RefusedError` where one of the halves is not as the broker wrote it.
+        Concurrent calls get the same key. Raise `RefusedError` if one of the halves is not as the broker wrote it.
         """
-        path = layout.signer(_SIGNER)
-        stored = self._vault.read_or_none(path)
-        if stored is None:
-            seed = Secret(base64.b64encode(secrets.token_bytes(_OCTETS)).decode())
-            with suppress(ConflictError):
-                self._vault.create(path, enveloped({"seed": seed}))
-            stored = self._vault.read(path)
-        found = decoded(stored.data, _StoredSeed, "the key that signs evidence")
+        document = self._vault.adopt(layout.signer(_SIGNER), _new_seed)
+        found = decoded(document, _StoredSeed, "the key that signs evidence")
         try:
             key = AnchorKey(Secret(base64.b64decode(found.seed, validate=True)))
         except ValueError:
@@ -69,11 +62,8 @@ class VaultStatements:
         self._vault.create(layout.head(statement.number), encoded(statement.text))
 
     def _publish(self, key: VerifyingKey) -> None:
-        with suppress(ConflictError):
-            if self.verifying_key() is None:
-                self._vault.create(layout.ANCHOR_KEY, encoded(key.pem))
-        there = self.verifying_key()
-        if there is None or there.fingerprint != key.fingerprint:
+        document = self._vault.adopt(layout.ANCHOR_KEY, lambda: encoded(key.pem))
+        if VerifyingKey(decoded(document, str, layout.ANCHOR_KEY)).fingerprint != key.fingerprint:
             raise RefusedError(
                 "the public key in Vault is not that of the key that signs evidence",
                 hint="somebody replaced one of them; verify with the key you kept: broker evidence verify --key",
@@ -88,3 +78,7 @@ class VaultStatements:
             return StoredStatement(number, "", f"{where} was deleted")
         except RefusedError as error:
             return StoredStatement(number, "", f"{where} cannot be read: {error.message}")
+
+
+def _new_seed() -> Document:
+    return enveloped({"seed": Secret(base64.b64encode(secrets.token_bytes(_OCTETS)).decode())})

@@ -1,49 +1,53 @@
-"""HTTP sessions towards Vault: a unix socket or TCP, with TLS as Vault's own tools have it."""
+"""HTTP sessions for Vault over TCP or a unix socket, with the TLS settings of Vault's own tools."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Final
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import NewConnectionError
 
 from broker.errors import InputError, VaultUnavailableError
-from broker.network import UNREADABLE, Deadline, InTime, TooMuchError, connected
+from broker.network import UNREADABLE, TooMuchError
 from broker.paths import place
 from broker.vault.settings import VaultSettings
 
-__all__ = ["SOCKET_URL", "base_url", "new_session", "redirected", "whole"]
+__all__ = ["base_url", "new_session", "redirected", "whole"]
 
-SOCKET_URL: Final = "http://localhost"  # what stands in Host and in URLs when the way is a unix socket
+_SOCKET_URL: Final = "http://localhost"  # stands in Host and in URLs for a unix socket
+_THREADS: Final = 64  # that may keep a connection open for their next request
 _LARGEST: Final = 16 * 1024 * 1024  # bytes of an answer: a list of 100,000 names has 4 MB
 _PIECE: Final = 64 * 1024
 
 
 def base_url(settings: VaultSettings) -> str:
-    """Return the URL to build requests on."""
-    return SOCKET_URL if settings.socket else settings.address
+    """Return the beginning of every URL."""
+    return _SOCKET_URL if settings.socket else settings.address
 
 
 def new_session(settings: VaultSettings) -> requests.Session:
-    """Return a session that takes nothing from the environment (no proxy, no CA bundle, no .netrc).
+    """Return a session for all threads. It takes nothing from the environment (no proxy, CA bundle, .netrc), no cookie.
 
-    Raise `InputError` where a file of the settings is not there, or behind a link of another user.
+    Raise `InputError` if a file of the settings is missing, or is reached by a link of another user.
     """
     _check_files(settings)
     session = requests.Session()
     session.trust_env = False
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+    adapter = HTTPAdapter(pool_maxsize=_THREADS)
     if settings.socket:
-        session.mount("http://", _SocketAdapter(settings.socket))
-        return session
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, _Adapter(settings.server_name))
+        adapter.poolmanager.pool_classes_by_scheme = {"http": partial(_SocketPool, path=settings.socket)}
+    elif settings.server_name:
+        adapter.poolmanager.connection_pool_kw["server_hostname"] = settings.server_name
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
     session.verify = str(settings.ca_file or settings.ca_directory or "") or True
     if settings.client_certificate and settings.client_key:
         session.cert = (str(settings.client_certificate), str(settings.client_key))
@@ -51,7 +55,7 @@ def new_session(settings: VaultSettings) -> requests.Session:
 
 
 def whole(response: requests.Response) -> bytes:
-    """Return the body of an answer that was asked for as a stream, unpacked; raise `TooMuchError`."""
+    """Return the unpacked body of an answer that was requested as a stream; raise `TooMuchError`."""
     body = bytearray()
     try:
         for piece in response.iter_content(_PIECE):
@@ -64,17 +68,17 @@ def whole(response: requests.Response) -> bytes:
 
 
 def redirected(location: str, settings: VaultSettings) -> str:
-    """Return the base URL of the node that a standby points to; raise `VaultUnavailableError` if we do not follow.
+    """Return the base URL of the node that a standby redirects to; raise `VaultUnavailableError` for others.
 
-    The token goes with us. So never from TLS to plain text, and to another host only where a private CA, which signs
-    for this cluster alone, vouches for it.
+    The token travels with the request. So a redirect never leads from TLS to plain text. It leads to another host only
+    if a private CA, which signs for this cluster alone, verifies that host.
     """
     old, new = urlsplit(base_url(settings)), urlsplit(location)
     same_host = new.hostname == old.hostname
     private = old.scheme == "https" and bool(settings.ca_file or settings.ca_directory)
     if settings.socket or new.scheme != old.scheme or not new.hostname or not (same_host or private):
         raise VaultUnavailableError(
-            "Vault points to a node that the broker does not follow it to",
+            "Vault redirects to a node that the broker does not trust",
             hint="point VAULT_ADDR at the active node or a load balancer, or set VAULT_CACERT to the cluster's own CA",
         )
     return f"{new.scheme}://{new.netloc}"
@@ -83,101 +87,27 @@ def redirected(location: str, settings: VaultSettings) -> str:
 def _check_files(settings: VaultSettings) -> None:
     for path in (settings.ca_file, settings.ca_directory, settings.client_certificate, settings.client_key):
         if path and not path.exists():
-            raise InputError(f"{path}, for TLS to Vault, is not there", hint="see VAULT_CACERT and its kin")
+            raise InputError(f"{path}, for TLS to Vault, does not exist", hint="see: broker config show")
         if path:
             with place(path, follow=True):  # refuses links of other users: the key is a login
                 pass
 
 
-class _InTime(InTime):
-    largest: ClassVar[float] = _LARGEST
-
-
-class _Connection(HTTPConnection):
-    response_class = _InTime
-
-    def _new_conn(self) -> socket.socket:
-        return _opened(self, partial(connected, self.host, self.port))
-
-
-class _TlsConnection(HTTPSConnection):
-    response_class = _InTime
-
-    def _new_conn(self) -> socket.socket:
-        return _opened(self, partial(connected, self.host, self.port))
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-class _Adapter(HTTPAdapter):
-    """Keeps to deadlines; asks for, and verifies, another name than the address has (VAULT_TLS_SERVER_NAME)."""
-
-    def __init__(self, server_name: str) -> None:
-        self._server_name = server_name
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, server_hostname=self._server_name or None, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
-
-
-class _SocketAdapter(HTTPAdapter):
-    """Speaks HTTP through one unix socket, whatever host the URL names."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self._pool = _SocketPool(path)
-
-    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> HTTPConnectionPool:
-        return self._pool
-
-    def close(self) -> None:
-        self._pool.close()
-        super().close()
-
-
-class _SocketPool(HTTPConnectionPool):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
-        self.ConnectionCls = _connection_class(path)  # type: ignore[assignment]  # urllib3 calls it, and no more
-
-
-def _connection_class(path: str) -> Callable[..., HTTPConnection]:
-    def connection(**kwargs: Any) -> HTTPConnection:
-        return _SocketConnection(path, **kwargs)
-
-    return connection
-
-
 class _SocketConnection(HTTPConnection):
-    response_class = _InTime
-
-    def __init__(self, path: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *args: Any, path: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._path = path
 
     def _new_conn(self) -> socket.socket:
-        return _opened(self, self._connected)
-
-    def _connected(self, deadline: Deadline) -> socket.socket:
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            channel.settimeout(deadline.left)
+            channel.settimeout(self.timeout)
             channel.connect(self._path)
-        except OSError:
+        except OSError as error:
             channel.close()
-            raise
+            raise NewConnectionError(self, type(error).__name__) from error
         return channel
 
 
-def _opened(connection: HTTPConnection, connect: Callable[[Deadline], socket.socket]) -> socket.socket:
-    try:
-        return connect(Deadline(float(connection.timeout or 0)))
-    except (OSError, UnicodeError) as error:
-        raise NewConnectionError(connection, type(error).__name__) from error
+class _SocketPool(HTTPConnectionPool):
+    ConnectionCls = _SocketConnection

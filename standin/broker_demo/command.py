@@ -66,13 +66,13 @@ def _play(demo: Demo, *, keep: bool) -> None:
 
 def _vault(demo: Demo, *, keep: bool) -> None:
     demo.title("A vault on this machine: OpenBao, initialised, unsealed and set up")
-    from broker.embedded.server import Lifetime
+    from broker.embedded.config import Options
     from broker.embedded.up import up
 
     demo.show("broker", "vault", "start")
     directory = demo.directory / "vault"
     demo.on_close(lambda: _stopped(directory))  # also one that is still coming up
-    up(directory, lifetime=Lifetime.DETACHED if keep else Lifetime.TIED)  # tied: it ends with us, even if we are killed
+    up(directory, Options(tied=not keep))  # tied: it ends with us, even if we are killed
     demo.run("broker", "vault", "status")
 
 

@@ -28,7 +28,7 @@ LADDER: list[set[str]] = [
 RUNG = {name: rung for rung, rooms in enumerate(LADDER) for name in rooms}
 
 LIGHT = ("client", "agent", "delivery")  # what an application and its agent load
-HEAVY = ("hvac", "apscheduler", "broker.vault", "broker.service", "broker.rotation", "broker.issuing")
+HEAVY = ("stamina", "apscheduler", "broker.vault", "broker.service", "broker.rotation", "broker.issuing")
 SERVERS = ("uvicorn", "starlette", "aiohttp", "httptools", "uvloop", "http.server", "socketserver", "partner_standin")
 
 
@@ -68,6 +68,12 @@ def test_imports_go_down() -> None:
 
 def test_the_stand_in_imports_no_broker() -> None:
     assert not importing(STANDIN.rglob("*.py"), "broker", "broker_demo")
+
+
+def test_one_file_talks_to_vault() -> None:
+    """And so one file catches what `requests` raises there."""
+    talking = [label(f) for f in MODULES if room(f) == "vault" and any(within(n, ("requests",)) for n in imports(f))]
+    assert talking == ["broker/vault/connection.py", "broker/vault/transport.py"]
 
 
 def test_the_broker_imports_no_stand_in() -> None:

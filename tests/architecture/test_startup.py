@@ -26,7 +26,6 @@ NEVER = {
     "email",
     "getpass",
     "http.client",  # 50
-    "hvac",  # 155
     "jwt",
     "logging",
     "msgspec",

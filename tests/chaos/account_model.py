@@ -21,15 +21,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
+    """A set, or what a candidate changes of one: a key, a password, or both; 0 is no change."""
+
     number: int
     key: int
     password: int
     stage: str = "candidate"
-    base: int = 0
-    restores: int = 0
-    replaces: int = 0
-    held: bool = False
-    since: int = 0  # an ordinal
+    order: int = 0  # of its last move
 
     @property
     def living(self) -> bool:
@@ -48,7 +46,6 @@ class State:
     taken: int = 0  # password slots up to here have been written
     good: frozenset[int] = frozenset()  # passwords that the partner accepts
     flying: bool = False  # a canary is on its way
-    moves: int = 0
 
     @property
     def open(self) -> Request | None:
@@ -61,7 +58,7 @@ class State:
     @property
     def visible(self) -> tuple[object, ...]:
         """What a document shows, so that two states can be held against each other."""
-        generations = tuple(replace(g, since=0) for g in self.generations)
+        generations = tuple(replace(g, order=0) for g in self.generations)
         return (self.requests, generations, self.applications, self.password, self.breaker, self.flying)
 
     def request(self, number: int) -> Request:
@@ -83,24 +80,52 @@ class State:
     def client_id(self, name: str) -> str | None:
         return dict(self.applications).get(name)
 
-    def staged(self, number: int, stage: str, *, displaced: str = "") -> State:
-        """Move a generation, and the current one out of its way."""
-        after = replace(self, moves=self.moves + 1)
-        if displaced and self.current:
-            held = displaced == "candidate"
-            after = after._put(replace(self.current, stage=displaced, since=after.moves, held=held))
-        return after._put(replace(self.generation(number), stage=stage, since=after.moves, held=False))
+    @property
+    def next_order(self) -> int:
+        return 1 + max((g.order for g in self.generations), default=0)
 
-    def born(self, key: int, password: int, *, restores: int = 0, instead_of: Generation | None = None) -> State:
-        after = replace(self, moves=self.moves + 1)
-        base = self.current.number if self.current else 0
-        replaces, held = (instead_of.number, instead_of.held) if instead_of else (0, False)
+    def whole(self, number: int) -> Generation:
+        """Return a generation as a whole set: a candidate laid over the current one."""
+        generation, current = self.generation(number), self.current
+        if generation.stage != "candidate" or current is None:
+            return generation
+        return replace(generation, key=generation.key or current.key, password=generation.password or current.password)
+
+    def rolled_back(self, generation: Generation) -> bool:
+        return bool(generation.stage == "previous" and self.current and generation.order > self.current.order)
+
+    def brings_back(self, candidate: Generation) -> bool:
+        return any(g.key == candidate.key for g in self.generations if g.stage in ("current", "previous"))
+
+    def free(self) -> list[Generation]:
+        return [c for c in self.candidates() if not self.brings_back(c)]
+
+    def staged(self, number: int, stage: str, *, move: str = "") -> State:
+        """Move a generation, and the current one out of its way; `move` says how it becomes current."""
+        generation, order, after = self.whole(number) if move else self.generation(number), self.next_order, self
+        if move and self.current:
+            place = order if move == "promote" else order + 2
+            after = after._put(replace(self.current, stage="previous", order=place))
+        after = after._put(replace(generation, stage=stage, order=order + 1))
+        for overtaken in self._overtaken(self.generation(number), stage, move):
+            after = after.staged(overtaken, "rejected")
+        return after
+
+    def _overtaken(self, generation: Generation, stage: str, move: str) -> list[int]:
+        others = [c for c in self.candidates() if c.number != generation.number]
+        if stage == "retired" and generation.stage == "previous":
+            return [c.number for c in others if c.key == generation.key]
+        if move != "promote" or generation.stage != "candidate" or self.brings_back(generation):
+            return []
+        return [
+            c.number
+            for c in others
+            if c.number < generation.number and ((c.key and generation.key) or (c.password and generation.password))
+        ]
+
+    def born(self, key: int, password: int) -> State:
         number = len(self.generations) + 1
-        return after._put(Generation(number, key, password, "candidate", base, restores, replaces, held, after.moves))
-
-    def newest_form(self, number: int) -> Generation:
-        following = next((g for g in self.generations if g.replaces == number), None)
-        return self.newest_form(following.number) if following else self.generation(number)
+        return self._put(Generation(number, key, password, "candidate", self.next_order))
 
     def _put(self, generation: Generation) -> State:
         return replace(self, generations=_placed(self.generations, generation))
@@ -113,18 +138,13 @@ def _placed(items: tuple[Any, ...], item: Any) -> tuple[Any, ...]:
 def state_of(document: Mapping[str, Any], *, good: Collection[int] = (), taken: int = 0) -> State:
     """Return the state that an account's document shows, as Vault keeps it."""
     value = document["value"]
-    times = sorted({g["since"] for g in value["generations"]})
     generations = tuple(
         Generation(
             g["number"],
-            int(g["parts"]["key"].partition(":")[2]),
-            g["parts"]["password"],
+            int(g["parts"]["key"].partition(":")[2] or 0),
+            g["parts"]["secrets"].get("password", 0),
             g["stage"],
-            g["base"],
-            g["restores"],
-            g["replaces"],
-            g["held"],
-            times.index(g["since"]) + 1,
+            g["order"],
         )
         for g in value["generations"]
     )
@@ -136,10 +156,9 @@ def state_of(document: Mapping[str, Any], *, good: Collection[int] = (), taken: 
         requests,
         generations,
         frozenset((a["name"], a["client_id"]) for a in value["applications"]),
-        value["password"] or 0,
+        value["secrets"].get("password", 0),
         breaker=value["breaker"] is not None,
-        taken=taken or value["password"] or 0,
+        taken=taken or value["secrets"].get("password", 0),
         good=frozenset(good),
         flying=any(not t["verdict"] for t in value["tries"]),
-        moves=len(times),
     )

@@ -86,13 +86,13 @@ def _submit(op: Operation, state: State, phase: Phase) -> Steps:
 
 def _import(op: Operation, state: State, _: Phase) -> Steps:
     request = state.request(op.arguments["request"])
-    known = next((g for g in state.generations if g.key == request.number), None)
+    known = next((g for g in reversed(state.generations) if g.key == request.number), None)
     if known is None and request.status != "open":
         yield from _ends(op.told(REFUSED, f"request {request.number}", request.status), state)
         return
     after = state
     if known is None:
-        password = state.current.password if state.current else state.password
+        password = 0 if state.current else state.password
         after = state.with_request(replace(request, status="answered")).born(request.number, password)
         known = after.generations[-1]
     name = op.arguments.get("application")
@@ -140,22 +140,10 @@ def _password_set(op: Operation, state: State, phase: Phase) -> Steps:
 
 
 def _varied(state: State) -> State:
-    candidates = state.candidates()
-    model = state.current or (candidates[-1] if candidates else None)
-    if model is None or model.password == state.password:
-        return state
-    outdated = next((c for c in reversed(candidates) if _tries_a_password(state, c)), None)
-    after = state.staged(outdated.number, "rejected") if outdated else state
-    return after.born(model.key, state.password, instead_of=outdated)
-
-
-def _tries_a_password(state: State, candidate: Generation) -> bool:
-    if state.current is None:
-        return True
-    if not candidate.base or candidate.held or candidate.restores:
-        return False
-    base = state.generation(candidate.base)
-    return candidate.key == base.key and candidate.password != base.password
+    waiting = next((c for c in reversed(state.candidates()) if c.password), None)
+    if waiting is None:
+        return state.born(0, state.password) if state.current else state
+    return state.staged(waiting.number, "rejected").born(waiting.key, state.password)
 
 
 def _sending(op: Operation, state: State, number: int, then: Phase) -> Steps:
@@ -168,10 +156,10 @@ def _sending(op: Operation, state: State, number: int, then: Phase) -> Steps:
         yield replace(state, flying=True), then
 
 
-def _answered(op: Operation, state: State, number: int, then: Phase) -> Steps:
-    """Take the partner's answer; `then` follows a good one."""
+def _answered(op: Operation, state: State, sent: int, then: Phase) -> Steps:
+    """Take the partner's answer to the password that was sent; `then` follows a good one."""
     landed = replace(state, flying=False)
-    if state.generation(number).password in state.good:
+    if sent in state.good:
         yield landed, then
     elif op.told(REFUSED, "login_rejected"):
         yield replace(landed, breaker=True), DONE
@@ -191,152 +179,160 @@ def _numbered(rule: Rule) -> Rule:
 
 def _canary(op: Operation, state: State, phase: Phase) -> Steps:
     number = op.arguments["generation"]
-    if phase == START:
-        yield from _sending(op, state, number, ("sent",))
-    elif phase == ("sent",):
-        yield from _answered(op, state, number, ("answered",))
+    match phase:
+        case ("start",):
+            yield state, ("try", number, _made_of(state, number))
+        case ("try", number, made):
+            yield from _trying(op, state, number, made, ("sent", made[1]))
+        case ("sent", password):
+            yield from _answered(op, state, password, ("answered",))
+        case _:
+            yield from _ends(op.came_to(number), state)
+
+
+def _made_of(state: State, number: int) -> tuple[int, int]:
+    whole = state.whole(number)
+    return whole.key, whole.password
+
+
+def _trying(op: Operation, state: State, number: int, made: tuple[int, int], then: Phase) -> Steps:
+    """Reserve a try of the set that was read; refused if the generation makes another one by now."""
+    allowed = state.generation(number).living and not state.breaker and not state.flying
+    if allowed and _made_of(state, number) != made:
+        yield from _ends(op.told(CONFLICT, "another set"), state)
     else:
-        yield from _ends(op.came_to(number), state)
+        yield from _sending(op, state, number, then)
 
 
 def _promote(op: Operation, state: State, phase: Phase) -> Steps:
     match phase:
         case ("start",):
             yield from _choosing(op, state)
-        case ("join", chosen):
-            yield from _joining(op, state, chosen)
-        case ("try", number, *rest):
-            yield from _sending(op, state, number, ("sent", number, *rest))
-        case ("sent", number, held, back):
-            yield from _answered(op, state, number, ("back" if back else "finish", number, held, back))
-        case ("back", *rest, back):
-            free = state.generation(back).living and not state.breaker and not state.flying
-            yield replace(state, flying=True) if free else state, ("returning" if free else "finish", *rest, back)
-        case ("returning", *rest, back):
-            rejected = state.generation(back).password not in state.good
-            yield replace(state, flying=False, breaker=state.breaker or rejected), ("finish", *rest, back)
-        case ("finish", number, held, _):
-            if state.generation(number).held and not held:
-                yield from _ends(op.told(CONFLICT, "roll-back", f"generation {number}"), state)
-            else:
-                yield from _arriving(op, state, number, "previous")
+        case _:
+            yield from _making_current(op, state, phase, "promote")
 
 
 def _choosing(op: Operation, state: State) -> Steps:
-    free = [g.number for g in state.candidates() if not g.held and not g.restores]
-    chosen, current = op.arguments.get("generation") or (free[-1] if free else 0), state.current
+    free, current = state.free(), state.current
+    chosen = op.arguments.get("generation") or (free[-1].number if free else 0)
     if not chosen and current:
         yield from _ends(op.came_to(current.number), state)
-    elif chosen:
-        yield state, ("join", state.newest_form(chosen).number)
-    else:
+    elif not chosen:
         yield from _ends(op.told(REFUSED, "no candidate"), state)
-
-
-def _joining(op: Operation, state: State, chosen: int) -> Steps:
-    """Join a candidate to what became current since it was made."""
-    candidate, current, after = state.generation(chosen), state.current, state
-    if candidate.stage == "candidate" and current and candidate.base != current.number:
-        base = state.generation(candidate.base) if candidate.base else None
-        parts = [
-            _merged(getattr(candidate, part), getattr(base, part, 0), getattr(current, part))
-            for part in ("key", "password")
-        ]
-        if 0 in parts:
-            yield from _ends(op.told(CONFLICT, f"generation {current.number}"), state)
-            return
-        after = state.staged(chosen, "rejected")
-        if parts != [current.key, current.password]:
-            after = after.born(*parts, restores=candidate.restores, instead_of=candidate)
-    form = after.newest_form(chosen)
-    back = current.number if current and current.password == form.password else 0
-    if form.stage == "current":
-        yield from _ends(op.came_to(form.number), after)
-    elif form.stage == "candidate":
-        yield after, ("try", form.number, form.held, back)
+    elif current and state.generation(chosen).stage == "previous" and state.generation(chosen).key == current.key:
+        yield from _ends(op.came_to(current.number), state)
     else:
-        yield from _ends(op.told(REFUSED, f"generation {form.number}", form.stage), after)
-
-
-def _merged(ours: int, base: int, theirs: int) -> int:
-    if ours in (base, theirs):
-        return theirs
-    return ours if theirs == base else 0
-
-
-def _arriving(op: Operation, state: State, number: int, displaced: str) -> Steps:
-    """Make a generation current, where the table of moves and what became current meanwhile allow it."""
-    generation, current = state.generation(number), state.current
-    if generation.stage == "current":
-        yield from _ends(op.came_to(number), state)
-        return
-    back = displaced == "candidate"
-    may_start = generation.stage == "candidate" and (not back or generation.restores)
-    if not may_start and not (back and generation.stage == "previous"):
-        yield from _ends(op.told(REFUSED, f"generation {number}", generation.stage), state)
-        return
-    stale = generation.base != current.number if current and generation.stage == "candidate" else False
-    unproven = current is not None and generation.stage == "previous" and generation.password != current.password
-    if stale or unproven:
-        if current and op.told(CONFLICT, f"generation {current.number}"):
-            yield state, DONE
-    elif op.came_to(number):
-        yield state.staged(number, "current", displaced=displaced), DONE
+        yield from _beginning(op, state, chosen, "promote")
 
 
 def _rollback(op: Operation, state: State, phase: Phase) -> Steps:
-    now = state.current.number if state.current else 0
     match phase:
         case ("start",):
             yield from _looking_back(op, state)
-        case ("restore", wanted, displaced):
-            yield from _restoring(op, state, wanted, displaced)
-        case ("try", number, displaced):
-            yield from _sending(op, state, number, ("sent", number, displaced))
-        case ("sent", number, displaced):
-            yield from _answered(op, state, number, ("finish", number, displaced))
-        case ("finish", number, displaced):
-            if displaced and now not in (number, displaced):
-                yield from _ends(op.told(CONFLICT, f"generation {now}"), state)
-            else:
-                yield from _arriving(op, state, number, "candidate")
+        case _:
+            yield from _making_current(op, state, phase, "roll_back")
 
 
 def _looking_back(op: Operation, state: State) -> Steps:
-    current = state.current
-    wanted = op.arguments.get("generation") or _way_back(state)
-    if not wanted:
-        yield from _ends(op.told(REFUSED, "no previous generation"), state)
-    elif current and wanted in (current.number, current.restores):
+    current, number = state.current, op.arguments.get("generation", 0)
+    wanted = state.generation(number) if number else None
+    back = current and (wanted is None or wanted.key == current.key)
+    if current and (wanted is current or (back and any(map(state.rolled_back, state.generations)))):
         yield from _ends(op.came_to(current.number), state)
+    elif wanted:
+        yield from _beginning(op, state, wanted.number, "roll_back")
     else:
-        yield state, ("restore", wanted, current.number if current else 0)
+        before = [g for g in state.generations if current and g.order == current.order - 1 and g.stage == "previous"]
+        if before:
+            yield from _beginning(op, state, before[0].number, "roll_back")
+        else:
+            yield from _ends(op.told(REFUSED, "no previous generation"), state)
 
 
-def _way_back(state: State) -> int:
-    current = state.current
-    if current and any(g.held and g.since == current.since for g in state.candidates()):
-        return current.number
-    previous = [(g.since, g.number) for g in state.generations if g.stage == "previous"]
-    return max(previous, default=(0, 0))[1]
+def _beginning(op: Operation, state: State, wanted: int, move: str) -> Steps:
+    """Refuse what the table does not have; else bring a certificate back, if that is what it takes."""
+    generation = state.generation(wanted)
+    if generation.stage == "current":
+        yield from _ends(op.came_to(wanted), state)
+    elif not _may_start(state, generation, move):
+        yield from _ends(op.told(REFUSED, f"generation {wanted}", generation.stage), state)
+    else:
+        yield state, ("restore", wanted, state.current.number if state.current else 0)
 
 
-def _restoring(op: Operation, state: State, wanted: int, displaced: int) -> Steps:
-    """Join the old certificate to the newest proven password, where that changed since."""
+def _may_start(state: State, generation: Generation, move: str) -> bool:
+    if generation.stage == "candidate":
+        return move == "promote" or state.brings_back(generation)
+    return generation.stage == "previous" and state.rolled_back(generation) is (move == "promote")
+
+
+def _making_current(op: Operation, state: State, phase: Phase, move: str) -> Steps:
+    match phase:
+        case ("restore", wanted, displaced):
+            yield from _restoring(op, state, wanted, displaced, move)
+        case ("sending", target, order, made, back, displaced):
+            then = ("sent", target, order, made, back, displaced)
+            yield from _trying(op, state, target, made, then)
+        case ("sent", target, order, made, back, displaced):
+            then = ("back" if back else "finish", target, order, made, back, displaced)
+            yield from _answered(op, state, made[1], then)
+        case ("back", *rest, back, displaced):
+            number, sent = back
+            free = state.generation(number).living and not state.breaker and not state.flying
+            free = free and _made_of(state, number) == sent
+            yield (
+                replace(state, flying=True) if free else state,
+                ("returning" if free else "finish", *rest, back, displaced),
+            )
+        case ("returning", *rest, back, displaced):
+            rejected = back[1][1] not in state.good
+            yield replace(state, flying=False, breaker=state.breaker or rejected), ("finish", *rest, back, displaced)
+        case ("finish", target, order, made, _, displaced):
+            yield from _finishing(op, state, (target, order, made, displaced), move)
+
+
+def _restoring(op: Operation, state: State, wanted: int, displaced: int, move: str) -> Steps:
+    """Bring the certificate of a previous generation back over a newer password, as a candidate."""
     generation, current, after = state.generation(wanted), state.current, state
-    made = [g for g in state.candidates() if current and g.restores == wanted and g.base == current.number]
-    if generation.stage == "previous" and current and generation.password != current.password and not made:
+    if generation.stage == "previous" and current:
         if generation.key == current.key:
             yield from _ends(op.told(REFUSED, f"generation {wanted}"), state)
             return
-        after = state.born(generation.key, current.password, restores=wanted)
-        made = [after.generations[-1]]
-    target = made[-1].number if made else wanted
-    probe = replace(op, code=OK, number=target)
-    if not list(_arriving(probe, after, target, "candidate")):  # refused untried: by what, the same rule says
-        yield from _arriving(op, after, target, "candidate")
+        made = [c for c in state.candidates() if (c.key, c.password) == (generation.key, 0)]
+        if generation.password != current.password and not made:
+            after = state.born(generation.key, 0)
+            made = [after.generations[-1]]
+        wanted = made[-1].number if made else wanted
+    target = after.generation(wanted)
+    if target.stage == "current":
+        yield from _ends(op.came_to(wanted), after)
+    elif not _may_start(after, target, move):
+        yield from _ends(op.told(REFUSED, f"generation {wanted}", target.stage), after)
     else:
-        yield after, ("finish" if op.arguments.get("forced") else "try", target, displaced)
+        made_of, current = _made_of(after, wanted), after.current
+        same = move == "promote" and current and current.password == made_of[1]
+        back = (current.number, _made_of(after, current.number)) if same and current else ()
+        step = "finish" if op.arguments.get("forced") and move == "roll_back" else "sending"
+        yield after, (step, wanted, target.order, made_of, back, displaced)
+
+
+def _finishing(op: Operation, state: State, seen: tuple[int, int, tuple[int, int], int], move: str) -> Steps:
+    """Make the set that was tried current, if nothing else became current meanwhile that matters to it."""
+    target, order, made, displaced = seen
+    generation, current = state.generation(target), state.current
+    changed = generation.stage in ("candidate", "previous") and _made_of(state, target) != made
+    if generation.stage == "current":
+        yield from _ends(op.came_to(target), state)
+    elif generation.stage == "previous" and generation.order != order:
+        yield from _ends(op.told(CONFLICT, "roll-back", f"generation {target}"), state)
+    elif current and (changed or (move == "roll_back" and displaced not in (0, current.number))):
+        yield from _ends(op.told(CONFLICT, f"generation {current.number}"), state)
+    elif not _may_start(state, generation, move):
+        yield from _ends(op.told(REFUSED, f"generation {target}", generation.stage), state)
+    elif current and generation.stage == "previous" and generation.password != current.password:
+        yield from _ends(op.told(CONFLICT, f"generation {current.number}"), state)
+    elif op.came_to(target):
+        yield state.staged(target, "current", move=move), DONE
 
 
 def _reject(op: Operation, state: State, _: Phase) -> Steps:
@@ -354,8 +350,8 @@ def _retire(op: Operation, state: State, phase: Phase) -> Steps:
     if generation.stage not in ("previous", "rejected", "retired") and phase == START:
         yield from _ends(op.told(REFUSED, f"generation {generation.number}", generation.stage), state)
     elif phase == START:
-        yield state, ("counted", generation.since)
-    elif generation.living and generation.since != phase[1]:
+        yield state, ("counted", generation.order)
+    elif generation.living and generation.order != phase[1]:
         yield from _ends(op.told(CONFLICT, f"generation {generation.number}"), state)
     elif op.code == OK:
         yield (state if generation.stage == "retired" else state.staged(generation.number, "retired")), DONE

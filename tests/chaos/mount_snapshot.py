@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from broker.model.account import Account
+from broker.model.authentication import PASSWORD
 from broker.model.chain import Entry, verify
-from broker.model.generation import key_ref
+from broker.model.generation import Generation, key_ref, secret_refs
 from broker.model.stage import Stage
 from broker.vault.connection import Connection
 from broker.vault.documents import decoded
@@ -82,16 +83,16 @@ class MountSnapshot:
 
     def _assert_no_orphan(self, account: Account, *, finished: bool) -> None:
         keys = {key_ref(slot) for slot in self.living("keys", account.name)}
-        passwords = self.living("passwords", account.name)
+        secrets = {f"password:{slot}" for slot in self.living("passwords", account.name)}
         allowed_keys = account.keys_in_use | account.doomed_keys
-        allowed = account.passwords_in_use | account.doomed_passwords
+        allowed = account.secrets_in_use | account.doomed_secrets
         if not finished:
             allowed_keys |= {key_ref(account.next_request)}
-            allowed |= {account.next_password}
+            allowed |= secret_refs({PASSWORD: account.password + 1})
         assert account.keys_in_use <= keys, f"{account.name} lost a key"
         assert keys <= allowed_keys, f"{account.name} has an orphan among its keys {keys}"
-        assert account.passwords_in_use <= passwords, f"{account.name} lost a password"
-        assert passwords <= allowed, f"{account.name} has an orphan among its passwords {passwords}"
+        assert account.secrets_in_use <= secrets, f"{account.name} lost a password"
+        assert secrets <= allowed, f"{account.name} has an orphan among its secrets {secrets}"
 
     def _told(self, account: Account) -> dict[str, Any]:
         return {
@@ -102,11 +103,11 @@ class MountSnapshot:
                 for r in account.requests
             ],
             "generations": [
-                (g.number, g.stage, g.held, g.base, g.restores, g.parts.key, self._password(account, g.parts.password))
+                (g.number, g.stage, account.rolled_back(g), sorted(g.parts.names), *self._shown(account, g))
                 for g in account.generations
             ],
             "pins": (bool(account.issuing), bool(account.trust), bool(account.breaker)),
-            "password": self._password(account, account.password or 0),
+            "password": self._password(account, account.password),
             "keys": sorted(self.living("keys", account.name)),
             "keys ever made": self._under(f"keys/{account.name}/"),
             "evidence": [e.what for e in self.evidence(account.name) if not e.what.startswith("canary-")],
@@ -115,8 +116,15 @@ class MountSnapshot:
     def _summed_up(self, account: Account) -> dict[str, Any]:
         told = self._told(account)
         over = (Stage.REJECTED, Stage.RETIRED)
-        generations = sorted((g[1].value, *g[5:]) for g in told["generations"] if g[1] not in over)
-        return {**told, "generations": generations, "evidence": sorted(set(told["evidence"]))}
+        generations = sorted((g[1].value, *g[4:]) for g in told["generations"] if g[1] not in over)
+        requests = [submissions for _, _, closed, submissions in told["requests"] if not closed]
+        keys = {"keys": len(told["keys"]), "keys ever made": None}
+        evidence = sorted(set(told["evidence"]))
+        return {**told, **keys, "requests": requests, "generations": generations, "evidence": evidence}
+
+    def _shown(self, account: Account, generation: Generation) -> tuple[str, str]:
+        parts = account.parts_of(generation)
+        return parts.key, self._password(account, parts.password)
 
     def _password(self, account: Account, slot: int) -> str:
         return str(self.documents.get(f"passwords/{account.name}/{slot}"))

@@ -233,8 +233,8 @@ def documents_faults(system: System, account: str, passwords: Mapping[int, str],
     faults = [*_chain_faults(evidence, value["head"]), *_story_faults(evidence, value)]
     if value["outbox"]:
         faults.append(f"{len(value['outbox'])} entries of evidence were left in the outbox")
-    if settled and (value["doomed_keys"] or value["doomed_passwords"]):
-        faults.append(f"doomed, and not destroyed: {value['doomed_keys']} {value['doomed_passwords']}")
+    if settled and (value["doomed_keys"] or value["doomed_secrets"]):
+        faults.append(f"doomed, and not destroyed: {value['doomed_keys']} {value['doomed_secrets']}")
     faults += _canary_faults(evidence)
     return [*faults, *(_secrets_faults(system, account, value, passwords) if settled else ())]
 
@@ -308,10 +308,11 @@ def _secrets_faults(
     system: System, account: str, value: Mapping[str, Any], passwords: Mapping[int, str]
 ) -> Iterator[str]:
     living = [g["parts"] for g in value["generations"] if g["stage"] != "retired"]
-    keys = {int(p["key"].partition(":")[2]) for p in living} | {
+    keys = {int(p["key"].partition(":")[2]) for p in living if p["key"]} | {
         r["number"] for r in value["requests"] if not r["closed"]
     }
-    in_use = {p["password"] for p in living} | ({value["password"]} if value["password"] else set())
+    named = [*(p["secrets"] for p in living), value["secrets"]]
+    in_use = {secrets["password"] for secrets in named if "password" in secrets}
     for kind, wanted in (("keys", keys), ("passwords", in_use)):
         there = {}
         for name in system.vault.admin.list(f"{kind}/{account}"):

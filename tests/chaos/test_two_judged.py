@@ -12,8 +12,8 @@ from tests.chaos.linearizable import Operation, Search
 
 OPEN = State(requests=(Request(1, "answered"), Request(2)), generations=(Generation(1, 1, 1, "current"),), password=1)
 OPEN = replace(OPEN, taken=1, good=frozenset({1}))
-CURRENT = Generation(1, 1, 1, "current", since=1)
-CANDIDATE = Generation(2, 2, 1, "candidate", base=1, since=2)
+CURRENT = Generation(1, 1, 1, "current", order=2)
+CANDIDATE = Generation(2, 2, 0, "candidate", order=3)
 TWO = replace(OPEN, requests=(Request(1, "answered"), Request(2, "answered")), generations=(CURRENT, CANDIDATE))
 
 
@@ -32,7 +32,7 @@ def with_applications(*applications: tuple[str, str]) -> State:
 
 
 CANCELLED = OPEN.with_request(Request(2, "cancelled"))
-PROMOTED = TWO.staged(2, "current", displaced="previous")
+PROMOTED = TWO.staged(2, "current", move="promote")
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_superseding_closes_the_open_request_and_makes_a_new_key(harness: CliHar
     assert (closed["closed"], closed["spki"]) == ("superseded", old["spki"])
     assert not any(harness.saved.system.vault.admin.versions("keys/acme/1").values())
     assert any(harness.saved.system.vault.admin.versions("keys/acme/2").values())
-    assert harness.ok("csr new acme --supersede -o json").json["number"] == 3
+    assert harness.ok("csr new acme --supersede --yes -o json").json["number"] == 3
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,9 @@ EXIT = {"partner_down": 4, "quota": 4}
 
 
 def stages(harness: CliHarness) -> dict[int, str]:
-    return {g.number: g.stage.value + ("*" if g.held else "") for g in harness.account.generations}
+    return {
+        g.number: g.stage.value + ("*" if harness.account.rolled_back(g) else "") for g in harness.account.generations
+    }
 
 
 def logins_tried(harness: CliHarness) -> list[str]:
@@ -185,11 +187,11 @@ def test_a_wrong_password_never_becomes_current(harness: CliHarness) -> None:
 def test_going_back_keeps_the_displaced_one_for_a_person(harness: CliHarness) -> None:
     harness.put("rotated")
     assert "is current again" in harness.ok("rotation rollback acme").err
-    assert stages(harness) == {1: "current", 2: "candidate*"}
+    assert stages(harness) == {1: "current", 2: "previous*"}
     assert "was current already: nothing was done" in harness.ok("rotation rollback acme").err
     assert harness.ok("rotation rollback acme -o json").json["changed"] is False
     assert "nothing to promote: generation 1 of acme is current" in harness.ok("rotation promote acme").err
-    assert stages(harness) == {1: "current", 2: "candidate*"}
+    assert stages(harness) == {1: "current", 2: "previous*"}
     harness.ok("rotation promote acme --generation 2")
     assert [s for s in stages(harness).values() if s == "current"] == ["current"]
 
@@ -201,10 +203,22 @@ def test_going_back_after_a_new_password_joins_the_old_certificate_to_it(harness
     harness.ok("rotation promote acme")
     facts = harness.ok("rotation rollback acme --generation 1 -o json").json
     joined = harness.account.generation(facts["generation"])
-    assert joined.restores == 1
     assert joined.parts.certificate == harness.account.generation(1).parts.certificate
     assert joined.parts.password == 2
     assert harness.account.current == joined
+
+
+def test_two_parts_are_promoted_together(harness: CliHarness) -> None:
+    harness.put("renewed")
+    harness.partner.registry.set_password(LOGIN, NEW)
+    harness.ok("password set acme --password-file -", input=NEW.encode())
+    assert harness.run("rotation promote acme --generation 2").code == 6, "the partner no longer takes the old password"
+    harness.ok("password set acme --password-file -", input=NEW.encode())
+    assert harness.run("rotation promote acme --generation 2 --generation 4 --generation 1").code == 2
+    assert harness.ok("rotation promote acme --generation 2 --generation 4 -o json").json["generation"] == 5
+    assert stages(harness) == {1: "previous", 2: "rejected", 3: "rejected", 4: "rejected", 5: "current"}
+    again = harness.ok("rotation promote acme --generation 2 --generation 4 -o json").json
+    assert (again["generation"], again["changed"]) == (5, False)
 
 
 def test_going_back_untried_takes_a_reason_and_asks_nobody(harness: CliHarness) -> None:
@@ -289,8 +303,8 @@ def test_status_tells_of_every_generation_and_try(harness: CliHarness) -> None:
     assert set(facts["generations"][0]) >= {
         "number",
         "stage",
-        "held",
-        "base",
+        "rolled_back",
+        "changes",
         "key",
         "password",
         "not_after",

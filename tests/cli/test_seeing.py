@@ -191,7 +191,7 @@ STRANGE = {"surprise": True}
 
 
 @pytest.mark.parametrize(
-    ("changed", "hint"), [(NEWER, "upgrade it"), (STRANGE, "broker partner add FILE stores it corrected")]
+    ("changed", "hint"), [(NEWER, "upgrade this broker"), (STRANGE, "then broker partner add FILE")]
 )
 def test_a_profile_that_is_refused_hides_no_other_account(
     harness: CliHarness, changed: dict[str, object], hint: str

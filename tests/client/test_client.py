@@ -1,4 +1,4 @@
-"""What an application sees: a session on a published bundle that follows its rotation."""
+"""The client API: a session on a published bundle, which follows its rotation."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def root(bundle: Bundle, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def looks_always(monkeypatch: pytest.MonkeyPatch) -> None:
+def checks_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECK_EVERY", 0.0)
 
 
-def test_every_public_name_is_there_and_says_what_it_is() -> None:
+def test_public_names_are_documented() -> None:
     values = {"Credentials", "Manifest", "Published", "Session", "open", "read"}
     errors = {"BrokerError", "InputError", "NothingPublishedError", "PartnerUnavailableError", "RefusedError"}
     assert set(broker.client.__all__) == values | errors
@@ -64,46 +64,46 @@ def test_every_public_name_is_there_and_says_what_it_is() -> None:
         assert getattr(broker.client, name).__doc__
 
 
-def test_all_that_is_documented_to_be_raised_can_be_caught_from_here() -> None:
-    told = "".join(member.__doc__ or "" for name in broker.client.__all__ for member in (getattr(broker.client, name),))
-    told += "".join(getattr(broker.client.Session, name).__doc__ or "" for name in vars(broker.client.Session))
-    raised = set(re.findall(r"`(\w+Error)`", told)) - {"HTTPError"}
+def test_documented_errors_are_exported() -> None:
+    documented = "".join(getattr(broker.client, name).__doc__ or "" for name in broker.client.__all__)
+    documented += "".join(getattr(broker.client.Session, name).__doc__ or "" for name in vars(broker.client.Session))
+    raised = set(re.findall(r"`(\w+Error)`", documented)) - {"HTTPError"}
     assert raised <= set(broker.client.__all__)
 
 
-def test_opening_a_directory_is_all_it_takes(root: Path) -> None:
+def test_session_opens_a_directory(root: Path) -> None:
     with broker.client.open(root) as session:
         assert session.get("/fleets").status_code == 200
         assert session.manifest.lease_id == "lease-0001"
 
 
-def test_pages_yields_a_list_to_its_end(root: Path) -> None:
+def test_pages_yields_the_whole_list(root: Path) -> None:
     with broker.client.open(str(root)) as session:
         pages = list(session.pages("/fleets", params={"pageSize": "1"}))
     assert len(pages) == pages[0]["totalPage"] > 1
     assert len({page["currentPage"] for page in pages}) == len(pages)
 
 
-def test_pages_follows_links_that_repeat_our_client_id(partner: Standin, root: Path) -> None:
+def test_pages_follows_links_with_client_id(partner: Standin, root: Path) -> None:
     partner.faults.set("echo-client-id")
     with broker.client.open(root) as session:
         assert len(list(session.pages("/fleets", params={"pageSize": "1"}))) > 1
 
 
-@pytest.mark.usefixtures("looks_always")
-def test_a_rotation_is_followed_whole(partner: Standin, bundle: Bundle, root: Path) -> None:
+@pytest.mark.usefixtures("checks_always")
+def test_rotation_is_followed(partner: Standin, bundle: Bundle, root: Path) -> None:
     with broker.client.open(root) as session:
         assert session.get("/fleets").status_code == 200
         partner.registry.set_password(LOGIN, "rotated")
         try:
-            publish(root, replace(bundle_of(partner, number=2, generation=8), password=Secret("rotated")))
+            publish(root, replace(bundle_of(partner, number=2, generation=8), secrets={"password": Secret("rotated")}))
             assert session.get("/fleets").status_code == 200
             assert session.manifest.generation == 8
         finally:
             partner.registry.set_password(LOGIN, PASSWORD)
 
 
-def test_between_two_looks_the_link_is_not_read(root: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_link_is_read_once_a_second(root: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECK_EVERY", 3600.0)
     with broker.client.open(root) as session:
         publish(root, replace(bundle, generation=8))
@@ -114,8 +114,8 @@ def test_between_two_looks_the_link_is_not_read(root: Path, bundle: Bundle, monk
         assert not session.follow()
 
 
-@pytest.mark.usefixtures("looks_always")
-def test_many_threads_and_many_rotations_lose_no_request(partner: Standin, bundle: Bundle, root: Path) -> None:
+@pytest.mark.usefixtures("checks_always")
+def test_threads_lose_no_request_to_rotations(partner: Standin, bundle: Bundle, root: Path) -> None:
     sets = [replace(bundle, generation=8), bundle_of(partner, number=2, generation=9), bundle]
     statuses: list[int] = []
     with broker.client.open(root) as session:
@@ -133,8 +133,8 @@ def test_many_threads_and_many_rotations_lose_no_request(partner: Standin, bundl
     assert statuses == [200] * 48
 
 
-@pytest.mark.usefixtures("looks_always")
-def test_when_the_bundle_is_withdrawn_the_session_says_so_and_goes_on(root: Path) -> None:
+@pytest.mark.usefixtures("checks_always")
+def test_withdrawn_bundle_is_reported(root: Path) -> None:
     with broker.client.open(root) as session:
         assert not session.withdrawn
         withdraw(root, LEASE)
@@ -144,9 +144,7 @@ def test_when_the_bundle_is_withdrawn_the_session_says_so_and_goes_on(root: Path
             session.follow()
 
 
-def test_a_bundle_of_another_base_url_is_not_taken_over(
-    root: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_base_url_is_refused(root: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     with broker.client.open(root) as session:
         publish(root, replace(bundle, generation=8, base_url="https://api.example.com/v3"))
         monkeypatch.setattr(module, "CHECK_EVERY", 0.001)
@@ -172,7 +170,7 @@ def test_a_bundle_of_another_base_url_is_not_taken_over(
         lambda d: (d / MANIFEST).write_bytes(b"\xff\xfe"),
     ],
 )
-def test_a_bundle_that_is_not_what_was_published_is_refused(tmp_path: Path, harm: Callable[[Path], object]) -> None:
+def test_changed_bundle_is_refused(tmp_path: Path, harm: Callable[[Path], object]) -> None:
     harm(publish(tmp_path / "r", paper()))
     with pytest.raises(InputError) as caught:
         broker.client.open(tmp_path / "r")
@@ -194,10 +192,8 @@ ARMOURED = b"-----BEGIN PRIVATE KEY-----\n" + base64.b64encode(b"planted-secret"
     ],
 )
 @pytest.mark.parametrize("digest", [{}, {"sha256": "0" * 64}])
-def test_a_damaged_bundle_leaves_no_secret_in_frames(
-    tmp_path: Path, name: str, content: bytes, digest: dict[str, str]
-) -> None:
-    """Error trackers take local variables, and what is behind an error."""
+def test_damaged_bundle_keeps_frames_clean(tmp_path: Path, name: str, content: bytes, digest: dict[str, str]) -> None:
+    """Error trackers read local variables and the context of an error."""
     path = publish(tmp_path / "r", paper())
     (path / name).write_bytes(content)
     manifest = json.loads((path / MANIFEST).read_text())
@@ -226,14 +222,14 @@ def no_link(root: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [nothing, a_dangling_link, no_link])
-def test_where_no_bundle_lies_it_is_said(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_missing_bundle_is_reported(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "r")
     with pytest.raises(NothingPublishedError, match="no bundle is published"):
         broker.client.open(tmp_path / "r")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_bundle_of_another_user_is_told_as_that(tmp_path: Path) -> None:
+def test_unreadable_bundle_is_reported(tmp_path: Path) -> None:
     (publish(tmp_path / "r", paper()) / "tls-combined.pem").chmod(0)
     with pytest.raises(InputError, match="permission denied"):
         broker.client.open(tmp_path / "r")
@@ -251,7 +247,7 @@ def test_a_bundle_of_another_user_is_told_as_that(tmp_path: Path) -> None:
         ("", PartnerUnavailableError),
     ],
 )
-def test_pages_trusts_no_link_and_no_document(
+def test_pages_refuses_bad_links_and_pages(
     partner: Standin, bundle: Bundle, tmp_path: Path, body: str, error: type[Exception]
 ) -> None:
     answer = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
@@ -266,9 +262,7 @@ def test_pages_trusts_no_link_and_no_document(
 @pytest.mark.parametrize(
     "body", ["{}", '{"_links": []}', '{"_links": {"next": {"href": 7}}}', '{"_links": {"next": 1}}']
 )
-def test_a_document_without_a_next_link_is_the_last(
-    partner: Standin, bundle: Bundle, tmp_path: Path, body: str
-) -> None:
+def test_page_without_next_link_is_the_last(partner: Standin, bundle: Bundle, tmp_path: Path, body: str) -> None:
     answer = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
     with Saying(partner, answer) as url:
         publish(tmp_path / "r", replace(bundle, base_url=url))
@@ -276,7 +270,7 @@ def test_a_document_without_a_next_link_is_the_last(
             assert len(list(session.pages("/fleets"))) == 1
 
 
-def test_pages_raises_for_an_answer_that_is_none(partner: Standin, root: Path) -> None:
+def test_pages_raises_for_an_error_status(partner: Standin, root: Path) -> None:
     partner.faults.apply("status-500")
     with broker.client.open(root) as session, pytest.raises(requests.HTTPError) as caught:
         list(session.pages("/fleets"))

@@ -97,7 +97,7 @@ def test_the_manifest_has_digests_but_none_of_the_password(tmp_path: Path) -> No
     assert set(manifest.files) == {f.value for f in ALL}
     for name, digest in manifest.files.items():
         assert digest in ("", hashlib.sha256((found / name).read_bytes()).hexdigest())
-    assert {n for n, digest in manifest.files.items() if not digest} == {"password", "curl.conf", "env"}
+    assert {n for n, digest in manifest.files.items() if not digest} == {"password", "secrets.json", "curl.conf", "env"}
     assert (manifest.lease_id, manifest.expires) == ("lease-0001", NOW + timedelta(hours=1))
     text = (found / MANIFEST).read_text()
     assert json.loads(text)["not_after"].endswith("Z")
@@ -650,7 +650,7 @@ def _keep(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"password": Secret("planted\nx")}, {"login": "a:b"}, {"client_id": "planted\r\nuser = x"}]
+    "change", [{"secrets": {"password": Secret("planted\nx")}}, {"login": "a:b"}, {"client_id": "planted\r\nuser = x"}]
 )
 def test_what_a_format_cannot_hold_is_refused_and_nothing_is_written(tmp_path: Path, change: dict[str, str]) -> None:
     with pytest.raises(InputError) as caught:
@@ -662,7 +662,7 @@ def test_what_a_format_cannot_hold_is_refused_and_nothing_is_written(tmp_path: P
 def test_delivery_and_client_load_no_server() -> None:
     probe = textwrap.dedent("""
         import sys, broker.client, broker.delivery.directory
-        print(sorted({"hvac", "apscheduler", "uvloop", "broker.vault", "partner_standin"} & set(sys.modules)))
+        print(sorted({"stamina", "apscheduler", "uvloop", "broker.vault", "partner_standin"} & set(sys.modules)))
     """)
     ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

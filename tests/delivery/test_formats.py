@@ -14,7 +14,7 @@ from broker.delivery import curl
 from broker.delivery.directory import publish
 from broker.delivery.formats import DEFAULT, FileFormat, render
 from broker.errors import InputError
-from broker.model.authentication import Authentication, ClientId, Place
+from broker.model.authentication import Authentication, Basic, ClientId, Values
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of, paper
@@ -68,7 +68,7 @@ def test_curl_calls_the_partner_with_hostile_passwords(
     partner.registry.set_password(LOGIN, password)
     try:
         odd = tmp_path / 'a "b" \\c:d é'
-        publish(odd, replace(bundle, password=Secret(password)), [FileFormat.CURL])
+        publish(odd, replace(bundle, secrets={"password": Secret(password)}), [FileFormat.CURL])
         assert curl_status(odd / "current" / "curl.conf", f"{bundle.base_url}/fleets") == "200"
         assert curl_status(odd / "current" / "curl.conf", f"{bundle.base_url}/fleets?pageSize=1") == "200"
     finally:
@@ -78,7 +78,7 @@ def test_curl_calls_the_partner_with_hostile_passwords(
 @pytest.mark.peer("curl")
 def test_curl_with_the_config_tells_a_wrong_password(bundle: Bundle, tmp_path: Path) -> None:
     """Or the test above could not fail."""
-    publish(tmp_path / "r", replace(bundle, password=Secret("wrong")), [FileFormat.CURL])
+    publish(tmp_path / "r", replace(bundle, secrets={"password": Secret("wrong")}), [FileFormat.CURL])
     assert curl_status(tmp_path / "r/current/curl.conf", f"{bundle.base_url}/fleets") == "401"
 
 
@@ -113,18 +113,19 @@ def test_curl_puts_a_hostile_client_id_into_the_query(partner: Standin, bundle: 
 def test_curl_config_refuses_what_could_begin_another_line(bad: str) -> None:
     paths = curl.Paths(*(Path("/tmp") / n for n in ("crt", "key", "ca")))
     for login, password, client_id in (("l", "planted" + bad, "c"), ("l", "p", "planted" + bad)):
+        values = Values(login, client_id, {"password": Secret(password)})
         with pytest.raises(InputError) as caught:
-            curl.config(paths, login, Secret(password), client_id, Authentication())
+            curl.config(paths, Authentication(), values)
         assert "planted" not in f"{caught.value}{caught.value.hint}"
 
 
 def test_curl_config_follows_the_profile() -> None:
     paths = curl.Paths(*(Path("/tmp") / n for n in ("crt", "key", "ca")))
-    header = Authentication(basic=False, client_id=ClientId(Place.HEADER, "X-IBM-Client-Id"))
-    text = curl.config(paths, "l", Secret("p"), "c1", header)
+    values = Values("l", "c1", {"password": Secret("p")})
+    text = curl.config(paths, Authentication((ClientId(header="X-IBM-Client-Id"),)), values)
     assert 'header = "X-IBM-Client-Id: c1"' in text
     assert "user" not in text.replace("--user", "")
-    assert "client_id" not in curl.config(paths, "l", Secret("p"), "", Authentication(client_id=None)).split("\n", 1)[1]
+    assert "client_id" not in curl.config(paths, Authentication((Basic(),)), values).split("\n", 1)[1]
 
 
 @pytest.mark.parametrize("password", HOSTILE)
@@ -168,4 +169,4 @@ def test_every_format_has_a_meaning_and_a_renderer(tmp_path: Path) -> None:
     for file in FileFormat:
         assert file.meaning
     with pytest.raises(InputError):
-        render(replace(paper(), password=Secret("\0")), [FileFormat.ENV], tmp_path)
+        render(replace(paper(), secrets={"password": Secret("\0")}), [FileFormat.ENV], tmp_path)

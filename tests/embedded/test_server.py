@@ -20,7 +20,6 @@ import pytest
 from broker.embedded import binary, server
 from broker.embedded.binary import find_binary
 from broker.embedded.config import Options
-from broker.embedded.loopback import certified_loopback
 from broker.embedded.server import Running, start, status, stop
 from broker.embedded.up import administered, up
 from broker.errors import InputError, RefusedError, VaultUnavailableError
@@ -79,9 +78,7 @@ def test_two_at_once_share_one_server(directory: Path) -> None:
     assert len(set(pids)) == 1
 
 
-def test_who_is_stopped_while_he_starts_it_is_named_to_those_who_wait(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopped_starter_is_named(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_PATIENCE", 0.1)
     directory.mkdir(mode=0o700)
     with server._locked(directory / "lock"):
@@ -91,9 +88,7 @@ def test_who_is_stopped_while_he_starts_it_is_named_to_those_who_wait(
             assert caught.value.hint
 
 
-def test_a_signal_waits_until_the_token_that_may_do_everything_is_given_back(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_signal_waits_for_the_revoked_token(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -139,7 +134,7 @@ def test_a_first_start_cut_short_begins_anew(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3])
-def test_a_starter_killed_at_any_moment_leaves_nothing_to_mend(directory: Path, delay: float) -> None:
+def test_killed_starter_leaves_no_damage(directory: Path, delay: float) -> None:
     code = "import sys, pathlib; from broker.embedded.up import up; print(flush=True); up(pathlib.Path(sys.argv[1]))"
     with subprocess.Popen([sys.executable, "-c", code, str(directory)], stdout=subprocess.PIPE) as starter:
         assert starter.stdout
@@ -154,7 +149,7 @@ def test_a_starter_killed_at_any_moment_leaves_nothing_to_mend(directory: Path, 
 
 
 @pytest.mark.parametrize("lost", ["unseal.key", "setup.secret", "initialized"])
-def test_a_used_vault_that_lost_a_file_is_never_wiped(directory: Path, lost: str) -> None:
+def test_used_vault_is_never_wiped(directory: Path, lost: str) -> None:
     up(directory).stop()
     before = sorted(path.name for path in (directory / "data").iterdir())
     (directory / lost).unlink()
@@ -164,10 +159,10 @@ def test_a_used_vault_that_lost_a_file_is_never_wiped(directory: Path, lost: str
     assert sorted(path.name for path in (directory / "data").iterdir()) == before
 
 
-def test_a_tied_server_ends_with_who_started_it(directory: Path) -> None:
+def test_tied_server_ends_with_its_starter(directory: Path) -> None:
     code = (
-        "import sys, pathlib; from broker.embedded.server import Lifetime, start\n"
-        "print(start(pathlib.Path(sys.argv[1]), lifetime=Lifetime.TIED).pid, flush=True); sys.stdin.read()"
+        "import sys, pathlib; from broker.embedded.config import Options; from broker.embedded.server import start\n"
+        "print(start(pathlib.Path(sys.argv[1]), Options(tied=True)).pid, flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(directory)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as starter:
@@ -180,7 +175,7 @@ def test_a_tied_server_ends_with_who_started_it(directory: Path) -> None:
     assert status(directory) is None
 
 
-def test_a_detached_server_outlives_who_started_it(directory: Path) -> None:
+def test_detached_server_outlives_starter(directory: Path) -> None:
     code = "import sys, pathlib; from broker.embedded.server import start; start(pathlib.Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, str(directory)], check=True)
     assert status(directory)
@@ -195,7 +190,7 @@ def test_nobody_else_may_look_in(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o750, 0o701])
-def test_a_directory_open_to_others_is_refused(directory: Path, mode: int) -> None:
+def test_open_directory_is_refused(directory: Path, mode: int) -> None:
     directory.mkdir()
     directory.chmod(mode)
     with pytest.raises(RefusedError, match="open to others"):
@@ -203,7 +198,7 @@ def test_a_directory_open_to_others_is_refused(directory: Path, mode: int) -> No
     assert list(directory.iterdir()) == []
 
 
-def test_a_directory_that_cannot_be_is_the_users_mistake(directory: Path) -> None:
+def test_impossible_directory_is_input_error(directory: Path) -> None:
     directory.write_text("a file")
     with pytest.raises(InputError):
         start(directory)
@@ -212,21 +207,19 @@ def test_a_directory_that_cannot_be_is_the_users_mistake(directory: Path) -> Non
     directory.unlink()
 
 
-def test_a_server_that_cannot_start_is_said_so_at_once(directory: Path) -> None:
+def test_failed_start_is_reported(directory: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        listener = certified_loopback(directory, port=taken.getsockname()[1])
+        listener = f'listener "tcp" {{\n  address = "127.0.0.1:{taken.getsockname()[1]}"\n  tls_disable = true\n}}'
         with pytest.raises(VaultUnavailableError) as caught:
-            start(directory, Options(loopback=listener))
+            start(directory, Options(listener=listener))
     assert "bao.log" in caught.value.hint
     assert status(directory) is None
     assert start(directory).pid
 
 
-def test_nothing_of_the_callers_environment_reaches_the_server(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_ignores_the_environment(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BAO_TOKEN", "s.planted")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     pid = start(directory).pid
@@ -242,7 +235,7 @@ def test_it_listens_at_its_socket_alone(directory: Path) -> None:
     assert listening == []
 
 
-def test_no_root_token_is_left_and_no_login_after_setup(directory: Path) -> None:
+def test_setup_leaves_no_root_token(directory: Path) -> None:
     embedded = up(directory)
     with administered(embedded) as vault:
         accessors = vault.ask("LIST", "auth/token/accessors")["data"]["keys"]
@@ -259,7 +252,7 @@ def test_again_and_again_it_changes_nothing(directory: Path) -> None:
     assert {path: path.read_bytes() for path in (directory / "roles").rglob("*_id")} == secrets
 
 
-def test_a_lost_or_dead_secret_id_is_made_anew(directory: Path) -> None:
+def test_lost_secret_id_is_replaced(directory: Path) -> None:
     up(directory)
     lost, dead = directory / "roles/server/secret_id", directory / "roles/auditor/secret_id"
     lost.unlink()
@@ -271,20 +264,11 @@ def test_a_lost_or_dead_secret_id_is_made_anew(directory: Path) -> None:
     connection.close()
 
 
-def test_the_audit_log_is_written_where_it_is_asked_for(directory: Path) -> None:
+def test_audit_log_is_written_if_asked(directory: Path) -> None:
     up(directory, options=Options(audit=True))
     log = (directory / "audit.log").read_text()
     assert "auth/embedded-setup/login" in log
     assert (directory / "setup.secret").read_text() not in log
-
-
-def test_a_loopback_listener_keeps_its_certificate(directory: Path) -> None:
-    first = certified_loopback(directory, port=1)
-    before = first.certificate.read_bytes()
-    assert certified_loopback(directory, port=1).certificate.read_bytes() == before
-    first.certificate.write_text("damaged")
-    assert certified_loopback(directory, port=1).certificate.read_bytes() != before
-    assert certified_loopback(directory).port
 
 
 def test_without_the_extra_one_is_told_which(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Evidence of what was issued: a chain a process, whole whatever happens to a write."""
+"""Evidence of what was issued: one chain a process, whole even if a write fails."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_entries_follow_each_other() -> None:
 
 
 @pytest.mark.parametrize("how", [{"lost": 1}, {"refused": 1}, {"lost": 2}, {"refused": 3}])
-def test_an_entry_whose_answer_was_lost_goes_first_and_forks_nothing(how: dict[str, int]) -> None:
+def test_entry_without_answer_is_stored_first(how: dict[str, int]) -> None:
     store = Store(**how)
     journal = a_journal(store)
     for _ in range(sum(how.values())):

@@ -9,12 +9,12 @@ import pytest
 
 from broker.errors import RefusedError, UnknownNameError
 from broker.evidence.audit import collect
-from broker.evidence.signing import Kept
+from broker.evidence.ports import ChainRecord
 from broker.evidence.statements import StoredStatement, VerifyingKey
 from broker.evidence.tamper import untold, vouched
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.certificate import AnchorsRef
+from broker.model.certificate import CaSetRef
 from broker.model.chain import Entry, Fact, verify
 from broker.model.changes.writing import noted
 from broker.model.finding import Finding, Severity
@@ -23,7 +23,7 @@ from broker.model.names import AccountName
 from broker.model.stage import Move
 from broker.model.stamp import Stamp
 from broker.model.subject import Subject
-from broker.pki.certificates import anchors
+from broker.pki.certificates import ca_set
 from tests.support.accounts import (
     MZP,
     NOW,
@@ -31,9 +31,11 @@ from tests.support.accounts import (
     an_account,
     assert_refused,
     promoted,
+    tried,
     with_answer,
     with_candidate,
     with_current,
+    with_new_password,
     with_open_request,
     with_rolled_back,
     without_texts,
@@ -61,7 +63,7 @@ def added_again(account: Account) -> Account:
 def born_again(account: Account) -> Account:
     """Give the current generation other parts, and say that it was born with them."""
     generation = account.generation(1)
-    other = replace(account.anchors[0], ref=AnchorsRef("e" * 64))
+    other = replace(account.anchors[0], ref=CaSetRef("e" * 64))
     parts = replace(generation.parts, trust=other.ref)
     account = replace(
         account,
@@ -77,6 +79,12 @@ def drafted_again(account: Account) -> Account:
     return forged(account, What.REQUEST_DRAFTED, request=1, key="kv:1", spki="f" * 64)
 
 
+def accepted_too_early() -> Account:
+    """Return a certificate that the partner accepted with a password that is superseded since."""
+    account = tried(with_new_password(with_answer(with_current())), 2)
+    return promoted(account, 3)
+
+
 FORGERIES = {
     "a base_url, added again": added_again(with_current()),
     "a base_url, nothing appended": replace(with_current(), base_url=EVIL),
@@ -84,6 +92,7 @@ FORGERIES = {
     "a request, drafted again": drafted_again(with_open_request()),
     "a promotion without a canary": changes.moved(with_candidate(), 1, Move.PROMOTE, STAMP),
     "a promotion after another's canary": changes.moved(with_answer(with_current()), 2, Move.PROMOTE, STAMP),
+    "an ok for other parts": changes.moved(accepted_too_early(), 2, Move.PROMOTE, STAMP),
     "a displaced one back, on its old canary": changes.moved(with_rolled_back(), 2, Move.PROMOTE, STAMP),
 }
 
@@ -98,7 +107,7 @@ def test_an_appended_entry_does_not_hide_what_was_rewritten(account: Account) ->
     [
         with_current(),
         with_rolled_back(),
-        changes.moved(with_rolled_back(), 2, Move.REJECT, STAMP),
+        changes.moved(with_rolled_back(), 2, Move.RETIRE, STAMP),
     ],
 )
 def test_an_honest_account_is_told_as_it_is(account: Account) -> None:
@@ -119,8 +128,8 @@ class Overwritten:
     def chains(self) -> tuple[str, ...]:
         return ()
 
-    def kept(self, chain: str, *, since: int = 1) -> Kept:
-        return Kept((), (self.warning,))
+    def kept(self, chain: str, *, since: int = 1) -> ChainRecord:
+        return ChainRecord((), findings=(self.warning,))
 
     def statements(self) -> tuple[StoredStatement, ...]:
         return ()
@@ -170,7 +179,7 @@ def test_another_entry_in_the_first_ones_place_vouches_for_nothing(forgery: dict
 
 
 def test_the_text_of_other_cas_under_a_true_digest_is_refused() -> None:
-    true, other = (anchors(pem(a_ca().certificate)) for _ in range(2))
+    true, other = (ca_set(pem(a_ca().certificate)) for _ in range(2))
     account = changes.trust_set(an_account(), true, STAMP)
     assert vouched(account, lambda name: added(account)) is account
     exchanged = replace(account, anchors=(replace(true, pem=other.pem),))

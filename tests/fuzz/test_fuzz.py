@@ -1,4 +1,4 @@
-"""Whatever is thrown at what reads strangers' bytes: an answer or one of our own errors, and soon.
+"""Parsers of foreign bytes return a result or raise a broker error, within a time limit.
 
 `make test` tries a few hundred of each kind, always the same. `make fuzz` goes on for FUZZ_SECONDS a kind (60), from
 FUZZ_SEED where that is set; a failure names the seed and the number that make its input again.
@@ -27,8 +27,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from broker import config
 from broker.delivery import manifest
 from broker.errors import BrokerError
-from broker.evidence.audit import ChainRecord, Record, examine
+from broker.evidence.audit import Record, examine
 from broker.evidence.export import exported, imported
+from broker.evidence.ports import ChainRecord
 from broker.issuing.leases import LeaseKeys, LeaseSigner
 from broker.model.account import Account
 from broker.model.consumer import ConsumerRecord, Holding
@@ -54,7 +55,7 @@ GUIDE: Final = catalogue.builtin("stellantis")
 ROOT: Final = pki.a_ca("Root")
 MIDDLE: Final = pki.a_ca("Middle", issuer=ROOT)
 CHAIN: Final = [pki.a_leaf(MIDDLE), MIDDLE.certificate, ROOT.certificate]
-PINNED: Final = certificates.anchors_of([ROOT.certificate])
+PINNED: Final = certificates.ca_set_of([ROOT.certificate])
 MZP1: Final = AccountName("mzp-1")
 SIGNER: Final = LeaseSigner(LeaseKeys("k1", {"k1": Secret(bytes(32))}))
 LEASE: Final = Lease("id", "entity", MZP1, "reports", BundleKind.DIRECT, 3, NOW, NOW + timedelta(hours=1))
@@ -62,7 +63,7 @@ LEASE: Final = Lease("id", "entity", MZP1, "reports", BundleKind.DIRECT, 3, NOW,
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What reads, and good input to begin with."""
+    """A parser, and good input to mutate."""
 
     read: Callable[[bytes], object]
     good: tuple[bytes, ...]
@@ -75,14 +76,8 @@ def _reply(data: bytes) -> None:
     for found in parts.certificates:
         certificate = certificates.certificate_of(found, parts.certificates)
         parts.for_spki(certificate.spki)
-        verification.verify_certificate(
-            certificate,
-            expected_spki=certificate.spki,
-            rules=GUIDE.subject,
-            login=pki.LOGIN,
-            issuing=PINNED,
-            now=NOW,
-        )
+        expected = verification.Expected(GUIDE.subject, pki.LOGIN, PINNED, certificate.spki)
+        verification.verify_certificate(certificate, expected, NOW)
     for leaf in parts.leaves:
         parts.issuer_of(leaf)
 
@@ -188,8 +183,8 @@ def _try(kind: str, target: Target, number: int, data: bytes) -> None:
     except BrokerError:
         pass
     except Exception as error:
-        told = f"{kind}, FUZZ_SEED={SEED}, number {number}: {type(error).__name__}: {error}"
-        raise AssertionError(f"{told}\n{base64.b64encode(data).decode()}") from error
+        failure = f"{kind}, FUZZ_SEED={SEED}, number {number}: {type(error).__name__}: {error}"
+        raise AssertionError(f"{failure}\n{base64.b64encode(data).decode()}") from error
     assert time.monotonic() - started < AT_MOST, f"{kind}, FUZZ_SEED={SEED}, number {number} keeps us busy"
 
 

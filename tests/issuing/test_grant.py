@@ -1,4 +1,4 @@
-"""Granting: judged first, recorded before anything leaves, and never what is not current."""
+"""Grant: authorize first, record before a bundle leaves, and deliver the current generation only."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from broker.issuing.leases import LeaseKeys, LeaseSigner
 from broker.issuing.ports import Consumer, SetSecrets
 from broker.model import changes
 from broker.model.account import Account
+from broker.model.authentication import PASSWORD, Authentication, Basic
 from broker.model.chain import Entry
 from broker.model.consumer import ConsumerRecord, stragglers
-from broker.model.generation import Generation
+from broker.model.generation import Parts
 from broker.model.lease import BundleKind, Cap
 from broker.model.names import AccountName
 from broker.model.secret import Secret
@@ -40,7 +41,7 @@ def rotated(account: Account) -> Account:
 
 @dataclass
 class Broker:
-    """What an issuer is made of, and in which order it was asked."""
+    """The ports of an issuer, and the order of calls to them."""
 
     account: Account = field(default_factory=with_current)
     now: datetime = NOW
@@ -50,13 +51,13 @@ class Broker:
     refuse: BrokerError | None = None
     away: str = ""
     wrong: bool = False  # the clock of the machine
-    meanwhile: Callable[[Account], Account] = lambda account: account  # what happens while a bundle is prepared
+    meanwhile: Callable[[Account], Account] = lambda account: account  # applied while a bundle is prepared
 
     def issuer(self, cap: Cap | None = None) -> Issuer:
         issuer = Issuer(
             accounts=self._read,
             profile=lambda account: catalogue.builtin(account.profile),
-            judge=self._judge,
+            authorize=self._authorize,
             read_secrets=self._secrets,
             consumers=self,
             journal=Journal("issued/test", self._store, lambda: self.now, BY),
@@ -88,8 +89,8 @@ class Broker:
             raise UnknownNameError(f"there is no account {name}")
         return self.account
 
-    def _judge(self, account: Account, application: str, kind: BundleKind) -> Consumer:
-        self._note("judge")
+    def _authorize(self, account: Account, application: str, kind: BundleKind) -> Consumer:
+        self._note("authorize")
         if self.refuse:
             raise self.refuse
         return READER
@@ -99,17 +100,17 @@ class Broker:
             raise RefusedError("the clock is wrong")
         return self.now
 
-    def _secrets(self, name: AccountName, generation: Generation) -> SetSecrets:
+    def _secrets(self, name: AccountName, parts: Parts) -> SetSecrets:
         self._note("secrets")
         self.account = self.meanwhile(self.account)
-        return SetSecrets(Secret(b"key"), Secret(PLANTED))
+        return SetSecrets(Secret(b"key"), {PASSWORD: Secret(PLANTED)})
 
     def _store(self, entry: Entry) -> None:
         self._note("evidence")
         self.evidence.append(entry)
 
 
-def test_a_bundle_is_of_the_current_generation_and_the_lease_says_so() -> None:
+def test_bundle_is_of_current_generation() -> None:
     broker = Broker()
     granted = broker.get()
     assert (granted.bundle.generation, granted.bundle.client_id) == (1, "id-fleet")
@@ -119,38 +120,36 @@ def test_a_bundle_is_of_the_current_generation_and_the_lease_says_so() -> None:
     assert PLANTED not in repr(granted)
 
 
-def test_whoever_asks_is_judged_before_a_secret_is_read_and_recorded_before_it_leaves() -> None:
+def test_steps_before_a_bundle_leaves() -> None:
     broker = Broker()
     broker.get()
-    assert broker.asked == ["account", "judge", "secrets", "record", "account", "evidence"]
+    assert broker.asked == ["account", "authorize", "secrets", "record", "account", "evidence"]
     (entry,) = broker.evidence
     assert (entry.what, entry.facts["consumer"], entry.facts["generation"]) == ("bundle-issued", READER.entity, 1)
     assert broker.holders == {"reader"}
 
 
-def test_whoever_may_not_learns_nothing_and_leaves_no_trace() -> None:
+def test_denied_consumer_leaves_no_trace() -> None:
     broker = Broker(refuse=DeniedError("no"))
     with pytest.raises(DeniedError):
         broker.get()
-    assert broker.asked == ["account", "judge"]
+    assert broker.asked == ["account", "authorize"]
     with pytest.raises(DeniedError):
         broker.get(application="none")
     assert not broker.records
 
 
-@pytest.mark.parametrize("away", ["account", "judge", "secrets", "record", "evidence"])
-def test_without_vault_nothing_is_handed_out(away: str) -> None:
+@pytest.mark.parametrize("away", ["account", "authorize", "secrets", "record", "evidence"])
+def test_nothing_is_granted_without_vault(away: str) -> None:
     broker = Broker(away=away)
     with pytest.raises(VaultUnavailableError):
         broker.get()
     assert not broker.evidence
-    assert bool(broker.holders) is (away == "evidence"), "a record too many, never one too few"
+    assert bool(broker.holders) is (away == "evidence")
 
 
 @pytest.mark.parametrize("away", ["", "record"])
-def test_whoever_is_stopped_before_it_has_a_bundle_holds_none_if_vault_can_be_told(
-    monkeypatch: pytest.MonkeyPatch, away: str
-) -> None:
+def test_interrupted_grant_holds_nothing(monkeypatch: pytest.MonkeyPatch, away: str) -> None:
     broker = Broker()
 
     def stopped(_: Entry) -> None:
@@ -172,38 +171,46 @@ def test_whoever_is_stopped_before_it_has_a_bundle_holds_none_if_vault_can_be_to
     ],
     ids=["nothing is current", "no such application"],
 )
-def test_what_cannot_be_given_is_refused_before_a_secret_is_read(account: Account, error: type[BrokerError]) -> None:
+def test_undeliverable_reads_no_secret(account: Account, error: type[BrokerError]) -> None:
     broker = Broker(account)
     with pytest.raises(error):
         broker.get()
     assert "secrets" not in broker.asked
 
 
-def test_a_machine_whose_clock_is_wrong_dates_no_lease() -> None:
+def test_wrong_clock_dates_no_lease() -> None:
     broker = Broker(wrong=True)
     with pytest.raises(RefusedError, match="clock is wrong"):
         broker.get()
-    assert broker.asked == ["account", "judge"]
+    assert broker.asked == ["account", "authorize"]
     assert not broker.records
 
 
-def test_an_application_without_a_client_id_waits_for_the_reply() -> None:
+def test_missing_client_id_is_refused() -> None:
     broker = Broker(changes.application_set(with_current(), "new", "", STAMP))
     with pytest.raises(RefusedError, match="no client_id yet"):
         broker.get(application="new")
 
 
-def test_overtaken_by_a_rotation_it_hands_out_the_newer_one() -> None:
+def test_profile_may_need_no_client_id() -> None:
+    broker = Broker(changes.application_set(with_current(), "new", "", STAMP))
+    profile = replace(catalogue.builtin("stellantis"), authentication=Authentication((Basic(),)))
+    issuer = replace(broker.issuer(), profile=lambda _: profile)
+    bundle = issuer.grant(Wanted(MZP, "new", HOUR)).bundle
+    assert (bundle.client_id, bundle.authentication.parts) == ("", (Basic(),))
+
+
+def test_overtaken_grant_gives_newer_set() -> None:
     broker = Broker(
         meanwhile=lambda account: rotated(account) if account.current and account.current.number == 1 else account
     )
     granted = broker.get()
     assert granted.bundle.generation == 2
     assert [entry.facts["generation"] for entry in broker.evidence] == [2]
-    assert not broker.holders, "what it did not get in the end does not hold up the end of an overlap"
+    assert not broker.holders, "the first set was not delivered"
 
 
-def test_overtaken_again_it_asks_to_ask_again() -> None:
+def test_overtaken_twice_is_a_conflict() -> None:
     broker = Broker(meanwhile=rotated)
     with pytest.raises(ConflictError, match="is being rotated"):
         broker.get()
@@ -211,8 +218,8 @@ def test_overtaken_again_it_asks_to_ask_again() -> None:
     assert not broker.records[READER.entity].holdings
 
 
-def test_a_generation_that_was_displaced_meanwhile_is_not_handed_out() -> None:
-    """A `retire` that looked for its holders before this was recorded would miss this one."""
+def test_displaced_generation_is_not_given() -> None:
+    """A `retire` that looked for holders before this grant was recorded would miss it."""
 
     def promoted(account: Account) -> Account:
         if account.next_generation > 2:
@@ -227,27 +234,27 @@ def test_a_generation_that_was_displaced_meanwhile_is_not_handed_out() -> None:
 @pytest.mark.parametrize(
     ("ttl", "granted"),
     [(timedelta(seconds=1), timedelta(seconds=1)), (HOUR, HOUR), (timedelta(days=900), HOUR)],
-    ids=["a second", "an hour", "for ever"],
+    ids=["a second", "an hour", "years"],
 )
-def test_a_lease_lasts_as_long_as_asked_but_not_longer_than_the_cap(ttl: timedelta, granted: timedelta) -> None:
+def test_lease_is_bounded_by_the_cap(ttl: timedelta, granted: timedelta) -> None:
     assert Broker().get(ttl=ttl).lease.expires == NOW + granted
 
 
-def test_a_lease_ends_with_the_certificate() -> None:
+def test_lease_ends_with_the_certificate() -> None:
     broker = Broker(now=later(days=365) - timedelta(minutes=5))
     assert broker.get().lease.expires == later(days=365)
 
 
-def test_an_expired_set_is_given_only_to_whoever_says_so() -> None:
+def test_expired_set_needs_allow_expired() -> None:
     broker = Broker(now=later(days=365))
-    with pytest.raises(RefusedError, match="has expired"):
+    with pytest.raises(RefusedError, match="expired on 2"):
         broker.get()
     assert broker.get(allow_expired=True).lease.expires == later(days=365, hours=1)
-    with pytest.raises(RefusedError, match="has expired"):
+    with pytest.raises(RefusedError, match="expired on 2"):
         broker.get()
 
 
-def test_what_is_given_back_is_held_no_more() -> None:
+def test_returned_bundle_is_held_no_more() -> None:
     broker = Broker()
     issuer = broker.issuer()
     granted = issuer.grant(Wanted(MZP, "fleet", HOUR))
@@ -258,7 +265,7 @@ def test_what_is_given_back_is_held_no_more() -> None:
     assert not broker.holders
 
 
-def test_two_processes_of_one_consumer_share_what_they_hold_until_its_own_end() -> None:
+def test_processes_share_a_holding() -> None:
     broker = Broker()
     issuer = broker.issuer()
     first, _ = (issuer.grant(Wanted(MZP, "fleet", HOUR)) for _ in range(2))

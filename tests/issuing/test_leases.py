@@ -1,4 +1,4 @@
-"""Leases as text: any broker with the keys reads what another wrote, and nobody else can write one."""
+"""Leases as text: every broker with the keys reads and writes them; a forgery is denied."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def forged(key: bytes = NEW.reveal(), kid: str = "new", algorithm: str = "HS256"
     return Secret(jwt.encode(claims, key, algorithm, headers={"kid": kid}))
 
 
-def test_what_one_wrote_another_reads() -> None:
+def test_another_signer_reads_a_lease() -> None:
     assert signer().opened(signer().signed(LEASE), now=NOW) == LEASE
 
 
-def test_while_keys_change_both_are_read_and_the_newest_signs() -> None:
+def test_key_change_keeps_old_leases() -> None:
     old = signer("old", old=OLD).signed(LEASE)
     assert signer().opened(old, now=NOW) == LEASE
     assert jwt.get_unverified_header(signer().signed(LEASE).reveal())["kid"] == "new"
@@ -42,7 +42,7 @@ def test_while_keys_change_both_are_read_and_the_newest_signs() -> None:
         signer("new", new=NEW).opened(old, now=NOW)
 
 
-def test_it_ends_by_our_clock() -> None:
+def test_lease_ends_by_the_brokers_clock() -> None:
     text = signer().signed(LEASE)
     assert signer().opened(text, now=later(hours=1) - timedelta(seconds=1)) == LEASE
     for moment in (later(hours=1), later(days=1)):
@@ -56,25 +56,25 @@ FORGERIES: dict[str, Callable[[], Secret[str]]] = {
     "cut": lambda: Secret(signer().signed(LEASE).reveal()[:-2]),
     "another key": lambda: forged(b"x" * 32),
     "a key under another's name": lambda: forged(OLD.reveal()),
-    "a kid that nobody has": lambda: forged(kid="none"),
+    "an unknown kid": lambda: forged(kid="none"),
     "another algorithm": lambda: forged(b"n" * 64, algorithm="HS512"),
-    "no signature at all": lambda: Secret(jwt.encode({"aud": AUDIENCE}, "", "none", headers={"kid": "new"})),
+    "no signature": lambda: Secret(jwt.encode({"aud": AUDIENCE}, "", "none", headers={"kid": "new"})),
     "for another purpose": lambda: forged(aud="credential-broker/ticket"),
     "without an audience": lambda: forged(aud=None),
     "without an end": lambda: forged(exp=None),
     "without a lease": lambda: forged(lease=None),
     "with half a lease": lambda: forged(lease={"id": "x"}),
-    "of a kind that is none": lambda: forged(lease={"kind": "everything"}),
+    "of an unknown kind": lambda: forged(lease={"kind": "everything"}),
 }
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_what_is_not_ours_is_denied_in_the_same_words(name: str) -> None:
+def test_forgeries_are_denied_alike(name: str) -> None:
     with pytest.raises(DeniedError) as caught:
         signer().opened(FORGERIES[name](), now=NOW)
-    assert caught.value.message == "this lease is not valid, or no longer"
+    assert caught.value.message == "the lease is not valid, or has ended"
 
 
-def test_a_lease_does_not_print() -> None:
+def test_lease_text_is_not_printed() -> None:
     text = signer().signed(LEASE)
     assert text.reveal() not in f"{text} {text!r}"

@@ -10,9 +10,9 @@ import pytest
 from broker.errors import UnknownNameError
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.certificate import AnchorsRef, CertificateRef
+from broker.model.certificate import CaSetRef, CertificateRef
 from broker.model.chain import Head
-from broker.model.generation import Application, Closed, Generation, KeyRef, PasswordRef
+from broker.model.generation import Application, Closed, Generation, KeyRef, SecretRef
 from broker.model.stage import Move, Stage
 from broker.model.stamp import Stamp
 from tests.support.accounts import (
@@ -34,7 +34,7 @@ Breaking = Callable[[Account], Account]
 
 
 def another_generation(account: Account, **fields: object) -> Account:
-    made = Generation(account.next_generation, parts_of(account, 1), Stage.CANDIDATE, NOW)
+    made = Generation(account.next_generation, parts_of(account, 1), Stage.CANDIDATE, NOW, account.next_order)
     return replace(account, generations=(*account.generations, replace(made, **fields)))  # type: ignore[arg-type]
 
 
@@ -56,6 +56,10 @@ def test_only_a_candidate_can_lose_it(number: int) -> None:
     assert account.answered_only_by(account.generation(number)) is None
 
 
+def partial(account: Account) -> Generation:
+    return replace(account.generation(1), parts=parts_of(account, 1).certified)
+
+
 def other_parts(account: Account, **parts: object) -> Account:
     return another_generation(account, parts=replace(parts_of(account, 1), **parts))  # type: ignore[arg-type]
 
@@ -72,16 +76,13 @@ CONTRADICTIONS: dict[str, tuple[Breaking, str]] = {
         lambda a: replace(a, applications=(Application("fleet"), Application("fleet", "x"))), "two applications",
     ),
     "no such certificate": (lambda a: other_parts(a, certificate=CertificateRef("none")), "not there"),
-    "no such trust": (lambda a: other_parts(a, trust=AnchorsRef("none")), "not there"),
-    "no such issuing CA": (lambda a: other_parts(a, issuing=AnchorsRef("none")), "not there"),
-    "issuing pin dangles": (lambda a: replace(a, issuing=AnchorsRef("none")), "pin"),
-    "trust pin dangles": (lambda a: replace(a, trust=AnchorsRef("none")), "pin"),
-    "base of the future": (lambda a: another_generation(a, base=7), "not older"),
-    "base of itself": (lambda a: another_generation(a, base=2), "not older"),
-    "replaces itself": (lambda a: another_generation(a, replaces=2), "not older"),
-    "restores what is not there": (lambda a: another_generation(a, restores=9), "not older"),
+    "no such trust": (lambda a: other_parts(a, trust=CaSetRef("none")), "not there"),
+    "no such issuing CA": (lambda a: other_parts(a, issuing=CaSetRef("none")), "not there"),
+    "issuing pin dangles": (lambda a: replace(a, issuing=CaSetRef("none")), "pin"),
+    "trust pin dangles": (lambda a: replace(a, trust=CaSetRef("none")), "pin"),
+    "a part of a set that is current": (lambda a: replace(a, generations=(partial(a),)), "not complete"),
     "the current key doomed": (lambda a: replace(a, doomed_keys=frozenset({KeyRef("kv:1")})), "in use"),
-    "the newest password doomed": (lambda a: replace(a, doomed_passwords=frozenset({PasswordRef(1)})), "in use"),
+    "the newest password doomed": (lambda a: replace(a, doomed_secrets=frozenset({SecretRef("password:1")})), "in use"),
     "an outbox with a hole": (lambda a: replace(a, outbox=a.outbox[:1] + a.outbox[2:]), "outbox"),
     "an outbox without its end": (lambda a: replace(a, outbox=a.outbox[:-1]), "outbox"),
     "an outbox out of order": (lambda a: replace(a, outbox=a.outbox[::-1]), "outbox"),
@@ -99,7 +100,7 @@ def test_a_contradiction_is_refused_in_its_own_words(name: str) -> None:
 
 def test_all_contradictions_are_named_at_once() -> None:
     with pytest.raises(ValueError, match=r"two applications.*pin"):
-        replace(with_current(), applications=(Application("a"), Application("a")), trust=AnchorsRef("none"))
+        replace(with_current(), applications=(Application("a"), Application("a")), trust=CaSetRef("none"))
 
 
 @pytest.mark.parametrize(
@@ -114,8 +115,8 @@ def test_what_is_not_there_is_an_unknown_name(ask: Callable[[Account], object]) 
 def test_a_new_account_has_nothing_yet() -> None:
     account = an_account()
     assert (account.open_request, account.current, account.candidates) == (None, None, ())
-    assert (account.next_request, account.next_generation, account.next_password) == (1, 1, 1)
-    assert account.keys_in_use | account.passwords_in_use == frozenset()
+    assert (account.next_request, account.next_generation, account.next_order) == (1, 1, 1)
+    assert account.keys_in_use | account.secrets_in_use == frozenset()
 
 
 def test_slots_are_never_used_again() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import ClassVar
 
@@ -29,10 +29,11 @@ from broker.evidence.tamper import untold
 from broker.model import changes
 from broker.model.account import Account
 from broker.model.chain import Entry, verify
-from broker.model.generation import Closed, KeyRef, PasswordRef, Submission, key_ref
+from broker.model.generation import Closed, KeyRef, Parts, SecretRef, Submission, key_ref, secret_refs
 from broker.model.history import fold, standing
 from broker.model.stage import Move, Stage
 from broker.model.stamp import Stamp
+from broker.rotation.choosing import coming_back, way_back
 from broker.vault.documents import decoded, encoded
 from tests.support.accounts import (
     BY,
@@ -40,13 +41,14 @@ from tests.support.accounts import (
     a_certificate,
     a_request,
     an_account,
-    anchors_named,
+    ca_set_named,
     with_current,
     without_texts,
 )
 
 NUMBERS = st.integers(1, 12)
 NAMES = st.sampled_from(["fleet", "billing"])
+SECRETS = st.sampled_from(["password", "password", "hmac"])
 CAS = st.sampled_from(["ca", "server-ca", "new-ca"])
 DONE_BY_HAND = st.sampled_from([Closed.CANCELLED, Closed.REJECTED, Closed.SUPERSEDED])
 VERDICTS = st.sampled_from(["ok", "quota", "login_rejected", "client_rejected", "partner_down"])
@@ -64,17 +66,18 @@ class AnyHistory(RuleBasedStateMachine):
         super().__init__()
         self.log: list[Entry] = []
         self.keys: set[KeyRef] = set()
-        self.passwords: set[PasswordRef] = set()
-        self.ever: set[PasswordRef] = set()
-        self.destroyed: set[KeyRef | PasswordRef] = set()
+        self.secrets: set[SecretRef] = set()
+        self.ever: set[SecretRef] = set()
+        self.destroyed: set[KeyRef | SecretRef] = set()
+        self.displaced: set[int] = set()  # by a roll-back, and not current since
         self.tries = 0
 
     @initialize(begun=st.booleans())
     def open(self, begun: bool) -> None:
         self.account = with_current() if begun else an_account()
         self.keys |= self.account.keys_in_use
-        self.passwords |= self.account.passwords_in_use
-        self.ever |= self.passwords
+        self.secrets |= self.account.secrets_in_use
+        self.ever |= self.secrets
 
     def change(self, how: Callable[[Account], Account]) -> None:
         """Make a change, as `amend` would; and once more, as it would after a lost answer."""
@@ -88,7 +91,7 @@ class AnyHistory(RuleBasedStateMachine):
         assert after.head.number >= before.head.number
         assert after.outbox[: len(before.outbox)] == before.outbox
         assert (after is before) == (after.head == before.head), "a change without evidence, or evidence of none"
-        for number in ("next_generation", "next_request", "next_password"):
+        for number in ("next_generation", "next_request", "next_order"):
             assert getattr(after, number) >= getattr(before, number)
         self.account = after
 
@@ -139,40 +142,45 @@ class AnyHistory(RuleBasedStateMachine):
         assert self.account.open_request
         self.answer(self.account.open_request.number, "01")
 
-    @rule(killed=st.booleans())
-    def set_password(self, killed: bool) -> None:
-        slot = self.account.next_password
-        while slot in self.ever:
-            slot = PasswordRef(slot + 1)
-        self.passwords.add(slot)
-        self.ever.add(slot)
+    @rule(name=SECRETS, killed=st.booleans())
+    def set_secret(self, name: str, killed: bool) -> None:
+        number = self.account.secrets.get(name, 0) + 1
+        while secret_refs({name: number}) <= self.ever:
+            number += 1
+        self.secrets |= secret_refs({name: number})
+        self.ever |= secret_refs({name: number})
         if not killed:
-            self.name_password(slot)
+            self.name_secret(name, number)
 
-    @rule(slot=NUMBERS)
-    def set_password_late(self, slot: int) -> None:
-        if slot in self.ever:
-            self.name_password(PasswordRef(slot))
+    @rule(name=SECRETS, number=NUMBERS)
+    def set_secret_late(self, name: str, number: int) -> None:
+        if secret_refs({name: number}) <= self.ever:
+            self.name_secret(name, number)
 
-    def name_password(self, slot: PasswordRef) -> None:
+    def name_secret(self, name: str, number: int) -> None:
         now = self.now
-        self.change(lambda a: changes.password_set(a, slot, Stamp(now, BY)))
+        self.change(lambda a: changes.secret_set(a, name, number, Stamp(now, BY)))
 
     @rule(name=CAS)
     def set_trust(self, name: str) -> None:
         now = self.now
-        self.change(lambda a: changes.trust_set(a, anchors_named(name), Stamp(now, BY)))
+        self.change(lambda a: changes.trust_set(a, ca_set_named(name), Stamp(now, BY)))
 
     @rule(name=CAS)
     def accept_ca(self, name: str) -> None:
         now = self.now
-        self.change(lambda a: changes.ca_accepted(a, anchors_named(name), Stamp(now, BY)))
+        self.change(lambda a: changes.ca_accepted(a, ca_set_named(name), Stamp(now, BY)))
 
-    @rule(number=NUMBERS)
-    def rebase(self, number: int) -> None:
+    @rule(one=NUMBERS, other=NUMBERS)
+    def join(self, one: int, other: int) -> None:
         now, before = self.now, self.account.current
-        self.change(lambda a: changes.rebased(a, number, Stamp(now, BY)))
+        self.change(lambda a: changes.joined(a, one, other, Stamp(now, BY)))
         assert self.account.current == before
+
+    @precondition(lambda self: len(self.account.candidates) > 1)
+    @rule()
+    def join_the_newest(self) -> None:
+        self.join(self.account.candidates[-2].number, self.account.candidates[-1].number)
 
     @rule(number=NUMBERS)
     def restore(self, number: int) -> None:
@@ -193,20 +201,41 @@ class AnyHistory(RuleBasedStateMachine):
             return
         self.change(lambda a: changes.moved(a, number, move, Stamp(now, BY), reason="a person said so"))
         assert self.account.current == before or move in (Move.PROMOTE, Move.ROLL_BACK)
+        if before and self.account.current and before.number != self.account.current.number:
+            self.displaced.discard(self.account.current.number)
+            (self.displaced.add if move is Move.ROLL_BACK else self.displaced.discard)(before.number)
 
     @precondition(lambda self: self.account.candidates)
     @rule()
     def promote_the_newest(self) -> None:
-        number = self.account.candidates[-1].number
-        self.rebase(number)
-        if self.account.candidates:
-            self.move(self.account.candidates[-1].number, Move.PROMOTE)
+        self.move(self.account.candidates[-1].number, Move.PROMOTE)
+
+    @precondition(lambda self: any(map(self.account.rolled_back, self.account.generations)))
+    @rule()
+    def promote_what_was_rolled_back(self) -> None:
+        self.move(next(g.number for g in self.account.generations if self.account.rolled_back(g)), Move.PROMOTE)
+
+    @precondition(lambda self: any(g.stage is Stage.PREVIOUS for g in self.account.generations))
+    @rule()
+    def roll_back_to_the_way_back(self) -> None:
+        """Without a number a roll-back goes to what a promotion displaced, and never to what a roll-back did."""
+        try:
+            wanted = way_back(self.account).number
+        except BrokerError:
+            return
+        assert wanted not in self.displaced
+        self.restore(wanted)
+        target = coming_back(self.account, self.account.generation(wanted)).number
+        if self.accepted(target):
+            self.move(target, Move.ROLL_BACK)
 
     @rule(number=NUMBERS)
     def try_out(self, number: int) -> None:
         self.tries += 1
         now, id_ = self.now, f"id-{self.tries}"
-        self.change(lambda a: changes.canary_sent(a, number, id_, Stamp(now, BY)))
+        found = next((g for g in self.account.generations if g.number == number), None)
+        parts = self.account.parts_of(found) if found else Parts()
+        self.change(lambda a: changes.canary_sent(a, number, parts, id_, Stamp(now, BY)))
 
     def accepted(self, number: int) -> bool:
         """Try `number`, and say whether that was allowed and the partner accepted it."""
@@ -256,12 +285,12 @@ class AnyHistory(RuleBasedStateMachine):
                 self.log.append(entry)
             assert self.log[entry.number - 1] == entry
         keys = self.account.doomed_keys if may_destroy else frozenset()
-        passwords = self.account.doomed_passwords if may_destroy else frozenset()
+        secrets = self.account.doomed_secrets if may_destroy else frozenset()
         self.keys -= keys
-        self.passwords -= passwords
-        self.destroyed |= keys | passwords
+        self.secrets -= secrets
+        self.destroyed |= keys | secrets
         if not killed:
-            self.account = changes.settled(self.account, entries, keys, passwords)
+            self.account = changes.settled(self.account, entries, keys, secrets)
 
     @invariant()
     def nothing_is_there_twice(self) -> None:
@@ -272,7 +301,7 @@ class AnyHistory(RuleBasedStateMachine):
     def no_secret_in_use_is_doomed_or_gone(self) -> None:
         for used, doomed, there in (
             (self.account.keys_in_use, self.account.doomed_keys, self.keys),
-            (self.account.passwords_in_use, self.account.doomed_passwords, self.passwords),
+            (self.account.secrets_in_use, self.account.doomed_secrets, self.secrets),
         ):
             assert not used & doomed
             assert used <= there
@@ -283,8 +312,8 @@ class AnyHistory(RuleBasedStateMachine):
         account = self.account
         adopted = {key_ref(account.next_request)}
         assert self.keys <= account.keys_in_use | account.doomed_keys | adopted
-        passed_over = {slot for slot in self.ever if slot > (account.password or 0)}
-        assert self.passwords <= account.passwords_in_use | account.doomed_passwords | passed_over
+        passed_over = {ref for ref in self.ever if _is_newer(ref, account.secrets)}
+        assert self.secrets <= account.secrets_in_use | account.doomed_secrets | passed_over
 
     @invariant()
     def the_evidence_is_whole_and_tells_the_same(self) -> None:
@@ -294,18 +323,23 @@ class AnyHistory(RuleBasedStateMachine):
         assert list(untold(without_texts(self.account), told)) == []
 
     @invariant()
+    def every_candidate_makes_a_whole_set(self) -> None:
+        for candidate in self.account.candidates:
+            assert self.account.parts_of(candidate).complete
+
+    @invariant()
     def what_is_living_has_its_text(self) -> None:
         for generation in self.account.generations:
             if generation.stage.living:
-                parts = generation.parts
+                parts = self.account.parts_of(generation)
                 assert self.account.certificate(parts.certificate).pem
-                assert self.account.anchors_of(parts.trust).pem
-                assert self.account.anchors_of(parts.issuing).pem
+                assert self.account.ca_set(parts.trust).pem
+                assert self.account.ca_set(parts.issuing).pem
 
     @invariant()
     def what_is_pinned_has_its_text(self) -> None:
         for ref in (self.account.issuing, self.account.trust):
-            assert ref is None or self.account.anchors_of(ref).pem
+            assert ref is None or self.account.ca_set(ref).pem
 
     @invariant()
     def the_document_comes_back_as_it_was(self) -> None:
@@ -314,6 +348,11 @@ class AnyHistory(RuleBasedStateMachine):
         assert again == self.account
         assert msgspec.json.encode(encoded(again)) == msgspec.json.encode(encoded(self.account))
         assert all(e.hash == e.expected_hash for e in again.outbox)
+
+
+def _is_newer(ref: SecretRef, newest: Mapping[str, int]) -> bool:
+    name, _, number = ref.rpartition(":")
+    return int(number) > newest.get(name, 0)
 
 
 def test_any_history() -> None:

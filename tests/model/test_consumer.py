@@ -1,4 +1,4 @@
-"""Who holds what, and whom a retirement would cut off."""
+"""Records of holdings, and the stragglers that a retirement would cut off."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def by_hand(generation: int = 1) -> ConsumerRecord:
     return ConsumerRecord("hand-anna", "Anna", (holding,))
 
 
-def test_who_holds_a_generation_is_a_straggler() -> None:
+def test_holder_is_a_straggler() -> None:
     assert stragglers((a_record(a_lease()),), MZP, 1, NOW) == {"billing"}
 
 
@@ -41,24 +41,24 @@ def test_who_holds_a_generation_is_a_straggler() -> None:
     [(AccountName("other"), 1, NOW), (MZP, 2, NOW), (MZP, 1, later(hours=1)), (MZP, 1, later(days=9))],
     ids=["another account", "another generation", "at its very end", "long over"],
 )
-def test_who_holds_something_else_or_no_longer_is_none(account: AccountName, generation: int, when: object) -> None:
+def test_other_holding_is_no_straggler(account: AccountName, generation: int, when: object) -> None:
     assert stragglers((a_record(a_lease()),), account, generation, when) == NOBODY  # type: ignore[arg-type]
 
 
-def test_one_process_on_a_newer_generation_does_not_hide_another_on_the_older_one() -> None:
+def test_newer_lease_does_not_hide_older_one() -> None:
     record = a_record(a_lease(), a_lease("l2", 2))
     assert stragglers((record,), MZP, 1, NOW) == {"billing"}
     assert stragglers((record,), MZP, 2, NOW) == {"billing"}
     assert stragglers((record,), MZP, 1, later(hours=1)) == NOBODY
 
 
-def test_a_lease_renewed_onto_a_newer_generation_takes_the_place_of_the_older_one() -> None:
+def test_renewal_moves_to_newer_generation() -> None:
     record = a_record(a_lease(), a_lease("l1", 2))
     assert stragglers((record,), MZP, 1, NOW) == NOBODY
     assert stragglers((record,), MZP, 2, NOW) == {"billing"}
 
 
-def test_a_holding_that_several_share_ends_with_the_longest_and_not_when_one_gives_back() -> None:
+def test_shared_holding_ends_with_the_longest() -> None:
     record = a_record(a_lease(), a_lease("l2", expires=later(hours=2)), a_lease("l3"))
     for lease in ("l1", "l2", "l3"):
         record = record.returned(lease)
@@ -69,51 +69,51 @@ def test_a_holding_that_several_share_ends_with_the_longest_and_not_when_one_giv
 @pytest.mark.parametrize(
     "other", [a_lease("l2", 2, application="app-2"), a_lease("l2", 2, kind=BundleKind.GATEWAY)], ids=["app", "kind"]
 )
-def test_another_application_or_kind_does_not(other: Lease) -> None:
+def test_other_application_is_another_holding(other: Lease) -> None:
     assert stragglers((a_record(a_lease(), other),), MZP, 1, NOW) == {"billing"}
 
 
-def test_what_a_person_holds_by_hand_never_runs_out() -> None:
+def test_holding_by_hand_never_ends() -> None:
     assert stragglers((by_hand(),), MZP, 1, later(days=10_000)) == {"Anna"}
 
 
-def test_what_a_person_holds_survives_a_lease_to_the_same_consumer() -> None:
+def test_holding_by_hand_survives_a_lease() -> None:
     record = by_hand().given(a_lease("l2", 2), now=later(days=10_000))
     assert stragglers((record,), MZP, 1, later(days=10_000)) == {"Anna"}
 
 
-def test_being_given_the_same_lease_twice_changes_nothing() -> None:
+def test_same_lease_twice_changes_nothing() -> None:
     assert a_record(a_lease(), a_lease()) == a_record(a_lease())
 
 
 @pytest.mark.parametrize(("hours", "kept"), [(3, ["l1", "l2"]), (24, ["l1", "l2"]), (25, ["l2"])])
-def test_what_ran_out_a_day_ago_is_dropped_with_the_next_lease(hours: int, kept: list[str]) -> None:
-    """Not at once: on a machine whose clock is ahead, what lives looks as if it had run out."""
+def test_ended_holding_is_kept_for_a_day(hours: int, kept: list[str]) -> None:
+    """Not immediately: on a machine whose clock is ahead, a live holding looks as if it had ended."""
     now = later(hours=hours)
     record = a_record(a_lease()).given(a_lease("l2", application="app-2", expires=later(days=9)), now=now)
     assert [h.lease for h in record.holdings] == kept
 
 
-def test_what_ran_out_is_shared_with_nobody() -> None:
+def test_ended_holding_is_not_shared() -> None:
     record = a_record(a_lease()).given(a_lease("l2", expires=later(hours=9)), now=later(hours=8))
     assert record.returned("l2").holdings == ()
 
 
-def test_what_is_given_back_is_held_no_longer() -> None:
+def test_returned_lease_is_not_held() -> None:
     assert stragglers((a_record(a_lease()).returned("l1"),), MZP, 1, NOW) == NOBODY
 
 
 @pytest.mark.parametrize("id_", ["", "l2", "L1"])
-def test_giving_back_another_lease_changes_nothing(id_: str) -> None:
+def test_unknown_lease_returns_nothing(id_: str) -> None:
     assert a_record(a_lease()).returned(id_) == a_record(a_lease())
 
 
-def test_giving_back_twice_is_the_same_as_once() -> None:
+def test_returning_twice_is_the_same_as_once() -> None:
     once = a_record(a_lease(), a_lease("l2", application="app-2")).returned("l1")
     assert once.returned("l1") == once
 
 
-def test_a_renewal_that_arrives_late_does_not_shorten_the_holding() -> None:
+def test_late_renewal_does_not_shorten_it() -> None:
     renewed = a_lease(expires=later(hours=2))
     record = a_record(renewed, a_lease())
     assert stragglers((record,), MZP, 1, NOW + timedelta(minutes=90)) == {"billing"}

@@ -10,7 +10,7 @@ import pytest
 from broker.model import changes
 from broker.model.account import Account
 from broker.model.chain import Entry
-from broker.model.generation import Closed, PasswordRef, Submission
+from broker.model.generation import Closed, Submission
 from broker.model.history import What, fold, standing
 from broker.model.stage import Move, Stage
 from tests.support.accounts import (
@@ -36,7 +36,7 @@ from tests.support.accounts import (
         with_current(),
         with_rolled_back(),
         with_overtaken_candidate(),
-        changes.rebased(with_overtaken_candidate(), 2, STAMP),
+        changes.joined(with_new_password(with_answer(with_current())), 2, 3, STAMP),
         changes.closed(with_open_request(), 1, Closed.REJECTED, STAMP),
     ],
 )
@@ -46,7 +46,7 @@ def test_both_tell_the_same(account: Account) -> None:
 
 def test_an_account_of_which_nothing_is_told_stands_nowhere() -> None:
     assert fold(()).current == 0
-    assert fold(()) == standing(an_account())
+    assert fold(an_account().outbox[:1]) == standing(an_account())
 
 
 def bypassed(**fields: Any) -> Account:
@@ -60,14 +60,14 @@ def bypassed(**fields: Any) -> Account:
     "account",
     [
         bypassed(stage=Stage.RETIRED),
-        bypassed(stage=Stage.PREVIOUS),
+        bypassed(stage=Stage.REJECTED),
         bypassed(number=3),
         bypassed(parts=with_current().generations[0].parts),
-        replace(with_current(), password=PasswordRef(7)),
+        replace(with_current(), secrets={"password": 7}),
         replace(with_open_request(), requests=()),
         replace(with_current(), generations=()),
     ],
-    ids=["retired", "made previous", "renumbered", "other parts", "another password", "no request", "no generation"],
+    ids=["retired", "rejected", "renumbered", "other parts", "another password", "no request", "no generation"],
 )
 def test_what_was_written_past_the_rules_shows(account: Account) -> None:
     assert fold(account.outbox) != standing(account)
@@ -84,12 +84,14 @@ def edited(account: Account, what: What, **facts: object) -> list[Entry]:
 @pytest.mark.parametrize(
     "entries",
     [
-        edited(with_rolled_back(), What.GENERATION_MOVED, move="promote"),
+        edited(with_rolled_back(), What.GENERATION_MOVED, move="reject", stage="rejected"),
         edited(with_rolled_back(), What.GENERATION_MOVED, move="teleport"),
         edited(with_rolled_back(), What.GENERATION_MOVED, generation=9),
         edited(with_rolled_back(), What.GENERATION_MOVED, generation=None),
         edited(with_rolled_back(), What.GENERATION_MOVED, generation="two"),
-        edited(with_rolled_back(), What.GENERATION_BORN, password=None),
+        edited(with_rolled_back(), What.GENERATION_MOVED, certificate="f" * 64),
+        edited(with_rolled_back(), What.CANARY_SENT, password=9),
+        edited(with_rolled_back(), What.GENERATION_BORN, certificate=None),
         edited(with_rolled_back(), What.REQUEST_CLOSED, closed="lost"),
         [replace(with_current().outbox[0], what="dreamt")],
         with_rolled_back().outbox[-1:],
@@ -101,9 +103,9 @@ def test_evidence_of_what_no_rule_allows_is_a_value_error(entries: list[Entry]) 
 
 
 def test_every_kind_of_entry_is_written_by_some_change() -> None:
-    account = with_new_password(with_rolled_back())
+    account = changes.secret_set(with_new_password(with_rolled_back()), "hmac", 1, STAMP)
     account = changes.application_removed(account, "fleet", STAMP)
-    account = changes.canary_sent(account, 3, "id", STAMP)
+    account = changes.canary_sent(account, 3, account.parts_of(account.generation(3)), "id", STAMP)
     account = changes.canary_answered(account, 1, changes.CanaryOutcome("login_rejected", login_rejected=True), STAMP)
     account = changes.breaker_reset(account, "unlocked", STAMP)
     account = with_open_request(changes.moved(account, 3, Move.REJECT, STAMP))

@@ -1,4 +1,4 @@
-"""Profiles: the built-in one says what is known, and a user's own is read strictly."""
+"""Profiles: the built-in one holds the published facts, and custom ones are read strictly."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 import tomllib
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from broker.errors import InputError, UnknownNameError
-from broker.model.authentication import Authentication, ClientId, Place
+from broker.model.authentication import Authentication, Basic, ClientId
 from broker.partners import catalogue
 from broker.partners.document import NewerProfileError, from_document, parse, to_document
 
@@ -34,7 +35,7 @@ def assert_refused(text: str, *words: str) -> InputError:
     return caught.value
 
 
-def test_the_built_in_profile_says_what_the_facts_say() -> None:
+def test_built_in_profile_holds_the_facts() -> None:
     profile = catalogue.builtin("stellantis")
     assert profile.environment("production").base_url == "https://api-cert.groupe-psa.com/connectedcar/v3"
     assert profile.environment("stand-in").base_url is None
@@ -42,47 +43,47 @@ def test_the_built_in_profile_says_what_the_facts_say() -> None:
     assert profile.subject.order == ("C", "ST", "L", "O", "OU", "CN", "emailAddress")
     assert profile.subject.common_name_is_login
     assert (profile.key.bits, profile.key.digest) == (2048, "sha256")
-    assert profile.authentication == Authentication(basic=True, client_id=ClientId(Place.QUERY, "client_id"))
+    assert profile.authentication == Authentication((Basic(), ClientId(query="client_id")))
     assert (profile.probe.method, profile.probe.path, profile.probe.query) == ("GET", "/fleets", {"pageSize": "1"})
 
 
-def test_what_nobody_published_is_unknown() -> None:
+def test_unpublished_settings_are_unknown() -> None:
     profile = catalogue.builtin("stellantis")
     assert profile.unknowns == ("submission.to", "renewal.lifetime", "renewal.overlap", "renewal.lead_time")
 
 
-def test_commands_that_act_on_a_car_are_marked_as_writing() -> None:
+def test_remote_commands_are_writes() -> None:
     rows = {(o.method, o.path): o.writes for o in catalogue.builtin("stellantis").operations}
     assert rows["POST", "/fleets/{fid}/vehicles/{vid}/callbacks/{cbid}/remotes"]
     assert not rows["GET", "/fleets"]
     assert len(rows) > 30
 
 
-def test_a_profile_that_was_stored_with_more_than_can_be_is_still_read() -> None:
+def test_stored_profile_may_exceed_new_limits() -> None:
     document = to_document(catalogue.builtin("stellantis"))
     stored = document | {"renewal": {"safety": "999999d", "lead_time": "999999d"}}
     assert from_document(stored, "vault").renewal.safety == timedelta(days=999999)
 
 
 @pytest.mark.parametrize("name", catalogue.names())
-def test_every_built_in_profile_survives_being_stored(name: str) -> None:
+def test_built_in_profiles_survive_storing(name: str) -> None:
     profile = catalogue.builtin(name)
     assert from_document(json.loads(json.dumps(to_document(profile))), "vault") == profile
 
 
-def test_a_short_profile_of_ones_own_is_enough_and_survives_being_stored() -> None:
+def test_short_profile_survives_storing() -> None:
     profile = parse(MINE, "mine.toml")
-    assert profile.authentication.client_id == ClientId()
+    assert profile.authentication.parts == (Basic(), ClientId(query="client_id"))
     assert from_document(json.loads(json.dumps(to_document(profile))), "vault") == profile
     bare = parse(
         MINE + '[authentication]\nbasic = false\nclient_id = {}\n[renewal]\nshare = 0.5\nlifetime = "365d"\n', "m"
     )
-    assert bare.authentication.client_id is None
+    assert bare.authentication.parts == ()
     assert bare.renewal.lifetime == timedelta(days=365)
     assert from_document(to_document(bare), "vault") == bare
 
 
-def test_a_partner_that_forbids_the_email_can_be_said() -> None:
+def test_profile_may_forbid_the_email() -> None:
     profile = parse(MINE + '[subject]\nforbidden = ["emailAddress"]\n[key]\nbits = 4096\n', "m")
     assert profile.subject.forbidden == {"emailAddress"}
 
@@ -94,6 +95,14 @@ def test_a_partner_that_forbids_the_email_can_be_said() -> None:
         ("x = [", ("not TOML",)),
         ('\0name = "x"', ("not TOML",)),
         ("a = " + "[" * 5000, ("not TOML",)),
+        (MINE + "[subject]\nfixed = { OU = 7 }\n", ("subject.fixed", "plain text")),
+        (MINE + "[key]\nbits = 2048.0\n", ("key.bits", "whole number")),
+        (MINE + "[environments.other]\nnotes = 7\n", ("environments.other.notes", "text")),
+        (MINE + "[authentication]\nbasic = 1\n", ("authentication.basic", "table")),
+        (MINE + "[authentication]\nbasc = true\n", ("did you mean basic?",)),
+        ("authentication = 1\n" + MINE, ("authentication", "table")),
+        ("title = 1979-05-27\n" + MINE.replace("title =", "notes ="), ("title", "text")),
+        (MINE + "[probe]\nexpect = [1979-05-27]\n", ("probe.expect", "whole numbers")),
         ("# " + "x" * 70000, ("too large",)),
         (MINE.replace("my-partner", "My Partner"), ("name", "not a name")),
         (MINE.replace("my-partner", "../etc"), ("name",)),
@@ -105,13 +114,13 @@ def test_a_partner_that_forbids_the_email_can_be_said() -> None:
         (MINE.replace("My partner", "My\\u001b[31mpartner"), ("title", "control")),
         (MINE.replace("My partner", "x" * 5000), ("title", "characters")),
         (MINE.replace("title", "titel"), ("title is missing",)),
-        ('name = "x"\ntitle = "x"\n', ("environments", "none")),
+        ('name = "x"\ntitle = "x"\n', ("environments", "missing")),
         (MINE.replace("environments.production", "environments.Production"), ("environments.Production",)),
         (MINE.replace("base_url", "base_ulr"), ("environments.production.base_ulr", "did you mean base_url?")),
         (MINE.replace("https:", "http:"), ("base_url", "not https")),
         (MINE.replace("https://api", "https://u:p@api"), ("base_url", "no user")),
         (MINE.replace("/v1", "/v1?x=1"), ("base_url", "no query")),
-        (MINE.replace("/v1", "/../v1"), ("base_url", "leaves")),
+        (MINE.replace("/v1", "/../v1"), ("base_url", "dot segments")),
         (MINE.replace("api.example.com", "api..example_com"), ("base_url", "host")),
         (MINE + "comand = 1\n[probe]\n", ("environments.production.comand",)),
         (MINE + '[hooks]\nrun = "rm -rf /"\n', ("hooks is not a setting",)),
@@ -164,53 +173,87 @@ def test_a_partner_that_forbids_the_email_can_be_said() -> None:
         (MINE + "[[operations]]\n", ("operations[0].method",)),
         (MINE + '[[operations]]\nmethod = "GET"\npath = "fleets"\n', ("operations[0].path",)),
         (MINE + '[[operations]]\nmethod = "GET"\npath = "/x"\nregex = ".*"\n', ("operations[0].regex",)),
-        ("operations = [1]\n" + MINE, ("operations", "tables")),
+        ("operations = [1]\n" + MINE, ("operations[0]", "table")),
         ("operations = 1\n" + MINE, ("operations", "list")),
     ],
 )
-def test_every_mistake_names_file_key_and_mend(text: str, words: tuple[str, ...]) -> None:
+def test_mistakes_name_file_key_and_hint(text: str, words: tuple[str, ...]) -> None:
     assert_refused(text, *words)
 
 
+def test_older_stored_documents_are_read() -> None:
+    """In stored.json: the built-in profile, one with all settings, and a short one."""
+    stellantis, own, bare = json.loads(Path(__file__).with_name("stored.json").read_text(encoding="utf-8"))
+    assert from_document(stellantis, "vault") == catalogue.builtin("stellantis")
+    read = from_document(own, "vault")
+    assert read.authentication == Authentication((ClientId(header="X-IBM-Client-Id"),), "application/hal+json")
+    assert (read.renewal.safety, read.renewal.share) == (timedelta(days=30, hours=12), 0.5)
+    assert (read.renewal.lifetime, read.renewal.overlap) == (timedelta(days=365), None)
+    assert (read.subject.order, dict(read.subject.fixed)) == (("C", "O", "CN", "OU"), {"OU": "Fleet"})
+    assert (dict(read.probe.query), set(read.probe.expect)) == ({"a": "1"}, {200, 204})
+    assert [(o.method, o.writes) for o in read.operations] == [("GET", False), ("POST", True)]
+    assert (read.environment("test").base_url, read.notes) == (None, "two\nlines")
+    assert (read.submission.to, read.key.bits, read.key.digest) == ("csr@example.com", 4096, "sha384")
+    assert from_document(bare, "vault").authentication.parts == ()
+    for document in (stellantis, own, bare):
+        assert without_new_keys(to_document(from_document(document, "vault"))) == document
+
+
+def without_new_keys(document: dict[str, object]) -> dict[str, object]:
+    """Leave out what that commit did not write: an unknown address."""
+    environments = document["environments"]
+    assert isinstance(environments, dict)
+    known = {n: {k: v for k, v in e.items() if (k, v) != ("base_url", "unknown")} for n, e in environments.items()}
+    return document | {"environments": known}
+
+
+def test_deeply_nested_profile_is_refused() -> None:
+    deep: list[object] = []
+    for _ in range(2000):
+        deep = [deep]
+    with pytest.raises(InputError, match="vault: nested too deeply"):
+        from_document({"name": "x", "title": "t", "notes": deep}, "vault")
+
+
 @pytest.mark.parametrize("document", [{"name": None}, {"environments": []}, {"name": "x", "title": "t", "key": [1]}])
-def test_a_stored_document_that_is_none_is_refused(document: dict[str, object]) -> None:
+def test_damaged_stored_profile_is_refused(document: dict[str, object]) -> None:
     with pytest.raises(InputError):
         from_document(document, "vault")
 
 
-def test_an_unknown_profile_is_told_with_those_there_are() -> None:
+def test_unknown_profile_has_a_suggestion() -> None:
     with pytest.raises(UnknownNameError) as caught:
         catalogue.load("stelantis", {})
     assert "did you mean stellantis?" in caught.value.hint
 
 
-def test_an_unknown_environment_is_told_with_those_there_are() -> None:
+def test_unknown_environment_lists_the_known() -> None:
     with pytest.raises(UnknownNameError) as caught:
         catalogue.builtin("stellantis").environment("prod")
     assert "preproduction, production, stand-in" in caught.value.hint
 
 
-def test_nobodys_profile_hides_a_built_in_one() -> None:
+def test_custom_profile_hides_no_built_in() -> None:
     mine = to_document(parse(MINE, "m"))
     assert catalogue.load("my-partner", {"my-partner": mine}).title == "My partner"
     assert catalogue.load("stellantis", {"stellantis": mine}) == catalogue.builtin("stellantis")
     with pytest.raises(InputError):
         catalogue.require_own(replace(parse(MINE, "m"), name="stellantis"))
-    with pytest.raises(InputError, match="says that it is my-partner"):
+    with pytest.raises(InputError, match="its name is my-partner"):
         catalogue.load("other", {"other": mine})
 
 
-def test_a_stored_profile_says_how_it_is_mended_and_one_of_a_newer_broker_is_not_replaced() -> None:
+def test_bad_stored_profile_has_a_hint() -> None:
     mine = to_document(parse(MINE, "m"))
     with pytest.raises(InputError, match="profile my-partner: surprise") as caught:
         catalogue.load("my-partner", {"my-partner": mine | {"surprise": 1}})
-    assert caught.value.hint.endswith("broker partner add FILE stores it corrected")
+    assert caught.value.hint.endswith("then broker partner add FILE")
     with pytest.raises(NewerProfileError) as newer:
         catalogue.load("my-partner", {"my-partner": mine | {"schema": 2}})
     assert "partner add" not in newer.value.hint
 
 
-def test_the_source_of_a_built_in_profile_is_a_pattern_to_copy() -> None:
+def test_source_of_a_built_in_is_toml() -> None:
     assert tomllib.loads(catalogue.builtin_source("stellantis"))["name"] == "stellantis"
     with pytest.raises(UnknownNameError):
         catalogue.builtin_source("../stellantis")

@@ -1,21 +1,28 @@
-"""The request recipe: nothing leaves the base URL, and no other client_id passes."""
+"""Requests and URLs: nothing leaves the base URL, and no other client_id passes."""
 
 from __future__ import annotations
 
 import contextlib
+from urllib.parse import unquote, urljoin
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import InputError, RefusedError
-from broker.model.authentication import Authentication, ClientId, Place
-from broker.partners.redacted import as_curl, as_http
-from broker.partners.request import base_url, inside, join, recipe, without_client_id
+from broker.model.authentication import Authentication, Basic, ClientId, Values
+from broker.model.authentication.client_id import without_client_id
+from broker.model.secret import Secret
+from broker.partners.explain import as_curl, as_http
+from broker.partners.request import base_url, inside, join, recipe
 
 BASE = "https://api.example.com/connectedcar/v3"
 QUERY = Authentication()
-HEADER = Authentication(client_id=ClientId(Place.HEADER, "X-IBM-Client-Id"))
+HEADER = Authentication((Basic(), ClientId(header="X-IBM-Client-Id")))
+
+
+def values(client_id: str) -> Values:
+    return Values("login", client_id, {"password": Secret("planted")})
 
 
 @pytest.mark.parametrize(
@@ -31,7 +38,7 @@ HEADER = Authentication(client_id=ClientId(Place.HEADER, "X-IBM-Client-Id"))
         ("/https://x".replace("//", "/"), f"{BASE}/https:/x"),
     ],
 )
-def test_a_path_is_put_below_the_base(path: str, url: str) -> None:
+def test_path_is_joined_to_the_base(path: str, url: str) -> None:
     assert join(BASE, path) == url
 
 
@@ -69,16 +76,14 @@ def test_a_path_is_put_below_the_base(path: str, url: str) -> None:
         "/%25252525252525252e",
     ],
 )
-def test_a_path_that_could_leave_the_base_is_refused(path: str) -> None:
+def test_path_out_of_the_base_is_refused(path: str) -> None:
     with pytest.raises(RefusedError) as caught:
         join(BASE, path)
     assert caught.value.hint
 
 
 @given(st.text(alphabet="/.%2eEfF5cC;\\?#:@a ", max_size=24))
-def test_whatever_joins_stays_below_the_base(text: str) -> None:
-    from urllib.parse import unquote, urljoin
-
+def test_joined_paths_stay_below_the_base(text: str) -> None:
     try:
         url = join(BASE, text)
     except RefusedError:
@@ -91,7 +96,7 @@ def test_whatever_joins_stays_below_the_base(text: str) -> None:
 
 
 @pytest.mark.parametrize("url", [BASE, f"{BASE}/fleets?pageToken=x", f"{BASE}?x=1"])
-def test_a_link_below_the_base_is_taken(url: str) -> None:
+def test_link_below_the_base_is_accepted(url: str) -> None:
     assert inside(BASE, url) == url
 
 
@@ -111,7 +116,7 @@ def test_a_link_below_the_base_is_taken(url: str) -> None:
         "",
     ],
 )
-def test_a_link_that_leaves_the_base_is_refused(url: str) -> None:
+def test_link_out_of_the_base_is_refused(url: str) -> None:
     with pytest.raises(RefusedError):
         inside(BASE, url)
 
@@ -129,7 +134,7 @@ def test_a_link_that_leaves_the_base_is_refused(url: str) -> None:
         ("a=1;b=2", "a=1;b=2"),
     ],
 )
-def test_our_own_client_id_is_dropped_and_nothing_else(given_: str, kept: str) -> None:
+def test_only_our_client_id_is_dropped(given_: str, kept: str) -> None:
     assert without_client_id(given_, "client_id", "ours") == kept
 
 
@@ -150,28 +155,33 @@ def test_our_own_client_id_is_dropped_and_nothing_else(given_: str, kept: str) -
         "client_id=OURS",
     ],
 )
-def test_any_other_client_id_is_refused_once_decoded(query: str) -> None:
+def test_other_client_id_is_refused_decoded(query: str) -> None:
     with pytest.raises(RefusedError) as caught:
         without_client_id(query, "client_id", "ours")
     assert "other" not in caught.value.message
 
 
-def test_a_recipe_holds_no_client_id_until_it_is_sent() -> None:
-    made = recipe(BASE, QUERY, "GET", "/fleets?a=1&client_id=ours", [("pageSize", "1&2")], client_id="ours")
+def test_recipe_holds_no_client_id() -> None:
+    made = recipe(BASE, QUERY, "GET", "/fleets?a=1", [("pageSize", "1&2")])
     assert made.url == f"{BASE}/fleets?a=1&pageSize=1%262"
-    assert made.with_client_id("o&urs") == f"{made.url}&client_id=o%26urs"
-    assert recipe(BASE, HEADER, "GET", "/fleets").with_client_id("ours") == f"{BASE}/fleets"
+    assert QUERY.signed(made, values("o&urs")).url == f"{made.url}&client_id=o%26urs"
+    assert HEADER.signed(recipe(BASE, HEADER, "GET", "/fleets"), values("ours")).url == f"{BASE}/fleets"
+
+
+def test_client_id_is_not_sent_twice() -> None:
+    made = recipe(BASE, QUERY, "GET", "/fleets?a=1&client_id=ours")
+    assert QUERY.signed(made, values("ours")).url == f"{BASE}/fleets?a=1&client_id=ours"
 
 
 @pytest.mark.parametrize("method", ["get", "TRACE", "CONNECT", "GET / HTTP/1.1\r\n", ""])
-def test_a_method_that_no_partner_has_is_refused(method: str) -> None:
+def test_unknown_method_is_refused(method: str) -> None:
     with pytest.raises(InputError):
         recipe(BASE, QUERY, method, "/fleets")
 
 
-def test_another_client_id_given_as_a_parameter_is_refused() -> None:
+def test_client_id_as_a_parameter_is_refused() -> None:
     with pytest.raises(RefusedError):
-        recipe(BASE, QUERY, "GET", "/fleets", [("client_id", "other")], client_id="ours")
+        QUERY.signed(recipe(BASE, QUERY, "GET", "/fleets", [("client_id", "other")]), values("ours"))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +195,7 @@ def test_another_client_id_given_as_a_parameter_is_refused() -> None:
         ("https://[::1]:8443/x", "https://[::1]:8443/x"),
     ],
 )
-def test_a_base_url_has_one_spelling(text: str, kept: str) -> None:
+def test_base_url_is_normalized(text: str, kept: str) -> None:
     assert base_url(text) == kept
     assert base_url(kept) == kept
 
@@ -221,28 +231,28 @@ def test_a_base_url_has_one_spelling(text: str, kept: str) -> None:
         "https://h\0/",
     ],
 )
-def test_what_is_no_base_url_is_refused(text: str) -> None:
+def test_bad_base_url_is_refused(text: str) -> None:
     with pytest.raises(InputError) as caught:
         base_url(text)
     assert caught.value.hint
 
 
 @given(st.text(max_size=60))
-def test_no_text_breaks_the_reader_of_base_urls(text: str) -> None:
+def test_base_url_never_raises_anything_else(text: str) -> None:
     with contextlib.suppress(InputError):
         base_url("https://" + text)
 
 
-def test_explained_as_curl_with_placeholders_alone() -> None:
+def test_curl_command_has_placeholders_only() -> None:
     made = recipe(BASE, QUERY, "GET", "/fleets", [("pageSize", "1")])
-    text = as_curl(made)
+    text = as_curl(made, QUERY)
     assert text.startswith("curl \\\n  --request GET \\\n  --cacert ca.crt")
     assert "--user '<login>:<password>'" in text
-    assert text.endswith(f"'{BASE}/fleets?pageSize=1&client_id=<client_id>'")
+    assert text.endswith(f"--get \\\n  --data-urlencode 'client_id=<client_id>' \\\n  '{BASE}/fleets?pageSize=1'")
 
 
-def test_explained_as_http_with_placeholders_alone() -> None:
-    lines = as_http(recipe(BASE, HEADER, "POST", "/fleets/1")).splitlines()
+def test_http_request_has_placeholders_only() -> None:
+    lines = as_http(recipe(BASE, HEADER, "POST", "/fleets/1"), HEADER).splitlines()
     assert lines == [
         "POST /connectedcar/v3/fleets/1 HTTP/1.1",
         "Host: api.example.com",

@@ -1,4 +1,4 @@
-"""Every kind of answer has its verdict, and doubt falls on the side whose mistake costs less."""
+"""Verdicts of answers; an unclear answer gets the verdict whose mistake costs less."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ BASIC = (
 )
 
 
-def http(status: int, message: str = "", *, json: bool = True, code: str = "", empty: bool = False) -> ProbeFacts:
-    return ProbeFacts(Where.HTTP, "TLSv1.3", status=status, message=message, is_json=json, code=code, empty=empty)
+def http(status: int, message: str = "", *, json: bool = True, code: str = "") -> ProbeFacts:
+    return ProbeFacts(Where.HTTP, status=status, message=message, is_json=json, code=code)
 
 
 ALERTS = [
@@ -38,7 +38,7 @@ ALERTS = [
 
 @pytest.mark.parametrize("where", [Where.HANDSHAKE, Where.FIRST_READ])
 @pytest.mark.parametrize(("alert", "verdict"), ALERTS)
-def test_an_alert_means_the_same_under_both_versions_of_tls(alert: str, verdict: Verdict, where: Where) -> None:
+def test_alert_means_the_same_at_both_steps(alert: str, verdict: Verdict, where: Where) -> None:
     assert classify(ProbeFacts(where, alert=alert)) is verdict
 
 
@@ -51,13 +51,13 @@ def test_an_alert_means_the_same_under_both_versions_of_tls(alert: str, verdict:
         (ProbeFacts(Where.HANDSHAKE, timed_out=True), Verdict.PARTNER_DOWN),
         (ProbeFacts(Where.HANDSHAKE, detail="TLS failed"), Verdict.HANDSHAKE),
         (ProbeFacts(Where.HANDSHAKE, verify_error="self-signed certificate"), Verdict.WRONG_CA),
-        (ProbeFacts(Where.FIRST_READ, "TLSv1.3", closed=True), Verdict.CERTIFICATE_REJECTED),
-        (ProbeFacts(Where.FIRST_READ, "TLSv1.3", closed=True, stays_open=True), Verdict.PARTNER_DOWN),
-        (ProbeFacts(Where.FIRST_READ, "TLSv1.3", timed_out=True), Verdict.PARTNER_DOWN),
-        (ProbeFacts(Where.BODY, "TLSv1.3", closed=True), Verdict.PARTNER_DOWN),
+        (ProbeFacts(Where.FIRST_READ, closed=True), Verdict.CERTIFICATE_REJECTED),
+        (ProbeFacts(Where.FIRST_READ, closed=True, stays_open=True), Verdict.PARTNER_DOWN),
+        (ProbeFacts(Where.FIRST_READ, timed_out=True), Verdict.PARTNER_DOWN),
+        (ProbeFacts(Where.BODY, closed=True), Verdict.PARTNER_DOWN),
     ],
 )
-def test_where_it_broke_off_decides(facts: ProbeFacts, verdict: Verdict) -> None:
+def test_verdict_depends_on_the_step(facts: ProbeFacts, verdict: Verdict) -> None:
     assert classify(facts) is verdict
 
 
@@ -66,8 +66,7 @@ def test_where_it_broke_off_decides(facts: ProbeFacts, verdict: Verdict) -> None
     [
         (http(200), Verdict.OK),
         (http(200, json=False), Verdict.PARTNER_DOWN),
-        (http(200, json=False, empty=True), Verdict.PARTNER_DOWN),
-        (http(204, json=False, empty=True), Verdict.PARTNER_DOWN),
+        (http(204, json=False), Verdict.PARTNER_DOWN),
         (http(302), Verdict.PARTNER_DOWN),
         (http(400, "Bad request", code="40000"), Verdict.PARTNER_DOWN),
         (http(400, "400 The SSL certificate error", json=False), Verdict.CERTIFICATE_REJECTED),
@@ -92,30 +91,28 @@ def test_where_it_broke_off_decides(facts: ProbeFacts, verdict: Verdict) -> None
         (http(503, "SSL certificate error", json=False), Verdict.PARTNER_DOWN),
     ],
 )
-def test_an_answer_is_read_with_care(facts: ProbeFacts, verdict: Verdict) -> None:
+def test_answers_have_their_verdict(facts: ProbeFacts, verdict: Verdict) -> None:
     assert classify(facts) is verdict
 
 
-def test_the_profile_says_which_status_is_success() -> None:
+def test_profile_defines_success() -> None:
     assert classify(http(202), expect={202}) is Verdict.OK
     assert classify(http(200), expect={202}) is Verdict.PARTNER_DOWN
 
 
-def test_no_verdict_of_an_untrusted_server_counts() -> None:
-    """Nothing that a server says matters once it is not the partner's."""
+def test_unverified_server_is_wrong_ca() -> None:
+    """The answer of a server that is not the partner's does not count."""
     assert classify(ProbeFacts(Where.HTTP, status=200, is_json=True, verify_error="x")) is Verdict.WRONG_CA
 
 
 @pytest.mark.parametrize(
     ("seconds", "waited"), [(None, None), (0, None), (30, timedelta(seconds=30)), (10**9, timedelta(days=1))]
 )
-def test_the_partner_is_left_alone_as_long_as_it_asks_a_day_at_most(
-    seconds: int | None, waited: timedelta | None
-) -> None:
+def test_wait_is_a_day_at_most(seconds: int | None, waited: timedelta | None) -> None:
     assert wait(ProbeFacts(Where.HTTP, status=429, retry_after=seconds)) == waited
 
 
-def test_every_verdict_has_words_for_people() -> None:
+def test_verdicts_have_message_and_hint() -> None:
     for verdict in Verdict:
         assert verdict.message
         assert verdict.hint or verdict in (Verdict.OK, Verdict.PARTNER_DOWN)

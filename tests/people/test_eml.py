@@ -1,4 +1,4 @@
-"""The draft of a mail with a CSR: the same bytes each time, and no header of anybody else's."""
+"""The draft of a mail with a CSR: the same bytes each time, and no injected header."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_mail_program_reads_it() -> None:
     assert attachment.get_content() == CSR.encode()
 
 
-def test_it_goes_to_whom_the_person_names_else_to_the_contacts_else_to_the_profiles_desk() -> None:
+def test_recipients_in_order_of_preference() -> None:
     account, profile = an_account(), builtin("stellantis")
     request = a_request(account)
     desk = replace(profile, submission=replace(SUBMISSION, to="pki@partner.example"))
@@ -72,7 +72,7 @@ def test_it_goes_to_whom_the_person_names_else_to_the_contacts_else_to_the_profi
     assert csr_mail(bare, request, profile, (), NOW).to == ()
 
 
-def test_a_resend_has_the_date_of_the_first_mail() -> None:
+def test_resend_has_the_first_mails_date() -> None:
     account, profile = an_account(), builtin("stellantis")
     sent = replace(a_request(account), submissions=(Submitted(NOW, "hand"), Submitted(later(days=1), "eml")))
     again = csr_mail(account, sent, profile, (), later(days=5))
@@ -85,19 +85,19 @@ def test_the_same_input_makes_the_same_bytes() -> None:
     assert draft(MAIL, SUBMISSION) == draft(replace(MAIL), SUBMISSION)
 
 
-def test_lines_end_as_in_a_mail_and_are_short_enough() -> None:
+def test_lines_are_short_and_end_in_crlf() -> None:
     content = draft(MAIL, SUBMISSION)
     assert content.replace(b"\r\n", b"").count(b"\n") == 0
     assert max(map(len, content.split(b"\r\n"))) <= 998
     content.decode("ascii")
 
 
-def test_a_long_subject_with_accents_survives() -> None:
+def test_long_subject_with_accents_survives() -> None:
     submission = replace(SUBMISSION, subject="Demande de signature — " + "é" * 300)
     assert parsed(draft(MAIL, submission))["Subject"] == submission.subject
 
 
-def test_a_message_id_is_fixed_by_the_request() -> None:
+def test_message_id_depends_on_the_request() -> None:
     assert message_id(AccountName("mzp-1"), 3, CSR) == message_id(AccountName("mzp-1"), 3, CSR)
     assert message_id(AccountName("mzp-1"), 3, CSR) != message_id(AccountName("mzp-1"), 4, CSR)
     assert parsed(draft(MAIL, SUBMISSION))["Message-ID"] == MAIL.message_id
@@ -129,7 +129,7 @@ def test_a_message_id_is_fixed_by_the_request() -> None:
         {"texts": {}},
     ],
 )
-def test_what_could_begin_another_header_is_refused(change: dict[str, Any]) -> None:
+def test_header_injection_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
         draft(replace(MAIL, **change), SUBMISSION)
     assert caught.value.hint
@@ -142,7 +142,7 @@ def test_a_body_cannot_break_out_of_its_part() -> None:
     assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "application/pkcs10"]
 
 
-def test_a_template_reads_no_attribute_and_runs_nothing() -> None:
+def test_template_reads_no_attribute() -> None:
     submission = Submission(body="$login.__class__ {login.__class__} %(login)s\n")
     body = parsed(draft(MAIL, submission)).get_body()
     assert body is not None

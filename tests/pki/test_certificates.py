@@ -1,4 +1,4 @@
-"""Certificates become values that say the same as openssl."""
+"""Certificates as values have the same fields as openssl shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIDDLE = pki.a_ca("Middle", issuer=ROOT)
 LEAF = pki.a_leaf(MIDDLE)
 
 
-def test_a_chain_in_any_order_is_kept_leaf_first_without_the_root() -> None:
+def test_chain_is_leaf_first_without_root() -> None:
     found = certificates.certificate(pki.pem(ROOT.certificate, MIDDLE.certificate, LEAF))
     assert found.pem == pki.pem(LEAF, MIDDLE.certificate)
     assert (found.issuer, found.not_after) == ("CN=Middle", LEAF.not_valid_after_utc)
@@ -33,8 +33,8 @@ def test_unrelated_cas_are_left_out() -> None:
 def test_facts_and_fingerprints_are_openssls(tmp_path: Path) -> None:
     found = certificates.certificate(pki.der(LEAF))
     options = ["-noout", "-serial", "-fingerprint", "-sha256"]
-    told = pki.run("openssl", "x509", *options, stdin=pki.pem(LEAF).encode()).decode()
-    serial, fingerprint = (line.split("=")[1] for line in told.split("\n")[:2])
+    printed = pki.run("openssl", "x509", *options, stdin=pki.pem(LEAF).encode()).decode()
+    serial, fingerprint = (line.split("=")[1] for line in printed.split("\n")[:2])
     assert int(found.serial, 16) == int(serial, 16)
     assert certificates.parse_fingerprint(fingerprint) == found.ref
     assert certificates.format_fingerprint(found.ref) == fingerprint
@@ -55,45 +55,50 @@ def test_facts_and_fingerprints_are_openssls(tmp_path: Path) -> None:
         (pki.pem(LEAF)[:300], "is cut off"),
     ],
 )
-def test_what_is_no_single_chain_is_refused(data: str | bytes, words: str) -> None:
+def test_several_leaves_or_none_are_refused(data: str | bytes, words: str) -> None:
     with pytest.raises(InputError, match=words):
         certificates.certificate(data)
 
 
-def test_the_same_anchors_are_the_same_set_in_any_order() -> None:
-    one = certificates.anchors(ROOT.pem + MIDDLE.pem)
-    assert one == certificates.anchors(MIDDLE.pem + ROOT.pem + ROOT.pem)
-    assert one.ref != certificates.anchors(ROOT.pem).ref
+def test_order_makes_no_other_ca_set() -> None:
+    one = certificates.ca_set(ROOT.pem + MIDDLE.pem)
+    assert one == certificates.ca_set(MIDDLE.pem + ROOT.pem + ROOT.pem)
+    assert one.ref != certificates.ca_set(ROOT.pem).ref
     assert list(one.fingerprints) == sorted(one.fingerprints)
     assert len(certificates.load(one.pem)) == 2
 
 
-def test_anchors_end_with_the_first_of_them() -> None:
+def test_ca_set_ends_with_its_first() -> None:
     short = pki.a_ca("Short", not_after=pki.NOW)
-    assert certificates.anchors(ROOT.pem + short.pem).not_after == pki.NOW
+    assert certificates.ca_set(ROOT.pem + short.pem).not_after == pki.NOW
 
 
-def test_a_description_tells_what_a_person_asks() -> None:
+def test_description_has_usages() -> None:
     names = x509.SubjectAlternativeName([x509.DNSName("x.example")])
     eku = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
-    (told,) = certificates.describe(pki.der(pki.a_leaf(MIDDLE, eku=eku, extra=[(names, False)])))
-    assert (told.key, told.signed_with, told.version, told.is_ca) == ("rsa 2048", "sha256", 3, False)
-    assert (told.key_usage, told.extended_key_usage) == (
+    described = certificates.describe(pki.a_leaf(MIDDLE, eku=eku, extra=[(names, False)]))
+    assert (described.key, described.signed_with, described.version, described.is_ca) == (
+        "rsa 2048",
+        "sha256",
+        3,
+        False,
+    )
+    assert (described.key_usage, described.extended_key_usage) == (
         ("digital_signature", "key_encipherment"),
         ("clientAuth", "serverAuth"),
     )
-    assert told.alternative_names == ("x.example",)
-    assert (len(told.fingerprint), len(told.sha1)) == (64, 40)
+    assert described.alternative_names == ("x.example",)
+    assert (len(described.fingerprint), len(described.sha1)) == (64, 40)
 
 
 def test_a_description_of_a_ca_says_so() -> None:
-    (told,) = certificates.describe(ROOT.pem)
-    assert (told.is_ca, told.issuer, told.subject) == (True, "CN=Root", "CN=Root")
-    assert "key_cert_sign" in told.key_usage
+    described = certificates.describe(ROOT.certificate)
+    assert (described.is_ca, described.issuer, described.subject) == (True, "CN=Root", "CN=Root")
+    assert "key_cert_sign" in described.key_usage
 
 
 @pytest.mark.parametrize("text", ["AB" * 32, ":".join(["ab"] * 32), "SHA256:" + "ab" * 32, " ab" * 32, "sha256 Fingerprint=" + "AB:" * 31 + "AB"])  # fmt: skip  # noqa: E501
-def test_a_fingerprint_is_taken_as_people_copy_it(text: str) -> None:
+def test_copied_fingerprints_are_accepted(text: str) -> None:
     assert certificates.parse_fingerprint(text) == "ab" * 32
 
 
@@ -107,6 +112,6 @@ def test_a_fingerprint_is_taken_as_people_copy_it(text: str) -> None:
         ("ab" * 16, "this is a MD5 fingerprint"),
     ],
 )
-def test_what_is_no_sha_256_fingerprint_is_refused(text: str, words: str) -> None:
+def test_other_fingerprints_are_refused(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         certificates.parse_fingerprint(text)

@@ -1,4 +1,4 @@
-"""Only what a reply itself calls a client_id is one; every other identifier belongs to somebody else."""
+"""Only values that a reply calls a client_id are found, and no other identifiers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests are openssl's byte for byte, and whatever was made by hand is read as it is."""
+"""Requests equal openssl's byte for byte, and requests made by hand are parsed as they are."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _quoted(value: str) -> str:
 
 
 def by_openssl(folder: Path, subject: Subject, *options: str, extra: str = "", mask: str = "") -> bytes:
-    """What the guide's command makes: prompt = no, a distinguished name, nothing else."""
+    """A request by the guide's command: prompt = no, a distinguished name, nothing else."""
     lines = [f"{n}.{name} = {_quoted(value)}" for n, (name, value) in enumerate(subject.attributes)]
     head = ["[req]", "prompt = no", "distinguished_name = dn", *([f"string_mask = {mask}"] if mask else []), extra]
     config = folder / "request.cnf"
@@ -99,7 +99,7 @@ def test_there_are_more_than_thirty_subjects() -> None:
 
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
-def test_a_request_is_what_openssl_makes_byte_for_byte(subject: Subject, tmp_path: Path) -> None:
+def test_request_equals_openssls(subject: Subject, tmp_path: Path) -> None:
     assert csr.build(KEY, subject, pki.RULES).encode() == by_openssl(tmp_path, subject)
 
 
@@ -110,7 +110,7 @@ def test_other_digests_are_openssls_too(digest: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
-def test_a_request_says_what_was_asked(subject: Subject) -> None:
+def test_request_has_the_subject_and_the_key(subject: Subject) -> None:
     assert csr.subject_of(csr.build(KEY, subject, pki.RULES)) == subject
 
 
@@ -127,14 +127,14 @@ def test_a_request_says_what_was_asked(subject: Subject) -> None:
         ("CN", "é" * 65, "CN has 65 characters"),
         ("ST", "s" * 129, "ST has 129 characters, the standard allows 128"),
         ("C", "FRA", "C has 3 characters"),
-        ("C", "é1", "C holds letters that a country code cannot"),
-        ("C", "F", "C has one letter, and needs two"),
+        ("C", "é1", "C holds characters that no country code has"),
+        ("C", "F", "C has one letter instead of two"),
         ("emailAddress", "flotté@b.example", "emailAddress is not plain ASCII"),
         ("emailAddress", "a@" + "b" * 254, "emailAddress has 256 characters, the standard allows 255"),
         ("DC", "x", "'DC' is no attribute of a subject"),
     ],
 )
-def test_what_cannot_be_encoded_is_refused_by_field_and_value(name: str, value: str, words: str) -> None:
+def test_unencodable_value_is_refused(name: str, value: str, words: str) -> None:
     subject = Subject((("CN", "x"), (name, value)) if name != "CN" else ((name, value),))
     with pytest.raises(FindingsError, match=words) as caught:
         csr.build(KEY, subject, pki.RULES)
@@ -146,12 +146,12 @@ def test_an_empty_subject_is_refused() -> None:
         csr.build(KEY, Subject(()), pki.RULES)
 
 
-def test_a_key_smaller_than_the_rules_is_refused() -> None:
+def test_too_small_key_is_refused() -> None:
     with pytest.raises(RefusedError, match="the key has 2048 bits, the partner wants 4096"):
         csr.build(KEY, pki.GOOD, KeyRules(bits=4096))
 
 
-def test_a_digest_that_can_be_forged_is_refused() -> None:
+def test_weak_digest_is_refused() -> None:
     with pytest.raises(InputError, match="not signed with 'sha1'"):
         csr.build(KEY, pki.GOOD, KeyRules(digest="sha1"))
 
@@ -189,7 +189,7 @@ def test_a_request_is_read_in_every_wrapping(wrap: object) -> None:
     assert csr.parse(wrap(pem.encode())).pem == pem
 
 
-def test_what_openssl_can_put_into_a_request_is_noticed(tmp_path: Path) -> None:
+def test_extras_from_openssl_are_reported(tmp_path: Path) -> None:
     extra = (
         "attributes = att\nreq_extensions = ext\n[att]\nchallengePassword = swordfish\n"
         "[ext]\nsubjectAltName = DNS:x.example\nbasicConstraints = CA:TRUE\n1.2.3.4 = ASN1:NULL"
@@ -201,12 +201,12 @@ def test_what_openssl_can_put_into_a_request_is_noticed(tmp_path: Path) -> None:
     assert "swordfish" not in repr(parsed)
 
 
-def test_teletex_is_read_as_the_latin_1_that_it_is(tmp_path: Path) -> None:
+def test_teletex_is_read_as_latin_1(tmp_path: Path) -> None:
     parsed = csr.parse(by_openssl(tmp_path, Subject((("O", "Société"),)), "-utf8", mask="default"))
     assert [(a.value, a.string_type) for a in parsed.name.attributes] == [("Société", "TeletexString")]
 
 
-def test_unknown_and_multi_valued_attributes_are_kept_apart(tmp_path: Path) -> None:
+def test_odd_attributes_are_parsed(tmp_path: Path) -> None:
     key = pki.key_file(tmp_path)
     made = pki.run(
         "openssl", "req", "-new", "-key", key, "-config", "/dev/null", "-multivalue-rdn", "-subj",
@@ -238,7 +238,7 @@ def test_other_keys_are_named() -> None:
         (b"", "the file holds no signing request, but nothing in PEM"),
         (b"hello", "no signing request"),
         (pki.pem(pki.a_ca().certificate).encode(), "no signing request, but CERTIFICATE"),
-        (b"x" * 70_000, "no request is so big"),
+        (b"x" * 70_000, "too many for a request"),
         (b"-----BEGIN CERTIFICATE REQUEST-----\nMIIC", "has no END line: it is cut off"),
         (b"-----BEGIN CERTIFICATE REQUEST----\nMIIC", "broken BEGIN line"),
         (b"-----BEGIN CERTIFICATE REQUEST-----\n***\n-----END CERTIFICATE REQUEST-----", "is not base64"),
@@ -248,18 +248,18 @@ def test_other_keys_are_named() -> None:
         (pki.der(pki.a_ca().certificate), "cannot be read"),
     ],
 )
-def test_what_is_no_request_is_refused_in_its_own_words(data: bytes, words: str) -> None:
+def test_other_files_are_refused(data: bytes, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         csr.parse(data)
     assert caught.value.hint
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the library warns of odd names
-def test_two_thousand_mutations_end_in_a_verdict_or_in_our_own_error() -> None:
+def test_mutations_raise_only_input_errors() -> None:
     chance = random.Random(20260302)
     pem = csr.build(KEY, pki.GOOD, pki.RULES)
     seeds = [pem.encode(), base64.b64decode("".join(pem.splitlines()[1:-1]))]
-    judged = 0
+    read = 0
     for number in range(2000):
         octets = bytearray(seeds[number % 2])
         for _ in range(chance.randint(1, 4)):
@@ -268,5 +268,5 @@ def test_two_thousand_mutations_end_in_a_verdict_or_in_our_own_error() -> None:
             lint_csr(csr.parse(bytes(octets)), pki.GUIDE, pki.RULES, pki.LOGIN)
         except InputError:
             continue
-        judged += 1
-    assert 0 < judged < 2000
+        read += 1
+    assert 0 < read < 2000

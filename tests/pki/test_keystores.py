@@ -1,4 +1,4 @@
-"""Stores are what openssl and Java read."""
+"""openssl and Java read the key stores and trust stores."""
 
 from __future__ import annotations
 
@@ -18,44 +18,47 @@ ROOT = pki.a_ca("Root")
 MIDDLE = pki.a_ca("Middle", issuer=ROOT)
 KEY = pki.secret_of(pki.a_key())
 FOUND = certificates.certificate(pki.pem(pki.a_leaf(MIDDLE), MIDDLE.certificate))
-TRUST = certificates.anchors(ROOT.pem)
+TRUST = certificates.ca_set(ROOT.pem)
 PASS = Secret("correct horse")
 
 
-def test_openssl_opens_the_bundle_and_finds_key_and_chain(tmp_path: Path) -> None:
+def test_openssl_opens_the_bundle(tmp_path: Path) -> None:
     file = tmp_path / "store.p12"
     file.write_bytes(pkcs12_bundle(KEY, FOUND, TRUST, PASS).reveal())
     command = ["openssl", "pkcs12", "-in", str(file), "-nodes", "-passin", f"pass:{PASS.reveal()}"]
-    told = pki.run(*command)
-    assert keys.pem(KEY).reveal().splitlines()[3] in told
-    assert {c.subject for c in certificates.describe(told)} == {FOUND.subject, "CN=Middle", "CN=Root"}
+    printed = pki.run(*command)
+    assert keys.pem(KEY).reveal().splitlines()[3] in printed
+    subjects = {certificates.describe(c).subject for c in certificates.load(printed)}
+    assert subjects == {FOUND.subject, "CN=Middle", "CN=Root"}
 
 
-def test_the_bundle_is_not_encrypted_with_anything_old(tmp_path: Path) -> None:
+def test_bundle_uses_modern_encryption(tmp_path: Path) -> None:
     file = tmp_path / "store.p12"
     file.write_bytes(pkcs12_bundle(KEY, FOUND, None, PASS).reveal())
-    told = pki.run("sh", "-c", f"openssl pkcs12 -in {file} -info -noout -passin pass:'{PASS.reveal()}' 2>&1").decode()
-    assert "MAC: sha256" in told
-    assert told.count("AES-256-CBC, Iteration 20000") == 2
+    printed = pki.run(
+        "sh", "-c", f"openssl pkcs12 -in {file} -info -noout -passin pass:'{PASS.reveal()}' 2>&1"
+    ).decode()
+    assert "MAC: sha256" in printed
+    assert printed.count("AES-256-CBC, Iteration 20000") == 2
 
 
 @pytest.mark.peer("keytool")
 def test_java_opens_the_bundle(tmp_path: Path) -> None:
     file = tmp_path / "store.p12"
     file.write_bytes(pkcs12_bundle(KEY, FOUND, None, PASS).reveal())
-    told = pki.run("keytool", "-list", "-v", "-keystore", file, "-storepass", PASS.reveal()).decode()
-    assert "Entry type: PrivateKeyEntry" in told
-    assert "Certificate chain length: 2" in told
-    assert "Alias name: credential" in told
+    printed = pki.run("keytool", "-list", "-v", "-keystore", file, "-storepass", PASS.reveal()).decode()
+    assert "Entry type: PrivateKeyEntry" in printed
+    assert "Certificate chain length: 2" in printed
+    assert "Alias name: credential" in printed
 
 
 @pytest.mark.peer("keytool")
 def test_java_trusts_the_trust_store(tmp_path: Path) -> None:
     file = tmp_path / "trust.p12"
-    both = certificates.anchors(ROOT.pem + pki.a_ca("Other").pem)
+    both = certificates.ca_set(ROOT.pem + pki.a_ca("Other").pem)
     file.write_bytes(truststore_p12(both, PASS))
-    told = pki.run("keytool", "-list", "-keystore", file, "-storepass", PASS.reveal()).decode()
-    assert told.count("trustedCertEntry") == 2
+    printed = pki.run("keytool", "-list", "-keystore", file, "-storepass", PASS.reveal()).decode()
+    assert printed.count("trustedCertEntry") == 2
 
 
 @pytest.mark.parametrize("make", [lambda p: pkcs12_bundle(KEY, FOUND, None, p), lambda p: truststore_p12(TRUST, p)])
@@ -65,6 +68,6 @@ def test_an_empty_passphrase_is_refused(make: object) -> None:
         make(Secret(""))
 
 
-def test_a_key_of_another_certificate_is_refused() -> None:
+def test_other_certificates_key_is_refused() -> None:
     with pytest.raises(RefusedError, match="the private key is not this certificate's"):
         pkcs12_bundle(pki.secret_of(pki.a_key("other")), FOUND, None, PASS)

@@ -1,4 +1,4 @@
-"""The linter knows every bound and trap of the guide, and names field, value and hint."""
+"""The linter finds every fault that the guide mentions, with field, value and hint."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _found(findings: tuple[Finding, ...], code: str) -> Finding:
     return found[0]
 
 
-def _judged(data: bytes, rules: SubjectRules = pki.GUIDE, key_rules: KeyRules = pki.RULES) -> tuple[Finding, ...]:
+def _linted(data: bytes, rules: SubjectRules = pki.GUIDE, key_rules: KeyRules = pki.RULES) -> tuple[Finding, ...]:
     return lint_csr(csr.parse(data), rules, key_rules, pki.LOGIN)
 
 
@@ -48,7 +48,7 @@ def test_a_good_subject_has_no_fault() -> None:
 
 
 def test_a_good_request_has_no_fault() -> None:
-    assert _judged(csr.build(KEY, pki.GOOD, pki.RULES).encode()) == ()
+    assert _linted(csr.build(KEY, pki.GOOD, pki.RULES).encode()) == ()
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_a_good_request_has_no_fault() -> None:
         (_with(O="Ã\x89clair"), "subject.o.mojibake", ERROR, "should be 'Éclair'", "-utf8"),
         (_with(O="Soci\ufffdt"), "subject.o.mojibake", ERROR, "lost character", "UTF-8 terminal"),
         (_with(O="Socie\u0301te\u0301"), "subject.o.decomposed", WARNING, "compares unequal", "'Société'"),
-        (_with(O=" x"), "subject.o.blank", ERROR, "begins or ends with a blank: ' x'", "take the blank"),
-        (_with(O="x\u00a0"), "subject.o.blank", ERROR, "begins or ends with a blank", "take the blank"),
+        (_with(O=" x"), "subject.o.blank", ERROR, "begins or ends with a blank: ' x'", "remove it"),
+        (_with(O="x\u00a0"), "subject.o.blank", ERROR, "begins or ends with a blank", "remove it"),
         (_with(C="fr"), "subject.c.invalid", ERROR, "not two upper-case letters: 'fr'", "set C to FR"),
         (_with(C="FRA"), "subject.c.invalid", ERROR, "not two upper-case letters: 'FRA'", "ISO 3166"),
         (_with(C="F1"), "subject.c.invalid", ERROR, "'F1'", "ISO 3166"),
@@ -112,14 +112,14 @@ def test_a_fault_of_the_subject_is_named(
     assert hint in found.hint
 
 
-def test_other_partners_forbid_the_address_and_want_nothing_else() -> None:
+def test_partner_may_forbid_the_address() -> None:
     rules = SubjectRules(forbidden=frozenset({"emailAddress"}))
     found = lint_subject(pki.GOOD, rules, "anything")
     assert [(f.code, f.severity) for f in found] == [("subject.email.forbidden", ERROR)]
     assert lint_subject(_without("emailAddress"), rules, "anything") == ()
 
 
-def test_without_rules_a_second_unit_is_only_a_warning() -> None:
+def test_second_unit_may_be_a_warning() -> None:
     subject = Subject((("OU", "a"), ("OU", "b"), ("CN", "x")))
     assert _found(lint_subject(subject, SubjectRules(), ""), "subject.ou.duplicate").severity is WARNING
 
@@ -132,24 +132,24 @@ def test_errors_come_first() -> None:
 
 
 @pytest.mark.parametrize("name", ["Yourkshire Cars", "Your Parking Space Ltd", "Tödös GmbH", "A <-> B Cars", "Ça ira"])
-def test_company_names_that_look_like_traps_pass(name: str) -> None:
+def test_odd_company_names_pass(name: str) -> None:
     assert lint_subject(_with(O=name), pki.GUIDE, pki.LOGIN) == ()
 
 
 def test_openssl_without_utf8_is_found_out(tmp_path: Path) -> None:
-    found = _judged(by_openssl(tmp_path, pki.GOOD, "-sha256"))
+    found = _linted(by_openssl(tmp_path, pki.GOOD, "-sha256"))
     assert "should be 'Société Exemple'" in _found(found, "subject.o.mojibake").message
 
 
 @pytest.mark.parametrize(("mask", "kind"), [("default", "TeletexString"), ("MASK:0x0800", "BMPString")])
 def test_old_string_types_are_warned_of(mask: str, kind: str, tmp_path: Path) -> None:
-    found = _judged(by_openssl(tmp_path, _with(ST="Paris"), "-utf8", mask=mask))
+    found = _linted(by_openssl(tmp_path, _with(ST="Paris"), "-utf8", mask=mask))
     assert kind in _found(found, "subject.o.string-type").message
 
 
-def test_wrong_string_types_of_fixed_fields_are_warned_of() -> None:
+def test_wrong_string_types_are_warnings() -> None:
     made = x509.CertificateSigningRequestBuilder().subject_name(pki.a_name(pki.GOOD, "UTF8String"))
-    found = _judged(made.sign(pki.a_key(), hashes.SHA256()).public_bytes(Encoding.DER))
+    found = _linted(made.sign(pki.a_key(), hashes.SHA256()).public_bytes(Encoding.DER))
     assert "wants PrintableString" in _found(found, "subject.c.string-type").message
     assert "wants IA5String" in _found(found, "subject.email.string-type").message
 
@@ -182,40 +182,40 @@ def test_a_fault_of_the_request_is_named(change: dict[str, object], code: str, s
     assert words in _found(found, code).message
 
 
-def test_a_key_smaller_than_this_partner_wants_is_an_error() -> None:
-    found = _judged(csr.build(KEY, pki.GOOD, pki.RULES).encode(), key_rules=KeyRules(bits=4096))
+def test_key_below_partners_size_is_an_error() -> None:
+    found = _linted(csr.build(KEY, pki.GOOD, pki.RULES).encode(), key_rules=KeyRules(bits=4096))
     assert _found(found, "csr.key.smaller").severity is ERROR
 
 
 @pytest.mark.parametrize("digest", ["sha1", "md5"])
 def test_a_forgeable_signature_is_an_error(digest: str, tmp_path: Path) -> None:
-    found = _judged(by_openssl(tmp_path, pki.GOOD, "-utf8", f"-{digest}"))
+    found = _linted(by_openssl(tmp_path, pki.GOOD, "-utf8", f"-{digest}"))
     assert _found(found, "csr.signature.weak").message.endswith(f"{digest.upper()}, which can be forged")
 
 
 def test_a_real_pss_request_is_seen() -> None:
     made = x509.CertificateSigningRequestBuilder().subject_name(pki.a_name(pki.GOOD))
     signed = made.sign(pki.a_key(), hashes.SHA256(), rsa_padding=padding.PSS(padding.MGF1(hashes.SHA256()), 32))
-    assert _found(_judged(signed.public_bytes(Encoding.DER)), "csr.signature.pss").severity is WARNING
+    assert _found(_linted(signed.public_bytes(Encoding.DER)), "csr.signature.pss").severity is WARNING
 
 
-def test_a_small_key_made_by_openssl_is_an_error(tmp_path: Path) -> None:
+def test_small_key_from_openssl_is_an_error(tmp_path: Path) -> None:
     pki.key_file(tmp_path, pki.a_key("small", 1024))
-    assert _found(_judged(by_openssl(tmp_path, pki.GOOD)), "csr.key.weak").severity is ERROR
+    assert _found(_linted(by_openssl(tmp_path, pki.GOOD)), "csr.key.weak").severity is ERROR
 
 
-def test_a_key_in_the_same_file_is_an_error_and_never_shown(tmp_path: Path) -> None:
+def test_key_in_the_file_is_an_error(tmp_path: Path) -> None:
     key = pki.key_file(tmp_path).read_bytes()
-    found = _judged(key + by_openssl(tmp_path, pki.GOOD))
+    found = _linted(key + by_openssl(tmp_path, pki.GOOD))
     assert _found(found, "csr.private-key").severity is ERROR
 
 
-def test_unknown_and_joined_attributes_are_named(tmp_path: Path) -> None:
+def test_odd_attributes_are_found(tmp_path: Path) -> None:
     made = pki.run(
         "openssl", "req", "-new", "-key", pki.key_file(tmp_path), "-config", "/dev/null", "-multivalue-rdn", "-subj",
         "/C=FR/serialNumber=7/OU=a+CN=b",
     )  # fmt: skip
-    found = _judged(made)
+    found = _linted(made)
     assert _found(found, "subject.unknown").message == "the subject holds serialNumber ('7'), which no rule mentions"
     assert _found(found, "subject.multi-valued").severity is ERROR
 
@@ -223,7 +223,7 @@ def test_unknown_and_joined_attributes_are_named(tmp_path: Path) -> None:
 @pytest.mark.peer("keytool")
 @pytest.mark.slow
 class TestKeytool:
-    """What the guide's other program makes."""
+    """Requests by the guide's other program."""
 
     def _request(self, folder: Path, dname: str) -> bytes:
         store = folder / "store.p12"
@@ -231,18 +231,18 @@ class TestKeytool:
         pki.run("keytool", "-genkeypair", "-keyalg", "RSA", "-keysize", "2048", "-dname", dname, *options)
         return pki.run("keytool", "-certreq", *options)
 
-    def test_its_order_types_and_header_are_notes_where_the_set_is_right(self, tmp_path: Path) -> None:
+    def test_order_types_and_header_are_notes(self, tmp_path: Path) -> None:
         dname = (
             f"C=FR, ST=Paris, L=Paris, O=Exemple, OU=Programs Partners, CN={pki.LOGIN}, "
             "EMAILADDRESS=fleet@company.example"
         )
-        found = _judged(self._request(tmp_path, dname))
+        found = _linted(self._request(tmp_path, dname))
         assert {f.code for f in found} == {
             "subject.reversed", "subject.printable", "csr.extensions", "csr.header",
         }  # fmt: skip
         assert {f.severity for f in found} == {NOTE}
 
-    def test_its_empty_name_and_long_country_are_errors(self, tmp_path: Path) -> None:
-        found = _judged(self._request(tmp_path, "CN=, OU=Programs Partner, O=x, C=FRA"))
+    def test_empty_name_and_country_are_errors(self, tmp_path: Path) -> None:
+        found = _linted(self._request(tmp_path, "CN=, OU=Programs Partner, O=x, C=FRA"))
         codes = {f.code for f in found if f.severity is ERROR}
         assert {"subject.cn.empty", "subject.ou.wrong", "subject.c.invalid", "subject.st.missing"} <= codes

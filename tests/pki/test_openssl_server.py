@@ -1,4 +1,4 @@
-"""Where a finding says that OpenSSL servers refuse a certificate, a real one is asked."""
+"""A finding that OpenSSL servers refuse a certificate is compared with a real server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from broker.model.finding import Severity
 from broker.pki import certificates, keys
 from broker.pki.certificate_fields import spki_of
-from broker.pki.verification import verify_certificate
+from broker.pki.verification import Expected, verify_certificate
 from tests.support import pki
 
 pytestmark = pytest.mark.peer("openssl")
@@ -38,7 +38,7 @@ P192 = ec.generate_private_key(ec.SECP192R1())
 
 @dataclass(frozen=True)
 class Case:
-    """A chain, what a server at this security level does with it, and what we say of it."""
+    """A chain, whether a server at this security level refuses it, and its finding."""
 
     chain: tuple[x509.Certificate, ...]
     refused: bool
@@ -70,7 +70,7 @@ def purposes(*oids: x509.ObjectIdentifier) -> list[pki.ExtensionOf]:
 
 
 def a_bare_root(bits: int) -> pki.Ca:
-    """A root that says by nsCertType alone that it is a CA."""
+    """A root that is a CA only by nsCertType."""
     return pki.a_ca("Bare", key=KEY, basic=None, cert_sign=None, extra=[pki.netscape_type(bits)])
 
 
@@ -109,7 +109,7 @@ CASES = {
 
 @contextmanager
 def a_server(folder: Path, root: pki.Ca, level: int) -> Iterator[int]:
-    """Run `openssl s_server`, which wants a client certificate under `root`; yield its port."""
+    """Run `openssl s_server`, which requires a client certificate under `root`; yield its port."""
     file, trusted = folder / "server.pem", folder / "root.pem"
     file.write_bytes(keys.pem(pki.secret_of(KEY)).reveal() + pki.pem(pki.a_leaf(ROOT, KEY)).encode())
     trusted.write_text(root.pem)
@@ -137,7 +137,7 @@ def a_server(folder: Path, root: pki.Ca, level: int) -> Iterator[int]:
 
 
 def refuses(folder: Path, case: Case) -> bool:
-    """Say whether a real server refuses a client that shows this chain."""
+    """Return whether a real server refuses a client with this chain."""
     shown = folder / "client.pem"
     shown.write_text(pki.pem(*case.chain))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -153,19 +153,19 @@ def refuses(folder: Path, case: Case) -> bool:
             return "ALERT" in (error.reason or "")
 
 
-def judged(case: Case) -> list[tuple[Severity, str]]:
-    """Return what we say of the chain, with the root pinned."""
+def verified(case: Case) -> list[tuple[Severity, str]]:
+    """Return the findings about the chain, with the root pinned."""
     found = certificates.certificate_of(case.chain[0], case.chain[1:])
-    anchors = certificates.anchors(case.root.pem)
+    ca_set = certificates.ca_set(case.root.pem)
     spki = spki_of(case.chain[0])
-    said = verify_certificate(found, expected_spki=spki, rules=pki.GUIDE, login=pki.LOGIN, issuing=anchors, now=pki.NOW)
+    said = verify_certificate(found, Expected(pki.GUIDE, pki.LOGIN, ca_set, spki), pki.NOW)
     return [(finding.severity, finding.code.removeprefix("certificate.")) for finding in said]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_servers_do_as_the_finding_says(name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    assert judged(case)[:1] == ([case.found] if case.found else [])
+    assert verified(case)[:1] == ([case.found] if case.found else [])
     assert refuses(tmp_path, case) is case.refused
 
 
@@ -173,6 +173,6 @@ def test_a_tiny_ca_key_is_refused(tmp_path: Path) -> None:
     """RSA of 512 bits is factored in hours; pinned or not, by the laxest server too."""
     tiny = pki.a_ca("Tiny", issuer=ROOT, key=pki.a_tiny_key())
     case = Case((pki.a_leaf(tiny), tiny.certificate), True, (ERROR, "ca.weak-key"))
-    assert judged(case) == [case.found]
-    assert judged(Case(case.chain[:1], True, case.found, root=tiny)) == [case.found]
+    assert verified(case) == [case.found]
+    assert verified(Case(case.chain[:1], True, case.found, root=tiny)) == [case.found]
     assert refuses(tmp_path, case)

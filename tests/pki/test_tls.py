@@ -1,4 +1,4 @@
-"""A context shows our certificate and trusts the pinned anchors alone, over real sockets."""
+"""A context presents the certificate and trusts only the pinned CAs, over real sockets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LEAF = pki.a_leaf(CLIENTS, not_before=START, not_after=END)
 
 
 def a_server(folder: Path, version: ssl.TLSVersion, host: str = "127.0.0.1", ca: pki.Ca = MIDDLE) -> ssl.SSLContext:
-    """A server under `ca` that wants a certificate of `Client CA`, and has no scruples of its own."""
+    """A server under `ca` that requires a certificate of `Client CA`, and accepts weak keys."""
     names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address(host))])
     leaf = pki.a_leaf(
         ca,
@@ -53,7 +53,7 @@ def a_server(folder: Path, version: ssl.TLSVersion, host: str = "127.0.0.1", ca:
 
 
 def said_by(server: ssl.SSLContext, client: ssl.SSLContext) -> bytes:
-    """Connect, and return what the server says to us: the subject that it saw."""
+    """Connect, and return the server's answer: the subject that it saw."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=_answer_one, args=(server, listener), daemon=True)
         thread.start()
@@ -78,13 +78,13 @@ def _answer_one(server: ssl.SSLContext, listener: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
-@pytest.mark.parametrize("anchor", [SERVERS, MIDDLE], ids=["root", "intermediate"])
-def test_the_server_sees_our_certificate(version: ssl.TLSVersion, anchor: pki.Ca, tmp_path: Path) -> None:
-    context = client_context(KEY, pki.pem(LEAF), anchor.pem)
+@pytest.mark.parametrize("ca", [SERVERS, MIDDLE], ids=["root", "intermediate"])
+def test_the_server_sees_our_certificate(version: ssl.TLSVersion, ca: pki.Ca, tmp_path: Path) -> None:
+    context = client_context(KEY, pki.pem(LEAF), ca.pem)
     assert pki.LOGIN.encode() in said_by(a_server(tmp_path, version), context)
 
 
-def test_a_server_under_another_ca_is_not_trusted(tmp_path: Path) -> None:
+def test_other_server_ca_is_not_trusted(tmp_path: Path) -> None:
     """Not even one under the CA of our own certificate, nor any of the system's."""
     context = client_context(KEY, pki.pem(LEAF), CLIENTS.pem)
     assert len(context.get_ca_certs()) == 1
@@ -92,7 +92,7 @@ def test_a_server_under_another_ca_is_not_trusted(tmp_path: Path) -> None:
         said_by(a_server(tmp_path, ssl.TLSVersion.TLSv1_3), context)
 
 
-def test_a_server_of_another_name_is_not_trusted(tmp_path: Path) -> None:
+def test_other_server_name_is_not_trusted(tmp_path: Path) -> None:
     context = client_context(KEY, pki.pem(LEAF), SERVERS.pem)
     with pytest.raises(ssl.SSLCertVerificationError, match="IP address mismatch"):
         said_by(a_server(tmp_path, ssl.TLSVersion.TLSv1_3, host="127.0.0.2"), context)
@@ -100,7 +100,7 @@ def test_a_server_of_another_name_is_not_trusted(tmp_path: Path) -> None:
 
 @pytest.mark.peer("openssl")
 def test_a_server_under_a_tiny_ca_is_refused(tmp_path: Path) -> None:
-    """Whoever factors the key could stand in for the server, though the CA itself is pinned."""
+    """A factored key lets others pose as the server, although the CA is pinned."""
     tiny = pki.a_ca("Tiny", key=pki.a_tiny_key(), not_before=START, not_after=END)
     context = client_context(KEY, pki.pem(LEAF), tiny.pem)
     with pytest.raises(ssl.SSLCertVerificationError, match="CA certificate key too weak"):
@@ -114,7 +114,7 @@ def test_old_tls_is_off_and_verification_on() -> None:
     assert context.check_hostname
 
 
-def test_a_key_of_another_certificate_is_refused() -> None:
+def test_other_certificates_key_is_refused() -> None:
     with pytest.raises(RefusedError, match="the private key is not this certificate's"):
         client_context(pki.secret_of(pki.a_key("other")), pki.pem(LEAF), SERVERS.pem)
 
@@ -124,12 +124,12 @@ def test_a_key_of_another_certificate_is_refused() -> None:
     [
         ("", SERVERS.pem, "the client certificate cannot be used"),
         ("junk", SERVERS.pem, "the client certificate cannot be used"),
-        (pki.pem(LEAF), "", "the CA certificates to know the server by"),
-        (pki.pem(LEAF), "junk", "the CA certificates to know the server by"),
-        (pki.pem(LEAF), SERVERS.pem[:200], "the CA certificates to know the server by"),
+        (pki.pem(LEAF), "", "the CA certificates that verify the server"),
+        (pki.pem(LEAF), "junk", "the CA certificates that verify the server"),
+        (pki.pem(LEAF), SERVERS.pem[:200], "the CA certificates that verify the server"),
     ],
 )
-def test_what_cannot_be_read_is_refused(chain: str, trust: str, words: str) -> None:
+def test_unreadable_pem_is_refused(chain: str, trust: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         client_context(KEY, chain, trust)
 

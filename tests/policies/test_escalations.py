@@ -103,9 +103,7 @@ def assert_nothing_seen(raw: RawVault, targets: Sequence[str], headers: Sequence
 
 
 @pytest.mark.parametrize("role", WHO)
-def test_no_way_of_writing_a_path_leads_to_the_secrets_of_an_account_that_is_not_listed(
-    reach: Reach, role: str
-) -> None:
+def test_no_spelling_reaches_other_secrets(reach: Reach, role: str) -> None:
     mount = reach.vault.settings.mount
     with on_the_wire(reach.vault, role) as raw:
         if role in (Role.SERVER.value, Role.CANARY.value):
@@ -121,7 +119,7 @@ def test_no_way_of_writing_a_path_leads_to_the_secrets_of_an_account_that_is_not
 
 
 @pytest.mark.parametrize("role", WHO)
-def test_no_way_of_writing_a_path_overwrites_what_is_written_once(reach: Reach, role: str) -> None:
+def test_no_spelling_overwrites_a_secret(reach: Reach, role: str) -> None:
     vault, kind = reach.vault, "keys"
     body = {"data": {"text": "mine"}, "options": {"cas": 1}}
     with on_the_wire(vault, role) as raw:
@@ -139,6 +137,7 @@ def test_no_way_of_writing_a_path_overwrites_what_is_written_once(reach: Reach, 
     [
         (Role.ROTATOR, "keys/mzp-1/7"),
         (Role.OPERATOR, "passwords/mzp-1/7"),
+        (Role.OPERATOR, "secrets/mzp-1/hmac/7"),
         (Role.ROTATOR, "evidence/accounts/mzp-1/00000007"),
         (Role.OPERATOR, "evidence/accounts/mzp-1/00000007"),
         (Role.SERVER, "evidence/issued/host-1/00000007"),
@@ -147,7 +146,7 @@ def test_no_way_of_writing_a_path_overwrites_what_is_written_once(reach: Reach, 
         (Role.ANCHOR, "evidence/heads/00000007"),
     ],
 )
-def test_what_was_created_once_can_be_changed_in_no_way(vault: TestVault, role: Role, path: str) -> None:
+def test_created_document_cannot_be_changed(vault: TestVault, role: Role, path: str) -> None:
     mount = vault.settings.mount
     data, second = f"{mount}/data/{path}", {"text": "second"}
     with on_the_wire(vault, role.value) as raw:
@@ -177,7 +176,7 @@ def test_what_was_created_once_can_be_changed_in_no_way(vault: TestVault, role: 
         assert vault.admin.versions(path) == {1: False}
 
 
-def test_a_key_that_the_rotator_destroyed_does_not_come_back(vault: TestVault) -> None:
+def test_destroyed_key_does_not_come_back(vault: TestVault) -> None:
     """Its one destructive right takes data, never the number: nobody can put another key in its place."""
     path = "keys/mzp-1/7"
     vault.admin.create(path, {"text": "first"})
@@ -205,7 +204,7 @@ def test_no_role_reaches_what_gives_rights(reach: Reach, role: str, kind: str) -
 
 
 @pytest.mark.parametrize("role", Role)
-def test_one_roles_secret_id_is_no_other_roles(reach: Reach, role: Role) -> None:
+def test_secret_id_is_for_one_role(reach: Reach, role: Role) -> None:
     """Nor does an identity tampered with help: not that of a role beside us, nor none, nor one in another form."""
     vault = reach.vault
     own = issue_login(vault.admin, role.value)
@@ -227,7 +226,7 @@ def test_one_roles_secret_id_is_no_other_roles(reach: Reach, role: Role) -> None
 
 
 @pytest.mark.parametrize("role", Role)
-def test_a_roles_token_carries_its_two_policies_and_nothing_by_identity(reach: Reach, role: Role) -> None:
+def test_role_token_has_two_policies(reach: Reach, role: Role) -> None:
     vault = reach.vault
     with on_the_wire(vault, role.value) as raw:
         found = raw.send("GET", "auth/token/lookup-self").json["data"]
@@ -237,7 +236,7 @@ def test_a_roles_token_carries_its_two_policies_and_nothing_by_identity(reach: R
 
 
 @pytest.mark.parametrize("role", WHO)
-def test_the_roles_of_one_broker_are_nobody_in_another_namespace(reach: Reach, role: str) -> None:
+def test_roles_end_at_their_namespace(reach: Reach, role: str) -> None:
     vault, space = reach.vault, f"space-{reach.vault.settings.mount}-{role}"
     vault.admin.call("POST", f"sys/namespaces/{space}", {})
     token = vault.admin._tokens

@@ -104,14 +104,12 @@ def documents() -> Iterator[Row]:
     return (row for row in MATRIX.rows if row.mounted and not row.path.endswith("/"))
 
 
-def test_the_matrix_names_every_role_and_no_other() -> None:
+def test_matrix_names_every_role() -> None:
     assert MATRIX.roles == set(WHO)
 
 
 @pytest.mark.parametrize("role", WHO)
-def test_on_documents_a_role_may_what_its_row_says_and_nothing_else(
-    shared: TestVault, role: str, wire: RawVault
-) -> None:
+def test_rights_on_documents(shared: TestVault, role: str, wire: RawVault) -> None:
     for row in documents():
         for name, attempt in ATTEMPTS.items():
             with emptied(shared, row.example, attempt.fresh):
@@ -123,7 +121,7 @@ def test_on_documents_a_role_may_what_its_row_says_and_nothing_else(
 
 
 @pytest.mark.parametrize("role", WHO)
-def test_on_folders_a_role_may_what_its_row_says_and_nothing_else(shared: TestVault, role: str, wire: RawVault) -> None:
+def test_rights_on_folders(shared: TestVault, role: str, wire: RawVault) -> None:
     for row in MATRIX.rows:
         if row.mounted and row.path.endswith("/"):
             for name, attempt in LISTINGS.items():
@@ -133,7 +131,7 @@ def test_on_folders_a_role_may_what_its_row_says_and_nothing_else(shared: TestVa
 
 
 @pytest.mark.parametrize("role", WHO)
-def test_outside_the_mount_a_role_may_what_its_row_says(shared: TestVault, role: str, wire: RawVault) -> None:
+def test_rights_outside_the_mount(shared: TestVault, role: str, wire: RawVault) -> None:
     bodies = {"auth/token/lookup": {"token": "s.unknown"}, "auth/token/renew-self": {}}
     for row in MATRIX.rows:
         if not row.mounted and row.path != "auth/token/revoke-self":
@@ -148,7 +146,7 @@ def test_outside_the_mount_a_role_may_what_its_row_says(shared: TestVault, role:
 
 
 @pytest.mark.parametrize("role", WHO)
-def test_vault_itself_says_the_same_of_every_path_and_nowhere_sudo(shared: TestVault, role: str) -> None:
+def test_vault_confirms_the_matrix(shared: TestVault, role: str) -> None:
     """What requests cannot show: a capability that no request of ours happens to use."""
     mount = shared.settings.mount
     expected: dict[str, set[str]] = {}
@@ -167,7 +165,7 @@ def test_vault_itself_says_the_same_of_every_path_and_nowhere_sudo(shared: TestV
         assert set(answer[path]) - nothing == capabilities, f"{role} on {path}"
 
 
-def test_a_row_that_says_what_it_cannot_mean_is_refused(tmp_path: Path) -> None:
+def test_bad_row_is_refused(tmp_path: Path) -> None:
     for text in (
         '[mount."a/"]\nserver = ["read"]\n[api]',
         '[mount."a/+"]\nexample = "a/b/c"\n[api]',

@@ -26,14 +26,12 @@ POLICIES: Final = Path(__file__).parents[2] / "policies"
 @pytest.mark.parametrize(
     ("role", "paths"),
     [
-        (Role.SERVER, ("keys/{}/1", "passwords/{}/1", "evidence/accounts/{}/00000001")),
-        (Role.CANARY, ("keys/{}/1", "passwords/{}/1", "evidence/accounts/{}/00000001")),
+        (Role.SERVER, ("keys/{}/1", "passwords/{}/1", "secrets/{}/hmac/1", "evidence/accounts/{}/00000001")),
+        (Role.CANARY, ("keys/{}/1", "passwords/{}/1", "secrets/{}/hmac/1", "evidence/accounts/{}/00000001")),
         (Role.ROTATOR, ("keys/{}/1",)),
     ],
 )
-def test_secrets_of_accounts_that_are_not_listed_stay_out_of_reach(
-    vault: TestVault, role: Role, paths: Sequence[str]
-) -> None:
+def test_unlisted_accounts_stay_out_of_reach(vault: TestVault, role: Role, paths: Sequence[str]) -> None:
     apply(vault.admin, plan(vault.admin, Wish(accounts=("mzp-1", "mzp-2"))))
     connection = vault.connection(role)
     for path in paths:
@@ -56,10 +54,11 @@ def test_a_role_looks_after_its_own_token(vault: TestVault, role: Role) -> None:
         connection.ask("GET", "auth/token/lookup-self")
 
 
-def test_creating_over_what_is_there_is_a_conflict_for_those_who_may_only_create(vault: TestVault) -> None:
+def test_create_over_existing_is_a_conflict(vault: TestVault) -> None:
     for role, path in (
         (Role.ROTATOR, "keys/mzp-1/1"),
         (Role.OPERATOR, "passwords/mzp-1/1"),
+        (Role.OPERATOR, "secrets/mzp-1/hmac/1"),
         (Role.OPERATOR, "evidence/accounts/mzp-1/00000001"),
         (Role.SERVER, "evidence/issued/host-1/00000001"),
         (Role.SERVER, "signers/lease"),
@@ -98,7 +97,7 @@ def test_every_template_stands_alone() -> None:
         assert "${" not in role_policy(role, mount="kv")
 
 
-def test_there_is_a_template_for_each_role_and_no_other() -> None:
+def test_each_role_has_a_template() -> None:
     found = {file.stem for file in POLICIES.glob("*.hcl")}
     assert found == {role.value for role in Role} | {"base", "consumer"}
 
@@ -106,7 +105,7 @@ def test_there_is_a_template_for_each_role_and_no_other() -> None:
 @pytest.mark.parametrize(
     "name", ["", "*", "mzp-*", "mzp-1*", "+/+", "mzp-1/+", "../mzp-1", "MZP", 'x" {}', "a\nb", "a/b"]
 )
-def test_an_account_that_would_widen_a_policy_is_no_name(name: str) -> None:
+def test_bad_account_is_not_a_name(name: str) -> None:
     with pytest.raises(InputError):
         role_policy(Role.SERVER, mount="kv", accounts=[name])
 
@@ -125,6 +124,6 @@ def test_an_account_that_would_widen_a_policy_is_no_name(name: str) -> None:
         'cb-issue/x" { capabilities = ["sudo"] } path "y',
     ],
 )
-def test_a_consumer_gets_rights_and_nothing_else(right: str) -> None:
+def test_consumer_gets_only_rights(right: str) -> None:
     with pytest.raises(InputError):
         consumer_policy([right])

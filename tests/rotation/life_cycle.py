@@ -10,7 +10,7 @@ from datetime import timedelta
 from broker.errors import VaultUnavailableError
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.generation import Closed, Submission
+from broker.model.generation import Closed, Parts, Submission
 from broker.model.obstacle import TRY_TAKES
 from broker.model.secret import Secret
 from broker.model.stamp import Stamp
@@ -18,7 +18,7 @@ from broker.rotation.amend import amend, settle
 from broker.rotation.registry import Registry
 from broker.rotation.rotation import Rotation
 from tests.rotation.simulation import Killed, Simulation
-from tests.support.accounts import BY, MZP, a_certificate, an_account, anchors_named
+from tests.support.accounts import BY, MZP, a_certificate, an_account, ca_set_named
 
 __all__ = ["LIFE", "Commands", "Step", "lived", "midway", "outcome", "run"]
 
@@ -48,7 +48,7 @@ class Commands:
         self.registry.add_application(MZP, name, f"id-{name}")
 
     def password(self, text: str) -> None:
-        self.registry.set_password(MZP, Secret(text))
+        self.registry.set_secret(MZP, Secret(text))
 
     def draft(self) -> str:
         return self.rotation.draft(MZP).csr
@@ -63,16 +63,16 @@ class Commands:
         def admit(account: Account) -> Account:
             stamp, request = Stamp(self.sim.now, self.by), account.request(number)
             certificate = replace(a_certificate(account, number), spki=request.spki)
-            account = changes.ca_accepted(account, anchors_named("ca"), stamp)
+            account = changes.ca_accepted(account, ca_set_named("ca"), stamp)
             if account.trust is None:
-                account = changes.trust_set(account, anchors_named("server-ca"), stamp)
+                account = changes.trust_set(account, ca_set_named("server-ca"), stamp)
             return changes.answered(account, number, certificate, stamp)
 
         amend(self.sim, MZP, admit)
 
     def trust(self, name: str) -> None:
         def change(account: Account) -> Account:
-            return changes.trust_set(account, anchors_named(name), Stamp(self.sim.now, self.by))
+            return changes.trust_set(account, ca_set_named(name), Stamp(self.sim.now, self.by))
 
         amend(self.sim, MZP, change)
 
@@ -81,6 +81,13 @@ class Commands:
 
     def canary(self, number: int) -> None:
         self.rotation.try_out(MZP, number)
+
+    def join(self, slot: int, password: str) -> None:
+        """Join the candidate with the certificate of `slot` and the one with `password`, whatever became of them."""
+        born = self.sim.account.generations
+        one = next(g for g in born if g.parts.key == f"kv:{slot}")
+        other = [g for g in born if not g.parts.key and self.sim.password(g.parts.password) == password][-1]
+        self.rotation.join(MZP, one.number, other.number)
 
     def promote(self, number: int) -> int:
         return self.rotation.promote(MZP, number).number
@@ -95,7 +102,7 @@ class Commands:
         self.rotation.retire(MZP, number)
 
     def settle(self) -> None:
-        settle(MZP, accounts=self.sim, log=self.sim.append, keys=self.sim.keys, passwords=self.sim.passwords)
+        settle(MZP, accounts=self.sim, log=self.sim.append, keys=self.sim.keys, secrets=self.sim.secrets)
 
     # -- generations by what they are made of: numbers differ after a kill
 
@@ -104,7 +111,8 @@ class Commands:
         return max(
             g.number
             for g in self.sim.account.generations
-            if g.parts.key == f"kv:{slot}" and self.sim.kept[g.parts.password] in (password, None)
+            if self.sim.account.parts_of(g).key == f"kv:{slot}"
+            and self.sim.password(self.sim.account.parts_of(g).password) in (password, None)
         )
 
     def retire_all(self) -> None:
@@ -132,14 +140,19 @@ LIFE: tuple[Step, ...] = (
     lambda c: c.password("pw-3"),
     lambda c: c.promote(c.made_of(1, "pw-3")),
     lambda c: c.settle(),
-    lambda c: c.promote(c.made_of(2, "pw-2")),  # joined to pw-3 first
+    lambda c: c.promote(c.made_of(2, "pw-3")),  # laid over pw-3
     lambda c: c.roll_back(c.made_of(1, "pw-3")),
-    lambda c: c.promote(c.made_of(2, "pw-3")),  # held, and named by a person
+    lambda c: c.promote(c.made_of(2, "pw-3")),  # displaced by the roll-back, and named by a person
     lambda c: c.settle(),
-    lambda c: c.roll_back(c.made_of(1, "pw-2")),  # joined to pw-3 first
+    lambda c: c.roll_back(c.made_of(1, "pw-2")),  # laid over pw-3
     lambda c: c.promote(c.made_of(2, "pw-3")),
     lambda c: c.draft(),
     lambda c: c.close(3),
+    lambda c: c.password("pw-4"),
+    lambda c: c.draft(),
+    lambda c: c.answer(4),
+    lambda c: c.join(4, "pw-4"),
+    lambda c: c.promote(c.made_of(4, "pw-4")),
     lambda c: c.retire_all(),
     lambda c: c.settle(),
 )
@@ -188,15 +201,19 @@ def outcome(sim: Simulation) -> dict[str, object]:
         "applications": account.applications,
         "requests": [(r.number, r.key, r.spki, r.csr, r.closed, len(r.submissions)) for r in account.requests],
         "generations": sorted(
-            (g.stage.value, g.parts.key, sim.kept[g.parts.password] or "", g.parts.certificate, g.parts.trust, g.held)
+            (g.stage.value, account.rolled_back(g), *map(str, parts_shown(sim, account.parts_of(g))))
             for g in account.generations
             if g.stage.deliverable or g.stage.value == "candidate"
         ),
-        "password": sim.secret(account.password) if account.password else None,
+        "password": sim.password(account.password) if account.password else None,
         "pins": (account.issuing, account.trust),
-        "business": (account.outbox, account.doomed_keys, account.doomed_passwords),
+        "business": (account.outbox, account.doomed_keys, account.doomed_secrets),
         "keys": sorted(map(str, sim.living_keys())),
-        "passwords": sorted(sim.secret(slot) for slot in sim.living_passwords()),
-        "keys ever made": sum(isinstance(ref, str) for ref in sim.kept),
+        "passwords": sorted(sim.secret(ref) for ref in sim.living_secrets()),
+        "keys ever made": sum(ref.startswith("kv:") for ref in sim.kept),
         "breaker": account.breaker,
     }
+
+
+def parts_shown(sim: Simulation, parts: Parts) -> tuple[object, ...]:
+    return (parts.key, sim.password(parts.password), parts.certificate, parts.trust)

@@ -16,7 +16,7 @@ from broker.errors import ConflictError, UnknownNameError, VaultUnavailableError
 from broker.model.account import Account
 from broker.model.certificate import Spki
 from broker.model.chain import Entry, verify
-from broker.model.generation import Generation, KeyRef, PasswordRef, key_ref
+from broker.model.generation import KeyRef, Parts, SecretRef, key_ref, secret_refs
 from broker.model.history import fold, standing
 from broker.model.names import AccountName
 from broker.model.secret import Secret
@@ -62,7 +62,7 @@ class Simulation:
 
     documents: dict[AccountName, tuple[int, str]] = field(default_factory=dict)
     older: dict[tuple[AccountName, int], Account] = field(default_factory=dict)  # and newest: all that was written
-    kept: dict[KeyRef | PasswordRef, str | None] = field(default_factory=dict)  # None: destroyed
+    kept: dict[KeyRef | SecretRef, str | None] = field(default_factory=dict)  # None: destroyed
     evidence: dict[int, Entry] = field(default_factory=dict)
     held: frozenset[str] = frozenset()
     verdict: Verdict = Verdict.OK
@@ -118,12 +118,14 @@ class Simulation:
         with self.writing("evidence", again_is_no_error=True):
             assert self.evidence.setdefault(entry.number, entry) == entry, "the chain forked"
 
-    def canary(self, account: Account, generation: Generation) -> Callable[[], Answer]:
-        self.secret(generation.parts.key)
-        self.secret(generation.parts.password)
+    def canary(self, account: Account, parts: Parts) -> Callable[[], Answer]:
+        assert parts.complete
+        self.secret(parts.key)
+        for ref in secret_refs(parts.secrets):
+            self.secret(ref)
 
         def send() -> Answer:
-            self.logins.append(generation.number)
+            self.logins.append(self.account.tries[-1].generation)
             assert self.logins_before + len(self.logins) <= self.tries_noted, "a login the account knows nothing of"
             return Answer(self.verdict, wait=timedelta(hours=1) if self.verdict is Verdict.QUOTA else None)
 
@@ -141,9 +143,9 @@ class Simulation:
         return _Keys(self)
 
     @property
-    def passwords(self) -> _Passwords:
-        """The port `Passwords`."""
-        return _Passwords(self)
+    def secrets(self) -> _Secrets:
+        """The port `Secrets`."""
+        return _Secrets(self)
 
     # -- use-cases
 
@@ -154,7 +156,7 @@ class Simulation:
 
     def registry(self, by: str = BY) -> Registry:
         """Return the operator's use-cases on this sim, without settling."""
-        return Registry(self, _settle_nothing, self.clock, by, self.passwords)
+        return Registry(self, _settle_nothing, self.clock, by, self.secrets)
 
     # -- what tests ask
 
@@ -173,7 +175,7 @@ class Simulation:
         waiting = [e for e in self.account.outbox if e.number not in self.evidence]
         return [*(self.evidence[n] for n in sorted(self.evidence)), *waiting]
 
-    def secret(self, ref: KeyRef | PasswordRef) -> str:
+    def secret(self, ref: KeyRef | SecretRef) -> str:
         """Return what is kept under `ref`; using what is destroyed is a fault of whoever asks."""
         kept = self.kept[ref]
         assert kept is not None, f"{ref} is destroyed, and was to be used"
@@ -181,22 +183,26 @@ class Simulation:
 
     def living_keys(self) -> set[KeyRef]:
         """Return the names of the keys that are not destroyed."""
-        return {KeyRef(ref) for ref, kept in self.kept.items() if kept is not None and isinstance(ref, str)}
+        return {KeyRef(ref) for ref, kept in self.kept.items() if kept is not None and ref.startswith("kv:")}
 
-    def living_passwords(self) -> set[PasswordRef]:
-        """Return the slots of the passwords that are not destroyed."""
-        return {PasswordRef(ref) for ref, kept in self.kept.items() if kept is not None and isinstance(ref, int)}
+    def living_secrets(self) -> set[SecretRef]:
+        """Return the names of the secrets that are not destroyed."""
+        return {SecretRef(ref) for ref, kept in self.kept.items() if kept is not None and not ref.startswith("kv:")}
+
+    def password(self, number: int) -> str | None:
+        """Return the text of password `number`, None if it is destroyed."""
+        return self.kept[SecretRef(f"password:{number}")]
 
     def assert_sound(self) -> None:
         """Assert that nothing is lost, forgotten, doubled or untold, at whatever point things stopped."""
-        account, keys, passwords = self.account, self.living_keys(), self.living_passwords()
+        account, keys, secrets = self.account, self.living_keys(), self.living_secrets()
         assert verify(f"accounts/{account.name}", self.told(), account.head) == ()
         assert fold(self.told()) == standing(account)
         assert account.keys_in_use <= keys
-        assert account.passwords_in_use <= passwords
+        assert account.secrets_in_use <= secrets
         assert keys <= account.keys_in_use | account.doomed_keys | {key_ref(account.next_request)}
-        passed_over = {slot for slot in passwords if slot > (account.password or 0)}
-        assert passwords <= account.passwords_in_use | account.doomed_passwords | passed_over
+        passed_over = {ref for ref in secrets if int(ref.rpartition(":")[2]) > account.password}
+        assert secrets <= account.secrets_in_use | account.doomed_secrets | passed_over
 
     # -- how writes fail
 
@@ -221,14 +227,14 @@ class Simulation:
         if fault is Fault.SENT_TWICE and not again_is_no_error:
             raise ConflictError("it is there already")
 
-    def create(self, what: str, ref: KeyRef | PasswordRef, value: str) -> None:
+    def create(self, what: str, ref: KeyRef | SecretRef, value: str) -> None:
         """Store a secret where nothing ever was."""
         with self.writing(what):
             if ref in self.kept:
                 raise ConflictError(f"{ref} is there, or was")
             self.kept[ref] = value
 
-    def destroy(self, what: str, ref: KeyRef | PasswordRef) -> None:
+    def destroy(self, what: str, ref: KeyRef | SecretRef) -> None:
         """Destroy a secret; its slot stays taken."""
         with self.writing(what, again_is_no_error=True):
             self.kept[ref] = None
@@ -268,11 +274,11 @@ class _Keys:
 
 
 @dataclass
-class _Passwords:
+class _Secrets:
     sim: Simulation
 
-    def store(self, account: AccountName, slot: PasswordRef, password: Secret[str]) -> None:
-        self.sim.create("password", slot, password.reveal())
+    def store(self, account: AccountName, ref: SecretRef, secret: Secret[str]) -> None:
+        self.sim.create("password", ref, secret.reveal())
 
-    def destroy(self, account: AccountName, slot: PasswordRef) -> None:
-        self.sim.destroy("destroy password", slot)
+    def destroy(self, account: AccountName, ref: SecretRef) -> None:
+        self.sim.destroy("destroy password", ref)

@@ -12,10 +12,11 @@ from broker.errors import ConflictError, UnknownNameError, VaultUnavailableError
 from broker.model import changes
 from broker.model.account import Account
 from broker.model.chain import Entry
+from broker.model.compare_and_set import ATTEMPTS
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
 from broker.model.stamp import Stamp
-from broker.rotation.amend import ATTEMPTS, amend, amend_and_tell, settle
+from broker.rotation.amend import amend, amend_and_tell, settle
 from broker.rotation.ports import ForkedEvidenceError, Version, Versioned
 from tests.rotation.life_cycle import Commands, Step, midway
 from tests.rotation.simulation import Fault, Simulation
@@ -158,14 +159,15 @@ def test_a_change_whose_answer_was_lost_is_not_made_again_on_top_of_what_undid_i
     sim = before_promotion()
     after = amend(AnswerLost(sim, *meanwhile), MZP, promoted)
     assert after.current == after.generation(1)
-    assert after.generation(2).held
+    assert after.rolled_back(after.generation(2))
 
 
 def test_a_breaker_that_tripped_again_is_not_reset_by_a_persons_old_word() -> None:
     """The reset landed, was settled, and the partner rejected the login once more, before we looked."""
 
     def rejected(account: Account) -> Account:
-        sent = changes.canary_sent(account, 1, f"after {account.head.number}", Stamp(NOW, "other"))
+        parts, id_ = account.generation(1).parts, f"after {account.head.number}"
+        sent = changes.canary_sent(account, 1, parts, id_, Stamp(NOW, "other"))
         return changes.canary_answered(
             sent,
             sent.tries[-1].number,
@@ -253,7 +255,7 @@ def test_who_takes_the_place_of_an_entry_keeps_no_secret_alive_and_is_told() -> 
 
     for _ in range(2):
         with assert_refused(ForkedEvidenceError):
-            settle(MZP, accounts=sim, log=taken, keys=sim.keys, passwords=sim.passwords)
+            settle(MZP, accounts=sim, log=taken, keys=sim.keys, secrets=sim.secrets)
         assert "kv:3" not in sim.living_keys()
         assert sim.account.doomed_keys == frozenset()
         assert sim.account.outbox[0] == second, "what is stored is settled, what is not still waits"
@@ -270,5 +272,5 @@ def test_while_vault_takes_no_evidence_nothing_is_destroyed() -> None:
         raise VaultUnavailableError("no answer")
 
     with assert_refused(VaultUnavailableError):
-        settle(MZP, accounts=sim, log=away, keys=sim.keys, passwords=sim.passwords)
+        settle(MZP, accounts=sim, log=away, keys=sim.keys, secrets=sim.secrets)
     assert "kv:3" in sim.living_keys()

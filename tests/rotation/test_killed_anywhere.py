@@ -13,7 +13,7 @@ from tests.rotation.simulation import Fault, Simulation
 from tests.support.depth import sampled
 
 # Of each step of the life, in order: a new write shows here, and is then covered below.
-WRITES = (1, 1, 2, 2, 1, 1, 3, 13, 2, 3, 2, 1, 1, 2, 3, 15, 6, 3, 5, 16, 4, 6, 2, 1, 6, 24)
+WRITES = (1, 1, 2, 2, 1, 1, 3, 13, 2, 3, 2, 1, 1, 2, 3, 15, 5, 3, 5, 14, 4, 5, 2, 1, 2, 2, 1, 1, 3, 7, 36)
 PLACES = [(step, write) for step, writes in enumerate(WRITES) for write in range(1, writes + 1)]
 
 
@@ -31,8 +31,8 @@ def test_a_life_ends_with_one_set_and_nothing_left_to_do() -> None:
     sim = before(len(LIFE))
     sim.assert_sound()
     assert {g.stage for g in sim.account.generations} == {Stage.CURRENT, Stage.RETIRED}
-    assert sim.living_keys() == {"kv:2"}
-    assert [sim.secret(slot) for slot in sim.living_passwords()] == ["pw-3"]
+    assert sim.living_keys() == {"kv:4"}
+    assert [sim.secret(ref) for ref in sim.living_secrets()] == ["pw-4"]
     assert not sim.account.outbox
     assert len(sim.evidence) == sim.account.head.number
 

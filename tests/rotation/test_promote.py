@@ -9,7 +9,7 @@ import pytest
 
 from broker.errors import ConflictError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account
-from broker.model.generation import Generation
+from broker.model.generation import Parts
 from broker.model.obstacle import TRY_TAKES
 from broker.model.stage import Stage
 from broker.partners.verdict import Verdict
@@ -27,7 +27,7 @@ def a_simulation() -> Simulation:
 
 
 def rolled_back() -> Simulation:
-    """Return 1 current again, 2 held."""
+    """Return 1 current again; the roll-back displaced 2."""
     sim = midway("no request").branch()
     Commands(sim).reject(3)
     return lived(sim, [lambda c: c.roll_back(1)])
@@ -137,25 +137,59 @@ def test_the_way_back_is_tried_only_with_the_password_that_was_just_accepted() -
     assert sim.logins == [3]  # generation 2 has the password before
     sim = overtaken().branch()
     Commands(sim).promote(4)
-    assert sim.logins == [5, 3]
+    assert sim.logins == [4, 3]
 
 
 def test_a_way_back_that_may_not_be_tried_now_does_not_hold_up_the_promotion() -> None:
     sim = lived(a_simulation(), [lambda c: c.reject(3), lambda c: c.draft(), lambda c: c.answer(3)])
 
-    def pausing(account: Account, generation: Generation) -> Callable[[], Answer]:
+    def pausing(account: Account, parts: Parts) -> Callable[[], Answer]:
         return lambda: Answer(Verdict.OK, wait=timedelta(hours=1))
 
     done = sim.rotation(canary=pausing).promote(MZP, 4)
     assert (done.number, done.way_back) == (4, None)
 
 
-def test_an_overtaken_candidate_is_joined_and_its_old_number_still_names_it() -> None:
+def test_candidate_keeps_its_number() -> None:
     sim = overtaken()
-    assert Commands(sim).promote(4) == 5
+    assert Commands(sim).promote(4) == 4
+    assert sim.account.generation(4).parts.password == sim.account.generation(3).parts.password
     sim.now += TRY_TAKES
-    assert Commands(sim).promote(4) == 5, "the same command again"
-    assert stages(sim)[4] == "rejected"
+    assert Commands(sim).promote(4) == 4, "the same command again"
+
+
+def test_try_of_another_set_promotes_nothing() -> None:
+    """A password becomes current while the canary of a certificate is away: the partner accepted another set."""
+    sim = lived(a_simulation(), [lambda c: c.draft(), lambda c: c.answer(3)])
+
+    def meanwhile() -> None:
+        sim.now += TRY_TAKES
+        Commands(sim, by="other").promote(3)
+
+    sim = sim.branch(at=2, meanwhile=meanwhile)
+    with assert_refused(ConflictError, "generation 3", "generation 4"):
+        Commands(sim).promote(4)
+    assert stages(sim)[3] == "current"
+    sim.now += TRY_TAKES
+    assert Commands(sim).promote(4) == 4, "the same command again tries it over that"
+
+
+def test_changed_set_is_not_sent() -> None:
+    """The other promotion ends between our look and our reservation."""
+    sim = lived(a_simulation(), [lambda c: c.draft(), lambda c: c.answer(3)])
+    sim = sim.branch(at=1, meanwhile=lambda: (Commands(sim).promote(3), None)[1])
+    with assert_refused(ConflictError, "another set"):
+        Commands(sim).promote(4)
+    assert 4 not in sim.logins
+
+
+def test_joined_candidates_are_tried_as_one() -> None:
+    sim = lived(a_simulation(), [lambda c: c.draft(), lambda c: c.answer(3)])
+    joined = sim.rotation().join(MZP, 3, 4)
+    assert sim.rotation().join(MZP, 4, 3) == joined
+    assert Commands(sim).promote(joined.number) == 5
+    assert sim.logins == [5]
+    assert stages(sim) == {1: "previous", 2: "previous", 3: "rejected", 4: "rejected", 5: "current"}
 
 
 def test_a_candidate_that_a_person_rejected_is_not_replaced_by_another() -> None:
@@ -193,7 +227,7 @@ def test_no_machine_promotes_what_a_roll_back_that_was_killed_had_made() -> None
     sim.verdict = Verdict.PARTNER_DOWN
     with assert_refused(CanaryUnansweredError):
         Commands(sim).roll_back(1)
-    assert sim.account.candidates[-1].restores == 1
+    assert sim.account.brings_back(sim.account.candidates[-1])
     with assert_refused(RefusedError):
         chosen_candidate(sim.account)
 
@@ -224,7 +258,7 @@ def test_a_roll_back_whose_answer_was_lost_does_not_go_back_twice() -> None:
     """Without a number the same command again finds it done; further back takes a number."""
     sim = lived(rolled_back(), [lambda c: c.promote(2), lambda c: c.draft(), lambda c: c.answer(3)])
     lived(sim, [lambda c: c.promote(4), lambda c: c.roll_back(0)])
-    assert stages(sim) == {1: "previous", 2: "current", 3: "rejected", 4: "candidate"}
+    assert stages(sim) == {1: "previous", 2: "current", 3: "rejected", 4: "previous"}
     assert Commands(sim).roll_back(0) == 2
     assert Commands(sim).roll_back(1) == 1
 

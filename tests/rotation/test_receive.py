@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import dsa
 
 from broker.errors import RefusedError
 from broker.model import changes
+from broker.model.authentication import PASSWORD
 from broker.model.finding import Severity
-from broker.model.generation import Closed, PasswordRef, SigningRequest, key_ref
+from broker.model.generation import Closed, SigningRequest, key_ref
 from broker.model.subject import Subject
 from broker.partners import catalogue
 from broker.pki.certificate_fields import fingerprint_of
@@ -39,7 +40,7 @@ CAS = (MIDDLE.certificate, ROOT.certificate, SERVER.certificate)
 def a_simulation() -> Simulation:
     """An account with a password and its first request open."""
     account = replace(an_account(), login=pki.LOGIN)
-    account = changes.password_set(account, PasswordRef(1), STAMP)
+    account = changes.secret_set(account, PASSWORD, 1, STAMP)
     sim = Simulation(now=pki.NOW)
     sim.write(changes.requested(account, _request(1, FIRST), by=BY), replacing=0)  # type: ignore[arg-type]
     return sim
@@ -105,7 +106,7 @@ def test_the_very_same_command_a_second_time_changes_nothing() -> None:
     sim = a_simulation()
     said = replace(BOTH, server_ca=STRANGER.pem.encode())
     received(sim, OLD, *CAS, said=said)
-    trust = sim.account.anchors_of(sim.account.trust or pytest.fail("no trust"))
+    trust = sim.account.ca_set(sim.account.trust or pytest.fail("no trust"))
     assert set(trust.fingerprints) == {fingerprint_of(c.certificate) for c in (SERVER, STRANGER)}
     before = sim.account
     assert received(sim, OLD, *CAS, said=said).generation.number == 1
@@ -177,9 +178,9 @@ def test_the_servers_ca_that_was_accepted_too_may_not_sign_certificates() -> Non
     received(sim, OLD, *CAS, said=BOTH)
     account = sim.account
     assert account.issuing
-    assert account.anchors_of(account.issuing).fingerprints == ACCEPTED.accept
+    assert account.ca_set(account.issuing).fingerprints == ACCEPTED.accept
     assert account.trust
-    assert account.anchors_of(account.trust).fingerprints == (fingerprint_of(SERVER.certificate),)
+    assert account.ca_set(account.trust).fingerprints == (fingerprint_of(SERVER.certificate),)
 
 
 def test_a_new_issuing_ca_changes_nothing_of_how_the_server_is_known() -> None:

@@ -15,7 +15,7 @@ from broker.errors import ConflictError, InputError, RefusedError, UnknownNameEr
 from broker.model.account import Account, Contacts
 from broker.model.chain import Head
 from broker.model.changes import application_set
-from broker.model.generation import Closed, Generation, SigningRequest, Submission
+from broker.model.generation import Closed, Parts, SecretRef, SigningRequest, Submission
 from broker.model.secret import Secret
 from broker.model.stage import Stage
 from broker.model.stamp import Stamp
@@ -67,7 +67,7 @@ def test_a_password_goes_into_its_slot_and_into_no_document() -> None:
     sim = a_simulation()
     Commands(sim).password(PLANTED)
     assert sim.account.password
-    assert sim.secret(sim.account.password) == PLANTED
+    assert sim.password(sim.account.password) == PLANTED
     assert PLANTED not in repr((sim.documents, sim.evidence, sim.account))
 
 
@@ -82,14 +82,14 @@ def test_slots_of_commands_that_were_killed_are_destroyed(kills: int) -> None:
     sim.fault = None
     Commands(sim).password("pw-last")
     Commands(sim).settle()
-    assert sorted(sim.secret(s) for s in sim.living_passwords()) == ["pw-1", "pw-2", "pw-last"]
+    assert sorted(sim.secret(s) for s in sim.living_secrets()) == ["pw-1", "pw-2", "pw-last"]
 
 
 def test_slots_taken_without_end_are_told_and_nothing_is_stored() -> None:
     sim = a_simulation()
-    first = sim.account.next_password
+    first = sim.account.password + 1
     for slot in range(first, first + SLOTS):
-        sim.create("password", type(first)(slot), "by nobody")
+        sim.create("password", SecretRef(f"password:{slot}"), "by nobody")
     with assert_refused(ConflictError, "password slots"):
         Commands(sim).password("pw-x")
 
@@ -100,7 +100,7 @@ def test_who_stored_a_password_first_and_named_it_last_is_told_and_it_is_destroy
     with assert_refused(ConflictError, "password 4"):
         Commands(sim).password("pw-loser")
     Commands(sim).settle()
-    assert "pw-loser" not in {sim.secret(s) for s in sim.living_passwords()}
+    assert "pw-loser" not in {sim.secret(s) for s in sim.living_secrets()}
     sim.assert_sound()
 
 
@@ -270,7 +270,7 @@ def test_a_login_rejected_trips_the_breaker_even_when_a_kill_hid_the_answer_befo
 def rejected_client(sim: Simulation, meanwhile: Step) -> None:
     """Try generation 2 for `fleet`; the partner knows no such client_id, and `meanwhile` comes before its answer."""
 
-    def canary(account: Account, generation: Generation) -> Callable[[], Answer]:
+    def canary(account: Account, parts: Parts) -> Callable[[], Answer]:
         def send() -> Answer:
             meanwhile(Commands(sim))
             return Answer(Verdict.CLIENT_REJECTED, application="fleet")
@@ -313,7 +313,7 @@ def test_a_wrong_clock_stores_no_key() -> None:
 def test_a_wrong_clock_stores_no_password() -> None:
     sim = a_simulation()
     with assert_refused(RefusedError, "clock is wrong"):
-        replace(sim.registry(), clock=wrong_clock).set_password(MZP, Secret("new"))
+        replace(sim.registry(), clock=wrong_clock).set_secret(MZP, Secret("new"))
     assert sim.writes == []
 
 
@@ -334,7 +334,7 @@ def test_a_verdict_is_stored_by_any_clock() -> None:
 def test_what_fails_on_our_side_is_no_try() -> None:
     sim = a_simulation()
 
-    def canary(account: Account, generation: Generation) -> Callable[[], Answer]:
+    def canary(account: Account, parts: Parts) -> Callable[[], Answer]:
         raise RefusedError("the password is destroyed")
 
     with assert_refused(RefusedError, "destroyed"):

@@ -41,7 +41,8 @@ MOUNT: Final = "cb"
 def tried(account: Account, generation: int, verdict: str = "ok") -> Account:
     """Return `account` after a canary of `generation`."""
     number = account.tries[-1].number + 1 if account.tries else 1
-    sent = changes.canary_sent(account, generation, f"id-{number}", Stamp(later(hours=number), BY))
+    parts = account.parts_of(account.generation(generation))
+    sent = changes.canary_sent(account, generation, parts, f"id-{number}", Stamp(later(hours=number), BY))
     return changes.canary_answered(sent, number, changes.CanaryOutcome(verdict), Stamp(later(hours=number), BY))
 
 
@@ -113,13 +114,13 @@ def edit(*path: str | int, to: object) -> Callable[[Any], None]:
     [
         (edit("generations", 0, "stage", to="previous"), "stages"),
         (edit("generations", 1, "stage", to="current"), "stages"),
-        (edit("generations", 2, "parts", "password", to=1), "parts"),
+        (edit("generations", 2, "parts", "secrets", "password", to=1), "parts"),
         (edit("generations", 2, "parts", "key", to="kv:9"), "parts"),
         (edit("generations", 2, "parts", "trust", to="0" * 64), "parts"),
         (edit("requests", 0, "closed", to=None), "requests"),
         (edit("requests", 2, "closed", to="cancelled"), "requests"),
         (edit("requests", 2, "spki", to="0" * 64), "keys"),
-        (edit("password", to=1), "password"),
+        (edit("secrets", "password", to=1), "password"),
         (edit("login", to="MZP2"), "login"),
         (edit("base_url", to="https://elsewhere.test"), "login"),
         (edit("applications", 0, "client_id", to="id-other"), "applications"),
@@ -184,14 +185,14 @@ def with_facts(what: What, **facts: object) -> Callable[[list[Any]], None]:
         (without(What.CA_ACCEPTED), "nobody accepted"),
         (without(What.TRUST_SET), "nobody accepted"),
         (without(What.GENERATION_BORN), "not there"),
-        (without(What.GENERATION_MOVED), "its base is wrong"),
+        (without(What.GENERATION_MOVED), "nothing is current to lay it over"),
         (without(What.APPLICATION_SET), "applications"),
         (with_facts(What.CANARY_ANSWERED, verdict="login_rejected"), "no canary"),
         (with_facts(What.CANARY_ANSWERED, generation=1), "was not sent"),
         (with_facts(What.CANARY_SENT, attempt=9), "counted"),
         (with_facts(What.GENERATION_MOVED, generation=3), "which was current"),
-        (with_facts(What.GENERATION_MOVED, move="promote", stage="current"), "which was previous"),
-        (with_facts(What.GENERATION_BORN, base=2), "its base is wrong"),
+        (with_facts(What.GENERATION_MOVED, move="reject", stage="rejected"), "which was previous"),
+        (with_facts(What.CANARY_SENT, password=1), "what was sent is not"),
         (with_facts(What.GENERATION_BORN, key="kv:7"), "nobody answered"),
         (with_facts(What.REQUEST_DRAFTED, key="kv:1"), "keys"),
         (with_facts(What.PASSWORD_SET, password=1), "does not rise"),

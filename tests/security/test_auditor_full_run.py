@@ -53,6 +53,7 @@ def _play(system: System) -> None:
     _bundles(system)
     _second_certificate(system)
     _new_password(system)
+    _another_secret(system)
     _two_at_once(system)
     _look(system)
 
@@ -139,11 +140,28 @@ def _two_at_once(system: System) -> None:
         broker.registry.set_application(name, "reporting", "44444444-4444-4444-8444-444444444444")
     again = ("password", "set", "acme", "--password-file", "-")
     with interposed(system, "data/passwords/acme", lambda: system.ok(*again, input="one-pl4nted")) as broker:
-        broker.registry.set_password(name, Secret("two-pl4nted"))
+        broker.registry.set_secret(name, Secret("two-pl4nted"))
     for path in ("data/signers/anchor", "data/evidence/heads/0"):
         system.ok("app", "set", "acme/late", "--client-id", f"33333333-3333-4333-8333-{len(path):012d}")
         with interposed(system, path, lambda: system.ok("evidence", "anchor")) as broker:
             broker.anchor()
+
+
+def _another_secret(system: System) -> None:
+    """Two at once set a secret that is not the password, which no command does yet; the newer goes into a bundle."""
+    name, hmac = account_name("acme"), "hmac"
+
+    def first() -> None:
+        with system.broker() as other:
+            other.registry.set_secret(name, Secret("hmac-one-pl4nted"), hmac)
+
+    with interposed(system, "data/secrets/acme", first) as broker:
+        account = broker.registry.set_secret(name, Secret("hmac-two-pl4nted"), hmac)
+    system.ok("rotation", "promote", "acme")
+    token = str(system.home / "reader.token")
+    system.ok("bundle", "get", "acme/reporting", "--consumer-token-file", token, "--to", "another")
+    (overtaken,) = [g.number for g in account.generations if g.parts.secrets.get(hmac) == 1]
+    system.ok("rotation", "retire", "acme", "--generation", str(overtaken))
 
 
 def _look(system: System) -> None:
@@ -195,7 +213,7 @@ def test_every_role_was_at_work(run: Run) -> None:
 
 def test_no_secret_is_in_the_log_in_clear(run: Run) -> None:
     log = run.log.read_text() + run.documents.read_text()
-    for secret in (PASSWORD, NEWER, "one-pl4nted", "wrong-pl4nted"):
+    for secret in (PASSWORD, NEWER, "one-pl4nted", "wrong-pl4nted", "hmac-one-pl4nted"):
         assert secret not in log
         assert json.dumps(secret) not in log
 

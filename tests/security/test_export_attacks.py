@@ -1,4 +1,4 @@
-"""An exported file verifies by itself; whatever is done to it is named. No vault is near."""
+"""An exported file is verified without a vault, and every change to it is found."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from broker.errors import RefusedError
-from broker.evidence.audit import ChainRecord, Record, examine
+from broker.evidence.audit import Record, examine
 from broker.evidence.export import exported, imported
-from broker.evidence.heads import Statement
-from broker.evidence.statements import AnchorKey, StoredStatement
+from broker.evidence.ports import ChainRecord
+from broker.evidence.statements import AnchorKey, Statement, StoredStatement
 from broker.model.chain import GENESIS, Entry, Head, appended
 from broker.model.secret import Secret
 from broker.model.stamp import Stamp
@@ -74,7 +74,7 @@ def ended(lines: Lines) -> Lines:
 
 @dataclass
 class Found:
-    """The errors of a file, and what else was said."""
+    """The errors of a file, and the other findings."""
 
     errors: dict[str, str]
     others: dict[str, str]
@@ -88,7 +88,7 @@ def found_in(content: bytes, key: AnchorKey | None = KEY) -> Found:
     return Found(errors, {f.code: f.message for f in found if f.severity.value != "error"})
 
 
-def test_a_file_is_whole_by_itself_and_says_what_no_signature_covers() -> None:
+def test_file_is_whole_and_unsigned_tails_noted() -> None:
     for key in (KEY, None):
         found = found_in(written(a_file()), key)
         assert not found.errors
@@ -104,7 +104,7 @@ def test_a_record_comes_back_as_it_was() -> None:
 
 
 def of_acme(lines: Lines) -> list[int]:
-    """Return where the entries of acme stand."""
+    """Return the lines of acme's entries."""
     return [n for n, line in enumerate(lines) if line.get("entry", {}).get("chain") == ACME]
 
 
@@ -117,7 +117,7 @@ def changed(number: int, **fields: Any) -> Attack:
 
 
 def forged(at: int, keep: int = 8, *, head: bool = True) -> Attack:
-    """Write acme's chain anew from entry `at`, `keep` entries long; its head too, as far as a file goes."""
+    """Rewrite acme's chain from entry `at`, `keep` entries long; its head too, as far as a file goes."""
 
     def attack(lines: Lines) -> Lines:
         new = rewritten(CHAIN[:keep], at, by="nobody")
@@ -193,7 +193,7 @@ def no_statement(number: int) -> Attack:
 
 
 def resigned(lines: Lines) -> Lines:
-    """Write the history anew and sign it again with a key of one's own, which replaces the one in the file."""
+    """Rewrite the history and sign it with another key, which replaces the one in the file."""
     lines = forged(1)(lines)
     new = rewritten(CHAIN, 1, by="nobody")
     texts = {s.number: s.text for s in statements(FORGER, new, THEIRS, (2, 4, 6))}
@@ -216,12 +216,12 @@ def flipped(text: str) -> str:
 
 ATTACKS: dict[str, tuple[Attack, str, str]] = {
     "edited": (changed(3, by="nobody"), "evidence.edited", f"{ACME} entry 3 was edited"),
-    "a field added": (changed(3, approved="yes"), "export.unreadable", "line 9 is damaged, or says more"),
+    "a field added": (changed(3, approved="yes"), "export.unreadable", "line 9 is damaged, or of a newer broker"),
     "dropped": (dropped, "evidence.gap", f"{ACME} entry 4 stands at place 3, after entry 2"),
     "doubled": (doubled, "evidence.gap", f"{ACME} entry 3 stands at place 4, after entry 3"),
     "reordered": (swapped, "evidence.gap", f"{ACME} entry 4 stands at place 3, after entry 2"),
-    "written anew": (forged(1), "evidence.forked", f"{ACME} entry 2 is another than statement 1"),
-    "forked": (forged(5), "evidence.forked", f"{ACME} entry 6 is another than statement 3"),
+    "rewritten": (forged(1), "evidence.forked", f"{ACME} entry 2 differs from the one that statement 1"),
+    "forked": (forged(5), "evidence.forked", f"{ACME} entry 6 differs from the one that statement 3"),
     "cut before the last signed head": (cut(5), "evidence.cut", f"{ACME} ends at entry 5, but statement 3"),
     "cut, its head left": (last_dropped, "evidence.cut", f"{ACME} ends at entry 7, but its head is at 8"),
     "another account's": (replayed, "evidence.edited", f"{ACME} entry 1 was edited"),
@@ -245,7 +245,7 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
     ),
     "all signed again with another key": (resigned, "anchor.key", "another public key than the one given"),
     "lines appended": (lambda x: [*x, x[-2]], "export.appended", "comes after the end"),
-    "file cut": (lambda x: x[:-3], "export.truncated", "the file is cut after line"),
+    "file cut": (lambda x: x[:-3], "export.truncated", "the file is cut off after line"),
     "lines taken out": (lambda x: x[:5] + x[6:], "export.truncated", "and had 19 when it was written"),
     "a number that is text": (
         lambda x: [{**line, "statement": "1"} if line.get("statement") == 1 else line for line in x],
@@ -255,7 +255,7 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_an_attack_is_named_by_entry_and_reason(attack: str) -> None:
+def test_attack_is_found_by_entry_and_reason(attack: str) -> None:
     how, code, words = ATTACKS[attack]
     found = found_in(written(how(a_file())))
     assert code in found.errors, found.errors
@@ -263,14 +263,14 @@ def test_an_attack_is_named_by_entry_and_reason(attack: str) -> None:
 
 
 @pytest.mark.parametrize("keep", [6, 7])
-def test_a_tail_cut_after_the_last_signed_head_is_seen_in_vault_only(keep: int) -> None:
-    """A file cannot show it; what no signature covers is said, so that nobody takes it for covered."""
+def test_unsigned_cut_tail_needs_vault(keep: int) -> None:
+    """A file cannot show it; a note names the entries that no signature covers."""
     found = found_in(written(cut(keep)(a_file())))
     assert not found.errors
     assert "shows only against the account's document in Vault" in found.others["anchor.unsigned"]
 
 
-def test_who_signs_everything_again_is_found_only_with_the_key_that_was_kept() -> None:
+def test_own_key_reveals_signing_again() -> None:
     content = written(resigned(a_file()))
     assert not found_in(content, None).errors
     assert set(found_in(content, KEY).errors) == {"anchor.key"}
@@ -280,13 +280,13 @@ def test_who_signs_everything_again_is_found_only_with_the_key_that_was_kept() -
     "content",
     [b"", b"\n", b"[]", b"\xff\xfe", b"{}", b'{"evidence": "other", "schema": 1}', b"[" * 100_000],
 )
-def test_what_is_no_export_is_refused(content: bytes) -> None:
-    with pytest.raises(RefusedError, match="no evidence that a broker exported"):
+def test_other_files_are_refused(content: bytes) -> None:
+    with pytest.raises(RefusedError, match="no exported evidence"):
         imported(content)
 
 
 @pytest.mark.parametrize("schema", [2, 99])
-def test_a_newer_schema_is_refused_by_its_number(schema: int) -> None:
+def test_newer_schema_is_refused(schema: int) -> None:
     with pytest.raises(RefusedError, match=f"schema {schema}, and this broker knows 1"):
         imported(written(first_line(schema=schema)(a_file())))
 

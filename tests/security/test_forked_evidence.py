@@ -1,4 +1,4 @@
-"""One entry in an account's next place of evidence: it cannot be stored there, and nobody may overlook that."""
+"""Another entry takes an account's next place of evidence: every command reports it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("garbage", [False, True], ids=["an entry", "garbage"])
-def test_a_taken_place_is_told_everywhere_and_keeps_no_key_alive(system: System, garbage: bool) -> None:
+def test_taken_place_is_reported_everywhere(system: System, garbage: bool) -> None:
     system.renewed()
     system.ok("rotation", "promote", "acme")
     head = system.account("acme").head

@@ -35,7 +35,7 @@ def elsewhere(account: Account) -> Account:
 def another_ca(account: Account) -> Account:
     """Put the text of a CA of the thief's under the digest of the one that a person accepted."""
     assert account.current
-    trust = account.anchors_of(account.current.parts.trust)
+    trust = account.ca_set(account.current.parts.trust)
     exchanged = replace(trust, pem=pem(a_ca().certificate))
     return replace(account, anchors=tuple(exchanged if one is trust else one for one in account.anchors))
 

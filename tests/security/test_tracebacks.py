@@ -63,7 +63,7 @@ def test_no_secret_is_a_local_variable_of_a_failing_write(system: System) -> Non
 
     def set_password(wiring: Wiring) -> None:
         with system.broker(wiring) as broker:
-            broker.registry.set_password(ACME, Secret(NEW))
+            broker.registry.set_secret(ACME, Secret(NEW))
 
     def draft(wiring: Wiring) -> None:
         with system.broker(wiring) as broker:

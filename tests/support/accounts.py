@@ -17,9 +17,10 @@ import pytest
 from broker.errors import BrokerError
 from broker.model import changes
 from broker.model.account import Account, Contacts
-from broker.model.certificate import Anchors, AnchorsRef, Certificate, CertificateRef, Spki
+from broker.model.authentication import PASSWORD
+from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef, Spki
 from broker.model.chain import verify
-from broker.model.generation import Generation, Parts, PasswordRef, SigningRequest, key_ref
+from broker.model.generation import Generation, Parts, SigningRequest, key_ref
 from broker.model.history import fold, standing
 from broker.model.names import AccountName
 from broker.model.stage import Move
@@ -35,10 +36,10 @@ __all__ = [
     "a_certificate",
     "a_request",
     "an_account",
-    "anchors_named",
     "assert_refused",
     "assert_sound",
     "assert_unchanged",
+    "ca_set_named",
     "later",
     "only",
     "parts_of",
@@ -78,10 +79,10 @@ def an_account(name: str = MZP, **fields: object) -> Account:
     return changes.added(replace(account, **fields), by=BY)  # type: ignore[arg-type]
 
 
-def anchors_named(name: str) -> Anchors:
+def ca_set_named(name: str) -> CaSet:
     """Return a set of one CA, made up from `name`."""
     digest = hashlib.sha256(name.encode()).hexdigest()
-    return Anchors(AnchorsRef(digest), (digest,), later(days=3650), f"pem of {name}")
+    return CaSet(CaSetRef(digest), (digest,), later(days=3650), f"pem of {name}")
 
 
 def a_request(account: Account, *, at: datetime = NOW, slot: int = 0) -> SigningRequest:
@@ -115,9 +116,9 @@ def with_answer(account: Account) -> Account:
 def with_candidate(account: Account | None = None) -> Account:
     """Return `account` with a password, an accepted CA, and its first candidate, number 1."""
     account = changes.application_set(account or an_account(), "fleet", "id-fleet", STAMP)
-    account = changes.password_set(account, PasswordRef(1), STAMP)
-    account = changes.ca_accepted(account, anchors_named("ca"), STAMP)
-    account = changes.trust_set(account, anchors_named("server-ca"), STAMP)
+    account = changes.secret_set(account, PASSWORD, 1, STAMP)
+    account = changes.ca_accepted(account, ca_set_named("ca"), STAMP)
+    account = changes.trust_set(account, ca_set_named("server-ca"), STAMP)
     return with_answer(account)
 
 
@@ -128,7 +129,9 @@ def with_current(account: Account | None = None) -> Account:
 
 def tried(account: Account, number: int, *, at: datetime = NOW) -> Account:
     """Return `account` with a canary of generation `number` that the partner accepted."""
-    sent = changes.canary_sent(account, number, f"try {len(account.outbox)}", Stamp(at, BY))
+    sent = changes.canary_sent(
+        account, number, account.parts_of(account.generation(number)), f"try {account.head.number}", Stamp(at, BY)
+    )
     return changes.canary_answered(sent, sent.tries[-1].number, changes.CanaryOutcome("ok"), Stamp(at, BY))
 
 
@@ -139,16 +142,16 @@ def promoted(account: Account, number: int, *, at: datetime = NOW) -> Account:
 
 def with_new_password(account: Account) -> Account:
     """Return `account` with its next password, and so with a candidate that tries it."""
-    return changes.password_set(account, account.next_password, STAMP)
+    return changes.secret_set(account, PASSWORD, account.password + 1, STAMP)
 
 
 def with_overtaken_candidate() -> Account:
-    """Return an account whose candidate 2 (a certificate) was made before generation 3 (a password) became current."""
+    """Return an account whose candidate 2 (a certificate) is older than the current generation 3 (a password)."""
     return promoted(with_new_password(with_answer(with_current())), 3)
 
 
 def with_rolled_back() -> Account:
-    """Return an account that went from generation 1 to 2, a new certificate, and back: 2 is held."""
+    """Return an account that went from generation 1 to 2, a new certificate, and back: a roll-back displaced 2."""
     account = tried(promoted(with_answer(with_current()), 2), 1, at=later(hours=1))
     return changes.moved(account, 1, Move.ROLL_BACK, Stamp(later(hours=1), BY))
 

@@ -15,12 +15,15 @@ from cryptography.x509.oid import NameOID
 
 from broker.delivery import directory
 from broker.delivery.root import held
+from broker.model.authentication import PASSWORD as PASSWORD_NAME
 from broker.model.bundle import Bundle
 from broker.model.certificate import Certificate
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
 from broker.pki import certificates, csr, keys
+from broker.pki.tls import client_context
+from broker.upstream.credentials import Credentials
 
 if TYPE_CHECKING:
     from partner_standin import Standin
@@ -115,10 +118,10 @@ def bundle(
         base_url=base_url,
         client_id=client_id,
         login=login,
-        password=Secret(password),
+        secrets={PASSWORD_NAME: Secret(password)},
         key=key(number),
         certificate=certificates.certificate(certificate),
-        trust=certificates.anchors(trust),
+        trust=certificates.ca_set(trust),
         lease_id=LEASE,
         expires=NOW + timedelta(hours=1),
     )
@@ -128,3 +131,9 @@ def withdraw(root: Path, lease: str) -> tuple[Path, ...]:
     """Withdraw what lies at `root`, as a holder does by the descriptors it has kept."""
     with held(root) as opened:
         return directory.withdraw(opened, lease)
+
+
+def credentials_of(bundle: Bundle) -> Credentials:
+    """Return `bundle` ready for calls."""
+    context = client_context(bundle.key, bundle.certificate.pem, bundle.trust.pem)
+    return Credentials(bundle.base_url, context, bundle.login, bundle.secrets, bundle.client_id, bundle.authentication)

@@ -9,6 +9,7 @@ import string
 from collections.abc import Callable, Mapping
 from urllib.parse import quote, quote_plus
 
+from broker.model.authentication import PASSWORD
 from broker.upstream.credentials import Credentials
 
 __all__ = ["FORMS", "ODD_PASSWORDS", "PLACES", "answer", "repeated", "traces"]
@@ -101,21 +102,25 @@ PLACES: Mapping[str, Callable[[bytes], bytes]] = {
 }
 
 
+def _basic(credentials: Credentials) -> str:
+    return credentials.headers()["Authorization"]
+
+
 def repeated(form: str, credentials: Credentials) -> str:
     """Return the secrets of a request, as a partner that writes them in `form` would say them."""
-    basic = credentials.basic.reveal()
-    secrets = (credentials.password.reveal(), basic, credentials.client_id)
+    basic = _basic(credentials)
+    secrets = (credentials.secrets[PASSWORD].reveal(), basic, credentials.client_id)
     return "no " + " / ".join(FORMS[form](secret) for secret in secrets) + " here"
 
 
 def traces(text: str, credentials: Credentials) -> list[str]:
     """Return the forms in which a secret is in `text`, whole or as a beginning of 8 characters."""
     text = text.replace("<hidden>", "\0")
-    basic = credentials.basic.reveal().removeprefix("Basic ")
+    basic = _basic(credentials).removeprefix("Basic ")
     return [
         f"{form}: {part}"
         for form, write in FORMS.items()
-        for secret in (credentials.password.reveal(), basic, credentials.client_id)
+        for secret in (credentials.secrets[PASSWORD].reveal(), basic, credentials.client_id)
         for part in {write(secret), write(secret[:8])}
         if len(part) >= min(4, len(secret)) and _is_in(part, text)
     ]

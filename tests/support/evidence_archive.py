@@ -64,8 +64,8 @@ class Archive:
         settle(AccountName(name), accounts=accounts, log=VaultEvidence(self.vault.admin).append)
 
     def anchor(self, at: datetime = NOW) -> Anchored:
-        anchors = VaultStatements(self.vault.connection(Role.ANCHOR))
-        return anchor(anchors.key(), anchors, VaultEvidence(self.vault.connection(Role.ANCHOR)), lambda: at)
+        statements = VaultStatements(self.vault.connection(Role.ANCHOR))
+        return anchor(statements.key(), statements, VaultEvidence(self.vault.connection(Role.ANCHOR)), lambda: at)
 
     def record(self, *names: str) -> Record:
         auditor = self.vault.connection(Role.AUDITOR)

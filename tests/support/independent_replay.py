@@ -20,13 +20,14 @@ Document = Mapping[str, Any]
 
 _GENESIS: Final = "0" * 64
 _MOVES: Final = {  # move: (where it starts, where it ends, where what was current goes)
-    "promote": ({"candidate"}, "current", "previous"),
-    "roll_back": ({"previous", "candidate"}, "current", "candidate"),
+    "promote": ({"candidate", "previous"}, "current", "previous"),
+    "roll_back": ({"previous", "candidate"}, "current", "previous"),
     "reject": ({"candidate"}, "rejected", None),
     "retire": ({"previous", "rejected"}, "retired", None),
 }
 _TRIES_KEPT: Final = 10
-_PARTS: Final = ("key", "certificate", "password", "trust", "issuing")
+_CERTIFICATE: Final = ("key", "certificate", "issuing")
+_PARTS: Final = (*_CERTIFICATE, "trust", "password")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,12 @@ class _Told:
     requests: dict[int, str | None] = field(default_factory=dict)
     keys: dict[int, tuple[str, str]] = field(default_factory=dict)  # request: (key, SPKI)
     stages: dict[int, str] = field(default_factory=dict)
-    parts: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    base: dict[int, int] = field(default_factory=dict)
-    restores: dict[int, int] = field(default_factory=dict)
-    proven: set[int] = field(
-        default_factory=set
-    )  # generations the partner has accepted since their birth, or since they were displaced
+    parts: dict[int, dict[str, Any]] = field(default_factory=dict)
+    last: list[int] = field(default_factory=list)  # generations in the order in which they were current or displaced
+    proven: dict[int, dict[str, Any]] = field(
+        default_factory=dict
+    )  # the sets that the partner has accepted since the generation was born, or since it was displaced
+    sets: dict[int, dict[str, Any]] = field(default_factory=dict)  # attempt: what was sent
     tries: dict[int, tuple[int, str]] = field(default_factory=dict)  # attempt: (generation, verdict)
     passwords: list[int] = field(default_factory=list)
     cas: dict[str, set[str]] = field(default_factory=lambda: {"trust": set(), "issuing": set()})
@@ -161,19 +162,20 @@ def _closed(told: _Told, facts: Document) -> Iterator[str]:
 
 
 def _born(told: _Told, facts: Document) -> Iterator[str]:
-    number, parts = facts["generation"], tuple(facts[part] for part in _PARTS)
-    if number != max(told.stages, default=0) + 1 or facts["base"] != told.current:
-        yield "its number or its base is wrong"
+    number, parts = facts["generation"], _named(facts)
+    if number != max(told.stages, default=0) + 1:
+        yield "its number is wrong"
+    if not told.current and set(parts) < set(_PARTS):
+        yield "it is no whole set, and nothing is current to lay it over"
     answered = {key for request, (key, _) in told.keys.items() if told.requests[request] == "answered"}
-    if facts["key"] not in answered:
+    if "key" in parts and parts["key"] not in answered:
         yield f"nobody answered a request for its key {facts['key']}"
-    if facts["password"] not in told.passwords:
+    if "password" in parts and parts["password"] not in told.passwords:
         yield f"password {facts['password']} was never set"
     for kind in ("trust", "issuing"):
-        if facts[kind] not in told.cas[kind]:
+        if kind in parts and parts[kind] not in told.cas[kind]:
             yield f"nobody accepted its {kind} CA"
     told.stages[number], told.parts[number] = "candidate", parts
-    told.base[number], told.restores[number] = facts["base"], facts["restores"]
 
 
 def _sent(told: _Told, facts: Document) -> Iterator[str]:
@@ -181,7 +183,10 @@ def _sent(told: _Told, facts: Document) -> Iterator[str]:
         yield "the attempts are not counted one by one"
     if told.stages[facts["generation"]] == "retired":
         yield "the generation was retired"
+    if _named(facts) != _laid_over(told, facts["generation"]):
+        yield "what was sent is not what the generation would be"
     told.tries[facts["attempt"]] = (facts["generation"], "")
+    told.sets[facts["attempt"]] = _named(facts)
 
 
 def _answered(told: _Told, facts: Document) -> Iterator[str]:
@@ -190,7 +195,7 @@ def _answered(told: _Told, facts: Document) -> Iterator[str]:
         yield "this canary was not sent, or was answered before"
     told.tries[facts["attempt"]] = (facts["generation"], facts["verdict"])
     if facts["verdict"] == "ok":
-        told.proven.add(facts["generation"])
+        told.proven[facts["generation"]] = told.sets[facts["attempt"]]
 
 
 def _moved(told: _Told, facts: Document) -> Iterator[str]:
@@ -204,23 +209,48 @@ def _moved(told: _Told, facts: Document) -> Iterator[str]:
         yield f"it names another as displaced than generation {current}, which was current"
     if end == "current":
         yield from _unproven(told, facts)
+        told.parts[number] = _named(facts)
+        told.last = [n for n in told.last if n not in (number, current)]
+        told.last += [number, current] if move == "roll_back" else [current, number]
     if displaced and current:
         told.stages[current] = displaced
-        told.proven.discard(current)  # what comes back is tried anew
+        told.proven.pop(current, None)  # what comes back is tried again
     told.stages[number] = end
 
 
 def _unproven(told: _Told, facts: Document) -> Iterator[str]:
-    number, current = facts["generation"], told.current
-    candidate = told.stages[number] == "candidate"
-    if number not in told.proven and (facts["move"] == "promote" or not facts.get("reason")):
+    number, current, move = facts["generation"], told.current, facts["move"]
+    candidate, whole = told.stages[number] == "candidate", _named(facts)
+    if told.proven.get(number) != whole and (move == "promote" or not facts.get("reason")):
         yield f"no canary of generation {number} was answered ok before it became current"
-    if candidate and told.base[number] != current:
-        yield f"generation {current} became current since generation {number} was made"
-    if facts["move"] == "roll_back" and candidate and not told.restores[number]:
-        yield f"generation {number} restores nothing, so there is no going back to it"
-    if not candidate and current and told.parts[number][2:4] != told.parts[current][2:4]:
+    if candidate and whole != _laid_over(told, number):
+        yield f"generation {number} became current with other parts than it changes"
+    if candidate and move == "roll_back" and not _comes_back(told, number):
+        yield f"generation {number} brings nothing back, so there is no going back to it"
+    if not candidate and whole != told.parts[number]:
+        yield f"generation {number} came back with other parts"
+    if not candidate and any(whole[part] != told.parts[current][part] for part in ("password", "trust")):
         yield f"generation {number} brings back an older password or trust"
+    if not candidate and (told.last.index(number) > told.last.index(current)) is not (move == "promote"):
+        yield f"{move} of generation {number} is the wrong way"
+
+
+def _named(facts: Document) -> dict[str, Any]:
+    """Return the parts that `facts` names; a secret that is not the password stands there as "secret:NAME"."""
+    return {part: value for part, value in facts.items() if value and (part in _PARTS or part.startswith("secret:"))}
+
+
+def _laid_over(told: _Told, number: int) -> dict[str, Any]:
+    base = told.parts[told.current] if told.current and told.stages[number] == "candidate" else {}
+    return {**base, **told.parts[number]}
+
+
+def _comes_back(told: _Told, number: int) -> bool:
+    ref = told.parts[number].get("certificate")
+    return any(
+        told.parts[other].get("certificate") == ref and stage in ("current", "previous")
+        for other, stage in told.stages.items()
+    )
 
 
 def _nothing(_: _Told, __: Document) -> Iterator[str]:
@@ -232,6 +262,7 @@ _RULES: Final[Mapping[str, Any]] = {
     "application-set": _application,
     "application-removed": _application_gone,
     "password-set": _password,
+    "secret-set": _nothing,
     "trust-set": lambda told, facts: _ca("trust", told, facts),
     "ca-accepted": lambda told, facts: _ca("issuing", told, facts),
     "request-drafted": _drafted,
@@ -271,7 +302,7 @@ def _differences(told: _Told, document: Document) -> Iterator[str]:
         "keys": (told.keys, {r["number"]: (r["key"], r["spki"]) for r in document["requests"]}),
         "stages": (told.stages, {g["number"]: g["stage"] for g in document["generations"]}),
         "parts": (told.parts, {g["number"]: _parts(g["parts"]) for g in document["generations"]}),
-        "password": (told.passwords[-1] if told.passwords else None, document["password"]),
+        "password": (told.passwords[-1] if told.passwords else 0, document["secrets"].get("password", 0)),
         "tries": (tries, {t["number"]: (t["generation"], _verdict(t)) for t in document["tries"]}),
     }
     for what, (by_evidence, by_document) in pairs.items():
@@ -284,8 +315,9 @@ def _verdict(attempt: Document) -> str:
     return "" if verdict == "unknown" else str(verdict)  # what a person's reset makes of one that was never answered
 
 
-def _parts(parts: Document) -> tuple[Any, ...]:
-    return tuple(parts[part] for part in _PARTS)
+def _parts(parts: Document) -> dict[str, Any]:
+    secrets = {name if name == "password" else f"secret:{name}": n for name, n in parts["secrets"].items()}
+    return _named({**parts, **secrets})
 
 
 def _moment(text: str) -> datetime:

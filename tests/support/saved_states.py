@@ -189,14 +189,14 @@ class SavedStates:
             return
         evidence = VaultEvidence(vault).kept(f"accounts/{ACCOUNT}").entries
         yield from (str(f) for f in verify(f"accounts/{ACCOUNT}", evidence, account.head))
-        if account.outbox or account.doomed_keys or account.doomed_passwords:
+        if account.outbox or account.doomed_keys or account.doomed_secrets:
             yield "it is not settled"
         keys = {f"kv:{n}" for n in self._alive("keys")}
         if keys != account.keys_in_use:
             yield f"keys {sorted(keys)} are stored, and {sorted(account.keys_in_use)} in use"
-        passwords = {int(n) for n in self._alive("passwords")}
-        if passwords != account.passwords_in_use:
-            yield f"passwords {sorted(passwords)} are stored, and {sorted(account.passwords_in_use)} in use"
+        secrets = {f"password:{n}" for n in self._alive("passwords")}
+        if secrets != account.secrets_in_use:
+            yield f"{sorted(secrets)} are stored, and {sorted(account.secrets_in_use)} in use"
         if len([r for r in account.requests if not r.closed]) > 1:
             yield "two requests are open"
         if len([g for g in account.generations if g.stage is Stage.CURRENT]) > 1:

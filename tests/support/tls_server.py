@@ -47,6 +47,14 @@ class Saying:
         for thread in list(self._threads):
             thread.join()
 
+    def received(self, tls: ssl.SSLSocket) -> bytes:
+        """Return what was sent: one piece of it."""
+        return tls.recv(65536)
+
+    def answered(self, sent: bytes) -> bytes:
+        """Return the answer to what was sent."""
+        return self.answer
+
     def _start(self, run: object, *args: object) -> None:
         thread = threading.Thread(target=run, args=args)  # type: ignore[arg-type]
         self._threads.append(thread)
@@ -64,7 +72,7 @@ class Saying:
         connection.settimeout(10)
         try:
             with self._context.wrap_socket(connection, server_side=True) as tls:
-                self.got.append(tls.recv(65536))
+                self.got.append(self.received(tls))
                 if self.got[-1] and self.answer:
                     self._say(tls)
         except OSError:
@@ -73,6 +81,6 @@ class Saying:
             connection.close()
 
     def _answer(self, tls: ssl.SSLSocket) -> None:
-        tls.sendall(self.answer)
+        tls.sendall(self.answered(self.got[-1]))
         tls.settimeout(0.2)
         tls.recv(1)

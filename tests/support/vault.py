@@ -16,7 +16,6 @@ import pytest
 
 from broker.embedded.binary import find_binary
 from broker.embedded.config import Options
-from broker.embedded.server import Lifetime
 from broker.embedded.up import Embedded, administered, up
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
@@ -98,7 +97,7 @@ def token_of(vault: Connection, **body: object) -> Secret[str]:
 def throwaway(options: Options | None = None) -> Iterator[Embedded]:
     """Yield an embedded vault in a directory of its own; both are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="broker-test-") as directory:  # short: a socket's path has 104 bytes
-        embedded = up(Path(directory) / "vault", options=options, lifetime=Lifetime.TIED)
+        embedded = up(Path(directory) / "vault", replace(options or Options(), tied=True))
         try:
             yield embedded
         finally:

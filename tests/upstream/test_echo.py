@@ -16,12 +16,13 @@ from partner_standin import Standin
 import broker.client
 from broker.delivery.directory import publish
 from broker.errors import BrokerError
+from broker.model.authentication import PASSWORD
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from broker.partners.catalogue import builtin
 from broker.partners.verdict import Verdict
 from broker.upstream.canary import ask
-from broker.upstream.credentials import credentials_of
+from tests.support.credential_sets import credentials_of
 from tests.support.echoing import FORMS, ODD_PASSWORDS, PLACES, answer, repeated, traces
 from tests.support.tls_server import Saying
 
@@ -46,7 +47,7 @@ class Echo:
         self._saying.__exit__(None, None, None)
 
     def bundle(self, password: str) -> Bundle:
-        return replace(self._bundle, password=Secret(password))
+        return replace(self._bundle, secrets={PASSWORD: Secret(password)})
 
     def say(self, answer: bytes) -> None:
         self._saying.answer = answer
@@ -94,7 +95,7 @@ def test_hiding_changes_no_verdict(echo: Echo) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_no_error_of_the_client_repeats_a_secret(
+def test_client_errors_repeat_no_secret(
     echo: Echo, tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:
     caplog.set_level("INFO")
@@ -129,7 +130,7 @@ def raised(session: broker.client.Session, *, stream: bool) -> Exception | None:
 def test_an_odd_charset_raises_nothing_else(echo: Echo, tmp_path: Path, charset: str) -> None:
     publish(tmp_path / "r", echo.bundle("plänted-password"))
     credentials = broker.client.read(tmp_path / "r").credentials
-    body = b'{"a": "\xff' + credentials.basic.reveal().encode()
+    body = b'{"a": "\xff' + credentials.headers()["Authorization"].encode()
     echo.say(answer(200, body, f"application/json; charset={charset}"))
     with broker.client.open(tmp_path / "r") as session:
         response = session.get("/fleets")

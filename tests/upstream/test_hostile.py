@@ -24,10 +24,10 @@ from broker.model.names import AccountName
 from broker.partners.catalogue import builtin
 from broker.partners.verdict import Verdict
 from broker.rotation.canary import require_ok
-from broker.upstream import answer as module
+from broker.upstream import response as module
 from broker.upstream.canary import ask
-from broker.upstream.credentials import credentials_of
 from broker.upstream.session import PartnerSession
+from tests.support.credential_sets import credentials_of
 from tests.support.echoing import answer
 from tests.support.tls_server import Saying
 
@@ -88,7 +88,7 @@ def test_pages_blames_the_partner(partner: Standin, bundle: Bundle, tmp_path: Pa
 
 
 @pytest.mark.parametrize("case", ["JSON, deep", "JSON, a number of 5000 digits"])
-def test_pages_says_what_is_no_document(partner: Standin, bundle: Bundle, tmp_path: Path, case: str) -> None:
+def test_pages_reports_unreadable_json(partner: Standin, bundle: Bundle, tmp_path: Path, case: str) -> None:
     with Saying(partner, IMPOSSIBLE[case]) as url:
         publish(tmp_path / "r", replace(bundle, base_url=url))
         with broker.client.open(tmp_path / "r") as session, pytest.raises(PartnerUnavailableError):
@@ -143,7 +143,7 @@ def test_the_client_leaves_at_the_deadline(partner: Standin, bundle: Bundle, cas
                 pass
 
 
-def test_a_partner_that_reads_nothing_is_left(partner: Standin, bundle: Bundle) -> None:
+def test_partner_that_reads_nothing_is_left(partner: Standin, bundle: Bundle) -> None:
     """It takes the head of the request, and then no more of a body that fills every buffer on the way."""
     ended = threading.Event()
     with Saying(partner, b"-", serve=lambda _: ended.wait(20) and None) as url:
@@ -176,14 +176,14 @@ def test_a_large_body_needs_a_stream(partner: Standin, bundle: Bundle, monkeypat
             assert sum(map(len, response.iter_content(1000))) == 1_000_000
 
 
-def test_a_timeout_can_be_had_for_one_request(partner: Standin, bundle: Bundle) -> None:
+def test_one_request_can_have_its_timeout(partner: Standin, bundle: Bundle) -> None:
     partner.faults.apply("slow-answer=0.3s")
     with PartnerSession(credentials_of(bundle), timeout=(5, 0.1)) as session:
         for longer in (10, (10, 10), (None, 10)):
             assert session.get("/fleets", timeout=longer).status_code == 200
 
 
-def test_a_redirect_that_is_not_followed_is_an_answer(partner: Standin, bundle: Bundle) -> None:
+def test_unfollowed_redirect_is_an_answer(partner: Standin, bundle: Bundle) -> None:
     away = b"HTTP/1.1 302 no\r\n" + CLOSE + b"Location: https://elsewhere.example\r\nContent-Length: 2\r\n\r\n{}"
     with Saying(partner, away) as url, PartnerSession(credentials_of(replace(bundle, base_url=url))) as session:
         response = session.get("/fleets", allow_redirects=False)

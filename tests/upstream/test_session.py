@@ -1,4 +1,4 @@
-"""The session: where it goes, what it adds, and what nobody gets to see."""
+"""The session: which URLs it calls, what it adds, and that secrets stay hidden."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ from partner_standin import Standin
 from broker.errors import RefusedError
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
-from broker.upstream.credentials import credentials_of
 from broker.upstream.session import PartnerSession
-from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of
+from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of, credentials_of
 from tests.support.tls_server import Saying
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -69,9 +68,7 @@ def test_a_path_is_enough(session: PartnerSession) -> None:
 
 
 @pytest.mark.parametrize("tls", ["1.2", "1.3"])
-def test_a_link_of_the_partner_that_repeats_our_client_id_works(
-    partner: Standin, session: PartnerSession, tls: str
-) -> None:
+def test_link_may_repeat_our_client_id(partner: Standin, session: PartnerSession, tls: str) -> None:
     partner.faults.set("tls-version", tls)
     partner.faults.set("echo-client-id")
     link = session.get("/fleets").json()["_links"]["self"]["href"]
@@ -79,12 +76,12 @@ def test_a_link_of_the_partner_that_repeats_our_client_id_works(
     assert session.get(link).status_code == 200
 
 
-def test_a_link_may_have_its_origin_in_capitals(session: PartnerSession) -> None:
+def test_link_may_have_its_host_in_capitals(session: PartnerSession) -> None:
     assert session.get(session.base_url.replace("https:", "HTTPS:") + "/fleets").status_code == 200
     assert session.link("HTTPS:" + session.base_url[6:] + "/fleets#a", session.base_url) == session.base_url + "/fleets"
 
 
-def test_neither_response_nor_hook_sees_a_secret(session: PartnerSession, bundle: Bundle) -> None:
+def test_responses_and_hooks_see_no_secret(session: PartnerSession, bundle: Bundle) -> None:
     seen: list[requests.Response] = []
     response = session.get("/fleets", hooks={"response": lambda r, **_: seen.append(r)})
     for found in (response, *seen):
@@ -115,17 +112,17 @@ def test_neither_response_nor_hook_sees_a_secret(session: PartnerSession, bundle
         "/fleets?a=1;client_id=other",
     ],
 )
-def test_nothing_leaves_the_base_url_and_no_other_client_id_passes(session: PartnerSession, path: str) -> None:
+def test_request_cannot_leave_the_base_url(session: PartnerSession, path: str) -> None:
     with pytest.raises((RefusedError, requests.RequestException)):
         session.get(path)
 
 
-def test_a_url_of_the_same_host_outside_the_base_is_refused(session: PartnerSession) -> None:
+def test_other_path_of_the_host_is_refused(session: PartnerSession) -> None:
     with pytest.raises(RefusedError, match="not below"):
         session.get(session.base_url.removesuffix("/v3") + "/v2/fleets")
 
 
-def test_a_parameter_with_another_client_id_is_refused(session: PartnerSession, bundle: Bundle) -> None:
+def test_other_client_id_is_refused(session: PartnerSession, bundle: Bundle) -> None:
     assert session.get("/fleets", params={"client_id": bundle.client_id}).status_code == 200
     with pytest.raises(RefusedError):
         session.get("/fleets", params={"client_id": "other"})
@@ -134,7 +131,7 @@ def test_a_parameter_with_another_client_id_is_refused(session: PartnerSession, 
 @pytest.mark.parametrize(
     "location", ["https://elsewhere.example/", "http://127.0.0.1:{port}/v3/fleets", "https://127.0.0.1:{port}/other"]
 )
-def test_a_redirect_out_of_the_base_is_refused(partner: Standin, bundle: Bundle, location: str) -> None:
+def test_redirect_out_of_the_base_is_refused(partner: Standin, bundle: Bundle, location: str) -> None:
     port = bundle.base_url.rsplit(":", 1)[1].partition("/")[0]
     answer = f"HTTP/1.1 302 Go\r\nLocation: {location.format(port=port)}\r\nContent-Length: 0\r\n\r\n".encode()
     with Saying(partner, answer) as url, PartnerSession(credentials_of(replace(bundle, base_url=url))) as session:
@@ -143,7 +140,7 @@ def test_a_redirect_out_of_the_base_is_refused(partner: Standin, bundle: Bundle,
         assert bundle.client_id not in str(caught.value)
 
 
-def test_a_redirect_within_the_base_is_followed_with_the_set(partner: Standin, bundle: Bundle) -> None:
+def test_redirect_within_the_base_is_followed(partner: Standin, bundle: Bundle) -> None:
     saying = Saying(
         partner, b"HTTP/1.1 302 Go\r\nLocation: /v3/b?x=1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     )
@@ -160,7 +157,7 @@ def test_a_redirect_within_the_base_is_followed_with_the_set(partner: Standin, b
     "option",
     [{"verify": False}, {"verify": "/etc/ssl/certs"}, {"cert": "/tmp/x.pem"}, {"proxies": {"https": "http://p:1"}}],
 )
-def test_how_the_server_is_known_cannot_be_changed(session: PartnerSession, option: dict[str, Any]) -> None:
+def test_verification_cannot_be_changed(session: PartnerSession, option: dict[str, Any]) -> None:
     with pytest.raises(RefusedError, match="cannot be chosen"):
         session.get("/fleets", **option)
 
@@ -171,7 +168,7 @@ def test_the_environment_adds_nothing(session: PartnerSession, monkeypatch: pyte
     assert session.get("/fleets").status_code == 200
 
 
-def test_the_pinned_context_is_left_as_it_was(bundle: Bundle) -> None:
+def test_pinned_context_is_not_changed(bundle: Bundle) -> None:
     """requests loads its own CA bundle into a context where it may: two CAs became 146."""
     credentials = credentials_of(bundle)
     with PartnerSession(credentials) as session:
@@ -184,7 +181,7 @@ def test_the_pinned_context_is_left_as_it_was(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     "fault", ["closed-at-once", "wrong-ca", "wrong-host", "certificate-alert", "certificate-eof", "garbage"]
 )
-def test_failures_are_told_in_our_words_without_a_secret(
+def test_failures_show_no_secret(
     partner: Standin, bundle: Bundle, session: PartnerSession, fault: str, tls: str
 ) -> None:
     partner.faults.set("tls-version", tls)
@@ -204,9 +201,7 @@ def test_a_timeout_is_one_and_has_a_default(partner: Standin, bundle: Bundle) ->
 
 
 @pytest.mark.parametrize("fault", ["cut-mid-body", "reset-mid-body"])
-def test_a_body_that_breaks_off_shows_no_secret(
-    partner: Standin, bundle: Bundle, session: PartnerSession, fault: str
-) -> None:
+def test_incomplete_body_shows_no_secret(partner: Standin, bundle: Bundle, session: PartnerSession, fault: str) -> None:
     partner.faults.apply(fault)
     with pytest.raises(requests.RequestException) as caught:
         session.get("/fleets")
@@ -214,13 +209,13 @@ def test_a_body_that_breaks_off_shows_no_secret(
         assert shape not in frames_of(caught.value) + repr(caught.value)
 
 
-def test_it_can_be_neither_pickled_nor_copied(session: PartnerSession) -> None:
+def test_session_cannot_be_pickled_or_copied(session: PartnerSession) -> None:
     for attempt in (lambda: pickle.dump(session, io.BytesIO()), lambda: copy.copy(session)):
         with pytest.raises(TypeError, match="secrets"):
             attempt()
 
 
-def test_a_header_of_the_callers_does_not_replace_ours(partner: Standin, bundle: Bundle) -> None:
+def test_callers_header_does_not_replace_ours(partner: Standin, bundle: Bundle) -> None:
     saying = Saying(partner, OK)
     with saying as url, PartnerSession(credentials_of(replace(bundle, base_url=url))) as session:
         session.get("/fleets", auth=("somebody", "else"), headers={"authorization": "Basic zzz"})
@@ -229,7 +224,7 @@ def test_a_header_of_the_callers_does_not_replace_ours(partner: Standin, bundle:
     assert base64.b64encode(f"{LOGIN}:{PASSWORD}".encode()).decode().lower() in head
 
 
-def test_a_swap_keeps_requests_under_way_and_takes_the_next(partner: Standin, bundle: Bundle) -> None:
+def test_swap_loses_no_request(partner: Standin, bundle: Bundle) -> None:
     """Sixteen threads read while the set is swapped twenty times: nothing fails, and no set is mixed."""
     sets = [credentials_of(bundle), credentials_of(bundle_of(partner, number=2))]
     statuses: list[int] = []
@@ -249,14 +244,14 @@ def test_a_swap_keeps_requests_under_way_and_takes_the_next(partner: Standin, bu
     assert statuses == [200] * 80
 
 
-def test_after_a_swap_the_new_password_is_sent_on_a_new_connection(partner: Standin, bundle: Bundle) -> None:
+def test_swap_sends_the_new_password(partner: Standin, bundle: Bundle) -> None:
     saying = Saying(partner, OK)
     with saying as url, PartnerSession(credentials_of(replace(bundle, base_url=url))) as session:
-        session.swap(credentials_of(replace(bundle, base_url=url, password=Secret("newer"))))
+        session.swap(credentials_of(replace(bundle, base_url=url, secrets={"password": Secret("newer")})))
         session.get("/fleets")
     assert base64.b64encode(f"{LOGIN}:newer".encode()) in saying.got[-1]
 
 
-def test_a_set_of_another_account_cannot_be_swapped_in(session: PartnerSession, bundle: Bundle) -> None:
+def test_set_of_another_account_is_refused(session: PartnerSession, bundle: Bundle) -> None:
     with pytest.raises(RefusedError, match="keeps its base URL"):
         session.swap(credentials_of(replace(bundle, base_url="https://api.example.com/v3")))

@@ -15,7 +15,7 @@ from tests.support.vault import TestVault
 
 
 @pytest.mark.parametrize("role", [Role.OPERATOR, Role.ROTATOR, Role.CANARY])
-def test_a_write_is_known_again_though_others_followed(vault: TestVault, role: Role) -> None:
+def test_write_is_recognised_after_others(vault: TestVault, role: Role) -> None:
     VaultAccounts(vault.admin).write(an_account(), replacing=Version(0))
     accounts, before = VaultAccounts(vault.connection(role)), Version(1)
     ours = changes.application_set(an_account(), "ours", "", STAMP)
@@ -29,7 +29,7 @@ def test_a_write_is_known_again_though_others_followed(vault: TestVault, role: R
     assert not accounts.landed(theirs, replacing=before)
 
 
-def test_of_a_version_that_is_not_kept_nobody_says_that_it_was_ours(vault: TestVault) -> None:
+def test_dropped_version_is_not_recognised(vault: TestVault) -> None:
     accounts, account = VaultAccounts(vault.admin), an_account()
     for version in range(15):
         accounts.write(account, replacing=Version(version))

@@ -1,4 +1,4 @@
-"""Judging consumers: every clause, with the token that tries to get past it."""
+"""Authorizing consumers: every clause, with the token that tries to get past it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from broker.errors import DeniedError
 from broker.model.secret import Secret
 from broker.vault import layout
-from broker.vault.capabilities import Address, Clause, NotAConsumerError, _sentinels, judge
+from broker.vault.capabilities import Address, Clause, NotAConsumerError, _sentinels, authorize
 from broker.vault.connection import Connection
 from broker.vault.enrolment import consumer_role, issue_login
 from broker.vault.logins.token import FixedToken
@@ -36,7 +36,7 @@ def assert_refused(
     clause: Clause, server: Connection, token: Secret[str], right: str = RIGHT, peer: Address | None = None
 ) -> NotAConsumerError:
     with pytest.raises(NotAConsumerError) as caught:
-        judge(server, token, right, peer=peer)
+        authorize(server, token, right, peer=peer)
     assert caught.value.clause is clause
     assert caught.value.hint
     shown = token.reveal().strip()
@@ -55,28 +55,28 @@ def with_policy(vault: TestVault, name: str, hcl: str, **role: object) -> Secret
     return login(vault.admin, enrolled)
 
 
-def test_a_consumer_is_known_by_its_entity_and_name(vault: TestVault, server: Connection) -> None:
+def test_consumer_has_entity_and_name(vault: TestVault, server: Connection) -> None:
     token = vault.consumer_token("fleet", RIGHT)
-    consumer = judge(server, token, RIGHT, peer=None)
+    consumer = authorize(server, token, RIGHT, peer=None)
     assert consumer.name == f"{vault.settings.mount}/fleet"
-    again = judge(server, vault.consumer_token("fleet", RIGHT), RIGHT, peer=ip_address("192.0.2.1"))
+    again = authorize(server, vault.consumer_token("fleet", RIGHT), RIGHT, peer=ip_address("192.0.2.1"))
     assert again.entity == consumer.entity
 
 
-def test_a_right_to_one_application_is_none_to_another(vault: TestVault, server: Connection) -> None:
+def test_right_is_for_one_application(vault: TestVault, server: Connection) -> None:
     refused = assert_refused(Clause.NO_RIGHT, server, vault.consumer_token("fleet", RIGHT), OTHER)
     assert OTHER in refused.message
 
 
-def test_enrolling_again_takes_rights_away_at_once(vault: TestVault, server: Connection) -> None:
+def test_enrolling_again_removes_rights(vault: TestVault, server: Connection) -> None:
     token = vault.consumer_token("fleet", RIGHT, OTHER)
-    judge(server, token, OTHER, peer=None)
+    authorize(server, token, OTHER, peer=None)
     a_consumer(vault.admin, "fleet", [RIGHT])
     assert_refused(Clause.NO_RIGHT, server, token, OTHER)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n", "s.a b", "s.é", "x" * 9000, "s.a\nX-Vault-Namespace: other"])
-def test_what_is_no_token_never_reaches_vault(vault: TestVault, server: Connection, text: str) -> None:
+def test_malformed_token_is_not_sent(vault: TestVault, server: Connection, text: str) -> None:
     assert_refused(Clause.MALFORMED, server, Secret(text))
 
 
@@ -139,13 +139,13 @@ def test_a_token_without_an_entity(vault: TestVault, server: Connection) -> None
 
 def test_a_token_whose_entity_was_deleted(vault: TestVault, server: Connection) -> None:
     token = vault.consumer_token("fleet", RIGHT)
-    vault.admin.call("DELETE", f"identity/entity/id/{judge(server, token, RIGHT, peer=None).entity}")
+    vault.admin.call("DELETE", f"identity/entity/id/{authorize(server, token, RIGHT, peer=None).entity}")
     assert_refused(Clause.NO_ENTITY, server, token)
 
 
 def test_a_disabled_entity(vault: TestVault, server: Connection) -> None:
     token = vault.consumer_token("fleet", RIGHT)
-    entity = judge(server, token, RIGHT, peer=None).entity
+    entity = authorize(server, token, RIGHT, peer=None).entity
     vault.admin.call("POST", f"identity/entity/id/{entity}", {"disabled": True})
     assert_refused(Clause.DISABLED, server, token)
 
@@ -160,7 +160,7 @@ def test_a_batch_token(vault: TestVault, server: Connection) -> None:
     assert_refused(Clause.BATCH, server, token)
 
 
-def test_policies_that_vault_cannot_read_are_the_tokens_fault(vault: TestVault, server: Connection) -> None:
+def test_unreadable_policies_are_refused(vault: TestVault, server: Connection) -> None:
     path = RIGHT.replace("/fleet-app/", "/{{identity.entity.metadata.application}}/")
     token = with_policy(vault, "templated", f'path "{path}" {{ capabilities = ["update"] }}')
     entity = f"identity/entity/name/{vault.settings.mount}/templated"
@@ -188,24 +188,24 @@ def test_a_token_of_a_foreign_namespace(vault: TestVault, server: Connection) ->
         (None, False),
     ],
 )
-def test_bound_cidrs_are_held_against_the_true_peer(vault: TestVault, peer: str | None, allowed: bool) -> None:
+def test_bound_cidrs_are_compared_with_peer(vault: TestVault, peer: str | None, allowed: bool) -> None:
     found = {"policies": ["x"], "num_uses": 0, "entity_id": "e", "bound_cidrs": ["192.0.2.0/24", "2001:db8::1/64"]}
     answers: tuple[dict[str, object], ...] = (found, {"id": "e", "name": "n", "disabled": False}, {})
     scripted = [Answer(body=_json({"data": answer})) for answer in answers]
     with misbehaving(*scripted) as fake:
         connection = Connection(_at(vault, fake.address), FixedToken(Secret("s.x")))
         with pytest.raises(Exception, match="leaves paths out" if allowed else "bound to addresses"):
-            judge(connection, Secret("s.y"), RIGHT, peer=ip_address(peer) if peer else None)
+            authorize(connection, Secret("s.y"), RIGHT, peer=ip_address(peer) if peer else None)
         connection.close()
 
 
-def test_vault_itself_reports_bound_cidrs_where_we_look(vault: TestVault, server: Connection) -> None:
+def test_vault_reports_bound_cidrs(vault: TestVault, server: Connection) -> None:
     enrolled = a_consumer(vault.admin, "bound", [RIGHT])
     path = f"auth/{enrolled.mount}/role/{consumer_role('bound')}"
     vault.admin.call("POST", path, {"token_bound_cidrs": ["0.0.0.0/0"]})
     token = login(vault.admin, enrolled)
     assert_refused(Clause.WRONG_ADDRESS, server, token, peer=None)
-    judge(server, token, RIGHT, peer=ip_address("192.0.2.1"))
+    authorize(server, token, RIGHT, peer=ip_address("192.0.2.1"))
 
 
 @pytest.mark.parametrize(
@@ -230,9 +230,7 @@ def test_a_root_token_by_name(vault: TestVault, found: dict[str, object]) -> Non
         ({"num_uses": None}, Clause.LIMITED_USES),
     ],
 )
-def test_what_vault_says_of_a_token_is_read_to_the_letter(
-    vault: TestVault, change: dict[str, object], clause: Clause
-) -> None:
+def test_token_lookup_is_read_strictly(vault: TestVault, change: dict[str, object], clause: Clause) -> None:
     found = {"policies": ["x"], "num_uses": 0, "entity_id": "e", "namespace_path": "", **change}
     with misbehaving(Answer(body=_json({"data": found}))) as fake:
         connection = Connection(_at(vault, fake.address), FixedToken(Secret("s.x")))
@@ -240,25 +238,25 @@ def test_what_vault_says_of_a_token_is_read_to_the_letter(
         connection.close()
 
 
-def test_no_policy_can_name_the_paths_that_nobody_has_a_right_to() -> None:
+def test_sentinel_paths_are_random() -> None:
     """They are others each time, in every part that a policy could deny by name."""
     first, second = ({word for path in _sentinels() for word in path.split("/")} for _ in range(2))
     assert first & second <= set(RIGHT.split("/"))
 
 
 @pytest.mark.parametrize("role", [role for role in Role if role is not Role.SERVER])
-def test_a_role_that_may_not_ask_is_told_that_the_fault_is_the_brokers(vault: TestVault, role: Role) -> None:
+def test_role_without_lookup_right(vault: TestVault, role: Role) -> None:
     with pytest.raises(DeniedError) as caught:
-        judge(vault.connection(role), vault.consumer_token("fleet", RIGHT), RIGHT, peer=None)
+        authorize(vault.connection(role), vault.consumer_token("fleet", RIGHT), RIGHT, peer=None)
     assert not isinstance(caught.value, NotAConsumerError)
 
 
-def test_the_brokers_own_token_is_no_consumers(vault: TestVault, server: Connection) -> None:
+def test_broker_token_is_not_a_consumer(vault: TestVault, server: Connection) -> None:
     assert_refused(Clause.NO_RIGHT, server, login_of(server))
 
 
 @pytest.mark.slow
-def test_a_vault_of_others_with_its_real_root_token() -> None:
+def test_real_root_token_is_refused() -> None:
     with with_root_token() as settings:
         assert settings.token
         root = Connection(settings, FixedToken(settings.token))
@@ -266,31 +264,34 @@ def test_a_vault_of_others_with_its_real_root_token() -> None:
         server = Connection(settings, FixedToken(login(root, issue_login(root, Role.SERVER.value))))
         assert_refused(Clause.ROOT, server, settings.token)
         token = login(root, a_consumer(root, "fleet", [RIGHT]))
-        assert judge(server, token, RIGHT, peer=None).name == "credential-broker/fleet"
+        assert authorize(server, token, RIGHT, peer=None).name == "credential-broker/fleet"
         root.close()
         server.close()
 
 
-def test_a_broker_in_a_namespace_knows_its_own_and_no_others(vault: TestVault) -> None:
+def test_namespaces_are_separate(vault: TestVault) -> None:
     space = f"own-{vault.settings.mount}"
     vault.admin.call("POST", f"sys/namespaces/{space}", {})
     inside = Connection(replace(vault.settings, namespace=space), FixedToken(login_of(vault.admin)))
     apply(inside, plan(inside, Wish()))
     server = Connection(inside.settings, FixedToken(login(inside, issue_login(inside, Role.SERVER.value))))
-    judge(server, login(inside, a_consumer(inside, "fleet", [RIGHT])), RIGHT, peer=None)
+    authorize(server, login(inside, a_consumer(inside, "fleet", [RIGHT])), RIGHT, peer=None)
     with pytest.raises(DeniedError):
-        judge(server, vault.consumer_token("fleet", RIGHT), RIGHT, peer=None)
+        authorize(server, vault.consumer_token("fleet", RIGHT), RIGHT, peer=None)
     server.close()
     inside.close()
     vault.admin.call("DELETE", f"sys/namespaces/{space}")
 
 
-def test_a_created_child_keeps_its_parents_entity_and_is_judged_like_it(vault: TestVault, server: Connection) -> None:
+def test_child_token_keeps_the_entity(vault: TestVault, server: Connection) -> None:
     """Vault hands the entity down, so a child token names the same holder: nothing is gained by making one."""
     token = with_policy(vault, "fleet", 'path "auth/token/create" { capabilities = ["update"] }')
     parent = Connection(vault.settings, FixedToken(token))
     child = token_of(parent)
-    assert judge(server, child, RIGHT, peer=None).entity == judge(server, login_of(parent), RIGHT, peer=None).entity
+    assert (
+        authorize(server, child, RIGHT, peer=None).entity
+        == authorize(server, login_of(parent), RIGHT, peer=None).entity
+    )
     parent.close()
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -20,10 +22,10 @@ from broker.vault.policies import Role
 from tests.support.vault import TestVault, token_of
 
 
-def test_what_is_created_is_read_back_with_its_version(vault: TestVault) -> None:
+def test_created_document_is_read_back(vault: TestVault) -> None:
     vault.admin.create("accounts/a", {"name": "Société", "list": [1, {"x": None}]})
     assert vault.admin.read("accounts/a") == Stored({"name": "Société", "list": [1, {"x": None}]}, 1)
-    assert vault.admin.write("accounts/a", {"now": 2}, replacing=1) == 2
+    vault.admin.write("accounts/a", {"now": 2}, replacing=1)
     assert vault.admin.read("accounts/a") == Stored({"now": 2}, 2)
 
 
@@ -32,6 +34,61 @@ def test_reading_nothing_is_missing(vault: TestVault) -> None:
         vault.admin.read("accounts/none")
     assert vault.admin.read_or_none("accounts/none") is None
     assert vault.admin.list("accounts") == ()
+
+
+def counted(document: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {"count": document["count"] + 1 if document else 1}
+
+
+def test_change_runs_again_after_a_conflict(vault: TestVault) -> None:
+    def change(document: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        runs.append(document)
+        if len(runs) < 4:
+            vault.admin.write("consumers/a", {"count": 10 * len(runs)}, replacing=len(runs) - 1)
+        return counted(document)
+
+    runs: list[Mapping[str, Any] | None] = []
+    assert vault.admin.change("consumers/a", change) == {"count": 31}
+    assert runs == [None, {"count": 10}, {"count": 20}, {"count": 30}]
+    assert vault.admin.read("consumers/a") == Stored({"count": 31}, 4)
+
+
+def test_lost_answer_is_not_written_twice(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write took effect, others wrote since, and its answer came back as a conflict with itself."""
+    write = Connection.write
+
+    def lost(self: Connection, path: str, data: Mapping[str, Any], *, replacing: int) -> None:
+        write(self, path, data, replacing=replacing)
+        write(self, path, {"count": 100}, replacing=replacing + 1)
+        raise ConflictError("did not match")
+
+    monkeypatch.setattr(Connection, "write", lost)
+    assert vault.admin.change("consumers/a", counted) == {"count": 100}
+
+
+def test_change_gives_up_in_the_end(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Connection, path: str, data: Mapping[str, Any], *, replacing: int) -> None:
+        raise ConflictError("did not match")
+
+    monkeypatch.setattr(Connection, "write", refused)
+    with pytest.raises(ConflictError, match="consumers/a kept changing"):
+        vault.admin.change("consumers/a", counted)
+
+
+def test_change_without_effect(vault: TestVault) -> None:
+    vault.admin.create("consumers/a", {"count": 1})
+    assert vault.admin.change("consumers/a", lambda found: found or {}) == {"count": 1}
+    assert vault.admin.read("consumers/a").version == 1
+
+
+def test_adopt_takes_what_the_first_stored(vault: TestVault) -> None:
+    def make() -> Mapping[str, Any]:
+        vault.admin.create("keys/a/1", {"by": "another"})
+        return {"by": "us"}
+
+    assert vault.admin.adopt("keys/a/1", make) == {"by": "another"}
+    assert vault.admin.adopt("keys/a/2", lambda: {"by": "us"}) == {"by": "us"}
+    assert vault.admin.adopt("keys/a/2", lambda: {"by": "nobody"}) == {"by": "us"}
 
 
 @pytest.mark.parametrize(("hours", "words"), [(3, "ahead of Vault's"), (-8, "behind Vault's")])
@@ -58,7 +115,7 @@ def _set_clock(monkeypatch: pytest.MonkeyPatch, ahead: timedelta) -> None:
     monkeypatch.setattr("broker.vault.connection.time", wrong)
 
 
-def test_the_loser_of_a_compare_and_set_is_told(vault: TestVault) -> None:
+def test_lost_compare_and_set_is_a_conflict(vault: TestVault) -> None:
     vault.admin.create("accounts/a", {})
     vault.admin.write("accounts/a", {"winner": True}, replacing=1)
     with pytest.raises(ConflictError):
@@ -66,7 +123,7 @@ def test_the_loser_of_a_compare_and_set_is_told(vault: TestVault) -> None:
     assert vault.admin.read("accounts/a").data == {"winner": True}
 
 
-def test_who_may_not_create_is_denied_and_not_told_that_it_is_there(vault: TestVault) -> None:
+def test_denied_create_shows_no_existence(vault: TestVault) -> None:
     with pytest.raises(DeniedError):
         vault.connection(Role.AUDITOR).create("accounts/new", {})
 
@@ -89,12 +146,12 @@ def test_racing_creators_have_one_winner(vault: TestVault) -> None:
     assert sorted(outcomes) == ["lost"] * 11 + ["won"]
 
 
-def test_a_write_without_compare_and_set_is_refused_by_the_mount(vault: TestVault) -> None:
+def test_mount_requires_compare_and_set(vault: TestVault) -> None:
     with pytest.raises(InvalidError):
         vault.admin.call("POST", f"{vault.settings.mount}/data/accounts/a", {"data": {}})
 
 
-def test_destroyed_data_is_gone_in_every_version_and_its_number_stays_taken(vault: TestVault) -> None:
+def test_destroyed_number_stays_taken(vault: TestVault) -> None:
     vault.admin.create("keys/a/1", {"k": "one"})
     vault.admin.write("keys/a/1", {"k": "two"}, replacing=1)
     vault.admin.destroy_all("keys/a/1")
@@ -107,14 +164,14 @@ def test_destroyed_data_is_gone_in_every_version_and_its_number_stays_taken(vaul
     vault.admin.destroy_all("keys/a/never")
 
 
-def test_names_are_listed_in_order_with_folders_marked(vault: TestVault) -> None:
+def test_list_is_sorted_and_marks_folders(vault: TestVault) -> None:
     for path in ("evidence/accounts/b/1", "evidence/accounts/a/10", "evidence/accounts/a/2"):
         vault.admin.create(path, {})
     assert vault.admin.list("evidence/accounts") == ("a/", "b/")
     assert vault.admin.list("evidence/accounts/a") == ("10", "2")
 
 
-def test_an_unmounted_kv_names_the_command_that_mends_it(vault: TestVault) -> None:
+def test_missing_mount_hints_at_setup(vault: TestVault) -> None:
     elsewhere = Connection(replace(vault.settings, mount="nowhere"), FixedToken(token_of(vault.admin)))
     with pytest.raises(UnmountedError, match="nowhere") as caught:
         elsewhere.read("accounts/a")
@@ -122,7 +179,7 @@ def test_an_unmounted_kv_names_the_command_that_mends_it(vault: TestVault) -> No
     elsewhere.close()
 
 
-def test_every_write_passes_the_observer_and_no_read_does(vault: TestVault) -> None:
+def test_observer_sees_writes_only(vault: TestVault) -> None:
     seen: list[tuple[Phase, str]] = []
     token = FixedToken(token_of(vault.admin))
     connection = Connection(vault.settings, token, observer=lambda phase, path: seen.append((phase, path)))
@@ -138,7 +195,7 @@ def test_every_write_passes_the_observer_and_no_read_does(vault: TestVault) -> N
     ]  # fmt: skip
 
 
-def test_an_observer_that_raises_before_a_write_stops_it(vault: TestVault) -> None:
+def test_observer_can_stop_a_write(vault: TestVault) -> None:
     class KilledError(Exception):
         pass
 
@@ -164,7 +221,7 @@ def test_a_namespace_is_another_world(vault: TestVault) -> None:
     vault.admin.call("DELETE", f"sys/namespaces/{space}")
 
 
-def test_without_a_token_or_with_a_dead_one_vault_denies(vault: TestVault) -> None:
+def test_missing_or_dead_token_is_denied(vault: TestVault) -> None:
     nobody = Connection(vault.settings)
     dead = Connection(vault.settings, FixedToken(Secret("s.aaaaaaaaaaaaaaaaaaaaaaaa")))
     for connection in (nobody, dead):
@@ -176,7 +233,7 @@ def test_without_a_token_or_with_a_dead_one_vault_denies(vault: TestVault) -> No
 
 
 @pytest.mark.parametrize("token", ["line\nbreak", "s.ünïcode✓", "\x00"])
-def test_a_token_that_cannot_travel_is_never_quoted(vault: TestVault, token: str) -> None:
+def test_invalid_token_is_not_quoted(vault: TestVault, token: str) -> None:
     connection = Connection(replace(vault.settings, patience=0.1), FixedToken(Secret(token)))
     with pytest.raises((InputError, InvalidError)) as caught:
         connection.read("accounts/a")
@@ -185,6 +242,6 @@ def test_a_token_that_cannot_travel_is_never_quoted(vault: TestVault, token: str
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_a_path_with_odd_characters_stays_one_path(vault: TestVault) -> None:
+def test_odd_characters_in_a_path(vault: TestVault) -> None:
     vault.admin.create("accounts/a b?c#d%2e", {"odd": True})
     assert vault.admin.list("accounts") == ("a b?c#d%2e",)

@@ -11,7 +11,7 @@ from broker.vault.health import health
 from broker.vault.settings import VaultSettings
 
 
-def test_who_asks_whether_it_is_there_does_not_wait_as_work_would() -> None:
+def test_health_waits_three_seconds() -> None:
     began = time.monotonic()
     with pytest.raises(PassingError):
         health(VaultSettings("http://127.0.0.1:1", patience=60.0))

@@ -13,7 +13,8 @@ BAD = ["", "A", "a/b", "..", "a b", "-a", "a\n", "+", "*", "é", "a" * 64, "a%2f
 def test_paths_are_as_documented() -> None:
     assert layout.account("mzp-1") == "accounts/mzp-1"
     assert layout.key("mzp-1", 4) == "keys/mzp-1/4"
-    assert layout.password("mzp-1", 2) == "passwords/mzp-1/2"
+    assert layout.secret("mzp-1", "password", 2) == "passwords/mzp-1/2"
+    assert layout.secret("mzp-1", "hmac", 2) == "secrets/mzp-1/hmac/2"
     assert layout.evidence("accounts/mzp-1", 7) == "evidence/accounts/mzp-1/00000007"
     assert layout.evidence("issued/host-1", 0) == "evidence/issued/host-1/00000000"
     assert layout.head(12) == "evidence/heads/00000012"
@@ -39,6 +40,6 @@ def test_only_known_chains_hold_evidence(chain: str) -> None:
 
 
 @pytest.mark.parametrize("number", [-1, 10**8])
-def test_numbers_stay_in_the_order_of_their_text(number: int) -> None:
+def test_numbers_sort_as_text(number: int) -> None:
     with pytest.raises(InputError):
         layout.head(number)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from broker.embedded.binary import find_binary
-from broker.evidence.heads import Statement
+from broker.evidence.statements import Statement
 from broker.model.chain import GENESIS, Head
 from broker.model.consumer import ConsumerRecord
 from broker.partners.catalogue import builtin
@@ -129,10 +129,10 @@ def test_the_hint_removes_a_foreign_entry(archive: Archive) -> None:
     assert not list(reported(archive))
 
 
-def test_a_false_statement_stops_no_other_chain(archive: Archive) -> None:
+def test_false_statement_stops_no_chain(archive: Archive) -> None:
     """Whoever has taken the anchor may sign a chain that can have no entries."""
-    anchors = VaultStatements(archive.vault.connection(Role.ANCHOR))
-    anchors.add(anchors.key().signed(Statement(1, NOW, {"accounts/Bad Name": Head(1, "0" * 64)}, GENESIS)))
+    statements = VaultStatements(archive.vault.connection(Role.ANCHOR))
+    statements.add(statements.key().signed(Statement(1, NOW, {"accounts/Bad Name": Head(1, "0" * 64)}, GENESIS)))
     done = archive.anchor()
     assert done.made == (2,)
     assert [f.code for f in done.findings] == ["evidence.forked"]
@@ -205,7 +205,7 @@ def test_a_large_document_hides_no_other(archive: Archive) -> None:
     assert [c.chain for c in archive.verify().chains if not c.whole] == ["accounts/large"]
 
 
-def test_an_account_without_evidence_is_found(archive: Archive) -> None:
+def test_account_without_evidence_is_found(archive: Archive) -> None:
     archive.put(layout.account("alone"), encoded(replace(an_account("alone"), outbox=(), head=Head())))
     assert "does not begin with its being added" in archive.errors()["evidence.differs"]
     assert [c.chain for c in archive.verify().chains if not c.whole] == ["accounts/alone"]

@@ -50,9 +50,7 @@ def alive(vault: TestVault, token: Secret[str]) -> bool:
     return True
 
 
-def test_one_token_serves_until_two_thirds_of_its_life_then_it_is_renewed(
-    vault: TestVault, make_login: MakeLogin
-) -> None:
+def test_token_is_renewed_at_two_thirds(vault: TestVault, make_login: MakeLogin) -> None:
     now = 0.0
     login = make_login(ttl=60, clock=lambda: now)
     first = login.token()
@@ -67,7 +65,7 @@ def test_one_token_serves_until_two_thirds_of_its_life_then_it_is_renewed(
 
 
 @pytest.mark.slow
-def test_work_goes_on_over_many_lives_of_a_token(vault: TestVault, make_login: MakeLogin) -> None:
+def test_work_continues_over_many_tokens(vault: TestVault, make_login: MakeLogin) -> None:
     connection = Connection(vault.settings, make_login(ttl=2, max_ttl=4))
     ends = time.monotonic() + 7
     while time.monotonic() < ends:
@@ -76,7 +74,7 @@ def test_work_goes_on_over_many_lives_of_a_token(vault: TestVault, make_login: M
     connection.close()
 
 
-def test_a_revoked_token_is_replaced_in_the_middle_of_a_command(vault: TestVault, make_login: MakeLogin) -> None:
+def test_revoked_token_is_replaced(vault: TestVault, make_login: MakeLogin) -> None:
     login = make_login()
     connection = Connection(vault.settings, login)
     connection.list("accounts")
@@ -87,7 +85,7 @@ def test_a_revoked_token_is_replaced_in_the_middle_of_a_command(vault: TestVault
     connection.close()
 
 
-def test_a_denial_that_is_no_fault_of_the_token_logs_nobody_in_again(vault: TestVault, make_login: MakeLogin) -> None:
+def test_denied_right_causes_no_new_login(vault: TestVault, make_login: MakeLogin) -> None:
     login = make_login()
     connection = Connection(vault.settings, login)
     first = login.token()
@@ -125,7 +123,7 @@ def test_closing_leaves_no_token(vault: TestVault, make_login: MakeLogin) -> Non
     login.close()
 
 
-def test_closing_while_vault_is_away_ends_quietly(vault: TestVault, make_login: MakeLogin) -> None:
+def test_close_while_vault_is_away(vault: TestVault, make_login: MakeLogin) -> None:
     login = make_login()
     login.token()
     login._vault = Connection(replace(vault.settings, address="http://127.0.0.1:1", patience=0.1))
@@ -134,7 +132,7 @@ def test_closing_while_vault_is_away_ends_quietly(vault: TestVault, make_login: 
 
 @pytest.mark.parametrize("which", ["role_id", "secret_id"])
 @pytest.mark.parametrize("content", ["wrong", "", None])
-def test_a_wrong_or_missing_file_is_named_and_not_quoted(
+def test_bad_login_file_is_named_not_quoted(
     make_login: MakeLogin, tmp_path: Path, which: str, content: str | None
 ) -> None:
     login = make_login()
@@ -154,7 +152,7 @@ def test_a_wrong_or_missing_file_is_named_and_not_quoted(
     ("wrong", "first_cause"),
     [({"mount": "nowhere"}, "mount"), ({"namespace": "nowhere"}, "namespace"), ({"secret": "dead"}, "expired")],
 )
-def test_who_is_not_let_in_is_told_where_and_the_likeliest_cause_first(
+def test_refused_login_names_place_and_cause(
     vault: TestVault, make_login: MakeLogin, tmp_path: Path, wrong: dict[str, str], first_cause: str
 ) -> None:
     mount = wrong.get("mount") or make_login()._mount
@@ -173,9 +171,7 @@ def test_who_is_not_let_in_is_told_where_and_the_likeliest_cause_first(
     assert first_cause in caught.value.hint.partition("?")[0]
 
 
-def test_a_new_secret_id_takes_effect_without_a_restart(
-    vault: TestVault, make_login: MakeLogin, tmp_path: Path
-) -> None:
+def test_new_secret_id_needs_no_restart(vault: TestVault, make_login: MakeLogin, tmp_path: Path) -> None:
     login = make_login()
     token = login.token()
     (tmp_path / "secret_id").write_text(issue_login(vault.admin, Role.AUDITOR.value).secret_id.reveal())
@@ -185,7 +181,7 @@ def test_a_new_secret_id_takes_effect_without_a_restart(
     login.close()
 
 
-def test_a_file_token_is_read_again_when_vault_no_longer_knows_it(vault: TestVault, tmp_path: Path) -> None:
+def test_dead_file_token_is_read_again(vault: TestVault, tmp_path: Path) -> None:
     file = tmp_path / "token"
     first = token_of(vault.admin)
     file.write_text(first.reveal() + "\n")
@@ -200,13 +196,13 @@ def test_a_file_token_is_read_again_when_vault_no_longer_knows_it(vault: TestVau
 
 
 @pytest.mark.parametrize("content", [b"", b"  \n", b"\xff\xfe", b"s.a\nb"])
-def test_a_file_that_holds_no_token_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_file_without_token_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "token").write_bytes(content)
     with pytest.raises(InputError):
         FileToken(tmp_path / "token").token()
 
 
-def test_without_a_token_file_one_is_told_to_log_in(tmp_path: Path) -> None:
+def test_missing_token_file_hints_at_login(tmp_path: Path) -> None:
     with pytest.raises(DeniedError) as caught:
         FileToken(tmp_path / "token").token()
     assert "login" in caught.value.hint

@@ -16,7 +16,6 @@ from broker.embedded.binary import find_binary
 from broker.errors import BrokerError, DeniedError, RefusedError, UnknownNameError
 from broker.rotation.ports import Version
 from broker.vault.accounts import VaultAccounts
-from broker.vault.bounds import write_bounded
 from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
 from broker.vault.enrolment import enrol_consumer, issue_login
@@ -153,14 +152,14 @@ def as_role(bare: Connection, role: Role) -> Connection:
     return Connection(bare.settings, FixedToken(login(bare, issue_login(bare, role.value))))
 
 
-def test_each_document_gets_bounds_where_mounts_are_shared(bare: Connection) -> None:
+def test_shared_mount_bounds_each_document(bare: Connection) -> None:
     in_use(bare)
     apply(bare, plan(bare, ADOPT))
     operator, server = as_role(bare, Role.OPERATOR), as_role(bare, Role.SERVER)
     account = an_account()
     VaultAccounts(operator).write(account, replacing=Version(0))
     VaultConsumers(server).change("e-1", "app", lambda record: replace(record, name="other"))
-    write_bounded(operator, "profiles/own", {}, replacing=0)
+    operator.write("profiles/own", {}, replacing=0)
     for path in (f"accounts/{account.name}", "consumers/e-1", "profiles/own"):
         assert (found(bare, f"{bare.settings.mount}/metadata/{path}") or {})["max_versions"] == 10
         with pytest.raises(BrokerError):
@@ -168,7 +167,7 @@ def test_each_document_gets_bounds_where_mounts_are_shared(bare: Connection) -> 
     assert changes(plan(bare, Wish())) == ()
 
 
-def test_bounds_that_a_kill_left_out_are_set_later(bare: Connection) -> None:
+def test_setup_adds_missing_bounds(bare: Connection) -> None:
     in_use(bare)
     apply(bare, plan(bare, ADOPT))
     bare.create("accounts/mzp-1", {})
@@ -191,7 +190,7 @@ def test_bounds_that_a_kill_left_out_are_set_later(bare: Connection) -> None:
     ],
     ids=str,
 )
-def test_a_shared_mount_grants_bounds_and_no_more(bare: Connection, body: Mapping[str, object]) -> None:
+def test_shared_mount_grants_only_bounds(bare: Connection, body: Mapping[str, object]) -> None:
     in_use(bare)
     apply(bare, plan(bare, ADOPT))
     for role, path in ((Role.OPERATOR, "accounts/a"), (Role.OPERATOR, "profiles/a"), (Role.SERVER, "consumers/a")):
@@ -199,7 +198,7 @@ def test_a_shared_mount_grants_bounds_and_no_more(bare: Connection, body: Mappin
             as_role(bare, role).call("POST", f"{bare.settings.mount}/metadata/{path}", body)
 
 
-def test_a_mount_of_our_own_is_bounded_as_a_whole(vault: TestVault) -> None:
+def test_own_mount_is_bounded_as_a_whole(vault: TestVault) -> None:
     """There, creating a document costs no other write."""
     written: list[str] = []
 
@@ -216,7 +215,7 @@ def test_a_mount_of_our_own_is_bounded_as_a_whole(vault: TestVault) -> None:
         operator.call("POST", f"{vault.settings.mount}/metadata/accounts/a", {"cas_required": True})
 
 
-def test_an_empty_mount_of_others_keeps_its_settings(bare: Connection) -> None:
+def test_empty_mount_keeps_its_settings(bare: Connection) -> None:
     bare.call("POST", f"sys/mounts/{bare.settings.mount}", {"type": "kv", "options": {"version": "2"}})
     bare.list("")
     before = state(bare)["config"]
@@ -234,16 +233,16 @@ def test_shared_logins_keep_their_lock_out(bare: Connection) -> None:
     assert changes(plan(bare, Wish())) == ()
 
 
-def test_the_effects_of_sharing_are_spelled_out(bare: Connection) -> None:
+def test_effects_of_sharing_are_listed(bare: Connection) -> None:
     in_use(bare)
     put(bare, "keys/pgp")
     others_roles(bare)
     said = "\n".join(survey(bare).effects())
-    for words in ("cas_required", "under accounts, consumers", "private keys", "under keys already", "lock-out"):
+    for words in ("cas_required", "under accounts, consumers", "private keys", "under keys", "lock-out"):
         assert words in said
 
 
-def test_a_set_up_of_an_earlier_version_stays_quiet(bare: Connection) -> None:
+def test_earlier_setup_is_recognised(bare: Connection) -> None:
     """It gave its logins no description."""
     apply(bare, plan(bare, Wish()))
     bare.call("POST", f"sys/auth/{bare.settings.mount}/tune", {"description": ""})
@@ -276,11 +275,11 @@ def entity_of_theirs(bare: Connection) -> None:
 
 
 @pytest.mark.parametrize("obstacle", [consumer_policy_of_theirs, consumer_role_of_theirs, entity_of_theirs])
-def test_enrolling_overwrites_nothing_of_others(bare: Connection, obstacle: Callable[[Connection], None]) -> None:
+def test_enrolling_overwrites_nothing(bare: Connection, obstacle: Callable[[Connection], None]) -> None:
     apply(bare, plan(bare, Wish()))
     obstacle(bare)
     before = state(bare)
-    with pytest.raises(RefusedError, match="app is there"):
+    with pytest.raises(RefusedError, match="app exists"):
         enrol_consumer(bare, "app", [RIGHT])
     assert state(bare) == before
 
@@ -333,7 +332,7 @@ def test_the_script_refuses_what_others_made(
     assert state(bare) == before
 
 
-def test_the_script_shares_what_it_is_told_to(bare: Connection, tmp_path: Path) -> None:
+def test_script_shares_mounts_if_asked(bare: Connection, tmp_path: Path) -> None:
     in_use(bare)
     others_roles(bare)
     before = state(bare)

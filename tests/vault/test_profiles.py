@@ -1,4 +1,4 @@
-"""Profiles of one's own in Vault: stored once, and told from another's that came between."""
+"""Custom profiles in Vault: stored once, and not over one that another stored meanwhile."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from broker.errors import ConflictError
-from broker.partners.catalogue import builtin
+from broker.compose import Broker
+from broker.config import resolve
+from broker.errors import ConflictError, UnknownNameError
+from broker.partners.catalogue import builtin, load
 from broker.partners.document import to_document
 from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.policies import Role
-from broker.vault.profiles import own_profiles, store_profile
+from broker.vault.profiles import StoredProfiles, store_profile
 from tests.support.vault import TestVault
 
 OURS = replace(builtin("stellantis"), name="own")
@@ -23,25 +25,72 @@ def landing(monkeypatch: pytest.MonkeyPatch, other: Connection, document: dict[s
     """Let another store `document` just before each of our writes, so that ours meet a conflict."""
     write = Connection.write
 
-    def late(self: Connection, path: str, data: dict[str, object], *, replacing: int) -> int:
+    def late(self: Connection, path: str, data: dict[str, object], *, replacing: int) -> None:
         write(other, path, document, replacing=replacing)
-        return write(self, path, data, replacing=replacing)
+        write(self, path, data, replacing=replacing)
 
     monkeypatch.setattr(Connection, "write", late)
 
 
-def test_a_conflict_with_ourselves_is_no_conflict(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_profile_stored_twice_is_one(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
     operator = vault.connection(Role.OPERATOR)
     landing(monkeypatch, vault.admin, to_document(OURS))
     store_profile(operator, OURS)
-    assert own_profiles(operator).found == {"own": to_document(OURS)}
+    assert StoredProfiles(operator) == {"own": to_document(OURS)}
     assert len(vault.admin.versions(layout.profile("own"))) == 1
 
 
-def test_another_that_came_between_is_told_and_kept(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profile_stored_meanwhile_is_kept(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
     operator = vault.connection(Role.OPERATOR)
     landing(monkeypatch, vault.admin, to_document(THEIRS))
     with pytest.raises(ConflictError, match="another profile own") as caught:
         store_profile(operator, OURS)
     assert "broker partner show own" in caught.value.hint
-    assert own_profiles(operator).found == {"own": to_document(THEIRS)}
+    assert StoredProfiles(operator) == {"own": to_document(THEIRS)}
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collect the paths that are read, and the folders that are listed."""
+    found: list[str] = []
+
+    def watch(name: str) -> None:
+        call = getattr(Connection, name)
+
+        def watched(self: Connection, path: str) -> object:
+            found.append(path)
+            return call(self, path)
+
+        monkeypatch.setattr(Connection, name, watched)
+
+    watch("read")
+    watch("list")
+    return found
+
+
+def test_loading_a_profile_reads_one(vault: TestVault, reads: list[str]) -> None:
+    for name in ("own", "another"):
+        store_profile(vault.admin, replace(OURS, name=name))
+    reads.clear()
+    assert load("own", StoredProfiles(vault.connection(Role.CANARY))) == OURS
+    assert reads == [layout.profile("own")]
+
+
+def test_an_unknown_name_lists_the_names(vault: TestVault, reads: list[str]) -> None:
+    store_profile(vault.admin, OURS)
+    reads.clear()
+    for name, hint in (("owm", "did you mean own?"), ("../own", "there are own, stellantis")):
+        with pytest.raises(UnknownNameError) as caught:
+            load(name, StoredProfiles(vault.connection(Role.SERVER)))
+        assert hint in caught.value.hint
+    assert reads == [layout.profile("owm"), layout.PROFILES, layout.PROFILES]
+
+
+def test_a_long_lived_process_sees_a_change(vault: TestVault) -> None:
+    config = resolve(flags={}, environment={}, file=None, defaults={"actor": "test"})
+    broker = Broker(config, {})
+    broker.roles._connections[Role.SERVER] = vault.connection(Role.SERVER)
+    for stored in (OURS, THEIRS):
+        store_profile(vault.admin, stored)
+        assert broker.profile("own", Role.SERVER) == stored
+    assert broker.profile("stellantis", Role.SERVER) is broker.profile("stellantis", Role.SERVER)

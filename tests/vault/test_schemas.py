@@ -8,9 +8,10 @@ from typing import Final
 import pytest
 
 from broker.errors import RefusedError
+from broker.model.authentication import PASSWORD
 from broker.model.chain import Head, appended
 from broker.model.consumer import ConsumerRecord
-from broker.model.generation import PasswordRef, key_ref
+from broker.model.generation import SecretRef, key_ref
 from broker.model.secret import Secret
 from broker.model.stamp import Stamp
 from broker.partners import catalogue
@@ -21,7 +22,7 @@ from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
 from broker.vault.documents import SCHEMA, NewerSchemaError
 from broker.vault.evidence import VaultEvidence
-from broker.vault.secrets import VaultKeys, VaultPasswords
+from broker.vault.secrets import VaultKeys, VaultNamedSecrets
 from broker.vault.signers import lease_keys
 from broker.vault.statements import VaultStatements
 from tests.support.accounts import MZP, NOW, PLANTED, an_account
@@ -30,6 +31,7 @@ from tests.support.vault import TestVault
 pytestmark = pytest.mark.slow
 
 ENTRY: Final = appended(f"accounts/{MZP}", Head(), Stamp(NOW, "ops"), "breaker-reset", {})
+FIRST: Final = SecretRef("password:1")
 RULES: Final = catalogue.builtin("stellantis").key
 
 
@@ -60,9 +62,9 @@ KINDS: Final[dict[str, tuple[str, Callable[[Connection], object], Callable[[Conn
         lambda v: VaultKeys(v).ensure(MZP, 2, RULES),
     ),
     "password": (
-        layout.password(MZP, 1),
-        lambda v: VaultPasswords(v).store(MZP, PasswordRef(1), Secret(PLANTED)),
-        lambda v: VaultPasswords(v).password(MZP, PasswordRef(1)),
+        layout.secret(MZP, PASSWORD, 1),
+        lambda v: VaultNamedSecrets(v).store(MZP, FIRST, Secret(PLANTED)),
+        lambda v: VaultNamedSecrets(v).secret(MZP, FIRST),
     ),
     "keys of leases": (layout.signer("lease"), lease_keys, lease_keys),
     "key of evidence": (
@@ -84,13 +86,13 @@ KINDS: Final[dict[str, tuple[str, Callable[[Connection], object], Callable[[Conn
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_newer_broker_wrote_is_refused_and_stays_as_it_is(vault: TestVault, kind: str) -> None:
+def test_newer_document_is_left_unchanged(vault: TestVault, kind: str) -> None:
     path, write, read = KINDS[kind]
     write(vault.admin)
     read(vault.admin)
     stored = vault.admin.read(path)
     assert stored.data["schema"] == SCHEMA
-    vault.admin.write(path, {**stored.data, "schema": SCHEMA + 98}, replacing=stored.version)
+    vault.admin.write(path, {**stored.data, "schema": 99}, replacing=stored.version)
     with pytest.raises(NewerSchemaError, match="has schema 99") as refused:
         read(vault.admin)
     assert "upgrade this broker" in refused.value.hint
@@ -101,7 +103,7 @@ def test_what_a_newer_broker_wrote_is_refused_and_stays_as_it_is(vault: TestVaul
 @pytest.mark.parametrize(
     "value", [{}, {"password": 7}, {"pkcs8": "é", "spki": ""}, {"seed": "!"}, {"newest": "1", "keys": {}}]
 )
-def test_a_damaged_secret_is_refused_without_showing_it(vault: TestVault, kind: str, value: object) -> None:
+def test_damaged_secret_is_not_shown(vault: TestVault, kind: str, value: object) -> None:
     path, _, read = KINDS[kind]
     vault.admin.create(path, {"schema": SCHEMA, "value": value})
     with pytest.raises(RefusedError):

@@ -39,7 +39,7 @@ def stored(**content: str) -> Answer:
     ],
     ids=["nothing", "nothing in it", "no SPKI", "another key's SPKI", "no base64"],
 )
-def test_a_key_that_is_not_read_back_whole_is_no_key(then: Answer, error: type[BrokerError]) -> None:
+def test_key_is_read_back(then: Answer, error: type[BrokerError]) -> None:
     written = Answer(body=b'{"data": {"version": 1}}')
     with misbehaving(errors(404), written, then) as server:
         connection = Connection(VaultSettings(server.address, patience=0.5), FixedToken(Secret("s.x")))

@@ -31,7 +31,7 @@ def titles(planned: tuple[Change, ...], action: Action) -> list[str]:
     return [change.item.title for change in planned if change.action is action]
 
 
-def test_a_bare_vault_gets_everything_and_then_nothing_more(bare: Connection) -> None:
+def test_bare_vault_is_set_up_once(bare: Connection) -> None:
     planned = plan(bare, Wish())
     assert {change.action for change in planned} == {Action.CREATE}
     assert all(change.difference for change in planned)
@@ -55,7 +55,7 @@ def test_cut_short_it_can_be_run_again(bare: Connection) -> None:
     assert changes(plan(bare, Wish())) == ()
 
 
-def test_what_many_write_at_once_is_written_by_each(bare: Connection) -> None:
+def test_concurrent_setups_have_one_outcome(bare: Connection) -> None:
     """OpenBao answers 500 to all but one who make one login at the same moment, having done nothing for them."""
     planned = plan(bare, Wish())
     apply(bare, planned[: -len(Role)])
@@ -66,7 +66,7 @@ def test_what_many_write_at_once_is_written_by_each(bare: Connection) -> None:
     assert changes(plan(bare, Wish())) == ()
 
 
-def test_the_difference_shows_what_an_account_more_means(vault: TestVault) -> None:
+def test_difference_shows_another_account(vault: TestVault) -> None:
     planned = plan(vault.admin, Wish(accounts=("mzp-1", "mzp-2")))
     updated = titles(planned, Action.UPDATE)
     assert [title.rsplit("/", 1)[1] for title in updated] == ["server", "rotator", "canary"]
@@ -92,7 +92,7 @@ def test_data_survives_a_second_setup(vault: TestVault) -> None:
     assert vault.admin.read("accounts/a").data == {"kept": True}
 
 
-def test_another_engine_in_the_way_is_refused(bare: Connection) -> None:
+def test_another_engine_is_refused(bare: Connection) -> None:
     bare.call("POST", f"sys/mounts/{bare.settings.mount}", {"type": "kv", "options": {"version": "1"}})
     with pytest.raises(RefusedError, match="version 2"):
         plan(bare, Wish())
@@ -114,13 +114,13 @@ def test_a_mount_where_rights_are_is_refused(bare: Connection) -> None:
 
 
 @pytest.mark.parametrize("account", ["*", "a/+", 'a" {', "${mount}", "A", ""])
-def test_an_account_that_would_widen_a_policy_is_refused(vault: TestVault, account: str) -> None:
+def test_bad_account_name_is_refused(vault: TestVault, account: str) -> None:
     with pytest.raises(InputError):
         plan(vault.admin, Wish(accounts=(account,)))
 
 
 @pytest.mark.parametrize("rights", [[], ["credential-broker/data/keys/+/+"], ['cb-issue/x" { }'], ["*"]])
-def test_a_consumers_policy_takes_rights_only(rights: list[str]) -> None:
+def test_consumer_policy_takes_rights_only(rights: list[str]) -> None:
     with pytest.raises(InputError):
         consumer_policy(rights)
 
@@ -135,7 +135,7 @@ def test_a_role_may_not_set_vault_up(vault: TestVault) -> None:
             issue_login(vault.connection(role), "server")
 
 
-def test_logins_are_issued_for_roles_that_exist(vault: TestVault) -> None:
+def test_logins_are_issued_for_known_roles(vault: TestVault) -> None:
     first, second = issue_login(vault.admin, "auditor"), issue_login(vault.admin, "auditor")
     assert first.role_id == second.role_id
     assert first.secret_id != second.secret_id
@@ -156,7 +156,7 @@ def written(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def test_a_login_that_works_is_kept_and_one_that_does_not_is_made_anew(vault: TestVault, tmp_path: Path) -> None:
+def test_only_a_login_that_fails_is_replaced(vault: TestVault, tmp_path: Path) -> None:
     assert provide_login(vault.admin, "auditor", tmp_path, written)
     first = (tmp_path / "secret_id").read_text()
     assert not provide_login(vault.admin, "auditor", tmp_path, written)
@@ -176,7 +176,7 @@ def in_files(vault: TestVault, folder: Path) -> AppRole:
     return AppRole(vault.settings.mount, texts[0], Secret(texts[1]))
 
 
-def test_no_secret_id_is_valid_that_is_in_no_file(vault: TestVault, tmp_path: Path) -> None:
+def test_every_valid_secret_id_is_in_a_file(vault: TestVault, tmp_path: Path) -> None:
     def killed(path: Path, content: bytes) -> None:
         written(path, content)
         if path.name == "secret_id":
@@ -189,7 +189,7 @@ def test_no_secret_id_is_valid_that_is_in_no_file(vault: TestVault, tmp_path: Pa
     assert len(secret_ids(vault.admin, "auditor")) == 1
 
 
-def test_a_secret_id_whose_answer_was_lost_meets_itself(vault: TestVault, tmp_path: Path) -> None:
+def test_lost_answer_makes_one_secret_id(vault: TestVault, tmp_path: Path) -> None:
     def sent_before(path: Path, content: bytes) -> None:
         written(path, content)
         if path.name == "secret_id":
@@ -200,29 +200,17 @@ def test_a_secret_id_whose_answer_was_lost_meets_itself(vault: TestVault, tmp_pa
     assert len(secret_ids(vault.admin, "auditor")) == 1
 
 
-def test_a_login_for_once_leaves_no_secret_id(vault: TestVault) -> None:
+def test_single_use_login_leaves_nothing(vault: TestVault) -> None:
     once = issue_login(vault.admin, "auditor", ONCE)
     assert login(vault.admin, once).reveal()
     assert secret_ids(vault.admin, "auditor") == []
 
 
-def test_the_difference_is_told_in_words_that_are_no_pythons(bare: Connection) -> None:
+def test_difference_is_shown_as_json(bare: Connection) -> None:
     told = "\n".join(line for change in plan(bare, Wish()) for line in change.difference)
     assert '+options = {"version": "2"}' in told
     assert "+token_no_default_policy = true" in told
     assert "True" not in told
-
-
-def test_a_secret_id_that_ran_out_lets_nobody_in(vault: TestVault) -> None:
-    import time
-
-    from broker.errors import BrokerError
-
-    apply(vault.admin, plan(vault.admin, Wish(secret_id_ttl=1)))
-    issued = issue_login(vault.admin, "auditor")
-    time.sleep(1.2)
-    with pytest.raises(BrokerError):
-        login(vault.admin, issued)
 
 
 def test_no_two_mounts_share_a_policy() -> None:
@@ -234,7 +222,7 @@ def test_no_two_mounts_share_a_policy() -> None:
     assert all(name == name.lower() for name in called)  # as Vault writes them
 
 
-def test_a_mount_within_a_folder_is_set_up_and_lets_its_roles_in(vault: TestVault) -> None:
+def test_nested_mount_is_set_up(vault: TestVault) -> None:
     nested = Connection(
         replace(vault.settings, mount=f"team/{vault.settings.mount}"), FixedToken(token_of(vault.admin))
     )
@@ -257,7 +245,7 @@ def test_a_consumer_cannot_take_a_roles_name(vault: TestVault) -> None:
 
 
 @pytest.mark.slow
-def test_the_printed_script_sets_a_vault_up_with_the_real_command(bare: Connection, tmp_path: Path) -> None:
+def test_printed_script_sets_a_vault_up(bare: Connection, tmp_path: Path) -> None:
     script, ground = tmp_path / "setup.sh", unseen(bare.settings.mount, shared=False)
     script.write_text(as_shell(ground, wanted(ground, Wish(accounts=("mzp-1",)))))
     environment = {
@@ -284,7 +272,7 @@ def test_the_printed_script_sets_a_vault_up_with_the_real_command(bare: Connecti
     assert login(bare, AppRole(bare.settings.mount, found[1], Secret(opened))).reveal()
 
 
-def test_the_printed_hcl_is_what_the_policies_are() -> None:
+def test_printed_hcl_contains_the_policies() -> None:
     text = as_hcl(wanted(unseen("kv", shared=False), Wish()))
     for role in Role:
         assert role_policy(role, mount="kv") in text

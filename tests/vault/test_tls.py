@@ -11,13 +11,13 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from broker.embedded.config import Options
-from broker.embedded.loopback import certified_loopback
-from broker.embedded.server import Lifetime, start
+from broker.embedded.server import start
 from broker.errors import InputError, VaultUnavailableError
 from broker.vault.connection import Connection
 from broker.vault.errors import UnclearError
 from broker.vault.settings import VaultSettings
 from tests.support import pki
+from tests.support.loopback import tls_listener
 from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.slow
@@ -40,13 +40,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         key = pki.a_key(name)
         (folder / f"{name}.crt").write_text(pki.pem(pki.a_leaf(issuer, key, not_after=pki.NOW + timedelta(days=3000))))
         (folder / f"{name}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    home = folder / "v"
-    listener = certified_loopback(home, port=free_ports(1)[0], client_ca=folder / "clients.crt")
-    running = start(home, Options(loopback=listener), lifetime=Lifetime.TIED)
+    port = free_ports(1)[0]
+    listener = tls_listener(folder, port, folder / "clients.crt")
+    running = start(folder / "v", Options(listener=listener, tied=True))
     yield Guarded(
         VaultSettings(
-            f"https://127.0.0.1:{listener.port}",
-            ca_file=home / "tls" / "ca.crt",
+            f"https://127.0.0.1:{port}",
+            ca_file=folder / "ca.crt",
             client_certificate=folder / "good.crt",
             client_key=folder / "good.key",
             patience=5.0,
@@ -68,13 +68,13 @@ def test_both_sides_verified_it_works(guarded: Guarded) -> None:
     assert health(guarded.settings)
 
 
-def test_another_server_name_is_asked_for_and_verified(guarded: Guarded) -> None:
+def test_server_name_is_verified(guarded: Guarded) -> None:
     assert health(replace(guarded.settings, server_name="localhost"))
     with pytest.raises(UnclearError, match="certificate"):
         health(replace(guarded.settings, server_name="vault.example"))
 
 
-def test_the_systems_cas_do_not_vouch_for_a_private_vault(guarded: Guarded) -> None:
+def test_public_cas_verify_no_private_ca(guarded: Guarded) -> None:
     with pytest.raises(UnclearError, match="certificate") as caught:
         health(replace(guarded.settings, ca_file=None))
     assert "VAULT_CACERT" in caught.value.hint
@@ -94,24 +94,24 @@ def test_a_directory_of_cas_serves_too(guarded: Guarded, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("which", ["", "stranger"])
-def test_without_the_right_client_certificate_vault_hangs_up(guarded: Guarded, which: str) -> None:
+def test_wrong_client_certificate(guarded: Guarded, which: str) -> None:
     certificate = guarded.folder / f"{which}.crt" if which else None
     key = guarded.folder / f"{which}.key" if which else None
     with pytest.raises(VaultUnavailableError):
         health(replace(guarded.settings, client_certificate=certificate, client_key=key, patience=0.3))
 
 
-def test_a_key_of_another_certificate_is_said_so(guarded: Guarded) -> None:
+def test_key_of_another_certificate(guarded: Guarded) -> None:
     with pytest.raises(VaultUnavailableError):
         health(replace(guarded.settings, client_key=guarded.folder / "stranger.key", patience=0.3))
 
 
 @pytest.mark.parametrize("field", ["ca_file", "client_certificate"])
-def test_a_file_that_is_not_there_is_the_users_mistake(guarded: Guarded, field: str) -> None:
+def test_missing_tls_file_is_input_error(guarded: Guarded, field: str) -> None:
     with pytest.raises(InputError, match="nowhere"):
         health(replace(guarded.settings, **{field: guarded.folder / "nowhere.crt"}))  # type: ignore[arg-type]
 
 
-def test_plain_http_is_not_answered_by_the_tls_listener(guarded: Guarded) -> None:
+def test_plain_http_to_tls_is_reported(guarded: Guarded) -> None:
     with pytest.raises((VaultUnavailableError, InputError)):
         health(replace(guarded.settings, address=guarded.settings.address.replace("https", "http")))

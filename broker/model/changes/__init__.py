@@ -4,13 +4,13 @@ Every one returns its argument when nothing is left to do, so that running it ag
 looks at a clock: a `Stamp` says when and who.
 """
 
-from broker.model.changes.moving import moved, rebased, restored, settled
+from broker.model.changes.moving import joined, joined_form, moved, require_move, restored, settled
 from broker.model.changes.registering import (
     added,
     application_removed,
     application_set,
     ca_accepted,
-    password_set,
+    secret_set,
     trust_set,
 )
 from broker.model.changes.requesting import answered, closed, requested, submitted
@@ -27,11 +27,13 @@ __all__ = [
     "canary_answered",
     "canary_sent",
     "closed",
+    "joined",
+    "joined_form",
     "moved",
-    "password_set",
-    "rebased",
     "requested",
+    "require_move",
     "restored",
+    "secret_set",
     "settled",
     "submitted",
     "trust_set",

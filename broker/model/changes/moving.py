@@ -1,141 +1,165 @@
-"""Generations from stage to stage, and joined to what changed meanwhile."""
+"""Generations from stage to stage: each move is one write, with all that follows from it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Final
 
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.chain import Entry, Fact
-from broker.model.changes.writing import born, dooming, noted, pruned, since, swapped
-from broker.model.generation import (
-    Generation,
-    KeyRef,
-    Parts,
-    PasswordRef,
-)
-from broker.model.history import What
+from broker.model.changes.writing import born, dooming, noted, pruned, swapped
+from broker.model.generation import Generation, KeyRef, SecretRef
+from broker.model.history import What, parts_facts
 from broker.model.stage import MOVES, Move, Stage
 from broker.model.stamp import Stamp
 
-__all__ = ["moved", "rebased", "restored", "settled"]
-
-_CERTIFIED: Final = ("key", "certificate", "issuing")  # one part in three fields: they change together
-_GROUPS: Final = (_CERTIFIED, ("password",), ("trust",))
+__all__ = ["joined", "joined_form", "moved", "require_move", "restored", "settled"]
 
 
 def moved(account: Account, number: int, move: Move, stamp: Stamp, reason: str = "") -> Account:
-    """Move generation `number` as the table allows, and with it the one that was current."""
+    """Move generation `number` as the table allows, and with it the one that was current.
+
+    What becomes current is frozen as it was laid over the set that was current before. A displaced generation comes
+    before the current one in the order of moves, or after it, if a roll-back displaced it.
+    """
     row, generation, current = MOVES[move], account.generation(number), account.current
     if generation.stage is row.end:
         return account
-    _guard(account, generation, move)
-    generations, begins = account.generations, since(account, stamp.at)
-    if row.displaced and current:
-        displaced = replace(current, stage=row.displaced, since=begins, held=move is Move.ROLL_BACK)
-        generations = swapped(generations, current, displaced)
-    arrived = replace(generation, stage=row.end, since=begins, held=False)
-    after = replace(account, generations=swapped(generations, generation, arrived))
+    require_move(account, generation, move)
+    order, generations = account.next_order, account.generations
+    facts: dict[str, Fact] = {"generation": number, "move": move.value, "stage": row.end.value, "order": order + 1}
+    parts = generation.parts
     if row.end is Stage.CURRENT:
-        after = replace(after, trust=generation.parts.trust)
-    facts: dict[str, Fact] = {"generation": number, "move": move.value, "stage": row.end.value}
+        _require_laid_over(account, generation)
+        parts = account.parts_of(generation)
+        facts |= parts_facts(parts)
     if row.displaced and current:
+        place = order + 2 if move is Move.ROLL_BACK else order
+        gone = replace(current, stage=row.displaced, since=stamp.at, order=place)
+        generations = swapped(generations, current, gone)
         facts |= {"displaced": current.number, "displaced_stage": row.displaced.value}
     if reason:
         facts["reason"] = reason
-    return pruned(dooming(account, noted(after, stamp, What.GENERATION_MOVED, **facts)))
+    arrived = replace(generation, parts=parts, stage=row.end, since=stamp.at, order=order + 1)
+    after = replace(account, generations=swapped(generations, generation, arrived))
+    if row.end is Stage.CURRENT:
+        after = replace(after, trust=parts.trust)
+    after = noted(after, stamp, What.GENERATION_MOVED, **facts)
+    for candidate in _overtaken(account, generation, move):
+        after = moved(after, candidate.number, Move.REJECT, stamp, f"overtaken by generation {number}")
+    return pruned(dooming(account, after))
 
 
-def _either(move: Move) -> str:
-    return " or ".join(stage.value for stage in Stage if stage in MOVES[move].starts)
+def _overtaken(account: Account, generation: Generation, move: Move) -> list[Generation]:
+    """Return the candidates that `move` ends: older ones for the same part, or for a certificate that goes."""
+    others = [c for c in account.candidates if c is not generation]
+    if move is Move.RETIRE and generation.stage is Stage.PREVIOUS:
+        return [c for c in others if c.parts.certificate == generation.parts.certificate]
+    if move is not Move.PROMOTE or generation.stage is not Stage.CANDIDATE or account.brings_back(generation):
+        return []
+    return [c for c in others if c.number < generation.number and c.parts.names & generation.parts.names]
 
 
-def _guard(account: Account, generation: Generation, move: Move) -> None:
-    number, current = generation.number, account.current
-    if generation.stage not in MOVES[move].starts or (
-        move is Move.ROLL_BACK and generation.stage is Stage.CANDIDATE and not generation.restores
-    ):
+def require_move(account: Account, generation: Generation, move: Move) -> None:
+    """Raise `RefusedError` unless the table allows `move` from where `generation` stands."""
+    if not _may_start(account, generation, move):
         raise RefusedError(
-            f"cannot {move.value.replace('_', ' ')} generation {number} of {account.name}: it is "
+            f"cannot {move.value.replace('_', ' ')} generation {generation.number} of {account.name}: it is "
             f"{generation.stage.value}",
-            hint=f"it takes one that is {_either(move)}: broker rotation status {account.name}",
+            hint=_other_way(account, generation, move),
         )
-    if MOVES[move].end is not Stage.CURRENT or current is None:
-        return
-    overtaken = generation.stage is Stage.CANDIDATE and generation.base != current.number
-    if overtaken or (generation.stage is Stage.PREVIOUS and _unproven(generation, current)):
+
+
+def _require_laid_over(account: Account, generation: Generation) -> None:
+    """Raise `ConflictError` if a previous generation has older secrets or CAs than the current one."""
+    current, parts = account.current, generation.parts
+    if current and generation.stage is Stage.PREVIOUS and parts.certified.over(current.parts) != parts:
         raise ConflictError(
-            f"generation {current.number} of {account.name} became current since generation {number} was made",
+            f"generation {current.number} of {account.name} became current with other secrets or CAs than generation "
+            f"{generation.number} has",
             hint=f"broker rotation status {account.name}; the same command again joins the two",
         )
 
 
-def _unproven(generation: Generation, current: Generation) -> bool:
-    return (generation.parts.password, generation.parts.trust) != (current.parts.password, current.parts.trust)
+def _may_start(account: Account, generation: Generation, move: Move) -> bool:
+    if generation.stage not in MOVES[move].starts:
+        return False
+    if move is Move.ROLL_BACK and generation.stage is Stage.CANDIDATE:
+        return account.brings_back(generation)
+    if generation.stage is Stage.PREVIOUS and MOVES[move].end is Stage.CURRENT:
+        return account.rolled_back(generation) is (move is Move.PROMOTE)
+    return True
 
 
-def rebased(account: Account, number: int, stamp: Stamp) -> Account:
-    """Join candidate `number` to what became current since it was made, as a new candidate; reject the old one.
-
-    A part that both changed is a `ConflictError`: only a person knows which one is meant.
-    """
-    generation, current = account.generation(number), account.current
-    if generation.stage is not Stage.CANDIDATE or current is None or generation.base == current.number:
-        return account
-    base = account.generation(generation.base).parts if generation.base else None
-    parts = _merged(generation.parts, base, current.parts)
-    if parts is None:
-        raise ConflictError(
-            f"generation {number} of {account.name} and generation {current.number}, now current, change the same part",
-            hint=f"broker rotation reject {account.name} --generation {number} --reason TEXT",
-        )
-    after = moved(account, number, Move.REJECT, stamp, reason=f"overtaken by generation {current.number}")
-    return (
-        after
-        if parts == current.parts
-        else born(after, parts, stamp, restores=generation.restores, instead_of=generation)
-    )
+def _other_way(account: Account, generation: Generation, move: Move) -> str:
+    if generation.stage is Stage.PREVIOUS and MOVES[move].end is Stage.CURRENT:
+        verb = "rollback" if move is Move.PROMOTE else "promote"
+        return f"broker rotation {verb} {account.name} --generation {generation.number}"
+    starts = " or ".join(stage.value for stage in Stage if stage in MOVES[move].starts)
+    return f"it takes one that is {starts}: broker rotation status {account.name}"
 
 
 def restored(account: Account, number: int, stamp: Stamp) -> Account:
-    """Join the certificate of previous generation `number` to the newest proven password and trust: a new candidate."""
+    """Bring the certificate of previous generation `number` back over newer secrets or CAs: a candidate.
+
+    Nothing to do if these are its own, so that it can come back itself.
+    """
     generation, current = account.generation(number), account.current
-    if generation.stage is not Stage.PREVIOUS or current is None or not _unproven(generation, current):
+    if generation.stage is not Stage.PREVIOUS or current is None:
         return account
-    if any(g.restores == number and g.base == current.number for g in account.candidates):
-        return account
-    parts = replace(generation.parts, password=current.parts.password, trust=current.parts.trust)
-    if parts == current.parts:
+    parts = generation.parts.certified
+    if parts == current.parts.certified:
         raise RefusedError(
             f"generation {number} of {account.name} differs from the current one only in what does not roll back",
             hint=f"broker password set {account.name} sets the old password again",
         )
-    return born(account, parts, stamp, restores=number)
+    if parts.over(current.parts) == generation.parts or any(c.parts == parts for c in account.candidates):
+        return account
+    return born(account, parts, stamp)
 
 
-def _merged(candidate: Parts, base: Parts | None, current: Parts) -> Parts | None:
-    """Return `candidate` joined to `current` by what each changed since `base`; None where both changed a part."""
-    merged = current
-    for group in _GROUPS:
-        ours, theirs = [tuple(getattr(parts, name) for name in group) for parts in (candidate, current)]
-        before = tuple(getattr(base, name) for name in group) if base else None
-        if ours in (before, theirs):
-            continue
-        if theirs != before:
-            return None
-        merged = replace(merged, **dict(zip(group, ours, strict=True)))
-    return merged
+def joined(account: Account, one: int, other: int, stamp: Stamp) -> Account:
+    """Join two candidates that change different parts into one that changes both, and is tried as one.
+
+    Nothing to do if a later generation has the parts of both.
+    """
+    first, second = account.generation(one), account.generation(other)
+    if joined_form(account, first, second):
+        return account
+    for generation in (first, second):
+        if generation.stage is not Stage.CANDIDATE:
+            raise RefusedError(
+                f"cannot join generation {generation.number} of {account.name}: it is {generation.stage.value}",
+                hint=f"it takes two candidates: broker rotation status {account.name}",
+            )
+    both = first.parts.names & second.parts.names
+    if both:
+        raise RefusedError(
+            f"generations {one} and {other} of {account.name} change the same part: {', '.join(sorted(both))}",
+            hint=f"broker rotation reject {account.name} --generation NUMBER withdraws one of them",
+        )
+    reason = f"joined into generation {account.next_generation}"
+    after = born(account, first.parts.over(second.parts), stamp)
+    for number in (one, other):
+        after = moved(after, number, Move.REJECT, stamp, reason)
+    return after
+
+
+def joined_form(account: Account, one: Generation, other: Generation) -> Generation | None:
+    """Return the newest later generation that has the parts of both, if there is one."""
+    parts, after = one.parts.over(other.parts), max(one.number, other.number)
+    later = [g for g in account.generations if g.number > after and parts.over(g.parts) == g.parts]
+    return later[-1] if later else None
 
 
 def settled(
-    account: Account, entries: Collection[Entry], keys: Collection[KeyRef], passwords: Collection[PasswordRef]
+    account: Account, entries: Collection[Entry], keys: Collection[KeyRef], secrets: Collection[SecretRef]
 ) -> Account:
-    """Drop business that is done: `entries` are in the evidence, `keys` and `passwords` are gone."""
+    """Drop business that is done: `entries` are in the evidence, `keys` and `secrets` are gone."""
     return replace(
         account,
         outbox=tuple(e for e in account.outbox if e not in entries),
         doomed_keys=account.doomed_keys.difference(keys),
-        doomed_passwords=account.doomed_passwords.difference(passwords),
+        doomed_secrets=account.doomed_secrets.difference(secrets),
     )

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from broker.errors import ConflictError
 from broker.model.account import Account
-from broker.model.certificate import Anchors, AnchorsRef
+from broker.model.authentication import PASSWORD
+from broker.model.certificate import CaSet
 from broker.model.changes.moving import moved
 from broker.model.changes.writing import born, dooming, holding, noted, without
-from broker.model.generation import (
-    Application,
-    Generation,
-    Parts,
-    PasswordRef,
-)
-from broker.model.history import What
+from broker.model.generation import Application, Parts, secret_refs
+from broker.model.history import What, parts_facts
 from broker.model.stage import Move
 from broker.model.stamp import Stamp
 
-__all__ = ["added", "application_removed", "application_set", "ca_accepted", "password_set", "trust_set"]
+__all__ = ["added", "application_removed", "application_set", "ca_accepted", "secret_set", "trust_set"]
 
 
 def added(account: Account, *, by: str) -> Account:
@@ -56,37 +52,39 @@ def application_removed(account: Account, name: str, stamp: Stamp) -> Account:
     return noted(after, stamp, What.APPLICATION_REMOVED, application=name)
 
 
-def password_set(account: Account, password: PasswordRef, stamp: Stamp) -> Account:
-    """Make `password` the newest, with a candidate that tries it where there is a set to join it to.
+def secret_set(account: Account, name: str, number: int, stamp: Stamp) -> Account:
+    """Make `number` the newest of the secrets called `name`, with a candidate that tries it if there is a set.
 
-    Slots between the last password and this one were written by a command that was killed: nobody will ever name
-    them, so they are doomed. A person acted, so the breaker closes.
+    Numbers between the last one and this were written by a command that was killed: nobody will ever name them, so they
+    are doomed. A person acted, so the breaker closes.
     """
-    if account.password == password:
+    newest = account.secrets.get(name, 0)
+    if newest == number:
         return account
-    if account.password and password < account.password:
+    if number < newest:
         raise ConflictError(
-            f"{account.name} got password {account.password} meanwhile, and {password} is not used",
+            f"{account.name} got {name} {newest} meanwhile, and {number} is not used",
             hint=f"broker evidence show {account.name} says who set it; the same command again puts yours after it",
         )
-    orphans = {PasswordRef(n) for n in range((account.password or 0) + 1, password)}
-    doomed = account.doomed_passwords | orphans
-    after = replace(account, password=password, breaker=None, doomed_passwords=doomed)
-    after = noted(after, stamp, What.PASSWORD_SET, password=password)
-    return dooming(account, _varied(after, stamp, password=password))
+    orphans = frozenset(ref for n in range(newest + 1, number) for ref in secret_refs({name: n}))
+    change = Parts(secrets={name: number})
+    after = replace(account, secrets={**account.secrets, name: number}, breaker=None)
+    after = replace(after, doomed_secrets=account.doomed_secrets | orphans)
+    what = What.PASSWORD_SET if name == PASSWORD else What.SECRET_SET
+    return dooming(account, _varied(noted(after, stamp, what, **parts_facts(change)), change, stamp))
 
 
-def trust_set(account: Account, trust: Anchors, stamp: Stamp) -> Account:
+def trust_set(account: Account, trust: CaSet, stamp: Stamp) -> Account:
     """Know the partner's server by `trust` from now on, with a candidate that tries it where there is a set."""
     sets = (account.current, *account.candidates) if account.current else ()
     if account.trust == trust.ref and (not sets or any(g.parts.trust == trust.ref for g in sets)):
         return account
     after = replace(holding(account, trust), trust=trust.ref)
     after = noted(after, stamp, What.TRUST_SET, trust=trust.ref, fingerprints=" ".join(trust.fingerprints))
-    return _varied(after, stamp, trust=trust.ref)
+    return _varied(after, Parts(trust=trust.ref), stamp)
 
 
-def ca_accepted(account: Account, issuing: Anchors, stamp: Stamp) -> Account:
+def ca_accepted(account: Account, issuing: CaSet, stamp: Stamp) -> Account:
     """Pin `issuing`: certificates that chain to it advance without a person from now on."""
     if account.issuing == issuing.ref:
         return account
@@ -94,39 +92,18 @@ def ca_accepted(account: Account, issuing: Anchors, stamp: Stamp) -> Account:
     return noted(after, stamp, What.CA_ACCEPTED, issuing=issuing.ref, fingerprints=" ".join(issuing.fingerprints))
 
 
-def _varied(
-    account: Account,
-    stamp: Stamp,
-    *,
-    password: PasswordRef | None = None,
-    trust: AnchorsRef | None = None,
-) -> Account:
-    """Add a candidate that differs from the current set in one part; before the first promotion, from the candidate."""
-    model = account.current or (account.candidates[-1] if account.candidates else None)
-    if model is None:
-        return account
-    parts = replace(model.parts, password=password or model.parts.password, trust=trust or model.parts.trust)
-    if parts == model.parts:
-        return account
-    after, outdated = account, _outdated(account, "password" if password else "trust")
-    if outdated:
-        after = moved(after, outdated.number, Move.REJECT, stamp, reason="a part was set anew")
-    return born(after, parts, stamp, instead_of=outdated)
+def _varied(account: Account, change: Parts, stamp: Stamp) -> Account:
+    """Add a candidate that makes `change`. It takes the place of one that waits to change the same part.
 
-
-def _outdated(account: Account, part: str) -> Generation | None:
-    """Return the candidate that tries nothing but an older choice of `part`; before the first promotion, the newest.
-
-    Without this a command that was killed after its write, and run again, would leave two that change the same part.
+    Without that a command that was killed after its write, and run again, would leave two.
     """
-    if account.current is None:
-        return account.candidates[-1]
-    for candidate in reversed(account.candidates):
-        base = account.generation(candidate.base).parts if candidate.base else None
-        if base and not candidate.held and not candidate.restores and _changed(base, candidate.parts) == {part}:
-            return candidate
-    return None
-
-
-def _changed(base: Parts, parts: Parts) -> set[str]:
-    return {field.name for field in fields(Parts) if getattr(base, field.name) != getattr(parts, field.name)}
+    waiting = next((c for c in reversed(account.candidates) if c.parts.names & change.names), None)
+    current = account.current
+    if waiting is None and current is None:
+        return account
+    if current and change.over(current.parts) == current.parts:
+        return account
+    if waiting is None:
+        return born(account, change, stamp)
+    after = moved(account, waiting.number, Move.REJECT, stamp, "a part was set anew")
+    return born(after, change.over(waiting.parts), stamp)

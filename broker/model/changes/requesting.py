@@ -74,22 +74,23 @@ def closed(account: Account, number: int, why: Closed, stamp: Stamp) -> Account:
 def answered(account: Account, number: int, certificate: Certificate, stamp: Stamp) -> Account:
     """Close request `number` with the certificate that answers it, and add the candidate it makes.
 
-    The candidate takes the password and trust that are proven: those of the current generation, or the newest where
-    none is current yet. Nothing to do where this certificate has answered it.
+    The candidate changes the certificate, laid over the current set; or all parts, with the newest secrets and CAs, if
+    no set is current yet. Nothing to do if this certificate has answered it.
     """
     request = account.request(number)
     if request.closed is Closed.ANSWERED and any(g.parts.certificate == certificate.ref for g in account.generations):
         return account
     if request.closed:
         raise RefusedError(f"this answers signing request {number} of {account.name}, which was {request.closed.value}")
-    password = account.current.parts.password if account.current else account.password
-    trust = account.current.parts.trust if account.current else account.trust
-    if password is None:
+    if not account.secrets:
         raise RefusedError(f"{account.name} has no password yet", hint=f"broker password set {account.name}")
-    if trust is None or account.issuing is None:
+    if account.trust is None or account.issuing is None:
         raise RefusedError(
             f"{account.name} has no accepted CA yet", hint="--accept-ca FINGERPRINT, once you have compared it"
         )
+    parts = Parts(request.key, certificate.ref, account.issuing)
+    if account.current is None:
+        parts = replace(parts, secrets=account.secrets, trust=account.trust)
     kept = (*(c for c in account.certificates if c.ref != certificate.ref), certificate)
     after = closing(replace(account, certificates=kept), request, Closed.ANSWERED, stamp)
-    return born(after, Parts(request.key, certificate.ref, password, trust, account.issuing), stamp)
+    return born(after, parts, stamp)

@@ -6,14 +6,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from broker.errors import RefusedError
+from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.changes.writing import noted, swapped
-from broker.model.generation import (
-    Breaker,
-    Try,
-)
-from broker.model.history import What
+from broker.model.generation import Breaker, Parts, Try
+from broker.model.history import What, parts_facts
 from broker.model.obstacle import LONGEST_PAUSE, obstacles, paused_until
 from broker.model.stamp import Stamp
 
@@ -32,10 +29,11 @@ class CanaryOutcome:
     wait: timedelta | None = None  # the partner asked for a pause of this length
 
 
-def canary_sent(account: Account, generation: int, id_: str, stamp: Stamp) -> Account:
-    """Reserve try `id_` of `generation`, which is sent only once this is stored.
+def canary_sent(account: Account, generation: int, parts: Parts, id_: str, stamp: Stamp) -> Account:
+    """Reserve try `id_` of `generation` with these `parts`, a whole set, which is sent only once this is stored.
 
-    Raise the error of the worst of its `obstacles`, and `RefusedError` if the generation is retired.
+    Raise the error of the worst of its `obstacles`, `RefusedError` if the generation is retired, and `ConflictError` if
+    the set is another by now.
     """
     stage = account.generation(generation).stage
     if any(t.id == id_ for t in account.tries):
@@ -45,9 +43,13 @@ def canary_sent(account: Account, generation: int, id_: str, stamp: Stamp) -> Ac
     worst = next(obstacles(account, stamp.at), None)
     if worst:
         raise worst.error(worst.message, hint=worst.hint)
+    if account.parts_of(account.generation(generation)) != parts:
+        raise ConflictError(
+            f"another set of {account.name} became current since generation {generation} was read", hint="try again"
+        )
     number = 1 + (account.tries[-1].number if account.tries else 0)
-    after = replace(account, tries=(*account.tries, Try(number, generation, stamp.at, id_))[-TRIES_KEPT:])
-    return noted(after, stamp, What.CANARY_SENT, attempt=number, generation=generation, id=id_)
+    after = replace(account, tries=(*account.tries, Try(number, generation, stamp.at, parts, id_))[-TRIES_KEPT:])
+    return noted(after, stamp, What.CANARY_SENT, attempt=number, generation=generation, id=id_, **parts_facts(parts))
 
 
 def canary_answered(account: Account, number: int, outcome: CanaryOutcome, stamp: Stamp) -> Account:
@@ -58,8 +60,7 @@ def canary_answered(account: Account, number: int, outcome: CanaryOutcome, stamp
     after = replace(account, tries=swapped(account.tries, made, replace(made, verdict=outcome.verdict)))
     after = replace(after, not_before=_pause(account, made, stamp.at, outcome.wait))
     if outcome.login_rejected:
-        password = account.generation(made.generation).parts.password
-        after = replace(after, breaker=Breaker(stamp.at, password, made.generation))
+        after = replace(after, breaker=Breaker(stamp.at, made.parts.password, made.generation))
     if outcome.client_rejected:
         application = after.application(outcome.client_rejected)
         marked = replace(application, rejected_at=stamp.at)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from broker.model.account import Account
-from broker.model.certificate import Anchors
+from broker.model.certificate import CaSet
 from broker.model.chain import Fact, appended
 from broker.model.generation import (
     Closed,
@@ -19,10 +18,9 @@ from broker.model.history import What, parts_facts
 from broker.model.stage import Stage
 from broker.model.stamp import Stamp
 
-__all__ = ["born", "closing", "dooming", "holding", "noted", "pruned", "since", "swapped", "without"]
+__all__ = ["born", "closing", "dooming", "holding", "noted", "pruned", "swapped", "without"]
 
 T = TypeVar("T")
-_MOMENT: Final = timedelta(microseconds=1)  # `datetime` knows no shorter one
 
 
 def noted(account: Account, stamp: Stamp, what: What, **facts: Fact) -> Account:
@@ -33,35 +31,11 @@ def noted(account: Account, stamp: Stamp, what: What, **facts: Fact) -> Account:
     )
 
 
-def born(
-    account: Account, parts: Parts, stamp: Stamp, *, restores: int = 0, instead_of: Generation | None = None
-) -> Account:
-    """Return `account` with a new candidate made of `parts`. What only a person promotes stays so in its new form."""
-    base = account.current.number if account.current else 0
-    replaces, held = (instead_of.number, instead_of.held) if instead_of else (0, False)
-    newest = Generation(
-        account.next_generation, parts, Stage.CANDIDATE, since(account, stamp.at), base, restores, replaces, held
-    )
+def born(account: Account, parts: Parts, stamp: Stamp) -> Account:
+    """Return `account` with a new candidate that changes `parts`."""
+    newest = Generation(account.next_generation, parts, Stage.CANDIDATE, stamp.at, account.next_order)
     after = replace(account, generations=(*account.generations, newest))
-    return noted(
-        after,
-        stamp,
-        What.GENERATION_BORN,
-        generation=newest.number,
-        base=base,
-        restores=restores,
-        replaces=replaces,
-        **parts_facts(parts),
-    )
-
-
-def since(account: Account, at: datetime) -> datetime:
-    """Return from when a stage that begins at `at` counts: later than every one before, though a clock was set back.
-
-    Which generation a roll-back means is told by the order in which they moved. The evidence has what the clock said.
-    """
-    last = max((g.since for g in account.generations), default=None)
-    return at if last is None else max(at, last + _MOMENT)
+    return noted(after, stamp, What.GENERATION_BORN, generation=newest.number, **parts_facts(parts))
 
 
 def closing(account: Account, request: SigningRequest, why: Closed, stamp: Stamp) -> Account:
@@ -76,7 +50,7 @@ def dooming(before: Account, after: Account) -> Account:
     return replace(
         after,
         doomed_keys=after.doomed_keys | (before.keys_in_use - after.keys_in_use),
-        doomed_passwords=after.doomed_passwords | (before.passwords_in_use - after.passwords_in_use),
+        doomed_secrets=after.doomed_secrets | (before.secrets_in_use - after.secrets_in_use),
     )
 
 
@@ -92,9 +66,9 @@ def pruned(account: Account) -> Account:
     )
 
 
-def holding(account: Account, anchors: Anchors) -> Account:
-    """Return `account` with the text of `anchors` in it."""
-    return replace(account, anchors=(*(a for a in account.anchors if a.ref != anchors.ref), anchors))
+def holding(account: Account, ca_set: CaSet) -> Account:
+    """Return `account` with the text of `ca_set` in it."""
+    return replace(account, anchors=(*(a for a in account.anchors if a.ref != ca_set.ref), ca_set))
 
 
 def swapped(items: tuple[T, ...], old: T, new: T) -> tuple[T, ...]:

@@ -1,4 +1,4 @@
-"""What a connection needs of a login."""
+"""Interface of a login."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["TokenSource"]
 
 
 class TokenSource(Protocol):
-    """Where a connection's token comes from. Shared by threads."""
+    """Source of a connection's token. Shared by threads."""
 
     def token(self) -> Secret[str]:
-        """Return a token that should work, renewed ahead of time where it can be; raise `BrokerError`."""
+        """Return a token that should be valid, renewed in time if possible; raise `BrokerError`."""
         ...
 
     def replace(self, dead: Secret[str]) -> bool:
-        """Take note that Vault rejects `dead`; return whether `token` will now give another."""
+        """Drop `dead`, which Vault rejects; return whether `token` will now return another."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A token that somebody else made: from the environment, a file, or Vault's own token helper."""
+"""A token that exists already: from the environment, a file, or Vault's own token helper."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["FileToken", "FixedToken"]
 
 
 class FixedToken:
-    """A token given by value. It is neither renewed nor revoked: its owner does that."""
+    """A token given by value. It is neither renewed nor revoked."""
 
     def __init__(self, token: Secret[str]) -> None:
         self._token = token
@@ -22,7 +22,7 @@ class FixedToken:
         return self._token
 
     def replace(self, dead: Secret[str]) -> bool:  # noqa: ARG002  # TokenSource's signature
-        """Say that there is no other."""
+        """Return False: there is no other."""
         return False
 
     def close(self) -> None:
@@ -30,9 +30,9 @@ class FixedToken:
 
 
 class FileToken:
-    """A token in a file that somebody else keeps fresh, such as Vault agent's sink or `~/.vault-token`.
+    """A token in a file that another program renews, such as Vault agent's sink or `~/.vault-token`.
 
-    Read when first needed, and again when Vault no longer knows the one we have.
+    Read when first needed, and again when Vault rejects it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +40,7 @@ class FileToken:
         self._token: Secret[str] | None = None
 
     def token(self) -> Secret[str]:
-        """Return the file's token; raise `DeniedError` where there is none to read."""
+        """Return the file's token; raise `DeniedError` if there is no file, `InputError` if it has no token."""
         if self._token is None:
             self._token = self._read()
         return self._token
@@ -57,7 +57,7 @@ class FileToken:
         try:
             text = read_file(self._path).decode("ascii").strip()
         except FileNotFoundError:
-            raise DeniedError(f"no token for Vault: {self._path} is not there", hint="log in: bao login") from None
+            raise DeniedError(f"no token for Vault: {self._path} does not exist", hint="log in: bao login") from None
         except (OSError, ValueError):
             raise InputError(f"no token can be read from {self._path}") from None
         if not text or not text.isprintable():

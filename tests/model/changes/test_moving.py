@@ -7,17 +7,17 @@ import pytest
 from broker.errors import ConflictError, RefusedError, UnknownNameError
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.generation import KeyRef, PasswordRef
+from broker.model.generation import KeyRef
 from broker.model.stage import Move, Stage
 from broker.model.stamp import Stamp
 from tests.support.accounts import (
     BY,
     STAMP,
     an_account,
-    anchors_named,
     assert_refused,
     assert_sound,
     assert_unchanged,
+    ca_set_named,
     later,
     only,
     parts_of,
@@ -45,8 +45,12 @@ def retire(account: Account, number: int) -> Account:
     return changes.moved(account, number, Move.RETIRE, STAMP)
 
 
-def rebase(account: Account, number: int) -> Account:
-    return changes.rebased(account, number, STAMP)
+def join(account: Account, one: int, other: int) -> Account:
+    return changes.joined(account, one, other, STAMP)
+
+
+def reject(account: Account, number: int) -> Account:
+    return changes.moved(account, number, Move.REJECT, STAMP)
 
 
 def restore(account: Account, number: int) -> Account:
@@ -54,7 +58,7 @@ def restore(account: Account, number: int) -> Account:
 
 
 def set_trust(account: Account, name: str) -> Account:
-    return changes.trust_set(account, anchors_named(name), STAMP)
+    return changes.trust_set(account, ca_set_named(name), STAMP)
 
 
 # -- moves
@@ -69,27 +73,26 @@ def test_a_generation_that_is_not_there_cannot_move(move: Move) -> None:
 def test_a_promotion_displaces_what_was_current_and_keeps_its_secrets() -> None:
     account = promote(with_answer(with_current()), 2)
     assert (account.generation(1).stage, account.generation(2).stage) == (Stage.PREVIOUS, Stage.CURRENT)
-    assert (account.doomed_keys, account.doomed_passwords) == (frozenset(), frozenset())
+    assert (account.doomed_keys, account.doomed_secrets) == (frozenset(), frozenset())
     assert account.outbox[-1].facts["displaced"] == 1
 
 
 def test_the_trust_of_what_became_current_is_the_one_that_counts() -> None:
     account = set_trust(with_current(), "server-ca-2")
     account = promote(account, 2)
-    assert account.trust == anchors_named("server-ca-2").ref
+    assert account.trust == ca_set_named("server-ca-2").ref
 
 
-def test_a_certificate_from_before_a_new_trust_brings_its_own_trust_along() -> None:
-    account = with_answer(set_trust(with_current(), "server-ca-2"))
-    account = promote(changes.moved(account, 2, Move.REJECT, STAMP), 3)
-    assert account.trust == parts_of(account, 3).trust == anchors_named("server-ca").ref
-    assert only(set_trust(account, "server-ca-2").candidates).parts.trust == anchors_named("server-ca-2").ref
+def test_waiting_trust_is_left_alone() -> None:
+    account = promote(with_answer(set_trust(with_current(), "server-ca-2")), 3)
+    assert account.trust == parts_of(account, 3).trust == ca_set_named("server-ca").ref
+    assert promote(account, 2).trust == ca_set_named("server-ca-2").ref
 
 
 def test_retiring_dooms_what_no_living_generation_uses() -> None:
     account = retire(promote(with_answer(with_current()), 2), 1)
     assert account.doomed_keys == {"kv:1"}
-    assert account.doomed_passwords == frozenset()
+    assert account.doomed_secrets == frozenset()
 
 
 def test_rejecting_keeps_the_secrets_and_retiring_dooms_them() -> None:
@@ -100,7 +103,7 @@ def test_rejecting_keeps_the_secrets_and_retiring_dooms_them() -> None:
 
 
 def test_a_superseded_password_is_doomed_with_its_last_generation() -> None:
-    assert retire(promote(with_new_password(with_current()), 2), 1).doomed_passwords == {1}
+    assert retire(promote(with_new_password(with_current()), 2), 1).doomed_secrets == {"password:1"}
 
 
 def test_the_text_of_a_retired_certificate_is_dropped_and_its_facts_stay() -> None:
@@ -111,14 +114,14 @@ def test_the_text_of_a_retired_certificate_is_dropped_and_its_facts_stay() -> No
 
 
 def test_the_text_of_a_pinned_ca_is_kept_though_no_generation_has_it_yet() -> None:
-    account = changes.ca_accepted(with_answer(with_current()), anchors_named("ca-2"), STAMP)
+    account = changes.ca_accepted(with_answer(with_current()), ca_set_named("ca-2"), STAMP)
     account = set_trust(promote(account, 2), "server-ca-2")
     account = changes.moved(account, 3, Move.REJECT, STAMP)
     account = retire(retire(account, 1), 3)
     assert account.issuing
     assert account.trust
-    assert account.anchors_of(account.issuing).pem == "pem of ca-2"
-    assert account.anchors_of(account.trust).pem == "pem of server-ca-2"
+    assert account.ca_set(account.issuing).pem == "pem of ca-2"
+    assert account.ca_set(account.trust).pem == "pem of server-ca-2"
 
 
 def test_a_way_back_with_a_superseded_password_is_not_taken_as_it_is() -> None:
@@ -131,8 +134,9 @@ def test_a_way_back_to_an_older_trust_is_not_taken_as_it_is() -> None:
     account = promote(set_trust(promote(with_answer(with_current()), 2), "server-ca-2"), 3)
     with assert_refused(ConflictError, "generation 3", "generation 1"):
         roll_back(account, 1)
-    joined = only(restore(account, 1).candidates).parts
-    assert (joined.key, joined.trust) == ("kv:1", anchors_named("server-ca-2").ref)
+    back = restore(account, 1)
+    whole = back.parts_of(only(back.candidates))
+    assert (whole.key, whole.trust) == ("kv:1", ca_set_named("server-ca-2").ref)
 
 
 def test_a_roll_back_runs_once_even_when_another_promotion_came_between() -> None:
@@ -141,98 +145,117 @@ def test_a_roll_back_runs_once_even_when_another_promotion_came_between() -> Non
     assert_unchanged(account, lambda a: roll_back(a, 1))
 
 
-def test_moves_are_in_order_though_the_clock_was_set_back() -> None:
+def test_moves_are_counted() -> None:
     account = with_candidate()
     for number, hours in ((1, 6), (2, 1), (3, -9)):  # at the first the clock was ahead, then it was put right
         account = with_answer(account) if number > 1 else account
         account = changes.moved(account, number, Move.PROMOTE, Stamp(later(hours=hours), BY))
-    since = [g.since for g in account.generations]
-    assert since[0] < since[1] == since[2]
-    assert account.outbox[-1].at == later(hours=-9), "the evidence has what the clock said"
+    orders = [g.order for g in account.generations]
+    assert orders == sorted(set(orders))
+    assert account.generation(3).since == account.outbox[-1].at == later(hours=-9)
 
 
-# -- joining a candidate to what became current since
+# -- a candidate is what it changes
 
 
-def test_a_candidate_is_joined_to_what_became_current_since() -> None:
-    """Certificate of 2, password of 3: a new number, and 2 is rejected."""
-    account = rebase(with_overtaken_candidate(), 2)
-    joined = account.generation(4)
-    assert account.generation(2).stage is Stage.REJECTED
-    assert (joined.parts.certificate, joined.parts.key) == (parts_of(account, 2).certificate, "kv:2")
-    assert (joined.parts.password, joined.base, joined.replaces) == (2, 3, 2)
+def test_candidate_is_laid_over_current() -> None:
+    """Certificate of 2, password of 3: its number stays."""
+    account = promote(with_overtaken_candidate(), 2)
+    assert parts_of(account, 2).secrets == {"password": 2}
+    assert parts_of(account, 2).complete
+    assert account.generation(3).stage is Stage.PREVIOUS
     assert_sound(account)
-    assert_unchanged(account, lambda a: rebase(a, 2))
-    assert_unchanged(account, lambda a: rebase(a, 4))
 
 
 def test_a_certificate_takes_its_key_and_its_issuing_ca_along() -> None:
-    account = changes.ca_accepted(with_current(), anchors_named("ca-2"), STAMP)
-    account = promote(with_new_password(with_answer(account)), 3)
-    joined = rebase(account, 2).generation(4).parts
-    assert (joined.key, joined.issuing) == ("kv:2", anchors_named("ca-2").ref)
+    account = changes.ca_accepted(with_current(), ca_set_named("ca-2"), STAMP)
+    account = promote(promote(with_new_password(with_answer(account)), 3), 2)
+    assert (parts_of(account, 2).key, parts_of(account, 2).issuing) == ("kv:2", ca_set_named("ca-2").ref)
 
 
-def test_three_ways_each_with_one_part_are_all_joined() -> None:
+def test_three_candidates_add_up() -> None:
     account = set_trust(with_new_password(with_answer(with_current())), "server-ca-2")
-    account = promote(account, 3)
-    account = promote(rebase(account, 4), 5)
-    account = promote(rebase(account, 2), 6)
-    assert parts_of(account, 6) == parts_of(account, 6).__class__(
-        KeyRef("kv:2"), parts_of(account, 2).certificate, PasswordRef(2), anchors_named("server-ca-2").ref,
-        parts_of(account, 1).issuing,
-    )  # fmt: skip
+    for number in (3, 4, 2):
+        account = promote(account, number)
+    parts = parts_of(account, 2)
+    assert (parts.key, parts.secrets, parts.trust) == ("kv:2", {"password": 2}, ca_set_named("server-ca-2").ref)
     assert_sound(account)
 
 
-def test_a_part_that_both_changed_is_for_a_person() -> None:
+def test_renewal_rejects_older_candidates() -> None:
+    account = promote(with_new_password(with_answer(with_answer(with_current()))), 3)
+    assert account.generation(2).stage is Stage.REJECTED
+    assert account.generation(4).stage is Stage.CANDIDATE, "it changes another part"
+    assert account.outbox[-1].facts["reason"] == "overtaken by generation 3"
+    assert_sound(account)
+
+
+def test_renewal_keeps_newer_candidates() -> None:
     account = promote(with_answer(with_answer(with_current())), 2)
-    with assert_refused(ConflictError, "generation 3", "generation 2", "same part"):
-        rebase(account, 3)
+    assert only(account.candidates).number == 3
 
 
-def test_two_first_candidates_are_for_a_person() -> None:
-    account = with_answer(with_candidate())
-    with assert_refused(ConflictError, "same part"):
-        rebase(promote(account, 1), 2)
+def test_first_renewal_rejects_the_older() -> None:
+    account = promote(with_answer(with_candidate()), 2)
+    assert account.generation(1).stage is Stage.REJECTED
 
 
-def test_a_candidate_that_has_nothing_new_is_only_rejected() -> None:
-    """The old certificate was joined twice, to two passwords; once the second is current, the first adds nothing."""
-    account = restore(promote(with_new_password(promote(with_answer(with_current()), 2)), 3), 1)
-    account = roll_back(restore(promote(with_new_password(account), 5), 1), 6)
-    after = rebase(account, 4)
-    assert after.generation(4).stage is Stage.REJECTED
-    assert after.next_generation == account.next_generation
-    assert_unchanged(after, lambda a: rebase(a, 4))
+def test_named_secret_is_a_part() -> None:
+    account = changes.secret_set(with_answer(with_current()), "hmac", 1, STAMP)
+    account = promote(promote(account, 3), 2)
+    assert parts_of(account, 2).secrets == {"password": 1, "hmac": 1}
+    account = promote(changes.secret_set(account, "hmac", 2, STAMP), 4)
+    account = retire(retire(account, 3), 2)
+    assert account.doomed_secrets == {"hmac:1"}
+    assert_sound(account)
 
 
-@pytest.mark.parametrize("number", [1, 3])
-def test_what_needs_no_joining_is_left_alone(number: int) -> None:
-    assert_unchanged(with_overtaken_candidate(), lambda a: rebase(a, number))
+# -- two that wait, joined before their try
 
 
-def test_nothing_is_joined_before_anything_is_current() -> None:
-    assert_unchanged(with_candidate(), lambda a: rebase(a, 1))
+def test_two_candidates_are_joined_into_one() -> None:
+    account = join(with_new_password(with_answer(with_current())), 2, 3)
+    one = only(account.candidates)
+    assert one.parts.names == {"certificate", "secret password"}
+    assert {account.generation(n).stage for n in (2, 3)} == {Stage.REJECTED}
+    assert_unchanged(account, lambda a: join(a, 2, 3))
+    assert_unchanged(account, lambda a: join(a, 3, 2))
+    promoted = promote(account, one.number)
+    assert_unchanged(promoted, lambda a: join(a, 2, 3))
+    assert_sound(promoted)
 
 
-def test_what_only_a_person_promotes_stays_so_when_it_is_joined() -> None:
-    account = promote(with_new_password(with_rolled_back()), 3)
-    assert only(rebase(account, 2).candidates).held
+def test_same_part_is_not_joined() -> None:
+    with assert_refused(RefusedError, "generations 2 and 3", "certificate"):
+        join(with_answer(with_answer(with_current())), 2, 3)
+
+
+@pytest.mark.parametrize("other", [1, 3])
+def test_only_candidates_are_joined(other: int) -> None:
+    account = reject(with_new_password(with_answer(with_current())), 3)
+    with assert_refused(RefusedError, f"generation {other}"):
+        join(account, 2, other)
 
 
 # -- going back
 
 
-def test_the_old_certificate_is_joined_to_the_newest_proven_password() -> None:
-    account = restore(promote(with_new_password(promote(with_answer(with_current()), 2)), 3), 1)
-    joined = only(account.candidates)
-    assert (joined.parts.certificate, joined.parts.password) == (parts_of(account, 1).certificate, 2)
-    assert (joined.restores, joined.base) == (1, 3)
+def gone_back() -> Account:
+    """Return 1 (a certificate) waiting to come back over the password of 3."""
+    return restore(promote(with_new_password(promote(with_answer(with_current()), 2)), 3), 1)
+
+
+def test_certificate_comes_back() -> None:
+    account = gone_back()
+    candidate = only(account.candidates)
+    assert candidate.parts == parts_of(account, 1).certified
+    assert account.brings_back(candidate)
+    assert account.free_candidates == ()
     assert_unchanged(account, lambda a: restore(a, 1))
-    back = roll_back(tried(account, joined.number), joined.number)
+    back = roll_back(tried(account, candidate.number), candidate.number)
     assert back.current == back.generation(4)
-    assert back.generation(3).held
+    assert parts_of(back, 4).secrets == {"password": 2}
+    assert back.rolled_back(back.generation(3))
     assert_sound(back)
 
 
@@ -241,28 +264,42 @@ def test_where_only_the_password_differs_there_is_no_way_back() -> None:
         restore(promote(with_new_password(with_current()), 2), 1)
 
 
-def test_a_way_back_that_is_proven_needs_no_joining() -> None:
+def test_same_secrets_need_no_candidate() -> None:
     assert_unchanged(promote(with_answer(with_current()), 2), lambda a: restore(a, 1))
 
 
-@pytest.mark.parametrize("account", [with_current(), with_answer(with_current()), with_rolled_back()])
+@pytest.mark.parametrize("account", [with_current(), with_answer(with_current())])
 def test_what_is_not_previous_is_not_restored(account: Account) -> None:
     for generation in account.generations:
         assert_unchanged(account, lambda a, n=generation.number: restore(a, n))  # type: ignore[misc]
 
 
-def test_a_way_back_that_was_overtaken_is_not_taken() -> None:
-    account = restore(promote(with_new_password(promote(with_answer(with_current()), 2)), 3), 1)
-    account = promote(with_new_password(account), 5)
-    with assert_refused(ConflictError, "generation 5"):
-        roll_back(account, 4)
-    assert restore(account, 1).candidates[-1].parts.password == 3
+def test_way_back_is_laid_over_current() -> None:
+    account = promote(with_new_password(gone_back()), 5)
+    assert_unchanged(account, lambda a: restore(a, 1))
+    assert parts_of(roll_back(tried(account, 4), 4), 4).secrets == {"password": 3}
 
 
-def test_a_way_back_that_is_joined_again_is_still_one_that_no_machine_promotes() -> None:
-    account = restore(promote(with_new_password(promote(with_answer(with_current()), 2)), 3), 1)
-    account = rebase(promote(with_new_password(account), 5), 4)
-    assert (account.candidates[-1].replaces, account.candidates[-1].restores) == (4, 1)
+def test_a_roll_back_rejects_nothing() -> None:
+    account = roll_back(tried(with_new_password(with_answer(gone_back())), 4), 4)
+    assert [g.number for g in account.candidates] == [5, 6]
+
+
+def test_retiring_rejects_the_way_back() -> None:
+    account = retire(gone_back(), 1)
+    assert account.generation(4).stage is Stage.REJECTED
+    assert_sound(account)
+
+
+def test_displaced_set_is_promoted_by_name() -> None:
+    account = with_rolled_back()
+    assert account.rolled_back(account.generation(2))
+    with assert_refused(RefusedError, "generation 2", "previous"):
+        roll_back(account, 2)
+    after = promote(account, 2)
+    assert not after.rolled_back(after.generation(1))
+    with assert_refused(RefusedError, "generation 1", "previous"):
+        promote(after, 1)
 
 
 # -- business done

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from broker.errors import ConflictError
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.generation import Application, PasswordRef
+from broker.model.authentication import PASSWORD
+from broker.model.generation import Application, Parts
 from broker.model.stage import Move, Stage
 from broker.model.stamp import Stamp
 from tests.support.accounts import (
@@ -17,12 +19,13 @@ from tests.support.accounts import (
     NOW,
     STAMP,
     an_account,
-    anchors_named,
     assert_refused,
     assert_sound,
     assert_unchanged,
+    ca_set_named,
     later,
     only,
+    parts_of,
     with_answer,
     with_candidate,
     with_current,
@@ -35,15 +38,15 @@ def set_client(account: Account, client_id: str, name: str = "fleet") -> Account
 
 
 def set_password(account: Account, slot: int) -> Account:
-    return changes.password_set(account, PasswordRef(slot), Stamp(later(hours=1), BY))
+    return changes.secret_set(account, PASSWORD, slot, Stamp(later(hours=1), BY))
 
 
 def set_trust(account: Account, name: str) -> Account:
-    return changes.trust_set(account, anchors_named(name), Stamp(later(hours=1), BY))
+    return changes.trust_set(account, ca_set_named(name), Stamp(later(hours=1), BY))
 
 
 def accept(account: Account, name: str) -> Account:
-    return changes.ca_accepted(account, anchors_named(name), Stamp(later(hours=1), BY))
+    return changes.ca_accepted(account, ca_set_named(name), Stamp(later(hours=1), BY))
 
 
 CHANGES: dict[str, Callable[[Account], Account]] = {
@@ -78,7 +81,7 @@ def test_naming_an_application_without_a_client_id_keeps_the_one_it_has() -> Non
 
 
 def test_setting_the_client_id_anew_clears_the_mark_that_the_partner_refused_it() -> None:
-    account = changes.canary_sent(with_current(), 1, "id", STAMP)
+    account = changes.canary_sent(with_current(), 1, parts_of(with_current(), 1), "id", STAMP)
     account = changes.canary_answered(
         account, 1, changes.CanaryOutcome("client_rejected", client_rejected="fleet"), STAMP
     )
@@ -102,17 +105,13 @@ def test_a_password_before_there_is_a_set_makes_no_candidate() -> None:
 
 def test_a_password_makes_a_candidate_that_differs_from_the_current_set_in_nothing_else() -> None:
     account = set_password(with_current(), 2)
-    candidate, current = only(account.candidates), account.current
-    assert current
-    assert candidate.parts.password == 2
-    assert (candidate.parts.key, candidate.parts.certificate) == (current.parts.key, current.parts.certificate)
-    assert candidate.base == 1
+    assert only(account.candidates).parts == Parts(secrets={"password": 2})
 
 
 def test_before_the_first_promotion_a_password_takes_the_place_of_the_candidate() -> None:
     account = set_password(with_candidate(), 2)
     assert account.generation(1).stage is Stage.REJECTED
-    assert only(account.candidates).replaces == 1
+    assert only(account.candidates).parts == replace(account.generation(1).parts, secrets={"password": 2})
 
 
 def test_an_older_password_than_the_newest_is_a_conflict() -> None:
@@ -122,20 +121,20 @@ def test_an_older_password_than_the_newest_is_a_conflict() -> None:
 
 
 def test_slots_passed_over_are_doomed_since_nobody_will_ever_name_them() -> None:
-    assert set_password(with_current(), 5).doomed_passwords == {2, 3, 4}
-    assert set_password(an_account(), 3).doomed_passwords == {1, 2}
+    assert set_password(with_current(), 5).doomed_secrets == {"password:2", "password:3", "password:4"}
+    assert set_password(an_account(), 3).doomed_secrets == {"password:1", "password:2"}
 
 
 def test_a_password_no_set_uses_is_doomed_by_the_next() -> None:
-    assert set_password(set_password(an_account(), 1), 2).doomed_passwords == {1}
+    assert set_password(set_password(an_account(), 1), 2).doomed_secrets == {"password:1"}
 
 
 def test_a_password_of_a_living_generation_is_not() -> None:
-    assert set_password(with_new_password(with_current()), 3).doomed_passwords == frozenset()
+    assert set_password(with_new_password(with_current()), 3).doomed_secrets == frozenset()
 
 
 def test_a_new_password_closes_the_breaker() -> None:
-    account = changes.canary_sent(with_current(), 1, "id", STAMP)
+    account = changes.canary_sent(with_current(), 1, parts_of(with_current(), 1), "id", STAMP)
     account = changes.canary_answered(account, 1, changes.CanaryOutcome("login_rejected", login_rejected=True), STAMP)
     assert account.breaker
     assert set_password(account, 2).breaker is None
@@ -147,29 +146,37 @@ def test_setting_a_part_anew_takes_the_place_of_the_candidate_that_tried_it(agai
     account = set_trust(set_password(with_current(), 2), "server-ca-2")
     after = again(account)  # type: ignore[operator]
     assert len(after.candidates) == 2
-    assert after.candidates[-1].replaces in (2, 3)
+    assert {name for c in after.candidates for name in c.parts.names} == {"secret password", "trust"}
     assert_sound(after)
 
 
 def test_it_does_so_whatever_became_current_meanwhile() -> None:
     account = changes.moved(with_answer(with_new_password(with_current())), 3, Move.PROMOTE, STAMP)
-    assert [g.replaces for g in set_password(account, 3).candidates] == [2]
+    after = set_password(account, 3)
+    assert after.generation(2).stage is Stage.REJECTED
+    assert only(after.candidates).parts == Parts(secrets={"password": 3})
 
 
-def test_a_candidate_with_more_than_that_part_is_left_to_the_joining() -> None:
+def test_other_candidates_stay() -> None:
     account = set_password(with_answer(with_current()), 2)
     assert [g.number for g in account.candidates] == [2, 3]
 
 
+def test_joined_candidate_keeps_certificate() -> None:
+    account = changes.joined(set_password(with_answer(with_current()), 2), 2, 3, STAMP)
+    candidate = only(set_password(account, 3).candidates)
+    assert candidate.parts == replace(account.generation(2).parts, secrets={"password": 3})
+
+
 def test_a_trust_that_the_current_set_has_makes_no_candidate() -> None:
     account = set_trust(set_trust(with_current(), "server-ca-2"), "server-ca")
-    assert [g.parts.trust for g in account.candidates] == [anchors_named("server-ca-2").ref]
+    assert [g.parts.trust for g in account.candidates] == [ca_set_named("server-ca-2").ref]
 
 
 def test_a_trust_whose_candidate_was_rejected_can_be_set_again() -> None:
     account = set_trust(with_current(), "server-ca-2")
     account = changes.moved(account, 2, Move.REJECT, STAMP)
-    assert only(set_trust(account, "server-ca-2").candidates).parts.trust == anchors_named("server-ca-2").ref
+    assert only(set_trust(account, "server-ca-2").candidates).parts.trust == ca_set_named("server-ca-2").ref
 
 
 def test_accepting_a_ca_makes_no_candidate() -> None:
@@ -178,6 +185,6 @@ def test_accepting_a_ca_makes_no_candidate() -> None:
 
 @pytest.mark.parametrize("hours", [-1, -24 * 400])
 def test_a_clock_that_goes_back_changes_nothing_but_the_time_noted(hours: int) -> None:
-    account = changes.password_set(with_current(), PasswordRef(2), Stamp(later(hours=hours), BY))
+    account = changes.secret_set(with_current(), PASSWORD, 2, Stamp(later(hours=hours), BY))
     assert account.outbox[-1].at == later(hours=hours)
     assert_sound(account)

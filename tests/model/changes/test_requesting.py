@@ -9,7 +9,8 @@ import pytest
 from broker.errors import ConflictError, RefusedError, UnknownNameError
 from broker.model import changes
 from broker.model.account import Account
-from broker.model.generation import Closed, PasswordRef, Submission
+from broker.model.authentication import PASSWORD
+from broker.model.generation import Closed, Submission
 from broker.model.stage import Move
 from broker.model.stamp import Stamp
 from tests.support.accounts import (
@@ -19,10 +20,10 @@ from tests.support.accounts import (
     a_certificate,
     a_request,
     an_account,
-    anchors_named,
     assert_refused,
     assert_sound,
     assert_unchanged,
+    ca_set_named,
     later,
     only,
     with_candidate,
@@ -120,7 +121,8 @@ def test_an_answer_closes_the_request_and_makes_a_candidate_and_dooms_nothing() 
     account = answer(waiting())
     assert account.request(2).closed is Closed.ANSWERED
     candidate = only(account.candidates)
-    assert (candidate.number, candidate.parts.key, candidate.base) == (2, "kv:2", 1)
+    assert (candidate.number, candidate.parts.key) == (2, "kv:2")
+    assert candidate.parts.names == {"certificate"}
     assert account.doomed_keys == frozenset()
     assert_sound(account)
 
@@ -143,23 +145,23 @@ def test_a_late_answer_is_named_and_refused(why: Closed) -> None:
 
 
 def test_no_candidate_without_a_password() -> None:
-    account = changes.ca_accepted(with_open_request(), anchors_named("ca"), STAMP)
-    account = changes.trust_set(account, anchors_named("ca"), STAMP)
+    account = changes.ca_accepted(with_open_request(), ca_set_named("ca"), STAMP)
+    account = changes.trust_set(account, ca_set_named("ca"), STAMP)
     with assert_refused(RefusedError, "no password"):
         answer(account, 1)
 
 
 @pytest.mark.parametrize("pin", [changes.ca_accepted, changes.trust_set])
 def test_no_candidate_without_both_an_issuing_and_a_server_ca(pin: object) -> None:
-    account = changes.password_set(with_open_request(), PasswordRef(1), STAMP)
-    account = pin(account, anchors_named("ca"), STAMP)  # type: ignore[operator]
+    account = changes.secret_set(with_open_request(), PASSWORD, 1, STAMP)
+    account = pin(account, ca_set_named("ca"), STAMP)  # type: ignore[operator]
     with assert_refused(RefusedError, "no accepted CA"):
         answer(account, 1)
 
 
 def test_a_candidate_takes_the_proven_password_not_the_newest() -> None:
     account = answer(with_open_request(with_new_password(with_current())))
-    assert account.generation(3).parts.password == 1
+    assert account.parts_of(account.generation(3)).password == 1
 
 
 def test_before_anything_is_proven_it_takes_the_newest() -> None:

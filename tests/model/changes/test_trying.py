@@ -37,7 +37,8 @@ def with_current() -> Account:
 
 
 def send(account: Account, id_: str = "a", generation: int = 1, after: timedelta = timedelta()) -> Account:
-    return changes.canary_sent(account, generation, id_, Stamp(NOW + after, BY))
+    parts = account.parts_of(account.generation(generation))
+    return changes.canary_sent(account, generation, parts, id_, Stamp(NOW + after, BY))
 
 
 def answer(account: Account, number: int = 1, verdict: str = "ok", at: datetime = NOW, **facts: object) -> Account:
@@ -233,4 +234,4 @@ def test_the_tried_password_is_that_of_the_generation_tried() -> None:
     account = with_new_password(with_current())
     account = answer(send(account, generation=2), verdict="login_rejected", login_rejected=True)
     assert account.breaker
-    assert account.breaker == replace(account.breaker, password=2, generation=2)  # type: ignore[arg-type]
+    assert account.breaker == replace(account.breaker, password=2, generation=2)

@@ -1,6 +1,6 @@
-"""A partner's answer as `requests` has it, whose errors are in our words alone.
+"""The partner's answer as a `requests.Response` with errors of ours.
 
-What requests and urllib3 raise quotes the partner: a reason phrase, a chunk line, a header. The partner may quote us.
+Errors of requests and urllib3 quote the partner (a reason phrase, a chunk line, a header), which may quote our secrets.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import requests
@@ -17,7 +18,7 @@ from broker.model.redactor import Redactor
 from broker.network import UNREADABLE, TooMuchError, behind
 from broker.upstream.errors import described
 
-__all__ = ["FAILURES", "Answer", "failure"]
+__all__ = ["FAILURES", "PartnerResponse", "failure"]
 
 FAILURES: Final = (
     requests.RequestException,
@@ -27,24 +28,24 @@ FAILURES: Final = (
     TooMuchError,
     *UNREADABLE,
 )
-_LARGEST: Final = 64 * 1024 * 1024  # bytes of a body that is read whole; `stream=True` has no limit
+_LARGEST: Final = 64 * 1024 * 1024  # bytes of a body; `stream=True` has no limit
 _PIECE: Final = 64 * 1024
 
 
 def failure(error: Exception, request: requests.PreparedRequest) -> requests.RequestException:
-    """Return `error` as one of requests, with a text that quotes nothing."""
+    """Return `error` as an error of requests whose text quotes nothing."""
     kind = type(error) if isinstance(error, requests.RequestException) else requests.ConnectionError
     if kind is requests.ConnectionError and any(isinstance(found, TimeoutError) for found in behind(error)):
         kind = requests.ReadTimeout
     if isinstance(error, TooMuchError):
-        return kind("the answer is larger than is read at once; ask with stream=True", request=request)
+        return kind(f"the answer is larger than {_LARGEST} bytes; use stream=True", request=request)
     if issubclass(kind, requests.exceptions.ContentDecodingError):
-        return kind("the answer cannot be unpacked", request=request)
+        return kind("the answer cannot be decompressed", request=request)
     return kind("no answer in time" if issubclass(kind, requests.Timeout) else described(error), request=request)
 
 
-class Answer(requests.Response):
-    """`response`, without what was added to its request last of all: the secrets."""
+class PartnerResponse(requests.Response):
+    """A copy of `response` whose request and URL hold no secrets."""
 
     def __init__(
         self, response: requests.Response, request: requests.PreparedRequest, redactor: Callable[[], Redactor]
@@ -57,32 +58,27 @@ class Answer(requests.Response):
 
     @property
     def content(self) -> bytes:
-        """The whole body; raise `requests.RequestException` for one that breaks off, or is larger than 64 MiB."""
+        """The body; raise `requests.RequestException` for one that is incomplete or larger than 64 MiB."""
         kept = vars(self)
         if kept["_content"] is False and not kept["_content_consumed"]:
             self._content = b"".join(self._pieces(super().iter_content(_PIECE), _LARGEST))
         return super().content
 
     def iter_content(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """Yield the body piece by piece, as `requests` does; raise `requests.RequestException` where it breaks off."""
+        """Yield the body in pieces, as `requests` does; raise `requests.RequestException` if it is incomplete."""
         return self._pieces(super().iter_content(*args, **kwargs), math.inf)
 
     def json(self, **kwargs: Any) -> Any:
-        """Return the body as JSON; raise `requests.JSONDecodeError`, which does not hold the body."""
-        try:
+        """Return the body as JSON; raise a `requests.JSONDecodeError` that does not hold the body."""
+        with suppress(ValueError, RecursionError):
             return super().json(**kwargs)
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, requests.RequestException) and not isinstance(error, requests.JSONDecodeError):
-                raise
         raise requests.JSONDecodeError("the answer is not JSON", "", 0)
 
     def raise_for_status(self) -> None:
         """Raise `requests.HTTPError` for a status of 400 or more, without the partner's reason phrase."""
-        if self.status_code < 400:  # noqa: PLR2004  # RFC 9110, section 15
-            return
-        side = "Client" if self.status_code < 500 else "Server"  # noqa: PLR2004
-        url = self._redactor().redact(self.url)  # a redirect may have written it
-        raise requests.HTTPError(f"{self.status_code} {side} Error for url: {url}", response=self)
+        if self.status_code >= 400:  # noqa: PLR2004  # RFC 9110, section 15
+            url = self._redactor().redact(self.url)  # the partner may have written it, in a redirect
+            raise requests.HTTPError(f"the partner answered {self.status_code} for {url}", response=self)
 
     def _pieces(self, pieces: Iterator[Any], largest: float) -> Iterator[Any]:
         count = 0
@@ -98,13 +94,13 @@ class Answer(requests.Response):
             if len(piece) > most:
                 raise TooMuchError
         except FAILURES as error:
-            self.raw.close()  # what is left makes no sense, and requests would read on before it follows a redirect
+            self.raw.close()  # or requests would read the rest before it follows a redirect
             return failure(error, self.request)
         return piece
 
 
 def _is_charset(name: str | None) -> bool:
-    """Say whether bytes can be read as `name`, which the partner wrote: Python has "idna" and "undefined" too."""
+    """Return whether bytes can be decoded as `name`, which the partner wrote: Python also has "idna", "undefined"."""
     try:
         str(b"a", name or "utf-8", "replace")
     except UNREADABLE:

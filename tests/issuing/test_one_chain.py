@@ -1,0 +1,32 @@
+"""One chain of evidence for each process, however many issuers it makes."""
+
+from __future__ import annotations
+
+from broker.compose.graph import Broker
+from broker.config import resolve
+from broker.model.secret import Secret
+from broker.vault.evidence import VaultEvidence
+from broker.vault.policies import Role
+from tests.support.vault import TestVault
+
+
+def a_process(vault: TestVault) -> Broker:
+    """Return what one process of the server role builds."""
+    given = {"vault.address": vault.settings.address, "vault.mount": vault.settings.mount}
+    token = vault.token(Role.SERVER.value)
+    return Broker(resolve(flags=given, environment={}, file=None), {"VAULT_TOKEN": token.reveal()})
+
+
+def test_issuers_share_the_process_chain(vault: TestVault) -> None:
+    processes = [a_process(vault) for _ in range(2)]
+    entries = []
+    for process in processes:
+        for consumer in ("one", "two"):
+            issuer = process.issuer(Secret(consumer))
+            entries.append(issuer.journal.append("bundle-returned", lease="id", consumer=consumer))
+    assert [entry.number for entry in entries] == [1, 2, 1, 2]
+    chains = VaultEvidence(vault.connection(Role.AUDITOR)).issuing_chains()
+    assert set(chains) == {entry.chain for entry in entries}
+    assert len(chains) == 2
+    for process in processes:
+        process.close()
