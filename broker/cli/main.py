@@ -50,6 +50,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # the help text lives here,
 
 EXTRAS: Final[Mapping[str, str]] = MappingProxyType(  # which part brings a module that the base installation lacks
     {
+        "hvac": "server",
         "jwt": "server",
         "OpenSSL": "server",
         "stamina": "server",

@@ -6,7 +6,6 @@ loop calls it through `service.offload` only.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,8 +30,8 @@ from broker.vault.transport import Seen, Transport
 
 __all__ = ["Connection", "Document", "Seen", "Stored"]
 
-# Retries are logged if logging is configured, and not written to the terminal otherwise
-logging.getLogger("stamina").addHandler(logging.NullHandler())
+# By default stamina logs retries through structlog, if that is installed: to standard output, among the data
+stamina.instrumentation.set_on_retry_hooks([])
 
 _TOLERANCE: Final = timedelta(minutes=5)  # between our clock and Vault's
 _LONG: Final = 6  # attempts: the first five take under two seconds

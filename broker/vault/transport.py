@@ -1,4 +1,4 @@
-"""HTTP to Vault over TCP or a unix socket, with TLS as Vault's own tools have it. Errors of `requests` end here."""
+"""HTTP to Vault over TCP or a unix socket. In this room, this file alone knows hvac and requests."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+import hvac.adapters
+import hvac.exceptions
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
@@ -72,7 +74,7 @@ class Transport:
         base = _base_url(self._settings)
         for _ in range(_HOPS + 1):
             with _reached(path, self._settings.whereabouts):
-                answer = self._exchange(method, f"{base}/v1/{quote(path)}", body, token)
+                answer = self._exchange(method, base, f"/v1/{quote(path)}", body, token)
             if answer.status not in _REDIRECTS:
                 return answer
             base = _redirected(answer.headers.get("Location", ""), self._settings)
@@ -83,31 +85,31 @@ class Transport:
         if "_session" in self.__dict__:
             self._session.close()
 
-    def _exchange(self, method: str, url: str, body: Document | None, token: Secret[str] | None) -> Answer:
-        response = self._session.request(
-            method,
-            url,
-            headers=self._headers(token),
-            stream=True,
-            timeout=min(self._settings.timeout, max(self._settings.patience, _SHORTEST)),
+    def _exchange(
+        self, method: str, base: str, target: str, body: Document | None, token: Secret[str] | None
+    ) -> Answer:
+        settings, session = self._settings, self._session
+        # The constructor reads VAULT_* where an argument is missing, so all are given. One for each request: it holds
+        # the token, and threads share the session.
+        adapter = hvac.adapters.RawAdapter(
+            base_uri=base,
+            token=token.reveal() if token else None,
+            session=session,
+            verify=session.verify,
+            cert=session.cert,
+            timeout=min(settings.timeout, max(settings.patience, _SHORTEST)),
+            namespace=settings.namespace or None,
             allow_redirects=False,
-            **{"params" if method == "GET" else "json": _bare(body)},
+            ignore_exceptions=True,
         )
+        headers = {**_BEHIND, _INDEX: self._seen.index} if self._seen.index else {}
+        content = {"params" if method == "GET" else "json": _bare(body)}
+        response: requests.Response = adapter.request(method, target, headers=headers, stream=True, **content)
         with response:
             answer = Answer(response.status_code, response.headers, _whole(response))
         self._seen.index = answer.headers.get(_INDEX, self._seen.index)
         self._seen.date, self._seen.ours = answer.headers.get("Date", ""), time.time()
         return answer
-
-    def _headers(self, token: Secret[str] | None) -> dict[str, str]:
-        headers = {"X-Vault-Request": "true"}
-        if token:
-            headers["X-Vault-Token"] = token.reveal()
-        if self._settings.namespace:
-            headers["X-Vault-Namespace"] = self._settings.namespace
-        if self._seen.index:
-            headers |= {**_BEHIND, _INDEX: self._seen.index}
-        return headers
 
     @cached_property
     def _session(self) -> requests.Session:
@@ -226,7 +228,7 @@ def _reached(path: str, vault: str) -> Iterator[None]:
         raise InputError(
             "a request to Vault cannot be sent", hint="token, namespace or address contains an invalid character"
         ) from None
-    except (requests.RequestException, OSError) as error:
+    except (requests.RequestException, hvac.exceptions.VaultError, OSError) as error:
         raise _not_reached(error, path, vault) from None
 
 

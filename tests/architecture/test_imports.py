@@ -84,10 +84,6 @@ def test_only_the_rim_knows_the_settings() -> None:
     assert {room(file) for file in MODULES if "config" in ours(file)} <= {"compose", "cli", "config"}
 
 
-def test_one_file_knows_hvac() -> None:
-    assert [label(file) for file in importing(MODULES, "hvac")] == ["broker/vault/connection.py"]
-
-
 def test_only_the_command_line_knows_click() -> None:
     assert {room(file) for file in importing(MODULES, "click")} == {"cli"}
 

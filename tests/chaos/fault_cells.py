@@ -256,13 +256,8 @@ def _wrong_end(cell: Cell, command: Case, ended: Ended, clean: _Clean) -> Iterat
     said = ended.out + ended.err
     if ended.code and not any(word in said for word in ("hint", "hint:")):
         yield f"no hint: {ended.err.strip()}"
-    if (
-        ended.code == 0
-        and not command.writes
-        and not command.judges
-        and ended.out != clean.out
-        and cell.fault not in (Fault.STALE, Fault.MISSING)
-    ):
+    same = not command.writes and command.command not in ("doctor", "partner list")
+    if ended.code == 0 and same and ended.out != clean.out and cell.fault not in (Fault.STALE, Fault.MISSING):
         yield "it printed something else than it does without the fault"
     yield from (f"it printed {word!r}" for word in ("Traceback", "PRIVATE KEY", PASSWORD, "s.ey") if word in said)
 

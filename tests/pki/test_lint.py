@@ -221,6 +221,7 @@ def test_odd_attributes_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.peer("keytool")
+@pytest.mark.slow
 class TestKeytool:
     """Requests by the guide's other program."""
 
