@@ -28,7 +28,7 @@ class VaultKeys:
         self._vault = vault
 
     def ensure(self, account: AccountName, slot: int, rules: KeyRules) -> tuple[KeyRef, Spki]:
-        """Make the key of `slot`, or adopt the one that is there; return once it has been read back whole."""
+        """Make the key of `slot`, or adopt an existing one; return after it was read back."""
 
         def make() -> Document:
             made = keys.generate(rules)
@@ -69,7 +69,7 @@ class VaultPasswords:
         self._vault.create(layout.password(account, slot), enveloped({"password": password}))
 
     def password(self, account: AccountName, slot: PasswordRef) -> Secret[str]:
-        """Return the password itself, for those who issue or probe."""
+        """Return the password itself, for issuing and the canary."""
         try:
             stored = self._vault.read(layout.password(account, slot)).data
         except GoneError:
@@ -82,14 +82,14 @@ class VaultPasswords:
 
 
 class VaultSecrets:
-    """`issuing.ports.ReadSecrets`: what a generation hides, for those who issue or probe."""
+    """`issuing.ports.ReadSecrets`: the secrets of a generation, for issuing and the canary."""
 
     def __init__(self, vault: Connection) -> None:
         self._keys = VaultKeys(vault)
         self._passwords = VaultPasswords(vault)
 
     def __call__(self, account: AccountName, generation: Generation) -> SetSecrets:
-        """Return key and password of `generation`; raise `RefusedError` where they are destroyed."""
+        """Return key and password of `generation`; raise `RefusedError` if they are destroyed."""
         parts = generation.parts
         return SetSecrets(self._keys.key(account, parts.key), self._passwords.password(account, parts.password))
 
@@ -123,6 +123,6 @@ def _key(stored: Document, account: AccountName) -> tuple[Secret[bytes], str]:
 
 def _damaged(account: AccountName) -> RefusedError:
     return RefusedError(
-        f"a secret of {account} is not as the broker wrote it",
-        hint="it was written past the broker; nothing was changed",
+        f"a secret of {account} is damaged",
+        hint="it was not written by the broker; nothing was changed",
     )
