@@ -8,7 +8,7 @@ from broker.model.names import AccountName
 from broker.rotation.ports import Version, Versioned
 from broker.vault import layout
 from broker.vault.connection import Connection
-from broker.vault.documents import MEND, DamagedDocumentError, decoded, encoded
+from broker.vault.documents import DAMAGED_HINT, DamagedDocumentError, decoded, encoded
 from broker.vault.errors import MissingError
 from broker.vault.listing import ACCOUNTS, Documents, documents, listed
 
@@ -32,7 +32,7 @@ class VaultAccounts:
         account = decoded(stored.data, Account, f"account {name}")
         if account.name != name:
             raise DamagedDocumentError(
-                f"account {name} is damaged: its document is of {account.name[:80]!r}", hint=MEND
+                f"account {name} is damaged: its document is of {account.name[:80]!r}", hint=DAMAGED_HINT
             )
         return Versioned(account, Version(stored.version))
 

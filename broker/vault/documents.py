@@ -1,4 +1,4 @@
-"""Documents as Vault keeps them: a schema number beside the value, upgraded on reading, never downgraded."""
+"""Documents in Vault: a schema number beside the value, upgraded on reading, never downgraded."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import msgspec
 from broker.errors import RefusedError
 from broker.vault.upgrades import UPGRADES
 
-__all__ = ["MEND", "SCHEMA", "DamagedDocumentError", "NewerSchemaError", "decoded", "encoded", "enveloped"]
+__all__ = ["DAMAGED_HINT", "SCHEMA", "DamagedDocumentError", "NewerSchemaError", "decoded", "encoded", "enveloped"]
 
 Document = Mapping[str, Any]
 T = TypeVar("T")
 
+DAMAGED_HINT: Final = "it was not written by the broker; an older version may be good: bao kv get -version=N"
 SCHEMA: Final = 2
-MEND: Final = "somebody wrote it past the broker; an older version may be whole: bao kv get -version=N"
 
 
 class NewerSchemaError(RefusedError):
-    """Written by a newer broker: to write it back would drop what we cannot read."""
+    """A document of a newer broker: writing it back would drop the fields that we cannot read."""
 
 
 class DamagedDocumentError(RefusedError):
-    """Not what any broker wrote."""
+    """A document that no broker wrote."""
 
 
 def encoded(value: object) -> dict[str, Any]:
@@ -34,18 +34,18 @@ def encoded(value: object) -> dict[str, Any]:
 
 
 def enveloped(value: object) -> dict[str, Any]:
-    """Return `value`, which is made of builtins already, or of secrets, as a document."""
+    """Return `value`, made of builtins or secrets, as a document."""
     return {"schema": SCHEMA, "value": value}
 
 
 def decoded(document: Document, kind: type[T], where: str) -> T:
     """Return the `kind` in `document`; raise `NewerSchemaError` or `DamagedDocumentError`, naming `where` it is stored.
 
-    msgspec drops unknown fields in silence, so what does not come out as it went in is refused, not written back.
+    msgspec drops unknown fields silently, so a document that would not be written back as it is, is refused.
     """
     schema = document.get("schema")
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise DamagedDocumentError(f"{where} is not a document of the broker: it has no schema", hint=MEND)
+        raise DamagedDocumentError(f"{where} is not a document of the broker: it has no schema", hint=DAMAGED_HINT)
     if schema > SCHEMA:
         raise NewerSchemaError(
             f"{where} has schema {schema}, and this broker knows {SCHEMA}",
@@ -57,11 +57,11 @@ def decoded(document: Document, kind: type[T], where: str) -> T:
         value = msgspec.convert(document.get("value"), kind)
         same = _text(encoded(value)["value"]) == _text(document["value"])
     except (msgspec.ValidationError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise DamagedDocumentError(f"{where} is damaged: {error}", hint=MEND) from None
+        raise DamagedDocumentError(f"{where} is damaged: {error}", hint=DAMAGED_HINT) from None
     if not same:
-        raise DamagedDocumentError(f"{where} has fields that this broker does not know", hint=MEND)
+        raise DamagedDocumentError(f"{where} has fields that this broker does not know", hint=DAMAGED_HINT)
     if _has_naive_time(msgspec.to_builtins(value, builtin_types=(datetime,))):
-        raise DamagedDocumentError(f"{where} has a time without a zone", hint=MEND)
+        raise DamagedDocumentError(f"{where} has a time without a zone", hint=DAMAGED_HINT)
     return value
 
 

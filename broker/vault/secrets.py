@@ -29,7 +29,7 @@ class VaultKeys:
         self._vault = vault
 
     def ensure(self, account: AccountName, slot: int, rules: KeyRules) -> tuple[KeyRef, Spki]:
-        """Make the key of `slot`, or adopt the one that is there; return once it has been read back whole."""
+        """Make the key of `slot`, or adopt an existing one; return after it was read back."""
 
         def make() -> Document:
             made = keys.generate(rules)
@@ -140,6 +140,6 @@ def _key(stored: Document, account: AccountName) -> tuple[Secret[bytes], str]:
 
 def _damaged(account: AccountName) -> RefusedError:
     return RefusedError(
-        f"a secret of {account} is not as the broker wrote it",
-        hint="it was written past the broker; nothing was changed",
+        f"a secret of {account} is damaged",
+        hint="it was not written by the broker; nothing was changed",
     )
