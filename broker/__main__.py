@@ -1,4 +1,4 @@
-"""The `broker` command. `--version` is answered here, before click is loaded: scripts ask for it in loops."""
+"""The `broker` command. `--version` is answered here, before click is loaded: scripts call it in loops."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    if sys.argv[1:] in (["--version"], ["-V"]) and _said(f"broker {__version__}\n"):
+    if sys.argv[1:] in (["--version"], ["-V"]) and _wrote(f"broker {__version__}\n"):
         return
     import signal
 
     from broker.signals import ASKING
 
-    # Kept by the kernel while modules are loaded: `run` hears them where it has words for them.
+    # Blocked while modules are loaded; `run` unblocks and handles them.
     signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
     from broker.cli.main import run
 
     sys.exit(run(sys.argv[1:]))
 
 
-def _said(text: str) -> bool:
-    """Write `text`; return False where standard output is full or closed: the long way has words for it."""
+def _wrote(text: str) -> bool:
+    """Write `text`; return False if standard output is full or closed, which `run` then reports."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

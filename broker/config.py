@@ -62,6 +62,8 @@ SETTINGS: Final = (
     Setting(
         "embedded.directory", ("BROKER_EMBEDDED",), "", "the embedded vault of a laptop: its directory", is_path=True
     ),
+    Setting("log.level", ("BROKER_LOG_LEVEL",), "warning", "least severity to log: debug, info, warning or error"),
+    Setting("log.format", ("BROKER_LOG_FORMAT",), "console", "format of log lines: json or console"),
     Setting("actor", ("BROKER_ACTOR",), "", "the name that evidence records; else user@host"),
     Setting("bundle.ttl", ("BROKER_TTL",), "1h", "lifetime of a bundle, unless the command sets one", is_duration=True),
     Setting(

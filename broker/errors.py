@@ -1,17 +1,17 @@
-"""Everything that can go wrong, as a user meets it.
+"""The tree of errors.
 
-    BrokerError                   what was wrong, where; `hint` says what to do
-    ├── InputError                what was typed, or a file that was named, cannot be used
+    BrokerError                   what is wrong; `hint` says what to do
+    ├── InputError                an argument, a setting or a file is not usable
     │   └── UnknownNameError      nothing has this name
-    ├── VaultUnavailableError     Vault gave no answer, or none to build on; a retry may help
-    ├── PartnerUnavailableError   the partner gave none
-    ├── DeniedError               an identity may not do this
-    ├── RefusedError              a rule of ours, a check, or the partner says no
-    ├── WaitingError              the next move is a person's, or a straggler's
-    └── ConflictError             somebody else moved first
+    ├── VaultUnavailableError     Vault gave no usable answer; a retry may help
+    ├── PartnerUnavailableError   the partner gave no usable answer; a retry may help
+    ├── DeniedError               the identity is unknown or lacks a right
+    ├── RefusedError              a rule, a check or the partner refuses; a retry does not help
+    ├── WaitingError              a person or a consumer must act first
+    └── ConflictError             another change came first
 
-A room derives its own errors from these, beside the code that raises them. The tree knows neither exit codes nor
-HTTP: `cli/exits.py` and, later, `service/problems.py` hold those two tables, and a test walks `Kind` through them.
+A room derives its own errors from these, beside the code that raises them. Exit codes are in `cli/exits.py`, HTTP
+problems will be in `service/problems.py`; a test checks that each table has every `Kind`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class Kind(Enum):
-    """The few answers a caller can act upon."""
+    """Kinds of errors that a caller can handle."""
 
     UNEXPECTED = "unexpected"
     INPUT = "input"
@@ -48,7 +48,7 @@ class Kind(Enum):
 
 
 class BrokerError(Exception):
-    """Base of all. `message` and `hint` end up in logs and on terminals: values in them are never secrets."""
+    """Base of all errors. `message` and `hint` are logged and printed: no secret may be in them."""
 
     kind: ClassVar[Kind] = Kind.UNEXPECTED
     retryable: ClassVar[bool] = False
@@ -60,51 +60,51 @@ class BrokerError(Exception):
 
 
 class InputError(BrokerError):
-    """What was typed, configured or handed over as a file cannot be used."""
+    """An argument, a setting or a file is not usable."""
 
     kind = Kind.INPUT
 
 
 class UnknownNameError(InputError):
-    """Nothing has this name."""
+    """No object has this name."""
 
     kind = Kind.UNKNOWN_NAME
 
 
 class VaultUnavailableError(BrokerError):
-    """Vault did not answer, or not in a way one can build on."""
+    """Vault did not answer, or gave no usable answer."""
 
     kind = Kind.VAULT_UNAVAILABLE
     retryable = True
 
 
 class PartnerUnavailableError(BrokerError):
-    """The partner did not answer, or asked to be left alone for a while."""
+    """The partner did not answer, or asked us to back off."""
 
     kind = Kind.PARTNER_UNAVAILABLE
     retryable = True
 
 
 class DeniedError(BrokerError):
-    """An identity is not known, or may not do this."""
+    """The identity is unknown or lacks a right."""
 
     kind = Kind.DENIED
 
 
 class RefusedError(BrokerError):
-    """A rule, a verification or the partner says no; asking again changes nothing."""
+    """A rule, a check or the partner refuses; a retry does not help."""
 
     kind = Kind.REFUSED
 
 
 class WaitingError(BrokerError):
-    """The next move is a person's or a straggler's."""
+    """A person or a consumer must act first."""
 
     kind = Kind.WAITING
 
 
 class ConflictError(BrokerError):
-    """Somebody else moved first; what they did is there to be read."""
+    """Another change came first; read the new state and try again."""
 
     kind = Kind.CONFLICT
     retryable = True

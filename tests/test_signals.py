@@ -184,4 +184,4 @@ def test_signal_while_loading_is_reported(number: int) -> None:
     command = [sys.executable, "-c", EARLY, str(int(number))]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout) == (128 + number, "")
-    assert ended.stderr == "\ninterrupted; what was begun is finished when the command is run again\n"
+    assert ended.stderr == "\ninterrupted; run the command again to finish what it began\n"

@@ -1,1 +1,1 @@
-"""The command line: one noun a file, imported when it is typed. Imported by nobody else."""
+"""The command line: one file per noun, imported when the noun is used. No other room imports it."""

@@ -1,16 +1,18 @@
-"""Accounts: logins at a partner."""
+"""`broker account`: accounts, which are logins at a partner."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from datetime import datetime, timedelta
+from typing import Final
 
 import click
 
 from broker.cli.options import account_argument
 from broker.cli.output import (
     note,
+    note_done,
     output_option,
     show_details,
     show_findings,
@@ -19,23 +21,28 @@ from broker.cli.output import (
     stage_of,
     when,
 )
+from broker.cli.start import Start
 from broker.errors import InputError
+from broker.model.account import Account, Contacts
+from broker.model.authentication import LOGIN
+from broker.model.duration import part_of
+from broker.model.finding import refuse_errors
 from broker.model.names import AccountName, mail_address
-
-if TYPE_CHECKING:
-    from broker.cli.start import Start
-    from broker.model.account import Account
-    from broker.model.subject import Subject
-    from broker.partners.profile import Profile
+from broker.model.role import Role
+from broker.model.subject import ATTRIBUTES, Subject
+from broker.partners.profile import Profile
+from broker.partners.request import base_url
+from broker.pki.lint import lint_subject
 
 __all__ = ["command"]
 
-_LONGEST_LOGIN = 256
+_LONGEST_LOGIN: Final = 256
+_INTERNAL: Final = ("outbox", "doomed_keys", "doomed_passwords")
 
 
 @click.group("account", epilog="Example: broker account show acme")
 def command() -> None:
-    """Logins at a partner, and what is stored for each."""
+    """Manage accounts: logins at a partner, with subject, contacts and generations."""
 
 
 @command.command(
@@ -44,13 +51,23 @@ def command() -> None:
     "--subject L=Paris --subject O='ACME SA' --subject emailAddress=fleet@acme.example",
 )
 @account_argument
-@click.option("--profile", default="stellantis", show_default=True, help="Whose account it is: broker partner list.")
-@click.option("--environment", default="production", show_default=True, help="One of the profile's.")
-@click.option("--login", required=True, help="The partner's login, such as MZP….")
-@click.option("--subject", "subject", multiple=True, metavar="NAME=VALUE", help="C, ST, L, O, emailAddress …; repeat.")
-@click.option("--base-url", default="", help="Where the API is, if the profile leaves that to the account.")
-@click.option("--contact", "partner", multiple=True, metavar="MAIL", help="Who gets the CSR at the partner; repeat.")
-@click.option("--team", multiple=True, metavar="MAIL", help="Who of yours is told; repeat.")
+@click.option(
+    "--profile", default="stellantis", show_default=True, help="Profile of the partner: see broker partner list."
+)
+@click.option("--environment", default="production", show_default=True, help="Environment of the profile.")
+@click.option("--login", required=True, help="Login at the partner, such as MZP….")
+@click.option(
+    "--subject",
+    "subject",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Subject of the CSR: C, ST, L, O, emailAddress … (repeatable).",
+)
+@click.option("--base-url", default="", help="Address of the API, if the profile has none.")
+@click.option(
+    "--contact", "partner", multiple=True, metavar="MAIL", help="Address at the partner that gets the CSR (repeatable)."
+)
+@click.option("--team", multiple=True, metavar="MAIL", help="Address of your team to notify (repeatable).")
 @click.pass_obj
 def add(
     start: Start,
@@ -63,26 +80,18 @@ def add(
     partner: Sequence[str],
     team: Sequence[str],
 ) -> None:
-    """Add an account. The subject is checked against the partner's rules; OU and CN are filled in where they are fixed.
+    """Add an account. Checks the subject against the partner's rules, and fills in OU and CN if they are fixed.
 
-    What is stored is the only place that its secrets will ever be sent to.
+    The account's secrets are only ever sent to the address stored here.
     """
-    from broker.model.account import Account, Contacts
-    from broker.model.authentication import LOGIN
-    from broker.model.finding import refuse_errors
-    from broker.pki.lint import lint_subject
-    from broker.vault.policies import Role
-
     broker = start.broker
     rules = broker.profile(profile, Role.OPERATOR)
     if not (0 < len(login) <= _LONGEST_LOGIN and login.isprintable()):
-        raise InputError(
-            f"a login has 1 to {_LONGEST_LOGIN} characters, all of them printable: {login[:80]!r} does not"
-        )
+        raise InputError(f"{login[:80]!r} is not a valid login", hint=f"use 1 to {_LONGEST_LOGIN} printable characters")
     fault = rules.authentication.problem(LOGIN, login)
     if fault:
         raise fault
-    url = _base_url(rules, environment, base_url)  # before the subject: names are checked first
+    url = _base_url(rules, environment, base_url)  # before the subject, so that names are checked first
     named = _subject(subject, rules, login)
     findings = lint_subject(named, rules.subject, login)
     refuse_errors(f"the subject of {account}", findings)
@@ -105,6 +114,44 @@ def add(
     )
 
 
+@command.command("set", epilog="Example: broker account set acme --renew-before 30d --team ops@acme.example")
+@account_argument
+@click.option("--contact", "partner", multiple=True, metavar="MAIL", help="New contact at the partner (repeatable).")
+@click.option("--team", multiple=True, metavar="MAIL", help="New address of your team (repeatable).")
+@click.option("--renew-before", metavar="TIME", help="When to renew: 30d, or 20% of the lifetime, before expiry.")
+@click.option(
+    "--clear",
+    multiple=True,
+    type=click.Choice(["contact", "team", "renew-before"]),
+    help="Remove a setting (repeatable). Without renew-before, the profile decides.",
+)
+@click.pass_obj
+def set_(
+    start: Start,
+    account: AccountName,
+    partner: Sequence[str],
+    team: Sequence[str],
+    renew_before: str | None,
+    clear: Sequence[str],
+) -> None:
+    """Replace contacts and renewal settings of an account. Settings that are not named stay as they are."""
+    given = {"contact": partner, "team": team, "renew-before": renew_before}
+    both = [name for name in clear if given[name]]
+    if both:
+        raise InputError(f"--clear {both[0]} cannot be combined with --{both[0]}", hint="use one of them")
+    if not clear and not any(given.values()):
+        raise InputError("nothing to set", hint="--contact, --team, --renew-before or --clear")
+    if renew_before is not None:
+        part_of(timedelta(days=1), renew_before)  # raises
+    changed = start.broker.registry.set_account(
+        account,
+        partner=() if "contact" in clear else tuple(map(mail_address, partner)) or None,
+        team=() if "team" in clear else tuple(map(mail_address, team)) or None,
+        renew_before="" if "renew-before" in clear else renew_before,
+    )
+    note_done(f"account {account} is set", changed=changed)
+
+
 @command.command("list", epilog="Example: broker account list -o json")
 @output_option
 @click.pass_obj
@@ -112,7 +159,7 @@ def list_(start: Start, output: str) -> None:
     """List all accounts."""
     accounts = list(start.broker.all_accounts())
     if output == "json":
-        show_json([_facts(account) for account in accounts])
+        show_json([_shown(account) for account in accounts])
         return
     now = start.broker.clock()
     show_table(
@@ -130,10 +177,10 @@ def list_(start: Start, output: str) -> None:
 @output_option
 @click.pass_obj
 def show(start: Start, account: AccountName, output: str) -> None:
-    """Show all that is stored of an account; nothing secret is."""
+    """Show all details of an account. None of them is secret."""
     found, now = start.broker.account(account), start.broker.clock()
     if output == "json":
-        show_json(_facts(found))
+        show_json(_shown(found))
         return
     show_details(
         {
@@ -143,6 +190,7 @@ def show(start: Start, account: AccountName, output: str) -> None:
             "base URL": found.base_url,
             "subject": str(found.subject),
             "password": f"number {found.password}" if found.password else "none yet",
+            "renew before": found.renew_before or "as the profile says",
             "contacts": ", ".join((*found.contacts.partner, *found.contacts.team)),
             "added": f"{found.created_at:%F %TZ}",
         }
@@ -178,8 +226,6 @@ def show(start: Start, account: AccountName, output: str) -> None:
 
 
 def _subject(pairs: Sequence[str], profile: Profile, login: str) -> Subject:
-    from broker.model.subject import ATTRIBUTES, Subject
-
     given: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -199,18 +245,14 @@ _ALIASES = {"email": "emailaddress", "e": "emailaddress", "s": "st", "sp": "st"}
 
 
 def _base_url(profile: Profile, environment: str, given: str) -> str:
-    from broker.partners.request import base_url
-
     known = profile.environment(environment).base_url
     if known and given and base_url(given) != base_url(known):
         raise InputError(
-            f"{profile.name} {environment} is at {known}, and the secrets go nowhere else",
-            hint="leave out --base-url, or add a profile of your own: broker partner add",
+            f"{profile.name} {environment} is at {known}; secrets are sent to no other address",
+            hint="leave out --base-url, or add a custom profile: broker partner add",
         )
     if not known and not given:
-        raise InputError(
-            f"{profile.name} {environment} leaves the address to the account", hint="--base-url https://host/path"
-        )
+        raise InputError(f"{profile.name} {environment} has no address of its own", hint="--base-url https://host/path")
     return base_url(known or given)
 
 
@@ -220,12 +262,7 @@ def _current(account: Account, now: datetime) -> tuple[object, str]:
     return account.current.number, when(account.certificate(account.current.parts.certificate).not_after, now)
 
 
-def _facts(account: Account) -> dict[str, Any]:
-    """Return the account as data. The outbox is nobody's business but ours, and PEM only bloats."""
-    from broker.vault.documents import encoded
-
-    facts: dict[str, Any] = encoded(account)["value"]
-    for name in ("outbox", "doomed_keys", "doomed_secrets"):
-        del facts[name]
-    facts["canaries"] = facts.pop("tries")
-    return facts
+def _shown(account: Account) -> dict[str, object]:
+    """Return the account as data, without what only the broker needs."""
+    shown = {f.name: getattr(account, f.name) for f in fields(account) if f.name not in _INTERNAL}
+    return shown | {"canaries": shown.pop("tries")}

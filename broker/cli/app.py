@@ -1,28 +1,27 @@
-"""Applications of an account."""
+"""`broker app`: applications of an account."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
 from broker.cli.options import account_argument, application_argument, confirm
 from broker.cli.output import note, note_done, output_option, show_json, show_table
+from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.names import AccountName
-
-if TYPE_CHECKING:
-    from broker.cli.start import Start
+from broker.model.role import Role
 
 __all__ = ["command"]
 
 _LONGEST: Final = 256
-_PARTNER_ID = click.option("--client-id", default="", help="What the partner calls it; it comes with the reply.")
+_PARTNER_ID = click.option("--client-id", default="", help="The partner's id for it, if known already.")
 
 
 @click.group("app", epilog="Example: broker app add acme/reporting")
 def command() -> None:
-    """Applications of an account: one client_id each."""
+    """Manage the applications of an account: one client_id each."""
 
 
 @command.command("add", epilog="Example: broker app add acme/reporting")
@@ -30,7 +29,7 @@ def command() -> None:
 @_PARTNER_ID
 @click.pass_obj
 def add(start: Start, application: tuple[AccountName, str], client_id: str) -> None:
-    """Add an application. Its client_id may follow later."""
+    """Add an application. Its client_id can be set later; it comes with the partner's reply."""
     account, name = application
     broker = start.broker
     after = broker.registry.add_application(account, name, _checked(client_id) if client_id else "").application(name)
@@ -41,10 +40,10 @@ def add(start: Start, application: tuple[AccountName, str], client_id: str) -> N
 
 @command.command("set", epilog="Example: broker app set acme/reporting --client-id 1b2c3d4e-…")
 @application_argument
-@click.option("--client-id", required=True, help="What the partner calls it.")
+@click.option("--client-id", required=True, help="The partner's id for it.")
 @click.pass_obj
 def set_(start: Start, application: tuple[AccountName, str], client_id: str) -> None:
-    """Give an application the client_id that the partner sent."""
+    """Set the client_id of an application."""
     account, name = application
     broker = start.broker
     changed = broker.registry.set_application(account, name, _checked(client_id))
@@ -70,12 +69,10 @@ def list_(start: Start, account: AccountName, output: str) -> None:
 
 @command.command("remove", epilog="Example: broker app remove acme/reporting --yes")
 @application_argument
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the question.")
 @click.pass_obj
 def remove(start: Start, application: tuple[AccountName, str], yes: bool) -> None:
-    """Remove an application: nobody gets a bundle for it any more."""
-    from broker.vault.policies import Role
-
+    """Remove an application. No bundles are issued for it any more."""
     account, name = application
     start.broker.account(account, Role.OPERATOR).application(name)
     confirm(f"remove {account}/{name}?", yes=yes)
@@ -85,7 +82,7 @@ def remove(start: Start, application: tuple[AccountName, str], yes: bool) -> Non
 
 def _checked(client_id: str) -> str:
     if not (client_id.isascii() and client_id.isprintable() and " " not in client_id):
-        raise InputError("the client_id has a blank or another character that no client_id has")
+        raise InputError("a client_id consists of printable ASCII characters without blanks")
     if not 0 < len(client_id) <= _LONGEST:
-        raise InputError(f"the client_id has {len(client_id)} characters", hint=f"1 to {_LONGEST} are good")
+        raise InputError(f"the client_id has {len(client_id)} characters", hint=f"use 1 to {_LONGEST} characters")
     return client_id

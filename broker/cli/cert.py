@@ -1,44 +1,43 @@
-"""What the partner sent back."""
+"""`broker cert`: replies of the partner."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
 from broker.cli.options import accept_ca_option, account_argument, read_input, require_one_reader
 from broker.cli.output import note, output_option, show_details, show_findings, show_json
+from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.names import AccountName
 from broker.model.stage import Stage
-
-if TYPE_CHECKING:
-    from broker.cli.start import Start
-    from broker.pki.certificates import Description
+from broker.pki.certificates import Description, ca_set, format_fingerprint
+from broker.pki.reply import read_reply
+from broker.rotation.receive import Said
 
 __all__ = ["command"]
 
 
 @click.group("cert", epilog="Example: broker cert import acme reply.zip")
 def command() -> None:
-    """What the partner sent back: import it, or look at it."""
+    """Import or inspect a reply of the partner."""
 
 
 @command.command(
-    "import", epilog="Example: broker cert import acme reply.zip --accept-ca AB:CD:…  --client-id-for reporting"
+    "import", epilog="Example: broker cert import acme reply.zip --accept-ca AB:CD:… --client-id-for reporting"
 )
 @account_argument
 @click.argument("file", metavar="FILE|-")
 @accept_ca_option
 @click.option(
-    "--server-ca", default="", metavar="FILE", help="CAs to know the partner's server by, if not the reply's."
+    "--server-ca", default="", metavar="FILE", help="CAs that verify the partner's server, if not those in the reply."
 )
 @click.option(
-    "--client-id-for", default="", metavar="APPLICATION", help="The reply brings this application's client_id."
+    "--client-id-for", default="", metavar="APPLICATION", help="Take this application's client_id from the reply."
 )
-@click.option("--client-id", default="", help="Which of the client_ids in the reply, if it names several.")
+@click.option("--client-id", default="", help="The client_id to take, if the reply has several.")
 @output_option
 @click.pass_obj
 def import_(
@@ -51,23 +50,20 @@ def import_(
     client_id: str,
     output: str,
 ) -> None:
-    """Import a reply: PEM, DER, PKCS#7, or a zip of these. It is matched by its key, judged, and becomes a candidate.
+    """Import a reply (PEM, DER, PKCS#7, or a zip of these): match its key, verify it, and create a candidate.
 
-    A CA that nobody has accepted yet is refused and shown: compare its fingerprint with the partner by another way,
-    by telephone say, and give it with --accept-ca. Nothing is stored where anything is refused.
+    A CA that is not accepted yet is refused and shown. Compare its fingerprint with the partner over another channel,
+    such as telephone, and pass it with --accept-ca. If anything is refused, nothing is stored.
 
-    A client_id is taken only if the reply calls it one (client_id: …), --client-id-for names its application, and
-    that has no other yet: broker app set changes it.
+    A client_id is taken only if the reply labels it (client_id: …), --client-id-for names its application, and the
+    application has none yet. To change one, use broker app set.
     """
-    from broker.pki.certificates import ca_set
-    from broker.rotation.receive import Said
-
     if client_id and not client_id_for:
-        raise InputError("--client-id says which, and not whose", hint="--client-id-for APPLICATION")
+        raise InputError("--client-id requires --client-id-for", hint="--client-id-for APPLICATION")
     require_one_reader(file, server_ca)
     server = read_input(server_ca) if server_ca else b""
     if server_ca:
-        ca_set(server)  # or refuses, also where the reply is known already
+        ca_set(server)  # refuses bad CAs even if the reply was imported before
     said = Said(tuple(accept_ca), server, client_id_for, client_id)
     received = start.broker.rotation.receive(account, read_input(file), said)
     generation = received.generation
@@ -102,9 +98,7 @@ def import_(
 @click.argument("file", metavar="FILE|-")
 @output_option
 def inspect(file: str, output: str) -> None:
-    """Show what a file holds: every certificate, and client_ids. Needs no vault, stores nothing."""
-    from broker.pki.reply import read_reply
-
+    """Show the certificates and client_ids in a file. Needs no vault, stores nothing."""
     parts = read_reply(read_input(file))
     found = parts.descriptions
     if output == "json":
@@ -122,8 +116,6 @@ def inspect(file: str, output: str) -> None:
 
 
 def _rows(found: Description) -> dict[str, object]:
-    from broker.pki.certificates import format_fingerprint
-
     return {
         "subject": found.subject,
         "issuer": found.issuer,

@@ -1,35 +1,34 @@
-"""Where each setting comes from."""
+"""`broker config`: settings, and the source of each."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
 
 import click
 
 from broker.cli.output import note, output_option, show_json, show_table
+from broker.cli.start import Start
+from broker.compose.ways import Way, Ways
 from broker.config import SETTINGS
-
-if TYPE_CHECKING:
-    from broker.cli.start import Start
-    from broker.compose.roles import Way
+from broker.errors import InputError
+from broker.model.role import Role
 
 __all__ = ["command"]
 
 
 @click.group("config", epilog="Example: broker config show")
 def command() -> None:
-    """Show and check settings. A flag wins over the environment, that over the file, that over the default."""
+    """Show and check settings. A flag wins over the environment, then the file, then the default."""
 
 
 @command.command("show", epilog="Example: broker config show -o json")
 @output_option
 @click.pass_obj
 def show(start: Start, output: str) -> None:
-    """Show every setting and how each role logs in, and where that comes from. Tokens are never shown."""
-    from broker.vault.policies import Role
-
+    """Show every setting, how each role logs in, and the source of both. Tokens are not shown."""
     config = start.config
-    ways = {role: start.broker.roles.way(role) for role in Role}
+    found = Ways(config, os.environ)
+    ways = {role: found.way(role) for role in Role}
     if output == "json":
         show_json(
             {
@@ -58,24 +57,17 @@ def show(start: Start, output: str) -> None:
 @command.command("check", epilog="Example: broker config check")
 @click.pass_obj
 def check(start: Start) -> None:
-    """Check the configuration without asking Vault: every name, every value, every file it names."""
-    from broker.errors import InputError
-    from broker.vault.policies import Role
-
-    config, roles = start.config, start.broker.roles
-    address = roles.settings.address
+    """Check names, values and files of the configuration, without a request to Vault."""
     named = [
-        f"{setting.name}: {config[setting.name]}"
+        f"{setting.name}: {start.config[setting.name]}"
         for setting in SETTINGS
-        if setting.is_path and setting.name.startswith("vault.") and not _is_readable(config[setting.name])
+        if setting.is_path and setting.name.startswith("vault.") and not _is_readable(start.config[setting.name])
     ]
-    for role in roles.here or (Role.AUDITOR,):
-        roles.connection(role)  # whether its login can be made of what is said
-        way = roles.way(role)
-        named += [f"{role.value}: {path}" for path in (way.files if way else ()) if not _is_readable(path)]
+    address, files = start.broker.checked_logins()
+    named += [f"{role.value}: {path}" for role, paths in files.items() for path in paths if not _is_readable(path)]
     if named:
-        raise InputError(f"these files cannot be read: {'; '.join(named)}", hint="who runs this, and who owns them?")
-    note(f"the configuration is good; vault at {address}")
+        raise InputError(f"these files cannot be read: {'; '.join(named)}", hint="check their owner and mode")
+    note(f"the configuration is valid; vault at {address}")
 
 
 def _described(way: Way) -> dict[str, str]:
@@ -83,6 +75,4 @@ def _described(way: Way) -> dict[str, str]:
 
 
 def _is_readable(path: str) -> bool:
-    import os
-
     return not path or os.access(path, os.R_OK)

@@ -1,10 +1,10 @@
-"""Evidence: who did what, when."""
+"""`broker evidence`: the record of every change and every issued bundle."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
@@ -18,16 +18,15 @@ from broker.cli.options import (
     write_output,
 )
 from broker.cli.output import note, output_option, show_findings, show_json, show_table
+from broker.cli.start import Start
 from broker.errors import InputError
+from broker.evidence.audit import Report, examine
+from broker.evidence.export import exported, imported
+from broker.evidence.statements import VerifyingKey
+from broker.model.account import Account
 from broker.model.chain import Entry
 from broker.model.finding import has_errors
 from broker.model.names import AccountName
-
-if TYPE_CHECKING:
-    from broker.cli.start import Start
-    from broker.evidence.audit import Report
-    from broker.evidence.statements import VerifyingKey
-    from broker.model.account import Account
 
 __all__ = ["command"]
 
@@ -37,16 +36,16 @@ _LARGEST_EXPORT: Final = 512 * 1024 * 1024
 
 @click.group("evidence", epilog="Example: broker evidence verify --all")
 def command() -> None:
-    """Read the append-only, hash-chained record of every change and every issue."""
+    """Show, verify, sign and export the hash-chained record of every change and every issued bundle."""
 
 
 @command.command("show", epilog="Example: broker evidence show acme --issued")
 @accounts_argument
-@click.option("--issued", is_flag=True, help="Also bundles that were issued.")
+@click.option("--issued", is_flag=True, help="Also show issued bundles.")
 @output_option
 @click.pass_obj
 def show(start: Start, accounts: tuple[AccountName, ...], everything: bool, issued: bool, output: str) -> None:
-    """Show entries, the oldest first."""
+    """Show entries, oldest first."""
     shown = _named(start, accounts, everything)
     names = {account.name for account in shown}
     entries = [entry for account in shown for entry in _of_account(start, account)]
@@ -67,24 +66,21 @@ def show(start: Start, accounts: tuple[AccountName, ...], everything: bool, issu
     "verify", epilog="Examples: broker evidence verify --all; broker evidence verify --file 2026.jsonl --key anchor.pem"
 )
 @accounts_argument
-@click.option("--file", default="", metavar="FILE|-", help="Verify an exported file instead; no vault is asked.")
-@click.option("--key", default="", metavar="PEM", help="The anchor's public key as you keep it, to verify signatures.")
+@click.option("--file", default="", metavar="FILE|-", help="Verify an exported file instead; needs no vault.")
+@click.option("--key", default="", metavar="PEM", help="Your copy of the anchor's public key, to verify signatures.")
 @output_option
 @click.pass_obj
 def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, file: str, key: str, output: str) -> int:
-    """Check that nothing was edited, dropped, reordered or forked: by its hashes, its signed heads, and the account.
+    """Verify that no entry was edited, removed, reordered or forked, by hashes, signed heads and the account.
 
-    What was cut off after the last signed head shows only against the account's document in Vault, so sign often
-    (broker evidence anchor) and keep exports elsewhere. Entries that no broker wrote are reported as foreign entries.
-    Exit code 6 if something is wrong.
+    A cut after the last signed head shows only by comparison with the account's document in Vault: sign often (broker
+    evidence anchor) and keep exports elsewhere. Reports entries that the broker did not write as foreign entries.
+    Exits with 6 if there is an error.
     """
-    from broker.evidence.audit import examine
-    from broker.evidence.export import imported
-
     require_one_reader(file, key)
     given = _key(key) if key else None
     if file and (accounts or everything):
-        raise InputError("--file names what to verify: all that is in the file", hint="leave the accounts out")
+        raise InputError("--file verifies all that is in the file; it takes no accounts", hint="leave the accounts out")
     if file:
         report = examine(imported(read_input(file, largest=_LARGEST_EXPORT)), given, everything=True)
     else:
@@ -102,10 +98,10 @@ def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, f
 @output_option
 @click.pass_obj
 def anchor(start: Start, output: str) -> int:
-    """Sign where every chain stands now, so that what is there can no longer be changed unseen.
+    """Sign the heads of all chains, so that later changes to their entries can be detected.
 
-    Run it from a timer, as a role that can do nothing else. Nothing new is signed where nothing happened. A chain that
-    is not what was signed before is reported and keeps its old head; exit code 6.
+    Run it from a timer, as the anchor role, which may do nothing else. Signs nothing if there are no new entries. A
+    chain that differs from what was signed before is reported and keeps its old head; then the exit code is 6.
     """
     done = start.broker.anchor()
     bad = has_errors(done.findings)
@@ -114,7 +110,7 @@ def anchor(start: Start, output: str) -> int:
         show_json({"success": not bad, **made, "findings": done.findings})
     else:
         number = ", ".join(map(str, done.made))
-        note(f"signed statement {number}" if number else f"nothing went on since statement {done.newest}")
+        note(f"signed statement {number}" if number else f"nothing new since statement {done.newest}")
         note(f"key SHA-256 {done.key.fingerprint}")
         show_findings(done.findings)
     return REFUSED if bad else 0
@@ -127,21 +123,19 @@ def anchor(start: Start, output: str) -> int:
     default="",
     metavar="PEM",
     callback=writable,
-    help="Also write the anchor's public key; keep it elsewhere.",
+    help="Also write the anchor's public key; keep it apart from the export.",
 )
 @click.pass_obj
 def export(start: Start, file: str, key_to: str) -> None:
-    """Write all chains, heads and signed statements to one file of JSON lines, for whoever has no vault.
+    """Export all chains, heads and signed statements to one file of JSON lines, for readers without a vault.
 
-    Nothing secret is in it. It is written as it lies in Vault, whole or not: verify it. What cannot be in the file,
-    such as an entry that cannot be read, is reported.
+    The file holds no secrets. It is exported unverified: verify it afterwards. Entries that cannot be read are
+    reported and left out.
     """
-    from broker.evidence.export import exported
-
     require_apart(file, key_to)
     record = start.broker.evidence((), everything=True)
     if key_to and not record.key:
-        raise InputError("nothing was signed yet, so there is no key", hint="broker evidence anchor")
+        raise InputError("nothing has been signed yet, so there is no key", hint="broker evidence anchor")
     write_output(file, exported(record, start.broker.true_clock()))
     if key_to:
         write_output(key_to, record.key.encode())
@@ -176,15 +170,13 @@ def _as_json(report: Report, origin: str) -> dict[str, Any]:
 
 
 _ORIGIN: Final = {
-    "given": "the one you gave",
-    "vault": "from Vault, where whoever administers it could replace it: give the one you keep with --key",
-    "file": "from the file itself, whose writer could have signed all of it: give the one you keep with --key",
+    "given": "given with --key",
+    "vault": "from Vault, where an administrator can replace it: pass your own copy with --key",
+    "file": "from the file itself, whose writer may have signed it: pass your own copy with --key",
 }
 
 
 def _key(file: str) -> VerifyingKey:
-    from broker.evidence.statements import VerifyingKey
-
     return VerifyingKey(read_input(file).decode("utf-8", "replace"))
 
 
@@ -196,7 +188,7 @@ def _named(start: Start, accounts: tuple[AccountName, ...], everything: bool) ->
 
 def _asked(accounts: tuple[AccountName, ...], everything: bool) -> tuple[AccountName, ...]:
     if not accounts and not everything:
-        raise InputError("whose evidence?", hint="name accounts, or --all")
+        raise InputError("no account is named", hint="name accounts, or use --all")
     return () if everything else accounts
 
 
@@ -205,24 +197,24 @@ def _of_account(start: Start, account: Account) -> Iterator[Entry]:
     yield from stored
     for entry in start.broker.account(name).outbox:
         if entry.number > max((e.number for e in stored), default=0):
-            note(f"entry {entry.number} of {name} is not stored yet: the next command that changes {name} does it")
+            note(f"entry {entry.number} of {name} is not stored yet: the next command that changes {name} stores it")
             yield entry
 
 
 def _issued(start: Start) -> Iterator[Entry]:
-    for chain in start.auditor_evidence.issuing_chains():
+    for chain in start.broker.issuing_chains():
         yield from _stored(start, chain)
 
 
 def _stored(start: Start, chain: str) -> tuple[Entry, ...]:
-    """Return the stored entries of `chain`; say what is wrong with the others."""
-    kept = start.auditor_evidence.kept(chain)
+    """Return the stored entries of `chain`; report those that cannot be read."""
+    kept = start.broker.stored_evidence(chain)
     show_findings(kept.findings)
     return kept.entries
 
 
 def _facts(entry: Entry) -> str:
-    """Return the facts in one line; on a terminal, long ones are cut."""
+    """Return the facts on one line; long values are cut on a terminal."""
     longest = _LONG if sys.stdout.isatty() else None
     shown = {name: str(value) for name, value in entry.facts.items() if value not in ("", 0)}
     return " ".join(f"{k}={v[:longest]}{'…' if v != v[:longest] else ''}" for k, v in shown.items())

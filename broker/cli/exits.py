@@ -1,7 +1,8 @@
-"""What a command's end looks like from outside: exit codes, and errors as people read them."""
+"""Exit codes, and errors as they are printed."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,7 +10,9 @@ from typing import Final
 
 import click
 
+from broker.cli.output import clean, show_findings
 from broker.errors import BrokerError, InputError, Kind
+from broker.telemetry import log
 
 __all__ = [
     "BROKEN_PIPE",
@@ -37,63 +40,60 @@ CODES: Final[Mapping[Kind, int]] = MappingProxyType(
     }
 )
 USAGE: Final = CODES[Kind.INPUT]
-REFUSED: Final = CODES[Kind.REFUSED]  # also of a verdict that is no error of the command
+REFUSED: Final = CODES[Kind.REFUSED]  # also for a check that found errors
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell says it
 SIGNALLED: Final = 128  # plus the signal's number
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
 
 
 def report(error: BrokerError, *, as_json: bool = False) -> int:
-    """Tell people what went wrong on stderr, and programs on stdout where they asked for JSON; return the exit code."""
-    from broker.cli.output import clean, show_findings
-
+    """Print an error to stderr, with `as_json` also as JSON to stdout; return the exit code."""
     if as_json:
-        _tell_programs(error)
+        _print_json(error)
     findings = getattr(error, "findings", ())
     if findings:
         sys.stderr.write(f"error: {clean(error.message.partition(':')[0])} is refused\n")
         show_findings(findings)
     else:
-        _tell_people(clean(error.message), clean(error.hint) if error.hint else "")
+        _print_text(clean(error.message), clean(error.hint) if error.hint else "")
     return CODES[error.kind]
 
 
 def report_usage(error: click.ClickException, *, as_json: bool = False) -> int:
-    """Tell of a command line that cannot be understood: click's words in our form."""
-    said = error.format_message()
+    """Print a usage error of click in our form."""
+    message = error.format_message()
     context = error.ctx if isinstance(error, click.UsageError) else None
-    told = InputError(said[:1].lower() + said[1:], hint=f"{context.command_path} --help" if context else "")
+    usage = InputError(message[:1].lower() + message[1:], hint=f"{context.command_path} --help" if context else "")
     if as_json:
-        _tell_programs(told)
+        _print_json(usage)
     if context:
         sys.stderr.write(f"{context.get_usage()}\n")
-    _tell_people(told.message, told.hint)
+    _print_text(usage.message, usage.hint)
     return USAGE
 
 
 def report_unexpected(error: BaseException, *, as_json: bool = False) -> int:
-    """Tell of a fault of ours: its type and place only, since its text may quote anything."""
+    """Print a fault of the broker: its type and place only, since its text may hold a secret."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
     place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
-    told = BrokerError(
+    log.error("unexpected fault", type=type(error).__name__, stack=log.frames(error))
+    fault = BrokerError(
         f"a fault in the broker itself: {type(error).__name__} at {place}",
-        hint="please report it with this line; what it says besides may hold secrets",
+        hint="report it with this line; --log-level debug shows the stack",
     )
-    return report(told, as_json=as_json)
+    return report(fault, as_json=as_json)
 
 
-def _tell_people(what: str, hint: str) -> None:
-    sys.stderr.write(f"error: {what}\n" + (f"  hint: {hint}\n" if hint else ""))
+def _print_text(message: str, hint: str) -> None:
+    sys.stderr.write(f"error: {message}\n" + (f"  hint: {hint}\n" if hint else ""))
 
 
-def _tell_programs(error: BrokerError) -> None:
-    """Write the error with the same keys always; `verdict` is the partner's, where it was asked."""
-    import json
-
+def _print_json(error: BrokerError) -> None:
+    """Print the error, always with the same keys; `verdict` is the partner's, if it was asked."""
     verdict = getattr(error, "verdict", None)
-    told = {
+    shown = {
         "success": False,
         "code": error.kind.value,
         "message": error.message,
@@ -101,4 +101,4 @@ def _tell_programs(error: BrokerError) -> None:
         "retryable": error.retryable,
         "verdict": verdict.value if verdict else None,
     }
-    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.write(json.dumps(shown) + "\n")

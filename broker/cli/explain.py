@@ -1,20 +1,22 @@
-"""The request that is sent to the partner, redacted for its support."""
+"""`broker explain`: the request that is sent to the partner, with placeholders for secrets."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from broker.cli.options import account_argument, generation_option
 from broker.cli.output import output_option, show_json
+from broker.cli.start import Start
+from broker.model.account import Account
+from broker.model.generation import Generation
 from broker.model.names import AccountName
+from broker.model.role import Role
+from broker.partners.explain import as_curl, as_http
+from broker.partners.request import recipe
 from broker.pki.certificates import format_fingerprint
-
-if TYPE_CHECKING:
-    from broker.cli.start import Start
-    from broker.model.account import Account
-    from broker.model.generation import Generation
+from broker.rotation.choosing import set_to_try
 
 __all__ = ["command"]
 
@@ -25,15 +27,10 @@ __all__ = ["command"]
 @output_option
 @click.pass_obj
 def command(start: Start, account: AccountName, generation: int, output: str) -> None:
-    """Print the canary's request with a placeholder for every secret, the certificate it is sent with, and the answers.
+    """Print the canary's request with placeholders for secrets, its client certificate, and the answers so far.
 
-    It can be mailed to the partner's support as it is.
+    The output is safe to send to the partner's support.
     """
-    from broker.partners.explain import as_curl, as_http
-    from broker.partners.request import recipe
-    from broker.rotation.choosing import set_to_try
-    from broker.vault.policies import Role
-
     broker = start.broker
     found = broker.account(account)
     chosen = found.generation(generation) if generation else set_to_try(found)
@@ -62,7 +59,7 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
     click.echo(f"  serial: {certificate.serial}")
     click.echo(f"  valid: {certificate.not_before:%F %TZ} to {certificate.not_after:%F %TZ}")
     click.echo(f"  SHA-256: {format_fingerprint(certificate.ref)}")
-    click.echo("\nCA that the server is known by:\n")
+    click.echo("\nCAs that verify the server:\n")
     for fingerprint in facts["server_ca"]:
         click.echo(f"  SHA-256 {format_fingerprint(fingerprint)}")
     click.echo("\nAnswers so far:\n")

@@ -1,13 +1,15 @@
-"""What a process that will hold secrets gives up first: core dumps, being read by its own user's other processes, and
-files that others may read.
+"""Harden the process before it holds secrets: no core dumps, no access for other processes of the same user, and
+no files that others can read.
 
-Python cannot promise that no copy of a secret stays in memory (docs/threat-model.md, "Memory"): this keeps the memory
-to ourselves. Nothing here fails a command. What the kernel does not grant is in the answer, and `doctor` says it.
+Python cannot guarantee that no copy of a secret stays in memory (docs/threat-model.md, "Memory"), so the memory is
+protected. Nothing here fails a command: `harden` returns what the kernel granted, and `doctor` reports it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +24,7 @@ _EVERY_ID: Final = ["0", "0", str(2**32 - 1)]
 
 @dataclass(frozen=True, slots=True)
 class Hardening:
-    """What the kernel granted."""
+    """Protections that the kernel granted."""
 
     no_core: bool  # no core file, of this process or its children
     private: bool  # no core handed to a program either, and /proc/PID/mem closed to others of the same user
@@ -30,24 +32,22 @@ class Hardening:
 
 
 def harden() -> Hardening:
-    """Give up what could show this process's memory or files to others. To call it again changes nothing.
+    """Protect this process's memory and files from others. Calling it again changes nothing.
 
-    A child that is executed inherits the missing core file and the umask, and nothing else of this.
+    An executed child inherits the core limit and the umask only.
     """
     granted = Hardening(no_core=_no_core(), private=_private(), locked=_locked())
-    os.umask(0o077)  # last, so that whoever sees it from outside knows that all is done
+    os.umask(0o077)  # last: seen from outside, it shows that all is done
     return granted
 
 
 def _no_core() -> bool:
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # to lower a limit is never refused
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # lowering a limit is never refused
     return resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
 
 
 def _private() -> bool:
-    """Where cores are piped to a program, the kernel ignores the limit above and heeds this alone (core(5))."""
+    """Forbid core dumps to a program too: for those the kernel ignores the limit above (core(5))."""
     return bool(_libc().prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
 
 
@@ -57,8 +57,6 @@ def _locked() -> bool:
 
 
 def _unlimited() -> bool:
-    import resource
-
     try:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     except (ValueError, OSError):  # an ordinary user's limit is 8 MB, and few may raise it
@@ -67,7 +65,7 @@ def _unlimited() -> bool:
 
 
 def _above_the_limit() -> bool:
-    """Say whether we have CAP_IPC_LOCK in the first user namespace: in another one it does not count."""
+    """Return whether we have CAP_IPC_LOCK in the initial user namespace; in another one it has no effect."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         held = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
@@ -77,6 +75,4 @@ def _above_the_limit() -> bool:
 
 
 def _libc() -> Any:
-    import ctypes
-
     return ctypes.CDLL(None)

@@ -1,23 +1,23 @@
-"""A few questions, and a configuration that works."""
+"""`broker init`: write a configuration, from answers to a few questions."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
 from broker.cli.options import read_input, writable, write_output
 from broker.cli.output import note
+from broker.cli.start import Start
 from broker.config import checked_address, checked_mount
+from broker.embedded.binary import find_binary
 from broker.errors import BrokerError, InputError
 from broker.model.role import Role
-
-if TYPE_CHECKING:
-    from broker.cli.start import Start
 
 __all__ = ["command"]
 
@@ -29,26 +29,28 @@ _CA_FILE: Final = "File with the CA certificates of Vault, if it is not a public
     "init", epilog="Example: broker init --vault embedded   or   broker init --vault https://vault.example:8200"
 )
 @click.option("--vault", default="", metavar="ADDRESS", help='Vault\'s address, or "embedded" for one on this machine.')
-@click.option("--ca-file", default="", metavar="FILE", help="CA certificates that sign Vault's.")
-@click.option("--namespace", default="", help="Vault's namespace to work in.")
-@click.option("--mount", default="", help="Where the KV v2 engine is, or will be, mounted.")
-@click.option("--roles-directory", default="", metavar="DIR", help="Where each role's role_id and secret_id files are.")
+@click.option("--ca-file", default="", metavar="FILE", help="CA certificates that verify Vault's.")
+@click.option("--namespace", default="", help="Namespace of Vault to work in.")
+@click.option("--mount", default="", help="Mount path of the KV v2 engine.")
+@click.option(
+    "--roles-directory", default="", metavar="DIR", help="Directory of the roles' role_id and secret_id files."
+)
 @click.option(
     "--out",
     default="broker.toml",
     show_default=True,
     metavar="PATH|-",
     callback=writable,
-    help="Where the configuration goes.",
+    help="File for the configuration.",
 )
-@click.option("--force", is_flag=True, help="Replace a configuration that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing configuration.")
 @click.pass_obj
 def command(
     start: Start, vault: str, ca_file: str, namespace: str, mount: str, roles_directory: str, out: str, force: bool
 ) -> None:
-    """Write a configuration. What no option says is asked, or takes its default where nobody is there to answer."""
+    """Write a configuration. Prompts for what is not given as an option; without a terminal, uses defaults."""
     kept = out != "-" and Path(out).exists() and not force
-    if kept and sys.stdin.isatty():  # before questions are answered in vain
+    if kept and sys.stdin.isatty():  # before the questions
         raise _there_already(out)
     vault = _checked_address(vault) if vault else _asked(_WHERE, _default(), _checked_address)
     mount = checked_mount(mount) if mount else _asked("Mount of the KV v2 engine", "credential-broker", checked_mount)
@@ -62,7 +64,7 @@ def command(
         ca_file = checked_file(ca_file) if ca_file else _asked(_CA_FILE, "", checked_file)
         roles_directory = roles_directory or _asked("Directory of the roles' role_id and secret_id files", "roles")
         text = _remote(vault, mount, namespace, ca_file, roles_directory)
-    if kept and read_input(out) != text.encode():  # else the same command, killed once it had written
+    if kept and read_input(out) != text.encode():  # else it is the same command, killed after it had written
         raise _there_already(out)
     write_output(out, text.encode())
     following = "broker vault start" if vault == "embedded" else "VAULT_TOKEN=… broker vault setup --dry-run"
@@ -70,13 +72,11 @@ def command(
 
 
 def _there_already(out: str) -> InputError:
-    return InputError(f"{out} is there already", hint="--force replaces it, --out names another")
+    return InputError(f"{out} exists already", hint="--force replaces it, --out names another")
 
 
 def _default() -> str:
-    """Return where Vault is if nobody says it: on this machine where that can be, else "", which is no address."""
-    from broker.embedded.binary import find_binary
-
+    """Return the default address: "embedded" if OpenBao is installed, else "", which is no address."""
     try:
         find_binary()
     except InputError:
@@ -85,7 +85,7 @@ def _default() -> str:
 
 
 def _asked(question: str, default: str, checked: Callable[[str], str] = str) -> str:
-    """Return the answer; it is asked again until it passes `checked`."""
+    """Return the answer; ask again until it passes `checked`."""
     if not sys.stdin.isatty():
         return checked(default)
 
@@ -101,22 +101,22 @@ def _asked(question: str, default: str, checked: Callable[[str], str] = str) -> 
 
 def _checked_address(text: str) -> str:
     if not text:
-        raise InputError("nothing says where Vault is", hint="--vault https://vault.example:8200")
+        raise InputError("no address of a Vault is given", hint="--vault https://vault.example:8200")
     return text if text == "embedded" else checked_address(text)
 
 
 def _checked_file(name: str, out: str) -> str:
-    """Return the name of a file that is there, seen from where the configuration goes: so it will be read."""
+    """Return the name of an existing file, relative to the configuration, as it will be read."""
     _quoted(name)
     if name and not (Path(out).parent / os.path.expanduser(name)).is_file():  # noqa: PTH111  # raises for no "~x"
-        raise InputError(f"{name[:80]} is no file, seen from {Path(out).parent}", hint="name it as a whole path")
+        raise InputError(f"{name[:80]} is not a file in {Path(out).parent}", hint="use an absolute path")
     return name
 
 
 def _embedded(directory: str, mount: str) -> str:
     return "\n".join(
         [
-            "# A vault on this machine: its unseal key lies beside its data. For laptops, demos and tests.",
+            "# A vault on this machine: its unseal key is stored beside its data. For laptops, demos and tests.",
             "version = 1",
             "",
             "[vault]",
@@ -132,7 +132,7 @@ def _embedded(directory: str, mount: str) -> str:
 def _remote(address: str, mount: str, namespace: str, ca_file: str, roles_directory: str) -> str:
     lines = ["version = 1", "", "[vault]", f"address = {_quoted(address)}", f"mount = {_quoted(mount)}"]
     lines += [f"{k} = {_quoted(v)}" for k, v in (("namespace", namespace), ("ca_file", ca_file)) if v]
-    lines += ["", "# Each role logs in by itself. A host needs only the roles that work on it: remove the others."]
+    lines += ["", "# Each role has its own login. A host needs only the roles that work on it: remove the others."]
     for role in Role:
         folder = f"{roles_directory.rstrip('/')}/{role.value}"
         lines += ["", f"[roles.{role.value}]", 'method = "approle"']
@@ -141,8 +141,6 @@ def _remote(address: str, mount: str, namespace: str, ca_file: str, roles_direct
 
 
 def _quoted(text: str) -> str:
-    import json
-
     if not text.isprintable():
-        raise InputError(f"{text[:80]!r} holds a control character", hint="one line, please")
-    return json.dumps(text, ensure_ascii=False)  # then a JSON string is a TOML basic string
+        raise InputError(f"{text[:80]!r} holds a control character", hint="use a single line")
+    return json.dumps(text, ensure_ascii=False)  # printable, so a JSON string is a TOML basic string

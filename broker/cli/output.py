@@ -1,4 +1,4 @@
-"""What commands print: stdout is data, as a table or as JSON; stderr is for people."""
+"""Print results: stdout is data, as a table or as JSON; stderr is for people."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ output_option = click.option(
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
-    help="For people or programs.",
+    help="Format of the output.",
 )
 
 
 def show_json(value: Any) -> None:
-    """Print `value` as JSON; datetimes in ISO 8601, UTC. What would drive a terminal is escaped above ASCII too."""
+    """Print `value` as JSON; datetimes in ISO 8601, UTC. Control characters beyond ASCII are escaped too."""
     text = json.dumps(value, indent=2, default=_plain, ensure_ascii=False)
     click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing") -> None:
-    """Print a table; a block for each row where a terminal is too narrow for it. `empty` goes to stderr."""
+    """Print a table; a block for each row if the terminal is too narrow. `empty` goes to stderr."""
     shown = [[clean(cell) for cell in row] for row in rows]
     if not shown:
         note(empty)
@@ -99,28 +99,28 @@ def show_findings(findings: Iterable[Finding], *, err: bool = True) -> None:
 
 
 def note(text: str) -> None:
-    """Say something to people."""
+    """Print a line for people, to stderr."""
     click.echo(clean(text, keep_lines=True), err=True)
 
 
 def note_done(done: str, *, changed: bool, more: str = "") -> None:
-    """Say what a change came to, with `more` of it; or that it was so already."""
+    """Print the result of a change, followed by `more`; or that nothing was left to do."""
     note(f"{done}{more}" if changed else f"{done} already: nothing to do")
 
 
 def step(text: str) -> None:
-    """Say that long work goes on, where somebody watches."""
+    """Print the progress of long work, on a terminal only."""
     if sys.stderr.isatty():
         click.echo(styled(f"… {text}", dim=True), err=True)
 
 
 def styled(text: str, **style: Any) -> str:
-    """Return `text` with colours, unless NO_COLOR (no-color.org) or a dumb terminal wants none."""
+    """Return `text` with colours, unless NO_COLOR (no-color.org) is set or the terminal is dumb."""
     return click.style(text, **style) if _colours() else text
 
 
 def when(moment: datetime | None, now: datetime) -> str:
-    """Return a time as people read it: the date, and how far off it is."""
+    """Return a time for people: the date, and the distance from `now`."""
     if moment is None:
         return "-"
     days = (moment - now).total_seconds() / 86400
@@ -133,7 +133,7 @@ def when(moment: datetime | None, now: datetime) -> str:
 
 
 def clean(value: object, *, keep_lines: bool = False) -> str:
-    """Return text without control characters: what a partner sent must not drive a terminal."""
+    """Return text without control characters: text from a partner must not control a terminal."""
     kept = "\n\t" if keep_lines else ""
     text = "-" if value is None or value == "" else str(value)
     return "".join(c if c.isprintable() or c in kept else "?" for c in text)
@@ -148,7 +148,7 @@ def _show_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _width(text: str) -> int:
-    """Return how many columns `text` takes on a terminal (UAX 11)."""
+    """Return the number of columns of `text` on a terminal (UAX 11)."""
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
@@ -164,7 +164,8 @@ def _plain(value: object) -> Any:
     if isinstance(value, Enum):
         return value.value
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
+        named = {field.name: getattr(value, field.name) for field in fields(value)}
+        return {name: inner for name, inner in named.items() if not isinstance(inner, type)}  # no class is data
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is not data")

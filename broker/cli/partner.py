@@ -1,34 +1,35 @@
-"""Partners and their rules."""
+"""`broker partner`: profiles of partners."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from broker.cli.options import read_input
 from broker.cli.output import note, output_option, show_details, show_json, show_table
+from broker.cli.start import Start
 from broker.errors import BrokerError, InputError, RefusedError
-
-if TYPE_CHECKING:
-    from broker.cli.start import Start
-    from broker.partners.profile import Profile
+from broker.model.role import Role
+from broker.partners import catalogue
+from broker.partners.document import parse, to_document
+from broker.partners.profile import Profile
 
 __all__ = ["command"]
 
 
 @click.group("partner", epilog="Example: broker partner list")
 def command() -> None:
-    """Show partners' rules: environments, subject, key, authentication, renewal. A profile is data."""
+    """Show and add partner profiles: environments and rules for subject, key, authentication and renewal."""
 
 
 @command.command("list", epilog="Example: broker partner list")
 @output_option
 @click.pass_obj
 def list_(start: Start, output: str) -> None:
-    """List the profiles there are: built-in ones, and those that were added to Vault."""
+    """List built-in profiles and those added to Vault."""
     profiles = list(_all(start))
     if output == "json":
         show_json([{"name": p.name, "title": p.title, "source": where} for p, where in profiles])
@@ -47,15 +48,11 @@ def list_(start: Start, output: str) -> None:
     type=click.Choice(["table", "json", "toml"]),
     default="table",
     show_default=True,
-    help="For people, programs, or to make one's own of it.",
+    help="Format of the output; toml is the start of a custom profile.",
 )
 @click.pass_obj
 def show(start: Start, name: str, output: str) -> None:
-    """Show a profile. What the partner has not published is shown as unknown."""
-    from broker.partners import catalogue
-    from broker.partners.document import to_document
-    from broker.vault.policies import Role
-
+    """Show a profile, and which values the partner has not published."""
     found = catalogue.builtin(name) if name in catalogue.names() else start.broker.profile(name, Role.OPERATOR)
     document = to_document(found)
     if output == "json":
@@ -67,16 +64,14 @@ def show(start: Start, name: str, output: str) -> None:
     show_details(dict(_flat({k: v for k, v in document.items() if k != "operations"})))
     click.echo(f"operations  {len(found.operations)}")
     if found.unknowns:
-        note(f"unknown until the partner says: {', '.join(found.unknowns)}")
+        note(f"not published by the partner: {', '.join(found.unknowns)}")
 
 
 @command.command("add", epilog="Example: broker partner add my-partner.toml")
 @click.argument("file", metavar="FILE|-")
 @click.pass_obj
 def add(start: Start, file: str) -> None:
-    """Add a profile of your own from a TOML file, or replace it. Begin with a copy: partner show NAME -o toml."""
-    from broker.partners.document import parse
-
+    """Add or replace a custom profile from a TOML file. Start from a copy: broker partner show NAME -o toml."""
     try:
         text = read_input(file).decode("utf-8")
     except UnicodeDecodeError:
@@ -87,9 +82,6 @@ def add(start: Start, file: str) -> None:
 
 
 def _all(start: Start) -> Iterator[tuple[Profile, str]]:
-    from broker.partners import catalogue
-    from broker.vault.policies import Role
-
     yield from ((catalogue.builtin(name), "built-in") for name in catalogue.names())
     try:
         own = start.broker.own_profiles(Role.OPERATOR)
@@ -101,12 +93,12 @@ def _all(start: Start) -> Iterator[tuple[Profile, str]]:
     for name in own.found:
         try:
             yield catalogue.load(name, own.found), "vault"
-        except (InputError, RefusedError) as error:  # the others can be read
+        except (InputError, RefusedError) as error:  # the others may be readable
             note(f"note: {error.message}, so it is not listed; {error.hint}")
 
 
 def _toml(document: Mapping[str, Any]) -> str:
-    """Return a profile's document as TOML: a table for each part, one line for each thing in it."""
+    """Return a profile's document as TOML: a table for each part, a line for each value."""
     plain = [f"{key} = {_inline(value)}" for key, value in document.items() if not isinstance(value, Mapping)]
     tables = [(key, value) for key, value in document.items() if isinstance(value, Mapping)]
     lines = [*plain]
@@ -120,7 +112,7 @@ def _inline(value: Any) -> str:
         return "{" + ", ".join(f"{_inline(k)} = {_inline(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_inline, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)  # of text, numbers and truth values it makes what TOML has too
+    return json.dumps(value, ensure_ascii=False)  # texts, numbers and booleans look the same in TOML
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:

@@ -1,32 +1,28 @@
-"""Rotation: a set tried, promoted, rolled back, retired."""
+"""`broker rotation`: try, promote, roll back, reject and retire generations."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from broker.cli.guard import require_consent, yes_option
-from broker.cli.obstacles import say_obstacles, shown_clock, shown_obstacles
+from broker.cli.obstacles import show_obstacles, shown_clock
 from broker.cli.options import account_argument, generation_option, reason_options, the_reason
-from broker.cli.output import note, note_done, output_option, show_json, show_table, stage_of, step, when
+from broker.cli.output import note, note_done, output_option, show_json, show_table, step, when
+from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.names import AccountName
-from broker.model.stage import Stage
-
-if TYPE_CHECKING:
-    from broker.cli.start import Start
-    from broker.model.account import Account
-    from broker.model.generation import Generation
-    from broker.rotation.choosing import Promotion
-    from broker.rotation.ports import Answer
+from broker.model.role import Role
+from broker.partners.verdict import Verdict
+from broker.rotation.canary import require_ok
+from broker.rotation.choosing import Promotion, set_to_try
+from broker.rotation.reports import CanaryReport, promotion_report
 
 __all__ = ["command"]
 
 
 @click.group("rotation", epilog="Example: broker rotation promote acme")
 def command() -> None:
-    """Try a set at the partner, make it current, go back, end an overlap."""
+    """Try a generation at the partner, promote it, roll back, reject or retire it."""
 
 
 @command.command("status", epilog="Example: broker rotation status acme -o json")
@@ -34,49 +30,36 @@ def command() -> None:
 @output_option
 @click.pass_obj
 def status(start: Start, account: AccountName, output: str) -> None:
-    """Show the generations of an account, its last canaries, and what stands in the way."""
-    from broker.model.obstacle import paused_until
-    from broker.vault.policies import Role
-
-    broker = start.broker
-    found, now = broker.account(account), shown_clock(broker)
-    deliverable = [g.number for g in found.generations if g.stage.deliverable]
-    holders = {number: sorted(broker.stragglers(account, number, Role.AUDITOR)) for number in deliverable}
+    """Show the generations of an account, its last canaries, and what prevents the next one."""
+    now = shown_clock(start.broker)
+    found = start.broker.rotation_status(account, now)
     if output == "json":
-        show_json(
-            {
-                "account": account,
-                "current": found.current.number if found.current else None,
-                "generations": [_facts(found, g) | {"held_by": holders.get(g.number, [])} for g in found.generations],
-                "canaries": found.tries,
-                "breaker": found.breaker,
-                "not_before": paused_until(found, now),
-                "obstacles": shown_obstacles(found, now),
-            }
-        )
+        show_json(found)
         return
     show_table(
         ["generation", "stage", "changes", "expires", "password", "held by"],
         [
             (
                 g.number,
-                stage_of(found, g),
-                ", ".join(sorted(g.parts.names)) if g.stage is Stage.CANDIDATE else "",
-                when(found.certificate(found.parts_of(g).certificate).not_after, now),
-                found.parts_of(g).password,
-                ", ".join(holders.get(g.number, [])),
+                g.label,
+                ", ".join(g.changes),
+                when(g.not_after, now),
+                g.password,
+                ", ".join(g.held_by),
             )
             for g in found.generations
         ],
         empty=f"{account} has no generation yet: broker csr new {account}",
     )
-    if found.tries:
+    if found.canaries:
         show_table(
             ["canary", "generation", "at", "verdict"],
-            [(t.number, t.generation, f"{t.at:%F %TZ}", t.verdict or "never answered") for t in found.tries],
+            [(t.number, t.generation, f"{t.at:%F %TZ}", t.verdict or "no answer") for t in found.canaries],
         )
-    say_obstacles(found, now)
-    _say_rejected(found)
+    show_obstacles(found.obstacles)
+    for application in start.broker.account(account).applications:
+        if application.rejected_at:
+            note(f"the partner rejected the client_id of {account}/{application.name}")
 
 
 @command.command("canary", epilog="Example: broker rotation canary acme --generation 2")
@@ -86,14 +69,10 @@ def status(start: Start, account: AccountName, output: str) -> None:
 @output_option
 @click.pass_obj
 def canary(start: Start, account: AccountName, generation: int, force: bool, reason: str, output: str) -> None:
-    """Send one harmless real request with a set, and say what the partner's answer means.
+    """Send one harmless real request with a generation, and explain the partner's answer.
 
-    --force resets what keeps a machine from trying: a rejected login, a quota. Partners lock accounts: be sure.
+    --force ignores an earlier rejected login or quota. Partners lock accounts after repeated failures: check first.
     """
-    from broker.rotation.canary import require_ok
-    from broker.rotation.choosing import set_to_try
-    from broker.vault.policies import Role
-
     broker = start.broker
     forced = the_reason(force, reason)
     found = broker.account(account, Role.CANARY)
@@ -106,7 +85,7 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
         note(f"generation {number} of {account}: {answer.verdict.value}: {answer.verdict.message}")
     require_ok(account, number, answer)
     if output == "json":
-        show_json(_answered(account, number, answer))
+        show_json(CanaryReport(account, number, answer.verdict, answer.detail))
 
 
 @command.command("promote", epilog="Example: broker rotation promote acme")
@@ -126,9 +105,9 @@ def promote(
     """Try a candidate at the partner, and make it current if the partner accepts it.
 
     A candidate has the parts that it changes: a certificate, a password. Two that the partner reissued together are
-    joined by naming both, and tried as one. What a roll-back displaced is promoted again by its number.
+    joined by naming both, and tried as one. A generation that a roll-back displaced is promoted again by its number.
 
-    There is no promotion without a canary. --force only resets what keeps a machine from trying.
+    A promotion always includes a canary. --force only ignores an earlier rejected login or quota.
     """
     broker = start.broker
     forced = the_reason(force, reason)
@@ -140,7 +119,7 @@ def promote(
     step("asking the partner")
     promotion = broker.rotation.promote(account, number)
     done = f"generation {promotion.number} of {account} is current"
-    _show(account, promotion, output, done if promotion.changed else f"nothing to promote: {done}")
+    _show(promotion, output, done if promotion.changed else f"nothing to promote: {done}")
 
 
 @command.command(
@@ -152,28 +131,26 @@ def promote(
 @output_option
 @click.pass_obj
 def rollback(start: Start, account: AccountName, generation: int, force: bool, reason: str, output: str) -> None:
-    """Make the previous generation current again. The displaced one is kept; only you, naming it, promote it again.
+    """Make the previous generation current again. The displaced one is kept, and promoted again only by number.
 
-    If the password or the server's CA changed since, the old certificate comes back with the new ones. It is tried
-    first; --force goes back untried.
+    If the password or the server's CAs have changed since, the old certificate is used with the new ones. It is tried
+    first; --force rolls back without a try.
     """
     forced = the_reason(force, reason)
     step("asking the partner")
     promotion = start.broker.rotation.roll_back(account, generation, untried_because=forced)
-    done = "is current again" if promotion.changed else "was current already: nothing was done"
-    _show(account, promotion, output, f"generation {promotion.number} of {account} {done}")
+    done = "is current again" if promotion.changed else "was current already: nothing to do"
+    _show(promotion, output, f"generation {promotion.number} of {account} {done}")
 
 
 @command.command("reject", epilog="Example: broker rotation reject acme --generation 3 --reason 'wrong subject'")
 @account_argument
 @click.option("--generation", type=click.IntRange(1), required=True, help="The candidate to withdraw.")
-@click.option("--reason", required=True, metavar="TEXT", help="Why; it goes into the evidence.")
+@click.option("--reason", required=True, metavar="TEXT", help="Reason, for the evidence.")
 @yes_option
 @click.pass_obj
 def reject(start: Start, account: AccountName, generation: int, reason: str, yes: bool) -> None:
-    """Withdraw a candidate. No import brings its certificate back."""
-    from broker.vault.policies import Role
-
+    """Withdraw a candidate for good: its certificate cannot be imported again."""
     if not reason.isprintable() or not reason.strip():
         raise InputError("--reason is empty or holds a control character", hint="write it on one line")
     found = start.broker.account(account, Role.ROTATOR)
@@ -186,54 +163,24 @@ def reject(start: Start, account: AccountName, generation: int, reason: str, yes
 
 @command.command("retire", epilog="Example: broker rotation retire acme --generation 1")
 @account_argument
-@click.option("--generation", type=click.IntRange(1), required=True, help="A previous or rejected one.")
+@click.option("--generation", type=click.IntRange(1), required=True, help="A previous or rejected generation.")
 @reason_options
 @click.pass_obj
 def retire(start: Start, account: AccountName, generation: int, force: bool, reason: str) -> None:
-    """End an overlap: nothing hands the generation out any more, and secrets that no other shares are destroyed.
+    """End an overlap: stop issuing the generation, and destroy the secrets that only it uses.
 
-    Waits for consumers that still hold it (exit code 7), unless forced.
+    Refused with exit code 7 while consumers hold it, unless forced.
     """
     changed = start.broker.rotation.retire(account, generation, the_reason(force, reason))
     snapshots = "; snapshots of Vault may still hold its key"
     note_done(f"generation {generation} of {account} is retired", changed=changed, more=snapshots)
 
 
-def _show(account: AccountName, promotion: Promotion, output: str, said: str) -> None:
-    answer, way_back = promotion.answer, promotion.way_back
+def _show(promotion: Promotion, output: str, done: str) -> None:
     if output == "json":
-        facts = _answered(account, promotion.number, answer)
-        show_json(facts | {"way_back": way_back.verdict.value if way_back else None, "changed": promotion.changed})
+        show_json(promotion_report(promotion))
         return
-    note(said)
-    if way_back and way_back.verdict.value != "ok":
-        note(f"careful: the partner's answer to the one before is {way_back.verdict.value}, so there is no way back")
-
-
-def _answered(account: AccountName, number: int, answer: Answer | None) -> dict[str, Any]:
-    return {
-        "account": account,
-        "generation": number,
-        "verdict": answer.verdict.value if answer else None,
-        "detail": answer.detail if answer else "",
-    }
-
-
-def _facts(account: Account, generation: Generation) -> dict[str, Any]:
-    parts = account.parts_of(generation)
-    return {
-        "number": generation.number,
-        "stage": generation.stage.value,
-        "since": generation.since,
-        "rolled_back": account.rolled_back(generation),
-        "changes": sorted(generation.parts.names) if generation.stage is Stage.CANDIDATE else [],
-        "key": parts.key,
-        "password": parts.password,
-        "not_after": account.certificate(parts.certificate).not_after,
-    }
-
-
-def _say_rejected(account: Account) -> None:
-    for application in account.applications:
-        if application.rejected_at:
-            note(f"the partner rejected the client_id of {account.name}/{application.name}")
+    note(done)
+    if promotion.way_back and promotion.way_back.verdict is not Verdict.OK:
+        answer = promotion.way_back.verdict.value
+        note(f"warning: the partner answers {answer} to the displaced one, so a roll-back would fail")

@@ -1,9 +1,10 @@
-"""What a command starts from: the settings as typed, and the object graph once somebody asks for it."""
+"""Start of every command: the root's options, and the object graph, which is imported when it is first used."""
 
 from __future__ import annotations
 
 import getpass
 import os
+import secrets
 import socket
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -12,58 +13,69 @@ from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from broker.compose import Broker, Wiring
-    from broker.config import Config
-    from broker.vault.evidence import VaultEvidence
+from broker.cli.hardening import harden
+from broker.cli.output import note, step
+from broker.config import Config, resolve
+from broker.signals import undisturbed
+from broker.telemetry import log
 
-__all__ = ["Start"]
+if TYPE_CHECKING:
+    from broker.compose.graph import Broker, Wiring
+
+__all__ = ["Start", "begin"]
 
 
 class Start:
-    """Handed from the root command to every other; reads nothing until it is asked."""
+    """Passed from the root command to every other; reads nothing until it is used."""
 
     def __init__(self, wiring: Wiring | None = None) -> None:
         self._file: Path | None = None
         self._flags: dict[str, str] = {}
         self._wiring = wiring
 
-    def take(self, *, config: str | None = None, timeout: str | None = None) -> None:
-        """Take what was typed; what was typed last counts."""
-        if config:
-            self._file = Path(config)
-        if timeout:
-            self._flags["vault.patience"] = timeout
+    def take(self, name: str, value: str | int) -> None:
+        """Take an option of the root; a later value replaces an earlier one."""
+        if name == "config":
+            self._file = Path(str(value))
+        elif name == "timeout":
+            self._flags["vault.patience"] = str(value)
+        else:
+            level = value if name == "log_level" else "info" if value == 1 else "debug"
+            self._flags["log.level"] = str(level)
+            log.to_stderr(log.level_of(str(level)))
 
     @cached_property
     def config(self) -> Config:
-        """The resolved settings. The one place that reads the environment."""
-        from broker.config import resolve
+        """The resolved settings. Only this reads the environment."""
+        defaults = {"actor": _actor(), "embedded.directory": str(_state_directory() / "vault")}
+        found = resolve(flags=self._flags, environment=os.environ, file=self._file, defaults=defaults)
+        level, form = log.level_of(found["log.level"]), log.form_of(found["log.format"])
+        if found.values["log.level"].source != "default":
+            from broker.telemetry.rendering import configure  # only then: the base installation has no structlog
 
-        defaults = {"actor": _whoami(), "embedded.directory": str(_state_directory() / "vault")}
-        return resolve(flags=self._flags, environment=os.environ, file=self._file, defaults=defaults)
+            configure(level, form)
+        return found
 
     @cached_property
     def broker(self) -> Broker:
         """The object graph. Its tokens are given back when the command ends."""
-        from broker.cli.output import note, step
-        from broker.compose import Broker
+        from broker.compose.graph import Broker  # the second of two doors: commands without Vault load no Vault library
 
+        log.bind(command=click.get_current_context().command_path)
         made = Broker(self.config, os.environ, wiring=self._wiring, say=note, wait=step)
         click.get_current_context().find_root().call_on_close(partial(_undisturbed, made.close))
         return made
 
-    @property
-    def auditor_evidence(self) -> VaultEvidence:
-        """The evidence, as the auditor reads it."""
-        from broker.vault.policies import Role
 
-        return self.broker.roles.evidence(Role.AUDITOR)
+def begin(wiring: Wiring | None) -> Start:
+    """Harden the process and return the start of a command. `--help` and `--version` do not come this far."""
+    harden()  # before any secret is read
+    log.reset()
+    log.bind(request=secrets.token_hex(8))
+    return Start(wiring)
 
 
 def _undisturbed(close: Callable[[], None]) -> None:
-    from broker.signals import undisturbed
-
     with undisturbed():
         close()
 
@@ -76,13 +88,13 @@ def _state_directory() -> Path:
 def _home_state() -> Path:
     try:
         return Path.home() / ".local" / "state"
-    except RuntimeError:  # a container's UID that no passwd file names, and no $HOME
+    except RuntimeError:  # a container's UID without a passwd entry, and no $HOME
         return Path("/var/lib")
 
 
-def _whoami() -> str:
+def _actor() -> str:
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's UID that no passwd file names
+    except (KeyError, OSError):  # a container's UID without a passwd entry
         user = f"uid-{os.getuid()}"
     return f"{user}@{socket.gethostname()}"

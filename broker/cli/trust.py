@@ -1,25 +1,22 @@
-"""Which CA the partner's server is known by."""
+"""`broker trust`: CAs that verify the partner's server."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import click
 
 from broker.cli.options import accept_ca_option, account_argument, read_input
 from broker.cli.output import note, output_option, show_json
+from broker.cli.start import Start
 from broker.model.names import AccountName
-
-if TYPE_CHECKING:
-    from broker.cli.start import Start
 
 __all__ = ["command"]
 
 
 @click.group("trust", epilog="Example: broker trust set acme server-ca.pem --accept-ca AB:CD:…")
 def command() -> None:
-    """Which CA the partner's server is known by. Nothing secret is sent to a server that it does not vouch for."""
+    """CAs that verify the partner's server. No secret is sent to a server that they do not verify."""
 
 
 @command.command("set", epilog="Example: broker trust set acme server-ca.pem --accept-ca AB:CD:…")
@@ -29,10 +26,11 @@ def command() -> None:
 @output_option
 @click.pass_obj
 def set_(start: Start, account: AccountName, file: str, accept_ca: Sequence[str], output: str) -> None:
-    """Know the partner's server by the CAs in a file, PEM, DER, PKCS#7 or a zip, that --accept-ca names.
+    """Set the CAs that verify the partner's server: those in FILE that --accept-ca names.
 
-    Where a set is current, a candidate with the new trust is made, to be tried: nothing changes for consumers until it
-    is promoted. A CA that signs certificates is accepted with the reply instead: broker cert import.
+    FILE is PEM, DER, PKCS#7 or a zip. If a generation is current, this creates a candidate with the new CAs; consumers
+    keep the current one until it is promoted. Accept a CA that signs client certificates with the reply instead:
+    broker cert import.
     """
     after = start.broker.registry.set_trust(account, read_input(file), accept_ca)
     known = after.ca_set(after.trust) if after.trust else None
@@ -41,6 +39,6 @@ def set_(start: Start, account: AccountName, file: str, accept_ca: Sequence[str]
         shown = known.fingerprints if known else ()
         show_json({"account": account, "fingerprints": shown, "candidate": candidate.number if candidate else None})
         return
-    note(f"the server of {account} is known by {len(known.fingerprints) if known else 0} CA(s) from now on")
+    note(f"the server of {account} is verified by {len(known.fingerprints) if known else 0} CA(s)")
     if candidate:
-        note(f"generation {candidate.number} would use it; next: broker rotation promote {account}")
+        note(f"candidate {candidate.number} uses them; next: broker rotation promote {account}")

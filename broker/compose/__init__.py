@@ -1,5 +1,4 @@
-"""The object graph: the one place where adapters meet ports."""
+"""The object graph: the one place where adapters meet ports. `graph` has `Broker`, which the command line starts from.
 
-from broker.compose.graph import Broker, Wiring
-
-__all__ = ["Broker", "Wiring"]
+Nothing is imported here, so that `ways`, which needs no Vault, loads no Vault library.
+"""

@@ -1,47 +1,54 @@
-"""The object graph. Each part is built when first touched, and imported then: a command pays for what it uses.
+"""The object graph. Each part is built when it is first used.
 
-`cli` and later the service and the scheduler start here. This room is the one place where an adapter meets a port, so
-it is where the type checker proves that they fit. Every use-case runs as the role that may do it and no other.
+`cli`, and later the service and the scheduler, start here and go no deeper. This room is the one place where adapters
+meet ports, so the type checker proves here that they fit. Every use-case runs as the role that may do it and no other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from datetime import datetime
+from functools import cache, cached_property, partial
 
+from broker.compose import privileged
+from broker.compose.doctor import examined
 from broker.compose.roles import Roles
-from broker.compose.settling import settle
+from broker.compose.settling import forked, settle
+from broker.compose.status import AccountStatus, status
+from broker.compose.vaults import Vaults
+from broker.config import Config
+from broker.evidence.audit import Record, collect
 from broker.evidence.journal import Journal, chain_name
+from broker.evidence.ports import ChainRecord
+from broker.evidence.signing import Anchored, anchor
+from broker.issuing.grant import Issuer
+from broker.model.account import Account
 from broker.model.chain import Entry, require_text
 from broker.model.clock import Clock, system_clock
+from broker.model.consumer import stragglers
+from broker.model.finding import Finding
+from broker.model.generation import Parts
+from broker.model.names import AccountName
+from broker.model.role import Role
+from broker.model.secret import Secret
+from broker.partners import catalogue
+from broker.partners.profile import Profile
+from broker.rotation.ports import Answer, Canary
+from broker.rotation.registry import Registry
+from broker.rotation.reports import RotationStatus, rotation_status
+from broker.rotation.rotation import Rotation
+from broker.vault.consumers import VaultConsumers
+from broker.vault.listing import Documents, entries_of, every_folder, foreign
 from broker.vault.observer import Observer, unobserved
-from broker.vault.policies import Role
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from broker.config import Config
-    from broker.evidence.audit import Record
-    from broker.evidence.signing import Anchored
-    from broker.issuing.grant import Issuer
-    from broker.model.account import Account
-    from broker.model.finding import Finding
-    from broker.model.generation import Parts
-    from broker.model.names import AccountName
-    from broker.model.secret import Secret
-    from broker.partners.profile import Profile
-    from broker.rotation.ports import Answer, Canary
-    from broker.rotation.registry import Registry
-    from broker.rotation.rotation import Rotation
-    from broker.vault.listing import Documents
+from broker.vault.profiles import StoredProfiles, own_profiles, store_profile
+from broker.vault.statements import VaultStatements
 
 __all__ = ["Broker", "Wiring"]
 
 
 class Wiring:
-    """What tests replace: the clock, and who watches writes."""
+    """Parts that tests replace: the clock, and the observer of writes."""
 
     def __init__(self, clock: Clock = system_clock, observer: Observer = unobserved) -> None:
         self.clock = clock
@@ -62,8 +69,8 @@ class Broker:
     ) -> None:
         self.config = config
         self.actor = config["actor"]
-        require_text("actor", self.actor)  # before any write: a key is stored before the entry that speaks of it
-        self.clock = (wiring or Wiring()).clock  # unchecked: for what is shown. Else `true_clock`
+        require_text("actor", self.actor)  # before any write: a key is stored before the entry that names it
+        self.clock = (wiring or Wiring()).clock  # unchecked, for display only: see `true_clock`
         self.roles = Roles(config, environment, observer=(wiring or Wiring()).observer, wait=wait)
         self._say = say
         # One chain for all bundles of this process. Its clock never refuses: a bundle given back is always recorded
@@ -74,7 +81,7 @@ class Broker:
         self.roles.close()
 
     def true_clock(self) -> datetime:
-        """Return the time, for all that is dated or decided by it. Every use-case gets this clock and no other.
+        """Return the time that decisions and dates are made with. Every use-case gets this clock and no other.
 
         Raise `RefusedError` if this machine's clock is more than minutes from Vault's.
         """
@@ -84,61 +91,55 @@ class Broker:
     # reading
 
     def account(self, name: AccountName, role: Role = Role.AUDITOR) -> Account:
-        """Return an account as `role` reads it, the one that is about to act; raise `UnknownNameError`."""
+        """Return an account, read as `role`: the role that acts next. Raise `UnknownNameError`."""
         return self.roles.accounts(role).read(name).account
 
+    def checked_logins(self) -> tuple[str, Mapping[Role, tuple[str, ...]]]:
+        """Return Vault's address, and the files that each role of this host logs in with; raise `InputError`."""
+        address, files = self.roles.settings.address, {}
+        for role in self.roles.here or (Role.AUDITOR,):
+            self.roles.connection(role)  # raises if its login cannot be built from the configuration
+            way = self.roles.way(role)
+            files[role] = way.files if way else ()
+        return address, files
+
     def all_accounts(self) -> Iterator[Account]:
-        """Yield every account that can be read, by name; say which cannot."""
+        """Yield every readable account, by name; report the others to `say`."""
         accounts = self.roles.accounts(Role.AUDITOR).all()
         for finding in accounts.unread.values():
-            self._say(f"note: {finding.message}, so it is passed over; broker doctor says more")
+            self._say(f"note: {finding.message}, so it is left out; run broker doctor for details")
         yield from accounts.found.values()
 
     def unread(self) -> tuple[Finding, ...]:
         """Return a finding for each record of a consumer, and each profile, that cannot be read."""
-        from broker.vault.consumers import VaultConsumers
-
         consumers = VaultConsumers(self.roles.connection(Role.AUDITOR)).all()
         return (*consumers.unread.values(), *self.own_profiles(Role.AUDITOR).unread.values())
 
     def foreign(self, names: Sequence[AccountName] = ()) -> tuple[Finding, ...]:
         """Return a finding for each foreign entry: in the evidence of the accounts `names`, else in all folders."""
-        from broker.vault.listing import entries_of, every_folder, foreign
-
         vault = self.roles.connection(Role.AUDITOR)
         folders = [entries_of(f"accounts/{name}") for name in names] or every_folder(vault)
         return tuple(foreign(vault, folders))
 
     def profile(self, name: str, role: Role) -> Profile:
         """Return a built-in profile, or one that was added to Vault, as it is now."""
-        from broker.partners import catalogue
-        from broker.vault.profiles import StoredProfiles
-
         stored = StoredProfiles(self.roles.connection(role))
         return catalogue.builtin(name) if name in catalogue.names() else catalogue.load(name, stored)
 
     def own_profiles(self, role: Role) -> Documents[Mapping[str, object]]:
         """Return the documents of the profiles that were added to Vault."""
-        from broker.vault.profiles import own_profiles
-
         return own_profiles(self.roles.connection(role))
 
     def add_profile(self, profile: Profile) -> None:
-        """Store a profile of a user's own, in the place of an older one of its name."""
-        from broker.partners.catalogue import require_own
-        from broker.vault.profiles import store_profile
-
-        require_own(profile)
+        """Store a custom profile, replacing any of the same name."""
+        catalogue.require_own(profile)
         store_profile(self.roles.connection(Role.OPERATOR), profile)
 
     def evidence(self, names: Sequence[AccountName], *, everything: bool) -> Record:
-        """Return the evidence of accounts as it is stored, unjudged; with `everything`, all there is.
+        """Return the stored evidence of accounts, unverified; with `everything`, all evidence.
 
         Foreign entries are among its findings.
         """
-        from broker.evidence.audit import collect
-        from broker.vault.statements import VaultStatements
-
         vault, chains = VaultStatements(self.roles.connection(Role.AUDITOR)), self.roles.evidence(Role.AUDITOR)
         read = self.roles.accounts(Role.AUDITOR)
         wanted = read.names() if everything else names
@@ -146,37 +147,62 @@ class Broker:
         return replace(record, findings=(*record.findings, *self.foreign(names)))
 
     def anchor(self) -> Anchored:
-        """Sign where every chain of evidence stands."""
-        from broker.evidence.signing import anchor
-        from broker.vault.statements import VaultStatements
-
+        """Sign the heads of all chains of evidence."""
         statements = VaultStatements(self.roles.connection(Role.ANCHOR))
         return anchor(statements.key(), statements, self.roles.evidence(Role.ANCHOR), self.true_clock)
+
+    def stored_evidence(self, chain: str) -> ChainRecord:
+        """Return the stored entries of a chain of evidence, and a finding for each that cannot be read."""
+        return self.roles.evidence(Role.AUDITOR).kept(chain)
+
+    def issuing_chains(self) -> tuple[str, ...]:
+        """Return the names of the chains that record issued bundles."""
+        return self.roles.evidence(Role.AUDITOR).issuing_chains()
+
+    def forked(self, account: Account) -> bool:
+        """Return whether evidence of `account` that is due can never be stored."""
+        return forked(self.roles, account)
+
+    def statuses(self, names: Sequence[AccountName], now: datetime) -> list[AccountStatus]:
+        """Return the status of the accounts `names`, or of all."""
+        accounts = list(map(self.account, dict.fromkeys(names))) or self.all_accounts()
+        read = cache(partial(self.profile, role=Role.AUDITOR))
+        return [status(account, read, now, forked=self.forked(account)) for account in accounts]
+
+    def rotation_status(self, name: AccountName, now: datetime) -> RotationStatus:
+        """Return the generations of an account, its last canaries, and what prevents the next one."""
+        holders = partial(self.stragglers, name, role=Role.AUDITOR)
+        return rotation_status(self.account(name), holders, now)
+
+    def doctor(self) -> list[Finding]:
+        """Return findings about Vault, logins, policies, clock, files, accounts and profiles. Change nothing."""
+        return examined(self)
+
+    @cached_property
+    def vaults(self) -> Vaults:
+        """The embedded vault, and the set-up of any Vault: for administrators."""
+        return Vaults(self.roles)
 
     # use-cases
 
     @cached_property
     def registry(self) -> Registry:
-        """The operator's use-cases: accounts, applications, secrets, the server's CA."""
-        from broker.rotation.registry import Registry
-
+        """The operator's use-cases: accounts, applications, passwords, CAs of the partner's server."""
         role = Role.OPERATOR
         settle = partial(self.settle, role=role)
         return Registry(self.roles.accounts(role), settle, self.true_clock, self.actor, self.roles.secrets(role))
 
     @cached_property
     def rotation(self) -> Rotation:
-        """The rotator's use-cases, from a signing request to a retired set."""
+        """The rotator's use-cases, from a signing request to a retired generation."""
         return self._rotation(Role.ROTATOR)
 
     @cached_property
     def canary(self) -> Rotation:
-        """The same for a host that has the canary role and no other: `try_out` is what it may do."""
+        """The same for a host that has the canary role only: it may call `try_out`."""
         return self._rotation(Role.CANARY)
 
     def _rotation(self, role: Role) -> Rotation:
-        from broker.rotation.rotation import Rotation
-
         return Rotation(
             accounts=self.roles.accounts(role),
             settle=self.settle,
@@ -189,36 +215,25 @@ class Broker:
         )
 
     def stragglers(self, name: AccountName, number: int, role: Role = Role.ROTATOR) -> frozenset[str]:
-        """Return who still holds a generation, or may: a record that cannot be read does not say that it is free."""
-        from broker.model.consumer import stragglers
-        from broker.vault.consumers import VaultConsumers
-
+        """Return the consumers that hold a generation, and those whose record cannot be read, since they may."""
         records = VaultConsumers(self.roles.connection(role)).all()
         unknown = {f"{entity} (its record cannot be read: broker doctor)" for entity in records.unread}
         return stragglers(records.found.values(), name, number, self.clock()) | unknown
 
     def _prepare_try(self, account: Account, parts: Parts) -> Callable[[], Answer]:
-        return self._canary(account, parts)  # built only then: a host without the canary role drafts and retires
+        return self._canary(account, parts)  # built when used: other verbs work on a host without the canary role
 
     @cached_property
     def _canary(self) -> Canary:
-        from broker.compose.privileged import canary
-
-        return canary(self.roles, self.profile)
-
-    # to consumers, as the server role
+        return privileged.canary(self.roles, self.profile)
 
     def issuer(self, token: Secret[str]) -> Issuer:
-        """Return the use-case that grants bundles to the consumer that `token` belongs to."""
-        from broker.compose.privileged import issuer
-
-        return issuer(self.roles, self.profile, token, self.true_clock, self._journal)
+        """Return the use-case that grants bundles to the consumer with this token, as the server role."""
+        return privileged.issuer(self.roles, self.profile, token, self.true_clock, self._journal)
 
     def _store_entry(self, entry: Entry) -> None:
         self.roles.evidence(Role.SERVER).append(entry)  # connects only now
 
-    # what follows from a change
-
     def settle(self, name: AccountName, role: Role = Role.ROTATOR) -> None:
-        """Write the evidence that is due and destroy what is doomed; raise `ForkedEvidenceError`."""
+        """Store the evidence that is due and destroy doomed secrets; raise `ForkedEvidenceError`."""
         settle(self.roles, name, role, self._say)

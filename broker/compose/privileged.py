@@ -20,16 +20,18 @@ from broker.model.authentication import CLIENT_ID
 from broker.model.clock import Clock
 from broker.model.generation import Application, Parts
 from broker.model.lease import BundleKind
+from broker.model.redactor import Redactor
+from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.partners.profile import Profile
 from broker.pki.tls import client_context
 from broker.rotation.ports import Answer, Canary
+from broker.telemetry import log
 from broker.upstream.canary import ask
 from broker.upstream.credentials import Credentials
 from broker.vault import capabilities, layout
 from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
-from broker.vault.policies import Role
 from broker.vault.secrets import VaultSecrets
 from broker.vault.signers import lease_keys
 
@@ -88,6 +90,7 @@ def _checked(roles: Roles, role: Role) -> Callable[[Account], Account]:
 def _credentials(
     account: Account, parts: Parts, hidden: SetSecrets, application: Application, profile: Profile
 ) -> Credentials:
+    log.hide(Redactor(hidden.secrets.values()).redact)
     context = client_context(hidden.key, account.certificate(parts.certificate).pem, account.ca_set(parts.trust).pem)
     return Credentials(
         account.base_url, context, account.login, hidden.secrets, application.client_id, profile.authentication

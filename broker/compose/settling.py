@@ -1,29 +1,26 @@
-"""What follows from a change of an account: evidence stored, secrets destroyed; and how a fork of it is told."""
+"""Follow-up of a change of an account: store its evidence, destroy its doomed secrets, detect a forked chain."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from broker.compose.roles import Roles
 from broker.errors import BrokerError, RefusedError
-from broker.vault.policies import Role
-
-if TYPE_CHECKING:
-    from broker.compose.roles import Roles
-    from broker.model.account import Account
-    from broker.model.names import AccountName
+from broker.model.account import Account
+from broker.model.names import AccountName
+from broker.model.role import Role
+from broker.rotation import amend
+from broker.rotation.ports import ForkedEvidenceError
+from broker.vault.errors import MissingError
 
 __all__ = ["forked", "settle"]
 
 
 def settle(roles: Roles, name: AccountName, role: Role, say: Callable[[str], None]) -> None:
-    """Write the evidence that is due and destroy what is doomed; where Vault fails now, the next command does.
+    """Store the evidence that is due and destroy doomed secrets; if Vault fails now, the next change tries again.
 
-    Raise `ForkedEvidenceError` where no command will: another entry stands in the place of one that is due.
+    Raise `ForkedEvidenceError` if no retry can succeed: another entry has the number of one that is due.
     """
-    from broker.rotation import amend
-    from broker.rotation.ports import ForkedEvidenceError
-
     may_destroy = role is Role.ROTATOR
     try:
         amend.settle(
@@ -40,9 +37,7 @@ def settle(roles: Roles, name: AccountName, role: Role, say: Callable[[str], Non
 
 
 def forked(roles: Roles, account: Account) -> bool:
-    """Return whether evidence that is due can never be stored, since something else stands in its place."""
-    from broker.vault.errors import MissingError
-
+    """Return whether evidence that is due can never be stored, because another entry has its number."""
     try:
         return any(map(roles.evidence(Role.AUDITOR).forked, account.outbox[:1]))
     except MissingError:

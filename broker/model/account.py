@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 
-from broker.errors import RefusedError, UnknownNameError
+from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.authentication import PASSWORD
 from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef
 from broker.model.chain import LAST, Entry, Head
+from broker.model.duration import part_of
 from broker.model.generation import (
     Application,
     Breaker,
@@ -54,6 +55,7 @@ class Account:
     subject: Subject
     created_at: datetime
     contacts: Contacts = field(default_factory=Contacts)
+    renew_before: str = ""  # "30d" or "20%" of the lifetime before its end; "": as the profile says
     applications: tuple[Application, ...] = ()
     requests: tuple[SigningRequest, ...] = ()
     generations: tuple[Generation, ...] = ()
@@ -207,6 +209,10 @@ def _contradictions(account: Account) -> Iterable[str]:
         yield "the numbers of its requests or generations do not rise"
     if len({a.name for a in account.applications}) < len(account.applications):
         yield "two applications of one name"
+    try:
+        part_of(timedelta(days=1), account.renew_before or "1d")
+    except InputError as error:
+        yield f"its renewal setting: {error.message}"
     yield from _dangling(account)
     if account.doomed_keys & account.keys_in_use or account.doomed_secrets & account.secrets_in_use:
         yield "a secret in use is to be destroyed"

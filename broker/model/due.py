@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from broker.model.account import Account
+from broker.model.duration import part_of
 
-__all__ = ["DEFAULT_LEAD_TIME", "DueDate", "Term", "due_date", "lead_time"]
+__all__ = ["DEFAULT_LEAD_TIME", "DueDate", "Term", "account_due", "due_date", "lead_time"]
 
 DEFAULT_LEAD_TIME: Final = timedelta(days=21)  # until an account, or its profile, knows better
 SHORTEST_LEAD_TIME: Final = timedelta(days=1)  # one answer within minutes is luck
@@ -38,6 +39,18 @@ class DueDate:
     def at(self) -> datetime:
         """When renewal must start."""
         return self.decided_by.at
+
+
+def account_due(account: Account, *, lead: timedelta, safety: timedelta, share: float) -> DueDate | None:
+    """Return when the renewal of the current certificate must start, None if there is none."""
+    if account.current is None:
+        return None
+    certificate = account.certificate(account.current.parts.certificate)
+    if account.renew_before:
+        lifetime = certificate.not_after - certificate.not_before
+        at = certificate.not_after - min(part_of(lifetime, account.renew_before), lifetime)
+        return DueDate((Term(at, f"{account.renew_before} before its end, as set for the account"),))
+    return due_date(certificate.not_before, certificate.not_after, lead=lead, safety=safety, share=share)
 
 
 def due_date(not_before: datetime, not_after: datetime, *, lead: timedelta, safety: timedelta, share: float) -> DueDate:

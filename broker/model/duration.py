@@ -8,9 +8,10 @@ from typing import Final
 
 from broker.errors import InputError
 
-__all__ = ["duration_text", "parse_duration"]
+__all__ = ["duration_text", "parse_duration", "part_of"]
 
 _UNITS: Final = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+_SHARE: Final = re.compile(r"([1-9][0-9]?)%", re.ASCII)
 _SHAPE: Final = re.compile(r"(?:(\d{1,6})d)? ?(?:(\d{1,6})h)? ?(?:(\d{1,6})m)? ?(?:(\d{1,6})s)?", re.ASCII)
 
 
@@ -25,6 +26,14 @@ def parse_duration(text: str) -> timedelta:
     if not duration:
         raise InputError(f"{text[:40]!r} is not a duration", hint="write one like 30d, 10h 15m or 90s")
     return duration
+
+
+def part_of(whole: timedelta, text: str) -> timedelta:
+    """Return a part of `whole`: "20%" of it, or a duration such as "30d". Raise `InputError` for anything else."""
+    share = _SHARE.fullmatch(text)
+    if share is None and "%" in text:
+        raise InputError(f"{text[:40]!r} is not a share", hint="write one from 1% to 99%")
+    return whole * (int(share[1]) / 100) if share else parse_duration(text)
 
 
 def duration_text(duration: timedelta) -> str:

@@ -28,6 +28,7 @@ class What(Enum):
     """The kinds of entry in an account's chain."""
 
     ACCOUNT_ADDED = "account-added"
+    ACCOUNT_SET = "account-set"
     APPLICATION_SET = "application-set"
     APPLICATION_REMOVED = "application-removed"
     PASSWORD_SET = "password-set"  # noqa: S105  # the name of an event

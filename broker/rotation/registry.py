@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from broker.errors import ConflictError, RefusedError
-from broker.model.account import Account
+from broker.model.account import Account, Contacts
 from broker.model.authentication import PASSWORD
-from broker.model.changes import added, application_removed, application_set, secret_set, trust_set
+from broker.model.changes import account_set, added, application_removed, application_set, secret_set, trust_set
 from broker.model.generation import secret_refs
 from broker.model.names import AccountName
 from broker.model.secret import Secret
@@ -48,6 +48,27 @@ class Registry(UseCase):
                 hint=f"broker account show {account.name}",
             ) from None
         return first
+
+    def set_account(
+        self,
+        name: AccountName,
+        *,
+        partner: Sequence[str] | None = None,
+        team: Sequence[str] | None = None,
+        renew_before: str | None = None,
+    ) -> bool:
+        """Replace contacts and renewal setting, None keeps what is stored; return whether anything was left to do."""
+
+        def change(account: Account, stamp: Stamp) -> Account:
+            kept = account.contacts
+            contacts = Contacts(
+                kept.partner if partner is None else tuple(partner), kept.team if team is None else tuple(team)
+            )
+            return account_set(account, contacts, account.renew_before if renew_before is None else renew_before, stamp)
+
+        changed = self.amend_and_tell(name, change)
+        self.settle(name)
+        return changed
 
     def add_application(self, name: AccountName, application: str, client_id: str) -> Account:
         """Add an application; raise `ConflictError` if it exists with another client_id. "" leaves the one it has."""

@@ -20,6 +20,7 @@ from broker.errors import ConflictError, DeniedError, RefusedError
 from broker.model.compare_and_set import compare_and_set
 from broker.model.duration import duration_text
 from broker.model.secret import Secret
+from broker.telemetry import log
 from broker.vault.bounds import BOUNDS_AS_GRANTED, DESCRIPTION
 from broker.vault.errors import MissingError, PassingError
 from broker.vault.logins.source import TokenSource
@@ -30,8 +31,13 @@ from broker.vault.transport import Seen, Transport
 
 __all__ = ["Connection", "Document", "Seen", "Stored"]
 
-# By default stamina logs retries through structlog, if that is installed: to standard output, among the data
-stamina.instrumentation.set_on_retry_hooks([])
+
+def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
+    """Log a retry in place of stamina's own hooks: with structlog installed, those print to standard output."""
+    log.debug("vault retry", number=details.retry_num, seconds=details.wait_for, error=type(details.caused_by).__name__)
+
+
+stamina.instrumentation.set_on_retry_hooks([_log_retry])
 
 _TOLERANCE: Final = timedelta(minutes=5)  # between our clock and Vault's
 _LONG: Final = 6  # attempts: the first five take under two seconds

@@ -8,6 +8,7 @@ from broker.model.chain import Entry
 from broker.model.finding import Finding
 from broker.model.names import AccountName
 from broker.rotation.ports import ForkedEvidenceError
+from broker.telemetry import log
 from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.documents import DamagedDocumentError, decoded, encoded
@@ -36,6 +37,7 @@ class VaultEvidence:
                     "the change is made, and its evidence cannot be stored",
                     hint=f"broker evidence verify {name if kind == 'accounts' else '--all'}",
                 ) from None
+        log.info(entry.what, **{**entry.facts, "chain": entry.chain, "number": entry.number, "by": entry.by})
 
     def forked(self, entry: Entry) -> bool:
         """Return whether another document has the place of `entry`; raise `MissingError` if none ever had."""

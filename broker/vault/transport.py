@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
@@ -25,6 +26,7 @@ from broker.errors import InputError, VaultUnavailableError
 from broker.model.secret import Secret
 from broker.network import UNREADABLE, TooMuchError, behind, is_closed
 from broker.paths import place
+from broker.telemetry import log
 from broker.vault.errors import OversizedError, PassingError, UnclearError
 from broker.vault.responses import Answer, Document
 from broker.vault.settings import VaultSettings
@@ -40,6 +42,7 @@ _INDEX: Final = "X-Vault-Index"
 _BEHIND: Final = {"X-Vault-Inconsistent": "forward-active-node"}  # for a standby that is behind that state
 _REDIRECTS: Final = (301, 302, 307, 308)
 _HOPS: Final = 2
+_REQUEST_ID: Final = re.compile(rb'"request_id": ?"([0-9a-f-]{1,64})"')
 _SHORTEST: Final = 0.5  # seconds for one read, even with less patience
 
 
@@ -104,9 +107,11 @@ class Transport:
         )
         headers = {**_BEHIND, _INDEX: self._seen.index} if self._seen.index else {}
         content = {"params" if method == "GET" else "json": _bare(body)}
+        began = time.perf_counter()
         response: requests.Response = adapter.request(method, target, headers=headers, stream=True, **content)
         with response:
             answer = Answer(response.status_code, response.headers, _whole(response))
+        _log_request(method, target, answer, time.perf_counter() - began)
         self._seen.index = answer.headers.get(_INDEX, self._seen.index)
         self._seen.date, self._seen.ours = answer.headers.get("Date", ""), time.time()
         return answer
@@ -114,6 +119,20 @@ class Transport:
     @cached_property
     def _session(self) -> requests.Session:
         return new_session(self._settings)
+
+
+def _log_request(method: str, target: str, answer: Answer, seconds: float) -> None:
+    if not log.is_on(log.Level.DEBUG):
+        return
+    named = _REQUEST_ID.search(answer.body[:200])
+    log.debug(
+        "vault request",
+        method=method,
+        path=target.removeprefix("/v1/"),
+        status=answer.status,
+        milliseconds=round(seconds * 1000),
+        vault_request=named[1].decode() if named else None,
+    )
 
 
 def new_session(settings: VaultSettings) -> requests.Session:

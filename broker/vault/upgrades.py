@@ -29,6 +29,7 @@ def _account(old: Document) -> Document:
     return _without(old, "password", "doomed_passwords") | {
         "generations": [_generation(g, whole) | {"order": orders[g["number"]]} for g in old["generations"]],
         "secrets": password,
+        "renew_before": "",
         "tries": tries,
         "doomed_secrets": sorted(f"password:{number}" for number in old["doomed_passwords"]),
     }

@@ -14,11 +14,12 @@ from tests.support.sources import BROKER, MODULES, STANDIN, imports, label, room
 LADDER: list[set[str]] = [
     {"__init__"},
     {"errors"},
+    {"telemetry"},
     {"model"},
     {"partners", "pki", "config", "network", "paths", "signals"},
     {"evidence"},
     {"rotation", "issuing"},
-    {"vault", "upstream", "people", "delivery", "telemetry"},
+    {"vault", "upstream", "people", "delivery"},
     {"gateway", "client", "embedded"},
     {"service", "agent"},
     {"compose"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -64,4 +65,20 @@ def test_help_loads_click_and_no_noun(flag: str) -> None:
     assert not modules & NEVER
     rooms = {m for m in modules if m.startswith("broker")}
     bare = {"broker", "broker.__main__", "broker.errors", "broker.signals", "broker.cli"}
-    assert rooms <= bare | {"broker.cli.main", "broker.cli.exits"}
+    assert rooms <= bare | {
+        "broker.cli.main",
+        "broker.cli.exits",
+        "broker.cli.output",
+        "broker.model",
+        "broker.model.finding",
+        "broker.telemetry",
+        "broker.telemetry.log",
+    }
+
+
+def test_config_show_loads_no_vault_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    said, modules = loaded_by("config", "show", "-o", "json")
+    assert '"settings"' in said
+    assert not modules & {"hvac", "requests", "stamina", "structlog", "broker.vault.connection"}

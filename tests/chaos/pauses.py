@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from broker.compose import Wiring
+from broker.compose.graph import Wiring
 from broker.vault.connection import Connection
 from broker.vault.observer import Phase
 

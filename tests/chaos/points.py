@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import requests
 
-from broker.compose import Wiring
+from broker.compose.graph import Wiring
 from broker.model.clock import system_clock
 
 __all__ = ["disturb"]

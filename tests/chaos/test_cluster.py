@@ -19,7 +19,7 @@ from unittest.mock import patch
 import pytest
 from partner_standin import Standin
 
-from broker.compose import Wiring
+from broker.compose.graph import Wiring
 from broker.embedded.home import Home
 from broker.embedded.server import Running
 from broker.embedded.up import Embedded

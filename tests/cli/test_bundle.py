@@ -37,10 +37,10 @@ def test_where_it_lies_is_data_and_what_it_is_goes_to_people(harness: CliHarness
     harness.put("promoted")
     told = harness.ok(GET)
     assert (Path(told.out.strip()) / "tls.key").is_file()
-    assert "was asked for" not in told.err
+    assert "requested" not in told.err
     told = harness.ok(f"{GET} --ttl 100d -o json")
     assert (Path(told.json["directory"]) / "tls.key").is_file()
-    assert "100d was asked for: a lease lasts an hour at most" in told.err
+    assert "requested: 100d; a lease lasts an hour at most" in told.err
 
 
 def test_a_program_is_told_in_json_what_went_wrong(harness: CliHarness) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from broker.compose import Wiring
+from broker.compose.graph import Wiring
 from tests.cli.test_bad_input import administrator
 from tests.support.catalogue import GOOD
 from tests.support.cli_harness import CliHarness
@@ -105,7 +105,7 @@ def test_no_statement_is_signed_by_it(harness: CliHarness, request: pytest.Fixtu
 @pytest.mark.parametrize("line", ["status", "rotation status acme"])
 def test_what_only_shows_says_so(harness: CliHarness, line: str) -> None:
     harness.put("promoted")
-    assert "careful: this machine's clock is 730d ahead of Vault's" in harness.ok(line).err
+    assert "warning: this machine's clock is 730d ahead of Vault's" in harness.ok(line).err
 
 
 def test_a_pause_of_a_wrong_clock_ends(harness: CliHarness) -> None:

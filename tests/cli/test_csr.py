@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from broker.compose import Wiring
+from broker.compose.graph import Wiring
 from tests.support.cli_harness import CliHarness
 from tests.support.partner import a_csr
 from tests.support.system import LOGIN
@@ -68,13 +68,13 @@ def test_superseding_closes_the_open_request_and_makes_a_new_key(harness: CliHar
 @pytest.mark.parametrize(
     ("state", "line", "lost"),
     [
-        ("requested", "csr cancel acme", "its key is destroyed, and the partner's answer to it becomes worthless"),
+        ("requested", "csr cancel acme", "its key is destroyed, and the partner's answer to it becomes useless"),
         ("requested", "csr cancel acme --rejected", "its key is destroyed, and the partner's answer"),
         ("requested", "csr new acme --supersede", "its key is destroyed, and the partner's answer"),
         (
             "candidate",
             "rotation reject acme --generation 1 --reason x",
-            ": the partner's answer to it becomes worthless",
+            ": the partner's answer to it becomes useless",
         ),
     ],
 )
@@ -99,7 +99,7 @@ def test_what_was_never_sent_is_asked_about_too(harness: CliHarness) -> None:
     harness.put("requested")
     refused = harness.run("csr new acme --supersede")
     assert refused.code == 2
-    assert "request 1 of acme (not noted as sent)" in refused.err
+    assert "request 1 of acme (not recorded as sent)" in refused.err
     harness.assert_unchanged()
 
 

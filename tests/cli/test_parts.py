@@ -32,7 +32,7 @@ def without(module: str, *words: str, home: Path) -> subprocess.CompletedProcess
 def test_a_part_that_is_not_installed_is_named_with_how_to_get_it(module: str, tmp_path: Path) -> None:
     ended = without(module, "status", "-o", "json", home=tmp_path)
     assert ended.returncode == 2
-    assert f"needs the server part of the broker, which is not installed: {module} is missing" in ended.stderr
+    assert f"needs the extra server, which is not installed: {module} is missing" in ended.stderr
     assert "hint: in a checkout: pip install '.[server]'" in ended.stderr
     assert json.loads(ended.stdout)["code"] == "input"
 

@@ -73,7 +73,7 @@ def test_two_that_differ_are_asked_again_and_ctrl_c_stores_nothing(harness: CliH
 def test_what_is_lost_is_asked_about(harness: CliHarness, words: Sequence[str], answer: str, code: int) -> None:
     harness.put("requested")
     with on_terminal(harness, *words) as terminal:
-        terminal.wait_for("Go on?")
+        terminal.wait_for("Continue?")
         terminal.type(f"{answer}\n")
         assert terminal.end() == code
     open_still = harness.account.requests[0].closed is None
@@ -92,7 +92,7 @@ def test_init_asks_a_few_questions(harness: CliHarness) -> None:
         terminal.type("\n")
         terminal.wait_for("CA certificates")
         terminal.type("nowhere.pem\n")
-        terminal.wait_for("nowhere.pem is no file")
+        terminal.wait_for("nowhere.pem is not a file")
         terminal.type("\n")
         terminal.wait_for("Directory")
         terminal.type("\n")

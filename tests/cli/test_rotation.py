@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from partner_standin.faults import FAULTS
 
-from broker.compose import Wiring
+from broker.compose.graph import Wiring
 from broker.model import changes
 from broker.model.stamp import Stamp
 from broker.rotation.amend import amend
@@ -163,7 +163,7 @@ def test_a_new_password_is_tried_before_anybody_gets_it(harness: CliHarness, ove
     harness.put("promoted")
     harness.partner.registry.set_password(LOGIN, NEW, overlap=overlap)
     told = harness.ok("password set acme --password-file -", input=f"{NEW}\n".encode())
-    assert "generation 2 would use it" in told.err
+    assert "candidate 2 uses it" in told.err
     assert NEW not in told.out + told.err
     assert stages(harness) == {1: "current", 2: "candidate"}
     harness.ok("rotation promote acme")
@@ -188,7 +188,7 @@ def test_going_back_keeps_the_displaced_one_for_a_person(harness: CliHarness) ->
     harness.put("rotated")
     assert "is current again" in harness.ok("rotation rollback acme").err
     assert stages(harness) == {1: "current", 2: "previous*"}
-    assert "was current already: nothing was done" in harness.ok("rotation rollback acme").err
+    assert "was current already: nothing to do" in harness.ok("rotation rollback acme").err
     assert harness.ok("rotation rollback acme -o json").json["changed"] is False
     assert "nothing to promote: generation 1 of acme is current" in harness.ok("rotation promote acme").err
     assert stages(harness) == {1: "current", 2: "previous*"}
@@ -333,5 +333,5 @@ def test_where_the_old_set_is_dead_there_is_a_warning(harness: CliHarness) -> No
         ended = harness.ok("rotation promote acme")
     finally:
         registry.revoke(serial, datetime.max.replace(tzinfo=UTC))  # other tests use it
-    assert "no way back" in ended.err
+    assert "a roll-back would fail" in ended.err
     assert harness.ok("rotation status acme -o json").json["current"] == 2

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker.compose import Wiring
+from broker.compose.graph import Wiring
 from broker.vault import layout
 from broker.vault.policies import policy_name
 from tests.cli.test_bad_input import administrator
@@ -133,7 +133,7 @@ def test_doctor_names_a_token_that_stands_in_for_the_roles(harness: CliHarness) 
     found = harness.run("doctor -o json", env={"VAULT_TOKEN": token, "BROKER_CONFIG": "plain.toml"}).json["findings"]
     (told,) = [f for f in found if f["code"] == "role.token"]
     assert told["severity"] == "warning"
-    assert "$VAULT_TOKEN stands in for server, rotator" in told["message"]
+    assert "$VAULT_TOKEN is used for server, rotator" in told["message"]
     assert told["hint"].startswith("unset VAULT_TOKEN")
 
 
@@ -151,7 +151,7 @@ def test_a_host_of_one_role_is_judged_by_it_alone(harness: CliHarness) -> None:
     lines = [f'{name}_file = "roles/server/{name}"' for name in ("role_id", "secret_id")]
     (harness.home / "one.toml").write_text("\n".join(["version = 1", "[roles.server]", *lines]))
     one = "one.toml"
-    assert "the configuration is good" in harness.ok("config check", env={"BROKER_CONFIG": one}).err
+    assert "the configuration is valid" in harness.ok("config check", env={"BROKER_CONFIG": one}).err
     status = harness.ok("vault status -o json", env={"BROKER_CONFIG": one}).json
     assert (status["answers"], status["serves"]) == (True, True)
     found = codes(harness, 0, BROKER_CONFIG=one)

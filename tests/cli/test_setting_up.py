@@ -73,6 +73,43 @@ def test_an_application_comes_changes_and_goes(harness: CliHarness) -> None:
     assert "acme/reporting" in harness.ok("app list acme").out
 
 
+def test_account_settings_are_set_and_cleared(harness: CliHarness) -> None:
+    harness.put("promoted")
+    before = harness.ok("status acme -o json").json[0]
+    line = "account set acme --contact new@partner.example --team ops@acme.example --renew-before 20%"
+    assert harness.ok(line).err == "account acme is set\n"
+    assert harness.ok(line).err == "account acme is set already: nothing to do\n"
+    shown = harness.ok("account show acme -o json").json
+    assert shown["contacts"] == {"partner": ["new@partner.example"], "team": ["ops@acme.example"]}
+    status = harness.ok("status acme -o json").json[0]
+    assert status["due_because"] == "20% before its end, as set for the account"
+    (entry,) = [e for e in harness.ok("evidence show acme -o json").json if e["what"] == "account-set"]
+    assert entry["facts"] == {"contact": "new@partner.example", "team": "ops@acme.example", "renew_before": "20%"}
+    assert harness.run("evidence verify acme").code == 0
+    harness.ok("account set acme --clear renew-before --clear team --contact desk@partner.example")
+    assert harness.ok("account show acme -o json").json["contacts"] == {"partner": ["desk@partner.example"], "team": []}
+    assert harness.ok("status acme -o json").json[0]["due"] == before["due"]
+    assert "renew_before" not in harness.saved.system.vault.admin.read("accounts/acme").data["value"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "nothing to set"),
+        ("--renew-before 30d --clear renew-before", "cannot be combined"),
+        ("--renew-before 100%", "is not a share"),
+        ("--renew-before soon", "is not a duration"),
+        ("--team nobody", "is not one mail address"),
+        ("--clear login", "is not one of"),
+    ],
+)
+def test_bad_account_settings_are_refused(harness: CliHarness, options: str, message: str) -> None:
+    harness.put("promoted")
+    ended = harness.run(f"account set acme {options}")
+    assert ended.code == 2
+    assert message in ended.err
+
+
 def test_a_password_is_stored_and_never_shown(harness: CliHarness) -> None:
     harness.put("added")
     (harness.home / "secret").write_text("sësame\r\n")
@@ -93,7 +130,7 @@ def test_a_profile_of_ones_own_is_added_shown_and_used(harness: CliHarness) -> N
     assert "own-partner" in harness.ok("partner list").out
     shown = harness.ok("partner show own-partner -o json").json
     assert shown["environments"]["production"]["base_url"] == "https://api.own.example/v1"
-    assert "unknown until the partner says" in harness.ok("partner show own-partner").err
+    assert "not published by the partner" in harness.ok("partner show own-partner").err
     harness.ok("account add mine --profile own-partner --login someone --subject CN=someone")
     assert harness.ok("account show mine -o json").json["base_url"] == "https://api.own.example/v1"
     harness.ok("csr new mine")
@@ -138,7 +175,7 @@ def test_a_role_with_a_login_of_its_own_does_not_take_a_token_around(harness: Cl
 
 def test_check_reads_every_file_that_the_settings_name(harness: CliHarness) -> None:
     harness.put("empty")
-    assert "the configuration is good" in harness.ok("config check").err
+    assert "the configuration is valid" in harness.ok("config check").err
     ended = harness.run("config check", env={"VAULT_CACERT": "/nowhere/ca.pem"})
     assert ended.code == 2
     assert "/nowhere/ca.pem" in ended.err
@@ -203,7 +240,7 @@ def test_what_init_writes_can_be_read(tmp_path: Path, answers: str) -> None:
     assert again.code == 0
     other = inside(["init", "--vault", "https://other.example"], home=tmp_path, environment=environment)
     assert other.code == 2
-    assert "is there already" in other.err
+    assert "exists already" in other.err
     assert inside(["init", "--force", *shlex.split(answers)], home=tmp_path, environment=environment).code == 0
     printed = inside(["init", "--out", "-", *shlex.split(answers)], home=tmp_path, environment=environment)
     assert printed.out == (tmp_path / "broker.toml").read_text()
@@ -308,7 +345,7 @@ def test_a_token_on_standard_output_is_a_line_of_its_own(harness: CliHarness) ->
     harness.put("promoted")
     root = {"VAULT_TOKEN": administrator(harness)}
     ended = harness.ok("vault enrol piped --right acme/reporting --token-file -", env=root)
-    assert ended.err.startswith("the token ends in 20 minutes, and nobody renews it\n")
+    assert ended.err.startswith("the token expires in 20 minutes and is not renewed\n")
     (token,) = ended.out.splitlines(keepends=True)
     assert token.endswith("\n")
     get = "bundle get acme/reporting --consumer-token-file - --to piped"

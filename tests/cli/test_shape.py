@@ -33,6 +33,12 @@ def test_every_command_has_help_with_an_example(name: str, tmp_path: Path) -> No
     assert max(map(len, ended.out.splitlines())) <= 100
 
 
+def test_broker_alone_prints_its_help(tmp_path: Path) -> None:
+    ended = inside([], home=tmp_path, environment={})
+    assert (ended.code, ended.err) == (0, "")
+    assert "Commands:" in ended.out
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_fits_a_narrow_terminal(name: str, tmp_path: Path) -> None:
     ended = inside([*name.split(), "--help"], home=tmp_path, environment={"COLUMNS": "60"})
@@ -106,7 +112,7 @@ def test_a_fault_of_ours_is_told_without_its_text(harness: CliHarness, monkeypat
     def broken(*_: object) -> None:
         raise RuntimeError("pass-not-to-be-shown")
 
-    monkeypatch.setattr("broker.cli.account._facts", broken)
+    monkeypatch.setattr("broker.cli.account._shown", broken)
     ended = harness.run("account list -o json")
     assert ended.code == 1
     assert refused(ended)["code"] == "unexpected"

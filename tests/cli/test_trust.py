@@ -1,4 +1,4 @@
-"""The CA that the partner's server is known by: accepted by fingerprint, tried before it counts."""
+"""CAs that verify the partner's server: accepted by fingerprint, tried before consumers get them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_a_new_ca_makes_a_candidate_and_only_its_promotion_changes_what_counts(h
     assert before
     told = harness.ok(f"trust set acme reply.zip {both}").err
     assert "2 CA(s)" in told
-    assert "generation 2 would use it" in told
+    assert "candidate 2 uses them" in told
     assert harness.account.generation(1) == before
     harness.ok("rotation promote acme --generation 2")
     current = harness.account.current

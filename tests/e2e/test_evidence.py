@@ -29,7 +29,7 @@ def test_evidence_is_signed_exported_and_verified_elsewhere(system: System) -> N
     first = system.ok("evidence", "anchor", "-o", "json").json
     assert first["made"] == [1]
     assert system.ok("evidence", "anchor", "-o", "json").json["made"] == []
-    assert "nothing went on since statement 1" in system.ok("evidence", "anchor").err
+    assert "nothing new since statement 1" in system.ok("evidence", "anchor").err
 
     report = system.ok("evidence", "verify", "--all", "-o", "json").json
     assert report["success"] is True
@@ -90,13 +90,13 @@ def test_damage_in_vault_ends_with_6_for_whoever_verifies_or_signs(system: Syste
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("verify",), "whose evidence?"),
+        (("verify",), "no account is named"),
         (("verify", "acmee"), "there is no account acmee"),
         (("verify", "--all", "--file", "x"), "--file names what to verify"),
         (("verify", "--file", "gone.jsonl"), "cannot read gone.jsonl"),
         (("verify", "--file", "-", "--key", "-"), "standard input is named twice"),
         (("verify", "--file", "-", "--key", "/dev/null"), "no Ed25519 public key"),
-        (("export", "x", "--key-to", "y"), "nothing was signed yet"),
+        (("export", "x", "--key-to", "y"), "nothing has been signed yet"),
         (("export", "no/such/directory"), "cannot write"),
     ],
 )

@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 
 from broker.model.account import Account
-from broker.model.due import due_date, lead_time
+from broker.model.due import account_due, due_date, lead_time
 from broker.model.generation import Closed, Submission
-from tests.support.accounts import NOW, a_request, an_account, later
+from tests.support.accounts import NOW, a_request, an_account, later, with_current
 
 DAY = timedelta(days=1)
 
@@ -24,6 +24,15 @@ def test_people_and_what_is_to_spare_come_off_the_end() -> None:
 @pytest.mark.parametrize(("safety", "lead"), [(999_999, 14), (14, 999_999), (999_999, 999_999), (300, 300)])
 def test_more_time_than_there_is_makes_it_due_from_the_beginning(safety: int, lead: int) -> None:
     assert due_date(NOW, later(days=365), lead=lead * DAY, safety=safety * DAY, share=0.66).at == NOW
+
+
+@pytest.mark.parametrize(("text", "days"), [("30d", 30), ("20%", 73), ("999d", 365)])
+def test_an_account_sets_when_to_renew(text: str, days: int) -> None:
+    account = replace(with_current(), renew_before=text)
+    certificate = account.certificate(account.generations[0].parts.certificate)
+    due = account_due(account, lead=DAY, safety=DAY, share=0.5)
+    assert due
+    assert due.at == certificate.not_after - days * DAY
 
 
 def answered(*waits: timedelta) -> Account:

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 from partner_standin import Standin
 
-from broker.compose import Broker, Wiring
+from broker.compose.graph import Broker, Wiring
 from broker.embedded.config import Options
 from broker.embedded.up import administered
 from broker.model.names import account_name

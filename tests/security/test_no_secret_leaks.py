@@ -42,7 +42,11 @@ def watch() -> Iterator[Watch]:
         system = stack.enter_context(made_system(vault, partner))
         watched = Watch(system, embedded.running.home.audit_log)
         (system.home / "tmp").mkdir()
-        system.environment["TMPDIR"] = str(system.home / "tmp")
+        system.environment |= {
+            "TMPDIR": str(system.home / "tmp"),
+            "BROKER_LOG_LEVEL": "debug",
+            "BROKER_LOG_FORMAT": "json",
+        }
         mark_what_was_given(watched)
         register(watched)
         request_and_receive(watched)
@@ -93,6 +97,7 @@ def register(watch: Watch) -> None:
     watch.run("partner", "add", "gone.toml", code=2)
     watch.run(*add, "--base-url", partner.api_url, *subject)
     watch.run(*add, "--base-url", "https://elsewhere.example/v3", *subject, code=8)
+    watch.run("account", "set", "acme", "--renew-before", "30d", "--team", "ops@acme.example")
     watch.run("password", "set", "acme", "--password-file", "-", input=f"{WRONG}\nsecond line\n", code=2)
     watch.run("password", "set", "nobody", "--password-file", "-", input=WRONG, code=2)
     watch.run("password", "set", "acme", code=2)

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from broker.compose import Wiring
+from broker.compose.graph import Wiring
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.rotation.receive import Said

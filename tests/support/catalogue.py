@@ -82,6 +82,7 @@ CASES: Final = (
     ),
     Case("account list", roles=AUDITOR),
     Case("account show", "{account}", roles=AUDITOR),
+    Case("account set", "{account} --renew-before 30d", roles=OPERATOR, writes="vault"),
     Case("app add", "{account}/{application}", "account", OPERATOR, writes="vault"),
     Case("app set", SET, roles=OPERATOR, writes="vault"),
     Case("app list", "{account}", roles=AUDITOR),

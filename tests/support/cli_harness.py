@@ -14,7 +14,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import rsa
 from partner_standin import Standin
 
-from broker.compose import Wiring
+from broker.compose.graph import Wiring
 from broker.model.account import Account
 from broker.model.clock import system_clock
 from broker.pki.reply import read_reply

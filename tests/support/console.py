@@ -12,7 +12,7 @@ from unittest.mock import patch
 import click
 
 from broker.cli.main import NOUNS, cli, run
-from broker.compose import Wiring
+from broker.compose.graph import Wiring
 from tests.support.ended import Ended
 
 __all__ = ["commands", "inside"]

@@ -259,6 +259,7 @@ def _nothing(_: _Told, __: Document) -> Iterator[str]:
 
 _RULES: Final[Mapping[str, Any]] = {
     "account-added": _opened,
+    "account-set": _nothing,
     "application-set": _application,
     "application-removed": _application_gone,
     "password-set": _password,

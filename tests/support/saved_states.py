@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from broker.compose import Wiring
+from broker.compose.graph import Wiring
 from broker.model.account import Account
 from broker.model.chain import verify
 from broker.model.consumer import ConsumerRecord

@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 from partner_standin import Standin
 
-from broker.compose import Broker, Wiring
+from broker.compose.graph import Broker, Wiring
 from broker.config import resolve
 from broker.model.account import Account
 from broker.model.names import AccountName

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker.compose import Broker
+from broker.compose.graph import Broker
 from broker.config import resolve
 from broker.errors import ConflictError, UnknownNameError
 from broker.partners.catalogue import builtin, load

@@ -6,6 +6,7 @@ looks at a clock: a `Stamp` says when and who.
 
 from broker.model.changes.moving import joined, joined_form, moved, require_move, restored, settled
 from broker.model.changes.registering import (
+    account_set,
     added,
     application_removed,
     application_set,
@@ -18,6 +19,7 @@ from broker.model.changes.trying import CanaryOutcome, breaker_reset, canary_ans
 
 __all__ = [
     "CanaryOutcome",
+    "account_set",
     "added",
     "answered",
     "application_removed",

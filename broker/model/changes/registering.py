@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from broker.errors import ConflictError
-from broker.model.account import Account
+from broker.model.account import Account, Contacts
 from broker.model.authentication import PASSWORD
 from broker.model.certificate import CaSet
 from broker.model.changes.moving import moved
@@ -15,7 +15,7 @@ from broker.model.history import What, parts_facts
 from broker.model.stage import Move
 from broker.model.stamp import Stamp
 
-__all__ = ["added", "application_removed", "application_set", "ca_accepted", "secret_set", "trust_set"]
+__all__ = ["account_set", "added", "application_removed", "application_set", "ca_accepted", "secret_set", "trust_set"]
 
 
 def added(account: Account, *, by: str) -> Account:
@@ -30,6 +30,15 @@ def added(account: Account, *, by: str) -> Account:
         base_url=account.base_url,
         subject=str(account.subject),
     )
+
+
+def account_set(account: Account, contacts: Contacts, renew_before: str, stamp: Stamp) -> Account:
+    """Replace the contacts and the renewal setting."""
+    if (account.contacts, account.renew_before) == (contacts, renew_before):
+        return account
+    after = replace(account, contacts=contacts, renew_before=renew_before)
+    partner, team = " ".join(contacts.partner), " ".join(contacts.team)
+    return noted(after, stamp, What.ACCOUNT_SET, contact=partner, team=team, renew_before=renew_before)
 
 
 def application_set(account: Account, name: str, client_id: str, stamp: Stamp) -> Account:

@@ -1,0 +1,65 @@
+"""The command line goes no deeper than the facade, and has two lazy doors: the noun's file and `Start.broker`."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from tests.support.sources import MODULES, imports, label, room, tree
+
+CLI = [file for file in MODULES if room(file) == "cli"]
+LAZY = [file for file in MODULES if room(file) in ("cli", "compose", "telemetry")]
+FREE = ("cli", "compose", "model", "errors", "config", "paths", "signals", "telemetry", "__version__")
+HELPERS = (  # pure functions, and values that use-cases take and return: none of them reaches Vault or the partner
+    "broker.delivery.",
+    "broker.evidence.audit.",
+    "broker.evidence.export.",
+    "broker.evidence.statements.",
+    "broker.issuing.grant.",
+    "broker.partners.",
+    "broker.people.eml.",
+    "broker.pki.",
+    "broker.rotation.canary.require_ok",
+    "broker.rotation.choosing.",
+    "broker.rotation.receive.Said",
+    "broker.rotation.reports.",
+)
+INIT = ("broker.embedded.binary.find_binary", "broker.vault.settings.VaultSettings")  # it runs without the server extra
+DOORS = {
+    ("broker/cli/start.py", "broker.compose.graph"),
+    ("broker/cli/start.py", "broker.telemetry.rendering"),  # only if logs are wanted: structlog is an extra
+}
+
+
+def test_cli_stays_behind_the_facade() -> None:
+    beyond = [
+        (label(file), name)
+        for file in CLI
+        for name in imports(file)
+        if name.startswith("broker.") and name.split(".")[1] not in FREE
+        if not name.startswith(HELPERS) and not (file.stem == "init" and name in INIT)
+    ]
+    assert not beyond
+    reached = [
+        (label(file), node.lineno)
+        for file in CLI
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Attribute) and node.attr == "roles"
+    ]
+    assert not reached, "Broker.roles is not for the command line"
+
+
+def lazy(file: Path) -> set[tuple[str, str]]:
+    functions = (n for n in ast.walk(tree(file)) if isinstance(n, ast.FunctionDef))
+    inner = (n for f in functions for n in ast.walk(f))
+    return {
+        (label(file), n.module or "" if isinstance(n, ast.ImportFrom) else n.names[0].name)
+        for n in inner
+        if isinstance(n, ast.Import | ast.ImportFrom)
+    }
+
+
+def test_lazy_imports_are_two_doors() -> None:
+    assert set().union(*map(lazy, LAZY)) == DOORS
+    loading = [label(file) for file in CLI if "importlib" in imports(file)]
+    assert loading == ["broker/cli/main.py"], "the noun's file is loaded by name"
