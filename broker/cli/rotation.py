@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
+
 import click
 
 from broker.cli.guard import require_consent, yes_option
@@ -31,8 +33,8 @@ def command() -> None:
 @click.pass_obj
 def status(start: Start, account: AccountName, output: str) -> None:
     """Show the generations of an account, its last canaries, and what prevents the next one."""
-    now = shown_clock(start.broker)
-    found = start.broker.rotation_status(account, now)
+    clock = cache(partial(shown_clock, start.broker))
+    found = start.broker.rotation_status(account, clock)
     if output == "json":
         show_json(found)
         return
@@ -43,7 +45,7 @@ def status(start: Start, account: AccountName, output: str) -> None:
                 g.number,
                 g.label,
                 ", ".join(g.changes),
-                when(g.not_after, now),
+                when(g.not_after, clock()),
                 g.password,
                 ", ".join(g.held_by),
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import click
@@ -27,11 +28,12 @@ def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, o
 
     Shows all accounts if none is named.
     """
-    now = shown_clock(start.broker)
-    found = start.broker.statuses(() if everything else accounts, now)
+    clock = cache(partial(shown_clock, start.broker))
+    found = start.broker.statuses(() if everything else accounts, clock)
     if output == "json":
         show_json(found)
         return
+    now = clock()
     show_table(
         ["account", "generations", "expires", "renewal due", "who", "next"],
         [

@@ -73,8 +73,6 @@ class Broker:
         self.clock = (wiring or Wiring()).clock  # unchecked, for display only: see `true_clock`
         self.roles = Roles(config, environment, observer=(wiring or Wiring()).observer, wait=wait)
         self._say = say
-        # One chain for all bundles of this process. Its clock never refuses: a bundle given back is always recorded
-        self._journal = Journal(chain_name(self.clock()), self._store_entry, self.clock, self.actor)
 
     def close(self) -> None:
         """Give back every token, and close every connection."""
@@ -163,16 +161,17 @@ class Broker:
         """Return whether evidence of `account` that is due can never be stored."""
         return forked(self.roles, account)
 
-    def statuses(self, names: Sequence[AccountName], now: datetime) -> list[AccountStatus]:
+    def statuses(self, names: Sequence[AccountName], clock: Clock) -> list[AccountStatus]:
         """Return the status of the accounts `names`, or of all."""
-        accounts = list(map(self.account, dict.fromkeys(names))) or self.all_accounts()
+        accounts = list(map(self.account, dict.fromkeys(names)) if names else self.all_accounts())
+        now = clock()  # after the accounts: a missing login or account is reported first
         read = cache(partial(self.profile, role=Role.AUDITOR))
         return [status(account, read, now, forked=self.forked(account)) for account in accounts]
 
-    def rotation_status(self, name: AccountName, now: datetime) -> RotationStatus:
+    def rotation_status(self, name: AccountName, clock: Clock) -> RotationStatus:
         """Return the generations of an account, its last canaries, and what prevents the next one."""
         holders = partial(self.stragglers, name, role=Role.AUDITOR)
-        return rotation_status(self.account(name), holders, now)
+        return rotation_status(self.account(name), holders, clock())
 
     def doctor(self) -> list[Finding]:
         """Return findings about Vault, logins, policies, clock, files, accounts and profiles. Change nothing."""
@@ -230,6 +229,11 @@ class Broker:
     def issuer(self, token: Secret[str]) -> Issuer:
         """Return the use-case that grants bundles to the consumer with this token, as the server role."""
         return privileged.issuer(self.roles, self.profile, token, self.true_clock, self._journal)
+
+    @cached_property
+    def _journal(self) -> Journal:
+        """One chain for all bundles of this process. Its clock never refuses: a bundle given back is always recorded."""
+        return Journal(chain_name(self.clock()), self._store_entry, self.clock, self.actor)
 
     def _store_entry(self, entry: Entry) -> None:
         self.roles.evidence(Role.SERVER).append(entry)  # connects only now

@@ -107,11 +107,11 @@ class Transport:
         )
         headers = {**_BEHIND, _INDEX: self._seen.index} if self._seen.index else {}
         content = {"params" if method == "GET" else "json": _bare(body)}
-        began = time.perf_counter()
+        began = time.monotonic()
         response: requests.Response = adapter.request(method, target, headers=headers, stream=True, **content)
         with response:
             answer = Answer(response.status_code, response.headers, _whole(response))
-        _log_request(method, target, answer, time.perf_counter() - began)
+        _log_request(method, target, answer, time.monotonic() - began)
         self._seen.index = answer.headers.get(_INDEX, self._seen.index)
         self._seen.date, self._seen.ours = answer.headers.get("Date", ""), time.time()
         return answer

@@ -36,7 +36,7 @@ MORE: Final = (
 @pytest.fixture
 def wrong_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set this machine's clock two years ahead, as far as it is compared with Vault's."""
-    wrong = SimpleNamespace(time=lambda: time.time() + timedelta(days=730).total_seconds())
+    wrong = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + timedelta(days=730).total_seconds())
     monkeypatch.setattr("broker.vault.transport.time", wrong)
 
 

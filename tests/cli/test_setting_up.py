@@ -89,25 +89,6 @@ def test_account_settings_are_set_and_cleared(harness: CliHarness) -> None:
     harness.ok("account set acme --clear renew-before --clear team --contact desk@partner.example")
     assert harness.ok("account show acme -o json").json["contacts"] == {"partner": ["desk@partner.example"], "team": []}
     assert harness.ok("status acme -o json").json[0]["due"] == before["due"]
-    assert "renew_before" not in harness.saved.system.vault.admin.read("accounts/acme").data["value"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("", "nothing to set"),
-        ("--renew-before 30d --clear renew-before", "cannot be combined"),
-        ("--renew-before 100%", "is not a share"),
-        ("--renew-before soon", "is not a duration"),
-        ("--team nobody", "is not one mail address"),
-        ("--clear login", "is not one of"),
-    ],
-)
-def test_bad_account_settings_are_refused(harness: CliHarness, options: str, message: str) -> None:
-    harness.put("promoted")
-    ended = harness.run(f"account set acme {options}")
-    assert ended.code == 2
-    assert message in ended.err
 
 
 def test_a_password_is_stored_and_never_shown(harness: CliHarness) -> None:
@@ -334,7 +315,7 @@ def test_enrolling_again_keeps_the_login_and_a_token_says_when_it_ends(harness: 
     secret_id = (harness.home / "twice/secret_id").read_text()
     ended = harness.ok(f"{line} --token-file twice.token", env=root)
     assert (harness.home / "twice/secret_id").read_text() == secret_id
-    assert "twice.token ends in 20 minutes" in ended.err
+    assert "twice.token expires in 20 minutes" in ended.err
     known = harness.saved.system.vault.admin.ask(
         "LIST", f"auth/{harness.saved.system.vault.settings.mount}/role/consumer-twice/secret-id"
     )

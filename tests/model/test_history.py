@@ -105,6 +105,7 @@ def test_evidence_of_what_no_rule_allows_is_a_value_error(entries: list[Entry]) 
 def test_every_kind_of_entry_is_written_by_some_change() -> None:
     account = changes.secret_set(with_new_password(with_rolled_back()), "hmac", 1, STAMP)
     account = changes.application_removed(account, "fleet", STAMP)
+    account = changes.account_set(account, account.contacts, "30d", STAMP)
     account = changes.canary_sent(account, 3, account.parts_of(account.generation(3)), "id", STAMP)
     account = changes.canary_answered(account, 1, changes.CanaryOutcome("login_rejected", login_rejected=True), STAMP)
     account = changes.breaker_reset(account, "unlocked", STAMP)

@@ -109,7 +109,7 @@ def test_a_clock_near_vaults_is_good_enough(vault: TestVault, monkeypatch: pytes
 
 def _set_clock(monkeypatch: pytest.MonkeyPatch, ahead: timedelta) -> None:
     """Set the clock that this machine compares with Vault's."""
-    wrong = SimpleNamespace(time=lambda: time.time() + ahead.total_seconds())
+    wrong = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + ahead.total_seconds())
     monkeypatch.setattr("broker.vault.transport.time", wrong)
 
 
