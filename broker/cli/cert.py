@@ -15,7 +15,7 @@ from broker.model.names import AccountName
 from broker.model.stage import Stage
 from broker.pki.certificates import Description, ca_set, format_fingerprint
 from broker.pki.reply import read_reply
-from broker.rotation.receive import Said
+from broker.rotation.receive import ImportOptions
 
 __all__ = ["command"]
 
@@ -64,7 +64,7 @@ def import_(
     server = read_input(server_ca) if server_ca else b""
     if server_ca:
         ca_set(server)  # refuses bad CAs even if the reply was imported before
-    said = Said(tuple(accept_ca), server, client_id_for, client_id)
+    said = ImportOptions(tuple(accept_ca), server, client_id_for, client_id)
     received = start.broker.rotation.receive(account, read_input(file), said)
     generation = received.generation
     certificate = received.account.certificate(generation.parts.certificate)

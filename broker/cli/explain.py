@@ -16,7 +16,7 @@ from broker.model.role import Role
 from broker.partners.explain import as_curl, as_http
 from broker.partners.request import recipe
 from broker.pki.certificates import format_fingerprint
-from broker.rotation.choosing import set_to_try
+from broker.rotation.choosing import generation_to_try
 
 __all__ = ["command"]
 
@@ -33,7 +33,7 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
     """
     broker = start.broker
     found = broker.account(account)
-    chosen = found.generation(generation) if generation else set_to_try(found)
+    chosen = found.generation(generation) if generation else generation_to_try(found)
     profile = broker.profile(found.profile, Role.AUDITOR)
     probe = profile.probe
     made = recipe(

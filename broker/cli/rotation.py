@@ -16,7 +16,7 @@ from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.partners.verdict import Verdict
 from broker.rotation.canary import require_ok
-from broker.rotation.choosing import Promotion, set_to_try
+from broker.rotation.choosing import Promotion, generation_to_try
 from broker.rotation.reports import CanaryReport, promotion_report
 
 __all__ = ["command"]
@@ -78,7 +78,7 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
     broker = start.broker
     forced = the_reason(force, reason)
     found = broker.account(account, Role.CANARY)
-    number = (found.generation(generation) if generation else set_to_try(found)).number
+    number = (found.generation(generation) if generation else generation_to_try(found)).number
     if forced:
         broker.rotation.reset_breaker(account, forced)
     step(f"asking the partner with generation {number}")

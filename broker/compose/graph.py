@@ -34,7 +34,7 @@ from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.partners import catalogue
 from broker.partners.profile import Profile
-from broker.rotation.ports import Answer, Canary
+from broker.rotation.ports import Canary, CanaryResult
 from broker.rotation.registry import Registry
 from broker.rotation.reports import RotationStatus, rotation_status
 from broker.rotation.rotation import Rotation
@@ -219,7 +219,7 @@ class Broker:
         unknown = {f"{entity} (its record cannot be read: broker doctor)" for entity in records.unread}
         return stragglers(records.found.values(), name, number, self.clock()) | unknown
 
-    def _prepare_try(self, account: Account, parts: Parts) -> Callable[[], Answer]:
+    def _prepare_try(self, account: Account, parts: Parts) -> Callable[[], CanaryResult]:
         return self._canary(account, parts)  # built when used: other verbs work on a host without the canary role
 
     @cached_property
@@ -232,7 +232,7 @@ class Broker:
 
     @cached_property
     def _journal(self) -> Journal:
-        """One chain for all bundles of this process. Its clock never refuses: a bundle given back is always recorded."""
+        """One chain for all bundles of this process. Its clock never refuses: giving one back is always recorded."""
         return Journal(chain_name(self.clock()), self._store_entry, self.clock, self.actor)
 
     def _store_entry(self, entry: Entry) -> None:

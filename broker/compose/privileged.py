@@ -11,7 +11,7 @@ from typing import Final
 
 from broker.compose.roles import Roles
 from broker.evidence.journal import Journal
-from broker.evidence.tamper import vouched
+from broker.evidence.tamper import require_first_entry
 from broker.issuing.grant import Issuer
 from broker.issuing.leases import LeaseSigner
 from broker.issuing.ports import Authorize, Consumer, SetSecrets
@@ -25,7 +25,7 @@ from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.partners.profile import Profile
 from broker.pki.tls import client_context
-from broker.rotation.ports import Answer, Canary
+from broker.rotation.ports import Canary, CanaryResult
 from broker.telemetry import log
 from broker.upstream.canary import ask
 from broker.upstream.credentials import Credentials
@@ -45,10 +45,10 @@ def canary(roles: Roles, profiles: Profiles) -> Canary:
     """Return the function that prepares a try at the partner, as the canary role."""
     read, checked = VaultSecrets(roles.connection(Role.CANARY)), _checked(roles, Role.CANARY)
 
-    def prepared(account: Account, parts: Parts) -> Callable[[], Answer]:
+    def prepared(account: Account, parts: Parts) -> Callable[[], CanaryResult]:
         checked(account)
         profile = profiles(account.profile, Role.CANARY)
-        application = account.probing_application if CLIENT_ID in profile.authentication.needs else Application("")
+        application = account.canary_application if CLIENT_ID in profile.authentication.needs else Application("")
         credentials = _credentials(account, parts, read(account.name, parts), application, profile)
         return partial(ask, credentials, profile.probe, application=application.name)
 
@@ -84,7 +84,7 @@ def _authorize(vault: Connection, token: Secret[str]) -> Authorize:
 
 def _checked(roles: Roles, role: Role) -> Callable[[Account], Account]:
     """Return a function that returns an account if its evidence allows its secrets to travel to its address."""
-    return partial(vouched, first=lru_cache(_FIRST_ENTRIES)(roles.evidence(role).first))
+    return partial(require_first_entry, first=lru_cache(_FIRST_ENTRIES)(roles.evidence(role).first))
 
 
 def _credentials(

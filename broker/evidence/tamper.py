@@ -1,8 +1,8 @@
 """What an account's document says besides stages and numbers, held against its evidence.
 
 Where the secrets travel (base_url), whom they are shown to (the server's CA) and which client_id goes with them stand
-in the document, and whoever may write documents past the broker could change them there. `untold` finds all of it,
-afterwards, from the whole chain; `vouched` prevents the worst of it, from the first entry alone.
+in the document, and whoever may write documents past the broker could change them there. `differences` finds all of it,
+afterwards, from the whole chain; `require_first_entry` prevents the worst of it, from the first entry alone.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Final
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.account import Account
 from broker.model.chain import GENESIS, Entry
-from broker.model.history import What, fold, standing
+from broker.model.history import Event, account_state, fold
 from broker.model.names import AccountName
 from broker.pki import certificates
 
-__all__ = ["untold", "vouched"]
+__all__ = ["differences", "require_first_entry"]
 
 
-def vouched(account: Account, first: Callable[[AccountName], Entry]) -> Account:
+def require_first_entry(account: Account, first: Callable[[AccountName], Entry]) -> Account:
     """Return `account`, unless it would take its secrets elsewhere than the first entry of its evidence says.
 
     That entry is written once, no role can overwrite it, and no command changes what it fixes: base_url, login,
@@ -41,12 +41,12 @@ def vouched(account: Account, first: Callable[[AccountName], Entry]) -> Account:
     return account
 
 
-def untold(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
+def differences(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
     """Yield a message for each thing in `account` that its whole chain has otherwise, or does not have."""
     if not entries:
         yield f"the evidence of {account.name} does not begin with its being added"
         return
-    ours = standing(account)
+    ours = account_state(account)
     try:
         theirs = fold(entries)
     except ValueError:
@@ -60,11 +60,11 @@ def untold(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
 
 def _begun_otherwise(account: Account, first: Entry) -> Iterator[str]:
     """Yield what `account` says of itself, and its first entry does not."""
-    chain, what = f"accounts/{account.name}", What.ACCOUNT_ADDED.value
+    chain, what = f"accounts/{account.name}", Event.ACCOUNT_ADDED.value
     begins = replace(first, chain=chain, number=1, what=what, before=GENESIS)
     if first != replace(begins, hash=begins.expected_hash):
         yield f"the evidence of {account.name} does not begin with its being added"
-    for field, said in standing(account).identity.items():
+    for field, said in account_state(account).identity.items():
         if first.facts.get(field) != said:
             yield f"the {field} of {account.name} is {said!r}, and its evidence says {first.facts.get(field)!r}"
 

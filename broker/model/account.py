@@ -98,9 +98,9 @@ class Account:
         return tuple(g for g in self.generations if g.stage is Stage.CANDIDATE)
 
     @property
-    def free_candidates(self) -> tuple[Generation, ...]:
+    def automatic_candidates(self) -> tuple[Generation, ...]:
         """Candidates that a machine may promote, the newest last: not those that bring a certificate back."""
-        return tuple(g for g in self.candidates if not self.brings_back(g))
+        return tuple(g for g in self.candidates if not self.reuses_certificate(g))
 
     @property
     def next_request(self) -> int:
@@ -131,7 +131,7 @@ class Account:
         return secret_refs(self.secrets).union(*living)
 
     @property
-    def probing_application(self) -> Application:
+    def canary_application(self) -> Application:
         """The application whose client_id goes out with a canary; raise `RefusedError` where none has one."""
         known = sorted((a for a in self.applications if a.client_id), key=lambda a: a.rejected_at is not None)
         if known:
@@ -161,7 +161,7 @@ class Account:
             return generation.parts
         return generation.parts.over(self.current.parts)
 
-    def brings_back(self, candidate: Generation) -> bool:
+    def reuses_certificate(self, candidate: Generation) -> bool:
         """Whether `candidate` has a certificate that is current, or was: then a person promotes it, naming it."""
         ref = candidate.parts.certificate
         return bool(ref) and any(

@@ -1,6 +1,6 @@
 """The kinds of entry in an account's evidence, and its state as the document and as the evidence have it.
 
-`standing` and `fold` must agree. If they do not, somebody changed the document past the rules.
+`account_state` and `fold` must agree. If they do not, somebody changed the document past the rules.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from broker.model.chain import Entry, Fact
 from broker.model.generation import Closed, KeyRef, Parts
 from broker.model.stage import MOVES, Move, Stage
 
-__all__ = ["Standing", "What", "fold", "parts_facts", "standing"]
+__all__ = ["AccountState", "Event", "account_state", "fold", "parts_facts"]
 
 _ACCEPTED: Final = "ok"  # the verdict on a canary that the partner answered
 _SECRET: Final = "secret:"  # noqa: S105  # before the name of a secret that is not the password
 _IDENTITY: Final = ("profile", "environment", "login", "base_url", "subject")
 
 
-class What(Enum):
+class Event(Enum):
     """The kinds of entry in an account's chain."""
 
     ACCOUNT_ADDED = "account-added"
@@ -46,7 +46,7 @@ class What(Enum):
 
 
 @dataclass(slots=True)
-class Standing:
+class AccountState:
     """What document and evidence must agree on, in the order in which differences are reported."""
 
     requests: dict[int, Closed | None] = field(default_factory=dict)
@@ -64,9 +64,9 @@ class Standing:
         return next((number for number, stage in self.stages.items() if stage is Stage.CURRENT), 0)
 
 
-def standing(account: Account) -> Standing:
+def account_state(account: Account) -> AccountState:
     """Return the state that the document has."""
-    return Standing(
+    return AccountState(
         {r.number: r.closed for r in account.requests},
         {g.number: g.stage for g in account.generations},
         {g.number: g.parts for g in account.generations},
@@ -78,7 +78,7 @@ def standing(account: Account) -> Standing:
     )
 
 
-def fold(entries: Iterable[Entry]) -> Standing:
+def fold(entries: Iterable[Entry]) -> AccountState:
     """Return the state that the entries of its chain lead to. Raise `ValueError` on what no rule allows.
 
     Whoever may write an account can append entries that follow well from the ones before. So none may say again, in
@@ -86,12 +86,12 @@ def fold(entries: Iterable[Entry]) -> Standing:
     """
     replay = _Replay()
     for entry in entries:
-        if (entry.number == 1) is not (entry.what == What.ACCOUNT_ADDED.value):
+        if (entry.number == 1) is not (entry.what == Event.ACCOUNT_ADDED.value):
             raise ValueError(
                 f"entry {entry.number} of {entry.chain} is {entry.what}: an account begins once, at entry 1"
             )
         try:
-            replay.apply(What(entry.what), entry.facts)
+            replay.apply(Event(entry.what), entry.facts)
         except KeyError as missing:
             raise ValueError(f"entry {entry.number} of {entry.chain} speaks of {missing}, which is not there") from None
     return replay.found
@@ -105,41 +105,41 @@ class _Replay:
     a roll-back left the displaced generation a candidate, `held` for a person. Here it is `previous`, as it is now.
     """
 
-    found: Standing = field(default_factory=Standing)
+    found: AccountState = field(default_factory=AccountState)
     tries: dict[int, tuple[int, Parts]] = field(default_factory=dict)  # the generation and set of each try
     proven: dict[int, Parts] = field(default_factory=dict)  # accepted by the partner since born or displaced
     whole: dict[int, Parts] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
 
-    def apply(self, what: What, facts: Mapping[str, Fact]) -> None:  # noqa: C901  # one case a kind
+    def apply(self, what: Event, facts: Mapping[str, Fact]) -> None:  # noqa: C901  # one case a kind
         found = self.found
         match what:
-            case What.ACCOUNT_ADDED:
+            case Event.ACCOUNT_ADDED:
                 found.identity = {name: facts.get(name, "") for name in _IDENTITY}
-            case What.APPLICATION_SET:
+            case Event.APPLICATION_SET:
                 found.applications[str(facts["application"])] = str(facts["client_id"])
-            case What.APPLICATION_REMOVED:
+            case Event.APPLICATION_REMOVED:
                 found.applications.pop(str(facts["application"]), None)
-            case What.PASSWORD_SET | What.SECRET_SET:
+            case Event.PASSWORD_SET | Event.SECRET_SET:
                 found.secrets |= _parts(facts).secrets
-            case What.TRUST_SET:
+            case Event.TRUST_SET:
                 found.trust = str(facts["trust"])
-            case What.CA_ACCEPTED:
+            case Event.CA_ACCEPTED:
                 found.issuing = str(facts["issuing"])
-            case What.REQUEST_DRAFTED:
+            case Event.REQUEST_DRAFTED:
                 found.requests[_new(found.requests, facts["request"])] = None
-            case What.REQUEST_CLOSED:
+            case Event.REQUEST_CLOSED:
                 self._close(int(facts["request"]), Closed(facts["closed"]))
-            case What.GENERATION_BORN:
+            case Event.GENERATION_BORN:
                 self._add_generation(_new(found.stages, facts["generation"]), facts)
-            case What.CANARY_SENT:
+            case Event.CANARY_SENT:
                 number = int(facts["generation"])
                 parts = _parts(facts) if "certificate" in facts else self.whole[number]
                 self.tries[int(facts["attempt"])] = number, parts
-            case What.CANARY_ANSWERED if facts["verdict"] == _ACCEPTED:
+            case Event.CANARY_ANSWERED if facts["verdict"] == _ACCEPTED:
                 number, parts = self.tries[int(facts["attempt"])]
                 self.proven[number] = parts
-            case What.GENERATION_MOVED:
+            case Event.GENERATION_MOVED:
                 self._move(int(facts["generation"]), Move(facts["move"]), facts)
 
     def _close(self, number: int, why: Closed) -> None:

@@ -10,10 +10,10 @@ from typing import Final
 from broker.errors import BrokerError, ConflictError, RefusedError, WaitingError
 from broker.model.account import Account
 
-__all__ = ["LONGEST_PAUSE", "TRY_TAKES", "UNANSWERED", "Obstacle", "obstacles", "paused_until"]
+__all__ = ["LONGEST_PAUSE", "TRY_TIMEOUT", "UNANSWERED", "Obstacle", "obstacles", "paused_until"]
 
 LONGEST_PAUSE: Final = timedelta(days=1)  # the longest quota is a sliding day
-TRY_TAKES: Final = timedelta(minutes=2)  # a canary without an answer after this was killed
+TRY_TIMEOUT: Final = timedelta(minutes=2)  # a canary without an answer after this was killed
 _APART: Final = timedelta(minutes=10)  # between two machines, each at most five minutes from Vault
 UNANSWERED: Final = 3  # canaries in a row without an answer, after which a person looks first
 
@@ -50,13 +50,13 @@ def obstacles(account: Account, now: datetime) -> Iterator[Obstacle]:
             WaitingError,
             pause,
         )
-    if last and not last.verdict and abs(now - last.at) < TRY_TAKES:  # either way: two machines' clocks differ
+    if last and not last.verdict and abs(now - last.at) < TRY_TIMEOUT:  # either way: two machines' clocks differ
         yield Obstacle(
             "on-its-way",
             f"another canary of {name} is on its way since {last.at:%TZ}",
             "wait two minutes",
             ConflictError,
-            last.at + TRY_TAKES,
+            last.at + TRY_TIMEOUT,
         )
     elif len(account.tries) >= UNANSWERED and not any(t.verdict for t in account.tries[-UNANSWERED:]):
         yield Obstacle(

@@ -67,7 +67,7 @@ MOVES: Final[Mapping[Move, Transition]] = MappingProxyType(
     {
         # From previous only if a roll-back displaced it (`Account.rolled_back`).
         Move.PROMOTE: Transition(frozenset({Stage.CANDIDATE, Stage.PREVIOUS}), Stage.CURRENT, displaced=Stage.PREVIOUS),
-        # From previous only if not; from a candidate only if it brings a certificate back (`Account.brings_back`).
+        # From previous only if not; from a candidate only if it brings a certificate back (`Account.reuses_certificate`).
         Move.ROLL_BACK: Transition(
             frozenset({Stage.PREVIOUS, Stage.CANDIDATE}), Stage.CURRENT, displaced=Stage.PREVIOUS
         ),

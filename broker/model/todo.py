@@ -59,7 +59,7 @@ def _blocked(account: Account) -> Todo | None:
 
 def _in_progress(account: Account, lead: timedelta, now: datetime) -> Todo | None:
     request = account.open_request
-    free = account.free_candidates
+    free = account.automatic_candidates
     if free:
         message, stopped = f"generation {free[-1].number} waits to be tried", next(obstacles(account, now), None)
         if stopped:

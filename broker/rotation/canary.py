@@ -5,7 +5,7 @@ from __future__ import annotations
 from broker.errors import PartnerUnavailableError, RefusedError
 from broker.model.names import AccountName
 from broker.partners.verdict import Verdict
-from broker.rotation.ports import Answer
+from broker.rotation.ports import CanaryResult
 
 __all__ = ["CanaryRefusedError", "CanaryUnansweredError", "require_ok"]
 
@@ -13,7 +13,7 @@ __all__ = ["CanaryRefusedError", "CanaryUnansweredError", "require_ok"]
 class CanaryRefusedError(RefusedError):
     """The partner did not accept the set."""
 
-    def __init__(self, name: AccountName, number: int, answer: Answer) -> None:
+    def __init__(self, name: AccountName, number: int, answer: CanaryResult) -> None:
         super().__init__(_said(name, number, answer), hint=_hint(name, number, answer))
         self.verdict = answer.verdict
 
@@ -21,14 +21,14 @@ class CanaryRefusedError(RefusedError):
 class CanaryUnansweredError(PartnerUnavailableError):
     """The partner gave no answer that says anything about the set."""
 
-    def __init__(self, name: AccountName, number: int, answer: Answer) -> None:
+    def __init__(self, name: AccountName, number: int, answer: CanaryResult) -> None:
         super().__init__(
             _said(name, number, answer), hint=f"nothing was changed; {answer.verdict.hint or 'try again later'}"
         )
         self.verdict = answer.verdict
 
 
-def require_ok(name: AccountName, number: int, answer: Answer) -> None:
+def require_ok(name: AccountName, number: int, answer: CanaryResult) -> None:
     """Raise `CanaryUnansweredError` or `CanaryRefusedError` unless the partner accepted generation `number`."""
     if answer.verdict is Verdict.OK:
         return
@@ -37,12 +37,12 @@ def require_ok(name: AccountName, number: int, answer: Answer) -> None:
     raise CanaryRefusedError(name, number, answer)
 
 
-def _said(name: AccountName, number: int, answer: Answer) -> str:
+def _said(name: AccountName, number: int, answer: CanaryResult) -> str:
     detail = f" ({answer.detail})" if answer.detail else ""
     return f"the partner's answer to generation {number} of {name} is {answer.verdict.value}{detail}"
 
 
-def _hint(name: AccountName, number: int, answer: Answer) -> str:
+def _hint(name: AccountName, number: int, answer: CanaryResult) -> str:
     hint = answer.verdict.hint.replace("ACCOUNT", str(name))
     if answer.application:
         hint = hint.replace("APPLICATION", answer.application)

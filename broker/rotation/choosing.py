@@ -8,9 +8,9 @@ from broker.errors import RefusedError
 from broker.model.account import Account
 from broker.model.generation import Generation
 from broker.model.stage import Stage
-from broker.rotation.ports import Answer
+from broker.rotation.ports import CanaryResult
 
-__all__ = ["Promotion", "chosen_candidate", "coming_back", "set_to_try", "way_back"]
+__all__ = ["Promotion", "generation_to_try", "newest_candidate", "rollback_target", "way_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,28 +22,28 @@ class Promotion:
 
     account: Account
     number: int
-    answer: Answer | None = None
-    way_back: Answer | None = None
+    answer: CanaryResult | None = None
+    way_back: CanaryResult | None = None
     changed: bool = True
 
 
-def set_to_try(account: Account) -> Generation:
+def generation_to_try(account: Account) -> Generation:
     """Return the set that a canary is about where none is named: what `promote` would take, else the current one."""
-    if account.current and not account.free_candidates:
+    if account.current and not account.automatic_candidates:
         return account.current
     if not account.current and not account.candidates:
         raise RefusedError(f"{account.name} has no set yet", hint=f"broker csr new {account.name} begins one")
-    return chosen_candidate(account)
+    return newest_candidate(account)
 
 
-def chosen_candidate(account: Account) -> Generation:
+def newest_candidate(account: Account) -> Generation:
     """Return the newest candidate that no roll-back made; raise `RefusedError`."""
-    if account.free_candidates:
-        return account.free_candidates[-1]
+    if account.automatic_candidates:
+        return account.automatic_candidates[-1]
     raise RefusedError(f"{account.name} has no candidate", hint=f"broker csr new {account.name} begins one")
 
 
-def coming_back(account: Account, wanted: Generation) -> Generation:
+def rollback_target(account: Account, wanted: Generation) -> Generation:
     """Return the candidate that brings the certificate of previous generation `wanted` back, else `wanted`."""
     made = [c for c in account.candidates if c.parts == wanted.parts.certified]
     return made[-1] if made and wanted.stage is Stage.PREVIOUS else account.generation(wanted.number)

@@ -24,8 +24,8 @@ from broker.partners.verdict import Verdict
 
 __all__ = [
     "Accounts",
-    "Answer",
     "Canary",
+    "CanaryResult",
     "EvidenceLog",
     "ForkedEvidenceError",
     "Keys",
@@ -92,7 +92,7 @@ class Secrets(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CanaryResult:
     """What the partner said to a canary."""
 
     verdict: Verdict
@@ -102,7 +102,7 @@ class Answer:
 
 
 # Prepares a try and returns what sends it: whatever can fail on our side fails before the try is reserved
-Canary = Callable[[Account, Parts], Callable[[], Answer]]
+Canary = Callable[[Account, Parts], Callable[[], CanaryResult]]
 # Writes the evidence that is due and destroys what is doomed; what Vault refuses now is left to the next change
 Settle = Callable[[AccountName], None]  # raises ForkedEvidenceError
 # Stores under its number; the same entry again is no error, another one is `ForkedEvidenceError`

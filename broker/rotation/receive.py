@@ -21,7 +21,7 @@ from broker.pki.csr import subject_of
 from broker.pki.reply import ReplyParts
 from broker.pki.verification import Expected, verify_certificate
 
-__all__ = ["LateReplyError", "Received", "Reply", "Said", "UnknownAuthorityError"]
+__all__ = ["ImportOptions", "LateReplyError", "Received", "Reply", "UnknownAuthorityError"]
 
 
 class LateReplyError(RefusedError):
@@ -53,7 +53,7 @@ class UnknownAuthorityError(RefusedError):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ImportOptions:
     """What a person said on importing: which CAs to accept, the server's CA, whose client_id the reply brings."""
 
     accept: Sequence[str] = ()  # SHA-256 fingerprints of CAs in the reply
@@ -77,7 +77,7 @@ class Reply:
     """A reply on its way into an account."""
 
     parts: ReplyParts
-    said: Said
+    said: ImportOptions
     rules: SubjectRules
     findings: tuple[Finding, ...] = ()
 
@@ -123,7 +123,7 @@ def _unclaimed(account: Account, client_ids: Sequence[str]) -> Iterator[Finding]
         yield Finding("reply.client-id", severity, message, f"if it is right: {hint}")
 
 
-def _assumed(before: Account, after: Account, said: Said) -> Iterator[Finding]:
+def _assumed(before: Account, after: Account, said: ImportOptions) -> Iterator[Finding]:
     """Yield a note if the issuing CA verifies the partner's server only because no other CA was named."""
     if before.trust is None and after.trust == after.issuing and not said.server_ca:
         message = "no CA of the partner's server was named, so the issuing CA verifies the server too"
@@ -142,7 +142,7 @@ def _known(account: Account, parts: ReplyParts) -> Generation | None:
     return max(made.values(), key=lambda g: g.number, default=None)
 
 
-def _refuse_news(account: Account, said: Said) -> None:
+def _refuse_news(account: Account, said: ImportOptions) -> None:
     """Raise `RefusedError` where a person names CAs with a reply that is known, unless they are pinned already."""
     issuing, trust = (set(account.ca_set(ref).fingerprints if ref else ()) for ref in (account.issuing, account.trust))
     accepted = {parse_fingerprint(text) for text in said.accept}
@@ -203,7 +203,9 @@ def _with_authorities(
     return _with_trust(account, server or issuing, said, stamp, asked=bool(server)), certificate
 
 
-def _with_trust(account: Account, fallback: Sequence[CaSet], said: Said, stamp: Stamp, *, asked: bool) -> Account:
+def _with_trust(
+    account: Account, fallback: Sequence[CaSet], said: ImportOptions, stamp: Stamp, *, asked: bool
+) -> Account:
     """Know the server by what a person named; the first time, by the CA of the reply where there is but one."""
     if said.server_ca:
         named = ca_set(said.server_ca)
@@ -221,7 +223,7 @@ def _chains(certificate: Certificate, parts: ReplyParts, authorities: CaSet) -> 
     return path(load(certificate.pem)[0], parts.certificates, load(authorities.pem)) is not None
 
 
-def _with_client_id(account: Account, parts: ReplyParts, said: Said, stamp: Stamp) -> Account:
+def _with_client_id(account: Account, parts: ReplyParts, said: ImportOptions, stamp: Stamp) -> Account:
     if not said.client_id_for:
         return account
     named = parts.client_ids

@@ -29,9 +29,9 @@ from broker.partners.verdict import Verdict
 from broker.pki.reply import read_reply
 from broker.rotation.amend import amend
 from broker.rotation.canary import require_ok
-from broker.rotation.choosing import Promotion, chosen_candidate, coming_back, way_back
-from broker.rotation.ports import Answer, Canary, Keys, ReadProfile, Stragglers
-from broker.rotation.receive import Received, Reply, Said
+from broker.rotation.choosing import Promotion, newest_candidate, rollback_target, way_back
+from broker.rotation.ports import Canary, CanaryResult, Keys, ReadProfile, Stragglers
+from broker.rotation.receive import ImportOptions, Received, Reply
 from broker.rotation.usecase import UseCase
 
 __all__ = ["Rotation"]
@@ -103,7 +103,7 @@ class Rotation(UseCase):
             number = account.open_request.number
         return self.settled(name, lambda newest, stamp: closed(newest, number, why, stamp)).request(number)
 
-    def receive(self, name: AccountName, data: bytes, said: Said) -> Received:
+    def receive(self, name: AccountName, data: bytes, said: ImportOptions) -> Received:
         """Turn a reply into a candidate, in one write; the same reply a second time returns the same generation.
 
         Raise `RefusedError` when it fits no key of the account, `LateReplyError` when the request it answers was
@@ -119,13 +119,13 @@ class Rotation(UseCase):
 
     # tries
 
-    def try_out(self, name: AccountName, number: int) -> Answer:
+    def try_out(self, name: AccountName, number: int) -> CanaryResult:
         """Try a generation against the partner, and change nothing but the record of the try."""
         with self.settling(name):
             seen = self.accounts.read(name).account
             return self._tried(seen, seen.generation(number))
 
-    def _tried(self, seen: Account, generation: Generation) -> Answer:
+    def _tried(self, seen: Account, generation: Generation) -> CanaryResult:
         """Prepare a try of the set that `generation` makes of `seen`, reserve it, send it, and store the verdict.
 
         Killed in between, the try stays on the account without an answer, and counts: a crash that repeats cannot lock
@@ -178,9 +178,9 @@ class Rotation(UseCase):
         with self.settling(name):
             seen = self.accounts.read(name).account
             current = seen.current
-            if current and not number and not seen.free_candidates:
+            if current and not number and not seen.automatic_candidates:
                 return Promotion(seen, current.number, changed=False)
-            wanted = seen.generation(number) if number else chosen_candidate(seen)
+            wanted = seen.generation(number) if number else newest_candidate(seen)
             if current and wanted.stage is Stage.PREVIOUS and wanted.parts.certified == current.parts.certified:
                 return Promotion(seen, current.number, changed=False)
             return self._made_current(seen, wanted, Move.PROMOTE)
@@ -205,7 +205,7 @@ class Rotation(UseCase):
         if wanted.stage is not Stage.CURRENT:
             require_move(seen, wanted, move)
         seen = self.amend(name, lambda account, stamp: restored(account, wanted.number, stamp))
-        target = coming_back(seen, wanted)
+        target = rollback_target(seen, wanted)
         if moved(seen, target.number, move, self.stamp()) == seen:  # or refuses, in the table's words
             return Promotion(seen, target.number, changed=False)
         parts, answer, back = seen.parts_of(target), None, None
@@ -224,7 +224,7 @@ class Rotation(UseCase):
 
         return Promotion(self.amend(name, finish), target.number, answer, back)
 
-    def _way_back(self, seen: Account, parts: Parts) -> Answer | None:
+    def _way_back(self, seen: Account, parts: Parts) -> CanaryResult | None:
         """Try the current set too, so that rolling back is known good; never a superseded secret.
 
         That no try is allowed now (one is on its way, the partner wants a pause) does not hold up the promotion.
@@ -308,7 +308,7 @@ def _refuse_displaced(account: Account, displaced: Generation | None) -> None:
         )
 
 
-def _outcome(answer: Answer, seen: Account, newest: Account) -> CanaryOutcome:
+def _outcome(answer: CanaryResult, seen: Account, newest: Account) -> CanaryOutcome:
     rejected = answer.verdict is Verdict.CLIENT_REJECTED
     sent = next((a for a in seen.applications if rejected and a.name == answer.application), None)
     return CanaryOutcome(

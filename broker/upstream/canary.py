@@ -15,7 +15,7 @@ from broker.network import Deadline, retry_after
 from broker.partners.profile import Probe
 from broker.partners.request import recipe
 from broker.partners.verdict import ProbeFacts, Verdict, Where, classify, wait
-from broker.rotation.ports import Answer
+from broker.rotation.ports import CanaryResult
 from broker.upstream.credentials import Credentials
 from broker.upstream.exchange import Reply, exchange, stays_open
 
@@ -30,12 +30,12 @@ _DATED: Final = ("certificate has expired", "certificate is not yet valid")  # O
 _QUOTAS: Final = {"X-RateLimit-Remaining-1": "day", "X-RateLimit-Remaining-2": "burst"}
 
 
-def ask(credentials: Credentials, request: Probe, *, application: str, deadline: timedelta = DEADLINE) -> Answer:
+def ask(credentials: Credentials, request: Probe, *, application: str, deadline: timedelta = DEADLINE) -> CanaryResult:
     """Send the canary, and return its result for rotation. `application` is the one that the client_id belongs to."""
     facts = probe(credentials, request, deadline=deadline)
     verdict = classify(facts, request.expect)
     detail = "" if verdict is Verdict.OK else _detail(facts, credentials.redactor())
-    return Answer(verdict, detail, wait(facts), application)
+    return CanaryResult(verdict, detail, wait(facts), application)
 
 
 def probe(credentials: Credentials, request: Probe, *, deadline: timedelta = DEADLINE) -> ProbeFacts:

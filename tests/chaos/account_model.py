@@ -94,11 +94,11 @@ class State:
     def rolled_back(self, generation: Generation) -> bool:
         return bool(generation.stage == "previous" and self.current and generation.order > self.current.order)
 
-    def brings_back(self, candidate: Generation) -> bool:
+    def reuses_certificate(self, candidate: Generation) -> bool:
         return any(g.key == candidate.key for g in self.generations if g.stage in ("current", "previous"))
 
     def free(self) -> list[Generation]:
-        return [c for c in self.candidates() if not self.brings_back(c)]
+        return [c for c in self.candidates() if not self.reuses_certificate(c)]
 
     def staged(self, number: int, stage: str, *, move: str = "") -> State:
         """Move a generation, and the current one out of its way; `move` says how it becomes current."""
@@ -115,7 +115,7 @@ class State:
         others = [c for c in self.candidates() if c.number != generation.number]
         if stage == "retired" and generation.stage == "previous":
             return [c.number for c in others if c.key == generation.key]
-        if move != "promote" or generation.stage != "candidate" or self.brings_back(generation):
+        if move != "promote" or generation.stage != "candidate" or self.reuses_certificate(generation):
             return []
         return [
             c.number

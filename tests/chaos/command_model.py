@@ -262,7 +262,7 @@ def _beginning(op: Operation, state: State, wanted: int, move: str) -> Steps:
 
 def _may_start(state: State, generation: Generation, move: str) -> bool:
     if generation.stage == "candidate":
-        return move == "promote" or state.brings_back(generation)
+        return move == "promote" or state.reuses_certificate(generation)
     return generation.stage == "previous" and state.rolled_back(generation) is (move == "promote")
 
 

@@ -38,14 +38,14 @@ def another_generation(account: Account, **fields: object) -> Account:
     return replace(account, generations=(*account.generations, replace(made, **fields)))  # type: ignore[arg-type]
 
 
-def test_a_rejected_candidate_takes_its_answer_along() -> None:
+def test_rejecting_loses_the_answer() -> None:
     account = with_answer(with_current())
     lost = account.answered_only_by(account.generation(2))
     assert lost
     assert lost.key == account.generation(2).parts.key
 
 
-def test_no_answer_is_lost_if_another_set_has_it() -> None:
+def test_shared_answer_is_not_lost() -> None:
     account = with_new_password(with_current())
     assert account.answered_only_by(account.generation(2)) is None
 
@@ -92,13 +92,13 @@ CONTRADICTIONS: dict[str, tuple[Breaking, str]] = {
 
 
 @pytest.mark.parametrize("name", CONTRADICTIONS)
-def test_a_contradiction_is_refused_in_its_own_words(name: str) -> None:
+def test_contradiction_is_refused_by_name(name: str) -> None:
     breaking, words = CONTRADICTIONS[name]
     with pytest.raises(ValueError, match=words):
         breaking(with_current())
 
 
-def test_all_contradictions_are_named_at_once() -> None:
+def test_all_contradictions_are_named() -> None:
     with pytest.raises(ValueError, match=r"two applications.*pin"):
         replace(with_current(), applications=(Application("a"), Application("a")), trust=CaSetRef("none"))
 
@@ -107,7 +107,7 @@ def test_all_contradictions_are_named_at_once() -> None:
     "ask",
     [lambda a: a.application("none"), lambda a: a.generation(0), lambda a: a.generation(9), lambda a: a.request(9)],
 )
-def test_what_is_not_there_is_an_unknown_name(ask: Callable[[Account], object]) -> None:
+def test_missing_item_is_unknown_name(ask: Callable[[Account], object]) -> None:
     with assert_refused(UnknownNameError, "mzp-1"):
         ask(with_current())
 
@@ -129,7 +129,7 @@ def test_a_key_of_an_open_request_is_in_use() -> None:
     assert with_open_request(with_current()).keys_in_use == {"kv:1", "kv:2"}
 
 
-def test_a_key_is_in_use_until_the_last_generation_that_shares_it_is_retired() -> None:
+def test_shared_key_is_in_use_until_retired() -> None:
     account = changes.moved(with_new_password(with_current()), 2, Move.PROMOTE, STAMP)
     account = changes.moved(with_answer(account), 3, Move.PROMOTE, STAMP)
     one_less = changes.moved(account, 1, Move.RETIRE, Stamp(later(days=1), BY))

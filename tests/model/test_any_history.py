@@ -25,15 +25,15 @@ from hypothesis.stateful import (
 )
 
 from broker.errors import BrokerError
-from broker.evidence.tamper import untold
+from broker.evidence.tamper import differences
 from broker.model import changes
 from broker.model.account import Account
 from broker.model.chain import Entry, verify
 from broker.model.generation import Closed, KeyRef, Parts, SecretRef, Submission, key_ref, secret_refs
-from broker.model.history import fold, standing
+from broker.model.history import account_state, fold
 from broker.model.stage import Move, Stage
 from broker.model.stamp import Stamp
-from broker.rotation.choosing import coming_back, way_back
+from broker.rotation.choosing import rollback_target, way_back
 from broker.vault.documents import decoded, encoded
 from tests.support.accounts import (
     BY,
@@ -225,7 +225,7 @@ class AnyHistory(RuleBasedStateMachine):
             return
         assert wanted not in self.displaced
         self.restore(wanted)
-        target = coming_back(self.account, self.account.generation(wanted)).number
+        target = rollback_target(self.account, self.account.generation(wanted)).number
         if self.accepted(target):
             self.move(target, Move.ROLL_BACK)
 
@@ -319,8 +319,8 @@ class AnyHistory(RuleBasedStateMachine):
     def the_evidence_is_whole_and_tells_the_same(self) -> None:
         told = [*self.log, *(e for e in self.account.outbox if e.number > len(self.log))]
         assert verify(f"accounts/{self.account.name}", told, self.account.head) == ()
-        assert fold(told) == standing(self.account)
-        assert list(untold(without_texts(self.account), told)) == []
+        assert fold(told) == account_state(self.account)
+        assert list(differences(without_texts(self.account), told)) == []
 
     @invariant()
     def every_candidate_makes_a_whole_set(self) -> None:

@@ -15,14 +15,14 @@ from tests.support.accounts import NOW, a_request, an_account, later, with_curre
 DAY = timedelta(days=1)
 
 
-def test_people_and_what_is_to_spare_come_off_the_end() -> None:
+def test_due_leaves_lead_and_safety() -> None:
     due = due_date(NOW, later(days=365), lead=21 * DAY, safety=14 * DAY, share=0.99)
     assert due.at == later(days=330)
     assert due.decided_by.because == "14d to spare and 21d for the partner's people"
 
 
 @pytest.mark.parametrize(("safety", "lead"), [(999_999, 14), (14, 999_999), (999_999, 999_999), (300, 300)])
-def test_more_time_than_there_is_makes_it_due_from_the_beginning(safety: int, lead: int) -> None:
+def test_long_lead_is_due_from_the_start(safety: int, lead: int) -> None:
     assert due_date(NOW, later(days=365), lead=lead * DAY, safety=safety * DAY, share=0.66).at == NOW
 
 
@@ -62,7 +62,7 @@ def answered(*waits: timedelta) -> Account:
         ((timedelta(minutes=17),), 10 * DAY, 10 * DAY),
     ],
 )
-def test_people_take_the_longest_of_late_a_day_at_least_and_what_the_profile_knows(
+def test_lead_time_is_the_longest_recent(
     waits: tuple[timedelta, ...], known: timedelta | None, lead: timedelta
 ) -> None:
     assert lead_time(answered(*waits), known) == lead

@@ -11,7 +11,7 @@ from broker.model import changes
 from broker.model.account import Account
 from broker.model.chain import Entry
 from broker.model.generation import Closed, Submission
-from broker.model.history import What, fold, standing
+from broker.model.history import Event, account_state, fold
 from broker.model.stage import Move, Stage
 from tests.support.accounts import (
     BY,
@@ -44,9 +44,9 @@ def test_both_tell_the_same(account: Account) -> None:
     assert_sound(account)
 
 
-def test_an_account_of_which_nothing_is_told_stands_nowhere() -> None:
+def test_no_entries_give_an_empty_state() -> None:
     assert fold(()).current == 0
-    assert fold(an_account().outbox[:1]) == standing(an_account())
+    assert fold(an_account().outbox[:1]) == account_state(an_account())
 
 
 def bypassed(**fields: Any) -> Account:
@@ -69,11 +69,11 @@ def bypassed(**fields: Any) -> Account:
     ],
     ids=["retired", "rejected", "renumbered", "other parts", "another password", "no request", "no generation"],
 )
-def test_what_was_written_past_the_rules_shows(account: Account) -> None:
-    assert fold(account.outbox) != standing(account)
+def test_change_without_broker_shows(account: Account) -> None:
+    assert fold(account.outbox) != account_state(account)
 
 
-def edited(account: Account, what: What, **facts: object) -> list[Entry]:
+def edited(account: Account, what: Event, **facts: object) -> list[Entry]:
     entries = list(account.outbox)
     at = max(n for n, e in enumerate(entries) if e.what == what.value)
     kept = {k: v for k, v in {**entries[at].facts, **facts}.items() if v is not None}
@@ -84,25 +84,25 @@ def edited(account: Account, what: What, **facts: object) -> list[Entry]:
 @pytest.mark.parametrize(
     "entries",
     [
-        edited(with_rolled_back(), What.GENERATION_MOVED, move="reject", stage="rejected"),
-        edited(with_rolled_back(), What.GENERATION_MOVED, move="teleport"),
-        edited(with_rolled_back(), What.GENERATION_MOVED, generation=9),
-        edited(with_rolled_back(), What.GENERATION_MOVED, generation=None),
-        edited(with_rolled_back(), What.GENERATION_MOVED, generation="two"),
-        edited(with_rolled_back(), What.GENERATION_MOVED, certificate="f" * 64),
-        edited(with_rolled_back(), What.CANARY_SENT, password=9),
-        edited(with_rolled_back(), What.GENERATION_BORN, certificate=None),
-        edited(with_rolled_back(), What.REQUEST_CLOSED, closed="lost"),
+        edited(with_rolled_back(), Event.GENERATION_MOVED, move="reject", stage="rejected"),
+        edited(with_rolled_back(), Event.GENERATION_MOVED, move="teleport"),
+        edited(with_rolled_back(), Event.GENERATION_MOVED, generation=9),
+        edited(with_rolled_back(), Event.GENERATION_MOVED, generation=None),
+        edited(with_rolled_back(), Event.GENERATION_MOVED, generation="two"),
+        edited(with_rolled_back(), Event.GENERATION_MOVED, certificate="f" * 64),
+        edited(with_rolled_back(), Event.CANARY_SENT, password=9),
+        edited(with_rolled_back(), Event.GENERATION_BORN, certificate=None),
+        edited(with_rolled_back(), Event.REQUEST_CLOSED, closed="lost"),
         [replace(with_current().outbox[0], what="dreamt")],
         with_rolled_back().outbox[-1:],
     ],
 )
-def test_evidence_of_what_no_rule_allows_is_a_value_error(entries: list[Entry]) -> None:
+def test_forbidden_evidence_is_a_value_error(entries: list[Entry]) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         fold(entries)
 
 
-def test_every_kind_of_entry_is_written_by_some_change() -> None:
+def test_every_event_is_recorded() -> None:
     account = changes.secret_set(with_new_password(with_rolled_back()), "hmac", 1, STAMP)
     account = changes.application_removed(account, "fleet", STAMP)
     account = changes.account_set(account, account.contacts, "30d", STAMP)
@@ -112,5 +112,5 @@ def test_every_kind_of_entry_is_written_by_some_change() -> None:
     account = with_open_request(changes.moved(account, 3, Move.REJECT, STAMP))
     number = account.requests[-1].number
     account = changes.submitted(account, number, Submission(NOW, "hand"), by=BY)
-    assert {e.what for e in account.outbox} == {what.value for what in What}
+    assert {e.what for e in account.outbox} == {what.value for what in Event}
     assert_sound(account)

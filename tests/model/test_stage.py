@@ -64,7 +64,7 @@ def test_every_stage_says_what_it_means(stage: Stage) -> None:
     assert stage.deliverable is (stage in (Stage.CURRENT, Stage.PREVIOUS))
 
 
-def test_only_promotion_and_roll_back_make_anything_current() -> None:
+def test_only_two_moves_make_current() -> None:
     assert {m for m in Move if MOVES[m].end is Stage.CURRENT} == {Move.PROMOTE, Move.ROLL_BACK}
     assert {m for m in Move if MOVES[m].displaced} == {Move.PROMOTE, Move.ROLL_BACK}
 
@@ -73,12 +73,12 @@ def test_nothing_leaves_retirement() -> None:
     assert not any(Stage.RETIRED in row.starts for row in MOVES.values())
 
 
-def test_an_ordinary_candidate_is_no_way_back() -> None:
+def test_ordinary_candidate_cannot_roll_back() -> None:
     with assert_refused(RefusedError, "roll back", "candidate"):
         changes.moved(with_answer(with_current()), 2, Move.ROLL_BACK, STAMP)
 
 
-def test_a_displaced_one_is_held_until_a_person_promotes_it() -> None:
+def test_displaced_set_waits_for_promotion() -> None:
     account = with_rolled_back()
     assert account.generation(2).stage is Stage.PREVIOUS
     assert account.rolled_back(account.generation(2))

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from broker.evidence.tamper import untold
+from broker.evidence.tamper import differences
 from broker.model import changes
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD
 from broker.model.chain import Entry, verify
 from broker.model.stage import Move, Stage
-from broker.rotation.choosing import coming_back
+from broker.rotation.choosing import rollback_target
 from broker.vault.documents import DamagedDocumentError, decoded, encoded
 from tests.support.accounts import STAMP, assert_refused, later, promoted, tried, with_answer, without_texts
 
@@ -39,7 +39,7 @@ def assert_told(account: Account, entries: tuple[Entry, ...]) -> None:
     """Assert that document and evidence agree, whatever of the evidence was written since."""
     entries += account.outbox
     assert verify(f"accounts/{account.name}", entries, account.head) == ()
-    assert list(untold(without_texts(account), entries)) == []
+    assert list(differences(without_texts(account), entries)) == []
 
 
 def names_of(account: Account) -> dict[int, str]:
@@ -76,7 +76,7 @@ def test_a_damaged_document_is_refused(missing: str) -> None:
 
 def rolled_back(account: Account, number: int) -> Account:
     account = changes.restored(account, number, STAMP)
-    target = coming_back(account, account.generation(number))
+    target = rollback_target(account, account.generation(number))
     return changes.moved(tried(account, target.number), target.number, Move.ROLL_BACK, STAMP)
 
 
@@ -154,13 +154,13 @@ def test_displaced_set_waits_for_a_person(name: str) -> None:
     account = account_of(name)
     (displaced,) = [g for g in account.generations if account.rolled_back(g)]
     assert displaced.stage is Stage.PREVIOUS
-    assert account.free_candidates == ()
+    assert account.automatic_candidates == ()
 
 
 def test_waiting_way_back_stays_waiting() -> None:
     account = account_of("restoring")
-    assert account.brings_back(account.generation(4))
-    assert account.free_candidates == ()
+    assert account.reuses_certificate(account.generation(4))
+    assert account.automatic_candidates == ()
 
 
 def test_held_set_is_not_the_way_back() -> None:

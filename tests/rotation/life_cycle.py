@@ -11,7 +11,7 @@ from broker.errors import VaultUnavailableError
 from broker.model import changes
 from broker.model.account import Account
 from broker.model.generation import Closed, Parts, Submission
-from broker.model.obstacle import TRY_TAKES
+from broker.model.obstacle import TRY_TIMEOUT
 from broker.model.secret import Secret
 from broker.model.stamp import Stamp
 from broker.rotation.amend import amend, settle
@@ -22,7 +22,7 @@ from tests.support.accounts import BY, MZP, a_certificate, an_account, ca_set_na
 
 __all__ = ["LIFE", "Commands", "Step", "lived", "midway", "outcome", "run"]
 
-PATIENCE = TRY_TAKES + timedelta(minutes=1)  # what a person waits before the same command again
+PATIENCE = TRY_TIMEOUT + timedelta(minutes=1)  # what a person waits before the same command again
 
 
 @dataclass

@@ -17,14 +17,14 @@ from broker.model.account import Account
 from broker.model.certificate import Spki
 from broker.model.chain import Entry, verify
 from broker.model.generation import KeyRef, Parts, SecretRef, key_ref, secret_refs
-from broker.model.history import fold, standing
+from broker.model.history import account_state, fold
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
 from broker.partners import catalogue
 from broker.partners.profile import Profile
 from broker.partners.verdict import Verdict
-from broker.rotation.ports import Answer, Version, Versioned
+from broker.rotation.ports import CanaryResult, Version, Versioned
 from broker.rotation.registry import Registry
 from broker.rotation.rotation import Rotation
 from broker.vault.documents import decoded, encoded
@@ -118,16 +118,16 @@ class Simulation:
         with self.writing("evidence", again_is_no_error=True):
             assert self.evidence.setdefault(entry.number, entry) == entry, "the chain forked"
 
-    def canary(self, account: Account, parts: Parts) -> Callable[[], Answer]:
+    def canary(self, account: Account, parts: Parts) -> Callable[[], CanaryResult]:
         assert parts.complete
         self.secret(parts.key)
         for ref in secret_refs(parts.secrets):
             self.secret(ref)
 
-        def send() -> Answer:
+        def send() -> CanaryResult:
             self.logins.append(self.account.tries[-1].generation)
             assert self.logins_before + len(self.logins) <= self.tries_noted, "a login the account knows nothing of"
-            return Answer(self.verdict, wait=timedelta(hours=1) if self.verdict is Verdict.QUOTA else None)
+            return CanaryResult(self.verdict, wait=timedelta(hours=1) if self.verdict is Verdict.QUOTA else None)
 
         return send
 
@@ -197,7 +197,7 @@ class Simulation:
         """Assert that nothing is lost, forgotten, doubled or untold, at whatever point things stopped."""
         account, keys, secrets = self.account, self.living_keys(), self.living_secrets()
         assert verify(f"accounts/{account.name}", self.told(), account.head) == ()
-        assert fold(self.told()) == standing(account)
+        assert fold(self.told()) == account_state(account)
         assert account.keys_in_use <= keys
         assert account.secrets_in_use <= secrets
         assert keys <= account.keys_in_use | account.doomed_keys | {key_ref(account.next_request)}

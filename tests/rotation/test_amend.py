@@ -214,7 +214,7 @@ def test_what_another_did_first_was_not_left_to_do() -> None:
 # -- settle
 
 
-def test_settling_what_is_settled_writes_nothing() -> None:
+def test_settling_twice_writes_nothing() -> None:
     sim = a_simulation()
     Commands(sim).settle()
     written = len(sim.writes)
@@ -222,7 +222,7 @@ def test_settling_what_is_settled_writes_nothing() -> None:
     assert len(sim.writes) == written
 
 
-def test_a_role_that_may_not_destroy_leaves_that_to_one_that_may() -> None:
+def test_other_role_destroys_later() -> None:
     sim = a_simulation()
     Commands(sim).close(3)
     after = settle(MZP, accounts=sim, log=sim.append)
@@ -233,7 +233,7 @@ def test_a_role_that_may_not_destroy_leaves_that_to_one_that_may() -> None:
     assert "kv:3" not in sim.living_keys()
 
 
-def test_nothing_is_destroyed_before_its_evidence_is_stored() -> None:
+def test_evidence_comes_before_destruction() -> None:
     sim = a_simulation()
     Commands(sim).close(3)
     sim.writes.clear()
@@ -242,7 +242,7 @@ def test_nothing_is_destroyed_before_its_evidence_is_stored() -> None:
     assert set(sim.writes[:-2]) == {"evidence"}
 
 
-def test_who_takes_the_place_of_an_entry_keeps_no_secret_alive_and_is_told() -> None:
+def test_forged_entry_keeps_no_secret_alive() -> None:
     sim = a_simulation()
     Commands(sim).application()
     Commands(sim).close(3)
@@ -264,7 +264,7 @@ def test_who_takes_the_place_of_an_entry_keeps_no_secret_alive_and_is_told() -> 
     assert sim.account.outbox == ()
 
 
-def test_while_vault_takes_no_evidence_nothing_is_destroyed() -> None:
+def test_no_evidence_no_destruction() -> None:
     sim = a_simulation()
     Commands(sim).close(3)
 

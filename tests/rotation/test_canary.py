@@ -7,7 +7,7 @@ import pytest
 from broker.model.names import AccountName
 from broker.partners.verdict import Verdict
 from broker.rotation.canary import CanaryRefusedError, CanaryUnansweredError, require_ok
-from broker.rotation.ports import Answer
+from broker.rotation.ports import CanaryResult
 
 NAME = AccountName("acme")
 
@@ -22,14 +22,14 @@ NAME = AccountName("acme")
         (Verdict.HANDSHAKE, ("proxy", "broker explain acme --generation 3")),
     ],
 )
-def test_each_refusal_says_its_own_mend(verdict: Verdict, hints: tuple[str, ...]) -> None:
+def test_each_refusal_has_its_hint(verdict: Verdict, hints: tuple[str, ...]) -> None:
     with pytest.raises(CanaryRefusedError) as caught:
-        require_ok(NAME, 3, Answer(verdict, application="reports"))
+        require_ok(NAME, 3, CanaryResult(verdict, application="reports"))
     assert all(hint in caught.value.hint for hint in hints)
 
 
 @pytest.mark.parametrize(("verdict", "hint"), [(Verdict.QUOTA, "wait"), (Verdict.PARTNER_DOWN, "try again later")])
-def test_an_answer_that_says_nothing_of_the_set_is_to_be_waited_for(verdict: Verdict, hint: str) -> None:
+def test_unclear_answer_asks_to_retry_later(verdict: Verdict, hint: str) -> None:
     with pytest.raises(CanaryUnansweredError) as caught:
-        require_ok(NAME, 3, Answer(verdict, application="reports"))
+        require_ok(NAME, 3, CanaryResult(verdict, application="reports"))
     assert hint in caught.value.hint

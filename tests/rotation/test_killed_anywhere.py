@@ -27,7 +27,7 @@ def test_the_table_covers_every_write() -> None:
     assert tuple(len(before(step + 1).writes) for step in range(len(LIFE))) == WRITES
 
 
-def test_a_life_ends_with_one_set_and_nothing_left_to_do() -> None:
+def test_life_cycle_ends_settled() -> None:
     sim = before(len(LIFE))
     sim.assert_sound()
     assert {g.stage for g in sim.account.generations} == {Stage.CURRENT, Stage.RETIRED}
@@ -39,7 +39,7 @@ def test_a_life_ends_with_one_set_and_nothing_left_to_do() -> None:
 
 @pytest.mark.parametrize("fault", Fault)
 @pytest.mark.parametrize(("step", "write"), sampled(PLACES, every=4))
-def test_the_same_command_again_ends_the_same(step: int, write: int, fault: Fault) -> None:
+def test_repeated_command_ends_the_same(step: int, write: int, fault: Fault) -> None:
     sim = before(step).branch(at=write, fault=fault)
     run(sim, LIFE[step])
     sim.assert_sound()

@@ -10,12 +10,12 @@ import pytest
 from broker.errors import ConflictError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account
 from broker.model.generation import Parts
-from broker.model.obstacle import TRY_TAKES
+from broker.model.obstacle import TRY_TIMEOUT
 from broker.model.stage import Stage
 from broker.partners.verdict import Verdict
 from broker.rotation.canary import CanaryRefusedError, CanaryUnansweredError
-from broker.rotation.choosing import chosen_candidate, set_to_try
-from broker.rotation.ports import Answer
+from broker.rotation.choosing import generation_to_try, newest_candidate
+from broker.rotation.ports import CanaryResult
 from tests.rotation.life_cycle import Commands, Step, lived, midway
 from tests.rotation.simulation import Simulation
 from tests.support.accounts import MZP, an_account, assert_refused
@@ -50,7 +50,7 @@ NOT_ACCEPTED = {
 
 @pytest.mark.parametrize("verdict", [v for v in Verdict if v is not Verdict.OK])
 @pytest.mark.parametrize("command", ["promote", "roll back"])
-def test_what_the_partner_does_not_accept_becomes_nothing(verdict: Verdict, command: str) -> None:
+def test_refused_set_stays_a_candidate(verdict: Verdict, command: str) -> None:
     sim = a_simulation()
     sim.verdict, before = verdict, stages(sim)
     with assert_refused(NOT_ACCEPTED[verdict], verdict.value):
@@ -61,7 +61,7 @@ def test_what_the_partner_does_not_accept_becomes_nothing(verdict: Verdict, comm
 
 
 @pytest.mark.parametrize("number", [0, 3])
-def test_after_a_rejected_login_no_command_sends_another(number: int) -> None:
+def test_rejected_login_stops_all_tries(number: int) -> None:
     sim = a_simulation()
     sim.verdict = Verdict.LOGIN_REJECTED
     with assert_refused(CanaryRefusedError):
@@ -73,7 +73,7 @@ def test_after_a_rejected_login_no_command_sends_another(number: int) -> None:
     assert len(sim.logins) == 1
 
 
-def test_the_partners_wish_to_be_left_alone_is_kept() -> None:
+def test_partners_pause_is_respected() -> None:
     sim = a_simulation()
     sim.verdict = Verdict.QUOTA
     with assert_refused(CanaryUnansweredError):
@@ -84,14 +84,14 @@ def test_the_partners_wish_to_be_left_alone_is_kept() -> None:
 
 
 @pytest.mark.parametrize("number", [9, -1])
-def test_a_generation_that_is_not_there_is_an_unknown_name(number: int) -> None:
+def test_missing_generation_is_unknown_name(number: int) -> None:
     for command in (Commands(a_simulation()).promote, Commands(a_simulation()).roll_back):
         with assert_refused(UnknownNameError):
             command(number)
 
 
 @pytest.mark.parametrize("number", [1])
-def test_what_is_no_candidate_is_refused_before_anything_is_sent(number: int) -> None:
+def test_non_candidate_is_refused_unsent(number: int) -> None:
     sim = a_simulation()
     with assert_refused(RefusedError, "previous"):
         Commands(sim).promote(number)
@@ -99,7 +99,7 @@ def test_what_is_no_candidate_is_refused_before_anything_is_sent(number: int) ->
 
 
 @pytest.mark.parametrize("end", ["reject", "retire"])
-def test_what_is_no_way_back_is_refused_before_anything_is_sent(end: str) -> None:
+def test_bad_rollback_is_refused_unsent(end: str) -> None:
     sim = a_simulation()
     Commands(sim).reject(3)
     if end == "retire":
@@ -110,13 +110,13 @@ def test_what_is_no_way_back_is_refused_before_anything_is_sent(end: str) -> Non
     assert sim.logins == []
 
 
-def test_promoting_what_is_current_sends_nothing() -> None:
+def test_promoting_current_sends_nothing() -> None:
     sim = a_simulation()
     assert Commands(sim).promote(2) == 2
     assert (sim.logins, sim.writes) == ([], [])
 
 
-def test_what_was_done_already_is_told_apart_from_what_was_done() -> None:
+def test_changed_is_false_if_done_before() -> None:
     def changed(number: int, *, back: bool = False) -> bool:
         rotation = sim.rotation()
         return (rotation.roll_back if back else rotation.promote)(MZP, number).changed
@@ -124,14 +124,14 @@ def test_what_was_done_already_is_told_apart_from_what_was_done() -> None:
     sim = a_simulation()
     assert not changed(2)
     assert changed(3)
-    sim.now += TRY_TAKES
+    sim.now += TRY_TIMEOUT
     assert not changed(3)
     assert not changed(0)
     assert changed(1, back=True)
     assert not changed(0, back=True)
 
 
-def test_the_way_back_is_tried_only_with_the_password_that_was_just_accepted() -> None:
+def test_way_back_needs_same_secrets() -> None:
     sim = a_simulation()
     Commands(sim).promote(3)
     assert sim.logins == [3]  # generation 2 has the password before
@@ -140,11 +140,11 @@ def test_the_way_back_is_tried_only_with_the_password_that_was_just_accepted() -
     assert sim.logins == [4, 3]
 
 
-def test_a_way_back_that_may_not_be_tried_now_does_not_hold_up_the_promotion() -> None:
+def test_blocked_way_back_allows_promotion() -> None:
     sim = lived(a_simulation(), [lambda c: c.reject(3), lambda c: c.draft(), lambda c: c.answer(3)])
 
-    def pausing(account: Account, parts: Parts) -> Callable[[], Answer]:
-        return lambda: Answer(Verdict.OK, wait=timedelta(hours=1))
+    def pausing(account: Account, parts: Parts) -> Callable[[], CanaryResult]:
+        return lambda: CanaryResult(Verdict.OK, wait=timedelta(hours=1))
 
     done = sim.rotation(canary=pausing).promote(MZP, 4)
     assert (done.number, done.way_back) == (4, None)
@@ -154,7 +154,7 @@ def test_candidate_keeps_its_number() -> None:
     sim = overtaken()
     assert Commands(sim).promote(4) == 4
     assert sim.account.generation(4).parts.password == sim.account.generation(3).parts.password
-    sim.now += TRY_TAKES
+    sim.now += TRY_TIMEOUT
     assert Commands(sim).promote(4) == 4, "the same command again"
 
 
@@ -163,14 +163,14 @@ def test_try_of_another_set_promotes_nothing() -> None:
     sim = lived(a_simulation(), [lambda c: c.draft(), lambda c: c.answer(3)])
 
     def meanwhile() -> None:
-        sim.now += TRY_TAKES
+        sim.now += TRY_TIMEOUT
         Commands(sim, by="other").promote(3)
 
     sim = sim.branch(at=2, meanwhile=meanwhile)
     with assert_refused(ConflictError, "generation 3", "generation 4"):
         Commands(sim).promote(4)
     assert stages(sim)[3] == "current"
-    sim.now += TRY_TAKES
+    sim.now += TRY_TIMEOUT
     assert Commands(sim).promote(4) == 4, "the same command again tries it over that"
 
 
@@ -192,7 +192,7 @@ def test_joined_candidates_are_tried_as_one() -> None:
     assert stages(sim) == {1: "previous", 2: "previous", 3: "rejected", 4: "rejected", 5: "current"}
 
 
-def test_a_candidate_that_a_person_rejected_is_not_replaced_by_another() -> None:
+def test_rejected_candidate_is_not_replaced() -> None:
     sim = overtaken()
     Commands(sim).password("pw-9")
     Commands(sim).reject(4)
@@ -204,7 +204,7 @@ def test_a_candidate_that_a_person_rejected_is_not_replaced_by_another() -> None
 # -- held
 
 
-def test_no_machine_promotes_what_a_roll_back_displaced() -> None:
+def test_displaced_set_needs_its_number() -> None:
     sim = rolled_back()
     sim = sim.branch()
     assert Commands(sim).promote(0) == 1
@@ -212,27 +212,27 @@ def test_no_machine_promotes_what_a_roll_back_displaced() -> None:
     assert Commands(sim).promote(2) == 2
 
 
-def test_where_none_is_named_a_canary_is_about_what_would_be_promoted_else_the_current_one() -> None:
+def test_canary_default_generation() -> None:
     sim = a_simulation()
-    assert set_to_try(sim.account).number == 3
+    assert generation_to_try(sim.account).number == 3
     Commands(sim).reject(3)
-    assert set_to_try(sim.account).number == 2
-    assert set_to_try(rolled_back().account).number == 1
+    assert generation_to_try(sim.account).number == 2
+    assert generation_to_try(rolled_back().account).number == 1
     with assert_refused(RefusedError, "has no set yet"):
-        set_to_try(an_account())
+        generation_to_try(an_account())
 
 
-def test_no_machine_promotes_what_a_roll_back_that_was_killed_had_made() -> None:
+def test_killed_rollback_leaves_no_default() -> None:
     sim = lived(a_simulation(), [lambda c: c.promote(3)])
     sim.verdict = Verdict.PARTNER_DOWN
     with assert_refused(CanaryUnansweredError):
         Commands(sim).roll_back(1)
-    assert sim.account.brings_back(sim.account.candidates[-1])
+    assert sim.account.reuses_certificate(sim.account.candidates[-1])
     with assert_refused(RefusedError):
-        chosen_candidate(sim.account)
+        newest_candidate(sim.account)
 
 
-def test_a_promotion_does_not_bring_back_what_was_rolled_back_while_its_canary_was_away() -> None:
+def test_promotion_does_not_undo_a_rollback() -> None:
     """Another machine promotes the same candidate, and a person rolls it back, all before our verdict is in."""
     sim = a_simulation()
     Commands(sim).reject(3)
@@ -240,9 +240,9 @@ def test_a_promotion_does_not_bring_back_what_was_rolled_back_while_its_canary_w
     Commands(sim).answer(3)
 
     def meanwhile() -> None:
-        sim.now += TRY_TAKES
+        sim.now += TRY_TIMEOUT
         Commands(sim, by="machine").promote(4)
-        sim.now += TRY_TAKES
+        sim.now += TRY_TIMEOUT
         Commands(sim, by="person").roll_back(2)
 
     sim = sim.branch(at=2, meanwhile=meanwhile)
@@ -254,7 +254,7 @@ def test_a_promotion_does_not_bring_back_what_was_rolled_back_while_its_canary_w
 # -- back
 
 
-def test_a_roll_back_whose_answer_was_lost_does_not_go_back_twice() -> None:
+def test_lost_rollback_goes_back_once() -> None:
     """Without a number the same command again finds it done; further back takes a number."""
     sim = lived(rolled_back(), [lambda c: c.promote(2), lambda c: c.draft(), lambda c: c.answer(3)])
     lived(sim, [lambda c: c.promote(4), lambda c: c.roll_back(0)])
@@ -263,7 +263,7 @@ def test_a_roll_back_whose_answer_was_lost_does_not_go_back_twice() -> None:
     assert Commands(sim).roll_back(1) == 1
 
 
-def test_a_roll_back_that_was_joined_is_found_done_too() -> None:
+def test_joined_rollback_is_found_done() -> None:
     sim = lived(a_simulation(), [lambda c: c.promote(3)])
     assert Commands(sim).roll_back(1) == 4
     written = len(sim.writes)
@@ -271,12 +271,12 @@ def test_a_roll_back_that_was_joined_is_found_done_too() -> None:
     assert len(sim.writes) == written
 
 
-def test_a_roll_back_does_not_displace_what_nobody_meant() -> None:
+def test_rollback_displaces_only_what_it_saw() -> None:
     """Generation 2 was to be displaced; while the canary was away 4, which shares its password, became current."""
     sim = lived(a_simulation(), [lambda c: c.reject(3), lambda c: c.draft(), lambda c: c.answer(3)])
 
     def meanwhile() -> None:
-        sim.now += TRY_TAKES
+        sim.now += TRY_TIMEOUT
         Commands(sim, by="other").promote(4)
 
     sim = sim.branch(at=2, meanwhile=meanwhile)
@@ -285,7 +285,7 @@ def test_a_roll_back_does_not_displace_what_nobody_meant() -> None:
     assert stages(sim)[4] == "current"
 
 
-def test_a_roll_back_goes_to_the_newest_one_though_the_clock_was_set_back() -> None:
+def test_rollback_ignores_the_clock() -> None:
     sim = lived(
         Simulation(), [lambda c: c.open(), lambda c: c.password("pw"), lambda c: c.draft(), lambda c: c.answer(1)]
     )
@@ -298,13 +298,13 @@ def test_a_roll_back_goes_to_the_newest_one_though_the_clock_was_set_back() -> N
     assert Commands(sim).roll_back(0) == 2, "the same command again"
 
 
-def test_there_is_no_way_back_before_the_first_promotion() -> None:
+def test_no_rollback_before_first_promotion() -> None:
     sim = lived(Simulation(), [lambda c: c.open()])
     with assert_refused(RefusedError, "no previous generation"):
         Commands(sim).roll_back(0)
 
 
-def test_a_person_may_go_back_untried_and_says_why() -> None:
+def test_untried_rollback_needs_a_reason() -> None:
     sim = a_simulation()
     sim.rotation().roll_back(MZP, 1, untried_because="the partner is down")
     assert sim.logins == []

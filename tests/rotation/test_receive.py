@@ -20,7 +20,7 @@ from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.certificates import load
 from broker.pki.csr import build
 from broker.pki.keys import spki_of
-from broker.rotation.receive import LateReplyError, Received, Said
+from broker.rotation.receive import ImportOptions, LateReplyError, Received
 from tests.rotation.simulation import Simulation
 from tests.support import pki
 from tests.support.accounts import BY, MZP, NOW, STAMP, an_account, assert_refused
@@ -31,8 +31,8 @@ SERVER = pki.a_ca("Server CA")
 STRANGER = pki.a_ca("Stranger")
 FIRST, SECOND = pki.a_key("first"), pki.a_key("second")
 OLD, NEW = pki.a_leaf(MIDDLE, FIRST), pki.a_leaf(MIDDLE, SECOND)
-ACCEPTED = Said(accept=(fingerprint_of(ROOT.certificate),))
-BOTH = Said(accept=(*ACCEPTED.accept, fingerprint_of(SERVER.certificate)))
+ACCEPTED = ImportOptions(accept=(fingerprint_of(ROOT.certificate),))
+BOTH = ImportOptions(accept=(*ACCEPTED.accept, fingerprint_of(SERVER.certificate)))
 CLIENT_ID = "1eebc2d5-5df3-459b-a624-20abfcf82530"
 CAS = (MIDDLE.certificate, ROOT.certificate, SERVER.certificate)
 
@@ -66,7 +66,7 @@ def with_client_id(client_id: str) -> Simulation:
 def received(
     sim: Simulation,
     *reply: x509.Certificate,
-    said: Said = Said(),  # noqa: B008 - a value
+    said: ImportOptions = ImportOptions(),  # noqa: B008 - a value
     text: str = "",
 ) -> Received:
     profile = replace(catalogue.builtin("stellantis"), subject=pki.GUIDE)
@@ -85,7 +85,7 @@ def _request(number: int, key: pki.AnyKey) -> SigningRequest:
 
 
 @pytest.mark.parametrize("reply", [(OLD, NEW), (NEW, OLD)], ids=["old first", "new first"])
-def test_a_reply_that_brings_the_old_certificate_along_answers_the_open_request(
+def test_reply_with_old_certificate_answers(
     reply: tuple[x509.Certificate, ...],
 ) -> None:
     sim = renewing()
@@ -96,13 +96,13 @@ def test_a_reply_that_brings_the_old_certificate_along_answers_the_open_request(
     assert len(sim.account.generations) == 2
 
 
-def test_the_old_reply_alone_is_known_while_a_request_is_open() -> None:
+def test_old_reply_is_known() -> None:
     sim = renewing()
     assert received(sim, OLD, *CAS).generation.number == 1
     assert sim.account.open_request
 
 
-def test_the_very_same_command_a_second_time_changes_nothing() -> None:
+def test_repeated_import_changes_nothing() -> None:
     sim = a_simulation()
     said = replace(BOTH, server_ca=STRANGER.pem.encode())
     received(sim, OLD, *CAS, said=said)
@@ -117,13 +117,13 @@ def test_the_very_same_command_a_second_time_changes_nothing() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        Said(accept=(fingerprint_of(STRANGER.certificate),)),
-        Said(server_ca=STRANGER.pem.encode()),
-        Said(server_ca=pki.der(ROOT.certificate)),
+        ImportOptions(accept=(fingerprint_of(STRANGER.certificate),)),
+        ImportOptions(server_ca=STRANGER.pem.encode()),
+        ImportOptions(server_ca=pki.der(ROOT.certificate)),
     ],
     ids=["another issuing CA", "another server CA", "another server CA as DER"],
 )
-def test_a_known_reply_does_not_swallow_what_a_person_says_of_cas(said: Said) -> None:
+def test_known_reply_refuses_new_cas(said: ImportOptions) -> None:
     sim = a_simulation()
     received(sim, OLD, *CAS, said=BOTH)
     before = sim.account
@@ -132,14 +132,14 @@ def test_a_known_reply_does_not_swallow_what_a_person_says_of_cas(said: Said) ->
     assert sim.account == before
 
 
-def test_of_two_certificates_for_the_key_the_one_of_the_accepted_ca_is_taken() -> None:
+def test_certificate_of_accepted_ca_is_taken() -> None:
     decoy = pki.a_leaf(STRANGER, FIRST, not_after=pki.NOW + timedelta(days=1500))
     sim = a_simulation()
     received(sim, decoy, OLD, *CAS, STRANGER.certificate, said=BOTH)
     assert fingerprint_of(kept(sim)[0]) == fingerprint_of(OLD)
 
 
-def test_no_certificate_beside_the_way_to_the_accepted_ca_is_kept() -> None:
+def test_only_certificates_on_path_are_kept() -> None:
     """The intermediate's name and key, certified by a stranger too, and first in the file."""
     cross = pki.a_ca("Middle", key=MIDDLE.key, issuer=pki.a_ca("Strange middle", issuer=STRANGER))
     above = pki.a_ca("Strange middle", issuer=STRANGER)
@@ -148,13 +148,13 @@ def test_no_certificate_beside_the_way_to_the_accepted_ca_is_kept() -> None:
     assert kept(sim) == [OLD, MIDDLE.certificate]
 
 
-def test_a_pinned_intermediate_is_still_sent_along() -> None:
+def test_pinned_intermediate_is_sent() -> None:
     sim = a_simulation()
-    received(sim, OLD, *CAS, said=Said(accept=(fingerprint_of(MIDDLE.certificate),)))
+    received(sim, OLD, *CAS, said=ImportOptions(accept=(fingerprint_of(MIDDLE.certificate),)))
     assert kept(sim) == [OLD, MIDDLE.certificate]
 
 
-def test_a_certificate_that_names_a_known_one_as_its_issuer_hides_nothing() -> None:
+def test_known_issuer_hides_nothing() -> None:
     """Without BasicConstraints, a leaf that somebody claims to be issued by looks like a CA."""
     name = pki.a_name(pki.GOOD)
     claims = pki.a_leaf(STRANGER, pki.a_key("junk"), "junk", issuer_name=name)
@@ -173,7 +173,7 @@ def test_a_late_reply_is_still_named() -> None:
         received(sim, OLD, *CAS, said=BOTH)
 
 
-def test_the_servers_ca_that_was_accepted_too_may_not_sign_certificates() -> None:
+def test_server_ca_does_not_sign_clients() -> None:
     sim = a_simulation()
     received(sim, OLD, *CAS, said=BOTH)
     account = sim.account
@@ -183,11 +183,11 @@ def test_the_servers_ca_that_was_accepted_too_may_not_sign_certificates() -> Non
     assert account.ca_set(account.trust).fingerprints == (fingerprint_of(SERVER.certificate),)
 
 
-def test_a_new_issuing_ca_changes_nothing_of_how_the_server_is_known() -> None:
+def test_new_issuing_ca_keeps_server_ca() -> None:
     sim = renewing()
     before = sim.account.trust
     reply = (pki.a_leaf(STRANGER, SECOND), STRANGER.certificate)
-    received(sim, *reply, said=Said(accept=(fingerprint_of(STRANGER.certificate),)))
+    received(sim, *reply, said=ImportOptions(accept=(fingerprint_of(STRANGER.certificate),)))
     assert sim.account.candidates[-1].parts.trust == sim.account.trust == before
 
 
@@ -203,7 +203,7 @@ def test_a_ca_key_that_is_not_used_is_named() -> None:
     old = pki.a_ca("Old", key=dsa.generate_private_key(1024))
     sim = a_simulation()
     before = sim.account
-    said = Said(accept=(fingerprint_of(old.certificate),))
+    said = ImportOptions(accept=(fingerprint_of(old.certificate),))
     with assert_refused(RefusedError, "nothing is verified by that CA's key (dsa 1024)"):
         received(sim, pki.a_leaf(old, FIRST), old.certificate, said=said)
     assert sim.account == before
@@ -238,7 +238,7 @@ def test_a_new_client_id_is_only_offered() -> None:
     [found] = received(sim, OLD, *CAS, said=BOTH, text=f"client_id: {CLIENT_ID}\n").findings
     assert (found.severity, found.code) == (Severity.NOTE, "reply.client-id")
     assert sim.account.application("fleet").client_id == ""
-    received(sim, OLD, *CAS, said=Said(client_id_for="fleet"), text=f"client_id: {CLIENT_ID}\n")
+    received(sim, OLD, *CAS, said=ImportOptions(client_id_for="fleet"), text=f"client_id: {CLIENT_ID}\n")
     assert sim.account.application("fleet").client_id == CLIENT_ID
     assert received(sim, OLD, *CAS, text=f"client_id: {CLIENT_ID}\n").findings == ()
 
@@ -254,7 +254,7 @@ def test_an_assumed_server_ca_is_named() -> None:
     assert received(a_simulation(), OLD, *CAS, said=BOTH).findings == ()
 
 
-def test_a_client_id_that_the_reply_does_not_name_is_refused() -> None:
+def test_client_id_not_in_reply_is_refused() -> None:
     sim = a_simulation()
     before = sim.account
     unnamed = replace(BOTH, client_id_for="fleet", client_id="00000000-dead-beef-0000-000000000000")

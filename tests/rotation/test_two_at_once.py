@@ -73,7 +73,7 @@ def ended(sim: Simulation) -> dict[str, object]:
 
 @pytest.mark.parametrize("begun", ["open request", "no request"])
 @pytest.mark.parametrize(("first", "second"), sampled(itertools.product(COMMANDS, COMMANDS), every=4))
-def test_two_commands_at_once_are_as_one_after_the_other(first: str, second: str, begun: str) -> None:
+def test_two_commands_are_linearizable(first: str, second: str, begun: str) -> None:
     alone = midway(begun).branch()
     refused(alone, first)
     for write in range(1, len(alone.writes) + 1):

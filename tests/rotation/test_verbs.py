@@ -22,7 +22,7 @@ from broker.model.stamp import Stamp
 from broker.partners.verdict import Verdict
 from broker.rotation.amend import amend
 from broker.rotation.canary import CanaryRefusedError
-from broker.rotation.ports import Answer
+from broker.rotation.ports import CanaryResult
 from broker.rotation.registry import SLOTS
 from tests.rotation.life_cycle import Commands, Step, midway
 from tests.rotation.simulation import Fault, Killed, Simulation, _Keys
@@ -36,7 +36,7 @@ def a_simulation(begun: str = "open request") -> Simulation:
 # -- open
 
 
-def test_the_same_account_a_second_time_is_what_is_stored() -> None:
+def test_adding_twice_returns_the_stored() -> None:
     sim = a_simulation()
     Commands(sim).open()
     assert len(sim.account.generations) == 3
@@ -52,7 +52,7 @@ def test_the_same_account_a_second_time_is_what_is_stored() -> None:
         {"contacts": Contacts()},
     ],
 )
-def test_another_account_of_its_name_is_a_conflict_that_says_which(other: dict[str, Any]) -> None:
+def test_other_account_of_name_is_conflict(other: dict[str, Any]) -> None:
     sim = a_simulation()
     before = sim.account
     with assert_refused(ConflictError, "MZP1"):
@@ -63,7 +63,7 @@ def test_another_account_of_its_name_is_a_conflict_that_says_which(other: dict[s
 # -- password
 
 
-def test_a_password_goes_into_its_slot_and_into_no_document() -> None:
+def test_password_is_in_no_document() -> None:
     sim = a_simulation()
     Commands(sim).password(PLANTED)
     assert sim.account.password
@@ -72,7 +72,7 @@ def test_a_password_goes_into_its_slot_and_into_no_document() -> None:
 
 
 @pytest.mark.parametrize("kills", [1, 2, 5])
-def test_slots_of_commands_that_were_killed_are_destroyed(kills: int) -> None:
+def test_slots_of_killed_runs_are_destroyed(kills: int) -> None:
     sim = a_simulation()
     for taken in range(kills):  # each finds the slots of those before it taken, stores its own, and names none
         sim.at, sim.fault = len(sim.writes) + taken + 2, Fault.KILLED_BEFORE
@@ -85,7 +85,7 @@ def test_slots_of_commands_that_were_killed_are_destroyed(kills: int) -> None:
     assert sorted(sim.secret(s) for s in sim.living_secrets()) == ["pw-1", "pw-2", "pw-last"]
 
 
-def test_slots_taken_without_end_are_told_and_nothing_is_stored() -> None:
+def test_all_slots_taken_stores_nothing() -> None:
     sim = a_simulation()
     first = sim.account.password + 1
     for slot in range(first, first + SLOTS):
@@ -94,7 +94,7 @@ def test_slots_taken_without_end_are_told_and_nothing_is_stored() -> None:
         Commands(sim).password("pw-x")
 
 
-def test_who_stored_a_password_first_and_named_it_last_is_told_and_it_is_destroyed() -> None:
+def test_overtaken_password_is_destroyed() -> None:
     sim = a_simulation()
     sim.at, sim.meanwhile = 2, lambda: Commands(sim).password("pw-winner")
     with assert_refused(ConflictError, "password 4"):
@@ -107,7 +107,7 @@ def test_who_stored_a_password_first_and_named_it_last_is_told_and_it_is_destroy
 # -- draft
 
 
-def test_the_same_csr_is_shown_until_its_request_is_closed() -> None:
+def test_same_csr_until_request_is_closed() -> None:
     sim = a_simulation("no request")
     shown = Commands(sim).draft()
     assert Commands(sim).draft() == shown
@@ -115,7 +115,7 @@ def test_the_same_csr_is_shown_until_its_request_is_closed() -> None:
 
 
 @pytest.mark.parametrize("write", [1, 2])
-def test_two_drafts_at_once_share_one_key_and_show_one_csr(write: int) -> None:
+def test_concurrent_drafts_share_a_key(write: int) -> None:
     sim = a_simulation("no request").branch(at=write)
     others: list[str] = []
     sim.meanwhile = lambda: others.append(Commands(sim).draft())
@@ -133,7 +133,7 @@ class Unlike(_Keys):
         return f"{super().sign_request(*of)}, the {next(self.turns)}."
 
 
-def test_of_two_drafts_at_once_both_show_the_csr_that_is_stored() -> None:
+def test_concurrent_drafts_show_stored_csr() -> None:
     sim = a_simulation("no request").branch(at=2)
 
     def shown() -> SigningRequest:
@@ -144,7 +144,7 @@ def test_of_two_drafts_at_once_both_show_the_csr_that_is_stored() -> None:
 
 
 @pytest.mark.parametrize("write", [1, 2])
-def test_a_draft_that_was_overtaken_and_cancelled_shows_no_empty_csr(write: int) -> None:
+def test_cancelled_draft_shows_no_csr(write: int) -> None:
     sim = a_simulation("no request").branch(at=write)
 
     def meanwhile() -> None:
@@ -158,7 +158,7 @@ def test_a_draft_that_was_overtaken_and_cancelled_shows_no_empty_csr(write: int)
     sim.assert_sound()
 
 
-def test_a_key_that_was_destroyed_while_a_draft_slept_is_not_made_again() -> None:
+def test_destroyed_key_is_not_made_again() -> None:
     """The slot stays taken, so the sleeper finds nothing to adopt, and stores nothing."""
     sim = a_simulation("no request").branch(at=1)
 
@@ -176,12 +176,12 @@ def test_a_key_that_was_destroyed_while_a_draft_slept_is_not_made_again() -> Non
 # -- submit and close
 
 
-def test_nothing_is_submitted_where_nothing_is_open() -> None:
+def test_nothing_open_nothing_submitted() -> None:
     with assert_refused(RefusedError, "answered"):
         Commands(a_simulation("no request")).submit()
 
 
-def test_nothing_was_sent_before_it_was_drafted() -> None:
+def test_sent_before_drafted_is_refused() -> None:
     sim = a_simulation()
     sent = Submission(sim.now - timedelta(days=300), "hand")
     with assert_refused(InputError, "drafted"):
@@ -190,13 +190,13 @@ def test_nothing_was_sent_before_it_was_drafted() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 3])
-def test_a_request_is_closed_by_number_or_because_it_is_open(number: int) -> None:
+def test_open_or_numbered_request_is_closed(number: int) -> None:
     sim = a_simulation()
     Commands(sim).close(number)
     assert sim.account.request(3).closed is Closed.CANCELLED
 
 
-def test_what_is_answered_or_not_there_is_not_closed() -> None:
+def test_answered_request_is_not_closed() -> None:
     with assert_refused(ConflictError, "answered"):
         Commands(a_simulation()).close(1)
     with assert_refused(UnknownNameError):
@@ -208,7 +208,7 @@ def test_what_is_answered_or_not_there_is_not_closed() -> None:
 # -- retire
 
 
-def test_a_straggler_blocks_retirement_until_a_person_gives_a_reason() -> None:
+def test_straggler_blocks_retirement() -> None:
     sim = a_simulation()
     sim.held = frozenset({"billing", "app"})
     with assert_refused(WaitingError, "app, billing"):
@@ -221,14 +221,14 @@ def test_a_straggler_blocks_retirement_until_a_person_gives_a_reason() -> None:
 
 
 @pytest.mark.parametrize("number", [2, 3])
-def test_what_may_not_retire_is_refused_for_that_and_not_for_its_stragglers(number: int) -> None:
+def test_stage_is_refused_before_stragglers(number: int) -> None:
     sim = a_simulation()
     sim.held = frozenset({"billing"})
     with assert_refused(RefusedError, f"generation {number}"):
         Commands(sim).retire(number)
 
 
-def test_what_was_current_again_while_its_holders_were_counted_is_not_retired() -> None:
+def test_current_again_is_not_retired() -> None:
     sim = a_simulation()
     current = sim.account.current
     assert current
@@ -254,7 +254,7 @@ def test_a_retired_set_is_not_tried() -> None:
     assert sim.logins == []
 
 
-def test_a_login_rejected_trips_the_breaker_even_when_a_kill_hid_the_answer_before() -> None:
+def test_breaker_trips_after_a_kill() -> None:
     sim = a_simulation()
     sim.at, sim.fault, sim.verdict = 2, Fault.KILLED_BEFORE, Verdict.LOGIN_REJECTED
     with pytest.raises(Killed):
@@ -270,17 +270,17 @@ def test_a_login_rejected_trips_the_breaker_even_when_a_kill_hid_the_answer_befo
 def rejected_client(sim: Simulation, meanwhile: Step) -> None:
     """Try generation 2 for `fleet`; the partner knows no such client_id, and `meanwhile` comes before its answer."""
 
-    def canary(account: Account, parts: Parts) -> Callable[[], Answer]:
-        def send() -> Answer:
+    def canary(account: Account, parts: Parts) -> Callable[[], CanaryResult]:
+        def send() -> CanaryResult:
             meanwhile(Commands(sim))
-            return Answer(Verdict.CLIENT_REJECTED, application="fleet")
+            return CanaryResult(Verdict.CLIENT_REJECTED, application="fleet")
 
         return send
 
     sim.rotation(canary=canary).try_out(MZP, 2)
 
 
-def test_a_rejected_client_id_marks_the_application_that_has_it_and_no_more() -> None:
+def test_rejected_client_id_marks_one_app() -> None:
     sim = a_simulation()
     Commands(sim).application()
     rejected_client(sim, lambda c: None)
@@ -288,7 +288,7 @@ def test_a_rejected_client_id_marks_the_application_that_has_it_and_no_more() ->
     assert not sim.account.breaker
 
 
-def test_a_client_id_that_was_set_while_another_was_tried_is_not_called_rejected() -> None:
+def test_new_client_id_is_not_marked() -> None:
     sim = a_simulation()
     Commands(sim).application()
 
@@ -334,7 +334,7 @@ def test_a_verdict_is_stored_by_any_clock() -> None:
 def test_what_fails_on_our_side_is_no_try() -> None:
     sim = a_simulation()
 
-    def canary(account: Account, parts: Parts) -> Callable[[], Answer]:
+    def canary(account: Account, parts: Parts) -> Callable[[], CanaryResult]:
         raise RefusedError("the password is destroyed")
 
     with assert_refused(RefusedError, "destroyed"):

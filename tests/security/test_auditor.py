@@ -18,7 +18,7 @@ import pytest
 from broker.model import changes
 from broker.model.account import Account
 from broker.model.chain import Entry
-from broker.model.history import What
+from broker.model.history import Event
 from broker.model.stage import Move
 from broker.model.stamp import Stamp
 from broker.vault.documents import encoded
@@ -158,7 +158,7 @@ def test_evidence_of_an_account_that_is_gone() -> None:
     assert_seen(documents, "no account")
 
 
-def without(what: What, *, last: bool = False) -> Callable[[list[Any]], None]:
+def without(what: Event, *, last: bool = False) -> Callable[[list[Any]], None]:
     def change(raw: list[Any]) -> None:
         places = [place for place, entry in enumerate(raw) if entry["what"] == what.value]
         del raw[places[-1 if last else 0]]
@@ -166,7 +166,7 @@ def without(what: What, *, last: bool = False) -> Callable[[list[Any]], None]:
     return change
 
 
-def with_facts(what: What, **facts: object) -> Callable[[list[Any]], None]:
+def with_facts(what: Event, **facts: object) -> Callable[[list[Any]], None]:
     def change(raw: list[Any]) -> None:
         next(entry for entry in reversed(raw) if entry["what"] == what.value)["facts"].update(facts)
 
@@ -176,26 +176,26 @@ def with_facts(what: What, **facts: object) -> Callable[[list[Any]], None]:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (without(What.CANARY_ANSWERED), "no canary"),
-        (without(What.CANARY_ANSWERED, last=True), "no canary"),
-        (without(What.CANARY_SENT), "speaks of what is not there"),
-        (without(What.REQUEST_DRAFTED), "speaks of what is not there"),
-        (without(What.REQUEST_CLOSED), "nobody answered"),
-        (without(What.PASSWORD_SET), "never set"),
-        (without(What.CA_ACCEPTED), "nobody accepted"),
-        (without(What.TRUST_SET), "nobody accepted"),
-        (without(What.GENERATION_BORN), "not there"),
-        (without(What.GENERATION_MOVED), "nothing is current to lay it over"),
-        (without(What.APPLICATION_SET), "applications"),
-        (with_facts(What.CANARY_ANSWERED, verdict="login_rejected"), "no canary"),
-        (with_facts(What.CANARY_ANSWERED, generation=1), "was not sent"),
-        (with_facts(What.CANARY_SENT, attempt=9), "counted"),
-        (with_facts(What.GENERATION_MOVED, generation=3), "which was current"),
-        (with_facts(What.GENERATION_MOVED, move="reject", stage="rejected"), "which was previous"),
-        (with_facts(What.CANARY_SENT, password=1), "what was sent is not"),
-        (with_facts(What.GENERATION_BORN, key="kv:7"), "nobody answered"),
-        (with_facts(What.REQUEST_DRAFTED, key="kv:1"), "keys"),
-        (with_facts(What.PASSWORD_SET, password=1), "does not rise"),
+        (without(Event.CANARY_ANSWERED), "no canary"),
+        (without(Event.CANARY_ANSWERED, last=True), "no canary"),
+        (without(Event.CANARY_SENT), "speaks of what is not there"),
+        (without(Event.REQUEST_DRAFTED), "speaks of what is not there"),
+        (without(Event.REQUEST_CLOSED), "nobody answered"),
+        (without(Event.PASSWORD_SET), "never set"),
+        (without(Event.CA_ACCEPTED), "nobody accepted"),
+        (without(Event.TRUST_SET), "nobody accepted"),
+        (without(Event.GENERATION_BORN), "not there"),
+        (without(Event.GENERATION_MOVED), "nothing is current to lay it over"),
+        (without(Event.APPLICATION_SET), "applications"),
+        (with_facts(Event.CANARY_ANSWERED, verdict="login_rejected"), "no canary"),
+        (with_facts(Event.CANARY_ANSWERED, generation=1), "was not sent"),
+        (with_facts(Event.CANARY_SENT, attempt=9), "counted"),
+        (with_facts(Event.GENERATION_MOVED, generation=3), "which was current"),
+        (with_facts(Event.GENERATION_MOVED, move="reject", stage="rejected"), "which was previous"),
+        (with_facts(Event.CANARY_SENT, password=1), "what was sent is not"),
+        (with_facts(Event.GENERATION_BORN, key="kv:7"), "nobody answered"),
+        (with_facts(Event.REQUEST_DRAFTED, key="kv:1"), "keys"),
+        (with_facts(Event.PASSWORD_SET, password=1), "does not rise"),
     ],
 )
 def test_a_history_that_the_rules_do_not_allow_though_every_hash_fits(

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from broker.model.account import Account
-from broker.model.changes.writing import noted
-from broker.model.history import What
+from broker.model.changes.writing import recorded
+from broker.model.history import Event
 from broker.model.names import AccountName
 from broker.model.stamp import Stamp
 from broker.vault import layout
@@ -27,8 +27,8 @@ def elsewhere(account: Account) -> Account:
     """Rewrite the base_url, and append an entry that says that it was so from the beginning."""
     facts = {**account.outbox[0].facts} if account.outbox else {}
     facts |= {"base_url": "https://127.0.0.1:1/evil", "login": account.login}
-    return noted(
-        replace(account, base_url="https://127.0.0.1:1/evil"), Stamp(NOW, "thief"), What.ACCOUNT_ADDED, **facts
+    return recorded(
+        replace(account, base_url="https://127.0.0.1:1/evil"), Stamp(NOW, "thief"), Event.ACCOUNT_ADDED, **facts
     )
 
 

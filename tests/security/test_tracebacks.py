@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 from broker.compose.graph import Wiring
 from broker.model.names import AccountName
 from broker.model.secret import Secret
-from broker.rotation.receive import Said
+from broker.rotation.receive import ImportOptions
 from broker.vault.observer import Phase
 from tests.support.secret_marks import Marks
 from tests.support.sources import BROKER
@@ -76,7 +76,7 @@ def test_no_secret_is_a_local_variable_of_a_failing_write(system: System) -> Non
 
     def receive(wiring: Wiring) -> None:
         with system.broker(wiring) as broker:
-            broker.rotation.receive(ACME, reply, Said(accepted, b"", "reporting", ""))
+            broker.rotation.receive(ACME, reply, ImportOptions(accepted, b"", "reporting", ""))
 
     shown += shown_at_every_write(system, receive)
     assert len(shown) >= 6

@@ -21,7 +21,7 @@ from broker.model.authentication import PASSWORD
 from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef, Spki
 from broker.model.chain import verify
 from broker.model.generation import Generation, Parts, SigningRequest, key_ref
-from broker.model.history import fold, standing
+from broker.model.history import account_state, fold
 from broker.model.names import AccountName
 from broker.model.stage import Move
 from broker.model.stamp import Stamp
@@ -181,7 +181,7 @@ def assert_unchanged(account: Account, change: Change) -> None:
 def assert_sound(account: Account) -> None:
     """Assert what holds for every account whose outbox was never settled."""
     assert verify(f"accounts/{account.name}", account.outbox, account.head) == ()
-    assert fold(account.outbox) == standing(account)
+    assert fold(account.outbox) == account_state(account)
 
 
 def parts_of(account: Account, number: int) -> Parts:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.chain import Entry, Fact
-from broker.model.changes.writing import born, dooming, noted, pruned, swapped
+from broker.model.changes.writing import dooming_unused, pruned, recorded, swapped, with_candidate
 from broker.model.generation import Generation, KeyRef, SecretRef
-from broker.model.history import What, parts_facts
+from broker.model.history import Event, parts_facts
 from broker.model.stage import MOVES, Move, Stage
 from broker.model.stamp import Stamp
 
@@ -45,10 +45,10 @@ def moved(account: Account, number: int, move: Move, stamp: Stamp, reason: str =
     after = replace(account, generations=swapped(generations, generation, arrived))
     if row.end is Stage.CURRENT:
         after = replace(after, trust=parts.trust)
-    after = noted(after, stamp, What.GENERATION_MOVED, **facts)
+    after = recorded(after, stamp, Event.GENERATION_MOVED, **facts)
     for candidate in _overtaken(account, generation, move):
         after = moved(after, candidate.number, Move.REJECT, stamp, f"overtaken by generation {number}")
-    return pruned(dooming(account, after))
+    return pruned(dooming_unused(account, after))
 
 
 def _overtaken(account: Account, generation: Generation, move: Move) -> list[Generation]:
@@ -56,7 +56,7 @@ def _overtaken(account: Account, generation: Generation, move: Move) -> list[Gen
     others = [c for c in account.candidates if c is not generation]
     if move is Move.RETIRE and generation.stage is Stage.PREVIOUS:
         return [c for c in others if c.parts.certificate == generation.parts.certificate]
-    if move is not Move.PROMOTE or generation.stage is not Stage.CANDIDATE or account.brings_back(generation):
+    if move is not Move.PROMOTE or generation.stage is not Stage.CANDIDATE or account.reuses_certificate(generation):
         return []
     return [c for c in others if c.number < generation.number and c.parts.names & generation.parts.names]
 
@@ -86,7 +86,7 @@ def _may_start(account: Account, generation: Generation, move: Move) -> bool:
     if generation.stage not in MOVES[move].starts:
         return False
     if move is Move.ROLL_BACK and generation.stage is Stage.CANDIDATE:
-        return account.brings_back(generation)
+        return account.reuses_certificate(generation)
     if generation.stage is Stage.PREVIOUS and MOVES[move].end is Stage.CURRENT:
         return account.rolled_back(generation) is (move is Move.PROMOTE)
     return True
@@ -116,7 +116,7 @@ def restored(account: Account, number: int, stamp: Stamp) -> Account:
         )
     if parts.over(current.parts) == generation.parts or any(c.parts == parts for c in account.candidates):
         return account
-    return born(account, parts, stamp)
+    return with_candidate(account, parts, stamp)
 
 
 def joined(account: Account, one: int, other: int, stamp: Stamp) -> Account:
@@ -140,7 +140,7 @@ def joined(account: Account, one: int, other: int, stamp: Stamp) -> Account:
             hint=f"broker rotation reject {account.name} --generation NUMBER withdraws one of them",
         )
     reason = f"joined into generation {account.next_generation}"
-    after = born(account, first.parts.over(second.parts), stamp)
+    after = with_candidate(account, first.parts.over(second.parts), stamp)
     for number in (one, other):
         after = moved(after, number, Move.REJECT, stamp, reason)
     return after

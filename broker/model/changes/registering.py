@@ -9,9 +9,9 @@ from broker.model.account import Account, Contacts
 from broker.model.authentication import PASSWORD
 from broker.model.certificate import CaSet
 from broker.model.changes.moving import moved
-from broker.model.changes.writing import born, dooming, holding, noted, without
+from broker.model.changes.writing import dooming_unused, recorded, with_ca_set, with_candidate, without
 from broker.model.generation import Application, Parts, secret_refs
-from broker.model.history import What, parts_facts
+from broker.model.history import Event, parts_facts
 from broker.model.stage import Move
 from broker.model.stamp import Stamp
 
@@ -20,10 +20,10 @@ __all__ = ["account_set", "added", "application_removed", "application_set", "ca
 
 def added(account: Account, *, by: str) -> Account:
     """Return the new account with its first entry of evidence."""
-    return noted(
+    return recorded(
         account,
         Stamp(account.created_at, by),
-        What.ACCOUNT_ADDED,
+        Event.ACCOUNT_ADDED,
         profile=account.profile,
         environment=account.environment,
         login=account.login,
@@ -38,7 +38,7 @@ def account_set(account: Account, contacts: Contacts, renew_before: str, stamp: 
         return account
     after = replace(account, contacts=contacts, renew_before=renew_before)
     partner, team = " ".join(contacts.partner), " ".join(contacts.team)
-    return noted(after, stamp, What.ACCOUNT_SET, contact=partner, team=team, renew_before=renew_before)
+    return recorded(after, stamp, Event.ACCOUNT_SET, contact=partner, team=team, renew_before=renew_before)
 
 
 def application_set(account: Account, name: str, client_id: str, stamp: Stamp) -> Account:
@@ -49,7 +49,7 @@ def application_set(account: Account, name: str, client_id: str, stamp: Stamp) -
         return account
     applications = tuple(sorted((*without(account.applications, known), wanted), key=lambda a: a.name))
     after = replace(account, applications=applications)
-    return noted(after, stamp, What.APPLICATION_SET, application=name, client_id=wanted.client_id)
+    return recorded(after, stamp, Event.APPLICATION_SET, application=name, client_id=wanted.client_id)
 
 
 def application_removed(account: Account, name: str, stamp: Stamp) -> Account:
@@ -58,7 +58,7 @@ def application_removed(account: Account, name: str, stamp: Stamp) -> Account:
     if known is None:
         return account
     after = replace(account, applications=without(account.applications, known))
-    return noted(after, stamp, What.APPLICATION_REMOVED, application=name)
+    return recorded(after, stamp, Event.APPLICATION_REMOVED, application=name)
 
 
 def secret_set(account: Account, name: str, number: int, stamp: Stamp) -> Account:
@@ -79,8 +79,8 @@ def secret_set(account: Account, name: str, number: int, stamp: Stamp) -> Accoun
     change = Parts(secrets={name: number})
     after = replace(account, secrets={**account.secrets, name: number}, breaker=None)
     after = replace(after, doomed_secrets=account.doomed_secrets | orphans)
-    what = What.PASSWORD_SET if name == PASSWORD else What.SECRET_SET
-    return dooming(account, _varied(noted(after, stamp, what, **parts_facts(change)), change, stamp))
+    what = Event.PASSWORD_SET if name == PASSWORD else Event.SECRET_SET
+    return dooming_unused(account, _varied(recorded(after, stamp, what, **parts_facts(change)), change, stamp))
 
 
 def trust_set(account: Account, trust: CaSet, stamp: Stamp) -> Account:
@@ -88,8 +88,8 @@ def trust_set(account: Account, trust: CaSet, stamp: Stamp) -> Account:
     sets = (account.current, *account.candidates) if account.current else ()
     if account.trust == trust.ref and (not sets or any(g.parts.trust == trust.ref for g in sets)):
         return account
-    after = replace(holding(account, trust), trust=trust.ref)
-    after = noted(after, stamp, What.TRUST_SET, trust=trust.ref, fingerprints=" ".join(trust.fingerprints))
+    after = replace(with_ca_set(account, trust), trust=trust.ref)
+    after = recorded(after, stamp, Event.TRUST_SET, trust=trust.ref, fingerprints=" ".join(trust.fingerprints))
     return _varied(after, Parts(trust=trust.ref), stamp)
 
 
@@ -97,8 +97,8 @@ def ca_accepted(account: Account, issuing: CaSet, stamp: Stamp) -> Account:
     """Pin `issuing`: certificates that chain to it advance without a person from now on."""
     if account.issuing == issuing.ref:
         return account
-    after = replace(holding(account, issuing), issuing=issuing.ref)
-    return noted(after, stamp, What.CA_ACCEPTED, issuing=issuing.ref, fingerprints=" ".join(issuing.fingerprints))
+    after = replace(with_ca_set(account, issuing), issuing=issuing.ref)
+    return recorded(after, stamp, Event.CA_ACCEPTED, issuing=issuing.ref, fingerprints=" ".join(issuing.fingerprints))
 
 
 def _varied(account: Account, change: Parts, stamp: Stamp) -> Account:
@@ -113,6 +113,6 @@ def _varied(account: Account, change: Parts, stamp: Stamp) -> Account:
     if current and change.over(current.parts) == current.parts:
         return account
     if waiting is None:
-        return born(account, change, stamp)
+        return with_candidate(account, change, stamp)
     after = moved(account, waiting.number, Move.REJECT, stamp, "a part was set anew")
-    return born(after, change.over(waiting.parts), stamp)
+    return with_candidate(after, change.over(waiting.parts), stamp)

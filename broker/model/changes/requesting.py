@@ -7,14 +7,14 @@ from dataclasses import replace
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.certificate import Certificate
-from broker.model.changes.writing import born, closing, dooming, noted, swapped
+from broker.model.changes.writing import dooming_unused, recorded, swapped, with_candidate, with_request_closed
 from broker.model.generation import (
     Closed,
     Parts,
     SigningRequest,
     Submission,
 )
-from broker.model.history import What
+from broker.model.history import Event
 from broker.model.stamp import Stamp
 
 __all__ = ["answered", "closed", "requested", "submitted"]
@@ -30,10 +30,10 @@ def requested(account: Account, request: SigningRequest, *, by: str) -> Account:
             hint=f"broker csr show {account.name}, or broker csr cancel {account.name}",
         )
     after = replace(account, requests=(*account.requests, request))
-    return noted(
+    return recorded(
         after,
         Stamp(request.drafted_at, by),
-        What.REQUEST_DRAFTED,
+        Event.REQUEST_DRAFTED,
         request=request.number,
         key=request.key,
         spki=request.spki,
@@ -49,10 +49,10 @@ def submitted(account: Account, number: int, submission: Submission, *, by: str)
         raise RefusedError(f"signing request {number} of {account.name} was {request.closed.value}")
     sent = replace(request, submissions=(*request.submissions, submission))
     after = replace(account, requests=swapped(account.requests, request, sent))
-    return noted(
+    return recorded(
         after,
         Stamp(submission.at, by),
-        What.REQUEST_SUBMITTED,
+        Event.REQUEST_SUBMITTED,
         request=number,
         via=submission.via,
         to=submission.to,
@@ -68,7 +68,7 @@ def closed(account: Account, number: int, why: Closed, stamp: Stamp) -> Account:
         return account
     if request.closed:
         raise ConflictError(f"signing request {number} of {account.name} was {request.closed.value} meanwhile")
-    return dooming(account, closing(account, request, why, stamp))
+    return dooming_unused(account, with_request_closed(account, request, why, stamp))
 
 
 def answered(account: Account, number: int, certificate: Certificate, stamp: Stamp) -> Account:
@@ -92,5 +92,5 @@ def answered(account: Account, number: int, certificate: Certificate, stamp: Sta
     if account.current is None:
         parts = replace(parts, secrets=account.secrets, trust=account.trust)
     kept = (*(c for c in account.certificates if c.ref != certificate.ref), certificate)
-    after = closing(replace(account, certificates=kept), request, Closed.ANSWERED, stamp)
-    return born(after, parts, stamp)
+    after = with_request_closed(replace(account, certificates=kept), request, Closed.ANSWERED, stamp)
+    return with_candidate(after, parts, stamp)

@@ -8,9 +8,9 @@ from typing import Final
 
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
-from broker.model.changes.writing import noted, swapped
+from broker.model.changes.writing import recorded, swapped
 from broker.model.generation import Breaker, Parts, Try
-from broker.model.history import What, parts_facts
+from broker.model.history import Event, parts_facts
 from broker.model.obstacle import LONGEST_PAUSE, obstacles, paused_until
 from broker.model.stamp import Stamp
 
@@ -49,7 +49,9 @@ def canary_sent(account: Account, generation: int, parts: Parts, id_: str, stamp
         )
     number = 1 + (account.tries[-1].number if account.tries else 0)
     after = replace(account, tries=(*account.tries, Try(number, generation, stamp.at, parts, id_))[-TRIES_KEPT:])
-    return noted(after, stamp, What.CANARY_SENT, attempt=number, generation=generation, id=id_, **parts_facts(parts))
+    return recorded(
+        after, stamp, Event.CANARY_SENT, attempt=number, generation=generation, id=id_, **parts_facts(parts)
+    )
 
 
 def canary_answered(account: Account, number: int, outcome: CanaryOutcome, stamp: Stamp) -> Account:
@@ -65,8 +67,8 @@ def canary_answered(account: Account, number: int, outcome: CanaryOutcome, stamp
         application = after.application(outcome.client_rejected)
         marked = replace(application, rejected_at=stamp.at)
         after = replace(after, applications=swapped(after.applications, application, marked))
-    return noted(
-        after, stamp, What.CANARY_ANSWERED, attempt=number, generation=made.generation, verdict=outcome.verdict
+    return recorded(
+        after, stamp, Event.CANARY_ANSWERED, attempt=number, generation=made.generation, verdict=outcome.verdict
     )
 
 
@@ -88,4 +90,4 @@ def breaker_reset(account: Account, reason: str, stamp: Stamp) -> Account:
         return account
     tries = tuple(t if t.verdict else replace(t, verdict="unknown") for t in account.tries)
     after = replace(account, breaker=None, not_before=None, tries=tries)
-    return noted(after, stamp, What.BREAKER_RESET, reason=reason)
+    return recorded(after, stamp, Event.BREAKER_RESET, reason=reason)

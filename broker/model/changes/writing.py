@@ -14,16 +14,25 @@ from broker.model.generation import (
     Parts,
     SigningRequest,
 )
-from broker.model.history import What, parts_facts
+from broker.model.history import Event, parts_facts
 from broker.model.stage import Stage
 from broker.model.stamp import Stamp
 
-__all__ = ["born", "closing", "dooming", "holding", "noted", "pruned", "swapped", "without"]
+__all__ = [
+    "dooming_unused",
+    "pruned",
+    "recorded",
+    "swapped",
+    "with_ca_set",
+    "with_candidate",
+    "with_request_closed",
+    "without",
+]
 
 T = TypeVar("T")
 
 
-def noted(account: Account, stamp: Stamp, what: What, **facts: Fact) -> Account:
+def recorded(account: Account, stamp: Stamp, what: Event, **facts: Fact) -> Account:
     """Return `account` with one more entry in its chain and its outbox."""
     entry = appended(f"accounts/{account.name}", account.head, stamp, what.value, facts)
     return replace(
@@ -31,21 +40,21 @@ def noted(account: Account, stamp: Stamp, what: What, **facts: Fact) -> Account:
     )
 
 
-def born(account: Account, parts: Parts, stamp: Stamp) -> Account:
+def with_candidate(account: Account, parts: Parts, stamp: Stamp) -> Account:
     """Return `account` with a new candidate that changes `parts`."""
     newest = Generation(account.next_generation, parts, Stage.CANDIDATE, stamp.at, account.next_order)
     after = replace(account, generations=(*account.generations, newest))
-    return noted(after, stamp, What.GENERATION_BORN, generation=newest.number, **parts_facts(parts))
+    return recorded(after, stamp, Event.GENERATION_BORN, generation=newest.number, **parts_facts(parts))
 
 
-def closing(account: Account, request: SigningRequest, why: Closed, stamp: Stamp) -> Account:
+def with_request_closed(account: Account, request: SigningRequest, why: Closed, stamp: Stamp) -> Account:
     """Return `account` with `request` closed; the text of its CSR is dropped, its SPKI stays."""
     ended = replace(request, closed=why, closed_at=stamp.at, csr="")
     after = replace(account, requests=swapped(account.requests, request, ended))
-    return noted(after, stamp, What.REQUEST_CLOSED, request=request.number, closed=why.value)
+    return recorded(after, stamp, Event.REQUEST_CLOSED, request=request.number, closed=why.value)
 
 
-def dooming(before: Account, after: Account) -> Account:
+def dooming_unused(before: Account, after: Account) -> Account:
     """Mark for destruction what `before` still used and `after` does not."""
     return replace(
         after,
@@ -66,7 +75,7 @@ def pruned(account: Account) -> Account:
     )
 
 
-def holding(account: Account, ca_set: CaSet) -> Account:
+def with_ca_set(account: Account, ca_set: CaSet) -> Account:
     """Return `account` with the text of `ca_set` in it."""
     return replace(account, anchors=(*(a for a in account.anchors if a.ref != ca_set.ref), ca_set))
 

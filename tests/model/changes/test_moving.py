@@ -65,19 +65,19 @@ def set_trust(account: Account, name: str) -> Account:
 
 
 @pytest.mark.parametrize("move", Move)
-def test_a_generation_that_is_not_there_cannot_move(move: Move) -> None:
+def test_missing_generation_cannot_move(move: Move) -> None:
     with assert_refused(UnknownNameError, "generation 9"):
         changes.moved(with_current(), 9, move, STAMP)
 
 
-def test_a_promotion_displaces_what_was_current_and_keeps_its_secrets() -> None:
+def test_promotion_keeps_displaced_secrets() -> None:
     account = promote(with_answer(with_current()), 2)
     assert (account.generation(1).stage, account.generation(2).stage) == (Stage.PREVIOUS, Stage.CURRENT)
     assert (account.doomed_keys, account.doomed_secrets) == (frozenset(), frozenset())
     assert account.outbox[-1].facts["displaced"] == 1
 
 
-def test_the_trust_of_what_became_current_is_the_one_that_counts() -> None:
+def test_trust_follows_the_current_set() -> None:
     account = set_trust(with_current(), "server-ca-2")
     account = promote(account, 2)
     assert account.trust == ca_set_named("server-ca-2").ref
@@ -89,31 +89,31 @@ def test_waiting_trust_is_left_alone() -> None:
     assert promote(account, 2).trust == ca_set_named("server-ca-2").ref
 
 
-def test_retiring_dooms_what_no_living_generation_uses() -> None:
+def test_retiring_dooms_unused_secrets() -> None:
     account = retire(promote(with_answer(with_current()), 2), 1)
     assert account.doomed_keys == {"kv:1"}
     assert account.doomed_secrets == frozenset()
 
 
-def test_rejecting_keeps_the_secrets_and_retiring_dooms_them() -> None:
+def test_rejecting_keeps_secrets() -> None:
     account = changes.moved(with_answer(with_current()), 2, Move.REJECT, STAMP, reason="wrong contract")
     assert account.doomed_keys == frozenset()
     assert account.outbox[-1].facts["reason"] == "wrong contract"
     assert retire(account, 2).doomed_keys == {"kv:2"}
 
 
-def test_a_superseded_password_is_doomed_with_its_last_generation() -> None:
+def test_password_is_doomed_with_last_set() -> None:
     assert retire(promote(with_new_password(with_current()), 2), 1).doomed_secrets == {"password:1"}
 
 
-def test_the_text_of_a_retired_certificate_is_dropped_and_its_facts_stay() -> None:
+def test_retired_certificate_keeps_its_facts() -> None:
     account = retire(promote(with_answer(with_current()), 2), 1)
     old, new = account.certificates
     assert (old.pem, old.serial) == ("", "01")
     assert new.pem
 
 
-def test_the_text_of_a_pinned_ca_is_kept_though_no_generation_has_it_yet() -> None:
+def test_pinned_ca_text_is_kept() -> None:
     account = changes.ca_accepted(with_answer(with_current()), ca_set_named("ca-2"), STAMP)
     account = set_trust(promote(account, 2), "server-ca-2")
     account = changes.moved(account, 3, Move.REJECT, STAMP)
@@ -124,13 +124,13 @@ def test_the_text_of_a_pinned_ca_is_kept_though_no_generation_has_it_yet() -> No
     assert account.ca_set(account.trust).pem == "pem of server-ca-2"
 
 
-def test_a_way_back_with_a_superseded_password_is_not_taken_as_it_is() -> None:
+def test_rollback_refuses_an_old_password() -> None:
     account = promote(with_new_password(with_current()), 2)
     with assert_refused(ConflictError, "generation 2", "generation 1"):
         roll_back(account, 1)
 
 
-def test_a_way_back_to_an_older_trust_is_not_taken_as_it_is() -> None:
+def test_rollback_refuses_an_old_trust() -> None:
     account = promote(set_trust(promote(with_answer(with_current()), 2), "server-ca-2"), 3)
     with assert_refused(ConflictError, "generation 3", "generation 1"):
         roll_back(account, 1)
@@ -139,7 +139,7 @@ def test_a_way_back_to_an_older_trust_is_not_taken_as_it_is() -> None:
     assert (whole.key, whole.trust) == ("kv:1", ca_set_named("server-ca-2").ref)
 
 
-def test_a_roll_back_runs_once_even_when_another_promotion_came_between() -> None:
+def test_rollback_runs_once() -> None:
     """Run again after another change, a roll-back is refused or done, never aimed at a third generation in silence."""
     account = with_rolled_back()
     assert_unchanged(account, lambda a: roll_back(a, 1))
@@ -167,7 +167,7 @@ def test_candidate_is_laid_over_current() -> None:
     assert_sound(account)
 
 
-def test_a_certificate_takes_its_key_and_its_issuing_ca_along() -> None:
+def test_certificate_brings_key_and_issuer() -> None:
     account = changes.ca_accepted(with_current(), ca_set_named("ca-2"), STAMP)
     account = promote(promote(with_new_password(with_answer(account)), 3), 2)
     assert (parts_of(account, 2).key, parts_of(account, 2).issuing) == ("kv:2", ca_set_named("ca-2").ref)
@@ -249,8 +249,8 @@ def test_certificate_comes_back() -> None:
     account = gone_back()
     candidate = only(account.candidates)
     assert candidate.parts == parts_of(account, 1).certified
-    assert account.brings_back(candidate)
-    assert account.free_candidates == ()
+    assert account.reuses_certificate(candidate)
+    assert account.automatic_candidates == ()
     assert_unchanged(account, lambda a: restore(a, 1))
     back = roll_back(tried(account, candidate.number), candidate.number)
     assert back.current == back.generation(4)
@@ -259,7 +259,7 @@ def test_certificate_comes_back() -> None:
     assert_sound(back)
 
 
-def test_where_only_the_password_differs_there_is_no_way_back() -> None:
+def test_same_certificate_has_no_rollback() -> None:
     with assert_refused(RefusedError, "does not roll back"):
         restore(promote(with_new_password(with_current()), 2), 1)
 
@@ -269,7 +269,7 @@ def test_same_secrets_need_no_candidate() -> None:
 
 
 @pytest.mark.parametrize("account", [with_current(), with_answer(with_current())])
-def test_what_is_not_previous_is_not_restored(account: Account) -> None:
+def test_only_previous_is_restored(account: Account) -> None:
     for generation in account.generations:
         assert_unchanged(account, lambda a, n=generation.number: restore(a, n))  # type: ignore[misc]
 
@@ -305,7 +305,7 @@ def test_displaced_set_is_promoted_by_name() -> None:
 # -- business done
 
 
-def test_what_is_done_is_dropped_and_nothing_else() -> None:
+def test_only_settled_items_are_dropped() -> None:
     account = retire(promote(with_answer(with_current()), 2), 1)
     after = changes.settled(account, account.outbox[:3], {KeyRef("kv:1"), KeyRef("kv:9")}, set())
     assert after.outbox == account.outbox[3:]
@@ -314,7 +314,7 @@ def test_what_is_done_is_dropped_and_nothing_else() -> None:
     assert changes.settled(after, account.outbox[:3], {KeyRef("kv:1")}, set()) == after
 
 
-def test_settling_does_not_drop_what_came_meanwhile() -> None:
+def test_settling_keeps_newer_items() -> None:
     seen = an_account()
     newer = changes.application_set(seen, "fleet", "", STAMP)
     assert [e.what for e in changes.settled(newer, seen.outbox, set(), set()).outbox] == ["application-set"]

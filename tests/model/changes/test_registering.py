@@ -76,11 +76,11 @@ def test_a_new_account_begins_its_chain() -> None:
     assert_sound(account)
 
 
-def test_naming_an_application_without_a_client_id_keeps_the_one_it_has() -> None:
+def test_empty_client_id_keeps_the_old() -> None:
     assert_unchanged(with_current(), lambda a: set_client(a, ""))
 
 
-def test_setting_the_client_id_anew_clears_the_mark_that_the_partner_refused_it() -> None:
+def test_same_client_id_clears_the_mark() -> None:
     account = changes.canary_sent(with_current(), 1, parts_of(with_current(), 1), "id", STAMP)
     account = changes.canary_answered(
         account, 1, changes.CanaryOutcome("client_rejected", client_rejected="fleet"), STAMP
@@ -95,41 +95,41 @@ def test_applications_stay_sorted() -> None:
     assert [a.name for a in account.applications] == ["ant", "fleet", "zoo"]
 
 
-def test_removing_what_is_not_there_changes_nothing() -> None:
+def test_removing_missing_app_is_harmless() -> None:
     assert_unchanged(with_current(), lambda a: changes.application_removed(a, "none", STAMP))
 
 
-def test_a_password_before_there_is_a_set_makes_no_candidate() -> None:
+def test_first_password_makes_no_candidate() -> None:
     assert set_password(an_account(), 1).generations == ()
 
 
-def test_a_password_makes_a_candidate_that_differs_from_the_current_set_in_nothing_else() -> None:
+def test_password_makes_a_candidate() -> None:
     account = set_password(with_current(), 2)
     assert only(account.candidates).parts == Parts(secrets={"password": 2})
 
 
-def test_before_the_first_promotion_a_password_takes_the_place_of_the_candidate() -> None:
+def test_password_replaces_first_candidate() -> None:
     account = set_password(with_candidate(), 2)
     assert account.generation(1).stage is Stage.REJECTED
     assert only(account.candidates).parts == replace(account.generation(1).parts, secrets={"password": 2})
 
 
-def test_an_older_password_than_the_newest_is_a_conflict() -> None:
+def test_older_password_is_a_conflict() -> None:
     """Two at once: the one that stored first and wrote last is told so."""
     with assert_refused(ConflictError, "password 3"):
         set_password(set_password(with_current(), 3), 2)
 
 
-def test_slots_passed_over_are_doomed_since_nobody_will_ever_name_them() -> None:
+def test_skipped_slots_are_doomed() -> None:
     assert set_password(with_current(), 5).doomed_secrets == {"password:2", "password:3", "password:4"}
     assert set_password(an_account(), 3).doomed_secrets == {"password:1", "password:2"}
 
 
-def test_a_password_no_set_uses_is_doomed_by_the_next() -> None:
+def test_unused_password_is_doomed() -> None:
     assert set_password(set_password(an_account(), 1), 2).doomed_secrets == {"password:1"}
 
 
-def test_a_password_of_a_living_generation_is_not() -> None:
+def test_used_password_is_not_doomed() -> None:
     assert set_password(with_new_password(with_current()), 3).doomed_secrets == frozenset()
 
 
@@ -141,7 +141,7 @@ def test_a_new_password_closes_the_breaker() -> None:
 
 
 @pytest.mark.parametrize("again", [lambda a: set_password(a, 3), lambda a: set_trust(a, "server-ca-3")])
-def test_setting_a_part_anew_takes_the_place_of_the_candidate_that_tried_it(again: object) -> None:
+def test_same_part_replaces_its_candidate(again: object) -> None:
     """A command killed after its write and run again leaves one candidate, not two that no machine can join."""
     account = set_trust(set_password(with_current(), 2), "server-ca-2")
     after = again(account)  # type: ignore[operator]
@@ -150,7 +150,7 @@ def test_setting_a_part_anew_takes_the_place_of_the_candidate_that_tried_it(agai
     assert_sound(after)
 
 
-def test_it_does_so_whatever_became_current_meanwhile() -> None:
+def test_part_is_replaced_after_promotion() -> None:
     account = changes.moved(with_answer(with_new_password(with_current())), 3, Move.PROMOTE, STAMP)
     after = set_password(account, 3)
     assert after.generation(2).stage is Stage.REJECTED
@@ -168,12 +168,12 @@ def test_joined_candidate_keeps_certificate() -> None:
     assert candidate.parts == replace(account.generation(2).parts, secrets={"password": 3})
 
 
-def test_a_trust_that_the_current_set_has_makes_no_candidate() -> None:
+def test_current_trust_makes_no_candidate() -> None:
     account = set_trust(set_trust(with_current(), "server-ca-2"), "server-ca")
     assert [g.parts.trust for g in account.candidates] == [ca_set_named("server-ca-2").ref]
 
 
-def test_a_trust_whose_candidate_was_rejected_can_be_set_again() -> None:
+def test_rejected_trust_can_be_set_again() -> None:
     account = set_trust(with_current(), "server-ca-2")
     account = changes.moved(account, 2, Move.REJECT, STAMP)
     assert only(set_trust(account, "server-ca-2").candidates).parts.trust == ca_set_named("server-ca-2").ref
@@ -184,7 +184,7 @@ def test_accepting_a_ca_makes_no_candidate() -> None:
 
 
 @pytest.mark.parametrize("hours", [-1, -24 * 400])
-def test_a_clock_that_goes_back_changes_nothing_but_the_time_noted(hours: int) -> None:
+def test_clock_changes_only_the_time(hours: int) -> None:
     account = changes.secret_set(with_current(), PASSWORD, 2, Stamp(later(hours=hours), BY))
     assert account.outbox[-1].at == later(hours=hours)
     assert_sound(account)

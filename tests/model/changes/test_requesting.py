@@ -55,7 +55,7 @@ def test_a_request_is_opened_and_noted_once() -> None:
     assert_unchanged(account, lambda a: changes.requested(a, request, by=BY))
 
 
-def test_a_request_that_was_closed_is_not_opened_again() -> None:
+def test_closed_request_is_not_reopened() -> None:
     account = close(waiting())
     assert_unchanged(account, lambda a: changes.requested(a, a_request(a, slot=2), by=BY))
 
@@ -65,7 +65,7 @@ def test_two_requests_cannot_wait() -> None:
         changes.requested(waiting(), a_request(waiting()), by=BY)
 
 
-def test_a_submission_counts_once_whatever_its_time() -> None:
+def test_submission_counts_once() -> None:
     account = changes.submitted(waiting(), 2, SENT, by=BY)
     assert_unchanged(account, lambda a: changes.submitted(a, 2, replace(SENT, at=later(days=1)), by=BY))
     assert_sound(account)
@@ -83,13 +83,13 @@ def test_what_is_closed_is_not_sent() -> None:
         changes.submitted(close(waiting()), 2, SENT, by=BY)
 
 
-def test_sending_that_was_noted_before_the_end_stays_noted() -> None:
+def test_submission_outlives_the_request() -> None:
     account = close(changes.submitted(waiting(), 2, SENT, by=BY))
     assert_unchanged(account, lambda a: changes.submitted(a, 2, SENT, by=BY))
 
 
 @pytest.mark.parametrize("why", [Closed.CANCELLED, Closed.REJECTED, Closed.SUPERSEDED])
-def test_closing_dooms_the_key_keeps_the_spki_and_drops_the_csr(why: Closed) -> None:
+def test_closing_dooms_key_and_drops_csr(why: Closed) -> None:
     account = close(waiting(), why)
     assert account.doomed_keys == {"kv:2"}
     assert account.request(2).spki == waiting().request(2).spki
@@ -101,23 +101,23 @@ def test_closing_dooms_the_key_keeps_the_spki_and_drops_the_csr(why: Closed) -> 
 @pytest.mark.parametrize(
     ("first", "second"), [(Closed.CANCELLED, Closed.REJECTED), (Closed.REJECTED, Closed.SUPERSEDED)]
 )
-def test_who_closes_it_for_another_reason_is_told_of_the_first(first: Closed, second: Closed) -> None:
+def test_second_reason_is_a_conflict(first: Closed, second: Closed) -> None:
     with assert_refused(ConflictError, first.value, "meanwhile"):
         close(close(waiting(), first), second)
 
 
-def test_what_was_answered_cannot_be_cancelled() -> None:
+def test_answered_request_is_not_cancelled() -> None:
     with assert_refused(ConflictError, "answered"):
         close(answer(waiting()))
 
 
 @pytest.mark.parametrize("change", [close, answer])
-def test_a_request_that_never_was_is_an_unknown_name(change: object) -> None:
+def test_missing_request_is_unknown_name(change: object) -> None:
     with assert_refused(UnknownNameError, "signing request 9"):
         change(waiting(), number=9)  # type: ignore[operator]
 
 
-def test_an_answer_closes_the_request_and_makes_a_candidate_and_dooms_nothing() -> None:
+def test_answer_makes_a_candidate() -> None:
     account = answer(waiting())
     assert account.request(2).closed is Closed.ANSWERED
     candidate = only(account.candidates)
@@ -127,13 +127,13 @@ def test_an_answer_closes_the_request_and_makes_a_candidate_and_dooms_nothing() 
     assert_sound(account)
 
 
-def test_the_same_answer_again_changes_nothing() -> None:
+def test_repeated_answer_changes_nothing() -> None:
     account = answer(waiting())
     assert_unchanged(account, answer)
     assert_unchanged(changes.moved(account, 2, Move.PROMOTE, STAMP), answer)
 
 
-def test_another_certificate_for_an_answered_request_is_refused() -> None:
+def test_second_certificate_is_refused() -> None:
     with assert_refused(RefusedError, "signing request 2", "answered"):
         answer(answer(waiting()), serial="02")
 
@@ -152,18 +152,18 @@ def test_no_candidate_without_a_password() -> None:
 
 
 @pytest.mark.parametrize("pin", [changes.ca_accepted, changes.trust_set])
-def test_no_candidate_without_both_an_issuing_and_a_server_ca(pin: object) -> None:
+def test_candidate_needs_both_cas(pin: object) -> None:
     account = changes.secret_set(with_open_request(), PASSWORD, 1, STAMP)
     account = pin(account, ca_set_named("ca"), STAMP)  # type: ignore[operator]
     with assert_refused(RefusedError, "no accepted CA"):
         answer(account, 1)
 
 
-def test_a_candidate_takes_the_proven_password_not_the_newest() -> None:
+def test_candidate_takes_proven_password() -> None:
     account = answer(with_open_request(with_new_password(with_current())))
     assert account.parts_of(account.generation(3)).password == 1
 
 
-def test_before_anything_is_proven_it_takes_the_newest() -> None:
+def test_first_candidate_takes_newest() -> None:
     account = with_open_request(with_new_password(with_candidate(an_account())))
     assert answer(account).candidates[-1].parts.password == 2

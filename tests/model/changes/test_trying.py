@@ -11,7 +11,7 @@ from broker.errors import ConflictError, RefusedError, UnknownNameError, Waiting
 from broker.model import changes
 from broker.model.account import Account
 from broker.model.changes.trying import TRIES_KEPT
-from broker.model.obstacle import LONGEST_PAUSE, TRY_TAKES, UNANSWERED, obstacles
+from broker.model.obstacle import LONGEST_PAUSE, TRY_TIMEOUT, UNANSWERED, obstacles
 from broker.model.stage import Move
 from broker.model.stamp import Stamp
 from tests.support import accounts
@@ -28,7 +28,7 @@ from tests.support.accounts import (
     with_new_password,
 )
 
-SOON = TRY_TAKES / 2
+SOON = TRY_TIMEOUT / 2
 
 
 def with_current() -> Account:
@@ -52,7 +52,7 @@ def locked() -> Account:
 def unanswered(count: int) -> Account:
     account = with_current()
     for n in range(count):
-        account = send(account, f"id-{n}", after=n * TRY_TAKES)
+        account = send(account, f"id-{n}", after=n * TRY_TIMEOUT)
     return account
 
 
@@ -64,56 +64,56 @@ def test_a_try_is_reserved_and_noted_once() -> None:
     assert_unchanged(account, send)
 
 
-def test_a_reservation_is_known_by_its_id_even_when_another_followed() -> None:
-    account = send(send(with_current(), "a"), "b", after=TRY_TAKES)
-    assert_unchanged(account, lambda a: send(a, "a", after=3 * TRY_TAKES))
+def test_reservation_is_found_by_id() -> None:
+    account = send(send(with_current(), "a"), "b", after=TRY_TIMEOUT)
+    assert_unchanged(account, lambda a: send(a, "a", after=3 * TRY_TIMEOUT))
 
 
-def test_two_reservations_of_the_same_moment_differ_in_the_evidence() -> None:
+def test_reservations_differ_in_evidence() -> None:
     """Else one of two machines would take the other's entry for its own."""
     assert send(with_current(), "a").head != send(with_current(), "b").head
 
 
-def test_a_generation_that_is_not_there_is_not_tried() -> None:
+def test_missing_generation_is_not_tried() -> None:
     with assert_refused(UnknownNameError, "generation 9"):
         send(with_current(), generation=9)
 
 
-def test_a_retired_generation_is_not_tried_since_its_secrets_are_gone() -> None:
+def test_retired_generation_is_not_tried() -> None:
     account = changes.moved(promoted(with_answer(with_current()), 2), 1, Move.RETIRE, STAMP)
     with assert_refused(RefusedError, "generation 1", "retired"):
         send(account)
 
 
-@pytest.mark.parametrize("apart", [timedelta(), SOON, -SOON, TRY_TAKES - timedelta(microseconds=1)])
-def test_two_canaries_are_not_on_their_way_at_once_though_clocks_differ(apart: timedelta) -> None:
+@pytest.mark.parametrize("apart", [timedelta(), SOON, -SOON, TRY_TIMEOUT - timedelta(microseconds=1)])
+def test_one_canary_at_a_time(apart: timedelta) -> None:
     with assert_refused(ConflictError, "on its way"):
         send(send(with_current()), "b", after=apart)
 
 
-@pytest.mark.parametrize("apart", [TRY_TAKES, -TRY_TAKES, timedelta(days=-400)])
-def test_a_canary_that_was_killed_does_not_block_for_ever(apart: timedelta) -> None:
+@pytest.mark.parametrize("apart", [TRY_TIMEOUT, -TRY_TIMEOUT, timedelta(days=-400)])
+def test_killed_canary_stops_blocking(apart: timedelta) -> None:
     assert send(send(with_current()), "b", after=apart).tries[-1].id == "b"
 
 
-def test_once_answered_the_next_may_go_at_once() -> None:
+def test_next_try_after_an_answer() -> None:
     assert len(send(answer(send(with_current())), "b").tries) == 2
 
 
-def test_after_a_rejected_login_nothing_is_tried_whatever_generation_it_is() -> None:
+def test_breaker_stops_every_generation() -> None:
     account = with_answer(locked())
     for generation in (1, 2):
         with assert_refused(RefusedError, "rejected the login"):
             send(account, "b", generation, after=timedelta(days=400))
 
 
-def test_the_breaker_says_which_password_and_generation_it_was() -> None:
+def test_breaker_names_password_and_set() -> None:
     breaker = locked().breaker
     assert breaker
     assert (breaker.password, breaker.generation) == (1, 1)
 
 
-def test_the_partners_pause_is_kept_to_the_second() -> None:
+def test_pause_holds_to_the_second() -> None:
     account = answer(send(with_current()), verdict="quota", wait=timedelta(hours=1))
     with assert_refused(WaitingError, "no request"):
         send(account, "b", after=timedelta(minutes=59, seconds=59))
@@ -129,11 +129,11 @@ def test_no_pause_is_longer_than_a_day() -> None:
 def test_a_stored_pause_of_more_is_over(ends: timedelta) -> None:
     account = replace(with_current(), not_before=NOW + ends)
     assert not list(obstacles(account, NOW))
-    late = answer(send(send(account, "a"), "b", after=TRY_TAKES), 1, "quota", wait=timedelta(hours=1))
+    late = answer(send(send(account, "a"), "b", after=TRY_TIMEOUT), 1, "quota", wait=timedelta(hours=1))
     assert late.not_before == later(hours=1)
 
 
-def test_a_days_pause_holds_though_clocks_differ() -> None:
+def test_day_long_pause_allows_clock_skew() -> None:
     account = answer(send(with_current()), verdict="quota", wait=LONGEST_PAUSE)
     assert [o.code for o in obstacles(account, later(minutes=-9))] == ["pause"]
 
@@ -147,7 +147,7 @@ def test_a_days_pause_holds_though_clocks_differ() -> None:
     ],
 )
 def test_an_obstacle_says_how_it_ends(account: Account, code: str, until: datetime | None, role: str) -> None:
-    at = NOW + UNANSWERED * TRY_TAKES
+    at = NOW + UNANSWERED * TRY_TIMEOUT
     (found,) = obstacles(account, at)
     assert (found.code, found.until) == (code, until)
     assert f"(role {role})" in found.hint
@@ -155,14 +155,14 @@ def test_an_obstacle_says_how_it_ends(account: Account, code: str, until: dateti
 
 
 @pytest.mark.parametrize("late", [None, timedelta(seconds=5)])
-def test_an_answer_that_comes_late_does_not_shorten_the_pause(late: timedelta | None) -> None:
-    account = send(send(with_current(), "a"), "b", after=TRY_TAKES)
+def test_late_answer_keeps_the_pause(late: timedelta | None) -> None:
+    account = send(send(with_current(), "a"), "b", after=TRY_TIMEOUT)
     account = answer(account, 2, "quota", wait=timedelta(hours=1))
     assert answer(account, 1, "ok", wait=late).not_before == later(hours=1)
 
 
-def test_an_answer_that_comes_late_may_lengthen_it() -> None:
-    account = send(send(with_current(), "a"), "b", after=TRY_TAKES)
+def test_late_answer_may_lengthen_the_pause() -> None:
+    account = send(send(with_current(), "a"), "b", after=TRY_TIMEOUT)
     account = answer(account, 2, "quota", wait=timedelta(hours=1))
     assert answer(account, 1, "quota", wait=timedelta(hours=2)).not_before == later(hours=2)
 
@@ -172,7 +172,7 @@ def test_the_newest_answer_ends_the_pause() -> None:
     assert answer(send(account, "b", after=timedelta(hours=1)), 2).not_before is None
 
 
-def test_canaries_that_die_again_and_again_stop_until_a_person_looks() -> None:
+def test_unanswered_tries_stop() -> None:
     with assert_refused(RefusedError, f"last {UNANSWERED} canaries"):
         send(unanswered(UNANSWERED), "x", after=timedelta(days=1))
     assert send(unanswered(UNANSWERED - 1), "x", after=timedelta(days=1)).tries[-1].id == "x"
@@ -189,14 +189,14 @@ def test_a_person_allows_tries_again_once(stuck: Account) -> None:
     assert send(after, "x", after=timedelta(days=1)).tries[-1].id == "x"
 
 
-def test_a_person_ends_the_partners_pause_too() -> None:
+def test_reset_ends_the_pause() -> None:
     paused = answer(send(with_current()), verdict="quota", wait=timedelta(hours=5))
     account = changes.breaker_reset(paused, "they said so", STAMP)
     assert account.not_before is None
     assert send(account, "b").tries[-1].id == "b"
 
 
-def test_a_reset_where_nothing_is_stuck_changes_nothing() -> None:
+def test_needless_reset_changes_nothing() -> None:
     assert_unchanged(with_current(), lambda a: changes.breaker_reset(a, "?", STAMP))
 
 
@@ -207,30 +207,30 @@ def test_an_answer_is_stored_once() -> None:
     assert_sound(account)
 
 
-def test_an_answer_to_a_try_nobody_knows_changes_nothing() -> None:
+def test_unknown_try_changes_nothing() -> None:
     assert_unchanged(with_current(), answer)
 
 
-def test_an_answer_that_comes_after_a_reset_still_trips_the_breaker() -> None:
+def test_answer_after_reset_trips_breaker() -> None:
     """The partner counted it, whatever a person thought meanwhile."""
     account = changes.breaker_reset(unanswered(1), "?", STAMP)
     assert answer(account, verdict="login_rejected", login_rejected=True).breaker
 
 
-def test_a_rejected_client_id_marks_its_application_and_stops_nothing() -> None:
+def test_rejected_client_id_stops_nothing() -> None:
     account = answer(send(with_current()), verdict="client_rejected", client_rejected="fleet")
     assert account.application("fleet").rejected_at == NOW
     assert send(account, "b").tries[-1].id == "b"
 
 
-def test_only_the_last_tries_are_kept_and_their_numbers_go_on() -> None:
+def test_only_the_last_tries_are_kept() -> None:
     account = with_current()
     for n in range(1, TRIES_KEPT + 5):
         account = answer(send(account, f"id-{n}"), n)
     assert [t.number for t in account.tries] == list(range(5, TRIES_KEPT + 5))
 
 
-def test_the_tried_password_is_that_of_the_generation_tried() -> None:
+def test_try_uses_its_own_password() -> None:
     account = with_new_password(with_current())
     account = answer(send(account, generation=2), verdict="login_rejected", login_rejected=True)
     assert account.breaker
