@@ -178,8 +178,8 @@ def _joined(account: Account, record: ChainRecord) -> ChainRecord:
     entries = record.entries + tuple(entry for entry in account.outbox if entry.number not in stored)
     findings = record.findings
     if not has_errors(findings) and not verify(f"accounts/{account.name}", entries, account.head):
-        differences = differences(account, entries)
-        findings += tuple(_error("evidence.differs", f"{one}: it was changed past the rules") for one in differences)
+        told = differences(account, entries)
+        findings += tuple(_error("evidence.differs", f"{what}: it was changed without the broker") for what in told)
     return ChainRecord(entries, account.head, findings)
 
 

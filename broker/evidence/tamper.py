@@ -1,8 +1,8 @@
-"""What an account's document says besides stages and numbers, held against its evidence.
+"""Check an account document against its evidence.
 
-Where the secrets travel (base_url), whom they are shown to (the server's CA) and which client_id goes with them stand
-in the document, and whoever may write documents past the broker could change them there. `differences` finds all of it,
-afterwards, from the whole chain; `require_first_entry` prevents the worst of it, from the first entry alone.
+The document says where the secrets are sent (base_url, the server's CAs) and with which client_id. A person or program
+with write access to Vault could change it without the broker. `differences` finds all such changes, from the whole
+chain; `require_first_entry` prevents the worst ones, from the first entry, before any secret is read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.account import Account
 from broker.model.chain import GENESIS, Entry
-from broker.model.history import Event, account_state, fold
+from broker.model.history import Event, account_state, fold, identity
 from broker.model.names import AccountName
 from broker.pki import certificates
 
@@ -22,55 +22,52 @@ __all__ = ["differences", "require_first_entry"]
 
 
 def require_first_entry(account: Account, first: Callable[[AccountName], Entry]) -> Account:
-    """Return `account`, unless it would take its secrets elsewhere than the first entry of its evidence says.
+    """Return `account`; raise `RefusedError` if it differs from what the first entry of its evidence fixes.
 
     That entry is written once, no role can overwrite it, and no command changes what it fixes: base_url, login,
-    profile, environment, subject. So ask this before any secret is read. `first` reads it, and raises
-    `UnknownNameError` where it is not stored. Raise `RefusedError`.
+    profile, environment, subject. `first` reads it, and raises `UnknownNameError` if it is not stored.
     """
     try:
         entry = first(account.name)
     except UnknownNameError:
         raise RefusedError(
-            f"the first entry of evidence of {account.name} is not stored, and nothing else says where its secrets may "
-            "travel: nothing was sent",
+            f"the first entry of the evidence of {account.name} is not stored, so nothing confirms where its secrets "
+            "may be sent: nothing was sent",
             hint=_STORE if account.outbox[:1] and account.outbox[0].number == 1 else _VERIFY,
         ) from None
-    for what in (*_begun_otherwise(account, entry), *_exchanged(account)):
-        raise RefusedError(f"{what}: it was changed past the rules, and nothing was sent", hint=_VERIFY)
+    for message in (*_differs_from_first(account, entry), *_exchanged(account)):
+        raise RefusedError(f"{message}: it was changed without the broker, and nothing was sent", hint=_VERIFY)
     return account
 
 
 def differences(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
-    """Yield a message for each thing in `account` that its whole chain has otherwise, or does not have."""
+    """Yield a message for each difference between `account` and its whole chain."""
     if not entries:
-        yield f"the evidence of {account.name} does not begin with its being added"
+        yield _BEGINNING.format(name=account.name)
         return
     ours = account_state(account)
     try:
         theirs = fold(entries)
     except ValueError:
-        yield _STORY.format(name=account.name)
+        yield _STATE.format(name=account.name)
         return
     for field, message in _DIFFERENCES.items():
         if getattr(ours, field) != getattr(theirs, field):
             yield message.format(name=account.name)
-    yield from (*_begun_otherwise(account, entries[0]), *_exchanged(account))
+    yield from (*_differs_from_first(account, entries[0]), *_exchanged(account))
 
 
-def _begun_otherwise(account: Account, first: Entry) -> Iterator[str]:
-    """Yield what `account` says of itself, and its first entry does not."""
-    chain, what = f"accounts/{account.name}", Event.ACCOUNT_ADDED.value
-    begins = replace(first, chain=chain, number=1, what=what, before=GENESIS)
-    if first != replace(begins, hash=begins.expected_hash):
-        yield f"the evidence of {account.name} does not begin with its being added"
-    for field, said in account_state(account).identity.items():
-        if first.facts.get(field) != said:
-            yield f"the {field} of {account.name} is {said!r}, and its evidence says {first.facts.get(field)!r}"
+def _differs_from_first(account: Account, first: Entry) -> Iterator[str]:
+    genuine = replace(first, chain=f"accounts/{account.name}", number=1, what=Event.ACCOUNT_ADDED.value, before=GENESIS)
+    if first != replace(genuine, hash=genuine.expected_hash):
+        yield _BEGINNING.format(name=account.name)
+    for field, ours in identity(account).items():
+        if first.facts.get(field) != ours:
+            yield f"the {field} of {account.name} is {ours!r}, and its evidence says {first.facts.get(field)!r}"
 
 
 def _exchanged(account: Account) -> Iterator[str]:
-    """Find a certificate or a set of CAs whose text is not that of the digest it goes by."""
+    """Find certificates and CAs whose text has another digest than their reference."""
     for kept in account.certificates:
         if kept.pem and _digest(kept.pem, leaf=True) != kept.ref:
             yield f"the text of certificate {kept.ref[:16]}… of {account.name} is another certificate's"
@@ -86,14 +83,13 @@ def _digest(pem: str, *, leaf: bool) -> str:
         return ""
 
 
-_VERIFY: Final = "broker evidence verify ACCOUNT says what differs; Vault's audit log says who wrote it"
-_STORE: Final = (
-    "any command that changes the account stores it, the one that added it too: broker account add, as before"
-)
-_STORY: Final = "the evidence of {name} leads to other stages or parts than the account has"
+_VERIFY: Final = "broker evidence verify ACCOUNT lists the differences; Vault's audit log shows who wrote them"
+_STORE: Final = "repeat the broker account add command: like any change of the account, it stores the entry"
+_BEGINNING: Final = "the evidence of {name} does not begin with its being added"
+_STATE: Final = "the evidence of {name} leads to other stages or parts than the account has"
 _DIFFERENCES: Final = {
     "requests": "the signing requests of {name} are not those of its evidence",
-    "stages": _STORY,
+    "stages": _STATE,
     "parts": "the parts of the generations of {name} are not those of its evidence",
     "secrets": "the numbers of the secrets of {name} are not those of its evidence",
     "applications": "the applications of {name}, or their client_ids, are not those of its evidence",

@@ -1,8 +1,8 @@
-"""An account: the one document that says all there is to say about a login at a partner, and holds no secret.
+"""An account: one document with everything about a login at a partner except its secrets.
 
-It is a value. `model.changes` makes its successors, and a use-case writes one back under compare-and-set. What must
-follow from a change (its evidence, a secret to destroy) is part of the same write, in `outbox` and `doomed_…`, so
-that a kill can delay it and never forget it. Keys and passwords lie beside it, numbered and written once.
+It is a value. `model.changes` makes its successors, and a use-case writes one back under compare-and-set. The evidence
+of a change and the secrets it makes obsolete are part of the same write, in `outbox` and `doomed_…`, so that a kill
+delays them but loses none. Keys and secrets are stored beside it, numbered and written once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import TypeVar
 
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.authentication import PASSWORD
@@ -34,10 +35,12 @@ from broker.model.subject import Subject
 
 __all__ = ["Account", "Contacts"]
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Contacts:
-    """People: who gets the CSR at the partner, and who of ours is told."""
+    """Mail addresses: of the partner, for the CSR, and of our team, to notify."""
 
     partner: tuple[str, ...] = ()
     team: tuple[str, ...] = ()
@@ -45,13 +48,13 @@ class Contacts:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Raise `ValueError` where the parts contradict one another, so that no reader need check again."""
+    """An account. Raise `ValueError` if its parts contradict one another, so that no reader checks again."""
 
     name: AccountName
     profile: str
     environment: str
     login: str
-    base_url: str  # pinned: the only place its secrets may travel to
+    base_url: str  # pinned: its secrets are sent nowhere else
     subject: Subject
     created_at: datetime
     contacts: Contacts = field(default_factory=Contacts)
@@ -61,14 +64,14 @@ class Account:
     generations: tuple[Generation, ...] = ()
     certificates: tuple[Certificate, ...] = ()
     anchors: tuple[CaSet, ...] = ()
-    issuing: CaSetRef | None = None  # pinned: a reply must chain to these to advance without a person
-    trust: CaSetRef | None = None  # what the next generation knows the server by, until one is current
+    issuing: CaSetRef | None = None  # pinned: a certificate must chain to these
+    trust: CaSetRef | None = None  # verifies the server in the next generation
     secrets: Mapping[str, int] = field(default_factory=dict)  # the newest number of each, by name
     tries: tuple[Try, ...] = ()
     breaker: Breaker | None = None
-    not_before: datetime | None = None  # the partner asked to be left alone until then
+    not_before: datetime | None = None  # the partner asked us to back off until then
     head: Head = field(default_factory=Head)
-    outbox: tuple[Entry, ...] = ()  # happened, not yet in the evidence
+    outbox: tuple[Entry, ...] = ()  # not yet in the evidence
     doomed_keys: frozenset[KeyRef] = frozenset()  # to be destroyed
     doomed_secrets: frozenset[SecretRef] = frozenset()
 
@@ -79,12 +82,12 @@ class Account:
 
     @property
     def open_request(self) -> SigningRequest | None:
-        """The signing request that waits for people, if one does."""
+        """The signing request that is not closed, if there is one."""
         return next((r for r in self.requests if r.closed is None), None)
 
     @property
     def current(self) -> Generation | None:
-        """What consumers are given."""
+        """The generation that consumers are given."""
         return next((g for g in self.generations if g.stage is Stage.CURRENT), None)
 
     @property
@@ -99,14 +102,14 @@ class Account:
 
     @property
     def automatic_candidates(self) -> tuple[Generation, ...]:
-        """Candidates that a machine may promote, the newest last: not those that bring a certificate back."""
+        """Candidates that a machine may promote, the newest last: those with a certificate that was never current."""
         return tuple(g for g in self.candidates if not self.reuses_certificate(g))
 
     @property
     def next_request(self) -> int:
-        """The slot of the next key, never used before."""
-        kept = {r.number for r in self.requests} | {_slot(g.parts.key) for g in self.generations if g.parts.key}
-        return 1 + max(kept, default=0)
+        """The number of the next request and the slot of its key, never used before."""
+        keys = (g.parts.key for g in self.generations if g.parts.key)
+        return 1 + max([*(r.number for r in self.requests), *(int(k.rpartition(":")[2]) for k in keys)], default=0)
 
     @property
     def next_generation(self) -> int:
@@ -115,77 +118,69 @@ class Account:
 
     @property
     def next_order(self) -> int:
-        """The place of the next move in the order of all."""
+        """The place of the next move in the order of moves."""
         return 1 + max((g.order for g in self.generations), default=0)
 
     @property
     def keys_in_use(self) -> frozenset[KeyRef]:
-        """Keys that must survive. A set with a new password shares its key with the one before it."""
+        """Keys that must be kept. Generations with the same certificate share its key."""
         living = {g.parts.key for g in self.generations if g.stage.living}
         return frozenset(living | {r.key for r in self.requests if r.closed is None}) - {""}
 
     @property
     def secrets_in_use(self) -> frozenset[SecretRef]:
-        """Secrets that must survive: the newest, and those that living generations name."""
+        """Secrets that must be kept: the newest, and those of living generations."""
         living = (secret_refs(g.parts.secrets) for g in self.generations if g.stage.living)
         return secret_refs(self.secrets).union(*living)
 
     @property
     def canary_application(self) -> Application:
-        """The application whose client_id goes out with a canary; raise `RefusedError` where none has one."""
+        """The application whose client_id is sent with a canary; raise `RefusedError` if none has one."""
         known = sorted((a for a in self.applications if a.client_id), key=lambda a: a.rejected_at is not None)
         if known:
             return known[0]
         raise RefusedError(
-            f"no application of {self.name} has a client_id yet, and the partner wants one with every request",
+            f"no application of {self.name} has a client_id yet, and the partner requires one with every request",
             hint=f"broker app set {self.name}/APPLICATION --client-id ID",
         )
 
     def application(self, name: str) -> Application:
         """Return the application called `name`; raise `UnknownNameError`."""
-        for application in self.applications:
-            if application.name == name:
-                return application
-        raise UnknownNameError(f"{self.name} has no application {name}", hint=f"broker app list {self.name}")
+        found = (a for a in self.applications if a.name == name)
+        return _first(found, f"{self.name} has no application {name}", f"broker app list {self.name}")
 
     def generation(self, number: int) -> Generation:
         """Return generation `number`; raise `UnknownNameError`."""
-        for generation in self.generations:
-            if generation.number == number:
-                return generation
-        raise UnknownNameError(f"{self.name} has no generation {number}", hint=f"broker account show {self.name}")
+        found = (g for g in self.generations if g.number == number)
+        return _first(found, f"{self.name} has no generation {number}", f"broker account show {self.name}")
 
     def parts_of(self, generation: Generation) -> Parts:
-        """Return the whole set of `generation`: that of a candidate as it would be tried now."""
+        """Return the complete parts of `generation`; those of a candidate as it would be tried now."""
         if self.current is None or (generation.parts.complete and generation.stage is not Stage.CANDIDATE):
             return generation.parts
         return generation.parts.over(self.current.parts)
 
     def reuses_certificate(self, candidate: Generation) -> bool:
-        """Whether `candidate` has a certificate that is current, or was: then a person promotes it, naming it."""
-        ref = candidate.parts.certificate
-        return bool(ref) and any(
-            g.parts.certificate == ref for g in self.generations if g.stage.deliverable and g is not candidate
-        )
+        """Return whether `candidate` has a certificate that is or was current: it is promoted only by its number."""
+        others = (g.parts.certificate for g in self.generations if g.stage.deliverable and g is not candidate)
+        return bool(candidate.parts.certificate) and candidate.parts.certificate in others
 
     def rolled_back(self, generation: Generation) -> bool:
-        """Whether the last roll-back displaced `generation`: then a person promotes or retires it, naming it."""
+        """Return whether the last roll-back displaced `generation`: it is promoted or retired only by its number."""
         return bool(generation.stage is Stage.PREVIOUS and self.current and generation.order > self.current.order)
 
     def request(self, number: int) -> SigningRequest:
         """Return signing request `number`; raise `UnknownNameError`."""
-        for request in self.requests:
-            if request.number == number:
-                return request
-        raise UnknownNameError(f"{self.name} has no signing request {number}", hint=f"broker account show {self.name}")
+        found = (r for r in self.requests if r.number == number)
+        return _first(found, f"{self.name} has no signing request {number}", f"broker account show {self.name}")
 
     def answered_only_by(self, candidate: Generation) -> SigningRequest | None:
-        """Return the request whose answer is lost if `candidate` is rejected; None if another can still deliver it."""
-        kept = {Stage.CANDIDATE, Stage.CURRENT, Stage.PREVIOUS}
-        others = (g for g in self.generations if g.number != candidate.number and g.stage in kept)
-        if candidate.stage is not Stage.CANDIDATE or any(g.parts.key == candidate.parts.key for g in others):
+        """Return the request whose answer is lost if `candidate` is rejected; None if another generation has it too."""
+        key, usable = candidate.parts.key, {Stage.CANDIDATE, Stage.CURRENT, Stage.PREVIOUS}
+        keys = [g.parts.key for g in self.generations if g.stage in usable]
+        if candidate.stage is not Stage.CANDIDATE or keys.count(key) > 1:
             return None
-        return next((r for r in self.requests if r.key == candidate.parts.key), None)
+        return next((r for r in self.requests if r.key == key), None)
 
     def certificate(self, ref: CertificateRef) -> Certificate:
         """Return the certificate a generation refers to."""
@@ -196,8 +191,10 @@ class Account:
         return next(a for a in self.anchors if a.ref == ref)
 
 
-def _slot(key: KeyRef) -> int:
-    return int(key.rpartition(":")[2])
+def _first(found: Iterable[T], message: str, hint: str) -> T:
+    for item in found:
+        return item
+    raise UnknownNameError(message, hint=hint)
 
 
 def _contradictions(account: Account) -> Iterable[str]:
@@ -205,10 +202,11 @@ def _contradictions(account: Account) -> Iterable[str]:
         yield "more than one open signing request"
     if sum(g.stage is Stage.CURRENT for g in account.generations) > 1:
         yield "more than one current generation"
-    if not _rising(r.number for r in account.requests) or not _rising(g.number for g in account.generations):
-        yield "the numbers of its requests or generations do not rise"
+    for numbers in ([r.number for r in account.requests], [g.number for g in account.generations]):
+        if numbers != sorted(set(numbers)):
+            yield "the numbers of its requests or generations do not rise"
     if len({a.name for a in account.applications}) < len(account.applications):
-        yield "two applications of one name"
+        yield "two applications with the same name"
     try:
         part_of(timedelta(days=1), account.renew_before or "1d")
     except InputError as error:
@@ -216,10 +214,12 @@ def _contradictions(account: Account) -> Iterable[str]:
     yield from _dangling(account)
     if account.doomed_keys & account.keys_in_use or account.doomed_secrets & account.secrets_in_use:
         yield "a secret in use is to be destroyed"
-    if not _leads_up(account.outbox, account.head):
+    follows = all(later.before == earlier.hash for earlier, later in pairwise(account.outbox))
+    ends = [Head(e.number, e.hash) for e in account.outbox[-1:]]
+    if not follows or account.head not in (ends or [account.head]):
         yield "its outbox does not lead up to its head"
     if any(entry.chain != f"accounts/{account.name}" or not 0 < entry.number <= LAST for entry in account.outbox):
-        yield "its outbox holds what is no entry of its chain"
+        yield "its outbox has an entry that is not of its chain"
 
 
 def _dangling(account: Account) -> Iterable[str]:
@@ -229,19 +229,9 @@ def _dangling(account: Account) -> Iterable[str]:
         parts = generation.parts
         named = {parts.trust, parts.issuing} - {""}
         if (parts.certificate and parts.certificate not in certificates) or not named <= ca_sets:
-            yield f"generation {generation.number} refers to a part that is not there"
+            yield f"generation {generation.number} refers to a missing part"
         whole = account.parts_of(generation) if generation.stage is Stage.CANDIDATE else parts
         if not whole.complete and (generation.stage is Stage.CANDIDATE or generation.stage.deliverable):
             yield f"generation {generation.number} is not complete"
     if not {account.issuing, account.trust} - {None} <= ca_sets:
-        yield "a pin refers to CAs that are not there"
-
-
-def _leads_up(outbox: tuple[Entry, ...], head: Head) -> bool:
-    follows = all(later.before == earlier.hash for earlier, later in pairwise(outbox))
-    return not outbox or (follows and Head(outbox[-1].number, outbox[-1].hash) == head)
-
-
-def _rising(numbers: Iterable[int]) -> bool:
-    listed = list(numbers)
-    return listed == sorted(set(listed))
+        yield "a pin refers to missing CAs"

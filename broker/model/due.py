@@ -1,4 +1,4 @@
-"""When a certificate must be renewed, and which term decided."""
+"""The date on which the renewal of a certificate must start."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Final
 
 from broker.model.account import Account
 from broker.model.duration import part_of
+from broker.model.generation import Closed
 
 __all__ = ["DEFAULT_LEAD_TIME", "DueDate", "Term", "account_due", "due_date", "lead_time"]
 
-DEFAULT_LEAD_TIME: Final = timedelta(days=21)  # until an account, or its profile, knows better
-SHORTEST_LEAD_TIME: Final = timedelta(days=1)  # one answer within minutes is luck
-LEARN_FROM: Final = 5  # answered submissions; people change, so older ones say little
+DEFAULT_LEAD_TIME: Final = timedelta(days=21)  # if neither an answered request nor the profile has one
+SHORTEST_LEAD_TIME: Final = timedelta(days=1)  # one answer within minutes is an exception
+LEARN_FROM: Final = 5  # answered submissions; older ones say little
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A moment, and why it counts."""
+    """A time, and the reason for it."""
 
     at: datetime
     because: str
@@ -26,13 +27,13 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class DueDate:
-    """All terms of the sum, and which one decided."""
+    """The earliest of `terms`: when renewal must start."""
 
     terms: tuple[Term, ...]
 
     @property
     def decided_by(self) -> Term:
-        """The earliest."""
+        """The earliest term."""
         return min(self.terms, key=lambda term: term.at)
 
     @property
@@ -54,9 +55,9 @@ def account_due(account: Account, *, lead: timedelta, safety: timedelta, share: 
 
 
 def due_date(not_before: datetime, not_after: datetime, *, lead: timedelta, safety: timedelta, share: float) -> DueDate:
-    """Return when renewal must start: time for people and to spare before the end, or a share of the lifetime.
+    """Return when renewal must start: `safety` and `lead` before the end, or after a share of the lifetime.
 
-    At the earliest, when the certificate begins: a profile may ask for more time than there is.
+    Never before the certificate begins, even if its profile asks for more time than its lifetime.
     """
     spare = min(safety + lead, not_after - not_before)
     people = Term(not_after - spare, f"{safety.days}d to spare and {lead.days}d for the partner's people")
@@ -64,14 +65,14 @@ def due_date(not_before: datetime, not_after: datetime, *, lead: timedelta, safe
 
 
 def lead_time(account: Account, known: timedelta | None) -> timedelta:
-    """Return how long the partner's people take: the longest of the last few waits, or three weeks where none is known.
+    """Return how long the partner takes to answer: the longest of the last few waits, or three weeks if there is none.
 
-    Never less than what the profile knows, nor than a day. Being early costs nothing; being late costs the API.
+    Never less than `known`, the profile's, nor than a day: starting early costs nothing, late an outage.
     """
     waited = [
         request.closed_at - request.submissions[0].at
         for request in account.requests
-        if request.closed_at and request.submissions and request.closed and request.closed.value == "answered"
+        if request.closed_at and request.submissions and request.closed is Closed.ANSWERED
     ]
     if not waited:
         return known or DEFAULT_LEAD_TIME

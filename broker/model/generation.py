@@ -1,4 +1,4 @@
-"""The parts of an account: applications, signing requests, generations, and what the partner said of them."""
+"""The parts of an account: applications, signing requests, generations, tries and the breaker."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def key_ref(slot: int) -> KeyRef:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """A program's registration at the partner. `client_id` is empty until the partner has sent it."""
+    """An application registered at the partner. `client_id` is empty until the partner has sent it."""
 
     name: str
     client_id: str = ""
-    rejected_at: datetime | None = None  # the partner refused this client_id; cleared when it is set anew
+    rejected_at: datetime | None = None  # the partner refused this client_id; cleared when it is set again
 
 
 class Closed(Enum):
-    """Why a signing request no longer waits."""
+    """Why a signing request was closed."""
 
     ANSWERED = "answered"
     REJECTED = "rejected"
@@ -61,7 +61,7 @@ class Closed(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Evidence that a CSR was sent. The lead time counts from the first."""
+    """A record that a CSR was sent. The lead time counts from the first."""
 
     at: datetime
     via: str  # "eml", "hand", later "smtp"
@@ -72,7 +72,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class SigningRequest:
-    """A CSR on its way through people. `csr` is empty once closed; the SPKI stays, to name a late reply."""
+    """A CSR. Its text is dropped when the request is closed; the SPKI stays, to name the request of a late reply."""
 
     number: int
     key: KeyRef
@@ -86,7 +86,7 @@ class SigningRequest:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """References to the parts of a set, or to those that a candidate changes; the others are empty then.
+    """References to the parts of a set; in a candidate to those that it changes, with the others empty.
 
     Key, certificate and issuing CA are one part, "certificate": they change together. So is each named secret, and the
     CAs we verify the partner's server by.
@@ -100,18 +100,18 @@ class Parts:
 
     @property
     def names(self) -> frozenset[str]:
-        """The parts that are there, by name."""
-        there = {"certificate": self.certificate, "trust": self.trust}
-        return frozenset(name for name, ref in there.items() if ref) | {f"secret {name}" for name in self.secrets}
+        """The names of the parts that are not empty."""
+        found = {"certificate": self.certificate, "trust": self.trust}
+        return frozenset(name for name, ref in found.items() if ref) | {f"secret {name}" for name in self.secrets}
 
     @property
     def complete(self) -> bool:
-        """Whether this is a whole set."""
+        """True if no part is missing."""
         return bool(self.certificate and self.secrets and self.trust)
 
     @property
     def password(self) -> int:
-        """The number of the password, 0 if it is not changed."""
+        """The number of the password, 0 if there is none."""
         return self.secrets.get(PASSWORD, 0)
 
     @property
@@ -126,7 +126,7 @@ class Parts:
         return replace(certified.certified, secrets=secrets, trust=self.trust or base.trust)
 
     def beyond(self, base: Parts) -> Parts:
-        """Return what of these parts is not in `base`."""
+        """Return those of these parts that differ from `base`."""
         certified = self.certified if self.certificate != base.certificate else Parts()
         secrets = {name: number for name, number in self.secrets.items() if base.secrets.get(name) != number}
         return replace(certified, secrets=secrets, trust=self.trust if self.trust != base.trust else CaSetRef(""))
@@ -147,19 +147,19 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One canary. Stored before it is sent; `verdict` is empty until the answer is stored, or for ever."""
+    """A canary, stored before it is sent; `verdict` is empty until the answer is stored."""
 
     number: int
     generation: int
     at: datetime
     parts: Parts  # the whole set that was sent
-    id: str  # random: tells our own reservation from another's when the answer to the write was lost
+    id: str  # random: identifies our reservation if the response to its write was lost
     verdict: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """The partner rejected the login: nothing tries again by itself, since partners lock accounts."""
+    """The partner rejected the login. No machine tries again, since partners lock accounts."""
 
     at: datetime
     password: int

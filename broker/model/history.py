@@ -1,6 +1,6 @@
-"""The kinds of entry in an account's evidence, and its state as the document and as the evidence have it.
+"""The events in an account's evidence, and the state of an account by its document and by its evidence.
 
-`account_state` and `fold` must agree. If they do not, somebody changed the document past the rules.
+`account_state` and `fold` must agree. If they do not, the document was changed by something other than the broker.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from broker.model.chain import Entry, Fact
 from broker.model.generation import Closed, KeyRef, Parts
 from broker.model.stage import MOVES, Move, Stage
 
-__all__ = ["AccountState", "Event", "account_state", "fold", "parts_facts"]
+__all__ = ["AccountState", "Event", "account_state", "fold", "identity", "parts_facts"]
 
 _ACCEPTED: Final = "ok"  # the verdict on a canary that the partner answered
 _SECRET: Final = "secret:"  # noqa: S105  # before the name of a secret that is not the password
-_IDENTITY: Final = ("profile", "environment", "login", "base_url", "subject")
+IDENTITY: Final = ("profile", "environment", "login", "base_url", "subject")
 
 
 class Event(Enum):
-    """The kinds of entry in an account's chain."""
+    """The kinds of entry in an account's evidence."""
 
     ACCOUNT_ADDED = "account-added"
     ACCOUNT_SET = "account-set"
@@ -47,13 +47,13 @@ class Event(Enum):
 
 @dataclass(slots=True)
 class AccountState:
-    """What document and evidence must agree on, in the order in which differences are reported."""
+    """The state that document and evidence must agree on, in the order in which differences are reported."""
 
     requests: dict[int, Closed | None] = field(default_factory=dict)
     stages: dict[int, Stage] = field(default_factory=dict)
     parts: dict[int, Parts] = field(default_factory=dict)
     secrets: dict[str, int] = field(default_factory=dict)
-    identity: dict[str, Fact] = field(default_factory=dict)  # as the first entry has it
+    identity: dict[str, Fact] = field(default_factory=dict)  # fixed by the first entry
     applications: dict[str, str] = field(default_factory=dict)  # client_id, by name
     issuing: str = ""
     trust: str = ""
@@ -65,31 +65,34 @@ class AccountState:
 
 
 def account_state(account: Account) -> AccountState:
-    """Return the state that the document has."""
+    """Return the state by the document."""
     return AccountState(
         {r.number: r.closed for r in account.requests},
         {g.number: g.stage for g in account.generations},
         {g.number: g.parts for g in account.generations},
         dict(account.secrets),
-        {name: str(getattr(account, name)) for name in _IDENTITY},
+        identity(account),
         {a.name: a.client_id for a in account.applications},
         account.issuing or "",
         account.trust or "",
     )
 
 
-def fold(entries: Iterable[Entry]) -> AccountState:
-    """Return the state that the entries of its chain lead to. Raise `ValueError` on what no rule allows.
+def identity(account: Account) -> dict[str, Fact]:
+    """Return the facts about `account` that never change."""
+    return {name: str(getattr(account, name)) for name in IDENTITY}
 
-    Whoever may write an account can append entries that follow well from the ones before. So none may say again, in
-    other words, what an earlier one said: an account begins once, and a number is given once.
+
+def fold(entries: Iterable[Entry]) -> AccountState:
+    """Return the state by the evidence. Raise `ValueError` for an entry that no rule allows.
+
+    A writer of accounts can append entries with valid hashes. So an entry must not restate what an earlier one said: an
+    account is added once, and each number is given once.
     """
     replay = _Replay()
     for entry in entries:
         if (entry.number == 1) is not (entry.what == Event.ACCOUNT_ADDED.value):
-            raise ValueError(
-                f"entry {entry.number} of {entry.chain} is {entry.what}: an account begins once, at entry 1"
-            )
+            raise ValueError(f"entry {entry.number} of {entry.chain} is {entry.what}: only entry 1 adds an account")
         try:
             replay.apply(Event(entry.what), entry.facts)
         except KeyError as missing:
@@ -99,10 +102,10 @@ def fold(entries: Iterable[Entry]) -> AccountState:
 
 @dataclass(slots=True)
 class _Replay:
-    """The state so far, and what the partner was asked and answered.
+    """The state so far, and the tries with their answers.
 
-    Entries of schema 1 gave a candidate all its parts (`whole`), those of its `base` among them, and a move no `order`;
-    a roll-back left the displaced generation a candidate, `held` for a person. Here it is `previous`, as it is now.
+    In entries of schema 1 a candidate has all its parts (`whole`), those of its `base` among them, and a move no
+    `order`; a roll-back left the displaced generation a candidate that was `held`. Today it is `previous`.
     """
 
     found: AccountState = field(default_factory=AccountState)
@@ -111,11 +114,11 @@ class _Replay:
     whole: dict[int, Parts] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
 
-    def apply(self, what: Event, facts: Mapping[str, Fact]) -> None:  # noqa: C901  # one case a kind
+    def apply(self, what: Event, facts: Mapping[str, Fact]) -> None:  # noqa: C901  # one case for each event
         found = self.found
         match what:
             case Event.ACCOUNT_ADDED:
-                found.identity = {name: facts.get(name, "") for name in _IDENTITY}
+                found.identity = {name: facts.get(name, "") for name in IDENTITY}
             case Event.APPLICATION_SET:
                 found.applications[str(facts["application"])] = str(facts["client_id"])
             case Event.APPLICATION_REMOVED:
@@ -160,7 +163,7 @@ class _Replay:
         self.found.parts[number] = parts
 
     def _move(self, number: int, move: Move, facts: Mapping[str, Fact]) -> None:
-        """Move by the table; to current only a set that the partner accepted, or as a person said."""
+        """Move by the table; to current only with parts that the partner accepted, or for a person's reason."""
         found = self.found
         row = MOVES[move]
         withdrawn = move is Move.REJECT and number in self.held
@@ -181,7 +184,7 @@ class _Replay:
         found.stages[number] = row.end
 
     def _arrived(self, number: int, move: Move, facts: Mapping[str, Fact]) -> Parts:
-        """Return the parts that generation `number` became current with."""
+        """Return the parts with which generation `number` became current."""
         found, parts = self.found, self.found.parts[number]
         if found.stages[number] is Stage.CANDIDATE and found.current:
             parts = parts.over(found.parts[found.current])
@@ -203,7 +206,7 @@ def _new(known: Iterable[int], number: Fact) -> int:
 
 
 def parts_facts(parts: Parts) -> dict[str, Fact]:
-    """Return the parts that are there as facts of an entry."""
+    """Return the parts that are not empty, as facts of an entry."""
     facts: dict[str, Fact] = {name: getattr(parts, name) for name in ("key", "certificate", "issuing", "trust")}
     secrets = {name if name == PASSWORD else _SECRET + name: number for name, number in parts.secrets.items()}
     return {name: value for name, value in facts.items() if value} | secrets

@@ -1,4 +1,4 @@
-"""Where a generation stands, and every move it can make. docs/reference/stages.md prints this table."""
+"""The stages of a generation, and the table of moves between them, printed in docs/reference/stages.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["MOVES", "Move", "Stage", "Transition"]
 
 
 class Stage(Enum):
-    """A generation's place in its life."""
+    """The stage of a generation."""
 
     CANDIDATE = "candidate"
     CURRENT = "current"
@@ -22,31 +22,31 @@ class Stage(Enum):
 
     @property
     def meaning(self) -> str:
-        """One line for people."""
+        """One line of description."""
         return _MEANINGS[self]
 
     @property
     def deliverable(self) -> bool:
-        """Whether consumers hold it in the normal course of things."""
+        """True if consumers may hold it."""
         return self in (Stage.CURRENT, Stage.PREVIOUS)
 
     @property
     def living(self) -> bool:
-        """Whether the secrets it refers to must be kept."""
+        """True if the secrets it refers to must be kept."""
         return self is not Stage.RETIRED
 
 
 _MEANINGS: Final = {
     Stage.CANDIDATE: "verified, with the parts it changes; laid over the current set for its try",
-    Stage.CURRENT: "what consumers are given",
-    Stage.PREVIOUS: "was current, held by who was given it then: the way back",
+    Stage.CURRENT: "given to consumers",
+    Stage.PREVIOUS: "was current; consumers may still hold it; the target of a roll-back",
     Stage.REJECTED: "never current, or overtaken",
     Stage.RETIRED: "its secrets are gone, unless a living generation shares them",
 }
 
 
 class Move(Enum):
-    """What can be done to a generation. Each is one compare-and-set write."""
+    """A change of stage, in one compare-and-set write."""
 
     PROMOTE = "promote"
     ROLL_BACK = "roll_back"
@@ -56,7 +56,7 @@ class Move(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """Where a move may start, where it ends, and where it sends the generation that was current."""
+    """The stages from which a move may start, the one where it ends, and the new one of the displaced generation."""
 
     starts: frozenset[Stage]
     end: Stage
@@ -67,7 +67,7 @@ MOVES: Final[Mapping[Move, Transition]] = MappingProxyType(
     {
         # From previous only if a roll-back displaced it (`Account.rolled_back`).
         Move.PROMOTE: Transition(frozenset({Stage.CANDIDATE, Stage.PREVIOUS}), Stage.CURRENT, displaced=Stage.PREVIOUS),
-        # From previous only if not; from a candidate only if it brings a certificate back (`Account.reuses_certificate`).
+        # From previous only if not; from a candidate only if `Account.reuses_certificate`.
         Move.ROLL_BACK: Transition(
             frozenset({Stage.PREVIOUS, Stage.CANDIDATE}), Stage.CURRENT, displaced=Stage.PREVIOUS
         ),

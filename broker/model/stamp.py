@@ -1,4 +1,4 @@
-"""When something happened, and who did it."""
+"""The time and the actor of a change."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""Who must act next on an account, and how."""
+"""The next step for an account, and who does it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from itertools import chain
 
 from broker.model.account import Account
 from broker.model.due import DueDate
@@ -15,7 +17,7 @@ __all__ = ["Todo", "Who", "forked_todo", "next_todo", "unread_profile_todo"]
 
 
 class Who(Enum):
-    """Whose move it is."""
+    """The party that acts next."""
 
     NOBODY = "nobody"
     US = "us"
@@ -24,7 +26,7 @@ class Who(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Todo:
-    """One next step: who, message, and the command that does it."""
+    """A step: who does it, why, and by which command."""
 
     who: Who
     message: str
@@ -32,64 +34,64 @@ class Todo:
 
 
 def forked_todo(account: Account) -> Todo:
-    """Return the step that comes before all others: something stands where the account's evidence belongs."""
+    """Return the step that comes before all others if another entry has taken the place of the account's evidence."""
     message = "its evidence has an entry that is not the account's, and takes no more"
     return Todo(Who.US, message, f"broker evidence verify {account.name}")
 
 
 def unread_profile_todo(message: str, hint: str) -> Todo:
-    """Return the step where the partner's rules cannot be read: without them nothing else can be told."""
+    """Return the step if the partner's profile cannot be read, which all other steps require."""
     return Todo(Who.US, f"{message}; {hint}")
 
 
 def next_todo(account: Account, due: DueDate | None, *, lead: timedelta, now: datetime) -> Todo:
-    """Return the most urgent step. `due` is the current certificate's, None where nothing is current."""
-    return _blocked(account) or _in_progress(account, lead, now) or _to_begin(account, due, now) or _to_tidy(account)
+    """Return the most urgent step. `due` is the current certificate's; None if there is none."""
+    return next(
+        chain(_to_fix(account), _in_progress(account, lead, now), _to_begin(account, due, now), _to_tidy(account))
+    )
 
 
-def _blocked(account: Account) -> Todo | None:
+def _to_fix(account: Account) -> Iterator[Todo]:
     if account.breaker:
-        return Todo(Who.US, "the partner rejected the login", f"broker password set {account.name}")
+        yield Todo(Who.US, "the partner rejected the login", f"broker password set {account.name}")
     if not account.secrets:
-        return Todo(Who.US, "it has no password", f"broker password set {account.name}")
+        yield Todo(Who.US, "it has no password", f"broker password set {account.name}")
     if not account.applications:
-        return Todo(Who.US, "it has no application", f"broker app add {account.name}/APPLICATION")
-    return None
+        yield Todo(Who.US, "it has no application", f"broker app add {account.name}/APPLICATION")
 
 
-def _in_progress(account: Account, lead: timedelta, now: datetime) -> Todo | None:
+def _in_progress(account: Account, lead: timedelta, now: datetime) -> Iterator[Todo]:
+    for candidate in account.automatic_candidates[-1:]:
+        message = f"generation {candidate.number} is ready to be tried"
+        for obstacle in obstacles(account, now):
+            who = Who.PARTNER if obstacle.until else Who.US
+            yield Todo(who, f"{message}; {obstacle.message}; {obstacle.hint}")
+        yield Todo(Who.US, message, f"broker rotation promote {account.name}")
     request = account.open_request
-    free = account.automatic_candidates
-    if free:
-        message, stopped = f"generation {free[-1].number} waits to be tried", next(obstacles(account, now), None)
-        if stopped:
-            return Todo(Who.PARTNER if stopped.until else Who.US, f"{message}; {stopped.message}; {stopped.hint}")
-        return Todo(Who.US, message, f"broker rotation promote {account.name}")
-    if request is None:
-        return None
-    if not request.submissions:
-        return Todo(Who.US, f"signing request {request.number} was never sent", f"broker csr submit {account.name}")
-    waited = now - request.submissions[0].at
-    stuck = ", stuck: longer than its people take" if waited > lead else ""
-    message = f"signing request {request.number} was sent {waited.days}d ago{stuck}"
-    return Todo(Who.PARTNER, message, f"broker cert import {account.name} FILE")
+    if request and not request.submissions:
+        yield Todo(Who.US, f"signing request {request.number} was never sent", f"broker csr submit {account.name}")
+    elif request:
+        waited = now - request.submissions[0].at
+        late = f", stuck: longer than its lead time of {lead.days}d" if waited > lead else ""
+        message = f"signing request {request.number} was sent {waited.days}d ago{late}"
+        yield Todo(Who.PARTNER, message, f"broker cert import {account.name} FILE")
 
 
-def _to_begin(account: Account, due: DueDate | None, now: datetime) -> Todo | None:
+def _to_begin(account: Account, due: DueDate | None, now: datetime) -> Iterator[Todo]:
     if account.current is None:
-        return Todo(Who.US, "it has no certificate", f"broker csr new {account.name}")
-    if due and due.at <= now:
-        return Todo(Who.US, f"renewal is due ({due.decided_by.because})", f"broker csr new {account.name}")
-    return None
+        yield Todo(Who.US, "it has no certificate", f"broker csr new {account.name}")
+    elif due and due.at <= now:
+        yield Todo(Who.US, f"renewal is due ({due.decided_by.because})", f"broker csr new {account.name}")
 
 
-def _to_tidy(account: Account) -> Todo:
-    lacking = next((a for a in account.applications if not a.client_id), None)
-    if lacking:
-        message = f"application {lacking.name} has no client_id"
-        return Todo(Who.US, message, f"broker app set {account.name}/{lacking.name} --client-id ID")
-    over = next((g for g in account.generations if g.stage is Stage.PREVIOUS and not account.rolled_back(g)), None)
-    if over:
-        message = f"generation {over.number} can be retired once nobody holds it"
-        return Todo(Who.US, message, f"broker rotation retire {account.name} --generation {over.number}")
-    return Todo(Who.NOBODY, "nothing")
+def _to_tidy(account: Account) -> Iterator[Todo]:
+    name = account.name
+    for application in account.applications:
+        if not application.client_id:
+            message = f"application {application.name} has no client_id"
+            yield Todo(Who.US, message, f"broker app set {name}/{application.name} --client-id ID")
+    for generation in account.generations:
+        if generation.stage is Stage.PREVIOUS and not account.rolled_back(generation):
+            message = f"generation {generation.number} can be retired once no consumer holds it"
+            yield Todo(Who.US, message, f"broker rotation retire {name} --generation {generation.number}")
+    yield Todo(Who.NOBODY, "nothing")

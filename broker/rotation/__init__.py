@@ -1,1 +1,1 @@
-"""From due to old key destroyed: one verb a file."""
+"""Use-cases of accounts: registration, and rotation from a signing request to a retired generation."""

@@ -1,21 +1,69 @@
-"""The one way an account changes: a pure change under compare-and-set, and the business that follows from it."""
+"""The one way an account changes: a pure change under compare-and-set, then its evidence and destructions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from broker.model.account import Account
 from broker.model.chain import Entry
 from broker.model.changes import settled
+from broker.model.clock import Clock
 from broker.model.compare_and_set import compare_and_set
 from broker.model.names import AccountName
-from broker.rotation.ports import Accounts, EvidenceLog, ForkedEvidenceError, Keys, Secrets, Version
+from broker.model.stamp import Stamp
+from broker.rotation.ports import Accounts, EvidenceLog, ForkedEvidenceError, Keys, Secrets, Settle, Version
 
-__all__ = ["amend", "amend_and_tell", "settle"]
+__all__ = ["Amended", "UseCase", "amend", "settle"]
 
 
-def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Account]) -> Account:
-    """Apply the pure `change` to the newest account and store the outcome, as `compare_and_set` does."""
+@dataclass(frozen=True, slots=True)
+class Amended:
+    """The newest account. `changed` is false if nothing was left to do."""
+
+    account: Account
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UseCase:
+    """The ports that `Registry` and `Rotation` share, and stamped changes through them."""
+
+    accounts: Accounts
+    settle: Settle
+    clock: Clock
+    actor: str
+
+    def stamp(self) -> Stamp:
+        """Return the time now and the actor."""
+        return Stamp(self.clock(), self.actor)
+
+    def amend(self, name: AccountName, change: Callable[[Account, Stamp], Account]) -> Amended:
+        """Apply `change` with a stamp, as the function `amend` does."""
+        return amend(self.accounts, name, lambda account: change(account, self.stamp()))
+
+    def settled(self, name: AccountName, change: Callable[[Account, Stamp], Account]) -> Amended:
+        """Apply `change` with a stamp, then settle."""
+        done = self.amend(name, change)
+        self.settle(name)
+        return done
+
+    @contextmanager
+    def settling(self, name: AccountName) -> Iterator[None]:
+        """Settle when the body ends, also by an error, which takes precedence over an error of settling."""
+        try:
+            yield
+        except BaseException:
+            with suppress(ForkedEvidenceError):
+                self.settle(name)
+            raise
+        self.settle(name)
+
+
+def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Account]) -> Amended:
+    """Apply the pure `change` to the newest account and store the result, as `compare_and_set` does."""
+    changed = False
 
     def read() -> tuple[Account, int]:
         seen = accounts.read(name)
@@ -27,21 +75,13 @@ def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Acc
     def landed(account: Account, version: int) -> bool:
         return accounts.landed(account, replacing=Version(version))
 
-    return compare_and_set(name, read, write, landed, change)
-
-
-def amend_and_tell(accounts: Accounts, name: AccountName, change: Callable[[Account], Account]) -> bool:
-    """Amend as `amend` does; return whether anything was left to do, which is so where only the answer was lost."""
-    changed = False
-
-    def told(account: Account) -> Account:
+    def tracked(account: Account) -> Account:
         nonlocal changed
         after = change(account)
         changed = after != account  # the last run counts: others may have done it first
         return after
 
-    amend(accounts, name, told)
-    return changed
+    return Amended(compare_and_set(name, read, write, landed, tracked), changed)
 
 
 def settle(
@@ -52,11 +92,11 @@ def settle(
     keys: Keys | None = None,
     secrets: Secrets | None = None,
 ) -> Account:
-    """Do what the account says must still follow. Killed anywhere and run again, it loses and doubles nothing.
+    """Store the evidence in the account's outbox, and destroy its doomed keys and secrets. Safe to kill and run again.
 
-    A role that may not destroy secrets passes no `keys` or `secrets`: that part waits for one that may. Nothing is
-    destroyed before its evidence is stored, unless another entry has taken its place: whoever put it there shall not
-    keep secrets alive by it. Raise `ForkedEvidenceError` then, once all the rest is done.
+    A role that may not destroy secrets passes no `keys` or `secrets`; they stay doomed. Nothing is destroyed before its
+    evidence is stored, unless another entry has taken its place: a forged entry must not keep secrets alive. Then
+    raise `ForkedEvidenceError`, after everything else is done.
     """
     account = accounts.read(name).account
     doomed_keys = account.doomed_keys if keys else frozenset()
@@ -70,7 +110,7 @@ def settle(
     for ref in doomed_secrets:
         if secrets:
             secrets.destroy(name, ref)
-    after = amend(accounts, name, lambda newest: settled(newest, stored, doomed_keys, doomed_secrets))
+    after = amend(accounts, name, lambda newest: settled(newest, stored, doomed_keys, doomed_secrets)).account
     if fork:
         raise fork
     return after

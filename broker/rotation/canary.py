@@ -1,4 +1,4 @@
-"""What the partner's answer to a try means for a command: done, refused, or asked again later."""
+"""Errors for the partner's answers to a try: refused, or no answer about the set."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class CanaryRefusedError(RefusedError):
     """The partner did not accept the set."""
 
     def __init__(self, name: AccountName, number: int, answer: CanaryResult) -> None:
-        super().__init__(_said(name, number, answer), hint=_hint(name, number, answer))
+        super().__init__(_message(name, number, answer), hint=_hint(name, number, answer))
         self.verdict = answer.verdict
 
 
 class CanaryUnansweredError(PartnerUnavailableError):
-    """The partner gave no answer that says anything about the set."""
+    """The partner gave no answer about the set."""
 
     def __init__(self, name: AccountName, number: int, answer: CanaryResult) -> None:
         super().__init__(
-            _said(name, number, answer), hint=f"nothing was changed; {answer.verdict.hint or 'try again later'}"
+            _message(name, number, answer), hint=f"nothing was changed; {answer.verdict.hint or 'try again later'}"
         )
         self.verdict = answer.verdict
 
@@ -37,7 +37,7 @@ def require_ok(name: AccountName, number: int, answer: CanaryResult) -> None:
     raise CanaryRefusedError(name, number, answer)
 
 
-def _said(name: AccountName, number: int, answer: CanaryResult) -> str:
+def _message(name: AccountName, number: int, answer: CanaryResult) -> str:
     detail = f" ({answer.detail})" if answer.detail else ""
     return f"the partner's answer to generation {number} of {name} is {answer.verdict.value}{detail}"
 
@@ -46,6 +46,6 @@ def _hint(name: AccountName, number: int, answer: CanaryResult) -> str:
     hint = answer.verdict.hint.replace("ACCOUNT", str(name))
     if answer.application:
         hint = hint.replace("APPLICATION", answer.application)
-    if answer.verdict in (Verdict.LOGIN_REJECTED, Verdict.WRONG_CA):  # to ask for more would not help a person
+    if answer.verdict in (Verdict.LOGIN_REJECTED, Verdict.WRONG_CA):  # their hints are enough
         return hint
     return f"{hint}; broker explain {name} --generation {number} prints the redacted request for the partner's support"

@@ -1,7 +1,6 @@
-"""What rotation needs from the world, in rotation's words. Adapters import these; never the other way round.
+"""Ports of rotation, which adapters implement. A port with one method is a `Callable`, not a class.
 
-A need with one method is a `Callable`, not a class. No port yields a private key or a password: rotation names
-secrets and never holds one.
+No port returns a private key or a secret: rotation refers to them and never has one in memory, except to store it.
 """
 
 from __future__ import annotations
@@ -39,17 +38,17 @@ __all__ = [
 
 
 class ForkedEvidenceError(ConflictError):
-    """Another entry stands where this one belongs: the chain and the account no longer tell one story."""
+    """Another entry has this entry's place in the chain, so chain and account disagree."""
 
     retryable = False
 
 
-Version = NewType("Version", int)  # 0: not there yet
+Version = NewType("Version", int)  # 0: not stored yet
 
 
 @dataclass(frozen=True, slots=True)
 class Versioned:
-    """An account as read, and the version that a write must replace."""
+    """An account, and the version that a write must replace."""
 
     account: Account
     version: Version
@@ -59,53 +58,53 @@ class Accounts(Protocol):
     """The account documents."""
 
     def read(self, name: AccountName) -> Versioned:
-        """Return the newest; raise `UnknownNameError`."""
+        """Return the newest version; raise `UnknownNameError`."""
 
     def write(self, account: Account, *, replacing: Version) -> None:
         """Store `account`; raise `ConflictError` unless `replacing` is still the newest version."""
 
     def landed(self, account: Account, *, replacing: Version) -> bool:
-        """Return whether the version that followed `replacing` is `account`: then our write was the one that won."""
+        """Return whether the version after `replacing` is `account`: then our write succeeded."""
 
 
 class Keys(Protocol):
-    """Private keys in custody. They go in, sign, and are destroyed; they do not come out here."""
+    """Private keys: made, used to sign, and destroyed, but never returned."""
 
     def ensure(self, account: AccountName, slot: int, rules: KeyRules) -> tuple[KeyRef, Spki]:
-        """Make the key of `slot`, or adopt the one that is there; return once it has been read back."""
+        """Make the key of `slot`, or adopt the stored one; return after reading it back."""
 
     def sign_request(self, account: AccountName, key: KeyRef, subject: Subject, rules: KeyRules) -> str:
         """Return a PEM CSR for `subject`."""
 
     def destroy(self, account: AccountName, key: KeyRef) -> None:
-        """Destroy every stored version. Destroying what is gone is no error."""
+        """Destroy every stored version. It is no error if there is none."""
 
 
 class Secrets(Protocol):
-    """Named secrets in custody, the password among them: numbered, written once."""
+    """Named secrets, the password among them: numbered, written once."""
 
     def store(self, account: AccountName, ref: SecretRef, secret: Secret[str]) -> None:
-        """Store `secret`; raise `ConflictError` where its number is taken."""
+        """Store `secret`; raise `ConflictError` if its number is taken."""
 
     def destroy(self, account: AccountName, ref: SecretRef) -> None:
-        """Destroy every stored version. Destroying what is gone is no error."""
+        """Destroy every stored version. It is no error if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryResult:
-    """What the partner said to a canary."""
+    """The partner's answer to a canary."""
 
     verdict: Verdict
     detail: str = ""  # for people, nothing secret
-    wait: timedelta | None = None  # the partner wants to be left alone for so long
-    application: str = ""  # whose client_id it went out with
+    wait: timedelta | None = None  # the partner asked us to back off for so long
+    application: str = ""  # whose client_id was sent
 
 
-# Prepares a try and returns what sends it: whatever can fail on our side fails before the try is reserved
+# Prepares a try and returns a function that sends it, so that our own failures come before the try is reserved
 Canary = Callable[[Account, Parts], Callable[[], CanaryResult]]
-# Writes the evidence that is due and destroys what is doomed; what Vault refuses now is left to the next change
+# Stores evidence and destroys doomed secrets; what Vault refuses now is left to the next change
 Settle = Callable[[AccountName], None]  # raises ForkedEvidenceError
-# Stores under its number; the same entry again is no error, another one is `ForkedEvidenceError`
+# Stores an entry under its number; repeating it is no error, another entry there is `ForkedEvidenceError`
 EvidenceLog = Callable[[Entry], None]
 ReadProfile = Callable[[Account], Profile]
 Stragglers = Callable[[AccountName, int], frozenset[str]]  # names of consumers that hold the generation

@@ -1,4 +1,4 @@
-"""Receive what the partner sent back. It is untrusted until it fits a key of ours and a CA that a person accepted."""
+"""Import a reply of the partner. It is untrusted until it fits a key of ours and a CA that a person accepted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["ImportOptions", "LateReplyError", "Received", "Reply", "UnknownAutho
 
 
 class LateReplyError(RefusedError):
-    """The reply answers a request that no longer waits: named, so that a person knows which mail it was."""
+    """The reply answers a closed request, which is named, so that a person knows which mail it was."""
 
     def __init__(self, name: AccountName, number: int, why: Closed) -> None:
         super().__init__(
@@ -35,7 +35,7 @@ class LateReplyError(RefusedError):
 
 
 class UnknownAuthorityError(RefusedError):
-    """The certificate is signed by a CA that nobody has accepted for this account."""
+    """The certificate is signed by a CA that is not accepted for this account."""
 
     def __init__(self, name: AccountName, issuer: Description | None, others: Sequence[Description]) -> None:
         if issuer is None:
@@ -45,64 +45,64 @@ class UnknownAuthorityError(RefusedError):
             )
             return
         shown = format_fingerprint(issuer.fingerprint)
-        more = "".join(f"; the reply also has {d.named}: accept it too, if the server is known by it" for d in others)
+        more = "".join(f"; the reply also has {d.named}: accept it too, if it is the server's" for d in others)
         super().__init__(
-            f"the certificate for {name} is signed by a CA that nobody has accepted: {issuer.named}{more}",
-            hint=f"compare fingerprints with the partner by another way, then: --accept-ca {shown}",
+            f"the certificate for {name} is signed by a CA that is not accepted: {issuer.named}{more}",
+            hint=f"compare fingerprints with the partner over another channel, then: --accept-ca {shown}",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """What a person said on importing: which CAs to accept, the server's CA, whose client_id the reply brings."""
+    """Options of an import."""
 
     accept: Sequence[str] = ()  # SHA-256 fingerprints of CAs in the reply
-    server_ca: bytes = b""  # PEM or DER of CAs to know the partner's server by, in place of those in the reply
+    server_ca: bytes = b""  # PEM or DER: CAs that verify the partner's server, in place of those in the reply
     client_id_for: str = ""  # an application's name
-    client_id: str = ""  # where the reply names several
+    client_id: str = ""  # if the reply names several
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What became of a reply."""
+    """An imported reply."""
 
     account: Account
     generation: Generation
     findings: tuple[Finding, ...]
-    client_ids: tuple[str, ...]  # what the reply names: nothing is done with them unless a person says so
+    client_ids: tuple[str, ...]  # in the reply; only set on request
 
 
 @dataclass(slots=True)
 class Reply:
-    """A reply on its way into an account."""
+    """A reply that is being imported into an account."""
 
     parts: ReplyParts
-    said: ImportOptions
+    options: ImportOptions
     rules: SubjectRules
     findings: tuple[Finding, ...] = ()
 
     def admitted(self, account: Account, stamp: Stamp) -> Account:
-        """Return the account with the candidate that the reply makes; as it is, if it has that already."""
-        parts, said = self.parts, self.said
+        """Return the account with a candidate made from the reply; unchanged if it has that already."""
+        parts, options = self.parts, self.options
         if not _answers_open(account, parts) and _known(account, parts):
-            _refuse_news(account, said)
-            return _with_client_id(account, parts, said, stamp)
+            _refuse_news(account, options)
+            return _with_client_id(account, parts, options, stamp)
         request, before = _fitting(account, parts), account
         account, certificate = _with_authorities(account, request, self, stamp)
         issuing = account.ca_set(account.issuing) if account.issuing else None
         expected = Expected(self.rules, account.login, issuing, request.spki, subject_of(request.csr))
         found = verify_certificate(certificate, expected, stamp.at)
-        self.findings = (*parts.findings, *found, *_assumed(before, account, said))
+        self.findings = (*parts.findings, *found, *_assumed(before, account, options))
         refuse_errors(f"the reply for {account.name}", self.findings)
         account = answered(account, request.number, certificate, stamp)
-        return _with_client_id(account, parts, said, stamp)
+        return _with_client_id(account, parts, options, stamp)
 
     def received(self, after: Account) -> Received:
-        """Return what became of the reply; raise `RefusedError` if it is overtaken already."""
+        """Return the result; raise `RefusedError` if the candidate is gone already."""
         generation = _known(after, self.parts)
         if generation is None:
             raise RefusedError(
-                f"the reply for {after.name} was stored, and overtaken at once",
+                f"the reply for {after.name} was stored, and overtaken immediately",
                 hint=f"broker account show {after.name}",
             )
         findings = (*self.findings, *_unclaimed(after, self.parts.client_ids))
@@ -110,22 +110,22 @@ class Reply:
 
 
 def _unclaimed(account: Account, client_ids: Sequence[str]) -> Iterator[Finding]:
-    """Yield each client_id in the reply that no application has, and the commands that take it."""
+    """Yield each client_id in the reply that no application has, and the commands that set it."""
     lacking = [a for a in account.applications if not a.client_id]
     stored = "".join(f"; {account.name}/{a.name} has {a.client_id or 'none'}" for a in account.applications)
     for client_id in client_ids:
         if any(a.client_id == client_id for a in account.applications):
             continue
         message = f"the reply names the client_id {client_id}, which no application has{stored}"
-        ways = [_taking(account, a.name, client_id) for a in lacking or account.applications]
+        ways = [_set_command(account, a.name, client_id) for a in lacking or account.applications]
         hint = " or ".join(ways) or f"broker app add {account.name}/APPLICATION --client-id {client_id}"
         severity = Severity.NOTE if lacking else Severity.WARNING
         yield Finding("reply.client-id", severity, message, f"if it is right: {hint}")
 
 
-def _assumed(before: Account, after: Account, said: ImportOptions) -> Iterator[Finding]:
+def _assumed(before: Account, after: Account, options: ImportOptions) -> Iterator[Finding]:
     """Yield a note if the issuing CA verifies the partner's server only because no other CA was named."""
-    if before.trust is None and after.trust == after.issuing and not said.server_ca:
+    if before.trust is None and after.trust == after.issuing and not options.server_ca:
         message = "no CA of the partner's server was named, so the issuing CA verifies the server too"
         hint = f"if it has another: broker trust set {after.name} FILE --accept-ca SHA256"
         yield Finding.note("reply.server-ca", message, hint)
@@ -136,31 +136,31 @@ def _answers_open(account: Account, parts: ReplyParts) -> bool:
 
 
 def _known(account: Account, parts: ReplyParts) -> Generation | None:
-    """Return the generation that the reply made: the newest, where partners send older certificates along."""
+    """Return the generation made from the reply: the newest, since partners send older certificates along."""
     refs = {fingerprint_of(c) for c in parts.certificates}
     made = {g.parts.certificate: g for g in reversed(account.generations) if g.parts.certificate in refs}
     return max(made.values(), key=lambda g: g.number, default=None)
 
 
-def _refuse_news(account: Account, said: ImportOptions) -> None:
-    """Raise `RefusedError` where a person names CAs with a reply that is known, unless they are pinned already."""
+def _refuse_news(account: Account, options: ImportOptions) -> None:
+    """Raise `RefusedError` if the options name CAs for a reply that is known, unless they are pinned already."""
     issuing, trust = (set(account.ca_set(ref).fingerprints if ref else ()) for ref in (account.issuing, account.trust))
-    accepted = {parse_fingerprint(text) for text in said.accept}
-    server = set(ca_set(said.server_ca).fingerprints) if said.server_ca else trust
+    accepted = {parse_fingerprint(text) for text in options.accept}
+    server = set(ca_set(options.server_ca).fingerprints) if options.server_ca else trust
     if accepted <= issuing | trust and server <= trust <= server | accepted:
         return
     raise RefusedError(
-        f"{account.name} has this certificate already, and a reply changes no CA a second time: nothing was changed",
+        f"{account.name} has this certificate already, so CAs cannot be accepted with it again: nothing was changed",
         hint="leave out --accept-ca and --server-ca; "
         f"another CA of the partner's server: broker trust set {account.name} FILE --accept-ca SHA256",
     )
 
 
 def _fitting(account: Account, parts: ReplyParts) -> SigningRequest:
-    """Return the open request; raise where the reply is not for it, as far as another one explains that."""
+    """Return the open request; raise `RefusedError` if there is none, or if the reply answers a closed one."""
     if not parts.certificates:
         raise RefusedError(
-            "the reply holds no certificate",
+            "the reply has no certificate",
             hint=f"a client_id alone is set by: broker app set {account.name}/APPLICATION --client-id ID",
         )
     late = next((r for r in account.requests if r.closed and parts.holds(r.spki)), None)
@@ -168,8 +168,8 @@ def _fitting(account: Account, parts: ReplyParts) -> SigningRequest:
         raise LateReplyError(account.name, late.number, late.closed)
     if account.open_request is None:
         raise RefusedError(
-            f"{account.name} waits for no certificate, and this one fits no key it ever had",
-            hint=f"broker csr new {account.name} begins a request",
+            f"{account.name} waits for no certificate, and this one fits no key of its requests",
+            hint=f"broker csr new {account.name} makes a request",
         )
     return account.open_request
 
@@ -177,12 +177,12 @@ def _fitting(account: Account, parts: ReplyParts) -> SigningRequest:
 def _with_authorities(
     account: Account, request: SigningRequest, reply: Reply, stamp: Stamp
 ) -> tuple[Account, Certificate]:
-    """Return the account with the CAs that a person accepted, and the certificate that chains to one of its CAs.
+    """Return the account with the accepted CAs, and the certificate that chains to one of them.
 
-    CAs above the certificate sign, others are the server's.
+    Accepted CAs above the certificate become issuing CAs, others the server's.
     """
-    parts, said = reply.parts, reply.said
-    wanted = [parts.accepted(fingerprint) for fingerprint in said.accept]
+    parts, options = reply.parts, reply.options
+    wanted = [parts.accepted(fingerprint) for fingerprint in options.accept]
     pinned = account.ca_set(account.issuing) if account.issuing else None
     trusted = [*wanted, pinned] if pinned else wanted
     certificate = parts.for_spki(request.spki, _together(trusted) if trusted else None)
@@ -200,15 +200,15 @@ def _with_authorities(
         raise UnknownAuthorityError(account.name, issuer, others)
     if issuing:
         account = ca_accepted(account, _together([*issuing, pinned] if pinned else issuing), stamp)
-    return _with_trust(account, server or issuing, said, stamp, asked=bool(server)), certificate
+    return _with_trust(account, server or issuing, options, stamp, asked=bool(server)), certificate
 
 
 def _with_trust(
-    account: Account, fallback: Sequence[CaSet], said: ImportOptions, stamp: Stamp, *, asked: bool
+    account: Account, fallback: Sequence[CaSet], options: ImportOptions, stamp: Stamp, *, asked: bool
 ) -> Account:
-    """Know the server by what a person named; the first time, by the CA of the reply where there is but one."""
-    if said.server_ca:
-        named = ca_set(said.server_ca)
+    """Set the server's CAs: those that a person named; the first time, else the issuing CAs of the reply."""
+    if options.server_ca:
+        named = ca_set(options.server_ca)
         return trust_set(account, _together([named, *fallback] if asked else [named]), stamp)
     if (asked or account.trust is None) and fallback:
         return trust_set(account, _together(fallback), stamp)
@@ -223,33 +223,33 @@ def _chains(certificate: Certificate, parts: ReplyParts, authorities: CaSet) -> 
     return path(load(certificate.pem)[0], parts.certificates, load(authorities.pem)) is not None
 
 
-def _with_client_id(account: Account, parts: ReplyParts, said: ImportOptions, stamp: Stamp) -> Account:
-    if not said.client_id_for:
+def _with_client_id(account: Account, parts: ReplyParts, options: ImportOptions, stamp: Stamp) -> Account:
+    if not options.client_id_for:
         return account
     named = parts.client_ids
-    if said.client_id and said.client_id not in named:
+    if options.client_id and options.client_id not in named:
         raise RefusedError(
-            f"the reply does not name the client_id {said.client_id}", hint=f"it names {', '.join(named) or 'none'}"
+            f"the reply does not name the client_id {options.client_id}", hint=f"it names {', '.join(named) or 'none'}"
         )
-    if not said.client_id and not named:
+    if not options.client_id and not named:
         raise RefusedError(
             "the reply names no client_id",
-            hint=f"import without --client-id-for; then: {_taking(account, said.client_id_for, 'ID')}",
+            hint=f"import without --client-id-for; then: {_set_command(account, options.client_id_for, 'ID')}",
         )
-    if not said.client_id and len(named) > 1:
+    if not options.client_id and len(named) > 1:
         raise RefusedError(
             f"the reply names {len(named)} client_ids: {', '.join(named)}",
-            hint="say which: " + " or ".join(f"--client-id {value}" for value in named),
+            hint="choose one: " + " or ".join(f"--client-id {value}" for value in named),
         )
-    wanted, stored = said.client_id or named[0], account.application(said.client_id_for).client_id
+    wanted, stored = options.client_id or named[0], account.application(options.client_id_for).client_id
     if stored not in ("", wanted):
         raise RefusedError(
-            f"{account.name}/{said.client_id_for} has the client_id {stored}, and the reply names {wanted}",
+            f"{account.name}/{options.client_id_for} has the client_id {stored}, and the reply names {wanted}",
             hint="import without --client-id-for; "
-            f"if the new one is right: {_taking(account, said.client_id_for, wanted)}",
+            f"if the new one is right: {_set_command(account, options.client_id_for, wanted)}",
         )
-    return application_set(account, said.client_id_for, wanted, stamp)
+    return application_set(account, options.client_id_for, wanted, stamp)
 
 
-def _taking(account: Account, application: str, client_id: str) -> str:
+def _set_command(account: Account, application: str, client_id: str) -> str:
     return f"broker app set {account.name}/{application} --client-id {client_id}"

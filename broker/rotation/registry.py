@@ -1,9 +1,10 @@
-"""Accounts and what belongs to them: applications, secrets, the server's CA. For the operator."""
+"""Accounts, their applications and secrets, and the CAs of the partner's server: the operator's use-cases."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account, Contacts
@@ -15,12 +16,13 @@ from broker.model.secret import Secret
 from broker.model.stamp import Stamp
 from broker.pki.certificates import ca_set
 from broker.pki.reply import ReplyParts, read_reply
+from broker.rotation.amend import UseCase
 from broker.rotation.ports import Secrets, Version
-from broker.rotation.usecase import UseCase
 
 __all__ = ["SLOTS", "Registry"]
 
-SLOTS = 16  # taken by commands that were killed, one after another, before they could say so
+_GIVEN: Final = ("profile", "environment", "login", "base_url", "subject", "contacts")  # by `account add`
+SLOTS: Final = 16  # to try; killed commands may have taken the first ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +32,19 @@ class Registry(UseCase):
     secrets: Secrets
 
     def add_account(self, account: Account) -> Account:
-        """Store a new account. The same one a second time returns what is stored; another of its name is a conflict."""
-        after = self._added(account)
-        self.settle(after.name)
-        return after
-
-    def _added(self, account: Account) -> Account:
-        first = added(account, by=self.actor)
+        """Store a new account, or return the stored one if it is the same; raise `ConflictError` if it is not."""
+        after = added(account, by=self.actor)
         try:
-            self.accounts.write(first, replacing=Version(0))
+            self.accounts.write(after, replacing=Version(0))
         except ConflictError:
-            stored = self.accounts.read(account.name).account
-            if _same(stored, account):
-                return stored
-            raise ConflictError(
-                f"there is an account {account.name} already, for login {stored.login} at {stored.base_url}",
-                hint=f"broker account show {account.name}",
-            ) from None
-        return first
+            after = self.accounts.read(account.name).account
+            if any(getattr(after, field) != getattr(account, field) for field in _GIVEN):
+                raise ConflictError(
+                    f"account {account.name} exists already, for login {after.login} at {after.base_url}",
+                    hint=f"broker account show {account.name}",
+                ) from None
+        self.settle(account.name)
+        return after
 
     def set_account(
         self,
@@ -66,9 +63,7 @@ class Registry(UseCase):
             )
             return account_set(account, contacts, account.renew_before if renew_before is None else renew_before, stamp)
 
-        changed = self.amend_and_tell(name, change)
-        self.settle(name)
-        return changed
+        return self.settled(name, change).changed
 
     def add_application(self, name: AccountName, application: str, client_id: str) -> Account:
         """Add an application; raise `ConflictError` if it exists with another client_id. "" leaves the one it has."""
@@ -77,23 +72,21 @@ class Registry(UseCase):
             there = next((a for a in account.applications if a.name == application), None)
             if there and client_id and there.client_id != client_id:
                 raise ConflictError(
-                    f"{name}/{application} is there already, with another client_id",
+                    f"{name}/{application} exists already, with another client_id",
                     hint=f"broker app set {name}/{application} --client-id ID changes it",
                 )
             return application_set(account, application, client_id, stamp)
 
-        return self.settled(name, add)
+        return self.settled(name, add).account
 
     def set_application(self, name: AccountName, application: str, client_id: str) -> bool:
-        """Give an application another client_id; return whether that was left to do. Raise `UnknownNameError`."""
+        """Give an application another client_id; return whether it changed. Raise `UnknownNameError`."""
 
         def change(account: Account, stamp: Stamp) -> Account:
             account.application(application)
             return application_set(account, application, client_id, stamp)
 
-        changed = self.amend_and_tell(name, change)
-        self.settle(name)
-        return changed
+        return self.settled(name, change).changed
 
     def remove_application(self, name: AccountName, application: str) -> None:
         """Remove an application; raise `UnknownNameError` if the account has none of this name."""
@@ -107,12 +100,12 @@ class Registry(UseCase):
     def set_secret(self, name: AccountName, secret: Secret[str], called: str = PASSWORD) -> Account:
         """Store `secret` under the next free number, then name it in the account: two writes, in this order.
 
-        A number that is taken was written by a command that was killed before its second write, or by one that runs
-        now; the operator may not read it to tell. So it is passed over, and doomed by the change that names the next.
+        A taken number was written by a command that was killed before its second write, or by a concurrent one; the
+        operator may not read it to find out. So it is skipped, and doomed by the change that names the next.
         """
         seen, stamp = self.accounts.read(name).account, self.stamp()  # a wrong clock is refused here
         number = self._stored(seen, called, secret)
-        return self.settled(name, lambda account, _: secret_set(account, called, number, stamp))
+        return self.settled(name, lambda account, _: secret_set(account, called, number, stamp)).account
 
     def _stored(self, account: Account, called: str, secret: Secret[str]) -> int:
         first = 1 + account.secrets.get(called, 0)
@@ -123,28 +116,23 @@ class Registry(UseCase):
             except ConflictError:
                 continue
             return number
-        raise ConflictError(f"{called} slots {first} to {first + SLOTS - 1} of {account.name} are all taken")
+        raise ConflictError(f"{called} numbers {first} to {first + SLOTS - 1} of {account.name} are all taken")
 
     def set_trust(self, name: AccountName, data: bytes, accept: Sequence[str]) -> Account:
-        """Verify the server by the CAs in `data` that a person accepts by their SHA-256 fingerprints, and by no others.
+        """Verify the server by those CAs in `data` that a person accepts by their SHA-256 fingerprints.
 
-        The same a second time changes nothing. Raise `InputError` for data that cannot be read, and `RefusedError` if
-        it holds no CA of such a fingerprint, or if none is accepted.
+        Repeating it changes nothing. Raise `InputError` if `data` cannot be read, and `RefusedError` if it holds no CA
+        with such a fingerprint, or if none is accepted.
         """
         parts = read_reply(data)
         if not accept:
-            raise RefusedError("nobody has accepted a CA to know the partner's server by", hint=_offered(parts))
+            raise RefusedError("no CA of the partner's server was accepted", hint=_offered(parts))
         trust = ca_set("".join(parts.accepted(fingerprint).pem for fingerprint in accept))
-        return self.settled(name, lambda account, stamp: trust_set(account, trust, stamp))
-
-
-def _same(stored: Account, wanted: Account) -> bool:
-    fields = ("profile", "environment", "login", "base_url", "subject", "contacts")
-    return all(getattr(stored, name) == getattr(wanted, name) for name in fields)
+        return self.settled(name, lambda account, stamp: trust_set(account, trust, stamp)).account
 
 
 def _offered(parts: ReplyParts) -> str:
     found = "; ".join(d.named for d in parts.authorities)
     if not found:
-        return "there is no CA certificate in this file: ask the partner for the one its server's is signed by"
-    return f"compare fingerprints with the partner by another way, then: --accept-ca SHA256. The file has {found}"
+        return "the file has no CA certificate: ask the partner for the one that signed its server's certificate"
+    return f"compare fingerprints with the partner over another channel, then: --accept-ca SHA256. The file has {found}"

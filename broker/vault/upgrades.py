@@ -1,4 +1,4 @@
-"""Documents of older schemas, one step at a time; each step takes every kind of document."""
+"""Upgrade documents of older schemas, one schema at a time; each step takes every kind of document."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CERTIFICATE: Final = ("key", "certificate", "issuing")  # one part
 
 
 def _one_to_two(document: Document) -> Document:
-    """A candidate has only the parts that it changes; secrets have names; moves have an order."""
+    """Schema 2: a candidate has only the parts that it changes, secrets have names, moves an order."""
     value = document["value"]
     if isinstance(value, Mapping) and "generations" in value:
         value = _account(value)
@@ -36,7 +36,7 @@ def _account(old: Document) -> Document:
 
 
 def _without(old: Document, *names: str) -> dict[str, Any]:
-    """Return the rest of `old`: a field that nobody knows stays, and is refused afterwards."""
+    """Return `old` without the fields `names`. Unknown fields stay, and are refused when it is decoded."""
     rest = dict(old)
     for name in names:
         del rest[name]
@@ -48,7 +48,7 @@ def _parts(old: Document) -> Document:
 
 
 def _generation(old: Document, whole: Mapping[int, Document]) -> dict[str, Any]:
-    """A held candidate was current, or joined to what was: it is previous, and a person promotes it, as before."""
+    """Upgrade a generation. A held candidate was current, or joined to one that was: it becomes previous."""
     stage, parts = old["stage"], whole[old["number"]]
     if old["held"]:
         stage = "previous"
@@ -65,9 +65,9 @@ def _beyond(parts: Document, base: Document) -> Document:
 
 
 def _orders(generations: list[Document]) -> dict[int, int]:
-    """Count the moves by their times, which never went back. One displaced has the time of the one that came.
+    """Number the moves by their times, which never went back. A displaced generation has the time of the current one.
 
-    A generation that a promotion displaced comes just before the current one; one that a roll-back displaced, after.
+    If a promotion displaced it, it comes just before the current one; if a roll-back did, after it.
     """
     times = sorted({datetime.fromisoformat(g["since"]) for g in generations})
     orders = {g["number"]: 4 * (1 + times.index(datetime.fromisoformat(g["since"]))) for g in generations}

@@ -1,4 +1,4 @@
-"""A small account of a test's own: what two commands can quarrel over, said a second time from the design.
+"""A small model of an account, written independently from the design: the state that two commands can conflict over.
 
 It imports nothing of the broker, so it cannot agree with a mistake that the broker makes.
 """
@@ -57,7 +57,7 @@ class State:
 
     @property
     def visible(self) -> tuple[object, ...]:
-        """What a document shows, so that two states can be held against each other."""
+        """Return the visible state of a document, to compare two states."""
         generations = tuple(replace(g, order=0) for g in self.generations)
         return (self.requests, generations, self.applications, self.password, self.breaker, self.flying)
 

@@ -41,7 +41,7 @@ class Operation:
     said: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
-    def told(self, code: int, *words: str) -> bool:
+    def failed(self, code: int, *words: str) -> bool:
         """Whether it ended with `code` and named each of `words`."""
         return self.code == code and all(word in self.said for word in words)
 

@@ -136,7 +136,7 @@ def test_a_reply_by_another_ca_is_refused(harness: CliHarness, tmp_path: Path) -
     request = harness.account.open_request
     assert request
     with Standin(tmp_path, accounts={LOGIN: PASSWORD}) as other:
-        assert_import_refused(harness, other.sign(request.csr), "a CA that nobody has accepted")
+        assert_import_refused(harness, other.sign(request.csr), "a CA that is not accepted")
 
 
 def assert_import_refused(harness: CliHarness, reply: Reply, says: str) -> None:

@@ -126,7 +126,7 @@ def test_a_pause_is_shown_with_its_way_out(harness: CliHarness) -> None:
     (hint,) = re.findall(r"broker (rotation canary .* TEXT) \(role rotator\)", refused.err)
     until = harness.account.not_before
     assert until
-    shown = f"the partner wants no request for acme before {until:%F %TZ}: wait until then"
+    shown = f"the partner asked us to back off for acme until {until:%F %TZ}: wait until then"
     for line in ("status", "rotation status acme"):
         said = harness.ok(line).err
         assert shown in said
@@ -145,7 +145,7 @@ def test_a_candidate_waits_as_long_as_the_partner_wants(harness: CliHarness) -> 
     assert harness.run("rotation canary acme").code == 4
     (row,) = harness.ok("status acme -o json").json
     assert (row["who"], row["hint"]) == ("partner", "")
-    assert "generation 1 waits to be tried; the partner wants no request" in row["message"]
+    assert "generation 1 is ready to be tried; the partner asked us to back off" in row["message"]
 
 
 def test_a_rejected_client_marks_that_application_alone(harness: CliHarness) -> None:

@@ -40,10 +40,10 @@ def row(harness: CliHarness, **later: int) -> dict[str, Any]:
         ("added", [], "us", "it has no certificate", "broker csr new acme"),
         ("requested", [], "us", "was never sent", "broker csr submit acme"),
         ("requested", ["csr submit acme"], "partner", "was sent 0d ago", "broker cert import acme"),
-        ("candidate", [], "us", "generation 1 waits to be tried", "broker rotation promote acme"),
+        ("candidate", [], "us", "generation 1 is ready to be tried", "broker rotation promote acme"),
         ("promoted", [], "nobody", "nothing", ""),
         ("promoted", ["app add acme/new"], "us", "application new has no client_id", "broker app set acme/new"),
-        ("renewed", [], "us", "generation 2 waits to be tried", "broker rotation promote acme"),
+        ("renewed", [], "us", "generation 2 is ready to be tried", "broker rotation promote acme"),
         ("rotated", [], "us", "generation 1 can be retired", "broker rotation retire acme --generation 1"),
     ],
 )

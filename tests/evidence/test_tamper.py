@@ -1,4 +1,4 @@
-"""What an account says is held against what its evidence said first, and entries appended later unsay nothing."""
+"""Account documents are compared with their evidence, and entries appended later do not hide a difference."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ from tests.support.pki import a_ca, pem
 EVIL = "https://evil.test"
 
 
-def told_otherwise(account: Account) -> list[str]:
+def differences_in(account: Account) -> list[str]:
     assert verify(f"accounts/{account.name}", account.outbox, account.head) == (), "the chain itself is whole"
     return list(differences(without_texts(account), account.outbox))
 
 
 def forged(account: Account, what: Event, **facts: Fact) -> Account:
-    """Append an entry that follows well from the one before, as whoever may write the account can."""
+    """Append an entry that follows well from the one before, as a writer of accounts can."""
     return recorded(account, Stamp(NOW, "thief"), what, **facts)
 
 
@@ -99,7 +99,7 @@ FORGERIES = {
 
 @pytest.mark.parametrize("account", FORGERIES.values(), ids=FORGERIES)
 def test_appended_entry_hides_nothing(account: Account) -> None:
-    assert told_otherwise(account)
+    assert differences_in(account)
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,13 @@ def test_appended_entry_hides_nothing(account: Account) -> None:
     ],
 )
 def test_honest_account_has_no_difference(account: Account) -> None:
-    assert told_otherwise(account) == []
+    assert differences_in(account) == []
 
 
 def test_rollback_needs_canary_or_reason() -> None:
     account = promoted(with_answer(with_current()), 2)
-    assert told_otherwise(changes.moved(account, 1, Move.ROLL_BACK, STAMP))
-    assert told_otherwise(changes.moved(account, 1, Move.ROLL_BACK, STAMP, reason="outage")) == []
+    assert differences_in(changes.moved(account, 1, Move.ROLL_BACK, STAMP))
+    assert differences_in(changes.moved(account, 1, Move.ROLL_BACK, STAMP, reason="outage")) == []
 
 
 class Overwritten:

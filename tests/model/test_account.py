@@ -75,9 +75,9 @@ CONTRADICTIONS: dict[str, tuple[Breaking, str]] = {
     "two applications of one name": (
         lambda a: replace(a, applications=(Application("fleet"), Application("fleet", "x"))), "two applications",
     ),
-    "no such certificate": (lambda a: other_parts(a, certificate=CertificateRef("none")), "not there"),
-    "no such trust": (lambda a: other_parts(a, trust=CaSetRef("none")), "not there"),
-    "no such issuing CA": (lambda a: other_parts(a, issuing=CaSetRef("none")), "not there"),
+    "no such certificate": (lambda a: other_parts(a, certificate=CertificateRef("none")), "missing part"),
+    "no such trust": (lambda a: other_parts(a, trust=CaSetRef("none")), "missing part"),
+    "no such issuing CA": (lambda a: other_parts(a, issuing=CaSetRef("none")), "missing part"),
     "issuing pin dangles": (lambda a: replace(a, issuing=CaSetRef("none")), "pin"),
     "trust pin dangles": (lambda a: replace(a, trust=CaSetRef("none")), "pin"),
     "a part of a set that is current": (lambda a: replace(a, generations=(partial(a),)), "not complete"),

@@ -1,4 +1,4 @@
-"""Whatever is done to an account, in whatever order and at whatever time, its invariants hold.
+"""Changes of an account in any order and at any time keep its invariants.
 
 The machine plays several hasty people: any change with any argument, commands that die between storing a secret and
 naming it, settling that is late or done by half, and a clock that jumps both ways. A change may be refused; it may
@@ -33,7 +33,7 @@ from broker.model.generation import Closed, KeyRef, Parts, SecretRef, Submission
 from broker.model.history import account_state, fold
 from broker.model.stage import Move, Stage
 from broker.model.stamp import Stamp
-from broker.rotation.choosing import rollback_target, way_back
+from broker.rotation.choosing import displaced_generation, rollback_target
 from broker.vault.documents import decoded, encoded
 from tests.support.accounts import (
     BY,
@@ -220,7 +220,7 @@ class AnyHistory(RuleBasedStateMachine):
     def roll_back_to_the_way_back(self) -> None:
         """Without a number a roll-back goes to what a promotion displaced, and never to what a roll-back did."""
         try:
-            wanted = way_back(self.account).number
+            wanted = displaced_generation(self.account).number
         except BrokerError:
             return
         assert wanted not in self.displaced
@@ -308,7 +308,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @invariant()
     def no_secret_is_forgotten(self) -> None:
-        """What is stored is in use, or doomed, or still to be adopted or passed over by the next run."""
+        """Stored secrets are in use, or doomed, or adopted or skipped by the next run."""
         account = self.account
         adopted = {key_ref(account.next_request)}
         assert self.keys <= account.keys_in_use | account.doomed_keys | adopted
@@ -317,10 +317,10 @@ class AnyHistory(RuleBasedStateMachine):
 
     @invariant()
     def the_evidence_is_whole_and_tells_the_same(self) -> None:
-        told = [*self.log, *(e for e in self.account.outbox if e.number > len(self.log))]
-        assert verify(f"accounts/{self.account.name}", told, self.account.head) == ()
-        assert fold(told) == account_state(self.account)
-        assert list(differences(without_texts(self.account), told)) == []
+        entries = [*self.log, *(e for e in self.account.outbox if e.number > len(self.log))]
+        assert verify(f"accounts/{self.account.name}", entries, self.account.head) == ()
+        assert fold(entries) == account_state(self.account)
+        assert list(differences(without_texts(self.account), entries)) == []
 
     @invariant()
     def every_candidate_makes_a_whole_set(self) -> None:

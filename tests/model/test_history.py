@@ -1,4 +1,4 @@
-"""Document and evidence tell one story; where they do not, somebody wrote past the rules."""
+"""Document and evidence agree, unless the document was changed without the broker."""
 
 from __future__ import annotations
 

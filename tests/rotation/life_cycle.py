@@ -1,4 +1,4 @@
-"""The whole life of an account as steps, each one command, each safe to run again."""
+"""The life cycle of an account as steps, each one command, each safe to repeat."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PATIENCE = TRY_TIMEOUT + timedelta(minutes=1)  # what a person waits before the 
 
 @dataclass
 class Commands:
-    """What people and machines can do, on one sim."""
+    """The commands of people and machines, on one simulation."""
 
     sim: Simulation
     by: str = BY

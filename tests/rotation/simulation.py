@@ -1,4 +1,4 @@
-"""Everything outside rotation, in memory, as Vault and the partner behave; and a fault at the write of your choice."""
+"""An in-memory simulation of Vault and the partner, with a fault at a chosen write."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Killed(BaseException):
 
 
 class Fault(Enum):
-    """What befalls one write. The first four end the command; the last one must be settled by reading."""
+    """A fault of one write. The first four end the command; the last one must be settled by reading."""
 
     KILLED_BEFORE = "killed before the write"
     KILLED_AFTER = "killed after the write"
@@ -48,7 +48,7 @@ class Fault(Enum):
 
     @property
     def ends_the_command(self) -> bool:
-        """Whether the command cannot go on."""
+        """Return whether the fault ends the command."""
         return self is not Fault.SENT_TWICE
 
 
@@ -167,16 +167,16 @@ class Simulation:
 
     @property
     def tries_noted(self) -> int:
-        """How many canaries the account's evidence has, settled or not."""
-        return sum(entry.what == "canary-sent" for entry in self.told())
+        """The number of canaries in the account's evidence, stored or not."""
+        return sum(entry.what == "canary-sent" for entry in self.whole_chain())
 
-    def told(self) -> list[Entry]:
-        """Return the whole chain: what is copied out, and what is still in the outbox."""
+    def whole_chain(self) -> list[Entry]:
+        """Return all entries: the stored ones, and those still in the outbox."""
         waiting = [e for e in self.account.outbox if e.number not in self.evidence]
         return [*(self.evidence[n] for n in sorted(self.evidence)), *waiting]
 
     def secret(self, ref: KeyRef | SecretRef) -> str:
-        """Return what is kept under `ref`; using what is destroyed is a fault of whoever asks."""
+        """Return what is kept under `ref`; using a destroyed secret is an error of the caller."""
         kept = self.kept[ref]
         assert kept is not None, f"{ref} is destroyed, and was to be used"
         return kept
@@ -194,10 +194,10 @@ class Simulation:
         return self.kept[SecretRef(f"password:{number}")]
 
     def assert_sound(self) -> None:
-        """Assert that nothing is lost, forgotten, doubled or untold, at whatever point things stopped."""
+        """Assert that nothing is lost, doubled or without evidence, wherever the run stopped."""
         account, keys, secrets = self.account, self.living_keys(), self.living_secrets()
-        assert verify(f"accounts/{account.name}", self.told(), account.head) == ()
-        assert fold(self.told()) == account_state(account)
+        assert verify(f"accounts/{account.name}", self.whole_chain(), account.head) == ()
+        assert fold(self.whole_chain()) == account_state(account)
         assert account.keys_in_use <= keys
         assert account.secrets_in_use <= secrets
         assert keys <= account.keys_in_use | account.doomed_keys | {key_ref(account.next_request)}

@@ -1,4 +1,4 @@
-"""One way to change an account: under compare-and-set, again on whatever won, and never twice."""
+"""Changes under compare-and-set: repeated on the version that won, and never made twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from broker.model.compare_and_set import ATTEMPTS
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
 from broker.model.stamp import Stamp
-from broker.rotation.amend import amend, amend_and_tell, settle
+from broker.rotation.amend import amend, settle
 from broker.rotation.ports import ForkedEvidenceError, Version, Versioned
 from tests.rotation.life_cycle import Commands, Step, midway
 from tests.rotation.simulation import Fault, Simulation
@@ -31,25 +31,25 @@ def name_application(account: Account, name: str = "billing") -> Account:
     return changes.application_set(account, name, "", STAMP)
 
 
-def test_a_change_that_finds_nothing_to_do_writes_nothing() -> None:
+def test_no_change_writes_nothing() -> None:
     sim = a_simulation()
-    assert amend(sim, MZP, lambda account: account) == sim.account
+    assert amend(sim, MZP, lambda account: account).account == sim.account
     assert sim.writes == []
 
 
-def test_an_account_that_is_not_there_is_an_unknown_name() -> None:
+def test_missing_account_is_unknown_name() -> None:
     with assert_refused(UnknownNameError):
         amend(Simulation(), MZP, name_application)
 
 
-def test_a_change_is_made_again_on_whatever_won() -> None:
+def test_change_is_repeated_on_the_winner() -> None:
     sim = a_simulation()
     sim.at, sim.meanwhile = 1, lambda: Commands(sim).application("fleet")
     amend(sim, MZP, name_application)
     assert [a.name for a in sim.account.applications] == ["billing", "fleet"]
 
 
-def test_a_change_that_is_refused_on_what_won_writes_nothing() -> None:
+def test_refused_on_winner_writes_nothing() -> None:
     sim = a_simulation()
     sim.at, sim.meanwhile = 1, lambda: Commands(sim).reject(3)
     with pytest.raises(Exception, match="rejected"):
@@ -79,7 +79,7 @@ class Busy:
         return self.sim.names()
 
 
-def test_it_goes_on_while_others_win_and_says_so_when_they_keep_winning() -> None:
+def test_gives_up_after_all_attempts_lost() -> None:
     amend(Busy(a_simulation(), ATTEMPTS - 1), MZP, name_application)
     busy = Busy(a_simulation(), ATTEMPTS)
     with assert_refused(ConflictError, "mzp-1"):
@@ -144,25 +144,25 @@ def before_promotion() -> Simulation:
     "meanwhile",
     [(), ("settle",), ("application",), ("application", "application"), ("settle", "application", "settle")],
 )
-def test_a_lost_answer_is_settled_by_reading(meanwhile: tuple[str, ...]) -> None:
+def test_lost_response_is_found_by_reading(meanwhile: tuple[str, ...]) -> None:
     sim = before_promotion()
-    after = amend(AnswerLost(sim, *meanwhile), MZP, promoted)
+    after = amend(AnswerLost(sim, *meanwhile), MZP, promoted).account
     assert after.current == after.generation(2)
-    assert sum(e.facts.get("move") == "promote" for e in sim.told()) == 2
+    assert sum(e.facts.get("move") == "promote" for e in sim.whole_chain()) == 2
 
 
 @pytest.mark.parametrize(
     "meanwhile", [("roll back",), ("settle", "roll back"), ("settle", "roll back", "settle", "application", "settle")]
 )
-def test_a_change_whose_answer_was_lost_is_not_made_again_on_top_of_what_undid_it(meanwhile: tuple[str, ...]) -> None:
+def test_undone_change_is_not_repeated(meanwhile: tuple[str, ...]) -> None:
     """The promotion landed and was rolled back by a person: to promote again would undo that person's work."""
     sim = before_promotion()
-    after = amend(AnswerLost(sim, *meanwhile), MZP, promoted)
+    after = amend(AnswerLost(sim, *meanwhile), MZP, promoted).account
     assert after.current == after.generation(1)
     assert after.rolled_back(after.generation(2))
 
 
-def test_a_breaker_that_tripped_again_is_not_reset_by_a_persons_old_word() -> None:
+def test_old_reset_leaves_a_new_breaker() -> None:
     """The reset landed, was settled, and the partner rejected the login once more, before we looked."""
 
     def rejected(account: Account) -> Account:
@@ -180,35 +180,35 @@ def test_a_breaker_that_tripped_again_is_not_reset_by_a_persons_old_word() -> No
     lost = AnswerLost(sim, "settle", "rejected", "settle")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MEANWHILE, "rejected", lambda c: amend(c.sim, MZP, rejected))
-        after = amend(lost, MZP, lambda a: changes.breaker_reset(a, "unlocked", STAMP))
+        after = amend(lost, MZP, lambda a: changes.breaker_reset(a, "unlocked", STAMP)).account
     assert after.breaker
-    assert sum(e.what == "breaker-reset" for e in sim.told()) == 1
+    assert sum(e.what == "breaker-reset" for e in sim.whole_chain()) == 1
 
 
-def test_what_vault_does_not_answer_is_told_and_the_same_again_finds_it_done() -> None:
+def test_unanswered_write_is_found_done() -> None:
     sim = before_promotion().branch(at=1, fault=Fault.ANSWER_LOST)
     with assert_refused(VaultUnavailableError):
         amend(sim, MZP, promoted)
     version = sim.read(MZP).version
-    assert amend(sim, MZP, promoted).current
+    assert amend(sim, MZP, promoted).account.current
     assert sim.read(MZP).version == version
 
 
 # -- whether anything was left to do
 
 
-def test_a_change_whose_answer_was_lost_was_made_by_us() -> None:
+def test_lost_response_counts_as_changed() -> None:
     sim = before_promotion()
-    assert amend_and_tell(AnswerLost(sim, "settle", "roll back"), MZP, promoted)
+    assert amend(AnswerLost(sim, "settle", "roll back"), MZP, promoted).changed
 
 
-def test_what_another_did_first_was_not_left_to_do() -> None:
+def test_done_by_another_is_not_changed() -> None:
     sim = before_promotion().branch(at=1)
     by_another = partial(changes.moved, number=2, move=Move.PROMOTE, stamp=Stamp(NOW, "other"))
     sim.meanwhile = lambda: amend(sim, MZP, by_another)
-    assert not amend_and_tell(sim, MZP, promoted)
+    assert not amend(sim, MZP, promoted).changed
     assert sim.account.current == sim.account.generation(2)
-    assert not amend_and_tell(sim, MZP, promoted)
+    assert not amend(sim, MZP, promoted).changed
 
 
 # -- settle

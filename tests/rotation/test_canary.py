@@ -1,4 +1,4 @@
-"""What the error of a canary tells a person to do."""
+"""Errors of canaries and their hints."""
 
 from __future__ import annotations
 

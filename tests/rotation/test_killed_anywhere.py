@@ -1,4 +1,4 @@
-"""Whatever befalls one write of an account's whole life, the same command again ends as if nothing had happened."""
+"""After a fault at any write of the life cycle, the repeated command ends as if there had been none."""
 
 from __future__ import annotations
 

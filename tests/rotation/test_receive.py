@@ -1,4 +1,4 @@
-"""A reply answers the open request before it is anything else, and says aloud what it does not do."""
+"""Imports of replies: matching the open request, accepting CAs, reporting client_ids."""
 
 from __future__ import annotations
 

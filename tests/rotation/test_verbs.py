@@ -90,7 +90,7 @@ def test_all_slots_taken_stores_nothing() -> None:
     first = sim.account.password + 1
     for slot in range(first, first + SLOTS):
         sim.create("password", SecretRef(f"password:{slot}"), "by nobody")
-    with assert_refused(ConflictError, "password slots"):
+    with assert_refused(ConflictError, "password numbers"):
         Commands(sim).password("pw-x")
 
 

@@ -1,4 +1,4 @@
-"""A vocabulary of accounts, from one just opened to one in the middle of a rotation, for tests of any room.
+"""Accounts for tests, from a new one to one in the middle of a rotation.
 
 Everything is made by the changes of the model, so an account built here is one that can exist. Nothing is settled
 unless a test does it: `outbox` is then the whole chain.

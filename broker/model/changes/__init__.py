@@ -1,7 +1,7 @@
-"""How an account becomes another: pure functions, one a change, each noting its evidence in the same value.
+"""Changes of an account: pure functions that return the changed account, with the evidence of the change in it.
 
-Every one returns its argument when nothing is left to do, so that running it again on what is stored is safe. None
-looks at a clock: a `Stamp` says when and who.
+Each returns its argument when nothing is left to do, so that it is safe to repeat. None reads a clock: the time and the
+actor come as a `Stamp`.
 """
 
 from broker.model.changes.moving import joined, joined_form, moved, require_move, restored, settled

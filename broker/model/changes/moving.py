@@ -1,4 +1,4 @@
-"""Generations from stage to stage: each move is one write, with all that follows from it."""
+"""Moves of generations between stages, and candidates made of others. Each is one write."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["joined", "joined_form", "moved", "require_move", "restored", "settle
 
 
 def moved(account: Account, number: int, move: Move, stamp: Stamp, reason: str = "") -> Account:
-    """Move generation `number` as the table allows, and with it the one that was current.
+    """Move generation `number` as the table allows, and displace the current one if it takes its place.
 
-    What becomes current is frozen as it was laid over the set that was current before. A displaced generation comes
-    before the current one in the order of moves, or after it, if a roll-back displaced it.
+    A candidate that becomes current keeps its parts as laid over the current set. In the order of moves, a displaced
+    generation comes before the new current one, or after it, if a roll-back displaced it.
     """
     row, generation, current = MOVES[move], account.generation(number), account.current
     if generation.stage is row.end:
@@ -52,7 +52,7 @@ def moved(account: Account, number: int, move: Move, stamp: Stamp, reason: str =
 
 
 def _overtaken(account: Account, generation: Generation, move: Move) -> list[Generation]:
-    """Return the candidates that `move` ends: older ones for the same part, or for a certificate that goes."""
+    """Return the candidates that `move` rejects: older ones for the same part, or for a certificate that is retired."""
     others = [c for c in account.candidates if c is not generation]
     if move is Move.RETIRE and generation.stage is Stage.PREVIOUS:
         return [c for c in others if c.parts.certificate == generation.parts.certificate]
@@ -62,13 +62,19 @@ def _overtaken(account: Account, generation: Generation, move: Move) -> list[Gen
 
 
 def require_move(account: Account, generation: Generation, move: Move) -> None:
-    """Raise `RefusedError` unless the table allows `move` from where `generation` stands."""
-    if not _may_start(account, generation, move):
-        raise RefusedError(
-            f"cannot {move.value.replace('_', ' ')} generation {generation.number} of {account.name}: it is "
-            f"{generation.stage.value}",
-            hint=_other_way(account, generation, move),
-        )
+    """Raise `RefusedError` unless `generation` may make `move`, by its stage and by how it came to it."""
+    stage, name, row = generation.stage, account.name, MOVES[move]
+    starts = " or ".join(start.value for start in Stage if start in row.starts)
+    allowed, hint = stage in row.starts, f"it takes one that is {starts}: broker rotation status {name}"
+    if stage is Stage.PREVIOUS and row.end is Stage.CURRENT:
+        allowed = account.rolled_back(generation) is (move is Move.PROMOTE)
+        verb = "rollback" if move is Move.PROMOTE else "promote"
+        hint = f"broker rotation {verb} {name} --generation {generation.number}"
+    elif move is Move.ROLL_BACK:
+        allowed = allowed and account.reuses_certificate(generation)
+    if not allowed:
+        verb = move.value.replace("_", " ")
+        raise RefusedError(f"cannot {verb} generation {generation.number} of {name}: it is {stage.value}", hint=hint)
 
 
 def _require_laid_over(account: Account, generation: Generation) -> None:
@@ -82,28 +88,10 @@ def _require_laid_over(account: Account, generation: Generation) -> None:
         )
 
 
-def _may_start(account: Account, generation: Generation, move: Move) -> bool:
-    if generation.stage not in MOVES[move].starts:
-        return False
-    if move is Move.ROLL_BACK and generation.stage is Stage.CANDIDATE:
-        return account.reuses_certificate(generation)
-    if generation.stage is Stage.PREVIOUS and MOVES[move].end is Stage.CURRENT:
-        return account.rolled_back(generation) is (move is Move.PROMOTE)
-    return True
-
-
-def _other_way(account: Account, generation: Generation, move: Move) -> str:
-    if generation.stage is Stage.PREVIOUS and MOVES[move].end is Stage.CURRENT:
-        verb = "rollback" if move is Move.PROMOTE else "promote"
-        return f"broker rotation {verb} {account.name} --generation {generation.number}"
-    starts = " or ".join(stage.value for stage in Stage if stage in MOVES[move].starts)
-    return f"it takes one that is {starts}: broker rotation status {account.name}"
-
-
 def restored(account: Account, number: int, stamp: Stamp) -> Account:
-    """Bring the certificate of previous generation `number` back over newer secrets or CAs: a candidate.
+    """Add a candidate with the certificate of previous generation `number`, to be laid over newer secrets or CAs.
 
-    Nothing to do if these are its own, so that it can come back itself.
+    Nothing to do if the current secrets and CAs are its own: then it becomes current itself.
     """
     generation, current = account.generation(number), account.current
     if generation.stage is not Stage.PREVIOUS or current is None:
@@ -111,7 +99,7 @@ def restored(account: Account, number: int, stamp: Stamp) -> Account:
     parts = generation.parts.certified
     if parts == current.parts.certified:
         raise RefusedError(
-            f"generation {number} of {account.name} differs from the current one only in what does not roll back",
+            f"generation {number} of {account.name} has the certificate of the current one: nothing to roll back",
             hint=f"broker password set {account.name} sets the old password again",
         )
     if parts.over(current.parts) == generation.parts or any(c.parts == parts for c in account.candidates):
@@ -120,7 +108,7 @@ def restored(account: Account, number: int, stamp: Stamp) -> Account:
 
 
 def joined(account: Account, one: int, other: int, stamp: Stamp) -> Account:
-    """Join two candidates that change different parts into one that changes both, and is tried as one.
+    """Join two candidates that change different parts into one, which replaces them.
 
     Nothing to do if a later generation has the parts of both.
     """
@@ -156,7 +144,7 @@ def joined_form(account: Account, one: Generation, other: Generation) -> Generat
 def settled(
     account: Account, entries: Collection[Entry], keys: Collection[KeyRef], secrets: Collection[SecretRef]
 ) -> Account:
-    """Drop business that is done: `entries` are in the evidence, `keys` and `secrets` are gone."""
+    """Drop `entries` from the outbox, since they are stored, and `keys` and `secrets`, since they are destroyed."""
     return replace(
         account,
         outbox=tuple(e for e in account.outbox if e not in entries),

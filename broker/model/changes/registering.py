@@ -1,4 +1,4 @@
-"""An account, its applications, its passwords and the CAs it trusts."""
+"""Changes of an account's applications, secrets and CAs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from broker.model.certificate import CaSet
 from broker.model.changes.moving import moved
 from broker.model.changes.writing import dooming_unused, recorded, with_ca_set, with_candidate, without
 from broker.model.generation import Application, Parts, secret_refs
-from broker.model.history import Event, parts_facts
+from broker.model.history import Event, identity, parts_facts
 from broker.model.stage import Move
 from broker.model.stamp import Stamp
 
@@ -19,17 +19,8 @@ __all__ = ["account_set", "added", "application_removed", "application_set", "ca
 
 
 def added(account: Account, *, by: str) -> Account:
-    """Return the new account with its first entry of evidence."""
-    return recorded(
-        account,
-        Stamp(account.created_at, by),
-        Event.ACCOUNT_ADDED,
-        profile=account.profile,
-        environment=account.environment,
-        login=account.login,
-        base_url=account.base_url,
-        subject=str(account.subject),
-    )
+    """Return a new account with the first entry of its evidence."""
+    return recorded(account, Stamp(account.created_at, by), Event.ACCOUNT_ADDED, **identity(account))
 
 
 def account_set(account: Account, contacts: Contacts, renew_before: str, stamp: Stamp) -> Account:
@@ -42,7 +33,7 @@ def account_set(account: Account, contacts: Contacts, renew_before: str, stamp: 
 
 
 def application_set(account: Account, name: str, client_id: str, stamp: Stamp) -> Account:
-    """Add application `name`, or give it another client_id ("" leaves the one it has)."""
+    """Add application `name`, or set its client_id ("" keeps the one it has)."""
     known = next((a for a in account.applications if a.name == name), None)
     wanted = Application(name, client_id or (known.client_id if known else ""))
     if known and known.client_id == wanted.client_id and not (client_id and known.rejected_at):
@@ -53,7 +44,7 @@ def application_set(account: Account, name: str, client_id: str, stamp: Stamp) -
 
 
 def application_removed(account: Account, name: str, stamp: Stamp) -> Account:
-    """Remove application `name`; nothing to do where it is gone."""
+    """Remove application `name`, if the account has it."""
     known = next((a for a in account.applications if a.name == name), None)
     if known is None:
         return account
@@ -62,10 +53,10 @@ def application_removed(account: Account, name: str, stamp: Stamp) -> Account:
 
 
 def secret_set(account: Account, name: str, number: int, stamp: Stamp) -> Account:
-    """Make `number` the newest of the secrets called `name`, with a candidate that tries it if there is a set.
+    """Make `number` the newest of the secrets called `name`, and add a candidate with it if there is a set to change.
 
-    Numbers between the last one and this were written by a command that was killed: nobody will ever name them, so they
-    are doomed. A person acted, so the breaker closes.
+    Numbers between the last one and this were written by killed commands and are never used, so they are doomed. Since
+    a person acted, the breaker is reset.
     """
     newest = account.secrets.get(name, 0)
     if newest == number:
@@ -73,46 +64,43 @@ def secret_set(account: Account, name: str, number: int, stamp: Stamp) -> Accoun
     if number < newest:
         raise ConflictError(
             f"{account.name} got {name} {newest} meanwhile, and {number} is not used",
-            hint=f"broker evidence show {account.name} says who set it; the same command again puts yours after it",
+            hint=f"broker evidence show {account.name} shows who set it; to replace it, run the same command again",
         )
-    orphans = frozenset(ref for n in range(newest + 1, number) for ref in secret_refs({name: n}))
-    change = Parts(secrets={name: number})
-    after = replace(account, secrets={**account.secrets, name: number}, breaker=None)
-    after = replace(after, doomed_secrets=account.doomed_secrets | orphans)
+    orphans = (secret_refs({name: n}) for n in range(newest + 1, number))
+    doomed, change = account.doomed_secrets.union(*orphans), Parts(secrets={name: number})
+    after = replace(account, secrets={**account.secrets, name: number}, breaker=None, doomed_secrets=doomed)
     what = Event.PASSWORD_SET if name == PASSWORD else Event.SECRET_SET
-    return dooming_unused(account, _varied(recorded(after, stamp, what, **parts_facts(change)), change, stamp))
+    return dooming_unused(account, _with_change(recorded(after, stamp, what, **parts_facts(change)), change, stamp))
 
 
 def trust_set(account: Account, trust: CaSet, stamp: Stamp) -> Account:
-    """Know the partner's server by `trust` from now on, with a candidate that tries it where there is a set."""
+    """Make `trust` the CAs of the partner's server, and add a candidate with them if there is a set to change."""
     sets = (account.current, *account.candidates) if account.current else ()
     if account.trust == trust.ref and (not sets or any(g.parts.trust == trust.ref for g in sets)):
         return account
     after = replace(with_ca_set(account, trust), trust=trust.ref)
     after = recorded(after, stamp, Event.TRUST_SET, trust=trust.ref, fingerprints=" ".join(trust.fingerprints))
-    return _varied(after, Parts(trust=trust.ref), stamp)
+    return _with_change(after, Parts(trust=trust.ref), stamp)
 
 
 def ca_accepted(account: Account, issuing: CaSet, stamp: Stamp) -> Account:
-    """Pin `issuing`: certificates that chain to it advance without a person from now on."""
+    """Pin `issuing`: certificates that chain to these CAs are accepted without a person."""
     if account.issuing == issuing.ref:
         return account
     after = replace(with_ca_set(account, issuing), issuing=issuing.ref)
     return recorded(after, stamp, Event.CA_ACCEPTED, issuing=issuing.ref, fingerprints=" ".join(issuing.fingerprints))
 
 
-def _varied(account: Account, change: Parts, stamp: Stamp) -> Account:
-    """Add a candidate that makes `change`. It takes the place of one that waits to change the same part.
+def _with_change(account: Account, change: Parts, stamp: Stamp) -> Account:
+    """Add a candidate that makes `change`, in place of one that changes the same part.
 
-    Without that a command that was killed after its write, and run again, would leave two.
+    Otherwise a command that was killed after its write, and run again, would leave two.
     """
-    waiting = next((c for c in reversed(account.candidates) if c.parts.names & change.names), None)
+    replaced = next((c for c in reversed(account.candidates) if c.parts.names & change.names), None)
     current = account.current
-    if waiting is None and current is None:
+    if change.over(current.parts) == current.parts if current else replaced is None:
         return account
-    if current and change.over(current.parts) == current.parts:
-        return account
-    if waiting is None:
-        return with_candidate(account, change, stamp)
-    after = moved(account, waiting.number, Move.REJECT, stamp, "a part was set anew")
-    return with_candidate(after, change.over(waiting.parts), stamp)
+    if replaced:
+        account = moved(account, replaced.number, Move.REJECT, stamp, "a part was set again")
+        change = change.over(replaced.parts)
+    return with_candidate(account, change, stamp)

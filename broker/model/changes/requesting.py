@@ -1,4 +1,4 @@
-"""Signing requests: opened, sent, closed, answered."""
+"""Changes of signing requests."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from dataclasses import replace
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.certificate import Certificate
+from broker.model.chain import Fact
 from broker.model.changes.writing import dooming_unused, recorded, swapped, with_candidate, with_request_closed
-from broker.model.generation import (
-    Closed,
-    Parts,
-    SigningRequest,
-    Submission,
-)
+from broker.model.generation import Closed, Parts, SigningRequest, Submission
 from broker.model.history import Event
 from broker.model.stamp import Stamp
 
@@ -21,7 +17,7 @@ __all__ = ["answered", "closed", "requested", "submitted"]
 
 
 def requested(account: Account, request: SigningRequest, *, by: str) -> Account:
-    """Open `request`; raise `ConflictError` while another waits. Nothing to do where its key was requested before."""
+    """Open `request`, unless its key was requested before; raise `ConflictError` if another is open."""
     if any(r.spki == request.spki for r in account.requests):
         return account
     if account.open_request:
@@ -30,18 +26,12 @@ def requested(account: Account, request: SigningRequest, *, by: str) -> Account:
             hint=f"broker csr show {account.name}, or broker csr cancel {account.name}",
         )
     after = replace(account, requests=(*account.requests, request))
-    return recorded(
-        after,
-        Stamp(request.drafted_at, by),
-        Event.REQUEST_DRAFTED,
-        request=request.number,
-        key=request.key,
-        spki=request.spki,
-    )
+    facts: dict[str, Fact] = {"request": request.number, "key": request.key, "spki": request.spki}
+    return recorded(after, Stamp(request.drafted_at, by), Event.REQUEST_DRAFTED, **facts)
 
 
 def submitted(account: Account, number: int, submission: Submission, *, by: str) -> Account:
-    """Note that the CSR of request `number` was sent; the same evidence a second time changes nothing."""
+    """Record that the CSR of request `number` was sent; repeating it changes nothing."""
     request = account.request(number)
     if any(replace(s, at=submission.at) == submission for s in request.submissions):
         return account
@@ -49,20 +39,12 @@ def submitted(account: Account, number: int, submission: Submission, *, by: str)
         raise RefusedError(f"signing request {number} of {account.name} was {request.closed.value}")
     sent = replace(request, submissions=(*request.submissions, submission))
     after = replace(account, requests=swapped(account.requests, request, sent))
-    return recorded(
-        after,
-        Stamp(submission.at, by),
-        Event.REQUEST_SUBMITTED,
-        request=number,
-        via=submission.via,
-        to=submission.to,
-        reference=submission.reference,
-        message_id=submission.message_id,
-    )
+    facts = {name: getattr(submission, name) for name in ("via", "to", "reference", "message_id")}
+    return recorded(after, Stamp(submission.at, by), Event.REQUEST_SUBMITTED, request=number, **facts)
 
 
 def closed(account: Account, number: int, why: Closed, stamp: Stamp) -> Account:
-    """Close request `number` and doom its key; nothing to do where it was closed for the same reason."""
+    """Close request `number` and doom its key, unless it was closed for the same reason."""
     request = account.request(number)
     if request.closed is why:
         return account
@@ -72,10 +54,10 @@ def closed(account: Account, number: int, why: Closed, stamp: Stamp) -> Account:
 
 
 def answered(account: Account, number: int, certificate: Certificate, stamp: Stamp) -> Account:
-    """Close request `number` with the certificate that answers it, and add the candidate it makes.
+    """Close request `number` with the certificate that answers it, and add a candidate with it.
 
-    The candidate changes the certificate, laid over the current set; or all parts, with the newest secrets and CAs, if
-    no set is current yet. Nothing to do if this certificate has answered it.
+    The candidate changes the certificate only; or all parts, with the newest secrets and CAs, if no set is current yet.
+    Nothing to do if this certificate has answered it.
     """
     request = account.request(number)
     if request.closed is Closed.ANSWERED and any(g.parts.certificate == certificate.ref for g in account.generations):
@@ -86,7 +68,8 @@ def answered(account: Account, number: int, certificate: Certificate, stamp: Sta
         raise RefusedError(f"{account.name} has no password yet", hint=f"broker password set {account.name}")
     if account.trust is None or account.issuing is None:
         raise RefusedError(
-            f"{account.name} has no accepted CA yet", hint="--accept-ca FINGERPRINT, once you have compared it"
+            f"{account.name} has no accepted CA yet",
+            hint="compare its fingerprint with the partner, then: --accept-ca FINGERPRINT",
         )
     parts = Parts(request.key, certificate.ref, account.issuing)
     if account.current is None:

@@ -1,4 +1,4 @@
-"""The canary: reserved before it is sent, answered, and what stops it."""
+"""Changes of tries: a canary is reserved before it is sent, then answered; the breaker is reset."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ TRIES_KEPT: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class CanaryOutcome:
-    """What an account must know of the partner's answer to a try."""
+    """The partner's answer to a try, as far as the account stores it."""
 
     verdict: str
     login_rejected: bool = False
-    client_rejected: str = ""  # the application whose client_id was refused
+    client_rejected: str = ""  # the application whose client_id was rejected
     wait: timedelta | None = None  # the partner asked for a pause of this length
 
 
 def canary_sent(account: Account, generation: int, parts: Parts, id_: str, stamp: Stamp) -> Account:
-    """Reserve try `id_` of `generation` with these `parts`, a whole set, which is sent only once this is stored.
+    """Reserve try `id_` of `generation` with its complete `parts`. It is sent only after this is stored.
 
     Raise the error of the worst of its `obstacles`, `RefusedError` if the generation is retired, and `ConflictError` if
-    the set is another by now.
+    its parts have changed.
     """
     stage = account.generation(generation).stage
     if any(t.id == id_ for t in account.tries):
@@ -55,7 +55,7 @@ def canary_sent(account: Account, generation: int, parts: Parts, id_: str, stamp
 
 
 def canary_answered(account: Account, number: int, outcome: CanaryOutcome, stamp: Stamp) -> Account:
-    """Store the verdict on try `number`, and what follows: the breaker, an application's mark, a pause."""
+    """Store the verdict on try `number` and its effects: the breaker, a rejected client_id, a pause."""
     made = next((t for t in account.tries if t.number == number), None)
     if made is None or made.verdict == outcome.verdict:
         return account
@@ -73,9 +73,9 @@ def canary_answered(account: Account, number: int, outcome: CanaryOutcome, stamp
 
 
 def _pause(account: Account, made: Try, at: datetime, wait: timedelta | None) -> datetime | None:
-    """Return until when the partner is left alone, at most `LONGEST_PAUSE` from now.
+    """Return the end of the partner's pause, at most `LONGEST_PAUSE` from now.
 
-    An answer that came late does not shorten what a later one asked.
+    A late answer does not shorten the pause that a later try got.
     """
     asked = at + min(wait, LONGEST_PAUSE) if wait else None
     stored = paused_until(account, at)
@@ -85,7 +85,7 @@ def _pause(account: Account, made: Try, at: datetime, wait: timedelta | None) ->
 
 
 def breaker_reset(account: Account, reason: str, stamp: Stamp) -> Account:
-    """Allow tries again, because a person says so: close the breaker, end the pause, forget unanswered tries."""
+    """Allow tries again: reset the breaker, end the pause, mark unanswered tries as unknown."""
     if not account.breaker and not account.not_before and all(t.verdict for t in account.tries):
         return account
     tries = tuple(t if t.verdict else replace(t, verdict="unknown") for t in account.tries)

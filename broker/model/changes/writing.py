@@ -1,4 +1,4 @@
-"""What every change is made of: an entry of evidence, a swap, a secret doomed."""
+"""Steps that changes share: record evidence, replace an item, doom unused secrets."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from typing import TypeVar
 from broker.model.account import Account
 from broker.model.certificate import CaSet
 from broker.model.chain import Fact, appended
-from broker.model.generation import (
-    Closed,
-    Generation,
-    Parts,
-    SigningRequest,
-)
+from broker.model.generation import Closed, Generation, Parts, SigningRequest
 from broker.model.history import Event, parts_facts
 from broker.model.stage import Stage
 from broker.model.stamp import Stamp
@@ -48,14 +43,14 @@ def with_candidate(account: Account, parts: Parts, stamp: Stamp) -> Account:
 
 
 def with_request_closed(account: Account, request: SigningRequest, why: Closed, stamp: Stamp) -> Account:
-    """Return `account` with `request` closed; the text of its CSR is dropped, its SPKI stays."""
+    """Return `account` with `request` closed. The text of its CSR is dropped, its SPKI kept."""
     ended = replace(request, closed=why, closed_at=stamp.at, csr="")
     after = replace(account, requests=swapped(account.requests, request, ended))
     return recorded(after, stamp, Event.REQUEST_CLOSED, request=request.number, closed=why.value)
 
 
 def dooming_unused(before: Account, after: Account) -> Account:
-    """Mark for destruction what `before` still used and `after` does not."""
+    """Return `after` with the keys and secrets doomed that `before` used and `after` does not."""
     return replace(
         after,
         doomed_keys=after.doomed_keys | (before.keys_in_use - after.keys_in_use),
@@ -64,7 +59,7 @@ def dooming_unused(before: Account, after: Account) -> Account:
 
 
 def pruned(account: Account) -> Account:
-    """Drop the text of certificates and CAs that no living generation and no pin refers to; facts and names stay."""
+    """Drop the text of certificates and CAs that no living generation and no pin refers to; keep their facts."""
     living = [g.parts for g in account.generations if g.stage.living]
     kept = {p.certificate for p in living}
     known = {ref for p in living for ref in (p.trust, p.issuing)} | {account.issuing, account.trust}
@@ -81,7 +76,7 @@ def with_ca_set(account: Account, ca_set: CaSet) -> Account:
 
 
 def swapped(items: tuple[T, ...], old: T, new: T) -> tuple[T, ...]:
-    """Return `items` with `new` in the place of `old`."""
+    """Return `items` with `new` in place of `old`."""
     return tuple(new if item is old else item for item in items)
 
 

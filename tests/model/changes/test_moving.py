@@ -1,4 +1,4 @@
-"""Generations joined to what changed meanwhile, and secrets doomed when nothing living uses them."""
+"""Moves of generations: laid over the current set, joined, rolled back, and secrets doomed."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_certificate_comes_back() -> None:
 
 
 def test_same_certificate_has_no_rollback() -> None:
-    with assert_refused(RefusedError, "does not roll back"):
+    with assert_refused(RefusedError, "nothing to roll back"):
         restore(promote(with_new_password(with_current()), 2), 1)
 
 

@@ -115,7 +115,7 @@ def test_password_replaces_first_candidate() -> None:
 
 
 def test_older_password_is_a_conflict() -> None:
-    """Two at once: the one that stored first and wrote last is told so."""
+    """Of two concurrent commands, the one that stored first and wrote last gets a conflict."""
     with assert_refused(ConflictError, "password 3"):
         set_password(set_password(with_current(), 3), 2)
 

@@ -1,4 +1,4 @@
-"""The canary: reserved before it is sent, and what stops it."""
+"""Canaries: reserved before they are sent, answered, and stopped by obstacles."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_breaker_names_password_and_set() -> None:
 
 def test_pause_holds_to_the_second() -> None:
     account = answer(send(with_current()), verdict="quota", wait=timedelta(hours=1))
-    with assert_refused(WaitingError, "no request"):
+    with assert_refused(WaitingError, "back off"):
         send(account, "b", after=timedelta(minutes=59, seconds=59))
     assert send(account, "b", after=timedelta(hours=1)).tries[-1].id == "b"
 
