@@ -44,7 +44,7 @@ test-quick-pythons: ## test-quick with other Pythons (PYTHONS="python3.13 /path/
 lint: ## style, types and shell scripts; changes nothing
 	$(in_test) $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy --no-error-summary && $(BIN)/shellcheck $(SHELL_SCRIPTS) && $(BIN)/zizmor --offline -q .github/workflows
 
-docs: ## write docs/reference anew from the code
+docs: ## rewrite docs/reference from the code
 	$(in_test) $(BIN)/python docs/generate.py
 
 clean: ## remove .venv, caches and builds

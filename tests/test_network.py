@@ -1,4 +1,4 @@
-"""Connecting within a deadline, and what servers say of when to come back."""
+"""Connect within a deadline, and read Retry-After."""
 
 from __future__ import annotations
 

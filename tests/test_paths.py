@@ -1,4 +1,4 @@
-"""A path leads through no link of another user and, where it is guarded, through no directory that others control."""
+"""Paths through no link of another user and, if guarded, through no directory that others control."""
 
 from __future__ import annotations
 

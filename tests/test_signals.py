@@ -1,4 +1,4 @@
-"""What asks a process to end is heard at any moment, and a wait ends when its time has come by any clock."""
+"""Signals that ask a process to end take effect at any time; a wait ends on time by any clock."""
 
 from __future__ import annotations
 

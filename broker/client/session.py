@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,12 +66,11 @@ class Session(PartnerSession):
         """Send a request with the current generation."""
         if time.monotonic() - self._checked >= CHECK_EVERY:
             try:
-                self.follow()
+                with suppress(InputError):  # the set in use may still work; a second later this is tried again
+                    self.follow()
             except RefusedError:
                 self._checked = -CHECK_EVERY  # the bundle of another account: refuse every request
                 raise
-            except InputError:
-                pass  # the set in use may still work; a second later this is tried again
         return super().request(method, url, *args, **kwargs)
 
     def pages(self, path: str, **kwargs: Any) -> Iterator[dict[str, Any]]:

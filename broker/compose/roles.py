@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from broker.config import Config
     from broker.embedded.home import Home
     from broker.vault.accounts import VaultAccounts
-    from broker.vault.connection import Connection, Seen
+    from broker.vault.connection import Connection
     from broker.vault.enrolment import AppRole
     from broker.vault.evidence import VaultEvidence
     from broker.vault.logins.source import TokenSource
     from broker.vault.secrets import VaultKeys, VaultNamedSecrets
     from broker.vault.settings import VaultSettings
+    from broker.vault.transport import Seen
 
 __all__ = ["Roles", "Way"]
 
@@ -160,7 +161,7 @@ class Roles:
     @cached_property
     def _seen(self) -> Seen:
         """What all connections have seen; raise `VaultUnavailableError` if the embedded vault does not run."""
-        from broker.vault.connection import Seen
+        from broker.vault.transport import Seen
 
         if self.is_embedded and not self.home.socket.exists():
             raise VaultUnavailableError("the embedded vault does not run", hint="broker vault start")

@@ -1,1 +1,1 @@
-"""Bundles on their way to a consumer: files in a directory, in the formats that programs read."""
+"""Publish bundles to a directory, as files in the formats that programs read."""

@@ -1,4 +1,4 @@
-"""A file written whole or not at all, also by a process that is killed, and by two at once."""
+"""Write files atomically, even if the process is killed or two write concurrently."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_
 def write_atomically(
     path: Path, content: bytes, mode: int = 0o600, *, follow: bool = False, guarded: bool = False
 ) -> None:
-    """Put `content` at `path` and on the disk, in place of what is there; raise `UntrustedPathError`, `OSError`.
+    """Write or replace the file `path`, durably; raise `UntrustedPathError`, `OSError`.
 
-    `follow` and `guarded` are those of `paths.place`. The working file beside it has one name, so a kill leaves at most
-    one, and the next write uses it up. It is locked, so that two writers take turns. It is removed from the directory
-    that it was made in, though that is renamed.
+    `follow` and `guarded` are those of `paths.place`. The working file beside it has a fixed name, so a kill leaves at
+    most one, which the next write reuses. It is locked, so that writers take turns. It is removed even if its directory
+    was renamed meanwhile.
     """
     with place(path, follow=follow, guarded=guarded) as target:
         _write(target, content, mode)
@@ -34,7 +34,7 @@ def _write(target: Place, content: bytes, mode: int) -> None:
     at, working = target.descriptor, f".{target.name}.new"
     if target.name in (".", ".."):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    with os.fdopen(_held(working, at, mode), "wb") as file:  # closing it ends the lock
+    with os.fdopen(_held(working, at, mode), "wb") as file:  # closing it releases the lock
         try:
             file.truncate()
             file.write(content)
@@ -48,7 +48,7 @@ def _write(target: Place, content: bytes, mode: int) -> None:
 
 
 def _held(working: str, at: int, mode: int) -> int:
-    """Return the working file, open and locked. One that others can read, have by another name, or own, is not used."""
+    """Return the working file, open and locked. One that others own or can read, or with another name, is not used."""
     while True:
         descriptor = os.open(working, _FLAGS, mode, dir_fd=at)
         try:
@@ -64,10 +64,10 @@ def _held(working: str, at: int, mode: int) -> int:
 def _is_ours(descriptor: int, working: str, at: int, mode: int) -> bool:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-        raise OSError(errno.EPERM, f"{working}, which it is made in, is somebody else's")
+        raise OSError(errno.EPERM, f"{working}, the working file, belongs to another user")
     try:
         if not os.path.samestat(found, os.stat(working, dir_fd=at, follow_symlinks=False)):
-            return False  # another writer has finished with it, and it is the file itself now
+            return False  # another writer has renamed it
     except FileNotFoundError:
         return False
     if stat.S_IMODE(found.st_mode) & ~mode or found.st_nlink > 1:

@@ -1,4 +1,4 @@
-"""curl's config file (`curl -K FILE URL`), in which every value survives its quoting."""
+"""Write config files for curl (`curl -K FILE URL`), with every value quoted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Paths", "config"]
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where certificate, key and CAs lie, absolute."""
+    """Absolute paths of certificate, key and CAs."""
 
     certificate: Path
     key: Path
@@ -21,11 +21,11 @@ class Paths:
 
 
 def config(paths: Paths, authentication: Authentication, values: Values) -> str:
-    """Return a config for curl 7.20 or later: `curl -K curl.conf https://…/fleets` is then a whole request.
+    """Return a config for curl 7.20 or later, so that `curl -K curl.conf https://…/fleets` is a complete request.
 
-    A redirect is not followed, and `-L` would send the password to no other host. A client_id in the query turns `-d`
-    into a query too, so for POST use a session. Raise `InputError` for what the format or the authentication cannot
-    hold, without quoting it.
+    Redirects are not followed, and `-L` sends the password to no other host. A client_id in the query puts `-d` into
+    the query too, so use a session for POST. Raise `InputError`, without the value, for one that the format or the
+    authentication cannot hold.
     """
     authentication.check(values)
     lines = [
@@ -33,9 +33,9 @@ def config(paths: Paths, authentication: Authentication, values: Values) -> str:
         'proto = "=https"',
         "tlsv1.2",
         _line("cacert", str(paths.trust)),
-        # Without it, curl as Debian builds it goes on trusting every CA of the system.
+        # Without it, Debian's curl also trusts every CA of the system
         _line("capath", str(paths.trust.parent)),
-        # curl reads FILE:PASSPHRASE here, so it unescapes colons and backslashes once more.
+        # curl reads FILE:PASSPHRASE here, so it unescapes colons and backslashes again
         _line("cert", str(paths.certificate).replace("\\", "\\\\").replace(":", "\\:")),
         _line("key", str(paths.key)),
         _line("header", f"Accept: {authentication.accept}"),
@@ -44,8 +44,8 @@ def config(paths: Paths, authentication: Authentication, values: Values) -> str:
         options = part.curl(values)
         if options is None:
             raise InputError(
-                f"curl.conf cannot hold the partner's {part.kind}: it differs in each request",
-                hint="leave out the file curl.conf",
+                f"curl.conf cannot hold the partner's {part.kind}, which differs in each request",
+                hint="leave out --format curl.conf",
             )
         lines += [_line(*option) for option in options]
     return "\n".join(lines) + "\n"
@@ -56,7 +56,7 @@ def _line(name: str, value: str) -> str:
         return name
     if any(ord(c) < ord(" ") or ord(c) == 0x7F for c in value):  # noqa: PLR2004  # DEL
         raise InputError(
-            f"curl's '{name}' cannot hold a value with a control character", hint="leave out the file curl.conf"
+            f"curl's '{name}' cannot hold a value with a control character", hint="leave out --format curl.conf"
         )
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'{name} = "{escaped}"'

@@ -1,11 +1,11 @@
-"""A bundle as a directory: a generation is there whole or not at all, and is never half old, half new.
+"""Publish a bundle as a directory: a generation is complete or absent, and never half old, half new.
 
     DIR/gen-000007/       tls.key tls.crt … manifest.json
     DIR/current           a link to gen-000007
 
-A program resolves `current` once and reads on from there, or opens `tls-combined.pem` alone: then it never holds the
-key of one generation and the certificate of another. That is why a generation that was displaced stays for a while.
-Where the files of a generation must change (another client_id, another format), they go to `gen-000007-2` beside it.
+A program resolves `current` once and reads from there, or opens `tls-combined.pem` alone: then it never holds the key
+of one generation and the certificate of another. So a displaced generation stays for a while. If the files of a
+generation must change (another client_id, another format), the new ones go to `gen-000007-2` beside it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Final
 
 from broker.delivery.formats import FileFormat, render
 from broker.delivery.manifest import MANIFEST, digest, dump, manifest_of, parse
-from broker.delivery.root import Access, LeftBehindError, Root, held
+from broker.delivery.root import FILE_MODE, LeftBehindError, Root, held
 from broker.errors import InputError, RefusedError
 from broker.model.bundle import Bundle, Manifest
 from broker.model.clock import Clock, system_clock
 from broker.model.secret import Secret
 
-__all__ = ["CURRENT", "GRACE", "Holding", "publish", "publishing", "withdraw"]
+__all__ = ["CURRENT", "GRACE", "Holding", "publishing", "withdraw"]
 
 CURRENT: Final = "current"
 GRACE: Final = timedelta(minutes=10)  # between resolving the link and opening the last file
@@ -36,57 +37,41 @@ _WORKING_LINK: Final = re.compile(r"\.current-\d+", re.ASCII)
 _OURS: Final = frozenset({MANIFEST, *(f.value for f in FileFormat)})
 
 
-def publish(
-    root: Path,
-    bundle: Bundle,
-    formats: Collection[FileFormat] = (),
-    *,
-    access: Access | None = None,
-    grace: timedelta = GRACE,
-    clock: Clock = system_clock,
-) -> Path:
-    """Write `bundle` below `root`, point `current` at it, and return the generation's own directory.
-
-    What a killed run left is removed first; a generation that is already there gets a new manifest. Displaced
-    generations are removed once `grace` has passed, by this or a later call. Where this raises, all is as it was:
-    `UnusableDirectoryError` where the directory cannot be used or is full, `LeftBehindError` where even that could not
-    be restored; `RefusedError` where it holds another application's bundle; what `render` raises.
-    """
-    with publishing(root, bundle, formats, access=access, grace=grace, clock=clock) as holding:
-        return holding.path
-
-
 @contextmanager
 def publishing(
     root: Path,
     bundle: Bundle,
     formats: Collection[FileFormat] = (),
     *,
-    access: Access | None = None,
     grace: timedelta = GRACE,
     clock: Clock = system_clock,
 ) -> Iterator[Holding]:
-    """Do as `publish`, and keep what was written in reach, for `withdraw`, though its directories are renamed."""
-    permitted = access or Access()
+    """Write `bundle` below `root`, point `current` at it, and lend what was published, for `Holding.withdraw`.
+
+    Leftovers of a killed run are removed first; a generation that is already there gets a new manifest. Displaced
+    generations are removed once `grace` has passed, by this or a later call. If this raises, the directory is as
+    before: `UnusableDirectoryError` if it cannot be used or is full, `LeftBehindError` if even that could not be
+    restored; `RefusedError` if it holds another application's bundle; what `render` raises.
+    """
     with ExitStack() as kept:
-        with held(root, make=permitted) as directory:
+        with held(root, make=True) as directory:
             own = kept.enter_context(directory.opened())
             _sweep(directory)
             _require_same_holder(directory, bundle)
             before = _State(directory.link(CURRENT), {n: directory.read(n, MANIFEST) for n in _generations(directory)})
             try:
-                name = _stored(directory, bundle, formats, permitted)
-                _turn(directory, name, clock())
+                name = _stored(directory, bundle, formats)
+                _switch(directory, name, clock())
                 _prune(directory, name, clock() - grace)
                 holding = Holding(own, kept.enter_context(directory.opened(name)), bundle.lease_id)
             except BaseException:
-                _restore(directory, before, permitted)
+                _restore(directory, before)
                 raise
         yield holding
 
 
 class Holding:
-    """What was published under one lease, in directories that are held open."""
+    """The files published under one lease, in directories that are held open."""
 
     def __init__(self, root: Root, generation: Root, lease: str) -> None:
         self.path = generation.path
@@ -94,26 +79,26 @@ class Holding:
         self._files = _OURS.intersection(generation.names())
 
     def withdraw(self) -> tuple[Path, ...]:
-        """Remove it, wherever its directories lie now; return what `withdraw` does.
+        """Remove the files, even if their directories were moved; return what `withdraw` returns.
 
-        Raise `LeftBehindError` where a file is no longer in them, so that it may lie elsewhere;
-        `UnusableDirectoryError` where one could not be removed.
+        Raise `LeftBehindError` if a file is missing and may exist elsewhere; `UnusableDirectoryError` if one could not
+        be removed.
         """
         with self._root.locked(), ExitStack() as last:
-            last.callback(self._clear)  # though `withdraw` raises
+            last.callback(self._clear)  # even if `withdraw` raises
             lost = self._lost()
             staying = withdraw(self._root, self._lease)
         if lost:
             raise LeftBehindError(
-                f"{self.path}: {', '.join(lost)} cannot be found: moved or removed by somebody else",
-                hint="remove what was moved; the lease stays on record until it ends",
+                f"{self.path}: {', '.join(lost)} cannot be found: another program moved or removed it",
+                hint="remove the moved files; the lease stays on record until it ends",
             )
         return staying
 
     def _lost(self) -> list[str]:
-        """Return the files that are missing, unless a successor has them, or removed them with what it displaced."""
+        """Return the missing files, unless a successor owns them, or removed them as displaced."""
         there = self._generation.names()
-        if self._is_anothers() or (not there and self._has_successor()):
+        if self._belongs_to_another() or (not there and self._has_successor()):
             return []
         return sorted(self._files.difference(there))
 
@@ -122,21 +107,21 @@ class Holding:
         return current in _generations(self._root) and _lease(self._root, current) not in (self._lease, None)
 
     def _clear(self) -> None:
-        if not self._is_anothers():
+        if not self._belongs_to_another():
             self._generation.clear(_OURS)
 
-    def _is_anothers(self) -> bool:
+    def _belongs_to_another(self) -> bool:
         return _lease(self._generation, ".") not in (self._lease, None)
 
 
 def withdraw(directory: Root, lease: str) -> tuple[Path, ...]:
     """Remove what was published in `directory` under the lease with the id `lease`; `directory` itself stays.
 
-    While `current` is that lease's, all that `publish` put there goes. Once another lease has taken its place, only
-    the generations that are not the other's go: a holder that ends leaves its successor's files alone.
+    While `current` belongs to that lease, everything published goes. If it belongs to another lease, only generations
+    of this one go: a holder that ends leaves its successor's files alone.
 
-    Return the generations that stay: another lease's, or holding what somebody else put into them. What a program has
-    read, or copied elsewhere, lives on. Raise `OSError` where a file of ours could not be removed.
+    Return the generations that stay: those of another lease, or with foreign files in them. Copies that programs made
+    stay. Raise `OSError` if a published file could not be removed.
     """
     _sweep(directory)
     target = directory.link(CURRENT)
@@ -151,14 +136,14 @@ def withdraw(directory: Root, lease: str) -> tuple[Path, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What was published before: where `current` pointed, and each generation's manifest."""
+    """The state before: the target of `current`, and the manifest of each generation."""
 
     current: str | None
     manifests: Mapping[str, Secret[bytes] | None]
 
 
-def _restore(directory: Root, before: _State, access: Access) -> None:
-    """Take back what was published, so that whoever asked can give the lease back; or say that it lies there."""
+def _restore(directory: Root, before: _State) -> None:
+    """Undo what was published, so that the caller can return the lease; raise `LeftBehindError` if that fails."""
     try:
         if before.current is None:
             directory.unlink(CURRENT)
@@ -169,83 +154,69 @@ def _restore(directory: Root, before: _State, access: Access) -> None:
         for name in now:
             manifest = before.manifests.get(name)
             if manifest and directory.read(name, MANIFEST) != manifest:
-                directory.write(name, MANIFEST, manifest, access)
+                directory.write(name, MANIFEST, manifest)
         _remove_all(directory, [name for name in now if name not in before.manifests])
     except OSError as error:
         raise LeftBehindError(
-            f"{directory.path}: a bundle was half published and cannot be taken back ({error.strerror})",
-            hint="remove what lies there; its lease stays on record until it ends",
+            f"{directory.path}: a bundle was partly published and cannot be removed ({error.strerror})",
+            hint=f"remove the files in {directory.path}; the lease stays on record until it ends",
         ) from None
 
 
 def _remove_all(directory: Root, names: Iterable[str]) -> None:
-    """Remove generations: each is tried, though another could not be removed."""
+    """Remove generations; try each, even if another could not be removed."""
     with ExitStack() as each:
         for name in names:
             each.callback(directory.remove, name, _OURS)
 
 
-def _stored(directory: Root, bundle: Bundle, formats: Collection[FileFormat], access: Access) -> str:
-    """Return the name under which `bundle` lies there, having written what was missing of it."""
-    for name in _names_for(bundle.generation):
+def _stored(directory: Root, bundle: Bundle, formats: Collection[FileFormat]) -> str:
+    """Return the name of the generation that holds `bundle`; write what is missing of it."""
+    names = (f"gen-{bundle.generation:06d}" + (f"-{number}" if number > 1 else "") for number in count(1))
+    for name in names:
         files = render(bundle, formats, directory.path / name)
         if not directory.is_directory(name):
-            _store_anew(directory, name, bundle, files, access)
+            working = f".{name}"
+            directory.make(working)
+            for file, content in files.items():
+                directory.write(working, file.value, content)
+            _write_manifest(directory, working, bundle, files)
+            directory.rename(working, name)
             return name
-        there = _same(directory, name, files, access)
+        there = _same(directory, name, files)
         if there is not None:
-            manifest = dump(manifest_of(bundle, there))
-            directory.write(name, MANIFEST, Secret(manifest), access)
+            _write_manifest(directory, name, bundle, there)
             return name
     raise AssertionError("names never end")
 
 
-def _store_anew(
-    directory: Root, name: str, bundle: Bundle, files: dict[FileFormat, Secret[bytes]], access: Access
-) -> None:
-    working = f".{name}"
-    directory.make(working, access)
-    _fill(directory, working, bundle, files, access)
-    directory.rename(working, name)
-
-
-def _names_for(generation: int) -> Iterator[str]:
-    first, number = f"gen-{generation:06d}", 1
-    yield first
-    while True:
-        number += 1
-        yield f"{first}-{number}"
-
-
-def _fill(directory: Root, name: str, bundle: Bundle, files: dict[FileFormat, Secret[bytes]], access: Access) -> None:
-    for file, content in files.items():
-        directory.write(name, file.value, content, access)
-    directory.write(name, MANIFEST, Secret(dump(manifest_of(bundle, files))), access)
+def _write_manifest(directory: Root, name: str, bundle: Bundle, files: Mapping[FileFormat, Secret[bytes]]) -> None:
+    directory.write(name, MANIFEST, Secret(dump(manifest_of(bundle, files))))
 
 
 def _same(
-    directory: Root, name: str, files: dict[FileFormat, Secret[bytes]], access: Access
-) -> dict[FileFormat, Secret[bytes]] | None:
-    """Return the files as they lie there, if they are these; a key store need only be there, since each is unique."""
-    left_behind = {MANIFEST, f".{MANIFEST}"}  # the second by a run that was killed
-    if set(directory.files(name)) - left_behind != {file.value for file in files}:
-        return None
+    directory: Root, name: str, files: Mapping[FileFormat, Secret[bytes]]
+) -> Mapping[FileFormat, Secret[bytes]] | None:
+    """Return the stored files if they equal `files`, and set their modes. Key stores differ in each rendering."""
+    leftovers = {MANIFEST, f".{MANIFEST}"}  # the second of a run that was killed
+    with directory.opened(name) as generation:
+        if set(generation.names()) - leftovers != {file.value for file in files}:
+            return None
     there = {}
     for file, content in files.items():
-        found = directory.read(name, file.value, access)
+        found = directory.read(name, file.value, mode=FILE_MODE)
         if found is None or (found != content and not file.random):
             return None
         there[file] = found
-    if any(f.random for f in there) and not _unharmed(directory, name, there):
-        return None
-    return there
+    return there if _stores_unchanged(directory, name, there) else None
 
 
-def _unharmed(directory: Root, name: str, there: dict[FileFormat, Secret[bytes]]) -> bool:
-    """Whether the files still are what their manifest says: a key store cannot be compared with a new one."""
-    manifest = _manifest(directory, name)
-    return manifest is not None and all(
-        manifest.files.get(f.value) == digest(content) for f, content in there.items() if f.random
+def _stores_unchanged(directory: Root, name: str, there: Mapping[FileFormat, Secret[bytes]]) -> bool:
+    """Return whether key stores are as in the manifest: they cannot be compared with new ones."""
+    stores = {file: content for file, content in there.items() if file.random}
+    manifest = _manifest(directory, name) if stores else None
+    return not stores or (
+        manifest is not None and all(manifest.files.get(f.value) == digest(content) for f, content in stores.items())
     )
 
 
@@ -270,11 +241,11 @@ def _require_same_holder(directory: Root, bundle: Bundle) -> None:
     if manifest and (manifest.account, manifest.application) != (bundle.account, bundle.application):
         raise RefusedError(
             f"{directory.path} holds the bundle of {manifest.account}/{manifest.application}",
-            hint="give each application a directory of its own",
+            hint="use another directory for each application",
         )
 
 
-def _turn(directory: Root, name: str, now: datetime) -> None:
+def _switch(directory: Root, name: str, now: datetime) -> None:
     before = directory.link(CURRENT)
     if before == name:
         return
@@ -286,12 +257,12 @@ def _turn(directory: Root, name: str, now: datetime) -> None:
 def _prune(directory: Root, current: str, before: datetime) -> None:
     for name in _generations(directory):
         if name != current and directory.stamped(name) < before.timestamp():
-            with suppress(OSError):  # it is no part of what is published; the next call, or `withdraw`, tries again
+            with suppress(OSError):  # it is not current; the next call, or `withdraw`, tries again
                 directory.remove(name, _OURS)
 
 
 def _sweep(directory: Root) -> None:
-    """Remove what a killed run left under its working names."""
+    """Remove the working files of a killed run."""
     for name in directory.names():
         if _WORKING.fullmatch(name) and directory.is_directory(name):
             directory.remove(name, _OURS)

@@ -1,7 +1,7 @@
-"""The files a bundle can be written as, and how each is made.
+"""Render a bundle as files.
 
-A text file holds its value and no line end, as mounted Kubernetes secrets do: `$(cat password)` and a program that
-reads the whole file then agree.
+A text file holds its value without a line end, as mounted Kubernetes secrets do: `$(cat password)` and a program that
+reads the whole file get the same value.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from broker.delivery import curl
@@ -27,63 +26,50 @@ __all__ = ["DEFAULT", "FileFormat", "render"]
 
 
 class FileFormat(Enum):
-    """A file of a bundle, by its name. `DEFAULT` are always written, the others on request.
+    """A file of a bundle: its name, and its meaning for people.
 
-    Two follow what the bundle has: `PASSWORD` is left out if there is none, `SECRETS` is added for other named secrets.
+    `DEFAULT` are always written, the others on request. Two depend on the bundle: `PASSWORD` is left out if there is no
+    password, `SECRETS` is added for other named secrets.
     """
 
-    KEY = "tls.key"
-    CERTIFICATE = "tls.crt"
-    TRUST = "ca.crt"
-    COMBINED = "tls-combined.pem"
-    USERNAME = "username"
-    PASSWORD = "password"  # noqa: S105  # the name of a file
-    CLIENT_ID = "client_id"
-    SECRETS = "secrets.json"  # the name of a file
-    KEYSTORE = "keystore.p12"
-    TRUSTSTORE = "truststore.p12"
-    PASSPHRASE = "keystore.password"  # noqa: S105  # the name of a file
-    CURL = "curl.conf"
-    ENV = "env"
+    KEY = "tls.key", "the private key, PKCS#8 PEM, not encrypted"
+    CERTIFICATE = "tls.crt", "the client certificate and its intermediates, PEM"
+    TRUST = "ca.crt", "the CAs that verify the partner's server, PEM"
+    COMBINED = "tls-combined.pem", "key, certificate and intermediates in one PEM"
+    USERNAME = "username", "the login"
+    PASSWORD = "password", "the password"
+    CLIENT_ID = "client_id", "the application's client_id"
+    SECRETS = "secrets.json", "the other named secrets, if the partner has any: a JSON object"
+    KEYSTORE = "keystore.p12", "key and certificate as PKCS#12, for Java, curl and Node"
+    TRUSTSTORE = "truststore.p12", "the server's CAs as a PKCS#12 trust store, for Java"
+    PASSPHRASE = "keystore.password", "the passphrase of the key stores beside it"
+    CURL = "curl.conf", "everything for curl: curl -K …/current/curl.conf URL"
+    ENV = "env", "paths and values for a POSIX shell: set -a; . …/current/env"
 
-    @property
-    def meaning(self) -> str:
-        """One line for people."""
-        return _MEANINGS[self]
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str = "") -> FileFormat:
+        """Make the member whose value is the file's name."""
+        made = object.__new__(cls)
+        made._value_, made.meaning = value, meaning
+        return made
 
     @property
     def needs_passphrase(self) -> bool:
-        """Whether the passphrase in `keystore.password` opens it."""
+        """Return whether the passphrase in `keystore.password` opens it."""
         return self in (FileFormat.KEYSTORE, FileFormat.TRUSTSTORE)
 
     @property
     def guessable(self) -> bool:
-        """Whether it holds named secrets and nothing that is hard to guess: no digest of it may lie about."""
+        """Return whether it holds secrets and nothing hard to guess: its digest must not be published."""
         return self in (FileFormat.PASSWORD, FileFormat.SECRETS, FileFormat.CURL, FileFormat.ENV)
 
     @property
     def random(self) -> bool:
-        """Whether two renderings of one bundle differ."""
+        """Return whether two renderings of one bundle differ."""
         return self.needs_passphrase or self is FileFormat.PASSPHRASE
 
 
-_MEANINGS: Final[Mapping[FileFormat, str]] = MappingProxyType(
-    {
-        FileFormat.KEY: "the private key, PKCS#8 PEM, not encrypted",
-        FileFormat.CERTIFICATE: "the client certificate and its intermediates, PEM",
-        FileFormat.TRUST: "the CAs by which the partner's server is known, PEM",
-        FileFormat.COMBINED: "key, certificate and intermediates in one PEM",
-        FileFormat.USERNAME: "the login",
-        FileFormat.PASSWORD: "the password",
-        FileFormat.CLIENT_ID: "the application's client_id",
-        FileFormat.SECRETS: "the other named secrets, if the partner has any: a JSON object",
-        FileFormat.KEYSTORE: "key and certificate as PKCS#12, for Java, curl and Node",
-        FileFormat.TRUSTSTORE: "the server's CAs as a PKCS#12 trust store, for Java",
-        FileFormat.PASSPHRASE: "the passphrase of the key stores beside it",
-        FileFormat.CURL: "all of it for curl: curl -K …/current/curl.conf URL",
-        FileFormat.ENV: "paths and values for a POSIX shell: set -a; . …/current/env",
-    }
-)
 DEFAULT: Final = (
     FileFormat.KEY,
     FileFormat.CERTIFICATE,
@@ -97,7 +83,7 @@ DEFAULT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What a file is made of."""
+    """The input of a renderer."""
 
     bundle: Bundle
     at: Path
@@ -105,11 +91,11 @@ class _Job:
 
 
 def render(bundle: Bundle, formats: Collection[FileFormat], at: Path) -> dict[FileFormat, Secret[bytes]]:
-    """Return the files in `formats` and those that are always there, in the order of the enum.
+    """Return the files in `formats` and the default ones, in the order of the enum.
 
-    `at` is the directory they are going to lie in: `curl.conf` and `env` name the others by it. They name the
-    generation's own directory, not the link `current`, since a program that opens the key and then the certificate
-    through a link can get each from another generation. Raise `InputError` for what a format cannot hold.
+    `at` is their future directory: `curl.conf` and `env` name the other files in it. It is the directory of the
+    generation, not the link `current`: a program that opens key and certificate through a link can get each from
+    another generation. Raise `InputError` for a value that a format cannot hold.
     """
     wanted = {*DEFAULT, *formats} - {FileFormat.PASSPHRASE, FileFormat.PASSWORD}
     wanted |= {FileFormat.PASSWORD if name == PASSWORD else FileFormat.SECRETS for name in bundle.secrets}
@@ -128,14 +114,18 @@ def _combined(job: _Job) -> Secret[bytes]:
 
 
 def _curl(job: _Job) -> Secret[bytes]:
-    at, b = job.at, job.bundle
-    paths = curl.Paths(at / FileFormat.CERTIFICATE.value, at / FileFormat.KEY.value, at / FileFormat.TRUST.value)
-    return _text(curl.config(paths, b.authentication, b.values))
+    names = (FileFormat.CERTIFICATE.value, FileFormat.KEY.value, FileFormat.TRUST.value)
+    paths = curl.Paths(*(job.at / name for name in names))
+    return _text(curl.config(paths, job.bundle.authentication, job.bundle.values))
 
 
-def _others(bundle: Bundle) -> dict[str, str]:
-    """Return the named secrets that have no file of their own."""
-    return {name: secret.reveal() for name, secret in sorted(bundle.secrets.items()) if name != PASSWORD}
+def _others(job: _Job) -> Secret[bytes]:
+    values = {name: secret.reveal() for name, secret in sorted(job.bundle.secrets.items()) if name != PASSWORD}
+    return _text(json.dumps(values, ensure_ascii=False))
+
+
+def _keystore(job: _Job) -> Secret[bytes]:
+    return keystores.pkcs12_bundle(job.bundle.key, job.bundle.certificate, job.passphrase)
 
 
 def _env(job: _Job) -> Secret[bytes]:
@@ -143,36 +133,31 @@ def _env(job: _Job) -> Secret[bytes]:
         "PARTNER_BASE_URL": job.bundle.base_url,
         "PARTNER_CLIENT_ID": job.bundle.client_id,
         "PARTNER_USERNAME": job.bundle.login,
-        **{f"PARTNER_{_variable(name)}": secret.reveal() for name, secret in job.bundle.secrets.items()},
+        **{
+            "PARTNER_PASSWORD" if name == PASSWORD else f"PARTNER_SECRET_{name.upper().replace('-', '_')}": s.reveal()
+            for name, s in job.bundle.secrets.items()
+        },
         "PARTNER_CERT": str(job.at / FileFormat.CERTIFICATE.value),
         "PARTNER_KEY": str(job.at / FileFormat.KEY.value),
         "PARTNER_CA": str(job.at / FileFormat.TRUST.value),
     }
     if any("\0" in value for value in values.values()):
-        raise InputError("a NUL cannot stand in an environment variable", hint="leave out the file `env`")
+        raise InputError("an environment variable cannot hold a NUL", hint="leave out --format env")
     return _text("".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()))
 
 
-def _variable(name: str) -> str:
-    return "PASSWORD" if name == PASSWORD else f"SECRET_{name.upper().replace('-', '_')}"
-
-
-_RENDERERS: Final[Mapping[FileFormat, Callable[[_Job], Secret[bytes]]]] = MappingProxyType(
-    {
-        FileFormat.KEY: lambda job: keys.pem(job.bundle.key),
-        FileFormat.CERTIFICATE: lambda job: _text(job.bundle.certificate.pem),
-        FileFormat.TRUST: lambda job: _text(job.bundle.trust.pem),
-        FileFormat.COMBINED: _combined,
-        FileFormat.USERNAME: lambda job: _text(job.bundle.login),
-        FileFormat.PASSWORD: lambda job: _text(job.bundle.secrets[PASSWORD].reveal()),
-        FileFormat.CLIENT_ID: lambda job: _text(job.bundle.client_id),
-        FileFormat.SECRETS: lambda job: _text(json.dumps(_others(job.bundle), ensure_ascii=False)),
-        FileFormat.KEYSTORE: lambda job: keystores.pkcs12_bundle(
-            job.bundle.key, job.bundle.certificate, None, job.passphrase
-        ),
-        FileFormat.TRUSTSTORE: lambda job: Secret(keystores.truststore_p12(job.bundle.trust, job.passphrase)),
-        FileFormat.PASSPHRASE: lambda job: _text(job.passphrase.reveal()),
-        FileFormat.CURL: _curl,
-        FileFormat.ENV: _env,
-    }
-)
+_RENDERERS: Final[Mapping[FileFormat, Callable[[_Job], Secret[bytes]]]] = {
+    FileFormat.KEY: lambda job: keys.pem(job.bundle.key),
+    FileFormat.CERTIFICATE: lambda job: _text(job.bundle.certificate.pem),
+    FileFormat.TRUST: lambda job: _text(job.bundle.trust.pem),
+    FileFormat.COMBINED: _combined,
+    FileFormat.USERNAME: lambda job: _text(job.bundle.login),
+    FileFormat.PASSWORD: lambda job: _text(job.bundle.secrets[PASSWORD].reveal()),
+    FileFormat.CLIENT_ID: lambda job: _text(job.bundle.client_id),
+    FileFormat.SECRETS: _others,
+    FileFormat.KEYSTORE: _keystore,
+    FileFormat.TRUSTSTORE: lambda job: Secret(keystores.truststore_p12(job.bundle.trust, job.passphrase)),
+    FileFormat.PASSPHRASE: lambda job: _text(job.passphrase.reveal()),
+    FileFormat.CURL: _curl,
+    FileFormat.ENV: _env,
+}

@@ -1,12 +1,14 @@
-"""`manifest.json`: what is public of a published bundle, written last."""
+"""Read and write `manifest.json`, the public part of a published bundle."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
+
+import msgspec
 
 from broker.delivery.formats import FileFormat
 from broker.errors import InputError
@@ -22,7 +24,7 @@ SCHEMA: Final = 1
 
 
 def manifest_of(bundle: Bundle, files: Mapping[FileFormat, Secret[bytes]]) -> Manifest:
-    """Return the manifest of `bundle` as written to `files`."""
+    """Return the manifest of `bundle` rendered as `files`."""
     return Manifest(
         account=bundle.account,
         application=bundle.application,
@@ -38,16 +40,9 @@ def manifest_of(bundle: Bundle, files: Mapping[FileFormat, Secret[bytes]]) -> Ma
 
 def dump(manifest: Manifest) -> bytes:
     """Return `manifest` as JSON, keys sorted, ending in a line end."""
-    document = {
+    document = msgspec.to_builtins(manifest) | {
         "schema": SCHEMA,
-        "account": manifest.account,
-        "application": manifest.application,
-        "generation": manifest.generation,
-        "base_url": manifest.base_url,
         "authentication": document_of(manifest.authentication),
-        "not_after": _moment(manifest.not_after),
-        "lease_id": manifest.lease_id,
-        "expires": _moment(manifest.expires),
         "files": {name: {"sha256": digest} if digest else {} for name, digest in manifest.files.items()},
     }
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
@@ -58,7 +53,7 @@ def parse(data: bytes) -> Manifest:
     try:
         document = json.loads(data)
         if document["schema"] > SCHEMA:
-            raise InputError("the manifest was written by a newer broker", hint="upgrade this program's broker")
+            raise InputError("a newer broker wrote the manifest", hint="upgrade the broker package of this program")
         return Manifest(
             account=account_name(document["account"]),
             application=str(document["application"]),
@@ -71,13 +66,9 @@ def parse(data: bytes) -> Manifest:
             files={str(name): str(row.get("sha256", "")) for name, row in document["files"].items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise InputError(f"{MANIFEST} is not one of the broker's", hint="fetch the bundle again") from None
+        raise InputError(f"{MANIFEST} is damaged, or not the broker's", hint="get the bundle again") from None
 
 
 def digest(content: Secret[bytes]) -> str:
     """Return the SHA-256 of `content` in lower-case hex."""
     return hashlib.sha256(content.reveal()).hexdigest()
-
-
-def _moment(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,8 +1,9 @@
-"""Where bundles had better lie: in memory, so that what is removed is gone."""
+"""Choose a directory in memory for bundles, so that removed files cannot be recovered."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -11,11 +12,12 @@ __all__ = ["default_root", "is_memory"]
 
 _MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 _MOUNTS: Final = Path("/proc/self/mountinfo")
-_SHARED: Final = Path("/dev/shm")  # noqa: S108  # a directory of our own is made in it, 0700
+_ROW: Final = re.compile(r"\S+ \S+ (\S+) .*? - (\S+)")  # the third field is the device
+_SHARED: Final = Path("/dev/shm")  # noqa: S108  # publishing makes a directory with mode 0700 in it
 
 
 def default_root(account: str, application: str, environ: Mapping[str, str], uid: int) -> Path:
-    """Return where to publish a bundle unless somebody says otherwise: in memory, if this machine lets us.
+    """Return the default directory for a bundle: in memory, if this machine has such a place for us.
 
     `$XDG_RUNTIME_DIR`, `/run/user/<uid>`, `/dev/shm`, else `~/.cache` (`$XDG_CACHE_HOME`), for which `is_memory` is
     false and the caller warns.
@@ -26,14 +28,14 @@ def default_root(account: str, application: str, environ: Mapping[str, str], uid
         if base and _usable(base):
             return base / below
     if _usable(_SHARED):
-        # Everybody may write here, so the name is the user's; `publish` refuses it where it is somebody else's.
+        # Everybody may write here: the name has the user's number, and publishing refuses another user's directory
         return _SHARED / f"credential-broker-{uid}" / account / application
     cache = environ.get("XDG_CACHE_HOME", "")
     return (Path(cache) if cache.startswith("/") else Path(environ.get("HOME", "/")) / ".cache") / below
 
 
 def is_memory(path: Path, mounts: Path = _MOUNTS) -> bool:
-    """Return whether `path`, or what of it exists, lies on a memory file system. Such memory can be swapped out."""
+    """Return whether `path`, or its nearest existing parent, is on a memory file system (which may be swapped out)."""
     existing = path
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -48,13 +50,8 @@ def _rows(mounts: Path) -> list[tuple[str, str]]:
         lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    found = []
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        fields = before.split(" ")
-        if len(fields) > 2 and after:  # noqa: PLR2004  # the third field is the device
-            found.append((fields[2], after.split(" ")[0]))
-    return found
+    rows = (_ROW.match(line) for line in lines)
+    return [(row[1], row[2]) for row in rows if row]
 
 
 def _usable(base: Path) -> bool:

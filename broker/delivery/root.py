@@ -1,7 +1,6 @@
-"""A directory that bundles are published in, held open and locked: every step is taken from its descriptor.
+"""The directory that bundles are published in, held open and locked: every step uses its descriptor.
 
-So a path that somebody swaps while we work leads nowhere else, and two publishers take turns. A lock dies with its
-process.
+So a path that is swapped meanwhile leads nowhere else, and publishers take turns. A lock ends with its process.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,12 +20,15 @@ from broker.errors import ConflictError, InputError
 from broker.model.secret import Secret
 from broker.paths import UntrustedPathError, place
 
-__all__ = ["Access", "LeftBehindError", "Root", "UnusableDirectoryError", "held"]
+__all__ = ["FILE_MODE", "LeftBehindError", "Root", "UnusableDirectoryError", "held"]
 
+FILE_MODE: Final = 0o600  # of public files too
+_DIRECTORY_MODE: Final = 0o700
 _PATIENCE: Final = 10.0  # seconds; publishing takes milliseconds
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OURS: Final = re.compile(r"\.?(gen-\d|current)")
-_GONE: Final = 3  # times that the directory may vanish while we wait for it
+_GONE: Final = 3  # times that the directory may be replaced while its lock is awaited
 
 
 class UnusableDirectoryError(InputError):
@@ -35,52 +36,36 @@ class UnusableDirectoryError(InputError):
 
 
 class LeftBehindError(UnusableDirectoryError):
-    """What was begun there could not be taken back: a key may lie there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Who may read: the owner, and one group where it is given by number."""
-
-    group: int | None = None
-
-    @property
-    def directory(self) -> int:
-        """The mode of directories."""
-        return 0o700 if self.group is None else 0o750
-
-    @property
-    def file(self) -> int:
-        """The mode of files, public ones too."""
-        return 0o600 if self.group is None else 0o640
+    """A failed publishing could not be undone: the directory may hold a key."""
 
 
 class Root:
-    """The open, locked directory. Names are relative to it and never followed when they are links."""
+    """The open, locked directory. Names are relative to it; links are never followed."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._fd = descriptor
 
     def names(self) -> list[str]:
-        """Return what lies in it, sorted."""
-        return _listed(self._fd)
+        """Return the names in it, sorted."""
+        with os.scandir(self._fd) as entries:
+            return sorted(entry.name for entry in entries)
 
     def is_directory(self, name: str) -> bool:
-        """Return whether `name` is a directory, and no link to one."""
+        """Return whether `name` is a directory, not a link to one."""
         return stat.S_ISDIR(_mode(self._fd, name))
 
     def link(self, name: str) -> str | None:
-        """Return where the link `name` points; None where there is nothing; raise where it is no link."""
+        """Return the target of the link `name`, or None; raise `UnusableDirectoryError` if it is not a link."""
         mode = _mode(self._fd, name)
         if mode and not stat.S_ISLNK(mode):
             raise UnusableDirectoryError(
-                f"{self.path / name} is not a link of the broker's", hint="move it away, or publish elsewhere"
+                f"{self.path / name} is not a link", hint="move it away, or use another directory"
             )
         return os.readlink(name, dir_fd=self._fd) if mode else None
 
     def point(self, name: str, target: str) -> None:
-        """Make the link `name` point at `target`, at once and for good."""
+        """Point the link `name` at `target`, atomically and durably."""
         working = f".{name}-{os.getpid()}"
         try:
             os.symlink(target, working, dir_fd=self._fd)
@@ -90,30 +75,26 @@ class Root:
             raise
         os.fsync(self._fd)
 
-    def make(self, name: str, access: Access) -> None:
+    def make(self, name: str) -> None:
         """Make the directory `name`."""
-        os.mkdir(name, 0o700, dir_fd=self._fd)
-        with self._directory(name) as fd:
-            _permit(fd, access.directory, access)
+        os.mkdir(name, _DIRECTORY_MODE, dir_fd=self._fd)
 
     def rename(self, name: str, to: str) -> None:
-        """Give the directory `name` its final name, once all in it has reached the disk."""
+        """Give the directory `name` its final name, after its entries have reached the disk."""
         with self._directory(name) as fd:
             os.fsync(fd)
         os.rename(name, to, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         os.fsync(self._fd)
 
-    def write(self, directory: str, name: str, content: Secret[bytes], access: Access) -> None:
-        """Write a file whole or not at all, in place of one that is there."""
+    def write(self, directory: str, name: str, content: Secret[bytes]) -> None:
+        """Write or replace a file, atomically."""
         working = f".{name}"
         with self._directory(directory) as fd:
             _remove(fd, working)
-            new = os.open(
-                working, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=fd
-            )
+            new = os.open(working, _NEW, FILE_MODE, dir_fd=fd)
             try:
                 with os.fdopen(new, "wb") as file:
-                    _permit(new, access.file, access)
+                    os.fchmod(new, FILE_MODE)
                     file.write(content.reveal())
                     file.flush()
                     os.fsync(new)
@@ -123,8 +104,8 @@ class Root:
                 raise
             os.fsync(fd)
 
-    def read(self, directory: str, name: str, access: Access | None = None) -> Secret[bytes] | None:
-        """Return the content of a file, or None where it is no regular file; set its mode again where `access` says."""
+    def read(self, directory: str, name: str, *, mode: int | None = None) -> Secret[bytes] | None:
+        """Return the content of a file, or None if it is not a regular file; set its mode to `mode`."""
         with self._directory(directory) as fd:
             try:
                 found = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
@@ -133,22 +114,17 @@ class Root:
         try:
             if not stat.S_ISREG(os.fstat(found).st_mode):
                 return None
-            if access:
-                _permit(found, access.file, access)
+            if mode is not None:
+                os.fchmod(found, mode)
             with os.fdopen(found, "rb", closefd=False) as file:
                 return Secret(file.read())
         finally:
             os.close(found)
 
-    def files(self, directory: str) -> list[str]:
-        """Return what lies in `directory`."""
-        with self._directory(directory) as fd:
-            return _listed(fd)
-
     def remove(self, directory: str, ours: frozenset[str]) -> bool:
-        """Remove the files called as in `ours`, and the directory if that empties it. Return whether it is gone.
+        """Remove the files named in `ours`, and the directory if that empties it. Return whether it is gone.
 
-        Each file is tried, though another could not be removed. A directory is none of ours, however it is called.
+        Each file is tried, even if another could not be removed. A directory of such a name stays.
         """
         with self.opened(directory) as inner:
             inner.clear(ours)
@@ -158,7 +134,7 @@ class Root:
         return empty
 
     def clear(self, ours: frozenset[str]) -> None:
-        """Remove the files called as in `ours` from this directory itself, wherever it lies now."""
+        """Remove the files named in `ours` from this directory, even if it was moved."""
         with ExitStack() as each:
             for name in self.names():
                 if name.removeprefix(".") in ours and not stat.S_ISDIR(_mode(self._fd, name)):
@@ -169,23 +145,23 @@ class Root:
         _remove(self._fd, name)
 
     def stamp(self, directory: str, at: float) -> None:
-        """Set when `directory` was last touched, in seconds since the epoch."""
+        """Set the time stamp of `directory`, in seconds since the epoch."""
         os.utime(directory, (at, at), dir_fd=self._fd, follow_symlinks=False)
 
     def stamped(self, directory: str) -> float:
-        """Return when `directory` was last touched."""
+        """Return the time stamp of `directory`."""
         return os.stat(directory, dir_fd=self._fd, follow_symlinks=False).st_mtime
 
     @contextmanager
     def opened(self, name: str = ".") -> Iterator[Root]:
-        """Lend the directory `name` in it, or itself by a descriptor of its own: it is not locked."""
+        """Lend the directory `name`, or this one, with a new descriptor and without a lock."""
         with self._directory(name) as fd:
             yield Root(self.path / name, fd)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Wait for other publishers, and let `path` be where it lies now: it may have been renamed."""
-        with _told(self.path):
+        """Wait for other publishers, and update `path`: the directory may have been renamed."""
+        with _as_unusable(self.path):
             _wait_for_lock(self.path, self._fd, time.monotonic() + _PATIENCE)
             self.path = _where(self._fd) or self.path
             try:
@@ -203,32 +179,32 @@ class Root:
 
 
 @contextmanager
-def held(path: Path, *, make: Access | None = None) -> Iterator[Root]:
-    """Lend the directory at `path`, locked; make it first where `make` says with which mode.
+def held(path: Path, *, make: bool = False) -> Iterator[Root]:
+    """Lend the directory at `path`, locked; with `make`, create it and set its mode.
 
-    Raise `UnusableDirectoryError` where it cannot be trusted (a link, another's, writable by others, or below a
-    directory that is) and for whatever the file system refuses; `ConflictError` where another publisher does not end.
+    Raise `UnusableDirectoryError` if it cannot be trusted (a link, another user's, writable by others, or below such a
+    directory) and for errors of the file system; `ConflictError` if another publisher holds the lock for long.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow the link that we refuse
-    with _told(path):
-        path, fd = _locked(path, make)
+    with _as_unusable(path):
+        path, fd = _locked(path, make=make)
         try:
             if make:
-                _require_ours(path, fd, make)
-                _permit(fd, make.directory, make)
+                _require_ours(path, fd)
+                os.fchmod(fd, _DIRECTORY_MODE)
             yield Root(path, fd)
         finally:
             os.close(fd)
 
 
-def _locked(path: Path, make: Access | None) -> tuple[Path, int]:
-    """Return where the directory lies, all links above it followed, and its descriptor."""
+def _locked(path: Path, *, make: bool) -> tuple[Path, int]:
+    """Return the path of the directory, with all links above it followed, and its descriptor."""
     deadline = time.monotonic() + _PATIENCE
     for _ in range(_GONE):
-        with place(path, make=make is not None, guarded=True) as found:
+        with place(path, make=make, guarded=True) as found:
             if make:
                 with suppress(FileExistsError):
-                    os.mkdir(found.name, 0o700, dir_fd=found.descriptor)
+                    os.mkdir(found.name, _DIRECTORY_MODE, dir_fd=found.descriptor)
             fd = os.open(found.name, _OPEN, dir_fd=found.descriptor)
         try:
             _require_safe(found.path, os.fstat(fd))
@@ -239,7 +215,7 @@ def _locked(path: Path, make: Access | None) -> tuple[Path, int]:
             os.close(fd)
             raise
         os.close(fd)
-    raise ConflictError(f"{path} is replaced again and again", hint="let one publisher use it")
+    raise ConflictError(f"{path} is being replaced", hint="publish to a directory that no other program replaces")
 
 
 def _wait_for_lock(path: Path, fd: int, deadline: float) -> None:
@@ -248,7 +224,7 @@ def _wait_for_lock(path: Path, fd: int, deadline: float) -> None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise ConflictError(f"another publisher holds {path}", hint="see who does: fuser -v DIR") from None
+                raise ConflictError(f"another publisher holds {path}", hint=f"find it: fuser -v {path}") from None
             time.sleep(0.02)
         else:
             return
@@ -257,32 +233,26 @@ def _wait_for_lock(path: Path, fd: int, deadline: float) -> None:
 def _require_safe(path: Path, found: os.stat_result) -> None:
     me = os.geteuid()
     if found.st_uid != me:
-        raise _unsafe(path, f"belongs to user {found.st_uid}", "publish to a directory of your own")
+        raise _unsafe(path, f"belongs to user {found.st_uid}", "use a directory that belongs to you")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise _unsafe(path, "can be written by others", f"chmod go-w {path}")
 
 
-def _require_ours(path: Path, fd: int, access: Access) -> None:
-    """Refuse to take away others' access to a directory that holds more than bundles: it might be `/etc`, or `/`."""
-    others = stat.S_IMODE(os.fstat(fd).st_mode) & 0o077 & ~access.directory
-    if others and not all(_OURS.match(name) for name in _listed(fd)):
-        raise _unsafe(path, "holds other things that others may use", "name a directory of the bundle's own")
+def _require_ours(path: Path, fd: int) -> None:
+    """Refuse to close a directory to others if it holds more than bundles: it might be `/etc`, or `/`."""
+    others = os.fstat(fd).st_mode & 0o077
+    if others and not all(_OURS.match(name) for name in Root(path, fd).names()):
+        raise _unsafe(path, "holds other files, which other users can read", "use a directory for this bundle alone")
 
 
 def _unsafe(path: Path, what: str, hint: str) -> UnusableDirectoryError:
     return UnusableDirectoryError(f"{path} {what}", hint=hint)
 
 
-def _permit(fd: int, mode: int, access: Access) -> None:
-    if access.group is not None:
-        os.fchown(fd, -1, access.group)
-    os.fchmod(fd, mode)
-
-
 def _where(fd: int) -> Path | None:
-    """Return the path of an open directory as it is now, None where the kernel does not say it."""
+    """Return the current path of an open directory, None if the kernel does not know it."""
     try:
-        return Path(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115  # no path of a file
+        return Path(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115  # not the path of a file
     except OSError:
         return None
 
@@ -294,29 +264,22 @@ def _mode(fd: int, name: str) -> int:
         return 0
 
 
-def _listed(fd: int) -> list[str]:
-    with os.scandir(fd) as entries:
-        return sorted(entry.name for entry in entries)
-
-
 def _remove(fd: int, name: str) -> None:
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=fd)
-    except FileNotFoundError:
-        return
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _as_unusable(path: Path) -> Iterator[None]:
     try:
         yield
     except UntrustedPathError as error:
         raise UnusableDirectoryError(error.message, hint=error.hint) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            what, hint = "there is no room left", "make room; nothing was published"
+            what, hint = "there is no space left", "free some space; nothing was published"
         elif error.errno in (errno.ELOOP, errno.ENOTDIR):
-            what, hint = "it is a link, or no directory", "name the directory itself"
+            what, hint = "it is a link, or not a directory", "name the directory itself"
         else:
-            what, hint = error.strerror or "it cannot be used", "see who owns it, and whether it can be written"
+            what, hint = error.strerror or "it cannot be used", f"see its owner and mode: ls -ld {path}"
         raise UnusableDirectoryError(f"{path}: {what.lower()}", hint=hint) from None

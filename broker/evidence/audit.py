@@ -95,7 +95,7 @@ def examine(record: Record, key: VerifyingKey | None = None, *, everything: bool
     used = key or (VerifyingKey(record.key) if record.key else None)
     findings = list(record.findings)
     signed: tuple[SignedStatement, ...] = ()
-    if used and key and record.key and VerifyingKey(record.key).fingerprint != key.fingerprint:
+    if key and record.key and VerifyingKey(record.key).fingerprint != key.fingerprint:
         findings.append(_error("anchor.key", "the evidence comes with another public key than the one given"))
     if used:
         signed, faults = verified(record.statements, used)
@@ -126,7 +126,7 @@ def _unsigned(reports: Iterable[ChainReport]) -> Iterable[Finding]:
     """Yield a note about entries that no signature covers yet."""
     names = [r.chain for r in reports if r.entries > r.signed]
     if names:
-        shown = ", ".join([*names[:_SHOWN], *(["…"] if len(names) > _SHOWN else [])])
+        shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
         message = (
             f"no statement covers the last entries of {len(names)} chain(s): {shown}. A tail cut there shows only "
             "against the account's document in Vault, and for issued/… not at all"

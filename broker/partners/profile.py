@@ -79,21 +79,14 @@ class Profile:
 
     def environment(self, name: str) -> Environment:
         """Return the environment called `name`; raise `UnknownNameError`."""
-        try:
-            return self.environments[name]
-        except KeyError:
-            raise UnknownNameError(
-                f"profile {self.name} has no environment {name[:80]!r}",
-                hint=f"use one of {', '.join(sorted(self.environments))}",
-            ) from None
+        if name not in self.environments:
+            known = ", ".join(sorted(self.environments))
+            raise UnknownNameError(f"profile {self.name} has no environment {name[:80]!r}", hint=f"use one of {known}")
+        return self.environments[name]
 
     @property
     def unknowns(self) -> tuple[str, ...]:
         """Dotted names of the settings that the partner has not published."""
-        values = {
-            "submission.to": self.submission.to,
-            "renewal.lifetime": self.renewal.lifetime,
-            "renewal.overlap": self.renewal.overlap,
-            "renewal.lead_time": self.renewal.lead_time,
-        }
+        renewal = {f"renewal.{name}": getattr(self.renewal, name) for name in ("lifetime", "overlap", "lead_time")}
+        values = {"submission.to": self.submission.to, **renewal}
         return tuple(name for name, value in values.items() if value is None)

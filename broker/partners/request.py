@@ -26,8 +26,8 @@ _LARGEST_PORT: Final = 65535
 def base_url(text: str) -> str:
     """Return `text` as a normalized base URL of an account; raise `InputError`.
 
-    It is https, since the client certificate needs TLS. It has no user, query, fragment, dot segment or final slash;
-    the host is in lower case.
+    It is https, since the client certificate needs TLS. It has no user, query, fragment, dot segment or final slash,
+    and its host is in lower case.
     """
     hint = "write it like https://api.example.com/v3"
     try:

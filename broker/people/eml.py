@@ -23,7 +23,7 @@ from broker.model.generation import SigningRequest
 from broker.model.names import AccountName, mail_address
 from broker.partners.profile import Profile, Submission
 
-__all__ = ["CsrMail", "csr_mail", "draft", "message_id"]
+__all__ = ["CsrMail", "csr_mail", "draft"]
 
 _LONGEST: Final = 998  # octets of a header line (RFC 5322, 2.1.1)
 
@@ -37,9 +37,14 @@ class CsrMail:
     csr: str  # PEM
     sender: str
     to: tuple[str, ...]
-    message_id: str  # by the function `message_id`
     date: datetime
     texts: Mapping[str, str]
+
+    @property
+    def message_id(self) -> str:
+        """The Message-ID: always the same for this CSR. The domain has no mailbox."""
+        digest = hashlib.sha256(self.csr.encode()).hexdigest()[:16]
+        return f"<csr-{self.account}-{self.number}-{digest}@credential-broker.invalid>"
 
 
 def csr_mail(account: Account, request: SigningRequest, profile: Profile, to: Sequence[str], now: datetime) -> CsrMail:
@@ -54,7 +59,6 @@ def csr_mail(account: Account, request: SigningRequest, profile: Profile, to: Se
         csr=request.csr,
         sender=account.subject.get("emailAddress") or next(iter(account.contacts.team), ""),
         to=tuple(to) or account.contacts.partner or known,
-        message_id=message_id(account.name, request.number, request.csr),
         date=next((s.at for s in request.submissions if s.via == "eml"), now),
         texts={
             "account": account.name,
@@ -66,33 +70,23 @@ def csr_mail(account: Account, request: SigningRequest, profile: Profile, to: Se
     )
 
 
-def message_id(account: AccountName, number: int, csr: str, domain: str = "credential-broker.invalid") -> str:
-    """Return the Message-ID of this CSR's mail: always the same one. The domain has no mailbox."""
-    digest = hashlib.sha256(csr.encode()).hexdigest()[:16]
-    return _checked_id(f"<csr-{account}-{number}-{digest}@{domain}>")
-
-
 def draft(mail: CsrMail, submission: Submission) -> bytes:
     """Return the mail as RFC 5322 text with CRLF, the CSR attached as `<account>-<n>.csr`, marked as unsent.
 
-    Raise `InputError` for an address, a subject or an ID that is no valid header.
+    Raise `InputError` for an address or a subject that is no valid header.
     """
     if not mail.to:
         raise InputError("the CSR has no recipient", hint=f"broker csr submit {mail.account} --to ADDRESS")
     message = EmailMessage(policy=SMTP)
-    message["From"] = _address(mail.sender)
-    message["To"] = tuple(_address(to) for to in mail.to)
-    message["Subject"] = _line("subject", _filled(submission.subject, mail.texts))
+    message["From"] = Address(addr_spec=mail_address(mail.sender))
+    message["To"] = tuple(Address(addr_spec=mail_address(to)) for to in mail.to)
+    message["Subject"] = _line(_filled(submission.subject, mail.texts))
     message["Date"] = format_datetime(mail.date)
-    message["Message-ID"] = _checked_id(mail.message_id)
+    message["Message-ID"] = mail.message_id
     message["X-Unsent"] = "1"  # some mail programs then open the file for sending
     message.set_content(_filled(submission.body, mail.texts), cte="quoted-printable")
-    message.add_attachment(
-        mail.csr.encode("ascii"),
-        maintype="application",
-        subtype="pkcs10",
-        filename=f"{mail.account}-{mail.number}.csr",
-    )
+    name = f"{mail.account}-{mail.number}.csr"
+    message.add_attachment(mail.csr.encode("ascii"), maintype="application", subtype="pkcs10", filename=name)
     # The default boundary is random; this one cannot occur in base64 or quoted-printable text.
     message.set_boundary("=_" + hashlib.sha256(mail.message_id.encode()).hexdigest()[:32])
     return message.as_bytes()
@@ -105,20 +99,7 @@ def _filled(template: str, texts: Mapping[str, str]) -> str:
         raise InputError("the profile's mail has an unknown placeholder", hint="broker partner show") from None
 
 
-def _line(name: str, text: str) -> str:
+def _line(text: str) -> str:
     if not text.isprintable() or len(text) > _LONGEST - 100:
-        raise InputError(f"the mail's {name} is too long, or has a line break", hint="use a single line")
-    return text
-
-
-def _address(text: str) -> Address:
-    return Address(addr_spec=mail_address(text))
-
-
-def _checked_id(text: str) -> str:
-    inner = text.removeprefix("<").removesuffix(">")
-    left, _, right = inner.partition("@")
-    allowed = all(c.isascii() and (c.isalnum() or c in ".-_") for c in left + right)
-    if text != f"<{inner}>" or not (left and right) or not allowed:
-        raise InputError("the Message-ID is not valid", hint="use the form <csr-1@example.com>")
+        raise InputError("the mail's subject is too long, or has a line break", hint="use a single line")
     return text

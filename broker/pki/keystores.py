@@ -20,10 +20,8 @@ ALIAS: Final = "credential"
 _ROUNDS: Final = 20_000
 
 
-def pkcs12_bundle(
-    key: Secret[bytes], certificate: Certificate, trust: CaSet | None, passphrase: Secret[str]
-) -> Secret[bytes]:
-    """Return a PKCS#12 file: the key, its certificate and chain, and `trust`.
+def pkcs12_bundle(key: Secret[bytes], certificate: Certificate, passphrase: Secret[str]) -> Secret[bytes]:
+    """Return a PKCS#12 file: the key, its certificate and chain.
 
     PBES2 with AES-256 and 20,000 rounds (6 ms), which Java 17, curl and Node read. Raises `InputError` for an empty
     passphrase, `RefusedError` if the key is not the certificate's.
@@ -31,11 +29,12 @@ def pkcs12_bundle(
     leaf, *chain = load(certificate.pem)
     if spki_of(leaf) != keys.spki_of(key):
         raise RefusedError("the private key is not this certificate's", hint="take both from the same generation")
-    cas = list(dict.fromkeys([*chain, *(load(trust.pem) if trust is not None else [])]))
     builder = PrivateFormat.PKCS12.encryption_builder().kdf_rounds(_ROUNDS)
     builder = builder.key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC).hmac_hash(SHA256())
     encryption = builder.build(_octets(passphrase))
-    return Secret(pkcs12.serialize_key_and_certificates(ALIAS.encode(), keys.load(key), leaf, cas or None, encryption))
+    return Secret(
+        pkcs12.serialize_key_and_certificates(ALIAS.encode(), keys.load(key), leaf, chain or None, encryption)
+    )
 
 
 def truststore_p12(trust: CaSet, passphrase: Secret[str]) -> bytes:

@@ -99,7 +99,7 @@ class ReplyParts:
         if not found:
             raise RefusedError(
                 f"no CA in this reply has the fingerprint {wanted[:16]}…",
-                hint="compare it with: broker cert inspect FILE; if the partner told you another, do not import this",
+                hint="compare it with: broker cert inspect FILE; do not import this if the partner's differs",
             )
         return ca_set_of(found)
 
@@ -133,7 +133,7 @@ def read_reply(data: bytes) -> ReplyParts:
 
 @dataclass(slots=True)
 class _Found:
-    """What a reply's files have held so far."""
+    """The content of a reply's files so far."""
 
     certificates: list[x509.Certificate] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
@@ -172,7 +172,7 @@ class _Found:
             case "PKCS7" | "CMS":
                 self._add(_pkcs7(block.der))
             case _ if block.is_private_key:
-                message = "the reply holds a private key, which nobody but you should have: it is not read"
+                message = "the reply holds a private key, which only you should have: it is not read"
                 hint = "tell the partner; if it is the key of this account, make a new request with a new key"
                 self.findings.append(Finding.warning("reply.private-key", message, hint))
             case label:

@@ -1,4 +1,4 @@
-"""Connection to Vault or OpenBao: requests, retries, and KV v2 under check-and-set.
+"""Connection to Vault or OpenBao: tokens, retries, and KV v2 under check-and-set.
 
 Synchronous, and shared by threads: they share one session and take their token from one `TokenSource`. Code on an event
 loop calls it through `service.offload` only.
@@ -6,47 +6,35 @@ loop calls it through `service.offload` only.
 
 from __future__ import annotations
 
-import ssl
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Final
 
-import requests
 import stamina
 
-from broker.errors import ConflictError, DeniedError, InputError, RefusedError, VaultUnavailableError
+from broker.errors import ConflictError, DeniedError, RefusedError
 from broker.model.compare_and_set import compare_and_set
 from broker.model.duration import duration_text
 from broker.model.secret import Secret
-from broker.network import TooMuchError, behind, is_closed
 from broker.vault.bounds import BOUNDS_AS_GRANTED, DESCRIPTION
-from broker.vault.errors import MissingError, OversizedError, PassingError, UnclearError
+from broker.vault.errors import MissingError, PassingError
 from broker.vault.logins.source import TokenSource
 from broker.vault.observer import Observer, Phase, unobserved
-from broker.vault.responses import Answer, Document, field_of, unclear, understood
+from broker.vault.responses import Document, field_of, unclear, understood
 from broker.vault.settings import VaultSettings
-from broker.vault.transport import base_url, new_session, redirected, whole
+from broker.vault.transport import Seen, Transport
 
 __all__ = ["Connection", "Document", "Seen", "Stored"]
 
 # By default stamina logs retries through structlog, if that is installed: to standard output, among the data
 stamina.instrumentation.set_on_retry_hooks([])
 
-_INDEX: Final = (
-    "X-Vault-Index"  # the state that a read must include; OpenBao and Vault Enterprise support it, others ignore it
-)
-_BEHIND: Final = {"X-Vault-Inconsistent": "forward-active-node"}  # for a standby that is behind that state
-_REDIRECTS: Final = (301, 302, 307, 308)
-_HOPS: Final = 2
 _TOLERANCE: Final = timedelta(minutes=5)  # between our clock and Vault's
 _LONG: Final = 6  # attempts: the first five take under two seconds
-_SHORTEST: Final = 0.5  # seconds for one read, even with less patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +43,6 @@ class Stored:
 
     data: Document = field(repr=False)  # keys and passwords are documents too
     version: int
-
-
-@dataclass(slots=True)
-class Seen:
-    """State of Vault that a process has seen, shared by its connections, so that none reads an older one.
-
-    `index` is from the newest answer that carried one; `away` means that patience ended on the last request. `date` is
-    Vault's clock at its newest answer, as HTTP writes it, and `ours` this machine's, in seconds since the epoch. `wait`
-    is called with a text for people if a request takes long because Vault is away.
-    """
-
-    index: str = ""
-    away: bool = False
-    date: str = ""
-    ours: float = 0.0
-    wait: Callable[[str], None] = lambda _: None
 
 
 class Connection:
@@ -92,6 +64,7 @@ class Connection:
         self._tokens = tokens
         self._observer = observer
         self._seen = seen or Seen()
+        self._transport = Transport(settings, self._seen)
 
     def read(self, path: str, version: int = 0) -> Stored:
         """Return `version` of the document at `path`, the newest with 0; raise `MissingError`."""
@@ -258,8 +231,7 @@ class Connection:
         """
         if self._tokens is not None and not self._seen.away:
             self._tokens.close()
-        if "_session" in self.__dict__:
-            self._session.close()
+        self._transport.close()
 
     def _put(self, path: str, data: Document, replacing: int) -> None:
         answer = self.call("POST", self._kv("data", path), {"data": dict(data), "options": {"cas": replacing}})
@@ -326,92 +298,4 @@ class Connection:
         return False
 
     def _send_as(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
-        base = base_url(self.settings)
-        for _ in range(_HOPS + 1):
-            with _reached(path, self.settings.whereabouts):
-                answer = self._exchange(method, f"{base}/v1/{quote(path)}", body, token)
-            if answer.status not in _REDIRECTS:
-                return understood(answer, path)
-            base = redirected(answer.headers.get("Location", ""), self.settings)
-        raise PassingError("Vault's nodes redirect to each other", hint="is it electing a leader? try again")
-
-    def _exchange(self, method: str, url: str, body: Document | None, token: Secret[str] | None) -> Answer:
-        response = self._session.request(
-            method,
-            url,
-            headers=self._headers(token),
-            stream=True,
-            timeout=min(self.settings.timeout, max(self.settings.patience, _SHORTEST)),
-            allow_redirects=False,
-            **{"params" if method == "GET" else "json": _bare(body)},
-        )
-        with response:
-            answer = Answer(response.status_code, response.headers, whole(response))
-        self._seen.index = answer.headers.get(_INDEX, self._seen.index)
-        self._seen.date, self._seen.ours = answer.headers.get("Date", ""), time.time()
-        return answer
-
-    def _headers(self, token: Secret[str] | None) -> dict[str, str]:
-        headers = {"X-Vault-Request": "true"}
-        if token:
-            headers["X-Vault-Token"] = token.reveal()
-        if self.settings.namespace:
-            headers["X-Vault-Namespace"] = self.settings.namespace
-        if self._seen.index:
-            headers |= {**_BEHIND, _INDEX: self._seen.index}
-        return headers
-
-    @cached_property
-    def _session(self) -> requests.Session:
-        return new_session(self.settings)
-
-
-def _bare(value: Any) -> Any:
-    """Return `value` with its secrets revealed. Up to here they are `Secret`s, so that no traceback shows them."""
-    match value:
-        case Secret():
-            return value.reveal()
-        case Mapping():
-            return {name: _bare(one) for name, one in value.items()}
-        case list() | tuple():
-            return [_bare(one) for one in value]
-    return value
-
-
-@contextmanager
-def _reached(path: str, vault: str) -> Iterator[None]:
-    """Turn errors of requests and the libraries below it into ours. Their text may quote a header: drop it."""
-    try:
-        yield
-    except requests.exceptions.SSLError as error:
-        raise _tls_fault(error, path, vault) from None
-    except TooMuchError:
-        raise OversizedError(
-            f"{vault} sends more for {path} than a Vault would", hint="is it a Vault? check VAULT_ADDR"
-        ) from None
-    except ValueError:  # before RequestException: requests' InvalidHeader and InvalidURL are both
-        raise InputError(
-            "a request to Vault cannot be sent", hint="token, namespace or address contains an invalid character"
-        ) from None
-    except (requests.RequestException, OSError) as error:
-        raise _not_reached(error, path, vault) from None
-
-
-def _not_reached(error: Exception, path: str, vault: str) -> PassingError:
-    return PassingError(
-        f"{vault} was not reached for {path} ({type(error).__name__})",
-        hint="is the address right, and is it up? broker config show names the source of each setting",
-    )
-
-
-def _tls_fault(error: Exception, path: str, vault: str) -> VaultUnavailableError:
-    """Return the error for a failed handshake. A connection closed within it may be a server that is away: retry."""
-    found = next((one for one in behind(error) if isinstance(one, ssl.SSLError)), error)
-    if is_closed(found):
-        return _not_reached(found, path, vault)
-    words = (getattr(found, "reason", "") or "for an unknown reason").replace("_", " ").lower()
-    detail = getattr(found, "verify_message", "")
-    return UnclearError(
-        f"{vault}: TLS failed ({': '.join(filter(None, (words, detail)))})",
-        hint="check VAULT_CACERT, VAULT_TLS_SERVER_NAME, VAULT_CLIENT_CERT, its key, the clock, and https://",
-    )
+        return understood(self._transport.send(method, path, body, token), path)

@@ -12,6 +12,7 @@ Only statuses and known phrases decide. No text of Vault or of a library is pass
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import ClassVar, Final
 
 from broker.errors import (
@@ -36,19 +37,13 @@ __all__ = [
     "fault",
 ]
 
-_CAS_MISMATCH: Final = "did not match the current version"  # in a 400 without a code
-_IN_USE: Final = "already in use"
-_NO_ROUTE: Final = "no handler for route"
-_NOT_ACTIVE: Final = "local node not active"  # a 500 during failover
-_ROLLED_BACK: Final = "transaction commit failed"  # OpenBao, as a 500: a concurrent write; nothing was changed
-_UPGRADING: Final = "Upgrading from non-versioned"  # KV v2, for a moment after it was mounted
-_SEE: Final = "is it up and unsealed? ask: bao status, or vault status"
+_UP: Final = "is it up and unsealed? ask: bao status, or vault status"
 _WHERE: Final = "is this the right Vault, mount and namespace? run: broker doctor"
+_SETUP: Final = "run: broker vault setup"
+_AGAIN: Final = "run the same command again"
+_RIGHTS: Final = "is the token alive, of the right role and namespace?"
 _LOG: Final = "see the log of Vault"
-_BAD_TOKEN: Final = ("bad token", "invalid token")
-_NOT_FOUND: Final = (404,)
-_DENIED: Final = (401, 403)
-_INVALID: Final = (400, 413)
+_UNKNOWN: Final = "Vault does not know the token of the request for {path}"
 _BUSY: Final = {
     412: "a standby has not yet seen our last write",
     429: "too many requests, or a standby",
@@ -101,50 +96,33 @@ class InvalidError(UnclearError):
     """Vault finds a request invalid, or the credentials of a login. Input of users is checked before."""
 
 
+# Statuses (none: any), a phrase in Vault's errors, and the error with message and hint: the first match counts
+_FAULTS: Final[tuple[tuple[tuple[int, ...], str, type[BrokerError], str, str], ...]] = (
+    ((404,), "no handler for route", UnmountedError, "nothing is mounted in Vault for {path}", _SETUP),
+    ((404,), "", MissingError, "nothing is stored at {path}", _WHERE),
+    ((401, 403), "bad token", BadTokenError, _UNKNOWN, "log in again"),
+    ((401, 403), "invalid token", BadTokenError, _UNKNOWN, "log in again"),
+    ((401, 403), "", DeniedError, "Vault denies {path}", _RIGHTS),
+    ((400, 413), "did not match the current version", ConflictError, "{path} changed meanwhile", _AGAIN),
+    ((400, 413), "Upgrading from non-versioned", PassingError, "the mount of {path} is being made", _AGAIN),
+    ((400, 413), "already in use", ConflictError, "{path} is mounted already", _AGAIN),
+    ((400, 413), "", InvalidError, "Vault finds the request for {path} invalid, or too large", _LOG),
+    ((), "local node not active", PassingError, "Vault is changing its active node ({path})", _UP),
+    # OpenBao: a concurrent write; nothing was changed
+    ((), "transaction commit failed", PassingError, "others write to {path} at the same time", _AGAIN),
+    ((), "", UnclearError, "Vault failed on {path} ({status})", _LOG),
+)
+
+
 def fault(status: int, path: str, errors: Sequence[str], *, wait: float = 0.0, known: bool = False) -> BrokerError:
     """Return the error for an answer of `status` to a request for `path`.
 
     `errors` is Vault's list; `known` means that the answer has metadata of a deleted document.
     """
-    said = " ".join(errors)
-    if status in _NOT_FOUND:
-        return _absent(path, said, known=known)
-    if status in _DENIED:
-        return _denied(path, said)
-    if status in _INVALID:
-        return _refused(path, said)
     if status in _BUSY:
-        return PassingError(f"Vault did not serve {path}: {_BUSY[status]} ({status})", hint=_SEE, wait=wait)
-    return _failed(status, path, said)
-
-
-def _failed(status: int, path: str, said: str) -> BrokerError:
-    if _NOT_ACTIVE in said:
-        return PassingError(f"Vault is changing its active node ({path})", hint=_SEE)
-    if _ROLLED_BACK in said:
-        return PassingError(f"a concurrent write to {path}", hint="run the same command again")
-    return UnclearError(f"Vault failed on {path} ({status})", hint=_LOG)
-
-
-def _denied(path: str, said: str) -> BrokerError:
-    if any(words in said for words in _BAD_TOKEN):
-        return BadTokenError(f"Vault does not know the token of the request for {path}", hint="log in again")
-    return DeniedError(f"Vault denies {path}", hint="is the token alive, of the right role and namespace?")
-
-
-def _absent(path: str, said: str, *, known: bool) -> BrokerError:
-    if known:
+        return PassingError(f"Vault did not serve {path}: {_BUSY[status]} ({status})", hint=_UP, wait=wait)
+    if status == HTTPStatus.NOT_FOUND and known:
         return GoneError(f"the document at {path} is deleted or destroyed", hint=_WHERE)
-    if _NO_ROUTE in said:
-        return UnmountedError(f"nothing is mounted in this Vault for {path}", hint="run: broker vault setup")
-    return MissingError(f"nothing is stored at {path}", hint=_WHERE)
-
-
-def _refused(path: str, said: str) -> BrokerError:
-    if _CAS_MISMATCH in said:
-        return ConflictError(f"{path} changed meanwhile", hint="run the same command again")
-    if _UPGRADING in said:
-        return PassingError(f"the mount of {path} is being made", hint="run the same command again")
-    if _IN_USE in said:
-        return ConflictError(f"{path} is mounted already", hint="run the same command again")
-    return InvalidError(f"Vault finds the request for {path} invalid, or too large", hint=_LOG)
+    said = " ".join(errors)
+    _, _, kind, message, hint = next(f for f in _FAULTS if (not f[0] or status in f[0]) and f[1] in said)
+    return kind(message.format(path=path, status=status), hint=hint)

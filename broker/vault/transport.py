@@ -1,12 +1,17 @@
-"""HTTP sessions for Vault over TCP or a unix socket, with the TLS settings of Vault's own tools."""
+"""HTTP to Vault over TCP or a unix socket, with TLS as Vault's own tools have it. Errors of `requests` end here."""
 
 from __future__ import annotations
 
 import socket
-from functools import partial
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -15,21 +20,98 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import NewConnectionError
 
 from broker.errors import InputError, VaultUnavailableError
-from broker.network import UNREADABLE, TooMuchError
+from broker.model.secret import Secret
+from broker.network import UNREADABLE, TooMuchError, behind, is_closed
 from broker.paths import place
+from broker.vault.errors import OversizedError, PassingError, UnclearError
+from broker.vault.responses import Answer, Document
 from broker.vault.settings import VaultSettings
 
-__all__ = ["base_url", "new_session", "redirected", "whole"]
+__all__ = ["Seen", "Transport", "new_session"]
 
 _SOCKET_URL: Final = "http://localhost"  # stands in Host and in URLs for a unix socket
 _THREADS: Final = 64  # that may keep a connection open for their next request
 _LARGEST: Final = 16 * 1024 * 1024  # bytes of an answer: a list of 100,000 names has 4 MB
 _PIECE: Final = 64 * 1024
+# The state that a read must include; OpenBao and Vault Enterprise support it, others ignore it
+_INDEX: Final = "X-Vault-Index"
+_BEHIND: Final = {"X-Vault-Inconsistent": "forward-active-node"}  # for a standby that is behind that state
+_REDIRECTS: Final = (301, 302, 307, 308)
+_HOPS: Final = 2
+_SHORTEST: Final = 0.5  # seconds for one read, even with less patience
 
 
-def base_url(settings: VaultSettings) -> str:
-    """Return the beginning of every URL."""
-    return _SOCKET_URL if settings.socket else settings.address
+@dataclass(slots=True)
+class Seen:
+    """State of Vault that a process has seen, shared by its connections, so that none reads an older one.
+
+    `index` is from the newest answer that carried one; `away` means that patience ended on the last request. `date` is
+    Vault's clock at its newest answer, as HTTP writes it, and `ours` this machine's, in seconds since the epoch. `wait`
+    is called with a text for people if a request takes long because Vault is away.
+    """
+
+    index: str = ""
+    away: bool = False
+    date: str = ""
+    ours: float = 0.0
+    wait: Callable[[str], None] = lambda _: None
+
+
+class Transport:
+    """Requests to one Vault, over one session for all threads."""
+
+    def __init__(self, settings: VaultSettings, seen: Seen) -> None:
+        self._settings = settings
+        self._seen = seen
+
+    def send(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Answer:
+        """Return the answer to a request for `path`, which follows `/v1/`; redirects of a standby are followed.
+
+        Raise `PassingError` if Vault is not reached, other `BrokerError`s if a retry would not help.
+        """
+        base = _base_url(self._settings)
+        for _ in range(_HOPS + 1):
+            with _reached(path, self._settings.whereabouts):
+                answer = self._exchange(method, f"{base}/v1/{quote(path)}", body, token)
+            if answer.status not in _REDIRECTS:
+                return answer
+            base = _redirected(answer.headers.get("Location", ""), self._settings)
+        raise PassingError("Vault's nodes redirect to each other", hint="is it electing a leader? try again")
+
+    def close(self) -> None:
+        """Close the connections; the next request opens another."""
+        if "_session" in self.__dict__:
+            self._session.close()
+
+    def _exchange(self, method: str, url: str, body: Document | None, token: Secret[str] | None) -> Answer:
+        response = self._session.request(
+            method,
+            url,
+            headers=self._headers(token),
+            stream=True,
+            timeout=min(self._settings.timeout, max(self._settings.patience, _SHORTEST)),
+            allow_redirects=False,
+            **{"params" if method == "GET" else "json": _bare(body)},
+        )
+        with response:
+            answer = Answer(response.status_code, response.headers, _whole(response))
+        self._seen.index = answer.headers.get(_INDEX, self._seen.index)
+        self._seen.date, self._seen.ours = answer.headers.get("Date", ""), time.time()
+        return answer
+
+    def _headers(self, token: Secret[str] | None) -> dict[str, str]:
+        headers = {"X-Vault-Request": "true"}
+        if token:
+            headers["X-Vault-Token"] = token.reveal()
+        if self._settings.namespace:
+            headers["X-Vault-Namespace"] = self._settings.namespace
+        if self._seen.index:
+            headers |= {**_BEHIND, _INDEX: self._seen.index}
+        return headers
+
+    @cached_property
+    def _session(self) -> requests.Session:
+        return new_session(self._settings)
 
 
 def new_session(settings: VaultSettings) -> requests.Session:
@@ -54,7 +136,7 @@ def new_session(settings: VaultSettings) -> requests.Session:
     return session
 
 
-def whole(response: requests.Response) -> bytes:
+def _whole(response: requests.Response) -> bytes:
     """Return the unpacked body of an answer that was requested as a stream; raise `TooMuchError`."""
     body = bytearray()
     try:
@@ -67,13 +149,13 @@ def whole(response: requests.Response) -> bytes:
     return bytes(body)
 
 
-def redirected(location: str, settings: VaultSettings) -> str:
+def _redirected(location: str, settings: VaultSettings) -> str:
     """Return the base URL of the node that a standby redirects to; raise `VaultUnavailableError` for others.
 
     The token travels with the request. So a redirect never leads from TLS to plain text. It leads to another host only
     if a private CA, which signs for this cluster alone, verifies that host.
     """
-    old, new = urlsplit(base_url(settings)), urlsplit(location)
+    old, new = urlsplit(_base_url(settings)), urlsplit(location)
     same_host = new.hostname == old.hostname
     private = old.scheme == "https" and bool(settings.ca_file or settings.ca_directory)
     if settings.socket or new.scheme != old.scheme or not new.hostname or not (same_host or private):
@@ -82,6 +164,10 @@ def redirected(location: str, settings: VaultSettings) -> str:
             hint="point VAULT_ADDR at the active node or a load balancer, or set VAULT_CACERT to the cluster's own CA",
         )
     return f"{new.scheme}://{new.netloc}"
+
+
+def _base_url(settings: VaultSettings) -> str:
+    return _SOCKET_URL if settings.socket else settings.address
 
 
 def _check_files(settings: VaultSettings) -> None:
@@ -111,3 +197,54 @@ class _SocketConnection(HTTPConnection):
 
 class _SocketPool(HTTPConnectionPool):
     ConnectionCls = _SocketConnection
+
+
+def _bare(value: Any) -> Any:
+    """Return `value` with its secrets revealed. Up to here they are `Secret`s, so that no traceback shows them."""
+    match value:
+        case Secret():
+            return value.reveal()
+        case Mapping():
+            return {name: _bare(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_bare(one) for one in value]
+    return value
+
+
+@contextmanager
+def _reached(path: str, vault: str) -> Iterator[None]:
+    """Turn errors of requests and the libraries below it into ours. Their text may quote a header: drop it."""
+    try:
+        yield
+    except requests.exceptions.SSLError as error:
+        raise _tls_fault(error, path, vault) from None
+    except TooMuchError:
+        raise OversizedError(
+            f"{vault} sends more for {path} than a Vault would", hint="is it a Vault? check VAULT_ADDR"
+        ) from None
+    except ValueError:  # before RequestException: requests' InvalidHeader and InvalidURL are both
+        raise InputError(
+            "a request to Vault cannot be sent", hint="token, namespace or address contains an invalid character"
+        ) from None
+    except (requests.RequestException, OSError) as error:
+        raise _not_reached(error, path, vault) from None
+
+
+def _not_reached(error: Exception, path: str, vault: str) -> PassingError:
+    return PassingError(
+        f"{vault} was not reached for {path} ({type(error).__name__})",
+        hint="is the address right, and is it up? broker config show names the source of each setting",
+    )
+
+
+def _tls_fault(error: Exception, path: str, vault: str) -> VaultUnavailableError:
+    """Return the error for a failed handshake. A connection closed within it may be a server that is away: retry."""
+    found = next((one for one in behind(error) if isinstance(one, ssl.SSLError)), error)
+    if is_closed(found):
+        return _not_reached(found, path, vault)
+    words = (getattr(found, "reason", "") or "for an unknown reason").replace("_", " ").lower()
+    detail = getattr(found, "verify_message", "")
+    return UnclearError(
+        f"{vault}: TLS failed ({': '.join(filter(None, (words, detail)))})",
+        hint="check VAULT_CACERT, VAULT_TLS_SERVER_NAME, VAULT_CLIENT_CERT, its key, the clock, and https://",
+    )

@@ -1,4 +1,4 @@
-"""The whole job, against a vault and a partner of its own, each step with the command that a person would type."""
+"""`broker demo`: the whole life cycle against an embedded vault and the stand-in, with each command shown."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from broker_demo.runner import Demo, DemoError
 __all__ = ["command"]
 
 LOGIN: Final = "MZP0000001"
-PASSWORD: Final = "not-a-real-password"  # noqa: S105  # of a partner that lives for half a minute
+PASSWORD: Final = "not-a-real-password"  # noqa: S105  # made up, for the stand-in
 LEASE: Final = 10  # seconds
 _PATIENCE: Final = 20.0  # seconds
 CONFIG: Final = 'version = 1\n\n[embedded]\ndirectory = "vault"\n'
 
 
 @click.command("demo", epilog="Example: broker demo --keep")
-@click.option("--keep", is_flag=True, help="Leave vault, partner and files for you to play with.")
+@click.option("--keep", is_flag=True, help="Keep vault, partner and files afterwards.")
 def command(keep: bool) -> None:
-    """Run the main job in a directory of its own: from an empty vault to a fetched fleet list, in half a minute.
+    """Run the whole life cycle in a temporary directory: from an empty vault to a fetched fleet list.
 
-    Everything is real but the partner, which is the stand-in. Ctrl-C cleans up.
+    It takes half a minute. Everything is real except the partner, which is the stand-in. Ctrl-C cleans up.
     """
     demo = Demo()
     kept = False
@@ -46,7 +46,7 @@ def command(keep: bool) -> None:
         else:
             demo.close()
     if not kept:
-        note("\ndone: processes ended, files removed. Again with --keep, it leaves all of it for you.")
+        note("\ndone: processes ended, files removed. With --keep everything stays.")
 
 
 def _play(demo: Demo, *, keep: bool) -> None:
@@ -98,7 +98,7 @@ def _held(lock: Path) -> bool:
 
 
 def _partner(demo: Demo, *, keep: bool) -> dict[str, Any]:
-    demo.title("A partner to practise with: a CSR desk, and the Fleet Owner API over mTLS")
+    demo.title("The partner stand-in: a CSR desk, and the Fleet Owner API over mTLS")
     command = ("partner-standin", "serve", "--dir", "partner", "--account", f"{LOGIN}:password.txt")
     process = demo.start(*command, outlives=keep)
     demo.wait_for("partner/standin.json", process)
@@ -119,7 +119,7 @@ def _account(demo: Demo, api: str) -> None:
 
 
 def _request(demo: Demo) -> None:
-    demo.title("A signing request: the key is in the vault before the CSR is shown, and stays there")
+    demo.title("A signing request: the key is stored in the vault before the CSR is shown")
     demo.run("broker", "csr", "new", "acme", "--out", "acme.csr")
     demo.run("broker", "csr", "lint", "acme.csr", "--login", LOGIN)
     demo.run("broker", "csr", "submit", "acme", "--out", "acme.eml")
@@ -127,18 +127,18 @@ def _request(demo: Demo) -> None:
 
 
 def _reply(demo: Demo, desk: str) -> None:
-    demo.title("The partner's people sign it (days, in real life), and the reply is imported")
+    demo.title("The partner's people sign it (in days, usually), and the reply is imported")
     _post(demo, f"{desk}/desk/requests?reply=zip")
-    demo.say("Nobody has accepted the partner's CA yet, so the import is refused:")
+    demo.say("The partner's CA is not accepted yet, so the import is refused:")
     demo.run("broker", "cert", "import", "acme", "reply.zip", expect=6)
-    demo.say("The partner reads its fingerprints out on the telephone. They are compared, and accepted:")
+    demo.say("The partner reads out the fingerprints on the telephone. They match, and are accepted:")
     found = demo.read("partner/standin.json")
     accept = ("--accept-ca", str(found["issuing_ca_sha256"]), "--accept-ca", str(found["server_ca_sha256"]))
     demo.run("broker", "cert", "import", "acme", "reply.zip", *accept, "--client-id-for", "reporting")
 
 
 def _post(demo: Demo, url: str) -> None:
-    """Send the mail to the desk as a mail server would; by curl where there is one, since that is what people type."""
+    """Send the mail to the desk as a mail server would, by curl if it is installed."""
     command = ("curl", "-sS", "--data-binary", "@acme.eml", "-o", "reply.zip", url)
     if shutil.which("curl"):
         demo.run(*command)
@@ -151,14 +151,14 @@ def _post(demo: Demo, url: str) -> None:
 
 
 def _promotion(demo: Demo) -> None:
-    demo.title("The canary: one harmless real request. Only what the partner accepts becomes current")
+    demo.title("The canary: one harmless real request. Only a set that the partner accepts becomes current")
     demo.run("broker", "rotation", "canary", "acme", "--generation", "1")
     demo.run("broker", "rotation", "promote", "acme")
     demo.run("broker", "rotation", "status", "acme")
 
 
 def _bundle(demo: Demo) -> subprocess.Popen[bytes]:
-    demo.title("A consumer fetches a direct bundle, for seconds; its token can do nothing else")
+    demo.title("A consumer fetches a direct bundle for some seconds, with a token that can do nothing else")
     demo.run("broker", "vault", "enrol", "reporting", "--right", "acme/reporting", "--token-file", "reporting.token")
     holder = demo.start(
         "broker", "bundle", "get", "acme/reporting", "--consumer-token-file", "reporting.token", "--to", "bundle",
@@ -170,13 +170,13 @@ def _bundle(demo: Demo) -> subprocess.Popen[bytes]:
 
 
 def _calls(demo: Demo, api: str) -> None:
-    demo.title("Real calls with it: curl, and Python's requests")
+    demo.title("Real calls with the bundle: curl, and Python's requests")
     if shutil.which("curl"):
         text = demo.run("curl", "-sS", "-K", "bundle/current/curl.conf", f"{api}/fleets", quiet=True)
         fleets = json.loads(text)["_embedded"]["fleets"]
         show_table(["fleet", "name", "vehicles"], [(f["id"], f["name"], f["vehicles"]) for f in fleets])
     else:
-        demo.say("curl is not on this machine, so requests does it alone")
+        demo.say("curl is not installed, so only requests is used")
     _python(demo)
 
 
@@ -198,7 +198,7 @@ def _python(demo: Demo) -> None:
 
 
 def _end_of_lease(demo: Demo, holder: subprocess.Popen[bytes]) -> None:
-    demo.title("The lease runs out: the files are gone, and the evidence stays")
+    demo.title("The lease ends: the files are removed, the evidence stays")
     until = time.monotonic() + LEASE + 10
     while holder.poll() is None and time.monotonic() < until:
         time.sleep(0.1)
@@ -212,11 +212,11 @@ def _end_of_lease(demo: Demo, holder: subprocess.Popen[bytes]) -> None:
 
 
 def _say_how_to_go_on(demo: Demo) -> None:
-    ours = Path(sys.argv[0]).absolute()  # from where it is typed, `cd` comes first
+    ours = Path(sys.argv[0]).absolute()  # an absolute path, since the user changes directory first
     broker = "broker" if shutil.which("broker") else shlex.quote(str(ours))
     here, pid = shlex.quote(str(demo.directory)), demo.read("partner/standin.json")["pid"]
-    note(f"\nEverything is left in {demo.directory}. Go on with:")
+    note(f"\nEverything is kept in {demo.directory}. Continue with:")
     note(f"  cd {here}")
     note(f"  {broker} status")
-    note("and when you have enough:")
+    note("and to remove it:")
     note(f"  {broker} vault stop; kill {pid}; cd /; rm -r {here}")

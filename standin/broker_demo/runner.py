@@ -1,4 +1,4 @@
-"""A place for a demonstration: a directory, processes that end with us, commands shown as a person would type them."""
+"""Run a demonstration: a temporary directory, child processes, and commands shown as a person would type them."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _ENDLESS: Final = 10_000  # columns
 
 
 class DemoError(RefusedError):
-    """A step of the demonstration did not end as it should."""
+    """A step of the demonstration failed."""
 
 
 class Demo:
-    """One demonstration. `close` ends what it started and removes its directory."""
+    """One demonstration. `close` ends its processes and removes its directory."""
 
     def __init__(self) -> None:
         base = _MEMORY if os.access(_MEMORY, os.W_OK) else None
@@ -50,9 +50,9 @@ class Demo:
         self._began = time.monotonic()
 
     def close(self) -> None:
-        """End every process, the newest first, and remove the directory. A first Ctrl-C meanwhile waits for it.
+        """End every process, the newest first, and remove the directory. The first Ctrl-C is delayed until then.
 
-        Raise `DemoError` where files stay.
+        Raise `DemoError` if files remain.
         """
         with undisturbed():
             for process in reversed(self._running):
@@ -72,7 +72,7 @@ class Demo:
         click.echo(f"\n{styled(f'{self._step}. {text}', bold=True)}  {styled(elapsed, dim=True)}")
 
     def say(self, text: str) -> None:
-        """Explain."""
+        """Print an explanation."""
         click.echo(styled(f"   {text}", dim=True))
 
     def show(self, *command: str, after: str = "") -> None:
@@ -81,9 +81,9 @@ class Demo:
             click.echo(styled(f"   {line}", fg="cyan"))
 
     def run(self, *command: str, expect: int = 0, quiet: bool = False, cut: bool = False) -> str:
-        """Show a command, run it, print what it says, and return its standard output.
+        """Show a command, run it, print its output, and return its standard output.
 
-        Where the terminal's line ends, it goes on in the next, or with `cut` ends there: for tables with long rows.
+        Lines longer than the terminal are wrapped, or with `cut` shortened, for tables with long rows.
         """
         self.show(*command)
         done = subprocess.run(
@@ -99,7 +99,7 @@ class Demo:
         return out
 
     def start(self, *command: str, outlives: bool = False) -> subprocess.Popen[bytes]:
-        """Show a command and start it; it ends with this process, however that ends, unless it `outlives` it."""
+        """Show a command and start it. It ends when this process ends, for any reason, unless it `outlives` it."""
         self.show(*command, after=" &")
         process = subprocess.Popen(
             self._found(command),
@@ -108,14 +108,14 @@ class Demo:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if outlives else subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is ours: we end it in our order
-            preexec_fn=None if outlives else _end_with_parent,  # noqa: PLW1509  # this process has no other thread
+            start_new_session=True,  # Ctrl-C reaches us only, and we end processes in our order
+            preexec_fn=None if outlives else _end_with_parent,  # noqa: PLW1509  # this process has one thread
         )
         self._running.append(process)
         return process
 
     def wait_for(self, path: str, process: subprocess.Popen[bytes]) -> Path:
-        """Return the path of a file, once it is there."""
+        """Wait for a file, and return its path."""
         until = time.monotonic() + _PATIENCE
         found = self.directory / path
         while not found.exists():
@@ -130,7 +130,7 @@ class Demo:
         return content
 
     def _remove(self) -> None:
-        """Remove the directory; its files by its descriptor, since it may have been renamed."""
+        """Remove the directory; its files through the descriptor, since it may have been renamed."""
         shutil.rmtree(".", dir_fd=self._descriptor, ignore_errors=True)  # all but "." itself
         with os.scandir(self._descriptor) as entries:
             left = sorted(entry.name for entry in entries)
@@ -138,7 +138,7 @@ class Demo:
         if left:
             here = shlex.quote(str(self.directory))
             raise DemoError(f"{', '.join(left)} cannot be removed from {self.directory}", hint=f"rm -r {here}")
-        with suppress(OSError):  # elsewhere it stays, empty
+        with suppress(OSError):  # a renamed directory stays, empty
             self.directory.rmdir()
 
     def _found(self, command: Sequence[str]) -> list[str]:
@@ -146,7 +146,7 @@ class Demo:
         return [str(here) if here.exists() else command[0], *command[1:]]
 
     def _environment(self) -> dict[str, str]:
-        """Return our environment without what leads to another vault or configuration, or past this machine."""
+        """Return our environment without settings of other vaults, configurations and proxies."""
         foreign = ("VAULT_", "BAO_", "BROKER_")
         kept = {
             name: value
@@ -157,7 +157,7 @@ class Demo:
 
 
 def _width() -> int:
-    """Return how many columns the terminal has; without one, lines are as long as they are."""
+    """Return the width of the terminal; without one, lines are not wrapped."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
 
 
@@ -211,5 +211,5 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
 
 def _last_words(process: subprocess.Popen[bytes]) -> str:
     if process.poll() is None or process.stderr is None:
-        return "it runs, and takes too long"
+        return "it is running, but took too long"
     return process.stderr.read().decode(errors="replace").strip()[-300:]

@@ -1,7 +1,7 @@
 """The partner stand-in: a CSR desk with its own CA, and a Fleet Owner API over real mTLS, with faults to switch on.
 
-It is a server of its own and imports nothing else of ours, so that it cannot agree with the broker by sharing its
-mistakes. `partner-standin serve` runs it as a process, `Standin` inside a test.
+It imports nothing of the broker, so that the two cannot share a mistake. `partner-standin serve` runs it as a process,
+`Standin` inside a test.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command `partner-standin`: serve a partner stand-in, register its accounts, switch its faults."""
+"""The command `partner-standin`: serve, register accounts, switch faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """A partner to practise with: a CSR desk, and a Fleet Owner API over real mTLS.
+    """Serve a simulated partner: a CSR desk, and a Fleet Owner API over real mTLS.
 
     \b
     Examples:
@@ -31,15 +31,19 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--dir", "directory", type=DIRECTORY, required=True, help="Its CAs, accounts and standin.json.")
+@click.option("--dir", "directory", type=DIRECTORY, required=True, help="Directory for CAs, accounts and standin.json.")
 @click.option("--api-port", type=click.IntRange(0, 65535), default=0, help="0 picks a free one.")
 @click.option("--desk-port", type=click.IntRange(0, 65535), default=0, help="0 picks a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
-@click.option("--name", "names", multiple=True, help="A further host name in the API's certificate.")
-@click.option("--account", "accounts", multiple=True, metavar="LOGIN:PASSWORD-FILE", help="Register a login.")
-@click.option("--fault", "faults", multiple=True, metavar="NAME[=VALUE][@TIMES]", help="Switch a fault on.")
+@click.option("--name", "names", multiple=True, help="Additional host name in the API's certificate (repeatable).")
+@click.option(
+    "--account", "accounts", multiple=True, metavar="LOGIN:PASSWORD-FILE", help="Register a login (repeatable)."
+)
+@click.option(
+    "--fault", "faults", multiple=True, metavar="NAME[=VALUE][@TIMES]", help="Switch a fault on (repeatable)."
+)
 @click.option("--tls", type=click.Choice(["1.2", "1.3", "both"]), default="both", show_default=True)
-@click.option("--seed", default="stand-in", show_default=True, help="Another seed, other fleets.")
+@click.option("--seed", default="stand-in", show_default=True, help="Seed of the generated fleets.")
 def serve(
     directory: Path,
     api_port: int,
@@ -63,7 +67,7 @@ def serve(
     from partner_standin.server import InUseError, Standin
 
     ending = {signal.SIGTERM, signal.SIGINT}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # they wait for `sigwait`: nothing stays half-started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # pending until `sigwait`: nothing is left half-started
     try:
         standin = Standin(
             directory,
@@ -86,7 +90,7 @@ def serve(
 
 @main.group()
 def account() -> None:
-    """Register logins and change passwords, on a running stand-in or on its directory."""
+    """Register logins and change passwords, of a running stand-in or in its directory."""
 
 
 @account.command("add")
@@ -113,7 +117,7 @@ def account_add(login: str, directory: Path, password_file: IO[str]) -> None:
 @click.argument("login")
 @click.option("--dir", "directory", type=DIRECTORY, required=True)
 @click.option("--password-file", type=click.File("r"), required=True, help="- reads standard input.")
-@click.option("--overlap", is_flag=True, help="The old password stays valid until the next change.")
+@click.option("--overlap", is_flag=True, help="Keep the old password valid until the next change.")
 def account_password(login: str, directory: Path, password_file: IO[str], overlap: bool) -> None:
     """Change the password of LOGIN.
 
@@ -138,9 +142,9 @@ def fault() -> None:
 
 @fault.command("set")
 @click.argument("settings", nargs=-1, required=True, metavar="NAME[=VALUE][@TIMES]...")
-@click.option("--desk-url", required=True, help="As `serve` and standin.json say it.")
+@click.option("--desk-url", required=True, help="URL of the desk, as `serve` prints it.")
 def fault_set(settings: tuple[str, ...], desk_url: str) -> None:
-    """Switch faults on, for ever or for so many times.
+    """Switch faults on, permanently or for a number of requests.
 
     \b
     Examples:
@@ -160,7 +164,7 @@ def fault_set(settings: tuple[str, ...], desk_url: str) -> None:
 
 @fault.command("clear")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--desk-url", required=True, help="As `serve` and standin.json say it.")
+@click.option("--desk-url", required=True, help="URL of the desk, as `serve` prints it.")
 def fault_clear(names: tuple[str, ...], desk_url: str) -> None:
     """Switch faults off; without a NAME, all of them."""
     for path in [f"/desk/faults/{quote(name, safe='')}" for name in names] or ["/desk/faults"]:
@@ -168,10 +172,10 @@ def fault_clear(names: tuple[str, ...], desk_url: str) -> None:
 
 
 @fault.command("list")
-@click.option("--desk-url", help="Mark those that are on at this stand-in.")
+@click.option("--desk-url", help="Mark the faults that are on at this stand-in.")
 @click.option("-o", "--output", type=click.Choice(["table", "json", "markdown"]), default="table", show_default=True)
 def fault_list(desk_url: str | None, output: str) -> None:
-    """Show every fault, what it does, and the verdict it should cause."""
+    """List every fault, its effect, and the verdict it should cause."""
     from partner_standin.faults import FAULTS
 
     on = {one["name"]: one for one in _ask(desk_url, "GET", "/desk/faults")["active"]} if desk_url else {}
@@ -189,7 +193,7 @@ def _table(faults: tuple[Fault, ...], on: dict[str, Any]) -> list[str]:
     width = max(len(_usage(fault)) for fault in faults)
     verdicts = max(len(fault.verdict) for fault in faults)
     return [
-        "* is on: its value, and how many hits it still has",
+        "* is on, with its value and the number of hits left",
         *(
             f"{'*' if fault.name in on else ' '} {_usage(fault):{width}}  {fault.verdict:{verdicts}}  {fault.what}"
             + _state(on.get(fault.name))

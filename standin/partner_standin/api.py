@@ -1,4 +1,4 @@
-"""The Fleet Owner API: real mTLS in each connection's own thread, then gate, then operations."""
+"""The Fleet Owner API: mTLS in a thread for each connection, then gate, then operations."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ BASES: Final = (
     "/connectedcar/v3",
     "/connectedcar/v2",
     "/api/cert-aai",
-)  # the last reads client id and secret in headers
+)  # the last one reads client id and secret from headers
 PATIENCE: Final = 10.0  # seconds for a handshake
 
 
 class Api:
-    """Answers requests; knows nothing of sockets."""
+    """Answer requests, without knowledge of sockets."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Api:
         self._clock = clock
 
     def answer(self, request: Request, *, origin: str, tls: str) -> Response:
-        """Return the answer to `request` and note it; links in it start with `origin`."""
+        """Return the answer to `request` and log it. Links in the answer start with `origin`."""
         self.desk.settle()
         early = self.gate.refuse_certificate(request.certificate) or outage(self.faults, self._clock)
         admitted: Admitted | Response = early or self.gate.admit(request, by_header=request.path.startswith(BASES[2]))
@@ -104,13 +104,13 @@ class Api:
 
 
 class _ApiHandler(Handler):
-    """Speaks HTTP over one TLS connection."""
+    """HTTP over one TLS connection."""
 
     server: ApiListener
     connection: ssl.SSLSocket
 
     def setup(self) -> None:
-        """Read the client certificate once a connection."""
+        """Read the client certificate, once for each connection."""
         super().setup()
         self._certificate = PeerCertificate.of(self.connection.getpeercert(binary_form=True))
 
@@ -123,7 +123,7 @@ class _ApiHandler(Handler):
 
 
 class ApiListener(Listener):
-    """Listens, does the handshake as the faults say, and lets a handler take over."""
+    """Listen, do the handshake with the faults that are on, and hand over to a handler."""
 
     handler: ClassVar[type[Handler]] = _ApiHandler
 
@@ -139,7 +139,7 @@ class ApiListener(Listener):
         return f"https://{host}:{self.server_port}"
 
     def admit(self, request: Any) -> socket.socket | None:
-        """Return the TLS connection; None where it came to nothing, which the journal then says."""
+        """Return the TLS connection, or None if there is none; the log then has the reason."""
         if self._turned_away(request):
             return None
         self.api.desk.settle()
@@ -150,7 +150,7 @@ class ApiListener(Listener):
             certificate = PeerCertificate.of(connection.getpeercert(binary_form=True))
         except (OSError, ValueError) as failure:
             self.api.journal.note(f"handshake: {_reason(failure)}")
-            drain(connection)  # the alert is on its way; a reset would overtake it
+            drain(connection)  # a reset would overtake the alert
             connection.close()
             return None
         if self.api.gate.closes_on(certificate):

@@ -1,7 +1,7 @@
-"""The stand-in's CAs: one that issues client certificates (and its successors), one for the server, one unknown to all.
+"""The stand-in's CAs: for client certificates (with successors), for the server, and one that no client trusts.
 
-All keys are P-256, made in 0.01 ms. They lie in `DIR/ca` and are used again after a restart; the server's own
-certificates are made anew at each start.
+All keys are P-256, made in 0.01 ms. They are kept in `DIR/ca` and used again after a restart. The server's own
+certificates are made at each start.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 __all__ = ["Authorities", "Authority", "fingerprint", "pem", "write_atomically"]
 
 AUTHORITY_LIFETIME: Final = timedelta(days=3650)
-AUTHORITY_BACKDATE: Final = timedelta(days=400)  # so that a certificate back-dated on request is not older than its CA
+AUTHORITY_BACKDATE: Final = timedelta(days=400)  # a certificate back-dated on request must not be older than its CA
 SERVER_LIFETIME: Final = timedelta(days=365)
 ORGANISATION: Final = "Partner Stand-in"
 _CA_USAGE: Final = x509.KeyUsage(
@@ -41,7 +41,7 @@ _CA_USAGE: Final = x509.KeyUsage(
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A CA: its certificate, its key, and the CA above it where it is an intermediate."""
+    """A CA: its certificate and key, and its parent if it is an intermediate."""
 
     name: str
     certificate: x509.Certificate
@@ -55,7 +55,7 @@ class Authority:
 
 
 class Authorities:
-    """All CAs of one directory. Any thread may ask for a new issuing CA; the newest is also at `published`."""
+    """All CAs of one directory. Thread-safe. The newest issuing CA is also written to `published`."""
 
     def __init__(self, directory: Path, hosts: Iterable[str], published: Path) -> None:
         self._directory = directory
@@ -74,16 +74,16 @@ class Authorities:
 
     @property
     def issuing(self) -> tuple[Authority, ...]:
-        """Every issuing CA the API trusts, the newest last."""
+        """Every issuing CA that the API trusts, the newest last."""
         return self._issuing
 
     @property
     def intermediates(self) -> tuple[Authority, ...]:
-        """CAs below the issuing ones. The API does not know them: a client presents them, or is refused."""
+        """Intermediates of the issuing CAs. The API does not have them: a client must present them."""
         return self._intermediates
 
     def new_issuing(self) -> Authority:
-        """Make a further issuing CA; the older ones stay trusted."""
+        """Make another issuing CA; the older ones stay trusted."""
         with self._lock:
             made = self._kept(f"issuing-{len(self._issuing) + 1}")
             self._issuing = (*self._issuing, made)
@@ -91,7 +91,7 @@ class Authorities:
             return made
 
     def intermediate(self) -> Authority:
-        """Return the intermediate below the newest issuing CA, made when first asked for."""
+        """Return the intermediate of the newest issuing CA; the first call makes it."""
         with self._lock:
             parent = self._issuing[-1]
             for known in self._intermediates:
@@ -148,7 +148,7 @@ def pem(certificate: x509.Certificate) -> str:
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write `data` beside `path` and rename it there, so that a reader meets the whole of it or none."""
+    """Write `data` beside `path` and rename it, so that a reader sees all of it or none."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "wb") as file:

@@ -1,4 +1,4 @@
-"""The controls of the stand-in over HTTP: accounts, certificates, faults, the log."""
+"""HTTP controls of the stand-in: accounts, certificates, faults, log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a CSR out of whatever was sent, and says what the partner's people would find wrong with it."""
+"""Read a CSR from PEM, DER or mail, and check it as the partner's people would."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LEAST_BITS: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why the desk says no: a stable code, and a sentence."""
+    """A reason for a rejection: a stable code and a message."""
 
     code: str
     message: str
 
 
 class RejectedError(Exception):
-    """The desk does not sign this; `reasons` says all that is wrong with it."""
+    """The desk does not sign this CSR; `reasons` lists everything that is wrong with it."""
 
     def __init__(self, *reasons: Reason) -> None:
         super().__init__("; ".join(reason.message for reason in reasons))
@@ -39,7 +39,7 @@ class RejectedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A CSR, with the mail's Message-ID and sender where it came by mail."""
+    """A CSR, with Message-ID and sender if it came by mail."""
 
     csr: x509.CertificateSigningRequest
     message_id: str = ""
@@ -47,7 +47,7 @@ class Submitted:
 
     @property
     def login(self) -> str:
-        """The CN."""
+        """The login: the CN of the subject."""
         return _first(self.csr.subject, NameOID.COMMON_NAME)
 
     @property
@@ -64,11 +64,11 @@ def read(data: bytes) -> Submitted:
     for part in _payloads(message):
         if b"CERTIFICATE REQUEST-----" in part or part[:1] == b"\x30":
             return Submitted(_load(part), _header(message, "Message-ID"), _header(message, "From"))
-    raise RejectedError(Reason("no-csr", "there is no CSR in this: send PEM, DER or a mail with one attached"))
+    raise RejectedError(Reason("no-csr", "no CSR found: send PEM, DER or a mail with one attached"))
 
 
 def examine(submitted: Submitted, known_login: Callable[[str], bool]) -> None:
-    """Raise `RejectedError` with every reason there is, in the order in which a person would meet them."""
+    """Raise `RejectedError` with every reason, in the order in which a person would find them."""
     reasons = list(_reasons(submitted, known_login))
     if reasons:
         raise RejectedError(*reasons)
@@ -91,7 +91,7 @@ def _reasons(submitted: Submitted, known_login: Callable[[str], bool]) -> Iterat
     if units != [UNIT]:
         yield Reason("wrong-ou", f"OU must be exactly {UNIT!r}")
     if not known_login(submitted.login):
-        yield Reason("unknown-login", "CN is not a login of ours")
+        yield Reason("unknown-login", "CN is not a known login")
     if "@" not in _first(csr.subject, NameOID.EMAIL_ADDRESS):
         yield Reason("missing-email", "the subject has no e-mail address: it is needed to download and to renew")
 
@@ -116,7 +116,7 @@ def _payloads(message: EmailMessage) -> Iterator[bytes]:
 def _header(message: EmailMessage, name: str) -> str:
     try:
         return " ".join(str(message.get(name, "")).split())[:400]
-    except (ValueError, IndexError, AttributeError):  # the stdlib parser trips over some malformed headers
+    except (ValueError, IndexError, AttributeError):  # the standard library's parser fails on some malformed headers
         return ""
 
 

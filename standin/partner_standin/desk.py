@@ -1,6 +1,6 @@
-"""The CSR desk: takes requests in, rejects or signs them, and hands out replies. Where people sit at the real partner.
+"""The CSR desk: take requests, reject or sign them, and give out replies. At the real partner, people do this.
 
-Nothing here runs by itself: what is due is signed when somebody next asks, the API included.
+Nothing runs in the background: requests that are due are signed at the next call, from the desk or the API.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class UnknownRequestError(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class DeskRequest:
-    """A CSR on the desk; it waits until `due`, then has a `reply`."""
+    """A CSR on the desk. It waits until `due`, then gets a `reply`."""
 
     number: str
     submitted: Submitted
@@ -41,12 +41,12 @@ class DeskRequest:
 
     @property
     def status(self) -> str:
-        """Either `waiting` or `signed`; what is rejected never gets this far."""
+        """Either `waiting` or `signed`; a rejected CSR never becomes a request."""
         return "signed" if self.reply else "waiting"
 
 
 class Desk:
-    """Any thread may submit and ask."""
+    """The desk's requests. Thread-safe."""
 
     def __init__(
         self, authorities: Authorities, registry: Registry, faults: Faults, clock: Callable[[], datetime]
@@ -60,9 +60,9 @@ class Desk:
         self._waiting: set[str] = set()
 
     def submit(self, data: bytes, options: Mapping[str, str] | None = None) -> DeskRequest:
-        """Take in a CSR (PEM, DER, or a mail that carries it); `options` as `signing.terms` reads them.
+        """Take a CSR (PEM, DER, or a mail with one); `options` as `signing.terms` reads them.
 
-        Raise `RejectedError` with every reason, or `ValueError` for an option that is none.
+        Raise `RejectedError` with every reason, or `ValueError` for an unknown option.
         """
         submitted = read(data)
         examine(submitted, self._knows)
@@ -73,14 +73,14 @@ class Desk:
         request = DeskRequest(str(uuid.uuid4()), submitted, how, now, now + how.delay)
         with self._lock:
             if len(self._requests) >= MOST_REQUESTS:
-                raise ValueError("the desk is full: start it anew")
+                raise ValueError("the desk is full: restart it")
             self._requests[request.number] = request
             self._waiting.add(request.number)
         self.settle()
         return self.request(request.number)
 
     def request(self, number: str) -> DeskRequest:
-        """Return a request as it stands now; raise `UnknownRequestError`."""
+        """Return a request in its current state; raise `UnknownRequestError`."""
         self.settle()
         try:
             return self._requests[number]
@@ -94,7 +94,7 @@ class Desk:
             return tuple(self._requests.values())
 
     def settle(self) -> None:
-        """Sign whatever is due by now."""
+        """Sign all requests that are due."""
         if not self._waiting:
             return
         with self._lock:

@@ -1,6 +1,6 @@
-"""The desk's HTTP, plain and on loopback: CSRs in, replies out, and the controls that tests turn.
+"""The desk's HTTP, plain and on loopback: CSRs in, replies out, and controls for tests.
 
-Whoever reaches this port controls the stand-in. It holds no secret of value, and serves this machine only.
+Any process that reaches this port controls the stand-in. It holds no valuable secret, and serves this machine only.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ REPLY_TYPES: Final[Mapping[str, str]] = {
 
 
 class _DeskHandler(Handler):
-    """Finds the function for a request, and turns its errors into answers."""
+    """Find the function for a request, and turn its errors into answers."""
 
     server: DeskListener
 
     def reply(self) -> Response:
-        """Response one request to the desk."""
+        """Answer one request to the desk."""
         path, _, query = self.path.partition("?")
         segments = tuple(path.strip("/").split("/"))
         asked = Asked(self.server.parts, self.server.url, self.body(), dict(parse_qsl(query, keep_blank_values=True)))
@@ -53,7 +53,7 @@ class _DeskHandler(Handler):
 
 
 class DeskListener(Listener):
-    """The desk's own port."""
+    """The desk's port."""
 
     def __init__(self, address: tuple[str, int], parts: Parts) -> None:
         super().__init__(address, _DeskHandler)

@@ -1,4 +1,4 @@
-"""What a request to the desk is, and what it turns to."""
+"""A request to the desk, and the services that its handlers use."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Asked:
     query: Mapping[str, str]
 
     def read(self, kind: type[T]) -> T:
-        """Return the body as `kind`; raise `ValueError` where it is no such JSON."""
+        """Return the body as `kind`; raise `ValueError` for any other JSON."""
         try:
             return msgspec.json.decode(self.body, type=kind)
-        except msgspec.DecodeError:  # its own words would quote the body
-            raise ValueError("the body is not the JSON this takes") from None
+        except msgspec.DecodeError:  # its text would quote the body
+            raise ValueError("the body is not the expected JSON") from None
 
 
 Row: TypeAlias = "tuple[str, str, Callable[[Asked, tuple[str, ...]], Response]]"

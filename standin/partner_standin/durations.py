@@ -1,4 +1,4 @@
-"""Durations as people type them: `30d`, `1d12h`, `90s`, plain seconds, each with a sign in front if need be."""
+"""Durations as people type them: `30d`, `1d12h`, `90s`, plain seconds, with an optional sign."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONGEST: Final = 36_525 * 86_400.0
 
 
 def parse_duration(text: str) -> timedelta:
-    """Return the duration that `text` names; a number without a unit counts seconds. Raise `ValueError` else."""
+    """Return the duration that `text` names; a number without a unit is in seconds. Raise `ValueError`."""
     signless = text.strip().lower().removeprefix("-")
     sign = -1 if text.strip().startswith("-") else 1
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", signless):
@@ -23,7 +23,7 @@ def parse_duration(text: str) -> timedelta:
     squeezed = signless.replace(" ", "")
     parts = PART.findall(squeezed)
     if not parts or "".join(number + unit for number, unit in parts) != squeezed or len(squeezed) > MOST_LETTERS:
-        raise ValueError(f"{text!r} is no duration: write 30d, 1d12h, 15m or 90s")
+        raise ValueError(f"{text!r} is not a duration: write 30d, 1d12h, 15m or 90s")
     total = sum((float(number) * SECONDS[unit] for number, unit in parts), 0.0)
     if total > LONGEST:
         raise ValueError(f"{text!r} is more than a hundred years")

@@ -1,4 +1,4 @@
-"""The fault switches: one table says what each does and which canary verdict it should cause, one board holds them."""
+"""The faults: a table of their effects and expected canary verdicts, and the faults that are on."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MOST_DIGITS: Final = 9
 
 
 class UnknownFaultError(ValueError):
-    """No fault has this name, or it does not take this value."""
+    """The name or the value of a fault is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One row of the table. `value` shows what may follow `=`, `default` stands in where nothing does."""
+    """One row of the table. `value` is the syntax after `=`, `default` applies if nothing is given."""
 
     name: str
     place: str
@@ -33,7 +33,7 @@ class Fault:
     needed: bool = False
 
     def checked(self, value: str | None) -> str:
-        """Return the value to switch on with; raise `UnknownFaultError` for one this fault does not take."""
+        """Return the value to use; raise `UnknownFaultError` for one that this fault does not take."""
         if value is None and self.needed:
             raise UnknownFaultError(f"{self.name} needs a value: {self.value}")
         given = self.default if value is None else value
@@ -60,24 +60,26 @@ def _is_count(value: str) -> bool:
     return value.isascii() and value.isdigit() and len(value) <= MOST_DIGITS
 
 
-_DESERVED = "of every certificate, or (deserved) of a missing, expired, not yet valid or revoked one"
+_DESERVED = "for every certificate, or (deserved) for a missing, expired, not yet valid or revoked one"
 
 FAULTS: Final[tuple[Fault, ...]] = (
     # the handshake, and before
     Fault("tls-version", "tls", "speaks this version of TLS only", "ok", "1.2|1.3|both", needed=True),
     Fault("closed-at-once", "tls", "closes the connection before the handshake: a bare EOF", "partner_down"),
     Fault("reset-at-once", "tls", "resets the connection before the handshake", "partner_down"),
-    Fault("handshake-failure", "tls", "shares no cipher with anybody (TLS 1.2): alert handshake_failure", "handshake"),
+    Fault("handshake-failure", "tls", "accepts no cipher (TLS 1.2): alert handshake_failure", "handshake"),
     Fault("handshake-garbage", "tls", "answers the handshake in plain text", "handshake"),
-    Fault("handshake-stall", "tls", "is silent for so long before the handshake", "handshake", "DURATION", "5s"),
-    Fault("wrong-ca", "tls", "presents a certificate of a CA nobody was told about", "wrong_ca"),
+    Fault("handshake-stall", "tls", "is silent for DURATION before the handshake", "handshake", "DURATION", "5s"),
+    Fault("wrong-ca", "tls", "presents a certificate of an unpublished CA", "wrong_ca"),
     Fault("wrong-host", "tls", "presents a certificate for another host", "wrong_ca"),
     Fault("expired-server", "tls", "presents a certificate that expired yesterday", "wrong_ca"),
-    Fault("certificate-alert", "tls", "knows no issuing CA: alert unknown_ca for every one", "certificate_rejected"),
+    Fault(
+        "certificate-alert", "tls", "rejects every client certificate with the alert unknown_ca", "certificate_rejected"
+    ),
     Fault(
         "certificate-nginx",
         "tls",
-        f"lets the handshake pass and answers HTTP 400 as nginx does (495, 496): {_DESERVED}",
+        f"accepts the handshake and answers HTTP 400 as nginx does (495, 496): {_DESERVED}",
         "certificate_rejected",
         "always|deserved",
         "always",
@@ -85,7 +87,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(
         "certificate-json",
         "tls",
-        f'lets the handshake pass and answers {{"code":"495"…}}: {_DESERVED}',
+        f'accepts the handshake and answers {{"code":"495"…}}: {_DESERVED}',
         "certificate_rejected",
         "always|deserved",
         "always",
@@ -93,7 +95,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(
         "certificate-eof",
         "tls",
-        f"lets the handshake pass and closes without an alert: {_DESERVED}",
+        f"accepts the handshake and closes without an alert: {_DESERVED}",
         "certificate_rejected",
         "always|deserved",
         "always",
@@ -103,8 +105,8 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(
         "login-lockout",
         "gate",
-        "locks an account after so many bad passwords in a row, until the desk unlocks it; a locked account is "
-        "answered as a bad password is",
+        "locks an account after COUNT bad passwords in a row, until the desk unlocks it; a locked account is "
+        "answered like a bad password",
         "login_rejected",
         "COUNT",
         "3",
@@ -113,53 +115,60 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(
         "cn-mismatch",
         "gate",
-        "how a login with another login's certificate is answered; 403 unless switched",
+        "sets the answer to a login with another login's certificate; 403 without this fault",
         "login_rejected",
         "off|401|403",
         "401",
     ),
     # quota
-    Fault("quota-day", "quota", "allows so many requests in 24 hours, then 429", "quota", "COUNT", "0"),
-    Fault("quota-burst", "quota", "allows so many requests in a second, then 429", "quota", "COUNT", "0"),
-    # out of order
+    Fault("quota-day", "quota", "allows COUNT requests in 24 hours, then answers 429", "quota", "COUNT", "0"),
+    Fault("quota-burst", "quota", "allows COUNT requests in a second, then answers 429", "quota", "COUNT", "0"),
+    # outages
     Fault("status-500", "answer", "answers 500 with an error body", "partner_down"),
     Fault("status-503", "answer", "answers 503 with Retry-After", "partner_down", "DURATION", "30s"),
     Fault("html-403", "answer", "answers 403 with a firewall's HTML page", "partner_down"),
-    Fault("empty-body", "answer", "answers 200 and nothing", "partner_down"),
+    Fault("empty-body", "answer", "answers 200 with an empty body", "partner_down"),
     Fault("not-json", "answer", "answers 200 with half a JSON document", "partner_down"),
     Fault("reset-mid-body", "answer", "resets the connection in the middle of the body", "partner_down"),
     Fault("cut-mid-body", "answer", "closes the connection in the middle of the body", "partner_down"),
-    Fault("garbage", "answer", "answers bytes that are no HTTP", "partner_down"),
+    Fault("garbage", "answer", "answers bytes that are not HTTP", "partner_down"),
     Fault(
         "slow-answer",
         "answer",
-        "waits so long before it answers; ok for the patient",
+        "waits for DURATION before it answers; ok if the client waits",
         "partner_down",
         "DURATION",
         "5s",
     ),
-    Fault("slow-body", "answer", "spreads the body over so long; ok for the patient", "partner_down", "DURATION", "5s"),
+    Fault(
+        "slow-body",
+        "answer",
+        "spreads the body over DURATION; ok if the client waits",
+        "partner_down",
+        "DURATION",
+        "5s",
+    ),
     # harmless oddities
-    Fault("no-timestamp", "answer", "leaves the timestamp out of error bodies, as live ones may", "ok"),
+    Fault("no-timestamp", "answer", "leaves the timestamp out of error bodies", "ok"),
     Fault("echo-client-id", "answer", "repeats the client_id in every link", "ok"),
     # the desk
-    Fault("desk-delay", "desk", "signs so long after the request came in", "ok", "DURATION", needed=True),
-    Fault("desk-lifetime", "desk", "issues certificates for so long", "ok", "DURATION", needed=True),
-    Fault("desk-not-before", "desk", "moves their first moment by so much", "ok", "DURATION", needed=True),
+    Fault("desk-delay", "desk", "signs DURATION after the request came in", "ok", "DURATION", needed=True),
+    Fault("desk-lifetime", "desk", "issues certificates that are valid for DURATION", "ok", "DURATION", needed=True),
+    Fault("desk-not-before", "desk", "moves the start of their validity by DURATION", "ok", "DURATION", needed=True),
     Fault("desk-new-ca", "desk", "makes a new issuing CA for each certificate", "ok"),
     Fault("desk-intermediate", "desk", "signs with an intermediate of the issuing CA", "ok"),
-    Fault("desk-server-auth", "desk", "issues for serverAuth only", "certificate_rejected"),
-    Fault("desk-revoke-old", "desk", "revokes the login's older ones so long after", "ok", "DURATION", "0"),
-    Fault("desk-wrong-key", "desk", "issues for a key that is not the request's", "refused on receipt"),
-    Fault("desk-wrong-subject", "desk", "issues for another CN", "refused on receipt"),
-    Fault("desk-reject", "desk", "rejects every request by hand", "refused by the desk"),
+    Fault("desk-server-auth", "desk", "issues certificates for serverAuth only", "certificate_rejected"),
+    Fault("desk-revoke-old", "desk", "revokes the login's older certificates after DURATION", "ok", "DURATION", "0"),
+    Fault("desk-wrong-key", "desk", "issues the certificate for another key", "refused on receipt"),
+    Fault("desk-wrong-subject", "desk", "issues the certificate for another CN", "refused on receipt"),
+    Fault("desk-reject", "desk", "rejects every request", "refused by the desk"),
 )
 _BY_NAME: Final[Mapping[str, Fault]] = MappingProxyType({fault.name: fault for fault in FAULTS})
 
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """A fault that is switched on; `times` counts the hits it still has, None for ever."""
+    """A fault that is on; `times` is the number of hits left, None for no limit."""
 
     name: str
     value: str
@@ -167,7 +176,7 @@ class Active:
 
 
 class Faults:
-    """What is switched on just now. Any thread may read, set and clear."""
+    """The faults that are on. Thread-safe."""
 
     def __init__(self, settings: Iterable[str] = ()) -> None:
         self._lock = threading.Lock()
@@ -176,10 +185,10 @@ class Faults:
             self.apply(setting)
 
     def apply(self, setting: str) -> Active:
-        """Switch on by text: `NAME`, `NAME=VALUE`, either with `@TIMES` behind it."""
+        """Switch on by text: `NAME` or `NAME=VALUE`, optionally with `@TIMES`."""
         text, at, times = setting.partition("@")
         if at and not (_is_count(times) and int(times)):
-            raise UnknownFaultError(f"{setting!r}: after @ comes how many times, from 1")
+            raise UnknownFaultError(f"{setting!r}: @ takes a number of hits, from 1")
         name, equals, value = text.partition("=")
         return self.set(name, value if equals else None, times=int(times) if at else None)
 
@@ -204,12 +213,12 @@ class Faults:
         return tuple(now[fault.name] for fault in FAULTS if fault.name in now)
 
     def value(self, name: str) -> str | None:
-        """Return the value `name` is on with, "" where it has none, None where it is off. Uses nothing up."""
+        """Return the value of `name`, "" if it has none, None if it is off. Does not count as a hit."""
         active = self._active.get(name)
         return None if active is None else active.value
 
     def take(self, name: str) -> str | None:
-        """Return as `value` does, and use up one of its times."""
+        """Return the same as `value`, and count one hit."""
         if name not in self._active:
             return None
         with self._lock:
@@ -227,5 +236,5 @@ class Faults:
 
 def _known(name: str) -> Fault:
     if name not in _BY_NAME:
-        raise UnknownFaultError(f"no fault is named {name[:60]!r}: partner-standin fault list shows them all")
+        raise UnknownFaultError(f"there is no fault {name[:60]!r}: partner-standin fault list shows all")
     return _BY_NAME[name]

@@ -1,4 +1,4 @@
-"""The fleets behind a login: believable, and the same for the same seed, whenever and wherever they are asked for."""
+"""Generated fleets of a login: plausible, and always the same for the same seed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ POINTS: Final = 120
 
 @dataclass(frozen=True)
 class Vehicle:
-    """One vehicle. Every list about it is made from its own seed."""
+    """One vehicle. Its lists are generated from its own seed."""
 
     id: str
     vin: str
@@ -41,7 +41,7 @@ class Vehicle:
 
     @property
     def document(self) -> Document:
-        """What `/vehicles/{vin}` says."""
+        """The answer of `/vehicles/{vin}`."""
         return {
             "id": self.id,
             "vin": self.vin,
@@ -53,7 +53,7 @@ class Vehicle:
 
     @cached_property
     def status(self) -> Document:
-        """Energy, odometer, doors: what `/status` says."""
+        """The answer of `/status`: energy, odometer, doors."""
         dice = self._dice("status")
         return {
             "id": self.id,
@@ -66,12 +66,12 @@ class Vehicle:
 
     @cached_property
     def position(self) -> Document:
-        """A GeoJSON point somewhere in France: what `/lastPosition` says."""
+        """The answer of `/lastPosition`: a GeoJSON point in France."""
         return {"type": "Feature", "geometry": _point(self._dice("position")), "properties": {"heading": 90.0}}
 
     @cached_property
     def maintenance(self) -> Document:
-        """When the next service is due."""
+        """Days and mileage before the next service."""
         dice = self._dice("maintenance")
         return {
             "id": self.id,
@@ -95,7 +95,7 @@ class Vehicle:
 
     @cached_property
     def trips(self) -> Sequence[Document]:
-        """Trips, more than fit on one page."""
+        """Trips: more than one page."""
         dice = self._dice("trips")
         return tuple(
             {
@@ -133,7 +133,7 @@ class Fleet:
 
     @property
     def document(self) -> Document:
-        """What `/fleets/{fid}` says."""
+        """The answer of `/fleets/{fid}`."""
         return {"id": self.id, "name": self.name, "vehicles": len(self.vehicles), "createdAt": _stamp(START)}
 
     def vehicle(self, number: str) -> Vehicle | None:
@@ -150,7 +150,7 @@ class Fleet:
 
 
 class World:
-    """Everything one login sees."""
+    """All fleets of one login."""
 
     def __init__(self, seed: str, login: str) -> None:
         dice = random.Random(f"{seed}/{login}")  # noqa: S311 - repeatable data, not a secret

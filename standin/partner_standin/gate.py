@@ -1,7 +1,4 @@
-"""Who may come in: the checks before any operation, in the partner's order.
-
-Certificate, Basic, client_id, CN, quota.
-"""
+"""Checks before any operation, in the partner's order: certificate, Basic, client_id, CN, quota."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ BAD_CLIENT: Final = "Invalid client id or secret."
 
 @dataclass(frozen=True, slots=True)
 class PeerCertificate:
-    """What the API reads in a client certificate. `serial` is lower-case hex."""
+    """The fields of a client certificate that the API uses. `serial` is lower-case hex."""
 
     login: str
     serial: str
@@ -41,7 +38,7 @@ class PeerCertificate:
 
     @classmethod
     def of(cls, der: bytes | None) -> PeerCertificate | None:
-        """Return the certificate in `der`, None where none was presented."""
+        """Return the certificate in `der`, None if none was presented."""
         if not der:
             return None
         certificate = x509.load_der_x509_certificate(der)
@@ -56,7 +53,7 @@ class PeerCertificate:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as it was read. Header names are lower case; `path` has neither query nor fragment."""
+    """A parsed request. Header names are lower case; `path` has neither query nor fragment."""
 
     method: str
     path: str
@@ -76,7 +73,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Who passed, and the quota headers every answer to them carries."""
+    """A request that passed: its login and application, and the quota headers of the answer."""
 
     login: str
     application: Application
@@ -84,7 +81,7 @@ class Admitted:
 
 
 class Gate:
-    """Stateless but for what registry and quota count."""
+    """The checks. The only state is in registry and quota."""
 
     def __init__(self, registry: Registry, faults: Faults, quota: Quota, clock: Callable[[], datetime]) -> None:
         self._registry = registry
@@ -93,7 +90,7 @@ class Gate:
         self._clock = clock
 
     def refuse_certificate(self, certificate: PeerCertificate | None) -> Response | None:
-        """Response a certificate that is no good (any more) or that a fault wants refused; None lets it pass."""
+        """Return the refusal of a certificate that is invalid or that a fault rejects; None to accept it."""
         problem = self.problem(certificate)
         page, document = (self._take(name, problem) for name in ("certificate-nginx", "certificate-json"))
         if page:
@@ -103,7 +100,7 @@ class Gate:
         return None
 
     def problem(self, certificate: PeerCertificate | None) -> str:
-        """Say what is wrong with a certificate: missing, not yet valid, expired, revoked, or "" for nothing."""
+        """Return what is wrong with a certificate: missing, not yet valid, expired, revoked, or ""."""
         if certificate is None:
             return "missing"
         now = self._clock()
@@ -114,11 +111,11 @@ class Gate:
         return "revoked" if certificate.serial in self._registry.revoked() else ""
 
     def closes_on(self, certificate: PeerCertificate | None) -> bool:
-        """Tell whether the connection ends without a word right after the handshake."""
+        """Return whether the connection is closed without an alert right after the handshake."""
         return self._take("certificate-eof", self.problem(certificate))
 
     def admit(self, request: Request, *, by_header: bool) -> Admitted | Response:
-        """Return who this is, or the refusal. `by_header`: the sibling API, which reads X-IBM-Client-Id and -Secret."""
+        """Return the admitted request, or the refusal. `by_header`: the API that reads X-IBM-Client-Id and -Secret."""
         login = self._login(request)
         if not login or self._faults.take("login-rejected") is not None:
             return gateway_401(BAD_BASIC, "login_rejected")
@@ -129,7 +126,7 @@ class Gate:
         return mismatch or self._within_quota(login, application)
 
     def named(self, request: Request) -> str:
-        """Return the login a request names, if it is one of ours; "" else, for it may be a mistyped password."""
+        """Return the login of a request if it is known; else "", since it may be a mistyped password."""
         login, _ = _basic(request)
         try:
             return self._registry.account(login).login

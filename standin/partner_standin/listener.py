@@ -1,4 +1,4 @@
-"""The HTTP both servers share: one thread a connection, keep-alive, answers in one piece, no access log."""
+"""HTTP for both servers: a thread for each connection, keep-alive, no access log."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BITS: Final = 10  # pieces of a slow body
 
 
 class BadBodyError(Exception):
-    """The body cannot be taken in; `answer` says why."""
+    """The body cannot be read; `answer` is the refusal."""
 
     def __init__(self, answer: Response) -> None:
         super().__init__(answer.outcome)
@@ -32,7 +32,7 @@ class BadBodyError(Exception):
 
 
 class Listener(ThreadingHTTPServer):
-    """A server that knows its open connections, so that `stop` leaves none behind."""
+    """A server that keeps track of its open connections, so that `stop` closes them all."""
 
     daemon_threads = True
     block_on_close = False
@@ -42,13 +42,13 @@ class Listener(ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, handler)
         self._handler = handler
-        self.crashes: list[str] = []  # where our own code failed: tests look here
+        self.crashes: list[str] = []  # failures of our own code, for tests
         self._open: set[socket.socket] = set()
         self._open_lock = threading.Lock()
         self._thread = threading.Thread(target=self.serve_forever, args=(POLL,), name=type(self).__name__, daemon=True)
 
     def start(self) -> None:
-        """Serve from a thread of its own."""
+        """Serve from a separate thread."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -84,11 +84,11 @@ class Listener(ThreadingHTTPServer):
             connection.close()
 
     def admit(self, request: socket.socket) -> socket.socket | None:
-        """Return the connection to speak HTTP on; None where there is none (any more)."""
+        """Return the connection to use for HTTP, or None if it was closed."""
         return request
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class gives them
-        """Note our own failures, by type and place only; a peer that went away is none."""
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class passes them
+        """Record failures of our own code, by type and place only; a peer that went away is not one."""
         _, error, trace = sys.exc_info()
         if error is None or isinstance(error, OSError):
             return
@@ -99,7 +99,7 @@ class Listener(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Reads requests, sends `Response`s. A subclass gives `reply()`."""
+    """Read requests and send `Response`s. A subclass defines `reply()`."""
 
     protocol_version = "HTTP/1.1"
     default_request_version = "HTTP/1.0"  # else a garbled line is answered without a status line, as in 1991
@@ -112,14 +112,14 @@ class Handler(BaseHTTPRequestHandler):
         raise NotImplementedError
 
     def version_string(self) -> str:
-        """Return nothing that names Python."""
+        """Return a name without Python's version."""
         return "partner-standin"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
         """Log nothing: request lines carry the client_id."""
 
     def do_GET(self) -> None:
-        """Response any method; the base class looks for one function each."""
+        """Answer any method; the base class looks for one function each."""
         try:
             self.send(self.reply())
         except BadBodyError as error:
@@ -128,13 +128,13 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET  # noqa: N815 - as the base class finds them
 
     def body(self) -> bytes:
-        """Return the body; raise `BadBodyError` for one that is chunked, too long or badly announced."""
+        """Return the body; raise `BadBodyError` if it is chunked, too long, or has a bad Content-Length."""
         if self.headers.get("Transfer-Encoding"):
-            raise BadBodyError(_plain(HTTPStatus.LENGTH_REQUIRED, "a Content-Length is needed"))
+            raise BadBodyError(_plain(HTTPStatus.LENGTH_REQUIRED, "a Content-Length is required"))
         lengths = set(self.headers.get_all("Content-Length", ["0"]))
         length = lengths.pop()
         if lengths or not (length.isascii() and length.isdigit()):
-            raise BadBodyError(_plain(HTTPStatus.BAD_REQUEST, "this Content-Length cannot be read"))
+            raise BadBodyError(_plain(HTTPStatus.BAD_REQUEST, "invalid Content-Length"))
         if len(length) > len(str(BODY_LIMIT)) or int(length) > BODY_LIMIT:
             raise BadBodyError(_plain(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is more than 1 MiB"))
         data = self.rfile.read(int(length))
@@ -143,7 +143,7 @@ class Handler(BaseHTTPRequestHandler):
         return data
 
     def send(self, answer: Response) -> None:
-        """Send `answer`, mishap included."""
+        """Send `answer`, with its mishap."""
         if answer.mishap == "garbage":
             self.wfile.write(b"\x00\x01\x02 SMTP ready\r\n" * 4)
             self.close_connection = True
@@ -182,7 +182,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def drain(connection: socket.socket) -> None:
-    """Close our side without a TLS close, and read the peer's until it goes: it then sees an EOF, and no reset."""
+    """Close our side without a TLS close, and read until the peer closes, so that it sees an EOF and no reset."""
     try:
         socket.socket.shutdown(connection, socket.SHUT_WR)
         deadline = time.monotonic() + 2
@@ -194,7 +194,7 @@ def drain(connection: socket.socket) -> None:
 
 
 def reset(connection: socket.socket) -> None:
-    """Close by a TCP reset, at once: the file objects a handler holds would put an ordinary close off."""
+    """Close by a TCP reset, immediately: file objects of a handler would delay an ordinary close."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     os.close(connection.detach())
 

@@ -1,6 +1,6 @@
 """The operations of the Fleet Owner API: one table of method, path and function; bodies are HAL.
 
-Monitors and callbacks are kept in memory, a login each. Remote commands are taken and go nowhere.
+Monitors and callbacks are kept in memory, for each login. Remote commands are accepted and have no effect.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Document: TypeAlias = Mapping[str, Any]
 
 
 class NotFoundError(Exception):
-    """There is no such resource for this login."""
+    """This login has no such resource."""
 
 
 class WrongBodyError(Exception):
-    """The body is not the JSON object this operation wants."""
+    """The body is not the JSON object that this operation takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ Run: TypeAlias = "Callable[[Operations, Call, Found], Response]"
 
 
 class Operations:
-    """Answers calls from worlds made of `seed`. Any thread may call."""
+    """Answer calls with data generated from `seed`. Thread-safe."""
 
     def __init__(self, seed: str) -> None:
         self._seed = seed
@@ -66,7 +66,7 @@ class Operations:
         self._kept: dict[tuple[str, ...], dict[str, Document]] = {}
 
     def answer(self, call: Call) -> Response | None:
-        """Return the answer; None where no operation has this method. Raise `NotFoundError`, `WrongBodyError`.
+        """Return the answer; None if no operation has this method. Raise `NotFoundError`, `WrongBodyError`.
 
         `paging.BadPageError` passes through.
         """
@@ -80,7 +80,7 @@ class Operations:
         return None
 
     def world(self, login: str) -> World:
-        """Return what `login` sees."""
+        """Return the data of `login`."""
         with self._lock:
             if login not in self._worlds:
                 self._worlds[login] = World(self._seed, login)
@@ -112,7 +112,7 @@ class _Operation:
     run: Run
 
     def match(self, segments: Sequence[str]) -> Found | None:
-        """Return what the template's names stand for in `segments`; None where it does not fit."""
+        """Return the values of the template's names in `segments`, or None if it does not match."""
         if len(segments) != len(self.template):
             return None
         pairs = list(zip(self.template, segments, strict=True))

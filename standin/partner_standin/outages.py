@@ -1,4 +1,4 @@
-"""The partner out of order: answers made by faults before anybody is checked, and mishaps on an answer's way out."""
+"""Outages: answers of faults before any check, and mishaps while an answer is sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["outage", "with_mishap"]
 
 
 def outage(faults: Faults, clock: Callable[[], datetime]) -> Response | None:
-    """Return what a switched-on fault answers in place of the API, or None."""
+    """Return the answer of a fault in place of the API's, or None."""
     slow = faults.take("slow-answer")
     if slow is not None:
         time.sleep(max(0.0, parse_duration(slow).total_seconds()))
@@ -29,7 +29,7 @@ def outage(faults: Faults, clock: Callable[[], datetime]) -> Response | None:
 
 
 def with_mishap(answer: Response, faults: Faults) -> Response:
-    """Return `answer` with what is to go wrong while its body is sent."""
+    """Return `answer` with the mishap of a fault that is on."""
     if not answer.body:
         return answer
     for fault, mishap in (("reset-mid-body", "reset"), ("cut-mid-body", "cut")):

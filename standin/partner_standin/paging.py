@@ -1,4 +1,4 @@
-"""HAL collections: pages of 1 to 60, an opaque token to the next, and what is in `_links` and beside it."""
+"""HAL collections: pages of 1 to 60 items, opaque page tokens, and links."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def collection(
     link: Callable[[str], str],
     most: int = LIST,
 ) -> Mapping[str, Any]:
-    """Return the page that pageSize, pageToken and indexRange in `parameters` ask for.
+    """Return the page for pageSize, pageToken and indexRange in `parameters`.
 
-    `link` turns a path with query into an href. Raise `BadPageError` where a parameter is wrong.
+    `link` turns a path with query into an href. Raise `BadPageError` for a wrong parameter.
     """
     window = _window(len(items), parameters, path, most)
     shown = items[window.offset : min(window.offset + window.size, window.end)]
@@ -118,5 +118,5 @@ def _mark(body: bytes, path: str) -> bytes:
 
 def _number(text: str, name: str, least: int, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS and least <= int(text) <= most):
-        raise BadPageError(f"{name} is not within {least} and {most}")
+        raise BadPageError(f"{name} is not between {least} and {most}")
     return int(text)

@@ -10,7 +10,7 @@ from typing import Final
 
 __all__ = ["Quota", "Usage"]
 
-DAY_LIMIT: Final = 1_000_000  # generous, so that only a switched fault or a real flood meets it
+DAY_LIMIT: Final = 1_000_000  # high, so that only a fault or a real flood reaches it
 BURST_LIMIT: Final = 100_000
 DAY: Final = (86_400.0, 60.0)  # window and bucket, in seconds
 BURST: Final = (1.0, 0.05)
@@ -18,7 +18,7 @@ BURST: Final = (1.0, 0.05)
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """One window after a request was counted. `reset` is in seconds, 0 while there is room."""
+    """A window after a request was counted. `reset` is in seconds, 0 if the request fits."""
 
     limit: int
     remaining: int
@@ -26,7 +26,7 @@ class Usage:
 
 
 class Quota:
-    """Counts requests of each application. Any thread may count."""
+    """Count the requests of each application. Thread-safe."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
@@ -34,7 +34,7 @@ class Quota:
         self._windows: dict[tuple[str, str], _Window] = {}
 
     def count(self, client: str, *, day: int | None, burst: int | None) -> tuple[Usage, Usage]:
-        """Count one request of `client`, refused where a `reset` is above 0; None is the ordinary limit."""
+        """Count one request of `client`; it is refused if a `reset` is above 0. None is the default limit."""
         now = self._clock().timestamp()
         with self._lock:
             daily = self._windows.setdefault((client, "day"), _Window(*DAY))
@@ -50,7 +50,7 @@ class Quota:
 
 
 class _Window:
-    """A sliding window in buckets: `seconds` long, `step` fine."""
+    """A sliding window of `seconds`, in buckets of `step` seconds."""
 
     def __init__(self, seconds: float, step: float) -> None:
         self._seconds = seconds

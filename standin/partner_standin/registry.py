@@ -1,6 +1,6 @@
-"""What the partner keeps about its customers: logins, passwords, client ids, and the certificates it issued.
+"""The partner's customers: logins, passwords, client_ids, and issued certificates.
 
-Kept in `DIR/state.json` (0600), passwords as salted scrypt hashes only. Any thread may ask and change.
+Stored in `DIR/state.json` (0600), passwords as salted scrypt hashes only. Thread-safe.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Account", "Application", "Issued", "Registry", "UnknownLoginError"]
 
 
 class UnknownLoginError(LookupError):
-    """The desk knows no such login."""
+    """The login or certificate is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +36,19 @@ class _Hash:
 
     @classmethod
     def of(cls, value: str, salt: bytes | None = None) -> _Hash:
-        """Return the hash of `value`, with a fresh salt unless one is given."""
+        """Return the hash of `value`, with a new salt unless one is given."""
         salt = salt or os.urandom(16)
         digest = hashlib.scrypt(value.encode(), salt=salt, n=2**12, r=8, p=1)
         return cls(base64.b64encode(salt).decode(), base64.b64encode(digest).decode())
 
     def fits(self, value: str) -> bool:
-        """Tell whether `value` is what was hashed."""
+        """Return whether `value` is what was hashed."""
         return hmac.compare_digest(_Hash.of(value, base64.b64decode(self.salt)).digest, self.digest)
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """A client_id, and the hash of its secret where one was handed out."""
+    """A client_id, and the hash of its secret if it has one."""
 
     name: str
     client_id: str
@@ -57,7 +57,7 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A login. `passwords` holds those that are valid now: the newest, and an older one while they overlap."""
+    """A login. `passwords` are the valid ones: the newest, and an older one during an overlap."""
 
     login: str
     passwords: tuple[_Hash, ...]
@@ -67,7 +67,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A certificate the desk handed out. `serial` is lower-case hex; `issuer` names the CA that signed."""
+    """A certificate that the desk issued. `serial` is lower-case hex; `issuer` names the CA that signed."""
 
     serial: str
     login: str
@@ -78,14 +78,14 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """All that outlives a restart, beside the CAs."""
+    """Everything that survives a restart, except the CAs."""
 
     accounts: dict[str, Account]
     issued: tuple[Issued, ...] = ()
 
 
 class Registry:
-    """The one owner of `_State`; every change is on disk before it is answered."""
+    """The owner of `_State`. Every change is on disk before it is answered."""
 
     def __init__(self, path: Path, clock: Callable[[], datetime]) -> None:
         self._path = path
@@ -94,7 +94,7 @@ class Registry:
         self._state = msgspec.json.decode(path.read_bytes(), type=_State) if path.exists() else _State({})
         self._failures: dict[str, int] = {}
         self._memo_key = os.urandom(32)
-        self._memo: dict[tuple[str, str], bytes] = {}  # scrypt takes 10 ms: remember, keyed, what it accepted
+        self._memo: dict[tuple[str, str], bytes] = {}  # keyed digests of accepted values: scrypt takes 10 ms
 
     # accounts
 
@@ -108,10 +108,10 @@ class Registry:
         try:
             return self._state.accounts[login]
         except KeyError:
-            raise UnknownLoginError("the desk knows no such login") from None
+            raise UnknownLoginError("unknown login") from None
 
     def add_account(self, login: str, password: str) -> Account:
-        """Register `login` with one application, `default`; for a known login, change the password alone."""
+        """Register `login` with one application, `default`; for a known login, change only the password."""
         if not login or ":" in login or not login.isprintable() or not password:
             raise ValueError("a login needs a name without colon or control characters, and a password")
         with self._lock:
@@ -130,7 +130,7 @@ class Registry:
             return self._keep(replace(account, passwords=(_Hash.of(password), *older)))
 
     def unlock(self, login: str) -> Account:
-        """Let a locked account in again."""
+        """Unlock an account."""
         with self._lock:
             self._failures.pop(login, None)
             return self._keep(replace(self.account(login), locked=False))
@@ -147,7 +147,7 @@ class Registry:
             return application, secret
 
     def client_id(self, login: str, name: str) -> str:
-        """Return the client_id of an application, registered when first asked for."""
+        """Return the client_id of an application; the first call registers it."""
         with self._lock:
             account = self.account(login)
             for application in account.applications:
@@ -160,7 +160,7 @@ class Registry:
     # what a request is checked against
 
     def admits(self, login: str, password: str, *, lockout: int | None) -> bool:
-        """Tell whether login and password go together; the `lockout`th failure in a row locks the account."""
+        """Return whether the password is right; the `lockout`th failure in a row locks the account."""
         account = self._state.accounts.get(login)
         if account is None:
             return False
@@ -174,23 +174,23 @@ class Registry:
         return False
 
     def application_of(self, login: str, client_id: str) -> Application | None:
-        """Return the application of `login` that has this client_id, None where it has none."""
+        """Return the application of `login` with this client_id, or None."""
         account = self._state.accounts.get(login)
         return next((app for app in account.applications if app.client_id == client_id), None) if account else None
 
     def secret_fits(self, application: Application, secret: str) -> bool:
-        """Tell whether `secret` is the one handed out for `application`."""
+        """Return whether `secret` is the secret of `application`."""
         return application.secret is not None and self._fits(application.secret, secret)
 
     # certificates
 
     @property
     def issued(self) -> tuple[Issued, ...]:
-        """Every certificate handed out, the oldest first."""
+        """Every issued certificate, the oldest first."""
         return self._state.issued
 
     def record(self, issued: Issued, *, revoke_older_from: datetime | None) -> None:
-        """Note a new certificate; the login's older ones end at `revoke_older_from`, or not at all."""
+        """Record a new certificate; revoke the login's older ones from `revoke_older_from` on, if it is given."""
         with self._lock:
             older = self._state.issued
             if revoke_older_from is not None:
@@ -203,7 +203,7 @@ class Registry:
             self._save(replace(self._state, issued=(*older, issued)))
 
     def revoke(self, serial: str, at: datetime) -> Issued:
-        """Revoke a certificate from `at` on; raise `UnknownLoginError` for a serial that was never issued."""
+        """Revoke a certificate from `at` on; raise `UnknownLoginError` for an unknown serial."""
         with self._lock:
             one = next((one for one in self._state.issued if one.serial == serial), None)
             if one is None:
@@ -213,7 +213,7 @@ class Registry:
             return revoked
 
     def revoked(self) -> frozenset[str]:
-        """Return the serials that are revoked by now."""
+        """Return the serials that are revoked now."""
         if not any(one.revoked_from for one in self._state.issued):
             return frozenset()
         now = self._clock()

@@ -1,4 +1,4 @@
-"""Speaks to the desk of a stand-in that runs in another process."""
+"""Calls to the desk of a stand-in in another process."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FIRST_ERROR: Final = 400
 
 
 class RemoteError(Exception):
-    """The desk cannot be reached, or said no; the message is its own."""
+    """The desk cannot be reached, or refused with this message."""
 
 
 def ask(desk_url: str, method: str, path: str, document: Any = None) -> Any:
-    """Send `document` as JSON to the desk and return its JSON, None where it sent nothing. Raise `RemoteError`."""
+    """Send `document` as JSON to the desk and return its JSON, None for an empty answer. Raise `RemoteError`."""
     url = urlsplit(desk_url)
     if url.scheme != "http" or not url.hostname:
-        raise RemoteError(f"{desk_url!r} is no desk: its address looks like http://127.0.0.1:PORT")
+        raise RemoteError(f"{desk_url!r} is not the address of a desk: use http://127.0.0.1:PORT")
     connection = http.client.HTTPConnection(url.hostname, url.port or 80, timeout=PATIENCE)
     try:
         connection.request(method, path, None if document is None else json.dumps(document))
@@ -33,12 +33,12 @@ def ask(desk_url: str, method: str, path: str, document: Any = None) -> Any:
     finally:
         connection.close()
     if response.status >= FIRST_ERROR:
-        raise RemoteError(str(answer.get("error", "the desk said no")))
+        raise RemoteError(str(answer.get("error", "the desk refused")))
     return answer
 
 
 def running(directory: Path) -> str | None:
-    """Return the desk's address where a stand-in serves from `directory`, None where none does."""
+    """Return the desk's address if a stand-in serves from `directory`, else None."""
     try:
         desk_url = str(json.loads((directory / "standin.json").read_text())["desk_url"])
         ask(desk_url, "GET", "/desk/accounts")

@@ -1,4 +1,4 @@
-"""What the partner's people send back: the certificate, the CAs, the client_id, in a zip, a mail or one by one."""
+"""The reply to a CSR: certificate, CAs and client_id, as a zip, a mail, or one by one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Reply"]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A signed answer; all certificates in PEM. `intermediate` is empty where the issuing CA signed itself."""
+    """A reply, with certificates in PEM. `intermediate` is empty if the issuing CA signed itself."""
 
     login: str
     client_id: str
@@ -34,18 +34,18 @@ class Reply:
         return x509.load_pem_x509_certificate(self.certificate.encode()).public_bytes(serialization.Encoding.DER)
 
     def files(self) -> Mapping[str, bytes]:
-        """Return name and content of each part, as the zip holds them."""
+        """Return name and content of each file in the zip."""
         parts = {
             "certificate.pem": self.certificate,
             "intermediate.pem": self.intermediate,
             "issuing-ca.pem": self.issuing_ca,
             "server-ca.pem": self.server_ca,
-            "client_id.txt": self.client_id,  # no newline: curl would send it along
+            "client_id.txt": self.client_id,  # no newline: curl would send it
         }
         return {name: text.encode() for name, text in parts.items() if text}
 
     def zip(self) -> bytes:
-        """Return all parts in a zip; the same bytes each time."""
+        """Return a zip of all files; the same bytes each time."""
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in self.files().items():
@@ -55,7 +55,7 @@ class Reply:
         return buffer.getvalue()
 
     def mail(self, link: str, *, to: str = "", in_reply_to: str = "") -> bytes:
-        """Return a mail (RFC 5322): the link and the client_id in its text, the certificates attached."""
+        """Return a mail (RFC 5322) with link and client_id in its text, and the certificates attached."""
         message = EmailMessage()
         message["From"] = "Partner Programs <programs@partner.example>"
         message["To"] = to or "customer@customer.example"

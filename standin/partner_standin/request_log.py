@@ -1,4 +1,4 @@
-"""The log of what reached the API: who, with which certificate, what, how it ended. No password, no client_id."""
+"""Log of the requests to the API: login, certificate, operation, outcome. No password, no client_id."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ KEPT: Final = 10_000
 class Entry:
     """One request, or one handshake that failed (then `method` and `path` are empty).
 
-    `login` is there only once the password fitted or where it names a known account: people do type a password
-    where the login belongs. `serial` is the client certificate's, lower-case hex. `path` has no query.
+    `login` is set only if the password was right or the account is known: people type passwords in place of logins.
+    `serial` is the client certificate's, lower-case hex. `path` has no query.
     """
 
     number: int
@@ -35,7 +35,7 @@ class Entry:
 
 
 class RequestLog:
-    """The last 10,000 entries, numbered from 1 without a gap. Any thread may write and read."""
+    """The last 10,000 entries, numbered from 1 without a gap. Thread-safe."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
@@ -68,6 +68,6 @@ class RequestLog:
             return tuple(e for e in self._entries if e.number > since and (not login or e.login == login))
 
     def clear(self) -> None:
-        """Forget the entries; numbers go on."""
+        """Remove the entries; numbering continues."""
         with self._lock:
             self._entries.clear()

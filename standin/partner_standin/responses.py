@@ -1,4 +1,4 @@
-"""What the partner answers: bodies, statuses and headers as FACTS has them, as values that a handler only sends."""
+"""The partner's answers: bodies, statuses and headers, as values that a handler sends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HTML: Final = "text/html"
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One HTTP answer. `mishap` names what goes wrong on its way out: reset, cut, garbage, drip=SECONDS."""
+    """One HTTP answer. `mishap` is a fault while sending it: reset, cut, garbage, drip=SECONDS."""
 
     status: int
     body: bytes = b""
@@ -39,7 +39,7 @@ class Response:
     close: bool = False
 
     def plus(self, *headers: tuple[str, str]) -> Response:
-        """Return the answer with `headers` behind those it has."""
+        """Return the answer with `headers` added at the end."""
         return replace(self, headers=self.headers + headers)
 
 
@@ -58,13 +58,13 @@ def error(code: int, message: str, *, now: datetime | None, outcome: str = "") -
 
 
 def gateway_401(more: str, outcome: str) -> Response:
-    """Return the body IBM API Connect answers before the API itself is reached."""
+    """Return the body that IBM API Connect answers before the API is reached."""
     body = {"httpCode": "401", "httpMessage": "Unauthorized", "moreInformation": more}
     return Response(401, msgspec.json.encode(body), JSON, outcome=outcome)
 
 
 def certificate_page(problem: str) -> Response:
-    """Return nginx's answer to a bad certificate (its 495) or to none (496): both travel as HTTP 400."""
+    """Return nginx's answer to a bad certificate (495) or to none (496): both are sent as HTTP 400."""
     title = "No required SSL certificate was sent" if problem == "missing" else "The SSL certificate error"
     page = (
         f"<html>\r\n<head><title>400 {title}</title></head>\r\n<body>\r\n"
@@ -75,13 +75,13 @@ def certificate_page(problem: str) -> Response:
 
 
 def certificate_json(problem: str) -> Response:
-    """Return the body seen on the consumer host. Nobody wrote down its HTTP status; 400 is our choice."""
+    """Return the body seen on the consumer host. Its HTTP status is unknown; 400 is our choice."""
     body = {"code": "495", "message": "Invalid or expired client certificate"}
     return Response(400, msgspec.json.encode(body), JSON, outcome=f"certificate {problem}", close=True)
 
 
 def blocked_page() -> Response:
-    """Return what a web firewall in front of the partner says: HTML, nothing to parse."""
+    """Return the HTML page of a web firewall in front of the partner."""
     page = (
         "<!DOCTYPE html><html><head><title>Access Denied</title></head><body><h1>Access Denied</h1>"
         "<p>You don't have permission to access this resource on this server.</p></body></html>"

@@ -1,4 +1,4 @@
-"""The stand-in as one object: made of a directory, started, turned, stopped. Every port is this machine's own."""
+"""The stand-in as one object, in a directory. It listens on loopback only."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ SEED: Final = "stand-in"
 
 
 class InUseError(RuntimeError):
-    """Another stand-in uses this directory, or it is not ours to use."""
+    """Another stand-in uses this directory, or it belongs to another user."""
 
 
 class Standin:
     """A partner in a directory: `with Standin(directory) as partner:` and `partner.api_url` answers.
 
-    `accounts` maps logins to passwords. `faults` are settings as `Faults.apply` reads them. `clock` moves all but
-    OpenSSL's own idea of the time. After the `with`, no thread, socket or `standin.json` is left. Raise
-    `InUseError` where the directory is taken, `OSError` where a port is.
+    `accounts` maps logins to passwords. `faults` are settings as `Faults.apply` reads them. `clock` applies to
+    everything but OpenSSL. After the `with`, no thread, socket or `standin.json` is left. Raise `InUseError` if the
+    directory is in use, `OSError` if a port is.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Standin:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         if not ipaddress.ip_address(host).is_loopback:
-            raise ValueError("the stand-in serves loopback addresses only: anybody may control it")
+            raise ValueError("the stand-in serves loopback addresses only, since any client controls it")
         self.directory = Path(directory)
         self.faults = Faults(faults)
         self.log = RequestLog(clock)
@@ -87,21 +87,21 @@ class Standin:
         self.stop()
 
     def start(self) -> None:
-        """Serve, and write `server-ca.pem` and, last, `standin.json`."""
+        """Serve, write `server-ca.pem`, and then `standin.json`."""
         self._api.start()
         self._desk.start()
         write_atomically(self.server_ca, self.authorities.server.pem.encode(), 0o644)
         write_atomically(self.directory / "standin.json", msgspec.json.encode(self.described()) + b"\n", 0o644)
 
     def stop(self) -> None:
-        """Close both ports and every connection, and give the directory back."""
+        """Close both ports and every connection, and release the directory."""
         (self.directory / "standin.json").unlink(missing_ok=True)
         self._api.stop()
         self._desk.stop()
         os.close(self._lock)
 
     def described(self) -> Mapping[str, object]:
-        """Return what `standin.json` says: where it listens, its process, its CAs' fingerprints."""
+        """Return the content of `standin.json`: addresses, pid, fingerprints of the CAs."""
         return {
             "api_url": self.api_url,
             "desk_url": self.desk_url,
@@ -112,12 +112,12 @@ class Standin:
 
     @property
     def api_url(self) -> str:
-        """The base of the Fleet Owner API, v3."""
+        """The base URL of the Fleet Owner API, v3."""
         return f"{self._api.origin}{BASES[0]}"
 
     @property
     def desk_url(self) -> str:
-        """The desk; its addresses start with `/desk`."""
+        """The URL of the desk; its paths start with `/desk`."""
         return self._desk.url
 
     @property
@@ -127,13 +127,13 @@ class Standin:
 
     @property
     def crashes(self) -> tuple[str, ...]:
-        """Where the stand-in's own code failed: empty, or a test found a bug in it."""
+        """Failures of the stand-in's own code: empty, unless it has a bug."""
         return (*self._api.crashes, *self._desk.crashes)
 
     def sign(self, csr: bytes | str, **options: str) -> Reply:
-        """Take `csr` to the desk and return its reply; `options` as `signing.terms` reads them.
+        """Submit `csr` to the desk and return the reply; `options` as `signing.terms` reads them.
 
-        Raise `RejectedError` where the desk says no, `ValueError` where a delay leaves it unsigned.
+        Raise `RejectedError` if the desk rejects it, `ValueError` if a delay leaves it unsigned.
         """
         request = self.desk.submit(csr.encode() if isinstance(csr, str) else csr, options)
         if request.reply is None:
@@ -143,7 +143,7 @@ class Standin:
 
 @contextmanager
 def closed_registry(directory: Path) -> Iterator[Registry]:
-    """Yield the registry of a directory that no stand-in serves from; raise `InUseError` where one does."""
+    """Yield the registry of a directory; raise `InUseError` if a stand-in serves from it."""
     lock = _own(directory)
     try:
         yield Registry(directory / "state.json", lambda: datetime.now(UTC))
@@ -154,7 +154,7 @@ def closed_registry(directory: Path) -> Iterator[Registry]:
 def _own(directory: Path) -> int:
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     if directory.stat().st_uid != os.getuid():
-        raise InUseError(f"{directory} belongs to somebody else")
+        raise InUseError(f"{directory} belongs to another user")
     directory.chmod(0o700)
     (directory / "ca").mkdir(exist_ok=True, mode=0o700)
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""Signs a CSR, well or in one of the ways a partner's people get it wrong."""
+"""Sign a CSR, correctly or with one of the mistakes that a partner's people make."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from partner_standin.faults import Faults
 __all__ = ["Terms", "sign", "terms"]
 
 PublicKey: TypeAlias = "rsa.RSAPublicKey | ec.EllipticCurvePublicKey"
-LIFETIME: Final = timedelta(days=365)  # nothing is published: believable, no more
+LIFETIME: Final = timedelta(days=365)  # a plausible value: nothing is published
 BACKDATE: Final = timedelta(minutes=-1)
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "issuer": ("current", "new", "intermediate"),
@@ -32,7 +32,7 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
 class Terms:
     """How one request is answered. `issuer`, `purpose` and `wrong` take the values in `CHOICES`.
 
-    `revoke_old` is when the login's older certificates end, counted from the signature; None leaves them alone.
+    `revoke_old` is when the login's older certificates end, counted from the signature; None keeps them valid.
     """
 
     delay: timedelta = timedelta()
@@ -46,14 +46,14 @@ class Terms:
 
 
 def terms(options: Mapping[str, str], faults: Faults) -> Terms:
-    """Return what `options` ask for; where they are silent, what the faults are switched to.
+    """Return the terms of `options`, with faults as defaults.
 
     Options: delay, lifetime, not_before, revoke_old (durations), issuer, purpose, wrong, application. Raise
-    `ValueError` for a name or value that is none of them.
+    `ValueError` for an unknown name or value.
     """
     unknown = options.keys() - {"delay", "lifetime", "not_before", "revoke_old", "application", *CHOICES}
     if unknown:
-        raise ValueError(f"no option is named {min(unknown)!r}")
+        raise ValueError(f"there is no option {min(unknown)!r}")
     chosen = {name: options[name] if name in options else _switched(name, faults) for name in CHOICES}
     for name, value in chosen.items():
         if value not in CHOICES[name]:
@@ -104,7 +104,7 @@ def _public_key(csr: x509.CertificateSigningRequest, how: Terms) -> PublicKey:
     if how.wrong == "key":
         return rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
     key = csr.public_key()
-    assert isinstance(key, rsa.RSAPublicKey), "the desk examined it"
+    assert isinstance(key, rsa.RSAPublicKey), "checked by the desk"
     return key
 
 

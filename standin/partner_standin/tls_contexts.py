@@ -1,6 +1,6 @@
-"""Server-side TLS contexts: strict as OpenSSL is with `CERT_REQUIRED`, lenient as nginx is, or broken on request.
+"""Server-side TLS contexts: strict like OpenSSL with `CERT_REQUIRED`, lenient like nginx, or faulty on request.
 
-A context is built for what is true when a connection comes in and never changed afterwards; equal truths share one.
+A context is built for the state at a connection's start and never changed. Equal states share one.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from partner_standin.registry import Registry
 
 __all__ = ["LENIENT", "Contexts"]
 
-NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)  # X509_V_FLAG_NO_CHECK_TIME: the ssl module has no name for it
+NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)  # X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not define
 SERVER_KINDS: Final = ("wrong-ca", "wrong-host", "expired-server")
-LENIENT: Final = ("certificate-nginx", "certificate-json", "certificate-eof")  # these let the handshake pass
+LENIENT: Final = ("certificate-nginx", "certificate-json", "certificate-eof")  # these accept the handshake
 KEPT: Final = 16
 VERSIONS: Final = {
     "1.2": (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2),
@@ -34,7 +34,7 @@ VERSIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """All that tells one context from another. `style`: strict, lenient, alert (no issuing CA) or no-cipher."""
+    """The state that a context is built for. `style`: strict, lenient, alert (no issuing CA) or no-cipher."""
 
     server: str
     version: str
@@ -44,7 +44,7 @@ class _Wanted:
 
 
 class Contexts:
-    """Hands out the context for a connection that comes in now. Any thread may ask."""
+    """Cache of contexts by state. Thread-safe."""
 
     def __init__(self, directory: Path, authorities: Authorities, registry: Registry, faults: Faults) -> None:
         self._directory = directory
@@ -55,7 +55,7 @@ class Contexts:
         self._made: dict[_Wanted, ssl.SSLContext] = {}
 
     def now(self) -> ssl.SSLContext:
-        """Return the context that faults, CAs and revocations ask for at this moment."""
+        """Return the context for the current faults, CAs and revocations."""
         faults = self._faults
         server = next((kind for kind in SERVER_KINDS if faults.take(kind) is not None), "good")
         issuers = len(self._authorities.issuing) + len(self._authorities.intermediates)
@@ -88,7 +88,7 @@ class Contexts:
         elif wanted.style == "no-cipher":
             context.maximum_version = ssl.TLSVersion.TLSv1_2
             context.minimum_version = ssl.TLSVersion.TLSv1_2
-            context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")  # and the server's key is P-256
+            context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")  # the server's key is P-256
         elif wanted.revoked:
             self._refuse_revoked(context, wanted.revoked)
         return context
@@ -99,7 +99,7 @@ class Contexts:
         return path
 
     def _refuse_revoked(self, context: ssl.SSLContext, revoked: Iterable[str]) -> None:
-        """Load a CRL of every CA (OpenSSL wants one of each) so that a revoked leaf gets the true alert."""
+        """Load a CRL of every CA, as OpenSSL requires, so that a revoked leaf gets the right alert."""
         issuers = (*self._authorities.issuing, *self._authorities.intermediates)
         path = self._directory / "crl.pem"
         write_atomically(path, b"".join(_crl(issuer, revoked) for issuer in issuers))

@@ -58,7 +58,7 @@ def test_who_holds_what_is_not_told_by_a_wrong_clock(
 ) -> None:
     harness.put("rotated")
     wrong = SimpleNamespace(time=lambda: time.time() + hours * 3600)
-    monkeypatch.setattr("broker.vault.connection.time", wrong)
+    monkeypatch.setattr("broker.vault.transport.time", wrong)
     for line in (GET, "rotation retire acme --generation 1"):
         ended = harness.run(line)
         assert ended.code == 6
@@ -133,7 +133,7 @@ def test_a_bundle_that_could_not_be_published_is_given_back(
     monkeypatch.setattr(Root, "point", full)
     ended = harness.run(GET)
     assert ended.code == 2
-    assert "no room left" in ended.err
+    assert "no space left" in ended.err
     assert_nothing_held(harness)
 
 
@@ -150,6 +150,6 @@ def test_a_bundle_that_cannot_be_taken_back_stays_on_record(
         patch.setattr(Root, "remove", refused)
         ended = harness.run(GET)
     assert ended.code == 2
-    assert "cannot be taken back (operation not permitted)" in ended.err.lower()
+    assert "cannot be removed (operation not permitted)" in ended.err.lower()
     assert holders(harness)
     assert list(harness.home.rglob("tls.key"))

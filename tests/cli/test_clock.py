@@ -37,7 +37,7 @@ MORE: Final = (
 def wrong_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set this machine's clock two years ahead, as far as it is compared with Vault's."""
     wrong = SimpleNamespace(time=lambda: time.time() + timedelta(days=730).total_seconds())
-    monkeypatch.setattr("broker.vault.connection.time", wrong)
+    monkeypatch.setattr("broker.vault.transport.time", wrong)
 
 
 def assert_refused(harness: CliHarness, line: str, **options: object) -> None:

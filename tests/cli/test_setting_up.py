@@ -147,7 +147,7 @@ def test_check_reads_every_file_that_the_settings_name(harness: CliHarness) -> N
     assert ended.code == 2
     assert "auditor" in ended.err
     for table, says in (
-        ('[roles.server]\nmethod = "kerberos"', "server role: no way to log in"),
+        ('[roles.server]\nmethod = "kerberos"', "server role: there is no login method"),
         ("[roles.server]\nsecret_id_file = 'plain.toml'", "server role: the login approle needs role_id_file"),
         ('[login]\nmethod = "token"', "needs file"),
     ):

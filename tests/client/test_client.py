@@ -19,12 +19,12 @@ from partner_standin import Standin
 import broker.client
 import broker.client.session as module
 from broker.client.published import NothingPublishedError
-from broker.delivery.directory import CURRENT, publish
+from broker.delivery.directory import CURRENT
 from broker.delivery.manifest import MANIFEST
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
-from tests.support.credential_sets import LEASE, LOGIN, PASSWORD, bundle_of, paper, withdraw
+from tests.support.credential_sets import LEASE, LOGIN, PASSWORD, bundle_of, paper, publish, withdraw
 from tests.support.tls_server import Saying
 
 
@@ -115,7 +115,7 @@ def test_link_is_read_once_a_second(root: Path, bundle: Bundle, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("checks_always")
-def test_threads_lose_no_request_to_rotations(partner: Standin, bundle: Bundle, root: Path) -> None:
+def test_rotations_lose_no_request(partner: Standin, bundle: Bundle, root: Path) -> None:
     sets = [replace(bundle, generation=8), bundle_of(partner, number=2, generation=9), bundle]
     statuses: list[int] = []
     with broker.client.open(root) as session:

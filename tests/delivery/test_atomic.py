@@ -1,4 +1,4 @@
-"""A file is there whole or not at all, and nothing is left beside it."""
+"""Files are written atomically, and nothing is left beside them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from broker.delivery.atomic import write_atomically
 
 
-def test_it_replaces_what_is_there_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_write_replaces_the_file(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("before, and longer")
     write_atomically(file, b"after")
@@ -21,14 +21,14 @@ def test_it_replaces_what_is_there_and_leaves_nothing_beside_it(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_content_is_synced_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[tuple[int, bool]] = []
     monkeypatch.setattr(os, "fsync", lambda fd: found.append((os.fstat(fd).st_size, (tmp_path / "file").exists())))
     write_atomically(tmp_path / "file", b"content")
     assert found[0] == (7, False)
 
 
-def test_what_a_killed_run_left_is_used_up(tmp_path: Path) -> None:
+def test_leftover_is_reused(tmp_path: Path) -> None:
     (tmp_path / ".file.new").write_text("half of something longer")
     (tmp_path / ".file.new").chmod(0o600)
     write_atomically(tmp_path / "file", b"whole")
@@ -36,7 +36,7 @@ def test_what_a_killed_run_left_is_used_up(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_left_file_that_others_could_open_is_not_written_to(tmp_path: Path) -> None:
+def test_readable_leftover_is_not_reused(tmp_path: Path) -> None:
     left = tmp_path / ".file.new"
     left.write_text("")
     left.chmod(0o644)
@@ -46,7 +46,7 @@ def test_a_left_file_that_others_could_open_is_not_written_to(tmp_path: Path) ->
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
 
 
-def test_a_left_file_that_has_another_name_is_not_written_to(tmp_path: Path) -> None:
+def test_linked_leftover_is_not_reused(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "victim").chmod(0o600)
     (tmp_path / ".file.new").hardlink_to(tmp_path / "victim")
@@ -55,7 +55,7 @@ def test_a_left_file_that_has_another_name_is_not_written_to(tmp_path: Path) -> 
     assert (tmp_path / "file").read_bytes() == b"secret"
 
 
-def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
+def test_link_as_leftover_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("")
     (tmp_path / ".file.new").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic links"):
@@ -64,22 +64,22 @@ def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.rights("chown")
-def test_anothers_file_in_its_place_is_refused(tmp_path: Path) -> None:
+def test_foreign_leftover_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".file.new").write_text("")
     os.chown(tmp_path / ".file.new", 65534, -1)
-    with pytest.raises(OSError, match="somebody else's"):
+    with pytest.raises(OSError, match="belongs to another user"):
         write_atomically(tmp_path / "file", b"secret")
     assert not (tmp_path / "file").exists()
 
 
-def test_where_nothing_can_be_put_nothing_is_left(tmp_path: Path) -> None:
+def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
     with pytest.raises(OSError, match="directory"):
         write_atomically(tmp_path / "file", b"content")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_directory_renamed_meanwhile_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_renamed_directory_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "place").mkdir()
 
     def interrupted(_: int) -> None:
@@ -92,7 +92,7 @@ def test_a_directory_renamed_meanwhile_keeps_nothing(tmp_path: Path, monkeypatch
     assert list((tmp_path / "away").iterdir()) == []
 
 
-def test_many_writers_take_turns(tmp_path: Path) -> None:
+def test_concurrent_writers_take_turns(tmp_path: Path) -> None:
     contents = [str(number).encode() * 100_000 for number in range(8)]
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(write_atomically, tmp_path / "file", c) for c in contents * 10]:

@@ -1,4 +1,4 @@
-"""Publishing: whole or not at all, one generation or another, and only to a directory that is ours."""
+"""Publishing: atomic, one generation or another, and only to a directory that can be trusted."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from typing import Any
 
 import pytest
 
-from broker.delivery.directory import CURRENT, GRACE, publish, publishing
+from broker.delivery.directory import CURRENT, GRACE, publishing
 from broker.delivery.formats import DEFAULT, FileFormat
 from broker.delivery.manifest import MANIFEST, parse
-from broker.delivery.root import Access, LeftBehindError, Root, UnusableDirectoryError, held
+from broker.delivery.root import LeftBehindError, Root, UnusableDirectoryError, held
 from broker.errors import BrokerError, InputError, RefusedError
 from broker.model.bundle import Bundle
 from broker.model.names import AccountName
 from broker.model.secret import Secret
-from tests.support.credential_sets import LEASE, NOW, PASSWORD, paper, withdraw
+from tests.support.credential_sets import LEASE, NOW, PASSWORD, paper, publish, withdraw
 
 ALL = tuple(FileFormat)
 STORES = (FileFormat.KEYSTORE, FileFormat.TRUSTSTORE)
@@ -47,7 +47,7 @@ def assert_no_trace(root: Path) -> None:
     assert [p.name for p in root.iterdir() if p.name.startswith(".")] == []
 
 
-def test_a_bundle_is_a_directory_behind_a_link(tmp_path: Path) -> None:
+def test_bundle_is_a_directory_and_a_link(tmp_path: Path) -> None:
     root = tmp_path / "root"
     found = publish(root, paper())
     assert found == root / "gen-000007"
@@ -57,7 +57,7 @@ def test_a_bundle_is_a_directory_behind_a_link(tmp_path: Path) -> None:
     assert_no_trace(root)
 
 
-def test_only_the_owner_may_read_whatever_the_umask(tmp_path: Path) -> None:
+def test_only_the_owner_may_read(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         found = publish(tmp_path / "root", paper(), [FileFormat.CURL])
@@ -68,30 +68,14 @@ def test_only_the_owner_may_read_whatever_the_umask(tmp_path: Path) -> None:
     assert {stat.S_IMODE(p.stat().st_mode) for p in found.iterdir()} == {0o600}
 
 
-def test_a_group_may_read_where_one_is_named(tmp_path: Path) -> None:
-    before = os.umask(0o077)
-    try:
-        found = publish(tmp_path / "root", paper(), access=Access(group=os.getgid()))
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(found.stat().st_mode) == 0o750
-    assert {stat.S_IMODE(p.stat().st_mode) for p in found.iterdir()} == {0o640}
-
-
-@pytest.mark.rights("chown")
-def test_the_group_that_is_named_is_the_group_that_may_read(tmp_path: Path) -> None:
-    found = publish(tmp_path / "root", paper(), access=Access(group=65534))
-    assert {p.stat().st_gid for p in (tmp_path / "root", found, *found.iterdir())} == {65534}
-
-
-def test_modes_are_set_again_at_the_next_write(tmp_path: Path) -> None:
+def test_publishing_again_sets_the_modes(tmp_path: Path) -> None:
     found = publish(tmp_path / "root", paper())
     (found / "password").chmod(0o644)
     publish(tmp_path / "root", paper())
     assert stat.S_IMODE((found / "password").stat().st_mode) == 0o600
 
 
-def test_the_manifest_has_digests_but_none_of_the_password(tmp_path: Path) -> None:
+def test_manifest_has_no_password_digest(tmp_path: Path) -> None:
     found = publish(tmp_path / "root", paper(), ALL)
     manifest = parse((found / MANIFEST).read_bytes())
     assert set(manifest.files) == {f.value for f in ALL}
@@ -105,7 +89,7 @@ def test_the_manifest_has_digests_but_none_of_the_password(tmp_path: Path) -> No
     assert PASSWORD not in text
 
 
-def test_publishing_again_changes_only_the_manifest(tmp_path: Path) -> None:
+def test_renewal_changes_only_the_manifest(tmp_path: Path) -> None:
     first = publish(tmp_path / "root", paper(), STORES)
     before = contents(first)
     renewed = replace(paper(), lease_id="lease-0002", expires=NOW + timedelta(hours=2))
@@ -128,7 +112,7 @@ def test_publishing_again_changes_only_the_manifest(tmp_path: Path) -> None:
         lambda d: ((d / "ca.crt").rename(d.parent / "same"), (d / "ca.crt").symlink_to("../same")),
     ],
 )
-def test_a_generation_that_was_harmed_is_not_taken_for_whole(tmp_path: Path, harm: Callable[[Path], object]) -> None:
+def test_damaged_generation_is_not_reused(tmp_path: Path, harm: Callable[[Path], object]) -> None:
     first = publish(tmp_path / "root", paper(), STORES)
     harm(first)
     second = publish(tmp_path / "root", paper(), STORES)
@@ -136,14 +120,14 @@ def test_a_generation_that_was_harmed_is_not_taken_for_whole(tmp_path: Path, har
     assert (tmp_path / "root" / CURRENT).readlink().name == second.name
 
 
-def test_another_client_id_is_another_directory_of_the_same_generation(tmp_path: Path) -> None:
+def test_other_client_id_has_its_directory(tmp_path: Path) -> None:
     publish(tmp_path / "root", paper())
     second = publish(tmp_path / "root", paper(client_id="another"))
     assert second.name == "gen-000007-2"
     assert (second / "client_id").read_text() == "another"
 
 
-def test_a_displaced_generation_stays_for_its_grace(tmp_path: Path) -> None:
+def test_displaced_generation_has_a_grace(tmp_path: Path) -> None:
     root = tmp_path / "root"
     publish(root, paper(), clock=at(NOW))
     publish(root, paper(generation=8), clock=at(NOW + timedelta(days=3)))
@@ -154,7 +138,7 @@ def test_a_displaced_generation_stays_for_its_grace(tmp_path: Path) -> None:
     assert [p.name for p in sorted(root.iterdir())] == [CURRENT, "gen-000008"]
 
 
-def test_a_roll_back_points_at_the_older_one_again(tmp_path: Path) -> None:
+def test_rollback_points_at_the_older_one(tmp_path: Path) -> None:
     root = tmp_path / "root"
     for generation in (7, 8, 7):
         publish(root, paper(generation=generation), clock=at(NOW))
@@ -163,7 +147,7 @@ def test_a_roll_back_points_at_the_older_one_again(tmp_path: Path) -> None:
     assert not (root / "gen-000008").exists()
 
 
-def test_another_applications_directory_is_refused(tmp_path: Path) -> None:
+def test_other_application_is_refused(tmp_path: Path) -> None:
     publish(tmp_path / "root", paper())
     for other in (replace(paper(), application="other"), replace(paper(), account=AccountName("mzp-2"))):
         with pytest.raises(RefusedError, match="holds the bundle of mzp-1/reports"):
@@ -230,7 +214,7 @@ def current_is_a_directory(tmp_path: Path) -> Path:
         current_is_a_directory,
     ],
 )
-def test_a_directory_that_cannot_be_trusted_is_refused(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+def test_untrusted_directory_is_refused(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     root = make(tmp_path)
     with pytest.raises(UnusableDirectoryError) as caught:
         publish(root, paper())
@@ -239,7 +223,7 @@ def test_a_directory_that_cannot_be_trusted_is_refused(tmp_path: Path, make: Cal
     assert not any(p.name == "password" for p in tmp_path.rglob("*"))
 
 
-def test_a_name_of_ours_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_link_with_our_name_is_not_followed(tmp_path: Path) -> None:
     root, victim = tmp_path / "root", tmp_path / "victim"
     victim.mkdir()
     (victim / "password").write_text("a stranger's")
@@ -252,7 +236,7 @@ def test_a_name_of_ours_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     assert contents(victim) == {"password": b"a stranger's"}
 
 
-def test_a_full_disk_leaves_nothing_half_published(tmp_path: Path) -> None:
+def test_full_disk_publishes_nothing(tmp_path: Path) -> None:
     root = tmp_path / "root"
     publish(root, paper())
     before = contents(root / "gen-000007")
@@ -260,7 +244,7 @@ def test_a_full_disk_leaves_nothing_half_published(tmp_path: Path) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # a key has more bytes than that
     try:
-        with pytest.raises(UnusableDirectoryError, match="no room left"):
+        with pytest.raises(UnusableDirectoryError, match="no space left"):
             publish(root, paper(generation=8))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -268,7 +252,7 @@ def test_a_full_disk_leaves_nothing_half_published(tmp_path: Path) -> None:
     assert contents(root / CURRENT) == before
 
 
-def test_a_renewal_that_finds_no_room_leaves_all_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_keeps_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = publish(tmp_path / "root", paper())
     before = contents(found)
 
@@ -276,12 +260,12 @@ def test_a_renewal_that_finds_no_room_leaves_all_as_it_was(tmp_path: Path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UnusableDirectoryError, match="no room left"):
+    with pytest.raises(UnusableDirectoryError, match="no space left"):
         publish(tmp_path / "root", of_another_lease())
     assert contents(found) == before
 
 
-def test_all_has_reached_the_disk_before_current_points_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_synced_before_the_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[tuple[int, int]] = []
     pointed: list[int] = []
     fsync, symlink = os.fsync, os.symlink
@@ -302,18 +286,18 @@ def test_all_has_reached_the_disk_before_current_points_at_it(tmp_path: Path, mo
     assert {found.stat().st_ino, (tmp_path / "root").stat().st_ino} <= {inode for inode, _ in before}
 
 
-def _after_renaming(monkeypatch: pytest.MonkeyPatch, told: Callable[[str], object]) -> None:
-    """Tell each name that was given, once it is."""
+def _after_renaming(monkeypatch: pytest.MonkeyPatch, report: Callable[[str], object]) -> None:
+    """Call `report` with each new name, after the rename."""
     rename = os.rename
 
     def renaming(source: Any, target: Any, **where: Any) -> None:
         rename(source, target, **where)
-        told(target)
+        report(target)
 
     monkeypatch.setattr(os, "rename", renaming)
 
 
-def test_that_current_was_turned_reaches_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_switch_itself_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str | int] = []
     fsync = os.fsync
 
@@ -327,14 +311,14 @@ def test_that_current_was_turned_reaches_the_disk_too(tmp_path: Path, monkeypatc
     assert (tmp_path / "root").stat().st_ino in done[done.index(CURRENT) :]
 
 
-def test_no_generation_has_its_name_before_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generation_gets_its_name_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[int] = []
     _after_renaming(monkeypatch, lambda _: found.extend(len(contents(d)) for d in tmp_path.glob("root/gen-*")))
     publish(tmp_path / "root", paper())
     assert set(found) == {len(DEFAULT) + 1}
 
 
-def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+def test_leftovers_are_removed(tmp_path: Path) -> None:
     root = tmp_path / "root"
     publish(root, paper())
     (root / ".gen-000008").mkdir()
@@ -347,7 +331,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_anywhere_current_is_whole_and_the_next_run_heals(tmp_path: Path) -> None:
+def test_kill_leaves_current_whole(tmp_path: Path) -> None:
     """Each system call that changes something is a place to die: after each, `current` is one whole generation."""
     root = tmp_path / "root"
     publish(root, paper())
@@ -398,7 +382,7 @@ def test_several_publishers_take_turns(tmp_path: Path) -> None:
         try:
             for n in range(5):
                 publish(root, bundles[(turn + n) % 3])
-        except BaseException as error:  # noqa: BLE001  # told below
+        except BaseException as error:  # noqa: BLE001  # asserted below
             failures.append(error)
 
     threads = [threading.Thread(target=run, args=(turn,)) for turn in range(6)]
@@ -411,7 +395,7 @@ def test_several_publishers_take_turns(tmp_path: Path) -> None:
     assert_no_trace(root)
 
 
-def test_a_directory_that_was_replaced_while_its_lock_was_waited_for_is_opened_anew(tmp_path: Path) -> None:
+def test_replaced_directory_is_reopened(tmp_path: Path) -> None:
     root = tmp_path / "root"
     publish(root, paper())
     waiting = threading.Thread(target=publish, args=(root, paper(generation=8)))
@@ -425,7 +409,7 @@ def test_a_directory_that_was_replaced_while_its_lock_was_waited_for_is_opened_a
     assert (tmp_path / "away" / CURRENT).readlink().name == "gen-000007"
 
 
-def test_a_reader_that_resolves_once_never_sees_two_generations(tmp_path: Path) -> None:
+def test_reader_never_sees_two_generations(tmp_path: Path) -> None:
     root = tmp_path / "root"
     bundles = [paper(generation=7, password="seven"), paper(generation=8, password="eight", number=2)]
     publish(root, bundles[0])
@@ -450,7 +434,7 @@ def test_a_reader_that_resolves_once_never_sees_two_generations(tmp_path: Path) 
     assert (mixed, reads >= 30) == (0, True)
 
 
-def test_withdraw_removes_all_of_ours_and_nothing_else(tmp_path: Path) -> None:
+def test_withdraw_removes_only_ours(tmp_path: Path) -> None:
     root = tmp_path / "root"
     publish(root, paper(), ALL)
     publish(root, paper(generation=8))
@@ -463,14 +447,14 @@ def test_withdraw_removes_all_of_ours_and_nothing_else(tmp_path: Path) -> None:
     assert withdraw(root, LEASE) == ()
 
 
-def test_withdraw_leaves_a_strangers_file_and_says_where(tmp_path: Path) -> None:
+def test_withdraw_reports_foreign_files(tmp_path: Path) -> None:
     found = publish(tmp_path / "root", paper())
     (found / "mine").write_text("a stranger's")
     assert withdraw(tmp_path / "root", LEASE) == (found,)
     assert [p.name for p in found.iterdir()] == ["mine"]
 
 
-def test_withdraw_leaves_a_link_of_somebody_elses(tmp_path: Path) -> None:
+def test_withdraw_leaves_a_foreign_link(tmp_path: Path) -> None:
     publish(tmp_path / "root", paper())
     (tmp_path / "root" / CURRENT).unlink()
     (tmp_path / "root" / CURRENT).symlink_to("elsewhere")
@@ -491,7 +475,7 @@ def of_another_lease(generation: int = 7) -> Bundle:
 
 
 @pytest.mark.parametrize("generation", [7, 8])
-def test_a_holder_that_ends_leaves_its_successors_files_alone(tmp_path: Path, generation: int) -> None:
+def test_withdraw_leaves_successors_files(tmp_path: Path, generation: int) -> None:
     root = tmp_path / "root"
     publish(root, paper())
     successors = publish(root, of_another_lease(generation))
@@ -521,7 +505,7 @@ def generation_in_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("move", [whole_directory, generation_out_of_it, generation_in_it])
-def test_withdraw_finds_what_was_renamed(tmp_path: Path, move: Callable[[Path], None]) -> None:
+def test_withdraw_finds_renamed_directories(tmp_path: Path, move: Callable[[Path], None]) -> None:
     with publishing(tmp_path / "root", paper()) as holding:
         move(tmp_path)
         assert holding.withdraw() == ()
@@ -543,7 +527,7 @@ def all_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("take", [one_file, a_generation, all_of_it])
-def test_withdraw_says_what_it_cannot_find(tmp_path: Path, take: Callable[[Path], None]) -> None:
+def test_withdraw_reports_missing_files(tmp_path: Path, take: Callable[[Path], None]) -> None:
     with publishing(tmp_path / "root", paper()) as holding:
         take(tmp_path)
         with pytest.raises(LeftBehindError, match=r"tls\.key.* cannot be found"):
@@ -551,7 +535,7 @@ def test_withdraw_says_what_it_cannot_find(tmp_path: Path, take: Callable[[Path]
     assert not list((tmp_path / "root").rglob("password"))
 
 
-def test_withdraw_removes_though_current_is_no_link(tmp_path: Path) -> None:
+def test_withdraw_if_current_is_not_a_link(tmp_path: Path) -> None:
     with publishing(tmp_path / "root", paper()) as holding:
         (tmp_path / "root" / CURRENT).unlink()
         (tmp_path / "root" / CURRENT).write_text("a stranger's")
@@ -560,7 +544,7 @@ def test_withdraw_removes_though_current_is_no_link(tmp_path: Path) -> None:
     assert keys_below(tmp_path) == []
 
 
-def test_withdraw_misses_nothing_that_was_displaced(tmp_path: Path) -> None:
+def test_withdraw_after_displacement(tmp_path: Path) -> None:
     with publishing(tmp_path / "root", paper()) as holding:
         publish(tmp_path / "root", of_another_lease(8), grace=-GRACE)
         assert not (tmp_path / "root" / "gen-000007").exists()
@@ -568,7 +552,7 @@ def test_withdraw_misses_nothing_that_was_displaced(tmp_path: Path) -> None:
     assert len(keys_below(tmp_path)) == 1
 
 
-def test_withdraw_leaves_a_moved_successor_alone(tmp_path: Path) -> None:
+def test_withdraw_leaves_a_moved_successor(tmp_path: Path) -> None:
     with publishing(tmp_path / "root", paper()) as holding:
         publish(tmp_path / "root", of_another_lease())
         (tmp_path / "root" / "gen-000007").rename(tmp_path / "away")
@@ -576,7 +560,7 @@ def test_withdraw_leaves_a_moved_successor_alone(tmp_path: Path) -> None:
     assert len(keys_below(tmp_path / "away")) == 1
 
 
-def test_what_is_called_as_ours_and_cannot_be_removed_does_not_keep_a_bundle_from_being_published(
+def test_unremovable_leftover_blocks_nothing(
     tmp_path: Path,
 ) -> None:
     root = tmp_path / "root"
@@ -589,9 +573,7 @@ def test_what_is_called_as_ours_and_cannot_be_removed_does_not_keep_a_bundle_fro
     assert withdraw(root, LEASE) == (root / "gen-000001",)
 
 
-def test_a_file_that_the_system_will_not_remove_fails_withdrawing_and_spares_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_removal_spares_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "root"
     publish(root, paper())
     publish(root, paper(generation=8))
@@ -603,7 +585,7 @@ def test_a_file_that_the_system_will_not_remove_fails_withdrawing_and_spares_no_
 
 
 @pytest.mark.parametrize(("generation", "at"), [(7, "stamped"), (8, "rename"), (8, "point"), (8, "stamped")])
-def test_a_bundle_whose_publishing_is_interrupted_leaves_all_as_it_was(
+def test_interruption_keeps_the_old_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generation: int, at: str
 ) -> None:
     root = tmp_path / "root"
@@ -624,7 +606,7 @@ def test_a_bundle_whose_publishing_is_interrupted_leaves_all_as_it_was(
     assert_no_trace(root)
 
 
-def test_what_cannot_be_taken_back_is_told_apart_from_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_undo_has_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "root"
     _keep(monkeypatch, "tls.key")
 
@@ -632,7 +614,7 @@ def test_what_cannot_be_taken_back_is_told_apart_from_what_was(tmp_path: Path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Root, "point", full)
-    with pytest.raises(LeftBehindError, match="cannot be taken back"):
+    with pytest.raises(LeftBehindError, match="cannot be removed"):
         publish(root, paper())
     assert [p.name for p in root.glob("gen-*/*")] == ["tls.key"]
 
@@ -652,7 +634,7 @@ def _keep(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 @pytest.mark.parametrize(
     "change", [{"secrets": {"password": Secret("planted\nx")}}, {"login": "a:b"}, {"client_id": "planted\r\nuser = x"}]
 )
-def test_what_a_format_cannot_hold_is_refused_and_nothing_is_written(tmp_path: Path, change: dict[str, str]) -> None:
+def test_unfit_value_publishes_nothing(tmp_path: Path, change: dict[str, str]) -> None:
     with pytest.raises(InputError) as caught:
         publish(tmp_path / "root", replace(paper(), **change), [FileFormat.CURL])  # type: ignore[arg-type]
     assert "planted" not in f"{caught.value}{caught.value.hint}"

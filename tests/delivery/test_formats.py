@@ -1,4 +1,4 @@
-"""Each file of a bundle, read by the program it is for."""
+"""Each file of a bundle, read by the program that needs it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import pytest
 from partner_standin import Standin
 
 from broker.delivery import curl
-from broker.delivery.directory import publish
 from broker.delivery.formats import DEFAULT, FileFormat, render
 from broker.errors import InputError
 from broker.model.authentication import Authentication, Basic, ClientId, Values
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
-from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of, paper
+from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of, paper, publish
 from tests.support.tls_server import Saying
 
 HOSTILE = [
@@ -62,9 +61,7 @@ def curl_status(config: Path, url: str, *more: str) -> str:
 
 @pytest.mark.peer("curl")
 @pytest.mark.parametrize("password", HOSTILE)
-def test_curl_calls_the_partner_with_hostile_passwords(
-    partner: Standin, bundle: Bundle, tmp_path: Path, password: str
-) -> None:
+def test_curl_sends_hostile_passwords(partner: Standin, bundle: Bundle, tmp_path: Path, password: str) -> None:
     partner.registry.set_password(LOGIN, password)
     try:
         odd = tmp_path / 'a "b" \\c:d é'
@@ -76,16 +73,14 @@ def test_curl_calls_the_partner_with_hostile_passwords(
 
 
 @pytest.mark.peer("curl")
-def test_curl_with_the_config_tells_a_wrong_password(bundle: Bundle, tmp_path: Path) -> None:
-    """Or the test above could not fail."""
+def test_curl_reports_a_wrong_password(bundle: Bundle, tmp_path: Path) -> None:
+    """Otherwise the test above could not fail."""
     publish(tmp_path / "r", replace(bundle, secrets={"password": Secret("wrong")}), [FileFormat.CURL])
     assert curl_status(tmp_path / "r/current/curl.conf", f"{bundle.base_url}/fleets") == "401"
 
 
 @pytest.mark.peer("curl")
-def test_curl_trusts_the_partners_ca_alone_and_speaks_https_alone(
-    partner: Standin, bundle: Bundle, tmp_path: Path
-) -> None:
+def test_curl_trusts_only_the_partners_ca(partner: Standin, bundle: Bundle, tmp_path: Path) -> None:
     publish(tmp_path / "r", bundle, [FileFormat.CURL])
     config = tmp_path / "r/current/curl.conf"
     assert "/etc/ssl" not in run("curl", "-q", "-sv", "-K", config, f"{bundle.base_url}/fleets").stderr
@@ -98,7 +93,7 @@ def test_curl_trusts_the_partners_ca_alone_and_speaks_https_alone(
 
 
 @pytest.mark.peer("curl")
-def test_curl_puts_a_hostile_client_id_into_the_query(partner: Standin, bundle: Bundle, tmp_path: Path) -> None:
+def test_curl_quotes_a_hostile_client_id(partner: Standin, bundle: Bundle, tmp_path: Path) -> None:
     """A client_id is printable ASCII, so it may hold all that a query gives a meaning to."""
     hostile = "@a&b=c%20+d#e\"f'\\g"
     saying = Saying(partner, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
@@ -110,7 +105,7 @@ def test_curl_puts_a_hostile_client_id_into_the_query(partner: Standin, bundle: 
 
 
 @pytest.mark.parametrize("bad", ["a\nuser = x", "a\rb", "a\0b", "a\x7fb", "a\tb"])
-def test_curl_config_refuses_what_could_begin_another_line(bad: str) -> None:
+def test_curl_config_has_no_control_chars(bad: str) -> None:
     paths = curl.Paths(*(Path("/tmp") / n for n in ("crt", "key", "ca")))
     for login, password, client_id in (("l", "planted" + bad, "c"), ("l", "p", "planted" + bad)):
         values = Values(login, client_id, {"password": Secret(password)})
@@ -138,7 +133,7 @@ def test_a_shell_reads_env_as_it_was_written(tmp_path: Path, password: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.peer("keytool")
-def test_java_opens_key_store_and_trust_store(tmp_path: Path) -> None:
+def test_java_opens_the_key_stores(tmp_path: Path) -> None:
     found = publish(tmp_path / "r", paper(), [FileFormat.KEYSTORE, FileFormat.TRUSTSTORE])
     for name, kind in (("keystore.p12", "PrivateKeyEntry"), ("truststore.p12", "trustedCertEntry")):
         ran = run("keytool", "-list", "-keystore", found / name, "-storepass:file", found / "keystore.password")
@@ -153,19 +148,19 @@ def test_openssl_reads_the_pem_files(tmp_path: Path) -> None:
         assert run("openssl", "x509", "-noout", "-in", found / name).returncode == 0
 
 
-def test_what_is_always_there_is_there_whatever_is_asked_for(tmp_path: Path) -> None:
+def test_default_files_are_always_rendered(tmp_path: Path) -> None:
     assert tuple(render(paper(), [], tmp_path)) == DEFAULT
     assert set(render(paper(), [FileFormat.ENV], tmp_path)) == {*DEFAULT, FileFormat.ENV}
 
 
-def test_a_passphrase_is_written_only_with_a_store_it_opens_and_is_new_each_time(tmp_path: Path) -> None:
+def test_passphrase_is_for_key_stores_only(tmp_path: Path) -> None:
     assert FileFormat.PASSPHRASE not in render(paper(), [FileFormat.PASSPHRASE], tmp_path)
     first, second = (render(paper(), [FileFormat.TRUSTSTORE], tmp_path)[FileFormat.PASSPHRASE] for _ in range(2))
     assert first != second
     assert len(first.reveal()) >= 40
 
 
-def test_every_format_has_a_meaning_and_a_renderer(tmp_path: Path) -> None:
+def test_formats_have_meaning_and_renderer(tmp_path: Path) -> None:
     for file in FileFormat:
         assert file.meaning
     with pytest.raises(InputError):

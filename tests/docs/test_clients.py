@@ -12,8 +12,7 @@ from typing import Any, Final
 import pytest
 from partner_standin import Standin
 
-from broker.delivery.directory import publish
-from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of
+from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of, publish
 from tests.support.sources import ROOT
 
 BLOCKS: Final = re.findall(

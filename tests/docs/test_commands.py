@@ -25,6 +25,7 @@ RUN_BY = {
     "python3": "tests/docs/test_walkthrough.py",
     "pip": "tests/docs/test_readme.py",
     "sh": ".ci/run",  # sh .ci/peers
+    "bench/numbers": "tests/docs/test_numbers.py",
 }
 
 

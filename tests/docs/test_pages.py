@@ -36,6 +36,14 @@ def test_local_links_resolve(page: Path) -> None:
     assert not broken
 
 
+def test_recipes_name_files_that_exist() -> None:
+    text = (DOCS / "recipes.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:broker|docs|policies|tests|\.ci)/[\w./-]*)`", text)
+    made = re.compile(r"[A-Z]{3}")  # NAME, KIND: the file that the recipe adds
+    assert len(named) > 50
+    assert not [name for name in named if not made.search(name) and not (ROOT / name).exists()]
+
+
 def test_every_direct_dependency_has_its_line() -> None:
     """In docs/dependencies.md: what for, why this one, what it would take to drop it; and no line for what is gone."""
     wanted = []

@@ -104,7 +104,7 @@ def test_two_at_once_leave_nothing(place: Mapping[str, str], tmp_path: Path) -> 
         assert "\r" not in text
         assert_complete(text)
         assert "done: processes ended, files removed" in text
-    assert "curl is not on this machine" in texts[1]
+    assert "curl is not installed" in texts[1]
     assert not processes(place)
     assert_removed(before)
     assert list(tmp_path.iterdir()) == [tools]
@@ -175,7 +175,7 @@ def test_a_kept_demo_goes_on_until_removed(place: Mapping[str, str]) -> None:
     with start(place, "--keep", executable=program, stdin=subprocess.DEVNULL) as process:
         out, _ = process.communicate(timeout=90)
     assert process.returncode == 0, out.decode()
-    printed = out.decode().partition("Go on with:")[2]
+    printed = out.decode().partition("Continue with:")[2]
     lines = [line.strip() for line in printed.splitlines() if line.startswith("  ")]
     assert left_by(out.decode())
     go, status, remove = lines

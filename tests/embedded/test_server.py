@@ -67,7 +67,7 @@ def test_it_starts_once_and_is_found(directory: Path) -> None:
     assert not stop(directory)
 
 
-def test_two_at_once_share_one_server(directory: Path) -> None:
+def test_concurrent_starts_share_one_server(directory: Path) -> None:
     pids: list[int] = []
     threads = [threading.Thread(target=lambda: pids.append(start(directory).pid)) for _ in range(4)]
     for thread in threads:
@@ -111,7 +111,7 @@ def test_signal_waits_for_the_revoked_token(directory: Path, monkeypatch: pytest
         assert len(vault.ask("LIST", "auth/token/accessors")["data"]["keys"]) == 1  # the one that asks
 
 
-def test_what_was_stored_survives_a_kill(directory: Path) -> None:
+def test_stored_data_survives_a_kill(directory: Path) -> None:
     embedded = up(directory)
     operator = embedded.connection(Role.OPERATOR)
     operator.create("accounts/a", {"kept": True})
@@ -124,7 +124,7 @@ def test_what_was_stored_survives_a_kill(directory: Path) -> None:
     operator.close()
 
 
-def test_a_first_start_cut_short_begins_anew(directory: Path) -> None:
+def test_interrupted_first_start_is_repeated(directory: Path) -> None:
     running = start(directory)
     kill(running)
     (directory / "initialized").unlink()  # as if we had been killed before we knew
@@ -181,7 +181,7 @@ def test_detached_server_outlives_starter(directory: Path) -> None:
     assert status(directory)
 
 
-def test_nobody_else_may_look_in(directory: Path) -> None:
+def test_others_may_not_look_in(directory: Path) -> None:
     embedded = up(directory)
     for path in [directory, *directory.rglob("*")]:
         if "data" not in path.relative_to(directory).parts:
@@ -271,7 +271,7 @@ def test_audit_log_is_written_if_asked(directory: Path) -> None:
     assert (directory / "setup.secret").read_text() not in log
 
 
-def test_without_the_extra_one_is_told_which(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_binary().name == "bao"
     monkeypatch.setattr(binary, "PACKAGE", "no_such_package")
     with pytest.raises(InputError) as caught:

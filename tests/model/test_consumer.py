@@ -58,7 +58,7 @@ def test_renewal_moves_to_newer_generation() -> None:
     assert stragglers((record,), MZP, 2, NOW) == {"billing"}
 
 
-def test_shared_holding_ends_with_the_longest() -> None:
+def test_shared_holding_ends_with_the_last() -> None:
     record = a_record(a_lease(), a_lease("l2", expires=later(hours=2)), a_lease("l3"))
     for lease in ("l1", "l2", "l3"):
         record = record.returned(lease)
@@ -69,7 +69,7 @@ def test_shared_holding_ends_with_the_longest() -> None:
 @pytest.mark.parametrize(
     "other", [a_lease("l2", 2, application="app-2"), a_lease("l2", 2, kind=BundleKind.GATEWAY)], ids=["app", "kind"]
 )
-def test_other_application_is_another_holding(other: Lease) -> None:
+def test_other_application_is_kept_apart(other: Lease) -> None:
     assert stragglers((a_record(a_lease(), other),), MZP, 1, NOW) == {"billing"}
 
 

@@ -27,11 +27,11 @@ base_url = "https://api.example.com/v1"
 def assert_refused(text: str, *words: str) -> InputError:
     with pytest.raises(InputError) as caught:
         parse(text, "mine.toml")
-    told = f"{caught.value.message} | {caught.value.hint}"
-    assert caught.value.message.startswith("mine.toml: "), told
+    shown = f"{caught.value.message} | {caught.value.hint}"
+    assert caught.value.message.startswith("mine.toml: "), shown
     assert caught.value.hint
     for word in words:
-        assert word in told
+        assert word in shown
     return caught.value
 
 
@@ -59,7 +59,7 @@ def test_remote_commands_are_writes() -> None:
     assert len(rows) > 30
 
 
-def test_stored_profile_may_exceed_new_limits() -> None:
+def test_stored_profile_may_exceed_limits() -> None:
     document = to_document(catalogue.builtin("stellantis"))
     stored = document | {"renewal": {"safety": "999999d", "lead_time": "999999d"}}
     assert from_document(stored, "vault").renewal.safety == timedelta(days=999999)

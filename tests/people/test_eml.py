@@ -17,7 +17,7 @@ from broker.model.generation import Submission as Submitted
 from broker.model.names import AccountName
 from broker.partners.catalogue import builtin
 from broker.partners.profile import Submission
-from broker.people.eml import CsrMail, csr_mail, draft, message_id
+from broker.people.eml import CsrMail, csr_mail, draft
 from tests.support.accounts import NOW, a_request, an_account, later
 
 CSR = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"
@@ -28,7 +28,6 @@ MAIL = CsrMail(
     csr=CSR,
     sender="fleet@example.com",
     to=("pki@partner.example", "second@partner.example"),
-    message_id=message_id(AccountName("mzp-1"), 3, CSR),
     date=datetime(2026, 11, 24, 12, 0, tzinfo=UTC),
     texts={"login": "MZP0000042", "environment": "production", "subject": "C=FR, O=Société — Exemple"},
 )
@@ -98,8 +97,9 @@ def test_long_subject_with_accents_survives() -> None:
 
 
 def test_message_id_depends_on_the_request() -> None:
-    assert message_id(AccountName("mzp-1"), 3, CSR) == message_id(AccountName("mzp-1"), 3, CSR)
-    assert message_id(AccountName("mzp-1"), 3, CSR) != message_id(AccountName("mzp-1"), 4, CSR)
+    assert MAIL.message_id == replace(MAIL, to=()).message_id
+    assert MAIL.message_id != replace(MAIL, number=4).message_id
+    assert MAIL.message_id != replace(MAIL, csr=CSR.lower()).message_id
     assert parsed(draft(MAIL, SUBMISSION))["Message-ID"] == MAIL.message_id
 
 
@@ -119,10 +119,6 @@ def test_message_id_depends_on_the_request() -> None:
         {"to": (f"{'x' * 2000}@partner.example",)},
         {"sender": "fleet@example.com\r\nBcc: x@evil.example"},
         {"sender": ""},
-        {"message_id": "<a@b>\r\nBcc: x@evil.example"},
-        {"message_id": "a@b"},
-        {"message_id": "<a b@c>"},
-        {"message_id": ""},
         {"texts": {"login": "MZP\r\nBcc: x@evil.example", "environment": "e", "subject": "s"}},
         {"texts": {"login": "MZP\u2028x", "environment": "e", "subject": "s"}},
         {"texts": {"login": "x" * 2000, "environment": "e", "subject": "s"}},

@@ -24,17 +24,17 @@ PASS = Secret("correct horse")
 
 def test_openssl_opens_the_bundle(tmp_path: Path) -> None:
     file = tmp_path / "store.p12"
-    file.write_bytes(pkcs12_bundle(KEY, FOUND, TRUST, PASS).reveal())
+    file.write_bytes(pkcs12_bundle(KEY, FOUND, PASS).reveal())
     command = ["openssl", "pkcs12", "-in", str(file), "-nodes", "-passin", f"pass:{PASS.reveal()}"]
     printed = pki.run(*command)
     assert keys.pem(KEY).reveal().splitlines()[3] in printed
     subjects = {certificates.describe(c).subject for c in certificates.load(printed)}
-    assert subjects == {FOUND.subject, "CN=Middle", "CN=Root"}
+    assert subjects == {FOUND.subject, "CN=Middle"}
 
 
 def test_bundle_uses_modern_encryption(tmp_path: Path) -> None:
     file = tmp_path / "store.p12"
-    file.write_bytes(pkcs12_bundle(KEY, FOUND, None, PASS).reveal())
+    file.write_bytes(pkcs12_bundle(KEY, FOUND, PASS).reveal())
     printed = pki.run(
         "sh", "-c", f"openssl pkcs12 -in {file} -info -noout -passin pass:'{PASS.reveal()}' 2>&1"
     ).decode()
@@ -45,7 +45,7 @@ def test_bundle_uses_modern_encryption(tmp_path: Path) -> None:
 @pytest.mark.peer("keytool")
 def test_java_opens_the_bundle(tmp_path: Path) -> None:
     file = tmp_path / "store.p12"
-    file.write_bytes(pkcs12_bundle(KEY, FOUND, None, PASS).reveal())
+    file.write_bytes(pkcs12_bundle(KEY, FOUND, PASS).reveal())
     printed = pki.run("keytool", "-list", "-v", "-keystore", file, "-storepass", PASS.reveal()).decode()
     assert "Entry type: PrivateKeyEntry" in printed
     assert "Certificate chain length: 2" in printed
@@ -61,7 +61,7 @@ def test_java_trusts_the_trust_store(tmp_path: Path) -> None:
     assert printed.count("trustedCertEntry") == 2
 
 
-@pytest.mark.parametrize("make", [lambda p: pkcs12_bundle(KEY, FOUND, None, p), lambda p: truststore_p12(TRUST, p)])
+@pytest.mark.parametrize("make", [lambda p: pkcs12_bundle(KEY, FOUND, p), lambda p: truststore_p12(TRUST, p)])
 def test_an_empty_passphrase_is_refused(make: object) -> None:
     assert callable(make)
     with pytest.raises(InputError, match="the passphrase is empty"):
@@ -70,4 +70,4 @@ def test_an_empty_passphrase_is_refused(make: object) -> None:
 
 def test_other_certificates_key_is_refused() -> None:
     with pytest.raises(RefusedError, match="the private key is not this certificate's"):
-        pkcs12_bundle(pki.secret_of(pki.a_key("other")), FOUND, None, PASS)
+        pkcs12_bundle(pki.secret_of(pki.a_key("other")), FOUND, PASS)

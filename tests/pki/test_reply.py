@@ -187,7 +187,7 @@ def _pkcs7_without_content() -> bytes:
 
 def _p12() -> bytes:
     found = certificates.certificate(ALL)
-    return pkcs12_bundle(KEY, found, None, Secret("passphrase")).reveal()
+    return pkcs12_bundle(KEY, found, Secret("passphrase")).reveal()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Ways by which a role would get more than its row of the matrix, each tried on the wire and shown to fail."""
+"""Attempts of a role to get more than its row of the matrix; each is made on the wire and fails."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_created_document_cannot_be_changed(vault: TestVault, role: Role, path: 
 
 
 def test_destroyed_key_does_not_come_back(vault: TestVault) -> None:
-    """Its one destructive right takes data, never the number: nobody can put another key in its place."""
+    """Its one destructive right removes data, never the number: another key cannot take its place."""
     path = "keys/mzp-1/7"
     vault.admin.create(path, {"text": "first"})
     with on_the_wire(vault, Role.ROTATOR.value) as raw:

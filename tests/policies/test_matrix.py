@@ -1,4 +1,4 @@
-"""matrix.toml against a real vault: every role, every path, every way there is to touch it."""
+"""matrix.toml against a real vault: every role, every path, every kind of request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLANTED: Final = {"there": "already"}
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A request to one document. `way` is what the matrix calls it; those without a name are nobody's."""
+    """A request to one document. `way` is its name in the matrix; no role may make those without a name."""
 
     method: str
     kind: str

@@ -1,4 +1,4 @@
-"""The policies as they are rendered, and what the broker's own adapters make of them; the rights are in matrix.toml."""
+"""Rendered policies, and the broker's own adapters under them; the rights are in matrix.toml."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ import pytest
 
 from broker.cli.options import read_private, read_secret, writable, writable_secret, write_output
 from broker.cli.vault import _write_private
-from broker.delivery.directory import publish
 from broker.embedded.home import Home, write_private
 from broker.errors import InputError
 from broker.vault.enrolment import require_no_others_login
@@ -21,7 +20,7 @@ from broker.vault.logins.approle import AppRoleLogin
 from broker.vault.logins.token import FileToken
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import new_session
-from tests.support.credential_sets import paper
+from tests.support.credential_sets import paper, publish
 
 STRANGER = 65534
 OPTION = (click.Context(click.Command("x")), click.Option(["--x"]))

@@ -1,4 +1,4 @@
-"""One partner a test, one RSA key a session."""
+"""One partner for each test, one RSA key for the session."""
 
 from __future__ import annotations
 

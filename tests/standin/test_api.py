@@ -1,4 +1,4 @@
-"""The API wants certificate, Basic and client_id, in that order, and then answers believable HAL."""
+"""The API wants certificate, Basic and client_id, in that order, and answers plausible HAL."""
 
 from __future__ import annotations
 
@@ -61,45 +61,43 @@ def test_a_bad_login_or_password_is_refused(customer: Customer, changes: dict[st
 
 
 @pytest.mark.parametrize("value", ["", "Bearer abc", "Basic", "Basic !!!!", "Basic bm9jb2xvbg=="])
-def test_a_header_that_is_no_basic_is_refused(customer: Customer, value: str) -> None:
+def test_other_authorization_is_refused(customer: Customer, value: str) -> None:
     assert_gateway_401(customer.call("/fleets", headers={"Authorization": value}), BAD_BASIC)
 
 
-def test_basic_is_checked_before_the_client_id(customer: Customer) -> None:
+def test_basic_is_checked_before_client_id(customer: Customer) -> None:
     assert_gateway_401(customer.but(password="wrong", client_id="").call("/fleets"), BAD_BASIC)
 
 
 @pytest.mark.parametrize("client_id", ["", "00000000-0000-4000-8000-000000000000"])
-def test_a_missing_or_unknown_client_id_is_refused(customer: Customer, client_id: str) -> None:
+def test_an_unknown_client_id_is_refused(customer: Customer, client_id: str) -> None:
     assert_gateway_401(customer.but(client_id=client_id).call("/fleets"), BAD_CLIENT)
 
 
-def test_the_client_id_of_another_login_is_refused(customer: Customer) -> None:
+def test_another_logins_client_id_is_refused(customer: Customer) -> None:
     customer.partner.registry.add_account(OTHER, "other")
     foreign = customer.partner.registry.client_id(OTHER, "default")
     assert_gateway_401(customer.but(client_id=foreign).call("/fleets"), BAD_CLIENT)
 
 
 @pytest.mark.peer("curl")
-def test_a_client_id_in_the_body_counts_as_missing_and_the_guide_s_curl_puts_it_there(customer: Customer) -> None:
+def test_a_client_id_in_the_body_is_missing(customer: Customer) -> None:
     bare = customer.but(client_id="")
     form = ("--data-urlencode", f"client_id={customer.client_id}")
     assert BAD_CLIENT in bare.curl("/fleets", "--request", "GET", *form).stdout
     assert '"fleets"' in bare.curl("/fleets", "-G", *form).stdout
 
 
-def test_an_encoded_parameter_name_is_decoded_as_partners_do(customer: Customer) -> None:
+def test_encoded_parameter_names_are_decoded(customer: Customer) -> None:
     assert customer.but(client_id="").call(f"/fleets?client%5fid={customer.client_id}").status == 200
 
 
-def test_two_different_client_ids_are_refused(customer: Customer) -> None:
+def test_two_client_ids_are_refused(customer: Customer) -> None:
     assert_gateway_401(customer.call("/fleets?client_id=other"), BAD_CLIENT)
 
 
 @pytest.mark.parametrize(("how", "status"), [(None, 403), ("off", 200), ("401", 401), ("403", 403)])
-def test_a_certificate_of_another_login_is_answered_as_switched(
-    customer: Customer, how: str | None, status: int
-) -> None:
+def test_another_logins_cert_is_answered(customer: Customer, how: str | None, status: int) -> None:
     customer.partner.registry.add_account(OTHER, "other")
     client_id = customer.partner.registry.client_id(OTHER, "default")
     if how:
@@ -108,7 +106,7 @@ def test_a_certificate_of_another_login_is_answered_as_switched(
     assert answer.status == status
 
 
-def test_a_changed_password_ends_the_old_one_unless_they_overlap(customer: Customer) -> None:
+def test_a_new_password_may_overlap_the_old(customer: Customer) -> None:
     for overlap, old in ((True, 200), (False, 401)):
         desk(customer.partner, "PUT", f"/desk/accounts/{LOGIN}/password", {"password": "new", "overlap": overlap})
         assert customer.but(password="new").call("/fleets").status == 200
@@ -116,7 +114,7 @@ def test_a_changed_password_ends_the_old_one_unless_they_overlap(customer: Custo
         customer.partner.registry.set_password(LOGIN, PASSWORD)
 
 
-def test_a_certificate_revoked_under_an_open_connection_is_refused_there(customer: Customer) -> None:
+def test_revocation_reaches_open_connections(customer: Customer) -> None:
     connection = customer.connect()
     statuses = []
     for _ in range(2):
@@ -132,7 +130,7 @@ def test_a_certificate_revoked_under_an_open_connection_is_refused_there(custome
     assert statuses == [(200, False), (400, True)]
 
 
-def test_the_sibling_wants_id_and_secret_in_headers(customer: Customer) -> None:
+def test_sibling_api_takes_headers(customer: Customer) -> None:
     made = desk(customer.partner, "POST", f"/desk/accounts/{LOGIN}/applications", {"name": "default"}).json
     address = urlsplit(customer.partner.api_url)
 
@@ -183,12 +181,12 @@ def test_a_bad_paging_parameter_is_a_400(customer: Customer, query: str) -> None
     assert_error(customer.call(f"/fleets?{query}"), 40099)
 
 
-def test_a_token_is_good_for_its_own_list_only(customer: Customer) -> None:
+def test_page_tokens_are_tied_to_their_list(customer: Customer) -> None:
     token = customer.call("/fleets").json["_links"]["self"]["href"].partition("pageToken=")[2]
     assert_error(customer.call(f"{first_fleet(customer)}/vehicles?pageToken={token}"), 40099)
 
 
-def test_high_frequency_lists_have_longer_pages(customer: Customer) -> None:
+def test_telemetry_has_longer_pages(customer: Customer) -> None:
     vehicle = first_vehicle(customer)
     page = customer.call(f"{vehicle}/telemetry?pageSize=2000").json
     assert len(page["_embedded"]["telemetry"]) == 120
@@ -219,7 +217,7 @@ def test_every_reading_operation_answers(customer: Customer) -> None:
     assert vid
 
 
-def test_v2_is_served_too_and_links_to_itself(customer: Customer) -> None:
+def test_v2_is_served_and_links_to_itself(customer: Customer) -> None:
     connection = customer.connect()
     connection.request("GET", f"/connectedcar/v2/fleets?client_id={customer.client_id}", headers=customer.headers())
     answer = connection.getresponse().read()
@@ -228,11 +226,11 @@ def test_v2_is_served_too_and_links_to_itself(customer: Customer) -> None:
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/fleets/zzz", "/vehicles/VF3AAAAAAAA000000", "/fleets/../fleets", "/"])
-def test_what_is_not_there_is_a_404(customer: Customer, path: str) -> None:
+def test_missing_resources_are_a_404(customer: Customer, path: str) -> None:
     assert_error(customer.call(path), 40499)
 
 
-def test_another_login_s_fleet_is_a_404(customer: Customer) -> None:
+def test_another_logins_fleet_is_a_404(customer: Customer) -> None:
     foreign = customer.partner._api.api._operations.world(OTHER).fleets[0].id
     assert_error(customer.call(f"/fleets/{foreign}"), 40499)
 
@@ -243,7 +241,7 @@ def test_a_wrong_method_is_a_405(customer: Customer, method: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["monitors", "remote/callbacks"])
-def test_monitors_and_callbacks_live_and_die(customer: Customer, kind: str) -> None:
+def test_monitors_and_callbacks_are_kept(customer: Customer, kind: str) -> None:
     path = f"{first_fleet(customer)}/{kind}"
     made = customer.call(path, "POST", body=b'{"label": "one"}')
     one = f"{path}/{made.json['id']}"
@@ -258,7 +256,7 @@ def test_monitors_and_callbacks_live_and_die(customer: Customer, kind: str) -> N
     assert_error(customer.call(path, "POST", body=b"[1]"), 40098)
 
 
-def test_a_remote_command_needs_a_registered_callback(customer: Customer) -> None:
+def test_remote_commands_need_a_callback(customer: Customer) -> None:
     vehicle = first_vehicle(customer)
     callbacks = f"{first_fleet(customer)}/remote/callbacks"
     assert_error(customer.call(f"{vehicle}/callbacks/none/remotes", "POST", body=b'{"horn": {}}'), 40499)
@@ -270,20 +268,20 @@ def test_a_remote_command_needs_a_registered_callback(customer: Customer) -> Non
 # the log
 
 
-def test_the_log_says_who_with_which_certificate_and_what(customer: Customer) -> None:
+def test_the_log_has_login_serial_and_path(customer: Customer) -> None:
     customer.call("/fleets?pageSize=2")
     entry = desk(customer.partner, "GET", f"/desk/log?login={LOGIN}").json[-1]
     assert (entry["login"], entry["serial"], entry["application"]) == (LOGIN, customer.serial, "default")
     assert (entry["method"], entry["path"], entry["status"]) == ("GET", "/connectedcar/v3/fleets", 200)
 
 
-def test_a_login_that_is_unknown_is_not_logged_it_may_be_a_password(customer: Customer) -> None:
+def test_unknown_logins_are_not_logged(customer: Customer) -> None:
     customer.but(login="hunter2").call("/fleets")
     assert customer.partner.log.entries()[-1].login == ""
     assert customer.partner.log.entries()[-1].outcome == "login_rejected"
 
 
-def test_two_applications_of_a_login_are_told_apart(customer: Customer) -> None:
+def test_applications_are_logged_apart(customer: Customer) -> None:
     reply = customer.partner.sign(a_csr(customer.key), application="reporting")
     assert customer.but(client_id=reply.client_id).call("/fleets").status == 200
     assert customer.partner.log.entries()[-1].application == "reporting"

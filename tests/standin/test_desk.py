@@ -1,4 +1,4 @@
-"""The desk rejects what the partner's people would, signs the rest, and errs only as it was told to."""
+"""The desk rejects the CSRs that the partner's people would, signs the rest, and makes mistakes only on request."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_any_other_ou_is_rejected(partner: Standin, key: rsa.RSAPrivateKey, unit
 
 
 @pytest.mark.parametrize("name", ["MZP9999999", LOGIN.lower(), ""])
-def test_a_cn_that_is_no_known_login_is_rejected(partner: Standin, key: rsa.RSAPrivateKey, name: str) -> None:
+def test_an_unknown_login_is_rejected(partner: Standin, key: rsa.RSAPrivateKey, name: str) -> None:
     assert_rejected(partner, a_csr(key, CN=name), "unknown-login")
 
 
@@ -75,40 +75,40 @@ def test_a_bad_self_signature_is_rejected(partner: Standin, key: rsa.RSAPrivateK
     assert_rejected(partner, bytes(der), "bad-signature")
 
 
-def test_every_reason_is_told_at_once(partner: Standin, key: rsa.RSAPrivateKey) -> None:
+def test_all_reasons_are_reported_together(partner: Standin, key: rsa.RSAPrivateKey) -> None:
     assert_rejected(partner, a_csr(key, OU="x", CN="y", emailAddress=""), "wrong-ou", "unknown-login", "missing-email")
 
 
 @pytest.mark.parametrize("sent", [b"", b"hello", b"From: a@b.example\r\n\r\nno csr here\r\n", b"\xff\xfe\x00"])
-def test_what_carries_no_csr_is_rejected(partner: Standin, sent: bytes) -> None:
+def test_input_without_a_csr_is_rejected(partner: Standin, sent: bytes) -> None:
     assert_rejected(partner, sent, "no-csr")
 
 
 @pytest.mark.parametrize("sent", [b"0\x82\x01", b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n"])
-def test_what_cannot_be_read_is_rejected(partner: Standin, sent: bytes) -> None:
+def test_unreadable_csrs_are_rejected(partner: Standin, sent: bytes) -> None:
     assert_rejected(partner, sent, "unreadable")
 
 
-def test_a_private_key_sent_by_mistake_is_rejected(partner: Standin, key: rsa.RSAPrivateKey) -> None:
+def test_a_private_key_is_rejected(partner: Standin, key: rsa.RSAPrivateKey) -> None:
     assert_rejected(partner, key_pem(key), "unreadable")
 
 
-def test_people_may_reject_by_hand(partner: Standin, key: rsa.RSAPrivateKey) -> None:
+def test_a_fault_rejects_every_request(partner: Standin, key: rsa.RSAPrivateKey) -> None:
     partner.faults.apply("desk-reject@1")
     assert_rejected(partner, a_csr(key), "rejected-by-hand")
     assert partner.sign(a_csr(key)).client_id
 
 
 @pytest.mark.parametrize("query", ["lifetime=soon", "issuer=me", "colour=red", "lifetime=99999d", "reply=tar"])
-def test_an_option_that_is_none_is_refused(partner: Standin, key: rsa.RSAPrivateKey, query: str) -> None:
+def test_unknown_options_are_refused(partner: Standin, key: rsa.RSAPrivateKey, query: str) -> None:
     assert desk(partner, "POST", f"/desk/requests?{query}", a_csr(key)).status == 400
 
 
-# what it takes, what it hands out
+# accepted input, and replies
 
 
 @pytest.mark.parametrize("form", ["pem", "der", "mail with pem", "mail with der", "mail with pem as text"])
-def test_each_form_of_a_csr_is_taken(partner: Standin, key: rsa.RSAPrivateKey, form: str) -> None:
+def test_each_form_of_a_csr_is_accepted(partner: Standin, key: rsa.RSAPrivateKey, form: str) -> None:
     csr = a_csr(key, der="der" in form)
     sent = a_mail(csr) if form.startswith("mail") else csr
     if form.endswith("as text"):
@@ -117,7 +117,7 @@ def test_each_form_of_a_csr_is_taken(partner: Standin, key: rsa.RSAPrivateKey, f
     assert (answer.status, answer.json["status"], answer.json["login"]) == (202, "signed", LOGIN)
 
 
-def test_the_certificate_keeps_key_and_subject(partner: Standin, key: rsa.RSAPrivateKey) -> None:
+def test_certificates_keep_key_and_subject(partner: Standin, key: rsa.RSAPrivateKey) -> None:
     certificate = leaf(partner.sign(a_csr(key)))
     assert certificate.public_key() == key.public_key()
     assert [str(attribute.value) for attribute in certificate.subject] == list(SUBJECT.values())
@@ -135,7 +135,7 @@ def test_the_zip_holds_the_whole_reply(partner: Standin, key: rsa.RSAPrivateKey)
     assert len(archive.read("client_id.txt").strip()) == 36
 
 
-def test_each_part_can_be_had_alone(partner: Standin, key: rsa.RSAPrivateKey) -> None:
+def test_each_part_can_be_fetched_alone(partner: Standin, key: rsa.RSAPrivateKey) -> None:
     number = desk(partner, "POST", "/desk/requests", a_mail(a_csr(key))).json["id"]
     pem = desk(partner, "GET", f"/desk/requests/{number}/certificate.pem").body
     der = desk(partner, "GET", f"/desk/requests/{number}/certificate.der").body
@@ -149,7 +149,7 @@ def test_each_part_can_be_had_alone(partner: Standin, key: rsa.RSAPrivateKey) ->
 
 
 @pytest.mark.peer("curl")
-def test_one_curl_does_the_whole_trip(partner: Standin, key: rsa.RSAPrivateKey, tmp_path: Path) -> None:
+def test_one_curl_fetches_the_reply(partner: Standin, key: rsa.RSAPrivateKey, tmp_path: Path) -> None:
     (tmp_path / "request.eml").write_bytes(a_mail(a_csr(key)))
     url = f"{partner.desk_url}/desk/requests?reply=zip"
     subprocess.run(
@@ -158,7 +158,7 @@ def test_one_curl_does_the_whole_trip(partner: Standin, key: rsa.RSAPrivateKey, 
     assert zipfile.is_zipfile(tmp_path / "reply.zip")
 
 
-def test_a_client_id_belongs_to_an_application_and_stays(partner: Standin, key: rsa.RSAPrivateKey) -> None:
+def test_an_application_keeps_its_client_id(partner: Standin, key: rsa.RSAPrivateKey) -> None:
     first, again = (partner.sign(a_csr(key)).client_id for _ in range(2))
     other = partner.sign(a_csr(key), application="reporting").client_id
     assert first == again != other
@@ -167,7 +167,7 @@ def test_a_client_id_belongs_to_an_application_and_stays(partner: Standin, key: 
 # delays and terms
 
 
-def test_a_delayed_request_waits_and_is_then_signed(timed: Customer, clock: Clock, key: rsa.RSAPrivateKey) -> None:
+def test_a_delayed_request_is_signed_later(timed: Customer, clock: Clock, key: rsa.RSAPrivateKey) -> None:
     partner = timed.partner
     partner.faults.apply("desk-delay=5d")
     answer = desk(partner, "POST", "/desk/requests", a_csr(key))
@@ -192,14 +192,14 @@ def test_a_moved_clock_makes_the_desk_sign(tmp_path: Path, key: rsa.RSAPrivateKe
         assert partner.desk.request(request.number).status == "signed"
 
 
-def test_lifetime_and_first_moment_are_as_asked(partner: Standin, key: rsa.RSAPrivateKey) -> None:
+def test_validity_follows_the_options(partner: Standin, key: rsa.RSAPrivateKey) -> None:
     certificate = leaf(partner.sign(a_csr(key), lifetime="90s", not_before="-1h"))
     now = datetime.now(UTC)
     assert timedelta(seconds=80) < certificate.not_valid_after_utc - now <= timedelta(seconds=90)
     assert timedelta(minutes=59) < now - certificate.not_valid_before_utc < timedelta(minutes=61)
 
 
-def test_an_option_beats_a_fault_and_leaves_its_times_alone(partner: Standin, key: rsa.RSAPrivateKey) -> None:
+def test_options_take_precedence_over_faults(partner: Standin, key: rsa.RSAPrivateKey) -> None:
     partner.faults.apply("desk-server-auth@1")
     for options, purpose in (
         ({"purpose": "client"}, ExtendedKeyUsageOID.CLIENT_AUTH),
@@ -210,7 +210,7 @@ def test_an_option_beats_a_fault_and_leaves_its_times_alone(partner: Standin, ke
         assert list(extension.value) == [purpose]
 
 
-def test_a_wrong_key_or_subject_can_be_signed(partner: Standin, key: rsa.RSAPrivateKey) -> None:
+def test_a_wrong_key_or_subject_is_signed(partner: Standin, key: rsa.RSAPrivateKey) -> None:
     partner.faults.apply("desk-wrong-key@1")
     assert leaf(partner.sign(a_csr(key))).public_key() != key.public_key()
     partner.faults.apply("desk-wrong-subject@1")
@@ -218,7 +218,7 @@ def test_a_wrong_key_or_subject_can_be_signed(partner: Standin, key: rsa.RSAPriv
     assert name[0].value == f"{LOGIN}X"
 
 
-def test_a_new_issuing_ca_leaves_the_old_certificates_good(customer: Customer) -> None:
+def test_a_new_ca_keeps_old_certs_valid(customer: Customer) -> None:
     before = (customer.partner.directory / "issuing-ca.pem").read_text()
     customer.partner.faults.apply("desk-new-ca@1")
     newer = customer.enrolled()
@@ -226,12 +226,12 @@ def test_a_new_issuing_ca_leaves_the_old_certificates_good(customer: Customer) -
     assert [one.call("/fleets").status for one in (customer, newer)] == [200, 200]
 
 
-def test_old_certificates_stay_good_unless_told(customer: Customer) -> None:
+def test_old_certificates_stay_valid(customer: Customer) -> None:
     newer = customer.enrolled()
     assert [one.call("/fleets").status for one in (customer, newer)] == [200, 200]
 
 
-def test_old_certificates_end_at_the_set_time(timed: Customer, clock: Clock) -> None:
+def test_old_certificates_end_when_set(timed: Customer, clock: Clock) -> None:
     newer = timed.enrolled(revoke_old="30s")
     assert timed.call("/fleets").status == 200
     clock.goes_on(30)
@@ -240,7 +240,7 @@ def test_old_certificates_end_at_the_set_time(timed: Customer, clock: Clock) -> 
     assert newer.call("/fleets").status == 200
 
 
-def test_a_revoked_leaf_of_an_intermediate_is_refused_and_its_sibling_is_not(customer: Customer) -> None:
+def test_revocation_spares_other_leaves(customer: Customer) -> None:
     pair = [customer.enrolled(issuer="intermediate") for _ in range(2)]
     for one in pair:
         assert one.certificate
@@ -252,7 +252,7 @@ def test_a_revoked_leaf_of_an_intermediate_is_refused_and_its_sibling_is_not(cus
     assert pair[1].call("/fleets").status == 200
 
 
-def test_cas_accounts_and_certificates_survive_a_restart(tmp_path: Path, key: rsa.RSAPrivateKey) -> None:
+def test_state_survives_a_restart(tmp_path: Path, key: rsa.RSAPrivateKey) -> None:
     (tmp_path / "customer").mkdir()
     with Standin(tmp_path / "p", accounts={LOGIN: PASSWORD}) as first:
         customer = Customer(first, tmp_path / "customer", key).enrolled(issuer="new")

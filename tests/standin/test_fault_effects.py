@@ -1,4 +1,4 @@
-"""Each fault of the table has an effect a client can see, and clearing it takes the effect away."""
+"""Each fault of the table has a visible effect, which ends when the fault is cleared."""
 
 from __future__ import annotations
 
@@ -117,13 +117,13 @@ EFFECTS: dict[str, Callable[[Customer], None]] = {
 }
 
 
-def test_every_fault_of_the_api_has_a_test_here() -> None:
+def test_every_fault_is_tested_here() -> None:
     covered = {setting.partition("=")[0] for setting in EFFECTS}
     assert covered == {fault.name for fault in FAULTS if fault.place != "desk"}
 
 
 @pytest.mark.parametrize("setting", EFFECTS)
-def test_a_fault_shows_and_goes(customer: Customer, setting: str) -> None:
+def test_a_fault_shows_until_cleared(customer: Customer, setting: str) -> None:
     customer.partner.faults.apply(setting)
     EFFECTS[setting](customer)
     customer.partner.faults.clear()
@@ -131,7 +131,7 @@ def test_a_fault_shows_and_goes(customer: Customer, setting: str) -> None:
 
 
 @pytest.mark.parametrize("setting", ["status-500@2", "wrong-ca@2", "certificate-nginx@2", "login-rejected@2"])
-def test_a_fault_may_last_for_so_many_hits(customer: Customer, setting: str) -> None:
+def test_a_fault_lasts_for_its_hits(customer: Customer, setting: str) -> None:
     customer.partner.faults.apply(setting)
     assert [_outcome(customer) for _ in range(3)] == [False, False, True]
     assert customer.partner.faults.active() == ()
@@ -145,7 +145,7 @@ def _outcome(customer: Customer) -> bool:
 
 
 @pytest.mark.parametrize(("fault", "tls"), [("certificate-nginx", "1.2"), ("certificate-json", "1.3")])
-def test_deserved_refusals_spare_a_good_certificate(customer: Customer, fault: str, tls: str) -> None:
+def test_deserved_faults_spare_valid_certs(customer: Customer, fault: str, tls: str) -> None:
     customer.partner.faults.set(fault, "deserved")
     assert customer.call("/fleets", tls=tls).status == 200
     for bad in (
@@ -156,7 +156,7 @@ def test_deserved_refusals_spare_a_good_certificate(customer: Customer, fault: s
         assert bad.call("/fleets", tls=tls).status == 400
 
 
-def test_nginx_tells_no_certificate_from_a_bad_one(customer: Customer) -> None:
+def test_nginx_answers_missing_and_bad_apart(customer: Customer) -> None:
     customer.partner.faults.set("certificate-nginx", "deserved")
     page = customer.but(certificate=None).call("/fleets").body
     assert b"No required SSL certificate was sent" in page
@@ -165,7 +165,7 @@ def test_nginx_tells_no_certificate_from_a_bad_one(customer: Customer) -> None:
 
 
 @pytest.mark.parametrize("tls", ["1.2", "1.3"])
-def test_a_bare_eof_comes_after_the_handshake_and_without_an_alert(customer: Customer, tls: str) -> None:
+def test_certificate_eof_sends_no_alert(customer: Customer, tls: str) -> None:
     customer.partner.faults.set("certificate-eof")
     port = urlsplit(customer.partner.api_url).port or 0
     with (
@@ -177,7 +177,7 @@ def test_a_bare_eof_comes_after_the_handshake_and_without_an_alert(customer: Cus
 
 
 @pytest.mark.peer("curl")
-def test_curl_tells_a_reset_from_a_cut(customer: Customer) -> None:
+def test_curl_distinguishes_reset_and_cut(customer: Customer) -> None:
     """Python's ssl shows both as the end of the body."""
     customer.partner.faults.apply("reset-mid-body@1")
     assert "Connection reset by peer" in customer.curl("/fleets").stderr
@@ -194,7 +194,7 @@ def test_tls_1_3_alone(customer: Customer) -> None:
         customer.call("/fleets", tls="1.2")
 
 
-def test_the_day_s_quota_counts_down_to_429(customer: Customer) -> None:
+def test_the_daily_quota_counts_down(customer: Customer) -> None:
     customer.partner.faults.set("quota-day", "2")
     seen = [customer.call("/fleets") for _ in range(3)]
     assert [answer.status for answer in seen] == [200, 200, 429]
@@ -203,14 +203,14 @@ def test_the_day_s_quota_counts_down_to_429(customer: Customer) -> None:
     assert seen[2].headers["Retry-After"] == seen[2].headers["X-RateLimit-Reset"]
 
 
-def test_the_burst_quota_gives_way_after_a_second(timed: Customer, clock: Clock) -> None:
+def test_the_burst_quota_recovers(timed: Customer, clock: Clock) -> None:
     timed.partner.faults.set("quota-burst", "1")
     assert [timed.call("/fleets").status for _ in range(2)] == [200, 429]
     clock.goes_on(1.1)
     assert timed.call("/fleets").status == 200
 
 
-def test_a_stopped_partner_refuses_connections(customer: Customer, tmp_path: object) -> None:
+def test_after_stop_connections_are_refused(customer: Customer, tmp_path: object) -> None:
     address = urlsplit(customer.partner.api_url)
     with Standin(customer.directory / "gone") as gone:
         port = urlsplit(gone.api_url).port
@@ -219,14 +219,14 @@ def test_a_stopped_partner_refuses_connections(customer: Customer, tmp_path: obj
         socket.create_connection(("127.0.0.1", port or 0), timeout=1)
 
 
-# the switchboard over HTTP
+# switches over HTTP
 
 
 def assert_switch_refused(answer: Response, status: int = 422) -> None:
     assert (answer.status, bool(answer.json["error"])) == (status, True)
 
 
-def test_faults_are_set_listed_and_cleared_over_http(customer: Customer) -> None:
+def test_faults_are_switched_over_http(customer: Customer) -> None:
     partner = customer.partner
     assert desk(partner, "PUT", "/desk/faults/status-503", {"value": "5s", "times": 3}).status == 200
     assert desk(partner, "PUT", "/desk/faults/html-403").status == 200
@@ -242,7 +242,7 @@ def test_faults_are_set_listed_and_cleared_over_http(customer: Customer) -> None
     assert partner.faults.active() == ()
 
 
-def test_a_switch_that_is_none_is_refused(partner: Standin) -> None:
+def test_unknown_switches_are_refused(partner: Standin) -> None:
     assert_switch_refused(desk(partner, "PUT", "/desk/faults/nothing"))
     assert_switch_refused(desk(partner, "DELETE", "/desk/faults/nothing"))
     assert_switch_refused(desk(partner, "PUT", "/desk/faults/tls-version"))

@@ -1,4 +1,4 @@
-"""The command: it starts, says so, obeys signals, leaves no process, and keeps passwords to itself."""
+"""The command starts, reports it, obeys signals, leaves no process, and shows no password."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_signal_ends_it_cleanly(served: tuple[Path, subprocess.Popen[str]], nu
     assert not (directory / "standin.json").exists()
 
 
-def test_a_signal_ends_it_while_a_client_hangs(served: tuple[Path, subprocess.Popen[str]]) -> None:
+def test_a_signal_ends_it_with_open_clients(served: tuple[Path, subprocess.Popen[str]]) -> None:
     import socket
 
     directory, child = served
@@ -82,7 +82,7 @@ def test_a_signal_ends_it_while_a_client_hangs(served: tuple[Path, subprocess.Po
     assert child.returncode == 0
 
 
-def test_accounts_and_faults_reach_a_running_stand_in(served: tuple[Path, subprocess.Popen[str]]) -> None:
+def test_commands_reach_a_running_stand_in(served: tuple[Path, subprocess.Popen[str]]) -> None:
     directory, _ = served
     desk_url = json.loads((directory / "standin.json").read_text())["desk_url"]
     added = run("account", "add", "--dir", str(directory), "MZP0000002", "--password-file", "-", typed="secret-two\n")
@@ -101,14 +101,14 @@ def test_accounts_and_faults_reach_a_running_stand_in(served: tuple[Path, subpro
     assert not any(row["on"] for row in json.loads(run("fault", "list", "--desk-url", desk_url, "-o", "json").stdout))
 
 
-def test_an_account_is_added_to_a_directory_at_rest(tmp_path: Path) -> None:
+def test_an_account_is_added_when_stopped(tmp_path: Path) -> None:
     added = run("account", "add", "--dir", str(tmp_path / "p"), LOGIN, "--password-file", "-", typed=f"{PASSWORD}\n")
     assert added.returncode == 0
     with Standin(tmp_path / "p") as partner:
         assert partner.registry.admits(LOGIN, PASSWORD, lockout=None)
 
 
-def test_a_directory_serves_one_stand_in_only(tmp_path: Path) -> None:
+def test_a_directory_is_used_once(tmp_path: Path) -> None:
     with Standin(tmp_path / "p"), pytest.raises(InUseError):
         Standin(tmp_path / "p")
     with Standin(tmp_path / "p"):
@@ -139,9 +139,7 @@ def test_it_serves_loopback_only(tmp_path: Path, host: str) -> None:
     ],
     ids=" ".join,
 )
-def test_wrong_use_is_one_error_and_no_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
-) -> None:
+def test_usage_errors_have_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     from click.testing import CliRunner
     from partner_standin.__main__ import main
 
@@ -157,12 +155,12 @@ def test_help_shows_examples() -> None:
     assert "Examples:" in run("--help").stdout
 
 
-def test_the_documented_table_is_the_real_one() -> None:
+def test_the_documented_table_is_current() -> None:
     document = (Path(__file__).parents[2] / "docs" / "standin.md").read_text()
     assert run("fault", "list", "-o", "markdown").stdout in document
 
 
-def test_no_password_is_in_any_file_log_or_answer(customer: Customer) -> None:
+def test_no_password_is_stored_or_shown(customer: Customer) -> None:
     customer.call("/fleets")
     customer.but(login=PASSWORD, password=PASSWORD).call(f"/{urllib.parse.quote('nothing')}")
     customer.but(password=PASSWORD[:-1]).call("/fleets")

@@ -1,4 +1,4 @@
-"""Whatever arrives, the next client is served: garbage, huge headers, silence, crowds."""
+"""Garbage, huge headers, silence and crowds: the next client is always served."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("case", MALFORMED)
-def test_a_malformed_request_gets_its_status_and_harms_nobody(customer: Customer, case: str) -> None:
+def test_malformed_requests_get_a_status(customer: Customer, case: str) -> None:
     sent, status = MALFORMED[case]
     assert raw(customer, sent).split(b" ", 2)[1] == status
     assert customer.call("/fleets").status == 200
 
 
-def test_plain_text_on_the_tls_port_harms_nobody(customer: Customer) -> None:
+def test_plain_text_on_the_tls_port_is_safe(customer: Customer) -> None:
     address = urlsplit(customer.partner.api_url)
     with socket.create_connection(("127.0.0.1", address.port or 0), timeout=5) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -58,7 +58,7 @@ def test_plain_text_on_the_tls_port_harms_nobody(customer: Customer) -> None:
     assert soon(lambda: any("http request" in entry.outcome for entry in customer.partner.log.entries()))
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_body_harms_nobody(customer: Customer) -> None:
+def test_clients_may_leave_in_mid_body(customer: Customer) -> None:
     address = urlsplit(customer.partner.api_url)
     with (
         socket.create_connection(("127.0.0.1", address.port or 0), timeout=5) as plain,
@@ -68,7 +68,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_harms_nobody(customer: C
     assert customer.call("/fleets").status == 200
 
 
-def test_a_silent_client_blocks_nobody(customer: Customer) -> None:
+def test_a_silent_client_blocks_no_other(customer: Customer) -> None:
     address = urlsplit(customer.partner.api_url)
     with socket.create_connection(("127.0.0.1", address.port or 0)):
         start = time.monotonic()
@@ -76,7 +76,7 @@ def test_a_silent_client_blocks_nobody(customer: Customer) -> None:
         assert time.monotonic() - start < 20
 
 
-def test_eight_clients_at_once_are_served_on_kept_connections(customer: Customer) -> None:
+def test_eight_clients_keep_connections(customer: Customer) -> None:
     def ask(_: int) -> set[int]:
         connection = customer.connect()
         path = urlsplit(customer.url("/fleets"))
@@ -94,7 +94,7 @@ def test_eight_clients_at_once_are_served_on_kept_connections(customer: Customer
     assert len(customer.partner.log.entries()) == 160
 
 
-def test_faults_flip_under_load_without_a_crash(customer: Customer) -> None:
+def test_faults_change_under_load(customer: Customer) -> None:
     def flip() -> None:
         for _ in range(10):
             for setting in ("status-500", "wrong-ca", "certificate-nginx", "reset-mid-body"):
@@ -132,20 +132,20 @@ def test_faults_flip_under_load_without_a_crash(customer: Customer) -> None:
         ("GET", "/desk/ca/other.pem", None, 404),
     ],
 )
-def test_the_desk_answers_nonsense_in_json(
+def test_the_desk_answers_errors_in_json(
     partner: Standin, method: str, path: str, body: bytes | None, status: int
 ) -> None:
     answer = desk(partner, method, path, body)
     assert (answer.status, bool(answer.json["error"])) == (status, True)
 
 
-def test_an_error_of_the_desk_never_quotes_a_body(partner: Standin) -> None:
+def test_desk_errors_never_quote_the_body(partner: Standin) -> None:
     answer = desk(partner, "POST", "/desk/accounts", b'{"login": "MZP1", "password": ["pl4nted"]}')
     assert answer.status == 400
     assert b"pl4nted" not in answer.body
 
 
-def test_nothing_is_left_after_it_stops(customer: Customer) -> None:
+def test_nothing_is_left_after_stop(customer: Customer) -> None:
     before = threading.active_count()
     with Standin(customer.directory / "second") as second:
         desk(second, "GET", "/desk/log")

@@ -14,7 +14,7 @@ from tests.support.partner import LOGIN, PASSWORD, Customer, soon
 
 CURL_CONNECT, CURL_READ, CURL_BAD_FILE = 35, 56, 58
 
-# cell: what TLS 1.2 says, what TLS 1.3 says
+# cell: result with TLS 1.2, result with TLS 1.3
 TABLE = {
     "nothing": ("handshake failure", "tlsv13 alert certificate required"),
     "expired": ("certificate expired", "certificate expired"),
@@ -24,7 +24,7 @@ TABLE = {
     "server purpose": ("unsupported certificate", "unsupported certificate"),
     "revoked": ("certificate revoked", "certificate revoked"),
 }
-# curl takes this alert for its own check of the server, and says so: a trap for whoever reads only its message
+# curl reports this alert as if its own verification of the server had failed
 CURL_OWN_WORDS = {("expired", "1.2"): (60, "SSL certificate verification failed")}
 CELLS = [(cell, tls, says[tls == "1.3"]) for cell, says in TABLE.items() for tls in ("1.2", "1.3")]
 
@@ -66,7 +66,7 @@ def test_openssl_reproduces_every_cell(presenting: dict[str, Customer]) -> None:
         assert says in seen, (cell, tls, seen)
 
 
-def test_python_meets_every_cell_where_facts_say(presenting: dict[str, Customer]) -> None:
+def test_python_reproduces_every_cell(presenting: dict[str, Customer]) -> None:
     for cell, tls, says in CELLS:
         connection = presenting[cell].connect(tls)
         try:
@@ -84,7 +84,7 @@ def test_python_meets_every_cell_where_facts_say(presenting: dict[str, Customer]
 
 
 @pytest.mark.parametrize("tls", ["1.2", "1.3"])
-def test_a_chain_with_its_intermediate_is_accepted(customer: Customer, tls: str) -> None:
+def test_a_chain_with_intermediate_passes(customer: Customer, tls: str) -> None:
     leaf = customer.enrolled(issuer="intermediate")
     assert leaf.certificate
     with leaf.certificate.open("a") as file:
@@ -94,7 +94,7 @@ def test_a_chain_with_its_intermediate_is_accepted(customer: Customer, tls: str)
 
 @pytest.mark.peer("curl")
 @pytest.mark.peer("openssl")
-def test_the_key_of_another_certificate_makes_no_handshake(customer: Customer) -> None:
+def test_the_key_of_another_cert_fails(customer: Customer) -> None:
     stranger = customer.enrolled(wrong="key")
     seen = stranger.curl("/fleets")
     assert seen.returncode == CURL_BAD_FILE
@@ -105,11 +105,11 @@ def test_the_key_of_another_certificate_makes_no_handshake(customer: Customer) -
 
 
 @pytest.mark.parametrize("tls", ["1.2", "1.3"])
-def test_a_good_certificate_passes(customer: Customer, tls: str) -> None:
+def test_a_valid_certificate_is_accepted(customer: Customer, tls: str) -> None:
     assert customer.call("/fleets", tls=tls).status == 200
 
 
-def test_the_journal_names_what_was_wrong_with_a_certificate(presenting: dict[str, Customer]) -> None:
+def test_the_log_has_the_certificate_fault(presenting: dict[str, Customer]) -> None:
     presenting["expired"].curl("/fleets")
     log = presenting["expired"].partner.log
     assert soon(lambda: [entry.outcome for entry in log.entries()] == ["handshake: certificate has expired"])

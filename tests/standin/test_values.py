@@ -1,4 +1,4 @@
-"""The small parts on their own: durations, settings, quota windows, passwords, the import rule."""
+"""Parts of the stand-in alone: durations, settings, quota windows, passwords, the import rule."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ VERDICTS = {
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("1d12h", 129_600), ("15 m", 900), ("7", 7), ("0.5", 0.5), ("-2d", -172_800)]
 )
-def test_durations_read(text: str, seconds: float) -> None:
+def test_durations_are_parsed(text: str, seconds: float) -> None:
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("text", ["", "d", "1w", "--1d", "1d x", "1e9", "99999999999", "40000d", "٣s", "1d" * 20])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_other_durations_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"duration|hundred years"):
         parse_duration(text)
 
@@ -49,7 +49,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("status-503=1m@1", Active("status-503", "1m", 1)),
     ],
 )
-def test_settings_read(setting: str, active: Active) -> None:
+def test_settings_are_parsed(setting: str, active: Active) -> None:
     assert Faults().apply(setting) == active
 
 
@@ -67,12 +67,12 @@ def test_settings_read(setting: str, active: Active) -> None:
         "cn-mismatch=402",
     ],
 )
-def test_settings_that_are_none_are_refused(setting: str) -> None:
+def test_unknown_settings_are_refused(setting: str) -> None:
     with pytest.raises(UnknownFaultError):
         Faults().apply(setting)
 
 
-def test_every_fault_is_described_and_takes_its_own_default() -> None:
+def test_every_fault_accepts_its_default() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
     for fault in FAULTS:
         assert fault.what
@@ -85,7 +85,7 @@ def test_the_table_causes_every_verdict() -> None:
     assert {fault.verdict for fault in FAULTS} >= VERDICTS
 
 
-def test_threads_never_take_more_than_there_are() -> None:
+def test_threads_take_no_hit_twice() -> None:
     faults = Faults(["wrong-ca@50"])
     taken: list[str] = []
 
@@ -115,7 +115,7 @@ def test_the_quota_slides() -> None:
     assert quota.count("a", day=2, burst=None)[0].reset == 0
 
 
-def test_passwords_are_on_disk_as_hashes_only(tmp_path: Path) -> None:
+def test_passwords_are_stored_as_hashes(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "state.json", lambda: NOW)
     registry.add_account("MZP1", "correct horse")
     text = (tmp_path / "state.json").read_text()
@@ -126,7 +126,7 @@ def test_passwords_are_on_disk_as_hashes_only(tmp_path: Path) -> None:
     assert not again.admits("MZP1", "correct hors", lockout=None)
 
 
-def test_a_good_password_in_between_resets_the_count(tmp_path: Path) -> None:
+def test_a_right_password_resets_the_count(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "state.json", lambda: NOW)
     registry.add_account("MZP1", "good")
     for password in ("bad", "good", "bad", "good"):
@@ -136,7 +136,7 @@ def test_a_good_password_in_between_resets_the_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("login", "password"), [("", "x"), ("a:b", "x"), ("a\nb", "x"), ("a", "")])
-def test_a_login_that_basic_cannot_carry_is_refused(tmp_path: Path, login: str, password: str) -> None:
+def test_logins_with_a_colon_are_refused(tmp_path: Path, login: str, password: str) -> None:
     with pytest.raises(ValueError, match="a login needs a name"):
         Registry(tmp_path / "state.json", lambda: NOW).add_account(login, password)
 
@@ -149,7 +149,7 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
         registry.revoke("ff", NOW)
 
 
-def test_a_revocation_in_the_future_waits(tmp_path: Path) -> None:
+def test_a_future_revocation_waits(tmp_path: Path) -> None:
     now = NOW
     registry = Registry(tmp_path / "state.json", lambda: now)
     registry.record(Issued("a1", "MZP1", "issuing-1", NOW + timedelta(days=9)), revoke_older_from=None)
@@ -162,7 +162,7 @@ def test_a_revocation_in_the_future_waits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", sorted(Path(partner_standin.__file__).parent.glob("*.py")), ids=lambda f: f.name)
-def test_the_stand_in_imports_nothing_else_of_ours(file: Path) -> None:
+def test_it_imports_nothing_of_the_broker(file: Path) -> None:
     for node in ast.walk(ast.parse(file.read_text())):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

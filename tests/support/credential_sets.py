@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from broker.delivery import directory
+from broker.delivery.formats import FileFormat
 from broker.delivery.root import held
 from broker.model.authentication import PASSWORD as PASSWORD_NAME
 from broker.model.bundle import Bundle
@@ -125,6 +127,12 @@ def bundle(
         lease_id=LEASE,
         expires=NOW + timedelta(hours=1),
     )
+
+
+def publish(root: Path, bundle: Bundle, formats: Collection[FileFormat] = (), **options: Any) -> Path:
+    """Publish `bundle` below `root`, and return the directory of its generation."""
+    with directory.publishing(root, bundle, formats, **options) as holding:
+        return holding.path
 
 
 def withdraw(root: Path, lease: str) -> tuple[Path, ...]:

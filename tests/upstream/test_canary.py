@@ -93,7 +93,7 @@ def test_a_good_set_is_accepted(partner: Standin, bundle: Bundle, tls: str) -> N
 
 
 @pytest.mark.parametrize("fault", ["handshake-stall=30s", "slow-answer=30s", "slow-body=30s"])
-def test_slow_partner_is_left_at_the_deadline(partner: Standin, bundle: Bundle, fault: str) -> None:
+def test_slow_partner_meets_the_deadline(partner: Standin, bundle: Bundle, fault: str) -> None:
     partner.faults.apply(fault)
     before = time.monotonic()
     answer = ask(credentials_of(bundle), PROBE, application="reports", deadline=SHORT)

@@ -1,4 +1,4 @@
-"""A partner that repeats our secrets, in every form and place: nobody who reads our words gets to see them."""
+"""A partner that repeats our secrets, in every form and place: no text that people read shows them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from partner_standin import Standin
 
 import broker.client
-from broker.delivery.directory import publish
 from broker.errors import BrokerError
 from broker.model.authentication import PASSWORD
 from broker.model.bundle import Bundle
@@ -22,7 +21,7 @@ from broker.model.secret import Secret
 from broker.partners.catalogue import builtin
 from broker.partners.verdict import Verdict
 from broker.upstream.canary import ask
-from tests.support.credential_sets import credentials_of
+from tests.support.credential_sets import credentials_of, publish
 from tests.support.echoing import FORMS, ODD_PASSWORDS, PLACES, answer, repeated, traces
 from tests.support.tls_server import Saying
 

@@ -17,7 +17,6 @@ import requests
 from partner_standin import Standin
 
 import broker.client
-from broker.delivery.directory import publish
 from broker.errors import BrokerError, PartnerUnavailableError
 from broker.model.bundle import Bundle
 from broker.model.names import AccountName
@@ -27,7 +26,7 @@ from broker.rotation.canary import require_ok
 from broker.upstream import response as module
 from broker.upstream.canary import ask
 from broker.upstream.session import PartnerSession
-from tests.support.credential_sets import credentials_of
+from tests.support.credential_sets import credentials_of, publish
 from tests.support.echoing import answer
 from tests.support.tls_server import Saying
 

@@ -140,7 +140,7 @@ def test_redirect_out_of_the_base_is_refused(partner: Standin, bundle: Bundle, l
         assert bundle.client_id not in str(caught.value)
 
 
-def test_redirect_within_the_base_is_followed(partner: Standin, bundle: Bundle) -> None:
+def test_redirect_in_the_base_is_followed(partner: Standin, bundle: Bundle) -> None:
     saying = Saying(
         partner, b"HTTP/1.1 302 Go\r\nLocation: /v3/b?x=1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     )
@@ -215,7 +215,7 @@ def test_session_cannot_be_pickled_or_copied(session: PartnerSession) -> None:
             attempt()
 
 
-def test_callers_header_does_not_replace_ours(partner: Standin, bundle: Bundle) -> None:
+def test_our_header_replaces_the_callers(partner: Standin, bundle: Bundle) -> None:
     saying = Saying(partner, OK)
     with saying as url, PartnerSession(credentials_of(replace(bundle, base_url=url))) as session:
         session.get("/fleets", auth=("somebody", "else"), headers={"authorization": "Basic zzz"})

@@ -16,7 +16,6 @@ from partner_standin import Standin
 
 from broker.client import read
 from broker.delivery import curl
-from broker.delivery.directory import publish
 from broker.delivery.formats import FileFormat
 from broker.errors import InputError, RefusedError
 from broker.model.authentication import PARTS, Authentication
@@ -30,7 +29,7 @@ from broker.partners.request import recipe
 from broker.partners.verdict import Verdict
 from broker.upstream.canary import ask
 from broker.upstream.session import PartnerSession
-from tests.support.credential_sets import credentials_of
+from tests.support.credential_sets import credentials_of, publish
 from tests.support.tls_server import Saying
 
 KEY = "planted-shared-key"

@@ -1,4 +1,4 @@
-"""A mount that nobody has set up."""
+"""A mount that is not set up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.vault import token_of
 
 @pytest.fixture
 def bare(vault_server: tuple[Embedded, Connection], request: pytest.FixtureRequest) -> Iterator[Connection]:
-    """A connection for a mount that nobody has set up, as one who may do everything."""
+    """A connection with all rights, for a mount that is not set up."""
     _, admin = vault_server
     mount = f"bare-{abs(hash(request.node.nodeid))}"
     connection = Connection(replace(admin.settings, mount=mount), FixedToken(token_of(admin)))

@@ -1,4 +1,4 @@
-"""Account documents in a real vault: which of several writes was ours."""
+"""Account documents in a real vault: recognise our write among several."""
 
 from __future__ import annotations
 

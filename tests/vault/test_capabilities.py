@@ -1,4 +1,4 @@
-"""Authorizing consumers: every clause, with the token that tries to get past it."""
+"""Every reason to refuse a consumer, with a token that tries to get past it."""
 
 from __future__ import annotations
 

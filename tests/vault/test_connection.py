@@ -92,9 +92,7 @@ def test_adopt_takes_what_the_first_stored(vault: TestVault) -> None:
 
 
 @pytest.mark.parametrize(("hours", "words"), [(3, "ahead of Vault's"), (-8, "behind Vault's")])
-def test_a_clock_far_from_vaults_is_told(
-    vault: TestVault, monkeypatch: pytest.MonkeyPatch, hours: int, words: str
-) -> None:
+def test_wrong_clock_is_refused(vault: TestVault, monkeypatch: pytest.MonkeyPatch, hours: int, words: str) -> None:
     _set_clock(monkeypatch, timedelta(hours=hours))
     vault.admin.list("accounts")
     with pytest.raises(RefusedError, match=f"clock is .* {words}"):
@@ -112,7 +110,7 @@ def test_a_clock_near_vaults_is_good_enough(vault: TestVault, monkeypatch: pytes
 def _set_clock(monkeypatch: pytest.MonkeyPatch, ahead: timedelta) -> None:
     """Set the clock that this machine compares with Vault's."""
     wrong = SimpleNamespace(time=lambda: time.time() + ahead.total_seconds())
-    monkeypatch.setattr("broker.vault.connection.time", wrong)
+    monkeypatch.setattr("broker.vault.transport.time", wrong)
 
 
 def test_lost_compare_and_set_is_a_conflict(vault: TestVault) -> None:

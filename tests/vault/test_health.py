@@ -1,4 +1,4 @@
-"""Whether Vault is there, asked by who wants to know it now."""
+"""Health of Vault, with a short time-out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths, and the names that must not become one."""
+"""Paths in Vault, and names that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others store in the broker's folders: passed over by every listing, and reported."""
+"""Foreign entries in the broker's folders: every listing passes over them, and they are reported."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_the_hint_removes_a_foreign_entry(archive: Archive) -> None:
 
 
 def test_false_statement_stops_no_chain(archive: Archive) -> None:
-    """Whoever has taken the anchor may sign a chain that can have no entries."""
+    """A stolen anchor role may sign a chain that can have no entries."""
     statements = VaultStatements(archive.vault.connection(Role.ANCHOR))
     statements.add(statements.key().signed(Statement(1, NOW, {"accounts/Bad Name": Head(1, "0" * 64)}, GENESIS)))
     done = archive.anchor()

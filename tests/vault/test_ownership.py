@@ -121,7 +121,7 @@ NAMES: Final = [obstacle.__name__ for obstacle, _, _ in OBSTACLES]
 
 
 @pytest.mark.parametrize(("obstacle", "named", "shareable"), OBSTACLES, ids=NAMES)
-def test_what_others_made_is_refused(
+def test_mounts_of_others_are_refused(
     bare: Connection, obstacle: Callable[[Connection], None], named: str, shareable: bool
 ) -> None:
     obstacle(bare)
@@ -213,6 +213,22 @@ def test_own_mount_is_bounded_as_a_whole(vault: TestVault) -> None:
     assert (config["cas_required"], config["max_versions"]) == (True, 10)
     with pytest.raises(DeniedError):
         operator.call("POST", f"{vault.settings.mount}/metadata/accounts/a", {"cas_required": True})
+
+
+def test_mount_is_asked_for_once(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before each new document: a server creates one for each consumer."""
+    asked: list[str] = []
+    ask = Connection.ask
+
+    def counted(self: Connection, method: str, api_path: str, *rest: Any, **options: Any) -> Mapping[str, Any]:
+        asked.append(api_path)
+        return ask(self, method, api_path, *rest, **options)
+
+    operator = vault.connection(Role.OPERATOR)
+    monkeypatch.setattr(Connection, "ask", counted)
+    for name in ("profiles/a", "profiles/b", "profiles/c"):
+        operator.write(name, {}, replacing=0)
+    assert asked == [f"sys/internal/ui/mounts/{vault.settings.mount}"]
 
 
 def test_empty_mount_keeps_its_settings(bare: Connection) -> None:

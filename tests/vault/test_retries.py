@@ -1,4 +1,4 @@
-"""What the connection does when Vault, or what stands before it, misbehaves."""
+"""The connection while Vault, or a proxy before it, misbehaves."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from requests import Session
 
 from broker.errors import BrokerError, ConflictError, Kind, VaultUnavailableError
 from broker.model.secret import Secret
-from broker.vault.connection import Connection, Seen
+from broker.vault.connection import Connection
 from broker.vault.errors import InvalidError, MissingError, PassingError, UnclearError
 from broker.vault.logins.token import FixedToken
 from broker.vault.settings import VaultSettings
-from broker.vault.transport import new_session
+from broker.vault.transport import Seen, new_session
 from tests.support.scripted_server import Answer, Misbehaving, errors, misbehaving
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,7 @@ def connected(server: Misbehaving, patience: float = 8.0) -> Connection:
         Answer(body=b"f" * 70_000, headers={"Transfer_Encoding": "chunked"}),
     ],
 )
-def test_what_passes_is_asked_again(passing: Answer) -> None:
+def test_passing_faults_are_retried(passing: Answer) -> None:
     with misbehaving(passing, passing, STORED) as server:
         connection = connected(server)
         assert connection.read("accounts/a").version == 3
@@ -233,7 +233,7 @@ def test_threads_share_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
         made.append(settings)
         return new_session(settings)
 
-    monkeypatch.setattr("broker.vault.connection.new_session", counted)
+    monkeypatch.setattr("broker.vault.transport.new_session", counted)
     with misbehaving(Answer(body=STORED.body, headers={"Set_Cookie": "balancer=1"})) as server:
         connection = connected(server)
         with ThreadPoolExecutor(8) as pool:

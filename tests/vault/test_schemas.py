@@ -1,4 +1,4 @@
-"""Every kind of document in Vault carries a schema, and one of a newer broker is refused before anything is done."""
+"""Schemas of documents in Vault: a document of a newer broker is refused before anything is done."""
 
 from __future__ import annotations
 

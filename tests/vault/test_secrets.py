@@ -1,4 +1,4 @@
-"""Keys in Vault's KV: believed only as they are read back, on a server that answers as no Vault would."""
+"""Keys in Vault's KV are read back, even from a server that answers as no Vault would."""
 
 from __future__ import annotations
 

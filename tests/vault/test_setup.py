@@ -1,4 +1,4 @@
-"""Setting a vault up: what is planned, done, done again, and printed for somebody else to run."""
+"""Setting a vault up: planned, done, repeated, and printed for somebody else to run."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_difference_shows_another_account(vault: TestVault) -> None:
     assert f'+path "{mount}/data/keys/mzp-2/+"      {{ capabilities = ["read"] }}' in server.difference
 
 
-def test_what_somebody_changed_is_put_right(vault: TestVault) -> None:
+def test_setup_corrects_changes(vault: TestVault) -> None:
     name = policy_name(vault.settings.mount, "auditor")
     vault.admin.call("POST", f"sys/policies/acl/{name}", {"policy": 'path "*" { capabilities = ["read"] }'})
     path = f"auth/{vault.settings.mount}/role/server"
@@ -214,7 +214,7 @@ def test_difference_is_shown_as_json(bare: Connection) -> None:
 
 
 def test_no_two_mounts_share_a_policy() -> None:
-    """Or whoever is set up later gives the roles of the other its own secrets."""
+    """Or a later set-up gives the roles of another broker its own secrets."""
     mounts = ("team/broker", "team-broker", "Team-broker", "team.broker", "team", "team-consumer-x")
     names = ("base", "server", consumer_role("x-server"), consumer_role("broker-server"))
     called = [policy_name(mount, name) for mount in mounts for name in names]

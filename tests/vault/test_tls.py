@@ -1,4 +1,4 @@
-"""TLS and mTLS to a real Vault listener, and every way in which it must not be let pass."""
+"""TLS and mTLS to a real Vault listener, and every case that must be refused."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_public_cas_verify_no_private_ca(guarded: Guarded) -> None:
     assert "VAULT_CACERT" in caught.value.hint
 
 
-def test_another_ca_does_not_vouch(guarded: Guarded) -> None:
+def test_another_ca_is_refused(guarded: Guarded) -> None:
     with pytest.raises(UnclearError):
         health(replace(guarded.settings, ca_file=guarded.folder / "clients.crt"))
 
