@@ -17,12 +17,14 @@ from partner_standin import Standin
 from broker.compose.graph import Broker, Wiring
 from broker.embedded.config import Options
 from broker.embedded.up import administered
+from broker.errors import UnknownNameError
 from broker.model.names import account_name
 from broker.model.secret import Secret
-from broker.partners.catalogue import builtin_source
+from broker.partners.catalogue import builtin_source, load
 from broker.vault.layout import Access, right
 from broker.vault.observer import Phase
 from broker.vault.policies import Role
+from broker.vault.profiles import StoredProfiles
 from tests.support.audited import ROOT, Run, kept
 from tests.support.proxy import Cue, Fault, proxied
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, System, made_system
@@ -55,6 +57,7 @@ def _play(system: System) -> None:
     _new_password(system)
     _another_secret(system)
     _two_at_once(system)
+    _miss_a_profile(system)
     _look(system)
 
 
@@ -162,6 +165,14 @@ def _another_secret(system: System) -> None:
     system.ok("bundle", "get", "acme/reporting", "--consumer-token-file", token, "--to", "another")
     (overtaken,) = [g.number for g in account.generations if g.parts.secrets.get(hmac) == 1]
     system.ok("rotation", "retire", "acme", "--generation", str(overtaken))
+
+
+def _miss_a_profile(system: System) -> None:
+    """Each role that reads a profile looks for a similar name if there is none."""
+    with system.broker() as broker:
+        for role in (Role.ROTATOR, Role.CANARY, Role.SERVER):
+            with pytest.raises(UnknownNameError, match="there is no profile"):
+                load("mime", StoredProfiles(broker.roles.connection(role)))
 
 
 def _look(system: System) -> None:
