@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from broker.vault.connection import Connection
     from broker.vault.enrolment import AppRole
     from broker.vault.evidence import VaultEvidence
-    from broker.vault.logins.source import TokenSource
+    from broker.vault.logins import TokenSource
     from broker.vault.secrets import VaultKeys, VaultNamedSecrets
     from broker.vault.settings import VaultSettings
     from broker.vault.transport import Seen

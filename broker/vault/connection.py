@@ -20,9 +20,9 @@ from broker.errors import ConflictError, DeniedError, RefusedError
 from broker.model.compare_and_set import compare_and_set
 from broker.model.duration import duration_text
 from broker.model.secret import Secret
-from broker.vault.bounds import BOUNDS_AS_GRANTED, DESCRIPTION
 from broker.vault.errors import MissingError, PassingError
-from broker.vault.logins.source import TokenSource
+from broker.vault.layout import BOUNDS_AS_GRANTED, DESCRIPTION
+from broker.vault.logins import TokenSource
 from broker.vault.observer import Observer, Phase, unobserved
 from broker.vault.responses import Document, field_of, unclear, understood
 from broker.vault.settings import VaultSettings
@@ -70,11 +70,9 @@ class Connection:
         """Return `version` of the document at `path`, the newest with 0; raise `MissingError`."""
         answer = self.ask("GET", self._kv("data", path), {"version": version} if version else None)
         data, version = field_of(answer, "data", "data"), field_of(answer, "data", "metadata", "version")
-        if data is None and isinstance(version, int):  # KV keeps a null too
-            return Stored({}, version)
-        if not isinstance(data, Mapping) or not isinstance(version, int):
+        if not isinstance(data, Mapping | None) or not isinstance(version, int):
             raise unclear(path)
-        return Stored(data, version)
+        return Stored(data or {}, version)  # KV keeps a null too
 
     def read_or_none(self, path: str) -> Stored | None:
         """Return the newest version at `path`, or None if nothing is stored."""
@@ -251,28 +249,20 @@ class Connection:
         return f"{self.settings.mount}/{kind}/{path}"
 
     def _patiently(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
+        send, patience = partial(self._send_as, method, path, body), self.settings.patience
+        attempts = stamina.retry_context(self._pause, None, patience, wait_initial=0.05, wait_max=2.0, wait_jitter=0.1)
         try:
-            answer = self._retried(partial(self._send_as, method, path, body), token)
+            for attempt in attempts:
+                if attempt.num == _LONG:
+                    limit = duration_text(timedelta(seconds=patience))
+                    self._seen.wait(f"{self.settings.whereabouts} is away: waiting up to {limit} for it")
+                with attempt:
+                    answer = send(token) if token or not self._tokens else self._send_as_ourselves(send, self._tokens)
+                    self._seen.away = False
+                    return answer
         except PassingError:
             self._seen.away = True
             raise
-        self._seen.away = False
-        return answer
-
-    def _retried(self, send: partial[Document], token: Secret[str] | None) -> Document:
-        for attempt in stamina.retry_context(
-            on=self._pause,
-            attempts=None,
-            timeout=self.settings.patience,
-            wait_initial=0.05,
-            wait_max=2.0,
-            wait_jitter=0.1,
-        ):
-            if attempt.num == _LONG:
-                patience = duration_text(timedelta(seconds=self.settings.patience))
-                self._seen.wait(f"{self.settings.whereabouts} is away: waiting up to {patience} for it")
-            with attempt:
-                return send(token) if token or not self._tokens else self._send_as_ourselves(send, self._tokens)
         raise AssertionError("stamina ends by returning or raising")
 
     def _pause(self, error: Exception) -> bool | float:

@@ -19,7 +19,7 @@ from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import issue_login
 from broker.vault.layout import Access, right
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from broker.vault.policies import BASE, Role, policy_name
 from broker.vault.setup import Wish, apply, plan
 from tests.support.matrix import CONSUMER

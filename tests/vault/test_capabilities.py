@@ -14,7 +14,7 @@ from broker.vault import layout
 from broker.vault.capabilities import Address, Clause, NotAConsumerError, _sentinels, authorize
 from broker.vault.connection import Connection
 from broker.vault.enrolment import consumer_role, issue_login
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from broker.vault.policies import Role, policy_name
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan

@@ -14,9 +14,7 @@ from broker.errors import DeniedError, InputError
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import issue_login
-from broker.vault.logins import token_source
-from broker.vault.logins.approle import AppRoleLogin
-from broker.vault.logins.token import FileToken, FixedToken
+from broker.vault.logins import AppRoleLogin, FileToken, FixedToken, token_source
 from broker.vault.policies import Role
 from tests.support.vault import TestVault, token_of
 

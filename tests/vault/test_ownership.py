@@ -19,7 +19,7 @@ from broker.vault.accounts import VaultAccounts
 from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
 from broker.vault.enrolment import enrol_consumer, issue_login
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from broker.vault.observer import Phase
 from broker.vault.ownership import found, survey, unseen
 from broker.vault.policies import Role

@@ -17,7 +17,7 @@ from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import ONCE, AppRole, consumer_role, issue_login, provide_login
 from broker.vault.errors import MissingError
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from broker.vault.ownership import unseen
 from broker.vault.policies import Role, consumer_policy, policy_name, role_policy
 from broker.vault.setup import Action, Change, Wish, apply, changes, plan, wanted
