@@ -103,15 +103,11 @@ def _statement(name: str) -> str:
 
 def _hint(vault: Connection, path: str) -> str:
     """Return commands for a Vault administrator to look at the entry and remove it."""
-    mount, quoted = f"-mount={shlex.quote(vault.settings.mount)}", shlex.quote(path.removesuffix("/"))
-    if path.endswith("/"):
-        return (
-            f"a Vault administrator sees what is in it with: bao kv list {mount} {quoted}; "
-            f"and removes each NAME with: bao kv metadata delete {mount} {quoted}/NAME"
-        )
+    where = f"-mount={shlex.quote(vault.settings.mount)} {shlex.quote(path.removesuffix('/'))}"
+    look, what, inside = ("list", "each NAME in it", "/NAME") if path.endswith("/") else ("get", "it", "")
     return (
-        f"a Vault administrator looks at it with: bao kv get {mount} {quoted}; "
-        f"and removes it with: bao kv metadata delete {mount} {quoted}"
+        f"a Vault administrator looks at it with: bao kv {look} {where}; "
+        f"and removes {what} with: bao kv metadata delete {where}{inside}"
     )
 
 

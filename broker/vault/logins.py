@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -135,6 +135,7 @@ def granted(answer: Document, now: float = 0.0) -> Grant:
         raise UnclearError("Vault's answer to a login contains no token", hint="check VAULT_ADDR") from None
 
 
+@dataclass(eq=False, repr=False)
 class AppRoleLogin:
     """Log in by a role-id and a secret-id in files when a token is first needed; renew it at two thirds of its life.
 
@@ -143,21 +144,13 @@ class AppRoleLogin:
     without a token.
     """
 
-    def __init__(
-        self,
-        vault: Connection,
-        role_id: Path,
-        secret_id: Path,
-        *,
-        mount: str,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._vault = vault
-        self._files = role_id, secret_id
-        self._mount = mount
-        self._clock = clock
-        self._one_at_a_time = threading.Lock()
-        self._grant: Grant | None = None
+    vault: Connection
+    role_id: Path
+    secret_id: Path
+    mount: str
+    clock: Callable[[], float] = time.monotonic
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _grant: Grant | None = field(default=None, init=False)
 
     def token(self) -> Secret[str]:
         """Return a valid token; raise `DeniedError` if Vault does not know the role or secret-id."""
@@ -178,34 +171,34 @@ class AppRoleLogin:
             grant, self._grant = self._grant, None
         try:
             if grant:
-                self._vault.ask("POST", "auth/token/revoke-self", token=grant.token)
+                self.vault.ask("POST", "auth/token/revoke-self", token=grant.token)
         except BrokerError:
             return
         finally:
-            self._vault.close()
+            self.vault.close()
 
     def _refreshed(self, grant: Grant | None) -> Grant:
-        now = self._clock()
+        now = self.clock()
         if grant and grant.has(_RENEW_AT, now):
             return grant
         if grant and grant.renewable and grant.has(1, now):
             with suppress(DeniedError, UnclearError):  # Vault answers 500 if a token ends while it is renewed
-                answer = self._vault.ask("POST", "auth/token/renew-self", {}, token=grant.token)
-                renewed = granted(answer, self._clock())
+                answer = self.vault.ask("POST", "auth/token/renew-self", {}, token=grant.token)
+                renewed = granted(answer, self.clock())
                 if renewed.has(1, grant.began + grant.seconds):  # at its maximum TTL, renewal grants no more time
                     return renewed
         return self._logged_in()
 
     def _logged_in(self) -> Grant:
-        for file in self._files:
+        for file in (self.role_id, self.secret_id):
             if not content(file):
                 raise DeniedError(f"{file}, needed to log in, cannot be read", hint="broker vault setup makes it")
-        body = {"role_id": content(self._files[0]), "secret_id": Secret(content(self._files[1]) or "")}
+        body = {"role_id": content(self.role_id), "secret_id": Secret(content(self.secret_id) or "")}
         try:
-            return granted(self._vault.ask("POST", f"auth/{self._mount}/login", body), self._clock())
+            return granted(self.vault.ask("POST", f"auth/{self.mount}/login", body), self.clock())
         except InvalidError:
             hint = (
-                f"is {self._files[1]} expired or revoked? broker vault setup makes new ones; "
+                f"is {self.secret_id} expired or revoked? broker vault setup makes new ones; "
                 "else it was made for another Vault, or another namespace"
             )
         except (UnmountedError, MissingError, DeniedError):
@@ -213,8 +206,8 @@ class AppRoleLogin:
                 "nothing there knows such logins: are address, namespace and mount right? broker config show; "
                 "else set it up: broker vault setup"
             )
-        where = self._vault.settings.whereabouts
-        message = f"{where} refuses the login at auth/{self._mount} as the AppRole of {self._files[0]}"
+        where = self.vault.settings.whereabouts
+        message = f"{where} refuses the login at auth/{self.mount} as the AppRole of {self.role_id}"
         raise DeniedError(message, hint=hint)
 
 

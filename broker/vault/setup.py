@@ -99,9 +99,14 @@ def plan(vault: Connection, wish: Wish) -> tuple[Change, ...]:
     ground = survey(vault)
     if not wish.adopt:
         ground.require_own()
-    if not ground.is_set_up:  # once our logins exist, a policy that differs was changed later
-        _require_own_policies(vault, ground, wish)
-    items = [*wanted(ground, wish), *_bounds_of_documents(vault, ground)]
+    for item in () if ground.is_set_up else _policies(ground, wish):  # later, one that differs was changed since
+        there = found(vault, item.path)
+        if there is not None and policy_kind(str(there.get("policy"))) != policy_kind(item.body["policy"]):
+            raise RefusedError(f"the {item.title} exists, and is not the broker's", hint=ground.own_mount)
+    items = list(wanted(ground, wish))
+    if ground.is_set_up and not ground.is_ours:  # there each document needs its own bounds
+        paths = [f"{folder}/{name}" for folder in BOUNDED for name in vault.list(folder) if not name.endswith("/")]
+        items += [Item(f"bounds of {path}", f"{ground.mount}/metadata/{path}", BOUNDS) for path in paths]
     return tuple(_compared(vault, item) for item in items)
 
 
@@ -134,21 +139,6 @@ def _policies(ground: Ground, wish: Wish) -> list[Item]:
         text = role_policy(role, mount=mount, accounts=wish.accounts, shared=shared)
         texts[policy_name(mount, role.value)] = text
     return [Item(f"policy {name}", f"sys/policies/acl/{name}", {"policy": text}) for name, text in texts.items()]
-
-
-def _require_own_policies(vault: Connection, ground: Ground, wish: Wish) -> None:
-    for item in _policies(ground, wish):
-        there = found(vault, item.path)
-        if there is not None and policy_kind(str(there.get("policy"))) != policy_kind(item.body["policy"]):
-            raise RefusedError(f"the {item.title} exists, and is not the broker's", hint=ground.own_mount)
-
-
-def _bounds_of_documents(vault: Connection, ground: Ground) -> list[Item]:
-    """Return the bounds of each existing document, for a mount whose documents need their own."""
-    if ground.is_ours or not ground.is_set_up:
-        return []
-    paths = [f"{folder}/{name}" for folder in BOUNDED for name in vault.list(folder) if not name.endswith("/")]
-    return [Item(f"bounds of {path}", f"{ground.mount}/metadata/{path}", BOUNDS) for path in paths]
 
 
 def _compared(vault: Connection, item: Item) -> Change:

@@ -18,14 +18,13 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.exceptions import NewConnectionError
 
 from broker.errors import InputError, VaultUnavailableError
 from broker.model.secret import Secret
 from broker.network import UNREADABLE, TooMuchError, behind, is_closed
 from broker.paths import place
 from broker.vault.errors import OversizedError, PassingError, UnclearError
-from broker.vault.responses import Answer, Document
+from broker.vault.responses import Answer, Document, understood
 from broker.vault.settings import VaultSettings
 
 __all__ = ["Seen", "Transport", "new_session"]
@@ -65,17 +64,17 @@ class Transport:
         self._settings = settings
         self._seen = seen
 
-    def send(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Answer:
-        """Return the answer to a request for `path`, which follows `/v1/`; redirects of a standby are followed.
+    def send(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
+        """Return the content of the answer to a request for `path`, which follows `/v1/`; follow a standby's redirect.
 
-        Raise `PassingError` if Vault is not reached, other `BrokerError`s if a retry would not help.
+        Raise `PassingError` if Vault is not reached, and for an answer that is an error what `understood` raises.
         """
         base = first = _SOCKET_URL if self._settings.socket else self._settings.address
         for _ in range(_HOPS + 1):
             with _reached(path, self._settings.whereabouts):
                 answer = self._exchange(method, base, path, body, token)
             if answer.status not in _REDIRECTS:
-                return answer
+                return understood(answer, path)
             base = _redirected(first, answer.headers.get("Location", ""), self._settings)
         raise PassingError("Vault's nodes redirect to each other", hint="is it electing a leader? try again")
 
@@ -178,9 +177,9 @@ class _SocketConnection(HTTPConnection):
         try:
             channel.settimeout(self.timeout)
             channel.connect(self._path)
-        except OSError as error:
+        except OSError:
             channel.close()
-            raise NewConnectionError(self, type(error).__name__) from error
+            raise
         return channel
 
 

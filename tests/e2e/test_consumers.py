@@ -232,7 +232,7 @@ def test_the_root_token(door: Door) -> None:
 @pytest.mark.parametrize("role", Role)
 def test_the_brokers_own_roles(door: Door, role: Role) -> None:
     with door.system.broker() as broker:
-        tokens = broker.roles.connection(role)._tokens
+        tokens = broker.roles.connection(role).tokens
         assert tokens
         door.assert_shut(tokens.token(), words="no policy")
 

@@ -255,7 +255,6 @@ def test_broker_token_is_not_a_consumer(vault: TestVault, server: Connection) ->
     assert_refused(Clause.NO_RIGHT, server, login_of(server))
 
 
-@pytest.mark.slow
 def test_real_root_token_is_refused() -> None:
     with with_root_token() as settings:
         assert settings.token
@@ -296,8 +295,8 @@ def test_child_token_keeps_the_entity(vault: TestVault, server: Connection) -> N
 
 
 def login_of(connection: Connection) -> Secret[str]:
-    assert connection._tokens
-    return connection._tokens.token()
+    assert connection.tokens
+    return connection.tokens.token()
 
 
 def _json(value: object) -> bytes:
