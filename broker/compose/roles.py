@@ -15,14 +15,14 @@ from broker.model.duration import parse_duration
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.accounts import VaultAccounts
-from broker.vault.connection import Connection, Seen
+from broker.vault.connection import Connection
 from broker.vault.enrolment import AppRole, consumer_token
 from broker.vault.evidence import VaultEvidence
-from broker.vault.logins import token_source
-from broker.vault.logins.source import TokenSource
+from broker.vault.logins import TokenSource, token_source
 from broker.vault.observer import Observer, unobserved
 from broker.vault.secrets import VaultKeys, VaultNamedSecrets
 from broker.vault.settings import VaultSettings
+from broker.vault.transport import Seen
 
 __all__ = ["Roles"]
 

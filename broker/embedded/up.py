@@ -14,8 +14,7 @@ from broker.embedded.server import Running, start
 from broker.signals import undisturbed
 from broker.vault.connection import Connection
 from broker.vault.enrolment import provide_login
-from broker.vault.logins import login_mount
-from broker.vault.logins.approle import AppRoleLogin
+from broker.vault.logins import AppRoleLogin
 from broker.vault.observer import Observer, unobserved
 from broker.vault.policies import Role
 from broker.vault.settings import DEFAULT_MOUNT, VaultSettings
@@ -42,7 +41,7 @@ class Embedded:
             Connection(self.settings),
             folder / "role_id",
             folder / "secret_id",
-            mount=login_mount(self.settings.mount),
+            mount=self.settings.mount,
         )
         return Connection(self.settings, login, observer=observer)
 

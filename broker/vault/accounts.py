@@ -46,7 +46,7 @@ class VaultAccounts:
 
     def names(self) -> tuple[AccountName, ...]:
         """Return the names of all accounts, sorted."""
-        return tuple(map(AccountName, listed(self._vault, ACCOUNTS).names))
+        return tuple(map(AccountName, listed(self._vault, ACCOUNTS)))
 
     def all(self) -> Documents[Account]:
         """Return every readable account by name, and findings about the others."""

@@ -7,6 +7,7 @@ that nobody has a right to. Sources: Vault API, "/sys/capabilities" and "/auth/t
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -25,8 +26,7 @@ __all__ = ["Address", "Clause", "NotAConsumerError", "authorize"]
 
 Address = IPv4Address | IPv6Address
 
-_NEEDED: Final = ["update"]
-_TOKEN_LENGTH: Final = 8192
+_TOKEN: Final = re.compile(r"[!-~]{1,8192}")
 _AGAIN: Final = "has it expired? log in at Vault again"
 _AS_CONSUMER: Final = "log in at Vault as the consumer itself"
 _METHOD: Final = "log in by a method of Vault (AppRole, JWT, Kubernetes), not by a token that was created"
@@ -69,20 +69,15 @@ def authorize(vault: Connection, presented: Secret[str], right: str, *, peer: Ad
     `peer` is the real address of the connection, None for a unix socket. Raise `NotAConsumerError` for the bearer of
     the token, and plain `DeniedError` if the broker itself may not ask.
     """
-    _check_form(presented)
+    # Vault takes an empty token to mean the asker's own, which is the broker's
+    if not _TOKEN.fullmatch(presented.reveal()):
+        raise NotAConsumerError(Clause.MALFORMED)
     found = _looked_up(vault, presented)
     _check_token(found, vault.settings.namespace)
     _check_address(found, peer)
     entity = _entity(vault, found)
     _check_capabilities(vault, presented, right)
     return Consumer(entity["id"], str(entity.get("name") or entity["id"]))
-
-
-def _check_form(presented: Secret[str]) -> None:
-    text = presented.reveal()
-    # Vault takes an empty token to mean the asker's own, which is the broker's
-    if not text or len(text) > _TOKEN_LENGTH or not text.isascii() or not text.isprintable() or " " in text:
-        raise NotAConsumerError(Clause.MALFORMED)
 
 
 def _looked_up(vault: Connection, presented: Secret[str]) -> Mapping[str, Any]:
@@ -115,19 +110,16 @@ def _check_token(found: Mapping[str, Any], namespace: str) -> None:
 
 
 def _check_address(found: Mapping[str, Any], peer: Address | None) -> None:
-    bound = found.get("bound_cidrs") or ()
-    if not bound:
-        return
     # A dual-stack socket shows 192.0.2.1 as ::ffff:192.0.2.1
     plain = peer.ipv4_mapped or peer if isinstance(peer, IPv6Address) else peer
     try:
-        inside = plain is not None and any(plain in ip_network(cidr, strict=False) for cidr in bound)
+        bound = [ip_network(cidr, strict=False) for cidr in found.get("bound_cidrs") or ()]
     except ValueError:
         raise UnclearError(
             "Vault binds the token to addresses in an unknown form",
             hint="use a token that is bound to CIDRs, or to none",
         ) from None
-    if not inside:
+    if bound and not any(plain in network for network in bound if plain):
         raise NotAConsumerError(Clause.WRONG_ADDRESS, peer=peer or "a unix socket")
 
 
@@ -155,7 +147,7 @@ def _check_capabilities(vault: Connection, presented: Secret[str], right: str) -
         raise NotAConsumerError(Clause.TOO_WIDE)
     if granted[right] == ["deny"]:
         raise NotAConsumerError(Clause.NO_RIGHT, right=right)
-    if granted[right] != _NEEDED:
+    if granted[right] != ["update"]:
         raise NotAConsumerError(Clause.TOO_MUCH, right=right, granted=", ".join(granted[right]))
 
 
@@ -171,17 +163,12 @@ def _capabilities(vault: Connection, presented: Secret[str], paths: Sequence[str
     except InvalidError:  # the token, or its entity, ended after the look-up
         raise NotAConsumerError(Clause.UNKNOWN) from None
     except DeniedError:
-        if not _may_ask(vault):
+        # Vault answers the same if the broker itself may not ask
+        answer = vault.ask("POST", "sys/capabilities-self", {"paths": ["sys/capabilities"]})
+        if "update" not in (field_of(answer, "data", "sys/capabilities") or ()):
             raise
         raise NotAConsumerError(Clause.UNREADABLE) from None
-    data = answer.get("data")
-    granted = {path: data.get(path) for path in paths} if isinstance(data, Mapping) else {}
-    if not granted or not all(isinstance(value, list) and value for value in granted.values()):
+    granted = {path: field_of(answer, "data", path) for path in paths}
+    if not all(isinstance(value, list) and value for value in granted.values()):
         raise UnclearError("Vault's answer about capabilities leaves paths out", hint="is it a Vault? check VAULT_ADDR")
-    return {path: sorted(str(capability) for capability in value or ()) for path, value in granted.items()}
-
-
-def _may_ask(vault: Connection) -> bool:
-    """Return whether the broker may ask for a token's capabilities: if not, Vault's "denied" is about the broker."""
-    answer = vault.ask("POST", "sys/capabilities-self", {"paths": ["sys/capabilities"]})
-    return "update" in (field_of(answer, "data", "sys/capabilities") or ())
+    return {path: sorted(map(str, value)) for path, value in granted.items()}

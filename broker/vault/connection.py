@@ -21,11 +21,11 @@ from broker.model.compare_and_set import compare_and_set
 from broker.model.duration import duration_text
 from broker.model.secret import Secret
 from broker.telemetry import log
-from broker.vault.bounds import BOUNDS_AS_GRANTED, DESCRIPTION
 from broker.vault.errors import MissingError, PassingError
-from broker.vault.logins.source import TokenSource
+from broker.vault.layout import BOUNDS_AS_GRANTED, DESCRIPTION
+from broker.vault.logins import TokenSource
 from broker.vault.observer import Observer, Phase, unobserved
-from broker.vault.responses import Document, field_of, unclear, understood
+from broker.vault.responses import Document, field_of, unclear
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import Seen, Transport
 
@@ -51,6 +51,7 @@ class Stored:
     version: int
 
 
+@dataclass(eq=False, repr=False)
 class Connection:
     """KV v2 under one mount, and the rest of Vault's API by `call` and `ask`.
 
@@ -58,29 +59,21 @@ class Connection:
     `VaultUnavailableError` when patience runs out, `DeniedError`, and the errors in its first line.
     """
 
-    def __init__(
-        self,
-        settings: VaultSettings,
-        tokens: TokenSource | None = None,
-        *,
-        observer: Observer = unobserved,
-        seen: Seen | None = None,
-    ) -> None:
-        self.settings = settings
-        self._tokens = tokens
-        self._observer = observer
-        self._seen = seen or Seen()
-        self._transport = Transport(settings, self._seen)
+    settings: VaultSettings
+    tokens: TokenSource | None = None
+    observer: Observer = unobserved
+    seen: Seen = field(default_factory=Seen)
+
+    def __post_init__(self) -> None:
+        self._transport = Transport(self.settings, self.seen)
 
     def read(self, path: str, version: int = 0) -> Stored:
         """Return `version` of the document at `path`, the newest with 0; raise `MissingError`."""
         answer = self.ask("GET", self._kv("data", path), {"version": version} if version else None)
         data, version = field_of(answer, "data", "data"), field_of(answer, "data", "metadata", "version")
-        if data is None and isinstance(version, int):  # KV keeps a null too
-            return Stored({}, version)
-        if not isinstance(data, Mapping) or not isinstance(version, int):
+        if not isinstance(data, Mapping | None) or not isinstance(version, int):
             raise unclear(path)
-        return Stored(data, version)
+        return Stored(data or {}, version)  # KV keeps a null too
 
     def read_or_none(self, path: str) -> Stored | None:
         """Return the newest version at `path`, or None if nothing is stored."""
@@ -186,9 +179,9 @@ class Connection:
 
         `api_path` follows `/v1/`. Raises `InvalidError` if Vault finds the request invalid.
         """
-        self._observer(Phase.BEFORE, api_path)
+        self.observer(Phase.BEFORE, api_path)
         answer = self._patiently(method, api_path, body, None)
-        self._observer(Phase.AFTER, api_path)
+        self.observer(Phase.AFTER, api_path)
         return answer
 
     def ask(
@@ -203,13 +196,13 @@ class Connection:
     @property
     def answered(self) -> bool:
         """Whether Vault has answered this process."""
-        return self._seen.ours > 0
+        return self.seen.ours > 0
 
     @property
     def their_clock(self) -> datetime | None:
         """Vault's clock at its newest answer, to the second; None if the answer has no date."""
         try:
-            return parsedate_to_datetime(self._seen.date).astimezone(UTC)
+            return parsedate_to_datetime(self.seen.date).astimezone(UTC)
         except (TypeError, ValueError):  # no date, or an invalid one
             return None
 
@@ -222,7 +215,7 @@ class Connection:
         theirs = self.their_clock
         if theirs is None:
             return
-        ahead = datetime.fromtimestamp(self._seen.ours, UTC) - theirs
+        ahead = datetime.fromtimestamp(self.seen.ours, UTC) - theirs
         if abs(ahead) > _TOLERANCE:
             way = "ahead of" if ahead > timedelta(0) else "behind"
             raise RefusedError(
@@ -235,8 +228,8 @@ class Connection:
 
         If patience ended on the last request, the token is left to expire: nobody waits twice.
         """
-        if self._tokens is not None and not self._seen.away:
-            self._tokens.close()
+        if self.tokens is not None and not self.seen.away:
+            self.tokens.close()
         self._transport.close()
 
     def _put(self, path: str, data: Document, replacing: int) -> None:
@@ -257,28 +250,20 @@ class Connection:
         return f"{self.settings.mount}/{kind}/{path}"
 
     def _patiently(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
+        send, patience = partial(self._transport.send, method, path, body), self.settings.patience
+        attempts = stamina.retry_context(self._pause, None, patience, wait_initial=0.05, wait_max=2.0, wait_jitter=0.1)
         try:
-            answer = self._retried(partial(self._send_as, method, path, body), token)
+            for attempt in attempts:
+                if attempt.num == _LONG:
+                    limit = duration_text(timedelta(seconds=patience))
+                    self.seen.wait(f"{self.settings.whereabouts} is away: waiting up to {limit} for it")
+                with attempt:
+                    answer = send(token) if token or not self.tokens else self._send_as_ourselves(send, self.tokens)
+                    self.seen.away = False
+                    return answer
         except PassingError:
-            self._seen.away = True
+            self.seen.away = True
             raise
-        self._seen.away = False
-        return answer
-
-    def _retried(self, send: partial[Document], token: Secret[str] | None) -> Document:
-        for attempt in stamina.retry_context(
-            on=self._pause,
-            attempts=None,
-            timeout=self.settings.patience,
-            wait_initial=0.05,
-            wait_max=2.0,
-            wait_jitter=0.1,
-        ):
-            if attempt.num == _LONG:
-                patience = duration_text(timedelta(seconds=self.settings.patience))
-                self._seen.wait(f"{self.settings.whereabouts} is away: waiting up to {patience} for it")
-            with attempt:
-                return send(token) if token or not self._tokens else self._send_as_ourselves(send, self._tokens)
         raise AssertionError("stamina ends by returning or raising")
 
     def _pause(self, error: Exception) -> bool | float:
@@ -298,10 +283,7 @@ class Connection:
 
     def _is_dead(self, token: Secret[str]) -> bool:
         try:
-            self._send_as("GET", "auth/token/lookup-self", None, token)
+            self._transport.send("GET", "auth/token/lookup-self", None, token)
         except DeniedError:
             return True
         return False
-
-    def _send_as(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
-        return understood(self._transport.send(method, path, body, token), path)

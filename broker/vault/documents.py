@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from broker.errors import RefusedError
-from broker.vault.upgrades import UPGRADES
+from broker.model.secret import Secret
 
-__all__ = ["DAMAGED_HINT", "SCHEMA", "DamagedDocumentError", "NewerSchemaError", "decoded", "encoded", "enveloped"]
+__all__ = [
+    "DAMAGED_HINT",
+    "SCHEMA",
+    "DamagedDocumentError",
+    "NewerSchemaError",
+    "decoded",
+    "encoded",
+    "enveloped",
+    "in_base64",
+]
 
 Document = Mapping[str, Any]
 T = TypeVar("T")
 
 DAMAGED_HINT: Final = "it was not written by the broker; an older version may be good: bao kv get -version=N"
 SCHEMA: Final = 2
+_CERTIFICATE: Final = ("key", "certificate", "issuing")  # one part
 
 
 class NewerSchemaError(RefusedError):
@@ -36,6 +48,11 @@ def encoded(value: object) -> dict[str, Any]:
 def enveloped(value: object) -> dict[str, Any]:
     """Return `value`, made of builtins or secrets, as a document."""
     return {"schema": SCHEMA, "value": value}
+
+
+def in_base64(octets: bytes) -> Secret[str]:
+    """Return secret `octets` as a document holds them, and as `decoded` reads a field of bytes."""
+    return Secret(base64.b64encode(octets).decode())
 
 
 def decoded(document: Document, kind: type[T], where: str) -> T:
@@ -79,3 +96,72 @@ def _has_naive_time(value: object) -> bool:
 
 def _text(value: object) -> bytes:
     return msgspec.json.encode(value, order="sorted")
+
+
+def _one_to_two(document: Document) -> Document:
+    """Schema 2: a candidate has only the parts that it changes, secrets have names, moves an order."""
+    value = document["value"]
+    if isinstance(value, Mapping) and "generations" in value:
+        value = _account(value)
+    return {"schema": 2, "value": value}
+
+
+def _account(old: Document) -> Document:
+    whole = {g["number"]: _parts(g["parts"]) for g in old["generations"]}
+    orders = _orders(old["generations"])
+    password = {"password": old["password"]} if old["password"] else {}
+    tries = [{**t, "parts": whole[t["generation"]]} for t in old["tries"]]
+    return _without(old, "password", "doomed_passwords") | {
+        "generations": [_generation(g, whole) | {"order": orders[g["number"]]} for g in old["generations"]],
+        "secrets": password,
+        "renew_before": "",
+        "tries": tries,
+        "doomed_secrets": sorted(f"password:{number}" for number in old["doomed_passwords"]),
+    }
+
+
+def _without(old: Document, *names: str) -> dict[str, Any]:
+    """Return `old` without the fields `names`. Unknown fields stay, and are refused when it is decoded."""
+    rest = dict(old)
+    for name in names:
+        del rest[name]
+    return rest
+
+
+def _parts(old: Document) -> Document:
+    return _without(old, "password") | {"secrets": {"password": old["password"]}}
+
+
+def _generation(old: Document, whole: Mapping[int, Document]) -> dict[str, Any]:
+    """Upgrade a generation. A held candidate was current, or joined to one that was: it becomes previous."""
+    stage, parts = old["stage"], whole[old["number"]]
+    if old["held"]:
+        stage = "previous"
+    elif stage == "candidate" and old["base"]:
+        parts = _beyond(parts, whole[old["base"]])
+    return _without(old, "base", "restores", "replaces", "held") | {"parts": parts, "stage": stage}
+
+
+def _beyond(parts: Document, base: Document) -> Document:
+    same = [*(_CERTIFICATE if parts["certificate"] == base["certificate"] else ())]
+    same += ["trust"] if parts["trust"] == base["trust"] else []
+    secrets = {} if parts["secrets"] == base["secrets"] else parts["secrets"]
+    return {**parts, **dict.fromkeys(same, ""), "secrets": secrets}
+
+
+def _orders(generations: list[Document]) -> dict[int, int]:
+    """Number the moves by their times, which never went back. A displaced generation has the time of the current one.
+
+    If a promotion displaced it, it comes just before the current one; if a roll-back did, after it.
+    """
+    times = sorted({datetime.fromisoformat(g["since"]) for g in generations})
+    orders = {g["number"]: 4 * (1 + times.index(datetime.fromisoformat(g["since"]))) for g in generations}
+    current = next((g for g in generations if g["stage"] == "current"), None)
+    for other in generations:
+        if current and other is not current and other["since"] == current["since"]:
+            orders[other["number"]] += 1 if other["held"] else -1
+    return orders
+
+
+# By the schema that a step starts from; each step takes every kind of document
+UPGRADES: Final[Mapping[int, Callable[[Document], Document]]] = MappingProxyType({1: _one_to_two})

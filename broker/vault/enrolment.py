@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -12,14 +13,13 @@ from typing import Final
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.names import checked_name
 from broker.model.secret import Secret
-from broker.paths import read_file
 from broker.vault.connection import Connection, Document
 from broker.vault.errors import MissingError, UnclearError, UnmountedError
-from broker.vault.logins import login_mount
-from broker.vault.logins.approle import granted
+from broker.vault.logins import content, granted
 from broker.vault.ownership import found, require_set_up
-from broker.vault.policies import Role, consumer_policy, policy_kind, policy_name
+from broker.vault.policies import consumer_policy, policy_kind, policy_name
 from broker.vault.responses import field_of
+from broker.vault.setup import LOGIN
 
 __all__ = [
     "ONCE",
@@ -33,16 +33,6 @@ __all__ = [
 ]
 
 ONCE: Final[Document] = MappingProxyType({"num_uses": 1, "ttl": "60s"})  # limits of a secret-id for one immediate login
-_UNLIMITED: Final[Document] = MappingProxyType({})
-_CONSUMER: Final[Document] = MappingProxyType(
-    {
-        "token_no_default_policy": True,
-        "token_ttl": 20 * 60,
-        "token_max_ttl": 24 * 60 * 60,
-        "token_type": "service",
-        "bind_secret_id": True,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +44,14 @@ class AppRole:
     secret_id: Secret[str]
 
 
-def issue_login(vault: Connection, role: str, limits: Document = _UNLIMITED) -> AppRole:
+def issue_login(vault: Connection, role: str, limits: Document | None = None) -> AppRole:
     """Return the role-id and a new secret-id of `role`, a `Role`'s value or a consumer's; older ones stay valid.
 
     Raise `UnknownNameError` if the role was not set up. Needs rights that none of our roles has.
     """
     role_id = _role_id(vault, role)
-    secret_id = _text(vault.call("POST", f"{_base(vault, role)}/secret-id", limits), "secret_id")
-    return AppRole(login_mount(vault.settings.mount), role_id, Secret(secret_id))
+    secret_id = Secret(_text(vault.call("POST", f"{_base(vault, role)}/secret-id", limits or {}), "secret_id"))
+    return AppRole(vault.settings.mount, role_id, secret_id)
 
 
 def provide_login(vault: Connection, role: str, folder: Path, write: Callable[[Path, bytes], None]) -> bool:
@@ -72,9 +62,9 @@ def provide_login(vault: Connection, role: str, folder: Path, write: Callable[[P
     """
     role_id = _role_id(vault, role)
     id_file, secret_file = folder / "role_id", folder / "secret_id"
-    if _content(id_file) != role_id:
+    if content(id_file) != role_id:
         write(id_file, role_id.encode())
-    if _is_known(vault, role, Secret(_content(secret_file))):
+    if _is_known(vault, role, Secret(content(secret_file) or "")):
         return False
     secret_id = Secret(secrets.token_urlsafe(32))
     write(secret_file, secret_id.reveal().encode())
@@ -91,23 +81,20 @@ def require_no_others_login(vault: Connection, role: str, folder: Path) -> None:
 
     `provide_login` would overwrite it: its secret-id would stay valid, and be in no file.
     """
-    held = _content(folder / "role_id")
+    held = content(folder / "role_id")
     if not held:
         return
-    try:
-        ours = _role_id(vault, role)
-    except UnknownNameError:
-        ours = ""
-    if held != ours:
-        raise InputError(
-            f"{folder} holds another login than that of {role}",
-            hint="name another directory; or, if nobody uses that login, remove role_id and secret_id there",
-        )
+    with suppress(UnknownNameError):
+        if held == _role_id(vault, role):
+            return
+    raise InputError(
+        f"{folder} holds another login than that of {role}",
+        hint="name another directory; or, if nobody uses that login, remove role_id and secret_id there",
+    )
 
 
 def consumer_role(name: str) -> str:
     """Return the name of the consumer's AppRole; it can never be one of our own roles."""
-    assert all(not role.value.startswith("consumer-") for role in Role)
     return f"consumer-{checked_name(name, 'consumer')}"
 
 
@@ -118,18 +105,31 @@ def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> None:
     `issue_login` then makes a login of its `consumer_role`. Raise `RefusedError` if others have a role, a policy or an
     entity of these names: nothing is changed then.
     """
-    mount, role = vault.settings.mount, consumer_role(name)
-    policy, text = policy_name(mount, role), consumer_policy(rights)
-    entity, login = f"identity/entity/name/{policy_name(mount, name)}", login_mount(mount)
+    mount, login = vault.settings.mount, consumer_role(name)
+    role, policy, entity = _base(vault, login), policy_name(mount, login), policy_name(mount, name)
+    policy_path, entity_path = f"sys/policies/acl/{policy}", f"identity/entity/name/{entity}"
+    text = consumer_policy(rights)
     require_set_up(vault)
-    _require_own(vault, name, entity, text)
-    vault.call("POST", f"sys/policies/acl/{policy}", {"policy": text})
-    vault.call("POST", _base(vault, role), {**_CONSUMER, "token_policies": [policy]})
-    vault.call("POST", entity, {"metadata": {"consumer": name}})
+    role_there, policy_there, entity_there = (found(vault, path) for path in (role, policy_path, entity_path))
+    others = []
+    if role_there is not None and policy not in (role_there.get("token_policies") or ()):
+        others.append(f"the role {role}")
+    if role_there is None and policy_there and policy_kind(str(policy_there.get("policy"))) != policy_kind(text):
+        others.append(f"the policy {policy}")
+    if entity_there is not None and (entity_there.get("metadata") or {}).get("consumer") != name:
+        others.append(f"the entity {entity}")
+    if others:
+        raise RefusedError(
+            f"{' and '.join(others)} exists, and broker vault enrol did not make it",
+            hint="give the consumer another name",
+        )
+    vault.call("POST", policy_path, {"policy": text})
+    vault.call("POST", role, {**LOGIN, "token_policies": [policy]})
+    vault.call("POST", entity_path, {"metadata": {"consumer": name}})
     alias = {
-        "name": _role_id(vault, role),
-        "canonical_id": _text(vault.ask("GET", entity), "id"),
-        "mount_accessor": _text(vault.ask("GET", "sys/auth"), f"{login}/", "accessor"),
+        "name": _role_id(vault, login),
+        "canonical_id": _text(vault.ask("GET", entity_path), "id"),
+        "mount_accessor": _text(vault.ask("GET", "sys/auth"), f"{mount}/", "accessor"),
     }
     vault.call("POST", "identity/entity-alias", alias)
 
@@ -142,7 +142,7 @@ def consumer_token(vault: Connection, login: AppRole) -> tuple[Secret[str], int]
 
 
 def _base(vault: Connection, role: str) -> str:
-    return f"auth/{login_mount(vault.settings.mount)}/role/{checked_name(role, 'role')}"
+    return f"auth/{vault.settings.mount}/role/{checked_name(role, 'role')}"
 
 
 def _role_id(vault: Connection, role: str) -> str:
@@ -154,39 +154,10 @@ def _role_id(vault: Connection, role: str) -> str:
 
 def _is_known(vault: Connection, role: str, secret_id: Secret[str]) -> bool:
     """Return whether Vault would accept `secret_id` for `role`."""
-    if not secret_id.reveal():
-        return False
-    try:
-        known = vault.ask("POST", f"{_base(vault, role)}/secret-id/lookup", {"secret_id": secret_id})
-    except (MissingError, UnmountedError):
-        return False
-    return bool(known.get("data"))
-
-
-def _content(file: Path) -> str:
-    try:
-        return read_file(file).decode("ascii").strip()
-    except (OSError, ValueError):
-        return ""
-
-
-def _require_own(vault: Connection, name: str, entity: str, text: str) -> None:
-    role = _base(vault, consumer_role(name))
-    policy = policy_name(vault.settings.mount, consumer_role(name))
-    role_there, policy_there = found(vault, role), found(vault, f"sys/policies/acl/{policy}")
-    entity_there = found(vault, entity)
-    others = []
-    if role_there is not None and policy not in (role_there.get("token_policies") or ()):
-        others.append(f"the role {role}")
-    if role_there is None and policy_there and policy_kind(str(policy_there.get("policy"))) != policy_kind(text):
-        others.append(f"the policy {policy}")
-    if entity_there is not None and (entity_there.get("metadata") or {}).get("consumer") != name:
-        others.append(f"the entity {entity.rpartition('name/')[2]}")
-    if others:
-        raise RefusedError(
-            f"{' and '.join(others)} exists, and broker vault enrol did not make it",
-            hint="give the consumer another name",
-        )
+    with suppress(MissingError, UnmountedError):
+        lookup = f"{_base(vault, role)}/secret-id/lookup"
+        return bool(secret_id.reveal() and vault.ask("POST", lookup, {"secret_id": secret_id}).get("data"))
+    return False
 
 
 def _text(answer: Document, *names: str) -> str:

@@ -11,7 +11,6 @@ Only statuses and known phrases decide. No text of Vault or of a library is pass
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from http import HTTPStatus
 from typing import ClassVar, Final
 
@@ -114,15 +113,14 @@ _FAULTS: Final[tuple[tuple[tuple[int, ...], str, type[BrokerError], str, str], .
 )
 
 
-def fault(status: int, path: str, errors: Sequence[str], *, wait: float = 0.0, known: bool = False) -> BrokerError:
+def fault(status: int, path: str, said: str, *, wait: float = 0.0, known: bool = False) -> BrokerError:
     """Return the error for an answer of `status` to a request for `path`.
 
-    `errors` is Vault's list; `known` means that the answer has metadata of a deleted document.
+    `said` is the text of Vault's errors; `known` means that the answer has metadata of a deleted document.
     """
     if status in _BUSY:
         return PassingError(f"Vault did not serve {path}: {_BUSY[status]} ({status})", hint=_UP, wait=wait)
     if status == HTTPStatus.NOT_FOUND and known:
         return GoneError(f"the document at {path} is deleted or destroyed", hint=_WHERE)
-    said = " ".join(errors)
     _, _, kind, message, hint = next(f for f in _FAULTS if (not f[0] or status in f[0]) and f[1] in said)
     return kind(message.format(path=path, status=status), hint=hint)

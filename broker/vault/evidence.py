@@ -52,11 +52,11 @@ class VaultEvidence:
 
     def issuing_chains(self) -> tuple[str, ...]:
         """Return the names of the chains that issuing processes have written."""
-        return tuple(f"issued/{name}" for name in listed(self._vault, ISSUED).names)
+        return tuple(f"issued/{name}" for name in listed(self._vault, ISSUED))
 
     def chains(self) -> tuple[str, ...]:
         """Return the names of all chains: those of accounts, then those of issuing processes."""
-        return tuple(f"accounts/{name}" for name in listed(self._vault, CHAINS).names) + self.issuing_chains()
+        return tuple(f"accounts/{name}" for name in listed(self._vault, CHAINS)) + self.issuing_chains()
 
     def kept(self, chain: str, *, since: int = 1) -> ChainRecord:
         """Return the stored entries of `chain` from number `since` on, with findings about unreadable ones.
@@ -69,7 +69,7 @@ class VaultEvidence:
             folder = entries_of(chain)
         except InputError:
             return ChainRecord(())
-        for number in map(layout.place, listed(self._vault, folder).names):
+        for number in map(layout.place, listed(self._vault, folder)):
             if number >= since:
                 self._keep(chain, number, entries, findings)
         return ChainRecord(tuple(entries), findings=tuple(findings))

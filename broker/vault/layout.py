@@ -7,7 +7,9 @@ a path is: a policy that names `accounts/` and `evidence/` reads no secret.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import Final
 
 from broker.errors import InputError
@@ -18,7 +20,11 @@ from broker.model.names import checked_name
 __all__ = [
     "ACCOUNTS",
     "ANCHOR_KEY",
+    "BOUNDED",
+    "BOUNDS",
+    "BOUNDS_AS_GRANTED",
     "CONSUMERS",
+    "DESCRIPTION",
     "EVIDENCE",
     "FOLDERS",
     "HEADS",
@@ -49,7 +55,25 @@ ISSUED: Final = "evidence/issued"
 PROFILES: Final = "profiles"
 RIGHTS: Final = "cb-issue"  # the prefix of virtual paths: nothing may ever be mounted there
 SIGNERS: Final = "signers"
-FOLDERS: Final = (ACCOUNTS, CONSUMERS, "evidence", "keys", "passwords", PROFILES, SIGNERS)  # at the top of the mount
+FOLDERS: Final = (
+    ACCOUNTS,
+    CONSUMERS,
+    "evidence",
+    "keys",
+    "passwords",
+    PROFILES,
+    "secrets",
+    SIGNERS,
+)  # at the top of the mount
+
+DESCRIPTION: Final = "credential broker"  # of a mount that `setup` made: how it is recognised later
+# Bounds of the documents that are written more than once: versions kept, and no write without check-and-set. A mount
+# that `setup` made has them for all. On one that others use too, each document gets its own when it is created.
+# Documents that are written once (keys, passwords, evidence, signers) need none: their roles may only create them.
+BOUNDED: Final = (ACCOUNTS, CONSUMERS, PROFILES)
+BOUNDS: Final[Mapping[str, bool | int]] = MappingProxyType({"cas_required": True, "max_versions": 10})
+# Vault compares a number with a policy's allowed_parameters as text, and accepts text for it
+BOUNDS_AS_GRANTED: Final = MappingProxyType({"cas_required": True, "max_versions": "10"})
 
 _CHAIN_KINDS: Final = ("accounts", "issued")
 _ENTITY: Final = re.compile(r"[a-z0-9][A-Za-z0-9-]{0,62}(\.[A-Za-z0-9]{1,16})?", re.ASCII)  # OpenBao adds ".namespace"

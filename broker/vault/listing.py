@@ -26,7 +26,6 @@ __all__ = [
     "STATEMENTS",
     "Documents",
     "Folder",
-    "Listing",
     "documents",
     "entries_of",
     "every_folder",
@@ -53,14 +52,6 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """The names in a folder, sorted, and the paths of foreign entries."""
-
-    names: tuple[str, ...]
-    foreign: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Documents(Generic[T]):
     """The documents of a folder by name; `unread` has a finding for each that cannot be read."""
 
@@ -68,19 +59,16 @@ class Documents(Generic[T]):
     unread: Mapping[str, Finding]
 
 
-def listed(vault: Connection, folder: Folder) -> Listing:
-    """Return the names in `folder`."""
-    entries = vault.list(folder.path)
-    ours = tuple(entry for entry in entries if folder.holds(entry))
-    strange = sorted({*entries} - {*ours})
-    return Listing(tuple(e.removesuffix("/") for e in ours), tuple(f"{folder.path}/{e}" for e in strange))
+def listed(vault: Connection, folder: Folder) -> tuple[str, ...]:
+    """Return the names in `folder`, sorted, without foreign entries."""
+    return tuple(entry.removesuffix("/") for entry in vault.list(folder.path) if folder.holds(entry))
 
 
 def documents(vault: Connection, folder: Folder, read: Callable[[str], T], code: str) -> Documents[T]:
     """Return the documents in `folder`; `code` is for findings. A `MissingError` of `read` means deleted."""
     found: dict[str, T] = {}
     unread: dict[str, Finding] = {}
-    for name in listed(vault, folder).names:
+    for name in listed(vault, folder):
         try:
             found[name] = read(name)
         except MissingError:
@@ -93,15 +81,15 @@ def documents(vault: Connection, folder: Folder, read: Callable[[str], T], code:
 def foreign(vault: Connection, folders: Iterable[Folder]) -> Iterator[Finding]:
     """Yield a finding for each foreign entry in `folders`."""
     for folder in folders:
-        for path in listed(vault, folder).foreign:
+        for path in (f"{folder.path}/{entry}" for entry in vault.list(folder.path) if not folder.holds(entry)):
             yield Finding.error("vault.foreign", f"foreign entry {path}: no broker wrote it", _hint(vault, path))
 
 
 def every_folder(vault: Connection) -> Iterator[Folder]:
     """Yield each folder that the broker lists, as the auditor may."""
     yield from (ACCOUNTS, CONSUMERS, PROFILES, STATEMENTS, CHAINS, ISSUED)
-    yield from (entries_of(f"accounts/{name}") for name in listed(vault, CHAINS).names)
-    yield from (entries_of(f"issued/{name}") for name in listed(vault, ISSUED).names)
+    yield from (entries_of(f"accounts/{name}") for name in listed(vault, CHAINS))
+    yield from (entries_of(f"issued/{name}") for name in listed(vault, ISSUED))
 
 
 def entries_of(chain: str) -> Folder:
@@ -115,15 +103,11 @@ def _statement(name: str) -> str:
 
 def _hint(vault: Connection, path: str) -> str:
     """Return commands for a Vault administrator to look at the entry and remove it."""
-    mount, quoted = f"-mount={shlex.quote(vault.settings.mount)}", shlex.quote(path.removesuffix("/"))
-    if path.endswith("/"):
-        return (
-            f"a Vault administrator sees what is in it with: bao kv list {mount} {quoted}; "
-            f"and removes each NAME with: bao kv metadata delete {mount} {quoted}/NAME"
-        )
+    where = f"-mount={shlex.quote(vault.settings.mount)} {shlex.quote(path.removesuffix('/'))}"
+    look, what, inside = ("list", "each NAME in it", "/NAME") if path.endswith("/") else ("get", "it", "")
     return (
-        f"a Vault administrator looks at it with: bao kv get {mount} {quoted}; "
-        f"and removes it with: bao kv metadata delete {mount} {quoted}"
+        f"a Vault administrator looks at it with: bao kv {look} {where}; "
+        f"and removes {what} with: bao kv metadata delete {where}{inside}"
     )
 
 

@@ -7,23 +7,20 @@ of our roles there has our policies: earlier versions gave it no description.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import chain, count
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from itertools import count
+from textwrap import shorten
+from typing import Any
 
 from broker.errors import RefusedError, UnknownNameError
 from broker.vault import layout
-from broker.vault.bounds import DESCRIPTION
 from broker.vault.connection import Connection, Document
 from broker.vault.errors import MissingError, UnmountedError
-from broker.vault.logins import login_mount
 from broker.vault.policies import BASE, Role, policy_name
 from broker.vault.responses import field_of
 from broker.vault.settings import DEFAULT_MOUNT
 
 __all__ = ["Ground", "found", "require_set_up", "survey", "unseen"]
-
-_SHOWN: Final = 5  # names, in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,7 @@ class Ground:
         """Raise `RefusedError` if others use mounts that are not set up for the broker yet."""
         in_use = [f"{self.mount}/ holds {_few(self.names)}"] if self.names else []
         if self.roles:
-            in_use.append(f"auth/{login_mount(self.mount)}/ has the roles {_few(self.roles)}")
+            in_use.append(f"auth/{self.mount}/ has the roles {_few(self.roles)}")
         if in_use and not self.is_set_up:
             raise RefusedError(
                 f"{'; '.join(in_use)}: broker vault setup made neither, and others may use it",
@@ -59,7 +56,7 @@ class Ground:
 
     def effects(self) -> Iterator[str]:
         """Yield the effects of sharing these mounts, for people; nothing if they are ours."""
-        mount, logins = self.mount, f"auth/{login_mount(self.mount)}/"
+        mount, logins = self.mount, f"auth/{self.mount}/"
         if not self.is_ours:
             yield f"{mount}/ keeps its own cas_required and max_versions: the broker's documents get theirs one by one"
             yield f"the broker's documents will be in {mount}/ under {', '.join(layout.FOLDERS)}"
@@ -74,27 +71,30 @@ class Ground:
 
 def survey(vault: Connection) -> Ground:
     """Return the ground of this mount; raise `RefusedError` if it can be neither used nor shared."""
-    mount, logins = vault.settings.mount, login_mount(vault.settings.mount)
+    mount = vault.settings.mount
     mounts, auths = found(vault, "sys/mounts") or {}, found(vault, "sys/auth") or {}
-    free = unseen(mount, taken={*mounts, *auths})
+    ground = unseen(mount, taken={*mounts, *auths})
     for path in mounts:
         if path.startswith(f"{layout.RIGHTS}/"):
             raise RefusedError(
                 f"{path} is mounted, and the paths of the broker's rights must stay free",
                 hint=f"ask its owner to move it: bao secrets move {path} moved-{path}",
             )
-    _require_apart(free, mounts, f"{mount}/", "")
-    _require_apart(free, auths, f"{logins}/", "auth/")
-    kv, login = mounts.get(f"{mount}/"), auths.get(f"{logins}/")
-    is_ours, names = _kv(vault, free, kv) if kv else (True, ())
-    is_set_up, roles = _logins(vault, free, login) if login else (False, ())
-    return Ground(mount, free.free, is_ours, names, roles, is_set_up)
+    own = f"{mount}/"
+    for prefix, others in (("", mounts), ("auth/", auths)):
+        # Vault would treat our writes below another mount, or around one, as that mount's data
+        for other in () if own in others else others:
+            if own.startswith(other) or other.startswith(own):
+                raise RefusedError(f"{prefix}{other} is mounted, so {prefix}{own} cannot be", hint=ground.own_mount)
+    if own in mounts:
+        ground = _with_kv(vault, ground, mounts[own])
+    return _with_logins(vault, ground, auths[own]) if own in auths else ground
 
 
 def unseen(mount: str, *, shared: bool = False, taken: Collection[str] = ()) -> Ground:
     """Return the ground in a Vault that we have not looked at: a mount of ours, or one that others use."""
-    names = chain([DEFAULT_MOUNT], (f"{DEFAULT_MOUNT}-{number}" for number in count(2)))
-    used = {path.split("/")[0] for path in (f"{mount}/", *taken)}
+    used = {path.split("/")[0] for path in (mount, *taken)}
+    names = (f"{DEFAULT_MOUNT}-{number}".removesuffix("-1") for number in count(1))
     return Ground(mount, next(name for name in names if name not in used), is_ours=not shared)
 
 
@@ -116,37 +116,30 @@ def found(vault: Connection, path: str) -> Mapping[str, Any] | None:
     return data if isinstance(data, Mapping) else {}
 
 
-def _require_apart(ground: Ground, mounts: Collection[str], own: str, prefix: str) -> None:
-    """Refuse a path within another mount, or around one: Vault would treat our writes as that mount's data."""
-    for other in mounts:
-        if own not in mounts and (own.startswith(other) or other.startswith(own)):
-            raise RefusedError(f"{prefix}{other} is mounted, so {prefix}{own} cannot be", hint=ground.own_mount)
-
-
-def _kv(vault: Connection, ground: Ground, there: Document) -> tuple[bool, tuple[str, ...]]:
-    """Return whether the KV mount is ours, and the names at its top if it is not."""
+def _with_kv(vault: Connection, ground: Ground, there: Document) -> Ground:
+    """Return `ground` with what `there`, the mount at its path, holds."""
     mount = ground.mount
     kind, version = there.get("type"), (there.get("options") or {}).get("version") or "1"
     if kind != "kv" or version != "2":
         kind = f"kv of version {version}" if kind == "kv" else kind
         raise RefusedError(f"{mount}/ is a mount of {kind}, not of kv of version 2", hint=ground.own_mount)
-    if there.get("description") == DESCRIPTION:
-        return True, ()
+    if there.get("description") == layout.DESCRIPTION:
+        return ground
     lifetime = (found(vault, f"{mount}/config") or {}).get("delete_version_after")
     if lifetime not in (None, "", "0s"):
         raise RefusedError(
             f"{mount}/ deletes data after {lifetime}: keys and evidence would be lost", hint=ground.own_mount
         )
-    return False, vault.list("")
+    return replace(ground, is_ours=False, names=vault.list(""))
 
 
-def _logins(vault: Connection, ground: Ground, there: Document) -> tuple[bool, tuple[str, ...]]:
-    """Return whether our logins are in the mount, and the roles of others there."""
-    path, mount = f"auth/{login_mount(ground.mount)}", ground.mount
+def _with_logins(vault: Connection, ground: Ground, there: Document) -> Ground:
+    """Return `ground` with the roles that `there`, the login at its path, has."""
+    path = f"auth/{ground.mount}"
     if there.get("type") != "approle":
         raise RefusedError(f"{path}/ is a login of {there.get('type')}, not an AppRole", hint=ground.own_mount)
-    if there.get("description") == DESCRIPTION:
-        return True, ()
+    if there.get("description") == layout.DESCRIPTION:
+        return replace(ground, is_set_up=True)
     try:
         roles = tuple(field_of(vault.ask("LIST", f"{path}/role"), "data", "keys") or ())
     except MissingError:
@@ -154,13 +147,13 @@ def _logins(vault: Connection, ground: Ground, there: Document) -> tuple[bool, t
     ours = [role.value for role in Role if role.value in roles]
     for role in ours:
         policies = (found(vault, f"{path}/role/{role}") or {}).get("token_policies") or ()
-        if {policy_name(mount, name) for name in (BASE, role)} <= set(policies):
-            return True, tuple(role for role in roles if role not in ours and not role.startswith("consumer-"))
+        if {policy_name(ground.mount, name) for name in (BASE, role)} <= set(policies):
+            others = tuple(role for role in roles if role not in ours and not role.startswith("consumer-"))
+            return replace(ground, roles=others, is_set_up=True)
     if ours:
         raise RefusedError(f"{path}/ has roles of others called {_few(ours)}", hint=ground.own_mount)
-    return False, roles
+    return replace(ground, roles=roles)
 
 
 def _few(names: Collection[str]) -> str:
-    shown = ", ".join(sorted(names)[:_SHOWN])
-    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+    return shorten(", ".join(sorted(names)), 120, placeholder=" and more")

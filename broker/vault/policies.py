@@ -22,7 +22,6 @@ __all__ = [
     "ALL",
     "BASE",
     "Role",
-    "base_policy",
     "consumer_policy",
     "installed",
     "policy_kind",
@@ -31,7 +30,7 @@ __all__ = [
 ]
 
 ALL: Final = ("+",)  # every account: one whole segment of a path
-BASE: Final = "base"
+BASE: Final = "base"  # the policy that every role has in addition to its own
 _RIGHT: Final = re.compile(
     rf"{layout.RIGHTS}(/{NAME.pattern}){{4}}/({'|'.join(access.value for access in layout.Access)})", re.ASCII
 )
@@ -64,11 +63,6 @@ def consumer_policy(rights: Sequence[str]) -> str:
     if not rights or not all(_RIGHT.fullmatch(right) for right in rights):
         raise InputError("a consumer's policy names at least one right, and only rights")
     return _filled(installed("consumer.hcl"), {"right": rights})
-
-
-def base_policy() -> str:
-    """Return the HCL that every role has in addition to its own."""
-    return installed(f"{BASE}.hcl")
 
 
 def policy_kind(text: str) -> str:

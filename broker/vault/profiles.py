@@ -33,7 +33,7 @@ class StoredProfiles(Mapping[str, Mapping[str, object]]):
         return stored.data
 
     def __iter__(self) -> Iterator[str]:
-        return iter(listed(self._vault, PROFILES).names)
+        return iter(listed(self._vault, PROFILES))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

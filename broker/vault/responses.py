@@ -29,15 +29,24 @@ class Answer:
 
 def understood(answer: Answer, path: str) -> Document:
     """Return the content of a good answer, empty if it has no body; raise the error for a bad one (`errors.fault`)."""
-    content = _parsed(answer.body, path)
+    try:
+        content = json.loads(answer.body)
+    except RecursionError:
+        hint = "is it a Vault? check VAULT_ADDR"
+        raise OversizedError(f"the answer for {path} is nested too deeply", hint=hint) from None
+    except ValueError:
+        content = None
     if answer.status < HTTPStatus.BAD_REQUEST:
-        if content is None and answer.body:
+        if answer.body and not isinstance(content, dict):
             raise unclear(path)
         return content or {}
-    if answer.status == HTTPStatus.NOT_FOUND and not (content and ("errors" in content or "data" in content)):
+    content = content if isinstance(content, dict) else {}
+    if answer.status == HTTPStatus.NOT_FOUND and not {"errors", "data"} & set(content):
         raise unclear(path)  # of a web server: Vault sends JSON, and nothing else may mean "nothing stored"
-    known = field_of(content or {}, "data", "metadata") is not None
-    raise fault(answer.status, path, _errors(content), wait=_wait(answer), known=known)
+    said = content["errors"] if isinstance(content.get("errors"), list) else []
+    wait = retry_after(answer.headers.get("Retry-After", ""), system_clock()) or 0
+    known = field_of(content, "data", "metadata") is not None
+    raise fault(answer.status, path, " ".join(text for text in said if isinstance(text, str)), wait=wait, known=known)
 
 
 def field_of(answer: Document, *names: str) -> Any:
@@ -51,24 +60,3 @@ def field_of(answer: Document, *names: str) -> Any:
 def unclear(path: str) -> BrokerError:
     """Return the error for an answer that Vault would not give."""
     return UnclearError(f"the answer for {path} is not from a Vault, or damaged", hint="check VAULT_ADDR")
-
-
-def _parsed(body: bytes, path: str) -> Document | None:
-    try:
-        content = json.loads(body)
-    except RecursionError:
-        raise OversizedError(
-            f"the answer for {path} is nested too deeply", hint="is it a Vault? check VAULT_ADDR"
-        ) from None
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _errors(content: Document | None) -> list[str]:
-    errors = (content or {}).get("errors")
-    return [text for text in errors if isinstance(text, str)] if isinstance(errors, list) else []
-
-
-def _wait(answer: Answer) -> float:
-    return retry_after(answer.headers.get("Retry-After", ""), system_clock()) or 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass, field
 
 from broker.errors import RefusedError
@@ -16,7 +15,7 @@ from broker.model.subject import KeyRules, Subject
 from broker.pki import csr, keys
 from broker.vault import layout
 from broker.vault.connection import Connection, Document
-from broker.vault.documents import decoded, enveloped
+from broker.vault.documents import DAMAGED_HINT, decoded, enveloped, in_base64
 from broker.vault.errors import GoneError
 
 __all__ = ["VaultKeys", "VaultNamedSecrets", "VaultSecrets"]
@@ -33,12 +32,12 @@ class VaultKeys:
 
         def make() -> Document:
             made = keys.generate(rules)
-            return enveloped({"pkcs8": Secret(base64.b64encode(made.reveal()).decode()), "spki": keys.spki_of(made)})
+            return enveloped({"pkcs8": in_base64(made.reveal()), "spki": keys.spki_of(made)})
 
-        key, said = _key(self._vault.adopt(layout.key(account, slot), make), account)
-        spki = keys.spki_of(key)
-        if spki != said:
-            raise _damaged(account)
+        stored = _key(self._vault.adopt(layout.key(account, slot), make), account)
+        spki = keys.spki_of(Secret(stored.pkcs8))
+        if spki != stored.spki:
+            raise RefusedError(f"the private key in slot {slot} of {account} is damaged", hint=DAMAGED_HINT)
         return key_ref(slot), spki
 
     def sign_request(self, account: AccountName, key: KeyRef, subject: Subject, rules: KeyRules) -> str:
@@ -47,12 +46,8 @@ class VaultKeys:
 
     def key(self, account: AccountName, key: KeyRef) -> Secret[bytes]:
         """Return the key itself, PKCS#8 DER, for issuing and the canary; raise `RefusedError` if it is destroyed."""
-        try:
-            return _key(self._vault.read(layout.key(account, _slot(key))).data, account)[0]
-        except GoneError:
-            raise RefusedError(
-                f"the private key {key} of {account} is destroyed", hint="its generation is over"
-            ) from None
+        document = _kept(self._vault, layout.key(account, _slot(key)), f"the private key {key} of {account}")
+        return Secret(_key(document, account).pkcs8)
 
     def destroy(self, account: AccountName, key: KeyRef) -> None:
         """Destroy every stored version; snapshots of Vault may still hold it."""
@@ -75,10 +70,7 @@ class VaultNamedSecrets:
         """Return the secret itself, for those who issue or probe."""
         name, number = _named(ref)
         where = f"{name} {number} of {account}"
-        try:
-            stored = self._vault.read(layout.secret(account, name, number)).data
-        except GoneError:
-            raise RefusedError(f"{where} is destroyed", hint="its generation is over") from None
+        stored = _kept(self._vault, layout.secret(account, name, number), where)
         if name == PASSWORD:
             return Secret(decoded(stored, _StoredPassword, where).password)
         return Secret(decoded(stored, _StoredSecret, where).secret)
@@ -99,6 +91,13 @@ class VaultSecrets:
         """Return the key and the named secrets of a set; raise `RefusedError` where they are destroyed."""
         named = {_named(ref)[0]: self._named.secret(account, ref) for ref in secret_refs(parts.secrets)}
         return SetSecrets(self._keys.key(account, parts.key), named)
+
+
+def _kept(vault: Connection, path: str, where: str) -> Document:
+    try:
+        return vault.read(path).data
+    except GoneError:
+        raise RefusedError(f"{where} is destroyed", hint="its generation is over") from None
 
 
 def _named(ref: SecretRef) -> tuple[str, int]:
@@ -125,21 +124,9 @@ class _StoredSecret:
 
 @dataclass(frozen=True, slots=True)
 class _StoredKey:
-    pkcs8: str = field(repr=False)  # DER in base64
+    pkcs8: bytes = field(repr=False)  # DER
     spki: str
 
 
-def _key(stored: Document, account: AccountName) -> tuple[Secret[bytes], str]:
-    """Return the key in `stored`, and the SPKI it was stored with."""
-    found = decoded(stored, _StoredKey, f"a private key of {account}")
-    try:
-        return Secret(base64.b64decode(found.pkcs8, validate=True)), found.spki
-    except ValueError:
-        raise _damaged(account) from None
-
-
-def _damaged(account: AccountName) -> RefusedError:
-    return RefusedError(
-        f"a secret of {account} is damaged",
-        hint="it was not written by the broker; nothing was changed",
-    )
+def _key(stored: Document, account: AccountName) -> _StoredKey:
+    return decoded(stored, _StoredKey, f"a private key of {account}")

@@ -14,15 +14,14 @@ from enum import Enum
 from typing import Any, Final
 
 from broker.errors import ConflictError, RefusedError
-from broker.vault.bounds import BOUNDED, BOUNDS, DESCRIPTION
 from broker.vault.connection import Connection, Document
-from broker.vault.logins import login_mount
+from broker.vault.layout import BOUNDED, BOUNDS, DESCRIPTION
 from broker.vault.ownership import Ground, found, survey
-from broker.vault.policies import ALL, BASE, Role, base_policy, policy_kind, policy_name, role_policy
+from broker.vault.policies import ALL, BASE, Role, installed, policy_kind, policy_name, role_policy
 
 __all__ = ["Action", "Change", "Item", "Wish", "apply", "changes", "plan", "wanted"]
 
-_LOGIN: Final = {
+LOGIN: Final = {
     "token_no_default_policy": True,
     "token_ttl": 20 * 60,  # seconds; the broker renews at two thirds of it
     "token_max_ttl": 24 * 60 * 60,
@@ -30,6 +29,10 @@ _LOGIN: Final = {
     "bind_secret_id": True,
     "secret_id_ttl": 0,
 }
+_KV: Final = {"type": "kv", "description": DESCRIPTION, "options": {"version": "2"}}
+_APPROLE: Final = {"type": "approle", "description": DESCRIPTION}
+# A secret-id cannot be guessed, so counting failures stops only us: five logins with an outdated secret-id, or by
+# anyone who knows the role-id, would lock every process of the role out for 15 minutes
 _NO_LOCKOUT: Final = {"user_lockout_config": {"lockout_disable": True}}
 
 
@@ -73,21 +76,19 @@ class Change:
 
 def wanted(ground: Ground, wish: Wish) -> tuple[Item, ...]:
     """Return everything that a Vault needs for a broker on `ground`, in the order to write it."""
-    mount, logins = ground.mount, login_mount(ground.mount)
-    kv = {"type": "kv", "description": DESCRIPTION, "options": {"version": "2"}}
-    approle = {"type": "approle", "description": DESCRIPTION}
-    bounds = Item("bounds of the mount", f"{mount}/config", BOUNDS)
-    # A secret-id cannot be guessed, so counting failures stops only us: five logins with an outdated secret-id, or by
-    # anyone who knows the role-id, would lock every process of the role out for 15 minutes
-    lockout = Item(f"no lock-out from auth/{logins}/", f"sys/auth/{logins}/tune", _NO_LOCKOUT)
-    return (
-        Item(f"mount {mount}/", f"sys/mounts/{mount}", kv, once=True),
-        *([bounds] if ground.is_ours else []),
+    mount = ground.mount
+    items = [
+        Item(f"mount {mount}/", f"sys/mounts/{mount}", _KV, once=True),
+        Item("bounds of the mount", f"{mount}/config", BOUNDS) if ground.is_ours else None,
         *_policies(ground, wish),
-        Item(f"logins auth/{logins}/", f"sys/auth/{logins}", approle, once=True),
-        *([] if ground.roles else [lockout]),
-        *(Item(f"login {role.value}", f"auth/{logins}/role/{role.value}", _login(mount, role)) for role in Role),
-    )
+        Item(f"logins auth/{mount}/", f"sys/auth/{mount}", _APPROLE, once=True),
+        None if ground.roles else Item(f"no lock-out from auth/{mount}/", f"sys/auth/{mount}/tune", _NO_LOCKOUT),
+    ]
+    for role in Role:
+        policies = [policy_name(mount, name) for name in (BASE, role.value)]
+        login = {**LOGIN, "token_policies": policies}
+        items.append(Item(f"login {role.value}", f"auth/{mount}/role/{role.value}", login))
+    return tuple(item for item in items if item)
 
 
 def plan(vault: Connection, wish: Wish) -> tuple[Change, ...]:
@@ -98,9 +99,14 @@ def plan(vault: Connection, wish: Wish) -> tuple[Change, ...]:
     ground = survey(vault)
     if not wish.adopt:
         ground.require_own()
-    if not ground.is_set_up:  # once our logins exist, a policy that differs was changed later
-        _require_own_policies(vault, ground, wish)
-    items = [*wanted(ground, wish), *_bounds_of_documents(vault, ground)]
+    for item in () if ground.is_set_up else _policies(ground, wish):  # later, one that differs was changed since
+        there = found(vault, item.path)
+        if there is not None and policy_kind(str(there.get("policy"))) != policy_kind(item.body["policy"]):
+            raise RefusedError(f"the {item.title} exists, and is not the broker's", hint=ground.own_mount)
+    items = list(wanted(ground, wish))
+    if ground.is_set_up and not ground.is_ours:  # there each document needs its own bounds
+        paths = [f"{folder}/{name}" for folder in BOUNDED for name in vault.list(folder) if not name.endswith("/")]
+        items += [Item(f"bounds of {path}", f"{ground.mount}/metadata/{path}", BOUNDS) for path in paths]
     return tuple(_compared(vault, item) for item in items)
 
 
@@ -128,62 +134,37 @@ def apply(vault: Connection, planned: Sequence[Change]) -> None:
 
 def _policies(ground: Ground, wish: Wish) -> list[Item]:
     mount, shared = ground.mount, () if ground.is_ours else (ground.mount,)
-    texts = {BASE: base_policy()} | {
-        role.value: role_policy(role, mount=mount, accounts=wish.accounts, shared=shared) for role in Role
-    }
-    names = {policy_name(mount, name): text for name, text in texts.items()}
-    return [Item(f"policy {name}", f"sys/policies/acl/{name}", {"policy": text}) for name, text in names.items()]
-
-
-def _require_own_policies(vault: Connection, ground: Ground, wish: Wish) -> None:
-    for item in _policies(ground, wish):
-        there = found(vault, item.path)
-        if there is not None and policy_kind(str(there.get("policy"))) != policy_kind(item.body["policy"]):
-            raise RefusedError(f"the {item.title} exists, and is not the broker's", hint=ground.own_mount)
-
-
-def _bounds_of_documents(vault: Connection, ground: Ground) -> list[Item]:
-    """Return the bounds of each existing document, for a mount whose documents need their own."""
-    if ground.is_ours or not ground.is_set_up:
-        return []
-    paths = [f"{folder}/{name}" for folder in BOUNDED for name in vault.list(folder) if not name.endswith("/")]
-    return [Item(f"bounds of {path}", f"{ground.mount}/metadata/{path}", BOUNDS) for path in paths]
-
-
-def _login(mount: str, role: Role) -> Document:
-    return {**_LOGIN, "token_policies": [policy_name(mount, BASE), policy_name(mount, role.value)]}
+    texts = {policy_name(mount, BASE): installed(f"{BASE}.hcl")}
+    for role in Role:
+        text = role_policy(role, mount=mount, accounts=wish.accounts, shared=shared)
+        texts[policy_name(mount, role.value)] = text
+    return [Item(f"policy {name}", f"sys/policies/acl/{name}", {"policy": text}) for name, text in texts.items()]
 
 
 def _compared(vault: Connection, item: Item) -> Change:
     there = _there(vault, item)
-    if there is None:
-        return Change(item, Action.CREATE, _difference("", _text(item.body)))
-    seen = {name: there.get(name) for name in item.body}
-    if item.once or _text(seen) == _text(item.body):
+    seen = _lines({name: there.get(name) for name in item.body}) if there is not None else []
+    lines = _lines(item.body)
+    if seen == lines or (seen and item.once):
         return Change(item, Action.KEEP)
-    return Change(item, Action.UPDATE, _difference(_text(seen), _text(item.body)))
+    shown = list(difflib.unified_diff(seen, lines, lineterm="", n=1))[2:]  # without the names of files
+    return Change(item, Action.UPDATE if seen else Action.CREATE, tuple(shown))
 
 
 def _there(vault: Connection, item: Item) -> Mapping[str, Any] | None:
     if not item.path.startswith(("sys/mounts/", "sys/auth/")):
         return found(vault, item.path)
-    kind, _, path = item.path.removeprefix("sys/").partition("/")
-    mount = (found(vault, f"sys/{kind}") or {}).get(f"{path.removesuffix('/tune')}/")
-    if mount is None or not path.endswith("/tune"):
+    _, kind, path = item.path.removesuffix("/tune").split("/", 2)
+    mount = (found(vault, f"sys/{kind}") or {}).get(f"{path}/")
+    if mount is None or not item.path.endswith("/tune"):
         return mount
     disabled = (found(vault, item.path) or {}).get("user_lockout_disable")  # shown in another form than set
     return {"user_lockout_config": {"lockout_disable": bool(disabled)}}
 
 
-def _text(body: Document) -> str:
+def _lines(body: Document) -> list[str]:
     """Return `body` as lines: a policy unchanged, anything else as a name and its value in JSON a line."""
-    lines = []
-    for name, value in sorted(body.items()):
-        said = json.dumps(sorted(value) if isinstance(value, list) else value, sort_keys=True)
-        lines.append(str(value).strip() if name == "policy" else f"{name} = {said}")
-    return "\n".join(lines)
-
-
-def _difference(old: str, new: str) -> tuple[str, ...]:
-    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=1)
-    return tuple(line for line in lines if not line.startswith(("---", "+++")))
+    if "policy" in body:
+        return str(body["policy"]).strip().splitlines()
+    plain = {name: sorted(value) if isinstance(value, list) else value for name, value in sorted(body.items())}
+    return [f"{name} = {json.dumps(value, sort_keys=True)}" for name, value in plain.items()]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from broker.vault import layout
-from broker.vault.bounds import DESCRIPTION
-from broker.vault.logins import login_mount
 from broker.vault.ownership import Ground
 from broker.vault.policies import BASE, Role, installed, policy_kind, policy_name
 from broker.vault.setup import Item
@@ -32,8 +30,30 @@ def as_shell(ground: Ground, items: Iterable[Item]) -> str:
 
     It refuses what `setup.plan` refuses. Called with "logins" it then fetches one for each role of the broker.
     """
-    script = installed("setup.sh").replace("@settings@", "\n".join(_settings(ground)))
-    return script.replace("@items@", "".join([*_checks(items), *_writes(items)]))
+    hint = f"use a mount of the broker's own: BROKER_MOUNT={ground.free} broker vault setup --print sh"
+    if ground.is_ours:
+        hint += "; to share this one: broker vault setup --print sh --adopt-mount"
+    settings = {
+        "mount": ground.mount,
+        "login": ground.mount,
+        "shared": "no" if ground.is_ours else "yes",
+        "roles": " ".join(role.value for role in Role),
+        "rights": layout.RIGHTS,
+        "prefix": policy_name(ground.mount, BASE).removesuffix(f"/{BASE}"),
+        "description": layout.DESCRIPTION,
+        "hint": hint,
+    }
+    checks, writes = [], []
+    for item in items:
+        if policy := item.body.get("policy"):
+            name = item.path.removeprefix("sys/policies/acl/")
+            checks.append(f"require_own_policy {shlex.quote(name)} {shlex.quote(policy_kind(policy))}\n")
+        body = json.dumps(dict(item.body), indent=2)
+        writes.append(_WRITE.format(title=item.title, condition=_condition(item), path=item.path, body=body))
+    script = installed("setup.sh").replace(
+        "@settings@", "\n".join(f"{k}={shlex.quote(v)}" for k, v in settings.items())
+    )
+    return script.replace("@items@", "".join([*checks, *writes]))
 
 
 def as_hcl(items: Iterable[Item]) -> str:
@@ -41,45 +61,14 @@ def as_hcl(items: Iterable[Item]) -> str:
     parts = [_HCL_HEAD]
     for item in items:
         policy = item.body.get("policy")
-        if policy:
-            parts.append(f"# ---- {item.title}\n{policy}")
-        else:
-            parts.append(f"# ---- {item.title}: {item.path} {json.dumps(dict(item.body))}\n")
+        rest = f"\n{policy}" if policy else f": {item.path} {json.dumps(dict(item.body))}\n"
+        parts.append(f"# ---- {item.title}{rest}")
     return "\n".join(parts)
 
 
-def _settings(ground: Ground) -> Iterator[str]:
-    hint = f"use a mount of the broker's own: BROKER_MOUNT={ground.free} broker vault setup --print sh"
-    if ground.is_ours:
-        hint += "; to share this one: broker vault setup --print sh --adopt-mount"
-    values = {
-        "mount": ground.mount,
-        "login": login_mount(ground.mount),
-        "shared": "no" if ground.is_ours else "yes",
-        "roles": " ".join(role.value for role in Role),
-        "rights": layout.RIGHTS,
-        "prefix": policy_name(ground.mount, BASE).removesuffix(f"/{BASE}"),
-        "description": DESCRIPTION,
-        "hint": hint,
-    }
-    return (f"{name}={shlex.quote(value)}" for name, value in values.items())
-
-
-def _checks(items: Iterable[Item]) -> Iterator[str]:
-    for item in items:
-        if policy := item.body.get("policy"):
-            name = item.path.removeprefix("sys/policies/acl/")
-            yield f"require_own_policy {shlex.quote(name)} {shlex.quote(policy_kind(policy))}\n"
-
-
-def _writes(items: Iterable[Item]) -> Iterator[str]:
-    for item in items:
-        condition = ""
-        if item.path.endswith("/config"):
-            condition = f"settle {item.path}\n"
-        elif item.path.endswith("/tune"):
-            condition = '[ "$shared_logins" = yes ] || '
-        elif item.once:
-            condition = f"there {item.path} || "
-        body = json.dumps(dict(item.body), indent=2)
-        yield _WRITE.format(title=item.title, condition=condition, path=item.path, body=body)
+def _condition(item: Item) -> str:
+    if item.path.endswith("/config"):
+        return f"settle {item.path}\n"
+    if item.path.endswith("/tune"):
+        return '[ "$shared_logins" = yes ] || '
+    return f"there {item.path} || " if item.once else ""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import secrets
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from broker.errors import RefusedError
 from broker.evidence.statements import AnchorKey, StoredStatement, VerifyingKey
 from broker.model.secret import Secret
 from broker.vault import layout
-from broker.vault.connection import Connection, Document
-from broker.vault.documents import decoded, encoded, enveloped
+from broker.vault.connection import Connection
+from broker.vault.documents import decoded, encoded, enveloped, in_base64
 from broker.vault.errors import MissingError
 from broker.vault.listing import STATEMENTS, listed
 
@@ -24,7 +25,7 @@ _OCTETS: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class _StoredSeed:
-    seed: str = field(repr=False)  # of Ed25519, in base64
+    seed: Annotated[bytes, msgspec.Meta(min_length=_OCTETS, max_length=_OCTETS)] = field(repr=False)  # of Ed25519
 
 
 class VaultStatements:
@@ -38,13 +39,16 @@ class VaultStatements:
 
         Concurrent calls get the same key. Raise `RefusedError` if one of the halves is not as the broker wrote it.
         """
-        document = self._vault.adopt(layout.signer(_SIGNER), _new_seed)
-        found = decoded(document, _StoredSeed, "the key that signs evidence")
-        try:
-            key = AnchorKey(Secret(base64.b64decode(found.seed, validate=True)))
-        except ValueError:
-            raise RefusedError("the key that signs evidence is not as the broker wrote it") from None
-        self._publish(key.verifying)
+        document = self._vault.adopt(
+            layout.signer(_SIGNER), lambda: enveloped({"seed": in_base64(secrets.token_bytes(_OCTETS))})
+        )
+        key = AnchorKey(Secret(decoded(document, _StoredSeed, "the key that signs evidence").seed))
+        public = self._vault.adopt(layout.ANCHOR_KEY, lambda: encoded(key.verifying.pem))
+        if VerifyingKey(decoded(public, str, layout.ANCHOR_KEY)).fingerprint != key.verifying.fingerprint:
+            raise RefusedError(
+                "the public key in Vault is not that of the key that signs evidence",
+                hint="somebody replaced one of them; verify with the key you kept: broker evidence verify --key",
+            )
         return key
 
     def verifying_key(self) -> VerifyingKey | None:
@@ -54,20 +58,12 @@ class VaultStatements:
 
     def statements(self) -> tuple[StoredStatement, ...]:
         """Return all statements, in the order of their places; what cannot be read says so."""
-        paths = [f"{layout.HEADS}/{name}" for name in listed(self._vault, STATEMENTS).names]
+        paths = [f"{layout.HEADS}/{name}" for name in listed(self._vault, STATEMENTS)]
         return tuple(self._statement(path) for path in paths if path != layout.ANCHOR_KEY)
 
     def add(self, statement: StoredStatement) -> None:
         """Store `statement`; raise `ConflictError` where its place is taken."""
         self._vault.create(layout.head(statement.number), encoded(statement.text))
-
-    def _publish(self, key: VerifyingKey) -> None:
-        document = self._vault.adopt(layout.ANCHOR_KEY, lambda: encoded(key.pem))
-        if VerifyingKey(decoded(document, str, layout.ANCHOR_KEY)).fingerprint != key.fingerprint:
-            raise RefusedError(
-                "the public key in Vault is not that of the key that signs evidence",
-                hint="somebody replaced one of them; verify with the key you kept: broker evidence verify --key",
-            )
 
     def _statement(self, path: str) -> StoredStatement:
         number = layout.place(path.rpartition("/")[2])
@@ -78,7 +74,3 @@ class VaultStatements:
             return StoredStatement(number, "", f"{where} was deleted")
         except RefusedError as error:
             return StoredStatement(number, "", f"{where} cannot be read: {error.message}")
-
-
-def _new_seed() -> Document:
-    return enveloped({"seed": Secret(base64.b64encode(secrets.token_bytes(_OCTETS)).decode())})

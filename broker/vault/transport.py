@@ -15,12 +15,10 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 import hvac.adapters
-import hvac.exceptions
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.exceptions import NewConnectionError
 
 from broker.errors import InputError, VaultUnavailableError
 from broker.model.secret import Secret
@@ -28,7 +26,7 @@ from broker.network import UNREADABLE, TooMuchError, behind, is_closed
 from broker.paths import place
 from broker.telemetry import log
 from broker.vault.errors import OversizedError, PassingError, UnclearError
-from broker.vault.responses import Answer, Document
+from broker.vault.responses import Answer, Document, understood
 from broker.vault.settings import VaultSettings
 
 __all__ = ["Seen", "Transport", "new_session"]
@@ -69,18 +67,18 @@ class Transport:
         self._settings = settings
         self._seen = seen
 
-    def send(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Answer:
-        """Return the answer to a request for `path`, which follows `/v1/`; redirects of a standby are followed.
+    def send(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
+        """Return the content of the answer to a request for `path`, which follows `/v1/`; follow a standby's redirect.
 
-        Raise `PassingError` if Vault is not reached, other `BrokerError`s if a retry would not help.
+        Raise `PassingError` if Vault is not reached, and for an answer that is an error what `understood` raises.
         """
-        base = _base_url(self._settings)
+        base = first = _SOCKET_URL if self._settings.socket else self._settings.address
         for _ in range(_HOPS + 1):
             with _reached(path, self._settings.whereabouts):
-                answer = self._exchange(method, base, f"/v1/{quote(path)}", body, token)
+                answer = self._exchange(method, base, path, body, token)
             if answer.status not in _REDIRECTS:
-                return answer
-            base = _redirected(answer.headers.get("Location", ""), self._settings)
+                return understood(answer, path)
+            base = _redirected(first, answer.headers.get("Location", ""), self._settings)
         raise PassingError("Vault's nodes redirect to each other", hint="is it electing a leader? try again")
 
     def close(self) -> None:
@@ -88,26 +86,20 @@ class Transport:
         if "_session" in self.__dict__:
             self._session.close()
 
-    def _exchange(
-        self, method: str, base: str, target: str, body: Document | None, token: Secret[str] | None
-    ) -> Answer:
-        settings, session = self._settings, self._session
-        # The constructor reads VAULT_* where an argument is missing, so all are given. One for each request: it holds
-        # the token, and threads share the session.
+    def _exchange(self, method: str, base: str, path: str, body: Document | None, token: Secret[str] | None) -> Answer:
+        # One for each request: it holds the token, and threads share the session
         adapter = hvac.adapters.RawAdapter(
             base_uri=base,
             token=token.reveal() if token else None,
-            session=session,
-            verify=session.verify,
-            cert=session.cert,
-            timeout=min(settings.timeout, max(settings.patience, _SHORTEST)),
-            namespace=settings.namespace or None,
+            session=self._session,
+            timeout=min(self._settings.timeout, max(self._settings.patience, _SHORTEST)),
+            namespace=self._settings.namespace or None,
             allow_redirects=False,
             ignore_exceptions=True,
         )
         headers = {**_BEHIND, _INDEX: self._seen.index} if self._seen.index else {}
         content = {"params" if method == "GET" else "json": _bare(body)}
-        began = time.monotonic()
+        target, began = f"/v1/{quote(path)}", time.monotonic()
         response: requests.Response = adapter.request(method, target, headers=headers, stream=True, **content)
         with response:
             answer = Answer(response.status_code, response.headers, _whole(response))
@@ -140,7 +132,12 @@ def new_session(settings: VaultSettings) -> requests.Session:
 
     Raise `InputError` if a file of the settings is missing, or is reached by a link of another user.
     """
-    _check_files(settings)
+    for path in (settings.ca_file, settings.ca_directory, settings.client_certificate, settings.client_key):
+        if path and not path.exists():
+            raise InputError(f"{path}, for TLS to Vault, does not exist", hint="see: broker config show")
+        if path:
+            with place(path, follow=True):  # refuses links of other users: the key is a login
+                pass
     session = requests.Session()
     session.trust_env = False
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
@@ -170,34 +167,21 @@ def _whole(response: requests.Response) -> bytes:
     return bytes(body)
 
 
-def _redirected(location: str, settings: VaultSettings) -> str:
+def _redirected(first: str, location: str, settings: VaultSettings) -> str:
     """Return the base URL of the node that a standby redirects to; raise `VaultUnavailableError` for others.
 
     The token travels with the request. So a redirect never leads from TLS to plain text. It leads to another host only
     if a private CA, which signs for this cluster alone, verifies that host.
     """
-    old, new = urlsplit(_base_url(settings)), urlsplit(location)
-    same_host = new.hostname == old.hostname
-    private = old.scheme == "https" and bool(settings.ca_file or settings.ca_directory)
-    if settings.socket or new.scheme != old.scheme or not new.hostname or not (same_host or private):
+    old, new = urlsplit(first), urlsplit(location)
+    private = old.scheme == "https" and (settings.ca_file or settings.ca_directory)
+    trusted = new.hostname and (new.hostname == old.hostname or private)
+    if settings.socket or new.scheme != old.scheme or not trusted:
         raise VaultUnavailableError(
             "Vault redirects to a node that the broker does not trust",
             hint="point VAULT_ADDR at the active node or a load balancer, or set VAULT_CACERT to the cluster's own CA",
         )
     return f"{new.scheme}://{new.netloc}"
-
-
-def _base_url(settings: VaultSettings) -> str:
-    return _SOCKET_URL if settings.socket else settings.address
-
-
-def _check_files(settings: VaultSettings) -> None:
-    for path in (settings.ca_file, settings.ca_directory, settings.client_certificate, settings.client_key):
-        if path and not path.exists():
-            raise InputError(f"{path}, for TLS to Vault, does not exist", hint="see: broker config show")
-        if path:
-            with place(path, follow=True):  # refuses links of other users: the key is a login
-                pass
 
 
 class _SocketConnection(HTTPConnection):
@@ -210,9 +194,9 @@ class _SocketConnection(HTTPConnection):
         try:
             channel.settimeout(self.timeout)
             channel.connect(self._path)
-        except OSError as error:
+        except OSError:
             channel.close()
-            raise NewConnectionError(self, type(error).__name__) from error
+            raise
         return channel
 
 
@@ -247,7 +231,7 @@ def _reached(path: str, vault: str) -> Iterator[None]:
         raise InputError(
             "a request to Vault cannot be sent", hint="token, namespace or address contains an invalid character"
         ) from None
-    except (requests.RequestException, hvac.exceptions.VaultError, OSError) as error:
+    except OSError as error:  # requests.RequestException is one
         raise _not_reached(error, path, vault) from None
 
 

@@ -25,7 +25,7 @@ from broker.embedded.server import Running
 from broker.embedded.up import Embedded
 from broker.model.names import AccountName
 from broker.vault.connection import Connection
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from broker.vault.observer import Phase
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan

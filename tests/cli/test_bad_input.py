@@ -415,7 +415,7 @@ def test_a_place_that_cannot_be_written_is_known_before_anything_is_done(
 
 def administrator(harness: CliHarness) -> str:
     """Return a token that may do everything."""
-    tokens = harness.saved.system.vault.admin._tokens
+    tokens = harness.saved.system.vault.admin.tokens
     assert tokens
     return tokens.token().reveal()
 

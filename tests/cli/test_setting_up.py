@@ -13,7 +13,7 @@ import pytest
 
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from tests.cli.test_bad_input import administrator
 from tests.support.cli_harness import CliHarness
 from tests.support.console import inside

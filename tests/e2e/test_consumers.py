@@ -22,11 +22,10 @@ from partner_standin import Standin
 from broker.embedded.up import Embedded
 from broker.errors import DeniedError
 from broker.model.secret import Secret
-from broker.vault.bounds import DESCRIPTION
 from broker.vault.connection import Connection
 from broker.vault.errors import MissingError
-from broker.vault.layout import Access, right
-from broker.vault.logins.token import FixedToken
+from broker.vault.layout import DESCRIPTION, Access, right
+from broker.vault.logins import FixedToken
 from broker.vault.policies import Role
 from broker.vault.setup import Wish, apply, plan
 from tests.support.system import LOGIN, PASSWORD, Ended, System, made_system
@@ -233,7 +232,7 @@ def test_the_root_token(door: Door) -> None:
 @pytest.mark.parametrize("role", Role)
 def test_the_brokers_own_roles(door: Door, role: Role) -> None:
     with door.system.broker() as broker:
-        tokens = broker.roles.connection(role)._tokens
+        tokens = broker.roles.connection(role).tokens
         assert tokens
         door.assert_shut(tokens.token(), words="no policy")
 

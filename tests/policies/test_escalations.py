@@ -19,7 +19,7 @@ from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import issue_login
 from broker.vault.layout import Access, right
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from broker.vault.policies import BASE, Role, policy_name
 from broker.vault.setup import Wish, apply, plan
 from tests.support.matrix import CONSUMER
@@ -239,7 +239,7 @@ def test_role_token_has_two_policies(reach: Reach, role: Role) -> None:
 def test_roles_end_at_their_namespace(reach: Reach, role: str) -> None:
     vault, space = reach.vault, f"space-{reach.vault.settings.mount}-{role}"
     vault.admin.call("POST", f"sys/namespaces/{space}", {})
-    token = vault.admin._tokens
+    token = vault.admin.tokens
     assert token is not None
     inside = Connection(replace(vault.settings, namespace=space), FixedToken(token.token()))
     apply(inside, plan(inside, Wish()))

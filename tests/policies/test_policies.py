@@ -12,7 +12,7 @@ import pytest
 from broker.errors import BrokerError, ConflictError, DeniedError, InputError
 from broker.vault import layout
 from broker.vault.connection import Connection
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from broker.vault.policies import Role, consumer_policy, role_policy
 from broker.vault.setup import Wish, apply, plan
 from tests.support.matrix import Matrix
@@ -127,3 +127,9 @@ def test_bad_account_is_not_a_name(name: str) -> None:
 def test_consumer_gets_only_rights(right: str) -> None:
     with pytest.raises(InputError):
         consumer_policy([right])
+
+
+def test_every_granted_folder_is_known() -> None:
+    """Sharing a mount lists them to the administrator."""
+    texts = "".join(file.read_text() for file in POLICIES.glob("*.hcl"))
+    assert set(re.findall(r"\$\{mount\}/(?:data|metadata|destroy)/(\w+)", texts)) == set(layout.FOLDERS)

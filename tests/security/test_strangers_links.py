@@ -16,8 +16,7 @@ from broker.cli.vault import _write_private
 from broker.embedded.home import Home, write_private
 from broker.errors import InputError
 from broker.vault.enrolment import require_no_others_login
-from broker.vault.logins.approle import AppRoleLogin
-from broker.vault.logins.token import FileToken
+from broker.vault.logins import AppRoleLogin, FileToken
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import new_session
 from tests.support.credential_sets import paper, publish

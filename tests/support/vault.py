@@ -21,7 +21,7 @@ from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import AppRole, consumer_role, enrol_consumer, issue_login
 from broker.vault.layout import Access, right
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from broker.vault.observer import Observer, unobserved
 from broker.vault.policies import Role
 from broker.vault.settings import VaultSettings

@@ -9,7 +9,7 @@ import pytest
 
 from broker.embedded.up import Embedded
 from broker.vault.connection import Connection
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from tests.support.vault import token_of
 
 

@@ -14,7 +14,7 @@ from broker.vault import layout
 from broker.vault.capabilities import Address, Clause, NotAConsumerError, _sentinels, authorize
 from broker.vault.connection import Connection
 from broker.vault.enrolment import consumer_role, issue_login
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from broker.vault.policies import Role, policy_name
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
@@ -255,7 +255,6 @@ def test_broker_token_is_not_a_consumer(vault: TestVault, server: Connection) ->
     assert_refused(Clause.NO_RIGHT, server, login_of(server))
 
 
-@pytest.mark.slow
 def test_real_root_token_is_refused() -> None:
     with with_root_token() as settings:
         assert settings.token
@@ -296,8 +295,8 @@ def test_child_token_keeps_the_entity(vault: TestVault, server: Connection) -> N
 
 
 def login_of(connection: Connection) -> Secret[str]:
-    assert connection._tokens
-    return connection._tokens.token()
+    assert connection.tokens
+    return connection.tokens.token()
 
 
 def _json(value: object) -> bytes:

@@ -16,7 +16,7 @@ from broker.errors import ConflictError, DeniedError, InputError, RefusedError
 from broker.model.secret import Secret
 from broker.vault.connection import Connection, Stored
 from broker.vault.errors import BadTokenError, InvalidError, MissingError, UnmountedError
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from broker.vault.observer import Phase
 from broker.vault.policies import Role
 from tests.support.vault import TestVault, token_of

@@ -14,9 +14,7 @@ from broker.errors import DeniedError, InputError
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import issue_login
-from broker.vault.logins import token_source
-from broker.vault.logins.approle import AppRoleLogin
-from broker.vault.logins.token import FileToken, FixedToken
+from broker.vault.logins import AppRoleLogin, FileToken, FixedToken, token_source
 from broker.vault.policies import Role
 from tests.support.vault import TestVault, token_of
 
@@ -64,7 +62,6 @@ def test_token_is_renewed_at_two_thirds(vault: TestVault, make_login: MakeLogin)
     login.close()
 
 
-@pytest.mark.slow
 def test_work_continues_over_many_tokens(vault: TestVault, make_login: MakeLogin) -> None:
     connection = Connection(vault.settings, make_login(ttl=2, max_ttl=4))
     ends = time.monotonic() + 7
@@ -126,7 +123,7 @@ def test_closing_leaves_no_token(vault: TestVault, make_login: MakeLogin) -> Non
 def test_close_while_vault_is_away(vault: TestVault, make_login: MakeLogin) -> None:
     login = make_login()
     login.token()
-    login._vault = Connection(replace(vault.settings, address="http://127.0.0.1:1", patience=0.1))
+    login.vault = Connection(replace(vault.settings, address="http://127.0.0.1:1", patience=0.1))
     login.close()
 
 
@@ -155,7 +152,7 @@ def test_bad_login_file_is_named_not_quoted(
 def test_refused_login_names_place_and_cause(
     vault: TestVault, make_login: MakeLogin, tmp_path: Path, wrong: dict[str, str], first_cause: str
 ) -> None:
-    mount = wrong.get("mount") or make_login()._mount
+    mount = wrong.get("mount") or make_login().mount
     if "secret" in wrong:
         (tmp_path / "secret_id").write_text(wrong["secret"])
     settings = replace(vault.settings, namespace=wrong.get("namespace", ""), source="$BAO_ADDR")

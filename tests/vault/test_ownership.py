@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping
@@ -12,20 +11,20 @@ from typing import Any, Final
 
 import pytest
 
-from broker.embedded.binary import find_binary
 from broker.errors import BrokerError, DeniedError, RefusedError, UnknownNameError
 from broker.rotation.ports import Version
 from broker.vault.accounts import VaultAccounts
 from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
 from broker.vault.enrolment import enrol_consumer, issue_login
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from broker.vault.observer import Phase
 from broker.vault.ownership import found, survey, unseen
 from broker.vault.policies import Role
 from broker.vault.setup import Action, Wish, apply, changes, plan, wanted
 from broker.vault.setup_text import as_shell
 from tests.support.accounts import an_account
+from tests.support.setup_script import run_script
 from tests.support.vault import TestVault, login, token_of
 
 pytestmark = pytest.mark.slow
@@ -321,15 +320,7 @@ def test_enrolling_wants_a_set_up(bare: Connection, obstacle: Callable[[Connecti
 def script(bare: Connection, folder: Path, *, shared: bool) -> subprocess.CompletedProcess[str]:
     """Run what `--print sh` prints, with the real command."""
     ground = unseen(bare.settings.mount, shared=shared)
-    (folder / "setup.sh").write_text(as_shell(ground, wanted(ground, Wish())))
-    environment = {
-        "BAO_ADDR": bare.settings.address,
-        "BAO_TOKEN": token_of(bare).reveal(),
-        "VAULT_COMMAND": str(find_binary()),
-        "HOME": str(folder),
-        "PATH": os.defpath,
-    }
-    return subprocess.run(["sh", folder / "setup.sh"], env=environment, capture_output=True, text=True, check=False)
+    return run_script(bare, folder, as_shell(ground, wanted(ground, Wish())))
 
 
 @pytest.mark.parametrize(("obstacle", "named", "shareable"), OBSTACLES, ids=NAMES)

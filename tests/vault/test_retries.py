@@ -19,7 +19,7 @@ from broker.errors import BrokerError, ConflictError, Kind, VaultUnavailableErro
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.errors import InvalidError, MissingError, PassingError, UnclearError
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import Seen, new_session
 from tests.support.scripted_server import Answer, Misbehaving, errors, misbehaving

@@ -14,7 +14,7 @@ from broker.model.subject import KeyRules
 from broker.pki import keys
 from broker.vault.connection import Connection
 from broker.vault.errors import MissingError
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from broker.vault.secrets import VaultKeys
 from broker.vault.settings import VaultSettings
 from tests.support import pki

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from broker.embedded.binary import find_binary
 from broker.errors import BrokerError, DeniedError, InputError, RefusedError, UnknownNameError
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import ONCE, AppRole, consumer_role, issue_login, provide_login
 from broker.vault.errors import MissingError
-from broker.vault.logins.token import FixedToken
+from broker.vault.logins import FixedToken
 from broker.vault.ownership import unseen
 from broker.vault.policies import Role, consumer_policy, policy_name, role_policy
 from broker.vault.setup import Action, Change, Wish, apply, changes, plan, wanted
 from broker.vault.setup_text import as_hcl, as_shell
+from tests.support.setup_script import run_script
 from tests.support.vault import TestVault, a_consumer, login, token_of
 
 pytestmark = pytest.mark.slow
@@ -92,18 +90,6 @@ def test_data_survives_a_second_setup(vault: TestVault) -> None:
     assert vault.admin.read("accounts/a").data == {"kept": True}
 
 
-def test_another_engine_is_refused(bare: Connection) -> None:
-    bare.call("POST", f"sys/mounts/{bare.settings.mount}", {"type": "kv", "options": {"version": "1"}})
-    with pytest.raises(RefusedError, match="version 2"):
-        plan(bare, Wish())
-
-
-def test_another_login_in_the_way_is_refused(bare: Connection) -> None:
-    bare.call("POST", f"sys/auth/{bare.settings.mount}", {"type": "userpass"})
-    with pytest.raises(RefusedError, match="AppRole"):
-        plan(bare, Wish())
-
-
 def test_a_mount_where_rights_are_is_refused(bare: Connection) -> None:
     bare.call("POST", "sys/mounts/cb-issue/stellantis", {"type": "kv"})
     try:
@@ -126,8 +112,6 @@ def test_consumer_policy_takes_rights_only(rights: list[str]) -> None:
 
 
 def test_a_role_may_not_set_vault_up(vault: TestVault) -> None:
-    from broker.errors import DeniedError
-
     for role in Role:
         with pytest.raises(DeniedError):
             plan(vault.connection(role), Wish())
@@ -244,20 +228,12 @@ def test_a_consumer_cannot_take_a_roles_name(vault: TestVault) -> None:
     assert policy_name(vault.settings.mount, "server") in policies
 
 
-@pytest.mark.slow
 def test_printed_script_sets_a_vault_up(bare: Connection, tmp_path: Path) -> None:
-    script, ground = tmp_path / "setup.sh", unseen(bare.settings.mount, shared=False)
-    script.write_text(as_shell(ground, wanted(ground, Wish(accounts=("mzp-1",)))))
-    environment = {
-        "BAO_ADDR": bare.settings.address,
-        "BAO_TOKEN": token_of(bare).reveal(),
-        "VAULT_COMMAND": str(find_binary()),
-        "HOME": str(tmp_path),
-        "PATH": os.defpath,
-    }
+    ground = unseen(bare.settings.mount)
+    text = as_shell(ground, wanted(ground, Wish(accounts=("mzp-1",))))
 
     def run(*arguments: str) -> str:
-        done = subprocess.run(["sh", script, *arguments], env=environment, capture_output=True, text=True, check=False)
+        done = run_script(bare, tmp_path, text, *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -1,0 +1,245 @@
+"""The broker's own logins at Vault: a class for each method, and their names."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from broker.errors import BrokerError, DeniedError, InputError
+from broker.model.secret import Secret
+from broker.paths import read_file
+from broker.vault.errors import InvalidError, MissingError, UnclearError, UnmountedError
+
+if TYPE_CHECKING:  # it imports this module
+    from broker.vault.connection import Connection, Document
+
+__all__ = [
+    "METHODS",
+    "AppRoleLogin",
+    "FileToken",
+    "FixedToken",
+    "Grant",
+    "TokenSource",
+    "content",
+    "granted",
+    "token_source",
+]
+
+_RENEW_AT: Final = 2 / 3  # of the token's life
+
+
+class TokenSource(Protocol):
+    """Source of a connection's token. Shared by threads."""
+
+    def token(self) -> Secret[str]:
+        """Return a token that should be valid, renewed in time if possible; raise `BrokerError`."""
+        ...
+
+    def replace(self, dead: Secret[str]) -> bool:
+        """Drop `dead`, which Vault rejects; return whether `token` will now return another."""
+        ...
+
+    def close(self) -> None:
+        """Revoke the token if this source made it. Later calls of `token` may log in again."""
+        ...
+
+
+def token_source(method: str, vault: Connection, options: Mapping[str, str]) -> TokenSource:
+    """Return the login `method` with its `options`; raise `InputError` for an unknown method or a missing option.
+
+    `vault` has no token. Nothing is sent or read yet.
+    """
+    login = METHODS.get(method)
+    if login is None:
+        raise InputError(f"there is no login method {method}", hint=f"use one of {', '.join(sorted(METHODS))}")
+    return login(vault, options)
+
+
+class FixedToken:
+    """A token given by value. It is neither renewed nor revoked."""
+
+    def __init__(self, token: Secret[str]) -> None:
+        self._token = token
+
+    def token(self) -> Secret[str]:
+        """Return it."""
+        return self._token
+
+    def replace(self, dead: Secret[str]) -> bool:  # noqa: ARG002  # TokenSource's signature
+        """Return False: there is no other."""
+        return False
+
+    def close(self) -> None:
+        """Leave it as it is."""
+
+
+class FileToken:
+    """A token in a file that another program renews, such as Vault agent's sink or `~/.vault-token`.
+
+    Read when first needed, and again when Vault rejects it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._token: Secret[str] | None = None
+
+    def token(self) -> Secret[str]:
+        """Return the file's token; raise `DeniedError` if there is no file, `InputError` if it has no token."""
+        if self._token is None:
+            self._token = self._read()
+        return self._token
+
+    def replace(self, dead: Secret[str]) -> bool:
+        """Read the file again."""
+        self._token = self._read()
+        return self._token != dead
+
+    def close(self) -> None:
+        """Leave the file and its token as they are."""
+
+    def _read(self) -> Secret[str]:
+        text = content(self._path)
+        if text is None:
+            raise DeniedError(f"no token for Vault: {self._path} does not exist", hint="log in: bao login")
+        if not text or not text.isprintable():
+            raise InputError(f"no token can be read from {self._path}", hint="log in: bao login")
+        return Secret(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A token from a login or a renewal. It lives from `began` for `seconds`, by any clock."""
+
+    token: Secret[str]
+    began: float
+    seconds: float
+    renewable: bool
+
+    def has(self, share: float, now: float) -> bool:
+        """Return whether `share` of its life is not over `now`."""
+        return now < self.began + self.seconds * share
+
+
+def granted(answer: Document, now: float = 0.0) -> Grant:
+    """Return the token in Vault's answer to a login or a renewal; raise `UnclearError`."""
+    auth: Any = answer.get("auth")
+    try:
+        return Grant(Secret(auth["client_token"]), now, float(auth["lease_duration"]), bool(auth["renewable"]))
+    except (KeyError, TypeError, ValueError):
+        raise UnclearError("Vault's answer to a login contains no token", hint="check VAULT_ADDR") from None
+
+
+@dataclass(eq=False, repr=False)
+class AppRoleLogin:
+    """Log in by a role-id and a secret-id in files when a token is first needed; renew it at two thirds of its life.
+
+    Log in again when it is gone. The thread that needs the token does it, one at a time. The files are read at every
+    login, so that a new secret-id takes effect without a restart. `close` revokes the token. `vault` is a connection
+    without a token.
+    """
+
+    vault: Connection
+    role_id: Path
+    secret_id: Path
+    mount: str
+    clock: Callable[[], float] = time.monotonic
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _grant: Grant | None = field(default=None, init=False)
+
+    def token(self) -> Secret[str]:
+        """Return a valid token; raise `DeniedError` if Vault does not know the role or secret-id."""
+        with self._one_at_a_time:
+            self._grant = self._refreshed(self._grant)
+            return self._grant.token
+
+    def replace(self, dead: Secret[str]) -> bool:
+        """Log in again, unless another thread has."""
+        with self._one_at_a_time:
+            if self._grant is None or self._grant.token == dead:
+                self._grant = self._logged_in()
+        return True
+
+    def close(self) -> None:
+        """Revoke the token, if there is one, and close the connection. If Vault is away, the token soon expires."""
+        with self._one_at_a_time:
+            grant, self._grant = self._grant, None
+        try:
+            if grant:
+                self.vault.ask("POST", "auth/token/revoke-self", token=grant.token)
+        except BrokerError:
+            return
+        finally:
+            self.vault.close()
+
+    def _refreshed(self, grant: Grant | None) -> Grant:
+        now = self.clock()
+        if grant and grant.has(_RENEW_AT, now):
+            return grant
+        if grant and grant.renewable and grant.has(1, now):
+            with suppress(DeniedError, UnclearError):  # Vault answers 500 if a token ends while it is renewed
+                answer = self.vault.ask("POST", "auth/token/renew-self", {}, token=grant.token)
+                renewed = granted(answer, self.clock())
+                if renewed.has(1, grant.began + grant.seconds):  # at its maximum TTL, renewal grants no more time
+                    return renewed
+        return self._logged_in()
+
+    def _logged_in(self) -> Grant:
+        for file in (self.role_id, self.secret_id):
+            if not content(file):
+                raise DeniedError(f"{file}, needed to log in, cannot be read", hint="broker vault setup makes it")
+        body = {"role_id": content(self.role_id), "secret_id": Secret(content(self.secret_id) or "")}
+        try:
+            return granted(self.vault.ask("POST", f"auth/{self.mount}/login", body), self.clock())
+        except InvalidError:
+            hint = (
+                f"is {self.secret_id} expired or revoked? broker vault setup makes new ones; "
+                "else it was made for another Vault, or another namespace"
+            )
+        except (UnmountedError, MissingError, DeniedError):
+            hint = (
+                "nothing there knows such logins: are address, namespace and mount right? broker config show; "
+                "else set it up: broker vault setup"
+            )
+        where = self.vault.settings.whereabouts
+        message = f"{where} refuses the login at auth/{self.mount} as the AppRole of {self.role_id}"
+        raise DeniedError(message, hint=hint)
+
+
+def content(file: Path) -> str | None:
+    """Return the text of `file` without blanks around it: None if there is no file, "" if it cannot be read."""
+    try:
+        return read_file(file).decode("ascii").strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return ""
+
+
+def _token(vault: Connection, options: Mapping[str, str]) -> TokenSource:
+    """Return the login by the file named by `file`, else by the token of the settings (VAULT_TOKEN)."""
+    if vault.settings.token and not options.get("file"):
+        return FixedToken(vault.settings.token)
+    return FileToken(_file(options, "token", "file"))
+
+
+def _approle(vault: Connection, options: Mapping[str, str]) -> TokenSource:
+    """Return the login by `role_id_file` and `secret_id_file` at `mount`, by default the broker's own."""
+    role_id, secret_id = (_file(options, "approle", name) for name in ("role_id_file", "secret_id_file"))
+    return AppRoleLogin(vault, role_id, secret_id, mount=options.get("mount") or vault.settings.mount)
+
+
+def _file(options: Mapping[str, str], method: str, name: str) -> Path:
+    if not options.get(name):
+        raise InputError(f"the login {method} needs {name}", hint="set it in broker.toml, in [login] or [roles.NAME]")
+    return Path(options[name])
+
+
+METHODS: Final[Mapping[str, Callable[[Connection, Mapping[str, str]], TokenSource]]] = MappingProxyType(
+    {"approle": _approle, "token": _token}  # each takes a connection without a token, and options
+)

@@ -1,0 +1,27 @@
+"""Run the script that `broker vault setup --print sh` prints."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from broker.embedded.binary import find_binary
+from broker.vault.connection import Connection
+from tests.support.vault import token_of
+
+__all__ = ["run_script"]
+
+
+def run_script(vault: Connection, folder: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the script `text` with the real command and the rights of `vault`; return how it ended."""
+    script = folder / "setup.sh"
+    script.write_text(text)
+    environment = {
+        "BAO_ADDR": vault.settings.address,
+        "BAO_TOKEN": token_of(vault).reveal(),
+        "VAULT_COMMAND": str(find_binary()),
+        "HOME": str(folder),
+        "PATH": os.defpath,
+    }
+    return subprocess.run(["sh", script, *arguments], env=environment, capture_output=True, text=True, check=False)
