@@ -103,10 +103,11 @@ def import_(
 @output_option
 def inspect(file: str, output: str) -> None:
     """Show what a file holds: every certificate, and client_ids. Needs no vault, stores nothing."""
+    from broker.pki.certificates import describe
     from broker.pki.reply import read_reply
 
     parts = read_reply(read_input(file))
-    found = parts.descriptions
+    found = [describe(c) for c in parts.certificates]
     if output == "json":
         show_json(
             {"certificates": [asdict(d) for d in found], "client_ids": parts.client_ids, "findings": parts.findings}

@@ -158,8 +158,7 @@ def parse_fingerprint(text: str) -> str:
 
     Raises `InputError`, which names SHA-1 and MD5 fingerprints.
     """
-    bare = re.sub(r"^sha-?256( fingerprint)?\s*[:=]", "", text.strip().lower())
-    bare = re.sub(r"[\s:]", "", bare)
+    bare = re.sub(r"^sha-?256( fingerprint)?\s*[:=]|[\s:]", "", text.strip().lower())
     if _FINGERPRINT.fullmatch(bare):
         return bare
     hint = "take it from: openssl x509 -noout -fingerprint -sha256 -in FILE"
