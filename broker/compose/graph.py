@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from broker.config import Config
     from broker.evidence.audit import Record
-    from broker.evidence.signing import Anchored
+    from broker.evidence.statements import Anchored
     from broker.issuing.grant import Issuer
     from broker.model.account import Account
     from broker.model.finding import Finding
@@ -147,7 +147,7 @@ class Broker:
 
     def anchor(self) -> Anchored:
         """Sign where every chain of evidence stands."""
-        from broker.evidence.signing import anchor
+        from broker.evidence.statements import anchor
         from broker.vault.statements import VaultStatements
 
         statements = VaultStatements(self.roles.connection(Role.ANCHOR))

@@ -1,25 +1,34 @@
-"""Private keys: make and load. A key is always unencrypted PKCS#8 DER in a `Secret`."""
+"""Private keys: make, load, and write as key stores. A key is always unencrypted PKCS#8 DER in a `Secret`."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
     load_der_private_key,
+    pkcs12,
 )
 
-from broker.errors import InputError
-from broker.model.certificate import Spki
+from broker.errors import InputError, RefusedError
+from broker.model.certificate import CaSet, Certificate, Spki
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules
+from broker.pki import certificate_fields as fields
+from broker.pki import certificates
 
-__all__ = ["generate", "load", "pem", "spki_of"]
+__all__ = ["ALIAS", "generate", "load", "pem", "pkcs12_bundle", "spki_of", "truststore_p12"]
+
+ALIAS: Final = "credential"
+_ROUNDS: Final = 20_000
 
 
 def generate(rules: KeyRules) -> Secret[bytes]:
@@ -54,3 +63,36 @@ def spki_of(key: Secret[bytes]) -> Spki:
 def pem(key: Secret[bytes]) -> Secret[bytes]:
     """Return the key as unencrypted PKCS#8 PEM."""
     return Secret(load(key).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def pkcs12_bundle(key: Secret[bytes], certificate: Certificate, passphrase: Secret[str]) -> Secret[bytes]:
+    """Return a PKCS#12 file: the key, its certificate and chain.
+
+    PBES2 with AES-256 and 20,000 rounds (6 ms), which Java 17, curl and Node read. Raises `InputError` for an empty
+    passphrase, `RefusedError` if the key is not the certificate's.
+    """
+    leaf, *chain = certificates.load(certificate.pem)
+    if fields.spki_of(leaf) != spki_of(key):
+        raise RefusedError("the private key is not this certificate's", hint="take both from the same generation")
+    builder = PrivateFormat.PKCS12.encryption_builder().kdf_rounds(_ROUNDS)
+    builder = builder.key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC).hmac_hash(SHA256())
+    encryption = builder.build(_octets(passphrase))
+    return Secret(pkcs12.serialize_key_and_certificates(ALIAS.encode(), load(key), leaf, chain or None, encryption))
+
+
+def truststore_p12(trust: CaSet, passphrase: Secret[str]) -> bytes:
+    """Return a PKCS#12 trust store that Java accepts: each entry has Oracle's trust attribute.
+
+    Java does not accept one made by `openssl pkcs12 -nokeys`. Raises `InputError` for an empty passphrase.
+    """
+    entries = [
+        pkcs12.PKCS12Certificate(c, f"ca-{n}".encode()) for n, c in enumerate(certificates.load(trust.pem), start=1)
+    ]
+    # Java derives the file's MAC from the passphrase; what is inside is public.
+    return pkcs12.serialize_java_truststore(entries, BestAvailableEncryption(_octets(passphrase)))
+
+
+def _octets(passphrase: Secret[str]) -> bytes:
+    if not passphrase.reveal():
+        raise InputError("the passphrase is empty", hint="give one: programs refuse stores without a passphrase")
+    return passphrase.reveal().encode()

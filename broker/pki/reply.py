@@ -107,11 +107,16 @@ def read_reply(data: bytes) -> ReplyParts:
     if len(data) > MAX_REPLY:
         raise InputError(f"the reply has {len(data)} bytes, more than {MAX_REPLY}", hint="is this the right file?")
     found = _Found()
-    if archive.is_zip(data):
-        for name, content in archive.members(data):
-            found.read_member(name, content)
-    else:
-        found.read("", data)
+    is_zip = archive.is_zip(data)
+    for name, content in archive.members(data) if is_zip else [("", data)]:
+        try:
+            found.read(name, content)
+        except InputError as error:  # a picture or a broken signature file beside the certificates is skipped
+            if not is_zip:
+                raise
+            found.errors.append(error)
+            message = f"a file in the zip was skipped: {error.message}"
+            found.findings.append(Finding.warning("reply.passed-over", message, error.hint))
     client_ids = client_ids_in(found.texts)
     if not found.certificates and not client_ids:
         raise found.errors[0] if found.errors else _nothing(data)
@@ -127,15 +132,6 @@ class _Found:
     texts: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     errors: list[BrokerError] = field(default_factory=list)
-
-    def read_member(self, name: str, content: bytes) -> None:
-        """Read one file of a zip. A picture or a broken signature file beside the certificates is skipped."""
-        try:
-            self.read(name, content)
-        except InputError as error:
-            self.errors.append(error)
-            message = f"a file in the zip was skipped: {error.message}"
-            self.findings.append(Finding.warning("reply.passed-over", message, error.hint))
 
     def read(self, name: str, data: bytes) -> None:
         if data.startswith(_JKS):

@@ -25,7 +25,7 @@ from broker.pki import certificate_fields as fields
 from broker.pki import chain
 from broker.pki.certificates import format_fingerprint, load
 from broker.pki.names import ReadName, shown
-from broker.pki.strength import SMALLEST_RSA, ca_key_faults, digest_faults, public_key_facts, rsa_faults
+from broker.pki.strength import EXPONENT, SMALLEST_RSA, digest_faults, public_key_facts, rsa_faults
 from broker.pki.subject_values import login_mismatch, unknown_attributes
 
 try:
@@ -39,6 +39,8 @@ Path = Sequence[x509.Certificate]
 _CLOCK_SKEW: Final = timedelta(minutes=5)
 _SHORT: Final = timedelta(days=30)
 _LONG: Final = timedelta(days=3 * 366)
+_FACTORED_RSA: Final = 1024  # bits; below, one rented computer factors it
+_SMALLEST_CURVE: Final = 224  # bits, as strong as RSA 2048 (NIST SP 800-57, table 2)
 _CLOCK: Final = "wait until then, and check this machine's clock"
 _REISSUE: Final = "ask the partner to issue it again, from the request as it was sent"
 _CONFIRM: Final = "ask the partner whether this is intended"
@@ -237,11 +239,19 @@ def _ca_faults(ca: x509.Certificate, depth: int, now: datetime) -> Iterator[Find
 
 
 def _ca_strength(ca: x509.Certificate, *, pinned: bool) -> Iterator[Finding]:
-    """Yield why others could make certificates in the name of this CA. A pinned root's signature is not verified."""
-    name, key, hint = f"the CA '{fields.subject_of(ca)}'", public_key_facts(ca.public_key), _STRONGER
-    if not has_errors(ca_key_faults(name, key, hint, pinned=True)):
-        hint += f"; to accept this one anyway: --accept-ca {format_fingerprint(fields.fingerprint_of(ca))}"
-    yield from ca_key_faults(name, key, hint, pinned=pinned)
+    """Yield why others could make certificates in the name of this CA. A pinned root's signature is not verified.
+
+    A person accepted a `pinned` CA: then RSA is refused only below 1024 bits.
+    """
+    name, key = f"the CA '{fields.subject_of(ca)}'", public_key_facts(ca.public_key)
+    least = {"rsa": _FACTORED_RSA, "ec": _SMALLEST_CURVE}.get(key.algorithm, 0)
+    if key.bits < least or (key.algorithm == "rsa" and key.bits < SMALLEST_RSA and not pinned):
+        accept = f"; to accept this one anyway: --accept-ca {format_fingerprint(fields.fingerprint_of(ca))}"
+        hint = _STRONGER + (accept if key.bits >= least else "")
+        yield _error("ca.weak-key", f"{name} has a weak key ({key}): others can sign with it", hint)
+    if key.algorithm == "rsa" and key.exponent < EXPONENT:
+        message = f"{name} has an RSA key with the small exponent {key.exponent}; today's is {EXPONENT}"
+        yield _warning("ca.exponent", message, _STRONGER)
     if not pinned or not chain.self_issued(ca):
         yield from digest_faults("certificate.ca", fields.digest_of(ca), _ASK)
 

@@ -29,7 +29,7 @@ from broker.delivery import manifest
 from broker.errors import BrokerError
 from broker.evidence.audit import Record, examine
 from broker.evidence.export import exported, imported
-from broker.evidence.ports import ChainRecord
+from broker.evidence.statements import ChainRecord
 from broker.issuing.leases import LeaseKeys, LeaseSigner
 from broker.model.account import Account
 from broker.model.consumer import ConsumerRecord, Holding

@@ -24,7 +24,7 @@ from broker.model.secret import Secret
 from broker.pki import certificates, chain, csr, der, keys
 from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.chain import path
-from broker.pki.keystores import pkcs12_bundle
+from broker.pki.keys import pkcs12_bundle
 from broker.pki.reply import MAX_REPLY, ReplyParts, read_reply
 from tests.support import pki
 
