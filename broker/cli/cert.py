@@ -13,7 +13,7 @@ from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.names import AccountName
 from broker.model.stage import Stage
-from broker.pki.certificates import Description, ca_set, format_fingerprint
+from broker.pki.certificates import Description, ca_set, describe, format_fingerprint
 from broker.pki.reply import read_reply
 from broker.rotation.receive import ImportOptions
 
@@ -100,7 +100,7 @@ def import_(
 def inspect(file: str, output: str) -> None:
     """Show the certificates and client_ids in a file. Needs no vault, stores nothing."""
     parts = read_reply(read_input(file))
-    found = parts.descriptions
+    found = [describe(c) for c in parts.certificates]
     if output == "json":
         show_json(
             {"certificates": [asdict(d) for d in found], "client_ids": parts.client_ids, "findings": parts.findings}

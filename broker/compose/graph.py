@@ -20,8 +20,7 @@ from broker.compose.vaults import Vaults
 from broker.config import Config
 from broker.evidence.audit import Record, collect
 from broker.evidence.journal import Journal, chain_name
-from broker.evidence.ports import ChainRecord
-from broker.evidence.signing import Anchored, anchor
+from broker.evidence.statements import Anchored, ChainRecord, anchor
 from broker.issuing.grant import Issuer
 from broker.model.account import Account
 from broker.model.chain import Entry, require_text

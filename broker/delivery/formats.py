@@ -20,7 +20,7 @@ from broker.errors import InputError
 from broker.model.authentication import PASSWORD
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
-from broker.pki import keys, keystores
+from broker.pki import keys
 
 __all__ = ["DEFAULT", "FileFormat", "render"]
 
@@ -125,7 +125,7 @@ def _others(job: _Job) -> Secret[bytes]:
 
 
 def _keystore(job: _Job) -> Secret[bytes]:
-    return keystores.pkcs12_bundle(job.bundle.key, job.bundle.certificate, job.passphrase)
+    return keys.pkcs12_bundle(job.bundle.key, job.bundle.certificate, job.passphrase)
 
 
 def _env(job: _Job) -> Secret[bytes]:
@@ -156,7 +156,7 @@ _RENDERERS: Final[Mapping[FileFormat, Callable[[_Job], Secret[bytes]]]] = {
     FileFormat.CLIENT_ID: lambda job: _text(job.bundle.client_id),
     FileFormat.SECRETS: _others,
     FileFormat.KEYSTORE: _keystore,
-    FileFormat.TRUSTSTORE: lambda job: Secret(keystores.truststore_p12(job.bundle.trust, job.passphrase)),
+    FileFormat.TRUSTSTORE: lambda job: Secret(keys.truststore_p12(job.bundle.trust, job.passphrase)),
     FileFormat.PASSPHRASE: lambda job: _text(job.passphrase.reveal()),
     FileFormat.CURL: _curl,
     FileFormat.ENV: _env,

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from broker.errors import InputError, RefusedError, UnknownNameError
-from broker.evidence.ports import ChainRecord, Chains, ReadAccount, Statements
-from broker.evidence.statements import (
-    COMPARE,
-    SignedStatement,
-    StoredStatement,
-    VerifyingKey,
-    against_statements,
-    newest_heads,
-    verified,
-)
+from broker.evidence import statements as signing
+from broker.evidence.statements import COMPARE, ChainRecord, Chains, Statement, Statements, StoredStatement
 from broker.evidence.tamper import differences
 from broker.model.account import Account
 from broker.model.chain import Head, verify
@@ -26,6 +18,7 @@ from broker.model.names import AccountName
 __all__ = ["ChainReport", "Record", "Report", "collect", "examine"]
 
 ATTEMPTS: Final = 5
+ReadAccount = Callable[[AccountName], Account]  # raises UnknownNameError
 _SHOWN: Final = 3
 
 
@@ -87,39 +80,35 @@ def collect(
     return Record(found, statements, key, faults)
 
 
-def examine(record: Record, key: VerifyingKey | None = None, *, everything: bool) -> Report:
+def examine(record: Record, key: signing.VerifyingKey | None = None, *, everything: bool) -> Report:
     """Return the faults of `record`. Signatures are verified with `key`, else with the record's own key.
 
     With `everything`, a signed chain that is not in the record is missing.
     """
-    used = key or (VerifyingKey(record.key) if record.key else None)
+    used = key or (signing.VerifyingKey(record.key) if record.key else None)
     findings = list(record.findings)
-    signed: tuple[SignedStatement, ...] = ()
-    if key and record.key and VerifyingKey(record.key).fingerprint != key.fingerprint:
+    signed: tuple[Statement, ...] = ()
+    if key and record.key and signing.VerifyingKey(record.key).fingerprint != key.fingerprint:
         findings.append(_error("anchor.key", "the evidence comes with another public key than the one given"))
     if used:
-        signed, faults = verified(record.statements, used)
+        signed, faults = signing.verified(record.statements, used)
         findings += faults
     elif record.statements:
         findings.append(_error("anchor.key", "there are signed statements, and the key to verify them is gone"))
-    heads = newest_heads(signed)
-    chains = dict(record.chains)
-    if everything:
-        chains |= {chain: ChainRecord(()) for chain in heads if chain not in chains}
-    reports = tuple(_examined(chain, one, signed, heads) for chain, one in sorted(chains.items()))
+    heads = signing.newest_heads(signed)
+    chains = {**({chain: ChainRecord(()) for chain in heads} if everything else {}), **record.chains}
+    reports = tuple(_examined(name, one, signed, heads.get(name, Head())) for name, one in sorted(chains.items()))
     return Report(reports, len(record.statements), used.fingerprint if used else "", (*findings, *_unsigned(reports)))
 
 
-def _examined(
-    chain: str, record: ChainRecord, signed: tuple[SignedStatement, ...], heads: Mapping[str, Head]
-) -> ChainReport:
+def _examined(chain: str, record: ChainRecord, signed: tuple[Statement, ...], head: Head) -> ChainReport:
     findings = [*record.findings, *verify(chain, record.entries, record.head)]
-    findings += against_statements(chain, record.entries, signed)
+    findings += signing.against_statements(chain, record.entries, signed)
     last = max((entry.number for entry in record.entries), default=0)
     if record.head is not None and last > record.head.number:
         message = f"{chain} entry {record.head.number + 1} and later ones are after the account's head"
         findings.append(_error("evidence.ahead", message))
-    return ChainReport(chain, len(record.entries), heads.get(chain, Head()).number, tuple(findings))
+    return ChainReport(chain, len(record.entries), head.number, tuple(findings))
 
 
 def _unsigned(reports: Iterable[ChainReport]) -> Iterable[Finding]:
@@ -163,13 +152,12 @@ def _of_account(name: AccountName, chains: Chains, read: ReadAccount, *, known: 
         except RefusedError as error:  # damaged, or of a newer schema: the chain itself can still be verified
             return _with(chains.kept(chain), "evidence.account", error.message)
     # An account that is written all the time does not keep others from being verified
-    changing = Finding.error("evidence.account", f"{name} kept changing while it was read", "run it again")
-    kept = chains.kept(chain)
-    return replace(kept, findings=(changing, *kept.findings))
+    message = f"{name} kept changing while it was read"
+    return _with(chains.kept(chain), "evidence.account", message, "run it again")
 
 
-def _with(record: ChainRecord, code: str, message: str) -> ChainRecord:
-    return replace(record, findings=(_error(code, message), *record.findings))
+def _with(record: ChainRecord, code: str, message: str, hint: str = COMPARE) -> ChainRecord:
+    return replace(record, findings=(Finding.error(code, message, hint), *record.findings))
 
 
 def _joined(account: Account, record: ChainRecord) -> ChainRecord:

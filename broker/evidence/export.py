@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,8 +18,7 @@ import msgspec
 
 from broker.errors import RefusedError
 from broker.evidence.audit import Record
-from broker.evidence.ports import ChainRecord
-from broker.evidence.statements import StoredStatement
+from broker.evidence.statements import ChainRecord, StoredStatement
 from broker.model.chain import Entry, Head
 from broker.model.finding import Finding
 
@@ -40,7 +40,12 @@ def imported(content: bytes) -> Record:
     Raise `RefusedError` if this is no export, or one of a newer broker.
     """
     lines = content.decode("utf-8", "replace").splitlines()
-    _check_first(lines[0] if lines else "")
+    first = _object(lines[0] if lines else "")
+    if first.get("evidence") != _KIND or type(first.get("schema")) is not int or first["schema"] < 1:
+        raise RefusedError("this is no exported evidence", hint="broker evidence export writes it")
+    if first["schema"] > SCHEMA:
+        message = f"this export has schema {first['schema']}, and this broker knows {SCHEMA}"
+        raise RefusedError(message, hint="upgrade this broker")
     reading = _Reading()
     for number, line in enumerate(lines[1:], start=2):
         if reading.ended:
@@ -49,7 +54,9 @@ def imported(content: bytes) -> Record:
             reading.fault("unreadable", f"line {number} is damaged, or of a newer broker")
     if not reading.ended:
         reading.fault("truncated", f"the file is cut off after line {len(lines)}: its last line must be its end")
-    return reading.record()
+    names = sorted({*reading.entries, *reading.heads})
+    chains = {name: ChainRecord(tuple(reading.entries[name]), reading.heads.get(name)) for name in names}
+    return Record(chains, tuple(reading.statements), reading.key, tuple(reading.findings))
 
 
 def _values(record: Record, at: datetime) -> Iterator[dict[str, Any]]:
@@ -68,15 +75,6 @@ def _line(value: dict[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
-def _check_first(line: str) -> None:
-    found = _object(line)
-    if found.get("evidence") != _KIND or type(found.get("schema")) is not int or found["schema"] < 1:
-        raise RefusedError("this is no exported evidence", hint="broker evidence export writes it")
-    if found["schema"] > SCHEMA:
-        message = f"this export has schema {found['schema']}, and this broker knows {SCHEMA}"
-        raise RefusedError(message, hint="upgrade this broker")
-
-
 def _object(line: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
@@ -89,7 +87,7 @@ def _object(line: str) -> dict[str, Any]:
 class _Reading:
     key: str = ""
     statements: list[StoredStatement] = field(default_factory=list)
-    entries: dict[str, list[Entry]] = field(default_factory=dict)
+    entries: defaultdict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
     heads: dict[str, Head] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     ended: bool = False
@@ -106,7 +104,10 @@ class _Reading:
             ):
                 self.heads[chain] = Head(place, hash_)
             case {"entry": dict(value), **rest} if not rest:
-                return self._took_entry(value)
+                entry = _entry(value)
+                if entry is None:
+                    return False
+                self.entries[entry.chain].append(entry)
             case {"end": int(count), **rest} if not rest:
                 self.ended = True
                 if count != number - 1:
@@ -115,20 +116,14 @@ class _Reading:
                 return False
         return True
 
-    def _took_entry(self, value: dict[str, Any]) -> bool:
-        try:
-            entry = msgspec.convert(value, Entry)
-        except (msgspec.ValidationError, ValueError):
-            return False
-        if msgspec.to_builtins(entry) != value or entry.at.tzinfo is None:  # another field is not in the hash
-            return False
-        self.entries.setdefault(entry.chain, []).append(entry)
-        return True
-
     def fault(self, code: str, message: str) -> None:
         self.findings.append(Finding.error(f"export.{code}", message, "compare it with another copy"))
 
-    def record(self) -> Record:
-        names = sorted({*self.entries, *self.heads})
-        chains = {name: ChainRecord(tuple(self.entries.get(name, ())), self.heads.get(name)) for name in names}
-        return Record(chains, tuple(self.statements), self.key, tuple(self.findings))
+
+def _entry(value: dict[str, Any]) -> Entry | None:
+    try:
+        entry = msgspec.convert(value, Entry)
+    except (msgspec.ValidationError, ValueError):
+        return None
+    # Another field is not in the hash
+    return entry if msgspec.to_builtins(entry) == value and entry.at.tzinfo is not None else None

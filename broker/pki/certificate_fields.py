@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from cryptography import x509
@@ -43,6 +42,7 @@ _SPKI: Final = 5
 _NETSCAPE_CERT_TYPE: Final = x509.ObjectIdentifier("2.16.840.1.113730.1.1")
 _NETSCAPE_TYPES: Final = ("client", "server", "email", "objsign", "reserved", "sslCA", "emailCA", "objCA")
 _BIT_STRING: Final = 0x03
+ANY_PURPOSE: Final = "anyExtendedKeyUsage"
 Signed = x509.Certificate | x509.CertificateSigningRequest
 E_ = TypeVar("E_", bound=x509.ExtensionType)
 T = TypeVar("T")
@@ -51,7 +51,7 @@ T = TypeVar("T")
 def load_der(data: bytes) -> x509.Certificate:
     """Return one certificate whose required fields can be read. Raises `InputError`."""
     try:
-        with _unwarned():
+        with warnings.catch_warnings(action="ignore", category=CryptographyDeprecationWarning):
             loaded = x509.load_der_x509_certificate(data)
         _ = (loaded.version, serial_of(loaded), loaded.not_valid_before_utc, loaded.not_valid_after_utc)
         _ = (subject_of(loaded), issuer_of(loaded), spki_of(loaded))
@@ -73,7 +73,7 @@ def issuer_of(found: x509.Certificate) -> ReadName:
 
 def serial_of(found: x509.Certificate) -> int:
     """Return the serial number, without the library's warning about a negative one: a finding reports it."""
-    with _unwarned():
+    with warnings.catch_warnings(action="ignore", category=CryptographyDeprecationWarning):
         return found.serial_number
 
 
@@ -133,19 +133,20 @@ def is_ca(found: x509.Certificate) -> bool:
     return constraints is not None and constraints.ca
 
 
+def purposes_without_client(extensions: x509.Extensions) -> tuple[str, ...] | None:
+    """Return the extended key usages ("serverAuth"), None if clientAuth is among them, or the extension is absent."""
+    purposes = extension(extensions, x509.ExtendedKeyUsage)
+    if purposes is None or ExtendedKeyUsageOID.CLIENT_AUTH in purposes:
+        return None
+    return tuple(map(oid_name, purposes))
+
+
 def oid_name(oid: x509.ObjectIdentifier) -> str:
     """Return the usual name of an extension or a key usage, or the dotted OID."""
     if oid == ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE:
-        return "anyExtendedKeyUsage"  # the library has no name for it
+        return ANY_PURPOSE  # the library has no name for it
     name = oid._name  # noqa: SLF001 - the library has no public table of names
     return oid.dotted_string if name == "Unknown OID" else name
-
-
-@contextmanager
-def _unwarned() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        yield
 
 
 def _fields_of(found: x509.Certificate) -> list[der.Element]:

@@ -16,7 +16,7 @@ from broker.errors import InputError
 from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef, Spki
 from broker.pki import certificate_fields as fields
 from broker.pki import chain, der
-from broker.pki.pem import blocks_in
+from broker.pki.pem import blocks_and_text
 from broker.pki.strength import public_key_facts
 
 __all__ = [
@@ -72,7 +72,8 @@ def load(data: bytes | str) -> list[x509.Certificate]:
         raise InputError(f"the file has {len(octets)} bytes, too many for certificates", hint="is this the right file?")
     if der.is_der(octets):
         return [fields.load_der(octets)]
-    found = [fields.load_der(b.der) for b in blocks_in(octets) if b.label in ("CERTIFICATE", "X509 CERTIFICATE")]
+    blocks, _ = blocks_and_text(octets)
+    found = [fields.load_der(b.der) for b in blocks if b.label in ("CERTIFICATE", "X509 CERTIFICATE")]
     if not found:
         raise InputError("there is no certificate", hint="give PEM (-----BEGIN CERTIFICATE-----) or DER")
     return found
@@ -158,8 +159,7 @@ def parse_fingerprint(text: str) -> str:
 
     Raises `InputError`, which names SHA-1 and MD5 fingerprints.
     """
-    bare = re.sub(r"^sha-?256( fingerprint)?\s*[:=]", "", text.strip().lower())
-    bare = re.sub(r"[\s:]", "", bare)
+    bare = re.sub(r"^sha-?256( fingerprint)?\s*[:=]|[\s:]", "", text.strip().lower())
     if _FINGERPRINT.fullmatch(bare):
         return bare
     hint = "take it from: openssl x509 -noout -fingerprint -sha256 -in FILE"

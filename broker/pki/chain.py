@@ -54,7 +54,7 @@ def path(
 ) -> tuple[x509.Certificate, ...] | None:
     """Return a shortest path from `leaf` by certificates of `pool` to one of `trusted`, both ends included, or None.
 
-    Names and signatures only: `chain_policy` decides which may sign. Breadth first, and no certificate twice, so that
+    Names and signatures only: `verification` decides which may sign. Breadth first, and no certificate twice, so that
     a pool of mutually cross-signed ones costs no more than a signature for each pair.
     """
     others = list(pool)

@@ -8,6 +8,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AttributeOID
@@ -20,12 +21,13 @@ from broker.model.subject import KeyRules, Subject
 from broker.pki import der, keys, subject_values
 from broker.pki.certificate_fields import digest_of, extensions_of, oid_name, readable
 from broker.pki.names import ReadName, name_of, read_name
-from broker.pki.pem import Block, blocks_in
+from broker.pki.pem import Block, blocks_and_text
 from broker.pki.strength import PublicKey, public_key_facts
 
 __all__ = ["ParsedCsr", "build", "parse", "subject_of"]
 
 _MAX_SIZE: Final = 64 * 1024
+_DIGESTS: Final = {digest.name: digest for digest in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())}
 _HEADERS: Final = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
 
 
@@ -51,11 +53,6 @@ class ParsedCsr:
         """The subject, without the attributes in `name.unknown`."""
         return self.name.subject
 
-    @property
-    def order(self) -> tuple[str, ...]:
-        """The names of all attributes in the order of the encoding."""
-        return tuple(a.name for a in self.name.attributes)
-
 
 def build(key: Secret[bytes], subject: Subject, rules: KeyRules) -> str:
     """Return the PEM of a request for `subject`, signed by `key`.
@@ -67,11 +64,8 @@ def build(key: Secret[bytes], subject: Subject, rules: KeyRules) -> str:
     loaded = keys.load(key)
     if loaded.key_size < rules.bits:
         raise RefusedError(f"the key has {loaded.key_size} bits, the partner wants {rules.bits}", hint="make a new key")
-    if rules.digest not in keys.SIGNING_DIGESTS:
-        hint = "use one of: " + ", ".join(keys.SIGNING_DIGESTS)
-        raise InputError(f"a request is not signed with '{rules.digest}'", hint=hint)
     builder = x509.CertificateSigningRequestBuilder().subject_name(name_of(subject))
-    request = builder.sign(loaded, keys.SIGNING_DIGESTS[rules.digest])
+    request = builder.sign(loaded, _DIGESTS[rules.digest])
     return request.public_bytes(Encoding.PEM).decode("ascii")
 
 
@@ -87,7 +81,23 @@ def parse(data: bytes) -> ParsedCsr:
     block, holds_key = _the_request(data)
     try:
         request = x509.load_der_x509_csr(block.der)
-        return _parsed(request, block, holds_key=holds_key)
+        # CertificationRequestInfo: version, subject, SPKI, attributes
+        _, subject, spki, *_ = der.children(der.only(request.tbs_certrequest_bytes))
+        extensions = extensions_of(request) or x509.Extensions([])
+        return ParsedCsr(
+            name=read_name(subject),
+            spki=Spki(hashlib.sha256(spki.raw).hexdigest()),
+            key=public_key_facts(request.public_key),
+            digest=digest_of(request),
+            pss=isinstance(readable(lambda: request.signature_algorithm_parameters, None), padding.PSS),
+            signature_valid=readable(lambda: request.is_signature_valid, False),
+            extensions=tuple(oid_name(e.oid) for e in extensions),
+            asks_to_be_ca=any(isinstance(e.value, x509.BasicConstraints) and e.value.ca for e in extensions),
+            challenge_password=any(a.oid == AttributeOID.CHALLENGE_PASSWORD for a in request.attributes),
+            header=block.label,
+            holds_private_key=holds_key,
+            pem=request.public_bytes(Encoding.PEM).decode("ascii"),
+        )
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         hint = "it is damaged or cut off: make it again"
         raise InputError(f"the signing request cannot be read: {error}", hint=hint) from error
@@ -96,7 +106,7 @@ def parse(data: bytes) -> ParsedCsr:
 def _the_request(data: bytes) -> tuple[Block, bool]:
     if der.is_der(data):
         return Block("", data), False
-    blocks = blocks_in(data)
+    blocks, _ = blocks_and_text(data)
     requests = [b for b in blocks if b.label in _HEADERS]
     if not requests:
         labels = ", ".join(dict.fromkeys(b.label for b in blocks)) or "nothing in PEM"
@@ -104,23 +114,3 @@ def _the_request(data: bytes) -> tuple[Block, bool]:
     if len(requests) > 1:
         raise InputError(f"the file holds {len(requests)} signing requests", hint="give a file with one request")
     return requests[0], any(b.is_private_key for b in blocks)
-
-
-def _parsed(request: x509.CertificateSigningRequest, block: Block, *, holds_key: bool) -> ParsedCsr:
-    # CertificationRequestInfo: version, subject, SPKI, attributes
-    _, subject, spki, *_ = der.children(der.only(request.tbs_certrequest_bytes))
-    extensions = extensions_of(request) or x509.Extensions([])
-    return ParsedCsr(
-        name=read_name(subject),
-        spki=Spki(hashlib.sha256(spki.raw).hexdigest()),
-        key=public_key_facts(request.public_key),
-        digest=digest_of(request),
-        pss=isinstance(readable(lambda: request.signature_algorithm_parameters, None), padding.PSS),
-        signature_valid=readable(lambda: request.is_signature_valid, False),
-        extensions=tuple(oid_name(e.oid) for e in extensions),
-        asks_to_be_ca=any(isinstance(e.value, x509.BasicConstraints) and e.value.ca for e in extensions),
-        challenge_password=any(a.oid == AttributeOID.CHALLENGE_PASSWORD for a in request.attributes),
-        header=block.label,
-        holds_private_key=holds_key,
-        pem=request.public_bytes(Encoding.PEM).decode("ascii"),
-    )

@@ -75,12 +75,10 @@ def _element_at(data: bytes, at: int) -> tuple[Element, int]:
     if at + 2 > len(data):
         raise _broken("the DER structure is cut off")
     tag, length, start = data[at], data[at + 1], at + 2
-    if tag & _LONG_TAG == _LONG_TAG:
-        raise _broken("the DER structure uses a tag that no certificate has")
-    if length & _LONG_LENGTH:
-        octets = length & 0x7F
-        if not 1 <= octets <= _MAX_LENGTH_OCTETS:
-            raise _broken("the DER structure has a length that no certificate has")
+    octets = length - _LONG_LENGTH  # of the length itself, if it is long
+    if tag & _LONG_TAG == _LONG_TAG or octets == 0 or octets > _MAX_LENGTH_OCTETS:
+        raise _broken("the DER structure has a tag or a length that no certificate has")
+    if octets > 0:
         length, start = int.from_bytes(data[start : start + octets], "big"), start + octets
     end = start + length
     if end > len(data):

@@ -11,7 +11,7 @@ from typing import Final
 
 from broker.errors import InputError
 
-__all__ = ["Block", "blocks_and_text", "blocks_in", "text_of"]
+__all__ = ["Block", "blocks_and_text", "text_of"]
 
 _BEGIN: Final = "-----BEGIN "
 _DASHES: Final = "-----"
@@ -40,15 +40,11 @@ def text_of(data: bytes) -> str:
     return data.decode("utf-8-sig", errors="replace")
 
 
-def blocks_in(data: bytes) -> tuple[Block, ...]:
-    """Return all PEM blocks in `data`, in order. Raises `InputError` if one is cut off or damaged."""
-    return blocks_and_text(data)[0]
-
-
 def blocks_and_text(data: bytes) -> tuple[tuple[Block, ...], str]:
-    """Return all PEM blocks in `data`, in order, and the text around them. Raises `InputError` as `blocks_in`.
+    """Return all PEM blocks in `data`, in order, and the text around them.
 
-    The first fault ends the search, so that hostile text costs no more than one pass.
+    Raises `InputError` if a block is cut off or damaged. The first fault ends the search, so that hostile text costs
+    no more than one pass.
     """
     text = text_of(data)
     blocks: list[Block] = []

@@ -42,19 +42,9 @@ class ReplyParts:
     findings: tuple[Finding, ...]
 
     @property
-    def leaves(self) -> tuple[Certificate, ...]:
-        """The certificates that are no CA, each with its intermediates in the reply."""
-        return tuple(self._with_intermediates(leaf) for leaf in chain.leaves(self.certificates))
-
-    @property
     def authorities(self) -> tuple[Description, ...]:
         """The CA certificates, roots and intermediates: untrusted, until a person accepts one by its fingerprint."""
         return tuple(map(describe, self._authorities()))
-
-    @property
-    def descriptions(self) -> tuple[Description, ...]:
-        """All certificates for people, in the order in which they were found."""
-        return tuple(map(describe, self.certificates))
 
     def holds(self, spki: Spki) -> bool:
         """Return whether the reply has a certificate for this key, a CA's included."""
@@ -69,7 +59,8 @@ class ReplyParts:
         """
         found = [c for c in self.certificates if fields.spki_of(c) == spki]
         if not found:
-            others = ", ".join(f"'{leaf.subject}'" for leaf in self.leaves) or "none but CA certificates"
+            leaves = [f"'{fields.subject_of(leaf)}'" for leaf in chain.leaves(self.certificates)]
+            others = ", ".join(leaves) or "none but CA certificates"
             raise RefusedError(
                 f"the reply has no certificate for the key of this request (SPKI {spki[:16]}…); it has: {others}",
                 hint="import the reply to the open request; broker csr show lists the older ones",
@@ -80,7 +71,7 @@ class ReplyParts:
             if path := chain.path(leaf, self.certificates, cas):
                 # A server must be sent a pinned intermediate too, but no root.
                 return certificate_of(leaf, path[1:-1] if chain.self_issued(path[-1]) else path[1:])
-        return self._with_intermediates(found[0])
+        return certificate_of(found[0], chain.intermediates(found[0], self.certificates))
 
     def issuer_of(self, certificate: Certificate) -> Description | None:
         """Return the CA for a person to accept: the last of the path from `certificate` in this reply, or None."""
@@ -107,9 +98,6 @@ class ReplyParts:
         leaves = chain.leaves(self.certificates)
         return [c for c in self.certificates if c not in leaves]
 
-    def _with_intermediates(self, leaf: x509.Certificate) -> Certificate:
-        return certificate_of(leaf, chain.intermediates(leaf, self.certificates))
-
 
 def read_reply(data: bytes) -> ReplyParts:
     """Find certificates and client_ids in a reply.
@@ -119,11 +107,16 @@ def read_reply(data: bytes) -> ReplyParts:
     if len(data) > MAX_REPLY:
         raise InputError(f"the reply has {len(data)} bytes, more than {MAX_REPLY}", hint="is this the right file?")
     found = _Found()
-    if archive.is_zip(data):
-        for name, content in archive.members(data):
-            found.read_member(name, content)
-    else:
-        found.read("", data)
+    is_zip = archive.is_zip(data)
+    for name, content in archive.members(data) if is_zip else [("", data)]:
+        try:
+            found.read(name, content)
+        except InputError as error:  # a picture or a broken signature file beside the certificates is skipped
+            if not is_zip:
+                raise
+            found.errors.append(error)
+            message = f"a file in the zip was skipped: {error.message}"
+            found.findings.append(Finding.warning("reply.passed-over", message, error.hint))
     client_ids = client_ids_in(found.texts)
     if not found.certificates and not client_ids:
         raise found.errors[0] if found.errors else _nothing(data)
@@ -139,15 +132,6 @@ class _Found:
     texts: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     errors: list[BrokerError] = field(default_factory=list)
-
-    def read_member(self, name: str, content: bytes) -> None:
-        """Read one file of a zip. A picture or a broken signature file beside the certificates is skipped."""
-        try:
-            self.read(name, content)
-        except InputError as error:
-            self.errors.append(error)
-            message = f"a file in the zip was skipped: {error.message}"
-            self.findings.append(Finding.warning("reply.passed-over", message, error.hint))
 
     def read(self, name: str, data: bytes) -> None:
         if data.startswith(_JKS):
@@ -206,9 +190,7 @@ def _certificates_in(data: bytes) -> list[x509.Certificate]:
             "the reply is a PKCS#12 file or a private key; the key of this account never leaves the vault",
             hint="extract the certificates: openssl pkcs12 -nokeys -in FILE -out certificates.pem",
         )
-    if first is not None and first.tag == der.OID and der.dotted(first) == _SIGNED_DATA:
-        return _pkcs7(data)
-    return [fields.load_der(data)]
+    return _pkcs7(data) if first is not None and first.tag == der.OID else [fields.load_der(data)]
 
 
 def _pkcs7(data: bytes) -> list[x509.Certificate]:

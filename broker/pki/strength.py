@@ -11,15 +11,13 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, r
 from broker.model.finding import Finding
 from broker.pki.certificate_fields import readable
 
-__all__ = ["SMALLEST_RSA", "PublicKey", "ca_key_faults", "digest_faults", "public_key_facts", "rsa_faults"]
+__all__ = ["EXPONENT", "SMALLEST_RSA", "PublicKey", "digest_faults", "public_key_facts", "rsa_faults"]
 
 SMALLEST_RSA: Final = 2048
-_FACTORED_RSA: Final = 1024  # bits; below, one rented computer factors it
-_SMALLEST_CURVE: Final = 224  # bits, as strong as RSA 2048 (NIST SP 800-57, table 2)
 _LARGEST_RSA: Final = 8192  # bits; above these two, verifying a signature takes seconds
 _LARGEST_EXPONENT: Final = 2**32
 _USUAL_SIZES: Final = (2048, 3072, 4096, 8192)
-_EXPONENT: Final = 65537
+EXPONENT: Final = 65537
 _BROKEN_DIGESTS: Final = ("md2", "md4", "md5", "sha1")
 
 
@@ -74,22 +72,9 @@ def rsa_faults(prefix: str, key: PublicKey) -> Iterator[Finding]:
     exponent = key.exponent if key.exponent <= _LARGEST_EXPONENT else f"a number of {key.exponent.bit_length()} bits"
     if key.exponent < 3 or key.exponent % 2 == 0:  # noqa: PLR2004 - RSA allows nothing below
         yield Finding.error(f"{prefix}.exponent", f"the key's exponent is {exponent}: no RSA key has it", hint)
-    elif key.exponent != _EXPONENT:
-        message = f"the key's exponent is {exponent}, and some CAs accept only {_EXPONENT}"
+    elif key.exponent != EXPONENT:
+        message = f"the key's exponent is {exponent}, and some CAs accept only {EXPONENT}"
         yield Finding.warning(f"{prefix}.exponent", message, hint)
-
-
-def ca_key_faults(name: str, key: PublicKey, hint: str, *, pinned: bool) -> Iterator[Finding]:
-    """Yield an error if others can sign with the key of the CA `name`, and a warning if its exponent is small.
-
-    `pinned` means that a person accepted this very CA: then RSA is refused only below 1024 bits.
-    """
-    smallest = {"rsa": _FACTORED_RSA if pinned else SMALLEST_RSA, "ec": _SMALLEST_CURVE}.get(key.algorithm, 0)
-    if key.bits < smallest:
-        yield Finding.error("certificate.ca.weak-key", f"{name} has a weak key ({key}): others can sign with it", hint)
-    if key.algorithm == "rsa" and key.exponent < _EXPONENT:
-        message = f"{name} has an RSA key with the small exponent {key.exponent}; today's is {_EXPONENT}"
-        yield Finding.warning("certificate.ca.exponent", message, hint)
 
 
 def digest_faults(prefix: str, digest: str, hint: str) -> Iterator[Finding]:

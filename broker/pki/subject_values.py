@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from broker.errors import InputError
-from broker.model.finding import Finding
+from broker.model.finding import Finding, Severity
 from broker.model.names import mail_address
 from broker.model.subject import ATTRIBUTES, BOUNDS, Subject
 from broker.pki.names import ReadName, shown
@@ -27,7 +27,9 @@ _YOUR: Final = re.compile(
 )
 _COUNTRY: Final = re.compile(r"[A-Z]{2}")
 _PRINTABLE: Final = re.compile(r"[A-Za-z0-9 '()+,\-./:=?]*")
-_UNENCODABLE: Final = frozenset({"name", "empty", "long", "control", "surrogate", "ascii", "printable", "short"})
+_Rule = tuple[str, object, str, str]  # fault, whether the value has it, message, hint
+_WARNINGS: Final = ("openssl", "invisible", "decomposed", "uk")
+_UNENCODABLE: Final = (".name", ".empty", ".long", ".control", ".surrogate", ".ascii", ".printable", ".short")
 
 
 def code_of(attribute: str) -> str:
@@ -40,7 +42,7 @@ def unencodable(subject: Subject) -> tuple[Finding, ...]:
     if not subject.attributes:
         return (Finding.error("subject.empty", "the subject has no attributes", "set at least the common name"),)
     found = (fault for name, value in subject.attributes for fault in value_faults(name, value))
-    return tuple(fault for fault in found if fault.code.rsplit(".", 1)[-1] in _UNENCODABLE)
+    return tuple(fault for fault in found if fault.code.endswith(_UNENCODABLE))
 
 
 def login_mismatch(common_name: str, login: str) -> str:
@@ -59,84 +61,62 @@ def unknown_attributes(subject: ReadName) -> Iterator[tuple[str, str]]:
 
 def value_faults(name: str, value: str) -> Iterator[Finding]:
     """Yield the faults of `value` as attribute `name` of a subject."""
+    code = f"subject.{code_of(name)}"
     if name not in ATTRIBUTES:
-        yield _error(name, "name", f"'{name}' is no attribute of a subject", "use one of: " + ", ".join(ATTRIBUTES))
+        hint = "use one of: " + ", ".join(ATTRIBUTES)
+        yield Finding.error(f"{code}.name", f"'{name}' is no attribute of a subject", hint)
         return
     if not value:
-        yield _error(name, "empty", f"{name} is empty", f"set {name}, or leave the attribute out")
+        yield Finding.error(f"{code}.empty", f"{name} is empty", f"set {name}, or leave the attribute out")
         return
-    yield from _length(name, value)
-    yield from _characters(name, value)
-    yield from _template(name, value)
+    for fault, wrong, what, hint in (*_text_rules(name, value), *_rules_of(name, value)):
+        if wrong:
+            severity = Severity.WARNING if fault in _WARNINGS else Severity.ERROR
+            yield Finding(f"{code}.{fault}", severity, f"{name} {what}: {shown(value)}", hint)
+
+
+def _text_rules(name: str, value: str) -> Iterable[_Rule]:
+    """Return the rules for every attribute."""
+    categories, bare = {unicodedata.category(c) for c in value}, value.strip()
+    repaired, composed = _undone_double_encoding(value), unicodedata.normalize("NFC", value)
+    copied, bound = _TEMPLATE.search(value) or _YOUR.fullmatch(bare), BOUNDS[name]
+    bracket = not copied and (bare.startswith("<") or bare.endswith(">"))
+    long = f"has {len(value)} characters, the standard allows {bound}"
+    return (
+        ("long", len(value) > bound, long, f"shorten {name} to {bound} characters"),
+        ("surrogate", "Cs" in categories, "holds half a character", f"type {name} again"),
+        ("mojibake", repaired, "was encoded to UTF-8 twice", f"set {name} to {shown(repaired)}, with openssl -utf8"),
+        ("mojibake", "\ufffd" in value, "holds the sign for a lost character", f"type {name} in a UTF-8 terminal"),
+        # Twice-encoded capitals hold C1 controls too, and controls are never encoded.
+        ("control", categories & {"Cc", "Zl", "Zp"}, "holds a control character", f"type {name} again, on one line"),
+        ("invisible", "Cf" in categories, "holds an invisible character", f"type {name} again in place of pasting it"),
+        ("decomposed", composed != value, "has an accent that compares unequal", f"set {name} to {shown(composed)}"),
+        ("blank", value != bare, "begins or ends with a blank", f"remove it from {name}"),
+        ("placeholder", copied, "is still the template's", f"set {name} to your own"),
+        ("bracket", bracket, "keeps a bracket of the guide's example", f"set {name} to {shown(value.strip(' <>'))}"),
+    )
+
+
+def _rules_of(name: str, value: str) -> Iterable[_Rule]:
+    """Return the rules for one attribute only: the country, and the address."""
     if name == "C":
-        yield from _country(value)
-    if name == "emailAddress":
-        yield from _email(value)
-
-
-def _length(name: str, value: str) -> Iterator[Finding]:
-    bound = BOUNDS[name]
-    if len(value) > bound:
-        message = f"{name} has {len(value)} characters, the standard allows {bound}: {shown(value)}"
-        yield _error(name, "long", message, f"shorten {name} to {bound} characters")
-    elif name == "emailAddress" and len(value) > _OPENSSL_EMAIL:
-        message = f"{name} has {len(value)} characters, and openssl itself refuses more than {_OPENSSL_EMAIL}"
-        yield _warning(name, "openssl", message, "use a shorter address")
-
-
-def _characters(name: str, value: str) -> Iterator[Finding]:
-    categories = {unicodedata.category(c) for c in value}
-    repaired = _undone_double_encoding(value)
-    if "Cs" in categories:
-        yield _error(name, "surrogate", f"{name} holds half a character: {shown(value)}", f"type {name} again")
-    elif repaired:
-        message = f"{name} was encoded to UTF-8 twice: {shown(value)} should be {shown(repaired)}"
-        yield _error(name, "mojibake", message, f"set {name} to {shown(repaired)}; with openssl, add -utf8")
-    elif "\ufffd" in value:
-        message = f"{name} holds the sign for a lost character: {shown(value)}"
-        yield _error(name, "mojibake", message, f"type {name} again, in a UTF-8 terminal")
-    # Also beside the above: twice-encoded capitals hold C1 controls, and controls are never encoded.
-    if categories & {"Cc", "Zl", "Zp"}:
-        message = f"{name} holds a control character, such as a line end or NUL: {shown(value)}"
-        yield _error(name, "control", message, f"type {name} again, on one line")
-    if "Cf" in categories:
-        message = f"{name} holds an invisible character: {shown(value)}"
-        yield _warning(name, "invisible", message, f"type {name} again in place of pasting it")
-    if unicodedata.normalize("NFC", value) != value:
-        message = f"{name} writes an accent as a character of its own, which compares unequal: {shown(value)}"
-        yield _warning(name, "decomposed", message, f"set {name} to {shown(unicodedata.normalize('NFC', value))}")
-    if value != value.strip():
-        yield _error(name, "blank", f"{name} begins or ends with a blank: {shown(value)}", f"remove it from {name}")
-
-
-def _template(name: str, value: str) -> Iterator[Finding]:
-    if _TEMPLATE.search(value) or _YOUR.fullmatch(value.strip()):
-        yield _error(name, "placeholder", f"{name} is still the template's: {shown(value)}", f"set {name} to your own")
-    elif value.strip().startswith("<") or value.strip().endswith(">"):
-        message = f"{name} keeps a bracket of the template, as the guide's keytool example does: {shown(value)}"
-        yield _error(name, "bracket", message, f"set {name} to {shown(value.strip(' <>'))}")
-
-
-def _country(value: str) -> Iterator[Finding]:
-    if not _PRINTABLE.fullmatch(value):
-        yield _error("C", "printable", f"C holds characters that no country code has: {shown(value)}", "such as FR")
-    if len(value) < BOUNDS["C"]:
-        yield _error("C", "short", f"C has one letter instead of two: {shown(value)}", "such as FR")
-    elif not _COUNTRY.fullmatch(value):
-        upper = value.strip().upper()
+        upper, short = value.strip().upper(), len(value) < BOUNDS["C"]
+        invalid = not short and not _COUNTRY.fullmatch(value)
         hint = f"set C to {upper}" if _COUNTRY.fullmatch(upper) else "use the two letters of ISO 3166, such as FR"
-        yield _error("C", "invalid", f"C is not two upper-case letters: {shown(value)}", hint)
-    elif value == "UK":
-        yield _warning("C", "uk", "C is 'UK', but ISO 3166 writes 'GB'", "set C to GB")
-
-
-def _email(value: str) -> Iterator[Finding]:
-    if not value.isascii():
-        message = f"emailAddress is not plain ASCII: {shown(value)}"
-        yield _error("emailAddress", "ascii", message, "use an ASCII address (xn--… for the domain)")
-    elif not _is_address(value):
-        message = f"emailAddress is not one address: {shown(value)}"
-        yield _error("emailAddress", "invalid", message, "give a single address, such as fleet@company.example")
+        return (
+            ("printable", not _PRINTABLE.fullmatch(value), "holds characters that no country code has", hint),
+            ("short", short, "has one letter instead of two", hint),
+            ("invalid", invalid, "is not two upper-case letters", hint),
+            ("uk", value == "UK", "is no code of ISO 3166, which writes 'GB'", "set C to GB"),
+        )
+    if name == "emailAddress":
+        long, invalid = _OPENSSL_EMAIL < len(value) <= BOUNDS[name], value.isascii() and not _is_address(value)
+        return (
+            ("openssl", long, f"is longer than the {_OPENSSL_EMAIL} characters of openssl", "use a shorter address"),
+            ("ascii", not value.isascii(), "is not plain ASCII", "use an ASCII address (xn--… for the domain)"),
+            ("invalid", invalid, "is not one address", "give a single address, such as fleet@company.example"),
+        )
+    return ()
 
 
 def _is_address(value: str) -> bool:
@@ -149,19 +129,9 @@ def _is_address(value: str) -> bool:
 
 def _undone_double_encoding(value: str) -> str:
     """Return what `value` was before openssl without -utf8, or Windows, read its UTF-8 as Latin-1; else ""."""
-    if value.isascii():
-        return ""
-    for codec in ("latin-1", "cp1252"):
+    for codec in () if value.isascii() else ("latin-1", "cp1252"):
         try:
             return value.encode(codec).decode("utf-8")
         except UnicodeError:
             continue
     return ""
-
-
-def _error(name: str, fault: str, message: str, hint: str) -> Finding:
-    return Finding.error(f"subject.{code_of(name)}.{fault}", message, hint)
-
-
-def _warning(name: str, fault: str, message: str, hint: str) -> Finding:
-    return Finding.warning(f"subject.{code_of(name)}.{fault}", message, hint)

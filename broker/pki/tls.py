@@ -34,20 +34,16 @@ def client_context(key: Secret[bytes], chain_pem: str, trust_pem: str) -> ssl.SS
         hint = "set them again: broker trust set"
         raise InputError("the CA certificates that verify the server cannot be read", hint=hint) from error
     # The key first: OpenSSL takes the first one in the file.
-    with _sealed(keys.pem(key).reveal() + chain_pem.encode()) as path:
-        _present(context, path)
-    return context
-
-
-def _present(context: ssl.SSLContext, path: str) -> None:
     try:
-        context.load_cert_chain(path)
+        with _sealed(keys.pem(key).reveal() + chain_pem.encode()) as path:
+            context.load_cert_chain(path)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             hint = "take both from the same generation"
             raise RefusedError("the private key is not this certificate's", hint=hint) from None
         message = f"the client certificate cannot be used: {error.reason or 'it cannot be read'}"
         raise InputError(message, hint="look at it with: broker cert inspect") from None
+    return context
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.errors import ConflictError, InputError, RefusedError
-from broker.evidence.ports import ChainRecord
+from broker.evidence.statements import ChainRecord
 from broker.model.chain import Entry
 from broker.model.finding import Finding
 from broker.model.names import AccountName

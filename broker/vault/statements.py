@@ -29,7 +29,7 @@ class _StoredSeed:
 
 
 class VaultStatements:
-    """`evidence.ports.StatementStore` on KV v2."""
+    """`evidence.statements.Statements` on KV v2."""
 
     def __init__(self, vault: Connection) -> None:
         self._vault = vault

@@ -9,8 +9,7 @@ import pytest
 
 from broker.errors import RefusedError, UnknownNameError
 from broker.evidence.audit import collect
-from broker.evidence.ports import ChainRecord
-from broker.evidence.statements import StoredStatement, VerifyingKey
+from broker.evidence.statements import ChainRecord, StoredStatement, VerifyingKey
 from broker.evidence.tamper import differences, require_first_entry
 from broker.model import changes
 from broker.model.account import Account
@@ -136,6 +135,9 @@ class Overwritten:
 
     def verifying_key(self) -> VerifyingKey | None:
         return None
+
+    def add(self, statement: StoredStatement) -> None:
+        raise NotImplementedError
 
 
 def test_warning_keeps_the_comparison() -> None:

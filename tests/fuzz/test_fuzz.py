@@ -29,7 +29,7 @@ from broker.delivery import manifest
 from broker.errors import BrokerError
 from broker.evidence.audit import Record, examine
 from broker.evidence.export import exported, imported
-from broker.evidence.ports import ChainRecord
+from broker.evidence.statements import ChainRecord
 from broker.issuing.leases import LeaseKeys, LeaseSigner
 from broker.model.account import Account
 from broker.model.consumer import ConsumerRecord, Holding
@@ -71,15 +71,14 @@ class Target:
 
 def _reply(data: bytes) -> None:
     parts = read_reply(data)
-    assert len(parts.descriptions) == len(parts.certificates)
-    assert len(parts.leaves) + len(parts.authorities) == len(parts.certificates)
+    assert len(parts.authorities) <= len(parts.certificates)
     for found in parts.certificates:
+        certificates.describe(found)
         certificate = certificates.certificate_of(found, parts.certificates)
         parts.for_spki(certificate.spki)
-        expected = verification.Expected(GUIDE.subject, pki.LOGIN, PINNED, certificate.spki)
+        expected = verification.Expected(GUIDE.subject, pki.LOGIN, PINNED, certificate.spki, pki.GOOD)
         verification.verify_certificate(certificate, expected, NOW)
-    for leaf in parts.leaves:
-        parts.issuer_of(leaf)
+        parts.issuer_of(certificate)
 
 
 def _csr(data: bytes) -> None:

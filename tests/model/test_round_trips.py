@@ -86,7 +86,7 @@ def test_a_lease(lease: Lease) -> None:
 @given(st.builds(Statement, NUMBERS, TIMES, st.dictionaries(TEXTS, st.builds(Head, NUMBERS, TEXTS), max_size=4), TEXTS))
 def test_a_signed_statement(statement: Statement) -> None:
     (read,), _ = verified([ANCHOR.signed(statement)], ANCHOR.verifying)
-    assert read.statement == statement
+    assert replace(read, hash="") == statement
 
 
 @given(MANIFESTS)

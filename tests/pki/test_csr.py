@@ -151,11 +151,6 @@ def test_too_small_key_is_refused() -> None:
         csr.build(KEY, pki.GOOD, KeyRules(bits=4096))
 
 
-def test_weak_digest_is_refused() -> None:
-    with pytest.raises(InputError, match="not signed with 'sha1'"):
-        csr.build(KEY, pki.GOOD, KeyRules(digest="sha1"))
-
-
 def test_our_own_request_is_read_in_full() -> None:
     parsed = csr.parse(csr.build(KEY, pki.GOOD, pki.RULES).encode())
     assert (parsed.subject, parsed.spki, parsed.header) == (pki.GOOD, keys.spki_of(KEY), "CERTIFICATE REQUEST")
@@ -213,7 +208,7 @@ def test_odd_attributes_are_parsed(tmp_path: Path) -> None:
         "/DC=example/serialNumber=7/OU=a+CN=b",
     )  # fmt: skip
     parsed = csr.parse(made)
-    assert parsed.order == ("DC", "serialNumber", "CN", "OU")
+    assert tuple(a.name for a in parsed.name.attributes) == ("DC", "serialNumber", "CN", "OU")
     assert [a.name for a in parsed.name.unknown] == ["DC", "serialNumber"]
     assert sorted(parsed.name.multi_valued) == ["CN", "OU"]
 

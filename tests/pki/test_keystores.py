@@ -9,7 +9,7 @@ import pytest
 from broker.errors import InputError, RefusedError
 from broker.model.secret import Secret
 from broker.pki import certificates, keys
-from broker.pki.keystores import pkcs12_bundle, truststore_p12
+from broker.pki.keys import pkcs12_bundle, truststore_p12
 from tests.support import pki
 
 pytestmark = pytest.mark.slow

@@ -158,7 +158,7 @@ def verified(case: Case) -> list[tuple[Severity, str]]:
     found = certificates.certificate_of(case.chain[0], case.chain[1:])
     ca_set = certificates.ca_set(case.root.pem)
     spki = spki_of(case.chain[0])
-    said = verify_certificate(found, Expected(pki.GUIDE, pki.LOGIN, ca_set, spki), pki.NOW)
+    said = verify_certificate(found, Expected(pki.GUIDE, pki.LOGIN, ca_set, spki, pki.GOOD), pki.NOW)
     return [(finding.severity, finding.code.removeprefix("certificate.")) for finding in said]
 
 

@@ -352,7 +352,7 @@ def test_ten_at_once_sign_everything_once(archive: Archive) -> None:
 
 def test_kill_between_writes_is_harmless(archive: Archive) -> None:
     """The key, its public half, the statement: killed before or after each, the next run ends the same."""
-    from broker.evidence.signing import anchor
+    from broker.evidence.statements import anchor
     from broker.vault.evidence import VaultEvidence
     from broker.vault.observer import Phase
 

@@ -13,8 +13,7 @@ import pytest
 from broker.errors import RefusedError
 from broker.evidence.audit import Record, examine
 from broker.evidence.export import exported, imported
-from broker.evidence.ports import ChainRecord
-from broker.evidence.statements import AnchorKey, Statement, StoredStatement
+from broker.evidence.statements import AnchorKey, ChainRecord, Statement, StoredStatement
 from broker.model.chain import GENESIS, Entry, Head, appended
 from broker.model.secret import Secret
 from broker.model.stamp import Stamp

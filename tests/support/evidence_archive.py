@@ -8,8 +8,7 @@ from typing import Any
 
 from broker.evidence.audit import Record, Report, collect, examine
 from broker.evidence.journal import Journal
-from broker.evidence.signing import Anchored, anchor
-from broker.evidence.statements import VerifyingKey
+from broker.evidence.statements import Anchored, VerifyingKey, anchor
 from broker.model import changes
 from broker.model.chain import GENESIS, Entry
 from broker.model.names import AccountName
