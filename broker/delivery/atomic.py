@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from broker.paths import Place, place
+from broker.paths import place
 
-__all__ = ["write_atomically"]
+__all__ = ["replace_file", "write_atomically"]
 
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -27,20 +27,21 @@ def write_atomically(
     was renamed meanwhile.
     """
     with place(path, follow=follow, guarded=guarded) as target:
-        _write(target, content, mode)
+        replace_file(target.descriptor, target.name, content, mode)
 
 
-def _write(target: Place, content: bytes, mode: int) -> None:
-    at, working = target.descriptor, f".{target.name}.new"
-    if target.name in (".", ".."):
+def replace_file(at: int, name: str, content: bytes, mode: int) -> None:
+    """Write or replace the file `name` in the open directory `at`, atomically; raise `OSError`."""
+    if name in (".", ".."):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    working = f".{name}.new"
     with os.fdopen(_held(working, at, mode), "wb") as file:  # closing it releases the lock
         try:
             file.truncate()
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            os.replace(working, target.name, src_dir_fd=at, dst_dir_fd=at)
+            os.rename(working, name, src_dir_fd=at, dst_dir_fd=at)
         except BaseException:
             with suppress(FileNotFoundError):
                 os.unlink(working, dir_fd=at)

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from broker.errors import InputError
 from broker.model.authentication import Authentication, Values
 
-__all__ = ["Paths", "config"]
+__all__ = ["config"]
 
 
-@dataclass(frozen=True, slots=True)
-class Paths:
-    """Absolute paths of certificate, key and CAs."""
-
-    certificate: Path
-    key: Path
-    trust: Path
-
-
-def config(paths: Paths, authentication: Authentication, values: Values) -> str:
+def config(certificate: Path, key: Path, trust: Path, authentication: Authentication, values: Values) -> str:
     """Return a config for curl 7.20 or later, so that `curl -K curl.conf https://…/fleets` is a complete request.
 
     Redirects are not followed, and `-L` sends the password to no other host. A client_id in the query puts `-d` into
@@ -32,12 +22,12 @@ def config(paths: Paths, authentication: Authentication, values: Values) -> str:
         "# curl -K THIS_FILE https://…   (--cacert, --cert, --key, --user and the client_id are here)",
         'proto = "=https"',
         "tlsv1.2",
-        _line("cacert", str(paths.trust)),
+        _line("cacert", str(trust)),
         # Without it, Debian's curl also trusts every CA of the system
-        _line("capath", str(paths.trust.parent)),
+        _line("capath", str(trust.parent)),
         # curl reads FILE:PASSPHRASE here, so it unescapes colons and backslashes again
-        _line("cert", str(paths.certificate).replace("\\", "\\\\").replace(":", "\\:")),
-        _line("key", str(paths.key)),
+        _line("cert", str(certificate).replace("\\", "\\\\").replace(":", "\\:")),
+        _line("key", str(key)),
         _line("header", f"Accept: {authentication.accept}"),
     ]
     for part in authentication.parts:
@@ -52,11 +42,7 @@ def config(paths: Paths, authentication: Authentication, values: Values) -> str:
 
 
 def _line(name: str, value: str) -> str:
-    if not value:
-        return name
     if any(ord(c) < ord(" ") or ord(c) == 0x7F for c in value):  # noqa: PLR2004  # DEL
-        raise InputError(
-            f"curl's '{name}' cannot hold a value with a control character", hint="leave out --format curl.conf"
-        )
+        raise InputError(f"curl's '{name}' cannot hold a control character", hint="leave out --format curl.conf")
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{name} = "{escaped}"'
+    return f'{name} = "{escaped}"' if value else name
