@@ -14,14 +14,14 @@ from broker.partners.profile import Profile
 
 __all__ = ["builtin", "builtin_source", "load", "names", "require_own"]
 
+_FOLDER: Final = resources.files("broker.partners").joinpath("profiles")
 _SUFFIX: Final = ".toml"
 
 
 @cache
 def names() -> tuple[str, ...]:
     """Return the names of the built-in profiles, sorted."""
-    files = resources.files("broker.partners").joinpath("profiles").iterdir()
-    return tuple(sorted(f.name.removesuffix(_SUFFIX) for f in files if f.name.endswith(_SUFFIX)))
+    return tuple(sorted(f.name.removesuffix(_SUFFIX) for f in _FOLDER.iterdir() if f.name.endswith(_SUFFIX)))
 
 
 @cache
@@ -34,8 +34,7 @@ def builtin_source(name: str) -> str:
     """Return the text of a built-in profile, with its comments; raise `UnknownNameError`."""
     if name not in names():
         raise _unknown(name, names())
-    file = resources.files("broker.partners").joinpath("profiles", name + _SUFFIX)
-    return file.read_text(encoding="utf-8")
+    return _FOLDER.joinpath(name + _SUFFIX).read_text(encoding="utf-8")
 
 
 def load(name: str, own: Mapping[str, Mapping[str, object]]) -> Profile:
@@ -45,11 +44,10 @@ def load(name: str, own: Mapping[str, Mapping[str, object]]) -> Profile:
     """
     if name in names():
         return builtin(name)
-    document = own.get(name)
-    if document is None:
-        raise _unknown(name, (*names(), *iter(own)))
+    if name not in own:
+        raise _unknown(name, (*names(), *own))
     try:
-        profile = from_document(document, f"profile {name}")
+        profile = from_document(own[name], f"profile {name}")
     except NewerProfileError:
         raise
     except InputError as error:  # whose hint is about a file; this profile is in Vault

@@ -18,7 +18,7 @@ from broker.errors import InputError
 from broker.model.duration import duration_text
 from broker.model.setting import SettingError
 from broker.partners.authentication import document_of
-from broker.partners.profile import Profile
+from broker.partners.profile import PERIODS, Profile
 from broker.partners.reading import read, require_known, require_plain
 from broker.partners.request import recipe
 from broker.partners.sections import SETTINGS, UNKNOWN
@@ -45,7 +45,7 @@ def parse(source_text: str, source: str) -> Profile:
     except (ValueError, RecursionError) as error:  # ValueError: int() of 4301 digits
         raise InputError(f"{source}: not TOML: {error}"[:300], hint=_EXAMPLE) from None
     profile = from_document(table, source)
-    for name in ("safety", "lifetime", "overlap", "lead_time"):
+    for name in ("safety", *PERIODS):
         if (getattr(profile.renewal, name) or _LONGEST) > _LONGEST:
             raise InputError(f"{source}: renewal.{name} is longer than ten years", hint="write it like 30d")
     return profile

@@ -24,13 +24,12 @@ _LONGEST: Final = 4000  # characters of one text
 _MISSING: Final = re.compile(r"Object missing required field `(\w+)`", re.ASCII)
 _WRONG: Final = re.compile(r"Expected `(\w+)(?:[^$]* - at `\$\.([^\[`]*)(\[)?)?", re.ASCII)
 _KINDS: Final = {
-    "str": "text",
+    "str": "plain text",
     "bool": "true or false",
     "int": "a whole number",
     "array": "a list",
     "object": "a table",
 }
-_ITEMS: Final = {"str": "plain text", "int": "whole numbers", "object": "tables"}
 
 
 def converted(table: object, kind: type[T], readers: Readers | None = None) -> T:
@@ -76,11 +75,8 @@ def choice(*words: str | int) -> Callable[[object], object]:
 
 
 def among(value: object, words: Sequence[str | int]) -> object:
-    """Return `value` if it is one of `words`; raise `SettingError`."""
-    if type(value) is not type(words[0]):
-        kind = _KINDS[type(words[0]).__name__]
-        raise SettingError("", f"is not {kind}", f"it must be {kind}")
-    if value not in words:
+    """Raise `SettingError` unless `value` is one of `words`, or of another type, which msgspec refuses."""
+    if type(value) is type(words[0]) and value not in words:
         given, known = value if isinstance(value, str) else "", [str(word) for word in words]
         has = f"has {given[:60]!r}" if given else "has another value"
         raise SettingError("", has, f"{_guess(given, known)}use {', '.join(known)}")
@@ -129,8 +125,5 @@ def _explained(error: msgspec.ValidationError) -> SettingError:
     found = _WRONG.match(str(error))
     if not found:
         return SettingError("", "cannot be used", str(error)[:300])
-    expected, key, within = found[1], found[2] or "", found[3]
-    if within:
-        items = _ITEMS.get(expected, expected)
-        return SettingError(key, f"holds something other than {items}", f"write {items}")
-    return SettingError(key, f"is not {_KINDS.get(expected, expected)}", f"it must be {_KINDS.get(expected, expected)}")
+    kind, key, within = _KINDS.get(found[1], found[1]), found[2] or "", found[3]
+    return SettingError(key, f"{'holds something other than' if within else 'is not'} {kind}", f"write {kind}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from string import Template
 from types import MappingProxyType
@@ -14,8 +14,8 @@ from broker.model.names import checked_name, mail_address
 from broker.model.setting import SettingError
 from broker.model.subject import ATTRIBUTES, BOUNDS, KeyRules, SubjectRules
 from broker.partners.authentication import authentication_of
-from broker.partners.profile import Environment, Operation, Probe, Renewal, Submission
-from broker.partners.reading import among, choice, converted, of_text, read, text
+from broker.partners.profile import PERIODS, Environment, Operation, Probe, Renewal, Submission
+from broker.partners.reading import choice, converted, of_text, read, text
 from broker.partners.request import METHODS, base_url, join
 
 __all__ = ["PLACEHOLDERS", "SETTINGS", "UNKNOWN"]
@@ -46,9 +46,9 @@ def _environments(value: object) -> dict[str, Environment]:
 
 def _subject(value: object) -> SubjectRules:
     rules = converted(value, SubjectRules, {"order": lambda order: order or list(ATTRIBUTES)})
-    _require_among("order", rules.order, ATTRIBUTES)
-    _require_among("required", rules.required, rules.order)
-    _require_among("forbidden", rules.forbidden, ATTRIBUTES)
+    for key, words in (("order", ATTRIBUTES), ("required", rules.order), ("forbidden", ATTRIBUTES)):
+        for name in sorted(getattr(rules, key)):
+            read(key, choice(*words), name)
     for name, fixed in rules.fixed.items():
         if name not in rules.order:
             raise SettingError(f"fixed.{name}", "is not in subject.order", f"use one of {', '.join(rules.order)}")
@@ -61,11 +61,6 @@ def _subject(value: object) -> SubjectRules:
     return rules
 
 
-def _require_among(key: str, names: Iterable[str], words: tuple[str, ...]) -> None:
-    for name in sorted(names):
-        read(key, partial(among, words=words), name)
-
-
 def _share(value: object) -> float:
     """Read a share, written as `66%` or 0.66."""
     if isinstance(value, str) and value.endswith("%") and value[:-1].isascii() and value[:-1].isdigit():
@@ -75,24 +70,25 @@ def _share(value: object) -> float:
     return value
 
 
-def _template(value: str) -> str:
-    template = Template(value)
+def _template(value: object) -> str:
+    template = Template(text(value))
     if not template.is_valid():
         raise SettingError("", "has a '$' without a name", "write $$ for a dollar")
     for name in template.get_identifiers():
         if name not in PLACEHOLDERS:
             raise SettingError("", f"has an unknown ${name[:40]}", f"use {', '.join('$' + p for p in PLACEHOLDERS)}")
-    return value
+    return template.template
 
 
-def _path(value: str) -> str:
+def _path(value: object) -> str:
+    path = text(value)
     try:
-        join("", value.replace("{", "").replace("}", ""))
+        join("", path.replace("{", "").replace("}", ""))
     except BrokerError as error:
-        raise SettingError("", f"is {value[:60]!r}", error.hint) from None
-    if "?" in value:
+        raise SettingError("", f"is {path[:60]!r}", error.hint) from None
+    if "?" in path:
         raise SettingError("", "has a query", "write the query under query = {}")
-    return value
+    return path
 
 
 def _successes(value: object) -> object:
@@ -110,7 +106,7 @@ def _operations(value: object) -> tuple[Operation, ...]:
 def _operation(value: object) -> Operation:
     if isinstance(value, Mapping):
         value = {"writes": value.get("method") not in _READING, **value}
-    return converted(value, Operation, {"method": choice(*METHODS), "path": of_text(_path)})
+    return converted(value, Operation, {"method": choice(*METHODS), "path": _path})
 
 
 SETTINGS: Final[Mapping[str, Callable[[object], Any]]] = MappingProxyType(
@@ -128,21 +124,12 @@ SETTINGS: Final[Mapping[str, Callable[[object], Any]]] = MappingProxyType(
         ),
         "authentication": authentication_of,
         "submission": _table(
-            Submission,
-            how=choice("e-mail"),
-            to=_known(mail_address),
-            subject=of_text(_template),
-            body=of_text(_template),
+            Submission, how=choice("e-mail"), to=_known(mail_address), subject=_template, body=_template
         ),
         "renewal": _table(
-            Renewal,
-            safety=of_text(parse_duration),
-            share=_share,
-            lifetime=_known(parse_duration),
-            overlap=_known(parse_duration),
-            lead_time=_known(parse_duration),
+            Renewal, safety=of_text(parse_duration), share=_share, **dict.fromkeys(PERIODS, _known(parse_duration))
         ),
-        "probe": _table(Probe, method=choice(*_READING), path=of_text(_path), expect=_successes),
+        "probe": _table(Probe, method=choice(*_READING), path=_path, expect=_successes),
         "operations": _operations,
     }
 )
