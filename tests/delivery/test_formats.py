@@ -106,7 +106,7 @@ def test_curl_quotes_a_hostile_client_id(partner: Standin, bundle: Bundle, tmp_p
 
 @pytest.mark.parametrize("bad", ["a\nuser = x", "a\rb", "a\0b", "a\x7fb", "a\tb"])
 def test_curl_config_has_no_control_chars(bad: str) -> None:
-    paths = [Path("/tmp") / n for n in ("crt", "key", "ca")]
+    paths = Path("/tmp/crt"), Path("/tmp/key"), Path("/tmp/ca")
     for login, password, client_id in (("l", "planted" + bad, "c"), ("l", "p", "planted" + bad)):
         values = Values(login, client_id, {"password": Secret(password)})
         with pytest.raises(InputError) as caught:
@@ -115,7 +115,7 @@ def test_curl_config_has_no_control_chars(bad: str) -> None:
 
 
 def test_curl_config_follows_the_profile() -> None:
-    paths = [Path("/tmp") / n for n in ("crt", "key", "ca")]
+    paths = Path("/tmp/crt"), Path("/tmp/key"), Path("/tmp/ca")
     values = Values("l", "c1", {"password": Secret("p")})
     text = curl.config(*paths, Authentication((ClientId(header="X-IBM-Client-Id"),)), values)
     assert 'header = "X-IBM-Client-Id: c1"' in text

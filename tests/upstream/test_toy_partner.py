@@ -180,7 +180,7 @@ def test_explain_shows_placeholders(toy: Bundle) -> None:
 
 
 def test_missing_support_is_reported(toy: Bundle) -> None:
-    paths = [Path("/tmp") / n for n in ("crt", "key", "ca")]
+    paths = Path("/tmp/crt"), Path("/tmp/key"), Path("/tmp/ca")
     with pytest.raises(InputError, match="toy_hmac, which differs in each request"):
         curl.config(*paths, toy.authentication, toy.values)
     with pytest.raises(RefusedError, match="different headers in each request"):
