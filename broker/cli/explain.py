@@ -29,8 +29,7 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
 
     It can be mailed to the partner's support as it is.
     """
-    from broker.partners.explain import as_curl, as_http
-    from broker.partners.request import recipe
+    from broker.partners.request import as_curl, as_http, recipe
     from broker.rotation.choosing import set_to_try
     from broker.vault.policies import Role
 

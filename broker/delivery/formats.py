@@ -14,14 +14,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from broker.delivery import curl
 from broker.errors import InputError
-from broker.model.authentication import PASSWORD
+from broker.model.authentication import PASSWORD, Authentication, Values
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from broker.pki import keys, keystores
 
-__all__ = ["DEFAULT", "FileFormat", "render"]
+__all__ = ["DEFAULT", "FileFormat", "curl_config", "render"]
 
 
 class FileFormat(Enum):
@@ -97,18 +96,53 @@ def render(bundle: Bundle, formats: Collection[FileFormat], at: Path) -> dict[Fi
         FileFormat.KEYSTORE: lambda: keystores.pkcs12_bundle(key, certificate, passphrase).reveal(),
         FileFormat.TRUSTSTORE: lambda: keystores.truststore_p12(bundle.trust, passphrase),
         FileFormat.PASSPHRASE: passphrase.reveal,
-        FileFormat.CURL: lambda: curl.config(*_paths(at), bundle.authentication, bundle.values),
-        FileFormat.ENV: lambda: _env(bundle, *_paths(at)),
+        FileFormat.CURL: lambda: curl_config(at, bundle.authentication, bundle.values),
+        FileFormat.ENV: lambda: _env(bundle, at),
     }
     return {f: _hidden(rendered[f]()) for f in FileFormat if f in wanted}
 
 
+def curl_config(at: Path, authentication: Authentication, values: Values) -> str:
+    """Return a config for curl 7.20 or later, so that `curl -K curl.conf https://…/fleets` is a complete
+    request with the files in `at`.
+
+    Redirects are not followed, and `-L` sends the password to no other host. A client_id in the query puts `-d` into
+    the query too, so use a session for POST. Raise `InputError`, without the value, for one that the format or the
+    authentication cannot hold.
+    """
+    authentication.check(values)
+    lines = [
+        "# curl -K THIS_FILE https://…   (--cacert, --cert, --key, --user and the client_id are here)",
+        'proto = "=https"',
+        "tlsv1.2",
+        _line("cacert", str(at / FileFormat.TRUST.value)),
+        # Without it, Debian's curl also trusts every CA of the system
+        _line("capath", str(at)),
+        # curl reads FILE:PASSPHRASE here, so it unescapes colons and backslashes again
+        _line("cert", str(at / FileFormat.CERTIFICATE.value).replace("\\", "\\\\").replace(":", "\\:")),
+        _line("key", str(at / FileFormat.KEY.value)),
+        _line("header", f"Accept: {authentication.accept}"),
+    ]
+    for part in authentication.parts:
+        options = part.curl(values)
+        if options is None:
+            raise InputError(
+                f"curl.conf cannot hold the partner's {part.kind}, which differs in each request",
+                hint="leave out --format curl.conf",
+            )
+        lines += [_line(*option) for option in options]
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, value: str) -> str:
+    if any(ord(c) < ord(" ") or ord(c) == 0x7F for c in value):  # noqa: PLR2004  # DEL
+        raise InputError(f"curl's '{name}' cannot hold a control character", hint="leave out --format curl.conf")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{name} = "{escaped}"' if value else name
+
+
 def _hidden(content: str | bytes) -> Secret[bytes]:
     return Secret(content.encode() if isinstance(content, str) else content)
-
-
-def _paths(at: Path) -> tuple[Path, Path, Path]:
-    return at / FileFormat.CERTIFICATE.value, at / FileFormat.KEY.value, at / FileFormat.TRUST.value
 
 
 def _others(bundle: Bundle) -> str:
@@ -116,7 +150,7 @@ def _others(bundle: Bundle) -> str:
     return json.dumps(values, ensure_ascii=False)
 
 
-def _env(bundle: Bundle, certificate: Path, key: Path, trust: Path) -> str:
+def _env(bundle: Bundle, at: Path) -> str:
     values = {
         "PARTNER_BASE_URL": bundle.base_url,
         "PARTNER_CLIENT_ID": bundle.client_id,
@@ -125,9 +159,9 @@ def _env(bundle: Bundle, certificate: Path, key: Path, trust: Path) -> str:
             "PARTNER_PASSWORD" if name == PASSWORD else f"PARTNER_SECRET_{name.upper().replace('-', '_')}": s.reveal()
             for name, s in bundle.secrets.items()
         },
-        "PARTNER_CERT": str(certificate),
-        "PARTNER_KEY": str(key),
-        "PARTNER_CA": str(trust),
+        "PARTNER_CERT": str(at / FileFormat.CERTIFICATE.value),
+        "PARTNER_KEY": str(at / FileFormat.KEY.value),
+        "PARTNER_CA": str(at / FileFormat.TRUST.value),
     }
     if any("\0" in value for value in values.values()):
         raise InputError("an environment variable cannot hold a NUL", hint="leave out --format env")

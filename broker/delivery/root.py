@@ -17,10 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from broker.delivery.atomic import replace_file
 from broker.errors import ConflictError, InputError
 from broker.model.secret import Secret
-from broker.paths import UntrustedPathError, place
+from broker.paths import UntrustedPathError, place, replace_file
 
 __all__ = ["LeftBehindError", "Root", "UnusableDirectoryError", "held"]
 
