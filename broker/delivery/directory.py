@@ -31,7 +31,6 @@ __all__ = ["CURRENT", "GRACE", "Holding", "publishing", "withdraw"]
 CURRENT: Final = "current"
 GRACE: Final = timedelta(minutes=10)  # between resolving the link and opening the last file
 _GENERATION: Final = re.compile(r"gen-\d{6,}(?:-\d+)?", re.ASCII)
-_WORKING: Final = re.compile(r"\.gen-\d{6,}(?:-\d+)?", re.ASCII)
 _WORKING_LINK: Final = re.compile(r"\.current-\d+", re.ASCII)
 _OURS: Final = frozenset({MANIFEST, *(f.value for f in FileFormat)})
 
@@ -255,7 +254,7 @@ def _prune(directory: Root, current: str, before: datetime) -> None:
 def _sweep(directory: Root) -> None:
     """Remove the working files of a killed run."""
     for name in directory.names():
-        if _WORKING.fullmatch(name) and directory.is_directory(name):
+        if name.startswith(".") and _GENERATION.fullmatch(name[1:]) and directory.is_directory(name):
             directory.remove(name, _OURS)
         elif _WORKING_LINK.fullmatch(name):
             directory.unlink(name)

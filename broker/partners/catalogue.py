@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -11,6 +10,7 @@ from typing import Final
 from broker.errors import InputError, UnknownNameError
 from broker.partners.document import NewerProfileError, from_document, parse
 from broker.partners.profile import Profile
+from broker.partners.reading import guess
 
 __all__ = ["builtin", "builtin_source", "load", "names", "require_own"]
 
@@ -66,6 +66,5 @@ def require_own(profile: Profile) -> None:
 
 
 def _unknown(name: str, known: tuple[str, ...]) -> UnknownNameError:
-    near = difflib.get_close_matches(name, known, n=1)
-    guess = f"did you mean {near[0]}? " if near else ""
-    return UnknownNameError(f"there is no profile {name[:80]!r}", hint=f"{guess}there are {', '.join(sorted(known))}")
+    hint = f"{guess(name, known)}there are {', '.join(sorted(known))}"
+    return UnknownNameError(f"there is no profile {name[:80]!r}", hint=hint)

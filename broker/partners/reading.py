@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
 from datetime import timedelta
 from functools import partial
@@ -15,10 +15,9 @@ import msgspec
 from broker.errors import InputError
 from broker.model.setting import SettingError
 
-__all__ = ["Readers", "among", "choice", "converted", "of_text", "read", "require_known", "require_plain", "text"]
+__all__ = ["choice", "converted", "guess", "of_text", "read", "require_known", "require_plain", "text"]
 
 T = TypeVar("T")
-Readers = Mapping[str, Callable[[Any], object]]  # by key, for values that are written as text
 
 _LONGEST: Final = 4000  # characters of one text
 _MISSING: Final = re.compile(r"Object missing required field `(\w+)`", re.ASCII)
@@ -32,8 +31,11 @@ _KINDS: Final = {
 }
 
 
-def converted(table: object, kind: type[T], readers: Readers | None = None) -> T:
-    """Return `table` as the dataclass `kind`. Raise `SettingError` for the first mistake, its key within the table."""
+def converted(table: object, kind: type[T], readers: Mapping[str, Callable[[Any], object]] | None = None) -> T:
+    """Return `table` as the dataclass `kind`. Raise `SettingError` for the first mistake, its key within the table.
+
+    `readers` read the values that are written as text, by key.
+    """
     if not isinstance(table, Mapping):
         raise SettingError("", "is not a table", "it must be a table")
     require_known(table, (field.name for field in fields(kind)))  # type: ignore[arg-type]  # kind is a dataclass
@@ -70,17 +72,16 @@ def of_text(reader: Callable[[str], T]) -> Callable[[object], T]:
 
 
 def choice(*words: str | int) -> Callable[[object], object]:
-    """Return a reader that accepts one of `words`."""
-    return partial(among, words=words)
+    """Return a reader that accepts one of `words`. It leaves a value of another type to msgspec, which refuses it."""
 
+    def chosen(value: object) -> object:
+        if type(value) is type(words[0]) and value not in words:
+            given, known = value if isinstance(value, str) else "", [str(word) for word in words]
+            has = f"has {given[:60]!r}" if given else "has another value"
+            raise SettingError("", has, f"{guess(given, known)}use {', '.join(known)}")
+        return value
 
-def among(value: object, words: Sequence[str | int]) -> object:
-    """Raise `SettingError` unless `value` is one of `words`, or of another type, which msgspec refuses."""
-    if type(value) is type(words[0]) and value not in words:
-        given, known = value if isinstance(value, str) else "", [str(word) for word in words]
-        has = f"has {given[:60]!r}" if given else "has another value"
-        raise SettingError("", has, f"{_guess(given, known)}use {', '.join(known)}")
-    return value
+    return chosen
 
 
 def require_known(table: Mapping[str, object], names: Iterable[str]) -> None:
@@ -88,7 +89,7 @@ def require_known(table: Mapping[str, object], names: Iterable[str]) -> None:
     known = sorted(names)
     for key in table:
         if key not in known:
-            raise SettingError(key, "is not a setting", f"{_guess(key, known)}known are {', '.join(known) or 'none'}")
+            raise SettingError(key, "is not a setting", f"{guess(key, known)}known are {', '.join(known) or 'none'}")
 
 
 def require_plain(value: object, lines: Collection[str], key: str = "") -> None:
@@ -111,7 +112,8 @@ def require_plain(value: object, lines: Collection[str], key: str = "") -> None:
         raise SettingError("", "has a control character", "write plain text")
 
 
-def _guess(word: str, words: Iterable[str]) -> str:
+def guess(word: str, words: Iterable[str]) -> str:
+    """Return a question about the word that is meant, if one of `words` is near to `word`; else ""."""
     near = difflib.get_close_matches(word, list(words), n=1)
     return f"did you mean {near[0]}? " if near else ""
 
