@@ -1,4 +1,4 @@
-"""Open paths without following a link of another user.
+"""Open paths without following a link of another user, and write files atomically.
 
 A path is walked by descriptors: each component is opened from the directory before it, so that a swapped component
 cannot lead elsewhere. A link is followed if root or our user owns it, in any directory. The kernel has this rule only
@@ -8,6 +8,7 @@ in sticky directories, and only with fs.protected_symlinks=1 (proc(5)).
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -18,9 +19,10 @@ from typing import Final
 
 from broker.errors import InputError
 
-__all__ = ["Place", "UntrustedPathError", "open_file", "place", "read_file"]
+__all__ = ["Place", "UntrustedPathError", "open_file", "place", "read_file", "replace_file", "write_atomically"]
 
 _STEP: Final = os.O_PATH | os.O_CLOEXEC
+_WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LINKS: Final = 40  # as many as the kernel follows: path_resolution(7)
 
 
@@ -67,6 +69,66 @@ def read_file(path: Path) -> bytes:
     """Return the content of the file at `path`; raise as `open_file`."""
     with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file:
         return file.read()
+
+
+def write_atomically(
+    path: Path, content: bytes, mode: int = 0o600, *, follow: bool = False, guarded: bool = False
+) -> None:
+    """Write or replace the file `path`, durably; raise `UntrustedPathError`, `OSError`.
+
+    `follow` and `guarded` are those of `place`. The working file beside it has a fixed name, so a kill leaves at
+    most one, which the next write reuses. It is locked, so that writers take turns. It is removed even if its directory
+    was renamed meanwhile.
+    """
+    with place(path, follow=follow, guarded=guarded) as target:
+        replace_file(target.descriptor, target.name, content, mode)
+
+
+def replace_file(at: int, name: str, content: bytes, mode: int) -> None:
+    """Write or replace the file `name` in the open directory `at`, atomically; raise `OSError`."""
+    if name in (".", ".."):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    working = f".{name}.new"
+    with os.fdopen(_held(working, at, mode), "wb") as file:  # closing it releases the lock
+        try:
+            file.truncate()
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            os.rename(working, name, src_dir_fd=at, dst_dir_fd=at)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(working, dir_fd=at)
+            raise
+
+
+def _held(working: str, at: int, mode: int) -> int:
+    """Return the working file, open and locked. One that others own or can read, or with another name, is not used."""
+    while True:
+        descriptor = os.open(working, _WRITE, mode, dir_fd=at)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_ours(descriptor, working, at, mode):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_ours(descriptor: int, working: str, at: int, mode: int) -> bool:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        raise OSError(errno.EPERM, f"{working}, the working file, belongs to another user")
+    try:
+        if not os.path.samestat(found, os.stat(working, dir_fd=at, follow_symlinks=False)):
+            return False  # another writer has renamed it
+    except FileNotFoundError:
+        return False
+    if stat.S_IMODE(found.st_mode) & ~mode or found.st_nlink > 1:
+        os.unlink(working, dir_fd=at)
+        return False
+    return True
 
 
 class _Walk:

@@ -13,8 +13,7 @@ from broker.model.account import Account
 from broker.model.generation import Generation
 from broker.model.names import AccountName
 from broker.model.role import Role
-from broker.partners.explain import as_curl, as_http
-from broker.partners.request import recipe
+from broker.partners.request import as_curl, as_http, recipe
 from broker.pki.certificates import format_fingerprint
 from broker.rotation.choosing import generation_to_try
 

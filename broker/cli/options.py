@@ -12,11 +12,10 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 
-from broker.delivery.atomic import write_atomically
 from broker.errors import InputError
 from broker.model.names import AccountName, account_name, checked_name
 from broker.model.secret import Secret
-from broker.paths import open_file, place
+from broker.paths import open_file, place, write_atomically
 from broker.pki.certificates import parse_fingerprint
 from broker.telemetry import log
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Final
 
 from broker.delivery.formats import FileFormat, render
 from broker.delivery.manifest import MANIFEST, digest, dump, manifest_of, parse
-from broker.delivery.root import FILE_MODE, LeftBehindError, Root, held
+from broker.delivery.root import LeftBehindError, Root, held
 from broker.errors import InputError, RefusedError
 from broker.model.bundle import Bundle, Manifest
 from broker.model.clock import Clock, system_clock
@@ -32,7 +31,6 @@ __all__ = ["CURRENT", "GRACE", "Holding", "publishing", "withdraw"]
 CURRENT: Final = "current"
 GRACE: Final = timedelta(minutes=10)  # between resolving the link and opening the last file
 _GENERATION: Final = re.compile(r"gen-\d{6,}(?:-\d+)?", re.ASCII)
-_WORKING: Final = re.compile(r"\.gen-\d{6,}(?:-\d+)?", re.ASCII)
 _WORKING_LINK: Final = re.compile(r"\.current-\d+", re.ASCII)
 _OURS: Final = frozenset({MANIFEST, *(f.value for f in FileFormat)})
 
@@ -58,14 +56,14 @@ def publishing(
             own = kept.enter_context(directory.opened())
             _sweep(directory)
             _require_same_holder(directory, bundle)
-            before = _State(directory.link(CURRENT), {n: directory.read(n, MANIFEST) for n in _generations(directory)})
+            before = directory.link(CURRENT), {name: _written(directory, name) for name in _generations(directory)}
             try:
                 name = _stored(directory, bundle, formats)
                 _switch(directory, name, clock())
                 _prune(directory, name, clock() - grace)
                 holding = Holding(own, kept.enter_context(directory.opened(name)), bundle.lease_id)
             except BaseException:
-                _restore(directory, before)
+                _restore(directory, *before)
                 raise
         yield holding
 
@@ -111,7 +109,7 @@ class Holding:
             self._generation.clear(_OURS)
 
     def _belongs_to_another(self) -> bool:
-        return _lease(self._generation, ".") not in (self._lease, None)
+        return _lease(self._generation) not in (self._lease, None)
 
 
 def withdraw(directory: Root, lease: str) -> tuple[Path, ...]:
@@ -134,28 +132,24 @@ def withdraw(directory: Root, lease: str) -> tuple[Path, ...]:
     return tuple(directory.path / name for name in _generations(directory))
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """The state before: the target of `current`, and the manifest of each generation."""
+def _restore(directory: Root, current: str | None, manifests: Mapping[str, Secret[bytes] | None]) -> None:
+    """Undo what was published, so that the caller can return the lease; raise `LeftBehindError` if that fails.
 
-    current: str | None
-    manifests: Mapping[str, Secret[bytes] | None]
-
-
-def _restore(directory: Root, before: _State) -> None:
-    """Undo what was published, so that the caller can return the lease; raise `LeftBehindError` if that fails."""
+    `current` is the former target of the link, `manifests` has the former manifest of each generation.
+    """
     try:
-        if before.current is None:
+        if current is None:
             directory.unlink(CURRENT)
-        elif directory.link(CURRENT) != before.current:
-            directory.point(CURRENT, before.current)
+        elif directory.link(CURRENT) != current:
+            directory.point(CURRENT, current)
         _sweep(directory)
         now = _generations(directory)
         for name in now:
-            manifest = before.manifests.get(name)
-            if manifest and directory.read(name, MANIFEST) != manifest:
-                directory.write(name, MANIFEST, manifest)
-        _remove_all(directory, [name for name in now if name not in before.manifests])
+            manifest = manifests.get(name)
+            if manifest and _written(directory, name) != manifest:
+                with directory.opened(name) as generation:
+                    generation.write(MANIFEST, manifest)
+        _remove_all(directory, [name for name in now if name not in manifests])
     except OSError as error:
         raise LeftBehindError(
             f"{directory.path}: a bundle was partly published and cannot be removed ({error.strerror})",
@@ -178,57 +172,53 @@ def _stored(directory: Root, bundle: Bundle, formats: Collection[FileFormat]) ->
         if not directory.is_directory(name):
             working = f".{name}"
             directory.make(working)
-            for file, content in files.items():
-                directory.write(working, file.value, content)
-            _write_manifest(directory, working, bundle, files)
+            with directory.opened(working) as generation:
+                for file, content in files.items():
+                    generation.write(file.value, content)
+                generation.write(MANIFEST, Secret(dump(manifest_of(bundle, files))))
             directory.rename(working, name)
             return name
-        there = _same(directory, name, files)
-        if there is not None:
-            _write_manifest(directory, name, bundle, there)
-            return name
+        with directory.opened(name) as generation:
+            there = _same(generation, files)
+            if there is not None:
+                generation.write(MANIFEST, Secret(dump(manifest_of(bundle, there))))
+                return name
     raise AssertionError("names never end")
 
 
-def _write_manifest(directory: Root, name: str, bundle: Bundle, files: Mapping[FileFormat, Secret[bytes]]) -> None:
-    directory.write(name, MANIFEST, Secret(dump(manifest_of(bundle, files))))
+def _same(generation: Root, files: Mapping[FileFormat, Secret[bytes]]) -> Mapping[FileFormat, Secret[bytes]] | None:
+    """Return the stored files if they equal `files`, and set their modes.
 
-
-def _same(
-    directory: Root, name: str, files: Mapping[FileFormat, Secret[bytes]]
-) -> Mapping[FileFormat, Secret[bytes]] | None:
-    """Return the stored files if they equal `files`, and set their modes. Key stores differ in each rendering."""
-    leftovers = {MANIFEST, f".{MANIFEST}"}  # the second of a run that was killed
-    with directory.opened(name) as generation:
-        if set(generation.names()) - leftovers != {file.value for file in files}:
-            return None
-    there = {}
+    Key stores differ in each rendering: they are compared with the manifest.
+    """
+    leftovers = {MANIFEST, f".{MANIFEST}.new"}  # the second of a run that was killed
+    if set(generation.names()) - leftovers != {file.value for file in files}:
+        return None
+    stored, there = _manifest(generation), {}
     for file, content in files.items():
-        found = directory.read(name, file.value, mode=FILE_MODE)
-        if found is None or (found != content and not file.random):
+        found = generation.read(file.value, close=True)
+        expected = stored.files.get(file.value) if stored and file.random else digest(content)
+        if found is None or digest(found) != expected:
             return None
         there[file] = found
-    return there if _stores_unchanged(directory, name, there) else None
+    return there
 
 
-def _stores_unchanged(directory: Root, name: str, there: Mapping[FileFormat, Secret[bytes]]) -> bool:
-    """Return whether key stores are as in the manifest: they cannot be compared with new ones."""
-    stores = {file: content for file, content in there.items() if file.random}
-    manifest = _manifest(directory, name) if stores else None
-    return not stores or (
-        manifest is not None and all(manifest.files.get(f.value) == digest(content) for f, content in stores.items())
-    )
+def _written(directory: Root, name: str) -> Secret[bytes] | None:
+    """Return the manifest of the generation `name` as it is stored."""
+    with directory.opened(name) as generation:
+        return generation.read(MANIFEST)
 
 
-def _manifest(directory: Root, name: str) -> Manifest | None:
-    found = directory.read(name, MANIFEST)
+def _manifest(directory: Root, name: str = ".") -> Manifest | None:
+    found = _written(directory, name)
     try:
         return parse(found.reveal()) if found else None
     except InputError:
         return None
 
 
-def _lease(directory: Root, name: str) -> str | None:
+def _lease(directory: Root, name: str = ".") -> str | None:
     manifest = _manifest(directory, name)
     return manifest.lease_id if manifest else None
 
@@ -264,7 +254,7 @@ def _prune(directory: Root, current: str, before: datetime) -> None:
 def _sweep(directory: Root) -> None:
     """Remove the working files of a killed run."""
     for name in directory.names():
-        if _WORKING.fullmatch(name) and directory.is_directory(name):
+        if name.startswith(".") and _GENERATION.fullmatch(name[1:]) and directory.is_directory(name):
             directory.remove(name, _OURS)
         elif _WORKING_LINK.fullmatch(name):
             directory.unlink(name)

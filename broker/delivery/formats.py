@@ -9,20 +9,18 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from broker.delivery import curl
 from broker.errors import InputError
-from broker.model.authentication import PASSWORD
+from broker.model.authentication import PASSWORD, Authentication, Values
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from broker.pki import keys
 
-__all__ = ["DEFAULT", "FileFormat", "render"]
+__all__ = ["DEFAULT", "FileFormat", "curl_config", "render"]
 
 
 class FileFormat(Enum):
@@ -70,24 +68,7 @@ class FileFormat(Enum):
         return self.needs_passphrase or self is FileFormat.PASSPHRASE
 
 
-DEFAULT: Final = (
-    FileFormat.KEY,
-    FileFormat.CERTIFICATE,
-    FileFormat.TRUST,
-    FileFormat.COMBINED,
-    FileFormat.USERNAME,
-    FileFormat.PASSWORD,
-    FileFormat.CLIENT_ID,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """The input of a renderer."""
-
-    bundle: Bundle
-    at: Path
-    passphrase: Secret[str]
+DEFAULT: Final = tuple(FileFormat)[:7]  # to the client_id
 
 
 def render(bundle: Bundle, formats: Collection[FileFormat], at: Path) -> dict[FileFormat, Secret[bytes]]:
@@ -101,63 +82,87 @@ def render(bundle: Bundle, formats: Collection[FileFormat], at: Path) -> dict[Fi
     wanted |= {FileFormat.PASSWORD if name == PASSWORD else FileFormat.SECRETS for name in bundle.secrets}
     if any(f.needs_passphrase for f in wanted):
         wanted.add(FileFormat.PASSPHRASE)
-    job = _Job(bundle, at, Secret(secrets.token_urlsafe(32)))
-    return {f: _RENDERERS[f](job) for f in FileFormat if f in wanted}
+    passphrase = Secret(secrets.token_urlsafe(32))
+    key, certificate = bundle.key, bundle.certificate
+    rendered: dict[FileFormat, Callable[[], str | bytes]] = {
+        FileFormat.KEY: lambda: keys.pem(key).reveal(),
+        FileFormat.CERTIFICATE: lambda: certificate.pem,
+        FileFormat.TRUST: lambda: bundle.trust.pem,
+        FileFormat.COMBINED: lambda: keys.pem(key).reveal() + certificate.pem.encode(),
+        FileFormat.USERNAME: lambda: bundle.login,
+        FileFormat.PASSWORD: lambda: bundle.secrets[PASSWORD].reveal(),  # noqa: PLW0108  # there may be none
+        FileFormat.CLIENT_ID: lambda: bundle.client_id,
+        FileFormat.SECRETS: lambda: _others(bundle),
+        FileFormat.KEYSTORE: lambda: keys.pkcs12_bundle(key, certificate, passphrase).reveal(),
+        FileFormat.TRUSTSTORE: lambda: keys.truststore_p12(bundle.trust, passphrase),
+        FileFormat.PASSPHRASE: passphrase.reveal,
+        FileFormat.CURL: lambda: curl_config(at, bundle.authentication, bundle.values),
+        FileFormat.ENV: lambda: _env(bundle, at),
+    }
+    return {f: _hidden(rendered[f]()) for f in FileFormat if f in wanted}
 
 
-def _text(value: str) -> Secret[bytes]:
-    return Secret(value.encode())
+def curl_config(at: Path, authentication: Authentication, values: Values) -> str:
+    """Return a config for curl 7.20 or later, so that `curl -K curl.conf https://…/fleets` is a complete
+    request with the files in `at`.
+
+    Redirects are not followed, and `-L` sends the password to no other host. A client_id in the query puts `-d` into
+    the query too, so use a session for POST. Raise `InputError`, without the value, for one that the format or the
+    authentication cannot hold.
+    """
+    authentication.check(values)
+    lines = [
+        "# curl -K THIS_FILE https://…   (--cacert, --cert, --key, --user and the client_id are here)",
+        'proto = "=https"',
+        "tlsv1.2",
+        _line("cacert", str(at / FileFormat.TRUST.value)),
+        # Without it, Debian's curl also trusts every CA of the system
+        _line("capath", str(at)),
+        # curl reads FILE:PASSPHRASE here, so it unescapes colons and backslashes again
+        _line("cert", str(at / FileFormat.CERTIFICATE.value).replace("\\", "\\\\").replace(":", "\\:")),
+        _line("key", str(at / FileFormat.KEY.value)),
+        _line("header", f"Accept: {authentication.accept}"),
+    ]
+    for part in authentication.parts:
+        options = part.curl(values)
+        if options is None:
+            raise InputError(
+                f"curl.conf cannot hold the partner's {part.kind}, which differs in each request",
+                hint="leave out --format curl.conf",
+            )
+        lines += [_line(*option) for option in options]
+    return "\n".join(lines) + "\n"
 
 
-def _combined(job: _Job) -> Secret[bytes]:
-    return Secret(keys.pem(job.bundle.key).reveal() + job.bundle.certificate.pem.encode())
+def _line(name: str, value: str) -> str:
+    if any(ord(c) < ord(" ") or ord(c) == 0x7F for c in value):  # noqa: PLR2004  # DEL
+        raise InputError(f"curl's '{name}' cannot hold a control character", hint="leave out --format curl.conf")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{name} = "{escaped}"' if value else name
 
 
-def _curl(job: _Job) -> Secret[bytes]:
-    names = (FileFormat.CERTIFICATE.value, FileFormat.KEY.value, FileFormat.TRUST.value)
-    paths = curl.Paths(*(job.at / name for name in names))
-    return _text(curl.config(paths, job.bundle.authentication, job.bundle.values))
+def _hidden(content: str | bytes) -> Secret[bytes]:
+    return Secret(content.encode() if isinstance(content, str) else content)
 
 
-def _others(job: _Job) -> Secret[bytes]:
-    values = {name: secret.reveal() for name, secret in sorted(job.bundle.secrets.items()) if name != PASSWORD}
-    return _text(json.dumps(values, ensure_ascii=False))
+def _others(bundle: Bundle) -> str:
+    values = {name: secret.reveal() for name, secret in sorted(bundle.secrets.items()) if name != PASSWORD}
+    return json.dumps(values, ensure_ascii=False)
 
 
-def _keystore(job: _Job) -> Secret[bytes]:
-    return keys.pkcs12_bundle(job.bundle.key, job.bundle.certificate, job.passphrase)
-
-
-def _env(job: _Job) -> Secret[bytes]:
+def _env(bundle: Bundle, at: Path) -> str:
     values = {
-        "PARTNER_BASE_URL": job.bundle.base_url,
-        "PARTNER_CLIENT_ID": job.bundle.client_id,
-        "PARTNER_USERNAME": job.bundle.login,
+        "PARTNER_BASE_URL": bundle.base_url,
+        "PARTNER_CLIENT_ID": bundle.client_id,
+        "PARTNER_USERNAME": bundle.login,
         **{
             "PARTNER_PASSWORD" if name == PASSWORD else f"PARTNER_SECRET_{name.upper().replace('-', '_')}": s.reveal()
-            for name, s in job.bundle.secrets.items()
+            for name, s in bundle.secrets.items()
         },
-        "PARTNER_CERT": str(job.at / FileFormat.CERTIFICATE.value),
-        "PARTNER_KEY": str(job.at / FileFormat.KEY.value),
-        "PARTNER_CA": str(job.at / FileFormat.TRUST.value),
+        "PARTNER_CERT": str(at / FileFormat.CERTIFICATE.value),
+        "PARTNER_KEY": str(at / FileFormat.KEY.value),
+        "PARTNER_CA": str(at / FileFormat.TRUST.value),
     }
     if any("\0" in value for value in values.values()):
         raise InputError("an environment variable cannot hold a NUL", hint="leave out --format env")
-    return _text("".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()))
-
-
-_RENDERERS: Final[Mapping[FileFormat, Callable[[_Job], Secret[bytes]]]] = {
-    FileFormat.KEY: lambda job: keys.pem(job.bundle.key),
-    FileFormat.CERTIFICATE: lambda job: _text(job.bundle.certificate.pem),
-    FileFormat.TRUST: lambda job: _text(job.bundle.trust.pem),
-    FileFormat.COMBINED: _combined,
-    FileFormat.USERNAME: lambda job: _text(job.bundle.login),
-    FileFormat.PASSWORD: lambda job: _text(job.bundle.secrets[PASSWORD].reveal()),
-    FileFormat.CLIENT_ID: lambda job: _text(job.bundle.client_id),
-    FileFormat.SECRETS: _others,
-    FileFormat.KEYSTORE: _keystore,
-    FileFormat.TRUSTSTORE: lambda job: Secret(keys.truststore_p12(job.bundle.trust, job.passphrase)),
-    FileFormat.PASSPHRASE: lambda job: _text(job.passphrase.reveal()),
-    FileFormat.CURL: _curl,
-    FileFormat.ENV: _env,
-}
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())

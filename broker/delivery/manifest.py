@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -54,17 +53,10 @@ def parse(data: bytes) -> Manifest:
         document = json.loads(data)
         if document["schema"] > SCHEMA:
             raise InputError("a newer broker wrote the manifest", hint="upgrade the broker package of this program")
-        return Manifest(
-            account=account_name(document["account"]),
-            application=str(document["application"]),
-            generation=int(document["generation"]),
-            base_url=str(document["base_url"]),
-            authentication=authentication_of(document["authentication"]),
-            not_after=datetime.fromisoformat(document["not_after"]),
-            lease_id=str(document["lease_id"]),
-            expires=datetime.fromisoformat(document["expires"]),
-            files={str(name): str(row.get("sha256", "")) for name, row in document["files"].items()},
-        )
+        document["account"] = account_name(document["account"])
+        document["authentication"] = authentication_of(document["authentication"])
+        document["files"] = {name: row.get("sha256", "") for name, row in document["files"].items()}
+        return msgspec.convert(document, Manifest, from_attributes=True)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{MANIFEST} is damaged, or not the broker's", hint="get the bundle again") from None
 

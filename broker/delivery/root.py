@@ -13,20 +13,20 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from broker.errors import ConflictError, InputError
 from broker.model.secret import Secret
-from broker.paths import UntrustedPathError, place
+from broker.paths import UntrustedPathError, place, replace_file
 
-__all__ = ["FILE_MODE", "LeftBehindError", "Root", "UnusableDirectoryError", "held"]
+__all__ = ["LeftBehindError", "Root", "UnusableDirectoryError", "held"]
 
-FILE_MODE: Final = 0o600  # of public files too
+_FILE_MODE: Final = 0o600  # of public files too
 _DIRECTORY_MODE: Final = 0o700
 _PATIENCE: Final = 10.0  # seconds; publishing takes milliseconds
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OURS: Final = re.compile(r"\.?(gen-\d|current)")
 _GONE: Final = 3  # times that the directory may be replaced while its lock is awaited
 
@@ -48,16 +48,15 @@ class Root:
 
     def names(self) -> list[str]:
         """Return the names in it, sorted."""
-        with os.scandir(self._fd) as entries:
-            return sorted(entry.name for entry in entries)
+        return sorted(os.listdir(self._fd))  # noqa: PTH208  # a descriptor  # noqa: PTH208  # a descriptor
 
     def is_directory(self, name: str) -> bool:
         """Return whether `name` is a directory, not a link to one."""
-        return stat.S_ISDIR(_mode(self._fd, name))
+        return stat.S_ISDIR(self._mode(name))
 
     def link(self, name: str) -> str | None:
         """Return the target of the link `name`, or None; raise `UnusableDirectoryError` if it is not a link."""
-        mode = _mode(self._fd, name)
+        mode = self._mode(name)
         if mode and not stat.S_ISLNK(mode):
             raise UnusableDirectoryError(
                 f"{self.path / name} is not a link", hint="move it away, or use another directory"
@@ -69,80 +68,59 @@ class Root:
         working = f".{name}-{os.getpid()}"
         try:
             os.symlink(target, working, dir_fd=self._fd)
-            os.rename(working, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            self.rename(working, name)
         except BaseException:
-            _remove(self._fd, working)
+            self.unlink(working)
             raise
-        os.fsync(self._fd)
 
     def make(self, name: str) -> None:
         """Make the directory `name`."""
         os.mkdir(name, _DIRECTORY_MODE, dir_fd=self._fd)
 
     def rename(self, name: str, to: str) -> None:
-        """Give the directory `name` its final name, after its entries have reached the disk."""
-        with self._directory(name) as fd:
-            os.fsync(fd)
+        """Rename `name` to `to`, durably."""
         os.rename(name, to, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         os.fsync(self._fd)
 
-    def write(self, directory: str, name: str, content: Secret[bytes]) -> None:
-        """Write or replace a file, atomically."""
-        working = f".{name}"
-        with self._directory(directory) as fd:
-            _remove(fd, working)
-            new = os.open(working, _NEW, FILE_MODE, dir_fd=fd)
-            try:
-                with os.fdopen(new, "wb") as file:
-                    os.fchmod(new, FILE_MODE)
-                    file.write(content.reveal())
-                    file.flush()
-                    os.fsync(new)
-                os.rename(working, name, src_dir_fd=fd, dst_dir_fd=fd)
-            except BaseException:
-                _remove(fd, working)
-                raise
-            os.fsync(fd)
+    def write(self, name: str, content: Secret[bytes]) -> None:
+        """Write or replace a file, atomically and durably."""
+        replace_file(self._fd, name, content.reveal(), _FILE_MODE)
+        os.fsync(self._fd)
 
-    def read(self, directory: str, name: str, *, mode: int | None = None) -> Secret[bytes] | None:
-        """Return the content of a file, or None if it is not a regular file; set its mode to `mode`."""
-        with self._directory(directory) as fd:
-            try:
-                found = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
-            except OSError:
-                return None
-        try:
-            if not stat.S_ISREG(os.fstat(found).st_mode):
-                return None
-            if mode is not None:
-                os.fchmod(found, mode)
-            with os.fdopen(found, "rb", closefd=False) as file:
+    def read(self, name: str, *, close: bool = False) -> Secret[bytes] | None:
+        """Return the content of a file, or None if it cannot be read or is not a regular file.
+
+        With `close`, take the rights of other users away.
+        """
+        with suppress(OSError), open(name, "rb", opener=partial(_unfollowed, self._fd)) as file:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                if close:
+                    os.fchmod(file.fileno(), _FILE_MODE)
                 return Secret(file.read())
-        finally:
-            os.close(found)
+        return None
 
-    def remove(self, directory: str, ours: frozenset[str]) -> bool:
-        """Remove the files named in `ours`, and the directory if that empties it. Return whether it is gone.
+    def remove(self, directory: str, ours: frozenset[str]) -> None:
+        """Remove the files named in `ours` from `directory`, and the directory if that empties it.
 
         Each file is tried, even if another could not be removed. A directory of such a name stays.
         """
         with self.opened(directory) as inner:
             inner.clear(ours)
-            empty = not inner.names()
-        if empty:
-            os.rmdir(directory, dir_fd=self._fd)
-        return empty
+            if inner.names():
+                return
+        os.rmdir(directory, dir_fd=self._fd)
 
     def clear(self, ours: frozenset[str]) -> None:
         """Remove the files named in `ours` from this directory, even if it was moved."""
         with ExitStack() as each:
             for name in self.names():
-                if name.removeprefix(".") in ours and not stat.S_ISDIR(_mode(self._fd, name)):
-                    each.callback(_remove, self._fd, name)
+                if name.removeprefix(".").removesuffix(".new") in ours and not self.is_directory(name):
+                    each.callback(self.unlink, name)
 
     def unlink(self, name: str) -> None:
-        """Remove the link `name`."""
-        _remove(self._fd, name)
+        """Remove the link or file `name`."""
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._fd)
 
     def stamp(self, directory: str, at: float) -> None:
         """Set the time stamp of `directory`, in seconds since the epoch."""
@@ -155,27 +133,33 @@ class Root:
     @contextmanager
     def opened(self, name: str = ".") -> Iterator[Root]:
         """Lend the directory `name`, or this one, with a new descriptor and without a lock."""
-        with self._directory(name) as fd:
+        fd = os.open(name, _OPEN, dir_fd=self._fd)
+        try:
             yield Root(self.path / name, fd)
+        finally:
+            os.close(fd)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Wait for other publishers, and update `path`: the directory may have been renamed."""
         with _as_unusable(self.path):
             _wait_for_lock(self.path, self._fd, time.monotonic() + _PATIENCE)
-            self.path = _where(self._fd) or self.path
+            with suppress(OSError):
+                self.path = Path(os.readlink(f"/proc/self/fd/{self._fd}"))  # noqa: PTH115  # not the path of a file
             try:
                 yield
             finally:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
 
-    @contextmanager
-    def _directory(self, name: str) -> Iterator[int]:
-        fd = os.open(name, _OPEN, dir_fd=self._fd)
+    def _mode(self, name: str) -> int:
         try:
-            yield fd
-        finally:
-            os.close(fd)
+            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return 0
+
+
+def _unfollowed(at: int, name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
 
 
 @contextmanager
@@ -189,10 +173,11 @@ def held(path: Path, *, make: bool = False) -> Iterator[Root]:
     with _as_unusable(path):
         path, fd = _locked(path, make=make)
         try:
+            root = Root(path, fd)
             if make:
-                _require_ours(path, fd)
+                _require_bundles_alone(root, os.fstat(fd).st_mode)
                 os.fchmod(fd, _DIRECTORY_MODE)
-            yield Root(path, fd)
+            yield root
         finally:
             os.close(fd)
 
@@ -231,42 +216,20 @@ def _wait_for_lock(path: Path, fd: int, deadline: float) -> None:
 
 
 def _require_safe(path: Path, found: os.stat_result) -> None:
-    me = os.geteuid()
-    if found.st_uid != me:
-        raise _unsafe(path, f"belongs to user {found.st_uid}", "use a directory that belongs to you")
+    if found.st_uid != os.geteuid():
+        raise UnusableDirectoryError(
+            f"{path} belongs to user {found.st_uid}", hint="use a directory that belongs to you"
+        )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise _unsafe(path, "can be written by others", f"chmod go-w {path}")
+        raise UnusableDirectoryError(f"{path} can be written by others", hint=f"chmod go-w {path}")
 
 
-def _require_ours(path: Path, fd: int) -> None:
+def _require_bundles_alone(root: Root, mode: int) -> None:
     """Refuse to close a directory to others if it holds more than bundles: it might be `/etc`, or `/`."""
-    others = os.fstat(fd).st_mode & 0o077
-    if others and not all(_OURS.match(name) for name in Root(path, fd).names()):
-        raise _unsafe(path, "holds other files, which other users can read", "use a directory for this bundle alone")
-
-
-def _unsafe(path: Path, what: str, hint: str) -> UnusableDirectoryError:
-    return UnusableDirectoryError(f"{path} {what}", hint=hint)
-
-
-def _where(fd: int) -> Path | None:
-    """Return the current path of an open directory, None if the kernel does not know it."""
-    try:
-        return Path(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115  # not the path of a file
-    except OSError:
-        return None
-
-
-def _mode(fd: int, name: str) -> int:
-    try:
-        return os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
-    except FileNotFoundError:
-        return 0
-
-
-def _remove(fd: int, name: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=fd)
+    if mode & 0o077 and not all(_OURS.match(name) for name in root.names()):
+        raise UnusableDirectoryError(
+            f"{root.path} holds other files, which other users can read", hint="use a directory for this bundle alone"
+        )
 
 
 @contextmanager

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from broker.delivery.atomic import write_atomically
 from broker.errors import InputError, RefusedError
-from broker.paths import place
+from broker.paths import place, write_atomically
 
 __all__ = ["SETUP_ROLE", "Home", "write_private"]
 

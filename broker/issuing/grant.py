@@ -17,7 +17,7 @@ from broker.model.authentication import CLIENT_ID, Authentication
 from broker.model.bundle import Bundle
 from broker.model.clock import Clock
 from broker.model.generation import Generation
-from broker.model.lease import DEFAULT_CAP, BundleKind, Cap, Lease, expiry
+from broker.model.lease import BundleKind, Lease, expiry
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Stage
@@ -59,7 +59,6 @@ class Issuer:
     journal: Journal
     signer: LeaseSigner
     clock: Clock  # raises `RefusedError` while it is wrong: other machines read the dates of leases
-    cap: Cap = DEFAULT_CAP
 
     def grant(self, wanted: Wanted) -> Granted:
         """Return a bundle of the current generation.
@@ -114,7 +113,7 @@ class Issuer:
             kind=wanted.kind,
             generation=generation.number,
             first_issued=now,
-            expires=expiry(wanted.ttl, self.cap, first_issued=now, now=now, not_after=not_after),
+            expires=expiry(wanted.ttl, now=now, not_after=not_after),
         )
 
     def _append_evidence(self, lease: Lease, consumer: Consumer) -> None:

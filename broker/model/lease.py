@@ -10,7 +10,9 @@ from typing import Final
 from broker.errors import RefusedError
 from broker.model.names import AccountName
 
-__all__ = ["DEFAULT_CAP", "BundleKind", "Cap", "Lease", "expiry"]
+__all__ = ["LONGEST", "BundleKind", "Lease", "expiry"]
+
+LONGEST: Final = timedelta(hours=1)
 
 
 class BundleKind(Enum):
@@ -18,17 +20,6 @@ class BundleKind(Enum):
 
     DIRECT = "direct"
     GATEWAY = "gateway"
-
-
-@dataclass(frozen=True, slots=True)
-class Cap:
-    """The longest term of a bundle: of one lease, and with all renewals."""
-
-    once: timedelta
-    whole: timedelta
-
-
-DEFAULT_CAP: Final = Cap(once=timedelta(hours=1), whole=timedelta(hours=24))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +36,13 @@ class Lease:
     expires: datetime
 
 
-def expiry(asked: timedelta, cap: Cap, *, first_issued: datetime, now: datetime, not_after: datetime) -> datetime:
-    """Return the earliest of the end asked for, those of the two caps, and the certificate's.
+def expiry(asked: timedelta, *, now: datetime, not_after: datetime) -> datetime:
+    """Return the earliest of the end asked for, an hour from `now`, and the certificate's end.
 
     Raise `RefusedError` if that is not in the future.
     """
-    end = min(now + asked, now + cap.once, first_issued + cap.whole, not_after)
     if not_after <= now:
         raise RefusedError(f"the certificate expired on {not_after:%F}", hint="broker status")
-    if end <= now:
-        raise RefusedError("the lease cannot be renewed any longer", hint="get a new bundle")
-    return end
+    if asked <= timedelta(0):
+        raise RefusedError("the term of a bundle must be longer than zero", hint="ask for a term such as --ttl 1h")
+    return min(now + min(asked, LONGEST), not_after)

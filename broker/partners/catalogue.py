@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -11,17 +10,18 @@ from typing import Final
 from broker.errors import InputError, UnknownNameError
 from broker.partners.document import NewerProfileError, from_document, parse
 from broker.partners.profile import Profile
+from broker.partners.reading import guess
 
 __all__ = ["builtin", "builtin_source", "load", "names", "require_own"]
 
+_FOLDER: Final = resources.files("broker.partners").joinpath("profiles")
 _SUFFIX: Final = ".toml"
 
 
 @cache
 def names() -> tuple[str, ...]:
     """Return the names of the built-in profiles, sorted."""
-    files = resources.files("broker.partners").joinpath("profiles").iterdir()
-    return tuple(sorted(f.name.removesuffix(_SUFFIX) for f in files if f.name.endswith(_SUFFIX)))
+    return tuple(sorted(f.name.removesuffix(_SUFFIX) for f in _FOLDER.iterdir() if f.name.endswith(_SUFFIX)))
 
 
 @cache
@@ -34,8 +34,7 @@ def builtin_source(name: str) -> str:
     """Return the text of a built-in profile, with its comments; raise `UnknownNameError`."""
     if name not in names():
         raise _unknown(name, names())
-    file = resources.files("broker.partners").joinpath("profiles", name + _SUFFIX)
-    return file.read_text(encoding="utf-8")
+    return _FOLDER.joinpath(name + _SUFFIX).read_text(encoding="utf-8")
 
 
 def load(name: str, own: Mapping[str, Mapping[str, object]]) -> Profile:
@@ -45,11 +44,10 @@ def load(name: str, own: Mapping[str, Mapping[str, object]]) -> Profile:
     """
     if name in names():
         return builtin(name)
-    document = own.get(name)
-    if document is None:
-        raise _unknown(name, (*names(), *iter(own)))
+    if name not in own:
+        raise _unknown(name, (*names(), *own))
     try:
-        profile = from_document(document, f"profile {name}")
+        profile = from_document(own[name], f"profile {name}")
     except NewerProfileError:
         raise
     except InputError as error:  # whose hint is about a file; this profile is in Vault
@@ -68,6 +66,5 @@ def require_own(profile: Profile) -> None:
 
 
 def _unknown(name: str, known: tuple[str, ...]) -> UnknownNameError:
-    near = difflib.get_close_matches(name, known, n=1)
-    guess = f"did you mean {near[0]}? " if near else ""
-    return UnknownNameError(f"there is no profile {name[:80]!r}", hint=f"{guess}there are {', '.join(sorted(known))}")
+    hint = f"{guess(name, known)}there are {', '.join(sorted(known))}"
+    return UnknownNameError(f"there is no profile {name[:80]!r}", hint=hint)

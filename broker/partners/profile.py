@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Final
 
 from broker.errors import UnknownNameError
 from broker.model.authentication import Authentication
 from broker.model.subject import KeyRules, SubjectRules
 
-__all__ = ["Environment", "Operation", "Probe", "Profile", "Renewal", "Submission"]
+__all__ = ["PERIODS", "Environment", "Operation", "Probe", "Profile", "Renewal", "Submission"]
+
+PERIODS: Final = ("lifetime", "overlap", "lead_time")  # fields of `Renewal` that the partner publishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,5 @@ class Profile:
     @property
     def unknowns(self) -> tuple[str, ...]:
         """Dotted names of the settings that the partner has not published."""
-        renewal = {f"renewal.{name}": getattr(self.renewal, name) for name in ("lifetime", "overlap", "lead_time")}
-        values = {"submission.to": self.submission.to, **renewal}
-        return tuple(name for name, value in values.items() if value is None)
+        periods = tuple(f"renewal.{name}" for name in PERIODS if getattr(self.renewal, name) is None)
+        return periods if self.submission.to else ("submission.to", *periods)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
 from datetime import timedelta
 from functools import partial
@@ -15,26 +15,27 @@ import msgspec
 from broker.errors import InputError
 from broker.model.setting import SettingError
 
-__all__ = ["Readers", "among", "choice", "converted", "of_text", "read", "require_known", "require_plain", "text"]
+__all__ = ["choice", "converted", "guess", "of_text", "read", "require_known", "require_plain", "text"]
 
 T = TypeVar("T")
-Readers = Mapping[str, Callable[[Any], object]]  # by key, for values that are written as text
 
 _LONGEST: Final = 4000  # characters of one text
 _MISSING: Final = re.compile(r"Object missing required field `(\w+)`", re.ASCII)
 _WRONG: Final = re.compile(r"Expected `(\w+)(?:[^$]* - at `\$\.([^\[`]*)(\[)?)?", re.ASCII)
 _KINDS: Final = {
-    "str": "text",
+    "str": "plain text",
     "bool": "true or false",
     "int": "a whole number",
     "array": "a list",
     "object": "a table",
 }
-_ITEMS: Final = {"str": "plain text", "int": "whole numbers", "object": "tables"}
 
 
-def converted(table: object, kind: type[T], readers: Readers | None = None) -> T:
-    """Return `table` as the dataclass `kind`. Raise `SettingError` for the first mistake, its key within the table."""
+def converted(table: object, kind: type[T], readers: Mapping[str, Callable[[Any], object]] | None = None) -> T:
+    """Return `table` as the dataclass `kind`. Raise `SettingError` for the first mistake, its key within the table.
+
+    `readers` read the values that are written as text, by key.
+    """
     if not isinstance(table, Mapping):
         raise SettingError("", "is not a table", "it must be a table")
     require_known(table, (field.name for field in fields(kind)))  # type: ignore[arg-type]  # kind is a dataclass
@@ -71,20 +72,16 @@ def of_text(reader: Callable[[str], T]) -> Callable[[object], T]:
 
 
 def choice(*words: str | int) -> Callable[[object], object]:
-    """Return a reader that accepts one of `words`."""
-    return partial(among, words=words)
+    """Return a reader that accepts one of `words`. It leaves a value of another type to msgspec, which refuses it."""
 
+    def chosen(value: object) -> object:
+        if type(value) is type(words[0]) and value not in words:
+            given, known = value if isinstance(value, str) else "", [str(word) for word in words]
+            has = f"has {given[:60]!r}" if given else "has another value"
+            raise SettingError("", has, f"{guess(given, known)}use {', '.join(known)}")
+        return value
 
-def among(value: object, words: Sequence[str | int]) -> object:
-    """Return `value` if it is one of `words`; raise `SettingError`."""
-    if type(value) is not type(words[0]):
-        kind = _KINDS[type(words[0]).__name__]
-        raise SettingError("", f"is not {kind}", f"it must be {kind}")
-    if value not in words:
-        given, known = value if isinstance(value, str) else "", [str(word) for word in words]
-        has = f"has {given[:60]!r}" if given else "has another value"
-        raise SettingError("", has, f"{_guess(given, known)}use {', '.join(known)}")
-    return value
+    return chosen
 
 
 def require_known(table: Mapping[str, object], names: Iterable[str]) -> None:
@@ -92,7 +89,7 @@ def require_known(table: Mapping[str, object], names: Iterable[str]) -> None:
     known = sorted(names)
     for key in table:
         if key not in known:
-            raise SettingError(key, "is not a setting", f"{_guess(key, known)}known are {', '.join(known) or 'none'}")
+            raise SettingError(key, "is not a setting", f"{guess(key, known)}known are {', '.join(known) or 'none'}")
 
 
 def require_plain(value: object, lines: Collection[str], key: str = "") -> None:
@@ -115,7 +112,8 @@ def require_plain(value: object, lines: Collection[str], key: str = "") -> None:
         raise SettingError("", "has a control character", "write plain text")
 
 
-def _guess(word: str, words: Iterable[str]) -> str:
+def guess(word: str, words: Iterable[str]) -> str:
+    """Return a question about the word that is meant, if one of `words` is near to `word`; else ""."""
     near = difflib.get_close_matches(word, list(words), n=1)
     return f"did you mean {near[0]}? " if near else ""
 
@@ -129,8 +127,5 @@ def _explained(error: msgspec.ValidationError) -> SettingError:
     found = _WRONG.match(str(error))
     if not found:
         return SettingError("", "cannot be used", str(error)[:300])
-    expected, key, within = found[1], found[2] or "", found[3]
-    if within:
-        items = _ITEMS.get(expected, expected)
-        return SettingError(key, f"holds something other than {items}", f"write {items}")
-    return SettingError(key, f"is not {_KINDS.get(expected, expected)}", f"it must be {_KINDS.get(expected, expected)}")
+    kind, key, within = _KINDS.get(found[1], found[1]), found[2] or "", found[3]
+    return SettingError(key, f"{'holds something other than' if within else 'is not'} {kind}", f"write {kind}")

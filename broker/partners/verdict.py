@@ -19,6 +19,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
+from http import HTTPStatus
 from typing import Final
 
 from broker.model.obstacle import LONGEST_PAUSE
@@ -108,7 +109,6 @@ _CERTIFICATE_ALERTS: Final = re.compile(
 # Texts of nginx with status 400, and its own statuses, where others send an alert
 _CERTIFICATE_PAGES: Final = ("ssl certificate error", "no required ssl certificate was sent", "client certificate")
 _CERTIFICATE_CODES: Final = frozenset({"495", "496"})
-_UNAUTHORIZED, _FORBIDDEN, _TOO_MANY = 401, 403, 429
 
 
 def classify(facts: ProbeFacts, expect: Collection[int] = (200,)) -> Verdict:
@@ -135,21 +135,16 @@ def _answered(facts: ProbeFacts, expect: Collection[int]) -> Verdict:
     status, said = facts.status or 0, " ".join(facts.message.lower().split())
     if status in expect:
         return Verdict.OK if facts.is_json else Verdict.PARTNER_DOWN
-    if _about_certificate(facts, status, said):
+    page = 400 <= status < 500 and any(words in said for words in _CERTIFICATE_PAGES)  # noqa: PLR2004  # 4xx
+    if page or _CERTIFICATE_CODES & {str(status), facts.code}:
         return Verdict.CERTIFICATE_REJECTED
-    if status == _TOO_MANY:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
         return Verdict.QUOTA
-    if status in (_UNAUTHORIZED, _FORBIDDEN) and _about_client_id(said):
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) and _about_client_id(said):
         return Verdict.CLIENT_REJECTED
-    if status == _UNAUTHORIZED or (status == _FORBIDDEN and facts.is_json):
+    if status == HTTPStatus.UNAUTHORIZED or (status == HTTPStatus.FORBIDDEN and facts.is_json):
         return Verdict.LOGIN_REJECTED
     return Verdict.PARTNER_DOWN
-
-
-def _about_certificate(facts: ProbeFacts, status: int, said: str) -> bool:
-    if _CERTIFICATE_CODES & {str(status), facts.code}:
-        return True
-    return 400 <= status < 500 and any(words in said for words in _CERTIFICATE_PAGES)  # noqa: PLR2004  # 4xx
 
 
 def _about_client_id(said: str) -> bool:

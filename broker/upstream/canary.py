@@ -73,7 +73,11 @@ def _message(credentials: Credentials, request: Probe) -> bytes:
 
 
 def _facts(reply: Reply) -> ProbeFacts:
-    document = _document(reply.body)
+    document, details = _document(reply.body), []
+    if used := sorted(word for name, word in _QUOTAS.items() if _number(reply.headers, name) == 0):
+        details.append(f"the {' and the '.join(used)} quota is used up")
+    if document is None:
+        details.append("the body is not the API's" if reply.body.strip() else "the body is empty")
     return ProbeFacts(
         Where.HTTP,
         status=reply.status,
@@ -81,19 +85,8 @@ def _facts(reply: Reply) -> ProbeFacts:
         code=_code(document or {}),
         message=_message_of(reply, document)[:_READ],
         retry_after=_seconds(reply.headers),
-        detail=", ".join(filter(None, (_quota(reply.headers), _fault_of_body(reply, document)))),
+        detail=", ".join(details),
     )
-
-
-def _quota(headers: Message) -> str:
-    used = sorted(word for name, word in _QUOTAS.items() if _number(headers, name) == 0)
-    return f"the {' and the '.join(used)} quota is used up" if used else ""
-
-
-def _fault_of_body(reply: Reply, document: dict[str, object] | None) -> str:
-    if document is not None:
-        return ""
-    return "the body is not the API's" if reply.body.strip() else "the body is empty"
 
 
 def _document(body: bytes) -> dict[str, object] | None:

@@ -1,12 +1,13 @@
 """One HTTP/1.1 exchange over one new TLS connection, within one deadline. It reports how far the exchange came.
 
 Lower than requests on purpose: a canary must know whether the handshake or the first read failed, and must not wait
-for a server that sends single bytes.
+for a server that sends single bytes. No exception of ssl, sockets or requests travels past this package.
 """
 
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import ssl
 import traceback
@@ -16,11 +17,10 @@ from functools import partial
 from typing import Final, cast
 from urllib.parse import urlsplit
 
-from broker.network import UNREADABLE, Deadline, Reader, TooMuchError, connected
+from broker.network import UNREADABLE, Deadline, Reader, TooMuchError, alert_of, behind, connected, is_closed
 from broker.partners.verdict import ProbeFacts, Where
-from broker.upstream.errors import facts_of
 
-__all__ = ["Reply", "exchange", "stays_open"]
+__all__ = ["Reply", "described", "exchange", "stays_open"]
 
 _LARGEST: Final = 1024 * 1024
 _PIECE: Final = 64 * 1024  # bytes of a read: the length that the partner announces reserves no memory
@@ -48,7 +48,7 @@ def exchange(base_url: str, context: ssl.SSLContext, message: bytes, deadline: D
         except TooMuchError:
             return ProbeFacts(Where.BODY, detail=f"the answer is larger than {_LARGEST} bytes")
         except (OSError, http.client.HTTPException, *UNREADABLE) as error:
-            return facts_of(error, Where.BODY if reader.count else Where.FIRST_READ)
+            return _facts_of(error, Where.BODY if reader.count else Where.FIRST_READ)
 
 
 def stays_open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> ProbeFacts:
@@ -67,7 +67,7 @@ def stays_open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> Pr
         except TimeoutError:
             return ProbeFacts(Where.FIRST_READ, stays_open=True)
         except OSError as error:
-            return facts_of(error, Where.FIRST_READ)
+            return _facts_of(error, Where.FIRST_READ)
 
 
 def _open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> ssl.SSLSocket | ProbeFacts:
@@ -76,14 +76,14 @@ def _open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> ssl.SSL
     try:
         plain = connected(host, parts.port or 443, deadline)
     except (OSError, UnicodeError) as error:
-        return facts_of(error, Where.CONNECT)
+        return _facts_of(error, Where.CONNECT)
     try:
         plain.settimeout(deadline.left)
         return context.wrap_socket(plain, server_hostname=host)
     except (OSError, ValueError) as error:
         plain.close()
         _close_leaked(error)
-        return facts_of(error, Where.HANDSHAKE)
+        return _facts_of(error, Where.HANDSHAKE)
 
 
 def _close_leaked(error: Exception) -> None:
@@ -110,3 +110,41 @@ def _read(reader: Reader, method: str) -> Reply:
         if response.length:
             raise http.client.IncompleteRead(body, response.length)
         return Reply(response.status, response.headers, body)
+
+
+def _facts_of(error: Exception, where: Where) -> ProbeFacts:
+    """Return the facts of `error`, which ended a call at `where`."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ProbeFacts(where, verify_error=error.verify_message or "the server's certificate was not accepted")
+    if isinstance(error, TimeoutError):
+        return ProbeFacts(where, timed_out=True, detail=f"no answer in time ({where.value})")
+    if isinstance(error, http.client.IncompleteRead):
+        return ProbeFacts(Where.BODY, closed=True, detail="the answer is incomplete")
+    if is_closed(error):
+        return ProbeFacts(
+            where, closed=True, detail=f"the server closed the connection without a reason ({where.value})"
+        )
+    if alert := alert_of(error):
+        return ProbeFacts(where, alert=alert, detail=f"the server sent the TLS alert '{alert}'")
+    return ProbeFacts(Where.BODY if isinstance(error, http.client.HTTPException) else where, detail=_reason(error))
+
+
+def described(error: Exception) -> str:
+    """Return a message about `error`, or about the first error inside it that we know. It quotes nothing."""
+    for found in behind(error):
+        if isinstance(found, ssl.SSLError | OSError | http.client.HTTPException) and type(found) is not OSError:
+            facts = _facts_of(found, Where.CONNECT)
+            return f"the server was not verified: {facts.verify_error}" if facts.verify_error else facts.detail
+    return "the call to the partner failed"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {(error.reason or 'unknown reason').replace('_', ' ').lower()}"
+    if isinstance(error, socket.gaierror):
+        return "the partner's host name was not found"
+    if isinstance(error, ConnectionRefusedError):
+        return "the connection was refused"
+    if isinstance(error, (http.client.HTTPException, *UNREADABLE)):
+        return "the answer is not HTTP"
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "the call failed"

@@ -16,7 +16,7 @@ import urllib3
 
 from broker.model.redactor import Redactor
 from broker.network import UNREADABLE, TooMuchError, behind
-from broker.upstream.errors import described
+from broker.upstream.exchange import described
 
 __all__ = ["FAILURES", "PartnerResponse", "failure"]
 

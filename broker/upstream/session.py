@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from typing import Any, Final, NoReturn
@@ -11,18 +12,21 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from broker.errors import BrokerError, RefusedError
 from broker.model.authentication import Request
+from broker.network import Deadline, InTime, connected
 from broker.partners.request import inside, join
 from broker.upstream.credentials import Credentials
-from broker.upstream.pool import Pool, timeout_of
 from broker.upstream.response import FAILURES, PartnerResponse, failure
 
 __all__ = ["TIMEOUT", "PartnerSession"]
 
 TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds for the whole exchange
 _ORIGIN: Final = re.compile(r"\w+://[^/?#]*")
+_PIECE: Final = 16 * 1024  # bytes sent between two checks of the deadline
 _REDIRECTS: Final = 5  # each is an exchange of its own
 
 
@@ -118,7 +122,7 @@ class _PartnerAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, ssl_context=self.credentials.context, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"https": Pool}
+        self.poolmanager.pool_classes_by_scheme = {"https": _Pool}
 
     def get_connection_with_tls_context(
         self, request: requests.PreparedRequest, *_: Any, **__: Any
@@ -147,7 +151,7 @@ class _PartnerAdapter(HTTPAdapter):
         self, request: requests.PreparedRequest, *, stream: bool, timeout: Any
     ) -> requests.Response | Exception:
         try:
-            whole: Any = timeout_of(timeout, self._timeout)  # the stubs know no `Timeout`
+            whole: Any = _timeout_of(timeout, self._timeout)  # the stubs know no `Timeout`
             signed = self._signed(request)
             response = super().send(signed, stream=stream, timeout=whole, verify=True, cert=None, proxies=None)
         except BrokerError as error:
@@ -173,3 +177,52 @@ def _body(request: requests.PreparedRequest) -> bytes | None:
     """Return the body, or None for a stream."""
     body: object = request.body or b""  # typeshed omits streams
     return body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else None
+
+
+def _timeout_of(given: Any, default: tuple[float, float]) -> urllib3.Timeout:
+    """Return `given`, a time-out as requests takes it, as limits of a whole exchange; None means `default`."""
+    if isinstance(given, urllib3.Timeout):
+        given = (given.connect_timeout, given.read_timeout)
+    pair = given if isinstance(given, tuple) else (given, given)
+    connect, whole = (
+        one if isinstance(one, int | float) and one else other for one, other in zip(pair, default, strict=True)
+    )
+    return urllib3.Timeout(connect=connect, read=whole, total=whole)
+
+
+class _Response(InTime):
+    def begin(self) -> None:
+        """Read the head, and drop its malformed lines: urllib3 would log them, with the URL."""
+        super().begin()
+        self.headers.defects.clear()
+        self.headers.set_payload("")
+
+
+class _Connection(HTTPSConnection):
+    response_class = _Response
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            return connected(self.host, self.port, Deadline(float(self.timeout or 0)))
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "no connection in time") from error
+        except (OSError, UnicodeError) as error:
+            raise NewConnectionError(self, type(error).__name__) from error
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request within the time allowed for connecting."""
+        self._sent_by = Deadline(float(self.timeout or 0))
+        super().request(*args, **kwargs)
+
+    def send(self, data: Any) -> None:
+        """Send `data` by the deadline, even if the partner reads single bytes."""
+        view = memoryview(data)
+        for start in range(0, len(view), _PIECE):
+            self.sock.settimeout(self._sent_by.left)
+            super().send(view[start : start + _PIECE])
+
+
+class _Pool(urllib3.HTTPSConnectionPool):
+    """Connections to one partner with deadlines."""
+
+    ConnectionCls = _Connection

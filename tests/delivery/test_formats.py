@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from partner_standin import Standin
 
-from broker.delivery import curl
-from broker.delivery.formats import DEFAULT, FileFormat, render
+from broker.delivery.formats import DEFAULT, FileFormat, curl_config, render
 from broker.errors import InputError
 from broker.model.authentication import Authentication, Basic, ClientId, Values
 from broker.model.bundle import Bundle
@@ -106,21 +105,19 @@ def test_curl_quotes_a_hostile_client_id(partner: Standin, bundle: Bundle, tmp_p
 
 @pytest.mark.parametrize("bad", ["a\nuser = x", "a\rb", "a\0b", "a\x7fb", "a\tb"])
 def test_curl_config_has_no_control_chars(bad: str) -> None:
-    paths = curl.Paths(*(Path("/tmp") / n for n in ("crt", "key", "ca")))
     for login, password, client_id in (("l", "planted" + bad, "c"), ("l", "p", "planted" + bad)):
         values = Values(login, client_id, {"password": Secret(password)})
         with pytest.raises(InputError) as caught:
-            curl.config(paths, Authentication(), values)
+            curl_config(Path("/tmp"), Authentication(), values)
         assert "planted" not in f"{caught.value}{caught.value.hint}"
 
 
 def test_curl_config_follows_the_profile() -> None:
-    paths = curl.Paths(*(Path("/tmp") / n for n in ("crt", "key", "ca")))
     values = Values("l", "c1", {"password": Secret("p")})
-    text = curl.config(paths, Authentication((ClientId(header="X-IBM-Client-Id"),)), values)
+    text = curl_config(Path("/tmp"), Authentication((ClientId(header="X-IBM-Client-Id"),)), values)
     assert 'header = "X-IBM-Client-Id: c1"' in text
     assert "user" not in text.replace("--user", "")
-    assert "client_id" not in curl.config(paths, Authentication((Basic(),)), values).split("\n", 1)[1]
+    assert "client_id" not in curl_config(Path("/tmp"), Authentication((Basic(),)), values).split("\n", 1)[1]
 
 
 @pytest.mark.parametrize("password", HOSTILE)

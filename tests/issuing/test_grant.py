@@ -19,7 +19,7 @@ from broker.model.authentication import PASSWORD, Authentication, Basic
 from broker.model.chain import Entry
 from broker.model.consumer import ConsumerRecord, stragglers
 from broker.model.generation import Parts
-from broker.model.lease import BundleKind, Cap
+from broker.model.lease import BundleKind
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Move
@@ -53,8 +53,8 @@ class Broker:
     wrong: bool = False  # the clock of the machine
     meanwhile: Callable[[Account], Account] = lambda account: account  # applied while a bundle is prepared
 
-    def issuer(self, cap: Cap | None = None) -> Issuer:
-        issuer = Issuer(
+    def issuer(self) -> Issuer:
+        return Issuer(
             accounts=self._read,
             profile=lambda account: catalogue.builtin(account.profile),
             authorize=self._authorize,
@@ -64,7 +64,6 @@ class Broker:
             signer=LeaseSigner(KEYS),
             clock=self._clock,
         )
-        return replace(issuer, cap=cap) if cap else issuer
 
     def get(self, *, application: str = "fleet", ttl: timedelta = HOUR, allow_expired: bool = False) -> Granted:
         return self.issuer().grant(Wanted(MZP, application, ttl, allow_expired=allow_expired))

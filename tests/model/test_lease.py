@@ -7,20 +7,14 @@ from datetime import datetime, timedelta
 import pytest
 
 from broker.errors import RefusedError
-from broker.model.lease import Cap, expiry
+from broker.model.lease import expiry
 from tests.support.accounts import NOW, assert_refused, later
 
-CAP = Cap(once=timedelta(hours=1), whole=timedelta(hours=24))
 LONG = later(days=365)
 
 
-def ends(
-    asked: timedelta = timedelta(minutes=5),
-    *,
-    now: datetime = NOW,
-    not_after: datetime = LONG,
-) -> timedelta:
-    return expiry(asked, CAP, first_issued=NOW, now=now, not_after=not_after) - now
+def ends(asked: timedelta = timedelta(minutes=5), *, not_after: datetime = LONG) -> timedelta:
+    return expiry(asked, now=NOW, not_after=not_after) - NOW
 
 
 def test_lease_is_as_long_as_asked() -> None:
@@ -29,10 +23,6 @@ def test_lease_is_as_long_as_asked() -> None:
 
 def test_cap_bounds_one_lease() -> None:
     assert ends(timedelta(days=9)) == timedelta(hours=1)
-
-
-def test_cap_bounds_all_renewals() -> None:
-    assert ends(timedelta(hours=1), now=later(hours=23, minutes=30)) == timedelta(minutes=30)
 
 
 def test_certificate_bounds_the_lease() -> None:
@@ -49,13 +39,3 @@ def test_zero_or_negative_ttl_is_refused(asked: timedelta) -> None:
 def test_expired_certificate_is_refused(not_after: datetime) -> None:
     with assert_refused(RefusedError, "expired on 2"):
         ends(not_after=not_after)
-
-
-@pytest.mark.parametrize("hours", [24, 25, 1000])
-def test_renewal_past_the_cap_is_refused(hours: int) -> None:
-    with assert_refused(RefusedError, "cannot be renewed"):
-        ends(now=later(hours=hours))
-
-
-def test_cap_holds_when_the_clock_goes_back() -> None:
-    assert ends(timedelta(days=9), now=later(days=-30)) == timedelta(hours=1)

@@ -13,8 +13,7 @@ from broker.errors import InputError, RefusedError
 from broker.model.authentication import Authentication, Basic, ClientId, Values
 from broker.model.authentication.client_id import without_client_id
 from broker.model.secret import Secret
-from broker.partners.explain import as_curl, as_http
-from broker.partners.request import base_url, inside, join, recipe
+from broker.partners.request import as_curl, as_http, base_url, inside, join, recipe
 
 BASE = "https://api.example.com/connectedcar/v3"
 QUERY = Authentication()

@@ -15,17 +15,15 @@ import pytest
 from partner_standin import Standin
 
 from broker.client import read
-from broker.delivery import curl
-from broker.delivery.formats import FileFormat
+from broker.delivery.formats import FileFormat, curl_config
 from broker.errors import InputError, RefusedError
 from broker.model.authentication import PARTS, Authentication
 from broker.model.authentication.interface import LOGIN, Check, Part, Request, Values
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from broker.partners.document import from_document, parse, to_document
-from broker.partners.explain import as_curl, as_http
 from broker.partners.profile import Profile
-from broker.partners.request import recipe
+from broker.partners.request import as_curl, as_http, recipe
 from broker.partners.verdict import Verdict
 from broker.upstream.canary import ask
 from broker.upstream.session import PartnerSession
@@ -180,9 +178,8 @@ def test_explain_shows_placeholders(toy: Bundle) -> None:
 
 
 def test_missing_support_is_reported(toy: Bundle) -> None:
-    paths = curl.Paths(*(Path("/tmp") / n for n in ("crt", "key", "ca")))
-    with pytest.raises(InputError, match="toy_hmac: it differs in each request"):
-        curl.config(paths, toy.authentication, toy.values)
+    with pytest.raises(InputError, match="toy_hmac, which differs in each request"):
+        curl_config(Path("/tmp"), toy.authentication, toy.values)
     with pytest.raises(RefusedError, match="different headers in each request"):
         credentials_of(toy).headers()
     with pytest.raises(InputError, match="no secret 'shared-key'"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.delivery.atomic import write_atomically
+from broker.paths import write_atomically
 
 
 def test_write_replaces_the_file(tmp_path: Path) -> None:
