@@ -1,17 +1,17 @@
-"""Everything that can go wrong, as a user meets it.
+"""Errors, as a user meets them.
 
-    BrokerError                   what was wrong, where; `hint` says what to do
-    ├── InputError                what was typed, or a file that was named, cannot be used
+    BrokerError                   `message` says what is wrong, `hint` what to do
+    ├── InputError                an argument, a setting or a file cannot be used
     │   └── UnknownNameError      nothing has this name
-    ├── VaultUnavailableError     Vault gave no answer, or none to build on; a retry may help
-    ├── PartnerUnavailableError   the partner gave none
+    ├── VaultUnavailableError     Vault gave no answer, or no usable one; a retry may help
+    ├── PartnerUnavailableError   the partner gave no answer
     ├── DeniedError               an identity may not do this
     ├── RefusedError              a rule of ours, a check, or the partner says no
-    ├── WaitingError              the next move is a person's, or a straggler's
-    └── ConflictError             somebody else moved first
+    ├── WaitingError              a person or an application must act first
+    └── ConflictError             a concurrent change came first
 
 A room derives its own errors from these, beside the code that raises them. The tree knows neither exit codes nor
-HTTP: `cli/exits.py` and, later, `service/problems.py` hold those two tables, and a test walks `Kind` through them.
+HTTP: `cli/exits.py` holds the table of exit codes, and a test walks `Kind` through it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class Kind(Enum):
-    """The few answers a caller can act upon."""
+    """Kinds of errors that a caller can act upon."""
 
     UNEXPECTED = "unexpected"
     INPUT = "input"
@@ -60,7 +60,7 @@ class BrokerError(Exception):
 
 
 class InputError(BrokerError):
-    """What was typed, configured or handed over as a file cannot be used."""
+    """An argument, a setting or a file cannot be used."""
 
     kind = Kind.INPUT
 
@@ -72,14 +72,14 @@ class UnknownNameError(InputError):
 
 
 class VaultUnavailableError(BrokerError):
-    """Vault did not answer, or not in a way one can build on."""
+    """Vault gave no answer, or no usable one."""
 
     kind = Kind.VAULT_UNAVAILABLE
     retryable = True
 
 
 class PartnerUnavailableError(BrokerError):
-    """The partner did not answer, or asked to be left alone for a while."""
+    """The partner did not answer, or asked us to back off."""
 
     kind = Kind.PARTNER_UNAVAILABLE
     retryable = True
@@ -92,19 +92,19 @@ class DeniedError(BrokerError):
 
 
 class RefusedError(BrokerError):
-    """A rule, a verification or the partner says no; asking again changes nothing."""
+    """A rule, a verification or the partner refuses; a retry changes nothing."""
 
     kind = Kind.REFUSED
 
 
 class WaitingError(BrokerError):
-    """The next move is a person's or a straggler's."""
+    """A person or an application must act first."""
 
     kind = Kind.WAITING
 
 
 class ConflictError(BrokerError):
-    """Somebody else moved first; what they did is there to be read."""
+    """A concurrent change came first; read it and decide again."""
 
     kind = Kind.CONFLICT
     retryable = True
