@@ -11,7 +11,7 @@ from typing import Final
 
 from broker.compose.roles import Roles
 from broker.evidence.journal import Journal
-from broker.evidence.tamper import vouched
+from broker.evidence.tamper import confirmed
 from broker.issuing.grant import Issuer
 from broker.issuing.leases import LeaseSigner
 from broker.issuing.ports import Authorize, Consumer, SetSecrets
@@ -82,7 +82,7 @@ def _authorize(vault: Connection, token: Secret[str]) -> Authorize:
 
 def _checked(roles: Roles, role: Role) -> Callable[[Account], Account]:
     """Return a function that returns an account if its evidence allows its secrets to travel to its address."""
-    return partial(vouched, first=lru_cache(_FIRST_ENTRIES)(roles.evidence(role).first))
+    return partial(confirmed, first=lru_cache(_FIRST_ENTRIES)(roles.evidence(role).first))
 
 
 def _credentials(

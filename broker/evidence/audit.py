@@ -17,7 +17,7 @@ from broker.evidence.statements import (
     newest_heads,
     verified,
 )
-from broker.evidence.tamper import untold
+from broker.evidence.tamper import differences
 from broker.model.account import Account
 from broker.model.chain import Head, verify
 from broker.model.finding import Finding, has_errors
@@ -178,8 +178,10 @@ def _joined(account: Account, record: ChainRecord) -> ChainRecord:
     entries = record.entries + tuple(entry for entry in account.outbox if entry.number not in stored)
     findings = record.findings
     if not has_errors(findings) and not verify(f"accounts/{account.name}", entries, account.head):
-        differences = untold(account, entries)
-        findings += tuple(_error("evidence.differs", f"{one}: it was changed past the rules") for one in differences)
+        findings += tuple(
+            _error("evidence.differs", f"{difference}: it was changed past the rules")
+            for difference in differences(account, entries)
+        )
     return ChainRecord(entries, account.head, findings)
 
 

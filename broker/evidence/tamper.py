@@ -1,8 +1,8 @@
-"""What an account's document says besides stages and numbers, held against its evidence.
+"""Check an account document against its evidence.
 
-Where the secrets travel (base_url), whom they are shown to (the server's CA) and which client_id goes with them stand
-in the document, and whoever may write documents past the broker could change them there. `untold` finds all of it,
-afterwards, from the whole chain; `vouched` prevents the worst of it, from the first entry alone.
+The document holds the address that gets the secrets (base_url), the CA that verifies the server, and the client_ids. A
+program with write access to Vault could change them there. `differences` finds every such change afterwards, from the
+whole chain; `confirmed` prevents the worst ones, from the first entry alone.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from broker.model.history import What, fold, standing
 from broker.model.names import AccountName
 from broker.pki import certificates
 
-__all__ = ["untold", "vouched"]
+__all__ = ["confirmed", "differences"]
 
 
-def vouched(account: Account, first: Callable[[AccountName], Entry]) -> Account:
-    """Return `account`, unless it would take its secrets elsewhere than the first entry of its evidence says.
+def confirmed(account: Account, first: Callable[[AccountName], Entry]) -> Account:
+    """Return `account` if it sends its secrets to the address in the first entry of its evidence; raise `RefusedError`.
 
     That entry is written once, no role can overwrite it, and no command changes what it fixes: base_url, login,
-    profile, environment, subject. So ask this before any secret is read. `first` reads it, and raises
-    `UnknownNameError` where it is not stored. Raise `RefusedError`.
+    profile, environment, subject. So call this before any secret is read. `first` reads the entry, and raises
+    `UnknownNameError` if it is not stored.
     """
     try:
         entry = first(account.name)
@@ -41,8 +41,8 @@ def vouched(account: Account, first: Callable[[AccountName], Entry]) -> Account:
     return account
 
 
-def untold(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
-    """Yield a message for each thing in `account` that its whole chain has otherwise, or does not have."""
+def differences(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
+    """Yield a message for each difference between `account` and its whole chain."""
     if not entries:
         yield f"the evidence of {account.name} does not begin with its being added"
         return
@@ -59,7 +59,7 @@ def untold(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
 
 
 def _begun_otherwise(account: Account, first: Entry) -> Iterator[str]:
-    """Yield what `account` says of itself, and its first entry does not."""
+    """Yield differences between `account` and its first entry."""
     chain, what = f"accounts/{account.name}", What.ACCOUNT_ADDED.value
     begins = replace(first, chain=chain, number=1, what=what, before=GENESIS)
     if first != replace(begins, hash=begins.expected_hash):
@@ -70,7 +70,7 @@ def _begun_otherwise(account: Account, first: Entry) -> Iterator[str]:
 
 
 def _exchanged(account: Account) -> Iterator[str]:
-    """Find a certificate or a set of CAs whose text is not that of the digest it goes by."""
+    """Yield certificates and sets of CAs whose text does not match their digest."""
     for kept in account.certificates:
         if kept.pem and _digest(kept.pem, leaf=True) != kept.ref:
             yield f"the text of certificate {kept.ref[:16]}… of {account.name} is another certificate's"

@@ -123,7 +123,7 @@ class Cluster:
         awaited(self._all_vote, "the vote of all")
 
     def soon_vote(self) -> None:
-        """Let a node that joined vote at once; by default that takes it ten seconds, in which nobody can follow."""
+        """Let a node that joined vote immediately; by default it waits ten seconds."""
         path = "sys/storage/raft/autopilot/configuration"
         body = {"server_stabilization_time": "250ms"}
         status, _ = self.leader.ask("POST", path, body, token=self.token.reveal())
@@ -188,7 +188,9 @@ def _initialized(first: Node) -> str:
     def asked() -> Any:
         try:
             shares = {"recovery_shares": 1, "recovery_threshold": 1}
-            status, answer = first.ask("POST", "sys/init", shares, timeout=_PATIENCE)  # told once, so not to be missed
+            status, answer = first.ask(
+                "POST", "sys/init", shares, timeout=_PATIENCE
+            )  # answered once, so not to be missed
         except OSError:
             return None
         return answer if status == http.HTTPStatus.OK else None

@@ -34,7 +34,7 @@ def _csr_new(op: Operation, state: State, phase: Phase) -> Steps:
         if request.status in ("open", "superseded"):
             yield state.with_request(replace(request, status="superseded")), ("draft",)
         else:
-            yield from _ends(op.told(CONFLICT, f"request {request.number}", request.status), state)
+            yield from _ends(op.ended(CONFLICT, f"request {request.number}", request.status), state)
     elif phase[0] == "slot":
         yield from _drafting(op, state, phase[1])
     elif state.open:
@@ -44,13 +44,13 @@ def _csr_new(op: Operation, state: State, phase: Phase) -> Steps:
 
 
 def _drafting(op: Operation, state: State, slot: int) -> Steps:
-    """Open request `slot`, or be given the winner's, or be told what became of it."""
+    """Open request `slot`, or be given the winner's, or be refused with the reason."""
     if slot > len(state.requests):
         yield from _ends(op.came_to(slot), state.with_request(Request(slot)))
     elif state.request(slot).status == "open":
         yield from _ends(op.came_to(slot), state)
     else:
-        yield from _ends(op.told(CONFLICT, f"request {slot}", state.request(slot).status), state)
+        yield from _ends(op.ended(CONFLICT, f"request {slot}", state.request(slot).status), state)
 
 
 def _cancel(op: Operation, state: State, phase: Phase) -> Steps:
@@ -60,14 +60,14 @@ def _cancel(op: Operation, state: State, phase: Phase) -> Steps:
         if last and last[0].status in ("open", why):  # again, it has nothing left to do
             yield state, ("close", last[0].number)
         else:
-            yield from _ends(op.told(REFUSED, "no open signing request"), state)
+            yield from _ends(op.ended(REFUSED, "no open signing request"), state)
         return
     request = state.request(phase[1])
     if request.status in ("open", why):
         if op.came_to(request.number):
             yield state.with_request(replace(request, status=why)), DONE
     else:
-        yield from _ends(op.told(CONFLICT, f"request {request.number}", request.status), state)
+        yield from _ends(op.ended(CONFLICT, f"request {request.number}", request.status), state)
 
 
 def _submit(op: Operation, state: State, phase: Phase) -> Steps:
@@ -75,11 +75,11 @@ def _submit(op: Operation, state: State, phase: Phase) -> Steps:
         if state.open:
             yield state, ("send", state.open.number)
         else:
-            yield from _ends(op.told(REFUSED, "no open signing request"), state)
+            yield from _ends(op.ended(REFUSED, "no open signing request"), state)
         return
     request = state.request(phase[1])
     if request.status != "open":
-        yield from _ends(op.told(REFUSED, f"request {request.number}", request.status), state)
+        yield from _ends(op.ended(REFUSED, f"request {request.number}", request.status), state)
     elif op.came_to(request.number):
         yield state.with_request(replace(request, sent=request.sent | {op.arguments["reference"]})), DONE
 
@@ -88,7 +88,7 @@ def _import(op: Operation, state: State, _: Phase) -> Steps:
     request = state.request(op.arguments["request"])
     known = next((g for g in reversed(state.generations) if g.key == request.number), None)
     if known is None and request.status != "open":
-        yield from _ends(op.told(REFUSED, f"request {request.number}", request.status), state)
+        yield from _ends(op.ended(REFUSED, f"request {request.number}", request.status), state)
         return
     after = state
     if known is None:
@@ -97,7 +97,7 @@ def _import(op: Operation, state: State, _: Phase) -> Steps:
         known = after.generations[-1]
     name = op.arguments.get("application")
     if name and state.client_id(name) not in (None, "", op.arguments["client_id"]):
-        yield from _ends(op.told(REFUSED, name), state)
+        yield from _ends(op.ended(REFUSED, name), state)
         return
     if name:
         after = after.with_application(name, op.arguments["client_id"])
@@ -108,7 +108,7 @@ def _app_add(op: Operation, state: State, _: Phase) -> Steps:
     name, wanted = op.arguments["application"], op.arguments.get("client_id", "")
     there = state.client_id(name)
     if there is not None and wanted and there != wanted:
-        yield from _ends(op.told(CONFLICT, name), state)
+        yield from _ends(op.ended(CONFLICT, name), state)
     elif op.code == OK:
         yield state.with_application(name, wanted or there or ""), DONE
 
@@ -116,7 +116,7 @@ def _app_add(op: Operation, state: State, _: Phase) -> Steps:
 def _app_set(op: Operation, state: State, _: Phase) -> Steps:
     name = op.arguments["application"]
     if state.client_id(name) is None:
-        yield from _ends(op.told(USAGE, name), state)
+        yield from _ends(op.ended(USAGE, name), state)
     elif op.code == OK:
         yield state.with_application(name, op.arguments["client_id"]), DONE
 
@@ -124,7 +124,7 @@ def _app_set(op: Operation, state: State, _: Phase) -> Steps:
 def _app_remove(op: Operation, state: State, _: Phase) -> Steps:
     name = op.arguments["application"]
     if state.client_id(name) is None:
-        yield from _ends(op.told(USAGE, name), state)
+        yield from _ends(op.ended(USAGE, name), state)
     elif op.code == OK:
         yield replace(state, applications=frozenset(a for a in state.applications if a[0] != name)), DONE
 
@@ -134,7 +134,7 @@ def _password_set(op: Operation, state: State, phase: Phase) -> Steps:
         good = state.good | ({state.taken + 1} if op.arguments.get("good") else set())
         yield replace(state, taken=state.taken + 1, good=good), ("name", state.taken + 1)
     elif state.password > phase[1]:
-        yield from _ends(op.told(CONFLICT, f"password {state.password}"), state)
+        yield from _ends(op.ended(CONFLICT, f"password {state.password}"), state)
     elif op.came_to(phase[1]):
         yield _varied(replace(state, password=phase[1], breaker=False)), DONE
 
@@ -151,7 +151,7 @@ def _sending(op: Operation, state: State, number: int, then: Phase) -> Steps:
     if not state.generation(number).living or state.breaker:
         yield from _ends(op.code == REFUSED, state)
     elif state.flying:
-        yield from _ends(op.told(CONFLICT, "another canary"), state)
+        yield from _ends(op.ended(CONFLICT, "another canary"), state)
     else:
         yield replace(state, flying=True), then
 
@@ -161,7 +161,7 @@ def _answered(op: Operation, state: State, sent: int, then: Phase) -> Steps:
     landed = replace(state, flying=False)
     if sent in state.good:
         yield landed, then
-    elif op.told(REFUSED, "login_rejected"):
+    elif op.ended(REFUSED, "login_rejected"):
         yield replace(landed, breaker=True), DONE
 
 
@@ -171,7 +171,7 @@ def _numbered(rule: Rule) -> Rule:
     def checked(op: Operation, state: State, phase: Phase) -> Steps:
         number = op.arguments.get("generation", 0)
         if phase == START and number > len(state.generations):
-            return _ends(op.told(USAGE, f"generation {number}"), state)
+            return _ends(op.ended(USAGE, f"generation {number}"), state)
         return rule(op, state, phase)
 
     return checked
@@ -199,7 +199,7 @@ def _trying(op: Operation, state: State, number: int, made: tuple[int, int], the
     """Reserve a try of the set that was read; refused if the generation makes another one by now."""
     allowed = state.generation(number).living and not state.breaker and not state.flying
     if allowed and _made_of(state, number) != made:
-        yield from _ends(op.told(CONFLICT, "another set"), state)
+        yield from _ends(op.ended(CONFLICT, "another set"), state)
     else:
         yield from _sending(op, state, number, then)
 
@@ -218,7 +218,7 @@ def _choosing(op: Operation, state: State) -> Steps:
     if not chosen and current:
         yield from _ends(op.came_to(current.number), state)
     elif not chosen:
-        yield from _ends(op.told(REFUSED, "no candidate"), state)
+        yield from _ends(op.ended(REFUSED, "no candidate"), state)
     elif current and state.generation(chosen).stage == "previous" and state.generation(chosen).key == current.key:
         yield from _ends(op.came_to(current.number), state)
     else:
@@ -246,7 +246,7 @@ def _looking_back(op: Operation, state: State) -> Steps:
         if before:
             yield from _beginning(op, state, before[0].number, "roll_back")
         else:
-            yield from _ends(op.told(REFUSED, "no previous generation"), state)
+            yield from _ends(op.ended(REFUSED, "no previous generation"), state)
 
 
 def _beginning(op: Operation, state: State, wanted: int, move: str) -> Steps:
@@ -255,7 +255,7 @@ def _beginning(op: Operation, state: State, wanted: int, move: str) -> Steps:
     if generation.stage == "current":
         yield from _ends(op.came_to(wanted), state)
     elif not _may_start(state, generation, move):
-        yield from _ends(op.told(REFUSED, f"generation {wanted}", generation.stage), state)
+        yield from _ends(op.ended(REFUSED, f"generation {wanted}", generation.stage), state)
     else:
         yield state, ("restore", wanted, state.current.number if state.current else 0)
 
@@ -296,7 +296,7 @@ def _restoring(op: Operation, state: State, wanted: int, displaced: int, move: s
     generation, current, after = state.generation(wanted), state.current, state
     if generation.stage == "previous" and current:
         if generation.key == current.key:
-            yield from _ends(op.told(REFUSED, f"generation {wanted}"), state)
+            yield from _ends(op.ended(REFUSED, f"generation {wanted}"), state)
             return
         made = [c for c in state.candidates() if (c.key, c.password) == (generation.key, 0)]
         if generation.password != current.password and not made:
@@ -307,7 +307,7 @@ def _restoring(op: Operation, state: State, wanted: int, displaced: int, move: s
     if target.stage == "current":
         yield from _ends(op.came_to(wanted), after)
     elif not _may_start(after, target, move):
-        yield from _ends(op.told(REFUSED, f"generation {wanted}", target.stage), after)
+        yield from _ends(op.ended(REFUSED, f"generation {wanted}", target.stage), after)
     else:
         made_of, current = _made_of(after, wanted), after.current
         same = move == "promote" and current and current.password == made_of[1]
@@ -324,13 +324,13 @@ def _finishing(op: Operation, state: State, seen: tuple[int, int, tuple[int, int
     if generation.stage == "current":
         yield from _ends(op.came_to(target), state)
     elif generation.stage == "previous" and generation.order != order:
-        yield from _ends(op.told(CONFLICT, "roll-back", f"generation {target}"), state)
+        yield from _ends(op.ended(CONFLICT, "roll-back", f"generation {target}"), state)
     elif current and (changed or (move == "roll_back" and displaced not in (0, current.number))):
-        yield from _ends(op.told(CONFLICT, f"generation {current.number}"), state)
+        yield from _ends(op.ended(CONFLICT, f"generation {current.number}"), state)
     elif not _may_start(state, generation, move):
-        yield from _ends(op.told(REFUSED, f"generation {target}", generation.stage), state)
+        yield from _ends(op.ended(REFUSED, f"generation {target}", generation.stage), state)
     elif current and generation.stage == "previous" and generation.password != current.password:
-        yield from _ends(op.told(CONFLICT, f"generation {current.number}"), state)
+        yield from _ends(op.ended(CONFLICT, f"generation {current.number}"), state)
     elif op.came_to(target):
         yield state.staged(target, "current", move=move), DONE
 
@@ -341,18 +341,18 @@ def _reject(op: Operation, state: State, _: Phase) -> Steps:
         if op.code == OK:
             yield (state if generation.stage == "rejected" else state.staged(generation.number, "rejected")), DONE
     else:
-        yield from _ends(op.told(REFUSED, f"generation {generation.number}", generation.stage), state)
+        yield from _ends(op.ended(REFUSED, f"generation {generation.number}", generation.stage), state)
 
 
 def _retire(op: Operation, state: State, phase: Phase) -> Steps:
     """Count who holds it, then retire it, unless it was current again in between."""
     generation = state.generation(op.arguments["generation"])
     if generation.stage not in ("previous", "rejected", "retired") and phase == START:
-        yield from _ends(op.told(REFUSED, f"generation {generation.number}", generation.stage), state)
+        yield from _ends(op.ended(REFUSED, f"generation {generation.number}", generation.stage), state)
     elif phase == START:
         yield state, ("counted", generation.order)
     elif generation.living and generation.order != phase[1]:
-        yield from _ends(op.told(CONFLICT, f"generation {generation.number}"), state)
+        yield from _ends(op.ended(CONFLICT, f"generation {generation.number}"), state)
     elif op.code == OK:
         yield (state if generation.stage == "retired" else state.staged(generation.number, "retired")), DONE
 

@@ -119,7 +119,7 @@ class Bench:
             shutil.rmtree(self._directory, ignore_errors=True)
             if again.code not in command.done:
                 wrong.append(f"without the fault it then ended in {again.code}: {again.err.strip()}")
-        wrong += self._wrong_account(cell.command, anew=bool(ended.code) and command.repeats)
+        wrong += self._wrong_account(cell.command, repeated=bool(ended.code) and command.repeats)
         if command.sets_up and not all(item["action"] == "keep" for item in self._planned(command).json):
             wrong.append("it is not set up whole")
         return Tried(cell, str(befallen[0]) if befallen else "", ended.code, tuple(wrong))
@@ -189,11 +189,11 @@ class Bench:
             yield f"files are {'' if there else 'not '}there, and the code is {ended.code}"
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _wrong_account(self, name: str, *, anew: bool) -> Iterator[str]:
+    def _wrong_account(self, name: str, *, repeated: bool) -> Iterator[str]:
         if self.saved.account():
             self.saved.settle()
         yield from self.saved.faults()
-        if not anew and not self._as_wanted(name):
+        if not repeated and not self._as_wanted(name):
             yield f"the account is {_shape(self.saved.account())}, not {self._clean[name].shape}"
 
     def _as_wanted(self, name: str) -> bool:
@@ -243,12 +243,12 @@ def lasting_cells(bench: Bench, command: str, *, seed: int) -> Iterator[Cell]:
 
 
 def _wrong_end(cell: Cell, command: Case, ended: Ended, clean: _Clean) -> Iterator[str]:
-    # What is not there is what an auditor must tell; and what a node tells of the past, no client can tell from now:
-    # of a real one the index of the login keeps us, see test_cluster
+    # An auditor must report a missing document. No client can recognise an old answer of a node:
+    # with a real node the index of the login prevents it, see test_cluster
     first = clean.requests[cell.nth - 1].endswith("/00000001")  # without its first entry nothing is sent: ADR 18
     missing_is = {2, 6} if first else {6 if command.judges else 2}
-    told = {Fault.MISSING: missing_is, Fault.STALE: {2, 6}}
-    missing = ended.code in told.get(cell.fault, ())
+    reported = {Fault.MISSING: missing_is, Fault.STALE: {2, 6}}
+    missing = ended.code in reported.get(cell.fault, ())
     if ended.code not in _ENDS | set(command.done) and not missing:
         yield f"it ended in {ended.code}: {ended.err.strip()}"
     if cell.fault.passes and not cell.lasting and ended.code != 0 and not missing:

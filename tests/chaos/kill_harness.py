@@ -95,7 +95,7 @@ class Ground:
         """Return what all came to, as `command` may be held to it."""
         snapshot = MountSnapshot.of(self.system.vault.admin)
         snapshot.assert_sound(finished=True)
-        found = snapshot.outcome(anew=command.repeats)
+        found = snapshot.outcome(again=command.repeats)
         if "--login-dir" in command.line:
             found["secret-ids"] = self._secret_ids(command)
         if command.sets_up:
@@ -111,19 +111,18 @@ class Ground:
         found: list[Any] = [admin.ask("LIST", f"auth/{logins}/role/{role}/secret-id") for role in roles]
         return [len(answer["data"]["keys"]) for answer in found]
 
-    def again(self, command: Case, calm: Calm, *, anew: bool = False) -> None:
+    def again(self, command: Case, calm: Calm, *, emptied: bool = False) -> None:
         """Run `command` again after a fault: it must end as if there had been none.
 
-        With `anew`, its directory went, and what it held before: these files are the first then, and Vault still knows
-        the secret-ids of logins that went.
+        With `emptied`, its directory is gone with its files, while Vault still has the secret-ids of those logins.
         """
         MountSnapshot.of(self.system.vault.admin).assert_sound(finished=False)
         ran = self.run(command, later=command.later)
         assert ran.code in command.done, f"again: {ran.code} {ran.ended.err}"
         verified = self._line("evidence verify --all", plain=True)
         assert verified.code == 0, verified.ended.out
-        assert (anew and self.published) or listing(self.here) == calm.files
-        unknown = {"secret-ids"} if anew else set()
+        assert (emptied and self.published) or listing(self.here) == calm.files
+        unknown = {"secret-ids"} if emptied else set()
         found = self.outcome(command)
         assert {k: v for k, v in found.items() if k not in unknown} == {
             k: v for k, v in calm.outcome.items() if k not in unknown
@@ -149,7 +148,7 @@ class Ground:
         left = accessors(admin) - before
         in_flight = point.what.endswith("/login")  # its answer may not have reached us: its minutes end it
         assert len(left) <= in_flight + self._made(command, struck), f"{len(left)} tokens are left"
-        if point.what.startswith("open") and fault["phase"] == "after":  # nobody was told yet that it is there
+        if point.what.startswith("open") and fault["phase"] == "after":  # its descriptor is not known yet
             for path in self.here.rglob(".*"):
                 assert not path.stat().st_size, f"{path.name} is left"
                 path.unlink()
@@ -158,21 +157,21 @@ class Ground:
         return struck
 
     def failed(self, command: Case, calm: Calm, point: Point, fault: Fault) -> Ran:
-        """Let a write of `command` to disk fail: it tells in our words, publishes no half, and can be run again."""
+        """Let a disk write of `command` fail: it reports an error, publishes nothing incomplete, and can run again."""
         admin = self.system.vault.admin
         self.begin(command)
         before = accessors(admin)
         struck = self.run(command, at=point.number, fault=fault)
-        self.assert_told(struck)
+        self.assert_reported(struck)
         assert len(accessors(admin) - before) <= self._made(command, struck), "tokens are left"
         self.assert_nothing_half(staying=point.what.partition(" ")[2] if command.holds and struck.code else "")
-        anew = "vanish" in fault
+        emptied = "vanish" in fault
         self.here.mkdir(exist_ok=True)
-        self.again(command, calm, anew=anew)
+        self.again(command, calm, emptied=emptied)
         self.assert_nothing_half()
         return struck
 
-    def assert_told(self, struck: Ran) -> None:
+    def assert_reported(self, struck: Ran) -> None:
         """Assert that what failed says so, in words of ours and with an exit code that has a meaning."""
         err = struck.ended.err
         assert struck.code in (0, 2, 3, 5, 6, 8), f"{struck.code} {err}"
@@ -193,9 +192,9 @@ class Ground:
         assert made <= {current.readlink().name if current.is_symlink() else ""}, f"{made} that nothing points at"
         if current.is_symlink():
             manifest = json.loads((current / "manifest.json").read_text())
-            for name, told in manifest["files"].items():  # the digest of what can be guessed is not told
+            for name, listed in manifest["files"].items():  # digests of guessable files are left out
                 content = (current / name).read_bytes()
-                assert told.get("sha256", hashlib.sha256(content).hexdigest()) == hashlib.sha256(content).hexdigest()
+                assert listed.get("sha256", hashlib.sha256(content).hexdigest()) == hashlib.sha256(content).hexdigest()
 
     def _made(self, command: Case, ran: Ran) -> int:
         """Return how many tokens the command was asked to make, and had."""

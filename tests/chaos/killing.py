@@ -60,12 +60,12 @@ class Ran:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many writes of each kind."""
+        """Number of writes of each kind."""
         return dict(sorted(Counter(stem.partition(" ")[0] for stem in self.stems).items()))
 
     @property
     def stems(self) -> list[str]:
-        """What was written, in order. A mount that was just made may answer its first write by "not yet": told once."""
+        """Writes in order. A new mount may answer its first write with "not yet": that repeat is left out."""
         found = [point.stem for point in self.points]
         return [
             s for s, before in zip(found, ("", *found), strict=False) if not (s == before and s.endswith("/config"))

@@ -41,12 +41,12 @@ class Operation:
     said: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
-    def told(self, code: int, *words: str) -> bool:
-        """Whether it ended with `code` and named each of `words`."""
+    def ended(self, code: int, *words: str) -> bool:
+        """Return whether it ended with `code` and named each of `words`."""
         return self.code == code and all(word in self.said for word in words)
 
     def came_to(self, number: int) -> bool:
-        """Whether it succeeded and named `number`."""
+        """Return whether it succeeded and named `number`."""
         return self.code == 0 and self.number == number
 
 
@@ -77,7 +77,7 @@ class Search(Generic[S]):
     def report(self) -> str:
         """Say how far the longest explanation got, and what it could not explain."""
         steps, state, left = self._farthest
-        unexplained = [_told(self.operations[i]) for i in left] or ["nothing but what was stored in the end"]
+        unexplained = [_described(self.operations[i]) for i in left] or ["nothing but what was stored in the end"]
         lines = [f"explained: {', '.join(steps) or 'nothing'}", f"then: {state}", "unexplained:", *unexplained]
         return "\n".join([*lines, f"stored in the end: {self.after}", f"{len(self.seen)} configurations"])
 
@@ -99,11 +99,11 @@ class Search(Generic[S]):
                     stack.append((then, (*phases[:i], phase, *phases[i + 1 :]), [*steps, f"{name} ({i}) {phase[0]}"]))
 
     def _may_go(self, left: Sequence[int]) -> list[int]:
-        """Those that began before the first of the others ended: whoever ended earlier comes earlier."""
+        """Those that began before the first of the others ended: an earlier end comes first."""
         first_end = min((self.operations[i].end for i in left), default=0)
         return [i for i in left if self.operations[i].start <= first_end]
 
 
-def _told(operation: Operation) -> str:
+def _described(operation: Operation) -> str:
     facts = f"{operation.name} {dict(operation.arguments)}: {operation.code}, {operation.number}"
     return f"  [{operation.start}, {operation.end}] {facts}: {operation.said.strip()[:300]!r}"

@@ -1,6 +1,6 @@
 """Let a fault befall a command at the write of your choice, in the command's own process.
 
-Every write is a point, numbered from 1: a request to Vault that is no read, whoever sends it; a change of the file
+Every write is a point, numbered from 1: a request to Vault that is no read, from any sender; a change of the file
 system; a request to the partner; the start of another program. Python's own audit events, and the observer of
 `Wiring`, are written down beside them: a write that found a way around us shows there.
 """

@@ -80,7 +80,7 @@ class Act:
         return [*words, *(["-o", "json"] if self.name in _JSON else [])], ""
 
     def operation(self, raced: Raced) -> Operation:
-        """Return what can be told of it from outside."""
+        """Return it as seen from outside."""
         number = 0
         if raced.code == 0 and self.name in _JSON:
             number = raced.json[_JSON[self.name]]
@@ -149,7 +149,7 @@ class Arena:
     def race(
         self, race: Race, *acts: Act, seed: int = 0, slowness: float = 0.01, dies_after: Sequence[str] = ()
     ) -> Race:
-        """Let `acts` go at once, and add them to the race."""
+        """Run `acts` concurrently, and add them to the race."""
         deaths = itertools.chain(dies_after, itertools.repeat(""))
         wanted = [
             replace(self._wanted(race, act), seed=100 * seed + number, slowness=slowness, dies_after=death)
@@ -158,7 +158,7 @@ class Arena:
         return self._ended(race, acts, self.starter.at_once(*wanted))
 
     def overtaken(self, race: Race, slow: Act, *others: Act, waits: str) -> Race:
-        """Let `others` happen, one after the other, while `slow` waits where it is told to."""
+        """Let `others` happen, one after the other, while `slow` waits at `waits`."""
         wanted = [self._wanted(race, act) for act in others]
         ended = self.starter.overtaken(replace(self._wanted(race, slow), waits=waits), *wanted)
         return self._ended(race, (slow, *others), ended)
@@ -288,9 +288,9 @@ def _story_faults(evidence: Sequence[Mapping[str, Any]], value: Mapping[str, Any
             stages[facts["generation"]] = facts["stage"]
             if "displaced" in facts:
                 stages[facts["displaced"]] = facts["displaced_stage"]
-    told = {r["number"]: r["closed"] or "open" for r in value["requests"]}
-    if (requests, stages) != (told, {g["number"]: g["stage"] for g in value["generations"]}):
-        yield f"the evidence tells {requests}, {stages}; the document another story"
+    stored = {r["number"]: r["closed"] or "open" for r in value["requests"]}
+    if (requests, stages) != (stored, {g["number"]: g["stage"] for g in value["generations"]}):
+        yield f"the evidence leads to {requests}, {stages}; the document differs"
 
 
 def _canary_faults(evidence: Sequence[Mapping[str, Any]]) -> Iterator[str]:

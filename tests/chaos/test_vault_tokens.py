@@ -60,7 +60,7 @@ def revoked_at_each_request(bench: Bench, name: str) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_token_that_is_revoked_in_mid_command_is_told(bench: Bench) -> None:
+def test_revoked_token_is_reported(bench: Bench) -> None:
     codes = revoked_at_each_request(bench, "app set")
     assert 5 in codes
 
@@ -68,13 +68,13 @@ def test_a_token_that_is_revoked_in_mid_command_is_told(bench: Bench) -> None:
 @pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.parametrize("name", TRIED)
-def test_a_token_that_is_revoked_at_any_request_is_told(bench: Bench, name: str) -> None:
+def test_token_revoked_at_any_request(bench: Bench, name: str) -> None:
     assert 5 in revoked_at_each_request(bench, name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["csr new", "rotation retire"])
-def test_a_token_that_expires_in_mid_command_is_told(bench: Bench, name: str) -> None:
+def test_expired_token_is_reported(bench: Bench, name: str) -> None:
     """Every answer is late, and the token has a second to live, which nothing prolongs."""
     ended = ended_by(bench, name, Cue(Fault.LATE, lasting=True), "1s")
     assert ended

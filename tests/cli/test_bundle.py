@@ -35,12 +35,12 @@ def assert_nothing_held(harness: CliHarness) -> None:
 
 def test_where_it_lies_is_data_and_what_it_is_goes_to_people(harness: CliHarness) -> None:
     harness.put("promoted")
-    told = harness.ok(GET)
-    assert (Path(told.out.strip()) / "tls.key").is_file()
-    assert "was asked for" not in told.err
-    told = harness.ok(f"{GET} --ttl 100d -o json")
-    assert (Path(told.json["directory"]) / "tls.key").is_file()
-    assert "100d was asked for: a lease lasts an hour at most" in told.err
+    shown = harness.ok(GET)
+    assert (Path(shown.out.strip()) / "tls.key").is_file()
+    assert "was asked for" not in shown.err
+    shown = harness.ok(f"{GET} --ttl 100d -o json")
+    assert (Path(shown.json["directory"]) / "tls.key").is_file()
+    assert "100d was asked for: a lease lasts an hour at most" in shown.err
 
 
 def test_a_program_is_told_in_json_what_went_wrong(harness: CliHarness) -> None:

@@ -12,9 +12,9 @@ def test_a_new_ca_makes_a_candidate_and_only_its_promotion_changes_what_counts(h
     both = f"--accept-ca {harness.cas['issuing']} --accept-ca {harness.cas['server']}"
     before = harness.account.current
     assert before
-    told = harness.ok(f"trust set acme reply.zip {both}").err
-    assert "2 CA(s)" in told
-    assert "generation 2 would use it" in told
+    shown = harness.ok(f"trust set acme reply.zip {both}").err
+    assert "2 CA(s)" in shown
+    assert "generation 2 would use it" in shown
     assert harness.account.generation(1) == before
     harness.ok("rotation promote acme --generation 2")
     current = harness.account.current
@@ -55,6 +55,6 @@ def test_without_a_fingerprint_it_shows_what_the_file_offers(harness: CliHarness
 
 def test_before_there_is_a_set_it_only_says_what_will_count(harness: CliHarness) -> None:
     harness.put("added")
-    told = harness.ok(f"trust set acme reply.zip --accept-ca {harness.cas['server']}").err
-    assert "next:" not in told
+    shown = harness.ok(f"trust set acme reply.zip --accept-ca {harness.cas['server']}").err
+    assert "next:" not in shown
     assert not harness.account.generations

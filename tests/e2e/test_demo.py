@@ -145,7 +145,7 @@ def test_a_closed_window_ends_it_too(place: Mapping[str, str], tmp_path: Path) -
 
 
 @pytest.mark.deep
-def test_killed_outright_it_leaves_no_process(place: Mapping[str, str], tmp_path: Path) -> None:
+def test_killed_demo_leaves_no_process(place: Mapping[str, str], tmp_path: Path) -> None:
     """Files stay: nobody is left to remove them. They lie in memory, and die with the machine."""
     with Terminal([BROKER, "demo"], tmp_path, place) as terminal:
         terminal.wait_for("manifest.json")

@@ -11,7 +11,7 @@ from broker.errors import RefusedError, UnknownNameError
 from broker.evidence.audit import collect
 from broker.evidence.ports import ChainRecord
 from broker.evidence.statements import StoredStatement, VerifyingKey
-from broker.evidence.tamper import untold, vouched
+from broker.evidence.tamper import confirmed, differences
 from broker.model import changes
 from broker.model.account import Account
 from broker.model.certificate import CaSetRef
@@ -45,13 +45,13 @@ from tests.support.pki import a_ca, pem
 EVIL = "https://evil.test"
 
 
-def told_otherwise(account: Account) -> list[str]:
+def found_in(account: Account) -> list[str]:
     assert verify(f"accounts/{account.name}", account.outbox, account.head) == (), "the chain itself is whole"
-    return list(untold(without_texts(account), account.outbox))
+    return list(differences(without_texts(account), account.outbox))
 
 
 def forged(account: Account, what: What, **facts: Fact) -> Account:
-    """Append an entry that follows well from the one before, as whoever may write the account can."""
+    """Append an entry that follows well from the one before, as a program with write access can."""
     return noted(account, Stamp(NOW, "thief"), what, **facts)
 
 
@@ -98,8 +98,8 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("account", FORGERIES.values(), ids=FORGERIES)
-def test_an_appended_entry_does_not_hide_what_was_rewritten(account: Account) -> None:
-    assert told_otherwise(account)
+def test_appended_entry_hides_nothing(account: Account) -> None:
+    assert found_in(account)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +110,14 @@ def test_an_appended_entry_does_not_hide_what_was_rewritten(account: Account) ->
         changes.moved(with_rolled_back(), 2, Move.RETIRE, STAMP),
     ],
 )
-def test_an_honest_account_is_told_as_it_is(account: Account) -> None:
-    assert told_otherwise(account) == []
+def test_honest_account_differs_in_nothing(account: Account) -> None:
+    assert found_in(account) == []
 
 
-def test_going_back_needs_a_canary_or_a_persons_reason() -> None:
+def test_roll_back_needs_canary_or_reason() -> None:
     account = promoted(with_answer(with_current()), 2)
-    assert told_otherwise(changes.moved(account, 1, Move.ROLL_BACK, STAMP))
-    assert told_otherwise(changes.moved(account, 1, Move.ROLL_BACK, STAMP, reason="outage")) == []
+    assert found_in(changes.moved(account, 1, Move.ROLL_BACK, STAMP))
+    assert found_in(changes.moved(account, 1, Move.ROLL_BACK, STAMP, reason="outage")) == []
 
 
 class Overwritten:
@@ -138,7 +138,7 @@ class Overwritten:
         return None
 
 
-def test_a_warning_does_not_switch_off_the_comparison_with_the_account() -> None:
+def test_warning_keeps_the_comparison() -> None:
     evil, stored = replace(with_current(), base_url=EVIL), Overwritten()
     record = collect(stored, stored, lambda name: evil, [MZP], everything=False)
     codes = {finding.code for finding in record.chains[f"accounts/{MZP}"].findings}
@@ -152,49 +152,47 @@ def added(account: Account) -> Entry:
     return account.outbox[0]
 
 
-def test_an_account_is_let_through_where_its_first_entry_says_what_it_says() -> None:
+def test_confirmed_account_is_returned() -> None:
     account = without_texts(with_rolled_back())
-    assert vouched(account, lambda name: added(account)) is account
+    assert confirmed(account, lambda name: added(account)) is account
 
 
 @pytest.mark.parametrize("field", ["base_url", "login", "profile", "environment", "subject"])
-def test_secrets_travel_nowhere_else_than_the_first_entry_says(field: str) -> None:
+def test_changed_address_is_refused(field: str) -> None:
     account = without_texts(with_current())
     entry = added(account)
     fields: dict[str, Any] = {field: Subject((("CN", "X"),)) if field == "subject" else EVIL}
     changed = replace(account, **fields)
     with assert_refused(RefusedError, f"the {field} of mzp-1", "nothing was sent"):
-        vouched(changed, lambda name: entry)
+        confirmed(changed, lambda name: entry)
     with assert_refused(RefusedError, f"the {field} of mzp-1"):
-        vouched(without_texts(added_again(account)) if field == "base_url" else changed, lambda name: entry)
+        confirmed(without_texts(added_again(account)) if field == "base_url" else changed, lambda name: entry)
 
 
 @pytest.mark.parametrize("forgery", [{"facts": {}}, {"number": 2}, {"chain": "accounts/other"}, {"what": "trust-set"}])
-def test_another_entry_in_the_first_ones_place_vouches_for_nothing(forgery: dict[str, Any]) -> None:
+def test_forged_first_entry_is_refused(forgery: dict[str, Any]) -> None:
     account = without_texts(with_current())
     forged = replace(added(account), **forgery)
     for entry in (forged, replace(forged, hash=forged.expected_hash)):
         with assert_refused(RefusedError, "mzp-1"):
-            vouched(account, lambda name: entry)  # noqa: B023
+            confirmed(account, lambda name: entry)  # noqa: B023
 
 
-def test_the_text_of_other_cas_under_a_true_digest_is_refused() -> None:
+def test_exchanged_ca_text_is_refused() -> None:
     true, other = (ca_set(pem(a_ca().certificate)) for _ in range(2))
     account = changes.trust_set(an_account(), true, STAMP)
-    assert vouched(account, lambda name: added(account)) is account
+    assert confirmed(account, lambda name: added(account)) is account
     exchanged = replace(account, anchors=(replace(true, pem=other.pem),))
     with assert_refused(RefusedError, "is that of other CAs"):
-        vouched(exchanged, lambda name: added(account))
+        confirmed(exchanged, lambda name: added(account))
 
 
 @pytest.mark.parametrize(("stored", "hint"), [(False, "broker account add"), (True, "broker evidence verify")])
-def test_where_the_first_entry_is_missing_nothing_is_sent_and_the_hint_says_what_stores_it(
-    stored: bool, hint: str
-) -> None:
+def test_missing_first_entry_is_refused(stored: bool, hint: str) -> None:
     def missing(name: AccountName) -> Entry:
         raise UnknownNameError("nothing is stored there")
 
     account = without_texts(with_current())
     with pytest.raises(RefusedError, match="nothing was sent") as refused:
-        vouched(replace(account, outbox=()) if stored else account, missing)
+        confirmed(replace(account, outbox=()) if stored else account, missing)
     assert hint in refused.value.hint

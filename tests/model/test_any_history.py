@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 
 from broker.errors import BrokerError
-from broker.evidence.tamper import untold
+from broker.evidence.tamper import differences
 from broker.model import changes
 from broker.model.account import Account
 from broker.model.chain import Entry, verify
@@ -317,10 +317,10 @@ class AnyHistory(RuleBasedStateMachine):
 
     @invariant()
     def the_evidence_is_whole_and_tells_the_same(self) -> None:
-        told = [*self.log, *(e for e in self.account.outbox if e.number > len(self.log))]
-        assert verify(f"accounts/{self.account.name}", told, self.account.head) == ()
-        assert fold(told) == standing(self.account)
-        assert list(untold(without_texts(self.account), told)) == []
+        entries = [*self.log, *(e for e in self.account.outbox if e.number > len(self.log))]
+        assert verify(f"accounts/{self.account.name}", entries, self.account.head) == ()
+        assert fold(entries) == standing(self.account)
+        assert list(differences(without_texts(self.account), entries)) == []
 
     @invariant()
     def every_candidate_makes_a_whole_set(self) -> None:

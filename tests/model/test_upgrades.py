@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from broker.evidence.tamper import untold
+from broker.evidence.tamper import differences
 from broker.model import changes
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD
@@ -39,7 +39,7 @@ def assert_told(account: Account, entries: tuple[Entry, ...]) -> None:
     """Assert that document and evidence agree, whatever of the evidence was written since."""
     entries += account.outbox
     assert verify(f"accounts/{account.name}", entries, account.head) == ()
-    assert list(untold(without_texts(account), entries)) == []
+    assert list(differences(without_texts(account), entries)) == []
 
 
 def names_of(account: Account) -> dict[int, str]:

@@ -150,7 +150,7 @@ def test_leaf_must_sign_handshakes() -> None:
     assert_refused(_verified(pki.a_leaf(CA, digital_signature=False)), "key-usage", "digitalSignature")
 
 
-def test_unknown_critical_extension_is_refused() -> None:
+def test_unknown_critical_extension_refused() -> None:
     assert_refused(_verified(pki.a_leaf(CA, extra=[(UNKNOWN, True)])), "critical", "1.2.3.4")
 
 
@@ -306,7 +306,7 @@ def test_a_ca_for_clients_too_is_accepted() -> None:
     assert_accepted(_verified(pki.a_leaf(middle), middle.certificate))
 
 
-def test_constraint_only_openssl_knows_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_constraint_of_openssl_only_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The address in the subject is not one that the CA may certify."""
     elsewhere = x509.NameConstraints([x509.RFC822Name("elsewhere.example")], None)
     narrow = pki.a_ca("Narrow", issuer=CA, extra=[(elsewhere, True)])

@@ -168,15 +168,15 @@ class Simulation:
     @property
     def tries_noted(self) -> int:
         """How many canaries the account's evidence has, settled or not."""
-        return sum(entry.what == "canary-sent" for entry in self.told())
+        return sum(entry.what == "canary-sent" for entry in self.entries())
 
-    def told(self) -> list[Entry]:
+    def entries(self) -> list[Entry]:
         """Return the whole chain: what is copied out, and what is still in the outbox."""
         waiting = [e for e in self.account.outbox if e.number not in self.evidence]
         return [*(self.evidence[n] for n in sorted(self.evidence)), *waiting]
 
     def secret(self, ref: KeyRef | SecretRef) -> str:
-        """Return what is kept under `ref`; using what is destroyed is a fault of whoever asks."""
+        """Return what is kept under `ref`; using what is destroyed is a fault of the caller."""
         kept = self.kept[ref]
         assert kept is not None, f"{ref} is destroyed, and was to be used"
         return kept
@@ -194,10 +194,10 @@ class Simulation:
         return self.kept[SecretRef(f"password:{number}")]
 
     def assert_sound(self) -> None:
-        """Assert that nothing is lost, forgotten, doubled or untold, at whatever point things stopped."""
+        """Assert that nothing is lost, forgotten, doubled or unrecorded, at whatever point things stopped."""
         account, keys, secrets = self.account, self.living_keys(), self.living_secrets()
-        assert verify(f"accounts/{account.name}", self.told(), account.head) == ()
-        assert fold(self.told()) == standing(account)
+        assert verify(f"accounts/{account.name}", self.entries(), account.head) == ()
+        assert fold(self.entries()) == standing(account)
         assert account.keys_in_use <= keys
         assert account.secrets_in_use <= secrets
         assert keys <= account.keys_in_use | account.doomed_keys | {key_ref(account.next_request)}

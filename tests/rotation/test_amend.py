@@ -148,7 +148,7 @@ def test_a_lost_answer_is_settled_by_reading(meanwhile: tuple[str, ...]) -> None
     sim = before_promotion()
     after = amend(AnswerLost(sim, *meanwhile), MZP, promoted)
     assert after.current == after.generation(2)
-    assert sum(e.facts.get("move") == "promote" for e in sim.told()) == 2
+    assert sum(e.facts.get("move") == "promote" for e in sim.entries()) == 2
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_breaker_that_tripped_again_is_not_reset_by_a_persons_old_word() -> No
         patch.setitem(MEANWHILE, "rejected", lambda c: amend(c.sim, MZP, rejected))
         after = amend(lost, MZP, lambda a: changes.breaker_reset(a, "unlocked", STAMP))
     assert after.breaker
-    assert sum(e.what == "breaker-reset" for e in sim.told()) == 1
+    assert sum(e.what == "breaker-reset" for e in sim.entries()) == 1
 
 
 def test_what_vault_does_not_answer_is_told_and_the_same_again_finds_it_done() -> None:

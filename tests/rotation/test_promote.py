@@ -308,4 +308,4 @@ def test_a_person_may_go_back_untried_and_says_why() -> None:
     sim = a_simulation()
     sim.rotation().roll_back(MZP, 1, untried_because="the partner is down")
     assert sim.logins == []
-    assert sim.told()[-1].facts["reason"] == "the partner is down"
+    assert sim.entries()[-1].facts["reason"] == "the partner is down"

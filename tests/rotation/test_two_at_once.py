@@ -1,4 +1,4 @@
-"""Two commands at once end as if one had come after the other, or as if the one that was refused had not come.
+"""Two concurrent commands end as if one came after the other, or as if the refused one had not come.
 
 The second command runs as a whole just before each write of the first: whatever the first has read is then stale.
 """

@@ -59,7 +59,7 @@ def _play(system: System) -> None:
 
 
 def _open(system: System) -> None:
-    """An account under a profile of one's own, since only these are read from Vault."""
+    """Add an account with a custom profile, since only these are read from Vault."""
     own = builtin_source("stellantis").replace('name = "stellantis"', 'name = "mine"')
     for title in ("Ours", "Ours, again"):
         file = system.home / "mine.toml"
@@ -89,7 +89,7 @@ def _first_certificate(system: System) -> None:
 
 
 def _bundles(system: System) -> None:
-    """Two issue their first bundle at once; one holds its own until its lease ends, and renews its token for that."""
+    """Issue two first bundles concurrently; one is held until its lease ends, with a renewed token."""
     token = system.home / "reader.token"
     path = right("mine", "stand-in", "acme", "reporting", Access.DIRECT)
     token.write_text(system.vault.consumer_token("reader", path).reveal())
@@ -148,7 +148,7 @@ def _two_at_once(system: System) -> None:
 
 
 def _another_secret(system: System) -> None:
-    """Two at once set a secret that is not the password, which no command does yet; the newer goes into a bundle."""
+    """Set a named secret twice concurrently, which no command does yet; the newer goes into a bundle."""
     name, hmac = account_name("acme"), "hmac"
 
     def first() -> None:
@@ -189,13 +189,13 @@ def interposed(system: System, path: str, action: Callable[[], object]) -> Itera
     assert not todo, f"nothing was written to {path}"
 
 
-def test_every_role_kept_to_its_row_and_needed_all_it_has(run: Run) -> None:
+def test_every_role_needs_exactly_its_row(run: Run) -> None:
     """That no grant is unused is measured here, on a run that goes everywhere: a demonstration does not."""
     assert run.audited("--grants", "policies") == (0, "")
 
 
 @pytest.mark.deep
-def test_the_demonstration_did_nothing_that_it_may_not(tmp_path: Path) -> None:
+def test_demo_did_nothing_forbidden(tmp_path: Path) -> None:
     played = [sys.executable, "-m", "tests.support.audited", str(tmp_path)]
     done = subprocess.run(played, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -229,7 +229,7 @@ def test_a_stage_turned_by_hand_is_seen(run: Run, tmp_path: Path) -> None:
     assert "its stages are" in found
 
 
-def test_a_role_that_read_one_key_too_many_is_seen(run: Run, tmp_path: Path) -> None:
+def test_role_reading_one_key_more_is_found(run: Run, tmp_path: Path) -> None:
     answers = (json.loads(line) for line in run.log.read_text().splitlines() if '"response"' in line)
     by_auditor = [f"{run.mount}/auditor", f"{run.mount}/base"]
     entry = next(
@@ -243,7 +243,7 @@ def test_a_role_that_read_one_key_too_many_is_seen(run: Run, tmp_path: Path) -> 
     assert found == f"outside its row: auditor: read {run.mount}/data/keys/acme/1\n"
 
 
-def test_a_policy_with_one_grant_more_is_seen(run: Run, tmp_path: Path) -> None:
+def test_policy_with_one_grant_more_is_found(run: Run, tmp_path: Path) -> None:
     for file in (ROOT / "policies").glob("*.hcl"):
         (tmp_path / file.name).write_text(file.read_text())
     with (tmp_path / "canary.hcl").open("a") as policy:

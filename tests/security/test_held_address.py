@@ -59,7 +59,7 @@ def test_a_rewritten_account_sends_no_secret(system: System, rewritten: Callable
     assert system.account("acme").tries == seen.account.tries, "refused before it was reserved"
 
 
-def test_without_its_first_entry_an_account_sends_nothing(system: System) -> None:
+def test_missing_first_entry_sends_nothing(system: System) -> None:
     system.promoted()
     accounts = VaultAccounts(system.vault.admin)
     seen, path = accounts.read(ACME), layout.evidence("accounts/acme", 1)

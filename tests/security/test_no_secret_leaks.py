@@ -230,7 +230,7 @@ def test_a_leak_on_purpose_is_found(watch: Watch, channel: str) -> None:
     assert all("planted" in line for line in found)
 
 
-def test_the_secrets_that_are_looked_for_are_where_they_are_meant_to_be(watch: Watch) -> None:
+def test_planted_secrets_are_in_place(watch: Watch) -> None:
     """The other control: the marks are those of the real secrets."""
     admin, bundle = watch.system.vault.admin, watch.system.home / "bundle" / "current"
     marks = {mark.name: mark for mark in watch.marks}

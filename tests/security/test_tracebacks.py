@@ -57,7 +57,7 @@ def shown_at_every_write(system: System, act: Callable[[Wiring], object]) -> lis
     return shown
 
 
-def test_no_secret_is_a_local_variable_of_a_failing_write(system: System) -> None:
+def test_failed_write_has_no_secret_locals(system: System) -> None:
     shown: list[str] = []
     system.added()
 

@@ -122,17 +122,17 @@ def unused(grants: Iterable[Grant], requests: Sequence[Request]) -> Iterator[str
 def audited(documents: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with the accounts. `documents` are KV's, raw, by their paths below the mount."""
     issued: dict[str, list[Any]] = {}
-    told: dict[str, list[Any]] = {}
+    chains_of: dict[str, list[Any]] = {}
     for path, document in sorted(documents.items()):
         kind, _, rest = path.removeprefix("evidence/").partition("/")
         if path.startswith("evidence/") and kind in ("accounts", "issued"):
-            chains = told if kind == "accounts" else issued
+            chains = chains_of if kind == "accounts" else issued
             chains.setdefault(rest.partition("/")[0], []).append(document["value"])
     leases = leases_in(issued)
     accounts = {p.removeprefix("accounts/"): d["value"] for p, d in documents.items() if p.startswith("accounts/")}
     for name, account in sorted(accounts.items()):
-        yield from faults_of(name, account, told.pop(name, []), leases)
-    for name in told:
+        yield from faults_of(name, account, chains_of.pop(name, []), leases)
+    for name in chains_of:
         yield f"{name}: there is evidence of it, and no account"
 
 

@@ -115,7 +115,7 @@ def test_before_the_first_promotion_a_password_takes_the_place_of_the_candidate(
 
 
 def test_an_older_password_than_the_newest_is_a_conflict() -> None:
-    """Two at once: the one that stored first and wrote last is told so."""
+    """Of two concurrent ones, the one that stored first and wrote last gets a conflict."""
     with assert_refused(ConflictError, "password 3"):
         set_password(set_password(with_current(), 3), 2)
 
