@@ -17,7 +17,7 @@ def main() -> None:
 
     from broker.signals import ASKING
 
-    # Kept by the kernel while modules are loaded: `run` hears them where it has words for them.
+    # Kept by the kernel while modules are loaded: `run` then handles them.
     signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
     from broker.cli.main import run
 

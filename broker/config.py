@@ -82,7 +82,7 @@ class Setting:
 
     @property
     def is_path(self) -> bool:
-        """Whether the value is a path."""
+        """Return whether the value is a path."""
         return self.check == _path
 
 

@@ -1,7 +1,7 @@
 """Socket helpers: hard deadlines, error classification.
 
 The time-out of a socket bounds one read. A server that sends a byte now and then, many dead addresses, or a name server
-that does not answer could hold a command for ever.
+that does not answer could hold a command forever.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         _stop(f"needs {', '.join(lacking)}: requirements/install {' '.join(lacking)}")
     denied = [name for mark in item.iter_markers("rights") for name in mark.args if not RIGHTS[name]()]
     if denied:
-        _stop(f"needs the right to {', '.join(denied)}: run it as root, where nothing took that away")
+        _stop(f"needs the right to {', '.join(denied)}: run it as root with that right")
 
 
 @functools.cache

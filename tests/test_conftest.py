@@ -1,4 +1,4 @@
-"""What a test does without the program, or the right, that it needs; and what it must not leave behind."""
+"""Tests without a program or right that they need, and leftovers of tests."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Home:
 
     @property
     def is_too_long(self) -> bool:
-        """Whether the path is too long for a unix socket."""
+        """Return whether the path is too long for a unix socket."""
         return len(os.fsencode(self.socket)) > _SOCKET_PATH
 
     def claim(self) -> None:

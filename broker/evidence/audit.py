@@ -50,7 +50,7 @@ class ChainReport:
 
     @property
     def whole(self) -> bool:
-        """Whether it has no error."""
+        """Return whether it has no error."""
         return not has_errors(self.findings)
 
 
@@ -65,7 +65,7 @@ class Report:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing has an error."""
+        """Return whether nothing has an error."""
         return all(c.whole for c in self.chains) and not has_errors(self.findings)
 
 

@@ -97,7 +97,7 @@ class Connection:
                 self.call("POST", self._kv("metadata", path), BOUNDS_AS_GRANTED)
 
     def create(self, path: str, data: Document) -> None:
-        """Store `data`, which is written once, where nothing was stored before; raise `ConflictError`."""
+        """Store `data`, which is written once; raise `ConflictError` if something was stored before."""
         try:
             self._put(path, data, 0)
         except DeniedError:
@@ -196,7 +196,7 @@ class Connection:
 
     @property
     def answered(self) -> bool:
-        """Whether Vault has answered this process."""
+        """Return whether Vault has answered this process."""
         return self._seen.ours > 0
 
     @property
@@ -227,7 +227,7 @@ class Connection:
     def close(self) -> None:
         """Revoke the token if this connection's login made it, and close the session.
 
-        If patience ended on the last request, the token is left to expire: nobody waits twice.
+        If patience ended on the last request, the token is left to expire, without a second wait.
         """
         if self._tokens is not None and not self._seen.away:
             self._tokens.close()
@@ -240,7 +240,7 @@ class Connection:
 
     @cached_property
     def _is_shared(self) -> bool:
-        """Whether others use the mount too. Vault answers this to every token with a right below the mount."""
+        """Return whether others use the mount too. Vault answers this to every token with a right below the mount."""
         try:
             answer = self.ask("GET", f"sys/internal/ui/mounts/{self.settings.mount}")
         except DeniedError:

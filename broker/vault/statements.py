@@ -48,7 +48,7 @@ class VaultStatements:
         return key
 
     def verifying_key(self) -> VerifyingKey | None:
-        """Return the key that statements are verified with, None where nothing was ever signed."""
+        """Return the key that statements are verified with, None if nothing was ever signed."""
         stored = self._vault.read_or_none(layout.ANCHOR_KEY)
         return VerifyingKey(decoded(stored.data, str, layout.ANCHOR_KEY)) if stored else None
 
@@ -66,7 +66,7 @@ class VaultStatements:
         if VerifyingKey(decoded(document, str, layout.ANCHOR_KEY)).fingerprint != key.fingerprint:
             raise RefusedError(
                 "the public key in Vault is not that of the key that signs evidence",
-                hint="somebody replaced one of them; verify with the key you kept: broker evidence verify --key",
+                hint="one of them was replaced; verify with the key you kept: broker evidence verify --key",
             )
 
     def _statement(self, path: str) -> StoredStatement:

@@ -35,7 +35,7 @@ def _account(old: Document) -> Document:
 
 
 def _without(old: Document, *names: str) -> dict[str, Any]:
-    """Return the rest of `old`: a field that nobody knows stays, and is refused afterwards."""
+    """Return the rest of `old`: an unknown field stays, and is refused afterwards."""
     rest = dict(old)
     for name in names:
         del rest[name]

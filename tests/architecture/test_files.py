@@ -1,4 +1,4 @@
-"""What no file of the project may say: where somebody's packages come from, or where their files lie."""
+"""No file of the project names a package registry or a path of a machine."""
 
 from __future__ import annotations
 

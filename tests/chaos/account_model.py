@@ -57,7 +57,7 @@ class State:
 
     @property
     def visible(self) -> tuple[object, ...]:
-        """What a document shows, so that two states can be held against each other."""
+        """Return the visible part of a document, to compare two states."""
         generations = tuple(replace(g, order=0) for g in self.generations)
         return (self.requests, generations, self.applications, self.password, self.breaker, self.flying)
 

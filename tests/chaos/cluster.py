@@ -35,7 +35,7 @@ _TICK: Final = 0.05
 
 @dataclass
 class Node:
-    """One server. A paused one keeps its connections, and answers nobody."""
+    """One server. A paused one keeps its connections, and does not answer."""
 
     address: str
     config: Path
@@ -63,7 +63,7 @@ class Node:
     def ask(
         self, method: str, path: str, body: object = None, *, token: str = "", timeout: float = 2.0
     ) -> tuple[int, Any]:
-        """Return status and JSON of an answer, as raw as it comes; raise `OSError` where nobody answers."""
+        """Return status and JSON of an answer, unparsed; raise `OSError` without an answer."""
         connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=timeout)
         try:
             sent = json.dumps(body) if body is not None else None
@@ -78,7 +78,7 @@ class Node:
 
     @property
     def leads(self) -> bool:
-        """Whether it is the active node, as it sees itself, and serves."""
+        """Return whether it is the active node, as it sees itself, and serves."""
         return self._health() == http.HTTPStatus.OK
 
     @property

@@ -1,4 +1,4 @@
-"""What each command does to a small account: from a state, to those that the command's own words allow.
+"""Model of commands on a small account: each leads from a state to those that its output allows.
 
 The rules of DESIGN.md a second time, as steps: what a command reads and what it writes in one go is one step. A step
 that yields nothing contradicts what the command said.
@@ -147,7 +147,7 @@ def _varied(state: State) -> State:
 
 
 def _sending(op: Operation, state: State, number: int, then: Phase) -> Steps:
-    """Reserve a try; refused while another is away, or where the login is known to be rejected."""
+    """Reserve a try; refused while another is under way, or if the login is known to be rejected."""
     if not state.generation(number).living or state.breaker:
         yield from _ends(op.code == REFUSED, state)
     elif state.flying:

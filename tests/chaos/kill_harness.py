@@ -1,4 +1,4 @@
-"""Every command that changes something, the state it starts from, and what must hold when a fault has befallen it."""
+"""Every command that changes something, its initial state, and the checks after a fault."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def named(commands: Iterable[Case]) -> list[ParameterSet]:
 
 @dataclass(frozen=True, slots=True)
 class Calm:
-    """A command that nothing befell."""
+    """A command's run without faults."""
 
     ran: Ran
     vault: tuple[str, ...]  # what Vault's audit log has of it
@@ -92,7 +92,7 @@ class Ground:
         return self._line(command.line, data=command.input, at=at, fault=fault, later=later)
 
     def outcome(self, command: Case) -> Mapping[str, Any]:
-        """Return what all came to, as `command` may be held to it."""
+        """Return the comparable result of `command`."""
         snapshot = MountSnapshot.of(self.system.vault.admin)
         snapshot.assert_sound(finished=True)
         found = snapshot.outcome(again=command.repeats)
@@ -104,7 +104,7 @@ class Ground:
         return found
 
     def _secret_ids(self, command: Case) -> list[int]:
-        """Return how many each role has that `command` makes a login for: one that nobody knows is an orphan."""
+        """Return how many each role has that `command` makes a login for: an unknown one is an orphan."""
         admin, enrolling = self.system.vault.admin, command.command == "vault enrol"
         logins = self.system.vault.settings.mount if enrolling else str(self.facts["mount"])
         roles = [f"consumer-{self.facts['consumer']}"] if enrolling else [role.value for role in Role]
@@ -129,7 +129,7 @@ class Ground:
         }
 
     def killed(self, command: Case, calm: Calm, point: Point, fault: Fault) -> Ran:
-        """Let `fault` befall `command` at `point`, check what it leaves, and run it again."""
+        """Inject `fault` into `command` at `point`, check what it leaves, and run it again."""
         self.begin(command)
         struck = self.run(command, at=point.number, fault=fault)
         assert struck.stems == calm.ran.stems[: len(struck.stems)], "it did not do the same as before"
@@ -181,7 +181,7 @@ class Ground:
     def assert_nothing_half(self, *, staying: str = "") -> None:
         """Assert that each name is whole, and no working file is left.
 
-        The file `staying`, which a holder that ended could not remove, may stay where nothing points any more.
+        The file `staying`, which a holder that ended could not remove, may stay if nothing points at it any more.
         """
         names = {Path(path).name for path, *_ in listing(self.here)}
         assert not [name for name in names if name.startswith(".")], f"working files are left: {names}"

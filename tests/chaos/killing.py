@@ -40,13 +40,13 @@ class Point:
 
     @property
     def stem(self) -> str:
-        """What it is, without what is random in it."""
+        """Name of the point, without random parts."""
         return f"{self.kind} {_RANDOM.sub('*', self.what)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """How a command ended, what it wrote, and what Python and the observer of `Wiring` saw it write."""
+    """The end of a command, its writes, and the writes that Python and the observer of `Wiring` saw."""
 
     ended: Ended
     points: tuple[Point, ...]
@@ -96,7 +96,7 @@ class Killable:
         later: float = 0,
         changes: Mapping[str, str] | None = None,
     ) -> Ran:
-        """Run `broker ARGUMENTS`; at write `at`, if not 0, `fault` befalls it. `later` seconds go by before.
+        """Run `broker ARGUMENTS`; at write `at`, if not 0, inject `fault`. The command starts `later` seconds later.
 
         `changes` are made to the environment.
         """

@@ -31,7 +31,7 @@ S = TypeVar("S", bound=Visible)
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A command as seen from outside. `number` is what it said it came to; `said` is all it said."""
+    """A command as seen from outside. `number` is the number it printed; `said` is all it printed."""
 
     name: str
     start: int
@@ -55,7 +55,7 @@ Model = Mapping[str, Callable[[Operation, S, Phase], Iterator[tuple[S, Phase]]]]
 
 @dataclass
 class Search(Generic[S]):
-    """The search for an order. `order` names the steps of the one that was found, None where there is none."""
+    """The search for an order. `order` names the steps of the one that was found, None if there is none."""
 
     model: Model[S]
     operations: Sequence[Operation]
@@ -70,7 +70,7 @@ class Search(Generic[S]):
 
     @property
     def linearizable(self) -> bool:
-        """Whether some order explains all."""
+        """Return whether some order explains all."""
         return self.order is not None
 
     @property

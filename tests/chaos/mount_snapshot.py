@@ -60,7 +60,7 @@ class MountSnapshot:
     def assert_sound(self, *, finished: bool) -> None:
         """Assert that each secret is referred to, or doomed, and that the evidence is whole.
 
-        Until the command has `finished`, the next slots may hold a key, or a password, that nobody names yet.
+        Until the command has `finished`, the next slots may hold a key, or a password, that nothing refers to yet.
         """
         for account in self.accounts:
             self._assert_no_orphan(account, finished=finished)

@@ -37,7 +37,7 @@ __all__ = ["Act", "Arena", "Race", "arena", "documents_faults"]
 
 GENESIS: Final = "0" * 64
 STATES: Final = ("added", "requested", "candidate", "promoted", "again", "renewed", "rotated")
-_NUMBERS: Final = {  # where a command says what it came to
+_NUMBERS: Final = {  # the number in a command's output
     "csr cancel": r"signing request (\d+) of \S+ is ",
     "password set": r"password (\d+) of \S+ is stored",
 }
@@ -129,7 +129,7 @@ class Arena:
         return race
 
     def imported(self, race: Race) -> Act | None:
-        """Return the import of a reply to the open request, None where none waits."""
+        """Return the import of a reply to the open request, None if none waits."""
         request = self.stored(race).open
         if request is None:
             return None
@@ -223,7 +223,7 @@ def arena(vault_server: tuple[Embedded, Connection], tmp_path_factory: pytest.Te
         assert not partner.crashes
 
 
-# what must hold among the documents, whatever happened
+# invariants of the documents
 
 
 def documents_faults(system: System, account: str, passwords: Mapping[int, str], *, settled: bool = True) -> list[str]:

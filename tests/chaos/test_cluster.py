@@ -88,7 +88,7 @@ def healed(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
-def befallen(harm: Callable[[], object], *, at: int, phase: Phase) -> Iterator[Wiring]:
+def struck(harm: Callable[[], object], *, at: int, phase: Phase) -> Iterator[Wiring]:
     """Yield a wiring under which `harm` is done at write `at` of a command, from 1, once."""
     seen = {phase: 0}
 
@@ -117,7 +117,7 @@ def test_lost_leader_is_waited_for(
     state, arguments = COMMANDS[command]
     saved.put(state)
     leader, standby = cluster.leader, cluster.standbys[0]
-    with befallen(lambda: harm(leader), at=2, phase=phase) as wiring:
+    with struck(lambda: harm(leader), at=2, phase=phase) as wiring:
         ended = saved.run("--timeout", "20s", *arguments, address=standby.address, wiring=wiring)
     assert ended.code in ENDS, ended.err
     assert ended.code == 0 or "hint:" in ended.err
@@ -131,7 +131,7 @@ def test_dead_address_is_reported_in_time(cluster: Cluster, saved: SavedStates) 
     saved.put("rotated")
     leader, standby = cluster.leader, cluster.standbys[0]
     began = time.monotonic()
-    with befallen(leader.kill, at=1, phase=Phase.BEFORE) as wiring:
+    with struck(leader.kill, at=1, phase=Phase.BEFORE) as wiring:
         ended = saved.run("--timeout", "2s", *RETIRE, address=leader.address, wiring=wiring)
     assert ended.code == 3, ended.err
     assert "hint:" in ended.err

@@ -72,7 +72,7 @@ def read_only(disk: Path) -> Iterator[None]:
 
 
 def cells(calm: Calm, fault: Fault) -> list[Point]:
-    """Return the writes that `fault` can befall."""
+    """Return the writes that `fault` can hit."""
     written = [point for point in calm.ran.points if point.kind == "disk"]
     return [point for point in written if point.what.startswith("open")] if "room" in fault else written
 

@@ -100,7 +100,7 @@ def stopped(killable: Killable, point: Point, fault: Fault, files: list[tuple[st
 
 @pytest.fixture(scope="module")
 def calm(killable: Killable) -> tuple[Ran, list[tuple[str, str, int]]]:
-    """What a start writes, and the files of a vault that started well."""
+    """Writes of a start, and the files of a vault that started well."""
     with laptop(killable) as there:
         ran = there.run("vault", "start")
         assert ran.code == 0, ran.ended.err
@@ -109,7 +109,7 @@ def calm(killable: Killable) -> tuple[Ran, list[tuple[str, str, int]]]:
 
 @pytest.fixture(scope="module")
 def calm_stop(killable: Killable) -> Ran:
-    """What a stop writes."""
+    """Writes of a stop."""
     with laptop(killable) as there:
         assert there.run("vault", "start").code == 0
         ran = there.run("vault", "stop")

@@ -1,4 +1,4 @@
-"""The report of a chaos run says what came of it, and what a partial run lacks."""
+"""The report of a chaos run has its results, and the gaps of a partial run."""
 
 from __future__ import annotations
 

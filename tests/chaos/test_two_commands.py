@@ -1,6 +1,6 @@
 """Two of everything: concurrent processes against the real vault and partner.
 
-Whatever they come to must be explained by some order of theirs, and nothing may be doubled, lost or orphaned.
+Some order of theirs must explain their results, and nothing may be doubled, lost or orphaned.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One command waits in its narrowest window while others run: it must report what they did.
 
-Real processes, one order: what the races of `test_two_commands` meet by chance is met here every time.
+Real processes, one order: the races that `test_two_commands` hits by chance happen here every time.
 """
 
 from __future__ import annotations

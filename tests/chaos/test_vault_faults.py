@@ -87,7 +87,7 @@ def test_the_bench_notices_an_orphan(bench: Bench) -> None:
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_fault_at_every_request(bench: Bench, command: str) -> None:
-    """Or at as many as CHAOS_DEPTH says. With CHAOS_RESULTS=DIR, what came of each cell is kept there, for
+    """Or at as many as CHAOS_DEPTH says. With CHAOS_RESULTS=DIR, the result of each cell is kept there, for
     `tests.chaos.report`.
     """
     chosen = all_cells(bench, command, seed=SEED, depth=DEPTH)

@@ -1,4 +1,4 @@
-"""What people look at: status, doctor, explain, evidence."""
+"""Commands that show: status, doctor, explain, evidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documentation tells people to type can be typed."""
+"""Every command in the documentation can be typed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is a consumer, asked as people ask: `broker bundle get` with every token that tries to pass.
+"""Recognise consumers: `broker bundle get` with every kind of token that may try.
 
 The vault is one as others have it: over TCP, with a root token and namespaces. What each clause says of whom is in
 tests/vault/test_capabilities.py; here it is what the command does, writes and leaves.
@@ -56,7 +56,7 @@ class Door:
         return name
 
     def holder(self, *policies: str, entity: dict[str, object] | None = None, **role: object) -> Secret[str]:
-        """Log in as a new somebody with `policies` and no others, in a role with further settings."""
+        """Log in as a new user with only `policies`, in a role with further settings."""
         name = f"somebody-{next(_numbers)}"
         body = {"token_policies": policies, "token_no_default_policy": True, "token_ttl": 600, **role}
         self.admin.call("POST", f"auth/approle/role/{name}", body)
@@ -169,7 +169,7 @@ def test_group_policy_ends_with_membership(door: Door) -> None:
     [
         EXACTLY + ' path "cb-issue/*" { capabilities = ["deny"] }',  # the narrower wins, in Vault
         EXACTLY + ' path "secret/*" { capabilities = ["read", "list"] }',  # other rights are none of our business
-        'path "cb-issue/stellantis/stand-in/acme/+/direct" { capabilities = ["update"] }',  # somebody chose all of acme
+        'path "cb-issue/stellantis/stand-in/acme/+/direct" { capabilities = ["update"] }',  # for all of acme
     ],
 )
 def test_what_else_opens(door: Door, hcl: str) -> None:
@@ -260,7 +260,7 @@ def test_batch_token_is_refused(door: Door) -> None:
 
 
 def test_a_token_bound_to_addresses(door: Door) -> None:
-    """The command reaches Vault in the name of the broker: nobody's address is known to be the consumer's."""
+    """The command reaches Vault as the broker, so the consumer's address is unknown."""
     policy = door.policy(EXACTLY)
     for cidr in ("127.0.0.1/32", "0.0.0.0/0"):
         door.assert_shut(door.holder(policy, token_bound_cidrs=[cidr]), words="bound to addresses")

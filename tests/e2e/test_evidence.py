@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def verified(system: System, *arguments: str) -> Ended:
-    """Verify a file where there is neither vault nor configuration."""
+    """Verify a file without vault or configuration."""
     alone = {name: system.environment[name] for name in ("PATH", "HOME", "LANG", "PYTHONWARNINGS")}
     kept, system.environment = system.environment, alone
     try:

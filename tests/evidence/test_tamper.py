@@ -1,4 +1,4 @@
-"""What an account says is held against what its evidence said first, and entries appended later unsay nothing."""
+"""Compare an account with its evidence; entries that are appended later hide nothing."""
 
 from __future__ import annotations
 

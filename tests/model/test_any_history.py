@@ -308,7 +308,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @invariant()
     def no_secret_is_forgotten(self) -> None:
-        """What is stored is in use, or doomed, or still to be adopted or passed over by the next run."""
+        """Assert that what is stored is in use, or doomed, or still to be adopted or passed over by the next run."""
         account = self.account
         adopted = {key_ref(account.next_request)}
         assert self.keys <= account.keys_in_use | account.doomed_keys | adopted

@@ -1,4 +1,4 @@
-"""When renewal starts: with time for people before the end, or after a share of the lifetime."""
+"""Start of renewal: with time for people before the end, or after a share of the lifetime."""
 
 from __future__ import annotations
 

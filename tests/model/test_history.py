@@ -1,4 +1,4 @@
-"""Document and evidence tell one story; where they do not, somebody wrote past the rules."""
+"""Document and evidence agree; if not, a program wrote past the rules."""
 
 from __future__ import annotations
 

@@ -361,7 +361,7 @@ def test_a_dsa_ca_is_named() -> None:
 
 
 def test_a_forgeable_rollover_is_refused() -> None:
-    """The same name with a new key, signed by the old one with SHA-1: self-issued, but nobody pinned it."""
+    """The same name with a new key, signed by the old one with SHA-1: self-issued, but not pinned."""
     assert isinstance(CA.key, rsa.RSAPrivateKey)
     new = pki.a_ca(key=pki.a_key("new ca key"), issuer=CA)
     link = pki.resigned(new.certificate, CA.key, hashes.SHA1())

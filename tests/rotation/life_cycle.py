@@ -27,7 +27,7 @@ PATIENCE = TRY_TAKES + timedelta(minutes=1)  # what a person waits before the sa
 
 @dataclass
 class Commands:
-    """What people and machines can do, on one sim."""
+    """Actions of people and machines, on one sim."""
 
     sim: Simulation
     by: str = BY

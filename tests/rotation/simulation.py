@@ -38,7 +38,7 @@ class Killed(BaseException):
 
 
 class Fault(Enum):
-    """What befalls one write. The first four end the command; the last one must be settled by reading."""
+    """Fault of one write. The first four end the command; the last one must be settled by reading."""
 
     KILLED_BEFORE = "killed before the write"
     KILLED_AFTER = "killed after the write"
@@ -48,7 +48,7 @@ class Fault(Enum):
 
     @property
     def ends_the_command(self) -> bool:
-        """Whether the command cannot go on."""
+        """Return whether the command cannot go on."""
         return self is not Fault.SENT_TWICE
 
 
@@ -56,7 +56,7 @@ class Fault(Enum):
 class Simulation:
     """All stores of one account, the partner, and a clock.
 
-    At write `at`, counted from 1, `meanwhile` runs first and `fault` befalls it. A slot that was destroyed stays
+    At write `at`, counted from 1, `meanwhile` runs first, then `fault` hits it. A slot that was destroyed stays
     taken, as in Vault.
     """
 
@@ -167,7 +167,7 @@ class Simulation:
 
     @property
     def tries_noted(self) -> int:
-        """How many canaries the account's evidence has, settled or not."""
+        """Number of canaries in the account's evidence, settled or not."""
         return sum(entry.what == "canary-sent" for entry in self.entries())
 
     def entries(self) -> list[Entry]:
@@ -228,7 +228,7 @@ class Simulation:
             raise ConflictError("it is there already")
 
     def create(self, what: str, ref: KeyRef | SecretRef, value: str) -> None:
-        """Store a secret where nothing ever was."""
+        """Store a secret at a path that was never used."""
         with self.writing(what):
             if ref in self.kept:
                 raise ConflictError(f"{ref} is there, or was")

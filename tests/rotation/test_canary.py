@@ -1,4 +1,4 @@
-"""What the error of a canary tells a person to do."""
+"""Hints of a canary's errors."""
 
 from __future__ import annotations
 

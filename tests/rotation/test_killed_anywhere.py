@@ -1,4 +1,4 @@
-"""Whatever befalls one write of an account's whole life, the same command again ends as if nothing had happened."""
+"""After any fault of a write in an account's life, the repeated command ends as without the fault."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def _first_certificate(system: System) -> None:
     system.ok("csr", "new", "acme", "--out", "acme.csr")
     system.ok("csr", "submit", "acme", "--out", "acme.eml")
     reply = system.reply()
-    assert system.run("cert", "import", "acme", str(reply)).code == 6  # nobody has accepted the CA
+    assert system.run("cert", "import", "acme", str(reply)).code == 6  # the CA is not accepted yet
     system.ok("cert", "import", "acme", str(reply), *system.accepting(), "--client-id-for", "reporting")
     system.ok("rotation", "canary", "acme", "--generation", "1")
     system.ok("rotation", "promote", "acme")
@@ -131,7 +131,7 @@ def _new_password(system: System) -> None:
 
 
 def _two_at_once(system: System) -> None:
-    """Somebody else's command comes between, so that a write meets what is there already."""
+    """Run another command in between, so that a write finds an existing document."""
     name = account_name("acme")
     sent = ("csr", "submit", "acme", "--out", "later.eml")
     with interposed(system, "data/evidence/accounts/acme", lambda: system.ok(*sent)) as broker:
@@ -177,7 +177,7 @@ def _look(system: System) -> None:
 
 @contextmanager
 def interposed(system: System, path: str, action: Callable[[], object]) -> Iterator[Broker]:
-    """Yield a broker in this process, before whose first write to `path` somebody else does `action`."""
+    """Yield a broker in this process; before its first write to `path`, `action` runs."""
     todo = [action]
 
     def observer(phase: Phase, written: str) -> None:

@@ -62,7 +62,7 @@ def hardened(pid: int) -> bool:
 
 
 def reads(pid: int) -> bool:
-    """Whether a process waits for its standard input."""
+    """Return whether a process waits for its standard input."""
     wchan = Path(f"/proc/{pid}/wchan").read_text()
     return "pipe" in wchan or (wchan in ("", "0") and status(pid)["State"].startswith("S"))
 
@@ -73,7 +73,7 @@ def core_limit(pid: int) -> list[str]:
 
 
 def may_open(command_prefix: Sequence[str], path: str) -> bool:
-    """Whether another process of that user may open `path`."""
+    """Return whether another process of that user may open `path`."""
     program = f"import os; os.close(os.open({path!r}, os.O_RDONLY))"
     ended = subprocess.run([*command_prefix, sys.executable, "-c", program], capture_output=True, check=False)
     return ended.returncode == 0

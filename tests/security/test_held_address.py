@@ -1,4 +1,4 @@
-"""Who may write accounts cannot make a canary or a bundle take the secrets elsewhere: entry 1 holds the address."""
+"""Write access to accounts cannot redirect the secrets of a canary or bundle: entry 1 holds the address."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ LEAK = "import os, sys, time; {}; time.sleep(0.1)"
 
 
 def leak_into(watch: Watch, channel: str, secret: str) -> None:
-    """Put `secret` where nothing of the kind may be."""
+    """Put `secret` into a place that must not hold one."""
     system = watch.system
     if channel == "output":
         watch.watched([sys.executable, "-c", LEAK.format("print(sys.stdin.read(), file=sys.stderr)")], "leak", secret)

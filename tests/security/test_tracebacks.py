@@ -25,7 +25,7 @@ NEW = "n3w-Pa§s'word%2F+2"
 
 
 class BrokenError(Exception):
-    """What an observer raises in the middle of a write."""
+    """Raised by an observer in the middle of a write."""
 
 
 def locals_of(error: BaseException | None) -> Iterator[str]:

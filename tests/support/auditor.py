@@ -4,7 +4,7 @@
 
 It proves that each role made only the requests of its row in the matrix, that consumers made none, that no grant was
 left unused, and that each account is what its evidence tells. It imports nothing of the broker. One line a finding,
-exit code 1 where there is one.
+exit code 1 if there is one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Request:
     allowed: bool
 
     def __str__(self) -> str:
-        return f"{self.role or 'somebody'}: {self.operation} {self.path}{'' if self.allowed else ' (denied)'}"
+        return f"{self.role or 'unknown'}: {self.operation} {self.path}{'' if self.allowed else ' (denied)'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def requests_in(log: Iterable[str], mount: str, roles: Iterable[str]) -> Iterato
 
 
 def outside(requests: Iterable[Request], matrix: Matrix, mount: str) -> Iterator[str]:
-    """Yield what nobody should have asked for.
+    """Yield requests that no role should have sent.
 
     A denied update is no fault of who may create: which of the two a write is, Vault alone knows.
     """
@@ -137,7 +137,7 @@ def audited(documents: Mapping[str, Any]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print what is wrong; return 1 where something is."""
+    """Print what is wrong; return 1 if something is."""
     parser = argparse.ArgumentParser(prog="auditor")
     parser.add_argument("--mount", required=True)
     parser.add_argument("--log", type=Path, required=True)

@@ -1,4 +1,4 @@
-"""Where commands are tried: put in a state, run inside this process, and looked at for what they left."""
+"""Harness for commands: set up a state, run inside this process, inspect the result."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class Forked:
         return found[0]
 
     def finished(self, number: int, timeout: float = PATIENCE) -> Finished:
-        """Wait for the end of order `number` and return what came of it."""
+        """Wait for the end of order `number` and return its result."""
         ended = self.wait_for("ended", number, timeout)
         times = {e["event"]: e["at"] for e in self._events if e["number"] == number}
         self._events = [e for e in self._events if e["number"] != number]

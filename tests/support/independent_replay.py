@@ -1,7 +1,7 @@
 """Replay an account from its evidence alone, by independent rules, and compare it with the document.
 
 Part of the auditor: it shares no line with the broker, only the written rules (DESIGN.md), so that what the broker
-forgets to check, or somebody did past it, shows here. Input is what Vault stores, raw.
+forgets to check, or a program did past it, shows here. Input is what Vault stores, raw.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PARTS: Final = (*_CERTIFICATE, "trust", "password")
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A bundle that somebody was given, as the evidence of issuing has it. `ended` is None if nothing ended it."""
+    """An issued bundle, as the evidence of issuing has it. `ended` is None if nothing ended it."""
 
     account: str
     generation: int
@@ -169,12 +169,12 @@ def _born(replay: _Replay, facts: Document) -> Iterator[str]:
         yield "it is no whole set, and nothing is current to lay it over"
     answered = {key for request, (key, _) in replay.keys.items() if replay.requests[request] == "answered"}
     if "key" in parts and parts["key"] not in answered:
-        yield f"nobody answered a request for its key {facts['key']}"
+        yield f"no answered request has its key {facts['key']}"
     if "password" in parts and parts["password"] not in replay.passwords:
         yield f"password {facts['password']} was never set"
     for kind in ("trust", "issuing"):
         if kind in parts and parts[kind] not in replay.cas[kind]:
-            yield f"nobody accepted its {kind} CA"
+            yield f"its {kind} CA was not accepted"
     replay.stages[number], replay.parts[number] = "candidate", parts
 
 
@@ -277,7 +277,7 @@ _RULES: Final[Mapping[str, Any]] = {
 
 
 def _taken_away(name: str, entry: Entry, leases: Sequence[Leased]) -> Iterator[str]:
-    """Say whether a generation was retired, without a reason, while somebody held it."""
+    """Yield a fault if a generation was retired without a reason while it was leased."""
     facts = entry["facts"]
     if facts.get("move") != "retire" or facts.get("reason"):
         return

@@ -13,7 +13,7 @@ _PORTS: Final = (15_000, 30_000)  # below those that the kernel gives to connect
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports of 127.0.0.1 that nobody listens on."""
+    """Return different ports of 127.0.0.1 that are free."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.SystemRandom().randrange(*_PORTS)

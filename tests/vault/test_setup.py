@@ -1,4 +1,4 @@
-"""Setting a vault up: planned, done, repeated, and printed for somebody else to run."""
+"""Setting a vault up: planned, done, repeated, and printed for others to run."""
 
 from __future__ import annotations
 
