@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -26,49 +26,86 @@ _LARGEST: Final = 1024 * 1024  # bytes of a configuration
 _LONGEST: Final = 4000  # bytes of a path; Linux takes 4,096, and names are appended
 _LONGEST_NAME: Final = 255  # bytes of a part of one
 _MOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*", re.ASCII)
-_SCHEMES: Final = ("http", "https", "unix")
 _ADDRESS_FORM: Final = "give http(s)://host:port or unix:///path/of/socket"
 LOGIN_KEYS: Final = ("method", "mount", "role_id_file", "secret_id_file", "file")
 
 
+def checked_address(text: str) -> str:
+    """Return an address of Vault, without a slash at the end; raise `InputError`.
+
+    An address with a user or a query is refused, and not shown: settings are shown, and either may be a secret.
+    """
+    if not text.startswith("unix:///") and any(mark in text for mark in "@?#"):
+        raise InputError(
+            "the address of Vault carries more than host, port and path", hint="remove user, query and fragment"
+        )
+    try:
+        parts = urlsplit(text)
+        usable = parts.port != 0 and bool(parts.path if parts.scheme == "unix" else parts.hostname)
+    except ValueError:  # an incomplete IPv6 address, or an invalid port
+        usable = False
+    if not usable or parts.scheme not in ("http", "https", "unix"):
+        hint = _ADDRESS_FORM if "://" in text else f"put http:// or https:// in front: {_ADDRESS_FORM}"
+        raise InputError(f"{text[:80]!r} is not an address of Vault", hint=hint)
+    if parts.path.rstrip("/").endswith("/v1") and parts.scheme != "unix":
+        raise InputError(f"{text[:80]!r} must not end in /v1", hint="remove /v1: the broker adds it")
+    return text.rstrip("/")
+
+
+def checked_mount(text: str) -> str:
+    """Return the path of a mount; raise `InputError` for one that would mean something else in a policy or a URL."""
+    if not _MOUNT.fullmatch(text):
+        raise InputError(f"{text[:80]!r} is not a mount of Vault", hint="use letters, digits, '-', '_', '.' and '/'")
+    return text
+
+
+def _path(text: str) -> str:
+    if len(os.fsencode(text)) > _LONGEST or any(len(os.fsencode(part)) > _LONGEST_NAME for part in text.split("/")):
+        raise InputError("too long for a path", hint="use a shorter path")
+    return text
+
+
+def _duration(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting: its name in the file, the variables that set it (the first wins), default and meaning."""
+    """A setting: its name in the file, the variables that set it (the first wins), default, meaning and check."""
 
     name: str
     variables: tuple[str, ...]
     default: str
     meaning: str
-    is_path: bool = False
-    is_duration: bool = False
+    check: Callable[[str], str] = str
+
+    @property
+    def is_path(self) -> bool:
+        """Return whether the value is a path."""
+        return self.check == _path
 
 
-def _vault(name: str, variable: str, meaning: str, *, is_path: bool = False) -> Setting:
-    return Setting(f"vault.{name}", (f"BAO_{variable}", f"VAULT_{variable}"), "", meaning, is_path=is_path)
+def _vault(name: str, variable: str, meaning: str, check: Callable[[str], str] = str) -> Setting:
+    return Setting(f"vault.{name}", (f"BAO_{variable}", f"VAULT_{variable}"), "", meaning, check)
 
 
 SETTINGS: Final = (
-    _vault("address", "ADDR", "http(s)://host:port, or unix:///socket; else the embedded vault"),
+    _vault("address", "ADDR", "http(s)://host:port, or unix:///socket; else the embedded vault", checked_address),
     _vault("namespace", "NAMESPACE", "the namespace to work in"),
-    _vault("ca_file", "CACERT", "CA certificates that sign Vault's", is_path=True),
-    _vault("ca_directory", "CAPATH", "the same, as a directory", is_path=True),
-    _vault("client_certificate", "CLIENT_CERT", "the broker's certificate for mTLS to Vault", is_path=True),
-    _vault("client_key", "CLIENT_KEY", "the key of that certificate", is_path=True),
+    _vault("ca_file", "CACERT", "CA certificates that sign Vault's", _path),
+    _vault("ca_directory", "CAPATH", "the same, as a directory", _path),
+    _vault("client_certificate", "CLIENT_CERT", "the broker's certificate for mTLS to Vault", _path),
+    _vault("client_key", "CLIENT_KEY", "the key of that certificate", _path),
     _vault("server_name", "TLS_SERVER_NAME", "the name in Vault's certificate, if it is not the host of the address"),
-    Setting("vault.mount", ("BROKER_MOUNT",), "credential-broker", "where the KV v2 engine is mounted"),
-    Setting(
-        "vault.patience", ("BROKER_TIMEOUT",), "20s", "how long to wait for Vault, retries included", is_duration=True
-    ),
-    Setting(
-        "embedded.directory", ("BROKER_EMBEDDED",), "", "the embedded vault of a laptop: its directory", is_path=True
-    ),
+    Setting("vault.mount", ("BROKER_MOUNT",), "credential-broker", "where the KV v2 engine is mounted", checked_mount),
+    Setting("vault.patience", ("BROKER_TIMEOUT",), "20s", "how long to wait for Vault, retries included", _duration),
+    Setting("embedded.directory", ("BROKER_EMBEDDED",), "", "the embedded vault of a laptop: its directory", _path),
     Setting("log.level", ("BROKER_LOG_LEVEL",), "warning", "least severity to log: debug, info, warning or error"),
     Setting("log.format", ("BROKER_LOG_FORMAT",), "console", "format of log lines: json or console"),
     Setting("actor", ("BROKER_ACTOR",), "", "the name that evidence records; else user@host"),
-    Setting("bundle.ttl", ("BROKER_TTL",), "1h", "lifetime of a bundle, unless the command sets one", is_duration=True),
-    Setting(
-        "bundle.directory", ("BROKER_DIRECTORY",), "", "directory of bundles; else a memory file system", is_path=True
-    ),
+    Setting("bundle.ttl", ("BROKER_TTL",), "1h", "lifetime of a bundle, unless the command sets one", _duration),
+    Setting("bundle.directory", ("BROKER_DIRECTORY",), "", "directory of bundles; else a memory file system", _path),
 )
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
@@ -115,43 +152,8 @@ def resolve(
         {name: Value(text, "default") for name, text in (defaults or {}).items()},
         {setting.name: Value(setting.default, "default") for setting in SETTINGS},
     ]
-    values = {setting.name: next(s[setting.name] for s in sources if setting.name in s) for setting in SETTINGS}
-    checked = {name: _checked(_BY_NAME[name], value) for name, value in values.items()}
-    return Config(MappingProxyType(checked), _logins(content, found), found)
-
-
-def checked_address(text: str, source: str = "") -> str:
-    """Return an address of Vault, without a slash at the end; raise `InputError`.
-
-    An address with a user or a query is refused, and not shown: settings are shown, and either may be a secret.
-    """
-    named = f" ({source})" if source else ""
-    if not text.startswith("unix:///") and any(mark in text for mark in "@?#"):
-        raise InputError(
-            f"the address of Vault{named} carries more than host, port and path", hint="remove user, query and fragment"
-        )
-    wrong = f"{text[:80]!r}{named} is not an address of Vault"
-    try:
-        parts = urlsplit(text)
-        usable = parts.port != 0 and bool(parts.path if parts.scheme == "unix" else parts.hostname)
-    except ValueError:  # an incomplete IPv6 address, or an invalid port
-        raise InputError(wrong, hint=_ADDRESS_FORM) from None
-    if parts.scheme not in _SCHEMES or not usable:
-        hint = _ADDRESS_FORM if "://" in text else f"put http:// or https:// in front: {_ADDRESS_FORM}"
-        raise InputError(wrong, hint=hint)
-    if parts.path.rstrip("/").endswith("/v1") and parts.scheme != "unix":
-        raise InputError(f"{text[:80]!r}{named} must not end in /v1", hint="remove /v1: the broker adds it")
-    return text.rstrip("/")
-
-
-def checked_mount(text: str, source: str = "") -> str:
-    """Return the path of a mount; raise `InputError` for one that would mean something else in a policy or a URL."""
-    if not _MOUNT.fullmatch(text):
-        named = f" ({source})" if source else ""
-        raise InputError(
-            f"{text[:80]!r}{named} is not a mount of Vault", hint="use letters, digits, '-', '_', '.' and '/'"
-        )
-    return text
+    values = {s.name: _checked(s, next(source[s.name] for source in sources if s.name in source)) for s in SETTINGS}
+    return Config(MappingProxyType(values), MappingProxyType(_logins(content, found) if found else {}), found)
 
 
 def _looked_up(environment: Mapping[str, str]) -> Path | None:
@@ -171,7 +173,7 @@ def _parsed(file: Path) -> dict[str, Any]:
         raise InputError(f"{file} has more than {_LARGEST} bytes", hint="is this the right file?")
     try:
         content = tomllib.loads(raw.decode("utf-8"))
-    except ValueError as error:  # TOML's, UTF-8's, and Python's own for a number of thousands of digits
+    except ValueError as error:  # of TOML, of UTF-8, or of Python for a number with thousands of digits
         raise InputError(f"{file} is not TOML: {error}") from None
     except RecursionError:
         raise InputError(f"{file} is not TOML that can be read: it is nested too deeply") from None
@@ -187,70 +189,45 @@ def _flattened(content: Mapping[str, Any], file: Path, prefix: str = "") -> Iter
             continue
         if isinstance(value, dict) and any(known.startswith(f"{name}.") for known in _BY_NAME):
             yield from _flattened(value, file, f"{name}.")
-        elif name not in _BY_NAME:
-            raise _unknown(file, name, _BY_NAME)
-        elif not isinstance(value, str):
+            continue
+        _require_known(file, name, _BY_NAME)
+        if not isinstance(value, str):
             raise InputError(f"{file}: {name} must be text", hint=f'{key} = "…"')
-        else:
-            yield name, _anchored(value, file) if _BY_NAME[name].is_path else value
+        yield name, _anchored(value, file) if _BY_NAME[name].is_path else value
 
 
-def _logins(content: Mapping[str, Any], file: Path | None) -> Mapping[str, Mapping[str, str]]:
-    if file is None:
-        return MappingProxyType({})
+def _logins(content: Mapping[str, Any], file: Path) -> dict[str, Mapping[str, str]]:
     roles = content.get("roles", {})
     if not isinstance(roles, dict):
         raise InputError(f"{file}: roles must be tables", hint="one for each role: [roles.auditor]")
-    known = [f"roles.{role.value}" for role in Role]
     for role in roles:
-        if f"roles.{role}" not in known:
-            raise _unknown(file, f"roles.{role}", known)
+        _require_known(file, f"roles.{role}", [f"roles.{known.value}" for known in Role])
     found = {role: _login(table, f"roles.{role}", file) for role, table in roles.items()}
-    if "login" in content:
-        found["default"] = _login(content["login"], "login", file)
-    return MappingProxyType(found)
+    return found | ({"default": _login(content["login"], "login", file)} if "login" in content else {})
 
 
 def _login(table: Any, where: str, file: Path) -> Mapping[str, str]:
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
         raise InputError(f"{file}: [{where}] must be a table of texts", hint=f"it takes {', '.join(LOGIN_KEYS)}")
     for key, value in table.items():
-        if key not in LOGIN_KEYS:
-            raise _unknown(file, f"{where}.{key}", [f"{where}.{k}" for k in LOGIN_KEYS])
-        if not value.isprintable() or _is_too_long(value):
-            raise InputError(f"{file}: {where}.{key} is not a valid value", hint="use a single, shorter line")
+        _require_known(file, f"{where}.{key}", [f"{where}.{k}" for k in LOGIN_KEYS])
+        _checked(Setting(f"{where}.{key}", (), "", "", _path), Value(value, str(file)))
     return MappingProxyType({k: _anchored(v, file) if k.endswith("file") else v for k, v in table.items()})
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Value]:
-    found = {}
-    for setting in SETTINGS:
-        variable = next((name for name in setting.variables if environment.get(name)), None)
-        if variable:
-            found[setting.name] = Value(environment[variable], f"${variable}")
-    return found
+    set_ = [(s.name, v) for s in SETTINGS for v in reversed(s.variables) if environment.get(v)]  # the first wins
+    return {name: Value(environment[variable], f"${variable}") for name, variable in set_}
 
 
 def _checked(setting: Setting, value: Value) -> Value:
-    text, where = value.text, f"{setting.name} ({value.source})"
-    if not text.isprintable():
+    where = f"{setting.name} ({value.source})"
+    if not value.text.isprintable():
         raise InputError(f"{where} contains a control character", hint="use a single line of text")
-    if setting.is_path and _is_too_long(text):
-        raise InputError(f"{where} is too long for a path", hint="is this the right value?")
-    if setting.is_duration:
-        try:
-            parse_duration(text)
-        except InputError as error:
-            raise InputError(f"{where}: {error.message}", hint=error.hint) from None
-    if setting.name == "vault.address" and text:
-        return Value(checked_address(text, value.source), value.source)
-    if setting.name == "vault.mount":
-        checked_mount(text, value.source)
-    return value
-
-
-def _is_too_long(path: str) -> bool:
-    return len(os.fsencode(path)) > _LONGEST or any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.split("/"))
+    try:
+        return value if value.text == setting.default else Value(setting.check(value.text), value.source)
+    except InputError as error:
+        raise InputError(f"{where}: {error.message}", hint=error.hint) from None
 
 
 def _anchored(path: str, file: Path) -> str:
@@ -258,7 +235,8 @@ def _anchored(path: str, file: Path) -> str:
     return str(file.parent.absolute() / os.path.expanduser(path)) if path else path  # noqa: PTH111  # raises for no "~x"
 
 
-def _unknown(file: Path, name: str, known: Any) -> InputError:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else "broker config show lists all settings"
-    return InputError(f"{file}: there is no setting {name}", hint=hint)
+def _require_known(file: Path, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, list(known), n=1)
+        hint = f"did you mean {near[0]}?" if near else "broker config show lists all settings"
+        raise InputError(f"{file}: there is no setting {name}", hint=hint)

@@ -1,7 +1,7 @@
 """Socket helpers: hard deadlines, error classification.
 
 The time-out of a socket bounds one read. A server that sends a byte now and then, many dead addresses, or a name server
-that does not answer could hold a command for ever.
+that does not answer could hold a command forever.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
@@ -34,12 +35,9 @@ __all__ = [
 
 _ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?([A-Z_]+)")
 _CLOSED: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
-_CLOSED_REASONS: Final = ("UNEXPECTED_EOF_WHILE_READING",)
-_DEPTH: Final = 8
 _LONGEST_LINE: Final = 64 * 1024  # bytes
 # Errors of parsing bytes of others, besides OSError and HTTPException: huge numbers, deep nesting, odd charsets
 UNREADABLE: Final = (ValueError, LookupError, ArithmeticError, MemoryError, RecursionError)
-_SECONDS: Final = re.compile(r"\d{1,9}", re.ASCII)
 
 
 class Deadline:
@@ -85,22 +83,16 @@ def connected(host: str, port: int, deadline: Deadline) -> socket.socket:
 
 def _resolved(host: str, port: int, deadline: Deadline) -> list[Any]:
     """Ask for the addresses in another thread: the resolver takes minutes if no name server answers."""
-    answer: list[Any] = []
+    found: Future[list[Any]] = Future()
 
     def resolve() -> None:
         try:
-            answer.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
-            answer.append(error)
+            found.set_exception(error)
 
-    asking = threading.Thread(target=resolve, daemon=True)
-    asking.start()
-    asking.join(deadline.left)
-    if not answer:
-        raise TimeoutError
-    if isinstance(answer[0], Exception):
-        raise answer[0]
-    return cast("list[Any]", answer[0])
+    threading.Thread(target=resolve, daemon=True).start()
+    return found.result(deadline.left)
 
 
 class Reader(io.RawIOBase):
@@ -154,7 +146,7 @@ class InTime(http.client.HTTPResponse):
         super().__init__(cast("socket.socket", reader), *args, **kwargs)
 
 
-def behind(error: object, depth: int = _DEPTH) -> Iterator[Exception]:
+def behind(error: object, depth: int = 8) -> Iterator[Exception]:
     """Yield the errors inside `error`, the innermost first: requests and urllib3 wrap them in their args."""
     if not isinstance(error, Exception) or not depth:
         return
@@ -165,7 +157,7 @@ def behind(error: object, depth: int = _DEPTH) -> Iterator[Exception]:
 
 def is_closed(error: Exception) -> bool:
     """Return whether `error` means that the other side closed the connection without an alert."""
-    return isinstance(error, _CLOSED) or (isinstance(error, ssl.SSLError) and error.reason in _CLOSED_REASONS)
+    return isinstance(error, _CLOSED) or getattr(error, "reason", None) == "UNEXPECTED_EOF_WHILE_READING"
 
 
 def alert_of(error: Exception) -> str:
@@ -180,7 +172,7 @@ def retry_after(value: str, now: datetime) -> int | None:
     Source: RFC 9110, section 10.2.3. A date in the past means 0.
     """
     text = value.strip()
-    if _SECONDS.fullmatch(text):
+    if re.fullmatch("[0-9]{1,9}", text):
         return int(text)
     try:
         date = parsedate_to_datetime(text)

@@ -3,8 +3,8 @@
 `ASKING` are all signals that end a process by default, come from outside, and can be handled. Left out are:
 
 - SIGKILL and SIGSTOP, which no process can handle;
-- the faults of the process itself (`_FAULTS`): no code of ours runs safely after one;
-- signals that end nothing by default, or that Python ignores (`_HARMLESS`): for SIGPIPE and SIGXFSZ a write fails.
+- the faults of the process itself, such as SIGSEGV: no code of ours runs safely after one;
+- signals that end nothing by default, or that Python ignores: for SIGPIPE and SIGXFSZ a write fails.
 
 So Ctrl-C, Ctrl-\\, a closed window, `kill`, `timeout`, an alarm that was set before `exec`, the warnings of batch
 systems (SIGUSR1, SIGUSR2, SIGXCPU) and a power failure have the same effect. A signal that was ignored when the process
@@ -25,14 +25,8 @@ from typing import Final
 __all__ = ["ASKING", "AskedToEnd", "held_back", "raised", "undisturbed", "wait_for_end"]
 
 
-def _named(names: str) -> frozenset[signal.Signals]:
-    return frozenset(signal.Signals[f"SIG{name}"] for name in names.split())
-
-
-_FAULTS: Final = _named("ABRT BUS FPE ILL SEGV SYS TRAP")
-_HARMLESS: Final = _named("CHLD CONT PIPE TSTP TTIN TTOU URG WINCH XFSZ")
-ASKING: Final = frozenset(map(int, signal.valid_signals() - _FAULTS - _HARMLESS - _named("KILL STOP")))
-
+_LEFT_OUT: Final = "KILL STOP ABRT BUS FPE ILL SEGV SYS TRAP CHLD CONT PIPE TSTP TTIN TTOU URG WINCH XFSZ"
+ASKING: Final = frozenset(map(int, signal.valid_signals() - {signal.Signals[f"SIG{n}"] for n in _LEFT_OUT.split()}))
 _LOOK: Final = 5.0  # seconds between looks at the clock: it may be set, or the machine may have slept
 
 

@@ -109,7 +109,7 @@ def exit_codes() -> Iterator[str]:
     rows += [
         (exits.USAGE, "", "The command line cannot be understood."),
         (exits.INTERRUPTED, "", "Interrupted by Ctrl-C."),
-        (exits.BROKEN_PIPE, "", "Whoever read the output has gone."),
+        (exits.BROKEN_PIPE, "", "The reader of the output is gone."),
         (exits.SIGNALLED + signal.SIGTERM, "", "Ended by SIGTERM. Another signal that asks to end: 128 + its number."),
     ]
     yield from _table(("code", "kind", "meaning"), [(f"{n}", *rest) for n, *rest in sorted(rows, key=lambda r: r[0])])

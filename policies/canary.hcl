@@ -7,5 +7,5 @@ path "${mount}/data/keys/${account}/+"      { capabilities = ["read"] }
 path "${mount}/data/passwords/${account}/+" { capabilities = ["read"] }
 path "${mount}/data/secrets/${account}/+/+" { capabilities = ["read"] }
 
-# Where those may travel: the first entry of the account's evidence, which nobody can overwrite, and no other
+# Where they may be sent: the first entry of the account's evidence, which no role can overwrite, and no other
 path "${mount}/data/evidence/accounts/${account}/00000001" { capabilities = ["read"] }

@@ -7,10 +7,10 @@ path "${mount}/data/keys/${account}/+"      { capabilities = ["read"] }
 path "${mount}/data/passwords/${account}/+" { capabilities = ["read"] }
 path "${mount}/data/secrets/${account}/+/+" { capabilities = ["read"] }
 
-# Where those may travel: the first entry of the account's evidence, which nobody can overwrite, and no other
+# Where they may be sent: the first entry of the account's evidence, which no role can overwrite, and no other
 path "${mount}/data/evidence/accounts/${account}/00000001" { capabilities = ["read"] }
 
-# The key that signs leases: made once, by whoever needs it first, and never overwritten
+# The key that signs leases: made once, when it is first needed, and never overwritten
 path "${mount}/data/signers/lease"     { capabilities = ["create", "read"] }
 path "${mount}/metadata/signers/lease" { capabilities = ["read"] }
 

@@ -31,7 +31,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 
 def hear_signals() -> None:
-    """Handle the signals that whoever started us had ignored, so that the commands of tests start with none ignored.
+    """Handle the signals that our starter had ignored, so that the commands of tests start with none ignored.
 
     A shell ignores SIGINT and SIGQUIT in what it starts with `&`, and `nohup` SIGHUP. Ours does nothing for a hang-up
     then: the run survives it, and a program it starts has the default action.
@@ -58,7 +58,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         _stop(f"needs {', '.join(lacking)}: requirements/install {' '.join(lacking)}")
     denied = [name for mark in item.iter_markers("rights") for name in mark.args if not RIGHTS[name]()]
     if denied:
-        _stop(f"needs the right to {', '.join(denied)}: run it as root, where nothing took that away")
+        _stop(f"needs the right to {', '.join(denied)}: run it as root with that right")
 
 
 @functools.cache

@@ -21,10 +21,10 @@ def read(tmp_path: Path, text: str | bytes = GOOD, /, **environment: str) -> Con
 def assert_refused(tmp_path: Path, text: str | bytes, *words: str) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path, text)
-    told = f"{caught.value.message} | {caught.value.hint}"
+    error = f"{caught.value.message} | {caught.value.hint}"
     assert str(tmp_path / "broker.toml") in caught.value.message
     for word in words:
-        assert word in told
+        assert word in error
 
 
 def test_flag_environment_file_default(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_file_in_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert resolve(flags={}, environment={}, file=None)["vault.address"] == "https://vault.example"
 
 
-def test_of_two_variables_openbaos_own_wins(tmp_path: Path) -> None:
+def test_openbaos_variable_wins(tmp_path: Path) -> None:
     config = read(tmp_path, GOOD, BAO_ADDR="https://bao.example", VAULT_ADDR="https://other.example")
     assert (config["vault.address"], config.values["vault.address"].source) == ("https://bao.example", "$BAO_ADDR")
 
@@ -123,16 +123,15 @@ def test_bad_file_is_refused(tmp_path: Path, text: str | bytes, words: tuple[str
 
 
 @pytest.mark.parametrize("place", ["nowhere.toml", "", "broker.toml/x"])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, place: str) -> None:
+def test_unreadable_file_is_named(tmp_path: Path, place: str) -> None:
     (tmp_path / "broker.toml").write_text(GOOD)
     with pytest.raises(InputError, match="cannot read") as caught:
         resolve(flags={}, environment={"BROKER_CONFIG": str(tmp_path / place)}, file=None)
     assert caught.value.hint == "broker init writes one"
 
 
-@pytest.mark.parametrize("setting", [s for s in SETTINGS if s.is_duration], ids=lambda s: s.name)
-def test_bad_duration_names_its_source(tmp_path: Path, setting: object) -> None:
-    variable = next(s for s in SETTINGS if s is setting).variables[0]
+@pytest.mark.parametrize("variable", ["BROKER_TIMEOUT", "BROKER_TTL"])
+def test_bad_duration_names_its_source(tmp_path: Path, variable: str) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path, GOOD, **{variable: "never"})
     assert f"${variable}" in caught.value.message
@@ -178,7 +177,7 @@ def test_bad_address_names_its_source(tmp_path: Path, address: str, hint: str) -
     for variable in ("BAO_ADDR", "VAULT_ADDR"):
         with pytest.raises(InputError) as caught:
             read(tmp_path, GOOD, **{variable: address})
-        assert f"{address!r} (${variable})" in caught.value.message
+        assert f"(${variable}): {address!r}" in caught.value.message
         assert hint in caught.value.hint
     assert_refused(tmp_path, f'version = 1\n[vault]\naddress = "{address}"\n', address, "broker.toml", hint)
 
@@ -203,7 +202,7 @@ def test_no_setting_is_set_by_kubernetes() -> None:
     assert len(variables) == len(set(variables))
 
 
-def test_every_setting_is_read_by_something() -> None:
+def test_every_setting_is_used() -> None:
     code = "".join(
         p.read_text() for p in Path(__file__).parents[1].joinpath("broker").rglob("*.py") if p.name != "config.py"
     )

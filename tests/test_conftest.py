@@ -1,4 +1,4 @@
-"""What a test does without the program, or the right, that it needs; and what it must not leave behind."""
+"""Tests without a program or right that they need, and leftovers of tests."""
 
 from __future__ import annotations
 
@@ -55,30 +55,32 @@ def session_of(file: Path, changes: dict[str, str]) -> subprocess.CompletedProce
 
 @pytest.mark.parametrize(("ci", "outcome"), [({}, "1 skipped"), ({"CI": "true"}, "1 error")])
 @pytest.mark.parametrize(
-    ("mark", "told"),
+    ("mark", "message"),
     [
         ('peer(*["no-such-program"])', "needs no-such-program: sh .ci/peers installs it"),
         ('rights("fly")', "needs the right to fly: run it as root"),
     ],
 )
-def test_what_is_missing_skips_here_and_fails_in_ci(
-    tmp_path: Path, ci: dict[str, str], outcome: str, mark: str, told: str
+def test_missing_need_skips_or_fails_in_ci(
+    tmp_path: Path, ci: dict[str, str], outcome: str, mark: str, message: str
 ) -> None:
     file = tmp_path / "test_that_lacks_something.py"
     file.write_text(TEST.format(mark=mark))
     ended = session_of(file, ci)
     assert outcome in ended.stdout
-    assert told in ended.stdout
+    assert message in ended.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("more", "told"), [("", "broker-left-"), (PROCESS, "process "), ("os.rmdir(directory)", "")])
-def test_what_a_test_leaves_behind_fails_the_session(tmp_path: Path, more: str, told: str) -> None:
+@pytest.mark.parametrize(
+    ("more", "message"), [("", "broker-left-"), (PROCESS, "process "), ("os.rmdir(directory)", "")]
+)
+def test_leftovers_fail_the_session(tmp_path: Path, more: str, message: str) -> None:
     file = tmp_path / "test_that_leaves.py"
     file.write_text(LEAVING.format(more=more).replace("mkdtemp()", 'mkdtemp(prefix="broker-left-")'))
     ended = session_of(file, {"TMPDIR": str(tmp_path)})
-    assert ended.returncode == bool(told), ended.stdout
-    assert told in ended.stdout.partition("left behind:")[2]
+    assert ended.returncode == bool(message), ended.stdout
+    assert message in ended.stdout.partition("left behind:")[2]
 
 
 def test_ignored_signals_are_heard_in_tests() -> None:

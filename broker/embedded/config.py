@@ -9,7 +9,7 @@ from typing import Final
 
 from broker.embedded.home import SETUP_ROLE, Home
 
-__all__ = ["Options", "rendered"]
+__all__ = ["DEFAULTS", "Options", "rendered"]
 
 _EVERYTHING: Final = 'path "*" { capabilities = ["create", "read", "update", "patch", "delete", "list", "sudo"] }'
 
@@ -24,6 +24,9 @@ class Options:
     audit: bool = False
     tied: bool = False
     listener: str = ""
+
+
+DEFAULTS: Final = Options()
 
 
 def rendered(home: Home, options: Options) -> str:

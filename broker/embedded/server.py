@@ -14,14 +14,14 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, BinaryIO, Final, cast
 
 from broker.embedded.binary import find_binary
-from broker.embedded.config import Options, rendered
+from broker.embedded.config import DEFAULTS, Options, rendered
 from broker.embedded.home import Home, write_private
 from broker.errors import VaultUnavailableError
 
@@ -29,7 +29,6 @@ __all__ = ["Running", "start", "status", "stop"]
 
 _PATIENCE: Final = 20.0  # seconds to start or stop; both usually take a tenth of one
 _TICK: Final = 0.02
-_DEFAULTS: Final = Options()
 # $1 is the log, $2 "tied" or "detached", then follows the command. The server is not our child, so it leaves no zombie.
 # It holds the write end of our stdout pipe, so that we notice its death, and the lock that is our stderr, so that its
 # data is not taken for abandoned before it listens. When tied, a reader of our stdin pipe ends it as soon as the last
@@ -63,14 +62,8 @@ class Running:
         """The value for VAULT_ADDR."""
         return f"unix://{self.home.socket}"
 
-    def stop(self) -> None:
-        """End the server and wait until it is gone."""
-        stop(self.home.root)
-        if self.lifeline >= 0:
-            os.close(self.lifeline)
 
-
-def start(directory: Path, options: Options = _DEFAULTS) -> Running:
+def start(directory: Path, options: Options = DEFAULTS) -> Running:
     """Make sure that the server of `directory` runs, initialised and unsealed; return once it answers.
 
     Of two concurrent calls, one starts it with its `options`, and the other finds it running. Raise `InputError` or
@@ -78,17 +71,19 @@ def start(directory: Path, options: Options = _DEFAULTS) -> Running:
     """
     home = Home(directory.absolute())
     home.claim()
-    with _locked(home.lock):
-        claim = _claimed(home)
-        if claim < 0:
-            home.initialized.touch(mode=0o600)  # its starter may have been killed before this
-            return Running(home, _listener(home))
-        try:
+    with _locked(home.lock), _opened(home.server_lock) as claim:
+        if _flocked(claim, _PATIENCE, unless=lambda: _ready(home)):
             home.prepare()
             write_private(home.config, rendered(home, options).encode())
-            return _launched(home, claim, tied=options.tied)
-        finally:
-            os.close(claim)
+            running = _launched(home, claim, tied=options.tied)
+        elif pid := _ready(home):
+            running = Running(home, pid)
+        else:
+            raise VaultUnavailableError(
+                f"a server of {home.root} runs, but neither answers nor ends", hint=f"kill it; see {home.log}"
+            )
+        home.initialized.touch(mode=0o600)  # also of a found server: its starter may have been killed before this
+        return running
 
 
 def status(directory: Path) -> Running | None:
@@ -110,71 +105,35 @@ def stop(directory: Path) -> bool:
         watch = os.pidfd_open(pid)
         try:
             signal.pidfd_send_signal(watch, signal.SIGTERM)
-            if not _gone(watch, _PATIENCE):
+            if not select.select([watch], [], [], _PATIENCE)[0]:
                 signal.pidfd_send_signal(watch, signal.SIGKILL)
-                _gone(watch, _PATIENCE)
+                select.select([watch], [], [], _PATIENCE)
         finally:
             os.close(watch)
         home.socket.unlink(missing_ok=True)
         return True
 
 
-def _claimed(home: Home) -> int:
-    """Return the server's own lock, open and held; or -1 once a server that holds it answers.
-
-    A server may be alive and not listen yet: its starter was killed a moment ago.
-    """
-    claim = os.open(home.server_lock, os.O_RDWR | os.O_CREAT, 0o600)
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if _listener(home) and _answers(home):
-                os.close(claim)
-                return -1
-            time.sleep(_TICK)
-        else:
-            return claim
-    os.close(claim)
-    raise VaultUnavailableError(
-        f"a server of {home.root} runs, but neither answers nor ends", hint=f"kill it; see {home.log}"
-    )
-
-
-def _launched(home: Home, claim: int, *, tied: bool) -> Running:
+def _launched(home: Home, claim: BinaryIO, *, tied: bool) -> Running:
     command = [str(find_binary()), "server", f"-config={home.config}"]
-    read_life, write_life = os.pipe()
-    read_death, write_death = os.pipe()
-    try:
-        subprocess.run(
-            ["/bin/sh", "-c", _LAUNCH, "sh", str(home.log), "tied" if tied else "detached", *command],
-            stdin=read_life,
-            stdout=write_death,
-            stderr=claim,
-            env={},  # without BAO_… and proxies of the caller
-            umask=0o077,
-            start_new_session=True,  # Ctrl-C does not reach the server: we end it
-            check=True,
-        )
-        os.close(write_death)
-        write_death = -1
-        pid = _awaited(home, read_death)
-        home.initialized.touch(mode=0o600)
-        lifeline, write_life = (write_life, -1) if tied else (-1, write_life)
-        return Running(home, pid, lifeline)
-    finally:
-        for descriptor in (read_life, write_life, read_death, write_death):
-            if descriptor >= 0:
-                os.close(descriptor)
+    with subprocess.Popen(
+        ["/bin/sh", "-c", _LAUNCH, "sh", str(home.log), "tied" if tied else "detached", *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=claim,
+        env={},  # without BAO_… and proxies of the caller
+        umask=0o077,
+        start_new_session=True,  # Ctrl-C does not reach the server: we end it
+    ) as shell:
+        pid = _awaited(home, cast("IO[bytes]", shell.stdout))
+        return Running(home, pid, os.dup(cast("IO[bytes]", shell.stdin).fileno()) if tied else -1)
 
 
-def _awaited(home: Home, death: int) -> int:
-    """Return the pid of the server once it answers as unsealed."""
+def _awaited(home: Home, death: IO[bytes]) -> int:
+    """Return the pid of the server once it is ready."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
-        pid = _listener(home)
-        if pid and _answers(home):
+        if pid := _ready(home):
             return pid
         if select.select([death], [], [], _TICK)[0]:
             raise VaultUnavailableError("the embedded vault ended while it started", hint=f"see {home.log}")
@@ -194,45 +153,47 @@ def _listener(home: Home) -> int:
     return int(struct.unpack("3i", credentials)[0])
 
 
-def _answers(home: Home) -> bool:
-    """Return whether the server at the socket is initialised and unsealed."""
+def _ready(home: Home) -> int:
+    """Return the pid of the listener at the socket if it answers as initialised and unsealed, else 0."""
+    pid = _listener(home)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
         channel.settimeout(_PATIENCE)
         try:
             channel.connect(str(home.socket))
             channel.sendall(b"GET /v1/sys/health HTTP/1.0\r\n\r\n")
-            return b" 200 " in channel.recv(64)
+            return pid if b" 200 " in channel.recv(64) else 0
         except OSError:
-            return False
+            return 0
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        _take(descriptor, path)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)  # for the error of those that wait
+    with _opened(path) as file:
+        if not _flocked(file, 2 * _PATIENCE):  # as long as the longest start or stop
+            pid = os.pread(file.fileno(), 16, 0).decode("ascii", errors="replace")
+            raise VaultUnavailableError(
+                f"process {pid or 'unknown'} does not end starting or stopping the vault of {path.parent}",
+                hint="is it stopped, or does it hang? continue it, or kill it, and try again",
+            )
+        os.ftruncate(file.fileno(), 0)
+        os.pwrite(file.fileno(), str(os.getpid()).encode(), 0)  # for the error of those that wait
         yield
-    finally:
-        os.close(descriptor)
 
 
-def _take(descriptor: int, path: Path) -> None:
-    deadline = time.monotonic() + 2 * _PATIENCE  # as long as the longest start or stop
+def _opened(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+
+
+def _flocked(file: BinaryIO, seconds: float, unless: Callable[[], object] = bool) -> bool:
+    """Lock `file`; return False if it stays locked for `seconds`, or `unless` returns true."""
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if unless():
+                return False
             time.sleep(_TICK)
         else:
-            return
-    pid = os.pread(descriptor, 16, 0).decode("ascii", errors="replace")
-    raise VaultUnavailableError(
-        f"process {pid or 'unknown'} does not end starting or stopping the vault of {path.parent}",
-        hint="is it stopped, or does it hang? continue it, or kill it, and try again",
-    )
-
-
-def _gone(watch: int, seconds: float) -> bool:
-    return bool(select.select([watch], [], [], seconds)[0])
+            return True
+    return False

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from broker.embedded.config import Options
+from broker.embedded.config import DEFAULTS, Options
 from broker.embedded.home import SETUP_ROLE, write_private
-from broker.embedded.server import Running, start
+from broker.embedded.server import Running, start, stop
 from broker.signals import undisturbed
 from broker.vault.connection import Connection
 from broker.vault.enrolment import provide_login
@@ -22,8 +23,6 @@ from broker.vault.setup import Wish, apply, plan
 
 __all__ = ["Embedded", "administered", "up"]
 
-
-_DEFAULTS: Final = Options()
 _ALL: Final = Wish()
 
 
@@ -36,23 +35,20 @@ class Embedded:
 
     def connection(self, role: Role, *, observer: Observer = unobserved) -> Connection:
         """Return a connection that logs in as `role`. Close it, so that no token is left."""
-        folder = self.running.home.roles / role.value
-        login = AppRoleLogin(
-            Connection(self.settings),
-            folder / "role_id",
-            folder / "secret_id",
-            mount=self.settings.mount,
-        )
+        folder, mount = self.running.home.roles / role.value, self.settings.mount
+        login = AppRoleLogin(Connection(self.settings), folder / "role_id", folder / "secret_id", mount=mount)
         return Connection(self.settings, login, observer=observer)
 
     def stop(self) -> None:
-        """End the server; its data stays."""
-        self.running.stop()
+        """End the server and wait until it is gone; its data stays."""
+        stop(self.running.home.root)
+        if self.running.lifeline >= 0:
+            os.close(self.running.lifeline)
 
 
 def up(
     directory: Path,
-    options: Options = _DEFAULTS,
+    options: Options = DEFAULTS,
     *,
     mount: str = DEFAULT_MOUNT,
     wish: Wish = _ALL,

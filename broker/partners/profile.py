@@ -1,4 +1,4 @@
-"""A partner's rules, as values. What the partner has not published is None: shown as unknown, never guessed."""
+"""A partner's rules, as values. None means that the partner has not published it: shown as unknown, never guessed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """When to renew. The first two are the broker's margins; the others the partner's, None while unknown."""
+    """Renewal times. The first two are the broker's margins; the others the partner's, None while unknown."""
 
     safety: timedelta = timedelta(days=14)  # before not_after
     share: float = 2 / 3  # of the lifetime

@@ -1,4 +1,4 @@
-"""Read zip files from a reply within bounds, whatever the file says about itself."""
+"""Read zip files from a reply within bounds, independent of the sizes in the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How certificates hang together: leaves, intermediates that lead on, paths to a trusted CA.
+"""Certificate chains: leaves, intermediates, paths to a trusted CA.
 
 A hostile reply can hold many certificates that name each other, with slow keys: so a name is read once, a signature
 verified once, and never with a slow key.

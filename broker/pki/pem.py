@@ -29,7 +29,7 @@ class Block:
 
     @property
     def is_private_key(self) -> bool:
-        """Whether it is a private key, encrypted or not."""
+        """Return whether it is a private key, encrypted or not."""
         return self.label.endswith("PRIVATE KEY")
 
 

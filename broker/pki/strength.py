@@ -31,12 +31,12 @@ class PublicKey:
 
     @property
     def is_slow(self) -> bool:
-        """Whether it is an RSA key of a size that no CA has: it would only keep a verifier busy."""
+        """Return whether it is an RSA key of a size that no CA has: it would only keep a verifier busy."""
         return self.algorithm == "rsa" and (self.bits > _LARGEST_RSA or self.exponent > _LARGEST_EXPONENT)
 
     @property
     def verifies(self) -> bool:
-        """Whether signatures by it are verified: not DSA (FIPS 186-5), nor keys that the library refuses to read."""
+        """Return whether its signatures are verified: not DSA (FIPS 186-5), nor keys that the library refuses."""
         return self.algorithm not in ("dsa", "unknown") and not self.is_slow
 
     def __str__(self) -> str:

@@ -96,7 +96,7 @@ class Connection:
                 self.call("POST", self._kv("metadata", path), BOUNDS_AS_GRANTED)
 
     def create(self, path: str, data: Document) -> None:
-        """Store `data`, which is written once, where nothing was stored before; raise `ConflictError`."""
+        """Store `data`, which is written once; raise `ConflictError` if something was stored before."""
         try:
             self._put(path, data, 0)
         except DeniedError:
@@ -226,7 +226,7 @@ class Connection:
     def close(self) -> None:
         """Revoke the token if this connection's login made it, and close the session.
 
-        If patience ended on the last request, the token is left to expire: nobody waits twice.
+        If patience ended on the last request, the token is left to expire, without a second wait.
         """
         if self.tokens is not None and not self.seen.away:
             self.tokens.close()
@@ -239,7 +239,7 @@ class Connection:
 
     @cached_property
     def _is_shared(self) -> bool:
-        """Whether others use the mount too. Vault answers this to every token with a right below the mount."""
+        """Return whether others use the mount too. Vault answers this to every token with a right below the mount."""
         try:
             answer = self.ask("GET", f"sys/internal/ui/mounts/{self.settings.mount}")
         except DeniedError:

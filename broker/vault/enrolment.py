@@ -89,7 +89,7 @@ def require_no_others_login(vault: Connection, role: str, folder: Path) -> None:
             return
     raise InputError(
         f"{folder} holds another login than that of {role}",
-        hint="name another directory; or, if nobody uses that login, remove role_id and secret_id there",
+        hint="name another directory; or, if that login is unused, remove role_id and secret_id there",
     )
 
 

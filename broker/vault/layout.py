@@ -82,7 +82,7 @@ _PLACE: Final = re.compile(rf"[0-9]{{{_DIGITS}}}")
 
 
 class Access(Enum):
-    """What a consumer may be given under a right: the last segment of its virtual path."""
+    """Kind of access that a right grants: the last segment of its virtual path."""
 
     DIRECT = "direct"
     GATEWAY = "gateway"

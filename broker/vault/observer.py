@@ -9,7 +9,7 @@ __all__ = ["Observer", "Phase", "unobserved"]
 
 
 class Phase(Enum):
-    """When an observer is called: before a write is sent, and after it has succeeded."""
+    """Moment of an observer's call: before a write is sent, or after it succeeded."""
 
     BEFORE = "before"
     AFTER = "after"

@@ -88,7 +88,7 @@ class VaultSecrets:
         self._named = VaultNamedSecrets(vault)
 
     def __call__(self, account: AccountName, parts: Parts) -> SetSecrets:
-        """Return the key and the named secrets of a set; raise `RefusedError` where they are destroyed."""
+        """Return the key and the named secrets of a set; raise `RefusedError` if they are destroyed."""
         named = {_named(ref)[0]: self._named.secret(account, ref) for ref in secret_refs(parts.secrets)}
         return SetSecrets(self._keys.key(account, parts.key), named)
 

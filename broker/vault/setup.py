@@ -38,7 +38,7 @@ _NO_LOCKOUT: Final = {"user_lockout_config": {"lockout_disable": True}}
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What to set up: the accounts whose secrets the roles may reach.
+    """Options of a setup: the accounts whose secrets the roles may reach.
 
     `adopt` allows mounts that others use; their settings are left unchanged.
     """

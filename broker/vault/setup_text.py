@@ -1,4 +1,4 @@
-"""Set-up as text, for somebody else to run or read: a shell script, or HCL."""
+"""Set-up as text, to be run or read by others: a shell script, or HCL."""
 
 from __future__ import annotations
 

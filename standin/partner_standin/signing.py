@@ -30,7 +30,7 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How one request is answered. `issuer`, `purpose` and `wrong` take the values in `CHOICES`.
+    """Options of one signed answer. `issuer`, `purpose` and `wrong` take the values in `CHOICES`.
 
     `revoke_old` is when the login's older certificates end, counted from the signature; None keeps them valid.
     """

@@ -1,4 +1,4 @@
-"""What no file of the project may say: where somebody's packages come from, or where their files lie."""
+"""No file of the project names a package registry or a path of a machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_there_are_files_to_read() -> None:
     assert ROOT / "pyproject.toml" in FILES
 
 
-def test_no_file_names_a_registry_or_a_path_of_this_machine() -> None:
+def test_no_registry_or_machine_path() -> None:
     hosts = [re.escape(host) for host in configured_hosts() - {"localhost"}]
     forbidden = re.compile("|".join([*PUBLIC, *hosts, HOME, re.escape(f"{ROOT}/")]))
     found = {}
@@ -38,7 +38,7 @@ def test_no_file_names_a_registry_or_a_path_of_this_machine() -> None:
     assert not found
 
 
-def test_no_lock_file_that_records_registries() -> None:
+def test_no_lock_file_records_registries() -> None:
     assert not [label(file) for file in FILES if file.name in LOCKS]
 
 

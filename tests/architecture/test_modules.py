@@ -119,7 +119,7 @@ def every_error() -> set[type[errors.BrokerError]]:
     return found
 
 
-def test_every_kind_of_error_has_an_exit_code() -> None:
+def test_every_error_kind_has_an_exit_code() -> None:
     assert set(CODES) == set(errors.Kind)
     assert 0 not in CODES.values()
 

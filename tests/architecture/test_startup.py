@@ -1,4 +1,4 @@
-"""What a command costs before it does anything: the modules that may not be loaded by then."""
+"""Start-up cost of a command: the modules that may not be loaded by then."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _TICK: Final = 0.05
 
 @dataclass
 class Node:
-    """One server. A paused one keeps its connections, and answers nobody."""
+    """One server. A paused one keeps its connections, and does not answer."""
 
     address: str
     config: Path
@@ -63,7 +63,7 @@ class Node:
     def ask(
         self, method: str, path: str, body: object = None, *, token: str = "", timeout: float = 2.0
     ) -> tuple[int, Any]:
-        """Return status and JSON of an answer, as raw as it comes; raise `OSError` where nobody answers."""
+        """Return status and JSON of an answer, unparsed; raise `OSError` without an answer."""
         connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=timeout)
         try:
             sent = json.dumps(body) if body is not None else None
@@ -78,7 +78,7 @@ class Node:
 
     @property
     def leads(self) -> bool:
-        """Whether it is the active node, as it sees itself, and serves."""
+        """Return whether it is the active node, as it sees itself, and serves."""
         return self._health() == http.HTTPStatus.OK
 
     @property
@@ -123,7 +123,7 @@ class Cluster:
         awaited(self._all_vote, "the vote of all")
 
     def soon_vote(self) -> None:
-        """Let a node that joined vote at once; by default that takes it ten seconds, in which nobody can follow."""
+        """Let a node that joined vote immediately; by default it waits ten seconds."""
         path = "sys/storage/raft/autopilot/configuration"
         body = {"server_stabilization_time": "250ms"}
         status, _ = self.leader.ask("POST", path, body, token=self.token.reveal())
@@ -188,7 +188,9 @@ def _initialized(first: Node) -> str:
     def asked() -> Any:
         try:
             shares = {"recovery_shares": 1, "recovery_threshold": 1}
-            status, answer = first.ask("POST", "sys/init", shares, timeout=_PATIENCE)  # told once, so not to be missed
+            status, answer = first.ask(
+                "POST", "sys/init", shares, timeout=_PATIENCE
+            )  # answered once, so not to be missed
         except OSError:
             return None
         return answer if status == http.HTTPStatus.OK else None

@@ -1,4 +1,4 @@
-"""What the tests that kill commands share: a place to kill them in, and how each runs when nothing befalls it."""
+"""Fixtures of the tests that kill commands: a place to run them, and each one's run without faults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 
 @pytest.fixture(scope="module")
 def calm(field: Ground) -> Callable[[Case], Calm]:
-    """A command that nothing befalls, run once."""
+    """A command's run without faults."""
     found: dict[str, Calm] = {}
 
     def of(command: Case) -> Calm:

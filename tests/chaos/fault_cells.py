@@ -55,7 +55,7 @@ COMMANDS: Final[Mapping[str, Case]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """`fault` befalls request `nth` of `command`, counted from 1, and, where `lasting`, all after it."""
+    """`fault` hits request `nth` of `command`, counted from 1, and all after it if `lasting`."""
 
     command: str
     fault: Fault
@@ -68,7 +68,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Tried:
-    """How a cell ended, and, in words, what was not as it must be."""
+    """The end of a cell, with a message for each thing that is wrong."""
 
     cell: Cell
     request: str
@@ -81,7 +81,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class _Clean:
-    """What a command does where nothing fails."""
+    """A command's run without faults."""
 
     requests: tuple[str, ...]
     out: str
@@ -90,7 +90,7 @@ class _Clean:
 
 @dataclass
 class Bench:
-    """Where cells are tried: a saved, and the proxy between it and its vault."""
+    """Bench for cells: saved states, and the proxy between them and their vault."""
 
     saved: SavedStates
     proxy: Proxy
@@ -98,7 +98,7 @@ class Bench:
     _mounts: int = 0
 
     def requests(self, command: str) -> tuple[str, ...]:
-        """Return the requests that `command` makes where nothing fails."""
+        """Return the requests that `command` makes without faults."""
         return self._without_fault(command).requests
 
     def tried(self, cell: Cell) -> Tried:
@@ -107,22 +107,22 @@ class Bench:
         self._begin(command)
         began = time.monotonic()
         ended = self.ran(command, Cue(cell.fault, nth=cell.nth, lasting=cell.lasting))
-        took, befallen = time.monotonic() - began, self.befallen
+        took, struck = time.monotonic() - began, self.struck
         wrong = [*_wrong_end(cell, command, ended, clean), *self._wrong_files(cell, ended)]
         if took > _AT_MOST:
             wrong.append(f"it took {took:.0f} s")
-        if not befallen:
-            wrong.append("the fault befell nothing")
+        if not struck:
+            wrong.append("the fault hit nothing")
         # A read that is old, and says that there is nothing to do, is believed: CAS guards what is written
         if ended.code or (cell.fault is Fault.STALE and not self._as_wanted(cell.command)):
             again = self.ran(command, after=LATER)
             shutil.rmtree(self._directory, ignore_errors=True)
             if again.code not in command.done:
                 wrong.append(f"without the fault it then ended in {again.code}: {again.err.strip()}")
-        wrong += self._wrong_account(cell.command, anew=bool(ended.code) and command.repeats)
+        wrong += self._wrong_account(cell.command, repeated=bool(ended.code) and command.repeats)
         if command.sets_up and not all(item["action"] == "keep" for item in self._planned(command).json):
             wrong.append("it is not set up whole")
-        return Tried(cell, str(befallen[0]) if befallen else "", ended.code, tuple(wrong))
+        return Tried(cell, str(struck[0]) if struck else "", ended.code, tuple(wrong))
 
     def _without_fault(self, name: str) -> _Clean:
         if name not in self._clean:
@@ -144,8 +144,8 @@ class Bench:
         return self.ran(command, more=("--dry-run", "-o", "json"))
 
     @property
-    def befallen(self) -> list[Passed]:
-        """The requests of the last run that a fault befell."""
+    def struck(self) -> list[Passed]:
+        """Requests of the last run that a fault hit."""
         return [passed for passed in self.proxy.passed if passed.fault]
 
     def ran(
@@ -189,11 +189,11 @@ class Bench:
             yield f"files are {'' if there else 'not '}there, and the code is {ended.code}"
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _wrong_account(self, name: str, *, anew: bool) -> Iterator[str]:
+    def _wrong_account(self, name: str, *, repeated: bool) -> Iterator[str]:
         if self.saved.account():
             self.saved.settle()
         yield from self.saved.faults()
-        if not anew and not self._as_wanted(name):
+        if not repeated and not self._as_wanted(name):
             yield f"the account is {_shape(self.saved.account())}, not {self._clean[name].shape}"
 
     def _as_wanted(self, name: str) -> bool:
@@ -236,19 +236,19 @@ def _at_requests(bench: Bench, command: str, fault: Fault, seed: int) -> list[Ce
 
 
 def lasting_cells(bench: Bench, command: str, *, seed: int) -> Iterator[Cell]:
-    """Yield a fault that stays, at a request of `seed`'s choice: a vault that is gone in the midst of `command`."""
+    """Yield a fault that stays, at a request of `seed`'s choice: a vault that is lost during `command`."""
     chance = random.Random(f"{seed} {command} lasting")
     fault = chance.choice([Fault.HANGS_BEFORE, Fault.HANGS_AFTER, Fault.SEALED, Fault.LOST, Fault.DENIED])
     yield Cell(command, fault, chance.randint(1, len(bench.requests(command)) - 1), lasting=True)
 
 
 def _wrong_end(cell: Cell, command: Case, ended: Ended, clean: _Clean) -> Iterator[str]:
-    # What is not there is what an auditor must tell; and what a node tells of the past, no client can tell from now:
-    # of a real one the index of the login keeps us, see test_cluster
+    # An auditor must report a missing document. No client can recognise an old answer of a node:
+    # with a real node the index of the login prevents it, see test_cluster
     first = clean.requests[cell.nth - 1].endswith("/00000001")  # without its first entry nothing is sent: ADR 18
     missing_is = {2, 6} if first else {6 if command.judges else 2}
-    told = {Fault.MISSING: missing_is, Fault.STALE: {2, 6}}
-    missing = ended.code in told.get(cell.fault, ())
+    reported = {Fault.MISSING: missing_is, Fault.STALE: {2, 6}}
+    missing = ended.code in reported.get(cell.fault, ())
     if ended.code not in _ENDS | set(command.done) and not missing:
         yield f"it ended in {ended.code}: {ended.err.strip()}"
     if cell.fault.passes and not cell.lasting and ended.code != 0 and not missing:
@@ -263,7 +263,7 @@ def _wrong_end(cell: Cell, command: Case, ended: Ended, clean: _Clean) -> Iterat
 
 
 def _shape(account: Account | None) -> object:
-    """Return what must be the same whatever failed on the way. The password's slot may be another."""
+    """Return what must be the same after any fault. The password's slot may be another."""
     if account is None:
         return None
     return {

@@ -1,4 +1,4 @@
-"""What came of the faults of a long run, kept for the table in the documentation."""
+"""Results of the faults of a long run, for the table in the documentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["keep"]
 
 
 def keep(command: str, fault: str, codes: Sequence[int], **more: object) -> None:
-    """With CHAOS_RESULTS=DIR, keep what came of it: `tests.chaos.report` makes its tables of these."""
+    """With CHAOS_RESULTS=DIR, keep the results: `tests.chaos.report` makes its tables of these."""
     if folder := os.environ.get("CHAOS_RESULTS"):
         row = {"command": command, "fault": fault, "points": len(codes), "codes": Counter(codes), **more}
         name = f"killed-{command}-{fault}.json".replace(" ", "-").replace("/", "-")

@@ -1,4 +1,4 @@
-"""Every command that changes something, the state it starts from, and what must hold when a fault has befallen it."""
+"""Every command that changes something, its initial state, and the checks after a fault."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def named(commands: Iterable[Case]) -> list[ParameterSet]:
 
 @dataclass(frozen=True, slots=True)
 class Calm:
-    """A command that nothing befell."""
+    """A command's run without faults."""
 
     ran: Ran
     vault: tuple[str, ...]  # what Vault's audit log has of it
@@ -92,10 +92,10 @@ class Ground:
         return self._line(command.line, data=command.input, at=at, fault=fault, later=later)
 
     def outcome(self, command: Case) -> Mapping[str, Any]:
-        """Return what all came to, as `command` may be held to it."""
+        """Return the comparable result of `command`."""
         snapshot = MountSnapshot.of(self.system.vault.admin)
         snapshot.assert_sound(finished=True)
-        found = snapshot.outcome(anew=command.repeats)
+        found = snapshot.outcome(again=command.repeats)
         if "--login-dir" in command.line:
             found["secret-ids"] = self._secret_ids(command)
         if command.sets_up:
@@ -104,33 +104,32 @@ class Ground:
         return found
 
     def _secret_ids(self, command: Case) -> list[int]:
-        """Return how many each role has that `command` makes a login for: one that nobody knows is an orphan."""
+        """Return how many each role has that `command` makes a login for: an unknown one is an orphan."""
         admin, enrolling = self.system.vault.admin, command.command == "vault enrol"
         logins = self.system.vault.settings.mount if enrolling else str(self.facts["mount"])
         roles = [f"consumer-{self.facts['consumer']}"] if enrolling else [role.value for role in Role]
         found: list[Any] = [admin.ask("LIST", f"auth/{logins}/role/{role}/secret-id") for role in roles]
         return [len(answer["data"]["keys"]) for answer in found]
 
-    def again(self, command: Case, calm: Calm, *, anew: bool = False) -> None:
+    def again(self, command: Case, calm: Calm, *, emptied: bool = False) -> None:
         """Run `command` again after a fault: it must end as if there had been none.
 
-        With `anew`, its directory went, and what it held before: these files are the first then, and Vault still knows
-        the secret-ids of logins that went.
+        With `emptied`, its directory is gone with its files, while Vault still has the secret-ids of those logins.
         """
         MountSnapshot.of(self.system.vault.admin).assert_sound(finished=False)
         ran = self.run(command, later=command.later)
         assert ran.code in command.done, f"again: {ran.code} {ran.ended.err}"
         verified = self._line("evidence verify --all", plain=True)
         assert verified.code == 0, verified.ended.out
-        assert (anew and self.published) or listing(self.here) == calm.files
-        unknown = {"secret-ids"} if anew else set()
+        assert (emptied and self.published) or listing(self.here) == calm.files
+        unknown = {"secret-ids"} if emptied else set()
         found = self.outcome(command)
         assert {k: v for k, v in found.items() if k not in unknown} == {
             k: v for k, v in calm.outcome.items() if k not in unknown
         }
 
     def killed(self, command: Case, calm: Calm, point: Point, fault: Fault) -> Ran:
-        """Let `fault` befall `command` at `point`, check what it leaves, and run it again."""
+        """Inject `fault` into `command` at `point`, check what it leaves, and run it again."""
         self.begin(command)
         struck = self.run(command, at=point.number, fault=fault)
         assert struck.stems == calm.ran.stems[: len(struck.stems)], "it did not do the same as before"
@@ -149,7 +148,7 @@ class Ground:
         left = accessors(admin) - before
         in_flight = point.what.endswith("/login")  # its answer may not have reached us: its minutes end it
         assert len(left) <= in_flight + self._made(command, struck), f"{len(left)} tokens are left"
-        if point.what.startswith("open") and fault["phase"] == "after":  # nobody was told yet that it is there
+        if point.what.startswith("open") and fault["phase"] == "after":  # its descriptor is not known yet
             for path in self.here.rglob(".*"):
                 assert not path.stat().st_size, f"{path.name} is left"
                 path.unlink()
@@ -158,21 +157,21 @@ class Ground:
         return struck
 
     def failed(self, command: Case, calm: Calm, point: Point, fault: Fault) -> Ran:
-        """Let a write of `command` to disk fail: it tells in our words, publishes no half, and can be run again."""
+        """Let a disk write of `command` fail: it reports an error, publishes nothing incomplete, and can run again."""
         admin = self.system.vault.admin
         self.begin(command)
         before = accessors(admin)
         struck = self.run(command, at=point.number, fault=fault)
-        self.assert_told(struck)
+        self.assert_reported(struck)
         assert len(accessors(admin) - before) <= self._made(command, struck), "tokens are left"
         self.assert_nothing_half(staying=point.what.partition(" ")[2] if command.holds and struck.code else "")
-        anew = "vanish" in fault
+        emptied = "vanish" in fault
         self.here.mkdir(exist_ok=True)
-        self.again(command, calm, anew=anew)
+        self.again(command, calm, emptied=emptied)
         self.assert_nothing_half()
         return struck
 
-    def assert_told(self, struck: Ran) -> None:
+    def assert_reported(self, struck: Ran) -> None:
         """Assert that what failed says so, in words of ours and with an exit code that has a meaning."""
         err = struck.ended.err
         assert struck.code in (0, 2, 3, 5, 6, 8), f"{struck.code} {err}"
@@ -182,7 +181,7 @@ class Ground:
     def assert_nothing_half(self, *, staying: str = "") -> None:
         """Assert that each name is whole, and no working file is left.
 
-        The file `staying`, which a holder that ended could not remove, may stay where nothing points any more.
+        The file `staying`, which a holder that ended could not remove, may stay if nothing points at it any more.
         """
         names = {Path(path).name for path, *_ in listing(self.here)}
         assert not [name for name in names if name.startswith(".")], f"working files are left: {names}"
@@ -193,9 +192,9 @@ class Ground:
         assert made <= {current.readlink().name if current.is_symlink() else ""}, f"{made} that nothing points at"
         if current.is_symlink():
             manifest = json.loads((current / "manifest.json").read_text())
-            for name, told in manifest["files"].items():  # the digest of what can be guessed is not told
+            for name, listed in manifest["files"].items():  # digests of guessable files are left out
                 content = (current / name).read_bytes()
-                assert told.get("sha256", hashlib.sha256(content).hexdigest()) == hashlib.sha256(content).hexdigest()
+                assert listed.get("sha256", hashlib.sha256(content).hexdigest()) == hashlib.sha256(content).hexdigest()
 
     def _made(self, command: Case, ran: Ran) -> int:
         """Return how many tokens the command was asked to make, and had."""

@@ -40,13 +40,13 @@ class Point:
 
     @property
     def stem(self) -> str:
-        """What it is, without what is random in it."""
+        """Name of the point, without random parts."""
         return f"{self.kind} {_RANDOM.sub('*', self.what)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """How a command ended, what it wrote, and what Python and the observer of `Wiring` saw it write."""
+    """The end of a command, its writes, and the writes that Python and the observer of `Wiring` saw."""
 
     ended: Ended
     points: tuple[Point, ...]
@@ -60,12 +60,12 @@ class Ran:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many writes of each kind."""
+        """Number of writes of each kind."""
         return dict(sorted(Counter(stem.partition(" ")[0] for stem in self.stems).items()))
 
     @property
     def stems(self) -> list[str]:
-        """What was written, in order. A mount that was just made may answer its first write by "not yet": told once."""
+        """Writes in order. A new mount may answer its first write with "not yet": that repeat is left out."""
         found = [point.stem for point in self.points]
         return [
             s for s, before in zip(found, ("", *found), strict=False) if not (s == before and s.endswith("/config"))
@@ -96,7 +96,7 @@ class Killable:
         later: float = 0,
         changes: Mapping[str, str] | None = None,
     ) -> Ran:
-        """Run `broker ARGUMENTS`; at write `at`, if not 0, `fault` befalls it. `later` seconds go by before.
+        """Run `broker ARGUMENTS`; at write `at`, if not 0, inject `fault`. The command starts `later` seconds later.
 
         `changes` are made to the environment.
         """

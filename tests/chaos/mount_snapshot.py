@@ -1,4 +1,4 @@
-"""All that a mount holds, read at once: put back as it was, judged, and told without what two runs may differ in."""
+"""Snapshots of a mount: read, restore, check and compare them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class MountSnapshot:
     def assert_sound(self, *, finished: bool) -> None:
         """Assert that each secret is referred to, or doomed, and that the evidence is whole.
 
-        Until the command has `finished`, the next slots may hold a key, or a password, that nobody names yet.
+        Until the command has `finished`, the next slots may hold a key, or a password, that nothing refers to yet.
         """
         for account in self.accounts:
             self._assert_no_orphan(account, finished=finished)
@@ -72,10 +72,10 @@ class MountSnapshot:
         strangers = [p for k in ("keys/", "passwords/") for p in self._under(k) if p.split("/")[1] not in names]
         assert not strangers, f"secrets of no account: {strangers}"
 
-    def outcome(self, *, anew: bool) -> dict[str, Any]:
-        """Return what it came to, without times and random numbers; with `anew` nor numbers, nor what is over."""
-        told = self._summed_up if anew else self._told
-        found: dict[str, Any] = {account.name: told(account) for account in self.accounts}
+    def outcome(self, *, again: bool) -> dict[str, Any]:
+        """Return a comparable result, without times and random values; with `again` without numbers and ended parts."""
+        describe = self._summed_up if again else self._described
+        found: dict[str, Any] = {account.name: describe(account) for account in self.accounts}
         found |= {path: self.documents[path] for path in self._under("profiles/")}
         found["signers"] = self._under("signers/")
         found["consumers"] = len(self._under("consumers/"))
@@ -94,7 +94,7 @@ class MountSnapshot:
         assert account.secrets_in_use <= secrets, f"{account.name} lost a password"
         assert secrets <= allowed, f"{account.name} has an orphan among its secrets {secrets}"
 
-    def _told(self, account: Account) -> dict[str, Any]:
+    def _described(self, account: Account) -> dict[str, Any]:
         return {
             "account": (account.login, account.base_url, account.subject, account.contacts, account.profile),
             "applications": [(a.name, a.client_id, bool(a.rejected_at)) for a in account.applications],
@@ -114,13 +114,13 @@ class MountSnapshot:
         }
 
     def _summed_up(self, account: Account) -> dict[str, Any]:
-        told = self._told(account)
+        described = self._described(account)
         over = (Stage.REJECTED, Stage.RETIRED)
-        generations = sorted((g[1].value, *g[4:]) for g in told["generations"] if g[1] not in over)
-        requests = [submissions for _, _, closed, submissions in told["requests"] if not closed]
-        keys = {"keys": len(told["keys"]), "keys ever made": None}
-        evidence = sorted(set(told["evidence"]))
-        return {**told, **keys, "requests": requests, "generations": generations, "evidence": evidence}
+        generations = sorted((g[1].value, *g[4:]) for g in described["generations"] if g[1] not in over)
+        requests = [submissions for _, _, closed, submissions in described["requests"] if not closed]
+        keys = {"keys": len(described["keys"]), "keys ever made": None}
+        evidence = sorted(set(described["evidence"]))
+        return {**described, **keys, "requests": requests, "generations": generations, "evidence": evidence}
 
     def _shown(self, account: Account, generation: Generation) -> tuple[str, str]:
         parts = account.parts_of(generation)

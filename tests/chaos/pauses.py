@@ -41,7 +41,7 @@ def disturb(order: Mapping[str, Any], tell: Callable[[str], None]) -> Wiring:
 
 
 class _Pauses:
-    """Where a command pauses, waits, and dies."""
+    """Points where a command pauses, waits, and dies."""
 
     def __init__(self, order: Mapping[str, Any], tell: Callable[[str], None]) -> None:
         self._order = order
@@ -70,7 +70,7 @@ class _Pauses:
 
 
 def _pass(gate: str) -> None:
-    """Wait until nobody holds the gate's lock."""
+    """Wait until the gate's lock is free."""
     descriptor = os.open(gate, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     os.close(descriptor)

@@ -1,6 +1,6 @@
-"""Let a fault befall a command at the write of your choice, in the command's own process.
+"""Inject a fault into a command at a chosen write, in the command's own process.
 
-Every write is a point, numbered from 1: a request to Vault that is no read, whoever sends it; a change of the file
+Every write is a point, numbered from 1: a request to Vault that is no read, from any sender; a change of the file
 system; a request to the partner; the start of another program. Python's own audit events, and the observer of
 `Wiring`, are written down beside them: a write that found a way around us shows there.
 """
@@ -54,7 +54,7 @@ EVENTS: Final = frozenset(CHANGES.values())
 
 
 def disturb(order: Mapping[str, Any], _: object) -> Wiring:
-    """Number the writes of this process, and let `order["fault"]` befall the one at `order["at"]`."""
+    """Number the writes of this process, and inject `order["fault"]` at number `order["at"]`."""
     watch = Watch(order)
     install(watch)
     later = timedelta(seconds=order["later"])

@@ -37,7 +37,7 @@ __all__ = ["Act", "Arena", "Race", "arena", "documents_faults"]
 
 GENESIS: Final = "0" * 64
 STATES: Final = ("added", "requested", "candidate", "promoted", "again", "renewed", "rotated")
-_NUMBERS: Final = {  # where a command says what it came to
+_NUMBERS: Final = {  # the number in a command's output
     "csr cancel": r"signing request (\d+) of \S+ is ",
     "password set": r"password (\d+) of \S+ is stored",
 }
@@ -80,7 +80,7 @@ class Act:
         return [*words, *(["-o", "json"] if self.name in _JSON else [])], ""
 
     def operation(self, raced: Raced) -> Operation:
-        """Return what can be told of it from outside."""
+        """Return it as seen from outside."""
         number = 0
         if raced.code == 0 and self.name in _JSON:
             number = raced.json[_JSON[self.name]]
@@ -129,7 +129,7 @@ class Arena:
         return race
 
     def imported(self, race: Race) -> Act | None:
-        """Return the import of a reply to the open request, None where none waits."""
+        """Return the import of a reply to the open request, None if none waits."""
         request = self.stored(race).open
         if request is None:
             return None
@@ -149,7 +149,7 @@ class Arena:
     def race(
         self, race: Race, *acts: Act, seed: int = 0, slowness: float = 0.01, dies_after: Sequence[str] = ()
     ) -> Race:
-        """Let `acts` go at once, and add them to the race."""
+        """Run `acts` concurrently, and add them to the race."""
         deaths = itertools.chain(dies_after, itertools.repeat(""))
         wanted = [
             replace(self._wanted(race, act), seed=100 * seed + number, slowness=slowness, dies_after=death)
@@ -158,7 +158,7 @@ class Arena:
         return self._ended(race, acts, self.starter.at_once(*wanted))
 
     def overtaken(self, race: Race, slow: Act, *others: Act, waits: str) -> Race:
-        """Let `others` happen, one after the other, while `slow` waits where it is told to."""
+        """Let `others` happen, one after the other, while `slow` waits at `waits`."""
         wanted = [self._wanted(race, act) for act in others]
         ended = self.starter.overtaken(replace(self._wanted(race, slow), waits=waits), *wanted)
         return self._ended(race, (slow, *others), ended)
@@ -223,7 +223,7 @@ def arena(vault_server: tuple[Embedded, Connection], tmp_path_factory: pytest.Te
         assert not partner.crashes
 
 
-# what must hold among the documents, whatever happened
+# invariants of the documents
 
 
 def documents_faults(system: System, account: str, passwords: Mapping[int, str], *, settled: bool = True) -> list[str]:
@@ -288,9 +288,9 @@ def _story_faults(evidence: Sequence[Mapping[str, Any]], value: Mapping[str, Any
             stages[facts["generation"]] = facts["stage"]
             if "displaced" in facts:
                 stages[facts["displaced"]] = facts["displaced_stage"]
-    told = {r["number"]: r["closed"] or "open" for r in value["requests"]}
-    if (requests, stages) != (told, {g["number"]: g["stage"] for g in value["generations"]}):
-        yield f"the evidence tells {requests}, {stages}; the document another story"
+    stored = {r["number"]: r["closed"] or "open" for r in value["requests"]}
+    if (requests, stages) != (stored, {g["number"]: g["stage"] for g in value["generations"]}):
+        yield f"the evidence leads to {requests}, {stages}; the document differs"
 
 
 def _canary_faults(evidence: Sequence[Mapping[str, Any]]) -> Iterator[str]:

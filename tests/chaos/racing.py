@@ -37,7 +37,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Raced:
-    """How a command ended. Times are in nanoseconds of the one monotonic clock that all processes share."""
+    """The end of a command. Times are in nanoseconds of the one monotonic clock that all processes share."""
 
     arguments: Sequence[str]
     code: int

@@ -30,7 +30,7 @@ OUTCOMES: Final = {
 FAULTS: Final = """\
 # When the vault misbehaves
 
-A proxy between broker and vault lets one fault befall one of a command's requests. {cells} of {whole} such cells were
+A proxy between broker and vault injects one fault into one of a command's requests. {cells} of {whole} such cells were
 tried, every one or as many as the seed chose. The table has the exit codes of each command, over the requests that the
 fault was tried at. 0: it recovered; 2: Vault said that something is not there; 3: Vault is unavailable; 5: denied;
 6: something was found missing, or a node answered from the past; 8: conflict. Afterwards the same command without the

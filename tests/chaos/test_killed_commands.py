@@ -94,7 +94,7 @@ def test_what_only_reads_writes_nothing(field: Ground, command: Case) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sampled(WHOLLY, every=3))
-def test_killed_at_every_write_it_ends_the_same(field: Ground, calm: Callable[[Case], Calm], name: str) -> None:
+def test_killed_at_every_write_ends_the_same(field: Ground, calm: Callable[[Case], Calm], name: str) -> None:
     found = calm(BY_NAME[name])
     codes = strike(Ground.killed, field, BY_NAME[name], found, [(p, f) for p in found.ran.points for f in KILLS])
     assert set(codes) == {-signal.SIGKILL}
@@ -102,7 +102,7 @@ def test_killed_at_every_write_it_ends_the_same(field: Ground, calm: Callable[[C
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sampled(SAMPLED, every=3))
-def test_killed_at_some_write_it_ends_the_same(field: Ground, calm: Callable[[Case], Calm], name: str) -> None:
+def test_killed_at_some_write_ends_the_same(field: Ground, calm: Callable[[Case], Calm], name: str) -> None:
     found = calm(BY_NAME[name])
     cells = random.Random(f"{SEED} {name}").sample([(p, f) for p in found.ran.points for f in KILLS], 4)
     assert set(strike(Ground.killed, field, BY_NAME[name], found, cells)) == {-signal.SIGKILL}
@@ -110,9 +110,7 @@ def test_killed_at_some_write_it_ends_the_same(field: Ground, calm: Callable[[Ca
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sampled(["bundle get", "csr submit", "rotation promote"], every=3))
-def test_asked_to_end_it_leaves_no_token_and_nothing_half(
-    field: Ground, calm: Callable[[Case], Calm], name: str
-) -> None:
+def test_signal_leaves_nothing_partial(field: Ground, calm: Callable[[Case], Calm], name: str) -> None:
     found = calm(BY_NAME[name])
     rng = random.Random(f"{SEED} {name}")
     faults = [signalled(rng.choice([signal.SIGTERM, signal.SIGINT]), rng.choice(["before", "after"])) for _ in range(5)]

@@ -72,7 +72,7 @@ def read_only(disk: Path) -> Iterator[None]:
 
 
 def cells(calm: Calm, fault: Fault) -> list[Point]:
-    """Return the writes that `fault` can befall."""
+    """Return the writes that `fault` can hit."""
     written = [point for point in calm.ran.points if point.kind == "disk"]
     return [point for point in written if point.what.startswith("open")] if "room" in fault else written
 
@@ -98,7 +98,7 @@ def spoilt(field: Ground, disk: Path, command: Case, spoil: Callable[[Path], Abs
     with spoil(disk):
         struck = field.run(command)
         assert struck.code == 2, f"{struck.code} {struck.ended.err}"
-        field.assert_told(struck)
+        field.assert_reported(struck)
         field.assert_nothing_half()
     field.again(command, found)
     TALLY["writes to disk that failed"] += 1
@@ -107,7 +107,7 @@ def spoilt(field: Ground, disk: Path, command: Case, spoil: Callable[[Path], Abs
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "trouble"), sampled(product(("csr submit", "bundle get"), TROUBLES), every=3))
-def test_a_write_that_fails_is_told_and_leaves_nothing_half(
+def test_failed_write_leaves_nothing_partial(
     field: Ground, calm: Callable[[Case], Calm], name: str, trouble: str
 ) -> None:
     found = calm(BY_NAME[name])
@@ -133,7 +133,7 @@ def test_a_disk_that_takes_nothing(
 @pytest.mark.chaos
 @pytest.mark.parametrize("spoil", [full, read_only])
 @pytest.mark.parametrize("name", named(BY_NAME.values()))
-def test_a_disk_that_takes_nothing_of_anything(
+def test_full_disk_leaves_nothing_partial(
     field: Ground, disk: Path, name: str, spoil: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
     code = spoilt(field, disk, BY_NAME[name], spoil)
@@ -143,7 +143,7 @@ def test_a_disk_that_takes_nothing_of_anything(
 @pytest.mark.peer("mount")
 @pytest.mark.rights("mount")
 @pytest.mark.slow
-def test_a_memory_file_system_that_is_unmounted_under_a_held_bundle(field: Ground, disk: Path) -> None:
+def test_unmounted_bundle_file_system(field: Ground, disk: Path) -> None:
     """The files are gone with it: the holder ends well, gives back what it had, and a new one can be had."""
     command = BY_NAME["bundle get --hold"]
     field.begin(command)
@@ -157,8 +157,8 @@ def test_a_memory_file_system_that_is_unmounted_under_a_held_bundle(field: Groun
             time.sleep(0.05)
         subprocess.run(["umount", "-l", disk], check=True)
         holder.send_signal(signal.SIGTERM)
-        _, told = holder.communicate(timeout=60)
-    assert holder.returncode == 0, told.decode()
+        _, err = holder.communicate(timeout=60)
+    assert holder.returncode == 0, err.decode()
     admin = field.system.vault.admin
     assert not any(admin.read(f"consumers/{name}").data["value"]["holdings"] for name in admin.list("consumers"))
     field.here.mkdir()
@@ -167,7 +167,7 @@ def test_a_memory_file_system_that_is_unmounted_under_a_held_bundle(field: Groun
 
 
 @pytest.mark.slow
-def test_a_bundle_whose_directory_was_removed_is_published_anew(field: Ground, calm: Callable[[Case], Calm]) -> None:
+def test_removed_bundle_is_published_again(field: Ground, calm: Callable[[Case], Calm]) -> None:
     command = BY_NAME["bundle get (again)"]
     found = calm(command)
     field.begin(command)

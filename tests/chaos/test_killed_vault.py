@@ -100,7 +100,7 @@ def stopped(killable: Killable, point: Point, fault: Fault, files: list[tuple[st
 
 @pytest.fixture(scope="module")
 def calm(killable: Killable) -> tuple[Ran, list[tuple[str, str, int]]]:
-    """What a start writes, and the files of a vault that started well."""
+    """Writes of a start, and the files of a vault that started well."""
     with laptop(killable) as there:
         ran = there.run("vault", "start")
         assert ran.code == 0, ran.ended.err
@@ -109,7 +109,7 @@ def calm(killable: Killable) -> tuple[Ran, list[tuple[str, str, int]]]:
 
 @pytest.fixture(scope="module")
 def calm_stop(killable: Killable) -> Ran:
-    """What a stop writes."""
+    """Writes of a stop."""
     with laptop(killable) as there:
         assert there.run("vault", "start").code == 0
         ran = there.run("vault", "stop")
@@ -143,8 +143,8 @@ def test_no_write_of_a_start_slips_by(killable: Killable) -> None:
         ran = there.run("vault", "start", "--audit")
         assert len(ran.audited) == sum(point.kind in ("disk", "process") for point in ran.points)
         ours = [point.what.partition(" ")[2] for point in ran.points if point.kind == "vault"]
-        told = audited_paths(there.vault / "audit.log")
-        assert sorted(ours) == sorted(told[len(told) - len(ours) :])  # before ours, it initialises itself
+        logged = audited_paths(there.vault / "audit.log")
+        assert sorted(ours) == sorted(logged[len(logged) - len(ours) :])  # before ours, it initialises itself
 
 
 @pytest.mark.slow
@@ -184,7 +184,7 @@ def test_a_start_asked_to_end_everywhere(
 
 
 @pytest.mark.slow
-def test_a_stop_that_is_killed_can_be_stopped_again(
+def test_killed_stop_can_be_repeated(
     killable: Killable, calm: tuple[Ran, list[tuple[str, str, int]]], calm_stop: Ran
 ) -> None:
     point = random.Random(SEED).choice(calm_stop.points)

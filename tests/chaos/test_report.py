@@ -1,4 +1,4 @@
-"""The report of a chaos run says what came of it, and what a partial run lacks."""
+"""The report of a chaos run has its results, and the gaps of a partial run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.chaos.report import OUTCOMES, written
 
 
-def test_a_report_names_what_a_partial_run_lacks(tmp_path: Path) -> None:
+def test_report_names_gaps_of_a_partial_run(tmp_path: Path) -> None:
     row = {"command": "init", "points": 4, "codes": {"-9": 4}}
     for fault in OUTCOMES:
         more = {"writes": {"disk": 2}} if fault == "SIGKILL" else {}

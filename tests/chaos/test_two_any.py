@@ -1,4 +1,4 @@
-"""Any commands at once, wave after wave, drawn from a seed: what they come to must be explained.
+"""Concurrent commands, drawn from a seed, wave after wave: an order must explain their results.
 
 `make chaos` draws many (CHAOS_SEED=17 CHAOS_HISTORIES=200); a history that fails names the seed that draws it again.
 """
@@ -61,7 +61,7 @@ def play(arena: Arena, seed: int) -> None:
         raise AssertionError(f"replay with CHAOS_SEED={seed} CHAOS_HISTORIES=1\n{error}") from None
 
 
-def test_a_few_of_any_histories_are_explained(arena: Arena) -> None:
+def test_a_few_histories_are_explained(arena: Arena) -> None:
     for seed in range(SEED, SEED + SLICE):
         play(arena, seed)
 

@@ -1,6 +1,6 @@
-"""Two of everything: real processes at once, against the real vault and partner.
+"""Two of everything: concurrent processes against the real vault and partner.
 
-Whatever they come to must be explained by some order of theirs, and nothing may be doubled, lost or orphaned.
+Some order of theirs must explain their results, and nothing may be doubled, lost or orphaned.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def play(arena: Arena, pair: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("pair", sampled(PAIRS, every=4))
-def test_two_at_once_are_as_one_after_the_other(arena: Arena, pair: str) -> None:
+def test_two_concurrent_are_as_sequential(arena: Arena, pair: str) -> None:
     play(arena, pair, SEED)
 
 

@@ -62,7 +62,7 @@ def issued(arena: Arena) -> list[str]:
     return [admin.read(page).data["value"]["facts"]["lease"] for page in pages]
 
 
-def test_publishers_into_one_directory_take_turns_and_leave_one_bundle(arena: Arena) -> None:
+def test_publishers_in_one_directory(arena: Arena) -> None:
     directory = arena.system.home / "one"
     before = len(issued(arena))
     credentials = published(arena, *[str(directory)] * 6)
@@ -73,14 +73,14 @@ def test_publishers_into_one_directory_take_turns_and_leave_one_bundle(arena: Ar
     assert arena.starter.ok("evidence", "verify", "--all", "-o", "json").json["success"] is True
 
 
-def test_publishers_into_two_directories_do_not_meet(arena: Arena) -> None:
+def test_publishers_in_two_directories(arena: Arena) -> None:
     directories = [arena.system.home / name for name in ("left", "right")]
     published(arena, *map(str, directories))
     for directory in directories:
         assert_whole(directory, 1)
 
 
-def test_a_publisher_against_a_promotion_gets_the_one_generation_or_the_other_whole(arena: Arena) -> None:
+def test_publisher_racing_a_promotion(arena: Arena) -> None:
     for seed in range(3):
         arena.begun("renewed")
         token = arena.system.consumer("acme/reporting", name=f"racer-{seed}")
@@ -95,7 +95,7 @@ def test_a_publisher_against_a_promotion_gets_the_one_generation_or_the_other_wh
         assert got.json["generation"] in (1, 2)
 
 
-def test_two_vault_setups_on_a_new_vault_both_end_well_and_a_third_finds_nothing_to_do(system: System) -> None:
+def test_concurrent_vault_setups_succeed(system: System) -> None:
     with with_root_token() as settings:
         assert settings.token
         environment = {
@@ -112,7 +112,7 @@ def test_two_vault_setups_on_a_new_vault_both_end_well_and_a_third_finds_nothing
             assert {change["action"] for change in third.json} == {"keep"}
 
 
-def test_two_accounts_of_one_name_the_same_is_one_and_another_is_told(arena: Arena) -> None:
+def test_concurrent_accounts_of_one_name(arena: Arena) -> None:
     arena.starter.ok("account", "list")
     options = ["--environment", "stand-in", "--base-url", arena.system.partner.api_url, "--subject", "C=FR"]
     options += ["--subject", "O=Exemple", "--subject", "emailAddress=a@exemple.example"]
@@ -137,7 +137,7 @@ def directory() -> Iterator[Path]:
         shutil.rmtree(path)
 
 
-def test_starts_of_one_embedded_vault_at_once_make_one_server_and_logins_that_work() -> None:
+def test_concurrent_starts_make_one_server() -> None:
     with directory() as home:
         environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
         (home / "broker.toml").write_text('version = 1\n[embedded]\ndirectory = "vault"\n')
@@ -154,7 +154,7 @@ def test_starts_of_one_embedded_vault_at_once_make_one_server_and_logins_that_wo
 
 
 @pytest.mark.chaos
-def test_two_demos_at_once_both_reach_their_end() -> None:
+def test_concurrent_demos_succeed() -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8"}
     demos = [
         subprocess.Popen(

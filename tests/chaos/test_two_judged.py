@@ -70,7 +70,7 @@ def test_two_winners_are_rejected() -> None:
     assert not explained(OPEN, CANCELLED, *operations)
 
 
-def test_two_requests_from_one_slot_are_rejected() -> None:
+def test_two_requests_of_a_slot_are_rejected() -> None:
     drafts = [op("csr new", 0, 9, number=3), op("csr new", 1, 8, number=4)]
     assert not explained(CANCELLED, None, *drafts)
 
@@ -81,7 +81,7 @@ def test_a_stale_read_is_rejected() -> None:
     assert explained(OPEN, None, replace(operations[0], end=5), operations[1])
 
 
-def test_a_stage_that_rose_from_the_dead_is_rejected() -> None:
+def test_revived_stage_is_rejected() -> None:
     rejected = op("rotation reject", 0, 9, generation=2)
     assert explained(TWO, TWO.staged(2, "rejected"), rejected)
     assert not explained(TWO, TWO, rejected)
@@ -89,39 +89,39 @@ def test_a_stage_that_rose_from_the_dead_is_rejected() -> None:
     assert not explained(TWO, PROMOTED, rejected, promoted)
 
 
-def test_an_order_against_real_time_is_rejected() -> None:
+def test_order_against_real_time_is_rejected() -> None:
     first, second = (op("password set", n, n + 1, number=n // 10 + 2, password="p") for n in (0, 10))
     assert explained(OPEN, None, first, second)
     assert not explained(OPEN, None, replace(first, number=3), replace(second, number=2))
 
 
-def test_a_password_that_replaces_a_newer_one_is_rejected() -> None:
+def test_older_password_is_rejected() -> None:
     older, newer = (op("password set", 0, 9, number=n, password="p") for n in (2, 3))
     assert not explained(OPEN, replace(OPEN, password=2), older, newer)
 
 
-def test_two_canaries_in_the_air_are_rejected() -> None:
+def test_concurrent_canaries_are_rejected() -> None:
     alone = op("rotation canary", 0, 9, 8, said="another canary", generation=1)
     assert not explained(OPEN, OPEN, alone)
     assert explained(OPEN, OPEN, alone, op("rotation canary", 1, 8, number=1, generation=1))
 
 
 @pytest.mark.parametrize("said", ["", "somebody was first", "request 2 was superseded", "request 1 was answered"])
-def test_a_loser_who_is_not_told_who_won_is_rejected(said: str) -> None:
+def test_unexplained_loser_is_rejected(said: str) -> None:
     assert not explained(OPEN, TWO, op("csr cancel", 0, 9, 8, said=said), op("cert import", 1, 8, number=2, request=2))
 
 
 @pytest.mark.parametrize("code", [1, 2, 3, 5, 6, 7])
-def test_a_loser_with_another_exit_code_is_rejected(code: int) -> None:
+def test_wrong_exit_code_is_rejected(code: int) -> None:
     lost = op("csr cancel", 0, 9, code, said="request 2 was answered meanwhile")
     assert not explained(OPEN, TWO, lost, op("cert import", 1, 8, number=2, request=2))
 
 
-def test_a_promotion_that_says_another_number_is_rejected() -> None:
+def test_wrong_promotion_number_is_rejected() -> None:
     assert not explained(TWO, PROMOTED, op("rotation promote", 0, 9, number=1))
 
 
-def test_a_submission_that_landed_on_another_request_is_rejected() -> None:
+def test_misplaced_submission_is_rejected() -> None:
     before = OPEN.with_request(Request(2, "superseded")).with_request(Request(3))
     sent = op("csr submit", 1, 8, number=3, reference="mail-2")
     superseding = op("csr new", 0, 9, number=3, supersede=True)
@@ -130,7 +130,7 @@ def test_a_submission_that_landed_on_another_request_is_rejected() -> None:
     )
 
 
-def test_the_report_names_what_stays_unexplained() -> None:
+def test_report_names_what_is_unexplained() -> None:
     report = Search(COMMANDS, [op("csr cancel", 0, 9, 8, said="nobody knows")], OPEN, OPEN).report
     assert "csr cancel" in report
     assert "nobody knows" in report

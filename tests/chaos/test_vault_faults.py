@@ -46,19 +46,19 @@ def assert_right(tried: Iterable[Tried]) -> list[Tried]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", sampled(COMMANDS, every=4))
-def test_a_fault_of_the_vault_leaves_nothing_half(bench: Bench, command: str) -> None:
+def test_vault_fault_leaves_nothing_partial(bench: Bench, command: str) -> None:
     assert_right(bench.tried(cell) for cell in some_cells(bench, command, seed=SEED, share=SHARE))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", sampled(ENDED_BY_FORCE, every=3))
-def test_a_vault_that_goes_away_in_the_midst_is_told_within_patience(bench: Bench, command: str) -> None:
+def test_lost_vault_is_reported_in_time(bench: Bench, command: str) -> None:
     assert_right(bench.tried(cell) for cell in lasting_cells(bench, command, seed=SEED))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [Fault.LOST, Fault.REVOKED, Fault.SEALED])
-def test_processes_end_as_calls_in_process_do(bench: Bench, fault: Fault) -> None:
+def test_processes_end_like_in_process_calls(bench: Bench, fault: Fault) -> None:
     saved, system = bench.saved, bench.saved.system
     saved.put("added")
     bench.proxy.plan(Cue(fault, method="POST", path=f"/v1/{system.vault.settings.mount}/data/.*", nth=2))
@@ -87,7 +87,7 @@ def test_the_bench_notices_an_orphan(bench: Bench) -> None:
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_fault_at_every_request(bench: Bench, command: str) -> None:
-    """Or at as many as CHAOS_DEPTH says. With CHAOS_RESULTS=DIR, what came of each cell is kept there, for
+    """Or at as many as CHAOS_DEPTH says. With CHAOS_RESULTS=DIR, the result of each cell is kept there, for
     `tests.chaos.report`.
     """
     chosen = all_cells(bench, command, seed=SEED, depth=DEPTH)

@@ -1,4 +1,4 @@
-"""A person's own token that ends in the midst of a command: it cannot log in again, so it tells, and leaves no half."""
+"""A person's own token that ends during a command: the command reports it, and leaves nothing partial."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def ended_by(bench: Bench, name: str, cue: Cue, ttl: str) -> Ended | None:
     bare = bench.saved.system.home / "bare.toml"  # says of no role how it logs in
     bare.write_text("version = 1\n")
     ended = bench.ran(command, cue, changes={"VAULT_TOKEN": token.reveal(), "BROKER_CONFIG": str(bare)})
-    befallen = bool(bench.befallen)
+    struck = bool(bench.struck)
     again = bench.ran(command, after=LATER)
     assert again.code in command.done, f"{name} {cue}: then {again.code} {again.err}"
     bench.saved.settle()
@@ -46,7 +46,7 @@ def ended_by(bench: Bench, name: str, cue: Cue, ttl: str) -> Ended | None:
     assert ended.code in (0, 5), f"{name} {cue}: {ended.code} {ended.err}"
     assert not ended.code or "hint:" in ended.err, ended.err
     TALLY["fault cells"] += 1
-    return ended if befallen else None
+    return ended if struck else None
 
 
 def revoked_at_each_request(bench: Bench, name: str) -> list[int]:
@@ -60,7 +60,7 @@ def revoked_at_each_request(bench: Bench, name: str) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_token_that_is_revoked_in_mid_command_is_told(bench: Bench) -> None:
+def test_revoked_token_is_reported(bench: Bench) -> None:
     codes = revoked_at_each_request(bench, "app set")
     assert 5 in codes
 
@@ -68,13 +68,13 @@ def test_a_token_that_is_revoked_in_mid_command_is_told(bench: Bench) -> None:
 @pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.parametrize("name", TRIED)
-def test_a_token_that_is_revoked_at_any_request_is_told(bench: Bench, name: str) -> None:
+def test_token_revoked_at_any_request(bench: Bench, name: str) -> None:
     assert 5 in revoked_at_each_request(bench, name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["csr new", "rotation retire"])
-def test_a_token_that_expires_in_mid_command_is_told(bench: Bench, name: str) -> None:
+def test_expired_token_is_reported(bench: Bench, name: str) -> None:
     """Every answer is late, and the token has a second to live, which nothing prolongs."""
     ended = ended_by(bench, name, Cue(Fault.LATE, lasting=True), "1s")
     assert ended

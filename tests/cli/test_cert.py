@@ -90,8 +90,8 @@ def test_the_same_reply_again_changes_nothing(harness: CliHarness) -> None:
 def test_the_client_id_is_taken_only_where_somebody_says_whose_it_is(harness: CliHarness) -> None:
     harness.put("requested")
     reply = answer(harness)
-    told = harness.ok(f"cert import acme - {accepting(harness)}", input=reply.zip())
-    assert f"broker app set acme/reporting --client-id {reply.client_id}" in told.err
+    shown = harness.ok(f"cert import acme - {accepting(harness)}", input=reply.zip())
+    assert f"broker app set acme/reporting --client-id {reply.client_id}" in shown.err
     assert harness.ok("app list acme -o json").json == [{"name": "reporting", "client_id": "", "rejected_at": None}]
     harness.ok("cert import acme - --client-id-for reporting", input=reply.zip())
     assert harness.ok("app list acme -o json").json[0]["client_id"] == reply.client_id

@@ -198,8 +198,8 @@ def test_a_strangers_csr_drives_no_terminal_and_forges_no_line(harness: CliHarne
     for output in ("table", "json"):
         ended = harness.run(f"csr lint - -o {output}", input=made)
         assert ended.code == 6
-        told = ended.out + ended.err
-        assert all(c.isprintable() or c == "\n" for c in told), told
+        shown = ended.out + ended.err
+        assert all(c.isprintable() or c == "\n" for c in shown), shown
         assert "good" not in ended.out.splitlines()
 
 

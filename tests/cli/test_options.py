@@ -1,4 +1,4 @@
-"""What several commands share: where a secret is written to, and where it is not."""
+"""Shared options: files that may get a secret, and files that may not."""
 
 from __future__ import annotations
 

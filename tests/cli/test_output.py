@@ -1,4 +1,4 @@
-"""What programs read may hold a stranger's words, and a person may look at it on a terminal."""
+"""Output for programs may hold a stranger's text, and a terminal may show it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a base installation says of a command that needs more than it has."""
+"""Errors of a base installation for commands that need an extra."""
 
 from __future__ import annotations
 

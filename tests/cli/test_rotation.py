@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 NEW = "a-new-pass:word"
 ANSWERED = {"account", "generation", "verdict", "detail"}
-# Faults that one request shows at once. The slow ones are waited for in tests/upstream.
+# Faults that one request shows. The slow ones are waited for in tests/upstream.
 SHOWN = {
     f.name: f
     for f in FAULTS
@@ -158,7 +158,7 @@ def test_a_rejected_client_marks_that_application_alone(harness: CliHarness) -> 
     harness.ok("rotation canary acme")
 
 
-@pytest.mark.parametrize("overlap", [True, False], ids=["both are good for a while", "the old one dies at once"])
+@pytest.mark.parametrize("overlap", [True, False], ids=["both are good for a while", "the old one dies immediately"])
 def test_a_new_password_is_tried_before_anybody_gets_it(harness: CliHarness, overlap: bool) -> None:
     harness.put("promoted")
     harness.partner.registry.set_password(LOGIN, NEW, overlap=overlap)
@@ -253,7 +253,7 @@ def test_a_generation_that_is_held_is_not_retired(held: CliHarness) -> None:
 
 
 def test_it_is_retired_when_a_person_says_so(held: CliHarness) -> None:
-    held.ok("rotation retire acme --generation 1 --force --reason 'told them twice'")
+    held.ok("rotation retire acme --generation 1 --force --reason 'reported it twice'")
     assert stages(held)[1] == "retired"
     assert not any(held.saved.system.vault.admin.versions("keys/acme/1").values())
 
@@ -292,8 +292,8 @@ def test_the_same_password_again_is_told_as_a_new_one(harness: CliHarness) -> No
     """The operator may not read the first, so that nobody can say that it is the same."""
     harness.put("promoted")
     for number in (2, 3):
-        told = harness.ok("password set acme --password-file -", input=NEW.encode()).err
-        assert f"password {number} of acme is stored" in told
+        shown = harness.ok("password set acme --password-file -", input=NEW.encode()).err
+        assert f"password {number} of acme is stored" in shown
 
 
 def test_status_tells_of_every_generation_and_try(harness: CliHarness) -> None:

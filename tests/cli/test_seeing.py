@@ -1,4 +1,4 @@
-"""What people look at: status, doctor, explain, evidence."""
+"""Commands that show: status, doctor, explain, evidence."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_doctor_finds_a_login_that_is_gone(harness: CliHarness) -> None:
         file.unlink()
         found = codes(harness, 0)
         assert found["file.missing"] == "warning"
-        assert "role.rotator" not in found  # it was told, and may well work on another host
+        assert "role.rotator" not in found  # it is reported already, and may work on another host
         file.write_text("00000000-0000-4000-8000-000000000000")
         file.chmod(mode)
         assert codes(harness, 6, VAULT_TOKEN=administrator(harness))["role.rotator"] == "error"
@@ -254,12 +254,12 @@ def test_explain_can_be_mailed_as_it_is(harness: CliHarness) -> None:
     harness.put("promoted")
     client_id = harness.account.application("reporting").client_id
     for output in ("table", "json"):
-        told = harness.ok(f"explain acme -o {output}").out
-        assert PASSWORD not in told
-        assert client_id not in told
-        assert "PRIVATE KEY" not in told
-        assert "/fleets" in told
-        assert "Authorization: Basic" in told
+        shown = harness.ok(f"explain acme -o {output}").out
+        assert PASSWORD not in shown
+        assert client_id not in shown
+        assert "PRIVATE KEY" not in shown
+        assert "/fleets" in shown
+        assert "Authorization: Basic" in shown
     facts = harness.ok("explain acme -o json").json
     assert set(facts) == {"account", "generation", "certificate", "server_ca", "answers", "http", "curl"}
     assert facts["answers"]
@@ -282,10 +282,10 @@ def test_evidence_tells_the_whole_story_and_verifies(harness: CliHarness) -> Non
     harness.ok("bundle get acme/reporting --consumer-token-file reader.token --to bundle")
     entries = harness.ok("evidence show acme --issued -o json").json
     assert {"chain", "number", "at", "by", "what", "facts"} <= set(entries[0])
-    told = [entry["what"] for entry in entries]
-    assert told[0] == "account-added"
-    assert "bundle-issued" in told
-    assert told.count("generation-moved") == 2
+    kinds = [entry["what"] for entry in entries]
+    assert kinds[0] == "account-added"
+    assert "bundle-issued" in kinds
+    assert kinds.count("generation-moved") == 2
     assert PASSWORD not in str(entries)
     assert harness.ok("evidence verify --all -o json").json["success"] is True
     given = next(entry["facts"] for entry in entries if entry["what"] == "bundle-issued")

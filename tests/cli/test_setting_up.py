@@ -94,10 +94,10 @@ def test_account_settings_are_set_and_cleared(harness: CliHarness) -> None:
 def test_a_password_is_stored_and_never_shown(harness: CliHarness) -> None:
     harness.put("added")
     (harness.home / "secret").write_text("sësame\r\n")
-    told = harness.ok("password set acme --password-file secret")
-    assert "password 2 of acme is stored" in told.err
+    shown = harness.ok("password set acme --password-file secret")
+    assert "password 2 of acme is stored" in shown.err
     everything = (
-        told.out + told.err + harness.ok("account show acme -o json").out + harness.ok("evidence show acme").out
+        shown.out + shown.err + harness.ok("account show acme -o json").out + harness.ok("evidence show acme").out
     )
     assert "sësame" not in everything
     assert harness.saved.system.vault.admin.read("passwords/acme/2").data["value"]["password"] == "sësame"
@@ -287,9 +287,9 @@ def test_a_mount_in_use_is_shared_only_if_asked(harness: CliHarness) -> None:
         assert len(hints) == 2
         for mount, line in hints:
             harness.ok(line, env=env | ({"BROKER_MOUNT": mount} if mount else {}))
-        told = harness.ok("vault setup --adopt-mount --dry-run", env=env).err
-        assert "team-kv/ keeps its own cas_required and max_versions" in told
-        assert "can read the broker's private keys" in told
+        shown = harness.ok("vault setup --adopt-mount --dry-run", env=env).err
+        assert "team-kv/ keeps its own cas_required and max_versions" in shown
+        assert "can read the broker's private keys" in shown
         harness.ok("vault setup --adopt-mount", env=env)
         assert admin.ask("GET", "team-kv/config")["data"] == before
         again = harness.ok("vault setup", env=env).err
@@ -408,6 +408,6 @@ def test_the_embedded_vault_starts_once_is_used_and_stops() -> None:
         assert stopped.code == 0
         assert "does not run" in run("vault", "stop").err
         assert run("vault", "status").code == 3
-        told = run("--timeout", "2s", "account", "list")
-        assert told.code == 3
-        assert "broker vault start" in told.err
+        shown = run("--timeout", "2s", "account", "list")
+        assert shown.code == 3
+        assert "broker vault start" in shown.err

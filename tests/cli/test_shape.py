@@ -1,4 +1,4 @@
-"""What all commands have in common: help with an example, JSON that parses, errors as data."""
+"""Common to all commands: help with an example, JSON that parses, errors as data."""
 
 from __future__ import annotations
 

@@ -55,6 +55,6 @@ def test_without_a_fingerprint_it_shows_what_the_file_offers(harness: CliHarness
 
 def test_before_there_is_a_set_it_only_says_what_will_count(harness: CliHarness) -> None:
     harness.put("added")
-    told = harness.ok(f"trust set acme reply.zip --accept-ca {harness.cas['server']}").err
-    assert "next:" not in told
+    shown = harness.ok(f"trust set acme reply.zip --accept-ca {harness.cas['server']}").err
+    assert "next:" not in shown
     assert not harness.account.generations

@@ -44,7 +44,7 @@ def test_there_is_a_block_for_each_library() -> None:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[0])
-def test_what_the_page_shows_fetches_the_fleets(published: tuple[Standin, Path], block: str) -> None:
+def test_example_of_the_page_fetches_fleets(published: tuple[Standin, Path], block: str) -> None:
     partner, root = published
     partner.log.clear()
     run(block.replace('"DIR"', repr(str(root))))

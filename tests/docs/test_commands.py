@@ -1,4 +1,4 @@
-"""What the documentation tells people to type can be typed."""
+"""Every command in the documentation can be typed."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_every_broker_command_can_be_typed(command: Command) -> None:
         "broker config show one too many words",
     ],
 )
-def test_a_command_that_cannot_be_typed_is_found(line: str) -> None:
+def test_unknown_command_is_found(line: str) -> None:
     if "config" in line and importlib.util.find_spec("broker.cli.config") is None:
         pytest.skip("there is no broker/cli/config.py yet")
     with pytest.raises(UntypableError):
@@ -108,7 +108,7 @@ def test_every_make_target_is_there(command: Command) -> None:
     assert set(asked) <= set(targets)
 
 
-def test_every_other_program_is_run_by_something() -> None:
+def test_every_other_program_is_run() -> None:
     others = {c.words[0] for c in TYPED} - {"broker", "make"} - SHELL
     assert others == set(RUN_BY), "name in RUN_BY what runs it, and nothing else"
     assert not [place for place in RUN_BY.values() if not (ROOT / place).exists()]

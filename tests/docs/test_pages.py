@@ -44,7 +44,7 @@ def test_recipes_name_files_that_exist() -> None:
     assert not [name for name in named if not made.search(name) and not (ROOT / name).exists()]
 
 
-def test_every_direct_dependency_has_its_line() -> None:
+def test_every_direct_dependency_has_a_line() -> None:
     """In docs/dependencies.md: what for, why this one, what it would take to drop it; and no line for what is gone."""
     wanted = []
     for folder in (ROOT, ROOT / "standin"):
@@ -72,7 +72,7 @@ def peers_needed() -> set[str]:
     return {name for found in marks for arguments in found for name in re.findall(r'"([^"]+)"', arguments)}
 
 
-def test_every_peer_that_a_test_needs_is_installed_by_ci() -> None:
+def test_ci_installs_every_needed_peer() -> None:
     assert peers_needed() <= peers_installed()
 
 
@@ -88,7 +88,7 @@ def test_every_decision_is_in_the_index() -> None:
     assert sorted(name[:4] for name in decisions) == [f"{n:04d}" for n in range(1, len(decisions) + 1)]
 
 
-def test_every_word_of_the_model_is_in_the_glossary() -> None:
+def test_glossary_has_every_model_word() -> None:
     from broker.model.stage import Stage
 
     text = (DOCS / "glossary.md").read_text(encoding="utf-8")
@@ -109,7 +109,7 @@ def test_the_changelog_knows_this_version() -> None:
         ("Makefile", r"^test: ## (.*)$"),
     ],
 )
-def test_pages_name_what_make_test_leaves_out(page: str, line: str) -> None:
+def test_pages_name_what_make_test_omits(page: str, line: str) -> None:
     (said,) = re.findall(line, (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
     assert "every test but the long ones" in said
     assert "not deep and not chaos and not fuzz" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""README's way to a Vault of one's own, typed on a terminal against a server in which nothing is set up."""
+"""README's steps for an existing Vault, typed on a terminal against a server in which nothing is set up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def installed(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.deep
-def test_its_lines_can_be_typed_one_after_another(installed: Path, tmp_path: Path) -> None:
+def test_its_lines_work_in_order(installed: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (installed / "pip").write_text(f'#!/bin/sh\ncd {ROOT} && exec {installed}/python -m pip "$@"\n')

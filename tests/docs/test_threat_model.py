@@ -24,7 +24,7 @@ def tables() -> list[list[str]]:
     return found
 
 
-def test_the_tests_that_claims_name_are_there() -> None:
+def test_named_tests_exist_and_run() -> None:
     """And `make test` runs them: each name is a test's, and only a missing program or right skips it."""
     assert len(NAMED) > 100
     assert not [f"{file}::{name}" for file, name in NAMED if not is_run(file, name)]
@@ -45,5 +45,5 @@ def test_every_claim_in_a_table_names_a_test() -> None:
     assert not [row for rows in tables() for row in rows if "::test_" not in row.rpartition(" | ")[2]]
 
 
-def test_what_every_roles_theft_costs_is_said() -> None:
+def test_theft_of_every_role_is_described() -> None:
     assert not [role.value for role in Role if f"\n| `{role.value}` |" not in PAGE]

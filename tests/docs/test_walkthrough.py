@@ -17,7 +17,7 @@ _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 @pytest.mark.peer("curl")
 @pytest.mark.peer("openssl")
-def test_the_commands_of_the_stand_in_page_fetch_the_fleets(tmp_path: Path) -> None:
+def test_stand_in_page_fetches_fleets(tmp_path: Path) -> None:
     script = "\n".join(_BLOCK.findall((ROOT / "docs" / "standin.md").read_text(encoding="utf-8")))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     ended = subprocess.run(

@@ -166,7 +166,7 @@ def test_java_by_a_converted_jks(promoted: System, tmp_path: Path) -> None:
     assert_fetched("java", tmp_path / "Fetch.java", published.directory, published.fleets, "keystore.jks")
 
 
-def test_our_own_session_pages_to_the_end_of_a_fleet(published: Published) -> None:
+def test_session_pages_to_the_end_of_a_fleet(published: Published) -> None:
     with client.open(published.root) as session:
         fleet = session.get("/fleets").json()["_embedded"]["fleets"][0]
         pages = list(session.pages(f"/fleets/{fleet['id']}/vehicles"))

@@ -1,4 +1,4 @@
-"""Who is a consumer, asked as people ask: `broker bundle get` with every token that tries to pass.
+"""Recognise consumers: `broker bundle get` with every kind of token that may try.
 
 The vault is one as others have it: over TCP, with a root token and namespaces. What each clause says of whom is in
 tests/vault/test_capabilities.py; here it is what the command does, writes and leaves.
@@ -42,7 +42,7 @@ _numbers: Final = itertools.count(1)
 
 @dataclass
 class Door:
-    """A promoted account, and whoever stands before it."""
+    """A promoted account, and the consumers that ask for its bundles."""
 
     system: System
     admin: Connection
@@ -55,7 +55,7 @@ class Door:
         return name
 
     def holder(self, *policies: str, entity: dict[str, object] | None = None, **role: object) -> Secret[str]:
-        """Log in as a new somebody with `policies` and no others, in a role with further settings."""
+        """Log in as a new user with only `policies`, in a role with further settings."""
         name = f"somebody-{next(_numbers)}"
         body = {"token_policies": policies, "token_no_default_policy": True, "token_ttl": 600, **role}
         self.admin.call("POST", f"auth/approle/role/{name}", body)
@@ -138,7 +138,7 @@ def test_exactly_the_right_opens(door: Door) -> None:
     door.assert_open(door.holder(door.policy(EXACTLY)))
 
 
-def test_a_policy_templated_on_the_identity_opens(door: Door) -> None:
+def test_identity_templated_policy_grants(door: Door) -> None:
     path = RIGHT.replace("/reporting/", "/{{identity.entity.metadata.application}}/")
     policy = door.policy(f'path "{path}" {{ capabilities = ["update"] }}')
     door.assert_open(door.holder(policy, entity={"metadata": {"application": "reporting"}}))
@@ -152,7 +152,7 @@ def test_a_policy_of_the_entity_opens(door: Door) -> None:
     door.assert_open(door.holder(entity={"policies": [door.policy(EXACTLY)]}))
 
 
-def test_a_policy_of_a_group_opens_and_leaving_the_group_shuts(door: Door) -> None:
+def test_group_policy_ends_with_membership(door: Door) -> None:
     token = door.holder(entity={})
     door.assert_shut(token, words="no policy")
     member = door.about(token)["entity_id"]
@@ -168,7 +168,7 @@ def test_a_policy_of_a_group_opens_and_leaving_the_group_shuts(door: Door) -> No
     [
         EXACTLY + ' path "cb-issue/*" { capabilities = ["deny"] }',  # the narrower wins, in Vault
         EXACTLY + ' path "secret/*" { capabilities = ["read", "list"] }',  # other rights are none of our business
-        'path "cb-issue/stellantis/stand-in/acme/+/direct" { capabilities = ["update"] }',  # somebody chose all of acme
+        'path "cb-issue/stellantis/stand-in/acme/+/direct" { capabilities = ["update"] }',  # for all of acme
     ],
 )
 def test_what_else_opens(door: Door, hcl: str) -> None:
@@ -212,11 +212,11 @@ def test_what_else_opens(door: Door, hcl: str) -> None:
         ('path "credential-broker/*" { capabilities = ["read", "update"] }', "no policy"),
     ],
 )
-def test_a_policy_that_says_more_or_less_or_something_else(door: Door, hcl: str, words: str) -> None:
+def test_policy_with_other_capabilities(door: Door, hcl: str, words: str) -> None:
     door.assert_shut(door.holder(door.policy(hcl)), words=words)
 
 
-def test_two_policies_that_are_too_much_together(door: Door) -> None:
+def test_two_policies_that_grant_too_much(door: Door) -> None:
     read = door.policy(f'path "{RIGHT}" {{ capabilities = ["read"] }}')
     deny = door.policy(f'path "{RIGHT}" {{ capabilities = ["deny"] }}')
     door.assert_shut(door.holder(door.policy(EXACTLY), read), words="exactly update")
@@ -245,27 +245,27 @@ def test_a_token_that_somebody_created(door: Door) -> None:
 
 
 @pytest.mark.parametrize("uses", [1, 5])
-def test_a_token_of_so_many_uses_is_refused_and_not_used_up(door: Door, uses: int) -> None:
+def test_use_limited_token_is_refused_unused(door: Door, uses: int) -> None:
     token = door.holder(door.policy(EXACTLY), token_num_uses=uses)
     door.assert_shut(token, words="number of uses")
     door.assert_shut(token, words="number of uses")
     assert door.about(token)["num_uses"] == uses
 
 
-def test_a_batch_token_which_nobody_could_revoke(door: Door) -> None:
+def test_batch_token_is_refused(door: Door) -> None:
     policy = door.policy(EXACTLY)
     door.assert_shut(door.holder(policy, token_type="batch"), words="batch")
     door.assert_shut(token_of(door.admin, policies=[policy], type="batch"))
 
 
 def test_a_token_bound_to_addresses(door: Door) -> None:
-    """The command reaches Vault in the name of the broker: nobody's address is known to be the consumer's."""
+    """The command reaches Vault as the broker, so the consumer's address is unknown."""
     policy = door.policy(EXACTLY)
     for cidr in ("127.0.0.1/32", "0.0.0.0/0"):
         door.assert_shut(door.holder(policy, token_bound_cidrs=[cidr]), words="bound to addresses")
 
 
-def test_a_disabled_or_deleted_entity_and_one_that_comes_back(door: Door) -> None:
+def test_disabled_entity_is_refused(door: Door) -> None:
     token = door.holder(door.policy(EXACTLY), entity={})
     entity = f"identity/entity/id/{door.about(token)['entity_id']}"
     door.assert_open(token)
@@ -332,7 +332,7 @@ NO_NAMES: Final = (
 )  # fmt: skip
 
 
-def test_a_name_that_is_none_is_a_mistake_of_who_typed_it(door: Door) -> None:
+def test_invalid_name_is_an_input_error(door: Door) -> None:
     token, before = door.holder(door.policy(EXACTLY)), door.written()
     for application in NO_NAMES:
         ended, target = door.knock(token, application)
@@ -353,7 +353,7 @@ def test_what_is_not_there_is_not_given(door: Door, application: str) -> None:
     assert door.written() == before
 
 
-def test_who_may_do_one_thing_learns_nothing_of_another(door: Door) -> None:
+def test_consumer_learns_nothing_of_others(door: Door) -> None:
     """An application that is there and one that is not are denied in the same words."""
     token = door.holder(door.policy(EXACTLY))
     there, absent = door.knock(token, "acme/other")[0], door.knock(token, "acme/unknown")[0]

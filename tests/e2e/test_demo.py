@@ -32,7 +32,7 @@ SETTLING = 15.0  # seconds in which what was tied to a killed process ends
 
 @pytest.fixture
 def place(tmp_path: Path) -> Mapping[str, str]:
-    """An environment in which whatever the demonstration makes is below `tmp_path`, and its processes are known.
+    """An environment that keeps the files of the demo below `tmp_path`, and its processes known.
 
     Its proxies lead nowhere: what is on this machine needs none.
     """
@@ -145,8 +145,8 @@ def test_a_closed_window_ends_it_too(place: Mapping[str, str], tmp_path: Path) -
 
 
 @pytest.mark.deep
-def test_killed_outright_it_leaves_no_process(place: Mapping[str, str], tmp_path: Path) -> None:
-    """Files stay: nobody is left to remove them. They lie in memory, and die with the machine."""
+def test_killed_demo_leaves_no_process(place: Mapping[str, str], tmp_path: Path) -> None:
+    """Files stay, since no process is left to remove them. They lie in memory, and go with the machine."""
     with Terminal([BROKER, "demo"], tmp_path, place) as terminal:
         terminal.wait_for("manifest.json")
         terminal.process.kill()

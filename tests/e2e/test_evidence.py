@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def verified(system: System, *arguments: str) -> Ended:
-    """Verify a file where there is neither vault nor configuration."""
+    """Verify a file without vault or configuration."""
     alone = {name: system.environment[name] for name in ("PATH", "HOME", "LANG", "PYTHONWARNINGS")}
     kept, system.environment = system.environment, alone
     try:
@@ -24,7 +24,7 @@ def verified(system: System, *arguments: str) -> Ended:
         system.environment = kept
 
 
-def test_evidence_is_signed_exported_and_verified_elsewhere(system: System) -> None:
+def test_evidence_is_verified_elsewhere(system: System) -> None:
     system.added()
     first = system.ok("evidence", "anchor", "-o", "json").json
     assert first["made"] == [1]
@@ -50,7 +50,7 @@ def test_evidence_is_signed_exported_and_verified_elsewhere(system: System) -> N
     assert system.ok("evidence", "verify", "--all", "--key", "anchor.pem", "-o", "json").json["key"]["from"] == "given"
 
 
-def test_a_damaged_file_ends_with_6_and_names_the_entry(system: System) -> None:
+def test_damaged_file_names_the_entry(system: System) -> None:
     system.added()
     system.ok("evidence", "anchor")
     system.ok("evidence", "export", "all.jsonl")
@@ -69,7 +69,7 @@ def test_a_damaged_file_ends_with_6_and_names_the_entry(system: System) -> None:
     assert report.json["chains"][0]["findings"][0]["code"] == "evidence.edited"
 
 
-def test_damage_in_vault_ends_with_6_for_whoever_verifies_or_signs(system: System) -> None:
+def test_damage_in_vault_exits_with_6(system: System) -> None:
     system.added()
     system.ok("evidence", "anchor")
     path = layout.evidence("accounts/acme", 2)
@@ -100,9 +100,7 @@ def test_damage_in_vault_ends_with_6_for_whoever_verifies_or_signs(system: Syste
         (("export", "no/such/directory"), "cannot write"),
     ],
 )
-def test_what_cannot_be_done_is_said_and_nothing_is_written(
-    system: System, arguments: tuple[str, ...], words: str
-) -> None:
+def test_impossible_export_writes_nothing(system: System, arguments: tuple[str, ...], words: str) -> None:
     before = set(system.home.iterdir())
     ended = system.run("evidence", *arguments)
     assert ended.code == 2
@@ -117,7 +115,7 @@ def test_a_file_that_is_no_export_is_refused(system: System) -> None:
     assert ended.json["code"] == "refused"
 
 
-def test_an_export_to_standard_output_can_be_piped_into_verify(system: System) -> None:
+def test_export_can_be_piped_into_verify(system: System) -> None:
     system.added()
     content = system.ok("evidence", "export", "-").out
     ended = system.run("evidence", "verify", "--file", "-", input=content)

@@ -11,7 +11,7 @@ import pytest
 from tests.support.system import System
 
 
-def test_the_whole_way_to_a_bundle_that_curl_uses(system: System) -> None:
+def test_from_account_to_bundle_for_curl(system: System) -> None:
     system.promoted()
     token = system.consumer("acme/reporting")
     target = system.home / "bundle"
@@ -30,7 +30,7 @@ def test_the_whole_way_to_a_bundle_that_curl_uses(system: System) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_certificate_is_rotated_in_and_the_first_retired(system: System) -> None:
+def test_second_certificate_replaces_first(system: System) -> None:
     system.renewed()
     system.ok("rotation", "promote", "acme")
     account = system.account("acme")
@@ -42,7 +42,7 @@ def test_a_second_certificate_is_rotated_in_and_the_first_retired(system: System
 
 
 @pytest.mark.slow
-def test_a_consumer_of_another_application_is_denied(system: System, tmp_path: Path) -> None:
+def test_consumer_of_another_is_denied(system: System, tmp_path: Path) -> None:
     system.promoted()
     system.ok("app", "add", "acme/other", "--client-id", "22222222-2222-4222-8222-222222222222")
     token = system.consumer("acme/other")
@@ -55,7 +55,7 @@ def test_a_consumer_of_another_application_is_denied(system: System, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT"])
-def test_a_held_bundle_is_gone_when_its_holder_is_stopped(system: System, signal_name: str) -> None:
+def test_stopped_holder_removes_its_bundle(system: System, signal_name: str) -> None:
     import signal
 
     system.promoted()

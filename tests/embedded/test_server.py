@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A place for a vault, short enough for a socket. Whatever runs there is stopped."""
+    """A directory for a vault, short enough for a socket. Its server is stopped afterwards."""
     with tempfile.TemporaryDirectory(prefix="broker-test-") as folder:
         yield Path(folder) / "v"
         stop(Path(folder) / "v")
@@ -59,8 +59,10 @@ def kill(running: Running) -> None:
 def test_it_starts_once_and_is_found(directory: Path) -> None:
     assert status(directory) is None
     running = start(directory)
-    assert start(directory) == running
-    assert status(directory) == running
+    assert start(directory).pid == running.pid
+    found = status(directory)
+    assert found is not None
+    assert found.pid == running.pid
     assert running.address == f"unix://{directory}/bao.sock"
     assert stop(directory)
     assert status(directory) is None
@@ -117,7 +119,7 @@ def test_stored_data_survives_a_kill(directory: Path) -> None:
     operator.create("accounts/a", {"kept": True})
     kill(embedded.running)
     assert status(directory) is None
-    assert (directory / "bao.sock").exists()  # stale, and in nobody's way
+    assert (directory / "bao.sock").exists()  # stale, and replaced
     again = up(directory)
     assert again.running.pid != embedded.running.pid
     assert operator.read("accounts/a").data == {"kept": True}
@@ -127,7 +129,7 @@ def test_stored_data_survives_a_kill(directory: Path) -> None:
 def test_interrupted_first_start_is_repeated(directory: Path) -> None:
     running = start(directory)
     kill(running)
-    (directory / "initialized").unlink()  # as if we had been killed before we knew
+    (directory / "initialized").unlink()  # as if we had been killed before we wrote it
     (directory / "setup.secret").write_text("another")
     with administered(up(directory)) as vault:
         assert vault.ask("GET", "sys/mounts")
@@ -181,7 +183,7 @@ def test_detached_server_outlives_starter(directory: Path) -> None:
     assert status(directory)
 
 
-def test_others_may_not_look_in(directory: Path) -> None:
+def test_files_are_private(directory: Path) -> None:
     embedded = up(directory)
     for path in [directory, *directory.rglob("*")]:
         if "data" not in path.relative_to(directory).parts:
@@ -244,7 +246,7 @@ def test_setup_leaves_no_root_token(directory: Path) -> None:
         assert "root" not in found["policies"]
 
 
-def test_again_and_again_it_changes_nothing(directory: Path) -> None:
+def test_repeated_setup_changes_nothing(directory: Path) -> None:
     up(directory)
     secrets = {path: path.read_bytes() for path in (directory / "roles").rglob("*_id")}
     assert len(secrets) == 2 * len(Role)

@@ -50,7 +50,7 @@ def test_entries_follow_each_other() -> None:
 
 
 @pytest.mark.parametrize("how", [{"lost": 1}, {"refused": 1}, {"lost": 2}, {"refused": 3}])
-def test_entry_without_answer_is_stored_first(how: dict[str, int]) -> None:
+def test_unanswered_entry_is_stored_first(how: dict[str, int]) -> None:
     store = Store(**how)
     journal = a_journal(store)
     for _ in range(sum(how.values())):

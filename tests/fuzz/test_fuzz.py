@@ -1,7 +1,7 @@
 """Parsers of foreign bytes return a result or raise a broker error, within a time limit.
 
 `make test` tries a few hundred of each kind, always the same. `make fuzz` goes on for FUZZ_SECONDS a kind (60), from
-FUZZ_SEED where that is set; a failure names the seed and the number that make its input again.
+FUZZ_SEED if that is set; a failure names the seed and the number that make its input again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from tests.support.credential_sets import paper
 SEED: Final = int(os.environ.get("FUZZ_SEED", "1"))
 SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "60"))
 FEW: Final = 150
-AT_MOST: Final = 10.0  # seconds for one input; all take a thousandth of it, or somebody found how to keep us busy
+AT_MOST: Final = 10.0  # seconds for one input; all take a thousandth of it, or an input keeps us busy
 
 GUIDE: Final = catalogue.builtin("stellantis")
 ROOT: Final = pki.a_ca("Root")

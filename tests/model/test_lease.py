@@ -1,4 +1,4 @@
-"""How long a lease may be."""
+"""Length of leases."""
 
 from __future__ import annotations
 

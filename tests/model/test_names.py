@@ -1,4 +1,4 @@
-"""What names may look like."""
+"""Names: which are valid."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def test_leaf_must_sign_handshakes() -> None:
     assert_refused(_verified(pki.a_leaf(CA, digital_signature=False)), "key-usage", "digitalSignature")
 
 
-def test_unknown_critical_extension_is_refused() -> None:
+def test_unknown_critical_extension_refused() -> None:
     assert_refused(_verified(pki.a_leaf(CA, extra=[(UNKNOWN, True)])), "critical", "1.2.3.4")
 
 
@@ -296,7 +296,7 @@ def test_a_ca_for_clients_too_is_accepted() -> None:
     assert_accepted(_verified(pki.a_leaf(middle), middle.certificate))
 
 
-def test_constraint_only_openssl_knows_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_constraint_of_openssl_only_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The address in the subject is not one that the CA may certify."""
     elsewhere = x509.NameConstraints([x509.RFC822Name("elsewhere.example")], None)
     narrow = pki.a_ca("Narrow", issuer=CA, extra=[(elsewhere, True)])
@@ -351,7 +351,7 @@ def test_a_dsa_ca_is_named() -> None:
 
 
 def test_a_forgeable_rollover_is_refused() -> None:
-    """The same name with a new key, signed by the old one with SHA-1: self-issued, but nobody pinned it."""
+    """The same name with a new key, signed by the old one with SHA-1: self-issued, but not pinned."""
     assert isinstance(CA.key, rsa.RSAPrivateKey)
     new = pki.a_ca(key=pki.a_key("new ca key"), issuer=CA)
     link = pki.resigned(new.certificate, CA.key, hashes.SHA1())

@@ -169,7 +169,7 @@ def test_created_document_cannot_be_changed(vault: TestVault, role: Role, path: 
 
         refused_everywhere()
         assert vault.admin.read(path).data == {"text": "first"}
-        vault.admin.call("DELETE", data)  # softly, by somebody who may
+        vault.admin.call("DELETE", data)  # softly, by an administrator
         refused_everywhere()
         vault.admin.call("POST", f"{mount}/destroy/{path}", {"versions": [1]})
         refused_everywhere()

@@ -33,7 +33,7 @@ class Attempt:
     kind: str
     body: object = None
     way: str = ""
-    fresh: bool = False  # where nothing ever was
+    fresh: bool = False  # at a path that was never used
     query: str = ""
 
 
@@ -77,7 +77,7 @@ def shared(vault_server: tuple[Embedded, Connection]) -> Iterator[TestVault]:
 
 @pytest.fixture
 def wire(shared: TestVault, role: str) -> Iterator[RawVault]:
-    """What one says on the wire who holds a token of `role`."""
+    """Requests on the wire of a holder of a token of `role`."""
     raw = RawVault(Path(str(shared.settings.socket)), shared.token(role))
     yield raw
     raw.close()
@@ -147,7 +147,7 @@ def test_rights_outside_the_mount(shared: TestVault, role: str, wire: RawVault) 
 
 @pytest.mark.parametrize("role", WHO)
 def test_vault_confirms_the_matrix(shared: TestVault, role: str) -> None:
-    """What requests cannot show: a capability that no request of ours happens to use."""
+    """Check what requests cannot show: a capability that no request of ours uses."""
     mount = shared.settings.mount
     expected: dict[str, set[str]] = {}
     for row in MATRIX.rows:
@@ -160,7 +160,7 @@ def test_vault_confirms_the_matrix(shared: TestVault, role: str) -> None:
     asked = {"token": shared.token(role).reveal(), "paths": list(expected)}
     answer = shared.admin.call("POST", "sys/capabilities", asked)["data"]
     for path, capabilities in expected.items():
-        # "+" fits an empty segment too: "folder/" as a document, where none can be
+        # "+" fits an empty segment too: "folder/" as a document, which cannot exist
         nothing = {"deny", "read", "create", "update"} if path.endswith("/") else {"deny"}
         assert set(answer[path]) - nothing == capabilities, f"{role} on {path}"
 

@@ -79,7 +79,7 @@ def test_a_consumer_never_reads_the_mount(vault: TestVault) -> None:
         for action in (lambda: consumer.read(path), lambda: consumer.list(path), lambda: consumer.create(path, {})):  # noqa: B023
             with pytest.raises(DeniedError):
                 action()
-    with pytest.raises(BrokerError):  # the right is to a path where nothing is
+    with pytest.raises(BrokerError):  # the right is to a path without a document
         consumer.call("POST", right, {})
     consumer.close()
 

@@ -217,7 +217,7 @@ def test_straggler_blocks_retirement() -> None:
     forced = partial(sim.rotation().retire, MZP, 1)
     assert forced(reason="gone for good")
     assert sim.account.generation(1).stage is Stage.RETIRED
-    assert not forced()  # done is done, whoever still holds it
+    assert not forced()  # already retired, though still held
 
 
 @pytest.mark.parametrize("number", [2, 3])

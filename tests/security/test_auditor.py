@@ -90,11 +90,11 @@ def assert_seen(documents: dict[str, Any], *words: str) -> None:
         assert any(word in finding for finding in found), found
 
 
-def test_an_account_that_followed_the_rules_is_whole() -> None:
+def test_account_within_the_rules_is_whole() -> None:
     assert list(audited(stored(rotated()))) == []
 
 
-def test_what_is_in_the_outbox_counts_as_evidence() -> None:
+def test_outbox_counts_as_evidence() -> None:
     account = rotated()
     late = {"accounts/mzp-1": encoded(account)}
     assert list(audited(json.loads(msgspec.json.encode(late)))) == []
@@ -142,7 +142,7 @@ def test_a_missing_entry(number: int) -> None:
     assert_seen(documents, "")
 
 
-def test_there_are_as_many_entries_as_the_test_above_takes_away() -> None:
+def test_every_entry_was_taken_away() -> None:
     assert len(stored(rotated())) - 1 == 27
 
 
@@ -180,10 +180,10 @@ def with_facts(what: Event, **facts: object) -> Callable[[list[Any]], None]:
         (without(Event.CANARY_ANSWERED, last=True), "no canary"),
         (without(Event.CANARY_SENT), "speaks of what is not there"),
         (without(Event.REQUEST_DRAFTED), "speaks of what is not there"),
-        (without(Event.REQUEST_CLOSED), "nobody answered"),
+        (without(Event.REQUEST_CLOSED), "no answered request"),
         (without(Event.PASSWORD_SET), "never set"),
-        (without(Event.CA_ACCEPTED), "nobody accepted"),
-        (without(Event.TRUST_SET), "nobody accepted"),
+        (without(Event.CA_ACCEPTED), "was not accepted"),
+        (without(Event.TRUST_SET), "was not accepted"),
         (without(Event.GENERATION_BORN), "not there"),
         (without(Event.GENERATION_MOVED), "nothing is current to lay it over"),
         (without(Event.APPLICATION_SET), "applications"),
@@ -193,18 +193,16 @@ def with_facts(what: Event, **facts: object) -> Callable[[list[Any]], None]:
         (with_facts(Event.GENERATION_MOVED, generation=3), "which was current"),
         (with_facts(Event.GENERATION_MOVED, move="reject", stage="rejected"), "which was previous"),
         (with_facts(Event.CANARY_SENT, password=1), "what was sent is not"),
-        (with_facts(Event.GENERATION_BORN, key="kv:7"), "nobody answered"),
+        (with_facts(Event.GENERATION_BORN, key="kv:7"), "no answered request"),
         (with_facts(Event.REQUEST_DRAFTED, key="kv:1"), "keys"),
         (with_facts(Event.PASSWORD_SET, password=1), "does not rise"),
     ],
 )
-def test_a_history_that_the_rules_do_not_allow_though_every_hash_fits(
-    change: Callable[[list[Any]], None], word: str
-) -> None:
+def test_history_against_the_rules_is_found(change: Callable[[list[Any]], None], word: str) -> None:
     assert_seen(rehashed(stored(rotated()), change), word)
 
 
-def test_a_canary_before_the_birth_of_what_is_promoted_proves_nothing() -> None:
+def test_canary_before_birth_proves_nothing() -> None:
     account = promoted(with_answer(tried(with_candidate(), 1)), 1)
     assert list(audited(stored(account))) == []
     cheated = changes.moved(account, 2, Move.REJECT, Stamp(later(days=2), BY))
@@ -242,7 +240,7 @@ def issued(lease: str, generation: int, **changes_: Any) -> dict[str, Any]:
         ((issued("l-2", 3, at=later(days=2).isoformat(), facts={"consumer": "e-2"}),), True),
     ],
 )
-def test_a_generation_retired_in_somebodys_hands(others: tuple[dict[str, Any], ...], seen: bool) -> None:
+def test_retired_while_leased_is_found(others: tuple[dict[str, Any], ...], seen: bool) -> None:
     documents = stored(rotated())
     for number, entry in enumerate((issued("l-1", 1), *others), 1):
         documents[f"evidence/issued/h/{number:08d}"] = entry
@@ -308,7 +306,7 @@ def test_a_grant_that_no_request_needed(tmp_path: Path) -> None:
         list(grants_in(tmp_path, MOUNT))
 
 
-def test_the_policies_grant_what_the_matrix_says_and_nothing_else() -> None:
+def test_policies_grant_what_the_matrix_says() -> None:
     by_policy = {(g.role if g.role != "base" else "everyone", g.operation, g.path) for g in grants_in(POLICIES, MOUNT)}
     by_matrix = {
         (role, operation, path)
@@ -363,7 +361,7 @@ def test_the_program_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.endswith("outside its row: auditor: read cb/data/keys/x/1\n")
 
 
-def test_the_auditor_shares_nothing_with_the_broker() -> None:
+def test_auditor_shares_no_broker_code() -> None:
     for name in ("auditor", "independent_replay", "matrix"):
         tree = ast.parse((Path(__file__).parents[1] / "support" / f"{name}.py").read_text())
         nodes = list(ast.walk(tree))

@@ -62,7 +62,7 @@ def _play(system: System) -> None:
 
 
 def _open(system: System) -> None:
-    """An account under a profile of one's own, since only these are read from Vault."""
+    """Add an account with a custom profile, since only these are read from Vault."""
     own = builtin_source("stellantis").replace('name = "stellantis"', 'name = "mine"')
     for title in ("Ours", "Ours, again"):
         file = system.home / "mine.toml"
@@ -85,14 +85,14 @@ def _first_certificate(system: System) -> None:
     system.ok("csr", "new", "acme", "--out", "acme.csr")
     system.ok("csr", "submit", "acme", "--out", "acme.eml")
     reply = system.reply()
-    assert system.run("cert", "import", "acme", str(reply)).code == 6  # nobody has accepted the CA
+    assert system.run("cert", "import", "acme", str(reply)).code == 6  # the CA is not accepted yet
     system.ok("cert", "import", "acme", str(reply), *system.accepting(), "--client-id-for", "reporting")
     system.ok("rotation", "canary", "acme", "--generation", "1")
     system.ok("rotation", "promote", "acme")
 
 
 def _bundles(system: System) -> None:
-    """Two issue their first bundle at once; one holds its own until its lease ends, and renews its token for that."""
+    """Issue two first bundles concurrently; one is held until its lease ends, with a renewed token."""
     token = system.home / "reader.token"
     path = right("mine", "stand-in", "acme", "reporting", Access.DIRECT)
     token.write_text(system.vault.consumer_token("reader", path).reveal())
@@ -134,7 +134,7 @@ def _new_password(system: System) -> None:
 
 
 def _two_at_once(system: System) -> None:
-    """Somebody else's command comes between, so that a write meets what is there already."""
+    """Run another command in between, so that a write finds an existing document."""
     name = account_name("acme")
     sent = ("csr", "submit", "acme", "--out", "later.eml")
     with interposed(system, "data/evidence/accounts/acme", lambda: system.ok(*sent)) as broker:
@@ -151,7 +151,7 @@ def _two_at_once(system: System) -> None:
 
 
 def _another_secret(system: System) -> None:
-    """Two at once set a secret that is not the password, which no command does yet; the newer goes into a bundle."""
+    """Set a named secret twice concurrently, which no command does yet; the newer goes into a bundle."""
     name, hmac = account_name("acme"), "hmac"
 
     def first() -> None:
@@ -188,7 +188,7 @@ def _look(system: System) -> None:
 
 @contextmanager
 def interposed(system: System, path: str, action: Callable[[], object]) -> Iterator[Broker]:
-    """Yield a broker in this process, before whose first write to `path` somebody else does `action`."""
+    """Yield a broker in this process; before its first write to `path`, `action` runs."""
     todo = [action]
 
     def observer(phase: Phase, written: str) -> None:
@@ -200,13 +200,13 @@ def interposed(system: System, path: str, action: Callable[[], object]) -> Itera
     assert not todo, f"nothing was written to {path}"
 
 
-def test_every_role_kept_to_its_row_and_needed_all_it_has(run: Run) -> None:
+def test_every_role_needs_exactly_its_row(run: Run) -> None:
     """That no grant is unused is measured here, on a run that goes everywhere: a demonstration does not."""
     assert run.audited("--grants", "policies") == (0, "")
 
 
 @pytest.mark.deep
-def test_the_demonstration_did_nothing_that_it_may_not(tmp_path: Path) -> None:
+def test_demo_did_nothing_forbidden(tmp_path: Path) -> None:
     played = [sys.executable, "-m", "tests.support.audited", str(tmp_path)]
     done = subprocess.run(played, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -240,7 +240,7 @@ def test_a_stage_turned_by_hand_is_seen(run: Run, tmp_path: Path) -> None:
     assert "its stages are" in found
 
 
-def test_a_role_that_read_one_key_too_many_is_seen(run: Run, tmp_path: Path) -> None:
+def test_role_reading_one_key_more_is_found(run: Run, tmp_path: Path) -> None:
     answers = (json.loads(line) for line in run.log.read_text().splitlines() if '"response"' in line)
     by_auditor = [f"{run.mount}/auditor", f"{run.mount}/base"]
     entry = next(
@@ -254,7 +254,7 @@ def test_a_role_that_read_one_key_too_many_is_seen(run: Run, tmp_path: Path) -> 
     assert found == f"outside its row: auditor: read {run.mount}/data/keys/acme/1\n"
 
 
-def test_a_policy_with_one_grant_more_is_seen(run: Run, tmp_path: Path) -> None:
+def test_policy_with_one_grant_more_is_found(run: Run, tmp_path: Path) -> None:
     for file in (ROOT / "policies").glob("*.hcl"):
         (tmp_path / file.name).write_text(file.read_text())
     with (tmp_path / "canary.hcl").open("a") as policy:

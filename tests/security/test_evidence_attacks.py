@@ -187,7 +187,7 @@ def forge_consistently(archive: Archive, at: int = 2, keep: int | None = None) -
     archive.set_account("acme", head={"number": forged[-1].number, "hash": forged[-1].hash})
 
 
-def test_signed_head_reveals_a_forged_history(archive: Archive) -> None:
+def test_signed_head_reveals_forged_history(archive: Archive) -> None:
     forge_consistently(archive)
     assert not archive.errors()
 
@@ -212,7 +212,7 @@ def test_signed_head_reveals_a_cut_tail(archive: Archive) -> None:
     assert f"ends at entry {length - 1}, but statement 1" in archive.errors()["evidence.cut"]
 
 
-def test_account_reveals_an_unsigned_cut_tail(archive: Archive) -> None:
+def test_account_reveals_unsigned_cut_tail(archive: Archive) -> None:
     archive.anchor()
     archive.go_on()
     archive.replace_chain(archive.entries()[:-1])

@@ -87,7 +87,7 @@ def found_in(content: bytes, key: AnchorKey | None = KEY) -> Found:
     return Found(errors, {f.code: f.message for f in found if f.severity.value != "error"})
 
 
-def test_file_is_whole_and_unsigned_tails_noted() -> None:
+def test_unsigned_tails_are_noted() -> None:
     for key in (KEY, None):
         found = found_in(written(a_file()), key)
         assert not found.errors

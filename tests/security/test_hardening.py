@@ -62,7 +62,7 @@ def hardened(pid: int) -> bool:
 
 
 def reads(pid: int) -> bool:
-    """Whether a process waits for its standard input."""
+    """Return whether a process waits for its standard input."""
     wchan = Path(f"/proc/{pid}/wchan").read_text()
     return "pipe" in wchan or (wchan in ("", "0") and status(pid)["State"].startswith("S"))
 
@@ -73,20 +73,20 @@ def core_limit(pid: int) -> list[str]:
 
 
 def may_open(command_prefix: Sequence[str], path: str) -> bool:
-    """Whether another process of that user may open `path`."""
+    """Return whether another process of that user may open `path`."""
     program = f"import os; os.close(os.open({path!r}, os.O_RDONLY))"
     ended = subprocess.run([*command_prefix, sys.executable, "-c", program], capture_output=True, check=False)
     return ended.returncode == 0
 
 
-def test_no_core_and_files_for_the_owner_alone(tmp_path: Path) -> None:
+def test_no_core_and_private_files(tmp_path: Path) -> None:
     with running(WAITING, tmp_path, hardened) as process:
         assert core_limit(process.pid) == ["0", "0"]
         assert status(process.pid)["Umask"] == "0077"
 
 
 @pytest.mark.peer("setpriv")
-def test_a_process_of_the_same_user_cannot_look_in(tmp_path: Path) -> None:
+def test_same_user_cannot_read_memory(tmp_path: Path) -> None:
     command = as_nobody(WAITING)
     prefix = command[: -len(WAITING)]
     tmp_path.chmod(0o777)
@@ -119,7 +119,7 @@ def test_an_abort_leaves_no_core(tmp_path: Path) -> None:
 
 
 @pytest.mark.peer("setpriv", "prlimit")
-def test_pages_are_locked_where_that_is_allowed_and_nothing_fails_where_not(tmp_path: Path) -> None:
+def test_pages_are_locked_if_allowed(tmp_path: Path) -> None:
     program = "from broker.cli.hardening import harden; print(harden().locked); bytearray(64 * 2**20)"
     for prefix in ([], ["prlimit", "--memlock=65536:65536"], as_nobody([])):
         ended = subprocess.run(
@@ -144,7 +144,7 @@ print("loaded")
 
 @pytest.mark.peer("setpriv")
 def test_a_key_still_loads_from_memory(tmp_path: Path) -> None:
-    """/proc/self/fd belongs to root once a process is not dumpable; its own threads may use it all the same."""
+    """/proc/self/fd belongs to root once a process is not dumpable; its own threads may still use it."""
     authority = a_ca()
     leaf = a_leaf(authority, a_key())
     der = a_key().private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
@@ -156,7 +156,7 @@ def test_a_key_still_loads_from_memory(tmp_path: Path) -> None:
     assert ended.stdout == b"loaded\n", ended.stderr
 
 
-def test_the_embedded_server_gets_neither_environment_nor_secret_nor_files(vault: TestVault) -> None:
+def test_embedded_server_inherits_nothing(vault: TestVault) -> None:
     pid = vault.embedded.running.pid
     names = {pair.partition(b"=")[0] for pair in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if pair}
     assert names <= {b"PWD"}  # by the shell that starts it

@@ -1,4 +1,4 @@
-"""Who may write accounts cannot make a canary or a bundle take the secrets elsewhere: entry 1 holds the address."""
+"""Write access to accounts cannot redirect the secrets of a canary or bundle: entry 1 holds the address."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_rewritten_account_sends_no_secret(system: System, rewritten: Callable
     assert system.account("acme").tries == seen.account.tries, "refused before it was reserved"
 
 
-def test_without_its_first_entry_an_account_sends_nothing(system: System) -> None:
+def test_missing_first_entry_sends_nothing(system: System) -> None:
     system.promoted()
     accounts = VaultAccounts(system.vault.admin)
     seen, path = accounts.read(ACME), layout.evidence("accounts/acme", 1)

@@ -206,7 +206,7 @@ LEAK = "import os, sys, time; {}; time.sleep(0.1)"
 
 
 def leak_into(watch: Watch, channel: str, secret: str) -> None:
-    """Put `secret` where nothing of the kind may be."""
+    """Put `secret` into a place that must not hold one."""
     system = watch.system
     if channel == "output":
         watch.watched([sys.executable, "-c", LEAK.format("print(sys.stdin.read(), file=sys.stderr)")], "leak", secret)
@@ -235,7 +235,7 @@ def test_a_leak_on_purpose_is_found(watch: Watch, channel: str) -> None:
     assert all("planted" in line for line in found)
 
 
-def test_the_secrets_that_are_looked_for_are_where_they_are_meant_to_be(watch: Watch) -> None:
+def test_planted_secrets_are_in_place(watch: Watch) -> None:
     """The other control: the marks are those of the real secrets."""
     admin, bundle = watch.system.vault.admin, watch.system.home / "bundle" / "current"
     marks = {mark.name: mark for mark in watch.marks}

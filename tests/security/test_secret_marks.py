@@ -44,7 +44,7 @@ WAYS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_secret_is_found_in_every_way_of_writing_it(way: str) -> None:
+def test_secret_is_found_in_every_encoding(way: str) -> None:
     name, write = WAYS[way]
     assert name in MARKS.found_in(b"before " + write(SECRET) + b" after")
 
@@ -55,7 +55,7 @@ def test_another_secret_is_not_found(way: str) -> None:
 
 
 @given(st.binary(min_size=12, max_size=40), st.binary(max_size=9), st.binary(max_size=9))
-def test_any_octets_are_found_inside_base64_and_hex(secret: bytes, before: bytes, after: bytes) -> None:
+def test_octets_are_found_in_base64_and_hex(secret: bytes, before: bytes, after: bytes) -> None:
     marks, whole = Marks("any", secret), before + secret + after
     assert "base64" in marks.found_in(base64.b64encode(whole))
     assert "base64url" in marks.found_in(base64.urlsafe_b64encode(whole))
@@ -63,6 +63,6 @@ def test_any_octets_are_found_inside_base64_and_hex(secret: bytes, before: bytes
     assert "raw" in marks.found_in(whole)
 
 
-def test_what_is_too_short_to_be_looked_for_is_refused() -> None:
+def test_too_short_mark_is_refused() -> None:
     with pytest.raises(AssertionError):
         Marks("pin", b"1234")

@@ -84,7 +84,7 @@ def test_no_login_is_read_through_it(link: Path, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["bundle get --to", "--token-file", "--token-file, checked first", "--login-dir"])
-def test_no_secret_goes_below_what_others_control(tmp_path: Path, way: str) -> None:
+def test_no_secret_below_others_directories(tmp_path: Path, way: str) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     with pytest.raises(InputError, match="which others control"):

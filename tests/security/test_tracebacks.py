@@ -25,7 +25,7 @@ NEW = "n3w-Pa§s'word%2F+2"
 
 
 class BrokenError(Exception):
-    """What an observer raises in the middle of a write."""
+    """Raised by an observer in the middle of a write."""
 
 
 def locals_of(error: BaseException | None) -> Iterator[str]:
@@ -57,7 +57,7 @@ def shown_at_every_write(system: System, act: Callable[[Wiring], object]) -> lis
     return shown
 
 
-def test_no_secret_is_a_local_variable_of_a_failing_write(system: System) -> None:
+def test_failed_write_has_no_secret_locals(system: System) -> None:
     shown: list[str] = []
     system.added()
 

@@ -1,4 +1,4 @@
-"""What a run on an audited vault leaves for the auditor; as a program, the demonstration on such a vault.
+"""Records of a run on an audited vault, for the auditor; as a program, the demo on such a vault.
 
 python -m tests.support.audited DIRECTORY
 """
@@ -27,7 +27,7 @@ SECRET: Final = ("keys/", "passwords/", "signers/")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What is left of a run: Vault's log, and what is stored."""
+    """Records of a run: Vault's log, and the stored documents."""
 
     mount: str
     log: Path

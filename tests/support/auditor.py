@@ -4,7 +4,7 @@
 
 It proves that each role made only the requests of its row in the matrix, that consumers made none, that no grant was
 left unused, and that each account is what its evidence tells. It imports nothing of the broker. One line a finding,
-exit code 1 where there is one.
+exit code 1 if there is one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Request:
     allowed: bool
 
     def __str__(self) -> str:
-        return f"{self.role or 'somebody'}: {self.operation} {self.path}{'' if self.allowed else ' (denied)'}"
+        return f"{self.role or 'unknown'}: {self.operation} {self.path}{'' if self.allowed else ' (denied)'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def requests_in(log: Iterable[str], mount: str, roles: Iterable[str]) -> Iterato
 
 
 def outside(requests: Iterable[Request], matrix: Matrix, mount: str) -> Iterator[str]:
-    """Yield what nobody should have asked for.
+    """Yield requests that no role should have sent.
 
     A denied update is no fault of who may create: which of the two a write is, Vault alone knows.
     """
@@ -124,22 +124,22 @@ def unused(grants: Iterable[Grant], requests: Sequence[Request]) -> Iterator[str
 def audited(documents: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with the accounts. `documents` are KV's, raw, by their paths below the mount."""
     issued: dict[str, list[Any]] = {}
-    told: dict[str, list[Any]] = {}
+    chains_of: dict[str, list[Any]] = {}
     for path, document in sorted(documents.items()):
         kind, _, rest = path.removeprefix("evidence/").partition("/")
         if path.startswith("evidence/") and kind in ("accounts", "issued"):
-            chains = told if kind == "accounts" else issued
+            chains = chains_of if kind == "accounts" else issued
             chains.setdefault(rest.partition("/")[0], []).append(document["value"])
     leases = leases_in(issued)
     accounts = {p.removeprefix("accounts/"): d["value"] for p, d in documents.items() if p.startswith("accounts/")}
     for name, account in sorted(accounts.items()):
-        yield from faults_of(name, account, told.pop(name, []), leases)
-    for name in told:
+        yield from faults_of(name, account, chains_of.pop(name, []), leases)
+    for name in chains_of:
         yield f"{name}: there is evidence of it, and no account"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print what is wrong; return 1 where something is."""
+    """Print what is wrong; return 1 if something is."""
     parser = argparse.ArgumentParser(prog="auditor")
     parser.add_argument("--mount", required=True)
     parser.add_argument("--log", type=Path, required=True)

@@ -57,12 +57,12 @@ class Case:
 
     @property
     def sets_up(self) -> bool:
-        """Whether it makes a mount of its own, with the token of an administrator."""
+        """Return whether it makes a mount of its own, with the token of an administrator."""
         return self.command == "vault setup" and bool(self.writes)
 
     @property
     def administers(self) -> bool:
-        """Whether it speaks with the token of an administrator."""
+        """Return whether it speaks with the token of an administrator."""
         return self.sets_up or self.command == "vault enrol"
 
 

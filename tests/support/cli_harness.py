@@ -1,4 +1,4 @@
-"""Where commands are tried: put in a state, run inside this process, and looked at for what they left."""
+"""Harness for commands: set up a state, run inside this process, inspect the result."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class CliHarness:
         }
 
     def _note(self, phase: Phase, path: str) -> None:
-        if phase is Phase.AFTER and "/signers/" not in path:  # keys of the broker's own, made by whoever is first
+        if phase is Phase.AFTER and "/signers/" not in path:  # keys of the broker itself, made when first needed
             self.writes.append(path)
 
     def _lay_out(self) -> None:

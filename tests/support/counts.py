@@ -1,4 +1,4 @@
-"""What the long tests count (histories, kill points, faults, mutants), and the last lines that say so."""
+"""Counts of the long tests (histories, kill points, faults, mutants), and the last lines that print them."""
 
 from __future__ import annotations
 

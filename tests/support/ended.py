@@ -1,4 +1,4 @@
-"""How a command ended."""
+"""The end of a command: exit code and output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Ended"]
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a command ended."""
+    """The end of a command: exit code and output."""
 
     code: int
     out: str

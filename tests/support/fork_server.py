@@ -90,14 +90,14 @@ def _run(channel: socket.socket, order: Order) -> int:
         descriptor = os.open(folder / name, flags, 0o600)
         os.dup2(descriptor, number)
         os.close(descriptor)
-    told = partial(tell, channel, order["number"])
+    report = partial(tell, channel, order["number"])
     module, _, function = order["disturbance"].partition(":")
-    wiring = getattr(importlib.import_module(module), function)(order, told) if module else None
-    told("began")
+    wiring = getattr(importlib.import_module(module), function)(order, report) if module else None
+    report("began")
     code = commands.run(order["arguments"], wiring=wiring)
     sys.stdout.flush()
     sys.stderr.flush()
-    told("over")
+    report("over")
     return code
 
 

@@ -110,17 +110,17 @@ class Forked:
         return found[0]
 
     def finished(self, number: int, timeout: float = PATIENCE) -> Finished:
-        """Wait for the end of order `number` and return what came of it."""
+        """Wait for the end of order `number` and return its result."""
         ended = self.wait_for("ended", number, timeout)
-        told = {e["event"]: e["at"] for e in self._events if e["number"] == number}
+        times = {e["event"]: e["at"] for e in self._events if e["number"] == number}
         self._events = [e for e in self._events if e["number"] != number]
         folder = self._folder(number)
         out, err = ((folder / name).read_text(errors="replace") for name in ("stdout", "stderr"))
         trace = folder / "trace"
         rows = [json.loads(line) for line in trace.read_text().splitlines()] if trace.exists() else []
         shutil.rmtree(folder)
-        over = told.get("over", ended["at"])
-        return Finished(Ended(ended["code"], out, err), told.get("began", over), over, rows)
+        over = times.get("over", ended["at"])
+        return Finished(Ended(ended["code"], out, err), times.get("began", over), over, rows)
 
     def _folder(self, number: int) -> Path:
         return Path(self._scratch.name) / str(number)

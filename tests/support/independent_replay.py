@@ -1,7 +1,7 @@
-"""An account told again from its evidence alone, by rules of its own; and where that differs from the document.
+"""Replay an account from its evidence alone, by independent rules, and compare it with the document.
 
 Part of the auditor: it shares no line with the broker, only the written rules (DESIGN.md), so that what the broker
-forgets to check, or somebody did past it, shows here. Input is what Vault stores, raw.
+forgets to check, or a program did past it, shows here. Input is what Vault stores, raw.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PARTS: Final = (*_CERTIFICATE, "trust", "password")
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A bundle that somebody was given, as the evidence of issuing has it. `ended` is None where nothing ended it."""
+    """An issued bundle, as the evidence of issuing has it. `ended` is None if nothing ended it."""
 
     account: str
     generation: int
@@ -43,8 +43,8 @@ class Leased:
 
 
 @dataclass(slots=True)
-class _Told:
-    """What has happened up to an entry."""
+class _Replay:
+    """State of an account up to an entry."""
 
     requests: dict[int, str | None] = field(default_factory=dict)
     keys: dict[int, tuple[str, str]] = field(default_factory=dict)  # request: (key, SPKI)
@@ -74,15 +74,15 @@ def faults_of(name: str, document: Document, stored: Sequence[Entry], leases: Se
     known = {entry["hash"] for entry in stored}
     entries = [*stored, *(entry for entry in document["outbox"] if entry["hash"] not in known)]
     faults = list(_chain_faults(name, entries, document["head"]))
-    told = _Told()
+    replay = _Replay()
     for entry in entries:
         where = f"{name} entry {entry['number']} ({entry['what']})"
         try:
-            faults += [f"{where}: {fault}" for fault in _RULES[entry["what"]](told, entry["facts"])]
+            faults += [f"{where}: {fault}" for fault in _RULES[entry["what"]](replay, entry["facts"])]
         except (KeyError, TypeError, ValueError) as error:
             faults.append(f"{where}: speaks of what is not there ({error})")
         faults += [f"{where}: {fault}" for fault in _taken_away(name, entry, leases)]
-    return faults + [f"{name}: {fault}" for fault in _differences(told, document)]
+    return faults + [f"{name}: {fault}" for fault in _differences(replay, document)]
 
 
 def leases_in(chains: Mapping[str, Sequence[Entry]]) -> list[Leased]:
@@ -114,124 +114,124 @@ def _chain_faults(name: str, entries: Sequence[Entry], head: Document) -> Iterat
         yield f"{name}: its document stands at entry {head['number']}, its evidence at {len(entries)}"
 
 
-def _opened(told: _Told, facts: Document) -> Iterator[str]:
-    if told.opened is not None:
+def _opened(replay: _Replay, facts: Document) -> Iterator[str]:
+    if replay.opened is not None:
         yield "opened twice"
-    told.opened = facts
+    replay.opened = facts
 
 
-def _application(told: _Told, facts: Document) -> Iterator[str]:
-    told.applications[facts["application"]] = facts["client_id"]
+def _application(replay: _Replay, facts: Document) -> Iterator[str]:
+    replay.applications[facts["application"]] = facts["client_id"]
     return iter(())
 
 
-def _application_gone(told: _Told, facts: Document) -> Iterator[str]:
-    del told.applications[facts["application"]]
+def _application_gone(replay: _Replay, facts: Document) -> Iterator[str]:
+    del replay.applications[facts["application"]]
     return iter(())
 
 
-def _password(told: _Told, facts: Document) -> Iterator[str]:
-    if told.passwords and facts["password"] <= told.passwords[-1]:
+def _password(replay: _Replay, facts: Document) -> Iterator[str]:
+    if replay.passwords and facts["password"] <= replay.passwords[-1]:
         yield "the number of the password does not rise"
-    told.passwords.append(facts["password"])
+    replay.passwords.append(facts["password"])
 
 
-def _ca(kind: str, told: _Told, facts: Document) -> Iterator[str]:
-    told.cas[kind].add(facts[kind])
+def _ca(kind: str, replay: _Replay, facts: Document) -> Iterator[str]:
+    replay.cas[kind].add(facts[kind])
     return iter(())
 
 
-def _drafted(told: _Told, facts: Document) -> Iterator[str]:
+def _drafted(replay: _Replay, facts: Document) -> Iterator[str]:
     number = facts["request"]
-    if None in told.requests.values():
+    if None in replay.requests.values():
         yield "a second open request"
-    if number != max(told.requests, default=0) + 1 or (facts["key"], facts["spki"]) in told.keys.values():
+    if number != max(replay.requests, default=0) + 1 or (facts["key"], facts["spki"]) in replay.keys.values():
         yield "its number or its key was there before"
-    told.requests[number], told.keys[number] = None, (facts["key"], facts["spki"])
+    replay.requests[number], replay.keys[number] = None, (facts["key"], facts["spki"])
 
 
-def _submitted(told: _Told, facts: Document) -> Iterator[str]:
-    if told.requests[facts["request"]] is not None:
+def _submitted(replay: _Replay, facts: Document) -> Iterator[str]:
+    if replay.requests[facts["request"]] is not None:
         yield "the request was closed"
 
 
-def _closed(told: _Told, facts: Document) -> Iterator[str]:
-    if told.requests[facts["request"]] is not None:
+def _closed(replay: _Replay, facts: Document) -> Iterator[str]:
+    if replay.requests[facts["request"]] is not None:
         yield "the request was closed before"
-    told.requests[facts["request"]] = facts["closed"]
+    replay.requests[facts["request"]] = facts["closed"]
 
 
-def _born(told: _Told, facts: Document) -> Iterator[str]:
+def _born(replay: _Replay, facts: Document) -> Iterator[str]:
     number, parts = facts["generation"], _named(facts)
-    if number != max(told.stages, default=0) + 1:
+    if number != max(replay.stages, default=0) + 1:
         yield "its number is wrong"
-    if not told.current and set(parts) < set(_PARTS):
+    if not replay.current and set(parts) < set(_PARTS):
         yield "it is no whole set, and nothing is current to lay it over"
-    answered = {key for request, (key, _) in told.keys.items() if told.requests[request] == "answered"}
+    answered = {key for request, (key, _) in replay.keys.items() if replay.requests[request] == "answered"}
     if "key" in parts and parts["key"] not in answered:
-        yield f"nobody answered a request for its key {facts['key']}"
-    if "password" in parts and parts["password"] not in told.passwords:
+        yield f"no answered request has its key {facts['key']}"
+    if "password" in parts and parts["password"] not in replay.passwords:
         yield f"password {facts['password']} was never set"
     for kind in ("trust", "issuing"):
-        if kind in parts and parts[kind] not in told.cas[kind]:
-            yield f"nobody accepted its {kind} CA"
-    told.stages[number], told.parts[number] = "candidate", parts
+        if kind in parts and parts[kind] not in replay.cas[kind]:
+            yield f"its {kind} CA was not accepted"
+    replay.stages[number], replay.parts[number] = "candidate", parts
 
 
-def _sent(told: _Told, facts: Document) -> Iterator[str]:
-    if facts["attempt"] != max(told.tries, default=0) + 1:
+def _sent(replay: _Replay, facts: Document) -> Iterator[str]:
+    if facts["attempt"] != max(replay.tries, default=0) + 1:
         yield "the attempts are not counted one by one"
-    if told.stages[facts["generation"]] == "retired":
+    if replay.stages[facts["generation"]] == "retired":
         yield "the generation was retired"
-    if _named(facts) != _laid_over(told, facts["generation"]):
+    if _named(facts) != _laid_over(replay, facts["generation"]):
         yield "what was sent is not what the generation would be"
-    told.tries[facts["attempt"]] = (facts["generation"], "")
-    told.sets[facts["attempt"]] = _named(facts)
+    replay.tries[facts["attempt"]] = (facts["generation"], "")
+    replay.sets[facts["attempt"]] = _named(facts)
 
 
-def _answered(told: _Told, facts: Document) -> Iterator[str]:
-    generation, verdict = told.tries[facts["attempt"]]
+def _answered(replay: _Replay, facts: Document) -> Iterator[str]:
+    generation, verdict = replay.tries[facts["attempt"]]
     if generation != facts["generation"] or verdict:
         yield "this canary was not sent, or was answered before"
-    told.tries[facts["attempt"]] = (facts["generation"], facts["verdict"])
+    replay.tries[facts["attempt"]] = (facts["generation"], facts["verdict"])
     if facts["verdict"] == "ok":
-        told.proven[facts["generation"]] = told.sets[facts["attempt"]]
+        replay.proven[facts["generation"]] = replay.sets[facts["attempt"]]
 
 
-def _moved(told: _Told, facts: Document) -> Iterator[str]:
-    number, move, current = facts["generation"], facts["move"], told.current
+def _moved(replay: _Replay, facts: Document) -> Iterator[str]:
+    number, move, current = facts["generation"], facts["move"], replay.current
     starts, end, displaced = _MOVES[move]
-    if told.stages[number] not in starts or facts["stage"] != end:
-        yield f"{move} of generation {number}, which was {told.stages[number]}"
+    if replay.stages[number] not in starts or facts["stage"] != end:
+        yield f"{move} of generation {number}, which was {replay.stages[number]}"
     if (facts.get("displaced", 0), facts.get("displaced_stage")) != (
         (current, displaced) if displaced and current else (0, None)
     ):
         yield f"it names another as displaced than generation {current}, which was current"
     if end == "current":
-        yield from _unproven(told, facts)
-        told.parts[number] = _named(facts)
-        told.last = [n for n in told.last if n not in (number, current)]
-        told.last += [number, current] if move == "roll_back" else [current, number]
+        yield from _unproven(replay, facts)
+        replay.parts[number] = _named(facts)
+        replay.last = [n for n in replay.last if n not in (number, current)]
+        replay.last += [number, current] if move == "roll_back" else [current, number]
     if displaced and current:
-        told.stages[current] = displaced
-        told.proven.pop(current, None)  # what comes back is tried again
-    told.stages[number] = end
+        replay.stages[current] = displaced
+        replay.proven.pop(current, None)  # what comes back is tried again
+    replay.stages[number] = end
 
 
-def _unproven(told: _Told, facts: Document) -> Iterator[str]:
-    number, current, move = facts["generation"], told.current, facts["move"]
-    candidate, whole = told.stages[number] == "candidate", _named(facts)
-    if told.proven.get(number) != whole and (move == "promote" or not facts.get("reason")):
+def _unproven(replay: _Replay, facts: Document) -> Iterator[str]:
+    number, current, move = facts["generation"], replay.current, facts["move"]
+    candidate, whole = replay.stages[number] == "candidate", _named(facts)
+    if replay.proven.get(number) != whole and (move == "promote" or not facts.get("reason")):
         yield f"no canary of generation {number} was answered ok before it became current"
-    if candidate and whole != _laid_over(told, number):
+    if candidate and whole != _laid_over(replay, number):
         yield f"generation {number} became current with other parts than it changes"
-    if candidate and move == "roll_back" and not _comes_back(told, number):
+    if candidate and move == "roll_back" and not _comes_back(replay, number):
         yield f"generation {number} brings nothing back, so there is no going back to it"
-    if not candidate and whole != told.parts[number]:
+    if not candidate and whole != replay.parts[number]:
         yield f"generation {number} came back with other parts"
-    if not candidate and any(whole[part] != told.parts[current][part] for part in ("password", "trust")):
+    if not candidate and any(whole[part] != replay.parts[current][part] for part in ("password", "trust")):
         yield f"generation {number} brings back an older password or trust"
-    if not candidate and (told.last.index(number) > told.last.index(current)) is not (move == "promote"):
+    if not candidate and (replay.last.index(number) > replay.last.index(current)) is not (move == "promote"):
         yield f"{move} of generation {number} is the wrong way"
 
 
@@ -240,20 +240,20 @@ def _named(facts: Document) -> dict[str, Any]:
     return {part: value for part, value in facts.items() if value and (part in _PARTS or part.startswith("secret:"))}
 
 
-def _laid_over(told: _Told, number: int) -> dict[str, Any]:
-    base = told.parts[told.current] if told.current and told.stages[number] == "candidate" else {}
-    return {**base, **told.parts[number]}
+def _laid_over(replay: _Replay, number: int) -> dict[str, Any]:
+    base = replay.parts[replay.current] if replay.current and replay.stages[number] == "candidate" else {}
+    return {**base, **replay.parts[number]}
 
 
-def _comes_back(told: _Told, number: int) -> bool:
-    ref = told.parts[number].get("certificate")
+def _comes_back(replay: _Replay, number: int) -> bool:
+    ref = replay.parts[number].get("certificate")
     return any(
-        told.parts[other].get("certificate") == ref and stage in ("current", "previous")
-        for other, stage in told.stages.items()
+        replay.parts[other].get("certificate") == ref and stage in ("current", "previous")
+        for other, stage in replay.stages.items()
     )
 
 
-def _nothing(_: _Told, __: Document) -> Iterator[str]:
+def _nothing(_: _Replay, __: Document) -> Iterator[str]:
     return iter(())
 
 
@@ -264,8 +264,8 @@ _RULES: Final[Mapping[str, Any]] = {
     "application-removed": _application_gone,
     "password-set": _password,
     "secret-set": _nothing,
-    "trust-set": lambda told, facts: _ca("trust", told, facts),
-    "ca-accepted": lambda told, facts: _ca("issuing", told, facts),
+    "trust-set": lambda replay, facts: _ca("trust", replay, facts),
+    "ca-accepted": lambda replay, facts: _ca("issuing", replay, facts),
     "request-drafted": _drafted,
     "request-submitted": _submitted,
     "request-closed": _closed,
@@ -278,7 +278,7 @@ _RULES: Final[Mapping[str, Any]] = {
 
 
 def _taken_away(name: str, entry: Entry, leases: Sequence[Leased]) -> Iterator[str]:
-    """Say whether a generation was retired, without a reason, while somebody held it."""
+    """Yield a fault if a generation was retired without a reason while it was leased."""
     facts = entry["facts"]
     if facts.get("move") != "retire" or facts.get("reason"):
         return
@@ -290,20 +290,20 @@ def _taken_away(name: str, entry: Entry, leases: Sequence[Leased]) -> Iterator[s
             yield f"generation {lease.generation} was retired while {lease.place[0]} held it"
 
 
-def _differences(told: _Told, document: Document) -> Iterator[str]:
-    opened = told.opened or {}
-    tries = dict(sorted(told.tries.items())[-_TRIES_KEPT:])
+def _differences(replay: _Replay, document: Document) -> Iterator[str]:
+    opened = replay.opened or {}
+    tries = dict(sorted(replay.tries.items())[-_TRIES_KEPT:])
     pairs = {
         "partner and login": (
             tuple(opened.get(field) for field in ("profile", "environment", "login", "base_url")),
             tuple(document[field] for field in ("profile", "environment", "login", "base_url")),
         ),
-        "applications": (told.applications, {a["name"]: a["client_id"] for a in document["applications"]}),
-        "requests": (told.requests, {r["number"]: r["closed"] for r in document["requests"]}),
-        "keys": (told.keys, {r["number"]: (r["key"], r["spki"]) for r in document["requests"]}),
-        "stages": (told.stages, {g["number"]: g["stage"] for g in document["generations"]}),
-        "parts": (told.parts, {g["number"]: _parts(g["parts"]) for g in document["generations"]}),
-        "password": (told.passwords[-1] if told.passwords else 0, document["secrets"].get("password", 0)),
+        "applications": (replay.applications, {a["name"]: a["client_id"] for a in document["applications"]}),
+        "requests": (replay.requests, {r["number"]: r["closed"] for r in document["requests"]}),
+        "keys": (replay.keys, {r["number"]: (r["key"], r["spki"]) for r in document["requests"]}),
+        "stages": (replay.stages, {g["number"]: g["stage"] for g in document["generations"]}),
+        "parts": (replay.parts, {g["number"]: _parts(g["parts"]) for g in document["generations"]}),
+        "password": (replay.passwords[-1] if replay.passwords else 0, document["secrets"].get("password", 0)),
         "tries": (tries, {t["number"]: (t["generation"], _verdict(t)) for t in document["tries"]}),
     }
     for what, (by_evidence, by_document) in pairs.items():

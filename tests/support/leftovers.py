@@ -1,4 +1,4 @@
-"""What a session's tests leave behind, which fails it: directories that they made, and processes that run in them."""
+"""Leftovers of a session's tests, which fail it: directories, and processes that run in them."""
 
 from __future__ import annotations
 

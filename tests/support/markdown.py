@@ -1,4 +1,4 @@
-"""What the documentation holds: its commands, its links, its headings."""
+"""Contents of the documentation: commands, links, headings."""
 
 from __future__ import annotations
 

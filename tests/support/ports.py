@@ -1,4 +1,4 @@
-"""Ports for servers that are told theirs, and bind it a moment later."""
+"""Free ports for servers that bind theirs a moment later."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final
 
 __all__ = ["free_ports"]
 
-_PORTS: Final = (15_000, 30_000)  # below those that the kernel gives to connections, and to whoever asks for port 0
+_PORTS: Final = (15_000, 30_000)  # below those that the kernel gives to connections, and to sockets that ask for port 0
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports of 127.0.0.1 that nobody listens on."""
+    """Return different ports of 127.0.0.1 that are free."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.SystemRandom().randrange(*_PORTS)

@@ -30,7 +30,7 @@ _KEPT: Final = ("Content-Type", "Retry-After", "X-Vault-Index")  # headers of an
 
 
 class Fault(Enum):
-    """What befalls one request, in words for people."""
+    """Fault of one request, described for people."""
 
     LATE = "the answer is late"
     HANGS_BEFORE = "no answer, and nothing done"
@@ -62,7 +62,7 @@ class Fault(Enum):
 
     @property
     def passes(self) -> bool:
-        """Whether a broker that asks again gets over it once."""
+        """Return whether a broker that asks again gets over it once."""
         return self in _PASSING
 
 
@@ -88,7 +88,7 @@ _PASSING: Final = frozenset(
 
 @dataclass(frozen=True)
 class Cue:
-    """`fault` befalls the `nth` request, from 1, whose method and path match, and, where `lasting`, all after it."""
+    """`fault` hits the `nth` request, from 1, whose method and path match, and all after it if `lasting`."""
 
     fault: Fault
     method: str = ".*"  # regular expressions for the whole
@@ -102,7 +102,7 @@ class Cue:
 
 @dataclass(frozen=True)
 class Passed:
-    """A request, what befell it, and the status that was answered: 0 for none."""
+    """A request, its fault, and the status that was answered: 0 for none."""
 
     method: str
     path: str
@@ -131,7 +131,7 @@ class _Answer:
 
 @dataclass
 class Proxy:
-    """Where to reach it, and what to do to whom. `revoke` ends a token, as its owner or an administrator would."""
+    """Address of the proxy, and its faults. `revoke` ends a token, as its owner or an administrator would."""
 
     address: str
     behind: str
@@ -237,7 +237,7 @@ class _Behind:
         self._connection: http.client.HTTPConnection | None = None
 
     def ask(self, request: _Request) -> _Answer:
-        """Return what the vault answers; 502 where it is not reached."""
+        """Return the vault's answer; 502 if it is not reached."""
         for _ in range(2):  # the vault closes connections that were idle
             try:
                 return self._asked(request)

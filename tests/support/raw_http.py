@@ -20,19 +20,19 @@ FORBIDDEN: Final = 403
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back."""
+    """An answer."""
 
     status: int
     body: bytes
 
     @property
     def refused(self) -> bool:
-        """Whether Vault said that the token may not."""
+        """Return whether Vault said that the token may not."""
         return self.status == FORBIDDEN
 
     @property
     def json(self) -> Any:
-        """The body as JSON, {} where it has none."""
+        """The body as JSON, {} if it has none."""
         return json.loads(self.body or b"{}")
 
 

@@ -42,12 +42,12 @@ LATER: Final = timedelta(minutes=15)  # what a person waits: a try without an an
 _LONG: Final = 6 * 60 * 60  # seconds that a token of the consumer's lives: no run takes so long
 
 Document = Mapping[str, Any]
-Documents = Mapping[str, Document | None]  # the newest version of each path, None where it is destroyed
+Documents = Mapping[str, Document | None]  # the newest version of each path, None if it is destroyed
 
 
 @dataclass(frozen=True)
 class State:
-    """What the mount holds, and the account as it was some changes ago, which a stale read shows."""
+    """Contents of the mount, and the account as it was some changes ago, which a stale read shows."""
 
     documents: Documents
     before: Document | None = None

@@ -15,7 +15,7 @@ __all__ = ["Answer", "Misbehaving", "errors", "misbehaving"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What to send. `length` may lie about the body; `hang_up` sends nothing at all."""
+    """An answer to send. `length` may lie about the body; `hang_up` sends nothing at all."""
 
     status: int = 200
     body: bytes = b"{}"
@@ -40,7 +40,7 @@ class Misbehaving:
 
 @contextmanager
 def misbehaving(*answers: Answer) -> Iterator[Misbehaving]:
-    """Serve `answers` in their order, the last one for ever."""
+    """Serve `answers` in their order, and repeat the last one."""
     seen = Misbehaving("", [], [])
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(list(answers), seen))
     seen.address = f"http://127.0.0.1:{server.server_port}"

@@ -1,4 +1,4 @@
-"""Find a secret in whatever a program left behind, however it was written down."""
+"""Find a secret in the output and files of a program, in any encoding."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def imports(file: Path) -> Iterator[str]:
 
 
 def committed() -> list[Path]:
-    """Return the files that a commit of everything would hold; all but hidden ones where there is no Git."""
+    """Return the files that a commit of everything would hold; all but hidden ones without Git."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,

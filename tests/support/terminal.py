@@ -78,7 +78,7 @@ class Terminal:
             return False
         try:
             data = os.read(self._ours, 65536)
-        except OSError:  # EIO: nobody has the other end open any more
+        except OSError:  # EIO: the other end is closed
             return False
         self.said += data.decode(errors="replace")
         return bool(data)

@@ -15,7 +15,7 @@ __all__ = ["Saying"]
 
 
 class Saying:
-    """`with Saying(partner, answer) as url:` sends `answer` to whoever asks; with b"", closes without a word.
+    """`with Saying(partner, answer) as url:` sends `answer` to every client; with b"", closes without a word.
 
     It listens on while nothing is asked. `got` collects what it was sent. `answer` may be changed meanwhile; with
     `serve`, that answers in its place.

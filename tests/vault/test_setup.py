@@ -1,4 +1,4 @@
-"""Setting a vault up: planned, done, repeated, and printed for somebody else to run."""
+"""Setting a vault up: planned, done, repeated, and printed for others to run."""
 
 from __future__ import annotations
 
@@ -191,10 +191,10 @@ def test_single_use_login_leaves_nothing(vault: TestVault) -> None:
 
 
 def test_difference_is_shown_as_json(bare: Connection) -> None:
-    told = "\n".join(line for change in plan(bare, Wish()) for line in change.difference)
-    assert '+options = {"version": "2"}' in told
-    assert "+token_no_default_policy = true" in told
-    assert "True" not in told
+    shown = "\n".join(line for change in plan(bare, Wish()) for line in change.difference)
+    assert '+options = {"version": "2"}' in shown
+    assert "+token_no_default_policy = true" in shown
+    assert "True" not in shown
 
 
 def test_no_two_mounts_share_a_policy() -> None:

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from broker.embedded.config import Options
-from broker.embedded.server import start
+from broker.embedded.server import start, stop
 from broker.errors import InputError, VaultUnavailableError
 from broker.vault.connection import Connection
 from broker.vault.errors import UnclearError
@@ -53,7 +53,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         ),
         folder,
     )
-    running.stop()
+    stop(running.home.root)
 
 
 def health(settings: VaultSettings) -> bool:
