@@ -21,7 +21,7 @@ HELPERS = (  # pure functions, and values that use-cases take and return: none o
     "broker.pki.",
     "broker.rotation.canary.require_ok",
     "broker.rotation.choosing.",
-    "broker.rotation.receive.Said",
+    "broker.rotation.receive.ImportOptions",
     "broker.rotation.reports.",
 )
 INIT = ("broker.embedded.binary.find_binary", "broker.vault.settings.VaultSettings")  # it runs without the server extra
