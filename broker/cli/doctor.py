@@ -107,7 +107,7 @@ def _vault(start: Start) -> Iterator[Finding]:
 
 def _roles(start: Start) -> Iterator[Finding]:
     """Judge the roles that work here, but for those whose files are missing, which `_files` told."""
-    from broker.vault.required_rights import lacking
+    from broker.vault.health import lacking
 
     roles = start.broker.roles
     if not roles.here:
@@ -139,7 +139,7 @@ def _borrowed(start: Start) -> Iterator[Finding]:
 
 
 def _is_root(start: Start, role: Role) -> bool:
-    from broker.vault.responses import field_of
+    from broker.vault.errors import field_of
 
     try:
         found = start.broker.roles.connection(role).ask("GET", "auth/token/lookup-self")

@@ -105,8 +105,8 @@ def status(start: Start, output: str) -> int:
 
 def _serving(start: Start, facts: dict[str, bool | int | str | None]) -> None:
     """Try it as one of the roles that work here; raise what a command would meet."""
+    from broker.vault.health import lacking
     from broker.vault.policies import Role
-    from broker.vault.required_rights import lacking
 
     roles = start.broker.roles
     role = Role.AUDITOR if Role.AUDITOR in roles.here or not roles.here else roles.here[0]
@@ -161,8 +161,7 @@ def setup(
     """
     from broker.vault.ownership import survey, unseen
     from broker.vault.policies import ALL
-    from broker.vault.setup import Wish, apply, changes, plan, wanted
-    from broker.vault.setup_text import as_hcl, as_shell
+    from broker.vault.setup import Wish, apply, as_hcl, as_shell, changes, plan, wanted
 
     wish = Wish(tuple(checked_name(name, "account") for name in accounts) or ALL, adopt=adopt)
     if login_dir and (dry_run or printed):

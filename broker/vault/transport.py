@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import time
@@ -23,8 +24,7 @@ from broker.errors import InputError, VaultUnavailableError
 from broker.model.secret import Secret
 from broker.network import UNREADABLE, TooMuchError, behind, is_closed
 from broker.paths import place
-from broker.vault.errors import OversizedError, PassingError, UnclearError
-from broker.vault.responses import Answer, Document, understood
+from broker.vault.errors import Answer, Document, OversizedError, PassingError, UnclearError, understood
 from broker.vault.settings import VaultSettings
 
 __all__ = ["Seen", "Transport", "new_session"]
@@ -94,10 +94,12 @@ class Transport:
             allow_redirects=False,
             ignore_exceptions=True,
         )
-        headers = {**_BEHIND, _INDEX: self._seen.index} if self._seen.index else {}
-        content = {"params" if method == "GET" else "json": _bare(body)}
+        headers = {"Content-Type": "application/json"}
+        if self._seen.index:
+            headers |= {**_BEHIND, _INDEX: self._seen.index}
+        sent = {"params": body} if method == "GET" else {"data": json.dumps(body or {}, default=_bare)}
         response: requests.Response = adapter.request(
-            method, f"/v1/{quote(path)}", headers=headers, stream=True, **content
+            method, f"/v1/{quote(path)}", headers=headers, stream=True, **sent
         )
         with response:
             answer = Answer(response.status_code, response.headers, _whole(response))
@@ -187,16 +189,9 @@ class _SocketPool(HTTPConnectionPool):
     ConnectionCls = _SocketConnection
 
 
-def _bare(value: Any) -> Any:
-    """Return `value` with its secrets revealed. Up to here they are `Secret`s, so that no traceback shows them."""
-    match value:
-        case Secret():
-            return value.reveal()
-        case Mapping():
-            return {name: _bare(one) for name, one in value.items()}
-        case list() | tuple():
-            return [_bare(one) for one in value]
-    return value
+def _bare(value: Secret[str] | Mapping[str, Any]) -> Any:
+    """Return a secret of a body for JSON. Up to here it is a `Secret`, so that no traceback shows it."""
+    return value.reveal() if isinstance(value, Secret) else dict(value)
 
 
 @contextmanager
