@@ -109,7 +109,8 @@ def plan(vault: Connection, wish: Wish) -> tuple[Change, ...]:
     ground = survey(vault)
     if not wish.adopt:
         ground.require_own()
-    for item in () if ground.is_set_up else _policies(ground, wish):  # later, one that differs was changed since
+    # Once our logins exist, a policy that differs is ours, and was changed later
+    for item in () if ground.is_set_up else _policies(ground, wish):
         there = found(vault, item.path)
         if there is not None and policy_kind(str(there.get("policy"))) != policy_kind(item.body["policy"]):
             raise RefusedError(f"the {item.title} exists, and is not the broker's", hint=ground.own_mount)
