@@ -15,9 +15,8 @@ from broker.model.finding import Finding, Severity, has_errors
 from broker.model.obstacle import obstacles
 from broker.model.role import Role
 from broker.partners import catalogue
-from broker.vault.health import health
-from broker.vault.required_rights import lacking
-from broker.vault.responses import field_of
+from broker.vault.errors import field_of
+from broker.vault.health import health, lacking
 
 if TYPE_CHECKING:  # a cycle: `Broker` offers this
     from broker.compose.graph import Broker

@@ -25,13 +25,11 @@ from broker.vault.enrolment import (
     provide_login,
     require_no_others_login,
 )
-from broker.vault.health import health
+from broker.vault.health import health, lacking
 from broker.vault.logins import token_source
 from broker.vault.ownership import survey, unseen
 from broker.vault.policies import ALL
-from broker.vault.required_rights import lacking
-from broker.vault.setup import Action, Wish, apply, plan, wanted
-from broker.vault.setup_text import as_hcl, as_shell
+from broker.vault.setup import Action, Wish, apply, as_hcl, as_shell, plan, wanted
 
 __all__ = ["PlannedChange", "SetUp", "VaultStatus", "Vaults", "Write"]
 

@@ -19,8 +19,15 @@ from broker.issuing.ports import Consumer
 from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.connection import Connection
-from broker.vault.errors import BadTokenError, InvalidError, MissingError, UnclearError, UnmountedError
-from broker.vault.responses import field_of, unclear
+from broker.vault.errors import (
+    BadTokenError,
+    InvalidError,
+    MissingError,
+    UnclearError,
+    UnmountedError,
+    field_of,
+    unclear,
+)
 
 __all__ = ["Address", "Clause", "NotAConsumerError", "authorize"]
 

@@ -21,11 +21,10 @@ from broker.model.compare_and_set import compare_and_set
 from broker.model.duration import duration_text
 from broker.model.secret import Secret
 from broker.telemetry import log
-from broker.vault.errors import MissingError, PassingError
+from broker.vault.errors import Document, MissingError, PassingError, field_of, unclear
 from broker.vault.layout import BOUNDS_AS_GRANTED, DESCRIPTION
 from broker.vault.logins import TokenSource
 from broker.vault.observer import Observer, Phase, unobserved
-from broker.vault.responses import Document, field_of, unclear
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import Seen, Transport
 

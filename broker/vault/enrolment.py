@@ -14,11 +14,10 @@ from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.names import checked_name
 from broker.model.secret import Secret
 from broker.vault.connection import Connection, Document
-from broker.vault.errors import MissingError, UnclearError, UnmountedError
+from broker.vault.errors import MissingError, UnclearError, UnmountedError, field_of
 from broker.vault.logins import content, granted
 from broker.vault.ownership import found, require_set_up
 from broker.vault.policies import consumer_policy, policy_kind, policy_name
-from broker.vault.responses import field_of
 from broker.vault.setup import LOGIN
 
 __all__ = [

@@ -1,6 +1,7 @@
-"""Errors that answers of Vault stand for.
+"""Answers of Vault over HTTP: their content, or the error that they stand for.
 
-Only statuses and known phrases decide. No text of Vault or of a library is passed on: it may quote a request.
+They are parsed with suspicion: they may come from a proxy, a portal, or a server that died. Only statuses and known
+phrases decide. No text of Vault or of a library is passed on: it may quote a request.
 
     UnknownNameError: MissingError: GoneError
     DeniedError: BadTokenError
@@ -11,8 +12,11 @@ Only statuses and known phrases decide. No text of Vault or of a library is pass
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from broker.errors import (
     BrokerError,
@@ -23,9 +27,13 @@ from broker.errors import (
     UnknownNameError,
     VaultUnavailableError,
 )
+from broker.model.clock import system_clock
+from broker.network import retry_after
 
 __all__ = [
+    "Answer",
     "BadTokenError",
+    "Document",
     "GoneError",
     "InvalidError",
     "MissingError",
@@ -33,8 +41,12 @@ __all__ = [
     "PassingError",
     "UnclearError",
     "UnmountedError",
-    "fault",
+    "field_of",
+    "unclear",
+    "understood",
 ]
+
+Document = Mapping[str, Any]
 
 _UP: Final = "is it up and unsealed? ask: bao status, or vault status"
 _WHERE: Final = "is this the right Vault, mount and namespace? run: broker doctor"
@@ -52,6 +64,15 @@ _BUSY: Final = {
     503: "it is sealed, or starting",
     504: "time-out of a proxy before it",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer. `headers` ignores the case of names."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 class MissingError(UnknownNameError):
@@ -113,7 +134,42 @@ _FAULTS: Final[tuple[tuple[tuple[int, ...], str, type[BrokerError], str, str], .
 )
 
 
-def fault(status: int, path: str, said: str, *, wait: float = 0.0, known: bool = False) -> BrokerError:
+def understood(answer: Answer, path: str) -> Document:
+    """Return the content of a good answer, empty if it has no body; raise the error for a bad one."""
+    try:
+        content = json.loads(answer.body)
+    except RecursionError:
+        hint = "is it a Vault? check VAULT_ADDR"
+        raise OversizedError(f"the answer for {path} is nested too deeply", hint=hint) from None
+    except ValueError:
+        content = None
+    if answer.status < HTTPStatus.BAD_REQUEST:
+        if answer.body and not isinstance(content, dict):
+            raise unclear(path)
+        return content or {}
+    content = content if isinstance(content, dict) else {}
+    if answer.status == HTTPStatus.NOT_FOUND and not {"errors", "data"} & set(content):
+        raise unclear(path)  # of a web server: Vault sends JSON, and nothing else may mean "nothing stored"
+    said = content["errors"] if isinstance(content.get("errors"), list) else []
+    wait = retry_after(answer.headers.get("Retry-After", ""), system_clock()) or 0
+    known = field_of(content, "data", "metadata") is not None
+    raise _fault(answer.status, path, " ".join(text for text in said if isinstance(text, str)), wait=wait, known=known)
+
+
+def field_of(answer: Document, *names: str) -> Any:
+    """Return the value in `answer` at the nested `names`; None if there is none."""
+    found: Any = answer
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def unclear(path: str) -> BrokerError:
+    """Return the error for an answer that Vault would not give."""
+    return UnclearError(f"the answer for {path} is not from a Vault, or damaged", hint="check VAULT_ADDR")
+
+
+def _fault(status: int, path: str, said: str, *, wait: float = 0.0, known: bool = False) -> BrokerError:
     """Return the error for an answer of `status` to a request for `path`.
 
     `said` is the text of Vault's errors; `known` means that the answer has metadata of a deleted document.

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from broker.errors import BrokerError, DeniedError, InputError
@@ -20,7 +19,6 @@ if TYPE_CHECKING:  # it imports this module
     from broker.vault.connection import Connection, Document
 
 __all__ = [
-    "METHODS",
     "AppRoleLogin",
     "FileToken",
     "FixedToken",
@@ -55,10 +53,22 @@ def token_source(method: str, vault: Connection, options: Mapping[str, str]) -> 
 
     `vault` has no token. Nothing is sent or read yet.
     """
-    login = METHODS.get(method)
-    if login is None:
-        raise InputError(f"there is no login method {method}", hint=f"use one of {', '.join(sorted(METHODS))}")
-    return login(vault, options)
+
+    def file(name: str) -> Path:
+        if not options.get(name):
+            hint = "set it in broker.toml, in [login] or [roles.NAME]"
+            raise InputError(f"the login {method} needs {name}", hint=hint)
+        return Path(options[name])
+
+    match method:
+        case "approle":
+            mount = options.get("mount") or vault.settings.mount
+            return AppRoleLogin(vault, file("role_id_file"), file("secret_id_file"), mount)
+        case "token" if vault.settings.token and not options.get("file"):
+            return FixedToken(vault.settings.token)
+        case "token":
+            return FileToken(file("file"))
+    raise InputError(f"there is no login method {method}", hint="use approle or token")
 
 
 class FixedToken:
@@ -219,27 +229,3 @@ def content(file: Path) -> str | None:
         return None
     except (OSError, ValueError):
         return ""
-
-
-def _token(vault: Connection, options: Mapping[str, str]) -> TokenSource:
-    """Return the login by the file named by `file`, else by the token of the settings (VAULT_TOKEN)."""
-    if vault.settings.token and not options.get("file"):
-        return FixedToken(vault.settings.token)
-    return FileToken(_file(options, "token", "file"))
-
-
-def _approle(vault: Connection, options: Mapping[str, str]) -> TokenSource:
-    """Return the login by `role_id_file` and `secret_id_file` at `mount`, by default the broker's own."""
-    role_id, secret_id = (_file(options, "approle", name) for name in ("role_id_file", "secret_id_file"))
-    return AppRoleLogin(vault, role_id, secret_id, mount=options.get("mount") or vault.settings.mount)
-
-
-def _file(options: Mapping[str, str], method: str, name: str) -> Path:
-    if not options.get(name):
-        raise InputError(f"the login {method} needs {name}", hint="set it in broker.toml, in [login] or [roles.NAME]")
-    return Path(options[name])
-
-
-METHODS: Final[Mapping[str, Callable[[Connection, Mapping[str, str]], TokenSource]]] = MappingProxyType(
-    {"approle": _approle, "token": _token}  # each takes a connection without a token, and options
-)

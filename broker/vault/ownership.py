@@ -15,9 +15,8 @@ from typing import Any
 from broker.errors import RefusedError, UnknownNameError
 from broker.vault import layout
 from broker.vault.connection import Connection, Document
-from broker.vault.errors import MissingError, UnmountedError
+from broker.vault.errors import MissingError, UnmountedError, field_of
 from broker.vault.policies import BASE, Role, policy_name
-from broker.vault.responses import field_of
 from broker.vault.settings import DEFAULT_MOUNT
 
 __all__ = ["Ground", "found", "require_set_up", "survey", "unseen"]

@@ -1,4 +1,4 @@
-"""Set a Vault or OpenBao up for the broker: mount, policies, logins. Compare, show, then change.
+"""Set a Vault or OpenBao up for the broker: mount, policies, logins. Compare, show, then change, or print it as text.
 
 Idempotent: what is right already is not written, nothing is ever removed, and nothing changes for others who use the
 same Vault. Needs a token that may write policies and mounts; none of the broker's roles may.
@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
 from broker.errors import ConflictError, RefusedError
+from broker.vault import layout
 from broker.vault.connection import Connection, Document
-from broker.vault.layout import BOUNDED, BOUNDS, DESCRIPTION
 from broker.vault.ownership import Ground, found, survey
 from broker.vault.policies import ALL, BASE, Role, installed, policy_kind, policy_name, role_policy
 
-__all__ = ["Action", "Change", "Item", "Wish", "apply", "changes", "plan", "wanted"]
+__all__ = ["Action", "Change", "Item", "Wish", "apply", "as_hcl", "as_shell", "changes", "plan", "wanted"]
 
 LOGIN: Final = {
     "token_no_default_policy": True,
@@ -29,11 +30,20 @@ LOGIN: Final = {
     "bind_secret_id": True,
     "secret_id_ttl": 0,
 }
-_KV: Final = {"type": "kv", "description": DESCRIPTION, "options": {"version": "2"}}
-_APPROLE: Final = {"type": "approle", "description": DESCRIPTION}
+_KV: Final = {"type": "kv", "description": layout.DESCRIPTION, "options": {"version": "2"}}
+_APPROLE: Final = {"type": "approle", "description": layout.DESCRIPTION}
 # A secret-id cannot be guessed, so counting failures stops only us: five logins with an outdated secret-id, or by
 # anyone who knows the role-id, would lock every process of the role out for 15 minutes
 _NO_LOCKOUT: Final = {"user_lockout_config": {"lockout_disable": True}}
+_HCL_HEAD: Final = """\
+# Settings of a whole mount are for a mount that was made for the broker. Leave them out if others use it.
+"""
+_WRITE: Final = """
+# {title}
+{condition}"$vault" write {path} - <<'END-OF-JSON'
+{body}
+END-OF-JSON
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,7 @@ def wanted(ground: Ground, wish: Wish) -> tuple[Item, ...]:
     mount = ground.mount
     items = [
         Item(f"mount {mount}/", f"sys/mounts/{mount}", _KV, once=True),
-        Item("bounds of the mount", f"{mount}/config", BOUNDS) if ground.is_ours else None,
+        Item("bounds of the mount", f"{mount}/config", layout.BOUNDS) if ground.is_ours else None,
         *_policies(ground, wish),
         Item(f"logins auth/{mount}/", f"sys/auth/{mount}", _APPROLE, once=True),
         None if ground.roles else Item(f"no lock-out from auth/{mount}/", f"sys/auth/{mount}/tune", _NO_LOCKOUT),
@@ -99,14 +109,17 @@ def plan(vault: Connection, wish: Wish) -> tuple[Change, ...]:
     ground = survey(vault)
     if not wish.adopt:
         ground.require_own()
-    for item in () if ground.is_set_up else _policies(ground, wish):  # later, one that differs was changed since
+    # Once our logins exist, a policy that differs is ours, and was changed later
+    for item in () if ground.is_set_up else _policies(ground, wish):
         there = found(vault, item.path)
         if there is not None and policy_kind(str(there.get("policy"))) != policy_kind(item.body["policy"]):
             raise RefusedError(f"the {item.title} exists, and is not the broker's", hint=ground.own_mount)
     items = list(wanted(ground, wish))
     if ground.is_set_up and not ground.is_ours:  # there each document needs its own bounds
-        paths = [f"{folder}/{name}" for folder in BOUNDED for name in vault.list(folder) if not name.endswith("/")]
-        items += [Item(f"bounds of {path}", f"{ground.mount}/metadata/{path}", BOUNDS) for path in paths]
+        paths = [
+            f"{folder}/{name}" for folder in layout.BOUNDED for name in vault.list(folder) if not name.endswith("/")
+        ]
+        items += [Item(f"bounds of {path}", f"{ground.mount}/metadata/{path}", layout.BOUNDS) for path in paths]
     return tuple(_compared(vault, item) for item in items)
 
 
@@ -126,10 +139,51 @@ def apply(vault: Connection, planned: Sequence[Change]) -> None:
         except ConflictError:  # mounted by others since we looked; another set-up of ours may have been faster
             if not item.once:
                 raise
-            if (_there(vault, item) or {}).get("description") != DESCRIPTION:
+            if (_there(vault, item) or {}).get("description") != layout.DESCRIPTION:
                 raise RefusedError(
                     f"{item.title}: others mounted it meanwhile", hint="broker vault setup --dry-run"
                 ) from None
+
+
+def as_shell(ground: Ground, items: Iterable[Item]) -> str:
+    """Return a POSIX shell script that writes `items` with the `bao` or `vault` command.
+
+    It refuses what `setup.plan` refuses. Called with "logins" it then fetches one for each role of the broker.
+    """
+    hint = f"use a mount of the broker's own: BROKER_MOUNT={ground.free} broker vault setup --print sh"
+    if ground.is_ours:
+        hint += "; to share this one: broker vault setup --print sh --adopt-mount"
+    settings = {
+        "mount": ground.mount,
+        "login": ground.mount,
+        "shared": "no" if ground.is_ours else "yes",
+        "roles": " ".join(role.value for role in Role),
+        "rights": layout.RIGHTS,
+        "prefix": policy_name(ground.mount, BASE).removesuffix(f"/{BASE}"),
+        "description": layout.DESCRIPTION,
+        "hint": hint,
+    }
+    checks, writes = [], []
+    for item in items:
+        if policy := item.body.get("policy"):
+            name = item.path.removeprefix("sys/policies/acl/")
+            checks.append(f"require_own_policy {shlex.quote(name)} {shlex.quote(policy_kind(policy))}\n")
+        body = json.dumps(dict(item.body), indent=2)
+        writes.append(_WRITE.format(title=item.title, condition=_condition(item), path=item.path, body=body))
+    script = installed("setup.sh").replace(
+        "@settings@", "\n".join(f"{k}={shlex.quote(v)}" for k, v in settings.items())
+    )
+    return script.replace("@items@", "".join([*checks, *writes]))
+
+
+def as_hcl(items: Iterable[Item]) -> str:
+    """Return the policies among `items` as HCL, each under its name; the rest as comments."""
+    parts = [_HCL_HEAD]
+    for item in items:
+        policy = item.body.get("policy")
+        rest = f"\n{policy}" if policy else f": {item.path} {json.dumps(dict(item.body))}\n"
+        parts.append(f"# ---- {item.title}{rest}")
+    return "\n".join(parts)
 
 
 def _policies(ground: Ground, wish: Wish) -> list[Item]:
@@ -168,3 +222,11 @@ def _lines(body: Document) -> list[str]:
         return str(body["policy"]).strip().splitlines()
     plain = {name: sorted(value) if isinstance(value, list) else value for name, value in sorted(body.items())}
     return [f"{name} = {json.dumps(value, sort_keys=True)}" for name, value in plain.items()]
+
+
+def _condition(item: Item) -> str:
+    if item.path.endswith("/config"):
+        return f"settle {item.path}\n"
+    if item.path.endswith("/tune"):
+        return '[ "$shared_logins" = yes ] || '
+    return f"there {item.path} || " if item.once else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import ssl
@@ -25,8 +26,7 @@ from broker.model.secret import Secret
 from broker.network import UNREADABLE, TooMuchError, behind, is_closed
 from broker.paths import place
 from broker.telemetry import log
-from broker.vault.errors import OversizedError, PassingError, UnclearError
-from broker.vault.responses import Answer, Document, understood
+from broker.vault.errors import Answer, Document, OversizedError, PassingError, UnclearError, understood
 from broker.vault.settings import VaultSettings
 
 __all__ = ["Seen", "Transport", "new_session"]
@@ -97,8 +97,10 @@ class Transport:
             allow_redirects=False,
             ignore_exceptions=True,
         )
-        headers = {**_BEHIND, _INDEX: self._seen.index} if self._seen.index else {}
-        content = {"params" if method == "GET" else "json": _bare(body)}
+        headers = {"Content-Type": "application/json"}
+        if self._seen.index:
+            headers |= {**_BEHIND, _INDEX: self._seen.index}
+        content = {"params": body} if method == "GET" else {"data": json.dumps(body or {}, default=_bare)}
         target, began = f"/v1/{quote(path)}", time.monotonic()
         response: requests.Response = adapter.request(method, target, headers=headers, stream=True, **content)
         with response:
@@ -204,16 +206,9 @@ class _SocketPool(HTTPConnectionPool):
     ConnectionCls = _SocketConnection
 
 
-def _bare(value: Any) -> Any:
-    """Return `value` with its secrets revealed. Up to here they are `Secret`s, so that no traceback shows them."""
-    match value:
-        case Secret():
-            return value.reveal()
-        case Mapping():
-            return {name: _bare(one) for name, one in value.items()}
-        case list() | tuple():
-            return [_bare(one) for one in value]
-    return value
+def _bare(value: Secret[str] | Mapping[str, Any]) -> Any:
+    """Return a secret of a body for JSON. Up to here it is a `Secret`, so that no traceback shows it."""
+    return value.reveal() if isinstance(value, Secret) else dict(value)
 
 
 @contextmanager

@@ -21,8 +21,7 @@ from broker.vault.logins import FixedToken
 from broker.vault.observer import Phase
 from broker.vault.ownership import found, survey, unseen
 from broker.vault.policies import Role
-from broker.vault.setup import Action, Wish, apply, changes, plan, wanted
-from broker.vault.setup_text import as_shell
+from broker.vault.setup import Action, Wish, apply, as_shell, changes, plan, wanted
 from tests.support.accounts import an_account
 from tests.support.setup_script import run_script
 from tests.support.vault import TestVault, login, token_of

@@ -17,8 +17,7 @@ from broker.vault.errors import MissingError
 from broker.vault.logins import FixedToken
 from broker.vault.ownership import unseen
 from broker.vault.policies import Role, consumer_policy, policy_name, role_policy
-from broker.vault.setup import Action, Change, Wish, apply, changes, plan, wanted
-from broker.vault.setup_text import as_hcl, as_shell
+from broker.vault.setup import Action, Change, Wish, apply, as_hcl, as_shell, changes, plan, wanted
 from tests.support.setup_script import run_script
 from tests.support.vault import TestVault, a_consumer, login, token_of
 
