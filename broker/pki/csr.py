@@ -24,7 +24,7 @@ from broker.pki.names import ReadName, name_of, read_name
 from broker.pki.pem import Block, blocks_and_text
 from broker.pki.strength import PublicKey, public_key_facts
 
-__all__ = ["ParsedCsr", "build", "parse", "subject_of"]
+__all__ = ["ParsedCsr", "build", "parse"]
 
 _MAX_SIZE: Final = 64 * 1024
 _DIGESTS: Final = {digest.name: digest for digest in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())}
@@ -67,11 +67,6 @@ def build(key: Secret[bytes], subject: Subject, rules: KeyRules) -> str:
     builder = x509.CertificateSigningRequestBuilder().subject_name(name_of(subject))
     request = builder.sign(loaded, _DIGESTS[rules.digest])
     return request.public_bytes(Encoding.PEM).decode("ascii")
-
-
-def subject_of(request: str) -> Subject:
-    """Return the subject of a PEM request. Raises `InputError`."""
-    return parse(request.encode()).subject
 
 
 def parse(data: bytes) -> ParsedCsr:

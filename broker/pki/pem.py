@@ -43,7 +43,8 @@ def text_of(data: bytes) -> str:
 def blocks_and_text(data: bytes) -> tuple[tuple[Block, ...], str]:
     """Return all PEM blocks in `data`, in order, and the text around them.
 
-    Raises `InputError` if a block is cut off or damaged. The first fault ends the search, so that hostile text costs no more than one pass.
+    Raises `InputError` if a block is cut off or damaged. The first fault ends the search, so that hostile text costs
+    no more than one pass.
     """
     text = text_of(data)
     blocks: list[Block] = []
