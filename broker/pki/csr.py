@@ -19,10 +19,9 @@ from broker.model.finding import refuse_errors
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
 from broker.pki import der, keys, subject_values
-from broker.pki.certificate_fields import digest_of, extensions_of, oid_name, readable
+from broker.pki.certificate_fields import PublicKey, digest_of, extensions_of, oid_name, public_key_facts, readable
 from broker.pki.names import ReadName, name_of, read_name
 from broker.pki.pem import Block, blocks_and_text
-from broker.pki.strength import PublicKey, public_key_facts
 
 __all__ = ["ParsedCsr", "build", "parse"]
 
