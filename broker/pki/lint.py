@@ -43,8 +43,12 @@ def _subject_faults(subject: Subject, rules: SubjectRules, login: str) -> Iterat
         if value not in ("", wanted):
             message = f"{name} is {shown(value)}, and the partner wants {shown(wanted)}{_near(value, wanted)}"
             yield Finding.error(f"subject.{code_of(name)}.wrong", message, f"set {name} to {shown(wanted)}")
-    if rules.common_name_is_login and (common_name := subject.get("CN")):
-        yield from _common_name(common_name, rules, login)
+    name = subject.get("CN") if rules.common_name_is_login else ""
+    if name and (message := login_mismatch(name, login)):
+        yield Finding.error("subject.cn.login", message, f"set CN to {shown(login)}, or correct the account's login")
+    if name and not name.startswith(rules.login_prefix):
+        message = f"CN is {shown(name)}, and this partner's logins usually begin with '{rules.login_prefix}'"
+        yield Finding.warning("subject.cn.prefix", message, "compare it with the login that the partner gave you")
     names = list(dict.fromkeys(name for name, _ in subject.attributes if name in rules.order))
     order = sorted(names, key=rules.order.index)
     if names != order:
@@ -77,14 +81,6 @@ def _near(value: str, wanted: str) -> str:
     if value == wanted.removesuffix("s"):
         return ": the final s is missing, as in the guide's keytool example"
     return ": the blanks differ" if value.split() == wanted.split() else ""
-
-
-def _common_name(name: str, rules: SubjectRules, login: str) -> Iterator[Finding]:
-    if message := login_mismatch(name, login):
-        yield Finding.error("subject.cn.login", message, f"set CN to {shown(login)}, or correct the account's login")
-    if rules.login_prefix and not name.startswith(rules.login_prefix):
-        message = f"CN is {shown(name)}, and this partner's logins usually begin with '{rules.login_prefix}'"
-        yield Finding.warning("subject.cn.prefix", message, "compare it with the login that the partner gave you")
 
 
 def _encoding(parsed: ParsedCsr) -> Iterator[Finding]:

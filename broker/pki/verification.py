@@ -24,7 +24,7 @@ from broker.model.subject import ATTRIBUTES, Subject, SubjectRules
 from broker.pki import certificate_fields as fields
 from broker.pki import chain
 from broker.pki.certificates import format_fingerprint, load
-from broker.pki.names import ReadName, shown
+from broker.pki.names import shown
 from broker.pki.subject_values import login_mismatch, unknown_attributes
 
 try:
@@ -67,8 +67,7 @@ def verify_certificate(certificate: Certificate, expected: Expected, now: dateti
     """
     leaf, *others = load(certificate.pem)
     found = [
-        *_key(leaf, expected.spki),
-        *_subject(fields.subject_of(leaf), expected),
+        *_requested(leaf, expected),
         *_times(leaf, now),
         *fields.rsa_faults("certificate", fields.public_key_facts(leaf.public_key)),
         *fields.digest_faults("certificate", fields.digest_of(leaf), _REISSUE),
@@ -82,14 +81,12 @@ def verify_certificate(certificate: Certificate, expected: Expected, now: dateti
     return tuple(found) if has_errors(found) else (*found, *_verifier_faults(path, now))
 
 
-def _key(leaf: x509.Certificate, expected: Spki) -> Iterator[Finding]:
-    found = fields.spki_of(leaf)
-    if found != expected:
-        message = f"the certificate is for another key (SPKI {found[:16]}…) than the request ({expected[:16]}…)"
+def _requested(leaf: x509.Certificate, expected: Expected) -> Iterator[Finding]:
+    """Yield the differences of key and subject from those that were requested."""
+    subject, spki = fields.subject_of(leaf), fields.spki_of(leaf)
+    if spki != expected.spki:
+        message = f"the certificate is for another key (SPKI {spki[:16]}…) than the request ({expected.spki[:16]}…)"
         yield _error("key", message, "import the certificate that answers the open request")
-
-
-def _subject(subject: ReadName, expected: Expected) -> Iterator[Finding]:
     names = [a.value for a in subject.attributes if a.name == "CN"]
     if not subject.attributes:
         yield _error("subject", "the certificate has no subject", _REISSUE)
