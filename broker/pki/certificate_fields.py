@@ -39,6 +39,7 @@ __all__ = [
     "netscape_types",
     "oid_name",
     "public_key_facts",
+    "purposes_without_client",
     "readable",
     "rsa_faults",
     "serial_of",
