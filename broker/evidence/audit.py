@@ -116,10 +116,7 @@ def _unsigned(reports: Iterable[ChainReport]) -> Iterable[Finding]:
     names = [r.chain for r in reports if r.entries > r.signed]
     if names:
         shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
-        message = (
-            f"no statement covers the last entries of {len(names)} chain(s): {shown}. A tail cut there shows only "
-            "against the account's document in Vault, and for issued/… not at all"
-        )
+        message = f"no statement covers the last entries of {len(names)} chains: {shown}; a cut there may not show"
         yield Finding.note("anchor.unsigned", message, "broker evidence anchor")
 
 
@@ -162,9 +159,8 @@ def _with(record: ChainRecord, code: str, message: str, hint: str = COMPARE) -> 
 
 def _joined(account: Account, record: ChainRecord) -> ChainRecord:
     """Return the chain with the entries in the account's outbox, compared with the account."""
-    stored = {entry.number for entry in record.entries}
+    stored, findings = {entry.number for entry in record.entries}, record.findings
     entries = record.entries + tuple(entry for entry in account.outbox if entry.number not in stored)
-    findings = record.findings
     if not has_errors(findings) and not verify(f"accounts/{account.name}", entries, account.head):
         told = differences(account, entries)
         findings += tuple(_error("evidence.differs", f"{what}: it was changed without the broker") for what in told)

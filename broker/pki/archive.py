@@ -37,26 +37,22 @@ def members(data: bytes) -> Iterator[tuple[str, bytes]]:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            yield from _members(archive)
+            files = [entry for entry in archive.infolist() if not entry.is_dir()]
+            if len(files) > _MOST_MEMBERS:
+                raise RefusedError(f"the zip file has {len(files)} files, more than {_MOST_MEMBERS}", hint=_UNPACK)
+            left = _MOST_BYTES
+            for entry in files:
+                content = _unpacked(archive, entry, left)
+                left -= len(content)
+                if is_zip(content):
+                    raise RefusedError("the zip file has another zip file in it", hint="unpack the outer one first")
+                if not _ADDED_BY_SYSTEM.search(entry.filename):
+                    yield entry.filename, content
     # All that zipfile raises for bytes that are no zip file.
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError) as error:
         raise InputError("the zip file is damaged", hint="ask for it again, as an attachment") from error
     except (NotImplementedError, RuntimeError) as error:
         raise RefusedError("the zip file uses an unsupported compression", hint=_UNPACK) from error
-
-
-def _members(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:
-    files = [entry for entry in archive.infolist() if not entry.is_dir()]
-    if len(files) > _MOST_MEMBERS:
-        raise RefusedError(f"the zip file has {len(files)} files, more than {_MOST_MEMBERS}", hint=_UNPACK)
-    left = _MOST_BYTES
-    for entry in files:
-        content = _unpacked(archive, entry, left)
-        left -= len(content)
-        if is_zip(content):
-            raise RefusedError("the zip file has another zip file in it", hint="unpack the outer one first")
-        if not _ADDED_BY_SYSTEM.search(entry.filename):
-            yield entry.filename, content
 
 
 def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int) -> bytes:

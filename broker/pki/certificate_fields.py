@@ -1,24 +1,34 @@
-"""Read the fields of one certificate. A hostile certificate causes an `InputError`, or a None, but no traceback."""
+"""Read the fields of one certificate or request, and check the strength of its key and signature.
+
+A hostile certificate causes an `InputError`, or a None, but no traceback.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.errors import InputError
 from broker.model.certificate import Spki
+from broker.model.finding import Finding
 from broker.pki import der
 from broker.pki.names import ReadName, read_name
 
 __all__ = [
+    "EXPONENT",
+    "SMALLEST_RSA",
+    "PublicKey",
+    "digest_faults",
     "digest_of",
     "extension",
     "extensions_of",
@@ -28,7 +38,10 @@ __all__ = [
     "load_der",
     "netscape_types",
     "oid_name",
+    "public_key_facts",
+    "purposes_without_client",
     "readable",
+    "rsa_faults",
     "serial_of",
     "spki_of",
     "subject_of",
@@ -43,9 +56,37 @@ _NETSCAPE_CERT_TYPE: Final = x509.ObjectIdentifier("2.16.840.1.113730.1.1")
 _NETSCAPE_TYPES: Final = ("client", "server", "email", "objsign", "reserved", "sslCA", "emailCA", "objCA")
 _BIT_STRING: Final = 0x03
 ANY_PURPOSE: Final = "anyExtendedKeyUsage"
+SMALLEST_RSA: Final = 2048
+_LARGEST_RSA: Final = 8192  # bits; above these two, verifying a signature takes seconds
+_LARGEST_EXPONENT: Final = 2**32
+_USUAL_SIZES: Final = (2048, 3072, 4096, 8192)
+EXPONENT: Final = 65537
+_BROKEN_DIGESTS: Final = ("md2", "md4", "md5", "sha1")
 Signed = x509.Certificate | x509.CertificateSigningRequest
 E_ = TypeVar("E_", bound=x509.ExtensionType)
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """Facts of a public key. `bits` is 0 if the algorithm has only one size or is unknown."""
+
+    algorithm: str  # "rsa", "ec", "dsa", "ed25519", "ed448", "unknown"
+    bits: int = 0
+    exponent: int = 0
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it is an RSA key of a size that no CA has: it would only keep a verifier busy."""
+        return self.algorithm == "rsa" and (self.bits > _LARGEST_RSA or self.exponent > _LARGEST_EXPONENT)
+
+    @property
+    def verifies(self) -> bool:
+        """Whether signatures by it are verified: not DSA (FIPS 186-5), nor keys that the library refuses to read."""
+        return self.algorithm not in ("dsa", "unknown") and not self.is_slow
+
+    def __str__(self) -> str:
+        return f"{self.algorithm} {self.bits}" if self.bits else self.algorithm
 
 
 def load_der(data: bytes) -> x509.Certificate:
@@ -147,6 +188,47 @@ def oid_name(oid: x509.ObjectIdentifier) -> str:
         return ANY_PURPOSE  # the library has no name for it
     name = oid._name  # noqa: SLF001 - the library has no public table of names
     return oid.dotted_string if name == "Unknown OID" else name
+
+
+def public_key_facts(read: Callable[[], object]) -> PublicKey:
+    """Return the facts of the key that `read` returns; "unknown" if the library cannot read it."""
+    match key := readable(read, None):
+        case rsa.RSAPublicKey():
+            return PublicKey("rsa", key.key_size, key.public_numbers().e)
+        case ec.EllipticCurvePublicKey() | dsa.DSAPublicKey():
+            return PublicKey("dsa" if isinstance(key, dsa.DSAPublicKey) else "ec", key.key_size)
+        case ed25519.Ed25519PublicKey():
+            return PublicKey("ed25519")
+        case ed448.Ed448PublicKey():
+            return PublicKey("ed448")
+        case _:
+            return PublicKey("unknown")
+
+
+def rsa_faults(prefix: str, key: PublicKey) -> Iterator[Finding]:
+    """Yield the faults of `key` as an RSA key; codes start with `prefix`."""
+    prefix, hint = f"{prefix}.key", "make a new key: RSA, 2048 bits or what the partner asks, exponent 65537"
+    if key.algorithm != "rsa":
+        yield Finding.error(f"{prefix}.algorithm", f"the key is {key}, not RSA", hint)
+        return
+    if key.bits < SMALLEST_RSA:
+        yield Finding.error(f"{prefix}.weak", f"the key has {key.bits} bits, fewer than {SMALLEST_RSA}", hint)
+    elif key.bits not in _USUAL_SIZES:
+        yield Finding.warning(f"{prefix}.odd", f"the key has an unusual size: {key.bits} bits", hint)
+    # Python refuses to write a number of more than 4300 digits.
+    exponent = key.exponent if key.exponent <= _LARGEST_EXPONENT else f"a number of {key.exponent.bit_length()} bits"
+    if key.exponent < 3 or key.exponent % 2 == 0:  # noqa: PLR2004 - RSA allows nothing below
+        yield Finding.error(f"{prefix}.exponent", f"the key's exponent is {exponent}: no RSA key has it", hint)
+    elif key.exponent != EXPONENT:
+        message = f"the key's exponent is {exponent}, and some CAs accept only {EXPONENT}"
+        yield Finding.warning(f"{prefix}.exponent", message, hint)
+
+
+def digest_faults(prefix: str, digest: str, hint: str) -> Iterator[Finding]:
+    """Yield an error if the signature's digest can be forged."""
+    if digest in _BROKEN_DIGESTS:
+        message = f"it is signed with {digest.upper()}, which can be forged"
+        yield Finding.error(f"{prefix}.signature.weak", message, hint)
 
 
 def _fields_of(found: x509.Certificate) -> list[der.Element]:

@@ -17,7 +17,6 @@ from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRe
 from broker.pki import certificate_fields as fields
 from broker.pki import chain, der
 from broker.pki.pem import blocks_and_text
-from broker.pki.strength import public_key_facts
 
 __all__ = [
     "Description",
@@ -135,7 +134,7 @@ def describe(found: x509.Certificate) -> Description:
         serial=f"{fields.serial_of(found):x}",
         not_before=found.not_valid_before_utc,
         not_after=found.not_valid_after_utc,
-        key=str(public_key_facts(found.public_key)),
+        key=str(fields.public_key_facts(found.public_key)),
         signed_with=fields.digest_of(found),
         version=found.version.value + 1,
         is_ca=fields.is_ca(found),

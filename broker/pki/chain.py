@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 
 from broker.pki import certificate_fields as fields
 from broker.pki.names import Folded, folded
-from broker.pki.strength import digest_faults, public_key_facts
 
 __all__ = ["intermediates", "leaves", "path", "self_issued", "signed_by", "unverifiable"]
 
@@ -81,10 +80,10 @@ def unverifiable(leaf: x509.Certificate, pool: Sequence[x509.Certificate]) -> st
     """Return why the path from `leaf` stops at a signature that the broker refuses to verify, or ""."""
     top = [leaf, *intermediates(leaf, pool)][-1]
     issuers = [c for c in pool if c != top and _subject(c) == _issuer(top)]
-    for key in (public_key_facts(c.public_key) for c in issuers):
+    for key in (fields.public_key_facts(c.public_key) for c in issuers):
         if not key.verifies:
             return f"it is signed by '{fields.issuer_of(top)}', and nothing is verified by that CA's key ({key})"
-    digest = next(digest_faults("", fields.digest_of(top), ""), None)
+    digest = next(fields.digest_faults("", fields.digest_of(top), ""), None)
     return f"'{fields.subject_of(top)}' cannot be verified: {digest.message}" if issuers and digest else ""
 
 
@@ -106,7 +105,7 @@ def _issuer(found: x509.Certificate) -> Folded:
 @lru_cache(_PAIRS)
 def _signature_fits(found: x509.Certificate, issuer: x509.Certificate) -> bool:
     # Not `verify_directly_issued_by`: it compares names byte for byte, and real CAs change string types in between.
-    if not public_key_facts(issuer.public_key).verifies:
+    if not fields.public_key_facts(issuer.public_key).verifies:
         return False
     signature, signed = found.signature, found.tbs_certificate_bytes
     try:

@@ -19,12 +19,11 @@ from broker.model.finding import refuse_errors
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
 from broker.pki import der, keys, subject_values
-from broker.pki.certificate_fields import digest_of, extensions_of, oid_name, readable
+from broker.pki.certificate_fields import PublicKey, digest_of, extensions_of, oid_name, public_key_facts, readable
 from broker.pki.names import ReadName, name_of, read_name
 from broker.pki.pem import Block, blocks_and_text
-from broker.pki.strength import PublicKey, public_key_facts
 
-__all__ = ["ParsedCsr", "build", "parse", "subject_of"]
+__all__ = ["ParsedCsr", "build", "parse"]
 
 _MAX_SIZE: Final = 64 * 1024
 _DIGESTS: Final = {digest.name: digest for digest in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())}
@@ -67,11 +66,6 @@ def build(key: Secret[bytes], subject: Subject, rules: KeyRules) -> str:
     builder = x509.CertificateSigningRequestBuilder().subject_name(name_of(subject))
     request = builder.sign(loaded, _DIGESTS[rules.digest])
     return request.public_bytes(Encoding.PEM).decode("ascii")
-
-
-def subject_of(request: str) -> Subject:
-    """Return the subject of a PEM request. Raises `InputError`."""
-    return parse(request.encode()).subject
 
 
 def parse(data: bytes) -> ParsedCsr:

@@ -47,8 +47,7 @@ def only(data: bytes) -> Element:
 
 def children(element: Element) -> list[Element]:
     """Return the elements inside a constructed `element`. Raises `InputError` if they do not fill it exactly."""
-    found: list[Element] = []
-    at = 0
+    found, at = list[Element](), 0
     while at < len(element.content):
         child, at = _element_at(element.content, at)
         found.append(child)
@@ -60,8 +59,7 @@ def dotted(element: Element) -> str:
     content = element.content
     if element.tag != OID or not content or content[-1] & 0x80:
         raise _broken("an object identifier is cut off")
-    arcs: list[int] = []
-    arc = 0
+    arcs, arc = list[int](), 0
     for octet in content:
         arc = (arc << 7) | (octet & 0x7F)
         if not octet & 0x80:

@@ -25,9 +25,8 @@ from broker.model.subject import KeyRules
 from broker.pki import certificate_fields as fields
 from broker.pki import certificates
 
-__all__ = ["ALIAS", "generate", "load", "pem", "pkcs12_bundle", "spki_of", "truststore_p12"]
+__all__ = ["generate", "load", "pem", "pkcs12_bundle", "spki_of", "truststore_p12"]
 
-ALIAS: Final = "credential"
 _ROUNDS: Final = 20_000
 
 
@@ -77,7 +76,7 @@ def pkcs12_bundle(key: Secret[bytes], certificate: Certificate, passphrase: Secr
     builder = PrivateFormat.PKCS12.encryption_builder().kdf_rounds(_ROUNDS)
     builder = builder.key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC).hmac_hash(SHA256())
     encryption = builder.build(_octets(passphrase))
-    return Secret(pkcs12.serialize_key_and_certificates(ALIAS.encode(), load(key), leaf, chain or None, encryption))
+    return Secret(pkcs12.serialize_key_and_certificates(b"credential", load(key), leaf, chain or None, encryption))
 
 
 def truststore_p12(trust: CaSet, passphrase: Secret[str]) -> bytes:
@@ -85,9 +84,8 @@ def truststore_p12(trust: CaSet, passphrase: Secret[str]) -> bytes:
 
     Java does not accept one made by `openssl pkcs12 -nokeys`. Raises `InputError` for an empty passphrase.
     """
-    entries = [
-        pkcs12.PKCS12Certificate(c, f"ca-{n}".encode()) for n, c in enumerate(certificates.load(trust.pem), start=1)
-    ]
+    trusted = enumerate(certificates.load(trust.pem), start=1)
+    entries = [pkcs12.PKCS12Certificate(ca, f"ca-{number}".encode()) for number, ca in trusted]
     # Java derives the file's MAC from the passphrase; what is inside is public.
     return pkcs12.serialize_java_truststore(entries, BestAvailableEncryption(_octets(passphrase)))
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 
 from broker.model.finding import Finding, Severity
 from broker.model.subject import KeyRules, Subject, SubjectRules
+from broker.pki.certificate_fields import SMALLEST_RSA, digest_faults, rsa_faults
 from broker.pki.csr import ParsedCsr
 from broker.pki.names import shown
-from broker.pki.strength import SMALLEST_RSA, digest_faults, rsa_faults
 from broker.pki.subject_values import code_of, login_mismatch, unknown_attributes, value_faults
 
 __all__ = ["lint_csr", "lint_subject"]
@@ -39,12 +39,16 @@ def _subject_faults(subject: Subject, rules: SubjectRules, login: str) -> Iterat
     yield from _presence(subject, rules)
     for name, value in subject.attributes:
         yield from value_faults(name, value)
-    for name, wanted in rules.fixed.items():
-        for value in (v for n, v in subject.attributes if n == name and v not in ("", wanted)):
+        wanted = rules.fixed.get(name, value)
+        if value not in ("", wanted):
             message = f"{name} is {shown(value)}, and the partner wants {shown(wanted)}{_near(value, wanted)}"
             yield Finding.error(f"subject.{code_of(name)}.wrong", message, f"set {name} to {shown(wanted)}")
-    if rules.common_name_is_login and (common_name := subject.get("CN")):
-        yield from _common_name(common_name, rules, login)
+    name = subject.get("CN") if rules.common_name_is_login else ""
+    if name and (message := login_mismatch(name, login)):
+        yield Finding.error("subject.cn.login", message, f"set CN to {shown(login)}, or correct the account's login")
+    if name and not name.startswith(rules.login_prefix):
+        message = f"CN is {shown(name)}, and this partner's logins usually begin with '{rules.login_prefix}'"
+        yield Finding.warning("subject.cn.prefix", message, "compare it with the login that the partner gave you")
     names = list(dict.fromkeys(name for name, _ in subject.attributes if name in rules.order))
     order = sorted(names, key=rules.order.index)
     if names != order:
@@ -79,14 +83,6 @@ def _near(value: str, wanted: str) -> str:
     return ": the blanks differ" if value.split() == wanted.split() else ""
 
 
-def _common_name(name: str, rules: SubjectRules, login: str) -> Iterator[Finding]:
-    if message := login_mismatch(name, login):
-        yield Finding.error("subject.cn.login", message, f"set CN to {shown(login)}, or correct the account's login")
-    if rules.login_prefix and not name.startswith(rules.login_prefix):
-        message = f"CN is {shown(name)}, and this partner's logins usually begin with '{rules.login_prefix}'"
-        yield Finding.warning("subject.cn.prefix", message, "compare it with the login that the partner gave you")
-
-
 def _encoding(parsed: ParsedCsr) -> Iterator[Finding]:
     for message, name in unknown_attributes(parsed.name):
         yield Finding.warning("subject.unknown", message, f"leave {name} out")
@@ -96,13 +92,10 @@ def _encoding(parsed: ParsedCsr) -> Iterator[Finding]:
     for attribute in parsed.name.attributes:
         found, hint = attribute.string_type, "make the request with openssl's -utf8, or with: broker csr new"
         standard = {"C": "PrintableString", "emailAddress": "IA5String"}.get(attribute.name, found)
-        if found in _OLD_STRINGS:
-            message = f"{attribute.name} is encoded as {found}, which CAs misread or refuse"
-        elif found != standard:
-            message = f"{attribute.name} is encoded as {found}, and the standard wants {standard}"
-        else:
-            continue
-        yield Finding.warning(f"subject.{code_of(attribute.name)}.string-type", message, hint)
+        if found in _OLD_STRINGS or found != standard:
+            fault = "which CAs misread or refuse" if found in _OLD_STRINGS else f"and the standard wants {standard}"
+            message = f"{attribute.name} is encoded as {found}, {fault}"
+            yield Finding.warning(f"subject.{code_of(attribute.name)}.string-type", message, hint)
     if {a.string_type for a in parsed.name.attributes if a.name not in ("C", "emailAddress")} == {"PrintableString"}:
         message = "the values are PrintableString, as keytool writes them; openssl writes UTF-8"
         yield Finding.note("subject.printable", message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,10 +96,8 @@ def name_of(subject: Subject) -> x509.Name:
 
 def read_name(name: der.Element) -> ReadName:
     """Parse a DER Name (RFC 5280, 4.1.2.4). Raises `InputError` for another structure."""
-    found: list[NameAttribute] = []
-    for number, rdn in enumerate(der.children(name)):
-        found += [_read_attribute(attribute, number) for attribute in der.children(rdn)]
-    return ReadName(tuple(found))
+    rdns = enumerate(der.children(name))
+    return ReadName(tuple(_read_attribute(one, number) for number, rdn in rdns for one in der.children(rdn)))
 
 
 def folded(name: ReadName) -> Folded:
@@ -125,9 +122,4 @@ def _read_attribute(attribute: der.Element, rdn: int) -> NameAttribute:
 
 
 def _printable(value: str) -> str:
-    return "".join(
-        c.encode("unicode_escape", "surrogatepass").decode()
-        if unicodedata.category(c).startswith(("C", "Zl", "Zp"))
-        else c
-        for c in value
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in value)

@@ -21,7 +21,6 @@ from broker.pki.certificates import Description, ca_set_of, certificate_of, desc
 from broker.pki.client_ids import client_ids_in, labelled_by_name
 from broker.pki.names import shown
 from broker.pki.pem import Block, blocks_and_text, text_of
-from broker.pki.strength import public_key_facts
 
 __all__ = ["MAX_REPLY", "ReplyParts", "read_reply"]
 
@@ -44,7 +43,8 @@ class ReplyParts:
     @property
     def authorities(self) -> tuple[Description, ...]:
         """The CA certificates, roots and intermediates: untrusted, until a person accepts one by its fingerprint."""
-        return tuple(map(describe, self._authorities()))
+        leaves = chain.leaves(self.certificates)
+        return tuple(describe(c) for c in self.certificates if c not in leaves)
 
     def holds(self, spki: Spki) -> bool:
         """Return whether the reply has a certificate for this key, a CA's included."""
@@ -86,17 +86,12 @@ class ReplyParts:
         Raises `InputError` for text that is no fingerprint, `RefusedError` if no CA here has it.
         """
         wanted = parse_fingerprint(fingerprint)
-        found = [c for c in self._authorities() if fields.fingerprint_of(c) == wanted]
-        if not found:
+        if wanted not in {ca.fingerprint for ca in self.authorities}:
             raise RefusedError(
                 f"no CA in this reply has the fingerprint {wanted[:16]}…",
                 hint="compare it with: broker cert inspect FILE; do not import this if the partner's differs",
             )
-        return ca_set_of(found)
-
-    def _authorities(self) -> list[x509.Certificate]:
-        leaves = chain.leaves(self.certificates)
-        return [c for c in self.certificates if c not in leaves]
+        return ca_set_of([c for c in self.certificates if fields.fingerprint_of(c) == wanted])
 
 
 def read_reply(data: bytes) -> ReplyParts:
@@ -172,7 +167,7 @@ class _Found:
 
 def _oddities(found: x509.Certificate) -> Iterator[Finding]:
     """Yield a warning for each field that other programs, or the library, refuse to read."""
-    key = public_key_facts(found.public_key)
+    key = fields.public_key_facts(found.public_key)
     name = shown(str(fields.subject_of(found)))
     if key.is_slow:
         message = f"the key of {name} ({key}) has a size or an exponent that no CA's has: nothing is verified by it"

@@ -24,8 +24,7 @@ from broker.model.subject import ATTRIBUTES, Subject, SubjectRules
 from broker.pki import certificate_fields as fields
 from broker.pki import chain
 from broker.pki.certificates import format_fingerprint, load
-from broker.pki.names import ReadName, shown
-from broker.pki.strength import EXPONENT, SMALLEST_RSA, digest_faults, public_key_facts, rsa_faults
+from broker.pki.names import shown
 from broker.pki.subject_values import login_mismatch, unknown_attributes
 
 try:
@@ -68,11 +67,10 @@ def verify_certificate(certificate: Certificate, expected: Expected, now: dateti
     """
     leaf, *others = load(certificate.pem)
     found = [
-        *_key(leaf, expected.spki),
-        *_subject(fields.subject_of(leaf), expected),
+        *_requested(leaf, expected),
         *_times(leaf, now),
-        *rsa_faults("certificate", public_key_facts(leaf.public_key)),
-        *digest_faults("certificate", fields.digest_of(leaf), _REISSUE),
+        *fields.rsa_faults("certificate", fields.public_key_facts(leaf.public_key)),
+        *fields.digest_faults("certificate", fields.digest_of(leaf), _REISSUE),
         *_purpose(leaf),
     ]
     path = _pinned_path(leaf, others, expected.issuing)
@@ -83,14 +81,12 @@ def verify_certificate(certificate: Certificate, expected: Expected, now: dateti
     return tuple(found) if has_errors(found) else (*found, *_verifier_faults(path, now))
 
 
-def _key(leaf: x509.Certificate, expected: Spki) -> Iterator[Finding]:
-    found = fields.spki_of(leaf)
-    if found != expected:
-        message = f"the certificate is for another key (SPKI {found[:16]}…) than the request ({expected[:16]}…)"
+def _requested(leaf: x509.Certificate, expected: Expected) -> Iterator[Finding]:
+    """Yield the differences of key and subject from those that were requested."""
+    subject, spki = fields.subject_of(leaf), fields.spki_of(leaf)
+    if spki != expected.spki:
+        message = f"the certificate is for another key (SPKI {spki[:16]}…) than the request ({expected.spki[:16]}…)"
         yield _error("key", message, "import the certificate that answers the open request")
-
-
-def _subject(subject: ReadName, expected: Expected) -> Iterator[Finding]:
     names = [a.value for a in subject.attributes if a.name == "CN"]
     if not subject.attributes:
         yield _error("subject", "the certificate has no subject", _REISSUE)
@@ -243,17 +239,17 @@ def _ca_strength(ca: x509.Certificate, *, pinned: bool) -> Iterator[Finding]:
 
     A person accepted a `pinned` CA: then RSA is refused only below 1024 bits.
     """
-    name, key = f"the CA '{fields.subject_of(ca)}'", public_key_facts(ca.public_key)
+    name, key = f"the CA '{fields.subject_of(ca)}'", fields.public_key_facts(ca.public_key)
     least = {"rsa": _FACTORED_RSA, "ec": _SMALLEST_CURVE}.get(key.algorithm, 0)
-    if key.bits < least or (key.algorithm == "rsa" and key.bits < SMALLEST_RSA and not pinned):
+    if key.bits < least or (key.algorithm == "rsa" and key.bits < fields.SMALLEST_RSA and not pinned):
         accept = f"; to accept this one anyway: --accept-ca {format_fingerprint(fields.fingerprint_of(ca))}"
         hint = _STRONGER + (accept if key.bits >= least else "")
         yield _error("ca.weak-key", f"{name} has a weak key ({key}): others can sign with it", hint)
-    if key.algorithm == "rsa" and key.exponent < EXPONENT:
-        message = f"{name} has an RSA key with the small exponent {key.exponent}; today's is {EXPONENT}"
+    if key.algorithm == "rsa" and key.exponent < fields.EXPONENT:
+        message = f"{name} has an RSA key with the small exponent {key.exponent}; today's is {fields.EXPONENT}"
         yield _warning("ca.exponent", message, _STRONGER)
     if not pinned or not chain.self_issued(ca):
-        yield from digest_faults("certificate.ca", fields.digest_of(ca), _ASK)
+        yield from fields.digest_faults("certificate.ca", fields.digest_of(ca), _ASK)
 
 
 def _cryptography_says(path: Path, moment: datetime) -> str:
@@ -296,11 +292,11 @@ def _openssl_says(path: Path, moment: datetime) -> str | None:
 def _tolerated(path: Path) -> Iterator[Finding]:
     """Yield a warning for each of the three things that OpenSSL accepts of a CA and `cryptography` does not."""
     for ca in path[1:]:
-        name, key = f"the CA '{fields.subject_of(ca)}'", public_key_facts(ca.public_key)
+        name, key = f"the CA '{fields.subject_of(ca)}'", fields.public_key_facts(ca.public_key)
         if fields.extension(fields.extensions_of(ca), x509.BasicConstraints) is None:
             message = f"{name} does not say that it is a CA (no BasicConstraints)"
             yield _warning("ca.no-basic-constraints", message, _TELL)
-        if key.algorithm == "rsa" and key.bits < SMALLEST_RSA:
+        if key.algorithm == "rsa" and key.bits < fields.SMALLEST_RSA:
             yield _warning("ca.weak-key", f"{name} signs with a key of {key.bits} bits, which is too few today", _TELL)
     for child, issuer in pairwise(path):
         if fields.issuer_of(child) != fields.subject_of(issuer):

@@ -14,10 +14,10 @@ from broker.model.generation import Closed, Generation, SigningRequest
 from broker.model.names import AccountName
 from broker.model.stamp import Stamp
 from broker.model.subject import SubjectRules
+from broker.pki import csr
 from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.certificates import Description, ca_set, format_fingerprint, load, parse_fingerprint
 from broker.pki.chain import path, unverifiable
-from broker.pki.csr import subject_of
 from broker.pki.reply import ReplyParts
 from broker.pki.verification import Expected, verify_certificate
 
@@ -90,7 +90,7 @@ class Reply:
         request, before = _fitting(account, parts), account
         account, certificate = _with_authorities(account, request, self, stamp)
         issuing = account.ca_set(account.issuing) if account.issuing else None
-        expected = Expected(self.rules, account.login, issuing, request.spki, subject_of(request.csr))
+        expected = Expected(self.rules, account.login, issuing, request.spki, csr.parse(request.csr.encode()).subject)
         found = verify_certificate(certificate, expected, stamp.at)
         self.findings = (*parts.findings, *found, *_assumed(before, account, options))
         refuse_errors(f"the reply for {account.name}", self.findings)

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.model.finding import Finding, Severity
 from broker.model.subject import KeyRules, Subject, SubjectRules
 from broker.pki import csr
+from broker.pki.certificate_fields import PublicKey
 from broker.pki.lint import lint_csr, lint_subject
-from broker.pki.strength import PublicKey
 from tests.pki.test_csr import by_openssl
 from tests.support import pki
 
