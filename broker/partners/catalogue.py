@@ -44,10 +44,11 @@ def load(name: str, own: Mapping[str, Mapping[str, object]]) -> Profile:
     """
     if name in names():
         return builtin(name)
-    if name not in own:
-        raise _unknown(name, (*names(), *own))
+    document = own.get(name)  # each step of `own` is a read from Vault
+    if document is None:
+        raise _unknown(name, (*names(), *iter(own)))
     try:
-        profile = from_document(own[name], f"profile {name}")
+        profile = from_document(document, f"profile {name}")
     except NewerProfileError:
         raise
     except InputError as error:  # whose hint is about a file; this profile is in Vault
