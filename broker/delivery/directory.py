@@ -95,14 +95,11 @@ class Holding:
 
     def _lost(self) -> list[str]:
         """Return the missing files, unless a successor owns them, or removed them as displaced."""
-        there = self._generation.names()
-        if self._belongs_to_another() or (not there and self._has_successor()):
+        there, current = self._generation.names(), self._root.link(CURRENT)
+        succeeded = current in _generations(self._root) and _lease(self._root, current) not in (self._lease, None)
+        if self._belongs_to_another() or (succeeded and not there):
             return []
         return sorted(self._files.difference(there))
-
-    def _has_successor(self) -> bool:
-        current = self._root.link(CURRENT)
-        return current in _generations(self._root) and _lease(self._root, current) not in (self._lease, None)
 
     def _clear(self) -> None:
         if not self._belongs_to_another():
@@ -225,9 +222,7 @@ def _lease(directory: Root, name: str = ".") -> str | None:
 
 def _require_same_holder(directory: Root, bundle: Bundle) -> None:
     current = directory.link(CURRENT)
-    if current is None or not _GENERATION.fullmatch(current) or not directory.is_directory(current):
-        return
-    manifest = _manifest(directory, current)
+    manifest = _manifest(directory, current) if current in _generations(directory) else None
     if manifest and (manifest.account, manifest.application) != (bundle.account, bundle.application):
         raise RefusedError(
             f"{directory.path} holds the bundle of {manifest.account}/{manifest.application}",
@@ -239,7 +234,7 @@ def _switch(directory: Root, name: str, now: datetime) -> None:
     before = directory.link(CURRENT)
     if before == name:
         return
-    if before and _GENERATION.fullmatch(before) and directory.is_directory(before):
+    if before in _generations(directory):
         directory.stamp(before, now.timestamp())  # its grace begins
     directory.point(CURRENT, name)
 

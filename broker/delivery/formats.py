@@ -53,11 +53,6 @@ class FileFormat(Enum):
         return made
 
     @property
-    def needs_passphrase(self) -> bool:
-        """Return whether the passphrase in `keystore.password` opens it."""
-        return self in (FileFormat.KEYSTORE, FileFormat.TRUSTSTORE)
-
-    @property
     def guessable(self) -> bool:
         """Return whether it holds secrets and nothing hard to guess: its digest must not be published."""
         return self in (FileFormat.PASSWORD, FileFormat.SECRETS, FileFormat.CURL, FileFormat.ENV)
@@ -65,7 +60,7 @@ class FileFormat(Enum):
     @property
     def random(self) -> bool:
         """Return whether two renderings of one bundle differ."""
-        return self.needs_passphrase or self is FileFormat.PASSPHRASE
+        return self in (FileFormat.KEYSTORE, FileFormat.TRUSTSTORE, FileFormat.PASSPHRASE)
 
 
 DEFAULT: Final = tuple(FileFormat)[:7]  # to the client_id
@@ -80,7 +75,7 @@ def render(bundle: Bundle, formats: Collection[FileFormat], at: Path) -> dict[Fi
     """
     wanted = {*DEFAULT, *formats} - {FileFormat.PASSPHRASE, FileFormat.PASSWORD}
     wanted |= {FileFormat.PASSWORD if name == PASSWORD else FileFormat.SECRETS for name in bundle.secrets}
-    if any(f.needs_passphrase for f in wanted):
+    if wanted & {FileFormat.KEYSTORE, FileFormat.TRUSTSTORE}:
         wanted.add(FileFormat.PASSPHRASE)
     passphrase = Secret(secrets.token_urlsafe(32))
     key, certificate = bundle.key, bundle.certificate

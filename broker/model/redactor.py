@@ -115,7 +115,8 @@ def _spellings(character: str) -> frozenset[str]:
     once = {character, *_html(character), *_url(character), *_backslash(character)}
     if character == " ":
         once |= set(_BLANKS)
-    twice = {f(text) for text in once for f in (html.escape, _quoted, _json)}
+    twice = {html.escape(text) for text in once} | {json.dumps(text)[1:-1] for text in once}
+    twice |= {quote(text, safe="", errors="surrogatepass") for text in once}
     return frozenset("".join(map(_folded, text)) for text in once | twice)
 
 
@@ -148,14 +149,6 @@ def _backslash(character: str) -> Iterator[str]:
     yield f"\\U{number:08x}"
     if not character.isalnum():
         yield f"\\{character}"
-
-
-def _quoted(text: str) -> str:
-    return quote(text, safe="", errors="surrogatepass")
-
-
-def _json(text: str) -> str:
-    return json.dumps(text)[1:-1]
 
 
 def _folded(character: str) -> str:

@@ -44,7 +44,7 @@ def load(name: str, own: Mapping[str, Mapping[str, object]]) -> Profile:
     """
     if name in names():
         return builtin(name)
-    document = own.get(name)
+    document = own.get(name)  # each step of `own` is a read from Vault
     if document is None:
         raise _unknown(name, (*names(), *iter(own)))
     try:

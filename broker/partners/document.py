@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from string import Template
-from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -90,16 +89,12 @@ def _profile(document: Mapping[str, object]) -> Profile:
     require_known(document, ("schema", *_SETTINGS))
     whole = {"environments": {}, **document}
     profile = Profile(**{key: read(key, reader, whole[key]) for key, reader in _SETTINGS.items() if key in whole})
-    _require_apart(profile)
-    return profile
-
-
-def _require_apart(profile: Profile) -> None:
-    """Refuse a query of the probe that has a parameter of the authentication."""
+    # The probe's query may not have a parameter of the authentication
     shown = profile.authentication.shown(recipe("https://partner", profile.authentication, "GET", "/"))
     for name, _ in parse_qsl(shown.target.partition("?")[2]):
         if any(name.lower() == key.lower() for key in profile.probe.query):
             raise SettingError("probe.query", f"has a {name}", "leave it out: the broker adds it")
+    return profile
 
 
 def _written(value: Any) -> Any:
@@ -197,27 +192,23 @@ def _operation(value: object) -> Operation:
     return converted(value, Operation, {"method": choice(*METHODS), "path": _path})
 
 
-_SETTINGS: Final[Mapping[str, Callable[[object], Any]]] = MappingProxyType(
-    {
-        "name": of_text(partial(checked_name, kind="profile")),
-        "title": text,
-        "notes": text,
-        "environments": _environments,
-        "subject": _subject,
-        "key": _table(
-            KeyRules,
-            algorithm=choice("rsa"),
-            bits=choice(2048, 3072, 4096, 8192),
-            digest=choice("sha256", "sha384", "sha512"),
-        ),
-        "authentication": authentication_of,
-        "submission": _table(
-            Submission, how=choice("e-mail"), to=_known(mail_address), subject=_template, body=_template
-        ),
-        "renewal": _table(
-            Renewal, safety=of_text(parse_duration), share=_share, **dict.fromkeys(PERIODS, _known(parse_duration))
-        ),
-        "probe": _table(Probe, method=choice(*_READING), path=_path, expect=_successes),
-        "operations": _operations,
-    }
-)
+_SETTINGS: Final[Mapping[str, Callable[[object], Any]]] = {
+    "name": of_text(partial(checked_name, kind="profile")),
+    "title": text,
+    "notes": text,
+    "environments": _environments,
+    "subject": _subject,
+    "key": _table(
+        KeyRules,
+        algorithm=choice("rsa"),
+        bits=choice(2048, 3072, 4096, 8192),
+        digest=choice("sha256", "sha384", "sha512"),
+    ),
+    "authentication": authentication_of,
+    "submission": _table(Submission, how=choice("e-mail"), to=_known(mail_address), subject=_template, body=_template),
+    "renewal": _table(
+        Renewal, safety=of_text(parse_duration), share=_share, **dict.fromkeys(PERIODS, _known(parse_duration))
+    ),
+    "probe": _table(Probe, method=choice(*_READING), path=_path, expect=_successes),
+    "operations": _operations,
+}

@@ -39,10 +39,8 @@ def converted(table: object, kind: type[T], readers: Mapping[str, Callable[[Any]
     if not isinstance(table, Mapping):
         raise SettingError("", "is not a table", "it must be a table")
     require_known(table, (field.name for field in fields(kind)))  # type: ignore[arg-type]  # kind is a dataclass
-    values = dict(table)
-    for key, reader in (readers or {}).items():
-        if key in table:
-            values[key] = read(key, reader, table[key])
+    known = readers or {}
+    values = {key: read(key, known[key], value) if key in known else value for key, value in table.items()}
     try:
         return msgspec.convert(values, kind, builtin_types=(timedelta,))
     except msgspec.ValidationError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
@@ -82,7 +82,7 @@ def inside(base: str, url: str) -> str:
 
 
 def recipe(
-    base: str, authentication: Authentication, method: str, path: str, query: Sequence[tuple[str, str]] = ()
+    base: str, authentication: Authentication, method: str, path: str, query: Iterable[tuple[str, str]] = ()
 ) -> Request:
     """Return the request for `method` and `path`, with `query` added to what `path` carries.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from email.message import Message
@@ -61,9 +62,8 @@ def _compared(first: ProbeFacts, second: ProbeFacts) -> ProbeFacts:
 
 
 def _message(credentials: Credentials, request: Probe) -> bytes:
-    made = recipe(
-        credentials.base_url, credentials.authentication, request.method, request.path, tuple(request.query.items())
-    )
+    method, path, query = request.method, request.path, request.query.items()
+    made = recipe(credentials.base_url, credentials.authentication, method, path, query)
     ours = {"Host": made.host, "User-Agent": "credential-broker", "Connection": "close"}
     signed = credentials.signed(replace(made, headers={**ours, **made.headers}))
     if signed.body:
@@ -78,11 +78,12 @@ def _facts(reply: Reply) -> ProbeFacts:
         details.append(f"the {' and the '.join(used)} quota is used up")
     if document is None:
         details.append("the body is not the API's" if reply.body.strip() else "the body is empty")
+    code = (document or {}).get("code", (document or {}).get("httpCode"))
     return ProbeFacts(
         Where.HTTP,
         status=reply.status,
         is_json=document is not None,
-        code=_code(document or {}),
+        code=str(code)[:10] if isinstance(code, str | int) else "",
         message=_message_of(reply, document)[:_READ],
         retry_after=_seconds(reply.headers),
         detail=", ".join(details),
@@ -90,11 +91,10 @@ def _facts(reply: Reply) -> ProbeFacts:
 
 
 def _document(body: bytes) -> dict[str, object] | None:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+    with suppress(ValueError, RecursionError):
+        if isinstance(found := json.loads(body), dict):
+            return found
+    return None
 
 
 def _message_of(reply: Reply, document: dict[str, object] | None) -> str:
@@ -103,11 +103,6 @@ def _message_of(reply: Reply, document: dict[str, object] | None) -> str:
         return "; ".join(part for part in parts if isinstance(part, str))
     title = _TITLE.search(reply.body[:4096].decode("utf-8", errors="replace"))
     return title.group(1) if title else ""
-
-
-def _code(document: dict[str, object]) -> str:
-    code = document.get("code", document.get("httpCode", ""))
-    return str(code)[:10] if isinstance(code, str | int) else ""
 
 
 def _shown(message: str, redactor: Redactor) -> str:

@@ -18,7 +18,7 @@ from partner_standin import Standin
 
 import broker.client
 import broker.client.session as module
-from broker.client.published import NothingPublishedError
+from broker.client.session import NothingPublishedError
 from broker.delivery.directory import CURRENT
 from broker.delivery.manifest import MANIFEST
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
