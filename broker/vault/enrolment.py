@@ -106,7 +106,7 @@ def require_no_others_login(vault: Connection, role: str, folder: Path) -> None:
 
 
 def consumer_role(name: str) -> str:
-    """Return the name of the consumer's AppRole; it can never be one of our own roles."""
+    """Return the name of the consumer's AppRole; it can never be one of the broker's roles."""
     assert all(not role.value.startswith("consumer-") for role in Role)
     return f"consumer-{checked_name(name, 'consumer')}"
 
