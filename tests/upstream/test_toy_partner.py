@@ -181,7 +181,7 @@ def test_explain_shows_placeholders(toy: Bundle) -> None:
 
 def test_missing_support_is_reported(toy: Bundle) -> None:
     paths = curl.Paths(*(Path("/tmp") / n for n in ("crt", "key", "ca")))
-    with pytest.raises(InputError, match="toy_hmac: it differs in each request"):
+    with pytest.raises(InputError, match="toy_hmac, which differs in each request"):
         curl.config(paths, toy.authentication, toy.values)
     with pytest.raises(RefusedError, match="different headers in each request"):
         credentials_of(toy).headers()
