@@ -22,7 +22,7 @@ SHELL_SCRIPTS := .ci/peers .ci/run .ci/wheels requirements/compile requirements/
 help: ## list these
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
-demo: ## the whole job against a vault and a partner of its own (ARGS=--keep leaves them running)
+demo: ## the whole job against a separate vault and partner (ARGS=--keep leaves them running)
 	$(in_demo) $(BIN)/broker demo $(ARGS)
 
 test: ## every test but the long ones, some minutes (ARGS='-k name' for some of them)

@@ -25,6 +25,7 @@ __all__ = ["LOGIN_KEYS", "SETTINGS", "Config", "Setting", "Value", "checked_addr
 _LARGEST: Final = 1024 * 1024  # bytes of a configuration
 _LONGEST: Final = 4000  # bytes of a path; Linux takes 4,096, and names are appended
 _LONGEST_NAME: Final = 255  # bytes of a part of one
+_PLACES: Final = (Path("broker.toml"), Path("/etc/credential-broker/broker.toml"))
 _MOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*", re.ASCII)
 _ADDRESS_FORM: Final = "give http(s)://host:port or unix:///path/of/socket"
 LOGIN_KEYS: Final = ("method", "mount", "role_id_file", "secret_id_file", "file")
@@ -143,7 +144,8 @@ def resolve(
     `/etc/credential-broker/broker.toml` are tried, and none is required. `defaults` replaces defaults that depend on
     the machine.
     """
-    found = file or _looked_up(environment)
+    named = file or environment.get("BROKER_CONFIG")
+    found = Path(named) if named else next((place for place in _PLACES if place.is_file()), None)
     content = _parsed(found) if found else {}
     sources = [
         {name: Value(text, "flag") for name, text in flags.items()},
@@ -154,13 +156,6 @@ def resolve(
     ]
     values = {s.name: _checked(s, next(source[s.name] for source in sources if s.name in source)) for s in SETTINGS}
     return Config(MappingProxyType(values), MappingProxyType(_logins(content, found) if found else {}), found)
-
-
-def _looked_up(environment: Mapping[str, str]) -> Path | None:
-    if environment.get("BROKER_CONFIG"):
-        return Path(environment["BROKER_CONFIG"])
-    places = (Path("broker.toml"), Path("/etc/credential-broker/broker.toml"))
-    return next((place for place in places if place.is_file()), None)
 
 
 def _parsed(file: Path) -> dict[str, Any]:

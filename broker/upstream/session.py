@@ -27,7 +27,7 @@ __all__ = ["TIMEOUT", "PartnerSession"]
 TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds for the whole exchange
 _ORIGIN: Final = re.compile(r"\w+://[^/?#]*")
 _PIECE: Final = 16 * 1024  # bytes sent between two checks of the deadline
-_REDIRECTS: Final = 5  # each is an exchange of its own
+_REDIRECTS: Final = 5  # each is a separate exchange
 
 
 class PartnerSession(requests.Session):

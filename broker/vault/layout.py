@@ -100,7 +100,7 @@ def key(account: str, slot: int) -> str:
 
 
 def secret(account: str, name: str, number: int) -> str:
-    """Return the path of secret `number` of those called `name`, written once. Passwords have a folder of their own."""
+    """Return the path of secret `number` of those called `name`, written once. Passwords have a separate folder."""
     folder = checked_name(account, "account")
     if name == PASSWORD:
         return f"passwords/{folder}/{_number(number)}"

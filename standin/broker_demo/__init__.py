@@ -1,1 +1,1 @@
-"""The demonstration behind `broker demo`: the whole job against a vault and a partner of its own."""
+"""The demo behind `broker demo`: the whole job against a separate vault and partner."""

@@ -27,7 +27,7 @@ from broker.signals import undisturbed
 __all__ = ["Demo", "DemoError"]
 
 _PARENT_DEATH: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
-_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # a directory of our own is made in it, 0700
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # our own directory is made in it, 0700
 _PATIENCE: Final = 20.0  # seconds
 _INDENT: Final = " " * 5
 _ENDLESS: Final = 10_000  # columns

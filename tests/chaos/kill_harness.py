@@ -215,7 +215,7 @@ class Ground:
 
 @contextmanager
 def ground(directory: Path) -> Iterator[Ground]:
-    """Yield a vault of its own that keeps an audit log, a partner, and a system."""
+    """Yield a new vault with an audit log, a partner, and a system."""
     with ExitStack() as stack:
         embedded = stack.enter_context(throwaway(Options(audit=True)))
         vault = stack.enter_context(mounted((embedded, stack.enter_context(administered(embedded)))))

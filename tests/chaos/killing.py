@@ -96,7 +96,7 @@ class Killable:
         later: float = 0,
         changes: Mapping[str, str] | None = None,
     ) -> Ran:
-        """Run `broker ARGUMENTS`; at write `at`, if not 0, inject `fault`. The command starts `later` seconds later.
+        """Run `broker ARGUMENTS`; at write `at`, if not 0, inject `fault`. Its clock is `later` seconds ahead.
 
         `changes` are made to the environment.
         """

@@ -1,6 +1,6 @@
 """Could commands that overlapped have run in some order? A search over histories, for any model of what they do.
 
-It imports nothing of the broker. A command is one step or a few (a canary is away between two of its own), and the
+It imports nothing of the broker. A command is one step or a few (a canary is away between its two steps), and the
 steps of different commands may alternate; each is taken whole, between the command's start and its end, and must fit
 what the command said of itself. The search is Wing and Gong's (1993), with the memory of configurations that Lowe
 added (2017).

@@ -1,6 +1,6 @@
 """Commands that really overlap: forked processes, held at a gate and released together.
 
-Each has sessions, tokens and files of its own. They are slowed down on purpose: seeded pauses before and after writes,
+Each has its own sessions, tokens and files. They are slowed down on purpose: seeded pauses before and after writes,
 where the windows between reading and writing lie.
 """
 

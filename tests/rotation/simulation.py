@@ -77,7 +77,7 @@ class Simulation:
     def branch(
         self, *, at: int = 0, fault: Fault | None = None, meanwhile: Callable[[], object] | None = None
     ) -> Simulation:
-        """Return a sim of its own that begins where this one is; writes and logins are counted from here."""
+        """Return a separate sim that begins in this one's state; writes and logins are counted from here."""
         return replace(
             self,
             documents=dict(self.documents),

@@ -44,7 +44,7 @@ def running(command: Sequence[str], cwd: Path, ready: Callable[[int], bool]) -> 
 
     with_cores = ["sh", "-c", 'ulimit -c "$(ulimit -H -c)"; exec "$@"', "sh", *command]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    # A umask of its own: commands that ran inside this process have tightened ours, and `hardened` goes by it
+    # A separate umask: commands that ran inside this process have tightened ours, and `hardened` goes by it
     with subprocess.Popen(with_cores, cwd=cwd, umask=0o022, **pipes) as process:
         try:
             deadline = time.monotonic() + 60

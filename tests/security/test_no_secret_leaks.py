@@ -28,7 +28,7 @@ from tests.support.vault import mounted, throwaway
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 WRONG = 'wr0ng&"Pässword\\ /+='
 NEW = "n3w-Pa§s'word%2F+2"
-NOT_RUN = {("demo",)}  # it plays the verbs below, on secrets of its own
+NOT_RUN = {("demo",)}  # it plays the verbs below, on its own secrets
 
 
 @pytest.fixture(scope="module")

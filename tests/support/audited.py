@@ -34,7 +34,7 @@ class Run:
     documents: Path
 
     def audited(self, *arguments: str) -> tuple[int, str]:
-        """Run the auditor, a program of its own; return its exit code and what it found."""
+        """Run the auditor, a separate program; return its exit code and what it found."""
         files = ["--mount", self.mount, "--log", str(self.log), "--documents", str(self.documents)]
         command = [sys.executable, "-m", "tests.support.auditor", *files, *arguments]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -43,7 +43,7 @@ class Case:
     holds: bool = False  # stays until its lease ends; asked to finish, it ends well
     judges: bool = False  # its code is 6 if it finds something missing
     before: tuple[str, ...] = ()  # lines run first
-    apart: bool = False  # starts or stops a server, or is many commands in a row: it has tests of its own
+    apart: bool = False  # starts or stops a server, or is many commands in a row: it has separate tests
 
     @property
     def command(self) -> str:
@@ -57,7 +57,7 @@ class Case:
 
     @property
     def sets_up(self) -> bool:
-        """Return whether it makes a mount of its own, with the token of an administrator."""
+        """Return whether it makes its own mount, with the token of an administrator."""
         return self.command == "vault setup" and bool(self.writes)
 
     @property

@@ -204,7 +204,7 @@ class CliHarness:
 OWN: Final = """
 schema = 1
 name = "own-partner"
-title = "A partner of our own"
+title = "A custom partner"
 [environments.production]
 base_url = "https://api.own.example/v1"
 """

@@ -1,7 +1,7 @@
 """Forks a process for each `broker` command that it is ordered to run, from one that has imported everything.
 
-A command then starts in milliseconds, where a new interpreter takes half a second, and is a process of its own: it
-has sessions, tokens and files of its own, and dies as one. See `tests.support.forked` for the other side.
+A command then starts in milliseconds, where a new interpreter takes half a second, and is a separate process: it
+has its own sessions, tokens and files, and dies as one. See `tests.support.forked` for the other side.
 
 An order is a JSON object: number, folder (with `stdin`; `stdout` and `stderr` are written there), cwd, environment,
 arguments. `disturbance`, "module:function", names what else happens to the command: the function is called in its

@@ -144,7 +144,7 @@ class Customer:
         tls: str = "",
         timeout: float = 10,
     ) -> Response:
-        """Make one request on a connection of its own."""
+        """Make one request on a new connection."""
         connection = self.connect(tls, timeout)
         target = self.url(path).removeprefix(f"https://{urlsplit(self.partner.api_url).netloc}")
         try:

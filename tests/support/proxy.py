@@ -230,7 +230,7 @@ _DONE: Final[Mapping[Fault, _Answer]] = {
 
 
 class _Behind:
-    """The vault, over one connection of its own for each of the clients'."""
+    """The vault, over a separate connection for each of the clients'."""
 
     def __init__(self, address: str) -> None:
         self._address = address

@@ -138,7 +138,7 @@ class SavedStates:
         }
 
     def _make(self, name: str) -> None:
-        """Go through the commands that people type, in processes of their own: a test may have patched this one."""
+        """Go through the commands that people type, in separate processes: a test may have patched this one."""
         parent, lines = STATES[name]
         if parent:
             self.put(parent)

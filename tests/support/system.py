@@ -1,4 +1,4 @@
-"""The whole system for a test: a vault, the partner stand-in, and the `broker` command in a process of its own."""
+"""The whole system for a test: a vault, the partner stand-in, and the `broker` command in its own process."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _PATIENCE: Final = 60.0  # seconds
 
 @dataclass
 class Terminal:
-    """`with Terminal(command, …) as terminal:` a process that has a terminal of its own, 100 columns wide."""
+    """`with Terminal(command, …) as terminal:` a process with its own terminal, 100 columns wide."""
 
     command: Sequence[str]
     cwd: Path

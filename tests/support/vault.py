@@ -1,4 +1,4 @@
-"""A real vault for tests: one embedded server for each worker, a mount of its own, set up whole, for each test."""
+"""A real vault for tests: one embedded server for each worker, and a separate mount, fully set up, for each test."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _numbers: Final = itertools.count(1)
 
 @dataclass
 class TestVault:
-    """A mount of its own on the worker's server. `admin` may do everything."""
+    """A separate mount on the worker's server. `admin` may do everything."""
 
     __test__ = False
 
@@ -95,7 +95,7 @@ def token_of(vault: Connection, **body: object) -> Secret[str]:
 
 @contextmanager
 def throwaway(options: Options | None = None) -> Iterator[Embedded]:
-    """Yield an embedded vault in a directory of its own; both are gone afterwards."""
+    """Yield an embedded vault in a new directory; both are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="broker-test-") as directory:  # short: a socket's path has 104 bytes
         embedded = up(Path(directory) / "vault", replace(options or Options(), tied=True))
         try:
@@ -113,7 +113,7 @@ def vault_server() -> Iterator[tuple[Embedded, Connection]]:
 
 @contextmanager
 def mounted(server: tuple[Embedded, Connection]) -> Iterator[TestVault]:
-    """Yield a mount of its own on `server`, set up whole; it is gone afterwards."""
+    """Yield a new mount on `server`, fully set up; it is gone afterwards."""
     embedded, _ = server
     settings = replace(embedded.settings, mount=f"broker-{next(_numbers)}", patience=3.0)
     with administered(Embedded(embedded.running, settings)) as admin:
