@@ -116,7 +116,10 @@ def _unsigned(reports: Iterable[ChainReport]) -> Iterable[Finding]:
     names = [r.chain for r in reports if r.entries > r.signed]
     if names:
         shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
-        message = f"no statement covers the last entries of {len(names)} chains: {shown}; a cut there may not show"
+        message = (
+            f"no statement covers the last entries of {len(names)} chain(s): {shown}. A tail cut there shows only "
+            "against the account's document in Vault, and for issued/… not at all"
+        )
         yield Finding.note("anchor.unsigned", message, "broker evidence anchor")
 
 

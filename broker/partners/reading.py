@@ -117,7 +117,7 @@ def guess(word: str, words: Iterable[str]) -> str:
 
 
 def _explained(error: msgspec.ValidationError) -> SettingError:
-    """Return msgspec's error, which has the path in its text, as ours; or the error of ours that caused it."""
+    """Return msgspec's error, which has the path in its text, as ours; or our error that caused it."""
     if isinstance(error.__cause__, SettingError):
         return error.__cause__
     if missing := _MISSING.match(str(error)):

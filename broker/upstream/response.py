@@ -1,4 +1,4 @@
-"""The partner's answer as a `requests.Response` with errors of ours.
+"""The partner's answer as a `requests.Response` with the broker's errors.
 
 Errors of requests and urllib3 quote the partner (a reason phrase, a chunk line, a header), which may quote our secrets.
 """

@@ -115,7 +115,7 @@ def consumer(entity: str) -> str:
 
 
 def signer(name: str) -> str:
-    """Return the path of a signing key of ours (leases, tickets, evidence heads), by purpose."""
+    """Return the path of a signing key of the broker (leases, tickets, evidence heads), by purpose."""
     return f"{SIGNERS}/{checked_name(name, 'signer')}"
 
 

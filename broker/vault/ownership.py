@@ -1,4 +1,4 @@
-"""Find out whether mounts, logins and policies in a Vault were made by a set-up of ours, or are used by others.
+"""Find out whether mounts, logins and policies in a Vault were made by the broker's set-up, or are used by others.
 
 Setting up changes nothing of theirs. A mount is ours if it has our description. A mount of logins is also ours if one
 of our roles there has our policies: earlier versions gave it no description.
@@ -91,14 +91,14 @@ def survey(vault: Connection) -> Ground:
 
 
 def unseen(mount: str, *, shared: bool = False, taken: Collection[str] = ()) -> Ground:
-    """Return the ground in a Vault that we have not looked at: a mount of ours, or one that others use."""
+    """Return the ground in a Vault that we have not looked at: the broker's mount, or one that others use."""
     used = {path.split("/")[0] for path in (mount, *taken)}
     names = (f"{DEFAULT_MOUNT}-{number}".removesuffix("-1") for number in count(1))
     return Ground(mount, next(name for name in names if name not in used), is_ours=not shared)
 
 
 def require_set_up(vault: Connection) -> None:
-    """Raise `UnknownNameError` unless a set-up of ours made the logins of this mount; else as `survey`."""
+    """Raise `UnknownNameError` unless the broker's set-up made the logins of this mount; else as `survey`."""
     if not survey(vault).is_set_up:
         raise UnknownNameError(
             f"this Vault is not set up for the broker under {vault.settings.mount}/",

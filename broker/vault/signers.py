@@ -1,4 +1,4 @@
-"""Signing keys of ours in Vault, shared by every broker."""
+"""The broker's signing keys in Vault, shared by every broker."""
 
 from __future__ import annotations
 

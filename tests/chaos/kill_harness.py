@@ -172,7 +172,7 @@ class Ground:
         return struck
 
     def assert_reported(self, struck: Ran) -> None:
-        """Assert that what failed says so, in words of ours and with an exit code that has a meaning."""
+        """Assert that a failure is reported as an error with a documented exit code."""
         err = struck.ended.err
         assert struck.code in (0, 2, 3, 5, 6, 8), f"{struck.code} {err}"
         assert bool(struck.code) == err.count("error: "), err

@@ -85,7 +85,7 @@ def test_the_server_sees_our_certificate(version: ssl.TLSVersion, ca: pki.Ca, tm
 
 
 def test_other_server_ca_is_not_trusted(tmp_path: Path) -> None:
-    """Not even one under the CA of our own certificate, nor any of the system's."""
+    """Neither one under the CA of our certificate, nor any of the system's."""
     context = client_context(KEY, pki.pem(LEAF), CLIENTS.pem)
     assert len(context.get_ca_certs()) == 1
     with pytest.raises(ssl.SSLCertVerificationError):

@@ -205,7 +205,7 @@ def test_no_role_reaches_what_gives_rights(reach: Reach, role: str, kind: str) -
 
 @pytest.mark.parametrize("role", Role)
 def test_secret_id_is_for_one_role(reach: Reach, role: Role) -> None:
-    """Nor does an identity tampered with help: not that of a role beside us, nor none, nor one in another form."""
+    """A changed identity does not help: another role's, none, or one in another form."""
     vault = reach.vault
     own = issue_login(vault.admin, role.value)
     others = [issue_login(vault.admin, other.value).role_id for other in Role if other is not role]

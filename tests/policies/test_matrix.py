@@ -147,7 +147,7 @@ def test_rights_outside_the_mount(shared: TestVault, role: str, wire: RawVault) 
 
 @pytest.mark.parametrize("role", WHO)
 def test_vault_confirms_the_matrix(shared: TestVault, role: str) -> None:
-    """Check what requests cannot show: a capability that no request of ours uses."""
+    """Check what requests cannot show: a capability that none of our requests uses."""
     mount = shared.settings.mount
     expected: dict[str, set[str]] = {}
     for row in MATRIX.rows:

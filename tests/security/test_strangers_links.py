@@ -54,7 +54,7 @@ READS: Mapping[str, Callable[[Path], object]] = MappingProxyType(
 
 @pytest.fixture
 def link(tmp_path: Path) -> Path:
-    """A link of another user, to a directory of ours."""
+    """A link of another user, to one of our directories."""
     (tmp_path / "victim").mkdir(mode=0o700)
     return strangers(tmp_path / "link", "victim")
 

@@ -1,4 +1,4 @@
-"""A traceback with local variables, as error trackers and debuggers make it, shows no secret of ours."""
+"""A traceback with local variables, as error trackers and debuggers make it, shows none of our secrets."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ RIGHT: Final = "cb-issue/a/b/c/d/direct"
 
 
 def in_use(bare: Connection) -> None:
-    """Make the KV mount as a colleague has it, with data of theirs."""
+    """Make the KV mount of a colleague, with data."""
     kv = {"type": "kv", "description": "team", "options": {"version": "2"}}
     bare.call("POST", f"sys/mounts/{bare.settings.mount}", kv)
     bare.list("")  # a new mount needs a moment
@@ -48,7 +48,7 @@ def put(bare: Connection, path: str) -> None:
 
 
 def logins_in_use(bare: Connection, role: str, **body: object) -> None:
-    """Make the AppRole mount as a colleague has it, with a role of theirs."""
+    """Make the AppRole mount of a colleague, with a role."""
     bare.call("POST", f"sys/auth/{bare.settings.mount}", {"type": "approle"})
     bare.call("POST", f"auth/{bare.settings.mount}/role/{role}", body or {"token_policies": ["ci"]})
 
@@ -267,7 +267,7 @@ def test_earlier_setup_is_recognised(bare: Connection) -> None:
 
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_a_mount_within_another_is_refused(bare: Connection, version: str) -> None:
-    """Vault would take the settings of ours as a secret of the mount around it."""
+    """Vault would take our settings as a secret of the mount around it."""
     bare.call("POST", f"sys/mounts/{bare.settings.mount}", {"type": "kv", "options": {"version": version}})
     inner = on(bare, f"{bare.settings.mount}/b")
     with pytest.raises(RefusedError, match="is mounted") as caught:
