@@ -6,8 +6,6 @@ import sys
 
 from broker import __version__
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Run the command line and exit with its code."""

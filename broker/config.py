@@ -20,8 +20,6 @@ from broker.errors import InputError
 from broker.model.duration import parse_duration
 from broker.model.role import Role
 
-__all__ = ["LOGIN_KEYS", "SETTINGS", "Config", "Setting", "Value", "checked_address", "checked_mount", "resolve"]
-
 _LARGEST: Final = 1024 * 1024  # bytes of a configuration
 _LONGEST: Final = 4000  # bytes of a path; Linux takes 4,096, and names are appended
 _LONGEST_NAME: Final = 255  # bytes of a part of one

@@ -19,19 +19,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import ClassVar
 
-__all__ = [
-    "BrokerError",
-    "ConflictError",
-    "DeniedError",
-    "InputError",
-    "Kind",
-    "PartnerUnavailableError",
-    "RefusedError",
-    "UnknownNameError",
-    "VaultUnavailableError",
-    "WaitingError",
-]
-
 
 class Kind(Enum):
     """Kinds of errors that a caller can handle."""

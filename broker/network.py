@@ -20,19 +20,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
 
-__all__ = [
-    "UNREADABLE",
-    "Deadline",
-    "InTime",
-    "Reader",
-    "TooMuchError",
-    "alert_of",
-    "behind",
-    "connected",
-    "is_closed",
-    "retry_after",
-]
-
 _ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?([A-Z_]+)")
 _CLOSED: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
 _LONGEST_LINE: Final = 64 * 1024  # bytes

@@ -19,8 +19,6 @@ from typing import Final
 
 from broker.errors import InputError
 
-__all__ = ["Place", "UntrustedPathError", "open_file", "place", "read_file", "replace_file", "write_atomically"]
-
 _STEP: Final = os.O_PATH | os.O_CLOEXEC
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LINKS: Final = 40  # as many as the kernel follows: path_resolution(7)

@@ -22,9 +22,6 @@ from datetime import datetime
 from types import FrameType
 from typing import Final
 
-__all__ = ["ASKING", "AskedToEnd", "held_back", "raised", "undisturbed", "wait_for_end"]
-
-
 _LEFT_OUT: Final = "KILL STOP ABRT BUS FPE ILL SEGV SYS TRAP CHLD CONT PIPE TSTP TTIN TTOU URG WINCH XFSZ"
 ASKING: Final = frozenset(map(int, signal.valid_signals() - {signal.Signals[f"SIG{n}"] for n in _LEFT_OUT.split()}))
 _LOOK: Final = 5.0  # seconds between looks at the clock: it may be set, or the machine may have slept

@@ -152,8 +152,7 @@ def _help(command: click.Command, context: click.Context, *, level: int) -> Iter
 
 
 def _errors() -> Iterator[type[errors.BrokerError]]:
-    for name in errors.__all__:
-        found = getattr(errors, name)
+    for found in vars(errors).values():
         if isinstance(found, type) and issubclass(found, errors.BrokerError):
             yield found
 

@@ -34,8 +34,6 @@ from broker.partners.profile import Profile
 from broker.partners.request import base_url
 from broker.pki.lint import lint_subject
 
-__all__ = ["command"]
-
 _LONGEST_LOGIN: Final = 256
 _INTERNAL: Final = ("outbox", "doomed_keys", "doomed_passwords")
 

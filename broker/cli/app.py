@@ -13,8 +13,6 @@ from broker.errors import InputError
 from broker.model.names import AccountName
 from broker.model.role import Role
 
-__all__ = ["command"]
-
 _LONGEST: Final = 256
 _PARTNER_ID = click.option("--client-id", default="", help="The partner's id for it, if known already.")
 

@@ -27,8 +27,6 @@ from broker.model.secret import Secret
 from broker.signals import held_back, wait_for_end
 from broker.telemetry import log
 
-__all__ = ["command"]
-
 _EXTRAS = ("keystore.p12", "truststore.p12", "curl.conf", "env")
 
 

@@ -17,8 +17,6 @@ from broker.pki.certificates import Description, ca_set, describe, format_finger
 from broker.pki.reply import read_reply
 from broker.rotation.receive import ImportOptions
 
-__all__ = ["command"]
-
 
 @click.group("cert", epilog="Example: broker cert import acme reply.zip")
 def command() -> None:

@@ -13,8 +13,6 @@ from broker.config import SETTINGS
 from broker.errors import InputError
 from broker.model.role import Role
 
-__all__ = ["command"]
-
 
 @click.group("config", epilog="Example: broker config show")
 def command() -> None:

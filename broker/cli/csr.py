@@ -24,8 +24,6 @@ from broker.people.eml import csr_mail, draft
 from broker.pki.csr import parse
 from broker.pki.lint import lint_csr
 
-__all__ = ["command"]
-
 
 @click.group("csr", epilog="Example: broker csr new acme --out acme.csr")
 def command() -> None:

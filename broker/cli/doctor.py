@@ -12,8 +12,6 @@ from broker.cli.output import output_option, show_findings, show_json
 from broker.cli.start import Start
 from broker.model.finding import Finding, has_errors
 
-__all__ = ["command"]
-
 
 @click.command("doctor", epilog="Example: broker doctor -o json")
 @output_option

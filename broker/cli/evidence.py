@@ -28,8 +28,6 @@ from broker.model.chain import Entry
 from broker.model.finding import has_errors
 from broker.model.names import AccountName
 
-__all__ = ["command"]
-
 _LONG: Final = 40
 _LARGEST_EXPORT: Final = 512 * 1024 * 1024
 

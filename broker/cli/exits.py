@@ -14,18 +14,6 @@ from broker.cli.output import clean, show_findings
 from broker.errors import BrokerError, InputError, Kind
 from broker.telemetry import log
 
-__all__ = [
-    "BROKEN_PIPE",
-    "CODES",
-    "INTERRUPTED",
-    "REFUSED",
-    "SIGNALLED",
-    "USAGE",
-    "report",
-    "report_unexpected",
-    "report_usage",
-]
-
 CODES: Final[Mapping[Kind, int]] = MappingProxyType(
     {
         Kind.UNEXPECTED: 1,

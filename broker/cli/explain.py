@@ -17,8 +17,6 @@ from broker.partners.request import as_curl, as_http, recipe
 from broker.pki.certificates import format_fingerprint
 from broker.rotation.choosing import generation_to_try
 
-__all__ = ["command"]
-
 
 @click.command("explain", epilog="Example: broker explain acme > for-the-partner.txt")
 @account_argument

@@ -8,8 +8,6 @@ from broker.cli.options import confirm
 from broker.model.account import Account
 from broker.model.generation import SigningRequest, Submission
 
-__all__ = ["require_consent", "yes_option"]
-
 yes_option = click.option("--yes", is_flag=True, help="Skip the question before a partner's answer becomes useless.")
 
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["Hardening", "harden"]
-
 _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4  # asm-generic/mman.h
 _CAP_IPC_LOCK: Final = 14  # linux/capability.h

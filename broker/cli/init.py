@@ -19,8 +19,6 @@ from broker.embedded.binary import find_binary
 from broker.errors import BrokerError, InputError
 from broker.model.role import Role
 
-__all__ = ["command"]
-
 _WHERE: Final = "Where is Vault? An address, or embedded for one on this machine"
 _CA_FILE: Final = "File with the CA certificates of Vault, if it is not a public CA"
 

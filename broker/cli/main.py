@@ -23,8 +23,6 @@ from broker.signals import ASKING, AskedToEnd, raised
 if TYPE_CHECKING:
     from broker.compose.graph import Wiring
 
-__all__ = ["DEMO", "EXTRAS", "NOUNS", "cli", "run"]
-
 DEMO: Final = "broker_demo.command"  # in the distribution of the stand-in
 
 NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so that `--help` imports no noun

@@ -13,8 +13,6 @@ from broker.model.obstacle import Obstacle
 if TYPE_CHECKING:
     from broker.compose.graph import Broker
 
-__all__ = ["show_obstacles", "shown_clock"]
-
 
 def shown_clock(broker: Broker) -> datetime:
     """Return the time for a command that only shows; warn if it differs from Vault's."""

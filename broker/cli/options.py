@@ -19,27 +19,6 @@ from broker.paths import open_file, place, write_atomically
 from broker.pki.certificates import parse_fingerprint
 from broker.telemetry import log
 
-__all__ = [
-    "accept_ca_option",
-    "account_argument",
-    "accounts_argument",
-    "application_argument",
-    "confirm",
-    "generation_option",
-    "moment",
-    "read_input",
-    "read_private",
-    "read_secret",
-    "reason_options",
-    "require_apart",
-    "require_one_reader",
-    "split_application",
-    "the_reason",
-    "writable",
-    "writable_secret",
-    "write_output",
-]
-
 _LONGEST_SECRET: Final = 1024  # characters
 _UNSEEN: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
 F = TypeVar("F", bound=Callable[..., Any])

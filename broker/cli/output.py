@@ -21,21 +21,6 @@ if TYPE_CHECKING:
     from broker.model.account import Account
     from broker.model.generation import Generation
 
-__all__ = [
-    "clean",
-    "note",
-    "note_done",
-    "output_option",
-    "show_details",
-    "show_findings",
-    "show_json",
-    "show_table",
-    "stage_of",
-    "step",
-    "styled",
-    "when",
-]
-
 _MARKS: Final = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "note"}
 _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 

@@ -17,8 +17,6 @@ from broker.partners import catalogue
 from broker.partners.document import parse, to_document
 from broker.partners.profile import Profile
 
-__all__ = ["command"]
-
 
 @click.group("partner", epilog="Example: broker partner list")
 def command() -> None:

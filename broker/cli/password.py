@@ -12,8 +12,6 @@ from broker.model.redactor import Redactor
 from broker.model.role import Role
 from broker.telemetry import log
 
-__all__ = ["command"]
-
 
 @click.group("password", epilog="Example: broker password set acme")
 def command() -> None:

@@ -19,8 +19,6 @@ from broker.rotation.canary import require_ok
 from broker.rotation.choosing import Promotion, generation_to_try
 from broker.rotation.reports import CanaryReport, promotion_report
 
-__all__ = ["command"]
-
 
 @click.group("rotation", epilog="Example: broker rotation promote acme")
 def command() -> None:

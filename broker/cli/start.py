@@ -22,8 +22,6 @@ from broker.telemetry import log
 if TYPE_CHECKING:
     from broker.compose.graph import Broker, Wiring
 
-__all__ = ["Start", "begin"]
-
 
 class Start:
     """Passed from the root command to every other; reads nothing until it is used."""

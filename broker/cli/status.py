@@ -16,8 +16,6 @@ from broker.model.names import AccountName
 if TYPE_CHECKING:
     from broker.compose.status import AccountStatus
 
-__all__ = ["command"]
-
 
 @click.command("status", epilog="Example: broker status -o json")
 @accounts_argument

@@ -11,8 +11,6 @@ from broker.cli.output import note, output_option, show_json
 from broker.cli.start import Start
 from broker.model.names import AccountName
 
-__all__ = ["command"]
-
 
 @click.group("trust", epilog="Example: broker trust set acme server-ca.pem --accept-ca AB:CD:…")
 def command() -> None:

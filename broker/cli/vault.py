@@ -22,8 +22,6 @@ from broker.paths import place
 if TYPE_CHECKING:
     from broker.compose.vaults import PlannedChange
 
-__all__ = ["command"]
-
 
 @click.group("vault", epilog="Example: broker vault status")
 def command() -> None:

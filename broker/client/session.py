@@ -27,8 +27,6 @@ from broker.pki.tls import client_context
 from broker.upstream.credentials import Credentials
 from broker.upstream.session import TIMEOUT, PartnerSession
 
-__all__ = ["CHECK_EVERY", "NothingPublishedError", "Published", "Session", "open", "read"]
-
 CHECK_EVERY: Final = 1.0  # seconds between two reads of the link `current`
 _LARGEST: Final = 1024 * 1024
 _BEGIN_KEY: Final = "-----BEGIN PRIVATE KEY-----"

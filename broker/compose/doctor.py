@@ -21,8 +21,6 @@ from broker.vault.health import health, lacking
 if TYPE_CHECKING:  # a cycle: `Broker` offers this
     from broker.compose.graph import Broker
 
-__all__ = ["examined"]
-
 _SKEW: Final = 60  # seconds
 _SEVERITY: Final = {RefusedError: Severity.ERROR, WaitingError: Severity.WARNING, ConflictError: Severity.NOTE}
 

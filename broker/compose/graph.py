@@ -43,8 +43,6 @@ from broker.vault.observer import Observer, unobserved
 from broker.vault.profiles import StoredProfiles, own_profiles, store_profile
 from broker.vault.statements import VaultStatements
 
-__all__ = ["Broker", "Wiring"]
-
 
 class Wiring:
     """Parts that tests replace: the clock, and the observer of writes."""

@@ -35,8 +35,6 @@ from broker.vault.consumers import VaultConsumers
 from broker.vault.secrets import VaultSecrets
 from broker.vault.signers import lease_keys
 
-__all__ = ["canary", "issuer"]
-
 Profiles = Callable[[str, Role], Profile]
 _FIRST_ENTRIES: Final = 256  # accounts whose first entry of evidence is kept in memory: it never changes
 

@@ -24,8 +24,6 @@ from broker.vault.secrets import VaultKeys, VaultNamedSecrets
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import Seen
 
-__all__ = ["Roles"]
-
 _SKIP_VERIFY: Final = ("BAO_SKIP_VERIFY", "VAULT_SKIP_VERIFY")
 _ON: Final = ("1", "t", "true")  # true for Go's strconv.ParseBool, hence for Vault
 

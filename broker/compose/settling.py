@@ -13,8 +13,6 @@ from broker.rotation import amend
 from broker.rotation.ports import ForkedEvidenceError
 from broker.vault.errors import MissingError
 
-__all__ = ["forked", "settle"]
-
 
 def settle(roles: Roles, name: AccountName, role: Role, say: Callable[[str], None]) -> None:
     """Store the evidence that is due and destroy doomed secrets; if Vault fails now, the next change tries again.

@@ -15,8 +15,6 @@ from broker.model.stage import Stage
 from broker.model.todo import Todo, Who, forked_todo, next_todo, unread_profile_todo
 from broker.partners.profile import Profile
 
-__all__ = ["AccountStatus", "GenerationStatus", "status"]
-
 
 @dataclass(frozen=True, slots=True)
 class GenerationStatus:

@@ -31,8 +31,6 @@ from broker.vault.ownership import survey, unseen
 from broker.vault.policies import ALL
 from broker.vault.setup import Action, Wish, apply, as_hcl, as_shell, plan, wanted
 
-__all__ = ["PlannedChange", "SetUp", "VaultStatus", "Vaults", "Write"]
-
 Write = Callable[[Path, bytes], None]  # a file that only its owner can read
 
 

@@ -14,8 +14,6 @@ from broker.embedded.home import Home
 from broker.errors import InputError
 from broker.model.role import Role
 
-__all__ = ["TOKENS", "Way", "Ways"]
-
 TOKENS: Final = ("BAO_TOKEN", "VAULT_TOKEN")  # the first that is set wins
 
 

@@ -26,8 +26,6 @@ from broker.model.bundle import Bundle, Manifest
 from broker.model.clock import Clock, system_clock
 from broker.model.secret import Secret
 
-__all__ = ["CURRENT", "GRACE", "Holding", "publishing", "withdraw"]
-
 CURRENT: Final = "current"
 GRACE: Final = timedelta(minutes=10)  # between resolving the link and opening the last file
 _GENERATION: Final = re.compile(r"gen-\d{6,}(?:-\d+)?", re.ASCII)

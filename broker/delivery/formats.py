@@ -20,8 +20,6 @@ from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from broker.pki import keys
 
-__all__ = ["DEFAULT", "FileFormat", "curl_config", "render"]
-
 
 class FileFormat(Enum):
     """A file of a bundle: its name, and its meaning for people.

@@ -16,8 +16,6 @@ from broker.model.names import account_name
 from broker.model.secret import Secret
 from broker.partners.authentication import authentication_of, document_of
 
-__all__ = ["MANIFEST", "digest", "dump", "manifest_of", "parse"]
-
 MANIFEST: Final = "manifest.json"
 SCHEMA: Final = 1
 

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-__all__ = ["default_root", "is_memory"]
-
 _MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _ROW: Final = re.compile(r"\S+ \S+ (\S+) .*? - (\S+)")  # the third field is the device

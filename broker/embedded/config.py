@@ -9,8 +9,6 @@ from typing import Final
 
 from broker.embedded.home import SETUP_ROLE, Home
 
-__all__ = ["DEFAULTS", "Options", "rendered"]
-
 _EVERYTHING: Final = 'path "*" { capabilities = ["create", "read", "update", "patch", "delete", "list", "sudo"] }'
 
 

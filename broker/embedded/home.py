@@ -12,8 +12,6 @@ from typing import Final
 from broker.errors import InputError, RefusedError
 from broker.paths import place, write_atomically
 
-__all__ = ["SETUP_ROLE", "Home", "write_private"]
-
 SETUP_ROLE: Final = "embedded-setup"
 _SOCKET_PATH: Final = 104  # bytes; Linux takes 107 and a NUL, others 103
 

@@ -25,8 +25,6 @@ from broker.embedded.config import DEFAULTS, Options, rendered
 from broker.embedded.home import Home, write_private
 from broker.errors import VaultUnavailableError
 
-__all__ = ["Running", "start", "status", "stop"]
-
 _PATIENCE: Final = 20.0  # seconds to start or stop; both usually take a tenth of one
 _TICK: Final = 0.02
 # $1 is the log, $2 "tied" or "detached", then follows the command. The server is not our child, so it leaves no zombie.

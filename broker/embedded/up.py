@@ -12,16 +12,14 @@ from typing import Final
 from broker.embedded.config import DEFAULTS, Options
 from broker.embedded.home import SETUP_ROLE, write_private
 from broker.embedded.server import Running, start, stop
+from broker.model.role import Role
 from broker.signals import undisturbed
 from broker.vault.connection import Connection
 from broker.vault.enrolment import provide_login
 from broker.vault.logins import AppRoleLogin
 from broker.vault.observer import Observer, unobserved
-from broker.vault.policies import Role
 from broker.vault.settings import DEFAULT_MOUNT, VaultSettings
 from broker.vault.setup import Wish, apply, plan
-
-__all__ = ["Embedded", "administered", "up"]
 
 _ALL: Final = Wish()
 

@@ -15,8 +15,6 @@ from broker.model.chain import Head, verify
 from broker.model.finding import Finding, has_errors
 from broker.model.names import AccountName
 
-__all__ = ["ChainReport", "Record", "Report", "collect", "examine"]
-
 ATTEMPTS: Final = 5
 ReadAccount = Callable[[AccountName], Account]  # raises UnknownNameError
 _SHOWN: Final = 3

@@ -22,8 +22,6 @@ from broker.evidence.statements import ChainRecord, StoredStatement
 from broker.model.chain import Entry, Head
 from broker.model.finding import Finding
 
-__all__ = ["SCHEMA", "exported", "imported"]
-
 SCHEMA: Final = 1
 _KIND: Final = "credential-broker"
 

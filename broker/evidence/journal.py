@@ -11,8 +11,6 @@ from broker.model.chain import Entry, Fact, Head, appended
 from broker.model.clock import Clock
 from broker.model.stamp import Stamp
 
-__all__ = ["Journal", "chain_name"]
-
 
 def chain_name(now: datetime) -> str:
     """Return a name that no other process has: its start time and a random part."""

@@ -27,21 +27,6 @@ from broker.model.clock import Clock
 from broker.model.finding import Finding, has_errors, refuse_errors
 from broker.model.secret import Secret
 
-__all__ = [
-    "AnchorKey",
-    "Anchored",
-    "ChainRecord",
-    "Chains",
-    "Statement",
-    "Statements",
-    "StoredStatement",
-    "VerifyingKey",
-    "against_statements",
-    "anchor",
-    "newest_heads",
-    "verified",
-]
-
 ATTEMPTS: Final = 8
 LARGEST: Final = 4096  # chains in one statement: half a megabyte, which Vault on raft accepts
 COMPARE: Final = "keep what you have and compare it with an older export"

@@ -18,8 +18,6 @@ from broker.model.history import Event, account_state, fold, identity
 from broker.model.names import AccountName
 from broker.pki import certificates
 
-__all__ = ["differences", "require_first_entry"]
-
 
 def require_first_entry(account: Account, first: Callable[[AccountName], Entry]) -> Account:
     """Return `account`; raise `RefusedError` if it differs from what the first entry of its evidence fixes.

@@ -23,8 +23,6 @@ from broker.model.secret import Secret
 from broker.model.stage import Stage
 from broker.partners.profile import Profile
 
-__all__ = ["Granted", "Issuer", "Wanted"]
-
 
 @dataclass(frozen=True, slots=True)
 class Wanted:

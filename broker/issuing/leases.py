@@ -14,8 +14,6 @@ from broker.errors import DeniedError
 from broker.model.lease import Lease
 from broker.model.secret import Secret
 
-__all__ = ["LeaseKeys", "LeaseSigner"]
-
 ALGORITHM: Final = "HS256"  # only brokers read leases, so one shared key at a time; `kid` lets two overlap
 AUDIENCE: Final = "credential-broker/lease"
 

@@ -13,8 +13,6 @@ from broker.model.lease import BundleKind
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 
-__all__ = ["Authorize", "Consumer", "Consumers", "ReadAccount", "ReadSecrets", "SetSecrets"]
-
 
 @dataclass(frozen=True, slots=True)
 class Consumer:

@@ -33,8 +33,6 @@ from broker.model.names import AccountName
 from broker.model.stage import Stage
 from broker.model.subject import Subject
 
-__all__ = ["Account", "Contacts"]
-
 T = TypeVar("T")
 
 

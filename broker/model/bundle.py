@@ -11,8 +11,6 @@ from broker.model.certificate import CaSet, Certificate
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 
-__all__ = ["Bundle", "Manifest"]
-
 
 @dataclass(frozen=True, slots=True)
 class Bundle:

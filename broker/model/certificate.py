@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NewType
 
-__all__ = ["CaSet", "CaSetRef", "Certificate", "CertificateRef", "Spki"]
-
 Spki = NewType("Spki", str)  # SHA-256 of the DER SubjectPublicKeyInfo, lower-case hex
 CertificateRef = NewType("CertificateRef", str)  # SHA-256 of the DER leaf, lower-case hex
 CaSetRef = NewType("CaSetRef", str)  # SHA-256 over the sorted fingerprints in the set, lower-case hex

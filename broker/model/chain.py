@@ -17,8 +17,6 @@ from broker.errors import InputError
 from broker.model.finding import Finding
 from broker.model.stamp import Stamp
 
-__all__ = ["GENESIS", "LAST", "Entry", "Fact", "Head", "appended", "require_text", "verify"]
-
 GENESIS: Final = "0" * 64
 LAST: Final = 99_999_999  # the largest number of an entry: its path has room for eight digits
 _LONG: Final = 1000  # characters of a fact: a subject with every field as long as X.520 lets it be

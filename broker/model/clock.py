@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-__all__ = ["Clock", "system_clock"]
-
 Clock = Callable[[], datetime]  # always in UTC
 
 

@@ -9,8 +9,6 @@ from typing import Final, TypeVar
 
 from broker.errors import ConflictError
 
-__all__ = ["ATTEMPTS", "compare_and_set"]
-
 T = TypeVar("T")
 
 ATTEMPTS: Final = 20  # twenty concurrent writers never needed as many

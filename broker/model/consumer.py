@@ -10,8 +10,6 @@ from typing import Final
 from broker.model.lease import Lease
 from broker.model.names import AccountName
 
-__all__ = ["ConsumerRecord", "Holding", "stragglers"]
-
 _KEPT: Final = timedelta(days=1)  # past its end, since the clock of the broker that grants the next one may be ahead
 
 

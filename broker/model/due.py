@@ -10,8 +10,6 @@ from broker.model.account import Account
 from broker.model.duration import part_of
 from broker.model.generation import Closed
 
-__all__ = ["DEFAULT_LEAD_TIME", "DueDate", "Term", "account_due", "due_date", "lead_time"]
-
 DEFAULT_LEAD_TIME: Final = timedelta(days=21)  # if neither an answered request nor the profile has one
 SHORTEST_LEAD_TIME: Final = timedelta(days=1)  # one answer within minutes is an exception
 LEARN_FROM: Final = 5  # answered submissions; older ones say little

@@ -8,8 +8,6 @@ from typing import Final
 
 from broker.errors import InputError
 
-__all__ = ["duration_text", "parse_duration", "part_of"]
-
 _UNITS: Final = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 _SHARE: Final = re.compile(r"([1-9][0-9]?)%", re.ASCII)
 _SHAPE: Final = re.compile(r"(?:(\d{1,6})d)? ?(?:(\d{1,6})h)? ?(?:(\d{1,6})m)? ?(?:(\d{1,6})s)?", re.ASCII)

@@ -8,8 +8,6 @@ from enum import Enum
 
 from broker.errors import RefusedError
 
-__all__ = ["Finding", "FindingsError", "Severity", "has_errors", "refuse_errors"]
-
 
 class Severity(Enum):
     """The weight of a finding. Only an `ERROR` refuses."""

@@ -12,21 +12,6 @@ from broker.model.authentication import PASSWORD
 from broker.model.certificate import CaSetRef, CertificateRef, Spki
 from broker.model.stage import Stage
 
-__all__ = [
-    "Application",
-    "Breaker",
-    "Closed",
-    "Generation",
-    "KeyRef",
-    "Parts",
-    "SecretRef",
-    "SigningRequest",
-    "Submission",
-    "Try",
-    "key_ref",
-    "secret_refs",
-]
-
 KeyRef = NewType("KeyRef", str)  # "kv:4": custody is part of the name, not of the model
 SecretRef = NewType("SecretRef", str)  # "password:3": name and number of a secret
 

@@ -17,8 +17,6 @@ from broker.model.chain import Entry, Fact
 from broker.model.generation import Closed, KeyRef, Parts
 from broker.model.stage import MOVES, Move, Stage
 
-__all__ = ["AccountState", "Event", "account_state", "fold", "identity", "parts_facts"]
-
 _ACCEPTED: Final = "ok"  # the verdict on a canary that the partner answered
 _SECRET: Final = "secret:"  # noqa: S105  # before the name of a secret that is not the password
 IDENTITY: Final = ("profile", "environment", "login", "base_url", "subject")

@@ -10,8 +10,6 @@ from typing import Final
 from broker.errors import RefusedError
 from broker.model.names import AccountName
 
-__all__ = ["LONGEST", "BundleKind", "Lease", "expiry"]
-
 LONGEST: Final = timedelta(hours=1)
 
 

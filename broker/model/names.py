@@ -7,8 +7,6 @@ from typing import Final, NewType
 
 from broker.errors import InputError
 
-__all__ = ["NAME", "AccountName", "account_name", "checked_name", "mail_address"]
-
 AccountName = NewType("AccountName", str)
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)  # 63: a DNS label
 _LONGEST_ADDRESS: Final = 254  # octets (RFC 3696, erratum 1690)

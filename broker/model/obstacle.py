@@ -10,8 +10,6 @@ from typing import Final
 from broker.errors import BrokerError, ConflictError, RefusedError, WaitingError
 from broker.model.account import Account
 
-__all__ = ["LONGEST_PAUSE", "UNANSWERED", "Obstacle", "obstacles", "paused_until"]
-
 LONGEST_PAUSE: Final = timedelta(days=1)  # the longest quota is a sliding day
 TRY_TIMEOUT: Final = timedelta(minutes=2)  # a canary without an answer by then was killed
 _APART: Final = timedelta(minutes=10)  # between two machines, each at most five minutes from Vault

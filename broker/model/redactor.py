@@ -14,8 +14,6 @@ from urllib.parse import quote
 
 from broker.model.secret import Secret
 
-__all__ = ["HIDDEN", "Redactor"]
-
 HIDDEN: Final = "<hidden>"
 _CUT: Final = 8  # characters; a beginning this long is hidden too, since texts get cut off
 _SHORT: Final = 4  # characters; shorter secrets are hidden only as whole words, else every message would be garbled

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["Role"]
-
 
 class Role(Enum):
     """Each has a policy of its name, a login of its own, and in the configuration a table `[roles.NAME]`."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hmac
 from typing import Final, Generic, NoReturn, TypeVar
 
-__all__ = ["Secret"]
-
 T = TypeVar("T", bytes, str)
 REDACTED: Final = "<secret>"
 

@@ -6,8 +6,6 @@ from typing import Final
 
 from broker.errors import InputError
 
-__all__ = ["SettingError"]
-
 _LONGEST: Final = 120  # characters of a key that are repeated
 
 

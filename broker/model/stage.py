@@ -8,8 +8,6 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["MOVES", "Move", "Stage", "Transition"]
-
 
 class Stage(Enum):
     """The stage of a generation."""

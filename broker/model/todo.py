@@ -13,8 +13,6 @@ from broker.model.due import DueDate
 from broker.model.obstacle import obstacles
 from broker.model.stage import Stage
 
-__all__ = ["Todo", "Who", "forked_todo", "next_todo", "unread_profile_todo"]
-
 
 class Who(Enum):
     """The party that acts next."""

@@ -18,8 +18,6 @@ from broker.model.names import checked_name
 from broker.model.setting import SettingError
 from broker.partners.reading import converted, read, require_known
 
-__all__ = ["authentication_of", "document_of"]
-
 
 def authentication_of(table: object) -> Authentication:
     """Read the table; raise `SettingError` with a key within the table."""

@@ -12,8 +12,6 @@ from broker.partners.document import NewerProfileError, from_document, parse
 from broker.partners.profile import Profile
 from broker.partners.reading import guess
 
-__all__ = ["builtin", "builtin_source", "load", "names", "require_own"]
-
 _FOLDER: Final = resources.files("broker.partners").joinpath("profiles")
 _SUFFIX: Final = ".toml"
 

@@ -26,8 +26,6 @@ from broker.partners.profile import PERIODS, Environment, Operation, Probe, Prof
 from broker.partners.reading import choice, converted, of_text, read, require_known, require_plain, text
 from broker.partners.request import METHODS, base_url, join, recipe
 
-__all__ = ["PLACEHOLDERS", "NewerProfileError", "from_document", "parse", "to_document"]
-
 SCHEMA: Final = 1
 _LARGEST: Final = 64 * 1024
 _LONGEST: Final = timedelta(days=3660)  # for new profiles only: stored ones must stay readable

@@ -11,8 +11,6 @@ from broker.errors import UnknownNameError
 from broker.model.authentication import Authentication
 from broker.model.subject import KeyRules, SubjectRules
 
-__all__ = ["PERIODS", "Environment", "Operation", "Probe", "Profile", "Renewal", "Submission"]
-
 PERIODS: Final = ("lifetime", "overlap", "lead_time")  # fields of `Renewal` that the partner publishes
 
 

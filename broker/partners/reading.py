@@ -15,8 +15,6 @@ import msgspec
 from broker.errors import InputError
 from broker.model.setting import SettingError
 
-__all__ = ["choice", "converted", "guess", "of_text", "read", "require_known", "require_plain", "text"]
-
 T = TypeVar("T")
 
 _LONGEST: Final = 4000  # characters of one text

@@ -15,8 +15,6 @@ from urllib.parse import quote, unquote, urlsplit
 from broker.errors import InputError, RefusedError
 from broker.model.authentication import Authentication, Request
 
-__all__ = ["METHODS", "as_curl", "as_http", "base_url", "inside", "join", "recipe"]
-
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.ASCII)
 _PATH_SAFE: Final = "/%:@!$&'()*+,;=-._~"  # RFC 3986 pchar; '%' keeps what is already encoded

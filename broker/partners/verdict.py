@@ -24,8 +24,6 @@ from typing import Final
 
 from broker.model.obstacle import LONGEST_PAUSE
 
-__all__ = ["ProbeFacts", "Verdict", "Where", "classify", "wait"]
-
 
 class Verdict(Enum):
     """The meaning of a canary's answer for the set: its name, a message for people, and a hint if there is one."""

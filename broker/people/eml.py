@@ -23,8 +23,6 @@ from broker.model.generation import SigningRequest
 from broker.model.names import AccountName, mail_address
 from broker.partners.profile import Profile, Submission
 
-__all__ = ["CsrMail", "csr_mail", "draft"]
-
 _LONGEST: Final = 998  # octets of a header line (RFC 5322, 2.1.1)
 
 

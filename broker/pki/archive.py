@@ -11,8 +11,6 @@ from typing import Final
 
 from broker.errors import InputError, RefusedError
 
-__all__ = ["is_zip", "members"]
-
 _MOST_MEMBERS: Final = 64
 _MOST_BYTES: Final = 1024 * 1024  # of all members together, unpacked
 _MOST_RATIO: Final = 100

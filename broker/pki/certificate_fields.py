@@ -24,29 +24,6 @@ from broker.model.finding import Finding
 from broker.pki import der
 from broker.pki.names import ReadName, read_name
 
-__all__ = [
-    "EXPONENT",
-    "SMALLEST_RSA",
-    "PublicKey",
-    "digest_faults",
-    "digest_of",
-    "extension",
-    "extensions_of",
-    "fingerprint_of",
-    "is_ca",
-    "issuer_of",
-    "load_der",
-    "netscape_types",
-    "oid_name",
-    "public_key_facts",
-    "purposes_without_client",
-    "readable",
-    "rsa_faults",
-    "serial_of",
-    "spki_of",
-    "subject_of",
-]
-
 # TBSCertificate after the version: serialNumber, signature, issuer, validity, subject, SPKI (RFC 5280, 4.1)
 _VERSION: Final = 0xA0
 _ISSUER: Final = 2

@@ -18,18 +18,6 @@ from broker.pki import certificate_fields as fields
 from broker.pki import chain, der
 from broker.pki.pem import blocks_and_text
 
-__all__ = [
-    "Description",
-    "ca_set",
-    "ca_set_of",
-    "certificate",
-    "certificate_of",
-    "describe",
-    "format_fingerprint",
-    "load",
-    "parse_fingerprint",
-]
-
 _MAX_SIZE: Final = 1024 * 1024
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 _KEY_USAGES: Final = (

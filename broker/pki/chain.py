@@ -18,8 +18,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from broker.pki import certificate_fields as fields
 from broker.pki.names import Folded, folded
 
-__all__ = ["intermediates", "leaves", "path", "self_issued", "signed_by", "unverifiable"]
-
 _PAIRS: Final = 2048  # of certificates; a reply of 32 has half as many
 
 

@@ -9,8 +9,6 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-__all__ = ["client_ids_in", "labelled_by_name"]
-
 _MOST_CLIENT_IDS: Final = 8
 _QUOTES: Final = "\"'`*\u2018\u2019\u201c\u201d"
 _GAP: Final = rf"[ \t\xa0{_QUOTES}]{{0,4}}"

@@ -23,8 +23,6 @@ from broker.pki.certificate_fields import PublicKey, digest_of, extensions_of, o
 from broker.pki.names import ReadName, name_of, read_name
 from broker.pki.pem import Block, blocks_and_text
 
-__all__ = ["ParsedCsr", "build", "parse"]
-
 _MAX_SIZE: Final = 64 * 1024
 _DIGESTS: Final = {digest.name: digest for digest in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())}
 _HEADERS: Final = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")

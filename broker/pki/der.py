@@ -10,8 +10,6 @@ from typing import Final
 
 from broker.errors import InputError
 
-__all__ = ["INTEGER", "OID", "SEQUENCE", "Element", "children", "dotted", "is_der", "only"]
-
 INTEGER: Final = 0x02
 OID: Final = 0x06
 SEQUENCE: Final = 0x30

@@ -25,8 +25,6 @@ from broker.model.subject import KeyRules
 from broker.pki import certificate_fields as fields
 from broker.pki import certificates
 
-__all__ = ["generate", "load", "pem", "pkcs12_bundle", "spki_of", "truststore_p12"]
-
 _ROUNDS: Final = 20_000
 
 

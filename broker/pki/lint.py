@@ -11,8 +11,6 @@ from broker.pki.csr import ParsedCsr
 from broker.pki.names import shown
 from broker.pki.subject_values import code_of, login_mismatch, unknown_attributes, value_faults
 
-__all__ = ["lint_csr", "lint_subject"]
-
 _OLD_STRINGS = ("TeletexString", "BMPString", "UniversalString")
 
 

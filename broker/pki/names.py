@@ -14,8 +14,6 @@ from broker.errors import InputError
 from broker.model.subject import Subject
 from broker.pki import der
 
-__all__ = ["Folded", "NameAttribute", "ReadName", "folded", "name_of", "read_name", "shown"]
-
 _OIDS: Final[Mapping[str, x509.ObjectIdentifier]] = {
     "C": NameOID.COUNTRY_NAME,
     "ST": NameOID.STATE_OR_PROVINCE_NAME,

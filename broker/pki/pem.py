@@ -11,8 +11,6 @@ from typing import Final
 
 from broker.errors import InputError
 
-__all__ = ["Block", "blocks_and_text", "text_of"]
-
 _BEGIN: Final = "-----BEGIN "
 _DASHES: Final = "-----"
 _MOST_BLOCKS: Final = 64

@@ -22,8 +22,6 @@ from broker.pki.client_ids import client_ids_in, labelled_by_name
 from broker.pki.names import shown
 from broker.pki.pem import Block, blocks_and_text, text_of
 
-__all__ = ["MAX_REPLY", "ReplyParts", "read_reply"]
-
 MAX_REPLY: Final = 1024 * 1024
 _MOST_CERTIFICATES: Final = 32
 _JKS: Final = b"\xfe\xed\xfe\xed"

@@ -16,8 +16,6 @@ from broker.model.names import mail_address
 from broker.model.subject import ATTRIBUTES, BOUNDS, Subject
 from broker.pki.names import ReadName, shown
 
-__all__ = ["code_of", "login_mismatch", "unencodable", "unknown_attributes", "value_faults"]
-
 _OPENSSL_EMAIL: Final = 128
 _TEMPLATE: Final = re.compile(r"<[^<>]*[^\W\d_][^<>]*>|\{\{.*?\}\}|\$\{[^}]*\}|%[A-Z_]+%")
 _YOUR: Final = re.compile(

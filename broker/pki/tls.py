@@ -13,8 +13,6 @@ from broker.errors import InputError, RefusedError
 from broker.model.secret import Secret
 from broker.pki import keys
 
-__all__ = ["client_context"]
-
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 

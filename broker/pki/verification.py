@@ -32,8 +32,6 @@ try:
 except ImportError:  # an extra
     crypto = None  # type: ignore[assignment]
 
-__all__ = ["Expected", "verify_certificate"]
-
 Path = Sequence[x509.Certificate]
 _CLOCK_SKEW: Final = timedelta(minutes=5)
 _SHORT: Final = timedelta(days=30)

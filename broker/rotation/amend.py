@@ -15,8 +15,6 @@ from broker.model.names import AccountName
 from broker.model.stamp import Stamp
 from broker.rotation.ports import Accounts, EvidenceLog, ForkedEvidenceError, Keys, Secrets, Settle, Version
 
-__all__ = ["Amended", "UseCase", "amend", "settle"]
-
 
 @dataclass(frozen=True, slots=True)
 class Amended:

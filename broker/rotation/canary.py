@@ -7,8 +7,6 @@ from broker.model.names import AccountName
 from broker.partners.verdict import Verdict
 from broker.rotation.ports import CanaryResult
 
-__all__ = ["CanaryRefusedError", "CanaryUnansweredError", "require_ok"]
-
 
 class CanaryRefusedError(RefusedError):
     """The partner did not accept the set."""

@@ -10,8 +10,6 @@ from broker.model.generation import Generation
 from broker.model.stage import Stage
 from broker.rotation.ports import CanaryResult
 
-__all__ = ["Promotion", "displaced_generation", "generation_to_try", "rollback_target"]
-
 
 @dataclass(frozen=True, slots=True)
 class Promotion:

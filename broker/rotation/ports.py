@@ -21,21 +21,6 @@ from broker.model.subject import KeyRules, Subject
 from broker.partners.profile import Profile
 from broker.partners.verdict import Verdict
 
-__all__ = [
-    "Accounts",
-    "Canary",
-    "CanaryResult",
-    "EvidenceLog",
-    "ForkedEvidenceError",
-    "Keys",
-    "ReadProfile",
-    "Secrets",
-    "Settle",
-    "Stragglers",
-    "Version",
-    "Versioned",
-]
-
 
 class ForkedEvidenceError(ConflictError):
     """Another entry has this entry's place in the chain, so chain and account disagree."""

@@ -21,8 +21,6 @@ from broker.pki.chain import path, unverifiable
 from broker.pki.reply import ReplyParts
 from broker.pki.verification import Expected, verify_certificate
 
-__all__ = ["ImportOptions", "LateReplyError", "Received", "Reply", "UnknownAuthorityError"]
-
 
 class LateReplyError(RefusedError):
     """The reply answers a closed request, which is named, so that a person knows which mail it was."""

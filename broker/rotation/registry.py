@@ -19,8 +19,6 @@ from broker.pki.reply import ReplyParts, read_reply
 from broker.rotation.amend import UseCase
 from broker.rotation.ports import Secrets, Version
 
-__all__ = ["SLOTS", "Registry"]
-
 _GIVEN: Final = ("profile", "environment", "login", "base_url", "subject", "contacts")  # by `account add`
 SLOTS: Final = 16  # to try; killed commands may have taken the first ones
 

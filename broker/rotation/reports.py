@@ -14,15 +14,6 @@ from broker.model.stage import Stage
 from broker.partners.verdict import Verdict
 from broker.rotation.choosing import Promotion
 
-__all__ = [
-    "CanaryReport",
-    "GenerationReport",
-    "PromotionReport",
-    "RotationStatus",
-    "promotion_report",
-    "rotation_status",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class CanaryReport:

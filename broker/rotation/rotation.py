@@ -33,8 +33,6 @@ from broker.rotation.choosing import Promotion, displaced_generation, generation
 from broker.rotation.ports import Canary, CanaryResult, Keys, ReadProfile, Stragglers
 from broker.rotation.receive import ImportOptions, Received, Reply
 
-__all__ = ["Rotation"]
-
 
 @dataclass(frozen=True, slots=True)
 class Rotation(UseCase):

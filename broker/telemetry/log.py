@@ -17,23 +17,6 @@ from typing import Final
 
 from broker.errors import InputError
 
-__all__ = [
-    "Form",
-    "Level",
-    "bind",
-    "debug",
-    "error",
-    "form_of",
-    "frames",
-    "hide",
-    "info",
-    "is_on",
-    "level_of",
-    "reset",
-    "send_to",
-    "to_stderr",
-]
-
 
 class Level(IntEnum):
     """How much is logged."""

@@ -9,8 +9,6 @@ import structlog
 
 from broker.telemetry import log
 
-__all__ = ["configure"]
-
 
 def configure(level: log.Level, form: log.Form) -> None:
     """Log events of `level` and above to stderr."""

@@ -20,8 +20,6 @@ from broker.rotation.ports import CanaryResult
 from broker.upstream.credentials import Credentials
 from broker.upstream.exchange import Reply, exchange, stays_open
 
-__all__ = ["DEADLINE", "ask", "probe"]
-
 DEADLINE: Final = timedelta(seconds=20)
 _READ: Final = 2000  # characters of the partner's message that are read
 _MESSAGE: Final = 300  # characters of it that are shown, after secrets are hidden

@@ -13,8 +13,6 @@ from broker.model.redactor import Redactor
 from broker.model.secret import Secret
 from broker.partners import request
 
-__all__ = ["Credentials"]
-
 
 @dataclass(frozen=True, slots=True)
 class Credentials:

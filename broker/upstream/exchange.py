@@ -20,8 +20,6 @@ from urllib.parse import urlsplit
 from broker.network import UNREADABLE, Deadline, Reader, TooMuchError, alert_of, behind, connected, is_closed
 from broker.partners.verdict import ProbeFacts, Where
 
-__all__ = ["Reply", "described", "exchange", "stays_open"]
-
 _LARGEST: Final = 1024 * 1024
 _PIECE: Final = 64 * 1024  # bytes of a read: the length that the partner announces reserves no memory
 _LISTEN: Final = 2.0  # seconds; a server that refuses a certificate does so within a round trip

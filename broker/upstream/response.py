@@ -18,8 +18,6 @@ from broker.model.redactor import Redactor
 from broker.network import UNREADABLE, TooMuchError, behind
 from broker.upstream.exchange import described
 
-__all__ = ["FAILURES", "PartnerResponse", "failure"]
-
 FAILURES: Final = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,

@@ -22,8 +22,6 @@ from broker.partners.request import inside, join
 from broker.upstream.credentials import Credentials
 from broker.upstream.response import FAILURES, PartnerResponse, failure
 
-__all__ = ["TIMEOUT", "PartnerSession"]
-
 TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds for the whole exchange
 _ORIGIN: Final = re.compile(r"\w+://[^/?#]*")
 _PIECE: Final = 16 * 1024  # bytes sent between two checks of the deadline

@@ -12,8 +12,6 @@ from broker.vault.documents import DAMAGED_HINT, DamagedDocumentError, decoded, 
 from broker.vault.errors import MissingError
 from broker.vault.listing import ACCOUNTS, Documents, documents, listed
 
-__all__ = ["VaultAccounts"]
-
 
 class VaultAccounts:
     """`rotation.ports.Accounts` on KV v2: the version of the document is its compare-and-set."""

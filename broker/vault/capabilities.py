@@ -29,8 +29,6 @@ from broker.vault.errors import (
     unclear,
 )
 
-__all__ = ["Address", "Clause", "NotAConsumerError", "authorize"]
-
 Address = IPv4Address | IPv6Address
 
 _TOKEN: Final = re.compile(r"[!-~]{1,8192}")

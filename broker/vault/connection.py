@@ -28,8 +28,6 @@ from broker.vault.observer import Observer, Phase, unobserved
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import Seen, Transport
 
-__all__ = ["Connection", "Document", "Seen", "Stored"]
-
 
 def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
     """Log a retry in place of stamina's own hooks: with structlog installed, those print to standard output."""

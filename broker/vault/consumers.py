@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 from broker.model.consumer import ConsumerRecord
 from broker.vault import layout
-from broker.vault.connection import Connection, Document
+from broker.vault.connection import Connection
 from broker.vault.documents import decoded, encoded
+from broker.vault.errors import Document
 from broker.vault.listing import CONSUMERS, Documents, documents
-
-__all__ = ["VaultConsumers"]
 
 
 class VaultConsumers:

@@ -13,17 +13,6 @@ import msgspec
 from broker.errors import RefusedError
 from broker.model.secret import Secret
 
-__all__ = [
-    "DAMAGED_HINT",
-    "SCHEMA",
-    "DamagedDocumentError",
-    "NewerSchemaError",
-    "decoded",
-    "encoded",
-    "enveloped",
-    "in_base64",
-]
-
 Document = Mapping[str, Any]
 T = TypeVar("T")
 

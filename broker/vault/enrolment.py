@@ -13,23 +13,12 @@ from typing import Final
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.names import checked_name
 from broker.model.secret import Secret
-from broker.vault.connection import Connection, Document
-from broker.vault.errors import MissingError, UnclearError, UnmountedError, field_of
+from broker.vault.connection import Connection
+from broker.vault.errors import Document, MissingError, UnclearError, UnmountedError, field_of
 from broker.vault.logins import content, granted
 from broker.vault.ownership import found, require_set_up
 from broker.vault.policies import consumer_policy, policy_kind, policy_name
 from broker.vault.setup import LOGIN
-
-__all__ = [
-    "ONCE",
-    "AppRole",
-    "consumer_role",
-    "consumer_token",
-    "enrol_consumer",
-    "issue_login",
-    "provide_login",
-    "require_no_others_login",
-]
 
 ONCE: Final[Document] = MappingProxyType({"num_uses": 1, "ttl": "60s"})  # limits of a secret-id for one immediate login
 

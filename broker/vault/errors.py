@@ -30,22 +30,6 @@ from broker.errors import (
 from broker.model.clock import system_clock
 from broker.network import retry_after
 
-__all__ = [
-    "Answer",
-    "BadTokenError",
-    "Document",
-    "GoneError",
-    "InvalidError",
-    "MissingError",
-    "OversizedError",
-    "PassingError",
-    "UnclearError",
-    "UnmountedError",
-    "field_of",
-    "unclear",
-    "understood",
-]
-
 Document = Mapping[str, Any]
 
 _UP: Final = "is it up and unsealed? ask: bao status, or vault status"

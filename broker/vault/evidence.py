@@ -15,8 +15,6 @@ from broker.vault.documents import DamagedDocumentError, decoded, encoded
 from broker.vault.errors import GoneError, MissingError, OversizedError
 from broker.vault.listing import CHAINS, ISSUED, entries_of, listed
 
-__all__ = ["VaultEvidence"]
-
 
 class VaultEvidence:
     """Chains of entries: of accounts, and of processes that issue."""

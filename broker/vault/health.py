@@ -8,11 +8,9 @@ from datetime import datetime
 from typing import Final
 
 from broker.errors import VaultUnavailableError
+from broker.model.role import Role
 from broker.vault.connection import Connection
-from broker.vault.policies import Role
 from broker.vault.settings import VaultSettings
-
-__all__ = ["Health", "health", "lacking"]
 
 _GLANCE: Final = 3.0  # seconds
 # a capability and a path below the mount; policies/ has all of them

@@ -17,35 +17,6 @@ from broker.model.authentication import PASSWORD
 from broker.model.chain import LAST
 from broker.model.names import checked_name
 
-__all__ = [
-    "ACCOUNTS",
-    "ANCHOR_KEY",
-    "BOUNDED",
-    "BOUNDS",
-    "BOUNDS_AS_GRANTED",
-    "CONSUMERS",
-    "DESCRIPTION",
-    "EVIDENCE",
-    "FOLDERS",
-    "HEADS",
-    "ISSUED",
-    "PROFILES",
-    "RIGHTS",
-    "SIGNERS",
-    "Access",
-    "account",
-    "chain",
-    "consumer",
-    "evidence",
-    "head",
-    "key",
-    "place",
-    "profile",
-    "right",
-    "secret",
-    "signer",
-]
-
 ACCOUNTS: Final = "accounts"
 CONSUMERS: Final = "consumers"
 EVIDENCE: Final = "evidence/accounts"

@@ -17,22 +17,6 @@ from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.errors import MissingError
 
-__all__ = [
-    "ACCOUNTS",
-    "CHAINS",
-    "CONSUMERS",
-    "ISSUED",
-    "PROFILES",
-    "STATEMENTS",
-    "Documents",
-    "Folder",
-    "documents",
-    "entries_of",
-    "every_folder",
-    "foreign",
-    "listed",
-]
-
 T = TypeVar("T")
 
 

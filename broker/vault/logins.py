@@ -16,18 +16,8 @@ from broker.paths import read_file
 from broker.vault.errors import InvalidError, MissingError, UnclearError, UnmountedError
 
 if TYPE_CHECKING:  # it imports this module
-    from broker.vault.connection import Connection, Document
-
-__all__ = [
-    "AppRoleLogin",
-    "FileToken",
-    "FixedToken",
-    "Grant",
-    "TokenSource",
-    "content",
-    "granted",
-    "token_source",
-]
+    from broker.vault.connection import Connection
+    from broker.vault.errors import Document
 
 _RENEW_AT: Final = 2 / 3  # of the token's life
 

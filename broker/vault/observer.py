@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-__all__ = ["Observer", "Phase", "unobserved"]
-
 
 class Phase(Enum):
     """Moment of an observer's call: before a write is sent, or after it succeeded."""

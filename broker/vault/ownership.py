@@ -13,13 +13,12 @@ from textwrap import shorten
 from typing import Any
 
 from broker.errors import RefusedError, UnknownNameError
+from broker.model.role import Role
 from broker.vault import layout
-from broker.vault.connection import Connection, Document
-from broker.vault.errors import MissingError, UnmountedError, field_of
-from broker.vault.policies import BASE, Role, policy_name
+from broker.vault.connection import Connection
+from broker.vault.errors import Document, MissingError, UnmountedError, field_of
+from broker.vault.policies import BASE, policy_name
 from broker.vault.settings import DEFAULT_MOUNT
-
-__all__ = ["Ground", "found", "require_set_up", "survey", "unseen"]
 
 
 @dataclass(frozen=True, slots=True)

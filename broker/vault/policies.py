@@ -18,17 +18,6 @@ from broker.model.names import NAME, checked_name
 from broker.model.role import Role
 from broker.vault import layout
 
-__all__ = [
-    "ALL",
-    "BASE",
-    "Role",
-    "consumer_policy",
-    "installed",
-    "policy_kind",
-    "policy_name",
-    "role_policy",
-]
-
 ALL: Final = ("+",)  # every account: one whole segment of a path
 BASE: Final = "base"  # the policy that every role has in addition to its own
 _RIGHT: Final = re.compile(

@@ -9,10 +9,9 @@ from broker.model.names import NAME
 from broker.partners.document import to_document
 from broker.partners.profile import Profile
 from broker.vault import layout
-from broker.vault.connection import Connection, Document
+from broker.vault.connection import Connection
+from broker.vault.errors import Document
 from broker.vault.listing import PROFILES, Documents, documents, listed
-
-__all__ = ["StoredProfiles", "own_profiles", "store_profile"]
 
 
 def own_profiles(vault: Connection) -> Documents[Mapping[str, object]]:

@@ -14,11 +14,9 @@ from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
 from broker.pki import csr, keys
 from broker.vault import layout
-from broker.vault.connection import Connection, Document
+from broker.vault.connection import Connection
 from broker.vault.documents import DAMAGED_HINT, decoded, enveloped, in_base64
-from broker.vault.errors import GoneError
-
-__all__ = ["VaultKeys", "VaultNamedSecrets", "VaultSecrets"]
+from broker.vault.errors import Document, GoneError
 
 
 class VaultKeys:

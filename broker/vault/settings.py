@@ -10,8 +10,6 @@ from urllib.parse import urlsplit
 from broker.errors import InputError
 from broker.model.secret import Secret
 
-__all__ = ["DEFAULT_MOUNT", "VaultSettings"]
-
 DEFAULT_MOUNT: Final = "credential-broker"
 
 

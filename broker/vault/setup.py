@@ -15,12 +15,12 @@ from enum import Enum
 from typing import Any, Final
 
 from broker.errors import ConflictError, RefusedError
+from broker.model.role import Role
 from broker.vault import layout
-from broker.vault.connection import Connection, Document
+from broker.vault.connection import Connection
+from broker.vault.errors import Document
 from broker.vault.ownership import Ground, found, survey
-from broker.vault.policies import ALL, BASE, Role, installed, policy_kind, policy_name, role_policy
-
-__all__ = ["Action", "Change", "Item", "Wish", "apply", "as_hcl", "as_shell", "changes", "plan", "wanted"]
+from broker.vault.policies import ALL, BASE, installed, policy_kind, policy_name, role_policy
 
 LOGIN: Final = {
     "token_no_default_policy": True,

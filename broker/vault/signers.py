@@ -16,8 +16,6 @@ from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.documents import DAMAGED_HINT, decoded, enveloped, in_base64
 
-__all__ = ["lease_keys"]
-
 LEASES: Final = "lease"
 OCTETS: Final = 32  # HS256 wants as many as its hash has (RFC 7518, 3.2)
 

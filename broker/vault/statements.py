@@ -17,8 +17,6 @@ from broker.vault.documents import decoded, encoded, enveloped, in_base64
 from broker.vault.errors import MissingError
 from broker.vault.listing import STATEMENTS, listed
 
-__all__ = ["VaultStatements"]
-
 _SIGNER: Final = "anchor"
 _OCTETS: Final = 32
 

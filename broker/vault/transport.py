@@ -29,8 +29,6 @@ from broker.telemetry import log
 from broker.vault.errors import Answer, Document, OversizedError, PassingError, UnclearError, understood
 from broker.vault.settings import VaultSettings
 
-__all__ = ["Seen", "Transport", "new_session"]
-
 _SOCKET_URL: Final = "http://localhost"  # stands in Host and in URLs for a unix socket
 _THREADS: Final = 64  # that may keep a connection open for their next request
 _LARGEST: Final = 16 * 1024 * 1024  # bytes of an answer: a list of 100,000 names has 4 MB

@@ -19,8 +19,6 @@ import click
 from broker.cli.output import note, show_table, styled
 from broker_demo.runner import Demo, DemoError
 
-__all__ = ["command"]
-
 LOGIN: Final = "MZP0000001"
 PASSWORD: Final = "not-a-real-password"  # noqa: S105  # made up, for the stand-in
 LEASE: Final = 10  # seconds

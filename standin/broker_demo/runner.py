@@ -24,8 +24,6 @@ from broker.cli.output import styled
 from broker.errors import RefusedError
 from broker.signals import undisturbed
 
-__all__ = ["Demo", "DemoError"]
-
 _PARENT_DEATH: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108  # our own directory is made in it, 0700
 _PATIENCE: Final = 20.0  # seconds

@@ -12,8 +12,6 @@ import click
 if TYPE_CHECKING:
     from partner_standin.faults import Fault
 
-__all__ = ["main"]
-
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 

@@ -21,8 +21,6 @@ from partner_standin.request_log import RequestLog
 from partner_standin.responses import Response, error
 from partner_standin.tls_contexts import Contexts
 
-__all__ = ["Api", "ApiListener"]
-
 BASES: Final = (
     "/connectedcar/v3",
     "/connectedcar/v2",

@@ -20,8 +20,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["Authorities", "Authority", "fingerprint", "pem", "write_atomically"]
-
 AUTHORITY_LIFETIME: Final = timedelta(days=3650)
 AUTHORITY_BACKDATE: Final = timedelta(days=400)  # a certificate back-dated on request must not be older than its CA
 SERVER_LIFETIME: Final = timedelta(days=365)

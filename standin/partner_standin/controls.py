@@ -12,8 +12,6 @@ from partner_standin.faults import FAULTS
 from partner_standin.registry import Account
 from partner_standin.responses import Response
 
-__all__ = ["CONTROLS"]
-
 
 @dataclass(frozen=True, slots=True)
 class _NewPassword:

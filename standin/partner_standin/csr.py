@@ -15,8 +15,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-__all__ = ["Reason", "RejectedError", "Submitted", "examine", "read"]
-
 UNIT: Final = "Programs Partners"
 LEAST_BITS: Final = 2048
 

@@ -19,8 +19,6 @@ from partner_standin.registry import Issued, Registry, UnknownLoginError
 from partner_standin.reply import Reply
 from partner_standin.signing import Terms, sign, terms
 
-__all__ = ["Desk", "DeskRequest", "UnknownRequestError"]
-
 MOST_REQUESTS: Final = 10_000
 
 

@@ -20,8 +20,6 @@ from partner_standin.listener import Handler, Listener
 from partner_standin.registry import UnknownLoginError
 from partner_standin.responses import Response
 
-__all__ = ["DeskListener"]
-
 LONGEST_WAIT: Final = 60.0  # seconds that ?wait=1 holds a caller
 REPLY_TYPES: Final[Mapping[str, str]] = {
     "reply.zip": "application/zip",

@@ -16,8 +16,6 @@ from partner_standin.registry import Registry
 from partner_standin.request_log import RequestLog
 from partner_standin.responses import JSON, Response
 
-__all__ = ["Asked", "Parts", "Row", "json_answer"]
-
 T = TypeVar("T")
 
 

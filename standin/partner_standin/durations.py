@@ -6,8 +6,6 @@ import re
 from datetime import timedelta
 from typing import Final
 
-__all__ = ["parse_duration"]
-
 PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([dhms])")
 SECONDS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 MOST_LETTERS: Final = 24

@@ -10,9 +10,6 @@ from typing import Final
 
 from partner_standin.durations import parse_duration
 
-__all__ = ["FAULTS", "Active", "Fault", "Faults", "UnknownFaultError"]
-
-
 MOST_DIGITS: Final = 9
 
 

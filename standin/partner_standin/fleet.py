@@ -10,8 +10,6 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
-__all__ = ["Fleet", "Vehicle", "World"]
-
 Document = Mapping[str, Any]
 START: Final = datetime(2026, 1, 5, 6, 0, tzinfo=UTC)
 FLEETS: Final = (("North", 137), ("South", 12), ("Pool", 0))  # name and how many vehicles

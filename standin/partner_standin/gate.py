@@ -18,8 +18,6 @@ from partner_standin.quota import Quota, Usage
 from partner_standin.registry import Application, Registry, UnknownLoginError
 from partner_standin.responses import Response, certificate_json, certificate_page, error, gateway_401
 
-__all__ = ["Admitted", "Gate", "PeerCertificate", "Request"]
-
 BAD_BASIC: Final = (
     "Cannot pass the security checks that are required by the target API or operation, "
     "Enable debug headers for more details."

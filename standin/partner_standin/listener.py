@@ -15,8 +15,6 @@ from typing import Any, Final
 
 from partner_standin.responses import Response
 
-__all__ = ["BadBodyError", "Handler", "Listener", "drain", "reset"]
-
 BODY_LIMIT: Final = 1 << 20
 POLL: Final = 0.01  # seconds until `stop` is noticed
 IDLE: Final = 30.0  # seconds

@@ -18,8 +18,6 @@ from partner_standin.fleet import Fleet, Vehicle, World
 from partner_standin.paging import HIGH_FREQUENCY, LIST, collection
 from partner_standin.responses import Response, hal
 
-__all__ = ["OPERATIONS", "Call", "NotFoundError", "Operations", "WrongBodyError"]
-
 T = TypeVar("T")
 Document: TypeAlias = Mapping[str, Any]
 

@@ -12,8 +12,6 @@ from partner_standin.durations import parse_duration
 from partner_standin.faults import Faults
 from partner_standin.responses import Response, blocked_page, error
 
-__all__ = ["outage", "with_mishap"]
-
 
 def outage(faults: Faults, clock: Callable[[], datetime]) -> Response | None:
     """Return the answer of a fault in place of the API's, or None."""

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
-__all__ = ["HIGH_FREQUENCY", "LIST", "BadPageError", "collection"]
-
 LIST: Final = 60  # the largest page, and the default
 HIGH_FREQUENCY: Final = 2_000  # the largest page of telemetry and way points
 MOST_DIGITS: Final = 10

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-__all__ = ["Quota", "Usage"]
-
 DAY_LIMIT: Final = 1_000_000  # high, so that only a fault or a real flood reaches it
 BURST_LIMIT: Final = 100_000
 DAY: Final = (86_400.0, 60.0)  # window and bucket, in seconds

@@ -20,8 +20,6 @@ import msgspec
 
 from partner_standin.authorities import write_atomically
 
-__all__ = ["Account", "Application", "Issued", "Registry", "UnknownLoginError"]
-
 
 class UnknownLoginError(LookupError):
     """The login or certificate is unknown."""

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-__all__ = ["RemoteError", "ask", "running"]
-
 PATIENCE: Final = 10.0  # seconds
 FIRST_ERROR: Final = 400
 

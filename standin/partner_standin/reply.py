@@ -13,8 +13,6 @@ from email.utils import format_datetime
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-__all__ = ["Reply"]
-
 
 @dataclass(frozen=True, slots=True)
 class Reply:

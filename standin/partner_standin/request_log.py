@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-__all__ = ["Entry", "RequestLog"]
-
 KEPT: Final = 10_000
 
 

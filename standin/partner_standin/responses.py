@@ -9,18 +9,6 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = [
-    "HAL",
-    "JSON",
-    "Response",
-    "blocked_page",
-    "certificate_json",
-    "certificate_page",
-    "error",
-    "gateway_401",
-    "hal",
-]
-
 HAL: Final = "application/hal+json"
 JSON: Final = "application/json"
 HTML: Final = "text/html"

@@ -28,8 +28,6 @@ from partner_standin.reply import Reply
 from partner_standin.request_log import RequestLog
 from partner_standin.tls_contexts import Contexts
 
-__all__ = ["InUseError", "Standin", "closed_registry"]
-
 SEED: Final = "stand-in"
 
 

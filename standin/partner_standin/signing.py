@@ -16,8 +16,6 @@ from partner_standin.authorities import Authorities, Authority
 from partner_standin.durations import parse_duration
 from partner_standin.faults import Faults
 
-__all__ = ["Terms", "sign", "terms"]
-
 PublicKey: TypeAlias = "rsa.RSAPublicKey | ec.EllipticCurvePublicKey"
 LIFETIME: Final = timedelta(days=365)  # a plausible value: nothing is published
 BACKDATE: Final = timedelta(minutes=-1)

@@ -19,8 +19,6 @@ from partner_standin.authorities import Authorities, Authority, write_atomically
 from partner_standin.faults import Faults
 from partner_standin.registry import Registry
 
-__all__ = ["LENIENT", "Contexts"]
-
 NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)  # X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not define
 SERVER_KINDS: Final = ("wrong-ca", "wrong-host", "expired-server")
 LENIENT: Final = ("certificate-nginx", "certificate-json", "certificate-eof")  # these accept the handshake

@@ -19,7 +19,7 @@ from partner_standin import Standin
 
 from broker.embedded.config import Options
 from broker.embedded.up import administered
-from broker.vault.policies import Role
+from broker.model.role import Role
 from tests.chaos.killing import Fault, Killable, Point, Ran, audited_writes
 from tests.chaos.mount_snapshot import MountSnapshot, accessors, fresh, listing
 from tests.support.catalogue import CASES, Case, filled

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from broker.embedded.up import Embedded
+from broker.model.role import Role
 from broker.vault.connection import Connection
-from broker.vault.policies import BASE, Role, policy_name
+from broker.vault.policies import BASE, policy_name
 from tests.chaos.fault_cells import COMMANDS, Bench, benched
 from tests.support.counts import TALLY
 from tests.support.proxy import Cue, Fault

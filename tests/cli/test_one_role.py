@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from broker.vault.policies import Role
+from broker.model.role import Role
 from tests.cli.test_bad_input import administrator
 from tests.support.catalogue import GOOD
 from tests.support.cli_harness import CliHarness

@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from broker.vault.policies import Role
+from broker.model.role import Role
 from tests.support.sources import ROOT
 
 PAGE = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")

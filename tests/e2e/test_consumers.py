@@ -21,12 +21,12 @@ from partner_standin import Standin
 
 from broker.embedded.up import Embedded
 from broker.errors import DeniedError
+from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.errors import MissingError
 from broker.vault.layout import DESCRIPTION, Access, right
 from broker.vault.logins import FixedToken
-from broker.vault.policies import Role
 from broker.vault.setup import Wish, apply, plan
 from tests.support.system import LOGIN, PASSWORD, Ended, System, made_system
 from tests.support.vault import TestVault, a_consumer, login, token_of, with_root_token

@@ -23,8 +23,8 @@ from broker.embedded.config import Options
 from broker.embedded.server import Running, start, status, stop
 from broker.embedded.up import administered, up
 from broker.errors import InputError, RefusedError, VaultUnavailableError
+from broker.model.role import Role
 from broker.vault.logins import AppRoleLogin
-from broker.vault.policies import Role
 
 pytestmark = pytest.mark.slow
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from broker.compose.graph import Broker
 from broker.config import resolve
+from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.evidence import VaultEvidence
-from broker.vault.policies import Role
 from tests.support.vault import TestVault
 
 

@@ -15,12 +15,13 @@ from typing import Final
 import pytest
 
 from broker.embedded.up import Embedded
+from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import issue_login
 from broker.vault.layout import Access, right
 from broker.vault.logins import FixedToken
-from broker.vault.policies import BASE, Role, policy_name
+from broker.vault.policies import BASE, policy_name
 from broker.vault.setup import Wish, apply, plan
 from tests.support.matrix import CONSUMER
 from tests.support.raw_http import RawVault

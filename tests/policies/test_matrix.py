@@ -11,8 +11,8 @@ from typing import Final
 import pytest
 
 from broker.embedded.up import Embedded
+from broker.model.role import Role
 from broker.vault.connection import Connection
-from broker.vault.policies import Role
 from tests.support.matrix import CONSUMER, WAYS, Matrix, Row
 from tests.support.raw_http import RawVault, Reply
 from tests.support.vault import TestVault, mounted

@@ -10,10 +10,11 @@ from typing import Final
 import pytest
 
 from broker.errors import BrokerError, ConflictError, DeniedError, InputError
+from broker.model.role import Role
 from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.logins import FixedToken
-from broker.vault.policies import Role, consumer_policy, role_policy
+from broker.vault.policies import consumer_policy, role_policy
 from broker.vault.setup import Wish, apply, plan
 from tests.support.matrix import Matrix
 from tests.support.vault import TestVault, a_consumer, login

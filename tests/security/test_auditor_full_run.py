@@ -19,11 +19,11 @@ from broker.embedded.config import Options
 from broker.embedded.up import administered
 from broker.errors import UnknownNameError
 from broker.model.names import account_name
+from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.partners.catalogue import builtin_source, load
 from broker.vault.layout import Access, right
 from broker.vault.observer import Phase
-from broker.vault.policies import Role
 from broker.vault.profiles import StoredProfiles
 from tests.support.audited import ROOT, Run, kept
 from tests.support.proxy import Cue, Fault, proxied

@@ -12,10 +12,10 @@ from broker.errors import UnknownNameError
 from broker.evidence.statements import AnchorKey, Statement, VerifyingKey
 from broker.model.chain import Head
 from broker.model.finding import FindingsError
+from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.documents import encoded
-from broker.vault.policies import Role
 from broker.vault.statements import VaultStatements
 from tests.support.accounts import NOW
 from tests.support.evidence_archive import ACME, ISSUED, Archive, rewritten

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from broker.model.chain import appended
+from broker.model.role import Role
 from broker.model.stamp import Stamp
 from broker.vault import layout
 from broker.vault.documents import encoded
-from broker.vault.policies import Role
 from tests.support.accounts import NOW
 from tests.support.system import System
 

@@ -11,10 +11,10 @@ from broker.model.account import Account
 from broker.model.changes.writing import recorded
 from broker.model.history import Event
 from broker.model.names import AccountName
+from broker.model.role import Role
 from broker.model.stamp import Stamp
 from broker.vault import layout
 from broker.vault.accounts import VaultAccounts
-from broker.vault.policies import Role
 from tests.support.accounts import NOW
 from tests.support.pki import a_ca, pem
 from tests.support.system import System

@@ -18,8 +18,8 @@ from partner_standin import Standin
 from broker.embedded.config import Options
 from broker.embedded.up import administered
 from broker.model.names import AccountName
+from broker.model.role import Role
 from broker.vault import layout
-from broker.vault.policies import Role
 from tests.support.console import commands
 from tests.support.leaks import CHANNELS, Watch
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, made_system

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from broker.vault.policies import Role
+from broker.model.role import Role
 
 __all__ = ["CASES", "GOOD", "STATES", "Case", "filled"]
 

@@ -12,13 +12,13 @@ from broker.evidence.statements import Anchored, VerifyingKey, anchor
 from broker.model import changes
 from broker.model.chain import GENESIS, Entry
 from broker.model.names import AccountName
+from broker.model.role import Role
 from broker.rotation.amend import amend, settle
 from broker.rotation.ports import Version
 from broker.vault import layout
 from broker.vault.accounts import VaultAccounts
 from broker.vault.documents import encoded
 from broker.vault.evidence import VaultEvidence
-from broker.vault.policies import Role
 from broker.vault.statements import VaultStatements
 from tests.support.accounts import BY, NOW, STAMP, an_account, with_answer, with_current, without_texts
 from tests.support.vault import TestVault

@@ -20,9 +20,9 @@ from broker.compose.graph import Broker, Wiring
 from broker.config import resolve
 from broker.model.account import Account
 from broker.model.names import AccountName
+from broker.model.role import Role
 from broker.vault.enrolment import issue_login
 from broker.vault.layout import Access, right
-from broker.vault.policies import Role
 from tests.support.ended import Ended
 from tests.support.forked import shared
 from tests.support.vault import TestVault

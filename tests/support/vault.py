@@ -17,13 +17,13 @@ import pytest
 from broker.embedded.binary import find_binary
 from broker.embedded.config import Options
 from broker.embedded.up import Embedded, administered, up
+from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import AppRole, consumer_role, enrol_consumer, issue_login
 from broker.vault.layout import Access, right
 from broker.vault.logins import FixedToken
 from broker.vault.observer import Observer, unobserved
-from broker.vault.policies import Role
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
 from tests.support.matrix import CONSUMER

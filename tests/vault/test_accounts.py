@@ -6,10 +6,10 @@ import pytest
 
 from broker.errors import ConflictError
 from broker.model import changes
+from broker.model.role import Role
 from broker.rotation.ports import Version
 from broker.vault import layout
 from broker.vault.accounts import VaultAccounts
-from broker.vault.policies import Role
 from tests.support.accounts import STAMP, an_account
 from tests.support.vault import TestVault
 

@@ -9,13 +9,14 @@ from ipaddress import ip_address
 import pytest
 
 from broker.errors import DeniedError
+from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.capabilities import Address, Clause, NotAConsumerError, _sentinels, authorize
 from broker.vault.connection import Connection
 from broker.vault.enrolment import consumer_role, issue_login
 from broker.vault.logins import FixedToken
-from broker.vault.policies import Role, policy_name
+from broker.vault.policies import policy_name
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
 from tests.support.scripted_server import Answer, misbehaving

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from broker.errors import ConflictError, DeniedError, InputError, RefusedError
+from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.connection import Connection, Stored
 from broker.vault.errors import BadTokenError, InvalidError, MissingError, UnmountedError
 from broker.vault.logins import FixedToken
 from broker.vault.observer import Phase
-from broker.vault.policies import Role
 from tests.support.vault import TestVault, token_of
 
 

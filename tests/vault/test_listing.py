@@ -17,6 +17,7 @@ from broker.embedded.binary import find_binary
 from broker.evidence.statements import Statement
 from broker.model.chain import GENESIS, Head
 from broker.model.consumer import ConsumerRecord
+from broker.model.role import Role
 from broker.partners.catalogue import builtin
 from broker.partners.document import to_document
 from broker.vault import layout
@@ -25,7 +26,6 @@ from broker.vault.consumers import VaultConsumers
 from broker.vault.documents import encoded
 from broker.vault.evidence import VaultEvidence
 from broker.vault.listing import every_folder, foreign
-from broker.vault.policies import Role
 from broker.vault.profiles import own_profiles
 from broker.vault.statements import VaultStatements
 from tests.support.accounts import NOW, an_account

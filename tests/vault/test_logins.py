@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from broker.errors import DeniedError, InputError
+from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import issue_login
 from broker.vault.logins import AppRoleLogin, FileToken, FixedToken, token_source
-from broker.vault.policies import Role
 from tests.support.vault import TestVault, token_of
 
 pytestmark = pytest.mark.slow

@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from broker.errors import BrokerError, DeniedError, RefusedError, UnknownNameError
+from broker.model.role import Role
 from broker.rotation.ports import Version
 from broker.vault.accounts import VaultAccounts
 from broker.vault.connection import Connection
@@ -20,7 +21,6 @@ from broker.vault.enrolment import enrol_consumer, issue_login
 from broker.vault.logins import FixedToken
 from broker.vault.observer import Phase
 from broker.vault.ownership import found, survey, unseen
-from broker.vault.policies import Role
 from broker.vault.setup import Action, Wish, apply, as_shell, changes, plan, wanted
 from tests.support.accounts import an_account
 from tests.support.setup_script import run_script

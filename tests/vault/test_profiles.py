@@ -9,11 +9,11 @@ import pytest
 from broker.compose.graph import Broker
 from broker.config import resolve
 from broker.errors import ConflictError, UnknownNameError
+from broker.model.role import Role
 from broker.partners.catalogue import builtin, load
 from broker.partners.document import to_document
 from broker.vault import layout
 from broker.vault.connection import Connection
-from broker.vault.policies import Role
 from broker.vault.profiles import StoredProfiles, store_profile
 from tests.support.vault import TestVault
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from broker.errors import BrokerError, DeniedError, InputError, RefusedError, UnknownNameError
+from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.enrolment import ONCE, AppRole, consumer_role, issue_login, provide_login
 from broker.vault.errors import MissingError
 from broker.vault.logins import FixedToken
 from broker.vault.ownership import unseen
-from broker.vault.policies import Role, consumer_policy, policy_name, role_policy
+from broker.vault.policies import consumer_policy, policy_name, role_policy
 from broker.vault.setup import Action, Change, Wish, apply, as_hcl, as_shell, changes, plan, wanted
 from tests.support.setup_script import run_script
 from tests.support.vault import TestVault, a_consumer, login, token_of

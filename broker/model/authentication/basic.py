@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from broker.errors import InputError
 from broker.model.authentication.interface import LOGIN, PASSWORD, Check, CurlOption, Part, Request, Values
 
-__all__ = ["Basic"]
-
 
 @dataclass(frozen=True, slots=True)
 class Basic(Part):

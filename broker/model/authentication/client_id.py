@@ -12,8 +12,6 @@ from broker.errors import InputError, RefusedError
 from broker.model.authentication.interface import CLIENT_ID, Check, CurlOption, Part, Request, Values
 from broker.model.setting import SettingError
 
-__all__ = ["ClientId", "without_client_id"]
-
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _PLACEHOLDER: Final = "<client_id>"
 _TAKEN: Final = re.compile(  # headers that mean something else

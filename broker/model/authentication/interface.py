@@ -15,8 +15,6 @@ from urllib.parse import urlsplit
 from broker.errors import InputError, RefusedError
 from broker.model.secret import Secret
 
-__all__ = ["CLIENT_ID", "LOGIN", "PASSWORD", "Check", "CurlOption", "Part", "Request", "Values"]
-
 LOGIN: Final = "login"
 CLIENT_ID: Final = "client_id"
 PASSWORD: Final = "password"  # noqa: S105  # the name of a secret

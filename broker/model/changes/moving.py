@@ -14,8 +14,6 @@ from broker.model.history import Event, parts_facts
 from broker.model.stage import MOVES, Move, Stage
 from broker.model.stamp import Stamp
 
-__all__ = ["joined", "joined_form", "moved", "require_move", "restored", "settled"]
-
 
 def moved(account: Account, number: int, move: Move, stamp: Stamp, reason: str = "") -> Account:
     """Move generation `number` as the table allows, and displace the current one if it takes its place.

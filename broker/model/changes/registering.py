@@ -15,8 +15,6 @@ from broker.model.history import Event, identity, parts_facts
 from broker.model.stage import Move
 from broker.model.stamp import Stamp
 
-__all__ = ["account_set", "added", "application_removed", "application_set", "ca_accepted", "secret_set", "trust_set"]
-
 
 def added(account: Account, *, by: str) -> Account:
     """Return a new account with the first entry of its evidence."""

@@ -13,8 +13,6 @@ from broker.model.generation import Closed, Parts, SigningRequest, Submission
 from broker.model.history import Event
 from broker.model.stamp import Stamp
 
-__all__ = ["answered", "closed", "requested", "submitted"]
-
 
 def requested(account: Account, request: SigningRequest, *, by: str) -> Account:
     """Open `request`, unless its key was requested before; raise `ConflictError` if another is open."""

@@ -14,8 +14,6 @@ from broker.model.history import Event, parts_facts
 from broker.model.obstacle import LONGEST_PAUSE, obstacles, paused_until
 from broker.model.stamp import Stamp
 
-__all__ = ["CanaryOutcome", "breaker_reset", "canary_answered", "canary_sent"]
-
 TRIES_KEPT: Final = 10
 
 

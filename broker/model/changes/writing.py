@@ -13,17 +13,6 @@ from broker.model.history import Event, parts_facts
 from broker.model.stage import Stage
 from broker.model.stamp import Stamp
 
-__all__ = [
-    "dooming_unused",
-    "pruned",
-    "recorded",
-    "swapped",
-    "with_ca_set",
-    "with_candidate",
-    "with_request_closed",
-    "without",
-]
-
 T = TypeVar("T")
 
 
