@@ -91,9 +91,9 @@ class Roles(Ways):
     def connection(self, role: Role) -> Connection:
         """Return the connection that acts as `role`. All share `Seen`, so none reads an older state than another."""
         if role not in self._connections:
-            seen = self._seen
+            settings, seen = self.settings, self._seen
             login = self._login(role, seen)
-            self._connections[role] = Connection(self.settings, login, observer=self.observer, seen=seen)
+            self._connections[role] = Connection(settings, login, observer=self.observer, seen=seen)
         return self._connections[role]
 
     def require_true_clock(self) -> None:
