@@ -245,8 +245,9 @@ def lasting_cells(bench: Bench, command: str, *, seed: int) -> Iterator[Cell]:
 def _wrong_end(cell: Cell, command: Case, ended: Ended, clean: _Clean) -> Iterator[str]:
     # An auditor must report a missing document. No client can recognise an old answer of a node:
     # with a real node the index of the login prevents it, see test_cluster
-    first = clean.requests[cell.nth - 1].endswith("/00000001")  # without its first entry nothing is sent: ADR 18
-    missing_is = {2, 6} if first else {6 if command.judges else 2}
+    request = clean.requests[cell.nth - 1]
+    first = request.endswith("/00000001")  # without its first entry nothing is sent: ADR 18
+    missing_is = {2, 6} if first or request.startswith("POST") else {6 if command.judges else 2}
     reported = {Fault.MISSING: missing_is, Fault.STALE: {2, 6}}
     missing = ended.code in reported.get(cell.fault, ())
     if ended.code not in _ENDS | set(command.done) and not missing:

@@ -9,13 +9,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from unittest.mock import patch
 
 from broker.embedded.config import Options
-from broker.embedded.up import Embedded, administered
+from broker.embedded.up import Embedded, administered, up
 from broker.vault.connection import Connection
 from broker.vault.errors import MissingError
 
@@ -66,13 +66,12 @@ def _demonstration(directory: Path) -> int:
     from broker_demo import command as demo
 
     from broker.cli.main import run
-    from broker.embedded import up as starting
 
     started: list[Embedded] = []
-    start, stop = starting.up, demo._stopped
+    stop = demo._stopped
 
-    def with_audit(place: Path, **options: Any) -> Embedded:
-        started.append(start(place, options=Options(audit=True), **options))
+    def with_audit(place: Path, options: Options) -> Embedded:
+        started.append(up(place, replace(options, audit=True)))
         return started[0]
 
     def keeping(place: Path) -> None:
@@ -80,7 +79,7 @@ def _demonstration(directory: Path) -> int:
             kept(started[0], admin, directory)
         stop(place)
 
-    with patch.object(starting, "up", with_audit), patch.object(demo, "_stopped", keeping):
+    with patch("broker.embedded.up.up", with_audit), patch.object(demo, "_stopped", keeping):
         return run(["demo"])
 
 
