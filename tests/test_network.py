@@ -43,6 +43,7 @@ def test_dead_addresses_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
         assert time.monotonic() - began < 2.5
 
 
+@pytest.mark.slow
 def test_dead_address_leaves_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with dead() as first, socket.create_server(("127.0.0.1", 0)) as alive:
         resolving(monkeypatch, first, alive.getsockname())

@@ -92,6 +92,7 @@ def test_a_good_set_is_accepted(partner: Standin, bundle: Bundle, tls: str) -> N
     assert classify(facts) is Verdict.OK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["handshake-stall=30s", "slow-answer=30s", "slow-body=30s"])
 def test_slow_partner_meets_the_deadline(partner: Standin, bundle: Bundle, fault: str) -> None:
     partner.faults.apply(fault)

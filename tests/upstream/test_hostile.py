@@ -127,6 +127,7 @@ ENDLESS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ENDLESS)
 def test_the_client_leaves_at_the_deadline(partner: Standin, bundle: Bundle, case: str) -> None:
     with (

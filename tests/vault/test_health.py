@@ -11,6 +11,7 @@ from broker.vault.health import health
 from broker.vault.settings import VaultSettings
 
 
+@pytest.mark.slow
 def test_health_waits_three_seconds() -> None:
     began = time.monotonic()
     with pytest.raises(PassingError):
