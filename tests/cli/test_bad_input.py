@@ -288,7 +288,10 @@ def assert_told(ended: Ended, code: int, says: str) -> None:
     assert said.strip()
 
 
-@pytest.mark.parametrize("row", ROWS, ids=str)
+HALF: Final = [pytest.param(row, marks=[pytest.mark.slow] * (number % 2)) for number, row in enumerate(ROWS)]
+
+
+@pytest.mark.parametrize("row", HALF, ids=str)
 def test_a_bad_command_line_is_told_in_our_words_and_changes_nothing(harness: CliHarness, row: Row) -> None:
     harness.put(row.state)
     ended = harness.run(row.line, input=row.input)

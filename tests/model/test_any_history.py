@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import ClassVar
 
 import msgspec
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -355,6 +356,7 @@ def _is_newer(ref: SecretRef, newest: Mapping[str, int]) -> bool:
     return int(number) > newest.get(name, 0)
 
 
+@pytest.mark.slow
 def test_any_history() -> None:
     AnyHistory.made.clear()
     run_state_machine_as_test(AnyHistory)

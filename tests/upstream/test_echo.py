@@ -25,6 +25,8 @@ from tests.support.credential_sets import credentials_of, publish
 from tests.support.echoing import FORMS, ODD_PASSWORDS, PLACES, answer, repeated, traces
 from tests.support.tls_server import Saying
 
+pytestmark = pytest.mark.slow  # each waits for a cut connection
+
 PROBE = builtin("stellantis").probe
 PASSWORDS = st.one_of(
     st.sampled_from(ODD_PASSWORDS), st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=4, max_size=40)
