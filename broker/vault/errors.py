@@ -108,7 +108,7 @@ _FAULTS: Final[tuple[tuple[tuple[int, ...], str, type[BrokerError], str, str], .
     ((401, 403), "invalid token", BadTokenError, _UNKNOWN, "log in again"),
     ((401, 403), "", DeniedError, "Vault denies {path}", _RIGHTS),
     ((400, 413), "did not match the current version", ConflictError, "{path} changed meanwhile", _AGAIN),
-    ((400, 413), "Upgrading from non-versioned", PassingError, "the mount of {path} is being made", _AGAIN),
+    ((400, 413), "from non-versioned", PassingError, "the mount of {path} is being made", _AGAIN),  # standbys, too
     ((400, 413), "already in use", ConflictError, "{path} is mounted already", _AGAIN),
     ((400, 413), "", InvalidError, "Vault finds the request for {path} invalid, or too large", _LOG),
     ((), "local node not active", PassingError, "Vault is changing its active node ({path})", _UP),

@@ -46,6 +46,7 @@ def connected(server: Misbehaving, patience: float = 8.0) -> Connection:
         errors(503, "Vault is sealed"),
         Answer(504, b""),
         errors(400, "Upgrading from non-versioned to versioned data. This backend will be unavailable."),
+        errors(400, "Waiting for the primary to upgrade from non-versioned to versioned data."),  # a standby
         Answer(hang_up=True),
         Answer(body=b'{"data": {"da', length=500),
         Answer(body=b"-5\r\n{}", headers={"Transfer_Encoding": "chunked"}),
