@@ -163,8 +163,8 @@ def _joined(account: Account, record: ChainRecord) -> ChainRecord:
     stored, findings = {entry.number for entry in record.entries}, record.findings
     entries = record.entries + tuple(entry for entry in account.outbox if entry.number not in stored)
     if not has_errors(findings) and not verify(f"accounts/{account.name}", entries, account.head):
-        told = differences(account, entries)
-        findings += tuple(_error("evidence.differs", f"{what}: it was changed without the broker") for what in told)
+        found = differences(account, entries)
+        findings += tuple(_error("evidence.differs", f"{what}: it was changed without the broker") for what in found)
     return ChainRecord(entries, account.head, findings)
 
 

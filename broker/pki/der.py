@@ -12,7 +12,6 @@ from broker.errors import InputError
 
 INTEGER: Final = 0x02
 OID: Final = 0x06
-SEQUENCE: Final = 0x30
 _LONG_TAG: Final = 0x1F
 _LONG_LENGTH: Final = 0x80
 _MAX_LENGTH_OCTETS: Final = 4

@@ -18,7 +18,6 @@ from tests.support.console import commands
 from tests.support.system import PASSWORD, Ended
 
 ASKING: Final = [name for name, good in GOOD.items() if good.vault]
-CONFIGURED: Final = [name for name in GOOD if name not in ("demo", "init", "csr lint", "cert inspect")]
 BAD_NAMES: Final = ("../x", "ACME", "", "é", "a" * 300, "a b", "a\x1b[31m", "%2e%2e", "a\udcff")
 
 

@@ -35,12 +35,12 @@ def assert_nothing_held(harness: CliHarness) -> None:
 
 def test_where_it_lies_is_data_and_what_it_is_goes_to_people(harness: CliHarness) -> None:
     harness.put("promoted")
-    told = harness.ok(GET)
-    assert (Path(told.out.strip()) / "tls.key").is_file()
-    assert "requested" not in told.err
-    told = harness.ok(f"{GET} --ttl 100d -o json")
-    assert (Path(told.json["directory"]) / "tls.key").is_file()
-    assert "requested: 100d; a lease lasts an hour at most" in told.err
+    ended = harness.ok(GET)
+    assert (Path(ended.out.strip()) / "tls.key").is_file()
+    assert "requested" not in ended.err
+    ended = harness.ok(f"{GET} --ttl 100d -o json")
+    assert (Path(ended.json["directory"]) / "tls.key").is_file()
+    assert "requested: 100d; a lease lasts an hour at most" in ended.err
 
 
 def test_a_program_is_told_in_json_what_went_wrong(harness: CliHarness) -> None:

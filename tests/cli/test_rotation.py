@@ -162,9 +162,9 @@ def test_a_rejected_client_marks_that_application_alone(harness: CliHarness) -> 
 def test_a_new_password_is_tried_before_anybody_gets_it(harness: CliHarness, overlap: bool) -> None:
     harness.put("promoted")
     harness.partner.registry.set_password(LOGIN, NEW, overlap=overlap)
-    told = harness.ok("password set acme --password-file -", input=f"{NEW}\n".encode())
-    assert "candidate 2 uses it" in told.err
-    assert NEW not in told.out + told.err
+    ended = harness.ok("password set acme --password-file -", input=f"{NEW}\n".encode())
+    assert "candidate 2 uses it" in ended.err
+    assert NEW not in ended.out + ended.err
     assert stages(harness) == {1: "current", 2: "candidate"}
     harness.ok("rotation promote acme")
     assert stages(harness) == {1: "previous", 2: "current"}

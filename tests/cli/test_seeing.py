@@ -131,10 +131,10 @@ def test_doctor_names_a_token_that_stands_in_for_the_roles(harness: CliHarness) 
     token = administrator(harness)
     assert "role.token" not in codes(harness, 0, VAULT_TOKEN=token)  # each role has a login of its own
     found = harness.run("doctor -o json", env={"VAULT_TOKEN": token, "BROKER_CONFIG": "plain.toml"}).json["findings"]
-    (told,) = [f for f in found if f["code"] == "role.token"]
-    assert told["severity"] == "warning"
-    assert "$VAULT_TOKEN is used for server, rotator" in told["message"]
-    assert told["hint"].startswith("unset VAULT_TOKEN")
+    (finding,) = [f for f in found if f["code"] == "role.token"]
+    assert finding["severity"] == "warning"
+    assert "$VAULT_TOKEN is used for server, rotator" in finding["message"]
+    assert finding["hint"].startswith("unset VAULT_TOKEN")
 
 
 @pytest.mark.slow

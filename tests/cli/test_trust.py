@@ -12,9 +12,9 @@ def test_a_new_ca_makes_a_candidate_and_only_its_promotion_changes_what_counts(h
     both = f"--accept-ca {harness.cas['issuing']} --accept-ca {harness.cas['server']}"
     before = harness.account.current
     assert before
-    told = harness.ok(f"trust set acme reply.zip {both}").err
-    assert "2 CA(s)" in told
-    assert "candidate 2 uses them" in told
+    said = harness.ok(f"trust set acme reply.zip {both}").err
+    assert "2 CA(s)" in said
+    assert "candidate 2 uses them" in said
     assert harness.account.generation(1) == before
     harness.ok("rotation promote acme --generation 2")
     current = harness.account.current

@@ -19,13 +19,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 Order = Mapping[str, Any]
-Tell = Callable[..., None]
 NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 LONGEST: Final = 1 << 20  # of an order, in bytes
 
