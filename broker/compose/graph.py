@@ -25,7 +25,7 @@ from broker.issuing.grant import Issuer
 from broker.model.account import Account
 from broker.model.chain import Entry, require_text
 from broker.model.clock import Clock, system_clock
-from broker.model.consumer import stragglers
+from broker.model.consumer import ConsumerRecord, stragglers
 from broker.model.finding import Finding
 from broker.model.generation import Parts
 from broker.model.names import AccountName
@@ -107,8 +107,7 @@ class Broker:
 
     def unread(self) -> tuple[Finding, ...]:
         """Return a finding for each record of a consumer, and each profile, that cannot be read."""
-        consumers = VaultConsumers(self.roles.connection(Role.AUDITOR)).all()
-        return (*consumers.unread.values(), *self.own_profiles(Role.AUDITOR).unread.values())
+        return (*self._consumers(Role.AUDITOR).unread.values(), *self.own_profiles(Role.AUDITOR).unread.values())
 
     def foreign(self, names: Sequence[AccountName] = ()) -> tuple[Finding, ...]:
         """Return a finding for each foreign entry: in the evidence of the accounts `names`, else in all folders."""
@@ -167,7 +166,11 @@ class Broker:
 
     def rotation_status(self, name: AccountName, clock: Clock) -> RotationStatus:
         """Return the generations of an account, its last canaries, and what prevents the next one."""
-        holders = partial(self.stragglers, name, role=Role.AUDITOR)
+        records = cache(self._consumers)  # read once for all generations, and not if none is handed out
+
+        def holders(number: int) -> frozenset[str]:
+            return self._holders(records(Role.AUDITOR), name, number)
+
         return rotation_status(self.account(name), holders, clock())
 
     def doctor(self) -> list[Finding]:
@@ -212,7 +215,12 @@ class Broker:
 
     def stragglers(self, name: AccountName, number: int, role: Role = Role.ROTATOR) -> frozenset[str]:
         """Return the consumers that hold a generation, and those whose record cannot be read, since they may."""
-        records = VaultConsumers(self.roles.connection(role)).all()
+        return self._holders(self._consumers(role), name, number)
+
+    def _consumers(self, role: Role) -> Documents[ConsumerRecord]:
+        return VaultConsumers(self.roles.connection(role)).all()
+
+    def _holders(self, records: Documents[ConsumerRecord], name: AccountName, number: int) -> frozenset[str]:
         unknown = {f"{entity} (its record cannot be read: broker doctor)" for entity in records.unread}
         return stragglers(records.found.values(), name, number, self.clock()) | unknown
 
