@@ -14,6 +14,7 @@ started stays ignored.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from typing import Final
 
 _LEFT_OUT: Final = "KILL STOP ABRT BUS FPE ILL SEGV SYS TRAP CHLD CONT PIPE TSTP TTIN TTOU URG WINCH XFSZ"
 ASKING: Final = frozenset(map(int, signal.valid_signals() - {signal.Signals[f"SIG{n}"] for n in _LEFT_OUT.split()}))
+_AGAIN: Final = 0.01  # seconds until a signal is sent again whose exception Python dropped
 _LOOK: Final = 5.0  # seconds between looks at the clock: it may be set, or the machine may have slept
 
 
@@ -37,18 +39,33 @@ class AskedToEnd(KeyboardInterrupt):  # no error, as KeyboardInterrupt is none
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """Raise `AskedToEnd` in the block for each signal of `ASKING` that would end the process."""
+    """Raise `AskedToEnd` in the block for each signal of `ASKING` that would end the process.
+
+    A handler also runs inside finalizers and fork hooks, and Python drops what those raise. The signal is then sent
+    again, by the timer: starting a thread could wait for a lock that the interrupted code holds.
+    """
+    dropped: list[int] = []
 
     def ask(number: int, _frame: FrameType | None) -> None:
-        raise AskedToEnd(number)
+        raise AskedToEnd(dropped.pop() if dropped else number)
+
+    def send_again(unraisable: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraisable.exc_value, AskedToEnd):
+            report(unraisable)
+            return
+        dropped.append(unraisable.exc_value.number)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
 
     ending = (signal.SIG_DFL, signal.default_int_handler)
     before = {n: signal.getsignal(n) for n in _asking_to_end() if signal.getsignal(n) in ending}
+    report = sys.unraisablehook
     for number in before:
         signal.signal(number, ask)
+    sys.unraisablehook = send_again
     try:
         yield
     finally:
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
 

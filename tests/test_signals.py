@@ -71,6 +71,29 @@ def heard() -> Iterator[list[int]]:
         signal.signal(number, handler)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_in_a_finalizer_is_not_lost(number: signal.Signals) -> None:
+    script = f"from tests.test_signals import drop\ndrop({int(number)})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{int(number)}\n", "")
+
+
+def drop(number: int) -> None:
+    """Receive a signal inside a finalizer, where Python drops exceptions; print the one that arrives afterwards."""
+
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    signal.signal(number, signal.SIG_DFL)  # this process may have been started with it ignored
+    try:
+        with raised():
+            Finalized()
+            time.sleep(20)
+    except AskedToEnd as asked:
+        print(asked.number)  # noqa: T201
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_earlier_signal_ends_the_wait(heard: list[int], number: signal.Signals) -> None:
     with held_back() as waiting:
