@@ -10,7 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from broker.errors import InputError
 from broker.model.duration import parse_duration
+from broker.model.jwt_issuer import JwtIssuer
 from broker.model.role import Role
 
 _LARGEST: Final = 1024 * 1024  # bytes of a configuration
@@ -119,11 +120,14 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All settings, resolved. `logins` holds the login of each role; "default" serves roles without one."""
+    """All settings, resolved. `logins` holds the login of each role; "default" serves roles without one. `issuers` are
+    those whose JWTs the service accepts.
+    """
 
     values: Mapping[str, Value]
     logins: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     file: Path | None = None
+    issuers: Mapping[str, JwtIssuer] = field(default_factory=lambda: MappingProxyType({}))
 
     def __getitem__(self, name: str) -> str:
         return self.values[name].text
@@ -153,7 +157,8 @@ def resolve(
         {setting.name: Value(setting.default, "default") for setting in SETTINGS},
     ]
     values = {s.name: _checked(s, next(source[s.name] for source in sources if s.name in source)) for s in SETTINGS}
-    return Config(MappingProxyType(values), MappingProxyType(_logins(content, found) if found else {}), found)
+    logins = _logins(content, found) if found else {}
+    return Config(MappingProxyType(values), MappingProxyType(logins), found, MappingProxyType(_issuers(content, found)))
 
 
 def _parsed(file: Path) -> dict[str, Any]:
@@ -178,7 +183,7 @@ def _parsed(file: Path) -> dict[str, Any]:
 def _flattened(content: Mapping[str, Any], file: Path, prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in content.items():
         name = f"{prefix}{key}"
-        if name in ("version", "roles", "login"):
+        if name in ("version", "roles", "login", "issuers"):
             continue
         if isinstance(value, dict) and any(known.startswith(f"{name}.") for known in _BY_NAME):
             yield from _flattened(value, file, f"{name}.")
@@ -206,6 +211,26 @@ def _login(table: Any, where: str, file: Path) -> Mapping[str, str]:
         _require_known(file, f"{where}.{key}", [f"{where}.{k}" for k in LOGIN_KEYS])
         _checked(Setting(f"{where}.{key}", (), "", "", _path), Value(value, str(file)))
     return MappingProxyType({k: _anchored(v, file) if k.endswith("file") else v for k, v in table.items()})
+
+
+def _issuers(content: Mapping[str, Any], file: Path | None) -> dict[str, JwtIssuer]:
+    tables = content.get("issuers", {})
+    keys = tuple(f.name for f in fields(JwtIssuer))
+    example = '[issuers.NAME] with issuer = "https://…", mount = "jwt-NAME" and role = "credential-broker"'
+    if not isinstance(tables, dict):
+        raise InputError(f"{file}: issuers must be tables", hint=example)
+    for name, table in tables.items():
+        if (
+            not isinstance(table, dict)
+            or set(table) != set(keys)
+            or not all(isinstance(v, str) for v in table.values())
+        ):
+            raise InputError(f"{file}: [issuers.{name}] needs exactly {', '.join(keys)}", hint=example)
+        checked_mount(table["mount"])
+    found = {name: JwtIssuer(**table) for name, table in tables.items()}
+    if len({issuer.issuer for issuer in found.values()}) < len(found):
+        raise InputError(f"{file}: two of [issuers] have the same issuer", hint="use one mount for an issuer")
+    return found
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Value]:

@@ -20,6 +20,7 @@ from broker.delivery.memory import default_root, is_memory
 from broker.delivery.root import LeftBehindError
 from broker.errors import InputError
 from broker.issuing.grant import Granted, Wanted
+from broker.issuing.ports import Caller
 from broker.model.duration import duration_text, parse_duration
 from broker.model.names import AccountName
 from broker.model.redactor import Redactor
@@ -102,7 +103,7 @@ def get(
     account, name = application
     root = _root(start, account, name, directory)
     length = parse_duration(ttl or start.config["bundle.ttl"])
-    issuer = start.broker.issuer(_token(consumer_token_file))
+    issuer = start.broker.issuing.issuer(Caller(_token(consumer_token_file)))
     wanted = Wanted(account, name, length, allow_expired=allow_expired)
     granted = issuer.grant(wanted)  # signals still end it: Vault may be slow, and there is no file yet
     log.bind(lease=granted.lease.id)

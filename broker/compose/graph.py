@@ -13,7 +13,9 @@ from functools import cache, cached_property, partial
 
 from broker.compose import privileged
 from broker.compose.doctor import examined
+from broker.compose.issuing import Issuing
 from broker.compose.roles import Roles
+from broker.compose.serving import Listening, run
 from broker.compose.settling import forked, settle
 from broker.compose.status import AccountStatus, status
 from broker.compose.vaults import Vaults
@@ -21,7 +23,6 @@ from broker.config import Config
 from broker.evidence.audit import Record, collect
 from broker.evidence.journal import Journal, chain_name
 from broker.evidence.statements import Anchored, ChainRecord, anchor
-from broker.issuing.grant import Issuer
 from broker.model.account import Account
 from broker.model.chain import Entry, require_text
 from broker.model.clock import Clock, system_clock
@@ -30,7 +31,6 @@ from broker.model.finding import Finding
 from broker.model.generation import Parts
 from broker.model.names import AccountName
 from broker.model.role import Role
-from broker.model.secret import Secret
 from broker.partners import catalogue
 from broker.partners.profile import Profile
 from broker.rotation.ports import Canary, CanaryResult
@@ -73,6 +73,8 @@ class Broker:
 
     def close(self) -> None:
         """Give back every token, and close every connection."""
+        if "issuing" in self.__dict__:
+            self.issuing.close()
         self.roles.close()
 
     def true_clock(self) -> datetime:
@@ -231,9 +233,15 @@ class Broker:
     def _canary(self) -> Canary:
         return privileged.canary(self.roles, self.profile)
 
-    def issuer(self, token: Secret[str]) -> Issuer:
-        """Return the use-case that grants bundles to the consumer with this token, as the server role."""
-        return privileged.issuer(self.roles, self.profile, token, self.true_clock, self._journal)
+    @cached_property
+    def issuing(self) -> Issuing:
+        """The server's use-cases: bundles and leases, for any caller."""
+        return Issuing(self.roles, self.profile, self.true_clock, lambda: self._journal)
+
+    def serve(self, listening: Listening, ready: Callable[[tuple[str, ...]], None]) -> None:
+        """Run the service until a signal asks to end; call `ready` with its addresses once it listens."""
+        self.issuing.check()  # a service that can issue nothing does not start
+        run(self.issuing, listening, ready)
 
     @cached_property
     def _journal(self) -> Journal:

@@ -1,7 +1,4 @@
-"""The canary and the issuer of bundles: the only two use-cases that are given the secrets of a set.
-
-Each first compares the account with the first entry of its evidence.
-"""
+"""The canary, which is given the secrets of a set, and the check that comes before it and before a bundle."""
 
 from __future__ import annotations
 
@@ -10,30 +7,21 @@ from functools import lru_cache, partial
 from typing import Final
 
 from broker.compose.roles import Roles
-from broker.evidence.journal import Journal
 from broker.evidence.tamper import require_first_entry
-from broker.issuing.grant import Issuer
-from broker.issuing.leases import LeaseSigner
-from broker.issuing.ports import Authorize, Consumer, SetSecrets
+from broker.issuing.ports import SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID
-from broker.model.clock import Clock
 from broker.model.generation import Application, Parts
-from broker.model.lease import BundleKind
+from broker.model.names import AccountName
 from broker.model.redactor import Redactor
 from broker.model.role import Role
-from broker.model.secret import Secret
 from broker.partners.profile import Profile
 from broker.pki.tls import client_context
 from broker.rotation.ports import Canary, CanaryResult
 from broker.telemetry import log
 from broker.upstream.canary import ask
 from broker.upstream.credentials import Credentials
-from broker.vault import capabilities, layout
-from broker.vault.connection import Connection
-from broker.vault.consumers import VaultConsumers
 from broker.vault.secrets import VaultSecrets
-from broker.vault.signers import lease_keys
 
 Profiles = Callable[[str, Role], Profile]
 _FIRST_ENTRIES: Final = 256  # accounts whose first entry of evidence is kept in memory: it never changes
@@ -53,31 +41,10 @@ def canary(roles: Roles, profiles: Profiles) -> Canary:
     return prepared
 
 
-def issuer(roles: Roles, profiles: Profiles, token: Secret[str], clock: Clock, journal: Journal) -> Issuer:
-    """Return the use-case that grants bundles, as the server role, to the consumer that `token` belongs to.
-
-    `clock` refuses while it is wrong. All issuers of a process share one `journal`.
-    """
-    vault, checked = roles.connection(Role.SERVER), _checked(roles, Role.SERVER)
-    return Issuer(
-        accounts=lambda name: checked(roles.accounts(Role.SERVER).read(name).account),
-        profile=lambda account: profiles(account.profile, Role.SERVER),
-        authorize=_authorize(vault, token),
-        read_secrets=VaultSecrets(vault),
-        consumers=VaultConsumers(vault),
-        journal=journal,
-        signer=LeaseSigner(lease_keys(vault)),
-        clock=clock,
-    )
-
-
-def _authorize(vault: Connection, token: Secret[str]) -> Authorize:
-    def authorized(account: Account, application: str, kind: BundleKind) -> Consumer:
-        access = layout.Access(kind.value)
-        right = layout.right(account.profile, account.environment, account.name, application, access)
-        return capabilities.authorize(vault, token, right, peer=None)
-
-    return authorized
+def checked_accounts(roles: Roles, role: Role) -> Callable[[AccountName], Account]:
+    """Return a function that reads an account whose evidence allows its secrets to travel to its address."""
+    checked = _checked(roles, role)
+    return lambda name: checked(roles.accounts(role).read(name).account)
 
 
 def _checked(roles: Roles, role: Role) -> Callable[[Account], Account]:

@@ -49,6 +49,8 @@ class Roles(Ways):
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
+        if "_anonymous" in self.__dict__:
+            self._anonymous.close()
 
     @cached_property
     def settings(self) -> VaultSettings:
@@ -124,6 +126,14 @@ class Roles(Ways):
             return token_source(way.method, Connection(self.settings, seen=seen), way.options)
         except InputError as error:
             raise InputError(f"the {role.value} role: {error.message}", hint=error.hint) from None
+
+    def anonymous(self) -> Connection:
+        """Return a connection without a login, for callers who show their own."""
+        return self._anonymous
+
+    @cached_property
+    def _anonymous(self) -> Connection:
+        return Connection(self.settings, seen=self._seen)
 
     def log_in(self, login: AppRole) -> tuple[Secret[str], int]:
         """Return a new token of a consumer's login, which is neither renewed nor revoked, and its seconds."""

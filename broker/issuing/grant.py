@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+
+import msgspec
 
 from broker.errors import BrokerError, ConflictError, RefusedError
 from broker.evidence.journal import Journal
-from broker.issuing.leases import LeaseSigner
+from broker.issuing.leases import LeaseSigner, ended
 from broker.issuing.ports import Authorize, Consumer, Consumers, ReadAccount, ReadSecrets, SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID, Authentication
 from broker.model.bundle import Bundle
 from broker.model.clock import Clock
+from broker.model.consumer import ConsumerRecord
 from broker.model.generation import Generation
 from broker.model.lease import BundleKind, Lease, expiry
 from broker.model.names import AccountName
@@ -33,6 +37,7 @@ class Wanted:
     ttl: timedelta
     kind: BundleKind = BundleKind.DIRECT
     allow_expired: bool = False
+    idempotency_key: str = ""  # requests of one consumer with the same key share a lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,15 @@ class Granted:
     consumer: Consumer
     lease: Lease
     lease_text: Secret[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """A lease with a later end. `newer` is the current generation if the lease holds an older one."""
+
+    lease: Lease
+    lease_text: Secret[str]
+    newer: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +90,7 @@ class Issuer:
             try:
                 self._record(consumer, lease)
                 if self.accounts(wanted.account).generation(generation.number).stage is Stage.CURRENT:
-                    self._append_evidence(lease, consumer)
+                    self._append_evidence("bundle-issued", lease, consumer)
                     bundle = _bundle(account, lease, hidden, authentication)
                     return Granted(bundle, consumer, lease, self.signer.signed(lease))
             except KeyboardInterrupt:  # the consumer gets nothing, and would count as a holder until the lease ends
@@ -91,6 +105,49 @@ class Issuer:
         self._withdraw(granted.consumer, granted.lease)
         self.journal.append("bundle-returned", lease=granted.lease.id, consumer=granted.consumer.entity)
 
+    def renew(self, lease_text: Secret[str], ttl: timedelta) -> Renewed:
+        """Return the lease with a later end, for the consumer that it was granted to and the same generation.
+
+        Raise `DeniedError` for a lease that has ended, was revoked or belongs to another consumer; `RefusedError` if
+        its generation is no longer delivered.
+        """
+        now = self.clock()
+        lease, account, consumer = self._opened(lease_text)
+        generation = account.generation(lease.generation)
+        if not generation.stage.deliverable:
+            raise RefusedError(f"generation {generation.number} is {generation.stage.value}", hint="get a new bundle")
+        not_after = account.certificate(generation.parts.certificate).not_after
+        renewed = replace(lease, expires=expiry(ttl, now=now, not_after=not_after))
+
+        def extended(record: ConsumerRecord) -> ConsumerRecord:
+            if record.has_revoked(lease.id):
+                raise ended()
+            return record.given(renewed, now=now)
+
+        self.consumers.change(consumer.entity, consumer.name, extended)
+        if not self.accounts(lease.account).generation(lease.generation).stage.deliverable:
+            self._withdraw(consumer, renewed)  # it was retired after the first look
+            raise RefusedError(f"generation {lease.generation} was retired just now", hint="get a new bundle")
+        self._append_evidence("lease-renewed", renewed, consumer)
+        newer = account.current.number if account.current and account.current.number != lease.generation else None
+        return Renewed(renewed, self.signer.signed(renewed), newer)
+
+    def revoke(self, lease_text: Secret[str]) -> Lease:
+        """End a lease of this consumer, and return it; repeated, it changes nothing. Raise `DeniedError`."""
+        now = self.clock()
+        lease, _, consumer = self._opened(lease_text)
+        self.consumers.change(consumer.entity, consumer.name, lambda record: record.without(lease, now=now))
+        self.journal.append("bundle-returned", lease=lease.id, consumer=consumer.entity)
+        return lease
+
+    def _opened(self, lease_text: Secret[str]) -> tuple[Lease, Account, Consumer]:
+        lease = self.signer.opened(lease_text, now=self.clock())
+        account = self.accounts(lease.account)
+        consumer = self.authorize(account, lease.application, lease.kind)
+        if consumer.entity != lease.consumer:
+            raise ended()
+        return lease, account, consumer
+
     def _record(self, consumer: Consumer, lease: Lease) -> None:
         self.consumers.change(consumer.entity, consumer.name, lambda record: record.given(lease, now=self.clock()))
 
@@ -104,7 +161,7 @@ class Issuer:
             not_after = now + wanted.ttl
 
         return Lease(
-            id=secrets.token_hex(16),
+            id=_lease_id(wanted, consumer),
             consumer=consumer.entity,
             account=account.name,
             application=wanted.application,
@@ -114,9 +171,9 @@ class Issuer:
             expires=expiry(wanted.ttl, now=now, not_after=not_after),
         )
 
-    def _append_evidence(self, lease: Lease, consumer: Consumer) -> None:
+    def _append_evidence(self, what: str, lease: Lease, consumer: Consumer) -> None:
         self.journal.append(
-            "bundle-issued",
+            what,
             account=lease.account,
             application=lease.application,
             generation=lease.generation,
@@ -126,6 +183,14 @@ class Issuer:
             lease=lease.id,
             expires=lease.expires.isoformat().replace("+00:00", "Z"),
         )
+
+
+def _lease_id(wanted: Wanted, consumer: Consumer) -> str:
+    """Return a random id, or the same one for each request of a consumer with the same idempotency key."""
+    if not wanted.idempotency_key:
+        return secrets.token_hex(16)
+    parts = (consumer.entity, wanted.account, wanted.application, wanted.kind.value, wanted.idempotency_key)
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
 
 def _deliverable(account: Account, application_name: str, authentication: Authentication) -> Generation:

@@ -18,6 +18,11 @@ ALGORITHM: Final = "HS256"  # only brokers read leases, so one shared key at a t
 AUDIENCE: Final = "credential-broker/lease"
 
 
+def ended() -> DeniedError:
+    """Return the one error for every lease that cannot be used."""
+    return DeniedError("the lease is not valid, or has ended", hint="get a new bundle")
+
+
 @dataclass(frozen=True, slots=True)
 class LeaseKeys:
     """The shared signing keys by `kid`, and the one that signs. Each has at least 32 octets (RFC 7518, 3.2)."""
@@ -42,7 +47,7 @@ class LeaseSigner:
         """Return the lease; raise `DeniedError` with one text for every reason, so that a forger learns nothing."""
         lease = self._read(text.reveal())
         if lease is None or lease.expires <= now:
-            raise DeniedError("the lease is not valid, or has ended", hint="get a new bundle")
+            raise ended()
         return lease
 
     def _read(self, text: str) -> Lease | None:

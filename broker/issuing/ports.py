@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from broker.model.account import Account
@@ -12,6 +13,15 @@ from broker.model.generation import Parts
 from broker.model.lease import BundleKind
 from broker.model.names import AccountName
 from broker.model.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The identity that a request shows, and where it comes from (None: a unix socket)."""
+
+    credential: Secret[str]
+    peer: IPv4Address | IPv6Address | None = None
+    is_jwt: bool = False  # else a token of Vault
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,12 +31,21 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
+class RevokedLease:
+    """A lease that was revoked before its end. It is kept until then, so that its text renews nothing."""
+
+    lease: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class ConsumerRecord:
     """A Vault entity, or a person entered by hand, with a holding for each application, kind and generation."""
 
     entity: str
     name: str
     holdings: tuple[Holding, ...] = ()
+    revoked: tuple[RevokedLease, ...] = ()
 
     def given(self, lease: Lease, *, now: datetime) -> ConsumerRecord:
         """Return the record with `lease` added, and without holdings that ended more than a day ago.
@@ -67,6 +76,15 @@ class ConsumerRecord:
     def returned(self, lease_id: str) -> ConsumerRecord:
         """Return the record without the holding of the lease `lease_id`, unless others share it."""
         return replace(self, holdings=tuple(h for h in self.holdings if h.lease != lease_id or h.shared))
+
+    def without(self, lease: Lease, *, now: datetime) -> ConsumerRecord:
+        """Return the record with `lease` revoked, and without revocations of leases that ended more than a day ago."""
+        kept = tuple(r for r in self.revoked if r.until > now - _KEPT and r.lease != lease.id)
+        return replace(self.returned(lease.id), revoked=(*kept, RevokedLease(lease.id, lease.expires)))
+
+    def has_revoked(self, lease_id: str) -> bool:
+        """Return whether the lease was revoked."""
+        return any(revoked.lease == lease_id for revoked in self.revoked)
 
 
 def stragglers(

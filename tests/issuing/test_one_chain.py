@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from broker.compose.graph import Broker
 from broker.config import resolve
+from broker.issuing.ports import Caller
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.evidence import VaultEvidence
@@ -22,7 +23,7 @@ def test_issuers_share_the_process_chain(vault: TestVault) -> None:
     entries = []
     for process in processes:
         for consumer in ("one", "two"):
-            issuer = process.issuer(Secret(consumer))
+            issuer = process.issuing.issuer(Caller(Secret(consumer)))
             entries.append(issuer.journal.append("bundle-returned", lease="id", consumer=consumer))
     assert [entry.number for entry in entries] == [1, 2, 1, 2]
     chains = VaultEvidence(vault.connection(Role.AUDITOR)).issuing_chains()

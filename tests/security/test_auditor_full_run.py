@@ -18,6 +18,7 @@ from broker.compose.graph import Broker, Wiring
 from broker.embedded.config import Options
 from broker.embedded.up import administered
 from broker.errors import UnknownNameError
+from broker.issuing.ports import Caller
 from broker.model.names import account_name
 from broker.model.role import Role
 from broker.model.secret import Secret
@@ -98,7 +99,7 @@ def _bundles(system: System) -> None:
     token.write_text(system.vault.consumer_token("reader", path).reveal())
     get = ("bundle", "get", "acme/reporting", "--consumer-token-file", str(token))
     with interposed(system, "data/signers/lease", lambda: system.ok(*get, "--to", "first")) as broker:
-        broker.issuer(Secret(token.read_text()))
+        broker.issuing.issuer(Caller(Secret(token.read_text())))
     server = f"auth/{system.vault.settings.mount}/role/server"
     system.vault.admin.call("POST", server, {"token_ttl": 15})
     system.ok(*get, "--to", "held", "--ttl", "11s", "--hold")

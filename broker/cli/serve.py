@@ -1,0 +1,52 @@
+"""`broker serve`: issue bundles over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from broker.cli.output import note
+from broker.cli.start import Start
+from broker.compose.serving import Listening
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(
+    "serve",
+    epilog="Example: broker serve --listen https://0.0.0.0:8443 --tls-cert tls.crt --tls-key tls.key",
+)
+@click.option(
+    "--listen",
+    "address",
+    default="127.0.0.1:8250",
+    show_default=True,
+    metavar="ADDRESS",
+    help="HOST:PORT on loopback, unix:///PATH, or https://HOST:PORT.",
+)
+@click.option("--tls-cert", "certificate", metavar="FILE", type=_FILE, help="The service's certificate chain, PEM.")
+@click.option("--tls-key", "key", metavar="FILE", type=_FILE, help="Its key, PEM. Both are read again if they change.")
+@click.option("--behind-proxy", is_flag=True, help="Allow plain HTTP off loopback: a proxy on this host does TLS.")
+@click.option(
+    "--health",
+    default="127.0.0.1:8251",
+    show_default=True,
+    metavar="ADDRESS",
+    help='Address of /livez and /readyz; "" for none.',
+)
+@click.pass_obj
+def command(
+    start: Start, address: str, certificate: Path | None, key: Path | None, behind_proxy: bool, health: str
+) -> None:
+    """Issue bundles over HTTP, with the server role's login, to consumers that show a Vault token or a JWT.
+
+    Runs until a signal asks it to end, then answers open requests first. Replicas hold no state: run as many as you
+    like beside each other.
+    """
+    start.broker.serve(Listening(address, health, certificate, key, behind_proxy), _ready)
+
+
+def _ready(addresses: tuple[str, ...]) -> None:
+    for address in addresses:
+        note(f"listening on {address}")

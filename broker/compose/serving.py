@@ -1,0 +1,42 @@
+"""Run the service: bundles for callers on one address, health on another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.compose.issuing import Issuing
+from broker.errors import InputError
+from broker.service.app import application
+from broker.service.health import health
+from broker.service.listeners import Address, Listener, ReloadedTls, serve
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where the service listens, as a person writes it."""
+
+    address: str
+    health: str = ""  # none
+    certificate: Path | None = None
+    key: Path | None = None
+    behind_proxy: bool = False
+
+
+def run(issuing: Issuing, listening: Listening, ready: Callable[[tuple[str, ...]], None]) -> None:
+    """Serve until a signal asks to end; call `ready` with the addresses once they listen. Raise `InputError`."""
+    address = Address.parse(listening.address, behind_proxy=listening.behind_proxy)
+    listeners = [Listener(application(issuing), address, _tls(listening, address))]
+    if listening.health:
+        listeners.append(Listener(health(issuing.check), Address.parse(listening.health)))
+    serve(listeners, ready=ready)
+
+
+def _tls(listening: Listening, address: Address) -> ReloadedTls | None:
+    given = listening.certificate and listening.key
+    if address.tls and not given:
+        raise InputError(f"{address} needs a certificate", hint="give --tls-cert and --tls-key, PEM files")
+    if (listening.certificate or listening.key) and not address.tls:
+        raise InputError("--tls-cert and --tls-key are for an address with https://", hint="--listen https://HOST:PORT")
+    return ReloadedTls(listening.certificate, listening.key) if listening.certificate and listening.key else None

@@ -1,0 +1,255 @@
+"""Listen on a socket, loopback or TLS, with uvicorn; stop on a signal once open requests are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import uvicorn
+
+from broker.errors import InputError
+from broker.signals import ASKING
+from broker.telemetry import log
+
+_DRAIN: Final = 10  # seconds for open requests, once the service is asked to end
+_IDLE: Final = 75  # seconds; longer than the 60 of common proxies
+_CHECK: Final = 2.0  # seconds between two looks at the certificate's files
+_OWNER_AND_GROUP: Final = 0o660
+_FORM: Final = (
+    "give 127.0.0.1:8250, unix:///run/broker/broker.sock, or https://0.0.0.0:8443 with --tls-cert and --tls-key"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: a unix socket, or host and port."""
+
+    path: Path | None = None
+    host: str = ""
+    port: int = 0
+    tls: bool = False
+
+    @classmethod
+    def parse(cls, text: str, *, behind_proxy: bool = False) -> Self:
+        """Read unix:///PATH, [http://]HOST:PORT or https://HOST:PORT; raise `InputError`.
+
+        Plain HTTP is for loopback, unless a proxy in front of the service does TLS.
+        """
+        try:
+            parts = urlsplit(text if "://" in text else f"http://{text}")
+            port = parts.port
+        except ValueError:
+            raise InputError(f"{text[:80]!r} is not an address to listen on", hint=_FORM) from None
+        if parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc:
+            return cls(path=Path(parts.path))
+        if parts.scheme not in ("http", "https") or not parts.hostname or port is None or parts.path.strip("/"):
+            raise InputError(f"{text[:80]!r} is not an address to listen on", hint=_FORM)
+        if parts.scheme == "http" and not behind_proxy and not is_loopback(parts.hostname):
+            raise InputError(
+                f"{parts.hostname} is not loopback: bundles would travel without TLS",
+                hint="use https:// with --tls-cert and --tls-key, or --behind-proxy if a proxy on this host does TLS",
+            )
+        return cls(host=parts.hostname, port=port, tls=parts.scheme == "https")
+
+    def bound(self) -> socket.socket:
+        """Return the socket, bound; raise `InputError` if that is not possible."""
+        try:
+            return self._unix(self.path) if self.path else self._tcp()
+        except OSError as error:
+            raise InputError(f"cannot listen on {self}: {error.strerror}", hint="is another service there?") from None
+
+    def at(self, bound: socket.socket) -> str:
+        """Return the address as text, with the port that the system chose for 0."""
+        return str(self if self.path else replace(self, port=bound.getsockname()[1]))
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix://{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http{'s' * self.tls}://{host}:{self.port}"
+
+    def _tcp(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        made = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind((self.host, self.port))
+        except OSError:
+            made.close()
+            raise
+        return made
+
+    @staticmethod
+    def _unix(path: Path) -> socket.socket:
+        """Bind a socket that owner and group may use, in place of one that nothing listens on."""
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            if path.exists() and stat.S_ISSOCK(path.lstat().st_mode) and _is_dead(path):
+                path.unlink()
+            before = os.umask(0o777 & ~_OWNER_AND_GROUP)
+            try:
+                made.bind(str(path))
+            finally:
+                os.umask(before)
+        except OSError:
+            made.close()
+            raise
+        return made
+
+
+class ReloadedTls:
+    """TLS with a certificate from files. A new certificate is used for new connections, without a restart.
+
+    A context that serves is never changed: a mismatched pair would leave it without a certificate. A new one is built,
+    and replaces it only if it is valid.
+    """
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._files = (certificate, key)
+        self._seen = self._stamp()
+        self._current = self._load()
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context to listen with: it hands each connection to the newest one."""
+        listening = self._load()
+        listening.sni_callback = self._choose
+        return listening
+
+    async def follow(self) -> None:
+        """Load the files when they change, until cancelled. Files that cannot be used are logged and change nothing."""
+        while True:
+            await asyncio.sleep(_CHECK)
+            stamp = self._stamp()
+            if stamp == self._seen:
+                continue
+            self._seen = stamp
+            try:
+                self._current = self._load()
+                log.info("certificate of the service loaded again")
+            except InputError as error:
+                log.error("certificate of the service cannot be used", reason=error.message)
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._current
+
+    def _stamp(self) -> tuple[tuple[int, int] | None, ...]:
+        found: list[tuple[int, int] | None] = []
+        for file in self._files:
+            try:
+                status = file.stat()
+                found.append((status.st_mtime_ns, status.st_ino))
+            except OSError:
+                found.append(None)
+        return tuple(found)
+
+    def _load(self) -> ssl.SSLContext:
+        certificate, key = self._files
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            made.load_cert_chain(certificate, key, password=_no_passphrase)
+        except (OSError, ssl.SSLError) as error:
+            reason = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else "not a matching pair"
+            raise InputError(
+                f"cannot use {certificate} and {key} for TLS: {reason}", hint="PEM files: the chain, and its key"
+            ) from None
+        return made
+
+
+def _no_passphrase() -> str:
+    raise InputError("the key of the service is encrypted", hint="give an unencrypted key, mode 0600")
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """An application and the address that it is served at."""
+
+    app: Any  # an ASGI application
+    address: Address
+    tls: ReloadedTls | None = None
+
+
+def serve(listeners: Sequence[Listener], *, ready: Callable[[tuple[str, ...]], None]) -> None:
+    """Serve all `listeners` until a signal asks to end; call `ready` with their addresses once they listen."""
+    asyncio.run(_serve(listeners, ready))
+
+
+async def _serve(listeners: Sequence[Listener], ready: Callable[[tuple[str, ...]], None]) -> None:
+    sockets = [listener.address.bound() for listener in listeners]
+    servers = [_Server(_config(listener)) for listener in listeners]
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        for server in servers:
+            server.should_exit = True
+
+    for number in ASKING:
+        with suppress(ValueError, RuntimeError, OSError):
+            loop.add_signal_handler(number, end)
+    followers = [asyncio.create_task(listener.tls.follow()) for listener in listeners if listener.tls]
+    tasks = [asyncio.create_task(server.serve([bound])) for server, bound in zip(servers, sockets, strict=True)]
+    try:
+        while not all(server.started for server in servers) and not any(task.done() for task in tasks):
+            await asyncio.sleep(0.01)
+        if all(server.started for server in servers):
+            ready(tuple(listener.address.at(bound) for listener, bound in zip(listeners, sockets, strict=True)))
+        await asyncio.gather(*tasks)
+    finally:
+        for follower in followers:
+            follower.cancel()
+        for listener in listeners:
+            if listener.address.path:
+                listener.address.path.unlink(missing_ok=True)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `_serve`, which stops all servers of the process."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Capture none."""
+        yield
+
+
+def _config(listener: Listener) -> uvicorn.Config:
+    tls = listener.tls
+    return uvicorn.Config(
+        listener.app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_IDLE,
+        timeout_graceful_shutdown=_DRAIN,
+        ssl_context_factory=(lambda _config, _default: tls.context()) if tls else None,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` is an address of this machine alone. Names are not looked up."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_dead(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return True
+    return False

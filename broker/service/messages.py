@@ -1,0 +1,72 @@
+"""Requests and answers of the service. The OpenAPI description is generated from these types."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Text = Annotated[str, Meta(max_length=256)]
+LeaseText = Annotated[str, Meta(max_length=4096)]
+
+
+class BundleRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A request for a bundle of the account's current generation."""
+
+    account: Text
+    application: Text
+    kind: Literal["direct"] = "direct"
+    ttl: Annotated[
+        Text, Meta(description="Term such as 15m; one hour at most, and no longer than the certificate.")
+    ] = ""
+
+
+class LeaseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A lease to renew or revoke: the text that came with the bundle."""
+
+    lease: LeaseText
+    ttl: Text = ""
+
+
+class LeaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A renewed lease. If `newer` is set, the account has a newer generation: fetch a new bundle."""
+
+    lease: str
+    lease_id: str
+    generation: int
+    expires: datetime
+    newer: int | None
+
+
+class BundleAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle: the account's credentials, and the lease that renews it."""
+
+    version: Literal[1] = 1
+    account: str
+    application: str
+    kind: str
+    generation: int
+    lease: str
+    lease_id: str
+    expires: datetime
+    not_after: datetime
+    base_url: str
+    login: str
+    client_id: str
+    key: Annotated[str, Meta(description="Private key, PKCS#8 PEM.")]
+    certificate: Annotated[str, Meta(description="Client certificate and its intermediates, PEM.")]
+    trust: Annotated[str, Meta(description="CAs that verify the partner's server, PEM.")]
+    secrets: Annotated[dict[str, str], Meta(description='Named secrets; "password" is the partner\'s password.')]
+    authentication: Annotated[object, Meta(description="Parts of the partner's authentication, as in its profile.")]
+
+
+class ApplicationAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An application that the caller has a right to."""
+
+    account: str
+    application: str
+    generation: int | None
+    not_after: datetime | None
+    suspended: bool

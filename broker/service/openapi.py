@@ -1,0 +1,81 @@
+"""OpenAPI 3.1 description of the service, made from the types of its messages."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from broker import __version__
+from broker.service.messages import BundleAnswer, BundleRequest, LeaseAnswer, LeaseRequest
+from broker.service.problems import MEDIA_TYPE, STATUS, Problem
+
+Document = dict[str, Any]
+_SCHEMAS: Final = "#/components/schemas/{name}"
+_TYPES: Final = (BundleRequest, BundleAnswer, LeaseRequest, LeaseAnswer, Problem)
+_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "maxLength": 256},
+    "description": "Requests of one consumer with the same key share a lease.",
+}
+# path, method, summary, parameters, request, status of success, answer
+_OPERATIONS: Final[tuple[tuple[str, str, str, list[Document], type, int, type | None], ...]] = (
+    ("/v1/bundles", "post", "Fetch a bundle.", [_KEY], BundleRequest, 201, BundleAnswer),
+    ("/v1/leases/renew", "post", "Renew a lease.", [], LeaseRequest, 200, LeaseAnswer),
+    ("/v1/leases/revoke", "post", "End a lease.", [], LeaseRequest, 204, None),
+)
+
+
+def description() -> Document:
+    """Return the description as a JSON document."""
+    _, components = msgspec.json.schema_components(_TYPES, ref_template=_SCHEMAS)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "credential-broker",
+            "version": __version__,
+            "description": "Issues a partner's credentials to applications, for a limited time.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "security": [{"vaultToken": []}, {"jwt": []}],
+        "paths": _paths(),
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "vaultToken": {"type": "apiKey", "in": "header", "name": "X-Vault-Token"},
+                "jwt": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+            },
+        },
+    }
+
+
+def _paths() -> Document:
+    paths: Document = {}
+    for path, method, summary, parameters, asked, status, answer in _OPERATIONS:
+        paths.setdefault(path, {})[method] = {
+            "operationId": f"{method}{''.join(part.capitalize() for part in path.split('/')[2:])}",
+            "summary": summary,
+            "parameters": parameters,
+            "requestBody": {"required": True, "content": _content("application/json", asked)},
+            "responses": {
+                str(status): {
+                    "description": "Done.",
+                    **({"content": _content("application/json", answer)} if answer else {}),
+                },
+                **{str(code): _refusal(code) for code in sorted({401, 413, *STATUS.values()})},
+            },
+        }
+    return paths
+
+
+def _refusal(code: int) -> Document:
+    described: Document = {"description": "Refused; the body says why.", "content": _content(MEDIA_TYPE, Problem)}
+    if code == 503:  # noqa: PLR2004
+        described["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+    return described
+
+
+def _content(media_type: str, message: type) -> Document:
+    return {media_type: {"schema": {"$ref": _SCHEMAS.format(name=message.__name__)}}}

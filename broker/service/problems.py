@@ -1,0 +1,62 @@
+"""Errors as HTTP answers: problem details (RFC 9457), with the same codes as `-o json` on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from broker.errors import BrokerError, DeniedError, Kind
+
+MEDIA_TYPE: Final = "application/problem+json"
+STATUS: Final[Mapping[Kind, int]] = MappingProxyType(
+    {
+        Kind.UNEXPECTED: 500,
+        Kind.INPUT: 400,
+        Kind.UNKNOWN_NAME: 403,  # as DENIED: a caller without a right learns no names
+        Kind.VAULT_UNAVAILABLE: 503,
+        Kind.PARTNER_UNAVAILABLE: 502,
+        Kind.DENIED: 403,
+        Kind.REFUSED: 409,
+        Kind.WAITING: 409,
+        Kind.CONFLICT: 409,
+    }
+)
+RETRY_AFTER: Final = 5  # seconds, beside every 503
+_DENIED: Final = DeniedError(
+    "no right to this, or it does not exist", hint="ask the platform team: broker's log has the reason for this request"
+)
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Problem details of RFC 9457. `code` and `hint` are extensions."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str | None
+    retryable: bool
+    request: str
+
+
+def problem(error: BrokerError, request: str) -> Problem:
+    """Return what the caller is told about `error`. The reasons of a denial, and of our own faults, stay in the log."""
+    shown = error
+    if error.kind in (Kind.DENIED, Kind.UNKNOWN_NAME):
+        shown = _DENIED
+    elif error.kind is Kind.UNEXPECTED:
+        shown = BrokerError("a fault in the broker itself", hint="the broker's log has it under this request's id")
+    return Problem(
+        type=f"urn:credential-broker:problem:{shown.kind.value}",
+        title=shown.kind.value.replace("-", " "),
+        status=STATUS[shown.kind],
+        detail=shown.message,
+        code=shown.kind.value,
+        hint=shown.hint or None,
+        retryable=shown.retryable,
+        request=request,
+    )
