@@ -236,12 +236,12 @@ class Broker:
     @cached_property
     def issuing(self) -> Issuing:
         """The server's use-cases: bundles and leases, for any caller."""
-        return Issuing(self.roles, self.profile, self.true_clock, lambda: self._journal)
+        return Issuing(self.roles, self.profile, self.clock, self.true_clock, lambda: self._journal)
 
     def serve(self, listening: Listening, ready: Callable[[tuple[str, ...]], None]) -> None:
         """Run the service until a signal asks to end; call `ready` with its addresses once it listens."""
         self.issuing.check()  # a service that can issue nothing does not start
-        run(self.issuing, listening, ready)
+        run(self.issuing.service, self.issuing.check, listening, ready)
 
     @cached_property
     def _journal(self) -> Journal:

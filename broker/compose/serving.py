@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.compose.issuing import Issuing
 from broker.errors import InputError
+from broker.issuing.batch_issuer import BatchIssuer
 from broker.service.app import application
 from broker.service.health import health
 from broker.service.listeners import Address, Listener, ReloadedTls, serve
@@ -24,12 +24,14 @@ class Listening:
     behind_proxy: bool = False
 
 
-def run(issuing: Issuing, listening: Listening, ready: Callable[[tuple[str, ...]], None]) -> None:
+def run(
+    issuer: BatchIssuer, check: Callable[[], None], listening: Listening, ready: Callable[[tuple[str, ...]], None]
+) -> None:
     """Serve until a signal asks to end; call `ready` with the addresses once they listen. Raise `InputError`."""
     address = Address.parse(listening.address, behind_proxy=listening.behind_proxy)
-    listeners = [Listener(application(issuing), address, _tls(listening, address))]
+    listeners = [Listener(application(issuer), address, _tls(listening, address))]
     if listening.health:
-        listeners.append(Listener(health(issuing.check), Address.parse(listening.health)))
+        listeners.append(Listener(health(check), Address.parse(listening.health)))
     serve(listeners, ready=ready)
 
 

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -38,6 +38,29 @@ class Wanted:
     kind: BundleKind = BundleKind.DIRECT
     allow_expired: bool = False
     idempotency_key: str = ""  # requests of one consumer with the same key share a lease
+
+    def lease(self, consumer: Consumer, account: Account, generation: Generation, *, now: datetime) -> Lease:
+        """Return the lease of `generation`; raise `RefusedError` if its certificate has expired."""
+        not_after = account.certificate(generation.parts.certificate).not_after
+        if self.allow_expired and not_after <= now:
+            not_after = now + self.ttl
+        return Lease(
+            id=self._lease_id(consumer),
+            consumer=consumer.entity,
+            account=account.name,
+            application=self.application,
+            kind=self.kind,
+            generation=generation.number,
+            first_issued=now,
+            expires=expiry(self.ttl, now=now, not_after=not_after),
+        )
+
+    def _lease_id(self, consumer: Consumer) -> str:
+        """Return a random id, or the same one for each request of a consumer with the same idempotency key."""
+        if not self.idempotency_key:
+            return secrets.token_hex(16)
+        parts = (consumer.entity, self.account, self.application, self.kind.value, self.idempotency_key)
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +107,14 @@ class Issuer:
             account = self.accounts(wanted.account)
             consumer = self.authorize(account, wanted.application, wanted.kind)
             authentication = self.profile(account).authentication
-            generation = _deliverable(account, wanted.application, authentication)
-            lease = self._lease(wanted, account, generation, consumer)
+            generation = deliverable(account, wanted.application, authentication)
+            lease = wanted.lease(consumer, account, generation, now=self.clock())
             hidden = self.read_secrets(account.name, generation.parts)
             try:
                 self._record(consumer, lease)
                 if self.accounts(wanted.account).generation(generation.number).stage is Stage.CURRENT:
                     self._append_evidence("bundle-issued", lease, consumer)
-                    bundle = _bundle(account, lease, hidden, authentication)
+                    bundle = bundle_of(account, lease, hidden, authentication)
                     return Granted(bundle, consumer, lease, self.signer.signed(lease))
             except KeyboardInterrupt:  # the consumer gets nothing, and would count as a holder until the lease ends
                 with suppress(BrokerError):
@@ -111,26 +134,19 @@ class Issuer:
         Raise `DeniedError` for a lease that has ended, was revoked or belongs to another consumer; `RefusedError` if
         its generation is no longer delivered.
         """
-        now = self.clock()
         lease, account, consumer = self._opened(lease_text)
-        generation = account.generation(lease.generation)
-        if not generation.stage.deliverable:
-            raise RefusedError(f"generation {generation.number} is {generation.stage.value}", hint="get a new bundle")
-        not_after = account.certificate(generation.parts.certificate).not_after
-        renewed = replace(lease, expires=expiry(ttl, now=now, not_after=not_after))
+        renewed = renewal(lease, account, ttl, now=self.clock())
 
         def extended(record: ConsumerRecord) -> ConsumerRecord:
             if record.has_revoked(lease.id):
                 raise ended()
-            return record.given(renewed, now=now)
+            return record.given(renewed, now=self.clock())
 
         self.consumers.change(consumer.entity, consumer.name, extended)
-        if not self.accounts(lease.account).generation(lease.generation).stage.deliverable:
-            self._withdraw(consumer, renewed)  # it was retired after the first look
-            raise RefusedError(f"generation {lease.generation} was retired just now", hint="get a new bundle")
         self._append_evidence("lease-renewed", renewed, consumer)
-        newer = account.current.number if account.current and account.current.number != lease.generation else None
-        return Renewed(renewed, self.signer.signed(renewed), newer)
+        if self.clock() >= lease.expires:  # between the two it was not recorded: `retire` may have missed it
+            raise ended()
+        return Renewed(renewed, self.signer.signed(renewed), newer_than(lease, account))
 
     def revoke(self, lease_text: Secret[str]) -> Lease:
         """End a lease of this consumer, and return it; repeated, it changes nothing. Raise `DeniedError`."""
@@ -154,46 +170,40 @@ class Issuer:
     def _withdraw(self, consumer: Consumer, lease: Lease) -> None:
         self.consumers.change(consumer.entity, consumer.name, lambda record: record.returned(lease.id))
 
-    def _lease(self, wanted: Wanted, account: Account, generation: Generation, consumer: Consumer) -> Lease:
-        now = self.clock()
-        not_after = account.certificate(generation.parts.certificate).not_after
-        if wanted.allow_expired and not_after <= now:
-            not_after = now + wanted.ttl
-
-        return Lease(
-            id=_lease_id(wanted, consumer),
-            consumer=consumer.entity,
-            account=account.name,
-            application=wanted.application,
-            kind=wanted.kind,
-            generation=generation.number,
-            first_issued=now,
-            expires=expiry(wanted.ttl, now=now, not_after=not_after),
-        )
-
     def _append_evidence(self, what: str, lease: Lease, consumer: Consumer) -> None:
-        self.journal.append(
-            what,
-            account=lease.account,
-            application=lease.application,
-            generation=lease.generation,
-            kind=lease.kind.value,
-            consumer=consumer.entity,
-            consumer_name=consumer.name,
-            lease=lease.id,
-            expires=lease.expires.isoformat().replace("+00:00", "Z"),
-        )
+        self.journal.append(what, **facts(lease, consumer))
 
 
-def _lease_id(wanted: Wanted, consumer: Consumer) -> str:
-    """Return a random id, or the same one for each request of a consumer with the same idempotency key."""
-    if not wanted.idempotency_key:
-        return secrets.token_hex(16)
-    parts = (consumer.entity, wanted.account, wanted.application, wanted.kind.value, wanted.idempotency_key)
-    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
+def facts(lease: Lease, consumer: Consumer) -> dict[str, str | int]:
+    """Return what evidence says of a lease."""
+    return {
+        "account": lease.account,
+        "application": lease.application,
+        "generation": lease.generation,
+        "kind": lease.kind.value,
+        "consumer": consumer.entity,
+        "consumer_name": consumer.name,
+        "lease": lease.id,
+        "expires": lease.expires.isoformat().replace("+00:00", "Z"),
+    }
 
 
-def _deliverable(account: Account, application_name: str, authentication: Authentication) -> Generation:
+def renewal(lease: Lease, account: Account, ttl: timedelta, *, now: datetime) -> Lease:
+    """Return `lease` with a later end; raise `RefusedError` if its generation is no longer delivered."""
+    generation = account.generation(lease.generation)
+    if not generation.stage.deliverable:
+        raise RefusedError(f"generation {generation.number} is {generation.stage.value}", hint="get a new bundle")
+    not_after = account.certificate(generation.parts.certificate).not_after
+    return replace(lease, expires=max(lease.expires, expiry(ttl, now=now, not_after=not_after)))
+
+
+def newer_than(lease: Lease, account: Account) -> int | None:
+    """Return the current generation if `lease` holds another one."""
+    current = account.current
+    return current.number if current and current.number != lease.generation else None
+
+
+def deliverable(account: Account, application_name: str, authentication: Authentication) -> Generation:
     """Return the current generation; raise `RefusedError` if the application cannot get a bundle of it."""
     application = account.application(application_name)
     if CLIENT_ID in authentication.needs and not application.client_id:
@@ -208,7 +218,8 @@ def _deliverable(account: Account, application_name: str, authentication: Authen
     return account.current
 
 
-def _bundle(account: Account, lease: Lease, hidden: SetSecrets, authentication: Authentication) -> Bundle:
+def bundle_of(account: Account, lease: Lease, hidden: SetSecrets, authentication: Authentication) -> Bundle:
+    """Return the bundle that `lease` is for."""
     parts = account.generation(lease.generation).parts
     return Bundle(
         account=account.name,

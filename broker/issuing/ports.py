@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import Protocol
+from typing import Final, Protocol
 
 from broker.model.account import Account
 from broker.model.consumer import ConsumerRecord
@@ -13,6 +15,8 @@ from broker.model.generation import Parts
 from broker.model.lease import BundleKind
 from broker.model.names import AccountName
 from broker.model.secret import Secret
+
+_DIGEST_KEY: Final = secrets.token_bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,12 @@ class Caller:
     credential: Secret[str]
     peer: IPv4Address | IPv6Address | None = None
     is_jwt: bool = False  # else a token of Vault
+
+    @property
+    def digest(self) -> bytes:
+        """A digest that means nothing outside this process, for caches."""
+        text = f"{self.is_jwt}|{self.peer}|{self.credential.reveal()}".encode(errors="surrogatepass")
+        return hashlib.blake2b(text, key=_DIGEST_KEY).digest()
 
 
 @dataclass(frozen=True, slots=True)

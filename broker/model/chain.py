@@ -20,7 +20,10 @@ from broker.model.stamp import Stamp
 GENESIS: Final = "0" * 64
 LAST: Final = 99_999_999  # the largest number of an entry: its path has room for eight digits
 _LONG: Final = 1000  # characters of a fact: a subject with every field as long as X.520 lets it be
-_LONGEST: Final[Mapping[str, int]] = {"fingerprints": 64 * 65}  # of as many CAs as are read from one text
+_LONGEST: Final[Mapping[str, int]] = {
+    "fingerprints": 64 * 65,  # of as many CAs as are read from one text
+    "records": 512 * 1024,  # of a batch of leases
+}
 Fact = str | int
 
 

@@ -77,6 +77,15 @@ class ConsumerRecord:
         """Return the record without the holding of the lease `lease_id`, unless others share it."""
         return replace(self, holdings=tuple(h for h in self.holdings if h.lease != lease_id or h.shared))
 
+    def covers(self, lease: Lease) -> bool:
+        """Return whether the record already says all that it would with `lease` added."""
+        return any(
+            _place(h) == (lease.account, lease.application, lease.kind.value, lease.generation)
+            and (h.shared or h.lease == lease.id)
+            and (h.until is None or h.until >= lease.expires)
+            for h in self.holdings
+        )
+
     def without(self, lease: Lease, *, now: datetime) -> ConsumerRecord:
         """Return the record with `lease` revoked, and without revocations of leases that ended more than a day ago."""
         kept = tuple(r for r in self.revoked if r.until > now - _KEPT and r.lease != lease.id)

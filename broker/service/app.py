@@ -1,21 +1,14 @@
-"""Routes of the service: read a request, call the use-case in a thread, write the answer.
-
-No route decides anything: the use-cases of `issuing` do. Vault is asked in a bounded number of threads; further
-requests wait for one, up to `Limits.waiting`, and are then refused with 503.
-"""
+"""Routes of the service: read a request, call the use-case, write the answer. No route decides anything."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_address
 from typing import Any, Final, Protocol, TypeVar
 
-import anyio
-import anyio.to_thread
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -27,7 +20,7 @@ from broker.errors import BrokerError, DeniedError, InputError, VaultUnavailable
 from broker.issuing.grant import Granted, Renewed, Wanted
 from broker.issuing.ports import Caller
 from broker.model.duration import parse_duration
-from broker.model.lease import LONGEST
+from broker.model.lease import LONGEST, Lease
 from broker.model.names import account_name, checked_name
 from broker.model.secret import Secret
 from broker.partners.authentication import document_of
@@ -41,34 +34,26 @@ _Message = TypeVar("_Message")
 Handler = Callable[[Request], Awaitable[Response]]
 _JSON: Final = "application/json"
 _BEARER: Final = "bearer "
+_LARGEST: Final = 64 * 1024  # bytes of a body
+_SECONDS: Final = 10.0  # to send it
 
 
 class Bundles(Protocol):
-    """Use-cases that the service offers. They block, and raise `BrokerError`."""
+    """Use-cases that the service offers. They raise `BrokerError`."""
 
-    def grant(self, caller: Caller, wanted: Wanted) -> Granted:
+    async def grant(self, caller: Caller, wanted: Wanted) -> Granted:
         """Return a bundle of the current generation."""
 
-    def renew(self, caller: Caller, lease: Secret[str], ttl: timedelta) -> Renewed:
+    async def renew(self, caller: Caller, lease_text: Secret[str], ttl: timedelta) -> Renewed:
         """Return the lease with a later end."""
 
-    def revoke(self, caller: Caller, lease: Secret[str]) -> None:
-        """End the lease; do nothing if it has ended."""
+    async def revoke(self, caller: Caller, lease_text: Secret[str]) -> Lease:
+        """End the lease."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of what callers can make the service do."""
-
-    body: int = 64 * 1024  # octets of a request
-    seconds: float = 10  # to send a body
-    threads: int = 16  # requests that are with Vault
-    waiting: int = 1000  # requests that wait for a thread
-
-
-def application(bundles: Bundles, limits: Limits | None = None) -> Starlette:
+def application(bundles: Bundles) -> Starlette:
     """Return the service as an ASGI application."""
-    service = _Service(bundles, limits or Limits())
+    service = _Service(bundles)
     return Starlette(
         routes=[
             Route("/v1/bundles", service.answered(service.post_bundle), methods=["POST"]),
@@ -81,10 +66,8 @@ def application(bundles: Bundles, limits: Limits | None = None) -> Starlette:
 
 
 class _Service:
-    def __init__(self, bundles: Bundles, limits: Limits) -> None:
+    def __init__(self, bundles: Bundles) -> None:
         self._bundles = bundles
-        self._limits = limits
-        self._threads = anyio.CapacityLimiter(limits.threads)
 
     def answered(self, handler: Handler) -> Handler:
         """Return `handler` with its errors turned into problem details, and a line in the log for each request."""
@@ -119,14 +102,14 @@ class _Service:
             idempotency_key=request.headers.get("idempotency-key", ""),
         )
         log.bind(account=wanted.account, application=wanted.application)
-        granted = await self._blocking(self._bundles.grant, caller, wanted)
+        granted = await self._bundles.grant(caller, wanted)
         log.bind(lease=granted.lease.id, consumer=granted.consumer.name, generation=granted.lease.generation)
         return Response(msgspec.json.encode(_bundle(granted)), 201, media_type=_JSON)
 
     async def renew(self, request: Request) -> Response:
         """Renew a lease."""
         asked = await self._body(request, LeaseRequest)
-        renewed = await self._blocking(self._bundles.renew, caller_of(request), Secret(asked.lease), _ttl(asked.ttl))
+        renewed = await self._bundles.renew(caller_of(request), Secret(asked.lease), _ttl(asked.ttl))
         lease = renewed.lease
         log.bind(account=lease.account, lease=lease.id)
         answer = LeaseAnswer(
@@ -141,7 +124,8 @@ class _Service:
     async def revoke(self, request: Request) -> Response:
         """End a lease."""
         asked = await self._body(request, LeaseRequest)
-        await self._blocking(self._bundles.revoke, caller_of(request), Secret(asked.lease))
+        lease = await self._bundles.revoke(caller_of(request), Secret(asked.lease))
+        log.bind(account=lease.account, lease=lease.id)
         return Response(status_code=204)
 
     async def description(self, _request: Request) -> Response:
@@ -152,23 +136,17 @@ class _Service:
         """Return the body as a message; raise `InputError` if it is none, too large, or too slow."""
         data = bytearray()
         try:
-            async with asyncio.timeout(self._limits.seconds):
+            async with asyncio.timeout(_SECONDS):
                 async for chunk in request.stream():
                     data += chunk
-                    if len(data) > self._limits.body:
-                        raise InputError(f"the body is larger than {self._limits.body} bytes")
+                    if len(data) > _LARGEST:
+                        raise InputError(f"the body is larger than {_LARGEST} bytes")
         except TimeoutError:
-            raise InputError(f"the body did not arrive within {self._limits.seconds:g} s") from None
+            raise InputError(f"the body did not arrive within {_SECONDS:g} s") from None
         try:
             return msgspec.json.decode(data, type=kind)
         except (msgspec.DecodeError, RecursionError) as error:
             raise InputError(f"the body is not valid: {error}", hint="GET /openapi.json describes it") from None
-
-    async def _blocking(self, function: Callable[..., _Message], *arguments: object) -> _Message:
-        """Call `function` in a thread; raise `VaultUnavailableError` if too many calls wait for one."""
-        if self._threads.statistics().tasks_waiting >= self._limits.waiting:
-            raise VaultUnavailableError("too many requests wait for Vault")
-        return await anyio.to_thread.run_sync(function, *arguments, limiter=self._threads)
 
 
 def caller_of(request: Request) -> Caller:

@@ -1,0 +1,174 @@
+"""Grant bundles to many callers: what was read a moment ago is used again, and what is written is written together.
+
+Three rules keep this as strict as `grant.Issuer`, which reads everything for each bundle:
+
+- An account is at most `OLDEST` seconds old when its bundle leaves: if recording took longer, it is read again.
+- So a bundle of a generation that is no longer current is recorded within `OLDEST` seconds of the promotion, and
+  `rotation retire` waits that long after it before it looks for holders.
+- A lease is renewed only if that is durable before its old end, so that its holder is never unrecorded.
+
+A right is at most `JUDGED` seconds old.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from broker.errors import ConflictError, VaultUnavailableError
+from broker.issuing.batches import Batches, Recording
+from broker.issuing.fresh import Fresh
+from broker.issuing.grant import Granted, Renewed, Wanted, bundle_of, deliverable, newer_than, renewal
+from broker.issuing.leases import LeaseSigner, ended
+from broker.issuing.ports import Caller, Consumer, ReadAccount, ReadSecrets, SetSecrets
+from broker.model.account import Account
+from broker.model.authentication import Authentication
+from broker.model.clock import Clock
+from broker.model.lease import LONGEST, BundleKind, Lease
+from broker.model.names import AccountName
+from broker.model.secret import Secret
+
+OLDEST: Final = 4.0
+JUDGED: Final = 5.0
+_TRIES: Final = 3
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_Result = TypeVar("_Result")
+Judge = Callable[[Caller, AccountName, str, BundleKind], Consumer]  # raises DeniedError
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What blocks, and is called in threads."""
+
+    accounts: ReadAccount
+    authentication: Callable[[Account], Authentication]
+    judge: Judge
+    read_secrets: ReadSecrets
+    end: Callable[[Consumer, Lease], None]
+    require_true_clock: Callable[[], object]  # raises `RefusedError` while it is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of what callers can make the issuer do."""
+
+    threads: int = 16  # requests that are with Vault
+    waiting: int = 1000  # requests that wait for a thread
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An account, and the secrets of its current generation, as they were at `at`."""
+
+    account: Account
+    authentication: Authentication
+    hidden: SetSecrets | None
+    at: float
+
+
+class BatchIssuer:
+    """The use-case of a service, on its event loop."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        batches: Batches,
+        signer: LeaseSigner,
+        clock: Clock,
+        limits: Limits | None = None,
+        uptime: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ports = ports
+        self._batches = batches
+        self._signer = signer
+        self._clock = clock
+        self._limits = limits or Limits()
+        self._uptime = uptime
+        self._threads = anyio.CapacityLimiter(self._limits.threads)
+        self._snapshots: Fresh[AccountName, Snapshot] = Fresh(OLDEST / 2, uptime)
+        self._judgements: Fresh[tuple[bytes, AccountName, str, BundleKind], Consumer] = Fresh(JUDGED, uptime)
+
+    async def grant(self, caller: Caller, wanted: Wanted) -> Granted:
+        """Return a bundle of the current generation, as `grant.Issuer.grant` does."""
+        for _ in range(_TRIES):
+            consumer = await self._judged(caller, wanted.account, wanted.application, wanted.kind)
+            seen = await self._snapshot(wanted.account)
+            generation = deliverable(seen.account, wanted.application, seen.authentication)
+            if seen.hidden is None:
+                raise ConflictError(f"{wanted.account} is being rotated", hint="ask again")
+            lease = _rounded(wanted.lease(consumer, seen.account, generation, now=self._clock()), wanted.ttl)
+            await self._batches.record(Recording(consumer, lease))
+            if self._uptime() - seen.at < OLDEST:
+                bundle = bundle_of(seen.account, lease, seen.hidden, seen.authentication)
+                return Granted(bundle, consumer, lease, self._signer.signed(lease))
+        raise VaultUnavailableError("Vault is too slow to issue bundles safely", hint="ask again")
+
+    async def renew(self, caller: Caller, lease_text: Secret[str], ttl: timedelta) -> Renewed:
+        """Return the lease with a later end, as `grant.Issuer.renew` does."""
+        for _ in range(_TRIES):
+            lease, seen, consumer = await self._opened(caller, lease_text)
+            renewed = _rounded(renewal(lease, seen.account, ttl, now=self._clock()), ttl)
+            await self._batches.record(Recording(consumer, renewed, renewed=lease))
+            if self._clock() >= lease.expires:
+                raise ended()
+            if self._uptime() - seen.at < OLDEST:
+                return Renewed(renewed, self._signer.signed(renewed), newer_than(lease, seen.account))
+        raise VaultUnavailableError("Vault is too slow to renew leases safely", hint="ask again")
+
+    async def revoke(self, caller: Caller, lease_text: Secret[str]) -> Lease:
+        """End a lease of this caller, and return it; repeated, it changes nothing. Raise `DeniedError`."""
+        lease, _, consumer = await self._opened(caller, lease_text)
+        await self.in_thread(lambda: self._ports.end(consumer, lease))
+        return lease
+
+    async def seen(self, caller: Caller, account: AccountName, application: str) -> Account:
+        """Return an account of which the caller may have bundles of `application`; raise `DeniedError`."""
+        await self._judged(caller, account, application, BundleKind.DIRECT)
+        return (await self._snapshot(account)).account
+
+    def forget(self, account: AccountName) -> None:
+        """Read the account again when it is next asked for: it has changed."""
+        self._snapshots.forget(account)
+
+    async def in_thread(self, function: Callable[[], _Result]) -> _Result:
+        """Call `function` in a thread; raise `VaultUnavailableError` if too many calls wait for one."""
+        if self._threads.statistics().tasks_waiting >= self._limits.waiting:
+            raise VaultUnavailableError("too many requests wait for Vault")
+        return await anyio.to_thread.run_sync(function, limiter=self._threads)
+
+    async def _opened(self, caller: Caller, lease_text: Secret[str]) -> tuple[Lease, Snapshot, Consumer]:
+        lease = self._signer.opened(lease_text, now=self._clock())
+        consumer = await self._judged(caller, lease.account, lease.application, lease.kind)
+        if consumer.entity != lease.consumer:
+            raise ended()
+        return lease, await self._snapshot(lease.account), consumer
+
+    async def _snapshot(self, name: AccountName) -> Snapshot:
+        return await self._snapshots.get(name, lambda: self.in_thread(lambda: self._read(name)))
+
+    def _read(self, name: AccountName) -> Snapshot:
+        at = self._uptime()
+        self._ports.require_true_clock()
+        account = self._ports.accounts(name)
+        current = account.current
+        hidden = self._ports.read_secrets(name, current.parts) if current else None
+        return Snapshot(account, self._ports.authentication(account), hidden, at)
+
+    async def _judged(self, caller: Caller, name: AccountName, application: str, kind: BundleKind) -> Consumer:
+        def judge() -> Consumer:
+            return self._ports.judge(caller, name, application, kind)
+
+        key = (caller.digest, name, application, kind)
+        return await self._judgements.get(key, lambda: self.in_thread(judge))
+
+
+def _rounded(lease: Lease, ttl: timedelta) -> Lease:
+    """Return `lease` with its end rounded down to a multiple of a sixtieth of the term, as `batches` wants it."""
+    step = min(ttl, LONGEST) / 60
+    return replace(lease, expires=lease.expires - (lease.expires - _EPOCH) % step)

@@ -1,0 +1,170 @@
+"""Record leases in batches: whatever waits when a write is durable shares the next one.
+
+A batch is one entry of evidence, and one change of the record of each consumer in it whose holding is not recorded
+yet. A lease ends on a multiple of a sixtieth of its term (`batch_issuer`), so further leases of a consumer within that
+time end together, and one record covers them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import anyio.to_thread
+import msgspec
+
+from broker.errors import BrokerError
+from broker.evidence.journal import Journal
+from broker.issuing.grant import facts
+from broker.issuing.leases import ended
+from broker.issuing.ports import Consumer, Consumers
+from broker.model.clock import Clock
+from broker.model.consumer import ConsumerRecord
+from broker.model.lease import Lease
+
+_LARGEST: Final = 500  # leases in a batch: 200 KB of evidence; Vault takes a value of 1 MiB
+_KNOWN: Final = 5.0  # seconds that a record is taken to be as it was read: another process may have revoked a lease
+_RECORDS: Final = 20_000  # in memory
+_WRITERS: Final = 16  # threads for the records of a batch
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A lease to record: granted, or renewed in place of `renewed`."""
+
+    consumer: Consumer
+    lease: Lease
+    renewed: Lease | None = None
+
+    def change(self, record: ConsumerRecord, clock: Clock) -> ConsumerRecord:
+        """Return the consumer's record with the lease; raise `DeniedError` if it was revoked."""
+        if self.renewed and record.has_revoked(self.lease.id):
+            raise ended()
+        return record.given(self.lease, now=clock())
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    recording: Recording
+    done: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    record: ConsumerRecord
+    at: float
+
+
+class Recorder:
+    """Write a batch to Vault. Used by one thread at a time."""
+
+    def __init__(
+        self,
+        consumers: Consumers,
+        journal: Journal,
+        clock: Clock,
+        uptime: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._consumers = consumers
+        self._journal = journal
+        self._clock = clock
+        self._uptime = uptime
+        self._known: dict[str, _Known] = {}
+        self._pool = ThreadPoolExecutor(_WRITERS, "records")
+
+    def write(self, batch: Sequence[Recording]) -> list[BrokerError | None]:
+        """Return an error for each recording that is not durable, None for the others."""
+        by_entity: dict[str, list[Recording]] = {}
+        for recording in batch:
+            by_entity.setdefault(recording.consumer.entity, []).append(recording)
+        changing = {entity: [r for r in of_one if not self._covered(r)] for entity, of_one in by_entity.items()}
+        changes = {entity: self._pool.submit(self._record, todo) for entity, todo in changing.items() if todo}
+        failed: BrokerError | None = None
+        try:
+            self._append_evidence(batch)
+        except BrokerError as error:
+            failed = error
+        errors = {id(r): error for change in changes.values() for r, error in change.result()}
+        return [failed or errors.get(id(recording)) for recording in batch]
+
+    def end(self, consumer: Consumer, lease: Lease) -> None:
+        """Record that the lease is revoked: its bundle was given back."""
+        self._known.pop(consumer.entity, None)
+        self._consumers.change(consumer.entity, consumer.name, lambda record: record.without(lease, now=self._clock()))
+        self._journal.append("bundle-returned", lease=lease.id, consumer=consumer.entity)
+
+    def _covered(self, recording: Recording) -> bool:
+        known = self._known.get(recording.consumer.entity)
+        return known is not None and self._uptime() - known.at < _KNOWN and known.record.covers(recording.lease)
+
+    def _record(self, recordings: Sequence[Recording]) -> list[tuple[Recording, BrokerError | None]]:
+        """Record all of one consumer in one write; each alone if that is refused."""
+        consumer, at = recordings[0].consumer, self._uptime()
+
+        def change(record: ConsumerRecord) -> ConsumerRecord:
+            for recording in recordings:
+                record = recording.change(record, self._clock)
+            return record
+
+        try:
+            record = self._consumers.change(consumer.entity, consumer.name, change)
+        except BrokerError as error:
+            if len(recordings) == 1 or error.retryable:
+                return [(recording, error) for recording in recordings]
+            return [result for recording in recordings for result in self._record([recording])]
+        self._known.pop(consumer.entity, None)
+        self._known[consumer.entity] = _Known(record, at)
+        if len(self._known) > _RECORDS:
+            del self._known[next(iter(self._known))]
+        return [(recording, None) for recording in recordings]
+
+    def _append_evidence(self, batch: Sequence[Recording]) -> None:
+        lines = [facts(recording.lease, recording.consumer) | {"what": _what(recording)} for recording in batch]
+        if len(batch) == 1:
+            self._journal.append(_what(batch[0]), **facts(batch[0].lease, batch[0].consumer))
+            return
+        records = b"\n".join(map(msgspec.json.encode, lines)).decode()
+        self._journal.append("bundles-issued", count=len(batch), records=records)
+
+
+class Batches:
+    """Collect recordings on the event loop, and have them written one batch after the other."""
+
+    def __init__(self, write: Callable[[Sequence[Recording]], Sequence[BrokerError | None]]) -> None:
+        self._write = write
+        self._waiting: list[_Waiting] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def record(self, recording: Recording) -> None:
+        """Return once the lease and its evidence are durable; raise `BrokerError`."""
+        waiting = _Waiting(recording, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_all())
+        await waiting.done
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:_LARGEST], self._waiting[_LARGEST:]
+            try:
+                results = await anyio.to_thread.run_sync(self._write, [waiting.recording for waiting in batch])
+            except BaseException as fault:
+                for waiting in batch:
+                    if not waiting.done.done():
+                        waiting.done.set_exception(BrokerError(type(fault).__name__))
+                raise
+            for waiting, error in zip(batch, results, strict=True):
+                if waiting.done.done():  # the caller has gone
+                    continue
+                if error:
+                    waiting.done.set_exception(error)
+                else:
+                    waiting.done.set_result(None)
+
+
+def _what(recording: Recording) -> str:
+    return "lease-renewed" if recording.renewed else "bundle-issued"

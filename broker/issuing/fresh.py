@@ -1,0 +1,83 @@
+"""Values for the event loop that were read a moment ago: one read at a time for a key, and no value without an end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from broker.errors import DeniedError
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+_KEPT: Final = 20_000  # values at most
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[Value]):
+    """A value, or the denial in its place, and the uptime at which its reading began."""
+
+    value: Value | DeniedError
+    at: float
+
+
+class Fresh(Generic[Key, Value]):
+    """A cache. A value is at most `seconds` old; from half of that on it is read again in the background.
+
+    What loads raises `BrokerError`. Denials are kept as values are; no other error is kept.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        uptime: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._seconds = seconds
+        self._uptime = uptime
+        self._kept: dict[Key, Loaded[Value]] = {}
+        self._loading: dict[Key, asyncio.Task[Loaded[Value]]] = {}
+
+    async def get(self, key: Key, load: Callable[[], Awaitable[Value]]) -> Value:
+        """Return the value of `key`, which `load` reads; raise what it raised."""
+        kept = self._kept.get(key)
+        age = self._uptime() - kept.at if kept else self._seconds
+        if kept is None or age >= self._seconds:
+            kept = await asyncio.shield(self._task(key, load))
+        elif age >= self._seconds / 2:
+            self._task(key, load)
+        if isinstance(kept.value, DeniedError):
+            raise kept.value.with_traceback(None)
+        return kept.value
+
+    def forget(self, key: Key) -> None:
+        """Read the value again when it is next asked for."""
+        self._kept.pop(key, None)
+
+    def _task(self, key: Key, load: Callable[[], Awaitable[Value]]) -> asyncio.Task[Loaded[Value]]:
+        task = self._loading.get(key)
+        if task is None:
+            task = self._loading[key] = asyncio.create_task(self._read(key, load))
+            task.add_done_callback(_retrieved)
+        return task
+
+    async def _read(self, key: Key, load: Callable[[], Awaitable[Value]]) -> Loaded[Value]:
+        at = self._uptime()
+        try:
+            loaded: Loaded[Value] = Loaded(await load(), at)
+        except DeniedError as error:
+            loaded = Loaded(error, at)
+        finally:
+            self._loading.pop(key, None)
+        self._kept.pop(key, None)
+        self._kept[key] = loaded
+        if len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return loaded
+
+
+def _retrieved(done: asyncio.Task[Loaded[Value]]) -> None:
+    """Take the error of a background read: the next `get` reads again, and raises it."""
+    if not done.cancelled():
+        done.exception()
