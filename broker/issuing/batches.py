@@ -99,6 +99,8 @@ class Recorder:
 
     def _covered(self, recording: Recording) -> bool:
         known = self._known.get(recording.consumer.entity)
+        if recording.renewed:  # another process may have revoked the lease just now
+            return False
         return known is not None and self._uptime() - known.at < _KNOWN and known.record.covers(recording.lease)
 
     def _record(self, recordings: Sequence[Recording]) -> list[tuple[Recording, BrokerError | None]]:

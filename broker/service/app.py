@@ -94,7 +94,7 @@ class _Service:
     async def post_bundle(self, request: Request) -> Response:
         """Grant a bundle."""
         asked = await self._body(request, BundleRequest)
-        caller = caller_of(request)
+        caller = _caller(request)
         wanted = Wanted(
             account_name(asked.account),
             checked_name(asked.application, "application"),
@@ -109,7 +109,7 @@ class _Service:
     async def renew(self, request: Request) -> Response:
         """Renew a lease."""
         asked = await self._body(request, LeaseRequest)
-        renewed = await self._bundles.renew(caller_of(request), Secret(asked.lease), _ttl(asked.ttl))
+        renewed = await self._bundles.renew(_caller(request), Secret(asked.lease), _ttl(asked.ttl))
         lease = renewed.lease
         log.bind(account=lease.account, lease=lease.id)
         answer = LeaseAnswer(
@@ -124,7 +124,7 @@ class _Service:
     async def revoke(self, request: Request) -> Response:
         """End a lease."""
         asked = await self._body(request, LeaseRequest)
-        lease = await self._bundles.revoke(caller_of(request), Secret(asked.lease))
+        lease = await self._bundles.revoke(_caller(request), Secret(asked.lease))
         log.bind(account=lease.account, lease=lease.id)
         return Response(status_code=204)
 
@@ -149,7 +149,7 @@ class _Service:
             raise InputError(f"the body is not valid: {error}", hint="GET /openapi.json describes it") from None
 
 
-def caller_of(request: Request) -> Caller:
+def _caller(request: Request) -> Caller:
     """Return the identity that the request shows; raise `DeniedError` if it shows none or two."""
     tokens = request.headers.getlist("x-vault-token")
     bearers = request.headers.getlist("authorization")

@@ -16,6 +16,7 @@ HELPERS = (  # pure functions, and values that use-cases take and return: none o
     "broker.evidence.export.",
     "broker.evidence.statements.",
     "broker.issuing.grant.",
+    "broker.issuing.ports.Caller",
     "broker.partners.",
     "broker.people.eml.",
     "broker.pki.",

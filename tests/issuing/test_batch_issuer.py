@@ -1,0 +1,416 @@
+"""Bundles for many callers: batches, bounded age, and the same answers as the issuer that reads everything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, VaultUnavailableError
+from broker.evidence.journal import Journal
+from broker.issuing.batch_issuer import OLDEST, BatchIssuer, Ports
+from broker.issuing.batches import Batches, Recorder
+from broker.issuing.grant import Wanted
+from broker.issuing.leases import LeaseKeys, LeaseSigner
+from broker.issuing.ports import Caller, Consumer, SetSecrets
+from broker.model import changes
+from broker.model.account import Account
+from broker.model.authentication import PASSWORD, Authentication
+from broker.model.chain import Entry
+from broker.model.consumer import ConsumerRecord, stragglers
+from broker.model.generation import Parts
+from broker.model.lease import BundleKind
+from broker.model.names import AccountName
+from broker.model.secret import Secret
+from broker.model.stage import Move
+from tests.support.accounts import BY, MZP, NOW, PLANTED, STAMP, with_answer, with_current
+
+KEYS = LeaseKeys("a", {"a": Secret(b"a" * 32)})
+HOUR = timedelta(hours=1)
+READER = Caller(Secret("reader"))
+
+
+@dataclass
+class World:
+    """The ports of a batch issuer, with Vault's documents in memory."""
+
+    account: Account = field(default_factory=with_current)
+    now: datetime = NOW
+    uptime: float = 0.0
+    calls: dict[str, int] = field(default_factory=dict)
+    records: dict[str, ConsumerRecord] = field(default_factory=dict)
+    evidence: list[Entry] = field(default_factory=list)
+    away: str = ""
+    on_record: Callable[[], None] = lambda: None
+    on_store: Callable[[], None] = lambda: None
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+        self.recorder = Recorder(
+            self, Journal("issued/test", self._store, self.clock, BY), self.clock, lambda: self.uptime
+        )
+        ports = Ports(
+            accounts=self._read,
+            authentication=lambda _: Authentication(),
+            judge=self._judge,
+            read_secrets=self._secrets,
+            end=self.recorder.end,
+            require_true_clock=lambda: None,
+        )
+        signer = LeaseSigner(KEYS)
+        self.issuer = BatchIssuer(ports, Batches(self.recorder.write), signer, self.clock, uptime=lambda: self.uptime)
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
+        self._note("record")
+        self.on_record()
+        self.records[entity] = change(self.records.get(entity, ConsumerRecord(entity, name)))
+        return self.records[entity]
+
+    def holders(self, generation: int = 1) -> frozenset[str]:
+        return stragglers(tuple(self.records.values()), MZP, generation, self.now)
+
+    def promote(self) -> None:
+        self.account = changes.moved(with_answer(self.account), self.account.next_generation, Move.PROMOTE, STAMP)
+
+    def _note(self, what: str) -> None:
+        self.calls[what] = self.calls.get(what, 0) + 1
+        if self.away == what:
+            raise VaultUnavailableError("away")
+
+    def _read(self, name: AccountName) -> Account:
+        self._note("account")
+        return self.account
+
+    def _judge(self, caller: Caller, name: AccountName, application: str, kind: BundleKind) -> Consumer:
+        self._note("judge")
+        if caller.credential.reveal() == "stranger":
+            raise DeniedError("unknown")
+        return Consumer(f"entity-{caller.credential.reveal()}", caller.credential.reveal())
+
+    def _secrets(self, name: AccountName, parts: Parts) -> SetSecrets:
+        self._note("secrets")
+        return SetSecrets(Secret(b"key"), {PASSWORD: Secret(PLANTED)})
+
+    def _store(self, entry: Entry) -> None:
+        self._note("evidence")
+        self.on_store()
+        self.gate.wait(30)
+        self.evidence.append(entry)
+
+
+def wanted(**more: object) -> Wanted:
+    return replace(Wanted(MZP, "fleet", HOUR), **more)  # type: ignore[arg-type]
+
+
+def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+def test_a_bundle_is_recorded_before_it_leaves() -> None:
+    async def test() -> None:
+        world = World()
+        granted = await world.issuer.grant(READER, wanted())
+        assert granted.bundle.secrets[PASSWORD].reveal() == PLANTED
+        assert world.holders() == {"reader"}
+        assert [entry.what for entry in world.evidence] == ["bundle-issued"]
+        assert world.evidence[0].facts["lease"] == granted.lease.id
+
+    run(test)
+
+
+@pytest.mark.parametrize("what", ["record", "evidence", "account", "secrets", "judge"])
+def test_nothing_leaves_if_vault_is_away(what: str) -> None:
+    async def test() -> None:
+        world = World(away=what)
+        with pytest.raises(VaultUnavailableError):
+            await world.issuer.grant(READER, wanted())
+        world.away = ""
+        assert (await world.issuer.grant(READER, wanted())).lease.generation == 1
+
+    run(test)
+
+
+def test_what_waits_shares_one_batch() -> None:
+    async def test() -> None:
+        world = World()
+        await world.issuer.grant(READER, wanted())
+        world.gate.clear()
+        asking = [asyncio.create_task(world.issuer.grant(READER, wanted())) for _ in range(50)]
+        while world.calls["evidence"] < 2:
+            await asyncio.sleep(0.001)
+        world.gate.set()
+        granted = await asyncio.gather(*asking)
+        assert len({g.lease.id for g in granted}) == 50
+        assert len(world.evidence) <= 4
+        named = [line for entry in world.evidence for line in str(entry.facts.get("records", "")).splitlines()]
+        alone = {str(entry.facts["lease"]) for entry in world.evidence if "lease" in entry.facts}
+        assert {g.lease.id for g in granted} <= alone | {json.loads(line)["lease"] for line in named}
+
+    run(test)
+
+
+def test_leases_that_end_together_share_a_record() -> None:
+    async def test() -> None:
+        world = World()
+        for _ in range(10):
+            await world.issuer.grant(READER, wanted())
+        assert world.calls["record"] == 2  # the second says that the holding is shared
+        assert world.calls["evidence"] == 10
+
+    run(test)
+
+
+def test_a_record_covers_the_last_lease_exactly() -> None:
+    async def test() -> None:
+        world = World()
+        ends = []
+        for _ in range(20):
+            world.now += timedelta(seconds=7)
+            ends.append((await world.issuer.grant(READER, wanted())).lease.expires)
+        assert max(h.until for h in world.records["entity-reader"].holdings if h.until) == max(ends)
+        world.now = max(ends)
+        assert not world.holders()
+
+    run(test)
+
+
+def test_a_slow_record_makes_the_account_be_read_again() -> None:
+    """A bundle of a generation that was current long ago never leaves."""
+
+    async def test() -> None:
+        world = World()
+
+        def slow() -> None:
+            world.on_record = lambda: None
+            world.promote()
+            world.uptime += OLDEST
+
+        world.on_record = slow
+        assert (await world.issuer.grant(READER, wanted())).lease.generation == 2
+        assert world.holders(1) == {"reader"}, "a record too many, never one too few"
+
+    run(test)
+
+
+def test_vault_that_stays_slow_is_said() -> None:
+    async def test() -> None:
+        world = World()
+
+        def slow() -> None:
+            world.uptime += OLDEST
+
+        world.on_store = slow
+        with pytest.raises(VaultUnavailableError, match="too slow"):
+            await world.issuer.grant(READER, wanted())
+
+    run(test)
+
+
+def test_a_promotion_is_seen_within_seconds() -> None:
+    async def test() -> None:
+        world = World()
+        await world.issuer.grant(READER, wanted())
+        world.promote()
+        world.uptime += OLDEST / 2
+        assert (await world.issuer.grant(READER, wanted())).lease.generation == 2
+
+    run(test)
+
+
+def test_strangers_learn_nothing() -> None:
+    """The right is judged before anything else is looked at."""
+
+    async def test() -> None:
+        world = World(away="account")
+        with pytest.raises(DeniedError):
+            await world.issuer.grant(Caller(Secret("stranger")), wanted(application="none"))
+
+    run(test)
+
+
+def test_a_right_is_judged_once_for_some_seconds() -> None:
+    async def test() -> None:
+        world = World()
+        for _ in range(5):
+            await world.issuer.grant(READER, wanted())
+        assert world.calls["judge"] == 1
+        world.uptime += 5
+        await world.issuer.grant(READER, wanted())
+        assert world.calls["judge"] == 2
+
+    run(test)
+
+
+def test_callers_do_not_share_judgements() -> None:
+    async def test() -> None:
+        world = World()
+        await world.issuer.grant(READER, wanted())
+        for caller in (Caller(Secret("stranger")), Caller(Secret("stranger"), is_jwt=True)):
+            with pytest.raises(DeniedError):
+                await world.issuer.grant(caller, wanted())
+
+    run(test)
+
+
+def test_same_idempotency_key_is_same_lease() -> None:
+    async def test() -> None:
+        world = World()
+        first, second = [await world.issuer.grant(READER, wanted(idempotency_key="k")) for _ in range(2)]
+        other = await world.issuer.grant(Caller(Secret("other")), wanted(idempotency_key="k"))
+        assert first.lease.id == second.lease.id != other.lease.id
+        assert len(world.records["entity-reader"].holdings) == 1
+        assert not world.records["entity-reader"].holdings[0].shared
+
+    run(test)
+
+
+def test_a_renewal_keeps_the_generation() -> None:
+    async def test() -> None:
+        world = World()
+        granted = await world.issuer.grant(READER, wanted(ttl=timedelta(minutes=5)))
+        world.promote()
+        world.uptime += OLDEST
+        world.now += timedelta(minutes=4)
+        renewed = await world.issuer.renew(READER, granted.lease_text, HOUR)
+        assert (renewed.lease.id, renewed.lease.generation, renewed.newer) == (granted.lease.id, 1, 2)
+        assert renewed.lease.expires > granted.lease.expires
+        assert world.holders(1) == {"reader"}
+        assert world.evidence[-1].what == "lease-renewed"
+
+    run(test)
+
+
+def test_a_renewal_never_shortens_a_lease() -> None:
+    async def test() -> None:
+        world = World()
+        granted = await world.issuer.grant(READER, wanted())
+        renewed = await world.issuer.renew(READER, granted.lease_text, timedelta(seconds=30))
+        assert renewed.lease.expires == granted.lease.expires
+
+    run(test)
+
+
+def test_a_renewal_that_is_durable_too_late_fails() -> None:
+    async def test() -> None:
+        world = World()
+        granted = await world.issuer.grant(READER, wanted(ttl=timedelta(minutes=1)))
+
+        def slow() -> None:
+            world.now += timedelta(minutes=1)
+
+        world.on_record = slow
+        with pytest.raises(DeniedError):
+            await world.issuer.renew(READER, granted.lease_text, HOUR)
+
+    run(test)
+
+
+def test_a_retired_generation_is_not_renewed() -> None:
+    async def test() -> None:
+        world = World()
+        granted = await world.issuer.grant(READER, wanted())
+        world.promote()
+        world.account = changes.moved(world.account, 1, Move.RETIRE, STAMP)
+        world.uptime += OLDEST
+        with pytest.raises(RefusedError, match="retired"):
+            await world.issuer.renew(READER, granted.lease_text, HOUR)
+
+    run(test)
+
+
+def test_a_revoked_lease_is_over() -> None:
+    async def test() -> None:
+        world = World()
+        granted = await world.issuer.grant(READER, wanted())
+        for _ in range(2):
+            await world.issuer.revoke(READER, granted.lease_text)
+        assert not world.holders()
+        with pytest.raises(DeniedError):
+            await world.issuer.renew(READER, granted.lease_text, HOUR)
+        assert not world.holders()
+
+    run(test)
+
+
+@pytest.mark.parametrize("text", ["", "a.b.c", "eyJhbGciOiJub25lIn0.e30."])
+def test_forged_leases_are_refused(text: str) -> None:
+    async def test() -> None:
+        world = World()
+        for use in (world.issuer.renew(READER, Secret(text), HOUR), world.issuer.revoke(READER, Secret(text))):
+            with pytest.raises(DeniedError):
+                await use
+
+    run(test)
+
+
+def test_another_consumer_cannot_use_a_lease() -> None:
+    async def test() -> None:
+        world = World()
+        granted = await world.issuer.grant(READER, wanted())
+        other = Caller(Secret("other"))
+        for use in (
+            world.issuer.renew(other, granted.lease_text, HOUR),
+            world.issuer.revoke(other, granted.lease_text),
+        ):
+            with pytest.raises(DeniedError):
+                await use
+        assert world.holders() == {"reader"}
+
+    run(test)
+
+
+def test_one_revoked_lease_spoils_no_batch() -> None:
+    async def test() -> None:
+        world = World()
+        ended, alive = [await world.issuer.grant(READER, wanted(idempotency_key=k)) for k in ("a", "b")]
+        await world.issuer.revoke(READER, ended.lease_text)
+        world.now += timedelta(minutes=10)
+        world.gate.clear()
+        blocking = asyncio.create_task(world.issuer.grant(READER, wanted()))
+        while world.calls["evidence"] < 4:
+            await asyncio.sleep(0.001)
+        asking = [world.issuer.renew(READER, g.lease_text, HOUR) for g in (ended, alive)]
+        waiting = asyncio.gather(*asking, return_exceptions=True)
+        await asyncio.sleep(0.01)
+        world.gate.set()
+        refused, renewed = await waiting
+        await blocking
+        assert isinstance(refused, DeniedError)
+        assert not isinstance(renewed, BaseException)
+
+    run(test)
+
+
+def test_a_caller_that_leaves_stops_no_other() -> None:
+    async def test() -> None:
+        world = World()
+        world.gate.clear()
+        asking = [asyncio.create_task(world.issuer.grant(READER, wanted())) for _ in range(3)]
+        while not world.calls.get("evidence"):
+            await asyncio.sleep(0.001)
+        asking[0].cancel()
+        world.gate.set()
+        assert (
+            len([g for g in await asyncio.gather(*asking, return_exceptions=True) if isinstance(g, BaseException)]) == 1
+        )
+
+    run(test)
+
+
+def test_an_account_without_a_current_generation() -> None:
+    async def test() -> None:
+        world = World(account=replace(with_current(), generations=()))
+        with pytest.raises(BrokerError) as refused:
+            await world.issuer.grant(READER, wanted())
+        assert isinstance(refused.value, RefusedError | ConflictError)
+
+    run(test)
