@@ -1,0 +1,310 @@
+"""`broker serve` in its own process, with a real vault: bundles for tokens and JWTs, drained on a signal."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from broker.model.names import AccountName
+from broker.vault.layout import Access, right
+from broker.vault.policies import consumer_policy
+from tests.support.pki import an_ec_key
+from tests.support.system import PASSWORD, System
+
+pytestmark = pytest.mark.slow
+
+ASKED: Final = {"account": "acme", "application": "reporting", "ttl": "5m"}
+ISSUER: Final = "https://ci.example"
+AUDIENCE: Final = "credential-broker"
+
+
+@dataclass
+class Service:
+    """A running service: its addresses, and its process."""
+
+    process: subprocess.Popen[bytes]
+    addresses: list[str]
+
+    @property
+    def client(self) -> httpx.Client:
+        """A client of the service."""
+        return httpx.Client(base_url=self.addresses[0], trust_env=False, timeout=30)
+
+    def ask(self, path: str = "/v1/bundles", headers: dict[str, str] | None = None, **body: object) -> httpx.Response:
+        """POST a message."""
+        with self.client as client:
+            return client.post(path, json=body or ASKED, headers=headers or {})
+
+    def ready(self) -> httpx.Response:
+        """Return the answer of /readyz."""
+        return httpx.get(f"{self.addresses[1]}/readyz", trust_env=False, timeout=30)
+
+
+@contextmanager
+def serving(system: System, *options: str) -> Iterator[Service]:
+    """Start a service, yield it once it listens, and end it."""
+    arguments = ["serve", "--health", "127.0.0.1:0", *options]
+    if "--listen" not in options:
+        arguments += ["--listen", "127.0.0.1:0"]
+    with system.start(*arguments, stdout=subprocess.DEVNULL) as process:
+        assert process.stderr
+        addresses: list[str] = []
+        lines: list[str] = []
+        while len(addresses) < 2:
+            line = process.stderr.readline().decode()
+            assert line, "".join(lines)
+            lines.append(line)
+            addresses += re.findall(r"^listening on (\S+)", line)
+        rest = threading.Thread(target=lambda: lines.append(process.stderr.read().decode()))  # type: ignore[union-attr]
+        rest.start()
+        try:
+            yield Service(process, addresses)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            process.wait(30)
+            rest.join()
+            assert "Traceback" not in "".join(lines), "".join(lines)
+
+
+@pytest.fixture
+def token(system: System) -> dict[str, str]:
+    """A promoted account, and a header with the token of its consumer."""
+    system.promoted()
+    return {"X-Vault-Token": system.consumer("acme/reporting").read_text()}
+
+
+def holders(system: System) -> frozenset[str]:
+    with system.broker() as broker:
+        return broker.stragglers(AccountName("acme"), 1)
+
+
+def test_a_bundle_from_grant_to_revocation(system: System, token: dict[str, str]) -> None:
+    with serving(system) as service:
+        assert service.ready().status_code == 200
+        answer = service.ask(headers=token)
+        assert answer.status_code == 201, answer.text
+        bundle = answer.json()
+        assert bundle["secrets"] == {"password": PASSWORD}
+        assert len(holders(system)) == 1
+        renewed = service.ask("/v1/leases/renew", token, lease=bundle["lease"], ttl="10m").json()
+        assert renewed["expires"] > bundle["expires"]
+        assert service.ask("/v1/leases/revoke", token, lease=renewed["lease"]).status_code == 204
+        assert service.ask("/v1/leases/renew", token, lease=bundle["lease"]).status_code == 403
+        assert not holders(system)
+    assert service.process.returncode == 0
+    system.ok("evidence", "verify", "--all")
+    shown = system.ok("evidence", "show", "--all").out
+    assert "bundle-issued" in shown
+    assert "lease-renewed" in shown
+    assert "bundle-returned" in shown
+
+
+def test_the_bundle_works_at_the_partner(system: System, token: dict[str, str], tmp_path: Path) -> None:
+    with serving(system) as service:
+        bundle = service.ask(headers=token).json()
+    files = {"key": bundle["key"], "certificate": bundle["certificate"], "ca": bundle["trust"]}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    context = ssl.create_default_context(cafile=str(tmp_path / "ca"))
+    context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+    answer = httpx.get(
+        f"{bundle['base_url']}/fleets",
+        params={"client_id": bundle["client_id"]},
+        auth=(bundle["login"], bundle["secrets"]["password"]),
+        verify=context,
+        trust_env=False,
+    )
+    assert answer.status_code == 200
+
+
+def test_tokens_without_the_right_get_one_answer(system: System, token: dict[str, str]) -> None:
+    other = {"X-Vault-Token": system.consumer("acme/other", name="other").read_text()}
+    with serving(system) as service:
+        answers = [
+            service.ask(headers=other),
+            service.ask(headers={"X-Vault-Token": "s.unknown"}),
+            service.ask(headers=token, account="none", application="reporting"),
+            service.ask(headers=token, account="acme", application="none"),
+        ]
+    told = [{k: v for k, v in answer.json().items() if k != "request"} for answer in answers]
+    assert [answer.status_code for answer in answers] == [403] * 4
+    assert all(one == told[0] for one in told)
+
+
+@dataclass
+class Ci:
+    """An issuer of JWTs that the system's vault trusts."""
+
+    key: ec.EllipticCurvePrivateKey
+
+    def jwt(self, **claims: object) -> dict[str, str]:
+        """Return a header with a token of the job `deploy`."""
+        now = int(time.time())
+        usual = {"iss": ISSUER, "aud": AUDIENCE, "sub": "repo:deploy", "iat": now, "nbf": now, "exp": now + 300}
+        return {"Authorization": f"Bearer {jwt.encode({**usual, **claims}, self.key, 'ES256')}"}
+
+
+@pytest.fixture
+def ci(system: System) -> Iterator[Ci]:
+    """A JWT mount for one issuer, with a role for the job `deploy`, named in the configuration."""
+    made, admin = Ci(an_ec_key("ci")), system.vault.admin
+    public = made.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    mount, policy = f"jwt-{system.vault.settings.mount}", f"ci-{system.vault.settings.mount}"
+    admin.call("POST", f"sys/auth/{mount}", {"type": "jwt"})
+    admin.call("POST", f"auth/{mount}/config", {"jwt_validation_pubkeys": [public], "bound_issuer": ISSUER})
+    hcl = consumer_policy([right("stellantis", "stand-in", "acme", "reporting", Access.DIRECT)])
+    admin.call("POST", f"sys/policies/acl/{policy}", {"policy": hcl})
+    role = {
+        "role_type": "jwt",
+        "user_claim": "sub",
+        "bound_audiences": [AUDIENCE],
+        "bound_subject": "repo:deploy",
+        "token_policies": [policy],
+        "token_no_default_policy": True,
+        "token_ttl": 300,
+    }
+    admin.call("POST", f"auth/{mount}/role/broker", role)
+    with (system.home / "broker.toml").open("a") as file:
+        file.write(f'\n[issuers.ci]\nissuer = "{ISSUER}"\nmount = "{mount}"\nrole = "broker"\n')
+    yield made
+    admin.call("DELETE", f"sys/auth/{mount}")
+    admin.call("DELETE", f"sys/policies/acl/{policy}")
+
+
+def test_a_jwt_is_an_identity(system: System, token: dict[str, str], ci: Ci) -> None:
+    with serving(system) as service:
+        presented = ci.jwt()
+        first, second = (service.ask(headers=presented) for _ in range(2))
+        assert (first.status_code, second.status_code) == (201, 201), first.text
+        lease = first.json()["lease"]
+        assert service.ask("/v1/leases/renew", token, lease=lease).status_code == 403, "the lease is another entity's"
+        assert service.ask("/v1/leases/renew", ci.jwt(jti="2"), lease=lease).status_code == 200
+    assert not live_tokens(system), "exchanged tokens are revoked when the service ends"
+
+
+def live_tokens(system: System) -> list[str]:
+    """Return the paths that living tokens of JWT logins were made at."""
+    admin = system.vault.admin
+    accessors = admin.ask("LIST", "auth/token/accessors")["data"]["keys"]
+    paths = []
+    for accessor in accessors:
+        found: Any = admin.ask("POST", "auth/token/lookup-accessor", {"accessor": accessor})
+        paths.append(found["data"]["path"])
+    return [path for path in paths if path.startswith(f"auth/jwt-{system.vault.settings.mount}/")]
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"aud": "another"},
+        {"sub": "repo:other"},
+        {"iss": "https://other.example"},
+        {"exp": 1},
+        {"nbf": 4_000_000_000},
+    ],
+)
+def test_a_wrong_jwt_is_refused(system: System, token: dict[str, str], ci: Ci, claims: dict[str, object]) -> None:
+    forger = Ci(an_ec_key("forger"))
+    with serving(system) as service:
+        for presented in (ci.jwt(**claims), forger.jwt(), {"Authorization": "Bearer x"}):
+            assert service.ask(headers=presented).status_code == 403
+
+
+def test_a_disabled_entity_is_refused(system: System, token: dict[str, str], ci: Ci) -> None:
+    admin = system.vault.admin
+    with serving(system) as service:
+        assert service.ask(headers=ci.jwt()).status_code == 201
+    names = admin.ask("LIST", "identity/entity/id")["data"]["keys"]
+    for name in names:
+        entity = admin.ask("GET", f"identity/entity/id/{name}")["data"]
+        if any(alias["name"] == "repo:deploy" for alias in entity["aliases"] or ()):
+            admin.call("POST", f"identity/entity/id/{name}", {"disabled": True})
+    with serving(system) as service:
+        assert service.ask(headers=ci.jwt()).status_code == 403
+
+
+def test_many_at_once_get_leases_of_their_own(system: System, token: dict[str, str]) -> None:
+    with serving(system) as one, serving(system) as two, ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda n: (one, two)[n % 2].ask(headers=token), range(64)))
+        assert {answer.status_code for answer in answers} == {201}
+        assert len({answer.json()["lease_id"] for answer in answers}) == 64
+        with one.client as client:
+            key = {**token, "Idempotency-Key": "k"}
+            again = [client.post("/v1/bundles", json=ASKED, headers=key).json()["lease_id"] for _ in range(2)]
+            again.append(two.ask(headers=key).json()["lease_id"])
+        assert len(set(again)) == 1
+    system.ok("evidence", "verify", "--all")
+
+
+def test_a_promotion_is_followed(system: System, token: dict[str, str]) -> None:
+    system.ok("csr", "new", "acme")
+    system.ok("cert", "import", "acme", str(system.reply()))
+    with serving(system) as service:
+        lease = service.ask(headers=token).json()["lease"]
+        system.ok("rotation", "promote", "acme")
+        until = time.monotonic() + 30
+        while service.ask(headers=token).json()["generation"] != 2:
+            assert time.monotonic() < until
+        renewed = service.ask("/v1/leases/renew", token, lease=lease).json()
+        assert (renewed["generation"], renewed["newer"]) == (1, 2)
+        assert system.run("rotation", "retire", "acme", "--generation", "1").code == 7, "its lease is not over"
+
+
+def test_a_signal_answers_open_requests_first(system: System, token: dict[str, str]) -> None:
+    with serving(system) as service:
+        host, port = re.findall(r"//(.*):(\d+)", service.addresses[0])[0]
+        with socket.create_connection((host, int(port)), 30) as slow:
+            body = json.dumps(ASKED).encode()
+            head = f"POST /v1/bundles HTTP/1.1\r\nHost: x\r\nX-Vault-Token: {token['X-Vault-Token']}\r\n"
+            slow.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
+            assert service.ask(headers=token).status_code == 201  # so the slow request has been read too
+            service.process.send_signal(signal.SIGTERM)
+            slow.sendall(body[10:])
+            assert slow.recv(65536).startswith(b"HTTP/1.1 201")
+        assert service.process.wait(30) == 0
+
+
+def test_a_unix_socket(system: System, token: dict[str, str]) -> None:
+    path = system.home / "broker.sock"
+    for _ in range(2):  # the second meets nothing that the first left
+        with serving(system, "--listen", f"unix://{path}") as service:
+            assert path.stat().st_mode & 0o777 == 0o660
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://broker") as client:
+                assert client.post("/v1/bundles", json=ASKED, headers=token).status_code == 201
+            assert service.addresses[0] == f"unix://{path}"
+        assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--listen", "0.0.0.0:0"], "is not loopback"),
+        (["--listen", "https://127.0.0.1:0"], "needs a certificate"),
+        (["--listen", "ftp://127.0.0.1:1"], "is not an address"),
+        (["--listen", "unix:relative"], "is not an address"),
+        (["--tls-cert", "a", "--tls-key", "b"], "are for an address with https"),
+        (["--listen", "https://127.0.0.1:0", "--tls-cert", "none", "--tls-key", "none"], "cannot use none"),
+    ],
+)
+def test_bad_addresses_are_refused(system: System, options: list[str], message: str) -> None:
+    ended = system.run("serve", "--health", "127.0.0.1:0", *options)
+    assert (ended.code, message in ended.err) == (2, True), ended.err

@@ -1,0 +1,242 @@
+"""The routes of the service: what they read, what they answer, and what they never say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from ipaddress import ip_address
+
+import httpx
+import msgspec
+import pytest
+
+from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, UnknownNameError, VaultUnavailableError
+from broker.issuing.grant import Granted, Renewed, Wanted, bundle_of
+from broker.issuing.ports import Caller, Consumer, SetSecrets
+from broker.model.authentication import PASSWORD, Authentication
+from broker.model.lease import Lease
+from broker.model.secret import Secret
+from broker.service.app import application
+from broker.service.messages import BundleAnswer, LeaseAnswer
+from broker.service.problems import Problem
+from broker.telemetry import log
+from tests.support.accounts import MZP, NOW, PLANTED, with_current
+from tests.support.pki import a_key, secret_of
+
+TOKEN = {"X-Vault-Token": "s.token"}
+ASKED = {"account": "mzp-1", "application": "fleet", "ttl": "5m"}
+READER = Consumer("entity-1", "reader")
+
+
+@dataclass
+class Bundles:
+    """Use-cases that note what they were asked, and answer or raise what a test wants."""
+
+    error: BaseException | None = None
+    callers: list[Caller] = field(default_factory=list)
+    wanted: list[Wanted] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+    async def grant(self, caller: Caller, wanted: Wanted) -> Granted:
+        self._note(caller)
+        self.wanted.append(wanted)
+        lease = self._lease(wanted.ttl)
+        hidden = SetSecrets(secret_of(a_key()), {PASSWORD: Secret(PLANTED)})
+        return Granted(bundle_of(with_current(), lease, hidden, Authentication()), READER, lease, Secret("lease-text"))
+
+    async def renew(self, caller: Caller, lease_text: Secret[str], ttl: timedelta) -> Renewed:
+        self._note(caller)
+        self.texts.append(lease_text.reveal())
+        return Renewed(self._lease(ttl), Secret("renewed-text"), newer=2)
+
+    async def revoke(self, caller: Caller, lease_text: Secret[str]) -> Lease:
+        self._note(caller)
+        self.texts.append(lease_text.reveal())
+        return self._lease(timedelta(hours=1))
+
+    def _note(self, caller: Caller) -> None:
+        self.callers.append(caller)
+        if self.error:
+            raise self.error
+
+    def _lease(self, ttl: timedelta) -> Lease:
+        wanted = Wanted(MZP, "fleet", ttl, idempotency_key="k")
+        account = with_current()
+        assert account.current
+        return wanted.lease(READER, account, account.current, now=NOW)
+
+
+def ask(bundles: Bundles, method: str, path: str, **more: object) -> httpx.Response:
+    """Send one request to the application."""
+
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(application(bundles), client=("192.0.2.7", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.request(method, path, **more)  # type: ignore[arg-type]
+
+    return asyncio.run(asyncio.wait_for(asked(), 30))
+
+
+def refused(answer: httpx.Response) -> Problem:
+    assert answer.headers["content-type"] == "application/problem+json"
+    found = msgspec.json.decode(answer.content, type=Problem)
+    assert found.status == answer.status_code
+    return found
+
+
+def test_a_bundle_is_answered_with_its_parts() -> None:
+    bundles = Bundles()
+    answer = ask(bundles, "POST", "/v1/bundles", json=ASKED, headers=TOKEN)
+    assert answer.status_code == 201
+    found = msgspec.json.decode(answer.content, type=BundleAnswer)
+    assert (found.account, found.application, found.generation, found.lease) == ("mzp-1", "fleet", 1, "lease-text")
+    assert found.secrets == {"password": PLANTED}
+    assert found.key.startswith("-----BEGIN PRIVATE KEY-----")
+    assert bundles.wanted[0].ttl == timedelta(minutes=5)
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_the_caller_is_header_and_peer() -> None:
+    bundles = Bundles()
+    ask(bundles, "POST", "/v1/bundles", json=ASKED, headers=TOKEN)
+    ask(bundles, "POST", "/v1/bundles", json=ASKED, headers={"Authorization": "Bearer a.b.c"})
+    token, jwt = bundles.callers
+    assert (token.credential.reveal(), token.is_jwt, token.peer) == ("s.token", False, ip_address("192.0.2.7"))
+    assert (jwt.credential.reveal(), jwt.is_jwt) == ("a.b.c", True)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Basic dTpw"},
+        {"X-Vault-Token": "a", "Authorization": "Bearer b"},
+        [("X-Vault-Token", "a"), ("X-Vault-Token", "b")],
+    ],
+)
+def test_one_identity_is_needed(headers: object) -> None:
+    bundles = Bundles()
+    answer = ask(bundles, "POST", "/v1/bundles", json=ASKED, headers=headers)
+    assert refused(answer).status == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert not bundles.callers
+
+
+def test_no_identity_in_a_query() -> None:
+    answer = ask(Bundles(), "POST", "/v1/bundles?token=s.token", json=ASKED)
+    assert refused(answer).status == 401
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (DeniedError("the entity of reader is disabled"), 403),
+        (UnknownNameError("there is no account mzp-1"), 403),
+        (RefusedError("expired"), 409),
+        (ConflictError("rotated"), 409),
+        (VaultUnavailableError("sealed"), 503),
+        (BrokerError("fault"), 500),
+        (ZeroDivisionError("fault"), 500),
+    ],
+)
+def test_each_error_is_a_problem(error: BaseException, status: int) -> None:
+    found = refused(ask(Bundles(error), "POST", "/v1/bundles", json=ASKED, headers=TOKEN))
+    assert found.status == status
+    assert found.request
+
+
+def test_denied_and_unknown_are_one_answer() -> None:
+    answers = [
+        refused(ask(Bundles(error), "POST", "/v1/bundles", json=ASKED, headers=TOKEN))
+        for error in (DeniedError("the entity is disabled", hint="x"), UnknownNameError("there is no account"))
+    ]
+    first, second = (msgspec.structs.replace(a, request="") for a in answers)
+    assert first == second
+    assert "entity" not in first.detail
+
+
+def test_vault_away_says_when_to_retry() -> None:
+    answer = ask(Bundles(VaultUnavailableError("sealed")), "POST", "/v1/bundles", json=ASKED, headers=TOKEN)
+    assert int(answer.headers["retry-after"]) > 0
+    assert refused(answer).retryable
+
+
+def test_faults_of_ours_are_not_quoted() -> None:
+    answer = ask(Bundles(ZeroDivisionError(PLANTED)), "POST", "/v1/bundles", json=ASKED, headers=TOKEN)
+    assert PLANTED not in answer.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"text"',
+        b"\xff\xfe",
+        b'{"account":"mzp-1"}',
+        b'{"account":"mzp-1","application":"fleet","more":1}',
+        b'{"account":"mzp-1","application":"fleet","ttl":"soon"}',
+        b'{"account":"mzp-1","application":"fleet","ttl":"-1h"}',
+        b'{"account":"../x","application":"fleet"}',
+        b'{"account":"mzp-1","application":"fl\\u0000eet"}',
+        b'{"account":"mzp-1","application":"fleet","kind":"gateway"}',
+        b'{"account":' + b"[" * 100_000,
+        b'{"account":"' + b"a" * 70_000 + b'"}',
+    ],
+)
+def test_bad_bodies_are_refused(body: bytes) -> None:
+    bundles = Bundles()
+    answer = ask(bundles, "POST", "/v1/bundles", content=body, headers=TOKEN)
+    assert refused(answer).status in (400, 409)
+    assert not bundles.wanted
+
+
+def test_a_body_that_never_ends_is_cut() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"a" * 4096
+
+    bundles = Bundles()
+    assert refused(ask(bundles, "POST", "/v1/bundles", content=endless(), headers=TOKEN)).status == 400
+    assert not bundles.wanted
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/bundles", 405), ("GET", "/none", 404)])
+def test_other_paths_and_methods(method: str, path: str, status: int) -> None:
+    assert refused(ask(Bundles(), method, path)).status == status
+
+
+def test_a_lease_is_renewed_and_revoked() -> None:
+    bundles = Bundles()
+    answer = ask(bundles, "POST", "/v1/leases/renew", json={"lease": "text", "ttl": "5m"}, headers=TOKEN)
+    found = msgspec.json.decode(answer.content, type=LeaseAnswer)
+    assert (found.lease, found.generation, found.newer) == ("renewed-text", 1, 2)
+    answer = ask(bundles, "POST", "/v1/leases/revoke", json={"lease": "text"}, headers=TOKEN)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert bundles.texts == ["text", "text"]
+
+
+def test_requests_are_logged_without_secrets() -> None:
+    lines: list[str] = []
+    log.send_to(log.Level.DEBUG, lambda _level, event, fields: lines.append(f"{event} {dict(fields)}"))
+    try:
+        for headers in (TOKEN, {"Authorization": "Bearer s.token.x"}):
+            ask(Bundles(), "POST", "/v1/bundles", json=ASKED, headers=headers)
+        ask(Bundles(), "POST", "/v1/leases/renew", json={"lease": "lease-text-in"}, headers=TOKEN)
+    finally:
+        log.reset()
+    text = "\n".join(lines)
+    assert "'status': 201" in text
+    assert "'consumer': 'reader'" in text
+    for secret in (PLANTED, "s.token", "lease-text", "BEGIN PRIVATE"):
+        assert secret not in text
+
+
+def test_the_description_has_every_route() -> None:
+    found = ask(Bundles(), "GET", "/openapi.json").json()
+    routes = {(route.path, method.lower()) for route in application(Bundles()).routes for method in route.methods or ()}  # type: ignore[attr-defined]
+    described = {(path, method) for path, methods in found["paths"].items() for method in methods}
+    assert described == {(path, method) for path, method in routes if path.startswith("/v1/") and method != "head"}
