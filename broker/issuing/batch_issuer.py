@@ -34,7 +34,7 @@ from broker.model.lease import LONGEST, BundleKind, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 
-OLDEST: Final = 4.0
+OLDEST: Final = 2.0
 JUDGED: Final = 5.0
 _TRIES: Final = 3
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
