@@ -31,9 +31,10 @@ from broker.model.generation import Parts
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.secret import Secret
+from broker.model.verdict import CanaryResult
 from broker.partners import catalogue
 from broker.partners.profile import Profile
-from broker.rotation.ports import Canary, CanaryResult
+from broker.rotation.ports import Canary
 from broker.rotation.registry import Registry
 from broker.rotation.reports import RotationStatus, rotation_status
 from broker.rotation.rotation import Rotation

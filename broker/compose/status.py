@@ -65,7 +65,7 @@ def _status(account: Account, due: DueDate | None, todo: Todo, now: datetime) ->
         current=current.number if current else None,
         not_after=account.certificate(current.parts.certificate).not_after if current else None,
         due=due.at if due else None,
-        due_because=due.decided_by.because if due else None,
+        due_because=due.because if due else None,
         generations=tuple(GenerationStatus(g.number, g.stage, account.rolled_back(g)) for g in account.generations),
         open_request=account.open_request.number if account.open_request else None,
         who=todo.who,

@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Final
 
 from broker.errors import InputError
+from broker.model.clock import Stamp
 from broker.model.finding import Finding
-from broker.model.stamp import Stamp
 
 GENESIS: Final = "0" * 64
 LAST: Final = 99_999_999  # the largest number of an entry: its path has room for eight digits

@@ -79,7 +79,7 @@ def _to_begin(account: Account, due: DueDate | None, now: datetime) -> Iterator[
     if account.current is None:
         yield Todo(Who.US, "it has no certificate", f"broker csr new {account.name}")
     elif due and due.at <= now:
-        yield Todo(Who.US, f"renewal is due ({due.decided_by.because})", f"broker csr new {account.name}")
+        yield Todo(Who.US, f"renewal is due ({due.because})", f"broker csr new {account.name}")
 
 
 def _to_tidy(account: Account) -> Iterator[Todo]:

@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from broker.errors import RefusedError
 from broker.model.account import Account
 from broker.model.generation import Generation
 from broker.model.stage import Stage
-from broker.rotation.ports import CanaryResult
-
-
-@dataclass(frozen=True, slots=True)
-class Promotion:
-    """The result of a promotion or a roll-back. `changed` is false if generation `number` was current already."""
-
-    account: Account
-    number: int
-    answer: CanaryResult | None = None
-    way_back: CanaryResult | None = None  # for the displaced set, if that was tried too
-    changed: bool = True
 
 
 def generation_to_try(account: Account) -> Generation:

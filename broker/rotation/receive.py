@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from broker.errors import RefusedError
 from broker.model.account import Account
 from broker.model.certificate import CaSet, Certificate
-from broker.model.changes import answered, application_set, ca_accepted, trust_set
+from broker.model.changes.registering import application_set, ca_accepted, trust_set
+from broker.model.changes.requesting import answered
+from broker.model.clock import Stamp
 from broker.model.finding import Finding, Severity, refuse_errors
 from broker.model.generation import Closed, Generation, SigningRequest
 from broker.model.names import AccountName
-from broker.model.stamp import Stamp
 from broker.model.subject import SubjectRules
 from broker.pki import csr
 from broker.pki.certificate_fields import fingerprint_of

@@ -11,8 +11,7 @@ from broker.model.generation import Breaker, Generation, KeyRef, Try
 from broker.model.names import AccountName
 from broker.model.obstacle import Obstacle, obstacles, paused_until
 from broker.model.stage import Stage
-from broker.partners.verdict import Verdict
-from broker.rotation.choosing import Promotion
+from broker.model.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +25,14 @@ class CanaryReport:
 
 
 @dataclass(frozen=True, slots=True)
-class PromotionReport(CanaryReport):
-    """The result of a promotion or roll-back. `way_back` is the partner's answer to the displaced generation."""
+class Promotion(CanaryReport):
+    """The result of a promotion or roll-back. `changed` is false if the generation was current already.
+
+    `way_back` is the partner's answer to the displaced generation, if that was tried too.
+    """
 
     way_back: Verdict | None = None
     changed: bool = True
-
-
-def promotion_report(promotion: Promotion) -> PromotionReport:
-    """Return the report of a promotion or roll-back."""
-    answer, way_back = promotion.answer, promotion.way_back
-    return PromotionReport(
-        promotion.account.name,
-        promotion.number,
-        answer.verdict if answer else None,
-        answer.detail if answer else "",
-        way_back.verdict if way_back else None,
-        promotion.changed,
-    )
 
 
 @dataclass(frozen=True, slots=True)

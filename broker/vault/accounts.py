@@ -34,11 +34,11 @@ class VaultAccounts:
             )
         return Versioned(account, Version(stored.version))
 
-    def write(self, account: Account, *, replacing: Version) -> None:
+    def write(self, account: Account, replacing: Version) -> None:
         """Store `account` as the version after `replacing`; raise `ConflictError`."""
         self._vault.write(layout.account(account.name), encoded(account), replacing=replacing)
 
-    def landed(self, account: Account, *, replacing: Version) -> bool:
+    def landed(self, account: Account, replacing: Version) -> bool:
         """Return whether `account` is the version after `replacing`, as `Connection.landed` does."""
         return self._vault.landed(layout.account(account.name), encoded(account), replacing)
 

@@ -10,8 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa
 
 from broker.errors import RefusedError
-from broker.model import changes
 from broker.model.authentication import PASSWORD
+from broker.model.changes import registering, requesting
 from broker.model.finding import Severity
 from broker.model.generation import Closed, SigningRequest, key_ref
 from broker.model.subject import Subject
@@ -40,9 +40,9 @@ CAS = (MIDDLE.certificate, ROOT.certificate, SERVER.certificate)
 def a_simulation() -> Simulation:
     """An account with a password and its first request open."""
     account = replace(an_account(), login=pki.LOGIN)
-    account = changes.secret_set(account, PASSWORD, 1, STAMP)
+    account = registering.secret_set(account, PASSWORD, 1, STAMP)
     sim = Simulation(now=pki.NOW)
-    sim.write(changes.requested(account, _request(1, FIRST), by=BY), replacing=0)  # type: ignore[arg-type]
+    sim.write(requesting.requested(account, _request(1, FIRST), by=BY), replacing=0)  # type: ignore[arg-type]
     return sim
 
 
@@ -51,7 +51,7 @@ def renewing() -> Simulation:
     sim = a_simulation()
     received(sim, OLD, *CAS, said=BOTH)
     found = sim.read(MZP)
-    sim.write(changes.requested(found.account, _request(2, SECOND), by=BY), replacing=found.version)
+    sim.write(requesting.requested(found.account, _request(2, SECOND), by=BY), replacing=found.version)
     return sim
 
 
@@ -59,7 +59,7 @@ def with_client_id(client_id: str) -> Simulation:
     """An account with an open request and the application fleet."""
     sim = a_simulation()
     found = sim.read(MZP)
-    sim.write(changes.application_set(found.account, "fleet", client_id, STAMP), replacing=found.version)
+    sim.write(registering.application_set(found.account, "fleet", client_id, STAMP), replacing=found.version)
     return sim
 
 
@@ -167,7 +167,7 @@ def test_known_issuer_hides_nothing() -> None:
 def test_a_late_reply_is_still_named() -> None:
     sim = a_simulation()
     found = sim.read(MZP)
-    closed = changes.closed(found.account, 1, Closed.SUPERSEDED, STAMP)
+    closed = requesting.closed(found.account, 1, Closed.SUPERSEDED, STAMP)
     sim.write(closed, replacing=found.version)
     with assert_refused(LateReplyError, "signing request 1", "superseded"):
         received(sim, OLD, *CAS, said=BOTH)

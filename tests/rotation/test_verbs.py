@@ -14,15 +14,13 @@ import pytest
 from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account, Contacts
 from broker.model.chain import Head
-from broker.model.changes import application_set
+from broker.model.changes.registering import application_set
+from broker.model.clock import Stamp
 from broker.model.generation import Closed, Parts, SecretRef, SigningRequest, Submission
 from broker.model.secret import Secret
 from broker.model.stage import Stage
-from broker.model.stamp import Stamp
-from broker.partners.verdict import Verdict
+from broker.model.verdict import CanaryResult, Verdict
 from broker.rotation.amend import amend
-from broker.rotation.canary import CanaryRefusedError
-from broker.rotation.ports import CanaryResult
 from broker.rotation.registry import SLOTS
 from tests.rotation.life_cycle import Commands, Step, midway
 from tests.rotation.simulation import Fault, Killed, Simulation, _Keys
@@ -261,7 +259,7 @@ def test_breaker_trips_after_a_kill() -> None:
         Commands(sim).promote(3)
     assert sim.account.tries[-1].verdict == ""
     sim.now += timedelta(minutes=3)
-    with assert_refused(CanaryRefusedError):
+    with assert_refused(RefusedError):
         Commands(sim).promote(3)
     assert sim.account.breaker
     assert len(sim.logins) == 2
@@ -273,7 +271,7 @@ def rejected_client(sim: Simulation, meanwhile: Step) -> None:
     def canary(account: Account, parts: Parts) -> Callable[[], CanaryResult]:
         def send() -> CanaryResult:
             meanwhile(Commands(sim))
-            return CanaryResult(Verdict.CLIENT_REJECTED, application="fleet")
+            return CanaryResult(Verdict.CLIENT_REJECTED, application=account.application("fleet"))
 
         return send
 

@@ -10,10 +10,10 @@ import pytest
 from broker.errors import RefusedError
 from broker.model.authentication import PASSWORD
 from broker.model.chain import Head, appended
+from broker.model.clock import Stamp
 from broker.model.consumer import ConsumerRecord
 from broker.model.generation import SecretRef, key_ref
 from broker.model.secret import Secret
-from broker.model.stamp import Stamp
 from broker.partners import catalogue
 from broker.rotation.ports import Version
 from broker.vault import layout

@@ -9,10 +9,10 @@ from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.chain import Entry, Fact
 from broker.model.changes.writing import dooming_unused, pruned, recorded, swapped, with_candidate
+from broker.model.clock import Stamp
 from broker.model.generation import Generation, KeyRef, SecretRef
 from broker.model.history import Event, parts_facts
 from broker.model.stage import MOVES, Move, Stage
-from broker.model.stamp import Stamp
 
 
 def moved(account: Account, number: int, move: Move, stamp: Stamp, reason: str = "") -> Account:
