@@ -7,14 +7,31 @@ from broker.model.names import AccountName
 from broker.model.verdict import CanaryResult, Verdict
 
 
+class CanaryRefusedError(RefusedError):
+    """The partner did not accept the set."""
+
+    verdict: Verdict
+
+
+class CanaryUnansweredError(PartnerUnavailableError):
+    """The partner gave no answer about the set."""
+
+    verdict: Verdict
+
+
 def require_ok(name: AccountName, number: int, answer: CanaryResult) -> None:
-    """Raise `PartnerUnavailableError` or `RefusedError` unless the partner accepted generation `number`."""
+    """Raise `CanaryUnansweredError` or `CanaryRefusedError` unless the partner accepted generation `number`."""
     verdict, detail = answer.verdict, f" ({answer.detail})" if answer.detail else ""
+    if verdict is Verdict.OK:
+        return
     message = f"the partner's answer to generation {number} of {name} is {verdict.value}{detail}"
     if verdict in (Verdict.PARTNER_DOWN, Verdict.QUOTA):
-        raise PartnerUnavailableError(message, hint=f"nothing was changed; {verdict.hint or 'try again later'}")
-    if verdict is not Verdict.OK:
-        raise RefusedError(message, hint=_hint(name, number, answer))
+        hint = f"nothing was changed; {verdict.hint or 'try again later'}"
+        error: CanaryUnansweredError | CanaryRefusedError = CanaryUnansweredError(message, hint=hint)
+    else:
+        error = CanaryRefusedError(message, hint=_hint(name, number, answer))
+    error.verdict = verdict
+    raise error
 
 
 def _hint(name: AccountName, number: int, answer: CanaryResult) -> str:
