@@ -93,8 +93,8 @@ class Rotation(UseCase):
         """Turn a reply into a candidate, in one write; the same reply a second time returns the same generation.
 
         Raise `RefusedError` if it fits no key of the account, `LateReplyError` if its request was closed,
-        `UnknownAuthorityError` if its CA is not accepted, `FindingsError` with all that verification found, and
-        `InputError` if it cannot be read. Nothing is stored in any of these cases.
+        `FindingsError` with all that is wrong with it, the question for an unaccepted CA last, and `InputError` if it
+        cannot be read. Nothing is stored in any of these cases.
         """
         rules = self.profile(self.accounts.read(name).account).subject
         reply = Reply(read_reply(data), options, rules)
