@@ -7,12 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from broker.errors import ConflictError, PartnerUnavailableError, RefusedError, UnknownNameError, WaitingError
+from broker.errors import ConflictError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account
 from broker.model.generation import Parts
 from broker.model.obstacle import TRY_TIMEOUT
 from broker.model.stage import Stage
 from broker.model.verdict import CanaryResult, Verdict
+from broker.rotation.canary import CanaryRefusedError, CanaryUnansweredError
 from broker.rotation.choosing import generation_to_try
 from tests.rotation.life_cycle import Commands, Step, lived, midway
 from tests.rotation.simulation import Simulation
@@ -41,8 +42,8 @@ def stages(sim: Simulation) -> dict[int, str]:
 
 
 NOT_ACCEPTED = {
-    **dict.fromkeys([Verdict.PARTNER_DOWN, Verdict.QUOTA], PartnerUnavailableError),
-    **dict.fromkeys(set(Verdict) - {Verdict.PARTNER_DOWN, Verdict.QUOTA, Verdict.OK}, RefusedError),
+    **dict.fromkeys([Verdict.PARTNER_DOWN, Verdict.QUOTA], CanaryUnansweredError),
+    **dict.fromkeys(set(Verdict) - {Verdict.PARTNER_DOWN, Verdict.QUOTA, Verdict.OK}, CanaryRefusedError),
 }
 
 
@@ -62,7 +63,7 @@ def test_refused_set_stays_a_candidate(verdict: Verdict, command: str) -> None:
 def test_rejected_login_stops_all_tries(number: int) -> None:
     sim = a_simulation()
     sim.verdict = Verdict.LOGIN_REJECTED
-    with assert_refused(RefusedError):
+    with assert_refused(CanaryRefusedError):
         Commands(sim).promote(number)
     again: list[Step] = [lambda c: c.promote(3), lambda c: c.roll_back(1), lambda c: c.canary(2)]
     for step in again:
@@ -74,7 +75,7 @@ def test_rejected_login_stops_all_tries(number: int) -> None:
 def test_partners_pause_is_respected() -> None:
     sim = a_simulation()
     sim.verdict = Verdict.QUOTA
-    with assert_refused(PartnerUnavailableError):
+    with assert_refused(CanaryUnansweredError):
         Commands(sim).promote(3)
     with assert_refused(WaitingError):
         Commands(sim).promote(3)
@@ -223,7 +224,7 @@ def test_canary_default_generation() -> None:
 def test_killed_rollback_leaves_no_default() -> None:
     sim = lived(a_simulation(), [lambda c: c.promote(3)])
     sim.verdict = Verdict.PARTNER_DOWN
-    with assert_refused(PartnerUnavailableError):
+    with assert_refused(CanaryUnansweredError):
         Commands(sim).roll_back(1)
     assert sim.account.reuses_certificate(sim.account.candidates[-1])
     assert generation_to_try(sim.account) == sim.account.current

@@ -21,6 +21,7 @@ from broker.model.secret import Secret
 from broker.model.stage import Stage
 from broker.model.verdict import CanaryResult, Verdict
 from broker.rotation.amend import amend
+from broker.rotation.canary import CanaryRefusedError
 from broker.rotation.registry import SLOTS
 from tests.rotation.life_cycle import Commands, Step, midway
 from tests.rotation.simulation import Fault, Killed, Simulation, _Keys
@@ -259,7 +260,7 @@ def test_breaker_trips_after_a_kill() -> None:
         Commands(sim).promote(3)
     assert sim.account.tries[-1].verdict == ""
     sim.now += timedelta(minutes=3)
-    with assert_refused(RefusedError):
+    with assert_refused(CanaryRefusedError):
         Commands(sim).promote(3)
     assert sim.account.breaker
     assert len(sim.logins) == 2
