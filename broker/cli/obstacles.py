@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from broker.cli.output import note
 from broker.errors import RefusedError
-from broker.model.obstacle import Obstacle
+from broker.model.todo import Obstacle
 
 if TYPE_CHECKING:
     from broker.compose.graph import Broker

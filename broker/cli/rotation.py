@@ -12,12 +12,11 @@ from broker.cli.options import account_argument, generation_option, reason_optio
 from broker.cli.output import note, note_done, output_option, show_json, show_table, step, when
 from broker.cli.start import Start
 from broker.errors import InputError
+from broker.model.changes.moving import generation_to_try
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.verdict import Verdict
-from broker.rotation.canary import require_ok
-from broker.rotation.choosing import generation_to_try
-from broker.rotation.reports import CanaryReport, Promotion
+from broker.rotation.reports import CanaryReport, Promotion, require_ok
 
 
 @click.group("rotation", epilog="Example: broker rotation promote acme")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from broker.errors import BrokerError, ConflictError, InputError, RefusedError, WaitingError
 from broker.model.account import Account
 from broker.model.finding import Finding, Severity, has_errors
-from broker.model.obstacle import obstacles
 from broker.model.role import Role
+from broker.model.todo import obstacles
 from broker.partners import catalogue
 from broker.vault.errors import field_of
 from broker.vault.health import health, lacking

@@ -25,9 +25,9 @@ from broker.issuing.grant import Issuer
 from broker.model.account import Account
 from broker.model.chain import Entry, require_text
 from broker.model.clock import Clock, system_clock
-from broker.model.consumer import ConsumerRecord, stragglers
 from broker.model.finding import Finding
 from broker.model.generation import Parts
+from broker.model.lease import ConsumerRecord, stragglers
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.secret import Secret

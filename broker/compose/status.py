@@ -10,9 +10,8 @@ from broker.errors import InputError
 from broker.model.account import Account
 from broker.model.due import DueDate, account_due, lead_time
 from broker.model.names import AccountName
-from broker.model.obstacle import Obstacle, obstacles
 from broker.model.stage import Stage
-from broker.model.todo import Todo, Who, forked_todo, next_todo, unread_profile_todo
+from broker.model.todo import Obstacle, Todo, Who, forked_todo, next_todo, obstacles, unread_profile_todo
 from broker.partners.profile import Profile
 
 

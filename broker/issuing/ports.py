@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from broker.model.account import Account
-from broker.model.consumer import ConsumerRecord
 from broker.model.generation import Parts
-from broker.model.lease import BundleKind
+from broker.model.lease import BundleKind, ConsumerRecord
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 

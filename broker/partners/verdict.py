@@ -22,7 +22,7 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Final
 
-from broker.model.obstacle import LONGEST_PAUSE
+from broker.model.todo import LONGEST_PAUSE
 from broker.model.verdict import Verdict
 
 

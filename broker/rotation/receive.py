@@ -74,7 +74,7 @@ class Reply:
         request, before = _fitting(account, parts), account
         wanted = [parts.accepted(fingerprint) for fingerprint in options.accept]
         pinned = [account.ca_set(account.issuing)] if account.issuing else []
-        certificate = parts.for_spki(request.spki, _together([*wanted, *pinned]))
+        certificate = parts.for_spki(request.spki, _together([*wanted, *pinned]) if wanted or pinned else None)
         issuing, question = [a for a in wanted if _chains(certificate, parts, a)], None
         if issuing or any(_chains(certificate, parts, a) for a in pinned):
             account = _with_authorities(account, wanted, issuing, options, stamp)
@@ -183,7 +183,7 @@ def _question(account: Account, certificate: Certificate, reply: Reply, wanted: 
     if issuer is None:
         message = "the certificate is signed by a CA that is neither accepted nor in the reply"
         return Finding.error("reply.ca", message, "ask the partner for its CA certificate, and import both in one file")
-    known = {issuer.fingerprint, *map(fingerprint_of, path), *_fingerprints(wanted)}.union(*_pinned(account))
+    known = {issuer.fingerprint, *map(fingerprint_of, path)}.union(*_pinned(account), *(a.fingerprints for a in wanted))
     others = [d for d in parts.authorities if d.fingerprint not in known]
     more = "".join(f"; the reply also has {d.named}: accept it too, if it is the server's" for d in others)
     command = options.typed or f"broker cert import {account.name} FILE"
@@ -204,10 +204,6 @@ def _open(account: Account, question: Finding | None) -> Iterator[Finding]:
         yield question
 
 
-def _fingerprints(several: Sequence[CaSet]) -> Iterator[str]:
-    return (fingerprint for one in several for fingerprint in one.fingerprints)
-
-
 def _pinned(account: Account) -> tuple[frozenset[str], frozenset[str]]:
     """Return the fingerprints of the CAs for replies, and for the partner's server."""
     refs = account.issuing, account.trust
@@ -224,19 +220,15 @@ def _with_authorities(
     """
     if issuing:
         pinned = [account.ca_set(account.issuing)] if account.issuing else []
-        account = ca_accepted(account, _all([*issuing, *pinned]), stamp)
+        account = ca_accepted(account, _together([*issuing, *pinned]), stamp)
     server = [a for a in wanted if a not in issuing]
     if options.server_ca:
         server.append(ca_set(options.server_ca))
     trust = server or (issuing if account.trust is None else [])
-    return trust_set(account, _all(trust), stamp) if trust else account
+    return trust_set(account, _together(trust), stamp) if trust else account
 
 
-def _together(several: Sequence[CaSet]) -> CaSet | None:
-    return _all(several) if several else None
-
-
-def _all(several: Sequence[CaSet]) -> CaSet:
+def _together(several: Sequence[CaSet]) -> CaSet:
     return ca_set("".join(a.pem for a in several))
 
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account
-from broker.model.changes.moving import joined, joined_form, moved, require_move, restored
+from broker.model.changes.moving import (
+    displaced_generation,
+    generation_to_try,
+    joined,
+    joined_form,
+    moved,
+    require_move,
+    restored,
+    rollback_target,
+)
 from broker.model.changes.requesting import closed, requested, submitted
 from broker.model.changes.trying import breaker_reset, canary_answered, canary_sent
 from broker.model.clock import Stamp
@@ -17,11 +26,9 @@ from broker.model.stage import Move, Stage
 from broker.model.verdict import CanaryResult, Verdict
 from broker.pki.reply import read_reply
 from broker.rotation.amend import UseCase, amend
-from broker.rotation.canary import require_ok
-from broker.rotation.choosing import displaced_generation, generation_to_try, rollback_target
 from broker.rotation.ports import Canary, Keys, ReadProfile, Stragglers
 from broker.rotation.receive import ImportOptions, Received, Reply
-from broker.rotation.reports import Promotion
+from broker.rotation.reports import Promotion, require_ok
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +87,8 @@ class Rotation(UseCase):
         done = self.settled(name, lambda account, stamp: submitted(account, number, submission, by=stamp.by))
         return done.account.request(number)
 
-    def close_request(self, name: AccountName, why: Closed, number: int = 0) -> SigningRequest:
-        """Close request `number`, or the open one. Its key is destroyed when the account is settled."""
-        account = self.accounts.read(name).account
-        if not number:
-            if account.open_request is None:
-                raise RefusedError(f"{name} has no open signing request", hint=f"broker csr new {name} makes one")
-            number = account.open_request.number
+    def close_request(self, name: AccountName, why: Closed, number: int) -> SigningRequest:
+        """Close request `number`. Its key is destroyed when the account is settled."""
         return self.settled(name, lambda newest, stamp: closed(newest, number, why, stamp)).account.request(number)
 
     def receive(self, name: AccountName, data: bytes, options: ImportOptions) -> Received:

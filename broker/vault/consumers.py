@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from broker.model.consumer import ConsumerRecord
+from broker.model.lease import ConsumerRecord
 from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.documents import decoded, encoded

@@ -32,8 +32,7 @@ from broker.evidence.export import exported, imported
 from broker.evidence.statements import ChainRecord
 from broker.issuing.leases import LeaseKeys, LeaseSigner
 from broker.model.account import Account
-from broker.model.consumer import ConsumerRecord, Holding
-from broker.model.lease import BundleKind, Lease
+from broker.model.lease import BundleKind, ConsumerRecord, Holding, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.partners import catalogue, document

@@ -17,9 +17,8 @@ from broker.model.account import Account
 from broker.model.authentication import PASSWORD, Authentication, Basic
 from broker.model.chain import Entry
 from broker.model.changes import moving, registering
-from broker.model.consumer import ConsumerRecord, stragglers
 from broker.model.generation import Parts
-from broker.model.lease import BundleKind
+from broker.model.lease import BundleKind, ConsumerRecord, stragglers
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Move

@@ -30,12 +30,12 @@ from broker.evidence.tamper import differences
 from broker.model.account import Account
 from broker.model.chain import Entry, verify
 from broker.model.changes import moving, registering, requesting, trying
+from broker.model.changes.moving import displaced_generation, rollback_target
 from broker.model.clock import Stamp
 from broker.model.generation import Closed, KeyRef, Parts, SecretRef, Submission, key_ref, secret_refs
 from broker.model.history import account_state, fold
 from broker.model.stage import Move, Stage
 from broker.model.verdict import CanaryResult, Verdict
-from broker.rotation.choosing import displaced_generation, rollback_target
 from broker.vault.documents import decoded, encoded
 from tests.support.accounts import (
     BY,

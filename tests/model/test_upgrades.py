@@ -15,8 +15,8 @@ from broker.model.account import Account
 from broker.model.authentication import PASSWORD
 from broker.model.chain import Entry, verify
 from broker.model.changes import moving, registering
+from broker.model.changes.moving import rollback_target
 from broker.model.stage import Move, Stage
-from broker.rotation.choosing import rollback_target
 from broker.vault.documents import DamagedDocumentError, decoded, encoded
 from tests.support.accounts import STAMP, assert_refused, later, promoted, tried, with_answer, without_texts
 

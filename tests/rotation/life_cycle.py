@@ -12,8 +12,8 @@ from broker.model.account import Account
 from broker.model.changes import registering, requesting
 from broker.model.clock import Stamp
 from broker.model.generation import Closed, Parts, Submission
-from broker.model.obstacle import TRY_TIMEOUT
 from broker.model.secret import Secret
+from broker.model.todo import TRY_TIMEOUT
 from broker.rotation.amend import amend, settle
 from broker.rotation.registry import Registry
 from broker.rotation.rotation import Rotation
@@ -76,7 +76,7 @@ class Commands:
 
         amend(self.sim, MZP, change)
 
-    def close(self, number: int = 0) -> None:
+    def close(self, number: int = 3) -> None:
         self.rotation.close_request(MZP, Closed.CANCELLED, number)
 
     def canary(self, number: int) -> None:

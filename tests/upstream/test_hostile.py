@@ -22,7 +22,7 @@ from broker.model.bundle import Bundle
 from broker.model.names import AccountName
 from broker.model.verdict import Verdict
 from broker.partners.catalogue import builtin
-from broker.rotation.canary import require_ok
+from broker.rotation.reports import require_ok
 from broker.upstream import response as module
 from broker.upstream.canary import ask
 from broker.upstream.session import PartnerSession

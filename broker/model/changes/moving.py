@@ -86,6 +86,35 @@ def _require_laid_over(account: Account, generation: Generation) -> None:
         )
 
 
+def generation_to_try(account: Account) -> Generation:
+    """Return the newest candidate that a machine may promote, else the current generation; raise `RefusedError`."""
+    if account.automatic_candidates:
+        return account.automatic_candidates[-1]
+    if account.current:
+        return account.current
+    raise RefusedError(
+        f"{account.name} has no candidate", hint=f"broker csr new {account.name} starts a signing request"
+    )
+
+
+def rollback_target(account: Account, wanted: Generation) -> Generation:
+    """Return the candidate that brings the certificate of previous generation `wanted` back, else `wanted`."""
+    made = [c for c in account.candidates if c.parts == wanted.parts.certified]
+    return made[-1] if made and wanted.stage is Stage.PREVIOUS else account.generation(wanted.number)
+
+
+def displaced_generation(account: Account) -> Generation:
+    """Return the generation that the current one displaced; raise `RefusedError`."""
+    current = account.current
+    for generation in account.generations:
+        if current and generation.stage is Stage.PREVIOUS and generation.order == current.order - 1:
+            return generation
+    raise RefusedError(
+        f"{account.name} has no previous generation to go back to",
+        hint=f"broker rotation status {account.name} lists the generations; --generation NUMBER takes an older one",
+    )
+
+
 def restored(account: Account, number: int, stamp: Stamp) -> Account:
     """Add a candidate with the certificate of previous generation `number`, to be laid over newer secrets or CAs.
 

@@ -12,7 +12,7 @@ from broker.model.changes.writing import recorded, swapped
 from broker.model.clock import Stamp
 from broker.model.generation import Breaker, Parts, Try
 from broker.model.history import Event, parts_facts
-from broker.model.obstacle import LONGEST_PAUSE, obstacles, paused_until
+from broker.model.todo import LONGEST_PAUSE, obstacles, paused_until
 from broker.model.verdict import CanaryResult, Verdict
 
 TRIES_KEPT: Final = 10

@@ -12,8 +12,8 @@ from broker.model.account import Account
 from broker.model.changes import moving, trying
 from broker.model.changes.trying import TRIES_KEPT
 from broker.model.clock import Stamp
-from broker.model.obstacle import LONGEST_PAUSE, TRY_TIMEOUT, UNANSWERED, obstacles
 from broker.model.stage import Move
+from broker.model.todo import LONGEST_PAUSE, TRY_TIMEOUT, UNANSWERED, obstacles
 from broker.model.verdict import CanaryResult, Verdict
 from tests.support import accounts
 from tests.support.accounts import (

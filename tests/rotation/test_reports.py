@@ -7,7 +7,7 @@ import pytest
 from broker.model.generation import Application
 from broker.model.names import AccountName
 from broker.model.verdict import CanaryResult, Verdict
-from broker.rotation.canary import CanaryRefusedError, CanaryUnansweredError, require_ok
+from broker.rotation.reports import CanaryRefusedError, CanaryUnansweredError, require_ok
 
 NAME = AccountName("acme")
 
