@@ -9,22 +9,18 @@ from typing import Final
 
 
 class Stage(Enum):
-    """The stage of a generation, and one line of description."""
+    """The stage of a generation."""
 
-    CANDIDATE = "candidate", "verified, with the parts it changes; laid over the current set for its try"
-    CURRENT = "current", "given to consumers"
-    PREVIOUS = "previous", "was current; consumers may still hold it; the target of a roll-back"
-    REJECTED = "rejected", "never current, or overtaken"
-    RETIRED = "retired", "its secrets are gone, unless a living generation shares them"
+    CANDIDATE = "candidate"
+    CURRENT = "current"
+    PREVIOUS = "previous"
+    REJECTED = "rejected"
+    RETIRED = "retired"
 
-    _value_: str
-    meaning: str
-
-    def __new__(cls, value: str, meaning: str = "") -> Stage:
-        """Make the member whose value is its name."""
-        made = object.__new__(cls)
-        made._value_, made.meaning = value, meaning
-        return made
+    @property
+    def meaning(self) -> str:
+        """One line of description."""
+        return _MEANINGS[self]
 
     @property
     def deliverable(self) -> bool:
@@ -35,6 +31,15 @@ class Stage(Enum):
     def living(self) -> bool:
         """True if the secrets it refers to must be kept."""
         return self is not Stage.RETIRED
+
+
+_MEANINGS: Final = {
+    Stage.CANDIDATE: "verified, with the parts it changes; laid over the current set for its try",
+    Stage.CURRENT: "given to consumers",
+    Stage.PREVIOUS: "was current; consumers may still hold it; the target of a roll-back",
+    Stage.REJECTED: "never current, or overtaken",
+    Stage.RETIRED: "its secrets are gone, unless a living generation shares them",
+}
 
 
 class Move(Enum):

@@ -43,7 +43,6 @@ class Verdict(Enum):
     QUOTA = "quota", "the partner's quota is used up", "wait, or ask the partner for a higher quota"
     PARTNER_DOWN = "partner_down", "the partner's answer says nothing about the set"
 
-    _value_: str
     message: str
     hint: str
 
