@@ -109,7 +109,7 @@ def get(
     with held_back() if hold else nullcontext() as signals, ExitStack() as kept:
         try:
             files = [FileFormat(f) for f in formats]
-            published = kept.enter_context(publishing(root, granted.bundle, files, clock=start.broker.clock))
+            published = kept.enter_context(publishing(root, granted.bundle, files, start.broker.clock))
         except LeftBehindError:
             raise  # the files that are left stay recorded
         except BaseException:

@@ -165,13 +165,10 @@ def open(directory: str | Path, *, timeout: tuple[float, float] = TIMEOUT) -> Se
 
 
 def _document(response: requests.Response) -> dict[str, Any]:
-    try:
-        found = response.json()
-    except requests.JSONDecodeError:
-        found = None
-    if not isinstance(found, dict):
-        raise PartnerUnavailableError(f"the partner's answer ({response.status_code}) is not a JSON object")
-    return found
+    with suppress(requests.JSONDecodeError):
+        if isinstance(found := response.json(), dict):
+            return found
+    raise PartnerUnavailableError(f"the partner's answer ({response.status_code}) is not a JSON object")
 
 
 def _next(document: dict[str, Any]) -> str:

@@ -92,7 +92,8 @@ def render(bundle: Bundle, formats: Collection[FileFormat], at: Path) -> dict[Fi
         FileFormat.CURL: lambda: curl_config(at, bundle.authentication, bundle.values),
         FileFormat.ENV: lambda: _env(bundle, at),
     }
-    return {f: _hidden(rendered[f]()) for f in FileFormat if f in wanted}
+    contents = {f: rendered[f]() for f in FileFormat if f in wanted}
+    return {f: Secret(c.encode() if isinstance(c, str) else c) for f, c in contents.items()}
 
 
 def curl_config(at: Path, authentication: Authentication, values: Values) -> str:
@@ -132,10 +133,6 @@ def _line(name: str, value: str) -> str:
         raise InputError(f"curl's '{name}' cannot hold a control character", hint="leave out --format curl.conf")
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'{name} = "{escaped}"' if value else name
-
-
-def _hidden(content: str | bytes) -> Secret[bytes]:
-    return Secret(content.encode() if isinstance(content, str) else content)
 
 
 def _others(bundle: Bundle) -> str:

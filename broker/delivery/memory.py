@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 _MOUNTS: Final = Path("/proc/self/mountinfo")
-_ROW: Final = re.compile(r"\S+ \S+ (\S+) .*? - (\S+)")  # the third field is the device
+_MEMORY: Final = r"^\S+ \S+ {}:{} .*? - (?:tmpfs|ramfs) "  # proc(5): the device, and after a lone hyphen the type
 _SHARED: Final = Path("/dev/shm")  # noqa: S108  # publishing makes a directory with mode 0700 in it
 
 
@@ -22,8 +21,8 @@ def default_root(account: str, application: str, environ: Mapping[str, str], uid
     """
     below = Path("credential-broker") / account / application
     runtime = environ.get("XDG_RUNTIME_DIR", "")
-    for base in (Path(runtime) if runtime.startswith("/") else None, Path(f"/run/user/{uid}")):
-        if base and _usable(base):
+    for base in (runtime, f"/run/user/{uid}"):
+        if base.startswith("/") and _usable(Path(base)):
             return base / below
     if _usable(_SHARED):
         # Everybody may write here: the name has the user's number, and publishing refuses another user's directory
@@ -34,22 +33,12 @@ def default_root(account: str, application: str, environ: Mapping[str, str], uid
 
 def is_memory(path: Path, mounts: Path = _MOUNTS) -> bool:
     """Return whether `path`, or its nearest existing parent, is on a memory file system (which may be swapped out)."""
-    existing = path
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    device = existing.stat().st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    return any(row == number and kind in _MEMORY for row, kind in _rows(mounts))
-
-
-def _rows(mounts: Path) -> list[tuple[str, str]]:
-    """Return device number and type of each mount (proc(5): the type follows a lone hyphen)."""
+    device = next(place for place in (path, *path.parents) if place.exists()).stat().st_dev
+    row = re.compile(_MEMORY.format(os.major(device), os.minor(device)), re.MULTILINE)
     try:
-        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+        return bool(row.search(mounts.read_text(encoding="utf-8", errors="replace")))
     except OSError:
-        return []
-    rows = (_ROW.match(line) for line in lines)
-    return [(row[1], row[2]) for row in rows if row]
+        return False
 
 
 def _usable(base: Path) -> bool:

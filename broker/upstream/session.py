@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from typing import Any, Final, NoReturn
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import requests
 import urllib3
@@ -122,15 +122,9 @@ class _PartnerAdapter(HTTPAdapter):
         super().init_poolmanager(*args, ssl_context=self.credentials.context, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"https": _Pool}
 
-    def get_connection_with_tls_context(
-        self, request: requests.PreparedRequest, *_: Any, **__: Any
-    ) -> urllib3.HTTPConnectionPool:
-        """Use the context of the pool: urllib3 would load the CAs of requests into it."""
-        parts = urlsplit(request.url or "")
-        pool: urllib3.HTTPConnectionPool = self.poolmanager.connection_from_host(
-            parts.hostname, parts.port, parts.scheme
-        )
-        return pool
+    def build_connection_pool_key_attributes(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> Any:
+        """Return the host alone, so that the pool's context stays: urllib3 would load the CAs of requests into it."""
+        return super().build_connection_pool_key_attributes(request, verify=True)[0], {}
 
     def cert_verify(self, *_: Any, **__: Any) -> None:
         """Add nothing: requests would load its CA bundle into the pinned context."""
