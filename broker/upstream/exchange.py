@@ -76,7 +76,6 @@ def _open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> ssl.SSL
     except (OSError, UnicodeError) as error:
         return _facts_of(error, Where.CONNECT)
     try:
-        plain.settimeout(deadline.left)
         return context.wrap_socket(plain, server_hostname=host)
     except (OSError, ValueError) as error:
         plain.close()

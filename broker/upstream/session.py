@@ -134,18 +134,15 @@ class _PartnerAdapter(HTTPAdapter):
             raise RefusedError(
                 "verify, cert and proxies cannot be chosen: the set identifies server and client", hint="leave them out"
             )
-        result = self._attempt(request, stream=options.get("stream", False), timeout=options.get("timeout"))
+        result = self._attempt(request, options)
         if isinstance(result, requests.Response):
             return result
         raise result  # no frame here holds the signed copy, and the error has no context
 
-    def _attempt(
-        self, request: requests.PreparedRequest, *, stream: bool, timeout: Any
-    ) -> requests.Response | Exception:
+    def _attempt(self, request: requests.PreparedRequest, options: dict[str, Any]) -> requests.Response | Exception:
         try:
-            whole: Any = _timeout_of(timeout, self._timeout)  # the stubs know no `Timeout`
-            signed = self._signed(request)
-            response = super().send(signed, stream=stream, timeout=whole, verify=True, cert=None, proxies=None)
+            whole: Any = _timeout_of(options.get("timeout"), self._timeout)  # the stubs know no `Timeout`
+            response = super().send(self._signed(request), stream=options.get("stream", False), timeout=whole)
         except BrokerError as error:
             return type(error)(self.credentials.redactor().redact(error.message), hint=error.hint)  # without its frames
         except FAILURES as error:
@@ -176,9 +173,7 @@ def _timeout_of(given: Any, default: tuple[float, float]) -> urllib3.Timeout:
     if isinstance(given, urllib3.Timeout):
         given = (given.connect_timeout, given.read_timeout)
     pair = given if isinstance(given, tuple) else (given, given)
-    connect, whole = (
-        one if isinstance(one, int | float) and one else other for one, other in zip(pair, default, strict=True)
-    )
+    connect, whole = (one if isinstance(one, int | float) and one else d for one, d in zip(pair, default, strict=True))
     return urllib3.Timeout(connect=connect, read=whole, total=whole)
 
 
