@@ -16,8 +16,7 @@ from broker.cli.output import note, output_option, show_json
 from broker.cli.start import Start
 from broker.delivery.directory import CURRENT, publishing
 from broker.delivery.formats import DEFAULT, FileFormat
-from broker.delivery.memory import default_root, is_memory
-from broker.delivery.root import LeftBehindError
+from broker.delivery.root import LeftBehindError, default_root, is_memory
 from broker.errors import InputError
 from broker.issuing.grant import Granted, Wanted
 from broker.model.duration import duration_text, parse_duration

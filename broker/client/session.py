@@ -17,8 +17,7 @@ from typing import Any, Final
 import requests
 
 from broker.delivery.directory import CURRENT
-from broker.delivery.formats import FileFormat
-from broker.delivery.manifest import MANIFEST, digest, parse
+from broker.delivery.formats import MANIFEST, FileFormat, digest, parse
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.authentication import PASSWORD
 from broker.model.bundle import Manifest

@@ -18,8 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from broker.delivery.formats import FileFormat, render
-from broker.delivery.manifest import MANIFEST, digest, dump, manifest_of, parse
+from broker.delivery.formats import MANIFEST, FileFormat, digest, dump, manifest_of, parse, render
 from broker.delivery.root import LeftBehindError, Root, held
 from broker.errors import InputError, RefusedError
 from broker.model.bundle import Bundle, Manifest

@@ -22,8 +22,7 @@ from typing import Any
 import pytest
 
 from broker.delivery.directory import CURRENT, GRACE, publishing
-from broker.delivery.formats import DEFAULT, FileFormat
-from broker.delivery.manifest import MANIFEST, parse
+from broker.delivery.formats import DEFAULT, MANIFEST, FileFormat, parse
 from broker.delivery.root import LeftBehindError, Root, UnusableDirectoryError, held
 from broker.errors import BrokerError, InputError, RefusedError
 from broker.model.bundle import Bundle
