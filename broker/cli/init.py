@@ -15,7 +15,7 @@ from broker.cli.options import read_input, writable, write_output
 from broker.cli.output import note
 from broker.cli.start import Start
 from broker.config import checked_address, checked_mount
-from broker.embedded.binary import find_binary
+from broker.embedded.server import find_binary
 from broker.errors import BrokerError, InputError
 from broker.model.role import Role
 

@@ -25,7 +25,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from broker import config
-from broker.delivery import manifest
+from broker.delivery import formats
 from broker.errors import BrokerError
 from broker.evidence.audit import Record, examine
 from broker.evidence.export import exported, imported
@@ -163,7 +163,7 @@ TARGETS: Final[dict[str, Callable[[], Target]]] = {
             ).encode(),
         ),
     ),
-    "a manifest": lambda: Target(manifest.parse, (manifest.dump(manifest.manifest_of(paper(), {})),)),
+    "a manifest": lambda: Target(formats.parse, (formats.dump(formats.manifest_of(paper(), {})),)),
     "a lease": lambda: Target(_lease, (SIGNER.signed(LEASE).reveal().encode(),)),
 }
 

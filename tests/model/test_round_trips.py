@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.delivery.manifest import dump, parse
+from broker.delivery.formats import dump, parse
 from broker.evidence.statements import AnchorKey, Statement, verified
 from broker.issuing.leases import LeaseKeys, LeaseSigner
 from broker.model.authentication import Authentication, Basic, ClientId

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from broker.embedded.binary import find_binary
+from broker.embedded.server import find_binary
 from broker.evidence.statements import Statement
 from broker.model.chain import GENESIS, Head
 from broker.model.lease import ConsumerRecord
