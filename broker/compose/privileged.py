@@ -73,8 +73,7 @@ def issuer(roles: Roles, profiles: Profiles, token: Secret[str], clock: Clock, j
 
 def _authorize(vault: Connection, token: Secret[str]) -> Authorize:
     def authorized(account: Account, application: str, kind: BundleKind) -> Consumer:
-        access = layout.Access(kind.value)
-        right = layout.right(account.profile, account.environment, account.name, application, access)
+        right = layout.right(account.profile, account.environment, account.name, application, kind.value)
         return capabilities.authorize(vault, token, right, peer=None)
 
     return authorized

@@ -16,7 +16,6 @@ from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.accounts import VaultAccounts
 from broker.vault.connection import Connection
-from broker.vault.enrolment import AppRole, consumer_token
 from broker.vault.evidence import VaultEvidence
 from broker.vault.logins import TokenSource, token_source
 from broker.vault.observer import Observer, unobserved
@@ -124,10 +123,6 @@ class Roles(Ways):
             return token_source(way.method, Connection(self.settings, seen=seen), way.options)
         except InputError as error:
             raise InputError(f"the {role.value} role: {error.message}", hint=error.hint) from None
-
-    def log_in(self, login: AppRole) -> tuple[Secret[str], int]:
-        """Return a new token of a consumer's login, which is neither renewed nor revoked, and its seconds."""
-        return consumer_token(Connection(self.settings), login)
 
     def accounts(self, role: Role) -> VaultAccounts:
         """Return the account documents as `role` sees them."""

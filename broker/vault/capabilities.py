@@ -159,7 +159,7 @@ def _check_capabilities(vault: Connection, presented: Secret[str], right: str) -
 def _sentinels() -> tuple[str, str]:
     """Return a path in the form of a right, and one in any form: random, so that no policy can name them."""
     words = [secrets.token_hex(8) for _ in range(6)]
-    return "/".join([layout.RIGHTS, *words[:4], layout.Access.DIRECT.value]), f"{words[4]}/{words[5]}"
+    return "/".join([layout.RIGHTS, *words[:4], layout.DIRECT]), f"{words[4]}/{words[5]}"
 
 
 def _capabilities(vault: Connection, presented: Secret[str], paths: Sequence[str]) -> Mapping[str, list[str]]:

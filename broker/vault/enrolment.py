@@ -5,10 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final
 
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.names import checked_name
@@ -20,33 +17,13 @@ from broker.vault.ownership import found, require_set_up
 from broker.vault.policies import consumer_policy, policy_kind, policy_name
 from broker.vault.setup import LOGIN
 
-ONCE: Final[Document] = MappingProxyType({"num_uses": 1, "ttl": "60s"})  # limits of a secret-id for one immediate login
-
-
-@dataclass(frozen=True, slots=True)
-class AppRole:
-    """A login at `auth/<mount>/login`."""
-
-    mount: str
-    role_id: str
-    secret_id: Secret[str]
-
-
-def issue_login(vault: Connection, role: str, limits: Document | None = None) -> AppRole:
-    """Return the role-id and a new secret-id of `role`, a `Role`'s value or a consumer's; older ones stay valid.
-
-    Raise `UnknownNameError` if the role was not set up. Needs rights that none of our roles has.
-    """
-    role_id = _role_id(vault, role)
-    secret_id = Secret(_text(vault.call("POST", f"{_base(vault, role)}/secret-id", limits or {}), "secret_id"))
-    return AppRole(vault.settings.mount, role_id, secret_id)
-
 
 def provide_login(vault: Connection, role: str, folder: Path, write: Callable[[Path, bytes], None]) -> bool:
     """Write `role_id` and `secret_id` of `role` into `folder`; return False if those there work, and are kept.
 
     A new secret-id does not expire. So we choose it, and write its file before Vault knows it: a kill at any point
-    leaves no valid secret-id that is in no file. Raises as `issue_login`.
+    leaves no valid secret-id that is in no file. Raise `UnknownNameError` if the role was not set up. Needs rights that
+    none of our roles has.
     """
     role_id = _role_id(vault, role)
     id_file, secret_file = folder / "role_id", folder / "secret_id"
@@ -89,8 +66,8 @@ def consumer_role(name: str) -> str:
 def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> None:
     """Make, or update, an AppRole for consumer `name` with exactly `rights` (from `layout.right`).
 
-    The consumer gets an entity of that name: it identifies the consumer, for other logins too. `provide_login` or
-    `issue_login` then makes a login of its `consumer_role`. Raise `RefusedError` if others have a role, a policy or an
+    The consumer gets an entity of that name: it identifies the consumer, for other logins too. `provide_login`
+    then makes a login of its `consumer_role`. Raise `RefusedError` if others have a role, a policy or an
     entity of these names: nothing is changed then.
     """
     mount, login = vault.settings.mount, consumer_role(name)
@@ -122,10 +99,12 @@ def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> None:
     vault.call("POST", "identity/entity-alias", alias)
 
 
-def consumer_token(vault: Connection, login: AppRole) -> tuple[Secret[str], int]:
-    """Log in as `login`; return the token and its seconds. Nothing renews or revokes it."""
-    body = {"role_id": login.role_id, "secret_id": login.secret_id}
-    grant = granted(vault.ask("POST", f"auth/{login.mount}/login", body))
+def consumer_token(vault: Connection, role: str) -> tuple[Secret[str], int]:
+    """Log in once as the consumer's `role`; return the token and its seconds. Nothing renews it."""
+    role_id, limits = _role_id(vault, role), {"num_uses": 1, "ttl": "60s"}
+    secret_id = Secret(_text(vault.call("POST", f"{_base(vault, role)}/secret-id", limits), "secret_id"))
+    body = {"role_id": role_id, "secret_id": secret_id}
+    grant = granted(vault.ask("POST", f"auth/{vault.settings.mount}/login", body))
     return grant.token, int(grant.seconds)
 
 

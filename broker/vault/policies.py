@@ -20,9 +20,7 @@ from broker.vault import layout
 
 ALL: Final = ("+",)  # every account: one whole segment of a path
 BASE: Final = "base"  # the policy that every role has in addition to its own
-_RIGHT: Final = re.compile(
-    rf"{layout.RIGHTS}(/{NAME.pattern}){{4}}/({'|'.join(access.value for access in layout.Access)})", re.ASCII
-)
+_RIGHT: Final = re.compile(rf"{layout.RIGHTS}(/{NAME.pattern}){{4}}/{layout.DIRECT}", re.ASCII)
 _CAPITAL: Final = re.compile(r"[A-Z]")
 _STANZA: Final = re.compile(r"^path .*\n?", re.MULTILINE)
 _FOLDERS: Final = (Path(__file__).parents[1] / "policies", Path(__file__).parents[2] / "policies")  # wheel, checkout

@@ -35,9 +35,6 @@ _APPROLE: Final = {"type": "approle", "description": layout.DESCRIPTION}
 # A secret-id cannot be guessed, so counting failures stops only us: five logins with an outdated secret-id, or by
 # anyone who knows the role-id, would lock every process of the role out for 15 minutes
 _NO_LOCKOUT: Final = {"user_lockout_config": {"lockout_disable": True}}
-_HCL_HEAD: Final = """\
-# Settings of a whole mount are for a mount that was made for the broker. Leave them out if others use it.
-"""
 _WRITE: Final = """
 # {title}
 {condition}"$vault" write {path} - <<'END-OF-JSON'
@@ -174,16 +171,6 @@ def as_shell(ground: Ground, items: Iterable[Item]) -> str:
         "@settings@", "\n".join(f"{k}={shlex.quote(v)}" for k, v in settings.items())
     )
     return script.replace("@items@", "".join([*checks, *writes]))
-
-
-def as_hcl(items: Iterable[Item]) -> str:
-    """Return the policies among `items` as HCL, each under its name; the rest as comments."""
-    parts = [_HCL_HEAD]
-    for item in items:
-        policy = item.body.get("policy")
-        rest = f"\n{policy}" if policy else f": {item.path} {json.dumps(dict(item.body))}\n"
-        parts.append(f"# ---- {item.title}{rest}")
-    return "\n".join(parts)
 
 
 def _policies(ground: Ground, wish: Wish) -> list[Item]:

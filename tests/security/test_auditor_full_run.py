@@ -22,7 +22,7 @@ from broker.model.names import account_name
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.partners.catalogue import builtin_source, load
-from broker.vault.layout import Access, right
+from broker.vault.layout import right
 from broker.vault.observer import Phase
 from broker.vault.profiles import StoredProfiles
 from tests.support.audited import ROOT, Run, kept
@@ -94,7 +94,7 @@ def _first_certificate(system: System) -> None:
 def _bundles(system: System) -> None:
     """Issue two first bundles concurrently; one is held until its lease ends, with a renewed token."""
     token = system.home / "reader.token"
-    path = right("mine", "stand-in", "acme", "reporting", Access.DIRECT)
+    path = right("mine", "stand-in", "acme", "reporting")
     token.write_text(system.vault.consumer_token("reader", path).reveal())
     get = ("bundle", "get", "acme/reporting", "--consumer-token-file", str(token))
     with interposed(system, "data/signers/lease", lambda: system.ok(*get, "--to", "first")) as broker:
