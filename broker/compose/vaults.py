@@ -126,7 +126,7 @@ class Vaults:
         if role is Role.AUDITOR:
             vault.list("accounts")
         elif lacks := lacking(vault, role):
-            raise DeniedError(f"the {role.value} role may not {', '.join(lacks)}", hint="broker vault setup --dry-run")
+            raise DeniedError(f"the {role.value} role lacks {', '.join(lacks)}", hint="broker vault setup --dry-run")
 
     def environment(self) -> Mapping[str, str]:
         """Return the variables that Vault's own tools need to reach the vault. No token."""
@@ -165,7 +165,7 @@ class Vaults:
                 logins = tuple(r for r in Role if provide_login(vault, r.value, login_dir / r.value, write))
         if not dry_run and self._roles.is_embedded:
             self._up(wish=wish)
-        shown = tuple(PlannedChange(c.item.title, c.action, c.difference) for c in planned)
+        shown = tuple(PlannedChange(c.title, c.action, c.difference) for c in planned)
         return SetUp(shown, effects, logins)
 
     def right(self, account: Account, application: str) -> str:

@@ -11,7 +11,7 @@ from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.names import checked_name
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
-from broker.vault.errors import Document, MissingError, UnclearError, UnmountedError, field_of
+from broker.vault.errors import Document, MissingError, UnclearError, UnmountedError, field_of, unclear
 from broker.vault.logins import content, granted
 from broker.vault.ownership import found, require_set_up
 from broker.vault.policies import consumer_policy, policy_kind, policy_name
@@ -47,15 +47,11 @@ def require_no_others_login(vault: Connection, role: str, folder: Path) -> None:
     `provide_login` would overwrite it: its secret-id would stay valid, and be in no file.
     """
     held = content(folder / "role_id")
-    if not held:
-        return
     with suppress(UnknownNameError):
-        if held == _role_id(vault, role):
+        if not held or held == _role_id(vault, role):
             return
-    raise InputError(
-        f"{folder} holds another login than that of {role}",
-        hint="name another directory; or, if that login is unused, remove role_id and secret_id there",
-    )
+    hint = "name another directory; or, if that login is unused, remove role_id and secret_id there"
+    raise InputError(f"{folder} holds another login than that of {role}", hint=hint)
 
 
 def consumer_role(name: str) -> str:
@@ -84,10 +80,8 @@ def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> None:
     if entity_there is not None and (entity_there.get("metadata") or {}).get("consumer") != name:
         others.append(f"the entity {entity}")
     if others:
-        raise RefusedError(
-            f"{' and '.join(others)} exists, and broker vault enrol did not make it",
-            hint="give the consumer another name",
-        )
+        message = f"{' and '.join(others)} exists, and broker vault enrol did not make it"
+        raise RefusedError(message, hint="give the consumer another name")
     vault.call("POST", policy_path, {"policy": text})
     vault.call("POST", role, {**LOGIN, "token_policies": [policy]})
     vault.call("POST", entity_path, {"metadata": {"consumer": name}})
@@ -131,5 +125,5 @@ def _text(answer: Document, *names: str) -> str:
     """Return the text at `names` in the data of an answer."""
     value = field_of(answer, "data", *names)
     if not isinstance(value, str):
-        raise UnclearError(f"Vault's answer has no {names[-1]}", hint="is it a Vault? check VAULT_ADDR")
+        raise unclear(names[-1])
     return value

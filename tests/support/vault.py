@@ -19,11 +19,10 @@ from broker.embedded.config import Options
 from broker.embedded.up import Embedded, administered, up
 from broker.model.role import Role
 from broker.model.secret import Secret
-from broker.vault.connection import Connection
+from broker.vault.connection import Connection, Observer, unobserved
 from broker.vault.enrolment import consumer_role, enrol_consumer
 from broker.vault.layout import right
 from broker.vault.logins import FixedToken
-from broker.vault.observer import Observer, unobserved
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
 from tests.support.matrix import CONSUMER

@@ -195,7 +195,7 @@ def test_bound_cidrs_are_compared_with_peer(vault: TestVault, peer: str | None, 
     scripted = [Answer(body=_json({"data": answer})) for answer in answers]
     with misbehaving(*scripted) as fake:
         connection = Connection(_at(vault, fake.address), FixedToken(Secret("s.x")))
-        with pytest.raises(Exception, match="leaves paths out" if allowed else "bound to addresses"):
+        with pytest.raises(Exception, match="sys/capabilities" if allowed else "bound to addresses"):
             authorize(connection, Secret("s.y"), RIGHT, peer=ip_address(peer) if peer else None)
         connection.close()
 

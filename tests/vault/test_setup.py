@@ -18,15 +18,15 @@ from broker.vault.errors import MissingError
 from broker.vault.logins import FixedToken
 from broker.vault.ownership import unseen
 from broker.vault.policies import consumer_policy, policy_name
-from broker.vault.setup import Action, Change, Wish, apply, as_shell, changes, plan, wanted
+from broker.vault.setup import Action, Item, Wish, apply, as_shell, changes, plan, wanted
 from tests.support.setup_script import run_script
 from tests.support.vault import AppRole, TestVault, a_consumer, issue_login, login, token_of
 
 pytestmark = pytest.mark.slow
 
 
-def titles(planned: tuple[Change, ...], action: Action) -> list[str]:
-    return [change.item.title for change in planned if change.action is action]
+def titles(planned: tuple[Item, ...], action: Action) -> list[str]:
+    return [change.title for change in planned if change.action is action]
 
 
 def test_bare_vault_is_set_up_once(bare: Connection) -> None:
@@ -59,7 +59,7 @@ def test_concurrent_setups_have_one_outcome(bare: Connection) -> None:
     apply(bare, planned[: -len(Role)])
     with ThreadPoolExecutor(6) as threads:
         for change in planned[-len(Role) :]:
-            writing = [threads.submit(bare.call, "POST", change.item.path, change.item.body) for _ in range(6)]
+            writing = [threads.submit(bare.call, "POST", change.path, change.body) for _ in range(6)]
             assert [one.exception() for one in writing] == [None] * 6
     assert changes(plan(bare, Wish())) == ()
 
@@ -68,7 +68,7 @@ def test_difference_shows_another_account(vault: TestVault) -> None:
     planned = plan(vault.admin, Wish(accounts=("mzp-1", "mzp-2")))
     updated = titles(planned, Action.UPDATE)
     assert [title.rsplit("/", 1)[1] for title in updated] == ["server", "rotator", "canary"]
-    server = next(change for change in planned if change.item.title.endswith("/server"))
+    server = next(change for change in planned if change.title.endswith("/server"))
     mount = vault.settings.mount
     assert f'-path "{mount}/data/keys/+/+"      {{ capabilities = ["read"] }}' in server.difference
     assert f'+path "{mount}/data/keys/mzp-2/+"      {{ capabilities = ["read"] }}' in server.difference
