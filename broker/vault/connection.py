@@ -24,7 +24,6 @@ from broker.model.secret import Secret
 from broker.telemetry import log
 from broker.vault.errors import Document, MissingError, PassingError, field_of, unclear
 from broker.vault.layout import BOUNDS_AS_GRANTED, DESCRIPTION
-from broker.vault.logins import TokenSource
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import Seen, Transport
 
@@ -53,6 +52,21 @@ Observer = Callable[[Phase, str], None]
 
 def unobserved(phase: Phase, path: str) -> None:
     """Do nothing."""
+
+
+class TokenSource:
+    """Source of a connection's token. Shared by threads."""
+
+    def token(self) -> Secret[str]:
+        """Return a token that should be valid, renewed in time if possible; raise `BrokerError`."""
+        raise NotImplementedError
+
+    def replace(self, dead: Secret[str]) -> bool:  # noqa: ARG002  # here there is no other
+        """Drop `dead`, which Vault rejects; return whether `token` will now return another."""
+        return False
+
+    def close(self) -> None:
+        """Revoke the token if this source made it. Later calls of `token` may log in again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.names import checked_name
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
-from broker.vault.errors import Document, MissingError, UnclearError, UnmountedError, field_of, unclear
+from broker.vault.errors import Document, UnclearError, field_of, unclear
 from broker.vault.logins import content, granted
 from broker.vault.ownership import found, require_set_up
 from broker.vault.policies import consumer_policy, policy_kind, policy_name
@@ -107,18 +107,16 @@ def _base(vault: Connection, role: str) -> str:
 
 
 def _role_id(vault: Connection, role: str) -> str:
-    try:
-        return _text(vault.ask("GET", f"{_base(vault, role)}/role-id"), "role_id")
-    except (MissingError, UnmountedError):
-        raise UnknownNameError(f"this Vault has no login for {role}", hint="run: broker vault setup") from None
+    there = found(vault, f"{_base(vault, role)}/role-id")
+    if there is None:
+        raise UnknownNameError(f"this Vault has no login for {role}", hint="run: broker vault setup")
+    return _text({"data": there}, "role_id")
 
 
 def _is_known(vault: Connection, role: str, secret_id: Secret[str]) -> bool:
     """Return whether Vault would accept `secret_id` for `role`."""
-    with suppress(MissingError, UnmountedError):
-        lookup = f"{_base(vault, role)}/secret-id/lookup"
-        return bool(secret_id.reveal() and vault.ask("POST", lookup, {"secret_id": secret_id}).get("data"))
-    return False
+    lookup = f"{_base(vault, role)}/secret-id/lookup"
+    return bool(secret_id.reveal() and found(vault, lookup, "POST", {"secret_id": secret_id}))
 
 
 def _text(answer: Document, *names: str) -> str:

@@ -37,7 +37,6 @@ BOUNDS: Final[Mapping[str, bool | int]] = MappingProxyType({"cas_required": True
 # Vault compares a number with a policy's allowed_parameters as text, and accepts text for it
 BOUNDS_AS_GRANTED: Final = MappingProxyType({"cas_required": True, "max_versions": "10"})
 
-_CHAIN_KINDS: Final = ("accounts", "issued")
 _ENTITY: Final = re.compile(r"[a-z0-9][A-Za-z0-9-]{0,62}(\.[A-Za-z0-9]{1,16})?", re.ASCII)  # OpenBao adds ".namespace"
 _DIGITS: Final = len(str(LAST))  # so that Vault lists numbers in their order
 _PLACE: Final = re.compile(rf"[0-9]{{{_DIGITS}}}")
@@ -81,8 +80,8 @@ def profile(partner: str) -> str:
 def chain(name: str) -> str:
     """Return the folder of a chain of evidence: `accounts/<account>` or `issued/<process>`."""
     kind, _, rest = name.partition("/")
-    if kind not in _CHAIN_KINDS:
-        raise InputError(f"there is no evidence of {kind[:80]!r}", hint=f"one of {', '.join(_CHAIN_KINDS)}")
+    if kind not in ("accounts", "issued"):
+        raise InputError(f"there is no evidence of {kind[:80]!r}")
     return f"evidence/{kind}/{checked_name(rest, 'chain')}"
 
 

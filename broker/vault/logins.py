@@ -8,33 +8,15 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from broker.errors import BrokerError, DeniedError, InputError
 from broker.model.secret import Secret
 from broker.paths import read_file
-from broker.vault.errors import InvalidError, MissingError, UnclearError, UnmountedError
-
-if TYPE_CHECKING:  # it imports this module
-    from broker.vault.connection import Connection
-    from broker.vault.errors import Document
+from broker.vault.connection import Connection, TokenSource
+from broker.vault.errors import Document, InvalidError, MissingError, UnclearError, UnmountedError
 
 _RENEW_AT: Final = 2 / 3  # of the token's life
-
-
-class TokenSource:
-    """Source of a connection's token. Shared by threads."""
-
-    def token(self) -> Secret[str]:
-        """Return a token that should be valid, renewed in time if possible; raise `BrokerError`."""
-        raise NotImplementedError
-
-    def replace(self, dead: Secret[str]) -> bool:  # noqa: ARG002  # here there is no other
-        """Drop `dead`, which Vault rejects; return whether `token` will now return another."""
-        return False
-
-    def close(self) -> None:
-        """Revoke the token if this source made it. Later calls of `token` may log in again."""
 
 
 def token_source(method: str, vault: Connection, options: Mapping[str, str]) -> TokenSource:

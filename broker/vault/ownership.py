@@ -99,10 +99,10 @@ def require_set_up(vault: Connection) -> None:
         raise UnknownNameError(message, hint="run: broker vault setup --dry-run")
 
 
-def found(vault: Connection, path: str, method: str = "GET") -> Mapping[str, Any] | None:
+def found(vault: Connection, path: str, method: str = "GET", body: Document | None = None) -> Mapping[str, Any] | None:
     """Return the data that Vault has at `path`, None if it has nothing there."""
     try:
-        data = vault.ask(method, path).get("data")
+        data = vault.ask(method, path, body).get("data")
     except (MissingError, UnmountedError):
         return None
     return data if isinstance(data, Mapping) else {}

@@ -24,8 +24,7 @@ from broker.vault.connection import Connection
 from broker.vault.documents import DAMAGED_HINT, decoded, enveloped, in_base64
 from broker.vault.errors import Document, GoneError
 
-LEASES: Final = "lease"
-OCTETS: Final = 32  # HS256 wants as many as its hash has (RFC 7518, 3.2)
+_OCTETS: Final = 32  # HS256 wants as many as its hash has (RFC 7518, 3.2)
 
 
 class VaultKeys:
@@ -96,10 +95,11 @@ def read_secrets(vault: Connection, account: AccountName, parts: Parts) -> SetSe
 
 def lease_keys(vault: Connection) -> LeaseKeys:
     """Return the keys that sign leases, making the first. Two brokers that start together use the same."""
-    document = vault.adopt(
-        layout.signer(LEASES),
-        lambda: enveloped({"newest": "1", "keys": {"1": in_base64(secrets.token_bytes(OCTETS))}}),
-    )
+
+    def make() -> Document:
+        return enveloped({"newest": "1", "keys": {"1": in_base64(secrets.token_bytes(_OCTETS))}})
+
+    document = vault.adopt(layout.signer("lease"), make)
     found = decoded(document, _StoredLeaseKeys, "the document of the keys that sign leases")
     if found.newest not in found.keys:
         raise RefusedError("the newest of the keys that sign leases is missing", hint=DAMAGED_HINT)
@@ -138,7 +138,7 @@ class _StoredSecret:
 @dataclass(frozen=True, slots=True)
 class _StoredLeaseKeys:
     newest: str
-    keys: Mapping[str, Annotated[bytes, msgspec.Meta(min_length=OCTETS)]] = field(repr=False)  # by `kid`
+    keys: Mapping[str, Annotated[bytes, msgspec.Meta(min_length=_OCTETS)]] = field(repr=False)  # by `kid`
 
 
 @dataclass(frozen=True, slots=True)
