@@ -78,7 +78,7 @@ def env(start: Start) -> None:
 
 @command.command("setup", epilog="Example: VAULT_TOKEN=… broker vault setup --dry-run")
 @click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
-@click.option("--print", "printed", type=click.Choice(["sh", "hcl"]), help="Print a script or policies instead.")
+@click.option("--print", "printed", type=click.Choice(["sh"]), help="Print a script instead.")
 @click.option(
     "--account", "accounts", multiple=True, metavar="NAME", help="Limit the roles to this account (repeatable)."
 )
@@ -107,7 +107,7 @@ def setup(
         )
     vaults = start.broker.vaults
     if printed:
-        click.echo(vaults.script(printed, names, adopt=adopt), nl=False)
+        click.echo(vaults.script(names, adopt=adopt), nl=False)
         return
     folder = Path(login_dir) if login_dir else None
     done = vaults.set_up(names, adopt=adopt, dry_run=dry_run, login_dir=folder, write=_write_private)
@@ -127,13 +127,6 @@ def setup(
 @click.option(
     "--right", "rights", multiple=True, required=True, metavar="ACCOUNT/APPLICATION", help="A right (repeatable)."
 )
-@click.option(
-    "--kind",
-    type=click.Choice(["direct", "gateway", "ticket"]),
-    default="direct",
-    show_default=True,
-    help="The kind of the rights. Only direct is in use yet.",
-)
 @click.option("--login-dir", default="", metavar="DIR", help="Write role_id and secret_id there, mode 0600.")
 @click.option(
     "--token-file",
@@ -143,7 +136,7 @@ def setup(
     help="Log in once and write the token there, mode 0600; - prints it.",
 )
 @click.pass_obj
-def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: str, token_file: str) -> None:
+def enrol(start: Start, name: str, rights: Sequence[str], login_dir: str, token_file: str) -> None:
     """Create a consumer: a login whose policy grants exactly the named rights, and no access to the broker's mount.
 
     A login of your own works too, if it has an entity and its policy grants `update` on the right's path.
@@ -154,7 +147,7 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
         require_apart(f"{login_dir}/role_id", f"{login_dir}/secret_id", token_file)
     broker = start.broker
     paths = [
-        broker.vaults.right(broker.account(account), application, kind)
+        broker.vaults.right(broker.account(account), application)
         for account, application in map(split_application, rights)
     ]
     folder = Path(login_dir) if login_dir else None

@@ -90,7 +90,7 @@ def _roles(broker: Broker) -> Iterator[Finding]:
             yield Finding.error(f"role.{role.value}", f"the {role.value} role: {error.message}", error.hint)
             continue
         if lacks:
-            message = f"the {role.value} role may not {', '.join(lacks)}"
+            message = f"the {role.value} role lacks {', '.join(lacks)}"
             yield Finding.error(f"role.{role.value}", message, "broker vault setup --dry-run shows why")
 
 

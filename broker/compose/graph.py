@@ -38,11 +38,10 @@ from broker.rotation.ports import Canary
 from broker.rotation.registry import Registry
 from broker.rotation.reports import RotationStatus, rotation_status
 from broker.rotation.rotation import Rotation
-from broker.vault.consumers import VaultConsumers
+from broker.vault.changing import StoredProfiles, VaultConsumers, own_profiles, store_profile
+from broker.vault.connection import Observer, unobserved
+from broker.vault.evidence import VaultStatements
 from broker.vault.listing import Documents, entries_of, every_folder, foreign
-from broker.vault.observer import Observer, unobserved
-from broker.vault.profiles import StoredProfiles, own_profiles, store_profile
-from broker.vault.statements import VaultStatements
 
 
 class Wiring:

@@ -31,10 +31,9 @@ from broker.telemetry import log
 from broker.upstream.canary import ask
 from broker.upstream.credentials import Credentials
 from broker.vault import capabilities, layout
+from broker.vault.changing import VaultConsumers
 from broker.vault.connection import Connection
-from broker.vault.consumers import VaultConsumers
-from broker.vault.secrets import VaultSecrets
-from broker.vault.signers import lease_keys
+from broker.vault.secrets import lease_keys, read_secrets
 
 Profiles = Callable[[str, Role], Profile]
 _FIRST_ENTRIES: Final = 256  # accounts whose first entry of evidence is kept in memory: it never changes
@@ -42,7 +41,7 @@ _FIRST_ENTRIES: Final = 256  # accounts whose first entry of evidence is kept in
 
 def canary(roles: Roles, profiles: Profiles) -> Canary:
     """Return the function that prepares a try at the partner, as the canary role."""
-    read, checked = VaultSecrets(roles.connection(Role.CANARY)), _checked(roles, Role.CANARY)
+    read, checked = partial(read_secrets, roles.connection(Role.CANARY)), _checked(roles, Role.CANARY)
 
     def prepared(account: Account, parts: Parts) -> Callable[[], CanaryResult]:
         checked(account)
@@ -65,7 +64,7 @@ def issuer(roles: Roles, profiles: Profiles, token: Secret[str], clock: Clock, j
         accounts=lambda name: checked(roles.accounts(Role.SERVER).read(name).account),
         profile=lambda account: profiles(account.profile, Role.SERVER),
         authorize=_authorize(vault, token),
-        read_secrets=VaultSecrets(vault),
+        read_secrets=partial(read_secrets, vault),
         consumers=VaultConsumers(vault),
         journal=journal,
         signer=LeaseSigner(lease_keys(vault)),
@@ -75,8 +74,7 @@ def issuer(roles: Roles, profiles: Profiles, token: Secret[str], clock: Clock, j
 
 def _authorize(vault: Connection, token: Secret[str]) -> Authorize:
     def authorized(account: Account, application: str, kind: BundleKind) -> Consumer:
-        access = layout.Access(kind.value)
-        right = layout.right(account.profile, account.environment, account.name, application, access)
+        right = layout.right(account.profile, account.environment, account.name, application, kind.value)
         return capabilities.authorize(vault, token, right, peer=None)
 
     return authorized

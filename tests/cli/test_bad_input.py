@@ -271,7 +271,6 @@ ROWS: Final = (
         2,
         "secret_id is named for two different outputs",
     ),
-    Row("vault enrol reader --right acme/reporting --token-file t --kind all", 2, "is not one of"),
     Row("config show now", 2, "unexpected extra argument"),
     Row("config check now", 2, "unexpected extra argument"),
 )
