@@ -182,30 +182,29 @@ def public_key_facts(read: Callable[[], object]) -> PublicKey:
             return PublicKey("unknown")
 
 
-def rsa_faults(prefix: str, key: PublicKey) -> Iterator[Finding]:
-    """Yield the faults of `key` as an RSA key; codes start with `prefix`."""
-    prefix, hint = f"{prefix}.key", "make a new key: RSA, 2048 bits or what the partner asks, exponent 65537"
+def rsa_faults(key: PublicKey) -> Iterator[Finding]:
+    """Yield the faults of `key` as an RSA key."""
+    hint = "make a new key: RSA, 2048 bits or what the partner asks, exponent 65537"
     if key.algorithm != "rsa":
-        yield Finding.error(f"{prefix}.algorithm", f"the key is {key}, not RSA", hint)
+        yield Finding.error("key.algorithm", f"the key is {key}, not RSA", hint)
         return
     if key.bits < SMALLEST_RSA:
-        yield Finding.error(f"{prefix}.weak", f"the key has {key.bits} bits, fewer than {SMALLEST_RSA}", hint)
+        yield Finding.error("key.weak", f"the key has {key.bits} bits, fewer than {SMALLEST_RSA}", hint)
     elif key.bits not in _USUAL_SIZES:
-        yield Finding.warning(f"{prefix}.odd", f"the key has an unusual size: {key.bits} bits", hint)
+        yield Finding.warning("key.odd", f"the key has an unusual size: {key.bits} bits", hint)
     # Python refuses to write a number of more than 4300 digits.
     exponent = key.exponent if key.exponent <= _LARGEST_EXPONENT else f"a number of {key.exponent.bit_length()} bits"
     if key.exponent < 3 or key.exponent % 2 == 0:  # noqa: PLR2004 - RSA allows nothing below
-        yield Finding.error(f"{prefix}.exponent", f"the key's exponent is {exponent}: no RSA key has it", hint)
+        yield Finding.error("key.exponent", f"the key's exponent is {exponent}: no RSA key has it", hint)
     elif key.exponent != EXPONENT:
         message = f"the key's exponent is {exponent}, and some CAs accept only {EXPONENT}"
-        yield Finding.warning(f"{prefix}.exponent", message, hint)
+        yield Finding.warning("key.exponent", message, hint)
 
 
-def digest_faults(prefix: str, digest: str, hint: str) -> Iterator[Finding]:
+def digest_faults(digest: str, hint: str) -> Iterator[Finding]:
     """Yield an error if the signature's digest can be forged."""
     if digest in _BROKEN_DIGESTS:
-        message = f"it is signed with {digest.upper()}, which can be forged"
-        yield Finding.error(f"{prefix}.signature.weak", message, hint)
+        yield Finding.error("signature.weak", f"it is signed with {digest.upper()}, which can be forged", hint)
 
 
 def _fields_of(found: x509.Certificate) -> list[der.Element]:
