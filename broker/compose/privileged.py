@@ -12,9 +12,7 @@ from typing import Final
 from broker.compose.roles import Roles
 from broker.evidence.journal import Journal
 from broker.evidence.tamper import require_first_entry
-from broker.issuing.grant import Issuer
-from broker.issuing.leases import LeaseSigner
-from broker.issuing.ports import Authorize, Consumer, SetSecrets
+from broker.issuing.grant import Authorize, Consumer, Issuer, SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID
 from broker.model.clock import Clock
@@ -33,7 +31,7 @@ from broker.vault import capabilities, layout
 from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
 from broker.vault.secrets import VaultSecrets
-from broker.vault.signers import lease_keys
+from broker.vault.signers import lease_signer
 
 Profiles = Callable[[str, Role], Profile]
 _FIRST_ENTRIES: Final = 256  # accounts whose first entry of evidence is kept in memory: it never changes
@@ -66,7 +64,7 @@ def issuer(roles: Roles, profiles: Profiles, token: Secret[str], clock: Clock, j
         read_secrets=VaultSecrets(vault),
         consumers=VaultConsumers(vault),
         journal=journal,
-        signer=LeaseSigner(lease_keys(vault)),
+        signer=lease_signer(vault),
         clock=clock,
     )
 

@@ -24,11 +24,7 @@ from broker.model.finding import Finding
 from broker.pki import der
 from broker.pki.names import ReadName, read_name
 
-# TBSCertificate after the version: serialNumber, signature, issuer, validity, subject, SPKI (RFC 5280, 4.1)
 _VERSION: Final = 0xA0
-_ISSUER: Final = 2
-_SUBJECT: Final = 4
-_SPKI: Final = 5
 _NETSCAPE_CERT_TYPE: Final = x509.ObjectIdentifier("2.16.840.1.113730.1.1")
 _NETSCAPE_TYPES: Final = ("client", "server", "email", "objsign", "reserved", "sslCA", "emailCA", "objCA")
 _BIT_STRING: Final = 0x03
@@ -81,12 +77,12 @@ def load_der(data: bytes) -> x509.Certificate:
 
 def subject_of(found: x509.Certificate) -> ReadName:
     """Return the subject as it was sent."""
-    return read_name(_fields_of(found)[_SUBJECT])
+    return read_name(_names_and_key(found)[1])
 
 
 def issuer_of(found: x509.Certificate) -> ReadName:
     """Return the issuer as it was sent."""
-    return read_name(_fields_of(found)[_ISSUER])
+    return read_name(_names_and_key(found)[0])
 
 
 def serial_of(found: x509.Certificate) -> int:
@@ -97,7 +93,7 @@ def serial_of(found: x509.Certificate) -> int:
 
 def spki_of(found: x509.Certificate) -> Spki:
     """Return the SHA-256 of the SubjectPublicKeyInfo as it was sent."""
-    return Spki(hashlib.sha256(_fields_of(found)[_SPKI].raw).hexdigest())
+    return Spki(hashlib.sha256(_names_and_key(found)[2].raw).hexdigest())
 
 
 def fingerprint_of(found: x509.Certificate) -> str:
@@ -207,6 +203,8 @@ def digest_faults(digest: str, hint: str) -> Iterator[Finding]:
         yield Finding.error("signature.weak", f"it is signed with {digest.upper()}, which can be forged", hint)
 
 
-def _fields_of(found: x509.Certificate) -> list[der.Element]:
-    fields = der.children(der.only(found.tbs_certificate_bytes))
-    return fields[1:] if fields[0].tag == _VERSION else fields
+def _names_and_key(found: x509.Certificate) -> tuple[der.Element, der.Element, der.Element]:
+    """Return issuer, subject and SPKI (RFC 5280, 4.1)."""
+    fields = (e for e in der.children(der.only(found.tbs_certificate_bytes)) if e.tag != _VERSION)
+    _serial, _algorithm, issuer, _validity, subject, spki, *_ = fields
+    return issuer, subject, spki

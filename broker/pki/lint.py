@@ -25,7 +25,7 @@ def lint_subject(subject: Subject, rules: SubjectRules, login: str) -> tuple[Fin
 
 def lint_csr(parsed: ParsedCsr, rules: SubjectRules, key_rules: KeyRules, login: str) -> tuple[Finding, ...]:
     """Return all faults of a request, its subject included, errors first."""
-    found = list(_subject_faults(parsed.subject, rules, login))
+    found = list(_subject_faults(parsed.name.subject, rules, login))
     order = [a.name for a in parsed.name.attributes if a.name in rules.order]
     if order == sorted(order, key=rules.order.index, reverse=True):
         reversed_ = Finding.note("subject.reversed", "the attributes are in reverse order, as keytool writes them")

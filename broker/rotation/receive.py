@@ -88,7 +88,9 @@ class Reply:
         request, before = _fitting(account, parts), account
         account, certificate = _with_authorities(account, request, self, stamp)
         issuing = account.ca_set(account.issuing) if account.issuing else None
-        expected = Expected(self.rules, account.login, issuing, request.spki, csr.parse(request.csr.encode()).subject)
+        expected = Expected(
+            self.rules, account.login, issuing, request.spki, csr.parse(request.csr.encode()).name.subject
+        )
         found = verify_certificate(certificate, expected, stamp.at)
         self.findings = (*parts.findings, *found, *_assumed(before, account, options))
         refuse_errors(f"the reply for {account.name}", self.findings)

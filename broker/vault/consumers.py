@@ -13,7 +13,7 @@ from broker.vault.listing import CONSUMERS, Documents, documents
 
 
 class VaultConsumers:
-    """`issuing.ports.Consumers` on KV v2."""
+    """`issuing.grant.Consumers` on KV v2."""
 
     def __init__(self, vault: Connection) -> None:
         self._vault = vault

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from broker.errors import RefusedError
-from broker.issuing.ports import SetSecrets
+from broker.issuing.grant import SetSecrets
 from broker.model.authentication import PASSWORD
 from broker.model.certificate import Spki
 from broker.model.generation import KeyRef, Parts, SecretRef, key_ref, secret_refs
@@ -79,7 +79,7 @@ class VaultNamedSecrets:
 
 
 class VaultSecrets:
-    """`issuing.ports.ReadSecrets`: the secrets of a set, for those who issue or probe."""
+    """`issuing.grant.ReadSecrets`: the secrets of a set, for those who issue or probe."""
 
     def __init__(self, vault: Connection) -> None:
         self._keys = VaultKeys(vault)

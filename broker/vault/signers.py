@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import msgspec
 
 from broker.errors import RefusedError
-from broker.issuing.leases import LeaseKeys
+from broker.issuing.leases import LeaseSigner
 from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.connection import Connection
@@ -26,7 +26,7 @@ class _StoredKeys:
     keys: Mapping[str, Annotated[bytes, msgspec.Meta(min_length=OCTETS)]] = field(repr=False)  # by `kid`
 
 
-def lease_keys(vault: Connection) -> LeaseKeys:
+def lease_signer(vault: Connection) -> LeaseSigner:
     """Return the keys that sign leases, making the first. Two brokers that start together use the same."""
     document = vault.adopt(
         layout.signer(LEASES),
@@ -35,4 +35,4 @@ def lease_keys(vault: Connection) -> LeaseKeys:
     found = decoded(document, _StoredKeys, "the document of the keys that sign leases")
     if found.newest not in found.keys:
         raise RefusedError("the newest of the keys that sign leases is missing", hint=DAMAGED_HINT)
-    return LeaseKeys(found.newest, {kid: Secret(key) for kid, key in found.keys.items()})
+    return LeaseSigner(found.newest, {kid: Secret(key) for kid, key in found.keys.items()})

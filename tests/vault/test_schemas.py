@@ -23,7 +23,7 @@ from broker.vault.consumers import VaultConsumers
 from broker.vault.documents import SCHEMA, NewerSchemaError
 from broker.vault.evidence import VaultEvidence
 from broker.vault.secrets import VaultKeys, VaultNamedSecrets
-from broker.vault.signers import lease_keys
+from broker.vault.signers import lease_signer
 from broker.vault.statements import VaultStatements
 from tests.support.accounts import MZP, NOW, PLANTED, an_account
 from tests.support.vault import TestVault
@@ -66,7 +66,7 @@ KINDS: Final[dict[str, tuple[str, Callable[[Connection], object], Callable[[Conn
         lambda v: VaultNamedSecrets(v).store(MZP, FIRST, Secret(PLANTED)),
         lambda v: VaultNamedSecrets(v).secret(MZP, FIRST),
     ),
-    "keys of leases": (layout.signer("lease"), lease_keys, lease_keys),
+    "keys of leases": (layout.signer("lease"), lease_signer, lease_signer),
     "key of evidence": (
         layout.signer("anchor"),
         lambda v: VaultStatements(v).key(),
