@@ -12,9 +12,7 @@ from typing import Final
 from broker.compose.roles import Roles
 from broker.evidence.journal import Journal
 from broker.evidence.tamper import require_first_entry
-from broker.issuing.grant import Issuer
-from broker.issuing.leases import LeaseSigner
-from broker.issuing.ports import Authorize, Consumer, SetSecrets
+from broker.issuing.grant import Authorize, Consumer, Issuer, SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID
 from broker.model.clock import Clock
@@ -33,7 +31,7 @@ from broker.upstream.credentials import Credentials
 from broker.vault import capabilities, layout
 from broker.vault.changing import VaultConsumers
 from broker.vault.connection import Connection
-from broker.vault.secrets import lease_keys, read_secrets
+from broker.vault.secrets import lease_signer, read_secrets
 
 Profiles = Callable[[str, Role], Profile]
 _FIRST_ENTRIES: Final = 256  # accounts whose first entry of evidence is kept in memory: it never changes
@@ -67,7 +65,7 @@ def issuer(roles: Roles, profiles: Profiles, token: Secret[str], clock: Clock, j
         read_secrets=partial(read_secrets, vault),
         consumers=VaultConsumers(vault),
         journal=journal,
-        signer=LeaseSigner(lease_keys(vault)),
+        signer=lease_signer(vault),
         clock=clock,
     )
 

@@ -55,7 +55,7 @@ class VaultAccounts:
 
 
 class VaultConsumers:
-    """`issuing.ports.Consumers` on KV v2."""
+    """`issuing.grant.Consumers` on KV v2."""
 
     def __init__(self, vault: Connection) -> None:
         self._vault = vault
