@@ -16,10 +16,10 @@ from broker.cli.output import (
     output_option,
     show_details,
     show_findings,
-    show_json,
     show_table,
     stage_of,
     when,
+    wrote_json,
 )
 from broker.cli.start import Start
 from broker.errors import InputError
@@ -153,11 +153,10 @@ def set_(
 @command.command("list", epilog="Example: broker account list -o json")
 @output_option
 @click.pass_obj
-def list_(start: Start, output: str) -> None:
+def list_(start: Start) -> None:
     """List all accounts."""
     accounts = list(start.broker.all_accounts())
-    if output == "json":
-        show_json([_shown(account) for account in accounts])
+    if wrote_json([_shown(account) for account in accounts]):
         return
     now = start.broker.clock()
     show_table(
@@ -174,11 +173,10 @@ def list_(start: Start, output: str) -> None:
 @account_argument
 @output_option
 @click.pass_obj
-def show(start: Start, account: AccountName, output: str) -> None:
+def show(start: Start, account: AccountName) -> None:
     """Show all details of an account. None of them is secret."""
     found, now = start.broker.account(account), start.broker.clock()
-    if output == "json":
-        show_json(_shown(found))
+    if wrote_json(_shown(found)):
         return
     show_details(
         {

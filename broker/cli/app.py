@@ -6,8 +6,8 @@ from typing import Final
 
 import click
 
-from broker.cli.options import account_argument, application_argument, confirm
-from broker.cli.output import note, note_done, output_option, show_json, show_table
+from broker.cli.options import account_argument, application_argument, confirm, yes_option
+from broker.cli.output import note, note_done, output_option, show_table, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.names import AccountName
@@ -52,11 +52,10 @@ def set_(start: Start, application: tuple[AccountName, str], client_id: str) -> 
 @account_argument
 @output_option
 @click.pass_obj
-def list_(start: Start, account: AccountName, output: str) -> None:
+def list_(start: Start, account: AccountName) -> None:
     """List the applications of an account."""
     found = start.broker.account(account).applications
-    if output == "json":
-        show_json([{"name": a.name, "client_id": a.client_id, "rejected_at": a.rejected_at} for a in found])
+    if wrote_json([{"name": a.name, "client_id": a.client_id, "rejected_at": a.rejected_at} for a in found]):
         return
     show_table(
         ["application", "client_id", "rejected"],
@@ -67,7 +66,7 @@ def list_(start: Start, account: AccountName, output: str) -> None:
 
 @command.command("remove", epilog="Example: broker app remove acme/reporting --yes")
 @application_argument
-@click.option("--yes", is_flag=True, help="Skip the question.")
+@yes_option
 @click.pass_obj
 def remove(start: Start, application: tuple[AccountName, str], yes: bool) -> None:
     """Remove an application. No bundles are issued for it any more."""

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from broker.cli.options import accept_ca_option, account_argument, read_input, require_one_reader
-from broker.cli.output import note, output_option, show_details, show_findings, show_json
+from broker.cli.output import note, output_option, show_details, show_findings, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.names import AccountName
@@ -46,7 +46,6 @@ def import_(
     server_ca: str,
     client_id_for: str,
     client_id: str,
-    output: str,
 ) -> None:
     """Import a reply (PEM, DER, PKCS#7, or a zip of these): match its key, verify it, and create a candidate.
 
@@ -66,17 +65,16 @@ def import_(
     received = start.broker.rotation.receive(account, read_input(file), said)
     generation = received.generation
     certificate = received.account.certificate(generation.parts.certificate)
-    if output == "json":
-        show_json(
-            {
-                "account": account,
-                "generation": generation.number,
-                "stage": generation.stage.value,
-                "not_after": certificate.not_after,
-                "client_ids": received.client_ids,
-                "findings": received.findings,
-            }
-        )
+    if wrote_json(
+        {
+            "account": account,
+            "generation": generation.number,
+            "stage": generation.stage.value,
+            "not_after": certificate.not_after,
+            "client_ids": received.client_ids,
+            "findings": received.findings,
+        }
+    ):
         return
     show_details(
         {
@@ -95,14 +93,13 @@ def import_(
 @command.command("inspect", epilog="Example: broker cert inspect reply.zip")
 @click.argument("file", metavar="FILE|-")
 @output_option
-def inspect(file: str, output: str) -> None:
+def inspect(file: str) -> None:
     """Show the certificates and client_ids in a file. Needs no vault, stores nothing."""
     parts = read_reply(read_input(file))
     found = [describe(c) for c in parts.certificates]
-    if output == "json":
-        show_json(
-            {"certificates": [asdict(d) for d in found], "client_ids": parts.client_ids, "findings": parts.findings}
-        )
+    if wrote_json(
+        {"certificates": [asdict(d) for d in found], "client_ids": parts.client_ids, "findings": parts.findings}
+    ):
         return
     for number, description in enumerate(found):
         if number:

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from broker.cli.output import note, output_option, show_json, show_table
+from broker.cli.output import note, output_option, show_table, wrote_json
 from broker.cli.start import Start
 from broker.compose.ways import Way, Ways
 from broker.config import SETTINGS
@@ -22,19 +22,18 @@ def command() -> None:
 @command.command("show", epilog="Example: broker config show -o json")
 @output_option
 @click.pass_obj
-def show(start: Start, output: str) -> None:
+def show(start: Start) -> None:
     """Show every setting, how each role logs in, and the source of both. Tokens are not shown."""
     config = start.config
     found = Ways(config, os.environ)
     ways = {role: found.way(role) for role in Role}
-    if output == "json":
-        show_json(
-            {
-                "file": str(config.file) if config.file else None,
-                "settings": {n: {"value": v.text, "source": v.source} for n, v in config.values.items()},
-                "logins": {role.value: _described(way) if way else None for role, way in ways.items()},
-            }
-        )
+    if wrote_json(
+        {
+            "file": str(config.file) if config.file else None,
+            "settings": {n: {"value": v.text, "source": v.source} for n, v in config.values.items()},
+            "logins": {role.value: _described(way) if way else None for role, way in ways.items()},
+        }
+    ):
         return
     show_table(
         ["setting", "value", "source", "meaning"],

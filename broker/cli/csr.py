@@ -9,9 +9,8 @@ from datetime import datetime
 import click
 
 from broker.cli.exits import REFUSED
-from broker.cli.guard import require_consent, yes_option
-from broker.cli.options import account_argument, moment, read_input, writable, write_output
-from broker.cli.output import clean, note, note_done, output_option, show_findings, show_json
+from broker.cli.options import account_argument, moment, read_input, require_consent, writable, write_output, yes_option
+from broker.cli.output import clean, note, note_done, output_option, show_findings, wants_json, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError, RefusedError
 from broker.model.account import Account
@@ -43,7 +42,7 @@ def command() -> None:
 @yes_option
 @output_option
 @click.pass_obj
-def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool, output: str) -> None:
+def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool) -> None:
     """Print the account's open signing request; create key and CSR if it has none.
 
     The private key is stored in Vault before the CSR is printed; this command never reads it back.
@@ -55,10 +54,9 @@ def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool
         broker.rotation.close_request(account, Closed.SUPERSEDED, found.open_request.number)
     request = broker.rotation.draft(account)
     findings = _lint(start, broker.account(account, Role.ROTATOR), request.csr)
-    if output == "table" or out != "-":
+    if not wants_json() or out != "-":
         write_output(out, request.csr.encode())
-    if output == "json":
-        show_json(asdict(request) | {"findings": findings})
+    if wrote_json(asdict(request) | {"findings": findings}):
         return
     note(f"signing request {request.number} of {account}, SPKI {request.spki[:16]}…")
     show_findings(findings)
@@ -70,14 +68,13 @@ def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool
 @click.option("--number", type=click.IntRange(1), help="Number of the request.  [default: the open one]")
 @output_option
 @click.pass_obj
-def show(start: Start, account: AccountName, number: int | None, output: str) -> None:
+def show(start: Start, account: AccountName, number: int | None) -> None:
     """Print a signing request and its history."""
     found = start.broker.account(account)
     request = found.request(number) if number else found.open_request
     if request is None:
         raise RefusedError(f"{account} has no open signing request", hint=f"broker csr new {account} makes one")
-    if output == "json":
-        show_json(request)
+    if wrote_json(request):
         return
     state = request.closed.value if request.closed else "open"
     note(f"signing request {request.number} of {account}, {state}, drafted {request.drafted_at:%F %TZ}")
@@ -93,15 +90,13 @@ def show(start: Start, account: AccountName, number: int | None, output: str) ->
 @click.option("--login", default="", help="Login that the common name must equal.")
 @output_option
 @click.pass_obj
-def lint(start: Start, file: str, profile: str, login: str, output: str) -> int:
+def lint(start: Start, file: str, profile: str, login: str) -> int:
     """Check a CSR against the partner's rules. Needs no vault for a built-in profile."""
     rules = catalogue.builtin(profile) if profile in catalogue.names() else start.broker.profile(profile, Role.OPERATOR)
     parsed = parse(read_input(file))
     findings = lint_csr(parsed, rules.subject, rules.key, login)
     bad = has_errors(findings)
-    if output == "json":
-        show_json({"subject": str(parsed.name), "success": not bad, "findings": findings})
-    else:
+    if not wrote_json({"subject": str(parsed.name), "success": not bad, "findings": findings}):
         click.echo(clean(parsed.name))
         show_findings(findings, err=False)
         click.echo("refused" if bad else "good" if not findings else "good, with warnings")
@@ -122,9 +117,7 @@ def lint(start: Start, file: str, profile: str, login: str, output: str) -> int:
 @click.option("--reference", default="", help="The partner's ticket number, or another reference.")
 @output_option
 @click.pass_obj
-def submit(
-    start: Start, account: AccountName, out: str, to: Sequence[str], sent_at: str, reference: str, output: str
-) -> None:
+def submit(start: Start, account: AccountName, out: str, to: Sequence[str], sent_at: str, reference: str) -> None:
     """Write the mail that asks the partner to sign, with the CSR attached, and record it as sent.
 
     With --sent-at, only record that it was sent by hand. The lead time counts from here.
@@ -140,7 +133,7 @@ def submit(
         raise InputError("--reference holds a control character")
     if sent_at and out:
         raise InputError("--out and --sent-at cannot be combined: a mail that was sent needs no draft")
-    if out == "-" and output == "json":
+    if out == "-" and wants_json():
         raise InputError("standard output takes either the mail or JSON", hint="--out FILE for the mail")
     now, content = broker.true_clock(), b""
     if sent_at:
@@ -157,8 +150,7 @@ def submit(
         file = out or f"{account}-{request.number}.eml"
         write_output(file, content)  # last: if the request was closed meanwhile, no mail is written
         note(f"mail draft {file}: open it in your mail program and send it" if file != "-" else "send this mail")
-    if output == "json":
-        show_json(submitted)
+    wrote_json(submitted)
 
 
 @command.command("cancel", epilog="Example: broker csr cancel acme --rejected")

@@ -17,7 +17,7 @@ from broker.cli.options import (
     writable,
     write_output,
 )
-from broker.cli.output import note, output_option, show_findings, show_json, show_table
+from broker.cli.output import note, output_option, show_findings, show_table, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.evidence.audit import Report, examine
@@ -42,7 +42,7 @@ def command() -> None:
 @click.option("--issued", is_flag=True, help="Also show issued bundles.")
 @output_option
 @click.pass_obj
-def show(start: Start, accounts: tuple[AccountName, ...], everything: bool, issued: bool, output: str) -> None:
+def show(start: Start, accounts: tuple[AccountName, ...], everything: bool, issued: bool) -> None:
     """Show entries, oldest first."""
     shown = _named(start, accounts, everything)
     names = {account.name for account in shown}
@@ -50,8 +50,7 @@ def show(start: Start, accounts: tuple[AccountName, ...], everything: bool, issu
     if issued or everything:
         entries += [e for e in _issued(start) if everything or e.facts.get("account") in names]
     entries.sort(key=lambda entry: (entry.at, entry.chain, entry.number))
-    if output == "json":
-        show_json(entries)
+    if wrote_json(entries):
         return
     show_table(
         ["at", "chain", "no", "what", "by", "facts"],
@@ -68,7 +67,7 @@ def show(start: Start, accounts: tuple[AccountName, ...], everything: bool, issu
 @click.option("--key", default="", metavar="PEM", help="Your copy of the anchor's public key, to verify signatures.")
 @output_option
 @click.pass_obj
-def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, file: str, key: str, output: str) -> int:
+def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, file: str, key: str) -> int:
     """Verify that no entry was edited, removed, reordered or forked, by hashes, signed heads and the account.
 
     A cut after the last signed head shows only by comparison with the account's document in Vault: sign often (broker
@@ -85,9 +84,7 @@ def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, f
         record = start.broker.evidence(_asked(accounts, everything), everything=everything)
         report = examine(record, given, everything=everything)
     origin = "given" if key else "file" if file else "vault"
-    if output == "json":
-        show_json(_as_json(report, origin))
-    else:
+    if not wrote_json(_as_json(report, origin)):
         _show_report(report, origin)
     return 0 if report.whole else REFUSED
 
@@ -95,7 +92,7 @@ def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, f
 @command.command("anchor", epilog="Example: broker evidence anchor -o json")
 @output_option
 @click.pass_obj
-def anchor(start: Start, output: str) -> int:
+def anchor(start: Start) -> int:
     """Sign the heads of all chains, so that later changes to their entries can be detected.
 
     Run it from a timer, as the anchor role, which may do nothing else. Signs nothing if there are no new entries. A
@@ -103,10 +100,8 @@ def anchor(start: Start, output: str) -> int:
     """
     done = start.broker.anchor()
     bad = has_errors(done.findings)
-    if output == "json":
-        made = {"made": done.made, "newest": done.newest, "key": done.key.fingerprint}
-        show_json({"success": not bad, **made, "findings": done.findings})
-    else:
+    made = {"made": done.made, "newest": done.newest, "key": done.key.fingerprint}
+    if not wrote_json({"success": not bad, **made, "findings": done.findings}):
         number = ", ".join(map(str, done.made))
         note(f"signed statement {number}" if number else f"nothing new since statement {done.newest}")
         note(f"key SHA-256 {done.key.fingerprint}")

@@ -20,20 +20,42 @@ from broker.model.finding import Finding, Severity
 if TYPE_CHECKING:
     from broker.model.account import Account
     from broker.model.generation import Generation
+    from broker.model.obstacle import Obstacle
 
 _MARKS: Final = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "note"}
 _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 _GAP: Final = 2  # blanks between columns
+_JSON: Final = "broker.json"
 
-output_option = click.option(
+
+def _take_format(ctx: click.Context, _: click.Parameter, value: str) -> str:
+    ctx.meta[_JSON] = value == "json"
+    return value
+
+
+output_option = click.option(  # read by `wants_json`
     "-o",
     "--output",
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
+    expose_value=False,
+    callback=_take_format,
     help="Format of the output.",
 )
+
+
+def wants_json() -> bool:
+    """Return whether the command was given `-o json`."""
+    return bool(click.get_current_context().meta.get(_JSON))
+
+
+def wrote_json(value: Any) -> bool:
+    """Print `value` if the command was given `-o json`; return whether it was."""
+    if wants_json():
+        show_json(value)
+    return wants_json()
 
 
 def show_json(value: Any) -> None:
@@ -81,6 +103,12 @@ def show_findings(findings: Iterable[Finding], *, err: bool = True) -> None:
         click.echo(f"  {mark}: {clean(finding.message)} [{finding.code}]", err=err)
         if finding.hint:
             click.echo(f"    hint: {clean(finding.hint)}", err=err)
+
+
+def show_obstacles(obstacles: Iterable[Obstacle]) -> None:
+    """Print each reason not to ask the partner, and the command that ends it."""
+    for obstacle in obstacles:
+        note(f"{obstacle.message}: {obstacle.hint}")
 
 
 def note(text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from broker.cli.options import read_input
-from broker.cli.output import note, output_option, show_details, show_json, show_table
+from broker.cli.output import note, output_option, show_details, show_json, show_table, wrote_json
 from broker.cli.start import Start
 from broker.errors import BrokerError, InputError, RefusedError
 from broker.model.role import Role
@@ -26,11 +26,10 @@ def command() -> None:
 @command.command("list", epilog="Example: broker partner list")
 @output_option
 @click.pass_obj
-def list_(start: Start, output: str) -> None:
+def list_(start: Start) -> None:
     """List built-in profiles and those added to Vault."""
     profiles = list(_all(start))
-    if output == "json":
-        show_json([{"name": p.name, "title": p.title, "source": where} for p, where in profiles])
+    if wrote_json([{"name": p.name, "title": p.title, "source": where} for p, where in profiles]):
         return
     show_table(
         ["profile", "title", "environments", "source"],

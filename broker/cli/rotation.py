@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
-
 import click
 
-from broker.cli.guard import require_consent, yes_option
-from broker.cli.obstacles import show_obstacles, shown_clock
-from broker.cli.options import account_argument, generation_option, reason_options, the_reason
-from broker.cli.output import note, note_done, output_option, show_json, show_table, step, when
+from broker.cli.options import (
+    account_argument,
+    generation_option,
+    reason_options,
+    require_consent,
+    the_reason,
+    yes_option,
+)
+from broker.cli.output import (
+    note,
+    note_done,
+    output_option,
+    show_obstacles,
+    show_table,
+    step,
+    wants_json,
+    when,
+    wrote_json,
+)
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.names import AccountName
@@ -29,24 +42,15 @@ def command() -> None:
 @account_argument
 @output_option
 @click.pass_obj
-def status(start: Start, account: AccountName, output: str) -> None:
+def status(start: Start, account: AccountName) -> None:
     """Show the generations of an account, its last canaries, and what prevents the next one."""
-    clock = cache(partial(shown_clock, start.broker))
-    found = start.broker.rotation_status(account, clock)
-    if output == "json":
-        show_json(found)
+    found = start.broker.rotation_status(account, lambda: start.now)
+    if wrote_json(found):
         return
     show_table(
         ["generation", "stage", "changes", "expires", "password", "held by"],
         [
-            (
-                g.number,
-                g.label,
-                ", ".join(g.changes),
-                when(g.not_after, clock()),
-                g.password,
-                ", ".join(g.held_by),
-            )
+            (g.number, g.label, ", ".join(g.changes), when(g.not_after, start.now), g.password, ", ".join(g.held_by))
             for g in found.generations
         ],
         empty=f"{account} has no generation yet: broker csr new {account}",
@@ -68,7 +72,7 @@ def status(start: Start, account: AccountName, output: str) -> None:
 @reason_options
 @output_option
 @click.pass_obj
-def canary(start: Start, account: AccountName, generation: int, force: bool, reason: str, output: str) -> None:
+def canary(start: Start, account: AccountName, generation: int, force: bool, reason: str) -> None:
     """Send one harmless real request with a generation, and explain the partner's answer.
 
     --force ignores an earlier rejected login or quota. Partners lock accounts after repeated failures: check first.
@@ -81,11 +85,10 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
         broker.rotation.reset_breaker(account, forced)
     step(f"asking the partner with generation {number}")
     answer = broker.canary.try_out(account, number)
-    if output == "table":
+    if not wants_json():
         note(f"generation {number} of {account}: {answer.verdict.value}: {answer.verdict.message}")
     require_ok(account, number, answer)
-    if output == "json":
-        show_json(CanaryReport(account, number, answer.verdict, answer.detail))
+    wrote_json(CanaryReport(account, number, answer.verdict, answer.detail))
 
 
 @command.command("promote", epilog="Example: broker rotation promote acme")
@@ -99,9 +102,7 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
 @reason_options
 @output_option
 @click.pass_obj
-def promote(
-    start: Start, account: AccountName, generation: tuple[int, ...], force: bool, reason: str, output: str
-) -> None:
+def promote(start: Start, account: AccountName, generation: tuple[int, ...], force: bool, reason: str) -> None:
     """Try a candidate at the partner, and make it current if the partner accepts it.
 
     A candidate has the parts that it changes: a certificate, a password. Two that the partner reissued together are
@@ -119,7 +120,7 @@ def promote(
     step("asking the partner")
     promotion = broker.rotation.promote(account, number)
     done = f"generation {promotion.number} of {account} is current"
-    _show(promotion, output, done if promotion.changed else f"nothing to promote: {done}")
+    _show(promotion, done if promotion.changed else f"nothing to promote: {done}")
 
 
 @command.command(
@@ -130,7 +131,7 @@ def promote(
 @reason_options
 @output_option
 @click.pass_obj
-def rollback(start: Start, account: AccountName, generation: int, force: bool, reason: str, output: str) -> None:
+def rollback(start: Start, account: AccountName, generation: int, force: bool, reason: str) -> None:
     """Make the previous generation current again. The displaced one is kept, and promoted again only by number.
 
     If the password or the server's CAs have changed since, the old certificate is used with the new ones. It is tried
@@ -140,7 +141,7 @@ def rollback(start: Start, account: AccountName, generation: int, force: bool, r
     step("asking the partner")
     promotion = start.broker.rotation.roll_back(account, generation, untried_because=forced)
     done = "is current again" if promotion.changed else "was current already: nothing to do"
-    _show(promotion, output, f"generation {promotion.number} of {account} {done}")
+    _show(promotion, f"generation {promotion.number} of {account} {done}")
 
 
 @command.command("reject", epilog="Example: broker rotation reject acme --generation 3 --reason 'wrong subject'")
@@ -176,9 +177,8 @@ def retire(start: Start, account: AccountName, generation: int, force: bool, rea
     note_done(f"generation {generation} of {account} is retired", changed=changed, more=snapshots)
 
 
-def _show(promotion: Promotion, output: str, done: str) -> None:
-    if output == "json":
-        show_json(promotion_report(promotion))
+def _show(promotion: Promotion, done: str) -> None:
+    if wrote_json(promotion_report(promotion)):
         return
     note(done)
     if promotion.way_back and promotion.way_back.verdict is not Verdict.OK:

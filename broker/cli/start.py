@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
+from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import click
 from broker.cli.hardening import harden
 from broker.cli.output import note, step
 from broker.config import Config, resolve
+from broker.errors import RefusedError
 from broker.signals import undisturbed
 from broker.telemetry import log
 
@@ -63,6 +65,15 @@ class Start:
         made = Broker(self.config, os.environ, wiring=self._wiring, say=note, wait=step)
         click.get_current_context().find_root().call_on_close(partial(_undisturbed, made.close))
         return made
+
+    @cached_property
+    def now(self) -> datetime:
+        """The time for a command that only shows; warns if it differs from Vault's."""
+        try:
+            return self.broker.true_clock()
+        except RefusedError as error:
+            note(f"warning: {error.message}, so what is shown may be wrong; {error.hint}")
+            return self.broker.clock()
 
 
 def begin(wiring: Wiring | None) -> Start:

@@ -12,7 +12,7 @@ import click
 
 from broker.cli.exits import CODES
 from broker.cli.options import require_apart, split_application, writable_secret, write_output
-from broker.cli.output import note, output_option, show_details, show_json, show_table, step
+from broker.cli.output import note, output_option, show_details, show_table, step, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.names import checked_name
@@ -53,15 +53,13 @@ def stop(start: Start) -> None:
 @command.command("status", epilog="Example: broker vault status -o json")
 @output_option
 @click.pass_obj
-def status(start: Start, output: str) -> int:
+def status(start: Start) -> int:
     """Show whether the vault answers within three seconds, and whether it serves the broker.
 
     Exits with 3 if it does not answer, 5 if it denies access, 2 if no role can log in.
     """
     found = start.broker.vaults.status()
-    if output == "json":
-        show_json(found)
-    else:
+    if not wrote_json(found):
         words: dict[object, str] = {True: "yes", False: "no", None: "unknown"}
         shown = {name: value for name, value in asdict(found).items() if value != "" and name != "code"}
         show_details(shown | {"answers": words[found.answers], "serves": words[found.serves]})
@@ -87,7 +85,7 @@ def env(start: Start) -> None:
 @output_option
 @click.pass_obj
 def setup(
-    start: Start, dry_run: bool, printed: str | None, accounts: Sequence[str], adopt: bool, login_dir: str, output: str
+    start: Start, dry_run: bool, printed: str | None, accounts: Sequence[str], adopt: bool, login_dir: str
 ) -> None:
     """Create mount, policies and logins in any Vault or OpenBao. Changes only what differs; removes nothing.
 
@@ -113,7 +111,7 @@ def setup(
     done = vaults.set_up(names, adopt=adopt, dry_run=dry_run, login_dir=folder, write=_write_private)
     if folder:
         _show_logins(done.logins, folder)
-    _show_plan(done.plan, output, dry_run=dry_run)
+    _show_plan(done.plan, dry_run=dry_run)
     for effect in done.effects:
         note(effect)
     count = sum(change.changes for change in done.plan)
@@ -179,10 +177,9 @@ def _show_logins(made: Sequence[Role], folder: Path) -> None:
         note(f"logins in {folder} that work are kept: {', '.join(kept)}")
 
 
-def _show_plan(planned: Sequence[PlannedChange], output: str, *, dry_run: bool) -> None:
+def _show_plan(planned: Sequence[PlannedChange], *, dry_run: bool) -> None:
     """Show the plan, with the differences of a dry run and of items that existed before."""
-    if output == "json":
-        show_json(planned)
+    if wrote_json(planned):
         return
     show_table(["item", "action"], [(change.item, change.action.value) for change in planned])
     for change in planned:
