@@ -9,12 +9,12 @@ from typing import Final
 
 import click
 
+from broker.cli.noun import Noun
 from broker.cli.options import account_argument
 from broker.cli.output import (
     note,
-    note_done,
-    output_option,
     show_details,
+    show_done,
     show_findings,
     show_table,
     stage_of,
@@ -38,14 +38,14 @@ _LONGEST_LOGIN: Final = 256
 _INTERNAL: Final = ("outbox", "doomed_keys", "doomed_passwords")
 
 
-@click.group("account", epilog="Example: broker account show acme")
+@click.group("account", cls=Noun, epilog="Example: broker account show acme")
 def command() -> None:
     """Manage accounts: logins at a partner, with subject, contacts and generations."""
 
 
-@command.command(
+@command.verb(
     "add",
-    epilog="Example: broker account add acme --login MZP1234567 --subject C=FR --subject ST=Ile-de-France "
+    example="broker account add acme --login MZP1234567 --subject C=FR --subject ST=Ile-de-France "
     "--subject L=Paris --subject O='ACME SA' --subject emailAddress=fleet@acme.example",
 )
 @account_argument
@@ -66,7 +66,6 @@ def command() -> None:
     "--contact", "partner", multiple=True, metavar="MAIL", help="Address at the partner that gets the CSR (repeatable)."
 )
 @click.option("--team", multiple=True, metavar="MAIL", help="Address of your team to notify (repeatable).")
-@click.pass_obj
 def add(
     start: Start,
     account: AccountName,
@@ -106,13 +105,14 @@ def add(
             contacts=Contacts(tuple(map(mail_address, partner)), tuple(map(mail_address, team))),
         )
     )
-    note(f"account {added.name}: login {added.login} at {added.base_url}")
+    done = f"account {added.name}: login {added.login} at {added.base_url}"
+    show_done(done, account=added.name, login=added.login, base_url=added.base_url)
     note(
         f"next: broker password set {added.name}, broker app add {added.name}/APPLICATION, broker csr new {added.name}"
     )
 
 
-@command.command("set", epilog="Example: broker account set acme --renew-before 30d --team ops@acme.example")
+@command.verb("set", example="broker account set acme --renew-before 30d --team ops@acme.example")
 @account_argument
 @click.option("--contact", "partner", multiple=True, metavar="MAIL", help="New contact at the partner (repeatable).")
 @click.option("--team", multiple=True, metavar="MAIL", help="New address of your team (repeatable).")
@@ -123,7 +123,6 @@ def add(
     type=click.Choice(["contact", "team", "renew-before"]),
     help="Remove a setting (repeatable). Without renew-before, the profile decides.",
 )
-@click.pass_obj
 def set_(
     start: Start,
     account: AccountName,
@@ -147,12 +146,10 @@ def set_(
         team=() if "team" in clear else tuple(map(mail_address, team)) or None,
         renew_before="" if "renew-before" in clear else renew_before,
     )
-    note_done(f"account {account} is set", changed=changed)
+    show_done(f"account {account} is set", changed=changed, account=account)
 
 
-@command.command("list", epilog="Example: broker account list -o json")
-@output_option
-@click.pass_obj
+@command.verb("list", example="broker account list -o json")
 def list_(start: Start) -> None:
     """List all accounts."""
     accounts = list(start.broker.all_accounts())
@@ -169,10 +166,8 @@ def list_(start: Start) -> None:
     )
 
 
-@command.command("show", epilog="Example: broker account show acme")
+@command.verb("show", example="broker account show acme")
 @account_argument
-@output_option
-@click.pass_obj
 def show(start: Start, account: AccountName) -> None:
     """Show all details of an account. None of them is secret."""
     found, now = start.broker.account(account), start.broker.clock()

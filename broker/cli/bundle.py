@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
+from broker.cli.noun import Noun
 from broker.cli.options import application_argument, read_input
-from broker.cli.output import note, output_option, wrote_json
+from broker.cli.output import note, wrote_json
 from broker.cli.start import Start
 from broker.delivery.directory import CURRENT, publishing
 from broker.delivery.formats import DEFAULT, FileFormat
@@ -61,16 +62,18 @@ class _WithFormats(click.Command):
 
 
 @click.group(
-    "bundle", epilog="Example: broker bundle get acme/reporting --consumer-token-file token --to /run/acme --hold"
+    "bundle",
+    cls=Noun,
+    epilog="Example: broker bundle get acme/reporting --consumer-token-file token --to /run/acme --hold",
 )
 def command() -> None:
     """Fetch credentials for an application, for a limited time."""
 
 
-@command.command(
+@command.verb(
     "get",
     cls=_WithFormats,
-    epilog="Example: broker bundle get acme/reporting --consumer-token-file token --to /run/acme --hold",
+    example="broker bundle get acme/reporting --consumer-token-file token --to /run/acme --hold",
 )
 @application_argument
 @click.option("--consumer-token-file", required=True, metavar="PATH|-", help="Vault token of the consumer.")
@@ -81,8 +84,6 @@ def command() -> None:
 )
 @click.option("--hold", is_flag=True, help="Keep running; remove the files when the lease ends or on a signal.")
 @click.option("--allow-expired", is_flag=True, help="Issue it even if the certificate has expired.")
-@output_option
-@click.pass_obj
 def get(
     start: Start,
     application: tuple[AccountName, str],

@@ -7,8 +7,9 @@ from dataclasses import asdict
 
 import click
 
+from broker.cli.noun import Noun
 from broker.cli.options import accept_ca_option, account_argument, read_input, require_one_reader
-from broker.cli.output import note, output_option, show_details, show_findings, wrote_json
+from broker.cli.output import note, show_details, show_findings, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.names import AccountName
@@ -18,14 +19,12 @@ from broker.pki.reply import read_reply
 from broker.rotation.receive import ImportOptions
 
 
-@click.group("cert", epilog="Example: broker cert import acme reply.zip")
+@click.group("cert", cls=Noun, epilog="Example: broker cert import acme reply.zip")
 def command() -> None:
     """Import or inspect a reply of the partner."""
 
 
-@command.command(
-    "import", epilog="Example: broker cert import acme reply.zip --accept-ca AB:CD:… --client-id-for reporting"
-)
+@command.verb("import", example="broker cert import acme reply.zip --accept-ca AB:CD:… --client-id-for reporting")
 @account_argument
 @click.argument("file", metavar="FILE|-")
 @accept_ca_option
@@ -36,8 +35,6 @@ def command() -> None:
     "--client-id-for", default="", metavar="APPLICATION", help="Take this application's client_id from the reply."
 )
 @click.option("--client-id", default="", help="The client_id to take, if the reply has several.")
-@output_option
-@click.pass_obj
 def import_(
     start: Start,
     account: AccountName,
@@ -90,10 +87,9 @@ def import_(
         note(f"next: broker rotation promote {account}")
 
 
-@command.command("inspect", epilog="Example: broker cert inspect reply.zip")
+@command.verb("inspect", example="broker cert inspect reply.zip")
 @click.argument("file", metavar="FILE|-")
-@output_option
-def inspect(file: str) -> None:
+def inspect(_: Start, file: str) -> None:
     """Show the certificates and client_ids in a file. Needs no vault, stores nothing."""
     parts = read_reply(read_input(file))
     found = [describe(c) for c in parts.certificates]

@@ -9,8 +9,18 @@ from datetime import datetime
 import click
 
 from broker.cli.exits import REFUSED
-from broker.cli.options import account_argument, moment, read_input, require_consent, writable, write_output, yes_option
-from broker.cli.output import clean, note, note_done, output_option, show_findings, wants_json, wrote_json
+from broker.cli.noun import Noun
+from broker.cli.options import (
+    account_argument,
+    moment,
+    read_input,
+    require_consent,
+    require_free_output,
+    writable,
+    write_output,
+    yes_option,
+)
+from broker.cli.output import clean, note, show_done, show_findings, wants_json, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError, RefusedError
 from broker.model.account import Account
@@ -24,12 +34,12 @@ from broker.pki.csr import parse
 from broker.pki.lint import lint_csr
 
 
-@click.group("csr", epilog="Example: broker csr new acme --out acme.csr")
+@click.group("csr", cls=Noun, epilog="Example: broker csr new acme --out acme.csr")
 def command() -> None:
     """Create signing requests and track them until the partner answers."""
 
 
-@command.command("new", epilog="Example: broker csr new acme --out acme.csr")
+@command.verb("new", example="broker csr new acme --out acme.csr")
 @account_argument
 @click.option(
     "--out", default="-", metavar="PATH|-", callback=writable, help="File for the CSR.  [default: standard output]"
@@ -40,8 +50,6 @@ def command() -> None:
     help="Close the open request first and create a new key, on every call.",
 )
 @yes_option
-@output_option
-@click.pass_obj
 def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool) -> None:
     """Print the account's open signing request; create key and CSR if it has none.
 
@@ -63,11 +71,9 @@ def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool
     note(f"next: broker csr submit {account}")
 
 
-@command.command("show", epilog="Example: broker csr show acme --number 2")
+@command.verb("show", example="broker csr show acme --number 2")
 @account_argument
 @click.option("--number", type=click.IntRange(1), help="Number of the request.  [default: the open one]")
-@output_option
-@click.pass_obj
 def show(start: Start, account: AccountName, number: int | None) -> None:
     """Print a signing request and its history."""
     found = start.broker.account(account)
@@ -84,12 +90,10 @@ def show(start: Start, account: AccountName, number: int | None) -> None:
         click.echo(request.csr, nl=False)
 
 
-@command.command("lint", epilog="Example: broker csr lint request.pem --login MZP1234567")
+@command.verb("lint", example="broker csr lint request.pem --login MZP1234567")
 @click.argument("file", metavar="FILE|-")
 @click.option("--profile", default="stellantis", show_default=True, help="Profile with the rules.")
 @click.option("--login", default="", help="Login that the common name must equal.")
-@output_option
-@click.pass_obj
 def lint(start: Start, file: str, profile: str, login: str) -> int:
     """Check a CSR against the partner's rules. Needs no vault for a built-in profile."""
     rules = catalogue.builtin(profile) if profile in catalogue.names() else start.broker.profile(profile, Role.OPERATOR)
@@ -103,7 +107,7 @@ def lint(start: Start, file: str, profile: str, login: str) -> int:
     return REFUSED if bad else 0
 
 
-@command.command("submit", epilog="Example: broker csr submit acme --out acme.eml")
+@command.verb("submit", example="broker csr submit acme --out acme.eml")
 @account_argument
 @click.option(
     "--out",
@@ -115,8 +119,6 @@ def lint(start: Start, file: str, profile: str, login: str) -> int:
 @click.option("--to", multiple=True, metavar="MAIL", help="Recipient in place of the account's contacts (repeatable).")
 @click.option("--sent-at", default="", metavar="TIME", help="Record that it was sent by hand at this time (UTC).")
 @click.option("--reference", default="", help="The partner's ticket number, or another reference.")
-@output_option
-@click.pass_obj
 def submit(start: Start, account: AccountName, out: str, to: Sequence[str], sent_at: str, reference: str) -> None:
     """Write the mail that asks the partner to sign, with the CSR attached, and record it as sent.
 
@@ -133,8 +135,7 @@ def submit(start: Start, account: AccountName, out: str, to: Sequence[str], sent
         raise InputError("--reference holds a control character")
     if sent_at and out:
         raise InputError("--out and --sent-at cannot be combined: a mail that was sent needs no draft")
-    if out == "-" and wants_json():
-        raise InputError("standard output takes either the mail or JSON", hint="--out FILE for the mail")
+    require_free_output(out, "the mail")
     now, content = broker.true_clock(), b""
     if sent_at:
         submission = Submission(_sent_at(sent_at, request.drafted_at, now), "hand", ", ".join(to), reference)
@@ -153,11 +154,10 @@ def submit(start: Start, account: AccountName, out: str, to: Sequence[str], sent
     wrote_json(submitted)
 
 
-@command.command("cancel", epilog="Example: broker csr cancel acme --rejected")
+@command.verb("cancel", example="broker csr cancel acme --rejected")
 @account_argument
 @click.option("--rejected", is_flag=True, help="Record that the partner rejected it.")
 @yes_option
-@click.pass_obj
 def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> None:
     """Close the open signing request and destroy its key. A late reply to it is refused."""
     broker = start.broker
@@ -170,7 +170,7 @@ def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> Non
         require_consent(found, request, yes=yes)
     broker.rotation.close_request(account, why, request.number)
     done = f"signing request {request.number} of {account} is {why.value}"
-    note_done(done, changed=not request.closed)
+    show_done(done, changed=not request.closed, account=account, request=request.number, closed=why)
 
 
 def _sent_at(text: str, drafted_at: datetime, now: datetime) -> datetime:

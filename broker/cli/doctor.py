@@ -8,13 +8,12 @@ import click
 
 from broker.cli.exits import REFUSED
 from broker.cli.hardening import harden
-from broker.cli.output import output_option, show_findings, wrote_json
+from broker.cli.output import show_findings, wrote_json
 from broker.cli.start import Start
 from broker.model.finding import Finding, has_errors
 
 
 @click.command("doctor", epilog="Example: broker doctor -o json")
-@output_option
 @click.pass_obj
 def command(start: Start) -> int:
     """Check vault, logins, policies, clock, files and accounts; list what the partner has not published.

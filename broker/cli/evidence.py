@@ -9,15 +9,17 @@ from typing import Any, Final
 import click
 
 from broker.cli.exits import REFUSED
+from broker.cli.noun import Noun
 from broker.cli.options import (
     accounts_argument,
     read_input,
     require_apart,
+    require_free_output,
     require_one_reader,
     writable,
     write_output,
 )
-from broker.cli.output import note, output_option, show_findings, show_table, wrote_json
+from broker.cli.output import note, show_findings, show_table, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.evidence.audit import Report, examine
@@ -32,16 +34,14 @@ _LONG: Final = 40
 _LARGEST_EXPORT: Final = 512 * 1024 * 1024
 
 
-@click.group("evidence", epilog="Example: broker evidence verify --all")
+@click.group("evidence", cls=Noun, epilog="Example: broker evidence verify --all")
 def command() -> None:
     """Show, verify, sign and export the hash-chained record of every change and every issued bundle."""
 
 
-@command.command("show", epilog="Example: broker evidence show acme --issued")
+@command.verb("show", example="broker evidence show acme --issued")
 @accounts_argument
 @click.option("--issued", is_flag=True, help="Also show issued bundles.")
-@output_option
-@click.pass_obj
 def show(start: Start, accounts: tuple[AccountName, ...], everything: bool, issued: bool) -> None:
     """Show entries, oldest first."""
     shown = _named(start, accounts, everything)
@@ -59,14 +59,12 @@ def show(start: Start, accounts: tuple[AccountName, ...], everything: bool, issu
     )
 
 
-@command.command(
-    "verify", epilog="Examples: broker evidence verify --all; broker evidence verify --file 2026.jsonl --key anchor.pem"
+@command.verb(
+    "verify", example="broker evidence verify --all; broker evidence verify --file 2026.jsonl --key anchor.pem"
 )
 @accounts_argument
 @click.option("--file", default="", metavar="FILE|-", help="Verify an exported file instead; needs no vault.")
 @click.option("--key", default="", metavar="PEM", help="Your copy of the anchor's public key, to verify signatures.")
-@output_option
-@click.pass_obj
 def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, file: str, key: str) -> int:
     """Verify that no entry was edited, removed, reordered or forked, by hashes, signed heads and the account.
 
@@ -89,9 +87,7 @@ def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, f
     return 0 if report.whole else REFUSED
 
 
-@command.command("anchor", epilog="Example: broker evidence anchor -o json")
-@output_option
-@click.pass_obj
+@command.verb("anchor", example="broker evidence anchor -o json")
 def anchor(start: Start) -> int:
     """Sign the heads of all chains, so that later changes to their entries can be detected.
 
@@ -109,7 +105,7 @@ def anchor(start: Start) -> int:
     return REFUSED if bad else 0
 
 
-@command.command("export", epilog="Example: broker evidence export 2026.jsonl --key-to anchor.pem")
+@command.verb("export", example="broker evidence export 2026.jsonl --key-to anchor.pem")
 @click.argument("file", metavar="FILE|-", callback=writable)
 @click.option(
     "--key-to",
@@ -118,7 +114,6 @@ def anchor(start: Start) -> int:
     callback=writable,
     help="Also write the anchor's public key; keep it apart from the export.",
 )
-@click.pass_obj
 def export(start: Start, file: str, key_to: str) -> None:
     """Export all chains, heads and signed statements to one file of JSON lines, for readers without a vault.
 
@@ -126,6 +121,8 @@ def export(start: Start, file: str, key_to: str) -> None:
     reported and left out.
     """
     require_apart(file, key_to)
+    require_free_output(file, "the export")
+    require_free_output(key_to, "the key")
     record = start.broker.evidence((), everything=True)
     if key_to and not record.key:
         raise InputError("nothing has been signed yet, so there is no key", hint="broker evidence anchor")
@@ -134,7 +131,9 @@ def export(start: Start, file: str, key_to: str) -> None:
         write_output(key_to, record.key.encode())
     show_findings((*record.findings, *(f for chain in record.chains.values() for f in chain.findings)))
     count = sum(len(chain.entries) for chain in record.chains.values())
-    note(f"{count} entries of {len(record.chains)} chains, {len(record.statements)} signed statements")
+    chains, statements = len(record.chains), len(record.statements)
+    if not wrote_json({"success": True, "entries": count, "chains": chains, "statements": statements}):
+        note(f"{count} entries of {chains} chains, {statements} signed statements")
 
 
 def _show_report(report: Report, origin: str) -> None:
@@ -153,9 +152,7 @@ def _show_report(report: Report, origin: str) -> None:
 def _as_json(report: Report, origin: str) -> dict[str, Any]:
     return {
         "success": report.whole,
-        "chains": [
-            {"chain": c.chain, "entries": c.entries, "signed": c.signed, "findings": c.findings} for c in report.chains
-        ],
+        "chains": report.chains,
         "statements": report.statements,
         "key": {"sha256": report.key, "from": origin} if report.key else None,
         "findings": report.findings,

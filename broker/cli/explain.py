@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from broker.cli.options import account_argument, generation_option
-from broker.cli.output import output_option, wrote_json
+from broker.cli.output import wrote_json
 from broker.cli.start import Start
 from broker.model.names import AccountName
 from broker.model.role import Role
@@ -19,7 +19,6 @@ from broker.rotation.choosing import generation_to_try
 @click.command("explain", epilog="Example: broker explain acme > for-the-partner.txt")
 @account_argument
 @generation_option("the newest candidate, else the current one")
-@output_option
 @click.pass_obj
 def command(start: Start, account: AccountName, generation: int) -> None:
     """Print the canary's request with placeholders for secrets, its client certificate, and the answers so far.

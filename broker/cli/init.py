@@ -11,8 +11,8 @@ from typing import Final
 
 import click
 
-from broker.cli.options import read_input, writable, write_output
-from broker.cli.output import note
+from broker.cli.options import read_input, require_free_output, writable, write_output
+from broker.cli.output import note, show_done
 from broker.cli.start import Start
 from broker.config import checked_address, checked_mount
 from broker.embedded.binary import find_binary
@@ -47,6 +47,7 @@ def command(
     start: Start, vault: str, ca_file: str, namespace: str, mount: str, roles_directory: str, out: str, force: bool
 ) -> None:
     """Write a configuration. Prompts for what is not given as an option; without a terminal, uses defaults."""
+    require_free_output(out, "the configuration")
     kept = out != "-" and Path(out).exists() and not force
     if kept and sys.stdin.isatty():  # before the questions
         raise _there_already(out)
@@ -66,7 +67,9 @@ def command(
         raise _there_already(out)
     write_output(out, text.encode())
     following = "broker vault start" if vault == "embedded" else "VAULT_TOKEN=… broker vault setup --dry-run"
-    note(f"{'configuration' if out == '-' else out} written; next: {following}, then broker doctor")
+    done = f"{'configuration' if out == '-' else out} written"
+    show_done(done, file=out)
+    note(f"next: {following}, then broker doctor")
 
 
 def _there_already(out: str) -> InputError:

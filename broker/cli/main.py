@@ -8,7 +8,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -17,6 +17,7 @@ import click
 
 from broker import __version__
 from broker.cli import exits
+from broker.cli.output import OUTPUT
 from broker.errors import BrokerError, InputError
 from broker.signals import ASKING, AskedToEnd, raised
 
@@ -78,7 +79,7 @@ class _Nouns(click.Group):
         module = DEMO if cmd_name == "demo" else f"broker.cli.{cmd_name}"
         command: click.Command = importlib.import_module(module).command
         for verb in command.commands.values() if isinstance(command, click.Group) else (command,):
-            _take_root_options(verb)
+            _extend(verb, _AFTER_THE_VERB if cmd_name == "demo" else (OUTPUT, *_AFTER_THE_VERB))
         return command
 
     def resolve_command(
@@ -94,10 +95,10 @@ class _Nouns(click.Group):
             formatter.write_dl(list(NOUNS.items()))
 
 
-def _take_root_options(command: click.Command) -> None:
-    """Accept the root's options after the verb too, where people write them. They are not shown again."""
-    if _AFTER_THE_VERB[0] not in command.params:
-        command.params.extend(_AFTER_THE_VERB)
+def _extend(command: click.Command, options: Iterable[click.Option]) -> None:
+    """Give a command the options that it does not have itself: -o, and those of the root, which are not shown again."""
+    own = {name for param in command.params for name in param.opts}
+    command.params.extend(option for option in options if not own & set(option.opts))
 
 
 def _to_start(ctx: click.Context, option: click.Parameter, value: str | int | None) -> None:

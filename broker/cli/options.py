@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from broker.cli.output import wants_json
 from broker.errors import InputError
 from broker.model.account import Account
 from broker.model.generation import SigningRequest, Submission
@@ -191,6 +192,12 @@ def require_one_reader(*names: str) -> None:
     """Raise `InputError` if two of `names` are standard input, which can be read once only."""
     if names.count("-") > 1:
         raise InputError("standard input is named twice, but can be read once only", hint="name a file for one of them")
+
+
+def require_free_output(name: str, what: str) -> None:
+    """Raise `InputError` if `what` is to be written to standard output, and JSON too."""
+    if name == "-" and wants_json():
+        raise InputError(f"standard output takes either {what} or JSON", hint=f"write {what} to a file")
 
 
 def require_apart(*names: str) -> None:

@@ -34,9 +34,8 @@ def _take_format(ctx: click.Context, _: click.Parameter, value: str) -> str:
     return value
 
 
-output_option = click.option(  # read by `wants_json`
-    "-o",
-    "--output",
+OUTPUT: Final = click.Option(  # of every command; read by `wants_json`
+    ["-o", "--output"],
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
@@ -116,9 +115,10 @@ def note(text: str) -> None:
     click.echo(clean(text, keep_lines=True), err=True)
 
 
-def note_done(done: str, *, changed: bool, more: str = "") -> None:
-    """Print the result of a change, followed by `more`; or that nothing was left to do."""
-    note(f"{done}{more}" if changed else f"{done} already: nothing to do")
+def show_done(done: str, *, changed: bool = True, **facts: object) -> None:
+    """Print the result of a change, or that nothing was left to do; as JSON, `facts` too."""
+    if not wrote_json({"success": True, "changed": changed, **facts}):
+        note(done if changed else f"{done} already: nothing to do")
 
 
 def step(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from broker.cli.noun import Noun
 from broker.cli.options import (
     account_argument,
     generation_option,
@@ -14,8 +15,7 @@ from broker.cli.options import (
 )
 from broker.cli.output import (
     note,
-    note_done,
-    output_option,
+    show_done,
     show_obstacles,
     show_table,
     step,
@@ -33,15 +33,13 @@ from broker.rotation.choosing import Promotion, generation_to_try
 from broker.rotation.reports import CanaryReport, promotion_report
 
 
-@click.group("rotation", epilog="Example: broker rotation promote acme")
+@click.group("rotation", cls=Noun, epilog="Example: broker rotation promote acme")
 def command() -> None:
     """Try a generation at the partner, promote it, roll back, reject or retire it."""
 
 
-@command.command("status", epilog="Example: broker rotation status acme -o json")
+@command.verb("status", example="broker rotation status acme -o json")
 @account_argument
-@output_option
-@click.pass_obj
 def status(start: Start, account: AccountName) -> None:
     """Show the generations of an account, its last canaries, and what prevents the next one."""
     found = start.broker.rotation_status(account, lambda: start.now)
@@ -66,12 +64,10 @@ def status(start: Start, account: AccountName) -> None:
             note(f"the partner rejected the client_id of {account}/{application.name}")
 
 
-@command.command("canary", epilog="Example: broker rotation canary acme --generation 2")
+@command.verb("canary", example="broker rotation canary acme --generation 2")
 @account_argument
 @generation_option("the newest candidate, else the current one")
 @reason_options
-@output_option
-@click.pass_obj
 def canary(start: Start, account: AccountName, generation: int, force: bool, reason: str) -> None:
     """Send one harmless real request with a generation, and explain the partner's answer.
 
@@ -91,7 +87,7 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
     wrote_json(CanaryReport(account, number, answer.verdict, answer.detail))
 
 
-@command.command("promote", epilog="Example: broker rotation promote acme")
+@command.verb("promote", example="broker rotation promote acme")
 @account_argument
 @click.option(
     "--generation",
@@ -100,8 +96,6 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
     help="Which; else the newest candidate that no roll-back made. Twice: join two candidates into one first.",
 )
 @reason_options
-@output_option
-@click.pass_obj
 def promote(start: Start, account: AccountName, generation: tuple[int, ...], force: bool, reason: str) -> None:
     """Try a candidate at the partner, and make it current if the partner accepts it.
 
@@ -123,14 +117,12 @@ def promote(start: Start, account: AccountName, generation: tuple[int, ...], for
     _show(promotion, done if promotion.changed else f"nothing to promote: {done}")
 
 
-@command.command(
-    "rollback", epilog="Example: broker rotation rollback acme --force --reason 'partner is down, old set known good'"
+@command.verb(
+    "rollback", example="broker rotation rollback acme --force --reason 'partner is down, old set known good'"
 )
 @account_argument
 @generation_option("the one that the current one displaced")
 @reason_options
-@output_option
-@click.pass_obj
 def rollback(start: Start, account: AccountName, generation: int, force: bool, reason: str) -> None:
     """Make the previous generation current again. The displaced one is kept, and promoted again only by number.
 
@@ -144,12 +136,11 @@ def rollback(start: Start, account: AccountName, generation: int, force: bool, r
     _show(promotion, f"generation {promotion.number} of {account} {done}")
 
 
-@command.command("reject", epilog="Example: broker rotation reject acme --generation 3 --reason 'wrong subject'")
+@command.verb("reject", example="broker rotation reject acme --generation 3 --reason 'wrong subject'")
 @account_argument
 @click.option("--generation", type=click.IntRange(1), required=True, help="The candidate to withdraw.")
 @click.option("--reason", required=True, metavar="TEXT", help="Reason, for the evidence.")
 @yes_option
-@click.pass_obj
 def reject(start: Start, account: AccountName, generation: int, reason: str, yes: bool) -> None:
     """Withdraw a candidate for good: its certificate cannot be imported again."""
     if not reason.isprintable() or not reason.strip():
@@ -159,22 +150,24 @@ def reject(start: Start, account: AccountName, generation: int, reason: str, yes
     if answered:
         require_consent(found, answered, yes=yes)
     changed = start.broker.rotation.reject(account, generation, reason.strip())
-    note_done(f"generation {generation} of {account} is rejected", changed=changed)
+    done = f"generation {generation} of {account} is rejected"
+    show_done(done, changed=changed, account=account, generation=generation)
 
 
-@command.command("retire", epilog="Example: broker rotation retire acme --generation 1")
+@command.verb("retire", example="broker rotation retire acme --generation 1")
 @account_argument
 @click.option("--generation", type=click.IntRange(1), required=True, help="A previous or rejected generation.")
 @reason_options
-@click.pass_obj
 def retire(start: Start, account: AccountName, generation: int, force: bool, reason: str) -> None:
     """End an overlap: stop issuing the generation, and destroy the secrets that only it uses.
 
     Refused with exit code 7 while consumers hold it, unless forced.
     """
     changed = start.broker.rotation.retire(account, generation, the_reason(force, reason))
-    snapshots = "; snapshots of Vault may still hold its key"
-    note_done(f"generation {generation} of {account} is retired", changed=changed, more=snapshots)
+    done = f"generation {generation} of {account} is retired"
+    show_done(done, changed=changed, account=account, generation=generation)
+    if changed:
+        note("snapshots of Vault may still hold its key")
 
 
 def _show(promotion: Promotion, done: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli.options import accounts_argument
-from broker.cli.output import output_option, show_obstacles, show_table, when, wrote_json
+from broker.cli.output import show_obstacles, show_table, when, wrote_json
 from broker.cli.start import Start
 from broker.model.names import AccountName
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 @click.command("status", epilog="Example: broker status -o json")
 @accounts_argument
-@output_option
 @click.pass_obj
 def command(start: Start, accounts: tuple[AccountName, ...], everything: bool) -> None:
     """Show each account: generations, expiry of the current certificate, when renewal is due, who must act next.

@@ -6,23 +6,22 @@ from collections.abc import Sequence
 
 import click
 
+from broker.cli.noun import Noun
 from broker.cli.options import accept_ca_option, account_argument, read_input
-from broker.cli.output import note, output_option, wrote_json
+from broker.cli.output import note, wrote_json
 from broker.cli.start import Start
 from broker.model.names import AccountName
 
 
-@click.group("trust", epilog="Example: broker trust set acme server-ca.pem --accept-ca AB:CD:…")
+@click.group("trust", cls=Noun, epilog="Example: broker trust set acme server-ca.pem --accept-ca AB:CD:…")
 def command() -> None:
     """CAs that verify the partner's server. No secret is sent to a server that they do not verify."""
 
 
-@command.command("set", epilog="Example: broker trust set acme server-ca.pem --accept-ca AB:CD:…")
+@command.verb("set", example="broker trust set acme server-ca.pem --accept-ca AB:CD:…")
 @account_argument
 @click.argument("file", metavar="FILE|-")
 @accept_ca_option
-@output_option
-@click.pass_obj
 def set_(start: Start, account: AccountName, file: str, accept_ca: Sequence[str]) -> None:
     """Set the CAs that verify the partner's server: those in FILE that --accept-ca names.
 

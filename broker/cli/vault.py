@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli.exits import CODES
-from broker.cli.options import require_apart, split_application, writable_secret, write_output
-from broker.cli.output import note, output_option, show_details, show_table, step, wrote_json
+from broker.cli.noun import Noun
+from broker.cli.options import require_apart, require_free_output, split_application, writable_secret, write_output
+from broker.cli.output import note, show_details, show_done, show_table, step, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.names import checked_name
@@ -23,14 +24,13 @@ if TYPE_CHECKING:
     from broker.compose.vaults import PlannedChange
 
 
-@click.group("vault", epilog="Example: broker vault status")
+@click.group("vault", cls=Noun, epilog="Example: broker vault status")
 def command() -> None:
     """Run a vault on this machine, or set up an existing Vault or OpenBao."""
 
 
-@command.command("start", epilog="Example: broker vault start && broker vault status")
+@command.verb("start", example="broker vault start && broker vault status")
 @click.option("--audit", is_flag=True, help="Also write Vault's audit log into the directory.")
-@click.pass_obj
 def start(start: Start, audit: bool) -> None:
     """Start the embedded OpenBao, set it up, and create a login for each role. Changes nothing if it is running.
 
@@ -39,20 +39,20 @@ def start(start: Start, audit: bool) -> None:
     vaults = start.broker.vaults
     step("starting the vault")
     address, pid = vaults.start(audit=audit)
-    note(f"vault at {address}, process {pid}")
+    if not wrote_json({"success": True, "address": address, "pid": pid, "directory": str(vaults.directory)}):
+        note(f"vault at {address}, process {pid}")
     note(f"its unseal key is stored beside its data in {vaults.directory}: not for production")
 
 
-@command.command("stop", epilog="Example: broker vault stop")
-@click.pass_obj
+@command.verb("stop", example="broker vault stop")
 def stop(start: Start) -> None:
     """Stop the embedded vault; keep its data."""
-    note("stopped" if start.broker.vaults.stop() else "it does not run")
+    ran = start.broker.vaults.stop()
+    if not wrote_json({"success": True, "changed": ran}):
+        note("stopped" if ran else "it does not run")
 
 
-@command.command("status", epilog="Example: broker vault status -o json")
-@output_option
-@click.pass_obj
+@command.verb("status", example="broker vault status -o json")
 def status(start: Start) -> int:
     """Show whether the vault answers within three seconds, and whether it serves the broker.
 
@@ -66,15 +66,17 @@ def status(start: Start) -> int:
     return CODES[found.code] if found.code else 0
 
 
-@command.command("env", epilog='Example: eval "$(broker vault env)" && bao status')
-@click.pass_obj
+@command.verb("env", example='eval "$(broker vault env)" && bao status')
 def env(start: Start) -> None:
     """Print the variables that Vault's own tools need, for a shell to evaluate. No token is among them."""
-    for name, value in start.broker.vaults.environment().items():
+    found = start.broker.vaults.environment()
+    if wrote_json({f"{kind}_{name}": value for name, value in found.items() for kind in ("VAULT", "BAO")}):
+        return
+    for name, value in found.items():
         click.echo(f"export VAULT_{name}={shlex.quote(value)} BAO_{name}={shlex.quote(value)}")
 
 
-@command.command("setup", epilog="Example: VAULT_TOKEN=… broker vault setup --dry-run")
+@command.verb("setup", example="VAULT_TOKEN=… broker vault setup --dry-run")
 @click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
 @click.option("--print", "printed", type=click.Choice(["sh", "hcl"]), help="Print a script or policies instead.")
 @click.option(
@@ -82,8 +84,6 @@ def env(start: Start) -> None:
 )
 @click.option("--adopt-mount", "adopt", is_flag=True, help="Share mounts in use; --dry-run shows the effects.")
 @click.option("--login-dir", default="", metavar="DIR", help="Also write each role's login to DIR/ROLE/, mode 0600.")
-@output_option
-@click.pass_obj
 def setup(
     start: Start, dry_run: bool, printed: str | None, accounts: Sequence[str], adopt: bool, login_dir: str
 ) -> None:
@@ -118,9 +118,7 @@ def setup(
     note(f"{count} of {len(done.plan)} {'would change' if dry_run else 'changed'}")
 
 
-@command.command(
-    "enrol", epilog="Example: broker vault enrol reporting --right acme/reporting --token-file reporting.token"
-)
+@command.verb("enrol", example="broker vault enrol reporting --right acme/reporting --token-file reporting.token")
 @click.argument("name")
 @click.option(
     "--right", "rights", multiple=True, required=True, metavar="ACCOUNT/APPLICATION", help="A right (repeatable)."
@@ -140,7 +138,6 @@ def setup(
     callback=writable_secret,
     help="Log in once and write the token there, mode 0600; - prints it.",
 )
-@click.pass_obj
 def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: str, token_file: str) -> None:
     """Create a consumer: a login whose policy grants exactly the named rights, and no access to the broker's mount.
 
@@ -148,6 +145,7 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
     """
     if not login_dir and not token_file:
         raise InputError("no place for the login is given", hint="--login-dir DIR or --token-file PATH|-")
+    require_free_output(token_file, "the token")
     if login_dir:
         require_apart(f"{login_dir}/role_id", f"{login_dir}/secret_id", token_file)
     broker = start.broker
@@ -166,7 +164,7 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
         else:
             _write_private(Path(token_file), secret.reveal().encode())
             note(f"the token in {token_file} {ends}")
-    note(f"consumer {name} may {', '.join(paths)}")
+    show_done(f"consumer {name} may {', '.join(paths)}", consumer=name, rights=paths)
 
 
 def _show_logins(made: Sequence[Role], folder: Path) -> None:
