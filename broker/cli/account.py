@@ -35,6 +35,13 @@ from broker.partners.request import base_url
 from broker.pki.lint import lint_subject
 
 _LONGEST_LOGIN: Final = 256
+_ALIASES: Final = {"email": "emailaddress", "e": "emailaddress", "s": "st", "sp": "st"}
+_contact_option = click.option(
+    "--contact", "partner", multiple=True, metavar="MAIL", help="Address at the partner that gets the CSR (repeatable)."
+)
+_team_option = click.option(
+    "--team", multiple=True, metavar="MAIL", help="Address of your team to notify (repeatable)."
+)
 _INTERNAL: Final = ("outbox", "doomed_keys", "doomed_passwords")
 
 
@@ -62,10 +69,8 @@ def command() -> None:
     help="Subject of the CSR: C, ST, L, O, emailAddress … (repeatable).",
 )
 @click.option("--base-url", default="", help="Address of the API, if the profile has none.")
-@click.option(
-    "--contact", "partner", multiple=True, metavar="MAIL", help="Address at the partner that gets the CSR (repeatable)."
-)
-@click.option("--team", multiple=True, metavar="MAIL", help="Address of your team to notify (repeatable).")
+@_contact_option
+@_team_option
 def add(
     start: Start,
     account: AccountName,
@@ -107,15 +112,13 @@ def add(
     )
     done = f"account {added.name}: login {added.login} at {added.base_url}"
     show_done(done, account=added.name, login=added.login, base_url=added.base_url)
-    note(
-        f"next: broker password set {added.name}, broker app add {added.name}/APPLICATION, broker csr new {added.name}"
-    )
+    note(f"next: broker password set {account}, broker app add {account}/APPLICATION, broker csr new {account}")
 
 
 @command.verb("set", example="broker account set acme --renew-before 30d --team ops@acme.example")
 @account_argument
-@click.option("--contact", "partner", multiple=True, metavar="MAIL", help="New contact at the partner (repeatable).")
-@click.option("--team", multiple=True, metavar="MAIL", help="New address of your team (repeatable).")
+@_contact_option
+@_team_option
 @click.option("--renew-before", metavar="TIME", help="When to renew: 30d, or 20% of the lifetime, before expiry.")
 @click.option(
     "--clear",
@@ -206,11 +209,11 @@ def show(start: Start, account: AccountName) -> None:
                 g.number,
                 stage_of(found, g),
                 f"{g.since:%F}",
-                found.parts_of(g).key,
-                found.parts_of(g).password,
-                when(found.certificate(found.parts_of(g).certificate).not_after, now),
+                p.key,
+                p.password,
+                when(found.certificate(p.certificate).not_after, now),
             )
-            for g in found.generations
+            for g, p in ((g, found.parts_of(g)) for g in found.generations)
         ],
         empty="no generation yet",
     )
@@ -230,9 +233,6 @@ def _subject(pairs: Sequence[str], profile: Profile, login: str) -> Subject:
     filled = dict(rules.fixed) | ({"CN": login} if rules.common_name_is_login else {}) | given
     order = (*rules.order, *(name for name in filled if name not in rules.order))
     return Subject(tuple((name, filled[name]) for name in order if name in filled))
-
-
-_ALIASES = {"email": "emailaddress", "e": "emailaddress", "s": "st", "sp": "st"}
 
 
 def _base_url(profile: Profile, environment: str, given: str) -> str:
@@ -255,5 +255,5 @@ def _current(account: Account, now: datetime) -> tuple[object, str]:
 
 def _shown(account: Account) -> dict[str, object]:
     """Return the account as data, without what only the broker needs."""
-    shown = {f.name: getattr(account, f.name) for f in fields(account) if f.name not in _INTERNAL}
-    return shown | {"canaries": shown.pop("tries")}
+    names = (f.name for f in fields(account) if f.name not in _INTERNAL)
+    return {"canaries" if name == "tries" else name: getattr(account, name) for name in names}

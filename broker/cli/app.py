@@ -15,7 +15,6 @@ from broker.model.names import AccountName
 from broker.model.role import Role
 
 _LONGEST: Final = 256
-_PARTNER_ID = click.option("--client-id", default="", help="The partner's id for it, if known already.")
 
 
 @click.group("app", cls=Noun, epilog="Example: broker app add acme/reporting")
@@ -25,12 +24,13 @@ def command() -> None:
 
 @command.verb("add", example="broker app add acme/reporting")
 @application_argument
-@_PARTNER_ID
+@click.option("--client-id", default="", help="The partner's id for it, if known already.")
 def add(start: Start, application: tuple[AccountName, str], client_id: str) -> None:
     """Add an application. Its client_id can be set later; it comes with the partner's reply."""
     account, name = application
-    broker = start.broker
-    after = broker.registry.add_application(account, name, _checked(client_id) if client_id else "").application(name)
+    after = start.broker.registry.add_application(account, name, _checked(client_id) if client_id else "").application(
+        name
+    )
     later = "" if after.client_id else ": its client_id comes with the partner's reply"
     show_done(f"application {account}/{name}{later}", account=account, application=name, client_id=after.client_id)
 
@@ -41,8 +41,7 @@ def add(start: Start, application: tuple[AccountName, str], client_id: str) -> N
 def set_(start: Start, application: tuple[AccountName, str], client_id: str) -> None:
     """Set the client_id of an application."""
     account, name = application
-    broker = start.broker
-    changed = broker.registry.set_application(account, name, _checked(client_id))
+    changed = start.broker.registry.set_application(account, name, _checked(client_id))
     done = f"application {account}/{name} has client_id {client_id}"
     show_done(done, changed=changed, account=account, application=name, client_id=client_id)
 
@@ -52,7 +51,7 @@ def set_(start: Start, application: tuple[AccountName, str], client_id: str) -> 
 def list_(start: Start, account: AccountName) -> None:
     """List the applications of an account."""
     found = start.broker.account(account).applications
-    if wrote_json([{"name": a.name, "client_id": a.client_id, "rejected_at": a.rejected_at} for a in found]):
+    if wrote_json(found):
         return
     show_table(
         ["application", "client_id", "rejected"],

@@ -13,10 +13,10 @@ from broker.cli.noun import Noun
 from broker.cli.options import (
     account_argument,
     moment,
+    output_file_option,
     read_input,
     require_consent,
     require_free_output,
-    writable,
     write_output,
     yes_option,
 )
@@ -41,14 +41,8 @@ def command() -> None:
 
 @command.verb("new", example="broker csr new acme --out acme.csr")
 @account_argument
-@click.option(
-    "--out", default="-", metavar="PATH|-", callback=writable, help="File for the CSR.  [default: standard output]"
-)
-@click.option(
-    "--supersede",
-    is_flag=True,
-    help="Close the open request first and create a new key, on every call.",
-)
+@output_file_option("--out", "File for the CSR.  [default: standard output]", default="-")
+@click.option("--supersede", is_flag=True, help="Close the open request and create a new key, on every call.")
 @yes_option
 def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool) -> None:
     """Print the account's open signing request; create key and CSR if it has none.
@@ -109,13 +103,7 @@ def lint(start: Start, file: str, profile: str, login: str) -> int:
 
 @command.verb("submit", example="broker csr submit acme --out acme.eml")
 @account_argument
-@click.option(
-    "--out",
-    default="",
-    metavar="PATH|-",
-    callback=writable,
-    help="File for the mail draft.  [default: ACCOUNT-N.eml]",
-)
+@output_file_option("--out", "File for the mail draft.  [default: ACCOUNT-N.eml]")
 @click.option("--to", multiple=True, metavar="MAIL", help="Recipient in place of the account's contacts (repeatable).")
 @click.option("--sent-at", default="", metavar="TIME", help="Record that it was sent by hand at this time (UTC).")
 @click.option("--reference", default="", help="The partner's ticket number, or another reference.")

