@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import click
@@ -162,7 +162,11 @@ def list_(start: Start) -> None:
     show_table(
         ["account", "partner", "environment", "login", "current", "expires", "applications"],
         [
-            (a.name, a.profile, a.environment, a.login, *_current(a, now), ", ".join(p.name for p in a.applications))
+            (
+                *(a.name, a.profile, a.environment, a.login, a.current.number if a.current else "-"),
+                when(a.certificate(a.current.parts.certificate).not_after, now) if a.current else "-",
+                ", ".join(p.name for p in a.applications),
+            )
             for a in accounts
         ],
         empty="there are no accounts yet: broker account add",
@@ -245,12 +249,6 @@ def _base_url(profile: Profile, environment: str, given: str) -> str:
     if not known and not given:
         raise InputError(f"{profile.name} {environment} has no address of its own", hint="--base-url https://host/path")
     return base_url(known or given)
-
-
-def _current(account: Account, now: datetime) -> tuple[object, str]:
-    if account.current is None:
-        return "-", "-"
-    return account.current.number, when(account.certificate(account.current.parts.certificate).not_after, now)
 
 
 def _shown(account: Account) -> dict[str, object]:

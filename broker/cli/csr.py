@@ -23,8 +23,7 @@ from broker.cli.options import (
 from broker.cli.output import clean, note, show_done, show_findings, wants_json, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError, RefusedError
-from broker.model.account import Account
-from broker.model.finding import Finding, has_errors
+from broker.model.finding import has_errors
 from broker.model.generation import Closed, Submission
 from broker.model.names import AccountName, mail_address
 from broker.model.role import Role
@@ -55,7 +54,8 @@ def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool
         require_consent(found, found.open_request, yes=yes)
         broker.rotation.close_request(account, Closed.SUPERSEDED, found.open_request.number)
     request = broker.rotation.draft(account)
-    findings = _lint(start, broker.account(account, Role.ROTATOR), request.csr)
+    profile = broker.profile(found.profile, Role.ROTATOR)
+    findings = lint_csr(parse(request.csr.encode()), profile.subject, profile.key, found.login)
     if not wants_json() or out != "-":
         write_output(out, request.csr.encode())
     if wrote_json(asdict(request) | {"findings": findings}):
@@ -169,8 +169,3 @@ def _sent_at(text: str, drafted_at: datetime, now: datetime) -> datetime:
     if at > now:
         raise InputError(f"--sent-at {text} is in the future", hint="give it in UTC, and check the clock")
     return at
-
-
-def _lint(start: Start, account: Account, csr: str) -> tuple[Finding, ...]:
-    profile = start.broker.profile(account.profile, Role.ROTATOR)
-    return lint_csr(parse(csr.encode()), profile.subject, profile.key, account.login)

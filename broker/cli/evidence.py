@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -73,7 +73,7 @@ def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, f
     Exits with 6 if there is an error.
     """
     require_one_reader(file, key)
-    given = _key(key) if key else None
+    given = VerifyingKey(read_input(key).decode("utf-8", "replace")) if key else None
     if file and (accounts or everything):
         raise InputError("--file verifies all that is in the file; it takes no accounts", hint="leave the accounts out")
     if file:
@@ -82,7 +82,9 @@ def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, f
         record = start.broker.evidence(_asked(accounts, everything), everything=everything)
         report = examine(record, given, everything=everything)
     origin = "given" if key else "file" if file else "vault"
-    if not wrote_json(_as_json(report, origin)):
+    used = {"sha256": report.key, "from": origin} if report.key else None
+    shown = {"chains": report.chains, "statements": report.statements, "key": used, "findings": report.findings}
+    if not wrote_json({"success": report.whole, **shown}):
         _show_report(report, origin)
     return 0 if report.whole else REFUSED
 
@@ -143,25 +145,11 @@ def _show_report(report: Report, origin: str) -> None:
         note(f"{report.statements} signed statements, key SHA-256 {report.key} ({_ORIGIN[origin]})")
 
 
-def _as_json(report: Report, origin: str) -> dict[str, Any]:
-    return {
-        "success": report.whole,
-        "chains": report.chains,
-        "statements": report.statements,
-        "key": {"sha256": report.key, "from": origin} if report.key else None,
-        "findings": report.findings,
-    }
-
-
 _ORIGIN: Final = {
     "given": "given with --key",
     "vault": "from Vault, where an administrator can replace it: pass your own copy with --key",
     "file": "from the file itself, whose writer may have signed it: pass your own copy with --key",
 }
-
-
-def _key(file: str) -> VerifyingKey:
-    return VerifyingKey(read_input(file).decode("utf-8", "replace"))
 
 
 def _asked(accounts: tuple[AccountName, ...], everything: bool) -> tuple[AccountName, ...]:

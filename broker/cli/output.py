@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from broker.model.generation import Generation
     from broker.model.obstacle import Obstacle
 
-_MARKS: Final = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "note"}
 _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 _GAP: Final = 2  # blanks between columns
@@ -98,7 +97,7 @@ def show_details(pairs: Mapping[str, object]) -> None:
 def show_findings(findings: Iterable[Finding], *, err: bool = True) -> None:
     """Print findings, each with its hint."""
     for finding in findings:
-        mark = styled(_MARKS[finding.severity], fg=_COLOURS[finding.severity])
+        mark = styled(finding.severity.value, fg=_COLOURS[finding.severity])
         click.echo(f"  {mark}: {clean(finding.message)} [{finding.code}]", err=err)
         if finding.hint:
             click.echo(f"    hint: {clean(finding.hint)}", err=err)
@@ -129,7 +128,8 @@ def step(text: str) -> None:
 
 def styled(text: str, **style: Any) -> str:
     """Return `text` with colours, unless NO_COLOR (no-color.org) is set or the terminal is dumb."""
-    return click.style(text, **style) if _colours() else text
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain else click.style(text, **style)
 
 
 def when(moment: datetime | None, now: datetime) -> str:
@@ -163,10 +163,6 @@ def _show_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def _width(text: str) -> int:
     """Return the number of columns of `text` on a terminal (UAX 11)."""
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
-
-
-def _colours() -> bool:
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _plain(value: object) -> Any:

@@ -6,9 +6,8 @@ import getpass
 import os
 import secrets
 import socket
-from collections.abc import Callable
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +62,7 @@ class Start:
 
         log.bind(command=click.get_current_context().command_path)
         made = Broker(self.config, os.environ, wiring=self._wiring, say=note, wait=step)
-        click.get_current_context().find_root().call_on_close(partial(_undisturbed, made.close))
+        click.get_current_context().find_root().call_on_close(undisturbed()(made.close))
         return made
 
     @cached_property
@@ -84,21 +83,12 @@ def begin(wiring: Wiring | None) -> Start:
     return Start(wiring)
 
 
-def _undisturbed(close: Callable[[], None]) -> None:
-    with undisturbed():
-        close()
-
-
 def _state_directory() -> Path:
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else _home_state()) / "credential-broker"
-
-
-def _home_state() -> Path:
     try:
-        return Path.home() / ".local" / "state"
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     except RuntimeError:  # a container's UID without a passwd entry, and no $HOME
-        return Path("/var/lib")
+        base = "/var/lib"
+    return Path(base) / "credential-broker"
 
 
 def _actor() -> str:

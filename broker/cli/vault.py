@@ -21,7 +21,7 @@ from broker.model.role import Role
 from broker.paths import place
 
 if TYPE_CHECKING:
-    from broker.compose.vaults import PlannedChange
+    from broker.compose.vaults import SetUp
 
 
 @click.group("vault", cls=Noun, epilog="Example: broker vault status")
@@ -111,10 +111,10 @@ def setup(
     done = vaults.set_up(names, adopt=adopt, dry_run=dry_run, login_dir=folder, write=_write_private)
     if folder:
         _show_logins(done.logins, folder)
-    _show_plan(done.plan, dry_run=dry_run)
+    _show_plan(done, dry_run=dry_run)
     for effect in done.effects:
         note(effect)
-    count = sum(change.changes for change in done.plan)
+    count = sum(change.action.value != "keep" for change in done.plan)
     note(f"{count} of {len(done.plan)} {'would change' if dry_run else 'changed'}")
 
 
@@ -169,15 +169,15 @@ def _show_logins(made: Sequence[Role], folder: Path) -> None:
         note(f"logins in {folder} that work are kept: {', '.join(kept)}")
 
 
-def _show_plan(planned: Sequence[PlannedChange], *, dry_run: bool) -> None:
+def _show_plan(done: SetUp, *, dry_run: bool) -> None:
     """Show the plan, with the differences of a dry run and of items that existed before."""
-    if wrote_json(planned):
+    if wrote_json([{"item": c.item.title, "action": c.action, "difference": c.difference} for c in done.plan]):
         return
-    show_table(["item", "action"], [(change.item, change.action.value) for change in planned])
-    for change in planned:
-        if change.difference and (dry_run or change.replaces):
-            done = "changed" if change.replaces else "created"
-            note(f"{change.item} {'would be' if dry_run else 'is'} {done}:")
+    show_table(["item", "action"], [(change.item.title, change.action.value) for change in done.plan])
+    for change in done.plan:
+        replaces = change.action.value == "update"
+        if change.difference and (dry_run or replaces):
+            note(f"{change.item.title} {'would be' if dry_run else 'is'} {'changed' if replaces else 'created'}:")
             for line in change.difference:
                 note(f"  {line}")
 

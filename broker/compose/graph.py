@@ -23,7 +23,7 @@ from broker.evidence.journal import Journal, chain_name
 from broker.evidence.statements import Anchored, ChainRecord, anchor
 from broker.issuing.grant import Issuer
 from broker.model.account import Account
-from broker.model.chain import Entry, require_text
+from broker.model.chain import require_text
 from broker.model.clock import Clock, system_clock
 from broker.model.consumer import ConsumerRecord, stragglers
 from broker.model.finding import Finding
@@ -252,10 +252,12 @@ class Broker:
     @cached_property
     def _journal(self) -> Journal:
         """One chain for all bundles of this process. Its clock never refuses: giving one back is always recorded."""
-        return Journal(chain_name(self.clock()), self._store_entry, self.clock, self.actor)
-
-    def _store_entry(self, entry: Entry) -> None:
-        self.roles.evidence(Role.SERVER).append(entry)  # connects only now
+        return Journal(
+            chain_name(self.clock()),
+            lambda entry: self.roles.evidence(Role.SERVER).append(entry),
+            self.clock,
+            self.actor,
+        )
 
     def settle(self, name: AccountName, role: Role = Role.ROTATOR) -> None:
         """Store the evidence that is due and destroy doomed secrets; if Vault fails now, the next change tries again.

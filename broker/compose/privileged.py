@@ -14,7 +14,7 @@ from broker.evidence.journal import Journal
 from broker.evidence.tamper import require_first_entry
 from broker.issuing.grant import Issuer
 from broker.issuing.leases import LeaseSigner
-from broker.issuing.ports import Authorize, Consumer, SetSecrets
+from broker.issuing.ports import Consumer, SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID
 from broker.model.clock import Clock
@@ -30,7 +30,6 @@ from broker.telemetry import log
 from broker.upstream.canary import ask
 from broker.upstream.credentials import Credentials
 from broker.vault import capabilities, layout
-from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
 from broker.vault.secrets import VaultSecrets
 from broker.vault.signers import lease_keys
@@ -59,25 +58,22 @@ def issuer(roles: Roles, profiles: Profiles, token: Secret[str], clock: Clock, j
     `clock` refuses while it is wrong. All issuers of a process share one `journal`.
     """
     vault, checked = roles.connection(Role.SERVER), _checked(roles, Role.SERVER)
+
+    def authorize(account: Account, application: str, kind: BundleKind) -> Consumer:
+        access = layout.Access(kind.value)
+        right = layout.right(account.profile, account.environment, account.name, application, access)
+        return capabilities.authorize(vault, token, right, peer=None)
+
     return Issuer(
         accounts=lambda name: checked(roles.accounts(Role.SERVER).read(name).account),
         profile=lambda account: profiles(account.profile, Role.SERVER),
-        authorize=_authorize(vault, token),
+        authorize=authorize,
         read_secrets=VaultSecrets(vault),
         consumers=VaultConsumers(vault),
         journal=journal,
         signer=LeaseSigner(lease_keys(vault)),
         clock=clock,
     )
-
-
-def _authorize(vault: Connection, token: Secret[str]) -> Authorize:
-    def authorized(account: Account, application: str, kind: BundleKind) -> Consumer:
-        access = layout.Access(kind.value)
-        right = layout.right(account.profile, account.environment, account.name, application, access)
-        return capabilities.authorize(vault, token, right, peer=None)
-
-    return authorized
 
 
 def _checked(roles: Roles, role: Role) -> Callable[[Account], Account]:

@@ -84,10 +84,6 @@ class Roles(Ways):
             source=source,
         )
 
-    @property
-    def _address(self) -> str:
-        return f"unix://{self.home.socket}" if self._embedded_by_default else self.config["vault.address"]
-
     def connection(self, role: Role) -> Connection:
         """Return the connection that acts as `role`. All share `Seen`, so none reads an older state than another."""
         if role not in self._connections:
