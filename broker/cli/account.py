@@ -10,14 +10,13 @@ from typing import Final
 import click
 
 from broker.cli.noun import Noun
-from broker.cli.options import account_argument
+from broker.cli.options import account_argument, profile_option
 from broker.cli.output import (
     note,
     show_details,
     show_done,
     show_findings,
     show_table,
-    stage_of,
     when,
     wrote_json,
 )
@@ -33,6 +32,7 @@ from broker.model.subject import ATTRIBUTES, Subject
 from broker.partners.profile import Profile
 from broker.partners.request import base_url
 from broker.pki.lint import lint_subject
+from broker.rotation.reports import rotation_status
 
 _LONGEST_LOGIN: Final = 256
 _ALIASES: Final = {"email": "emailaddress", "e": "emailaddress", "s": "st", "sp": "st"}
@@ -56,17 +56,11 @@ def command() -> None:
     "--subject L=Paris --subject O='ACME SA' --subject emailAddress=fleet@acme.example",
 )
 @account_argument
-@click.option(
-    "--profile", default="stellantis", show_default=True, help="Profile of the partner: see broker partner list."
-)
+@profile_option
 @click.option("--environment", default="production", show_default=True, help="Environment of the profile.")
 @click.option("--login", required=True, help="Login at the partner, such as MZP….")
 @click.option(
-    "--subject",
-    "subject",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Subject of the CSR: C, ST, L, O, emailAddress … (repeatable).",
+    "--subject", multiple=True, metavar="NAME=VALUE", help="Attribute of the CSR: C, ST, L, O … (repeatable)."
 )
 @click.option("--base-url", default="", help="Address of the API, if the profile has none.")
 @_contact_option
@@ -86,12 +80,10 @@ def add(
 
     The account's secrets are only ever sent to the address stored here.
     """
-    broker = start.broker
-    rules = broker.profile(profile, Role.OPERATOR)
+    broker, rules = start.broker, start.broker.profile(profile, Role.OPERATOR)
     if not (0 < len(login) <= _LONGEST_LOGIN and login.isprintable()):
         raise InputError(f"{login[:80]!r} is not a valid login", hint=f"use 1 to {_LONGEST_LOGIN} printable characters")
-    fault = rules.authentication.problem(LOGIN, login)
-    if fault:
+    if fault := rules.authentication.problem(LOGIN, login):
         raise fault
     url = _base_url(rules, environment, base_url)  # before the subject, so that names are checked first
     named = _subject(subject, rules, login)
@@ -136,8 +128,7 @@ def set_(
 ) -> None:
     """Replace contacts and renewal settings of an account. Settings that are not named stay as they are."""
     given = {"contact": partner, "team": team, "renew-before": renew_before}
-    both = [name for name in clear if given[name]]
-    if both:
+    if both := [name for name in clear if given[name]]:
         raise InputError(f"--clear {both[0]} cannot be combined with --{both[0]}", hint="use one of them")
     if not clear and not any(given.values()):
         raise InputError("nothing to set", hint="--contact, --team, --renew-before or --clear")
@@ -209,15 +200,8 @@ def show(start: Start, account: AccountName) -> None:
     show_table(
         ["generation", "stage", "since", "key", "password", "expires"],
         [
-            (
-                g.number,
-                stage_of(found, g),
-                f"{g.since:%F}",
-                p.key,
-                p.password,
-                when(found.certificate(p.certificate).not_after, now),
-            )
-            for g, p in ((g, found.parts_of(g)) for g in found.generations)
+            (g.number, g.label, f"{g.since:%F}", g.key, g.password, when(g.not_after, now))
+            for g in rotation_status(found, lambda _: frozenset(), now).generations
         ],
         empty="no generation yet",
     )

@@ -35,6 +35,7 @@ _KEYTOOL = (
     "keytool -importkeystore -srckeystore DIR/current/keystore.p12 -destkeystore keystore.jks -deststoretype JKS "
     "-srcstorepass:file DIR/current/keystore.password -deststorepass:file DIR/current/keystore.password"
 )
+_EXAMPLE = "broker bundle get acme/reporting --consumer-token-file token --to /run/acme --hold"
 
 
 class _Format(click.Choice[str]):
@@ -61,20 +62,12 @@ class _WithFormats(click.Command):
                 formatter.write_dl([(file.value, file.meaning) for file in files])
 
 
-@click.group(
-    "bundle",
-    cls=Noun,
-    epilog="Example: broker bundle get acme/reporting --consumer-token-file token --to /run/acme --hold",
-)
+@click.group("bundle", cls=Noun, epilog=f"Example: {_EXAMPLE}")
 def command() -> None:
     """Fetch credentials for an application, for a limited time."""
 
 
-@command.verb(
-    "get",
-    cls=_WithFormats,
-    example="broker bundle get acme/reporting --consumer-token-file token --to /run/acme --hold",
-)
+@command.verb("get", cls=_WithFormats, example=_EXAMPLE)
 @application_argument
 @click.option("--consumer-token-file", required=True, metavar="PATH|-", help="Vault token of the consumer.")
 @click.option("--to", "directory", default="", metavar="DIR", help="Directory for the files.  [default: in memory]")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import click
 
@@ -28,12 +27,8 @@ def command() -> None:
 @account_argument
 @click.argument("file", metavar="FILE|-")
 @accept_ca_option
-@click.option(
-    "--server-ca", default="", metavar="FILE", help="CAs that verify the partner's server, if not those in the reply."
-)
-@click.option(
-    "--client-id-for", default="", metavar="APPLICATION", help="Take this application's client_id from the reply."
-)
+@click.option("--server-ca", default="", metavar="FILE", help="CAs that verify the server, if not those in the reply.")
+@click.option("--client-id-for", default="", metavar="APPLICATION", help="Take its client_id from the reply.")
 @click.option("--client-id", default="", help="The client_id to take, if the reply has several.")
 def import_(
     start: Start,
@@ -62,16 +57,9 @@ def import_(
     received = start.broker.rotation.receive(account, read_input(file), said)
     generation = received.generation
     certificate = received.account.certificate(generation.parts.certificate)
-    if wrote_json(
-        {
-            "account": account,
-            "generation": generation.number,
-            "stage": generation.stage.value,
-            "not_after": certificate.not_after,
-            "client_ids": received.client_ids,
-            "findings": received.findings,
-        }
-    ):
+    shown = {"account": account, "generation": generation.number, "stage": generation.stage}
+    dates = {"not_after": certificate.not_after}
+    if wrote_json({**shown, **dates, "client_ids": received.client_ids, "findings": received.findings}):
         return
     show_details(
         {
@@ -92,10 +80,8 @@ def import_(
 def inspect(_: Start, file: str) -> None:
     """Show the certificates and client_ids in a file. Needs no vault, stores nothing."""
     parts = read_reply(read_input(file))
-    found = [describe(c) for c in parts.certificates]
-    if wrote_json(
-        {"certificates": [asdict(d) for d in found], "client_ids": parts.client_ids, "findings": parts.findings}
-    ):
+    found = list(map(describe, parts.certificates))
+    if wrote_json({"certificates": found, "client_ids": parts.client_ids, "findings": parts.findings}):
         return
     for number, description in enumerate(found):
         if number:

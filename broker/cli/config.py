@@ -9,7 +9,7 @@ import click
 from broker.cli.noun import Noun
 from broker.cli.output import note, show_table, wrote_json
 from broker.cli.start import Start
-from broker.compose.ways import Way, Ways
+from broker.compose.ways import Ways
 from broker.config import SETTINGS
 from broker.errors import InputError
 from broker.model.role import Role
@@ -26,13 +26,9 @@ def show(start: Start) -> None:
     config = start.config
     found = Ways(config, os.environ)
     ways = {role: found.way(role) for role in Role}
-    if wrote_json(
-        {
-            "file": str(config.file) if config.file else None,
-            "settings": {n: {"value": v.text, "source": v.source} for n, v in config.values.items()},
-            "logins": {role.value: _described(way) if way else None for role, way in ways.items()},
-        }
-    ):
+    logins = {r.value: {"method": w.method, **w.options, "source": w.source} if w else None for r, w in ways.items()}
+    settings = {name: {"value": value.text, "source": value.source} for name, value in config.values.items()}
+    if wrote_json({"file": str(config.file) if config.file else None, "settings": settings, "logins": logins}):
         return
     show_table(
         ["setting", "value", "source", "meaning"],
@@ -64,10 +60,6 @@ def check(start: Start) -> None:
         raise InputError(f"these files cannot be read: {'; '.join(named)}", hint="check their owner and mode")
     if not wrote_json({"success": True, "address": address}):
         note(f"the configuration is valid; vault at {address}")
-
-
-def _described(way: Way) -> dict[str, str]:
-    return {"method": way.method, **way.options, "source": way.source}
 
 
 def _is_readable(path: str) -> bool:

@@ -14,6 +14,7 @@ from broker.cli.options import (
     account_argument,
     moment,
     output_file_option,
+    profile_option,
     read_input,
     require_consent,
     require_free_output,
@@ -86,7 +87,7 @@ def show(start: Start, account: AccountName, number: int | None) -> None:
 
 @command.verb("lint", example="broker csr lint request.pem --login MZP1234567")
 @click.argument("file", metavar="FILE|-")
-@click.option("--profile", default="stellantis", show_default=True, help="Profile with the rules.")
+@profile_option
 @click.option("--login", default="", help="Login that the common name must equal.")
 def lint(start: Start, file: str, profile: str, login: str) -> int:
     """Check a CSR against the partner's rules. Needs no vault for a built-in profile."""

@@ -24,8 +24,6 @@ from broker.signals import ASKING, AskedToEnd, raised
 if TYPE_CHECKING:
     from broker.compose.graph import Wiring
 
-DEMO: Final = "broker_demo.command"  # in the distribution of the stand-in
-
 NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so that `--help` imports no noun
     {
         "demo": "run the whole job against a vault and a partner of its own",
@@ -65,7 +63,7 @@ class _Nouns(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in NOUNS:
             return None
-        module = DEMO if cmd_name == "demo" else f"broker.cli.{cmd_name}"
+        module = "broker_demo.command" if cmd_name == "demo" else f"broker.cli.{cmd_name}"
         command: click.Command = importlib.import_module(module).command
         for verb in command.commands.values() if isinstance(command, click.Group) else (command,):
             _extend(verb, _AFTER_THE_VERB if cmd_name == "demo" else (OUTPUT, *_AFTER_THE_VERB))

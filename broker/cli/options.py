@@ -61,6 +61,8 @@ accept_ca_option = click.option(  # SHA-256 fingerprints in lower-case hex
     help="Accept the CA with this fingerprint (repeatable).",
 )
 
+profile_option = click.option("--profile", default="stellantis", show_default=True, help="Profile of the partner.")
+
 yes_option = click.option("--yes", is_flag=True, help="Skip the question before something is lost.")
 
 

@@ -18,8 +18,6 @@ import click
 from broker.model.finding import Finding, Severity
 
 if TYPE_CHECKING:
-    from broker.model.account import Account
-    from broker.model.generation import Generation
     from broker.model.obstacle import Obstacle
 
 _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
@@ -77,11 +75,6 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empt
         padded = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
         text = (" " * _GAP).join(padded).rstrip()
         click.echo(styled(text, bold=True) if number == 0 and sys.stdout.isatty() else text)
-
-
-def stage_of(account: Account, generation: Generation) -> str:
-    """Return the stage of `generation` as a table shows it."""
-    return generation.stage.value + (" (rolled back)" if account.rolled_back(generation) else "")
 
 
 def show_details(pairs: Mapping[str, object]) -> None:

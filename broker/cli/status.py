@@ -30,12 +30,8 @@ def command(start: Start, accounts: tuple[AccountName, ...], everything: bool) -
         ["account", "generations", "expires", "renewal due", "who", "next"],
         [
             (
-                status.account,
-                _stages(status),
-                when(status.not_after, start.now),
-                when(status.due, start.now),
-                status.who.value,
-                status.message + (f": {status.hint}" if status.hint else ""),
+                *(status.account, _stages(status), when(status.not_after, start.now), when(status.due, start.now)),
+                *(status.who.value, f"{status.message}: {status.hint}" if status.hint else status.message),
             )
             for status in found
         ],

@@ -109,8 +109,11 @@ def setup(
         return
     folder = Path(login_dir) if login_dir else None
     done = vaults.set_up(names, adopt=adopt, dry_run=dry_run, login_dir=folder, write=_write_private)
-    if folder:
-        _show_logins(done.logins, folder)
+    if done.logins:
+        new = ", ".join(role.value for role in done.logins)
+        note(f"new logins of {new} in {folder}: move each to the host of its role")
+    if folder and (kept := [role.value for role in Role if role not in done.logins]):
+        note(f"logins in {folder} that work are kept: {', '.join(kept)}")
     _show_plan(done, dry_run=dry_run)
     for effect in done.effects:
         note(effect)
@@ -140,8 +143,7 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
     if not login_dir and not token_file:
         raise InputError("no place for the login is given", hint="--login-dir DIR or --token-file PATH|-")
     require_free_output(token_file, "the token")
-    if login_dir:
-        require_apart(f"{login_dir}/role_id", f"{login_dir}/secret_id", token_file)
+    require_apart(*(f"{login_dir}/{name}" for name in ("role_id", "secret_id") if login_dir), token_file)
     broker = start.broker
     paths = [
         broker.vaults.right(broker.account(account), application, kind)
@@ -159,14 +161,6 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
             _write_private(Path(token_file), secret.reveal().encode())
             note(f"the token in {token_file} {ends}")
     show_done(f"consumer {name} may {', '.join(paths)}", consumer=name, rights=paths)
-
-
-def _show_logins(made: Sequence[Role], folder: Path) -> None:
-    kept = [role.value for role in Role if role not in made]
-    if made:
-        note(f"new logins of {', '.join(r.value for r in made)} in {folder}: move each to the host of its role")
-    if kept:
-        note(f"logins in {folder} that work are kept: {', '.join(kept)}")
 
 
 def _show_plan(done: SetUp, *, dry_run: bool) -> None:

@@ -122,14 +122,9 @@ def _accounts(broker: Broker) -> Iterator[Finding]:
         return
     accounts = broker.roles.accounts(Role.AUDITOR).all()
     yield from accounts.unread.values()
-    yield from _caught("vault.unlisted", _unlisted(broker))
+    yield from _caught("vault.unlisted", broker.strange())
     for account in accounts.found.values():
         yield from _caught("account.unreadable", _account(broker, account))
-
-
-def _unlisted(broker: Broker) -> Iterator[Finding]:
-    """Yield foreign entries, and records and profiles that cannot be read."""
-    yield from (*broker.unread(), *broker.foreign())
 
 
 def _evidence(broker: Broker, account: Account) -> Iterator[Finding]:

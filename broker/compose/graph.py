@@ -107,11 +107,13 @@ class Broker:
             self._say(f"note: {finding.message}, so it is left out; run broker doctor for details")
         yield from accounts.found.values()
 
-    def unread(self) -> tuple[Finding, ...]:
-        """Return a finding for each record of a consumer, and each profile, that cannot be read."""
-        return (*self._consumers(Role.AUDITOR).unread.values(), *self.own_profiles(Role.AUDITOR).unread.values())
+    def strange(self) -> Iterator[Finding]:
+        """Yield a finding for each consumer's record and each profile that cannot be read, and each foreign entry."""
+        yield from self._consumers(Role.AUDITOR).unread.values()
+        yield from self.own_profiles(Role.AUDITOR).unread.values()
+        yield from self.foreign(())
 
-    def foreign(self, names: Sequence[AccountName] = ()) -> tuple[Finding, ...]:
+    def foreign(self, names: Sequence[AccountName]) -> tuple[Finding, ...]:
         """Return a finding for each foreign entry: in the evidence of the accounts `names`, else in all folders."""
         vault = self.roles.connection(Role.AUDITOR)
         folders = [entries_of(f"accounts/{name}") for name in names] or every_folder(vault)
