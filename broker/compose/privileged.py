@@ -12,7 +12,7 @@ from typing import Final
 from broker.compose.roles import Roles
 from broker.evidence.journal import Journal
 from broker.evidence.tamper import require_first_entry
-from broker.issuing.grant import Authorize, Consumer, Issuer, SetSecrets
+from broker.issuing.grant import Consumer, Issuer, SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID
 from broker.model.clock import Clock
@@ -30,7 +30,6 @@ from broker.upstream.canary import ask
 from broker.upstream.credentials import Credentials
 from broker.vault import capabilities, layout
 from broker.vault.changing import VaultConsumers
-from broker.vault.connection import Connection
 from broker.vault.secrets import lease_signer, read_secrets
 
 Profiles = Callable[[str, Role], Profile]
@@ -58,24 +57,21 @@ def issuer(roles: Roles, profiles: Profiles, token: Secret[str], clock: Clock, j
     `clock` refuses while it is wrong. All issuers of a process share one `journal`.
     """
     vault, checked = roles.connection(Role.SERVER), _checked(roles, Role.SERVER)
+
+    def authorize(account: Account, application: str, kind: BundleKind) -> Consumer:
+        right = layout.right(account.profile, account.environment, account.name, application, kind.value)
+        return capabilities.authorize(vault, token, right, peer=None)
+
     return Issuer(
         accounts=lambda name: checked(roles.accounts(Role.SERVER).read(name).account),
         profile=lambda account: profiles(account.profile, Role.SERVER),
-        authorize=_authorize(vault, token),
+        authorize=authorize,
         read_secrets=partial(read_secrets, vault),
         consumers=VaultConsumers(vault),
         journal=journal,
         signer=lease_signer(vault),
         clock=clock,
     )
-
-
-def _authorize(vault: Connection, token: Secret[str]) -> Authorize:
-    def authorized(account: Account, application: str, kind: BundleKind) -> Consumer:
-        right = layout.right(account.profile, account.environment, account.name, application, kind.value)
-        return capabilities.authorize(vault, token, right, peer=None)
-
-    return authorized
 
 
 def _checked(roles: Roles, role: Role) -> Callable[[Account], Account]:

@@ -28,7 +28,7 @@ from broker.vault.health import health, lacking
 from broker.vault.logins import token_source
 from broker.vault.ownership import survey, unseen
 from broker.vault.policies import ALL
-from broker.vault.setup import Action, Wish, apply, as_shell, plan, wanted
+from broker.vault.setup import Item, Wish, apply, as_shell, plan, wanted
 
 Write = Callable[[Path, bytes], None]  # a file that only its owner can read
 
@@ -39,38 +39,19 @@ class VaultStatus:
 
     embedded: str | None
     pid: int | None
-    answers: bool | None
-    serves: bool | None
-    address: str
+    answers: bool | None = None
+    serves: bool | None = None
+    address: str = ""
     code: Kind | None = None
     message: str = ""
     hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedChange:
-    """One item of a set-up, what is done to it, and for people the lines that differ. No secret is in them."""
-
-    item: str
-    action: Action
-    difference: tuple[str, ...]
-
-    @property
-    def replaces(self) -> bool:
-        """Whether something that exists is changed."""
-        return self.action is Action.UPDATE
-
-    @property
-    def changes(self) -> bool:
-        """Whether anything is done."""
-        return self.action is not Action.KEEP
-
-
-@dataclass(frozen=True, slots=True)
 class SetUp:
     """A planned or finished set-up, and its effects on others. `logins` are the roles that got a new login."""
 
-    plan: tuple[PlannedChange, ...]
+    plan: tuple[Item, ...]
     effects: tuple[str, ...]
     logins: tuple[Role, ...]
 
@@ -99,13 +80,7 @@ class Vaults:
         """Return whether the vault answers, and serves one of the roles of this host."""
         embedded = not self._roles.config["vault.address"]
         running = server.status(self.directory) if embedded else None
-        found = VaultStatus(
-            embedded=str(self.directory) if embedded else None,
-            pid=running.pid if running else None,
-            answers=None,
-            serves=None,
-            address="",
-        )
+        found = VaultStatus(str(self.directory) if embedded else None, running.pid if running else None)
         try:
             found = replace(found, address=self._roles.settings.address)
             health(self._roles.settings)
@@ -165,8 +140,7 @@ class Vaults:
                 logins = tuple(r for r in Role if provide_login(vault, r.value, login_dir / r.value, write))
         if not dry_run and self._roles.is_embedded:
             self._up(wish=wish)
-        shown = tuple(PlannedChange(c.title, c.action, c.difference) for c in planned)
-        return SetUp(shown, effects, logins)
+        return SetUp(planned, effects, logins)
 
     def right(self, account: Account, application: str) -> str:
         """Return the path on which a consumer needs `update`; raise `UnknownNameError`."""
