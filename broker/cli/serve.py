@@ -1,7 +1,5 @@
 """`broker serve`: issue bundles over HTTP."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,9 +1,7 @@
 """Issue bundles as the server role: for one command, or for every caller of a service."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 
 from broker.compose.privileged import Profiles, checked_accounts
 from broker.compose.roles import Roles
@@ -11,20 +9,18 @@ from broker.errors import DeniedError, UnknownNameError
 from broker.evidence.journal import Journal
 from broker.issuing.batch_issuer import BatchIssuer, Ports
 from broker.issuing.batches import Batches, Recorder
-from broker.issuing.grant import Issuer
+from broker.issuing.grant import Caller, Consumer, Issuer, ReadAccount
 from broker.issuing.leases import LeaseSigner
-from broker.issuing.ports import Caller, Consumer, ReadAccount
 from broker.model.account import Account
 from broker.model.clock import Clock
 from broker.model.lease import BundleKind
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.vault import capabilities, layout
+from broker.vault.changing import VaultConsumers
 from broker.vault.connection import Connection
-from broker.vault.consumers import VaultConsumers
 from broker.vault.exchange import Exchange
-from broker.vault.secrets import VaultSecrets
-from broker.vault.signers import lease_keys
+from broker.vault.secrets import lease_signer, read_secrets
 
 
 class Issuing:
@@ -62,7 +58,7 @@ class Issuing:
             accounts=self._accounts,
             profile=lambda account: self._profiles(account.profile, Role.SERVER),
             authorize=authorize,
-            read_secrets=VaultSecrets(self._vault),
+            read_secrets=partial(read_secrets, self._vault),
             consumers=VaultConsumers(self._vault),
             journal=self._journal(),
             signer=self._signer,
@@ -77,7 +73,7 @@ class Issuing:
             accounts=self._accounts,
             authentication=lambda account: self._profiles(account.profile, Role.SERVER).authentication,
             judge=self._judged,
-            read_secrets=VaultSecrets(self._vault),
+            read_secrets=partial(read_secrets, self._vault),
             end=recorder.end,
             require_true_clock=self._true_clock,
         )
@@ -93,7 +89,7 @@ class Issuing:
 
     @cached_property
     def _signer(self) -> LeaseSigner:
-        return LeaseSigner(lease_keys(self._vault))
+        return lease_signer(self._vault)
 
     def _judged(self, caller: Caller, name: AccountName, application: str, kind: BundleKind) -> Consumer:
         """Return the consumer, if it has the right. Nothing else is checked: a stranger must learn nothing."""
@@ -105,6 +101,5 @@ class Issuing:
 
     def _authorized(self, caller: Caller, account: Account, application: str, kind: BundleKind) -> Consumer:
         token = self._exchange.token(caller.credential) if caller.is_jwt else caller.credential
-        access = layout.Access(kind.value)
-        right = layout.right(account.profile, account.environment, account.name, application, access)
+        right = layout.right(account.profile, account.environment, account.name, application, kind.value)
         return capabilities.authorize(self._vault, token, right, peer=caller.peer)

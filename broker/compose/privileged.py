@@ -1,27 +1,26 @@
 """The canary, which is given the secrets of a set, and the check that comes before it and before a bundle."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Final
 
 from broker.compose.roles import Roles
 from broker.evidence.tamper import require_first_entry
-from broker.issuing.ports import SetSecrets
+from broker.issuing.grant import SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID
-from broker.model.generation import Application, Parts
+from broker.model.generation import Parts
 from broker.model.names import AccountName
 from broker.model.redactor import Redactor
 from broker.model.role import Role
+from broker.model.verdict import CanaryResult
 from broker.partners.profile import Profile
 from broker.pki.tls import client_context
-from broker.rotation.ports import Canary, CanaryResult
+from broker.rotation.ports import Canary
 from broker.telemetry import log
 from broker.upstream.canary import ask
 from broker.upstream.credentials import Credentials
-from broker.vault.secrets import VaultSecrets
+from broker.vault.secrets import read_secrets
 
 Profiles = Callable[[str, Role], Profile]
 _FIRST_ENTRIES: Final = 256  # accounts whose first entry of evidence is kept in memory: it never changes
@@ -29,14 +28,15 @@ _FIRST_ENTRIES: Final = 256  # accounts whose first entry of evidence is kept in
 
 def canary(roles: Roles, profiles: Profiles) -> Canary:
     """Return the function that prepares a try at the partner, as the canary role."""
-    read, checked = VaultSecrets(roles.connection(Role.CANARY)), _checked(roles, Role.CANARY)
+    read, checked = partial(read_secrets, roles.connection(Role.CANARY)), _checked(roles, Role.CANARY)
 
     def prepared(account: Account, parts: Parts) -> Callable[[], CanaryResult]:
         checked(account)
         profile = profiles(account.profile, Role.CANARY)
-        application = account.canary_application if CLIENT_ID in profile.authentication.needs else Application("")
-        credentials = _credentials(account, parts, read(account.name, parts), application, profile)
-        return partial(ask, credentials, profile.probe, application=application.name)
+        application = account.canary_application if CLIENT_ID in profile.authentication.needs else None
+        client_id = application.client_id if application else ""
+        credentials = _credentials(account, parts, read(account.name, parts), client_id, profile)
+        return partial(ask, credentials, profile.probe, application=application)
 
     return prepared
 
@@ -52,11 +52,7 @@ def _checked(roles: Roles, role: Role) -> Callable[[Account], Account]:
     return partial(require_first_entry, first=lru_cache(_FIRST_ENTRIES)(roles.evidence(role).first))
 
 
-def _credentials(
-    account: Account, parts: Parts, hidden: SetSecrets, application: Application, profile: Profile
-) -> Credentials:
+def _credentials(account: Account, parts: Parts, hidden: SetSecrets, client_id: str, profile: Profile) -> Credentials:
     log.hide(Redactor(hidden.secrets.values()).redact)
     context = client_context(hidden.key, account.certificate(parts.certificate).pem, account.ca_set(parts.trust).pem)
-    return Credentials(
-        account.base_url, context, account.login, hidden.secrets, application.client_id, profile.authentication
-    )
+    return Credentials(account.base_url, context, account.login, hidden.secrets, client_id, profile.authentication)

@@ -1,7 +1,5 @@
 """Run the service: bundles for callers on one address, health on another."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -10,8 +10,6 @@ Three rules keep this as strict as `grant.Issuer`, which reads everything for ea
 A right is at most `JUDGED` seconds old.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,9 +22,21 @@ import anyio.to_thread
 from broker.errors import ConflictError, VaultUnavailableError
 from broker.issuing.batches import Batches, Recording
 from broker.issuing.fresh import Fresh
-from broker.issuing.grant import Granted, Renewed, Wanted, bundle_of, deliverable, newer_than, renewal
+from broker.issuing.grant import (
+    Caller,
+    Consumer,
+    Granted,
+    ReadAccount,
+    ReadSecrets,
+    Renewed,
+    SetSecrets,
+    Wanted,
+    bundle_of,
+    deliverable,
+    newer_than,
+    renewal,
+)
 from broker.issuing.leases import LeaseSigner, ended
-from broker.issuing.ports import Caller, Consumer, ReadAccount, ReadSecrets, SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import Authentication
 from broker.model.clock import Clock

@@ -5,8 +5,6 @@ yet. A lease ends on a multiple of a sixtieth of its term (`batch_issuer`), so f
 time end together, and one record covers them.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Sequence
@@ -19,12 +17,10 @@ import msgspec
 
 from broker.errors import BrokerError
 from broker.evidence.journal import Journal
-from broker.issuing.grant import facts
+from broker.issuing.grant import Consumer, Consumers, facts
 from broker.issuing.leases import ended
-from broker.issuing.ports import Consumer, Consumers
 from broker.model.clock import Clock
-from broker.model.consumer import ConsumerRecord
-from broker.model.lease import Lease
+from broker.model.lease import ConsumerRecord, Lease
 
 _LARGEST: Final = 500  # leases in a batch: 200 KB of evidence; Vault takes a value of 1 MiB
 _KNOWN: Final = 5.0  # seconds that a record is taken to be as it was read: another process may have revoked a lease

@@ -1,7 +1,5 @@
 """Values for the event loop that were read a moment ago: one read at a time for a key, and no value without an end."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable

@@ -1,7 +1,5 @@
 """Issuers of the JWTs that callers of the service show."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

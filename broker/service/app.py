@@ -1,7 +1,5 @@
 """Routes of the service: read a request, call the use-case, write the answer. No route decides anything."""
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
@@ -17,8 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from broker.errors import BrokerError, DeniedError, InputError, VaultUnavailableError
-from broker.issuing.grant import Granted, Renewed, Wanted
-from broker.issuing.ports import Caller
+from broker.issuing.grant import Caller, Granted, Renewed, Wanted
 from broker.model.duration import parse_duration
 from broker.model.lease import LONGEST, Lease
 from broker.model.names import account_name, checked_name

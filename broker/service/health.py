@@ -1,7 +1,5 @@
 """Answers for supervisors and load balancers, on an address of their own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import anyio.to_thread

@@ -1,7 +1,5 @@
 """Listen on a socket, loopback or TLS, with uvicorn; stop on a signal once open requests are answered."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket

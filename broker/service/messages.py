@@ -1,7 +1,5 @@
 """Requests and answers of the service. The OpenAPI description is generated from these types."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """OpenAPI 3.1 description of the service, made from the types of its messages."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import msgspec

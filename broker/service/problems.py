@@ -1,7 +1,5 @@
 """Errors as HTTP answers: problem details (RFC 9457), with the same codes as `-o json` on the command line."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final

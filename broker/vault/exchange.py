@@ -4,8 +4,6 @@ The issuer in the JWT is compared exactly with those of the configuration; Vault
 times and subject. The role is ours, never the caller's. Source: Vault API, "/auth/jwt/login".
 """
 
-from __future__ import annotations
-
 import hashlib
 import threading
 import time

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker.model.names import AccountName
-from broker.vault.layout import Access, right
+from broker.vault.layout import right
 from broker.vault.policies import consumer_policy
 from tests.support.pki import an_ec_key
 from tests.support.system import PASSWORD, System
@@ -171,7 +171,7 @@ def ci(system: System) -> Iterator[Ci]:
     mount, policy = f"jwt-{system.vault.settings.mount}", f"ci-{system.vault.settings.mount}"
     admin.call("POST", f"sys/auth/{mount}", {"type": "jwt"})
     admin.call("POST", f"auth/{mount}/config", {"jwt_validation_pubkeys": [public], "bound_issuer": ISSUER})
-    hcl = consumer_policy([right("stellantis", "stand-in", "acme", "reporting", Access.DIRECT)])
+    hcl = consumer_policy([right("stellantis", "stand-in", "acme", "reporting")])
     admin.call("POST", f"sys/policies/acl/{policy}", {"policy": hcl})
     role = {
         "role_type": "jwt",

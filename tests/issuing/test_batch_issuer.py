@@ -15,22 +15,20 @@ from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError,
 from broker.evidence.journal import Journal
 from broker.issuing.batch_issuer import OLDEST, BatchIssuer, Ports
 from broker.issuing.batches import Batches, Recorder
-from broker.issuing.grant import Wanted
-from broker.issuing.leases import LeaseKeys, LeaseSigner
-from broker.issuing.ports import Caller, Consumer, SetSecrets
-from broker.model import changes
+from broker.issuing.grant import Caller, Consumer, SetSecrets, Wanted
+from broker.issuing.leases import LeaseSigner
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD, Authentication
 from broker.model.chain import Entry
-from broker.model.consumer import ConsumerRecord, stragglers
+from broker.model.changes import moving
 from broker.model.generation import Parts
-from broker.model.lease import BundleKind
+from broker.model.lease import BundleKind, ConsumerRecord, stragglers
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Move
 from tests.support.accounts import BY, MZP, NOW, PLANTED, STAMP, with_answer, with_current
 
-KEYS = LeaseKeys("a", {"a": Secret(b"a" * 32)})
+SIGNER = LeaseSigner("a", {"a": Secret(b"a" * 32)})
 HOUR = timedelta(hours=1)
 READER = Caller(Secret("reader"))
 
@@ -63,8 +61,7 @@ class World:
             end=self.recorder.end,
             require_true_clock=lambda: None,
         )
-        signer = LeaseSigner(KEYS)
-        self.issuer = BatchIssuer(ports, Batches(self.recorder.write), signer, self.clock, uptime=lambda: self.uptime)
+        self.issuer = BatchIssuer(ports, Batches(self.recorder.write), SIGNER, self.clock, uptime=lambda: self.uptime)
 
     def clock(self) -> datetime:
         return self.now
@@ -79,7 +76,7 @@ class World:
         return stragglers(tuple(self.records.values()), MZP, generation, self.now)
 
     def promote(self) -> None:
-        self.account = changes.moved(with_answer(self.account), self.account.next_generation, Move.PROMOTE, STAMP)
+        self.account = moving.moved(with_answer(self.account), self.account.next_generation, Move.PROMOTE, STAMP)
 
     def _note(self, what: str) -> None:
         self.calls[what] = self.calls.get(what, 0) + 1
@@ -319,7 +316,7 @@ def test_a_retired_generation_is_not_renewed() -> None:
         world = World()
         granted = await world.issuer.grant(READER, wanted())
         world.promote()
-        world.account = changes.moved(world.account, 1, Move.RETIRE, STAMP)
+        world.account = moving.moved(world.account, 1, Move.RETIRE, STAMP)
         world.uptime += OLDEST
         with pytest.raises(RefusedError, match="retired"):
             await world.issuer.renew(READER, granted.lease_text, HOUR)

@@ -13,8 +13,7 @@ import msgspec
 import pytest
 
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, UnknownNameError, VaultUnavailableError
-from broker.issuing.grant import Granted, Renewed, Wanted, bundle_of
-from broker.issuing.ports import Caller, Consumer, SetSecrets
+from broker.issuing.grant import Caller, Consumer, Granted, Renewed, SetSecrets, Wanted, bundle_of
 from broker.model.authentication import PASSWORD, Authentication
 from broker.model.lease import Lease
 from broker.model.secret import Secret
