@@ -196,6 +196,7 @@ CASES: Final = (
     Case("partner show", "stellantis", vault=False),
     Case("partner show (stored)", "own", "profiled"),
     Case("partner add", "{profile}", "added", OPERATOR, writes="vault"),
+    Case("serve", roles=SERVER, apart=True),
     Case("vault start", vault=False, apart=True),
     Case("vault stop", vault=False, apart=True),
     Case("vault status"),
