@@ -10,14 +10,14 @@ Three rules keep this as strict as `grant.Issuer`, which reads everything for ea
 A right is at most `JUDGED` seconds old.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
-
-import anyio
-import anyio.to_thread
 
 from broker.errors import ConflictError, VaultUnavailableError
 from broker.issuing.batches import Batches, Recording
@@ -100,7 +100,8 @@ class BatchIssuer:
         self._clock = clock
         self._limits = limits or Limits()
         self._uptime = uptime
-        self._threads = anyio.CapacityLimiter(self._limits.threads)
+        self._threads = ThreadPoolExecutor(self._limits.threads, "vault")
+        self._asking = 0
         self._snapshots: Fresh[AccountName, Snapshot] = Fresh(OLDEST / 2, uptime)
         self._judgements: Fresh[tuple[bytes, AccountName, str, BundleKind], Consumer] = Fresh(JUDGED, uptime)
 
@@ -148,9 +149,13 @@ class BatchIssuer:
 
     async def in_thread(self, function: Callable[[], _Result]) -> _Result:
         """Call `function` in a thread; raise `VaultUnavailableError` if too many calls wait for one."""
-        if self._threads.statistics().tasks_waiting >= self._limits.waiting:
+        if self._asking >= self._limits.threads + self._limits.waiting:
             raise VaultUnavailableError("too many requests wait for Vault")
-        return await anyio.to_thread.run_sync(function, limiter=self._threads)
+        self._asking += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, function)
+        finally:
+            self._asking -= 1
 
     async def _opened(self, caller: Caller, lease_text: Secret[str]) -> tuple[Lease, Snapshot, Consumer]:
         lease = self._signer.opened(lease_text, now=self._clock())

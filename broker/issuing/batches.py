@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-import anyio.to_thread
 import msgspec
 
 from broker.errors import BrokerError
@@ -149,7 +148,7 @@ class Batches:
         while self._waiting:
             batch, self._waiting = self._waiting[:_LARGEST], self._waiting[_LARGEST:]
             try:
-                results = await anyio.to_thread.run_sync(self._write, [waiting.recording for waiting in batch])
+                results = await asyncio.to_thread(self._write, [waiting.recording for waiting in batch])
             except BaseException as fault:
                 for waiting in batch:
                     if not waiting.done.done():

@@ -25,7 +25,7 @@ from broker.embedded.server import find_binary
 from broker.model.secret import Secret
 from tests.support.ports import free_ports
 
-__all__ = ["Cluster", "Node", "raft_cluster"]
+__all__ = ["Cluster", "Node", "raft_cluster", "raft_node"]
 
 T = TypeVar("T")
 _NODES: Final = 3
@@ -180,6 +180,23 @@ def raft_cluster() -> Iterator[Cluster]:
             yield cluster
         finally:
             cluster.end()
+
+
+@contextmanager
+def raft_node(folder: Path) -> Iterator[tuple[Node, Secret[str]]]:
+    """Yield a cluster of one in `folder`, and the token that may do everything: for measurements."""
+    (folder / "unseal.key").write_bytes(secrets.token_bytes(32))
+    (folder / "data-0").mkdir()
+    config = folder / "node-0.hcl"
+    api, inner = free_ports(2)
+    config.write_text(_config(folder, 0, [api], [inner]))
+    node = Node(f"http://127.0.0.1:{api}", config)
+    try:
+        token = Secret(_initialized(node))
+        awaited(lambda: node.leads, "a leader")
+        yield node, token
+    finally:
+        node.kill()
 
 
 def _initialized(first: Node) -> str:

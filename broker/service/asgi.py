@@ -1,0 +1,116 @@
+"""The little of ASGI that the service needs: a request, a response, and routes by method and path.
+
+Source: the ASGI specification 3.0, "HTTP & WebSocket". The server parses HTTP.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from broker.errors import InputError
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+_LARGEST: Final = 64 * 1024  # bytes of a body
+_SECONDS: Final = 10.0  # to send it
+
+
+class GoneError(Exception):
+    """The client closed the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer. `headers` are names in lower case."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request, as the server parsed it."""
+
+    scope: MutableMapping[str, Any]
+    receive: Receive
+
+    @property
+    def method(self) -> str:
+        """The method, in upper case."""
+        return str(self.scope["method"])
+
+    @property
+    def path(self) -> str:
+        """The path, decoded, without the query."""
+        return str(self.scope["path"])
+
+    @property
+    def peer(self) -> str | None:
+        """The address of the client, None for a unix socket."""
+        client = self.scope.get("client")
+        return client[0] if client and client[0] else None
+
+    def headers(self, name: str) -> list[str]:
+        """Return the values of all headers called `name`, which is in lower case."""
+        return [value.decode("latin-1") for key, value in self.scope["headers"] if key == name.encode()]
+
+    async def body(self) -> bytes:
+        """Return the body; raise `InputError` if it is too large or too slow, `GoneError` if the client left."""
+        data, message = b"", await self.receive()
+        if message["type"] == "http.request" and not message.get("more_body"):  # usually all of it
+            data = message.get("body", b"")
+        else:
+            data = await self._rest(message)
+        if len(data) > _LARGEST:
+            raise InputError(f"the body is larger than {_LARGEST} bytes")
+        return data
+
+    async def _rest(self, message: Message) -> bytes:
+        data = bytearray()
+        try:
+            async with asyncio.timeout(_SECONDS):
+                while True:
+                    if message["type"] == "http.disconnect":
+                        raise GoneError
+                    data += message.get("body", b"")
+                    if not message.get("more_body") or len(data) > _LARGEST:
+                        return bytes(data)
+                    message = await self.receive()
+        except TimeoutError:
+            raise InputError(f"the body did not arrive within {_SECONDS:g} s") from None
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def routed(routes: Mapping[tuple[str, str], Handler], missing: Callable[[Request, int], Response]) -> App:
+    """Return an application that calls the handler of a request's method and path, else answers `missing`.
+
+    `missing` gets the status: 404 for an unknown path, 405 for a known one with another method.
+    """
+    paths: dict[str, list[str]] = {}
+    for method, path in routes:
+        paths.setdefault(path, []).append(method)
+
+    async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"no {scope['type']} here")  # the server then goes on without it
+        request = Request(scope, receive)
+        handler = routes.get((request.method, request.path))
+        if handler:
+            response = await handler(request)
+        elif allowed := paths.get(request.path):
+            response = missing(request, 405)
+            response = Response(405, response.body, {**response.headers, "allow": ", ".join(allowed)})
+        else:
+            response = missing(request, 404)
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in response.headers.items()]
+        headers.append((b"content-length", str(len(response.body)).encode()))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
+
+    return application
