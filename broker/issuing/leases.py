@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import jwt
 import msgspec
+from jwt.algorithms import HMACAlgorithm
 
 from broker.errors import DeniedError
 from broker.model.lease import Lease
@@ -14,6 +15,18 @@ from broker.model.secret import Secret
 
 ALGORITHM: Final = "HS256"  # only brokers read leases, so one shared key at a time; `kid` lets two overlap
 AUDIENCE: Final = "credential-broker/lease"
+
+
+class _Hs256(HMACAlgorithm):
+    """HS256 that takes the key as it is: `LeaseSigner` has octets only, and looking for PEM, DER and JSON costs most."""
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        """Return the key."""
+        return key.encode() if isinstance(key, str) else key
+
+
+_JWS: Final = jwt.PyJWS(algorithms=[])
+_JWS.register_algorithm(ALGORITHM, _Hs256(_Hs256.SHA256))
 
 
 def ended() -> DeniedError:
@@ -30,9 +43,9 @@ class LeaseSigner:
 
     def signed(self, lease: Lease) -> Secret[str]:
         """Return the lease as text. To renew it takes this text and the entity that it was granted to."""
-        claims = {"aud": AUDIENCE, "exp": lease.expires, "lease": msgspec.to_builtins(lease)}
+        claims = {"aud": AUDIENCE, "exp": int(lease.expires.timestamp()), "lease": lease}
         key = self.keys[self.newest].reveal()
-        return Secret(jwt.encode(claims, key, ALGORITHM, headers={"kid": self.newest}))
+        return Secret(_JWS.encode(msgspec.json.encode(claims), key, ALGORITHM, headers={"kid": self.newest}))
 
     def opened(self, text: Secret[str], *, now: datetime) -> Lease:
         """Return the lease; raise `DeniedError` with one text for every reason, so that a forger learns nothing."""

@@ -238,10 +238,7 @@ def test_the_description_has_every_route() -> None:
     found = ask(Bundles(), "GET", "/openapi.json").json()
     described = {(path, method) for path, methods in found["paths"].items() for method in methods}
     for path, method in described:
-        assert (
-            ask(Bundles(), method.upper(), path).status_code == 401
-            or ask(Bundles(), method.upper(), path).status_code == 400
-        )
+        assert ask(Bundles(), method.upper(), path).status_code in (400, 401)
         assert set(ask(Bundles(), "PATCH", path).headers["allow"].split(", ")) == {
             m.upper() for p, m in described if p == path
         }
