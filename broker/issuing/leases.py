@@ -18,7 +18,7 @@ AUDIENCE: Final = "credential-broker/lease"
 
 
 class _Hs256(HMACAlgorithm):
-    """HS256 that takes the key as it is: `LeaseSigner` has octets only, and looking for PEM, DER and JSON costs most."""
+    """HS256 that takes the key as it is: `LeaseSigner` has octets only, and trying PEM, DER and JSON takes longest."""
 
     def prepare_key(self, key: str | bytes) -> bytes:
         """Return the key."""
