@@ -17,7 +17,8 @@ from broker.delivery.directory import CURRENT, publishing
 from broker.delivery.formats import DEFAULT, FileFormat
 from broker.delivery.root import LeftBehindError, default_root, is_memory
 from broker.errors import InputError
-from broker.issuing.grant import Caller, Granted, Wanted
+from broker.issuing.grant import Caller
+from broker.model.bundle import Granted, Wanted
 from broker.model.duration import duration_text, parse_duration
 from broker.model.names import AccountName
 from broker.model.redactor import Redactor

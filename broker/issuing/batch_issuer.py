@@ -24,23 +24,22 @@ from broker.issuing.batches import Batches, Recording
 from broker.issuing.fresh import Fresh
 from broker.issuing.grant import (
     Caller,
-    Consumer,
-    Granted,
     ReadAccount,
     ReadSecrets,
     Renewed,
     SetSecrets,
-    Wanted,
     bundle_of,
     deliverable,
+    lease_of,
     newer_than,
     renewal,
 )
 from broker.issuing.leases import LeaseSigner, ended
 from broker.model.account import Account
 from broker.model.authentication import Authentication
+from broker.model.bundle import Granted, Wanted
 from broker.model.clock import Clock
-from broker.model.lease import LONGEST, BundleKind, Lease
+from broker.model.lease import LONGEST, BundleKind, Consumer, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 
@@ -113,7 +112,7 @@ class BatchIssuer:
             generation = deliverable(seen.account, wanted.application, seen.authentication)
             if seen.hidden is None:
                 raise ConflictError(f"{wanted.account} is being rotated", hint="ask again")
-            lease = _rounded(wanted.lease(consumer, seen.account, generation, now=self._clock()), wanted.ttl)
+            lease = _rounded(lease_of(wanted, consumer, seen.account, generation, now=self._clock()), wanted.ttl)
             await self._batches.record(Recording(consumer, lease))
             if self._uptime() - seen.at < OLDEST:
                 bundle = bundle_of(seen.account, lease, seen.hidden, seen.authentication)

@@ -16,10 +16,10 @@ import msgspec
 
 from broker.errors import BrokerError
 from broker.evidence.journal import Journal
-from broker.issuing.grant import Consumer, Consumers, facts
+from broker.issuing.grant import Consumers, facts
 from broker.issuing.leases import ended
 from broker.model.clock import Clock
-from broker.model.lease import ConsumerRecord, Lease
+from broker.model.lease import Consumer, ConsumerRecord, Lease
 
 _LARGEST: Final = 500  # leases in a batch: 200 KB of evidence; Vault takes a value of 1 MiB
 _KNOWN: Final = 5.0  # seconds that a record is taken to be as it was read: another process may have revoked a lease

@@ -16,10 +16,10 @@ from broker.evidence.journal import Journal
 from broker.issuing.leases import LeaseSigner, ended
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID, Authentication
-from broker.model.bundle import Bundle
+from broker.model.bundle import Bundle, Granted, Wanted
 from broker.model.clock import Clock
 from broker.model.generation import Generation, Parts
-from broker.model.lease import BundleKind, ConsumerRecord, Lease, expiry
+from broker.model.lease import BundleKind, Consumer, ConsumerRecord, Lease, expiry
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Stage
@@ -44,14 +44,6 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Consumer:
-    """The consumer that asks: an entity that Vault has authenticated."""
-
-    entity: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class SetSecrets:
     """The secrets of one generation."""
 
@@ -69,51 +61,6 @@ class Consumers(Protocol):
 ReadAccount = Callable[[AccountName], Account]
 ReadSecrets = Callable[[AccountName, Parts], SetSecrets]  # raises RefusedError if they are destroyed
 Authorize = Callable[[Account, str, BundleKind], Consumer]  # (account, application, kind); raises DeniedError
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A consumer's request for a bundle."""
-
-    account: AccountName
-    application: str
-    ttl: timedelta
-    kind: BundleKind = BundleKind.DIRECT
-    allow_expired: bool = False
-    idempotency_key: str = ""  # requests of one consumer with the same key share a lease
-
-    def lease(self, consumer: Consumer, account: Account, generation: Generation, *, now: datetime) -> Lease:
-        """Return the lease of `generation`; raise `RefusedError` if its certificate has expired."""
-        not_after = account.certificate(generation.parts.certificate).not_after
-        if self.allow_expired and not_after <= now:
-            not_after = now + self.ttl
-        return Lease(
-            id=self._lease_id(consumer),
-            consumer=consumer.entity,
-            account=account.name,
-            application=self.application,
-            kind=self.kind,
-            generation=generation.number,
-            first_issued=now,
-            expires=expiry(self.ttl, now=now, not_after=not_after),
-        )
-
-    def _lease_id(self, consumer: Consumer) -> str:
-        """Return a random id, or the same one for each request of a consumer with the same idempotency key."""
-        if not self.idempotency_key:
-            return secrets.token_hex(16)
-        parts = (consumer.entity, self.account, self.application, self.kind.value, self.idempotency_key)
-        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """A bundle, and the lease that renews it."""
-
-    bundle: Bundle
-    consumer: Consumer
-    lease: Lease
-    lease_text: Secret[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +98,7 @@ class Issuer:
             consumer = self.authorize(account, wanted.application, wanted.kind)
             authentication = self.profile(account).authentication
             generation = deliverable(account, wanted.application, authentication)
-            lease = wanted.lease(consumer, account, generation, now=self.clock())
+            lease = lease_of(wanted, consumer, account, generation, now=self.clock())
             hidden = self.read_secrets(account.name, generation.parts)
             try:
                 self._record(consumer, lease)
@@ -215,6 +162,31 @@ class Issuer:
 
     def _append_evidence(self, what: str, lease: Lease, consumer: Consumer) -> None:
         self.journal.append(what, **facts(lease, consumer))
+
+
+def lease_of(wanted: Wanted, consumer: Consumer, account: Account, generation: Generation, *, now: datetime) -> Lease:
+    """Return a lease of `generation`; raise `RefusedError` if its certificate has expired."""
+    not_after = account.certificate(generation.parts.certificate).not_after
+    if wanted.allow_expired and not_after <= now:
+        not_after = now + wanted.ttl
+    return Lease(
+        id=_lease_id(wanted, consumer),
+        consumer=consumer.entity,
+        account=account.name,
+        application=wanted.application,
+        kind=wanted.kind,
+        generation=generation.number,
+        first_issued=now,
+        expires=expiry(wanted.ttl, now=now, not_after=not_after),
+    )
+
+
+def _lease_id(wanted: Wanted, consumer: Consumer) -> str:
+    """Return a random id, or the same one for each request of a consumer with the same idempotency key."""
+    if not wanted.idempotency_key:
+        return secrets.token_hex(16)
+    parts = (consumer.entity, wanted.account, wanted.application, wanted.kind.value, wanted.idempotency_key)
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
 
 def facts(lease: Lease, consumer: Consumer) -> dict[str, str | int]:

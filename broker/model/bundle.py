@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from broker.model.authentication import Authentication, Values
 from broker.model.certificate import CaSet, Certificate
+from broker.model.lease import BundleKind, Consumer, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 
@@ -32,6 +33,28 @@ class Bundle:
     def values(self) -> Values:
         """The values that the authentication adds to a request."""
         return Values(self.login, self.client_id, self.secrets)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A consumer's request for a bundle."""
+
+    account: AccountName
+    application: str
+    ttl: timedelta
+    kind: BundleKind = BundleKind.DIRECT
+    allow_expired: bool = False
+    idempotency_key: str = ""  # requests of one consumer with the same key share a lease
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A bundle, and the lease that renews it."""
+
+    bundle: Bundle
+    consumer: Consumer
+    lease: Lease
+    lease_text: Secret[str]
 
 
 @dataclass(frozen=True, slots=True)

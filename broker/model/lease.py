@@ -49,6 +49,14 @@ def expiry(asked: timedelta, *, now: datetime, not_after: datetime) -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
+class Consumer:
+    """The consumer that asks: an entity that Vault has authenticated."""
+
+    entity: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Holding:
     """A generation that a consumer holds. `until` is None for a holding by hand, which no lease ends.
 

@@ -8,7 +8,8 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from broker.errors import BrokerError, DeniedError, InputError, VaultUnavailableError
-from broker.issuing.grant import Caller, Granted, Renewed, Wanted
+from broker.issuing.grant import Caller, Renewed
+from broker.model.bundle import Granted, Wanted
 from broker.model.duration import parse_duration
 from broker.model.lease import LONGEST, Lease
 from broker.model.names import account_name, checked_name

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, Final
 
 from broker.errors import DeniedError, InputError
-from broker.issuing.grant import Consumer
+from broker.model.lease import Consumer
 from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.connection import Connection

@@ -10,14 +10,15 @@ import pytest
 
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, UnknownNameError, VaultUnavailableError
 from broker.evidence.journal import Journal
-from broker.issuing.grant import Consumer, Granted, Issuer, SetSecrets, Wanted
+from broker.issuing.grant import Issuer, SetSecrets
 from broker.issuing.leases import LeaseSigner
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD, Authentication, Basic
+from broker.model.bundle import Granted, Wanted
 from broker.model.chain import Entry
 from broker.model.changes import moving, registering
 from broker.model.generation import Parts
-from broker.model.lease import BundleKind, ConsumerRecord, stragglers
+from broker.model.lease import BundleKind, Consumer, ConsumerRecord, stragglers
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Move

@@ -13,9 +13,10 @@ import msgspec
 import pytest
 
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, UnknownNameError, VaultUnavailableError
-from broker.issuing.grant import Caller, Consumer, Granted, Renewed, SetSecrets, Wanted, bundle_of
+from broker.issuing.grant import Caller, Renewed, SetSecrets, bundle_of, lease_of
 from broker.model.authentication import PASSWORD, Authentication
-from broker.model.lease import Lease
+from broker.model.bundle import Granted, Wanted
+from broker.model.lease import Consumer, Lease
 from broker.model.secret import Secret
 from broker.service.app import application
 from broker.service.messages import BundleAnswer, LeaseAnswer
@@ -63,8 +64,7 @@ class Bundles:
     def _lease(self, ttl: timedelta) -> Lease:
         wanted = Wanted(MZP, "fleet", ttl, idempotency_key="k")
         account = with_current()
-        assert account.current
-        return wanted.lease(READER, account, account.current, now=NOW)
+        return lease_of(wanted, READER, account, account.generation(1), now=NOW)
 
 
 def ask(bundles: Bundles, method: str, path: str, **more: object) -> httpx.Response:
