@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
     load_der_private_key,
+    load_pem_private_key,
     pkcs12,
 )
 
@@ -58,6 +59,15 @@ def spki_of(key: Secret[bytes]) -> Spki:
 def pem(key: Secret[bytes]) -> Secret[bytes]:
     """Return the key as unencrypted PKCS#8 PEM."""
     return Secret(load(key).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def from_pem(text: str) -> Secret[bytes]:
+    """Return the key in unencrypted PEM `text`; raise `InputError`."""
+    try:
+        loaded = load_pem_private_key(text.encode(), None, unsafe_skip_rsa_key_validation=True)
+        return Secret(loaded.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise InputError("the private key is not unencrypted PEM", hint="get the bundle again") from None
 
 
 def pkcs12_bundle(key: Secret[bytes], certificate: Certificate, passphrase: Secret[str]) -> Secret[bytes]:

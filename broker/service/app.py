@@ -185,6 +185,7 @@ def _bundle(granted: Granted) -> BundleAnswer:
         generation=bundle.generation,
         lease=granted.lease_text.reveal(),
         lease_id=lease.id,
+        issued=lease.first_issued,
         expires=lease.expires,
         not_after=bundle.certificate.not_after,
         base_url=bundle.base_url,

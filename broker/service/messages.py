@@ -48,6 +48,7 @@ class BundleAnswer(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     lease: str
     lease_id: str
+    issued: datetime
     expires: datetime
     not_after: datetime
     base_url: str

@@ -1,0 +1,169 @@
+"""Fetch bundles from `broker serve`. Only this program's identity is sent, and nothing from its environment."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+import requests
+import urllib3
+
+from broker.errors import BrokerError, ConflictError, DeniedError, InputError, RefusedError, VaultUnavailableError
+from broker.model.bundle import Bundle, Granted, Wanted
+from broker.model.duration import duration_text
+from broker.model.lease import Consumer, Lease
+from broker.model.secret import Secret
+from broker.partners.authentication import authentication_of
+from broker.pki import certificates, keys
+
+_TIMEOUT: Final = (5.0, 30.0)  # seconds to connect, seconds for each read
+_LARGEST: Final = 1024 * 1024  # bytes of an answer
+_ERRORS: Final[Mapping[str, type[BrokerError]]] = {
+    "input": InputError,
+    "denied": DeniedError,
+    "refused": RefusedError,
+    "conflict": ConflictError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What shows the service who asks: a token of Vault, or a JWT."""
+
+    credential: Secret[str]
+    is_jwt: bool = False
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The header that shows it."""
+        text = self.credential.reveal()
+        return {"Authorization": f"Bearer {text}"} if self.is_jwt else {"X-Vault-Token": text}
+
+
+class Service:
+    """The use-cases of the service at `address`, for one identity.
+
+    Raise `InputError` for an address that would send secrets without TLS to another host.
+    """
+
+    def __init__(self, address: str, identity: Identity, ca_file: Path | None = None) -> None:
+        self._address = checked_address(address)
+        self._identity = identity
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.verify = str(ca_file) if ca_file else True
+
+    def grant(self, wanted: Wanted) -> Granted:
+        """Return a bundle, as `issuing.grant.Issuer.grant` does."""
+        asked = {"account": wanted.account, "application": wanted.application, "kind": wanted.kind.value}
+        answer = self._ask("/v1/bundles", {**asked, "ttl": duration_text(wanted.ttl)})
+        try:
+            return _granted(wanted, answer)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise self._unusable() from None
+
+    def give_back(self, granted: Granted) -> None:
+        """Revoke the lease."""
+        self._ask("/v1/leases/revoke", {"lease": granted.lease_text.reveal()})
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def _ask(self, path: str, message: Mapping[str, str]) -> Any:
+        try:
+            with self._session.post(
+                f"{self._address}{path}",
+                json=message,
+                headers=self._identity.headers,
+                timeout=_TIMEOUT,
+                allow_redirects=False,
+                stream=True,
+            ) as answer:
+                body = answer.raw.read(_LARGEST + 1, decode_content=True)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            untrusted = isinstance(error, requests.exceptions.SSLError)
+            reason = "its certificate is not trusted" if untrusted else "no answer"
+            raise VaultUnavailableError(
+                f"the broker at {self._address} cannot be used: {reason}", hint="check BROKER_ADDR and BROKER_CACERT"
+            ) from None
+        if answer.status_code == requests.codes.no_content:
+            return None
+        found = self._parsed(body)
+        if not answer.ok or answer.is_redirect:
+            raise self._refused(found)
+        return found
+
+    def _parsed(self, body: bytes) -> Any:
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            raise self._unusable() from None
+
+    def _refused(self, problem: Any) -> BrokerError:
+        if not isinstance(problem, dict) or not isinstance(problem.get("detail"), str):
+            return self._unusable()
+        kind = _ERRORS.get(str(problem.get("code")), VaultUnavailableError)
+        return kind(f"the broker: {problem['detail']}", hint=str(problem.get("hint") or ""))
+
+    def _unusable(self) -> BrokerError:
+        return VaultUnavailableError(f"{self._address} does not answer as a broker does", hint="check BROKER_ADDR")
+
+
+def checked_address(text: str) -> str:
+    """Return the address of a service, without a slash at the end; raise `InputError`."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment or "@" in parts.netloc:
+        raise InputError("the address of the broker is not valid", hint="BROKER_ADDR=https://host:8443")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        raise InputError(
+            f"{parts.hostname} is not loopback: the bundle would travel without TLS", hint="BROKER_ADDR=https://…"
+        )
+    return text.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _granted(wanted: Wanted, answer: Any) -> Granted:
+    expires = msgspec.convert(answer["expires"], datetime)
+    bundle = Bundle(
+        account=wanted.account,
+        application=wanted.application,
+        generation=int(answer["generation"]),
+        base_url=answer["base_url"],
+        client_id=answer["client_id"],
+        login=answer["login"],
+        secrets={name: Secret(text) for name, text in answer["secrets"].items()},
+        key=keys.from_pem(answer["key"]),
+        certificate=certificates.certificate(answer["certificate"]),
+        trust=certificates.ca_set(answer["trust"]),
+        lease_id=answer["lease_id"],
+        expires=expires,
+        authentication=authentication_of(answer["authentication"]),
+    )
+    issued = msgspec.convert(answer["issued"], datetime)
+    lease = Lease(
+        bundle.lease_id,
+        "",  # the service knows our entity
+        wanted.account,
+        wanted.application,
+        wanted.kind,
+        bundle.generation,
+        issued,
+        expires,
+    )
+    return Granted(bundle, Consumer("", ""), lease, Secret(answer["lease"]))

@@ -1,0 +1,191 @@
+"""Bundles from the service: what is sent there, and answers that are not to be believed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import uvicorn
+
+from broker.client.service import Identity, Service
+from broker.errors import BrokerError, ConflictError, DeniedError, InputError, RefusedError, VaultUnavailableError
+from broker.model.authentication import PASSWORD
+from broker.model.bundle import Wanted
+from broker.model.secret import Secret
+from broker.service.app import application
+from broker.service.listeners import Address
+from tests.service.test_app import Bundles
+from tests.support.accounts import MZP, PLANTED
+
+TOKEN = Identity(Secret("s.token"))
+WANTED = Wanted(MZP, "fleet", timedelta(minutes=5))
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave them to pytest."""
+        yield
+
+
+@contextmanager
+def served(bundles: Bundles) -> Iterator[str]:
+    """Yield the address of the real service in front of `bundles`."""
+    bound = Address.parse("127.0.0.1:0").bound()
+    config = uvicorn.Config(application(bundles), lifespan="off", log_config=None, access_log=False)
+    server = _Server(config)
+    running = threading.Thread(target=lambda: asyncio.run(server.serve([bound])))
+    running.start()
+    while not server.started:
+        time.sleep(0.001)
+    try:
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        running.join()
+
+
+@dataclass
+class Saying:
+    """A server that answers what a test wants, and keeps what it was sent."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    got: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+
+    @contextmanager
+    def served(self) -> Iterator[str]:
+        """Yield its address."""
+        saying = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("content-length", 0)))
+                saying.got.append((self.path, dict(self.headers)))
+                self.send_response(saying.status)
+                for name, value in saying.headers.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(saying.body)))
+                self.end_headers()
+                self.wfile.write(saying.body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            running = threading.Thread(target=server.serve_forever)
+            running.start()
+            try:
+                yield f"http://127.0.0.1:{server.server_address[1]}"
+            finally:
+                server.shutdown()
+                running.join()
+
+
+def asked(address: str, identity: Identity = TOKEN) -> object:
+    service = Service(address, identity)
+    try:
+        return service.grant(WANTED)
+    finally:
+        service.close()
+
+
+def test_a_bundle_arrives_whole() -> None:
+    bundles = Bundles()
+    with served(bundles) as address:
+        service = Service(address, TOKEN)
+        granted = service.grant(WANTED)
+        service.give_back(granted)
+        service.close()
+    direct = asyncio.run(Bundles().grant(bundles.callers[0], WANTED)).bundle
+    assert granted.bundle == direct
+    assert granted.bundle.secrets[PASSWORD].reveal() == PLANTED
+    assert granted.lease.expires == direct.expires
+    assert bundles.wanted == [WANTED]
+    assert bundles.texts == ["lease-text"]
+
+
+@pytest.mark.parametrize(("is_jwt", "shown"), [(False, "s.token"), (True, "s.token")])
+def test_the_identity_is_sent(is_jwt: bool, shown: str) -> None:
+    bundles = Bundles()
+    with served(bundles) as address:
+        asked(address, Identity(Secret("s.token"), is_jwt))
+    assert (bundles.callers[0].credential.reveal(), bundles.callers[0].is_jwt) == (shown, is_jwt)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (DeniedError("x"), DeniedError),
+        (RefusedError("expired"), RefusedError),
+        (ConflictError("x"), ConflictError),
+        (VaultUnavailableError("x"), VaultUnavailableError),
+        (ZeroDivisionError("x"), VaultUnavailableError),
+    ],
+)
+def test_its_errors_are_ours(error: BaseException, kind: type[BrokerError]) -> None:
+    with served(Bundles(error)) as address, pytest.raises(kind) as raised:
+        asked(address)
+    assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b'{"expires": 1}', b"[" * 100_000, b"\xff", json.dumps({"lease": "x"}).encode()],
+)
+def test_an_answer_that_is_none(body: bytes) -> None:
+    with Saying(body=body).served() as address, pytest.raises(VaultUnavailableError, match="does not answer as"):
+        asked(address)
+
+
+def test_an_endless_answer_is_cut() -> None:
+    with Saying(body=b" " * 3_000_000).served() as address, pytest.raises(VaultUnavailableError):
+        asked(address)
+
+
+def test_no_redirect_is_followed() -> None:
+    with Saying(body=b"{}").served() as other:
+        there = Saying(status=307, headers={"location": f"{other}/v1/bundles"})
+        with there.served() as address, pytest.raises(VaultUnavailableError):
+            asked(address)
+
+
+def test_nothing_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("VAULT_TOKEN", "BAO_TOKEN"):
+        monkeypatch.setenv(name, "s.planted")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    saying = Saying(status=403, body=b"{}")
+    with saying.served() as address, pytest.raises(BrokerError):
+        asked(address)
+    assert "s.planted" not in str(saying.got)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://192.0.2.1:1",
+        "http://broker.example",
+        "ftp://127.0.0.1",
+        "127.0.0.1:1",
+        "https://u:p@h",
+        "https://h?x",
+        "",
+    ],
+)
+def test_addresses_that_are_refused(address: str) -> None:
+    with pytest.raises(InputError):
+        Service(address, TOKEN)
+
+
+def test_a_service_that_is_away() -> None:
+    with pytest.raises(VaultUnavailableError, match="no answer"):
+        asked("http://127.0.0.1:1")
