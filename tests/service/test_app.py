@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from ipaddress import ip_address
 
@@ -13,8 +13,7 @@ import msgspec
 import pytest
 
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, UnknownNameError, VaultUnavailableError
-from broker.issuing.grant import Caller, Renewed, SetSecrets, bundle_of, lease_of
-from broker.model.authentication import PASSWORD, Authentication
+from broker.issuing.grant import Caller, Renewed, lease_of
 from broker.model.bundle import Granted, Wanted
 from broker.model.lease import Consumer, Lease
 from broker.model.secret import Secret
@@ -23,7 +22,7 @@ from broker.service.messages import BundleAnswer, LeaseAnswer
 from broker.service.problems import Problem
 from broker.telemetry import log
 from tests.support.accounts import MZP, NOW, PLANTED, with_current
-from tests.support.pki import a_key, secret_of
+from tests.support.credential_sets import paper
 
 TOKEN = {"X-Vault-Token": "s.token"}
 ASKED = {"account": "mzp-1", "application": "fleet", "ttl": "5m"}
@@ -43,8 +42,10 @@ class Bundles:
         self._note(caller)
         self.wanted.append(wanted)
         lease = self._lease(wanted.ttl)
-        hidden = SetSecrets(secret_of(a_key()), {PASSWORD: Secret(PLANTED)})
-        return Granted(bundle_of(with_current(), lease, hidden, Authentication()), READER, lease, Secret("lease-text"))
+        bundle = replace(
+            paper(generation=1, password=PLANTED), application="fleet", lease_id=lease.id, expires=lease.expires
+        )
+        return Granted(bundle, READER, lease, Secret("lease-text"))
 
     async def renew(self, caller: Caller, lease_text: Secret[str], ttl: timedelta) -> Renewed:
         self._note(caller)
