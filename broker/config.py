@@ -102,6 +102,9 @@ SETTINGS: Final = (
     Setting("log.level", ("BROKER_LOG_LEVEL",), "warning", "least severity to log: debug, info, warning or error"),
     Setting("log.format", ("BROKER_LOG_FORMAT",), "console", "format of log lines: json or console"),
     Setting("actor", ("BROKER_ACTOR",), "", "the name that evidence records; else user@host"),
+    Setting("service.address", ("BROKER_ADDR",), "", "broker service to fetch bundles from"),
+    Setting("service.auth", ("BROKER_AUTH",), "", "identity for it: token-file:PATH, jwt-file:PATH, jwt-env:NAME"),
+    Setting("service.ca_file", ("BROKER_CACERT",), "", "CA certificates that sign the service's", _path),
     Setting("bundle.ttl", ("BROKER_TTL",), "1h", "lifetime of a bundle, unless the command sets one", _duration),
     Setting("bundle.directory", ("BROKER_DIRECTORY",), "", "directory of bundles; else a memory file system", _path),
 )

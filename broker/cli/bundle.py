@@ -13,13 +13,14 @@ from broker.cli.noun import Noun
 from broker.cli.options import application_argument, read_input
 from broker.cli.output import note, wrote_json
 from broker.cli.start import Start
+from broker.client.service import Identity, Service
 from broker.delivery.directory import CURRENT, publishing
 from broker.delivery.formats import DEFAULT, FileFormat
 from broker.delivery.root import LeftBehindError, default_root, is_memory
 from broker.errors import InputError
-from broker.issuing.grant import Caller
-from broker.model.bundle import Granted, Wanted
+from broker.model.bundle import Granted, Source, Wanted
 from broker.model.duration import duration_text, parse_duration
+from broker.model.lease import Caller
 from broker.model.names import AccountName
 from broker.model.redactor import Redactor
 from broker.model.secret import Secret
@@ -67,7 +68,7 @@ def command() -> None:
 
 @command.verb("get", cls=_WithFormats, example=_EXAMPLE)
 @application_argument
-@click.option("--consumer-token-file", required=True, metavar="PATH|-", help="Vault token of the consumer.")
+@click.option("--consumer-token-file", default="", metavar="PATH|-", help="Vault token of the consumer.")
 @click.option("--to", "directory", default="", metavar="DIR", help="Directory for the files.  [default: in memory]")
 @click.option("--ttl", default="", metavar="DURATION", help="Lifetime, such as 15m; one hour at most.")
 @click.option(
@@ -89,11 +90,13 @@ def get(
 
     A direct bundle holds the partner's own credentials: a copy of it works until the certificate expires. Without
     --hold, the files stay when the lease ends. Prints DIR/current, a link: resolve it once, then read the files.
+
+    With BROKER_ADDR set, it comes from that service, and BROKER_AUTH may name the identity in place of the token file.
     """
     account, name = application
     root = _root(start, account, name, directory)
     length = parse_duration(ttl or start.config["bundle.ttl"])
-    issuer = start.broker.issuing.issuer(Caller(_token(consumer_token_file)))
+    issuer = _issuer(start, consumer_token_file)
     wanted = Wanted(account, name, length, allow_expired=allow_expired)
     granted = issuer.grant(wanted)  # signals still end it: Vault may be slow, and there is no file yet
     log.bind(lease=granted.lease.id)
@@ -131,6 +134,35 @@ def _say(granted: Granted, published: Path, asked: timedelta, afterwards: str) -
         note(f"requested: {duration_text(asked)}; a lease lasts an hour at most, and no longer than the certificate")
 
 
+def _issuer(start: Start, token_file: str) -> Source:
+    """Return the service if one is configured, else the use-case with this host's login; say which."""
+    address, auth = start.config["service.address"], start.config["service.auth"]
+    if not address:
+        if not token_file:
+            raise InputError(
+                "no identity of a consumer is given",
+                hint="--consumer-token-file PATH; or BROKER_ADDR and BROKER_AUTH for a broker service",
+            )
+        return start.broker.issuing.issuer(Caller(_token(token_file)))
+    ca_file = start.config["service.ca_file"]
+    service = Service(address, _identity(token_file, auth), Path(ca_file) if ca_file else None)
+    note(f"from the broker at {address}")
+    return service
+
+
+def _identity(token_file: str, auth: str) -> Identity:
+    """Return what BROKER_AUTH, or the option, names; raise `InputError`."""
+    method, _, source = (f"token-file:{token_file}" if token_file else auth).partition(":")
+    if method in ("token-file", "jwt-file") and source:
+        return Identity(_token(source), is_jwt=method == "jwt-file")
+    if method == "jwt-env" and os.environ.get(source):
+        return Identity(_hidden(os.environ[source]), is_jwt=True)
+    raise InputError(
+        f"the variable {source} is not set" if method == "jwt-env" else "BROKER_AUTH names no identity",
+        hint="BROKER_AUTH=token-file:PATH, jwt-file:PATH or jwt-env:NAME; or --consumer-token-file PATH",
+    )
+
+
 def _root(start: Start, account: AccountName, application: str, directory: str) -> Path:
     configured = start.config["bundle.directory"]
     if directory:
@@ -148,6 +180,10 @@ def _token(file: str) -> Secret[str]:
     text = read_input(file).decode("utf-8", "replace").strip()
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise InputError(f"{file} holds no token", hint="log in to Vault and write the token to the file, mode 0600")
+    return _hidden(text)
+
+
+def _hidden(text: str) -> Secret[str]:
     token = Secret(text)
     log.hide(Redactor([token]).redact)
     return token

@@ -9,11 +9,11 @@ from broker.errors import DeniedError, UnknownNameError
 from broker.evidence.journal import Journal
 from broker.issuing.batch_issuer import BatchIssuer, Ports
 from broker.issuing.batches import Batches, Recorder
-from broker.issuing.grant import Caller, Issuer, ReadAccount
+from broker.issuing.grant import Issuer, ReadAccount
 from broker.issuing.leases import LeaseSigner
 from broker.model.account import Account
 from broker.model.clock import Clock
-from broker.model.lease import BundleKind, Consumer
+from broker.model.lease import BundleKind, Caller, Consumer
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.vault import capabilities, layout

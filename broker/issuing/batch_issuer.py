@@ -23,7 +23,6 @@ from broker.errors import ConflictError, VaultUnavailableError
 from broker.issuing.batches import Batches, Recording
 from broker.issuing.fresh import Fresh
 from broker.issuing.grant import (
-    Caller,
     ReadAccount,
     ReadSecrets,
     Renewed,
@@ -39,7 +38,7 @@ from broker.model.account import Account
 from broker.model.authentication import Authentication
 from broker.model.bundle import Granted, Wanted
 from broker.model.clock import Clock
-from broker.model.lease import LONGEST, BundleKind, Consumer, Lease
+from broker.model.lease import LONGEST, BundleKind, Caller, Consumer, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from ipaddress import IPv4Address, IPv6Address
-from typing import Final, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -24,23 +23,6 @@ from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Stage
 from broker.partners.profile import Profile
-
-_DIGEST_KEY: Final = secrets.token_bytes(32)
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The identity that a request shows, and where it comes from (None: a unix socket)."""
-
-    credential: Secret[str]
-    peer: IPv4Address | IPv6Address | None = None
-    is_jwt: bool = False  # else a token of Vault
-
-    @property
-    def digest(self) -> bytes:
-        """A digest that means nothing outside this process, for caches."""
-        text = f"{self.is_jwt}|{self.peer}|{self.credential.reveal()}".encode(errors="surrogatepass")
-        return hashlib.blake2b(text, key=_DIGEST_KEY).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from broker.model.authentication import Authentication, Values
 from broker.model.certificate import CaSet, Certificate
@@ -55,6 +56,16 @@ class Granted:
     consumer: Consumer
     lease: Lease
     lease_text: Secret[str]
+
+
+class Source(Protocol):
+    """Where bundles come from: the use-case, or a service that offers it. Raise `BrokerError`."""
+
+    def grant(self, wanted: Wanted) -> Granted:
+        """Return a bundle of the current generation."""
+
+    def give_back(self, granted: Granted) -> None:
+        """Record that the bundle is no longer held."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from broker.errors import RefusedError
 from broker.model.names import AccountName
+from broker.model.secret import Secret
 
 LONGEST: Final = timedelta(hours=1)
 _KEPT: Final = timedelta(days=1)  # past its end, since the clock of the broker that grants the next one may be ahead
@@ -46,6 +50,24 @@ def expiry(asked: timedelta, *, now: datetime, not_after: datetime) -> datetime:
     if asked <= timedelta(0):
         raise RefusedError("the term of a bundle must be longer than zero", hint="ask for a term such as --ttl 1h")
     return min(now + min(asked, LONGEST), not_after)
+
+
+_DIGEST_KEY: Final = secrets.token_bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The identity that a request shows, and where it comes from (None: a unix socket)."""
+
+    credential: Secret[str]
+    peer: IPv4Address | IPv6Address | None = None
+    is_jwt: bool = False  # else a token of Vault
+
+    @property
+    def digest(self) -> bytes:
+        """A digest that means nothing outside this process, for caches."""
+        text = f"{self.is_jwt}|{self.peer}|{self.credential.reveal()}".encode(errors="surrogatepass")
+        return hashlib.blake2b(text, key=_DIGEST_KEY).digest()
 
 
 @dataclass(frozen=True, slots=True)

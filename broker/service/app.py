@@ -8,10 +8,10 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from broker.errors import BrokerError, DeniedError, InputError, VaultUnavailableError
-from broker.issuing.grant import Caller, Renewed
+from broker.issuing.grant import Renewed
 from broker.model.bundle import Granted, Wanted
 from broker.model.duration import parse_duration
-from broker.model.lease import LONGEST, Lease
+from broker.model.lease import LONGEST, Caller, Lease
 from broker.model.names import account_name, checked_name
 from broker.model.secret import Secret
 from broker.partners.authentication import document_of

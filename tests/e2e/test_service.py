@@ -308,3 +308,33 @@ def test_a_unix_socket(system: System, token: dict[str, str]) -> None:
 def test_bad_addresses_are_refused(system: System, options: list[str], message: str) -> None:
     ended = system.run("serve", "--health", "127.0.0.1:0", *options)
     assert (ended.code, message in ended.err) == (2, True), ended.err
+
+
+def test_bundle_get_takes_it_from_the_service(system: System, token: dict[str, str], ci: Ci) -> None:
+    """With no login of this host, a token file or a JWT; the lease is given back as the files go."""
+    (system.home / "jwt").write_text(ci.jwt()["Authorization"].split()[1])
+    (system.home / "jwt").chmod(0o600)
+    with serving(system) as service:
+        alone = {"BROKER_CONFIG": str(system.home / "none.toml"), "BROKER_ADDR": service.addresses[0], "VAULT_ADDR": ""}
+        (system.home / "none.toml").write_text("version = 1\n")
+        system.changes = {**alone, "BROKER_AUTH": "jwt-file:jwt"}
+        got = system.ok("bundle", "get", "acme/reporting", "--to", "bundle", "--ttl", "5m")
+        assert f"from the broker at {service.addresses[0]}" in got.err
+        assert (system.home / "bundle/current/password").read_text() == PASSWORD
+        held = system.start(
+            "bundle", "get", "acme/reporting", "--consumer-token-file", "reader.token", "--to", "held", "--hold"
+        )
+        with held:
+            assert held.stdout
+            assert held.stdout.readline()
+            held.send_signal(signal.SIGTERM)
+            assert held.wait(30) == 0
+        assert not list((system.home / "held").iterdir())
+        system.changes = {**alone, "BROKER_AUTH": "jwt-env:NONE"}
+        assert system.run("bundle", "get", "acme/reporting", "--to", "bundle").code == 2
+        system.changes = {**alone, "BROKER_ADDR": "http://192.0.2.1:1", "BROKER_AUTH": "jwt-file:jwt"}
+        refused = system.run("bundle", "get", "acme/reporting", "--to", "bundle")
+        assert (refused.code, "is not loopback" in refused.err) == (2, True)
+        system.changes = {}
+    shown = system.ok("evidence", "show", "--all").out
+    assert shown.count("bundle-returned") == 1

@@ -15,7 +15,7 @@ from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError,
 from broker.evidence.journal import Journal
 from broker.issuing.batch_issuer import OLDEST, BatchIssuer, Ports
 from broker.issuing.batches import Batches, Recorder
-from broker.issuing.grant import Caller, SetSecrets
+from broker.issuing.grant import SetSecrets
 from broker.issuing.leases import LeaseSigner
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD, Authentication
@@ -23,7 +23,7 @@ from broker.model.bundle import Wanted
 from broker.model.chain import Entry
 from broker.model.changes import moving
 from broker.model.generation import Parts
-from broker.model.lease import BundleKind, Consumer, ConsumerRecord, stragglers
+from broker.model.lease import BundleKind, Caller, Consumer, ConsumerRecord, stragglers
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Move

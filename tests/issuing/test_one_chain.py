@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker.compose.graph import Broker
 from broker.config import resolve
-from broker.issuing.grant import Caller
+from broker.model.lease import Caller
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.evidence import VaultEvidence

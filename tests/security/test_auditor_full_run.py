@@ -18,7 +18,7 @@ from broker.compose.graph import Broker, Wiring
 from broker.embedded.config import Options
 from broker.embedded.up import administered
 from broker.errors import UnknownNameError
-from broker.issuing.grant import Caller
+from broker.model.lease import Caller
 from broker.model.names import account_name
 from broker.model.role import Role
 from broker.model.secret import Secret

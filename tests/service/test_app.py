@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, UnknownNameError, VaultUnavailableError
-from broker.issuing.grant import Caller, Renewed, lease_of
+from broker.issuing.grant import Renewed, lease_of
 from broker.model.bundle import Granted, Wanted
-from broker.model.lease import Consumer, Lease
+from broker.model.lease import Caller, Consumer, Lease
 from broker.model.secret import Secret
 from broker.service.app import application
 from broker.service.messages import BundleAnswer, LeaseAnswer
