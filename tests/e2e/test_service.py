@@ -27,6 +27,7 @@ from broker.model.names import AccountName
 from broker.vault.layout import right
 from broker.vault.policies import consumer_policy
 from tests.support.pki import an_ec_key
+from tests.support.sources import ROOT
 from tests.support.system import PASSWORD, System
 
 pytestmark = pytest.mark.slow
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.slow
 ASKED: Final = {"account": "acme", "application": "reporting", "ttl": "5m"}
 ISSUER: Final = "https://ci.example"
 AUDIENCE: Final = "credential-broker"
+PAGE: Final = ROOT / "docs" / "service.md"
 
 
 @dataclass
@@ -338,3 +340,23 @@ def test_bundle_get_takes_it_from_the_service(system: System, token: dict[str, s
         system.changes = {}
     shown = system.ok("evidence", "show", "--all").out
     assert shown.count("bundle-returned") == 1
+
+
+@pytest.mark.peer("curl")
+def test_the_commands_of_the_page(system: System) -> None:
+    """docs/service.md: the request with curl, and the files by `bundle get`."""
+    system.promoted()
+    system.consumer("acme/reporting", name="reporting")
+    curl, fetch = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    with serving(system) as service:
+        done = subprocess.run(
+            ["sh", "-ec", curl.replace("http://127.0.0.1:8250", service.addresses[0])],
+            cwd=system.home, env=system.environment, capture_output=True, check=True,
+        )  # fmt: skip
+        assert json.loads(done.stdout)["secrets"] == {"password": PASSWORD}
+        variables = dict(re.findall(r"(BROKER_\w+)=(\S+)", fetch))
+        assert set(variables) == {"BROKER_ADDR", "BROKER_CACERT", "BROKER_AUTH"}
+        typed = fetch.splitlines()[1].replace("/run/acme --hold", "acme").split()[1:]
+        system.changes = {"BROKER_ADDR": service.addresses[0], "BROKER_AUTH": "token-file:reporting.token"}
+        system.ok(*typed)
+    assert (system.home / "acme/current/tls.key").exists()
