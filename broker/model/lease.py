@@ -136,7 +136,8 @@ class ConsumerRecord:
             longest = max(lease.expires, before.until or lease.expires)
             shared = before.shared or before.lease != lease.id
             holding = replace(holding, since=before.since, until=longest, shared=shared)
-        return replace(self, holdings=(*(h for h in kept if h is not before), holding))
+        others = tuple(r for r in self.revoked if r.lease != lease.id)  # granted again, by its idempotency key
+        return replace(self, holdings=(*(h for h in kept if h is not before), holding), revoked=others)
 
     def returned(self, lease_id: str) -> ConsumerRecord:
         """Return the record without the holding of the lease `lease_id`, unless others share it."""

@@ -3,10 +3,12 @@
 import secrets
 from datetime import timedelta
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 import msgspec
 
+from broker.delivery.formats import render
 from broker.errors import BrokerError, DeniedError, InputError, VaultUnavailableError
 from broker.issuing.grant import Renewed
 from broker.model.bundle import Granted, Wanted
@@ -25,6 +27,7 @@ from broker.telemetry import log
 _Message = TypeVar("_Message", BundleRequest, LeaseRequest)
 _JSON: Final = {"content-type": "application/json"}
 _BEARER: Final = "bearer "
+_ONE_LEASE: Final = "one lease for all requests of GET"
 _UNAUTHORIZED: Final = 401
 _CLIENT_GONE: Final = 499  # nginx's code for the log; the client does not see it
 
@@ -57,6 +60,7 @@ def application(bundles: Bundles) -> App:
     service = _Service(bundles)
     handlers: dict[tuple[str, str], Handler] = {
         ("POST", "/v1/bundles"): service.post_bundle,
+        ("GET", "/v1/bundles/*/*"): service.get_bundle,
         ("POST", "/v1/leases/renew"): service.renew,
         ("POST", "/v1/leases/revoke"): service.revoke,
         ("GET", "/openapi.json"): service.description,
@@ -77,10 +81,29 @@ class _Service:
             _ttl(asked.ttl),
             idempotency_key="".join(request.headers("idempotency-key")),
         )
+        granted = await self._granted(request, wanted)
+        return Response(201, msgspec.json.encode(_bundle(granted)), _JSON)
+
+    async def get_bundle(self, request: Request) -> Response:
+        """Grant a bundle as flat JSON, one value for each file, under the consumer's one lease for this purpose."""
+        if request.has_query:
+            raise InputError("this path takes no query", hint="GET /v1/bundles/ACCOUNT/APPLICATION")
+        account, application = request.names
+        wanted = Wanted(
+            account_name(account), checked_name(application, "application"), LONGEST, idempotency_key=_ONE_LEASE
+        )
+        granted = await self._granted(request, wanted)
+        files = render(granted.bundle, (), Path("/"))
+        values = {file.value: content.reveal().decode() for file, content in files.items()}
+        facts = {"base_url": granted.bundle.base_url, "generation": str(granted.bundle.generation)}
+        expires = granted.lease.expires.isoformat().replace("+00:00", "Z")
+        return Response(200, msgspec.json.encode({**values, **facts, "expires": expires}), _JSON)
+
+    async def _granted(self, request: Request, wanted: Wanted) -> Granted:
         log.bind(account=wanted.account, application=wanted.application)
         granted = await self._bundles.grant(_caller(request), wanted)
         log.bind(lease=granted.lease.id, consumer=granted.consumer.name, generation=granted.lease.generation)
-        return Response(201, msgspec.json.encode(_bundle(granted)), _JSON)
+        return granted
 
     async def renew(self, request: Request) -> Response:
         """Renew a lease."""

@@ -5,7 +5,7 @@ Source: the ASGI specification 3.0, "HTTP & WebSocket". The server parses HTTP.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from broker.errors import InputError
@@ -54,6 +54,16 @@ class Request:
         client = self.scope.get("client")
         return client[0] if client and client[0] else None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parts of the path that stand where its route has `*`."""
+        return tuple(self.scope["names"])
+
+    @property
+    def has_query(self) -> bool:
+        """Whether the URL has a query."""
+        return bool(self.scope["query_string"])
+
     def headers(self, name: str) -> list[str]:
         """Return the values of all headers called `name`, which is in lower case."""
         return [value.decode("latin-1") for key, value in self.scope["headers"] if key == name.encode()]
@@ -90,22 +100,31 @@ Handler = Callable[[Request], Awaitable[Response]]
 def routed(routes: Mapping[tuple[str, str], Handler], missing: Callable[[Request, int], Response]) -> App:
     """Return an application that calls the handler of a request's method and path, else answers `missing`.
 
-    `missing` gets the status: 404 for an unknown path, 405 for a known one with another method.
+    A path may have parts `*`, for any text. `missing` gets the status: 404 for an unknown path, 405 for a known one
+    with another method.
     """
-    paths: dict[str, list[str]] = {}
-    for method, path in routes:
-        paths.setdefault(path, []).append(method)
+    paths: dict[tuple[str, ...], dict[str, Handler]] = {}
+    for (method, path), handler in routes.items():
+        paths.setdefault(tuple(path.split("/")), {})[method] = handler
+
+    def found(parts: tuple[str, ...]) -> tuple[Mapping[str, Handler], tuple[str, ...]]:
+        if parts in paths:
+            return paths[parts], ()
+        for pattern, handlers in paths.items():
+            if len(pattern) == len(parts) and all(p in ("*", part) for p, part in zip(pattern, parts, strict=True)):
+                return handlers, tuple(part for p, part in zip(pattern, parts, strict=True) if p == "*")
+        return {}, ()
 
     async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"no {scope['type']} here")  # the server then goes on without it
         request = Request(scope, receive)
-        handler = routes.get((request.method, request.path))
-        if handler:
-            response = await handler(request)
-        elif allowed := paths.get(request.path):
-            response = missing(request, 405)
-            response = Response(405, response.body, {**response.headers, "allow": ", ".join(allowed)})
+        handlers, scope["names"] = found(tuple(request.path.split("/")))
+        if request.method in handlers:
+            response = await handlers[request.method](request)
+        elif handlers:
+            refused = missing(request, 405)
+            response = replace(refused, headers={**refused.headers, "allow": ", ".join(handlers)})
         else:
             response = missing(request, 404)
         headers = [(name.encode(), value.encode("latin-1")) for name, value in response.headers.items()]

@@ -26,6 +26,10 @@ _OPERATIONS: Final[tuple[tuple[str, str, str, list[Document], type, int, type | 
 )
 
 
+def _part(name: str) -> Document:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "maxLength": 63}}
+
+
 def description() -> Document:
     """Return the description as a JSON document."""
     _, components = msgspec.json.schema_components(_TYPES, ref_template=_SCHEMAS)
@@ -51,6 +55,18 @@ def description() -> Document:
 
 def _paths() -> Document:
     paths: Document = {}
+    flat = {"type": "object", "additionalProperties": {"type": "string"}}
+    paths["/v1/bundles/{account}/{application}"] = {
+        "get": {
+            "operationId": "getBundle",
+            "summary": "Fetch a bundle as flat JSON, a value for each file. A consumer's requests share a lease.",
+            "parameters": [_part("account"), _part("application")],
+            "responses": {
+                "200": {"description": "Done.", "content": {"application/json": {"schema": flat}}},
+                **_refusals(),
+            },
+        }
+    }
     for path, method, summary, parameters, asked, status, answer in _OPERATIONS:
         paths.setdefault(path, {})[method] = {
             "operationId": f"{method}{''.join(part.capitalize() for part in path.split('/')[2:])}",
@@ -62,10 +78,14 @@ def _paths() -> Document:
                     "description": "Done.",
                     **({"content": _content("application/json", answer)} if answer else {}),
                 },
-                **{str(code): _refusal(code) for code in sorted({401, 413, *STATUS.values()})},
+                **_refusals(),
             },
         }
     return paths
+
+
+def _refusals() -> Document:
+    return {str(code): _refusal(code) for code in sorted({401, *STATUS.values()})}
 
 
 def _refusal(code: int) -> Document:

@@ -339,6 +339,19 @@ def test_a_revoked_lease_is_over() -> None:
     run(test)
 
 
+def test_a_revoked_key_is_granted_again() -> None:
+    async def test() -> None:
+        world = World()
+        for _ in range(2):
+            granted = await world.issuer.grant(READER, wanted(idempotency_key="k"))
+            await world.issuer.renew(READER, granted.lease_text, HOUR)
+            assert world.holders() == {"reader"}
+            await world.issuer.revoke(READER, granted.lease_text)
+            assert not world.holders()
+
+    run(test)
+
+
 @pytest.mark.parametrize("text", ["", "a.b.c", "eyJhbGciOiJub25lIn0.e30."])
 def test_forged_leases_are_refused(text: str) -> None:
     async def test() -> None:

@@ -219,6 +219,32 @@ def test_a_lease_is_renewed_and_revoked() -> None:
     assert bundles.texts == ["text", "text"]
 
 
+def test_flat_json_has_a_value_for_each_file() -> None:
+    bundles = Bundles()
+    answer = ask(bundles, "GET", "/v1/bundles/mzp-1/fleet", headers=TOKEN)
+    assert answer.status_code == 200
+    found = answer.json()
+    assert set(found) >= {"tls.key", "tls.crt", "ca.crt", "username", "password", "client_id", "base_url", "generation"}
+    assert all(isinstance(value, str) for value in found.values())
+    assert found["password"] == PLANTED
+    assert answer.headers["cache-control"] == "no-store"
+    ask(bundles, "GET", "/v1/bundles/mzp-1/fleet", headers=TOKEN)
+    assert len({wanted.idempotency_key for wanted in bundles.wanted} - {""}) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/bundles/mzp-1/fleet?token=x", "/v1/bundles/../fleet", "/v1/bundles//fleet"])
+def test_flat_json_takes_names_only(path: str) -> None:
+    bundles = Bundles()
+    assert refused(ask(bundles, "GET", path, headers=TOKEN)).status in (400, 404)
+    assert not bundles.wanted
+
+
+def test_head_grants_nothing() -> None:
+    bundles = Bundles()
+    assert ask(bundles, "HEAD", "/v1/bundles/mzp-1/fleet", headers=TOKEN).status_code == 405
+    assert not bundles.wanted
+
+
 def test_requests_are_logged_without_secrets() -> None:
     lines: list[str] = []
     log.send_to(log.Level.DEBUG, lambda _level, event, fields: lines.append(f"{event} {dict(fields)}"))
@@ -238,8 +264,10 @@ def test_requests_are_logged_without_secrets() -> None:
 def test_the_description_has_every_route() -> None:
     found = ask(Bundles(), "GET", "/openapi.json").json()
     described = {(path, method) for path, methods in found["paths"].items() for method in methods}
-    for path, method in described:
+    assert ("/v1/bundles/{account}/{application}", "get") in described
+    for template, method in described:
+        path = template.format(account="mzp-1", application="fleet")
         assert ask(Bundles(), method.upper(), path).status_code in (400, 401)
         assert set(ask(Bundles(), "PATCH", path).headers["allow"].split(", ")) == {
-            m.upper() for p, m in described if p == path
+            m.upper() for p, m in described if p == template
         }
