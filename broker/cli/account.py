@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Final
 
 import click
 
-from broker.cli.options import account_argument
+from broker.cli.options import account_argument, confirm, reason_options, the_reason
 from broker.cli.output import (
     note,
     note_done,
@@ -32,6 +32,7 @@ from broker.model.role import Role
 from broker.model.subject import ATTRIBUTES, Subject
 from broker.partners.profile import Profile
 from broker.partners.request import base_url
+from broker.pki.csr import parse
 from broker.pki.lint import lint_subject
 
 _LONGEST_LOGIN: Final = 256
@@ -118,6 +119,12 @@ def add(
 @click.option("--team", multiple=True, metavar="MAIL", help="New address of your team (repeatable).")
 @click.option("--renew-before", metavar="TIME", help="When to renew: 30d, or 20% of the lifetime, before expiry.")
 @click.option(
+    "--subject",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Attribute of the next request's subject; NAME= removes it (repeatable).",
+)
+@click.option(
     "--clear",
     multiple=True,
     type=click.Choice(["contact", "team", "renew-before"]),
@@ -130,24 +137,71 @@ def set_(
     partner: Sequence[str],
     team: Sequence[str],
     renew_before: str | None,
+    subject: Sequence[str],
     clear: Sequence[str],
 ) -> None:
-    """Replace contacts and renewal settings of an account. Settings that are not named stay as they are."""
-    given = {"contact": partner, "team": team, "renew-before": renew_before}
+    """Replace contacts, renewal settings and subject of an account. What is not named stays as it is.
+
+    Login, address, profile and environment never change: another login is another account.
+    """
+    given = {"contact": partner, "team": team, "renew-before": renew_before, "subject": subject}
     both = [name for name in clear if given[name]]
     if both:
         raise InputError(f"--clear {both[0]} cannot be combined with --{both[0]}", hint="use one of them")
     if not clear and not any(given.values()):
-        raise InputError("nothing to set", hint="--contact, --team, --renew-before or --clear")
+        raise InputError("nothing to set", hint="--contact, --team, --renew-before, --subject or --clear")
     if renew_before is not None:
         part_of(timedelta(days=1), renew_before)  # raises
-    changed = start.broker.registry.set_account(
+    named = _corrected(start, account, subject) if subject else None
+    done = start.broker.registry.set_account(
         account,
         partner=() if "contact" in clear else tuple(map(mail_address, partner)) or None,
         team=() if "team" in clear else tuple(map(mail_address, team)) or None,
         renew_before="" if "renew-before" in clear else renew_before,
+        subject=named,
     )
-    note_done(f"account {account} is set", changed=changed)
+    note_done(f"account {account} is set", changed=done.changed)
+    request = done.account.open_request
+    if named and request and parse(request.csr.encode()).subject != named:
+        note(f"signing request {request.number} has another subject: broker csr new {account} --supersede replaces it")
+
+
+@command.command("suspend", epilog="Example: broker account suspend acme --reason 'key found in a repository'")
+@account_argument
+@click.option("--reason", required=True, metavar="TEXT", help="Reason, for the evidence.")
+@click.pass_obj
+def suspend(start: Start, account: AccountName, reason: str) -> None:
+    """Issue no bundles of an account until it is resumed. Rotation goes on.
+
+    Bundles that were issued stay as they are: a copy works until its certificate expires.
+    """
+    changed = start.broker.registry.suspend(account, the_reason(True, reason))
+    note_done(f"account {account} is suspended", changed=changed, more="; copies that were issued work as before")
+
+
+@command.command("resume", epilog="Example: broker account resume acme")
+@account_argument
+@click.pass_obj
+def resume(start: Start, account: AccountName) -> None:
+    """Issue bundles of a suspended account again."""
+    note_done(f"account {account} is resumed", changed=start.broker.registry.resume(account))
+
+
+@command.command("remove", epilog="Example: broker account remove acme --force --reason 'contract ended'")
+@account_argument
+@reason_options
+@click.option("--yes", is_flag=True, help="Skip the question.")
+@click.pass_obj
+def remove(start: Start, account: AccountName, force: bool, reason: str, yes: bool) -> None:
+    """Remove an account: destroy its keys and secrets. Its evidence stays, and its name is never given again.
+
+    Refused with exit code 7 while it has an open request, a candidate, or a generation that consumers may hold.
+    """
+    forced = the_reason(force, reason)
+    start.broker.account(account, Role.ROTATOR)
+    confirm(f"remove account {account}, and destroy its keys and secrets?", yes=yes)
+    changed = start.broker.rotation.remove(account, forced)
+    note_done(f"account {account} is removed", changed=changed, more="; snapshots of Vault may still hold its secrets")
 
 
 @command.command("list", epilog="Example: broker account list -o json")
@@ -155,7 +209,7 @@ def set_(
 @click.pass_obj
 def list_(start: Start, output: str) -> None:
     """List all accounts."""
-    accounts = list(start.broker.all_accounts())
+    accounts = [account for account in start.broker.all_accounts() if not account.removed]
     if output == "json":
         show_json([_shown(account) for account in accounts])
         return
@@ -191,6 +245,8 @@ def show(start: Start, account: AccountName, output: str) -> None:
             "renew before": found.renew_before or "as the profile says",
             "contacts": ", ".join((*found.contacts.partner, *found.contacts.team)),
             "added": f"{found.created_at:%F %TZ}",
+            "suspended": f"{found.suspended.at:%F %TZ}: {found.suspended.reason}" if found.suspended else "no",
+            "removed": f"{found.removed.at:%F %TZ}: {found.removed.reason}" if found.removed else "no",
         }
     )
     show_table(
@@ -223,7 +279,30 @@ def show(start: Start, account: AccountName, output: str) -> None:
     )
 
 
+def _corrected(start: Start, name: AccountName, pairs: Sequence[str]) -> Subject:
+    """Return the account's subject with the attributes in `pairs`, checked against the partner's rules."""
+    found = start.broker.account(name, Role.OPERATOR)
+    profile = start.broker.profile(found.profile, Role.OPERATOR)
+    wanted = {**dict(found.subject.attributes), **_given(pairs)}
+    subject = _ordered({attribute: value for attribute, value in wanted.items() if value}, profile)
+    findings = lint_subject(subject, profile.subject, found.login)
+    refuse_errors(f"the subject of {name}", findings)
+    show_findings(findings)
+    return subject
+
+
 def _subject(pairs: Sequence[str], profile: Profile, login: str) -> Subject:
+    rules = profile.subject
+    filled = dict(rules.fixed) | ({"CN": login} if rules.common_name_is_login else {}) | _given(pairs)
+    return _ordered(filled, profile)
+
+
+def _ordered(filled: Mapping[str, str], profile: Profile) -> Subject:
+    order = (*profile.subject.order, *(name for name in filled if name not in profile.subject.order))
+    return Subject(tuple((name, filled[name]) for name in order if name in filled))
+
+
+def _given(pairs: Sequence[str]) -> dict[str, str]:
     given: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -233,10 +312,7 @@ def _subject(pairs: Sequence[str], profile: Profile, login: str) -> Subject:
         if known in given:
             raise InputError(f"--subject names {known} twice", hint="give each attribute once")
         given[known] = value
-    rules = profile.subject
-    filled = dict(rules.fixed) | ({"CN": login} if rules.common_name_is_login else {}) | given
-    order = (*rules.order, *(name for name in filled if name not in rules.order))
-    return Subject(tuple((name, filled[name]) for name in order if name in filled))
+    return given
 
 
 _ALIASES = {"email": "emailaddress", "e": "emailaddress", "s": "st", "sp": "st"}

@@ -10,6 +10,8 @@ from broker.cli.options import account_argument, application_argument, confirm
 from broker.cli.output import note, note_done, output_option, show_json, show_table
 from broker.cli.start import Start
 from broker.errors import InputError
+from broker.model.account import Account
+from broker.model.generation import Application
 from broker.model.names import AccountName
 from broker.model.role import Role
 
@@ -30,10 +32,12 @@ def add(start: Start, application: tuple[AccountName, str], client_id: str) -> N
     """Add an application. Its client_id can be set later; it comes with the partner's reply."""
     account, name = application
     broker = start.broker
-    after = broker.registry.add_application(account, name, _checked(client_id) if client_id else "").application(name)
+    found = broker.registry.add_application(account, name, _checked(client_id) if client_id else "")
+    after = found.application(name)
     note(
         f"application {account}/{name}" + ("" if after.client_id else ": its client_id comes with the partner's reply")
     )
+    _warn(found, after)
 
 
 @command.command("set", epilog="Example: broker app set acme/reporting --client-id 1b2c3d4e-…")
@@ -44,8 +48,9 @@ def set_(start: Start, application: tuple[AccountName, str], client_id: str) -> 
     """Set the client_id of an application."""
     account, name = application
     broker = start.broker
-    changed = broker.registry.set_application(account, name, _checked(client_id))
-    note_done(f"application {account}/{name} has client_id {client_id}", changed=changed)
+    done = broker.registry.set_application(account, name, _checked(client_id))
+    note_done(f"application {account}/{name} has client_id {client_id}", changed=done.changed)
+    _warn(done.account, done.account.application(name))
 
 
 @command.command("list", epilog="Example: broker app list acme -o json")
@@ -76,6 +81,12 @@ def remove(start: Start, application: tuple[AccountName, str], yes: bool) -> Non
     confirm(f"remove {account}/{name}?", yes=yes)
     start.broker.registry.remove_application(account, name)
     note(f"application {account}/{name} is removed")
+
+
+def _warn(account: Account, application: Application) -> None:
+    """Warn if another application has the same client_id: the partner cannot tell the two apart."""
+    for other in account.sharing(application):
+        note(f"warning: {account.name}/{application.name} and {account.name}/{other} have the same client_id")
 
 
 def _checked(client_id: str) -> str:

@@ -56,9 +56,10 @@ def status(start: Start, account: AccountName, output: str) -> None:
             [(t.number, t.generation, f"{t.at:%F %TZ}", t.verdict or "no answer") for t in found.canaries],
         )
     show_obstacles(found.obstacles)
-    for application in start.broker.account(account).applications:
-        if application.rejected_at:
-            note(f"the partner rejected the client_id of {account}/{application.name}")
+    for application in found.rejected:
+        note(f"the partner rejected the client_id of {account}/{application}")
+    if found.suspended:
+        note(f"suspended since {found.suspended.at:%F %TZ}: {found.suspended.reason}; broker account resume {account}")
 
 
 @command.command("canary", epilog="Example: broker rotation canary acme --generation 2")
