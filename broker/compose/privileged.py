@@ -12,9 +12,7 @@ from typing import Final
 from broker.compose.roles import Roles
 from broker.evidence.journal import Journal
 from broker.evidence.tamper import require_first_entry
-from broker.issuing.grant import Issuer
-from broker.issuing.leases import LeaseSigner
-from broker.issuing.ports import Authorize, Consumer, SetSecrets
+from broker.issuing.grant import Consumer, Issuer, SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID
 from broker.model.clock import Clock
@@ -31,10 +29,8 @@ from broker.telemetry import log
 from broker.upstream.canary import ask
 from broker.upstream.credentials import Credentials
 from broker.vault import capabilities, layout
-from broker.vault.connection import Connection
-from broker.vault.consumers import VaultConsumers
-from broker.vault.secrets import VaultSecrets
-from broker.vault.signers import lease_keys
+from broker.vault.changing import VaultConsumers
+from broker.vault.secrets import lease_signer, read_secrets
 
 Profiles = Callable[[str, Role], Profile]
 _FIRST_ENTRIES: Final = 256  # accounts whose first entry of evidence is kept in memory: it never changes
@@ -42,7 +38,7 @@ _FIRST_ENTRIES: Final = 256  # accounts whose first entry of evidence is kept in
 
 def canary(roles: Roles, profiles: Profiles) -> Canary:
     """Return the function that prepares a try at the partner, as the canary role."""
-    read, checked = VaultSecrets(roles.connection(Role.CANARY)), _checked(roles, Role.CANARY)
+    read, checked = partial(read_secrets, roles.connection(Role.CANARY)), _checked(roles, Role.CANARY)
 
     def prepared(account: Account, parts: Parts) -> Callable[[], CanaryResult]:
         checked(account)
@@ -61,25 +57,21 @@ def issuer(roles: Roles, profiles: Profiles, token: Secret[str], clock: Clock, j
     `clock` refuses while it is wrong. All issuers of a process share one `journal`.
     """
     vault, checked = roles.connection(Role.SERVER), _checked(roles, Role.SERVER)
+
+    def authorize(account: Account, application: str, kind: BundleKind) -> Consumer:
+        right = layout.right(account.profile, account.environment, account.name, application, kind.value)
+        return capabilities.authorize(vault, token, right, peer=None)
+
     return Issuer(
         accounts=lambda name: checked(roles.accounts(Role.SERVER).read(name).account),
         profile=lambda account: profiles(account.profile, Role.SERVER),
-        authorize=_authorize(vault, token),
-        read_secrets=VaultSecrets(vault),
+        authorize=authorize,
+        read_secrets=partial(read_secrets, vault),
         consumers=VaultConsumers(vault),
         journal=journal,
-        signer=LeaseSigner(lease_keys(vault)),
+        signer=lease_signer(vault),
         clock=clock,
     )
-
-
-def _authorize(vault: Connection, token: Secret[str]) -> Authorize:
-    def authorized(account: Account, application: str, kind: BundleKind) -> Consumer:
-        access = layout.Access(kind.value)
-        right = layout.right(account.profile, account.environment, account.name, application, access)
-        return capabilities.authorize(vault, token, right, peer=None)
-
-    return authorized
 
 
 def _checked(roles: Roles, role: Role) -> Callable[[Account], Account]:

@@ -178,11 +178,11 @@ def _in_progress(account: Account, lead: timedelta, now: datetime) -> Iterator[T
     for candidate in account.automatic_candidates[-1:]:
         made, verdict = last_answer(account, candidate) or (None, None)
         tried = f" again (on {made.at:%F %TZ} the answer was {made.verdict})" if made and verdict else ""
-        message = f"generation {candidate.number} is ready to be tried{tried}"
+        message = f"generation {candidate.number} is ready to be tried"
         for obstacle in obstacles(account, now):
             who, state = (Who.PARTNER, State.WAITING) if obstacle.until else (Who.US, State.STOPPED)
             yield Todo(who, f"{message}; {obstacle.message}; {obstacle.hint}", state=state)
-        yield Todo(Who.US, message, f"broker rotation promote {name}")
+        yield Todo(Who.US, message + tried, f"broker rotation promote {name}")
     request = account.open_request
     if request and not request.submissions:
         yield Todo(Who.US, f"signing request {request.number} was never sent", f"broker csr submit {name}")

@@ -83,7 +83,7 @@ class Reply:
             question = _question(account, certificate, self, wanted)
             issuer = parts.issuer_of(certificate)
             authorities = parts.accepted(issuer.fingerprint) if issuer else None  # judged as if it were accepted
-        requested = csr.parse(request.csr.encode()).subject
+        requested = csr.parse(request.csr.encode()).name.subject
         expected = Expected(self.rules, account.login, authorities, request.spki, requested)
         found = [f for f in verify_certificate(certificate, expected, stamp.at) if f.code != "certificate.unpinned"]
         found += _assumed(before, account, options)

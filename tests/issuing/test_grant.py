@@ -10,9 +10,8 @@ import pytest
 
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, UnknownNameError, VaultUnavailableError
 from broker.evidence.journal import Journal
-from broker.issuing.grant import Granted, Issuer, Wanted
-from broker.issuing.leases import LeaseKeys, LeaseSigner
-from broker.issuing.ports import Consumer, SetSecrets
+from broker.issuing.grant import Consumer, Granted, Issuer, SetSecrets, Wanted
+from broker.issuing.leases import LeaseSigner
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD, Authentication, Basic
 from broker.model.chain import Entry
@@ -26,7 +25,7 @@ from broker.partners import catalogue
 from tests.support.accounts import BY, MZP, NOW, PLANTED, STAMP, later, with_answer, with_candidate, with_current
 
 READER = Consumer("entity-1", "reader")
-KEYS = LeaseKeys("b", {"a": Secret(b"a" * 32), "b": Secret(b"b" * 32)})
+KEYS = LeaseSigner("b", {"a": Secret(b"a" * 32), "b": Secret(b"b" * 32)})
 HOUR = timedelta(hours=1)
 
 
@@ -60,7 +59,7 @@ class Broker:
             read_secrets=self._secrets,
             consumers=self,
             journal=Journal("issued/test", self._store, lambda: self.now, BY),
-            signer=LeaseSigner(KEYS),
+            signer=KEYS,
             clock=self._clock,
         )
 
@@ -113,7 +112,7 @@ def test_bundle_is_of_current_generation() -> None:
     granted = broker.get()
     assert (granted.bundle.generation, granted.bundle.client_id) == (1, "id-fleet")
     assert granted.bundle.expires == granted.lease.expires == later(hours=1)
-    assert LeaseSigner(KEYS).opened(granted.lease_text, now=NOW) == granted.lease
+    assert KEYS.opened(granted.lease_text, now=NOW) == granted.lease
     assert granted.lease.consumer == READER.entity
     assert PLANTED not in repr(granted)
 

@@ -17,7 +17,7 @@ from broker.model.lease import ConsumerRecord, Holding
 from broker.model.names import AccountName
 from broker.rotation.amend import amend
 from broker.rotation.ports import Version, Versioned
-from broker.vault import documents
+from broker.vault import documents, errors
 from broker.vault.documents import DamagedDocumentError, NewerSchemaError, decoded, encoded
 from tests.support.accounts import (
     MZP,
@@ -145,13 +145,13 @@ def test_a_newer_schema_is_refused_before_its_content_is_looked_at(schema: int) 
 # -- upgrades: a broker of schema 3, which renamed `login` twice
 
 
-def to_two(document: documents.Document) -> documents.Document:
+def to_two(document: errors.Document) -> errors.Document:
     value = dict(document["value"])
     value["user_name"] = value.pop("user")
     return {"schema": 2, "value": value}
 
 
-def to_three(document: documents.Document) -> documents.Document:
+def to_three(document: errors.Document) -> errors.Document:
     value = dict(document["value"])
     value["login"] = value.pop("user_name")
     return {"schema": 3, "value": value}

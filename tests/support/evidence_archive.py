@@ -16,10 +16,9 @@ from broker.model.role import Role
 from broker.rotation.amend import amend, settle
 from broker.rotation.ports import Version
 from broker.vault import layout
-from broker.vault.accounts import VaultAccounts
+from broker.vault.changing import VaultAccounts
 from broker.vault.documents import encoded
-from broker.vault.evidence import VaultEvidence
-from broker.vault.statements import VaultStatements
+from broker.vault.evidence import VaultEvidence, VaultStatements
 from tests.support.accounts import BY, NOW, STAMP, an_account, with_answer, with_current, without_texts
 from tests.support.vault import TestVault
 
