@@ -30,7 +30,7 @@ from broker.model.generation import (
     Try,
     secret_refs,
 )
-from broker.model.names import AccountName
+from broker.model.names import AccountName, guess
 from broker.model.stage import Stage
 from broker.model.subject import Subject
 
@@ -175,7 +175,8 @@ class Account:
     def application(self, name: str) -> Application:
         """Return the application called `name`; raise `UnknownNameError`."""
         found = (a for a in self.applications if a.name == name)
-        return _first(found, f"{self.name} has no application {name}", f"broker app list {self.name}")
+        meant = guess(name, [a.name for a in self.applications])
+        return _first(found, f"{self.name} has no application {name}", f"{meant}broker app list {self.name}")
 
     def generation(self, number: int) -> Generation:
         """Return generation `number`; raise `UnknownNameError`."""

@@ -17,7 +17,7 @@ from broker.model.authentication import PASSWORD, Authentication, Basic
 from broker.model.chain import Entry
 from broker.model.changes import moving, registering
 from broker.model.generation import Parts
-from broker.model.lease import BundleKind, ConsumerRecord, stragglers
+from broker.model.lease import BundleKind, ConsumerRecord, held
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Move
@@ -72,8 +72,8 @@ class Broker:
         return self.records[entity]
 
     @property
-    def holders(self) -> frozenset[str]:
-        return stragglers(tuple(self.records.values()), MZP, 1, self.now)
+    def holders(self) -> set[str]:
+        return {record.name for record, h in held(self.records.values(), MZP, self.now) if h.generation == 1}
 
     def _note(self, what: str) -> None:
         self.asked.append(what)
