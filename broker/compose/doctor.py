@@ -147,7 +147,7 @@ def _account(broker: Broker, account: Account) -> Iterator[Finding]:
     for found in obstacles(account, now):
         yield Finding(f"account.{found.code}", _SEVERITY[found.error], found.message, found.hint)
     end = account.certificate(current.parts.certificate).not_after if current else now
-    if end < now:
+    if current and end <= now:
         yield Finding.error(
             "account.expired", f"{name}: its certificate expired on {end:%F %TZ}", f"broker status {name}"
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.authentication import PASSWORD
@@ -147,7 +147,7 @@ class Account:
             hint=f"broker app set {self.name}/APPLICATION --client-id ID",
         )
 
-    def kept(self) -> Account:
+    def kept(self) -> Self:
         """Return the account itself; raise `RefusedError` if it was removed."""
         if self.removed:
             raise RefusedError(
@@ -156,7 +156,7 @@ class Account:
             )
         return self
 
-    def served(self) -> Account:
+    def served(self) -> Self:
         """Return the account itself; raise `RefusedError` if it was removed, or if it is suspended."""
         if self.suspended:
             raise RefusedError(
