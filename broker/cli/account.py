@@ -111,7 +111,10 @@ def add(
     )
     done = f"account {added.name}: login {added.login} at {added.base_url}"
     show_done(done, account=added.name, login=added.login, base_url=added.base_url)
-    note(f"next: broker password set {account}, broker app add {account}/APPLICATION, broker csr new {account}")
+    steps = [f"broker password set {account}", f"broker app add {account}/APPLICATION", f"broker csr new {account}"]
+    if not added.contacts.partner and not rules.submission.to:
+        steps.insert(0, f"broker account set {account} --contact MAIL (who signs at the partner)")
+    note(f"next: {', '.join(steps)}")
 
 
 @command.verb("set", example="broker account set acme --renew-before 30d --team ops@acme.example")
