@@ -130,6 +130,8 @@ def revoke(start: Start, account: AccountName, holder: str, reason: str) -> None
     Nothing is taken back: a copy of a bundle works until its certificate expires. broker rotation status shows who
     holds what.
     """
+    if not holder:
+        raise InputError("no consumer and no lease is named", hint=f"broker rotation status {account} shows both")
     ended = start.broker.rotation.revoke(account, holder, reason)
     done = f"what {holder} holds of {account} is revoked"
     show_done(done, account=account, leases=[holding.lease for holding in ended])

@@ -262,21 +262,22 @@ class Rotation(UseCase):
     # the end
 
     def revoke(self, name: AccountName, holder: str, reason: str) -> tuple[Holding, ...]:
-        """End a lease, or all leases of a consumer: nobody waits for the holder any more. Return what it held.
+        """End a lease, all leases of a consumer, or with "" all of the account. Return what was held.
 
-        A copy of the bundle works until its certificate expires. Raise `UnknownNameError` if nobody holds it, because
-        it ended already or never was.
+        Nobody waits for the holder any more, but a copy of the bundle works until its certificate expires. Raise
+        `UnknownNameError` if a holder is named that holds nothing, because it ended already or never was.
         """
         self.seen(name)
-        ended = [(r, h) for r, h in self.consumers.held(name, self.clock()) if holder in (h.lease, r.name)]
-        if not ended:
+        held = self.consumers.held(name, self.clock())
+        ended = [(r, h) for r, h in held if holder in ("", h.lease, r.name)]
+        if holder and not ended:
             raise UnknownNameError(
                 f"{holder[:80]!r} holds nothing of {name}, and is none of its leases",
                 hint=f"broker rotation status {name} shows who holds it",
             )
 
         def noted(account: Account, stamp: Stamp) -> Account:
-            return reduce(lambda a, held: lease_revoked(a, held[0].entity, held[1], reason, stamp), ended, account)
+            return reduce(lambda a, one: lease_revoked(a, one[0].entity, one[1], reason, stamp), ended, account)
 
         self.settled(name, noted)
         for record, holding in ended:

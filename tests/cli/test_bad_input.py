@@ -123,6 +123,7 @@ ROWS: Final = (
     Row("account remove acme --yes", 7, "generation 1 is current"),
     Row("account remove acme --force --yes", 2, "--force requires --reason"),
     Row("bundle revoke acme nothing --reason gone", 2, "'nothing' holds nothing of acme"),
+    Row("bundle revoke acme '' --reason gone", 2, "no consumer and no lease is named"),
     Row("bundle revoke nobody nothing --reason gone", 2, "there is no account nobody"),
     Row("bundle revoke acme x --reason 'a\x1b'", 2, "control character"),
     Row("app add acme", 2, "names no application"),

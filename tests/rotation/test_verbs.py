@@ -361,6 +361,13 @@ def test_revoked_lease_is_not_waited_for(holder: str, left: set[str]) -> None:
         sim.rotation().revoke(MZP, holder, "again")
 
 
+def test_all_leases_of_an_account_are_revoked() -> None:
+    sim = held_by_two()
+    assert {h.lease for h in sim.rotation().revoke(MZP, "", "stolen")} == {"l1", "l2", "l3"}
+    assert sim.rotation().revoke(MZP, "", "stolen") == ()
+    assert not any(record.holdings for record in sim.records.values())
+
+
 def test_killed_revocation_is_finished() -> None:
     """The evidence comes first: a kill leaves an entry too many, never a holder that vanished without one."""
     for fault in (Fault.KILLED_BEFORE, Fault.KILLED_AFTER):
