@@ -16,7 +16,7 @@ from broker.model.account import Account
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault import layout
-from broker.vault.connection import Connection
+from broker.vault.connection import ADMINISTRATOR, Connection
 from broker.vault.enrolment import (
     consumer_role,
     consumer_token,
@@ -207,7 +207,7 @@ class Vaults:
                 hint="set VAULT_TOKEN; or use --print sh, for an administrator to run",
             )
         login = token_source("token", Connection(roles.settings), {})
-        vault = Connection(roles.settings, login, observer=roles.observer)
+        vault = Connection(roles.settings, login, observer=roles.observer, holder=ADMINISTRATOR)
         try:
             yield vault
         finally:
