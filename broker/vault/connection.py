@@ -330,7 +330,9 @@ class Connection:
     def _denied(self, path: str, granted: Collection[str], lacks: str) -> DeniedError:
         """Return the error that names holder, path, the missing capability, and a command that helps."""
         if not granted:
-            message = f"Vault denies {path} to {self.holder}: its token is expired, revoked, or of another Vault"
+            message = (
+                f"Vault denies {path} to {self.holder}: its token is expired or revoked, or lacks sys/capabilities-self"
+            )
             return DeniedError(message, hint="log in again: bao login, or vault login")
         hint = ADMIN_HINT if self.holder == ADMINISTRATOR else "broker doctor"
         if not lacks:
