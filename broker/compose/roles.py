@@ -1,7 +1,5 @@
 """Connections to Vault: one for each role, each with a login of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -81,10 +79,6 @@ class Roles(Ways):
             token=token,
             source=source,
         )
-
-    @property
-    def _address(self) -> str:
-        return f"unix://{self.home.socket}" if self._embedded_by_default else self.config["vault.address"]
 
     def connection(self, role: Role) -> Connection:
         """Return the connection that acts as `role`. All share `Seen`, so none reads an older state than another."""

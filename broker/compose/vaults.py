@@ -1,7 +1,5 @@
 """Administer a Vault: run the embedded one, set up any, and enrol consumers. For people who hold an admin token."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,7 +28,7 @@ from broker.vault.health import health, lacking
 from broker.vault.logins import token_source
 from broker.vault.ownership import survey, unseen
 from broker.vault.policies import ALL, admin_policy
-from broker.vault.setup import Action, Wish, apply, as_shell, changes, lacking_rights, plan, wanted
+from broker.vault.setup import Item, Wish, apply, as_shell, changes, lacking_rights, plan, wanted
 
 Write = Callable[[Path, bytes], None]  # a file that only its owner can read
 
@@ -41,31 +39,12 @@ class VaultStatus:
 
     embedded: str | None
     pid: int | None
-    answers: bool | None
-    serves: bool | None
-    address: str
+    answers: bool | None = None
+    serves: bool | None = None
+    address: str = ""
     code: Kind | None = None
     message: str = ""
     hint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedChange:
-    """One item of a set-up, what is done to it, and for people the lines that differ. No secret is in them."""
-
-    item: str
-    action: Action
-    difference: tuple[str, ...]
-
-    @property
-    def replaces(self) -> bool:
-        """Whether something that exists is changed."""
-        return self.action is Action.UPDATE
-
-    @property
-    def changes(self) -> bool:
-        """Whether anything is done."""
-        return self.action is not Action.KEEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +54,7 @@ class SetUp:
     `lacks` is the error for rights that the plan needs and the administrator lacks.
     """
 
-    plan: tuple[PlannedChange, ...]
+    plan: tuple[Item, ...]
     effects: tuple[str, ...]
     logins: tuple[Role, ...]
     lacks: BrokerError | None
@@ -105,13 +84,7 @@ class Vaults:
         """Return whether the vault answers, and serves one of the roles of this host."""
         embedded = not self._roles.config["vault.address"]
         running = server.status(self.directory) if embedded else None
-        found = VaultStatus(
-            embedded=str(self.directory) if embedded else None,
-            pid=running.pid if running else None,
-            answers=None,
-            serves=None,
-            address="",
-        )
+        found = VaultStatus(str(self.directory) if embedded else None, running.pid if running else None)
         try:
             found = replace(found, address=self._roles.settings.address)
             health(self._roles.settings)
@@ -182,8 +155,7 @@ class Vaults:
                 logins = tuple(r for r in Role if provide_login(vault, r.value, login_dir / r.value, write))
         if not dry_run and self._roles.is_embedded:
             self._up(wish=wish)
-        shown = tuple(PlannedChange(c.title, c.action, c.difference) for c in planned)
-        return SetUp(shown, effects, logins, lacks)
+        return SetUp(planned, effects, logins, lacks)
 
     def right(self, account: Account, application: str) -> str:
         """Return the path on which a consumer needs `update`; raise `UnknownNameError`."""

@@ -7,8 +7,6 @@ gives it nothing of the broker. Sources: Vault API, "/sys/capabilities" and "/au
 measured.
 """
 
-from __future__ import annotations
-
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -17,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, Final
 
 from broker.errors import DeniedError, InputError
-from broker.issuing.ports import Consumer
+from broker.issuing.grant import Consumer
 from broker.model.names import NAME
 from broker.model.secret import Secret
 from broker.vault import layout

@@ -1,12 +1,10 @@
 """Documents that change, under compare-and-set: accounts, consumers' records, custom profiles."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 
 from broker.errors import ConflictError, UnknownNameError
 from broker.model.account import Account
-from broker.model.consumer import ConsumerRecord
+from broker.model.lease import ConsumerRecord
 from broker.model.names import NAME, AccountName
 from broker.partners.document import to_document
 from broker.partners.profile import Profile
@@ -37,11 +35,11 @@ class VaultAccounts:
             raise DamagedDocumentError(message, hint=DAMAGED_HINT)
         return Versioned(account, Version(stored.version))
 
-    def write(self, account: Account, *, replacing: Version) -> None:
+    def write(self, account: Account, replacing: Version) -> None:
         """Store `account` as the version after `replacing`; raise `ConflictError`."""
         self._vault.write(layout.account(account.name), encoded(account), replacing=replacing)
 
-    def landed(self, account: Account, *, replacing: Version) -> bool:
+    def landed(self, account: Account, replacing: Version) -> bool:
         """Return whether `account` is the version after `replacing`, as `Connection.landed` does."""
         return self._vault.landed(layout.account(account.name), encoded(account), replacing)
 
@@ -55,7 +53,7 @@ class VaultAccounts:
 
 
 class VaultConsumers:
-    """`issuing.ports.Consumers` on KV v2."""
+    """`issuing.grant.Consumers` on KV v2."""
 
     def __init__(self, vault: Connection) -> None:
         self._vault = vault

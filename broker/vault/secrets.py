@@ -1,7 +1,5 @@
 """Private keys and named secrets in Vault's KV: numbered, written once, destroyed in every version; keys of leases."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +8,8 @@ from typing import Annotated, Final
 import msgspec
 
 from broker.errors import RefusedError
-from broker.issuing.leases import LeaseKeys
-from broker.issuing.ports import SetSecrets
+from broker.issuing.grant import SetSecrets
+from broker.issuing.leases import LeaseSigner
 from broker.model.authentication import PASSWORD
 from broker.model.certificate import Spki
 from broker.model.generation import KeyRef, Parts, SecretRef, key_ref, secret_refs
@@ -87,13 +85,13 @@ class VaultNamedSecrets:
 
 
 def read_secrets(vault: Connection, account: AccountName, parts: Parts) -> SetSecrets:
-    """Return the key and the named secrets of a set: `issuing.ports.ReadSecrets`. Raise `RefusedError` if destroyed."""
+    """Return the key and the named secrets of a set: `issuing.grant.ReadSecrets`. Raise `RefusedError` if destroyed."""
     named = VaultNamedSecrets(vault)
     by_name = {_named(ref)[0]: named.secret(account, ref) for ref in secret_refs(parts.secrets)}
     return SetSecrets(VaultKeys(vault).key(account, parts.key), by_name)
 
 
-def lease_keys(vault: Connection) -> LeaseKeys:
+def lease_signer(vault: Connection) -> LeaseSigner:
     """Return the keys that sign leases, making the first. Two brokers that start together use the same."""
 
     def make() -> Document:
@@ -103,7 +101,7 @@ def lease_keys(vault: Connection) -> LeaseKeys:
     found = decoded(document, _StoredLeaseKeys, "the document of the keys that sign leases")
     if found.newest not in found.keys:
         raise RefusedError("the newest of the keys that sign leases is missing", hint=DAMAGED_HINT)
-    return LeaseKeys(found.newest, {kid: Secret(key) for kid, key in found.keys.items()})
+    return LeaseSigner(found.newest, {kid: Secret(key) for kid, key in found.keys.items()})
 
 
 def _kept(vault: Connection, path: str, where: str) -> Document:

@@ -9,10 +9,10 @@ import pytest
 
 from broker.model.account import Account
 from broker.model.changes.writing import recorded
+from broker.model.clock import Stamp
 from broker.model.history import Event
 from broker.model.names import AccountName
 from broker.model.role import Role
-from broker.model.stamp import Stamp
 from broker.vault import layout
 from broker.vault.changing import VaultAccounts
 from tests.support.accounts import NOW

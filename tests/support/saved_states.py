@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from broker.compose.graph import Wiring
 from broker.model.account import Account
 from broker.model.chain import verify
-from broker.model.consumer import ConsumerRecord
+from broker.model.lease import ConsumerRecord
 from broker.model.names import AccountName
 from broker.model.stage import Stage
 from broker.vault.changing import VaultConsumers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
 import subprocess
 import tempfile
@@ -14,8 +15,8 @@ from typing import Final
 
 import pytest
 
-from broker.embedded.binary import find_binary
 from broker.embedded.config import Options
+from broker.embedded.server import find_binary, stop
 from broker.embedded.up import Embedded, administered, up
 from broker.model.role import Role
 from broker.model.secret import Secret
@@ -163,7 +164,8 @@ def throwaway(options: Options | None = None) -> Iterator[Embedded]:
         try:
             yield embedded
         finally:
-            embedded.stop()
+            stop(embedded.running.home.root)
+            os.close(embedded.running.lifeline)
 
 
 @pytest.fixture(scope="session")

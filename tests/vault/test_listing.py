@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import pytest
 
-from broker.embedded.binary import find_binary
+from broker.embedded.server import find_binary
 from broker.evidence.statements import Statement
 from broker.model.chain import GENESIS, Head
-from broker.model.consumer import ConsumerRecord
+from broker.model.lease import ConsumerRecord
 from broker.model.role import Role
 from broker.partners.catalogue import builtin
 from broker.partners.document import to_document
