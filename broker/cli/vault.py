@@ -127,6 +127,8 @@ def setup(
     note(f"{count} of {len(done.plan)} {'would change' if dry_run else 'changed'}")
     if done.lacks:
         raise done.lacks
+    if not (folder or dry_run or vaults.has_logins):
+        note("no role can log in from here; next: broker vault setup --login-dir roles")
 
 
 @command.verb("enrol", example="broker vault enrol reporting --right acme/reporting --token-file reporting.token")

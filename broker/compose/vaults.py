@@ -105,7 +105,7 @@ class Vaults:
         if role is Role.AUDITOR:
             vault.list("accounts")
         elif lacks := lacking(vault, role):
-            raise DeniedError(f"the {role.value} role lacks {', '.join(lacks)}", hint="broker vault setup --dry-run")
+            raise DeniedError(f"the {role.value} role lacks {'; '.join(lacks)}", hint="broker vault setup --dry-run")
 
     def environment(self) -> Mapping[str, str]:
         """Return the variables that Vault's own tools need to reach the vault. No token."""
@@ -120,6 +120,12 @@ class Vaults:
             "TLS_SERVER_NAME": settings.server_name,
         }
         return {name: str(value) for name, value in values.items() if value}
+
+    @property
+    def has_logins(self) -> bool:
+        """Whether the login of a role can be read on this host; a token in the environment is none."""
+        ways = [way for role in Role if self._roles.may_try(role) and (way := self._roles.way(role))]
+        return not all(way.borrowed for way in ways)
 
     def admin_policy(self, *, adopt: bool) -> str:
         """Return the policy with every right that an administrator needs."""

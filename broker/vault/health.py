@@ -48,10 +48,16 @@ def lacking(vault: Connection, role: Role) -> list[str]:
     on_secrets = set(wanted) - set(unlimited)
     if on_secrets <= set(lacks):
         lacks = [right for right in lacks if right not in on_secrets]
-    return [f"{capability} on {path}" for capability, path in lacks]
+    return by_path(lacks)
 
 
 def missing(vault: Connection, wanted: Sequence[Right]) -> list[Right]:
     """Return those of `wanted` that the token of `vault` lacks."""
     answer = vault.ask("POST", "sys/capabilities-self", {"paths": sorted({path for _, path in wanted})})
     return [(name, path) for name, path in wanted if not {name, "root"} & set(field_of(answer, "data", path) or ())]
+
+
+def by_path(lacks: Sequence[Right]) -> list[str]:
+    """Return rights as "read, update on PATH"."""
+    paths = dict.fromkeys(path for _, path in lacks)
+    return [f"{', '.join(name for name, on in lacks if on == path)} on {path}" for path in paths]
