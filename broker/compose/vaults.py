@@ -14,7 +14,7 @@ from broker.model.account import Account
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault import layout
-from broker.vault.connection import ADMINISTRATOR, Connection
+from broker.vault.connection import ADMIN_HINT, ADMINISTRATOR, Connection
 from broker.vault.enrolment import (
     consumer_role,
     consumer_token,
@@ -197,10 +197,9 @@ class Vaults:
                 yield vault
             return
         if roles.settings.token is None:
-            raise InputError(
-                "the set-up needs a token that may write mounts and policies",
-                hint="set VAULT_TOKEN; or use --print sh, for an administrator to run",
-            )
+            other = "for somebody else to run: broker vault setup --print sh"
+            hint = f"set VAULT_TOKEN; the policy that it needs: {ADMIN_HINT}; {other}"
+            raise InputError("this needs a token of a Vault administrator", hint=hint)
         login = token_source("token", Connection(roles.settings), {})
         vault = Connection(roles.settings, login, observer=roles.observer, holder=ADMINISTRATOR)
         try:
