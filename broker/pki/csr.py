@@ -19,7 +19,8 @@ from broker.model.finding import refuse_errors
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
 from broker.pki import der, keys, subject_values
-from broker.pki.certificate_fields import PublicKey, digest_of, extensions_of, oid_name, public_key_facts, readable
+from broker.pki.certificate_fields import PublicKey, digest_of, public_key_facts, readable
+from broker.pki.extensions import oid_name
 from broker.pki.names import ReadName, name_of, read_name
 from broker.pki.pem import Block, blocks_and_text
 
@@ -69,7 +70,7 @@ def parse(data: bytes) -> ParsedCsr:
         request = x509.load_der_x509_csr(block.der)
         # CertificationRequestInfo: version, subject, SPKI, attributes
         _, subject, spki, *_ = der.children(der.only(request.tbs_certrequest_bytes))
-        extensions = extensions_of(request) or x509.Extensions([])
+        extensions = readable(lambda: request.extensions, x509.Extensions([]))
         return ParsedCsr(
             name=read_name(subject),
             spki=Spki(hashlib.sha256(spki.raw).hexdigest()),
@@ -77,7 +78,7 @@ def parse(data: bytes) -> ParsedCsr:
             digest=digest_of(request),
             pss=isinstance(readable(lambda: request.signature_algorithm_parameters, None), padding.PSS),
             signature_valid=readable(lambda: request.is_signature_valid, False),
-            extensions=tuple(oid_name(e.oid) for e in extensions),
+            extensions=tuple(oid_name(e.oid.dotted_string) for e in extensions),
             asks_to_be_ca=any(isinstance(e.value, x509.BasicConstraints) and e.value.ca for e in extensions),
             challenge_password=any(a.oid == AttributeOID.CHALLENGE_PASSWORD for a in request.attributes),
             header=block.label,
@@ -86,7 +87,8 @@ def parse(data: bytes) -> ParsedCsr:
         )
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         hint = "it is damaged or cut off: make it again"
-        raise InputError(f"the signing request cannot be read: {error}", hint=hint) from error
+        message = "the signing request cannot be read: this is not the structure of one"
+        raise InputError(message, hint=hint) from error
 
 
 def _the_request(data: bytes) -> tuple[Block, bool]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding, Severity, worst_first
 from broker.model.subject import KeyRules, Subject, SubjectRules
 from broker.pki.certificate_fields import SMALLEST_RSA, digest_faults, rsa_faults
 from broker.pki.csr import ParsedCsr
@@ -20,7 +20,7 @@ def lint_subject(subject: Subject, rules: SubjectRules, login: str) -> tuple[Fin
 
     `login` is the account's; "" leaves the common name unchecked.
     """
-    return _sorted(_subject_faults(subject, rules, login))
+    return worst_first(_subject_faults(subject, rules, login))
 
 
 def lint_csr(parsed: ParsedCsr, rules: SubjectRules, key_rules: KeyRules, login: str) -> tuple[Finding, ...]:
@@ -31,7 +31,7 @@ def lint_csr(parsed: ParsedCsr, rules: SubjectRules, key_rules: KeyRules, login:
         reversed_ = Finding.note("subject.reversed", "the attributes are in reverse order, as keytool writes them")
         found = [reversed_ if f.code == "subject.order" else f for f in found]
     of_request = (*_key(parsed, key_rules), *_signature(parsed, key_rules), *_contents(parsed))
-    return _sorted([*found, *_encoding(parsed), *(replace(f, code=f"csr.{f.code}") for f in of_request)])
+    return worst_first([*found, *_encoding(parsed), *(replace(f, code=f"csr.{f.code}") for f in of_request)])
 
 
 def _subject_faults(subject: Subject, rules: SubjectRules, login: str) -> Iterator[Finding]:
@@ -114,7 +114,7 @@ def _signature(parsed: ParsedCsr, rules: KeyRules) -> Iterator[Finding]:
     if not parsed.signature_valid:
         message = "the request's own signature does not fit its key: it was edited, or made with another key"
         yield Finding.error("signature.invalid", message, "make the request again; never edit one")
-    weak = list(digest_faults(parsed.digest, hint))
+    weak = list(digest_faults("it", parsed.digest, hint))
     yield from weak
     if not weak and parsed.digest != rules.digest:
         digest = parsed.digest or "an unusual algorithm"
@@ -142,7 +142,3 @@ def _contents(parsed: ParsedCsr) -> Iterator[Finding]:
     if parsed.header == "NEW CERTIFICATE REQUEST":
         message = "the PEM header says NEW CERTIFICATE REQUEST, as keytool writes it: some portals refuse it"
         yield Finding.note("header", message, "convert it with: openssl req -in FILE -out request.csr")
-
-
-def _sorted(found: Iterable[Finding]) -> tuple[Finding, ...]:
-    return tuple(sorted(dict.fromkeys(found), key=lambda f: list(Severity).index(f.severity)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from broker.errors import RefusedError
 from broker.model.account import Account
@@ -17,9 +18,9 @@ from broker.model.subject import SubjectRules
 from broker.pki import csr
 from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.certificates import Description, ca_set, format_fingerprint, load, parse_fingerprint
-from broker.pki.chain import path, unverifiable
+from broker.pki.chain import paths, unverifiable
 from broker.pki.reply import ReplyParts
-from broker.pki.verification import Expected, verify_certificate
+from broker.pki.verification import Expected, best_path, verify_certificate
 
 
 class LateReplyError(RefusedError):
@@ -185,12 +186,12 @@ def _with_authorities(
     wanted = [parts.accepted(fingerprint) for fingerprint in options.accept]
     pinned = account.ca_set(account.issuing) if account.issuing else None
     trusted = [*wanted, pinned] if pinned else wanted
-    certificate = parts.for_spki(request.spki, _together(trusted) if trusted else None)
+    cas = [ca for one in trusted for ca in load(one.pem)]
+    certificate = parts.for_spki(request.spki, partial(best_path, trusted=cas, now=stamp.at))
     issuing = [a for a in wanted if _chains(certificate, parts, a)]
     server = [a for a in wanted if a not in issuing]
     if not issuing and not (pinned and _chains(certificate, parts, pinned)):
-        pool = [*parts.certificates, *(ca for one in trusted for ca in load(one.pem))]
-        if reason := unverifiable(load(certificate.pem)[0], pool):
+        if reason := unverifiable(load(certificate.pem)[0], [*parts.certificates, *cas]):
             raise RefusedError(
                 f"the certificate for {account.name} does not chain to a CA: {reason}",
                 hint="ask the partner for a certificate from a CA with a stronger key and SHA-256",
@@ -220,7 +221,7 @@ def _together(several: Sequence[CaSet]) -> CaSet:
 
 
 def _chains(certificate: Certificate, parts: ReplyParts, authorities: CaSet) -> bool:
-    return path(load(certificate.pem)[0], parts.certificates, load(authorities.pem)) is not None
+    return any(paths(load(certificate.pem)[0], parts.certificates, load(authorities.pem)))
 
 
 def _with_client_id(account: Account, parts: ReplyParts, options: ImportOptions, stamp: Stamp) -> Account:
