@@ -27,6 +27,7 @@ from broker.pki.names import ReadName, read_name
 _VERSION: Final = 0xA0
 SMALLEST_RSA: Final = 2048
 _LARGEST_RSA: Final = 8192  # bits; above these two, verifying a signature takes seconds
+_LONGEST_SERIAL: Final = 20  # octets
 _LARGEST_EXPONENT: Final = 2**32
 _USUAL_SIZES: Final = (2048, 3072, 4096, 8192)
 EXPONENT: Final = 65537
@@ -156,11 +157,18 @@ def digest_faults(name: str, digest: str, hint: str) -> Iterator[Finding]:
 
 
 def signature_faults(name: str, found: x509.Certificate, hint: str) -> Iterator[Finding]:
-    """Yield the faults of a certificate's signature and serial number."""
+    """Yield the faults of a certificate's signature."""
     yield from digest_faults(name, digest_of(found), hint)
     if isinstance(readable(lambda: found.signature_algorithm_parameters, None), padding.PSS):
         message = f"{name} is signed with RSASSA-PSS, which some programs cannot verify"
         yield Finding.warning("signature.pss", message, "nothing to do now; tell the partner")
+
+
+def serial_faults(name: str, found: x509.Certificate) -> Iterator[Finding]:
+    """Yield a warning for a serial number that other programs refuse (RFC 5280, 4.1.2.2)."""
+    if not 0 < serial_of(found) < 1 << 8 * _LONGEST_SERIAL - 1:
+        message = f"{name} has a serial number that is not positive, or longer than {_LONGEST_SERIAL} octets"
+        yield Finding.warning("serial", message, "nothing to do now; tell the partner, since other programs refuse it")
 
 
 def _names_and_key(found: x509.Certificate) -> tuple[der.Element, der.Element, der.Element]:

@@ -12,6 +12,7 @@ _FERMAT_STEPS: Final = 100
 _PRIMES: Final = tuple(n for n in range(3, _SMALL, 2) if all(n % d for d in range(3, math.isqrt(n) + 1, 2)))
 _PRODUCT: Final = 2 * math.prod(_PRIMES)
 _ROCA_PRIMES: Final = _PRIMES[:38]  # 3 to 167 (Nemec et al., "The Return of Coppersmith's Attack", 2017)
+_SQUARES: Final = (0, 1, 4, 9)  # modulo 16
 _GENERATOR: Final = 65537
 
 
@@ -27,7 +28,7 @@ def flaw(modulus: int) -> str:
     root = math.isqrt(modulus) + 1
     for middle in range(root, root + _FERMAT_STEPS):  # of two primes that are close to each other
         rest = middle * middle - modulus
-        if math.isqrt(rest) ** 2 == rest:
+        if rest % 16 in _SQUARES and math.isqrt(rest) ** 2 == rest:
             return "its two primes are too close to each other"
     return ""
 

@@ -149,7 +149,8 @@ def _purpose(leaf: x509.Certificate) -> Iterator[Finding]:
         yield _warning("path-length", message, _TELL)
     if extensions.usages is not None and "digital_signature" not in extensions.usages:
         message = "its key usage lacks digitalSignature, which TLS 1.3 requires (RFC 8446, 4.4.2.2)"
-        yield _error("key-usage", message, _REISSUE)
+        # OpenSSL is content with key agreement.
+        yield (_warning if "key_agreement" in extensions.usages else _error)("key-usage", message, _REISSUE)
     if extensions.netscape is not None and "client" not in extensions.netscape:
         types = ", ".join(extensions.netscape) or "empty"
         yield _error("purpose", f"its Netscape certificate type ({types}) lacks client: OpenSSL refuses it", _REISSUE)
@@ -161,6 +162,7 @@ def _purpose(leaf: x509.Certificate) -> Iterator[Finding]:
 def _strength(leaf: x509.Certificate) -> Iterator[Finding]:
     yield from fields.rsa_faults(fields.public_key_facts(leaf.public_key))
     yield from fields.signature_faults("it", leaf, _REISSUE)
+    yield from fields.serial_faults("it", leaf)
 
 
 def _extension_faults(name: str, found: x509.Certificate, hint: str) -> Iterator[Finding]:
@@ -198,7 +200,8 @@ def _no_path(leaf: x509.Certificate, others: list[x509.Certificate], pinned: lis
 def _path_faults(path: Path, now: datetime) -> Iterator[Finding]:
     for ca in path[1:]:
         name = f"the CA '{fields.subject_of(ca)}'"
-        found = (*_ca_faults(ca, name, now), *_ca_strength(ca, name, pinned=ca is path[-1]))
+        found = [*_ca_faults(ca, name, now), *_ca_strength(ca, name, pinned=ca is path[-1])]
+        found += fields.serial_faults(name, ca)
         yield from (replace(one, code=f"ca.{one.code}") for one in found)
     for child, issuer in pairwise(path):
         if fields.issuer_of(child) != fields.subject_of(issuer):
