@@ -45,6 +45,9 @@ def _subject_faults(subject: Subject, rules: SubjectRules, login: str) -> Iterat
     name = subject.get("CN") if rules.common_name_is_login else ""
     if name and (message := login_mismatch(name, login)):
         yield Finding.error("subject.cn.login", message, f"set CN to {shown(login)}, or correct the account's login")
+    if len(name.split()) > 1:
+        message = f"CN is {shown(name)}: no login has a blank"
+        yield Finding.error("subject.cn.blank", message, f"set CN to {shown(''.join(name.split()))}, if that is it")
     if name and not name.startswith(rules.login_prefix):
         message = f"CN is {shown(name)}, and this partner's logins usually begin with '{rules.login_prefix}'"
         yield Finding.warning("subject.cn.prefix", message, "compare it with the login that the partner gave you")
