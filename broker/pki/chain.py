@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from broker.model.certificate import Spki
 from broker.pki import certificate_fields as fields
 from broker.pki.extensions import extensions_of
-from broker.pki.names import Folded, folded
+from broker.pki.names import Folded, folded, shown
 
 _STEPS: Final = 256
 _PAIRS: Final = 2048  # of certificates; a reply of 32 has half as many
@@ -78,8 +78,8 @@ def unverifiable(leaf: x509.Certificate, pool: Sequence[x509.Certificate]) -> st
     issuers = [c for c in pool if c != top and _subject(c) == _issuer(top)]
     for key in (fields.public_key_facts(c.public_key) for c in issuers):
         if not key.verifies:
-            return f"it is signed by '{fields.issuer_of(top)}', and nothing is verified by that CA's key ({key})"
-    digest = next(fields.digest_faults(f"'{fields.subject_of(top)}'", fields.digest_of(top), ""), None)
+            return f"it is signed by {shown(fields.issuer_of(top))}, and nothing is verified by that CA's key ({key})"
+    digest = next(fields.digest_faults(shown(fields.subject_of(top)), fields.digest_of(top), ""), None)
     return digest.message if issuers and digest else ""
 
 

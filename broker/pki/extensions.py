@@ -14,6 +14,7 @@ from cryptography import x509
 
 from broker.errors import InputError
 from broker.pki import der
+from broker.pki.names import listed
 
 ANY_PURPOSE: Final = "anyExtendedKeyUsage"
 CLIENT_AUTH: Final = "clientAuth"
@@ -52,7 +53,7 @@ class Extensions:
         """The extended key usages, if clientAuth is none of them, else None."""
         if self.purposes is None or CLIENT_AUTH in self.purposes:
             return None
-        return ", ".join(self.purposes) or "nothing"
+        return listed(self.purposes) or "nothing"
 
 
 @lru_cache(_CACHED)

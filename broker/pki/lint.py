@@ -9,7 +9,7 @@ from broker.model.finding import Finding, Severity, worst_first
 from broker.model.subject import KeyRules, Subject, SubjectRules
 from broker.pki.certificate_fields import SMALLEST_RSA, digest_faults, rsa_faults
 from broker.pki.csr import ParsedCsr
-from broker.pki.names import shown
+from broker.pki.names import listed, shown
 from broker.pki.subject_values import code_of, login_mismatch, unknown_attributes, value_faults
 
 _OLD_STRINGS = ("TeletexString", "BMPString", "UniversalString")
@@ -70,7 +70,7 @@ def _presence(subject: Subject, rules: SubjectRules) -> Iterator[Finding]:
             message = f"{name} is there ({shown(value)}), and the partner forbids it"
             yield Finding.error(f"subject.{code_of(name)}.forbidden", message, f"leave {name} out")
         if names.count(name) > 1:
-            values = ", ".join(shown(v) for n, v in subject.attributes if n == name)
+            values = listed(shown(v) for n, v in subject.attributes if n == name)
             severity = Severity.ERROR if name in rules.required or name in rules.fixed else Severity.WARNING
             message = f"{name} is there {names.count(name)} times: {values}"
             yield Finding(f"subject.{code_of(name)}.duplicate", severity, message, f"keep one {name}")
@@ -89,7 +89,7 @@ def _encoding(parsed: ParsedCsr) -> Iterator[Finding]:
     for message, name in unknown_attributes(parsed.name):
         yield Finding.warning("subject.unknown", message, f"leave {name} out")
     if parsed.name.multi_valued:
-        message = f"{' and '.join(parsed.name.multi_valued)} share one part of the name (written with '+')"
+        message = f"{listed(parsed.name.multi_valued)} share one part of the name (written with '+')"
         yield Finding.error("subject.multi-valued", message, "give each attribute its own part of the name")
     for attribute in parsed.name.attributes:
         found, hint = attribute.string_type, "make the request with openssl's -utf8, or with: broker csr new"
@@ -140,7 +140,7 @@ def _contents(parsed: ParsedCsr) -> Iterator[Finding]:
         message = "the request asks for a CA certificate (basicConstraints CA:TRUE)"
         yield Finding.error("ca", message, "make it without that extension")
     if parsed.extensions:
-        message = f"the request asks for extensions, which the CA may ignore: {', '.join(parsed.extensions)}"
+        message = f"the request asks for extensions, which the CA may ignore: {listed(parsed.extensions)}"
         yield Finding.note("extensions", message)
     if parsed.header == "NEW CERTIFICATE REQUEST":
         message = "the PEM header says NEW CERTIFICATE REQUEST, as keytool writes it: some portals refuse it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,7 +30,9 @@ _STRING_TYPES: Final[Mapping[int, tuple[str, str]]] = {
     0x1C: ("UniversalString", "utf-32-be"),
     0x1E: ("BMPString", "utf-16-be"),
 }
-_SHOWN: Final = 80
+_SHOWN: Final = 80  # characters
+_SHOWN_NAME: Final = 240
+_LISTED: Final = 8
 Folded = tuple[tuple[int, str, str], ...]
 
 
@@ -94,10 +96,17 @@ def folded(name: ReadName) -> Folded:
     return tuple((a.rdn, a.name, " ".join(a.value.casefold().split())) for a in name.attributes)
 
 
-def shown(value: str) -> str:
+def shown(value: str | ReadName) -> str:
     """Return `value` for a message: in quotes, shortened, control characters escaped."""
-    cut = value if len(value) <= _SHOWN else value[:_SHOWN] + "…"
-    return f"'{_printable(cut)}'"
+    most = _SHOWN if isinstance(value, str) else _SHOWN_NAME
+    text = str(value)
+    return f"'{_printable(text if len(text) <= most else text[:most] + '…')}'"
+
+
+def listed(values: Iterable[str]) -> str:
+    """Return `values` for a message: each once, at most eight."""
+    some = list(dict.fromkeys(values))
+    return ", ".join([*some[:_LISTED], *(["…"] if len(some) > _LISTED else [])])
 
 
 def _read_attribute(attribute: der.Element, rdn: int) -> NameAttribute:

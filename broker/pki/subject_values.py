@@ -100,9 +100,10 @@ def value_faults(name: str, value: str) -> Iterator[Finding]:
 def _text_rules(name: str, value: str) -> Iterable[_Rule]:
     """Return the rules for every attribute."""
     categories, bare, beginning = {unicodedata.category(c) for c in value}, value.strip(), value[:_LOOKED_AT]
-    repaired, composed = _undone_double_encoding(value), unicodedata.normalize("NFC", value)
+    repaired, composed = _undone_double_encoding(value), unicodedata.normalize("NFC", beginning)
     copied, bound = _TEMPLATE.search(beginning) or _LEFTOVER.fullmatch(beginning.strip()), BOUNDS[name]
     bracket = not copied and (bare.startswith("<") or bare.endswith(">"))
+    decomposed = composed != beginning
     lost = name != "emailAddress" and _LOST.search(beginning)
     long = f"has {len(value)} characters, the standard allows {bound}"
     return (
@@ -114,7 +115,7 @@ def _text_rules(name: str, value: str) -> Iterable[_Rule]:
         # Twice-encoded capitals hold C1 controls too, and controls are never encoded.
         ("control", categories & {"Cc", "Zl", "Zp"}, "holds a control character", f"type {name} again, on one line"),
         ("invisible", "Cf" in categories, "holds an invisible character", f"type {name} again in place of pasting it"),
-        ("decomposed", composed != value, "has an accent that compares unequal", f"set {name} to {shown(composed)}"),
+        ("decomposed", decomposed, "has an accent that compares unequal", f"set {name} to {shown(composed)}"),
         ("blank", value != bare, "begins or ends with a blank", f"remove it from {name}"),
         ("placeholder", copied, "is still the template's", f"set {name} to your own"),
         ("bracket", bracket, "keeps a bracket of the guide's example", f"set {name} to {shown(value.strip(' <>'))}"),

@@ -23,7 +23,7 @@ from broker.pki import certificate_fields as fields
 from broker.pki import chain
 from broker.pki.certificates import format_fingerprint, load
 from broker.pki.extensions import ANY_PURPOSE, extensions_of
-from broker.pki.names import shown
+from broker.pki.names import listed, shown
 from broker.pki.subject_values import login_mismatch, unknown_attributes
 
 Path = Sequence[x509.Certificate]
@@ -97,10 +97,10 @@ def _requested(leaf: x509.Certificate, expected: Expected) -> Iterator[Finding]:
     elif expected.rules.common_name_is_login and (message := login_mismatch("".join(names[:1]), expected.login)):
         yield _error("cn", message, "check that the certificate belongs to this account; if so, ask for it again")
     if len(names) > 1:
-        message = f"CN is there {len(names)} times ({', '.join(map(shown, names))}): servers differ in which one counts"
+        message = f"CN is there {len(names)} times ({listed(map(shown, names))}): servers differ in which one counts"
         yield _error("cn.duplicate", message, _REISSUE)
     if "CN" in subject.multi_valued:
-        message = f"CN shares its part of the name with another attribute (written with '+'): {shown(str(subject))}"
+        message = f"CN shares its part of the name with another attribute (written with '+'): {shown(subject)}"
         yield _error("cn.multi-valued", message, _REISSUE)
     for message, _ in unknown_attributes(subject):
         yield _warning("subject.unknown", message, _CONFIRM)
@@ -169,15 +169,15 @@ def _extension_faults(name: str, found: x509.Certificate, hint: str) -> Iterator
     """Yield extensions that verifiers cannot read, do not know, or seldom support."""
     extensions = extensions_of(found)
     if extensions.faulty:
-        message = f"{name} has extensions that are broken or there twice: {', '.join(extensions.faulty)}"
+        message = f"{name} has extensions that are broken or there twice: {listed(extensions.faulty)}"
         yield _error("extensions", message, hint)
     elif fields.readable(lambda: found.extensions, None) is None:
         yield _warning("extensions", f"{name} has an extension that some programs cannot read", _TELL)
     if rare := [one for one in extensions.critical if one in _RARE]:
-        message = f"{name} has a critical extension that OpenSSL knows and other programs refuse: {', '.join(rare)}"
+        message = f"{name} has a critical extension that OpenSSL knows and other programs refuse: {listed(rare)}"
         yield _warning("critical", message, _TELL)
     if unknown := [one for one in extensions.critical if one not in (*_USUAL, *_RARE)]:
-        message = f"{name} has an unknown critical extension: {', '.join(unknown)}"
+        message = f"{name} has an unknown critical extension: {listed(unknown)}"
         yield _error("critical", message, "ask the partner for its purpose")
 
 
@@ -189,8 +189,8 @@ def _no_path(leaf: x509.Certificate, others: list[x509.Certificate], pinned: lis
     if reason := chain.unverifiable(leaf, [*others, *pinned]):
         return _error("issuer", f"it does not chain to a pinned issuing CA: {reason}", _STRONGER)
     top = [leaf, *chain.intermediates(leaf, others)][-1]
-    wanted, names = f"'{fields.issuer_of(top)}'", [f"'{fields.subject_of(ca)}'" for ca in pinned]
-    message = f"it does not chain to a pinned issuing CA: it is issued by {wanted}, and pinned is {'; '.join(names)}"
+    wanted, names = shown(fields.issuer_of(top)), [shown(fields.subject_of(ca)) for ca in pinned]
+    message = f"it does not chain to a pinned issuing CA: it is issued by {wanted}, and pinned is {listed(names)}"
     if wanted in names:
         message = f"it is issued by {wanted}, and the pinned CA's key did not sign it: a new CA key, or a forgery"
     hint = "add missing intermediates; if the CA is new, compare its fingerprint and: --accept-ca FINGERPRINT"
@@ -199,13 +199,13 @@ def _no_path(leaf: x509.Certificate, others: list[x509.Certificate], pinned: lis
 
 def _path_faults(path: Path, now: datetime) -> Iterator[Finding]:
     for ca in path[1:]:
-        name = f"the CA '{fields.subject_of(ca)}'"
+        name = f"the CA {shown(fields.subject_of(ca))}"
         found = [*_ca_faults(ca, name, now), *_ca_strength(ca, name, pinned=ca is path[-1])]
         found += fields.serial_faults(name, ca)
         yield from (replace(one, code=f"ca.{one.code}") for one in found)
     for child, issuer in pairwise(path):
         if fields.issuer_of(child) != fields.subject_of(issuer):
-            message = f"the issuer of '{fields.subject_of(child)}' has other string types than the CA's own name"
+            message = f"the issuer of {shown(fields.subject_of(child))} has other string types than the CA's own name"
             yield _warning("ca.string-types", message, _TELL)
 
 
@@ -270,7 +270,7 @@ def _openssl_faults(path: Path) -> Iterator[Finding]:
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME)
         crypto.X509StoreContext(store, leaf, between).verify_certificate()
     except crypto.X509StoreContextError as error:
-        name = fields.subject_of(error.certificate.to_cryptography())
-        yield _error("chain", f"its chain does not verify, says OpenSSL of '{name}': {error}", _ASK)
+        name = shown(fields.subject_of(error.certificate.to_cryptography()))
+        yield _error("chain", f"its chain does not verify, says OpenSSL of {name}: {error}", _ASK)
     except crypto.Error:
         yield _error("chain", "OpenSSL cannot read a certificate of its chain", _ASK)

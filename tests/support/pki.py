@@ -196,11 +196,16 @@ def altered(
     found: x509.Certificate, signer: rsa.RSAPrivateKey, change: Callable[[list[bytes]], list[bytes]]
 ) -> x509.Certificate:
     """Change the fields of the TBSCertificate, in DER, and sign it again: what no library makes."""
-    body = tlv(0x30, *change([e.raw for e in children(only(found.tbs_certificate_bytes))]))
-    algorithm = children(only(der(found)))[1].raw
-    signature = signer.sign(body, padding.PKCS1v15(), hashes.SHA256())
     with warnings.catch_warnings(action="ignore"):
-        return x509.load_der_x509_certificate(tlv(0x30, body, algorithm, tlv(3, b"\0" + signature)))
+        return x509.load_der_x509_certificate(altered_der(der(found), signer, change))
+
+
+def altered_der(found: bytes, signer: rsa.RSAPrivateKey, change: Callable[[list[bytes]], list[bytes]]) -> bytes:
+    """Change the fields of a certificate, or of a request, and sign it again."""
+    content, algorithm, _ = children(only(found))
+    body = tlv(0x30, *change([e.raw for e in children(content)]))
+    signature = signer.sign(body, padding.PKCS1v15(), hashes.SHA256())
+    return tlv(0x30, body, algorithm.raw, tlv(3, b"\0" + signature))
 
 
 def tlv(tag: int, *parts: bytes) -> bytes:
