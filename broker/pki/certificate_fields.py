@@ -15,7 +15,6 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.utils import CryptographyDeprecationWarning
 
 from broker.errors import InputError
 from broker.model.certificate import Spki
@@ -63,7 +62,7 @@ class PublicKey:
 def load_der(data: bytes) -> x509.Certificate:
     """Return one certificate whose required fields can be read. Raises `InputError`."""
     try:
-        with warnings.catch_warnings(action="ignore", category=CryptographyDeprecationWarning):
+        with warnings.catch_warnings(action="ignore"):
             loaded = x509.load_der_x509_certificate(data)
         _ = (loaded.version, serial_of(loaded), loaded.not_valid_before_utc, loaded.not_valid_after_utc)
         _ = (subject_of(loaded), issuer_of(loaded), spki_of(loaded), extensions_of(loaded))
@@ -84,9 +83,8 @@ def issuer_of(found: x509.Certificate) -> ReadName:
 
 
 def serial_of(found: x509.Certificate) -> int:
-    """Return the serial number, without the library's warning about a negative one: a finding reports it."""
-    with warnings.catch_warnings(action="ignore", category=CryptographyDeprecationWarning):
-        return found.serial_number
+    """Return the serial number, also a negative one: a finding reports it."""
+    return readable(lambda: found.serial_number, 0)
 
 
 def spki_of(found: x509.Certificate) -> Spki:
@@ -106,9 +104,13 @@ def digest_of(found: Signed) -> str:
 
 
 def readable(read: Callable[[], T], fallback: T) -> T:
-    """Return the result of `read`, or `fallback` if the library refuses: broken, or of an unknown kind."""
+    """Return the result of `read`, or `fallback` if the library refuses: broken, or of an unknown kind.
+
+    Without the library's warnings about what it will refuse one day, which would end up on the terminal.
+    """
     try:
-        return read()
+        with warnings.catch_warnings(action="ignore"):
+            return read()
     except (ValueError, TypeError, UnsupportedAlgorithm, *_OF_EXTENSIONS):
         return fallback
 

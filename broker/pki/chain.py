@@ -108,8 +108,9 @@ def _signature_fits(found: x509.Certificate, issuer: x509.Certificate) -> bool:
     if not fields.public_key_facts(issuer.public_key).verifies:
         return False
     signature, signed = found.signature, found.tbs_certificate_bytes
+    digest = fields.readable(lambda: found.signature_hash_algorithm, None)
+    parameters = fields.readable(lambda: found.signature_algorithm_parameters, None)
     try:
-        digest, parameters = found.signature_hash_algorithm, found.signature_algorithm_parameters
         match key := issuer.public_key():
             case rsa.RSAPublicKey() if digest is not None and isinstance(parameters, padding.PSS | padding.PKCS1v15):
                 key.verify(signature, signed, parameters, digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,7 +68,8 @@ def parse(data: bytes) -> ParsedCsr:
         raise InputError(f"the file has {len(data)} bytes, too many for a request", hint="is this the right file?")
     block, holds_key = _the_request(data)
     try:
-        request = x509.load_der_x509_csr(block.der)
+        with warnings.catch_warnings(action="ignore"):
+            request = x509.load_der_x509_csr(block.der)
         # CertificationRequestInfo: version, subject, SPKI, attributes
         _, subject, spki, *_ = der.children(der.only(request.tbs_certrequest_bytes))
         extensions = readable(lambda: request.extensions, x509.Extensions([]))

@@ -80,7 +80,7 @@ def name_of(subject: Subject) -> x509.Name:
     """
     # Without the library's own validation, which counts a CN's bytes where the standard and openssl count characters;
     # it still warns.
-    with warnings.catch_warnings(action="ignore", category=UserWarning):
+    with warnings.catch_warnings(action="ignore"):
         attributes = [x509.NameAttribute(_OIDS[name], value, _validate=False) for name, value in subject.attributes]
     return x509.Name(attributes)
 

@@ -270,7 +270,7 @@ def _openssl_faults(path: Path) -> Iterator[Finding]:
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME)
         crypto.X509StoreContext(store, leaf, between).verify_certificate()
     except crypto.X509StoreContextError as error:
-        name = shown(fields.subject_of(error.certificate.to_cryptography()))
+        name = shown(fields.subject_of(path[error.errors[1]]))
         yield _error("chain", f"its chain does not verify, says OpenSSL of {name}: {error}", _ASK)
     except crypto.Error:
         yield _error("chain", "OpenSSL cannot read a certificate of its chain", _ASK)
