@@ -1,7 +1,5 @@
 """Grant a consumer a bundle: authorize, record, then hand out. Its ports return secrets: a bundle is made of them."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,9 +14,8 @@ from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID, Authentication
 from broker.model.bundle import Bundle
 from broker.model.clock import Clock
-from broker.model.consumer import ConsumerRecord
 from broker.model.generation import Generation, Parts
-from broker.model.lease import BundleKind, Lease, expiry
+from broker.model.lease import BundleKind, ConsumerRecord, Lease, expiry
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Stage

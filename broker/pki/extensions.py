@@ -3,8 +3,6 @@
 `cryptography` returns all or none, and none for some that OpenSSL accepts, such as a pathlen without CA:TRUE.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Recognise RSA moduli that anybody can factor."""
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 from typing import Final

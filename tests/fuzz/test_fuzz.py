@@ -27,16 +27,15 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from broker import config
-from broker.delivery import manifest
+from broker.delivery import formats
 from broker.errors import BrokerError
 from broker.evidence.audit import Record, examine
 from broker.evidence.export import exported, imported
 from broker.evidence.statements import ChainRecord
 from broker.issuing.leases import LeaseSigner
 from broker.model.account import Account
-from broker.model.consumer import ConsumerRecord, Holding
 from broker.model.finding import Finding
-from broker.model.lease import BundleKind, Lease
+from broker.model.lease import BundleKind, ConsumerRecord, Holding, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.partners import catalogue, document
@@ -181,7 +180,7 @@ TARGETS: Final[dict[str, Callable[[], Target]]] = {
             ).encode(),
         ),
     ),
-    "a manifest": lambda: Target(manifest.parse, (manifest.dump(manifest.manifest_of(paper(), {})),)),
+    "a manifest": lambda: Target(formats.parse, (formats.dump(formats.manifest_of(paper(), {})),)),
     "a lease": lambda: Target(_lease, (SIGNER.signed(LEASE).reveal().encode(),)),
 }
 
