@@ -16,9 +16,15 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
+from broker.model.finding import Finding
+from broker.model.subject import Subject
+from broker.pki import certificates
+from broker.pki.certificate_fields import spki_of
 from broker.pki.der import children, only
+from broker.pki.lint import lint_subject
+from broker.pki.verification import Expected, verify_certificate
 from tests.support import pki
-from tests.support.pki import NOW, Ca, ExtensionOf, a_ca, a_key, a_leaf
+from tests.support.pki import LOGIN, NOW, Ca, ExtensionOf, a_ca, a_key, a_leaf
 
 Chain = tuple[x509.Certificate, ...]
 CLIENT, SERVER, ANY = (
@@ -57,19 +63,22 @@ def rsa_of(ca: Ca) -> rsa.RSAPrivateKey:
 
 
 def leaf(**options: object) -> Callable[[], Chain]:
-    """A leaf that is made like this under the root."""
-    return lambda: (a_leaf(root(), **options),)  # type: ignore[arg-type]
+    """A leaf that is made like this under the root; options that are functions are called."""
+    return lambda: (a_leaf(root(), **_called(options)),)  # type: ignore[arg-type]
 
 
 def by(**options: object) -> Callable[[], Chain]:
-    """An ordinary leaf under an intermediate that is made like this; options that are functions are called."""
+    """An ordinary leaf under an intermediate that is made like this."""
 
     def made() -> Chain:
-        found = {name: value() if callable(value) else value for name, value in options.items()}
-        ca = a_ca("Middle", **{"issuer": root(), "key": a_key("ca Middle"), **found})  # type: ignore[arg-type]
+        ca = a_ca("Middle", **{"issuer": root(), "key": a_key("ca Middle"), **_called(options)})  # type: ignore[arg-type]
         return a_leaf(ca), ca.certificate
 
     return made
+
+
+def _called(options: Mapping[str, object]) -> dict[str, object]:
+    return {name: value() if callable(value) else value for name, value in options.items()}
 
 
 def under(made: Callable[[], Ca]) -> Mapping[str, Callable[[], object]]:
@@ -220,12 +229,10 @@ INPUTS: Final[Mapping[str, Input]] = {
     "leaf, MD5": Input(resigned(hashes.MD5()), "error signature.weak, error issuer", accepted=False),
     "leaf, PSS": Input(leaf(salt=32), "warning signature.pss"),
     "leaf, PSS with openssl's default salt": Input(leaf(salt=PSS_MAXIMUM), "warning signature.pss"),
-    "leaf, RSA 1024": Input(leaf(key=a_key("small", 1024)), "error key.weak", accepted=None),
-    "leaf, RSA exponent 3": Input(leaf(key=a_key("three", exponent=3)), "warning key.exponent", accepted=None),
-    "leaf, EC": Input(leaf(key=pki.an_ec_key()), "error key.algorithm", accepted=None),
-    "leaf, Ed25519": Input(
-        leaf(key=ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32))), "error key.algorithm", accepted=None
-    ),
+    "leaf, RSA 1024": Input(leaf(key=lambda: a_key("small", 1024)), "error key.weak", accepted=None),
+    "leaf, RSA exponent 3": Input(leaf(key=lambda: a_key("three", exponent=3)), "warning key.exponent", accepted=None),
+    "leaf, EC": Input(leaf(key=pki.an_ec_key), "error key.algorithm", accepted=None),
+    "leaf, Ed25519": Input(leaf(key=ed25519.Ed25519PrivateKey.generate), "error key.algorithm", accepted=None),
     "leaf, expired": Input(leaf(not_before=NOW - 90 * DAY, not_after=NOW - DAY), "error expired", accepted=False),
     "leaf, of tomorrow": Input(leaf(not_before=NOW + DAY), "error not-yet-valid", accepted=False),
     "leaf, serial 0": Input(serial(b"\0"), "warning serial"),
@@ -288,11 +295,13 @@ INPUTS: Final[Mapping[str, Input]] = {
     "CA, RSA with the ROCA fault": Input(by(key=lambda: pki.a_flawed_key("roca")), "error ca.weak-key"),
     "CA, RSA of two close primes": Input(by(key=lambda: pki.a_flawed_key("close")), "error ca.weak-key"),
     "CA, RSA with a small factor": Input(by(key=lambda: pki.a_flawed_key("small")), "error ca.weak-key", level=0),
-    "CA, RSA exponent 3": Input(by(key=a_key("three", exponent=3)), "warning ca.exponent", level=2),
-    "CA, EC 192": Input(by(key=ec.generate_private_key(ec.SECP192R1())), "error ca.weak-key", accepted=False, level=2),
-    "CA, EC 256": Input(by(key=pki.an_ec_key("ca")), level=2),
-    "CA, Ed25519": Input(by(key=ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32))), "warning ca.algorithm"),
-    "CA, Ed448": Input(by(key=ed448.Ed448PrivateKey.from_private_bytes(bytes(57))), "warning ca.algorithm"),
+    "CA, RSA exponent 3": Input(by(key=lambda: a_key("three", exponent=3)), "warning ca.exponent", level=2),
+    "CA, EC 192": Input(
+        by(key=lambda: ec.generate_private_key(ec.SECP192R1())), "error ca.weak-key", accepted=False, level=2
+    ),
+    "CA, EC 256": Input(by(key=lambda: pki.an_ec_key("ca")), level=2),
+    "CA, Ed25519": Input(by(key=ed25519.Ed25519PrivateKey.generate), "warning ca.algorithm"),
+    "CA, Ed448": Input(by(key=ed448.Ed448PrivateKey.generate), "warning ca.algorithm"),
     "CA, DSA": Input(by(key=lambda: dsa.generate_private_key(2048)), "error issuer"),
     "CA, SHA-1": Input(forgeable(hashes.SHA1()), "error ca.signature.weak", accepted=False),
     "CA, MD5": Input(forgeable(hashes.MD5()), "error issuer", accepted=False),
@@ -305,3 +314,36 @@ INPUTS: Final[Mapping[str, Input]] = {
         **under(lambda: bare(0x01)),  # type: ignore[arg-type]
     ),
 }
+
+
+def findings_of(chain: Chain, trusted: Ca) -> tuple[Finding, ...]:
+    """Return the findings about a chain, with `trusted` pinned."""
+    found, ca_set = certificates.certificate_of(chain[0], chain[1:]), certificates.ca_set_of([trusted.certificate])
+    expected = Expected(pki.GUIDE, pki.LOGIN, ca_set, spki_of(chain[0]), pki.GOOD)
+    return verify_certificate(found, expected, NOW)
+
+
+SUBJECTS: Final = (  # attribute, value: what people write into a subject
+    *(("OU", "Programs Partner"), ("OU", "programs partners"), ("OU", "Programs  Partners"), ("OU", "Fleet")),
+    *(("L", "<Paris"), ("L", "<your city>"), ("ST", "Some-State"), ("O", "Internet Widgits Pty Ltd"), ("L", "Unknown")),
+    *(("O", "[Company]"), ("O", "{{ company }}"), ("O", "$O"), ("ST", "N/A"), ("L", "null"), ("O", "Your company")),
+    *(
+        ("O", "Soci?t?"),
+        ("ST", "?le-de-France"),
+        ("O", "SociÃ©tÃ©"),
+        ("O", "Soci\ufffdt"),
+        ("O", "Socie\u0301te\u0301"),
+    ),
+    *(("O", " x"), ("O", "a\x1bb"), ("O", "a\u202eb"), ("O", "o" * 65), ("O", "")),
+    *(("C", "fr"), ("C", "FRA"), ("C", "F"), ("C", "F1"), ("C", "UK"), ("C", "ZZ")),
+    *(("CN", "MZPxxxxxx"), ("CN", "MZP 128745"), ("CN", "MZP9"), ("CN", LOGIN.lower()), ("CN", "ABC1")),
+    *(("emailAddress", "fleet"), ("emailAddress", "a@b.c, d@e.f"), ("emailAddress", "é@b.example")),
+    *(("emailAddress", "me@example.com"), ("E", "fleet@company.example")),
+)
+
+
+def linted(attribute: str, value: str) -> tuple[Finding, ...]:
+    """Return the findings about the guide's subject with this attribute set to `value`, or added."""
+    there = [(name, value if name == attribute else old) for name, old in pki.GOOD.attributes]
+    added = [] if attribute in dict(there) else [(attribute, value)]
+    return lint_subject(Subject((*there, *added)), pki.GUIDE, LOGIN)

@@ -19,7 +19,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -225,6 +225,10 @@ def a_flawed_key(flaw: str) -> rsa.RSAPrivateKey:
     if flaw == "roca":
         step, guess = math.prod(n for n in range(2, 168) if all(n % d for d in range(2, n))), random.Random(flaw)
         p, q = (_prime(lambda: guess.getrandbits(806) * step + pow(65537, guess.randrange(step), step)) for _ in "pq")
+    return _rsa_key(p, q)
+
+
+def _rsa_key(p: int, q: int) -> rsa.RSAPrivateKey:
     d = pow(65537, -1, math.lcm(p - 1, q - 1))
     public = rsa.RSAPublicNumbers(65537, p * q)
     numbers = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), public)
@@ -242,10 +246,8 @@ def with_exponent(found: x509.Certificate, exponent: int) -> x509.Certificate:
 
 @functools.cache
 def a_tiny_key() -> rsa.RSAPrivateKey:
-    """An RSA key of 512 bits, which only openssl makes; the same one each time."""
-    key = load_pem_private_key(run("openssl", "genrsa", "512"), None)
-    assert isinstance(key, rsa.RSAPrivateKey)
-    return key
+    """An RSA key of 511 bits, which the library does not make."""
+    return _rsa_key(2**256 - 189, 2**255 - 19)
 
 
 def pem(*certificates: x509.Certificate) -> str:
