@@ -170,9 +170,6 @@ def _oddities(found: x509.Certificate) -> Iterator[Finding]:
     if key.is_slow:
         message = f"the key of {name} ({key}) has a size or an exponent that no CA's has: nothing is verified by it"
         yield Finding.warning("reply.slow-key", message, "ask the partner whose certificate this is")
-    if fields.serial_of(found) <= 0:
-        message = f"the serial number of {name} is not positive, and newer programs refuse to read such a certificate"
-        yield Finding.warning("reply.serial", message, "tell the partner (RFC 5280, 4.1.2.2)")
 
 
 def _certificates_in(data: bytes) -> list[x509.Certificate]:

