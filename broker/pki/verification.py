@@ -5,6 +5,7 @@ each CA on it may sign by our rules. Then OpenSSL verifies it too, since the par
 it knows further constraints. Purposes are checked here, as OpenSSL does (X509_check_purpose).
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -36,6 +37,10 @@ _CONFIRM: Final = "ask the partner whether this is intended"
 _STRONGER: Final = "ask the partner for a certificate from a CA with a stronger key and SHA-256"
 _ASK: Final = "ask the partner for its CA certificates again, and compare their fingerprints"
 _TELL: Final = "nothing to do now; tell the partner, since other programs may refuse it too"
+_PUBLIC: Final = re.compile(  # the root programs of browsers end clientAuth in 2026 and 2027
+    r"\bO=(Let's Encrypt|DigiCert|Sectigo|GlobalSign|GoDaddy|Google Trust Services|Amazon|SSL Corp|Entrust|IdenTrust"
+    r"|ZeroSSL|Certum|Asseco|Actalis|Buypass|HARICA|QuoVadis|SwissSign|Deutsche Telekom Security|Certigna|DHIMYOTIS|Trustwave)"
+)
 _MOST_PATHS: Final = 64
 _USUAL: Final = ("basicConstraints", "keyUsage", "extendedKeyUsage", "subjectAltName", "nsCertType")
 _RARE: Final = (
@@ -155,6 +160,9 @@ def _purpose(leaf: x509.Certificate) -> Iterator[Finding]:
     if (purposes := extensions.other_purposes) is not None:
         message = f"its extended key usage ({purposes}) lacks clientAuth: OpenSSL servers refuse it"
         yield (_warning if ANY_PURPOSE in purposes else _error)("purpose", message, _REISSUE)
+    elif extensions.purposes is not None and (public := _PUBLIC.search(str(fields.issuer_of(leaf)))):
+        message = f"its CA is public ({public[1]}), and public CAs end clientAuth: the next will lack it"
+        yield _warning("client-auth-ends", message, "ask the partner which CA it accepts for the next certificate")
 
 
 def _strength(leaf: x509.Certificate) -> Iterator[Finding]:

@@ -200,6 +200,15 @@ def nameless() -> Ca:
     return Ca(pki.altered(made.certificate, rsa_of(made), unnamed), made.key)
 
 
+def public() -> Ca:
+    made, name = a_ca("R99"), pki.a_name(Subject((("C", "US"), ("O", "Let's Encrypt"), ("CN", "R99"))))
+
+    def named(parts: list[bytes]) -> list[bytes]:
+        return [*parts[:3], name.public_bytes(), parts[4], name.public_bytes(), *parts[6:]]
+
+    return Ca(pki.altered(made.certificate, rsa_of(made), named), made.key)
+
+
 def version_1_root() -> Ca:
     made = a_ca("Old root", key=a_key("ca Middle"))
     return Ca(pki.altered(made.certificate, rsa_of(made), version_1), made.key)
@@ -305,6 +314,7 @@ INPUTS: Final[Mapping[str, Input]] = {
     "CA, DSA": Input(by(key=lambda: dsa.generate_private_key(2048)), "error issuer"),
     "CA, SHA-1": Input(forgeable(hashes.SHA1()), "error ca.signature.weak", accepted=False),
     "CA, MD5": Input(forgeable(hashes.MD5()), "error issuer", accepted=False),
+    "root of a public CA": Input(findings="warning client-auth-ends", **under(public)),  # type: ignore[arg-type]
     "root, version 1": Input(findings="warning ca.no-basic-constraints", **under(version_1_root)),  # type: ignore[arg-type]
     "root without a name": Input(findings="warning ca.no-name", **under(nameless)),  # type: ignore[arg-type]
     "root, nsCertType sslCA alone": Input(findings="warning ca.no-basic-constraints", **under(lambda: bare(0x04))),  # type: ignore[arg-type]

@@ -97,6 +97,21 @@ def test_a_tiny_ca_key_is_refused() -> None:
     assert codes_of(chain[:1], tiny) == "error ca.weak-key"
 
 
+@pytest.mark.peer("openssl")
+@pytest.mark.parametrize("name", [n for n, one in INPUTS.items() if one.accepted is not None])
+def test_openssl_verify_agrees(name: str, tmp_path: Path) -> None:
+    """The command, with the purpose that a server has for its clients, gives the server's answer."""
+    one = INPUTS[name]
+    leaf, *others = one.chain()
+    (tmp_path / "leaf").write_text(pki.pem(leaf))
+    (tmp_path / "others").write_text(pki.pem(*others))
+    (tmp_path / "root").write_text((one.trusted or root)().pem)
+    command = ["openssl", "verify", "-purpose", "sslclient", "-attime", f"{pki.NOW:%s}", "-auth_level", str(one.level)]
+    command += ["-CAfile", "root", *(["-untrusted", "others"] if others else []), "leaf"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode == 0) is one.accepted, done.stderr
+
+
 @pytest.mark.parametrize("name", [n for n, one in INPUTS.items() if one.accepted is False])
 def test_what_servers_refuse_is_reported(name: str) -> None:
     assert INPUTS[name].findings
