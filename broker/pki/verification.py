@@ -39,7 +39,7 @@ _ASK: Final = "ask the partner for its CA certificates again, and compare their 
 _TELL: Final = "nothing to do now; tell the partner, since other programs may refuse it too"
 _PUBLIC: Final = re.compile(  # the root programs of browsers end clientAuth in 2026 and 2027
     r"\bO=(Let's Encrypt|DigiCert|Sectigo|GlobalSign|GoDaddy|Google Trust Services|Amazon|SSL Corp|Entrust|IdenTrust"
-    r"|ZeroSSL|Certum|Asseco|Actalis|Buypass|HARICA|QuoVadis|SwissSign|Deutsche Telekom Security|Certigna|DHIMYOTIS|Trustwave)"
+    r"|ZeroSSL|Certum|Asseco|Actalis|Buypass|HARICA|QuoVadis|SwissSign|Deutsche Telekom Security|Certigna|Trustwave)"
 )
 _MOST_PATHS: Final = 64
 _USUAL: Final = ("basicConstraints", "keyUsage", "extendedKeyUsage", "subjectAltName", "nsCertType")

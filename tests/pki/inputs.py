@@ -311,7 +311,7 @@ INPUTS: Final[Mapping[str, Input]] = {
     "CA, EC 256": Input(by(key=lambda: pki.an_ec_key("ca")), level=2),
     "CA, Ed25519": Input(by(key=ed25519.Ed25519PrivateKey.generate), "warning ca.algorithm"),
     "CA, Ed448": Input(by(key=ed448.Ed448PrivateKey.generate), "warning ca.algorithm"),
-    "CA, DSA": Input(by(key=lambda: dsa.generate_private_key(2048)), "error issuer"),
+    "CA, DSA": Input(by(key=cache(lambda: dsa.generate_private_key(1024))), "error issuer"),
     "CA, SHA-1": Input(forgeable(hashes.SHA1()), "error ca.signature.weak", accepted=False),
     "CA, MD5": Input(forgeable(hashes.MD5()), "error issuer", accepted=False),
     "root of a public CA": Input(findings="warning client-auth-ends", **under(public)),  # type: ignore[arg-type]
