@@ -54,6 +54,8 @@ class PublicKey:
         return self.algorithm not in ("dsa", "unknown") and not self.is_slow
 
     def __str__(self) -> str:
+        if self.algorithm == "unknown":
+            return "unknown or invalid"
         return f"{self.algorithm} {self.bits}" if self.bits else self.algorithm
 
 

@@ -95,6 +95,11 @@ def serial(content: bytes) -> Callable[[], Chain]:
     return changed(lambda fields: [fields[0], pki.tlv(2, content), *fields[2:]])
 
 
+def exponent(value: int) -> Callable[[list[bytes]], list[bytes]]:
+    number = b"\2\3" + value.to_bytes(3, "big")
+    return lambda fields: [*fields[:6], fields[6].replace(b"\2\3\1\0\1", number), *fields[7:]]
+
+
 def twice(*octets: int) -> Callable[[], Chain]:
     """A leaf with the extension of this object identifier there twice."""
 
@@ -240,6 +245,8 @@ INPUTS: Final[Mapping[str, Input]] = {
     "leaf, PSS with openssl's default salt": Input(leaf(salt=PSS_MAXIMUM), "warning signature.pss"),
     "leaf, RSA 1024": Input(leaf(key=lambda: a_key("small", 1024)), "error key.weak", accepted=None),
     "leaf, RSA exponent 3": Input(leaf(key=lambda: a_key("three", exponent=3)), "warning key.exponent", accepted=None),
+    "leaf, RSA exponent 1": Input(changed(exponent(1)), "error key.algorithm", accepted=None),
+    "leaf, RSA exponent even": Input(changed(exponent(65536)), "error key.algorithm", accepted=None),
     "leaf, EC": Input(leaf(key=pki.an_ec_key), "error key.algorithm", accepted=None),
     "leaf, Ed25519": Input(leaf(key=ed25519.Ed25519PrivateKey.generate), "error key.algorithm", accepted=None),
     "leaf, expired": Input(leaf(not_before=NOW - 90 * DAY, not_after=NOW - DAY), "error expired", accepted=False),

@@ -225,7 +225,7 @@ def test_wrong_string_types_are_warnings() -> None:
         ({"key": PublicKey("rsa", 2050, 65537)}, "csr.key.odd", WARNING, "unusual size: 2050 bits"),
         ({"key": PublicKey("rsa", 4096, 65537)}, "csr.key.larger", WARNING, "4096 bits, and the partner wants 2048"),
         ({"key": PublicKey("ec", 256)}, "csr.key.algorithm", ERROR, "the key is ec 256, not RSA"),
-        ({"key": PublicKey("unknown")}, "csr.key.algorithm", ERROR, "the key is unknown, not RSA"),
+        ({"key": PublicKey("unknown")}, "csr.key.algorithm", ERROR, "the key is unknown or invalid, not RSA"),
         ({"key": PublicKey("rsa", 2048, 3)}, "csr.key.exponent", WARNING, "exponent is 3"),
         ({"key": PublicKey("rsa", 2048, 4)}, "csr.key.exponent", ERROR, "exponent is 4: no RSA key has it"),
         ({"digest": "sha512"}, "csr.signature.digest", WARNING, "signed with sha512, and the partner wants sha256"),
