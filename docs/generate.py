@@ -19,8 +19,12 @@ from broker import errors
 from broker.cli import exits
 from broker.cli.main import NOUNS, cli
 from broker.config import LOGIN_KEYS, SETTINGS
+from broker.model.finding import Finding
 from broker.model.role import Role
 from broker.model.stage import MOVES, Move, Stage
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.pki.inputs import INPUTS, SUBJECTS, findings_of, linted, root  # the path first
 
 REFERENCE = Path(__file__).parent / "reference"
 WIDTH = 100
@@ -28,7 +32,13 @@ WIDTH = 100
 
 def main(arguments: Sequence[str]) -> int:
     """Write every page, or with `--check` print how the pages there differ and return 1 if they do."""
-    pages = {"stages": stages(), "settings": settings(), "exit-codes": exit_codes(), "cli": commands()}
+    pages = {
+        "stages": stages(),
+        "settings": settings(),
+        "exit-codes": exit_codes(),
+        "cli": commands(),
+        "findings": findings(),
+    }
     stale = False
     for name, lines in pages.items():
         path, text = REFERENCE / f"{name}.md", "\n".join(lines) + "\n"
@@ -155,6 +165,27 @@ def _errors() -> Iterator[type[errors.BrokerError]]:
     for found in vars(errors).values():
         if isinstance(found, type) and issubclass(found, errors.BrokerError):
             yield found
+
+
+def findings() -> Iterator[str]:
+    """Yield the findings about certificates and subjects, by input."""
+    yield from _title("Inputs and findings", "tests/pki/inputs.py")
+    yield "An error refuses. A warning or note is printed, and the certificate is taken. The last column is the answer"
+    yield "of a real OpenSSL server that trusts the root alone, as `tests/pki/test_openssl_server.py` asks it; empty if"
+    yield "it cannot be asked: another key, or a certificate that no client loads."
+    yield from ("", "## Certificates in a reply", "")
+    rows = []
+    for name, one in INPUTS.items():
+        server = {True: "accepts", False: "refuses", None: ""}[one.accepted]
+        rows.append((name, _said(findings_of(one.chain(), (one.trusted or root)())), server))
+    yield from _table(("input", "findings", "OpenSSL server"), rows)
+    yield from ("", "## Subjects of requests", "", "Under the profile `stellantis`, for the login `MZP0012345`.", "")
+    shown = [(f"{name}={value[:24]!r}", _said(linted(name, value))) for name, value in SUBJECTS]
+    yield from _table(("attribute", "findings"), shown)
+
+
+def _said(found: Iterable[Finding]) -> str:
+    return "<br>".join(f"{f.severity.value} `{f.code}`: {f.message}" for f in found) or "none"
 
 
 def _title(title: str, source: str) -> tuple[str, ...]:

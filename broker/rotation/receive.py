@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from broker.errors import RefusedError
 from broker.model.account import Account
@@ -15,9 +16,9 @@ from broker.model.subject import SubjectRules
 from broker.pki import csr
 from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.certificates import ca_set, format_fingerprint, load, parse_fingerprint
-from broker.pki.chain import path, unverifiable
+from broker.pki.chain import paths, unverifiable
 from broker.pki.reply import ReplyParts
-from broker.pki.verification import Expected, verify_certificate
+from broker.pki.verification import Expected, best_path, verify_certificate
 from broker.rotation.ports import Others
 
 
@@ -73,7 +74,7 @@ class Reply:
         request, before = _fitting(account, parts), account
         wanted = [parts.accepted(fingerprint) for fingerprint in options.accept]
         pinned = [account.ca_set(account.issuing)] if account.issuing else []
-        certificate = parts.for_spki(request.spki, _together([*wanted, *pinned]) if wanted or pinned else None)
+        certificate = self._certificate(request, [*wanted, *pinned], stamp)
         issuing, question = [a for a in wanted if _chains(certificate, parts, a)], None
         if issuing or any(_chains(certificate, parts, a) for a in pinned):
             account = _with_authorities(account, wanted, issuing, options, stamp)
@@ -82,6 +83,7 @@ class Reply:
             question = _question(account, certificate, self, wanted)
             issuer = parts.issuer_of(certificate)
             authorities = parts.accepted(issuer.fingerprint) if issuer else None  # judged as if it were accepted
+            certificate = self._certificate(request, [authorities] if authorities else [], stamp)
         requested = csr.parse(request.csr.encode()).name.subject
         expected = Expected(self.rules, account.login, authorities, request.spki, requested)
         found = [f for f in verify_certificate(certificate, expected, stamp.at) if f.code != "certificate.unpinned"]
@@ -106,6 +108,11 @@ class Reply:
                         f"{other.name}",
                         hint=f"broker cert import {other.name} FILE",
                     )
+
+    def _certificate(self, request: SigningRequest, trusted: Sequence[CaSet], stamp: Stamp) -> Certificate:
+        """Return the certificate for the request, with its best path to a trusted CA."""
+        cas = [ca for one in trusted for ca in load(one.pem)]
+        return self.parts.for_spki(request.spki, partial(best_path, trusted=cas, now=stamp.at))
 
     def received(self, after: Account) -> Received:
         """Return the result; raise `RefusedError` if the candidate is gone already."""
@@ -253,7 +260,7 @@ def _together(several: Sequence[CaSet]) -> CaSet:
 
 
 def _chains(certificate: Certificate, parts: ReplyParts, authorities: CaSet) -> bool:
-    return path(load(certificate.pem)[0], parts.certificates, load(authorities.pem)) is not None
+    return any(paths(load(certificate.pem)[0], parts.certificates, load(authorities.pem)))
 
 
 def _with_client_id(account: Account, parts: ReplyParts, options: ImportOptions, stamp: Stamp) -> Account:

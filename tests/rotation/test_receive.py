@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.errors import RefusedError
 from broker.model.authentication import PASSWORD
@@ -130,6 +131,34 @@ def test_known_reply_refuses_new_cas(said: ImportOptions) -> None:
     with assert_refused(RefusedError, "has this certificate already", "nothing was changed"):
         received(sim, OLD, *CAS, STRANGER.certificate, said=said)
     assert sim.account == before
+
+
+BAD_TWINS = [
+    pki.a_ca("Middle", issuer=ROOT, not_before=pki.NOW - timedelta(days=900), not_after=pki.NOW - timedelta(days=1)),
+    pki.a_ca("Middle", issuer=ROOT, cert_sign=False),
+    pki.a_ca("Middle", issuer=ROOT, basic=x509.BasicConstraints(ca=False, path_length=None)),
+    pki.a_ca("Middle", issuer=ROOT, extra=[(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)]),
+    pki.a_ca("Middle", issuer=STRANGER),
+]
+
+
+@pytest.mark.parametrize("place", range(len(BAD_TWINS) + 1))
+def test_bad_neighbours_do_not_spoil_a_path(place: int) -> None:
+    """One CA under the same name and key many times, wherever the good one stands; only that is kept."""
+    twins = [twin.certificate for twin in BAD_TWINS]
+    twins.insert(place, MIDDLE.certificate)
+    sim = a_simulation()
+    with pytest.raises(FindingsError) as caught:
+        received(sim, OLD, *twins, ROOT.certificate)
+    assert [f.code for f in caught.value.findings if f.severity is Severity.ERROR] == ["reply.ca"]
+    received(sim, OLD, *twins, ROOT.certificate, said=ACCEPTED)
+    assert kept(sim) == [OLD, MIDDLE.certificate]
+
+
+def test_faults_of_the_best_path_are_shown() -> None:
+    with pytest.raises(FindingsError) as caught:
+        received(a_simulation(), OLD, *(t.certificate for t in BAD_TWINS[:2]), ROOT.certificate, said=ACCEPTED)
+    assert [f.code for f in caught.value.findings if f.severity is Severity.ERROR] == ["certificate.ca.expired"]
 
 
 def test_certificate_of_accepted_ca_is_taken() -> None:
