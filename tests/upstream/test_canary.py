@@ -8,7 +8,6 @@ import socket
 import ssl
 import struct
 import threading
-import time
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -93,13 +92,13 @@ def test_a_good_set_is_accepted(partner: Standin, bundle: Bundle, tls: str) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["handshake-stall=30s", "slow-answer=30s", "slow-body=30s"])
+@pytest.mark.parametrize("fault", ["handshake-stall=1h", "slow-answer=1h", "slow-body=1h"])
 def test_slow_partner_meets_the_deadline(partner: Standin, bundle: Bundle, fault: str) -> None:
+    """It answers long after any test has been ended, so an answer of ours shows that we did not wait."""
     partner.faults.apply(fault)
-    before = time.monotonic()
     answer = ask(credentials_of(bundle), PROBE, application="reports", deadline=SHORT)
     assert answer.verdict is Verdict.PARTNER_DOWN
-    assert time.monotonic() - before < 20
+    assert "no answer in time" in answer.detail
 
 
 def test_wrong_password_costs_one_request(partner: Standin, bundle: Bundle) -> None:
