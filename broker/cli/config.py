@@ -56,11 +56,10 @@ def show(start: Start, output: str) -> None:
 @click.pass_obj
 def check(start: Start) -> None:
     """Check names, values and files of the configuration, without a request to Vault."""
-    named = [
-        f"{setting.name}: {start.config[setting.name]}"
-        for setting in SETTINGS
-        if setting.is_path and setting.name.startswith("vault.") and not _is_readable(start.config[setting.name])
-    ]
+    config = start.config
+    paths = {s.name: config[s.name] for s in SETTINGS if s.is_path and not s.name.endswith(".directory")}
+    paths |= {f"accounts.{name}": own.get("proxy_login_file", "") for name, own in config.accounts.items()}
+    named = [f"{name}: {path}" for name, path in paths.items() if not _is_readable(path)]
     address, files = start.broker.checked_logins()
     named += [f"{role.value}: {path}" for role, paths in files.items() for path in paths if not _is_readable(path)]
     if named:

@@ -57,6 +57,11 @@ class Verdict(Enum):
         "broker trust set ACCOUNT FILE --accept-ca SHA256",
     )
     QUOTA = "quota", "the partner's quota is used up", "wait, or ask the partner for a higher quota"
+    PROXY = (
+        "proxy",
+        "the proxy on the way to the partner gave no connection",
+        "see which proxy and which login file are used: broker config show",
+    )
     PARTNER_DOWN = "partner_down", "the partner's answer says nothing about the set"
 
     message: str
@@ -72,6 +77,7 @@ class Verdict(Enum):
 class Where(Enum):
     """The step that a request reached."""
 
+    PROXY = "proxy"  # the forward proxy gave no connection
     CONNECT = "connect"  # no TCP connection
     HANDSHAKE = "handshake"  # connected; TLS was not agreed on
     FIRST_READ = "first read"  # handshake done, request sent, no byte of an answer
@@ -115,8 +121,8 @@ def classify(facts: ProbeFacts, expect: Collection[int] = (200,)) -> Verdict:
         return Verdict.WRONG_CA
     if facts.where is Where.HTTP:
         return _answered(facts, expect)
-    if facts.where in (Where.CONNECT, Where.BODY) or facts.timed_out:
-        return Verdict.PARTNER_DOWN
+    if facts.where in (Where.PROXY, Where.CONNECT, Where.BODY) or facts.timed_out:
+        return Verdict.PROXY if facts.where is Where.PROXY else Verdict.PARTNER_DOWN
     if facts.alert:
         return Verdict.CERTIFICATE_REJECTED if _CERTIFICATE_ALERTS.fullmatch(facts.alert) else Verdict.HANDSHAKE
     if facts.where is Where.HANDSHAKE:

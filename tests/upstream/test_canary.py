@@ -294,7 +294,7 @@ def test_bad_certificates_have_their_alert(partner: Standin, bundle: Bundle, tls
     assert classify(facts) is Verdict.CERTIFICATE_REJECTED
 
 
-def test_partner_gone_early_leaks_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partner_gone_early_leaks_no_socket(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """An open one would warn when it is collected, and warnings are errors here."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -307,5 +307,5 @@ def test_partner_gone_early_leaks_no_socket(monkeypatch: pytest.MonkeyPatch) -> 
 
         monkeypatch.setattr("broker.upstream.exchange.connected", reset)
         for _ in range(3):
-            facts = exchange("https://partner.test", ssl.create_default_context(), b"", Deadline(5))
+            facts = exchange(credentials_of(bundle), b"", Deadline(5))
             assert isinstance(facts, ProbeFacts)
