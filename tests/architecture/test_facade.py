@@ -19,8 +19,6 @@ HELPERS = (  # pure functions, and values that use-cases take and return: none o
     "broker.partners.",
     "broker.people.eml.",
     "broker.pki.",
-    "broker.rotation.canary.require_ok",
-    "broker.rotation.choosing.",
     "broker.rotation.receive.ImportOptions",
     "broker.rotation.reports.",
 )

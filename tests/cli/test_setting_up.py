@@ -249,9 +249,6 @@ def test_setting_up_again_changes_nothing(harness: CliHarness) -> None:
     root = {"VAULT_TOKEN": administrator(harness)}
     for line in ("vault setup --dry-run -o json", "vault setup -o json"):
         assert {row["action"] for row in harness.ok(line, env=root).json} == {"keep"}
-    assert (
-        "credential" in harness.ok("vault setup --print hcl").out or "path" in harness.ok("vault setup --print hcl").out
-    )
     script = harness.ok("vault setup --print sh").out
     assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
 

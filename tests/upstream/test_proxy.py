@@ -19,9 +19,8 @@ import broker.client
 from broker.errors import InputError
 from broker.model.bundle import Bundle
 from broker.model.proxy import Proxy, proxy_of
+from broker.model.verdict import CanaryResult, Verdict
 from broker.partners.catalogue import builtin
-from broker.partners.verdict import Verdict
-from broker.rotation.ports import CanaryResult
 from broker.upstream.canary import ask
 from tests.support.credential_sets import credentials_of, publish
 from tests.support.forward_proxies import LOGIN, intercepting, running
@@ -37,7 +36,7 @@ KINDS = [
 
 def answer_through(proxy: Proxy, bundle: Bundle, seconds: float = 20) -> CanaryResult:
     credentials = replace(credentials_of(bundle), proxy=proxy)
-    found = ask(credentials, PROBE, application="reports", deadline=timedelta(seconds=seconds))
+    found = ask(credentials, PROBE, deadline=timedelta(seconds=seconds))
     assert "planted" not in repr(found) + repr(credentials)
     return found
 
@@ -51,7 +50,7 @@ def test_canary_and_session_use_the_proxy(
     asked: list[object] = []
     resolve = socket.getaddrinfo
 
-    def resolving(host: object, *arguments: Any, **options: Any) -> Any:
+    def resolving(host: Any, *arguments: Any, **options: Any) -> Any:
         asked.append(host)
         return resolve(host, *arguments, **options)
 
