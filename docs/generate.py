@@ -18,7 +18,7 @@ import click
 from broker import errors
 from broker.cli import exits
 from broker.cli.main import NOUNS, cli
-from broker.config import LOGIN_KEYS, SETTINGS
+from broker.config import ACCOUNT_KEYS, LOGIN_KEYS, SETTINGS
 from broker.model.role import Role
 from broker.model.stage import MOVES, Move, Stage
 
@@ -104,6 +104,10 @@ def settings() -> Iterator[str]:
     yield f"Roles: {', '.join(f'`{role.value}`' for role in Role)}."
     yield ""
     yield f"Keys of these tables: {', '.join(f'`{key}`' for key in LOGIN_KEYS)}."
+    yield ""
+    yield "The way to the partner of one account can differ: `[accounts.NAME]` takes"
+    yield f'{" and ".join(f"`{key}`" for key in ACCOUNT_KEYS)}, in place of those of `[proxy]`. `proxy = ""` means none.'
+    yield "A login file holds `USER:PASSWORD`, which is never shown, and never reaches the partner."
 
 
 def exit_codes() -> Iterator[str]:

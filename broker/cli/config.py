@@ -22,13 +22,15 @@ def command() -> None:
 
 @command.verb("show", example="broker config show -o json")
 def show(start: Start) -> None:
-    """Show every setting, how each role logs in, and the source of both. Tokens are not shown."""
+    """Show every setting, how each role logs in, and the source of both. Tokens and logins are not shown."""
     config = start.config
     found = Ways(config, os.environ)
     ways = {role: found.way(role) for role in Role}
     logins = {r.value: {"method": w.method, **w.options, "source": w.source} if w else None for r, w in ways.items()}
     settings = {name: {"value": value.text, "source": value.source} for name, value in config.values.items()}
-    if wrote_json({"file": str(config.file) if config.file else None, "settings": settings, "logins": logins}):
+    accounts = {name: dict(own) for name, own in config.accounts.items()}
+    file = str(config.file) if config.file else None
+    if wrote_json({"file": file, "settings": settings, "logins": logins, "accounts": accounts}):
         return
     show_table(
         ["setting", "value", "source", "meaning"],
@@ -43,6 +45,9 @@ def show(start: Start) -> None:
             for r, w in ways.items()
         ],
     )
+    if accounts:
+        rows = [(name, own.get("proxy", ""), own.get("proxy_login_file", "")) for name, own in accounts.items()]
+        show_table(["account", "proxy", "proxy_login_file"], rows)
     note(f"file: {config.file or 'none; broker init writes one'}")
 
 

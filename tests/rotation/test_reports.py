@@ -28,7 +28,14 @@ def test_each_refusal_has_its_hint(verdict: Verdict, hints: tuple[str, ...]) -> 
     assert all(hint in caught.value.hint for hint in hints)
 
 
-@pytest.mark.parametrize(("verdict", "hint"), [(Verdict.QUOTA, "wait"), (Verdict.PARTNER_DOWN, "try again later")])
+@pytest.mark.parametrize(
+    ("verdict", "hint"),
+    [
+        (Verdict.QUOTA, "wait"),
+        (Verdict.PARTNER_DOWN, "try again later"),
+        (Verdict.PROXY, "broker config show"),
+    ],
+)
 def test_unclear_answer_asks_to_retry_later(verdict: Verdict, hint: str) -> None:
     with pytest.raises(CanaryUnansweredError) as caught:
         require_ok(NAME, 3, CanaryResult(verdict, application=Application("reports")))

@@ -93,7 +93,7 @@ def test_refused_connections_are_explained(bundle: Bundle, kind: str) -> None:
 
 
 @pytest.mark.peer("tinyproxy")
-def test_proxys_login_never_reaches_the_partner(partner: Standin, bundle: Bundle) -> None:
+def test_proxys_login_never_reaches_partner(partner: Standin, bundle: Bundle) -> None:
     saying = Saying(partner, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
     with running("tinyproxy") as proxy, saying as url:
         assert answer_through(proxy, replace(bundle, base_url=url)).verdict is Verdict.OK
