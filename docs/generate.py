@@ -105,8 +105,9 @@ def settings() -> Iterator[str]:
     yield ""
     yield f"Keys of these tables: {', '.join(f'`{key}`' for key in LOGIN_KEYS)}."
     yield ""
-    yield "The way to the partner of one account can differ: `[accounts.NAME]` takes"
-    yield f'{" and ".join(f"`{key}`" for key in ACCOUNT_KEYS)}, in place of those of `[proxy]`. `proxy = ""` means none.'
+    yield "One account can have its own way to the partner: `[accounts.NAME]` takes"
+    yield f"{' and '.join(f'`{key}`' for key in ACCOUNT_KEYS)}, in place of those in `[proxy]`."
+    yield '`proxy = ""` means none.'
     yield "A login file holds `USER:PASSWORD`, which is never shown, and never reaches the partner."
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import tempfile
@@ -54,8 +53,10 @@ def running(kind: str, *, only: int = 0) -> Iterator[Proxy]:
     """Run a proxy that wants `LOGIN`, and connects to any port, or to `only` one."""
     (port,) = free_ports(1)
     with tempfile.TemporaryDirectory(prefix="broker-proxy-") as folder:
-        os.chmod(folder, 0o755)  # noqa: PTH101  # squid, started by root, reads it as another user
-        with _served(PROXIES[kind](Path(folder), port, only), port):
+        command = PROXIES[kind](Path(folder), port, only)
+        for path in (Path(folder), *Path(folder).iterdir()):
+            path.chmod(0o755)  # squid, started by root, reads them as another user
+        with _served(command, port):
             yield proxy_of(f"http://127.0.0.1:{port}", LOGIN)
 
 

@@ -46,7 +46,8 @@ def test_canary_and_session_use_the_proxy(
     partner: Standin, bundle: Bundle, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The proxy alone looks up the partner's name."""
-    publish(tmp_path / "r", replace(bundle, base_url=bundle.base_url.replace("127.0.0.1", "localhost")))
+    local = replace(bundle, base_url=bundle.base_url.replace("127.0.0.1", "localhost"))
+    publish(tmp_path / "r", local)
     asked: list[object] = []
     resolve = socket.getaddrinfo
 
@@ -59,6 +60,9 @@ def test_canary_and_session_use_the_proxy(
         assert answer_through(proxy, bundle).verdict is Verdict.OK
         url = f"http://{proxy.host}:{proxy.port}"
         with broker.client.open(tmp_path / "r", proxy=url, proxy_login=LOGIN) as session:
+            assert session.get("/fleets").status_code == 200
+            publish(tmp_path / "r", replace(local, generation=8))
+            assert session.follow()
             assert session.get("/fleets").status_code == 200
     assert set(asked) == {"127.0.0.1"}
 
