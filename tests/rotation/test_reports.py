@@ -19,6 +19,8 @@ NAME = AccountName("acme")
         (Verdict.LOGIN_REJECTED, ("broker password set acme",)),
         (Verdict.CLIENT_REJECTED, ("broker app set acme/reports", "broker explain acme --generation 3")),
         (Verdict.CERTIFICATE_REJECTED, ("fingerprint", "broker explain acme --generation 3")),
+        (Verdict.NOT_SUBSCRIBED, ("subscribe", "broker explain acme --generation 3")),
+        (Verdict.ADDRESS_REFUSED, ("broker config show", "broker explain acme --generation 3")),
         (Verdict.HANDSHAKE, ("proxy", "broker explain acme --generation 3")),
     ],
 )
