@@ -18,15 +18,15 @@ import click
 from broker import errors
 from broker.cli import exits
 from broker.cli.main import NOUNS, cli
-from broker.config import LOGIN_KEYS, SETTINGS
+from broker.config import ACCOUNT_KEYS, LOGIN_KEYS, SETTINGS
 from broker.model.finding import Finding
 from broker.model.role import Role
 from broker.model.stage import MOVES, Move, Stage
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.pki.inputs import INPUTS, SUBJECTS, findings_of, linted, root  # the path first
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+sys.path.insert(0, str(ROOT))  # `tests` is no package that is installed
 
-REFERENCE = Path(__file__).parent / "reference"
 WIDTH = 100
 
 
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         "exit-codes": exit_codes(),
         "cli": commands(),
         "findings": findings(),
+        "clients": clients(),
     }
     stale = False
     for name, lines in pages.items():
@@ -107,6 +108,13 @@ def settings() -> Iterator[str]:
     yield f"Roles: {', '.join(f'`{role.value}`' for role in Role)}."
     yield ""
     yield f"Keys of these tables: {', '.join(f'`{key}`' for key in LOGIN_KEYS)}."
+    yield ""
+    yield "One account can have its own way to the partner: `[accounts.NAME]` takes"
+    yield f"{' and '.join(f'`{key}`' for key in ACCOUNT_KEYS)}, in place of those in `[proxy]`."
+    yield '`proxy = ""` means none.'
+    yield "The proxy is asked by HTTP CONNECT, with HTTP Basic. For another kind of login, put a program such as cntlm"
+    yield "before it."
+    yield "A login file holds `USER:PASSWORD`, which is never shown, and never reaches the partner."
 
 
 def exit_codes() -> Iterator[str]:
@@ -137,6 +145,26 @@ def commands() -> Iterator[str]:
         for noun in NOUNS:
             if importlib.util.find_spec(f"broker.cli.{noun}") and (command := cli.get_command(root, noun)):
                 yield from _command(command, noun, root, level=2)
+
+
+def clients() -> Iterator[str]:
+    """Yield which client reads which files of a bundle."""
+    catalogue = importlib.import_module("tests.support.clients")
+    yield from _title("Formats and clients", "tests/support/clients.py")
+    yield "Each “yes” is tested: the client fetches the fleets with these files alone, as `broker bundle get` wrote"
+    yield "them, from a server that wants client certificate, login, password and client_id."
+    yield "[Using a bundle](../clients.md) says how."
+    yield ""
+    rows = []
+    for client, reason in catalogue.REASONS.items():
+        ways = [set(way.files) for way in catalogue.WAYS if way.client == client]
+        marks = [_mark(yes=any(way.issuperset(files) for way in ways)) for files in catalogue.COLUMNS.values()]
+        rows.append((client, *marks, reason))
+    yield from _table(("client", *catalogue.COLUMNS, "not the others, because"), rows)
+    yield ""
+    yield "The other files are text or JSON, for any program: `username`, `password`, `client_id`, `secrets.json`,"
+    yield "`keystore.password` and `manifest.json`. Any program that a shell starts can read the variables of `env`."
+    yield "A key store has one entry: the key with its certificate and intermediates."
 
 
 def _command(command: click.Command, name: str, parent: click.Context, *, level: int) -> Iterator[str]:
@@ -175,12 +203,13 @@ def findings() -> Iterator[str]:
     yield "it cannot be asked: another key, or a certificate that no client loads."
     yield from ("", "## Certificates in a reply", "")
     rows = []
-    for name, one in INPUTS.items():
+    given = importlib.import_module("tests.pki.inputs")
+    for name, one in given.INPUTS.items():
         server = {True: "accepts", False: "refuses", None: ""}[one.accepted]
-        rows.append((name, _said(findings_of(one.chain(), (one.trusted or root)())), server))
+        rows.append((name, _said(given.findings_of(one.chain(), (one.trusted or given.root)())), server))
     yield from _table(("input", "findings", "OpenSSL server"), rows)
     yield from ("", "## Subjects of requests", "", "Under the profile `stellantis`, for the login `MZP0012345`.", "")
-    shown = [(f"{name}={value[:24]!r}", _said(linted(name, value))) for name, value in SUBJECTS]
+    shown = [(f"{name}={value[:24]!r}", _said(given.linted(name, value))) for name, value in given.SUBJECTS]
     yield from _table(("attribute", "findings"), shown)
 
 
