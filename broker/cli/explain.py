@@ -59,7 +59,10 @@ def command(start: Start, account: AccountName, generation: int, output: str) ->
     click.echo("\nCAs that verify the server:\n")
     for fingerprint in facts["server_ca"]:
         click.echo(f"  SHA-256 {format_fingerprint(fingerprint)}")
-    click.echo("\nAnswers so far:\n")
+    click.echo(f"\nExpected answer: {', '.join(map(str, sorted(probe.expect)))}, {profile.media_type}\n")
+    click.echo("Refusals of this partner:\n")
+    click.echo(_indented("\n".join(map(str, profile.refusals)) or "none known"))
+    click.echo("Answers so far:\n")
     for answer in facts["answers"]:
         click.echo(f"  {answer['at']:%F %TZ}  {answer['verdict'] or 'never answered'}")
     if not facts["answers"]:

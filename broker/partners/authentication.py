@@ -24,10 +24,17 @@ def authentication_of(table: object) -> Authentication:
     if not isinstance(table, Mapping):
         raise SettingError("", "is not a table", "it must be a table")
     require_known(table, (*PARTS, "accept"))
-    accept = table.get("accept", Authentication().accept)
-    if not isinstance(accept, str) or not accept or not (accept.isascii() and accept.isprintable()):
-        raise SettingError("accept", "is empty, or has a control character", "write a media type: application/json")
-    return Authentication(tuple(_parts(table)), accept)
+    return Authentication(
+        tuple(_parts(table)), read("accept", media_type, table.get("accept", Authentication().accept))
+    )
+
+
+def media_type(value: object) -> str:
+    """Read a media type, or several as in Accept. A space at the end, as published OpenAPIs have it, is removed."""
+    found = value.strip() if isinstance(value, str) else ""
+    if not found or not (found.isascii() and found.isprintable()):
+        raise SettingError("", "is empty, or has a control character", "write a media type: application/json")
+    return found
 
 
 def document_of(authentication: Authentication) -> dict[str, Any]:

@@ -46,6 +46,8 @@ EVERY_FAULT = [
     ("certificate-eof", Verdict.CERTIFICATE_REJECTED),
     ("login-rejected", Verdict.LOGIN_REJECTED),
     ("client-rejected", Verdict.CLIENT_REJECTED),
+    ("not-subscribed", Verdict.LOGIN_REJECTED),
+    ("address-refused", Verdict.LOGIN_REJECTED),
     ("quota-day", Verdict.QUOTA),
     ("quota-burst", Verdict.QUOTA),
     ("status-500", Verdict.PARTNER_DOWN),
@@ -56,6 +58,7 @@ EVERY_FAULT = [
     ("reset-mid-body", Verdict.PARTNER_DOWN),
     ("cut-mid-body", Verdict.PARTNER_DOWN),
     ("garbage", Verdict.PARTNER_DOWN),
+    ("spaced-media-type", Verdict.OK),
     ("no-timestamp", Verdict.OK),
 ]
 
