@@ -24,17 +24,15 @@ def authentication_of(table: object) -> Authentication:
     if not isinstance(table, Mapping):
         raise SettingError("", "is not a table", "it must be a table")
     require_known(table, (*PARTS, "accept"))
-    return Authentication(
-        tuple(_parts(table)), read("accept", media_type, table.get("accept", Authentication().accept))
-    )
+    accept = table.get("accept", Authentication().accept)
+    if not is_media_type(accept):
+        raise SettingError("accept", "is empty, or has a control character", "write a media type: application/json")
+    return Authentication(tuple(_parts(table)), str(accept))
 
 
-def media_type(value: object) -> str:
-    """Read a media type, or several as in Accept. A space at the end, as published OpenAPIs have it, is removed."""
-    found = value.strip() if isinstance(value, str) else ""
-    if not found or not (found.isascii() and found.isprintable()):
-        raise SettingError("", "is empty, or has a control character", "write a media type: application/json")
-    return found
+def is_media_type(value: object) -> bool:
+    """Return whether `value` may stand in Accept."""
+    return isinstance(value, str) and bool(value) and value.isascii() and value.isprintable()
 
 
 def document_of(authentication: Authentication) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from broker.model.duration import duration_text, parse_duration
 from broker.model.names import checked_name, mail_address
 from broker.model.setting import SettingError
 from broker.model.subject import ATTRIBUTES, BOUNDS, KeyRules, SubjectRules
-from broker.partners.authentication import authentication_of, document_of, media_type
+from broker.partners.authentication import authentication_of, document_of, is_media_type
 from broker.partners.profile import PERIODS, Environment, Operation, Probe, Profile, Quota, Refusal, Renewal, Submission
 from broker.partners.reading import choice, converted, of_text, read, require_known, require_plain, text
 from broker.partners.request import METHODS, base_url, join, recipe
@@ -205,8 +205,16 @@ def _status(known: range) -> Callable[[object], object]:
     return status
 
 
+def _media_type(value: object) -> str:
+    """Read a media type. A space at its end, as published OpenAPIs have it, is removed."""
+    found = text(value).strip()
+    if not is_media_type(found):
+        raise SettingError("", "is not a media type", "write it like application/json")
+    return found
+
+
 def _accept(value: object) -> str:
-    return media_type(value) if value else ""
+    return _media_type(value) if value else ""
 
 
 _SETTINGS: Final[Mapping[str, Callable[[object], Any]]] = {
@@ -227,7 +235,7 @@ _SETTINGS: Final[Mapping[str, Callable[[object], Any]]] = {
         Renewal, safety=of_text(parse_duration), share=_share, **dict.fromkeys(PERIODS, _known(parse_duration))
     ),
     "probe": _table(Probe, method=choice(*_READING), path=_path, expect=_successes),
-    "media_type": media_type,
+    "media_type": _media_type,
     "quotas": _rows(_table(Quota, window=of_text(parse_duration))),
     "refusals": _rows(_table(Refusal, status=_status(_REFUSALS))),
     "operations": _rows(_operation),
