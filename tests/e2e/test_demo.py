@@ -27,7 +27,7 @@ PASSWORD = b"not-a-real-password"
 KEY = b"PRIVATE KEY-----"
 BROKER = str(Path(sys.executable).parent / "broker")
 STEPS = [str(number) for number in range(1, 14)]
-STOPS = list(itertools.product((signal.SIGTERM, signal.SIGINT), ("10.", "1.", "2.", "5.", "9.", "12.", "")))
+STOPS = list(itertools.product((signal.SIGTERM, signal.SIGINT), ("5.", "1.", "2.", "9.", "10.", "12.", "")))
 SETTLING = 15.0  # seconds in which what was tied to a killed process ends
 
 
