@@ -3,8 +3,6 @@
 Nothing below this module reads the environment.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 import re
@@ -81,7 +79,7 @@ class Setting:
 
     @property
     def is_path(self) -> bool:
-        """Return whether the value is a path."""
+        """Whether the value is a path."""
         return self.check == _path
 
 

@@ -5,8 +5,6 @@ Python cannot guarantee that no copy of a secret stays in memory (docs/threat-mo
 protected. Nothing here fails a command: `harden` returns what the kernel granted, and `doctor` reports it.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import resource
@@ -34,14 +32,11 @@ def harden() -> Hardening:
 
     An executed child inherits the core limit and the umask only.
     """
-    granted = Hardening(no_core=_no_core(), private=_private(), locked=_locked())
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # lowering a limit is never refused
+    no_core = resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
+    granted = Hardening(no_core=no_core, private=_private(), locked=_locked())
     os.umask(0o077)  # last: seen from outside, it shows that all is done
     return granted
-
-
-def _no_core() -> bool:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # lowering a limit is never refused
-    return resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
 
 
 def _private() -> bool:
