@@ -83,8 +83,10 @@ class Roles(Ways):
     def connection(self, role: Role) -> Connection:
         """Return the connection that acts as `role`. All share `Seen`, so none reads an older state than another."""
         if role not in self._connections:
-            settings, seen = self.settings, self._seen  # before the login: where Vault is, is reported first
-            self._connections[role] = Connection(settings, self._login(role), observer=self.observer, seen=seen)
+            settings, seen, way = self.settings, self._seen, self.way(role)
+            holder = f"role {role.value}" + (f" ({way.source})" if way and way.borrowed else "")
+            login = self._login(role, Connection(settings, seen=seen, holder=holder))
+            self._connections[role] = Connection(settings, login, observer=self.observer, seen=seen, holder=holder)
         return self._connections[role]
 
     def require_true_clock(self) -> None:
@@ -102,7 +104,7 @@ class Roles(Ways):
             raise VaultUnavailableError("the embedded vault does not run", hint="broker vault start")
         return Seen(wait=self._wait)
 
-    def _login(self, role: Role) -> TokenSource:
+    def _login(self, role: Role, nobody: Connection) -> TokenSource:
         way = self.way(role)
         if way is None:
             raise InputError(
@@ -110,7 +112,7 @@ class Roles(Ways):
                 hint=f'[roles.{role.value}] method = "approle" in broker.toml, or set VAULT_TOKEN',
             )
         try:
-            return token_source(way.method, Connection(self.settings, seen=self._seen), way.options)
+            return token_source(way.method, nobody, way.options)
         except InputError as error:
             raise InputError(f"the {role.value} role: {error.message}", hint=error.hint) from None
 

@@ -4,7 +4,7 @@ They are parsed with suspicion: they may come from a proxy, a portal, or a serve
 phrases decide. No text of Vault or of a library is passed on: it may quote a request.
 
     UnknownNameError: MissingError: GoneError
-    DeniedError: BadTokenError
+    DeniedError: BadTokenError, LackingError
     InputError: UnmountedError
     VaultUnavailableError: PassingError
     VaultUnavailableError: UnclearError: OversizedError, InvalidError
@@ -60,6 +60,10 @@ class GoneError(MissingError):
 
 class BadTokenError(DeniedError):
     """Vault does not know the token of a request: mistyped, expired or revoked."""
+
+
+class LackingError(DeniedError):
+    """The policies of the token that was sent lack a capability."""
 
 
 class UnmountedError(InputError):

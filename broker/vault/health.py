@@ -44,14 +44,14 @@ def lacking(vault: Connection, role: Role) -> list[str]:
     """
     mount = vault.settings.mount
     wanted, unlimited = (rights(role_policy(role, mount=mount, accounts=names)) for names in (ALL, ()))
-    missing = _missing(vault, wanted)
+    lacks = missing(vault, wanted)
     on_secrets = set(wanted) - set(unlimited)
-    if on_secrets <= set(missing):
-        missing = [right for right in missing if right not in on_secrets]
-    return [f"{capability} on {path}" for capability, path in missing]
+    if on_secrets <= set(lacks):
+        lacks = [right for right in lacks if right not in on_secrets]
+    return [f"{capability} on {path}" for capability, path in lacks]
 
 
-def _missing(vault: Connection, wanted: Sequence[Right]) -> list[Right]:
+def missing(vault: Connection, wanted: Sequence[Right]) -> list[Right]:
     """Return those of `wanted` that the token of `vault` lacks."""
     answer = vault.ask("POST", "sys/capabilities-self", {"paths": sorted({path for _, path in wanted})})
     return [(name, path) for name, path in wanted if not {name, "root"} & set(field_of(answer, "data", path) or ())]

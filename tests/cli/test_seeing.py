@@ -244,8 +244,12 @@ def test_doctor_finds_a_role_without_its_rights(harness: CliHarness) -> None:
     policy = vault.ask("GET", path)["data"]["policy"]
     try:
         vault.call("POST", path, {"policy": 'path "nothing" { capabilities = ["read"] }'})
-        found = harness.run("doctor -o json").json["findings"]
-        assert [f for f in found if f["code"].startswith(("role.", "policy.")) and "rotator" in f["message"]], found
+        ended = harness.run("csr new acme")
+        assert ended.code == 5
+        assert f"role rotator lacks read on {mount}/data/accounts/acme" in ended.err
+        assert "broker doctor" in ended.err
+        (found,) = [f for f in harness.run("doctor -o json").json["findings"] if f["code"] == "role.rotator"]
+        assert f"update on {mount}/data/accounts/+" in found["message"]
     finally:
         vault.call("POST", path, {"policy": policy})
 
