@@ -17,9 +17,22 @@ OURS = [command for command in TYPED if command.words[0] == "broker"]
 MAKE = [command for command in TYPED if command.words[0] == "make"]
 
 # Every other program a page names, and what runs it: a test, or a file that does.
-SHELL = {"cat", "do", "done", "printf", "sleep", "until", "["}  # words of the shell itself
+SHELL = {
+    "cat",
+    "chmod",
+    "do",
+    "done",
+    "eval",
+    "export",
+    "printf",
+    "sleep",
+    "unset",
+    "until",
+    "[",
+}  # words of the shell itself
 RUN_BY = {
     "partner-standin": "tests/docs/test_walkthrough.py",
+    "bao": "tests/docs/test_own_vault.py",
     "curl": "tests/docs/test_walkthrough.py",
     "openssl": "tests/docs/test_walkthrough.py",
     "python3": "tests/docs/test_walkthrough.py",
