@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from pathlib import Path
 
 import click
 import pytest
@@ -94,6 +95,12 @@ def test_every_broker_command_can_be_typed(command: Command) -> None:
     if noun in NOUNS and importlib.util.find_spec(f"broker.cli.{noun}") is None:
         pytest.skip(f"there is no broker/cli/{noun}.py yet")
     parse(command.words)
+
+
+def test_pages_with_our_commands_are_typed() -> None:
+    """Another test of this directory names the page, and types it."""
+    tests = [file.read_text() for file in Path(__file__).parent.glob("test_*.py") if file.name != Path(__file__).name]
+    assert not [page for page in {command.page.name for command in OURS} if not any(page in text for text in tests)]
 
 
 @pytest.mark.parametrize(
