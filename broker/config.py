@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from broker.errors import InputError
 from broker.model.duration import parse_duration
+from broker.model.proxy import proxy_of
 from broker.model.role import Role
 
 _LARGEST: Final = 1024 * 1024  # bytes of a configuration
@@ -24,6 +25,7 @@ _LONGEST_NAME: Final = 255  # bytes of a part of one
 _PLACES: Final = (Path("broker.toml"), Path("/etc/credential-broker/broker.toml"))
 _MOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*", re.ASCII)
 _ADDRESS_FORM: Final = "give http(s)://host:port or unix:///path/of/socket"
+ACCOUNT_KEYS: Final = ("proxy", "proxy_login_file")
 LOGIN_KEYS: Final = ("method", "mount", "role_id_file", "secret_id_file", "file")
 
 
@@ -53,6 +55,11 @@ def checked_mount(text: str) -> str:
     """Return the path of a mount; raise `InputError` for one that would mean something else in a policy or a URL."""
     if not _MOUNT.fullmatch(text):
         raise InputError(f"{text[:80]!r} is not a mount of Vault", hint="use letters, digits, '-', '_', '.' and '/'")
+    return text
+
+
+def _proxy(text: str) -> str:
+    proxy_of(text)
     return text
 
 
@@ -97,6 +104,8 @@ SETTINGS: Final = (
     _vault("server_name", "TLS_SERVER_NAME", "the name in Vault's certificate, if it is not the host of the address"),
     Setting("vault.mount", ("BROKER_MOUNT",), "credential-broker", "where the KV v2 engine is mounted", checked_mount),
     Setting("vault.patience", ("BROKER_TIMEOUT",), "20s", "how long to wait for Vault, retries included", _duration),
+    Setting("proxy.url", ("BROKER_PROXY",), "", "forward proxy to the partners: http://host:port", _proxy),
+    Setting("proxy.login_file", ("BROKER_PROXY_LOGIN_FILE",), "", "file with USER:PASSWORD for the proxy", _path),
     Setting("embedded.directory", ("BROKER_EMBEDDED",), "", "the embedded vault of a laptop: its directory", _path),
     Setting("log.level", ("BROKER_LOG_LEVEL",), "warning", "least severity to log: debug, info, warning or error"),
     Setting("log.format", ("BROKER_LOG_FORMAT",), "console", "format of log lines: json or console"),
@@ -122,6 +131,7 @@ class Config:
     values: Mapping[str, Value]
     logins: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     file: Path | None = None
+    accounts: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
 
     def __getitem__(self, name: str) -> str:
         return self.values[name].text
@@ -151,7 +161,8 @@ def resolve(
         {setting.name: Value(setting.default, "default") for setting in SETTINGS},
     ]
     values = {s.name: _checked(s, next(source[s.name] for source in sources if s.name in source)) for s in SETTINGS}
-    return Config(MappingProxyType(values), MappingProxyType(_logins(content, found) if found else {}), found)
+    logins, accounts = (_logins(content, found), _accounts(content, found)) if found else ({}, {})
+    return Config(MappingProxyType(values), MappingProxyType(logins), found, MappingProxyType(accounts))
 
 
 def _parsed(file: Path) -> dict[str, Any]:
@@ -176,7 +187,7 @@ def _parsed(file: Path) -> dict[str, Any]:
 def _flattened(content: Mapping[str, Any], file: Path, prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in content.items():
         name = f"{prefix}{key}"
-        if name in ("version", "roles", "login"):
+        if name in ("version", "roles", "login", "accounts"):
             continue
         if isinstance(value, dict) and any(known.startswith(f"{name}.") for known in _BY_NAME):
             yield from _flattened(value, file, f"{name}.")
@@ -193,16 +204,24 @@ def _logins(content: Mapping[str, Any], file: Path) -> dict[str, Mapping[str, st
         raise InputError(f"{file}: roles must be tables", hint="one for each role: [roles.auditor]")
     for role in roles:
         _require_known(file, f"roles.{role}", [f"roles.{known.value}" for known in Role])
-    found = {role: _login(table, f"roles.{role}", file) for role, table in roles.items()}
-    return found | ({"default": _login(content["login"], "login", file)} if "login" in content else {})
+    found = {role: _texts(table, f"roles.{role}", LOGIN_KEYS, file) for role, table in roles.items()}
+    return found | ({"default": _texts(content["login"], "login", LOGIN_KEYS, file)} if "login" in content else {})
 
 
-def _login(table: Any, where: str, file: Path) -> Mapping[str, str]:
+def _accounts(content: Mapping[str, Any], file: Path) -> dict[str, Mapping[str, str]]:
+    tables = content.get("accounts", {})
+    if not isinstance(tables, dict):
+        raise InputError(f"{file}: accounts must be tables", hint="one for each account: [accounts.acme]")
+    return {name: _texts(table, f"accounts.{name}", ACCOUNT_KEYS, file) for name, table in tables.items()}
+
+
+def _texts(table: Any, where: str, keys: tuple[str, ...], file: Path) -> Mapping[str, str]:
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
-        raise InputError(f"{file}: [{where}] must be a table of texts", hint=f"it takes {', '.join(LOGIN_KEYS)}")
+        raise InputError(f"{file}: [{where}] must be a table of texts", hint=f"it takes {', '.join(keys)}")
     for key, value in table.items():
-        _require_known(file, f"{where}.{key}", [f"{where}.{k}" for k in LOGIN_KEYS])
-        _checked(Setting(f"{where}.{key}", (), "", "", _path), Value(value, str(file)))
+        _require_known(file, f"{where}.{key}", [f"{where}.{k}" for k in keys])
+        check = _proxy if key == "proxy" else _path
+        _checked(Setting(f"{where}.{key}", (), "", "", check), Value(value, str(file)))
     return MappingProxyType({k: _anchored(v, file) if k.endswith("file") else v for k, v in table.items()})
 
 

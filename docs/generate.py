@@ -18,17 +18,24 @@ import click
 from broker import errors
 from broker.cli import exits
 from broker.cli.main import NOUNS, cli
-from broker.config import LOGIN_KEYS, SETTINGS
+from broker.config import ACCOUNT_KEYS, LOGIN_KEYS, SETTINGS
 from broker.model.role import Role
 from broker.model.stage import MOVES, Move, Stage
 
-REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference"
 WIDTH = 100
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write every page, or with `--check` print how the pages there differ and return 1 if they do."""
-    pages = {"stages": stages(), "settings": settings(), "exit-codes": exit_codes(), "cli": commands()}
+    pages = {
+        "stages": stages(),
+        "settings": settings(),
+        "exit-codes": exit_codes(),
+        "cli": commands(),
+        "clients": clients(),
+    }
     stale = False
     for name, lines in pages.items():
         path, text = REFERENCE / f"{name}.md", "\n".join(lines) + "\n"
@@ -97,6 +104,11 @@ def settings() -> Iterator[str]:
     yield f"Roles: {', '.join(f'`{role.value}`' for role in Role)}."
     yield ""
     yield f"Keys of these tables: {', '.join(f'`{key}`' for key in LOGIN_KEYS)}."
+    yield ""
+    yield "One account can have its own way to the partner: `[accounts.NAME]` takes"
+    yield f"{' and '.join(f'`{key}`' for key in ACCOUNT_KEYS)}, in place of those in `[proxy]`."
+    yield '`proxy = ""` means none.'
+    yield "A login file holds `USER:PASSWORD`, which is never shown, and never reaches the partner."
 
 
 def exit_codes() -> Iterator[str]:
@@ -127,6 +139,27 @@ def commands() -> Iterator[str]:
         for noun in NOUNS:
             if importlib.util.find_spec(f"broker.cli.{noun}") and (command := cli.get_command(root, noun)):
                 yield from _command(command, noun, root, level=2)
+
+
+def clients() -> Iterator[str]:
+    """Yield which client reads which files of a bundle."""
+    sys.path.insert(0, str(ROOT))
+    catalogue = importlib.import_module("tests.support.clients")
+    yield from _title("Formats and clients", "tests/support/clients.py")
+    yield "Each “yes” is tested: the client fetches the fleets with these files alone, as `broker bundle get` wrote"
+    yield "them, from a server that wants client certificate, login, password and client_id."
+    yield "[Using a bundle](../clients.md) says how."
+    yield ""
+    rows = []
+    for client, reason in catalogue.REASONS.items():
+        ways = [set(way.files) for way in catalogue.WAYS if way.client == client]
+        marks = [_mark(yes=any(way.issuperset(files) for way in ways)) for files in catalogue.COLUMNS.values()]
+        rows.append((client, *marks, reason))
+    yield from _table(("client", *catalogue.COLUMNS, "not the others, because"), rows)
+    yield ""
+    yield "The other files are text or JSON, for any program: `username`, `password`, `client_id`, `secrets.json`,"
+    yield "`keystore.password` and `manifest.json`. Any program that a shell starts can read the variables of `env`."
+    yield "A key store has one entry: the key with its certificate and intermediates."
 
 
 def _command(command: click.Command, name: str, parent: click.Context, *, level: int) -> Iterator[str]:

@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD
@@ -209,6 +209,6 @@ def parts_facts(parts: Parts) -> dict[str, Fact]:
 
 
 def _parts(facts: Mapping[str, Fact]) -> Parts:
-    refs = {name: facts.get(name, "") for name in _REFS}
+    refs: dict[str, Any] = {name: facts.get(name, "") for name in _REFS}
     secrets = {n.removeprefix(_SECRET): int(v) for n, v in facts.items() if n == PASSWORD or n.startswith(_SECRET)}
-    return Parts(secrets=secrets, **refs)  # type: ignore[arg-type]  # texts
+    return Parts(secrets=secrets, **refs)

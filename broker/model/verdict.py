@@ -34,6 +34,16 @@ class Verdict(Enum):
         "the partner refused the application's client_id",
         "compare it with the partner's e-mail, and correct it: broker app set ACCOUNT/APPLICATION --client-id ID",
     )
+    NOT_SUBSCRIBED = (
+        "not_subscribed",
+        "the partner knows the client_id, but its application is not subscribed to this API",
+        "ask the partner to subscribe the application, and to which plan",
+    )
+    ADDRESS_REFUSED = (
+        "address_refused",
+        "the partner does not allow the address that the request came from",
+        "ask the partner to allow the address of this host, or of its proxy: broker config show",
+    )
     WRONG_CA = (
         "wrong_ca",
         "the server was not verified to be the partner's, so no secret was sent",
@@ -41,6 +51,11 @@ class Verdict(Enum):
         "broker trust set ACCOUNT FILE --accept-ca SHA256",
     )
     QUOTA = "quota", "the partner's quota is used up", "wait, or ask the partner for a higher quota"
+    PROXY = (
+        "proxy",
+        "the proxy on the way to the partner gave no connection",
+        "see which proxy and which login file are used: broker config show",
+    )
     PARTNER_DOWN = "partner_down", "the partner's answer says nothing about the set"
 
     message: str

@@ -61,4 +61,4 @@ def _part(kind: type[Part], settings: object) -> Part:
 def _settings(part: Part) -> dict[str, Any]:
     """Return the settings that differ from their defaults."""
     values: dict[str, Any] = msgspec.to_builtins(part)
-    return {f.name: values[f.name] for f in fields(part) if getattr(part, f.name) != f.default}  # type: ignore[arg-type]
+    return {f.name: values[f.name] for f in fields(part) if getattr(part, f.name) != f.default}

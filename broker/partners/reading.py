@@ -3,9 +3,9 @@
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import fields
 from datetime import timedelta
 from functools import partial
+from inspect import signature
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -34,7 +34,7 @@ def converted(table: object, kind: type[T], readers: Mapping[str, Callable[[Any]
     """
     if not isinstance(table, Mapping):
         raise SettingError("", "is not a table", "it must be a table")
-    require_known(table, (field.name for field in fields(kind)))  # type: ignore[arg-type]  # kind is a dataclass
+    require_known(table, signature(kind).parameters)
     known = readers or {}
     values = {key: read(key, known[key], value) if key in known else value for key, value in table.items()}
     try:

@@ -113,7 +113,7 @@ def require_ok(name: AccountName, number: int, answer: CanaryResult) -> None:
     if verdict is Verdict.OK:
         return
     message = f"the partner's answer to generation {number} of {name} is {verdict.value}{detail}"
-    if verdict in (Verdict.PARTNER_DOWN, Verdict.QUOTA):
+    if verdict in (Verdict.PARTNER_DOWN, Verdict.QUOTA, Verdict.PROXY):
         hint = f"nothing was changed; {verdict.hint or 'try again later'}"
         error: CanaryUnansweredError | CanaryRefusedError = CanaryUnansweredError(message, hint=hint)
     else:

@@ -16,8 +16,19 @@ from functools import partial
 from typing import Final, TypeVar, cast
 from urllib.parse import urlsplit
 
-from broker.network import UNREADABLE, Deadline, Reader, TooMuchError, alert_of, behind, connected, is_closed
+from broker.network import (
+    UNREADABLE,
+    Deadline,
+    ProxyError,
+    Reader,
+    TooMuchError,
+    alert_of,
+    behind,
+    connected,
+    is_closed,
+)
 from broker.partners.verdict import ProbeFacts, Where
+from broker.upstream.credentials import Credentials
 
 _LARGEST: Final = 1024 * 1024
 _PIECE: Final = 64 * 1024  # bytes of a read: the length that the partner announces reserves no memory
@@ -34,29 +45,29 @@ class Reply:
     body: bytes
 
 
-def exchange(base_url: str, context: ssl.SSLContext, message: bytes, deadline: Deadline) -> Reply | ProbeFacts:
+def exchange(credentials: Credentials, message: bytes, deadline: Deadline) -> Reply | ProbeFacts:
     """Verify the server, send `message`, and return the answer, or how far the exchange came."""
-    return _connected(base_url, context, deadline, lambda server: _answer(server, message, deadline))
+    return _connected(credentials, deadline, lambda server: _answer(server, message, deadline))
 
 
-def stays_open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> ProbeFacts:
+def stays_open(credentials: Credentials, deadline: Deadline) -> ProbeFacts:
     """Connect, send nothing, and report whether the server closes the connection.
 
     It costs no login attempt, since nothing is sent after the handshake. With none of our bytes unread when the server
     closes, an alert arrives that a reset may have discarded on the first connection.
     """
-    return _connected(base_url, context, deadline, lambda server: _listened(server, deadline))
+    return _connected(credentials, deadline, lambda server: _listened(server, deadline))
 
 
 def _connected(
-    base_url: str, context: ssl.SSLContext, deadline: Deadline, act: Callable[[ssl.SSLSocket], Found]
+    credentials: Credentials, deadline: Deadline, act: Callable[[ssl.SSLSocket], Found]
 ) -> Found | ProbeFacts:
     """Verify the server, and return what `act` returns, or why it could not be called."""
-    parts, where = urlsplit(base_url), Where.CONNECT
+    parts, where = urlsplit(credentials.base_url), Where.PROXY if credentials.proxy else Where.CONNECT
     try:
-        with connected(parts.hostname or "", parts.port or 443, deadline) as plain:
+        with connected(parts.hostname or "", parts.port or 443, deadline, credentials.proxy) as plain:
             where = Where.HANDSHAKE
-            with context.wrap_socket(plain, server_hostname=parts.hostname) as server:
+            with credentials.context.wrap_socket(plain, server_hostname=parts.hostname) as server:
                 where = Where.FIRST_READ
                 return act(server)
     except (OSError, ValueError) as error:
@@ -136,6 +147,8 @@ def described(error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, ProxyError):
+        return str(error)
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {(error.reason or 'unknown reason').replace('_', ' ').lower()}"
     if isinstance(error, socket.gaierror):

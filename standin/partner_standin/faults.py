@@ -109,8 +109,8 @@ FAULTS: Final[tuple[Fault, ...]] = (
         "3",
     ),
     Fault("client-rejected", "gate", "rejects every client_id", "client_rejected"),
-    Fault("not-subscribed", "gate", "answers that the application is not registered to a plan", "login_rejected"),
-    Fault("address-refused", "gate", "answers 403: the client's address is not allowed", "login_rejected"),
+    Fault("not-subscribed", "gate", "answers that the application is not registered to a plan", "not_subscribed"),
+    Fault("address-refused", "gate", "answers 403: the client's address is not allowed", "address_refused"),
     Fault(
         "cn-mismatch",
         "gate",

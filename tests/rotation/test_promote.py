@@ -41,9 +41,10 @@ def stages(sim: Simulation) -> dict[int, str]:
     return {g.number: g.stage.value for g in sim.account.generations}
 
 
+UNANSWERED = (Verdict.PARTNER_DOWN, Verdict.QUOTA, Verdict.PROXY)
 NOT_ACCEPTED = {
-    **dict.fromkeys([Verdict.PARTNER_DOWN, Verdict.QUOTA], CanaryUnansweredError),
-    **dict.fromkeys(set(Verdict) - {Verdict.PARTNER_DOWN, Verdict.QUOTA, Verdict.OK}, CanaryRefusedError),
+    **dict.fromkeys(UNANSWERED, CanaryUnansweredError),
+    **dict.fromkeys(set(Verdict) - {*UNANSWERED, Verdict.OK}, CanaryRefusedError),
 }
 
 

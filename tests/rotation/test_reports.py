@@ -19,6 +19,8 @@ NAME = AccountName("acme")
         (Verdict.LOGIN_REJECTED, ("broker password set acme",)),
         (Verdict.CLIENT_REJECTED, ("broker app set acme/reports", "broker explain acme --generation 3")),
         (Verdict.CERTIFICATE_REJECTED, ("fingerprint", "broker explain acme --generation 3")),
+        (Verdict.NOT_SUBSCRIBED, ("subscribe", "broker explain acme --generation 3")),
+        (Verdict.ADDRESS_REFUSED, ("broker config show", "broker explain acme --generation 3")),
         (Verdict.HANDSHAKE, ("proxy", "broker explain acme --generation 3")),
     ],
 )
@@ -28,7 +30,14 @@ def test_each_refusal_has_its_hint(verdict: Verdict, hints: tuple[str, ...]) -> 
     assert all(hint in caught.value.hint for hint in hints)
 
 
-@pytest.mark.parametrize(("verdict", "hint"), [(Verdict.QUOTA, "wait"), (Verdict.PARTNER_DOWN, "try again later")])
+@pytest.mark.parametrize(
+    ("verdict", "hint"),
+    [
+        (Verdict.QUOTA, "wait"),
+        (Verdict.PARTNER_DOWN, "try again later"),
+        (Verdict.PROXY, "broker config show"),
+    ],
+)
 def test_unclear_answer_asks_to_retry_later(verdict: Verdict, hint: str) -> None:
     with pytest.raises(CanaryUnansweredError) as caught:
         require_ok(NAME, 3, CanaryResult(verdict, application=Application("reports")))
