@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from tests.support.depth import sampled
 from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -112,7 +111,8 @@ def test_two_at_once_leave_nothing(place: Mapping[str, str], tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [tools]
 
 
-@pytest.mark.parametrize(("number", "step"), sampled(STOPS, every=len(STOPS)))
+@pytest.mark.deep
+@pytest.mark.parametrize(("number", "step"), STOPS)
 def test_stopped_midway_it_leaves_nothing(place: Mapping[str, str], number: signal.Signals, step: str) -> None:
     before = directories()
     with start(place, *(["--keep"] if step == "1." else [])) as process:
@@ -204,6 +204,7 @@ def assert_is_readable(text: str) -> None:
 
 
 def test_ctrl_c_ends_it_on_a_terminal(place: Mapping[str, str], tmp_path: Path) -> None:
+    """Here while a bundle is held; `test_stopped_midway_it_leaves_nothing` has other steps, and SIGTERM."""
     with Terminal([BROKER, "demo"], tmp_path, place) as terminal:
         terminal.wait_for("of fleet North")
         terminal.type("\x03")
