@@ -283,7 +283,10 @@ def test_explain_can_be_mailed_as_it_is(harness: CliHarness) -> None:
 def test_explain_works_before_there_is_a_client_id(harness: CliHarness) -> None:
     harness.put("requested")
     harness.ok(f"cert import acme reply.zip {' '.join(harness.saved.system.accepting())}")
-    assert "client_id=" in harness.ok("explain acme").out
+    shown = harness.ok("explain acme").out
+    assert "client_id=" in shown
+    assert "Expected answer:\n\n  200, application/hal+json\n" in shown
+    assert '401 "Not registered to plan": the client_id is right' in shown
     assert harness.run("rotation canary acme").code == 6
 
 

@@ -182,6 +182,16 @@ def test_a_profile_of_ones_own_is_added_shown_and_used(harness: CliHarness) -> N
     harness.ok("csr new mine")
 
 
+def test_a_profile_is_shown_with_its_facts(harness: CliHarness) -> None:
+    shown = harness.ok("partner show stellantis").out
+    lists = shown[shown.index("quotas") :]
+    assert "in 1d: X-RateLimit-Limit-1, X-RateLimit-Remaining-1" in lists
+    assert "writes      POST /fleets/{fid}/monitors: 202" in lists
+    assert "deprecated  GET /fleets/{fid}/vehicles/{vid}/lastPosition: application/vnd.geo+json" in lists
+    assert len(re.findall(r"(?:GET|POST|PUT|DELETE) /", lists)) == 47
+    assert "{'" not in shown
+
+
 def test_a_profile_can_be_copied_changed_and_added(harness: CliHarness) -> None:
     harness.put("empty")
     copied = harness.ok("partner show stellantis -o toml").out

@@ -47,6 +47,8 @@ EVERY_FAULT = [
     ("certificate-eof", Verdict.CERTIFICATE_REJECTED),
     ("login-rejected", Verdict.LOGIN_REJECTED),
     ("client-rejected", Verdict.CLIENT_REJECTED),
+    ("not-subscribed", Verdict.NOT_SUBSCRIBED),
+    ("address-refused", Verdict.ADDRESS_REFUSED),
     ("quota-day", Verdict.QUOTA),
     ("quota-burst", Verdict.QUOTA),
     ("status-500", Verdict.PARTNER_DOWN),
@@ -57,6 +59,7 @@ EVERY_FAULT = [
     ("reset-mid-body", Verdict.PARTNER_DOWN),
     ("cut-mid-body", Verdict.PARTNER_DOWN),
     ("garbage", Verdict.PARTNER_DOWN),
+    ("spaced-media-type", Verdict.OK),
     ("no-timestamp", Verdict.OK),
 ]
 
