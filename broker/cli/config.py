@@ -43,7 +43,7 @@ def show(start: Start) -> None:
             for r, w in ways.items()
         ],
     )
-    note(f"file: {config.file or 'none; broker init writes one'}")
+    note(f"file: {config.file or 'none: broker init writes one'}")
 
 
 @command.verb("check", example="broker config check")

@@ -35,7 +35,7 @@ def command(start: Start, accounts: tuple[AccountName, ...], everything: bool) -
             )
             for status in found
         ],
-        empty="there are no accounts yet: broker account add",
+        empty="there are no accounts yet: broker account add --help",
     )
     for status in found:
         show_obstacles(status.obstacles)

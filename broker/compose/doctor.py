@@ -19,6 +19,7 @@ from broker.vault.health import health, lacking
 
 if TYPE_CHECKING:  # a cycle: `Broker` offers this
     from broker.compose.graph import Broker
+    from broker.compose.roles import Roles
 
 _SKEW: Final = 60  # seconds
 _SEVERITY: Final = {RefusedError: Severity.ERROR, WaitingError: Severity.WARNING, ConflictError: Severity.NOTE}
@@ -82,18 +83,27 @@ def _vault(broker: Broker) -> Iterator[Finding]:
 def _roles(broker: Broker) -> Iterator[Finding]:
     """Check the roles that work on this host; `_files` reported those whose files are missing."""
     roles = broker.roles
-    if not roles.here:
-        hint = "broker vault setup --login-dir creates logins, broker init writes a configuration that names them"
-        yield Finding.error("role.none", "no role has a way to log in to Vault", hint)
+    able = list(filter(roles.may_try, roles.here))
+    if not able:
+        yield Finding.error("role.none", "no role can log in to Vault: its login is not on this host", _logins(roles))
     yield from _borrowed(broker)
-    for role in filter(roles.may_try, roles.here):
+    for role in able:
         yield from _caught(f"role.{role.value}", _rights(broker, role), f"the {role.value} role: ")
+
+
+def _logins(roles: Roles) -> str:
+    """Return the command that creates the logins of this configuration."""
+    if roles.is_embedded:
+        return "broker vault start creates the logins"
+    files = [file for role in roles.here if (way := roles.way(role)) for file in way.files]
+    setup = f"VAULT_TOKEN=… broker vault setup --login-dir {Path(files[0]).parent.parent if files else 'roles'}"
+    return f"{setup} creates the logins" + ("" if files else "; broker init --out - shows how they are configured")
 
 
 def _rights(broker: Broker, role: Role) -> Iterator[Finding]:
     if lacks := lacking(broker.roles.connection(role), role):
         message = f"the {role.value} role may not {', '.join(lacks)}"
-        yield Finding.error(f"role.{role.value}", message, "broker vault setup --dry-run shows why")
+        yield Finding.error(f"role.{role.value}", message, "VAULT_TOKEN=… broker vault setup --dry-run shows why")
 
 
 def _borrowed(broker: Broker) -> Iterator[Finding]:

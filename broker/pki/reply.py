@@ -61,7 +61,7 @@ class ReplyParts:
             others = ", ".join(leaves) or "none but CA certificates"
             raise RefusedError(
                 f"the reply has no certificate for the key of this request (SPKI {spki[:16]}…); it has: {others}",
-                hint="import the reply to the open request; broker csr show lists the older ones",
+                hint="import the reply to the open request",
             )
         found.sort(key=lambda c: (not fields.is_ca(c), c.not_valid_after_utc), reverse=True)
         cas = load(trusted.pem) if trusted else []

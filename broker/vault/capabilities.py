@@ -36,7 +36,7 @@ _AGAIN: Final = "has it expired? log in at Vault again"
 _AS_CONSUMER: Final = "log in at Vault as the consumer itself"
 _METHOD: Final = "log in by a method of Vault (AppRole, JWT, Kubernetes), not by a token that was created"
 _SERVICE: Final = "log in by a role whose token_type is service"
-_GRANT: Final = "grant exactly the right: broker vault enrol NAME --right ACCOUNT/APPLICATION"
+_GRANT: Final = "grant exactly the right: VAULT_TOKEN=… broker vault enrol NAME --right {application} --token-file PATH"
 _TEMPLATE: Final = "is one templated on the identity, and does the entity's metadata hold a wildcard?"
 
 
@@ -62,9 +62,10 @@ class Clause(Enum):
 class NotAConsumerError(DeniedError):
     """The token does not make its bearer a consumer of this right."""
 
-    def __init__(self, clause: Clause, **details: object) -> None:
+    def __init__(self, clause: Clause, *, right: str = "", **details: object) -> None:
         _, message, hint = clause.value
-        super().__init__(message.format(**details), hint=hint)
+        application = "/".join(right.split("/")[-3:-1])  # as `layout.right` makes it
+        super().__init__(message.format(right=right, **details), hint=hint.format(application=application))
         self.clause = clause
 
 
@@ -149,7 +150,7 @@ def _check_capabilities(vault: Connection, presented: Secret[str], right: str) -
     if "sudo" in everything:
         raise NotAConsumerError(Clause.SUDO)
     if any(granted[path] != ["deny"] for path in sentinels):
-        raise NotAConsumerError(Clause.TOO_WIDE)
+        raise NotAConsumerError(Clause.TOO_WIDE, right=right)
     if granted[right] == ["deny"]:
         raise NotAConsumerError(Clause.NO_RIGHT, right=right)
     if granted[right] != ["update"]:

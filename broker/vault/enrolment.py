@@ -108,7 +108,7 @@ def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> None:
         others.append(f"the entity {entity}")
     if others:
         raise RefusedError(
-            f"{' and '.join(others)} exists, and broker vault enrol did not make it",
+            f"{' and '.join(others)} exists, and is no consumer that the broker enrolled",
             hint="give the consumer another name",
         )
     vault.call("POST", policy_path, {"policy": text})

@@ -123,7 +123,7 @@ def joined(account: Account, one: int, other: int, stamp: Stamp) -> Account:
     if both:
         raise RefusedError(
             f"generations {one} and {other} of {account.name} change the same part: {', '.join(sorted(both))}",
-            hint=f"broker rotation reject {account.name} --generation NUMBER withdraws one of them",
+            hint=f"broker rotation reject {account.name} --generation {one} --reason TEXT withdraws the first",
         )
     reason = f"joined into generation {account.next_generation}"
     after = with_candidate(account, first.parts.over(second.parts), stamp)
