@@ -1,7 +1,5 @@
 """`broker bundle`: credentials for an application, for a limited time."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
@@ -17,8 +15,7 @@ from broker.cli.output import note, wrote_json
 from broker.cli.start import Start
 from broker.delivery.directory import CURRENT, publishing
 from broker.delivery.formats import DEFAULT, FileFormat
-from broker.delivery.memory import default_root, is_memory
-from broker.delivery.root import LeftBehindError
+from broker.delivery.root import LeftBehindError, default_root, is_memory
 from broker.errors import InputError
 from broker.issuing.grant import Granted, Wanted
 from broker.model.duration import duration_text, parse_duration
@@ -102,7 +99,7 @@ def get(
     with held_back() if hold else nullcontext() as signals, ExitStack() as kept:
         try:
             files = [FileFormat(f) for f in formats]
-            published = kept.enter_context(publishing(root, granted.bundle, files, clock=start.broker.clock))
+            published = kept.enter_context(publishing(root, granted.bundle, files, start.broker.clock))
         except LeftBehindError:
             raise  # the files that are left stay recorded
         except BaseException:

@@ -1,7 +1,5 @@
 """`broker explain`: the request that is sent to the partner, with placeholders for secrets."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import click
@@ -9,11 +7,11 @@ import click
 from broker.cli.options import account_argument, generation_option
 from broker.cli.output import wrote_json
 from broker.cli.start import Start
+from broker.model.changes.moving import generation_to_try
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.partners.request import as_curl, as_http, recipe
 from broker.pki.certificates import format_fingerprint
-from broker.rotation.choosing import generation_to_try
 
 
 @click.command("explain", epilog="Example: broker explain acme > for-the-partner.txt")

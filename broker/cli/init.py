@@ -1,7 +1,5 @@
 """`broker init`: write a configuration, from answers to a few questions."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex
@@ -17,7 +15,7 @@ from broker.cli.options import output_file_option, read_input, require_free_outp
 from broker.cli.output import note, show_done
 from broker.cli.start import Start
 from broker.config import checked_address, checked_mount
-from broker.embedded.binary import find_binary
+from broker.embedded.server import find_binary
 from broker.errors import BrokerError, InputError
 from broker.model.role import Role
 

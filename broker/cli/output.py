@@ -18,7 +18,7 @@ import click
 from broker.model.finding import Finding, Severity
 
 if TYPE_CHECKING:
-    from broker.model.obstacle import Obstacle
+    from broker.model.todo import Obstacle
 
 _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 

@@ -1,7 +1,5 @@
 """`broker rotation`: try, promote, roll back, reject and retire generations."""
 
-from __future__ import annotations
-
 import click
 
 from broker.cli.noun import Noun
@@ -25,12 +23,11 @@ from broker.cli.output import (
 )
 from broker.cli.start import Start
 from broker.errors import InputError
+from broker.model.changes.moving import generation_to_try
 from broker.model.names import AccountName
 from broker.model.role import Role
-from broker.partners.verdict import Verdict
-from broker.rotation.canary import require_ok
-from broker.rotation.choosing import Promotion, generation_to_try
-from broker.rotation.reports import CanaryReport, promotion_report
+from broker.model.verdict import Verdict
+from broker.rotation.reports import CanaryReport, Promotion, require_ok
 
 
 @click.group("rotation", cls=Noun, epilog="Example: broker rotation promote acme")
@@ -113,7 +110,7 @@ def promote(start: Start, account: AccountName, generation: tuple[int, ...], for
     number = broker.rotation.join(account, *generation).number if len(generation) > 1 else sum(generation)
     step("asking the partner")
     promotion = broker.rotation.promote(account, number)
-    done = f"generation {promotion.number} of {account} is current"
+    done = f"generation {promotion.generation} of {account} is current"
     _show(promotion, done if promotion.changed else f"nothing to promote: {done}")
 
 
@@ -133,7 +130,7 @@ def rollback(start: Start, account: AccountName, generation: int, force: bool, r
     step("asking the partner")
     promotion = start.broker.rotation.roll_back(account, generation, untried_because=forced)
     done = "is current again" if promotion.changed else "was current already: nothing to do"
-    _show(promotion, f"generation {promotion.number} of {account} {done}")
+    _show(promotion, f"generation {promotion.generation} of {account} {done}")
 
 
 @command.verb("reject", example="broker rotation reject acme --generation 3 --reason 'wrong subject'")
@@ -171,9 +168,8 @@ def retire(start: Start, account: AccountName, generation: int, force: bool, rea
 
 
 def _show(promotion: Promotion, done: str) -> None:
-    if wrote_json(promotion_report(promotion)):
+    if wrote_json(promotion):
         return
     note(done)
-    if promotion.way_back and promotion.way_back.verdict is not Verdict.OK:
-        answer = promotion.way_back.verdict.value
-        note(f"warning: the partner answers {answer} to the displaced one, so a roll-back would fail")
+    if promotion.way_back and promotion.way_back is not Verdict.OK:
+        note(f"warning: the partner answers {promotion.way_back.value} to the displaced one, so a roll-back would fail")

@@ -78,7 +78,7 @@ def env(start: Start) -> None:
 
 @command.verb("setup", example="VAULT_TOKEN=… broker vault setup --dry-run")
 @click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
-@click.option("--print", "printed", type=click.Choice(["sh", "hcl"]), help="Print a script or policies instead.")
+@click.option("--print", "printed", type=click.Choice(["sh"]), help="Print a script instead.")
 @click.option(
     "--account", "accounts", multiple=True, metavar="NAME", help="Limit the roles to this account (repeatable)."
 )
@@ -105,7 +105,7 @@ def setup(
         )
     vaults = start.broker.vaults
     if printed:
-        click.echo(vaults.script(printed, names, adopt=adopt), nl=False)
+        click.echo(vaults.script(names, adopt=adopt), nl=False)
         return
     folder = Path(login_dir) if login_dir else None
     done = vaults.set_up(names, adopt=adopt, dry_run=dry_run, login_dir=folder, write=_write_private)
@@ -126,16 +126,9 @@ def setup(
 @click.option(
     "--right", "rights", multiple=True, required=True, metavar="ACCOUNT/APPLICATION", help="A right (repeatable)."
 )
-@click.option(
-    "--kind",
-    type=click.Choice(["direct", "gateway", "ticket"]),
-    default="direct",
-    show_default=True,
-    help="The kind of the rights. Only direct is in use yet.",
-)
 @click.option("--login-dir", default="", metavar="DIR", help="Write role_id and secret_id there, mode 0600.")
 @output_file_option("--token-file", "Log in once and write the token there, mode 0600; - prints it.", secret=True)
-def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: str, token_file: str) -> None:
+def enrol(start: Start, name: str, rights: Sequence[str], login_dir: str, token_file: str) -> None:
     """Create a consumer: a login whose policy grants exactly the named rights, and no access to the broker's mount.
 
     A login of your own works too, if it has an entity and its policy grants `update` on the right's path.
@@ -146,7 +139,7 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
     require_apart(*(f"{login_dir}/{name}" for name in ("role_id", "secret_id") if login_dir), token_file)
     broker = start.broker
     paths = [
-        broker.vaults.right(broker.account(account), application, kind)
+        broker.vaults.right(broker.account(account), application)
         for account, application in map(split_application, rights)
     ]
     folder = Path(login_dir) if login_dir else None
@@ -165,13 +158,13 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
 
 def _show_plan(done: SetUp, *, dry_run: bool) -> None:
     """Show the plan, with the differences of a dry run and of items that existed before."""
-    if wrote_json([{"item": c.item.title, "action": c.action, "difference": c.difference} for c in done.plan]):
+    if wrote_json([{"item": c.title, "action": c.action, "difference": c.difference} for c in done.plan]):
         return
-    show_table(["item", "action"], [(change.item.title, change.action.value) for change in done.plan])
+    show_table(["item", "action"], [(change.title, change.action.value) for change in done.plan])
     for change in done.plan:
         replaces = change.action.value == "update"
         if change.difference and (dry_run or replaces):
-            note(f"{change.item.title} {'would be' if dry_run else 'is'} {'changed' if replaces else 'created'}:")
+            note(f"{change.title} {'would be' if dry_run else 'is'} {'changed' if replaces else 'created'}:")
             for line in change.difference:
                 note(f"  {line}")
 

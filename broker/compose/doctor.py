@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from broker.errors import BrokerError, ConflictError, InputError, RefusedError, WaitingError
 from broker.model.account import Account
 from broker.model.finding import Finding, Severity, has_errors
-from broker.model.obstacle import obstacles
 from broker.model.role import Role
+from broker.model.todo import obstacles
 from broker.partners import catalogue
 from broker.vault.errors import field_of
 from broker.vault.health import health, lacking
@@ -102,7 +102,7 @@ def _logins(roles: Roles) -> str:
 
 def _rights(broker: Broker, role: Role) -> Iterator[Finding]:
     if lacks := lacking(broker.roles.connection(role), role):
-        message = f"the {role.value} role may not {', '.join(lacks)}"
+        message = f"the {role.value} role lacks {', '.join(lacks)}"
         yield Finding.error(f"role.{role.value}", message, "VAULT_TOKEN=… broker vault setup --dry-run shows why")
 
 

@@ -4,8 +4,6 @@
 meet ports, so the type checker proves here that they fit. Every use-case runs as the role that may do it and no other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -25,25 +23,25 @@ from broker.issuing.grant import Issuer
 from broker.model.account import Account
 from broker.model.chain import require_text
 from broker.model.clock import Clock, system_clock
-from broker.model.consumer import ConsumerRecord, stragglers
 from broker.model.finding import Finding
 from broker.model.generation import Parts
+from broker.model.lease import ConsumerRecord, stragglers
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.secret import Secret
+from broker.model.verdict import CanaryResult
 from broker.partners import catalogue
 from broker.partners.profile import Profile
 from broker.rotation import amend
-from broker.rotation.ports import Canary, CanaryResult, ForkedEvidenceError
+from broker.rotation.ports import Canary, ForkedEvidenceError
 from broker.rotation.registry import Registry
 from broker.rotation.reports import RotationStatus, rotation_status
 from broker.rotation.rotation import Rotation
-from broker.vault.consumers import VaultConsumers
+from broker.vault.changing import StoredProfiles, VaultConsumers, own_profiles, store_profile
+from broker.vault.connection import Observer, unobserved
 from broker.vault.errors import MissingError
+from broker.vault.evidence import VaultStatements
 from broker.vault.listing import Documents, entries_of, every_folder, foreign
-from broker.vault.observer import Observer, unobserved
-from broker.vault.profiles import StoredProfiles, own_profiles, store_profile
-from broker.vault.statements import VaultStatements
 
 
 class Wiring:

@@ -1,7 +1,5 @@
 """Connections to Vault: one for each role, each with a login of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -14,12 +12,10 @@ from broker.errors import InputError, VaultUnavailableError
 from broker.model.duration import parse_duration
 from broker.model.role import Role
 from broker.model.secret import Secret
-from broker.vault.accounts import VaultAccounts
-from broker.vault.connection import Connection
-from broker.vault.enrolment import AppRole, consumer_token
+from broker.vault.changing import VaultAccounts
+from broker.vault.connection import Connection, Observer, TokenSource, unobserved
 from broker.vault.evidence import VaultEvidence
-from broker.vault.logins import TokenSource, token_source
-from broker.vault.observer import Observer, unobserved
+from broker.vault.logins import token_source
 from broker.vault.secrets import VaultKeys, VaultNamedSecrets
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import Seen
@@ -95,8 +91,6 @@ class Roles(Ways):
         """Raise `RefusedError` if this machine's clock is minutes from Vault's; ask Vault if it never answered."""
         vault = Connection(replace(self.settings, namespace=""), seen=self._seen)
         try:
-            if not vault.answered:
-                vault.ask("GET", "sys/seal-status")  # every node answers it, without a token
             vault.require_true_clock()
         finally:
             vault.close()
@@ -119,10 +113,6 @@ class Roles(Ways):
             return token_source(way.method, Connection(self.settings, seen=self._seen), way.options)
         except InputError as error:
             raise InputError(f"the {role.value} role: {error.message}", hint=error.hint) from None
-
-    def log_in(self, login: AppRole) -> tuple[Secret[str], int]:
-        """Return a new token of a consumer's login, which is neither renewed nor revoked, and its seconds."""
-        return consumer_token(Connection(self.settings), login)
 
     def accounts(self, role: Role) -> VaultAccounts:
         """Return the account documents as `role` sees them."""

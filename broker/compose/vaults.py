@@ -1,7 +1,5 @@
 """Administer a Vault: run the embedded one, set up any, and enrol consumers. For people who hold an admin token."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,10 +16,9 @@ from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.enrolment import (
-    ONCE,
     consumer_role,
+    consumer_token,
     enrol_consumer,
-    issue_login,
     provide_login,
     require_no_others_login,
 )
@@ -29,7 +26,7 @@ from broker.vault.health import health, lacking
 from broker.vault.logins import token_source
 from broker.vault.ownership import survey, unseen
 from broker.vault.policies import ALL
-from broker.vault.setup import Change, Wish, apply, as_hcl, as_shell, plan, wanted
+from broker.vault.setup import Item, Wish, apply, as_shell, plan, wanted
 
 Write = Callable[[Path, bytes], None]  # a file that only its owner can read
 
@@ -52,7 +49,7 @@ class VaultStatus:
 class SetUp:
     """A planned or finished set-up, and its effects on others. `logins` are the roles that got a new login."""
 
-    plan: tuple[Change, ...]
+    plan: tuple[Item, ...]
     effects: tuple[str, ...]
     logins: tuple[Role, ...]
 
@@ -102,9 +99,8 @@ class Vaults:
         if role is Role.AUDITOR:
             vault.list("accounts")
         elif lacks := lacking(vault, role):
-            raise DeniedError(
-                f"the {role.value} role may not {', '.join(lacks)}", hint="VAULT_TOKEN=… broker vault setup --dry-run"
-            )
+            message = f"the {role.value} role lacks {', '.join(lacks)}"
+            raise DeniedError(message, hint="VAULT_TOKEN=… broker vault setup --dry-run")
 
     def environment(self) -> Mapping[str, str]:
         """Return the variables that Vault's own tools need to reach the vault. No token."""
@@ -120,11 +116,10 @@ class Vaults:
         }
         return {name: str(value) for name, value in values.items() if value}
 
-    def script(self, form: str, accounts: Sequence[str], *, adopt: bool) -> str:
-        """Return the set-up as a shell script ("sh") or as policies ("hcl"), for an administrator to run."""
+    def script(self, accounts: Sequence[str], *, adopt: bool) -> str:
+        """Return the set-up as a shell script, for an administrator to run."""
         ground = unseen(self._roles.config["vault.mount"], shared=adopt)
-        items = wanted(ground, Wish(tuple(accounts) or ALL, adopt=adopt))
-        return as_shell(ground, items) if form == "sh" else as_hcl(items)
+        return as_shell(ground, wanted(ground, Wish(tuple(accounts) or ALL, adopt=adopt)))
 
     def set_up(
         self, accounts: Sequence[str], *, adopt: bool, dry_run: bool, login_dir: Path | None, write: Write
@@ -146,10 +141,10 @@ class Vaults:
             self._up(wish=wish)
         return SetUp(planned, effects, logins)
 
-    def right(self, account: Account, application: str, kind: str) -> str:
+    def right(self, account: Account, application: str) -> str:
         """Return the path on which a consumer needs `update`; raise `UnknownNameError`."""
         account.application(application)
-        return layout.right(account.profile, account.environment, account.name, application, layout.Access(kind))
+        return layout.right(account.profile, account.environment, account.name, application)
 
     def enrol(
         self, name: str, rights: Sequence[str], *, login_dir: Path | None, token: bool, write: Write
@@ -162,7 +157,7 @@ class Vaults:
             enrol_consumer(vault, name, rights)
             if login_dir:
                 provide_login(vault, role, login_dir, write)
-            return self._roles.log_in(issue_login(vault, role, ONCE)) if token else None
+            return consumer_token(vault, role) if token else None
 
     def _up(self, *, wish: Wish = Wish(), options: Options = Options()) -> Embedded:  # noqa: B008  # both are frozen
         mount = self._roles.config["vault.mount"]

@@ -1,15 +1,12 @@
 """Evidence of what was issued: one chain a process, so that none waits for another; stored before the answer leaves."""
 
-from __future__ import annotations
-
 import secrets
 import threading
 from collections.abc import Callable
 from datetime import datetime
 
 from broker.model.chain import Entry, Fact, Head, appended
-from broker.model.clock import Clock
-from broker.model.stamp import Stamp
+from broker.model.clock import Clock, Stamp
 
 
 def chain_name(now: datetime) -> str:

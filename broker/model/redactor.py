@@ -1,7 +1,5 @@
 """Hide secrets in text from elsewhere: a partner's answer, a log line."""
 
-from __future__ import annotations
-
 import base64
 import html
 import json
@@ -78,7 +76,8 @@ class _Form:
             if not ends:
                 break
             found = max(ends) if count >= self._enough else 0
-        return found if len(self._spelled) >= _SHORT or _is_word(folded, start, found) else 0
+        certain = len(self._spelled) >= _SHORT or found - start >= _CUT  # a short one, if it is escaped
+        return found if certain or _is_word(folded, start, found) else 0
 
 
 def _texts(secret: str) -> Iterator[str]:

@@ -4,8 +4,6 @@
 mentioned are left out too, except those of `authentication.DEFAULT`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import partial
@@ -13,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from broker.model.authentication import DEFAULT, PARTS, VALUES, Authentication, Part
+from broker.model.authentication import DEFAULT, PARTS, Authentication, Part
+from broker.model.authentication.interface import VALUES
 from broker.model.names import checked_name
 from broker.model.setting import SettingError
 from broker.partners.reading import converted, read, require_known

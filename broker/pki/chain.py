@@ -4,8 +4,6 @@ A hostile reply can hold many certificates that name each other, with slow keys:
 verified once, and never with a slow key.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable, Sequence, Set
 from functools import lru_cache
@@ -81,7 +79,7 @@ def unverifiable(leaf: x509.Certificate, pool: Sequence[x509.Certificate]) -> st
     for key in (fields.public_key_facts(c.public_key) for c in issuers):
         if not key.verifies:
             return f"it is signed by '{fields.issuer_of(top)}', and nothing is verified by that CA's key ({key})"
-    digest = next(fields.digest_faults("", fields.digest_of(top), ""), None)
+    digest = next(fields.digest_faults(fields.digest_of(top), ""), None)
     return f"'{fields.subject_of(top)}' cannot be verified: {digest.message}" if issuers and digest else ""
 
 

@@ -1,7 +1,5 @@
 """Settings of one Vault, checked by `config` before they come here."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -37,10 +35,8 @@ class VaultSettings:
 
     def __post_init__(self) -> None:
         if (self.client_certificate is None) != (self.client_key is None):
-            raise InputError(
-                "a client certificate for Vault needs its key, and the key its certificate",
-                hint="set both VAULT_CLIENT_CERT and VAULT_CLIENT_KEY, or neither",
-            )
+            hint = "set both VAULT_CLIENT_CERT and VAULT_CLIENT_KEY, or neither"
+            raise InputError("a client certificate for Vault needs its key, and the key its certificate", hint=hint)
 
     @property
     def whereabouts(self) -> str:

@@ -5,8 +5,6 @@ They are added in the order of the list, each to a copy of the request so far, s
 parts before it added.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import reduce
 from typing import Final
@@ -17,20 +15,7 @@ from broker.model.authentication.client_id import ClientId
 from broker.model.authentication.interface import CLIENT_ID, LOGIN, PASSWORD, VALUES, Part, Request, Values
 from broker.model.secret import Secret
 
-__all__ = [
-    "CLIENT_ID",
-    "DEFAULT",
-    "LOGIN",
-    "PARTS",
-    "PASSWORD",
-    "VALUES",
-    "Authentication",
-    "Basic",
-    "ClientId",
-    "Part",
-    "Request",
-    "Values",
-]
+__all__ = ["CLIENT_ID", "LOGIN", "PASSWORD", "Basic", "ClientId", "Part", "Request", "Values"]  # and what follows
 
 PARTS: Final[dict[str, type[Part]]] = {part.kind: part for part in (Basic, ClientId)}
 DEFAULT: Final[tuple[Part, ...]] = (Basic(), ClientId(query="client_id"))  # of a profile that names no parts
