@@ -92,6 +92,17 @@ def reason_options(function: F) -> F:
     return click.option("--force", is_flag=True, help="Override the refusal (requires --reason).")(function)
 
 
+def _reason(_: click.Context, __: click.Parameter, text: str) -> str:
+    if not text.isprintable() or not text.strip():
+        raise InputError("--reason is empty or holds a control character", hint="write it on one line")
+    return text.strip()
+
+
+reason_option = click.option(
+    "--reason", required=True, metavar="TEXT", callback=_reason, help="Reason, for the evidence."
+)
+
+
 def the_reason(force: bool, reason: str) -> str:
     """Return the reason for --force, "" without it; raise `InputError` for one without the other."""
     if force and not reason.strip():

@@ -156,7 +156,7 @@ class Issuer:
 
 def _deliverable(account: Account, application_name: str, authentication: Authentication) -> Generation:
     """Return the current generation; raise `RefusedError` if the application cannot get a bundle of it."""
-    application = account.application(application_name)
+    application = account.served().application(application_name)
     if CLIENT_ID in authentication.needs and not application.client_id:
         raise RefusedError(
             f"application {account.name}/{application.name} has no client_id yet: it comes with the partner's reply",

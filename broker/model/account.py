@@ -5,6 +5,8 @@ of a change and the secrets it makes obsolete are part of the same write, in `ou
 delays them but loses none. Keys and secrets are stored beside it, numbered and written once.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,6 +22,7 @@ from broker.model.generation import (
     Application,
     Breaker,
     Generation,
+    Halt,
     KeyRef,
     Parts,
     SecretRef,
@@ -66,6 +69,8 @@ class Account:
     tries: tuple[Try, ...] = ()
     breaker: Breaker | None = None
     not_before: datetime | None = None  # the partner asked us to back off until then
+    suspended: Halt | None = None  # nothing is issued; rotation goes on
+    removed: Halt | None = None  # only its evidence is left, and its name is never given again
     head: Head = field(default_factory=Head)
     outbox: tuple[Entry, ...] = ()  # not yet in the evidence
     doomed_keys: frozenset[KeyRef] = frozenset()  # to be destroyed
@@ -90,6 +95,11 @@ class Account:
     def password(self) -> int:
         """The number of the newest password, 0 if there is none."""
         return self.secrets.get(PASSWORD, 0)
+
+    @property
+    def living(self) -> tuple[Generation, ...]:
+        """The generations whose secrets must be kept."""
+        return () if self.removed else tuple(g for g in self.generations if g.stage.living)
 
     @property
     def candidates(self) -> tuple[Generation, ...]:
@@ -120,14 +130,13 @@ class Account:
     @property
     def keys_in_use(self) -> frozenset[KeyRef]:
         """Keys that must be kept. Generations with the same certificate share its key."""
-        living = {g.parts.key for g in self.generations if g.stage.living}
-        return frozenset(living | {r.key for r in self.requests if r.closed is None}) - {""}
+        return frozenset({g.parts.key for g in self.living} | {r.key for r in self.requests if r.closed is None}) - {""}
 
     @property
     def secrets_in_use(self) -> frozenset[SecretRef]:
         """Secrets that must be kept: the newest, and those of living generations."""
-        living = (secret_refs(g.parts.secrets) for g in self.generations if g.stage.living)
-        return secret_refs(self.secrets).union(*living)
+        newest = secret_refs({} if self.removed else self.secrets)
+        return newest.union(*(secret_refs(g.parts.secrets) for g in self.living))
 
     @property
     def canary_application(self) -> Application:
@@ -139,6 +148,29 @@ class Account:
             f"no application of {self.name} has a client_id yet, and the partner requires one with every request",
             hint=f"broker app set {self.name}/APPLICATION --client-id ID",
         )
+
+    def kept(self) -> Account:
+        """Return the account itself; raise `RefusedError` if it was removed."""
+        if self.removed:
+            raise RefusedError(
+                f"account {self.name} was removed on {self.removed.at:%F %TZ}: {self.removed.reason}",
+                hint=f"its name is not given again: choose another; broker evidence show {self.name} shows its history",
+            )
+        return self
+
+    def served(self) -> Account:
+        """Return the account itself; raise `RefusedError` if it was removed, or if it is suspended."""
+        if self.suspended:
+            raise RefusedError(
+                f"account {self.name} is suspended since {self.suspended.at:%F %TZ}: {self.suspended.reason}",
+                hint=f"broker account resume {self.name} (role operator) ends it",
+            )
+        return self.kept()
+
+    def sharing(self, application: Application) -> tuple[str, ...]:
+        """Return the other applications with the client_id of `application`."""
+        client_id = application.client_id
+        return tuple(a.name for a in self.applications if client_id and a.client_id == client_id and a != application)
 
     def application(self, name: str) -> Application:
         """Return the application called `name`; raise `UnknownNameError`."""

@@ -42,7 +42,7 @@ def expiry(asked: timedelta, *, now: datetime, not_after: datetime) -> datetime:
     Raise `RefusedError` if that is not in the future.
     """
     if not_after <= now:
-        raise RefusedError(f"the certificate expired on {not_after:%F}", hint="broker status")
+        raise RefusedError(f"the certificate expired on {not_after:%F %TZ}", hint="broker status")
     if asked <= timedelta(0):
         raise RefusedError("the term of a bundle must be longer than zero", hint="ask for a term such as --ttl 1h")
     return min(now + min(asked, LONGEST), not_after)

@@ -101,7 +101,7 @@ class Reply:
                 f"the reply for {after.name} was stored, and overtaken immediately",
                 hint=f"broker account show {after.name}",
             )
-        findings = (*self.findings, *_unclaimed(after, self.parts.client_ids))
+        findings = (*self.findings, *_unclaimed(after, self.parts.client_ids), *_shared(after, self.options))
         return Received(after, generation, findings, self.parts.client_ids)
 
 
@@ -117,6 +117,14 @@ def _unclaimed(account: Account, client_ids: Sequence[str]) -> Iterator[Finding]
         hint = " or ".join(ways) or f"broker app add {account.name}/APPLICATION --client-id {client_id}"
         severity = Severity.NOTE if lacking else Severity.WARNING
         yield Finding("reply.client-id", severity, message, f"if it is right: {hint}")
+
+
+def _shared(account: Account, options: ImportOptions) -> Iterator[Finding]:
+    """Yield a warning for each other application with the client_id that was taken."""
+    for other in account.sharing(account.application(options.client_id_for)) if options.client_id_for else ():
+        message = f"{account.name}/{options.client_id_for} and {account.name}/{other} have the same client_id"
+        hint = f"ask the partner which of them has it; then: {_set_command(account, other, 'ID')}"
+        yield Finding.warning("reply.client-id-shared", message, hint)
 
 
 def _assumed(before: Account, after: Account, options: ImportOptions) -> Iterator[Finding]:

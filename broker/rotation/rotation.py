@@ -1,7 +1,8 @@
 """The rotator's use-cases: from a signing request to a retired generation."""
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account
@@ -15,6 +16,7 @@ from broker.model.changes.moving import (
     restored,
     rollback_target,
 )
+from broker.model.changes.registering import removed
 from broker.model.changes.requesting import closed, requested, submitted
 from broker.model.changes.trying import breaker_reset, canary_answered, canary_sent
 from broker.model.clock import Stamp
@@ -47,7 +49,7 @@ class Rotation(UseCase):
         the two, the next run adopts the key in the slot. Two concurrent runs share the slot's key, and the one whose
         write of the account fails returns the other's CSR, or raises `ConflictError` if that was closed since.
         """
-        seen = self.accounts.read(name).account
+        seen = self.seen(name)
         request = seen.open_request or self._drafted(seen)
         self.settle(name)
         return request
@@ -59,7 +61,7 @@ class Rotation(UseCase):
             key, spki = self.keys.ensure(name, slot, rules)
             csr = self.keys.sign_request(name, key, seen.subject, rules)
         except (RefusedError, UnknownNameError):
-            _refuse_overtaken(self.accounts.read(name).account, slot)  # the key is gone because the request was closed
+            _refuse_overtaken(self.seen(name), slot)  # the key is gone because the request was closed
             raise
         request = SigningRequest(slot, key, spki, csr, drafted_at=now)
 
@@ -76,7 +78,7 @@ class Rotation(UseCase):
         The lead time counts from then on. Raise `RefusedError` if the request is closed, `InputError` if it was drafted
         later than it was sent.
         """
-        request = self.accounts.read(name).account.request(number)
+        request = self.seen(name).request(number)
         if submission.at < request.drafted_at:
             raise InputError(
                 f"signing request {number} was drafted at {request.drafted_at:%F %TZ}, later than --sent-at",
@@ -96,7 +98,7 @@ class Rotation(UseCase):
         `FindingsError` with all that is wrong with it, the question for an unaccepted CA last, and `InputError` if it
         cannot be read. Nothing is stored in any of these cases.
         """
-        rules = self.profile(self.accounts.read(name).account).subject
+        rules = self.profile(self.seen(name)).subject
         reply = Reply(read_reply(data), options, rules)
         received = reply.received(self.amend(name, reply.admitted).account)
         self.settle(name)
@@ -107,7 +109,7 @@ class Rotation(UseCase):
     def try_out(self, name: AccountName, number: int) -> CanaryResult:
         """Try a generation at the partner, and store the result of the try, nothing else."""
         with self.settling(name):
-            seen = self.accounts.read(name).account
+            seen = self.seen(name)
             return self._tried(seen, seen.generation(number))
 
     def _tried(self, seen: Account, generation: Generation) -> CanaryResult:
@@ -123,7 +125,8 @@ class Rotation(UseCase):
         answer = send()
         stamp = self._answered_at(attempt)
         amend(self.accounts, name, lambda newest: canary_answered(newest, attempt.number, answer, stamp))
-        return answer
+        end = seen.certificate(parts.certificate).not_after
+        return replace(answer, expired=end) if end <= attempt.at else answer
 
     def _answered_at(self, attempt: Try) -> Stamp:
         """Return a stamp; with the time of sending if the clock is wrong now, since a verdict is always stored."""
@@ -156,7 +159,7 @@ class Rotation(UseCase):
         finished. Raise `ConflictError` if another became current in between: it must be tried again.
         """
         with self.settling(name):
-            seen = self.accounts.read(name).account
+            seen = self.seen(name)
             current = seen.current
             wanted = seen.generation(number) if number else generation_to_try(seen)
             if current and wanted.stage.deliverable and wanted.parts.certified == current.parts.certified:
@@ -171,7 +174,7 @@ class Rotation(UseCase):
         again only by its number. Repeating a roll-back changes nothing.
         """
         with self.settling(name):
-            seen = self.accounts.read(name).account
+            seen = self.seen(name)
             wanted, current = (seen.generation(number) if number else None), seen.current
             back = current and (wanted is None or wanted.parts.certified == current.parts.certified)
             if current and (wanted is current or (back and any(map(seen.rolled_back, seen.generations)))):
@@ -225,7 +228,7 @@ class Rotation(UseCase):
         and `ConflictError` if it was current since they were counted, since more may hold it now.
         """
         with self.settling(name):
-            seen = self.accounts.read(name).account
+            seen = self.seen(name)
             if moved(seen, number, Move.RETIRE, self.stamp()) == seen:  # or raises
                 return False
             holding = self.stragglers(name, number)
@@ -246,6 +249,42 @@ class Rotation(UseCase):
                 return moved(newest, number, Move.RETIRE, stamp, reason)
 
             return self.amend(name, retired).changed
+
+    # the end
+
+    def remove(self, name: AccountName, reason: str = "") -> bool:
+        """Remove an account: every secret is destroyed, its evidence and its name are kept. Return whether it changed.
+
+        Raise `WaitingError` while anything of it lives or is held, unless a person gives a `reason`.
+        """
+        with self.settling(name):
+            seen = self.accounts.read(name).account
+            if seen.removed:
+                return False
+            held = (self.stragglers(name, g.number) for g in seen.generations if g.stage.deliverable)
+            left = [*_unfinished(seen), *(f"held by {holder}" for holder in sorted(frozenset().union(*held)))]
+            if left and not reason:
+                raise WaitingError(
+                    f"{name} is still in use: {', '.join(left)}",
+                    hint=f"broker account remove {name} --force --reason TEXT removes it nevertheless",
+                )
+            because = reason or "not in use"
+            return self.amend(name, lambda account, stamp: removed(_unchanged(account, seen), because, stamp)).changed
+
+
+def _unfinished(account: Account) -> Iterator[str]:
+    if account.open_request:
+        yield f"signing request {account.open_request.number} is open"
+    for generation in account.generations:
+        if generation.stage.deliverable or generation.stage is Stage.CANDIDATE:
+            yield f"generation {generation.number} is {generation.stage.value}"
+
+
+def _unchanged(newest: Account, seen: Account) -> Account:
+    """Return `newest`; raise `ConflictError` if a generation or a request came since `seen`."""
+    if (newest.generations, newest.requests) != (seen.generations, seen.requests):
+        raise ConflictError(f"{newest.name} changed meanwhile", hint="the same command again checks it again")
+    return newest
 
 
 def _refuse_overtaken(account: Account, slot: int) -> None:

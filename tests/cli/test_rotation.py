@@ -299,7 +299,19 @@ def test_the_same_password_again_is_told_as_a_new_one(harness: CliHarness) -> No
 def test_status_tells_of_every_generation_and_try(harness: CliHarness) -> None:
     harness.put("rotated")
     facts = harness.ok("rotation status acme -o json").json
-    assert set(facts) == {"account", "current", "generations", "canaries", "breaker", "not_before", "obstacles"}
+    assert set(facts) == {
+        *(
+            "account",
+            "current",
+            "generations",
+            "canaries",
+            "breaker",
+            "not_before",
+            "obstacles",
+            "rejected",
+            "suspended",
+        )
+    }
     assert set(facts["generations"][0]) >= {
         "number",
         "stage",

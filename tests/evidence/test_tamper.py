@@ -21,7 +21,6 @@ from broker.model.finding import Finding, Severity
 from broker.model.history import Event, parts_facts
 from broker.model.names import AccountName
 from broker.model.stage import Move
-from broker.model.subject import Subject
 from broker.pki.certificates import ca_set
 from tests.support.accounts import (
     MZP,
@@ -159,11 +158,11 @@ def test_account_like_its_first_entry_passes() -> None:
     assert require_first_entry(account, lambda name: added(account)) is account
 
 
-@pytest.mark.parametrize("field", ["base_url", "login", "profile", "environment", "subject"])
+@pytest.mark.parametrize("field", ["base_url", "login", "profile", "environment"])
 def test_identity_must_match_first_entry(field: str) -> None:
     account = without_texts(with_current())
     entry = added(account)
-    fields: dict[str, Any] = {field: Subject((("CN", "X"),)) if field == "subject" else EVIL}
+    fields: dict[str, Any] = {field: EVIL}
     changed = replace(account, **fields)
     with assert_refused(RefusedError, f"the {field} of mzp-1", "nothing was sent"):
         require_first_entry(changed, lambda name: entry)
