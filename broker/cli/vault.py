@@ -15,7 +15,7 @@ from broker.cli.noun import Noun
 from broker.cli.options import output_file_option, require_apart, require_free_output, split_application, write_output
 from broker.cli.output import note, show_details, show_done, show_table, step, wrote_json
 from broker.cli.start import Start
-from broker.errors import InputError
+from broker.errors import InputError, unwritable
 from broker.model.names import checked_name
 from broker.model.role import Role
 from broker.paths import place
@@ -174,4 +174,4 @@ def _write_private(path: Path, content: bytes) -> None:
         with place(path, make=True, guarded=True):
             write_output(str(path), content, mode=0o600)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
+        raise unwritable(str(path), error) from None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.errors import BrokerError, ConflictError, InputError, RefusedError, WaitingError
 from broker.model.account import Account
+from broker.model.duration import counted
 from broker.model.finding import Finding, Severity, has_errors
 from broker.model.role import Role
 from broker.model.todo import obstacles
@@ -144,7 +145,7 @@ def _evidence(broker: Broker, account: Account) -> Iterator[Finding]:
         message = f"{name}: evidence entry {number} is not the account's own, so no more entries can be stored"
         yield Finding.error("account.forked", message, f"broker evidence verify {name}")
     elif account.outbox:
-        message = f"{name}: {len(account.outbox)} entries of evidence are not stored yet"
+        message = f"{name}: {counted(len(account.outbox), 'entry', 'entries')} of evidence not stored yet"
         yield Finding.warning("account.outbox", message, f"any command that changes {name} stores them")
 
 

@@ -39,7 +39,7 @@ def row(harness: CliHarness, **later: int) -> dict[str, Any]:
         ("added", ["app remove acme/reporting --yes"], "us", "it has no application", "broker app add"),
         ("added", [], "us", "it has no certificate", "broker csr new acme"),
         ("requested", [], "us", "was never sent", "broker csr submit acme"),
-        ("requested", ["csr submit acme"], "partner", "was sent 0d ago", "broker cert import acme"),
+        ("requested", ["csr submit acme"], "partner", "was sent less than a minute ago", "broker cert import acme"),
         ("candidate", [], "us", "generation 1 is ready to be tried", "broker rotation promote acme"),
         ("promoted", [], "nobody", "nothing", ""),
         ("promoted", ["app add acme/new"], "us", "application new has no client_id", "broker app set acme/new"),
