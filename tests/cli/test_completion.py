@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.support.cli_harness import CliHarness
+from tests.support.sources import ROOT
 
 
 def completed(harness: CliHarness, words: str, **env: str) -> tuple[list[str], str]:
@@ -49,3 +54,22 @@ def test_completion_is_silent_if_vault_is_away(harness: CliHarness, changes: dic
     before = time.monotonic()
     assert completed(harness, "broker status ", **changes) == ([], "")
     assert time.monotonic() - before < 5
+
+
+@pytest.mark.slow
+def test_bash_completes_as_the_readme_says(harness: CliHarness) -> None:
+    harness.put("promoted")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (setup,) = re.findall(r"^eval .*$", readme, re.MULTILINE)
+    typed = "COMP_WORDS=(broker status a); COMP_CWORD=2; _broker_completion broker; echo ${COMPREPLY[@]}"
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    environment = {**harness.saved.system.environment, "PATH": path}
+    done = subprocess.run(
+        ["bash", "-c", f"{setup}\n{typed}"],
+        cwd=harness.home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("acme\n", "")

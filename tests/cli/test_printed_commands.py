@@ -11,6 +11,7 @@ from tests.support.catalogue import CASES, STATES, Case, filled
 from tests.support.cli_harness import CliHarness
 from tests.support.printed_commands import literals, printed
 from tests.support.printed_run import PrintedRuns
+from tests.support.sources import ROOT
 
 
 def test_every_command_in_a_text_is_complete() -> None:
@@ -68,3 +69,43 @@ def test_the_next_step_of_a_command_works(harness: CliHarness, printed_runs: Pri
     ended = harness.run(line)
     assert ended.code == 0, ended.err
     printed_runs.assert_work(ended.out + ended.err, case.state, before=[line])
+
+
+@pytest.mark.slow
+def test_the_steps_after_init_lead_to_a_good_doctor(harness: CliHarness) -> None:
+    """In a Vault of one's own, where no role has a login yet; before them, doctor names the step that is missing."""
+    harness.put("empty")
+    settings = harness.saved.system.vault.settings
+    plain = {"VAULT_ADDR": "", "BROKER_CONFIG": "", "BROKER_MOUNT": ""}
+    asked = f"init --vault {settings.address} --mount first-day --roles-directory logins --out made.toml"
+    steps = list(printed(harness.run(asked, env=plain).err))
+    assert [str(step).removesuffix(" --config made.toml") for step in steps] == [
+        "VAULT_TOKEN=… broker vault setup --dry-run",
+        "VAULT_TOKEN=… broker vault setup --login-dir logins",
+        "broker doctor",
+    ]
+    early = harness.run("doctor --config made.toml", env=plain)
+    assert early.code == 6
+    (made,) = [found for found in printed(early.out) if "--login-dir" in found.words]
+    assert made.words[-1] == str(harness.home / "logins")
+    token = harness.saved.system.vault.admin.tokens
+    assert token
+    for step in steps:
+        variables = {"VAULT_TOKEN": token.token().reveal()} if step.variables else {}
+        harness.ok(shlex.join(step.words), env=plain | variables)
+    for path in ("sys/mounts/first-day", "sys/auth/first-day"):
+        harness.saved.system.vault.admin.call("DELETE", path)
+
+
+@pytest.mark.slow
+def test_the_page_for_clients_begins_with_what_works(harness: CliHarness) -> None:
+    page = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+    block = page.partition("```sh\n")[2].partition("```")[0]
+    enrol, get = (line.partition("broker ")[2] for line in block.splitlines())
+    harness.put("promoted")
+    token = harness.saved.system.vault.admin.tokens
+    assert token
+    harness.ok(enrol, env={"VAULT_TOKEN": token.token().reveal()})
+    assert get.endswith(" --hold")  # tests/cli/test_bundle.py holds one
+    harness.ok(get.removesuffix(" --hold"))
+    assert (harness.home / "DIR" / "current" / "tls-combined.pem").exists()
