@@ -111,7 +111,10 @@ def add(
     )
     done = f"account {added.name}: login {added.login} at {added.base_url}"
     show_done(done, account=added.name, login=added.login, base_url=added.base_url)
-    note(f"next: broker password set {account}, broker app add {account}/APPLICATION, broker csr new {account}")
+    steps = [f"broker password set {account}", f"broker app add {account}/APPLICATION", f"broker csr new {account}"]
+    if not added.contacts.partner and not rules.submission.to:
+        steps.insert(0, f"broker account set {account} --contact MAIL (who signs at the partner)")
+    note(f"next: {', '.join(steps)}")
 
 
 @command.verb("set", example="broker account set acme --renew-before 30d --team ops@acme.example")
@@ -168,13 +171,16 @@ def set_(
 @command.verb("suspend", example="broker account suspend acme --reason 'key found in a repository'")
 @account_argument
 @reason_option
-def suspend(start: Start, account: AccountName, reason: str) -> None:
+@click.option("--revoke", is_flag=True, help="End its leases too; this needs the rotator's login.")
+def suspend(start: Start, account: AccountName, reason: str, revoke: bool) -> None:
     """Issue no bundles of an account until it is resumed. Rotation goes on.
 
     Bundles that were issued stay as they are: a copy works until its certificate expires.
     """
     changed = start.broker.registry.suspend(account, reason)
-    show_done(f"account {account} is suspended", changed=changed, account=account)
+    ended = start.broker.rotation.revoke(account, "", reason) if revoke else ()
+    leases = [holding.lease for holding in ended]
+    show_done(f"account {account} is suspended", changed=changed or bool(leases), account=account, revoked=leases)
     note("copies that were issued work as before, until their certificate expires")
 
 

@@ -230,7 +230,15 @@ class Broker:
             keys=self.roles.keys(role),
             canary=self._prepare_try,
             stragglers=self.stragglers,
+            consumers=VaultConsumers(self.roles.connection(role)),
+            others=partial(self._others, role),
         )
+
+    def _others(self, role: Role) -> Sequence[Account]:
+        try:
+            return tuple(self.roles.accounts(role).all().found.values())
+        except BrokerError:  # it only improves an error
+            return ()
 
     def stragglers(self, name: AccountName, number: int, role: Role = Role.ROTATOR) -> frozenset[str]:
         """Return the consumers that hold a generation, and those whose record cannot be read, since they may."""

@@ -101,7 +101,7 @@ class Issuer:
             hidden = self.read_secrets(account.name, generation.parts)
             try:
                 self._record(consumer, lease)
-                if self.accounts(wanted.account).generation(generation.number).stage is Stage.CURRENT:
+                if _still_given(self.accounts(wanted.account), generation.number):
                     self._append_evidence(lease, consumer)
                     bundle = _bundle(account, lease, hidden, authentication)
                     return Granted(bundle, consumer, lease, self.signer.signed(lease))
@@ -166,6 +166,11 @@ def _deliverable(account: Account, application_name: str, authentication: Authen
         hint = f"broker rotation status {account.name}"
         raise RefusedError(f"{account.name} has no current generation yet", hint=hint)
     return account.current
+
+
+def _still_given(account: Account, number: int) -> bool:
+    stopped = account.suspended or account.removed
+    return not stopped and account.generation(number).stage is Stage.CURRENT
 
 
 def _bundle(account: Account, lease: Lease, hidden: SetSecrets, authentication: Authentication) -> Bundle:

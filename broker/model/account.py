@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.authentication import PASSWORD
@@ -30,7 +30,7 @@ from broker.model.generation import (
     Try,
     secret_refs,
 )
-from broker.model.names import AccountName
+from broker.model.names import AccountName, guess
 from broker.model.stage import Stage
 from broker.model.subject import Subject
 
@@ -149,7 +149,7 @@ class Account:
             hint=f"broker app set {self.name}/APPLICATION --client-id ID",
         )
 
-    def kept(self) -> Account:
+    def kept(self) -> Self:
         """Return the account itself; raise `RefusedError` if it was removed."""
         if self.removed:
             raise RefusedError(
@@ -158,7 +158,7 @@ class Account:
             )
         return self
 
-    def served(self) -> Account:
+    def served(self) -> Self:
         """Return the account itself; raise `RefusedError` if it was removed, or if it is suspended."""
         if self.suspended:
             raise RefusedError(
@@ -175,7 +175,8 @@ class Account:
     def application(self, name: str) -> Application:
         """Return the application called `name`; raise `UnknownNameError`."""
         found = (a for a in self.applications if a.name == name)
-        return _first(found, f"{self.name} has no application {name}", f"broker app list {self.name}")
+        meant = guess(name, [a.name for a in self.applications])
+        return _first(found, f"{self.name} has no application {name}", f"{meant}broker app list {self.name}")
 
     def generation(self, number: int) -> Generation:
         """Return generation `number`; raise `UnknownNameError`."""

@@ -43,6 +43,7 @@ class Event(Enum):
     CANARY_SENT = "canary-sent"
     CANARY_ANSWERED = "canary-answered"
     BREAKER_RESET = "breaker-reset"
+    LEASE_REVOKED = "lease-revoked"
 
 
 @dataclass(slots=True)

@@ -58,7 +58,7 @@ def obstacles(account: Account, now: datetime) -> Iterator[Obstacle]:
         yield Obstacle(
             "on-its-way",
             f"another canary of {name} is on its way since {last.at:%TZ}",
-            "wait two minutes",
+            f"wait until {last.at + TRY_TIMEOUT:%TZ}, then run the same command again: it may have been killed",
             ConflictError,
             last.at + TRY_TIMEOUT,
         )

@@ -18,6 +18,7 @@ from broker.pki.certificates import ca_set, format_fingerprint, load, parse_fing
 from broker.pki.chain import path, unverifiable
 from broker.pki.reply import ReplyParts
 from broker.pki.verification import Expected, verify_certificate
+from broker.rotation.ports import Others
 
 
 class LateReplyError(RefusedError):
@@ -92,6 +93,19 @@ class Reply:
         self.findings = (*parts.findings, *found, *_open(account, question))
         refuse_errors(f"the reply for {account.name}", self.findings)
         return answered(account, request.number, certificate, stamp)
+
+    def refuse_for_other(self, account: Account, others: Others) -> None:
+        """Raise `RefusedError` with the name of the account that the reply answers, if it is none of `account`."""
+        if any(self.parts.holds(request.spki) for request in account.requests):
+            return
+        for other in others():
+            for request in other.requests:
+                if self.parts.holds(request.spki):
+                    raise RefusedError(
+                        f"this reply is not for {account.name}: it answers signing request {request.number} of "
+                        f"{other.name}",
+                        hint=f"broker cert import {other.name} FILE",
+                    )
 
     def received(self, after: Account) -> Received:
         """Return the result; raise `RefusedError` if the candidate is gone already."""

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 
 from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account
@@ -16,17 +17,18 @@ from broker.model.changes.moving import (
     restored,
     rollback_target,
 )
-from broker.model.changes.registering import removed
+from broker.model.changes.registering import lease_revoked, removed
 from broker.model.changes.requesting import closed, requested, submitted
 from broker.model.changes.trying import breaker_reset, canary_answered, canary_sent
 from broker.model.clock import Stamp
 from broker.model.generation import Closed, Generation, Parts, SigningRequest, Submission, Try
+from broker.model.lease import ConsumerRecord, Holding
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
 from broker.model.verdict import CanaryResult, Verdict
 from broker.pki.reply import read_reply
 from broker.rotation.amend import UseCase, amend
-from broker.rotation.ports import Canary, Keys, ReadProfile, Stragglers
+from broker.rotation.ports import Canary, Consumers, Keys, Others, ReadProfile, Stragglers
 from broker.rotation.receive import ImportOptions, Received, Reply
 from broker.rotation.reports import Promotion, require_ok
 
@@ -39,6 +41,8 @@ class Rotation(UseCase):
     keys: Keys
     canary: Canary
     stragglers: Stragglers
+    consumers: Consumers
+    others: Others = tuple
 
     # signing requests
 
@@ -100,9 +104,13 @@ class Rotation(UseCase):
         """
         rules = self.profile(self.seen(name)).subject
         reply = Reply(read_reply(data), options, rules)
-        received = reply.received(self.amend(name, reply.admitted).account)
+        try:
+            after = self.amend(name, reply.admitted).account
+        except RefusedError:
+            reply.refuse_for_other(self.seen(name), self.others)
+            raise
         self.settle(name)
-        return received
+        return reply.received(after)
 
     # tries
 
@@ -235,7 +243,8 @@ class Rotation(UseCase):
             if holding and not reason:
                 raise WaitingError(
                     f"generation {number} of {name} is still held by {', '.join(sorted(holding))}",
-                    hint="wait for them, or --force --reason TEXT",
+                    hint="wait until then; or, if the holder is gone: "
+                    f"broker bundle revoke {name} CONSUMER --reason TEXT, or --force --reason TEXT here",
                 )
 
             def retired(newest: Account, stamp: Stamp) -> Account:
@@ -251,6 +260,29 @@ class Rotation(UseCase):
             return self.amend(name, retired).changed
 
     # the end
+
+    def revoke(self, name: AccountName, holder: str, reason: str) -> tuple[Holding, ...]:
+        """End a lease, all leases of a consumer, or with "" all of the account. Return what was held.
+
+        Nobody waits for the holder any more, but a copy of the bundle works until its certificate expires. Raise
+        `UnknownNameError` if a holder is named that holds nothing, because it ended already or never was.
+        """
+        self.seen(name)
+        held = self.consumers.held(name, self.clock())
+        ended = [(r, h) for r, h in held if holder in ("", h.lease, r.name)]
+        if holder and not ended:
+            raise UnknownNameError(
+                f"{holder[:80]!r} holds nothing of {name}, and is none of its leases",
+                hint=f"broker rotation status {name} shows who holds it",
+            )
+
+        def noted(account: Account, stamp: Stamp) -> Account:
+            return reduce(lambda a, one: lease_revoked(a, one[0].entity, one[1], reason, stamp), ended, account)
+
+        self.settled(name, noted)
+        for record, holding in ended:
+            self.consumers.change(record.entity, record.name, partial(ConsumerRecord.revoked, lease_id=holding.lease))
+        return tuple(holding for _, holding in ended)
 
     def remove(self, name: AccountName, reason: str = "") -> bool:
         """Remove an account: every secret is destroyed, its evidence and its name are kept. Return whether it changed.

@@ -118,6 +118,9 @@ def test_suspended_account_issues_nothing(harness: CliHarness) -> None:
     assert "stolen" in refused.err
     assert harness.ok("status acme -o json").json[0]["state"] == "suspended"
     assert "stolen" in harness.ok("account show acme").out
+    revoked = harness.ok("account suspend acme --reason stolen --revoke -o json").json["revoked"]
+    assert len(revoked) == 1
+    assert revoked[0] in harness.ok("evidence show acme -o json").out
     harness.ok("rotation canary acme")
     harness.ok("csr new acme")
     harness.ok("account resume acme")

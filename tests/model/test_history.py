@@ -12,6 +12,7 @@ from broker.model.chain import Entry
 from broker.model.changes import moving, registering, requesting, trying
 from broker.model.generation import Closed, Halt, Submission
 from broker.model.history import Event, account_state, fold
+from broker.model.lease import Holding
 from broker.model.stage import Move, Stage
 from broker.model.subject import Subject
 from broker.model.verdict import CanaryResult, Verdict
@@ -134,6 +135,8 @@ def test_every_event_is_recorded() -> None:
     account = with_open_request(moving.moved(account, 3, Move.REJECT, STAMP))
     number = account.requests[-1].number
     account = requesting.submitted(account, number, Submission(NOW, "hand"), by=BY)
+    holding = Holding(account.name, "fleet", "direct", 1, "l1", NOW, NOW)
+    account = registering.lease_revoked(account, "entity", holding, "host is gone", STAMP)
     account = registering.removed(account, "over", STAMP)
     assert {e.what for e in account.outbox} == {what.value for what in Event}
     assert_sound(account)

@@ -291,6 +291,7 @@ _RULES: Final[Mapping[str, Any]] = {
     "canary-sent": _sent,
     "canary-answered": _answered,
     "breaker-reset": _nothing,
+    "lease-revoked": _nothing,
 }
 
 

@@ -6,6 +6,7 @@ from broker.errors import ConflictError
 from broker.model.account import Account, Contacts
 from broker.model.authentication import PASSWORD
 from broker.model.certificate import CaSet
+from broker.model.chain import Fact
 from broker.model.changes.moving import moved
 from broker.model.changes.writing import (
     dooming_unused,
@@ -18,6 +19,7 @@ from broker.model.changes.writing import (
 from broker.model.clock import Stamp
 from broker.model.generation import Application, Closed, Halt, Parts, secret_refs
 from broker.model.history import Event, identity, parts_facts, settings_facts
+from broker.model.lease import Holding
 from broker.model.stage import Move
 from broker.model.subject import Subject
 
@@ -67,6 +69,12 @@ def removed(account: Account, reason: str, stamp: Stamp) -> Account:
         after = with_request_closed(account, account.open_request, Closed.CANCELLED, stamp)
     after = recorded(replace(after, removed=Halt(stamp.at, reason)), stamp, Event.ACCOUNT_REMOVED, reason=reason)
     return pruned(dooming_unused(account, after))
+
+
+def lease_revoked(account: Account, consumer: str, holding: Holding, reason: str, stamp: Stamp) -> Account:
+    """Record that a person ended a lease: from then on nobody waits for its holder."""
+    facts: dict[str, Fact] = {"lease": holding.lease, "consumer": consumer, "generation": holding.generation}
+    return recorded(account, stamp, Event.LEASE_REVOKED, **facts, reason=reason)
 
 
 def application_set(account: Account, name: str, client_id: str, stamp: Stamp) -> Account:
