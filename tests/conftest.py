@@ -21,6 +21,7 @@ pytest_plugins = [
     "tests.support.forked",
     "tests.support.vault",
     "tests.support.system",
+    "tests.support.used_by_others",
 ]
 
 # In CI the examples are the same every time; HYPOTHESIS_PROFILE=long looks further, and prints what replays a failure.

@@ -86,7 +86,7 @@ def _roles(broker: Broker) -> Iterator[Finding]:
     roles = broker.roles
     able = list(filter(roles.may_try, roles.here))
     if not able:
-        yield Finding.error("role.none", "no role can log in to Vault: its login is not on this host", _logins(roles))
+        yield Finding.error("role.none", "no role can log in to Vault from this host", _logins(roles))
     yield from _borrowed(broker)
     for role in able:
         yield from _caught(f"role.{role.value}", _rights(broker, role), f"the {role.value} role: ")
@@ -103,7 +103,7 @@ def _logins(roles: Roles) -> str:
 
 def _rights(broker: Broker, role: Role) -> Iterator[Finding]:
     if lacks := lacking(broker.roles.connection(role), role):
-        message = f"the {role.value} role lacks {', '.join(lacks)}"
+        message = f"the {role.value} role lacks {'; '.join(lacks)}"
         yield Finding.error(f"role.{role.value}", message, "VAULT_TOKEN=… broker vault setup --dry-run shows why")
 
 

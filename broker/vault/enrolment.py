@@ -7,6 +7,7 @@ from pathlib import Path
 
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.names import checked_name
+from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.errors import Document, UnclearError, field_of, unclear
@@ -37,6 +38,12 @@ def provide_login(vault: Connection, role: str, folder: Path, write: Callable[[P
         if not _is_known(vault, role, secret_id):
             raise
     return True
+
+
+def login_paths(vault: Connection) -> list[str]:
+    """Return the paths of Vault that `provide_login` needs, for all roles."""
+    names = ("role-id", "secret-id/lookup", "custom-secret-id")
+    return [f"{_base(vault, role.value)}/{name}" for role in Role for name in names]
 
 
 def require_no_others_login(vault: Connection, role: str, folder: Path) -> None:

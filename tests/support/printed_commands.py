@@ -19,6 +19,7 @@ UNKNOWN: Final = (
     "ACCOUNT",
     "ADDRESS",
     "APPLICATION",
+    "CONSUMER",
     "DIR",
     "FILE",
     "ID",
