@@ -177,7 +177,9 @@ def _parsed(file: Path) -> dict[str, Any]:
         with file.open("rb") as opened:
             raw = opened.read(_LARGEST + 1)
     except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}", hint="broker init writes one") from None
+        absent = isinstance(error, FileNotFoundError)
+        hint = f"broker init --out {file} writes one" if absent else "check its owner and mode"
+        raise InputError(f"cannot read {file}: {error.strerror}", hint=hint) from None
     if len(raw) > _LARGEST:
         raise InputError(f"{file} has more than {_LARGEST} bytes", hint="is this the right file?")
     try:

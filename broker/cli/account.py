@@ -226,7 +226,7 @@ def list_(start: Start) -> None:
             )
             for a in accounts
         ],
-        empty="there are no accounts yet: broker account add",
+        empty="there are no accounts yet: broker account add --help",
     )
 
 
@@ -316,7 +316,7 @@ def _base_url(profile: Profile, environment: str, given: str) -> str:
     if known and given and base_url(given) != base_url(known):
         raise InputError(
             f"{profile.name} {environment} is at {known}; secrets are sent to no other address",
-            hint="leave out --base-url, or add a custom profile: broker partner add",
+            hint="leave out --base-url, or add a custom profile: broker partner add FILE",
         )
     if not known and not given:
         raise InputError(f"{profile.name} {environment} has no address of its own", hint="--base-url https://host/path")

@@ -46,7 +46,7 @@ def show(start: Start) -> None:
     if accounts:
         rows = [(name, own.get("proxy", ""), own.get("proxy_login_file", "")) for name, own in accounts.items()]
         show_table(["account", "proxy", "proxy_login_file"], rows)
-    note(f"file: {config.file or 'none; broker init writes one'}")
+    note(f"file: {config.file or 'none: broker init writes one'}")
 
 
 @command.verb("check", example="broker config check")

@@ -11,8 +11,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from broker.cli.completion import account_names, application_names
 from broker.cli.output import wants_json
-from broker.errors import InputError
+from broker.errors import InputError, unwritable
 from broker.model.account import Account
 from broker.model.generation import SigningRequest, Submission
 from broker.model.names import AccountName, account_name, checked_name
@@ -49,8 +50,10 @@ def _application(ctx: click.Context, _: click.Parameter, value: str) -> tuple[Ac
     return account, application
 
 
-account_argument = click.argument("account", callback=_account)
-application_argument = click.argument("application", metavar="ACCOUNT/APPLICATION", callback=_application)  # a pair
+account_argument = click.argument("account", callback=_account, shell_complete=account_names)
+application_argument = click.argument(  # a pair
+    "application", metavar="ACCOUNT/APPLICATION", callback=_application, shell_complete=application_names
+)
 
 accept_ca_option = click.option(  # SHA-256 fingerprints in lower-case hex
     "--accept-ca",
@@ -68,7 +71,9 @@ yes_option = click.option("--yes", is_flag=True, help="Skip the question before 
 def accounts_argument(function: F) -> F:
     """[ACCOUNT]… or --all, as the parameters `accounts` and `everything`."""
     function = click.option("--all", "everything", is_flag=True, is_eager=True, help="Every account.")(function)
-    return click.argument("accounts", nargs=-1, metavar="[ACCOUNT]...", callback=_accounts)(function)
+    return click.argument(
+        "accounts", nargs=-1, metavar="[ACCOUNT]...", callback=_accounts, shell_complete=account_names
+    )(function)
 
 
 def generation_option(otherwise: str) -> Callable[[F], F]:
@@ -284,9 +289,10 @@ def write_output(name: str, content: bytes, mode: int = 0o644) -> None:
                 device.write(content)
         else:
             write_atomically(path, content, mode, follow=True)
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
-        reason = error.strerror if isinstance(error, OSError) else "it is not a valid file name"
-        raise InputError(f"cannot write {name}: {reason}") from None
+    except OSError as error:
+        raise unwritable(name, error) from None
+    except ValueError:  # a path with a NUL
+        raise InputError(f"cannot write {name}: it is not a valid file name") from None
 
 
 def _require_trusted(value: str, *, follow: bool = False, guarded: bool = False) -> None:
@@ -294,7 +300,7 @@ def _require_trusted(value: str, *, follow: bool = False, guarded: bool = False)
         with place(Path(value), follow=follow, guarded=guarded):
             return
     except OSError as error:
-        raise InputError(f"cannot write {value}: {error.strerror}") from None
+        raise unwritable(value, error) from None
 
 
 def _require_plain(path: Path) -> None:

@@ -49,7 +49,7 @@ def status(start: Start, account: AccountName) -> None:
             (g.number, g.label, ", ".join(g.changes), when(g.not_after, start.now), g.password, ", ".join(g.held_by))
             for g in found.generations
         ],
-        empty=f"{account} has no generation yet: broker csr new {account}",
+        empty=f"{account} has no generation yet: broker status {account} shows the next step",
     )
     if found.canaries:
         show_table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ from broker.cli.noun import Noun
 from broker.cli.options import output_file_option, require_apart, require_free_output, split_application, write_output
 from broker.cli.output import note, show_details, show_done, show_table, step, wrote_json
 from broker.cli.start import Start
-from broker.errors import InputError
+from broker.errors import InputError, unwritable
+from broker.model.duration import age_text
 from broker.model.names import checked_name
 from broker.model.role import Role
 from broker.paths import place
@@ -156,7 +158,7 @@ def enrol(start: Start, name: str, rights: Sequence[str], login_dir: str, token_
     token = broker.vaults.enrol(name, paths, login_dir=folder, token=bool(token_file), write=_write_private)
     if token:
         secret, seconds = token
-        ends = f"expires in {seconds // 60} minutes and is not renewed"
+        ends = f"expires in {age_text(timedelta(seconds=seconds))} and is not renewed"
         if token_file == "-":  # noqa: S105  # standard output
             click.echo(secret.reveal())
             note(f"the token {ends}")
@@ -184,4 +186,4 @@ def _write_private(path: Path, content: bytes) -> None:
         with place(path, make=True, guarded=True):
             write_output(str(path), content, mode=0o600)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
+        raise unwritable(str(path), error) from None

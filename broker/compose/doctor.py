@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.errors import BrokerError, ConflictError, InputError, RefusedError, WaitingError
 from broker.model.account import Account
+from broker.model.duration import counted
 from broker.model.finding import Finding, Severity, has_errors
 from broker.model.role import Role
 from broker.model.todo import obstacles
@@ -19,6 +20,7 @@ from broker.vault.health import health, lacking
 
 if TYPE_CHECKING:  # a cycle: `Broker` offers this
     from broker.compose.graph import Broker
+    from broker.compose.roles import Roles
 
 _SKEW: Final = 60  # seconds
 _SEVERITY: Final = {RefusedError: Severity.ERROR, WaitingError: Severity.WARNING, ConflictError: Severity.NOTE}
@@ -85,18 +87,27 @@ def _vault(broker: Broker) -> Iterator[Finding]:
 def _roles(broker: Broker) -> Iterator[Finding]:
     """Check the roles that work on this host; `_files` reported those whose files are missing."""
     roles = broker.roles
-    if not any(map(roles.may_try, Role)):
-        hint = "broker vault setup --login-dir roles creates logins; broker init writes a configuration that names them"
-        yield Finding.error("role.none", "no role can log in to Vault from this host", hint)
+    able = list(filter(roles.may_try, roles.here))
+    if not able:
+        yield Finding.error("role.none", "no role can log in to Vault from this host", _logins(roles))
     yield from _borrowed(broker)
-    for role in filter(roles.may_try, roles.here):
+    for role in able:
         yield from _caught(f"role.{role.value}", _rights(broker, role), f"the {role.value} role: ")
+
+
+def _logins(roles: Roles) -> str:
+    """Return the command that creates the logins of this configuration."""
+    if roles.is_embedded:
+        return "broker vault start creates the logins"
+    files = [file for role in roles.here if (way := roles.way(role)) for file in way.files]
+    setup = f"VAULT_TOKEN=… broker vault setup --login-dir {Path(files[0]).parent.parent if files else 'roles'}"
+    return f"{setup} creates the logins" + ("" if files else "; broker init --out - shows how they are configured")
 
 
 def _rights(broker: Broker, role: Role) -> Iterator[Finding]:
     if lacks := lacking(broker.roles.connection(role), role):
         message = f"the {role.value} role lacks {'; '.join(lacks)}"
-        yield Finding.error(f"role.{role.value}", message, "broker vault setup --dry-run shows why")
+        yield Finding.error(f"role.{role.value}", message, "VAULT_TOKEN=… broker vault setup --dry-run shows why")
 
 
 def _borrowed(broker: Broker) -> Iterator[Finding]:
@@ -137,7 +148,7 @@ def _evidence(broker: Broker, account: Account) -> Iterator[Finding]:
         message = f"{name}: evidence entry {number} is not the account's own, so no more entries can be stored"
         yield Finding.error("account.forked", message, f"broker evidence verify {name}")
     elif account.outbox:
-        message = f"{name}: {len(account.outbox)} entries of evidence are not stored yet"
+        message = f"{name}: {counted(len(account.outbox), 'entry', 'entries')} of evidence not stored yet"
         yield Finding.warning("account.outbox", message, f"any command that changes {name} stores them")
 
 

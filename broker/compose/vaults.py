@@ -105,7 +105,8 @@ class Vaults:
         if role is Role.AUDITOR:
             vault.list("accounts")
         elif lacks := lacking(vault, role):
-            raise DeniedError(f"the {role.value} role lacks {'; '.join(lacks)}", hint="broker vault setup --dry-run")
+            message = f"the {role.value} role lacks {'; '.join(lacks)}"
+            raise DeniedError(message, hint="VAULT_TOKEN=… broker vault setup --dry-run")
 
     def environment(self) -> Mapping[str, str]:
         """Return the variables that Vault's own tools need to reach the vault. No token."""

@@ -29,10 +29,12 @@ def require_first_entry(account: Account, first: Callable[[AccountName], Entry])
         raise RefusedError(
             f"the first entry of the evidence of {account.name} is not stored, so nothing confirms where its secrets "
             "may be sent: nothing was sent",
-            hint=_STORE if account.outbox[:1] and account.outbox[0].number == 1 else _VERIFY,
+            hint=_STORE if account.outbox[:1] and account.outbox[0].number == 1 else _VERIFY.format(account.name),
         ) from None
     for message in (*_differs_from_first(account, entry), *_exchanged(account)):
-        raise RefusedError(f"{message}: it was changed without the broker, and nothing was sent", hint=_VERIFY)
+        raise RefusedError(
+            f"{message}: it was changed without the broker, and nothing was sent", hint=_VERIFY.format(account.name)
+        )
     return account
 
 
@@ -79,8 +81,8 @@ def _digest(pem: str, *, leaf: bool) -> str:
         return ""
 
 
-_VERIFY: Final = "broker evidence verify ACCOUNT lists the differences; Vault's audit log shows who wrote them"
-_STORE: Final = "repeat the broker account add command: like any change of the account, it stores the entry"
+_VERIFY: Final = "broker evidence verify {} lists the differences; Vault's audit log shows who wrote them"
+_STORE: Final = "add the account again, with the same options: like any change of it, this stores the entry"
 _BEGINNING: Final = "the evidence of {name} does not begin with its being added"
 _STATE: Final = "the evidence of {name} leads to other stages or parts than the account has"
 _DIFFERENCES: Final = {

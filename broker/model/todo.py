@@ -10,6 +10,7 @@ from typing import Final
 from broker.errors import BrokerError, ConflictError, RefusedError, WaitingError
 from broker.model.account import Account
 from broker.model.due import DueDate
+from broker.model.duration import age_text, duration_text
 from broker.model.generation import Generation, Try
 from broker.model.stage import Stage
 from broker.model.verdict import Verdict
@@ -186,8 +187,8 @@ def _in_progress(account: Account, lead: timedelta, now: datetime) -> Iterator[T
         yield Todo(Who.US, f"signing request {request.number} was never sent", f"broker csr submit {name}")
     elif request:
         waited = now - request.submissions[0].at
-        late = f", stuck: longer than its lead time of {lead.days}d" if waited > lead else ""
-        message = f"signing request {request.number} was sent {waited.days}d ago{late}"
+        late = f", stuck: longer than its lead time of {duration_text(lead)}" if waited > lead else ""
+        message = f"signing request {request.number} was sent {age_text(waited)} ago{late}"
         state = State.DUE if late else State.WAITING
         yield Todo(Who.PARTNER, message, f"broker cert import {name} FILE", state)
 

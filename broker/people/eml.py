@@ -85,7 +85,10 @@ def _filled(template: str, texts: Mapping[str, str]) -> str:
     try:
         return Template(template).substitute(texts)
     except (KeyError, ValueError):
-        raise InputError("the profile's mail has an unknown placeholder", hint="broker partner show") from None
+        raise InputError(
+            "the profile's mail has an unknown placeholder",
+            hint="correct [submission] in the profile, and add it again: broker partner add FILE",
+        ) from None
 
 
 def _line(text: str) -> str:

@@ -90,7 +90,7 @@ def _encoding(parsed: ParsedCsr) -> Iterator[Finding]:
         message = f"{listed(parsed.name.multi_valued)} share one part of the name (written with '+')"
         yield Finding.error("subject.multi-valued", message, "give each attribute its own part of the name")
     for attribute in parsed.name.attributes:
-        found, hint = attribute.string_type, "make the request with openssl's -utf8, or with: broker csr new"
+        found, hint = attribute.string_type, "make the request with openssl's -utf8, or let the broker make it"
         standard = {"C": "PrintableString", "emailAddress": "IA5String"}.get(attribute.name, found)
         if found in _OLD_STRINGS or found != standard:
             fault = "which CAs misread or refuse" if found in _OLD_STRINGS else f"and the standard wants {standard}"

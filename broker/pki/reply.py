@@ -62,7 +62,7 @@ class ReplyParts:
             others = ", ".join(leaves) or "none but CA certificates"
             raise RefusedError(
                 f"the reply has no certificate for the key of this request (SPKI {spki[:16]}…); it has: {others}",
-                hint="import the reply to the open request; broker csr show lists the older ones",
+                hint="import the reply to the open request",
             )
         found.sort(key=lambda c: (not extensions_of(c).is_ca, c.not_valid_after_utc), reverse=True)
         for leaf in found:

@@ -33,7 +33,7 @@ def client_context(key: Secret[bytes], chain_pem: str, trust_pem: str) -> ssl.SS
     try:
         context.load_verify_locations(cadata=trust_pem)
     except (ssl.SSLError, ValueError) as error:
-        hint = "set them again: broker trust set"
+        hint = "set the CAs of the partner's server again"
         raise InputError("the CA certificates that verify the server cannot be read", hint=hint) from error
     # The key first: OpenSSL takes the first one in the file.
     try:
@@ -44,7 +44,7 @@ def client_context(key: Secret[bytes], chain_pem: str, trust_pem: str) -> ssl.SS
             hint = "take both from the same generation"
             raise RefusedError("the private key is not this certificate's", hint=hint) from None
         message = f"the client certificate cannot be used: {_REASONS.get(error.reason or '', 'it cannot be read')}"
-        raise InputError(message, hint="look at it with: broker cert inspect") from None
+        raise InputError(message, hint="broker cert inspect FILE shows a certificate") from None
     return context
 
 

@@ -85,7 +85,7 @@ def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> None:
     if entity_there is not None and (entity_there.get("metadata") or {}).get("consumer") != name:
         others.append(f"the entity {entity}")
     if others:
-        message = f"{' and '.join(others)} exists, and broker vault enrol did not make it"
+        message = f"{' and '.join(others)} exists, and is no consumer that the broker enrolled"
         raise RefusedError(message, hint="give the consumer another name")
     vault.call("POST", policy_path, {"policy": text})
     vault.call("POST", role, {**LOGIN, "token_policies": [policy]})

@@ -15,6 +15,7 @@ import stamina
 from tests.support.catalogue import GOOD
 from tests.support.cli_harness import CliHarness
 from tests.support.console import commands
+from tests.support.printed_run import PrintedRuns
 from tests.support.system import PASSWORD, Ended
 from tests.support.vault import admin_token
 
@@ -305,11 +306,15 @@ HALF: Final = [pytest.param(row, marks=[pytest.mark.slow] * (number % 2)) for nu
 
 
 @pytest.mark.parametrize("row", HALF, ids=str)
-def test_a_bad_command_line_is_told_in_our_words_and_changes_nothing(harness: CliHarness, row: Row) -> None:
+def test_a_bad_command_line_is_told_in_our_words_and_changes_nothing(
+    harness: CliHarness, printed_runs: PrintedRuns, row: Row
+) -> None:
+    """The commands that its hint names work."""
     harness.put(row.state)
     ended = harness.run(row.line, input=row.input)
     assert_told(ended, row.code, row.says)
     harness.assert_unchanged()
+    printed_runs.assert_work(ended.err, row.state)
 
 
 @pytest.mark.parametrize("command", sorted(GOOD))

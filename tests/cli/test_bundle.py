@@ -139,7 +139,7 @@ def test_a_bundle_that_could_not_be_published_is_given_back(
 
     monkeypatch.setattr(Root, "point", full)
     ended = harness.run(GET)
-    assert ended.code == 2
+    assert ended.code == 9
     assert "no space left" in ended.err
     assert_nothing_held(harness)
 

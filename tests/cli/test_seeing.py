@@ -40,7 +40,7 @@ def row(harness: CliHarness, **later: int) -> dict[str, Any]:
         ("added", ["app remove acme/reporting --yes"], "us", "it has no application", "broker app add"),
         ("added", [], "us", "it has no certificate", "broker csr new acme"),
         ("requested", [], "us", "was never sent", "broker csr submit acme"),
-        ("requested", ["csr submit acme"], "partner", "was sent 0d ago", "broker cert import acme"),
+        ("requested", ["csr submit acme"], "partner", "was sent less than a minute ago", "broker cert import acme"),
         ("candidate", [], "us", "generation 1 is ready to be tried", "broker rotation promote acme"),
         ("promoted", [], "nobody", "nothing", ""),
         ("promoted", ["app add acme/new"], "us", "application new has no client_id", "broker app set acme/new"),
@@ -79,6 +79,35 @@ def test_as_time_goes_by_it_is_stuck_due_and_expired(harness: CliHarness) -> Non
     ended = harness.run("bundle get acme/reporting --consumer-token-file reader.token --to b", wiring=later)
     assert ended.code == 6
     assert not (harness.home / "b" / "current").exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "days", "shown", "code"),
+    [
+        ("promoted", 0, "ok", 0),
+        ("requested", 0, "unfinished", 0),
+        ("promoted", 360, "due", 7),
+        ("locked", 0, "stopped", 6),
+        ("promoted", 400, "expired", 6),
+    ],
+)
+def test_detailed_exit_code_follows_the_state(
+    harness: CliHarness, state: str, days: int, shown: str, code: int
+) -> None:
+    harness.put(state)
+    later = Wiring(clock=lambda: datetime.now(UTC) + timedelta(days=days))
+    for form in ("table", "json"):
+        ended = harness.run(f"status --detailed-exitcode -o {form}", wiring=later)
+        assert (ended.code, f"{shown}" in ended.out) == (code, True)
+        assert harness.run(f"status -o {form}", wiring=later).code == 0
+
+
+def test_the_worst_account_comes_first(harness: CliHarness) -> None:
+    harness.put("promoted")
+    harness.ok(harness.good("account add", account="aaa"))
+    later = Wiring(clock=lambda: datetime.now(UTC) + timedelta(days=400))
+    assert [a["account"] for a in harness.ok("status -o json", wiring=later).json] == ["acme", "aaa"]
+    assert "EXPIRED on 20" in harness.ok("status acme", wiring=later).out
 
 
 def codes(harness: CliHarness, code: int, wiring: Wiring | None = None, **env: str) -> dict[str, str]:
@@ -208,7 +237,7 @@ def test_a_profile_that_is_refused_hides_no_other_account(
     vault = harness.saved.system.vault.admin
     stored = vault.read(layout.profile("own"))
     vault.write(layout.profile("own"), {**stored.data, **changed}, replacing=stored.version)
-    acme, other = harness.ok("status -o json").json
+    other, acme = harness.ok("status -o json").json
     assert [acme] == before
     assert (set(other), other["account"], other["who"], other["due"]) == (ROW, "zzz", "us", None)
     assert "profile own: " in other["message"]
@@ -307,6 +336,17 @@ def test_evidence_tells_the_whole_story_and_verifies(harness: CliHarness) -> Non
     assert "bundle-issued" not in shown
     assert "…" not in shown  # what is piped is whole
     assert "bundle-issued" in harness.ok("evidence show --all").out
+
+
+def test_verify_counts_the_chains_of_leases(harness: CliHarness) -> None:
+    """A line for each would hide the accounts: every process that issues bundles has a chain."""
+    harness.put("rotated")
+    for _ in range(3):
+        harness.ok("bundle get acme/reporting --consumer-token-file reader.token --to bundle")
+    shown = harness.ok("evidence verify --all")
+    assert "issued/" not in shown.out
+    assert "3 chains of issued bundles, 3 entries: whole" in shown.out
+    assert len(harness.ok("evidence verify --all -o json").json["chains"]) == 4
 
 
 def test_evidence_that_somebody_changed_is_found(harness: CliHarness) -> None:

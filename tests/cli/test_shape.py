@@ -96,7 +96,9 @@ def refused(ended: Any) -> dict[str, Any]:
     assert found["success"] is False
     assert found["message"]
     assert found["hint"] is None or found["hint"] in ended.err
-    assert found["retryable"] is (found["code"] in ("vault-unavailable", "partner-unavailable", "conflict"))
+    assert found["retryable"] is (
+        found["code"] in ("vault-unavailable", "partner-unavailable", "conflict", "storage-full")
+    )
     assert "rror" in ended.err
     return dict(found)
 

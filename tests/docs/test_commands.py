@@ -38,6 +38,7 @@ RUN_BY = {
     "openssl": "tests/docs/test_walkthrough.py",
     "python3": "tests/docs/test_walkthrough.py",
     "pip": "tests/docs/test_readme.py",
+    "eval": "tests/cli/test_completion.py",
     "sh": ".ci/run",  # sh .ci/peers
     "bench/numbers": "tests/docs/test_numbers.py",
 }

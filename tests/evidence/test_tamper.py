@@ -188,7 +188,7 @@ def test_exchanged_ca_text_is_refused() -> None:
         require_first_entry(exchanged, lambda name: added(account))
 
 
-@pytest.mark.parametrize(("stored", "hint"), [(False, "broker account add"), (True, "broker evidence verify")])
+@pytest.mark.parametrize(("stored", "hint"), [(False, "add the account again"), (True, "broker evidence verify")])
 def test_missing_first_entry_sends_nothing(stored: bool, hint: str) -> None:
     def missing(name: AccountName) -> Entry:
         raise UnknownNameError("nothing is stored there")
