@@ -113,5 +113,6 @@ def test_every_event_is_recorded() -> None:
     account = with_open_request(moving.moved(account, 3, Move.REJECT, STAMP))
     number = account.requests[-1].number
     account = requesting.submitted(account, number, Submission(NOW, "hand"), by=BY)
+    account = requesting.finding_accepted(account, account.certificates[-1], "certificate.purpose", "why", STAMP)
     assert {e.what for e in account.outbox} == {what.value for what in Event}
     assert_sound(account)
