@@ -22,6 +22,7 @@ from broker.config import ACCOUNT_KEYS, LOGIN_KEYS, SETTINGS
 from broker.model.finding import Finding
 from broker.model.role import Role
 from broker.model.stage import MOVES, Move, Stage
+from broker.pki.verification import ACCEPTABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -201,6 +202,9 @@ def findings() -> Iterator[str]:
     yield "An error refuses. A warning or note is printed, and the certificate is taken. The last column is the answer"
     yield "of a real OpenSSL server that trusts the root alone, as `tests/pki/test_openssl_server.py` asks it; empty if"
     yield "it cannot be asked: another key, or a certificate that no client loads."
+    yield ""
+    yield "`broker cert import --accept CODE --reason TEXT` takes a certificate despite an acceptable error. That is"
+    yield "evidence, for this certificate and this finding."
     yield from ("", "## Certificates in a reply", "")
     rows = []
     given = importlib.import_module("tests.pki.inputs")
@@ -214,7 +218,9 @@ def findings() -> Iterator[str]:
 
 
 def _said(found: Iterable[Finding]) -> str:
-    return "<br>".join(f"{f.severity.value} `{f.code}`: {f.message}" for f in found) or "none"
+    marks = dict.fromkeys(ACCEPTABLE, " (acceptable)")
+    lines = (f"{f.severity.value} `{f.code}`: {f.message}{marks.get(f.code, '')}" for f in found)
+    return "<br>".join(lines) or "none"
 
 
 def _title(title: str, source: str) -> tuple[str, ...]:

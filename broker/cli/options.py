@@ -109,14 +109,14 @@ reason_option = click.option(
 )
 
 
-def the_reason(force: bool, reason: str) -> str:
-    """Return the reason for --force, "" without it; raise `InputError` for one without the other."""
+def the_reason(force: bool, reason: str, option: str = "--force") -> str:
+    """Return the reason for an option, "" without it; raise `InputError` for one without the other."""
     if force and not reason.strip():
-        raise InputError("--force requires --reason", hint="--reason TEXT; it is stored in the evidence")
+        raise InputError(f"{option} requires --reason", hint="--reason TEXT; it is stored in the evidence")
     if not reason.isprintable():
         raise InputError("--reason holds a control character", hint="write it on one line")
     if reason and not force:
-        raise InputError("--reason requires --force", hint="add --force, or leave --reason out")
+        raise InputError(f"--reason requires {option}", hint=f"add {option}, or leave --reason out")
     return reason.strip()
 
 

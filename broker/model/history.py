@@ -35,6 +35,7 @@ class Event(Enum):
     SECRET_SET = "secret-set"  # noqa: S105  # the same
     TRUST_SET = "trust-set"
     CA_ACCEPTED = "ca-accepted"
+    FINDING_ACCEPTED = "finding-accepted"
     REQUEST_DRAFTED = "request-drafted"
     REQUEST_SUBMITTED = "request-submitted"
     REQUEST_CLOSED = "request-closed"

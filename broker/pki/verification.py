@@ -47,6 +47,11 @@ _RARE: Final = (
     *("nameConstraints", "certificatePolicies", "policyConstraints", "policyMappings", "inhibitAnyPolicy"),
     "cRLDistributionPoints",
 )
+ACCEPTABLE: Final = (  # errors that a person may accept: the partner's server may judge otherwise
+    *("certificate.cn", "certificate.cn.duplicate", "certificate.cn.multi-valued", "certificate.subject"),
+    *("certificate.version", "certificate.extensions", "certificate.critical", "certificate.key-usage"),
+    *("certificate.purpose", "certificate.ca.critical", "certificate.ca.key-usage", "certificate.ca.purpose"),
+)
 _NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL does not name
 _error, _warning, _note = Finding.error, Finding.warning, Finding.note
 

@@ -8,7 +8,7 @@ from broker.errors import RefusedError
 from broker.model.account import Account
 from broker.model.certificate import CaSet, Certificate
 from broker.model.changes.registering import application_set, ca_accepted, trust_set
-from broker.model.changes.requesting import answered
+from broker.model.changes.requesting import answered, finding_accepted
 from broker.model.clock import Stamp
 from broker.model.finding import Finding, Severity, refuse_errors
 from broker.model.generation import Generation, SigningRequest
@@ -18,7 +18,7 @@ from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.certificates import ca_set, format_fingerprint, load, parse_fingerprint
 from broker.pki.chain import paths, unverifiable
 from broker.pki.reply import ReplyParts
-from broker.pki.verification import Expected, best_path, verify_certificate
+from broker.pki.verification import ACCEPTABLE, Expected, best_path, verify_certificate
 from broker.rotation.ports import Others
 
 
@@ -43,6 +43,8 @@ class ImportOptions:
     server_ca: bytes = b""  # PEM or DER: CAs that verify the partner's server, in place of those in the reply
     client_id_for: str = ""  # an application's name
     client_id: str = ""  # if the reply names several
+    findings: Sequence[str] = ()  # codes of `ACCEPTABLE` that a person accepts
+    reason: str = ""  # of the acceptance, for the evidence
     typed: str = ""  # the command, for a hint that adds to it
 
 
@@ -92,8 +94,12 @@ class Reply:
             account = _with_client_id(account, parts, options, stamp)
         except RefusedError as error:
             found.append(Finding.error("reply.client-id", error.message, error.hint))
-        self.findings = (*parts.findings, *found, *_open(account, question))
+        judged = [_weighed(f, account, options) for f in found]
+        self.findings = (*parts.findings, *judged, *_open(account, question))
         refuse_errors(f"the reply for {account.name}", self.findings)
+        taken = [f.code for f, weighed in zip(found, judged, strict=True) if f.severity is not weighed.severity]
+        for code in dict.fromkeys(taken):
+            account = finding_accepted(account, certificate, code, options.reason, stamp)
         return answered(account, request.number, certificate, stamp)
 
     def refuse_for_other(self, account: Account, others: Others) -> None:
@@ -124,6 +130,17 @@ class Reply:
             )
         findings = (*self.findings, *_unclaimed(after, self.parts.client_ids), *_shared(after, self.options))
         return Received(after, generation, findings, self.parts.client_ids)
+
+
+def _weighed(finding: Finding, account: Account, options: ImportOptions) -> Finding:
+    """Return a warning in place of an error that a person accepts; an error that one may accept says how."""
+    if finding.severity is not Severity.ERROR or finding.code not in ACCEPTABLE:
+        return finding
+    if finding.code in options.findings:
+        return Finding.warning(finding.code, f"{finding.message}: accepted", "the canary shows whether it works")
+    command = options.typed or f"broker cert import {account.name} FILE"
+    how = f"if the partner confirms that its server takes it: {command} --accept {finding.code} --reason TEXT"
+    return Finding.error(finding.code, finding.message, f"{finding.hint}; {how}")
 
 
 def _unclaimed(account: Account, client_ids: Sequence[str]) -> Iterator[Finding]:

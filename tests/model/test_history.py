@@ -135,6 +135,7 @@ def test_every_event_is_recorded() -> None:
     account = with_open_request(moving.moved(account, 3, Move.REJECT, STAMP))
     number = account.requests[-1].number
     account = requesting.submitted(account, number, Submission(NOW, "hand"), by=BY)
+    account = requesting.finding_accepted(account, account.certificates[-1], "certificate.purpose", "why", STAMP)
     holding = Holding(account.name, "fleet", "direct", 1, "l1", NOW, NOW)
     account = registering.lease_revoked(account, "entity", holding, "host is gone", STAMP)
     account = registering.removed(account, "over", STAMP)

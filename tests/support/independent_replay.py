@@ -283,6 +283,7 @@ _RULES: Final[Mapping[str, Any]] = {
     "secret-set": _nothing,
     "trust-set": lambda replay, facts: _ca("trust", replay, facts),
     "ca-accepted": lambda replay, facts: _ca("issuing", replay, facts),
+    "finding-accepted": _nothing,
     "request-drafted": _drafted,
     "request-submitted": _submitted,
     "request-closed": _closed,
