@@ -63,4 +63,4 @@ chaos: ## kill, fault and race every command everywhere: an hour and a half; its
 	  code=$$?; $(BIN)/python -m tests.chaos.report $(CHAOS_RESULTS); exit $$code
 
 fuzz: ## hostile input for what reads strangers' bytes, a minute a kind (FUZZ_SECONDS=600 FUZZ_SEED=7)
-	$(in_test) $(BIN)/pytest -q -n 2 -m fuzz tests/fuzz $(ARGS)
+	$(in_test) requirements/install fuzz && $(BIN)/pytest -q -n 2 -m fuzz tests/fuzz $(ARGS)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from broker.errors import InputError
 from broker.model.duration import parse_duration
 from broker.model.jwt_issuer import JwtIssuer
+from broker.model.proxy import proxy_of
 from broker.model.role import Role
 
 _LARGEST: Final = 1024 * 1024  # bytes of a configuration
@@ -25,6 +26,7 @@ _LONGEST_NAME: Final = 255  # bytes of a part of one
 _PLACES: Final = (Path("broker.toml"), Path("/etc/credential-broker/broker.toml"))
 _MOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*", re.ASCII)
 _ADDRESS_FORM: Final = "give http(s)://host:port or unix:///path/of/socket"
+ACCOUNT_KEYS: Final = ("proxy", "proxy_login_file")
 LOGIN_KEYS: Final = ("method", "mount", "role_id_file", "secret_id_file", "file")
 
 
@@ -57,6 +59,11 @@ def checked_mount(text: str) -> str:
     return text
 
 
+def _proxy(text: str) -> str:
+    proxy_of(text)
+    return text
+
+
 def _path(text: str) -> str:
     if len(os.fsencode(text)) > _LONGEST or any(len(os.fsencode(part)) > _LONGEST_NAME for part in text.split("/")):
         raise InputError("too long for a path", hint="use a shorter path")
@@ -65,6 +72,12 @@ def _path(text: str) -> str:
 
 def _duration(text: str) -> str:
     parse_duration(text)
+    return text
+
+
+def _boolean(text: str) -> str:
+    if text not in ("true", "false"):
+        raise InputError(f"{text[:80]!r} is neither true nor false", hint="give true or false")
     return text
 
 
@@ -96,8 +109,11 @@ SETTINGS: Final = (
     _vault("client_certificate", "CLIENT_CERT", "the broker's certificate for mTLS to Vault", _path),
     _vault("client_key", "CLIENT_KEY", "the key of that certificate", _path),
     _vault("server_name", "TLS_SERVER_NAME", "the name in Vault's certificate, if it is not the host of the address"),
+    Setting("vault.allow_http", ("BROKER_ALLOW_HTTP",), "false", "allow http:// to another host", _boolean),
     Setting("vault.mount", ("BROKER_MOUNT",), "credential-broker", "where the KV v2 engine is mounted", checked_mount),
     Setting("vault.patience", ("BROKER_TIMEOUT",), "20s", "how long to wait for Vault, retries included", _duration),
+    Setting("proxy.url", ("BROKER_PROXY",), "", "forward proxy to the partners: http://host:port", _proxy),
+    Setting("proxy.login_file", ("BROKER_PROXY_LOGIN_FILE",), "", "file with USER:PASSWORD for the proxy", _path),
     Setting("embedded.directory", ("BROKER_EMBEDDED",), "", "the embedded vault of a laptop: its directory", _path),
     Setting("log.level", ("BROKER_LOG_LEVEL",), "warning", "least severity to log: debug, info, warning or error"),
     Setting("log.format", ("BROKER_LOG_FORMAT",), "console", "format of log lines: json or console"),
@@ -128,6 +144,7 @@ class Config:
     values: Mapping[str, Value]
     logins: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     file: Path | None = None
+    accounts: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     issuers: Mapping[str, JwtIssuer] = field(default_factory=lambda: MappingProxyType({}))
 
     def __getitem__(self, name: str) -> str:
@@ -158,8 +175,11 @@ def resolve(
         {setting.name: Value(setting.default, "default") for setting in SETTINGS},
     ]
     values = {s.name: _checked(s, next(source[s.name] for source in sources if s.name in source)) for s in SETTINGS}
-    logins = _logins(content, found) if found else {}
-    return Config(MappingProxyType(values), MappingProxyType(logins), found, MappingProxyType(_issuers(content, found)))
+    if found is None:
+        return Config(MappingProxyType(values))
+    accounts, issuers = _accounts(content, found), _issuers(content, found)
+    logins = MappingProxyType(_logins(content, found))
+    return Config(MappingProxyType(values), logins, found, MappingProxyType(accounts), MappingProxyType(issuers))
 
 
 def _parsed(file: Path) -> dict[str, Any]:
@@ -167,7 +187,9 @@ def _parsed(file: Path) -> dict[str, Any]:
         with file.open("rb") as opened:
             raw = opened.read(_LARGEST + 1)
     except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}", hint="broker init writes one") from None
+        absent = isinstance(error, FileNotFoundError)
+        hint = f"broker init --out {file} writes one" if absent else "check its owner and mode"
+        raise InputError(f"cannot read {file}: {error.strerror}", hint=hint) from None
     if len(raw) > _LARGEST:
         raise InputError(f"{file} has more than {_LARGEST} bytes", hint="is this the right file?")
     try:
@@ -184,12 +206,14 @@ def _parsed(file: Path) -> dict[str, Any]:
 def _flattened(content: Mapping[str, Any], file: Path, prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in content.items():
         name = f"{prefix}{key}"
-        if name in ("version", "roles", "login", "issuers"):
+        if name in ("version", "roles", "login", "accounts", "issuers"):
             continue
         if isinstance(value, dict) and any(known.startswith(f"{name}.") for known in _BY_NAME):
             yield from _flattened(value, file, f"{name}.")
             continue
         _require_known(file, name, _BY_NAME)
+        if isinstance(value, bool) and _BY_NAME[name].check == _boolean:
+            value = str(value).lower()  # noqa: PLW2901  # TOML has a word of its own for it
         if not isinstance(value, str):
             raise InputError(f"{file}: {name} must be text", hint=f'{key} = "…"')
         yield name, _anchored(value, file) if _BY_NAME[name].is_path else value
@@ -201,20 +225,28 @@ def _logins(content: Mapping[str, Any], file: Path) -> dict[str, Mapping[str, st
         raise InputError(f"{file}: roles must be tables", hint="one for each role: [roles.auditor]")
     for role in roles:
         _require_known(file, f"roles.{role}", [f"roles.{known.value}" for known in Role])
-    found = {role: _login(table, f"roles.{role}", file) for role, table in roles.items()}
-    return found | ({"default": _login(content["login"], "login", file)} if "login" in content else {})
+    found = {role: _texts(table, f"roles.{role}", LOGIN_KEYS, file) for role, table in roles.items()}
+    return found | ({"default": _texts(content["login"], "login", LOGIN_KEYS, file)} if "login" in content else {})
 
 
-def _login(table: Any, where: str, file: Path) -> Mapping[str, str]:
+def _accounts(content: Mapping[str, Any], file: Path) -> dict[str, Mapping[str, str]]:
+    tables = content.get("accounts", {})
+    if not isinstance(tables, dict):
+        raise InputError(f"{file}: accounts must be tables", hint="one for each account: [accounts.acme]")
+    return {name: _texts(table, f"accounts.{name}", ACCOUNT_KEYS, file) for name, table in tables.items()}
+
+
+def _texts(table: Any, where: str, keys: tuple[str, ...], file: Path) -> Mapping[str, str]:
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
-        raise InputError(f"{file}: [{where}] must be a table of texts", hint=f"it takes {', '.join(LOGIN_KEYS)}")
+        raise InputError(f"{file}: [{where}] must be a table of texts", hint=f"it takes {', '.join(keys)}")
     for key, value in table.items():
-        _require_known(file, f"{where}.{key}", [f"{where}.{k}" for k in LOGIN_KEYS])
-        _checked(Setting(f"{where}.{key}", (), "", "", _path), Value(value, str(file)))
+        _require_known(file, f"{where}.{key}", [f"{where}.{k}" for k in keys])
+        check = _proxy if key == "proxy" else _path
+        _checked(Setting(f"{where}.{key}", (), "", "", check), Value(value, str(file)))
     return MappingProxyType({k: _anchored(v, file) if k.endswith("file") else v for k, v in table.items()})
 
 
-def _issuers(content: Mapping[str, Any], file: Path | None) -> dict[str, JwtIssuer]:
+def _issuers(content: Mapping[str, Any], file: Path) -> dict[str, JwtIssuer]:
     tables = content.get("issuers", {})
     keys = tuple(f.name for f in fields(JwtIssuer))
     example = '[issuers.NAME] with issuer = "https://…", mount = "jwt-NAME" and role = "credential-broker"'

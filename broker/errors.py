@@ -8,14 +8,16 @@
     ├── DeniedError               the identity is unknown or lacks a right
     ├── RefusedError              a rule, a check or the partner refuses; a retry does not help
     ├── WaitingError              a person or a consumer must act first
-    └── ConflictError             another change came first
+    ├── ConflictError             another change came first
+    └── StorageFullError          no space is left for a file
 
 A room derives its own errors from these, beside the code that raises them. Exit codes are in `cli/exits.py`, HTTP
 problems will be in `service/problems.py`; a test checks that each table has every `Kind`.
 """
 
+import errno
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class Kind(Enum):
@@ -30,6 +32,7 @@ class Kind(Enum):
     REFUSED = "refused"
     WAITING = "waiting"
     CONFLICT = "conflict"
+    STORAGE_FULL = "storage-full"
 
 
 class BrokerError(Exception):
@@ -93,3 +96,21 @@ class ConflictError(BrokerError):
 
     kind = Kind.CONFLICT
     retryable = True
+
+
+class StorageFullError(BrokerError):
+    """No space is left for a file, or for the output; free some and run the command again."""
+
+    kind = Kind.STORAGE_FULL
+    retryable = True
+
+
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, by the disk, the quota or the limit of a file
+
+
+def unwritable(what: str, error: OSError) -> BrokerError:
+    """Return the error for `what`, a file or an output that cannot be written."""
+    message = f"cannot write {what}: {error.strerror}"
+    if error.errno in FULL:
+        return StorageFullError(message, hint="free some space, and run the command again")
+    return InputError(message)

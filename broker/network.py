@@ -12,15 +12,25 @@ import socket
 import ssl
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
 
+from broker.model.proxy import Proxy
+
 _ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?([A-Z_]+)")
 _CLOSED: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
 _LONGEST_LINE: Final = 64 * 1024  # bytes
+_SUCCESS: Final = 2  # the first digit of the status
+_REFUSALS: Final = {
+    401: "the proxy rejected the login",  # tinyproxy
+    403: "the proxy does not allow connections to the partner",
+    407: "the proxy rejected the login",
+    **dict.fromkeys((500, 502, 503, 504), "the proxy cannot reach the partner"),
+}
 # Errors of parsing bytes of others, besides OSError and HTTPException: huge numbers, deep nesting, odd charsets
 UNREADABLE: Final = (ValueError, LookupError, ArithmeticError, MemoryError, RecursionError)
 
@@ -44,7 +54,46 @@ class TooMuchError(Exception):
     """More bytes came than the limit allows."""
 
 
-def connected(host: str, port: int, deadline: Deadline) -> socket.socket:
+FAULTS: Final = (OSError, http.client.HTTPException, TooMuchError, *UNREADABLE)  # of calling, and of reading an answer
+
+
+class ProxyError(OSError):
+    """The proxy gave no connection. Its text is ours: a proxy may repeat the login that we sent."""
+
+
+def connected(host: str, port: int, deadline: Deadline, proxy: Proxy | None = None) -> socket.socket:
+    """Return a connection to `host`, through `proxy` if there is one; raise `OSError`, of a proxy `ProxyError`."""
+    if proxy is None:
+        return _opened(host, port, deadline)
+    try:
+        channel = _opened(proxy.host, proxy.port, deadline)
+    except (OSError, UnicodeError):
+        raise ProxyError("the proxy cannot be reached") from None
+    try:
+        status = _asked_to_connect(channel, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", proxy, deadline)
+    except FAULTS:
+        channel.close()
+        raise ProxyError("the proxy gave no answer") from None
+    if status // 100 != _SUCCESS:
+        channel.close()
+        raise ProxyError(_REFUSALS.get(status, f"the proxy gave no connection: it answered {status}"))
+    return channel
+
+
+def _asked_to_connect(channel: socket.socket, target: str, proxy: Proxy, deadline: Deadline) -> int:
+    """Return the status of the proxy's answer. No byte of the partner's is read: its server speaks second."""
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if proxy.login:
+        lines.append(f"Proxy-Authorization: Basic {b64encode(proxy.login.reveal().encode()).decode()}")
+    channel.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
+    with Reader(channel, deadline, _LONGEST_LINE) as reader:
+        answer = http.client.HTTPResponse(cast("socket.socket", reader), method="CONNECT")
+        answer.begin()
+        channel.settimeout(deadline.left)  # for a handshake
+        return answer.status
+
+
+def _opened(host: str, port: int, deadline: Deadline) -> socket.socket:
     """Return a connection to the first address of `host` that answers; raise `OSError`.
 
     Each address gets its share of the time that is left, so that a dead one leaves some for the next.

@@ -18,17 +18,29 @@ import click
 from broker import errors
 from broker.cli import exits
 from broker.cli.main import NOUNS, cli
-from broker.config import LOGIN_KEYS, SETTINGS
+from broker.config import ACCOUNT_KEYS, LOGIN_KEYS, SETTINGS
+from broker.model.finding import Finding
 from broker.model.role import Role
 from broker.model.stage import MOVES, Move, Stage
+from broker.pki.verification import ACCEPTABLE
 
-REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+sys.path.insert(0, str(ROOT))  # `tests` is no package that is installed
+
 WIDTH = 100
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write every page, or with `--check` print how the pages there differ and return 1 if they do."""
-    pages = {"stages": stages(), "settings": settings(), "exit-codes": exit_codes(), "cli": commands()}
+    pages = {
+        "stages": stages(),
+        "settings": settings(),
+        "exit-codes": exit_codes(),
+        "cli": commands(),
+        "findings": findings(),
+        "clients": clients(),
+    }
     stale = False
     for name, lines in pages.items():
         path, text = REFERENCE / f"{name}.md", "\n".join(lines) + "\n"
@@ -97,6 +109,13 @@ def settings() -> Iterator[str]:
     yield f"Roles: {', '.join(f'`{role.value}`' for role in Role)}."
     yield ""
     yield f"Keys of these tables: {', '.join(f'`{key}`' for key in LOGIN_KEYS)}."
+    yield ""
+    yield "One account can have its own way to the partner: `[accounts.NAME]` takes"
+    yield f"{' and '.join(f'`{key}`' for key in ACCOUNT_KEYS)}, in place of those in `[proxy]`."
+    yield '`proxy = ""` means none.'
+    yield "The proxy is asked by HTTP CONNECT, with HTTP Basic. For another kind of login, put a program such as cntlm"
+    yield "before it."
+    yield "A login file holds `USER:PASSWORD`, which is never shown, and never reaches the partner."
 
 
 def exit_codes() -> Iterator[str]:
@@ -129,6 +148,26 @@ def commands() -> Iterator[str]:
                 yield from _command(command, noun, root, level=2)
 
 
+def clients() -> Iterator[str]:
+    """Yield which client reads which files of a bundle."""
+    catalogue = importlib.import_module("tests.support.clients")
+    yield from _title("Formats and clients", "tests/support/clients.py")
+    yield "Each “yes” is tested: the client fetches the fleets with these files alone, as `broker bundle get` wrote"
+    yield "them, from a server that wants client certificate, login, password and client_id."
+    yield "[Using a bundle](../clients.md) says how."
+    yield ""
+    rows = []
+    for client, reason in catalogue.REASONS.items():
+        ways = [set(way.files) for way in catalogue.WAYS if way.client == client]
+        marks = [_mark(yes=any(way.issuperset(files) for way in ways)) for files in catalogue.COLUMNS.values()]
+        rows.append((client, *marks, reason))
+    yield from _table(("client", *catalogue.COLUMNS, "not the others, because"), rows)
+    yield ""
+    yield "The other files are text or JSON, for any program: `username`, `password`, `client_id`, `secrets.json`,"
+    yield "`keystore.password` and `manifest.json`. Any program that a shell starts can read the variables of `env`."
+    yield "A key store has one entry: the key with its certificate and intermediates."
+
+
 def _command(command: click.Command, name: str, parent: click.Context, *, level: int) -> Iterator[str]:
     with _context(command, name, parent) as context:
         yield ""
@@ -155,6 +194,33 @@ def _errors() -> Iterator[type[errors.BrokerError]]:
     for found in vars(errors).values():
         if isinstance(found, type) and issubclass(found, errors.BrokerError):
             yield found
+
+
+def findings() -> Iterator[str]:
+    """Yield the findings about certificates and subjects, by input."""
+    yield from _title("Inputs and findings", "tests/pki/inputs.py")
+    yield "An error refuses. A warning or note is printed, and the certificate is taken. The last column is the answer"
+    yield "of a real OpenSSL server that trusts the root alone, as `tests/pki/test_openssl_server.py` asks it; empty if"
+    yield "it cannot be asked: another key, or a certificate that no client loads."
+    yield ""
+    yield "`broker cert import --accept CODE --reason TEXT` takes a certificate despite an acceptable error. That is"
+    yield "evidence, for this certificate and this finding."
+    yield from ("", "## Certificates in a reply", "")
+    rows = []
+    given = importlib.import_module("tests.pki.inputs")
+    for name, one in given.INPUTS.items():
+        server = {True: "accepts", False: "refuses", None: ""}[one.accepted]
+        rows.append((name, _said(given.findings_of(one.chain(), (one.trusted or given.root)())), server))
+    yield from _table(("input", "findings", "OpenSSL server"), rows)
+    yield from ("", "## Subjects of requests", "", "Under the profile `stellantis`, for the login `MZP0012345`.", "")
+    shown = [(f"{name}={value[:24]!r}", _said(given.linted(name, value))) for name, value in given.SUBJECTS]
+    yield from _table(("attribute", "findings"), shown)
+
+
+def _said(found: Iterable[Finding]) -> str:
+    marks = dict.fromkeys(ACCEPTABLE, " (acceptable)")
+    lines = (f"{f.severity.value} `{f.code}`: {f.message}{marks.get(f.code, '')}" for f in found)
+    return "<br>".join(lines) or "none"
 
 
 def _title(title: str, source: str) -> tuple[str, ...]:

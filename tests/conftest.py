@@ -21,7 +21,10 @@ pytest_plugins = [
     "tests.support.forked",
     "tests.support.vault",
     "tests.support.system",
+    "tests.support.used_by_others",
 ]
+
+PATH: Final = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # servers are there, and not on an ordinary user's PATH
 
 # In CI the examples are the same every time; HYPOTHESIS_PROFILE=long looks further, and prints what replays a failure.
 settings.register_profile("quick", deadline=None, max_examples=100, stateful_step_count=30)
@@ -50,7 +53,7 @@ hear_signals()
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test that lacks a program, an extra or a right on a person's machine; in CI it fails for want of it."""
-    missing = [name for mark in item.iter_markers("peer") for name in mark.args if not shutil.which(name)]
+    missing = [name for mark in item.iter_markers("peer") for name in mark.args if not shutil.which(name, path=PATH)]
     if missing:
         _stop(f"needs {', '.join(missing)}: sh .ci/peers installs it")
     lacking = [name for mark in item.iter_markers("extra") for name in mark.args if find_spec(name) is None]

@@ -127,7 +127,8 @@ def test_unreadable_file_is_named(tmp_path: Path, place: str) -> None:
     (tmp_path / "broker.toml").write_text(GOOD)
     with pytest.raises(InputError, match="cannot read") as caught:
         resolve(flags={}, environment={"BROKER_CONFIG": str(tmp_path / place)}, file=None)
-    assert caught.value.hint == "broker init writes one"
+    named = f"broker init --out {tmp_path / place} writes one"
+    assert caught.value.hint == (named if place == "nowhere.toml" else "check its owner and mode")
 
 
 @pytest.mark.parametrize("variable", ["BROKER_TIMEOUT", "BROKER_TTL"])
@@ -188,6 +189,26 @@ def test_bad_mount_is_refused(tmp_path: Path, mount: str) -> None:
     with pytest.raises(InputError, match="mount") as caught:
         read(tmp_path, GOOD, BROKER_MOUNT=mount)
     assert "$BROKER_MOUNT" in caught.value.message
+
+
+@pytest.mark.parametrize("url", ["https://p:1", "p:3128", "http://u:planted@p:1", "http://p:1/x", "http://p:99999"])
+def test_unusable_proxy_names_its_source(tmp_path: Path, url: str) -> None:
+    with pytest.raises(InputError, match="proxy is not a usable URL") as caught:
+        read(tmp_path, GOOD, BROKER_PROXY=url)
+    assert "$BROKER_PROXY" in caught.value.message
+    assert "planted" not in f"{caught.value.message}{caught.value.hint}"
+    assert_refused(tmp_path, f'version = 1\n[accounts.acme]\nproxy = "{url}"\n', "accounts.acme.proxy")
+
+
+def test_account_can_have_a_proxy(tmp_path: Path) -> None:
+    text = 'version = 1\n[accounts.acme]\nproxy = "http://p:1"\nproxy_login_file = "login"\n'
+    assert read(tmp_path, text).accounts["acme"] == {
+        "proxy": "http://p:1",
+        "proxy_login_file": str(tmp_path / "login"),
+    }
+    assert_refused(tmp_path, 'version = 1\n[accounts.acme]\nproxi = ""\n', "accounts.acme.proxi", "proxy")
+    assert_refused(tmp_path, "version = 1\naccounts = 1\n", "accounts must be tables", "[accounts.acme]")
+    assert_refused(tmp_path, "version = 1\n[accounts]\nacme = 1\n", "[accounts.acme] must be a table of texts")
 
 
 def test_socket_path_may_hold_any_letter(tmp_path: Path) -> None:

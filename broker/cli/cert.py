@@ -5,7 +5,14 @@ from collections.abc import Sequence
 import click
 
 from broker.cli.noun import Noun
-from broker.cli.options import accept_ca_option, account_argument, read_input, require_one_reader
+from broker.cli.options import (
+    accept_ca_option,
+    account_argument,
+    read_input,
+    require_one_reader,
+    the_reason,
+    typed_command,
+)
 from broker.cli.output import note, show_details, show_findings, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
@@ -13,6 +20,7 @@ from broker.model.names import AccountName
 from broker.model.stage import Stage
 from broker.pki.certificates import Description, ca_set, describe, format_fingerprint
 from broker.pki.reply import read_reply
+from broker.pki.verification import ACCEPTABLE
 from broker.rotation.receive import ImportOptions
 
 
@@ -28,6 +36,15 @@ def command() -> None:
 @click.option("--server-ca", default="", metavar="FILE", help="CAs that verify the server, if not those in the reply.")
 @click.option("--client-id-for", default="", metavar="APPLICATION", help="Take its client_id from the reply.")
 @click.option("--client-id", default="", help="The client_id to take, if the reply has several.")
+@click.option(
+    "--accept",
+    "findings",
+    multiple=True,
+    type=click.Choice(ACCEPTABLE),
+    metavar="FINDING",
+    help="Take the certificate despite this finding (requires --reason; repeatable).",
+)
+@click.option("--reason", default="", metavar="TEXT", help="Reason, for the evidence.")
 def import_(
     start: Start,
     account: AccountName,
@@ -36,11 +53,16 @@ def import_(
     server_ca: str,
     client_id_for: str,
     client_id: str,
+    findings: Sequence[str],
+    reason: str,
 ) -> None:
     """Import a reply (PEM, DER, PKCS#7, or a zip of these): match its key, verify it, and create a candidate.
 
     A CA that is not accepted yet is refused and shown. Compare its fingerprint with the partner over another channel,
     such as telephone, and pass it with --accept-ca. If anything is refused, nothing is stored.
+
+    An error that only the partner's server can decide about, such as certificate.purpose, is accepted with --accept and
+    --reason, for this certificate; its finding says so. Ask the partner first.
 
     A client_id is taken only if the reply labels it (client_id: …), --client-id-for names its application, and the
     application has none yet. To change one, use broker app set.
@@ -51,7 +73,8 @@ def import_(
     server = read_input(server_ca) if server_ca else b""
     if server_ca:
         ca_set(server)  # refuses bad CAs even if the reply was imported before
-    said = ImportOptions(tuple(accept_ca), server, client_id_for, client_id)
+    why = the_reason(bool(findings), reason, "--accept")
+    said = ImportOptions(tuple(accept_ca), server, client_id_for, client_id, findings, why, typed_command())
     received = start.broker.rotation.receive(account, read_input(file), said)
     generation = received.generation
     certificate = received.account.certificate(generation.parts.certificate)

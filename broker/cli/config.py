@@ -20,13 +20,15 @@ def command() -> None:
 
 @command.verb("show", example="broker config show -o json")
 def show(start: Start) -> None:
-    """Show every setting, how each role logs in, and the source of both. Tokens are not shown."""
+    """Show every setting, how each role logs in, and the source of both. Tokens and logins are not shown."""
     config = start.config
     found = Ways(config, os.environ)
     ways = {role: found.way(role) for role in Role}
     logins = {r.value: {"method": w.method, **w.options, "source": w.source} if w else None for r, w in ways.items()}
     settings = {name: {"value": value.text, "source": value.source} for name, value in config.values.items()}
-    if wrote_json({"file": str(config.file) if config.file else None, "settings": settings, "logins": logins}):
+    accounts = {name: dict(own) for name, own in config.accounts.items()}
+    file = str(config.file) if config.file else None
+    if wrote_json({"file": file, "settings": settings, "logins": logins, "accounts": accounts}):
         return
     show_table(
         ["setting", "value", "source", "meaning"],
@@ -41,17 +43,19 @@ def show(start: Start) -> None:
             for r, w in ways.items()
         ],
     )
-    note(f"file: {config.file or 'none; broker init writes one'}")
+    if accounts:
+        rows = [(name, own.get("proxy", ""), own.get("proxy_login_file", "")) for name, own in accounts.items()]
+        show_table(["account", "proxy", "proxy_login_file"], rows)
+    note(f"file: {config.file or 'none: broker init writes one'}")
 
 
 @command.verb("check", example="broker config check")
 def check(start: Start) -> None:
     """Check names, values and files of the configuration, without a request to Vault."""
-    named = [
-        f"{setting.name}: {start.config[setting.name]}"
-        for setting in SETTINGS
-        if setting.is_path and setting.name.startswith("vault.") and not _is_readable(start.config[setting.name])
-    ]
+    config = start.config
+    paths = {s.name: config[s.name] for s in SETTINGS if s.is_path and not s.name.endswith(".directory")}
+    paths |= {f"accounts.{name}": own.get("proxy_login_file", "") for name, own in config.accounts.items()}
+    named = [f"{name}: {path}" for name, path in paths.items() if not _is_readable(path)]
     address, files = start.broker.checked_logins()
     named += [f"{role.value}: {path}" for role, paths in files.items() for path in paths if not _is_readable(path)]
     if named:

@@ -20,10 +20,11 @@ from broker.cli.options import (
 from broker.cli.output import note, show_findings, show_table, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
-from broker.evidence.audit import Report, examine
+from broker.evidence.audit import ChainReport, Report, examine
 from broker.evidence.export import exported, imported
 from broker.evidence.statements import VerifyingKey
 from broker.model.chain import Entry
+from broker.model.duration import counted
 from broker.model.finding import has_errors
 from broker.model.names import AccountName
 
@@ -127,20 +128,31 @@ def export(start: Start, file: str, key_to: str) -> None:
     count = sum(len(chain.entries) for chain in record.chains.values())
     chains, statements = len(record.chains), len(record.statements)
     if not wrote_json({"success": True, "entries": count, "chains": chains, "statements": statements}):
-        note(f"{count} entries of {chains} chains, {statements} signed statements")
+        kept = f"{counted(count, 'entry', 'entries')} of {counted(chains, 'chain')}"
+        note(f"{kept}, {counted(statements, 'signed statement')}")
 
 
 def _show_report(report: Report, origin: str) -> None:
     show_table(
         ["chain", "entries", "signed", "verdict"],
-        [(c.chain, c.entries, c.signed, "whole" if c.whole else "broken") for c in report.chains],
-        empty="no evidence yet",
+        [(c.chain, c.entries, c.signed, "whole" if c.whole else "broken") for c in report.chains if _shows(c)],
+        empty="no evidence of accounts yet",
     )
+    issued = [chain for chain in report.chains if not _shows(chain)]
+    if issued:
+        entries = counted(sum(chain.entries for chain in issued), "entry", "entries")
+        click.echo(f"{counted(len(issued), 'chain')} of issued bundles, {entries}: whole")
     for chain in report.chains:
         show_findings(chain.findings)
     show_findings(report.findings)
     if report.key:
-        note(f"{report.statements} signed statements, key SHA-256 {report.key} ({_ORIGIN[origin]})")
+        signed = counted(report.statements, "signed statement")
+        note(f"{signed}, key SHA-256 {report.key} ({_ORIGIN[origin]})")
+
+
+def _shows(chain: ChainReport) -> bool:
+    """Return whether a chain has a line of its own: each process that issues bundles has a chain."""
+    return not chain.chain.startswith("issued/") or bool(chain.findings)
 
 
 _ORIGIN: Final = {

@@ -55,6 +55,8 @@ def command(start: Start, account: AccountName, generation: int) -> None:
         [f"{name}: {value}" for name, value in shown.items()],
     )
     _show("CAs that verify the server", [f"SHA-256 {format_fingerprint(ca)}" for ca in server_ca])
+    _show("Expected answer", [f"{', '.join(map(str, sorted(probe.expect)))}, {profile.media_type}"])
+    _show("Refusals of this partner", list(map(str, profile.refusals)) or ["none known"])
     _show("Answers so far", [f"{a['at']:%F %TZ}  {a['verdict'] or 'never answered'}" for a in answers] or ["none"])
 
 

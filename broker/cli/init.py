@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -46,7 +47,7 @@ def command(
     vault = _answered(vault, _WHERE, _default(), _checked_address)
     mount = _answered(mount, "Mount of the KV v2 engine", "credential-broker", checked_mount)
     if vault == "embedded":
-        text = _embedded(start.config["embedded.directory"], mount)
+        folder, text = "", _embedded(start.config["embedded.directory"], mount)
     else:
         ca_file = _answered(ca_file, _CA_FILE, "", partial(_checked_file, beside=Path(out).parent))
         folder = _answered(roles_directory, "Directory of the roles' role_id and secret_id files", "roles", str)
@@ -54,10 +55,11 @@ def command(
     if kept and read_input(out) != text.encode():  # else it is the same command, killed after it had written
         raise _there_already(out)
     write_output(out, text.encode())
-    following = "broker vault start" if vault == "embedded" else "VAULT_TOKEN=… broker vault setup --dry-run"
-    done = f"{'configuration' if out == '-' else out} written"
-    show_done(done, file=out)
-    note(f"next: {following}, then broker doctor")
+    show_done(f"{'configuration' if out == '-' else out} written", file=out)
+    named = "" if out in ("-", "broker.toml") else f" --config {shlex.quote(out)}"
+    setup = f"VAULT_TOKEN=… broker vault setup --dry-run{named}, then VAULT_TOKEN=… broker vault setup"
+    logins = f"{setup} --login-dir {shlex.quote(str(Path(out).parent / folder))}{named}"
+    note(f"next: {f'broker vault start{named}' if vault == 'embedded' else logins}, then broker doctor{named}")
 
 
 def _there_already(out: str) -> InputError:

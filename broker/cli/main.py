@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import io
 import os
@@ -18,7 +17,7 @@ import click
 from broker import __version__
 from broker.cli import exits
 from broker.cli.output import OUTPUT
-from broker.errors import BrokerError, InputError
+from broker.errors import FULL, BrokerError, InputError, unwritable
 from broker.signals import ASKING, AskedToEnd, raised
 
 if TYPE_CHECKING:
@@ -55,6 +54,9 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(  # modules that
     }
 )
 _INSTALLS: Final = MappingProxyType({"demo": "'.[server,embedded]' ./standin"})
+
+
+_COMPLETING: Final = "_BROKER_COMPLETE"  # set by the shell's completion: see click.shell_completion
 
 
 class _Nouns(click.Group):
@@ -109,7 +111,7 @@ _AFTER_THE_VERB: Final = (
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Options of broker itself may also follow the command. Every command has --help with an example. "
     "Exit codes: 0 done, 1 unexpected, 2 usage, 3 vault unavailable, 4 partner unavailable, 5 denied, 6 refused, "
-    "7 waiting for a person, 8 conflict.",
+    "7 waiting for a person, 8 conflict, 9 no space left.",
 )
 @click.option(
     "--config",
@@ -143,6 +145,8 @@ def run(arguments: Sequence[str], wiring: Wiring | None = None) -> int:
             code = cli.main(list(arguments) or ["--help"], prog_name="broker", standalone_mode=False, obj=wiring)
             sys.stdout.flush()
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  # a traceback's text may hold anything
+        if isinstance(error, SystemExit) and _COMPLETING in os.environ:
+            return 0
         return _report(error, arguments)
     return code if isinstance(code, int) else 0
 
@@ -165,13 +169,13 @@ def _report(error: BaseException, arguments: Sequence[str]) -> int:
             sys.stderr.write("\ninterrupted; run the command again to finish what it began\n")
             asked = next((e for e in (error, error.__context__) if isinstance(e, AskedToEnd)), None)
             return exits.SIGNALLED + asked.number if asked else exits.INTERRUPTED
-        case BrokenPipeError() | SystemExit():  # click raises the second for the first, and for nothing else
+        case BrokenPipeError() | SystemExit():  # click raises the second for the first
             _discard_output()
             return exits.BROKEN_PIPE
-        case OSError() if error.errno == errno.ENOSPC or _stdout_is_full():  # a failed flush drops its buffer
+        case OSError() if error.errno in FULL or _stdout_is_full():  # a failed flush drops its buffer
             _discard_output()
-            sys.stderr.write(f"error: cannot write to standard output: {error.strerror}\n")
-            return exits.USAGE
+            full = unwritable(error.filename or "standard output", error)
+            return exits.report(full)
         case _:
             return exits.report_unexpected(error, as_json=_wants_json(arguments))
 

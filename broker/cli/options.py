@@ -1,6 +1,7 @@
 """Shared arguments and options, and the conversion of their values."""
 
 import os
+import shlex
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from broker.cli.completion import account_names, application_names
 from broker.cli.output import wants_json
-from broker.errors import InputError
+from broker.errors import InputError, unwritable
 from broker.model.account import Account
 from broker.model.generation import SigningRequest, Submission
 from broker.model.names import AccountName, account_name, checked_name
@@ -48,8 +50,10 @@ def _application(ctx: click.Context, _: click.Parameter, value: str) -> tuple[Ac
     return account, application
 
 
-account_argument = click.argument("account", callback=_account)
-application_argument = click.argument("application", metavar="ACCOUNT/APPLICATION", callback=_application)  # a pair
+account_argument = click.argument("account", callback=_account, shell_complete=account_names)
+application_argument = click.argument(  # a pair
+    "application", metavar="ACCOUNT/APPLICATION", callback=_application, shell_complete=application_names
+)
 
 accept_ca_option = click.option(  # SHA-256 fingerprints in lower-case hex
     "--accept-ca",
@@ -67,7 +71,9 @@ yes_option = click.option("--yes", is_flag=True, help="Skip the question before 
 def accounts_argument(function: F) -> F:
     """[ACCOUNT]… or --all, as the parameters `accounts` and `everything`."""
     function = click.option("--all", "everything", is_flag=True, is_eager=True, help="Every account.")(function)
-    return click.argument("accounts", nargs=-1, metavar="[ACCOUNT]...", callback=_accounts)(function)
+    return click.argument(
+        "accounts", nargs=-1, metavar="[ACCOUNT]...", callback=_accounts, shell_complete=account_names
+    )(function)
 
 
 def generation_option(otherwise: str) -> Callable[[F], F]:
@@ -92,15 +98,39 @@ def reason_options(function: F) -> F:
     return click.option("--force", is_flag=True, help="Override the refusal (requires --reason).")(function)
 
 
-def the_reason(force: bool, reason: str) -> str:
-    """Return the reason for --force, "" without it; raise `InputError` for one without the other."""
+def _reason(_: click.Context, __: click.Parameter, text: str) -> str:
+    if not text.isprintable() or not text.strip():
+        raise InputError("--reason is empty or holds a control character", hint="write it on one line")
+    return text.strip()
+
+
+reason_option = click.option(
+    "--reason", required=True, metavar="TEXT", callback=_reason, help="Reason, for the evidence."
+)
+
+
+def the_reason(force: bool, reason: str, option: str = "--force") -> str:
+    """Return the reason for an option, "" without it; raise `InputError` for one without the other."""
     if force and not reason.strip():
-        raise InputError("--force requires --reason", hint="--reason TEXT; it is stored in the evidence")
+        raise InputError(f"{option} requires --reason", hint="--reason TEXT; it is stored in the evidence")
     if not reason.isprintable():
         raise InputError("--reason holds a control character", hint="write it on one line")
     if reason and not force:
-        raise InputError("--reason requires --force", hint="add --force, or leave --reason out")
+        raise InputError(f"--reason requires {option}", hint=f"add {option}, or leave --reason out")
     return reason.strip()
+
+
+def typed_command() -> str:
+    """Return the running command as a person types it again, so that a hint can add to it."""
+    context = click.get_current_context()
+    words = context.command_path.split()
+    for parameter in context.command.get_params(context):
+        value = context.params.get(parameter.name or "")
+        values = value if isinstance(value, tuple) else () if value in (None, "", False) else (value,)
+        for each in values if parameter.expose_value and value != parameter.get_default(context) else ():
+            option = parameter.opts[-1:] if isinstance(parameter, click.Option) else []
+            words += option if each is True else [*option, str(each)]
+    return shlex.join(words)
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -259,9 +289,10 @@ def write_output(name: str, content: bytes, mode: int = 0o644) -> None:
                 device.write(content)
         else:
             write_atomically(path, content, mode, follow=True)
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
-        reason = error.strerror if isinstance(error, OSError) else "it is not a valid file name"
-        raise InputError(f"cannot write {name}: {reason}") from None
+    except OSError as error:
+        raise unwritable(name, error) from None
+    except ValueError:  # a path with a NUL
+        raise InputError(f"cannot write {name}: it is not a valid file name") from None
 
 
 def _require_trusted(value: str, *, follow: bool = False, guarded: bool = False) -> None:
@@ -269,7 +300,7 @@ def _require_trusted(value: str, *, follow: bool = False, guarded: bool = False)
         with place(Path(value), follow=follow, guarded=guarded):
             return
     except OSError as error:
-        raise InputError(f"cannot write {value}: {error.strerror}") from None
+        raise unwritable(value, error) from None
 
 
 def _require_plain(path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -60,8 +61,17 @@ def show_json(value: Any) -> None:
     click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing") -> None:
-    """Print a table; a block for each row if the terminal is too narrow. `empty` goes to stderr."""
+def show_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    empty: str = "nothing",
+    colours: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Print a table; a block for each row if the terminal is too narrow. `empty` goes to stderr.
+
+    `colours` are those of cells, on a terminal.
+    """
     shown = [[clean(cell) for cell in row] for row in rows]
     if not shown:
         note(empty)
@@ -69,20 +79,20 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empt
     lines = [[c.upper() for c in columns], *shown]
     widths = [max(_width(row[n]) for row in lines) for n in range(len(columns))]
     if sys.stdout.isatty() and sum(widths) + _GAP * (len(widths) - 1) > shutil.get_terminal_size().columns:
-        _show_blocks(columns, shown)
+        _show_blocks(columns, shown, colours)
         return
     for number, row in enumerate(lines):
-        padded = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
-        text = (" " * _GAP).join(padded).rstrip()
-        click.echo(styled(text, bold=True) if number == 0 and sys.stdout.isatty() else text)
+        blanks = [" " * (width - _width(cell) + _GAP) for cell, width in zip(row, widths, strict=True)]
+        text = "".join(_coloured(cell, colours) + blank for cell, blank in zip(row, blanks, strict=True)).rstrip()
+        click.echo(styled(text, bold=True) if number == 0 else text)
 
 
-def show_details(pairs: Mapping[str, object]) -> None:
-    """Print names and values, one a line."""
+def show_details(pairs: Mapping[str, object], colours: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Print names and values, one a line; `colours` as in `show_table`."""
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
         lines = clean(value, keep_lines=True).splitlines() or [""]
-        click.echo(f"{name.ljust(width)}  {lines[0]}".rstrip())
+        click.echo(f"{name.ljust(width)}  {_coloured(lines[0], colours)}".rstrip())
         for line in lines[1:]:
             click.echo(f"{' ' * width}  {line}")
 
@@ -145,12 +155,16 @@ def clean(value: object, *, keep_lines: bool = False) -> str:
     return "".join(c if c.isprintable() or c in kept else "?" for c in text)
 
 
-def _show_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _show_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], colours: Mapping[str, str]) -> None:
     """Print a block for each row: a table that wraps breaks the commands in it."""
     for number, row in enumerate(rows):
         if number:
             click.echo()
-        show_details(dict(zip(columns, row, strict=True)))
+        show_details(dict(zip(columns, row, strict=True)), colours)
+
+
+def _coloured(text: str, colours: Mapping[str, str]) -> str:
+    return styled(text, fg=colours[text]) if text in colours else text
 
 
 def _width(text: str) -> int:

@@ -54,8 +54,9 @@ def show(start: Start, name: str, output: str) -> None:
     if output == "toml":
         click.echo(catalogue.builtin_source(name) if name in catalogue.names() else _toml(document), nl=False)
         return
-    show_details(dict(_flat({k: v for k, v in document.items() if k != "operations"})))
-    click.echo(f"operations  {len(found.operations)}")
+    lists = _lists(found)
+    show_details(dict(_flat({k: v for k, v in document.items() if k not in lists and k != "operations"})))
+    show_details(lists)
     if found.unknowns:
         note(f"not published by the partner: {', '.join(found.unknowns)}")
 
@@ -72,6 +73,18 @@ def add(start: Start, file: str) -> None:
     start.broker.add_profile(profile)
     done = f"profile {profile.name}: {', '.join(profile.environments)}"
     show_done(done, profile=profile.name, environments=list(profile.environments))
+
+
+def _lists(profile: Profile) -> dict[str, str]:
+    operations = [op for op in profile.operations if not op.deprecated]
+    found = {
+        "quotas": profile.quotas,
+        "refusals": profile.refusals,
+        "reads": [op for op in operations if not op.writes],
+        "writes": [op for op in operations if op.writes],
+        "deprecated": [op for op in profile.operations if op.deprecated],
+    }
+    return {name: "\n".join(map(str, rows)) for name, rows in found.items()}
 
 
 def _all(start: Start) -> Iterator[tuple[Profile, str]]:

@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from broker.cli.exits import CODES
 from broker.cli.options import accounts_argument
 from broker.cli.output import show_obstacles, show_table, when, wrote_json
 from broker.cli.start import Start
+from broker.errors import Kind
 from broker.model.names import AccountName
+from broker.model.todo import State
 
 if TYPE_CHECKING:
     from broker.compose.status import AccountStatus
 
 
+_COLOURS: Final = {state.value: "yellow" for state in (State.SUSPENDED, State.DUE)} | {
+    state.value: "red" for state in (State.EXPIRED, State.STOPPED)
+}
+_CODES: Final = {"red": CODES[Kind.REFUSED], "yellow": CODES[Kind.WAITING]}
+
+
 @click.command("status", epilog="Example: broker status -o json")
 @accounts_argument
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with 6 or 7 if an account needs a person; see above.")
 @click.pass_obj
-def command(start: Start, accounts: tuple[AccountName, ...], everything: bool) -> None:
-    """Show each account: generations, expiry of the current certificate, when renewal is due, who must act next.
+def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, detailed_exitcode: bool) -> int:
+    """Show each account, the worst first: state, generations, expiry, when renewal is due, who must act next.
 
-    Shows all accounts if none is named.
+    Shows all accounts if none is named. For monitoring, --detailed-exitcode exits with 6 if an account is expired or
+    stopped, else with 7 if one is suspended or its renewal is due, else with 0.
     """
+    order = list(State)
     found = start.broker.statuses(() if everything else accounts, lambda: start.now)
-    if wrote_json(found):
-        return
+    found.sort(key=lambda status: order.index(status.state))
+    if not wrote_json(found):
+        _show(found, start)
+    worst = _COLOURS.get(found[0].state.value) if found else None
+    return _CODES[worst] if detailed_exitcode and worst else 0
+
+
+def _show(found: Sequence[AccountStatus], start: Start) -> None:
     show_table(
-        ["account", "generations", "expires", "renewal due", "who", "next"],
+        ["account", "state", "generations", "expires", "renewal due", "who", "next"],
         [
             (
-                *(status.account, _stages(status), when(status.not_after, start.now), when(status.due, start.now)),
-                *(status.who.value, f"{status.message}: {status.hint}" if status.hint else status.message),
+                *(status.account, status.state.value, _stages(status)),
+                *(when(status.not_after, start.now), when(status.due, start.now), status.who.value),
+                f"{status.message}: {status.hint}" if status.hint else status.message,
             )
             for status in found
         ],
-        empty="there are no accounts yet: broker account add",
+        empty="there are no accounts yet: broker account add --help",
+        colours=_COLOURS,
     )
     for status in found:
         show_obstacles(status.obstacles)

@@ -8,6 +8,7 @@ from broker.cli.noun import Noun
 from broker.cli.options import accept_ca_option, account_argument, read_input
 from broker.cli.output import note, wrote_json
 from broker.cli.start import Start
+from broker.model.duration import counted
 from broker.model.names import AccountName
 
 
@@ -34,6 +35,6 @@ def set_(start: Start, account: AccountName, file: str, accept_ca: Sequence[str]
     number = candidate.number if candidate else None
     if wrote_json({"account": account, "fingerprints": shown, "candidate": number}):
         return
-    note(f"the server of {account} is verified by {len(shown)} CA(s)")
+    note(f"the server of {account} is verified by {counted(len(shown), 'CA')}")
     if candidate:
         note(f"candidate {candidate.number} uses them; next: broker rotation promote {account}")

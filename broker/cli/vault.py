@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ from broker.cli.noun import Noun
 from broker.cli.options import output_file_option, require_apart, require_free_output, split_application, write_output
 from broker.cli.output import note, show_details, show_done, show_table, step, wrote_json
 from broker.cli.start import Start
-from broker.errors import InputError
+from broker.errors import InputError, unwritable
+from broker.model.duration import age_text
 from broker.model.names import checked_name
 from broker.model.role import Role
 from broker.paths import place
@@ -78,7 +80,12 @@ def env(start: Start) -> None:
 
 @command.verb("setup", example="VAULT_TOKEN=… broker vault setup --dry-run")
 @click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
-@click.option("--print", "printed", type=click.Choice(["sh"]), help="Print a script instead.")
+@click.option(
+    "--print",
+    "printed",
+    type=click.Choice(["sh", "admin-policy"]),
+    help="Print a script, or the policy that an administrator needs.",
+)
 @click.option(
     "--account", "accounts", multiple=True, metavar="NAME", help="Limit the roles to this account (repeatable)."
 )
@@ -94,8 +101,8 @@ def setup(
 
     Keeps a login in DIR that works. To replace logins, name another DIR and destroy the old secret-ids in Vault.
 
-    Needs VAULT_TOKEN, a token that may write mounts and policies; none of the broker's roles may. The embedded vault
-    needs no token.
+    Needs VAULT_TOKEN, a token with the policy that --print admin-policy prints; none of the broker's roles has it.
+    --dry-run names each right that it lacks. The embedded vault needs no token.
     """
     names = [checked_name(name, "account") for name in accounts]
     if login_dir and (dry_run or printed):
@@ -105,7 +112,8 @@ def setup(
         )
     vaults = start.broker.vaults
     if printed:
-        click.echo(vaults.script(names, adopt=adopt), nl=False)
+        text = vaults.script(names, adopt=adopt) if printed == "sh" else vaults.admin_policy(adopt=adopt)
+        click.echo(text, nl=False)
         return
     folder = Path(login_dir) if login_dir else None
     done = vaults.set_up(names, adopt=adopt, dry_run=dry_run, login_dir=folder, write=_write_private)
@@ -119,6 +127,10 @@ def setup(
         note(effect)
     count = sum(change.action.value != "keep" for change in done.plan)
     note(f"{count} of {len(done.plan)} {'would change' if dry_run else 'changed'}")
+    if done.lacks:
+        raise done.lacks
+    if not (folder or dry_run or vaults.has_logins):
+        note("no role can log in from here; next: broker vault setup --login-dir roles")
 
 
 @command.verb("enrol", example="broker vault enrol reporting --right acme/reporting --token-file reporting.token")
@@ -146,7 +158,7 @@ def enrol(start: Start, name: str, rights: Sequence[str], login_dir: str, token_
     token = broker.vaults.enrol(name, paths, login_dir=folder, token=bool(token_file), write=_write_private)
     if token:
         secret, seconds = token
-        ends = f"expires in {seconds // 60} minutes and is not renewed"
+        ends = f"expires in {age_text(timedelta(seconds=seconds))} and is not renewed"
         if token_file == "-":  # noqa: S105  # standard output
             click.echo(secret.reveal())
             note(f"the token {ends}")
@@ -174,4 +186,4 @@ def _write_private(path: Path, content: bytes) -> None:
         with place(path, make=True, guarded=True):
             write_output(str(path), content, mode=0o600)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
+        raise unwritable(str(path), error) from None

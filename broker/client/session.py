@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from broker.delivery.formats import MANIFEST, FileFormat, digest, parse
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.authentication import PASSWORD
 from broker.model.bundle import Manifest
+from broker.model.proxy import Proxy, proxy_of
 from broker.model.secret import Secret
 from broker.pki.tls import client_context
 from broker.upstream.credentials import Credentials
@@ -88,12 +89,12 @@ class Session(PartnerSession):
     takes nothing out of a program's memory. `withdrawn` reports it.
     """
 
-    def __init__(self, root: Path, *, timeout: tuple[float, float] = TIMEOUT) -> None:
-        self._root = root
+    def __init__(self, root: Path, *, timeout: tuple[float, float] = TIMEOUT, proxy: Proxy | None = None) -> None:
+        self._root, self._proxy = root, proxy
         self._published = read(root)
         self._checked = time.monotonic()
         self._switching = threading.Lock()
-        super().__init__(self._published.credentials, timeout=timeout)
+        super().__init__(replace(self._published.credentials, proxy=proxy), timeout=timeout)
 
     @property
     def manifest(self) -> Manifest:
@@ -115,7 +116,7 @@ class Session(PartnerSession):
             if _resolved(self._root) == self._published.path:
                 return False
             published = read(self._root)
-            self.swap(published.credentials)
+            self.swap(replace(published.credentials, proxy=self._proxy))
             self._published = published
             return True
 
@@ -151,12 +152,16 @@ class Session(PartnerSession):
             seen.add(url or "")
 
 
-def open(directory: str | Path, *, timeout: tuple[float, float] = TIMEOUT) -> Session:  # noqa: A001  # broker.client.open
+def open(  # noqa: A001  # broker.client.open
+    directory: str | Path, *, timeout: tuple[float, float] = TIMEOUT, proxy: str = "", proxy_login: str = ""
+) -> Session:
     """Return a session on the bundle published in `directory`.
 
-    Raise `NothingPublishedError` if there is none, `InputError` if it cannot be read or is damaged.
+    `proxy` is a forward proxy on the way to the partner, such as "http://proxy.example:3128", and `proxy_login` is
+    "USER:PASSWORD" for it. Raise `NothingPublishedError` if there is no bundle, `InputError` if it cannot be read or is
+    damaged, or if the proxy cannot be used.
     """
-    return Session(Path(directory), timeout=timeout)
+    return Session(Path(directory), timeout=timeout, proxy=proxy_of(proxy, proxy_login) if proxy else None)
 
 
 def _document(response: requests.Response) -> dict[str, Any]:

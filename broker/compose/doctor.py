@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.errors import BrokerError, ConflictError, InputError, RefusedError, WaitingError
 from broker.model.account import Account
+from broker.model.duration import counted
 from broker.model.finding import Finding, Severity, has_errors
 from broker.model.role import Role
 from broker.model.todo import obstacles
@@ -19,6 +20,7 @@ from broker.vault.health import health, lacking
 
 if TYPE_CHECKING:  # a cycle: `Broker` offers this
     from broker.compose.graph import Broker
+    from broker.compose.roles import Roles
 
 _SKEW: Final = 60  # seconds
 _SEVERITY: Final = {RefusedError: Severity.ERROR, WaitingError: Severity.WARNING, ConflictError: Severity.NOTE}
@@ -36,6 +38,9 @@ def _files(broker: Broker) -> Iterator[Finding]:
     for role, login in broker.config.logins.items():
         for path in (Path(text) for key, text in login.items() if key.endswith("file")):
             yield from _private(path, f"the {role} role logs in with it", required=True)
+    own = [account.get("proxy_login_file", "") for account in broker.config.accounts.values()]
+    for text in filter(None, (broker.config["proxy.login_file"], *own)):
+        yield from _private(Path(text), "it holds the login of a proxy", required=True)
     if broker.config["vault.address"]:
         return
     home = broker.roles.home
@@ -52,7 +57,7 @@ def _private(path: Path, why: str, *, required: bool) -> Iterator[Finding]:
     except OSError as error:
         if required:
             message = f"{path} cannot be read ({error.strerror}), and {why}"
-            yield Finding.warning("file.missing", message, "remove the role from the configuration, or fix it")
+            yield Finding.warning("file.missing", message, "remove it from the configuration, or fix it")
         return
     if stat.S_IMODE(found.st_mode) & 0o077:
         message = f"{path} can be read by others (mode {stat.S_IMODE(found.st_mode):o}), and {why}"
@@ -82,18 +87,27 @@ def _vault(broker: Broker) -> Iterator[Finding]:
 def _roles(broker: Broker) -> Iterator[Finding]:
     """Check the roles that work on this host; `_files` reported those whose files are missing."""
     roles = broker.roles
-    if not roles.here:
-        hint = "broker vault setup --login-dir creates logins, broker init writes a configuration that names them"
-        yield Finding.error("role.none", "no role has a way to log in to Vault", hint)
+    able = list(filter(roles.may_try, roles.here))
+    if not able:
+        yield Finding.error("role.none", "no role can log in to Vault from this host", _logins(roles))
     yield from _borrowed(broker)
-    for role in filter(roles.may_try, roles.here):
+    for role in able:
         yield from _caught(f"role.{role.value}", _rights(broker, role), f"the {role.value} role: ")
+
+
+def _logins(roles: Roles) -> str:
+    """Return the command that creates the logins of this configuration."""
+    if roles.is_embedded:
+        return "broker vault start creates the logins"
+    files = [file for role in roles.here if (way := roles.way(role)) for file in way.files]
+    setup = f"VAULT_TOKEN=… broker vault setup --login-dir {Path(files[0]).parent.parent if files else 'roles'}"
+    return f"{setup} creates the logins" + ("" if files else "; broker init --out - shows how they are configured")
 
 
 def _rights(broker: Broker, role: Role) -> Iterator[Finding]:
     if lacks := lacking(broker.roles.connection(role), role):
-        message = f"the {role.value} role lacks {', '.join(lacks)}"
-        yield Finding.error(f"role.{role.value}", message, "broker vault setup --dry-run shows why")
+        message = f"the {role.value} role lacks {'; '.join(lacks)}"
+        yield Finding.error(f"role.{role.value}", message, "VAULT_TOKEN=… broker vault setup --dry-run shows why")
 
 
 def _borrowed(broker: Broker) -> Iterator[Finding]:
@@ -134,20 +148,26 @@ def _evidence(broker: Broker, account: Account) -> Iterator[Finding]:
         message = f"{name}: evidence entry {number} is not the account's own, so no more entries can be stored"
         yield Finding.error("account.forked", message, f"broker evidence verify {name}")
     elif account.outbox:
-        message = f"{name}: {len(account.outbox)} entries of evidence are not stored yet"
+        message = f"{name}: {counted(len(account.outbox), 'entry', 'entries')} of evidence not stored yet"
         yield Finding.warning("account.outbox", message, f"any command that changes {name} stores them")
 
 
 def _account(broker: Broker, account: Account) -> Iterator[Finding]:
-    name, now, current = account.name, broker.clock(), account.current
+    name, now, current = account.name, broker.clock(), None if account.removed else account.current
     yield from _evidence(broker, account)
     if account.doomed_keys or account.doomed_secrets:
         message = f"{name}: secrets that nothing refers to are not destroyed yet"
         yield Finding.warning("account.doomed", message, "the rotator's next command destroys them")
     for found in obstacles(account, now):
         yield Finding(f"account.{found.code}", _SEVERITY[found.error], found.message, found.hint)
-    if current and account.certificate(current.parts.certificate).not_after <= now:
-        yield Finding.error("account.expired", f"{name}: its certificate has expired", f"broker csr new {name}")
+    end = account.certificate(current.parts.certificate).not_after if current else now
+    if current and end <= now:
+        yield Finding.error(
+            "account.expired", f"{name}: its certificate expired on {end:%F %TZ}", f"broker status {name}"
+        )
+    if account.suspended:
+        message = f"{name}: suspended since {account.suspended.at:%F %TZ} ({account.suspended.reason})"
+        yield Finding.warning("account.suspended", message, f"broker account resume {name}")
     try:
         broker.profile(account.profile, Role.AUDITOR)
     except InputError as error:

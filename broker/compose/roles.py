@@ -1,7 +1,6 @@
 """Connections to Vault: one for each role, each with a login of its own."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -80,18 +79,21 @@ class Roles(Ways):
             patience=parse_duration(self.config["vault.patience"]).total_seconds(),
             token=token,
             source=source,
+            allow_http=self.config["vault.allow_http"] == "true",
         )
 
     def connection(self, role: Role) -> Connection:
         """Return the connection that acts as `role`. All share `Seen`, so none reads an older state than another."""
         if role not in self._connections:
-            settings, seen = self.settings, self._seen  # before the login: where Vault is, is reported first
-            self._connections[role] = Connection(settings, self._login(role), observer=self.observer, seen=seen)
+            settings, seen, way = self.settings, self._seen, self.way(role)
+            holder = f"role {role.value}" + (f" ({way.source})" if way and way.borrowed else "")
+            login = self._login(role, Connection(settings, seen=seen, holder=holder))
+            self._connections[role] = Connection(settings, login, observer=self.observer, seen=seen, holder=holder)
         return self._connections[role]
 
     def require_true_clock(self) -> None:
         """Raise `RefusedError` if this machine's clock is minutes from Vault's; ask Vault if it never answered."""
-        vault = Connection(replace(self.settings, namespace=""), seen=self._seen)
+        vault = Connection(self.settings, seen=self._seen)
         try:
             vault.require_true_clock()
         finally:
@@ -104,7 +106,7 @@ class Roles(Ways):
             raise VaultUnavailableError("the embedded vault does not run", hint="broker vault start")
         return Seen(wait=self._wait)
 
-    def _login(self, role: Role) -> TokenSource:
+    def _login(self, role: Role, nobody: Connection) -> TokenSource:
         way = self.way(role)
         if way is None:
             raise InputError(
@@ -112,7 +114,7 @@ class Roles(Ways):
                 hint=f'[roles.{role.value}] method = "approle" in broker.toml, or set VAULT_TOKEN',
             )
         try:
-            return token_source(way.method, Connection(self.settings, seen=self._seen), way.options)
+            return token_source(way.method, nobody, way.options)
         except InputError as error:
             raise InputError(f"the {role.value} role: {error.message}", hint=error.hint) from None
 

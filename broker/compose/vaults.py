@@ -14,19 +14,21 @@ from broker.model.account import Account
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault import layout
-from broker.vault.connection import Connection
+from broker.vault.connection import ADMIN_HINT, ADMINISTRATOR, Connection
 from broker.vault.enrolment import (
     consumer_role,
     consumer_token,
     enrol_consumer,
+    login_paths,
     provide_login,
     require_no_others_login,
 )
+from broker.vault.errors import LackingError
 from broker.vault.health import health, lacking
 from broker.vault.logins import token_source
 from broker.vault.ownership import survey, unseen
-from broker.vault.policies import ALL
-from broker.vault.setup import Item, Wish, apply, as_shell, plan, wanted
+from broker.vault.policies import ALL, admin_policy
+from broker.vault.setup import Item, Wish, apply, as_shell, changes, lacking_rights, plan, wanted
 
 Write = Callable[[Path, bytes], None]  # a file that only its owner can read
 
@@ -47,11 +49,15 @@ class VaultStatus:
 
 @dataclass(frozen=True, slots=True)
 class SetUp:
-    """A planned or finished set-up, and its effects on others. `logins` are the roles that got a new login."""
+    """A planned or finished set-up, and its effects on others. `logins` are the roles that got a new login.
+
+    `lacks` is the error for rights that the plan needs and the administrator lacks.
+    """
 
     plan: tuple[Item, ...]
     effects: tuple[str, ...]
     logins: tuple[Role, ...]
+    lacks: BrokerError | None
 
 
 class Vaults:
@@ -99,7 +105,8 @@ class Vaults:
         if role is Role.AUDITOR:
             vault.list("accounts")
         elif lacks := lacking(vault, role):
-            raise DeniedError(f"the {role.value} role lacks {', '.join(lacks)}", hint="broker vault setup --dry-run")
+            message = f"the {role.value} role lacks {'; '.join(lacks)}"
+            raise DeniedError(message, hint="VAULT_TOKEN=… broker vault setup --dry-run")
 
     def environment(self) -> Mapping[str, str]:
         """Return the variables that Vault's own tools need to reach the vault. No token."""
@@ -114,6 +121,16 @@ class Vaults:
             "TLS_SERVER_NAME": settings.server_name,
         }
         return {name: str(value) for name, value in values.items() if value}
+
+    @property
+    def has_logins(self) -> bool:
+        """Whether the login of a role can be read on this host; a token in the environment is none."""
+        ways = [way for role in Role if self._roles.may_try(role) and (way := self._roles.way(role))]
+        return not all(way.borrowed for way in ways)
+
+    def admin_policy(self, *, adopt: bool) -> str:
+        """Return the policy with every right that an administrator needs."""
+        return admin_policy(self._roles.config["vault.mount"], shared=adopt)
 
     def script(self, accounts: Sequence[str], *, adopt: bool) -> str:
         """Return the set-up as a shell script, for an administrator to run."""
@@ -130,15 +147,22 @@ class Vaults:
         wish = Wish(tuple(accounts) or ALL, adopt=adopt)
         logins: tuple[Role, ...] = ()
         with self._administrator() as vault:
-            planned = plan(vault, wish)
+            try:
+                planned = plan(vault, wish)
+            except LackingError as error:
+                raise lacking_rights(vault, wish) or error from None
+            needed = [*(item.path for item in changes(planned)), *(login_paths(vault) if login_dir else ())]
+            lacks = lacking_rights(vault, wish, () if dry_run else needed) if needed else None
             effects = tuple(survey(vault).effects()) if wish.adopt else ()
+            if lacks and not dry_run:
+                raise lacks
             if not dry_run:
                 apply(vault, planned)
             if login_dir:
                 logins = tuple(r for r in Role if provide_login(vault, r.value, login_dir / r.value, write))
         if not dry_run and self._roles.is_embedded:
             self._up(wish=wish)
-        return SetUp(planned, effects, logins)
+        return SetUp(planned, effects, logins, lacks)
 
     def right(self, account: Account, application: str) -> str:
         """Return the path on which a consumer needs `update`; raise `UnknownNameError`."""
@@ -174,12 +198,11 @@ class Vaults:
                 yield vault
             return
         if roles.settings.token is None:
-            raise InputError(
-                "the set-up needs a token that may write mounts and policies",
-                hint="set VAULT_TOKEN; or use --print sh, for an administrator to run",
-            )
+            other = "for somebody else to run: broker vault setup --print sh"
+            hint = f"set VAULT_TOKEN; the policy that it needs: {ADMIN_HINT}; {other}"
+            raise InputError("this needs a token of a Vault administrator", hint=hint)
         login = token_source("token", Connection(roles.settings), {})
-        vault = Connection(roles.settings, login, observer=roles.observer)
+        vault = Connection(roles.settings, login, observer=roles.observer, holder=ADMINISTRATOR)
         try:
             yield vault
         finally:

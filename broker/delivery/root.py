@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from broker.errors import ConflictError, InputError
+from broker.errors import FULL, ConflictError, InputError, StorageFullError
 from broker.model.secret import Secret
 from broker.paths import UntrustedPathError, place, replace_file, take_lock
 
@@ -207,9 +207,10 @@ def _as_unusable(path: Path) -> Iterator[None]:
     except UntrustedPathError as error:
         raise UnusableDirectoryError(error.message, hint=error.hint) from None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            what, hint = "there is no space left", "free some space; nothing was published"
-        elif error.errno in (errno.ELOOP, errno.ENOTDIR):
+        if error.errno in FULL:
+            hint = "free some space; nothing was published"
+            raise StorageFullError(f"{path}: there is no space left", hint=hint) from None
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
             what, hint = "it is a link, or not a directory", "name the directory itself"
         else:
             what, hint = error.strerror or "it cannot be used", f"see its owner and mode: ls -ld {path}"

@@ -10,7 +10,7 @@ from broker.embedded.home import SETUP_ROLE, write_private
 from broker.embedded.server import Running, start
 from broker.model.role import Role
 from broker.signals import undisturbed
-from broker.vault.connection import Connection, Observer, unobserved
+from broker.vault.connection import ADMINISTRATOR, Connection, Observer, unobserved
 from broker.vault.enrolment import provide_login
 from broker.vault.logins import AppRoleLogin
 from broker.vault.settings import DEFAULT_MOUNT, VaultSettings
@@ -60,7 +60,7 @@ def administered(embedded: Embedded, *, observer: Observer = unobserved) -> Iter
     if not role_id.exists():
         write_private(role_id, SETUP_ROLE.encode())
     login = AppRoleLogin(Connection(embedded.settings), role_id, home.setup_secret, mount=SETUP_ROLE)
-    vault = Connection(embedded.settings, login, observer=observer)
+    vault = Connection(embedded.settings, login, observer=observer, holder=ADMINISTRATOR)
     try:
         yield vault
     finally:

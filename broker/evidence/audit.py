@@ -10,6 +10,7 @@ from broker.evidence.statements import COMPARE, ChainRecord, Chains, Statement, 
 from broker.evidence.tamper import differences
 from broker.model.account import Account
 from broker.model.chain import Head, verify
+from broker.model.duration import counted
 from broker.model.finding import Finding, has_errors
 from broker.model.names import AccountName
 
@@ -113,8 +114,8 @@ def _unsigned(reports: Iterable[ChainReport]) -> Iterable[Finding]:
     if names:
         shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
         message = (
-            f"no statement covers the last entries of {len(names)} chain(s): {shown}. A tail cut there shows only "
-            "against the account's document in Vault, and for issued/… not at all"
+            f"no statement covers the last entries of {counted(len(names), 'chain')}: {shown}. A tail cut there shows "
+            "only against the account's document in Vault, and for issued/… not at all"
         )
         yield Finding.note("anchor.unsigned", message, "broker evidence anchor")
 

@@ -38,7 +38,7 @@ def imported(content: bytes) -> Record:
     lines = content.decode("utf-8", "replace").splitlines()
     first = _object(lines[0] if lines else "")
     if first.get("evidence") != _KIND or type(first.get("schema")) is not int or first["schema"] < 1:
-        raise RefusedError("this is no exported evidence", hint="broker evidence export writes it")
+        raise RefusedError("this is no exported evidence", hint="broker evidence export FILE writes it")
     if first["schema"] > SCHEMA:
         message = f"this export has schema {first['schema']}, and this broker knows {SCHEMA}"
         raise RefusedError(message, hint="upgrade this broker")

@@ -111,7 +111,10 @@ class VerifyingKey:
         except (ValueError, UnsupportedAlgorithm):
             key = None
         if not isinstance(key, Ed25519PublicKey):
-            raise InputError("this is no Ed25519 public key in PEM", hint="broker evidence export --key-to writes one")
+            raise InputError(
+                "this is no Ed25519 public key in PEM",
+                hint="broker evidence anchor makes one; broker evidence export FILE --key-to PATH writes it",
+            )
         self.key: Final = key
         self.pem: Final = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         # SHA-256 of the SPKI, lower-case hex. It is the `kid` of signed statements.

@@ -21,7 +21,7 @@ def require_first_entry(account: Account, first: Callable[[AccountName], Entry])
     """Return `account`; raise `RefusedError` if it differs from what the first entry of its evidence fixes.
 
     That entry is written once, no role can overwrite it, and no command changes what it fixes: base_url, login,
-    profile, environment, subject. `first` reads it, and raises `UnknownNameError` if it is not stored.
+    profile, environment. `first` reads it, and raises `UnknownNameError` if it is not stored.
     """
     try:
         entry = first(account.name)
@@ -29,10 +29,12 @@ def require_first_entry(account: Account, first: Callable[[AccountName], Entry])
         raise RefusedError(
             f"the first entry of the evidence of {account.name} is not stored, so nothing confirms where its secrets "
             "may be sent: nothing was sent",
-            hint=_STORE if account.outbox[:1] and account.outbox[0].number == 1 else _VERIFY,
+            hint=_STORE if account.outbox[:1] and account.outbox[0].number == 1 else _VERIFY.format(account.name),
         ) from None
     for message in (*_differs_from_first(account, entry), *_exchanged(account)):
-        raise RefusedError(f"{message}: it was changed without the broker, and nothing was sent", hint=_VERIFY)
+        raise RefusedError(
+            f"{message}: it was changed without the broker, and nothing was sent", hint=_VERIFY.format(account.name)
+        )
     return account
 
 
@@ -48,7 +50,7 @@ def differences(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
         yield _STATE.format(name=account.name)
         return
     for field, message in _DIFFERENCES.items():
-        if getattr(ours, field) != getattr(theirs, field):
+        if getattr(theirs, field) not in (getattr(ours, field), None):
             yield message.format(name=account.name)
     yield from (*_differs_from_first(account, entries[0]), *_exchanged(account))
 
@@ -79,8 +81,8 @@ def _digest(pem: str, *, leaf: bool) -> str:
         return ""
 
 
-_VERIFY: Final = "broker evidence verify ACCOUNT lists the differences; Vault's audit log shows who wrote them"
-_STORE: Final = "repeat the broker account add command: like any change of the account, it stores the entry"
+_VERIFY: Final = "broker evidence verify {} lists the differences; Vault's audit log shows who wrote them"
+_STORE: Final = "add the account again, with the same options: like any change of it, this stores the entry"
 _BEGINNING: Final = "the evidence of {name} does not begin with its being added"
 _STATE: Final = "the evidence of {name} leads to other stages or parts than the account has"
 _DIFFERENCES: Final = {
@@ -90,5 +92,9 @@ _DIFFERENCES: Final = {
     "secrets": "the numbers of the secrets of {name} are not those of its evidence",
     "applications": "the applications of {name}, or their client_ids, are not those of its evidence",
     "issuing": "the CAs that replies to {name} must chain to are not those of its evidence",
+    "subject": "the subject of {name} is not that of its evidence",
+    "settings": "the contacts or the renewal setting of {name} are not those of its evidence",
+    "suspended": "whether {name} is suspended is not as its evidence says",
+    "removed": "whether {name} was removed is not as its evidence says",
     "trust": "the CAs that {name} verifies the partner's server by are not those of its evidence",
 }

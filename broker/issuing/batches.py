@@ -37,7 +37,7 @@ class Recording:
 
     def change(self, record: ConsumerRecord, clock: Clock) -> ConsumerRecord:
         """Return the consumer's record with the lease; raise `DeniedError` if it was revoked."""
-        if self.renewed and record.has_revoked(self.lease.id):
+        if self.renewed and record.has_revoked(self.lease):
             raise ended()
         return record.given(self.lease, now=clock())
 

@@ -84,7 +84,7 @@ class Issuer:
             hidden = self.read_secrets(account.name, generation.parts)
             try:
                 self._record(consumer, lease)
-                if self.accounts(wanted.account).generation(generation.number).stage is Stage.CURRENT:
+                if _still_given(self.accounts(wanted.account), generation.number):
                     self._append_evidence("bundle-issued", lease, consumer)
                     bundle = bundle_of(account, lease, hidden, authentication)
                     return Granted(bundle, consumer, lease, self.signer.signed(lease))
@@ -110,7 +110,7 @@ class Issuer:
         renewed = renewal(lease, account, ttl, now=self.clock())
 
         def extended(record: ConsumerRecord) -> ConsumerRecord:
-            if record.has_revoked(lease.id):
+            if record.has_revoked(lease):
                 raise ended()
             return record.given(renewed, now=self.clock())
 
@@ -187,7 +187,7 @@ def facts(lease: Lease, consumer: Consumer) -> dict[str, str | int]:
 
 def renewal(lease: Lease, account: Account, ttl: timedelta, *, now: datetime) -> Lease:
     """Return `lease` with a later end; raise `RefusedError` if its generation is no longer delivered."""
-    generation = account.generation(lease.generation)
+    generation = account.served().generation(lease.generation)
     if not generation.stage.deliverable:
         raise RefusedError(f"generation {generation.number} is {generation.stage.value}", hint="get a new bundle")
     not_after = account.certificate(generation.parts.certificate).not_after
@@ -202,7 +202,7 @@ def newer_than(lease: Lease, account: Account) -> int | None:
 
 def deliverable(account: Account, application_name: str, authentication: Authentication) -> Generation:
     """Return the current generation; raise `RefusedError` if the application cannot get a bundle of it."""
-    application = account.application(application_name)
+    application = account.served().application(application_name)
     if CLIENT_ID in authentication.needs and not application.client_id:
         raise RefusedError(
             f"application {account.name}/{application.name} has no client_id yet: it comes with the partner's reply",
@@ -212,6 +212,11 @@ def deliverable(account: Account, application_name: str, authentication: Authent
         hint = f"broker rotation status {account.name}"
         raise RefusedError(f"{account.name} has no current generation yet", hint=hint)
     return account.current
+
+
+def _still_given(account: Account, number: int) -> bool:
+    stopped = account.suspended or account.removed
+    return not stopped and account.generation(number).stage is Stage.CURRENT
 
 
 def bundle_of(account: Account, lease: Lease, hidden: SetSecrets, authentication: Authentication) -> Bundle:

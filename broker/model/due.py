@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from broker.model.account import Account
-from broker.model.duration import part_of
+from broker.model.duration import duration_text, part_of
 from broker.model.generation import Closed
 
 DEFAULT_LEAD_TIME: Final = timedelta(days=21)  # if neither an answered request nor the profile has one
@@ -34,7 +34,7 @@ def account_due(account: Account, *, lead: timedelta, safety: timedelta, share: 
     if account.renew_before:
         before = min(part_of(end - start, account.renew_before), end - start)
         return DueDate(end - before, f"{account.renew_before} before its end, as set for the account")
-    people = f"{safety.days}d to spare and {lead.days}d for the partner's people"
+    people = f"{duration_text(safety)} to spare and {duration_text(lead)} for the partner's people"
     return min(
         DueDate(end - min(safety + lead, end - start), people),
         DueDate(start + (end - start) * share, f"{share:.0%} of its lifetime"),

@@ -41,3 +41,17 @@ def duration_text(duration: timedelta) -> str:
         if amount:
             words.append(f"{amount}{unit}")
     return " ".join(words) or "0s"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: "1 entry", "2 entries"; `many` is `one` with an s unless it is given."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def age_text(age: timedelta) -> str:
+    """Return an age in its largest unit: "3 days", "1 hour", "less than a minute"."""
+    seconds = int(abs(age).total_seconds())
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            return counted(seconds // size, unit)
+    return "less than a minute"

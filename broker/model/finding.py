@@ -67,3 +67,8 @@ def refuse_errors(subject: str, findings: Sequence[Finding]) -> None:
     """Raise `FindingsError` if any of `findings` is an error."""
     if has_errors(findings):
         raise FindingsError(subject, findings)
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return `findings`, each once, errors first."""
+    return tuple(sorted(dict.fromkeys(findings), key=lambda f: list(Severity).index(f.severity)))

@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD
@@ -17,7 +17,7 @@ from broker.model.stage import MOVES, Move, Stage
 _ACCEPTED: Final = "ok"  # the verdict on a canary that the partner answered
 _SECRET: Final = "secret:"  # noqa: S105  # before the name of a secret that is not the password
 _REFS: Final = ("key", "certificate", "issuing", "trust")  # of `Parts`
-IDENTITY: Final = ("profile", "environment", "login", "base_url", "subject")
+IDENTITY: Final = ("profile", "environment", "login", "base_url")
 
 
 class Event(Enum):
@@ -25,12 +25,17 @@ class Event(Enum):
 
     ACCOUNT_ADDED = "account-added"
     ACCOUNT_SET = "account-set"
+    SUBJECT_SET = "subject-set"
+    ACCOUNT_SUSPENDED = "account-suspended"
+    ACCOUNT_RESUMED = "account-resumed"
+    ACCOUNT_REMOVED = "account-removed"
     APPLICATION_SET = "application-set"
     APPLICATION_REMOVED = "application-removed"
     PASSWORD_SET = "password-set"  # noqa: S105  # the name of an event
     SECRET_SET = "secret-set"  # noqa: S105  # the same
     TRUST_SET = "trust-set"
     CA_ACCEPTED = "ca-accepted"
+    FINDING_ACCEPTED = "finding-accepted"
     REQUEST_DRAFTED = "request-drafted"
     REQUEST_SUBMITTED = "request-submitted"
     REQUEST_CLOSED = "request-closed"
@@ -39,6 +44,7 @@ class Event(Enum):
     CANARY_SENT = "canary-sent"
     CANARY_ANSWERED = "canary-answered"
     BREAKER_RESET = "breaker-reset"
+    LEASE_REVOKED = "lease-revoked"
 
 
 @dataclass(slots=True)
@@ -53,6 +59,10 @@ class AccountState:
     applications: dict[str, str] = field(default_factory=dict)  # client_id, by name
     issuing: str = ""
     trust: str = ""
+    subject: str = ""
+    settings: dict[str, Fact] | None = None  # contacts and renewal; None: the evidence does not have them
+    suspended: bool = False
+    removed: bool = False
 
     @property
     def current(self) -> int:
@@ -71,12 +81,22 @@ def account_state(account: Account) -> AccountState:
         {a.name: a.client_id for a in account.applications},
         account.issuing or "",
         account.trust or "",
+        str(account.subject),
+        settings_facts(account),
+        account.suspended is not None,
+        account.removed is not None,
     )
 
 
 def identity(account: Account) -> dict[str, Fact]:
     """Return the facts about `account` that never change."""
     return {name: str(getattr(account, name)) for name in IDENTITY}
+
+
+def settings_facts(account: Account) -> dict[str, Fact]:
+    """Return contacts and renewal setting as facts of an entry."""
+    partner, team = " ".join(account.contacts.partner), " ".join(account.contacts.team)
+    return {"contact": partner, "team": team, "renew_before": account.renew_before}
 
 
 def fold(entries: Iterable[Entry]) -> AccountState:
@@ -110,11 +130,21 @@ class _Replay:
     whole: dict[int, Parts] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
 
-    def apply(self, what: Event, facts: Mapping[str, Fact]) -> None:  # noqa: C901  # one case for each event
+    def apply(self, what: Event, facts: Mapping[str, Fact]) -> None:  # noqa: C901, PLR0912  # one case for each event
         found = self.found
         match what:
             case Event.ACCOUNT_ADDED:
                 found.identity = {name: facts.get(name, "") for name in IDENTITY}
+                found.subject = str(facts.get("subject", ""))
+                found.settings = _settings(facts) if "contact" in facts else None
+            case Event.ACCOUNT_SET:
+                found.settings = _settings(facts)
+            case Event.SUBJECT_SET:
+                found.subject = str(facts["subject"])
+            case Event.ACCOUNT_SUSPENDED | Event.ACCOUNT_RESUMED:
+                found.suspended = what is Event.ACCOUNT_SUSPENDED
+            case Event.ACCOUNT_REMOVED:
+                found.removed = True
             case Event.APPLICATION_SET:
                 found.applications[str(facts["application"])] = str(facts["client_id"])
             case Event.APPLICATION_REMOVED:
@@ -201,6 +231,10 @@ def _new(known: Iterable[int], number: Fact) -> int:
     return int(number)
 
 
+def _settings(facts: Mapping[str, Fact]) -> dict[str, Fact]:
+    return {name: facts[name] for name in ("contact", "team", "renew_before")}
+
+
 def parts_facts(parts: Parts) -> dict[str, Fact]:
     """Return the parts that are not empty, as facts of an entry."""
     facts: dict[str, Fact] = {name: getattr(parts, name) for name in _REFS}
@@ -209,6 +243,6 @@ def parts_facts(parts: Parts) -> dict[str, Fact]:
 
 
 def _parts(facts: Mapping[str, Fact]) -> Parts:
-    refs = {name: facts.get(name, "") for name in _REFS}
+    refs: dict[str, Any] = {name: facts.get(name, "") for name in _REFS}
     secrets = {n.removeprefix(_SECRET): int(v) for n, v in facts.items() if n == PASSWORD or n.startswith(_SECRET)}
-    return Parts(secrets=secrets, **refs)  # type: ignore[arg-type]  # texts
+    return Parts(secrets=secrets, **refs)

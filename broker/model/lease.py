@@ -46,7 +46,7 @@ def expiry(asked: timedelta, *, now: datetime, not_after: datetime) -> datetime:
     Raise `RefusedError` if that is not in the future.
     """
     if not_after <= now:
-        raise RefusedError(f"the certificate expired on {not_after:%F}", hint="broker status")
+        raise RefusedError(f"the certificate expired on {not_after:%F %TZ}", hint="broker status")
     if asked <= timedelta(0):
         raise RefusedError("the term of a bundle must be longer than zero", hint="ask for a term such as --ttl 1h")
     return min(now + min(asked, LONGEST), not_after)
@@ -95,12 +95,26 @@ class Holding:
     shared: bool = False
 
 
+Place = tuple[str, str, str, int]  # account, application, kind, generation
+
+
 @dataclass(frozen=True, slots=True)
-class RevokedLease:
-    """A lease that was revoked before its end. It is kept until then, so that its text renews nothing."""
+class Revocation:
+    """One lease that was revoked, or with "" all leases of a place that were granted before `at`.
+
+    It is kept until the lease would have ended, so that its text renews nothing.
+    """
 
     lease: str
+    place: Place
+    at: datetime
     until: datetime
+
+    def ends(self, lease: Lease) -> bool:
+        """Return whether it revokes `lease`."""
+        if self.lease:
+            return self.lease == lease.id
+        return self.place == _place_of(lease) and lease.first_issued <= self.at
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +124,7 @@ class ConsumerRecord:
     entity: str
     name: str
     holdings: tuple[Holding, ...] = ()
-    revoked: tuple[RevokedLease, ...] = ()
+    revocations: tuple[Revocation, ...] = ()
 
     def given(self, lease: Lease, *, now: datetime) -> ConsumerRecord:
         """Return the record with `lease` added, and without holdings that ended more than a day ago.
@@ -136,8 +150,8 @@ class ConsumerRecord:
             longest = max(lease.expires, before.until or lease.expires)
             shared = before.shared or before.lease != lease.id
             holding = replace(holding, since=before.since, until=longest, shared=shared)
-        others = tuple(r for r in self.revoked if r.lease != lease.id)  # granted again, by its idempotency key
-        return replace(self, holdings=(*(h for h in kept if h is not before), holding), revoked=others)
+        others = tuple(r for r in self.revocations if r.lease != lease.id)  # granted again, by its idempotency key
+        return replace(self, holdings=(*(h for h in kept if h is not before), holding), revocations=others)
 
     def returned(self, lease_id: str) -> ConsumerRecord:
         """Return the record without the holding of the lease `lease_id`, unless others share it."""
@@ -146,35 +160,61 @@ class ConsumerRecord:
     def covers(self, lease: Lease) -> bool:
         """Return whether the record already says all that it would with `lease` added."""
         return any(
-            _place(h) == (lease.account, lease.application, lease.kind.value, lease.generation)
+            _place(h) == _place_of(lease)
             and (h.shared or h.lease == lease.id)
             and (h.until is None or h.until >= lease.expires)
             for h in self.holdings
         )
 
     def without(self, lease: Lease, *, now: datetime) -> ConsumerRecord:
-        """Return the record with `lease` revoked, and without revocations of leases that ended more than a day ago."""
-        kept = tuple(r for r in self.revoked if r.until > now - _KEPT and r.lease != lease.id)
-        return replace(self.returned(lease.id), revoked=(*kept, RevokedLease(lease.id, lease.expires)))
+        """Return the record with `lease` revoked by its holder: other leases of the holding stay."""
+        revocation = Revocation(lease.id, _place_of(lease), now, lease.expires)
+        return replace(self.returned(lease.id), revocations=self._revocations(revocation, now))
 
-    def has_revoked(self, lease_id: str) -> bool:
+    def ended(self, holding: Holding, *, now: datetime) -> ConsumerRecord:
+        """Return the record without the holding of that place: every lease of it is revoked."""
+        ending = [h for h in self.holdings if _place(h) == _place(holding)]
+        until = max((h.until for h in ending if h.until), default=now)
+        revocation = Revocation("", _place(holding), now, until)
+        kept = tuple(h for h in self.holdings if h not in ending)
+        return replace(self, holdings=kept, revocations=self._revocations(revocation, now))
+
+    def has_revoked(self, lease: Lease) -> bool:
         """Return whether the lease was revoked."""
-        return any(revoked.lease == lease_id for revoked in self.revoked)
+        return any(r.ends(lease) for r in self.revocations)
+
+    def _revocations(self, newest: Revocation, now: datetime) -> tuple[Revocation, ...]:
+        same = (newest.lease, newest.place)
+        kept = (r for r in self.revocations if r.until > now - _KEPT and (r.lease, r.place) != same)
+        return (*kept, newest)
+
+
+Held = tuple[ConsumerRecord, Holding]
+
+
+def held(records: Iterable[ConsumerRecord], account: AccountName, now: datetime) -> tuple[Held, ...]:
+    """Return the holdings of `account` that no end has passed, each with its consumer."""
+    found = ((record, holding) for record in records for holding in record.holdings)
+    return tuple((r, h) for r, h in found if h.account == account and not _over(h, now))
 
 
 def stragglers(
     records: Iterable[ConsumerRecord], account: AccountName, generation: int, now: datetime
 ) -> frozenset[str]:
-    """Return the names of consumers that still hold `generation` of `account`."""
-    return frozenset(
-        record.name
-        for record in records
-        for holding in record.holdings
-        if (holding.account, holding.generation) == (account, generation) and not _over(holding, now)
-    )
+    """Return the consumers that still hold `generation` of `account`, with lease and end, for people."""
+    holding = held(records, account, now)
+    return frozenset(f"{r.name} ({_until(h)})" for r, h in holding if h.generation == generation)
 
 
-def _place(holding: Holding) -> tuple[str, str, str, int]:
+def _until(holding: Holding) -> str:
+    return f"lease {holding.lease} until {holding.until:%F %TZ}" if holding.until else "by hand"
+
+
+def _place_of(lease: Lease) -> Place:
+    return lease.account, lease.application, lease.kind.value, lease.generation
+
+
+def _place(holding: Holding) -> Place:
     return holding.account, holding.application, holding.kind, holding.generation
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 
 from broker.model.generation import Application
@@ -34,6 +34,16 @@ class Verdict(Enum):
         "the partner refused the application's client_id",
         "compare it with the partner's e-mail, and correct it: broker app set ACCOUNT/APPLICATION --client-id ID",
     )
+    NOT_SUBSCRIBED = (
+        "not_subscribed",
+        "the partner knows the client_id, but its application is not subscribed to this API",
+        "ask the partner to subscribe the application, and to which plan",
+    )
+    ADDRESS_REFUSED = (
+        "address_refused",
+        "the partner does not allow the address that the request came from",
+        "ask the partner to allow the address of this host, or of its proxy: broker config show",
+    )
     WRONG_CA = (
         "wrong_ca",
         "the server was not verified to be the partner's, so no secret was sent",
@@ -41,6 +51,11 @@ class Verdict(Enum):
         "broker trust set ACCOUNT FILE --accept-ca SHA256",
     )
     QUOTA = "quota", "the partner's quota is used up", "wait, or ask the partner for a higher quota"
+    PROXY = (
+        "proxy",
+        "the proxy on the way to the partner gave no connection",
+        "see which proxy and which login file are used: broker config show",
+    )
     PARTNER_DOWN = "partner_down", "the partner's answer says nothing about the set"
 
     message: str
@@ -52,6 +67,15 @@ class Verdict(Enum):
         made._value_, made.message, made.hint = value, message, hint
         return made
 
+    @property
+    def refuses(self) -> bool:
+        """True if the partner refused the set, or was not verified; false if the answer says nothing about it."""
+        return self not in (Verdict.OK, Verdict.QUOTA, Verdict.PROXY, Verdict.PARTNER_DOWN)
+
+    def remedy(self, account: str, application: str) -> str:
+        """Return the hint for an account and one of its applications."""
+        return self.hint.replace("ACCOUNT", account).replace("APPLICATION", application)
+
 
 @dataclass(frozen=True, slots=True)
 class CanaryResult:
@@ -61,3 +85,4 @@ class CanaryResult:
     detail: str = ""  # for people, nothing secret
     wait: timedelta | None = None  # the partner asked us to back off for so long
     application: Application | None = None  # whose client_id was sent
+    expired: datetime | None = None  # when the certificate that was sent ended, if it was over

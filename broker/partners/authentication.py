@@ -24,9 +24,14 @@ def authentication_of(table: object) -> Authentication:
         raise SettingError("", "is not a table", "it must be a table")
     require_known(table, (*PARTS, "accept"))
     accept = table.get("accept", Authentication().accept)
-    if not isinstance(accept, str) or not accept or not (accept.isascii() and accept.isprintable()):
+    if not is_media_type(accept):
         raise SettingError("accept", "is empty, or has a control character", "write a media type: application/json")
-    return Authentication(tuple(_parts(table)), accept)
+    return Authentication(tuple(_parts(table)), str(accept))
+
+
+def is_media_type(value: object) -> bool:
+    """Return whether `value` may stand in Accept."""
+    return isinstance(value, str) and bool(value) and value.isascii() and value.isprintable()
 
 
 def document_of(authentication: Authentication) -> dict[str, Any]:
@@ -56,4 +61,4 @@ def _part(kind: type[Part], settings: object) -> Part:
 def _settings(part: Part) -> dict[str, Any]:
     """Return the settings that differ from their defaults."""
     values: dict[str, Any] = msgspec.to_builtins(part)
-    return {f.name: values[f.name] for f in fields(part) if getattr(part, f.name) != f.default}  # type: ignore[arg-type]
+    return {f.name: values[f.name] for f in fields(part) if getattr(part, f.name) != f.default}

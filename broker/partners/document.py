@@ -19,8 +19,8 @@ from broker.model.duration import duration_text, parse_duration
 from broker.model.names import checked_name, mail_address
 from broker.model.setting import SettingError
 from broker.model.subject import ATTRIBUTES, BOUNDS, KeyRules, SubjectRules
-from broker.partners.authentication import authentication_of, document_of
-from broker.partners.profile import PERIODS, Environment, Operation, Probe, Profile, Renewal, Submission
+from broker.partners.authentication import authentication_of, document_of, is_media_type
+from broker.partners.profile import PERIODS, Environment, Operation, Probe, Profile, Quota, Refusal, Renewal, Submission
 from broker.partners.reading import choice, converted, of_text, read, require_known, require_plain, text
 from broker.partners.request import METHODS, base_url, join, recipe
 
@@ -32,6 +32,8 @@ _LINES: Final = ("notes", "body")  # texts that may have line breaks
 _UNKNOWN: Final = "unknown"  # the value of settings that the partner has not published
 PLACEHOLDERS: Final = ("account", "environment", "login", "partner", "subject")  # in mails
 _READING: Final = ("GET", "HEAD")
+_SUCCESSES: Final = range(200, 300)
+_REFUSALS: Final = range(400, 600)
 
 
 class NewerProfileError(InputError):
@@ -176,16 +178,41 @@ def _successes(value: object) -> object:
     return value
 
 
-def _operations(value: object) -> tuple[Operation, ...]:
-    if not isinstance(value, list):
-        raise SettingError("", "is not a list", "write [[operations]]")
-    return tuple(read(f"[{index}]", _operation, row) for index, row in enumerate(value))
+def _rows(reader: Callable[[object], Any]) -> Callable[[object], tuple[Any, ...]]:
+    def rows(value: object) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise SettingError("", "is not a list", "write a table in double brackets for each: [[operations]]")
+        return tuple(read(f"[{index}]", reader, row) for index, row in enumerate(value))
+
+    return rows
 
 
 def _operation(value: object) -> Operation:
     if isinstance(value, Mapping):
         value = {"writes": value.get("method") not in _READING, **value}
-    return converted(value, Operation, {"method": choice(*METHODS), "path": _path})
+    readers = {"method": choice(*METHODS), "path": _path, "status": _status(_SUCCESSES), "accept": _accept}
+    return converted(value, Operation, readers)
+
+
+def _status(known: range) -> Callable[[object], object]:
+    def status(value: object) -> object:
+        if type(value) is int and value not in known:
+            raise SettingError("", f"is {value}", f"use a status from {known[0]} to {known[-1]}")
+        return value
+
+    return status
+
+
+def _media_type(value: object) -> str:
+    """Read a media type. A space at its end, as published OpenAPIs have it, is removed."""
+    found = text(value).strip()
+    if not is_media_type(found):
+        raise SettingError("", "is not a media type", "write it like application/json")
+    return found
+
+
+def _accept(value: object) -> str:
+    return _media_type(value) if value else ""
 
 
 _SETTINGS: Final[Mapping[str, Callable[[object], Any]]] = {
@@ -206,5 +233,8 @@ _SETTINGS: Final[Mapping[str, Callable[[object], Any]]] = {
         Renewal, safety=of_text(parse_duration), share=_share, **dict.fromkeys(PERIODS, _known(parse_duration))
     ),
     "probe": _table(Probe, method=choice(*_READING), path=_path, expect=_successes),
-    "operations": _operations,
+    "media_type": _media_type,
+    "quotas": _rows(_table(Quota, window=of_text(parse_duration))),
+    "refusals": _rows(_table(Refusal, status=_status(_REFUSALS))),
+    "operations": _rows(_operation),
 }

@@ -7,6 +7,7 @@ from typing import Final
 
 from broker.errors import UnknownNameError
 from broker.model.authentication import Authentication
+from broker.model.duration import duration_text
 from broker.model.subject import KeyRules, SubjectRules
 
 PERIODS: Final = ("lifetime", "overlap", "lead_time")  # fields of `Renewal` that the partner publishes
@@ -58,6 +59,38 @@ class Operation:
     method: str
     path: str
     writes: bool = False
+    status: int = 200  # of a success
+    accept: str = ""  # the only media type it answers, which requests must ask for; "" is the profile's
+    deprecated: bool = False
+
+    def __str__(self) -> str:
+        answer = str(self.status) if self.writes else self.accept
+        return f"{self.method} {self.path}{answer and f': {answer}'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """One quota: its sliding window, and the headers that say how much is allowed and left."""
+
+    window: timedelta
+    limit: str
+    remaining: str
+
+    def __str__(self) -> str:
+        return f"in {duration_text(self.window)}: {self.limit}, {self.remaining}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refusal as the partner words it, and its meaning; `text` is empty if any text has it."""
+
+    status: int
+    meaning: str
+    text: str = ""
+
+    def __str__(self) -> str:
+        said = f' "{self.text}"' if self.text else ""
+        return f"{self.status}{said}: {self.meaning}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +106,9 @@ class Profile:
     submission: Submission = field(default_factory=Submission)
     renewal: Renewal = field(default_factory=Renewal)
     probe: Probe = field(default_factory=Probe)
+    media_type: str = "application/json"  # of answers
+    quotas: tuple[Quota, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
     operations: tuple[Operation, ...] = ()
     notes: str = ""
 

@@ -8,6 +8,7 @@ Some answers can be read in two ways. They are read in the way whose mistake cos
   byte of the answer, counts as `CERTIFICATE_REJECTED`: under TLS 1.3 the client has finished its handshake before the
   server checks the certificate, and a server that closes immediately often loses its own alert. The canary has then
   listened on a second connection that sent nothing. If that one stayed open, this is `PARTNER_DOWN`.
+- A 403 is `ADDRESS_REFUSED` only if it speaks of the address, and a refusal `NOT_SUBSCRIBED` only if it says so.
 - Closed or silent before or within the handshake is `PARTNER_DOWN`: a firewall or an empty load balancer does that.
 - A success whose body is not the API's (a maintenance page) is `PARTNER_DOWN`, never `OK`.
 """
@@ -27,6 +28,7 @@ from broker.model.verdict import Verdict
 class Where(Enum):
     """The step that a request reached."""
 
+    PROXY = "proxy"  # the forward proxy gave no connection
     CONNECT = "connect"  # no TCP connection
     HANDSHAKE = "handshake"  # connected; TLS was not agreed on
     FIRST_READ = "first read"  # handshake done, request sent, no byte of an answer
@@ -62,6 +64,8 @@ _CERTIFICATE_ALERTS: Final = re.compile(
 # Texts of nginx with status 400, and its own statuses, where others send an alert
 _CERTIFICATE_PAGES: Final = ("ssl certificate error", "no required ssl certificate was sent", "client certificate")
 _CERTIFICATE_CODES: Final = frozenset({"495", "496"})
+_NO_SUBSCRIPTION: Final = ("not registered to plan", "not subscribed", "no subscription")  # the first is IBM's gateway
+_ABOUT_ADDRESS: Final = re.compile(r"\b(ip|address)\b.*\b(not|denied|refused|forbidden|blocked)\b")
 
 
 def classify(facts: ProbeFacts, expect: Collection[int] = (200,)) -> Verdict:
@@ -70,8 +74,8 @@ def classify(facts: ProbeFacts, expect: Collection[int] = (200,)) -> Verdict:
         return Verdict.WRONG_CA
     if facts.where is Where.HTTP:
         return _answered(facts, expect)
-    if facts.where in (Where.CONNECT, Where.BODY) or facts.timed_out:
-        return Verdict.PARTNER_DOWN
+    if facts.where in (Where.PROXY, Where.CONNECT, Where.BODY) or facts.timed_out:
+        return Verdict.PROXY if facts.where is Where.PROXY else Verdict.PARTNER_DOWN
     if facts.alert:
         return Verdict.CERTIFICATE_REJECTED if _CERTIFICATE_ALERTS.fullmatch(facts.alert) else Verdict.HANDSHAKE
     if facts.where is Where.HANDSHAKE:
@@ -93,11 +97,17 @@ def _answered(facts: ProbeFacts, expect: Collection[int]) -> Verdict:
         return Verdict.CERTIFICATE_REJECTED
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return Verdict.QUOTA
-    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) and _about_client_id(said):
+    return _refused(status, said, facts) if status in (401, 403) else Verdict.PARTNER_DOWN
+
+
+def _refused(status: int, said: str, facts: ProbeFacts) -> Verdict:
+    if any(words in said for words in _NO_SUBSCRIPTION):
+        return Verdict.NOT_SUBSCRIBED
+    if status == HTTPStatus.FORBIDDEN and _ABOUT_ADDRESS.search(said) and "mail" not in said:
+        return Verdict.ADDRESS_REFUSED
+    if _about_client_id(said):
         return Verdict.CLIENT_REJECTED
-    if status == HTTPStatus.UNAUTHORIZED or (status == HTTPStatus.FORBIDDEN and facts.is_json):
-        return Verdict.LOGIN_REJECTED
-    return Verdict.PARTNER_DOWN
+    return Verdict.LOGIN_REJECTED if status == HTTPStatus.UNAUTHORIZED or facts.is_json else Verdict.PARTNER_DOWN
 
 
 def _about_client_id(said: str) -> bool:

@@ -62,7 +62,10 @@ def draft(mail: CsrMail, submission: Submission) -> bytes:
     Raise `InputError` for an address or a subject that is no valid header.
     """
     if not mail.to:
-        raise InputError("the CSR has no recipient", hint=f"broker csr submit {mail.account} --to ADDRESS")
+        raise InputError(
+            "the CSR has no recipient",
+            hint=f"broker account set {mail.account} --contact ADDRESS, or --to ADDRESS for this mail",
+        )
     message = EmailMessage(policy=SMTP)
     message["From"] = Address(addr_spec=mail_address(mail.sender))
     message["To"] = tuple(Address(addr_spec=mail_address(to)) for to in mail.to)
@@ -82,7 +85,10 @@ def _filled(template: str, texts: Mapping[str, str]) -> str:
     try:
         return Template(template).substitute(texts)
     except (KeyError, ValueError):
-        raise InputError("the profile's mail has an unknown placeholder", hint="broker partner show") from None
+        raise InputError(
+            "the profile's mail has an unknown placeholder",
+            hint="correct [submission] in the profile, and add it again: broker partner add FILE",
+        ) from None
 
 
 def _line(text: str) -> str:

@@ -11,30 +11,26 @@ from typing import Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.utils import CryptographyDeprecationWarning
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.errors import InputError
 from broker.model.certificate import Spki
 from broker.model.finding import Finding
-from broker.pki import der
+from broker.pki import der, moduli
+from broker.pki.extensions import extensions_of
 from broker.pki.names import ReadName, read_name
 
 _VERSION: Final = 0xA0
-_NETSCAPE_CERT_TYPE: Final = x509.ObjectIdentifier("2.16.840.1.113730.1.1")
-_NETSCAPE_TYPES: Final = ("client", "server", "email", "objsign", "reserved", "sslCA", "emailCA", "objCA")
-_BIT_STRING: Final = 0x03
-ANY_PURPOSE: Final = "anyExtendedKeyUsage"
 SMALLEST_RSA: Final = 2048
 _LARGEST_RSA: Final = 8192  # bits; above these two, verifying a signature takes seconds
+_LONGEST_SERIAL: Final = 20  # octets
 _LARGEST_EXPONENT: Final = 2**32
 _USUAL_SIZES: Final = (2048, 3072, 4096, 8192)
 EXPONENT: Final = 65537
 _BROKEN_DIGESTS: Final = ("md2", "md4", "md5", "sha1")
+_OF_EXTENSIONS: Final = (x509.DuplicateExtension, x509.ExtensionNotFound, x509.UnsupportedGeneralNameType)
 Signed = x509.Certificate | x509.CertificateSigningRequest
-E_ = TypeVar("E_", bound=x509.ExtensionType)
 T = TypeVar("T")
 
 
@@ -45,6 +41,7 @@ class PublicKey:
     algorithm: str  # "rsa", "ec", "dsa", "ed25519", "ed448", "unknown"
     bits: int = 0
     exponent: int = 0
+    flaw: str = ""  # why its modulus can be factored
 
     @property
     def is_slow(self) -> bool:
@@ -57,19 +54,21 @@ class PublicKey:
         return self.algorithm not in ("dsa", "unknown") and not self.is_slow
 
     def __str__(self) -> str:
+        if self.algorithm == "unknown":
+            return "unknown or invalid"
         return f"{self.algorithm} {self.bits}" if self.bits else self.algorithm
 
 
 def load_der(data: bytes) -> x509.Certificate:
     """Return one certificate whose required fields can be read. Raises `InputError`."""
     try:
-        with warnings.catch_warnings(action="ignore", category=CryptographyDeprecationWarning):
+        with warnings.catch_warnings(action="ignore"):
             loaded = x509.load_der_x509_certificate(data)
         _ = (loaded.version, serial_of(loaded), loaded.not_valid_before_utc, loaded.not_valid_after_utc)
-        _ = (subject_of(loaded), issuer_of(loaded), spki_of(loaded))
+        _ = (subject_of(loaded), issuer_of(loaded), spki_of(loaded), extensions_of(loaded))
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         hint = "it is damaged or cut off: ask for it again"
-        raise InputError(f"a certificate cannot be read: {error}", hint=hint) from error
+        raise InputError("a certificate cannot be read: this is not the structure of one", hint=hint) from error
     return loaded
 
 
@@ -84,9 +83,8 @@ def issuer_of(found: x509.Certificate) -> ReadName:
 
 
 def serial_of(found: x509.Certificate) -> int:
-    """Return the serial number, without the library's warning about a negative one: a finding reports it."""
-    with warnings.catch_warnings(action="ignore", category=CryptographyDeprecationWarning):
-        return found.serial_number
+    """Return the serial number, also a negative one: a finding reports it."""
+    return readable(lambda: found.serial_number, 0)
 
 
 def spki_of(found: x509.Certificate) -> Spki:
@@ -105,67 +103,24 @@ def digest_of(found: Signed) -> str:
     return algorithm.name if algorithm is not None else ""
 
 
-def extensions_of(found: Signed) -> x509.Extensions | None:
-    """Return the extensions, None if they cannot be read: one is broken or occurs twice."""
-    return readable(lambda: found.extensions, None)
-
-
 def readable(read: Callable[[], T], fallback: T) -> T:
-    """Return the result of `read`, or `fallback` if the library refuses: broken, or of an unknown kind."""
-    try:
-        return read()
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return fallback
+    """Return the result of `read`, or `fallback` if the library refuses: broken, or of an unknown kind.
 
-
-def extension(extensions: x509.Extensions | None, kind: type[E_]) -> E_ | None:
-    """Return the value of the extension of this `kind`, or None."""
-    return next((e.value for e in extensions or () if isinstance(e.value, kind)), None)
-
-
-def netscape_types(extensions: x509.Extensions | None) -> tuple[str, ...] | None:
-    """Return the uses that nsCertType permits ("client", "sslCA"), None if it is absent. The names are openssl's.
-
-    Obsolete, but OpenSSL still enforces it. `()` if it cannot be read, which OpenSSL refuses too.
+    Without the library's warnings about what it will refuse one day, which would end up on the terminal.
     """
-    value = next((e.value for e in extensions or () if e.oid == _NETSCAPE_CERT_TYPE), None)
-    if not isinstance(value, x509.UnrecognizedExtension):
-        return None
     try:
-        bits = der.only(value.value)
-    except InputError:
-        return ()
-    octet = bits.content[1] if bits.tag == _BIT_STRING and len(bits.content) > 1 else 0
-    return tuple(name for place, name in enumerate(_NETSCAPE_TYPES) if octet & 0x80 >> place)
-
-
-def is_ca(found: x509.Certificate) -> bool:
-    """Return whether BasicConstraints says that it may sign others."""
-    constraints = extension(extensions_of(found), x509.BasicConstraints)
-    return constraints is not None and constraints.ca
-
-
-def purposes_without_client(extensions: x509.Extensions) -> tuple[str, ...] | None:
-    """Return the extended key usages ("serverAuth"), None if clientAuth is among them, or the extension is absent."""
-    purposes = extension(extensions, x509.ExtendedKeyUsage)
-    if purposes is None or ExtendedKeyUsageOID.CLIENT_AUTH in purposes:
-        return None
-    return tuple(map(oid_name, purposes))
-
-
-def oid_name(oid: x509.ObjectIdentifier) -> str:
-    """Return the usual name of an extension or a key usage, or the dotted OID."""
-    if oid == ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE:
-        return ANY_PURPOSE  # the library has no name for it
-    name = oid._name  # noqa: SLF001 - the library has no public table of names
-    return oid.dotted_string if name == "Unknown OID" else name
+        with warnings.catch_warnings(action="ignore"):
+            return read()
+    except (ValueError, TypeError, UnsupportedAlgorithm, *_OF_EXTENSIONS):
+        return fallback
 
 
 def public_key_facts(read: Callable[[], object]) -> PublicKey:
     """Return the facts of the key that `read` returns; "unknown" if the library cannot read it."""
     match key := readable(read, None):
         case rsa.RSAPublicKey():
-            return PublicKey("rsa", key.key_size, key.public_numbers().e)
+            numbers = key.public_numbers()
+            return PublicKey("rsa", key.key_size, numbers.e, moduli.flaw(numbers.n))
         case ec.EllipticCurvePublicKey() | dsa.DSAPublicKey():
             return PublicKey("dsa" if isinstance(key, dsa.DSAPublicKey) else "ec", key.key_size)
         case ed25519.Ed25519PublicKey():
@@ -182,6 +137,8 @@ def rsa_faults(key: PublicKey) -> Iterator[Finding]:
     if key.algorithm != "rsa":
         yield Finding.error("key.algorithm", f"the key is {key}, not RSA", hint)
         return
+    if key.flaw:
+        yield Finding.error("key.factored", f"the key can be factored: {key.flaw}", hint)
     if key.bits < SMALLEST_RSA:
         yield Finding.error("key.weak", f"the key has {key.bits} bits, fewer than {SMALLEST_RSA}", hint)
     elif key.bits not in _USUAL_SIZES:
@@ -195,10 +152,25 @@ def rsa_faults(key: PublicKey) -> Iterator[Finding]:
         yield Finding.warning("key.exponent", message, hint)
 
 
-def digest_faults(digest: str, hint: str) -> Iterator[Finding]:
-    """Yield an error if the signature's digest can be forged."""
+def digest_faults(name: str, digest: str, hint: str) -> Iterator[Finding]:
+    """Yield an error if the signature's digest can be forged. `name` says what is signed: "it"."""
     if digest in _BROKEN_DIGESTS:
-        yield Finding.error("signature.weak", f"it is signed with {digest.upper()}, which can be forged", hint)
+        yield Finding.error("signature.weak", f"{name} is signed with {digest.upper()}, which can be forged", hint)
+
+
+def signature_faults(name: str, found: x509.Certificate, hint: str) -> Iterator[Finding]:
+    """Yield the faults of a certificate's signature."""
+    yield from digest_faults(name, digest_of(found), hint)
+    if isinstance(readable(lambda: found.signature_algorithm_parameters, None), padding.PSS):
+        message = f"{name} is signed with RSASSA-PSS, which some programs cannot verify"
+        yield Finding.warning("signature.pss", message, "nothing to do now; tell the partner")
+
+
+def serial_faults(name: str, found: x509.Certificate) -> Iterator[Finding]:
+    """Yield a warning for a serial number that other programs refuse (RFC 5280, 4.1.2.2)."""
+    if not 0 < serial_of(found) < 1 << 8 * _LONGEST_SERIAL - 1:
+        message = f"{name} has a serial number that is not positive, or longer than {_LONGEST_SERIAL} octets"
+        yield Finding.warning("serial", message, "nothing to do now; tell the partner, since other programs refuse it")
 
 
 def _names_and_key(found: x509.Certificate) -> tuple[der.Element, der.Element, der.Element]:

@@ -14,13 +14,10 @@ from broker.errors import InputError
 from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef, Spki
 from broker.pki import certificate_fields as fields
 from broker.pki import chain, der
+from broker.pki.extensions import extensions_of
 from broker.pki.pem import blocks_and_text
 
 _MAX_SIZE: Final = 1024 * 1024
-_KEY_USAGES: Final = (
-    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
-    *("key_cert_sign", "crl_sign"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +106,8 @@ def ca_set_of(found: Sequence[x509.Certificate]) -> CaSet:
 
 def describe(found: x509.Certificate) -> Description:
     """Describe one certificate."""
-    extensions = fields.extensions_of(found)
-    usage = fields.extension(extensions, x509.KeyUsage)
-    purposes = fields.extension(extensions, x509.ExtendedKeyUsage)
-    names = fields.extension(extensions, x509.SubjectAlternativeName)
+    extensions = extensions_of(found)
+    names = fields.readable(lambda: found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value, None)
     return Description(
         subject=str(fields.subject_of(found)),
         issuer=str(fields.issuer_of(found)),
@@ -122,9 +117,9 @@ def describe(found: x509.Certificate) -> Description:
         key=str(fields.public_key_facts(found.public_key)),
         signed_with=fields.digest_of(found),
         version=found.version.value + 1,
-        is_ca=fields.is_ca(found),
-        key_usage=tuple(name for name in _KEY_USAGES if usage and getattr(usage, name)),
-        extended_key_usage=tuple(map(fields.oid_name, purposes or ())),
+        is_ca=bool(extensions.is_ca),
+        key_usage=extensions.usages or (),
+        extended_key_usage=extensions.purposes or (),
         alternative_names=tuple(str(n.value).encode("unicode_escape").decode() for n in names or ()),
         fingerprint=fields.fingerprint_of(found),
         sha1=hashlib.sha1(found.public_bytes(Encoding.DER), usedforsecurity=False).hexdigest(),

@@ -5,7 +5,7 @@ verified once, and never with a slow key.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from functools import lru_cache
 from typing import Final
 
@@ -13,9 +13,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 
+from broker.model.certificate import Spki
 from broker.pki import certificate_fields as fields
-from broker.pki.names import Folded, folded
+from broker.pki.extensions import extensions_of
+from broker.pki.names import Folded, folded, shown
 
+_STEPS: Final = 256
 _PAIRS: Final = 2048  # of certificates; a reply of 32 has half as many
 
 
@@ -44,27 +47,22 @@ def intermediates(leaf: x509.Certificate, pool: Iterable[x509.Certificate]) -> l
     return found
 
 
-def path(
-    leaf: x509.Certificate, pool: Iterable[x509.Certificate], trusted: Sequence[x509.Certificate]
-) -> tuple[x509.Certificate, ...] | None:
-    """Return a shortest path from `leaf` by certificates of `pool` to one of `trusted`, both ends included, or None.
+def paths(
+    leaf: x509.Certificate, pool: Sequence[x509.Certificate], trusted: Sequence[x509.Certificate]
+) -> Iterator[tuple[x509.Certificate, ...]]:
+    """Yield the paths from `leaf` by certificates of `pool` to one of `trusted`, both ends included, shortest first.
 
-    Names and signatures only: `verification` decides which may sign. Breadth first, and no certificate twice, so that
-    a pool of mutually cross-signed ones costs no more than a signature for each pair.
+    Names and signatures only: `verification` decides which may sign. No name with the same key is twice on a path (RFC
+    4158, 2.4.2), and the search ends after some steps, so that mutually cross-signed certificates do not keep it busy.
     """
-    others = list(pool)
-    seen = {fields.fingerprint_of(leaf)}
     waiting: deque[tuple[x509.Certificate, ...]] = deque([(leaf,)])
-    while waiting:
+    for _ in range(_STEPS):
+        if not waiting:
+            return
         here = waiting.popleft()
-        for top in trusted:
-            if signed_by(here[-1], top):
-                return (*here, top)
-        for other in others:
-            if fields.fingerprint_of(other) not in seen and signed_by(here[-1], other):
-                seen.add(fields.fingerprint_of(other))
-                waiting.append((*here, other))
-    return None
+        passed = {_identity(c) for c in here}
+        yield from ((*here, top) for top in trusted if signed_by(here[-1], top))
+        waiting += ((*here, c) for c in pool if _identity(c) not in passed and signed_by(here[-1], c))
 
 
 def signed_by(found: x509.Certificate, issuer: x509.Certificate) -> bool:
@@ -78,14 +76,18 @@ def unverifiable(leaf: x509.Certificate, pool: Sequence[x509.Certificate]) -> st
     issuers = [c for c in pool if c != top and _subject(c) == _issuer(top)]
     for key in (fields.public_key_facts(c.public_key) for c in issuers):
         if not key.verifies:
-            return f"it is signed by '{fields.issuer_of(top)}', and nothing is verified by that CA's key ({key})"
-    digest = next(fields.digest_faults(fields.digest_of(top), ""), None)
-    return f"'{fields.subject_of(top)}' cannot be verified: {digest.message}" if issuers and digest else ""
+            return f"it is signed by {shown(fields.issuer_of(top))}, and nothing is verified by that CA's key ({key})"
+    digest = next(fields.digest_faults(shown(fields.subject_of(top)), fields.digest_of(top), ""), None)
+    return digest.message if issuers and digest else ""
 
 
 def _is_authority(found: x509.Certificate, issuers: Set[Folded]) -> bool:
-    constraints = fields.extension(fields.extensions_of(found), x509.BasicConstraints)
-    return constraints.ca if constraints is not None else _subject(found) in issuers
+    says = extensions_of(found).is_ca
+    return _subject(found) in issuers if says is None else says
+
+
+def _identity(found: x509.Certificate) -> tuple[Folded, Spki]:
+    return _subject(found), fields.spki_of(found)
 
 
 @lru_cache(_PAIRS)
@@ -104,8 +106,9 @@ def _signature_fits(found: x509.Certificate, issuer: x509.Certificate) -> bool:
     if not fields.public_key_facts(issuer.public_key).verifies:
         return False
     signature, signed = found.signature, found.tbs_certificate_bytes
+    digest = fields.readable(lambda: found.signature_hash_algorithm, None)
+    parameters = fields.readable(lambda: found.signature_algorithm_parameters, None)
     try:
-        digest, parameters = found.signature_hash_algorithm, found.signature_algorithm_parameters
         match key := issuer.public_key():
             case rsa.RSAPublicKey() if digest is not None and isinstance(parameters, padding.PSS | padding.PKCS1v15):
                 key.verify(signature, signed, parameters, digest)

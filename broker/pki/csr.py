@@ -1,6 +1,7 @@
 """Build certificate signing requests (PKCS#10, RFC 2986) as the partner's guide does with openssl, and parse them."""
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,8 @@ from broker.model.finding import refuse_errors
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
 from broker.pki import der, keys, subject_values
-from broker.pki.certificate_fields import PublicKey, digest_of, extensions_of, oid_name, public_key_facts, readable
+from broker.pki.certificate_fields import PublicKey, digest_of, public_key_facts, readable
+from broker.pki.extensions import oid_name
 from broker.pki.names import ReadName, name_of, read_name
 from broker.pki.pem import Block, blocks_and_text
 
@@ -64,10 +66,11 @@ def parse(data: bytes) -> ParsedCsr:
         raise InputError(f"the file has {len(data)} bytes, too many for a request", hint="is this the right file?")
     block, holds_key = _the_request(data)
     try:
-        request = x509.load_der_x509_csr(block.der)
+        with warnings.catch_warnings(action="ignore"):
+            request = x509.load_der_x509_csr(block.der)
         # CertificationRequestInfo: version, subject, SPKI, attributes
         _, subject, spki, *_ = der.children(der.only(request.tbs_certrequest_bytes))
-        extensions = extensions_of(request) or x509.Extensions([])
+        extensions = readable(lambda: request.extensions, x509.Extensions([]))
         return ParsedCsr(
             name=read_name(subject),
             spki=Spki(hashlib.sha256(spki.raw).hexdigest()),
@@ -75,7 +78,7 @@ def parse(data: bytes) -> ParsedCsr:
             digest=digest_of(request),
             pss=isinstance(readable(lambda: request.signature_algorithm_parameters, None), padding.PSS),
             signature_valid=readable(lambda: request.is_signature_valid, False),
-            extensions=tuple(oid_name(e.oid) for e in extensions),
+            extensions=tuple(oid_name(e.oid.dotted_string) for e in extensions),
             asks_to_be_ca=any(isinstance(e.value, x509.BasicConstraints) and e.value.ca for e in extensions),
             challenge_password=any(a.oid == AttributeOID.CHALLENGE_PASSWORD for a in request.attributes),
             header=block.label,
@@ -84,7 +87,8 @@ def parse(data: bytes) -> ParsedCsr:
         )
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         hint = "it is damaged or cut off: make it again"
-        raise InputError(f"the signing request cannot be read: {error}", hint=hint) from error
+        message = "the signing request cannot be read: this is not the structure of one"
+        raise InputError(message, hint=hint) from error
 
 
 def _the_request(data: bytes) -> tuple[Block, bool]:

@@ -1,13 +1,13 @@
 """Check subjects and signing requests against a partner's rules before they are sent."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding, Severity, worst_first
 from broker.model.subject import KeyRules, Subject, SubjectRules
 from broker.pki.certificate_fields import SMALLEST_RSA, digest_faults, rsa_faults
 from broker.pki.csr import ParsedCsr
-from broker.pki.names import shown
+from broker.pki.names import listed, shown
 from broker.pki.subject_values import code_of, login_mismatch, unknown_attributes, value_faults
 
 _OLD_STRINGS = ("TeletexString", "BMPString", "UniversalString")
@@ -18,7 +18,7 @@ def lint_subject(subject: Subject, rules: SubjectRules, login: str) -> tuple[Fin
 
     `login` is the account's; "" leaves the common name unchecked.
     """
-    return _sorted(_subject_faults(subject, rules, login))
+    return worst_first(_subject_faults(subject, rules, login))
 
 
 def lint_csr(parsed: ParsedCsr, rules: SubjectRules, key_rules: KeyRules, login: str) -> tuple[Finding, ...]:
@@ -29,7 +29,7 @@ def lint_csr(parsed: ParsedCsr, rules: SubjectRules, key_rules: KeyRules, login:
         reversed_ = Finding.note("subject.reversed", "the attributes are in reverse order, as keytool writes them")
         found = [reversed_ if f.code == "subject.order" else f for f in found]
     of_request = (*_key(parsed, key_rules), *_signature(parsed, key_rules), *_contents(parsed))
-    return _sorted([*found, *_encoding(parsed), *(replace(f, code=f"csr.{f.code}") for f in of_request)])
+    return worst_first([*found, *_encoding(parsed), *(replace(f, code=f"csr.{f.code}") for f in of_request)])
 
 
 def _subject_faults(subject: Subject, rules: SubjectRules, login: str) -> Iterator[Finding]:
@@ -43,6 +43,9 @@ def _subject_faults(subject: Subject, rules: SubjectRules, login: str) -> Iterat
     name = subject.get("CN") if rules.common_name_is_login else ""
     if name and (message := login_mismatch(name, login)):
         yield Finding.error("subject.cn.login", message, f"set CN to {shown(login)}, or correct the account's login")
+    if len(name.split()) > 1:
+        message = f"CN is {shown(name)}: no login has a blank"
+        yield Finding.error("subject.cn.blank", message, f"set CN to {shown(''.join(name.split()))}, if that is it")
     if name and not name.startswith(rules.login_prefix):
         message = f"CN is {shown(name)}, and this partner's logins usually begin with '{rules.login_prefix}'"
         yield Finding.warning("subject.cn.prefix", message, "compare it with the login that the partner gave you")
@@ -65,7 +68,7 @@ def _presence(subject: Subject, rules: SubjectRules) -> Iterator[Finding]:
             message = f"{name} is there ({shown(value)}), and the partner forbids it"
             yield Finding.error(f"subject.{code_of(name)}.forbidden", message, f"leave {name} out")
         if names.count(name) > 1:
-            values = ", ".join(shown(v) for n, v in subject.attributes if n == name)
+            values = listed(shown(v) for n, v in subject.attributes if n == name)
             severity = Severity.ERROR if name in rules.required or name in rules.fixed else Severity.WARNING
             message = f"{name} is there {names.count(name)} times: {values}"
             yield Finding(f"subject.{code_of(name)}.duplicate", severity, message, f"keep one {name}")
@@ -84,10 +87,10 @@ def _encoding(parsed: ParsedCsr) -> Iterator[Finding]:
     for message, name in unknown_attributes(parsed.name):
         yield Finding.warning("subject.unknown", message, f"leave {name} out")
     if parsed.name.multi_valued:
-        message = f"{' and '.join(parsed.name.multi_valued)} share one part of the name (written with '+')"
+        message = f"{listed(parsed.name.multi_valued)} share one part of the name (written with '+')"
         yield Finding.error("subject.multi-valued", message, "give each attribute its own part of the name")
     for attribute in parsed.name.attributes:
-        found, hint = attribute.string_type, "make the request with openssl's -utf8, or with: broker csr new"
+        found, hint = attribute.string_type, "make the request with openssl's -utf8, or let the broker make it"
         standard = {"C": "PrintableString", "emailAddress": "IA5String"}.get(attribute.name, found)
         if found in _OLD_STRINGS or found != standard:
             fault = "which CAs misread or refuse" if found in _OLD_STRINGS else f"and the standard wants {standard}"
@@ -112,7 +115,7 @@ def _signature(parsed: ParsedCsr, rules: KeyRules) -> Iterator[Finding]:
     if not parsed.signature_valid:
         message = "the request's own signature does not fit its key: it was edited, or made with another key"
         yield Finding.error("signature.invalid", message, "make the request again; never edit one")
-    weak = list(digest_faults(parsed.digest, hint))
+    weak = list(digest_faults("it", parsed.digest, hint))
     yield from weak
     if not weak and parsed.digest != rules.digest:
         digest = parsed.digest or "an unusual algorithm"
@@ -135,12 +138,8 @@ def _contents(parsed: ParsedCsr) -> Iterator[Finding]:
         message = "the request asks for a CA certificate (basicConstraints CA:TRUE)"
         yield Finding.error("ca", message, "make it without that extension")
     if parsed.extensions:
-        message = f"the request asks for extensions, which the CA may ignore: {', '.join(parsed.extensions)}"
+        message = f"the request asks for extensions, which the CA may ignore: {listed(parsed.extensions)}"
         yield Finding.note("extensions", message)
     if parsed.header == "NEW CERTIFICATE REQUEST":
         message = "the PEM header says NEW CERTIFICATE REQUEST, as keytool writes it: some portals refuse it"
         yield Finding.note("header", message, "convert it with: openssl req -in FILE -out request.csr")
-
-
-def _sorted(found: Iterable[Finding]) -> tuple[Finding, ...]:
-    return tuple(sorted(dict.fromkeys(found), key=lambda f: list(Severity).index(f.severity)))

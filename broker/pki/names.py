@@ -1,7 +1,7 @@
 """Distinguished names: a `Subject` to X.509 and back, with the string types as they were sent."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +28,9 @@ _STRING_TYPES: Final[Mapping[int, tuple[str, str]]] = {
     0x1C: ("UniversalString", "utf-32-be"),
     0x1E: ("BMPString", "utf-16-be"),
 }
-_SHOWN: Final = 80
+_SHOWN: Final = 80  # characters
+_SHOWN_NAME: Final = 240
+_LISTED: Final = 8
 Folded = tuple[tuple[int, str, str], ...]
 
 
@@ -76,7 +78,7 @@ def name_of(subject: Subject) -> x509.Name:
     """
     # Without the library's own validation, which counts a CN's bytes where the standard and openssl count characters;
     # it still warns.
-    with warnings.catch_warnings(action="ignore", category=UserWarning):
+    with warnings.catch_warnings(action="ignore"):
         attributes = [x509.NameAttribute(_OIDS[name], value, _validate=False) for name, value in subject.attributes]
     return x509.Name(attributes)
 
@@ -92,10 +94,17 @@ def folded(name: ReadName) -> Folded:
     return tuple((a.rdn, a.name, " ".join(a.value.casefold().split())) for a in name.attributes)
 
 
-def shown(value: str) -> str:
+def shown(value: str | ReadName) -> str:
     """Return `value` for a message: in quotes, shortened, control characters escaped."""
-    cut = value if len(value) <= _SHOWN else value[:_SHOWN] + "…"
-    return f"'{_printable(cut)}'"
+    most = _SHOWN if isinstance(value, str) else _SHOWN_NAME
+    text = str(value)
+    return f"'{_printable(text if len(text) <= most else text[:most] + '…')}'"
+
+
+def listed(values: Iterable[str]) -> str:
+    """Return `values` for a message: each once, at most eight."""
+    some = list(dict.fromkeys(values))
+    return ", ".join([*some[:_LISTED], *(["…"] if len(some) > _LISTED else [])])
 
 
 def _read_attribute(attribute: der.Element, rdn: int) -> NameAttribute:

@@ -4,7 +4,7 @@ This finds certificates and client_ids, or says why it does not read a file. `ve
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,8 +15,9 @@ from broker.model.certificate import CaSet, Certificate, Spki
 from broker.model.finding import Finding
 from broker.pki import archive, chain, der
 from broker.pki import certificate_fields as fields
-from broker.pki.certificates import Description, ca_set_of, certificate_of, describe, load, parse_fingerprint
+from broker.pki.certificates import Description, ca_set_of, certificate_of, describe, parse_fingerprint
 from broker.pki.client_ids import client_ids_in, labelled_by_name
+from broker.pki.extensions import extensions_of
 from broker.pki.names import shown
 from broker.pki.pem import Block, blocks_and_text, text_of
 
@@ -26,6 +27,8 @@ _JKS: Final = b"\xfe\xed\xfe\xed"
 _TAGGED: Final = 0xA0  # [0], constructed
 _SIGNED_DATA: Final = "1.2.840.113549.1.7.2"
 _PAGE: Final = re.compile(r"\s*(?:<!doctype\s+html|<html|<head|<\?xml)", re.IGNORECASE)
+
+FindPath = Callable[[x509.Certificate, Sequence[x509.Certificate]], Sequence[x509.Certificate] | None]  # leaf, pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,11 @@ class ReplyParts:
         """Return whether the reply has a certificate for this key, a CA's included."""
         return any(fields.spki_of(c) == spki for c in self.certificates)
 
-    def for_spki(self, spki: Spki, trusted: CaSet | None = None) -> Certificate:
+    def for_spki(self, spki: Spki, find_path: FindPath | None = None) -> Certificate:
         """Return the certificate for this key with its intermediates.
 
-        Prefers one that chains to `trusted`, then leaves to CAs (which verification refuses), then the one that ends
-        last. Of the certificates beside it only the path to `trusted` is taken, since a reply can hold any others.
+        Prefers one that has a path to a trusted CA, then leaves to CAs (which verification refuses), then the one that
+        ends last. Of the certificates beside it only that path is taken, since a reply can hold any.
         Raises `RefusedError` if there is none.
         """
         found = [c for c in self.certificates if fields.spki_of(c) == spki]
@@ -59,12 +62,11 @@ class ReplyParts:
             others = ", ".join(leaves) or "none but CA certificates"
             raise RefusedError(
                 f"the reply has no certificate for the key of this request (SPKI {spki[:16]}…); it has: {others}",
-                hint="import the reply to the open request; broker csr show lists the older ones",
+                hint="import the reply to the open request",
             )
-        found.sort(key=lambda c: (not fields.is_ca(c), c.not_valid_after_utc), reverse=True)
-        cas = load(trusted.pem) if trusted else []
+        found.sort(key=lambda c: (not extensions_of(c).is_ca, c.not_valid_after_utc), reverse=True)
         for leaf in found:
-            if path := chain.path(leaf, self.certificates, cas):
+            if find_path and (path := find_path(leaf, self.certificates)):
                 # A server must be sent a pinned intermediate too, but no root.
                 return certificate_of(leaf, path[1:-1] if chain.self_issued(path[-1]) else path[1:])
         return certificate_of(found[0], chain.intermediates(found[0], self.certificates))
@@ -168,9 +170,6 @@ def _oddities(found: x509.Certificate) -> Iterator[Finding]:
     if key.is_slow:
         message = f"the key of {name} ({key}) has a size or an exponent that no CA's has: nothing is verified by it"
         yield Finding.warning("reply.slow-key", message, "ask the partner whose certificate this is")
-    if fields.serial_of(found) <= 0:
-        message = f"the serial number of {name} is not positive, and newer programs refuse to read such a certificate"
-        yield Finding.warning("reply.serial", message, "tell the partner (RFC 5280, 4.1.2.2)")
 
 
 def _certificates_in(data: bytes) -> list[x509.Certificate]:

@@ -15,13 +15,36 @@ from broker.model.subject import ATTRIBUTES, BOUNDS, Subject
 from broker.pki.names import ReadName, shown
 
 _OPENSSL_EMAIL: Final = 128
-_TEMPLATE: Final = re.compile(r"<[^<>]*[^\W\d_][^<>]*>|\{\{.*?\}\}|\$\{[^}]*\}|%[A-Z_]+%")
-_YOUR: Final = re.compile(
-    r"your[ _-]?(?:company|organi[sz]ation|name|city|town|locality|state|province|region|country|department|unit"
-    r"|e-?mail|login|mzp|mail)\b.*|change[ _-]?me|to ?do|tbd|x{3,}|\.{3}|…",
+_LOOKED_AT: Final = 256  # characters of a value; longer ones have their own error
+_TEMPLATE: Final = re.compile(
+    r"<[^<>]*[^\W\d_][^<>]*>|\{\{.*?\}\}|\$\{[^}]*\}|\$\(.*?\)|%[A-Z_]+%|%\(\w+\)s|__[A-Z_]+__", re.IGNORECASE
+)
+_LABEL: Final = (
+    r"(?:company|organi[sz]ation(?:al unit)?|department|unit|section|full|common|name|locality|city|town|state"
+    r"(?: or province)?|province|region|country|e-?mail|login|mzp)"
+)
+# The whole value: brackets or a variable; a default of openssl or keytool; words for nothing; a label.
+_LEFTOVER: Final = re.compile(
+    r"\[.*\]|\(.*\)|\{.*\}|«.*»|[$@%:]\w+[@%:]?"
+    r"|some-state|internet widgits pty ltd|default (?:city|company ltd)|my company(?: ltd)?|unknown"
+    r"|null|none|nil|undefined|nan|n[/.]a\.?|not applicable|[-?*._]+|…|\w*x{4,}|x{3}"
+    r"|to ?do|tbd|change[ _-]?me|foo(?:bar)?"
+    rf"|your[ _-]?{_LABEL}\b.*|(?:the )?{_LABEL}(?:[ _-]?(?:name|address))?",
     re.IGNORECASE,
 )
+_LOST: Final = re.compile(r"[^\W\d_]\?+[^\W\d_]|(?:^|\s)\?+\w|\?{2}")  # letters that a program could not encode
+_SAMPLE_ADDRESS: Final = re.compile(r".*@(?:example\.(?:com|net|org)|domain\.\w+|company\.com)", re.IGNORECASE)
+_OTHER_NAMES: Final = {"E": "emailAddress", "EMAIL": "emailAddress", "MAIL": "emailAddress", "S": "ST", "SP": "ST"}
 _COUNTRY: Final = re.compile(r"[A-Z]{2}")
+_COUNTRIES: Final = (  # ISO 3166-1, and XK, which Kosovo uses
+    "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ CA "
+    "CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR GA "
+    "GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP "
+    "KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS "
+    "MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS "
+    "RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW "
+    "TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS XK YE YT ZA ZM ZW"
+)
 _PRINTABLE: Final = re.compile(r"[A-Za-z0-9 '()+,\-./:=?]*")
 _Rule = tuple[str, object, str, str]  # fault, whether the value has it, message, hint
 _WARNINGS: Final = ("openssl", "invisible", "decomposed", "uk")
@@ -59,7 +82,8 @@ def value_faults(name: str, value: str) -> Iterator[Finding]:
     """Yield the faults of `value` as attribute `name` of a subject."""
     code = f"subject.{code_of(name)}"
     if name not in ATTRIBUTES:
-        hint = "use one of: " + ", ".join(ATTRIBUTES)
+        known = _OTHER_NAMES.get(name.upper()) or {a.upper(): a for a in ATTRIBUTES}.get(name.upper())
+        hint = f"write {known}" if known else "use one of: " + ", ".join(ATTRIBUTES)
         yield Finding.error(f"{code}.name", f"'{name}' is no attribute of a subject", hint)
         return
     if not value:
@@ -73,20 +97,23 @@ def value_faults(name: str, value: str) -> Iterator[Finding]:
 
 def _text_rules(name: str, value: str) -> Iterable[_Rule]:
     """Return the rules for every attribute."""
-    categories, bare = {unicodedata.category(c) for c in value}, value.strip()
-    repaired, composed = _undone_double_encoding(value), unicodedata.normalize("NFC", value)
-    copied, bound = _TEMPLATE.search(value) or _YOUR.fullmatch(bare), BOUNDS[name]
+    categories, bare, beginning = {unicodedata.category(c) for c in value}, value.strip(), value[:_LOOKED_AT]
+    repaired, composed = _undone_double_encoding(value), unicodedata.normalize("NFC", beginning)
+    copied, bound = _TEMPLATE.search(beginning) or _LEFTOVER.fullmatch(beginning.strip()), BOUNDS[name]
     bracket = not copied and (bare.startswith("<") or bare.endswith(">"))
+    decomposed = composed != beginning
+    lost = name != "emailAddress" and _LOST.search(beginning)
     long = f"has {len(value)} characters, the standard allows {bound}"
     return (
         ("long", len(value) > bound, long, f"shorten {name} to {bound} characters"),
         ("surrogate", "Cs" in categories, "holds half a character", f"type {name} again"),
         ("mojibake", repaired, "was encoded to UTF-8 twice", f"set {name} to {shown(repaired)}, with openssl -utf8"),
         ("mojibake", "\ufffd" in value, "holds the sign for a lost character", f"type {name} in a UTF-8 terminal"),
+        ("mojibake", lost, "has '?' in place of a letter", f"type {name} again"),
         # Twice-encoded capitals hold C1 controls too, and controls are never encoded.
         ("control", categories & {"Cc", "Zl", "Zp"}, "holds a control character", f"type {name} again, on one line"),
         ("invisible", "Cf" in categories, "holds an invisible character", f"type {name} again in place of pasting it"),
-        ("decomposed", composed != value, "has an accent that compares unequal", f"set {name} to {shown(composed)}"),
+        ("decomposed", decomposed, "has an accent that compares unequal", f"set {name} to {shown(composed)}"),
         ("blank", value != bare, "begins or ends with a blank", f"remove it from {name}"),
         ("placeholder", copied, "is still the template's", f"set {name} to your own"),
         ("bracket", bracket, "keeps a bracket of the guide's example", f"set {name} to {shown(value.strip(' <>'))}"),
@@ -98,16 +125,21 @@ def _rules_of(name: str, value: str) -> Iterable[_Rule]:
     if name == "C":
         upper, short = value.strip().upper(), len(value) < BOUNDS["C"]
         invalid = not short and not _COUNTRY.fullmatch(value)
-        hint = f"set C to {upper}" if _COUNTRY.fullmatch(upper) else "use the two letters of ISO 3166, such as FR"
+        unassigned = not (invalid or short) and value not in f"{_COUNTRIES} UK"
+        lower = upper != value and _COUNTRY.fullmatch(upper)
+        hint = f"set C to {upper}" if lower else "use the two letters of ISO 3166, such as FR"
         return (
             ("printable", not _PRINTABLE.fullmatch(value), "holds characters that no country code has", hint),
             ("short", short, "has one letter instead of two", hint),
             ("invalid", invalid, "is not two upper-case letters", hint),
+            ("unassigned", unassigned, "is no country's code", hint),
             ("uk", value == "UK", "is no code of ISO 3166, which writes 'GB'", "set C to GB"),
         )
     if name == "emailAddress":
         long, invalid = _OPENSSL_EMAIL < len(value) <= BOUNDS[name], value.isascii() and not _is_address(value)
+        sample = _SAMPLE_ADDRESS.fullmatch(value)
         return (
+            ("placeholder", sample, "is an example's, not yours", "give the address that the partner shall answer"),
             ("openssl", long, f"is longer than the {_OPENSSL_EMAIL} characters of openssl", "use a shorter address"),
             ("ascii", not value.isascii(), "is not plain ASCII", "use an ASCII address (xn--… for the domain)"),
             ("invalid", invalid, "is not one address", "give a single address, such as fleet@company.example"),

@@ -11,6 +11,12 @@ from broker.errors import InputError, RefusedError
 from broker.model.secret import Secret
 from broker.pki import keys
 
+_REASONS: Final = {  # in the words of OpenSSL, under this system's security level
+    "EE_KEY_TOO_SMALL": "its key is too small",
+    "CA_KEY_TOO_SMALL": "the key of a CA beside it is too small",
+    "CA_MD_TOO_WEAK": "it, or a CA beside it, has a signature that can be forged",
+    "INVALID_CERTIFICATE": "an extension is broken",
+}
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -27,7 +33,7 @@ def client_context(key: Secret[bytes], chain_pem: str, trust_pem: str) -> ssl.SS
     try:
         context.load_verify_locations(cadata=trust_pem)
     except (ssl.SSLError, ValueError) as error:
-        hint = "set them again: broker trust set"
+        hint = "set the CAs of the partner's server again"
         raise InputError("the CA certificates that verify the server cannot be read", hint=hint) from error
     # The key first: OpenSSL takes the first one in the file.
     try:
@@ -37,8 +43,8 @@ def client_context(key: Secret[bytes], chain_pem: str, trust_pem: str) -> ssl.SS
         if error.reason == "KEY_VALUES_MISMATCH":
             hint = "take both from the same generation"
             raise RefusedError("the private key is not this certificate's", hint=hint) from None
-        message = f"the client certificate cannot be used: {error.reason or 'it cannot be read'}"
-        raise InputError(message, hint="look at it with: broker cert inspect") from None
+        message = f"the client certificate cannot be used: {_REASONS.get(error.reason or '', 'it cannot be read')}"
+        raise InputError(message, hint="broker cert inspect FILE shows a certificate") from None
     return context
 
 

@@ -5,22 +5,24 @@ each CA on it may sign by our rules. Then OpenSSL verifies it too, since the par
 it knows further constraints. Purposes are checked here, as OpenSSL does (X509_check_purpose).
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Final
 
 from cryptography import x509
 from OpenSSL import crypto
 
 from broker.model.certificate import CaSet, Certificate, Spki
-from broker.model.finding import Finding, has_errors
+from broker.model.finding import Finding, Severity, has_errors, worst_first
 from broker.model.subject import ATTRIBUTES, Subject, SubjectRules
 from broker.pki import certificate_fields as fields
 from broker.pki import chain
 from broker.pki.certificates import format_fingerprint, load
-from broker.pki.names import shown
+from broker.pki.extensions import ANY_PURPOSE, extensions_of
+from broker.pki.names import listed, shown
 from broker.pki.subject_values import login_mismatch, unknown_attributes
 
 Path = Sequence[x509.Certificate]
@@ -35,6 +37,21 @@ _CONFIRM: Final = "ask the partner whether this is intended"
 _STRONGER: Final = "ask the partner for a certificate from a CA with a stronger key and SHA-256"
 _ASK: Final = "ask the partner for its CA certificates again, and compare their fingerprints"
 _TELL: Final = "nothing to do now; tell the partner, since other programs may refuse it too"
+_PUBLIC: Final = re.compile(  # the root programs of browsers end clientAuth in 2026 and 2027
+    r"\bO=(Let's Encrypt|DigiCert|Sectigo|GlobalSign|GoDaddy|Google Trust Services|Amazon|SSL Corp|Entrust|IdenTrust"
+    r"|ZeroSSL|Certum|Asseco|Actalis|Buypass|HARICA|QuoVadis|SwissSign|Deutsche Telekom Security|Certigna|Trustwave)"
+)
+_MOST_PATHS: Final = 64
+_USUAL: Final = ("basicConstraints", "keyUsage", "extendedKeyUsage", "subjectAltName", "nsCertType")
+_RARE: Final = (
+    *("nameConstraints", "certificatePolicies", "policyConstraints", "policyMappings", "inhibitAnyPolicy"),
+    "cRLDistributionPoints",
+)
+ACCEPTABLE: Final = (  # errors that a person may accept: the partner's server may judge otherwise
+    *("certificate.cn", "certificate.cn.duplicate", "certificate.cn.multi-valued", "certificate.subject"),
+    *("certificate.version", "certificate.extensions", "certificate.critical", "certificate.key-usage"),
+    *("certificate.purpose", "certificate.ca.critical", "certificate.ca.key-usage", "certificate.ca.purpose"),
+)
 _NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL does not name
 _error, _warning, _note = Finding.error, Finding.warning, Finding.note
 
@@ -51,23 +68,29 @@ class Expected:
 
 
 def verify_certificate(certificate: Certificate, expected: Expected, now: datetime) -> tuple[Finding, ...]:
-    """Return all faults of `certificate` (its `pem`: leaf, then intermediates). `now` is in UTC.
+    """Return all faults of `certificate` (its `pem`: leaf, then intermediates), errors first. `now` is in UTC.
 
     Raises `InputError` if `pem` cannot be read.
     """
     leaf, *others = load(certificate.pem)
-    found = [
-        *_requested(leaf, expected),
-        *_times(leaf, now),
-        *fields.rsa_faults(fields.public_key_facts(leaf.public_key)),
-        *fields.digest_faults(fields.digest_of(leaf), _REISSUE),
-        *_purpose(leaf),
-    ]
-    path = _pinned_path(leaf, others, expected.issuing)
-    found += [path] if isinstance(path, Finding) else _path_faults(path, now)
-    if not isinstance(path, Finding) and not has_errors(found):
+    found = [*_requested(leaf, expected), *_times(leaf, now), *_purpose(leaf), *_strength(leaf)]
+    pinned = load(expected.issuing.pem) if expected.issuing else []
+    path = best_path(leaf, others, pinned, now)
+    found += _path_faults(path, now) if path else [_no_path(leaf, others, pinned)]
+    if path and not has_errors(found):
         found += _openssl_faults(path)
-    return tuple(replace(one, code=f"certificate.{one.code}") for one in found)
+    return worst_first(replace(one, code=f"certificate.{one.code}") for one in found)
+
+
+def best_path(leaf: x509.Certificate, pool: Path, trusted: Path, now: datetime) -> Path | None:
+    """Return the path from `leaf` by `pool` to one of `trusted` that has the fewest faults, None if there is none."""
+
+    def faults(path: Path) -> tuple[int, int]:
+        found = list(_path_faults(path, now))
+        found += [] if has_errors(found) else _openssl_faults(path)
+        return sum(f.severity is Severity.ERROR for f in found), len(found)
+
+    return min(islice(chain.paths(leaf, pool, trusted), _MOST_PATHS), key=faults, default=None)
 
 
 def _requested(leaf: x509.Certificate, expected: Expected) -> Iterator[Finding]:
@@ -82,10 +105,10 @@ def _requested(leaf: x509.Certificate, expected: Expected) -> Iterator[Finding]:
     elif expected.rules.common_name_is_login and (message := login_mismatch("".join(names[:1]), expected.login)):
         yield _error("cn", message, "check that the certificate belongs to this account; if so, ask for it again")
     if len(names) > 1:
-        message = f"CN is there {len(names)} times ({', '.join(map(shown, names))}): servers differ in which one counts"
+        message = f"CN is there {len(names)} times ({listed(map(shown, names))}): servers differ in which one counts"
         yield _error("cn.duplicate", message, _REISSUE)
     if "CN" in subject.multi_valued:
-        message = f"CN shares its part of the name with another attribute (written with '+'): {shown(str(subject))}"
+        message = f"CN shares its part of the name with another attribute (written with '+'): {shown(subject)}"
         yield _error("cn.multi-valued", message, _REISSUE)
     for message, _ in unknown_attributes(subject):
         yield _warning("subject.unknown", message, _CONFIRM)
@@ -124,44 +147,61 @@ def _purpose(leaf: x509.Certificate) -> Iterator[Finding]:
     if leaf.version is not x509.Version.v3:
         yield _error("version", "it is an X.509 version 1 certificate, which states no purpose", _REISSUE)
         return
-    extensions = fields.extensions_of(leaf)
-    if extensions is None:
-        yield _error("extensions", "its extensions cannot be read: one is broken or occurs twice", _REISSUE)
-        return
-    if fields.is_ca(leaf):
+    extensions = extensions_of(leaf)
+    yield from _extension_faults("it", leaf, _REISSUE)
+    if extensions.is_ca:
         message = "it is a CA certificate (CA:TRUE): its key could sign others"
         yield _error("is-ca", message, "import the leaf; if this is the leaf, ask for one that is no CA")
-    usage = fields.extension(extensions, x509.KeyUsage)
-    if usage is not None and not usage.digital_signature:
+    elif extensions.path_length is not None:
+        message = "it is no CA (CA:FALSE), and still limits the CAs below it (pathlen)"
+        yield _warning("path-length", message, _TELL)
+    if extensions.usages is not None and "digital_signature" not in extensions.usages:
         message = "its key usage lacks digitalSignature, which TLS 1.3 requires (RFC 8446, 4.4.2.2)"
-        yield _error("key-usage", message, _REISSUE)
-    types = fields.netscape_types(extensions)
-    if types is not None and "client" not in types:
-        message = f"its Netscape certificate type ({', '.join(types) or 'empty'}) lacks client: OpenSSL refuses it"
-        yield _error("purpose", message, _REISSUE)
-    if (purposes := fields.purposes_without_client(extensions)) is not None:
-        message = f"its extended key usage ({', '.join(purposes)}) lacks clientAuth: OpenSSL servers refuse it"
-        yield (_warning if fields.ANY_PURPOSE in purposes else _error)("purpose", message, _REISSUE)
-    for found in extensions:
-        if found.critical and isinstance(found.value, x509.UnrecognizedExtension):
-            message = f"it has an unknown critical extension: {found.oid.dotted_string}"
-            yield _error("critical", message, "ask the partner for its purpose")
+        # OpenSSL is content with key agreement.
+        yield (_warning if "key_agreement" in extensions.usages else _error)("key-usage", message, _REISSUE)
+    if extensions.netscape is not None and "client" not in extensions.netscape:
+        types = ", ".join(extensions.netscape) or "empty"
+        yield _error("purpose", f"its Netscape certificate type ({types}) lacks client: OpenSSL refuses it", _REISSUE)
+    if (purposes := extensions.other_purposes) is not None:
+        message = f"its extended key usage ({purposes}) lacks clientAuth: OpenSSL servers refuse it"
+        yield (_warning if ANY_PURPOSE in purposes else _error)("purpose", message, _REISSUE)
+    elif extensions.purposes is not None and (public := _PUBLIC.search(str(fields.issuer_of(leaf)))):
+        message = f"its CA is public ({public[1]}), and public CAs end clientAuth: the next will lack it"
+        yield _warning("client-auth-ends", message, "ask the partner which CA it accepts for the next certificate")
 
 
-def _pinned_path(leaf: x509.Certificate, others: Sequence[x509.Certificate], issuing: CaSet | None) -> Path | Finding:
-    """Return the path from `leaf` by `others` to one of `issuing`, or the error that there is none."""
-    if issuing is None:
+def _strength(leaf: x509.Certificate) -> Iterator[Finding]:
+    yield from fields.rsa_faults(fields.public_key_facts(leaf.public_key))
+    yield from fields.signature_faults("it", leaf, _REISSUE)
+    yield from fields.serial_faults("it", leaf)
+
+
+def _extension_faults(name: str, found: x509.Certificate, hint: str) -> Iterator[Finding]:
+    """Yield extensions that verifiers cannot read, do not know, or seldom support."""
+    extensions = extensions_of(found)
+    if extensions.faulty:
+        message = f"{name} has extensions that are broken or there twice: {listed(extensions.faulty)}"
+        yield _error("extensions", message, hint)
+    elif fields.readable(lambda: found.extensions, None) is None:
+        yield _warning("extensions", f"{name} has an extension that some programs cannot read", _TELL)
+    if rare := [one for one in extensions.critical if one in _RARE]:
+        message = f"{name} has a critical extension that OpenSSL knows and other programs refuse: {listed(rare)}"
+        yield _warning("critical", message, _TELL)
+    if unknown := [one for one in extensions.critical if one not in (*_USUAL, *_RARE)]:
+        message = f"{name} has an unknown critical extension: {listed(unknown)}"
+        yield _error("critical", message, "ask the partner for its purpose")
+
+
+def _no_path(leaf: x509.Certificate, others: list[x509.Certificate], pinned: list[x509.Certificate]) -> Finding:
+    if not pinned:
         message = "no issuing CA is pinned for this account, so the certificate's signer is unknown"
         hint = "compare the CA's fingerprint with the partner by another way, then: --accept-ca FINGERPRINT"
         return _error("unpinned", message, hint)
-    pinned = load(issuing.pem)
-    if path := chain.path(leaf, others, pinned):
-        return path
     if reason := chain.unverifiable(leaf, [*others, *pinned]):
         return _error("issuer", f"it does not chain to a pinned issuing CA: {reason}", _STRONGER)
     top = [leaf, *chain.intermediates(leaf, others)][-1]
-    wanted, names = f"'{fields.issuer_of(top)}'", [f"'{fields.subject_of(ca)}'" for ca in pinned]
-    message = f"it does not chain to a pinned issuing CA: it is issued by {wanted}, and pinned is {'; '.join(names)}"
+    wanted, names = shown(fields.issuer_of(top)), [shown(fields.subject_of(ca)) for ca in pinned]
+    message = f"it does not chain to a pinned issuing CA: it is issued by {wanted}, and pinned is {listed(names)}"
     if wanted in names:
         message = f"it is issued by {wanted}, and the pinned CA's key did not sign it: a new CA key, or a forgery"
     hint = "add missing intermediates; if the CA is new, compare its fingerprint and: --accept-ca FINGERPRINT"
@@ -170,75 +210,78 @@ def _pinned_path(leaf: x509.Certificate, others: Sequence[x509.Certificate], iss
 
 def _path_faults(path: Path, now: datetime) -> Iterator[Finding]:
     for ca in path[1:]:
-        yield from (*_ca_faults(ca, now), *_ca_strength(ca, pinned=ca is path[-1]))
+        name = f"the CA {shown(fields.subject_of(ca))}"
+        found = [*_ca_faults(ca, name, now), *_ca_strength(ca, name, pinned=ca is path[-1])]
+        found += fields.serial_faults(name, ca)
+        yield from (replace(one, code=f"ca.{one.code}") for one in found)
     for child, issuer in pairwise(path):
         if fields.issuer_of(child) != fields.subject_of(issuer):
-            message = f"the issuer of '{fields.subject_of(child)}' has other string types than the CA's own name"
+            message = f"the issuer of {shown(fields.subject_of(child))} has other string types than the CA's own name"
             yield _warning("ca.string-types", message, _TELL)
 
 
-def _ca_faults(ca: x509.Certificate, now: datetime) -> Iterator[Finding]:
+def _ca_faults(ca: x509.Certificate, name: str, now: datetime) -> Iterator[Finding]:
     """Yield why this CA may not sign certificates, or others refuse them. OpenSSL checks the length of the path."""
-    name = f"the CA '{fields.subject_of(ca)}'"
     if ca.not_valid_after_utc <= now:
-        message = f"{name} expired on {ca.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-        yield _error("ca.expired", message, "ask the partner for its new CA, and for a certificate from it")
+        message = f"{name} expired on {ca.not_valid_after_utc:%F %H:%M} UTC"
+        yield _error("expired", message, "ask the partner for its new CA, and for a certificate from it")
     if ca.not_valid_before_utc > now:
-        yield _error("ca.not-yet-valid", f"{name} is not valid before {ca.not_valid_before_utc:%F %H:%M} UTC", _CLOCK)
-    extensions = fields.extensions_of(ca)
-    if extensions is None:
-        yield _error("ca.extensions", f"{name} has extensions that cannot be read", _ASK)
+        yield _error("not-yet-valid", f"{name} is not valid before {ca.not_valid_before_utc:%F %H:%M} UTC", _CLOCK)
+    extensions = extensions_of(ca)
+    yield from _extension_faults(name, ca, _ASK)
+    if extensions.is_ca is False:
+        yield _error("not-a-ca", f"{name} is no CA (CA:FALSE), and may not sign certificates", _ASK)
         return
-    constraints = fields.extension(extensions, x509.BasicConstraints)
-    if constraints is not None and not constraints.ca:
-        yield _error("ca.not-a-ca", f"{name} is no CA (CA:FALSE), and may not sign certificates", _ASK)
-        return
-    usage = fields.extension(extensions, x509.KeyUsage)
-    if usage is not None and not usage.key_cert_sign:
-        yield _error("ca.key-usage", f"{name} may not sign certificates: its key usage lacks keyCertSign", _ASK)
-    if (purposes := fields.purposes_without_client(extensions)) is not None:
-        allowed = ", ".join(purposes) or "nothing"
-        message = f"{name} may only sign for {allowed}, not for clientAuth: OpenSSL servers refuse its certificates"
-        yield _error("ca.purpose", message, _ASK)
-    types = fields.netscape_types(extensions)
-    if types is not None and "sslCA" not in types:
-        says_nothing = constraints is None and usage is None
+    if extensions.usages is not None and "key_cert_sign" not in extensions.usages:
+        yield _error("key-usage", f"{name} may not sign certificates: its key usage lacks keyCertSign", _ASK)
+    if (purposes := extensions.other_purposes) is not None:
+        message = f"{name} may only sign for {purposes}, not for clientAuth: OpenSSL servers refuse its certificates"
+        yield _error("purpose", message, _ASK)
+    if extensions.netscape is not None and "sslCA" not in extensions.netscape:
+        says_nothing = extensions.is_ca is None and extensions.usages is None
         judge, who = (_error, "OpenSSL servers") if says_nothing else (_warning, "some programs")
-        message = f"{name} has a Netscape certificate type without sslCA ({', '.join(types) or 'empty'})"
-        yield judge("ca.purpose", f"{message}: {who} refuse its certificates", _ASK)
-    if constraints is None:
-        yield _warning("ca.no-basic-constraints", f"{name} does not say that it is a CA (no BasicConstraints)", _TELL)
+        message = f"{name} has a Netscape certificate type without sslCA ({', '.join(extensions.netscape) or 'empty'})"
+        yield judge("purpose", f"{message}: {who} refuse its certificates", _ASK)
+    if extensions.is_ca is None:
+        yield _warning("no-basic-constraints", f"{name} does not say that it is a CA (no BasicConstraints)", _TELL)
+    if not fields.subject_of(ca).attributes:
+        yield _warning("no-name", "the CA has no name (an empty subject)", _TELL)
 
 
-def _ca_strength(ca: x509.Certificate, *, pinned: bool) -> Iterator[Finding]:
+def _ca_strength(ca: x509.Certificate, name: str, *, pinned: bool) -> Iterator[Finding]:
     """Yield why others could make certificates in the name of this CA. A pinned root's signature is not verified.
 
     A person accepted a `pinned` CA: then RSA is refused only below 1024 bits.
     """
-    name, key = f"the CA '{fields.subject_of(ca)}'", fields.public_key_facts(ca.public_key)
+    key = fields.public_key_facts(ca.public_key)
     is_rsa, least = key.algorithm == "rsa", {"rsa": _FACTORED_RSA, "ec": _SMALLEST_CURVE}.get(key.algorithm, 0)
-    if key.bits < least or (is_rsa and key.bits < fields.SMALLEST_RSA):
+    if key.bits < least or key.flaw or (is_rsa and key.bits < fields.SMALLEST_RSA):
+        hopeless = key.bits < least or key.flaw
         accept = f"; to accept this one anyway: --accept-ca {format_fingerprint(fields.fingerprint_of(ca))}"
-        message, hint = f"{name} has a weak key ({key}): others can sign with it", _STRONGER
-        if key.bits < least or not pinned:
-            yield _error("ca.weak-key", message, hint + (accept if key.bits >= least else ""))
+        message = f"{name} has a weak key ({key}{key.flaw and ', '}{key.flaw}): others can sign with it"
+        if hopeless or not pinned:
+            yield _error("weak-key", message, _STRONGER + ("" if hopeless else accept))
         else:
-            yield _warning("ca.weak-key", message, hint)
+            yield _warning("weak-key", message, _STRONGER)
     if is_rsa and key.exponent < fields.EXPONENT:
         message = f"{name} has an RSA key with the small exponent {key.exponent}; today's is {fields.EXPONENT}"
-        yield _warning("ca.exponent", message, _STRONGER)
+        yield _warning("exponent", message, _STRONGER)
+    if not key.bits:
+        yield _warning("algorithm", f"{name} signs with {key}, which some programs do not verify", _TELL)
     if not pinned or not chain.self_issued(ca):
-        yield from (replace(f, code=f"ca.{f.code}") for f in fields.digest_faults(fields.digest_of(ca), _ASK))
+        yield from fields.signature_faults(name, ca, _ASK)
 
 
 def _openssl_faults(path: Path) -> Iterator[Finding]:
     """Yield why OpenSSL refuses the path. Times have findings of their own, and pyOpenSSL cannot ask about purposes."""
-    leaf, *between, top = map(crypto.X509.from_cryptography, path)
-    store = crypto.X509Store()
-    store.add_cert(top)
-    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME)
     try:
+        leaf, *between, top = map(crypto.X509.from_cryptography, path)
+        store = crypto.X509Store()
+        store.add_cert(top)
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME)
         crypto.X509StoreContext(store, leaf, between).verify_certificate()
     except crypto.X509StoreContextError as error:
-        name = fields.subject_of(error.certificate.to_cryptography())
-        yield _error("chain", f"its chain does not verify, says OpenSSL of '{name}': {error}", _ASK)
+        name = shown(fields.subject_of(path[error.errors[1]]))
+        yield _error("chain", f"its chain does not verify, says OpenSSL of {name}: {error}", _ASK)
+    except crypto.Error:
+        yield _error("chain", "OpenSSL cannot read a certificate of its chain", _ASK)

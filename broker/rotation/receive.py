@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from broker.errors import RefusedError
 from broker.model.account import Account
 from broker.model.certificate import CaSet, Certificate
 from broker.model.changes.registering import application_set, ca_accepted, trust_set
-from broker.model.changes.requesting import answered
+from broker.model.changes.requesting import answered, finding_accepted
 from broker.model.clock import Stamp
 from broker.model.finding import Finding, Severity, refuse_errors
 from broker.model.generation import Generation, SigningRequest
@@ -15,9 +16,10 @@ from broker.model.subject import SubjectRules
 from broker.pki import csr
 from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.certificates import ca_set, format_fingerprint, load, parse_fingerprint
-from broker.pki.chain import path, unverifiable
+from broker.pki.chain import paths, unverifiable
 from broker.pki.reply import ReplyParts
-from broker.pki.verification import Expected, verify_certificate
+from broker.pki.verification import ACCEPTABLE, Expected, best_path, verify_certificate
+from broker.rotation.ports import Others
 
 
 class LateReplyError(RefusedError):
@@ -41,6 +43,8 @@ class ImportOptions:
     server_ca: bytes = b""  # PEM or DER: CAs that verify the partner's server, in place of those in the reply
     client_id_for: str = ""  # an application's name
     client_id: str = ""  # if the reply names several
+    findings: Sequence[str] = ()  # codes of `ACCEPTABLE` that a person accepts
+    reason: str = ""  # of the acceptance, for the evidence
     typed: str = ""  # the command, for a hint that adds to it
 
 
@@ -72,7 +76,7 @@ class Reply:
         request, before = _fitting(account, parts), account
         wanted = [parts.accepted(fingerprint) for fingerprint in options.accept]
         pinned = [account.ca_set(account.issuing)] if account.issuing else []
-        certificate = parts.for_spki(request.spki, _together([*wanted, *pinned]) if wanted or pinned else None)
+        certificate = self._certificate(request, [*wanted, *pinned], stamp)
         issuing, question = [a for a in wanted if _chains(certificate, parts, a)], None
         if issuing or any(_chains(certificate, parts, a) for a in pinned):
             account = _with_authorities(account, wanted, issuing, options, stamp)
@@ -81,6 +85,7 @@ class Reply:
             question = _question(account, certificate, self, wanted)
             issuer = parts.issuer_of(certificate)
             authorities = parts.accepted(issuer.fingerprint) if issuer else None  # judged as if it were accepted
+            certificate = self._certificate(request, [authorities] if authorities else [], stamp)
         requested = csr.parse(request.csr.encode()).name.subject
         expected = Expected(self.rules, account.login, authorities, request.spki, requested)
         found = [f for f in verify_certificate(certificate, expected, stamp.at) if f.code != "certificate.unpinned"]
@@ -89,9 +94,31 @@ class Reply:
             account = _with_client_id(account, parts, options, stamp)
         except RefusedError as error:
             found.append(Finding.error("reply.client-id", error.message, error.hint))
-        self.findings = (*parts.findings, *found, *_open(account, question))
+        judged = [_weighed(f, account, options) for f in found]
+        self.findings = (*parts.findings, *judged, *_open(account, question))
         refuse_errors(f"the reply for {account.name}", self.findings)
+        taken = [f.code for f, weighed in zip(found, judged, strict=True) if f.severity is not weighed.severity]
+        for code in dict.fromkeys(taken):
+            account = finding_accepted(account, certificate, code, options.reason, stamp)
         return answered(account, request.number, certificate, stamp)
+
+    def refuse_for_other(self, account: Account, others: Others) -> None:
+        """Raise `RefusedError` with the name of the account that the reply answers, if it is none of `account`."""
+        if any(self.parts.holds(request.spki) for request in account.requests):
+            return
+        for other in others():
+            for request in other.requests:
+                if self.parts.holds(request.spki):
+                    raise RefusedError(
+                        f"this reply is not for {account.name}: it answers signing request {request.number} of "
+                        f"{other.name}",
+                        hint=f"broker cert import {other.name} FILE",
+                    )
+
+    def _certificate(self, request: SigningRequest, trusted: Sequence[CaSet], stamp: Stamp) -> Certificate:
+        """Return the certificate for the request, with its best path to a trusted CA."""
+        cas = [ca for one in trusted for ca in load(one.pem)]
+        return self.parts.for_spki(request.spki, partial(best_path, trusted=cas, now=stamp.at))
 
     def received(self, after: Account) -> Received:
         """Return the result; raise `RefusedError` if the candidate is gone already."""
@@ -101,8 +128,19 @@ class Reply:
                 f"the reply for {after.name} was stored, and overtaken immediately",
                 hint=f"broker account show {after.name}",
             )
-        findings = (*self.findings, *_unclaimed(after, self.parts.client_ids))
+        findings = (*self.findings, *_unclaimed(after, self.parts.client_ids), *_shared(after, self.options))
         return Received(after, generation, findings, self.parts.client_ids)
+
+
+def _weighed(finding: Finding, account: Account, options: ImportOptions) -> Finding:
+    """Return a warning in place of an error that a person accepts; an error that one may accept says how."""
+    if finding.severity is not Severity.ERROR or finding.code not in ACCEPTABLE:
+        return finding
+    if finding.code in options.findings:
+        return Finding.warning(finding.code, f"{finding.message}: accepted", "the canary shows whether it works")
+    command = options.typed or f"broker cert import {account.name} FILE"
+    how = f"if the partner confirms that its server takes it: {command} --accept {finding.code} --reason TEXT"
+    return Finding.error(finding.code, finding.message, f"{finding.hint}; {how}")
 
 
 def _unclaimed(account: Account, client_ids: Sequence[str]) -> Iterator[Finding]:
@@ -117,6 +155,14 @@ def _unclaimed(account: Account, client_ids: Sequence[str]) -> Iterator[Finding]
         hint = " or ".join(ways) or f"broker app add {account.name}/APPLICATION --client-id {client_id}"
         severity = Severity.NOTE if lacking else Severity.WARNING
         yield Finding("reply.client-id", severity, message, f"if it is right: {hint}")
+
+
+def _shared(account: Account, options: ImportOptions) -> Iterator[Finding]:
+    """Yield a warning for each other application with the client_id that was taken."""
+    for other in account.sharing(account.application(options.client_id_for)) if options.client_id_for else ():
+        message = f"{account.name}/{options.client_id_for} and {account.name}/{other} have the same client_id"
+        hint = f"ask the partner which of them has it; then: {_set_command(account, other, 'ID')}"
+        yield Finding.warning("reply.client-id-shared", message, hint)
 
 
 def _assumed(before: Account, after: Account, options: ImportOptions) -> Iterator[Finding]:
@@ -231,7 +277,7 @@ def _together(several: Sequence[CaSet]) -> CaSet:
 
 
 def _chains(certificate: Certificate, parts: ReplyParts, authorities: CaSet) -> bool:
-    return path(load(certificate.pem)[0], parts.certificates, load(authorities.pem)) is not None
+    return any(paths(load(certificate.pem)[0], parts.certificates, load(authorities.pem)))
 
 
 def _with_client_id(account: Account, parts: ReplyParts, options: ImportOptions, stamp: Stamp) -> Account:

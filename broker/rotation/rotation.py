@@ -1,7 +1,9 @@
 """The rotator's use-cases: from a signing request to a retired generation."""
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 
 from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account
@@ -15,16 +17,18 @@ from broker.model.changes.moving import (
     restored,
     rollback_target,
 )
+from broker.model.changes.registering import lease_revoked, removed
 from broker.model.changes.requesting import closed, requested, submitted
 from broker.model.changes.trying import breaker_reset, canary_answered, canary_sent
 from broker.model.clock import Stamp
 from broker.model.generation import Closed, Generation, Parts, SigningRequest, Submission, Try
+from broker.model.lease import ConsumerRecord, Holding
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
 from broker.model.verdict import CanaryResult, Verdict
 from broker.pki.reply import read_reply
 from broker.rotation.amend import UseCase, amend
-from broker.rotation.ports import Canary, Keys, ReadProfile, Stragglers
+from broker.rotation.ports import Canary, Consumers, Keys, Others, ReadProfile, Stragglers
 from broker.rotation.receive import ImportOptions, Received, Reply
 from broker.rotation.reports import Promotion, require_ok
 
@@ -37,6 +41,8 @@ class Rotation(UseCase):
     keys: Keys
     canary: Canary
     stragglers: Stragglers
+    consumers: Consumers
+    others: Others = tuple
 
     # signing requests
 
@@ -47,7 +53,7 @@ class Rotation(UseCase):
         the two, the next run adopts the key in the slot. Two concurrent runs share the slot's key, and the one whose
         write of the account fails returns the other's CSR, or raises `ConflictError` if that was closed since.
         """
-        seen = self.accounts.read(name).account
+        seen = self.seen(name)
         request = seen.open_request or self._drafted(seen)
         self.settle(name)
         return request
@@ -59,7 +65,7 @@ class Rotation(UseCase):
             key, spki = self.keys.ensure(name, slot, rules)
             csr = self.keys.sign_request(name, key, seen.subject, rules)
         except (RefusedError, UnknownNameError):
-            _refuse_overtaken(self.accounts.read(name).account, slot)  # the key is gone because the request was closed
+            _refuse_overtaken(self.seen(name), slot)  # the key is gone because the request was closed
             raise
         request = SigningRequest(slot, key, spki, csr, drafted_at=now)
 
@@ -76,7 +82,7 @@ class Rotation(UseCase):
         The lead time counts from then on. Raise `RefusedError` if the request is closed, `InputError` if it was drafted
         later than it was sent.
         """
-        request = self.accounts.read(name).account.request(number)
+        request = self.seen(name).request(number)
         if submission.at < request.drafted_at:
             raise InputError(
                 f"signing request {number} was drafted at {request.drafted_at:%F %TZ}, later than --sent-at",
@@ -96,18 +102,22 @@ class Rotation(UseCase):
         `FindingsError` with all that is wrong with it, the question for an unaccepted CA last, and `InputError` if it
         cannot be read. Nothing is stored in any of these cases.
         """
-        rules = self.profile(self.accounts.read(name).account).subject
+        rules = self.profile(self.seen(name)).subject
         reply = Reply(read_reply(data), options, rules)
-        received = reply.received(self.amend(name, reply.admitted).account)
+        try:
+            after = self.amend(name, reply.admitted).account
+        except RefusedError:
+            reply.refuse_for_other(self.seen(name), self.others)
+            raise
         self.settle(name)
-        return received
+        return reply.received(after)
 
     # tries
 
     def try_out(self, name: AccountName, number: int) -> CanaryResult:
         """Try a generation at the partner, and store the result of the try, nothing else."""
         with self.settling(name):
-            seen = self.accounts.read(name).account
+            seen = self.seen(name)
             return self._tried(seen, seen.generation(number))
 
     def _tried(self, seen: Account, generation: Generation) -> CanaryResult:
@@ -123,7 +133,8 @@ class Rotation(UseCase):
         answer = send()
         stamp = self._answered_at(attempt)
         amend(self.accounts, name, lambda newest: canary_answered(newest, attempt.number, answer, stamp))
-        return answer
+        end = seen.certificate(parts.certificate).not_after
+        return replace(answer, expired=end) if end <= attempt.at else answer
 
     def _answered_at(self, attempt: Try) -> Stamp:
         """Return a stamp; with the time of sending if the clock is wrong now, since a verdict is always stored."""
@@ -156,7 +167,7 @@ class Rotation(UseCase):
         finished. Raise `ConflictError` if another became current in between: it must be tried again.
         """
         with self.settling(name):
-            seen = self.accounts.read(name).account
+            seen = self.seen(name)
             current = seen.current
             wanted = seen.generation(number) if number else generation_to_try(seen)
             if current and wanted.stage.deliverable and wanted.parts.certified == current.parts.certified:
@@ -171,7 +182,7 @@ class Rotation(UseCase):
         again only by its number. Repeating a roll-back changes nothing.
         """
         with self.settling(name):
-            seen = self.accounts.read(name).account
+            seen = self.seen(name)
             wanted, current = (seen.generation(number) if number else None), seen.current
             back = current and (wanted is None or wanted.parts.certified == current.parts.certified)
             if current and (wanted is current or (back and any(map(seen.rolled_back, seen.generations)))):
@@ -225,14 +236,15 @@ class Rotation(UseCase):
         and `ConflictError` if it was current since they were counted, since more may hold it now.
         """
         with self.settling(name):
-            seen = self.accounts.read(name).account
+            seen = self.seen(name)
             if moved(seen, number, Move.RETIRE, self.stamp()) == seen:  # or raises
                 return False
             holding = self.stragglers(name, number)
             if holding and not reason:
                 raise WaitingError(
                     f"generation {number} of {name} is still held by {', '.join(sorted(holding))}",
-                    hint="wait for them, or --force --reason TEXT",
+                    hint="wait until then; or, if the holder is gone: "
+                    f"broker bundle revoke {name} CONSUMER --reason TEXT, or --force --reason TEXT here",
                 )
 
             def retired(newest: Account, stamp: Stamp) -> Account:
@@ -246,6 +258,66 @@ class Rotation(UseCase):
                 return moved(newest, number, Move.RETIRE, stamp, reason)
 
             return self.amend(name, retired).changed
+
+    # the end
+
+    def revoke(self, name: AccountName, holder: str, reason: str) -> tuple[Holding, ...]:
+        """End a lease, all leases of a consumer, or with "" all of the account. Return what was held.
+
+        Nobody waits for the holder any more, but a copy of the bundle works until its certificate expires. Raise
+        `UnknownNameError` if a holder is named that holds nothing, because it ended already or never was.
+        """
+        self.seen(name)
+        held = self.consumers.held(name, self.clock())
+        ended = [(r, h) for r, h in held if holder in ("", h.lease, r.name)]
+        if holder and not ended:
+            raise UnknownNameError(
+                f"{holder[:80]!r} holds nothing of {name}, and is none of its leases",
+                hint=f"broker rotation status {name} shows who holds it",
+            )
+
+        def noted(account: Account, stamp: Stamp) -> Account:
+            return reduce(lambda a, one: lease_revoked(a, one[0].entity, one[1], reason, stamp), ended, account)
+
+        self.settled(name, noted)
+        for record, holding in ended:
+            change = partial(ConsumerRecord.ended, holding=holding, now=self.clock())
+            self.consumers.change(record.entity, record.name, change)
+        return tuple(holding for _, holding in ended)
+
+    def remove(self, name: AccountName, reason: str = "") -> bool:
+        """Remove an account: every secret is destroyed, its evidence and its name are kept. Return whether it changed.
+
+        Raise `WaitingError` while anything of it lives or is held, unless a person gives a `reason`.
+        """
+        with self.settling(name):
+            seen = self.accounts.read(name).account
+            if seen.removed:
+                return False
+            held = (self.stragglers(name, g.number) for g in seen.generations if g.stage.deliverable)
+            left = [*_unfinished(seen), *(f"held by {holder}" for holder in sorted(frozenset().union(*held)))]
+            if left and not reason:
+                raise WaitingError(
+                    f"{name} is still in use: {', '.join(left)}",
+                    hint=f"broker account remove {name} --force --reason TEXT removes it nevertheless",
+                )
+            because = reason or "not in use"
+            return self.amend(name, lambda account, stamp: removed(_unchanged(account, seen), because, stamp)).changed
+
+
+def _unfinished(account: Account) -> Iterator[str]:
+    if account.open_request:
+        yield f"signing request {account.open_request.number} is open"
+    for generation in account.generations:
+        if generation.stage.deliverable or generation.stage is Stage.CANDIDATE:
+            yield f"generation {generation.number} is {generation.stage.value}"
+
+
+def _unchanged(newest: Account, seen: Account) -> Account:
+    """Return `newest`; raise `ConflictError` if a generation or a request came since `seen`."""
+    if (newest.generations, newest.requests) != (seen.generations, seen.requests):
+        raise ConflictError(f"{newest.name} changed meanwhile", hint="the same command again checks it again")
+    return newest
 
 
 def _refuse_overtaken(account: Account, slot: int) -> None:

@@ -38,7 +38,7 @@ def ask(
     """Send the canary, and return its result for rotation. `application` is the one that the client_id belongs to."""
     facts = probe(credentials, request, deadline=deadline)
     verdict = classify(facts, request.expect)
-    detail = "" if verdict is Verdict.OK else _detail(facts, credentials.redactor())
+    detail = "" if verdict is Verdict.OK else _detail(facts, credentials)
     return CanaryResult(verdict, detail, wait(facts), application)
 
 
@@ -49,19 +49,16 @@ def probe(credentials: Credentials, request: Probe, *, deadline: timedelta = DEA
     opened if the server closed the first without a reason.
     """
     until = Deadline(deadline.total_seconds())
-    answer = exchange(credentials.base_url, credentials.context, _message(credentials, request), until)
+    answer = exchange(credentials, _message(credentials, request), until)
     if isinstance(answer, Reply):
         return _facts(answer)
-    if answer.where is Where.FIRST_READ and answer.closed:
-        return _compared(answer, stays_open(credentials.base_url, credentials.context, until))
-    return answer
-
-
-def _compared(first: ProbeFacts, second: ProbeFacts) -> ProbeFacts:
+    if answer.where is not Where.FIRST_READ or not answer.closed:
+        return answer
+    second = stays_open(credentials, until)
     if second.alert:
         return second
     why = "the server closes the connection after the handshake without a reason, even if nothing is sent"
-    return replace(first, stays_open=second.stays_open, detail=why if second.closed else first.detail)
+    return replace(answer, stays_open=second.stays_open, detail=why if second.closed else answer.detail)
 
 
 def _message(credentials: Credentials, request: Probe) -> bytes:
@@ -123,10 +120,13 @@ def _number(headers: Message, name: str) -> int | None:
     return int(found) if _NUMBER.fullmatch(found) else None
 
 
-def _detail(facts: ProbeFacts, redactor: Redactor) -> str:
+def _detail(facts: ProbeFacts, credentials: Credentials) -> str:
     if facts.verify_error:
-        dated = "; is this machine's clock right?" if facts.verify_error in _DATED else ""
-        return f"the server was not verified: {facts.verify_error}{dated}"
+        proxied = "; does the proxy intercept TLS? It must not" if credentials.proxy else ""
+        asked = "; is this machine's clock right?" if facts.verify_error in _DATED else proxied
+        return f"the server was not verified: {facts.verify_error}{asked}"
     if facts.where is not Where.HTTP:
         return facts.detail
-    return ", ".join(filter(None, (f"HTTP {facts.status}", _shown(facts.message, redactor), facts.detail)))
+    return ", ".join(
+        filter(None, (f"HTTP {facts.status}", _shown(facts.message, credentials.redactor()), facts.detail))
+    )

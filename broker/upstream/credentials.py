@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from broker.errors import InputError, RefusedError
 from broker.model.authentication import Authentication, Request, Values
+from broker.model.proxy import Proxy
 from broker.model.redactor import Redactor
 from broker.model.secret import Secret
 from broker.partners import request
@@ -26,6 +27,7 @@ class Credentials:
     secrets: Mapping[str, Secret[str]]  # by name; "password" is one
     client_id: str = field(repr=False)
     authentication: Authentication = field(default_factory=Authentication)
+    proxy: Proxy | None = None  # the way to the partner, if there is none without
 
     def __post_init__(self) -> None:
         if request.base_url(self.base_url) != self.base_url:

@@ -4,6 +4,7 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any, Final, NoReturn
 from urllib.parse import urljoin
 
@@ -15,6 +16,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from broker.errors import BrokerError, RefusedError
 from broker.model.authentication import Request
+from broker.model.proxy import Proxy
 from broker.network import Deadline, InTime, connected
 from broker.partners.request import inside, join
 from broker.upstream.credentials import Credentials
@@ -118,7 +120,7 @@ class _PartnerAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, ssl_context=self.credentials.context, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"https": _Pool}
+        self.poolmanager.pool_classes_by_scheme = {"https": partial(_Pool, through=self.credentials.proxy)}
 
     def build_connection_pool_key_attributes(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> Any:
         """Return the host alone, so that the pool's context stays: urllib3 would load the CAs of requests into it."""
@@ -186,9 +188,13 @@ class _Response(InTime):
 class _Connection(HTTPSConnection):
     response_class = _Response
 
+    def __init__(self, *args: Any, through: Proxy | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._through = through
+
     def _new_conn(self) -> socket.socket:
         try:
-            return connected(self.host, self.port, Deadline(float(self.timeout or 0)))
+            return connected(self.host, self.port, Deadline(float(self.timeout or 0)), self._through)
         except TimeoutError as error:
             raise ConnectTimeoutError(self, "no connection in time") from error
         except (OSError, UnicodeError) as error:

@@ -4,7 +4,8 @@ Synchronous, and shared by threads: they share one session and take their token 
 loop calls it through `service.offload` only.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,10 +21,10 @@ from broker.model.compare_and_set import compare_and_set
 from broker.model.duration import duration_text
 from broker.model.secret import Secret
 from broker.telemetry import log
-from broker.vault.errors import Document, MissingError, PassingError, field_of, unclear
+from broker.vault.errors import BadTokenError, Document, LackingError, MissingError, PassingError, field_of, unclear
 from broker.vault.layout import BOUNDS_AS_GRANTED, DESCRIPTION
 from broker.vault.settings import VaultSettings
-from broker.vault.transport import Seen, Transport
+from broker.vault.transport import SEAL_STATUS, Seen, Transport
 
 
 def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
@@ -33,6 +34,11 @@ def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
 
 stamina.instrumentation.set_on_retry_hooks([_log_retry])
 
+ADMINISTRATOR: Final = "the administrator"
+ADMIN_HINT: Final = "broker vault setup --print admin-policy"
+_NEEDS: Final = {"GET": "read", "LIST": "list", "DELETE": "delete"}
+_MAY_CREATE: Final = re.compile(r"/(role|metadata|config)(/|$)")  # where Vault tells creating from updating
+_MAY_WANT_SUDO: Final = re.compile(r"sys/(auth|mounts|policies)/")
 _TOLERANCE: Final = timedelta(minutes=5)  # between our clock and Vault's
 _LONG: Final = 6  # attempts: the first five take under two seconds
 
@@ -79,14 +85,16 @@ class Stored:
 class Connection:
     """KV v2 under one mount, and the rest of Vault's API by `call` and `ask`.
 
-    Paths of `read`, `write` and the like are relative to the mount, as `layout` makes them. Every method raises
-    `VaultUnavailableError` when patience runs out, `DeniedError`, and the errors in its first line.
+    `holder` names the owner of the token in errors, such as "role rotator". Paths of `read`, `write` and the like are
+    relative to the mount, as `layout` makes them. Every method raises `VaultUnavailableError` when patience runs out,
+    `DeniedError`, and the errors in its first line.
     """
 
     settings: VaultSettings
     tokens: TokenSource | None = None
     observer: Observer = unobserved
     seen: Seen = field(default_factory=Seen)
+    holder: str = "the broker"
 
     def __post_init__(self) -> None:
         self._transport = Transport(self.settings, self.seen)
@@ -232,7 +240,7 @@ class Connection:
         without a date passes. If Vault never answered this process, it is asked.
         """
         if not self.seen.ours:
-            self.ask("GET", "sys/seal-status")  # every node answers it, without a token
+            self.ask("GET", SEAL_STATUS)
         theirs = self.their_clock
         if theirs is None:
             return
@@ -270,7 +278,7 @@ class Connection:
         return f"{self.settings.mount}/{kind}/{path}"
 
     def _patiently(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
-        send, patience = partial(self._transport.send, method, path, body), self.settings.patience
+        patience = self.settings.patience
         attempts = stamina.retry_context(self._pause, None, patience, wait_initial=0.05, wait_max=2.0, wait_jitter=0.1)
         try:
             for attempt in attempts:
@@ -278,7 +286,10 @@ class Connection:
                     limit = duration_text(timedelta(seconds=patience))
                     self.seen.wait(f"{self.settings.whereabouts} is away: waiting up to {limit} for it")
                 with attempt:
-                    answer = send(token) if token or not self.tokens else self._send_as_ourselves(send, self.tokens)
+                    if token or not self.tokens:
+                        answer = self._transport.send(method, path, body, token)
+                    else:
+                        answer = self._send_as_ourselves(method, path, body, self.tokens)
                     self.seen.away = False
                     return answer
         except PassingError:
@@ -291,19 +302,49 @@ class Connection:
             return False
         return error.wait or True
 
-    def _send_as_ourselves(self, send: partial[Document], tokens: TokenSource) -> Document:
-        token = tokens.token()
-        try:
-            return send(token)
-        except DeniedError:
-            # Vault denies a dead token and a live one without the right in the same words: ask which it is
-            if not self._is_dead(token) or not tokens.replace(token):
-                raise
-        return send(tokens.token())
+    def _send_as_ourselves(self, method: str, path: str, body: Document | None, tokens: TokenSource) -> Document:
+        asked = f"{path}/" if method == "LIST" else path
+        for is_last in (False, True):
+            token = tokens.token()
+            try:
+                return self._transport.send(method, path, body, token)
+            except DeniedError as error:
+                # Vault denies a dead token and a live one without the right in the same words: ask which it is
+                granted = self._granted(asked, token)
+                if granted and isinstance(error, BadTokenError):  # it is about a token in `body`
+                    raise
+                if granted or is_last or not tokens.replace(token):
+                    raise self._denied(asked, granted, _lacked(method, asked, body, granted)) from None
+        raise AssertionError("the second denial was raised")
 
-    def _is_dead(self, token: Secret[str]) -> bool:
+    def _granted(self, path: str, token: Secret[str]) -> Collection[str]:
+        """Return the capabilities of `token` on `path`, nothing if it is dead: a live one has at least "deny"."""
         try:
-            self._transport.send("GET", "auth/token/lookup-self", None, token)
+            answer = self._transport.send("POST", "sys/capabilities-self", {"paths": [path]}, token)
         except DeniedError:
-            return True
-        return False
+            return ()
+        return field_of(answer, "data", path) or ("deny",)
+
+    def _denied(self, path: str, granted: Collection[str], lacks: str) -> DeniedError:
+        """Return the error that names holder, path, the missing capability, and a command that helps."""
+        if not granted:
+            message = (
+                f"Vault denies {path} to {self.holder}: its token is expired or revoked, or lacks sys/capabilities-self"
+            )
+            return DeniedError(message, hint="log in again: bao login, or vault login")
+        hint = ADMIN_HINT if self.holder == ADMINISTRATOR else "broker doctor"
+        if not lacks:
+            return DeniedError(f"Vault denies this request for {path} to {self.holder}, which has the right", hint=hint)
+        return LackingError(f"{self.holder} lacks {lacks} on {path}", hint=hint)
+
+
+def _lacked(method: str, path: str, body: Document | None, granted: Collection[str]) -> str:
+    """Return the capability that a denied request needs beside `granted`; "" if it has all that are known."""
+    version = field_of(body or {}, "options", "cas")
+    if method in _NEEDS:
+        needed = [_NEEDS[method]]
+    elif version is None and not _MAY_CREATE.search(path):
+        needed = ["update"]
+    else:
+        needed = ["create", "update"] if version == 0 else ["update", "create"]
+    return next((name for name in needed if name not in granted), "sudo" if _MAY_WANT_SUDO.match(path) else "")

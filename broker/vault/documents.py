@@ -100,6 +100,8 @@ def _account(old: Document) -> Document:
         "generations": [_generation(g, whole) | {"order": orders[g["number"]]} for g in old["generations"]],
         "secrets": password,
         "renew_before": "",
+        "suspended": None,
+        "removed": None,
         "tries": tries,
         "doomed_secrets": sorted(f"password:{number}" for number in old["doomed_passwords"]),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.names import checked_name
+from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.errors import Document, UnclearError, field_of, unclear
@@ -37,6 +38,12 @@ def provide_login(vault: Connection, role: str, folder: Path, write: Callable[[P
         if not _is_known(vault, role, secret_id):
             raise
     return True
+
+
+def login_paths(vault: Connection) -> list[str]:
+    """Return the paths of Vault that `provide_login` needs, for all roles."""
+    names = ("role-id", "secret-id/lookup", "custom-secret-id")
+    return [f"{_base(vault, role.value)}/{name}" for role in Role for name in names]
 
 
 def require_no_others_login(vault: Connection, role: str, folder: Path) -> None:
@@ -78,7 +85,7 @@ def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> None:
     if entity_there is not None and (entity_there.get("metadata") or {}).get("consumer") != name:
         others.append(f"the entity {entity}")
     if others:
-        message = f"{' and '.join(others)} exists, and broker vault enrol did not make it"
+        message = f"{' and '.join(others)} exists, and is no consumer that the broker enrolled"
         raise RefusedError(message, hint="give the consumer another name")
     vault.call("POST", policy_path, {"policy": text})
     vault.call("POST", role, {**LOGIN, "token_policies": [policy]})

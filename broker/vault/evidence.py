@@ -125,7 +125,7 @@ class VaultStatements:
         if VerifyingKey(decoded(public, str, layout.ANCHOR_KEY)).fingerprint != key.verifying.fingerprint:
             raise RefusedError(
                 "the public key in Vault is not that of the key that signs evidence",
-                hint="somebody replaced one of them; verify with the key you kept: broker evidence verify --key",
+                hint="one of them was replaced; verify with the key you kept: broker evidence verify --all --key FILE",
             )
         return key
 

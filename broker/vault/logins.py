@@ -1,5 +1,6 @@
 """The broker's own logins at Vault: a class for each method, and their names."""
 
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker.errors import BrokerError, DeniedError, InputError
+from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.paths import read_file
 from broker.vault.connection import Connection, TokenSource
@@ -155,23 +157,28 @@ class AppRoleLogin(TokenSource):
     def _logged_in(self) -> Grant:
         for file in (self.role_id, self.secret_id):
             if not content(file):
-                raise DeniedError(f"{file}, needed to log in, cannot be read", hint="broker vault setup makes it")
+                hint = f"a Vault administrator makes it: {self._setup}"
+                raise DeniedError(f"{file}, which {self.vault.holder} logs in with, cannot be read", hint=hint)
         body = {"role_id": content(self.role_id), "secret_id": Secret(content(self.secret_id) or "")}
         try:
             return granted(self.vault.ask("POST", f"auth/{self.mount}/login", body), self.clock())
         except InvalidError:
-            hint = (
-                f"is {self.secret_id} expired or revoked? broker vault setup makes new ones; "
-                "else it was made for another Vault, or another namespace"
-            )
+            cause = f"{self.secret_id} expired or was revoked, or was made for another Vault or namespace"
+            hint = f"{cause}; a Vault administrator makes a new one: {self._setup}"
         except (UnmountedError, MissingError, DeniedError):
             hint = (
                 "nothing there knows such logins: are address, namespace and mount right? broker config show; "
-                "else set it up: broker vault setup"
+                f"else a Vault administrator sets it up: {self._setup}"
             )
-        where = self.vault.settings.whereabouts
-        message = f"{where} refuses the login at auth/{self.mount} as the AppRole of {self.role_id}"
-        raise DeniedError(message, hint=hint)
+        where, approle = self.vault.settings.whereabouts, f"auth/{self.mount}, the AppRole of {self.role_id}"
+        raise DeniedError(f"{where} refuses the login of {self.vault.holder} at {approle}", hint=hint)
+
+    @property
+    def _setup(self) -> str:
+        """The command of an administrator that writes these files."""
+        folder = self.secret_id.parent
+        is_ours = self.secret_id.name == "secret_id" and folder.name in {role.value for role in Role}
+        return f"broker vault setup --login-dir {shlex.quote(str(folder.parent)) if is_ours else 'roles'}"
 
 
 def content(file: Path) -> str | None:

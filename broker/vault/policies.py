@@ -45,6 +45,15 @@ def role_policy(role: Role, *, mount: str, accounts: Sequence[str] = ALL, shared
     return _filled(installed(f"{role.value}.hcl"), {"account": accounts, "shared": shared}, mount=mount)
 
 
+def admin_policy(mount: str, *, shared: bool = False) -> str:
+    """Return the HCL for who sets the broker up and enrols consumers; `shared` if others use `mount` too."""
+    names = [role.value for role in Role]
+    policies = [policy_name(mount, name) for name in (BASE, *names)]
+    lists = {"role": names, "policy": policies, "shared": [mount] if shared else []}
+    prefix = policy_name(mount, "").rstrip("/")
+    return _filled(installed("admin.hcl"), lists, mount=mount, prefix=prefix)
+
+
 def consumer_policy(rights: Sequence[str]) -> str:
     """Return the HCL that gives exactly `rights`, made by `layout.right`."""
     if not rights or not all(_RIGHT.fullmatch(right) for right in rights):

@@ -7,7 +7,7 @@ same Vault. Needs a token that may write policies and mounts; none of the broker
 import difflib
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
@@ -15,10 +15,11 @@ from typing import Any, Final
 from broker.errors import ConflictError, RefusedError
 from broker.model.role import Role
 from broker.vault import layout
-from broker.vault.connection import Connection
-from broker.vault.errors import Document
+from broker.vault.connection import ADMIN_HINT, Connection
+from broker.vault.errors import Document, LackingError
+from broker.vault.health import by_path, missing
 from broker.vault.ownership import Ground, found, survey
-from broker.vault.policies import ALL, BASE, installed, policy_kind, policy_name, role_policy
+from broker.vault.policies import ALL, BASE, admin_policy, installed, policy_kind, policy_name, rights, role_policy
 
 LOGIN: Final = {
     "token_no_default_policy": True,
@@ -79,7 +80,7 @@ def wanted(ground: Ground, wish: Wish) -> tuple[Item, ...]:
     """Return everything that a Vault needs for a broker on `ground`, in the order to write it."""
     mount = ground.mount
     bounds = [Item("bounds of the mount", f"{mount}/config", layout.BOUNDS)] if ground.is_ours else []
-    tune = Item(f"no lock-out from auth/{mount}/", f"sys/auth/{mount}/tune", _NO_LOCKOUT)
+    tune = Item(f"no lock-out from auth/{mount}/", f"sys/mounts/auth/{mount}/tune", _NO_LOCKOUT)
     return (
         Item(f"mount {mount}/", f"sys/mounts/{mount}", _KV, once=True),
         *bounds,
@@ -114,6 +115,13 @@ def plan(vault: Connection, wish: Wish) -> tuple[Item, ...]:
 def changes(planned: Sequence[Item]) -> tuple[Item, ...]:
     """Return those of `planned` that change something."""
     return tuple(item for item in planned if item.action is not Action.KEEP)
+
+
+def lacking_rights(vault: Connection, wish: Wish, paths: Collection[str] = ()) -> LackingError | None:
+    """Return the error that names each right that the administrator lacks, on `paths` only if there are any."""
+    wanted = rights(admin_policy(vault.settings.mount, shared=wish.adopt))
+    lacks = by_path([right for right in missing(vault, wanted) if not paths or right[1] in paths])
+    return LackingError(f"{vault.holder} lacks {'; '.join(lacks)}", hint=ADMIN_HINT) if lacks else None
 
 
 def apply(vault: Connection, planned: Sequence[Item]) -> None:
@@ -184,9 +192,9 @@ def _compared(vault: Connection, item: Item) -> Item:
 def _there(vault: Connection, item: Item) -> Mapping[str, Any] | None:
     if not item.path.startswith(("sys/mounts/", "sys/auth/")):
         return found(vault, item.path)
-    _, kind, path = item.path.removesuffix("/tune").split("/", 2)
+    _, kind, path = item.path.replace("sys/mounts/auth/", "sys/auth/").removesuffix("/tune").split("/", 2)
     mount = (found(vault, f"sys/{kind}") or {}).get(f"{path}/")
-    if mount is None or not item.path.endswith("/tune"):
+    if mount is None or item.body is not _NO_LOCKOUT:
         return mount
     disabled = (found(vault, item.path) or {}).get("user_lockout_disable")  # shown in another form than set
     return {"user_lockout_config": {"lockout_disable": bool(disabled)}}

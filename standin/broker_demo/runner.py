@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import click
 
@@ -54,7 +55,7 @@ class Demo:
         """
         with undisturbed():
             for process in reversed(self._running):
-                _ended(process)
+                end(process)
             for leave in reversed(self._leaving):
                 leave()
             self._remove()
@@ -78,23 +79,55 @@ class Demo:
         for line in _typed(command, _width() - len(_INDENT), after):
             click.echo(styled(f"   {line}", fg="cyan"))
 
-    def run(self, *command: str, expect: int = 0, quiet: bool = False, cut: bool = False) -> str:
+    def type(self, line: str) -> None:
+        """Print a line of Python as a person would type it."""
+        click.echo(styled(f"   >>> {line}", fg="cyan"))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Print a table, its lines shortened to the terminal."""
+        lines = [[name.upper() for name in columns], *([str(cell) for cell in row] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            click.echo(_cut("  ".join(map(str.ljust, line, widths)).rstrip()))
+
+    def run(self, *command: str, expect: int = 0, quiet: bool = False) -> str:
         """Show a command, run it, print its output, and return its standard output.
 
-        Lines longer than the terminal are wrapped, or with `cut` shortened, for tables with long rows.
+        On a terminal, the command writes to a terminal too, and formats its tables for the width that is left.
         """
         self.show(*command)
-        done = subprocess.run(
-            self._found(command), cwd=self.directory, env=self._environment(), capture_output=True, check=False
-        )
-        out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        for line in [] if quiet else out.splitlines():
-            click.echo(_cut(line) if cut else _wrapped(line))
-        for line in err.splitlines():
+        with tempfile.TemporaryFile() as errors:
+            out, code = self._output(command, errors, terminal=sys.stdout.isatty() and not quiet)
+            errors.seek(0)
+            err = errors.read().decode(errors="replace")
+        for line in [*([] if quiet else out.splitlines()), *err.splitlines()]:
             click.echo(_wrapped(line))
-        if done.returncode != expect:
-            raise DemoError(f"{shlex.join(command)} ended with {done.returncode}", hint="this is a fault of the demo")
+        if code != expect:
+            raise DemoError(f"{shlex.join(command)} ended with {code}", hint="this is a fault of the demo")
         return out
+
+    def _output(self, command: Sequence[str], errors: IO[bytes], *, terminal: bool) -> tuple[str, int]:
+        """Run a command; return what it wrote to stdout, and its exit code."""
+        reading, writing = os.openpty() if terminal else os.pipe()
+        with os.fdopen(reading, "rb", buffering=0) as pipe:
+            if terminal:
+                termios.tcsetwinsize(writing, (50, _width() - len(_INDENT)))
+            process = subprocess.Popen(
+                self._found(command),
+                cwd=self.directory,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=writing,
+                stderr=errors,
+            )
+            os.close(writing)
+            try:
+                out = b"".join(_pieces(pipe))
+                return out.decode(errors="replace"), process.wait()
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
 
     def start(self, *command: str, outlives: bool = False) -> subprocess.Popen[bytes]:
         """Show a command and start it. It ends when this process ends, for any reason, unless it `outlives` it."""
@@ -112,15 +145,17 @@ class Demo:
         self._running.append(process)
         return process
 
-    def wait_for(self, path: str, process: subprocess.Popen[bytes]) -> Path:
-        """Wait for a file, and return its path."""
+    def wait_for(self, path: str, process: subprocess.Popen[bytes]) -> None:
+        """Wait for a file of `process`."""
+        self.wait((self.directory / path).exists, process, path)
+
+    def wait(self, holds: Callable[[], bool], process: subprocess.Popen[bytes], what: str) -> None:
+        """Wait for `process` to make `holds` true; `what` names it in the error."""
         until = time.monotonic() + _PATIENCE
-        found = self.directory / path
-        while not found.exists():
+        while not holds():
             if process.poll() is not None or time.monotonic() > until:
-                raise DemoError(f"{path} did not appear", hint=_last_words(process))
+                raise DemoError(f"{what} did not appear", hint=_last_words(process))
             time.sleep(0.02)
-        return found
 
     def read(self, path: str) -> Mapping[str, Any]:
         """Return the JSON object in a file."""
@@ -154,6 +189,26 @@ class Demo:
         return kept | {"BROKER_CONFIG": str(self.directory / "broker.toml")}
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, and wait until it has ended."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stderr:
+        process.stderr.close()
+
+
+def _pieces(pipe: IO[bytes]) -> Iterator[bytes]:
+    """Yield what is written to `pipe`. A terminal reports its end as an error."""
+    with suppress(OSError):
+        while piece := pipe.read(65536):
+            yield piece
+
+
 def _width() -> int:
     """Return the width of the terminal; without one, lines are not wrapped."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
@@ -165,6 +220,8 @@ def _cut(line: str) -> str:
 
 
 def _wrapped(line: str) -> str:
+    if len(_INDENT) + len(click.unstyle(line)) <= _width():
+        return f"{_INDENT}{line}"
     inner = line[: len(line) - len(line.lstrip())]
     return textwrap.fill(
         line, _width(), initial_indent=_INDENT, subsequent_indent=f"{_INDENT}{inner}  ", break_on_hyphens=False
@@ -193,18 +250,6 @@ def _typed(command: Sequence[str], width: int, after: str) -> list[str]:
 
 def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGTERM)
-
-
-def _ended(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stderr:
-        process.stderr.close()
 
 
 def _last_words(process: subprocess.Popen[bytes]) -> str:

@@ -14,7 +14,7 @@ from partner_standin.durations import parse_duration
 from partner_standin.faults import Faults
 from partner_standin.gate import Admitted, Gate, PeerCertificate, Request
 from partner_standin.listener import Handler, Listener, drain, reset
-from partner_standin.operations import Call, NotFoundError, Operations, WrongBodyError
+from partner_standin.operations import Call, NotAcceptableError, NotFoundError, Operations, WrongBodyError
 from partner_standin.outages import outage, with_mishap
 from partner_standin.paging import BadPageError
 from partner_standin.request_log import RequestLog
@@ -68,6 +68,7 @@ class Api:
             origin=origin,
             parameters=parameters,
             body=request.body,
+            accept=request.headers.get("accept", ""),
             echo=admitted.application.client_id if self.faults.value("echo-client-id") is not None else "",
         )
         return self._operate(call).plus(*admitted.headers)
@@ -80,6 +81,8 @@ class Api:
             answer = self._operations.answer(call)
         except NotFoundError:
             return error(40499, "Resource not found", now=stamp)
+        except NotAcceptableError:
+            return error(40699, "Not acceptable", now=stamp)
         except BadPageError as problem:
             return error(40099, str(problem), now=stamp)
         except WrongBodyError:

@@ -109,6 +109,8 @@ FAULTS: Final[tuple[Fault, ...]] = (
         "3",
     ),
     Fault("client-rejected", "gate", "rejects every client_id", "client_rejected"),
+    Fault("not-subscribed", "gate", "answers that the application is not registered to a plan", "not_subscribed"),
+    Fault("address-refused", "gate", "answers 403: the client's address is not allowed", "address_refused"),
     Fault(
         "cn-mismatch",
         "gate",
@@ -147,6 +149,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     ),
     # harmless oddities
     Fault("no-timestamp", "answer", "leaves the timestamp out of error bodies", "ok"),
+    Fault("spaced-media-type", "answer", "ends the media type with a space, as the published OpenAPI does", "ok"),
     Fault("echo-client-id", "answer", "repeats the client_id in every link", "ok"),
     # the desk
     Fault("desk-delay", "desk", "signs DURATION after the request came in", "ok", "DURATION", needed=True),

@@ -92,6 +92,23 @@ class Vehicle:
         )
 
     @cached_property
+    def alarms(self) -> Sequence[Document]:
+        """The alarm's last activation."""
+        return ({"id": _id(self._dice("alarms")), "status": {"activation": "Inactive"}, "startedAt": _stamp(START)},)
+
+    @cached_property
+    def collisions(self) -> Sequence[Document]:
+        """A collision, for one vehicle in eight."""
+        dice = self._dice("collisions")
+        return ({"id": _id(dice), "severity": "Low", "startedAt": _stamp(START)},) if not dice.randrange(8) else ()
+
+    @cached_property
+    def thefts(self) -> Sequence[Document]:
+        """A theft that ended, for one vehicle in twenty."""
+        dice = self._dice("thefts")
+        return ({"id": _id(dice), "stolen": False, "startedAt": _stamp(START)},) if not dice.randrange(20) else ()
+
+    @cached_property
     def trips(self) -> Sequence[Document]:
         """Trips: more than one page."""
         dice = self._dice("trips")
@@ -137,10 +154,6 @@ class Fleet:
     def vehicle(self, number: str) -> Vehicle | None:
         """Return the vehicle with this id."""
         return next((vehicle for vehicle in self.vehicles if vehicle.id == number), None)
-
-    def each(self, part: Callable[[Vehicle], Document]) -> Sequence[Document]:
-        """Return one part of every vehicle, with the vehicle's VIN."""
-        return tuple({"vin": vehicle.vin, **part(vehicle)} for vehicle in self.vehicles)
 
     def all(self, parts: Callable[[Vehicle], Sequence[Document]], most: int = 5) -> Sequence[Document]:
         """Return the first few entries of every vehicle's list, with the vehicle's VIN."""

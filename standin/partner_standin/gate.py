@@ -7,6 +7,7 @@ import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -16,13 +17,15 @@ from cryptography.x509.oid import NameOID
 from partner_standin.faults import Faults
 from partner_standin.quota import Quota, Usage
 from partner_standin.registry import Application, Registry, UnknownLoginError
-from partner_standin.responses import Response, certificate_json, certificate_page, error, gateway_401
+from partner_standin.responses import Response, certificate_json, certificate_page, error, gateway_error
 
 BAD_BASIC: Final = (
     "Cannot pass the security checks that are required by the target API or operation, "
     "Enable debug headers for more details."
 )
 BAD_CLIENT: Final = "Invalid client id or secret."
+NO_PLAN: Final = "Not registered to plan"
+BAD_ADDRESS: Final = "The address of the client is not allowed"  # our words: the partner's are not published
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +117,16 @@ class Gate:
 
     def admit(self, request: Request, *, by_header: bool) -> Admitted | Response:
         """Return the admitted request, or the refusal. `by_header`: the API that reads X-IBM-Client-Id and -Secret."""
+        if self._faults.take("address-refused") is not None:
+            return gateway_error(HTTPStatus.FORBIDDEN, BAD_ADDRESS, "address_refused")
         login = self._login(request)
         if not login or self._faults.take("login-rejected") is not None:
-            return gateway_401(BAD_BASIC, "login_rejected")
+            return gateway_error(HTTPStatus.UNAUTHORIZED, BAD_BASIC, "login_rejected")
         application = self._application(request, login, by_header=by_header)
         if application is None or self._faults.take("client-rejected") is not None:
-            return gateway_401(BAD_CLIENT, "client_rejected")
+            return gateway_error(HTTPStatus.UNAUTHORIZED, BAD_CLIENT, "client_rejected")
+        if self._faults.take("not-subscribed") is not None:
+            return gateway_error(HTTPStatus.UNAUTHORIZED, NO_PLAN, "not_subscribed")
         mismatch = self._mismatch(request, login)
         return mismatch or self._within_quota(login, application)
 
@@ -152,7 +159,7 @@ class Gate:
         if how == "off":
             return None
         if how == "401":
-            return gateway_401(BAD_BASIC, "cn_mismatch")
+            return gateway_error(HTTPStatus.UNAUTHORIZED, BAD_BASIC, "cn_mismatch")
         return error(40399, "The certificate belongs to another login", now=self._stamp(), outcome="cn_mismatch")
 
     def _within_quota(self, login: str, application: Application) -> Admitted | Response:

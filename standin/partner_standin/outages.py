@@ -30,6 +30,8 @@ def with_mishap(answer: Response, faults: Faults) -> Response:
     """Return `answer` with the mishap of a fault that is on."""
     if not answer.body:
         return answer
+    if faults.take("spaced-media-type") is not None:
+        answer = replace(answer, media_type=f"{answer.media_type} ")
     for fault, mishap in (("reset-mid-body", "reset"), ("cut-mid-body", "cut")):
         if faults.take(fault) is not None:
             return replace(answer, mishap=mishap)

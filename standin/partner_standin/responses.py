@@ -5,11 +5,13 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, replace
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
 
 HAL: Final = "application/hal+json"
+GEO_JSON: Final = "application/vnd.geo+json"
 JSON: Final = "application/json"
 HTML: Final = "text/html"
 
@@ -36,6 +38,11 @@ def hal(document: Any, status: int = 200) -> Response:
     return Response(status, msgspec.json.encode(document))
 
 
+def geo_json(document: Any) -> Response:
+    """Return `document` as GeoJSON, which lastPosition answers."""
+    return Response(200, msgspec.json.encode(document), GEO_JSON)
+
+
 def error(code: int, message: str, *, now: datetime | None, outcome: str = "") -> Response:
     """Return the API's own error body. `code` is the HTTP status and two digits: 40499 is a 404."""
     body: dict[str, Any] = {"code": code, "uuid": str(uuid.uuid4()), "message": message}
@@ -45,10 +52,10 @@ def error(code: int, message: str, *, now: datetime | None, outcome: str = "") -
     return Response(status, msgspec.json.encode(body), outcome=outcome or f"error {status}")
 
 
-def gateway_401(more: str, outcome: str) -> Response:
+def gateway_error(status: HTTPStatus, more: str, outcome: str) -> Response:
     """Return the body that IBM API Connect answers before the API is reached."""
-    body = {"httpCode": "401", "httpMessage": "Unauthorized", "moreInformation": more}
-    return Response(401, msgspec.json.encode(body), JSON, outcome=outcome)
+    body = {"httpCode": str(status.value), "httpMessage": status.phrase, "moreInformation": more}
+    return Response(status, msgspec.json.encode(body), JSON, outcome=outcome)
 
 
 def certificate_page(problem: str) -> Response:

@@ -16,6 +16,8 @@ from tests.support.sources import MODULES, PRODUCT, committed, imports, label, t
 
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
+IGNORED = "# type: " + "ignore"
+MOST_IGNORED = 2
 NO_MEANING = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "base"}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
@@ -102,6 +104,13 @@ def test_functions_fit_on_a_screen() -> None:
     assert not [
         f"{label(file)}: {f.name}" for file, f in functions if (f.end_lineno or 0) - f.lineno + 1 > LONGEST_FUNCTION
     ]
+
+
+def test_types_are_ignored_twice_at_most() -> None:
+    ignored = [
+        f"{label(file)}: {line}" for file in PRODUCT for line in file.read_text().splitlines() if IGNORED in line
+    ]
+    assert len(ignored) <= MOST_IGNORED, ignored
 
 
 def test_no_exception_is_dropped_in_silence() -> None:

@@ -97,7 +97,7 @@ def spoilt(field: Ground, disk: Path, command: Case, spoil: Callable[[Path], Abs
     field.begin(command)
     with spoil(disk):
         struck = field.run(command)
-        assert struck.code == 2, f"{struck.code} {struck.ended.err}"
+        assert struck.code == (9 if spoil is full else 2), f"{struck.code} {struck.ended.err}"
         field.assert_reported(struck)
         field.assert_nothing_half()
     field.again(command, found)

@@ -12,6 +12,7 @@ from partner_standin import Standin
 from broker.embedded.up import Embedded
 from broker.vault.connection import Connection
 from tests.support.cli_harness import CliHarness
+from tests.support.printed_run import PrintedRuns
 from tests.support.saved_states import SavedStates
 from tests.support.system import LOGIN, PASSWORD, made_system
 from tests.support.vault import mounted
@@ -31,6 +32,12 @@ def saved(vault_server: tuple[Embedded, Connection]) -> Iterator[SavedStates]:
 @pytest.fixture(scope="session")
 def whole_shop(saved: SavedStates) -> CliHarness:
     return CliHarness(saved)
+
+
+@pytest.fixture(scope="session")
+def printed_runs(whole_shop: CliHarness) -> PrintedRuns:
+    """Runs what commands print; a command that was run in a state is not run in it again."""
+    return PrintedRuns(whole_shop)
 
 
 @pytest.fixture

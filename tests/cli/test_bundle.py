@@ -52,6 +52,13 @@ def test_a_program_is_told_in_json_what_went_wrong(harness: CliHarness) -> None:
         assert (ended.json["success"], ended.json["code"]) == (False, kind)
 
 
+def test_bundle_of_another_application_is_denied(harness: CliHarness) -> None:
+    harness.put("promoted")
+    harness.ok("app add acme/other --client-id 22222222-2222-4222-8222-222222222222")
+    assert harness.run(GET.replace("acme/reporting", "acme/other")).code == 5
+    assert_nothing_held(harness)
+
+
 @pytest.mark.parametrize("hours", [3, -8])
 def test_who_holds_what_is_not_told_by_a_wrong_clock(
     harness: CliHarness, monkeypatch: pytest.MonkeyPatch, hours: int
@@ -132,7 +139,7 @@ def test_a_bundle_that_could_not_be_published_is_given_back(
 
     monkeypatch.setattr(Root, "point", full)
     ended = harness.run(GET)
-    assert ended.code == 2
+    assert ended.code == 9
     assert "no space left" in ended.err
     assert_nothing_held(harness)
 

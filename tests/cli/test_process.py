@@ -143,7 +143,7 @@ def test_a_full_disk_is_told(harness: CliHarness) -> None:
         shown = run(harness, "account", "show", "acme", capture_output=False, stdout=full, stderr=subprocess.PIPE)
         short = run(harness, "csr", "--help", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     for each in (ended, shown, short, run(harness, "csr", "new", "acme", "--out", "/dev/full")):
-        assert each.code == 2
+        assert each.code == 9
         assert "No space left" in each.err
         assert "Exception ignored" not in each.err
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from broker.compose.graph import Wiring
+from broker.model.role import Role
 from broker.vault import layout
 from broker.vault.policies import policy_name
 from tests.cli.test_bad_input import administrator
@@ -21,8 +22,8 @@ from tests.support.vault import with_root_token
 pytestmark = pytest.mark.slow
 
 ROW = {
-    "account", "environment", "current", "not_after", "due", "due_because", "generations", "open_request", "who",
-    "message", "hint", "obstacles",
+    "account", "environment", "current", "not_after", "due", "due_because", "generations", "open_request", "state",
+    "who", "message", "hint", "obstacles",
 }  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def row(harness: CliHarness, **later: int) -> dict[str, Any]:
         ("added", ["app remove acme/reporting --yes"], "us", "it has no application", "broker app add"),
         ("added", [], "us", "it has no certificate", "broker csr new acme"),
         ("requested", [], "us", "was never sent", "broker csr submit acme"),
-        ("requested", ["csr submit acme"], "partner", "was sent 0d ago", "broker cert import acme"),
+        ("requested", ["csr submit acme"], "partner", "was sent less than a minute ago", "broker cert import acme"),
         ("candidate", [], "us", "generation 1 is ready to be tried", "broker rotation promote acme"),
         ("promoted", [], "nobody", "nothing", ""),
         ("promoted", ["app add acme/new"], "us", "application new has no client_id", "broker app set acme/new"),
@@ -78,6 +79,35 @@ def test_as_time_goes_by_it_is_stuck_due_and_expired(harness: CliHarness) -> Non
     ended = harness.run("bundle get acme/reporting --consumer-token-file reader.token --to b", wiring=later)
     assert ended.code == 6
     assert not (harness.home / "b" / "current").exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "days", "shown", "code"),
+    [
+        ("promoted", 0, "ok", 0),
+        ("requested", 0, "unfinished", 0),
+        ("promoted", 360, "due", 7),
+        ("locked", 0, "stopped", 6),
+        ("promoted", 400, "expired", 6),
+    ],
+)
+def test_detailed_exit_code_follows_the_state(
+    harness: CliHarness, state: str, days: int, shown: str, code: int
+) -> None:
+    harness.put(state)
+    later = Wiring(clock=lambda: datetime.now(UTC) + timedelta(days=days))
+    for form in ("table", "json"):
+        ended = harness.run(f"status --detailed-exitcode -o {form}", wiring=later)
+        assert (ended.code, f"{shown}" in ended.out) == (code, True)
+        assert harness.run(f"status -o {form}", wiring=later).code == 0
+
+
+def test_the_worst_account_comes_first(harness: CliHarness) -> None:
+    harness.put("promoted")
+    harness.ok(harness.good("account add", account="aaa"))
+    later = Wiring(clock=lambda: datetime.now(UTC) + timedelta(days=400))
+    assert [a["account"] for a in harness.ok("status -o json", wiring=later).json] == ["acme", "aaa"]
+    assert "EXPIRED on 20" in harness.ok("status acme", wiring=later).out
 
 
 def codes(harness: CliHarness, code: int, wiring: Wiring | None = None, **env: str) -> dict[str, str]:
@@ -163,6 +193,11 @@ def test_without_a_login_doctor_and_status_tell_no_more_than_they_know(harness: 
     harness.put("promoted")
     none = {"BROKER_CONFIG": "plain.toml"}
     assert codes(harness, 6, BROKER_CONFIG="plain.toml")["role.none"] == "error"
+    lines = ["version = 1"]
+    for role in Role:
+        lines += [f"[roles.{role.value}]", 'role_id_file = "gone/role_id"', 'secret_id_file = "gone/secret_id"']
+    (harness.home / "gone.toml").write_text("\n".join(lines))
+    assert codes(harness, 6, BROKER_CONFIG="gone.toml")["role.none"] == "error"
     ended = harness.run("vault status", env=none)
     assert ended.code == 2
     assert [line.split() for line in ended.out.splitlines() if line.startswith(("answers", "serves"))] == [
@@ -202,7 +237,7 @@ def test_a_profile_that_is_refused_hides_no_other_account(
     vault = harness.saved.system.vault.admin
     stored = vault.read(layout.profile("own"))
     vault.write(layout.profile("own"), {**stored.data, **changed}, replacing=stored.version)
-    acme, other = harness.ok("status -o json").json
+    other, acme = harness.ok("status -o json").json
     assert [acme] == before
     assert (set(other), other["account"], other["who"], other["due"]) == (ROW, "zzz", "us", None)
     assert "profile own: " in other["message"]
@@ -244,8 +279,12 @@ def test_doctor_finds_a_role_without_its_rights(harness: CliHarness) -> None:
     policy = vault.ask("GET", path)["data"]["policy"]
     try:
         vault.call("POST", path, {"policy": 'path "nothing" { capabilities = ["read"] }'})
-        found = harness.run("doctor -o json").json["findings"]
-        assert [f for f in found if f["code"].startswith(("role.", "policy.")) and "rotator" in f["message"]], found
+        ended = harness.run("csr new acme")
+        assert ended.code == 5
+        assert f"role rotator lacks read on {mount}/data/accounts/acme" in ended.err
+        assert "broker doctor" in ended.err
+        (found,) = [f for f in harness.run("doctor -o json").json["findings"] if f["code"] == "role.rotator"]
+        assert f"read, update on {mount}/data/accounts/+" in found["message"]
     finally:
         vault.call("POST", path, {"policy": policy})
 
@@ -273,7 +312,10 @@ def test_explain_can_be_mailed_as_it_is(harness: CliHarness) -> None:
 def test_explain_works_before_there_is_a_client_id(harness: CliHarness) -> None:
     harness.put("requested")
     harness.ok(f"cert import acme reply.zip {' '.join(harness.saved.system.accepting())}")
-    assert "client_id=" in harness.ok("explain acme").out
+    shown = harness.ok("explain acme").out
+    assert "client_id=" in shown
+    assert "Expected answer:\n\n  200, application/hal+json\n" in shown
+    assert '401 "Not registered to plan": the client_id is right' in shown
     assert harness.run("rotation canary acme").code == 6
 
 
@@ -294,6 +336,17 @@ def test_evidence_tells_the_whole_story_and_verifies(harness: CliHarness) -> Non
     assert "bundle-issued" not in shown
     assert "…" not in shown  # what is piped is whole
     assert "bundle-issued" in harness.ok("evidence show --all").out
+
+
+def test_verify_counts_the_chains_of_leases(harness: CliHarness) -> None:
+    """A line for each would hide the accounts: every process that issues bundles has a chain."""
+    harness.put("rotated")
+    for _ in range(3):
+        harness.ok("bundle get acme/reporting --consumer-token-file reader.token --to bundle")
+    shown = harness.ok("evidence verify --all")
+    assert "issued/" not in shown.out
+    assert "3 chains of issued bundles, 3 entries: whole" in shown.out
+    assert len(harness.ok("evidence verify --all -o json").json["chains"]) == 4
 
 
 def test_evidence_that_somebody_changed_is_found(harness: CliHarness) -> None:

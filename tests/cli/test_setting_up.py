@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.model.secret import Secret
+from broker.pki.csr import parse
 from broker.vault.connection import Connection
-from broker.vault.logins import FixedToken
-from tests.cli.test_bad_input import administrator
+from broker.vault.errors import GoneError
+from tests.cli.test_bad_input import administrator, setup_token
+from tests.cli.test_cert import accepting, answer
 from tests.support.cli_harness import CliHarness
 from tests.support.console import inside
 from tests.support.system import Ended
@@ -91,6 +92,70 @@ def test_account_settings_are_set_and_cleared(harness: CliHarness) -> None:
     assert harness.ok("status acme -o json").json[0]["due"] == before["due"]
 
 
+def test_subject_is_corrected_for_the_next_csr(harness: CliHarness) -> None:
+    harness.put("requested")
+    before = parse(harness.ok("csr show acme").out.encode()).name.subject
+    corrected = harness.ok("account set acme --subject O='Autre Exemple'")
+    assert "signing request 1 has another subject: broker csr new acme --supersede replaces it" in corrected.err
+    assert harness.ok("account set acme --subject O='Autre Exemple'").err.startswith("account acme is set already")
+    after = parse(harness.ok("csr new acme --supersede --yes").out.encode()).name.subject
+    assert after.get("O") == "Autre Exemple"
+    assert {n: v for n, v in after.attributes if n != "O"} == {n: v for n, v in before.attributes if n != "O"}
+    assert harness.run("evidence verify acme").code == 0
+    harness.ok("cert import acme - " + accepting(harness), input=answer(harness).zip())
+
+
+def test_suspended_account_issues_nothing(harness: CliHarness) -> None:
+    harness.put("promoted")
+    get = "bundle get acme/reporting --consumer-token-file reader.token --to bundle"
+    harness.ok(get)
+    assert "copies that were issued work as before" in harness.ok("account suspend acme --reason stolen").err
+    refused = harness.run(get)
+    assert refused.code == 6
+    assert "suspended since" in refused.err
+    assert "stolen" in refused.err
+    assert harness.ok("status acme -o json").json[0]["state"] == "suspended"
+    assert "stolen" in harness.ok("account show acme").out
+    revoked = harness.ok("account suspend acme --reason stolen --revoke -o json").json["revoked"]
+    assert len(revoked) == 1
+    assert revoked[0] in harness.ok("evidence show acme -o json").out
+    harness.ok("rotation canary acme")
+    harness.ok("csr new acme")
+    harness.ok("account resume acme")
+    harness.ok(get)
+    assert harness.run("evidence verify acme").code == 0
+
+
+def test_removed_account_leaves_its_evidence(harness: CliHarness) -> None:
+    harness.put("promoted")
+    kept = harness.look().documents
+    assert harness.run("account remove acme --yes").code == 7
+    assert harness.look().documents == kept
+    harness.ok("account remove acme --force --reason over --yes")
+    vault = harness.saved.system.vault.admin
+    for path in ("keys/acme/1", "passwords/acme/1"):
+        with pytest.raises(GoneError):
+            vault.read(path)
+    assert harness.ok("account list -o json").json == []
+    assert harness.ok("status -o json").json == []
+    for line in ("rotation status acme", "csr new acme", "password set acme --password-file secret", "status acme"):
+        (harness.home / "secret").write_text("another")
+        refused = harness.run(line)
+        assert (refused.code, "was removed" in refused.err) == (6, True), refused
+    assert "account-removed" in harness.ok("evidence show acme").out
+    assert "over" in harness.ok("account show acme").out
+    assert harness.run("evidence verify acme").code == 0
+
+
+def test_shared_client_id_is_warned_of(harness: CliHarness) -> None:
+    harness.put("promoted")
+    client_id = harness.ok("app list acme -o json").json[0]["client_id"]
+    said = "acme/billing and acme/reporting have the same client_id"
+    assert said in harness.ok(f"app add acme/billing --client-id {client_id}").err
+    assert said in harness.ok(f"app set acme/billing --client-id {client_id}").err
+    assert "same client_id" not in harness.ok("app set acme/billing --client-id another").err
+
+
 def test_a_password_is_stored_and_never_shown(harness: CliHarness) -> None:
     harness.put("added")
     (harness.home / "secret").write_text("sësame\r\n")
@@ -117,6 +182,16 @@ def test_a_profile_of_ones_own_is_added_shown_and_used(harness: CliHarness) -> N
     harness.ok("csr new mine")
 
 
+def test_a_profile_is_shown_with_its_facts(harness: CliHarness) -> None:
+    shown = harness.ok("partner show stellantis").out
+    lists = shown[shown.index("quotas") :]
+    assert "in 1d: X-RateLimit-Limit-1, X-RateLimit-Remaining-1" in lists
+    assert "writes      POST /fleets/{fid}/monitors: 202" in lists
+    assert "deprecated  GET /fleets/{fid}/vehicles/{vid}/lastPosition: application/vnd.geo+json" in lists
+    assert len(re.findall(r"(?:GET|POST|PUT|DELETE) /", lists)) == 47
+    assert "{'" not in shown
+
+
 def test_a_profile_can_be_copied_changed_and_added(harness: CliHarness) -> None:
     harness.put("empty")
     copied = harness.ok("partner show stellantis -o toml").out
@@ -133,7 +208,7 @@ def test_a_profile_can_be_copied_changed_and_added(harness: CliHarness) -> None:
 def test_every_setting_says_where_it_comes_from(harness: CliHarness) -> None:
     harness.put("empty")
     shown = harness.ok("--timeout 7s config show -o json", env={"BROKER_TTL": "5m"}).json
-    assert set(shown) == {"file", "settings", "logins"}
+    assert set(shown) == {"file", "settings", "logins", "accounts"}
     sources = {name: value["source"] for name, value in shown["settings"].items()}
     assert (shown["settings"]["vault.patience"]["value"], sources["vault.patience"]) == ("7s", "flag")
     assert (shown["settings"]["bundle.ttl"]["value"], sources["bundle.ttl"]) == ("5m", "$BROKER_TTL")
@@ -229,7 +304,7 @@ def test_what_init_writes_can_be_read(tmp_path: Path, answers: str) -> None:
 
 def test_a_consumer_is_enrolled_and_gets_what_it_may(harness: CliHarness) -> None:
     harness.put("promoted")
-    root = {"VAULT_TOKEN": administrator(harness)}
+    root = {"VAULT_TOKEN": setup_token(harness)}
     harness.ok("vault enrol worker --right acme/reporting --token-file worker.token --login-dir worker", env=root)
     for name in ("worker.token", "worker/role_id", "worker/secret_id"):
         assert (harness.home / name).stat().st_mode & 0o777 == 0o600
@@ -246,7 +321,7 @@ def test_a_consumer_is_enrolled_and_gets_what_it_may(harness: CliHarness) -> Non
 
 def test_setting_up_again_changes_nothing(harness: CliHarness) -> None:
     harness.put("empty")
-    root = {"VAULT_TOKEN": administrator(harness)}
+    root = {"VAULT_TOKEN": setup_token(harness)}
     for line in ("vault setup --dry-run -o json", "vault setup -o json"):
         assert {row["action"] for row in harness.ok(line, env=root).json} == {"keep"}
     script = harness.ok("vault setup --print sh").out
@@ -255,7 +330,7 @@ def test_setting_up_again_changes_nothing(harness: CliHarness) -> None:
 
 def test_a_second_setup_with_logins_changes_nothing_either(harness: CliHarness) -> None:
     harness.put("empty")
-    root = {"VAULT_TOKEN": administrator(harness)}
+    root = {"VAULT_TOKEN": setup_token(harness)}
     first = harness.ok("vault setup --login-dir here", env=root)
     assert "new logins of server, rotator" in first.err
     made = {file: file.read_text() for file in (harness.home / "here").rglob("*_id")}
@@ -271,9 +346,9 @@ def test_a_mount_in_use_is_shared_only_if_asked(harness: CliHarness) -> None:
     """Each hint is a command that works as printed; the effects of sharing are shown first."""
     harness.put("empty")
     admin = harness.saved.system.vault.admin
-    env = {"VAULT_TOKEN": administrator(harness), "BROKER_CONFIG": "plain.toml", "BROKER_MOUNT": "team-kv"}
+    env = {"VAULT_TOKEN": setup_token(harness, "team-kv"), "BROKER_CONFIG": "plain.toml", "BROKER_MOUNT": "team-kv"}
     admin.call("POST", "sys/mounts/team-kv", {"type": "kv", "options": {"version": "2"}})
-    team = Connection(replace(admin.settings, mount="team-kv"), FixedToken(Secret(env["VAULT_TOKEN"])))
+    team = Connection(replace(admin.settings, mount="team-kv"), admin.tokens)
     try:
         team.create("app/db", {})
         before = admin.ask("GET", "team-kv/config")["data"]
@@ -283,14 +358,16 @@ def test_a_mount_in_use_is_shared_only_if_asked(harness: CliHarness) -> None:
         hints = re.findall(r"(?:BROKER_MOUNT=(\S+) )?broker (vault setup [^;\n]*--dry-run)", refused.err)
         assert len(hints) == 2
         for mount, line in hints:
-            harness.ok(line, env=env | ({"BROKER_MOUNT": mount} if mount else {}))
+            other = {"BROKER_MOUNT": mount, "VAULT_TOKEN": setup_token(harness, mount)} if mount else {}
+            harness.ok(line, env=env | other)
         shown = harness.ok("vault setup --adopt-mount --dry-run", env=env).err
         assert "team-kv/ keeps its own cas_required and max_versions" in shown
         assert "can read the broker's private keys" in shown
         harness.ok("vault setup --adopt-mount", env=env)
         assert admin.ask("GET", "team-kv/config")["data"] == before
         again = harness.ok("vault setup", env=env).err
-        assert again.splitlines()[-1].startswith("0 of ")
+        assert again.splitlines()[-2].startswith("0 of ")
+        assert again.splitlines()[-1] == "no role can log in from here; next: broker vault setup --login-dir roles"
     finally:
         team.close()
         admin.call("DELETE", "sys/mounts/team-kv")
@@ -299,14 +376,14 @@ def test_a_mount_in_use_is_shared_only_if_asked(harness: CliHarness) -> None:
 
 def test_every_write_of_setting_up_passes_where_writes_are_seen(harness: CliHarness) -> None:
     harness.put("promoted")
-    root = {"VAULT_TOKEN": administrator(harness)}
+    root = {"VAULT_TOKEN": setup_token(harness)}
     harness.ok("vault enrol seen --right acme/reporting --token-file seen.token", env=root)
     assert [path.partition("/")[0] for path in harness.writes] == ["sys", "auth", "identity", "identity", "auth"]
 
 
 def test_enrolling_again_keeps_the_login_and_a_token_says_when_it_ends(harness: CliHarness) -> None:
     harness.put("promoted")
-    root = {"VAULT_TOKEN": administrator(harness)}
+    root = {"VAULT_TOKEN": setup_token(harness)}
     line = "vault enrol twice --right acme/reporting --login-dir twice"
     harness.ok(line, env=root)
     secret_id = (harness.home / "twice/secret_id").read_text()
@@ -321,7 +398,7 @@ def test_enrolling_again_keeps_the_login_and_a_token_says_when_it_ends(harness: 
 
 def test_a_token_on_standard_output_is_a_line_of_its_own(harness: CliHarness) -> None:
     harness.put("promoted")
-    root = {"VAULT_TOKEN": administrator(harness)}
+    root = {"VAULT_TOKEN": setup_token(harness)}
     ended = harness.ok("vault enrol piped --right acme/reporting --token-file -", env=root)
     assert ended.err.startswith("the token expires in 20 minutes and is not renewed\n")
     (token,) = ended.out.splitlines(keepends=True)
@@ -334,7 +411,7 @@ def test_a_token_on_standard_output_is_a_line_of_its_own(harness: CliHarness) ->
 def test_enrolling_takes_no_other_consumers_login_away(harness: CliHarness) -> None:
     """The secret-id would stay valid, and nobody would have it."""
     harness.put("promoted")
-    root = {"VAULT_TOKEN": administrator(harness)}
+    root = {"VAULT_TOKEN": setup_token(harness)}
     line = "vault enrol {} --right acme/reporting --login-dir mine"
     harness.ok(line.format("first"), env=root)
     mine = {name: (harness.home / "mine" / name).read_bytes() for name in ("role_id", "secret_id")}

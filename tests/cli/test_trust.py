@@ -13,7 +13,7 @@ def test_a_new_ca_makes_a_candidate_and_only_its_promotion_changes_what_counts(h
     before = harness.account.current
     assert before
     said = harness.ok(f"trust set acme reply.zip {both}").err
-    assert "2 CA(s)" in said
+    assert "2 CAs" in said
     assert "candidate 2 uses them" in said
     assert harness.account.generation(1) == before
     harness.ok("rotation promote acme --generation 2")

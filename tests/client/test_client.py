@@ -71,6 +71,16 @@ def test_documented_errors_are_exported() -> None:
     assert raised <= set(broker.client.__all__)
 
 
+def test_a_request_may_ask_for_another_type(root: Path) -> None:
+    """Stellantis's lastPosition answers GeoJSON only, and only to who asks for it."""
+    with broker.client.open(root) as session:
+        fleet = session.get("/fleets").json()["_embedded"]["fleets"][0]["id"]
+        vehicle = session.get(f"/fleets/{fleet}/vehicles").json()["_embedded"]["vehicles"][0]["id"]
+        path = f"/fleets/{fleet}/vehicles/{vehicle}/lastPosition"
+        assert session.get(path).status_code == 406
+        assert session.get(path, headers={"Accept": "application/vnd.geo+json"}).json()["type"] == "Feature"
+
+
 def test_session_opens_a_directory(root: Path) -> None:
     with broker.client.open(root) as session:
         assert session.get("/fleets").status_code == 200

@@ -24,7 +24,7 @@ import pytest
 from broker.delivery.directory import CURRENT, GRACE, publishing
 from broker.delivery.formats import DEFAULT, MANIFEST, FileFormat, parse
 from broker.delivery.root import LeftBehindError, Root, UnusableDirectoryError, held
-from broker.errors import BrokerError, InputError, RefusedError
+from broker.errors import BrokerError, InputError, RefusedError, StorageFullError
 from broker.model.bundle import Bundle
 from broker.model.clock import system_clock
 from broker.model.names import AccountName
@@ -244,7 +244,7 @@ def test_full_disk_publishes_nothing(tmp_path: Path) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # a key has more bytes than that
     try:
-        with pytest.raises(UnusableDirectoryError, match="no space left"):
+        with pytest.raises(StorageFullError, match="no space left"):
             publish(root, paper(generation=8))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -260,7 +260,7 @@ def test_full_disk_keeps_the_old_bundle(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UnusableDirectoryError, match="no space left"):
+    with pytest.raises(StorageFullError, match="no space left"):
         publish(tmp_path / "root", of_another_lease())
     assert contents(found) == before
 

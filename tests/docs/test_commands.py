@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from pathlib import Path
 
 import click
 import pytest
@@ -17,13 +18,27 @@ OURS = [command for command in TYPED if command.words[0] == "broker"]
 MAKE = [command for command in TYPED if command.words[0] == "make"]
 
 # Every other program a page names, and what runs it: a test, or a file that does.
-SHELL = {"cat", "do", "done", "printf", "sleep", "until", "["}  # words of the shell itself
+SHELL = {
+    "cat",
+    "chmod",
+    "do",
+    "done",
+    "eval",
+    "export",
+    "printf",
+    "sleep",
+    "unset",
+    "until",
+    "[",
+}  # words of the shell itself
 RUN_BY = {
     "partner-standin": "tests/docs/test_walkthrough.py",
+    "bao": "tests/docs/test_own_vault.py",
     "curl": "tests/docs/test_walkthrough.py",
     "openssl": "tests/docs/test_walkthrough.py",
     "python3": "tests/docs/test_walkthrough.py",
     "pip": "tests/docs/test_readme.py",
+    "eval": "tests/cli/test_completion.py",
     "sh": ".ci/run",  # sh .ci/peers
     "bench/numbers": "tests/docs/test_numbers.py",
 }
@@ -81,6 +96,12 @@ def test_every_broker_command_can_be_typed(command: Command) -> None:
     if noun in NOUNS and importlib.util.find_spec(f"broker.cli.{noun}") is None:
         pytest.skip(f"there is no broker/cli/{noun}.py yet")
     parse(command.words)
+
+
+def test_pages_with_our_commands_are_typed() -> None:
+    """Another test of this directory names the page, and types it."""
+    tests = [file.read_text() for file in Path(__file__).parent.glob("test_*.py") if file.name != Path(__file__).name]
+    assert not [page for page in {command.page.name for command in OURS} if not any(page in text for text in tests)]
 
 
 @pytest.mark.parametrize(

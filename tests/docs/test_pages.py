@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from broker.delivery.formats import DEFAULT, FileFormat
+from tests.support.clients import COLUMNS, REASONS, WAYS
 from tests.support.markdown import PAGES, anchors, links
 from tests.support.sources import ROOT, label
 
@@ -21,6 +23,16 @@ def test_the_reference_is_what_the_code_says() -> None:
         [sys.executable, str(DOCS / "generate.py"), "--check"], capture_output=True, text=True, check=False
     )
     assert compared.returncode == 0, f"run `make docs`\n{compared.stdout}{compared.stderr}"
+
+
+def test_every_client_and_format_is_on_its_page() -> None:
+    """Each format that `bundle get` writes for programs has a column, and a client that reads it."""
+    columns = {file for files in COLUMNS.values() for file in files}
+    text = set(DEFAULT) - columns
+    assert text == {FileFormat.USERNAME, FileFormat.PASSWORD, FileFormat.CLIENT_ID}
+    assert set(FileFormat) - columns - text == {FileFormat.SECRETS, FileFormat.PASSPHRASE}
+    assert {file for way in WAYS for file in way.files} == columns
+    assert {way.client for way in WAYS} == set(REASONS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=label)
@@ -69,7 +81,8 @@ def peers_needed() -> set[str]:
     marks = (
         re.findall(r"mark\.peer\((\"[^)]*)\)", f.read_text(encoding="utf-8")) for f in (ROOT / "tests").rglob("*.py")
     )
-    return {name for found in marks for arguments in found for name in re.findall(r'"([^"]+)"', arguments)}
+    named = {name for found in marks for arguments in found for name in re.findall(r'"([^"]+)"', arguments)}
+    return named.union(*(way.programs for way in WAYS))
 
 
 def test_ci_installs_every_needed_peer() -> None:

@@ -6,8 +6,6 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from partner_standin import Standin
@@ -15,55 +13,11 @@ from partner_standin import Standin
 from broker import client
 from broker.embedded.up import Embedded
 from broker.vault.connection import Connection
+from tests.support.clients import STORES, WAYS, Published, Way, jks
 from tests.support.system import LOGIN, PASSWORD, System, made_system
 from tests.support.vault import mounted
 
 pytestmark = pytest.mark.slow
-
-NODE = """
-const fs = require("fs"), https = require("https");
-const [directory, url] = process.argv.slice(1);
-const read = name => fs.readFileSync(`${directory}/${name}`);
-const set = process.env.SET === "p12"
-  ? {pfx: read("keystore.p12"), passphrase: read("keystore.password").toString()}
-  : {key: read("tls.key"), cert: read("tls.crt")};
-const target = new URL(url);
-target.searchParams.set("client_id", read("client_id").toString());
-const auth = `${read("username")}:${read("password")}`;
-https.get(target, {...set, ca: read("ca.crt"), auth}, answer => answer.pipe(process.stdout));
-"""
-JAVA = """
-import java.io.*; import java.net.*; import java.net.http.*; import java.nio.file.*; import java.security.*;
-import java.util.Base64; import javax.net.ssl.*;
-class Fetch {
-    public static void main(String[] args) throws Exception {
-        Path at = Path.of(args[0]);
-        char[] pass = Files.readString(at.resolve("keystore.password")).toCharArray();
-        KeyStore keys = KeyStore.getInstance(args[2].endsWith("jks") ? "JKS" : "PKCS12");
-        try (InputStream in = Files.newInputStream(at.resolve(args[2]))) { keys.load(in, pass); }
-        KeyStore trust = KeyStore.getInstance("PKCS12");
-        try (InputStream in = Files.newInputStream(at.resolve("truststore.p12"))) { trust.load(in, pass); }
-        KeyManagerFactory k = KeyManagerFactory.getInstance("SunX509"); k.init(keys, pass);
-        TrustManagerFactory t = TrustManagerFactory.getInstance("PKIX"); t.init(trust);
-        SSLContext tls = SSLContext.getInstance("TLS"); tls.init(k.getKeyManagers(), t.getTrustManagers(), null);
-        String pair = Files.readString(at.resolve("username")) + ":" + Files.readString(at.resolve("password"));
-        HttpRequest request = HttpRequest.newBuilder(URI.create(args[1] + "?client_id="
-                + URLEncoder.encode(Files.readString(at.resolve("client_id")), "UTF-8")))
-            .header("Authorization", "Basic " + Base64.getEncoder().encodeToString(pair.getBytes("UTF-8"))).build();
-        System.out.print(HttpClient.newBuilder().sslContext(tls).build()
-            .send(request, HttpResponse.BodyHandlers.ofString()).body());
-    }
-}
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A bundle in its own directory, and the address of the fleets."""
-
-    directory: Path
-    root: Path
-    fleets: str
 
 
 @pytest.fixture(scope="module")
@@ -76,84 +30,36 @@ def promoted(vault_server: tuple[Embedded, Connection], tmp_path_factory: pytest
     ):
         system.promoted()
         yield system
+        assert partner.crashes == ()
 
 
-def publish(system: System, name: str, *formats: str) -> Published:
-    token = system.consumer("acme/reporting", name=f"reader-of-{name}")
-    root = system.home / name
-    options = [part for name in formats for part in ("--format", name)]
-    system.ok("bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to", str(root), *options)
-    return Published((root / "current").resolve(), root, f"{system.partner.api_url}/fleets")
+@pytest.fixture(scope="module")
+def published(promoted: System) -> Published:
+    """A bundle with every file, which all programs read."""
+    token = promoted.consumer("acme/reporting", name="reader-of-everything")
+    options = [part for file in STORES for part in ("--format", file.value)]
+    root = promoted.home / "bundle"
+    promoted.ok("bundle", "get", "acme/reporting", "--consumer-token-file", str(token), "--to", str(root), *options)
+    (promoted.home / "scratch").mkdir()
+    fleets = f"{promoted.partner.api_url}/fleets"
+    return Published((root / "current").resolve(), fleets, promoted.home / "scratch")
 
 
-@pytest.fixture
-def published(promoted: System, request: pytest.FixtureRequest) -> Iterator[Published]:
-    name = f"bundle-{abs(hash(request.node.name))}"
-    yield publish(promoted, name, "keystore.p12", "truststore.p12", "curl.conf", "env")
-    assert promoted.partner.crashes == ()
+def named(way: Way) -> str:
+    return f"{way.client}: {' '.join(file.value for file in way.files)}"
 
 
-def assert_fetched(*command: str | Path, **environment: str) -> None:
-    done = subprocess.run(
-        command, capture_output=True, env={"PATH": "/usr/bin:/bin", **environment}, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    assert json.loads(done.stdout)["_embedded"]["fleets"]
-
-
-@pytest.mark.peer("curl")
-def test_curl_by_its_config_alone(published: Published) -> None:
-    assert_fetched("curl", "-sS", "-K", published.directory / "curl.conf", published.fleets)
-
-
-@pytest.mark.peer("curl")
-def test_curl_by_the_combined_pem(published: Published) -> None:
-    at = published.directory
-    user = f"{(at / 'username').read_text()}:{(at / 'password').read_text()}"
-    assert_fetched(
-        "curl", "-sS", "--cert", at / "tls-combined.pem", "--cacert", at / "ca.crt", "-u", user, "-G", published.fleets,
-        "--data-urlencode", f"client_id@{at / 'client_id'}",
-    )  # fmt: skip
-
-
-@pytest.mark.peer("curl")
-def test_a_shell_by_the_env_file(published: Published) -> None:
-    at = published.directory
-    script = f". {at}/env && curl -sS -K {at}/curl.conf {published.fleets}"
-    assert_fetched("sh", "-c", script)
-
-
-@pytest.mark.peer("wget")
-def test_wget(published: Published) -> None:
-    at = published.directory
-    home = published.root.parent
-    (home / ".wgetrc").write_text(
-        f"http_user={(at / 'username').read_text()}\nhttp_password={(at / 'password').read_text()}\n"
-    )
-    url = f"{published.fleets}?client_id={(at / 'client_id').read_text()}"
-    assert_fetched(
-        "wget", "-qO-", "--auth-no-challenge", f"--certificate={at / 'tls.crt'}", f"--private-key={at / 'tls.key'}",
-        f"--ca-certificate={at / 'ca.crt'}", url, HOME=str(home),
-    )  # fmt: skip
-
-
-@pytest.mark.peer("node")
-@pytest.mark.parametrize("kind", ["pem", "p12"])
-def test_node(published: Published, kind: str) -> None:
-    assert_fetched("node", "-e", NODE, "--", published.directory, published.fleets, SET=kind)
-
-
-@pytest.mark.peer("java")
-def test_java_by_key_store_and_trust_store(published: Published, tmp_path: Path) -> None:
-    (tmp_path / "Fetch.java").write_text(JAVA)
-    assert_fetched("java", tmp_path / "Fetch.java", published.directory, published.fleets, "keystore.p12")
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=pytest.mark.peer(*way.programs), id=named(way)) for way in WAYS]
+)
+def test_client_fetches_the_fleets(published: Published, way: Way) -> None:
+    assert json.loads(way.fetch(published))["_embedded"]["fleets"]
 
 
 @pytest.mark.peer("java")
 @pytest.mark.peer("keytool")
-def test_java_by_a_converted_jks(promoted: System, tmp_path: Path) -> None:
+def test_java_by_a_converted_jks(promoted: System, published: Published) -> None:
     """JKS is written by keytool alone, with the command that `bundle get --format keystore.jks` prints."""
-    published = publish(promoted, "stores", "keystore.p12", "truststore.p12")
     refused = promoted.run(
         "bundle", "get", "acme/reporting", "--consumer-token-file", "none", "--format", "keystore.jks"
     )
@@ -162,12 +68,11 @@ def test_java_by_a_converted_jks(promoted: System, tmp_path: Path) -> None:
     assert conversion
     command = conversion.group().replace("DIR", str(published.directory.parent))
     subprocess.run(["sh", "-ec", command], cwd=published.directory, check=True, capture_output=True)
-    (tmp_path / "Fetch.java").write_text(JAVA)
-    assert_fetched("java", tmp_path / "Fetch.java", published.directory, published.fleets, "keystore.jks")
+    assert json.loads(jks(published))["_embedded"]["fleets"]
 
 
 def test_session_pages_to_the_end_of_a_fleet(published: Published) -> None:
-    with client.open(published.root) as session:
+    with client.open(published.directory.parent) as session:
         fleet = session.get("/fleets").json()["_embedded"]["fleets"][0]
         pages = list(session.pages(f"/fleets/{fleet['id']}/vehicles"))
     assert sum(len(page["_embedded"]["vehicles"]) for page in pages) == fleet["vehicles"]

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from tests.support.depth import sampled
 from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -26,7 +25,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 PASSWORD = b"not-a-real-password"
 KEY = b"PRIVATE KEY-----"
 BROKER = str(Path(sys.executable).parent / "broker")
-STOPS = list(itertools.product((signal.SIGTERM, signal.SIGINT), ("5.", "1.", "2.", "")))  # "": the first line
+STEPS = [str(number) for number in range(1, 14)]
+STOPS = list(itertools.product((signal.SIGTERM, signal.SIGINT), ("5.", "1.", "2.", "9.", "10.", "12.", "")))
 SETTLING = 15.0  # seconds in which what was tied to a killed process ends
 
 
@@ -79,9 +79,10 @@ def assert_removed(before: set[Path]) -> None:
 
 
 def assert_complete(text: str) -> None:
-    assert re.findall(r"^(\d)\. ", text, re.MULTILINE)[:8] == list("12345678")
-    assert "North" in text
-    assert "5 of the 137 vehicles of fleet North" in text
+    assert re.findall(r"^(\d+)\. ", text, re.MULTILINE) == STEPS
+    assert "3 of the 137 vehicles of fleet North" in text
+    assert re.findall(r"^   (\(200, .\))$", text, re.MULTILINE) == ["(200, 2)", "(200, 1)"], "the session follows"
+    assert text.count("whole") == 4
     assert "broken" not in text
     assert PASSWORD.decode() not in text
     assert KEY.decode() not in text
@@ -110,7 +111,8 @@ def test_two_at_once_leave_nothing(place: Mapping[str, str], tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [tools]
 
 
-@pytest.mark.parametrize(("number", "step"), sampled(STOPS, every=len(STOPS)))
+@pytest.mark.deep
+@pytest.mark.parametrize(("number", "step"), STOPS)
 def test_stopped_midway_it_leaves_nothing(place: Mapping[str, str], number: signal.Signals, step: str) -> None:
     before = directories()
     with start(place, *(["--keep"] if step == "1." else [])) as process:
@@ -171,14 +173,14 @@ def test_a_broken_pipe_ends_it(place: Mapping[str, str]) -> None:
 
 def test_a_kept_demo_goes_on_until_removed(place: Mapping[str, str]) -> None:
     """It is started by a path from here, which holds from nowhere else; README's commands find it on the PATH."""
-    program = Path(os.path.relpath(BROKER))
-    with start(place, "--keep", executable=program, stdin=subprocess.DEVNULL) as process:
-        out, _ = process.communicate(timeout=90)
-    assert process.returncode == 0, out.decode()
-    printed = out.decode().partition("Continue with:")[2]
-    lines = [line.strip() for line in printed.splitlines() if line.startswith("  ")]
-    assert left_by(out.decode())
-    go, status, remove = lines
+    with Terminal([os.path.relpath(BROKER), "demo", "--keep"], Path.cwd(), place, columns=80) as terminal:
+        assert terminal.end() == 0, terminal.said
+    text = re.sub(r"\x1b\[[0-9;]*m", "", terminal.said.replace("\r", ""))
+    told, _, printed = text.partition("Continue with:")
+    assert_complete(told)
+    assert_is_readable(told)
+    go, status, remove = [line.strip() for line in printed.splitlines() if line.startswith("  ")]
+    assert left_by(told)
 
     def run(line: str) -> subprocess.CompletedProcess[str]:
         command = ["sh", "-c", f"{go} && {line}"]
@@ -189,21 +191,25 @@ def test_a_kept_demo_goes_on_until_removed(place: Mapping[str, str]) -> None:
     assert "generation 1" in run(status.replace("status", "rotation canary acme")).stderr
     assert run(remove).returncode == 0
     assert eventually(lambda: not processes(place))
-    assert not left_by(out.decode())
+    assert not left_by(told)
+
+
+def assert_is_readable(text: str) -> None:
+    """At 80 columns: no line is wider, but for a digest of a command; and what is typed can be copied."""
+    assert not [line for line in text.splitlines() if len(line) > 80 and not re.search("[0-9a-f]{64}", line)]
+    typed = re.findall(r"^   \$ ((?:.*\\\n)*.*)$", text, re.MULTILINE)
+    adding = next(shlex.split(line.replace("\\\n", " ")) for line in typed if "account add" in line)
+    assert adding[:4] == ["broker", "account", "add", "acme"]
+    assert adding.count("--subject") == 5
 
 
 def test_ctrl_c_ends_it_on_a_terminal(place: Mapping[str, str], tmp_path: Path) -> None:
+    """Here while a bundle is held; `test_stopped_midway_it_leaves_nothing` has other steps, and SIGTERM."""
     with Terminal([BROKER, "demo"], tmp_path, place) as terminal:
         terminal.wait_for("of fleet North")
         terminal.type("\x03")
         assert terminal.end() == 130
     assert eventually(lambda: not processes(place))
     assert not left_by(terminal.said)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", terminal.said.replace("\r", ""))
-    assert_complete(text)
+    assert "Traceback" not in terminal.said
     assert "\x1b[" in terminal.said
-    assert max(map(len, text.splitlines())) <= 100
-    typed = re.findall(r"^   \$ ((?:.*\\\n)*.*)$", text, re.MULTILINE)
-    adding = next(shlex.split(line.replace("\\\n", " ")) for line in typed if "account add" in line)
-    assert adding[:4] == ["broker", "account", "add", "acme"]
-    assert adding.count("--subject") == 5

@@ -23,7 +23,7 @@ from broker.model.bundle import Wanted
 from broker.model.chain import Entry
 from broker.model.changes import moving
 from broker.model.generation import Parts
-from broker.model.lease import BundleKind, Caller, Consumer, ConsumerRecord, stragglers
+from broker.model.lease import BundleKind, Caller, Consumer, ConsumerRecord, held
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Move
@@ -74,7 +74,8 @@ class World:
         return self.records[entity]
 
     def holders(self, generation: int = 1) -> frozenset[str]:
-        return stragglers(tuple(self.records.values()), MZP, generation, self.now)
+        found = held(tuple(self.records.values()), MZP, self.now)
+        return frozenset(record.name for record, holding in found if holding.generation == generation)
 
     def promote(self) -> None:
         self.account = moving.moved(with_answer(self.account), self.account.next_generation, Move.PROMOTE, STAMP)

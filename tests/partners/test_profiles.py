@@ -52,11 +52,34 @@ def test_unpublished_settings_are_unknown() -> None:
     assert profile.unknowns == ("submission.to", "renewal.lifetime", "renewal.overlap", "renewal.lead_time")
 
 
-def test_remote_commands_are_writes() -> None:
-    rows = {(o.method, o.path): o.writes for o in catalogue.builtin("stellantis").operations}
-    assert rows["POST", "/fleets/{fid}/vehicles/{vid}/callbacks/{cbid}/remotes"]
-    assert not rows["GET", "/fleets"]
-    assert len(rows) > 30
+def test_operations_hold_the_facts() -> None:
+    """Pausing notifications and remote commands are writes; lastPosition answers GeoJSON only."""
+    rows = {(o.method, o.path): o for o in catalogue.builtin("stellantis").operations}
+    assert len(rows) == 47
+    vehicle = "/fleets/{fid}/vehicles/{vid}"
+    assert str(rows["POST", f"{vehicle}/callbacks/{{cbid}}/remotes"]).endswith("/remotes: 202")
+    assert rows["PUT", "/fleets/{fid}/monitors/{mid}/status"].writes
+    assert rows["PUT", "/fleets/{fid}/remote/callbacks/{cbid}/status"].writes
+    assert rows["DELETE", "/fleets/{fid}/monitors/{mid}"].status == 204
+    assert [o.path for o in rows.values() if o.accept] == [f"{vehicle}/lastPosition"]
+    old = ["status", "maintenances", "alerts", "alerts/{aid}", "trips", "collisions", "collisions/{cid}"]
+    assert {o.path for o in rows.values() if o.deprecated} == {
+        f"{vehicle}/lastPosition",
+        *(f"/fleets/{{fid}}/{name}" for name in old),
+    }
+
+
+def test_profile_holds_quotas_and_refusals() -> None:
+    profile = catalogue.builtin("stellantis")
+    assert [quota.window for quota in profile.quotas] == [timedelta(days=1), timedelta(seconds=1)]
+    assert "Not registered to plan" in [refusal.text for refusal in profile.refusals if refusal.status == 401]
+
+
+def test_space_after_a_media_type_is_removed() -> None:
+    """The published OpenAPI has some; a client that compares with them finds no answer that fits."""
+    own = "[[operations]]\nmethod = 'GET'\npath = '/x'\naccept = 'application/vnd.geo+json '\n"
+    profile = parse("media_type = 'application/hal+json '\n" + MINE + own, "m")
+    assert (profile.media_type, profile.operations[0].accept) == ("application/hal+json", "application/vnd.geo+json")
 
 
 def test_stored_profile_may_exceed_limits() -> None:
@@ -175,6 +198,14 @@ def test_profile_may_forbid_the_email() -> None:
         (MINE + '[[operations]]\nmethod = "GET"\npath = "/x"\nregex = ".*"\n', ("operations[0].regex",)),
         ("operations = [1]\n" + MINE, ("operations[0]", "table")),
         ("operations = 1\n" + MINE, ("operations", "list")),
+        (MINE + '[[operations]]\nmethod = "GET"\npath = "/x"\nstatus = 404\n', ("operations[0].status", "200 to 299")),
+        (MINE + '[[operations]]\nmethod = "GET"\npath = "/x"\naccept = 7\n', ("operations[0].accept", "text")),
+        (MINE + '[[operations]]\nmethod = "GET"\npath = "/x"\ndeprecated = "3.17"\n', ("operations[0].deprecated",)),
+        ("media_type = ' '\n" + MINE, ("media_type", "media type")),
+        (MINE + '[[quotas]]\nwindow = "day"\nlimit = "X"\nremaining = "Y"\n', ("quotas[0].window", "duration")),
+        (MINE + '[[quotas]]\nwindow = "1d"\n', ("quotas[0].limit", "missing")),
+        (MINE + '[[refusals]]\nstatus = 200\nmeaning = "x"\n', ("refusals[0].status", "400 to 599")),
+        (MINE + "[[refusals]]\nstatus = 401\n", ("refusals[0].meaning", "missing")),
     ],
 )
 def test_mistakes_name_file_key_and_hint(text: str, words: tuple[str, ...]) -> None:
@@ -184,7 +215,7 @@ def test_mistakes_name_file_key_and_hint(text: str, words: tuple[str, ...]) -> N
 def test_older_stored_documents_are_read() -> None:
     """In stored.json: the built-in profile, one with all settings, and a short one."""
     stellantis, own, bare = json.loads(Path(__file__).with_name("stored.json").read_text(encoding="utf-8"))
-    assert from_document(stellantis, "vault") == catalogue.builtin("stellantis")
+    assert from_document(stellantis, "vault").subject == catalogue.builtin("stellantis").subject
     read = from_document(own, "vault")
     assert read.authentication == Authentication((ClientId(header="X-IBM-Client-Id"),), "application/hal+json")
     assert (read.renewal.safety, read.renewal.share) == (timedelta(days=30, hours=12), 0.5)
@@ -200,11 +231,14 @@ def test_older_stored_documents_are_read() -> None:
 
 
 def without_new_keys(document: dict[str, object]) -> dict[str, object]:
-    """Leave out what that commit did not write: an unknown address."""
-    environments = document["environments"]
+    """Leave out what that commit did not write: an unknown address, and facts of operations and answers."""
+    environments, operations = document["environments"], document["operations"]
     assert isinstance(environments, dict)
+    assert isinstance(operations, list)
     known = {n: {k: v for k, v in e.items() if (k, v) != ("base_url", "unknown")} for n, e in environments.items()}
-    return document | {"environments": known}
+    old = [{key: row[key] for key in ("method", "path", "writes")} for row in operations]
+    kept = {key: value for key, value in document.items() if key not in ("media_type", "quotas", "refusals")}
+    return kept | {"environments": known, "operations": old}
 
 
 def test_deeply_nested_profile_is_refused() -> None:

@@ -47,6 +47,7 @@ def test_java_opens_the_bundle(tmp_path: Path) -> None:
     file = tmp_path / "store.p12"
     file.write_bytes(pkcs12_bundle(KEY, FOUND, PASS).reveal())
     printed = pki.run("keytool", "-list", "-v", "-keystore", file, "-storepass", PASS.reveal()).decode()
+    assert "Your keystore contains 1 entry" in printed
     assert "Entry type: PrivateKeyEntry" in printed
     assert "Certificate chain length: 2" in printed
     assert "Alias name: credential" in printed

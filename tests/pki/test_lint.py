@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,13 @@ def test_a_good_request_has_no_fault() -> None:
         (_with(O="Your company"), "subject.o.placeholder", ERROR, "template's", "your own"),
         (_with(CN="your MZP login"), "subject.cn.placeholder", ERROR, "template's", "your own"),
         (_with(O="changeme"), "subject.o.placeholder", ERROR, "template's", "your own"),
+        (_with(ST="?le-de-France"), "subject.st.mojibake", ERROR, r"'\?' in place of a letter", "type ST again"),
+        (_with(O="Soci?t?"), "subject.o.mojibake", ERROR, r"'\?' in place of a letter: 'Soci\?t\?'", "type O again"),
+        (_with(C="ZZ"), "subject.c.unassigned", ERROR, "C is no country's code: 'ZZ'", "ISO 3166"),
+        (_with(C="XX"), "subject.c.unassigned", ERROR, "C is no country's code: 'XX'", "ISO 3166"),
+        (_with(CN="MZP 128745"), "subject.cn.blank", ERROR, "CN is 'MZP 128745': no login has a blank", "'MZP128745'"),
+        (_with(emailAddress="a@example.com"), "subject.email.placeholder", ERROR, "an example's", "shall answer"),
+        (Subject((*pki.GOOD.attributes[:6], ("E", "a@b.c"))), "subject.e.name", ERROR, "'E' is no", "emailAddress"),
         (_with(O="o" * 65), "subject.o.long", ERROR, "65 characters, the standard allows 64", "64"),
         (_with(O="a\x1bb"), "subject.o.control", ERROR, r"'a\\x1bb'", "one line"),
         (_with(O="a\u200bb"), "subject.o.invisible", WARNING, r"'a\\u200bb'", "pasting"),
@@ -118,6 +126,42 @@ def test_a_fault_of_the_subject_is_named(
     assert hint in found.hint
 
 
+PLACEHOLDERS = [
+    *("Some-State", "Internet Widgits Pty Ltd", "Default City", "Default Company Ltd", "My Company Ltd", "Unknown"),
+    *("[Company]", "(company)", "{company}", "<company>", "«company»", "null", "None", "undefined", "N/A"),
+    *("$O", "$COMPANY", "${O}", "$(hostname)", "%O%", "%(company)s", "@O@", "__COMPANY__", "{{ o }}", ":company"),
+    *("Company", "Company Name", "Organization Name", "Organisational Unit", "Locality Name", "State or Province Name"),
+    *("Common Name", "e-mail address", "your company here", "Your-Login", "MZPxxxxxx", "XXXXXX", "xxx"),
+    *("foo", "foobar", "n.a.", "nil", "TODO", "to do", "TBD", "change me", "-", "--", "...", "?", "*", "_"),
+]
+
+
+@pytest.mark.parametrize("value", PLACEHOLDERS)
+def test_a_placeholder_is_an_error(value: str) -> None:
+    """In any field, in any case."""
+    for name in ("O", "L", "CN"):
+        for written in (value, value.upper(), value.lower(), f" {value}"):
+            linted = lint_subject(_with(**{name: written}), pki.GUIDE, pki.LOGIN)
+            found = _found(linted, f"subject.{name.lower()}.placeholder")
+            assert found.severity is ERROR
+            assert f"{name} is still the template's" in found.message
+
+
+def test_every_country_has_a_code() -> None:
+    """As many as ISO 3166-1 has, and XK."""
+    letters = [chr(n) for n in range(ord("A"), ord("Z") + 1)]
+    linted = {a + b: lint_subject(_with(C=a + b), pki.GUIDE, pki.LOGIN) for a in letters for b in letters}
+    assert len([code for code, found in linted.items() if not found]) == 250
+    assert {f.code for found in linted.values() for f in found} == {"subject.c.unassigned", "subject.c.uk"}
+
+
+def test_long_values_are_linted_fast() -> None:
+    started = time.process_time()
+    for value in ("{{", "<a", "$(", "${", "%(", "?", "x", "__A", "[", "(", "\u00e9", "\u0301\u0316"):
+        lint_subject(_with(O=value * 30_000), pki.GUIDE, pki.LOGIN)
+    assert time.process_time() - started < 2
+
+
 def test_partner_may_forbid_the_address() -> None:
     rules = SubjectRules(forbidden=frozenset({"emailAddress"}))
     found = lint_subject(pki.GOOD, rules, "anything")
@@ -137,7 +181,21 @@ def test_errors_come_first() -> None:
     assert len(set(severities)) > 1
 
 
-@pytest.mark.parametrize("name", ["Yourkshire Cars", "Your Parking Space Ltd", "Tödös GmbH", "A <-> B Cars", "Ça ira"])
+ODD_NAMES = [
+    *(
+        "Yourkshire Cars",
+        "Who Cares? Ltd",
+        "Company & Sons",
+        "State Street",
+        "Unknown Pleasures SARL",
+        "Exxon",
+        "Nilsson",
+    ),
+    *("Your Parking Space Ltd", "Tödös GmbH", "A <-> B Cars", "Ça ira"),
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_company_names_pass(name: str) -> None:
     assert lint_subject(_with(O=name), pki.GUIDE, pki.LOGIN) == ()
 
@@ -167,7 +225,7 @@ def test_wrong_string_types_are_warnings() -> None:
         ({"key": PublicKey("rsa", 2050, 65537)}, "csr.key.odd", WARNING, "unusual size: 2050 bits"),
         ({"key": PublicKey("rsa", 4096, 65537)}, "csr.key.larger", WARNING, "4096 bits, and the partner wants 2048"),
         ({"key": PublicKey("ec", 256)}, "csr.key.algorithm", ERROR, "the key is ec 256, not RSA"),
-        ({"key": PublicKey("unknown")}, "csr.key.algorithm", ERROR, "the key is unknown, not RSA"),
+        ({"key": PublicKey("unknown")}, "csr.key.algorithm", ERROR, "the key is unknown or invalid, not RSA"),
         ({"key": PublicKey("rsa", 2048, 3)}, "csr.key.exponent", WARNING, "exponent is 3"),
         ({"key": PublicKey("rsa", 2048, 4)}, "csr.key.exponent", ERROR, "exponent is 4: no RSA key has it"),
         ({"digest": "sha512"}, "csr.signature.digest", WARNING, "signed with sha512, and the partner wants sha256"),

@@ -23,7 +23,7 @@ from broker.model.certificate import Certificate
 from broker.model.secret import Secret
 from broker.pki import certificates, chain, csr, der, keys
 from broker.pki.certificate_fields import fingerprint_of
-from broker.pki.chain import path
+from broker.pki.chain import paths
 from broker.pki.keys import pkcs12_bundle
 from broker.pki.reply import MAX_REPLY, ReplyParts, read_reply
 from tests.support import pki
@@ -286,7 +286,7 @@ def test_slow_keys_are_reported_and_not_used(bits: int, exponent_bits: int) -> N
     assert not chain.leaves(parts.certificates)
     assert len(parts.authorities) == 32
     for found in parts.certificates:
-        path(found, parts.certificates, [ROOT.certificate])
+        list(paths(found, parts.certificates, [ROOT.certificate]))
     assert time.process_time() - started < 3
     assert {f.code for f in parts.findings} == {"reply.slow-key"}
 
@@ -297,16 +297,15 @@ def test_mutual_issuers_are_fast() -> None:
     started = time.process_time()
     parts = read_reply(pki.pem(*ring).encode())
     for found in parts.certificates:
-        assert not path(found, parts.certificates, [ROOT.certificate])
+        assert not any(paths(found, parts.certificates, [ROOT.certificate]))
     assert time.process_time() - started < 3
 
 
-def test_serial_below_one_is_a_finding() -> None:
-    """Without a finding the library would warn, with the names of its files, each time that the number is read."""
+def test_serial_below_one_is_read() -> None:
+    """Without the library's warning, which has the names of its files."""
     octets = bytearray(pki.der(LEAF))
     octets[octets.index(b"\xa0\x03\x02\x01\x02\x02") + 7] |= 0x80
     parts = read_reply(bytes(octets))
-    assert [f.code for f in parts.findings] == ["reply.serial"]
     assert certificates.describe(parts.certificates[0]).serial.startswith("-")
     assert _leaves(parts)[0].serial.startswith("-")
 

@@ -6,6 +6,7 @@ import gc
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -18,6 +19,7 @@ from broker.errors import InputError, RefusedError
 from broker.model.secret import Secret
 from broker.pki import keys
 from broker.pki.tls import client_context
+from tests.pki.inputs import INPUTS
 from tests.support import pki
 
 KEY = pki.secret_of(pki.a_key())
@@ -151,3 +153,22 @@ def test_no_descriptor_stays_open() -> None:
 
 def _descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("key", "chain", "words"),
+    [
+        (
+            pki.a_key("small", 1024),
+            lambda: pki.pem(pki.a_leaf(CLIENTS, pki.a_key("small", 1024))),
+            "its key is too small",
+        ),
+        (pki.a_key(), lambda: pki.pem(*INPUTS["leaf, SHA-1"].chain()), "a signature that can be forged"),
+        (pki.a_key(), lambda: pki.pem(*INPUTS["leaf, broken alternative names"].chain()), "an extension is broken"),
+        (pki.a_key(), lambda: "garbage", "it cannot be read"),
+    ],
+    ids=["small key", "SHA-1", "broken", "garbage"],
+)
+def test_an_unusable_certificate_is_explained(key: pki.AnyKey, chain: Callable[[], str], words: str) -> None:
+    with pytest.raises(InputError, match=f"^the client certificate cannot be used: .*{words}$"):
+        client_context(pki.secret_of(key), chain(), SERVERS.pem)

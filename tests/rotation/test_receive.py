@@ -8,18 +8,21 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.errors import RefusedError
 from broker.model.authentication import PASSWORD
 from broker.model.changes import registering, requesting
 from broker.model.finding import FindingsError, Severity
 from broker.model.generation import Closed, SigningRequest, key_ref
+from broker.model.history import Event
 from broker.model.subject import Subject
 from broker.partners import catalogue
 from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.certificates import format_fingerprint, load
 from broker.pki.csr import build
 from broker.pki.keys import spki_of
+from broker.pki.verification import ACCEPTABLE
 from broker.rotation.receive import ImportOptions, LateReplyError, Received
 from tests.rotation.simulation import Simulation
 from tests.support import pki
@@ -130,6 +133,94 @@ def test_known_reply_refuses_new_cas(said: ImportOptions) -> None:
     with assert_refused(RefusedError, "has this certificate already", "nothing was changed"):
         received(sim, OLD, *CAS, STRANGER.certificate, said=said)
     assert sim.account == before
+
+
+BAD_TWINS = [
+    pki.a_ca("Middle", issuer=ROOT, not_before=pki.NOW - timedelta(days=900), not_after=pki.NOW - timedelta(days=1)),
+    pki.a_ca("Middle", issuer=ROOT, cert_sign=False),
+    pki.a_ca("Middle", issuer=ROOT, basic=x509.BasicConstraints(ca=False, path_length=None)),
+    pki.a_ca("Middle", issuer=ROOT, extra=[(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)]),
+    pki.a_ca("Middle", issuer=STRANGER),
+]
+
+
+@pytest.mark.parametrize("place", range(len(BAD_TWINS) + 1))
+def test_bad_neighbours_do_not_spoil_a_path(place: int) -> None:
+    """One CA under the same name and key many times, wherever the good one stands; only that is kept."""
+    twins = [twin.certificate for twin in BAD_TWINS]
+    twins.insert(place, MIDDLE.certificate)
+    sim = a_simulation()
+    with pytest.raises(FindingsError) as caught:
+        received(sim, OLD, *twins, ROOT.certificate)
+    assert [f.code for f in caught.value.findings if f.severity is Severity.ERROR] == ["reply.ca"]
+    received(sim, OLD, *twins, ROOT.certificate, said=ACCEPTED)
+    assert kept(sim) == [OLD, MIDDLE.certificate]
+
+
+def test_faults_of_the_best_path_are_shown() -> None:
+    with pytest.raises(FindingsError) as caught:
+        received(a_simulation(), OLD, *(t.certificate for t in BAD_TWINS[:2]), ROOT.certificate, said=ACCEPTED)
+    assert [f.code for f in caught.value.findings if f.severity is Severity.ERROR] == ["certificate.ca.expired"]
+
+
+FOR_SERVERS = pki.a_leaf(MIDDLE, FIRST, eku=[ExtendedKeyUsageOID.SERVER_AUTH], digital_signature=False)
+DESPITE = replace(ACCEPTED, findings=("certificate.purpose", "certificate.key-usage"), reason="desk said so")
+
+
+def test_an_acceptable_error_says_how() -> None:
+    sim = a_simulation()
+    for said, code in (
+        (ACCEPTED, "certificate.purpose"),
+        (replace(DESPITE, findings=("certificate.purpose",)), "certificate.key-usage"),
+    ):
+        with pytest.raises(FindingsError) as caught:
+            received(sim, FOR_SERVERS, *CAS, said=said)
+        assert f"broker cert import {MZP} FILE --accept {code} --reason TEXT" in caught.value.hint
+    assert not sim.account.generations
+
+
+def test_an_accepted_finding_is_evidence() -> None:
+    sim = a_simulation()
+    done = received(sim, FOR_SERVERS, *CAS, said=DESPITE)
+    found = {f.code: f for f in done.findings}
+    assert found["certificate.purpose"].severity is Severity.WARNING
+    assert found["certificate.purpose"].message.endswith(": accepted")
+    entries = [e.facts for e in sim.account.outbox if e.what == Event.FINDING_ACCEPTED.value]
+    digest = fingerprint_of(FOR_SERVERS)
+    assert entries == [
+        {"certificate": digest, "finding": code, "reason": "desk said so"} for code in sorted(DESPITE.findings)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (pki.a_leaf(MIDDLE, FIRST, is_ca=True), "certificate.is-ca"),
+        (pki.a_leaf(MIDDLE, FIRST, not_before=pki.NOW - timedelta(9), not_after=pki.NOW), "certificate.expired"),
+    ],
+)
+def test_some_errors_are_never_accepted(reply: x509.Certificate, code: str) -> None:
+    assert code not in ACCEPTABLE
+    with pytest.raises(FindingsError) as caught:
+        received(a_simulation(), reply, *CAS, said=replace(DESPITE, findings=(code,)))
+    assert [f.code for f in caught.value.findings if f.severity is Severity.ERROR] == [code]
+
+
+def test_never_acceptable_is_what_endangers_others() -> None:
+    """A wrong key, a CA nobody accepted, CA:TRUE, weak keys and signatures, expiry."""
+    never = (
+        "key",
+        "issuer",
+        "unpinned",
+        "is-ca",
+        "key.weak",
+        "key.factored",
+        "signature.weak",
+        "expired",
+        "not-yet-valid",
+    )
+    of_cas = ("not-a-ca", "weak-key", "signature.weak", "expired", "not-yet-valid")
+    assert not set(ACCEPTABLE) & {f"certificate.{c}" for c in (*never, *(f"ca.{c}" for c in of_cas), "chain")}
 
 
 def test_certificate_of_accepted_ca_is_taken() -> None:
@@ -315,3 +406,17 @@ def test_second_certificate_names_the_first() -> None:
     sim = renewing()
     with assert_refused(LateReplyError, "signing request 1", "answered", "generation 1 has its key"):
         received(sim, pki.a_leaf(MIDDLE, FIRST, not_after=pki.NOW + timedelta(days=100)), *CAS)
+
+
+def test_reply_for_another_account_is_named() -> None:
+    """Also if this account waits for none; and the caller need not be allowed to list the others."""
+    other = replace(an_account("other"), requests=(_request(1, SECOND),))
+    profile = replace(catalogue.builtin("stellantis"), subject=pki.GUIDE)
+    for sim in (a_simulation(), Simulation(now=pki.NOW)):
+        if not sim.documents:
+            sim.registry().add_account(an_account())
+        use = sim.rotation(profile=lambda _: profile, others=lambda: [sim.account, other])  # noqa: B023
+        with assert_refused(RefusedError, "answers signing request 1 of other"):
+            use.receive(MZP, pki.pem(NEW, *CAS).encode(), BOTH)
+        with assert_refused(RefusedError):
+            received(sim, NEW, *CAS, said=BOTH)

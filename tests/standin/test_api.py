@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 from partner_standin import Standin
 from partner_standin.operations import OPERATIONS
+from partner_standin.responses import GEO_JSON, HAL
 
+from broker.partners import catalogue
 from tests.support.partner import LOGIN, PASSWORD, Customer, Response, a_csr, desk
 
 BAD_BASIC = "Cannot pass the security checks that are required by the target API or operation"
@@ -201,20 +203,48 @@ def test_the_data_are_the_same_each_time(customer: Customer, tmp_path: Any) -> N
 
 
 def test_every_reading_operation_answers(customer: Customer) -> None:
-    vehicle = first_vehicle(customer)
-    fid, vid = vehicle.split("/")[2], vehicle.split("/")[4]
     world = customer.partner._api.api._operations.world(LOGIN)
-    full = next(v for v in world.fleets[0].vehicles if v.alerts)
-    monitor = customer.call(f"/fleets/{fid}/monitors", "POST", body=b"{}").json["id"]
-    callback = customer.call(f"/fleets/{fid}/remote/callbacks", "POST", body=b"{}").json["id"]
-    values = {"fid": fid, "vid": full.id, "vin": full.vin, "tid": full.trips[0]["id"], "aid": full.alerts[0]["id"]}
+    fleet = world.fleets[0]
+    full = next(v for v in fleet.vehicles if v.alerts and v.collisions)
+    stolen = next(v for v in fleet.vehicles if v.thefts)
+    monitor = customer.call(f"/fleets/{fleet.id}/monitors", "POST", body=b"{}").json["id"]
+    callback = customer.call(f"/fleets/{fleet.id}/remote/callbacks", "POST", body=b"{}").json["id"]
+    remotes = f"/fleets/{fleet.id}/vehicles/{full.id}/callbacks/{callback}/remotes"
+    remote = customer.call(remotes, "POST", body=b'{"horn": {}}').json["remoteActionId"]
+    ids = {
+        "fid": fleet.id,
+        "vid": full.id,
+        "vin": full.vin,
+        "tid": full.trips[0]["id"],
+        "cid": full.collisions[0]["id"],
+    }
+    ids |= {"mid": monitor, "cbid": callback, "rid": remote, "sid": stolen.thefts[0]["id"]}
     for operation in OPERATIONS:
         if operation.method == "GET":
-            ids = {**values, "id": monitor if "monitors" in operation.template else callback}
-            path = "/" + "/".join(operation.template).format(**ids)
+            there = {"vid": stolen.id} if "stolen" in operation.template else {}
+            one = full.alarms if "alarms" in operation.template else full.alerts
+            path = "/" + "/".join(operation.template).format(**ids | {"aid": one[0]["id"]} | there)
             answer = customer.call(path)
-            assert (answer.status, "_links" in answer.json) == (200, True), path
-    assert vid
+            assert (answer.status, answer.headers["Content-Type"]) == (200, operation.media_type), path
+            assert "_links" in answer.json or operation.media_type == GEO_JSON, path
+
+
+def test_it_serves_what_the_profile_has() -> None:
+    profile = catalogue.builtin("stellantis")
+    served = {(op.method, f"/{'/'.join(op.template)}"): op.media_type for op in OPERATIONS}
+    assert len(OPERATIONS) == len(served) == 47
+    assert served == {(op.method, op.path): op.accept or profile.media_type for op in profile.operations}
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [("application/json", 406), (HAL, 406), (GEO_JSON, 200), ("text/html, application/*;q=0.5", 200), ("*/*", 200)],
+)
+def test_last_position_is_geo_json_only(customer: Customer, accept: str, status: int) -> None:
+    answer = customer.call(f"{first_vehicle(customer)}/lastPosition", headers={"Accept": accept})
+    assert answer.status == status
+    if status == 200:
+        assert (answer.headers["Content-Type"], answer.json["type"]) == (GEO_JSON, "Feature")
 
 
 def test_v2_is_served_and_links_to_itself(customer: Customer) -> None:
@@ -249,6 +279,9 @@ def test_monitors_and_callbacks_are_kept(customer: Customer, kind: str) -> None:
     assert customer.call(one).json["label"] == "one"
     assert customer.call(one, "PUT", body=b'{"label": "two"}').status == 202
     assert customer.call(one).json["label"] == "two"
+    assert customer.call(f"{one}/status", "PUT", body=b'{"status": "Paused"}').status == 202
+    assert (customer.call(one).json["label"], customer.call(one).json["status"]) == ("two", "Paused")
+    assert_error(customer.call(f"{path}/none/status", "PUT", body=b"{}"), 40499)
     assert customer.call(path).json["total"] == 1
     gone = customer.call(one, "DELETE")
     assert (gone.status, gone.body) == (204, b"")
@@ -261,8 +294,11 @@ def test_remote_commands_need_a_callback(customer: Customer) -> None:
     callbacks = f"{first_fleet(customer)}/remote/callbacks"
     assert_error(customer.call(f"{vehicle}/callbacks/none/remotes", "POST", body=b'{"horn": {}}'), 40499)
     callback = customer.call(callbacks, "POST", body=b"{}").json["id"]
-    answer = customer.call(f"{vehicle}/callbacks/{callback}/remotes", "POST", body=b'{"horn": {}}')
+    remotes = f"{vehicle}/callbacks/{callback}/remotes"
+    answer = customer.call(remotes, "POST", body=b'{"horn": {}}')
     assert answer.status == 202
+    assert customer.call(f"{remotes}/{answer.json['remoteActionId']}").json["horn"] == {}
+    assert customer.call(remotes).json["total"] == 1
 
 
 # the log

@@ -56,6 +56,10 @@ def echoes_the_client_id(customer: Customer) -> None:
     assert f"client_id={customer.client_id}" in customer.call("/fleets").json["_links"]["self"]["href"]
 
 
+def ends_media_type_with_a_space(customer: Customer) -> None:
+    assert customer.call("/fleets").headers["Content-Type"] == "application/hal+json "
+
+
 def answers_empty(customer: Customer) -> None:
     answer = customer.call("/fleets")
     assert (answer.status, answer.body) == (200, b"")
@@ -99,6 +103,8 @@ EFFECTS: dict[str, Callable[[Customer], None]] = {
     "login-rejected": answers(401, b"Cannot pass the security checks"),
     "login-lockout=2": locks_for_good,
     "client-rejected": answers(401, b"Invalid client id or secret."),
+    "not-subscribed": answers(401, b'"moreInformation":"Not registered to plan"'),
+    "address-refused": answers(403, b'"httpCode":"403"', Content_Type="application/json"),
     "cn-mismatch=401": minds_the_common_name,
     "quota-day=0": answers(429, b'"code":42999'),
     "quota-burst=0": answers(429, b'"code":42999', Retry_After="1", X_RateLimit_Reset="1"),
@@ -112,6 +118,7 @@ EFFECTS: dict[str, Callable[[Customer], None]] = {
     "garbage": fails(http.client.BadStatusLine),
     "slow-answer=0.2s": is_slow,
     "slow-body=0.2s": is_slow,
+    "spaced-media-type": ends_media_type_with_a_space,
     "no-timestamp": loses_the_timestamp,
     "echo-client-id": echoes_the_client_id,
 }

@@ -21,6 +21,8 @@ VERDICTS = {
     "certificate_rejected",
     "login_rejected",
     "client_rejected",
+    "not_subscribed",
+    "address_refused",
     "wrong_ca",
     "quota",
     "partner_down",

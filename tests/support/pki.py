@@ -7,21 +7,25 @@ making an RSA key takes 60 ms, so tests name them (`a_key("other")`) and get the
 from __future__ import annotations
 
 import functools
+import math
+import random
 import subprocess
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject, SubjectRules
+from broker.pki.der import children, only
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)  # the tests' present
 GUIDE = SubjectRules(
@@ -43,7 +47,13 @@ GOOD = Subject(
     )
 )
 RULES = KeyRules()
-AnyKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | dsa.DSAPrivateKey
+AnyKey = (
+    rsa.RSAPrivateKey
+    | ec.EllipticCurvePrivateKey
+    | dsa.DSAPrivateKey
+    | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+)
 ExtensionOf = tuple[x509.ExtensionType, bool]
 CLIENT = (ExtendedKeyUsageOID.CLIENT_AUTH,)
 _OIDS = {
@@ -92,7 +102,8 @@ def a_name(subject: Subject | str, string_type: str = "") -> x509.Name:
     """A name from a subject or from a CN. `string_type` ("PrintableString", "BMPString"...) is forced on all values."""
     attributes = (("CN", subject),) if isinstance(subject, str) else subject.attributes
     forced = _ASN1Type[string_type] if string_type else None
-    return x509.Name([x509.NameAttribute(_OIDS[n], v, forced, _validate=False) for n, v in attributes])
+    with warnings.catch_warnings(action="ignore"):
+        return x509.Name([x509.NameAttribute(_OIDS[n], v, forced, _validate=False) for n, v in attributes])
 
 
 def a_ca(
@@ -132,8 +143,12 @@ def a_leaf(
     basic: bool = True,
     extra: Sequence[ExtensionOf] = (),
     issuer_name: x509.Name | None = None,
+    salt: int | None = None,
 ) -> x509.Certificate:
-    """A client certificate from `ca`. `eku=None`, `digital_signature=None`, `basic=False` leave the extension out."""
+    """A client certificate from `ca`. `eku=None`, `digital_signature=None`, `basic=False` leave the extension out.
+
+    With `salt` it is signed with PSS, and a salt of this length.
+    """
     extensions: list[ExtensionOf] = [(x509.BasicConstraints(ca=is_ca, path_length=None), True)] if basic else []
     if eku is not None:
         extensions.append((x509.ExtendedKeyUsage(eku), False))
@@ -142,7 +157,7 @@ def a_leaf(
     issuer = issuer_name or ca.certificate.subject
     own = key or a_key()
     name = subject if isinstance(subject, x509.Name) else a_name(subject)
-    return _signed(name, issuer, own, ca.key, [*extensions, *extra], not_before, not_after, hashes.SHA256())
+    return _signed(name, issuer, own, ca.key, [*extensions, *extra], not_before, not_after, hashes.SHA256(), salt)
 
 
 def key_usage(*, digital_signature: bool = False, cert_sign: bool = False) -> x509.KeyUsage:
@@ -177,6 +192,53 @@ def resigned(found: x509.Certificate, signer: rsa.RSAPrivateKey, digest: hashes.
     )
 
 
+def altered(
+    found: x509.Certificate, signer: rsa.RSAPrivateKey, change: Callable[[list[bytes]], list[bytes]]
+) -> x509.Certificate:
+    """Change the fields of the TBSCertificate, in DER, and sign it again: what no library makes."""
+    with warnings.catch_warnings(action="ignore"):
+        return x509.load_der_x509_certificate(altered_der(der(found), signer, change))
+
+
+def altered_der(found: bytes, signer: rsa.RSAPrivateKey, change: Callable[[list[bytes]], list[bytes]]) -> bytes:
+    """Change the fields of a certificate, or of a request, and sign it again."""
+    content, algorithm, _ = children(only(found))
+    body = tlv(0x30, *change([e.raw for e in children(content)]))
+    signature = signer.sign(body, padding.PKCS1v15(), hashes.SHA256())
+    return tlv(0x30, body, algorithm.raw, tlv(3, b"\0" + signature))
+
+
+def tlv(tag: int, *parts: bytes) -> bytes:
+    """DER of one element."""
+    content = b"".join(parts)
+    size = len(content)
+    if size < 0x80:
+        return bytes([tag, size]) + content
+    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(octets)]) + octets + content
+
+
+@functools.cache
+def a_flawed_key(flaw: str) -> rsa.RSAPrivateKey:
+    """An RSA key of 2048 bits that can be factored: "roca", "close" or "small"."""
+    p, q = 2**1024 - 105, {"close": 2**1024 - 179, "small": 251}.get(flaw, 0)
+    if flaw == "roca":
+        step, guess = math.prod(n for n in range(2, 168) if all(n % d for d in range(2, n))), random.Random(flaw)
+        p, q = (_prime(lambda: guess.getrandbits(806) * step + pow(65537, guess.randrange(step), step)) for _ in "pq")
+    return _rsa_key(p, q)
+
+
+def _rsa_key(p: int, q: int) -> rsa.RSAPrivateKey:
+    d = pow(65537, -1, math.lcm(p - 1, q - 1))
+    public = rsa.RSAPublicNumbers(65537, p * q)
+    numbers = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), public)
+    return numbers.private_key(unsafe_skip_rsa_key_validation=True)
+
+
+def _prime(candidate: Callable[[], int]) -> int:
+    return next(n for n in iter(candidate, 0) if n % 2 and pow(2, n - 1, n) == 1)
+
+
 def with_exponent(found: x509.Certificate, exponent: int) -> x509.Certificate:
     """The certificate with another RSA exponent of up to three octets, in DER or nearly so; its signature breaks."""
     return x509.load_der_x509_certificate(der(found).replace(b"\2\3\1\0\1", b"\2\3" + exponent.to_bytes(3, "big")))
@@ -184,10 +246,8 @@ def with_exponent(found: x509.Certificate, exponent: int) -> x509.Certificate:
 
 @functools.cache
 def a_tiny_key() -> rsa.RSAPrivateKey:
-    """An RSA key of 512 bits, which only openssl makes; the same one each time."""
-    key = load_pem_private_key(run("openssl", "genrsa", "512"), None)
-    assert isinstance(key, rsa.RSAPrivateKey)
-    return key
+    """An RSA key of 511 bits, which the library does not make."""
+    return _rsa_key(2**256 - 189, 2**255 - 19)
 
 
 def pem(*certificates: x509.Certificate) -> str:
@@ -223,10 +283,13 @@ def _signed(
     not_before: datetime,
     not_after: datetime,
     digest: hashes.SHA256,
+    salt: int | None = None,
 ) -> x509.Certificate:
     builder = x509.CertificateBuilder(
         issuer, subject, key.public_key(), x509.random_serial_number(), not_before, not_after
     )
     for value, critical in extensions:
         builder = builder.add_extension(value, critical)
-    return builder.sign(signer, digest)
+    pss = padding.PSS(padding.MGF1(digest), salt) if salt is not None else None
+    without_digest = isinstance(signer, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
+    return builder.sign(signer, None if without_digest else digest, rsa_padding=pss)

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from broker.embedded.server import find_binary
 from broker.vault.connection import Connection
-from tests.support.vault import token_of
+from tests.support.vault import admin_token
 
 __all__ = ["run_script"]
 
 
 def run_script(vault: Connection, folder: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the script `text` with the real command and the rights of `vault`; return how it ended."""
+    """Run the script `text` with the real command, as an administrator without root; return how it ended."""
     script = folder / "setup.sh"
     script.write_text(text)
     environment = {
         "BAO_ADDR": vault.settings.address,
-        "BAO_TOKEN": token_of(vault).reveal(),
+        "BAO_TOKEN": admin_token(vault).reveal(),
         "VAULT_COMMAND": str(find_binary()),
         "HOME": str(folder),
         "PATH": os.defpath,

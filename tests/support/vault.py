@@ -20,12 +20,13 @@ from broker.embedded.server import find_binary, stop
 from broker.embedded.up import Embedded, administered, up
 from broker.model.role import Role
 from broker.model.secret import Secret
-from broker.vault.connection import Connection, Observer, unobserved
+from broker.vault.connection import ADMINISTRATOR, Connection, Observer, unobserved
 from broker.vault.enrolment import consumer_role, enrol_consumer
 from broker.vault.layout import right
 from broker.vault.logins import FixedToken
+from broker.vault.policies import admin_policy
 from broker.vault.settings import VaultSettings
-from broker.vault.setup import Wish, apply, plan
+from broker.vault.setup import Item, Wish, apply, plan
 from tests.support.matrix import CONSUMER
 from tests.support.ports import free_ports
 
@@ -33,9 +34,14 @@ __all__ = [
     "AppRole",
     "TestVault",
     "a_consumer",
+    "admin_token",
+    "administrator",
+    "enrol",
     "issue_login",
     "login",
     "mounted",
+    "plan_of",
+    "set_up",
     "throwaway",
     "token_of",
     "vault",
@@ -88,9 +94,47 @@ class TestVault:
 
 
 def a_consumer(vault: Connection, name: str, rights: Sequence[str]) -> AppRole:
-    """Enrol the consumer `name` with `rights`; return a login of its."""
-    enrol_consumer(vault, name, rights)
+    """Enrol the consumer `name` with `rights`, as an administrator without root; return a login of its."""
+    enrol(vault, name, rights)
     return issue_login(vault, consumer_role(name))
+
+
+def enrol(root: Connection, name: str, rights: Sequence[str]) -> None:
+    """Enrol a consumer, as such an administrator."""
+    with administrator(root) as person:
+        enrol_consumer(person, name, rights)
+
+
+def admin_token(root: Connection, *mounts: str) -> Secret[str]:
+    """Return a token with exactly the rights of the policy that `--print admin-policy` prints, for each of `mounts`."""
+    policies = []
+    for mount in mounts or (root.settings.mount,):
+        policies.append(f"administrators/{mount}".lower())
+        text = admin_policy(mount, shared=True)
+        root.call("POST", f"sys/policies/acl/{policies[-1]}", {"policy": text})
+    return token_of(root, policies=policies, no_default_policy=True, no_parent=True, ttl="1h")
+
+
+@contextmanager
+def administrator(root: Connection) -> Iterator[Connection]:
+    """Yield a connection of an administrator, for the mount and Vault of `root`, who has no other right."""
+    connection = Connection(root.settings, FixedToken(admin_token(root)), holder=ADMINISTRATOR)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def set_up(root: Connection, wish: Wish = Wish()) -> None:  # noqa: B008  # it is frozen
+    """Set the mount of `root` up, as an administrator without root."""
+    with administrator(root) as person:
+        apply(person, plan(person, wish))
+
+
+def plan_of(root: Connection, wish: Wish = Wish()) -> tuple[Item, ...]:  # noqa: B008  # it is frozen
+    """Return the plan of such an administrator."""
+    with administrator(root) as person:
+        return plan(person, wish)
 
 
 def issue_login(vault: Connection, role: str) -> AppRole:
@@ -137,7 +181,7 @@ def mounted(server: tuple[Embedded, Connection]) -> Iterator[TestVault]:
     embedded, _ = server
     settings = replace(embedded.settings, mount=f"broker-{next(_numbers)}", patience=3.0)
     with administered(Embedded(embedded.running, settings)) as admin:
-        apply(admin, plan(admin, Wish()))
+        set_up(admin)
         made = TestVault(settings, admin, embedded)
         try:
             yield made

@@ -8,7 +8,6 @@ import socket
 import ssl
 import struct
 import threading
-import time
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -48,6 +47,8 @@ EVERY_FAULT = [
     ("certificate-eof", Verdict.CERTIFICATE_REJECTED),
     ("login-rejected", Verdict.LOGIN_REJECTED),
     ("client-rejected", Verdict.CLIENT_REJECTED),
+    ("not-subscribed", Verdict.NOT_SUBSCRIBED),
+    ("address-refused", Verdict.ADDRESS_REFUSED),
     ("quota-day", Verdict.QUOTA),
     ("quota-burst", Verdict.QUOTA),
     ("status-500", Verdict.PARTNER_DOWN),
@@ -58,6 +59,7 @@ EVERY_FAULT = [
     ("reset-mid-body", Verdict.PARTNER_DOWN),
     ("cut-mid-body", Verdict.PARTNER_DOWN),
     ("garbage", Verdict.PARTNER_DOWN),
+    ("spaced-media-type", Verdict.OK),
     ("no-timestamp", Verdict.OK),
 ]
 
@@ -96,13 +98,13 @@ def test_a_good_set_is_accepted(partner: Standin, bundle: Bundle, tls: str) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["handshake-stall=30s", "slow-answer=30s", "slow-body=30s"])
+@pytest.mark.parametrize("fault", ["handshake-stall=1h", "slow-answer=1h", "slow-body=1h"])
 def test_slow_partner_meets_the_deadline(partner: Standin, bundle: Bundle, fault: str) -> None:
+    """It answers long after any test has been ended, so an answer of ours shows that we did not wait."""
     partner.faults.apply(fault)
-    before = time.monotonic()
     answer = ask(credentials_of(bundle), PROBE, deadline=SHORT)
     assert answer.verdict is Verdict.PARTNER_DOWN
-    assert time.monotonic() - before < 20
+    assert "no answer in time" in answer.detail
 
 
 def test_wrong_password_costs_one_request(partner: Standin, bundle: Bundle) -> None:
@@ -298,7 +300,7 @@ def test_bad_certificates_have_their_alert(partner: Standin, bundle: Bundle, tls
     assert classify(facts) is Verdict.CERTIFICATE_REJECTED
 
 
-def test_partner_gone_early_leaks_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partner_gone_early_leaks_no_socket(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """An open one would warn when it is collected, and warnings are errors here."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -309,7 +311,7 @@ def test_partner_gone_early_leaks_no_socket(monkeypatch: pytest.MonkeyPatch) -> 
             theirs.close()
             return ours
 
-        monkeypatch.setattr("broker.upstream.exchange.connected", reset)
+        monkeypatch.setattr("broker.network.connected", reset)
         for _ in range(3):
-            facts = exchange("https://partner.test", ssl.create_default_context(), b"", Deadline(5))
+            facts = exchange(credentials_of(bundle), b"", Deadline(5))
             assert isinstance(facts, ProbeFacts)

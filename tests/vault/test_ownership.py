@@ -16,13 +16,12 @@ from broker.model.role import Role
 from broker.rotation.ports import Version
 from broker.vault.changing import VaultAccounts, VaultConsumers
 from broker.vault.connection import Connection, Phase
-from broker.vault.enrolment import enrol_consumer
 from broker.vault.logins import FixedToken
 from broker.vault.ownership import found, survey, unseen
-from broker.vault.setup import Action, Wish, apply, as_shell, changes, plan, wanted
+from broker.vault.setup import Action, Wish, apply, as_shell, changes, wanted
 from tests.support.accounts import an_account
 from tests.support.setup_script import run_script
-from tests.support.vault import TestVault, issue_login, login, token_of
+from tests.support.vault import TestVault, enrol, issue_login, login, plan_of, set_up, token_of
 
 pytestmark = pytest.mark.slow
 
@@ -124,11 +123,11 @@ def test_mounts_of_others_are_refused(
     before = state(bare)
     for wish in (Wish(),) if shareable else (Wish(), ADOPT):
         with pytest.raises(RefusedError) as caught:
-            apply(bare, plan(bare, wish))
+            set_up(bare, wish)
         assert named in caught.value.message
         offered = re.search(r"BROKER_MOUNT=(\S+) broker vault setup --dry-run;", caught.value.hint)
         assert offered
-        assert plan(on(bare, offered[1]), Wish())
+        assert plan_of(on(bare, offered[1]))
         assert ("broker vault setup --adopt-mount --dry-run" in caught.value.hint) == shareable
     assert state(bare) == before
 
@@ -136,12 +135,12 @@ def test_mounts_of_others_are_refused(
 def test_an_adopted_mount_keeps_its_settings(bare: Connection) -> None:
     in_use(bare)
     before = state(bare)
-    apply(bare, plan(bare, ADOPT))
+    set_up(bare, ADOPT)
     assert state(bare)["config"] == before["config"]
     assert state(bare)["mounts"] == before["mounts"]
     put(bare, "app/db")
     for wish in (ADOPT, Wish()):  # it was decided
-        assert changes(plan(bare, wish)) == ()
+        assert changes(plan_of(bare, wish)) == ()
 
 
 def as_role(bare: Connection, role: Role) -> Connection:
@@ -150,7 +149,7 @@ def as_role(bare: Connection, role: Role) -> Connection:
 
 def test_shared_mount_bounds_each_document(bare: Connection) -> None:
     in_use(bare)
-    apply(bare, plan(bare, ADOPT))
+    set_up(bare, ADOPT)
     operator, server = as_role(bare, Role.OPERATOR), as_role(bare, Role.SERVER)
     account = an_account()
     VaultAccounts(operator).write(account, replacing=Version(0))
@@ -160,17 +159,17 @@ def test_shared_mount_bounds_each_document(bare: Connection) -> None:
         assert (found(bare, f"{bare.settings.mount}/metadata/{path}") or {})["max_versions"] == 10
         with pytest.raises(BrokerError):
             put(bare, path)
-    assert changes(plan(bare, Wish())) == ()
+    assert changes(plan_of(bare)) == ()
 
 
 def test_setup_adds_missing_bounds(bare: Connection) -> None:
     in_use(bare)
-    apply(bare, plan(bare, ADOPT))
+    set_up(bare, ADOPT)
     bare.create("accounts/mzp-1", {})
-    (change,) = changes(plan(bare, Wish()))
+    (change,) = changes(plan_of(bare))
     assert change.title == "bounds of accounts/mzp-1"
     apply(bare, [change])
-    assert changes(plan(bare, Wish())) == ()
+    assert changes(plan_of(bare)) == ()
     with pytest.raises(BrokerError):
         put(bare, "accounts/mzp-1")
 
@@ -188,7 +187,7 @@ def test_setup_adds_missing_bounds(bare: Connection) -> None:
 )
 def test_shared_mount_grants_only_bounds(bare: Connection, body: Mapping[str, object]) -> None:
     in_use(bare)
-    apply(bare, plan(bare, ADOPT))
+    set_up(bare, ADOPT)
     for role, path in ((Role.OPERATOR, "accounts/a"), (Role.OPERATOR, "profiles/a"), (Role.SERVER, "consumers/a")):
         with pytest.raises(DeniedError):
             as_role(bare, role).call("POST", f"{bare.settings.mount}/metadata/{path}", body)
@@ -231,18 +230,18 @@ def test_empty_mount_keeps_its_settings(bare: Connection) -> None:
     bare.call("POST", f"sys/mounts/{bare.settings.mount}", {"type": "kv", "options": {"version": "2"}})
     bare.list("")
     before = state(bare)["config"]
-    apply(bare, plan(bare, Wish()))
-    assert changes(plan(bare, Wish())) == ()
+    set_up(bare)
+    assert changes(plan_of(bare)) == ()
     assert state(bare)["config"] == before
 
 
 def test_shared_logins_keep_their_lock_out(bare: Connection) -> None:
     others_roles(bare)
     before = state(bare)
-    apply(bare, plan(bare, ADOPT))
+    set_up(bare, ADOPT)
     assert state(bare)["tune"] == before["tune"]
     assert state(bare)["roles"]["ci"] == before["roles"]["ci"]
-    assert changes(plan(bare, Wish())) == ()
+    assert changes(plan_of(bare)) == ()
 
 
 def test_effects_of_sharing_are_listed(bare: Connection) -> None:
@@ -256,11 +255,11 @@ def test_effects_of_sharing_are_listed(bare: Connection) -> None:
 
 def test_earlier_setup_is_recognised(bare: Connection) -> None:
     """It gave its logins no description."""
-    apply(bare, plan(bare, Wish()))
+    set_up(bare)
     bare.call("POST", f"sys/auth/{bare.settings.mount}/tune", {"description": ""})
-    assert changes(plan(bare, Wish())) == ()
+    assert changes(plan_of(bare)) == ()
     bare.call("POST", f"sys/policies/acl/{bare.settings.mount}/auditor", {"policy": THEIRS})
-    assert [change.action for change in changes(plan(bare, Wish()))] == [Action.UPDATE]
+    assert [change.action for change in changes(plan_of(bare))] == [Action.UPDATE]
 
 
 @pytest.mark.parametrize("version", ["1", "2"])
@@ -269,7 +268,7 @@ def test_a_mount_within_another_is_refused(bare: Connection, version: str) -> No
     bare.call("POST", f"sys/mounts/{bare.settings.mount}", {"type": "kv", "options": {"version": version}})
     inner = on(bare, f"{bare.settings.mount}/b")
     with pytest.raises(RefusedError, match="is mounted") as caught:
-        apply(inner, plan(inner, ADOPT))
+        set_up(inner, ADOPT)
     assert "BROKER_MOUNT=credential-broker" in caught.value.hint
     assert found(bare, f"{inner.settings.mount}/config") is None
 
@@ -288,18 +287,18 @@ def entity_of_theirs(bare: Connection) -> None:
 
 @pytest.mark.parametrize("obstacle", [consumer_policy_of_theirs, consumer_role_of_theirs, entity_of_theirs])
 def test_enrolling_overwrites_nothing(bare: Connection, obstacle: Callable[[Connection], None]) -> None:
-    apply(bare, plan(bare, Wish()))
+    set_up(bare)
     obstacle(bare)
     before = state(bare)
     with pytest.raises(RefusedError, match="app exists"):
-        enrol_consumer(bare, "app", [RIGHT])
+        enrol(bare, "app", [RIGHT])
     assert state(bare) == before
 
 
 def test_enrolling_again_changes_rights(bare: Connection) -> None:
-    apply(bare, plan(bare, Wish()))
-    enrol_consumer(bare, "app", [RIGHT])
-    enrol_consumer(bare, "app", [RIGHT.replace("/d/", "/e/")])
+    set_up(bare)
+    enrol(bare, "app", [RIGHT])
+    enrol(bare, "app", [RIGHT.replace("/d/", "/e/")])
     assert "/e/" in state(bare)["policies"][f"{bare.settings.mount}/consumer-app"]["policy"]
 
 
@@ -309,7 +308,7 @@ def test_enrolling_wants_a_set_up(bare: Connection, obstacle: Callable[[Connecti
         obstacle(bare)
     before = state(bare)
     with pytest.raises(UnknownNameError, match="not set up") as caught:
-        enrol_consumer(bare, "app", [RIGHT])
+        enrol(bare, "app", [RIGHT])
     assert "broker vault setup" in caught.value.hint
     assert state(bare) == before
 
@@ -344,4 +343,4 @@ def test_script_shares_mounts_if_asked(bare: Connection, tmp_path: Path) -> None
         ended = script(bare, tmp_path, shared=True)
         assert ended.returncode == 0, ended.stderr
     assert {name: state(bare)[name] for name in ("config", "tune")} == {n: before[n] for n in ("config", "tune")}
-    assert changes(plan(bare, Wish())) == ()
+    assert changes(plan_of(bare)) == ()

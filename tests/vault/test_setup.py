@@ -20,7 +20,7 @@ from broker.vault.ownership import unseen
 from broker.vault.policies import consumer_policy, policy_name
 from broker.vault.setup import Action, Item, Wish, apply, as_shell, changes, plan, wanted
 from tests.support.setup_script import run_script
-from tests.support.vault import AppRole, TestVault, a_consumer, issue_login, login, token_of
+from tests.support.vault import AppRole, TestVault, a_consumer, issue_login, login, plan_of, set_up, token_of
 
 pytestmark = pytest.mark.slow
 
@@ -30,42 +30,42 @@ def titles(planned: tuple[Item, ...], action: Action) -> list[str]:
 
 
 def test_bare_vault_is_set_up_once(bare: Connection) -> None:
-    planned = plan(bare, Wish())
+    planned = plan_of(bare)
     assert {change.action for change in planned} == {Action.CREATE}
     assert all(change.difference for change in planned)
     apply(bare, planned)
-    assert changes(plan(bare, Wish())) == ()
-    apply(bare, plan(bare, Wish()))
+    assert changes(plan_of(bare)) == ()
+    set_up(bare)
     assert login(bare, issue_login(bare, "server")).reveal()
 
 
 def test_planning_changes_nothing(bare: Connection) -> None:
-    plan(bare, Wish())
+    plan_of(bare)
     assert f"{bare.settings.mount}/" not in bare.ask("GET", "sys/mounts")["data"]
     assert f"{bare.settings.mount}/" not in bare.ask("GET", "sys/auth")["data"]
     assert policy_name(bare.settings.mount, "server") not in bare.ask("LIST", "sys/policies/acl")["data"]["keys"]
 
 
 def test_cut_short_it_can_be_run_again(bare: Connection) -> None:
-    apply(bare, plan(bare, Wish())[:4])
-    assert len(titles(plan(bare, Wish()), Action.KEEP)) == 4
-    apply(bare, plan(bare, Wish()))
-    assert changes(plan(bare, Wish())) == ()
+    apply(bare, plan_of(bare)[:4])
+    assert len(titles(plan_of(bare), Action.KEEP)) == 4
+    set_up(bare)
+    assert changes(plan_of(bare)) == ()
 
 
 def test_concurrent_setups_have_one_outcome(bare: Connection) -> None:
     """OpenBao answers 500 to all but one who make one login at the same moment, having done nothing for them."""
-    planned = plan(bare, Wish())
+    planned = plan_of(bare)
     apply(bare, planned[: -len(Role)])
     with ThreadPoolExecutor(6) as threads:
         for change in planned[-len(Role) :]:
             writing = [threads.submit(bare.call, "POST", change.path, change.body) for _ in range(6)]
             assert [one.exception() for one in writing] == [None] * 6
-    assert changes(plan(bare, Wish())) == ()
+    assert changes(plan_of(bare)) == ()
 
 
 def test_difference_shows_another_account(vault: TestVault) -> None:
-    planned = plan(vault.admin, Wish(accounts=("mzp-1", "mzp-2")))
+    planned = plan_of(vault.admin, Wish(accounts=("mzp-1", "mzp-2")))
     updated = titles(planned, Action.UPDATE)
     assert [title.rsplit("/", 1)[1] for title in updated] == ["server", "rotator", "canary"]
     server = next(change for change in planned if change.title.endswith("/server"))
@@ -79,14 +79,14 @@ def test_setup_corrects_changes(vault: TestVault) -> None:
     vault.admin.call("POST", f"sys/policies/acl/{name}", {"policy": 'path "*" { capabilities = ["read"] }'})
     path = f"auth/{vault.settings.mount}/role/server"
     vault.admin.call("POST", path, {"token_policies": ["root-like"], "token_ttl": 5})
-    assert titles(plan(vault.admin, Wish()), Action.UPDATE) == [f"policy {name}", "login server"]
-    apply(vault.admin, plan(vault.admin, Wish()))
-    assert changes(plan(vault.admin, Wish())) == ()
+    assert titles(plan_of(vault.admin), Action.UPDATE) == [f"policy {name}", "login server"]
+    set_up(vault.admin)
+    assert changes(plan_of(vault.admin)) == ()
 
 
 def test_data_survives_a_second_setup(vault: TestVault) -> None:
     vault.admin.create("accounts/a", {"kept": True})
-    apply(vault.admin, plan(vault.admin, Wish(accounts=("a",))))
+    set_up(vault.admin, Wish(accounts=("a",)))
     assert vault.admin.read("accounts/a").data == {"kept": True}
 
 
@@ -94,7 +94,7 @@ def test_a_mount_where_rights_are_is_refused(bare: Connection) -> None:
     bare.call("POST", "sys/mounts/cb-issue/stellantis", {"type": "kv"})
     try:
         with pytest.raises(RefusedError, match="cb-issue"):
-            plan(bare, Wish())
+            plan_of(bare)
     finally:
         bare.call("DELETE", "sys/mounts/cb-issue/stellantis")
 
@@ -102,7 +102,7 @@ def test_a_mount_where_rights_are_is_refused(bare: Connection) -> None:
 @pytest.mark.parametrize("account", ["*", "a/+", 'a" {', "${mount}", "A", ""])
 def test_bad_account_name_is_refused(vault: TestVault, account: str) -> None:
     with pytest.raises(InputError):
-        plan(vault.admin, Wish(accounts=(account,)))
+        plan_of(vault.admin, Wish(accounts=(account,)))
 
 
 @pytest.mark.parametrize("rights", [[], ["credential-broker/data/keys/+/+"], ['cb-issue/x" { }'], ["*"]])
@@ -192,7 +192,7 @@ def test_single_use_login_leaves_nothing(vault: TestVault) -> None:
 
 
 def test_difference_is_shown_as_json(bare: Connection) -> None:
-    shown = "\n".join(line for change in plan(bare, Wish()) for line in change.difference)
+    shown = "\n".join(line for change in plan_of(bare) for line in change.difference)
     assert '+options = {"version": "2"}' in shown
     assert "+token_no_default_policy = true" in shown
     assert "True" not in shown
@@ -211,8 +211,8 @@ def test_nested_mount_is_set_up(vault: TestVault) -> None:
     nested = Connection(
         replace(vault.settings, mount=f"team/{vault.settings.mount}"), FixedToken(token_of(vault.admin))
     )
-    apply(nested, plan(nested, Wish()))
-    assert not changes(plan(nested, Wish()))
+    set_up(nested)
+    assert not changes(plan_of(nested))
     auditor = Connection(nested.settings, FixedToken(login(nested, issue_login(nested, "auditor"))))
     assert auditor.list("accounts") == ()
     with pytest.raises(DeniedError):
@@ -241,7 +241,7 @@ def test_printed_script_sets_a_vault_up(bare: Connection, tmp_path: Path) -> Non
     for _ in range(2):  # it can be run again
         run()
     assert secret_ids(bare, "auditor") == []
-    assert changes(plan(bare, Wish(accounts=("mzp-1",)))) == ()
+    assert changes(plan_of(bare, Wish(accounts=("mzp-1",)))) == ()
     *_, fetched = run("logins").splitlines()
     found = re.fullmatch("anchor role_id=(.+) wrapping=(.+)", fetched)
     assert found

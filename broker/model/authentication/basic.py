@@ -45,5 +45,5 @@ def _check_login(login: str) -> InputError | None:
 
 def _check_password(password: str) -> InputError | None:
     if not password or any(ord(c) < ord(" ") or ord(c) == 0x7F for c in password):  # noqa: PLR2004  # DEL
-        return InputError("the password is empty, or has a control character", hint="broker password set ACCOUNT")
+        return InputError("the password is empty, or has a control character", hint="set the password again")
     return None

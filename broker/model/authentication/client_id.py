@@ -86,6 +86,6 @@ def _check(client_id: str) -> InputError | None:
     if not client_id or not client_id.isascii() or not client_id.isprintable() or " " in client_id:
         return InputError(
             "the client_id is empty, or has a space, a control character or one outside ASCII",
-            hint="broker app set ACCOUNT/APPLICATION --client-id ID",
+            hint="set the client_id again",
         )
     return None

@@ -87,6 +87,7 @@ class Values:
 VALUES: Final = (LOGIN, CLIENT_ID)  # the other needs of a part are names of secrets
 
 
+@dataclass(frozen=True, slots=True)
 class Part(ABC):
     """One thing that the partner wants in every request."""
 

@@ -90,9 +90,14 @@ def generation_to_try(account: Account) -> Generation:
         return account.automatic_candidates[-1]
     if account.current:
         return account.current
-    raise RefusedError(
-        f"{account.name} has no candidate", hint=f"broker csr new {account.name} starts a signing request"
-    )
+    request = account.open_request
+    hint = f"broker csr new {account.name} starts a signing request"
+    if request:
+        waits = (
+            f"broker cert import {account.name} FILE" if request.submissions else f"broker csr submit {account.name}"
+        )
+        hint = f"{waits} goes on with signing request {request.number}"
+    raise RefusedError(f"{account.name} has no candidate", hint=hint)
 
 
 def rollback_target(account: Account, wanted: Generation) -> Generation:
@@ -150,7 +155,7 @@ def joined(account: Account, one: int, other: int, stamp: Stamp) -> Account:
     if both:
         raise RefusedError(
             f"generations {one} and {other} of {account.name} change the same part: {', '.join(sorted(both))}",
-            hint=f"broker rotation reject {account.name} --generation NUMBER withdraws one of them",
+            hint=f"broker rotation reject {account.name} --generation {one} --reason TEXT withdraws the first",
         )
     reason = f"joined into generation {account.next_generation}"
     after = with_candidate(account, first.parts.over(second.parts), stamp)

@@ -49,6 +49,12 @@ def closed(account: Account, number: int, why: Closed, stamp: Stamp) -> Account:
     return dooming_unused(account, with_request_closed(account, request, why, stamp))
 
 
+def finding_accepted(account: Account, certificate: Certificate, finding: str, reason: str, stamp: Stamp) -> Account:
+    """Record that a person takes `certificate` despite a finding about it: for this certificate and finding only."""
+    facts: dict[str, Fact] = {"certificate": certificate.ref, "finding": finding, "reason": reason}
+    return recorded(account, stamp, Event.FINDING_ACCEPTED, **facts)
+
+
 def answered(account: Account, number: int, certificate: Certificate, stamp: Stamp) -> Account:
     """Close request `number` with the certificate that answers it, and add a candidate with it.
 

@@ -1,0 +1,79 @@
+"""Run the commands that a text names, as they are printed, in the state that printed it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.support.cli_harness import CliHarness
+from tests.support.printed_commands import Printed, printed
+
+# What only the reader knows
+_GIVEN: Final = {
+    "APPLICATION": "new", "CONSUMER": "reader", "TEXT": "asked",
+    "ID": "11111111-1111-4111-8111-111111111111", "NUMBER": "1", "NAME": "made",
+    "ADDRESS": "desk@partner.example", "MAIL": "desk@partner.example", "DIR": "made", "PATH": "made.pem",
+}  # fmt: skip
+_FILES: Final = {"partner add": "own.toml", "evidence export": "made.jsonl"}
+_CONSENT: Final = {"csr cancel": ("--yes",), "rotation reject": ("--yes",), "password set": ("--password-file", "-")}
+_SERVERS: Final = ("vault start", "vault stop")  # tests/e2e and tests/embedded run them
+_JUDGES: Final = ("doctor", "evidence verify")
+_HINT: Final = re.compile(r"(?:hint|next): *(.*)$", re.MULTILINE)
+
+
+@dataclass
+class PrintedRuns:
+    """Runs each printed command once for each state."""
+
+    harness: CliHarness
+    tried: set[tuple[str, str]] = field(default_factory=set)
+
+    def assert_work(self, text: str, state: str, *, before: Sequence[str] = ()) -> None:
+        """Assert that the commands in `text` succeed in `state`, or after the lines `before` in it."""
+        for hint in _HINT.findall(text):
+            assert hint.strip(), text
+            assert not hint.rstrip().endswith((":", " it names")), text
+        said = re.sub(r"^Usage: .*$", "", text, flags=re.MULTILINE)
+        for found in printed(said):
+            key = (f"{state} {before}", str(found))
+            if key not in self.tried:
+                self.tried.add(key)
+                self._assert_works(found, state, before)
+
+    def _assert_works(self, found: Printed, state: str, before: Sequence[str]) -> None:
+        name = " ".join(found.words[:2])
+        assert not found.fault, f"{found}: {found.fault}"
+        assert not any("ACCOUNT" in word.split("/") for word in found.words), f"{found}: the account is known"
+        if name in _SERVERS:
+            return
+        self.harness.state = ""
+        self.harness.put(state)
+        for line in (*before, *(["evidence anchor"] if "--key-to" in found.words else ())):  # as its hint says
+            self.harness.run(line)
+        reply = "second.zip" if state == "again" else "reply.zip"
+        words = [self._filled(word.strip("'"), name, reply) for word in found.words]
+        variables = dict(pair.split("=", 1) for pair in found.variables)
+        if variables.get("VAULT_TOKEN") == "…":
+            variables["VAULT_TOKEN"] = self._administrator()
+        line = shlex.join([*words, *_CONSENT.get(name, ())])
+        ended = self.harness.run(line, input=b"another\n", env=variables)
+        self.harness.watched = False  # the state is put again
+        refused = ended.code == 6 and (name.startswith(_JUDGES) or "login_rejected" in ended.err)
+        assert ended.code == 0 or refused, f"{found} in state {state}: {ended.code}\n{ended.err}"
+
+    def _filled(self, word: str, name: str, reply: str) -> str:
+        if word == "FILE":
+            return _FILES.get(name, reply)
+        if word == "SHA256":
+            return self.harness.cas["server"]
+        if word == "PATH" and name == "vault enrol":
+            return "made.token"
+        return "/".join(_GIVEN.get(part, part) for part in word.split("/"))
+
+    def _administrator(self) -> str:
+        tokens = self.harness.saved.system.vault.admin.tokens
+        assert tokens
+        return tokens.token().reveal()
