@@ -47,10 +47,9 @@ _RARE: Final = (
     *("nameConstraints", "certificatePolicies", "policyConstraints", "policyMappings", "inhibitAnyPolicy"),
     "cRLDistributionPoints",
 )
-ACCEPTABLE: Final = (  # errors that a person may accept: the partner's server may judge otherwise
+ACCEPTABLE: Final = (  # errors that a person may accept: only the partner's server can decide about them
     *("certificate.cn", "certificate.cn.duplicate", "certificate.cn.multi-valued", "certificate.subject"),
-    *("certificate.version", "certificate.extensions", "certificate.critical", "certificate.key-usage"),
-    *("certificate.purpose", "certificate.ca.critical", "certificate.ca.key-usage", "certificate.ca.purpose"),
+    *("certificate.version", "certificate.key-usage", "certificate.purpose", "certificate.ca.purpose"),
 )
 _NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL does not name
 _error, _warning, _note = Finding.error, Finding.warning, Finding.note
@@ -77,9 +76,10 @@ def verify_certificate(certificate: Certificate, expected: Expected, now: dateti
     pinned = load(expected.issuing.pem) if expected.issuing else []
     path = best_path(leaf, others, pinned, now)
     found += _path_faults(path, now) if path else [_no_path(leaf, others, pinned)]
-    if path and not has_errors(found):
+    found = [replace(one, code=f"certificate.{one.code}") for one in found]
+    if path and not has_errors(f for f in found if f.code not in ACCEPTABLE):
         found += _openssl_faults(path)
-    return worst_first(replace(one, code=f"certificate.{one.code}") for one in found)
+    return worst_first(found)
 
 
 def best_path(leaf: x509.Certificate, pool: Path, trusted: Path, now: datetime) -> Path | None:
@@ -282,6 +282,6 @@ def _openssl_faults(path: Path) -> Iterator[Finding]:
         crypto.X509StoreContext(store, leaf, between).verify_certificate()
     except crypto.X509StoreContextError as error:
         name = shown(fields.subject_of(path[error.errors[1]]))
-        yield _error("chain", f"its chain does not verify, says OpenSSL of {name}: {error}", _ASK)
+        yield _error("certificate.chain", f"its chain does not verify, says OpenSSL of {name}: {error}", _ASK)
     except crypto.Error:
-        yield _error("chain", "OpenSSL cannot read a certificate of its chain", _ASK)
+        yield _error("certificate.chain", "OpenSSL cannot read a certificate of its chain", _ASK)
