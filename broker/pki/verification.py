@@ -146,7 +146,6 @@ def _times(leaf: x509.Certificate, now: datetime) -> Iterator[Finding]:
 def _purpose(leaf: x509.Certificate) -> Iterator[Finding]:
     if leaf.version is not x509.Version.v3:
         yield _error("version", "it is an X.509 version 1 certificate, which states no purpose", _REISSUE)
-        return
     extensions = extensions_of(leaf)
     yield from _extension_faults("it", leaf, _REISSUE)
     if extensions.is_ca:
@@ -281,7 +280,7 @@ def _openssl_faults(path: Path) -> Iterator[Finding]:
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME)
         crypto.X509StoreContext(store, leaf, between).verify_certificate()
     except crypto.X509StoreContextError as error:
-        name = shown(fields.subject_of(path[error.errors[1]]))
+        name = shown(fields.subject_of(path[min(error.errors[1], len(path) - 1)]))
         yield _error("certificate.chain", f"its chain does not verify, says OpenSSL of {name}: {error}", _ASK)
     except crypto.Error:
         yield _error("certificate.chain", "OpenSSL cannot read a certificate of its chain", _ASK)

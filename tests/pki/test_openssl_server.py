@@ -124,6 +124,7 @@ def test_an_error_not_of_openssl_is_a_rule() -> None:
     assert ours == {
         "leaf, CA:TRUE",
         "leaf, version 1",
+        "leaf, version 1 with extensions, CA:TRUE",
         "CA, RSA with the ROCA fault",
         "CA, RSA of two close primes",
         "CA, RSA with a small factor",
