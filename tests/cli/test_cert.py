@@ -187,3 +187,15 @@ def test_base64_that_is_no_certificate_is_told_as_such(harness: CliHarness) -> N
     ended = harness.run("cert inspect -", input=junk)
     assert ended.code in (2, 6)
     assert "fault in the broker" not in ended.err
+
+
+def test_a_finding_is_accepted_with_a_reason(harness: CliHarness) -> None:
+    harness.put("requested")
+    reply = answer(harness, purpose="server").zip()
+    line = f"cert import acme - {accepting(harness)}"
+    refused = harness.run(line, input=reply)
+    assert refused.code == 6
+    assert "--accept certificate.purpose --reason TEXT" in refused.err
+    harness.ok(f"{line} --accept certificate.purpose --reason 'the desk says so'", input=reply)
+    assert "finding-accepted" in harness.ok("evidence show acme").out
+    harness.ok("evidence verify acme")
