@@ -214,3 +214,15 @@ def test_unknown_name_is_guessed(harness: CliHarness, line: str, meant: str) -> 
     refused = harness.run(line)
     assert refused.code == 2
     assert f"did you mean {meant}?" in refused.err
+
+
+def test_a_finding_is_accepted_with_a_reason(harness: CliHarness) -> None:
+    harness.put("requested")
+    reply = answer(harness, purpose="server").zip()
+    line = f"cert import acme - {accepting(harness)}"
+    refused = harness.run(line, input=reply)
+    assert refused.code == 6
+    assert "--accept certificate.purpose --reason TEXT" in refused.err
+    harness.ok(f"{line} --accept certificate.purpose --reason 'the desk says so'", input=reply)
+    assert "finding-accepted" in harness.ok("evidence show acme").out
+    harness.ok("evidence verify acme")
