@@ -136,6 +136,7 @@ def test_dry_run_names_each_missing_right(others_vault: UsedByOthers, tmp_path: 
     assert f"update on auth/{DEFAULT_MOUNT}/role/server/custom-secret-id" in dry.err
     assert "broker vault setup --print admin-policy" in dry.err
     assert f"mount {DEFAULT_MOUNT}/" in dry.out
+    assert run(others_vault, tmp_path, "vault setup --dry-run -o json", policy).json["code"] == "denied"
     before = others_vault.root.ask("GET", "sys/mounts")["data"]
     real = run(others_vault, tmp_path, "vault setup", policy)
     assert real.code == 5
