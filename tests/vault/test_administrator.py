@@ -164,7 +164,11 @@ def test_drift_is_seen_with_reading_rights(others: UsedByOthers, tmp_path: Path)
     assert "0 of " in ended.err
 
 
-@pytest.mark.parametrize("line", [s for s in stanzas(admin_policy(DEFAULT_MOUNT)) if not any(u in s for u in UNUSED)])
+@pytest.mark.parametrize(
+    "line",
+    [s for s in stanzas(admin_policy(DEFAULT_MOUNT)) if not any(u in s for u in UNUSED)],
+    ids=lambda line: line.split('"')[1],
+)
 def test_each_right_is_needed(others: UsedByOthers, tmp_path: Path, line: str) -> None:
     """Without it, setting up or enrolling is denied, and the denial names the path."""
     for kind in ("mounts", "auth"):
