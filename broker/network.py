@@ -54,6 +54,9 @@ class TooMuchError(Exception):
     """More bytes came than the limit allows."""
 
 
+FAULTS: Final = (OSError, http.client.HTTPException, TooMuchError, *UNREADABLE)  # of calling, and of reading an answer
+
+
 class ProxyError(OSError):
     """The proxy gave no connection. Its text is ours: a proxy may repeat the login that we sent."""
 
@@ -68,7 +71,7 @@ def connected(host: str, port: int, deadline: Deadline, proxy: Proxy | None = No
         raise ProxyError("the proxy cannot be reached") from None
     try:
         status = _asked_to_connect(channel, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", proxy, deadline)
-    except (OSError, http.client.HTTPException, TooMuchError, *UNREADABLE):
+    except FAULTS:
         channel.close()
         raise ProxyError("the proxy gave no answer") from None
     if status // 100 != _SUCCESS:

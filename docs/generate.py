@@ -108,6 +108,8 @@ def settings() -> Iterator[str]:
     yield "One account can have its own way to the partner: `[accounts.NAME]` takes"
     yield f"{' and '.join(f'`{key}`' for key in ACCOUNT_KEYS)}, in place of those in `[proxy]`."
     yield '`proxy = ""` means none.'
+    yield "The proxy is asked by HTTP CONNECT, with HTTP Basic. For another kind of login, put a program such as cntlm"
+    yield "before it."
     yield "A login file holds `USER:PASSWORD`, which is never shown, and never reaches the partner."
 
 

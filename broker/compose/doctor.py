@@ -36,6 +36,9 @@ def _files(broker: Broker) -> Iterator[Finding]:
     for role, login in broker.config.logins.items():
         for path in (Path(text) for key, text in login.items() if key.endswith("file")):
             yield from _private(path, f"the {role} role logs in with it", required=True)
+    own = [account.get("proxy_login_file", "") for account in broker.config.accounts.values()]
+    for text in filter(None, (broker.config["proxy.login_file"], *own)):
+        yield from _private(Path(text), "it holds the login of a proxy", required=True)
     if broker.config["vault.address"]:
         return
     home = broker.roles.home
@@ -52,7 +55,7 @@ def _private(path: Path, why: str, *, required: bool) -> Iterator[Finding]:
     except OSError as error:
         if required:
             message = f"{path} cannot be read ({error.strerror}), and {why}"
-            yield Finding.warning("file.missing", message, "remove the role from the configuration, or fix it")
+            yield Finding.warning("file.missing", message, "remove it from the configuration, or fix it")
         return
     if stat.S_IMODE(found.st_mode) & 0o077:
         message = f"{path} can be read by others (mode {stat.S_IMODE(found.st_mode):o}), and {why}"

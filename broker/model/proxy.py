@@ -1,7 +1,5 @@
 """A forward proxy on the way to the partner."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit

@@ -52,16 +52,13 @@ def probe(credentials: Credentials, request: Probe, *, deadline: timedelta = DEA
     answer = exchange(credentials, _message(credentials, request), until)
     if isinstance(answer, Reply):
         return _facts(answer)
-    if answer.where is Where.FIRST_READ and answer.closed:
-        return _compared(answer, stays_open(credentials, until))
-    return answer
-
-
-def _compared(first: ProbeFacts, second: ProbeFacts) -> ProbeFacts:
+    if answer.where is not Where.FIRST_READ or not answer.closed:
+        return answer
+    second = stays_open(credentials, until)
     if second.alert:
         return second
     why = "the server closes the connection after the handshake without a reason, even if nothing is sent"
-    return replace(first, stays_open=second.stays_open, detail=why if second.closed else first.detail)
+    return replace(answer, stays_open=second.stays_open, detail=why if second.closed else answer.detail)
 
 
 def _message(credentials: Credentials, request: Probe) -> bytes:

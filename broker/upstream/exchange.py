@@ -16,17 +16,8 @@ from functools import partial
 from typing import Final, TypeVar, cast
 from urllib.parse import urlsplit
 
-from broker.network import (
-    UNREADABLE,
-    Deadline,
-    ProxyError,
-    Reader,
-    TooMuchError,
-    alert_of,
-    behind,
-    connected,
-    is_closed,
-)
+from broker import network
+from broker.network import Deadline
 from broker.partners.verdict import ProbeFacts, Where
 from broker.upstream.credentials import Credentials
 
@@ -65,7 +56,7 @@ def _connected(
     """Verify the server, and return what `act` returns, or why it could not be called."""
     parts, where = urlsplit(credentials.base_url), Where.PROXY if credentials.proxy else Where.CONNECT
     try:
-        with connected(parts.hostname or "", parts.port or 443, deadline, credentials.proxy) as plain:
+        with network.connected(parts.hostname or "", parts.port or 443, deadline, credentials.proxy) as plain:
             where = Where.HANDSHAKE
             with credentials.context.wrap_socket(plain, server_hostname=parts.hostname) as server:
                 where = Where.FIRST_READ
@@ -76,13 +67,13 @@ def _connected(
 
 
 def _answer(server: ssl.SSLSocket, message: bytes, deadline: Deadline) -> Reply | ProbeFacts:
-    with Reader(server, deadline, _LARGEST) as reader:
+    with network.Reader(server, deadline, _LARGEST) as reader:
         try:
             _send(server, message, deadline)
             return _read(reader, method=message.split(b" ", 1)[0].decode())
-        except TooMuchError:
+        except network.TooMuchError:
             return ProbeFacts(Where.BODY, detail=f"the answer is larger than {_LARGEST} bytes")
-        except (OSError, http.client.HTTPException, *UNREADABLE) as error:
+        except network.FAULTS as error:
             return _facts_of(error, Where.BODY if reader.count else Where.FIRST_READ)
 
 
@@ -110,7 +101,7 @@ def _send(connection: ssl.SSLSocket, message: bytes, deadline: Deadline) -> None
         return  # the reason may still be there to read
 
 
-def _read(reader: Reader, method: str) -> Reply:
+def _read(reader: network.Reader, method: str) -> Reply:
     # Of a socket, HTTPResponse uses `makefile` alone
     with http.client.HTTPResponse(cast("socket.socket", reader), method=method) as response:
         response.begin()
@@ -128,18 +119,18 @@ def _facts_of(error: Exception, where: Where) -> ProbeFacts:
         return ProbeFacts(where, timed_out=True, detail=f"no answer in time ({where.value})")
     if isinstance(error, http.client.IncompleteRead):
         return ProbeFacts(Where.BODY, closed=True, detail="the answer is incomplete")
-    if is_closed(error):
+    if network.is_closed(error):
         return ProbeFacts(
             where, closed=True, detail=f"the server closed the connection without a reason ({where.value})"
         )
-    if alert := alert_of(error):
+    if alert := network.alert_of(error):
         return ProbeFacts(where, alert=alert, detail=f"the server sent the TLS alert '{alert}'")
     return ProbeFacts(Where.BODY if isinstance(error, http.client.HTTPException) else where, detail=_reason(error))
 
 
 def described(error: Exception) -> str:
     """Return a message about `error`, or about the first error inside it that we know. It quotes nothing."""
-    for found in behind(error):
+    for found in network.behind(error):
         if isinstance(found, ssl.SSLError | OSError | http.client.HTTPException) and type(found) is not OSError:
             facts = _facts_of(found, Where.CONNECT)
             return f"the server was not verified: {facts.verify_error}" if facts.verify_error else facts.detail
@@ -147,7 +138,7 @@ def described(error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, ProxyError):
+    if isinstance(error, network.ProxyError):
         return str(error)
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {(error.reason or 'unknown reason').replace('_', ' ').lower()}"
@@ -155,6 +146,6 @@ def _reason(error: Exception) -> str:
         return "the partner's host name was not found"
     if isinstance(error, ConnectionRefusedError):
         return "the connection was refused"
-    if isinstance(error, (http.client.HTTPException, *UNREADABLE)):
+    if isinstance(error, (http.client.HTTPException, *network.UNREADABLE)):
         return "the answer is not HTTP"
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "the call failed"

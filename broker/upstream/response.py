@@ -3,7 +3,6 @@
 Errors of requests and urllib3 quote the partner (a reason phrase, a chunk line, a header), which may quote our secrets.
 """
 
-import http.client
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,17 +12,10 @@ import requests
 import urllib3
 
 from broker.model.redactor import Redactor
-from broker.network import UNREADABLE, TooMuchError, behind
+from broker.network import FAULTS, UNREADABLE, TooMuchError, behind
 from broker.upstream.exchange import described
 
-FAILURES: Final = (
-    requests.RequestException,
-    urllib3.exceptions.HTTPError,
-    http.client.HTTPException,
-    OSError,
-    TooMuchError,
-    *UNREADABLE,
-)
+FAILURES: Final = (requests.RequestException, urllib3.exceptions.HTTPError, *FAULTS)
 _LARGEST: Final = 64 * 1024 * 1024  # bytes of a body; `stream=True` has no limit
 _PIECE: Final = 64 * 1024
 

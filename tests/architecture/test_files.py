@@ -38,6 +38,14 @@ def test_no_registry_or_machine_path() -> None:
     assert not found
 
 
+def test_no_test_has_a_wall_clock_limit() -> None:
+    """A slow or busy machine would fail it. Let the other side wait for ever, so that only leaving it ends the test."""
+    limit = re.compile(r"assert .*\btime\.(?:monotonic|perf_counter|time)\(\) - [\w.]+ <")
+    tests = [file for file in FILES if file.suffix == ".py" and ROOT / "tests" in file.parents]
+    assert tests
+    assert not [label(file) for file in tests if limit.search(file.read_text(encoding="utf-8"))]
+
+
 def test_no_lock_file_records_registries() -> None:
     assert not [label(file) for file in FILES if file.name in LOCKS]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_seeing import codes
 from tests.support.cli_harness import CliHarness
 from tests.support.forward_proxies import LOGIN, running
 from tests.support.ports import free_ports
@@ -44,6 +45,16 @@ def test_account_has_its_own_way(harness: CliHarness) -> None:
         assert shown.json["accounts"] == {"acme": {"proxy": ""}}
     finally:
         own.unlink()
+
+
+def test_doctor_finds_a_readable_proxy_login(harness: CliHarness, tmp_path: Path) -> None:
+    harness.put("promoted")
+    login = tmp_path / "proxy.login"
+    login.write_text(LOGIN)
+    login.chmod(0o644)
+    assert codes(harness, 6, BROKER_PROXY_LOGIN_FILE=str(login))["file.mode"] == "error"
+    login.unlink()
+    assert codes(harness, 0, BROKER_PROXY_LOGIN_FILE=str(login))["file.missing"] == "warning"
 
 
 def test_unreadable_login_is_named(harness: CliHarness) -> None:

@@ -150,7 +150,7 @@ class Way:
 def ran(*command: str | Path, data: str = "", **environment: str) -> bytes:
     """Run a program that must succeed, and return its output."""
     environment = {"PATH": PATH, **environment}
-    done = subprocess.run(command, input=data.encode(), capture_output=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(command, input=data.encode(), capture_output=True, env=environment, timeout=200, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
 

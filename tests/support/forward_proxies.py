@@ -79,7 +79,7 @@ def _served(command: Sequence[str | Path], port: int, patience: float = 30.0, **
             _await(process, port, time.monotonic() + patience)
             yield
         finally:
-            process.terminate()
+            process.kill()  # squid takes a second to end by itself
 
 
 def _await(process: subprocess.Popen[bytes], port: int, until: float) -> None:

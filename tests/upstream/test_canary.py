@@ -311,7 +311,7 @@ def test_partner_gone_early_leaks_no_socket(bundle: Bundle, monkeypatch: pytest.
             theirs.close()
             return ours
 
-        monkeypatch.setattr("broker.upstream.exchange.connected", reset)
+        monkeypatch.setattr("broker.network.connected", reset)
         for _ in range(3):
             facts = exchange(credentials_of(bundle), b"", Deadline(5))
             assert isinstance(facts, ProbeFacts)
