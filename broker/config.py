@@ -74,6 +74,12 @@ def _duration(text: str) -> str:
     return text
 
 
+def _boolean(text: str) -> str:
+    if text not in ("true", "false"):
+        raise InputError(f"{text[:80]!r} is neither true nor false", hint="give true or false")
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """A setting: its name in the file, the variables that set it (the first wins), default, meaning and check."""
@@ -102,6 +108,7 @@ SETTINGS: Final = (
     _vault("client_certificate", "CLIENT_CERT", "the broker's certificate for mTLS to Vault", _path),
     _vault("client_key", "CLIENT_KEY", "the key of that certificate", _path),
     _vault("server_name", "TLS_SERVER_NAME", "the name in Vault's certificate, if it is not the host of the address"),
+    Setting("vault.allow_http", ("BROKER_ALLOW_HTTP",), "false", "allow http:// to another host", _boolean),
     Setting("vault.mount", ("BROKER_MOUNT",), "credential-broker", "where the KV v2 engine is mounted", checked_mount),
     Setting("vault.patience", ("BROKER_TIMEOUT",), "20s", "how long to wait for Vault, retries included", _duration),
     Setting("proxy.url", ("BROKER_PROXY",), "", "forward proxy to the partners: http://host:port", _proxy),
@@ -193,6 +200,8 @@ def _flattened(content: Mapping[str, Any], file: Path, prefix: str = "") -> Iter
             yield from _flattened(value, file, f"{name}.")
             continue
         _require_known(file, name, _BY_NAME)
+        if isinstance(value, bool) and _BY_NAME[name].check == _boolean:
+            value = str(value).lower()  # noqa: PLW2901  # TOML has a word of its own for it
         if not isinstance(value, str):
             raise InputError(f"{file}: {name} must be text", hint=f'{key} = "…"')
         yield name, _anchored(value, file) if _BY_NAME[name].is_path else value

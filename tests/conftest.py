@@ -21,6 +21,7 @@ pytest_plugins = [
     "tests.support.forked",
     "tests.support.vault",
     "tests.support.system",
+    "tests.support.used_by_others",
 ]
 
 PATH: Final = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # servers are there, and not on an ordinary user's PATH

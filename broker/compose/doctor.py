@@ -85,9 +85,9 @@ def _vault(broker: Broker) -> Iterator[Finding]:
 def _roles(broker: Broker) -> Iterator[Finding]:
     """Check the roles that work on this host; `_files` reported those whose files are missing."""
     roles = broker.roles
-    if not roles.here:
-        hint = "broker vault setup --login-dir creates logins, broker init writes a configuration that names them"
-        yield Finding.error("role.none", "no role has a way to log in to Vault", hint)
+    if not any(map(roles.may_try, Role)):
+        hint = "broker vault setup --login-dir roles creates logins; broker init writes a configuration that names them"
+        yield Finding.error("role.none", "no role can log in to Vault from this host", hint)
     yield from _borrowed(broker)
     for role in filter(roles.may_try, roles.here):
         yield from _caught(f"role.{role.value}", _rights(broker, role), f"the {role.value} role: ")
@@ -95,7 +95,7 @@ def _roles(broker: Broker) -> Iterator[Finding]:
 
 def _rights(broker: Broker, role: Role) -> Iterator[Finding]:
     if lacks := lacking(broker.roles.connection(role), role):
-        message = f"the {role.value} role lacks {', '.join(lacks)}"
+        message = f"the {role.value} role lacks {'; '.join(lacks)}"
         yield Finding.error(f"role.{role.value}", message, "broker vault setup --dry-run shows why")
 
 

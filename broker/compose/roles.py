@@ -1,7 +1,6 @@
 """Connections to Vault: one for each role, each with a login of its own."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -78,6 +77,7 @@ class Roles(Ways):
             patience=parse_duration(self.config["vault.patience"]).total_seconds(),
             token=token,
             source=source,
+            allow_http=self.config["vault.allow_http"] == "true",
         )
 
     def connection(self, role: Role) -> Connection:
@@ -91,7 +91,7 @@ class Roles(Ways):
 
     def require_true_clock(self) -> None:
         """Raise `RefusedError` if this machine's clock is minutes from Vault's; ask Vault if it never answered."""
-        vault = Connection(replace(self.settings, namespace=""), seen=self._seen)
+        vault = Connection(self.settings, seen=self._seen)
         try:
             vault.require_true_clock()
         finally:

@@ -14,7 +14,7 @@ from broker.model.account import Account
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault import layout
-from broker.vault.connection import ADMINISTRATOR, Connection
+from broker.vault.connection import ADMIN_HINT, ADMINISTRATOR, Connection
 from broker.vault.enrolment import (
     consumer_role,
     consumer_token,
@@ -105,7 +105,7 @@ class Vaults:
         if role is Role.AUDITOR:
             vault.list("accounts")
         elif lacks := lacking(vault, role):
-            raise DeniedError(f"the {role.value} role lacks {', '.join(lacks)}", hint="broker vault setup --dry-run")
+            raise DeniedError(f"the {role.value} role lacks {'; '.join(lacks)}", hint="broker vault setup --dry-run")
 
     def environment(self) -> Mapping[str, str]:
         """Return the variables that Vault's own tools need to reach the vault. No token."""
@@ -120,6 +120,12 @@ class Vaults:
             "TLS_SERVER_NAME": settings.server_name,
         }
         return {name: str(value) for name, value in values.items() if value}
+
+    @property
+    def has_logins(self) -> bool:
+        """Whether the login of a role can be read on this host; a token in the environment is none."""
+        ways = [way for role in Role if self._roles.may_try(role) and (way := self._roles.way(role))]
+        return not all(way.borrowed for way in ways)
 
     def admin_policy(self, *, adopt: bool) -> str:
         """Return the policy with every right that an administrator needs."""
@@ -191,10 +197,9 @@ class Vaults:
                 yield vault
             return
         if roles.settings.token is None:
-            raise InputError(
-                "the set-up needs a token that may write mounts and policies",
-                hint="set VAULT_TOKEN; or use --print sh, for an administrator to run",
-            )
+            other = "for somebody else to run: broker vault setup --print sh"
+            hint = f"set VAULT_TOKEN; the policy that it needs: {ADMIN_HINT}; {other}"
+            raise InputError("this needs a token of a Vault administrator", hint=hint)
         login = token_source("token", Connection(roles.settings), {})
         vault = Connection(roles.settings, login, observer=roles.observer, holder=ADMINISTRATOR)
         try:

@@ -24,7 +24,7 @@ from broker.telemetry import log
 from broker.vault.errors import BadTokenError, Document, LackingError, MissingError, PassingError, field_of, unclear
 from broker.vault.layout import BOUNDS_AS_GRANTED, DESCRIPTION
 from broker.vault.settings import VaultSettings
-from broker.vault.transport import Seen, Transport
+from broker.vault.transport import SEAL_STATUS, Seen, Transport
 
 
 def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
@@ -240,7 +240,7 @@ class Connection:
         without a date passes. If Vault never answered this process, it is asked.
         """
         if not self.seen.ours:
-            self.ask("GET", "sys/seal-status")  # every node answers it, without a token
+            self.ask("GET", SEAL_STATUS)
         theirs = self.their_clock
         if theirs is None:
             return

@@ -31,11 +31,11 @@ from broker.network import retry_after
 Document = Mapping[str, Any]
 
 NO_VAULT: Final = "is it a Vault? check VAULT_ADDR"
-_UP: Final = "is it up and unsealed? ask: bao status, or vault status"
+_UP: Final = "is it up, initialised and unsealed? broker vault status"
 _WHERE: Final = "is this the right Vault, mount and namespace? run: broker doctor"
 _SETUP: Final = "run: broker vault setup"
 _AGAIN: Final = "run the same command again"
-_RIGHTS: Final = "is the token alive, of the right role and namespace?"
+_RIGHTS: Final = "a proxy before Vault may deny it; broker config show names the address and its source"
 _LOG: Final = "see the log of Vault"
 _UNKNOWN: Final = "Vault does not know the token of the request for {path}"
 _BUSY: Final = "Vault did not serve {path} ({status}): "
@@ -100,7 +100,7 @@ _FAULTS: Final[tuple[tuple[tuple[int, ...], str, type[BrokerError], str, str], .
     ((472,), "", PassingError, f"{_BUSY}a node of the disaster recovery site", _UP),
     ((473,), "", PassingError, f"{_BUSY}a performance standby", _UP),
     ((502, 504), "", PassingError, f"{_BUSY}error or time-out of a proxy before it", _UP),
-    ((503,), "", PassingError, f"{_BUSY}it is sealed, or starting", _UP),
+    ((503,), "", PassingError, f"{_BUSY}it is sealed, not initialised, or starting", _UP),
     ((404,), "no handler for route", UnmountedError, "nothing is mounted in Vault for {path}", _SETUP),
     ((404,), "", MissingError, "nothing is stored at {path}", _WHERE),
     ((401, 403), "bad token", BadTokenError, _UNKNOWN, "log in again"),

@@ -12,6 +12,7 @@ from broker.vault.connection import Connection
 from broker.vault.errors import field_of
 from broker.vault.policies import ALL, Right, rights, role_policy
 from broker.vault.settings import VaultSettings
+from broker.vault.transport import SEAL_STATUS
 
 _GLANCE: Final = 3.0  # seconds
 
@@ -25,12 +26,14 @@ class Health:
 
 
 def health(settings: VaultSettings) -> Health:
-    """Ask `sys/seal-status`, without a token or namespace; raise `VaultUnavailableError`, for a sealed Vault too.
+    """Ask `sys/seal-status`; raise `VaultUnavailableError`, for a sealed or uninitialised Vault too.
 
     Not `sys/health`: a standby answers it with 429, as if it were overloaded. Waits at most three seconds.
     """
-    with closing(Connection(replace(settings, namespace="", patience=min(settings.patience, _GLANCE)))) as vault:
-        status = vault.ask("GET", "sys/seal-status")
+    with closing(Connection(replace(settings, patience=min(settings.patience, _GLANCE)))) as vault:
+        status = vault.ask("GET", SEAL_STATUS)
+    if status.get("initialized") is False:
+        raise VaultUnavailableError("Vault is not initialised", hint="bao operator init, or vault operator init")
     if status.get("sealed"):
         raise VaultUnavailableError("Vault is sealed", hint="unseal it: bao operator unseal, or vault operator unseal")
     return Health(str(status.get("version", "?")), vault.their_clock)
@@ -48,10 +51,16 @@ def lacking(vault: Connection, role: Role) -> list[str]:
     on_secrets = set(wanted) - set(unlimited)
     if on_secrets <= set(lacks):
         lacks = [right for right in lacks if right not in on_secrets]
-    return [f"{capability} on {path}" for capability, path in lacks]
+    return by_path(lacks)
 
 
 def missing(vault: Connection, wanted: Sequence[Right]) -> list[Right]:
     """Return those of `wanted` that the token of `vault` lacks."""
     answer = vault.ask("POST", "sys/capabilities-self", {"paths": sorted({path for _, path in wanted})})
     return [(name, path) for name, path in wanted if not {name, "root"} & set(field_of(answer, "data", path) or ())]
+
+
+def by_path(lacks: Sequence[Right]) -> list[str]:
+    """Return rights as "read, update on PATH"."""
+    paths = dict.fromkeys(path for _, path in lacks)
+    return [f"{', '.join(name for name, on in lacks if on == path)} on {path}" for path in paths]

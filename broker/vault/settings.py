@@ -1,6 +1,7 @@
 """Settings of one Vault, checked by `config` before they come here."""
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ class VaultSettings:
 
     `address` is `http(s)://host[:port]` or `unix:///path/of/socket`; times are seconds. `timeout` bounds one read,
     `patience` a request with all its retries. `source` names the setting that the address comes from. Raises
-    `InputError` for a client certificate without its key.
+    `InputError` for a client certificate without its key, and for `http://` to another host without `allow_http`.
     """
 
     address: str
@@ -32,11 +33,15 @@ class VaultSettings:
     patience: float = 10.0
     token: Secret[str] | None = field(default=None, compare=False)
     source: str = field(default="", compare=False)
+    allow_http: bool = False
 
     def __post_init__(self) -> None:
         if (self.client_certificate is None) != (self.client_key is None):
             hint = "set both VAULT_CLIENT_CERT and VAULT_CLIENT_KEY, or neither"
             raise InputError("a client certificate for Vault needs its key, and the key its certificate", hint=hint)
+        if self.is_plain and not self.allow_http and not _is_loopback(urlsplit(self.address).hostname or ""):
+            hint = f"{self.hint_for('https')}; or accept it: allow_http = true under [vault] in broker.toml"
+            raise InputError(f"{self.whereabouts} would get every secret unencrypted; refusing to use it", hint=hint)
 
     @property
     def whereabouts(self) -> str:
@@ -45,7 +50,26 @@ class VaultSettings:
         return f"Vault at {self.address}{source}" + (f" in namespace {self.namespace}" if self.namespace else "")
 
     @property
+    def is_plain(self) -> bool:
+        """Whether requests are not encrypted and go through the network."""
+        return self.address.startswith("http://")
+
+    def hint_for(self, scheme: str) -> str:
+        """Return the hint that changes the scheme of the address, in the setting that it comes from."""
+        address = urlsplit(self.address)._replace(scheme=scheme).geturl()
+        if self.source.startswith("$"):
+            return f"export {self.source[1:]}={address}"
+        return f'set address = "{address}" under [vault] in {self.source or "broker.toml"}'
+
+    @property
     def socket(self) -> str:
         """The path of the unix socket, "" for a Vault that is reached over TCP."""
         parts = urlsplit(self.address)
         return parts.path if parts.scheme == "unix" else ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

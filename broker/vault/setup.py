@@ -17,7 +17,7 @@ from broker.model.role import Role
 from broker.vault import layout
 from broker.vault.connection import ADMIN_HINT, Connection
 from broker.vault.errors import Document, LackingError
-from broker.vault.health import missing
+from broker.vault.health import by_path, missing
 from broker.vault.ownership import Ground, found, survey
 from broker.vault.policies import ALL, BASE, admin_policy, installed, policy_kind, policy_name, rights, role_policy
 
@@ -120,8 +120,8 @@ def changes(planned: Sequence[Item]) -> tuple[Item, ...]:
 def lacking_rights(vault: Connection, wish: Wish, paths: Collection[str] = ()) -> LackingError | None:
     """Return the error that names each right that the administrator lacks, on `paths` only if there are any."""
     wanted = rights(admin_policy(vault.settings.mount, shared=wish.adopt))
-    lacks = [f"{name} on {path}" for name, path in missing(vault, wanted) if not paths or path in paths]
-    return LackingError(f"{vault.holder} lacks {', '.join(lacks)}", hint=ADMIN_HINT) if lacks else None
+    lacks = by_path([right for right in missing(vault, wanted) if not paths or right[1] in paths])
+    return LackingError(f"{vault.holder} lacks {'; '.join(lacks)}", hint=ADMIN_HINT) if lacks else None
 
 
 def apply(vault: Connection, planned: Sequence[Item]) -> None:

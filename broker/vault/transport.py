@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from http.cookiejar import DefaultCookiePolicy
@@ -19,7 +19,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-from broker.errors import InputError, VaultUnavailableError
+from broker.errors import DeniedError, InputError, VaultUnavailableError
 from broker.model.secret import Secret
 from broker.network import UNREADABLE, TooMuchError, behind, is_closed
 from broker.paths import place
@@ -37,6 +37,9 @@ _BEHIND: Final = {"X-Vault-Inconsistent": "forward-active-node"}  # for a standb
 _REDIRECTS: Final = (301, 302, 307, 308)
 _HOPS: Final = 2
 _REQUEST_ID: Final = re.compile(rb'"request_id": ?"([0-9a-f-]{1,64})"')
+_GLANCE: Final = 1.0  # seconds for a TLS handshake that only looks
+_PLAIN: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")  # OpenSSL's words for no TLS
+SEAL_STATUS: Final = "sys/seal-status"  # every node answers it, without a token or namespace
 _SHORTEST: Final = 0.5  # seconds for one read, even with less patience
 
 
@@ -46,7 +49,8 @@ class Seen:
 
     `index` is from the newest answer that carried one; `away` means that patience ended on the last request. `date` is
     Vault's clock at its newest answer, as HTTP writes it, and `ours` this machine's, in seconds since the epoch. `wait`
-    is called with a text for people if a request takes long because Vault is away.
+    is called with a text for people if a request takes long because Vault is away. `speaks_http` means that a plain
+    address answered as a Vault does.
     """
 
     index: str = ""
@@ -54,6 +58,7 @@ class Seen:
     date: str = ""
     ours: float = 0.0
     wait: Callable[[str], None] = lambda _: None
+    speaks_http: bool = False
 
 
 class Transport:
@@ -62,15 +67,40 @@ class Transport:
     def __init__(self, settings: VaultSettings, seen: Seen) -> None:
         self._settings = settings
         self._seen = seen
+        self._looked = False
 
     def send(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
         """Return the content of the answer to a request for `path`, which follows `/v1/`; follow a standby's redirect.
 
-        Raise `PassingError` if Vault is not reached, and for an answer that is an error what `understood` raises.
+        Raise `PassingError` if Vault is not reached, and for an answer that is an error what `understood` raises. A
+        plain address is first asked for what needs no secret: a TLS port behind it would get the secret in clear.
         """
+        if not self._settings.is_plain or self._seen.speaks_http:
+            return self._send(method, path, body, token)
+        if path != SEAL_STATUS:
+            with suppress(DeniedError, InputError):  # a proxy may forbid this path, but not in TLS
+                self.send("GET", SEAL_STATUS, None, None)
+        try:
+            answer = self._send(method, path, body, token)
+        except (PassingError, UnclearError):
+            self._require_no_tls()
+            raise
+        self._seen.speaks_http = True
+        return answer
+
+    def _require_no_tls(self) -> None:
+        """Raise `UnclearError` if TLS answers at a plain address. It is looked at once."""
+        if self._looked:
+            return
+        self._looked = True
+        if _speaks_tls(self._settings.address):
+            message = f"{self._settings.whereabouts} speaks TLS, and the address says http://; no secret was sent"
+            raise UnclearError(message, hint=self._settings.hint_for("https")) from None
+
+    def _send(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
         base = first = _SOCKET_URL if self._settings.socket else self._settings.address
         for _ in range(_HOPS + 1):
-            with _reached(path, self._settings.whereabouts):
+            with _reached(path, self._settings):
                 answer = self._exchange(method, base, path, body, token)
             if answer.status not in _REDIRECTS:
                 return understood(answer, path)
@@ -89,7 +119,7 @@ class Transport:
             token=token.reveal() if token else None,
             session=self._session,
             timeout=min(self._settings.timeout, max(self._settings.patience, _SHORTEST)),
-            namespace=self._settings.namespace or None,
+            namespace=self._settings.namespace if path != SEAL_STATUS else None,
             allow_redirects=False,
             ignore_exceptions=True,
         )
@@ -115,6 +145,20 @@ def _log_request(method: str, path: str, answer: Answer, seconds: float) -> None
         named = _REQUEST_ID.search(answer.body[:200])
         facts = {"status": answer.status, "milliseconds": round(seconds * 1000)}
         log.debug("vault request", method=method, path=path, **facts, vault_request=named and named[1].decode())
+
+
+def _speaks_tls(address: str) -> bool:
+    context, parts = ssl.create_default_context(), urlsplit(address)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent through it
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 80), _GLANCE) as channel:
+            channel.settimeout(_GLANCE)
+            context.wrap_socket(channel, server_hostname=parts.hostname).close()
+    except ssl.SSLError as error:
+        return "ALERT" in (error.reason or "")
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def new_session(settings: VaultSettings) -> requests.Session:
@@ -198,12 +242,13 @@ def _bare(value: Secret[str] | Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def _reached(path: str, vault: str) -> Iterator[None]:
+def _reached(path: str, settings: VaultSettings) -> Iterator[None]:
     """Turn errors of requests and the libraries below it into ours. Their text may quote a header: drop it."""
+    vault = settings.whereabouts
     try:
         yield
     except requests.exceptions.SSLError as error:
-        raise _tls_fault(error, path, vault) from None
+        raise _tls_fault(error, path, settings) from None
     except TooMuchError:
         raise OversizedError(f"{vault} sends more for {path} than a Vault would", hint=NO_VAULT) from None
     except ValueError:  # before RequestException: requests' InvalidHeader and InvalidURL are both
@@ -218,11 +263,14 @@ def _not_reached(error: Exception, path: str, vault: str) -> PassingError:
     return PassingError(f"{vault} was not reached for {path} ({type(error).__name__})", hint=hint)
 
 
-def _tls_fault(error: Exception, path: str, vault: str) -> VaultUnavailableError:
+def _tls_fault(error: Exception, path: str, settings: VaultSettings) -> VaultUnavailableError:
     """Return the error for a failed handshake. A connection closed within it may be a server that is away: retry."""
-    found = next((one for one in behind(error) if isinstance(one, ssl.SSLError)), error)
+    found, vault = next((one for one in behind(error) if isinstance(one, ssl.SSLError)), error), settings.whereabouts
     if is_closed(found):
         return _not_reached(found, path, vault)
+    if getattr(found, "reason", "") in _PLAIN:
+        message = f"{vault} does not speak TLS, and the address says https://"
+        return UnclearError(message, hint=settings.hint_for("http"))
     words = (getattr(found, "reason", "") or "for an unknown reason").replace("_", " ").lower()
     detail = getattr(found, "verify_message", "")
     return UnclearError(

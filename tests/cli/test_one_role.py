@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from broker.model.role import Role
-from tests.cli.test_bad_input import administrator
+from tests.cli.test_bad_input import setup_token
 from tests.support.catalogue import GOOD
 from tests.support.cli_harness import CliHarness
 
@@ -33,7 +33,7 @@ def test_a_command_needs_only_its_roles(harness: CliHarness, name: str, roles: S
     case = GOOD[name]
     harness.put(case.state)
     host = {"BROKER_CONFIG": only(harness, roles)}
-    token = {"VAULT_TOKEN": administrator(harness)} if case.administers else {}
+    token = {"VAULT_TOKEN": setup_token(harness)} if case.administers else {}
     harness.ok(harness.good(name), input=case.input, env=host | token)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from broker.compose.graph import Wiring
+from broker.model.role import Role
 from broker.vault import layout
 from broker.vault.policies import policy_name
 from tests.cli.test_bad_input import administrator
@@ -163,6 +164,11 @@ def test_without_a_login_doctor_and_status_tell_no_more_than_they_know(harness: 
     harness.put("promoted")
     none = {"BROKER_CONFIG": "plain.toml"}
     assert codes(harness, 6, BROKER_CONFIG="plain.toml")["role.none"] == "error"
+    lines = ["version = 1"]
+    for role in Role:
+        lines += [f"[roles.{role.value}]", 'role_id_file = "gone/role_id"', 'secret_id_file = "gone/secret_id"']
+    (harness.home / "gone.toml").write_text("\n".join(lines))
+    assert codes(harness, 6, BROKER_CONFIG="gone.toml")["role.none"] == "error"
     ended = harness.run("vault status", env=none)
     assert ended.code == 2
     assert [line.split() for line in ended.out.splitlines() if line.startswith(("answers", "serves"))] == [
@@ -249,7 +255,7 @@ def test_doctor_finds_a_role_without_its_rights(harness: CliHarness) -> None:
         assert f"role rotator lacks read on {mount}/data/accounts/acme" in ended.err
         assert "broker doctor" in ended.err
         (found,) = [f for f in harness.run("doctor -o json").json["findings"] if f["code"] == "role.rotator"]
-        assert f"update on {mount}/data/accounts/+" in found["message"]
+        assert f"read, update on {mount}/data/accounts/+" in found["message"]
     finally:
         vault.call("POST", path, {"policy": policy})
 

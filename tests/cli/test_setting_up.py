@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.model.secret import Secret
 from broker.vault.connection import Connection
-from broker.vault.logins import FixedToken
-from tests.cli.test_bad_input import administrator
+from tests.cli.test_bad_input import administrator, setup_token
 from tests.support.cli_harness import CliHarness
 from tests.support.console import inside
 from tests.support.system import Ended
@@ -239,7 +237,7 @@ def test_what_init_writes_can_be_read(tmp_path: Path, answers: str) -> None:
 
 def test_a_consumer_is_enrolled_and_gets_what_it_may(harness: CliHarness) -> None:
     harness.put("promoted")
-    root = {"VAULT_TOKEN": administrator(harness)}
+    root = {"VAULT_TOKEN": setup_token(harness)}
     harness.ok("vault enrol worker --right acme/reporting --token-file worker.token --login-dir worker", env=root)
     for name in ("worker.token", "worker/role_id", "worker/secret_id"):
         assert (harness.home / name).stat().st_mode & 0o777 == 0o600
@@ -256,7 +254,7 @@ def test_a_consumer_is_enrolled_and_gets_what_it_may(harness: CliHarness) -> Non
 
 def test_setting_up_again_changes_nothing(harness: CliHarness) -> None:
     harness.put("empty")
-    root = {"VAULT_TOKEN": administrator(harness)}
+    root = {"VAULT_TOKEN": setup_token(harness)}
     for line in ("vault setup --dry-run -o json", "vault setup -o json"):
         assert {row["action"] for row in harness.ok(line, env=root).json} == {"keep"}
     script = harness.ok("vault setup --print sh").out
@@ -265,7 +263,7 @@ def test_setting_up_again_changes_nothing(harness: CliHarness) -> None:
 
 def test_a_second_setup_with_logins_changes_nothing_either(harness: CliHarness) -> None:
     harness.put("empty")
-    root = {"VAULT_TOKEN": administrator(harness)}
+    root = {"VAULT_TOKEN": setup_token(harness)}
     first = harness.ok("vault setup --login-dir here", env=root)
     assert "new logins of server, rotator" in first.err
     made = {file: file.read_text() for file in (harness.home / "here").rglob("*_id")}
@@ -281,9 +279,9 @@ def test_a_mount_in_use_is_shared_only_if_asked(harness: CliHarness) -> None:
     """Each hint is a command that works as printed; the effects of sharing are shown first."""
     harness.put("empty")
     admin = harness.saved.system.vault.admin
-    env = {"VAULT_TOKEN": administrator(harness), "BROKER_CONFIG": "plain.toml", "BROKER_MOUNT": "team-kv"}
+    env = {"VAULT_TOKEN": setup_token(harness, "team-kv"), "BROKER_CONFIG": "plain.toml", "BROKER_MOUNT": "team-kv"}
     admin.call("POST", "sys/mounts/team-kv", {"type": "kv", "options": {"version": "2"}})
-    team = Connection(replace(admin.settings, mount="team-kv"), FixedToken(Secret(env["VAULT_TOKEN"])))
+    team = Connection(replace(admin.settings, mount="team-kv"), admin.tokens)
     try:
         team.create("app/db", {})
         before = admin.ask("GET", "team-kv/config")["data"]
@@ -293,14 +291,16 @@ def test_a_mount_in_use_is_shared_only_if_asked(harness: CliHarness) -> None:
         hints = re.findall(r"(?:BROKER_MOUNT=(\S+) )?broker (vault setup [^;\n]*--dry-run)", refused.err)
         assert len(hints) == 2
         for mount, line in hints:
-            harness.ok(line, env=env | ({"BROKER_MOUNT": mount} if mount else {}))
+            other = {"BROKER_MOUNT": mount, "VAULT_TOKEN": setup_token(harness, mount)} if mount else {}
+            harness.ok(line, env=env | other)
         shown = harness.ok("vault setup --adopt-mount --dry-run", env=env).err
         assert "team-kv/ keeps its own cas_required and max_versions" in shown
         assert "can read the broker's private keys" in shown
         harness.ok("vault setup --adopt-mount", env=env)
         assert admin.ask("GET", "team-kv/config")["data"] == before
         again = harness.ok("vault setup", env=env).err
-        assert again.splitlines()[-1].startswith("0 of ")
+        assert again.splitlines()[-2].startswith("0 of ")
+        assert again.splitlines()[-1] == "no role can log in from here; next: broker vault setup --login-dir roles"
     finally:
         team.close()
         admin.call("DELETE", "sys/mounts/team-kv")
@@ -309,14 +309,14 @@ def test_a_mount_in_use_is_shared_only_if_asked(harness: CliHarness) -> None:
 
 def test_every_write_of_setting_up_passes_where_writes_are_seen(harness: CliHarness) -> None:
     harness.put("promoted")
-    root = {"VAULT_TOKEN": administrator(harness)}
+    root = {"VAULT_TOKEN": setup_token(harness)}
     harness.ok("vault enrol seen --right acme/reporting --token-file seen.token", env=root)
     assert [path.partition("/")[0] for path in harness.writes] == ["sys", "auth", "identity", "identity", "auth"]
 
 
 def test_enrolling_again_keeps_the_login_and_a_token_says_when_it_ends(harness: CliHarness) -> None:
     harness.put("promoted")
-    root = {"VAULT_TOKEN": administrator(harness)}
+    root = {"VAULT_TOKEN": setup_token(harness)}
     line = "vault enrol twice --right acme/reporting --login-dir twice"
     harness.ok(line, env=root)
     secret_id = (harness.home / "twice/secret_id").read_text()
@@ -331,7 +331,7 @@ def test_enrolling_again_keeps_the_login_and_a_token_says_when_it_ends(harness: 
 
 def test_a_token_on_standard_output_is_a_line_of_its_own(harness: CliHarness) -> None:
     harness.put("promoted")
-    root = {"VAULT_TOKEN": administrator(harness)}
+    root = {"VAULT_TOKEN": setup_token(harness)}
     ended = harness.ok("vault enrol piped --right acme/reporting --token-file -", env=root)
     assert ended.err.startswith("the token expires in 20 minutes and is not renewed\n")
     (token,) = ended.out.splitlines(keepends=True)
@@ -344,7 +344,7 @@ def test_a_token_on_standard_output_is_a_line_of_its_own(harness: CliHarness) ->
 def test_enrolling_takes_no_other_consumers_login_away(harness: CliHarness) -> None:
     """The secret-id would stay valid, and nobody would have it."""
     harness.put("promoted")
-    root = {"VAULT_TOKEN": administrator(harness)}
+    root = {"VAULT_TOKEN": setup_token(harness)}
     line = "vault enrol {} --right acme/reporting --login-dir mine"
     harness.ok(line.format("first"), env=root)
     mine = {name: (harness.home / "mine" / name).read_bytes() for name in ("role_id", "secret_id")}

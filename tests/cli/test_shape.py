@@ -12,7 +12,7 @@ import pytest
 import stamina
 
 from broker.cli.main import NOUNS, cli
-from tests.cli.test_bad_input import administrator
+from tests.cli.test_bad_input import setup_token
 from tests.support.catalogue import GOOD
 from tests.support.cli_harness import CliHarness
 from tests.support.console import commands, inside
@@ -62,7 +62,7 @@ def test_every_option_says_what_it_does(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(WITH_JSON) - {"vault setup"}))  # its good line prints a script
 def test_what_is_printed_as_json_can_be_read(harness: CliHarness, name: str) -> None:
     harness.put(GOOD[name].state)
-    token = {"VAULT_TOKEN": administrator(harness)} if GOOD[name].administers else {}
+    token = {"VAULT_TOKEN": setup_token(harness)} if GOOD[name].administers else {}
     ended = harness.run(f"{harness.good(name)} -o json", input=GOOD[name].input, env=token)
     assert isinstance(json.loads(ended.out), dict | list)
     assert ended.code == 0, ended.err

@@ -201,6 +201,7 @@ CASES: Final = (
     Case("vault status"),
     Case("vault env", vault=False),
     Case("vault setup --print", "--print sh", vault=False),
+    Case("vault setup --print (policy)", "--print admin-policy", vault=False),
     Case("vault setup (whole)", "", "empty", writes="vault"),
     Case("vault setup --login-dir", "--login-dir logins", "empty", writes="vault disk"),
     Case(

@@ -112,7 +112,7 @@ def admin_token(root: Connection, *mounts: str) -> Secret[str]:
         policies.append(f"administrators/{mount}".lower())
         text = admin_policy(mount, shared=True)
         root.call("POST", f"sys/policies/acl/{policies[-1]}", {"policy": text})
-    return token_of(root, policies=policies, no_default_policy=True, ttl="1h")
+    return token_of(root, policies=policies, no_default_policy=True, no_parent=True, ttl="1h")
 
 
 @contextmanager

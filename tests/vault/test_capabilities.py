@@ -105,7 +105,26 @@ def test_reading_everything_is_too_wide_too(vault: TestVault, server: Connection
 @pytest.mark.parametrize("path", ["*", RIGHT])
 def test_sudo(vault: TestVault, server: Connection, path: str) -> None:
     token = with_policy(vault, "sudoer", f'path "{path}" {{ capabilities = ["update", "sudo"] }}')
-    assert_refused(Clause.SUDO, server, token)
+    where = path if path == RIGHT else "paths that it was not given"
+    assert f"the consumer's token has sudo on {where};" in assert_refused(Clause.SUDO, server, token).message
+
+
+@pytest.mark.parametrize("elsewhere", ["secret/app", "sys/auth/x", RIGHT.replace("mzp-1", "mzp-2")])
+def test_sudo_elsewhere_passes(vault: TestVault, server: Connection, elsewhere: str) -> None:
+    """Only the right's own path and two random ones are looked at."""
+    text = f'path "{RIGHT}" {{ capabilities = ["update"] }}\npath "{elsewhere}" {{ capabilities = ["update", "sudo"] }}'
+    assert authorize(server, with_policy(vault, "elsewhere", text), RIGHT, peer=None).entity
+
+
+def test_denial_of_a_consumer_names_the_remedy(vault: TestVault, server: Connection) -> None:
+    refused = assert_refused(Clause.NO_RIGHT, server, vault.consumer_token("fleet", OTHER))
+    assert refused.message == f"the consumer's token lacks update on {RIGHT}"
+    assert refused.hint.endswith("broker vault enrol fleet --right mzp-1/fleet-app --login-dir fleet")
+    token = vault.consumer_token("other", OTHER)
+    for metadata in ({"consumer": "x; reboot"}, {"team": "web"}):  # of an entity that `enrol` did not make
+        vault.admin.call("POST", f"identity/entity/name/{vault.settings.mount}/other", {"metadata": metadata})
+        hint = assert_refused(Clause.NO_RIGHT, server, token).hint
+        assert hint.endswith(f'path "{RIGHT}" {{ capabilities = ["update"] }}')
 
 
 @pytest.mark.parametrize("extra", ["read", "create", "delete", "list"])

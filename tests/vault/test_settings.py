@@ -26,8 +26,8 @@ def settings(**environment: str) -> VaultSettings:
 
 
 def test_openbao_names_win() -> None:
-    found = settings(VAULT_ADDR="http://vault:1", BAO_ADDR="http://bao:2/", VAULT_TOKEN="s.x", BAO_TOKEN="s.y")
-    assert found.address == "http://bao:2"
+    found = settings(VAULT_ADDR="https://vault:1", BAO_ADDR="https://bao:2/", VAULT_TOKEN="s.x", BAO_TOKEN="s.y")
+    assert found.address == "https://bao:2"
     assert found.token == Secret("s.y")
 
 
@@ -97,3 +97,16 @@ def test_skip_verify_may_be_off() -> None:
 
 def test_token_does_not_show() -> None:
     assert "planted" not in repr(settings(VAULT_ADDR="https://v", VAULT_TOKEN="s.planted"))
+
+
+@pytest.mark.parametrize("text", ["true", '"true"'])
+def test_plain_http_is_accepted_by_a_setting(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "broker.toml"
+    file.write_text(f'version = 1\n[vault]\naddress = "http://mesh.example:8200"\nallow_http = {text}\n')
+    assert Roles(resolve(flags={}, environment={}, file=file), {}).settings.allow_http
+    file.write_text('version = 1\n[vault]\naddress = "http://mesh.example:8200"\n')
+    with pytest.raises(InputError, match="unencrypted") as caught:
+        _ = Roles(resolve(flags={}, environment={}, file=file), {}).settings
+    assert f'set address = "https://mesh.example:8200" under [vault] in {file}' in caught.value.hint
+    with pytest.raises(InputError, match="neither true nor false"):
+        resolve(flags={}, environment={"BROKER_ALLOW_HTTP": "yes"}, file=file)
