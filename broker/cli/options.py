@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
@@ -111,6 +111,28 @@ def moment(text: str) -> datetime:
 def read_input(name: str, *, largest: int = _LARGEST) -> bytes:
     """Return the content of file `name`, `-` for standard input; raise `InputError`. `largest` is in bytes."""
     return _read(name, lambda path: path.open("rb"), largest)
+
+
+def read_inputs(names: Sequence[str], *, largest: int) -> dict[str, bytes]:
+    """Return the content of each file by its name, and of the files in each directory; raise `InputError`.
+
+    `largest` is in bytes, for one file. A directory in a directory is not read.
+    """
+    found = dict[str, bytes]()
+    for name in names:
+        inside = _files_in(Path(name)) if os.path.isdir(name) else [name]  # noqa: PTH112 - no error for a bad name
+        if not inside:
+            raise InputError(f"the directory {name} holds no file", hint="name files, or another directory")
+        for file in inside:
+            found["standard input" if file == "-" else file] = read_input(file, largest=largest)
+    return found
+
+
+def _files_in(directory: Path) -> list[str]:
+    try:
+        return sorted(str(path) for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"cannot read {directory}: {error.strerror}") from None
 
 
 def read_private(name: str) -> bytes:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from typing import Final
 
 _UNPACK: Final = "unpack it, and give the files in it"
 _SAVE: Final = "save the certificate as a file of its own, or copy its text into one, and give that"
-_CONVERT: Final = "convert it: keytool -importkeystore -srckeystore FILE -destkeystore FILE.p12 -deststoretype PKCS12"
+_CONVERT: Final = (
+    "convert it: keytool -importkeystore -srckeystore FILE -srcstoretype {} "
+    "-destkeystore FILE.p12 -deststoretype PKCS12"
+)
 _TAR_MAGIC: Final = slice(257, 262)
 
 
@@ -22,8 +26,8 @@ class Foreign:
 
 _IMAGE: Final = Foreign("a picture", _SAVE, harmless=True)
 _BY_MAGIC: Final = {
-    b"\xfe\xed\xfe\xed": Foreign("a Java key store (JKS)", _CONVERT),
-    b"\xce\xce\xce\xce": Foreign("a Java key store (JCEKS)", _CONVERT),
+    b"\xfe\xed\xfe\xed": Foreign("a JKS, an old Java key store", _CONVERT.format("JKS")),
+    b"\xce\xce\xce\xce": Foreign("a JCEKS, an old Java key store", _CONVERT.format("JCEKS")),
     b"7z\xbc\xaf\x27\x1c": Foreign("a 7z archive", _UNPACK),
     b"Rar!\x1a\x07": Foreign("a RAR archive", _UNPACK),
     b"\x1f\x8b": Foreign("a gzip file", _UNPACK),
@@ -37,7 +41,7 @@ _BY_MAGIC: Final = {
     b"\x78\x9f\x3e\x22": Foreign("winmail.dat (TNEF) of Outlook", "ask for the mail again, as plain text"),
     b"%PDF-": Foreign("a PDF document", _SAVE),
     b"{\\rtf": Foreign("an RTF document", _SAVE),
-    b"PuTTY-User-Key-File": Foreign("a PuTTY private key", "a reply holds none: ask the sender why"),
+    b"PuTTY-User-Key-File": Foreign("a PuTTY private key", "convert it: puttygen FILE -O private-openssl -o key.pem"),
     b"ssh-": Foreign("an SSH public key", "ask for the certificate"),
     b"\x89PNG": _IMAGE,
     b"\xff\xd8\xff": _IMAGE,
@@ -45,8 +49,9 @@ _BY_MAGIC: Final = {
 }
 
 
-def foreign_kind(data: bytes) -> Foreign | None:
-    """Return the kind of `data` if it is one that is not read, else None."""
+def foreign_kind(name: str, data: bytes) -> Foreign | None:
+    """Return the kind of the file `name` with this `data` if it is one that is not read, else None."""
     if data[_TAR_MAGIC] == b"ustar":
         return Foreign("a tar archive", _UNPACK)
-    return next((kind for magic, kind in _BY_MAGIC.items() if data.startswith(magic)), None)
+    kind = next((kind for magic, kind in _BY_MAGIC.items() if data.startswith(magic)), None)
+    return replace(kind, hint=kind.hint.replace("FILE", shlex.quote(name))) if kind else None

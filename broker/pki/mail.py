@@ -14,7 +14,9 @@ from broker.pki.client_ids import is_headers
 from broker.pki.pem import text_of
 
 _MOST_PARTS: Final = 256
-_MOST_NESTED: Final = 40  # multiparts and forwarded mails
+_MOST_NESTED: Final = 24  # multiparts and forwarded mails
+_LONG_HEADER: Final = re.compile(rb"^content-[a-z-]{1,40}:(?:[^\n]|\n[ \t]){8000}", re.IGNORECASE | re.MULTILINE)
+_MOST_TAGS: Final = 100_000
 _SAVE: Final = "save its attachments, and give those"
 _HEAD: Final = 64 * 1024  # bytes
 _BLANK_LINE: Final = re.compile(r"\r?\n[ \t]*\r?\n")
@@ -45,6 +47,8 @@ def parts(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 def without_tags(text: str) -> str:
     """Return the text of HTML, with the addresses of its links, and without its scripts."""
+    if text.count("<") > _MOST_TAGS:
+        return text
     first, *pieces = text.split("<")
     found, hidden = [first], False
     for piece in pieces:
@@ -73,6 +77,8 @@ def _parsed(data: bytes) -> Message:
     nested = lowered.count(b"multipart/") + lowered.count(b"message/rfc822")
     if nested > _MOST_NESTED:  # the parser takes that many times as long
         raise RefusedError(f"the mail has {nested} parts with parts of their own", hint=_SAVE)
+    if _LONG_HEADER.search(data):  # of that length squared
+        raise InputError("the mail has a header that is too long", hint=_SAVE)
     return message_from_bytes(data.lstrip(b"\xef\xbb\xbf\r\n"))
 
 

@@ -140,7 +140,7 @@ class _Found:
 
     def read(self, name: str, data: bytes) -> None:
         """Take what is good in a file that wraps no other."""
-        kind = foreign_kind(data)
+        kind = foreign_kind(name, data)
         if kind is not None and kind.harmless:
             self._stray(name, kind.words)
         elif kind is not None:
@@ -230,7 +230,7 @@ class _Found:
         message = f"{shown(name)} holds a private key, which only you should have: it is not read, and not stored"
         hint = (
             "if the partner sent it, tell the partner, and make a new request with a new key; "
-            "if it is yours, bring it in with its certificate by broker account import"
+            "if it is yours, account import takes it, with its certificate"
         )
         self.findings.append(Finding.warning("reply.private-key", message, hint))
 

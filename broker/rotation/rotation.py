@@ -26,7 +26,7 @@ from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
 from broker.model.stamp import Stamp
 from broker.partners.verdict import Verdict
-from broker.pki.reply import read_reply
+from broker.pki.reply import ReplyParts
 from broker.rotation.amend import UseCase, amend
 from broker.rotation.canary import require_ok
 from broker.rotation.choosing import Promotion, displaced_generation, generation_to_try, rollback_target
@@ -99,15 +99,15 @@ class Rotation(UseCase):
             number = account.open_request.number
         return self.settled(name, lambda newest, stamp: closed(newest, number, why, stamp)).account.request(number)
 
-    def receive(self, name: AccountName, data: bytes, options: ImportOptions) -> Received:
+    def receive(self, name: AccountName, parts: ReplyParts, options: ImportOptions) -> Received:
         """Turn a reply into a candidate, in one write; the same reply a second time returns the same generation.
 
         Raise `RefusedError` if it fits no key of the account, `LateReplyError` if its request was closed,
-        `UnknownAuthorityError` if its CA is not accepted, `FindingsError` with all that verification found, and
-        `InputError` if it cannot be read. Nothing is stored in any of these cases.
+        `UnknownAuthorityError` if its CA is not accepted, and `FindingsError` with all that verification found. Nothing
+        is stored in any of these cases.
         """
         rules = self.profile(self.accounts.read(name).account).subject
-        reply = Reply(read_reply(data), options, rules)
+        reply = Reply(parts, options, rules)
         received = reply.received(self.amend(name, reply.admitted).account)
         self.settle(name)
         return received

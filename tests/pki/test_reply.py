@@ -207,7 +207,7 @@ def _p12() -> bytes:
         (lambda: a_zip(ALL, method=zipfile.ZIP_LZMA), "unsupported compression"),
         (KEY.reveal, "holds a private key"),
         (keys.pem(KEY).reveal, "holds a private key"),
-        (lambda: b"\xfe\xed\xfe\xed\0\0\0\2", "Java key store"),
+        (lambda: b"\xfe\xed\xfe\xed\0\0\0\2", "an old Java key store"),
         (lambda: b"".join(pki.pem(pki.a_leaf(ROOT)).encode() for _ in range(33)), "more than 32 certificates"),
     ],
 )
