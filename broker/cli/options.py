@@ -116,15 +116,17 @@ def read_input(name: str, *, largest: int = _LARGEST) -> bytes:
 def read_inputs(names: Sequence[str], *, largest: int) -> dict[str, bytes]:
     """Return the content of each file by its name, and of the files in each directory; raise `InputError`.
 
-    `largest` is in bytes, for one file. A directory in a directory is not read.
+    `largest` is in bytes, for all together. A directory in a directory is not read.
     """
-    found = dict[str, bytes]()
+    found, left = dict[str, bytes](), largest
     for name in names:
         inside = _files_in(Path(name)) if os.path.isdir(name) else [name]  # noqa: PTH112 - no error for a bad name
         if not inside:
             raise InputError(f"the directory {name} holds no file", hint="name files, or another directory")
         for file in inside:
-            found["standard input" if file == "-" else file] = read_input(file, largest=largest)
+            data = read_input(file, largest=left)
+            left -= len(data)
+            found["standard input" if file == "-" else file] = data
     return found
 
 

@@ -54,4 +54,9 @@ def foreign_kind(name: str, data: bytes) -> Foreign | None:
     if data[_TAR_MAGIC] == b"ustar":
         return Foreign("a tar archive", _UNPACK)
     kind = next((kind for magic, kind in _BY_MAGIC.items() if data.startswith(magic)), None)
-    return replace(kind, hint=kind.hint.replace("FILE", shlex.quote(name))) if kind else None
+    return replace(kind, hint=kind.hint.replace("FILE", quoted(name))) if kind else None
+
+
+def quoted(name: str) -> str:
+    """Return the name of a file for a command in a hint, `FILE` if a terminal would obey it."""
+    return shlex.quote(name) if name.isprintable() else "FILE"

@@ -82,10 +82,10 @@ def read_material(data: bytes, name: str, passphrase: Secret[str] | None = None)
     for file, content in Unwrapper(reader.skip).opened(name, data):
         reader.read(file, content)
     if reader.keys and passphrase and passphrase.reveal() and not reader.used:
-        raise InputError(f"{name} needs no passphrase, but one was given", hint="leave the passphrase out")
+        raise InputError(f"{shown(name)} needs no passphrase, but one was given", hint="leave the passphrase out")
     if not (reader.keys or reader.certificates or reader.requests):
         hint = "give PEM, DER, PKCS#7, PKCS#12, or a zip of these"
-        nothing = InputError(f"{name} holds no private key, certificate or signing request", hint=hint)
+        nothing = InputError(f"{shown(name)} holds no private key, certificate or signing request", hint=hint)
         raise reader.errors[0] if reader.errors else nothing
     subjects = {fields.spki_of(c): str(fields.subject_of(c)) for c in reader.certificates}
     found = tuple(replace(key, subject=subjects.get(key.spki, "")) for key in reader.keys)
@@ -207,13 +207,13 @@ class _Reader:
         """Return the passphrase. Never None, for which OpenSSL would ask the terminal."""
         if self.passphrase is None:
             hint = "give its passphrase; if it was made without one, give an empty one"
-            raise PassphraseNeededError(f"{self.file} is encrypted, and needs its passphrase", hint=hint)
+            raise PassphraseNeededError(f"{shown(self.file)} is encrypted, and needs its passphrase", hint=hint)
         self.used = True
         return self.passphrase.reveal().encode(errors="surrogateescape")
 
     def _wrong(self) -> PassphraseError:
         hint = "a passphrase belongs to the key of one file; upper and lower case differ"
-        return PassphraseError(f"the passphrase of {self.file} is wrong, or the file is damaged", hint=hint)
+        return PassphraseError(f"the passphrase of {shown(self.file)} is wrong, or the file is damaged", hint=hint)
 
 
 def _plain(structure: bytes) -> object:

@@ -32,7 +32,7 @@ _MARK: Final = re.compile(
 )
 _ESCAPES: Final = {"\\r": "\n", "\\n": "\n", "\\/": "/", "\\u002B": "+", "\\u002b": "+"}  # of JSON and shells
 _ESCAPED: Final = re.compile(r"\\(?:[rn/]|u002[Bb])")
-_HEADER: Final = re.compile(r"^[A-Za-z0-9-]+:.*$", re.MULTILINE)  # "Proc-Type: 4,ENCRYPTED"
+_HEADER: Final = re.compile(r"^[A-Za-z][A-Za-z0-9-]*:.*$", re.MULTILINE)  # "Proc-Type: 4,ENCRYPTED"
 _TAG: Final = re.compile(r"<[^<>]{1,40}>")
 _NUMBER: Final = re.compile(r"^\d{1,5}[.:)|]?(?:\s+|$)")
 _PREFIX: Final = 20  # characters of decoration before BEGIN, at most

@@ -6,7 +6,6 @@ This finds certificates and client_ids, or says why it does not read a file. `ve
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,7 +20,7 @@ from broker.pki import ber, chain
 from broker.pki import certificate_fields as fields
 from broker.pki.certificates import Description, ca_set_of, certificate_of, describe, load, parse_fingerprint
 from broker.pki.client_ids import client_ids_in, labelled_by_name
-from broker.pki.foreign import foreign_kind
+from broker.pki.foreign import foreign_kind, quoted
 from broker.pki.kinds import Kind, certificates_in, kind_of
 from broker.pki.mail import links_in, without_tags
 from broker.pki.names import shown
@@ -30,6 +29,7 @@ from broker.pki.wrappings import Unwrapper
 
 _MOST_CERTIFICATES: Final = 32
 _MOST_HOSTS: Final = 3
+_XML: Final = re.compile(r"\s*<\?xml")
 _PAGE: Final = re.compile(
     r"\s*(?:<!doctype\s+html|<html|<head|<\?xml[^>]{0,200}>\s*<(?:!doctype\s+)?html)", re.IGNORECASE
 )
@@ -190,6 +190,8 @@ class _Found:
                 self._try(name, block.der)
         for fault in found.faults:
             self.skip(name, fault)
+        if _XML.match(text) and not found.blocks:
+            self._stray(name, "XML without a certificate")
         if is_page:  # its scripts are full of the portal's own client_id
             self.is_page = True
         else:
@@ -213,7 +215,7 @@ class _Found:
             case Kind.KEY | Kind.ENCRYPTED_KEY:
                 self._private_key(name)
             case Kind.PKCS12:
-                hint = f"extract its certificates: openssl pkcs12 -nokeys -in {shlex.quote(name)} -out certificates.pem"
+                hint = f"extract its certificates: openssl pkcs12 -nokeys -in {quoted(name)} -out certificates.pem"
                 raise InputError("it is a PKCS#12 key store, which may hold a private key", hint=hint)
             case Kind.ENCRYPTED_PKCS7:
                 hint = "open it in your mail program, and save its attachments"
@@ -224,7 +226,7 @@ class _Found:
                 self._stray(name, f"a {kind.value}")
 
     def _stray(self, name: str, words: str) -> None:
-        self.findings.append(Finding.note("reply.stray", f"{shown(name)} also holds {words}, which is not needed"))
+        self.findings.append(Finding.note("reply.stray", f"{shown(name)} holds {words}, which is not needed"))
 
     def _private_key(self, name: str) -> None:
         message = f"{shown(name)} holds a private key, which only you should have: it is not read, and not stored"

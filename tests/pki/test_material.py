@@ -173,10 +173,10 @@ ENCRYPTED = {
 def test_wrong_and_missing_passphrases(make: object) -> None:
     assert callable(make)
     made = make()
-    with pytest.raises(PassphraseNeededError, match=r"^its\.key is encrypted, and needs its passphrase$"):
+    with pytest.raises(PassphraseNeededError, match=r"^'its\.key' is encrypted, and needs its passphrase$"):
         read(made, None, "its.key")
     for wrong in ("planted-passphrase", "", "x" * 2000):
-        with pytest.raises(PassphraseError, match=r"^the passphrase of its\.key is wrong") as caught:
+        with pytest.raises(PassphraseError, match=r"^the passphrase of 'its\.key' is wrong") as caught:
             read(made, wrong, "its.key")
         assert "planted" not in f"{caught.value!r} {caught.value.hint}"
         assert not isinstance(caught.value, PassphraseNeededError)
@@ -185,7 +185,7 @@ def test_wrong_and_missing_passphrases(make: object) -> None:
 @pytest.mark.parametrize("make", [plain, lambda: store("-nomac", "-keypbe", "NONE", "-certpbe", "NONE")])
 def test_an_unneeded_passphrase_is_an_error(make: object) -> None:
     assert callable(make)
-    with pytest.raises(InputError, match=r"its\.key needs no passphrase"):
+    with pytest.raises(InputError, match=r"'its\.key' needs no passphrase"):
         read(make(), "planted", "its.key")
 
 
@@ -242,7 +242,7 @@ def test_an_archive_and_a_mail_are_opened() -> None:
         assert material.keys[0].file == "set/its.key"
         assert material.certificates == (LEAF,)
         assert [remark.code for remark in material.remarks] == ["material.passed-over"]
-        with pytest.raises(PassphraseNeededError, match=r"^set/its\.key is encrypted"):
+        with pytest.raises(PassphraseNeededError, match=r"^'set/its\.key' is encrypted"):
             read(data)
 
 

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from broker.errors import BrokerError, InputError, RefusedError
-from broker.pki import csr, keys
+from broker.model.secret import Secret
+from broker.pki import certificates, csr, keys
 from broker.pki.reply import ReplyParts, read_files, read_reply
 from tests.support import pki
 
@@ -95,6 +96,7 @@ TEXTS = {
     "strings of a program": lines('  "{}\\n" +'),
     "a list": lines("- '{}',"),
     "numbered": "\n".join(f"{number:4}: {line}" for number, line in enumerate(PEM.splitlines(), 1)).encode(),
+    "numbered, not indented": "\n".join(f"{n}: {line}" for n, line in enumerate(PEM.splitlines())).encode(),
     "JSON": json.dumps({"certificate": PEM.replace("\n", "\r\n")}).encode(),
     "JSON of PHP": json.dumps({"certificate": PEM}).replace("/", "\\/").encode(),
     "JSON of .NET": json.dumps({"certificate": PEM}).replace("+", "\\u002B").encode(),
@@ -274,6 +276,17 @@ def test_names_are_shown_escaped() -> None:
     (finding,) = parts.findings
     assert finding.message.isprintable()
     assert "\\x1b[2J\\u202e" in finding.message
+
+
+def test_hints_name_files_that_can_be_typed() -> None:
+    store = keys.pkcs12_bundle(KEY, certificates.certificate(PEM), Secret("x")).reveal()
+    for name, shown in (("a b.p12", "-in 'a b.p12' "), ("\x1b[2J.p12", "-in FILE ")):
+        assert shown in read_files({"c.pem": PEM.encode(), name: store}).findings[0].hint
+
+
+def test_xml_without_a_certificate_is_named() -> None:
+    with pytest.raises(InputError, match="XML without a certificate"):
+        read_reply(b'<?xml version="1.0"?><KeyInfo/>')
 
 
 def test_pictures_of_a_mail_are_no_error() -> None:
