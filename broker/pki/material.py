@@ -6,6 +6,7 @@ Content decides, never a name. No error repeats a part of a key.
 from __future__ import annotations
 
 import base64
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -79,8 +80,9 @@ def read_material(data: bytes, name: str, passphrase: Secret[str] | None = None)
     not needed or if the file holds nothing of use, `RefusedError` for a Java key store that is not PKCS#12.
     """
     reader = _Reader(passphrase)
-    for file, content in Unwrapper(reader.skip).opened(name, data):
-        reader.read(file, content)
+    with warnings.catch_warnings(action="ignore"):  # the library's, about odd but readable files
+        for file, content in Unwrapper(reader.skip).opened(name, data):
+            reader.read(file, content)
     if reader.keys and passphrase and passphrase.reveal() and not reader.used:
         raise InputError(f"{shown(name)} needs no passphrase, but one was given", hint="leave the passphrase out")
     if not (reader.keys or reader.certificates or reader.requests):
