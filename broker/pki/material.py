@@ -23,10 +23,9 @@ from broker.model.secret import Secret
 from broker.pki import ber, csr, der, key_stores, keys
 from broker.pki import certificate_fields as fields
 from broker.pki.der import Element
-from broker.pki.foreign import foreign_kind
 from broker.pki.kinds import Kind, certificates_in, kind_of
 from broker.pki.names import shown
-from broker.pki.pem import scan, text_of
+from broker.pki.pem import Block
 from broker.pki.wrappings import Unwrapper
 
 try:
@@ -81,8 +80,9 @@ def read_material(data: bytes, name: str, passphrase: Secret[str] | None = None)
     """
     reader = _Reader(passphrase)
     with warnings.catch_warnings(action="ignore"):  # the library's, about odd but readable files
-        for file, content in Unwrapper(reader.skip).opened(name, data):
-            reader.read(file, content)
+        for file, part in Unwrapper(reader.skip).parts(name, data):
+            if isinstance(part, Block):
+                reader.take(file, part)
     if reader.keys and passphrase and passphrase.reveal() and not reader.used:
         raise InputError(f"{shown(name)} needs no passphrase, but one was given", hint="leave the passphrase out")
     if not (reader.keys or reader.certificates or reader.requests):
@@ -125,19 +125,15 @@ class _Reader:
     remarks: list[Finding] = field(default_factory=list)
     errors: list[BrokerError] = field(default_factory=list)
 
-    def read(self, file: str, data: bytes) -> None:
-        """Read a file that wraps no other."""
+    def take(self, file: str, block: Block) -> None:
+        """Take what is good in a part of a file."""
         self.file = file
-        if foreign := foreign_kind(file, data):
-            self.skip(file, RefusedError(f"it is {foreign.words}", hint=foreign.hint))
-        elif ber.begins_structure(data):
-            self._try(data)
-        else:
-            found = scan(text_of(data))
-            for block in found.blocks:
-                self._try(block.der if block.key is None else block.key.reveal())
-            for fault in found.faults:
-                self.skip(file, fault)
+        try:
+            self._take(block.der if block.key is None else block.key.reveal())
+        except PassphraseError:
+            raise
+        except BrokerError as error:
+            self.skip(file, error)
 
     def skip(self, file: str, error: BrokerError) -> None:
         """Remark a file, or a part of it, that cannot be used."""
@@ -145,15 +141,7 @@ class _Reader:
         self.errors.append(error)
         self.remarks.append(Finding.warning("material.passed-over", error.message, error.hint))
 
-    def _try(self, octets: bytes) -> None:
-        try:
-            self._read_part(octets)
-        except PassphraseError:
-            raise
-        except BrokerError as error:
-            self.skip(self.file, error)
-
-    def _read_part(self, octets: bytes) -> None:
+    def _take(self, octets: bytes) -> None:
         if octets.startswith(b"-----"):
             self._add(self._decrypted(octets, self._passphrase()))
             return

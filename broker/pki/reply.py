@@ -5,7 +5,6 @@ This finds certificates and client_ids, or says why it does not read a file. `ve
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,19 +19,15 @@ from broker.pki import ber, chain
 from broker.pki import certificate_fields as fields
 from broker.pki.certificates import Description, ca_set_of, certificate_of, describe, load, parse_fingerprint
 from broker.pki.client_ids import client_ids_in, labelled_by_name
-from broker.pki.foreign import foreign_kind, quoted
+from broker.pki.foreign import PictureError, quoted
 from broker.pki.kinds import Kind, certificates_in, kind_of
-from broker.pki.mail import links_in, without_tags
+from broker.pki.mail import links_in
 from broker.pki.names import shown
-from broker.pki.pem import scan, text_of
+from broker.pki.pem import Block
 from broker.pki.wrappings import Unwrapper
 
 _MOST_CERTIFICATES: Final = 32
 _MOST_HOSTS: Final = 3
-_XML: Final = re.compile(r"\s*<\?xml")
-_PAGE: Final = re.compile(
-    r"\s*(?:<!doctype\s+html|<html|<head|<\?xml[^>]{0,200}>\s*<(?:!doctype\s+)?html)", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +106,8 @@ def read_files(files: Mapping[str, bytes]) -> ReplyParts:
     found = _Found()
     unwrapper = Unwrapper(found.skip)
     for file, data in files.items():
-        for name, content in unwrapper.opened(file, data):
-            found.read(name, content)
+        for name, part in unwrapper.parts(file, data):
+            found.take(name, part)
     client_ids = client_ids_in(found.texts)
     if not found.certificates and not client_ids:
         raise found.nothing()
@@ -130,25 +125,30 @@ class _Found:
     texts: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     errors: list[BrokerError] = field(default_factory=list)
-    is_page: bool = False
 
     def skip(self, name: str, error: BrokerError) -> None:
         """Report a file, or a part of it, that cannot be used."""
+        if isinstance(error, PictureError):
+            self._stray(name, "a picture")
+            return
         message = f"{shown(name)} is not used: {error.message}"
         self.errors.append(type(error)(message, hint=error.hint))
         self.findings.append(Finding.warning("reply.passed-over", message, error.hint))
 
-    def read(self, name: str, data: bytes) -> None:
-        """Take what is good in a file that wraps no other."""
-        kind = foreign_kind(name, data)
-        if kind is not None and kind.harmless:
-            self._stray(name, kind.words)
-        elif kind is not None:
-            self.skip(name, RefusedError(f"it is {kind.words}", hint=kind.hint))
-        elif ber.begins_structure(data):
-            self._try(name, data)
+    def take(self, name: str, part: Block | str) -> None:
+        """Take what is good in a part of a file."""
+        if isinstance(part, str):
+            self.texts.append(labelled_by_name(name, part))
+        elif part.key is not None:
+            self._private_key(name)
         else:
-            self._read_text(name, text_of(data))
+            try:
+                self._take(name, ber.to_der(part.der))
+            except InputError as error:
+                self.skip(name, error)
+        if len(self.certificates) > _MOST_CERTIFICATES:
+            message = f"the reply has more than {_MOST_CERTIFICATES} certificates"
+            raise RefusedError(message, hint="import only those that belong to it")
 
     def links(self) -> Iterator[Finding]:
         """Yield a note that names the hosts of links, which are not followed."""
@@ -166,45 +166,12 @@ class _Found:
             return RefusedError(key.message, hint=key.hint)
         if self.errors:
             return self.errors[0]
-        if self.is_page:
-            message = "this is a web page, not a certificate: the link needs a login, or has expired"
-            return InputError(message, hint="open the link in a browser, and save the file that it offers")
         if not self.findings and not any(text.strip() for text in self.texts):
             return InputError("the reply is empty", hint="save the partner's file again")
         message = "the reply holds neither a certificate nor a client_id"
         rest = next((f for f in (*self.links(), *self.findings)), None)
         hint = "give PEM, DER, PKCS#7, a mail, or a zip of these"
         return InputError(f"{message}: {rest.message}" if rest else message, hint=rest.hint or hint if rest else hint)
-
-    def _read_text(self, name: str, text: str) -> None:
-        is_page = bool(_PAGE.match(text))
-        try:
-            found = scan(without_tags(text) if is_page else text)
-        except InputError as error:
-            self.skip(name, error)
-            return
-        for block in found.blocks:
-            if block.key is not None:
-                self._private_key(name)
-            else:
-                self._try(name, block.der)
-        for fault in found.faults:
-            self.skip(name, fault)
-        if _XML.match(text) and not found.blocks:
-            self._stray(name, "XML without a certificate")
-        if is_page:  # its scripts are full of the portal's own client_id
-            self.is_page = True
-        else:
-            self.texts.append(labelled_by_name(name, found.text))
-
-    def _try(self, name: str, structure: bytes) -> None:
-        try:
-            self._take(name, ber.to_der(structure))
-        except InputError as error:
-            self.skip(name, error)
-        if len(self.certificates) > _MOST_CERTIFICATES:
-            message = f"the reply has more than {_MOST_CERTIFICATES} certificates"
-            raise RefusedError(message, hint="import only those that belong to it")
 
     def _take(self, name: str, structure: bytes) -> None:
         match kind := kind_of(structure):

@@ -202,6 +202,13 @@ def test_other_keys_are_refused(key: pki.AnyKey, kind: PrivateFormat, form: Enco
         read(key.private_bytes(form, kind, NoEncryption()))
 
 
+def test_odd_keys_cause_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    """The library's warnings would name its source files on the terminal."""
+    with pytest.raises(InputError, match="the private key is not RSA"):
+        read(openssl("genpkey", "-algorithm", "DH", "-pkeyopt", "group:ffdhe2048"))
+    assert not recwarn.list
+
+
 def test_a_key_beside_its_csr_and_certificate() -> None:
     csr = openssl("req", "-new", "-key", "/dev/stdin", "-subj", "/CN=MZP1", stdin=plain())
     material = read(plain() + csr + pki.pem(LEAF).encode())

@@ -223,7 +223,7 @@ def test_unsupported_files_are_refused(make: Callable[[], bytes], words: str) ->
         (b"", "the reply is empty"),
         (b" \r\n", "the reply is empty"),
         (b"Dear customer,", "neither a certificate nor a client_id"),
-        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "this is a web page"),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "it is a web page"),
         (b"x" * (LARGEST + 1), "it has 1048577 bytes"),
         (ALL[:700], "is cut off"),
         (pki.pem(LEAF).replace("MII", "M*I").encode(), "is not base64"),
