@@ -221,7 +221,7 @@ READERS: Final[dict[str, Callable[[bytes], object]]] = {
     "reply": lambda data: [f"{f.message} {f.hint}" for f in read_reply(data, "\x1b[2J\u202e").findings],
     "material": lambda data: [f.message for f in read_material(data, "its.key", Secret("x")).remarks],
     "csr": csr.parse,
-    "certificates": certificates.load,
+    "certificates": lambda data: [certificates.describe(c) for c in certificates.load(data)],
 }
 
 
