@@ -1,7 +1,5 @@
 """Turn BER into DER: indefinite lengths and strings in pieces, as EJBCA, BouncyCastle and Windows write containers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 

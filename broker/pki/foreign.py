@@ -1,7 +1,5 @@
 """Name the kinds of files that are not read, by their first bytes, and the way out for each."""
 
-from __future__ import annotations
-
 import shlex
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Recognise a DER structure by its shape, never by the name of its file or the label of its PEM block."""
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Read mails and mailboxes as mail programs save them: bodies as text, attachments as files. No link is followed."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Content decides, never a name. No error repeats a part of a key.
 """
 
-from __future__ import annotations
-
 import base64
 import warnings
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ Around it may stand any text. It may be quoted ("> "), decorated, numbered, in J
 dashes, or no BEGIN and END lines.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import codecs

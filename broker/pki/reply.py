@@ -3,8 +3,6 @@
 This finds certificates and client_ids, or says why it does not read a file. `verification` decides about them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final

@@ -1,7 +1,5 @@
 """Open what comes wrapped in zip files, mails and mailboxes, in each other too: in memory, within bounds."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
