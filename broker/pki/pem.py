@@ -37,6 +37,7 @@ _PREFIX: Final = 20  # characters of decoration before BEGIN, at most
 _AROUND: Final = " \t\xa0\u200b\u200e\u00ad\ufeff>|*#\"'`,;.:\\"
 _PROSE: Final = 64  # characters between BEGIN and END on one line; fewer are a sentence about PEM
 _BARE: Final = re.compile(r"(?<![A-Za-z0-9+/])MI[AGHIJKLMNOP][A-Za-z0-9+/][A-Za-z0-9+/=\s>|]{80,}")
+_ENCODED: Final = re.compile(r"(?<![A-Za-z0-9+/])LS0tLS1CRUdJTi[A-Za-z0-9+/=\s>|]{80,}")  # base64 of "-----BEGIN "
 _BETWEEN: Final = re.compile(r"[\s>|]+")
 _SHORTEST: Final = 80
 _INDEFINITE: Final = 0x80
@@ -120,6 +121,9 @@ def scan(text: str) -> Scan:
             faults.append(InputError(message, hint="ask for the file again, as an attachment"))
     around.append(text[at:])
     rest = "\n".join(around)
+    for found in _ENCODED.finditer(rest):  # each layer of base64 has a quarter less
+        inner = scan(text_of(_decoded(_whole(_BETWEEN.sub("", found[0]))) or b""))
+        blocks, faults = [*blocks, *inner.blocks], [*faults, *inner.faults]
     return Scan((*blocks, *itertools.islice(_bare(rest), _MOST_BLOCKS)), rest, tuple(faults))
 
 
@@ -168,11 +172,17 @@ def _first_structure(text: str) -> bytes:
     head = base64.b64decode(text[:8])
     octets = head[1] - _INDEFINITE  # of the length
     if octets == 0:
-        return _decoded(text[: -(-text.find("=") // 4) * 4] if "=" in text else text) or b""
+        return _decoded(_whole(text)) or b""
     size = 2 + octets + int.from_bytes(head[2 : 2 + octets], "big")
     taken = text[: -(-size // 3) * 4]
     found = _decoded(taken + "=" * (-len(taken) % 4)) or b""
     return found[:size] if len(found) >= size else b""
+
+
+def _whole(text: str) -> str:
+    """Return base64 up to its padding, in whole groups of four."""
+    length = text.find("=") + 3 if "=" in text else len(text)
+    return text[: length // 4 * 4]
 
 
 def _kind(structure: bytes) -> Kind:

@@ -180,7 +180,8 @@ class _Found:
             case Kind.KEY | Kind.ENCRYPTED_KEY:
                 self._private_key(name)
             case Kind.PKCS12:
-                hint = f"extract its certificates: openssl pkcs12 -nokeys -in {quoted(name)} -out certificates.pem"
+                hint = f"extract its certificates: openssl pkcs12 -nokeys -in {quoted(name)} -out certificates.pem; "
+                hint += "add -legacy if openssl calls it unsupported"
                 raise InputError("it is a PKCS#12 key store, which may hold a private key", hint=hint)
             case Kind.ENCRYPTED_PKCS7:
                 hint = "open it in your mail program, and save its attachments"

@@ -148,6 +148,8 @@ HOSTILE: Final[dict[str, Callable[[], bytes]]] = {
     "base64 of nothing": lambda: b"MIIC" * 260_000,
     "short base64": lambda: (b"MIIC" + b"A" * 90 + b"!") * 11_000,
     "structures without armour": lambda: base64.b64encode(pki.der(LEAF)) * 700,
+    "encoded PEM": lambda: b"LS0tLS1CRUdJTi" * 70_000,
+    "short encoded PEM": lambda: (b"LS0tLS1CRUdJTi" + b"A" * 90 + b"!") * 9_000,
     "backslashes": lambda: b"\\n\\/\\u002B" * 100_000,
     "a block of tags": lambda: armoured(b"").replace(b"-----END", b"<" * 900_000 + b"\n-----END"),
     "a block of quotes": lambda: armoured(b"").replace(b"-----END", b"> |*" * 250_000 + b"\n-----END"),

@@ -121,6 +121,8 @@ TEXTS = {
     "bare quoted-printable": quopri.encodestring(PEM.encode()),
     "DER and a line end": pki.der(LEAF) + b"\r\n",
     "base64 of DER": base64.b64encode(pki.der(LEAF)),
+    "base64 of PEM": base64.encodebytes(PEM.encode()),
+    "a Kubernetes secret": f"data:\n  tls.crt: {base64.b64encode(PEM.encode()).decode()}\n  x: y\n".encode(),
     "old label": PEM.replace("CERTIFICATE", "X509 CERTIFICATE").encode(),
     "label of nothing": PEM.replace("CERTIFICATE", "PUBLIC KEY").encode(),
 }
