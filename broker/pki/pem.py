@@ -96,46 +96,45 @@ def scan(text: str) -> Scan:
     if "\\" in text:
         text = _ESCAPED.sub(lambda found: _ESCAPES[found[0]], text)
     text = text.translate(_DASHES)
-    blocks, faults, around, at = list[Block](), list[InputError](), list[str](), 0
+    found, around, at = list[Block | InputError](), list[str](), 0
     marks = [m for m in _MARK.finditer(text) if not m[2].startswith("PGP ")]
     for begin, end in itertools.zip_longest(marks, marks[1:]):
         if begin[1] == "END" or begin.start() < at:
             continue
-        if len(blocks) + len(faults) == _MOST_BLOCKS:
+        if len(found) == _MOST_BLOCKS:
             raise InputError(f"the file has more than {_MOST_BLOCKS} PEM blocks", hint="is this the right file?")
         body = text[begin.end() : end.start() if end else None]
-        if end is None or end.groups() != ("END", begin[2]):
-            if not any(_bare(body)):  # its END line may be misspelt
-                message = f"PEM block {len(blocks) + 1} ({begin[2]}) has no END line: it is cut off"
-                faults.append(InputError(message, hint="copy the whole file again"))
-            continue
-        around.append(text[at : begin.start()])
-        at = end.end()
-        if "\n" not in body and len(body) < _PROSE:
-            continue
-        prefix = text[max(begin.start() - _PREFIX, 0) : begin.start()].rpartition("\n")[2].strip()
-        if block := _block(begin[2], body, prefix):
-            blocks.append(block)
-        else:
-            message = f"a PEM block ({begin[2]}) is not base64: it is damaged"
-            faults.append(InputError(message, hint="ask for the file again, as an attachment"))
+        if end and end.groups() == ("END", begin[2]):
+            found += _complete(begin, body)
+            around.append(text[at : begin.start()])
+            at = end.end()
+        elif not any(_bare(body)):  # else its END line is misspelt, and the block is found below
+            message = f"PEM block {len(found) + 1} ({begin[2]}) has no END line: it is cut off"
+            found.append(InputError(message, hint="copy the whole file again"))
     around.append(text[at:])
     rest = "\n".join(around)
-    for found in _ENCODED.finditer(rest):  # each layer of base64 has a quarter less
-        inner = scan(text_of(_decoded(_whole(_BETWEEN.sub("", found[0]))) or b""))
-        blocks, faults = [*blocks, *inner.blocks], [*faults, *inner.faults]
-    return Scan((*blocks, *itertools.islice(_bare(rest), _MOST_BLOCKS)), rest, tuple(faults))
+    for encoded in _ENCODED.finditer(rest):  # each layer of base64 has a quarter less
+        inner = scan(text_of(_decoded(_whole(_BETWEEN.sub("", encoded[0]))) or b""))
+        found += [*inner.blocks, *inner.faults]
+    blocks = [one for one in found if isinstance(one, Block)]
+    faults = tuple(one for one in found if isinstance(one, InputError))
+    return Scan((*blocks, *itertools.islice(_bare(rest), _MOST_BLOCKS)), rest, faults)
 
 
-def _block(label: str, body: str, prefix: str) -> Block | None:
-    is_key = label.endswith("PRIVATE KEY")
+def _complete(begin: re.Match[str], body: str) -> list[Block | InputError]:
+    """Return the block that `begin` opens, or its fault; nothing if it is a sentence about PEM."""
+    label, is_key = begin[2], begin[2].endswith("PRIVATE KEY")
+    if "\n" not in body and len(body) < _PROSE:
+        return []
     if is_key and "DEK-Info:" in body:
-        return Block(label, b"", Secret(f"-----BEGIN {label}-----{body}-----END {label}-----\n".encode()))
+        return [Block(label, b"", Secret(f"-----BEGIN {label}-----{body}-----END {label}-----\n".encode()))]
+    prefix = begin.string[max(begin.start() - _PREFIX, 0) : begin.start()].rpartition("\n")[2].strip()
     body = _HEADER.sub("", body)
     octets = _decoded(body) or _decoded(_undecorated(body, prefix))
     if not octets:
-        return None
-    return Block(label, b"", Secret(octets)) if is_key else Block(label, octets)
+        hint = "ask for the file again, as an attachment"
+        return [InputError(f"a PEM block ({label}) is not base64: it is damaged", hint=hint)]
+    return [Block(label, b"", Secret(octets)) if is_key else Block(label, octets)]
 
 
 def _decoded(body: str) -> bytes | None:
