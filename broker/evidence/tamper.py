@@ -93,4 +93,5 @@ _DIFFERENCES: Final = {
     "applications": "the applications of {name}, or their client_ids, are not those of its evidence",
     "issuing": "the CAs that replies to {name} must chain to are not those of its evidence",
     "trust": "the CAs that {name} verifies the partner's server by are not those of its evidence",
+    "holders": "those who hold copies of the keys of {name} outside are not those of its evidence",
 }

@@ -67,6 +67,8 @@ class SigningRequest:
     submissions: tuple[Submission, ...] = ()
     closed: Closed | None = None
     closed_at: datetime | None = None
+    imported: bool = False  # its key was made outside, and is known there
+    held_by: tuple[str, ...] = ()  # who has copies of the key outside, until a person says that they are gone
 
 
 @dataclass(frozen=True, slots=True)

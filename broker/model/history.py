@@ -41,6 +41,8 @@ class Event(Enum):
     CANARY_SENT = "canary-sent"
     CANARY_ANSWERED = "canary-answered"
     BREAKER_RESET = "breaker-reset"
+    COPY_NOTED = "copy-noted"
+    COPY_GONE = "copy-gone"
 
 
 @dataclass(slots=True)
@@ -55,6 +57,7 @@ class AccountState:
     applications: dict[str, str] = field(default_factory=dict)  # client_id, by name
     issuing: str = ""
     trust: str = ""
+    holders: dict[int, set[str]] = field(default_factory=dict)  # who has copies of a request's key outside
 
     @property
     def current(self) -> int:
@@ -73,6 +76,7 @@ def account_state(account: Account) -> AccountState:
         {a.name: a.client_id for a in account.applications},
         account.issuing or "",
         account.trust or "",
+        {r.number: set(r.held_by) for r in account.requests if r.held_by},
     )
 
 
@@ -142,6 +146,15 @@ class _Replay:
                 self.proven[number] = parts
             case Event.GENERATION_MOVED:
                 self._move(int(facts["generation"]), Move(facts["move"]), facts)
+            case Event.COPY_NOTED:
+                found.holders.setdefault(int(facts["request"]), set()).add(str(facts["holder"]))
+            case Event.COPY_GONE:
+                self._remove_holder(int(facts["request"]), str(facts["holder"]))
+
+    def _remove_holder(self, number: int, holder: str) -> None:
+        self.found.holders[number].remove(holder)
+        if not self.found.holders[number]:
+            del self.found.holders[number]
 
     def _close(self, number: int, why: Closed) -> None:
         if self.found.requests[number] is not None:

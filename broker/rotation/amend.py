@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
+from broker.errors import ConflictError
 from broker.model.account import Account
 from broker.model.chain import Entry
 from broker.model.changes import settled
@@ -14,6 +16,9 @@ from broker.model.compare_and_set import compare_and_set
 from broker.model.names import AccountName
 from broker.model.stamp import Stamp
 from broker.rotation.ports import Accounts, EvidenceLog, ForkedEvidenceError, Keys, Secrets, Settle, Version
+
+T = TypeVar("T")
+_SLOTS: Final = 16  # to try; killed commands may have taken the first ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,17 @@ def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Acc
         return after
 
     return Amended(compare_and_set(name, read, write, landed, tracked), changed)
+
+
+def in_free_slot(first: int, store: Callable[[int], T]) -> tuple[int, T]:
+    """Call `store` with `first` and the numbers after it until one is not taken; return the number and the result.
+
+    Numbers that it passes over were taken by killed or concurrent commands. Raise the last `ConflictError`.
+    """
+    for number in range(first, first + _SLOTS):
+        with suppress(ConflictError):
+            return number, store(number)
+    return first + _SLOTS, store(first + _SLOTS)
 
 
 def settle(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from dataclasses import dataclass
 
 from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
@@ -27,7 +28,7 @@ from broker.model.stage import Move, Stage
 from broker.model.stamp import Stamp
 from broker.partners.verdict import Verdict
 from broker.pki.reply import read_reply
-from broker.rotation.amend import UseCase, amend
+from broker.rotation.amend import UseCase, amend, in_free_slot
 from broker.rotation.canary import require_ok
 from broker.rotation.choosing import Promotion, displaced_generation, generation_to_try, rollback_target
 from broker.rotation.ports import Canary, CanaryResult, Keys, ReadProfile, Stragglers
@@ -58,13 +59,13 @@ class Rotation(UseCase):
         return request
 
     def _drafted(self, seen: Account) -> SigningRequest:
-        name, slot, rules = seen.name, seen.next_request, self.profile(seen).key
+        name, first, rules = seen.name, seen.next_request, self.profile(seen).key
         now = self.clock()  # a wrong clock is refused here, before a key is stored
         try:
-            key, spki = self.keys.ensure(name, slot, rules)
+            slot, (key, spki) = in_free_slot(first, lambda number: self.keys.ensure(name, number, rules))
             csr = self.keys.sign_request(name, key, seen.subject, rules)
         except (RefusedError, UnknownNameError):
-            _refuse_overtaken(self.accounts.read(name).account, slot)  # the key is gone because the request was closed
+            _refuse_overtaken(self.accounts.read(name).account, first)  # the key is gone because the request was closed
             raise
         request = SigningRequest(slot, key, spki, csr, drafted_at=now)
 
@@ -240,11 +241,13 @@ class Rotation(UseCase):
             seen = self.accounts.read(name).account
             if moved(seen, number, Move.RETIRE, self.stamp()) == seen:  # or raises
                 return False
-            holding = self.stragglers(name, number)
+            copies = seen.copies_of(number)
+            holding = sorted(self.stragglers(name, number) | copies)
             if holding and not reason:
+                gone = [f"broker rotation returned {name} --held-by {shlex.quote(holder)}" for holder in sorted(copies)]
                 raise WaitingError(
-                    f"generation {number} of {name} is still held by {', '.join(sorted(holding))}",
-                    hint="wait for them, or --force --reason TEXT",
+                    f"generation {number} of {name} is still held by {', '.join(holding)}",
+                    hint="; ".join(["wait for them, or --force --reason TEXT", *gone]),
                 )
 
             def retired(newest: Account, stamp: Stamp) -> Account:
@@ -261,7 +264,9 @@ class Rotation(UseCase):
 
 
 def _refuse_overtaken(account: Account, slot: int) -> None:
-    closed = account.request(slot).closed if account.next_request > slot else None
+    if account.next_request <= slot:
+        return
+    closed = next((r.closed for r in account.requests if r.number == slot), Closed.SUPERSEDED)  # else passed over
     if closed:
         raise ConflictError(
             f"signing request {slot} of {account.name} was drafted by another command and {closed.value} meanwhile",

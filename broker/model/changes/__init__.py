@@ -4,6 +4,7 @@ Each returns its argument when nothing is left to do, so that it is safe to repe
 actor come as a `Stamp`.
 """
 
+from broker.model.changes.importing import adopted, copies_noted, copy_gone
 from broker.model.changes.moving import joined, joined_form, moved, require_move, restored, settled
 from broker.model.changes.registering import (
     account_set,
@@ -21,6 +22,7 @@ __all__ = [
     "CanaryOutcome",
     "account_set",
     "added",
+    "adopted",
     "answered",
     "application_removed",
     "application_set",
@@ -29,6 +31,8 @@ __all__ = [
     "canary_answered",
     "canary_sent",
     "closed",
+    "copies_noted",
+    "copy_gone",
     "joined",
     "joined_form",
     "moved",
