@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.errors import InputError
+from broker.model.secret import Secret
 
 _BEGIN: Final = "-----BEGIN "
 _DASHES: Final = "-----"
@@ -20,10 +21,14 @@ _HEADER: Final = re.compile(r"^[A-Za-z0-9-]+:.*$", re.MULTILINE)  # "Proc-Type: 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Block:
-    """A PEM block. `der` of a private key is empty: none is ever read from a file like this."""
+    """A PEM block. `der` of a private key is empty: only `material` looks into `key`.
+
+    That is the key's DER, or the whole block if its headers say how it is encrypted (RFC 1421, 4.6.1.3).
+    """
 
     label: str
     der: bytes
+    key: Secret[bytes] | None = None
 
     @property
     def is_private_key(self) -> bool:
@@ -67,11 +72,13 @@ def blocks_and_text(data: bytes) -> tuple[tuple[Block, ...], str]:
 
 
 def _block(label: str, body: str) -> Block:
-    if label.endswith("PRIVATE KEY"):
-        return Block(label, b"")
+    is_key = label.endswith("PRIVATE KEY")
+    if is_key and "DEK-Info:" in body:
+        return Block(label, b"", Secret(f"{_BEGIN}{label}{_DASHES}{body}{_DASHES}END {label}{_DASHES}\n".encode()))
     body = _HEADER.sub("", body).replace("\\n", "")  # a literal \n comes from JSON or a shell
     try:
-        return Block(label, base64.b64decode("".join(body.split()), validate=True))
-    except (binascii.Error, ValueError) as error:
+        octets = base64.b64decode("".join(body.split()), validate=True)
+    except (binascii.Error, ValueError):  # without its cause, which may quote a key
         hint = "ask for the file again, as an attachment"
-        raise InputError(f"a PEM block ({label}) is not base64: it is damaged", hint=hint) from error
+        raise InputError(f"a PEM block ({label}) is not base64: it is damaged", hint=hint) from None
+    return Block(label, b"", Secret(octets)) if is_key else Block(label, octets)
