@@ -176,6 +176,19 @@ def retire(start: Start, account: AccountName, generation: int, force: bool, rea
     note_done(f"generation {generation} of {account} is retired", changed=changed, more=snapshots)
 
 
+@command.command("returned", epilog="Example: broker rotation returned acme --held-by 'nginx on web-1'")
+@account_argument
+@click.option("--held-by", required=True, metavar="TEXT", help="Who had the copy, as rotation status shows it.")
+@click.option("--reason", default="", metavar="TEXT", help="Reason, for the evidence.")
+@click.pass_obj
+def returned(start: Start, account: AccountName, held_by: str, reason: str) -> None:
+    """Record that a copy of an imported key outside is gone. retire waits for such copies as for consumers."""
+    if not reason.isprintable():
+        raise InputError("--reason holds a control character", hint="write it on one line")
+    start.broker.rotation.returned(account, held_by, reason.strip())
+    note(f"{held_by} has no copy of a key of {account} any more")
+
+
 def _show(promotion: Promotion, output: str, done: str) -> None:
     if output == "json":
         show_json(promotion_report(promotion))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -126,11 +126,30 @@ def _accounts(broker: Broker) -> Iterator[Finding]:
         yield Finding.error("account.unreadable", error.message, error.hint)
         return
     yield from (*accounts.unread.values(), *_unlisted(broker))
+    yield from _outside(list(accounts.found.values()))
     for account in accounts.found.values():
         try:
             yield from (*_evidence(broker, account), *_account(account, broker.clock()), *_profile(broker, account))
         except BrokerError as error:
             yield Finding.error("account.unreadable", error.message, error.hint)
+
+
+def _outside(accounts: Sequence[Account]) -> Iterator[Finding]:
+    """Report each account whose current key others have too: another account, or somebody outside."""
+    for account in accounts:
+        request = next((r for r in account.requests if account.current and r.key == account.current.parts.key), None)
+        if request is None:
+            continue
+        sharing = [a.name for a in accounts if a is not account and a.request_of(request.spki)]
+        hint = f"broker csr new {account.name} starts a renewal with a key of its own"
+        if sharing:
+            message = f"{account.name}: {', '.join(sharing)} has the same key"
+            yield Finding.warning("account.shared-key", message, hint)
+        if request.imported:
+            held = f", by {', '.join(request.held_by)}" if request.held_by else ""
+            yield Finding.note(
+                "account.known-outside", f"{account.name}: its key was imported, and is known outside{held}", hint
+            )
 
 
 def _unlisted(broker: Broker) -> Iterator[Finding]:

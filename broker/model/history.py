@@ -116,7 +116,7 @@ class _Replay:
     whole: dict[int, Parts] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
 
-    def apply(self, what: Event, facts: Mapping[str, Fact]) -> None:  # noqa: C901  # one case for each event
+    def apply(self, what: Event, facts: Mapping[str, Fact]) -> None:  # noqa: C901, PLR0912  # one case for each event
         found = self.found
         match what:
             case Event.ACCOUNT_ADDED:

@@ -5,6 +5,7 @@ Content decides what a piece is. Only a text without any form of its own, such a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -103,10 +104,11 @@ def _parts(piece: Piece, names: Mapping[str, str]) -> Iterator[Piece]:
     values = values_in(piece.data)
     if values is None:
         yield piece
-    elif not names:
+        return
+    if not names:
         for name, data in values.items():
-            yield replace(piece, place=f"{piece.place}: {name}", name=name.rpartition(".")[2], data=data, stray=True)
-    for wanted, given in names.items() if values else ():
+            yield replace(piece, place=f"{piece.place}: {name}", name=name, data=data, stray=True)
+    for wanted, given in names.items():
         name = full_name(values, given.removeprefix(_ENCODED))
         data = values[name]
         if given.startswith(_ENCODED):
@@ -116,7 +118,7 @@ def _parts(piece: Piece, names: Mapping[str, str]) -> Iterator[Piece]:
 
 def _add(found: Holdings, part: Piece, unlock: Unlock) -> bool:
     """Add what `part` holds; return whether that is secret."""
-    kind = _TEXTS.get(part.name.rpartition("/")[2].removesuffix(".txt"))
+    kind = _TEXTS.get(re.split(r"[/.]", part.name.removesuffix(".txt"))[-1])
     if kind is None:
         return _add_material(found, part, unlock)
     _add_text(found, kind, part)

@@ -30,9 +30,7 @@ _ENTRY: Final = re.compile(
       | (?P<plain>[A-Za-z0-9/+][^\s:\#"'{}\[\],&*!|>%@`]*)?[ \t]*\n )""",
     re.VERBOSE,
 )
-_AS_JSON: Final = (
-    "give it as JSON: kubectl get secret NAME -o json, or kubectl create --dry-run=client -o json -f FILE"
-)
+_AS_JSON: Final = "give it as JSON: kubectl get secret NAME -o json, or kubectl create --dry-run=client -o json -f FILE"
 
 
 def values_in(data: bytes) -> Mapping[str, bytes] | None:
@@ -50,6 +48,12 @@ def values_in(data: bytes) -> Mapping[str, bytes] | None:
     if len(found) > _MOST_VALUES:
         raise InputError(f"the document has {len(found)} values, more than {_MOST_VALUES}", hint="give a smaller one")
     return found
+
+
+def is_manifest(data: bytes) -> bool:
+    """Return whether `data` is a Kubernetes Secret, or a list with one."""
+    text = text_of(data)
+    return bool(_SECRET.search(text) or re.search(r'"kind":\s*"Secret"', text))
 
 
 def full_name(values: Mapping[str, bytes], name: str) -> str:

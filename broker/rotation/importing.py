@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from broker.errors import ConflictError, InputError, RefusedError
+from broker.errors import InputError, RefusedError
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID, LOGIN, PASSWORD
 from broker.model.certificate import Spki
 from broker.model.chain import Fact
-from broker.model.changes import added, adopted, application_set, copies_noted, secret_set
+from broker.model.changes import added, adopted, copies_noted, secret_set
 from broker.model.finding import Finding, Severity
 from broker.model.generation import SigningRequest, key_ref
 from broker.model.secret import Secret
@@ -35,6 +36,7 @@ from broker.pki.material import FoundKey, choose_key
 from broker.pki.reply import read_reply
 from broker.rotation.amend import in_free_slot
 from broker.rotation.receive import ImportOptions, Reply
+from broker.rotation.registry import application_added
 from broker.rotation.rotation import Rotation
 
 
@@ -189,30 +191,30 @@ class Importing:
     # what is shown
 
     def _rows(self) -> Iterator[Row]:
-        for key in self.found.keys:
-            theirs = self.found.certificates_of(key.spki)
-            fits = [f"certificate in {c.place}" for c in theirs] or ["no certificate here"]
-            yield Row("key", key.file, key.subject, key.spki, None, (*fits, *self._holders(key.spki)))
-        leaves = self.found.leaves
-        for found in self.found.certificates:
-            keys = [f"key in {key.file}" for key in self.found.keys if key.spki == found.spki]
-            what, subject = "certificate" if found in leaves else "CA", str(fields.subject_of(found.certificate))
-            fits = (*keys, *self._holders(found.spki))
-            yield Row(what, found.place, subject, found.spki, found.certificate.not_valid_after_utc, fits)
-        for request, place in self.found.requests:
-            keys = [f"key in {key.file}" for key in self.found.keys if key.spki == request.spki]
-            fits = (*keys, *self._holders(request.spki))
-            yield Row("signing request", place, str(request.name), request.spki, None, fits)
-        yield from (Row(kind, place) for kind, (_, place) in self.found.texts.items())
-        yield from (Row("client_id", value) for value in self.found.client_ids)
+        found = self.found
+        for key in found.keys:
+            here = [f"certificate in {c.place}" for c in found.certificates_of(key.spki)] or ["no certificate here"]
+            yield Row("key", key.file, key.subject, key.spki, None, (*here, *self._holders(key.spki)))
+        leaves = found.leaves
+        for c in found.certificates:
+            what, subject = "certificate" if c in leaves else "CA", str(fields.subject_of(c.certificate))
+            yield Row(what, c.place, subject, c.spki, c.certificate.not_valid_after_utc, self._fits(c.spki))
+        for request, place in found.requests:
+            yield Row("signing request", place, str(request.name), request.spki, None, self._fits(request.spki))
+        yield from (Row(kind, place) for kind, (_, place) in found.texts.items())
+        yield from (Row("client_id", value) for value in found.client_ids)
+
+    def _fits(self, spki: Spki) -> tuple[str, ...]:
+        keys = (f"key in {key.file}" for key in self.found.keys if key.spki == spki)
+        return (*keys, *self._holders(spki))
 
     def _holders(self, spki: Spki) -> Iterator[str]:
         """Yield the requests and generations that have this key, of all accounts."""
         for account in (self.account, *self.others):
             for request in (r for r in account.requests if r.spki == spki):
-                state = request.closed.value if request.closed else "open"
-                stages = [f"generation {g.number}, {g.stage.value}" for g in account.generations if g.parts.key == request.key]
-                yield "; ".join([f"{account.name}, signing request {request.number}, {state}", *stages])
+                made = [g for g in account.generations if g.parts.key == request.key]
+                stages = [f"generation {g.number}, {g.stage.value}" for g in made]
+                yield "; ".join([f"{account.name}, signing request {request.number}, {request.state}", *stages])
 
     def _traps(self, request: ParsedCsr | None) -> Iterator[Finding]:
         """Yield what the partner's rules say of the subject and the CSR: as warnings, since both exist already."""
@@ -225,7 +227,9 @@ class Importing:
     def _unused(self, key: FoundKey | None) -> Iterator[Finding]:
         for other in self.found.keys:
             if key and other.spki != key.spki:
-                yield Finding.warning("import.other-key", f"the key {other} is not imported", "import it into its account")
+                yield Finding.warning(
+                    "import.other-key", f"the key {other} is not imported", "import it into its account"
+                )
         if self.account.password and PASSWORD in self.found.texts:
             message = f"{self.account.name} has a password, and the one that was found is not stored"
             yield Finding.note("import.password", message, f"to replace it: broker password set {self.account.name}")
@@ -264,12 +268,12 @@ def _changes(plan: ImportPlan, stamp: Stamp) -> Iterator[tuple[str, Callable[[Ac
     """Yield each step before the certificate, in words, and its effect on the account."""
     account, key, held_by = plan.account, plan.key, plan.wishes.held_by
     if plan.is_new:
-        yield f"add account {account.name}: login {account.login} at {account.base_url}", lambda a: added(a, by=stamp.by)
+        yield f"add account {account.name}: login {account.login} at {account.base_url}", partial(added, by=stamp.by)
     if plan.password:
         yield "store the password", lambda a: secret_set(a, PASSWORD, 1, stamp)
-    for application, client_id in plan.client_ids.items():
-        text = f"set the client_id of {account.name}/{application}"
-        yield text, lambda a, name=application, value=client_id: application_set(a, name, value, stamp)
+    for name, client_id in plan.client_ids.items():
+        change = partial(application_added, application=name, client_id=client_id, stamp=stamp)
+        yield f"set the client_id of {account.name}/{name}", change
     if key:
         yield f"adopt the key in {key.file}, marked as known outside", lambda a: _adopted(plan, key, a, stamp)
     if held_by:

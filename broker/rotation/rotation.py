@@ -14,6 +14,7 @@ from broker.model.changes import (
     canary_answered,
     canary_sent,
     closed,
+    copy_gone,
     joined,
     joined_form,
     moved,
@@ -261,6 +262,10 @@ class Rotation(UseCase):
                 return moved(newest, number, Move.RETIRE, stamp, reason)
 
             return self.amend(name, retired).changed
+
+    def returned(self, name: AccountName, holder: str, reason: str = "") -> Account:
+        """Record that `holder` has no copy of a key outside any more; raise `UnknownNameError` if none was noted."""
+        return self.settled(name, lambda account, stamp: copy_gone(account, holder, reason, stamp)).account
 
 
 def _refuse_overtaken(account: Account, slot: int) -> None:

@@ -28,7 +28,7 @@ _NEEDED: Final[Mapping[Role, tuple[str, ...]]] = {
         "read data/passwords/x/1",
         "read data/evidence/accounts/x/00000001",
     ),
-    Role.OPERATOR: ("create data/accounts/x", "create data/passwords/x/1"),
+    Role.OPERATOR: ("create data/accounts/x", "list metadata/accounts/", "create data/passwords/x/1"),
     Role.AUDITOR: ("read data/accounts/x", "list metadata/evidence/issued/"),
     Role.ANCHOR: ("create data/evidence/heads/1",),
 }

@@ -21,6 +21,7 @@ HELPERS = (  # pure functions, and values that use-cases take and return: none o
     "broker.pki.",
     "broker.rotation.canary.require_ok",
     "broker.rotation.choosing.",
+    "broker.rotation.importing.",
     "broker.rotation.receive.ImportOptions",
     "broker.rotation.reports.",
 )

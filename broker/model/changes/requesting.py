@@ -29,11 +29,9 @@ def opened(account: Account, request: SigningRequest, *, by: str, **facts: Fact)
             hint=f"broker csr show {account.name}, or broker csr cancel {account.name}",
         )
     orphans = map(key_ref, range(account.next_request, request.number))
-    after = replace(
-        account, requests=(*account.requests, request), doomed_keys=account.doomed_keys.union(orphans)
-    )
-    facts = {"request": request.number, "key": request.key, "spki": request.spki} | facts
-    return recorded(after, Stamp(request.drafted_at, by), Event.REQUEST_DRAFTED, **facts)
+    after = replace(account, requests=(*account.requests, request), doomed_keys=account.doomed_keys.union(orphans))
+    named: dict[str, Fact] = {"request": request.number, "key": request.key, "spki": request.spki}
+    return recorded(after, Stamp(request.drafted_at, by), Event.REQUEST_DRAFTED, **named, **facts)
 
 
 def submitted(account: Account, number: int, submission: Submission, *, by: str) -> Account:
