@@ -265,7 +265,8 @@ class Rotation(UseCase):
 
     def returned(self, name: AccountName, holder: str, reason: str = "") -> Account:
         """Record that `holder` has no copy of a key outside any more; raise `UnknownNameError` if none was noted."""
-        return self.settled(name, lambda account, stamp: copy_gone(account, holder, reason, stamp)).account
+        with self.settling(name):  # if none is noted, a killed command may have removed it
+            return self.amend(name, lambda account, stamp: copy_gone(account, holder, reason, stamp)).account
 
 
 def _refuse_overtaken(account: Account, slot: int) -> None:

@@ -41,7 +41,7 @@ class OtherSecret:
         return f"bao kv patch {where} {removed} {path} && bao kv destroy {where} -versions={versions} {path}"
 
 
-def own_token(settings: VaultSettings) -> FixedToken | FileToken:
+def _own_token(settings: VaultSettings) -> FixedToken | FileToken:
     """Return the caller's own token: from the environment, else where `bao login` and `vault login` leave it."""
     if settings.token:
         return FixedToken(settings.token)
@@ -52,7 +52,7 @@ def read_other(settings: VaultSettings, place: str) -> OtherSecret:
     """Return the secret at `place`: mount and path. Raise `InputError` if there is none, or it is not in a KV mount."""
     if not _PATH.fullmatch(place) or {".", ".."} & set(place.split("/")):
         raise InputError(f"{place[:80]!r} is not MOUNT/PATH of a KV secret", hint="such as secret/partner/acme")
-    vault = Connection(settings, own_token(settings))
+    vault = Connection(settings, _own_token(settings))
     try:
         return _read(vault, place)
     finally:
