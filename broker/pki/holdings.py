@@ -92,7 +92,18 @@ def gather(pieces: Sequence[Piece], names: Mapping[str, str], unlock: Unlock) ->
         for part in _parts(piece, names):
             if _add(found, part, unlock):
                 found.places[piece.place] = piece.removal
+    _drop_self_signed(found)
     return found
+
+
+def _drop_self_signed(found: Holdings) -> None:
+    """Drop the certificates that keytool makes with each key, until it is given the partner's."""
+    ours = {key.spki for key in found.keys}
+    dropped = [c for c in found.certificates if c.spki in ours and chain.self_issued(c.certificate)]
+    found.certificates = [c for c in found.certificates if c not in dropped]
+    for c in dropped:
+        message = f"{c.place} has a certificate that the key signed itself, as keytool makes it: it is not used"
+        found.findings.append(Finding.note("import.self-signed", message))
 
 
 def _parts(piece: Piece, names: Mapping[str, str]) -> Iterator[Piece]:

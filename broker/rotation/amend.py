@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from broker.errors import ConflictError
 from broker.model.account import Account
 from broker.model.chain import Entry
 from broker.model.changes import settled
@@ -15,7 +14,16 @@ from broker.model.clock import Clock
 from broker.model.compare_and_set import compare_and_set
 from broker.model.names import AccountName
 from broker.model.stamp import Stamp
-from broker.rotation.ports import Accounts, EvidenceLog, ForkedEvidenceError, Keys, Secrets, Settle, Version
+from broker.rotation.ports import (
+    Accounts,
+    EvidenceLog,
+    ForkedEvidenceError,
+    Keys,
+    Secrets,
+    Settle,
+    SlotTakenError,
+    Version,
+)
 
 T = TypeVar("T")
 _SLOTS: Final = 16  # to try; killed commands may have taken the first ones
@@ -52,6 +60,19 @@ class UseCase:
         self.settle(name)
         return done
 
+    def in_free_slot(self, name: AccountName, first: int, store: Callable[[int], T]) -> tuple[int, T]:
+        """Call `store` with `first` and the numbers after it until one is free; return the number and the result.
+
+        It passes over keys of killed commands. Raise `SlotTakenError` if the account got a request meanwhile.
+        """
+        for number in range(first, first + _SLOTS):
+            try:
+                return number, store(number)
+            except SlotTakenError:
+                if self.accounts.read(name).account.next_request != first:
+                    raise
+        raise SlotTakenError(name, first)
+
     @contextmanager
     def settling(self, name: AccountName) -> Iterator[None]:
         """Settle when the body ends, also by an error, which takes precedence over an error of settling."""
@@ -85,17 +106,6 @@ def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Acc
         return after
 
     return Amended(compare_and_set(name, read, write, landed, tracked), changed)
-
-
-def in_free_slot(first: int, store: Callable[[int], T]) -> tuple[int, T]:
-    """Call `store` with `first` and the numbers after it until one is not taken; return the number and the result.
-
-    Numbers that it passes over were taken by killed or concurrent commands. Raise the last `ConflictError`.
-    """
-    for number in range(first, first + _SLOTS):
-        with suppress(ConflictError):
-            return number, store(number)
-    return first + _SLOTS, store(first + _SLOTS)
 
 
 def settle(

@@ -34,7 +34,6 @@ from broker.pki.holdings import Holdings
 from broker.pki.lint import lint_csr, lint_subject
 from broker.pki.material import FoundKey, choose_key
 from broker.pki.reply import read_reply
-from broker.rotation.amend import in_free_slot
 from broker.rotation.receive import ImportOptions, Reply
 from broker.rotation.registry import application_added
 from broker.rotation.rotation import Rotation
@@ -127,6 +126,7 @@ class Importing:
         The import is rehearsed on the account in memory, with the checks of the real one. Raises what those raise,
         `RefusedError` if another account has the key, `InputError` if it is not clear which key is meant.
         """
+        self._require_login()
         key, password = self._key(), self.found.texts.get(PASSWORD)
         request = self._request_of(key.spki) if key else None
         draft = ImportPlan(
@@ -143,9 +143,20 @@ class Importing:
         )
         return self._rehearsed(draft, stamp)
 
+    def _require_login(self) -> None:
+        named, login = self.found.texts.get(LOGIN), self.account.login
+        if named and named[0].reveal() != login:
+            raise RefusedError(
+                f"the login in {named[1]} is not that of {self.account.name}, which is {login}",
+                hint="import it into the account of that login, or give the files of the set alone",
+            )
+
     def _key(self) -> FoundKey | None:
         """Return the key to import: the one that a certificate or request is for, if there are several."""
         keys, alias = self.found.keys, self.wishes.alias
+        if not keys and self.found.requests:
+            place = self.found.requests[0][1]
+            raise InputError(f"the key of the signing request in {place} is missing", hint="give it too: --key FILE")
         if not keys:
             return None
         fitting = [key for key in keys if self.found.certificates_of(key.spki) or self._request_of(key.spki)]
@@ -201,7 +212,8 @@ class Importing:
             yield Row(what, c.place, subject, c.spki, c.certificate.not_valid_after_utc, self._fits(c.spki))
         for request, place in found.requests:
             yield Row("signing request", place, str(request.name), request.spki, None, self._fits(request.spki))
-        yield from (Row(kind, place) for kind, (_, place) in found.texts.items())
+        for kind, (text, place) in found.texts.items():
+            yield Row(kind, place, text.reveal() if kind == LOGIN else "")
         yield from (Row("client_id", value) for value in found.client_ids)
 
     def _fits(self, spki: Spki) -> tuple[str, ...]:
@@ -309,6 +321,7 @@ def adopt(rotation: Rotation, plan: ImportPlan, key: FoundKey) -> None:
         if seen.request_of(key.spki):
             return
         now = rotation.clock()  # a wrong clock is refused here, before a key is stored
-        slot, (ref, spki) = in_free_slot(seen.next_request, lambda number: rotation.keys.keep(name, number, key.key))
+        keep = partial(rotation.keys.keep, name, key=key.key)
+        slot, (ref, spki) = rotation.in_free_slot(name, seen.next_request, keep)
         request = SigningRequest(slot, ref, spki, plan.csr, now, imported=True)
         rotation.amend(name, lambda account, stamp: adopted(account, request, by=stamp.by, **plan.facts))

@@ -29,7 +29,7 @@ from broker.model.stage import Move, Stage
 from broker.model.stamp import Stamp
 from broker.partners.verdict import Verdict
 from broker.pki.reply import read_reply
-from broker.rotation.amend import UseCase, amend, in_free_slot
+from broker.rotation.amend import UseCase, amend
 from broker.rotation.canary import require_ok
 from broker.rotation.choosing import Promotion, displaced_generation, generation_to_try, rollback_target
 from broker.rotation.ports import Canary, CanaryResult, Keys, ReadProfile, Stragglers
@@ -63,7 +63,7 @@ class Rotation(UseCase):
         name, first, rules = seen.name, seen.next_request, self.profile(seen).key
         now = self.clock()  # a wrong clock is refused here, before a key is stored
         try:
-            slot, (key, spki) = in_free_slot(first, lambda number: self.keys.ensure(name, number, rules))
+            slot, (key, spki) = self.in_free_slot(name, first, lambda number: self.keys.ensure(name, number, rules))
             csr = self.keys.sign_request(name, key, seen.subject, rules)
         except (RefusedError, UnknownNameError):
             _refuse_overtaken(self.accounts.read(name).account, first)  # the key is gone because the request was closed

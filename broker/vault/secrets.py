@@ -42,7 +42,10 @@ class VaultKeys:
         def make() -> Document:
             return enveloped({"pkcs8": in_base64(key.reveal()), "spki": keys.spki_of(key), "imported": True})
 
-        ref, spki = self._stored(account, slot, make, imported=True)
+        try:
+            ref, spki = self._stored(account, slot, make, imported=True)
+        except GoneError:  # another command passed over it, and destroyed it
+            raise SlotTakenError(account, slot) from None
         if spki != keys.spki_of(key):
             raise SlotTakenError(account, slot)
         return ref, spki

@@ -111,6 +111,8 @@ def test_every_event_is_recorded() -> None:
     account = changes.breaker_reset(account, "unlocked", STAMP)
     account = with_open_request(changes.moved(account, 3, Move.REJECT, STAMP))
     number = account.requests[-1].number
+    account = changes.copies_noted(account, number, ["web-1"], STAMP)
+    account = changes.copy_gone(account, "web-1", "", STAMP)
     account = changes.submitted(account, number, Submission(NOW, "hand"), by=BY)
     assert {e.what for e in account.outbox} == {what.value for what in Event}
     assert_sound(account)
