@@ -315,7 +315,8 @@ def _next(done: Imported) -> Iterator[str]:
     elif done.generation and any(r.imported and r.key == done.generation.parts.key for r in done.account.requests):
         yield f"broker csr new {name} makes a key that nobody knows outside"
     elif request and not request.submissions:
-        yield f"broker csr submit {name} --sent-at TIME if its CSR was sent, else without --sent-at"
+        day = f"{request.drafted_at:%F}"
+        yield f"broker csr submit {name} --sent-at {day}, with the day its CSR was sent; or broker csr submit {name}"
 
 
 def _data(plan: ImportPlan, unread: Sequence[Finding], found: Holdings, done: Imported | None) -> dict[str, object]:

@@ -202,7 +202,7 @@ def test_a_csr_by_hand_finds_its_answer(harness: CliHarness) -> None:
     given(harness, by_hand_key=made.key, by_hand_csr=made.csr, password=PASSWORD.encode())
     adopting = f"account import acme --csr by.hand.csr --key by.hand.key --password-file password {new(harness)}"
     done = harness.ok(adopting)
-    assert "next: broker csr submit acme --sent-at TIME" in done.err
+    assert "next: broker csr submit acme --sent-at 20" in done.err
     assert harness.account.open_request
     assert harness.ok("csr show acme").out.encode() == made.csr
     (harness.home / "reply.pem").write_bytes(made.certificate + made.cas)

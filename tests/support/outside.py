@@ -38,10 +38,10 @@ class OutsideSet:
         }
 
 
-def made_outside(partner: Standin, **subject: str) -> OutsideSet:
+def made_outside(partner: Standin) -> OutsideSet:
     """Return a set with a key made here and a certificate that the desk signed."""
     key = rsa.generate_private_key(65537, 2048)
-    csr = a_csr(key, **subject)
+    csr = a_csr(key)
     reply = partner.sign(csr)
     cas = f"{partner.authorities.issuing[-1].pem}{partner.authorities.server.pem}"
     return OutsideSet(key_pem(key), csr, reply.certificate.encode(), cas.encode(), reply.client_id)

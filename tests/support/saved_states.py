@@ -130,7 +130,7 @@ class SavedStates:
         if "{reply}" in case.line:
             self.reply(_answered(case.state))
         if "{set}" in case.line:
-            assert self.outside
+            assert self.outside.client_id
         self.put(case.state)
 
     def values(self, state: str) -> Mapping[str, str | Sequence[str]]:
@@ -157,7 +157,7 @@ class SavedStates:
             if "{reply}" in line:
                 self.reply(parent)
             if "{set}" in line:
-                assert self.outside
+                assert self.outside.client_id
             ended = self.system.run(*filled(line.removeprefix("!"), self.values(parent)))
             assert bool(ended.code) is line.startswith("!"), f"{line}: {ended.code}\n{ended.err}"
         before = self.states[parent].documents.get(f"accounts/{ACCOUNT}") if parent else None
