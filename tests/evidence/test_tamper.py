@@ -198,3 +198,13 @@ def test_missing_first_entry_sends_nothing(stored: bool, hint: str) -> None:
     with pytest.raises(RefusedError, match="nothing was sent") as refused:
         require_first_entry(replace(account, outbox=()) if stored else account, missing)
     assert hint in refused.value.hint
+
+
+def test_a_removed_holder_is_found() -> None:
+    """Else a writer of accounts could hide a copy outside, and have its generation retired."""
+    account = with_current()
+    account = changes.copies_noted(account, 1, ["web-1"], STAMP)
+    assert not differences_in(account)
+    hidden = replace(account, requests=(replace(account.requests[0], held_by=()), *account.requests[1:]))
+    (found,) = differences_in(hidden)
+    assert found.startswith("those who hold copies of the keys")
