@@ -134,7 +134,7 @@ def import_(start: Start, /, account: AccountName, **options: object) -> None:
     if asked.login not in ("", target.login):
         raise InputError(f"the login of {account} is {target.login}", hint="leave out --login, or name another account")
     profile = broker.profile(target.profile, Role.OPERATOR)
-    _ask_password(target, found)
+    _ask_password(target, found, asked)
     importing = Importing(target, tuple(accounts.values()), profile, found, wishes)
     plan = broker.imports.plan(importing)
     if asked.output == "table":
@@ -249,9 +249,11 @@ def _add_password_file(asked: _Asked, found: Holdings) -> None:
             raise InputError(f"{other} and {place} hold different passwords", hint="give one of them")
 
 
-def _ask_password(target: Account, found: Holdings) -> None:
+def _ask_password(target: Account, found: Holdings, asked: _Asked) -> None:
+    """Ask for the password if a certificate is imported and the account has none. To look on, it need not be known."""
     if found.certificates and not target.secrets and PASSWORD not in found.texts:
-        found.texts[PASSWORD] = read_secret("Password", ""), "the terminal"
+        later = Secret("?"), "not given yet: --password-file"
+        found.texts[PASSWORD] = later if asked.dry_run else (read_secret("Password", ""), "the terminal")
     if PASSWORD in found.texts:
         log.hide(Redactor([found.texts[PASSWORD][0]]).redact)
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key, pkcs12
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+    pkcs12,
+)
 
 from broker.compose.graph import Wiring
 from broker.vault.observer import Phase
@@ -17,6 +25,7 @@ from tests.support.cli_harness import CliHarness
 from tests.support.console import inside
 from tests.support.outside import OutsideSet, made_outside, zipped
 from tests.support.system import PASSWORD, Ended
+from tests.support.terminal import Terminal
 from tests.support.vault import token_of
 
 pytestmark = pytest.mark.slow
@@ -60,6 +69,8 @@ def test_a_whole_set_becomes_current(harness: CliHarness, outside: OutsideSet) -
     assert (account.requests[0].imported, account.requests[0].held_by) == (True, ("web-1",))
     assert account.applications[0].client_id == outside.client_id
     harness.ok("evidence verify acme")
+    (known,) = [f for f in harness.run("doctor -o json").json["findings"] if f["code"] == "account.known-outside"]
+    assert known["message"] == "acme: its key was imported, and is known outside, by web-1"
     (drafted,) = [e for e in harness.ok("evidence show acme -o json").json if e["what"] == "request-drafted"]
     assert drafted["facts"]["origin"] == "imported, known outside"
 
@@ -232,6 +243,36 @@ def test_an_import_without_password_stores_nothing(harness: CliHarness, outside:
     ended = harness.run(f"account import acme old.key old.crt {new(harness)}")
     assert (ended.code, "--password-file" in ended.err) == (2, True)
     assert not harness.writes
+
+
+def test_looking_on_needs_no_password(harness: CliHarness, outside: OutsideSet) -> None:
+    given(harness, old_pem=outside.key + outside.certificate + outside.cas)
+    pem = (harness.home / "old.pem").read_bytes()
+    shown = harness.ok(f"account import acme - {new(harness)} --dry-run -o json", input=pem).json
+    assert [row["place"] for row in shown["found"] if row["what"] == "password"] == ["not given yet: --password-file"]
+    assert not harness.writes
+
+
+def test_secrets_are_typed_and_never_seen(harness: CliHarness, outside: OutsideSet) -> None:
+    key = load_pem_private_key(outside.key, None)
+    encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(PASSPHRASE.encode()))
+    given(harness, old_key=encrypted, old_crt=outside.certificate + outside.cas)
+    words = shlex.split(f"account import acme old.key old.crt {CLIENT}={outside.client_id} {new(harness)}")
+    words.remove("--yes")
+    harness.watched = False
+    with Terminal([sys.executable, "-m", "broker", *words], harness.home, harness.saved.system.environment) as terminal:
+        for question, answer in (
+            ("Passphrase of old.key: ", PASSPHRASE),
+            ("Password: ", PASSWORD),
+            ("Repeat for confirmation: ", PASSWORD),
+            ("Add this account? [y/N]: ", "y"),
+        ):
+            terminal.wait_for(question)
+            terminal.type(f"{answer}\n")
+        assert terminal.end() == 0, terminal.said
+    assert "generation 1 of acme is current" in terminal.said
+    assert PASSPHRASE not in terminal.said
+    assert PASSWORD not in terminal.said
 
 
 def test_key_and_certificate_of_two_sets_are_refused(harness: CliHarness, outside: OutsideSet) -> None:

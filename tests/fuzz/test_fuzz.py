@@ -22,7 +22,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    pkcs7,
+)
 
 from broker import config
 from broker.delivery import manifest
@@ -38,6 +44,8 @@ from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.partners import catalogue, document
 from broker.pki import certificates, csr, lint, verification
+from broker.pki.holdings import Piece, gather
+from broker.pki.named_values import full_name, values_in
 from broker.pki.reply import read_reply
 from broker.vault.documents import decoded, encoded
 from tests.fuzz.mutants import mutant
@@ -85,6 +93,16 @@ def _csr(data: bytes) -> None:
     parsed = csr.parse(data)
     lint.lint_csr(parsed, GUIDE.subject, GUIDE.key, pki.LOGIN)
     assert str(parsed.subject) == str(csr.parse(data).subject)
+
+
+def _holdings(data: bytes) -> None:
+    found = gather([Piece("a file", data), Piece("stray", data, stray=True)], {}, lambda _: Secret("open"))
+    assert len({key.spki for key in found.keys}) == len(found.keys)
+
+
+def _values(data: bytes) -> None:
+    values = values_in(data)
+    assert not values or full_name(values, next(iter(values)))
 
 
 def _profile(data: bytes) -> None:
@@ -137,6 +155,19 @@ def _csrs() -> tuple[bytes, ...]:
     return made, base64.b64decode(b"".join(made.splitlines()[1:-1]))
 
 
+def _held() -> tuple[bytes, ...]:
+    key = pki.a_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    sealed = pki.a_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"open"))
+    return key + pki.pem(*CHAIN).encode(), sealed, _zip(key, *_csrs()), *_documents()
+
+
+def _documents() -> tuple[bytes, ...]:
+    manifest = (
+        b"kind: Secret\ndata:\n  password: YQ==\n  k: 'YQ=='\nstringData:\n  tls.crt: |\n    a\n    b\n  n: \"x\"\n"
+    )
+    return manifest, b'{"kind": "Secret", "data": {"a": "YQ=="}}', b'{"data": {"data": {"k": "v", "n": 1}}}'
+
+
 def _exports() -> tuple[bytes, ...]:
     entries = with_rolled_back().outbox
     return (exported(Record({entries[0].chain: ChainRecord(entries, head=None)}), NOW),)
@@ -145,6 +176,8 @@ def _exports() -> tuple[bytes, ...]:
 TARGETS: Final[dict[str, Callable[[], Target]]] = {
     "a reply in DER": lambda: Target(_reply, tuple(pki.der(c) for c in CHAIN)),
     "a reply in PEM": lambda: Target(_reply, (pki.pem(*CHAIN).encode(),)),
+    "what a team holds": lambda: Target(_holdings, _held()),
+    "named values": lambda: Target(_values, _documents()),
     "a reply in PKCS#7": lambda: Target(
         _reply, tuple(pkcs7.serialize_certificates(CHAIN, e) for e in (Encoding.DER, Encoding.PEM))
     ),
