@@ -81,7 +81,7 @@ class Setting:
 
     @property
     def is_path(self) -> bool:
-        """Return whether the value is a path."""
+        """Whether the value is a path."""
         return self.check == _path
 
 

@@ -11,16 +11,18 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from broker.errors import InputError
 
 _STEP: Final = os.O_PATH | os.O_CLOEXEC
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TICK: Final = 0.02  # seconds between two attempts to lock
 _LINKS: Final = 40  # as many as the kernel follows: path_resolution(7)
 
 
@@ -98,6 +100,19 @@ def replace_file(at: int, name: str, content: bytes, mode: int) -> None:
             with suppress(FileNotFoundError):
                 os.unlink(working, dir_fd=at)
             raise
+
+
+def take_lock(file: int | BinaryIO, seconds: float, unless: Callable[[], object] = bool) -> bool:
+    """Lock an open file or directory; return False if it stays locked for `seconds`, or `unless` returns true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if unless():
+            return False
+        time.sleep(_TICK)
+    return False
 
 
 def _held(working: str, at: int, mode: int) -> int:

@@ -125,8 +125,8 @@ def commands() -> Iterator[str]:
     with _context(cli, "broker") as root:
         yield from _help(cli, root, level=2)
         for noun in NOUNS:
-            if importlib.util.find_spec(f"broker.cli.{noun}"):
-                yield from _command(importlib.import_module(f"broker.cli.{noun}").command, noun, root, level=2)
+            if importlib.util.find_spec(f"broker.cli.{noun}") and (command := cli.get_command(root, noun)):
+                yield from _command(command, noun, root, level=2)
 
 
 def _command(command: click.Command, name: str, parent: click.Context, *, level: int) -> Iterator[str]:

@@ -42,21 +42,21 @@ for other in $mounts; do
   case $other in "$rights"/*) refuse "$other is mounted, and the paths of the broker's rights must stay free" ;; esac
 done
 nested "$mounts" "$mount/"
-nested "$logins" "$login/"
+nested "$logins" "$mount/"
 
 shared_logins=no is_set_up=no
-if has "$logins" "$login/"; then
-  [ "$(field sys/auth/"$login" type)" = approle ] || refuse "auth/$login/ is not an AppRole mount"
-  if [ "$(field sys/auth/"$login" description)" = "$description" ]; then
+if has "$logins" "$mount/"; then
+  [ "$(field sys/auth/"$mount" type)" = approle ] || refuse "auth/$mount/ is not an AppRole mount"
+  if [ "$(field sys/auth/"$mount" description)" = "$description" ]; then
     is_set_up=yes
   else
     for role in $roles; do
-      found=$(field auth/"$login"/role/"$role" token_policies | tr -d '[]' | tr ' ' '\n')
+      found=$(field auth/"$mount"/role/"$role" token_policies | tr -d '[]' | tr ' ' '\n')
       if has "$found" "$prefix/$role" && has "$found" "$prefix/base"; then is_set_up=yes; fi
     done
-    for role in $(names auth/"$login"/role); do
+    for role in $(names auth/"$mount"/role); do
       case " $roles " in
-      *" $role "*) [ $is_set_up = yes ] || refuse "auth/$login/ has a role of others called $role" ;;
+      *" $role "*) [ $is_set_up = yes ] || refuse "auth/$mount/ has a role of others called $role" ;;
       *) case $is_set_up$role in yesconsumer-*) ;; *) shared_logins=yes ;; esac ;;
       esac
     done
@@ -70,7 +70,7 @@ if [ "$shared" = no ]; then
     refuse "broker vault setup did not make $mount/, and others may use it: $(names "$mount"/metadata)"
   fi
   [ $shared_logins$is_set_up != yesno ] ||
-    refuse "broker vault setup did not make auth/$login/, and others may use it: $(names auth/"$login"/role)"
+    refuse "broker vault setup did not make auth/$mount/, and others may use it: $(names auth/"$mount"/role)"
 else
   has "$mounts" "$mount/" || refuse "there is no $mount/ to adopt"
   [ $is_ours = no ] || refuse "$mount/ is the broker's own: print this without --adopt-mount"
@@ -92,7 +92,7 @@ if [ "${1-}" != logins ]; then
   exit 0
 fi
 for role in $roles; do
-  role_id=$("$vault" read -field=role_id auth/"$login"/role/"$role"/role-id)
-  wrapping=$("$vault" write -force -wrap-ttl=1h -field=wrapping_token auth/"$login"/role/"$role"/secret-id)
+  role_id=$("$vault" read -field=role_id auth/"$mount"/role/"$role"/role-id)
+  wrapping=$("$vault" write -force -wrap-ttl=1h -field=wrapping_token auth/"$mount"/role/"$role"/secret-id)
   echo "$role role_id=$role_id wrapping=$wrapping"
 done

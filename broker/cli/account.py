@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import click
 
 from broker.cli.account_import import import_
 from broker.cli.new_account import address_of, checked_login
-from broker.cli.options import account_argument
+from broker.cli.noun import Noun
+from broker.cli.options import account_argument, profile_option
 from broker.cli.output import (
     note,
-    note_done,
-    output_option,
     show_details,
+    show_done,
     show_findings,
-    show_json,
     show_table,
-    stage_of,
     when,
+    wrote_json,
 )
 from broker.cli.start import Start
 from broker.errors import InputError
@@ -33,42 +32,44 @@ from broker.model.role import Role
 from broker.model.subject import ATTRIBUTES, Subject
 from broker.partners.profile import Profile
 from broker.pki.lint import lint_subject
+from broker.rotation.reports import rotation_status
 
+_ALIASES: Final = {"email": "emailaddress", "e": "emailaddress", "s": "st", "sp": "st"}
+_contact_option = click.option(
+    "--contact", "partner", multiple=True, metavar="MAIL", help="Address at the partner that gets the CSR (repeatable)."
+)
+_team_option = click.option(
+    "--team", multiple=True, metavar="MAIL", help="Address of your team to notify (repeatable)."
+)
 _INTERNAL: Final = ("outbox", "doomed_keys", "doomed_passwords")
 
 
-@click.group("account", epilog="Example: broker account show acme")
+@click.group("account", cls=Noun, epilog="Example: broker account show acme")
 def command() -> None:
     """Manage accounts: logins at a partner, with subject, contacts and generations."""
 
 
-command.add_command(import_)
+command.verb(
+    "import",
+    example="broker account import acme old-set.zip --client-id-for reporting=ID --dry-run",
+)(import_)
 
 
-@command.command(
+@command.verb(
     "add",
-    epilog="Example: broker account add acme --login MZP1234567 --subject C=FR --subject ST=Ile-de-France "
+    example="broker account add acme --login MZP1234567 --subject C=FR --subject ST=Ile-de-France "
     "--subject L=Paris --subject O='ACME SA' --subject emailAddress=fleet@acme.example",
 )
 @account_argument
-@click.option(
-    "--profile", default="stellantis", show_default=True, help="Profile of the partner: see broker partner list."
-)
+@profile_option
 @click.option("--environment", default="production", show_default=True, help="Environment of the profile.")
 @click.option("--login", required=True, help="Login at the partner, such as MZP….")
 @click.option(
-    "--subject",
-    "subject",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Subject of the CSR: C, ST, L, O, emailAddress … (repeatable).",
+    "--subject", multiple=True, metavar="NAME=VALUE", help="Attribute of the CSR: C, ST, L, O … (repeatable)."
 )
 @click.option("--base-url", default="", help="Address of the API, if the profile has none.")
-@click.option(
-    "--contact", "partner", multiple=True, metavar="MAIL", help="Address at the partner that gets the CSR (repeatable)."
-)
-@click.option("--team", multiple=True, metavar="MAIL", help="Address of your team to notify (repeatable).")
-@click.pass_obj
+@_contact_option
+@_team_option
 def add(
     start: Start,
     account: AccountName,
@@ -84,8 +85,7 @@ def add(
 
     The account's secrets are only ever sent to the address stored here.
     """
-    broker = start.broker
-    rules = broker.profile(profile, Role.OPERATOR)
+    broker, rules = start.broker, start.broker.profile(profile, Role.OPERATOR)
     checked_login(rules, login)
     url = address_of(rules, environment, base_url)  # before the subject, so that names are checked first
     named = _subject(subject, rules, login)
@@ -104,16 +104,15 @@ def add(
             contacts=Contacts(tuple(map(mail_address, partner)), tuple(map(mail_address, team))),
         )
     )
-    note(f"account {added.name}: login {added.login} at {added.base_url}")
-    note(
-        f"next: broker password set {added.name}, broker app add {added.name}/APPLICATION, broker csr new {added.name}"
-    )
+    done = f"account {added.name}: login {added.login} at {added.base_url}"
+    show_done(done, account=added.name, login=added.login, base_url=added.base_url)
+    note(f"next: broker password set {account}, broker app add {account}/APPLICATION, broker csr new {account}")
 
 
-@command.command("set", epilog="Example: broker account set acme --renew-before 30d --team ops@acme.example")
+@command.verb("set", example="broker account set acme --renew-before 30d --team ops@acme.example")
 @account_argument
-@click.option("--contact", "partner", multiple=True, metavar="MAIL", help="New contact at the partner (repeatable).")
-@click.option("--team", multiple=True, metavar="MAIL", help="New address of your team (repeatable).")
+@_contact_option
+@_team_option
 @click.option("--renew-before", metavar="TIME", help="When to renew: 30d, or 20% of the lifetime, before expiry.")
 @click.option(
     "--clear",
@@ -121,7 +120,6 @@ def add(
     type=click.Choice(["contact", "team", "renew-before"]),
     help="Remove a setting (repeatable). Without renew-before, the profile decides.",
 )
-@click.pass_obj
 def set_(
     start: Start,
     account: AccountName,
@@ -132,8 +130,7 @@ def set_(
 ) -> None:
     """Replace contacts and renewal settings of an account. Settings that are not named stay as they are."""
     given = {"contact": partner, "team": team, "renew-before": renew_before}
-    both = [name for name in clear if given[name]]
-    if both:
+    if both := [name for name in clear if given[name]]:
         raise InputError(f"--clear {both[0]} cannot be combined with --{both[0]}", hint="use one of them")
     if not clear and not any(given.values()):
         raise InputError("nothing to set", hint="--contact, --team, --renew-before or --clear")
@@ -145,38 +142,36 @@ def set_(
         team=() if "team" in clear else tuple(map(mail_address, team)) or None,
         renew_before="" if "renew-before" in clear else renew_before,
     )
-    note_done(f"account {account} is set", changed=changed)
+    show_done(f"account {account} is set", changed=changed, account=account)
 
 
-@command.command("list", epilog="Example: broker account list -o json")
-@output_option
-@click.pass_obj
-def list_(start: Start, output: str) -> None:
+@command.verb("list", example="broker account list -o json")
+def list_(start: Start) -> None:
     """List all accounts."""
     accounts = list(start.broker.all_accounts())
-    if output == "json":
-        show_json([_shown(account) for account in accounts])
+    if wrote_json([_shown(account) for account in accounts]):
         return
     now = start.broker.clock()
     show_table(
         ["account", "partner", "environment", "login", "current", "expires", "applications"],
         [
-            (a.name, a.profile, a.environment, a.login, *_current(a, now), ", ".join(p.name for p in a.applications))
+            (
+                *(a.name, a.profile, a.environment, a.login, a.current.number if a.current else "-"),
+                when(a.certificate(a.current.parts.certificate).not_after, now) if a.current else "-",
+                ", ".join(p.name for p in a.applications),
+            )
             for a in accounts
         ],
         empty="there are no accounts yet: broker account add",
     )
 
 
-@command.command("show", epilog="Example: broker account show acme")
+@command.verb("show", example="broker account show acme")
 @account_argument
-@output_option
-@click.pass_obj
-def show(start: Start, account: AccountName, output: str) -> None:
+def show(start: Start, account: AccountName) -> None:
     """Show all details of an account. None of them is secret."""
     found, now = start.broker.account(account), start.broker.clock()
-    if output == "json":
-        show_json(_shown(found))
+    if wrote_json(_shown(found)):
         return
     show_details(
         {
@@ -204,15 +199,8 @@ def show(start: Start, account: AccountName, output: str) -> None:
     show_table(
         ["generation", "stage", "since", "key", "password", "expires"],
         [
-            (
-                g.number,
-                stage_of(found, g),
-                f"{g.since:%F}",
-                found.parts_of(g).key,
-                found.parts_of(g).password,
-                when(found.certificate(found.parts_of(g).certificate).not_after, now),
-            )
-            for g in found.generations
+            (g.number, g.label, f"{g.since:%F}", g.key, g.password, when(g.not_after, now))
+            for g in rotation_status(found, lambda _: frozenset(), now).generations
         ],
         empty="no generation yet",
     )
@@ -234,16 +222,7 @@ def _subject(pairs: Sequence[str], profile: Profile, login: str) -> Subject:
     return Subject(tuple((name, filled[name]) for name in order if name in filled))
 
 
-_ALIASES = {"email": "emailaddress", "e": "emailaddress", "s": "st", "sp": "st"}
-
-
-def _current(account: Account, now: datetime) -> tuple[object, str]:
-    if account.current is None:
-        return "-", "-"
-    return account.current.number, when(account.certificate(account.current.parts.certificate).not_after, now)
-
-
 def _shown(account: Account) -> dict[str, object]:
     """Return the account as data, without what only the broker needs."""
-    shown = {f.name: getattr(account, f.name) for f in fields(account) if f.name not in _INTERNAL}
-    return shown | {"canaries": shown.pop("tries")}
+    names = (f.name for f in fields(account) if f.name not in _INTERNAL)
+    return {"canaries" if name == "tries" else name: getattr(account, name) for name in names}

@@ -19,12 +19,12 @@ from broker.cli.options import (
     accept_ca_option,
     account_argument,
     confirm,
+    profile_option,
     read_input,
-    read_private,
     read_secret,
     require_one_reader,
 )
-from broker.cli.output import note, output_option, show_findings, show_json, show_table
+from broker.cli.output import note, show_findings, show_table, wants_json, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.account import Account
@@ -73,13 +73,8 @@ class _Asked:
     reason: str
     dry_run: bool
     yes: bool
-    output: str
 
 
-@click.command(
-    "import",
-    epilog="Example: broker account import acme old-set.zip --password-file - --client-id-for reporting=ID --dry-run",
-)
 @account_argument
 @click.argument("files", nargs=-1, metavar="[FILE|DIRECTORY|-]...")
 @click.option("--key", multiple=True, metavar="FILE", help="A file with the private key (repeatable).")
@@ -94,7 +89,7 @@ class _Asked:
 )
 @click.option("--passphrase-file", default="", metavar="PATH|-", help="Passphrase of the key.  [default: asked for]")
 @click.option("--alias", help="Entry of a key store with several.")
-@click.option("--profile", default="stellantis", show_default=True, help="Profile, if the account is new.")
+@profile_option
 @click.option("--environment", default="production", show_default=True, help="Environment, if the account is new.")
 @click.option("--base-url", default="", help="Address of the API, if the account is new and the profile has none.")
 @click.option("--login", default="", help="Login at the partner.  [default: the certificate's common name]")
@@ -112,8 +107,6 @@ class _Asked:
 @click.option("--reason", default="", metavar="TEXT", help="Reason, for the evidence.")
 @click.option("--dry-run", is_flag=True, help="Show what was found and what would be done; store nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask before a new account is added.")
-@output_option
-@click.pass_obj
 def import_(start: Start, /, account: AccountName, **options: object) -> None:
     """Import an account that exists: key, certificate, CA, login, password, client_ids, at once or piece by piece.
 
@@ -137,17 +130,15 @@ def import_(start: Start, /, account: AccountName, **options: object) -> None:
     _ask_password(target, found, asked)
     importing = Importing(target, tuple(accounts.values()), profile, found, wishes)
     plan = broker.imports.plan(importing)
-    if asked.output == "table":
+    if not wants_json():
         _show_plan(plan, unread)
     done = None
     if not asked.dry_run:
         if plan.is_new:
             confirm(f"{_described(plan.account)}\nAdd this account?", yes=asked.yes)
         done = broker.imports.carry_out(plan)
-    if asked.output == "json":
-        show_json(_data(plan, unread, found, done))
-        return
-    _show_end(plan, found, done)
+    if not wrote_json(_data(plan, unread, found, done)):
+        _show_end(plan, found, done)
 
 
 def _wishes(asked: _Asked) -> Wishes:
@@ -195,7 +186,7 @@ def _files(asked: _Asked) -> Iterator[Piece]:
 
 
 def _piece(path: Path, *, stray: bool) -> Piece:
-    data, removal = read_private(str(path)), f"shred -u {shlex.quote(str(path))}"
+    data, removal = read_input(str(path)), f"shred -u {shlex.quote(str(path))}"
     if is_manifest(data):
         removal += "; in the cluster: kubectl delete secret NAME"
     return Piece(str(path), data, path.name, removal, stray)
@@ -214,8 +205,9 @@ def _unlocking(asked: _Asked) -> Callable[[str], Secret[str] | None]:
     """Return a function that gives the passphrase of a key: the one in the file, else one that is typed."""
 
     @cache
-    def from_file() -> Secret[str]:
-        return read_secret("Passphrase", asked.passphrase_file, confirm=False)
+    def from_file() -> Secret[str]:  # an empty one opens files that were made without
+        text = read_input(asked.passphrase_file).decode(errors="surrogateescape")
+        return Secret(text.removesuffix("\n").removesuffix("\r"))
 
     def unlock(place: str) -> Secret[str] | None:
         if asked.passphrase_file:

@@ -6,57 +6,52 @@ from typing import Final
 
 import click
 
-from broker.cli.options import account_argument, application_argument, confirm
-from broker.cli.output import note, note_done, output_option, show_json, show_table
+from broker.cli.noun import Noun
+from broker.cli.options import account_argument, application_argument, confirm, yes_option
+from broker.cli.output import show_done, show_table, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.names import AccountName
 from broker.model.role import Role
 
 _LONGEST: Final = 256
-_PARTNER_ID = click.option("--client-id", default="", help="The partner's id for it, if known already.")
 
 
-@click.group("app", epilog="Example: broker app add acme/reporting")
+@click.group("app", cls=Noun, epilog="Example: broker app add acme/reporting")
 def command() -> None:
     """Manage the applications of an account: one client_id each."""
 
 
-@command.command("add", epilog="Example: broker app add acme/reporting")
+@command.verb("add", example="broker app add acme/reporting")
 @application_argument
-@_PARTNER_ID
-@click.pass_obj
+@click.option("--client-id", default="", help="The partner's id for it, if known already.")
 def add(start: Start, application: tuple[AccountName, str], client_id: str) -> None:
     """Add an application. Its client_id can be set later; it comes with the partner's reply."""
     account, name = application
-    broker = start.broker
-    after = broker.registry.add_application(account, name, _checked(client_id) if client_id else "").application(name)
-    note(
-        f"application {account}/{name}" + ("" if after.client_id else ": its client_id comes with the partner's reply")
+    after = start.broker.registry.add_application(account, name, _checked(client_id) if client_id else "").application(
+        name
     )
+    later = "" if after.client_id else ": its client_id comes with the partner's reply"
+    show_done(f"application {account}/{name}{later}", account=account, application=name, client_id=after.client_id)
 
 
-@command.command("set", epilog="Example: broker app set acme/reporting --client-id 1b2c3d4e-…")
+@command.verb("set", example="broker app set acme/reporting --client-id 1b2c3d4e-…")
 @application_argument
 @click.option("--client-id", required=True, help="The partner's id for it.")
-@click.pass_obj
 def set_(start: Start, application: tuple[AccountName, str], client_id: str) -> None:
     """Set the client_id of an application."""
     account, name = application
-    broker = start.broker
-    changed = broker.registry.set_application(account, name, _checked(client_id))
-    note_done(f"application {account}/{name} has client_id {client_id}", changed=changed)
+    changed = start.broker.registry.set_application(account, name, _checked(client_id))
+    done = f"application {account}/{name} has client_id {client_id}"
+    show_done(done, changed=changed, account=account, application=name, client_id=client_id)
 
 
-@command.command("list", epilog="Example: broker app list acme -o json")
+@command.verb("list", example="broker app list acme -o json")
 @account_argument
-@output_option
-@click.pass_obj
-def list_(start: Start, account: AccountName, output: str) -> None:
+def list_(start: Start, account: AccountName) -> None:
     """List the applications of an account."""
     found = start.broker.account(account).applications
-    if output == "json":
-        show_json([{"name": a.name, "client_id": a.client_id, "rejected_at": a.rejected_at} for a in found])
+    if wrote_json(found):
         return
     show_table(
         ["application", "client_id", "rejected"],
@@ -65,17 +60,16 @@ def list_(start: Start, account: AccountName, output: str) -> None:
     )
 
 
-@command.command("remove", epilog="Example: broker app remove acme/reporting --yes")
+@command.verb("remove", example="broker app remove acme/reporting --yes")
 @application_argument
-@click.option("--yes", is_flag=True, help="Skip the question.")
-@click.pass_obj
+@yes_option
 def remove(start: Start, application: tuple[AccountName, str], yes: bool) -> None:
     """Remove an application. No bundles are issued for it any more."""
     account, name = application
     start.broker.account(account, Role.OPERATOR).application(name)
     confirm(f"remove {account}/{name}?", yes=yes)
     start.broker.registry.remove_application(account, name)
-    note(f"application {account}/{name} is removed")
+    show_done(f"application {account}/{name} is removed", account=account, application=name)
 
 
 def _checked(client_id: str) -> str:

@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 
-from broker.cli.options import application_argument, read_private
-from broker.cli.output import note, output_option, show_json
+from broker.cli.noun import Noun
+from broker.cli.options import application_argument, read_input
+from broker.cli.output import note, wrote_json
 from broker.cli.start import Start
 from broker.delivery.directory import CURRENT, publishing
 from broker.delivery.formats import DEFAULT, FileFormat
-from broker.delivery.memory import default_root, is_memory
-from broker.delivery.root import LeftBehindError
+from broker.delivery.root import LeftBehindError, default_root, is_memory
 from broker.errors import InputError
 from broker.issuing.grant import Granted, Wanted
 from broker.model.duration import duration_text, parse_duration
@@ -34,6 +34,7 @@ _KEYTOOL = (
     "keytool -importkeystore -srckeystore DIR/current/keystore.p12 -destkeystore keystore.jks -deststoretype JKS "
     "-srcstorepass:file DIR/current/keystore.password -deststorepass:file DIR/current/keystore.password"
 )
+_EXAMPLE = "broker bundle get acme/reporting --consumer-token-file token --to /run/acme --hold"
 
 
 class _Format(click.Choice[str]):
@@ -60,18 +61,12 @@ class _WithFormats(click.Command):
                 formatter.write_dl([(file.value, file.meaning) for file in files])
 
 
-@click.group(
-    "bundle", epilog="Example: broker bundle get acme/reporting --consumer-token-file token --to /run/acme --hold"
-)
+@click.group("bundle", cls=Noun, epilog=f"Example: {_EXAMPLE}")
 def command() -> None:
     """Fetch credentials for an application, for a limited time."""
 
 
-@command.command(
-    "get",
-    cls=_WithFormats,
-    epilog="Example: broker bundle get acme/reporting --consumer-token-file token --to /run/acme --hold",
-)
+@command.verb("get", cls=_WithFormats, example=_EXAMPLE)
 @application_argument
 @click.option("--consumer-token-file", required=True, metavar="PATH|-", help="Vault token of the consumer.")
 @click.option("--to", "directory", default="", metavar="DIR", help="Directory for the files.  [default: in memory]")
@@ -81,8 +76,6 @@ def command() -> None:
 )
 @click.option("--hold", is_flag=True, help="Keep running; remove the files when the lease ends or on a signal.")
 @click.option("--allow-expired", is_flag=True, help="Issue it even if the certificate has expired.")
-@output_option
-@click.pass_obj
 def get(
     start: Start,
     application: tuple[AccountName, str],
@@ -92,7 +85,6 @@ def get(
     formats: Sequence[str],
     hold: bool,
     allow_expired: bool,
-    output: str,
 ) -> None:
     """Write the account's current generation to a directory: key, certificate, CAs, login, password, client_id.
 
@@ -109,17 +101,17 @@ def get(
     with held_back() if hold else nullcontext() as signals, ExitStack() as kept:
         try:
             files = [FileFormat(f) for f in formats]
-            published = kept.enter_context(publishing(root, granted.bundle, files, clock=start.broker.clock))
+            published = kept.enter_context(publishing(root, granted.bundle, files, start.broker.clock))
         except LeftBehindError:
             raise  # the files that are left stay recorded
         except BaseException:
             issuer.give_back(granted)
             raise
         if signals is None:
-            _say(granted, published.path, length, output, "the files are not removed then (use --hold)")
+            _say(granted, published.path, length, "the files are not removed then (use --hold)")
             return
         try:
-            _say(granted, published.path, length, output, "then the files are removed")
+            _say(granted, published.path, length, "then the files are removed")
             stopped = wait_for_end(signals, granted.lease.expires, start.broker.clock)
         finally:  # clean up before any output, which may fail
             staying = published.withdraw()  # if it raises, the files that are left stay recorded
@@ -130,11 +122,9 @@ def get(
         note("the files of this lease are gone")
 
 
-def _say(granted: Granted, published: Path, asked: timedelta, output: str, afterwards: str) -> None:
+def _say(granted: Granted, published: Path, asked: timedelta, afterwards: str) -> None:
     bundle, lease, current = granted.bundle, granted.lease, published.with_name(CURRENT)
-    if output == "json":
-        show_json(_credential(granted, published, current))
-    else:
+    if not wrote_json(_credential(granted, published, current)):
         click.echo(current)
         note(f"generation {bundle.generation} of {bundle.account}/{bundle.application} in {current}")
         note(f"until {lease.expires:%F %TZ}; {afterwards}")
@@ -156,7 +146,7 @@ def _root(start: Start, account: AccountName, application: str, directory: str) 
 
 
 def _token(file: str) -> Secret[str]:
-    text = read_private(file).decode("utf-8", "replace").strip()
+    text = read_input(file).decode("utf-8", "replace").strip()
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise InputError(f"{file} holds no token", hint="log in to Vault and write the token to the file, mode 0600")
     token = Secret(text)

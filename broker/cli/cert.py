@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import click
 
+from broker.cli.noun import Noun
 from broker.cli.options import accept_ca_option, account_argument, read_input, require_one_reader
-from broker.cli.output import note, output_option, show_details, show_findings, show_json
+from broker.cli.output import note, show_details, show_findings, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.names import AccountName
@@ -18,26 +18,18 @@ from broker.pki.reply import read_reply
 from broker.rotation.receive import ImportOptions
 
 
-@click.group("cert", epilog="Example: broker cert import acme reply.zip")
+@click.group("cert", cls=Noun, epilog="Example: broker cert import acme reply.zip")
 def command() -> None:
     """Import or inspect a reply of the partner."""
 
 
-@command.command(
-    "import", epilog="Example: broker cert import acme reply.zip --accept-ca AB:CD:… --client-id-for reporting"
-)
+@command.verb("import", example="broker cert import acme reply.zip --accept-ca AB:CD:… --client-id-for reporting")
 @account_argument
 @click.argument("file", metavar="FILE|-")
 @accept_ca_option
-@click.option(
-    "--server-ca", default="", metavar="FILE", help="CAs that verify the partner's server, if not those in the reply."
-)
-@click.option(
-    "--client-id-for", default="", metavar="APPLICATION", help="Take this application's client_id from the reply."
-)
+@click.option("--server-ca", default="", metavar="FILE", help="CAs that verify the server, if not those in the reply.")
+@click.option("--client-id-for", default="", metavar="APPLICATION", help="Take its client_id from the reply.")
 @click.option("--client-id", default="", help="The client_id to take, if the reply has several.")
-@output_option
-@click.pass_obj
 def import_(
     start: Start,
     account: AccountName,
@@ -46,7 +38,6 @@ def import_(
     server_ca: str,
     client_id_for: str,
     client_id: str,
-    output: str,
 ) -> None:
     """Import a reply (PEM, DER, PKCS#7, or a zip of these): match its key, verify it, and create a candidate.
 
@@ -66,17 +57,9 @@ def import_(
     received = start.broker.rotation.receive(account, read_input(file), said)
     generation = received.generation
     certificate = received.account.certificate(generation.parts.certificate)
-    if output == "json":
-        show_json(
-            {
-                "account": account,
-                "generation": generation.number,
-                "stage": generation.stage.value,
-                "not_after": certificate.not_after,
-                "client_ids": received.client_ids,
-                "findings": received.findings,
-            }
-        )
+    shown = {"account": account, "generation": generation.number, "stage": generation.stage}
+    dates = {"not_after": certificate.not_after}
+    if wrote_json({**shown, **dates, "client_ids": received.client_ids, "findings": received.findings}):
         return
     show_details(
         {
@@ -92,17 +75,13 @@ def import_(
         note(f"next: broker rotation promote {account}")
 
 
-@command.command("inspect", epilog="Example: broker cert inspect reply.zip")
+@command.verb("inspect", example="broker cert inspect reply.zip")
 @click.argument("file", metavar="FILE|-")
-@output_option
-def inspect(file: str, output: str) -> None:
+def inspect(_: Start, file: str) -> None:
     """Show the certificates and client_ids in a file. Needs no vault, stores nothing."""
     parts = read_reply(read_input(file))
-    found = [describe(c) for c in parts.certificates]
-    if output == "json":
-        show_json(
-            {"certificates": [asdict(d) for d in found], "client_ids": parts.client_ids, "findings": parts.findings}
-        )
+    found = list(map(describe, parts.certificates))
+    if wrote_json({"certificates": found, "client_ids": parts.client_ids, "findings": parts.findings}):
         return
     for number, description in enumerate(found):
         if number:

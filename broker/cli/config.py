@@ -6,35 +6,29 @@ import os
 
 import click
 
-from broker.cli.output import note, output_option, show_json, show_table
+from broker.cli.noun import Noun
+from broker.cli.output import note, show_table, wrote_json
 from broker.cli.start import Start
-from broker.compose.ways import Way, Ways
+from broker.compose.ways import Ways
 from broker.config import SETTINGS
 from broker.errors import InputError
 from broker.model.role import Role
 
 
-@click.group("config", epilog="Example: broker config show")
+@click.group("config", cls=Noun, epilog="Example: broker config show")
 def command() -> None:
     """Show and check settings. A flag wins over the environment, then the file, then the default."""
 
 
-@command.command("show", epilog="Example: broker config show -o json")
-@output_option
-@click.pass_obj
-def show(start: Start, output: str) -> None:
+@command.verb("show", example="broker config show -o json")
+def show(start: Start) -> None:
     """Show every setting, how each role logs in, and the source of both. Tokens are not shown."""
     config = start.config
     found = Ways(config, os.environ)
     ways = {role: found.way(role) for role in Role}
-    if output == "json":
-        show_json(
-            {
-                "file": str(config.file) if config.file else None,
-                "settings": {n: {"value": v.text, "source": v.source} for n, v in config.values.items()},
-                "logins": {role.value: _described(way) if way else None for role, way in ways.items()},
-            }
-        )
+    logins = {r.value: {"method": w.method, **w.options, "source": w.source} if w else None for r, w in ways.items()}
+    settings = {name: {"value": value.text, "source": value.source} for name, value in config.values.items()}
+    if wrote_json({"file": str(config.file) if config.file else None, "settings": settings, "logins": logins}):
         return
     show_table(
         ["setting", "value", "source", "meaning"],
@@ -52,8 +46,7 @@ def show(start: Start, output: str) -> None:
     note(f"file: {config.file or 'none; broker init writes one'}")
 
 
-@command.command("check", epilog="Example: broker config check")
-@click.pass_obj
+@command.verb("check", example="broker config check")
 def check(start: Start) -> None:
     """Check names, values and files of the configuration, without a request to Vault."""
     named = [
@@ -65,11 +58,8 @@ def check(start: Start) -> None:
     named += [f"{role.value}: {path}" for role, paths in files.items() for path in paths if not _is_readable(path)]
     if named:
         raise InputError(f"these files cannot be read: {'; '.join(named)}", hint="check their owner and mode")
-    note(f"the configuration is valid; vault at {address}")
-
-
-def _described(way: Way) -> dict[str, str]:
-    return {"method": way.method, **way.options, "source": way.source}
+    if not wrote_json({"success": True, "address": address}):
+        note(f"the configuration is valid; vault at {address}")
 
 
 def _is_readable(path: str) -> bool:

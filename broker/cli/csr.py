@@ -9,13 +9,22 @@ from datetime import datetime
 import click
 
 from broker.cli.exits import REFUSED
-from broker.cli.guard import require_consent, yes_option
-from broker.cli.options import account_argument, moment, read_input, writable, write_output
-from broker.cli.output import clean, note, note_done, output_option, show_findings, show_json
+from broker.cli.noun import Noun
+from broker.cli.options import (
+    account_argument,
+    moment,
+    output_file_option,
+    profile_option,
+    read_input,
+    require_consent,
+    require_free_output,
+    write_output,
+    yes_option,
+)
+from broker.cli.output import clean, note, show_done, show_findings, wants_json, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError, RefusedError
-from broker.model.account import Account
-from broker.model.finding import Finding, has_errors
+from broker.model.finding import has_errors
 from broker.model.generation import Closed, Submission
 from broker.model.names import AccountName, mail_address
 from broker.model.role import Role
@@ -25,25 +34,17 @@ from broker.pki.csr import parse
 from broker.pki.lint import lint_csr
 
 
-@click.group("csr", epilog="Example: broker csr new acme --out acme.csr")
+@click.group("csr", cls=Noun, epilog="Example: broker csr new acme --out acme.csr")
 def command() -> None:
     """Create signing requests and track them until the partner answers."""
 
 
-@command.command("new", epilog="Example: broker csr new acme --out acme.csr")
+@command.verb("new", example="broker csr new acme --out acme.csr")
 @account_argument
-@click.option(
-    "--out", default="-", metavar="PATH|-", callback=writable, help="File for the CSR.  [default: standard output]"
-)
-@click.option(
-    "--supersede",
-    is_flag=True,
-    help="Close the open request first and create a new key, on every call.",
-)
+@output_file_option("--out", "File for the CSR.  [default: standard output]", default="-")
+@click.option("--supersede", is_flag=True, help="Close the open request and create a new key, on every call.")
 @yes_option
-@output_option
-@click.pass_obj
-def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool, output: str) -> None:
+def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool) -> None:
     """Print the account's open signing request; create key and CSR if it has none.
 
     The private key is stored in Vault before the CSR is printed; this command never reads it back.
@@ -54,30 +55,27 @@ def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool
         require_consent(found, found.open_request, yes=yes)
         broker.rotation.close_request(account, Closed.SUPERSEDED, found.open_request.number)
     request = broker.rotation.draft(account)
-    findings = _lint(start, broker.account(account, Role.ROTATOR), request.csr)
-    if output == "table" or out != "-":
+    profile = broker.profile(found.profile, Role.ROTATOR)
+    findings = lint_csr(parse(request.csr.encode()), profile.subject, profile.key, found.login)
+    if not wants_json() or out != "-":
         write_output(out, request.csr.encode())
-    if output == "json":
-        show_json(asdict(request) | {"findings": findings})
+    if wrote_json(asdict(request) | {"findings": findings}):
         return
     note(f"signing request {request.number} of {account}, SPKI {request.spki[:16]}…")
     show_findings(findings)
     note(f"next: broker csr submit {account}")
 
 
-@command.command("show", epilog="Example: broker csr show acme --number 2")
+@command.verb("show", example="broker csr show acme --number 2")
 @account_argument
 @click.option("--number", type=click.IntRange(1), help="Number of the request.  [default: the open one]")
-@output_option
-@click.pass_obj
-def show(start: Start, account: AccountName, number: int | None, output: str) -> None:
+def show(start: Start, account: AccountName, number: int | None) -> None:
     """Print a signing request and its history."""
     found = start.broker.account(account)
     request = found.request(number) if number else found.open_request
     if request is None:
         raise RefusedError(f"{account} has no open signing request", hint=f"broker csr new {account} makes one")
-    if output == "json":
-        show_json(request)
+    if wrote_json(request):
         return
     note(f"signing request {request.number} of {account}, {request.state}, drafted {request.drafted_at:%F %TZ}")
     for sent in request.submissions:
@@ -86,44 +84,30 @@ def show(start: Start, account: AccountName, number: int | None, output: str) ->
         click.echo(request.csr, nl=False)
 
 
-@command.command("lint", epilog="Example: broker csr lint request.pem --login MZP1234567")
+@command.verb("lint", example="broker csr lint request.pem --login MZP1234567")
 @click.argument("file", metavar="FILE|-")
-@click.option("--profile", default="stellantis", show_default=True, help="Profile with the rules.")
+@profile_option
 @click.option("--login", default="", help="Login that the common name must equal.")
-@output_option
-@click.pass_obj
-def lint(start: Start, file: str, profile: str, login: str, output: str) -> int:
+def lint(start: Start, file: str, profile: str, login: str) -> int:
     """Check a CSR against the partner's rules. Needs no vault for a built-in profile."""
     rules = catalogue.builtin(profile) if profile in catalogue.names() else start.broker.profile(profile, Role.OPERATOR)
     parsed = parse(read_input(file))
     findings = lint_csr(parsed, rules.subject, rules.key, login)
     bad = has_errors(findings)
-    if output == "json":
-        show_json({"subject": str(parsed.name), "success": not bad, "findings": findings})
-    else:
+    if not wrote_json({"subject": str(parsed.name), "success": not bad, "findings": findings}):
         click.echo(clean(parsed.name))
         show_findings(findings, err=False)
         click.echo("refused" if bad else "good" if not findings else "good, with warnings")
     return REFUSED if bad else 0
 
 
-@command.command("submit", epilog="Example: broker csr submit acme --out acme.eml")
+@command.verb("submit", example="broker csr submit acme --out acme.eml")
 @account_argument
-@click.option(
-    "--out",
-    default="",
-    metavar="PATH|-",
-    callback=writable,
-    help="File for the mail draft.  [default: ACCOUNT-N.eml]",
-)
+@output_file_option("--out", "File for the mail draft.  [default: ACCOUNT-N.eml]")
 @click.option("--to", multiple=True, metavar="MAIL", help="Recipient in place of the account's contacts (repeatable).")
 @click.option("--sent-at", default="", metavar="TIME", help="Record that it was sent by hand at this time (UTC).")
 @click.option("--reference", default="", help="The partner's ticket number, or another reference.")
-@output_option
-@click.pass_obj
-def submit(
-    start: Start, account: AccountName, out: str, to: Sequence[str], sent_at: str, reference: str, output: str
-) -> None:
+def submit(start: Start, account: AccountName, out: str, to: Sequence[str], sent_at: str, reference: str) -> None:
     """Write the mail that asks the partner to sign, with the CSR attached, and record it as sent.
 
     With --sent-at, only record that it was sent by hand. The lead time counts from here.
@@ -139,8 +123,7 @@ def submit(
         raise InputError("--reference holds a control character")
     if sent_at and out:
         raise InputError("--out and --sent-at cannot be combined: a mail that was sent needs no draft")
-    if out == "-" and output == "json":
-        raise InputError("standard output takes either the mail or JSON", hint="--out FILE for the mail")
+    require_free_output(out, "the mail")
     now, content = broker.true_clock(), b""
     if sent_at:
         submission = Submission(_sent_at(sent_at, request.drafted_at, now), "hand", ", ".join(to), reference)
@@ -156,15 +139,13 @@ def submit(
         file = out or f"{account}-{request.number}.eml"
         write_output(file, content)  # last: if the request was closed meanwhile, no mail is written
         note(f"mail draft {file}: open it in your mail program and send it" if file != "-" else "send this mail")
-    if output == "json":
-        show_json(submitted)
+    wrote_json(submitted)
 
 
-@command.command("cancel", epilog="Example: broker csr cancel acme --rejected")
+@command.verb("cancel", example="broker csr cancel acme --rejected")
 @account_argument
 @click.option("--rejected", is_flag=True, help="Record that the partner rejected it.")
 @yes_option
-@click.pass_obj
 def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> None:
     """Close the open signing request and destroy its key. A late reply to it is refused."""
     broker = start.broker
@@ -177,7 +158,7 @@ def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> Non
         require_consent(found, request, yes=yes)
     broker.rotation.close_request(account, why, request.number)
     done = f"signing request {request.number} of {account} is {why.value}"
-    note_done(done, changed=not request.closed)
+    show_done(done, changed=not request.closed, account=account, request=request.number, closed=why)
 
 
 def _sent_at(text: str, drafted_at: datetime, now: datetime) -> datetime:
@@ -188,8 +169,3 @@ def _sent_at(text: str, drafted_at: datetime, now: datetime) -> datetime:
     if at > now:
         raise InputError(f"--sent-at {text} is in the future", hint="give it in UTC, and check the clock")
     return at
-
-
-def _lint(start: Start, account: Account, csr: str) -> tuple[Finding, ...]:
-    profile = start.broker.profile(account.profile, Role.ROTATOR)
-    return lint_csr(parse(csr.encode()), profile.subject, profile.key, account.login)

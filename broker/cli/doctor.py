@@ -8,15 +8,14 @@ import click
 
 from broker.cli.exits import REFUSED
 from broker.cli.hardening import harden
-from broker.cli.output import output_option, show_findings, show_json
+from broker.cli.output import show_findings, wrote_json
 from broker.cli.start import Start
 from broker.model.finding import Finding, has_errors
 
 
 @click.command("doctor", epilog="Example: broker doctor -o json")
-@output_option
 @click.pass_obj
-def command(start: Start, output: str) -> int:
+def command(start: Start) -> int:
     """Check vault, logins, policies, clock, files and accounts; list what the partner has not published.
 
     Reports foreign entries in Vault: entries that the broker did not write. Changes nothing. Exits with 6 if there is
@@ -24,9 +23,7 @@ def command(start: Start, output: str) -> int:
     """
     findings = [*_process(), *start.broker.doctor()]
     bad = has_errors(findings)
-    if output == "json":
-        show_json({"success": not bad, "findings": findings})
-    else:
+    if not wrote_json({"success": not bad, "findings": findings}):
         show_findings(findings, err=False)
         click.echo("there are errors" if bad else "no errors")
     return REFUSED if bad else 0

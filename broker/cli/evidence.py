@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from broker.cli.exits import REFUSED
+from broker.cli.noun import Noun
 from broker.cli.options import (
     accounts_argument,
+    output_file_option,
     read_input,
     require_apart,
+    require_free_output,
     require_one_reader,
     writable,
     write_output,
 )
-from broker.cli.output import note, output_option, show_findings, show_json, show_table
+from broker.cli.output import note, show_findings, show_table, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.evidence.audit import Report, examine
 from broker.evidence.export import exported, imported
 from broker.evidence.statements import VerifyingKey
-from broker.model.account import Account
 from broker.model.chain import Entry
 from broker.model.finding import has_errors
 from broker.model.names import AccountName
@@ -32,26 +33,24 @@ _LONG: Final = 40
 _LARGEST_EXPORT: Final = 512 * 1024 * 1024
 
 
-@click.group("evidence", epilog="Example: broker evidence verify --all")
+@click.group("evidence", cls=Noun, epilog="Example: broker evidence verify --all")
 def command() -> None:
     """Show, verify, sign and export the hash-chained record of every change and every issued bundle."""
 
 
-@command.command("show", epilog="Example: broker evidence show acme --issued")
+@command.verb("show", example="broker evidence show acme --issued")
 @accounts_argument
 @click.option("--issued", is_flag=True, help="Also show issued bundles.")
-@output_option
-@click.pass_obj
-def show(start: Start, accounts: tuple[AccountName, ...], everything: bool, issued: bool, output: str) -> None:
+def show(start: Start, accounts: tuple[AccountName, ...], everything: bool, issued: bool) -> None:
     """Show entries, oldest first."""
-    shown = _named(start, accounts, everything)
-    names = {account.name for account in shown}
-    entries = [entry for account in shown for entry in _of_account(start, account)]
-    if issued or everything:
-        entries += [e for e in _issued(start) if everything or e.facts.get("account") in names]
-    entries.sort(key=lambda entry: (entry.at, entry.chain, entry.number))
-    if output == "json":
-        show_json(entries)
+    names = _asked(accounts, everything) or [account.name for account in start.broker.all_accounts()]
+    entries: list[Entry] = []
+    for record in start.broker.stored_evidence(names, issued=issued or everything):
+        show_findings(record.findings)
+        entries += record.entries
+    shown = (e for e in entries if everything or e.facts.get("account", names[0]) in names)
+    entries = sorted(shown, key=lambda entry: (entry.at, entry.chain, entry.number))
+    if wrote_json(entries):
         return
     show_table(
         ["at", "chain", "no", "what", "by", "facts"],
@@ -60,15 +59,13 @@ def show(start: Start, accounts: tuple[AccountName, ...], everything: bool, issu
     )
 
 
-@command.command(
-    "verify", epilog="Examples: broker evidence verify --all; broker evidence verify --file 2026.jsonl --key anchor.pem"
+@command.verb(
+    "verify", example="broker evidence verify --all; broker evidence verify --file 2026.jsonl --key anchor.pem"
 )
 @accounts_argument
 @click.option("--file", default="", metavar="FILE|-", help="Verify an exported file instead; needs no vault.")
 @click.option("--key", default="", metavar="PEM", help="Your copy of the anchor's public key, to verify signatures.")
-@output_option
-@click.pass_obj
-def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, file: str, key: str, output: str) -> int:
+def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, file: str, key: str) -> int:
     """Verify that no entry was edited, removed, reordered or forked, by hashes, signed heads and the account.
 
     A cut after the last signed head shows only by comparison with the account's document in Vault: sign often (broker
@@ -76,7 +73,7 @@ def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, f
     Exits with 6 if there is an error.
     """
     require_one_reader(file, key)
-    given = _key(key) if key else None
+    given = VerifyingKey(read_input(key).decode("utf-8", "replace")) if key else None
     if file and (accounts or everything):
         raise InputError("--file verifies all that is in the file; it takes no accounts", hint="leave the accounts out")
     if file:
@@ -85,17 +82,15 @@ def verify_(start: Start, accounts: tuple[AccountName, ...], everything: bool, f
         record = start.broker.evidence(_asked(accounts, everything), everything=everything)
         report = examine(record, given, everything=everything)
     origin = "given" if key else "file" if file else "vault"
-    if output == "json":
-        show_json(_as_json(report, origin))
-    else:
+    used = {"sha256": report.key, "from": origin} if report.key else None
+    shown = {"chains": report.chains, "statements": report.statements, "key": used, "findings": report.findings}
+    if not wrote_json({"success": report.whole, **shown}):
         _show_report(report, origin)
     return 0 if report.whole else REFUSED
 
 
-@command.command("anchor", epilog="Example: broker evidence anchor -o json")
-@output_option
-@click.pass_obj
-def anchor(start: Start, output: str) -> int:
+@command.verb("anchor", example="broker evidence anchor -o json")
+def anchor(start: Start) -> int:
     """Sign the heads of all chains, so that later changes to their entries can be detected.
 
     Run it from a timer, as the anchor role, which may do nothing else. Signs nothing if there are no new entries. A
@@ -103,10 +98,8 @@ def anchor(start: Start, output: str) -> int:
     """
     done = start.broker.anchor()
     bad = has_errors(done.findings)
-    if output == "json":
-        made = {"made": done.made, "newest": done.newest, "key": done.key.fingerprint}
-        show_json({"success": not bad, **made, "findings": done.findings})
-    else:
+    made = {"made": done.made, "newest": done.newest, "key": done.key.fingerprint}
+    if not wrote_json({"success": not bad, **made, "findings": done.findings}):
         number = ", ".join(map(str, done.made))
         note(f"signed statement {number}" if number else f"nothing new since statement {done.newest}")
         note(f"key SHA-256 {done.key.fingerprint}")
@@ -114,16 +107,9 @@ def anchor(start: Start, output: str) -> int:
     return REFUSED if bad else 0
 
 
-@command.command("export", epilog="Example: broker evidence export 2026.jsonl --key-to anchor.pem")
+@command.verb("export", example="broker evidence export 2026.jsonl --key-to anchor.pem")
 @click.argument("file", metavar="FILE|-", callback=writable)
-@click.option(
-    "--key-to",
-    default="",
-    metavar="PEM",
-    callback=writable,
-    help="Also write the anchor's public key; keep it apart from the export.",
-)
-@click.pass_obj
+@output_file_option("--key-to", "Also write the anchor's public key; keep it apart from the export.")
 def export(start: Start, file: str, key_to: str) -> None:
     """Export all chains, heads and signed statements to one file of JSON lines, for readers without a vault.
 
@@ -131,6 +117,8 @@ def export(start: Start, file: str, key_to: str) -> None:
     reported and left out.
     """
     require_apart(file, key_to)
+    require_free_output(file, "the export")
+    require_free_output(key_to, "the key")
     record = start.broker.evidence((), everything=True)
     if key_to and not record.key:
         raise InputError("nothing has been signed yet, so there is no key", hint="broker evidence anchor")
@@ -139,7 +127,9 @@ def export(start: Start, file: str, key_to: str) -> None:
         write_output(key_to, record.key.encode())
     show_findings((*record.findings, *(f for chain in record.chains.values() for f in chain.findings)))
     count = sum(len(chain.entries) for chain in record.chains.values())
-    note(f"{count} entries of {len(record.chains)} chains, {len(record.statements)} signed statements")
+    chains, statements = len(record.chains), len(record.statements)
+    if not wrote_json({"success": True, "entries": count, "chains": chains, "statements": statements}):
+        note(f"{count} entries of {chains} chains, {statements} signed statements")
 
 
 def _show_report(report: Report, origin: str) -> None:
@@ -155,18 +145,6 @@ def _show_report(report: Report, origin: str) -> None:
         note(f"{report.statements} signed statements, key SHA-256 {report.key} ({_ORIGIN[origin]})")
 
 
-def _as_json(report: Report, origin: str) -> dict[str, Any]:
-    return {
-        "success": report.whole,
-        "chains": [
-            {"chain": c.chain, "entries": c.entries, "signed": c.signed, "findings": c.findings} for c in report.chains
-        ],
-        "statements": report.statements,
-        "key": {"sha256": report.key, "from": origin} if report.key else None,
-        "findings": report.findings,
-    }
-
-
 _ORIGIN: Final = {
     "given": "given with --key",
     "vault": "from Vault, where an administrator can replace it: pass your own copy with --key",
@@ -174,41 +152,10 @@ _ORIGIN: Final = {
 }
 
 
-def _key(file: str) -> VerifyingKey:
-    return VerifyingKey(read_input(file).decode("utf-8", "replace"))
-
-
-def _named(start: Start, accounts: tuple[AccountName, ...], everything: bool) -> tuple[Account, ...]:
-    if everything:
-        return tuple(start.broker.all_accounts())
-    return tuple(map(start.broker.account, _asked(accounts, everything)))
-
-
 def _asked(accounts: tuple[AccountName, ...], everything: bool) -> tuple[AccountName, ...]:
     if not accounts and not everything:
         raise InputError("no account is named", hint="name accounts, or use --all")
     return () if everything else accounts
-
-
-def _of_account(start: Start, account: Account) -> Iterator[Entry]:
-    name, stored = account.name, _stored(start, f"accounts/{account.name}")
-    yield from stored
-    for entry in start.broker.account(name).outbox:
-        if entry.number > max((e.number for e in stored), default=0):
-            note(f"entry {entry.number} of {name} is not stored yet: the next command that changes {name} stores it")
-            yield entry
-
-
-def _issued(start: Start) -> Iterator[Entry]:
-    for chain in start.broker.issuing_chains():
-        yield from _stored(start, chain)
-
-
-def _stored(start: Start, chain: str) -> tuple[Entry, ...]:
-    """Return the stored entries of `chain`; report those that cannot be read."""
-    kept = start.broker.stored_evidence(chain)
-    show_findings(kept.findings)
-    return kept.entries
 
 
 def _facts(entry: Entry) -> str:

@@ -43,7 +43,8 @@ def report(error: BrokerError, *, as_json: bool = False) -> int:
         sys.stderr.write(f"error: {clean(error.message.partition(':')[0])} is refused\n")
         show_findings(findings)
     else:
-        _print_text(clean(error.message), clean(error.hint) if error.hint else "")
+        hint = f"  hint: {clean(error.hint)}\n" if error.hint else ""
+        sys.stderr.write(f"error: {clean(error.message)}\n{hint}")
     return CODES[error.kind]
 
 
@@ -52,12 +53,9 @@ def report_usage(error: click.ClickException, *, as_json: bool = False) -> int:
     message = error.format_message()
     context = error.ctx if isinstance(error, click.UsageError) else None
     usage = InputError(message[:1].lower() + message[1:], hint=f"{context.command_path} --help" if context else "")
-    if as_json:
-        _print_json(usage)
     if context:
         sys.stderr.write(f"{context.get_usage()}\n")
-    _print_text(usage.message, usage.hint)
-    return USAGE
+    return report(usage, as_json=as_json)
 
 
 def report_unexpected(error: BaseException, *, as_json: bool = False) -> int:
@@ -72,10 +70,6 @@ def report_unexpected(error: BaseException, *, as_json: bool = False) -> int:
         hint="report it with this line; --log-level debug shows the stack",
     )
     return report(fault, as_json=as_json)
-
-
-def _print_text(message: str, hint: str) -> None:
-    sys.stderr.write(f"error: {message}\n" + (f"  hint: {hint}\n" if hint else ""))
 
 
 def _print_json(error: BrokerError) -> None:

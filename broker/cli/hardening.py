@@ -34,14 +34,11 @@ def harden() -> Hardening:
 
     An executed child inherits the core limit and the umask only.
     """
-    granted = Hardening(no_core=_no_core(), private=_private(), locked=_locked())
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # lowering a limit is never refused
+    no_core = resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
+    granted = Hardening(no_core=no_core, private=_private(), locked=_locked())
     os.umask(0o077)  # last: seen from outside, it shows that all is done
     return granted
-
-
-def _no_core() -> bool:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # lowering a limit is never refused
-    return resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
 
 
 def _private() -> bool:

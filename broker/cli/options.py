@@ -8,11 +8,14 @@ import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
+from broker.cli.output import wants_json
 from broker.errors import InputError
+from broker.model.account import Account
+from broker.model.generation import SigningRequest, Submission
 from broker.model.names import AccountName, account_name, checked_name
 from broker.model.secret import Secret
 from broker.paths import open_file, place, write_atomically
@@ -25,31 +28,48 @@ F = TypeVar("F", bound=Callable[..., Any])
 _LARGEST: Final = 4 * 1024 * 1024  # bytes; no file that is handed to us is larger
 
 
-def account_argument(function: F) -> F:
-    """ACCOUNT, as the parameter `account`."""
-    return click.argument("account", callback=_account)(function)
+def _account(ctx: click.Context, _: click.Parameter, value: str) -> AccountName | None:
+    if ctx.resilient_parsing:
+        return None
+    account = account_name(value)
+    log.bind(account=account)
+    return account
+
+
+def _accounts(ctx: click.Context, _: click.Parameter, value: tuple[str, ...]) -> tuple[AccountName, ...]:
+    if value and ctx.params.get("everything"):
+        raise InputError("--all cannot be combined with names of accounts", hint="use one of them")
+    return tuple(map(account_name, value))
+
+
+def _application(ctx: click.Context, _: click.Parameter, value: str) -> tuple[AccountName, str] | None:
+    if ctx.resilient_parsing:
+        return None
+    account, application = split_application(value)
+    log.bind(account=account, application=application)
+    return account, application
+
+
+account_argument = click.argument("account", callback=_account)
+application_argument = click.argument("application", metavar="ACCOUNT/APPLICATION", callback=_application)  # a pair
+
+accept_ca_option = click.option(  # SHA-256 fingerprints in lower-case hex
+    "--accept-ca",
+    multiple=True,
+    metavar="SHA256",
+    callback=lambda _, __, values: tuple(map(parse_fingerprint, values)),
+    help="Accept the CA with this fingerprint (repeatable).",
+)
+
+profile_option = click.option("--profile", default="stellantis", show_default=True, help="Profile of the partner.")
+
+yes_option = click.option("--yes", is_flag=True, help="Skip the question before something is lost.")
 
 
 def accounts_argument(function: F) -> F:
     """[ACCOUNT]… or --all, as the parameters `accounts` and `everything`."""
     function = click.option("--all", "everything", is_flag=True, is_eager=True, help="Every account.")(function)
     return click.argument("accounts", nargs=-1, metavar="[ACCOUNT]...", callback=_accounts)(function)
-
-
-def application_argument(function: F) -> F:
-    """ACCOUNT/APPLICATION, as the parameter `application`: a pair."""
-    return click.argument("application", metavar="ACCOUNT/APPLICATION", callback=_application)(function)
-
-
-def accept_ca_option(function: F) -> F:
-    """--accept-ca, as the parameter `accept_ca`: SHA-256 fingerprints in lower-case hex."""
-    return click.option(
-        "--accept-ca",
-        multiple=True,
-        metavar="SHA256",
-        callback=lambda _, __, values: tuple(map(_fingerprint, values)),
-        help="Accept the CA with this fingerprint (repeatable).",
-    )(function)
 
 
 def generation_option(otherwise: str) -> Callable[[F], F]:
@@ -60,6 +80,12 @@ def generation_option(otherwise: str) -> Callable[[F], F]:
         callback=lambda _, __, value: value or 0,
         help=f"Number of the generation.  [default: {otherwise}]",
     )
+
+
+def output_file_option(name: str, what: str, *, default: str = "", secret: bool = False) -> Callable[[F], F]:
+    """Option for a file to write, `-` for standard output, which is checked before anything is done."""
+    check = writable_secret if secret else writable
+    return click.option(name, default=default, metavar="PATH|-", callback=check, help=what)
 
 
 def reason_options(function: F) -> F:
@@ -89,6 +115,22 @@ def confirm(question: str, *, yes: bool) -> None:
         raise InputError("nothing was changed: the answer was no")
 
 
+def require_consent(account: Account, request: SigningRequest, *, yes: bool) -> None:
+    """Ask before the partner's answer to `request` becomes useless; raise `InputError` unless the answer is yes.
+
+    Also for a request that is not recorded as sent: `csr new` printed its CSR, so it may have been sent by hand.
+    """
+    sent = "; ".join(map(_sent, request.submissions)) or "not recorded as sent"
+    lost = "the partner's answer to it becomes useless"
+    key = "its key is destroyed, and " if request.closed is None else ""
+    confirm(f"signing request {request.number} of {account.name} ({sent}): {key}{lost}. Continue?", yes=yes)
+
+
+def _sent(submission: Submission) -> str:
+    reference = f", reference {submission.reference}" if submission.reference else ""
+    return f"sent {submission.at:%F %TZ} to {submission.to or 'no recorded address'}{reference}"
+
+
 def split_application(text: str) -> tuple[AccountName, str]:
     """Return the account and the application of `ACCOUNT/APPLICATION`."""
     account, slash, application = text.partition("/")
@@ -109,21 +151,15 @@ def moment(text: str) -> datetime:
 
 
 def read_input(name: str, *, largest: int = _LARGEST) -> bytes:
-    """Return the content of file `name`, `-` for standard input; raise `InputError`. `largest` is in bytes."""
-    return _read(name, lambda path: path.open("rb"), largest)
+    """Return the content of file `name`, `-` for standard input; raise `InputError`. `largest` is in bytes.
 
-
-def read_private(name: str) -> bytes:
-    """Return the content of a file with a secret, as `read_input` does; a link of another user is not followed."""
-    return _read(name, lambda path: os.fdopen(open_file(path, os.O_RDONLY), "rb"), _LARGEST)
-
-
-def _read(name: str, opened: Callable[[Path], BinaryIO], largest: int) -> bytes:
+    A link of another user is not followed.
+    """
     try:
         if name == "-":
             data = sys.stdin.buffer.read(largest + 1)
         else:
-            with opened(Path(name)) as file:
+            with os.fdopen(open_file(Path(name), os.O_RDONLY), "rb") as file:
                 data = file.read(largest + 1)
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror}") from None
@@ -132,39 +168,31 @@ def _read(name: str, opened: Callable[[Path], BinaryIO], largest: int) -> bytes:
     return data
 
 
-def read_secret(prompt: str, file: str, *, confirm: bool = True) -> Secret[str]:
+def read_secret(prompt: str, file: str) -> Secret[str]:
     """Return a secret from `file`, `-` for standard input, or from a hidden prompt, without a final line end.
 
     Raise `InputError` if it is empty, too long, not UTF-8 or has invisible characters, or without file and terminal.
     """
+    what = prompt.lower()
     if file:
-        raw = read_private(file)
         try:
-            text = raw.decode("utf-8")
+            text = read_input(file).decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
             raise InputError(f"{file} is not UTF-8 text") from None
-        text = text.removesuffix("\n").removesuffix("\r")
     elif sys.stdin.isatty():
-        text = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
+        text = click.prompt(prompt, hide_input=True, confirmation_prompt=True, err=True)
     else:
-        raise InputError(
-            f"no {prompt.lower()} is given, and stdin is not a terminal",
-            hint=f"--{prompt.lower()}-file PATH, or - for standard input",
-        )
+        hint = f"--{what}-file PATH, or - for standard input"
+        raise InputError(f"no {what} is given, and stdin is not a terminal", hint=hint)
     if not text:
-        raise InputError(f"the {prompt.lower()} is empty")
+        raise InputError(f"the {what} is empty")
     if len(text) > _LONGEST_SECRET:
-        raise InputError(f"the {prompt.lower()} has {len(text)} characters", hint=f"the limit is {_LONGEST_SECRET}")
+        raise InputError(f"the {what} has {len(text)} characters", hint=f"the limit is {_LONGEST_SECRET}")
     if text.startswith("\ufeff"):
-        raise InputError(
-            f"the {prompt.lower()} begins with a byte order mark",
-            hint="save the file as UTF-8 without BOM",
-        )
+        raise InputError(f"the {what} begins with a byte order mark", hint="save the file as UTF-8 without BOM")
     if any(unicodedata.category(c) in _UNSEEN for c in text):
-        raise InputError(
-            f"the {prompt.lower()} has a line end, a control character or an invisible character",
-            hint="use a single line",
-        )
+        message = f"the {what} has a line end, a control character or an invisible character"
+        raise InputError(message, hint="use a single line")
     return Secret(text)
 
 
@@ -172,6 +200,12 @@ def require_one_reader(*names: str) -> None:
     """Raise `InputError` if two of `names` are standard input, which can be read once only."""
     if names.count("-") > 1:
         raise InputError("standard input is named twice, but can be read once only", hint="name a file for one of them")
+
+
+def require_free_output(name: str, what: str) -> None:
+    """Raise `InputError` if `what` is to be written to standard output, and JSON too."""
+    if name == "-" and wants_json():
+        raise InputError(f"standard output takes either {what} or JSON", hint=f"write {what} to a file")
 
 
 def require_apart(*names: str) -> None:
@@ -232,10 +266,6 @@ def write_output(name: str, content: bytes, mode: int = 0o644) -> None:
         raise InputError(f"cannot write {name}: {reason}") from None
 
 
-def _fingerprint(text: str) -> str:
-    return parse_fingerprint(text)
-
-
 def _require_trusted(value: str, *, follow: bool = False, guarded: bool = False) -> None:
     try:
         with place(Path(value), follow=follow, guarded=guarded):
@@ -248,25 +278,3 @@ def _require_plain(path: Path) -> None:
     """Refuse links, pipes and devices: in a directory such as /tmp they may be another user's."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise InputError(f"cannot write {path}: it is not a plain file", hint="name a file, or - for standard output")
-
-
-def _account(ctx: click.Context, _: click.Parameter, value: str) -> AccountName | None:
-    if ctx.resilient_parsing:
-        return None
-    account = account_name(value)
-    log.bind(account=account)
-    return account
-
-
-def _accounts(ctx: click.Context, _: click.Parameter, value: tuple[str, ...]) -> tuple[AccountName, ...]:
-    if value and ctx.params.get("everything"):
-        raise InputError("--all cannot be combined with names of accounts", hint="use one of them")
-    return tuple(account_name(name) for name in value)
-
-
-def _application(ctx: click.Context, _: click.Parameter, value: str) -> tuple[AccountName, str] | None:
-    if ctx.resilient_parsing:
-        return None
-    account, application = split_application(value)
-    log.bind(account=account, application=application)
-    return account, application

@@ -18,22 +18,40 @@ import click
 from broker.model.finding import Finding, Severity
 
 if TYPE_CHECKING:
-    from broker.model.account import Account
-    from broker.model.generation import Generation
+    from broker.model.todo import Obstacle
 
-_MARKS: Final = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "note"}
 _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 _GAP: Final = 2  # blanks between columns
+_JSON: Final = "broker.json"
 
-output_option = click.option(
-    "-o",
-    "--output",
+
+def _take_format(ctx: click.Context, _: click.Parameter, value: str) -> str:
+    ctx.meta[_JSON] = value == "json"
+    return value
+
+
+OUTPUT: Final = click.Option(  # of every command; read by `wants_json`
+    ["-o", "--output"],
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
+    expose_value=False,
+    callback=_take_format,
     help="Format of the output.",
 )
+
+
+def wants_json() -> bool:
+    """Return whether the command was given `-o json`."""
+    return bool(click.get_current_context().meta.get(_JSON))
+
+
+def wrote_json(value: Any) -> bool:
+    """Print `value` if the command was given `-o json`; return whether it was."""
+    if wants_json():
+        show_json(value)
+    return wants_json()
 
 
 def show_json(value: Any) -> None:
@@ -59,11 +77,6 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empt
         click.echo(styled(text, bold=True) if number == 0 and sys.stdout.isatty() else text)
 
 
-def stage_of(account: Account, generation: Generation) -> str:
-    """Return the stage of `generation` as a table shows it."""
-    return generation.stage.value + (" (rolled back)" if account.rolled_back(generation) else "")
-
-
 def show_details(pairs: Mapping[str, object]) -> None:
     """Print names and values, one a line."""
     width = max(map(len, pairs), default=0)
@@ -77,10 +90,16 @@ def show_details(pairs: Mapping[str, object]) -> None:
 def show_findings(findings: Iterable[Finding], *, err: bool = True) -> None:
     """Print findings, each with its hint."""
     for finding in findings:
-        mark = styled(_MARKS[finding.severity], fg=_COLOURS[finding.severity])
+        mark = styled(finding.severity.value, fg=_COLOURS[finding.severity])
         click.echo(f"  {mark}: {clean(finding.message)} [{finding.code}]", err=err)
         if finding.hint:
             click.echo(f"    hint: {clean(finding.hint)}", err=err)
+
+
+def show_obstacles(obstacles: Iterable[Obstacle]) -> None:
+    """Print each reason not to ask the partner, and the command that ends it."""
+    for obstacle in obstacles:
+        note(f"{obstacle.message}: {obstacle.hint}")
 
 
 def note(text: str) -> None:
@@ -88,9 +107,10 @@ def note(text: str) -> None:
     click.echo(clean(text, keep_lines=True), err=True)
 
 
-def note_done(done: str, *, changed: bool, more: str = "") -> None:
-    """Print the result of a change, followed by `more`; or that nothing was left to do."""
-    note(f"{done}{more}" if changed else f"{done} already: nothing to do")
+def show_done(done: str, *, changed: bool = True, **facts: object) -> None:
+    """Print the result of a change, or that nothing was left to do; as JSON, `facts` too."""
+    if not wrote_json({"success": True, "changed": changed, **facts}):
+        note(done if changed else f"{done} already: nothing to do")
 
 
 def step(text: str) -> None:
@@ -101,7 +121,8 @@ def step(text: str) -> None:
 
 def styled(text: str, **style: Any) -> str:
     """Return `text` with colours, unless NO_COLOR (no-color.org) is set or the terminal is dumb."""
-    return click.style(text, **style) if _colours() else text
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain else click.style(text, **style)
 
 
 def when(moment: datetime | None, now: datetime) -> str:
@@ -135,10 +156,6 @@ def _show_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def _width(text: str) -> int:
     """Return the number of columns of `text` on a terminal (UAX 11)."""
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
-
-
-def _colours() -> bool:
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _plain(value: object) -> Any:

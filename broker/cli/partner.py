@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from broker.cli.noun import Noun
 from broker.cli.options import read_input
-from broker.cli.output import note, output_option, show_details, show_json, show_table
+from broker.cli.output import note, show_details, show_done, show_json, show_table, wrote_json
 from broker.cli.start import Start
 from broker.errors import BrokerError, InputError, RefusedError
 from broker.model.role import Role
@@ -18,19 +19,16 @@ from broker.partners.document import parse, to_document
 from broker.partners.profile import Profile
 
 
-@click.group("partner", epilog="Example: broker partner list")
+@click.group("partner", cls=Noun, epilog="Example: broker partner list")
 def command() -> None:
     """Show and add partner profiles: environments and rules for subject, key, authentication and renewal."""
 
 
-@command.command("list", epilog="Example: broker partner list")
-@output_option
-@click.pass_obj
-def list_(start: Start, output: str) -> None:
+@command.verb("list", example="broker partner list")
+def list_(start: Start) -> None:
     """List built-in profiles and those added to Vault."""
     profiles = list(_all(start))
-    if output == "json":
-        show_json([{"name": p.name, "title": p.title, "source": where} for p, where in profiles])
+    if wrote_json([{"name": p.name, "title": p.title, "source": where} for p, where in profiles]):
         return
     show_table(
         ["profile", "title", "environments", "source"],
@@ -38,7 +36,7 @@ def list_(start: Start, output: str) -> None:
     )
 
 
-@command.command("show", epilog="Example: broker partner show stellantis -o toml > my-partner.toml")
+@command.verb("show", example="broker partner show stellantis -o toml > my-partner.toml")
 @click.argument("name")
 @click.option(
     "-o",
@@ -48,7 +46,6 @@ def list_(start: Start, output: str) -> None:
     show_default=True,
     help="Format of the output; toml is the start of a custom profile.",
 )
-@click.pass_obj
 def show(start: Start, name: str, output: str) -> None:
     """Show a profile, and which values the partner has not published."""
     found = catalogue.builtin(name) if name in catalogue.names() else start.broker.profile(name, Role.OPERATOR)
@@ -65,9 +62,8 @@ def show(start: Start, name: str, output: str) -> None:
         note(f"not published by the partner: {', '.join(found.unknowns)}")
 
 
-@command.command("add", epilog="Example: broker partner add my-partner.toml")
+@command.verb("add", example="broker partner add my-partner.toml")
 @click.argument("file", metavar="FILE|-")
-@click.pass_obj
 def add(start: Start, file: str) -> None:
     """Add or replace a custom profile from a TOML file. Start from a copy: broker partner show NAME -o toml."""
     try:
@@ -76,7 +72,8 @@ def add(start: Start, file: str) -> None:
         raise InputError(f"{file} is not UTF-8 text") from None
     profile = parse(text, file)
     start.broker.add_profile(profile)
-    note(f"profile {profile.name}: {', '.join(profile.environments)}")
+    done = f"profile {profile.name}: {', '.join(profile.environments)}"
+    show_done(done, profile=profile.name, environments=list(profile.environments))
 
 
 def _all(start: Start) -> Iterator[tuple[Profile, str]]:

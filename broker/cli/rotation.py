@@ -2,51 +2,52 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
-
 import click
 
-from broker.cli.guard import require_consent, yes_option
-from broker.cli.obstacles import show_obstacles, shown_clock
-from broker.cli.options import account_argument, generation_option, reason_options, the_reason
-from broker.cli.output import note, note_done, output_option, show_json, show_table, step, when
+from broker.cli.noun import Noun
+from broker.cli.options import (
+    account_argument,
+    generation_option,
+    reason_options,
+    require_consent,
+    the_reason,
+    yes_option,
+)
+from broker.cli.output import (
+    note,
+    show_done,
+    show_obstacles,
+    show_table,
+    step,
+    wants_json,
+    when,
+    wrote_json,
+)
 from broker.cli.start import Start
 from broker.errors import InputError
+from broker.model.changes.moving import generation_to_try
 from broker.model.names import AccountName
 from broker.model.role import Role
-from broker.partners.verdict import Verdict
-from broker.rotation.canary import require_ok
-from broker.rotation.choosing import Promotion, generation_to_try
-from broker.rotation.reports import CanaryReport, promotion_report
+from broker.model.verdict import Verdict
+from broker.rotation.reports import CanaryReport, Promotion, require_ok
 
 
-@click.group("rotation", epilog="Example: broker rotation promote acme")
+@click.group("rotation", cls=Noun, epilog="Example: broker rotation promote acme")
 def command() -> None:
     """Try a generation at the partner, promote it, roll back, reject or retire it."""
 
 
-@command.command("status", epilog="Example: broker rotation status acme -o json")
+@command.verb("status", example="broker rotation status acme -o json")
 @account_argument
-@output_option
-@click.pass_obj
-def status(start: Start, account: AccountName, output: str) -> None:
+def status(start: Start, account: AccountName) -> None:
     """Show the generations of an account, its last canaries, and what prevents the next one."""
-    clock = cache(partial(shown_clock, start.broker))
-    found = start.broker.rotation_status(account, clock)
-    if output == "json":
-        show_json(found)
+    found = start.broker.rotation_status(account, lambda: start.now)
+    if wrote_json(found):
         return
     show_table(
         ["generation", "stage", "changes", "expires", "password", "held by"],
         [
-            (
-                g.number,
-                g.label,
-                ", ".join(g.changes),
-                when(g.not_after, clock()),
-                g.password,
-                ", ".join(g.held_by),
-            )
+            (g.number, g.label, ", ".join(g.changes), when(g.not_after, start.now), g.password, ", ".join(g.held_by))
             for g in found.generations
         ],
         empty=f"{account} has no generation yet: broker csr new {account}",
@@ -62,13 +63,11 @@ def status(start: Start, account: AccountName, output: str) -> None:
             note(f"the partner rejected the client_id of {account}/{application.name}")
 
 
-@command.command("canary", epilog="Example: broker rotation canary acme --generation 2")
+@command.verb("canary", example="broker rotation canary acme --generation 2")
 @account_argument
 @generation_option("the newest candidate, else the current one")
 @reason_options
-@output_option
-@click.pass_obj
-def canary(start: Start, account: AccountName, generation: int, force: bool, reason: str, output: str) -> None:
+def canary(start: Start, account: AccountName, generation: int, force: bool, reason: str) -> None:
     """Send one harmless real request with a generation, and explain the partner's answer.
 
     --force ignores an earlier rejected login or quota. Partners lock accounts after repeated failures: check first.
@@ -81,14 +80,13 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
         broker.rotation.reset_breaker(account, forced)
     step(f"asking the partner with generation {number}")
     answer = broker.canary.try_out(account, number)
-    if output == "table":
+    if not wants_json():
         note(f"generation {number} of {account}: {answer.verdict.value}: {answer.verdict.message}")
     require_ok(account, number, answer)
-    if output == "json":
-        show_json(CanaryReport(account, number, answer.verdict, answer.detail))
+    wrote_json(CanaryReport(account, number, answer.verdict, answer.detail))
 
 
-@command.command("promote", epilog="Example: broker rotation promote acme")
+@command.verb("promote", example="broker rotation promote acme")
 @account_argument
 @click.option(
     "--generation",
@@ -97,11 +95,7 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
     help="Which; else the newest candidate that no roll-back made. Twice: join two candidates into one first.",
 )
 @reason_options
-@output_option
-@click.pass_obj
-def promote(
-    start: Start, account: AccountName, generation: tuple[int, ...], force: bool, reason: str, output: str
-) -> None:
+def promote(start: Start, account: AccountName, generation: tuple[int, ...], force: bool, reason: str) -> None:
     """Try a candidate at the partner, and make it current if the partner accepts it.
 
     A candidate has the parts that it changes: a certificate, a password. Two that the partner reissued together are
@@ -118,19 +112,17 @@ def promote(
     number = broker.rotation.join(account, *generation).number if len(generation) > 1 else sum(generation)
     step("asking the partner")
     promotion = broker.rotation.promote(account, number)
-    done = f"generation {promotion.number} of {account} is current"
-    _show(promotion, output, done if promotion.changed else f"nothing to promote: {done}")
+    done = f"generation {promotion.generation} of {account} is current"
+    _show(promotion, done if promotion.changed else f"nothing to promote: {done}")
 
 
-@command.command(
-    "rollback", epilog="Example: broker rotation rollback acme --force --reason 'partner is down, old set known good'"
+@command.verb(
+    "rollback", example="broker rotation rollback acme --force --reason 'partner is down, old set known good'"
 )
 @account_argument
 @generation_option("the one that the current one displaced")
 @reason_options
-@output_option
-@click.pass_obj
-def rollback(start: Start, account: AccountName, generation: int, force: bool, reason: str, output: str) -> None:
+def rollback(start: Start, account: AccountName, generation: int, force: bool, reason: str) -> None:
     """Make the previous generation current again. The displaced one is kept, and promoted again only by number.
 
     If the password or the server's CAs have changed since, the old certificate is used with the new ones. It is tried
@@ -140,15 +132,14 @@ def rollback(start: Start, account: AccountName, generation: int, force: bool, r
     step("asking the partner")
     promotion = start.broker.rotation.roll_back(account, generation, untried_because=forced)
     done = "is current again" if promotion.changed else "was current already: nothing to do"
-    _show(promotion, output, f"generation {promotion.number} of {account} {done}")
+    _show(promotion, f"generation {promotion.generation} of {account} {done}")
 
 
-@command.command("reject", epilog="Example: broker rotation reject acme --generation 3 --reason 'wrong subject'")
+@command.verb("reject", example="broker rotation reject acme --generation 3 --reason 'wrong subject'")
 @account_argument
 @click.option("--generation", type=click.IntRange(1), required=True, help="The candidate to withdraw.")
 @click.option("--reason", required=True, metavar="TEXT", help="Reason, for the evidence.")
 @yes_option
-@click.pass_obj
 def reject(start: Start, account: AccountName, generation: int, reason: str, yes: bool) -> None:
     """Withdraw a candidate for good: its certificate cannot be imported again."""
     if not reason.isprintable() or not reason.strip():
@@ -158,42 +149,41 @@ def reject(start: Start, account: AccountName, generation: int, reason: str, yes
     if answered:
         require_consent(found, answered, yes=yes)
     changed = start.broker.rotation.reject(account, generation, reason.strip())
-    note_done(f"generation {generation} of {account} is rejected", changed=changed)
+    done = f"generation {generation} of {account} is rejected"
+    show_done(done, changed=changed, account=account, generation=generation)
 
 
-@command.command("retire", epilog="Example: broker rotation retire acme --generation 1")
+@command.verb("retire", example="broker rotation retire acme --generation 1")
 @account_argument
 @click.option("--generation", type=click.IntRange(1), required=True, help="A previous or rejected generation.")
 @reason_options
-@click.pass_obj
 def retire(start: Start, account: AccountName, generation: int, force: bool, reason: str) -> None:
     """End an overlap: stop issuing the generation, and destroy the secrets that only it uses.
 
     Refused with exit code 7 while consumers hold it, unless forced.
     """
     changed = start.broker.rotation.retire(account, generation, the_reason(force, reason))
-    snapshots = "; snapshots of Vault may still hold its key"
-    note_done(f"generation {generation} of {account} is retired", changed=changed, more=snapshots)
+    done = f"generation {generation} of {account} is retired"
+    show_done(done, changed=changed, account=account, generation=generation)
+    if changed:
+        note("snapshots of Vault may still hold its key")
 
 
-@command.command("returned", epilog="Example: broker rotation returned acme --held-by 'nginx on web-1'")
+@command.verb("returned", example="broker rotation returned acme --held-by 'nginx on web-1'")
 @account_argument
 @click.option("--held-by", required=True, metavar="TEXT", help="Who had the copy, as rotation status shows it.")
 @click.option("--reason", default="", metavar="TEXT", help="Reason, for the evidence.")
-@click.pass_obj
 def returned(start: Start, account: AccountName, held_by: str, reason: str) -> None:
     """Record that a copy of an imported key outside is gone. retire waits for such copies as for consumers."""
     if not reason.isprintable():
         raise InputError("--reason holds a control character", hint="write it on one line")
     start.broker.rotation.returned(account, held_by, reason.strip())
-    note(f"{held_by} has no copy of a key of {account} any more")
+    show_done(f"{held_by} has no copy of a key of {account} any more", account=account, held_by=held_by)
 
 
-def _show(promotion: Promotion, output: str, done: str) -> None:
-    if output == "json":
-        show_json(promotion_report(promotion))
+def _show(promotion: Promotion, done: str) -> None:
+    if wrote_json(promotion):
         return
     note(done)
-    if promotion.way_back and promotion.way_back.verdict is not Verdict.OK:
-        answer = promotion.way_back.verdict.value
-        note(f"warning: the partner answers {answer} to the displaced one, so a roll-back would fail")
+    if promotion.way_back and promotion.way_back is not Verdict.OK:
+        note(f"warning: the partner answers {promotion.way_back.value} to the displaced one, so a roll-back would fail")

@@ -6,8 +6,8 @@ import getpass
 import os
 import secrets
 import socket
-from collections.abc import Callable
-from functools import cached_property, partial
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import click
 from broker.cli.hardening import harden
 from broker.cli.output import note, step
 from broker.config import Config, resolve
+from broker.errors import RefusedError
 from broker.signals import undisturbed
 from broker.telemetry import log
 
@@ -61,8 +62,17 @@ class Start:
 
         log.bind(command=click.get_current_context().command_path)
         made = Broker(self.config, os.environ, wiring=self._wiring, say=note, wait=step)
-        click.get_current_context().find_root().call_on_close(partial(_undisturbed, made.close))
+        click.get_current_context().find_root().call_on_close(undisturbed()(made.close))
         return made
+
+    @cached_property
+    def now(self) -> datetime:
+        """The time for a command that only shows; warns if it differs from Vault's."""
+        try:
+            return self.broker.true_clock()
+        except RefusedError as error:
+            note(f"warning: {error.message}, so what is shown may be wrong; {error.hint}")
+            return self.broker.clock()
 
 
 def begin(wiring: Wiring | None) -> Start:
@@ -73,21 +83,12 @@ def begin(wiring: Wiring | None) -> Start:
     return Start(wiring)
 
 
-def _undisturbed(close: Callable[[], None]) -> None:
-    with undisturbed():
-        close()
-
-
 def _state_directory() -> Path:
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else _home_state()) / "credential-broker"
-
-
-def _home_state() -> Path:
     try:
-        return Path.home() / ".local" / "state"
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     except RuntimeError:  # a container's UID without a passwd entry, and no $HOME
-        return Path("/var/lib")
+        base = "/var/lib"
+    return Path(base) / "credential-broker"
 
 
 def _actor() -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.obstacles import show_obstacles, shown_clock
 from broker.cli.options import accounts_argument
-from broker.cli.output import output_option, show_json, show_table, when
+from broker.cli.output import show_obstacles, show_table, when, wrote_json
 from broker.cli.start import Start
 from broker.model.names import AccountName
 
@@ -19,29 +17,21 @@ if TYPE_CHECKING:
 
 @click.command("status", epilog="Example: broker status -o json")
 @accounts_argument
-@output_option
 @click.pass_obj
-def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, output: str) -> None:
+def command(start: Start, accounts: tuple[AccountName, ...], everything: bool) -> None:
     """Show each account: generations, expiry of the current certificate, when renewal is due, who must act next.
 
     Shows all accounts if none is named.
     """
-    clock = cache(partial(shown_clock, start.broker))
-    found = start.broker.statuses(() if everything else accounts, clock)
-    if output == "json":
-        show_json(found)
+    found = start.broker.statuses(() if everything else accounts, lambda: start.now)
+    if wrote_json(found):
         return
-    now = clock()
     show_table(
         ["account", "generations", "expires", "renewal due", "who", "next"],
         [
             (
-                status.account,
-                _stages(status),
-                when(status.not_after, now),
-                when(status.due, now),
-                status.who.value,
-                status.message + (f": {status.hint}" if status.hint else ""),
+                *(status.account, _stages(status), when(status.not_after, start.now), when(status.due, start.now)),
+                *(status.who.value, f"{status.message}: {status.hint}" if status.hint else status.message),
             )
             for status in found
         ],

@@ -6,24 +6,23 @@ from collections.abc import Sequence
 
 import click
 
+from broker.cli.noun import Noun
 from broker.cli.options import accept_ca_option, account_argument, read_input
-from broker.cli.output import note, output_option, show_json
+from broker.cli.output import note, wrote_json
 from broker.cli.start import Start
 from broker.model.names import AccountName
 
 
-@click.group("trust", epilog="Example: broker trust set acme server-ca.pem --accept-ca AB:CD:…")
+@click.group("trust", cls=Noun, epilog="Example: broker trust set acme server-ca.pem --accept-ca AB:CD:…")
 def command() -> None:
     """CAs that verify the partner's server. No secret is sent to a server that they do not verify."""
 
 
-@command.command("set", epilog="Example: broker trust set acme server-ca.pem --accept-ca AB:CD:…")
+@command.verb("set", example="broker trust set acme server-ca.pem --accept-ca AB:CD:…")
 @account_argument
 @click.argument("file", metavar="FILE|-")
 @accept_ca_option
-@output_option
-@click.pass_obj
-def set_(start: Start, account: AccountName, file: str, accept_ca: Sequence[str], output: str) -> None:
+def set_(start: Start, account: AccountName, file: str, accept_ca: Sequence[str]) -> None:
     """Set the CAs that verify the partner's server: those in FILE that --accept-ca names.
 
     FILE is PEM, DER, PKCS#7 or a zip. If a generation is current, this creates a candidate with the new CAs; consumers
@@ -33,10 +32,10 @@ def set_(start: Start, account: AccountName, file: str, accept_ca: Sequence[str]
     after = start.broker.registry.set_trust(account, read_input(file), accept_ca)
     known = after.ca_set(after.trust) if after.trust else None
     candidate = next((g for g in reversed(after.candidates) if g.parts.trust == after.trust), None)
-    if output == "json":
-        shown = known.fingerprints if known else ()
-        show_json({"account": account, "fingerprints": shown, "candidate": candidate.number if candidate else None})
+    shown = known.fingerprints if known else ()
+    number = candidate.number if candidate else None
+    if wrote_json({"account": account, "fingerprints": shown, "candidate": number}):
         return
-    note(f"the server of {account} is verified by {len(known.fingerprints) if known else 0} CA(s)")
+    note(f"the server of {account} is verified by {len(shown)} CA(s)")
     if candidate:
         note(f"candidate {candidate.number} uses them; next: broker rotation promote {account}")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli.exits import CODES
-from broker.cli.options import require_apart, split_application, writable_secret, write_output
-from broker.cli.output import note, output_option, show_details, show_json, show_table, step
+from broker.cli.noun import Noun
+from broker.cli.options import output_file_option, require_apart, require_free_output, split_application, write_output
+from broker.cli.output import note, show_details, show_done, show_table, step, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.names import checked_name
@@ -20,17 +21,16 @@ from broker.model.role import Role
 from broker.paths import place
 
 if TYPE_CHECKING:
-    from broker.compose.vaults import PlannedChange
+    from broker.compose.vaults import SetUp
 
 
-@click.group("vault", epilog="Example: broker vault status")
+@click.group("vault", cls=Noun, epilog="Example: broker vault status")
 def command() -> None:
     """Run a vault on this machine, or set up an existing Vault or OpenBao."""
 
 
-@command.command("start", epilog="Example: broker vault start && broker vault status")
+@command.verb("start", example="broker vault start && broker vault status")
 @click.option("--audit", is_flag=True, help="Also write Vault's audit log into the directory.")
-@click.pass_obj
 def start(start: Start, audit: bool) -> None:
     """Start the embedded OpenBao, set it up, and create a login for each role. Changes nothing if it is running.
 
@@ -39,55 +39,53 @@ def start(start: Start, audit: bool) -> None:
     vaults = start.broker.vaults
     step("starting the vault")
     address, pid = vaults.start(audit=audit)
-    note(f"vault at {address}, process {pid}")
+    if not wrote_json({"success": True, "address": address, "pid": pid, "directory": str(vaults.directory)}):
+        note(f"vault at {address}, process {pid}")
     note(f"its unseal key is stored beside its data in {vaults.directory}: not for production")
 
 
-@command.command("stop", epilog="Example: broker vault stop")
-@click.pass_obj
+@command.verb("stop", example="broker vault stop")
 def stop(start: Start) -> None:
     """Stop the embedded vault; keep its data."""
-    note("stopped" if start.broker.vaults.stop() else "it does not run")
+    ran = start.broker.vaults.stop()
+    if not wrote_json({"success": True, "changed": ran}):
+        note("stopped" if ran else "it does not run")
 
 
-@command.command("status", epilog="Example: broker vault status -o json")
-@output_option
-@click.pass_obj
-def status(start: Start, output: str) -> int:
+@command.verb("status", example="broker vault status -o json")
+def status(start: Start) -> int:
     """Show whether the vault answers within three seconds, and whether it serves the broker.
 
     Exits with 3 if it does not answer, 5 if it denies access, 2 if no role can log in.
     """
     found = start.broker.vaults.status()
-    if output == "json":
-        show_json(found)
-    else:
+    if not wrote_json(found):
         words: dict[object, str] = {True: "yes", False: "no", None: "unknown"}
         shown = {name: value for name, value in asdict(found).items() if value != "" and name != "code"}
         show_details(shown | {"answers": words[found.answers], "serves": words[found.serves]})
     return CODES[found.code] if found.code else 0
 
 
-@command.command("env", epilog='Example: eval "$(broker vault env)" && bao status')
-@click.pass_obj
+@command.verb("env", example='eval "$(broker vault env)" && bao status')
 def env(start: Start) -> None:
     """Print the variables that Vault's own tools need, for a shell to evaluate. No token is among them."""
-    for name, value in start.broker.vaults.environment().items():
+    found = start.broker.vaults.environment()
+    if wrote_json({f"{kind}_{name}": value for name, value in found.items() for kind in ("VAULT", "BAO")}):
+        return
+    for name, value in found.items():
         click.echo(f"export VAULT_{name}={shlex.quote(value)} BAO_{name}={shlex.quote(value)}")
 
 
-@command.command("setup", epilog="Example: VAULT_TOKEN=… broker vault setup --dry-run")
+@command.verb("setup", example="VAULT_TOKEN=… broker vault setup --dry-run")
 @click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
-@click.option("--print", "printed", type=click.Choice(["sh", "hcl"]), help="Print a script or policies instead.")
+@click.option("--print", "printed", type=click.Choice(["sh"]), help="Print a script instead.")
 @click.option(
     "--account", "accounts", multiple=True, metavar="NAME", help="Limit the roles to this account (repeatable)."
 )
 @click.option("--adopt-mount", "adopt", is_flag=True, help="Share mounts in use; --dry-run shows the effects.")
 @click.option("--login-dir", default="", metavar="DIR", help="Also write each role's login to DIR/ROLE/, mode 0600.")
-@output_option
-@click.pass_obj
 def setup(
-    start: Start, dry_run: bool, printed: str | None, accounts: Sequence[str], adopt: bool, login_dir: str, output: str
+    start: Start, dry_run: bool, printed: str | None, accounts: Sequence[str], adopt: bool, login_dir: str
 ) -> None:
     """Create mount, policies and logins in any Vault or OpenBao. Changes only what differs; removes nothing.
 
@@ -107,54 +105,41 @@ def setup(
         )
     vaults = start.broker.vaults
     if printed:
-        click.echo(vaults.script(printed, names, adopt=adopt), nl=False)
+        click.echo(vaults.script(names, adopt=adopt), nl=False)
         return
     folder = Path(login_dir) if login_dir else None
     done = vaults.set_up(names, adopt=adopt, dry_run=dry_run, login_dir=folder, write=_write_private)
-    if folder:
-        _show_logins(done.logins, folder)
-    _show_plan(done.plan, output, dry_run=dry_run)
+    if done.logins:
+        new = ", ".join(role.value for role in done.logins)
+        note(f"new logins of {new} in {folder}: move each to the host of its role")
+    if folder and (kept := [role.value for role in Role if role not in done.logins]):
+        note(f"logins in {folder} that work are kept: {', '.join(kept)}")
+    _show_plan(done, dry_run=dry_run)
     for effect in done.effects:
         note(effect)
-    count = sum(change.changes for change in done.plan)
+    count = sum(change.action.value != "keep" for change in done.plan)
     note(f"{count} of {len(done.plan)} {'would change' if dry_run else 'changed'}")
 
 
-@command.command(
-    "enrol", epilog="Example: broker vault enrol reporting --right acme/reporting --token-file reporting.token"
-)
+@command.verb("enrol", example="broker vault enrol reporting --right acme/reporting --token-file reporting.token")
 @click.argument("name")
 @click.option(
     "--right", "rights", multiple=True, required=True, metavar="ACCOUNT/APPLICATION", help="A right (repeatable)."
 )
-@click.option(
-    "--kind",
-    type=click.Choice(["direct", "gateway", "ticket"]),
-    default="direct",
-    show_default=True,
-    help="The kind of the rights. Only direct is in use yet.",
-)
 @click.option("--login-dir", default="", metavar="DIR", help="Write role_id and secret_id there, mode 0600.")
-@click.option(
-    "--token-file",
-    default="",
-    metavar="PATH|-",
-    callback=writable_secret,
-    help="Log in once and write the token there, mode 0600; - prints it.",
-)
-@click.pass_obj
-def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: str, token_file: str) -> None:
+@output_file_option("--token-file", "Log in once and write the token there, mode 0600; - prints it.", secret=True)
+def enrol(start: Start, name: str, rights: Sequence[str], login_dir: str, token_file: str) -> None:
     """Create a consumer: a login whose policy grants exactly the named rights, and no access to the broker's mount.
 
     A login of your own works too, if it has an entity and its policy grants `update` on the right's path.
     """
     if not login_dir and not token_file:
         raise InputError("no place for the login is given", hint="--login-dir DIR or --token-file PATH|-")
-    if login_dir:
-        require_apart(f"{login_dir}/role_id", f"{login_dir}/secret_id", token_file)
+    require_free_output(token_file, "the token")
+    require_apart(*(f"{login_dir}/{name}" for name in ("role_id", "secret_id") if login_dir), token_file)
     broker = start.broker
     paths = [
-        broker.vaults.right(broker.account(account), application, kind)
+        broker.vaults.right(broker.account(account), application)
         for account, application in map(split_application, rights)
     ]
     folder = Path(login_dir) if login_dir else None
@@ -168,27 +153,18 @@ def enrol(start: Start, name: str, rights: Sequence[str], kind: str, login_dir: 
         else:
             _write_private(Path(token_file), secret.reveal().encode())
             note(f"the token in {token_file} {ends}")
-    note(f"consumer {name} may {', '.join(paths)}")
+    show_done(f"consumer {name} may {', '.join(paths)}", consumer=name, rights=paths)
 
 
-def _show_logins(made: Sequence[Role], folder: Path) -> None:
-    kept = [role.value for role in Role if role not in made]
-    if made:
-        note(f"new logins of {', '.join(r.value for r in made)} in {folder}: move each to the host of its role")
-    if kept:
-        note(f"logins in {folder} that work are kept: {', '.join(kept)}")
-
-
-def _show_plan(planned: Sequence[PlannedChange], output: str, *, dry_run: bool) -> None:
+def _show_plan(done: SetUp, *, dry_run: bool) -> None:
     """Show the plan, with the differences of a dry run and of items that existed before."""
-    if output == "json":
-        show_json(planned)
+    if wrote_json([{"item": c.title, "action": c.action, "difference": c.difference} for c in done.plan]):
         return
-    show_table(["item", "action"], [(change.item, change.action.value) for change in planned])
-    for change in planned:
-        if change.difference and (dry_run or change.replaces):
-            done = "changed" if change.replaces else "created"
-            note(f"{change.item} {'would be' if dry_run else 'is'} {done}:")
+    show_table(["item", "action"], [(change.title, change.action.value) for change in done.plan])
+    for change in done.plan:
+        replaces = change.action.value == "update"
+        if change.difference and (dry_run or replaces):
+            note(f"{change.title} {'would be' if dry_run else 'is'} {'changed' if replaces else 'created'}:")
             for line in change.difference:
                 note(f"  {line}")
 

@@ -17,8 +17,7 @@ from typing import Any, Final
 import requests
 
 from broker.delivery.directory import CURRENT
-from broker.delivery.formats import FileFormat
-from broker.delivery.manifest import MANIFEST, digest, parse
+from broker.delivery.formats import MANIFEST, FileFormat, digest, parse
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.authentication import PASSWORD
 from broker.model.bundle import Manifest
@@ -29,8 +28,6 @@ from broker.upstream.session import TIMEOUT, PartnerSession
 
 CHECK_EVERY: Final = 1.0  # seconds between two reads of the link `current`
 _LARGEST: Final = 1024 * 1024
-_BEGIN_KEY: Final = "-----BEGIN PRIVATE KEY-----"
-_END_KEY: Final = "-----END PRIVATE KEY-----"
 
 
 class NothingPublishedError(InputError):
@@ -165,13 +162,10 @@ def open(directory: str | Path, *, timeout: tuple[float, float] = TIMEOUT) -> Se
 
 
 def _document(response: requests.Response) -> dict[str, Any]:
-    try:
-        found = response.json()
-    except requests.JSONDecodeError:
-        found = None
-    if not isinstance(found, dict):
-        raise PartnerUnavailableError(f"the partner's answer ({response.status_code}) is not a JSON object")
-    return found
+    with suppress(requests.JSONDecodeError):
+        if isinstance(found := response.json(), dict):
+            return found
+    raise PartnerUnavailableError(f"the partner's answer ({response.status_code}) is not a JSON object")
 
 
 def _next(document: dict[str, Any]) -> str:
@@ -198,26 +192,18 @@ def _secrets(path: Path, manifest: Manifest) -> dict[str, Secret[str]]:
 
 
 def _key_and_chain(combined: Secret[str]) -> tuple[Secret[bytes] | None, str]:
-    key, end, chain = combined.reveal().partition(_END_KEY)
-    try:
-        der = base64.b64decode("".join(key.partition(_BEGIN_KEY)[2].split()), validate=True)
-    except ValueError:
-        der = b""
-    return (Secret(der) if der and end else None), chain
+    key, _, chain = combined.reveal().partition("-----END PRIVATE KEY-----")
+    with suppress(ValueError):
+        return Secret(base64.b64decode(key.partition("-----BEGIN PRIVATE KEY-----")[2])), chain
+    return None, chain
 
 
 def _text(path: Path, manifest: Manifest, file: FileFormat) -> Secret[str]:
     found = _file(path / file.value)
-    text = _decoded(found) if found and manifest.files.get(file.value) in ("", digest(found)) else None
-    if text is None:
-        raise _damaged(path / file.value)
-    return text
-
-
-def _decoded(data: Secret[bytes]) -> Secret[str] | None:
-    with suppress(UnicodeDecodeError):
-        return Secret(data.reveal().decode())
-    return None
+    if found and manifest.files.get(file.value) in ("", digest(found)):
+        with suppress(UnicodeDecodeError):
+            return Secret(found.reveal().decode())
+    raise _damaged(path / file.value)
 
 
 def _file(path: Path) -> Secret[bytes] | None:

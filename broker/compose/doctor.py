@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from broker.errors import BrokerError, ConflictError, InputError, RefusedError, WaitingError
 from broker.model.account import Account
 from broker.model.finding import Finding, Severity, has_errors
-from broker.model.obstacle import obstacles
 from broker.model.role import Role
+from broker.model.todo import obstacles
 from broker.partners import catalogue
 from broker.vault.errors import field_of
 from broker.vault.health import health, lacking
@@ -27,9 +26,9 @@ _SEVERITY: Final = {RefusedError: Severity.ERROR, WaitingError: Severity.WARNING
 
 def examined(broker: Broker) -> list[Finding]:
     """Return all findings. Roles and accounts are examined only if files and Vault are without errors."""
-    findings = [*_files(broker), *_vault(broker)]
+    findings = [*_files(broker), *_caught("vault.unavailable", _vault(broker))]
     if not has_errors(findings):
-        findings += [*_roles(broker), *_accounts(broker)]
+        findings += [*_roles(broker), *_caught("account.unreadable", _accounts(broker))]
     return [*findings, *_unknowns()]
 
 
@@ -62,13 +61,17 @@ def _private(path: Path, why: str, *, required: bool) -> Iterator[Finding]:
         yield Finding.warning("file.owner", f"{path} belongs to another user", f"chown {os.getuid()} {path}")
 
 
-def _vault(broker: Broker) -> Iterator[Finding]:
+def _caught(code: str, findings: Iterable[Finding], prefix: str = "") -> Iterator[Finding]:
+    """Yield `findings`, the last for the error that ends them."""
     try:
-        settings = broker.roles.settings
-        found = health(settings)
+        yield from findings
     except BrokerError as error:
-        yield Finding.error("vault.unavailable", error.message, error.hint)
-        return
+        yield Finding.error(code, prefix + error.message, error.hint)
+
+
+def _vault(broker: Broker) -> Iterator[Finding]:
+    settings = broker.roles.settings
+    found = health(settings)
     yield Finding.note("vault.answers", f"vault {found.version} at {settings.address}")
     apart = (broker.clock() - found.now).total_seconds() if found.now else 0
     if abs(apart) > _SKEW:
@@ -84,27 +87,24 @@ def _roles(broker: Broker) -> Iterator[Finding]:
         yield Finding.error("role.none", "no role has a way to log in to Vault", hint)
     yield from _borrowed(broker)
     for role in filter(roles.may_try, roles.here):
-        try:
-            lacks = lacking(roles.connection(role), role)
-        except BrokerError as error:
-            yield Finding.error(f"role.{role.value}", f"the {role.value} role: {error.message}", error.hint)
-            continue
-        if lacks:
-            message = f"the {role.value} role may not {', '.join(lacks)}"
-            yield Finding.error(f"role.{role.value}", message, "broker vault setup --dry-run shows why")
+        yield from _caught(f"role.{role.value}", _rights(broker, role), f"the {role.value} role: ")
+
+
+def _rights(broker: Broker, role: Role) -> Iterator[Finding]:
+    if lacks := lacking(broker.roles.connection(role), role):
+        message = f"the {role.value} role lacks {', '.join(lacks)}"
+        yield Finding.error(f"role.{role.value}", message, "broker vault setup --dry-run shows why")
 
 
 def _borrowed(broker: Broker) -> Iterator[Finding]:
     """Report roles that use a token of the environment: their own logins were not tested then."""
     roles = broker.roles
     ways = {role: way for role in roles.here if (way := roles.way(role)) and way.borrowed}
-    if not ways:
-        return
-    role, way = next(iter(ways.items()))
-    kind = "root token, which may do everything, in" if _is_root(broker, role) else "token in"
-    names = ", ".join(each.value for each in ways)
-    message = f"the {kind} {way.source} is used for {names}: their own logins were not tested"
-    yield Finding.warning("role.token", message, f"unset {way.source[1:]}, and configure logins in broker.toml")
+    for role, way in list(ways.items())[:1]:
+        kind = "root token, which may do everything, in" if _is_root(broker, role) else "token in"
+        names = ", ".join(each.value for each in ways)
+        message = f"the {kind} {way.source} is used for {names}: their own logins were not tested"
+        yield Finding.warning("role.token", message, f"unset {way.source[1:]}, and configure logins in broker.toml")
 
 
 def _is_root(broker: Broker, role: Role) -> bool:
@@ -120,18 +120,12 @@ def _accounts(broker: Broker) -> Iterator[Finding]:
         message = "accounts are not examined: the auditor role, which reads them, does not work on this host"
         yield Finding.note("account.unseen", message)
         return
-    try:
-        accounts = broker.roles.accounts(Role.AUDITOR).all()
-    except BrokerError as error:
-        yield Finding.error("account.unreadable", error.message, error.hint)
-        return
-    yield from (*accounts.unread.values(), *_unlisted(broker))
+    accounts = broker.roles.accounts(Role.AUDITOR).all()
+    yield from accounts.unread.values()
+    yield from _caught("vault.unlisted", broker.strange())
     yield from _outside(list(accounts.found.values()))
     for account in accounts.found.values():
-        try:
-            yield from (*_evidence(broker, account), *_account(account, broker.clock()), *_profile(broker, account))
-        except BrokerError as error:
-            yield Finding.error("account.unreadable", error.message, error.hint)
+        yield from _caught("account.unreadable", _account(broker, account))
 
 
 def _outside(accounts: Sequence[Account]) -> Iterator[Finding]:
@@ -147,17 +141,8 @@ def _outside(accounts: Sequence[Account]) -> Iterator[Finding]:
             yield Finding.warning("account.shared-key", message, hint)
         if request.imported:
             held = f", by {', '.join(request.held_by)}" if request.held_by else ""
-            yield Finding.note(
-                "account.known-outside", f"{account.name}: its key was imported, and is known outside{held}", hint
-            )
-
-
-def _unlisted(broker: Broker) -> Iterator[Finding]:
-    """Report foreign entries, and records and profiles that cannot be read."""
-    try:
-        yield from (*broker.unread(), *broker.foreign())
-    except BrokerError as error:
-        yield Finding.error("vault.unlisted", error.message, error.hint)
+            message = f"{account.name}: its key was imported, and is known outside{held}"
+            yield Finding.note("account.known-outside", message, hint)
 
 
 def _evidence(broker: Broker, account: Account) -> Iterator[Finding]:
@@ -171,23 +156,20 @@ def _evidence(broker: Broker, account: Account) -> Iterator[Finding]:
         yield Finding.warning("account.outbox", message, f"any command that changes {name} stores them")
 
 
-def _account(account: Account, now: datetime) -> Iterator[Finding]:
-    name = account.name
+def _account(broker: Broker, account: Account) -> Iterator[Finding]:
+    name, now, current = account.name, broker.clock(), account.current
+    yield from _evidence(broker, account)
     if account.doomed_keys or account.doomed_secrets:
         message = f"{name}: secrets that nothing refers to are not destroyed yet"
         yield Finding.warning("account.doomed", message, "the rotator's next command destroys them")
     for found in obstacles(account, now):
         yield Finding(f"account.{found.code}", _SEVERITY[found.error], found.message, found.hint)
-    current = account.current
     if current and account.certificate(current.parts.certificate).not_after <= now:
         yield Finding.error("account.expired", f"{name}: its certificate has expired", f"broker csr new {name}")
-
-
-def _profile(broker: Broker, account: Account) -> Iterator[Finding]:
     try:
         broker.profile(account.profile, Role.AUDITOR)
     except InputError as error:
-        yield Finding.error("account.profile", f"{account.name}: {error.message}", error.hint)
+        yield Finding.error("account.profile", f"{name}: {error.message}", error.hint)
 
 
 def _unknowns() -> Iterator[Finding]:
@@ -195,8 +177,5 @@ def _unknowns() -> Iterator[Finding]:
         unknown = catalogue.builtin(name).unknowns
         if unknown:
             message = f"{name} has not published {', '.join(unknown)}: defaults are used"
-            hint = (
-                "ask the partner; to set the values, copy the profile before account add: "
-                f"broker partner show {name} -o toml"
-            )
-            yield Finding.note("partner.unknown", message, hint)
+            hint = "ask the partner; to set the values, copy the profile before account add: "
+            yield Finding.note("partner.unknown", message, f"{hint}broker partner show {name} -o toml")

@@ -6,7 +6,7 @@ meet ports, so the type checker proves here that they fit. Every use-case runs a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache, cached_property, partial
@@ -15,34 +15,36 @@ from broker.compose import privileged
 from broker.compose.doctor import examined
 from broker.compose.importing import Imports
 from broker.compose.roles import Roles
-from broker.compose.settling import forked, settle
 from broker.compose.status import AccountStatus, status
 from broker.compose.vaults import Vaults
 from broker.config import Config
+from broker.errors import BrokerError, RefusedError
 from broker.evidence.audit import Record, collect
 from broker.evidence.journal import Journal, chain_name
 from broker.evidence.statements import Anchored, ChainRecord, anchor
 from broker.issuing.grant import Issuer
 from broker.model.account import Account
-from broker.model.chain import Entry, require_text
+from broker.model.chain import require_text
 from broker.model.clock import Clock, system_clock
-from broker.model.consumer import ConsumerRecord, stragglers
 from broker.model.finding import Finding
 from broker.model.generation import Parts
+from broker.model.lease import ConsumerRecord, stragglers
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.secret import Secret
+from broker.model.verdict import CanaryResult
 from broker.partners import catalogue
 from broker.partners.profile import Profile
-from broker.rotation.ports import Canary, CanaryResult
+from broker.rotation import amend
+from broker.rotation.ports import Canary, ForkedEvidenceError
 from broker.rotation.registry import Registry
 from broker.rotation.reports import RotationStatus, rotation_status
 from broker.rotation.rotation import Rotation
-from broker.vault.consumers import VaultConsumers
+from broker.vault.changing import StoredProfiles, VaultConsumers, own_profiles, store_profile
+from broker.vault.connection import Observer, unobserved
+from broker.vault.errors import MissingError
+from broker.vault.evidence import VaultStatements
 from broker.vault.listing import Documents, entries_of, every_folder, foreign
-from broker.vault.observer import Observer, unobserved
-from broker.vault.profiles import StoredProfiles, own_profiles, store_profile
-from broker.vault.statements import VaultStatements
 
 
 class Wiring:
@@ -106,11 +108,13 @@ class Broker:
             self._say(f"note: {finding.message}, so it is left out; run broker doctor for details")
         yield from accounts.found.values()
 
-    def unread(self) -> tuple[Finding, ...]:
-        """Return a finding for each record of a consumer, and each profile, that cannot be read."""
-        return (*self._consumers(Role.AUDITOR).unread.values(), *self.own_profiles(Role.AUDITOR).unread.values())
+    def strange(self) -> Iterator[Finding]:
+        """Yield a finding for each consumer's record and each profile that cannot be read, and each foreign entry."""
+        yield from self._consumers(Role.AUDITOR).unread.values()
+        yield from self.own_profiles(Role.AUDITOR).unread.values()
+        yield from self.foreign(())
 
-    def foreign(self, names: Sequence[AccountName] = ()) -> tuple[Finding, ...]:
+    def foreign(self, names: Sequence[AccountName]) -> tuple[Finding, ...]:
         """Return a finding for each foreign entry: in the evidence of the accounts `names`, else in all folders."""
         vault = self.roles.connection(Role.AUDITOR)
         folders = [entries_of(f"accounts/{name}") for name in names] or every_folder(vault)
@@ -146,17 +150,29 @@ class Broker:
         statements = VaultStatements(self.roles.connection(Role.ANCHOR))
         return anchor(statements.key(), statements, self.roles.evidence(Role.ANCHOR), self.true_clock)
 
-    def stored_evidence(self, chain: str) -> ChainRecord:
-        """Return the stored entries of a chain of evidence, and a finding for each that cannot be read."""
-        return self.roles.evidence(Role.AUDITOR).kept(chain)
+    def stored_evidence(self, names: Iterable[AccountName], *, issued: bool) -> Iterator[ChainRecord]:
+        """Yield the chains of accounts, and with `issued` those of issuing processes, unverified.
 
-    def issuing_chains(self) -> tuple[str, ...]:
-        """Return the names of the chains that record issued bundles."""
-        return self.roles.evidence(Role.AUDITOR).issuing_chains()
+        An entry that is due and not stored yet is reported to `say`.
+        """
+        evidence = self.roles.evidence(Role.AUDITOR)
+        for name in names:
+            kept = evidence.kept(f"accounts/{name}")
+            stored = {entry.number for entry in kept.entries}
+            due = tuple(entry for entry in self.account(name).outbox if entry.number not in stored)
+            for entry in due:
+                self._say(f"entry {entry.number} of {name} is not stored yet: a command that changes {name} stores it")
+            yield replace(kept, entries=kept.entries + due)
+        yield from map(evidence.kept, evidence.issuing_chains() if issued else ())
 
     def forked(self, account: Account) -> bool:
-        """Return whether evidence of `account` that is due can never be stored."""
-        return forked(self.roles, account)
+        """Return whether evidence that is due can never be stored, because another entry has its number."""
+        try:
+            return any(map(self.roles.evidence(Role.AUDITOR).forked, account.outbox[:1]))
+        except MissingError:
+            return False
+        except RefusedError:  # an entry of a newer broker, which this one can neither read nor replace
+            return True
 
     def statuses(self, names: Sequence[AccountName], clock: Clock) -> list[AccountStatus]:
         """Return the status of the accounts `names`, or of all."""
@@ -244,11 +260,29 @@ class Broker:
     @cached_property
     def _journal(self) -> Journal:
         """One chain for all bundles of this process. Its clock never refuses: giving one back is always recorded."""
-        return Journal(chain_name(self.clock()), self._store_entry, self.clock, self.actor)
-
-    def _store_entry(self, entry: Entry) -> None:
-        self.roles.evidence(Role.SERVER).append(entry)  # connects only now
+        return Journal(
+            chain_name(self.clock()),
+            lambda entry: self.roles.evidence(Role.SERVER).append(entry),
+            self.clock,
+            self.actor,
+        )
 
     def settle(self, name: AccountName, role: Role = Role.ROTATOR) -> None:
-        """Store the evidence that is due and destroy doomed secrets; raise `ForkedEvidenceError`."""
-        settle(self.roles, name, role, self._say)
+        """Store the evidence that is due and destroy doomed secrets; if Vault fails now, the next change tries again.
+
+        Raise `ForkedEvidenceError` if no retry can succeed: another entry has the number of one that is due.
+        """
+        roles, may_destroy = self.roles, role is Role.ROTATOR
+        try:
+            amend.settle(
+                name,
+                accounts=roles.accounts(role),
+                log=roles.evidence(role).append,
+                keys=roles.keys(role) if may_destroy else None,
+                secrets=roles.secrets(role) if may_destroy else None,
+            )
+        except ForkedEvidenceError:
+            raise
+        except BrokerError as error:
+            reason = f"evidence that is due is not stored yet ({error.message})"
+            self._say(f"note: {reason}: the next change of {name} tries again")

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.model.account import Account
+from broker.model.clock import Stamp
 from broker.model.finding import Finding
 from broker.model.generation import Generation
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.stage import Stage
-from broker.model.stamp import Stamp
-from broker.rotation.choosing import Promotion
 from broker.rotation.importing import Importing, ImportPlan, adopt, may_try, noted
+from broker.rotation.reports import Promotion
 from broker.vault.other_secrets import OtherSecret, read_other
 
 if TYPE_CHECKING:  # a cycle: `Broker` offers this
@@ -72,4 +72,5 @@ class Imports:
         if generation.stage is not Stage.CANDIDATE or not may_try(received.account, profile):
             return Imported(received.account, generation, None)
         promotion = rotation.promote(plan.account.name, generation.number)
-        return Imported(promotion.account, promotion.account.generation(promotion.number), promotion)
+        account = self._broker.account(plan.account.name, Role.ROTATOR)
+        return Imported(account, account.generation(promotion.generation), promotion)

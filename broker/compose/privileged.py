@@ -12,28 +12,25 @@ from typing import Final
 from broker.compose.roles import Roles
 from broker.evidence.journal import Journal
 from broker.evidence.tamper import require_first_entry
-from broker.issuing.grant import Issuer
-from broker.issuing.leases import LeaseSigner
-from broker.issuing.ports import Authorize, Consumer, SetSecrets
+from broker.issuing.grant import Consumer, Issuer, SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID
 from broker.model.clock import Clock
-from broker.model.generation import Application, Parts
+from broker.model.generation import Parts
 from broker.model.lease import BundleKind
 from broker.model.redactor import Redactor
 from broker.model.role import Role
 from broker.model.secret import Secret
+from broker.model.verdict import CanaryResult
 from broker.partners.profile import Profile
 from broker.pki.tls import client_context
-from broker.rotation.ports import Canary, CanaryResult
+from broker.rotation.ports import Canary
 from broker.telemetry import log
 from broker.upstream.canary import ask
 from broker.upstream.credentials import Credentials
 from broker.vault import capabilities, layout
-from broker.vault.connection import Connection
-from broker.vault.consumers import VaultConsumers
-from broker.vault.secrets import VaultSecrets
-from broker.vault.signers import lease_keys
+from broker.vault.changing import VaultConsumers
+from broker.vault.secrets import lease_signer, read_secrets
 
 Profiles = Callable[[str, Role], Profile]
 _FIRST_ENTRIES: Final = 256  # accounts whose first entry of evidence is kept in memory: it never changes
@@ -41,14 +38,15 @@ _FIRST_ENTRIES: Final = 256  # accounts whose first entry of evidence is kept in
 
 def canary(roles: Roles, profiles: Profiles) -> Canary:
     """Return the function that prepares a try at the partner, as the canary role."""
-    read, checked = VaultSecrets(roles.connection(Role.CANARY)), _checked(roles, Role.CANARY)
+    read, checked = partial(read_secrets, roles.connection(Role.CANARY)), _checked(roles, Role.CANARY)
 
     def prepared(account: Account, parts: Parts) -> Callable[[], CanaryResult]:
         checked(account)
         profile = profiles(account.profile, Role.CANARY)
-        application = account.canary_application if CLIENT_ID in profile.authentication.needs else Application("")
-        credentials = _credentials(account, parts, read(account.name, parts), application, profile)
-        return partial(ask, credentials, profile.probe, application=application.name)
+        application = account.canary_application if CLIENT_ID in profile.authentication.needs else None
+        client_id = application.client_id if application else ""
+        credentials = _credentials(account, parts, read(account.name, parts), client_id, profile)
+        return partial(ask, credentials, profile.probe, application=application)
 
     return prepared
 
@@ -59,25 +57,21 @@ def issuer(roles: Roles, profiles: Profiles, token: Secret[str], clock: Clock, j
     `clock` refuses while it is wrong. All issuers of a process share one `journal`.
     """
     vault, checked = roles.connection(Role.SERVER), _checked(roles, Role.SERVER)
+
+    def authorize(account: Account, application: str, kind: BundleKind) -> Consumer:
+        right = layout.right(account.profile, account.environment, account.name, application, kind.value)
+        return capabilities.authorize(vault, token, right, peer=None)
+
     return Issuer(
         accounts=lambda name: checked(roles.accounts(Role.SERVER).read(name).account),
         profile=lambda account: profiles(account.profile, Role.SERVER),
-        authorize=_authorize(vault, token),
-        read_secrets=VaultSecrets(vault),
+        authorize=authorize,
+        read_secrets=partial(read_secrets, vault),
         consumers=VaultConsumers(vault),
         journal=journal,
-        signer=LeaseSigner(lease_keys(vault)),
+        signer=lease_signer(vault),
         clock=clock,
     )
-
-
-def _authorize(vault: Connection, token: Secret[str]) -> Authorize:
-    def authorized(account: Account, application: str, kind: BundleKind) -> Consumer:
-        access = layout.Access(kind.value)
-        right = layout.right(account.profile, account.environment, account.name, application, access)
-        return capabilities.authorize(vault, token, right, peer=None)
-
-    return authorized
 
 
 def _checked(roles: Roles, role: Role) -> Callable[[Account], Account]:
@@ -85,11 +79,7 @@ def _checked(roles: Roles, role: Role) -> Callable[[Account], Account]:
     return partial(require_first_entry, first=lru_cache(_FIRST_ENTRIES)(roles.evidence(role).first))
 
 
-def _credentials(
-    account: Account, parts: Parts, hidden: SetSecrets, application: Application, profile: Profile
-) -> Credentials:
+def _credentials(account: Account, parts: Parts, hidden: SetSecrets, client_id: str, profile: Profile) -> Credentials:
     log.hide(Redactor(hidden.secrets.values()).redact)
     context = client_context(hidden.key, account.certificate(parts.certificate).pem, account.ca_set(parts.trust).pem)
-    return Credentials(
-        account.base_url, context, account.login, hidden.secrets, application.client_id, profile.authentication
-    )
+    return Credentials(account.base_url, context, account.login, hidden.secrets, client_id, profile.authentication)

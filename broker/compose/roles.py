@@ -14,12 +14,10 @@ from broker.errors import InputError, VaultUnavailableError
 from broker.model.duration import parse_duration
 from broker.model.role import Role
 from broker.model.secret import Secret
-from broker.vault.accounts import VaultAccounts
-from broker.vault.connection import Connection
-from broker.vault.enrolment import AppRole, consumer_token
+from broker.vault.changing import VaultAccounts
+from broker.vault.connection import Connection, Observer, TokenSource, unobserved
 from broker.vault.evidence import VaultEvidence
-from broker.vault.logins import TokenSource, token_source
-from broker.vault.observer import Observer, unobserved
+from broker.vault.logins import token_source
 from broker.vault.secrets import VaultKeys, VaultNamedSecrets
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import Seen
@@ -84,24 +82,17 @@ class Roles(Ways):
             source=source,
         )
 
-    @property
-    def _address(self) -> str:
-        return f"unix://{self.home.socket}" if self._embedded_by_default else self.config["vault.address"]
-
     def connection(self, role: Role) -> Connection:
         """Return the connection that acts as `role`. All share `Seen`, so none reads an older state than another."""
         if role not in self._connections:
-            settings, seen = self.settings, self._seen
-            login = self._login(role, seen)
-            self._connections[role] = Connection(settings, login, observer=self.observer, seen=seen)
+            settings, seen = self.settings, self._seen  # before the login: where Vault is, is reported first
+            self._connections[role] = Connection(settings, self._login(role), observer=self.observer, seen=seen)
         return self._connections[role]
 
     def require_true_clock(self) -> None:
         """Raise `RefusedError` if this machine's clock is minutes from Vault's; ask Vault if it never answered."""
         vault = Connection(replace(self.settings, namespace=""), seen=self._seen)
         try:
-            if not vault.answered:
-                vault.ask("GET", "sys/seal-status")  # every node answers it, without a token
             vault.require_true_clock()
         finally:
             vault.close()
@@ -113,7 +104,7 @@ class Roles(Ways):
             raise VaultUnavailableError("the embedded vault does not run", hint="broker vault start")
         return Seen(wait=self._wait)
 
-    def _login(self, role: Role, seen: Seen) -> TokenSource:
+    def _login(self, role: Role) -> TokenSource:
         way = self.way(role)
         if way is None:
             raise InputError(
@@ -121,13 +112,9 @@ class Roles(Ways):
                 hint=f'[roles.{role.value}] method = "approle" in broker.toml, or set VAULT_TOKEN',
             )
         try:
-            return token_source(way.method, Connection(self.settings, seen=seen), way.options)
+            return token_source(way.method, Connection(self.settings, seen=self._seen), way.options)
         except InputError as error:
             raise InputError(f"the {role.value} role: {error.message}", hint=error.hint) from None
-
-    def log_in(self, login: AppRole) -> tuple[Secret[str], int]:
-        """Return a new token of a consumer's login, which is neither renewed nor revoked, and its seconds."""
-        return consumer_token(Connection(self.settings), login)
 
     def accounts(self, role: Role) -> VaultAccounts:
         """Return the account documents as `role` sees them."""

@@ -10,9 +10,8 @@ from broker.errors import InputError
 from broker.model.account import Account
 from broker.model.due import DueDate, account_due, lead_time
 from broker.model.names import AccountName
-from broker.model.obstacle import Obstacle, obstacles
 from broker.model.stage import Stage
-from broker.model.todo import Todo, Who, forked_todo, next_todo, unread_profile_todo
+from broker.model.todo import Obstacle, Todo, Who, forked_todo, next_todo, obstacles, unread_profile_todo
 from broker.partners.profile import Profile
 
 
@@ -65,7 +64,7 @@ def _status(account: Account, due: DueDate | None, todo: Todo, now: datetime) ->
         current=current.number if current else None,
         not_after=account.certificate(current.parts.certificate).not_after if current else None,
         due=due.at if due else None,
-        due_because=due.decided_by.because if due else None,
+        due_because=due.because if due else None,
         generations=tuple(GenerationStatus(g.number, g.stage, account.rolled_back(g)) for g in account.generations),
         open_request=account.open_request.number if account.open_request else None,
         who=todo.who,

@@ -18,10 +18,9 @@ from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.enrolment import (
-    ONCE,
     consumer_role,
+    consumer_token,
     enrol_consumer,
-    issue_login,
     provide_login,
     require_no_others_login,
 )
@@ -29,7 +28,7 @@ from broker.vault.health import health, lacking
 from broker.vault.logins import token_source
 from broker.vault.ownership import survey, unseen
 from broker.vault.policies import ALL
-from broker.vault.setup import Action, Wish, apply, as_hcl, as_shell, plan, wanted
+from broker.vault.setup import Item, Wish, apply, as_shell, plan, wanted
 
 Write = Callable[[Path, bytes], None]  # a file that only its owner can read
 
@@ -40,38 +39,19 @@ class VaultStatus:
 
     embedded: str | None
     pid: int | None
-    answers: bool | None
-    serves: bool | None
-    address: str
+    answers: bool | None = None
+    serves: bool | None = None
+    address: str = ""
     code: Kind | None = None
     message: str = ""
     hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedChange:
-    """One item of a set-up, what is done to it, and for people the lines that differ. No secret is in them."""
-
-    item: str
-    action: Action
-    difference: tuple[str, ...]
-
-    @property
-    def replaces(self) -> bool:
-        """Whether something that exists is changed."""
-        return self.action is Action.UPDATE
-
-    @property
-    def changes(self) -> bool:
-        """Whether anything is done."""
-        return self.action is not Action.KEEP
-
-
-@dataclass(frozen=True, slots=True)
 class SetUp:
     """A planned or finished set-up, and its effects on others. `logins` are the roles that got a new login."""
 
-    plan: tuple[PlannedChange, ...]
+    plan: tuple[Item, ...]
     effects: tuple[str, ...]
     logins: tuple[Role, ...]
 
@@ -100,13 +80,7 @@ class Vaults:
         """Return whether the vault answers, and serves one of the roles of this host."""
         embedded = not self._roles.config["vault.address"]
         running = server.status(self.directory) if embedded else None
-        found = VaultStatus(
-            embedded=str(self.directory) if embedded else None,
-            pid=running.pid if running else None,
-            answers=None,
-            serves=None,
-            address="",
-        )
+        found = VaultStatus(str(self.directory) if embedded else None, running.pid if running else None)
         try:
             found = replace(found, address=self._roles.settings.address)
             health(self._roles.settings)
@@ -127,7 +101,7 @@ class Vaults:
         if role is Role.AUDITOR:
             vault.list("accounts")
         elif lacks := lacking(vault, role):
-            raise DeniedError(f"the {role.value} role may not {', '.join(lacks)}", hint="broker vault setup --dry-run")
+            raise DeniedError(f"the {role.value} role lacks {', '.join(lacks)}", hint="broker vault setup --dry-run")
 
     def environment(self) -> Mapping[str, str]:
         """Return the variables that Vault's own tools need to reach the vault. No token."""
@@ -143,11 +117,10 @@ class Vaults:
         }
         return {name: str(value) for name, value in values.items() if value}
 
-    def script(self, form: str, accounts: Sequence[str], *, adopt: bool) -> str:
-        """Return the set-up as a shell script ("sh") or as policies ("hcl"), for an administrator to run."""
+    def script(self, accounts: Sequence[str], *, adopt: bool) -> str:
+        """Return the set-up as a shell script, for an administrator to run."""
         ground = unseen(self._roles.config["vault.mount"], shared=adopt)
-        items = wanted(ground, Wish(tuple(accounts) or ALL, adopt=adopt))
-        return as_shell(ground, items) if form == "sh" else as_hcl(items)
+        return as_shell(ground, wanted(ground, Wish(tuple(accounts) or ALL, adopt=adopt)))
 
     def set_up(
         self, accounts: Sequence[str], *, adopt: bool, dry_run: bool, login_dir: Path | None, write: Write
@@ -167,13 +140,12 @@ class Vaults:
                 logins = tuple(r for r in Role if provide_login(vault, r.value, login_dir / r.value, write))
         if not dry_run and self._roles.is_embedded:
             self._up(wish=wish)
-        shown = tuple(PlannedChange(c.item.title, c.action, c.difference) for c in planned)
-        return SetUp(shown, effects, logins)
+        return SetUp(planned, effects, logins)
 
-    def right(self, account: Account, application: str, kind: str) -> str:
+    def right(self, account: Account, application: str) -> str:
         """Return the path on which a consumer needs `update`; raise `UnknownNameError`."""
         account.application(application)
-        return layout.right(account.profile, account.environment, account.name, application, layout.Access(kind))
+        return layout.right(account.profile, account.environment, account.name, application)
 
     def enrol(
         self, name: str, rights: Sequence[str], *, login_dir: Path | None, token: bool, write: Write
@@ -186,7 +158,7 @@ class Vaults:
             enrol_consumer(vault, name, rights)
             if login_dir:
                 provide_login(vault, role, login_dir, write)
-            return self._roles.log_in(issue_login(vault, role, ONCE)) if token else None
+            return consumer_token(vault, role) if token else None
 
     def _up(self, *, wish: Wish = Wish(), options: Options = Options()) -> Embedded:  # noqa: B008  # both are frozen
         mount = self._roles.config["vault.mount"]

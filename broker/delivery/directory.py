@@ -18,12 +18,11 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from broker.delivery.formats import FileFormat, render
-from broker.delivery.manifest import MANIFEST, digest, dump, manifest_of, parse
+from broker.delivery.formats import MANIFEST, FileFormat, digest, dump, manifest_of, parse, render
 from broker.delivery.root import LeftBehindError, Root, held
 from broker.errors import InputError, RefusedError
 from broker.model.bundle import Bundle, Manifest
-from broker.model.clock import Clock, system_clock
+from broker.model.clock import Clock
 from broker.model.secret import Secret
 
 CURRENT: Final = "current"
@@ -34,23 +33,16 @@ _OURS: Final = frozenset({MANIFEST, *(f.value for f in FileFormat)})
 
 
 @contextmanager
-def publishing(
-    root: Path,
-    bundle: Bundle,
-    formats: Collection[FileFormat] = (),
-    *,
-    grace: timedelta = GRACE,
-    clock: Clock = system_clock,
-) -> Iterator[Holding]:
+def publishing(root: Path, bundle: Bundle, formats: Collection[FileFormat], clock: Clock) -> Iterator[Holding]:
     """Write `bundle` below `root`, point `current` at it, and lend what was published, for `Holding.withdraw`.
 
     Leftovers of a killed run are removed first; a generation that is already there gets a new manifest. Displaced
-    generations are removed once `grace` has passed, by this or a later call. If this raises, the directory is as
+    generations are removed once their grace has passed, by this or a later call. If this raises, the directory is as
     before: `UnusableDirectoryError` if it cannot be used or is full, `LeftBehindError` if even that could not be
     restored; `RefusedError` if it holds another application's bundle; what `render` raises.
     """
     with ExitStack() as kept:
-        with held(root, make=True) as directory:
+        with held(root) as directory:
             own = kept.enter_context(directory.opened())
             _sweep(directory)
             _require_same_holder(directory, bundle)
@@ -58,7 +50,7 @@ def publishing(
             try:
                 name = _stored(directory, bundle, formats)
                 _switch(directory, name, clock())
-                _prune(directory, name, clock() - grace)
+                _prune(directory, name, clock() - GRACE)
                 holding = Holding(own, kept.enter_context(directory.opened(name)), bundle.lease_id)
             except BaseException:
                 _restore(directory, *before)
@@ -161,17 +153,16 @@ def _remove_all(directory: Root, names: Iterable[str]) -> None:
 
 def _stored(directory: Root, bundle: Bundle, formats: Collection[FileFormat]) -> str:
     """Return the name of the generation that holds `bundle`; write what is missing of it."""
-    names = (f"gen-{bundle.generation:06d}" + (f"-{number}" if number > 1 else "") for number in count(1))
-    for name in names:
+    for number in count(1):
+        name = f"gen-{bundle.generation:06d}" + (f"-{number}" if number > 1 else "")
         files = render(bundle, formats, directory.path / name)
         if not directory.is_directory(name):
-            working = f".{name}"
-            directory.make(working)
-            with directory.opened(working) as generation:
+            directory.make(f".{name}")
+            with directory.opened(f".{name}") as generation:
                 for file, content in files.items():
                     generation.write(file.value, content)
                 generation.write(MANIFEST, Secret(dump(manifest_of(bundle, files))))
-            directory.rename(working, name)
+            directory.rename(f".{name}", name)
             return name
         with directory.opened(name) as generation:
             there = _same(generation, files)
@@ -191,7 +182,7 @@ def _same(generation: Root, files: Mapping[FileFormat, Secret[bytes]]) -> Mappin
         return None
     stored, there = _manifest(generation), {}
     for file, content in files.items():
-        found = generation.read(file.value, close=True)
+        found = generation.read(file.value)
         expected = stored.files.get(file.value) if stored and file.random else digest(content)
         if found is None or digest(found) != expected:
             return None

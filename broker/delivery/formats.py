@@ -1,4 +1,4 @@
-"""Render a bundle as files.
+"""Render a bundle as files, and write and read `manifest.json`, its public part.
 
 A text file holds its value without a line end, as mounted Kubernetes secrets do: `$(cat password)` and a program that
 reads the whole file get the same value.
@@ -6,19 +6,27 @@ reads the whole file get the same value.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import shlex
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from broker.errors import InputError
 from broker.model.authentication import PASSWORD, Authentication, Values
-from broker.model.bundle import Bundle
+from broker.model.bundle import Bundle, Manifest
+from broker.model.names import account_name
 from broker.model.secret import Secret
+from broker.partners.authentication import authentication_of, document_of
 from broker.pki import keys
+
+MANIFEST: Final = "manifest.json"
+SCHEMA: Final = 1
 
 
 class FileFormat(Enum):
@@ -92,7 +100,8 @@ def render(bundle: Bundle, formats: Collection[FileFormat], at: Path) -> dict[Fi
         FileFormat.CURL: lambda: curl_config(at, bundle.authentication, bundle.values),
         FileFormat.ENV: lambda: _env(bundle, at),
     }
-    return {f: _hidden(rendered[f]()) for f in FileFormat if f in wanted}
+    contents = {f: rendered[f]() for f in FileFormat if f in wanted}
+    return {f: Secret(c.encode() if isinstance(c, str) else c) for f, c in contents.items()}
 
 
 def curl_config(at: Path, authentication: Authentication, values: Values) -> str:
@@ -134,10 +143,6 @@ def _line(name: str, value: str) -> str:
     return f'{name} = "{escaped}"' if value else name
 
 
-def _hidden(content: str | bytes) -> Secret[bytes]:
-    return Secret(content.encode() if isinstance(content, str) else content)
-
-
 def _others(bundle: Bundle) -> str:
     values = {name: secret.reveal() for name, secret in sorted(bundle.secrets.items()) if name != PASSWORD}
     return json.dumps(values, ensure_ascii=False)
@@ -159,3 +164,47 @@ def _env(bundle: Bundle, at: Path) -> str:
     if any("\0" in value for value in values.values()):
         raise InputError("an environment variable cannot hold a NUL", hint="leave out --format env")
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+
+
+def manifest_of(bundle: Bundle, files: Mapping[FileFormat, Secret[bytes]]) -> Manifest:
+    """Return the manifest of `bundle` rendered as `files`."""
+    return Manifest(
+        account=bundle.account,
+        application=bundle.application,
+        generation=bundle.generation,
+        base_url=bundle.base_url,
+        authentication=bundle.authentication,
+        not_after=bundle.certificate.not_after,
+        lease_id=bundle.lease_id,
+        expires=bundle.expires,
+        files={f.value: "" if f.guessable else digest(content) for f, content in files.items()},
+    )
+
+
+def dump(manifest: Manifest) -> bytes:
+    """Return `manifest` as JSON, keys sorted, ending in a line end."""
+    document = msgspec.to_builtins(manifest) | {
+        "schema": SCHEMA,
+        "authentication": document_of(manifest.authentication),
+        "files": {name: {"sha256": digest} if digest else {} for name, digest in manifest.files.items()},
+    }
+    return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def parse(data: bytes) -> Manifest:
+    """Read a manifest that this or an older release wrote; raise `InputError`."""
+    try:
+        document = json.loads(data)
+        if document["schema"] > SCHEMA:
+            raise InputError("a newer broker wrote the manifest", hint="upgrade the broker package of this program")
+        document["account"] = account_name(document["account"])
+        document["authentication"] = authentication_of(document["authentication"])
+        document["files"] = {name: row.get("sha256", "") for name, row in document["files"].items()}
+        return msgspec.convert(document, Manifest, from_attributes=True)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{MANIFEST} is damaged, or not the broker's", hint="get the bundle again") from None
+
+
+def digest(content: Secret[bytes]) -> str:
+    """Return the SHA-256 of `content` in lower-case hex."""
+    return hashlib.sha256(content.reveal()).hexdigest()

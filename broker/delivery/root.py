@@ -10,8 +10,7 @@ import fcntl
 import os
 import re
 import stat
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Final
 
 from broker.errors import ConflictError, InputError
 from broker.model.secret import Secret
-from broker.paths import UntrustedPathError, place, replace_file
+from broker.paths import UntrustedPathError, place, replace_file, take_lock
 
 _FILE_MODE: Final = 0o600  # of public files too
 _DIRECTORY_MODE: Final = 0o700
@@ -27,6 +26,9 @@ _PATIENCE: Final = 10.0  # seconds; publishing takes milliseconds
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OURS: Final = re.compile(r"\.?(gen-\d|current)")
 _GONE: Final = 3  # times that the directory may be replaced while its lock is awaited
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_MEMORY: Final = r"^\S+ \S+ {}:{} .*? - (?:tmpfs|ramfs) "  # proc(5): the device, and after a lone hyphen the type
+_SHARED: Final = Path("/dev/shm")  # noqa: S108  # publishing makes a directory with mode 0700 in it
 
 
 class UnusableDirectoryError(InputError):
@@ -46,7 +48,7 @@ class Root:
 
     def names(self) -> list[str]:
         """Return the names in it, sorted."""
-        return sorted(os.listdir(self._fd))  # noqa: PTH208  # a descriptor  # noqa: PTH208  # a descriptor
+        return sorted(os.listdir(self._fd))  # noqa: PTH208  # a descriptor
 
     def is_directory(self, name: str) -> bool:
         """Return whether `name` is a directory, not a link to one."""
@@ -85,15 +87,11 @@ class Root:
         replace_file(self._fd, name, content.reveal(), _FILE_MODE)
         os.fsync(self._fd)
 
-    def read(self, name: str, *, close: bool = False) -> Secret[bytes] | None:
-        """Return the content of a file, or None if it cannot be read or is not a regular file.
-
-        With `close`, take the rights of other users away.
-        """
+    def read(self, name: str) -> Secret[bytes] | None:
+        """Return the content of a file, or None if it cannot be read or is no regular file; close it to other users."""
         with suppress(OSError), open(name, "rb", opener=partial(_unfollowed, self._fd)) as file:
             if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                if close:
-                    os.fchmod(file.fileno(), _FILE_MODE)
+                os.fchmod(file.fileno(), _FILE_MODE)
                 return Secret(file.read())
         return None
 
@@ -141,7 +139,8 @@ class Root:
     def locked(self) -> Iterator[None]:
         """Wait for other publishers, and update `path`: the directory may have been renamed."""
         with _as_unusable(self.path):
-            _wait_for_lock(self.path, self._fd, time.monotonic() + _PATIENCE)
+            if not take_lock(self._fd, _PATIENCE):
+                raise ConflictError(f"another publisher holds {self.path}", hint=f"find it: fuser -v {self.path}")
             with suppress(OSError):
                 self.path = Path(os.readlink(f"/proc/self/fd/{self._fd}"))  # noqa: PTH115  # not the path of a file
             try:
@@ -161,72 +160,43 @@ def _unfollowed(at: int, name: str, flags: int) -> int:
 
 
 @contextmanager
-def held(path: Path, *, make: bool = False) -> Iterator[Root]:
-    """Lend the directory at `path`, locked; with `make`, create it and set its mode.
+def held(path: Path) -> Iterator[Root]:
+    """Lend the directory at `path`, locked; make it if it is missing, and set its mode.
 
     Raise `UnusableDirectoryError` if it cannot be trusted (a link, another user's, writable by others, or below such a
     directory) and for errors of the file system; `ConflictError` if another publisher holds the lock for long.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow the link that we refuse
-    with _as_unusable(path):
-        path, fd = _locked(path, make=make)
-        try:
-            root = Root(path, fd)
-            if make:
-                _require_bundles_alone(root, os.fstat(fd).st_mode)
-                os.fchmod(fd, _DIRECTORY_MODE)
-            yield root
-        finally:
-            os.close(fd)
-
-
-def _locked(path: Path, *, make: bool) -> tuple[Path, int]:
-    """Return the path of the directory, with all links above it followed, and its descriptor."""
-    deadline = time.monotonic() + _PATIENCE
-    for _ in range(_GONE):
-        with place(path, make=make, guarded=True) as found:
-            if make:
+    with _as_unusable(path), ExitStack() as opened:
+        for _ in range(_GONE):
+            with place(path, make=True, guarded=True) as found:
                 with suppress(FileExistsError):
                     os.mkdir(found.name, _DIRECTORY_MODE, dir_fd=found.descriptor)
-            fd = os.open(found.name, _OPEN, dir_fd=found.descriptor)
-        try:
-            _require_safe(found.path, os.fstat(fd))
-            _wait_for_lock(found.path, fd, deadline)
+                fd = os.open(found.name, _OPEN, dir_fd=found.descriptor)
+            opened.callback(os.close, fd)
+            _require_safe(found.path, fd)
+            root = Root(found.path, fd)
+            opened.enter_context(root.locked())
             if os.path.samestat(os.fstat(fd), os.stat(found.path, follow_symlinks=False)):  # noqa: PTH116  # of an lstat
-                return found.path, fd
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
+                os.fchmod(fd, _DIRECTORY_MODE)
+                yield root
+                return
+            opened.close()
     raise ConflictError(f"{path} is being replaced", hint="publish to a directory that no other program replaces")
 
 
-def _wait_for_lock(path: Path, fd: int, deadline: float) -> None:
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise ConflictError(f"another publisher holds {path}", hint=f"find it: fuser -v {path}") from None
-            time.sleep(0.02)
-        else:
-            return
-
-
-def _require_safe(path: Path, found: os.stat_result) -> None:
+def _require_safe(path: Path, fd: int) -> None:
+    found = os.fstat(fd)
     if found.st_uid != os.geteuid():
         raise UnusableDirectoryError(
             f"{path} belongs to user {found.st_uid}", hint="use a directory that belongs to you"
         )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise UnusableDirectoryError(f"{path} can be written by others", hint=f"chmod go-w {path}")
-
-
-def _require_bundles_alone(root: Root, mode: int) -> None:
-    """Refuse to close a directory to others if it holds more than bundles: it might be `/etc`, or `/`."""
-    if mode & 0o077 and not all(_OURS.match(name) for name in root.names()):
+    # Closed to others, a directory with more than bundles would break what they use: it might be `/etc`, or `/`
+    if found.st_mode & 0o077 and not all(_OURS.match(name) for name in os.listdir(fd)):  # a descriptor
         raise UnusableDirectoryError(
-            f"{root.path} holds other files, which other users can read", hint="use a directory for this bundle alone"
+            f"{path} holds other files, which other users can read", hint="use a directory for this bundle alone"
         )
 
 
@@ -244,3 +214,35 @@ def _as_unusable(path: Path) -> Iterator[None]:
         else:
             what, hint = error.strerror or "it cannot be used", f"see its owner and mode: ls -ld {path}"
         raise UnusableDirectoryError(f"{path}: {what.lower()}", hint=hint) from None
+
+
+def default_root(account: str, application: str, environ: Mapping[str, str], uid: int) -> Path:
+    """Return the default directory for a bundle: in memory, if this machine has such a place for us.
+
+    `$XDG_RUNTIME_DIR`, `/run/user/<uid>`, `/dev/shm`, else `~/.cache` (`$XDG_CACHE_HOME`), for which `is_memory` is
+    false and the caller warns.
+    """
+    below = Path("credential-broker") / account / application
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    for base in (runtime, f"/run/user/{uid}"):
+        if base.startswith("/") and _usable(Path(base)):
+            return base / below
+    if _usable(_SHARED):
+        # Everybody may write here: the name has the user's number, and publishing refuses another user's directory
+        return _SHARED / f"credential-broker-{uid}" / account / application
+    cache = environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if cache.startswith("/") else Path(environ.get("HOME", "/")) / ".cache") / below
+
+
+def is_memory(path: Path, mounts: Path = _MOUNTS) -> bool:
+    """Return whether `path`, or its nearest existing parent, is on a memory file system (which may be swapped out)."""
+    device = next(place for place in (path, *path.parents) if place.exists()).stat().st_dev
+    row = re.compile(_MEMORY.format(os.major(device), os.minor(device)), re.MULTILINE)
+    try:
+        return bool(row.search(mounts.read_text(encoding="utf-8", errors="replace")))
+    except OSError:
+        return False
+
+
+def _usable(base: Path) -> bool:
+    return base.is_dir() and os.access(base, os.W_OK | os.X_OK) and is_memory(base)

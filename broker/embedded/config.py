@@ -34,22 +34,6 @@ def rendered(home: Home, options: Options) -> str:
     for setting up, with a secret-id that we chose before, and revokes the root token it used. So we never see one, and
     nothing can be lost between initialisation and saving its answer.
     """
-    blocks = [
-        f'storage "pebbledb" {{ path = {_quoted(home.data)} }}',
-        f'seal "static" {{\n  current_key_id = "1"\n  current_key = {_quoted(f"file://{home.unseal_key}")}\n}}',
-        f'listener "unix" {{\n  address = {_quoted(home.socket)}\n  socket_mode = "0600"\n}}',
-        "disable_clustering = true",
-        f"api_addr = {_quoted(f'unix://{home.socket}')}",
-        'log_level = "warn"',
-        _initialization(home),
-        options.listener,
-    ]
-    if options.audit:
-        blocks.append(f'audit "file" "file" {{\n  options {{ file_path = {_quoted(home.audit_log)} }}\n}}')
-    return "\n".join(blocks) + "\n"
-
-
-def _initialization(home: Home) -> str:
     role = f"auth/{SETUP_ROLE}/role/{SETUP_ROLE}"
     lifetime = 'token_ttl = "10m", token_max_ttl = "30m", token_no_default_policy = true'
     secret = f'{{ eval_type = "string", eval_source = "file", path = {_quoted(home.setup_secret)} }}'
@@ -64,7 +48,16 @@ def _initialization(home: Home) -> str:
         f'request "step-{number}" {{\n  operation = "update"\n  path = {_quoted(path)}\n  data = {{ {data} }}\n}}'
         for number, (path, data) in enumerate(requests, 1)
     )
-    return "\n".join(['initialize "setup" {', *steps, "}"])
+    audit = f'audit "file" "file" {{\n  options {{ file_path = {_quoted(home.audit_log)} }}\n}}'
+    blocks = (
+        f'storage "pebbledb" {{ path = {_quoted(home.data)} }}',
+        f'seal "static" {{\n  current_key_id = "1"\n  current_key = {_quoted(f"file://{home.unseal_key}")}\n}}',
+        f'listener "unix" {{\n  address = {_quoted(home.socket)}\n  socket_mode = "0600"\n}}',
+        f'disable_clustering = true\napi_addr = {_quoted(f"unix://{home.socket}")}\nlog_level = "warn"',
+        *('initialize "setup" {', *steps, "}"),
+        *(options.listener, audit if options.audit else ""),
+    )
+    return "\n".join(blocks)
 
 
 def _quoted(text: str | Path) -> str:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from broker.embedded.config import DEFAULTS, Options
 from broker.embedded.home import SETUP_ROLE, write_private
-from broker.embedded.server import Running, start, stop
+from broker.embedded.server import Running, start
 from broker.model.role import Role
 from broker.signals import undisturbed
-from broker.vault.connection import Connection
+from broker.vault.connection import Connection, Observer, unobserved
 from broker.vault.enrolment import provide_login
 from broker.vault.logins import AppRoleLogin
-from broker.vault.observer import Observer, unobserved
 from broker.vault.settings import DEFAULT_MOUNT, VaultSettings
 from broker.vault.setup import Wish, apply, plan
-
-_ALL: Final = Wish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +26,13 @@ class Embedded:
     running: Running
     settings: VaultSettings
 
-    def connection(self, role: Role, *, observer: Observer = unobserved) -> Connection:
-        """Return a connection that logs in as `role`. Close it, so that no token is left."""
-        folder, mount = self.running.home.roles / role.value, self.settings.mount
-        login = AppRoleLogin(Connection(self.settings), folder / "role_id", folder / "secret_id", mount=mount)
-        return Connection(self.settings, login, observer=observer)
-
-    def stop(self) -> None:
-        """End the server and wait until it is gone; its data stays."""
-        stop(self.running.home.root)
-        if self.running.lifeline >= 0:
-            os.close(self.running.lifeline)
-
 
 def up(
     directory: Path,
     options: Options = DEFAULTS,
     *,
     mount: str = DEFAULT_MOUNT,
-    wish: Wish = _ALL,
+    wish: Wish = Wish(),  # noqa: B008  # frozen
     observer: Observer = unobserved,
 ) -> Embedded:
     """Start the vault of `directory` if it does not run, set it up, and make each role's files.
@@ -61,11 +44,10 @@ def up(
     embedded = Embedded(running, VaultSettings(running.address, mount=mount))
     with administered(embedded, observer=observer) as vault:
         apply(vault, plan(vault, wish))
+        running.home.roles.mkdir(mode=0o700, exist_ok=True)
         for role in Role:
-            folder = running.home.roles / role.value
-            folder.parent.mkdir(mode=0o700, exist_ok=True)
-            folder.mkdir(mode=0o700, exist_ok=True)
-            provide_login(vault, role.value, folder, write_private)
+            (running.home.roles / role.value).mkdir(mode=0o700, exist_ok=True)
+            provide_login(vault, role.value, running.home.roles / role.value, write_private)
     return embedded
 
 

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from broker.model.chain import Entry, Fact, Head, appended
-from broker.model.clock import Clock
-from broker.model.stamp import Stamp
+from broker.model.clock import Clock, Stamp
 
 
 def chain_name(now: datetime) -> str:

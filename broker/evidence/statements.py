@@ -113,16 +113,10 @@ class VerifyingKey:
         if not isinstance(key, Ed25519PublicKey):
             raise InputError("this is no Ed25519 public key in PEM", hint="broker evidence export --key-to writes one")
         self.key: Final = key
-
-    @property
-    def pem(self) -> str:
-        """The key as PEM (SubjectPublicKeyInfo)."""
-        return self.key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the SPKI, lower-case hex. It is the `kid` of signed statements."""
-        return hashlib.sha256(self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+        self.pem: Final = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        # SHA-256 of the SPKI, lower-case hex. It is the `kid` of signed statements.
+        spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        self.fingerprint: Final = hashlib.sha256(spki).hexdigest()
 
 
 class AnchorKey:
@@ -131,12 +125,8 @@ class AnchorKey:
     def __init__(self, seed: Secret[bytes]) -> None:
         """Raise `ValueError` if the seed is not 32 octets long."""
         self._key = Ed25519PrivateKey.from_private_bytes(seed.reveal())
-
-    @property
-    def verifying(self) -> VerifyingKey:
-        """The public half."""
         pem = self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        return VerifyingKey(pem.decode())
+        self.verifying: Final = VerifyingKey(pem.decode())
 
     def signed(self, statement: Statement) -> StoredStatement:
         """Return `statement` as signed text. The same statement always has the same text."""

@@ -1,27 +1,55 @@
-"""Grant a consumer a bundle: authorize, record, then hand out."""
+"""Grant a consumer a bundle: authorize, record, then hand out. Its ports return secrets: a bundle is made of them."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 
 from broker.errors import BrokerError, ConflictError, RefusedError
 from broker.evidence.journal import Journal
 from broker.issuing.leases import LeaseSigner
-from broker.issuing.ports import Authorize, Consumer, Consumers, ReadAccount, ReadSecrets, SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID, Authentication
 from broker.model.bundle import Bundle
 from broker.model.clock import Clock
-from broker.model.generation import Generation
-from broker.model.lease import BundleKind, Lease, expiry
+from broker.model.generation import Generation, Parts
+from broker.model.lease import BundleKind, ConsumerRecord, Lease, expiry
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Stage
 from broker.partners.profile import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """The consumer that asks: an entity that Vault has authenticated."""
+
+    entity: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetSecrets:
+    """The secrets of one generation."""
+
+    key: Secret[bytes]  # PKCS#8 DER
+    secrets: Mapping[str, Secret[str]]  # by name; "password" is one
+
+
+class Consumers(Protocol):
+    """The records of the generations that each consumer holds."""
+
+    def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
+        """Apply the pure `change` to a consumer's record; after a conflict apply it to the newer record."""
+
+
+ReadAccount = Callable[[AccountName], Account]
+ReadSecrets = Callable[[AccountName, Parts], SetSecrets]  # raises RefusedError if they are destroyed
+Authorize = Callable[[Account, str, BundleKind], Consumer]  # (account, application, kind); raises DeniedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +165,8 @@ def _deliverable(account: Account, application_name: str, authentication: Authen
             hint=f"broker app set {account.name}/{application.name} --client-id ID",
         )
     if account.current is None:
-        raise RefusedError(
-            f"{account.name} has no current generation yet", hint=f"broker rotation status {account.name}"
-        )
+        hint = f"broker rotation status {account.name}"
+        raise RefusedError(f"{account.name} has no current generation yet", hint=hint)
     return account.current
 
 

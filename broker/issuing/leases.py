@@ -19,24 +19,17 @@ AUDIENCE: Final = "credential-broker/lease"
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseKeys:
+class LeaseSigner:
     """The shared signing keys by `kid`, and the one that signs. Each has at least 32 octets (RFC 7518, 3.2)."""
 
     newest: str
     keys: Mapping[str, Secret[bytes]]
 
-
-@dataclass(frozen=True, slots=True)
-class LeaseSigner:
-    """Sign leases and read them back."""
-
-    keys: LeaseKeys
-
     def signed(self, lease: Lease) -> Secret[str]:
         """Return the lease as text. To renew it takes this text and the entity that it was granted to."""
         claims = {"aud": AUDIENCE, "exp": lease.expires, "lease": msgspec.to_builtins(lease)}
-        key = self.keys.keys[self.keys.newest].reveal()
-        return Secret(jwt.encode(claims, key, ALGORITHM, headers={"kid": self.keys.newest}))
+        key = self.keys[self.newest].reveal()
+        return Secret(jwt.encode(claims, key, ALGORITHM, headers={"kid": self.newest}))
 
     def opened(self, text: Secret[str], *, now: datetime) -> Lease:
         """Return the lease; raise `DeniedError` with one text for every reason, so that a forger learns nothing."""
@@ -49,7 +42,7 @@ class LeaseSigner:
         try:
             claims: dict[str, Any] = jwt.decode(
                 text,
-                self.keys.keys[jwt.get_unverified_header(text)["kid"]].reveal(),
+                self.keys[jwt.get_unverified_header(text)["kid"]].reveal(),
                 [ALGORITHM],
                 audience=AUDIENCE,
                 options={"require": ["exp", "aud"], "verify_exp": False},  # `opened` checks it by the broker's clock

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Final
 
 from broker.errors import InputError
+from broker.model.clock import Stamp
 from broker.model.finding import Finding
-from broker.model.stamp import Stamp
 
 GENESIS: Final = "0" * 64
 LAST: Final = 99_999_999  # the largest number of an entry: its path has room for eight digits
@@ -40,15 +40,8 @@ class Entry:
     @property
     def expected_hash(self) -> str:
         """SHA-256 over all the other fields as canonical JSON (sorted keys, no blanks, ASCII), lower-case hex."""
-        content = {
-            "chain": self.chain,
-            "number": self.number,
-            "at": self.at.isoformat(),
-            "by": self.by,
-            "what": self.what,
-            "facts": dict(self.facts),
-            "before": self.before,
-        }
+        content = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "hash"}
+        content |= {"at": self.at.isoformat(), "facts": dict(self.facts)}
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

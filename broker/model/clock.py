@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 Clock = Callable[[], datetime]  # always in UTC
@@ -11,3 +12,11 @@ Clock = Callable[[], datetime]  # always in UTC
 def system_clock() -> datetime:
     """Return the machine's time in UTC."""
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """The time (UTC) and the actor of a change, as its evidence shows them."""
+
+    at: datetime
+    by: str

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from broker.errors import ConflictError
 
 T = TypeVar("T")
+V = TypeVar("V", bound=int)
 
 ATTEMPTS: Final = 20  # twenty concurrent writers never needed as many
 PAUSE: Final = 0.005  # seconds, for each attempt that another writer won
@@ -17,9 +18,9 @@ PAUSE: Final = 0.005  # seconds, for each attempt that another writer won
 
 def compare_and_set(
     name: str,
-    read: Callable[[], tuple[T, int]],
-    write: Callable[[T, int], object],
-    landed: Callable[[T, int], bool],
+    read: Callable[[], tuple[T, V]],
+    write: Callable[[T, V], object],
+    landed: Callable[[T, V], bool],
     change: Callable[[T], T],
 ) -> T:
     """Apply `change` to the newest value and store the outcome; raise `ConflictError` if others keep winning.

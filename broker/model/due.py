@@ -16,50 +16,32 @@ LEARN_FROM: Final = 5  # answered submissions; older ones say little
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
-    """A time, and the reason for it."""
+class DueDate:
+    """When renewal must start, and why."""
 
     at: datetime
     because: str
 
 
-@dataclass(frozen=True, slots=True)
-class DueDate:
-    """The earliest of `terms`: when renewal must start."""
-
-    terms: tuple[Term, ...]
-
-    @property
-    def decided_by(self) -> Term:
-        """The earliest term."""
-        return min(self.terms, key=lambda term: term.at)
-
-    @property
-    def at(self) -> datetime:
-        """When renewal must start."""
-        return self.decided_by.at
-
-
 def account_due(account: Account, *, lead: timedelta, safety: timedelta, share: float) -> DueDate | None:
-    """Return when the renewal of the current certificate must start, None if there is none."""
+    """Return when the renewal of the current certificate must start, None if there is none.
+
+    `safety` and `lead` before its end or after a share of its lifetime, whichever is earlier; or as set for the
+    account. Never before it begins, even if the profile asks for more time than its lifetime.
+    """
     if account.current is None:
         return None
     certificate = account.certificate(account.current.parts.certificate)
+    start, end = certificate.not_before, certificate.not_after
     if account.renew_before:
-        lifetime = certificate.not_after - certificate.not_before
-        at = certificate.not_after - min(part_of(lifetime, account.renew_before), lifetime)
-        return DueDate((Term(at, f"{account.renew_before} before its end, as set for the account"),))
-    return due_date(certificate.not_before, certificate.not_after, lead=lead, safety=safety, share=share)
-
-
-def due_date(not_before: datetime, not_after: datetime, *, lead: timedelta, safety: timedelta, share: float) -> DueDate:
-    """Return when renewal must start: `safety` and `lead` before the end, or after a share of the lifetime.
-
-    Never before the certificate begins, even if its profile asks for more time than its lifetime.
-    """
-    spare = min(safety + lead, not_after - not_before)
-    people = Term(not_after - spare, f"{safety.days}d to spare and {lead.days}d for the partner's people")
-    return DueDate((people, Term(not_before + (not_after - not_before) * share, f"{share:.0%} of its lifetime")))
+        before = min(part_of(end - start, account.renew_before), end - start)
+        return DueDate(end - before, f"{account.renew_before} before its end, as set for the account")
+    people = f"{safety.days}d to spare and {lead.days}d for the partner's people"
+    return min(
+        DueDate(end - min(safety + lead, end - start), people),
+        DueDate(start + (end - start) * share, f"{share:.0%} of its lifetime"),
+        key=lambda due: due.at,
+    )
 
 
 def lead_time(account: Account, known: timedelta | None) -> timedelta:

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, cast
+from typing import Final
 
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD
-from broker.model.certificate import CaSetRef, CertificateRef
 from broker.model.chain import Entry, Fact
-from broker.model.generation import Closed, KeyRef, Parts
+from broker.model.generation import Closed, Parts
 from broker.model.stage import MOVES, Move, Stage
 
 _ACCEPTED: Final = "ok"  # the verdict on a canary that the partner answered
 _SECRET: Final = "secret:"  # noqa: S105  # before the name of a secret that is not the password
+_REFS: Final = ("key", "certificate", "issuing", "trust")  # of `Parts`
 IDENTITY: Final = ("profile", "environment", "login", "base_url", "subject")
 
 
@@ -218,14 +218,12 @@ def _new(known: Iterable[int], number: Fact) -> int:
 
 def parts_facts(parts: Parts) -> dict[str, Fact]:
     """Return the parts that are not empty, as facts of an entry."""
-    facts: dict[str, Fact] = {name: getattr(parts, name) for name in ("key", "certificate", "issuing", "trust")}
+    facts: dict[str, Fact] = {name: getattr(parts, name) for name in _REFS}
     secrets = {name if name == PASSWORD else _SECRET + name: number for name, number in parts.secrets.items()}
     return {name: value for name, value in facts.items() if value} | secrets
 
 
 def _parts(facts: Mapping[str, Fact]) -> Parts:
-    key, certificate, issuing, trust = (
-        cast("str", facts.get(n, "")) for n in ("key", "certificate", "issuing", "trust")
-    )
+    refs = {name: facts.get(name, "") for name in _REFS}
     secrets = {n.removeprefix(_SECRET): int(v) for n, v in facts.items() if n == PASSWORD or n.startswith(_SECRET)}
-    return Parts(KeyRef(key), CertificateRef(certificate), CaSetRef(issuing), secrets, CaSetRef(trust))
+    return Parts(secrets=secrets, **refs)  # type: ignore[arg-type]  # texts

@@ -78,7 +78,8 @@ class _Form:
             if not ends:
                 break
             found = max(ends) if count >= self._enough else 0
-        return found if len(self._spelled) >= _SHORT or _is_word(folded, start, found) else 0
+        certain = len(self._spelled) >= _SHORT or found - start >= _CUT  # a short one, if it is escaped
+        return found if certain or _is_word(folded, start, found) else 0
 
 
 def _texts(secret: str) -> Iterator[str]:

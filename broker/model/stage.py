@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType
 from typing import Final
 
 
@@ -58,18 +57,15 @@ class Transition:
 
     starts: frozenset[Stage]
     end: Stage
-    displaced: Stage | None
+    displaced: Stage | None = None
 
 
-MOVES: Final[Mapping[Move, Transition]] = MappingProxyType(
-    {
-        # From previous only if a roll-back displaced it (`Account.rolled_back`).
-        Move.PROMOTE: Transition(frozenset({Stage.CANDIDATE, Stage.PREVIOUS}), Stage.CURRENT, displaced=Stage.PREVIOUS),
-        # From previous only if not; from a candidate only if `Account.reuses_certificate`.
-        Move.ROLL_BACK: Transition(
-            frozenset({Stage.PREVIOUS, Stage.CANDIDATE}), Stage.CURRENT, displaced=Stage.PREVIOUS
-        ),
-        Move.REJECT: Transition(frozenset({Stage.CANDIDATE}), Stage.REJECTED, displaced=None),
-        Move.RETIRE: Transition(frozenset({Stage.PREVIOUS, Stage.REJECTED}), Stage.RETIRED, displaced=None),
-    }
-)
+_BEFORE: Final = frozenset({Stage.CANDIDATE, Stage.PREVIOUS})
+MOVES: Final[Mapping[Move, Transition]] = {
+    # From previous only if a roll-back displaced it (`Account.rolled_back`).
+    Move.PROMOTE: Transition(_BEFORE, Stage.CURRENT, displaced=Stage.PREVIOUS),
+    # From previous only if not; from a candidate only if `Account.reuses_certificate`.
+    Move.ROLL_BACK: Transition(_BEFORE, Stage.CURRENT, displaced=Stage.PREVIOUS),
+    Move.REJECT: Transition(frozenset({Stage.CANDIDATE}), Stage.REJECTED),
+    Move.RETIRE: Transition(frozenset({Stage.PREVIOUS, Stage.REJECTED}), Stage.RETIRED),
+}

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final
 
 ATTRIBUTES: Final = ("C", "ST", "L", "O", "OU", "CN", "emailAddress")
-BOUNDS: Final[Mapping[str, int]] = MappingProxyType(  # characters; X.520's upper bounds (RFC 5280, A.1)
-    {"C": 2, "ST": 128, "L": 128, "O": 64, "OU": 64, "CN": 64, "emailAddress": 255}
-)
+# Characters; X.520's upper bounds (RFC 5280, A.1)
+BOUNDS: Final[Mapping[str, int]] = {"C": 2, "ST": 128, "L": 128, "O": 64, "OU": 64, "CN": 64, "emailAddress": 255}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from broker.model.authentication import DEFAULT, PARTS, VALUES, Authentication, Part
+from broker.model.authentication import DEFAULT, PARTS, Authentication, Part
+from broker.model.authentication.interface import VALUES
 from broker.model.names import checked_name
 from broker.model.setting import SettingError
 from broker.partners.reading import converted, read, require_known

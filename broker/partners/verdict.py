@@ -22,51 +22,8 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Final
 
-from broker.model.obstacle import LONGEST_PAUSE
-
-
-class Verdict(Enum):
-    """The meaning of a canary's answer for the set: its name, a message for people, and a hint if there is one."""
-
-    OK = "ok", "the partner accepted certificate, login and client_id"
-    HANDSHAKE = (
-        "handshake",
-        "the TLS handshake with the partner failed",
-        "compare TLS versions with the partner's documentation; a proxy on the way can be the cause too",
-    )
-    CERTIFICATE_REJECTED = (
-        "certificate_rejected",
-        "the partner's server refused the client certificate",
-        "a new certificate may take hours to be known there; if it stays so, send the partner its fingerprint",
-    )
-    LOGIN_REJECTED = (
-        "login_rejected",
-        "the partner refused login and password, or says that they may not be used",
-        "nothing tries again automatically, since partners lock accounts: check the password with the partner first; "
-        "then broker password set ACCOUNT",
-    )
-    CLIENT_REJECTED = (
-        "client_rejected",
-        "the partner refused the application's client_id",
-        "compare it with the partner's e-mail, and correct it: broker app set ACCOUNT/APPLICATION --client-id ID",
-    )
-    WRONG_CA = (
-        "wrong_ca",
-        "the server was not verified to be the partner's, so no secret was sent",
-        "if the partner announced a new server CA, compare its fingerprint: "
-        "broker trust set ACCOUNT FILE --accept-ca SHA256",
-    )
-    QUOTA = "quota", "the partner's quota is used up", "wait, or ask the partner for a higher quota"
-    PARTNER_DOWN = "partner_down", "the partner's answer says nothing about the set"
-
-    message: str
-    hint: str
-
-    def __new__(cls, value: str, message: str, hint: str = "") -> Verdict:
-        """Make the member whose value is its name."""
-        made = object.__new__(cls)
-        made._value_, made.message, made.hint = value, message, hint
-        return made
+from broker.model.todo import LONGEST_PAUSE
+from broker.model.verdict import Verdict
 
 
 class Where(Enum):

@@ -50,22 +50,12 @@ def csr_mail(account: Account, request: SigningRequest, profile: Profile, to: Se
 
     Date and Message-ID stay those of the first mail for this request.
     """
-    known = (profile.submission.to,) if profile.submission.to else ()
-    return CsrMail(
-        account=account.name,
-        number=request.number,
-        csr=request.csr,
-        sender=account.subject.get("emailAddress") or next(iter(account.contacts.team), ""),
-        to=tuple(to) or account.contacts.partner or known,
-        date=next((s.at for s in request.submissions if s.via == "eml"), now),
-        texts={
-            "account": account.name,
-            "environment": account.environment,
-            "login": account.login,
-            "partner": profile.title,
-            "subject": str(account.subject),
-        },
-    )
+    recipients = tuple(to) or account.contacts.partner or ((profile.submission.to,) if profile.submission.to else ())
+    sender = account.subject.get("emailAddress") or next(iter(account.contacts.team), "")
+    date = next((s.at for s in request.submissions if s.via == "eml"), now)
+    texts = {name: str(getattr(account, name)) for name in ("environment", "login", "subject")}
+    texts |= {"account": account.name, "partner": profile.title}
+    return CsrMail(account.name, request.number, request.csr, sender, recipients, date, texts)
 
 
 def draft(mail: CsrMail, submission: Submission) -> bytes:

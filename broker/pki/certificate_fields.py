@@ -24,11 +24,7 @@ from broker.model.finding import Finding
 from broker.pki import der
 from broker.pki.names import ReadName, read_name
 
-# TBSCertificate after the version: serialNumber, signature, issuer, validity, subject, SPKI (RFC 5280, 4.1)
 _VERSION: Final = 0xA0
-_ISSUER: Final = 2
-_SUBJECT: Final = 4
-_SPKI: Final = 5
 _NETSCAPE_CERT_TYPE: Final = x509.ObjectIdentifier("2.16.840.1.113730.1.1")
 _NETSCAPE_TYPES: Final = ("client", "server", "email", "objsign", "reserved", "sslCA", "emailCA", "objCA")
 _BIT_STRING: Final = 0x03
@@ -81,12 +77,12 @@ def load_der(data: bytes) -> x509.Certificate:
 
 def subject_of(found: x509.Certificate) -> ReadName:
     """Return the subject as it was sent."""
-    return read_name(_fields_of(found)[_SUBJECT])
+    return read_name(_names_and_key(found)[1])
 
 
 def issuer_of(found: x509.Certificate) -> ReadName:
     """Return the issuer as it was sent."""
-    return read_name(_fields_of(found)[_ISSUER])
+    return read_name(_names_and_key(found)[0])
 
 
 def serial_of(found: x509.Certificate) -> int:
@@ -97,7 +93,7 @@ def serial_of(found: x509.Certificate) -> int:
 
 def spki_of(found: x509.Certificate) -> Spki:
     """Return the SHA-256 of the SubjectPublicKeyInfo as it was sent."""
-    return Spki(hashlib.sha256(_fields_of(found)[_SPKI].raw).hexdigest())
+    return Spki(hashlib.sha256(_names_and_key(found)[2].raw).hexdigest())
 
 
 def fingerprint_of(found: x509.Certificate) -> str:
@@ -182,32 +178,33 @@ def public_key_facts(read: Callable[[], object]) -> PublicKey:
             return PublicKey("unknown")
 
 
-def rsa_faults(prefix: str, key: PublicKey) -> Iterator[Finding]:
-    """Yield the faults of `key` as an RSA key; codes start with `prefix`."""
-    prefix, hint = f"{prefix}.key", "make a new key: RSA, 2048 bits or what the partner asks, exponent 65537"
+def rsa_faults(key: PublicKey) -> Iterator[Finding]:
+    """Yield the faults of `key` as an RSA key."""
+    hint = "make a new key: RSA, 2048 bits or what the partner asks, exponent 65537"
     if key.algorithm != "rsa":
-        yield Finding.error(f"{prefix}.algorithm", f"the key is {key}, not RSA", hint)
+        yield Finding.error("key.algorithm", f"the key is {key}, not RSA", hint)
         return
     if key.bits < SMALLEST_RSA:
-        yield Finding.error(f"{prefix}.weak", f"the key has {key.bits} bits, fewer than {SMALLEST_RSA}", hint)
+        yield Finding.error("key.weak", f"the key has {key.bits} bits, fewer than {SMALLEST_RSA}", hint)
     elif key.bits not in _USUAL_SIZES:
-        yield Finding.warning(f"{prefix}.odd", f"the key has an unusual size: {key.bits} bits", hint)
+        yield Finding.warning("key.odd", f"the key has an unusual size: {key.bits} bits", hint)
     # Python refuses to write a number of more than 4300 digits.
     exponent = key.exponent if key.exponent <= _LARGEST_EXPONENT else f"a number of {key.exponent.bit_length()} bits"
     if key.exponent < 3 or key.exponent % 2 == 0:  # noqa: PLR2004 - RSA allows nothing below
-        yield Finding.error(f"{prefix}.exponent", f"the key's exponent is {exponent}: no RSA key has it", hint)
+        yield Finding.error("key.exponent", f"the key's exponent is {exponent}: no RSA key has it", hint)
     elif key.exponent != EXPONENT:
         message = f"the key's exponent is {exponent}, and some CAs accept only {EXPONENT}"
-        yield Finding.warning(f"{prefix}.exponent", message, hint)
+        yield Finding.warning("key.exponent", message, hint)
 
 
-def digest_faults(prefix: str, digest: str, hint: str) -> Iterator[Finding]:
+def digest_faults(digest: str, hint: str) -> Iterator[Finding]:
     """Yield an error if the signature's digest can be forged."""
     if digest in _BROKEN_DIGESTS:
-        message = f"it is signed with {digest.upper()}, which can be forged"
-        yield Finding.error(f"{prefix}.signature.weak", message, hint)
+        yield Finding.error("signature.weak", f"it is signed with {digest.upper()}, which can be forged", hint)
 
 
-def _fields_of(found: x509.Certificate) -> list[der.Element]:
-    fields = der.children(der.only(found.tbs_certificate_bytes))
-    return fields[1:] if fields[0].tag == _VERSION else fields
+def _names_and_key(found: x509.Certificate) -> tuple[der.Element, der.Element, der.Element]:
+    """Return issuer, subject and SPKI (RFC 5280, 4.1)."""
+    fields = (e for e in der.children(der.only(found.tbs_certificate_bytes)) if e.tag != _VERSION)
+    _serial, _algorithm, issuer, _validity, subject, spki, *_ = fields
+    return issuer, subject, spki

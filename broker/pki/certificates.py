@@ -19,7 +19,6 @@ from broker.pki import chain, der
 from broker.pki.pem import blocks_and_text
 
 _MAX_SIZE: Final = 1024 * 1024
-_FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 _KEY_USAGES: Final = (
     *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
     *("key_cert_sign", "crl_sign"),
@@ -147,7 +146,7 @@ def parse_fingerprint(text: str) -> str:
     Raises `InputError`, which names SHA-1 and MD5 fingerprints.
     """
     bare = re.sub(r"^sha-?256( fingerprint)?\s*[:=]|[\s:]", "", text.strip().lower())
-    if _FINGERPRINT.fullmatch(bare):
+    if re.fullmatch(r"[0-9a-f]{64}", bare):
         return bare
     hint = "take it from: openssl x509 -noout -fingerprint -sha256 -in FILE"
     old = {40: "SHA-1", 32: "MD5"}.get(len(bare)) if re.fullmatch(r"[0-9a-f]+", bare) else None

@@ -81,7 +81,7 @@ def unverifiable(leaf: x509.Certificate, pool: Sequence[x509.Certificate]) -> st
     for key in (fields.public_key_facts(c.public_key) for c in issuers):
         if not key.verifies:
             return f"it is signed by '{fields.issuer_of(top)}', and nothing is verified by that CA's key ({key})"
-    digest = next(fields.digest_faults("", fields.digest_of(top), ""), None)
+    digest = next(fields.digest_faults(fields.digest_of(top), ""), None)
     return f"'{fields.subject_of(top)}' cannot be verified: {digest.message}" if issuers and digest else ""
 
 

@@ -25,7 +25,6 @@ from broker.pki.pem import Block, blocks_and_text
 
 _MAX_SIZE: Final = 64 * 1024
 _DIGESTS: Final = {digest.name: digest for digest in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())}
-_HEADERS: Final = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +43,6 @@ class ParsedCsr:
     header: str  # of the PEM block; "" for DER
     holds_private_key: bool  # beside the request, in the same file
     pem: str  # normalised
-
-    @property
-    def subject(self) -> Subject:
-        """The subject, without the attributes in `name.unknown`."""
-        return self.name.subject
 
 
 def build(key: Secret[bytes], subject: Subject, rules: KeyRules) -> str:
@@ -99,7 +93,7 @@ def _the_request(data: bytes) -> tuple[Block, bool]:
     if der.is_der(data):
         return Block("", data), False
     blocks, _ = blocks_and_text(data)
-    requests = [b for b in blocks if b.label in _HEADERS]
+    requests = [b for b in blocks if b.label in ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")]
     if not requests:
         labels = ", ".join(dict.fromkeys(b.label for b in blocks)) or "nothing in PEM"
         raise InputError(f"the file holds no signing request, but {labels}", hint="give the .csr file")

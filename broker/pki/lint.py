@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from broker.model.finding import Finding, Severity
 from broker.model.subject import KeyRules, Subject, SubjectRules
@@ -24,13 +25,13 @@ def lint_subject(subject: Subject, rules: SubjectRules, login: str) -> tuple[Fin
 
 def lint_csr(parsed: ParsedCsr, rules: SubjectRules, key_rules: KeyRules, login: str) -> tuple[Finding, ...]:
     """Return all faults of a request, its subject included, errors first."""
-    found = list(_subject_faults(parsed.subject, rules, login))
+    found = list(_subject_faults(parsed.name.subject, rules, login))
     order = [a.name for a in parsed.name.attributes if a.name in rules.order]
     if order == sorted(order, key=rules.order.index, reverse=True):
         reversed_ = Finding.note("subject.reversed", "the attributes are in reverse order, as keytool writes them")
         found = [reversed_ if f.code == "subject.order" else f for f in found]
-    found += [*_encoding(parsed), *_key(parsed, key_rules), *_signature(parsed, key_rules), *_contents(parsed)]
-    return _sorted(found)
+    of_request = (*_key(parsed, key_rules), *_signature(parsed, key_rules), *_contents(parsed))
+    return _sorted([*found, *_encoding(parsed), *(replace(f, code=f"csr.{f.code}") for f in of_request)])
 
 
 def _subject_faults(subject: Subject, rules: SubjectRules, login: str) -> Iterator[Finding]:
@@ -100,49 +101,47 @@ def _encoding(parsed: ParsedCsr) -> Iterator[Finding]:
 
 
 def _key(parsed: ParsedCsr, rules: KeyRules) -> Iterator[Finding]:
-    yield from rsa_faults("csr", parsed.key)
-    if parsed.key.algorithm != "rsa" or parsed.key.bits == rules.bits:
-        return
+    yield from rsa_faults(parsed.key)
     message = f"the key has {parsed.key.bits} bits, and the partner wants {rules.bits}"
     if parsed.key.bits > rules.bits:
-        yield Finding.warning("csr.key.larger", message, f"ask the partner, or make a key of {rules.bits} bits")
-    elif parsed.key.bits >= SMALLEST_RSA:  # below, `rsa_faults` has reported it
-        yield Finding.error("csr.key.smaller", message, f"make a key of {rules.bits} bits")
+        yield Finding.warning("key.larger", message, f"ask the partner, or make a key of {rules.bits} bits")
+    elif SMALLEST_RSA <= parsed.key.bits < rules.bits:  # below, `rsa_faults` has reported it
+        yield Finding.error("key.smaller", message, f"make a key of {rules.bits} bits")
 
 
 def _signature(parsed: ParsedCsr, rules: KeyRules) -> Iterator[Finding]:
     hint = f"make the request again with -{rules.digest}"
     if not parsed.signature_valid:
         message = "the request's own signature does not fit its key: it was edited, or made with another key"
-        yield Finding.error("csr.signature.invalid", message, "make the request again; never edit one")
-    weak = list(digest_faults("csr", parsed.digest, hint))
+        yield Finding.error("signature.invalid", message, "make the request again; never edit one")
+    weak = list(digest_faults(parsed.digest, hint))
     yield from weak
     if not weak and parsed.digest != rules.digest:
         digest = parsed.digest or "an unusual algorithm"
         message = f"the request is signed with {digest}, and the partner wants {rules.digest}"
-        yield Finding.warning("csr.signature.digest", message, hint)
+        yield Finding.warning("signature.digest", message, hint)
     if parsed.pss:
         message = "the request is signed with RSASSA-PSS, which older CAs cannot read"
-        yield Finding.warning("csr.signature.pss", message, "sign it with RSA PKCS#1 v1.5, openssl's default")
+        yield Finding.warning("signature.pss", message, "sign it with RSA PKCS#1 v1.5, openssl's default")
 
 
 def _contents(parsed: ParsedCsr) -> Iterator[Finding]:
     if parsed.holds_private_key:
         message = "the file holds a private key beside the request: sending it gives the key away"
         hint = "send a file with the request alone; if it was sent, make a new key"
-        yield Finding.error("csr.private-key", message, hint)
+        yield Finding.error("private-key", message, hint)
     if parsed.challenge_password:
         message = "the request holds a challengePassword, readable to everybody who sees the request"
-        yield Finding.warning("csr.challenge-password", message, "leave it empty; change it if it is used elsewhere")
+        yield Finding.warning("challenge-password", message, "leave it empty; change it if it is used elsewhere")
     if parsed.asks_to_be_ca:
         message = "the request asks for a CA certificate (basicConstraints CA:TRUE)"
-        yield Finding.error("csr.ca", message, "make it without that extension")
+        yield Finding.error("ca", message, "make it without that extension")
     if parsed.extensions:
         message = f"the request asks for extensions, which the CA may ignore: {', '.join(parsed.extensions)}"
-        yield Finding.note("csr.extensions", message)
+        yield Finding.note("extensions", message)
     if parsed.header == "NEW CERTIFICATE REQUEST":
         message = "the PEM header says NEW CERTIFICATE REQUEST, as keytool writes it: some portals refuse it"
-        yield Finding.note("csr.header", message, "convert it with: openssl req -in FILE -out request.csr")
+        yield Finding.note("header", message, "convert it with: openssl req -in FILE -out request.csr")
 
 
 def _sorted(found: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -8,27 +8,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
-from cryptography.x509.oid import NameOID
 
 from broker.errors import InputError
-from broker.model.subject import Subject
+from broker.model.subject import ATTRIBUTES, Subject
 from broker.pki import der
 
-_OIDS: Final[Mapping[str, x509.ObjectIdentifier]] = {
-    "C": NameOID.COUNTRY_NAME,
-    "ST": NameOID.STATE_OR_PROVINCE_NAME,
-    "L": NameOID.LOCALITY_NAME,
-    "O": NameOID.ORGANIZATION_NAME,
-    "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
-    "CN": NameOID.COMMON_NAME,
-    "emailAddress": NameOID.EMAIL_ADDRESS,
-}
 _NAMES: Final[Mapping[str, str]] = (
-    {oid.dotted_string: name for name, oid in _OIDS.items()}
-    | {"2.5.4.4": "SN", "2.5.4.5": "serialNumber", "2.5.4.42": "GN", "0.9.2342.19200300.100.1.25": "DC"}
-    | {"0.9.2342.19200300.100.1.1": "UID", "2.5.4.97": "organizationIdentifier", "2.5.4.17": "postalCode"}
-    | {"2.5.4.9": "street", "2.5.4.12": "title"}
+    {"2.5.4.6": "C", "2.5.4.8": "ST", "2.5.4.7": "L", "2.5.4.10": "O", "2.5.4.11": "OU", "2.5.4.3": "CN"}
+    | {"1.2.840.113549.1.9.1": "emailAddress", "2.5.4.4": "SN", "2.5.4.5": "serialNumber", "2.5.4.42": "GN"}
+    | {"0.9.2342.19200300.100.1.25": "DC", "0.9.2342.19200300.100.1.1": "UID", "2.5.4.97": "organizationIdentifier"}
+    | {"2.5.4.17": "postalCode", "2.5.4.9": "street", "2.5.4.12": "title"}
 )
+_OIDS: Final = {name: x509.ObjectIdentifier(oid) for oid, name in _NAMES.items()}
 _STRING_TYPES: Final[Mapping[int, tuple[str, str]]] = {
     0x0C: ("UTF8String", "utf-8"),
     0x12: ("NumericString", "ascii"),
@@ -62,12 +53,12 @@ class ReadName:
     @property
     def subject(self) -> Subject:
         """The attributes that a `Subject` can hold, in order."""
-        return Subject(tuple((a.name, a.value) for a in self.attributes if a.name in _OIDS))
+        return Subject(tuple((a.name, a.value) for a in self.attributes if a.name in ATTRIBUTES))
 
     @property
     def unknown(self) -> tuple[NameAttribute, ...]:
         """The attributes that a `Subject` cannot hold."""
-        return tuple(a for a in self.attributes if a.name not in _OIDS)
+        return tuple(a for a in self.attributes if a.name not in ATTRIBUTES)
 
     @property
     def multi_valued(self) -> tuple[str, ...]:

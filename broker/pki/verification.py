@@ -1,22 +1,20 @@
 """Verify a certificate from a reply: the key and subject that were requested, fit for a TLS client, from a pinned CA.
 
-A reply is untrusted input. Every fault has its own code and message. Each CA on the path may sign, and independent
-verifiers agree: `cryptography` verifies, and OpenSSL too if pyOpenSSL is installed, since the partner's servers most
-likely use it, and it knows constraints that the other does not. `cryptography` refuses three things that real
-partners' CAs do and OpenSSL accepts: then OpenSSL alone decides, and a warning names the thing. Purposes are checked
-here, as OpenSSL does (X509_check_purpose).
+A reply is untrusted input. Every fault has its own code and message. `chain` finds a path whose signatures hold, and
+each CA on it may sign by our rules. Then OpenSSL verifies it too, since the partner's servers most likely use it, and
+it knows further constraints. Purposes are checked here, as OpenSSL does (X509_check_purpose).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Final
 
 from cryptography import x509
-from cryptography.x509 import verification
+from OpenSSL import crypto
 
 from broker.model.certificate import CaSet, Certificate, Spki
 from broker.model.finding import Finding, has_errors
@@ -27,11 +25,6 @@ from broker.pki.certificates import format_fingerprint, load
 from broker.pki.names import shown
 from broker.pki.subject_values import login_mismatch, unknown_attributes
 
-try:
-    from OpenSSL import crypto
-except ImportError:  # an extra
-    crypto = None  # type: ignore[assignment]
-
 Path = Sequence[x509.Certificate]
 _CLOCK_SKEW: Final = timedelta(minutes=5)
 _SHORT: Final = timedelta(days=30)
@@ -41,10 +34,11 @@ _SMALLEST_CURVE: Final = 224  # bits, as strong as RSA 2048 (NIST SP 800-57, tab
 _CLOCK: Final = "wait until then, and check this machine's clock"
 _REISSUE: Final = "ask the partner to issue it again, from the request as it was sent"
 _CONFIRM: Final = "ask the partner whether this is intended"
-_NO_OPENSSL: Final = "this needs pyOpenSSL, which is not installed (pip install '.[server]' in the checkout)"
 _STRONGER: Final = "ask the partner for a certificate from a CA with a stronger key and SHA-256"
 _ASK: Final = "ask the partner for its CA certificates again, and compare their fingerprints"
 _TELL: Final = "nothing to do now; tell the partner, since other programs may refuse it too"
+_NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL does not name
+_error, _warning, _note = Finding.error, Finding.warning, Finding.note
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +61,15 @@ def verify_certificate(certificate: Certificate, expected: Expected, now: dateti
     found = [
         *_requested(leaf, expected),
         *_times(leaf, now),
-        *fields.rsa_faults("certificate", fields.public_key_facts(leaf.public_key)),
-        *fields.digest_faults("certificate", fields.digest_of(leaf), _REISSUE),
+        *fields.rsa_faults(fields.public_key_facts(leaf.public_key)),
+        *fields.digest_faults(fields.digest_of(leaf), _REISSUE),
         *_purpose(leaf),
     ]
     path = _pinned_path(leaf, others, expected.issuing)
-    if isinstance(path, Finding):
-        return (*found, path)
-    for depth, ca in enumerate(path[1:]):
-        found += (*_ca_faults(ca, depth, now), *_ca_strength(ca, pinned=ca is path[-1]))
-    return tuple(found) if has_errors(found) else (*found, *_verifier_faults(path, now))
+    found += [path] if isinstance(path, Finding) else _path_faults(path, now)
+    if not isinstance(path, Finding) and not has_errors(found):
+        found += _openssl_faults(path)
+    return tuple(replace(one, code=f"certificate.{one.code}") for one in found)
 
 
 def _requested(leaf: x509.Certificate, expected: Expected) -> Iterator[Finding]:
@@ -164,46 +157,36 @@ def _pinned_path(leaf: x509.Certificate, others: Sequence[x509.Certificate], iss
         hint = "compare the CA's fingerprint with the partner by another way, then: --accept-ca FINGERPRINT"
         return _error("unpinned", message, hint)
     pinned = load(issuing.pem)
-    path = chain.path(leaf, others, pinned)
-    if path is not None:
+    if path := chain.path(leaf, others, pinned):
         return path
-    top = [leaf, *chain.intermediates(leaf, others)][-1]
-    wanted = f"issued by '{fields.issuer_of(top)}'"
     if reason := chain.unverifiable(leaf, [*others, *pinned]):
         return _error("issuer", f"it does not chain to a pinned issuing CA: {reason}", _STRONGER)
-    if any(str(fields.subject_of(ca)) == str(fields.issuer_of(top)) for ca in pinned):
-        message = f"it is {wanted}, a pinned CA's name, but that CA's key did not sign it: a new CA key, or a forgery"
-    else:
-        names = "; ".join(f"'{fields.subject_of(ca)}'" for ca in pinned)
-        message = f"it does not chain to a pinned issuing CA: it is {wanted}, and pinned is {names}"
+    top = [leaf, *chain.intermediates(leaf, others)][-1]
+    wanted, names = f"'{fields.issuer_of(top)}'", [f"'{fields.subject_of(ca)}'" for ca in pinned]
+    message = f"it does not chain to a pinned issuing CA: it is issued by {wanted}, and pinned is {'; '.join(names)}"
+    if wanted in names:
+        message = f"it is issued by {wanted}, and the pinned CA's key did not sign it: a new CA key, or a forgery"
     hint = "add missing intermediates; if the CA is new, compare its fingerprint and: --accept-ca FINGERPRINT"
     return _error("issuer", message, hint)
 
 
-def _verifier_faults(path: Path, now: datetime) -> Iterator[Finding]:
-    """Yield the refusals of independent verifiers."""
-    # A time at which all of the path is valid, nearest to now: expiry has its own finding.
-    first, last = max(c.not_valid_before_utc for c in path), min(c.not_valid_after_utc for c in path)
-    moment = max(first, min(now, last))
-    reason, second = _cryptography_says(path, moment), _openssl_says(path, moment)
-    tolerated = list(_tolerated(path)) if reason else []
-    if tolerated:
-        reason = _NO_OPENSSL if second is None else ""
-    if refusal := reason or second:
-        yield _error("chain", f"its chain does not verify: {refusal}", _ASK)
-    else:
-        yield from tolerated
+def _path_faults(path: Path, now: datetime) -> Iterator[Finding]:
+    for ca in path[1:]:
+        yield from (*_ca_faults(ca, now), *_ca_strength(ca, pinned=ca is path[-1]))
+    for child, issuer in pairwise(path):
+        if fields.issuer_of(child) != fields.subject_of(issuer):
+            message = f"the issuer of '{fields.subject_of(child)}' has other string types than the CA's own name"
+            yield _warning("ca.string-types", message, _TELL)
 
 
-def _ca_faults(ca: x509.Certificate, depth: int, now: datetime) -> Iterator[Finding]:
-    """Yield the faults of one CA. `depth` counts the CAs between it and the leaf."""
+def _ca_faults(ca: x509.Certificate, now: datetime) -> Iterator[Finding]:
+    """Yield why this CA may not sign certificates, or others refuse them. OpenSSL checks the length of the path."""
     name = f"the CA '{fields.subject_of(ca)}'"
     if ca.not_valid_after_utc <= now:
         message = f"{name} expired on {ca.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
         yield _error("ca.expired", message, "ask the partner for its new CA, and for a certificate from it")
     if ca.not_valid_before_utc > now:
-        message = f"{name} is not valid before {ca.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
-        yield _error("ca.not-yet-valid", message, _CLOCK)
+        yield _error("ca.not-yet-valid", f"{name} is not valid before {ca.not_valid_before_utc:%F %H:%M} UTC", _CLOCK)
     extensions = fields.extensions_of(ca)
     if extensions is None:
         yield _error("ca.extensions", f"{name} has extensions that cannot be read", _ASK)
@@ -212,9 +195,6 @@ def _ca_faults(ca: x509.Certificate, depth: int, now: datetime) -> Iterator[Find
     if constraints is not None and not constraints.ca:
         yield _error("ca.not-a-ca", f"{name} is no CA (CA:FALSE), and may not sign certificates", _ASK)
         return
-    if constraints is not None and constraints.path_length is not None and constraints.path_length < depth:
-        message = f"{name} may have {constraints.path_length} CAs below it, and has {depth}"
-        yield _error("ca.path-length", message, _ASK)
     usage = fields.extension(extensions, x509.KeyUsage)
     if usage is not None and not usage.key_cert_sign:
         yield _error("ca.key-usage", f"{name} may not sign certificates: its key usage lacks keyCertSign", _ASK)
@@ -223,13 +203,13 @@ def _ca_faults(ca: x509.Certificate, depth: int, now: datetime) -> Iterator[Find
         message = f"{name} may only sign for {allowed}, not for clientAuth: OpenSSL servers refuse its certificates"
         yield _error("ca.purpose", message, _ASK)
     types = fields.netscape_types(extensions)
-    if types is None or "sslCA" in types:
-        return
-    found = f"{name} has a Netscape certificate type without sslCA ({', '.join(types) or 'empty'})"
-    if any(fields.extension(extensions, kind) for kind in (x509.BasicConstraints, x509.KeyUsage)):
-        yield _warning("ca.purpose", f"{found}: programs other than OpenSSL may refuse its certificates", _ASK)
-    else:
-        yield _error("ca.purpose", f"{found}: OpenSSL servers refuse its certificates", _ASK)
+    if types is not None and "sslCA" not in types:
+        says_nothing = constraints is None and usage is None
+        judge, who = (_error, "OpenSSL servers") if says_nothing else (_warning, "some programs")
+        message = f"{name} has a Netscape certificate type without sslCA ({', '.join(types) or 'empty'})"
+        yield judge("ca.purpose", f"{message}: {who} refuse its certificates", _ASK)
+    if constraints is None:
+        yield _warning("ca.no-basic-constraints", f"{name} does not say that it is a CA (no BasicConstraints)", _TELL)
 
 
 def _ca_strength(ca: x509.Certificate, *, pinned: bool) -> Iterator[Finding]:
@@ -238,77 +218,29 @@ def _ca_strength(ca: x509.Certificate, *, pinned: bool) -> Iterator[Finding]:
     A person accepted a `pinned` CA: then RSA is refused only below 1024 bits.
     """
     name, key = f"the CA '{fields.subject_of(ca)}'", fields.public_key_facts(ca.public_key)
-    least = {"rsa": _FACTORED_RSA, "ec": _SMALLEST_CURVE}.get(key.algorithm, 0)
-    if key.bits < least or (key.algorithm == "rsa" and key.bits < fields.SMALLEST_RSA and not pinned):
+    is_rsa, least = key.algorithm == "rsa", {"rsa": _FACTORED_RSA, "ec": _SMALLEST_CURVE}.get(key.algorithm, 0)
+    if key.bits < least or (is_rsa and key.bits < fields.SMALLEST_RSA):
         accept = f"; to accept this one anyway: --accept-ca {format_fingerprint(fields.fingerprint_of(ca))}"
-        hint = _STRONGER + (accept if key.bits >= least else "")
-        yield _error("ca.weak-key", f"{name} has a weak key ({key}): others can sign with it", hint)
-    if key.algorithm == "rsa" and key.exponent < fields.EXPONENT:
+        message, hint = f"{name} has a weak key ({key}): others can sign with it", _STRONGER
+        if key.bits < least or not pinned:
+            yield _error("ca.weak-key", message, hint + (accept if key.bits >= least else ""))
+        else:
+            yield _warning("ca.weak-key", message, hint)
+    if is_rsa and key.exponent < fields.EXPONENT:
         message = f"{name} has an RSA key with the small exponent {key.exponent}; today's is {fields.EXPONENT}"
         yield _warning("ca.exponent", message, _STRONGER)
     if not pinned or not chain.self_issued(ca):
-        yield from fields.digest_faults("certificate.ca", fields.digest_of(ca), _ASK)
+        yield from (replace(f, code=f"ca.{f.code}") for f in fields.digest_faults(fields.digest_of(ca), _ASK))
 
 
-def _cryptography_says(path: Path, moment: datetime) -> str:
-    """Return why `cryptography` refuses the path, "" if it accepts.
-
-    Its defaults are those of the web's PKI, which require SAN and AKI of a private CA's client certificates; so all
-    extensions are permitted here, and checked one by one above.
-    """
-    permitted = verification.ExtensionPolicy.permit_all()
-    ca_policy = permitted.require_present(x509.BasicConstraints, verification.Criticality.AGNOSTIC, None)
-    try:
-        builder = verification.PolicyBuilder().store(verification.Store([path[-1]])).time(moment)
-        verifier = builder.extension_policies(ca_policy=ca_policy, ee_policy=permitted).build_client_verifier()
-        verifier.verify(path[0], list(path[1:-1]))
-    except (verification.VerificationError, x509.UnsupportedGeneralNameType, ValueError) as error:
-        # The rest quotes the certificate, whose names may hold anything.
-        return str(error).split(" (encountered processing", 1)[0]
-    return ""
-
-
-def _openssl_says(path: Path, moment: datetime) -> str | None:
-    """Return why OpenSSL refuses the path, "" if it accepts, None if pyOpenSSL is not installed.
-
-    pyOpenSSL cannot ask it about purposes: `_ca_faults` checks them.
-    """
-    if crypto is None:
-        return None
+def _openssl_faults(path: Path) -> Iterator[Finding]:
+    """Yield why OpenSSL refuses the path. Times have findings of their own, and pyOpenSSL cannot ask about purposes."""
     leaf, *between, top = map(crypto.X509.from_cryptography, path)
     store = crypto.X509Store()
     store.add_cert(top)
-    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
-    store.set_time(moment)
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME)
     try:
         crypto.X509StoreContext(store, leaf, between).verify_certificate()
     except crypto.X509StoreContextError as error:
-        return str(error)
-    return ""
-
-
-def _tolerated(path: Path) -> Iterator[Finding]:
-    """Yield a warning for each of the three things that OpenSSL accepts of a CA and `cryptography` does not."""
-    for ca in path[1:]:
-        name, key = f"the CA '{fields.subject_of(ca)}'", fields.public_key_facts(ca.public_key)
-        if fields.extension(fields.extensions_of(ca), x509.BasicConstraints) is None:
-            message = f"{name} does not say that it is a CA (no BasicConstraints)"
-            yield _warning("ca.no-basic-constraints", message, _TELL)
-        if key.algorithm == "rsa" and key.bits < fields.SMALLEST_RSA:
-            yield _warning("ca.weak-key", f"{name} signs with a key of {key.bits} bits, which is too few today", _TELL)
-    for child, issuer in pairwise(path):
-        if fields.issuer_of(child) != fields.subject_of(issuer):
-            message = f"the issuer of '{fields.subject_of(child)}' has other string types than the CA's own name"
-            yield _warning("ca.string-types", message, _TELL)
-
-
-def _error(code: str, message: str, hint: str) -> Finding:
-    return Finding.error(f"certificate.{code}", message, hint)
-
-
-def _warning(code: str, message: str, hint: str) -> Finding:
-    return Finding.warning(f"certificate.{code}", message, hint)
-
-
-def _note(code: str, message: str, hint: str) -> Finding:
-    return Finding.note(f"certificate.{code}", message, hint)
+        name = fields.subject_of(error.certificate.to_cryptography())
+        yield _error("chain", f"its chain does not verify, says OpenSSL of '{name}': {error}", _ASK)

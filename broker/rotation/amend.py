@@ -9,11 +9,10 @@ from typing import Final, TypeVar
 
 from broker.model.account import Account
 from broker.model.chain import Entry
-from broker.model.changes import settled
-from broker.model.clock import Clock
+from broker.model.changes.moving import settled
+from broker.model.clock import Clock, Stamp
 from broker.model.compare_and_set import compare_and_set
 from broker.model.names import AccountName
-from broker.model.stamp import Stamp
 from broker.rotation.ports import (
     Accounts,
     EvidenceLog,
@@ -89,15 +88,9 @@ def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Acc
     """Apply the pure `change` to the newest account and store the result, as `compare_and_set` does."""
     changed = False
 
-    def read() -> tuple[Account, int]:
+    def read() -> tuple[Account, Version]:
         seen = accounts.read(name)
         return seen.account, seen.version
-
-    def write(account: Account, version: int) -> None:
-        accounts.write(account, replacing=Version(version))
-
-    def landed(account: Account, version: int) -> bool:
-        return accounts.landed(account, replacing=Version(version))
 
     def tracked(account: Account) -> Account:
         nonlocal changed
@@ -105,7 +98,7 @@ def amend(accounts: Accounts, name: AccountName, change: Callable[[Account], Acc
         changed = after != account  # the last run counts: others may have done it first
         return after
 
-    return Amended(compare_and_set(name, read, write, landed, tracked), changed)
+    return Amended(compare_and_set(name, read, accounts.write, accounts.landed, tracked), changed)
 
 
 def settle(

@@ -19,12 +19,13 @@ from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID, LOGIN, PASSWORD
 from broker.model.certificate import Spki
 from broker.model.chain import Fact
-from broker.model.changes import added, adopted, copies_noted, secret_set
+from broker.model.changes.importing import adopted, copies_noted
+from broker.model.changes.registering import added, secret_set
+from broker.model.clock import Stamp
 from broker.model.finding import Finding, Severity
 from broker.model.generation import SigningRequest, key_ref
 from broker.model.secret import Secret
 from broker.model.stage import Stage
-from broker.model.stamp import Stamp
 from broker.model.subject import Subject
 from broker.partners.profile import Profile
 from broker.pki import certificate_fields as fields
@@ -107,7 +108,7 @@ def _subjects(found: Holdings) -> Iterator[Subject]:
     ours = {key.spki for key in found.keys}
     leaves = sorted(found.leaves, key=lambda leaf: leaf.spki not in ours)
     yield from (fields.subject_of(leaf.certificate).subject for leaf in leaves)
-    yield from (request.subject for request, _ in found.requests)
+    yield from (request.name.subject for request, _ in found.requests)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import NewType, Protocol
 
 from broker.errors import ConflictError
@@ -18,8 +17,8 @@ from broker.model.generation import KeyRef, Parts, SecretRef
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
+from broker.model.verdict import CanaryResult
 from broker.partners.profile import Profile
-from broker.partners.verdict import Verdict
 
 
 class ForkedEvidenceError(ConflictError):
@@ -54,10 +53,10 @@ class Accounts(Protocol):
     def read(self, name: AccountName) -> Versioned:
         """Return the newest version; raise `UnknownNameError`."""
 
-    def write(self, account: Account, *, replacing: Version) -> None:
+    def write(self, account: Account, replacing: Version) -> None:
         """Store `account`; raise `ConflictError` unless `replacing` is still the newest version."""
 
-    def landed(self, account: Account, *, replacing: Version) -> bool:
+    def landed(self, account: Account, replacing: Version) -> bool:
         """Return whether the version after `replacing` is `account`: then our write succeeded."""
 
 
@@ -85,16 +84,6 @@ class Secrets(Protocol):
 
     def destroy(self, account: AccountName, ref: SecretRef) -> None:
         """Destroy every stored version. It is no error if there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class CanaryResult:
-    """The partner's answer to a canary."""
-
-    verdict: Verdict
-    detail: str = ""  # for people, nothing secret
-    wait: timedelta | None = None  # the partner asked us to back off for so long
-    application: str = ""  # whose client_id was sent
 
 
 # Prepares a try and returns a function that sends it, so that our own failures come before the try is reserved

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from broker.errors import RefusedError
 from broker.model.account import Account
 from broker.model.certificate import CaSet, Certificate
-from broker.model.changes import answered, application_set, ca_accepted, trust_set
+from broker.model.changes.registering import application_set, ca_accepted, trust_set
+from broker.model.changes.requesting import answered
+from broker.model.clock import Stamp
 from broker.model.finding import Finding, Severity, refuse_errors
-from broker.model.generation import Closed, Generation, SigningRequest
-from broker.model.names import AccountName
-from broker.model.stamp import Stamp
+from broker.model.generation import Generation, SigningRequest
 from broker.model.subject import SubjectRules
 from broker.pki import csr
 from broker.pki.certificate_fields import fingerprint_of
-from broker.pki.certificates import Description, ca_set, format_fingerprint, load, parse_fingerprint
+from broker.pki.certificates import ca_set, format_fingerprint, load, parse_fingerprint
 from broker.pki.chain import path, unverifiable
 from broker.pki.reply import ReplyParts
 from broker.pki.verification import Expected, verify_certificate
@@ -25,28 +25,13 @@ from broker.pki.verification import Expected, verify_certificate
 class LateReplyError(RefusedError):
     """The reply answers a closed request, which is named, so that a person knows which mail it was."""
 
-    def __init__(self, name: AccountName, number: int, why: Closed) -> None:
+    def __init__(self, account: Account, request: SigningRequest) -> None:
+        name, why = account.name, request.closed.value if request.closed else "open"
+        numbers = [g.number for g in account.generations if g.parts.key == request.key and g.stage.living]
+        key = f"generation {numbers[-1]} has its key and another certificate" if numbers else "its key is destroyed"
         super().__init__(
-            f"this answers signing request {number} of {name}, which was {why.value}",
-            hint=f"its key is gone, so it cannot be used; broker csr show {name} shows the open request",
-        )
-
-
-class UnknownAuthorityError(RefusedError):
-    """The certificate is signed by a CA that is not accepted for this account."""
-
-    def __init__(self, name: AccountName, issuer: Description | None, others: Sequence[Description]) -> None:
-        if issuer is None:
-            super().__init__(
-                f"the certificate for {name} is signed by a CA that is neither accepted nor in the reply",
-                hint="ask the partner for its CA certificate, and import both in one file",
-            )
-            return
-        shown = format_fingerprint(issuer.fingerprint)
-        more = "".join(f"; the reply also has {d.named}: accept it too, if it is the server's" for d in others)
-        super().__init__(
-            f"the certificate for {name} is signed by a CA that is not accepted: {issuer.named}{more}",
-            hint=f"compare fingerprints with the partner over another channel, then: --accept-ca {shown}",
+            f"this answers signing request {request.number} of {name}, which was {why}: {key}",
+            hint=f"broker csr {'show' if account.open_request else 'new'} {name} prints the request to have signed",
         )
 
 
@@ -58,6 +43,7 @@ class ImportOptions:
     server_ca: bytes = b""  # PEM or DER: CAs that verify the partner's server, in place of those in the reply
     client_id_for: str = ""  # an application's name
     client_id: str = ""  # if the reply names several
+    typed: str = ""  # the command, for a hint that adds to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +72,28 @@ class Reply:
             _refuse_news(account, options)
             return _with_client_id(account, parts, options, stamp)
         request, before = _fitting(account, parts), account
-        account, certificate = _with_authorities(account, request, self, stamp)
-        issuing = account.ca_set(account.issuing) if account.issuing else None
-        expected = Expected(self.rules, account.login, issuing, request.spki, csr.parse(request.csr.encode()).subject)
-        found = verify_certificate(certificate, expected, stamp.at)
-        self.findings = (*parts.findings, *found, *_assumed(before, account, options))
+        wanted = [parts.accepted(fingerprint) for fingerprint in options.accept]
+        pinned = [account.ca_set(account.issuing)] if account.issuing else []
+        certificate = parts.for_spki(request.spki, _together([*wanted, *pinned]) if wanted or pinned else None)
+        issuing, question = [a for a in wanted if _chains(certificate, parts, a)], None
+        if issuing or any(_chains(certificate, parts, a) for a in pinned):
+            account = _with_authorities(account, wanted, issuing, options, stamp)
+            authorities = account.ca_set(account.issuing) if account.issuing else None
+        else:
+            question = _question(account, certificate, self, wanted)
+            issuer = parts.issuer_of(certificate)
+            authorities = parts.accepted(issuer.fingerprint) if issuer else None  # judged as if it were accepted
+        requested = csr.parse(request.csr.encode()).name.subject
+        expected = Expected(self.rules, account.login, authorities, request.spki, requested)
+        found = [f for f in verify_certificate(certificate, expected, stamp.at) if f.code != "certificate.unpinned"]
+        found += _assumed(before, account, options)
+        try:
+            account = _with_client_id(account, parts, options, stamp)
+        except RefusedError as error:
+            found.append(Finding.error("reply.client-id", error.message, error.hint))
+        self.findings = (*parts.findings, *found, *_open(account, question))
         refuse_errors(f"the reply for {account.name}", self.findings)
-        account = answered(account, request.number, certificate, stamp)
-        return _with_client_id(account, parts, options, stamp)
+        return answered(account, request.number, certificate, stamp)
 
     def received(self, after: Account) -> Received:
         """Return the result; raise `RefusedError` if the candidate is gone already."""
@@ -142,7 +142,7 @@ def _known(account: Account, parts: ReplyParts) -> Generation | None:
 
 def _refuse_news(account: Account, options: ImportOptions) -> None:
     """Raise `RefusedError` if the options name CAs for a reply that is known, unless they are pinned already."""
-    issuing, trust = (set(account.ca_set(ref).fingerprints if ref else ()) for ref in (account.issuing, account.trust))
+    issuing, trust = _pinned(account)
     accepted = {parse_fingerprint(text) for text in options.accept}
     server = set(ca_set(options.server_ca).fingerprints) if options.server_ca else trust
     if accepted <= issuing | trust and server <= trust <= server | accepted:
@@ -162,8 +162,8 @@ def _fitting(account: Account, parts: ReplyParts) -> SigningRequest:
             hint=f"a client_id alone is set by: broker app set {account.name}/APPLICATION --client-id ID",
         )
     late = next((r for r in account.requests if r.closed and parts.holds(r.spki)), None)
-    if late and late.closed and not _answers_open(account, parts):
-        raise LateReplyError(account.name, late.number, late.closed)
+    if late and not _answers_open(account, parts):
+        raise LateReplyError(account, late)
     if account.open_request is None:
         raise RefusedError(
             f"{account.name} waits for no certificate, and this one fits no key of its requests",
@@ -172,45 +172,60 @@ def _fitting(account: Account, parts: ReplyParts) -> SigningRequest:
     return account.open_request
 
 
-def _with_authorities(
-    account: Account, request: SigningRequest, reply: Reply, stamp: Stamp
-) -> tuple[Account, Certificate]:
-    """Return the account with the accepted CAs, and the certificate that chains to one of them.
-
-    Accepted CAs above the certificate become issuing CAs, others the server's.
-    """
+def _question(account: Account, certificate: Certificate, reply: Reply, wanted: Sequence[CaSet]) -> Finding:
+    """Return the error that nobody accepted the CA of the certificate, with the command that accepts it."""
     parts, options = reply.parts, reply.options
-    wanted = [parts.accepted(fingerprint) for fingerprint in options.accept]
-    pinned = account.ca_set(account.issuing) if account.issuing else None
-    trusted = [*wanted, pinned] if pinned else wanted
-    certificate = parts.for_spki(request.spki, _together(trusted) if trusted else None)
-    issuing = [a for a in wanted if _chains(certificate, parts, a)]
-    server = [a for a in wanted if a not in issuing]
-    if not issuing and not (pinned and _chains(certificate, parts, pinned)):
-        pool = [*parts.certificates, *(ca for one in trusted for ca in load(one.pem))]
-        if reason := unverifiable(load(certificate.pem)[0], pool):
-            raise RefusedError(
-                f"the certificate for {account.name} does not chain to a CA: {reason}",
-                hint="ask the partner for a certificate from a CA with a stronger key and SHA-256",
-            )
-        issuer = parts.issuer_of(certificate)
-        others = [d for d in parts.authorities if issuer is None or d.fingerprint != issuer.fingerprint]
-        raise UnknownAuthorityError(account.name, issuer, others)
-    if issuing:
-        account = ca_accepted(account, _together([*issuing, pinned] if pinned else issuing), stamp)
-    return _with_trust(account, server or issuing, options, stamp, asked=bool(server)), certificate
+    path = load(certificate.pem)
+    if reason := unverifiable(path[0], [*parts.certificates, *(ca for one in wanted for ca in load(one.pem))]):
+        message = f"the certificate does not chain to a CA: {reason}"
+        return Finding.error("reply.ca", message, "ask the partner for one from a CA with a stronger key and SHA-256")
+    issuer = parts.issuer_of(certificate)
+    if issuer is None:
+        message = "the certificate is signed by a CA that is neither accepted nor in the reply"
+        return Finding.error("reply.ca", message, "ask the partner for its CA certificate, and import both in one file")
+    known = {issuer.fingerprint, *map(fingerprint_of, path)}.union(*_pinned(account), *(a.fingerprints for a in wanted))
+    others = [d for d in parts.authorities if d.fingerprint not in known]
+    more = "".join(f"; the reply also has {d.named}: accept it too, if it is the server's" for d in others)
+    command = options.typed or f"broker cert import {account.name} FILE"
+    return Finding.error(
+        "reply.ca",
+        f"the certificate is signed by a CA that is not accepted: {issuer.named}{more}",
+        f"compare fingerprints with the partner over another channel, then: {command} "
+        f"--accept-ca {format_fingerprint(issuer.fingerprint)}",
+    )
 
 
-def _with_trust(
-    account: Account, fallback: Sequence[CaSet], options: ImportOptions, stamp: Stamp, *, asked: bool
+def _open(account: Account, question: Finding | None) -> Iterator[Finding]:
+    """Yield what a person must do before the reply is taken."""
+    if not account.secrets:
+        message = f"{account.name} has no password yet"
+        yield Finding.error("reply.password", message, f"broker password set {account.name}")
+    if question:
+        yield question
+
+
+def _pinned(account: Account) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the fingerprints of the CAs for replies, and for the partner's server."""
+    refs = account.issuing, account.trust
+    issuing, trust = (frozenset(account.ca_set(ref).fingerprints if ref else ()) for ref in refs)
+    return issuing, trust
+
+
+def _with_authorities(
+    account: Account, wanted: Sequence[CaSet], issuing: Sequence[CaSet], options: ImportOptions, stamp: Stamp
 ) -> Account:
-    """Set the server's CAs: those that a person named; the first time, else the issuing CAs of the reply."""
+    """Return the account with the accepted CAs: those above the certificate are `issuing`, others the server's.
+
+    The first time, the issuing CAs are the server's too if a person named no other.
+    """
+    if issuing:
+        pinned = [account.ca_set(account.issuing)] if account.issuing else []
+        account = ca_accepted(account, _together([*issuing, *pinned]), stamp)
+    server = [a for a in wanted if a not in issuing]
     if options.server_ca:
-        named = ca_set(options.server_ca)
-        return trust_set(account, _together([named, *fallback] if asked else [named]), stamp)
-    if (asked or account.trust is None) and fallback:
-        return trust_set(account, _together(fallback), stamp)
-    return account
+        server.append(ca_set(options.server_ca))
+    trust = server or (issuing if account.trust is None else [])
+    return trust_set(account, _together(trust), stamp) if trust else account
 
 
 def _together(several: Sequence[CaSet]) -> CaSet:

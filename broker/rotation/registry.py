@@ -9,11 +9,18 @@ from typing import Final
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account, Contacts
 from broker.model.authentication import PASSWORD
-from broker.model.changes import account_set, added, application_removed, application_set, secret_set, trust_set
+from broker.model.changes.registering import (
+    account_set,
+    added,
+    application_removed,
+    application_set,
+    secret_set,
+    trust_set,
+)
+from broker.model.clock import Stamp
 from broker.model.generation import secret_refs
 from broker.model.names import AccountName
 from broker.model.secret import Secret
-from broker.model.stamp import Stamp
 from broker.pki.certificates import ca_set
 from broker.pki.reply import ReplyParts, read_reply
 from broker.rotation.amend import UseCase
@@ -81,12 +88,8 @@ class Registry(UseCase):
 
     def remove_application(self, name: AccountName, application: str) -> None:
         """Remove an application; raise `UnknownNameError` if the account has none of this name."""
-
-        def remove(account: Account, stamp: Stamp) -> Account:
-            account.application(application)
-            return application_removed(account, application, stamp)
-
-        self.settled(name, remove)
+        self.accounts.read(name).account.application(application)
+        self.settled(name, lambda account, stamp: application_removed(account, application, stamp))
 
     def set_secret(self, name: AccountName, secret: Secret[str], called: str = PASSWORD) -> Account:
         """Store `secret` under the next free number, then name it in the account: two writes, in this order.

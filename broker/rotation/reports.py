@@ -1,4 +1,4 @@
-"""Results of the rotation's use-cases, as the command line prints them and other callers read them."""
+"""Results of the rotation's use-cases, and the errors for a set that the partner did not accept."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from broker.errors import PartnerUnavailableError, RefusedError
 from broker.model.account import Account
 from broker.model.generation import Breaker, Generation, KeyRef, Try
 from broker.model.names import AccountName
-from broker.model.obstacle import Obstacle, obstacles, paused_until
 from broker.model.stage import Stage
-from broker.partners.verdict import Verdict
-from broker.rotation.choosing import Promotion
+from broker.model.todo import Obstacle, obstacles, paused_until
+from broker.model.verdict import CanaryResult, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +26,14 @@ class CanaryReport:
 
 
 @dataclass(frozen=True, slots=True)
-class PromotionReport(CanaryReport):
-    """The result of a promotion or roll-back. `way_back` is the partner's answer to the displaced generation."""
+class Promotion(CanaryReport):
+    """The result of a promotion or roll-back. `changed` is false if the generation was current already.
+
+    `way_back` is the partner's answer to the displaced generation, if that was tried too.
+    """
 
     way_back: Verdict | None = None
     changed: bool = True
-
-
-def promotion_report(promotion: Promotion) -> PromotionReport:
-    """Return the report of a promotion or roll-back."""
-    answer, way_back = promotion.answer, promotion.way_back
-    return PromotionReport(
-        promotion.account.name,
-        promotion.number,
-        answer.verdict if answer else None,
-        answer.detail if answer else "",
-        way_back.verdict if way_back else None,
-        promotion.changed,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +97,39 @@ def _report(account: Account, generation: Generation, holders: Callable[[int], f
         if stage.deliverable
         else (),
     )
+
+
+class CanaryRefusedError(RefusedError):
+    """The partner did not accept the set."""
+
+    verdict: Verdict
+
+
+class CanaryUnansweredError(PartnerUnavailableError):
+    """The partner gave no answer about the set."""
+
+    verdict: Verdict
+
+
+def require_ok(name: AccountName, number: int, answer: CanaryResult) -> None:
+    """Raise `CanaryUnansweredError` or `CanaryRefusedError` unless the partner accepted generation `number`."""
+    verdict, detail = answer.verdict, f" ({answer.detail})" if answer.detail else ""
+    if verdict is Verdict.OK:
+        return
+    message = f"the partner's answer to generation {number} of {name} is {verdict.value}{detail}"
+    if verdict in (Verdict.PARTNER_DOWN, Verdict.QUOTA):
+        hint = f"nothing was changed; {verdict.hint or 'try again later'}"
+        error: CanaryUnansweredError | CanaryRefusedError = CanaryUnansweredError(message, hint=hint)
+    else:
+        error = CanaryRefusedError(message, hint=_hint(name, number, answer))
+    error.verdict = verdict
+    raise error
+
+
+def _hint(name: AccountName, number: int, answer: CanaryResult) -> str:
+    hint = answer.verdict.hint.replace("ACCOUNT", str(name))
+    if answer.application:
+        hint = hint.replace("APPLICATION", answer.application.name)
+    if answer.verdict in (Verdict.LOGIN_REJECTED, Verdict.WRONG_CA):  # their hints are enough
+        return hint
+    return f"{hint}; broker explain {name} --generation {number} prints the redacted request for the partner's support"

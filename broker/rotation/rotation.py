@@ -8,32 +8,29 @@ from dataclasses import dataclass
 
 from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account
-from broker.model.changes import (
-    CanaryOutcome,
-    breaker_reset,
-    canary_answered,
-    canary_sent,
-    closed,
-    copy_gone,
+from broker.model.changes.importing import copy_gone
+from broker.model.changes.moving import (
+    displaced_generation,
+    generation_to_try,
     joined,
     joined_form,
     moved,
-    requested,
     require_move,
     restored,
-    submitted,
+    rollback_target,
 )
+from broker.model.changes.requesting import closed, requested, submitted
+from broker.model.changes.trying import breaker_reset, canary_answered, canary_sent
+from broker.model.clock import Stamp
 from broker.model.generation import Closed, Generation, Parts, SigningRequest, Submission, Try
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
-from broker.model.stamp import Stamp
-from broker.partners.verdict import Verdict
+from broker.model.verdict import CanaryResult, Verdict
 from broker.pki.reply import read_reply
 from broker.rotation.amend import UseCase, amend
-from broker.rotation.canary import require_ok
-from broker.rotation.choosing import Promotion, displaced_generation, generation_to_try, rollback_target
-from broker.rotation.ports import Canary, CanaryResult, Keys, ReadProfile, Stragglers
+from broker.rotation.ports import Canary, Keys, ReadProfile, Stragglers
 from broker.rotation.receive import ImportOptions, Received, Reply
+from broker.rotation.reports import Promotion, require_ok
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +89,16 @@ class Rotation(UseCase):
         done = self.settled(name, lambda account, stamp: submitted(account, number, submission, by=stamp.by))
         return done.account.request(number)
 
-    def close_request(self, name: AccountName, why: Closed, number: int = 0) -> SigningRequest:
-        """Close request `number`, or the open one. Its key is destroyed when the account is settled."""
-        account = self.accounts.read(name).account
-        if not number:
-            if account.open_request is None:
-                raise RefusedError(f"{name} has no open signing request", hint=f"broker csr new {name} makes one")
-            number = account.open_request.number
+    def close_request(self, name: AccountName, why: Closed, number: int) -> SigningRequest:
+        """Close request `number`. Its key is destroyed when the account is settled."""
         return self.settled(name, lambda newest, stamp: closed(newest, number, why, stamp)).account.request(number)
 
     def receive(self, name: AccountName, data: bytes, options: ImportOptions) -> Received:
         """Turn a reply into a candidate, in one write; the same reply a second time returns the same generation.
 
         Raise `RefusedError` if it fits no key of the account, `LateReplyError` if its request was closed,
-        `UnknownAuthorityError` if its CA is not accepted, `FindingsError` with all that verification found, and
-        `InputError` if it cannot be read. Nothing is stored in any of these cases.
+        `FindingsError` with all that is wrong with it, the question for an unaccepted CA last, and `InputError` if it
+        cannot be read. Nothing is stored in any of these cases.
         """
         rules = self.profile(self.accounts.read(name).account).subject
         reply = Reply(read_reply(data), options, rules)
@@ -134,11 +126,7 @@ class Rotation(UseCase):
         attempt = next(t for t in reserved.account.tries if t.id == id_)
         answer = send()
         stamp = self._answered_at(attempt)
-        amend(
-            self.accounts,
-            name,
-            lambda newest: canary_answered(newest, attempt.number, _outcome(answer, seen, newest), stamp),
-        )
+        amend(self.accounts, name, lambda newest: canary_answered(newest, attempt.number, answer, stamp))
         return answer
 
     def _answered_at(self, attempt: Try) -> Stamp:
@@ -176,7 +164,7 @@ class Rotation(UseCase):
             current = seen.current
             wanted = seen.generation(number) if number else generation_to_try(seen)
             if current and wanted.stage.deliverable and wanted.parts.certified == current.parts.certified:
-                return Promotion(seen, current.number, changed=False)
+                return Promotion(name, current.number, changed=False)
             return self._made_current(seen, wanted, Move.PROMOTE)
 
     def roll_back(self, name: AccountName, number: int = 0, *, untried_because: str = "") -> Promotion:
@@ -191,7 +179,7 @@ class Rotation(UseCase):
             wanted, current = (seen.generation(number) if number else None), seen.current
             back = current and (wanted is None or wanted.parts.certified == current.parts.certified)
             if current and (wanted is current or (back and any(map(seen.rolled_back, seen.generations)))):
-                return Promotion(seen, current.number, changed=False)
+                return Promotion(name, current.number, changed=False)
             return self._made_current(seen, wanted or displaced_generation(seen), Move.ROLL_BACK, untried_because)
 
     def _made_current(self, seen: Account, wanted: Generation, move: Move, untried_because: str = "") -> Promotion:
@@ -200,12 +188,13 @@ class Rotation(UseCase):
         seen = self.amend(name, lambda account, stamp: restored(account, wanted.number, stamp)).account
         target = rollback_target(seen, wanted)
         if moved(seen, target.number, move, self.stamp()) == seen:  # or raises
-            return Promotion(seen, target.number, changed=False)
-        parts, answer, back = seen.parts_of(target), None, None
+            return Promotion(name, target.number, changed=False)
+        parts, done = seen.parts_of(target), Promotion(name, target.number)
         if not untried_because:
             answer = self._tried(seen, target)
             require_ok(name, target.number, answer)
             back = self._way_back(seen, parts) if move is Move.PROMOTE else None
+            done = Promotion(name, target.number, answer.verdict, answer.detail, back)
 
         def finish(account: Account, stamp: Stamp) -> Account:
             if account.generation(target.number).stage is not Stage.CURRENT:
@@ -214,9 +203,10 @@ class Rotation(UseCase):
                     _refuse_displaced(account, displaced)
             return moved(account, target.number, move, stamp, untried_because)
 
-        return Promotion(self.amend(name, finish).account, target.number, answer, back)
+        self.amend(name, finish)
+        return done
 
-    def _way_back(self, seen: Account, parts: Parts) -> CanaryResult | None:
+    def _way_back(self, seen: Account, parts: Parts) -> Verdict | None:
         """Try the current set too, to know whether rolling back will work; never with a superseded secret.
 
         If no try is allowed now (another is on its way, the partner wants a pause), the promotion goes on without.
@@ -224,7 +214,7 @@ class Rotation(UseCase):
         if seen.current is None or seen.current.parts.secrets != parts.secrets:
             return None
         try:
-            return self._tried(seen, seen.current)
+            return self._tried(seen, seen.current).verdict
         except (ConflictError, RefusedError, WaitingError):
             return None
 
@@ -299,14 +289,3 @@ def _refuse_displaced(account: Account, displaced: Generation | None) -> None:
             f"generation {now.number} of {account.name} became current meanwhile",
             hint=f"broker rotation status {account.name}; the same command again goes back from that one",
         )
-
-
-def _outcome(answer: CanaryResult, seen: Account, newest: Account) -> CanaryOutcome:
-    rejected = answer.verdict is Verdict.CLIENT_REJECTED
-    sent = next((a for a in seen.applications if rejected and a.name == answer.application), None)
-    return CanaryOutcome(
-        answer.verdict.value,
-        login_rejected=answer.verdict is Verdict.LOGIN_REJECTED,
-        client_rejected=sent.name if sent in newest.applications else "",  # it may have another client_id by now
-        wait=answer.wait,
-    )

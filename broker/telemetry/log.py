@@ -8,6 +8,7 @@ name of the type is written.
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from enum import Enum, IntEnum
@@ -107,13 +108,9 @@ def error(event: str, **fields: object) -> None:
 
 def frames(fault: BaseException) -> list[str]:
     """Return our frames of a traceback as "file:line:function", without local values and without the error's text."""
-    found, trace = [], fault.__traceback__
-    while trace:
-        code = trace.tb_frame.f_code
-        if Path(code.co_filename).is_relative_to(_ROOT):
-            found.append(f"broker/{Path(code.co_filename).relative_to(_ROOT)}:{trace.tb_lineno}:{code.co_name}")
-        trace = trace.tb_next
-    return found
+    found = traceback.extract_tb(fault.__traceback__)
+    ours = [(Path(frame.filename), frame) for frame in found if Path(frame.filename).is_relative_to(_ROOT)]
+    return [f"broker/{file.relative_to(_ROOT)}:{frame.lineno}:{frame.name}" for file, frame in ours]
 
 
 def _write(level: Level, event: str, fields: Mapping[str, object]) -> None:

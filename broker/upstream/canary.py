@@ -11,12 +11,13 @@ from email.message import Message
 from typing import Final
 
 from broker.model.clock import system_clock
+from broker.model.generation import Application
 from broker.model.redactor import Redactor
+from broker.model.verdict import CanaryResult, Verdict
 from broker.network import Deadline, retry_after
 from broker.partners.profile import Probe
 from broker.partners.request import recipe
-from broker.partners.verdict import ProbeFacts, Verdict, Where, classify, wait
-from broker.rotation.ports import CanaryResult
+from broker.partners.verdict import ProbeFacts, Where, classify, wait
 from broker.upstream.credentials import Credentials
 from broker.upstream.exchange import Reply, exchange, stays_open
 
@@ -29,7 +30,13 @@ _DATED: Final = ("certificate has expired", "certificate is not yet valid")  # O
 _QUOTAS: Final = {"X-RateLimit-Remaining-1": "day", "X-RateLimit-Remaining-2": "burst"}
 
 
-def ask(credentials: Credentials, request: Probe, *, application: str, deadline: timedelta = DEADLINE) -> CanaryResult:
+def ask(
+    credentials: Credentials,
+    request: Probe,
+    *,
+    application: Application | None = None,
+    deadline: timedelta = DEADLINE,
+) -> CanaryResult:
     """Send the canary, and return its result for rotation. `application` is the one that the client_id belongs to."""
     facts = probe(credentials, request, deadline=deadline)
     verdict = classify(facts, request.expect)

@@ -11,10 +11,11 @@ import os
 import socket
 import ssl
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
 from functools import partial
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 from broker.network import UNREADABLE, Deadline, Reader, TooMuchError, alert_of, behind, connected, is_closed
@@ -22,6 +23,7 @@ from broker.partners.verdict import ProbeFacts, Where
 
 _LARGEST: Final = 1024 * 1024
 _PIECE: Final = 64 * 1024  # bytes of a read: the length that the partner announces reserves no memory
+Found = TypeVar("Found")
 _LISTEN: Final = 2.0  # seconds; a server that refuses a certificate does so within a round trip
 
 
@@ -36,17 +38,7 @@ class Reply:
 
 def exchange(base_url: str, context: ssl.SSLContext, message: bytes, deadline: Deadline) -> Reply | ProbeFacts:
     """Verify the server, send `message`, and return the answer, or how far the exchange came."""
-    opened = _open(base_url, context, deadline)
-    if isinstance(opened, ProbeFacts):
-        return opened
-    with opened, Reader(opened, deadline, _LARGEST) as reader:
-        try:
-            _send(opened, message, deadline)
-            return _read(reader, method=message.split(b" ", 1)[0].decode())
-        except TooMuchError:
-            return ProbeFacts(Where.BODY, detail=f"the answer is larger than {_LARGEST} bytes")
-        except (OSError, http.client.HTTPException, *UNREADABLE) as error:
-            return _facts_of(error, Where.BODY if reader.count else Where.FIRST_READ)
+    return _connected(base_url, context, deadline, lambda server: _answer(server, message, deadline))
 
 
 def stays_open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> ProbeFacts:
@@ -55,33 +47,42 @@ def stays_open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> Pr
     It costs no login attempt, since nothing is sent after the handshake. With none of our bytes unread when the server
     closes, an alert arrives that a reset may have discarded on the first connection.
     """
-    opened = _open(base_url, context, deadline)
-    if isinstance(opened, ProbeFacts):
-        return opened
-    with opened:
-        try:
-            opened.settimeout(min(_LISTEN, deadline.left))
-            return ProbeFacts(Where.FIRST_READ, closed=not opened.recv(1))
-        except TimeoutError:
-            return ProbeFacts(Where.FIRST_READ, stays_open=True)
-        except OSError as error:
-            return _facts_of(error, Where.FIRST_READ)
+    return _connected(base_url, context, deadline, lambda server: _listened(server, deadline))
 
 
-def _open(base_url: str, context: ssl.SSLContext, deadline: Deadline) -> ssl.SSLSocket | ProbeFacts:
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
+def _connected(
+    base_url: str, context: ssl.SSLContext, deadline: Deadline, act: Callable[[ssl.SSLSocket], Found]
+) -> Found | ProbeFacts:
+    """Verify the server, and return what `act` returns, or why it could not be called."""
+    parts, where = urlsplit(base_url), Where.CONNECT
     try:
-        plain = connected(host, parts.port or 443, deadline)
-    except (OSError, UnicodeError) as error:
-        return _facts_of(error, Where.CONNECT)
-    try:
-        plain.settimeout(deadline.left)
-        return context.wrap_socket(plain, server_hostname=host)
+        with connected(parts.hostname or "", parts.port or 443, deadline) as plain:
+            where = Where.HANDSHAKE
+            with context.wrap_socket(plain, server_hostname=parts.hostname) as server:
+                where = Where.FIRST_READ
+                return act(server)
     except (OSError, ValueError) as error:
-        plain.close()
         _close_leaked(error)
-        return _facts_of(error, Where.HANDSHAKE)
+        return _facts_of(error, where)
+
+
+def _answer(server: ssl.SSLSocket, message: bytes, deadline: Deadline) -> Reply | ProbeFacts:
+    with Reader(server, deadline, _LARGEST) as reader:
+        try:
+            _send(server, message, deadline)
+            return _read(reader, method=message.split(b" ", 1)[0].decode())
+        except TooMuchError:
+            return ProbeFacts(Where.BODY, detail=f"the answer is larger than {_LARGEST} bytes")
+        except (OSError, http.client.HTTPException, *UNREADABLE) as error:
+            return _facts_of(error, Where.BODY if reader.count else Where.FIRST_READ)
+
+
+def _listened(server: ssl.SSLSocket, deadline: Deadline) -> ProbeFacts:
+    server.settimeout(min(_LISTEN, deadline.left))
+    try:
+        return ProbeFacts(Where.FIRST_READ, closed=not server.recv(1))
+    except TimeoutError:
+        return ProbeFacts(Where.FIRST_READ, stays_open=True)
 
 
 def _close_leaked(error: Exception) -> None:

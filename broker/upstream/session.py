@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from typing import Any, Final, NoReturn
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import requests
 import urllib3
@@ -122,15 +122,9 @@ class _PartnerAdapter(HTTPAdapter):
         super().init_poolmanager(*args, ssl_context=self.credentials.context, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"https": _Pool}
 
-    def get_connection_with_tls_context(
-        self, request: requests.PreparedRequest, *_: Any, **__: Any
-    ) -> urllib3.HTTPConnectionPool:
-        """Use the context of the pool: urllib3 would load the CAs of requests into it."""
-        parts = urlsplit(request.url or "")
-        pool: urllib3.HTTPConnectionPool = self.poolmanager.connection_from_host(
-            parts.hostname, parts.port, parts.scheme
-        )
-        return pool
+    def build_connection_pool_key_attributes(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> Any:
+        """Return the host alone, so that the pool's context stays: urllib3 would load the CAs of requests into it."""
+        return super().build_connection_pool_key_attributes(request, verify=True)[0], {}
 
     def cert_verify(self, *_: Any, **__: Any) -> None:
         """Add nothing: requests would load its CA bundle into the pinned context."""
@@ -140,18 +134,15 @@ class _PartnerAdapter(HTTPAdapter):
             raise RefusedError(
                 "verify, cert and proxies cannot be chosen: the set identifies server and client", hint="leave them out"
             )
-        result = self._attempt(request, stream=options.get("stream", False), timeout=options.get("timeout"))
+        result = self._attempt(request, options)
         if isinstance(result, requests.Response):
             return result
         raise result  # no frame here holds the signed copy, and the error has no context
 
-    def _attempt(
-        self, request: requests.PreparedRequest, *, stream: bool, timeout: Any
-    ) -> requests.Response | Exception:
+    def _attempt(self, request: requests.PreparedRequest, options: dict[str, Any]) -> requests.Response | Exception:
         try:
-            whole: Any = _timeout_of(timeout, self._timeout)  # the stubs know no `Timeout`
-            signed = self._signed(request)
-            response = super().send(signed, stream=stream, timeout=whole, verify=True, cert=None, proxies=None)
+            whole: Any = _timeout_of(options.get("timeout"), self._timeout)  # the stubs know no `Timeout`
+            response = super().send(self._signed(request), stream=options.get("stream", False), timeout=whole)
         except BrokerError as error:
             return type(error)(self.credentials.redactor().redact(error.message), hint=error.hint)  # without its frames
         except FAILURES as error:
@@ -182,9 +173,7 @@ def _timeout_of(given: Any, default: tuple[float, float]) -> urllib3.Timeout:
     if isinstance(given, urllib3.Timeout):
         given = (given.connect_timeout, given.read_timeout)
     pair = given if isinstance(given, tuple) else (given, given)
-    connect, whole = (
-        one if isinstance(one, int | float) and one else other for one, other in zip(pair, default, strict=True)
-    )
+    connect, whole = (one if isinstance(one, int | float) and one else d for one, d in zip(pair, default, strict=True))
     return urllib3.Timeout(connect=connect, read=whole, total=whole)
 
 

@@ -14,20 +14,12 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, Final
 
-from broker.errors import DeniedError
-from broker.issuing.ports import Consumer
+from broker.errors import DeniedError, InputError
+from broker.issuing.grant import Consumer
 from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.connection import Connection
-from broker.vault.errors import (
-    BadTokenError,
-    InvalidError,
-    MissingError,
-    UnclearError,
-    UnmountedError,
-    field_of,
-    unclear,
-)
+from broker.vault.errors import BadTokenError, InvalidError, UnclearError, field_of, unclear
 
 Address = IPv4Address | IPv6Address
 
@@ -93,9 +85,8 @@ def _looked_up(vault: Connection, presented: Secret[str]) -> Mapping[str, Any]:
     except DeniedError:
         if presented.reveal().count(".") > 1:  # s.<random>.<namespace>
             raise NotAConsumerError(Clause.FOREIGN) from None
-        raise DeniedError(
-            "the broker may not look up tokens in Vault", hint="run: broker vault setup, for the server's role"
-        ) from None
+        hint = "run: broker vault setup, for the server's role"
+        raise DeniedError("the broker may not look up tokens in Vault", hint=hint) from None
     if not isinstance(found, Mapping):
         raise unclear("a token")
     return found
@@ -120,10 +111,8 @@ def _check_address(found: Mapping[str, Any], peer: Address | None) -> None:
     try:
         bound = [ip_network(cidr, strict=False) for cidr in found.get("bound_cidrs") or ()]
     except ValueError:
-        raise UnclearError(
-            "Vault binds the token to addresses in an unknown form",
-            hint="use a token that is bound to CIDRs, or to none",
-        ) from None
+        hint = "use a token that is bound to CIDRs, or to none"
+        raise UnclearError("Vault binds the token to addresses in an unknown form", hint=hint) from None
     if bound and not any(plain in network for network in bound if plain):
         raise NotAConsumerError(Clause.WRONG_ADDRESS, peer=peer or "a unix socket")
 
@@ -131,7 +120,7 @@ def _check_address(found: Mapping[str, Any], peer: Address | None) -> None:
 def _entity(vault: Connection, found: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         entity = vault.ask("GET", f"identity/entity/id/{found['entity_id']}").get("data")
-    except (MissingError, UnmountedError, InvalidError):
+    except (InputError, InvalidError):  # nothing there
         raise NotAConsumerError(Clause.NO_ENTITY) from None
     if not isinstance(entity, Mapping) or not isinstance(entity.get("id"), str):
         raise unclear("an entity")
@@ -159,7 +148,7 @@ def _check_capabilities(vault: Connection, presented: Secret[str], right: str) -
 def _sentinels() -> tuple[str, str]:
     """Return a path in the form of a right, and one in any form: random, so that no policy can name them."""
     words = [secrets.token_hex(8) for _ in range(6)]
-    return "/".join([layout.RIGHTS, *words[:4], layout.Access.DIRECT.value]), f"{words[4]}/{words[5]}"
+    return "/".join([layout.RIGHTS, *words[:4], layout.DIRECT]), f"{words[4]}/{words[5]}"
 
 
 def _capabilities(vault: Connection, presented: Secret[str], paths: Sequence[str]) -> Mapping[str, list[str]]:
@@ -175,5 +164,5 @@ def _capabilities(vault: Connection, presented: Secret[str], paths: Sequence[str
         raise NotAConsumerError(Clause.UNREADABLE) from None
     granted = {path: field_of(answer, "data", path) for path in paths}
     if not all(isinstance(value, list) and value for value in granted.values()):
-        raise UnclearError("Vault's answer about capabilities leaves paths out", hint="is it a Vault? check VAULT_ADDR")
+        raise unclear("sys/capabilities")
     return {path: sorted(map(str, value)) for path, value in granted.items()}

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from enum import Enum
 from functools import cached_property, partial
 from typing import Final
 
@@ -23,8 +24,6 @@ from broker.model.secret import Secret
 from broker.telemetry import log
 from broker.vault.errors import Document, MissingError, PassingError, field_of, unclear
 from broker.vault.layout import BOUNDS_AS_GRANTED, DESCRIPTION
-from broker.vault.logins import TokenSource
-from broker.vault.observer import Observer, Phase, unobserved
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import Seen, Transport
 
@@ -38,6 +37,36 @@ stamina.instrumentation.set_on_retry_hooks([_log_retry])
 
 _TOLERANCE: Final = timedelta(minutes=5)  # between our clock and Vault's
 _LONG: Final = 6  # attempts: the first five take under two seconds
+
+
+class Phase(Enum):
+    """Moment of an observer's call: before a write is sent, or after it succeeded."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+# Called at every write with its API path: tests count writes, or kill the process at one. An exception ends the write
+Observer = Callable[[Phase, str], None]
+
+
+def unobserved(phase: Phase, path: str) -> None:
+    """Do nothing."""
+
+
+class TokenSource:
+    """Source of a connection's token. Shared by threads."""
+
+    def token(self) -> Secret[str]:
+        """Return a token that should be valid, renewed in time if possible; raise `BrokerError`."""
+        raise NotImplementedError
+
+    def replace(self, dead: Secret[str]) -> bool:  # noqa: ARG002  # here there is no other
+        """Drop `dead`, which Vault rejects; return whether `token` will now return another."""
+        return False
+
+    def close(self) -> None:
+        """Revoke the token if this source made it. Later calls of `token` may log in again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +220,6 @@ class Connection:
         return self._patiently(method, api_path, body, token)
 
     @property
-    def answered(self) -> bool:
-        """Whether Vault has answered this process."""
-        return self.seen.ours > 0
-
-    @property
     def their_clock(self) -> datetime | None:
         """Vault's clock at its newest answer, to the second; None if the answer has no date."""
         try:
@@ -207,18 +231,19 @@ class Connection:
         """Raise `RefusedError` if this machine's clock is minutes away from Vault's, by Vault's newest answer.
 
         Stored documents are dated by it and read on other machines, and certificates are checked by it. An answer
-        without a date passes.
+        without a date passes. If Vault never answered this process, it is asked.
         """
+        if not self.seen.ours:
+            self.ask("GET", "sys/seal-status")  # every node answers it, without a token
         theirs = self.their_clock
         if theirs is None:
             return
         ahead = datetime.fromtimestamp(self.seen.ours, UTC) - theirs
         if abs(ahead) > _TOLERANCE:
             way = "ahead of" if ahead > timedelta(0) else "behind"
-            raise RefusedError(
-                f"this machine's clock is {duration_text(abs(ahead))} {way} Vault's; refusing to use it",
-                hint="timedatectl shows the clock: correct the wrong one, here or on the host of Vault",
-            )
+            message = f"this machine's clock is {duration_text(abs(ahead))} {way} Vault's; refusing to use it"
+            hint = "timedatectl shows the clock: correct the wrong one, here or on the host of Vault"
+            raise RefusedError(message, hint=hint)
 
     def close(self) -> None:
         """Revoke the token if this connection's login made it, and close the session.

@@ -12,8 +12,8 @@ import msgspec
 
 from broker.errors import RefusedError
 from broker.model.secret import Secret
+from broker.vault.errors import Document
 
-Document = Mapping[str, Any]
 T = TypeVar("T")
 
 DAMAGED_HINT: Final = "it was not written by the broker; an older version may be good: bao kv get -version=N"
@@ -53,10 +53,8 @@ def decoded(document: Document, kind: type[T], where: str) -> T:
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
         raise DamagedDocumentError(f"{where} is not a document of the broker: it has no schema", hint=DAMAGED_HINT)
     if schema > SCHEMA:
-        raise NewerSchemaError(
-            f"{where} has schema {schema}, and this broker knows {SCHEMA}",
-            hint="upgrade this broker; nothing was changed",
-        )
+        message = f"{where} has schema {schema}, and this broker knows {SCHEMA}"
+        raise NewerSchemaError(message, hint="upgrade this broker; nothing was changed")
     try:
         for step in range(schema, SCHEMA):
             document = UPGRADES[step](document)

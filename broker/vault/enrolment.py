@@ -5,48 +5,25 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final
 
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.names import checked_name
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
-from broker.vault.errors import Document, MissingError, UnclearError, UnmountedError, field_of
+from broker.vault.errors import Document, UnclearError, field_of, unclear
 from broker.vault.logins import content, granted
 from broker.vault.ownership import found, require_set_up
 from broker.vault.policies import consumer_policy, policy_kind, policy_name
 from broker.vault.setup import LOGIN
-
-ONCE: Final[Document] = MappingProxyType({"num_uses": 1, "ttl": "60s"})  # limits of a secret-id for one immediate login
-
-
-@dataclass(frozen=True, slots=True)
-class AppRole:
-    """A login at `auth/<mount>/login`."""
-
-    mount: str
-    role_id: str
-    secret_id: Secret[str]
-
-
-def issue_login(vault: Connection, role: str, limits: Document | None = None) -> AppRole:
-    """Return the role-id and a new secret-id of `role`, a `Role`'s value or a consumer's; older ones stay valid.
-
-    Raise `UnknownNameError` if the role was not set up. Needs rights that none of our roles has.
-    """
-    role_id = _role_id(vault, role)
-    secret_id = Secret(_text(vault.call("POST", f"{_base(vault, role)}/secret-id", limits or {}), "secret_id"))
-    return AppRole(vault.settings.mount, role_id, secret_id)
 
 
 def provide_login(vault: Connection, role: str, folder: Path, write: Callable[[Path, bytes], None]) -> bool:
     """Write `role_id` and `secret_id` of `role` into `folder`; return False if those there work, and are kept.
 
     A new secret-id does not expire. So we choose it, and write its file before Vault knows it: a kill at any point
-    leaves no valid secret-id that is in no file. Raises as `issue_login`.
+    leaves no valid secret-id that is in no file. Raise `UnknownNameError` if the role was not set up. Needs rights that
+    none of our roles has.
     """
     role_id = _role_id(vault, role)
     id_file, secret_file = folder / "role_id", folder / "secret_id"
@@ -70,15 +47,11 @@ def require_no_others_login(vault: Connection, role: str, folder: Path) -> None:
     `provide_login` would overwrite it: its secret-id would stay valid, and be in no file.
     """
     held = content(folder / "role_id")
-    if not held:
-        return
     with suppress(UnknownNameError):
-        if held == _role_id(vault, role):
+        if not held or held == _role_id(vault, role):
             return
-    raise InputError(
-        f"{folder} holds another login than that of {role}",
-        hint="name another directory; or, if that login is unused, remove role_id and secret_id there",
-    )
+    hint = "name another directory; or, if that login is unused, remove role_id and secret_id there"
+    raise InputError(f"{folder} holds another login than that of {role}", hint=hint)
 
 
 def consumer_role(name: str) -> str:
@@ -89,8 +62,8 @@ def consumer_role(name: str) -> str:
 def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> None:
     """Make, or update, an AppRole for consumer `name` with exactly `rights` (from `layout.right`).
 
-    The consumer gets an entity of that name: it identifies the consumer, for other logins too. `provide_login` or
-    `issue_login` then makes a login of its `consumer_role`. Raise `RefusedError` if others have a role, a policy or an
+    The consumer gets an entity of that name: it identifies the consumer, for other logins too. `provide_login`
+    then makes a login of its `consumer_role`. Raise `RefusedError` if others have a role, a policy or an
     entity of these names: nothing is changed then.
     """
     mount, login = vault.settings.mount, consumer_role(name)
@@ -107,10 +80,8 @@ def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> None:
     if entity_there is not None and (entity_there.get("metadata") or {}).get("consumer") != name:
         others.append(f"the entity {entity}")
     if others:
-        raise RefusedError(
-            f"{' and '.join(others)} exists, and broker vault enrol did not make it",
-            hint="give the consumer another name",
-        )
+        message = f"{' and '.join(others)} exists, and broker vault enrol did not make it"
+        raise RefusedError(message, hint="give the consumer another name")
     vault.call("POST", policy_path, {"policy": text})
     vault.call("POST", role, {**LOGIN, "token_policies": [policy]})
     vault.call("POST", entity_path, {"metadata": {"consumer": name}})
@@ -122,10 +93,12 @@ def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> None:
     vault.call("POST", "identity/entity-alias", alias)
 
 
-def consumer_token(vault: Connection, login: AppRole) -> tuple[Secret[str], int]:
-    """Log in as `login`; return the token and its seconds. Nothing renews or revokes it."""
-    body = {"role_id": login.role_id, "secret_id": login.secret_id}
-    grant = granted(vault.ask("POST", f"auth/{login.mount}/login", body))
+def consumer_token(vault: Connection, role: str) -> tuple[Secret[str], int]:
+    """Log in once as the consumer's `role`; return the token and its seconds. Nothing renews it."""
+    role_id, limits = _role_id(vault, role), {"num_uses": 1, "ttl": "60s"}
+    secret_id = Secret(_text(vault.call("POST", f"{_base(vault, role)}/secret-id", limits), "secret_id"))
+    body = {"role_id": role_id, "secret_id": secret_id}
+    grant = granted(vault.ask("POST", f"auth/{vault.settings.mount}/login", body))
     return grant.token, int(grant.seconds)
 
 
@@ -134,23 +107,21 @@ def _base(vault: Connection, role: str) -> str:
 
 
 def _role_id(vault: Connection, role: str) -> str:
-    try:
-        return _text(vault.ask("GET", f"{_base(vault, role)}/role-id"), "role_id")
-    except (MissingError, UnmountedError):
-        raise UnknownNameError(f"this Vault has no login for {role}", hint="run: broker vault setup") from None
+    there = found(vault, f"{_base(vault, role)}/role-id")
+    if there is None:
+        raise UnknownNameError(f"this Vault has no login for {role}", hint="run: broker vault setup")
+    return _text({"data": there}, "role_id")
 
 
 def _is_known(vault: Connection, role: str, secret_id: Secret[str]) -> bool:
     """Return whether Vault would accept `secret_id` for `role`."""
-    with suppress(MissingError, UnmountedError):
-        lookup = f"{_base(vault, role)}/secret-id/lookup"
-        return bool(secret_id.reveal() and vault.ask("POST", lookup, {"secret_id": secret_id}).get("data"))
-    return False
+    lookup = f"{_base(vault, role)}/secret-id/lookup"
+    return bool(secret_id.reveal() and found(vault, lookup, "POST", {"secret_id": secret_id}))
 
 
 def _text(answer: Document, *names: str) -> str:
     """Return the text at `names` in the data of an answer."""
     value = field_of(answer, "data", *names)
     if not isinstance(value, str):
-        raise UnclearError(f"Vault's answer has no {names[-1]}", hint="is it a Vault? check VAULT_ADDR")
+        raise unclear(names[-1])
     return value

@@ -32,6 +32,7 @@ from broker.network import retry_after
 
 Document = Mapping[str, Any]
 
+NO_VAULT: Final = "is it a Vault? check VAULT_ADDR"
 _UP: Final = "is it up and unsealed? ask: bao status, or vault status"
 _WHERE: Final = "is this the right Vault, mount and namespace? run: broker doctor"
 _SETUP: Final = "run: broker vault setup"
@@ -39,15 +40,7 @@ _AGAIN: Final = "run the same command again"
 _RIGHTS: Final = "is the token alive, of the right role and namespace?"
 _LOG: Final = "see the log of Vault"
 _UNKNOWN: Final = "Vault does not know the token of the request for {path}"
-_BUSY: Final = {
-    412: "a standby has not yet seen our last write",
-    429: "too many requests, or a standby",
-    472: "a node of the disaster recovery site",
-    473: "a performance standby",
-    502: "error of a proxy before it",
-    503: "it is sealed, or starting",
-    504: "time-out of a proxy before it",
-}
+_BUSY: Final = "Vault did not serve {path} ({status}): "
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +71,7 @@ class UnmountedError(InputError):
 class PassingError(VaultUnavailableError):
     """Vault is away for a moment (sealed, standby, failing over, overloaded, not reached): retry."""
 
-    def __init__(self, what: str, *, hint: str = "", wait: float = 0.0) -> None:
-        super().__init__(what, hint=hint)
-        self.wait = wait  # seconds that Vault asked for; 0 if it named none
+    wait: float = 0.0  # seconds that Vault asked for; 0 if it named none
 
 
 class UnclearError(VaultUnavailableError):
@@ -102,6 +93,12 @@ class InvalidError(UnclearError):
 
 # Statuses (none: any), a phrase in Vault's errors, and the error with message and hint: the first match counts
 _FAULTS: Final[tuple[tuple[tuple[int, ...], str, type[BrokerError], str, str], ...]] = (
+    ((412,), "", PassingError, f"{_BUSY}a standby has not yet seen our last write", _UP),
+    ((429,), "", PassingError, f"{_BUSY}too many requests, or a standby", _UP),
+    ((472,), "", PassingError, f"{_BUSY}a node of the disaster recovery site", _UP),
+    ((473,), "", PassingError, f"{_BUSY}a performance standby", _UP),
+    ((502, 504), "", PassingError, f"{_BUSY}error or time-out of a proxy before it", _UP),
+    ((503,), "", PassingError, f"{_BUSY}it is sealed, or starting", _UP),
     ((404,), "no handler for route", UnmountedError, "nothing is mounted in Vault for {path}", _SETUP),
     ((404,), "", MissingError, "nothing is stored at {path}", _WHERE),
     ((401, 403), "bad token", BadTokenError, _UNKNOWN, "log in again"),
@@ -120,24 +117,12 @@ _FAULTS: Final[tuple[tuple[tuple[int, ...], str, type[BrokerError], str, str], .
 
 def understood(answer: Answer, path: str) -> Document:
     """Return the content of a good answer, empty if it has no body; raise the error for a bad one."""
-    try:
-        content = json.loads(answer.body)
-    except RecursionError:
-        hint = "is it a Vault? check VAULT_ADDR"
-        raise OversizedError(f"the answer for {path} is nested too deeply", hint=hint) from None
-    except ValueError:
-        content = None
+    content = _json(answer, path)
     if answer.status < HTTPStatus.BAD_REQUEST:
-        if answer.body and not isinstance(content, dict):
+        if answer.body and content is None:
             raise unclear(path)
         return content or {}
-    content = content if isinstance(content, dict) else {}
-    if answer.status == HTTPStatus.NOT_FOUND and not {"errors", "data"} & set(content):
-        raise unclear(path)  # of a web server: Vault sends JSON, and nothing else may mean "nothing stored"
-    said = content["errors"] if isinstance(content.get("errors"), list) else []
-    wait = retry_after(answer.headers.get("Retry-After", ""), system_clock()) or 0
-    known = field_of(content, "data", "metadata") is not None
-    raise _fault(answer.status, path, " ".join(text for text in said if isinstance(text, str)), wait=wait, known=known)
+    raise _fault(answer, content or {}, path)
 
 
 def field_of(answer: Document, *names: str) -> Any:
@@ -153,14 +138,25 @@ def unclear(path: str) -> BrokerError:
     return UnclearError(f"the answer for {path} is not from a Vault, or damaged", hint="check VAULT_ADDR")
 
 
-def _fault(status: int, path: str, said: str, *, wait: float = 0.0, known: bool = False) -> BrokerError:
-    """Return the error for an answer of `status` to a request for `path`.
+def _json(answer: Answer, path: str) -> Document | None:
+    """Return the object in `answer`, None if it is no JSON object."""
+    try:
+        content = json.loads(answer.body)
+    except RecursionError:
+        raise OversizedError(f"the answer for {path} is nested too deeply", hint=NO_VAULT) from None
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
 
-    `said` is the text of Vault's errors; `known` means that the answer has metadata of a deleted document.
-    """
-    if status in _BUSY:
-        return PassingError(f"Vault did not serve {path}: {_BUSY[status]} ({status})", hint=_UP, wait=wait)
-    if status == HTTPStatus.NOT_FOUND and known:
+
+def _fault(answer: Answer, content: Document, path: str) -> BrokerError:
+    status, said = answer.status, str(content.get("errors"))
+    if status == HTTPStatus.NOT_FOUND and not {"errors", "data"} & set(content):
+        return unclear(path)  # of a web server: Vault sends JSON, and nothing else may mean "nothing stored"
+    if status == HTTPStatus.NOT_FOUND and field_of(content, "data", "metadata") is not None:
         return GoneError(f"the document at {path} is deleted or destroyed", hint=_WHERE)
     _, _, kind, message, hint = next(f for f in _FAULTS if (not f[0] or status in f[0]) and f[1] in said)
-    return kind(message.format(path=path, status=status), hint=hint)
+    error = kind(message.format(path=path, status=status), hint=hint)
+    if isinstance(error, PassingError):
+        error.wait = retry_after(answer.headers.get("Retry-After", ""), system_clock()) or 0
+    return error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -10,28 +11,11 @@ from typing import Final
 from broker.errors import VaultUnavailableError
 from broker.model.role import Role
 from broker.vault.connection import Connection
+from broker.vault.errors import field_of
+from broker.vault.policies import ALL, Right, rights, role_policy
 from broker.vault.settings import VaultSettings
 
 _GLANCE: Final = 3.0  # seconds
-# a capability and a path below the mount; policies/ has all of them
-_NEEDED: Final[Mapping[Role, tuple[str, ...]]] = {
-    Role.SERVER: (
-        "read data/accounts/x",
-        "read data/keys/x/1",
-        "read data/evidence/accounts/x/00000001",
-        "create data/evidence/issued/x/1",
-    ),
-    Role.ROTATOR: ("update data/accounts/x", "create data/keys/x/1", "update destroy/keys/x/1"),
-    Role.CANARY: (
-        "update data/accounts/x",
-        "read data/keys/x/1",
-        "read data/passwords/x/1",
-        "read data/evidence/accounts/x/00000001",
-    ),
-    Role.OPERATOR: ("create data/accounts/x", "list metadata/accounts/", "create data/passwords/x/1"),
-    Role.AUDITOR: ("read data/accounts/x", "list metadata/evidence/issued/"),
-    Role.ANCHOR: ("create data/evidence/heads/1",),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +31,29 @@ def health(settings: VaultSettings) -> Health:
 
     Not `sys/health`: a standby answers it with 429, as if it were overloaded. Waits at most three seconds.
     """
-    vault = Connection(replace(settings, namespace="", patience=min(settings.patience, _GLANCE)))
-    try:
+    with closing(Connection(replace(settings, namespace="", patience=min(settings.patience, _GLANCE)))) as vault:
         status = vault.ask("GET", "sys/seal-status")
-    finally:
-        vault.close()
     if status.get("sealed"):
         raise VaultUnavailableError("Vault is sealed", hint="unseal it: bao operator unseal, or vault operator unseal")
     return Health(str(status.get("version", "?")), vault.their_clock)
 
 
 def lacking(vault: Connection, role: Role) -> list[str]:
-    """Return the rights that `role` needs and that the token of `vault` lacks."""
-    needed = {need: f"{vault.settings.mount}/{need.partition(' ')[2]}" for need in _NEEDED[role]}
-    answer = vault.ask("POST", "sys/capabilities-self", {"paths": list(needed.values())})
-    granted = answer.get("data") or answer
-    return [need for need, path in needed.items() if not {need.split()[0], "root"} & set(granted.get(path) or ())]
+    """Return the rights that the policy of `role` grants and the token of `vault` lacks, as "update on PATH".
+
+    A role that is limited to some accounts has no right on the secrets of every account. Which accounts these are is
+    unknown here, so rights on secrets are reported only if it has some of them.
+    """
+    mount = vault.settings.mount
+    wanted, unlimited = (rights(role_policy(role, mount=mount, accounts=names)) for names in (ALL, ()))
+    missing = _missing(vault, wanted)
+    on_secrets = set(wanted) - set(unlimited)
+    if on_secrets <= set(missing):
+        missing = [right for right in missing if right not in on_secrets]
+    return [f"{capability} on {path}" for capability, path in missing]
+
+
+def _missing(vault: Connection, wanted: Sequence[Right]) -> list[Right]:
+    """Return those of `wanted` that the token of `vault` lacks."""
+    answer = vault.ask("POST", "sys/capabilities-self", {"paths": sorted({path for _, path in wanted})})
+    return [(name, path) for name, path in wanted if not {name, "root"} & set(field_of(answer, "data", path) or ())]

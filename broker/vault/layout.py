@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
@@ -25,17 +24,9 @@ ANCHOR_KEY: Final = f"{HEADS}/key"  # what signed statements are verified with; 
 ISSUED: Final = "evidence/issued"
 PROFILES: Final = "profiles"
 RIGHTS: Final = "cb-issue"  # the prefix of virtual paths: nothing may ever be mounted there
+DIRECT: Final = "direct"  # kind of bundle
 SIGNERS: Final = "signers"
-FOLDERS: Final = (
-    ACCOUNTS,
-    CONSUMERS,
-    "evidence",
-    "keys",
-    "passwords",
-    PROFILES,
-    "secrets",
-    SIGNERS,
-)  # at the top of the mount
+FOLDERS: Final = (ACCOUNTS, CONSUMERS, "evidence", "keys", "passwords", PROFILES, "secrets", SIGNERS)  # of the mount
 
 DESCRIPTION: Final = "credential broker"  # of a mount that `setup` made: how it is recognised later
 # Bounds of the documents that are written more than once: versions kept, and no write without check-and-set. A mount
@@ -46,18 +37,9 @@ BOUNDS: Final[Mapping[str, bool | int]] = MappingProxyType({"cas_required": True
 # Vault compares a number with a policy's allowed_parameters as text, and accepts text for it
 BOUNDS_AS_GRANTED: Final = MappingProxyType({"cas_required": True, "max_versions": "10"})
 
-_CHAIN_KINDS: Final = ("accounts", "issued")
 _ENTITY: Final = re.compile(r"[a-z0-9][A-Za-z0-9-]{0,62}(\.[A-Za-z0-9]{1,16})?", re.ASCII)  # OpenBao adds ".namespace"
 _DIGITS: Final = len(str(LAST))  # so that Vault lists numbers in their order
 _PLACE: Final = re.compile(rf"[0-9]{{{_DIGITS}}}")
-
-
-class Access(Enum):
-    """Kind of access that a right grants: the last segment of its virtual path."""
-
-    DIRECT = "direct"
-    GATEWAY = "gateway"
-    TICKET = "ticket"
 
 
 def account(name: str) -> str:
@@ -98,8 +80,8 @@ def profile(partner: str) -> str:
 def chain(name: str) -> str:
     """Return the folder of a chain of evidence: `accounts/<account>` or `issued/<process>`."""
     kind, _, rest = name.partition("/")
-    if kind not in _CHAIN_KINDS:
-        raise InputError(f"there is no evidence of {kind[:80]!r}", hint=f"one of {', '.join(_CHAIN_KINDS)}")
+    if kind not in ("accounts", "issued"):
+        raise InputError(f"there is no evidence of {kind[:80]!r}")
     return f"evidence/{kind}/{checked_name(rest, 'chain')}"
 
 
@@ -120,10 +102,12 @@ def place(name: str) -> int:
     return int(name)
 
 
-def right(partner: str, environment: str, account: str, application: str, access: Access) -> str:
-    """Return the virtual path on which a consumer needs exactly `update`. An API path, not one of the mount."""
+def right(partner: str, environment: str, account: str, application: str, kind: str = DIRECT) -> str:
+    """Return the virtual path on which a consumer needs exactly `update`. An API path, not one of the mount. Its
+    last segment is the kind of the bundle; only direct bundles are built.
+    """
     names = {"partner": partner, "environment": environment, "account": account, "application": application}
-    return "/".join([RIGHTS, *(checked_name(text, kind) for kind, text in names.items()), access.value])
+    return "/".join([RIGHTS, *(checked_name(text, what) for what, text in names.items()), kind])
 
 
 def _number(number: int, *, digits: int = 1) -> str:

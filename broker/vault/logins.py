@@ -5,37 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final
 
 from broker.errors import BrokerError, DeniedError, InputError
 from broker.model.secret import Secret
 from broker.paths import read_file
-from broker.vault.errors import InvalidError, MissingError, UnclearError, UnmountedError
-
-if TYPE_CHECKING:  # it imports this module
-    from broker.vault.connection import Connection
-    from broker.vault.errors import Document
+from broker.vault.connection import Connection, TokenSource
+from broker.vault.errors import Document, InvalidError, MissingError, UnclearError, UnmountedError
 
 _RENEW_AT: Final = 2 / 3  # of the token's life
-
-
-class TokenSource(Protocol):
-    """Source of a connection's token. Shared by threads."""
-
-    def token(self) -> Secret[str]:
-        """Return a token that should be valid, renewed in time if possible; raise `BrokerError`."""
-        ...
-
-    def replace(self, dead: Secret[str]) -> bool:
-        """Drop `dead`, which Vault rejects; return whether `token` will now return another."""
-        ...
-
-    def close(self) -> None:
-        """Revoke the token if this source made it. Later calls of `token` may log in again."""
-        ...
 
 
 def token_source(method: str, vault: Connection, options: Mapping[str, str]) -> TokenSource:
@@ -46,8 +27,7 @@ def token_source(method: str, vault: Connection, options: Mapping[str, str]) -> 
 
     def file(name: str) -> Path:
         if not options.get(name):
-            hint = "set it in broker.toml, in [login] or [roles.NAME]"
-            raise InputError(f"the login {method} needs {name}", hint=hint)
+            raise InputError(f"the login {method} needs {name}", hint="set it in broker.toml: [login] or [roles.NAME]")
         return Path(options[name])
 
     match method:
@@ -61,7 +41,7 @@ def token_source(method: str, vault: Connection, options: Mapping[str, str]) -> 
     raise InputError(f"there is no login method {method}", hint="use approle or token")
 
 
-class FixedToken:
+class FixedToken(TokenSource):
     """A token given by value. It is neither renewed nor revoked."""
 
     def __init__(self, token: Secret[str]) -> None:
@@ -71,15 +51,8 @@ class FixedToken:
         """Return it."""
         return self._token
 
-    def replace(self, dead: Secret[str]) -> bool:  # noqa: ARG002  # TokenSource's signature
-        """Return False: there is no other."""
-        return False
 
-    def close(self) -> None:
-        """Leave it as it is."""
-
-
-class FileToken:
+class FileToken(TokenSource):
     """A token in a file that another program renews, such as Vault agent's sink or `~/.vault-token`.
 
     Read when first needed, and again when Vault rejects it.
@@ -91,17 +64,13 @@ class FileToken:
 
     def token(self) -> Secret[str]:
         """Return the file's token; raise `DeniedError` if there is no file, `InputError` if it has no token."""
-        if self._token is None:
-            self._token = self._read()
+        self._token = self._token or self._read()
         return self._token
 
     def replace(self, dead: Secret[str]) -> bool:
         """Read the file again."""
         self._token = self._read()
         return self._token != dead
-
-    def close(self) -> None:
-        """Leave the file and its token as they are."""
 
     def _read(self) -> Secret[str]:
         text = content(self._path)
@@ -136,7 +105,7 @@ def granted(answer: Document, now: float = 0.0) -> Grant:
 
 
 @dataclass(eq=False, repr=False)
-class AppRoleLogin:
+class AppRoleLogin(TokenSource):
     """Log in by a role-id and a secret-id in files when a token is first needed; renew it at two thirds of its life.
 
     Log in again when it is gone. The thread that needs the token does it, one at a time. The files are read at every
@@ -169,13 +138,9 @@ class AppRoleLogin:
         """Revoke the token, if there is one, and close the connection. If Vault is away, the token soon expires."""
         with self._one_at_a_time:
             grant, self._grant = self._grant, None
-        try:
+        with closing(self.vault), suppress(BrokerError):
             if grant:
                 self.vault.ask("POST", "auth/token/revoke-self", token=grant.token)
-        except BrokerError:
-            return
-        finally:
-            self.vault.close()
 
     def _refreshed(self, grant: Grant | None) -> Grant:
         now = self.clock()

@@ -16,7 +16,7 @@ from broker.errors import RefusedError, UnknownNameError
 from broker.model.role import Role
 from broker.vault import layout
 from broker.vault.connection import Connection
-from broker.vault.errors import Document, MissingError, UnmountedError, field_of
+from broker.vault.errors import Document, MissingError, UnmountedError
 from broker.vault.policies import BASE, policy_name
 from broker.vault.settings import DEFAULT_MOUNT
 
@@ -46,11 +46,9 @@ class Ground:
         if self.roles:
             in_use.append(f"auth/{self.mount}/ has the roles {_few(self.roles)}")
         if in_use and not self.is_set_up:
-            raise RefusedError(
-                f"{'; '.join(in_use)}: broker vault setup made neither, and others may use it",
-                hint=f"{self.own_mount}. To share it nevertheless, "
-                "see the effects first: broker vault setup --adopt-mount --dry-run",
-            )
+            share = "To share it nevertheless, see the effects first: broker vault setup --adopt-mount --dry-run"
+            message = f"{'; '.join(in_use)}: broker vault setup made neither, and others may use it"
+            raise RefusedError(message, hint=f"{self.own_mount}. {share}")
 
     def effects(self) -> Iterator[str]:
         """Yield the effects of sharing these mounts, for people; nothing if they are ours."""
@@ -74,10 +72,8 @@ def survey(vault: Connection) -> Ground:
     ground = unseen(mount, taken={*mounts, *auths})
     for path in mounts:
         if path.startswith(f"{layout.RIGHTS}/"):
-            raise RefusedError(
-                f"{path} is mounted, and the paths of the broker's rights must stay free",
-                hint=f"ask its owner to move it: bao secrets move {path} moved-{path}",
-            )
+            message = f"{path} is mounted, and the paths of the broker's rights must stay free"
+            raise RefusedError(message, hint=f"ask its owner to move it: bao secrets move {path} moved-{path}")
     own = f"{mount}/"
     for prefix, others in (("", mounts), ("auth/", auths)):
         # Vault would treat our writes below another mount, or around one, as that mount's data
@@ -99,16 +95,14 @@ def unseen(mount: str, *, shared: bool = False, taken: Collection[str] = ()) -> 
 def require_set_up(vault: Connection) -> None:
     """Raise `UnknownNameError` unless the broker's set-up made the logins of this mount; else as `survey`."""
     if not survey(vault).is_set_up:
-        raise UnknownNameError(
-            f"this Vault is not set up for the broker under {vault.settings.mount}/",
-            hint="run: broker vault setup --dry-run",
-        )
+        message = f"this Vault is not set up for the broker under {vault.settings.mount}/"
+        raise UnknownNameError(message, hint="run: broker vault setup --dry-run")
 
 
-def found(vault: Connection, path: str) -> Mapping[str, Any] | None:
+def found(vault: Connection, path: str, method: str = "GET", body: Document | None = None) -> Mapping[str, Any] | None:
     """Return the data that Vault has at `path`, None if it has nothing there."""
     try:
-        data = vault.ask("GET", path).get("data")
+        data = vault.ask(method, path, body).get("data")
     except (MissingError, UnmountedError):
         return None
     return data if isinstance(data, Mapping) else {}
@@ -125,9 +119,8 @@ def _with_kv(vault: Connection, ground: Ground, there: Document) -> Ground:
         return ground
     lifetime = (found(vault, f"{mount}/config") or {}).get("delete_version_after")
     if lifetime not in (None, "", "0s"):
-        raise RefusedError(
-            f"{mount}/ deletes data after {lifetime}: keys and evidence would be lost", hint=ground.own_mount
-        )
+        message = f"{mount}/ deletes data after {lifetime}: keys and evidence would be lost"
+        raise RefusedError(message, hint=ground.own_mount)
     return replace(ground, is_ours=False, names=vault.list(""))
 
 
@@ -138,10 +131,7 @@ def _with_logins(vault: Connection, ground: Ground, there: Document) -> Ground:
         raise RefusedError(f"{path}/ is a login of {there.get('type')}, not an AppRole", hint=ground.own_mount)
     if there.get("description") == layout.DESCRIPTION:
         return replace(ground, is_set_up=True)
-    try:
-        roles = tuple(field_of(vault.ask("LIST", f"{path}/role"), "data", "keys") or ())
-    except MissingError:
-        roles = ()
+    roles = tuple((found(vault, f"{path}/role", "LIST") or {}).get("keys") or ())
     ours = [role.value for role in Role if role.value in roles]
     for role in ours:
         policies = (found(vault, f"{path}/role/{role}") or {}).get("token_policies") or ()

@@ -18,13 +18,13 @@ from broker.model.names import NAME, checked_name
 from broker.model.role import Role
 from broker.vault import layout
 
+Right = tuple[str, str]  # capability and path
+
 ALL: Final = ("+",)  # every account: one whole segment of a path
 BASE: Final = "base"  # the policy that every role has in addition to its own
-_RIGHT: Final = re.compile(
-    rf"{layout.RIGHTS}(/{NAME.pattern}){{4}}/({'|'.join(access.value for access in layout.Access)})", re.ASCII
-)
+_RIGHT: Final = re.compile(rf"{layout.RIGHTS}(/{NAME.pattern}){{4}}/{layout.DIRECT}", re.ASCII)
+_GRANT: Final = re.compile(r'^path "([^"]+)" +\{ capabilities = \[([^]]+)\]', re.MULTILINE)
 _CAPITAL: Final = re.compile(r"[A-Z]")
-_STANZA: Final = re.compile(r"^path .*\n?", re.MULTILINE)
 _FOLDERS: Final = (Path(__file__).parents[1] / "policies", Path(__file__).parents[2] / "policies")  # wheel, checkout
 
 
@@ -54,22 +54,24 @@ def consumer_policy(rights: Sequence[str]) -> str:
     return _filled(installed("consumer.hcl"), {"right": rights})
 
 
+def rights(policy: str) -> list[Right]:
+    """Return the rights that the text of one of our policies grants."""
+    return [(name, path) for path, names in _GRANT.findall(policy) for name in re.findall(r"\w+", names)]
+
+
 def policy_kind(text: str) -> str:
     """Return the words that begin a policy; they are the same in all versions of the broker."""
     return text.lstrip().partition(":")[0]
 
 
 def _filled(template: str, lists: Mapping[str, Sequence[str]], **constants: str) -> str:
-    """Put `constants` into `template`, and repeat a stanza that names one of `lists` for each of its values."""
+    """Put `constants` into `template`, and repeat a line that names one of `lists` for each of its values."""
 
-    def repeated(match: re.Match[str]) -> str:
-        stanza = match[0]
-        name = next((name for name in lists if f"${{{name}}}" in stanza), None)
-        if name is None:
-            return Template(stanza).substitute(constants)
-        return "".join(Template(stanza).substitute(constants, **{name: value}) for value in lists[name])
-
-    return _STANZA.sub(repeated, template)
+    filled = []
+    for line in template.splitlines(keepends=True):
+        name = next((name for name in lists if f"${{{name}}}" in line), "")
+        filled += [Template(line).substitute(constants, **{name: value}) for value in lists.get(name, [""])]
+    return "".join(filled)
 
 
 @cache

@@ -37,10 +37,8 @@ class VaultSettings:
 
     def __post_init__(self) -> None:
         if (self.client_certificate is None) != (self.client_key is None):
-            raise InputError(
-                "a client certificate for Vault needs its key, and the key its certificate",
-                hint="set both VAULT_CLIENT_CERT and VAULT_CLIENT_KEY, or neither",
-            )
+            hint = "set both VAULT_CLIENT_CERT and VAULT_CLIENT_KEY, or neither"
+            raise InputError("a client certificate for Vault needs its key, and the key its certificate", hint=hint)
 
     @property
     def whereabouts(self) -> str:

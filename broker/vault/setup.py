@@ -10,7 +10,7 @@ import difflib
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -35,9 +35,6 @@ _APPROLE: Final = {"type": "approle", "description": layout.DESCRIPTION}
 # A secret-id cannot be guessed, so counting failures stops only us: five logins with an outdated secret-id, or by
 # anyone who knows the role-id, would lock every process of the role out for 15 minutes
 _NO_LOCKOUT: Final = {"user_lockout_config": {"lockout_disable": True}}
-_HCL_HEAD: Final = """\
-# Settings of a whole mount are for a mount that was made for the broker. Leave them out if others use it.
-"""
 _WRITE: Final = """
 # {title}
 {condition}"$vault" write {path} - <<'END-OF-JSON'
@@ -67,41 +64,35 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing that Vault needs: `body`, written to `path`. With `once`, it is written only if it is missing."""
+    """One thing that Vault needs: `body`, written to `path`. With `once`, it is written only if it is missing.
+
+    `plan` adds what to do about it. `difference` is for people: unified-diff lines, without secrets.
+    """
 
     title: str
     path: str
     body: Document
     once: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """An item and what to do about it. `difference` is for people: unified-diff lines, without secrets."""
-
-    item: Item
-    action: Action
-    difference: tuple[str, ...] = field(default=())
+    action: Action = Action.KEEP
+    difference: tuple[str, ...] = ()
 
 
 def wanted(ground: Ground, wish: Wish) -> tuple[Item, ...]:
     """Return everything that a Vault needs for a broker on `ground`, in the order to write it."""
     mount = ground.mount
-    items = [
+    bounds = [Item("bounds of the mount", f"{mount}/config", layout.BOUNDS)] if ground.is_ours else []
+    tune = Item(f"no lock-out from auth/{mount}/", f"sys/auth/{mount}/tune", _NO_LOCKOUT)
+    return (
         Item(f"mount {mount}/", f"sys/mounts/{mount}", _KV, once=True),
-        Item("bounds of the mount", f"{mount}/config", layout.BOUNDS) if ground.is_ours else None,
+        *bounds,
         *_policies(ground, wish),
         Item(f"logins auth/{mount}/", f"sys/auth/{mount}", _APPROLE, once=True),
-        None if ground.roles else Item(f"no lock-out from auth/{mount}/", f"sys/auth/{mount}/tune", _NO_LOCKOUT),
-    ]
-    for role in Role:
-        policies = [policy_name(mount, name) for name in (BASE, role.value)]
-        login = {**LOGIN, "token_policies": policies}
-        items.append(Item(f"login {role.value}", f"auth/{mount}/role/{role.value}", login))
-    return tuple(item for item in items if item)
+        *(() if ground.roles else (tune,)),
+        *(_login(mount, role.value) for role in Role),
+    )
 
 
-def plan(vault: Connection, wish: Wish) -> tuple[Change, ...]:
+def plan(vault: Connection, wish: Wish) -> tuple[Item, ...]:
     """Compare every item with Vault and return what to do about it; change nothing.
 
     Raise `RefusedError` if something of others is in the way, or is in use and not to be adopted.
@@ -116,22 +107,20 @@ def plan(vault: Connection, wish: Wish) -> tuple[Change, ...]:
             raise RefusedError(f"the {item.title} exists, and is not the broker's", hint=ground.own_mount)
     items = list(wanted(ground, wish))
     if ground.is_set_up and not ground.is_ours:  # there each document needs its own bounds
-        paths = [
-            f"{folder}/{name}" for folder in layout.BOUNDED for name in vault.list(folder) if not name.endswith("/")
-        ]
-        items += [Item(f"bounds of {path}", f"{ground.mount}/metadata/{path}", layout.BOUNDS) for path in paths]
+        for folder in layout.BOUNDED:
+            paths = (f"{folder}/{name}" for name in vault.list(folder) if not name.endswith("/"))
+            items += [Item(f"bounds of {path}", f"{ground.mount}/metadata/{path}", layout.BOUNDS) for path in paths]
     return tuple(_compared(vault, item) for item in items)
 
 
-def changes(planned: Sequence[Change]) -> tuple[Change, ...]:
+def changes(planned: Sequence[Item]) -> tuple[Item, ...]:
     """Return those of `planned` that change something."""
-    return tuple(change for change in planned if change.action is not Action.KEEP)
+    return tuple(item for item in planned if item.action is not Action.KEEP)
 
 
-def apply(vault: Connection, planned: Sequence[Change]) -> None:
+def apply(vault: Connection, planned: Sequence[Item]) -> None:
     """Do what `plan` returned. If interrupted, plan and apply again; two concurrent runs have the same outcome."""
-    for change in changes(planned):
-        item = change.item
+    for item in changes(planned):
         if item.path.endswith("/config"):
             _there(vault, item)  # a new mount is not ready immediately: a read waits for it, a write would not
         try:
@@ -140,9 +129,8 @@ def apply(vault: Connection, planned: Sequence[Change]) -> None:
             if not item.once:
                 raise
             if (_there(vault, item) or {}).get("description") != layout.DESCRIPTION:
-                raise RefusedError(
-                    f"{item.title}: others mounted it meanwhile", hint="broker vault setup --dry-run"
-                ) from None
+                hint = "broker vault setup --dry-run"
+                raise RefusedError(f"{item.title}: others mounted it meanwhile", hint=hint) from None
 
 
 def as_shell(ground: Ground, items: Iterable[Item]) -> str:
@@ -155,7 +143,6 @@ def as_shell(ground: Ground, items: Iterable[Item]) -> str:
         hint += "; to share this one: broker vault setup --print sh --adopt-mount"
     settings = {
         "mount": ground.mount,
-        "login": ground.mount,
         "shared": "no" if ground.is_ours else "yes",
         "roles": " ".join(role.value for role in Role),
         "rights": layout.RIGHTS,
@@ -170,39 +157,30 @@ def as_shell(ground: Ground, items: Iterable[Item]) -> str:
             checks.append(f"require_own_policy {shlex.quote(name)} {shlex.quote(policy_kind(policy))}\n")
         body = json.dumps(dict(item.body), indent=2)
         writes.append(_WRITE.format(title=item.title, condition=_condition(item), path=item.path, body=body))
-    script = installed("setup.sh").replace(
-        "@settings@", "\n".join(f"{k}={shlex.quote(v)}" for k, v in settings.items())
-    )
-    return script.replace("@items@", "".join([*checks, *writes]))
-
-
-def as_hcl(items: Iterable[Item]) -> str:
-    """Return the policies among `items` as HCL, each under its name; the rest as comments."""
-    parts = [_HCL_HEAD]
-    for item in items:
-        policy = item.body.get("policy")
-        rest = f"\n{policy}" if policy else f": {item.path} {json.dumps(dict(item.body))}\n"
-        parts.append(f"# ---- {item.title}{rest}")
-    return "\n".join(parts)
+    lines = "\n".join(f"{name}={shlex.quote(text)}" for name, text in settings.items())
+    return installed("setup.sh").replace("@settings@", lines).replace("@items@", "".join([*checks, *writes]))
 
 
 def _policies(ground: Ground, wish: Wish) -> list[Item]:
     mount, shared = ground.mount, () if ground.is_ours else (ground.mount,)
-    texts = {policy_name(mount, BASE): installed(f"{BASE}.hcl")}
-    for role in Role:
-        text = role_policy(role, mount=mount, accounts=wish.accounts, shared=shared)
-        texts[policy_name(mount, role.value)] = text
-    return [Item(f"policy {name}", f"sys/policies/acl/{name}", {"policy": text}) for name, text in texts.items()]
+    texts = {role.value: role_policy(role, mount=mount, accounts=wish.accounts, shared=shared) for role in Role}
+    named = {policy_name(mount, name): text for name, text in {BASE: installed(f"{BASE}.hcl"), **texts}.items()}
+    return [Item(f"policy {name}", f"sys/policies/acl/{name}", {"policy": text}) for name, text in named.items()]
 
 
-def _compared(vault: Connection, item: Item) -> Change:
+def _login(mount: str, role: str) -> Item:
+    login = {**LOGIN, "token_policies": [policy_name(mount, name) for name in (BASE, role)]}
+    return Item(f"login {role}", f"auth/{mount}/role/{role}", login)
+
+
+def _compared(vault: Connection, item: Item) -> Item:
     there = _there(vault, item)
     seen = _lines({name: there.get(name) for name in item.body}) if there is not None else []
     lines = _lines(item.body)
     if seen == lines or (seen and item.once):
-        return Change(item, Action.KEEP)
-    shown = list(difflib.unified_diff(seen, lines, lineterm="", n=1))[2:]  # without the names of files
-    return Change(item, Action.UPDATE if seen else Action.CREATE, tuple(shown))
+        return item
+    shown = tuple(difflib.unified_diff(seen, lines, lineterm="", n=1))[2:]  # without the names of files
+    return replace(item, action=Action.UPDATE if seen else Action.CREATE, difference=shown)
 
 
 def _there(vault: Connection, item: Item) -> Mapping[str, Any] | None:

@@ -26,7 +26,7 @@ from broker.model.secret import Secret
 from broker.network import UNREADABLE, TooMuchError, behind, is_closed
 from broker.paths import place
 from broker.telemetry import log
-from broker.vault.errors import Answer, Document, OversizedError, PassingError, UnclearError, understood
+from broker.vault.errors import NO_VAULT, Answer, Document, OversizedError, PassingError, UnclearError, understood
 from broker.vault.settings import VaultSettings
 
 _SOCKET_URL: Final = "http://localhost"  # stands in Host and in URLs for a unix socket
@@ -99,9 +99,8 @@ class Transport:
         if self._seen.index:
             headers |= {**_BEHIND, _INDEX: self._seen.index}
         content = {"params": body} if method == "GET" else {"data": json.dumps(body or {}, default=_bare)}
-        target, began = f"/v1/{quote(path)}", time.monotonic()
-        response: requests.Response = adapter.request(method, target, headers=headers, stream=True, **content)
-        with response:
+        target, began = quote(path), time.monotonic()
+        with adapter.request(method, f"/v1/{target}", headers=headers, stream=True, **content) as response:
             answer = Answer(response.status_code, response.headers, _whole(response))
         _log_request(method, target, answer, time.monotonic() - began)
         self._seen.index = answer.headers.get(_INDEX, self._seen.index)
@@ -113,18 +112,11 @@ class Transport:
         return new_session(self._settings)
 
 
-def _log_request(method: str, target: str, answer: Answer, seconds: float) -> None:
-    if not log.is_on(log.Level.DEBUG):
-        return
-    named = _REQUEST_ID.search(answer.body[:200])
-    log.debug(
-        "vault request",
-        method=method,
-        path=target.removeprefix("/v1/"),
-        status=answer.status,
-        milliseconds=round(seconds * 1000),
-        vault_request=named[1].decode() if named else None,
-    )
+def _log_request(method: str, path: str, answer: Answer, seconds: float) -> None:
+    if log.is_on(log.Level.DEBUG):
+        named = _REQUEST_ID.search(answer.body[:200])
+        facts = {"status": answer.status, "milliseconds": round(seconds * 1000)}
+        log.debug("vault request", method=method, path=path, **facts, vault_request=named and named[1].decode())
 
 
 def new_session(settings: VaultSettings) -> requests.Session:
@@ -132,12 +124,12 @@ def new_session(settings: VaultSettings) -> requests.Session:
 
     Raise `InputError` if a file of the settings is missing, or is reached by a link of another user.
     """
-    for path in (settings.ca_file, settings.ca_directory, settings.client_certificate, settings.client_key):
-        if path and not path.exists():
+    files = (settings.ca_file, settings.ca_directory, settings.client_certificate, settings.client_key)
+    for path in filter(None, files):
+        if not path.exists():
             raise InputError(f"{path}, for TLS to Vault, does not exist", hint="see: broker config show")
-        if path:
-            with place(path, follow=True):  # refuses links of other users: the key is a login
-                pass
+        with place(path, follow=True):  # refuses links of other users: the key is a login
+            pass
     session = requests.Session()
     session.trust_env = False
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
@@ -177,10 +169,8 @@ def _redirected(first: str, location: str, settings: VaultSettings) -> str:
     private = old.scheme == "https" and (settings.ca_file or settings.ca_directory)
     trusted = new.hostname and (new.hostname == old.hostname or private)
     if settings.socket or new.scheme != old.scheme or not trusted:
-        raise VaultUnavailableError(
-            "Vault redirects to a node that the broker does not trust",
-            hint="point VAULT_ADDR at the active node or a load balancer, or set VAULT_CACERT to the cluster's own CA",
-        )
+        hint = "point VAULT_ADDR at the active node or a load balancer, or set VAULT_CACERT to the cluster's own CA"
+        raise VaultUnavailableError("Vault redirects to a node that the broker does not trust", hint=hint)
     return f"{new.scheme}://{new.netloc}"
 
 
@@ -217,22 +207,17 @@ def _reached(path: str, vault: str) -> Iterator[None]:
     except requests.exceptions.SSLError as error:
         raise _tls_fault(error, path, vault) from None
     except TooMuchError:
-        raise OversizedError(
-            f"{vault} sends more for {path} than a Vault would", hint="is it a Vault? check VAULT_ADDR"
-        ) from None
+        raise OversizedError(f"{vault} sends more for {path} than a Vault would", hint=NO_VAULT) from None
     except ValueError:  # before RequestException: requests' InvalidHeader and InvalidURL are both
-        raise InputError(
-            "a request to Vault cannot be sent", hint="token, namespace or address contains an invalid character"
-        ) from None
+        hint = "token, namespace or address contains an invalid character"
+        raise InputError("a request to Vault cannot be sent", hint=hint) from None
     except OSError as error:  # requests.RequestException is one
         raise _not_reached(error, path, vault) from None
 
 
 def _not_reached(error: Exception, path: str, vault: str) -> PassingError:
-    return PassingError(
-        f"{vault} was not reached for {path} ({type(error).__name__})",
-        hint="is the address right, and is it up? broker config show names the source of each setting",
-    )
+    hint = "is the address right, and is it up? broker config show names the source of each setting"
+    return PassingError(f"{vault} was not reached for {path} ({type(error).__name__})", hint=hint)
 
 
 def _tls_fault(error: Exception, path: str, vault: str) -> VaultUnavailableError:

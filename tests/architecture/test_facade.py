@@ -19,13 +19,11 @@ HELPERS = (  # pure functions, and values that use-cases take and return: none o
     "broker.partners.",
     "broker.people.eml.",
     "broker.pki.",
-    "broker.rotation.canary.require_ok",
-    "broker.rotation.choosing.",
     "broker.rotation.importing.",
     "broker.rotation.receive.ImportOptions",
     "broker.rotation.reports.",
 )
-INIT = ("broker.embedded.binary.find_binary", "broker.vault.settings.VaultSettings")  # it runs without the server extra
+INIT = ("broker.embedded.server.find_binary", "broker.vault.settings.VaultSettings")  # it runs without the server extra
 DOORS = {
     ("broker/cli/start.py", "broker.compose.graph"),
     ("broker/cli/start.py", "broker.telemetry.rendering"),  # only if logs are wanted: structlog is an extra

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from broker.embedded.binary import find_binary
+from broker.embedded.server import find_binary
 from broker.model.secret import Secret
 from tests.support.ports import free_ports
 

@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from broker.compose.graph import Wiring
-from broker.vault.connection import Connection
-from broker.vault.observer import Phase
+from broker.vault.connection import Connection, Phase
 
 __all__ = ["DIED", "disturb"]
 

@@ -24,9 +24,8 @@ from broker.embedded.home import Home
 from broker.embedded.server import Running
 from broker.embedded.up import Embedded
 from broker.model.names import AccountName
-from broker.vault.connection import Connection
+from broker.vault.connection import Connection, Phase
 from broker.vault.logins import FixedToken
-from broker.vault.observer import Phase
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
 from tests.chaos.cluster import Cluster, Node, raft_cluster

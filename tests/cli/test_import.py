@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from broker.compose.graph import Wiring
-from broker.vault.observer import Phase
+from broker.vault.connection import Phase
 from tests.support.cli_harness import CliHarness
 from tests.support.console import inside
 from tests.support.outside import OutsideSet, made_outside, zipped

@@ -9,10 +9,10 @@ import pytest
 from partner_standin.faults import FAULTS
 
 from broker.compose.graph import Wiring
-from broker.model import changes
-from broker.model.stamp import Stamp
+from broker.model.changes import registering
+from broker.model.clock import Stamp
 from broker.rotation.amend import amend
-from broker.vault.accounts import VaultAccounts
+from broker.vault.changing import VaultAccounts
 from tests.support.accounts import NOW
 from tests.support.cli_harness import CliHarness
 from tests.support.system import LOGIN, PASSWORD
@@ -96,7 +96,7 @@ def test_a_canary_that_is_refused_settles_what_is_due(harness: CliHarness) -> No
     amend(
         accounts,
         harness.account.name,
-        lambda a: changes.application_set(a, "killed", "", Stamp(NOW, "a killed command")),
+        lambda a: registering.application_set(a, "killed", "", Stamp(NOW, "a killed command")),
     )
     harness.partner.log.clear()
     assert harness.account.outbox

@@ -12,13 +12,14 @@ import pytest
 import stamina
 
 from broker.cli.main import NOUNS, cli
+from tests.cli.test_bad_input import administrator
 from tests.support.catalogue import GOOD
 from tests.support.cli_harness import CliHarness
 from tests.support.console import commands, inside
 from tests.support.sources import ROOT
 
 COMMANDS = dict(commands())
-WITH_JSON = [name for name, command in COMMANDS.items() if any("-o" in param.opts for param in command.params)]
+WITH_JSON = [name for name in COMMANDS if not GOOD[name].apart]
 HINTED = re.compile(r"broker ([a-z]+)(?: ([a-z]+))?")
 
 
@@ -58,12 +59,33 @@ def test_every_option_says_what_it_does(name: str) -> None:
             assert param.help.endswith((".", "]")), param.help
 
 
-@pytest.mark.parametrize("name", sorted(set(WITH_JSON) - {"vault setup"}))  # its good line prints HCL
+@pytest.mark.parametrize("name", sorted(set(WITH_JSON) - {"vault setup"}))  # its good line prints a script
 def test_what_is_printed_as_json_can_be_read(harness: CliHarness, name: str) -> None:
     harness.put(GOOD[name].state)
-    ended = harness.run(f"{harness.good(name)} -o json", input=GOOD[name].input)
+    token = {"VAULT_TOKEN": administrator(harness)} if GOOD[name].administers else {}
+    ended = harness.run(f"{harness.good(name)} -o json", input=GOOD[name].input, env=token)
     assert isinstance(json.loads(ended.out), dict | list)
     assert ended.code == 0, ended.err
+
+
+def test_every_command_but_the_demo_takes_json() -> None:
+    assert [n for n, c in COMMANDS.items() if not any("-o" in param.opts for param in c.params)] == ["demo"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "init --vault embedded --out -",
+        "evidence export -",
+        "csr submit acme --out -",
+        "vault enrol reader --right acme/reporting --token-file -",
+    ],
+)
+def test_json_and_a_file_do_not_share_stdout(harness: CliHarness, line: str) -> None:
+    harness.put("requested")
+    ended = harness.run(f"{line} -o json")
+    assert refused(ended)["message"].startswith("standard output takes either ")
+    assert ended.code == 2
 
 
 def refused(ended: Any) -> dict[str, Any]:
@@ -86,7 +108,7 @@ def test_an_error_is_data_where_json_was_asked_for(harness: CliHarness, name: st
     harness.put(GOOD[name].state)
     with stamina.set_testing(True, attempts=1):
         away = harness.run(f"{harness.good(name)} -o json", env={"VAULT_ADDR": "unix:///nowhere/vault.sock"})
-    if name in ("config show", "partner show"):
+    if name in ("config check", "config show", "init", "partner show", "vault env"):
         assert away.code == 0
     else:
         assert refused(away)["code"] == "vault-unavailable"

@@ -20,7 +20,7 @@ import broker.client
 import broker.client.session as module
 from broker.client.session import NothingPublishedError
 from broker.delivery.directory import CURRENT
-from broker.delivery.manifest import MANIFEST
+from broker.delivery.formats import MANIFEST
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret

@@ -22,11 +22,11 @@ from typing import Any
 import pytest
 
 from broker.delivery.directory import CURRENT, GRACE, publishing
-from broker.delivery.formats import DEFAULT, FileFormat
-from broker.delivery.manifest import MANIFEST, parse
+from broker.delivery.formats import DEFAULT, MANIFEST, FileFormat, parse
 from broker.delivery.root import LeftBehindError, Root, UnusableDirectoryError, held
 from broker.errors import BrokerError, InputError, RefusedError
 from broker.model.bundle import Bundle
+from broker.model.clock import system_clock
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from tests.support.credential_sets import LEASE, NOW, PASSWORD, paper, publish, withdraw
@@ -506,7 +506,7 @@ def generation_in_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("move", [whole_directory, generation_out_of_it, generation_in_it])
 def test_withdraw_finds_renamed_directories(tmp_path: Path, move: Callable[[Path], None]) -> None:
-    with publishing(tmp_path / "root", paper()) as holding:
+    with publishing(tmp_path / "root", paper(), (), system_clock) as holding:
         move(tmp_path)
         assert holding.withdraw() == ()
     assert [p for p in keys_below(tmp_path) if "successor" not in p.parts] == []
@@ -528,7 +528,7 @@ def all_of_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("take", [one_file, a_generation, all_of_it])
 def test_withdraw_reports_missing_files(tmp_path: Path, take: Callable[[Path], None]) -> None:
-    with publishing(tmp_path / "root", paper()) as holding:
+    with publishing(tmp_path / "root", paper(), (), system_clock) as holding:
         take(tmp_path)
         with pytest.raises(LeftBehindError, match=r"tls\.key.* cannot be found"):
             holding.withdraw()
@@ -536,7 +536,7 @@ def test_withdraw_reports_missing_files(tmp_path: Path, take: Callable[[Path], N
 
 
 def test_withdraw_if_current_is_not_a_link(tmp_path: Path) -> None:
-    with publishing(tmp_path / "root", paper()) as holding:
+    with publishing(tmp_path / "root", paper(), (), system_clock) as holding:
         (tmp_path / "root" / CURRENT).unlink()
         (tmp_path / "root" / CURRENT).write_text("a stranger's")
         with pytest.raises(UnusableDirectoryError, match="not a link"):
@@ -545,7 +545,7 @@ def test_withdraw_if_current_is_not_a_link(tmp_path: Path) -> None:
 
 
 def test_withdraw_after_displacement(tmp_path: Path) -> None:
-    with publishing(tmp_path / "root", paper()) as holding:
+    with publishing(tmp_path / "root", paper(), (), system_clock) as holding:
         publish(tmp_path / "root", of_another_lease(8), grace=-GRACE)
         assert not (tmp_path / "root" / "gen-000007").exists()
         assert holding.withdraw() == (tmp_path / "root" / "gen-000008",)
@@ -553,7 +553,7 @@ def test_withdraw_after_displacement(tmp_path: Path) -> None:
 
 
 def test_withdraw_leaves_a_moved_successor(tmp_path: Path) -> None:
-    with publishing(tmp_path / "root", paper()) as holding:
+    with publishing(tmp_path / "root", paper(), (), system_clock) as holding:
         publish(tmp_path / "root", of_another_lease())
         (tmp_path / "root" / "gen-000007").rename(tmp_path / "away")
         assert holding.withdraw() == ()

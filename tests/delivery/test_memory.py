@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.delivery import memory
-from broker.delivery.memory import default_root, is_memory
+from broker.delivery import root
+from broker.delivery.root import default_root, is_memory
 
 
 def mounts_at(path: Path, kind: str, table: Path) -> Path:
@@ -33,9 +33,9 @@ def test_damaged_mount_table_is_not_memory(tmp_path: Path, text: str) -> None:
 def test_a_place_in_memory_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environ = {"XDG_RUNTIME_DIR": str(tmp_path), "XDG_CACHE_HOME": "/cache"}
     for place in (tmp_path, Path("/dev/shm")):
-        monkeypatch.setattr(memory, "is_memory", lambda path, place=place: path == place)
+        monkeypatch.setattr(root, "is_memory", lambda path, place=place: path == place)
         assert default_root("mzp-1", "reports", environ, 4711).is_relative_to(place)
-    monkeypatch.setattr(memory, "is_memory", lambda _: False)
+    monkeypatch.setattr(root, "is_memory", lambda _: False)
     assert default_root("mzp-1", "reports", environ, 4711).is_relative_to("/cache")
 
 

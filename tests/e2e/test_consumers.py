@@ -25,7 +25,7 @@ from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.errors import MissingError
-from broker.vault.layout import DESCRIPTION, Access, right
+from broker.vault.layout import DESCRIPTION, right
 from broker.vault.logins import FixedToken
 from broker.vault.setup import Wish, apply, plan
 from tests.support.system import LOGIN, PASSWORD, Ended, System, made_system
@@ -33,7 +33,7 @@ from tests.support.vault import TestVault, a_consumer, login, token_of, with_roo
 
 pytestmark = pytest.mark.slow
 
-RIGHT: Final = right("stellantis", "stand-in", "acme", "reporting", Access.DIRECT)
+RIGHT: Final = right("stellantis", "stand-in", "acme", "reporting")
 EXACTLY: Final = f'path "{RIGHT}" {{ capabilities = ["update"] }}'
 CYRILLIC: Final = "\u0430cme"  # these look like acme, and are not
 WIDE: Final = "\uff41\uff43\uff4d\uff45"
@@ -345,7 +345,7 @@ def test_invalid_name_is_an_input_error(door: Door) -> None:
 @pytest.mark.parametrize("application", ["acme/unknown", "unknown/reporting"])
 def test_what_is_not_there_is_not_given(door: Door, application: str) -> None:
     account, name = application.split("/")
-    path = right("stellantis", "stand-in", account, name, Access.DIRECT)
+    path = right("stellantis", "stand-in", account, name)
     token, before = door.holder(door.policy(f'path "{path}" {{ capabilities = ["update"] }}')), door.written()
     ended, target = door.knock(token, application)
     assert ended.code == 2

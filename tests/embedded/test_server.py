@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from broker.embedded import binary, server
-from broker.embedded.binary import find_binary
+from broker.embedded import server
 from broker.embedded.config import Options
-from broker.embedded.server import Running, start, status, stop
-from broker.embedded.up import administered, up
+from broker.embedded.server import Running, find_binary, start, status, stop
+from broker.embedded.up import Embedded, administered, up
 from broker.errors import InputError, RefusedError, VaultUnavailableError
 from broker.model.role import Role
+from broker.vault.connection import Connection
 from broker.vault.logins import AppRoleLogin
 
 pytestmark = pytest.mark.slow
@@ -47,6 +47,12 @@ def servers_of(directory: Path) -> list[int]:
             if config in command and command[0].endswith(b"/bao"):
                 found.append(int(process.name))
     return found
+
+
+def connection_of(embedded: Embedded, role: Role) -> Connection:
+    folder, mount = embedded.running.home.roles / role.value, embedded.settings.mount
+    login = AppRoleLogin(Connection(embedded.settings), folder / "role_id", folder / "secret_id", mount=mount)
+    return Connection(embedded.settings, login)
 
 
 def kill(running: Running) -> None:
@@ -115,7 +121,7 @@ def test_signal_waits_for_the_revoked_token(directory: Path, monkeypatch: pytest
 
 def test_stored_data_survives_a_kill(directory: Path) -> None:
     embedded = up(directory)
-    operator = embedded.connection(Role.OPERATOR)
+    operator = connection_of(embedded, Role.OPERATOR)
     operator.create("accounts/a", {"kept": True})
     kill(embedded.running)
     assert status(directory) is None
@@ -144,7 +150,7 @@ def test_killed_starter_leaves_no_damage(directory: Path, delay: float) -> None:
         threading.Event().wait(delay)
         starter.kill()
     embedded = up(directory)
-    connection = embedded.connection(Role.AUDITOR)
+    connection = connection_of(embedded, Role.AUDITOR)
     assert connection.list("accounts") == ()
     connection.close()
     assert servers_of(directory) == [embedded.running.pid]
@@ -152,7 +158,8 @@ def test_killed_starter_leaves_no_damage(directory: Path, delay: float) -> None:
 
 @pytest.mark.parametrize("lost", ["unseal.key", "setup.secret", "initialized"])
 def test_used_vault_is_never_wiped(directory: Path, lost: str) -> None:
-    up(directory).stop()
+    up(directory)
+    stop(directory)
     before = sorted(path.name for path in (directory / "data").iterdir())
     (directory / lost).unlink()
     with pytest.raises(RefusedError, match=lost) as caught:
@@ -261,7 +268,7 @@ def test_lost_secret_id_is_replaced(directory: Path) -> None:
     dead.write_text("dead")
     embedded = up(directory)
     assert lost.stat().st_mode & 0o777 == 0o600
-    connection = embedded.connection(Role.AUDITOR)
+    connection = connection_of(embedded, Role.AUDITOR)
     assert connection.list("accounts") == ()
     connection.close()
 
@@ -275,7 +282,7 @@ def test_audit_log_is_written_if_asked(directory: Path) -> None:
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_binary().name == "bao"
-    monkeypatch.setattr(binary, "PACKAGE", "no_such_package")
+    monkeypatch.setattr(server, "PACKAGE", "no_such_package")
     with pytest.raises(InputError) as caught:
         find_binary()
     assert "[embedded]" in caught.value.hint

@@ -11,16 +11,16 @@ from broker.errors import RefusedError, UnknownNameError
 from broker.evidence.audit import collect
 from broker.evidence.statements import ChainRecord, StoredStatement, VerifyingKey
 from broker.evidence.tamper import differences, require_first_entry
-from broker.model import changes
 from broker.model.account import Account
 from broker.model.certificate import CaSetRef
 from broker.model.chain import Entry, Fact, verify
+from broker.model.changes import importing, moving, registering
 from broker.model.changes.writing import recorded
+from broker.model.clock import Stamp
 from broker.model.finding import Finding, Severity
 from broker.model.history import Event, parts_facts
 from broker.model.names import AccountName
 from broker.model.stage import Move
-from broker.model.stamp import Stamp
 from broker.model.subject import Subject
 from broker.pki.certificates import ca_set
 from tests.support.accounts import (
@@ -89,10 +89,10 @@ FORGERIES = {
     "a base_url, nothing appended": replace(with_current(), base_url=EVIL),
     "a generation, born again": born_again(with_current()),
     "a request, drafted again": drafted_again(with_open_request()),
-    "a promotion without a canary": changes.moved(with_candidate(), 1, Move.PROMOTE, STAMP),
-    "a promotion after another's canary": changes.moved(with_answer(with_current()), 2, Move.PROMOTE, STAMP),
-    "an ok for other parts": changes.moved(accepted_too_early(), 2, Move.PROMOTE, STAMP),
-    "a displaced one back, on its old canary": changes.moved(with_rolled_back(), 2, Move.PROMOTE, STAMP),
+    "a promotion without a canary": moving.moved(with_candidate(), 1, Move.PROMOTE, STAMP),
+    "a promotion after another's canary": moving.moved(with_answer(with_current()), 2, Move.PROMOTE, STAMP),
+    "an ok for other parts": moving.moved(accepted_too_early(), 2, Move.PROMOTE, STAMP),
+    "a displaced one back, on its old canary": moving.moved(with_rolled_back(), 2, Move.PROMOTE, STAMP),
 }
 
 
@@ -106,7 +106,7 @@ def test_appended_entry_hides_nothing(account: Account) -> None:
     [
         with_current(),
         with_rolled_back(),
-        changes.moved(with_rolled_back(), 2, Move.RETIRE, STAMP),
+        moving.moved(with_rolled_back(), 2, Move.RETIRE, STAMP),
     ],
 )
 def test_honest_account_has_no_difference(account: Account) -> None:
@@ -115,8 +115,8 @@ def test_honest_account_has_no_difference(account: Account) -> None:
 
 def test_rollback_needs_canary_or_reason() -> None:
     account = promoted(with_answer(with_current()), 2)
-    assert differences_in(changes.moved(account, 1, Move.ROLL_BACK, STAMP))
-    assert differences_in(changes.moved(account, 1, Move.ROLL_BACK, STAMP, reason="outage")) == []
+    assert differences_in(moving.moved(account, 1, Move.ROLL_BACK, STAMP))
+    assert differences_in(moving.moved(account, 1, Move.ROLL_BACK, STAMP, reason="outage")) == []
 
 
 class Overwritten:
@@ -182,7 +182,7 @@ def test_forged_first_entry_is_refused(forgery: dict[str, Any]) -> None:
 
 def test_exchanged_ca_text_is_refused() -> None:
     true, other = (ca_set(pem(a_ca().certificate)) for _ in range(2))
-    account = changes.trust_set(an_account(), true, STAMP)
+    account = registering.trust_set(an_account(), true, STAMP)
     assert require_first_entry(account, lambda name: added(account)) is account
     exchanged = replace(account, anchors=(replace(true, pem=other.pem),))
     with assert_refused(RefusedError, "is that of other CAs"):
@@ -203,7 +203,7 @@ def test_missing_first_entry_sends_nothing(stored: bool, hint: str) -> None:
 def test_a_removed_holder_is_found() -> None:
     """Else a writer of accounts could hide a copy outside, and have its generation retired."""
     account = with_current()
-    account = changes.copies_noted(account, 1, ["web-1"], STAMP)
+    account = importing.copies_noted(account, 1, ["web-1"], STAMP)
     assert not differences_in(account)
     hidden = replace(account, requests=(replace(account.requests[0], held_by=()), *account.requests[1:]))
     (found,) = differences_in(hidden)

@@ -31,15 +31,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from broker import config
-from broker.delivery import manifest
+from broker.delivery import formats
 from broker.errors import BrokerError
 from broker.evidence.audit import Record, examine
 from broker.evidence.export import exported, imported
 from broker.evidence.statements import ChainRecord
-from broker.issuing.leases import LeaseKeys, LeaseSigner
+from broker.issuing.leases import LeaseSigner
 from broker.model.account import Account
-from broker.model.consumer import ConsumerRecord, Holding
-from broker.model.lease import BundleKind, Lease
+from broker.model.lease import BundleKind, ConsumerRecord, Holding, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.partners import catalogue, document
@@ -65,7 +64,7 @@ MIDDLE: Final = pki.a_ca("Middle", issuer=ROOT)
 CHAIN: Final = [pki.a_leaf(MIDDLE), MIDDLE.certificate, ROOT.certificate]
 PINNED: Final = certificates.ca_set_of([ROOT.certificate])
 MZP1: Final = AccountName("mzp-1")
-SIGNER: Final = LeaseSigner(LeaseKeys("k1", {"k1": Secret(bytes(32))}))
+SIGNER: Final = LeaseSigner("k1", {"k1": Secret(bytes(32))})
 LEASE: Final = Lease("id", "entity", MZP1, "reports", BundleKind.DIRECT, 3, NOW, NOW + timedelta(hours=1))
 
 
@@ -92,7 +91,7 @@ def _reply(data: bytes) -> None:
 def _csr(data: bytes) -> None:
     parsed = csr.parse(data)
     lint.lint_csr(parsed, GUIDE.subject, GUIDE.key, pki.LOGIN)
-    assert str(parsed.subject) == str(csr.parse(data).subject)
+    assert str(parsed.name) == str(csr.parse(data).name)
 
 
 def _holdings(data: bytes) -> None:
@@ -197,7 +196,7 @@ TARGETS: Final[dict[str, Callable[[], Target]]] = {
             ).encode(),
         ),
     ),
-    "a manifest": lambda: Target(manifest.parse, (manifest.dump(manifest.manifest_of(paper(), {})),)),
+    "a manifest": lambda: Target(formats.parse, (formats.dump(formats.manifest_of(paper(), {})),)),
     "a lease": lambda: Target(_lease, (SIGNER.signed(LEASE).reveal().encode(),)),
 }
 

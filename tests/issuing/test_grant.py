@@ -10,16 +10,14 @@ import pytest
 
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, UnknownNameError, VaultUnavailableError
 from broker.evidence.journal import Journal
-from broker.issuing.grant import Granted, Issuer, Wanted
-from broker.issuing.leases import LeaseKeys, LeaseSigner
-from broker.issuing.ports import Consumer, SetSecrets
-from broker.model import changes
+from broker.issuing.grant import Consumer, Granted, Issuer, SetSecrets, Wanted
+from broker.issuing.leases import LeaseSigner
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD, Authentication, Basic
 from broker.model.chain import Entry
-from broker.model.consumer import ConsumerRecord, stragglers
+from broker.model.changes import moving, registering
 from broker.model.generation import Parts
-from broker.model.lease import BundleKind
+from broker.model.lease import BundleKind, ConsumerRecord, stragglers
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Move
@@ -27,16 +25,16 @@ from broker.partners import catalogue
 from tests.support.accounts import BY, MZP, NOW, PLANTED, STAMP, later, with_answer, with_candidate, with_current
 
 READER = Consumer("entity-1", "reader")
-KEYS = LeaseKeys("b", {"a": Secret(b"a" * 32), "b": Secret(b"b" * 32)})
+KEYS = LeaseSigner("b", {"a": Secret(b"a" * 32), "b": Secret(b"b" * 32)})
 HOUR = timedelta(hours=1)
 
 
 def rotated(account: Account) -> Account:
     """Return `account` with its next certificate current, and the one before it retired."""
     before = account.current
-    after = changes.moved(with_answer(account), account.next_generation, Move.PROMOTE, STAMP)
+    after = moving.moved(with_answer(account), account.next_generation, Move.PROMOTE, STAMP)
     assert before
-    return changes.moved(after, before.number, Move.RETIRE, STAMP)
+    return moving.moved(after, before.number, Move.RETIRE, STAMP)
 
 
 @dataclass
@@ -61,7 +59,7 @@ class Broker:
             read_secrets=self._secrets,
             consumers=self,
             journal=Journal("issued/test", self._store, lambda: self.now, BY),
-            signer=LeaseSigner(KEYS),
+            signer=KEYS,
             clock=self._clock,
         )
 
@@ -114,7 +112,7 @@ def test_bundle_is_of_current_generation() -> None:
     granted = broker.get()
     assert (granted.bundle.generation, granted.bundle.client_id) == (1, "id-fleet")
     assert granted.bundle.expires == granted.lease.expires == later(hours=1)
-    assert LeaseSigner(KEYS).opened(granted.lease_text, now=NOW) == granted.lease
+    assert KEYS.opened(granted.lease_text, now=NOW) == granted.lease
     assert granted.lease.consumer == READER.entity
     assert PLANTED not in repr(granted)
 
@@ -166,7 +164,7 @@ def test_interrupted_grant_holds_nothing(monkeypatch: pytest.MonkeyPatch, away: 
     ("account", "error"),
     [
         (with_candidate(), RefusedError),
-        (changes.application_removed(with_current(), "fleet", STAMP), UnknownNameError),
+        (registering.application_removed(with_current(), "fleet", STAMP), UnknownNameError),
     ],
     ids=["nothing is current", "no such application"],
 )
@@ -186,13 +184,13 @@ def test_wrong_clock_dates_no_lease() -> None:
 
 
 def test_missing_client_id_is_refused() -> None:
-    broker = Broker(changes.application_set(with_current(), "new", "", STAMP))
+    broker = Broker(registering.application_set(with_current(), "new", "", STAMP))
     with pytest.raises(RefusedError, match="no client_id yet"):
         broker.get(application="new")
 
 
 def test_profile_may_need_no_client_id() -> None:
-    broker = Broker(changes.application_set(with_current(), "new", "", STAMP))
+    broker = Broker(registering.application_set(with_current(), "new", "", STAMP))
     profile = replace(catalogue.builtin("stellantis"), authentication=Authentication((Basic(),)))
     issuer = replace(broker.issuer(), profile=lambda _: profile)
     bundle = issuer.grant(Wanted(MZP, "new", HOUR)).bundle
@@ -223,7 +221,7 @@ def test_displaced_generation_is_not_given() -> None:
     def promoted(account: Account) -> Account:
         if account.next_generation > 2:
             return account
-        return changes.moved(with_answer(account), 2, Move.PROMOTE, STAMP)
+        return moving.moved(with_answer(account), 2, Move.PROMOTE, STAMP)
 
     broker = Broker(meanwhile=promoted)
     assert broker.get().bundle.generation == 2

@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 from broker.errors import DeniedError
-from broker.issuing.leases import AUDIENCE, LeaseKeys, LeaseSigner
+from broker.issuing.leases import AUDIENCE, LeaseSigner
 from broker.model.lease import BundleKind, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
@@ -21,7 +21,7 @@ LEASE = Lease("id", "entity", AccountName("acme"), "fleet", BundleKind.DIRECT, 3
 
 
 def signer(newest: str = "new", **keys: Secret[bytes]) -> LeaseSigner:
-    return LeaseSigner(LeaseKeys(newest, keys or {"old": OLD, "new": NEW}))
+    return LeaseSigner(newest, keys or {"old": OLD, "new": NEW})
 
 
 def forged(key: bytes = NEW.reveal(), kid: str = "new", algorithm: str = "HS256", **changes: Any) -> Secret[str]:

@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 from broker.errors import UnknownNameError
-from broker.model import changes
 from broker.model.account import Account
 from broker.model.certificate import CaSetRef, CertificateRef
 from broker.model.chain import Head
+from broker.model.changes import moving, requesting
+from broker.model.clock import Stamp
 from broker.model.generation import Application, Closed, Generation, KeyRef, SecretRef
 from broker.model.stage import Move, Stage
-from broker.model.stamp import Stamp
 from tests.support.accounts import (
     BY,
     NOW,
@@ -52,7 +52,7 @@ def test_shared_answer_is_not_lost() -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_only_a_candidate_can_lose_it(number: int) -> None:
-    account = changes.moved(with_answer(with_current()), 2, Move.REJECT, STAMP, reason="x")
+    account = moving.moved(with_answer(with_current()), 2, Move.REJECT, STAMP, reason="x")
     assert account.answered_only_by(account.generation(number)) is None
 
 
@@ -121,7 +121,7 @@ def test_a_new_account_has_nothing_yet() -> None:
 
 def test_slots_are_never_used_again() -> None:
     account = with_open_request(with_current())
-    closed = changes.closed(account, 2, Closed.CANCELLED, STAMP)
+    closed = requesting.closed(account, 2, Closed.CANCELLED, STAMP)
     assert closed.next_request == 3
 
 
@@ -130,8 +130,8 @@ def test_a_key_of_an_open_request_is_in_use() -> None:
 
 
 def test_shared_key_is_in_use_until_retired() -> None:
-    account = changes.moved(with_new_password(with_current()), 2, Move.PROMOTE, STAMP)
-    account = changes.moved(with_answer(account), 3, Move.PROMOTE, STAMP)
-    one_less = changes.moved(account, 1, Move.RETIRE, Stamp(later(days=1), BY))
+    account = moving.moved(with_new_password(with_current()), 2, Move.PROMOTE, STAMP)
+    account = moving.moved(with_answer(account), 3, Move.PROMOTE, STAMP)
+    one_less = moving.moved(account, 1, Move.RETIRE, Stamp(later(days=1), BY))
     assert one_less.doomed_keys == frozenset()
-    assert changes.moved(one_less, 2, Move.RETIRE, Stamp(later(days=1), BY)).doomed_keys == {"kv:1"}
+    assert moving.moved(one_less, 2, Move.RETIRE, Stamp(later(days=1), BY)).doomed_keys == {"kv:1"}

@@ -27,14 +27,15 @@ from hypothesis.stateful import (
 
 from broker.errors import BrokerError
 from broker.evidence.tamper import differences
-from broker.model import changes
 from broker.model.account import Account
 from broker.model.chain import Entry, verify
+from broker.model.changes import moving, registering, requesting, trying
+from broker.model.changes.moving import displaced_generation, rollback_target
+from broker.model.clock import Stamp
 from broker.model.generation import Closed, KeyRef, Parts, SecretRef, Submission, key_ref, secret_refs
 from broker.model.history import account_state, fold
 from broker.model.stage import Move, Stage
-from broker.model.stamp import Stamp
-from broker.rotation.choosing import displaced_generation, rollback_target
+from broker.model.verdict import CanaryResult, Verdict
 from broker.vault.documents import decoded, encoded
 from tests.support.accounts import (
     BY,
@@ -99,12 +100,12 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(name=NAMES, client_id=st.sampled_from(["", "id-1", "id-2"]))
     def set_application(self, name: str, client_id: str) -> None:
         now = self.now
-        self.change(lambda a: changes.application_set(a, name, client_id, Stamp(now, BY)))
+        self.change(lambda a: registering.application_set(a, name, client_id, Stamp(now, BY)))
 
     @rule(name=NAMES)
     def remove_application(self, name: str) -> None:
         now = self.now
-        self.change(lambda a: changes.application_removed(a, name, Stamp(now, BY)))
+        self.change(lambda a: registering.application_removed(a, name, Stamp(now, BY)))
 
     @rule(killed=st.booleans())
     def draft(self, killed: bool) -> None:
@@ -113,29 +114,29 @@ class AnyHistory(RuleBasedStateMachine):
         request = a_request(self.account, at=self.now)
         self.keys.add(request.key)
         if not killed:
-            self.change(lambda a: changes.requested(a, request, by=BY))
+            self.change(lambda a: requesting.requested(a, request, by=BY))
 
     @rule(slot=NUMBERS)
     def draft_late(self, slot: int) -> None:
         """Write what a slow run drafted: its slot's key was made by somebody, or is gone."""
         if key_ref(slot) in self.keys and slot <= self.account.next_request:
             request = a_request(self.account, at=self.now, slot=slot)
-            self.change(lambda a: changes.requested(a, request, by=BY))
+            self.change(lambda a: requesting.requested(a, request, by=BY))
 
     @rule(number=NUMBERS, reference=st.sampled_from(["", "7"]))
     def submit(self, number: int, reference: str) -> None:
         sent = Submission(self.now, "hand", reference=reference)
-        self.change(lambda a: changes.submitted(a, number, sent, by=BY))
+        self.change(lambda a: requesting.submitted(a, number, sent, by=BY))
 
     @rule(number=NUMBERS, why=DONE_BY_HAND)
     def close(self, number: int, why: Closed) -> None:
         now = self.now
-        self.change(lambda a: changes.closed(a, number, why, Stamp(now, BY)))
+        self.change(lambda a: requesting.closed(a, number, why, Stamp(now, BY)))
 
     @rule(number=NUMBERS, serial=st.sampled_from(["01", "02"]))
     def answer(self, number: int, serial: str) -> None:
         now, certificate = self.now, a_certificate(self.account, number, serial=serial)
-        self.change(lambda a: changes.answered(a, number, certificate, Stamp(now, BY)))
+        self.change(lambda a: requesting.answered(a, number, certificate, Stamp(now, BY)))
 
     @precondition(lambda self: self.account.open_request)
     @rule()
@@ -160,22 +161,22 @@ class AnyHistory(RuleBasedStateMachine):
 
     def name_secret(self, name: str, number: int) -> None:
         now = self.now
-        self.change(lambda a: changes.secret_set(a, name, number, Stamp(now, BY)))
+        self.change(lambda a: registering.secret_set(a, name, number, Stamp(now, BY)))
 
     @rule(name=CAS)
     def set_trust(self, name: str) -> None:
         now = self.now
-        self.change(lambda a: changes.trust_set(a, ca_set_named(name), Stamp(now, BY)))
+        self.change(lambda a: registering.trust_set(a, ca_set_named(name), Stamp(now, BY)))
 
     @rule(name=CAS)
     def accept_ca(self, name: str) -> None:
         now = self.now
-        self.change(lambda a: changes.ca_accepted(a, ca_set_named(name), Stamp(now, BY)))
+        self.change(lambda a: registering.ca_accepted(a, ca_set_named(name), Stamp(now, BY)))
 
     @rule(one=NUMBERS, other=NUMBERS)
     def join(self, one: int, other: int) -> None:
         now, before = self.now, self.account.current
-        self.change(lambda a: changes.joined(a, one, other, Stamp(now, BY)))
+        self.change(lambda a: moving.joined(a, one, other, Stamp(now, BY)))
         assert self.account.current == before
 
     @precondition(lambda self: len(self.account.candidates) > 1)
@@ -186,7 +187,7 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(number=NUMBERS)
     def restore(self, number: int) -> None:
         now, before = self.now, self.account.current
-        self.change(lambda a: changes.restored(a, number, Stamp(now, BY)))
+        self.change(lambda a: moving.restored(a, number, Stamp(now, BY)))
         assert self.account.current == before
 
     @precondition(lambda self: any(g.stage is Stage.PREVIOUS for g in self.account.generations))
@@ -200,7 +201,7 @@ class AnyHistory(RuleBasedStateMachine):
         now, before = self.now, self.account.current
         if move is Move.PROMOTE and not self.accepted(number):
             return
-        self.change(lambda a: changes.moved(a, number, move, Stamp(now, BY), reason="a person said so"))
+        self.change(lambda a: moving.moved(a, number, move, Stamp(now, BY), reason="a person said so"))
         assert self.account.current == before or move in (Move.PROMOTE, Move.ROLL_BACK)
         if before and self.account.current and before.number != self.account.current.number:
             self.displaced.discard(self.account.current.number)
@@ -236,7 +237,7 @@ class AnyHistory(RuleBasedStateMachine):
         now, id_ = self.now, f"id-{self.tries}"
         found = next((g for g in self.account.generations if g.number == number), None)
         parts = self.account.parts_of(found) if found else Parts()
-        self.change(lambda a: changes.canary_sent(a, number, parts, id_, Stamp(now, BY)))
+        self.change(lambda a: trying.canary_sent(a, number, parts, id_, Stamp(now, BY)))
 
     def accepted(self, number: int) -> bool:
         """Try `number`, and say whether that was allowed and the partner accepted it."""
@@ -247,21 +248,9 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(number=NUMBERS, verdict=VERDICTS, hours=st.sampled_from([0, 1]))
     def canary_answers(self, number: int, verdict: str, hours: int) -> None:
-        now, known = self.now, [a.name for a in self.account.applications]
-        outcome = changes.CanaryOutcome(
-            verdict,
-            login_rejected=verdict == "login_rejected",
-            client_rejected=known[0] if known and verdict == "client_rejected" else "",
-            wait=timedelta(hours=hours) or None,
-        )
-        self.change(
-            lambda a: changes.canary_answered(
-                a,
-                number,
-                outcome,
-                Stamp(now, BY),
-            )
-        )
+        now, known = self.now, next(iter(self.account.applications), None)
+        answer = CanaryResult(Verdict(verdict), wait=timedelta(hours=hours) or None, application=known)
+        self.change(lambda a: trying.canary_answered(a, number, answer, Stamp(now, BY)))
 
     @precondition(lambda self: self.account.tries)
     @rule(verdict=VERDICTS)
@@ -271,7 +260,7 @@ class AnyHistory(RuleBasedStateMachine):
     @rule()
     def reset(self) -> None:
         now = self.now
-        self.change(lambda a: changes.breaker_reset(a, "unlocked", Stamp(now, BY)))
+        self.change(lambda a: trying.breaker_reset(a, "unlocked", Stamp(now, BY)))
 
     @rule(seconds=JUMPS)
     def time_passes(self, seconds: int) -> None:
@@ -291,7 +280,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.secrets -= secrets
         self.destroyed |= keys | secrets
         if not killed:
-            self.account = changes.settled(self.account, entries, keys, secrets)
+            self.account = moving.settled(self.account, entries, keys, secrets)
 
     @invariant()
     def nothing_is_there_twice(self) -> None:

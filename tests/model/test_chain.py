@@ -11,7 +11,7 @@ import pytest
 
 from broker.errors import InputError
 from broker.model.chain import GENESIS, Entry, Head, appended, verify
-from broker.model.stamp import Stamp
+from broker.model.clock import Stamp
 from broker.vault.documents import decoded, encoded
 from tests.support.accounts import NOW, an_account, assert_refused, assert_sound, with_rolled_back
 

@@ -7,8 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from broker.model.consumer import ConsumerRecord, Holding, stragglers
-from broker.model.lease import BundleKind, Lease
+from broker.model.lease import BundleKind, ConsumerRecord, Holding, Lease, stragglers
 from broker.model.names import AccountName
 from tests.support.accounts import MZP, NOW, later
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from broker.errors import ConflictError
-from broker.model import changes
 from broker.model.account import Account
 from broker.model.chain import Entry
-from broker.model.consumer import ConsumerRecord, Holding
+from broker.model.changes import registering
+from broker.model.lease import ConsumerRecord, Holding
 from broker.model.names import AccountName
 from broker.rotation.amend import amend
 from broker.rotation.ports import Version, Versioned
-from broker.vault import documents
+from broker.vault import documents, errors
 from broker.vault.documents import DamagedDocumentError, NewerSchemaError, decoded, encoded
 from tests.support.accounts import (
     MZP,
@@ -145,13 +145,13 @@ def test_a_newer_schema_is_refused_before_its_content_is_looked_at(schema: int) 
 # -- upgrades: a broker of schema 3, which renamed `login` twice
 
 
-def to_two(document: documents.Document) -> documents.Document:
+def to_two(document: errors.Document) -> errors.Document:
     value = dict(document["value"])
     value["user_name"] = value.pop("user")
     return {"schema": 2, "value": value}
 
 
-def to_three(document: documents.Document) -> documents.Document:
+def to_three(document: errors.Document) -> errors.Document:
     value = dict(document["value"])
     value["login"] = value.pop("user_name")
     return {"schema": 3, "value": value}
@@ -217,11 +217,11 @@ class OneDocument:
     def read(self, name: AccountName) -> Versioned:
         return Versioned(decoded(self.document, Account, f"account {name}"), Version(1))
 
-    def write(self, account: Account, *, replacing: Version) -> None:
+    def write(self, account: Account, replacing: Version) -> None:
         self.writes += 1
         raise ConflictError("no")
 
-    def landed(self, account: Account, *, replacing: Version) -> bool:
+    def landed(self, account: Account, replacing: Version) -> bool:
         return False
 
     def names(self) -> Any:
@@ -241,5 +241,5 @@ def test_a_document_that_cannot_be_read_whole_is_never_written_back(damage: str,
     accounts = OneDocument(stored())
     DAMAGES.get(damage, put(99, "schema"))(accounts.document)
     with assert_refused(kind):
-        amend(accounts, MZP, lambda a: changes.application_set(a, "other", "", STAMP))
+        amend(accounts, MZP, lambda a: registering.application_set(a, "other", "", STAMP))
     assert accounts.writes == 0

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from broker.model import changes
 from broker.model.account import Account
 from broker.model.chain import Entry
+from broker.model.changes import importing, moving, registering, requesting, trying
 from broker.model.generation import Closed, Submission
 from broker.model.history import Event, account_state, fold
 from broker.model.stage import Move, Stage
+from broker.model.verdict import CanaryResult, Verdict
 from tests.support.accounts import (
     BY,
     NOW,
@@ -36,8 +37,8 @@ from tests.support.accounts import (
         with_current(),
         with_rolled_back(),
         with_overtaken_candidate(),
-        changes.joined(with_new_password(with_answer(with_current())), 2, 3, STAMP),
-        changes.closed(with_open_request(), 1, Closed.REJECTED, STAMP),
+        moving.joined(with_new_password(with_answer(with_current())), 2, 3, STAMP),
+        requesting.closed(with_open_request(), 1, Closed.REJECTED, STAMP),
     ],
 )
 def test_both_tell_the_same(account: Account) -> None:
@@ -103,16 +104,16 @@ def test_forbidden_evidence_is_a_value_error(entries: list[Entry]) -> None:
 
 
 def test_every_event_is_recorded() -> None:
-    account = changes.secret_set(with_new_password(with_rolled_back()), "hmac", 1, STAMP)
-    account = changes.application_removed(account, "fleet", STAMP)
-    account = changes.account_set(account, account.contacts, "30d", STAMP)
-    account = changes.canary_sent(account, 3, account.parts_of(account.generation(3)), "id", STAMP)
-    account = changes.canary_answered(account, 1, changes.CanaryOutcome("login_rejected", login_rejected=True), STAMP)
-    account = changes.breaker_reset(account, "unlocked", STAMP)
-    account = with_open_request(changes.moved(account, 3, Move.REJECT, STAMP))
+    account = registering.secret_set(with_new_password(with_rolled_back()), "hmac", 1, STAMP)
+    account = registering.application_removed(account, "fleet", STAMP)
+    account = registering.account_set(account, account.contacts, "30d", STAMP)
+    account = trying.canary_sent(account, 3, account.parts_of(account.generation(3)), "id", STAMP)
+    account = trying.canary_answered(account, 1, CanaryResult(Verdict.LOGIN_REJECTED), STAMP)
+    account = trying.breaker_reset(account, "unlocked", STAMP)
+    account = with_open_request(moving.moved(account, 3, Move.REJECT, STAMP))
     number = account.requests[-1].number
-    account = changes.copies_noted(account, number, ["web-1"], STAMP)
-    account = changes.copy_gone(account, "web-1", "", STAMP)
-    account = changes.submitted(account, number, Submission(NOW, "hand"), by=BY)
+    account = importing.copies_noted(account, number, ["web-1"], STAMP)
+    account = importing.copy_gone(account, "web-1", "", STAMP)
+    account = requesting.submitted(account, number, Submission(NOW, "hand"), by=BY)
     assert {e.what for e in account.outbox} == {what.value for what in Event}
     assert_sound(account)

@@ -9,14 +9,13 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.delivery.manifest import dump, parse
+from broker.delivery.formats import dump, parse
 from broker.evidence.statements import AnchorKey, Statement, verified
-from broker.issuing.leases import LeaseKeys, LeaseSigner
+from broker.issuing.leases import LeaseSigner
 from broker.model.authentication import Authentication, Basic, ClientId
 from broker.model.bundle import Manifest
 from broker.model.chain import Head
-from broker.model.consumer import ConsumerRecord, Holding
-from broker.model.lease import BundleKind, Lease
+from broker.model.lease import BundleKind, ConsumerRecord, Holding, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.partners.catalogue import builtin, names
@@ -68,7 +67,7 @@ PROFILES: st.SearchStrategy[Profile] = st.builds(
         Renewal, DURATIONS, st.floats(0.01, 0.99), st.none() | DURATIONS, st.none() | DURATIONS, st.none() | DURATIONS
     ),
 )
-SIGNER = LeaseSigner(LeaseKeys("1", {"1": Secret(bytes(32))}))
+SIGNER = LeaseSigner("1", {"1": Secret(bytes(32))})
 ANCHOR = AnchorKey(Secret(bytes(32)))
 BEFORE = datetime(1970, 1, 2, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from broker.errors import RefusedError
-from broker.model import changes
 from broker.model.account import Account
+from broker.model.changes import moving
 from broker.model.stage import MOVES, Move, Stage
 from tests.support.accounts import (
     STAMP,
@@ -32,13 +32,13 @@ ALLOWED = {
 def standing_at(stage: Stage) -> tuple[Account, int]:
     """Return an account with a generation at `stage`, and its number."""
     candidate = tried(with_answer(with_current()), 2)
-    promoted = tried(changes.moved(candidate, 2, Move.PROMOTE, STAMP), 1)
+    promoted = tried(moving.moved(candidate, 2, Move.PROMOTE, STAMP), 1)
     return {
         Stage.CANDIDATE: (candidate, 2),
         Stage.CURRENT: (candidate, 1),
         Stage.PREVIOUS: (promoted, 1),
-        Stage.REJECTED: (changes.moved(candidate, 2, Move.REJECT, STAMP), 2),
-        Stage.RETIRED: (changes.moved(promoted, 1, Move.RETIRE, STAMP), 1),
+        Stage.REJECTED: (moving.moved(candidate, 2, Move.REJECT, STAMP), 2),
+        Stage.RETIRED: (moving.moved(promoted, 1, Move.RETIRE, STAMP), 1),
     }[stage]
 
 
@@ -47,14 +47,14 @@ def test_every_stage_meets_every_move(stage: Stage, move: Move) -> None:
     """A move is in the table, or done already, or refused in words that name the stage."""
     account, number = standing_at(stage)
     if MOVES[move].end is stage:
-        assert changes.moved(account, number, move, STAMP) is account
+        assert moving.moved(account, number, move, STAMP) is account
     elif end := ALLOWED.get((stage, move)):
-        after = changes.moved(account, number, move, STAMP)
+        after = moving.moved(account, number, move, STAMP)
         assert after.generation(number).stage is end
         assert_sound(after)
     else:
         with assert_refused(RefusedError, f"generation {number}", stage.value):
-            changes.moved(account, number, move, STAMP)
+            moving.moved(account, number, move, STAMP)
 
 
 @pytest.mark.parametrize("stage", Stage)
@@ -75,11 +75,11 @@ def test_nothing_leaves_retirement() -> None:
 
 def test_ordinary_candidate_cannot_roll_back() -> None:
     with assert_refused(RefusedError, "roll back", "candidate"):
-        changes.moved(with_answer(with_current()), 2, Move.ROLL_BACK, STAMP)
+        moving.moved(with_answer(with_current()), 2, Move.ROLL_BACK, STAMP)
 
 
 def test_displaced_set_waits_for_promotion() -> None:
     account = with_rolled_back()
     assert account.generation(2).stage is Stage.PREVIOUS
     assert account.rolled_back(account.generation(2))
-    assert changes.moved(account, 2, Move.PROMOTE, STAMP).generation(2).stage is Stage.CURRENT
+    assert moving.moved(account, 2, Move.PROMOTE, STAMP).generation(2).stage is Stage.CURRENT

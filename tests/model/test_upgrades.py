@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from broker.evidence.tamper import differences
-from broker.model import changes
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD
 from broker.model.chain import Entry, verify
+from broker.model.changes import moving, registering
+from broker.model.changes.moving import rollback_target
 from broker.model.stage import Move, Stage
-from broker.rotation.choosing import rollback_target
 from broker.vault.documents import DamagedDocumentError, decoded, encoded
 from tests.support.accounts import STAMP, assert_refused, later, promoted, tried, with_answer, without_texts
 
@@ -75,19 +75,19 @@ def test_a_damaged_document_is_refused(missing: str) -> None:
 
 
 def rolled_back(account: Account, number: int) -> Account:
-    account = changes.restored(account, number, STAMP)
+    account = moving.restored(account, number, STAMP)
     target = rollback_target(account, account.generation(number))
-    return changes.moved(tried(account, target.number), target.number, Move.ROLL_BACK, STAMP)
+    return moving.moved(tried(account, target.number), target.number, Move.ROLL_BACK, STAMP)
 
 
 def with_password(account: Account) -> Account:
-    return changes.secret_set(account, PASSWORD, account.password + 1, STAMP)
+    return registering.secret_set(account, PASSWORD, account.password + 1, STAMP)
 
 
 def retired(account: Account) -> Account:
     for generation in account.generations:
         if generation.stage in (Stage.PREVIOUS, Stage.REJECTED):
-            account = changes.moved(account, generation.number, Move.RETIRE, STAMP)
+            account = moving.moved(account, generation.number, Move.RETIRE, STAMP)
     return account
 
 
@@ -116,7 +116,7 @@ USES: dict[str, tuple[Callable[[Account], Account], dict[int, str]]] = {
         {1: "previous", 2: "rejected", 3: "current"},
     ),
     "trust-candidate": (
-        lambda a: promoted(changes.joined(a, 2, 3, STAMP), 4),
+        lambda a: promoted(moving.joined(a, 2, 3, STAMP), 4),
         {1: "previous", 2: "rejected", 3: "rejected", 4: "current"},
     ),
 }

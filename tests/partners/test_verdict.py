@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from broker.partners.verdict import ProbeFacts, Verdict, Where, classify, wait
+from broker.model.verdict import Verdict
+from broker.partners.verdict import ProbeFacts, Where, classify, wait
 
 CLIENT = "Unauthorized; Invalid client id or secret."
 BASIC = (

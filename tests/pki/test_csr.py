@@ -111,7 +111,7 @@ def test_other_digests_are_openssls_too(digest: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
 def test_request_has_the_subject_and_the_key(subject: Subject) -> None:
-    assert csr.parse(csr.build(KEY, subject, pki.RULES).encode()).subject == subject
+    assert csr.parse(csr.build(KEY, subject, pki.RULES).encode()).name.subject == subject
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_too_small_key_is_refused() -> None:
 
 def test_our_own_request_is_read_in_full() -> None:
     parsed = csr.parse(csr.build(KEY, pki.GOOD, pki.RULES).encode())
-    assert (parsed.subject, parsed.spki, parsed.header) == (pki.GOOD, keys.spki_of(KEY), "CERTIFICATE REQUEST")
+    assert (parsed.name.subject, parsed.spki, parsed.header) == (pki.GOOD, keys.spki_of(KEY), "CERTIFICATE REQUEST")
     assert (parsed.key.algorithm, parsed.key.bits, parsed.key.exponent) == ("rsa", 2048, 65537)
     assert (parsed.digest, parsed.signature_valid, parsed.pss) == ("sha256", True, False)
     assert [a.string_type for a in parsed.name.attributes] == [
@@ -218,7 +218,7 @@ def test_a_forged_request_does_not_verify() -> None:
     pem = csr.build(KEY, pki.GOOD, pki.RULES)
     der = base64.b64decode("".join(pem.splitlines()[1:-1])).replace(b"MZP0012345", b"MZP0099999")
     parsed = csr.parse(der)
-    assert parsed.subject.get("CN") == "MZP0099999"
+    assert parsed.name.subject.get("CN") == "MZP0099999"
     assert not parsed.signature_valid
 
 

@@ -146,7 +146,7 @@ def test_no_descriptor_stays_open() -> None:
     client_context(KEY, pki.pem(LEAF), SERVERS.pem)
     with pytest.raises(InputError):
         client_context(KEY, "junk", SERVERS.pem)
-    assert _descriptors() == before
+    assert _descriptors() <= before  # fewer, if something else of this process was closed meanwhile
 
 
 def _descriptors() -> int:

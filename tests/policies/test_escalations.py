@@ -18,14 +18,13 @@ from broker.embedded.up import Embedded
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
-from broker.vault.enrolment import issue_login
-from broker.vault.layout import Access, right
+from broker.vault.layout import right
 from broker.vault.logins import FixedToken
 from broker.vault.policies import BASE, policy_name
 from broker.vault.setup import Wish, apply, plan
 from tests.support.matrix import CONSUMER
 from tests.support.raw_http import RawVault
-from tests.support.vault import TestVault, mounted
+from tests.support.vault import TestVault, issue_login, mounted
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +57,7 @@ def reach(vault_server: tuple[Embedded, Connection]) -> Iterator[Reach]:
             stack.callback(vault.admin.call, "DELETE", f"sys/mounts/{made}")
         vault.admin.call("POST", f"transit-{vault.settings.mount}/keys/mzp-1", {"type": "rsa-2048"})
         vault.admin.call("POST", f"kv-{vault.settings.mount}/x", {"text": PLANTED})
-        vault.consumer_token("fleet", right("stellantis", "standin", "mzp-1", "app", Access.DIRECT))
+        vault.consumer_token("fleet", right("stellantis", "standin", "mzp-1", "app"))
         entity = vault.admin.ask("GET", f"identity/entity/name/{vault.settings.mount}/fleet")["data"]["id"]
         yield Reach(vault, beside.settings.mount, entity)
 

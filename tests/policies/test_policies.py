@@ -73,7 +73,7 @@ def test_create_over_existing_is_a_conflict(vault: TestVault) -> None:
 
 
 def test_a_consumer_never_reads_the_mount(vault: TestVault) -> None:
-    right = layout.right("stellantis", "standin", "mzp-1", "app", layout.Access.DIRECT)
+    right = layout.right("stellantis", "standin", "mzp-1", "app")
     consumer = Connection(vault.settings, FixedToken(login(vault.admin, a_consumer(vault.admin, "app", [right]))))
     for path in (row.example for row in Matrix.load().rows if row.mounted and not row.path.endswith("/")):
         vault.admin.create(path, {})

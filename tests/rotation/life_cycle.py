@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from broker.errors import VaultUnavailableError
-from broker.model import changes
 from broker.model.account import Account
+from broker.model.changes import registering, requesting
+from broker.model.clock import Stamp
 from broker.model.generation import Closed, Parts, Submission
-from broker.model.obstacle import TRY_TIMEOUT
 from broker.model.secret import Secret
-from broker.model.stamp import Stamp
+from broker.model.todo import TRY_TIMEOUT
 from broker.rotation.amend import amend, settle
 from broker.rotation.registry import Registry
 from broker.rotation.rotation import Rotation
@@ -63,20 +63,20 @@ class Commands:
         def admit(account: Account) -> Account:
             stamp, request = Stamp(self.sim.now, self.by), account.request(number)
             certificate = replace(a_certificate(account, number), spki=request.spki)
-            account = changes.ca_accepted(account, ca_set_named("ca"), stamp)
+            account = registering.ca_accepted(account, ca_set_named("ca"), stamp)
             if account.trust is None:
-                account = changes.trust_set(account, ca_set_named("server-ca"), stamp)
-            return changes.answered(account, number, certificate, stamp)
+                account = registering.trust_set(account, ca_set_named("server-ca"), stamp)
+            return requesting.answered(account, number, certificate, stamp)
 
         amend(self.sim, MZP, admit)
 
     def trust(self, name: str) -> None:
         def change(account: Account) -> Account:
-            return changes.trust_set(account, ca_set_named(name), Stamp(self.sim.now, self.by))
+            return registering.trust_set(account, ca_set_named(name), Stamp(self.sim.now, self.by))
 
         amend(self.sim, MZP, change)
 
-    def close(self, number: int = 0) -> None:
+    def close(self, number: int = 3) -> None:
         self.rotation.close_request(MZP, Closed.CANCELLED, number)
 
     def canary(self, number: int) -> None:
@@ -90,10 +90,10 @@ class Commands:
         self.rotation.join(MZP, one.number, other.number)
 
     def promote(self, number: int) -> int:
-        return self.rotation.promote(MZP, number).number
+        return self.rotation.promote(MZP, number).generation
 
     def roll_back(self, number: int) -> int:
-        return self.rotation.roll_back(MZP, number).number
+        return self.rotation.roll_back(MZP, number).generation
 
     def reject(self, number: int) -> None:
         self.rotation.reject(MZP, number, "wrong contract")

@@ -21,10 +21,10 @@ from broker.model.history import account_state, fold
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
+from broker.model.verdict import CanaryResult, Verdict
 from broker.partners import catalogue
 from broker.partners.profile import Profile
-from broker.partners.verdict import Verdict
-from broker.rotation.ports import CanaryResult, Version, Versioned
+from broker.rotation.ports import Version, Versioned
 from broker.rotation.registry import Registry
 from broker.rotation.rotation import Rotation
 from broker.vault.documents import decoded, encoded
@@ -100,7 +100,7 @@ class Simulation:
         version, text = self.documents[name]
         return Versioned(_account(text), Version(version))
 
-    def write(self, account: Account, *, replacing: Version) -> None:
+    def write(self, account: Account, replacing: Version) -> None:
         with self.writing("account"):
             version = self.documents[account.name][0] if account.name in self.documents else 0
             if replacing != version:
@@ -108,7 +108,7 @@ class Simulation:
             self.documents[account.name] = (version + 1, json.dumps(encoded(account)))
             self.older[account.name, version + 1] = account
 
-    def landed(self, account: Account, *, replacing: Version) -> bool:
+    def landed(self, account: Account, replacing: Version) -> bool:
         return self.older.get((account.name, replacing + 1)) == account
 
     def names(self) -> Iterator[AccountName]:

@@ -9,13 +9,14 @@ from functools import partial
 import pytest
 
 from broker.errors import ConflictError, UnknownNameError, VaultUnavailableError
-from broker.model import changes
 from broker.model.account import Account
 from broker.model.chain import Entry
+from broker.model.changes import moving, registering, trying
+from broker.model.clock import Stamp
 from broker.model.compare_and_set import ATTEMPTS
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
-from broker.model.stamp import Stamp
+from broker.model.verdict import CanaryResult, Verdict
 from broker.rotation.amend import amend, settle
 from broker.rotation.ports import ForkedEvidenceError, Version, Versioned
 from tests.rotation.life_cycle import Commands, Step, midway
@@ -28,7 +29,7 @@ def a_simulation() -> Simulation:
 
 
 def name_application(account: Account, name: str = "billing") -> Account:
-    return changes.application_set(account, name, "", STAMP)
+    return registering.application_set(account, name, "", STAMP)
 
 
 def test_no_change_writes_nothing() -> None:
@@ -53,7 +54,7 @@ def test_refused_on_winner_writes_nothing() -> None:
     sim = a_simulation()
     sim.at, sim.meanwhile = 1, lambda: Commands(sim).reject(3)
     with pytest.raises(Exception, match="rejected"):
-        amend(sim, MZP, lambda account: changes.moved(account, 3, Move.PROMOTE, STAMP))
+        amend(sim, MZP, lambda account: moving.moved(account, 3, Move.PROMOTE, STAMP))
     assert sim.account.generation(3).stage is Stage.REJECTED
 
 
@@ -66,13 +67,13 @@ class Busy:
     def read(self, name: AccountName) -> Versioned:
         return self.sim.read(MZP)
 
-    def write(self, account: Account, *, replacing: Version) -> None:
+    def write(self, account: Account, replacing: Version) -> None:
         if self.times:
             self.times -= 1
             Commands(self.sim).application(f"other-{self.times}")
         self.sim.write(account, replacing=replacing)
 
-    def landed(self, account: Account, *, replacing: Version) -> bool:
+    def landed(self, account: Account, replacing: Version) -> bool:
         return self.sim.landed(account, replacing=replacing)
 
     def names(self) -> Iterator[AccountName]:
@@ -106,7 +107,7 @@ class AnswerLost:
     def read(self, name: AccountName) -> Versioned:
         return self.sim.read(MZP)
 
-    def write(self, account: Account, *, replacing: Version) -> None:
+    def write(self, account: Account, replacing: Version) -> None:
         self.sim.write(account, replacing=replacing)
         if not self.lost:
             self.lost = True
@@ -114,7 +115,7 @@ class AnswerLost:
                 MEANWHILE[what](Commands(self.sim, by="other"))
             raise ConflictError("it is there already")
 
-    def landed(self, account: Account, *, replacing: Version) -> bool:
+    def landed(self, account: Account, replacing: Version) -> bool:
         return self.sim.landed(account, replacing=replacing)
 
     def names(self) -> Iterator[AccountName]:
@@ -122,7 +123,7 @@ class AnswerLost:
 
 
 def promoted(account: Account) -> Account:
-    return changes.moved(account, 2, Move.PROMOTE, STAMP)
+    return moving.moved(account, 2, Move.PROMOTE, STAMP)
 
 
 def before_promotion() -> Simulation:
@@ -167,20 +168,16 @@ def test_old_reset_leaves_a_new_breaker() -> None:
 
     def rejected(account: Account) -> Account:
         parts, id_ = account.generation(1).parts, f"after {account.head.number}"
-        sent = changes.canary_sent(account, 1, parts, id_, Stamp(NOW, "other"))
-        return changes.canary_answered(
-            sent,
-            sent.tries[-1].number,
-            changes.CanaryOutcome("login_rejected", login_rejected=True),
-            Stamp(NOW, "other"),
-        )
+        sent = trying.canary_sent(account, 1, parts, id_, Stamp(NOW, "other"))
+        answer = CanaryResult(Verdict.LOGIN_REJECTED)
+        return trying.canary_answered(sent, sent.tries[-1].number, answer, Stamp(NOW, "other"))
 
     sim = before_promotion()
     amend(sim, MZP, rejected)
     lost = AnswerLost(sim, "settle", "rejected", "settle")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MEANWHILE, "rejected", lambda c: amend(c.sim, MZP, rejected))
-        after = amend(lost, MZP, lambda a: changes.breaker_reset(a, "unlocked", STAMP)).account
+        after = amend(lost, MZP, lambda a: trying.breaker_reset(a, "unlocked", STAMP)).account
     assert after.breaker
     assert sum(e.what == "breaker-reset" for e in sim.whole_chain()) == 1
 
@@ -204,7 +201,7 @@ def test_lost_response_counts_as_changed() -> None:
 
 def test_done_by_another_is_not_changed() -> None:
     sim = before_promotion().branch(at=1)
-    by_another = partial(changes.moved, number=2, move=Move.PROMOTE, stamp=Stamp(NOW, "other"))
+    by_another = partial(moving.moved, number=2, move=Move.PROMOTE, stamp=Stamp(NOW, "other"))
     sim.meanwhile = lambda: amend(sim, MZP, by_another)
     assert not amend(sim, MZP, promoted).changed
     assert sim.account.current == sim.account.generation(2)

@@ -9,13 +9,12 @@ import pytest
 
 from broker.errors import ConflictError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account
+from broker.model.changes.moving import generation_to_try
 from broker.model.generation import Parts
-from broker.model.obstacle import TRY_TIMEOUT
 from broker.model.stage import Stage
-from broker.partners.verdict import Verdict
-from broker.rotation.canary import CanaryRefusedError, CanaryUnansweredError
-from broker.rotation.choosing import generation_to_try
-from broker.rotation.ports import CanaryResult
+from broker.model.todo import TRY_TIMEOUT
+from broker.model.verdict import CanaryResult, Verdict
+from broker.rotation.reports import CanaryRefusedError, CanaryUnansweredError
 from tests.rotation.life_cycle import Commands, Step, lived, midway
 from tests.rotation.simulation import Simulation
 from tests.support.accounts import MZP, an_account, assert_refused
@@ -147,7 +146,7 @@ def test_blocked_way_back_allows_promotion() -> None:
         return lambda: CanaryResult(Verdict.OK, wait=timedelta(hours=1))
 
     done = sim.rotation(canary=pausing).promote(MZP, 4)
-    assert (done.number, done.way_back) == (4, None)
+    assert (done.generation, done.way_back) == (4, None)
 
 
 def test_candidate_keeps_its_number() -> None:

@@ -10,14 +10,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa
 
 from broker.errors import RefusedError
-from broker.model import changes
 from broker.model.authentication import PASSWORD
-from broker.model.finding import Severity
+from broker.model.changes import registering, requesting
+from broker.model.finding import FindingsError, Severity
 from broker.model.generation import Closed, SigningRequest, key_ref
 from broker.model.subject import Subject
 from broker.partners import catalogue
 from broker.pki.certificate_fields import fingerprint_of
-from broker.pki.certificates import load
+from broker.pki.certificates import format_fingerprint, load
 from broker.pki.csr import build
 from broker.pki.keys import spki_of
 from broker.rotation.receive import ImportOptions, LateReplyError, Received
@@ -40,9 +40,9 @@ CAS = (MIDDLE.certificate, ROOT.certificate, SERVER.certificate)
 def a_simulation() -> Simulation:
     """An account with a password and its first request open."""
     account = replace(an_account(), login=pki.LOGIN)
-    account = changes.secret_set(account, PASSWORD, 1, STAMP)
+    account = registering.secret_set(account, PASSWORD, 1, STAMP)
     sim = Simulation(now=pki.NOW)
-    sim.write(changes.requested(account, _request(1, FIRST), by=BY), replacing=0)  # type: ignore[arg-type]
+    sim.write(requesting.requested(account, _request(1, FIRST), by=BY), replacing=0)  # type: ignore[arg-type]
     return sim
 
 
@@ -51,7 +51,7 @@ def renewing() -> Simulation:
     sim = a_simulation()
     received(sim, OLD, *CAS, said=BOTH)
     found = sim.read(MZP)
-    sim.write(changes.requested(found.account, _request(2, SECOND), by=BY), replacing=found.version)
+    sim.write(requesting.requested(found.account, _request(2, SECOND), by=BY), replacing=found.version)
     return sim
 
 
@@ -59,7 +59,7 @@ def with_client_id(client_id: str) -> Simulation:
     """An account with an open request and the application fleet."""
     sim = a_simulation()
     found = sim.read(MZP)
-    sim.write(changes.application_set(found.account, "fleet", client_id, STAMP), replacing=found.version)
+    sim.write(registering.application_set(found.account, "fleet", client_id, STAMP), replacing=found.version)
     return sim
 
 
@@ -167,7 +167,7 @@ def test_known_issuer_hides_nothing() -> None:
 def test_a_late_reply_is_still_named() -> None:
     sim = a_simulation()
     found = sim.read(MZP)
-    closed = changes.closed(found.account, 1, Closed.SUPERSEDED, STAMP)
+    closed = requesting.closed(found.account, 1, Closed.SUPERSEDED, STAMP)
     sim.write(closed, replacing=found.version)
     with assert_refused(LateReplyError, "signing request 1", "superseded"):
         received(sim, OLD, *CAS, said=BOTH)
@@ -204,7 +204,7 @@ def test_a_ca_key_that_is_not_used_is_named() -> None:
     sim = a_simulation()
     before = sim.account
     said = ImportOptions(accept=(fingerprint_of(old.certificate),))
-    with assert_refused(RefusedError, "nothing is verified by that CA's key (dsa 1024)"):
+    with assert_refused(FindingsError, "nothing is verified by that CA's key (dsa 1024)"):
         received(sim, pki.a_leaf(old, FIRST), old.certificate, said=said)
     assert sim.account == before
 
@@ -213,7 +213,7 @@ def test_an_unlabelled_uuid_is_never_taken() -> None:
     sim = a_simulation()
     before = sim.account
     said = replace(BOTH, client_id_for="fleet")
-    with assert_refused(RefusedError, "the reply names no client_id"):
+    with assert_refused(FindingsError, "the reply names no client_id"):
         received(sim, OLD, *CAS, said=said, text=f"Message-ID: <{CLIENT_ID}@partner.example>\n\n")
     assert sim.account == before
 
@@ -258,6 +258,60 @@ def test_client_id_not_in_reply_is_refused() -> None:
     sim = a_simulation()
     before = sim.account
     unnamed = replace(BOTH, client_id_for="fleet", client_id="00000000-dead-beef-0000-000000000000")
-    with assert_refused(RefusedError, "does not name the client_id"):
+    with assert_refused(FindingsError, "does not name the client_id"):
         received(sim, OLD, *CAS, said=unnamed)
     assert sim.account == before
+
+
+def refusal(
+    sim: Simulation,
+    *reply: x509.Certificate,
+    said: ImportOptions = ImportOptions(),  # noqa: B008 - a value
+) -> FindingsError:
+    with pytest.raises(FindingsError) as caught:
+        received(sim, *reply, said=said)
+    return caught.value
+
+
+def errors(refused: FindingsError) -> list[str]:
+    return [f.code for f in refused.findings if f.severity is Severity.ERROR]
+
+
+def test_all_faults_are_reported_together() -> None:
+    """The question that a telephone call answers is last: nobody calls about a reply that cannot be used."""
+    sim = a_simulation()
+    found = sim.read(MZP)
+    sim.write(replace(found.account, secrets={}), replacing=found.version)
+    wrong = Subject(tuple((n, "MZP7654321" if n == "CN" else v) for n, v in pki.GOOD.attributes))
+    refused = refusal(sim, pki.a_leaf(MIDDLE, FIRST, wrong), *CAS, said=ImportOptions(client_id_for="fleet"))
+    assert errors(refused) == ["certificate.cn", "reply.client-id", "reply.password", "reply.ca"]
+
+
+def test_ca_question_leaves_out_trusted_ones() -> None:
+    """Neither the CAs on the path below, nor those that are pinned already."""
+    said = ImportOptions(typed="broker cert import mzp-1 'a reply.zip' --client-id-for fleet")
+    refused = refusal(a_simulation(), OLD, *CAS, said=said)
+    root, server = (format_fingerprint(fingerprint_of(c.certificate)) for c in (ROOT, SERVER))
+    assert refused.hint.endswith(f", then: {said.typed} --accept-ca {root}")
+    assert server in refused.message
+    assert "Middle" not in refused.message
+    refused = refusal(renewing(), pki.a_leaf(STRANGER, SECOND), STRANGER.certificate, *CAS)
+    assert "Stranger" in refused.message
+    assert "Root" not in refused.message
+    assert "Server CA" not in refused.message
+
+
+def test_unaccepted_ca_is_judged_already() -> None:
+    """Its faults come with the question, not after it."""
+    old = pki.a_ca("Old", not_after=pki.NOW - timedelta(days=1))
+    assert errors(refusal(a_simulation(), pki.a_leaf(old, FIRST), old.certificate)) == [
+        "certificate.ca.expired",
+        "reply.ca",
+    ]
+
+
+def test_second_certificate_names_the_first() -> None:
+    """Its key is alive: only the answer came twice."""
+    sim = renewing()
+    with assert_refused(LateReplyError, "signing request 1", "answered", "generation 1 has its key"):
+        received(sim, pki.a_leaf(MIDDLE, FIRST, not_after=pki.NOW + timedelta(days=100)), *CAS)

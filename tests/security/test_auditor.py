@@ -15,12 +15,13 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from broker.model import changes
 from broker.model.account import Account
 from broker.model.chain import Entry
+from broker.model.changes import moving, trying
+from broker.model.clock import Stamp
 from broker.model.history import Event
 from broker.model.stage import Move
-from broker.model.stamp import Stamp
+from broker.model.verdict import CanaryResult, Verdict
 from broker.vault.documents import encoded
 from tests.support.accounts import (
     BY,
@@ -42,21 +43,21 @@ def tried(account: Account, generation: int, verdict: str = "ok") -> Account:
     """Return `account` after a canary of `generation`."""
     number = account.tries[-1].number + 1 if account.tries else 1
     parts = account.parts_of(account.generation(generation))
-    sent = changes.canary_sent(account, generation, parts, f"id-{number}", Stamp(later(hours=number), BY))
-    return changes.canary_answered(sent, number, changes.CanaryOutcome(verdict), Stamp(later(hours=number), BY))
+    sent = trying.canary_sent(account, generation, parts, f"id-{number}", Stamp(later(hours=number), BY))
+    return trying.canary_answered(sent, number, CanaryResult(Verdict(verdict)), Stamp(later(hours=number), BY))
 
 
 def promoted(account: Account, generation: int) -> Account:
-    return changes.moved(tried(account, generation), generation, Move.PROMOTE, Stamp(later(days=1), BY))
+    return moving.moved(tried(account, generation), generation, Move.PROMOTE, Stamp(later(days=1), BY))
 
 
 def rotated() -> Account:
     """Return an account with two certificates and two passwords behind it, one roll-back, and an open request."""
     account = promoted(with_candidate(), 1)
     account = promoted(with_answer(account), 2)
-    account = changes.moved(tried(account, 1), 1, Move.ROLL_BACK, Stamp(later(days=2), BY))
+    account = moving.moved(tried(account, 1), 1, Move.ROLL_BACK, Stamp(later(days=2), BY))
     account = promoted(with_new_password(account), 3)
-    return with_open_request(changes.moved(account, 1, Move.RETIRE, Stamp(later(days=3), BY)))
+    return with_open_request(moving.moved(account, 1, Move.RETIRE, Stamp(later(days=3), BY)))
 
 
 def stored(account: Account) -> dict[str, Any]:
@@ -205,19 +206,19 @@ def test_history_against_the_rules_is_found(change: Callable[[list[Any]], None],
 def test_canary_before_birth_proves_nothing() -> None:
     account = promoted(with_answer(tried(with_candidate(), 1)), 1)
     assert list(audited(stored(account))) == []
-    cheated = changes.moved(account, 2, Move.REJECT, Stamp(later(days=2), BY))
+    cheated = moving.moved(account, 2, Move.REJECT, Stamp(later(days=2), BY))
     cheated = with_answer(tried(cheated, 1))
-    cheated = changes.moved(cheated, 3, Move.PROMOTE, Stamp(later(days=3), BY))  # the model alone does not ask
+    cheated = moving.moved(cheated, 3, Move.PROMOTE, Stamp(later(days=3), BY))  # the model alone does not ask
     assert_seen(stored(cheated), "no canary of generation 3")
 
 
 def test_going_back_untried_takes_a_reason() -> None:
     account = promoted(with_answer(promoted(with_candidate(), 1)), 2)
-    with_reason = changes.moved(account, 1, Move.ROLL_BACK, Stamp(later(days=4), BY), reason="partner is down")
+    with_reason = moving.moved(account, 1, Move.ROLL_BACK, Stamp(later(days=4), BY), reason="partner is down")
     assert list(audited(stored(with_reason))) == []
-    tried_again = changes.moved(tried(account, 1), 1, Move.ROLL_BACK, Stamp(later(days=4), BY))
+    tried_again = moving.moved(tried(account, 1), 1, Move.ROLL_BACK, Stamp(later(days=4), BY))
     assert list(audited(stored(tried_again))) == []
-    untried = changes.moved(account, 1, Move.ROLL_BACK, Stamp(later(days=4), BY))
+    untried = moving.moved(account, 1, Move.ROLL_BACK, Stamp(later(days=4), BY))
     assert_seen(stored(untried), "no canary of generation 1")
 
 

@@ -22,9 +22,9 @@ from broker.model.names import account_name
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.partners.catalogue import builtin_source, load
-from broker.vault.layout import Access, right
-from broker.vault.observer import Phase
-from broker.vault.profiles import StoredProfiles
+from broker.vault.changing import StoredProfiles
+from broker.vault.connection import Phase
+from broker.vault.layout import right
 from tests.support.audited import ROOT, Run, kept
 from tests.support.proxy import Cue, Fault, proxied
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, System, made_system
@@ -94,7 +94,7 @@ def _first_certificate(system: System) -> None:
 def _bundles(system: System) -> None:
     """Issue two first bundles concurrently; one is held until its lease ends, with a renewed token."""
     token = system.home / "reader.token"
-    path = right("mine", "stand-in", "acme", "reporting", Access.DIRECT)
+    path = right("mine", "stand-in", "acme", "reporting")
     token.write_text(system.vault.consumer_token("reader", path).reveal())
     get = ("bundle", "get", "acme/reporting", "--consumer-token-file", str(token))
     with interposed(system, "data/signers/lease", lambda: system.ok(*get, "--to", "first")) as broker:

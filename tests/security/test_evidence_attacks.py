@@ -16,7 +16,7 @@ from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.documents import encoded
-from broker.vault.statements import VaultStatements
+from broker.vault.evidence import VaultStatements
 from tests.support.accounts import NOW
 from tests.support.evidence_archive import ACME, ISSUED, Archive, rewritten
 from tests.support.pki import a_ca, pem
@@ -353,8 +353,8 @@ def test_ten_at_once_sign_everything_once(archive: Archive) -> None:
 def test_kill_between_writes_is_harmless(archive: Archive) -> None:
     """The key, its public half, the statement: killed before or after each, the next run ends the same."""
     from broker.evidence.statements import anchor
+    from broker.vault.connection import Phase
     from broker.vault.evidence import VaultEvidence
-    from broker.vault.observer import Phase
 
     class Killed(BaseException):
         pass

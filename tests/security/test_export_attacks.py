@@ -15,8 +15,8 @@ from broker.evidence.audit import Record, examine
 from broker.evidence.export import exported, imported
 from broker.evidence.statements import AnchorKey, ChainRecord, Statement, StoredStatement
 from broker.model.chain import GENESIS, Entry, Head, appended
+from broker.model.clock import Stamp
 from broker.model.secret import Secret
-from broker.model.stamp import Stamp
 from tests.support.accounts import NOW, later
 from tests.support.evidence_archive import rewritten
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from broker.model.chain import appended
+from broker.model.clock import Stamp
 from broker.model.role import Role
-from broker.model.stamp import Stamp
 from broker.vault import layout
 from broker.vault.documents import encoded
 from tests.support.accounts import NOW

@@ -9,12 +9,12 @@ import pytest
 
 from broker.model.account import Account
 from broker.model.changes.writing import recorded
+from broker.model.clock import Stamp
 from broker.model.history import Event
 from broker.model.names import AccountName
 from broker.model.role import Role
-from broker.model.stamp import Stamp
 from broker.vault import layout
-from broker.vault.accounts import VaultAccounts
+from broker.vault.changing import VaultAccounts
 from tests.support.accounts import NOW
 from tests.support.pki import a_ca, pem
 from tests.support.system import System

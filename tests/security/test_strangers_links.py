@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import click
 import pytest
 
-from broker.cli.options import read_private, read_secret, writable, writable_secret, write_output
+from broker.cli.options import read_input, read_secret, writable, writable_secret, write_output
 from broker.cli.vault import _write_private
 from broker.embedded.home import Home, write_private
 from broker.errors import InputError
@@ -40,7 +40,7 @@ WRITES: Mapping[str, Callable[[Path], object]] = MappingProxyType(
 
 READS: Mapping[str, Callable[[Path], object]] = MappingProxyType(
     {
-        "--consumer-token-file": lambda path: read_private(str(path)),
+        "--consumer-token-file": lambda path: read_input(str(path)),
         "--password-file": lambda path: read_secret("Password", str(path)),
         "role_id_file": lambda path: AppRoleLogin(Mock(), path, path, mount="m").token(),
         "token_file": lambda path: FileToken(path).token(),

@@ -14,7 +14,7 @@ from broker.compose.graph import Wiring
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.rotation.receive import ImportOptions
-from broker.vault.observer import Phase
+from broker.vault.connection import Phase
 from tests.support.secret_marks import Marks
 from tests.support.sources import BROKER
 from tests.support.system import PASSWORD, System

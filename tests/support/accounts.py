@@ -15,17 +15,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from broker.errors import BrokerError
-from broker.model import changes
 from broker.model.account import Account, Contacts
 from broker.model.authentication import PASSWORD
 from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef, Spki
 from broker.model.chain import verify
+from broker.model.changes import moving, registering, requesting, trying
+from broker.model.clock import Stamp
 from broker.model.generation import Generation, Parts, SigningRequest, key_ref
 from broker.model.history import account_state, fold
 from broker.model.names import AccountName
 from broker.model.stage import Move
-from broker.model.stamp import Stamp
 from broker.model.subject import Subject
+from broker.model.verdict import CanaryResult, Verdict
 
 __all__ = [
     "BY",
@@ -76,7 +77,7 @@ def an_account(name: str = MZP, **fields: object) -> Account:
         AccountName(name), "stellantis", "standin", "MZP1", "https://partner.test:8443/api/v3", subject, NOW,
         Contacts(("desk@partner.test",), ("ops@example.test",)),
     )  # fmt: skip
-    return changes.added(replace(account, **fields), by=BY)  # type: ignore[arg-type]
+    return registering.added(replace(account, **fields), by=BY)  # type: ignore[arg-type]
 
 
 def ca_set_named(name: str) -> CaSet:
@@ -102,7 +103,7 @@ def a_certificate(account: Account, request: int, *, serial: str = "01", days: i
 def with_open_request(account: Account | None = None) -> Account:
     """Return `account` waiting for its people."""
     account = account or an_account()
-    return changes.requested(account, a_request(account), by=BY)
+    return requesting.requested(account, a_request(account), by=BY)
 
 
 def with_answer(account: Account) -> Account:
@@ -110,15 +111,15 @@ def with_answer(account: Account) -> Account:
     asked = account if account.open_request else with_open_request(account)
     assert asked.open_request
     number = asked.open_request.number
-    return changes.answered(asked, number, a_certificate(asked, number), STAMP)
+    return requesting.answered(asked, number, a_certificate(asked, number), STAMP)
 
 
 def with_candidate(account: Account | None = None) -> Account:
     """Return `account` with a password, an accepted CA, and its first candidate, number 1."""
-    account = changes.application_set(account or an_account(), "fleet", "id-fleet", STAMP)
-    account = changes.secret_set(account, PASSWORD, 1, STAMP)
-    account = changes.ca_accepted(account, ca_set_named("ca"), STAMP)
-    account = changes.trust_set(account, ca_set_named("server-ca"), STAMP)
+    account = registering.application_set(account or an_account(), "fleet", "id-fleet", STAMP)
+    account = registering.secret_set(account, PASSWORD, 1, STAMP)
+    account = registering.ca_accepted(account, ca_set_named("ca"), STAMP)
+    account = registering.trust_set(account, ca_set_named("server-ca"), STAMP)
     return with_answer(account)
 
 
@@ -129,20 +130,20 @@ def with_current(account: Account | None = None) -> Account:
 
 def tried(account: Account, number: int, *, at: datetime = NOW) -> Account:
     """Return `account` with a canary of generation `number` that the partner accepted."""
-    sent = changes.canary_sent(
+    sent = trying.canary_sent(
         account, number, account.parts_of(account.generation(number)), f"try {account.head.number}", Stamp(at, BY)
     )
-    return changes.canary_answered(sent, sent.tries[-1].number, changes.CanaryOutcome("ok"), Stamp(at, BY))
+    return trying.canary_answered(sent, sent.tries[-1].number, CanaryResult(Verdict.OK), Stamp(at, BY))
 
 
 def promoted(account: Account, number: int, *, at: datetime = NOW) -> Account:
     """Return `account` with candidate `number` current, accepted by the partner before."""
-    return changes.moved(tried(account, number, at=at), number, Move.PROMOTE, Stamp(at, BY))
+    return moving.moved(tried(account, number, at=at), number, Move.PROMOTE, Stamp(at, BY))
 
 
 def with_new_password(account: Account) -> Account:
     """Return `account` with its next password, and so with a candidate that tries it."""
-    return changes.secret_set(account, PASSWORD, account.password + 1, STAMP)
+    return registering.secret_set(account, PASSWORD, account.password + 1, STAMP)
 
 
 def with_overtaken_candidate() -> Account:
@@ -153,7 +154,7 @@ def with_overtaken_candidate() -> Account:
 def with_rolled_back() -> Account:
     """Return an account that went from generation 1 to 2, a new certificate, and back: a roll-back displaced 2."""
     account = tried(promoted(with_answer(with_current()), 2), 1, at=later(hours=1))
-    return changes.moved(account, 1, Move.ROLL_BACK, Stamp(later(hours=1), BY))
+    return moving.moved(account, 1, Move.ROLL_BACK, Stamp(later(hours=1), BY))
 
 
 def without_texts(account: Account) -> Account:

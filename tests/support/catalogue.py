@@ -218,7 +218,7 @@ CASES: Final = (
     Case("vault stop", vault=False, apart=True),
     Case("vault status"),
     Case("vault env", vault=False),
-    Case("vault setup --print", "--print hcl", vault=False),
+    Case("vault setup --print", "--print sh", vault=False),
     Case("vault setup (whole)", "", "empty", writes="vault"),
     Case("vault setup --login-dir", "--login-dir logins", "empty", writes="vault disk"),
     Case(

@@ -18,7 +18,7 @@ from broker.compose.graph import Wiring
 from broker.model.account import Account
 from broker.model.clock import system_clock
 from broker.pki.reply import read_reply
-from broker.vault.observer import Phase
+from broker.vault.connection import Phase
 from tests.support.catalogue import GOOD, filled
 from tests.support.console import inside
 from tests.support.outside import zipped

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -20,6 +21,7 @@ from broker.delivery.root import held
 from broker.model.authentication import PASSWORD as PASSWORD_NAME
 from broker.model.bundle import Bundle
 from broker.model.certificate import Certificate
+from broker.model.clock import Clock, system_clock
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
@@ -129,9 +131,16 @@ def bundle(
     )
 
 
-def publish(root: Path, bundle: Bundle, formats: Collection[FileFormat] = (), **options: Any) -> Path:
+def publish(
+    root: Path,
+    bundle: Bundle,
+    formats: Collection[FileFormat] = (),
+    *,
+    grace: timedelta = directory.GRACE,
+    clock: Clock = system_clock,
+) -> Path:
     """Publish `bundle` below `root`, and return the directory of its generation."""
-    with directory.publishing(root, bundle, formats, **options) as holding:
+    with patch.object(directory, "GRACE", grace), directory.publishing(root, bundle, formats, clock) as holding:
         return holding.path
 
 

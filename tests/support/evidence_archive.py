@@ -9,17 +9,16 @@ from typing import Any
 from broker.evidence.audit import Record, Report, collect, examine
 from broker.evidence.journal import Journal
 from broker.evidence.statements import Anchored, VerifyingKey, anchor
-from broker.model import changes
 from broker.model.chain import GENESIS, Entry
+from broker.model.changes import registering
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.rotation.amend import amend, settle
 from broker.rotation.ports import Version
 from broker.vault import layout
-from broker.vault.accounts import VaultAccounts
+from broker.vault.changing import VaultAccounts
 from broker.vault.documents import encoded
-from broker.vault.evidence import VaultEvidence
-from broker.vault.statements import VaultStatements
+from broker.vault.evidence import VaultEvidence, VaultStatements
 from tests.support.accounts import BY, NOW, STAMP, an_account, with_answer, with_current, without_texts
 from tests.support.vault import TestVault
 
@@ -59,7 +58,7 @@ class Archive:
     def go_on(self, name: str = "acme", client_id: str = "another") -> None:
         """Let one more thing happen to an account."""
         accounts = VaultAccounts(self.vault.admin)
-        amend(accounts, AccountName(name), lambda a: changes.application_set(a, "fleet", client_id, STAMP))
+        amend(accounts, AccountName(name), lambda a: registering.application_set(a, "fleet", client_id, STAMP))
         settle(AccountName(name), accounts=accounts, log=VaultEvidence(self.vault.admin).append)
 
     def anchor(self, at: datetime = NOW) -> Anchored:

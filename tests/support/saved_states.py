@@ -18,15 +18,15 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from broker.compose.graph import Wiring
 from broker.model.account import Account
 from broker.model.chain import verify
-from broker.model.consumer import ConsumerRecord
+from broker.model.lease import ConsumerRecord
 from broker.model.names import AccountName
 from broker.model.stage import Stage
+from broker.vault.changing import VaultConsumers
 from broker.vault.connection import Connection
-from broker.vault.consumers import VaultConsumers
 from broker.vault.documents import decoded
-from broker.vault.enrolment import AppRole, consumer_role
+from broker.vault.enrolment import consumer_role
 from broker.vault.evidence import VaultEvidence
-from broker.vault.layout import Access, right
+from broker.vault.layout import right
 from tests.support.catalogue import STATES, Case, filled
 from tests.support.console import inside
 from tests.support.ended import Ended
@@ -34,7 +34,7 @@ from tests.support.outside import OutsideSet, made_outside, zipped
 from tests.support.partner import a_csr
 from tests.support.sources import BROKER
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, System
-from tests.support.vault import a_consumer, login
+from tests.support.vault import AppRole, a_consumer, login
 
 __all__ = ["ACCOUNT", "LATER", "SavedStates", "State", "documents_of"]
 
@@ -186,7 +186,7 @@ class SavedStates:
     def token(self) -> str:
         """Return the file with a fresh token of the consumer."""
         if self.consumer is None:
-            rights = [right("stellantis", "stand-in", ACCOUNT, "reporting", Access.DIRECT)]
+            rights = [right("stellantis", "stand-in", ACCOUNT, "reporting")]
             self.consumer = a_consumer(self.system.vault.admin, "reader", rights)
             role = f"auth/{self.consumer.mount}/role/{consumer_role('reader')}"
             self.system.vault.admin.call("POST", role, {"token_ttl": _LONG})

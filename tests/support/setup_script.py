@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from broker.embedded.binary import find_binary
+from broker.embedded.server import find_binary
 from broker.vault.connection import Connection
 from tests.support.vault import token_of
 

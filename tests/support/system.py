@@ -21,11 +21,10 @@ from broker.config import resolve
 from broker.model.account import Account
 from broker.model.names import AccountName
 from broker.model.role import Role
-from broker.vault.enrolment import issue_login
-from broker.vault.layout import Access, right
+from broker.vault.layout import right
 from tests.support.ended import Ended
 from tests.support.forked import shared
-from tests.support.vault import TestVault
+from tests.support.vault import TestVault, issue_login
 
 __all__ = ["LOGIN", "PASSWORD", "SUBJECT", "Ended", "System", "made_system", "partner_server", "system"]
 
@@ -136,10 +135,10 @@ class System:
         self.ok("cert", "import", name, str(self.reply(name)))
         return name
 
-    def consumer(self, *rights: str, name: str = "reader", access: Access = Access.DIRECT) -> Path:
+    def consumer(self, *rights: str, name: str = "reader") -> Path:
         """Enrol a consumer for `ACCOUNT/APPLICATION`…; return the file with its token."""
         pairs = [text.split("/") for text in rights]
-        paths = [right("stellantis", "stand-in", account, application, access) for account, application in pairs]
+        paths = [right("stellantis", "stand-in", account, application) for account, application in pairs]
         file = self.home / f"{name}.token"
         file.write_text(self.vault.consumer_token(name, *paths).reveal())
         return file

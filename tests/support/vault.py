@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
 import subprocess
 import tempfile
@@ -14,24 +15,25 @@ from typing import Final
 
 import pytest
 
-from broker.embedded.binary import find_binary
 from broker.embedded.config import Options
+from broker.embedded.server import find_binary, stop
 from broker.embedded.up import Embedded, administered, up
 from broker.model.role import Role
 from broker.model.secret import Secret
-from broker.vault.connection import Connection
-from broker.vault.enrolment import AppRole, consumer_role, enrol_consumer, issue_login
-from broker.vault.layout import Access, right
+from broker.vault.connection import Connection, Observer, unobserved
+from broker.vault.enrolment import consumer_role, enrol_consumer
+from broker.vault.layout import right
 from broker.vault.logins import FixedToken
-from broker.vault.observer import Observer, unobserved
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
 from tests.support.matrix import CONSUMER
 from tests.support.ports import free_ports
 
 __all__ = [
+    "AppRole",
     "TestVault",
     "a_consumer",
+    "issue_login",
     "login",
     "mounted",
     "throwaway",
@@ -42,6 +44,15 @@ __all__ = [
 ]
 
 _numbers: Final = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class AppRole:
+    """A login at `auth/<mount>/login`."""
+
+    mount: str
+    role_id: str
+    secret_id: Secret[str]
 
 
 @dataclass
@@ -65,7 +76,7 @@ class TestVault:
         """Return a token of `role`, a `Role`'s value, or of a consumer that may have bundles of mzp-1/app."""
         if role != CONSUMER:
             return login(self.admin, issue_login(self.admin, role))
-        return self.consumer_token("any", right("stellantis", "standin", "mzp-1", "app", Access.DIRECT))
+        return self.consumer_token("any", right("stellantis", "standin", "mzp-1", "app"))
 
     def consumer_token(self, name: str, *rights: str) -> Secret[str]:
         """Enrol the consumer `name` with `rights` and log in as it."""
@@ -80,6 +91,14 @@ def a_consumer(vault: Connection, name: str, rights: Sequence[str]) -> AppRole:
     """Enrol the consumer `name` with `rights`; return a login of its."""
     enrol_consumer(vault, name, rights)
     return issue_login(vault, consumer_role(name))
+
+
+def issue_login(vault: Connection, role: str) -> AppRole:
+    """Return the role-id and a new secret-id of `role`, a `Role`'s value or a consumer's; older ones stay valid."""
+    base = f"auth/{vault.settings.mount}/role/{role}"
+    role_id = vault.ask("GET", f"{base}/role-id")["data"]["role_id"]
+    secret_id = vault.call("POST", f"{base}/secret-id")["data"]["secret_id"]
+    return AppRole(vault.settings.mount, role_id, Secret(secret_id))
 
 
 def login(vault: Connection, role: AppRole) -> Secret[str]:
@@ -101,7 +120,8 @@ def throwaway(options: Options | None = None) -> Iterator[Embedded]:
         try:
             yield embedded
         finally:
-            embedded.stop()
+            stop(embedded.running.home.root)
+            os.close(embedded.running.lifeline)
 
 
 @pytest.fixture(scope="session")

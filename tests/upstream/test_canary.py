@@ -19,10 +19,12 @@ from partner_standin import Standin
 from broker.errors import InputError, RefusedError
 from broker.model.authentication import Authentication, Basic, ClientId
 from broker.model.bundle import Bundle
+from broker.model.generation import Application
 from broker.model.secret import Secret
+from broker.model.verdict import Verdict
 from broker.network import Deadline
 from broker.partners.catalogue import builtin
-from broker.partners.verdict import ProbeFacts, Verdict, Where, classify
+from broker.partners.verdict import ProbeFacts, Where, classify
 from broker.upstream.canary import ask, probe
 from broker.upstream.credentials import Credentials
 from broker.upstream.exchange import exchange
@@ -71,8 +73,9 @@ def test_each_fault_has_its_verdict(partner: Standin, bundle: Bundle, fault: str
     credentials = credentials_of(bundle)
     partner.faults.set("tls-version", tls)
     partner.faults.apply(fault)
-    answer = ask(credentials, PROBE, application="reports")
-    assert (answer.verdict, answer.application) == (verdict, "reports")
+    application = Application("reports")
+    answer = ask(credentials, PROBE, application=application)
+    assert (answer.verdict, answer.application) == (verdict, application)
     assert bool(answer.detail) == (verdict is not Verdict.OK)
     assert_nothing_leaks(repr(answer), credentials)
 
@@ -80,7 +83,7 @@ def test_each_fault_has_its_verdict(partner: Standin, bundle: Bundle, fault: str
 @pytest.mark.parametrize(("fault", "asked"), [("expired-server", True), ("wrong-ca", False)])
 def test_an_expired_server_may_be_our_clock(partner: Standin, bundle: Bundle, fault: str, asked: bool) -> None:
     partner.faults.apply(fault)
-    detail = ask(credentials_of(bundle), PROBE, application="reports").detail
+    detail = ask(credentials_of(bundle), PROBE).detail
     assert ("is this machine's clock right?" in detail) is asked
 
 
@@ -97,20 +100,20 @@ def test_a_good_set_is_accepted(partner: Standin, bundle: Bundle, tls: str) -> N
 def test_slow_partner_meets_the_deadline(partner: Standin, bundle: Bundle, fault: str) -> None:
     partner.faults.apply(fault)
     before = time.monotonic()
-    answer = ask(credentials_of(bundle), PROBE, application="reports", deadline=SHORT)
+    answer = ask(credentials_of(bundle), PROBE, deadline=SHORT)
     assert answer.verdict is Verdict.PARTNER_DOWN
     assert time.monotonic() - before < 20
 
 
 def test_wrong_password_costs_one_request(partner: Standin, bundle: Bundle) -> None:
     wrong = replace(bundle, secrets={"password": Secret("planted-wrong")})
-    answer = ask(credentials_of(wrong), PROBE, application="reports")
+    answer = ask(credentials_of(wrong), PROBE)
     assert answer.verdict is Verdict.LOGIN_REJECTED
 
 
 def test_wrong_client_id_has_its_verdict(partner: Standin, bundle: Bundle) -> None:
     other = replace(bundle, client_id="planted-other")
-    assert ask(credentials_of(other), PROBE, application="reports").verdict is Verdict.CLIENT_REJECTED
+    assert ask(credentials_of(other), PROBE).verdict is Verdict.CLIENT_REJECTED
 
 
 def test_certificate_of_another_login_fails(partner: Standin, bundle: Bundle) -> None:
@@ -119,12 +122,12 @@ def test_certificate_of_another_login_fails(partner: Standin, bundle: Bundle) ->
     crossed = replace(bundle, certificate=other.certificate, key=other.key)
     for fault, verdict in (("cn-mismatch=401", Verdict.LOGIN_REJECTED), ("cn-mismatch=403", Verdict.LOGIN_REJECTED)):
         partner.faults.apply(fault)
-        assert ask(credentials_of(crossed), PROBE, application="reports").verdict is verdict
+        assert ask(credentials_of(crossed), PROBE).verdict is verdict
 
 
 def test_the_quota_says_how_long_to_wait(partner: Standin, bundle: Bundle) -> None:
     partner.faults.apply("quota-day=0")
-    answer = ask(credentials_of(bundle), PROBE, application="reports")
+    answer = ask(credentials_of(bundle), PROBE)
     assert answer.wait is not None
     assert timedelta(0) < answer.wait <= timedelta(days=1)
     assert "day quota" in answer.detail
@@ -134,7 +137,7 @@ def test_retry_after_may_be_a_date(partner: Standin, bundle: Bundle) -> None:
     until = format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True).encode()
     sent = b"HTTP/1.1 429 no\r\nContent-Type: application/json\r\nRetry-After: %s\r\nContent-Length: 2\r\n\r\n{}"
     with Saying(partner, sent % until) as url:
-        answer = ask(credentials_of(replace(bundle, base_url=url)), PROBE, application="reports")
+        answer = ask(credentials_of(replace(bundle, base_url=url)), PROBE)
     assert answer.verdict is Verdict.QUOTA
     assert answer.wait is not None
     assert timedelta(hours=1, minutes=59) < answer.wait <= timedelta(hours=2)
@@ -214,7 +217,7 @@ def test_repeated_secret_is_hidden(partner: Standin, bundle: Bundle) -> None:
     body = f'{{"message": "no Basic {BASIC} for {credentials.client_id}\\u0007\\u001b[31m"}}'.encode()
     sent = b"HTTP/1.1 401 no\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     with Saying(partner, sent) as url:
-        answer = ask(credentials_of(replace(bundle, base_url=url)), PROBE, application="reports")
+        answer = ask(credentials_of(replace(bundle, base_url=url)), PROBE)
     assert answer.verdict is Verdict.LOGIN_REJECTED
     assert "no Basic <hidden> for <hidden>" in answer.detail
     assert answer.detail.isprintable()
@@ -270,7 +273,7 @@ def test_a_client_id_can_travel_in_a_header(partner: Standin, bundle: Bundle) ->
     saying = Saying(partner, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
     with saying as url:
         credentials = credentials_of(replace(bundle, base_url=url, authentication=authentication))
-        assert ask(credentials, PROBE, application="reports").verdict is Verdict.OK
+        assert ask(credentials, PROBE).verdict is Verdict.OK
     head = b"".join(saying.got).decode()
     assert re.search(r"^GET /v3/fleets\?pageSize=1 HTTP/1.1\r\n", head)
     assert f"X-IBM-Client-Id: {bundle.client_id}\r\n" in head

@@ -18,8 +18,8 @@ from broker.errors import BrokerError
 from broker.model.authentication import PASSWORD
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
+from broker.model.verdict import Verdict
 from broker.partners.catalogue import builtin
-from broker.partners.verdict import Verdict
 from broker.upstream.canary import ask
 from tests.support.credential_sets import credentials_of, publish
 from tests.support.echoing import FORMS, ODD_PASSWORDS, PLACES, answer, repeated, traces
@@ -73,7 +73,7 @@ def test_the_canary_repeats_no_secret(echo: Echo, password: str, form: str, plac
     credentials = credentials_of(echo.bundle(password))
     said = "a" * filling + " " + repeated(form, credentials)
     echo.say(PLACES[place](said.replace("<", "").encode() if place == "page" else said.encode()))
-    answer = ask(credentials, PROBE, application="reports")
+    answer = ask(credentials, PROBE)
     assert answer.verdict in (Verdict.LOGIN_REJECTED, Verdict.CLIENT_REJECTED, Verdict.PARTNER_DOWN)
     assert answer.detail.isprintable()
     assert traces(answer.detail, credentials) == []
@@ -84,14 +84,14 @@ def test_a_secret_across_the_cut_is_hidden(echo: Echo) -> None:
     credentials = credentials_of(echo.bundle("pl4nted-secret-pass"))
     for filling in range(270, 301):
         echo.say(PLACES["message"](b"%b pl4nted-secret-pass" % (b"a" * filling)))
-        assert "pl4nted" not in ask(credentials, PROBE, application="reports").detail
+        assert "pl4nted" not in ask(credentials, PROBE).detail
 
 
 def test_hiding_changes_no_verdict(echo: Echo) -> None:
     """A password like a word of the message: what the partner means is read before anything is hidden."""
     credentials = credentials_of(echo.bundle("client id"))
     echo.say(PLACES["message"](b"client id unknown"))
-    answer = ask(credentials, PROBE, application="reports")
+    answer = ask(credentials, PROBE)
     assert (answer.verdict, answer.detail) == (Verdict.CLIENT_REJECTED, "HTTP 401, <hidden> unknown")
 
 

@@ -20,9 +20,9 @@ import broker.client
 from broker.errors import BrokerError, PartnerUnavailableError
 from broker.model.bundle import Bundle
 from broker.model.names import AccountName
+from broker.model.verdict import Verdict
 from broker.partners.catalogue import builtin
-from broker.partners.verdict import Verdict
-from broker.rotation.canary import require_ok
+from broker.rotation.reports import require_ok
 from broker.upstream import response as module
 from broker.upstream.canary import ask
 from broker.upstream.session import PartnerSession
@@ -71,7 +71,7 @@ IMPOSSIBLE = {
 @pytest.mark.parametrize("case", [case for case in IMPOSSIBLE if not case.startswith("link")])
 def test_the_canary_blames_the_partner(partner: Standin, bundle: Bundle, case: str) -> None:
     with Saying(partner, IMPOSSIBLE[case]) as url:
-        tried = ask(credentials_of(replace(bundle, base_url=url)), PROBE, application="reports")
+        tried = ask(credentials_of(replace(bundle, base_url=url)), PROBE)
     assert tried.verdict in (Verdict.PARTNER_DOWN, Verdict.QUOTA)
     assert tried.detail
     with pytest.raises(PartnerUnavailableError):  # exit code 4

@@ -21,10 +21,10 @@ from broker.model.authentication import PARTS, Authentication
 from broker.model.authentication.interface import LOGIN, Check, Part, Request, Values
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
+from broker.model.verdict import Verdict
 from broker.partners.document import from_document, parse, to_document
 from broker.partners.profile import Profile
 from broker.partners.request import as_curl, as_http, recipe
-from broker.partners.verdict import Verdict
 from broker.upstream.canary import ask
 from broker.upstream.session import PartnerSession
 from tests.support.credential_sets import credentials_of, publish
@@ -128,7 +128,7 @@ def toy(bundle: Bundle, profile: Profile, url: str) -> Bundle:
 @pytest.mark.parametrize(("key", "verdict"), [(KEY, Verdict.OK), ("another key", Verdict.LOGIN_REJECTED)])
 def test_the_canary_signs(toy: Bundle, profile: Profile, key: str, verdict: Verdict) -> None:
     credentials = credentials_of(replace(toy, secrets={"shared-key": Secret(key)}))
-    assert ask(credentials, profile.probe, application="").verdict is verdict
+    assert ask(credentials, profile.probe).verdict is verdict
 
 
 def test_a_session_signs_each_request(toy: Bundle) -> None:
@@ -147,7 +147,7 @@ def test_a_part_can_add_to_the_body(partner: Standin, bundle: Bundle, profile: P
         toy = replace(bundle, base_url=url, authentication=Authentication(parts), secrets={"shared-key": Secret(KEY)})
         with PartnerSession(credentials_of(toy)) as session:
             response = session.post("/fleets", json={"b": "é"})
-        assert ask(credentials_of(toy), profile.probe, application="").verdict is Verdict.OK
+        assert ask(credentials_of(toy), profile.probe).verdict is Verdict.OK
     assert response.status_code == 200
     assert response.request.body == b'{"b": "\\u00e9"}'
     bodies = [json.loads(sent.partition(b"\r\n\r\n")[2]) for sent in verifying.got]

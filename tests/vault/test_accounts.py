@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from broker.errors import ConflictError
-from broker.model import changes
+from broker.model.changes import registering
 from broker.model.role import Role
 from broker.rotation.ports import Version
 from broker.vault import layout
-from broker.vault.accounts import VaultAccounts
+from broker.vault.changing import VaultAccounts
 from tests.support.accounts import STAMP, an_account
 from tests.support.vault import TestVault
 
@@ -18,8 +18,8 @@ from tests.support.vault import TestVault
 def test_write_is_recognised_after_others(vault: TestVault, role: Role) -> None:
     VaultAccounts(vault.admin).write(an_account(), replacing=Version(0))
     accounts, before = VaultAccounts(vault.connection(role)), Version(1)
-    ours = changes.application_set(an_account(), "ours", "", STAMP)
-    theirs = changes.application_set(an_account(), "theirs", "", STAMP)
+    ours = registering.application_set(an_account(), "ours", "", STAMP)
+    theirs = registering.application_set(an_account(), "theirs", "", STAMP)
     accounts.write(ours, replacing=before)
     for version in range(2, 8):
         accounts.write(theirs, replacing=Version(version))

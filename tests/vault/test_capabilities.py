@@ -14,18 +14,18 @@ from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.capabilities import Address, Clause, NotAConsumerError, _sentinels, authorize
 from broker.vault.connection import Connection
-from broker.vault.enrolment import consumer_role, issue_login
+from broker.vault.enrolment import consumer_role
 from broker.vault.logins import FixedToken
 from broker.vault.policies import policy_name
 from broker.vault.settings import VaultSettings
 from broker.vault.setup import Wish, apply, plan
 from tests.support.scripted_server import Answer, misbehaving
-from tests.support.vault import TestVault, a_consumer, login, token_of, with_root_token
+from tests.support.vault import TestVault, a_consumer, issue_login, login, token_of, with_root_token
 
 pytestmark = pytest.mark.slow
 
-RIGHT = layout.right("stellantis", "standin", "mzp-1", "fleet-app", layout.Access.DIRECT)
-OTHER = layout.right("stellantis", "standin", "mzp-1", "other-app", layout.Access.DIRECT)
+RIGHT = layout.right("stellantis", "standin", "mzp-1", "fleet-app")
+OTHER = layout.right("stellantis", "standin", "mzp-1", "other-app")
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_bound_cidrs_are_compared_with_peer(vault: TestVault, peer: str | None, 
     scripted = [Answer(body=_json({"data": answer})) for answer in answers]
     with misbehaving(*scripted) as fake:
         connection = Connection(_at(vault, fake.address), FixedToken(Secret("s.x")))
-        with pytest.raises(Exception, match="leaves paths out" if allowed else "bound to addresses"):
+        with pytest.raises(Exception, match="sys/capabilities" if allowed else "bound to addresses"):
             authorize(connection, Secret("s.y"), RIGHT, peer=ip_address(peer) if peer else None)
         connection.close()
 

@@ -15,10 +15,9 @@ import pytest
 from broker.errors import ConflictError, DeniedError, InputError, RefusedError
 from broker.model.role import Role
 from broker.model.secret import Secret
-from broker.vault.connection import Connection, Stored
+from broker.vault.connection import Connection, Phase, Stored
 from broker.vault.errors import BadTokenError, InvalidError, MissingError, UnmountedError
 from broker.vault.logins import FixedToken
-from broker.vault.observer import Phase
 from tests.support.vault import TestVault, token_of
 
 

@@ -19,7 +19,7 @@ def test_paths_are_as_documented() -> None:
     assert layout.evidence("issued/host-1", 0) == "evidence/issued/host-1/00000000"
     assert layout.head(12) == "evidence/heads/00000012"
     assert layout.consumer("448d58e6-ba4c-4577-4cf2-a7f1ce219568.ZikNdV").startswith("consumers/448d")
-    right = layout.right("stellantis", "production", "mzp-1", "fleet", layout.Access.DIRECT)
+    right = layout.right("stellantis", "production", "mzp-1", "fleet")
     assert right == "cb-issue/stellantis/production/mzp-1/fleet/direct"
 
 
@@ -30,7 +30,7 @@ def test_a_bad_name_makes_no_path(name: str) -> None:
             make(name)
     for names in ((name, "b", "c", "d"), ("a", name, "c", "d"), ("a", "b", name, "d"), ("a", "b", "c", name)):
         with pytest.raises(InputError):
-            layout.right(*names, layout.Access.DIRECT)
+            layout.right(*names)
 
 
 @pytest.mark.parametrize("chain", ["", "accounts", "accounts/", "keys/a", "accounts/a/b", "issued/..", "heads/a"])

@@ -14,9 +14,8 @@ from broker.errors import DeniedError, InputError
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
-from broker.vault.enrolment import issue_login
 from broker.vault.logins import AppRoleLogin, FileToken, FixedToken, token_source
-from tests.support.vault import TestVault, token_of
+from tests.support.vault import TestVault, issue_login, token_of
 
 pytestmark = pytest.mark.slow
 

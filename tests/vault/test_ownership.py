@@ -14,17 +14,15 @@ import pytest
 from broker.errors import BrokerError, DeniedError, RefusedError, UnknownNameError
 from broker.model.role import Role
 from broker.rotation.ports import Version
-from broker.vault.accounts import VaultAccounts
-from broker.vault.connection import Connection
-from broker.vault.consumers import VaultConsumers
-from broker.vault.enrolment import enrol_consumer, issue_login
+from broker.vault.changing import VaultAccounts, VaultConsumers
+from broker.vault.connection import Connection, Phase
+from broker.vault.enrolment import enrol_consumer
 from broker.vault.logins import FixedToken
-from broker.vault.observer import Phase
 from broker.vault.ownership import found, survey, unseen
 from broker.vault.setup import Action, Wish, apply, as_shell, changes, plan, wanted
 from tests.support.accounts import an_account
 from tests.support.setup_script import run_script
-from tests.support.vault import TestVault, login, token_of
+from tests.support.vault import TestVault, issue_login, login, token_of
 
 pytestmark = pytest.mark.slow
 
@@ -170,7 +168,7 @@ def test_setup_adds_missing_bounds(bare: Connection) -> None:
     apply(bare, plan(bare, ADOPT))
     bare.create("accounts/mzp-1", {})
     (change,) = changes(plan(bare, Wish()))
-    assert change.item.title == "bounds of accounts/mzp-1"
+    assert change.title == "bounds of accounts/mzp-1"
     apply(bare, [change])
     assert changes(plan(bare, Wish())) == ()
     with pytest.raises(BrokerError):

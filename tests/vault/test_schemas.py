@@ -10,21 +10,18 @@ import pytest
 from broker.errors import RefusedError
 from broker.model.authentication import PASSWORD
 from broker.model.chain import Head, appended
-from broker.model.consumer import ConsumerRecord
+from broker.model.clock import Stamp
 from broker.model.generation import SecretRef, key_ref
+from broker.model.lease import ConsumerRecord
 from broker.model.secret import Secret
-from broker.model.stamp import Stamp
 from broker.partners import catalogue
 from broker.rotation.ports import Version
 from broker.vault import layout
-from broker.vault.accounts import VaultAccounts
+from broker.vault.changing import VaultAccounts, VaultConsumers
 from broker.vault.connection import Connection
-from broker.vault.consumers import VaultConsumers
 from broker.vault.documents import SCHEMA, NewerSchemaError
-from broker.vault.evidence import VaultEvidence
-from broker.vault.secrets import VaultKeys, VaultNamedSecrets
-from broker.vault.signers import lease_keys
-from broker.vault.statements import VaultStatements
+from broker.vault.evidence import VaultEvidence, VaultStatements
+from broker.vault.secrets import VaultKeys, VaultNamedSecrets, lease_signer
 from tests.support.accounts import MZP, NOW, PLANTED, an_account
 from tests.support.vault import TestVault
 
@@ -66,7 +63,7 @@ KINDS: Final[dict[str, tuple[str, Callable[[Connection], object], Callable[[Conn
         lambda v: VaultNamedSecrets(v).store(MZP, FIRST, Secret(PLANTED)),
         lambda v: VaultNamedSecrets(v).secret(MZP, FIRST),
     ),
-    "keys of leases": (layout.signer("lease"), lease_keys, lease_keys),
+    "keys of leases": (layout.signer("lease"), lease_signer, lease_signer),
     "key of evidence": (
         layout.signer("anchor"),
         lambda v: VaultStatements(v).key(),

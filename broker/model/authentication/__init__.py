@@ -17,20 +17,7 @@ from broker.model.authentication.client_id import ClientId
 from broker.model.authentication.interface import CLIENT_ID, LOGIN, PASSWORD, VALUES, Part, Request, Values
 from broker.model.secret import Secret
 
-__all__ = [
-    "CLIENT_ID",
-    "DEFAULT",
-    "LOGIN",
-    "PARTS",
-    "PASSWORD",
-    "VALUES",
-    "Authentication",
-    "Basic",
-    "ClientId",
-    "Part",
-    "Request",
-    "Values",
-]
+__all__ = ["CLIENT_ID", "LOGIN", "PASSWORD", "Basic", "ClientId", "Part", "Request", "Values"]  # and what follows
 
 PARTS: Final[dict[str, type[Part]]] = {part.kind: part for part in (Basic, ClientId)}
 DEFAULT: Final[tuple[Part, ...]] = (Basic(), ClientId(query="client_id"))  # of a profile that names no parts

@@ -10,9 +10,9 @@ from broker.model.account import Account
 from broker.model.chain import Fact
 from broker.model.changes.requesting import opened
 from broker.model.changes.writing import recorded, swapped
+from broker.model.clock import Stamp
 from broker.model.generation import SigningRequest
 from broker.model.history import Event
-from broker.model.stamp import Stamp
 
 
 def adopted(account: Account, request: SigningRequest, *, by: str, **facts: Fact) -> Account:

@@ -9,10 +9,10 @@ from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.chain import Entry, Fact
 from broker.model.changes.writing import dooming_unused, pruned, recorded, swapped, with_candidate
+from broker.model.clock import Stamp
 from broker.model.generation import Generation, KeyRef, SecretRef
 from broker.model.history import Event, parts_facts
 from broker.model.stage import MOVES, Move, Stage
-from broker.model.stamp import Stamp
 
 
 def moved(account: Account, number: int, move: Move, stamp: Stamp, reason: str = "") -> Account:
@@ -84,6 +84,35 @@ def _require_laid_over(account: Account, generation: Generation) -> None:
             f"{generation.number} has",
             hint=f"broker rotation status {account.name}; the same command again joins the two",
         )
+
+
+def generation_to_try(account: Account) -> Generation:
+    """Return the newest candidate that a machine may promote, else the current generation; raise `RefusedError`."""
+    if account.automatic_candidates:
+        return account.automatic_candidates[-1]
+    if account.current:
+        return account.current
+    raise RefusedError(
+        f"{account.name} has no candidate", hint=f"broker csr new {account.name} starts a signing request"
+    )
+
+
+def rollback_target(account: Account, wanted: Generation) -> Generation:
+    """Return the candidate that brings the certificate of previous generation `wanted` back, else `wanted`."""
+    made = [c for c in account.candidates if c.parts == wanted.parts.certified]
+    return made[-1] if made and wanted.stage is Stage.PREVIOUS else account.generation(wanted.number)
+
+
+def displaced_generation(account: Account) -> Generation:
+    """Return the generation that the current one displaced; raise `RefusedError`."""
+    current = account.current
+    for generation in account.generations:
+        if current and generation.stage is Stage.PREVIOUS and generation.order == current.order - 1:
+            return generation
+    raise RefusedError(
+        f"{account.name} has no previous generation to go back to",
+        hint=f"broker rotation status {account.name} lists the generations; --generation NUMBER takes an older one",
+    )
 
 
 def restored(account: Account, number: int, stamp: Stamp) -> Account:

@@ -9,11 +9,11 @@ from broker.model.account import Account, Contacts
 from broker.model.authentication import PASSWORD
 from broker.model.certificate import CaSet
 from broker.model.changes.moving import moved
-from broker.model.changes.writing import dooming_unused, recorded, with_ca_set, with_candidate, without
+from broker.model.changes.writing import dooming_unused, recorded, with_ca_set, with_candidate
+from broker.model.clock import Stamp
 from broker.model.generation import Application, Parts, secret_refs
 from broker.model.history import Event, identity, parts_facts
 from broker.model.stage import Move
-from broker.model.stamp import Stamp
 
 
 def added(account: Account, *, by: str) -> Account:
@@ -36,18 +36,17 @@ def application_set(account: Account, name: str, client_id: str, stamp: Stamp) -
     wanted = Application(name, client_id or (known.client_id if known else ""))
     if known and known.client_id == wanted.client_id and not (client_id and known.rejected_at):
         return account
-    applications = tuple(sorted((*without(account.applications, known), wanted), key=lambda a: a.name))
-    after = replace(account, applications=applications)
+    others = (a for a in account.applications if a is not known)
+    after = replace(account, applications=tuple(sorted((*others, wanted), key=lambda a: a.name)))
     return recorded(after, stamp, Event.APPLICATION_SET, application=name, client_id=wanted.client_id)
 
 
 def application_removed(account: Account, name: str, stamp: Stamp) -> Account:
     """Remove application `name`, if the account has it."""
-    known = next((a for a in account.applications if a.name == name), None)
-    if known is None:
+    kept = tuple(a for a in account.applications if a.name != name)
+    if kept == account.applications:
         return account
-    after = replace(account, applications=without(account.applications, known))
-    return recorded(after, stamp, Event.APPLICATION_REMOVED, application=name)
+    return recorded(replace(account, applications=kept), stamp, Event.APPLICATION_REMOVED, application=name)
 
 
 def secret_set(account: Account, name: str, number: int, stamp: Stamp) -> Account:

@@ -9,9 +9,9 @@ from broker.model.account import Account
 from broker.model.certificate import Certificate
 from broker.model.chain import Fact
 from broker.model.changes.writing import dooming_unused, recorded, swapped, with_candidate, with_request_closed
+from broker.model.clock import Stamp
 from broker.model.generation import Closed, Parts, SigningRequest, Submission, key_ref
 from broker.model.history import Event
-from broker.model.stamp import Stamp
 
 
 def requested(account: Account, request: SigningRequest, *, by: str) -> Account:

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.changes.writing import recorded, swapped
+from broker.model.clock import Stamp
 from broker.model.generation import Breaker, Parts, Try
 from broker.model.history import Event, parts_facts
-from broker.model.obstacle import LONGEST_PAUSE, obstacles, paused_until
-from broker.model.stamp import Stamp
+from broker.model.todo import LONGEST_PAUSE, obstacles, paused_until
+from broker.model.verdict import CanaryResult, Verdict
 
 TRIES_KEPT: Final = 10
-
-
-@dataclass(frozen=True, slots=True)
-class CanaryOutcome:
-    """The partner's answer to a try, as far as the account stores it."""
-
-    verdict: str
-    login_rejected: bool = False
-    client_rejected: str = ""  # the application whose client_id was rejected
-    wait: timedelta | None = None  # the partner asked for a pause of this length
 
 
 def canary_sent(account: Account, generation: int, parts: Parts, id_: str, stamp: Stamp) -> Account:
@@ -52,22 +43,19 @@ def canary_sent(account: Account, generation: int, parts: Parts, id_: str, stamp
     )
 
 
-def canary_answered(account: Account, number: int, outcome: CanaryOutcome, stamp: Stamp) -> Account:
+def canary_answered(account: Account, number: int, answer: CanaryResult, stamp: Stamp) -> Account:
     """Store the verdict on try `number` and its effects: the breaker, a rejected client_id, a pause."""
-    made = next((t for t in account.tries if t.number == number), None)
-    if made is None or made.verdict == outcome.verdict:
+    made, verdict = next((t for t in account.tries if t.number == number), None), answer.verdict.value
+    if made is None or made.verdict == verdict:
         return account
-    after = replace(account, tries=swapped(account.tries, made, replace(made, verdict=outcome.verdict)))
-    after = replace(after, not_before=_pause(account, made, stamp.at, outcome.wait))
-    if outcome.login_rejected:
+    after = replace(account, tries=swapped(account.tries, made, replace(made, verdict=verdict)))
+    after = replace(after, not_before=_pause(account, made, stamp.at, answer.wait))
+    if answer.verdict is Verdict.LOGIN_REJECTED:
         after = replace(after, breaker=Breaker(stamp.at, made.parts.password, made.generation))
-    if outcome.client_rejected:
-        application = after.application(outcome.client_rejected)
-        marked = replace(application, rejected_at=stamp.at)
-        after = replace(after, applications=swapped(after.applications, application, marked))
-    return recorded(
-        after, stamp, Event.CANARY_ANSWERED, attempt=number, generation=made.generation, verdict=outcome.verdict
-    )
+    if answer.verdict is Verdict.CLIENT_REJECTED and answer.application:  # if it still has the same client_id
+        rejected = replace(answer.application, rejected_at=stamp.at)
+        after = replace(after, applications=swapped(after.applications, answer.application, rejected))
+    return recorded(after, stamp, Event.CANARY_ANSWERED, attempt=number, generation=made.generation, verdict=verdict)
 
 
 def _pause(account: Account, made: Try, at: datetime, wait: timedelta | None) -> datetime | None:

@@ -8,10 +8,10 @@ from typing import TypeVar
 from broker.model.account import Account
 from broker.model.certificate import CaSet
 from broker.model.chain import Fact, appended
+from broker.model.clock import Stamp
 from broker.model.generation import Closed, Generation, Parts, SigningRequest
 from broker.model.history import Event, parts_facts
 from broker.model.stage import Stage
-from broker.model.stamp import Stamp
 
 T = TypeVar("T")
 
@@ -66,9 +66,4 @@ def with_ca_set(account: Account, ca_set: CaSet) -> Account:
 
 def swapped(items: tuple[T, ...], old: T, new: T) -> tuple[T, ...]:
     """Return `items` with `new` in place of `old`."""
-    return tuple(new if item is old else item for item in items)
-
-
-def without(items: tuple[T, ...], old: T | None) -> tuple[T, ...]:
-    """Return `items` without `old`."""
-    return tuple(item for item in items if item is not old)
+    return tuple(new if item == old else item for item in items)

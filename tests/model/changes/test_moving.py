@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from broker.errors import ConflictError, RefusedError, UnknownNameError
-from broker.model import changes
 from broker.model.account import Account
+from broker.model.changes import moving, registering
+from broker.model.clock import Stamp
 from broker.model.generation import KeyRef
 from broker.model.stage import Move, Stage
-from broker.model.stamp import Stamp
 from tests.support.accounts import (
     BY,
     STAMP,
@@ -34,31 +34,31 @@ from tests.support.accounts import (
 def promote(account: Account, number: int) -> Account:
     """Promote `number`, which the partner accepted where it can still be tried."""
     ready = account.generation(number).stage.living if any(g.number == number for g in account.generations) else False
-    return changes.moved(tried(account, number) if ready else account, number, Move.PROMOTE, STAMP)
+    return moving.moved(tried(account, number) if ready else account, number, Move.PROMOTE, STAMP)
 
 
 def roll_back(account: Account, number: int) -> Account:
-    return changes.moved(account, number, Move.ROLL_BACK, STAMP)
+    return moving.moved(account, number, Move.ROLL_BACK, STAMP)
 
 
 def retire(account: Account, number: int) -> Account:
-    return changes.moved(account, number, Move.RETIRE, STAMP)
+    return moving.moved(account, number, Move.RETIRE, STAMP)
 
 
 def join(account: Account, one: int, other: int) -> Account:
-    return changes.joined(account, one, other, STAMP)
+    return moving.joined(account, one, other, STAMP)
 
 
 def reject(account: Account, number: int) -> Account:
-    return changes.moved(account, number, Move.REJECT, STAMP)
+    return moving.moved(account, number, Move.REJECT, STAMP)
 
 
 def restore(account: Account, number: int) -> Account:
-    return changes.restored(account, number, STAMP)
+    return moving.restored(account, number, STAMP)
 
 
 def set_trust(account: Account, name: str) -> Account:
-    return changes.trust_set(account, ca_set_named(name), STAMP)
+    return registering.trust_set(account, ca_set_named(name), STAMP)
 
 
 # -- moves
@@ -67,7 +67,7 @@ def set_trust(account: Account, name: str) -> Account:
 @pytest.mark.parametrize("move", Move)
 def test_missing_generation_cannot_move(move: Move) -> None:
     with assert_refused(UnknownNameError, "generation 9"):
-        changes.moved(with_current(), 9, move, STAMP)
+        moving.moved(with_current(), 9, move, STAMP)
 
 
 def test_promotion_keeps_displaced_secrets() -> None:
@@ -96,7 +96,7 @@ def test_retiring_dooms_unused_secrets() -> None:
 
 
 def test_rejecting_keeps_secrets() -> None:
-    account = changes.moved(with_answer(with_current()), 2, Move.REJECT, STAMP, reason="wrong contract")
+    account = moving.moved(with_answer(with_current()), 2, Move.REJECT, STAMP, reason="wrong contract")
     assert account.doomed_keys == frozenset()
     assert account.outbox[-1].facts["reason"] == "wrong contract"
     assert retire(account, 2).doomed_keys == {"kv:2"}
@@ -114,9 +114,9 @@ def test_retired_certificate_keeps_its_facts() -> None:
 
 
 def test_pinned_ca_text_is_kept() -> None:
-    account = changes.ca_accepted(with_answer(with_current()), ca_set_named("ca-2"), STAMP)
+    account = registering.ca_accepted(with_answer(with_current()), ca_set_named("ca-2"), STAMP)
     account = set_trust(promote(account, 2), "server-ca-2")
-    account = changes.moved(account, 3, Move.REJECT, STAMP)
+    account = moving.moved(account, 3, Move.REJECT, STAMP)
     account = retire(retire(account, 1), 3)
     assert account.issuing
     assert account.trust
@@ -149,7 +149,7 @@ def test_moves_are_counted() -> None:
     account = with_candidate()
     for number, hours in ((1, 6), (2, 1), (3, -9)):  # at the first the clock was ahead, then it was put right
         account = with_answer(account) if number > 1 else account
-        account = changes.moved(account, number, Move.PROMOTE, Stamp(later(hours=hours), BY))
+        account = moving.moved(account, number, Move.PROMOTE, Stamp(later(hours=hours), BY))
     orders = [g.order for g in account.generations]
     assert orders == sorted(set(orders))
     assert account.generation(3).since == account.outbox[-1].at == later(hours=-9)
@@ -168,7 +168,7 @@ def test_candidate_is_laid_over_current() -> None:
 
 
 def test_certificate_brings_key_and_issuer() -> None:
-    account = changes.ca_accepted(with_current(), ca_set_named("ca-2"), STAMP)
+    account = registering.ca_accepted(with_current(), ca_set_named("ca-2"), STAMP)
     account = promote(promote(with_new_password(with_answer(account)), 3), 2)
     assert (parts_of(account, 2).key, parts_of(account, 2).issuing) == ("kv:2", ca_set_named("ca-2").ref)
 
@@ -201,10 +201,10 @@ def test_first_renewal_rejects_the_older() -> None:
 
 
 def test_named_secret_is_a_part() -> None:
-    account = changes.secret_set(with_answer(with_current()), "hmac", 1, STAMP)
+    account = registering.secret_set(with_answer(with_current()), "hmac", 1, STAMP)
     account = promote(promote(account, 3), 2)
     assert parts_of(account, 2).secrets == {"password": 1, "hmac": 1}
-    account = promote(changes.secret_set(account, "hmac", 2, STAMP), 4)
+    account = promote(registering.secret_set(account, "hmac", 2, STAMP), 4)
     account = retire(retire(account, 3), 2)
     assert account.doomed_secrets == {"hmac:1"}
     assert_sound(account)
@@ -307,14 +307,14 @@ def test_displaced_set_is_promoted_by_name() -> None:
 
 def test_only_settled_items_are_dropped() -> None:
     account = retire(promote(with_answer(with_current()), 2), 1)
-    after = changes.settled(account, account.outbox[:3], {KeyRef("kv:1"), KeyRef("kv:9")}, set())
+    after = moving.settled(account, account.outbox[:3], {KeyRef("kv:1"), KeyRef("kv:9")}, set())
     assert after.outbox == account.outbox[3:]
     assert after.doomed_keys == frozenset()
     assert after.head == account.head
-    assert changes.settled(after, account.outbox[:3], {KeyRef("kv:1")}, set()) == after
+    assert moving.settled(after, account.outbox[:3], {KeyRef("kv:1")}, set()) == after
 
 
 def test_settling_keeps_newer_items() -> None:
     seen = an_account()
-    newer = changes.application_set(seen, "fleet", "", STAMP)
-    assert [e.what for e in changes.settled(newer, seen.outbox, set(), set()).outbox] == ["application-set"]
+    newer = registering.application_set(seen, "fleet", "", STAMP)
+    assert [e.what for e in moving.settled(newer, seen.outbox, set(), set()).outbox] == ["application-set"]

@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 
 from broker.errors import ConflictError
-from broker.model import changes
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD
+from broker.model.changes import moving, registering, trying
+from broker.model.clock import Stamp
 from broker.model.generation import Application, Parts
 from broker.model.stage import Move, Stage
-from broker.model.stamp import Stamp
+from broker.model.verdict import CanaryResult, Verdict
 from tests.support.accounts import (
     BY,
     NOW,
@@ -34,25 +35,25 @@ from tests.support.accounts import (
 
 
 def set_client(account: Account, client_id: str, name: str = "fleet") -> Account:
-    return changes.application_set(account, name, client_id, Stamp(later(hours=1), BY))
+    return registering.application_set(account, name, client_id, Stamp(later(hours=1), BY))
 
 
 def set_password(account: Account, slot: int) -> Account:
-    return changes.secret_set(account, PASSWORD, slot, Stamp(later(hours=1), BY))
+    return registering.secret_set(account, PASSWORD, slot, Stamp(later(hours=1), BY))
 
 
 def set_trust(account: Account, name: str) -> Account:
-    return changes.trust_set(account, ca_set_named(name), Stamp(later(hours=1), BY))
+    return registering.trust_set(account, ca_set_named(name), Stamp(later(hours=1), BY))
 
 
 def accept(account: Account, name: str) -> Account:
-    return changes.ca_accepted(account, ca_set_named(name), Stamp(later(hours=1), BY))
+    return registering.ca_accepted(account, ca_set_named(name), Stamp(later(hours=1), BY))
 
 
 CHANGES: dict[str, Callable[[Account], Account]] = {
     "an application": lambda a: set_client(a, "id-2", "app-2"),
     "another client_id": lambda a: set_client(a, "id-2"),
-    "an application removed": lambda a: changes.application_removed(a, "fleet", STAMP),
+    "an application removed": lambda a: registering.application_removed(a, "fleet", STAMP),
     "a password": lambda a: set_password(a, 2),
     "a trust": lambda a: set_trust(a, "server-ca-2"),
     "a CA": lambda a: accept(a, "ca-2"),
@@ -81,10 +82,9 @@ def test_empty_client_id_keeps_the_old() -> None:
 
 
 def test_same_client_id_clears_the_mark() -> None:
-    account = changes.canary_sent(with_current(), 1, parts_of(with_current(), 1), "id", STAMP)
-    account = changes.canary_answered(
-        account, 1, changes.CanaryOutcome("client_rejected", client_rejected="fleet"), STAMP
-    )
+    account = trying.canary_sent(with_current(), 1, parts_of(with_current(), 1), "id", STAMP)
+    answer = CanaryResult(Verdict.CLIENT_REJECTED, application=account.application("fleet"))
+    account = trying.canary_answered(account, 1, answer, STAMP)
     assert account.application("fleet").rejected_at == NOW
     assert_unchanged(account, lambda a: set_client(a, ""))
     assert set_client(account, "id-fleet").application("fleet") == Application("fleet", "id-fleet")
@@ -96,7 +96,7 @@ def test_applications_stay_sorted() -> None:
 
 
 def test_removing_missing_app_is_harmless() -> None:
-    assert_unchanged(with_current(), lambda a: changes.application_removed(a, "none", STAMP))
+    assert_unchanged(with_current(), lambda a: registering.application_removed(a, "none", STAMP))
 
 
 def test_first_password_makes_no_candidate() -> None:
@@ -134,8 +134,8 @@ def test_used_password_is_not_doomed() -> None:
 
 
 def test_a_new_password_closes_the_breaker() -> None:
-    account = changes.canary_sent(with_current(), 1, parts_of(with_current(), 1), "id", STAMP)
-    account = changes.canary_answered(account, 1, changes.CanaryOutcome("login_rejected", login_rejected=True), STAMP)
+    account = trying.canary_sent(with_current(), 1, parts_of(with_current(), 1), "id", STAMP)
+    account = trying.canary_answered(account, 1, CanaryResult(Verdict.LOGIN_REJECTED), STAMP)
     assert account.breaker
     assert set_password(account, 2).breaker is None
 
@@ -151,7 +151,7 @@ def test_same_part_replaces_its_candidate(again: object) -> None:
 
 
 def test_part_is_replaced_after_promotion() -> None:
-    account = changes.moved(with_answer(with_new_password(with_current())), 3, Move.PROMOTE, STAMP)
+    account = moving.moved(with_answer(with_new_password(with_current())), 3, Move.PROMOTE, STAMP)
     after = set_password(account, 3)
     assert after.generation(2).stage is Stage.REJECTED
     assert only(after.candidates).parts == Parts(secrets={"password": 3})
@@ -163,7 +163,7 @@ def test_other_candidates_stay() -> None:
 
 
 def test_joined_candidate_keeps_certificate() -> None:
-    account = changes.joined(set_password(with_answer(with_current()), 2), 2, 3, STAMP)
+    account = moving.joined(set_password(with_answer(with_current()), 2), 2, 3, STAMP)
     candidate = only(set_password(account, 3).candidates)
     assert candidate.parts == replace(account.generation(2).parts, secrets={"password": 3})
 
@@ -175,7 +175,7 @@ def test_current_trust_makes_no_candidate() -> None:
 
 def test_rejected_trust_can_be_set_again() -> None:
     account = set_trust(with_current(), "server-ca-2")
-    account = changes.moved(account, 2, Move.REJECT, STAMP)
+    account = moving.moved(account, 2, Move.REJECT, STAMP)
     assert only(set_trust(account, "server-ca-2").candidates).parts.trust == ca_set_named("server-ca-2").ref
 
 
@@ -185,6 +185,6 @@ def test_accepting_a_ca_makes_no_candidate() -> None:
 
 @pytest.mark.parametrize("hours", [-1, -24 * 400])
 def test_clock_changes_only_the_time(hours: int) -> None:
-    account = changes.secret_set(with_current(), PASSWORD, 2, Stamp(later(hours=hours), BY))
+    account = registering.secret_set(with_current(), PASSWORD, 2, Stamp(later(hours=hours), BY))
     assert account.outbox[-1].at == later(hours=hours)
     assert_sound(account)

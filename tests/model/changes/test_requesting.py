@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from broker.errors import ConflictError, RefusedError, UnknownNameError
-from broker.model import changes
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD
+from broker.model.changes import moving, registering, requesting
+from broker.model.clock import Stamp
 from broker.model.generation import Closed, Submission
 from broker.model.stage import Move
-from broker.model.stamp import Stamp
 from tests.support.accounts import (
     BY,
     NOW,
@@ -40,11 +40,13 @@ def waiting() -> Account:
 
 
 def close(account: Account, why: Closed = Closed.CANCELLED, number: int = 2) -> Account:
-    return changes.closed(account, number, why, Stamp(later(hours=1), BY))
+    return requesting.closed(account, number, why, Stamp(later(hours=1), BY))
 
 
 def answer(account: Account, number: int = 2, serial: str = "01") -> Account:
-    return changes.answered(account, number, a_certificate(account, number, serial=serial), Stamp(later(hours=1), BY))
+    return requesting.answered(
+        account, number, a_certificate(account, number, serial=serial), Stamp(later(hours=1), BY)
+    )
 
 
 def test_a_request_is_opened_and_noted_once() -> None:
@@ -52,40 +54,40 @@ def test_a_request_is_opened_and_noted_once() -> None:
     assert account.open_request == account.requests[-1]
     assert account.outbox[-1].what == "request-drafted"
     request = account.requests[-1]
-    assert_unchanged(account, lambda a: changes.requested(a, request, by=BY))
+    assert_unchanged(account, lambda a: requesting.requested(a, request, by=BY))
 
 
 def test_closed_request_is_not_reopened() -> None:
     account = close(waiting())
-    assert_unchanged(account, lambda a: changes.requested(a, a_request(a, slot=2), by=BY))
+    assert_unchanged(account, lambda a: requesting.requested(a, a_request(a, slot=2), by=BY))
 
 
 def test_two_requests_cannot_wait() -> None:
     with assert_refused(ConflictError, "open signing request", "2"):
-        changes.requested(waiting(), a_request(waiting()), by=BY)
+        requesting.requested(waiting(), a_request(waiting()), by=BY)
 
 
 def test_submission_counts_once() -> None:
-    account = changes.submitted(waiting(), 2, SENT, by=BY)
-    assert_unchanged(account, lambda a: changes.submitted(a, 2, replace(SENT, at=later(days=1)), by=BY))
+    account = requesting.submitted(waiting(), 2, SENT, by=BY)
+    assert_unchanged(account, lambda a: requesting.submitted(a, 2, replace(SENT, at=later(days=1)), by=BY))
     assert_sound(account)
 
 
 @pytest.mark.parametrize("other", [{"via": "hand"}, {"to": "x@y.test"}, {"reference": "7"}, {"message_id": "<2>"}])
 def test_other_evidence_of_sending_is_added(other: dict[str, str]) -> None:
-    account = changes.submitted(waiting(), 2, SENT, by=BY)
-    account = changes.submitted(account, 2, replace(SENT, **other), by=BY)  # type: ignore[arg-type]
+    account = requesting.submitted(waiting(), 2, SENT, by=BY)
+    account = requesting.submitted(account, 2, replace(SENT, **other), by=BY)  # type: ignore[arg-type]
     assert len(account.request(2).submissions) == 2
 
 
 def test_what_is_closed_is_not_sent() -> None:
     with assert_refused(RefusedError, "cancelled"):
-        changes.submitted(close(waiting()), 2, SENT, by=BY)
+        requesting.submitted(close(waiting()), 2, SENT, by=BY)
 
 
 def test_submission_outlives_the_request() -> None:
-    account = close(changes.submitted(waiting(), 2, SENT, by=BY))
-    assert_unchanged(account, lambda a: changes.submitted(a, 2, SENT, by=BY))
+    account = close(requesting.submitted(waiting(), 2, SENT, by=BY))
+    assert_unchanged(account, lambda a: requesting.submitted(a, 2, SENT, by=BY))
 
 
 @pytest.mark.parametrize("why", [Closed.CANCELLED, Closed.REJECTED, Closed.SUPERSEDED])
@@ -130,7 +132,7 @@ def test_answer_makes_a_candidate() -> None:
 def test_repeated_answer_changes_nothing() -> None:
     account = answer(waiting())
     assert_unchanged(account, answer)
-    assert_unchanged(changes.moved(account, 2, Move.PROMOTE, STAMP), answer)
+    assert_unchanged(moving.moved(account, 2, Move.PROMOTE, STAMP), answer)
 
 
 def test_second_certificate_is_refused() -> None:
@@ -145,15 +147,15 @@ def test_a_late_answer_is_named_and_refused(why: Closed) -> None:
 
 
 def test_no_candidate_without_a_password() -> None:
-    account = changes.ca_accepted(with_open_request(), ca_set_named("ca"), STAMP)
-    account = changes.trust_set(account, ca_set_named("ca"), STAMP)
+    account = registering.ca_accepted(with_open_request(), ca_set_named("ca"), STAMP)
+    account = registering.trust_set(account, ca_set_named("ca"), STAMP)
     with assert_refused(RefusedError, "no password"):
         answer(account, 1)
 
 
-@pytest.mark.parametrize("pin", [changes.ca_accepted, changes.trust_set])
+@pytest.mark.parametrize("pin", [registering.ca_accepted, registering.trust_set])
 def test_candidate_needs_both_cas(pin: object) -> None:
-    account = changes.secret_set(with_open_request(), PASSWORD, 1, STAMP)
+    account = registering.secret_set(with_open_request(), PASSWORD, 1, STAMP)
     account = pin(account, ca_set_named("ca"), STAMP)  # type: ignore[operator]
     with assert_refused(RefusedError, "no accepted CA"):
         answer(account, 1)

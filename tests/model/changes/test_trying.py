@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 import pytest
 
 from broker.errors import ConflictError, RefusedError, UnknownNameError, WaitingError
-from broker.model import changes
 from broker.model.account import Account
+from broker.model.changes import moving, trying
 from broker.model.changes.trying import TRIES_KEPT
-from broker.model.obstacle import LONGEST_PAUSE, TRY_TIMEOUT, UNANSWERED, obstacles
+from broker.model.clock import Stamp
 from broker.model.stage import Move
-from broker.model.stamp import Stamp
+from broker.model.todo import LONGEST_PAUSE, TRY_TIMEOUT, UNANSWERED, obstacles
+from broker.model.verdict import CanaryResult, Verdict
 from tests.support import accounts
 from tests.support.accounts import (
     BY,
@@ -38,15 +39,19 @@ def with_current() -> Account:
 
 def send(account: Account, id_: str = "a", generation: int = 1, after: timedelta = timedelta()) -> Account:
     parts = account.parts_of(account.generation(generation))
-    return changes.canary_sent(account, generation, parts, id_, Stamp(NOW + after, BY))
+    return trying.canary_sent(account, generation, parts, id_, Stamp(NOW + after, BY))
 
 
-def answer(account: Account, number: int = 1, verdict: str = "ok", at: datetime = NOW, **facts: object) -> Account:
-    return changes.canary_answered(account, number, changes.CanaryOutcome(verdict, **facts), Stamp(at, BY))  # type: ignore[arg-type]
+def answer(
+    account: Account, number: int = 1, verdict: str = "ok", at: datetime = NOW, wait: timedelta | None = None
+) -> Account:
+    application = next((a for a in account.applications if a.name == "fleet"), None)
+    result = CanaryResult(Verdict(verdict), wait=wait, application=application)
+    return trying.canary_answered(account, number, result, Stamp(at, BY))
 
 
 def locked() -> Account:
-    return answer(send(with_current()), verdict="login_rejected", login_rejected=True)
+    return answer(send(with_current()), verdict="login_rejected")
 
 
 def unanswered(count: int) -> Account:
@@ -80,7 +85,7 @@ def test_missing_generation_is_not_tried() -> None:
 
 
 def test_retired_generation_is_not_tried() -> None:
-    account = changes.moved(promoted(with_answer(with_current()), 2), 1, Move.RETIRE, STAMP)
+    account = moving.moved(promoted(with_answer(with_current()), 2), 1, Move.RETIRE, STAMP)
     with assert_refused(RefusedError, "generation 1", "retired"):
         send(account)
 
@@ -181,7 +186,7 @@ def test_unanswered_tries_stop() -> None:
 @pytest.mark.parametrize("stuck", [locked(), unanswered(UNANSWERED)], ids=["locked", "unanswered"])
 def test_a_person_allows_tries_again_once(stuck: Account) -> None:
     def reset(account: Account) -> Account:
-        return changes.breaker_reset(account, "unlocked by phone", STAMP)
+        return trying.breaker_reset(account, "unlocked by phone", STAMP)
 
     after = reset(stuck)
     assert after.outbox[-1].facts["reason"] == "unlocked by phone"
@@ -191,13 +196,13 @@ def test_a_person_allows_tries_again_once(stuck: Account) -> None:
 
 def test_reset_ends_the_pause() -> None:
     paused = answer(send(with_current()), verdict="quota", wait=timedelta(hours=5))
-    account = changes.breaker_reset(paused, "they said so", STAMP)
+    account = trying.breaker_reset(paused, "they said so", STAMP)
     assert account.not_before is None
     assert send(account, "b").tries[-1].id == "b"
 
 
 def test_needless_reset_changes_nothing() -> None:
-    assert_unchanged(with_current(), lambda a: changes.breaker_reset(a, "?", STAMP))
+    assert_unchanged(with_current(), lambda a: trying.breaker_reset(a, "?", STAMP))
 
 
 def test_an_answer_is_stored_once() -> None:
@@ -213,12 +218,12 @@ def test_unknown_try_changes_nothing() -> None:
 
 def test_answer_after_reset_trips_breaker() -> None:
     """The partner counted it, whatever a person thought meanwhile."""
-    account = changes.breaker_reset(unanswered(1), "?", STAMP)
-    assert answer(account, verdict="login_rejected", login_rejected=True).breaker
+    account = trying.breaker_reset(unanswered(1), "?", STAMP)
+    assert answer(account, verdict="login_rejected").breaker
 
 
 def test_rejected_client_id_stops_nothing() -> None:
-    account = answer(send(with_current()), verdict="client_rejected", client_rejected="fleet")
+    account = answer(send(with_current()), verdict="client_rejected")
     assert account.application("fleet").rejected_at == NOW
     assert send(account, "b").tries[-1].id == "b"
 
@@ -232,6 +237,6 @@ def test_only_the_last_tries_are_kept() -> None:
 
 def test_try_uses_its_own_password() -> None:
     account = with_new_password(with_current())
-    account = answer(send(account, generation=2), verdict="login_rejected", login_rejected=True)
+    account = answer(send(account, generation=2), verdict="login_rejected")
     assert account.breaker
     assert account.breaker == replace(account.breaker, password=2, generation=2)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from broker.model.generation import Application
 from broker.model.names import AccountName
-from broker.partners.verdict import Verdict
-from broker.rotation.canary import CanaryRefusedError, CanaryUnansweredError, require_ok
-from broker.rotation.ports import CanaryResult
+from broker.model.verdict import CanaryResult, Verdict
+from broker.rotation.reports import CanaryRefusedError, CanaryUnansweredError, require_ok
 
 NAME = AccountName("acme")
 
@@ -24,12 +24,12 @@ NAME = AccountName("acme")
 )
 def test_each_refusal_has_its_hint(verdict: Verdict, hints: tuple[str, ...]) -> None:
     with pytest.raises(CanaryRefusedError) as caught:
-        require_ok(NAME, 3, CanaryResult(verdict, application="reports"))
+        require_ok(NAME, 3, CanaryResult(verdict, application=Application("reports")))
     assert all(hint in caught.value.hint for hint in hints)
 
 
 @pytest.mark.parametrize(("verdict", "hint"), [(Verdict.QUOTA, "wait"), (Verdict.PARTNER_DOWN, "try again later")])
 def test_unclear_answer_asks_to_retry_later(verdict: Verdict, hint: str) -> None:
     with pytest.raises(CanaryUnansweredError) as caught:
-        require_ok(NAME, 3, CanaryResult(verdict, application="reports"))
+        require_ok(NAME, 3, CanaryResult(verdict, application=Application("reports")))
     assert hint in caught.value.hint
