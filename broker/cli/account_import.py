@@ -126,12 +126,13 @@ def import_(start: Start, /, account: AccountName, **options: object) -> None:
     target = accounts.pop(account, None) or _new(broker, account, asked, found)
     if asked.login not in ("", target.login):
         raise InputError(f"the login of {account} is {target.login}", hint="leave out --login, or name another account")
-    profile = broker.profile(target.profile, Role.OPERATOR)
+    importing = Importing(
+        target, tuple(accounts.values()), broker.profile(target.profile, Role.OPERATOR), found, wishes
+    )
+    _show_found(importing)
     _ask_password(target, found, asked)
-    importing = Importing(target, tuple(accounts.values()), profile, found, wishes)
     plan = broker.imports.plan(importing)
-    if not wants_json():
-        _show_plan(plan, unread)
+    _show_plan(plan, unread)
     done = None
     if not asked.dry_run:
         if plan.is_new:
@@ -267,14 +268,21 @@ def _new(broker: Broker, name: AccountName, asked: _Asked, found: Holdings) -> A
 # showing
 
 
-def _show_plan(plan: ImportPlan, unread: Sequence[Finding]) -> None:
+def _show_found(importing: Importing) -> None:
+    if wants_json():
+        return
     show_table(
-        ["found", "in", "subject", "SPKI", "ends", "fits"],
+        ["found", "in", "subject", "SPKI", "valid", "fits"],
         [
-            (r.what, r.place, r.subject, r.spki[:16], f"{r.not_after:%F}" if r.not_after else "", "; ".join(r.fits))
-            for r in plan.rows
+            (row.what, row.place, row.subject, row.spki[:16], row.validity, "; ".join(row.fits))
+            for row in importing.rows()
         ],
     )
+
+
+def _show_plan(plan: ImportPlan, unread: Sequence[Finding]) -> None:
+    if wants_json():
+        return
     show_findings((*unread, *plan.findings))
     for number, step in enumerate(plan.steps, start=1):
         note(f"{number}. {step}")

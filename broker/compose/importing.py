@@ -55,7 +55,7 @@ class Imports:
             broker.registry.add_account(plan.account)
         else:
             broker.registry.settle(name)  # what a killed import has left
-        if plan.password:
+        if plan.password and not broker.account(name, Role.OPERATOR).password:  # another import may have set it
             broker.registry.set_secret(name, plan.password)
         for application, client_id in plan.client_ids.items():
             broker.registry.add_application(name, application, client_id)

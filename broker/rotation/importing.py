@@ -59,8 +59,14 @@ class Row:
     place: str
     subject: str = ""
     spki: str = ""
-    not_after: datetime | None = None
     fits: tuple[str, ...] = ()
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+
+    @property
+    def validity(self) -> str:
+        """First and last day, for people."""
+        return f"{self.not_before:%F} to {self.not_after:%F}" if self.not_before and self.not_after else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +138,7 @@ class Importing:
         request = self._request_of(key.spki) if key else None
         draft = ImportPlan(
             account=self.account,
-            rows=tuple(self._rows()),
+            rows=tuple(self.rows()),
             findings=(*self.found.findings, *self._traps(request), *self._unused(key)),
             password=password[0] if password and not self.account.password else None,
             client_ids=self._client_ids(),
@@ -202,17 +208,19 @@ class Importing:
 
     # what is shown
 
-    def _rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
+        """Yield everything that was found."""
         found = self.found
         for key in found.keys:
             here = [f"certificate in {c.place}" for c in found.certificates_of(key.spki)] or ["no certificate here"]
-            yield Row("key", key.file, key.subject, key.spki, None, (*here, *self._holders(key.spki)))
+            yield Row("key", key.file, key.subject, key.spki, (*here, *self._holders(key.spki)))
         leaves = found.leaves
         for c in found.certificates:
             what, subject = "certificate" if c in leaves else "CA", str(fields.subject_of(c.certificate))
-            yield Row(what, c.place, subject, c.spki, c.certificate.not_valid_after_utc, self._fits(c.spki))
+            times = (c.certificate.not_valid_before_utc, c.certificate.not_valid_after_utc)
+            yield Row(what, c.place, subject, c.spki, self._fits(c.spki), *times)
         for request, place in found.requests:
-            yield Row("signing request", place, str(request.name), request.spki, None, self._fits(request.spki))
+            yield Row("signing request", place, str(request.name), request.spki, self._fits(request.spki))
         for kind, (text, place) in found.texts.items():
             yield Row(kind, place, text.reveal() if kind == LOGIN else "")
         yield from (Row("client_id", value) for value in found.client_ids)

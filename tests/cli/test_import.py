@@ -331,6 +331,7 @@ def test_a_key_of_another_account_is_refused(harness: CliHarness, outside: Outsi
     ended = harness.run(f"account import second outside.zip {new(harness)}")
     assert ended.code == 6
     assert "is held by account acme" in ended.err
+    assert "acme, signing request 1, answered, imported; generation 1, current" in ended.out
     assert not harness.writes
     shared = f"account import second outside.zip {CLIENT} {new(harness)} --shared-key --reason 'one login'"
     assert harness.ok(f"{shared} -o json").json["stage"] == "current"
@@ -391,3 +392,17 @@ def test_a_request_made_meanwhile_wins(harness: CliHarness, phase: Phase, path: 
         stored = harness.saved.system.vault.admin.read(f"keys/acme/{request.number}").data["value"]
         assert bool(stored.get("imported")) is request.imported
     assert ended.code == (0 if any(r.imported for r in harness.account.requests) else 8), ended.err
+
+
+@pytest.mark.parametrize("path", ["accounts/acme", "passwords/acme/1", "keys/acme/1"])
+def test_two_imports_of_one_set_make_one(harness: CliHarness, outside: OutsideSet, path: str) -> None:
+    line = f"account import acme outside.zip {CLIENT} --held-by web-1 {new(harness)}"
+    harness.watched = False
+    wiring = meanwhile(harness, path, Phase.BEFORE, (line,))
+    environment = harness.saved.system.environment
+    ended = inside(line.split(), home=harness.home, environment=environment, wiring=wiring)
+    assert ended.code in (0, 8), ended.err
+    assert harness.ok(f"{line} -o json").json["steps"] == []
+    harness.saved.settle()
+    assert list(harness.saved.faults()) == []
+    assert [g.stage.value for g in harness.account.generations if g.parts.certificate] == ["current"]
