@@ -1,7 +1,5 @@
 """The `broker` command. `--version` is answered here, before click is loaded: scripts call it in loops."""
 
-from __future__ import annotations
-
 import sys
 
 from broker import __version__

@@ -3,8 +3,6 @@
 Nothing below this module reads the environment.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

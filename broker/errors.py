@@ -14,8 +14,6 @@ A room derives its own errors from these, beside the code that raises them. Exit
 problems will be in `service/problems.py`; a test checks that each table has every `Kind`.
 """
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import ClassVar
 

@@ -4,8 +4,6 @@ The time-out of a socket bounds one read. A server that sends a byte now and the
 that does not answer could hold a command forever.
 """
 
-from __future__ import annotations
-
 import http.client
 import io
 import math

@@ -5,8 +5,6 @@ cannot lead elsewhere. A link is followed if root or our user owns it, in any di
 in sticky directories, and only with fs.protected_symlinks=1 (proc(5)).
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

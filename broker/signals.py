@@ -11,8 +11,6 @@ systems (SIGUSR1, SIGUSR2, SIGXCPU) and a power failure have the same effect. A 
 started stays ignored.
 """
 
-from __future__ import annotations
-
 import signal
 import sys
 import threading
@@ -49,7 +47,7 @@ def raised() -> Iterator[None]:
     def ask(number: int, _frame: FrameType | None) -> None:
         raise AskedToEnd(dropped.pop() if dropped else number)
 
-    def send_again(unraisable: sys.UnraisableHookArgs) -> None:
+    def send_again(unraisable: "sys.UnraisableHookArgs") -> None:
         if not isinstance(unraisable.exc_value, AskedToEnd):
             report(unraisable)
             return

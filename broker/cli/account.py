@@ -1,7 +1,5 @@
 """`broker account`: accounts, which are logins at a partner."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """`broker app`: applications of an account."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import click

@@ -1,7 +1,5 @@
 """`broker bundle`: credentials for an application, for a limited time."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext

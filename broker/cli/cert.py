@@ -1,7 +1,5 @@
 """`broker cert`: replies of the partner."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import click

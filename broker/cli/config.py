@@ -1,7 +1,5 @@
 """`broker config`: settings, and the source of each."""
 
-from __future__ import annotations
-
 import os
 
 import click

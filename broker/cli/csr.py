@@ -1,7 +1,5 @@
 """`broker csr`: signing requests."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime

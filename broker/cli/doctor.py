@@ -1,7 +1,5 @@
 """`broker doctor`: what is wrong with this installation, and what the partner has not published."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import click

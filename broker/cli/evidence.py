@@ -1,7 +1,5 @@
 """`broker evidence`: the record of every change and every issued bundle."""
 
-from __future__ import annotations
-
 import sys
 from typing import Final
 

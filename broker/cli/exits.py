@@ -1,7 +1,5 @@
 """Exit codes, and errors as they are printed."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """`broker explain`: the request that is sent to the partner, with placeholders for secrets."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import click

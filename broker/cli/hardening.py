@@ -5,8 +5,6 @@ Python cannot guarantee that no copy of a secret stays in memory (docs/threat-mo
 protected. Nothing here fails a command: `harden` returns what the kernel granted, and `doctor` reports it.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import resource

@@ -1,7 +1,5 @@
 """`broker init`: write a configuration, from answers to a few questions."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """A group of commands: `broker NOUN VERB`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Shared arguments and options, and the conversion of their values."""
 
-from __future__ import annotations
-
 import os
 import sys
 import unicodedata

@@ -1,7 +1,5 @@
 """`broker partner`: profiles of partners."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """`broker password`: the partner's password."""
 
-from __future__ import annotations
-
 import click
 
 from broker.cli.noun import Noun

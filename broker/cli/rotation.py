@@ -1,7 +1,5 @@
 """`broker rotation`: try, promote, roll back, reject and retire generations."""
 
-from __future__ import annotations
-
 import click
 
 from broker.cli.noun import Noun

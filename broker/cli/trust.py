@@ -1,7 +1,5 @@
 """`broker trust`: CAs that verify the partner's server."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import click

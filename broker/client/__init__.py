@@ -18,8 +18,6 @@ A session also raises the errors of `requests`, with texts of ours: they quote n
 repeat a secret.
 """
 
-from __future__ import annotations
-
 from broker.client.session import NothingPublishedError, Published, Session, open, read  # noqa: A004  # read as broker.client.open
 from broker.errors import BrokerError, InputError, PartnerUnavailableError, RefusedError
 from broker.model.bundle import Manifest

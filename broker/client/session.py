@@ -1,7 +1,5 @@
 """Read a bundle that was published to a directory, and call the partner with it, following its rotation."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

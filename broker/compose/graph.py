@@ -4,8 +4,6 @@
 meet ports, so the type checker proves here that they fit. Every use-case runs as the role that may do it and no other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime

@@ -3,8 +3,6 @@
 Each first compares the account with the first entry of its evidence.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Final

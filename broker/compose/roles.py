@@ -1,7 +1,5 @@
 """Connections to Vault: one for each role, each with a login of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The status of an account: its generations, when renewal is due, and who must act next."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Administer a Vault: run the embedded one, set up any, and enrol consumers. For people who hold an admin token."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace

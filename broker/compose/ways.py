@@ -1,7 +1,5 @@
 """How each role logs in to Vault on this host, and where the embedded vault is. Asks Vault nothing."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass

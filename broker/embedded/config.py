@@ -1,7 +1,5 @@
 """Configuration of the embedded server, which initialises itself."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

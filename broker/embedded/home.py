@@ -1,7 +1,5 @@
 """Directory of an embedded vault: its files and their permissions."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

@@ -4,8 +4,6 @@ There is no pid file to go stale. The kernel tells the pid of the listener at th
 server inherits and holds for life shows that one is alive, even before it listens.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import select

@@ -1,7 +1,5 @@
 """An embedded vault that is set up, with one login for each role, in files."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

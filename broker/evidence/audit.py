@@ -1,7 +1,5 @@
 """Verify evidence: every chain by itself, against signed statements, and against the account's document."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final

@@ -5,8 +5,6 @@
 {"end": number of lines before}
 """
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Evidence of what was issued: one chain a process, so that none waits for another; stored before the answer leaves."""
 
-from __future__ import annotations
-
 import secrets
 import threading
 from collections.abc import Callable

@@ -5,8 +5,6 @@ with write access to Vault could change it without the broker. `differences` fin
 chain; `require_first_entry` prevents the worst ones, from the first entry, before any secret is read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final

@@ -1,7 +1,5 @@
 """Grant a consumer a bundle: authorize, record, then hand out. Its ports return secrets: a bundle is made of them."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress

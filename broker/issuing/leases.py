@@ -1,7 +1,5 @@
 """Sign leases, and read them: any broker that has the keys reads the leases of another (JWT, RFC 7519; HS256)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime

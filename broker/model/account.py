@@ -5,8 +5,6 @@ of a change and the secrets it makes obsolete are part of the same write, in `ou
 delays them but loses none. Keys and secrets are stored beside it, numbered and written once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta

@@ -1,7 +1,5 @@
 """The set that a consumer gets, and the manifest published with its files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Certificates as text and facts. Only `pki` builds these, from bytes it has parsed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NewType

@@ -4,8 +4,6 @@ An account's chain grows inside its document, under the document's compare-and-s
 an issuing process has its own chain of the same kind of entries.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping

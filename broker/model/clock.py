@@ -1,7 +1,5 @@
 """The clock. All code that needs the time takes a `Clock`, so that a test can move it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Change a stored value under compare-and-set: read, apply a pure change, write; after a conflict, begin again."""
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The date on which the renewal of a certificate must start."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final

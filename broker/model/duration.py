@@ -1,7 +1,5 @@
 """Durations as people write them: `30d 10h 15m`."""
 
-from __future__ import annotations
-
 import re
 from datetime import timedelta
 from typing import Final

@@ -3,8 +3,6 @@
 `account_state` and `fold` must agree. If they do not, the document was changed by something other than the broker.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum

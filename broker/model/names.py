@@ -1,7 +1,5 @@
 """Valid names of accounts, applications, profiles and environments, and valid mail addresses."""
 
-from __future__ import annotations
-
 import re
 from typing import Final, NewType
 

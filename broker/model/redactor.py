@@ -1,7 +1,5 @@
 """Hide secrets in text from elsewhere: a partner's answer, a log line."""
 
-from __future__ import annotations
-
 import base64
 import html
 import json

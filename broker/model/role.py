@@ -1,7 +1,5 @@
 """Who works on the broker's mount."""
 
-from __future__ import annotations
-
 from enum import Enum
 
 

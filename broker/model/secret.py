@@ -1,7 +1,5 @@
 """A value that cannot be printed, formatted, hashed, pickled or copied, and is hidden in tracebacks with locals."""
 
-from __future__ import annotations
-
 import hmac
 from typing import Final, Generic, NoReturn, TypeVar
 

@@ -1,7 +1,5 @@
 """The stages of a generation, and the table of moves between them, printed in docs/reference/stages.md."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum

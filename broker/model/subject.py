@@ -1,7 +1,5 @@
 """Subjects of certificates, and a partner's rules for subjects and keys. Values only; `pki.lint` checks them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final

@@ -1,7 +1,5 @@
 """The next step for an account and who does it, and the reasons not to send a canary now."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta

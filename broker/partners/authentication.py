@@ -4,8 +4,6 @@
 mentioned are left out too, except those of `authentication.DEFAULT`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import partial

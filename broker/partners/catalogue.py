@@ -1,7 +1,5 @@
 """Find profiles by name: built-in ones, which cannot be replaced, and custom ones."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources

@@ -4,8 +4,6 @@ A profile is data. It names no command, its mail texts are `string.Template` wit
 regular expressions. Each setting has a reader, which raises `SettingError` for every mistake.
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Callable, Mapping
 from datetime import timedelta

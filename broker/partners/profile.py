@@ -1,7 +1,5 @@
 """A partner's rules, as values. None means that the partner has not published it: shown as unknown, never guessed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """Convert tables written by people into values, with msgspec. Every error names the key and has a hint."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping

@@ -4,8 +4,6 @@ Pure. `upstream` sends these requests, `broker explain` prints them with a place
 partner's support; `model.authentication` adds the rest.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterable, Iterator

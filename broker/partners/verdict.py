@@ -12,8 +12,6 @@ Some answers can be read in two ways. They are read in the way whose mistake cos
 - A success whose body is not the API's (a maintenance page) is `PARTNER_DOWN`, never `OK`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ The same input makes the same bytes: Message-ID and date come from the caller, a
 mail is recognised.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Read zip files from a reply within bounds, independent of the sizes in the file."""
 
-from __future__ import annotations
-
 import io
 import re
 import zipfile

@@ -3,8 +3,6 @@
 A hostile certificate causes an `InputError`, or a None, but no traceback.
 """
 
-from __future__ import annotations
-
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator

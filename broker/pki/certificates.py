@@ -1,7 +1,5 @@
 """Certificates as values for the model and for people, and their fingerprints."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable, Sequence

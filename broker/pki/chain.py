@@ -4,8 +4,6 @@ A hostile reply can hold many certificates that name each other, with slow keys:
 verified once, and never with a slow key.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable, Sequence, Set
 from functools import lru_cache

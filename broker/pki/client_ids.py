@@ -3,8 +3,6 @@
 Other identifiers are not client_ids: a Message-ID, a boundary, the id of a portal's own login in a link.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from typing import Final

@@ -1,7 +1,5 @@
 """Build certificate signing requests (PKCS#10, RFC 2986) as the partner's guide does with openssl, and parse them."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from typing import Final

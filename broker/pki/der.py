@@ -3,8 +3,6 @@
 `cryptography` hides string types, cannot decode Teletex, and re-encodes what it returns.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 

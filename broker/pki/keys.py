@@ -1,7 +1,5 @@
 """Private keys: make, load, and write as key stores. A key is always unencrypted PKCS#8 DER in a `Secret`."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Check subjects and signing requests against a partner's rules before they are sent."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 

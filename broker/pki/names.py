@@ -1,7 +1,5 @@
 """Distinguished names: a `Subject` to X.509 and back, with the string types as they were sent."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass

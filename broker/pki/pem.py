@@ -1,7 +1,5 @@
 """Read PEM (RFC 7468) as mail programs and editors leave it: text around, CRLF, BOM, UTF-16, one long line."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import codecs

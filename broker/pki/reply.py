@@ -3,8 +3,6 @@
 This finds certificates and client_ids, or says why it does not read a file. `verification` decides about them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 The bounds are X.520's (RFC 5280, A.1), counted in characters; the pitfalls are those of the partner's published guide.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """TLS contexts for requests to a partner, made in memory: the key is never written to a disk."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import ssl

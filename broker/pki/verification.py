@@ -5,8 +5,6 @@ each CA on it may sign by our rules. Then OpenSSL verifies it too, since the par
 it knows further constraints. Purposes are checked here, as OpenSSL does (X509_check_purpose).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta

@@ -1,7 +1,5 @@
 """The one way an account changes: a pure change under compare-and-set, then its evidence and destructions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass

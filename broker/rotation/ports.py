@@ -3,8 +3,6 @@
 No port returns a private key or a secret: rotation refers to them and never has one in memory, except to store it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NewType, Protocol

@@ -1,7 +1,5 @@
 """Import a reply of the partner. It is untrusted until it fits a key of ours and a CA that a person accepted."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Accounts, their applications and secrets, and the CAs of the partner's server: the operator's use-cases."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final

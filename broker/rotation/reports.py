@@ -1,7 +1,5 @@
 """Results of the rotation's use-cases, and the errors for a set that the partner did not accept."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime

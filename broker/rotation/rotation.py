@@ -1,7 +1,5 @@
 """The rotator's use-cases: from a signing request to a retired generation."""
 
-from __future__ import annotations
-
 import secrets
 import shlex
 from dataclasses import dataclass

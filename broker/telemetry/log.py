@@ -5,8 +5,6 @@ texts pass the redactors that `hide` got, and of a `Secret`, or any other type t
 name of the type is written.
 """
 
-from __future__ import annotations
-
 import sys
 import traceback
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Print log events with structlog, to stderr: JSON for machines, or aligned text for a terminal."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """The canary: send one harmless real request with a set, and classify the partner's answer."""
 
-from __future__ import annotations
-
 import json
 import re
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Credentials: one generation's set, ready for calls."""
 
-from __future__ import annotations
-
 import base64
 import ssl
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Lower than requests on purpose: a canary must know whether the handshake or the 
 for a server that sends single bytes. No exception of ssl, sockets or requests travels past this package.
 """
 
-from __future__ import annotations
-
 import http.client
 import os
 import socket

@@ -3,8 +3,6 @@
 Errors of requests and urllib3 quote the partner (a reason phrase, a chunk line, a header), which may quote our secrets.
 """
 
-from __future__ import annotations
-
 import http.client
 import math
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """A `requests` session that holds one set, and replaces it as a whole."""
 
-from __future__ import annotations
-
 import re
 import socket
 from collections.abc import Iterator

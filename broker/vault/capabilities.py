@@ -5,8 +5,6 @@ peer's address. Each alone lets through what the other stops, so both are asked,
 that nobody has a right to. Sources: Vault API, "/sys/capabilities" and "/auth/token"; the gaps in them were measured.
 """
 
-from __future__ import annotations
-
 import re
 import secrets
 from collections.abc import Mapping, Sequence

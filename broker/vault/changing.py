@@ -1,7 +1,5 @@
 """Documents that change, under compare-and-set: accounts, consumers' records, custom profiles."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 
 from broker.errors import ConflictError, UnknownNameError

@@ -4,8 +4,6 @@ Synchronous, and shared by threads: they share one session and take their token 
 loop calls it through `service.offload` only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Documents in Vault: a schema number beside the value, upgraded on reading, never downgraded."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Mapping
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Give out logins: a secret-id for one of our roles, an AppRole with a named entity for a consumer."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress

@@ -10,8 +10,6 @@ phrases decide. No text of Vault or of a library is passed on: it may quote a re
     VaultUnavailableError: UnclearError: OversizedError, InvalidError
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field

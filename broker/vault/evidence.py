@@ -1,7 +1,5 @@
 """Evidence in Vault: entries, and signed statements of where the chains stood. Our roles create and never overwrite."""
 
-from __future__ import annotations
-
 import secrets
 from dataclasses import dataclass, field
 from typing import Annotated, Final

@@ -1,7 +1,5 @@
 """Health of Vault and rights of the roles there, for `doctor` and `vault status`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ Relative to the KV v2 mount, but for `right`, which names what is never mounted.
 a path is: a policy that names `accounts/` and `evidence/` reads no secret.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from types import MappingProxyType

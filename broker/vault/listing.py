@@ -4,8 +4,6 @@ Roles may create entries under any name in their folders. Every listing passes o
 broker's, and `foreign` reports it. One document that cannot be read does not hide the others.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The broker's own logins at Vault: a class for each method, and their names."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Mapping

@@ -4,8 +4,6 @@ Setting up changes nothing of theirs. A mount is ours if it has our description.
 of our roles there has our policies: earlier versions gave it no description.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count

@@ -4,8 +4,6 @@ A template is Vault's own HCL with `${mount}`, and `${account}`, `${right}` or `
 for each, and left out if there is none.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache

@@ -1,7 +1,5 @@
 """Private keys and named secrets in Vault's KV: numbered, written once, destroyed in every version; keys of leases."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Settings of one Vault, checked by `config` before they come here."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final

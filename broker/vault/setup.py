@@ -4,8 +4,6 @@ Idempotent: what is right already is not written, nothing is ever removed, and n
 same Vault. Needs a token that may write policies and mounts; none of the broker's roles may.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import shlex

@@ -1,7 +1,5 @@
 """HTTP to Vault over TCP or a unix socket. In this room, this file alone knows hvac and requests."""
 
-from __future__ import annotations
-
 import json
 import re
 import socket

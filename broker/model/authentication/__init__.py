@@ -5,8 +5,6 @@ They are added in the order of the list, each to a copy of the request so far, s
 parts before it added.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import reduce
 from typing import Final

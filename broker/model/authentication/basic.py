@@ -1,7 +1,5 @@
 """HTTP Basic (RFC 7617): login and password."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The application's client_id, in the query or in a header."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Moves of generations between stages, and candidates made of others. Each is one write."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Changes of an account's applications, secrets and CAs."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from broker.errors import ConflictError

@@ -1,7 +1,5 @@
 """Changes of signing requests."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from broker.errors import ConflictError, RefusedError

@@ -1,7 +1,5 @@
 """Changes of tries: a canary is reserved before it is sent, then answered; the breaker is reset."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final

@@ -1,7 +1,5 @@
 """Steps that changes share: record evidence, replace an item, doom unused secrets."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import TypeVar
 
