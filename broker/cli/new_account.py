@@ -1,7 +1,5 @@
 """Values of an account that is being added, for every verb that adds one."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from broker.errors import InputError

@@ -3,8 +3,6 @@
 Content decides what a piece is. Only a text without any form of its own, such as a password, needs a name.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

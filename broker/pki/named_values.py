@@ -3,8 +3,6 @@
 Of YAML only what kubectl writes of a Secret is read. The rest is refused, never guessed.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import re

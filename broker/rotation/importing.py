@@ -5,8 +5,6 @@ request, receive the certificate as a reply, try the set and promote it. Each do
 import that was killed is finished by the same command.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime

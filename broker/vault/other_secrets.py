@@ -1,7 +1,5 @@
 """Read a secret of somebody else from a KV mount, version 1 or 2: with the caller's own token, never with a role's."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Changes of keys that were made outside: they are adopted, and copies of them are noted until they are gone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 
