@@ -36,7 +36,7 @@ from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.pki.certificates import ca_set
 from broker.pki.holdings import Holdings, Piece, gather
-from broker.pki.named_values import is_manifest
+from broker.pki.named_values import removal_in_cluster
 from broker.rotation.importing import Importing, ImportPlan, Wishes, login_in, subject_in
 from broker.rotation.receive import ImportOptions
 from broker.telemetry import log
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from broker.compose.importing import Imported
 
 _MOST_FILES: Final = 64  # of a directory
+_STDIN: Final = "standard input"
 _WANTED: Final = ("tls.key", "tls.crt", "ca.crt", "login", "username", "password", "client_id")
 
 
@@ -176,7 +177,7 @@ def _files(asked: _Asked) -> Iterator[Piece]:
     for name in (*asked.files, *asked.key, *asked.csr):
         path = Path(name)
         if name == "-":
-            yield Piece("standard input", read_input(name))
+            yield Piece(_STDIN, read_input(name))
         elif os.path.isdir(name):  # noqa: PTH112  # it raises nothing for a name that no file can have
             inside = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
             if len(inside) > _MOST_FILES:
@@ -188,9 +189,7 @@ def _files(asked: _Asked) -> Iterator[Piece]:
 
 def _piece(path: Path, *, stray: bool) -> Piece:
     data, removal = read_input(str(path)), f"shred -u {shlex.quote(str(path))}"
-    if is_manifest(data):
-        removal += "; in the cluster: kubectl delete secret NAME"
-    return Piece(str(path), data, path.name, removal, stray)
+    return Piece(str(path), data, path.name, "; ".join(filter(None, (removal, removal_in_cluster(data)))), stray)
 
 
 def _of_kv(start: Start, asked: _Asked, names: dict[str, str]) -> Iterator[Piece]:
@@ -202,7 +201,7 @@ def _of_kv(start: Start, asked: _Asked, names: dict[str, str]) -> Iterator[Piece
     yield Piece(f"KV {asked.from_kv}", data, removal=secret.removal(taken))
 
 
-def _unlocking(asked: _Asked) -> Callable[[str], Secret[str] | None]:
+def _unlocking(asked: _Asked) -> Callable[[str], Secret[str]]:
     """Return a function that gives the passphrase of a key: the one in the file, else one that is typed."""
 
     @cache
@@ -210,11 +209,13 @@ def _unlocking(asked: _Asked) -> Callable[[str], Secret[str] | None]:
         text = read_input(asked.passphrase_file).decode(errors="surrogateescape")
         return Secret(text.removesuffix("\n").removesuffix("\r"))
 
-    def unlock(place: str) -> Secret[str] | None:
+    def unlock(place: str) -> Secret[str]:
         if asked.passphrase_file:
             return from_file()
         if not sys.stdin.isatty():
-            return None
+            raise InputError(
+                f"{place} is encrypted, and stdin is not a terminal that could be asked", hint="--passphrase-file PATH"
+            )
         return Secret(click.prompt(f"Passphrase of {place}", hide_input=True, default="", show_default=False, err=True))
 
     return unlock
@@ -225,7 +226,8 @@ def _require_named(asked: _Asked, found: Holdings) -> None:
         ("--key", asked.key, [key.file for key in found.keys]),
         ("--csr", asked.csr, [place for _, place in found.requests]),
     ):
-        missing = [file for file in files if not any(place.startswith(file) for place in places)]
+        shown = [_STDIN if file == "-" else file for file in files]
+        missing = [file for file in shown if not any(place.startswith(file) for place in places)]
         if missing:
             what = "private key" if option == "--key" else "signing request"
             raise InputError(f"{missing[0]} holds no {what}", hint=f"{option} takes a file with one")

@@ -24,7 +24,7 @@ from broker.pki.named_values import from_base64, full_name, values_in
 from broker.pki.pem import text_of
 from broker.pki.reply import read_reply
 
-Unlock = Callable[[str], Secret[str] | None]  # the passphrase of what lies at a place; None if there is none
+Unlock = Callable[[str], Secret[str]]  # the passphrase of what lies at a place
 _TEXTS: Final = {"login": LOGIN, "username": LOGIN, "password": PASSWORD, "client_id": CLIENT_ID}
 _ENCODED: Final = "base64:"  # before the name of a field: its text is the base64 of the value
 

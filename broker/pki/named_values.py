@@ -17,6 +17,7 @@ from broker.pki.pem import text_of
 
 _MOST_VALUES: Final = 256
 _SECRET: Final = re.compile(r"^kind:[ \t]*[\"']?Secret[\"']?[ \t]*$", re.MULTILINE)
+_DNS: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}")
 _NEXT_DOCUMENT: Final = re.compile(r"^---.*\n", re.MULTILINE)
 _MAP: Final = re.compile(r"^(data|stringData):[ \t]*\n((?:(?: [^\n]*|[ \t]*|#[^\n]*)\n)*)", re.MULTILINE)
 _NO_ENTRY: Final = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*")
@@ -48,10 +49,17 @@ def values_in(data: bytes) -> Mapping[str, bytes] | None:
     return found
 
 
-def is_manifest(data: bytes) -> bool:
-    """Return whether `data` is a Kubernetes Secret, or a list with one."""
+def removal_in_cluster(data: bytes) -> str:
+    """Return the command that deletes the Kubernetes Secret in `data` where it is deployed; "" if it is none."""
     text = text_of(data)
-    return bool(_SECRET.search(text) or re.search(r'"kind":\s*"Secret"', text))
+    if not _SECRET.search(text) and not re.search(r'"kind":\s*"Secret"', text):
+        return ""
+    fields = {}
+    for field in ("name", "namespace"):
+        found = re.search(rf'^\s+"?{field}"?:\s*"?({_DNS.pattern})"?,?\s*$', text, re.MULTILINE)
+        fields[field] = found[1] if found else ""
+    namespace = f" -n {fields['namespace']}" if fields["namespace"] else ""
+    return f"kubectl delete secret {fields['name'] or 'NAME'}{namespace}"
 
 
 def full_name(values: Mapping[str, bytes], name: str) -> str:

@@ -195,7 +195,7 @@ class Importing:
     def _facts(self, key: FoundKey) -> Mapping[str, Fact]:
         """Return what the evidence says of a key that others have too; raise `RefusedError` if that is not wanted."""
         sharing = [account.name for account in self.others if account.request_of(key.spki)]
-        if not sharing:
+        if not sharing or self.account.request_of(key.spki):
             return {}
         if not self.wishes.shared_because:
             raise RefusedError(
@@ -262,7 +262,7 @@ class Importing:
 
     def _rehearsed(self, plan: ImportPlan, stamp: Stamp) -> ImportPlan:
         """Return `plan` with its steps, and the findings of the certificate."""
-        account, steps = plan.account, list[str]()
+        account, steps = plan.account, []
         for text, change in _changes(plan, stamp):
             after = change(account)
             steps += [text] if after != account else []

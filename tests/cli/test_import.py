@@ -319,6 +319,7 @@ def test_an_encrypted_key_names_its_option(harness: CliHarness, outside: Outside
     ended = harness.run(f"account import acme {line} {new(harness)}")
     assert ended.code == 2
     assert "store.jks is encrypted" in ended.err
+    assert "hint: --passphrase-file PATH" in ended.err
     assert not harness.writes
 
 
@@ -335,6 +336,7 @@ def test_a_key_of_another_account_is_refused(harness: CliHarness, outside: Outsi
     assert not harness.writes
     shared = f"account import second outside.zip {CLIENT} {new(harness)} --shared-key --reason 'one login'"
     assert harness.ok(f"{shared} -o json").json["stage"] == "current"
+    assert imported(harness, f"outside.zip {CLIENT}").json["steps"] == []  # the first is not disturbed
     doctor = harness.run("doctor -o json").json["findings"]
     assert [f["message"].split(":")[0] for f in doctor if f["code"] == "account.shared-key"] == ["acme", "second"]
     harness.ok("csr new second")

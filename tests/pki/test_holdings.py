@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from broker.errors import InputError
 from broker.model.secret import Secret
 from broker.pki.holdings import Holdings, Piece, gather
-from broker.pki.material import PassphraseError, PassphraseNeededError
+from broker.pki.material import PassphraseError
 from tests.support.outside import zipped
 from tests.support.partner import a_csr, key_pem
 
@@ -25,7 +25,13 @@ def found(
     pieces: Mapping[str, bytes], names: Mapping[str, str] | None = None, passphrase: str | None = None
 ) -> Holdings:
     made = [Piece(place, data, place, f"shred -u {place}") for place, data in pieces.items()]
-    return gather(made, names or {}, lambda _: Secret(passphrase) if passphrase is not None else None)
+
+    def unlock(place: str) -> Secret[str]:
+        if passphrase is None:
+            raise InputError(f"{place} is encrypted")
+        return Secret(passphrase)
+
+    return gather(made, names or {}, unlock)
 
 
 def encrypted() -> bytes:
@@ -80,5 +86,5 @@ def test_a_passphrase_is_asked_if_needed() -> None:
     assert len(found({"a": encrypted()}, passphrase="open").keys) == 1
     with pytest.raises(PassphraseError, match="is wrong"):
         found({"a": encrypted()}, passphrase="other")
-    with pytest.raises(PassphraseNeededError):
+    with pytest.raises(InputError, match="a is encrypted"):
         found({"a": encrypted()})

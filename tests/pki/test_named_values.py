@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import pytest
 
 from broker.errors import InputError, RefusedError
-from broker.pki.named_values import from_base64, full_name, is_manifest, values_in
+from broker.pki.named_values import from_base64, full_name, removal_in_cluster, values_in
 
 PEM = "-----BEGIN X-----\nYQ==\n-----END X-----\n"
 MANIFEST = f"""\
@@ -36,7 +37,7 @@ def test_a_manifest_as_kubectl_writes_it() -> None:
     expected = {"password": b"p w", "tls.key": PEM.encode(), "username": b"MZP1", "tls.crt": PEM.encode()}
     assert values_in(text.encode()) == expected
     assert values_in(text.replace("\n", "\r\n").encode()) == expected
-    assert is_manifest(text.encode())
+    assert removal_in_cluster(text.encode()) == "kubectl delete secret acme"
 
 
 @pytest.mark.parametrize(
@@ -112,3 +113,10 @@ def test_base64_is_strict() -> None:
     assert from_base64(b"YQ ==\n") == b"a"
     assert from_base64(b"p@ss") is None
     assert from_base64(b"") is None
+
+
+def test_the_secret_in_the_cluster_is_named() -> None:
+    manifest = {"kind": "Secret", "metadata": {"name": "acme", "namespace": "prod"}, "data": {}}
+    assert removal_in_cluster(json.dumps(manifest, indent=2).encode()) == "kubectl delete secret acme -n prod"
+    assert removal_in_cluster(json.dumps(manifest).encode()) == "kubectl delete secret NAME"
+    assert removal_in_cluster(b"kind: Deployment\n") == ""
