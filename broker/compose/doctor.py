@@ -134,7 +134,7 @@ def _outside(accounts: Sequence[Account]) -> Iterator[Finding]:
         request = next((r for r in account.requests if account.current and r.key == account.current.parts.key), None)
         if request is None:
             continue
-        sharing = [a.name for a in accounts if a is not account and a.request_of(request.spki)]
+        sharing = [a.name for a in accounts if a is not account and a.has_key(request.spki)]
         hint = f"broker csr new {account.name} starts a renewal with a key of its own"
         if sharing:
             message = f"{account.name}: {', '.join(sharing)} has the same key"

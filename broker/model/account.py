@@ -176,6 +176,10 @@ class Account:
         found = (r for r in self.requests if r.spki == spki and r.closed in (None, Closed.ANSWERED))
         return next(found, None)
 
+    def has_key(self, spki: Spki) -> bool:
+        """Return whether the account keeps the key `spki`: for a living generation, or an open request."""
+        return any(r.spki == spki and r.key in self.keys_in_use for r in self.requests)
+
     def copies_of(self, number: int) -> frozenset[str]:
         """Return who has copies of the key of generation `number` outside, as far as people have noted it."""
         key = self.parts_of(self.generation(number)).key

@@ -194,7 +194,7 @@ class Importing:
 
     def _facts(self, key: FoundKey) -> Mapping[str, Fact]:
         """Return what the evidence says of a key that others have too; raise `RefusedError` if that is not wanted."""
-        sharing = [account.name for account in self.others if account.request_of(key.spki)]
+        sharing = [account.name for account in self.others if account.has_key(key.spki)]
         if not sharing or self.account.request_of(key.spki):
             return {}
         if not self.wishes.shared_because:

@@ -360,6 +360,9 @@ def test_copies_outside_hold_a_generation(harness: CliHarness, outside: OutsideS
     harness.ok(hint.strip().removeprefix("broker "))
     harness.ok("rotation retire acme --generation 1")
     harness.ok("evidence verify acme")
+    freed = harness.ok(f"account import second outside.zip {CLIENT} {new(harness)} -o json")  # acme's copy is destroyed
+    assert freed.json["stage"] == "current"
+    assert harness.ok(f"account import acme outside.zip {new(harness)} -o json").json["steps"] == []
 
 
 # other commands meanwhile
