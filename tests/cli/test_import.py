@@ -109,11 +109,14 @@ def as_directory(harness: CliHarness, outside: OutsideSet) -> str:
     return f"set {CLIENT}"
 
 
-def as_key_store(harness: CliHarness, outside: OutsideSet) -> str:
+def key_store(outside: OutsideSet, alias: bytes) -> bytes:
     key, leaf = load_pem_private_key(outside.key, None), x509.load_pem_x509_certificate(outside.certificate)
-    cas = x509.load_pem_x509_certificates(outside.cas)
-    store = pkcs12.serialize_key_and_certificates(b"mzp", key, leaf, cas, BestAvailableEncryption(PASSPHRASE.encode()))  # type: ignore[arg-type]
-    given(harness, store_jks=store, passphrase=PASSPHRASE.encode(), password=PASSWORD.encode())
+    cas, sealing = x509.load_pem_x509_certificates(outside.cas), BestAvailableEncryption(PASSPHRASE.encode())
+    return pkcs12.serialize_key_and_certificates(alias, key, leaf, cas, sealing)  # type: ignore[arg-type]  # it is RSA
+
+
+def as_key_store(harness: CliHarness, outside: OutsideSet) -> str:
+    given(harness, store_jks=key_store(outside, b"mzp"), passphrase=PASSPHRASE.encode(), password=PASSWORD.encode())
     return f"store.jks --passphrase-file passphrase --password-file password {CLIENT}={outside.client_id}"
 
 
@@ -294,6 +297,19 @@ def test_the_key_of_the_certificate_is_taken(harness: CliHarness, outside: Outsi
     given(harness, keys_zip=zipped(two))
     ended = harness.run("account import acme keys.zip")
     assert (ended.code, "more than one private key" in ended.err) == (2, True)
+
+
+def test_an_entry_is_chosen_by_its_alias(harness: CliHarness, outside: OutsideSet) -> None:
+    newer = made_outside(harness.partner)
+    given(harness, one_p12=key_store(outside, b"older"), two_p12=key_store(newer, b"newer"), opens=PASSPHRASE.encode())
+    (harness.home / "password").write_text(PASSWORD)
+    line = f"one.p12 two.p12 --passphrase-file opens --password-file password {CLIENT}={newer.client_id}"
+    listed = harness.run(f"account import acme {line} {new(harness)}")
+    assert (listed.code, "'older'" in listed.err, "'newer'" in listed.err) == (2, True, True)
+    assert not harness.writes
+    imported(harness, f"{line} --alias newer")
+    (certificate,) = harness.account.certificates
+    assert certificate.pem.startswith(newer.certificate.decode().strip())
 
 
 def test_a_set_that_the_partner_refuses_stays_candidate(harness: CliHarness, outside: OutsideSet) -> None:
