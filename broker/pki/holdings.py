@@ -26,6 +26,7 @@ from broker.pki.reply import read_reply
 
 Unlock = Callable[[str], Secret[str]]  # the passphrase of what lies at a place
 _TEXTS: Final = {"login": LOGIN, "username": LOGIN, "password": PASSWORD, "client_id": CLIENT_ID}
+_KEY: Final = "tls.key"
 _ENCODED: Final = "base64:"  # before the name of a field: its text is the base64 of the value
 
 
@@ -85,11 +86,17 @@ def gather(pieces: Sequence[Piece], names: Mapping[str, str], unlock: Unlock) ->
 
     Raises what `read_material` raises for a piece that somebody named, `InputError` for one thing with two values.
     """
-    found = Holdings()
+    found, mapped = Holdings(), False
     for piece in pieces:
         for part in _parts(piece, names):
-            if _add(found, part, unlock):
+            mapped = mapped or part.name in names
+            is_secret = _add(found, part, unlock)
+            if is_secret:
                 found.places[piece.place] = piece.removal
+            elif part.name == _KEY and _KEY in names and not part.stray:
+                raise InputError(f"{part.place} holds no private key", hint="give the one with the key")
+    if names and not mapped:
+        raise InputError("no document with named values is given", hint="--map goes with JSON, a Secret or --from-kv")
     _drop_self_signed(found)
     return found
 
@@ -127,7 +134,8 @@ def _parts(piece: Piece, names: Mapping[str, str]) -> Iterator[Piece]:
 
 def _add(found: Holdings, part: Piece, unlock: Unlock) -> bool:
     """Add what `part` holds; return whether that is secret."""
-    kind = _TEXTS.get(re.split(r"[/.]", part.name.removesuffix(".txt"))[-1])
+    name = re.split(r"[/.]", part.name.removesuffix(".txt"))[-1].lower().replace("-", "_")
+    kind = _TEXTS.get(name)
     if kind is None:
         return _add_material(found, part, unlock)
     _add_text(found, kind, part)
@@ -181,7 +189,9 @@ def _read(part: Piece, unlock: Unlock) -> Material:
             return _opened(replace(part, data=decoded), unlock)
         try:
             reply = read_reply(part.data)
-        except (InputError, RefusedError):
+        except RefusedError:  # it names a kind of file that is not read
+            raise
+        except InputError:
             raise error from None
         return Material((), reply.certificates, (), reply.findings)
 

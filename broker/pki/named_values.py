@@ -95,9 +95,9 @@ def _of_json(document: Any) -> Iterator[tuple[str, bytes]]:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, bytes]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{path}.{name}" if path else name)
+    if isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
     elif isinstance(value, str):
         yield path, value.encode()
 

@@ -101,7 +101,7 @@ def _holdings(data: bytes) -> None:
 
 def _values(data: bytes) -> None:
     values = values_in(data)
-    assert not values or full_name(values, next(iter(values)))
+    assert all(full_name(values, name) == name for name in values or ())
 
 
 def _profile(data: bytes) -> None:

@@ -46,7 +46,7 @@ def test_the_same_key_twice_is_one() -> None:
 
 
 def test_texts_have_names() -> None:
-    holdings = found({"username": b"MZP1\r\n", "password.txt": b"pa ss\n", "client_id.txt": b"1234-abcd"})
+    holdings = found({"username": b"MZP1\r\n", "password.txt": b"pa ss\n", "Client-ID.txt": b"1234-abcd"})
     texts = {kind: secret.reveal() for kind, (secret, _) in holdings.texts.items()}
     assert (texts, holdings.client_ids) == ({"login": "MZP1", "password": "pa ss"}, ["1234-abcd"])
     assert holdings.places == {"password.txt": "shred -u password.txt"}
@@ -88,3 +88,10 @@ def test_a_passphrase_is_asked_if_needed() -> None:
         found({"a": encrypted()}, passphrase="other")
     with pytest.raises(InputError, match="a is encrypted"):
         found({"a": encrypted()})
+
+
+def test_a_map_needs_a_document_and_a_key() -> None:
+    with pytest.raises(InputError, match="no document with named values"):
+        found({"a": PEM}, {"tls.key": "k"})
+    with pytest.raises(InputError, match=r"set\.json: k holds no private key"):
+        found({"set.json": b'{"k": "%b"}' % base64.b64encode(CSR)}, {"tls.key": "k"})

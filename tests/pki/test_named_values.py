@@ -88,8 +88,9 @@ def test_damaged_documents_are_refused(text: str) -> None:
 
 
 def test_json_values_have_the_names_before_them() -> None:
-    found = values_in(b'{"data": {"data": {"tls_key": "k", "n": 1}}, "lease_id": ""}')
-    assert found == {"data.data.tls_key": b"k", "lease_id": b""}
+    found = values_in(b'{"data": {"data": {"tls_key": "k", "n": 1}, "ca_chain": ["a", "b"]}, "lease_id": ""}')
+    chain = {"data.ca_chain.0": b"a", "data.ca_chain.1": b"b"}
+    assert found == {"data.data.tls_key": b"k", "lease_id": b"", **chain}
     assert full_name(found, "tls_key") == "data.data.tls_key"
     with pytest.raises(InputError, match="no value is called 'key'"):
         full_name(found, "key")
