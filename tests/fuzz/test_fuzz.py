@@ -101,7 +101,7 @@ def _holdings(data: bytes) -> None:
 
 def _values(data: bytes) -> None:
     values = values_in(data)
-    assert all(full_name(values, name) == name for name in values or ())
+    assert values is None or all(full_name(values, name) == name for name in values)
 
 
 def _profile(data: bytes) -> None:
