@@ -49,8 +49,14 @@ class Imports:
         return importing.plan(Stamp(self._broker.true_clock(), self._broker.actor))
 
     def carry_out(self, plan: ImportPlan) -> Imported:
-        """Import as planned. The steps that are done already change nothing."""
+        """Import as planned. The steps that are done already change nothing.
+
+        Raise `InputError`, before anything is stored, if a role that acts later has no login on this host.
+        """
         broker, name, wishes = self._broker, plan.account.name, plan.wishes
+        rotates = plan.key or plan.reply or wishes.held_by
+        for role in filter(None, (Role.ROTATOR if rotates else None, Role.CANARY if plan.tries else None)):
+            broker.roles.connection(role)
         if plan.is_new:
             broker.registry.add_account(plan.account)
         else:

@@ -82,6 +82,7 @@ class ImportPlan:
     reply: bytes  # all certificates, as PEM
     wishes: Wishes
     steps: tuple[str, ...] = ()
+    tries: bool = False  # whether the partner is asked
 
     @property
     def is_new(self) -> bool:
@@ -262,7 +263,7 @@ class Importing:
 
     def _rehearsed(self, plan: ImportPlan, stamp: Stamp) -> ImportPlan:
         """Return `plan` with its steps, and the findings of the certificate."""
-        account, steps = plan.account, []
+        account, steps, tries = plan.account, [], False
         for text, change in _changes(plan, stamp):
             after = change(account)
             steps += [text] if after != account else []
@@ -273,9 +274,10 @@ class Importing:
             after = reply.admitted(account, stamp)
             steps += ["verify and store the certificate"] if after != account else []
             account, findings = after, reply.findings
-            if reply.received(after).generation.stage is Stage.CANDIDATE and may_try(account, self.profile):
-                steps.append("try the set at the partner, and make it current")
-        return replace(plan, steps=tuple(steps), findings=(*plan.findings, *findings))
+            is_candidate = reply.received(after).generation.stage is Stage.CANDIDATE
+            tries = is_candidate and may_try(account, self.profile)
+            steps += ["try the set at the partner, and make it current"] if tries else []
+        return replace(plan, steps=tuple(steps), findings=(*plan.findings, *findings), tries=tries)
 
 
 def may_try(account: Account, profile: Profile) -> bool:

@@ -20,7 +20,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from broker.compose.graph import Wiring
+from broker.model.role import Role
 from broker.vault.connection import Phase
+from tests.cli.test_one_role import only
 from tests.support.cli_harness import CliHarness
 from tests.support.console import inside
 from tests.support.outside import OutsideSet, made_outside, zipped
@@ -276,6 +278,18 @@ def test_secrets_are_typed_and_never_seen(harness: CliHarness, outside: OutsideS
     assert "generation 1 of acme is current" in terminal.said
     assert PASSPHRASE not in terminal.said
     assert PASSWORD not in terminal.said
+
+
+@pytest.mark.parametrize("roles", [(Role.OPERATOR,), (Role.OPERATOR, Role.ROTATOR)])
+def test_a_missing_login_is_known_first(harness: CliHarness, outside: OutsideSet, roles: tuple[Role, ...]) -> None:
+    host = {"BROKER_CONFIG": only(harness, roles)}
+    ended = harness.run(f"account import acme outside.zip {CLIENT} {new(harness)}", env=host)
+    assert (ended.code, "role has no way to log in" in ended.err) == (2, True)
+    assert not harness.writes
+    harness.ok(f"account add acme {harness.good('account add').partition(' acme ')[2]}", env=host)
+    given(harness, password=PASSWORD.encode())
+    harness.ok(f"account import acme --password-file password {CLIENT}={outside.client_id}", env=host)
+    assert harness.account.password == 1
 
 
 def test_key_and_certificate_of_two_sets_are_refused(harness: CliHarness, outside: OutsideSet) -> None:
