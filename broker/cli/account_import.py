@@ -29,14 +29,13 @@ from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD
-from broker.model.finding import Finding
 from broker.model.names import AccountName, checked_name
 from broker.model.redactor import Redactor
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.pki.certificates import ca_set
 from broker.pki.holdings import Holdings, Piece, gather
-from broker.pki.named_values import removal_in_cluster
+from broker.pki.material import PassphraseNeededError
 from broker.rotation.importing import Importing, ImportPlan, Wishes, login_in, subject_in
 from broker.rotation.receive import ImportOptions
 from broker.telemetry import log
@@ -124,22 +123,22 @@ def import_(start: Start, /, account: AccountName, **options: object) -> None:
     _add_password_file(asked, found)
     broker = start.broker
     accounts, unread = broker.imports.accounts()
+    found.findings += unread
     target = accounts.pop(account, None) or _new(broker, account, asked, found)
     if asked.login not in ("", target.login):
         raise InputError(f"the login of {account} is {target.login}", hint="leave out --login, or name another account")
-    importing = Importing(
-        target, tuple(accounts.values()), broker.profile(target.profile, Role.OPERATOR), found, wishes
-    )
+    profile = broker.profile(target.profile, Role.OPERATOR)
+    importing = Importing(target, tuple(accounts.values()), profile, found, wishes)
     _show_found(importing)
     _ask_password(target, found, asked)
     plan = broker.imports.plan(importing)
-    _show_plan(plan, unread)
+    _show_plan(plan)
     done = None
     if not asked.dry_run:
         if plan.is_new:
-            confirm(f"{_described(plan.account)}\nAdd this account?", yes=asked.yes)
+            _confirm(target, asked)
         done = broker.imports.carry_out(plan)
-    if not wrote_json(_data(plan, unread, found, done)):
+    if not wrote_json(_data(importing, plan, done)):
         _show_end(plan, found, done)
 
 
@@ -188,8 +187,7 @@ def _files(asked: _Asked) -> Iterator[Piece]:
 
 
 def _piece(path: Path, *, stray: bool) -> Piece:
-    data, removal = read_input(str(path)), f"shred -u {shlex.quote(str(path))}"
-    return Piece(str(path), data, path.name, "; ".join(filter(None, (removal, removal_in_cluster(data)))), stray)
+    return Piece(str(path), read_input(str(path)), path.name, f"shred -u {shlex.quote(str(path))}", stray)
 
 
 def _of_kv(start: Start, asked: _Asked, names: dict[str, str]) -> Iterator[Piece]:
@@ -213,7 +211,7 @@ def _unlocking(asked: _Asked) -> Callable[[str], Secret[str]]:
         if asked.passphrase_file:
             return from_file()
         if not sys.stdin.isatty():
-            raise InputError(
+            raise PassphraseNeededError(
                 f"{place} is encrypted, and stdin is not a terminal that could be asked", hint="--passphrase-file PATH"
             )
         return Secret(click.prompt(f"Passphrase of {place}", hide_input=True, default="", show_default=False, err=True))
@@ -267,34 +265,27 @@ def _new(broker: Broker, name: AccountName, asked: _Asked, found: Holdings) -> A
     )
 
 
+def _confirm(account: Account, asked: _Asked) -> None:
+    """Ask before an account is added: its address and login never change."""
+    described = f"account {account.name}: login {account.login}, subject {account.subject}"
+    at = f"{account.profile} {account.environment} at {account.base_url}"
+    confirm(f"{described}, {at}\nAdd this account?", yes=asked.yes)
+
+
 # showing
 
 
 def _show_found(importing: Importing) -> None:
-    if wants_json():
-        return
-    show_table(
-        ["found", "in", "subject", "SPKI", "valid", "fits"],
-        [
-            (row.what, row.place, row.subject, row.spki[:16], row.validity, "; ".join(row.fits))
-            for row in importing.rows()
-        ],
-    )
+    if not wants_json():
+        rows = ((r.what, r.place, r.subject, r.spki[:16], r.validity, "; ".join(r.fits)) for r in importing.rows())
+        show_table(["found", "in", "subject", "SPKI", "valid", "fits"], rows)
 
 
-def _show_plan(plan: ImportPlan, unread: Sequence[Finding]) -> None:
-    if wants_json():
-        return
-    show_findings((*unread, *plan.findings))
-    for number, step in enumerate(plan.steps, start=1):
-        note(f"{number}. {step}")
-
-
-def _described(account: Account) -> str:
-    return (
-        f"account {account.name}: login {account.login}, subject {account.subject}, {account.profile} "
-        f"{account.environment} at {account.base_url}"
-    )
+def _show_plan(plan: ImportPlan) -> None:
+    if not wants_json():
+        show_findings(plan.findings)
+        for number, step in enumerate(plan.steps, start=1):
+            note(f"{number}. {step}")
 
 
 def _show_end(plan: ImportPlan, found: Holdings, done: Imported | None) -> None:
@@ -323,18 +314,18 @@ def _next(done: Imported) -> Iterator[str]:
         yield f"broker csr submit {name} --sent-at {day}, with the day its CSR was sent; or broker csr submit {name}"
 
 
-def _data(plan: ImportPlan, unread: Sequence[Finding], found: Holdings, done: Imported | None) -> dict[str, object]:
-    generation = done.generation if done else None
+def _data(importing: Importing, plan: ImportPlan, done: Imported | None) -> dict[str, object]:
+    generation, places = done.generation if done else None, importing.found.places
     return {
         "account": plan.account.name,
         "login": plan.account.login,
         "subject": str(plan.account.subject),
         "new": plan.is_new,
-        "found": plan.rows,
-        "findings": (*unread, *plan.findings),
+        "found": tuple(importing.rows()),
+        "findings": plan.findings,
         "steps": plan.steps,
         "stored": done is not None,
         "generation": generation.number if generation else None,
-        "stage": generation.stage.value if generation else None,
-        "left_behind": [{"place": place, "removal": removal} for place, removal in found.places.items() if removal],
+        "stage": generation.stage if generation else None,
+        "left_behind": [{"place": place, "removal": removal} for place, removal in places.items() if removal],
     }

@@ -20,7 +20,7 @@ from broker.pki import certificate_fields as fields
 from broker.pki.client_ids import client_ids_in
 from broker.pki.csr import ParsedCsr
 from broker.pki.material import FoundKey, Material, PassphraseError, PassphraseNeededError, read_material
-from broker.pki.named_values import from_base64, full_name, values_in
+from broker.pki.named_values import from_base64, values_in
 from broker.pki.pem import text_of
 from broker.pki.reply import read_reply
 
@@ -92,7 +92,7 @@ def gather(pieces: Sequence[Piece], names: Mapping[str, str], unlock: Unlock) ->
             mapped = mapped or part.name in names
             is_secret = _add(found, part, unlock)
             if is_secret:
-                found.places[piece.place] = piece.removal
+                found.places[piece.place] = part.removal
             elif part.name == _KEY and _KEY in names and not part.stray:
                 raise InputError(f"{part.place} holds no private key", hint="give the one with the key")
     if names and not mapped:
@@ -117,16 +117,17 @@ def _parts(piece: Piece, names: Mapping[str, str]) -> Iterator[Piece]:
         for name, data in archive.members(piece.data):
             yield replace(piece, place=f"{piece.place}: {name}", name=name, data=data, stray=True)
         return
-    values = values_in(piece.data)
-    if values is None:
+    document = values_in(piece.data)
+    if document is None:
         yield piece
         return
+    piece = replace(piece, removal="; in the cluster: ".join(filter(None, (piece.removal, document.removal))))
     if not names:
-        for name, data in values.items():
+        for name, data in document.values.items():
             yield replace(piece, place=f"{piece.place}: {name}", name=name, data=data, stray=True)
     for wanted, given in names.items():
-        name = full_name(values, given.removeprefix(_ENCODED))
-        data = values[name]
+        name = document.full_name(given.removeprefix(_ENCODED))
+        data = document.values[name]
         if given.startswith(_ENCODED):
             data = from_base64(data) or b""
         yield replace(piece, place=f"{piece.place}: {name}", name=wanted, data=data)

@@ -72,7 +72,6 @@ class ImportPlan:
     """An import, before anything is stored. `steps` are those that are not done yet."""
 
     account: Account  # as it is stored, or will be
-    rows: tuple[Row, ...]
     findings: tuple[Finding, ...]
     password: Secret[str] | None
     client_ids: Mapping[str, str]
@@ -137,7 +136,6 @@ class Importing:
         request = self._request_of(key.spki) if key else None
         draft = ImportPlan(
             account=self.account,
-            rows=tuple(self.rows()),
             findings=(*self.found.findings, *self._traps(request), *self._unused(key)),
             password=password[0] if password and not self.account.password else None,
             client_ids=self._client_ids(),

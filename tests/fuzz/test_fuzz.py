@@ -44,7 +44,7 @@ from broker.model.secret import Secret
 from broker.partners import catalogue, document
 from broker.pki import certificates, csr, lint, verification
 from broker.pki.holdings import Piece, gather
-from broker.pki.named_values import full_name, values_in
+from broker.pki.named_values import values_in
 from broker.pki.reply import read_reply
 from broker.vault.documents import decoded, encoded
 from tests.fuzz.mutants import mutant
@@ -100,8 +100,8 @@ def _holdings(data: bytes) -> None:
 
 
 def _values(data: bytes) -> None:
-    values = values_in(data)
-    assert values is None or all(full_name(values, name) == name for name in values)
+    found = values_in(data)
+    assert found is None or all(found.full_name(name) == name for name in found.values)
 
 
 def _profile(data: bytes) -> None:
