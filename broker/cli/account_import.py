@@ -174,20 +174,23 @@ def _mapping(text: str) -> tuple[str, str]:
 
 def _files(asked: _Asked) -> Iterator[Piece]:
     for name in (*asked.files, *asked.key, *asked.csr):
-        path = Path(name)
         if name == "-":
             yield Piece(_STDIN, read_input(name))
-        elif os.path.isdir(name):  # noqa: PTH112  # it raises nothing for a name that no file can have
-            inside = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-            if len(inside) > _MOST_FILES:
-                raise InputError(f"{name} has more than {_MOST_FILES} files", hint="name the files of the set")
-            yield from (_piece(file, stray=True) for file in inside)
-        else:
-            yield _piece(path, stray=False)
+            continue
+        inside = _files_in(Path(name)) if os.path.isdir(name) else None  # noqa: PTH112  # no error for a bad name
+        for path in [name] if inside is None else inside:
+            removal = f"shred -u {shlex.quote(path)}"
+            yield Piece(path, read_input(path), os.path.basename(path), removal, stray=inside is not None)  # noqa: PTH119
 
 
-def _piece(path: Path, *, stray: bool) -> Piece:
-    return Piece(str(path), read_input(str(path)), path.name, f"shred -u {shlex.quote(str(path))}", stray)
+def _files_in(directory: Path) -> list[str]:
+    try:
+        found = sorted(str(path) for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"cannot read {directory}: {error.strerror}") from None
+    if len(found) > _MOST_FILES:
+        raise InputError(f"{directory} has more than {_MOST_FILES} files", hint="name the files of the set")
+    return found
 
 
 def _of_kv(start: Start, asked: _Asked, names: dict[str, str]) -> Iterator[Piece]:
@@ -220,15 +223,13 @@ def _unlocking(asked: _Asked) -> Callable[[str], Secret[str]]:
 
 
 def _require_named(asked: _Asked, found: Holdings) -> None:
-    for option, files, places in (
-        ("--key", asked.key, [key.file for key in found.keys]),
-        ("--csr", asked.csr, [place for _, place in found.requests]),
+    for option, files, what, places in (
+        ("--key", asked.key, "private key", found.places),
+        ("--csr", asked.csr, "signing request", [place for _, place in found.requests]),
     ):
-        shown = [_STDIN if file == "-" else file for file in files]
-        missing = [file for file in shown if not any(place.startswith(file) for place in places)]
-        if missing:
-            what = "private key" if option == "--key" else "signing request"
-            raise InputError(f"{missing[0]} holds no {what}", hint=f"{option} takes a file with one")
+        for file in (_STDIN if name == "-" else name for name in files):
+            if file not in places:
+                raise InputError(f"{file} holds no {what}", hint=f"{option} takes a file with one")
     given = (found.keys, found.certificates, found.requests, found.texts)
     if not any((*given, asked.password_file, asked.client_id_for, asked.held_by)):
         raise InputError("there is nothing to import", hint="name files, a directory, or - for standard input")
