@@ -85,16 +85,9 @@ class Registry(UseCase):
     def add_application(self, name: AccountName, application: str, client_id: str) -> Account:
         """Add an application; raise `ConflictError` if it exists with another client_id. "" leaves the one it has."""
 
-        def add(account: Account, stamp: Stamp) -> Account:
-            there = next((a for a in account.applications if a.name == application), None)
-            if there and client_id and there.client_id != client_id:
-                raise ConflictError(
-                    f"{name}/{application} exists already, with another client_id",
-                    hint=f"broker app set {name}/{application} --client-id ID changes it",
-                )
-            return application_set(account, application, client_id, stamp)
-
-        return self.settled(name, add).account
+        return self.settled(
+            name, lambda account, stamp: application_added(account, application, client_id, stamp)
+        ).account
 
     def set_application(self, name: AccountName, application: str, client_id: str) -> Amended:
         """Give an application another client_id. Raise `UnknownNameError`."""
@@ -141,6 +134,17 @@ class Registry(UseCase):
             raise RefusedError("no CA of the partner's server was accepted", hint=_offered(parts))
         trust = ca_set("".join(parts.accepted(fingerprint).pem for fingerprint in accept))
         return self.settled(name, lambda account, stamp: trust_set(account, trust, stamp)).account
+
+
+def application_added(account: Account, application: str, client_id: str, stamp: Stamp) -> Account:
+    """Add an application; raise `ConflictError` if it exists with another client_id. "" leaves the one it has."""
+    there = next((a for a in account.applications if a.name == application), None)
+    if there and client_id and there.client_id not in ("", client_id):
+        raise ConflictError(
+            f"{account.name}/{application} exists already, with another client_id",
+            hint=f"broker app set {account.name}/{application} --client-id ID changes it",
+        )
+    return application_set(account, application, client_id, stamp)
 
 
 def _offered(parts: ReplyParts) -> str:

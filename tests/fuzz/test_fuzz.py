@@ -48,7 +48,9 @@ from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.partners import catalogue, document
 from broker.pki import certificates, csr, keys, lint, verification
+from broker.pki.holdings import Piece, gather
 from broker.pki.material import read_material
+from broker.pki.named_values import values_in
 from broker.pki.reply import read_reply
 from broker.vault.documents import decoded, encoded
 from tests.fuzz import hostile
@@ -121,6 +123,16 @@ def _assert_plain(*said: Finding | str) -> None:
             assert text.isprintable(), text
             assert len(text) < MOST or isinstance(one, str), text[:MOST]
             assert not INTERNALS.search(text), text
+
+
+def _holdings(data: bytes) -> None:
+    found = gather([Piece("a file", data), Piece("stray", data, stray=True)], {}, lambda _: Secret("open"))
+    assert len({key.spki for key in found.keys}) == len(found.keys)
+
+
+def _values(data: bytes) -> None:
+    found = values_in(data)
+    assert found is None or all(found.full_name(name) == name for name in found.values)
 
 
 def _profile(data: bytes) -> None:
@@ -218,6 +230,19 @@ def _csrs() -> tuple[bytes, ...]:
     return made, base64.b64decode(b"".join(made.splitlines()[1:-1]))
 
 
+def _held() -> tuple[bytes, ...]:
+    key = pki.a_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    sealed = pki.a_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"open"))
+    return key + pki.pem(*CHAIN).encode(), sealed, _zip(key, *_csrs()), *_documents()
+
+
+def _documents() -> tuple[bytes, ...]:
+    manifest = (
+        b"kind: Secret\ndata:\n  password: YQ==\n  k: 'YQ=='\nstringData:\n  tls.crt: |\n    a\n    b\n  n: \"x\"\n"
+    )
+    return manifest, b'{"kind": "Secret", "data": {"a": "YQ=="}}', b'{"data": {"data": {"k": "v", "n": 1}}}'
+
+
 def _exports() -> tuple[bytes, ...]:
     entries = with_rolled_back().outbox
     return (exported(Record({entries[0].chain: ChainRecord(entries, head=None)}), NOW),)
@@ -226,6 +251,8 @@ def _exports() -> tuple[bytes, ...]:
 TARGETS: Final[dict[str, Callable[[], Target]]] = {
     "a reply in DER": lambda: Target(_reply, tuple(pki.der(c) for c in CHAIN)),
     "a reply in PEM": lambda: Target(_reply, (pki.pem(*CHAIN).encode(),)),
+    "what a team holds": lambda: Target(_holdings, _held()),
+    "named values": lambda: Target(_values, _documents()),
     "a reply in PKCS#7": lambda: Target(
         _reply, tuple(pkcs7.serialize_certificates(CHAIN, e) for e in (Encoding.DER, Encoding.PEM))
     ),
