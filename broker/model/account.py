@@ -145,9 +145,10 @@ class Account:
         known = sorted((a for a in self.applications if a.client_id), key=lambda a: a.rejected_at is not None)
         if known:
             return known[0]
+        first = next((f"broker app set {self.name}/{a.name} --client-id ID" for a in self.applications), "")
         raise RefusedError(
             f"no application of {self.name} has a client_id yet, and the partner requires one with every request",
-            hint=f"broker app set {self.name}/APPLICATION --client-id ID",
+            hint=first or f"broker app add {self.name}/APPLICATION --client-id ID",
         )
 
     def kept(self) -> Self:
