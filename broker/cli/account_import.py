@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -107,7 +107,7 @@ class _Asked:
 @click.option("--reason", default="", metavar="TEXT", help="Reason, for the evidence.")
 @click.option("--dry-run", is_flag=True, help="Show what was found and what would be done; store nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask before a new account is added.")
-def import_(start: Start, /, account: AccountName, **options: object) -> None:
+def import_(start: Start, /, account: AccountName, **options: Any) -> None:
     """Import an account that exists: key, certificate, CA, login, password, client_ids, at once or piece by piece.
 
     Reads PEM, DER, PKCS#7, PKCS#12 and zip, JSON, a Kubernetes Secret, a directory, or a secret in KV. Shows what it
@@ -116,7 +116,7 @@ def import_(start: Start, /, account: AccountName, **options: object) -> None:
 
     The same command again finishes an import that was interrupted, and otherwise changes nothing.
     """
-    asked = _Asked(**options)  # type: ignore[arg-type]  # click gives what the options above say
+    asked = _Asked(**options)
     wishes, names = _wishes(asked), dict(map(_mapping, asked.map))
     found = gather([*_files(asked), *_of_kv(start, asked, names)], names, _unlocking(asked))
     _require_named(asked, found)
@@ -254,7 +254,7 @@ def _ask_password(target: Account, found: Holdings, asked: _Asked) -> None:
 
 def _new(broker: Broker, name: AccountName, asked: _Asked, found: Holdings) -> Account:
     profile = broker.profile(asked.profile, Role.OPERATOR)
-    subject = subject_in(found, profile)
+    subject = subject_in(found, profile, name)
     return Account(
         name=name,
         profile=asked.profile,

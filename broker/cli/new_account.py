@@ -26,7 +26,7 @@ def address_of(profile: Profile, environment: str, given: str) -> str:
     if known and given and base_url(given) != base_url(known):
         raise InputError(
             f"{profile.name} {environment} is at {known}; secrets are sent to no other address",
-            hint="leave out --base-url, or add a custom profile: broker partner add",
+            hint="leave out --base-url, or add a custom profile: broker partner add FILE",
         )
     if not known and not given:
         raise InputError(f"{profile.name} {environment} has no address of its own", hint="--base-url https://host/path")

@@ -13,8 +13,9 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
+from OpenSSL import crypto
 
-from broker.errors import BrokerError, InputError, RefusedError
+from broker.errors import BrokerError, InputError
 from broker.model.certificate import Spki
 from broker.model.finding import Finding
 from broker.model.secret import Secret
@@ -26,15 +27,9 @@ from broker.pki.names import shown
 from broker.pki.pem import Block
 from broker.pki.wrappings import Unwrapper
 
-try:
-    from OpenSSL import crypto
-except ImportError:  # an extra
-    crypto = None  # type: ignore[assignment]
-
 _MOST_ROUNDS: Final = 4_000_000  # of all key derivations together: some seconds
 _PKCS8: Final = b"ENCRYPTED PRIVATE KEY"
 _CONSTRUCTED: Final = 0x20
-_NO_OPENSSL: Final = "this needs pyOpenSSL, which is not installed (pip install '.[server]' in the checkout)"
 
 
 class PassphraseError(InputError):
@@ -178,8 +173,6 @@ class _Reader:
 
     def _decrypted(self, pem: bytes, passphrase: bytes) -> object:
         """Return the key of an encrypted PEM block. By OpenSSL, which reads ciphers that the library does not."""
-        if crypto is None:
-            raise RefusedError("it is encrypted", hint=_NO_OPENSSL)
         try:
             return crypto.load_privatekey(crypto.FILETYPE_PEM, pem, passphrase).to_cryptography_key()
         except (crypto.Error, ValueError, TypeError, UnsupportedAlgorithm):  # without its cause, which may quote it

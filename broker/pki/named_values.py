@@ -13,7 +13,7 @@ from broker.errors import InputError, RefusedError
 from broker.pki.pem import text_of
 
 try:
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 except ImportError:  # an extra
     yaml = None
 

@@ -78,8 +78,18 @@ CASE_FILES = {
     **{f"p7b-{name}": (3, []) for name in ("ber.p7b", "ber.pem", "certificate-chain-header.p7b", "windows-header.p7b")},
 }
 
+JUDGED = {  # by test_cases.py
+    "dflt.csr",
+    "nc-reply.pem",
+    "r_any.pem",
+    "r_ns.pem",
+    "r_weak.pem",
+    "tw-newfirst.pem",
+    "tw-oldfirst.pem",
+}
 
-@pytest.mark.parametrize("name", sorted(path.name for path in CASES.iterdir()))
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CASES.iterdir() if path.name not in JUDGED))
 def test_a_case_is_read(name: str) -> None:
     parts = read_reply((CASES / name).read_bytes(), name)
     assert (len(parts.certificates), codes(parts)) == CASE_FILES.get(name, (1, []))
