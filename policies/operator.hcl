@@ -1,5 +1,6 @@
 # operator: a person at the command line. Edits accounts and stores passwords and other secrets; reads neither these nor keys.
 path "${mount}/data/accounts/+"    { capabilities = ["create", "read", "update"] }
+path "${mount}/metadata/accounts/" { capabilities = ["list"] }
 path "${mount}/data/profiles/+"    { capabilities = ["create", "read", "update"] }
 path "${mount}/metadata/profiles/" { capabilities = ["list"] }
 path "${shared}/metadata/accounts/+" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }

@@ -7,6 +7,8 @@ from typing import Final
 
 import click
 
+from broker.cli.account_import import import_
+from broker.cli.new_account import address_of, checked_login
 from broker.cli.noun import Noun
 from broker.cli.options import (
     account_argument,
@@ -29,19 +31,16 @@ from broker.cli.output import (
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.account import Account, Contacts
-from broker.model.authentication import LOGIN
 from broker.model.duration import part_of
 from broker.model.finding import refuse_errors
 from broker.model.names import AccountName, mail_address
 from broker.model.role import Role
 from broker.model.subject import ATTRIBUTES, Subject
 from broker.partners.profile import Profile
-from broker.partners.request import base_url
 from broker.pki.csr import parse
 from broker.pki.lint import lint_subject
 from broker.rotation.reports import rotation_status
 
-_LONGEST_LOGIN: Final = 256
 _ALIASES: Final = {"email": "emailaddress", "e": "emailaddress", "s": "st", "sp": "st"}
 _contact_option = click.option(
     "--contact", "partner", multiple=True, metavar="MAIL", help="Address at the partner that gets the CSR (repeatable)."
@@ -55,6 +54,12 @@ _INTERNAL: Final = ("outbox", "doomed_keys", "doomed_passwords")
 @click.group("account", cls=Noun, epilog="Example: broker account show acme")
 def command() -> None:
     """Manage accounts: logins at a partner, with subject, contacts and generations."""
+
+
+command.verb(
+    "import",
+    example="broker account import acme old-set.zip --client-id-for reporting=ID --dry-run",
+)(import_)
 
 
 @command.verb(
@@ -88,11 +93,8 @@ def add(
     The account's secrets are only ever sent to the address stored here.
     """
     broker, rules = start.broker, start.broker.profile(profile, Role.OPERATOR)
-    if not (0 < len(login) <= _LONGEST_LOGIN and login.isprintable()):
-        raise InputError(f"{login[:80]!r} is not a valid login", hint=f"use 1 to {_LONGEST_LOGIN} printable characters")
-    if fault := rules.authentication.problem(LOGIN, login):
-        raise fault
-    url = _base_url(rules, environment, base_url)  # before the subject, so that names are checked first
+    checked_login(rules, login)
+    url = address_of(rules, environment, base_url)  # before the subject, so that names are checked first
     named = _subject(subject, rules, login)
     findings = lint_subject(named, rules.subject, login)
     refuse_errors(f"the subject of {account}", findings)
@@ -259,10 +261,7 @@ def show(start: Start, account: AccountName) -> None:
     )
     show_table(
         ["request", "drafted", "sent", "state"],
-        [
-            (r.number, f"{r.drafted_at:%F}", len(r.submissions), r.closed.value if r.closed else "open")
-            for r in found.requests
-        ],
+        [(r.number, f"{r.drafted_at:%F}", len(r.submissions), r.state) for r in found.requests],
         empty=f"no signing request yet: broker csr new {found.name}",
     )
     show_table(
@@ -309,18 +308,6 @@ def _given(pairs: Sequence[str]) -> dict[str, str]:
             raise InputError(f"--subject names {known} twice", hint="give each attribute once")
         given[known] = value
     return given
-
-
-def _base_url(profile: Profile, environment: str, given: str) -> str:
-    known = profile.environment(environment).base_url
-    if known and given and base_url(given) != base_url(known):
-        raise InputError(
-            f"{profile.name} {environment} is at {known}; secrets are sent to no other address",
-            hint="leave out --base-url, or add a custom profile: broker partner add FILE",
-        )
-    if not known and not given:
-        raise InputError(f"{profile.name} {environment} has no address of its own", hint="--base-url https://host/path")
-    return base_url(known or given)
 
 
 def _shown(account: Account) -> dict[str, object]:

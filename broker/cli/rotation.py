@@ -167,6 +167,18 @@ def retire(start: Start, account: AccountName, generation: int, force: bool, rea
         note("snapshots of Vault may still hold its key")
 
 
+@command.verb("returned", example="broker rotation returned acme --held-by 'nginx on web-1'")
+@account_argument
+@click.option("--held-by", required=True, metavar="TEXT", help="Who had the copy, as rotation status shows it.")
+@click.option("--reason", default="", metavar="TEXT", help="Reason, for the evidence.")
+def returned(start: Start, account: AccountName, held_by: str, reason: str) -> None:
+    """Record that a copy of an imported key outside is gone. retire waits for such copies as for consumers."""
+    if not reason.isprintable():
+        raise InputError("--reason holds a control character", hint="write it on one line")
+    start.broker.rotation.returned(account, held_by, reason.strip())
+    show_done(f"{held_by} has no copy of a key of {account} any more", account=account, held_by=held_by)
+
+
 def _show(promotion: Promotion, done: str) -> None:
     if wrote_json(promotion):
         return

@@ -14,7 +14,7 @@ import click
 from broker.cli.exits import CODES
 from broker.cli.noun import Noun
 from broker.cli.options import output_file_option, require_apart, require_free_output, split_application, write_output
-from broker.cli.output import note, show_details, show_done, show_table, step, wrote_json
+from broker.cli.output import note, show_details, show_done, show_table, step, wants_json, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError, unwritable
 from broker.model.duration import age_text
@@ -122,6 +122,8 @@ def setup(
         note(f"new logins of {new} in {folder}: move each to the host of its role")
     if folder and (kept := [role.value for role in Role if role not in done.logins]):
         note(f"logins in {folder} that work are kept: {', '.join(kept)}")
+    if done.lacks and wants_json():
+        raise done.lacks  # standard output gets one document
     _show_plan(done, dry_run=dry_run)
     for effect in done.effects:
         note(effect)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -137,8 +137,26 @@ def _accounts(broker: Broker) -> Iterator[Finding]:
     accounts = broker.roles.accounts(Role.AUDITOR).all()
     yield from accounts.unread.values()
     yield from _caught("vault.unlisted", broker.strange())
+    yield from _outside(list(accounts.found.values()))
     for account in accounts.found.values():
         yield from _caught("account.unreadable", _account(broker, account))
+
+
+def _outside(accounts: Sequence[Account]) -> Iterator[Finding]:
+    """Report each account whose current key others have too: another account, or somebody outside."""
+    for account in accounts:
+        request = next((r for r in account.requests if account.current and r.key == account.current.parts.key), None)
+        if request is None:
+            continue
+        sharing = [a.name for a in accounts if a is not account and a.has_key(request.spki)]
+        hint = f"broker csr new {account.name} starts a renewal with a key of its own"
+        if sharing:
+            message = f"{account.name}: {', '.join(sharing)} has the same key"
+            yield Finding.warning("account.shared-key", message, hint)
+        if request.imported:
+            held = f", by {', '.join(request.held_by)}" if request.held_by else ""
+            message = f"{account.name}: its key was imported, and is known outside{held}"
+            yield Finding.note("account.known-outside", message, hint)
 
 
 def _evidence(broker: Broker, account: Account) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from functools import cache, cached_property, partial
 
 from broker.compose import privileged
 from broker.compose.doctor import examined
+from broker.compose.importing import Imports
 from broker.compose.issuing import Issuing
 from broker.compose.roles import Roles
 from broker.compose.serving import Listening, run
@@ -202,6 +203,11 @@ class Broker:
     def vaults(self) -> Vaults:
         """The embedded vault, and the set-up of any Vault: for administrators."""
         return Vaults(self.roles)
+
+    @cached_property
+    def imports(self) -> Imports:
+        """Imports of accounts that exist, which take several roles."""
+        return Imports(self)
 
     # use-cases
 

@@ -15,12 +15,13 @@ from typing import Self, TypeVar
 
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.authentication import PASSWORD
-from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef
+from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef, Spki
 from broker.model.chain import LAST, Entry, Head
 from broker.model.duration import part_of
 from broker.model.generation import (
     Application,
     Breaker,
+    Closed,
     Generation,
     Halt,
     KeyRef,
@@ -144,9 +145,10 @@ class Account:
         known = sorted((a for a in self.applications if a.client_id), key=lambda a: a.rejected_at is not None)
         if known:
             return known[0]
+        first = next((f"broker app set {self.name}/{a.name} --client-id ID" for a in self.applications), "")
         raise RefusedError(
             f"no application of {self.name} has a client_id yet, and the partner requires one with every request",
-            hint=f"broker app set {self.name}/APPLICATION --client-id ID",
+            hint=first or f"broker app add {self.name}/APPLICATION --client-id ID",
         )
 
     def kept(self) -> Self:
@@ -202,6 +204,20 @@ class Account:
         """Return signing request `number`; raise `UnknownNameError`."""
         found = (r for r in self.requests if r.number == number)
         return _first(found, f"{self.name} has no signing request {number}", f"broker account show {self.name}")
+
+    def request_of(self, spki: Spki) -> SigningRequest | None:
+        """Return the request for the key `spki` that is open or was answered, None if there is none."""
+        found = (r for r in self.requests if r.spki == spki and r.closed in (None, Closed.ANSWERED))
+        return next(found, None)
+
+    def has_key(self, spki: Spki) -> bool:
+        """Return whether the account keeps the key `spki`: for a living generation, or an open request."""
+        return any(r.spki == spki and r.key in self.keys_in_use for r in self.requests)
+
+    def copies_of(self, number: int) -> frozenset[str]:
+        """Return who has copies of the key of generation `number` outside, as far as people have noted it."""
+        key = self.parts_of(self.generation(number)).key
+        return frozenset(holder for r in self.requests if r.key == key for holder in r.held_by)
 
     def answered_only_by(self, candidate: Generation) -> SigningRequest | None:
         """Return the request whose answer is lost if `candidate` is rejected; None if another generation has it too."""

@@ -67,6 +67,14 @@ class SigningRequest:
     submissions: tuple[Submission, ...] = ()
     closed: Closed | None = None
     closed_at: datetime | None = None
+    imported: bool = False  # its key was made outside, and is known there
+    held_by: tuple[str, ...] = ()  # who has copies of the key outside, until a person says that they are gone
+
+    @property
+    def state(self) -> str:
+        """Whether it is open, or why it was closed, for people."""
+        state = self.closed.value if self.closed else "open"
+        return f"{state}, imported" if self.imported else state
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ class Event(Enum):
     CANARY_ANSWERED = "canary-answered"
     BREAKER_RESET = "breaker-reset"
     LEASE_REVOKED = "lease-revoked"
+    COPY_NOTED = "copy-noted"
+    COPY_GONE = "copy-gone"
 
 
 @dataclass(slots=True)
@@ -63,6 +65,7 @@ class AccountState:
     settings: dict[str, Fact] | None = None  # contacts and renewal; None: the evidence does not have them
     suspended: bool = False
     removed: bool = False
+    holders: dict[int, set[str]] = field(default_factory=dict)  # who has copies of a request's key outside
 
     @property
     def current(self) -> int:
@@ -85,6 +88,7 @@ def account_state(account: Account) -> AccountState:
         settings_facts(account),
         account.suspended is not None,
         account.removed is not None,
+        {r.number: set(r.held_by) for r in account.requests if r.held_by},
     )
 
 
@@ -170,6 +174,15 @@ class _Replay:
                 self.proven[number] = parts
             case Event.GENERATION_MOVED:
                 self._move(int(facts["generation"]), Move(facts["move"]), facts)
+            case Event.COPY_NOTED:
+                found.holders.setdefault(int(facts["request"]), set()).add(str(facts["holder"]))
+            case Event.COPY_GONE:
+                self._remove_holder(int(facts["request"]), str(facts["holder"]))
+
+    def _remove_holder(self, number: int, holder: str) -> None:
+        self.found.holders[number].remove(holder)
+        if not self.found.holders[number]:
+            del self.found.holders[number]
 
     def _close(self, number: int, why: Closed) -> None:
         if self.found.requests[number] is not None:

@@ -47,10 +47,9 @@ _RARE: Final = (
     *("nameConstraints", "certificatePolicies", "policyConstraints", "policyMappings", "inhibitAnyPolicy"),
     "cRLDistributionPoints",
 )
-ACCEPTABLE: Final = (  # errors that a person may accept: the partner's server may judge otherwise
+ACCEPTABLE: Final = (  # errors that a person may accept: only the partner's server can decide about them
     *("certificate.cn", "certificate.cn.duplicate", "certificate.cn.multi-valued", "certificate.subject"),
-    *("certificate.version", "certificate.extensions", "certificate.critical", "certificate.key-usage"),
-    *("certificate.purpose", "certificate.ca.critical", "certificate.ca.key-usage", "certificate.ca.purpose"),
+    *("certificate.version", "certificate.key-usage", "certificate.purpose", "certificate.ca.purpose"),
 )
 _NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL does not name
 _error, _warning, _note = Finding.error, Finding.warning, Finding.note
@@ -77,9 +76,10 @@ def verify_certificate(certificate: Certificate, expected: Expected, now: dateti
     pinned = load(expected.issuing.pem) if expected.issuing else []
     path = best_path(leaf, others, pinned, now)
     found += _path_faults(path, now) if path else [_no_path(leaf, others, pinned)]
-    if path and not has_errors(found):
+    found = [replace(one, code=f"certificate.{one.code}") for one in found]
+    if path and not has_errors(f for f in found if f.code not in ACCEPTABLE):
         found += _openssl_faults(path)
-    return worst_first(replace(one, code=f"certificate.{one.code}") for one in found)
+    return worst_first(found)
 
 
 def best_path(leaf: x509.Certificate, pool: Path, trusted: Path, now: datetime) -> Path | None:
@@ -146,7 +146,6 @@ def _times(leaf: x509.Certificate, now: datetime) -> Iterator[Finding]:
 def _purpose(leaf: x509.Certificate) -> Iterator[Finding]:
     if leaf.version is not x509.Version.v3:
         yield _error("version", "it is an X.509 version 1 certificate, which states no purpose", _REISSUE)
-        return
     extensions = extensions_of(leaf)
     yield from _extension_faults("it", leaf, _REISSUE)
     if extensions.is_ca:
@@ -281,7 +280,7 @@ def _openssl_faults(path: Path) -> Iterator[Finding]:
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME)
         crypto.X509StoreContext(store, leaf, between).verify_certificate()
     except crypto.X509StoreContextError as error:
-        name = shown(fields.subject_of(path[error.errors[1]]))
-        yield _error("chain", f"its chain does not verify, says OpenSSL of {name}: {error}", _ASK)
+        name = shown(fields.subject_of(path[min(error.errors[1], len(path) - 1)]))
+        yield _error("certificate.chain", f"its chain does not verify, says OpenSSL of {name}: {error}", _ASK)
     except crypto.Error:
-        yield _error("chain", "OpenSSL cannot read a certificate of its chain", _ASK)
+        yield _error("certificate.chain", "OpenSSL cannot read a certificate of its chain", _ASK)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from broker.model.account import Account
 from broker.model.chain import Entry
@@ -10,7 +11,19 @@ from broker.model.changes.moving import settled
 from broker.model.clock import Clock, Stamp
 from broker.model.compare_and_set import compare_and_set
 from broker.model.names import AccountName
-from broker.rotation.ports import Accounts, EvidenceLog, ForkedEvidenceError, Keys, Secrets, Settle, Version
+from broker.rotation.ports import (
+    Accounts,
+    EvidenceLog,
+    ForkedEvidenceError,
+    Keys,
+    Secrets,
+    Settle,
+    SlotTakenError,
+    Version,
+)
+
+T = TypeVar("T")
+_SLOTS: Final = 16  # to try; killed commands may have taken the first ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,19 @@ class UseCase:
         done = self.amend(name, change)
         self.settle(name)
         return done
+
+    def in_free_slot(self, name: AccountName, first: int, store: Callable[[int], T]) -> tuple[int, T]:
+        """Call `store` with `first` and the numbers after it until one is free; return the number and the result.
+
+        It passes over keys of killed commands. Raise `SlotTakenError` if the account got a request meanwhile.
+        """
+        for number in range(first, first + _SLOTS):
+            try:
+                return number, store(number)
+            except SlotTakenError:
+                if self.accounts.read(name).account.next_request != first:
+                    raise
+        raise SlotTakenError(name, first)
 
     @contextmanager
     def settling(self, name: AccountName) -> Iterator[None]:

@@ -27,6 +27,15 @@ class ForkedEvidenceError(ConflictError):
     retryable = False
 
 
+class SlotTakenError(ConflictError):
+    """The slot has a key that a killed or concurrent command stored: one made here where one from outside should be,
+    or the other way round.
+    """
+
+    def __init__(self, account: AccountName, slot: int) -> None:
+        super().__init__(f"another command stored a key in slot {slot} of {account}", hint="run this command again")
+
+
 Version = NewType("Version", int)  # 0: not stored yet
 
 
@@ -62,10 +71,13 @@ class Accounts(Protocol):
 
 
 class Keys(Protocol):
-    """Private keys: made, used to sign, and destroyed, but never returned."""
+    """Private keys: made or stored, used to sign, and destroyed, but never returned."""
 
     def ensure(self, account: AccountName, slot: int, rules: KeyRules) -> tuple[KeyRef, Spki]:
-        """Make the key of `slot`, or adopt the stored one; return after reading it back."""
+        """Make the key of `slot`, or adopt the one made there; return after reading it back. Raise `SlotTakenError`."""
+
+    def keep(self, account: AccountName, slot: int, key: Secret[bytes]) -> tuple[KeyRef, Spki]:
+        """Store `key`, which was made outside; return after reading it back. Raise `SlotTakenError`."""
 
     def sign_request(self, account: AccountName, key: KeyRef, subject: Subject, rules: KeyRules) -> str:
         """Return a PEM CSR for `subject`."""

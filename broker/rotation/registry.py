@@ -24,7 +24,7 @@ from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import Subject
 from broker.pki.certificates import ca_set
-from broker.pki.reply import ReplyParts, read_reply
+from broker.pki.reply import ReplyParts
 from broker.rotation.amend import Amended, UseCase
 from broker.rotation.ports import Secrets, Version
 
@@ -85,16 +85,9 @@ class Registry(UseCase):
     def add_application(self, name: AccountName, application: str, client_id: str) -> Account:
         """Add an application; raise `ConflictError` if it exists with another client_id. "" leaves the one it has."""
 
-        def add(account: Account, stamp: Stamp) -> Account:
-            there = next((a for a in account.applications if a.name == application), None)
-            if there and client_id and there.client_id != client_id:
-                raise ConflictError(
-                    f"{name}/{application} exists already, with another client_id",
-                    hint=f"broker app set {name}/{application} --client-id ID changes it",
-                )
-            return application_set(account, application, client_id, stamp)
-
-        return self.settled(name, add).account
+        return self.settled(
+            name, lambda account, stamp: application_added(account, application, client_id, stamp)
+        ).account
 
     def set_application(self, name: AccountName, application: str, client_id: str) -> Amended:
         """Give an application another client_id. Raise `UnknownNameError`."""
@@ -131,17 +124,27 @@ class Registry(UseCase):
             return number
         raise ConflictError(f"{called} numbers {first} to {first + SLOTS - 1} of {account.name} are all taken")
 
-    def set_trust(self, name: AccountName, data: bytes, accept: Sequence[str]) -> Account:
-        """Verify the server by those CAs in `data` that a person accepts by their SHA-256 fingerprints.
+    def set_trust(self, name: AccountName, parts: ReplyParts, accept: Sequence[str]) -> Account:
+        """Verify the server by those CAs of a reply that a person accepts by their SHA-256 fingerprints.
 
-        Repeating it changes nothing. Raise `InputError` if `data` cannot be read, and `RefusedError` if it holds no CA
-        with such a fingerprint, or if none is accepted.
+        Repeating it changes nothing. Raise `RefusedError` if it holds no CA with such a fingerprint, or if none is
+        accepted.
         """
-        parts = read_reply(data)
         if not accept:
             raise RefusedError("no CA of the partner's server was accepted", hint=_offered(parts))
         trust = ca_set("".join(parts.accepted(fingerprint).pem for fingerprint in accept))
         return self.settled(name, lambda account, stamp: trust_set(account, trust, stamp)).account
+
+
+def application_added(account: Account, application: str, client_id: str, stamp: Stamp) -> Account:
+    """Add an application; raise `ConflictError` if it exists with another client_id. "" leaves the one it has."""
+    there = next((a for a in account.applications if a.name == application), None)
+    if there and client_id and there.client_id not in ("", client_id):
+        raise ConflictError(
+            f"{account.name}/{application} exists already, with another client_id",
+            hint=f"broker app set {account.name}/{application} --client-id ID changes it",
+        )
+    return application_set(account, application, client_id, stamp)
 
 
 def _offered(parts: ReplyParts) -> str:

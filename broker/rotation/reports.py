@@ -96,7 +96,9 @@ def _report(account: Account, generation: Generation, holders: Callable[[int], f
         key=parts.key,
         password=parts.password,
         not_after=account.certificate(parts.certificate).not_after,
-        held_by=tuple(sorted(holders(generation.number))) if stage.deliverable else (),
+        held_by=tuple(sorted(holders(generation.number) | account.copies_of(generation.number)))
+        if stage.deliverable
+        else (),
         verdict=answer[1] if answer else None,
     )
 

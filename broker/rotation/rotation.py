@@ -1,12 +1,14 @@
 """The rotator's use-cases: from a signing request to a retired generation."""
 
 import secrets
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 
 from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account
+from broker.model.changes.importing import copy_gone
 from broker.model.changes.moving import (
     displaced_generation,
     generation_to_try,
@@ -26,7 +28,7 @@ from broker.model.lease import ConsumerRecord, Holding
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
 from broker.model.verdict import CanaryResult, Verdict
-from broker.pki.reply import read_reply
+from broker.pki.reply import ReplyParts
 from broker.rotation.amend import UseCase, amend
 from broker.rotation.ports import Canary, Consumers, Keys, Others, ReadProfile, Stragglers
 from broker.rotation.receive import ImportOptions, Received, Reply
@@ -59,13 +61,13 @@ class Rotation(UseCase):
         return request
 
     def _drafted(self, seen: Account) -> SigningRequest:
-        name, slot, rules = seen.name, seen.next_request, self.profile(seen).key
+        name, first, rules = seen.name, seen.next_request, self.profile(seen).key
         now = self.clock()  # a wrong clock is refused here, before a key is stored
         try:
-            key, spki = self.keys.ensure(name, slot, rules)
+            slot, (key, spki) = self.in_free_slot(name, first, lambda number: self.keys.ensure(name, number, rules))
             csr = self.keys.sign_request(name, key, seen.subject, rules)
         except (RefusedError, UnknownNameError):
-            _refuse_overtaken(self.seen(name), slot)  # the key is gone because the request was closed
+            _refuse_overtaken(self.seen(name), first)  # the key is gone because the request was closed
             raise
         request = SigningRequest(slot, key, spki, csr, drafted_at=now)
 
@@ -95,15 +97,15 @@ class Rotation(UseCase):
         """Close request `number`. Its key is destroyed when the account is settled."""
         return self.settled(name, lambda newest, stamp: closed(newest, number, why, stamp)).account.request(number)
 
-    def receive(self, name: AccountName, data: bytes, options: ImportOptions) -> Received:
+    def receive(self, name: AccountName, parts: ReplyParts, options: ImportOptions) -> Received:
         """Turn a reply into a candidate, in one write; the same reply a second time returns the same generation.
 
         Raise `RefusedError` if it fits no key of the account, `LateReplyError` if its request was closed,
-        `FindingsError` with all that is wrong with it, the question for an unaccepted CA last, and `InputError` if it
-        cannot be read. Nothing is stored in any of these cases.
+        or `FindingsError` with all that is wrong with it, the question for an unaccepted CA last. Nothing
+        is stored in any of these cases.
         """
         rules = self.profile(self.seen(name)).subject
-        reply = Reply(read_reply(data), options, rules)
+        reply = Reply(parts, options, rules)
         try:
             after = self.amend(name, reply.admitted).account
         except RefusedError:
@@ -239,12 +241,15 @@ class Rotation(UseCase):
             seen = self.seen(name)
             if moved(seen, number, Move.RETIRE, self.stamp()) == seen:  # or raises
                 return False
-            holding = self.stragglers(name, number)
+            copies = seen.copies_of(number)
+            holding = sorted(self.stragglers(name, number) | copies)
             if holding and not reason:
+                ways = [f"broker rotation returned {name} --held-by {shlex.quote(holder)}" for holder in sorted(copies)]
+                ways += [f"broker bundle revoke {name} CONSUMER --reason TEXT"] if len(holding) > len(copies) else []
+                ways.append("--force --reason TEXT here")
                 raise WaitingError(
-                    f"generation {number} of {name} is still held by {', '.join(sorted(holding))}",
-                    hint="wait until then; or, if the holder is gone: "
-                    f"broker bundle revoke {name} CONSUMER --reason TEXT, or --force --reason TEXT here",
+                    f"generation {number} of {name} is still held by {', '.join(holding)}",
+                    hint=f"wait until then; or, if the holder is gone: {', or '.join(ways)}",
                 )
 
             def retired(newest: Account, stamp: Stamp) -> Account:
@@ -258,6 +263,11 @@ class Rotation(UseCase):
                 return moved(newest, number, Move.RETIRE, stamp, reason)
 
             return self.amend(name, retired).changed
+
+    def returned(self, name: AccountName, holder: str, reason: str = "") -> Account:
+        """Record that `holder` has no copy of a key outside any more; raise `UnknownNameError` if none was noted."""
+        with self.settling(name):  # if none is noted, a killed command may have removed it
+            return self.amend(name, lambda account, stamp: copy_gone(account, holder, reason, stamp)).account
 
     # the end
 
@@ -321,7 +331,9 @@ def _unchanged(newest: Account, seen: Account) -> Account:
 
 
 def _refuse_overtaken(account: Account, slot: int) -> None:
-    closed = account.request(slot).closed if account.next_request > slot else None
+    if account.next_request <= slot:
+        return
+    closed = next((r.closed for r in account.requests if r.number == slot), Closed.SUPERSEDED)  # else passed over
     if closed:
         raise ConflictError(
             f"signing request {slot} of {account.name} was drafted by another command and {closed.value} meanwhile",

@@ -98,6 +98,7 @@ def _account(old: Document) -> Document:
     tries = [{**t, "parts": whole[t["generation"]]} for t in old["tries"]]
     return _without(old, "password", "doomed_passwords") | {
         "generations": [_generation(g, whole) | {"order": orders[g["number"]]} for g in old["generations"]],
+        "requests": [{**r, "imported": False, "held_by": []} for r in old["requests"]],
         "secrets": password,
         "renew_before": "",
         "suspended": None,

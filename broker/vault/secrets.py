@@ -1,7 +1,7 @@
 """Private keys and named secrets in Vault's KV: numbered, written once, destroyed in every version; keys of leases."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
@@ -17,6 +17,7 @@ from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
 from broker.pki import csr, keys
+from broker.rotation.ports import SlotTakenError
 from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.documents import DAMAGED_HINT, decoded, enveloped, in_base64
@@ -38,10 +39,31 @@ class VaultKeys:
             made = keys.generate(rules)
             return enveloped({"pkcs8": in_base64(made.reveal()), "spki": keys.spki_of(made)})
 
+        return self._stored(account, slot, make, imported=False)
+
+    def keep(self, account: AccountName, slot: int, key: Secret[bytes]) -> tuple[KeyRef, Spki]:
+        """Store `key`, which was made outside, or find it stored; return after it was read back."""
+
+        def make() -> Document:
+            return enveloped({"pkcs8": in_base64(key.reveal()), "spki": keys.spki_of(key), "imported": True})
+
+        try:
+            ref, spki = self._stored(account, slot, make, imported=True)
+        except GoneError:  # another command passed over it, and destroyed it
+            raise SlotTakenError(account, slot) from None
+        if spki != keys.spki_of(key):
+            raise SlotTakenError(account, slot)
+        return ref, spki
+
+    def _stored(
+        self, account: AccountName, slot: int, make: Callable[[], Document], *, imported: bool
+    ) -> tuple[KeyRef, Spki]:
         stored = _key(self._vault.adopt(layout.key(account, slot), make), account)
         spki = keys.spki_of(Secret(stored.pkcs8))
         if spki != stored.spki:
             raise RefusedError(f"the private key in slot {slot} of {account} is damaged", hint=DAMAGED_HINT)
+        if isinstance(stored, _ImportedKey) is not imported:
+            raise SlotTakenError(account, slot)
         return key_ref(slot), spki
 
     def sign_request(self, account: AccountName, key: KeyRef, subject: Subject, rules: KeyRules) -> str:
@@ -145,5 +167,12 @@ class _StoredKey:
     spki: str
 
 
+@dataclass(frozen=True, slots=True)
+class _ImportedKey(_StoredKey):
+    imported: bool  # always true: made outside, and known there
+
+
 def _key(stored: Document, account: AccountName) -> _StoredKey:
-    return decoded(stored, _StoredKey, f"a private key of {account}")
+    value = stored.get("value")
+    kind = _ImportedKey if isinstance(value, Mapping) and "imported" in value else _StoredKey
+    return decoded(stored, kind, f"a private key of {account}")

@@ -221,7 +221,7 @@ def _cut(line: str) -> str:
 
 def _wrapped(line: str) -> str:
     if len(_INDENT) + len(click.unstyle(line)) <= _width():
-        return f"{_INDENT}{line}"
+        return f"{_INDENT}{line}".rstrip()
     inner = line[: len(line) - len(line.lstrip())]
     return textwrap.fill(
         line, _width(), initial_indent=_INDENT, subsequent_indent=f"{_INDENT}{inner}  ", break_on_hyphens=False

@@ -20,6 +20,7 @@ HELPERS = (  # pure functions, and values that use-cases take and return: none o
     "broker.partners.",
     "broker.people.eml.",
     "broker.pki.",
+    "broker.rotation.importing.",
     "broker.rotation.receive.ImportOptions",
     "broker.rotation.reports.",
 )

@@ -30,6 +30,7 @@ KILLS: Final = tuple(signalled(signal.SIGKILL, phase) for phase in ("before", "a
 WHOLLY: Final = ("csr new", "cert import", "password set")
 SAMPLED: Final = (
     "account add",
+    "account import",
     "rotation promote",
     "bundle get",
     "csr submit",

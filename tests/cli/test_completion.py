@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -51,9 +50,7 @@ def test_names_are_completed(harness: CliHarness, words: str, offered: list[str]
 )
 def test_completion_is_silent_if_vault_is_away(harness: CliHarness, changes: dict[str, str]) -> None:
     harness.put("promoted")
-    before = time.monotonic()
     assert completed(harness, "broker status ", **changes) == ([], "")
-    assert time.monotonic() - before < 5
 
 
 @pytest.mark.slow

@@ -53,12 +53,13 @@ def test_every_command_names_the_missing_extra(tmp_path: Path) -> None:
         "account": "acme", "application": "reporting", "number": "1", "accept": ["--accept-ca", "ab" * 32],
         "url": "https://partner.example/v3", "login": "MZP0000001", "consumer": "reader", "csr": "good.csr",
         "subject": [part for pair in SUBJECT for part in ("--subject", pair)],
-        "reply": "reply.zip", "token": "reader.token", "profile": "own.toml",
+        "reply": "reply.zip", "token": "reader.token", "profile": "own.toml", "set": "set.json", "holder": "reader",
     }  # fmt: skip
     lines = {name: filled(good.line, words) for name, good in GOOD.items()}
     environment = {"VAULT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN": "none", "HOME": str(tmp_path), "PATH": ""}
     for name in ("reply.zip", "good.csr", "reader.token"):
         (tmp_path / name).write_text("word\n")
+    (tmp_path / "set.json").write_text('{"password": "word"}')
     (tmp_path / "own.toml").write_text(builtin_source("stellantis").replace('name = "stellantis"', 'name = "own"'))
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(sorted(sum(EXTRAS.values(), ()))), json.dumps(list(lines.values()))],

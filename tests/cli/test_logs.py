@@ -88,7 +88,7 @@ def test_a_fault_before_any_configuration(harness: CliHarness, monkeypatch: pyte
     def broken(_: object) -> None:
         raise RuntimeError(PASSWORD)
 
-    monkeypatch.setattr("broker.cli.cert.read_reply", broken)
+    monkeypatch.setattr("broker.cli.cert.read_files", broken)
     ended = harness.run("cert inspect reply.zip --log-level error")
     assert "unexpected fault" in ended.err
     assert "broker/cli/cert.py:" in ended.err

@@ -61,14 +61,16 @@ def test_the_next_step_of_a_command_works(harness: CliHarness, printed_runs: Pri
     reply = "second.zip" if case.state == "again" else "reply.zip"
     given = {"application": "reporting", "number": case.number, "reply": reply, "profile": "own.toml"}
     given |= {"now": f"{datetime.now(UTC):%F}", "token": "reader.token"}
-    line = shlex.join(filled(case.line, {**harness.saved.values(case.state), **given}))
+    values = {**harness.saved.values(case.state), **given}
+    lines = [shlex.join(filled(line, values)) for line in (*case.before, case.line)]
     harness.put(case.state)
     if case.input:
         (harness.home / "input").write_bytes(case.input)
-        line = line.replace("--password-file -", "--password-file input")
-    ended = harness.run(line)
-    assert ended.code == 0, ended.err
-    printed_runs.assert_work(ended.out + ended.err, case.state, before=[line])
+        lines[-1] = lines[-1].replace("--password-file -", "--password-file input")
+    for line in lines:
+        ended = harness.run(line)
+        assert ended.code == 0, ended.err
+    printed_runs.assert_work(ended.out + ended.err, case.state, before=lines)
 
 
 @pytest.mark.slow

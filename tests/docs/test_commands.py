@@ -37,8 +37,8 @@ RUN_BY = {
     "curl": "tests/docs/test_walkthrough.py",
     "openssl": "tests/docs/test_walkthrough.py",
     "python3": "tests/docs/test_walkthrough.py",
+    "keytool": "tests/docs/test_existing_account.py",
     "pip": "tests/docs/test_readme.py",
-    "eval": "tests/cli/test_completion.py",
     "sh": ".ci/run",  # sh .ci/peers
     "bench/numbers": "tests/docs/test_numbers.py",
 }

@@ -14,7 +14,7 @@ from broker.evidence.tamper import differences, require_first_entry
 from broker.model.account import Account, Contacts
 from broker.model.certificate import CaSetRef
 from broker.model.chain import Entry, Fact, Head, verify
-from broker.model.changes import moving, registering
+from broker.model.changes import importing, moving, registering
 from broker.model.changes.writing import recorded
 from broker.model.clock import Stamp
 from broker.model.finding import Finding, Severity
@@ -213,3 +213,13 @@ def test_older_evidence_has_no_contacts() -> None:
     assert list(differences(changed, changed.outbox)) == [
         "the contacts or the renewal setting of mzp-1 are not those of its evidence"
     ]
+
+
+def test_a_removed_holder_is_found() -> None:
+    """Else a writer of accounts could hide a copy outside, and have its generation retired."""
+    account = with_current()
+    account = importing.copies_noted(account, 1, ["web-1"], STAMP)
+    assert not differences_in(account)
+    hidden = replace(account, requests=(replace(account.requests[0], held_by=()), *account.requests[1:]))
+    (found,) = differences_in(hidden)
+    assert found.startswith("those who hold copies of the keys")

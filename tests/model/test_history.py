@@ -9,7 +9,7 @@ import pytest
 
 from broker.model.account import Account, Contacts
 from broker.model.chain import Entry
-from broker.model.changes import moving, registering, requesting, trying
+from broker.model.changes import importing, moving, registering, requesting, trying
 from broker.model.generation import Closed, Halt, Submission
 from broker.model.history import Event, account_state, fold
 from broker.model.lease import Holding
@@ -134,6 +134,8 @@ def test_every_event_is_recorded() -> None:
     account = trying.breaker_reset(account, "unlocked", STAMP)
     account = with_open_request(moving.moved(account, 3, Move.REJECT, STAMP))
     number = account.requests[-1].number
+    account = importing.copies_noted(account, number, ["web-1"], STAMP)
+    account = importing.copy_gone(account, "web-1", "", STAMP)
     account = requesting.submitted(account, number, Submission(NOW, "hand"), by=BY)
     account = requesting.finding_accepted(account, account.certificates[-1], "certificate.purpose", "why", STAMP)
     holding = Holding(account.name, "fleet", "direct", 1, "l1", NOW, NOW)

@@ -228,6 +228,9 @@ INPUTS: Final[Mapping[str, Input]] = {
         "warning extensions, warning path-length",
     ),
     "leaf, version 1": Input(changed(version_1), "error version"),
+    "leaf, version 1 with extensions, CA:TRUE": Input(
+        changed(lambda fields: fields[1:], is_ca=True), "error version, error is-ca"
+    ),
     "leaf, nsCertType client and server": Input(leaf(extra=[pki.netscape_type(0xC0)])),
     "leaf, nsCertType server": Input(leaf(extra=[pki.netscape_type(0x40)]), "error purpose", accepted=False),
     "leaf, nsCertType email": Input(leaf(extra=[pki.netscape_type(0x20)]), "error purpose", accepted=False),

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import dsa
+from cryptography.hazmat.primitives.asymmetric import dsa, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.errors import RefusedError
@@ -22,6 +22,7 @@ from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.certificates import format_fingerprint, load
 from broker.pki.csr import build
 from broker.pki.keys import spki_of
+from broker.pki.reply import read_reply
 from broker.pki.verification import ACCEPTABLE
 from broker.rotation.receive import ImportOptions, LateReplyError, Received
 from tests.rotation.simulation import Simulation
@@ -73,7 +74,7 @@ def received(
     text: str = "",
 ) -> Received:
     profile = replace(catalogue.builtin("stellantis"), subject=pki.GUIDE)
-    return sim.rotation(profile=lambda _: profile).receive(MZP, (text + pki.pem(*reply)).encode(), said)
+    return sim.rotation(profile=lambda _: profile).receive(MZP, read_reply((text + pki.pem(*reply)).encode()), said)
 
 
 def kept(sim: Simulation) -> list[x509.Certificate]:
@@ -208,19 +209,28 @@ def test_some_errors_are_never_accepted(reply: x509.Certificate, code: str) -> N
 
 def test_never_acceptable_is_what_endangers_others() -> None:
     """A wrong key, a CA nobody accepted, CA:TRUE, weak keys and signatures, expiry."""
-    never = (
-        "key",
-        "issuer",
-        "unpinned",
-        "is-ca",
-        "key.weak",
-        "key.factored",
-        "signature.weak",
-        "expired",
-        "not-yet-valid",
-    )
+    never = ("key", "issuer", "unpinned", "is-ca", "key.weak", "signature.weak", "expired", "not-yet-valid", "chain")
     of_cas = ("not-a-ca", "weak-key", "signature.weak", "expired", "not-yet-valid")
-    assert not set(ACCEPTABLE) & {f"certificate.{c}" for c in (*never, *(f"ca.{c}" for c in of_cas), "chain")}
+    codes = {f"certificate.{code}" for code in (*never, *(f"ca.{code}" for code in of_cas))}
+    assert not set(ACCEPTABLE) & codes
+
+
+def test_a_version_1_leaf_may_be_accepted() -> None:
+    assert isinstance(MIDDLE.key, rsa.RSAPrivateKey)
+    old = pki.altered(OLD, MIDDLE.key, lambda fields: fields[1:-1])
+    sim = a_simulation()
+    received(sim, old, *CAS, said=replace(DESPITE, findings=("certificate.version",)))
+    assert kept(sim)[0] == old
+
+
+def test_an_accepted_finding_hides_no_other() -> None:
+    """OpenSSL is asked in spite of it, and refuses the names."""
+    elsewhere = x509.NameConstraints([x509.RFC822Name("elsewhere.example")], None)
+    narrow = pki.a_ca("Middle", issuer=ROOT, extra=[(elsewhere, True)])
+    leaf = pki.a_leaf(narrow, FIRST, digital_signature=False)
+    with pytest.raises(FindingsError) as caught:
+        received(a_simulation(), leaf, narrow.certificate, *CAS[1:], said=DESPITE)
+    assert [f.code for f in caught.value.findings if f.severity is Severity.ERROR] == ["certificate.chain"]
 
 
 def test_certificate_of_accepted_ca_is_taken() -> None:
@@ -417,6 +427,6 @@ def test_reply_for_another_account_is_named() -> None:
             sim.registry().add_account(an_account())
         use = sim.rotation(profile=lambda _: profile, others=lambda: [sim.account, other])  # noqa: B023
         with assert_refused(RefusedError, "answers signing request 1 of other"):
-            use.receive(MZP, pki.pem(NEW, *CAS).encode(), BOTH)
+            use.receive(MZP, read_reply(pki.pem(NEW, *CAS).encode()), BOTH)
         with assert_refused(RefusedError):
             received(sim, NEW, *CAS, said=BOTH)

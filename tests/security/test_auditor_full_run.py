@@ -27,6 +27,7 @@ from broker.vault.changing import StoredProfiles
 from broker.vault.connection import Phase
 from broker.vault.layout import right
 from tests.support.audited import ROOT, Run, kept
+from tests.support.outside import made_outside, zipped
 from tests.support.proxy import Cue, Fault, proxied
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, System, made_system
 from tests.support.vault import mounted, throwaway
@@ -57,6 +58,7 @@ def _play(system: System) -> None:
     _second_certificate(system)
     _new_password(system)
     _another_secret(system)
+    _bring_in(system)
     _two_at_once(system)
     _miss_a_profile(system)
     _look(system)
@@ -170,6 +172,17 @@ def _another_secret(system: System) -> None:
     system.ok("bundle", "get", "acme/reporting", "--consumer-token-file", token, "--to", "another")
     (overtaken,) = [g.number for g in account.generations if g.parts.secrets.get(hmac) == 1]
     system.ok("rotation", "retire", "acme", "--generation", str(overtaken))
+
+
+def _bring_in(system: System) -> None:
+    """Import an account that exists; a copy of its key outside is noted, and gone."""
+    made = made_outside(system.partner)
+    (system.home / "old.zip").write_bytes(zipped({**made.files, "password": NEWER.encode()}))
+    system.ok(
+        "account", "import", "old", "old.zip", "--environment", "stand-in", "--base-url", system.partner.api_url,
+        *system.accepting(), "--client-id-for", "reporting", "--held-by", "web-1", "--yes",
+    )  # fmt: skip
+    system.ok("rotation", "returned", "old", "--held-by", "web-1")
 
 
 def _miss_a_profile(system: System) -> None:

@@ -91,7 +91,7 @@ def test_unsigned_tails_are_noted() -> None:
     for key in (KEY, None):
         found = found_in(written(a_file()), key)
         assert not found.errors
-        assert "last entries of 2 chain(s): accounts/acme, accounts/other" in found.others["anchor.unsigned"]
+        assert "last entries of 2 chains: accounts/acme, accounts/other" in found.others["anchor.unsigned"]
 
 
 def test_a_record_comes_back_as_it_was() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import sys
 import tempfile
@@ -12,7 +13,13 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_der_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_der_private_key,
+    load_pem_private_key,
+)
 from partner_standin import Standin
 
 from broker.embedded.config import Options
@@ -22,11 +29,14 @@ from broker.model.role import Role
 from broker.vault import layout
 from tests.support.console import commands
 from tests.support.leaks import CHANNELS, Watch
+from tests.support.outside import made_outside
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, made_system
 from tests.support.vault import mounted, throwaway
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 WRONG = 'wr0ng&"Pässword\\ /+='
+OPENING = "0pens-the-old-key"
+OUTSIDE = "pl4nted-outside/+="
 NEW = "n3w-Pa§s'word%2F+2"
 NOT_RUN = {("demo",)}  # it plays the verbs below, on its own secrets
 
@@ -51,6 +61,7 @@ def watch() -> Iterator[Watch]:
         register(watched)
         request_and_receive(watched)
         rotate(watched)
+        bring_in(watched)
         issue(watched)
         look(watched)
         leave(watched)
@@ -136,6 +147,35 @@ def rotate(watch: Watch) -> None:
     watch.run("rotation", "status", "acme")
     watch.run("rotation", "reject", "acme", "--generation", "2", "--reason", "not the partner's password", "--yes")
     watch.run("rotation", "rollback", "acme", code=6)
+
+
+def bring_in(watch: Watch) -> None:
+    """Import a set whose key, login and password lie outside; also badly: another passphrase, another CA."""
+    system = watch.system
+    made = made_outside(system.partner)
+    key = load_pem_private_key(made.key, None)
+    assert isinstance(key, RSAPrivateKey)
+    encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(OPENING.encode()))
+    watch.mark("passphrase", OPENING)
+    watch.mark("outside password", OUTSIDE)
+    watch.mark("d of the outside key", key.private_numbers().d.to_bytes(256)[:48])
+    files = {"old.key": encrypted, "old.crt": made.certificate + made.cas, "opening": OPENING.encode()}
+    files["old.json"] = json.dumps(
+        {"login": LOGIN, "password": OUTSIDE, "k": base64.b64encode(made.key).decode()}
+    ).encode()
+    for name, content in files.items():
+        (system.home / name).write_bytes(content)
+        watch.expected.add(system.home / name)
+    url = ["--environment", "stand-in", "--base-url", system.partner.api_url, "--yes"]
+    given = ["account", "import", "old", "old.key", "old.crt", "old.json", *url]
+    watch.run(*given, code=2)
+    watch.run(*given, "--passphrase-file", "old.json", code=2)
+    watch.run(*given, "--passphrase-file", "opening", code=6)
+    watch.run(*given, "--passphrase-file", "opening", *system.accepting(), "--dry-run", "-o", "json")
+    called = ["--client-id-for", f"reporting={made.client_id}", "--held-by", "web-1"]
+    watch.run(*given, "--passphrase-file", "opening", *system.accepting(), *called, code=6)  # the partner knows another
+    watch.run("rotation", "returned", "old", "--held-by", "web-1")
+    watch.run("account", "import", "old", "--from-kv", "secret/old", code=5)
 
 
 def issue(watch: Watch) -> None:

@@ -21,6 +21,7 @@ LATER: Final = 150.0  # seconds: a try that a kill left unanswered holds the nex
 OPERATOR, ROTATOR, AUDITOR = (Role.OPERATOR,), (Role.ROTATOR,), (Role.AUDITOR,)
 CANARY, SERVER, ANCHOR = (Role.CANARY,), (Role.SERVER,), (Role.ANCHOR,)
 PROMOTING = (Role.ROTATOR, Role.CANARY)
+IMPORTING = (Role.OPERATOR, *PROMOTING)
 GET: Final = "{account}/{application} --consumer-token-file {token} --to bundle"
 SET: Final = "{account}/{application} --client-id 11111111-1111-4111-8111-111111111111"
 
@@ -79,6 +80,15 @@ CASES: Final = (
         "empty",
         OPERATOR,
         writes="vault",
+    ),
+    Case(
+        "account import",
+        "{account} {set} --environment stand-in --base-url {url} --client-id-for {application} {accept} "
+        "--held-by operations --yes",
+        "empty",
+        IMPORTING,
+        writes="vault partner",
+        later=LATER,
     ),
     Case("account list", roles=AUDITOR),
     Case("account show", "{account}", roles=AUDITOR),
@@ -181,6 +191,14 @@ CASES: Final = (
         number="2",
     ),
     Case("rotation retire", "{account} --generation {number}", "rotated", ROTATOR, writes="vault"),
+    Case(
+        "rotation returned",
+        "{account} --held-by operations",
+        "imported",
+        ROTATOR,
+        writes="vault",
+        done=(0, 2),
+    ),
     Case("bundle get", GET, roles=SERVER, writes="vault disk"),
     Case("bundle get (again)", GET, roles=SERVER, writes="vault disk", before=(f"bundle get {GET}",)),
     Case(
@@ -244,6 +262,7 @@ STATES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyType(
     {
         "empty": ("", ()),
         "account": ("empty", (GOOD["account add"].line,)),
+        "imported": ("empty", (GOOD["account import"].line,)),
         "added": ("account", ("password set {account} --password-file {password}", "app add {account}/{application}")),
         "requested": ("added", ("csr new {account}",)),
         "candidate": ("requested", (GOOD["cert import"].line,)),

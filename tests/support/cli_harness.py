@@ -21,6 +21,7 @@ from broker.pki.reply import read_reply
 from broker.vault.connection import Phase
 from tests.support.catalogue import GOOD, filled
 from tests.support.console import inside
+from tests.support.outside import zipped
 from tests.support.partner import a_csr
 from tests.support.saved_states import ACCOUNT, SavedStates
 from tests.support.system import LOGIN, PASSWORD, Ended
@@ -128,6 +129,7 @@ class CliHarness:
             "application": application,
             "number": case.number if number is None else number,
             "reply": "reply.zip",
+            "set": "outside.zip",
             "profile": "own.toml",
             "csr": "good.csr",
             "token": "reader.token",
@@ -186,6 +188,7 @@ class CliHarness:
             "good.csr": a_csr(rsa.generate_private_key(65537, 2048)),
             "reply.zip": self.saved.reply("requested").read_bytes(),
             "second.zip": self.saved.reply("again").read_bytes(),
+            "outside.zip": zipped(self.saved.outside.files),
             "own.toml": OWN.encode(),
             "plain.toml": b"version = 1\n",
             "reader.token": Path(self.saved.token()).read_bytes(),

@@ -59,6 +59,8 @@ class _Replay:
     passwords: list[int] = field(default_factory=list)
     cas: dict[str, set[str]] = field(default_factory=lambda: {"trust": set(), "issuing": set()})
     applications: dict[str, str] = field(default_factory=dict)
+    copies: dict[int, list[str]] = field(default_factory=dict)  # request: who has its key outside
+    imported: set[int] = field(default_factory=set)
     opened: Entry | None = None
     subject: str = ""
     stopped: dict[str, bool] = field(default_factory=lambda: {"suspended": False, "removed": False})
@@ -158,9 +160,22 @@ def _drafted(replay: _Replay, facts: Document) -> Iterator[str]:
     number = facts["request"]
     if None in replay.requests.values():
         yield "a second open request"
-    if number != max(replay.requests, default=0) + 1 or (facts["key"], facts["spki"]) in replay.keys.values():
+    if number <= max(replay.requests, default=0) or (facts["key"], facts["spki"]) in replay.keys.values():
         yield "its number or its key was there before"
+    if "origin" in facts:
+        replay.imported.add(number)
     replay.requests[number], replay.keys[number] = None, (facts["key"], facts["spki"])
+
+
+def _copy_noted(replay: _Replay, facts: Document) -> Iterator[str]:
+    if replay.keys[facts["request"]][0] != facts["key"]:
+        yield "the copy is of another key than the request's"
+    replay.copies.setdefault(facts["request"], []).append(facts["holder"])
+
+
+def _copy_gone(replay: _Replay, facts: Document) -> Iterator[str]:
+    replay.copies[facts["request"]].remove(facts["holder"])
+    return iter(())
 
 
 def _submitted(replay: _Replay, facts: Document) -> Iterator[str]:
@@ -293,6 +308,8 @@ _RULES: Final[Mapping[str, Any]] = {
     "canary-answered": _answered,
     "breaker-reset": _nothing,
     "lease-revoked": _nothing,
+    "copy-noted": _copy_noted,
+    "copy-gone": _copy_gone,
 }
 
 
@@ -320,6 +337,11 @@ def _differences(replay: _Replay, document: Document) -> Iterator[str]:
         "applications": (replay.applications, {a["name"]: a["client_id"] for a in document["applications"]}),
         "requests": (replay.requests, {r["number"]: r["closed"] for r in document["requests"]}),
         "keys": (replay.keys, {r["number"]: (r["key"], r["spki"]) for r in document["requests"]}),
+        "imported keys": (replay.imported, {r["number"] for r in document["requests"] if r["imported"]}),
+        "copies outside": (
+            {number: holders for number, holders in replay.copies.items() if holders},
+            {r["number"]: r["held_by"] for r in document["requests"] if r["held_by"]},
+        ),
         "stages": (replay.stages, {g["number"]: g["stage"] for g in document["generations"]}),
         "parts": (replay.parts, {g["number"]: _parts(g["parts"]) for g in document["generations"]}),
         "password": (replay.passwords[-1] if replay.passwords else 0, document["secrets"].get("password", 0)),

@@ -133,7 +133,7 @@ def _filled(command: click.Command, name: tuple[str, ...], words: Sequence[str],
             needed -= {word}
             rest = rest[length:]
         elif missing or (many and _is_value(word)):
-            if not _is_value(word):
+            if not _is_value(word) and not (len(rest) > 1 and rest[1].startswith("--")):
                 return Printed((*taken, word), variables, f"{word!r} is no value")
             missing, taken, rest = missing[1:], [*taken, word], rest[1:]
         else:
@@ -145,4 +145,4 @@ def _filled(command: click.Command, name: tuple[str, ...], words: Sequence[str],
 def _is_value(word: str) -> bool:
     """Return whether a word may be a name or a place for one, and not a word of the prose that follows."""
     parts = word.split("/")
-    return any(part in (FIELD, *UNKNOWN, "-", "acme", "stellantis") for part in parts)
+    return "." in word.strip(".") or any(part in (FIELD, *UNKNOWN, "-", "acme", "stellantis") for part in parts)

@@ -30,6 +30,7 @@ from broker.vault.layout import right
 from tests.support.catalogue import STATES, Case, filled
 from tests.support.console import inside
 from tests.support.ended import Ended
+from tests.support.outside import OutsideSet, made_outside, zipped
 from tests.support.partner import a_csr
 from tests.support.sources import BROKER
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, System
@@ -72,6 +73,13 @@ class SavedStates:
         (folder / "wrong-password").write_text(f"{PASSWORD}-wrong", encoding="utf-8")
         (folder / "good-csr").write_bytes(a_csr(rsa.generate_private_key(65537, 2048)))
         return folder
+
+    @functools.cached_property
+    def outside(self) -> OutsideSet:
+        """A set that the team made by hand; the partner knows its certificate."""
+        made = made_outside(self.system.partner)
+        (self._given / "outside.zip").write_bytes(zipped(made.files))
+        return made
 
     def run(
         self,
@@ -121,6 +129,8 @@ class SavedStates:
         """Make the mount hold what `case` starts from; its reply is there then."""
         if "{reply}" in case.line:
             self.reply(_answered(case.state))
+        if "{set}" in case.line:
+            assert self.outside.client_id
         self.put(case.state)
 
     def values(self, state: str) -> Mapping[str, str | Sequence[str]]:
@@ -135,6 +145,7 @@ class SavedStates:
             "accept": self.system.accepting(),
             "reply": str(self._replies.get(_answered(state), "")),
             **{name: str(self._given / f"good-{name}") for name in ("profile", "password", "csr")},
+            "set": str(self._given / "outside.zip"),
             "wrong": str(self._given / "wrong-password"),
         }
 
@@ -146,6 +157,8 @@ class SavedStates:
         for line in lines:
             if "{reply}" in line:
                 self.reply(parent)
+            if "{set}" in line:
+                assert self.outside.client_id
             ended = self.system.run(*filled(line.removeprefix("!"), self.values(parent)))
             assert bool(ended.code) is line.startswith("!"), f"{line}: {ended.code}\n{ended.err}"
         before = self.states[parent].documents.get(f"accounts/{ACCOUNT}") if parent else None

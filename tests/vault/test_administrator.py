@@ -136,6 +136,7 @@ def test_dry_run_names_each_missing_right(others_vault: UsedByOthers, tmp_path: 
     assert f"update on auth/{DEFAULT_MOUNT}/role/server/custom-secret-id" in dry.err
     assert "broker vault setup --print admin-policy" in dry.err
     assert f"mount {DEFAULT_MOUNT}/" in dry.out
+    assert run(others_vault, tmp_path, "vault setup --dry-run -o json", policy).json["code"] == "denied"
     before = others_vault.root.ask("GET", "sys/mounts")["data"]
     real = run(others_vault, tmp_path, "vault setup", policy)
     assert real.code == 5
@@ -163,7 +164,11 @@ def test_drift_is_seen_with_reading_rights(others: UsedByOthers, tmp_path: Path)
     assert "0 of " in ended.err
 
 
-@pytest.mark.parametrize("line", [s for s in stanzas(admin_policy(DEFAULT_MOUNT)) if not any(u in s for u in UNUSED)])
+@pytest.mark.parametrize(
+    "line",
+    [s for s in stanzas(admin_policy(DEFAULT_MOUNT)) if not any(u in s for u in UNUSED)],
+    ids=lambda line: line.split('"')[1],
+)
 def test_each_right_is_needed(others: UsedByOthers, tmp_path: Path, line: str) -> None:
     """Without it, setting up or enrolling is denied, and the denial names the path."""
     for kind in ("mounts", "auth"):

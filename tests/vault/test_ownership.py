@@ -20,6 +20,7 @@ from broker.vault.logins import FixedToken
 from broker.vault.ownership import found, survey, unseen
 from broker.vault.setup import Action, Wish, apply, as_shell, changes, wanted
 from tests.support.accounts import an_account
+from tests.support.depth import sampled
 from tests.support.setup_script import run_script
 from tests.support.vault import TestVault, enrol, issue_login, login, plan_of, set_up, token_of
 
@@ -319,7 +320,7 @@ def script(bare: Connection, folder: Path, *, shared: bool) -> subprocess.Comple
     return run_script(bare, folder, as_shell(ground, wanted(ground, Wish())))
 
 
-@pytest.mark.parametrize(("obstacle", "named", "shareable"), OBSTACLES, ids=NAMES)
+@pytest.mark.parametrize(("obstacle", "named", "shareable"), sampled(OBSTACLES, every=3), ids=NAMES)
 def test_the_script_refuses_what_others_made(
     bare: Connection, tmp_path: Path, obstacle: Callable[[Connection], None], named: str, shareable: bool
 ) -> None:

@@ -8,7 +8,7 @@ from broker.model.certificate import Certificate
 from broker.model.chain import Fact
 from broker.model.changes.writing import dooming_unused, recorded, swapped, with_candidate, with_request_closed
 from broker.model.clock import Stamp
-from broker.model.generation import Closed, Parts, SigningRequest, Submission
+from broker.model.generation import Closed, Parts, SigningRequest, Submission, key_ref
 from broker.model.history import Event
 
 
@@ -16,14 +16,20 @@ def requested(account: Account, request: SigningRequest, *, by: str) -> Account:
     """Open `request`, unless its key was requested before; raise `ConflictError` if another is open."""
     if any(r.spki == request.spki for r in account.requests):
         return account
+    return opened(account, request, by=by)
+
+
+def opened(account: Account, request: SigningRequest, *, by: str, **facts: Fact) -> Account:
+    """Add `request`; raise `ConflictError` if another is open. The keys in slots that it passes over are doomed."""
     if account.open_request:
         raise ConflictError(
             f"{account.name} has an open signing request, number {account.open_request.number}",
             hint=f"broker csr show {account.name}, or broker csr cancel {account.name}",
         )
-    after = replace(account, requests=(*account.requests, request))
-    facts: dict[str, Fact] = {"request": request.number, "key": request.key, "spki": request.spki}
-    return recorded(after, Stamp(request.drafted_at, by), Event.REQUEST_DRAFTED, **facts)
+    orphans = map(key_ref, range(account.next_request, request.number))
+    after = replace(account, requests=(*account.requests, request), doomed_keys=account.doomed_keys.union(orphans))
+    named: dict[str, Fact] = {"request": request.number, "key": request.key, "spki": request.spki}
+    return recorded(after, Stamp(request.drafted_at, by), Event.REQUEST_DRAFTED, **named, **facts)
 
 
 def submitted(account: Account, number: int, submission: Submission, *, by: str) -> Account:
