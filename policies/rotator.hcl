@@ -1,5 +1,6 @@
 # rotator: drives renewal. Makes and destroys keys, promotes and retires. Reads and writes no password or other secret, hands nothing out.
 path "${mount}/data/accounts/+"    { capabilities = ["read", "update"] }
+path "${mount}/metadata/accounts/" { capabilities = ["list"] }
 path "${mount}/data/profiles/+"    { capabilities = ["read"] }
 path "${mount}/metadata/profiles/" { capabilities = ["list"] }
 
@@ -16,6 +17,6 @@ path "${mount}/destroy/secrets/${account}/+/+"  { capabilities = ["update"] }
 path "${mount}/data/evidence/accounts/+/+"     { capabilities = ["create", "read"] }
 path "${mount}/metadata/evidence/accounts/+/+" { capabilities = ["read"] }
 
-# Stragglers
-path "${mount}/data/consumers/+"    { capabilities = ["read"] }
+# Stragglers, and the leases that a person ends
+path "${mount}/data/consumers/+"    { capabilities = ["read", "update"] }
 path "${mount}/metadata/consumers/" { capabilities = ["list"] }

@@ -1,6 +1,6 @@
 """`broker account`: accounts, which are logins at a partner."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import timedelta
 from typing import Final
@@ -10,7 +10,15 @@ import click
 from broker.cli.account_import import import_
 from broker.cli.new_account import address_of, checked_login
 from broker.cli.noun import Noun
-from broker.cli.options import account_argument, profile_option
+from broker.cli.options import (
+    account_argument,
+    confirm,
+    profile_option,
+    reason_option,
+    reason_options,
+    the_reason,
+    yes_option,
+)
 from broker.cli.output import (
     note,
     show_details,
@@ -29,6 +37,7 @@ from broker.model.names import AccountName, mail_address
 from broker.model.role import Role
 from broker.model.subject import ATTRIBUTES, Subject
 from broker.partners.profile import Profile
+from broker.pki.csr import parse
 from broker.pki.lint import lint_subject
 from broker.rotation.reports import rotation_status
 
@@ -104,7 +113,10 @@ def add(
     )
     done = f"account {added.name}: login {added.login} at {added.base_url}"
     show_done(done, account=added.name, login=added.login, base_url=added.base_url)
-    note(f"next: broker password set {account}, broker app add {account}/APPLICATION, broker csr new {account}")
+    steps = [f"broker password set {account}", f"broker app add {account}/APPLICATION", f"broker csr new {account}"]
+    if not added.contacts.partner and not rules.submission.to:
+        steps.insert(0, f"broker account set {account} --contact MAIL (who signs at the partner)")
+    note(f"next: {', '.join(steps)}")
 
 
 @command.verb("set", example="broker account set acme --renew-before 30d --team ops@acme.example")
@@ -112,6 +124,12 @@ def add(
 @_contact_option
 @_team_option
 @click.option("--renew-before", metavar="TIME", help="When to renew: 30d, or 20% of the lifetime, before expiry.")
+@click.option(
+    "--subject",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Attribute of the next request's subject; NAME= removes it (repeatable).",
+)
 @click.option(
     "--clear",
     multiple=True,
@@ -124,29 +142,79 @@ def set_(
     partner: Sequence[str],
     team: Sequence[str],
     renew_before: str | None,
+    subject: Sequence[str],
     clear: Sequence[str],
 ) -> None:
-    """Replace contacts and renewal settings of an account. Settings that are not named stay as they are."""
-    given = {"contact": partner, "team": team, "renew-before": renew_before}
+    """Replace contacts, renewal settings and subject of an account. What is not named stays as it is.
+
+    Login, address, profile and environment never change: another login is another account.
+    """
+    given = {"contact": partner, "team": team, "renew-before": renew_before, "subject": subject}
     if both := [name for name in clear if given[name]]:
         raise InputError(f"--clear {both[0]} cannot be combined with --{both[0]}", hint="use one of them")
     if not clear and not any(given.values()):
-        raise InputError("nothing to set", hint="--contact, --team, --renew-before or --clear")
+        raise InputError("nothing to set", hint="--contact, --team, --renew-before, --subject or --clear")
     if renew_before is not None:
         part_of(timedelta(days=1), renew_before)  # raises
-    changed = start.broker.registry.set_account(
+    named = _corrected(start, account, subject) if subject else None
+    done = start.broker.registry.set_account(
         account,
         partner=() if "contact" in clear else tuple(map(mail_address, partner)) or None,
         team=() if "team" in clear else tuple(map(mail_address, team)) or None,
         renew_before="" if "renew-before" in clear else renew_before,
+        subject=named,
     )
-    show_done(f"account {account} is set", changed=changed, account=account)
+    show_done(f"account {account} is set", changed=done.changed, account=account)
+    request = done.account.open_request
+    if named and request and parse(request.csr.encode()).name.subject != named:
+        note(f"signing request {request.number} has another subject: broker csr new {account} --supersede replaces it")
+
+
+@command.verb("suspend", example="broker account suspend acme --reason 'key found in a repository'")
+@account_argument
+@reason_option
+@click.option("--revoke", is_flag=True, help="End its leases too; this needs the rotator's login.")
+def suspend(start: Start, account: AccountName, reason: str, revoke: bool) -> None:
+    """Issue no bundles of an account until it is resumed. Rotation goes on.
+
+    Bundles that were issued stay as they are: a copy works until its certificate expires.
+    """
+    changed = start.broker.registry.suspend(account, reason)
+    ended = start.broker.rotation.revoke(account, "", reason) if revoke else ()
+    leases = [holding.lease for holding in ended]
+    show_done(f"account {account} is suspended", changed=changed or bool(leases), account=account, revoked=leases)
+    note("copies that were issued work as before, until their certificate expires")
+
+
+@command.verb("resume", example="broker account resume acme")
+@account_argument
+def resume(start: Start, account: AccountName) -> None:
+    """Issue bundles of a suspended account again."""
+    changed = start.broker.registry.resume(account)
+    show_done(f"account {account} is resumed", changed=changed, account=account)
+
+
+@command.verb("remove", example="broker account remove acme --force --reason 'contract ended'")
+@account_argument
+@reason_options
+@yes_option
+def remove(start: Start, account: AccountName, force: bool, reason: str, yes: bool) -> None:
+    """Remove an account: destroy its keys and secrets. Its evidence stays, and its name is never given again.
+
+    Refused with exit code 7 while it has an open request, a candidate, or a generation that consumers may hold.
+    """
+    forced = the_reason(force, reason)
+    start.broker.account(account, Role.ROTATOR)
+    confirm(f"remove account {account}, and destroy its keys and secrets?", yes=yes)
+    changed = start.broker.rotation.remove(account, forced)
+    show_done(f"account {account} is removed", changed=changed, account=account)
+    note("snapshots of Vault may still hold its keys and secrets")
 
 
 @command.verb("list", example="broker account list -o json")
 def list_(start: Start) -> None:
     """List all accounts."""
-    accounts = list(start.broker.all_accounts())
+    accounts = [account for account in start.broker.all_accounts() if not account.removed]
     if wrote_json([_shown(account) for account in accounts]):
         return
     now = start.broker.clock()
@@ -182,6 +250,8 @@ def show(start: Start, account: AccountName) -> None:
             "renew before": found.renew_before or "as the profile says",
             "contacts": ", ".join((*found.contacts.partner, *found.contacts.team)),
             "added": f"{found.created_at:%F %TZ}",
+            "suspended": f"{found.suspended.at:%F %TZ}: {found.suspended.reason}" if found.suspended else "no",
+            "removed": f"{found.removed.at:%F %TZ}: {found.removed.reason}" if found.removed else "no",
         }
     )
     show_table(
@@ -204,7 +274,30 @@ def show(start: Start, account: AccountName) -> None:
     )
 
 
+def _corrected(start: Start, name: AccountName, pairs: Sequence[str]) -> Subject:
+    """Return the account's subject with the attributes in `pairs`, checked against the partner's rules."""
+    found = start.broker.account(name, Role.OPERATOR)
+    profile = start.broker.profile(found.profile, Role.OPERATOR)
+    wanted = {**dict(found.subject.attributes), **_given(pairs)}
+    subject = _ordered({attribute: value for attribute, value in wanted.items() if value}, profile)
+    findings = lint_subject(subject, profile.subject, found.login)
+    refuse_errors(f"the subject of {name}", findings)
+    show_findings(findings)
+    return subject
+
+
 def _subject(pairs: Sequence[str], profile: Profile, login: str) -> Subject:
+    rules = profile.subject
+    filled = dict(rules.fixed) | ({"CN": login} if rules.common_name_is_login else {}) | _given(pairs)
+    return _ordered(filled, profile)
+
+
+def _ordered(filled: Mapping[str, str], profile: Profile) -> Subject:
+    order = (*profile.subject.order, *(name for name in filled if name not in profile.subject.order))
+    return Subject(tuple((name, filled[name]) for name in order if name in filled))
+
+
+def _given(pairs: Sequence[str]) -> dict[str, str]:
     given: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -214,10 +307,7 @@ def _subject(pairs: Sequence[str], profile: Profile, login: str) -> Subject:
         if known in given:
             raise InputError(f"--subject names {known} twice", hint="give each attribute once")
         given[known] = value
-    rules = profile.subject
-    filled = dict(rules.fixed) | ({"CN": login} if rules.common_name_is_login else {}) | given
-    order = (*rules.order, *(name for name in filled if name not in rules.order))
-    return Subject(tuple((name, filled[name]) for name in order if name in filled))
+    return given
 
 
 def _shown(account: Account) -> dict[str, object]:

@@ -6,9 +6,11 @@ import click
 
 from broker.cli.noun import Noun
 from broker.cli.options import account_argument, application_argument, confirm, yes_option
-from broker.cli.output import show_done, show_table, wrote_json
+from broker.cli.output import note, show_done, show_table, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
+from broker.model.account import Account
+from broker.model.generation import Application
 from broker.model.names import AccountName
 from broker.model.role import Role
 
@@ -26,11 +28,11 @@ def command() -> None:
 def add(start: Start, application: tuple[AccountName, str], client_id: str) -> None:
     """Add an application. Its client_id can be set later; it comes with the partner's reply."""
     account, name = application
-    after = start.broker.registry.add_application(account, name, _checked(client_id) if client_id else "").application(
-        name
-    )
+    found = start.broker.registry.add_application(account, name, _checked(client_id) if client_id else "")
+    after = found.application(name)
     later = "" if after.client_id else ": its client_id comes with the partner's reply"
     show_done(f"application {account}/{name}{later}", account=account, application=name, client_id=after.client_id)
+    _warn(found, after)
 
 
 @command.verb("set", example="broker app set acme/reporting --client-id 1b2c3d4e-…")
@@ -39,9 +41,10 @@ def add(start: Start, application: tuple[AccountName, str], client_id: str) -> N
 def set_(start: Start, application: tuple[AccountName, str], client_id: str) -> None:
     """Set the client_id of an application."""
     account, name = application
-    changed = start.broker.registry.set_application(account, name, _checked(client_id))
-    done = f"application {account}/{name} has client_id {client_id}"
-    show_done(done, changed=changed, account=account, application=name, client_id=client_id)
+    done = start.broker.registry.set_application(account, name, _checked(client_id))
+    message = f"application {account}/{name} has client_id {client_id}"
+    show_done(message, changed=done.changed, account=account, application=name, client_id=client_id)
+    _warn(done.account, done.account.application(name))
 
 
 @command.verb("list", example="broker app list acme -o json")
@@ -68,6 +71,12 @@ def remove(start: Start, application: tuple[AccountName, str], yes: bool) -> Non
     confirm(f"remove {account}/{name}?", yes=yes)
     start.broker.registry.remove_application(account, name)
     show_done(f"application {account}/{name} is removed", account=account, application=name)
+
+
+def _warn(account: Account, application: Application) -> None:
+    """Warn if another application has the same client_id: the partner cannot tell the two apart."""
+    for other in account.sharing(application):
+        note(f"warning: {account.name}/{application.name} and {account.name}/{other} have the same client_id")
 
 
 def _checked(client_id: str) -> str:

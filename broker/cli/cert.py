@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 
 from broker.cli.noun import Noun
-from broker.cli.options import accept_ca_option, account_argument, read_input, require_one_reader
+from broker.cli.options import accept_ca_option, account_argument, read_input, require_one_reader, typed_command
 from broker.cli.output import note, show_details, show_findings, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
@@ -51,7 +51,7 @@ def import_(
     server = read_input(server_ca) if server_ca else b""
     if server_ca:
         ca_set(server)  # refuses bad CAs even if the reply was imported before
-    said = ImportOptions(tuple(accept_ca), server, client_id_for, client_id)
+    said = ImportOptions(tuple(accept_ca), server, client_id_for, client_id, typed_command())
     received = start.broker.rotation.receive(account, read_input(file), said)
     generation = received.generation
     certificate = received.account.certificate(generation.parts.certificate)

@@ -1,6 +1,7 @@
 """Shared arguments and options, and the conversion of their values."""
 
 import os
+import shlex
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -92,6 +93,17 @@ def reason_options(function: F) -> F:
     return click.option("--force", is_flag=True, help="Override the refusal (requires --reason).")(function)
 
 
+def _reason(_: click.Context, __: click.Parameter, text: str) -> str:
+    if not text.isprintable() or not text.strip():
+        raise InputError("--reason is empty or holds a control character", hint="write it on one line")
+    return text.strip()
+
+
+reason_option = click.option(
+    "--reason", required=True, metavar="TEXT", callback=_reason, help="Reason, for the evidence."
+)
+
+
 def the_reason(force: bool, reason: str) -> str:
     """Return the reason for --force, "" without it; raise `InputError` for one without the other."""
     if force and not reason.strip():
@@ -101,6 +113,19 @@ def the_reason(force: bool, reason: str) -> str:
     if reason and not force:
         raise InputError("--reason requires --force", hint="add --force, or leave --reason out")
     return reason.strip()
+
+
+def typed_command() -> str:
+    """Return the running command as a person types it again, so that a hint can add to it."""
+    context = click.get_current_context()
+    words = context.command_path.split()
+    for parameter in context.command.get_params(context):
+        value = context.params.get(parameter.name or "")
+        values = value if isinstance(value, tuple) else () if value in (None, "", False) else (value,)
+        for each in values if parameter.expose_value and value != parameter.get_default(context) else ():
+            option = parameter.opts[-1:] if isinstance(parameter, click.Option) else []
+            words += option if each is True else [*option, str(each)]
+    return shlex.join(words)
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -6,6 +6,7 @@ from broker.cli.noun import Noun
 from broker.cli.options import (
     account_argument,
     generation_option,
+    reason_option,
     reason_options,
     require_consent,
     the_reason,
@@ -56,9 +57,10 @@ def status(start: Start, account: AccountName) -> None:
             [(t.number, t.generation, f"{t.at:%F %TZ}", t.verdict or "no answer") for t in found.canaries],
         )
     show_obstacles(found.obstacles)
-    for application in start.broker.account(account).applications:
-        if application.rejected_at:
-            note(f"the partner rejected the client_id of {account}/{application.name}")
+    for application in found.rejected:
+        note(f"the partner rejected the client_id of {account}/{application}")
+    if found.suspended:
+        note(f"suspended since {found.suspended.at:%F %TZ}: {found.suspended.reason}; broker account resume {account}")
 
 
 @command.verb("canary", example="broker rotation canary acme --generation 2")
@@ -136,17 +138,15 @@ def rollback(start: Start, account: AccountName, generation: int, force: bool, r
 @command.verb("reject", example="broker rotation reject acme --generation 3 --reason 'wrong subject'")
 @account_argument
 @click.option("--generation", type=click.IntRange(1), required=True, help="The candidate to withdraw.")
-@click.option("--reason", required=True, metavar="TEXT", help="Reason, for the evidence.")
+@reason_option
 @yes_option
 def reject(start: Start, account: AccountName, generation: int, reason: str, yes: bool) -> None:
     """Withdraw a candidate for good: its certificate cannot be imported again."""
-    if not reason.isprintable() or not reason.strip():
-        raise InputError("--reason is empty or holds a control character", hint="write it on one line")
     found = start.broker.account(account, Role.ROTATOR)
     answered = found.answered_only_by(found.generation(generation))
     if answered:
         require_consent(found, answered, yes=yes)
-    changed = start.broker.rotation.reject(account, generation, reason.strip())
+    changed = start.broker.rotation.reject(account, generation, reason)
     done = f"generation {generation} of {account} is rejected"
     show_done(done, changed=changed, account=account, generation=generation)
 

@@ -157,15 +157,21 @@ def _evidence(broker: Broker, account: Account) -> Iterator[Finding]:
 
 
 def _account(broker: Broker, account: Account) -> Iterator[Finding]:
-    name, now, current = account.name, broker.clock(), account.current
+    name, now, current = account.name, broker.clock(), None if account.removed else account.current
     yield from _evidence(broker, account)
     if account.doomed_keys or account.doomed_secrets:
         message = f"{name}: secrets that nothing refers to are not destroyed yet"
         yield Finding.warning("account.doomed", message, "the rotator's next command destroys them")
     for found in obstacles(account, now):
         yield Finding(f"account.{found.code}", _SEVERITY[found.error], found.message, found.hint)
-    if current and account.certificate(current.parts.certificate).not_after <= now:
-        yield Finding.error("account.expired", f"{name}: its certificate has expired", f"broker csr new {name}")
+    end = account.certificate(current.parts.certificate).not_after if current else now
+    if current and end <= now:
+        yield Finding.error(
+            "account.expired", f"{name}: its certificate expired on {end:%F %TZ}", f"broker status {name}"
+        )
+    if account.suspended:
+        message = f"{name}: suspended since {account.suspended.at:%F %TZ} ({account.suspended.reason})"
+        yield Finding.warning("account.suspended", message, f"broker account resume {name}")
     try:
         broker.profile(account.profile, Role.AUDITOR)
     except InputError as error:

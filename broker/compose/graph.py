@@ -87,8 +87,12 @@ class Broker:
     # reading
 
     def account(self, name: AccountName, role: Role = Role.AUDITOR) -> Account:
-        """Return an account, read as `role`: the role that acts next. Raise `UnknownNameError`."""
-        return self.roles.accounts(role).read(name).account
+        """Return an account, read as `role`: the role that acts next. Raise `UnknownNameError`.
+
+        One that was removed is returned to the auditor only.
+        """
+        found = self.roles.accounts(role).read(name).account
+        return found if role is Role.AUDITOR else found.kept()
 
     def checked_logins(self) -> tuple[str, Mapping[Role, tuple[str, ...]]]:
         """Return Vault's address, and the files that each role of this host logs in with; raise `InputError`."""
@@ -174,7 +178,8 @@ class Broker:
 
     def statuses(self, names: Sequence[AccountName], clock: Clock) -> list[AccountStatus]:
         """Return the status of the accounts `names`, or of all."""
-        accounts = list(map(self.account, dict.fromkeys(names)) if names else self.all_accounts())
+        accounts = [self.account(name).kept() for name in dict.fromkeys(names)]
+        accounts = accounts or [account for account in self.all_accounts() if not account.removed]
         now = clock()  # after the accounts: a missing login or account is reported first
         read = cache(partial(self.profile, role=Role.AUDITOR))
         return [status(account, read, now, forked=self.forked(account)) for account in accounts]
@@ -186,7 +191,7 @@ class Broker:
         def holders(number: int) -> frozenset[str]:
             return self._holders(records(Role.AUDITOR), name, number)
 
-        return rotation_status(self.account(name), holders, clock())
+        return rotation_status(self.account(name).kept(), holders, clock())
 
     def doctor(self) -> list[Finding]:
         """Return findings about Vault, logins, policies, clock, files, accounts and profiles. Change nothing."""
@@ -231,7 +236,15 @@ class Broker:
             keys=self.roles.keys(role),
             canary=self._prepare_try,
             stragglers=self.stragglers,
+            consumers=VaultConsumers(self.roles.connection(role)),
+            others=partial(self._others, role),
         )
+
+    def _others(self, role: Role) -> Sequence[Account]:
+        try:
+            return tuple(self.roles.accounts(role).all().found.values())
+        except BrokerError:  # it only improves an error
+            return ()
 
     def stragglers(self, name: AccountName, number: int, role: Role = Role.ROTATOR) -> frozenset[str]:
         """Return the consumers that hold a generation, and those whose record cannot be read, since they may."""

@@ -9,7 +9,7 @@ from broker.model.account import Account
 from broker.model.due import DueDate, account_due, lead_time
 from broker.model.names import AccountName
 from broker.model.stage import Stage
-from broker.model.todo import Obstacle, Todo, Who, forked_todo, next_todo, obstacles, unread_profile_todo
+from broker.model.todo import Obstacle, State, Todo, Who, forked_todo, next_todo, obstacles, unread_profile_todo
 from broker.partners.profile import Profile
 
 
@@ -34,6 +34,7 @@ class AccountStatus:
     due_because: str | None
     generations: tuple[GenerationStatus, ...]
     open_request: int | None
+    state: State
     who: Who
     message: str
     hint: str
@@ -65,6 +66,7 @@ def _status(account: Account, due: DueDate | None, todo: Todo, now: datetime) ->
         due_because=due.because if due else None,
         generations=tuple(GenerationStatus(g.number, g.stage, account.rolled_back(g)) for g in account.generations),
         open_request=account.open_request.number if account.open_request else None,
+        state=todo.state,
         who=todo.who,
         message=todo.message,
         hint=todo.hint,

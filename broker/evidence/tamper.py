@@ -21,7 +21,7 @@ def require_first_entry(account: Account, first: Callable[[AccountName], Entry])
     """Return `account`; raise `RefusedError` if it differs from what the first entry of its evidence fixes.
 
     That entry is written once, no role can overwrite it, and no command changes what it fixes: base_url, login,
-    profile, environment, subject. `first` reads it, and raises `UnknownNameError` if it is not stored.
+    profile, environment. `first` reads it, and raises `UnknownNameError` if it is not stored.
     """
     try:
         entry = first(account.name)
@@ -48,7 +48,7 @@ def differences(account: Account, entries: Sequence[Entry]) -> Iterator[str]:
         yield _STATE.format(name=account.name)
         return
     for field, message in _DIFFERENCES.items():
-        if getattr(ours, field) != getattr(theirs, field):
+        if getattr(theirs, field) not in (getattr(ours, field), None):
             yield message.format(name=account.name)
     yield from (*_differs_from_first(account, entries[0]), *_exchanged(account))
 
@@ -90,6 +90,10 @@ _DIFFERENCES: Final = {
     "secrets": "the numbers of the secrets of {name} are not those of its evidence",
     "applications": "the applications of {name}, or their client_ids, are not those of its evidence",
     "issuing": "the CAs that replies to {name} must chain to are not those of its evidence",
+    "subject": "the subject of {name} is not that of its evidence",
+    "settings": "the contacts or the renewal setting of {name} are not those of its evidence",
+    "suspended": "whether {name} is suspended is not as its evidence says",
+    "removed": "whether {name} was removed is not as its evidence says",
     "trust": "the CAs that {name} verifies the partner's server by are not those of its evidence",
     "holders": "those who hold copies of the keys of {name} outside are not those of its evidence",
 }

@@ -101,7 +101,7 @@ class Issuer:
             hidden = self.read_secrets(account.name, generation.parts)
             try:
                 self._record(consumer, lease)
-                if self.accounts(wanted.account).generation(generation.number).stage is Stage.CURRENT:
+                if _still_given(self.accounts(wanted.account), generation.number):
                     self._append_evidence(lease, consumer)
                     bundle = _bundle(account, lease, hidden, authentication)
                     return Granted(bundle, consumer, lease, self.signer.signed(lease))
@@ -156,7 +156,7 @@ class Issuer:
 
 def _deliverable(account: Account, application_name: str, authentication: Authentication) -> Generation:
     """Return the current generation; raise `RefusedError` if the application cannot get a bundle of it."""
-    application = account.application(application_name)
+    application = account.served().application(application_name)
     if CLIENT_ID in authentication.needs and not application.client_id:
         raise RefusedError(
             f"application {account.name}/{application.name} has no client_id yet: it comes with the partner's reply",
@@ -166,6 +166,11 @@ def _deliverable(account: Account, application_name: str, authentication: Authen
         hint = f"broker rotation status {account.name}"
         raise RefusedError(f"{account.name} has no current generation yet", hint=hint)
     return account.current
+
+
+def _still_given(account: Account, number: int) -> bool:
+    stopped = account.suspended or account.removed
+    return not stopped and account.generation(number).stage is Stage.CURRENT
 
 
 def _bundle(account: Account, lease: Lease, hidden: SetSecrets, authentication: Authentication) -> Bundle:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.authentication import PASSWORD
@@ -21,6 +21,7 @@ from broker.model.generation import (
     Breaker,
     Closed,
     Generation,
+    Halt,
     KeyRef,
     Parts,
     SecretRef,
@@ -28,7 +29,7 @@ from broker.model.generation import (
     Try,
     secret_refs,
 )
-from broker.model.names import AccountName
+from broker.model.names import AccountName, guess
 from broker.model.stage import Stage
 from broker.model.subject import Subject
 
@@ -67,6 +68,8 @@ class Account:
     tries: tuple[Try, ...] = ()
     breaker: Breaker | None = None
     not_before: datetime | None = None  # the partner asked us to back off until then
+    suspended: Halt | None = None  # nothing is issued; rotation goes on
+    removed: Halt | None = None  # only its evidence is left, and its name is never given again
     head: Head = field(default_factory=Head)
     outbox: tuple[Entry, ...] = ()  # not yet in the evidence
     doomed_keys: frozenset[KeyRef] = frozenset()  # to be destroyed
@@ -91,6 +94,11 @@ class Account:
     def password(self) -> int:
         """The number of the newest password, 0 if there is none."""
         return self.secrets.get(PASSWORD, 0)
+
+    @property
+    def living(self) -> tuple[Generation, ...]:
+        """The generations whose secrets must be kept."""
+        return () if self.removed else tuple(g for g in self.generations if g.stage.living)
 
     @property
     def candidates(self) -> tuple[Generation, ...]:
@@ -121,14 +129,13 @@ class Account:
     @property
     def keys_in_use(self) -> frozenset[KeyRef]:
         """Keys that must be kept. Generations with the same certificate share its key."""
-        living = {g.parts.key for g in self.generations if g.stage.living}
-        return frozenset(living | {r.key for r in self.requests if r.closed is None}) - {""}
+        return frozenset({g.parts.key for g in self.living} | {r.key for r in self.requests if r.closed is None}) - {""}
 
     @property
     def secrets_in_use(self) -> frozenset[SecretRef]:
         """Secrets that must be kept: the newest, and those of living generations."""
-        living = (secret_refs(g.parts.secrets) for g in self.generations if g.stage.living)
-        return secret_refs(self.secrets).union(*living)
+        newest = secret_refs({} if self.removed else self.secrets)
+        return newest.union(*(secret_refs(g.parts.secrets) for g in self.living))
 
     @property
     def canary_application(self) -> Application:
@@ -141,10 +148,34 @@ class Account:
             hint=f"broker app set {self.name}/APPLICATION --client-id ID",
         )
 
+    def kept(self) -> Self:
+        """Return the account itself; raise `RefusedError` if it was removed."""
+        if self.removed:
+            raise RefusedError(
+                f"account {self.name} was removed on {self.removed.at:%F %TZ}: {self.removed.reason}",
+                hint=f"its name is not given again: choose another; broker evidence show {self.name} shows its history",
+            )
+        return self
+
+    def served(self) -> Self:
+        """Return the account itself; raise `RefusedError` if it was removed, or if it is suspended."""
+        if self.suspended:
+            raise RefusedError(
+                f"account {self.name} is suspended since {self.suspended.at:%F %TZ}: {self.suspended.reason}",
+                hint=f"broker account resume {self.name} (role operator) ends it",
+            )
+        return self.kept()
+
+    def sharing(self, application: Application) -> tuple[str, ...]:
+        """Return the other applications with the client_id of `application`."""
+        client_id = application.client_id
+        return tuple(a.name for a in self.applications if client_id and a.client_id == client_id and a != application)
+
     def application(self, name: str) -> Application:
         """Return the application called `name`; raise `UnknownNameError`."""
         found = (a for a in self.applications if a.name == name)
-        return _first(found, f"{self.name} has no application {name}", f"broker app list {self.name}")
+        meant = guess(name, [a.name for a in self.applications])
+        return _first(found, f"{self.name} has no application {name}", f"{meant}broker app list {self.name}")
 
     def generation(self, number: int) -> Generation:
         """Return generation `number`; raise `UnknownNameError`."""

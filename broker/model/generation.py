@@ -151,6 +151,14 @@ class Try:
 
 
 @dataclass(frozen=True, slots=True)
+class Halt:
+    """A person suspended or removed the account, and said why."""
+
+    at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Breaker:
     """The partner rejected the login. No machine tries again, since partners lock accounts."""
 

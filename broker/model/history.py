@@ -17,7 +17,7 @@ from broker.model.stage import MOVES, Move, Stage
 _ACCEPTED: Final = "ok"  # the verdict on a canary that the partner answered
 _SECRET: Final = "secret:"  # noqa: S105  # before the name of a secret that is not the password
 _REFS: Final = ("key", "certificate", "issuing", "trust")  # of `Parts`
-IDENTITY: Final = ("profile", "environment", "login", "base_url", "subject")
+IDENTITY: Final = ("profile", "environment", "login", "base_url")
 
 
 class Event(Enum):
@@ -25,6 +25,10 @@ class Event(Enum):
 
     ACCOUNT_ADDED = "account-added"
     ACCOUNT_SET = "account-set"
+    SUBJECT_SET = "subject-set"
+    ACCOUNT_SUSPENDED = "account-suspended"
+    ACCOUNT_RESUMED = "account-resumed"
+    ACCOUNT_REMOVED = "account-removed"
     APPLICATION_SET = "application-set"
     APPLICATION_REMOVED = "application-removed"
     PASSWORD_SET = "password-set"  # noqa: S105  # the name of an event
@@ -41,6 +45,7 @@ class Event(Enum):
     BREAKER_RESET = "breaker-reset"
     COPY_NOTED = "copy-noted"
     COPY_GONE = "copy-gone"
+    LEASE_REVOKED = "lease-revoked"
 
 
 @dataclass(slots=True)
@@ -55,6 +60,10 @@ class AccountState:
     applications: dict[str, str] = field(default_factory=dict)  # client_id, by name
     issuing: str = ""
     trust: str = ""
+    subject: str = ""
+    settings: dict[str, Fact] | None = None  # contacts and renewal; None: the evidence does not have them
+    suspended: bool = False
+    removed: bool = False
     holders: dict[int, set[str]] = field(default_factory=dict)  # who has copies of a request's key outside
 
     @property
@@ -74,6 +83,10 @@ def account_state(account: Account) -> AccountState:
         {a.name: a.client_id for a in account.applications},
         account.issuing or "",
         account.trust or "",
+        str(account.subject),
+        settings_facts(account),
+        account.suspended is not None,
+        account.removed is not None,
         {r.number: set(r.held_by) for r in account.requests if r.held_by},
     )
 
@@ -81,6 +94,12 @@ def account_state(account: Account) -> AccountState:
 def identity(account: Account) -> dict[str, Fact]:
     """Return the facts about `account` that never change."""
     return {name: str(getattr(account, name)) for name in IDENTITY}
+
+
+def settings_facts(account: Account) -> dict[str, Fact]:
+    """Return contacts and renewal setting as facts of an entry."""
+    partner, team = " ".join(account.contacts.partner), " ".join(account.contacts.team)
+    return {"contact": partner, "team": team, "renew_before": account.renew_before}
 
 
 def fold(entries: Iterable[Entry]) -> AccountState:
@@ -119,6 +138,16 @@ class _Replay:
         match what:
             case Event.ACCOUNT_ADDED:
                 found.identity = {name: facts.get(name, "") for name in IDENTITY}
+                found.subject = str(facts.get("subject", ""))
+                found.settings = _settings(facts) if "contact" in facts else None
+            case Event.ACCOUNT_SET:
+                found.settings = _settings(facts)
+            case Event.SUBJECT_SET:
+                found.subject = str(facts["subject"])
+            case Event.ACCOUNT_SUSPENDED | Event.ACCOUNT_RESUMED:
+                found.suspended = what is Event.ACCOUNT_SUSPENDED
+            case Event.ACCOUNT_REMOVED:
+                found.removed = True
             case Event.APPLICATION_SET:
                 found.applications[str(facts["application"])] = str(facts["client_id"])
             case Event.APPLICATION_REMOVED:
@@ -212,6 +241,10 @@ def _new(known: Iterable[int], number: Fact) -> int:
     if int(number) <= max(known, default=0):
         raise ValueError(f"the evidence gives number {number} a second time")
     return int(number)
+
+
+def _settings(facts: Mapping[str, Fact]) -> dict[str, Fact]:
+    return {name: facts[name] for name in ("contact", "team", "renew_before")}
 
 
 def parts_facts(parts: Parts) -> dict[str, Fact]:

@@ -42,7 +42,7 @@ def expiry(asked: timedelta, *, now: datetime, not_after: datetime) -> datetime:
     Raise `RefusedError` if that is not in the future.
     """
     if not_after <= now:
-        raise RefusedError(f"the certificate expired on {not_after:%F}", hint="broker status")
+        raise RefusedError(f"the certificate expired on {not_after:%F %TZ}", hint="broker status")
     if asked <= timedelta(0):
         raise RefusedError("the term of a bundle must be longer than zero", hint="ask for a term such as --ttl 1h")
     return min(now + min(asked, LONGEST), not_after)
@@ -103,17 +103,30 @@ class ConsumerRecord:
         """Return the record without the holding of the lease `lease_id`, unless others share it."""
         return replace(self, holdings=tuple(h for h in self.holdings if h.lease != lease_id or h.shared))
 
+    def revoked(self, lease_id: str) -> ConsumerRecord:
+        """Return the record without the holding of the lease `lease_id`, and of all leases that share it."""
+        return replace(self, holdings=tuple(h for h in self.holdings if h.lease != lease_id))
+
+
+Held = tuple[ConsumerRecord, Holding]
+
+
+def held(records: Iterable[ConsumerRecord], account: AccountName, now: datetime) -> tuple[Held, ...]:
+    """Return the holdings of `account` that no end has passed, each with its consumer."""
+    found = ((record, holding) for record in records for holding in record.holdings)
+    return tuple((r, h) for r, h in found if h.account == account and not _over(h, now))
+
 
 def stragglers(
     records: Iterable[ConsumerRecord], account: AccountName, generation: int, now: datetime
 ) -> frozenset[str]:
-    """Return the names of consumers that still hold `generation` of `account`."""
-    return frozenset(
-        record.name
-        for record in records
-        for holding in record.holdings
-        if (holding.account, holding.generation) == (account, generation) and not _over(holding, now)
-    )
+    """Return the consumers that still hold `generation` of `account`, with lease and end, for people."""
+    holding = held(records, account, now)
+    return frozenset(f"{r.name} ({_until(h)})" for r, h in holding if h.generation == generation)
+
+
+def _until(holding: Holding) -> str:
+    return f"lease {holding.lease} until {holding.until:%F %TZ}" if holding.until else "by hand"
 
 
 def _place(holding: Holding) -> tuple[str, str, str, int]:

@@ -1,6 +1,8 @@
 """Valid names of accounts, applications, profiles and environments, and valid mail addresses."""
 
+import difflib
 import re
+from collections.abc import Iterable
 from typing import Final, NewType
 
 from broker.errors import InputError
@@ -33,3 +35,9 @@ def mail_address(text: str) -> str:
     if len(text) > _LONGEST_ADDRESS or not _ADDRESS.fullmatch(text):
         raise InputError(f"{text[:80]!r} is not one mail address", hint="write it as name@company.example")
     return text
+
+
+def guess(word: str, words: Iterable[str]) -> str:
+    """Return a question about the word that is meant, if one of `words` is near to `word`; else ""."""
+    near = difflib.get_close_matches(word, list(words), n=1)
+    return f"did you mean {near[0]}? " if near else ""

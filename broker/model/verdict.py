@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 
 from broker.model.generation import Application
@@ -52,6 +52,15 @@ class Verdict(Enum):
         made._value_, made.message, made.hint = value, message, hint
         return made
 
+    @property
+    def refuses(self) -> bool:
+        """True if the partner refused the set, or was not verified; false if the answer says nothing about it."""
+        return self not in (Verdict.OK, Verdict.QUOTA, Verdict.PARTNER_DOWN)
+
+    def remedy(self, account: str, application: str) -> str:
+        """Return the hint for an account and one of its applications."""
+        return self.hint.replace("ACCOUNT", account).replace("APPLICATION", application)
+
 
 @dataclass(frozen=True, slots=True)
 class CanaryResult:
@@ -61,3 +70,4 @@ class CanaryResult:
     detail: str = ""  # for people, nothing secret
     wait: timedelta | None = None  # the partner asked us to back off for so long
     application: Application | None = None  # whose client_id was sent
+    expired: datetime | None = None  # when the certificate that was sent ended, if it was over

@@ -6,9 +6,9 @@ from importlib import resources
 from typing import Final
 
 from broker.errors import InputError, UnknownNameError
+from broker.model.names import guess
 from broker.partners.document import NewerProfileError, from_document, parse
 from broker.partners.profile import Profile
-from broker.partners.reading import guess
 
 _FOLDER: Final = resources.files("broker.partners").joinpath("profiles")
 _SUFFIX: Final = ".toml"

@@ -1,6 +1,5 @@
 """Convert tables written by people into values, with msgspec. Every error names the key and has a hint."""
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
@@ -11,6 +10,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from broker.errors import InputError
+from broker.model.names import guess
 from broker.model.setting import SettingError
 
 T = TypeVar("T")
@@ -104,12 +104,6 @@ def require_plain(value: object, lines: Collection[str], key: str = "") -> None:
         raise SettingError("", f"has {len(value)} characters", f"use at most {_LONGEST}")
     elif isinstance(value, str) and any(not (c.isprintable() or (key in lines and c in "\n\t")) for c in value):
         raise SettingError("", "has a control character", "write plain text")
-
-
-def guess(word: str, words: Iterable[str]) -> str:
-    """Return a question about the word that is meant, if one of `words` is near to `word`; else ""."""
-    near = difflib.get_close_matches(word, list(words), n=1)
-    return f"did you mean {near[0]}? " if near else ""
 
 
 def _explained(error: msgspec.ValidationError) -> SettingError:

@@ -62,7 +62,10 @@ def draft(mail: CsrMail, submission: Submission) -> bytes:
     Raise `InputError` for an address or a subject that is no valid header.
     """
     if not mail.to:
-        raise InputError("the CSR has no recipient", hint=f"broker csr submit {mail.account} --to ADDRESS")
+        raise InputError(
+            "the CSR has no recipient",
+            hint=f"broker account set {mail.account} --contact ADDRESS, or --to ADDRESS for this mail",
+        )
     message = EmailMessage(policy=SMTP)
     message["From"] = Address(addr_spec=mail_address(mail.sender))
     message["To"] = tuple(Address(addr_spec=mail_address(to)) for to in mail.to)

@@ -47,9 +47,13 @@ class UseCase:
         """Return the time now and the actor."""
         return Stamp(self.clock(), self.actor)
 
+    def seen(self, name: AccountName) -> Account:
+        """Return the newest account; raise `UnknownNameError`, or `RefusedError` if it was removed."""
+        return self.accounts.read(name).account.kept()
+
     def amend(self, name: AccountName, change: Callable[[Account, Stamp], Account]) -> Amended:
         """Apply `change` with a stamp, as the function `amend` does."""
-        return amend(self.accounts, name, lambda account: change(account, self.stamp()))
+        return amend(self.accounts, name, lambda account: change(account.kept(), self.stamp()))
 
     def settled(self, name: AccountName, change: Callable[[Account, Stamp], Account]) -> Amended:
         """Apply `change` with a stamp, then settle."""

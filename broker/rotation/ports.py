@@ -3,8 +3,9 @@
 No port returns a private key or a secret: rotation refers to them and never has one in memory, except to store it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NewType, Protocol
 
 from broker.errors import ConflictError
@@ -12,6 +13,7 @@ from broker.model.account import Account
 from broker.model.certificate import Spki
 from broker.model.chain import Entry
 from broker.model.generation import KeyRef, Parts, SecretRef
+from broker.model.lease import ConsumerRecord, Held
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
@@ -35,6 +37,16 @@ class SlotTakenError(ConflictError):
 
 
 Version = NewType("Version", int)  # 0: not stored yet
+
+
+class Consumers(Protocol):
+    """The records of what each consumer holds."""
+
+    def held(self, account: AccountName, now: datetime) -> Sequence[Held]:
+        """Return the holdings of `account` that no end has passed, each with its consumer."""
+
+    def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
+        """Apply the pure `change` to a consumer's record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,5 +102,6 @@ Canary = Callable[[Account, Parts], Callable[[], CanaryResult]]
 Settle = Callable[[AccountName], None]  # raises ForkedEvidenceError
 # Stores an entry under its number; repeating it is no error, another entry there is `ForkedEvidenceError`
 EvidenceLog = Callable[[Entry], None]
+Others = Callable[[], Iterable[Account]]  # all accounts, to find whose reply this is; none if they cannot be listed
 ReadProfile = Callable[[Account], Profile]
 Stragglers = Callable[[AccountName, int], frozenset[str]]  # names of consumers that hold the generation

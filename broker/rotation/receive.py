@@ -18,6 +18,7 @@ from broker.pki.certificates import ca_set, format_fingerprint, load, parse_fing
 from broker.pki.chain import path, unverifiable
 from broker.pki.reply import ReplyParts
 from broker.pki.verification import Expected, verify_certificate
+from broker.rotation.ports import Others
 
 
 class LateReplyError(RefusedError):
@@ -93,6 +94,19 @@ class Reply:
         refuse_errors(f"the reply for {account.name}", self.findings)
         return answered(account, request.number, certificate, stamp)
 
+    def refuse_for_other(self, account: Account, others: Others) -> None:
+        """Raise `RefusedError` with the name of the account that the reply answers, if it is none of `account`."""
+        if any(self.parts.holds(request.spki) for request in account.requests):
+            return
+        for other in others():
+            for request in other.requests:
+                if self.parts.holds(request.spki):
+                    raise RefusedError(
+                        f"this reply is not for {account.name}: it answers signing request {request.number} of "
+                        f"{other.name}",
+                        hint=f"broker cert import {other.name} FILE",
+                    )
+
     def received(self, after: Account) -> Received:
         """Return the result; raise `RefusedError` if the candidate is gone already."""
         generation = _known(after, self.parts)
@@ -101,7 +115,7 @@ class Reply:
                 f"the reply for {after.name} was stored, and overtaken immediately",
                 hint=f"broker account show {after.name}",
             )
-        findings = (*self.findings, *_unclaimed(after, self.parts.client_ids))
+        findings = (*self.findings, *_unclaimed(after, self.parts.client_ids), *_shared(after, self.options))
         return Received(after, generation, findings, self.parts.client_ids)
 
 
@@ -117,6 +131,14 @@ def _unclaimed(account: Account, client_ids: Sequence[str]) -> Iterator[Finding]
         hint = " or ".join(ways) or f"broker app add {account.name}/APPLICATION --client-id {client_id}"
         severity = Severity.NOTE if lacking else Severity.WARNING
         yield Finding("reply.client-id", severity, message, f"if it is right: {hint}")
+
+
+def _shared(account: Account, options: ImportOptions) -> Iterator[Finding]:
+    """Yield a warning for each other application with the client_id that was taken."""
+    for other in account.sharing(account.application(options.client_id_for)) if options.client_id_for else ():
+        message = f"{account.name}/{options.client_id_for} and {account.name}/{other} have the same client_id"
+        hint = f"ask the partner which of them has it; then: {_set_command(account, other, 'ID')}"
+        yield Finding.warning("reply.client-id-shared", message, hint)
 
 
 def _assumed(before: Account, after: Account, options: ImportOptions) -> Iterator[Finding]:

@@ -12,16 +12,20 @@ from broker.model.changes.registering import (
     added,
     application_removed,
     application_set,
+    resumed,
     secret_set,
+    subject_set,
+    suspended,
     trust_set,
 )
 from broker.model.clock import Stamp
 from broker.model.generation import secret_refs
 from broker.model.names import AccountName
 from broker.model.secret import Secret
+from broker.model.subject import Subject
 from broker.pki.certificates import ca_set
 from broker.pki.reply import ReplyParts, read_reply
-from broker.rotation.amend import UseCase
+from broker.rotation.amend import Amended, UseCase
 from broker.rotation.ports import Secrets, Version
 
 _GIVEN: Final = ("profile", "environment", "login", "base_url", "subject", "contacts")  # by `account add`
@@ -40,7 +44,7 @@ class Registry(UseCase):
         try:
             self.accounts.write(after, replacing=Version(0))
         except ConflictError:
-            after = self.accounts.read(account.name).account
+            after = self.seen(account.name)
             if any(getattr(after, field) != getattr(account, field) for field in _GIVEN):
                 raise ConflictError(
                     f"account {account.name} exists already, for login {after.login} at {after.base_url}",
@@ -56,17 +60,27 @@ class Registry(UseCase):
         partner: Sequence[str] | None = None,
         team: Sequence[str] | None = None,
         renew_before: str | None = None,
-    ) -> bool:
-        """Replace contacts and renewal setting, None keeps what is stored; return whether anything was left to do."""
+        subject: Subject | None = None,
+    ) -> Amended:
+        """Replace contacts, renewal setting and subject; None keeps what is stored."""
 
         def change(account: Account, stamp: Stamp) -> Account:
             kept = account.contacts
             contacts = Contacts(
                 kept.partner if partner is None else tuple(partner), kept.team if team is None else tuple(team)
             )
-            return account_set(account, contacts, account.renew_before if renew_before is None else renew_before, stamp)
+            renewal = account.renew_before if renew_before is None else renew_before
+            return subject_set(account_set(account, contacts, renewal, stamp), subject or account.subject, stamp)
 
-        return self.settled(name, change).changed
+        return self.settled(name, change)
+
+    def suspend(self, name: AccountName, reason: str) -> bool:
+        """Issue nothing of the account until it is resumed; return whether anything changed. Rotation goes on."""
+        return self.settled(name, lambda account, stamp: suspended(account, reason, stamp)).changed
+
+    def resume(self, name: AccountName) -> bool:
+        """Issue bundles of a suspended account again; return whether anything changed."""
+        return self.settled(name, resumed).changed
 
     def add_application(self, name: AccountName, application: str, client_id: str) -> Account:
         """Add an application; raise `ConflictError` if it exists with another client_id. "" leaves the one it has."""
@@ -75,18 +89,18 @@ class Registry(UseCase):
             name, lambda account, stamp: application_added(account, application, client_id, stamp)
         ).account
 
-    def set_application(self, name: AccountName, application: str, client_id: str) -> bool:
-        """Give an application another client_id; return whether it changed. Raise `UnknownNameError`."""
+    def set_application(self, name: AccountName, application: str, client_id: str) -> Amended:
+        """Give an application another client_id. Raise `UnknownNameError`."""
 
         def change(account: Account, stamp: Stamp) -> Account:
             account.application(application)
             return application_set(account, application, client_id, stamp)
 
-        return self.settled(name, change).changed
+        return self.settled(name, change)
 
     def remove_application(self, name: AccountName, application: str) -> None:
         """Remove an application; raise `UnknownNameError` if the account has none of this name."""
-        self.accounts.read(name).account.application(application)
+        self.seen(name).application(application)
         self.settled(name, lambda account, stamp: application_removed(account, application, stamp))
 
     def set_secret(self, name: AccountName, secret: Secret[str], called: str = PASSWORD) -> Account:
@@ -95,7 +109,7 @@ class Registry(UseCase):
         A taken number was written by a command that was killed before its second write, or by a concurrent one; the
         operator may not read it to find out. So it is skipped, and doomed by the change that names the next.
         """
-        seen, stamp = self.accounts.read(name).account, self.stamp()  # a wrong clock is refused here
+        seen, stamp = self.seen(name), self.stamp()  # a wrong clock is refused here
         number = self._stored(seen, called, secret)
         return self.settled(name, lambda account, _: secret_set(account, called, number, stamp)).account
 

@@ -6,10 +6,10 @@ from datetime import datetime
 
 from broker.errors import PartnerUnavailableError, RefusedError
 from broker.model.account import Account
-from broker.model.generation import Breaker, Generation, KeyRef, Try
+from broker.model.generation import Breaker, Generation, Halt, KeyRef, Try
 from broker.model.names import AccountName
 from broker.model.stage import Stage
-from broker.model.todo import Obstacle, obstacles, paused_until
+from broker.model.todo import Obstacle, last_answer, obstacles, paused_until
 from broker.model.verdict import CanaryResult, Verdict
 
 
@@ -47,6 +47,7 @@ class GenerationReport:
     password: int
     not_after: datetime
     held_by: tuple[str, ...]
+    verdict: Verdict | None  # of the last canary of this very set
 
     @property
     def label(self) -> str:
@@ -65,6 +66,8 @@ class RotationStatus:
     breaker: Breaker | None
     not_before: datetime | None
     obstacles: tuple[Obstacle, ...]
+    rejected: tuple[str, ...]  # applications whose client_id the partner rejected
+    suspended: Halt | None
 
 
 def rotation_status(account: Account, holders: Callable[[int], frozenset[str]], now: datetime) -> RotationStatus:
@@ -77,11 +80,13 @@ def rotation_status(account: Account, holders: Callable[[int], frozenset[str]], 
         breaker=account.breaker,
         not_before=paused_until(account, now),
         obstacles=tuple(obstacles(account, now)),
+        rejected=tuple(a.name for a in account.applications if a.rejected_at),
+        suspended=account.suspended,
     )
 
 
 def _report(account: Account, generation: Generation, holders: Callable[[int], frozenset[str]]) -> GenerationReport:
-    parts, stage = account.parts_of(generation), generation.stage
+    parts, stage, answer = account.parts_of(generation), generation.stage, last_answer(account, generation)
     return GenerationReport(
         number=generation.number,
         stage=stage,
@@ -94,6 +99,7 @@ def _report(account: Account, generation: Generation, holders: Callable[[int], f
         held_by=tuple(sorted(holders(generation.number) | account.copies_of(generation.number)))
         if stage.deliverable
         else (),
+        verdict=answer[1] if answer else None,
     )
 
 
@@ -115,7 +121,7 @@ def require_ok(name: AccountName, number: int, answer: CanaryResult) -> None:
     if verdict is Verdict.OK:
         return
     message = f"the partner's answer to generation {number} of {name} is {verdict.value}{detail}"
-    if verdict in (Verdict.PARTNER_DOWN, Verdict.QUOTA):
+    if not verdict.refuses:
         hint = f"nothing was changed; {verdict.hint or 'try again later'}"
         error: CanaryUnansweredError | CanaryRefusedError = CanaryUnansweredError(message, hint=hint)
     else:
@@ -125,9 +131,9 @@ def require_ok(name: AccountName, number: int, answer: CanaryResult) -> None:
 
 
 def _hint(name: AccountName, number: int, answer: CanaryResult) -> str:
-    hint = answer.verdict.hint.replace("ACCOUNT", str(name))
-    if answer.application:
-        hint = hint.replace("APPLICATION", answer.application.name)
+    if answer.expired and answer.verdict in (Verdict.CERTIFICATE_REJECTED, Verdict.HANDSHAKE):
+        return f"the certificate of generation {number} expired on {answer.expired:%F %TZ}: broker csr new {name}"
+    hint = answer.verdict.remedy(name, answer.application.name if answer.application else "APPLICATION")
     if answer.verdict in (Verdict.LOGIN_REJECTED, Verdict.WRONG_CA):  # their hints are enough
         return hint
     return f"{hint}; broker explain {name} --generation {number} prints the redacted request for the partner's support"

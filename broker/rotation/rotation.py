@@ -2,7 +2,9 @@
 
 import secrets
 import shlex
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 
 from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account
@@ -17,16 +19,18 @@ from broker.model.changes.moving import (
     restored,
     rollback_target,
 )
+from broker.model.changes.registering import lease_revoked, removed
 from broker.model.changes.requesting import closed, requested, submitted
 from broker.model.changes.trying import breaker_reset, canary_answered, canary_sent
 from broker.model.clock import Stamp
 from broker.model.generation import Closed, Generation, Parts, SigningRequest, Submission, Try
+from broker.model.lease import ConsumerRecord, Holding
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
 from broker.model.verdict import CanaryResult, Verdict
 from broker.pki.reply import read_reply
 from broker.rotation.amend import UseCase, amend
-from broker.rotation.ports import Canary, Keys, ReadProfile, Stragglers
+from broker.rotation.ports import Canary, Consumers, Keys, Others, ReadProfile, Stragglers
 from broker.rotation.receive import ImportOptions, Received, Reply
 from broker.rotation.reports import Promotion, require_ok
 
@@ -39,6 +43,8 @@ class Rotation(UseCase):
     keys: Keys
     canary: Canary
     stragglers: Stragglers
+    consumers: Consumers
+    others: Others = tuple
 
     # signing requests
 
@@ -49,7 +55,7 @@ class Rotation(UseCase):
         the two, the next run adopts the key in the slot. Two concurrent runs share the slot's key, and the one whose
         write of the account fails returns the other's CSR, or raises `ConflictError` if that was closed since.
         """
-        seen = self.accounts.read(name).account
+        seen = self.seen(name)
         request = seen.open_request or self._drafted(seen)
         self.settle(name)
         return request
@@ -61,7 +67,7 @@ class Rotation(UseCase):
             slot, (key, spki) = self.in_free_slot(name, first, lambda number: self.keys.ensure(name, number, rules))
             csr = self.keys.sign_request(name, key, seen.subject, rules)
         except (RefusedError, UnknownNameError):
-            _refuse_overtaken(self.accounts.read(name).account, first)  # the key is gone because the request was closed
+            _refuse_overtaken(self.seen(name), first)  # the key is gone because the request was closed
             raise
         request = SigningRequest(slot, key, spki, csr, drafted_at=now)
 
@@ -78,7 +84,7 @@ class Rotation(UseCase):
         The lead time counts from then on. Raise `RefusedError` if the request is closed, `InputError` if it was drafted
         later than it was sent.
         """
-        request = self.accounts.read(name).account.request(number)
+        request = self.seen(name).request(number)
         if submission.at < request.drafted_at:
             raise InputError(
                 f"signing request {number} was drafted at {request.drafted_at:%F %TZ}, later than --sent-at",
@@ -98,18 +104,22 @@ class Rotation(UseCase):
         `FindingsError` with all that is wrong with it, the question for an unaccepted CA last, and `InputError` if it
         cannot be read. Nothing is stored in any of these cases.
         """
-        rules = self.profile(self.accounts.read(name).account).subject
+        rules = self.profile(self.seen(name)).subject
         reply = Reply(read_reply(data), options, rules)
-        received = reply.received(self.amend(name, reply.admitted).account)
+        try:
+            after = self.amend(name, reply.admitted).account
+        except RefusedError:
+            reply.refuse_for_other(self.seen(name), self.others)
+            raise
         self.settle(name)
-        return received
+        return reply.received(after)
 
     # tries
 
     def try_out(self, name: AccountName, number: int) -> CanaryResult:
         """Try a generation at the partner, and store the result of the try, nothing else."""
         with self.settling(name):
-            seen = self.accounts.read(name).account
+            seen = self.seen(name)
             return self._tried(seen, seen.generation(number))
 
     def _tried(self, seen: Account, generation: Generation) -> CanaryResult:
@@ -125,7 +135,8 @@ class Rotation(UseCase):
         answer = send()
         stamp = self._answered_at(attempt)
         amend(self.accounts, name, lambda newest: canary_answered(newest, attempt.number, answer, stamp))
-        return answer
+        end = seen.certificate(parts.certificate).not_after
+        return replace(answer, expired=end) if end <= attempt.at else answer
 
     def _answered_at(self, attempt: Try) -> Stamp:
         """Return a stamp; with the time of sending if the clock is wrong now, since a verdict is always stored."""
@@ -158,7 +169,7 @@ class Rotation(UseCase):
         finished. Raise `ConflictError` if another became current in between: it must be tried again.
         """
         with self.settling(name):
-            seen = self.accounts.read(name).account
+            seen = self.seen(name)
             current = seen.current
             wanted = seen.generation(number) if number else generation_to_try(seen)
             if current and wanted.stage.deliverable and wanted.parts.certified == current.parts.certified:
@@ -173,7 +184,7 @@ class Rotation(UseCase):
         again only by its number. Repeating a roll-back changes nothing.
         """
         with self.settling(name):
-            seen = self.accounts.read(name).account
+            seen = self.seen(name)
             wanted, current = (seen.generation(number) if number else None), seen.current
             back = current and (wanted is None or wanted.parts.certified == current.parts.certified)
             if current and (wanted is current or (back and any(map(seen.rolled_back, seen.generations)))):
@@ -227,7 +238,7 @@ class Rotation(UseCase):
         and `ConflictError` if it was current since they were counted, since more may hold it now.
         """
         with self.settling(name):
-            seen = self.accounts.read(name).account
+            seen = self.seen(name)
             if moved(seen, number, Move.RETIRE, self.stamp()) == seen:  # or raises
                 return False
             copies = seen.copies_of(number)
@@ -236,7 +247,13 @@ class Rotation(UseCase):
                 gone = [f"broker rotation returned {name} --held-by {shlex.quote(holder)}" for holder in sorted(copies)]
                 raise WaitingError(
                     f"generation {number} of {name} is still held by {', '.join(holding)}",
-                    hint="; ".join(["wait for them, or --force --reason TEXT", *gone]),
+                    hint="; ".join(
+                        [
+                            "wait until then; or, if the holder is gone: "
+                            f"broker bundle revoke {name} CONSUMER --reason TEXT, or --force --reason TEXT here",
+                            *gone,
+                        ]
+                    ),
                 )
 
             def retired(newest: Account, stamp: Stamp) -> Account:
@@ -255,6 +272,65 @@ class Rotation(UseCase):
         """Record that `holder` has no copy of a key outside any more; raise `UnknownNameError` if none was noted."""
         with self.settling(name):  # if none is noted, a killed command may have removed it
             return self.amend(name, lambda account, stamp: copy_gone(account, holder, reason, stamp)).account
+
+    # the end
+
+    def revoke(self, name: AccountName, holder: str, reason: str) -> tuple[Holding, ...]:
+        """End a lease, all leases of a consumer, or with "" all of the account. Return what was held.
+
+        Nobody waits for the holder any more, but a copy of the bundle works until its certificate expires. Raise
+        `UnknownNameError` if a holder is named that holds nothing, because it ended already or never was.
+        """
+        self.seen(name)
+        held = self.consumers.held(name, self.clock())
+        ended = [(r, h) for r, h in held if holder in ("", h.lease, r.name)]
+        if holder and not ended:
+            raise UnknownNameError(
+                f"{holder[:80]!r} holds nothing of {name}, and is none of its leases",
+                hint=f"broker rotation status {name} shows who holds it",
+            )
+
+        def noted(account: Account, stamp: Stamp) -> Account:
+            return reduce(lambda a, one: lease_revoked(a, one[0].entity, one[1], reason, stamp), ended, account)
+
+        self.settled(name, noted)
+        for record, holding in ended:
+            self.consumers.change(record.entity, record.name, partial(ConsumerRecord.revoked, lease_id=holding.lease))
+        return tuple(holding for _, holding in ended)
+
+    def remove(self, name: AccountName, reason: str = "") -> bool:
+        """Remove an account: every secret is destroyed, its evidence and its name are kept. Return whether it changed.
+
+        Raise `WaitingError` while anything of it lives or is held, unless a person gives a `reason`.
+        """
+        with self.settling(name):
+            seen = self.accounts.read(name).account
+            if seen.removed:
+                return False
+            held = (self.stragglers(name, g.number) for g in seen.generations if g.stage.deliverable)
+            left = [*_unfinished(seen), *(f"held by {holder}" for holder in sorted(frozenset().union(*held)))]
+            if left and not reason:
+                raise WaitingError(
+                    f"{name} is still in use: {', '.join(left)}",
+                    hint=f"broker account remove {name} --force --reason TEXT removes it nevertheless",
+                )
+            because = reason or "not in use"
+            return self.amend(name, lambda account, stamp: removed(_unchanged(account, seen), because, stamp)).changed
+
+
+def _unfinished(account: Account) -> Iterator[str]:
+    if account.open_request:
+        yield f"signing request {account.open_request.number} is open"
+    for generation in account.generations:
+        if generation.stage.deliverable or generation.stage is Stage.CANDIDATE:
+            yield f"generation {generation.number} is {generation.stage.value}"
+
+
+def _unchanged(newest: Account, seen: Account) -> Account:
+    """Return `newest`; raise `ConflictError` if a generation or a request came since `seen`."""
+    if (newest.generations, newest.requests) != (seen.generations, seen.requests):
+        raise ConflictError(f"{newest.name} changed meanwhile", hint="the same command again checks it again")
+    return newest
 
 
 def _refuse_overtaken(account: Account, slot: int) -> None:

@@ -1,11 +1,13 @@
 """Documents that change, under compare-and-set: accounts, consumers' records, custom profiles."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
 
-from broker.errors import ConflictError, UnknownNameError
+from broker.errors import BrokerError, ConflictError, UnknownNameError
 from broker.model.account import Account
-from broker.model.lease import ConsumerRecord
-from broker.model.names import NAME, AccountName
+from broker.model.lease import ConsumerRecord, Held, held
+from broker.model.names import NAME, AccountName, guess
 from broker.partners.document import to_document
 from broker.partners.profile import Profile
 from broker.rotation.ports import Version, Versioned
@@ -27,7 +29,7 @@ class VaultAccounts:
         try:
             stored = self._vault.read(layout.account(name))
         except MissingError:
-            hint = "broker account list shows all accounts"
+            hint = f"{guess(name, self._names_if_allowed())}broker account list shows all accounts"
             raise UnknownNameError(f"there is no account {name}", hint=hint) from None
         account = decoded(stored.data, Account, f"account {name}")
         if account.name != name:
@@ -47,6 +49,11 @@ class VaultAccounts:
         """Return the names of all accounts, sorted."""
         return tuple(map(AccountName, listed(self._vault, ACCOUNTS)))
 
+    def _names_if_allowed(self) -> tuple[AccountName, ...]:
+        with suppress(BrokerError):  # not every role may list them
+            return self.names()
+        return ()
+
     def all(self) -> Documents[Account]:
         """Return every readable account by name, and findings about the others."""
         return documents(self._vault, ACCOUNTS, lambda name: self.read(AccountName(name)).account, "account.unreadable")
@@ -61,6 +68,10 @@ class VaultConsumers:
     def all(self) -> Documents[ConsumerRecord]:
         """Return every readable record by entity, and findings about the others."""
         return documents(self._vault, CONSUMERS, self._read, "consumer.unreadable")
+
+    def held(self, account: AccountName, now: datetime) -> tuple[Held, ...]:
+        """Return the holdings of `account` that no end has passed, each with its consumer."""
+        return held(self.all().found.values(), account, now)
 
     def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
         """Apply the pure `change` to the record of `entity`, a new one at first, as `Connection.change` does."""

@@ -101,6 +101,8 @@ def _account(old: Document) -> Document:
         "requests": [{**r, "imported": False, "held_by": []} for r in old["requests"]],
         "secrets": password,
         "renew_before": "",
+        "suspended": None,
+        "removed": None,
         "tries": tries,
         "doomed_secrets": sorted(f"password:{number}" for number in old["doomed_passwords"]),
     }

@@ -73,7 +73,7 @@ class Ground:
             "consumer": f"reader-{number}",
             "mount": f"broker-new-{number}",
         }
-        if "{token}" in command.line:
+        if "{token}" in " ".join((command.line, *command.before)):
             self.facts["token"] = self.saved.token()
         for line in command.before:
             assert self._line(line).code == 0, line

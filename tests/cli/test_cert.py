@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -187,3 +188,29 @@ def test_base64_that_is_no_certificate_is_told_as_such(harness: CliHarness) -> N
     ended = harness.run("cert inspect -", input=junk)
     assert ended.code in (2, 6)
     assert "fault in the broker" not in ended.err
+
+
+def test_hint_accepts_the_ca_as_typed(harness: CliHarness, tmp_path: Path) -> None:
+    """The command of the hint is the one that was typed, and works."""
+    harness.put("requested")
+    (harness.home / "a reply.zip").write_bytes(answer(harness).zip())
+    refused = harness.run("cert import acme 'a reply.zip' --client-id-for reporting")
+    assert refused.code == 6
+    (command,) = re.findall(r"then: broker (cert import .*)", refused.err)
+    assert command.startswith("cert import acme 'a reply.zip' --client-id-for reporting --accept-ca ")
+    harness.ok(command)
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("account show acne", "acme"),
+        ("csr new acmee", "acme"),
+        ("app set acme/reprting --client-id x", "reporting"),
+    ],
+)
+def test_unknown_name_is_guessed(harness: CliHarness, line: str, meant: str) -> None:
+    harness.put("promoted")
+    refused = harness.run(line)
+    assert refused.code == 2
+    assert f"did you mean {meant}?" in refused.err

@@ -376,6 +376,15 @@ def test_a_key_of_another_account_is_refused(harness: CliHarness, outside: Outsi
     assert (spkis[0] == spkis[1], spkis[0] == spkis[2]) == (True, False)
 
 
+def test_a_removed_account_takes_no_import(harness: CliHarness, outside: OutsideSet) -> None:
+    imported(harness, f"outside.zip {CLIENT}")
+    harness.ok("account remove acme --force --reason over --yes")
+    ended = harness.run(f"account import acme outside.zip {CLIENT} {new(harness)}")
+    assert (ended.code, "removed" in ended.err) == (6, True)
+    other = harness.ok(f"account import second outside.zip {CLIENT} {new(harness)} -o json").json  # its key is gone
+    assert other["stage"] == "current"
+
+
 def test_copies_outside_hold_a_generation(harness: CliHarness, outside: OutsideSet) -> None:
     imported(harness, f"outside.zip {CLIENT} --held-by 'nginx on web-1'")
     harness.ok("csr new acme")

@@ -32,6 +32,7 @@ MORE: Final = (
 def test_a_command_needs_only_its_roles(harness: CliHarness, name: str, roles: Sequence[Role]) -> None:
     case = GOOD[name]
     harness.put(case.state)
+    harness.prepare(name)
     host = {"BROKER_CONFIG": only(harness, roles)}
     token = {"VAULT_TOKEN": administrator(harness)} if case.administers else {}
     harness.ok(harness.good(name), input=case.input, env=host | token)

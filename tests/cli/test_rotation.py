@@ -252,6 +252,18 @@ def test_a_generation_that_is_held_is_not_retired(held: CliHarness) -> None:
     assert row["held_by"][0] in waiting.err
 
 
+def test_revoked_holder_is_not_waited_for(held: CliHarness) -> None:
+    waiting = held.run("rotation retire acme --generation 1").err
+    (name, lease, end) = re.findall(r"held by (\S+) \(lease (\w+) until (\S+ \S+Z)\)", waiting)[0]
+    assert datetime.strptime(end, "%Y-%m-%d %H:%M:%SZ").replace(tzinfo=UTC) > datetime.now(UTC)
+    assert f"{name} (lease {lease}" in held.ok("rotation status acme").out
+    revoked = held.ok(f"bundle revoke acme {name} --reason 'host is gone' -o json").json
+    assert revoked["leases"] == [lease]
+    held.ok("rotation retire acme --generation 1")
+    assert f"lease={lease}" in re.sub(r"\s", "", held.ok("evidence show acme").out)
+    assert held.run("evidence verify acme").code == 0
+
+
 def test_it_is_retired_when_a_person_says_so(held: CliHarness) -> None:
     held.ok("rotation retire acme --generation 1 --force --reason 'reported it twice'")
     assert stages(held)[1] == "retired"
@@ -299,7 +311,19 @@ def test_the_same_password_again_is_told_as_a_new_one(harness: CliHarness) -> No
 def test_status_tells_of_every_generation_and_try(harness: CliHarness) -> None:
     harness.put("rotated")
     facts = harness.ok("rotation status acme -o json").json
-    assert set(facts) == {"account", "current", "generations", "canaries", "breaker", "not_before", "obstacles"}
+    assert set(facts) == {
+        *(
+            "account",
+            "current",
+            "generations",
+            "canaries",
+            "breaker",
+            "not_before",
+            "obstacles",
+            "rejected",
+            "suspended",
+        )
+    }
     assert set(facts["generations"][0]) >= {
         "number",
         "stage",

@@ -21,8 +21,8 @@ from tests.support.vault import with_root_token
 pytestmark = pytest.mark.slow
 
 ROW = {
-    "account", "environment", "current", "not_after", "due", "due_because", "generations", "open_request", "who",
-    "message", "hint", "obstacles",
+    "account", "environment", "current", "not_after", "due", "due_because", "generations", "open_request", "state",
+    "who", "message", "hint", "obstacles",
 }  # fmt: skip
 
 

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from broker.model.secret import Secret
+from broker.pki.csr import parse
 from broker.vault.connection import Connection
+from broker.vault.errors import GoneError
 from broker.vault.logins import FixedToken
 from tests.cli.test_bad_input import administrator
+from tests.cli.test_cert import accepting, answer
 from tests.support.cli_harness import CliHarness
 from tests.support.console import inside
 from tests.support.system import Ended
@@ -89,6 +92,70 @@ def test_account_settings_are_set_and_cleared(harness: CliHarness) -> None:
     harness.ok("account set acme --clear renew-before --clear team --contact desk@partner.example")
     assert harness.ok("account show acme -o json").json["contacts"] == {"partner": ["desk@partner.example"], "team": []}
     assert harness.ok("status acme -o json").json[0]["due"] == before["due"]
+
+
+def test_subject_is_corrected_for_the_next_csr(harness: CliHarness) -> None:
+    harness.put("requested")
+    before = parse(harness.ok("csr show acme").out.encode()).name.subject
+    corrected = harness.ok("account set acme --subject O='Autre Exemple'")
+    assert "signing request 1 has another subject: broker csr new acme --supersede replaces it" in corrected.err
+    assert harness.ok("account set acme --subject O='Autre Exemple'").err.startswith("account acme is set already")
+    after = parse(harness.ok("csr new acme --supersede --yes").out.encode()).name.subject
+    assert after.get("O") == "Autre Exemple"
+    assert {n: v for n, v in after.attributes if n != "O"} == {n: v for n, v in before.attributes if n != "O"}
+    assert harness.run("evidence verify acme").code == 0
+    harness.ok("cert import acme - " + accepting(harness), input=answer(harness).zip())
+
+
+def test_suspended_account_issues_nothing(harness: CliHarness) -> None:
+    harness.put("promoted")
+    get = "bundle get acme/reporting --consumer-token-file reader.token --to bundle"
+    harness.ok(get)
+    assert "copies that were issued work as before" in harness.ok("account suspend acme --reason stolen").err
+    refused = harness.run(get)
+    assert refused.code == 6
+    assert "suspended since" in refused.err
+    assert "stolen" in refused.err
+    assert harness.ok("status acme -o json").json[0]["state"] == "suspended"
+    assert "stolen" in harness.ok("account show acme").out
+    revoked = harness.ok("account suspend acme --reason stolen --revoke -o json").json["revoked"]
+    assert len(revoked) == 1
+    assert revoked[0] in harness.ok("evidence show acme -o json").out
+    harness.ok("rotation canary acme")
+    harness.ok("csr new acme")
+    harness.ok("account resume acme")
+    harness.ok(get)
+    assert harness.run("evidence verify acme").code == 0
+
+
+def test_removed_account_leaves_its_evidence(harness: CliHarness) -> None:
+    harness.put("promoted")
+    kept = harness.look().documents
+    assert harness.run("account remove acme --yes").code == 7
+    assert harness.look().documents == kept
+    harness.ok("account remove acme --force --reason over --yes")
+    vault = harness.saved.system.vault.admin
+    for path in ("keys/acme/1", "passwords/acme/1"):
+        with pytest.raises(GoneError):
+            vault.read(path)
+    assert harness.ok("account list -o json").json == []
+    assert harness.ok("status -o json").json == []
+    for line in ("rotation status acme", "csr new acme", "password set acme --password-file secret", "status acme"):
+        (harness.home / "secret").write_text("another")
+        refused = harness.run(line)
+        assert (refused.code, "was removed" in refused.err) == (6, True), refused
+    assert "account-removed" in harness.ok("evidence show acme").out
+    assert "over" in harness.ok("account show acme").out
+    assert harness.run("evidence verify acme").code == 0
+
+
+def test_shared_client_id_is_warned_of(harness: CliHarness) -> None:
+    harness.put("promoted")
+    client_id = harness.ok("app list acme -o json").json[0]["client_id"]
+    said = "acme/billing and acme/reporting have the same client_id"
+    assert said in harness.ok(f"app add acme/billing --client-id {client_id}").err
+    assert said in harness.ok(f"app set acme/billing --client-id {client_id}").err
+    assert "same client_id" not in harness.ok("app set acme/billing --client-id another").err
 
 
 def test_a_password_is_stored_and_never_shown(harness: CliHarness) -> None:

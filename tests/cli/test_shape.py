@@ -63,6 +63,7 @@ def test_every_option_says_what_it_does(name: str) -> None:
 def test_what_is_printed_as_json_can_be_read(harness: CliHarness, name: str) -> None:
     harness.put(GOOD[name].state)
     token = {"VAULT_TOKEN": administrator(harness)} if GOOD[name].administers else {}
+    harness.prepare(name)
     ended = harness.run(f"{harness.good(name)} -o json", input=GOOD[name].input, env=token)
     assert isinstance(json.loads(ended.out), dict | list)
     assert ended.code == 0, ended.err

@@ -11,9 +11,9 @@ from broker.errors import RefusedError, UnknownNameError
 from broker.evidence.audit import collect
 from broker.evidence.statements import ChainRecord, StoredStatement, VerifyingKey
 from broker.evidence.tamper import differences, require_first_entry
-from broker.model.account import Account
+from broker.model.account import Account, Contacts
 from broker.model.certificate import CaSetRef
-from broker.model.chain import Entry, Fact, verify
+from broker.model.chain import Entry, Fact, Head, verify
 from broker.model.changes import importing, moving, registering
 from broker.model.changes.writing import recorded
 from broker.model.clock import Stamp
@@ -21,7 +21,6 @@ from broker.model.finding import Finding, Severity
 from broker.model.history import Event, parts_facts
 from broker.model.names import AccountName
 from broker.model.stage import Move
-from broker.model.subject import Subject
 from broker.pki.certificates import ca_set
 from tests.support.accounts import (
     MZP,
@@ -159,11 +158,11 @@ def test_account_like_its_first_entry_passes() -> None:
     assert require_first_entry(account, lambda name: added(account)) is account
 
 
-@pytest.mark.parametrize("field", ["base_url", "login", "profile", "environment", "subject"])
+@pytest.mark.parametrize("field", ["base_url", "login", "profile", "environment"])
 def test_identity_must_match_first_entry(field: str) -> None:
     account = without_texts(with_current())
     entry = added(account)
-    fields: dict[str, Any] = {field: Subject((("CN", "X"),)) if field == "subject" else EVIL}
+    fields: dict[str, Any] = {field: EVIL}
     changed = replace(account, **fields)
     with assert_refused(RefusedError, f"the {field} of mzp-1", "nothing was sent"):
         require_first_entry(changed, lambda name: entry)
@@ -208,3 +207,19 @@ def test_a_removed_holder_is_found() -> None:
     hidden = replace(account, requests=(replace(account.requests[0], held_by=()), *account.requests[1:]))
     (found,) = differences_in(hidden)
     assert found.startswith("those who hold copies of the keys")
+
+
+def test_older_evidence_has_no_contacts() -> None:
+    """Chains of 0.1.0 begin without them: they are compared from the first `account-set` on."""
+    account = without_texts(an_account())
+    first = account.outbox[0]
+    bare = replace(first, facts={n: v for n, v in first.facts.items() if n not in ("contact", "team", "renew_before")})
+    bare = replace(bare, hash=bare.expected_hash)
+    old = replace(account, outbox=(bare,), head=Head(1, bare.hash))
+    assert not list(differences(old, old.outbox))
+    set_ = registering.account_set(old, old.contacts, "20%", STAMP)
+    assert not list(differences(set_, set_.outbox))
+    changed = replace(set_, contacts=Contacts(partner=("x@evil.example",)))
+    assert list(differences(changed, changed.outbox)) == [
+        "the contacts or the renewal setting of mzp-1 are not those of its evidence"
+    ]

@@ -17,12 +17,23 @@ from broker.model.authentication import PASSWORD, Authentication, Basic
 from broker.model.chain import Entry
 from broker.model.changes import moving, registering
 from broker.model.generation import Parts
-from broker.model.lease import BundleKind, ConsumerRecord, stragglers
+from broker.model.lease import BundleKind, ConsumerRecord, held
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Move
 from broker.partners import catalogue
-from tests.support.accounts import BY, MZP, NOW, PLANTED, STAMP, later, with_answer, with_candidate, with_current
+from tests.support.accounts import (
+    BY,
+    MZP,
+    NOW,
+    PLANTED,
+    STAMP,
+    assert_refused,
+    later,
+    with_answer,
+    with_candidate,
+    with_current,
+)
 
 READER = Consumer("entity-1", "reader")
 KEYS = LeaseSigner("b", {"a": Secret(b"a" * 32), "b": Secret(b"b" * 32)})
@@ -72,8 +83,8 @@ class Broker:
         return self.records[entity]
 
     @property
-    def holders(self) -> frozenset[str]:
-        return stragglers(tuple(self.records.values()), MZP, 1, self.now)
+    def holders(self) -> set[str]:
+        return {record.name for record, h in held(self.records.values(), MZP, self.now) if h.generation == 1}
 
     def _note(self, what: str) -> None:
         self.asked.append(what)
@@ -205,6 +216,19 @@ def test_overtaken_grant_gives_newer_set() -> None:
     assert granted.bundle.generation == 2
     assert [entry.facts["generation"] for entry in broker.evidence] == [2]
     assert not broker.holders, "the first set was not delivered"
+
+
+@pytest.mark.parametrize(
+    "stopped",
+    [lambda a: registering.suspended(a, "stolen", STAMP), lambda a: registering.removed(a, "over", STAMP)],
+    ids=["suspended", "removed"],
+)
+def test_account_stopped_meanwhile_gives_nothing(stopped: Callable[[Account], Account]) -> None:
+    for broker in (Broker(meanwhile=stopped), Broker(account=stopped(with_current()))):
+        with assert_refused(RefusedError, "account mzp-1"):
+            broker.get()
+        assert not broker.evidence
+        assert not broker.holders
 
 
 def test_overtaken_twice_is_a_conflict() -> None:

@@ -35,6 +35,7 @@ from broker.model.clock import Stamp
 from broker.model.generation import Closed, KeyRef, Parts, SecretRef, Submission, key_ref, secret_refs
 from broker.model.history import account_state, fold
 from broker.model.stage import Move, Stage
+from broker.model.subject import Subject
 from broker.model.verdict import CanaryResult, Verdict
 from broker.vault.documents import decoded, encoded
 from tests.support.accounts import (
@@ -106,6 +107,21 @@ class AnyHistory(RuleBasedStateMachine):
     def remove_application(self, name: str) -> None:
         now = self.now
         self.change(lambda a: registering.application_removed(a, name, Stamp(now, BY)))
+
+    @rule(name=NAMES)
+    def set_subject(self, name: str) -> None:
+        now, subject = self.now, Subject((("CN", name),))
+        self.change(lambda a: registering.subject_set(a, subject, Stamp(now, BY)))
+
+    @rule()
+    def suspend(self) -> None:
+        now = self.now
+        self.change(lambda a: registering.suspended(a, "stolen", Stamp(now, BY)))
+
+    @rule()
+    def resume(self) -> None:
+        now = self.now
+        self.change(lambda a: registering.resumed(a, Stamp(now, BY)))
 
     @rule(killed=st.booleans())
     def draft(self, killed: bool) -> None:

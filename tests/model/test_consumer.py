@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -12,6 +12,11 @@ from broker.model.names import AccountName
 from tests.support.accounts import MZP, NOW, later
 
 NOBODY: frozenset[str] = frozenset()
+
+
+def named(records: tuple[ConsumerRecord, ...], account: AccountName, generation: int, now: datetime) -> set[str]:
+    """Return the names of the stragglers."""
+    return {text.partition(" (")[0] for text in stragglers(records, account, generation, now)}
 
 
 def a_lease(id_: str = "l1", generation: int = 1, **fields: object) -> Lease:
@@ -32,7 +37,7 @@ def by_hand(generation: int = 1) -> ConsumerRecord:
 
 
 def test_holder_is_a_straggler() -> None:
-    assert stragglers((a_record(a_lease()),), MZP, 1, NOW) == {"billing"}
+    assert named((a_record(a_lease()),), MZP, 1, NOW) == {"billing"}
 
 
 @pytest.mark.parametrize(
@@ -41,44 +46,44 @@ def test_holder_is_a_straggler() -> None:
     ids=["another account", "another generation", "at its very end", "long over"],
 )
 def test_other_holding_is_no_straggler(account: AccountName, generation: int, when: object) -> None:
-    assert stragglers((a_record(a_lease()),), account, generation, when) == NOBODY  # type: ignore[arg-type]
+    assert named((a_record(a_lease()),), account, generation, when) == NOBODY  # type: ignore[arg-type]
 
 
 def test_newer_lease_does_not_hide_older_one() -> None:
     record = a_record(a_lease(), a_lease("l2", 2))
-    assert stragglers((record,), MZP, 1, NOW) == {"billing"}
-    assert stragglers((record,), MZP, 2, NOW) == {"billing"}
-    assert stragglers((record,), MZP, 1, later(hours=1)) == NOBODY
+    assert named((record,), MZP, 1, NOW) == {"billing"}
+    assert named((record,), MZP, 2, NOW) == {"billing"}
+    assert named((record,), MZP, 1, later(hours=1)) == NOBODY
 
 
 def test_renewal_moves_to_newer_generation() -> None:
     record = a_record(a_lease(), a_lease("l1", 2))
-    assert stragglers((record,), MZP, 1, NOW) == NOBODY
-    assert stragglers((record,), MZP, 2, NOW) == {"billing"}
+    assert named((record,), MZP, 1, NOW) == NOBODY
+    assert named((record,), MZP, 2, NOW) == {"billing"}
 
 
 def test_shared_holding_ends_with_the_last() -> None:
     record = a_record(a_lease(), a_lease("l2", expires=later(hours=2)), a_lease("l3"))
     for lease in ("l1", "l2", "l3"):
         record = record.returned(lease)
-    assert stragglers((record,), MZP, 1, later(minutes=90)) == {"billing"}
-    assert stragglers((record,), MZP, 1, later(hours=2)) == NOBODY
+    assert named((record,), MZP, 1, later(minutes=90)) == {"billing"}
+    assert named((record,), MZP, 1, later(hours=2)) == NOBODY
 
 
 @pytest.mark.parametrize(
     "other", [a_lease("l2", 2, application="app-2"), a_lease("l2", 2, kind=BundleKind.GATEWAY)], ids=["app", "kind"]
 )
 def test_other_application_is_kept_apart(other: Lease) -> None:
-    assert stragglers((a_record(a_lease(), other),), MZP, 1, NOW) == {"billing"}
+    assert named((a_record(a_lease(), other),), MZP, 1, NOW) == {"billing"}
 
 
 def test_holding_by_hand_never_ends() -> None:
-    assert stragglers((by_hand(),), MZP, 1, later(days=10_000)) == {"Anna"}
+    assert named((by_hand(),), MZP, 1, later(days=10_000)) == {"Anna"}
 
 
 def test_holding_by_hand_survives_a_lease() -> None:
     record = by_hand().given(a_lease("l2", 2), now=later(days=10_000))
-    assert stragglers((record,), MZP, 1, later(days=10_000)) == {"Anna"}
+    assert named((record,), MZP, 1, later(days=10_000)) == {"Anna"}
 
 
 def test_same_lease_twice_changes_nothing() -> None:
@@ -99,7 +104,7 @@ def test_ended_holding_is_not_shared() -> None:
 
 
 def test_returned_lease_is_not_held() -> None:
-    assert stragglers((a_record(a_lease()).returned("l1"),), MZP, 1, NOW) == NOBODY
+    assert named((a_record(a_lease()).returned("l1"),), MZP, 1, NOW) == NOBODY
 
 
 @pytest.mark.parametrize("id_", ["", "l2", "L1"])
@@ -115,4 +120,15 @@ def test_returning_twice_is_the_same_as_once() -> None:
 def test_late_renewal_does_not_shorten_it() -> None:
     renewed = a_lease(expires=later(hours=2))
     record = a_record(renewed, a_lease())
-    assert stragglers((record,), MZP, 1, NOW + timedelta(minutes=90)) == {"billing"}
+    assert named((record,), MZP, 1, NOW + timedelta(minutes=90)) == {"billing"}
+
+
+def test_a_revoked_lease_ends_for_all_that_share_it() -> None:
+    record = a_record(a_lease(), a_lease("l2"))
+    assert named((record.returned("l2"),), MZP, 1, NOW) == {"billing"}
+    assert named((record.revoked("l2"),), MZP, 1, NOW) == NOBODY
+
+
+def test_a_straggler_has_lease_and_end() -> None:
+    assert stragglers((a_record(a_lease()),), MZP, 1, NOW) == {"billing (lease l1 until 2026-01-01 13:00:00Z)"}
+    assert stragglers((by_hand(),), MZP, 1, NOW) == {"Anna (by hand)"}

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from broker.model.account import Account
+from broker.model.account import Account, Contacts
 from broker.model.chain import Entry
 from broker.model.changes import importing, moving, registering, requesting, trying
-from broker.model.generation import Closed, Submission
+from broker.model.generation import Closed, Halt, Submission
 from broker.model.history import Event, account_state, fold
+from broker.model.lease import Holding
 from broker.model.stage import Move, Stage
+from broker.model.subject import Subject
 from broker.model.verdict import CanaryResult, Verdict
 from tests.support.accounts import (
     BY,
@@ -67,8 +69,26 @@ def bypassed(**fields: Any) -> Account:
         replace(with_current(), secrets={"password": 7}),
         replace(with_open_request(), requests=()),
         replace(with_current(), generations=()),
+        replace(with_current(), subject=Subject((("CN", "X"),))),
+        replace(with_current(), contacts=Contacts(partner=("x@evil.example",))),
+        replace(with_current(), renew_before="1%"),
+        replace(registering.suspended(with_current(), "stolen", STAMP), suspended=None),
+        replace(an_account(), removed=Halt(NOW, "over")),
     ],
-    ids=["retired", "rejected", "renumbered", "other parts", "another password", "no request", "no generation"],
+    ids=[
+        "retired",
+        "rejected",
+        "renumbered",
+        "other parts",
+        "another password",
+        "no request",
+        "no generation",
+        "subject",
+        "contacts",
+        "renewal",
+        "suspended",
+        "removed",
+    ],
 )
 def test_change_without_broker_shows(account: Account) -> None:
     assert fold(account.outbox) != account_state(account)
@@ -107,6 +127,8 @@ def test_every_event_is_recorded() -> None:
     account = registering.secret_set(with_new_password(with_rolled_back()), "hmac", 1, STAMP)
     account = registering.application_removed(account, "fleet", STAMP)
     account = registering.account_set(account, account.contacts, "30d", STAMP)
+    account = registering.subject_set(account, Subject((("CN", "MZP0000002"),)), STAMP)
+    account = registering.resumed(registering.suspended(account, "stolen", STAMP), STAMP)
     account = trying.canary_sent(account, 3, account.parts_of(account.generation(3)), "id", STAMP)
     account = trying.canary_answered(account, 1, CanaryResult(Verdict.LOGIN_REJECTED), STAMP)
     account = trying.breaker_reset(account, "unlocked", STAMP)
@@ -115,5 +137,8 @@ def test_every_event_is_recorded() -> None:
     account = importing.copies_noted(account, number, ["web-1"], STAMP)
     account = importing.copy_gone(account, "web-1", "", STAMP)
     account = requesting.submitted(account, number, Submission(NOW, "hand"), by=BY)
+    holding = Holding(account.name, "fleet", "direct", 1, "l1", NOW, NOW)
+    account = registering.lease_revoked(account, "entity", holding, "host is gone", STAMP)
+    account = registering.removed(account, "over", STAMP)
     assert {e.what for e in account.outbox} == {what.value for what in Event}
     assert_sound(account)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -18,6 +18,7 @@ from broker.model.certificate import Spki
 from broker.model.chain import Entry, verify
 from broker.model.generation import KeyRef, Parts, SecretRef, key_ref, secret_refs
 from broker.model.history import account_state, fold
+from broker.model.lease import ConsumerRecord, Held, held
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
@@ -65,6 +66,7 @@ class Simulation:
     kept: dict[KeyRef | SecretRef, str | None] = field(default_factory=dict)  # None: destroyed
     evidence: dict[int, Entry] = field(default_factory=dict)
     held: frozenset[str] = frozenset()
+    records: dict[str, ConsumerRecord] = field(default_factory=dict)
     verdict: Verdict = Verdict.OK
     now: datetime = NOW
     logins: list[int] = field(default_factory=list)
@@ -84,6 +86,7 @@ class Simulation:
             older=dict(self.older),
             kept=dict(self.kept),
             evidence=dict(self.evidence),
+            records=dict(self.records),
             logins=[],
             logins_before=self.logins_before + len(self.logins),
             writes=[],
@@ -151,7 +154,13 @@ class Simulation:
 
     def rotation(self, by: str = BY, **ports: Any) -> Rotation:
         """Return the rotator's use-cases on this sim, without settling; `ports` replaces some."""
-        given: dict[str, Any] = {"keys": self.keys, "canary": self.canary, "stragglers": self.stragglers, **ports}
+        given: dict[str, Any] = {
+            "keys": self.keys,
+            "canary": self.canary,
+            "stragglers": self.stragglers,
+            "consumers": _Consumers(self),
+        }
+        given |= ports
         return Rotation(self, _settle_nothing, self.clock, by, given.pop("profile", _profile), **given)
 
     def registry(self, by: str = BY) -> Registry:
@@ -251,6 +260,19 @@ def _profile(account: Account) -> Profile:
 @functools.lru_cache(4096)
 def _account(text: str) -> Account:
     return decoded(json.loads(text), Account, "account")
+
+
+@dataclass
+class _Consumers:
+    sim: Simulation
+
+    def held(self, account: AccountName, now: datetime) -> Sequence[Held]:
+        return held(self.sim.records.values(), account, now)
+
+    def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
+        with self.sim.writing("consumer"):
+            self.sim.records[entity] = change(self.sim.records.get(entity, ConsumerRecord(entity, name)))
+        return self.sim.records[entity]
 
 
 @dataclass

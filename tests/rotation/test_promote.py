@@ -307,3 +307,13 @@ def test_untried_rollback_needs_a_reason() -> None:
     sim.rotation().roll_back(MZP, 1, untried_because="the partner is down")
     assert sim.logins == []
     assert sim.whole_chain()[-1].facts["reason"] == "the partner is down"
+
+
+def test_refused_expired_set_says_so() -> None:
+    sim = rolled_back()
+    sim.now += timedelta(days=400)
+    sim.verdict = Verdict.CERTIFICATE_REJECTED
+    current = sim.account.current
+    assert current
+    end = sim.account.certificate(current.parts.certificate).not_after
+    assert sim.rotation().try_out(MZP, current.number).expired == end

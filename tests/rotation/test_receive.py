@@ -315,3 +315,17 @@ def test_second_certificate_names_the_first() -> None:
     sim = renewing()
     with assert_refused(LateReplyError, "signing request 1", "answered", "generation 1 has its key"):
         received(sim, pki.a_leaf(MIDDLE, FIRST, not_after=pki.NOW + timedelta(days=100)), *CAS)
+
+
+def test_reply_for_another_account_is_named() -> None:
+    """Also if this account waits for none; and the caller need not be allowed to list the others."""
+    other = replace(an_account("other"), requests=(_request(1, SECOND),))
+    profile = replace(catalogue.builtin("stellantis"), subject=pki.GUIDE)
+    for sim in (a_simulation(), Simulation(now=pki.NOW)):
+        if not sim.documents:
+            sim.registry().add_account(an_account())
+        use = sim.rotation(profile=lambda _: profile, others=lambda: [sim.account, other])  # noqa: B023
+        with assert_refused(RefusedError, "answers signing request 1 of other"):
+            use.receive(MZP, pki.pem(NEW, *CAS).encode(), BOTH)
+        with assert_refused(RefusedError):
+            received(sim, NEW, *CAS, said=BOTH)

@@ -8,6 +8,7 @@ from broker.model.generation import Application
 from broker.model.names import AccountName
 from broker.model.verdict import CanaryResult, Verdict
 from broker.rotation.reports import CanaryRefusedError, CanaryUnansweredError, require_ok
+from tests.support.accounts import NOW
 
 NAME = AccountName("acme")
 
@@ -33,3 +34,11 @@ def test_unclear_answer_asks_to_retry_later(verdict: Verdict, hint: str) -> None
     with pytest.raises(CanaryUnansweredError) as caught:
         require_ok(NAME, 3, CanaryResult(verdict, application=Application("reports")))
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("verdict", [Verdict.CERTIFICATE_REJECTED, Verdict.HANDSHAKE])
+def test_expired_certificate_is_the_reason(verdict: Verdict) -> None:
+    """Not "may take hours to be known there"."""
+    with pytest.raises(CanaryRefusedError) as caught:
+        require_ok(NAME, 3, CanaryResult(verdict, expired=NOW))
+    assert caught.value.hint == f"the certificate of generation 3 expired on {NOW:%F %TZ}: broker csr new acme"

@@ -64,6 +64,7 @@ def watch() -> Iterator[Watch]:
         bring_in(watched)
         issue(watched)
         look(watched)
+        leave(watched)
         own_vault(watched)
         mark_what_was_made(watched)
         yield watched
@@ -207,6 +208,18 @@ def look(watch: Watch) -> None:
     watch.run("vault", "status")
     watch.run("vault", "env")
     watch.run("nonsense", code=2)
+
+
+def leave(watch: Watch) -> None:
+    reader = f"{watch.system.vault.settings.mount}/reader"
+    watch.run("account", "suspend", "acme", "--reason", "over")
+    watch.run("account", "resume", "acme")
+    watch.run("bundle", "revoke", "acme", reader, "--reason", "over")
+    watch.run("account", "remove", "acme", "--yes", code=7)
+    subject = [part for pair in SUBJECT for part in ("--subject", pair)]
+    url = watch.system.partner.api_url
+    watch.run("account", "add", "brief", "--environment", "stand-in", "--login", LOGIN, "--base-url", url, *subject)
+    watch.run("account", "remove", "brief", "--yes")
 
 
 def own_vault(watch: Watch) -> None:

@@ -108,10 +108,20 @@ class CliHarness:
         assert ended.code == 0, f"broker {line}: {ended.code}\n{ended.out}\n{ended.err}"
         return ended
 
+    def prepare(self, command: str) -> None:
+        """Run the lines that come before a good line of `command`."""
+        for line in GOOD[command].before:
+            self.ok(self.good(command, line=line))
+
     def good(
-        self, command: str, account: str = ACCOUNT, application: str = "reporting", number: str | None = None
+        self,
+        command: str,
+        account: str = ACCOUNT,
+        application: str = "reporting",
+        number: str | None = None,
+        line: str = "",
     ) -> str:
-        """Return a good command line of `command`, or the same with another name in it."""
+        """Return a good command line of `command`, or the same with another name in it; or `line`, filled in."""
         case = GOOD[command]
         values = {
             **self.saved.values(case.state),
@@ -127,7 +137,7 @@ class CliHarness:
         }
         if command == "account add":
             values |= {"url": "https://partner.example/v3", "login": "MZP0000002"}
-        return shlex.join(filled(case.line, values))
+        return shlex.join(filled(line or case.line, values))
 
     def tidy(self) -> None:
         """Clear the partner's faults, and have a state that was changed set up again.

@@ -62,6 +62,8 @@ class _Replay:
     copies: dict[int, list[str]] = field(default_factory=dict)  # request: who has its key outside
     imported: set[int] = field(default_factory=set)
     opened: Entry | None = None
+    subject: str = ""
+    stopped: dict[str, bool] = field(default_factory=lambda: {"suspended": False, "removed": False})
 
     @property
     def current(self) -> int:
@@ -119,7 +121,18 @@ def _chain_faults(name: str, entries: Sequence[Entry], head: Document) -> Iterat
 def _opened(replay: _Replay, facts: Document) -> Iterator[str]:
     if replay.opened is not None:
         yield "opened twice"
-    replay.opened = facts
+    replay.opened, replay.subject = facts, facts["subject"]
+
+
+def _subject(replay: _Replay, facts: Document) -> Iterator[str]:
+    replay.subject = facts["subject"]
+    return iter(())
+
+
+def _stopped(replay: _Replay, how: str, so: bool) -> Iterator[str]:
+    if replay.stopped["removed"] or replay.stopped[how] is so:
+        yield f"it was {how} before, or removed"
+    replay.stopped[how] = so
 
 
 def _application(replay: _Replay, facts: Document) -> Iterator[str]:
@@ -275,6 +288,10 @@ def _nothing(_: _Replay, __: Document) -> Iterator[str]:
 _RULES: Final[Mapping[str, Any]] = {
     "account-added": _opened,
     "account-set": _nothing,
+    "subject-set": _subject,
+    "account-suspended": lambda replay, facts: _stopped(replay, "suspended", True),
+    "account-resumed": lambda replay, facts: _stopped(replay, "suspended", False),
+    "account-removed": lambda replay, facts: _stopped(replay, "removed", True),
     "application-set": _application,
     "application-removed": _application_gone,
     "password-set": _password,
@@ -291,6 +308,7 @@ _RULES: Final[Mapping[str, Any]] = {
     "breaker-reset": _nothing,
     "copy-noted": _copy_noted,
     "copy-gone": _copy_gone,
+    "lease-revoked": _nothing,
 }
 
 
@@ -326,6 +344,8 @@ def _differences(replay: _Replay, document: Document) -> Iterator[str]:
         "stages": (replay.stages, {g["number"]: g["stage"] for g in document["generations"]}),
         "parts": (replay.parts, {g["number"]: _parts(g["parts"]) for g in document["generations"]}),
         "password": (replay.passwords[-1] if replay.passwords else 0, document["secrets"].get("password", 0)),
+        "subject": (replay.subject, ", ".join("=".join(pair) for pair in document["subject"]["attributes"])),
+        "stops": (replay.stopped, {how: bool(document[how]) for how in replay.stopped}),
         "tries": (tries, {t["number"]: (t["generation"], _verdict(t)) for t in document["tries"]}),
     }
     for what, (by_evidence, by_document) in pairs.items():

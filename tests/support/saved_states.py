@@ -138,6 +138,7 @@ class SavedStates:
         return {
             "account": ACCOUNT,
             "application": "reporting",
+            "holder": f"{self.system.vault.settings.mount}/reader",
             "url": self.system.partner.api_url,
             "login": LOGIN,
             "subject": [part for pair in SUBJECT for part in ("--subject", pair)],

@@ -6,17 +6,28 @@ from broker.errors import ConflictError
 from broker.model.account import Account, Contacts
 from broker.model.authentication import PASSWORD
 from broker.model.certificate import CaSet
+from broker.model.chain import Fact
 from broker.model.changes.moving import moved
-from broker.model.changes.writing import dooming_unused, recorded, with_ca_set, with_candidate
+from broker.model.changes.writing import (
+    dooming_unused,
+    pruned,
+    recorded,
+    with_ca_set,
+    with_candidate,
+    with_request_closed,
+)
 from broker.model.clock import Stamp
-from broker.model.generation import Application, Parts, secret_refs
-from broker.model.history import Event, identity, parts_facts
+from broker.model.generation import Application, Closed, Halt, Parts, secret_refs
+from broker.model.history import Event, identity, parts_facts, settings_facts
+from broker.model.lease import Holding
 from broker.model.stage import Move
+from broker.model.subject import Subject
 
 
 def added(account: Account, *, by: str) -> Account:
     """Return a new account with the first entry of its evidence."""
-    return recorded(account, Stamp(account.created_at, by), Event.ACCOUNT_ADDED, **identity(account))
+    facts = {**identity(account), "subject": str(account.subject), **settings_facts(account)}
+    return recorded(account, Stamp(account.created_at, by), Event.ACCOUNT_ADDED, **facts)
 
 
 def account_set(account: Account, contacts: Contacts, renew_before: str, stamp: Stamp) -> Account:
@@ -24,8 +35,46 @@ def account_set(account: Account, contacts: Contacts, renew_before: str, stamp: 
     if (account.contacts, account.renew_before) == (contacts, renew_before):
         return account
     after = replace(account, contacts=contacts, renew_before=renew_before)
-    partner, team = " ".join(contacts.partner), " ".join(contacts.team)
-    return recorded(after, stamp, Event.ACCOUNT_SET, contact=partner, team=team, renew_before=renew_before)
+    return recorded(after, stamp, Event.ACCOUNT_SET, **settings_facts(after))
+
+
+def subject_set(account: Account, subject: Subject, stamp: Stamp) -> Account:
+    """Replace the subject of the next signing request."""
+    if account.subject == subject:
+        return account
+    return recorded(replace(account, subject=subject), stamp, Event.SUBJECT_SET, subject=str(subject))
+
+
+def suspended(account: Account, reason: str, stamp: Stamp) -> Account:
+    """Issue nothing of the account from now on."""
+    if account.suspended:
+        return account
+    after = replace(account, suspended=Halt(stamp.at, reason))
+    return recorded(after, stamp, Event.ACCOUNT_SUSPENDED, reason=reason)
+
+
+def resumed(account: Account, stamp: Stamp) -> Account:
+    """Issue bundles of the account again."""
+    if not account.suspended:
+        return account
+    return recorded(replace(account, suspended=None), stamp, Event.ACCOUNT_RESUMED)
+
+
+def removed(account: Account, reason: str, stamp: Stamp) -> Account:
+    """Close the open request and doom every secret. Only the evidence and the name are left."""
+    if account.removed:
+        return account
+    after = account
+    if account.open_request:
+        after = with_request_closed(account, account.open_request, Closed.CANCELLED, stamp)
+    after = recorded(replace(after, removed=Halt(stamp.at, reason)), stamp, Event.ACCOUNT_REMOVED, reason=reason)
+    return pruned(dooming_unused(account, after))
+
+
+def lease_revoked(account: Account, consumer: str, holding: Holding, reason: str, stamp: Stamp) -> Account:
+    """Record that a person ended a lease: from then on nobody waits for its holder."""
+    facts: dict[str, Fact] = {"lease": holding.lease, "consumer": consumer, "generation": holding.generation}
+    return recorded(account, stamp, Event.LEASE_REVOKED, **facts, reason=reason)
 
 
 def application_set(account: Account, name: str, client_id: str, stamp: Stamp) -> Account:

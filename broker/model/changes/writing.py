@@ -47,7 +47,7 @@ def dooming_unused(before: Account, after: Account) -> Account:
 
 def pruned(account: Account) -> Account:
     """Drop the text of certificates and CAs that no living generation and no pin refers to; keep their facts."""
-    living = [g.parts for g in account.generations if g.stage.living]
+    living = [g.parts for g in account.living]
     kept = {p.certificate for p in living}
     known = {ref for p in living for ref in (p.trust, p.issuing)} | {account.issuing, account.trust}
     return replace(

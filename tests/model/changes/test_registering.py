@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from broker.errors import ConflictError
-from broker.model.account import Account
+from broker.errors import ConflictError, RefusedError
+from broker.model.account import Account, Contacts
 from broker.model.authentication import PASSWORD
 from broker.model.changes import moving, registering, trying
 from broker.model.clock import Stamp
 from broker.model.generation import Application, Parts
 from broker.model.stage import Move, Stage
+from broker.model.subject import Subject
 from broker.model.verdict import CanaryResult, Verdict
 from tests.support.accounts import (
     BY,
@@ -31,6 +32,7 @@ from tests.support.accounts import (
     with_candidate,
     with_current,
     with_new_password,
+    with_open_request,
 )
 
 
@@ -57,6 +59,10 @@ CHANGES: dict[str, Callable[[Account], Account]] = {
     "a password": lambda a: set_password(a, 2),
     "a trust": lambda a: set_trust(a, "server-ca-2"),
     "a CA": lambda a: accept(a, "ca-2"),
+    "contacts": lambda a: registering.account_set(a, Contacts(), "20%", STAMP),
+    "a subject": lambda a: registering.subject_set(a, Subject((("CN", "MZP0000002"),)), STAMP),
+    "a suspension": lambda a: registering.suspended(a, "key stolen", STAMP),
+    "a removal": lambda a: registering.removed(a, "contract ended", STAMP),
 }
 
 
@@ -188,3 +194,27 @@ def test_clock_changes_only_the_time(hours: int) -> None:
     account = registering.secret_set(with_current(), PASSWORD, 2, Stamp(later(hours=hours), BY))
     assert account.outbox[-1].at == later(hours=hours)
     assert_sound(account)
+
+
+def test_resumed_account_is_as_before() -> None:
+    account = registering.suspended(with_current(), "key stolen", STAMP)
+    with assert_refused(RefusedError, "suspended since", "key stolen"):
+        account.served()
+    assert account.kept() is account, "rotation goes on"
+    account = registering.resumed(account, STAMP)
+    assert account.served() is account
+    assert_sound(account)
+    assert_unchanged(account, lambda a: registering.resumed(a, STAMP))
+
+
+def test_removed_account_dooms_every_secret() -> None:
+    """Those of living generations, of the open request, and the newest that nothing refers to."""
+    account = set_password(with_open_request(with_current()), 2)
+    after = registering.removed(account, "contract ended", STAMP)
+    assert after.doomed_keys == {r.key for r in account.requests}
+    assert after.doomed_secrets == {"password:1", "password:2"}
+    assert after.open_request is None
+    assert {c.pem for c in after.certificates} == {""}
+    for use in (after.kept, after.served):
+        with assert_refused(RefusedError, "was removed", "contract ended"):
+            use()

@@ -240,3 +240,12 @@ def test_try_uses_its_own_password() -> None:
     account = answer(send(account, generation=2), verdict="login_rejected")
     assert account.breaker
     assert account.breaker == replace(account.breaker, password=2, generation=2)
+
+
+def test_canary_on_its_way_says_until_when() -> None:
+    """A command that was killed in a canary is run again: the hint is the time from which that works."""
+    sent = send(with_current())
+    with pytest.raises(ConflictError) as refused:
+        send(sent, "b", after=SOON)
+    assert f"wait until {NOW + TRY_TIMEOUT:%TZ}" in refused.value.hint
+    assert send(sent, "b", after=TRY_TIMEOUT).tries[-1].id == "b"

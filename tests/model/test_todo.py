@@ -1,0 +1,125 @@
+"""The state of an account and the next step, by its facts."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from broker.model.account import Account
+from broker.model.authentication import PASSWORD
+from broker.model.changes import moving, registering, requesting, trying
+from broker.model.clock import Stamp
+from broker.model.due import account_due
+from broker.model.generation import Submission
+from broker.model.stage import Move
+from broker.model.todo import State, Todo, Who, next_todo
+from broker.model.verdict import CanaryResult, Verdict
+from tests.support.accounts import (
+    BY,
+    NOW,
+    STAMP,
+    an_account,
+    later,
+    with_answer,
+    with_current,
+    with_new_password,
+    with_open_request,
+)
+
+DAY = timedelta(days=1)
+END = later(days=365)
+
+
+def step(account: Account, now: datetime = NOW) -> Todo:
+    due = account_due(account, lead=21 * DAY, safety=14 * DAY, share=0.66)
+    return next_todo(account, due, lead=21 * DAY, now=now)
+
+
+def tried(account: Account, number: int, verdict: Verdict, at: datetime = NOW) -> Account:
+    parts = account.parts_of(account.generation(number))
+    sent = trying.canary_sent(account, number, parts, f"{number} {verdict.value}", Stamp(at, BY))
+    answer = CanaryResult(verdict, application=account.applications[0])
+    return trying.canary_answered(sent, sent.tries[-1].number, answer, Stamp(at, BY))
+
+
+def served(account: Account) -> Account:
+    """Return `account` with every client_id known."""
+    for application in account.applications:
+        account = registering.application_set(account, application.name, f"id-{application.name}", STAMP)
+    return account
+
+
+def with_password() -> Account:
+    account = registering.application_set(an_account(), "fleet", "id-fleet", STAMP)
+    return registering.secret_set(account, PASSWORD, 1, STAMP)
+
+
+def renewing() -> Account:
+    """An account with a current set, and a candidate that was never tried."""
+    return with_answer(with_open_request(served(with_current())))
+
+
+@pytest.mark.parametrize("account", [served(with_current()), renewing(), tried(renewing(), 2, Verdict.WRONG_CA)])
+def test_expired_certificate_comes_first(account: Account) -> None:
+    found = step(account, END)
+    assert found.state is State.EXPIRED
+    assert found.message.startswith(f"EXPIRED on {END:%F %TZ}; ")
+    assert (found.who, found.hint) != (Who.NOBODY, ""), "and the step that ends it"
+    assert step(account, END - timedelta(seconds=1)).state is not State.EXPIRED
+
+
+@pytest.mark.parametrize("verdict", [v for v in Verdict if v.refuses])
+def test_refused_candidate_shows_the_remedy(verdict: Verdict) -> None:
+    assert step(renewing()).message == "generation 2 is ready to be tried"
+    found = step(tried(renewing(), 2, verdict))
+    assert (found.state, found.who) == (State.STOPPED, Who.US)
+    if verdict is not Verdict.LOGIN_REJECTED:  # whose breaker comes first
+        assert f"on {NOW:%F %TZ} the partner's answer to generation 2 was {verdict.value}" in found.message
+        assert found.hint.endswith("; then: broker rotation promote mzp-1")
+    assert "ACCOUNT" not in found.hint
+    assert "APPLICATION" not in found.hint
+
+
+@pytest.mark.parametrize("verdict", [Verdict.PARTNER_DOWN, Verdict.QUOTA])
+def test_answer_about_nothing_is_tried_again(verdict: Verdict) -> None:
+    found = step(tried(renewing(), 2, verdict))
+    assert found.message == f"generation 2 is ready to be tried again (on {NOW:%F %TZ} the answer was {verdict.value})"
+    assert found.hint == "broker rotation promote mzp-1"
+
+
+def test_other_parts_are_another_set() -> None:
+    """A new password changes what the candidate makes: the old answer says nothing about it."""
+    account = with_new_password(tried(renewing(), 2, Verdict.CERTIFICATE_REJECTED))
+    account = tried(account, 3, Verdict.OK)
+    account = moving.moved(account, 3, Move.PROMOTE, STAMP)
+    assert step(account).message == "generation 2 is ready to be tried"
+
+
+def test_refused_current_set_is_reported() -> None:
+    found = step(tried(served(with_current()), 1, Verdict.CERTIFICATE_REJECTED))
+    assert found.state is State.STOPPED
+    assert found.hint.endswith("; then: broker rotation canary mzp-1")
+    assert step(tried(tried(served(with_current()), 1, Verdict.WRONG_CA), 1, Verdict.OK)).state is State.OK
+
+
+def test_suspension_is_the_next_step() -> None:
+    account = registering.suspended(served(with_current()), "stolen", STAMP)
+    found = step(account)
+    assert (found.state, found.hint) == (State.SUSPENDED, "broker account resume mzp-1")
+    assert "stolen" in found.message
+    assert step(account, END).state is State.EXPIRED
+    assert step(tried(account, 1, Verdict.WRONG_CA)).state is State.STOPPED
+
+
+def test_each_state_is_reached() -> None:
+    sent = requesting.submitted(with_open_request(served(with_password())), 1, Submission(NOW, "hand"), by=BY)
+    states = {
+        State.UNFINISHED: step(with_password()),
+        State.WAITING: step(sent),
+        State.DUE: step(served(with_current()), END - DAY),
+        State.OK: step(served(with_current())),
+    }
+    assert {state: found.state for state, found in states.items()} == {state: state for state in states}
+    assert step(sent, later(days=22)).state is State.DUE, "the partner takes longer than it should"
+    assert step(an_account()).state is State.UNFINISHED
