@@ -5,14 +5,22 @@ from collections.abc import Sequence
 import click
 
 from broker.cli.noun import Noun
-from broker.cli.options import accept_ca_option, account_argument, read_input, require_one_reader, typed_command
+from broker.cli.options import (
+    accept_ca_option,
+    account_argument,
+    read_input,
+    read_inputs,
+    require_one_reader,
+    typed_command,
+)
 from broker.cli.output import note, show_details, show_findings, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.names import AccountName
 from broker.model.stage import Stage
 from broker.pki.certificates import Description, ca_set, describe, format_fingerprint
-from broker.pki.reply import read_reply
+from broker.pki.reply import read_files
+from broker.pki.wrappings import MOST_BYTES
 from broker.rotation.receive import ImportOptions
 
 
@@ -21,9 +29,9 @@ def command() -> None:
     """Import or inspect a reply of the partner."""
 
 
-@command.verb("import", example="broker cert import acme reply.zip --accept-ca AB:CD:… --client-id-for reporting")
+@command.verb("import", example="broker cert import acme reply.eml --accept-ca AB:CD:… --client-id-for reporting")
 @account_argument
-@click.argument("file", metavar="FILE|-")
+@click.argument("files", metavar="FILE|DIRECTORY|- ...", nargs=-1, required=True)
 @accept_ca_option
 @click.option("--server-ca", default="", metavar="FILE", help="CAs that verify the server, if not those in the reply.")
 @click.option("--client-id-for", default="", metavar="APPLICATION", help="Take its client_id from the reply.")
@@ -31,13 +39,16 @@ def command() -> None:
 def import_(
     start: Start,
     account: AccountName,
-    file: str,
+    files: Sequence[str],
     accept_ca: Sequence[str],
     server_ca: str,
     client_id_for: str,
     client_id: str,
 ) -> None:
-    """Import a reply (PEM, DER, PKCS#7, or a zip of these): match its key, verify it, and create a candidate.
+    """Import a reply: match its key, verify it, and create a candidate.
+
+    A reply is one or several files: certificates (PEM, DER, PKCS#7), texts, saved mails (.eml, .mbox), or zip files of
+    these. What is good in it is used, and the rest is named. No link is followed, and a private key is never stored.
 
     A CA that is not accepted yet is refused and shown. Compare its fingerprint with the partner over another channel,
     such as telephone, and pass it with --accept-ca. If anything is refused, nothing is stored.
@@ -47,12 +58,13 @@ def import_(
     """
     if client_id and not client_id_for:
         raise InputError("--client-id requires --client-id-for", hint="--client-id-for APPLICATION")
-    require_one_reader(file, server_ca)
+    require_one_reader(*files, server_ca)
+    parts = read_files(read_inputs(files, largest=MOST_BYTES))  # before any login
     server = read_input(server_ca) if server_ca else b""
     if server_ca:
         ca_set(server)  # refuses bad CAs even if the reply was imported before
     said = ImportOptions(tuple(accept_ca), server, client_id_for, client_id, typed_command())
-    received = start.broker.rotation.receive(account, read_input(file), said)
+    received = start.broker.rotation.receive(account, parts, said)
     generation = received.generation
     certificate = received.account.certificate(generation.parts.certificate)
     shown = {"account": account, "generation": generation.number, "stage": generation.stage}
@@ -73,11 +85,12 @@ def import_(
         note(f"next: broker rotation promote {account}")
 
 
-@command.verb("inspect", example="broker cert inspect reply.zip")
-@click.argument("file", metavar="FILE|-")
-def inspect(_: Start, file: str) -> None:
-    """Show the certificates and client_ids in a file. Needs no vault, stores nothing."""
-    parts = read_reply(read_input(file))
+@command.verb("inspect", example="broker cert inspect reply.eml")
+@click.argument("files", metavar="FILE|DIRECTORY|- ...", nargs=-1, required=True)
+def inspect(_: Start, files: Sequence[str]) -> None:
+    """Show the certificates and client_ids in files. Needs no vault, stores nothing."""
+    require_one_reader(*files)
+    parts = read_files(read_inputs(files, largest=MOST_BYTES))
     found = list(map(describe, parts.certificates))
     if wrote_json({"certificates": found, "client_ids": parts.client_ids, "findings": parts.findings}):
         return

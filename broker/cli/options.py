@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -189,6 +189,30 @@ def read_input(name: str, *, largest: int = _LARGEST) -> bytes:
     if len(data) > largest:
         raise InputError(f"{name} has more than {largest} bytes", hint="is this the right file?")
     return data
+
+
+def read_inputs(names: Sequence[str], *, largest: int) -> dict[str, bytes]:
+    """Return the content of each file by its name, and of the files in each directory; raise `InputError`.
+
+    `largest` is in bytes, for all together. A directory in a directory is not read.
+    """
+    found, left = dict[str, bytes](), largest
+    for name in names:
+        inside = _files_in(Path(name)) if os.path.isdir(name) else [name]  # noqa: PTH112 - no error for a bad name
+        if not inside:
+            raise InputError(f"the directory {name} holds no file", hint="name files, or another directory")
+        for file in inside:
+            data = read_input(file, largest=left)
+            left -= len(data)
+            found["standard input" if file == "-" else file] = data
+    return found
+
+
+def _files_in(directory: Path) -> list[str]:
+    try:
+        return sorted(str(path) for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"cannot read {directory}: {error.strerror}") from None
 
 
 def read_secret(prompt: str, file: str) -> Secret[str]:

@@ -9,6 +9,7 @@ from broker.cli.options import accept_ca_option, account_argument, read_input
 from broker.cli.output import note, wrote_json
 from broker.cli.start import Start
 from broker.model.names import AccountName
+from broker.pki.reply import read_reply
 
 
 @click.group("trust", cls=Noun, epilog="Example: broker trust set acme server-ca.pem --accept-ca AB:CD:…")
@@ -23,11 +24,11 @@ def command() -> None:
 def set_(start: Start, account: AccountName, file: str, accept_ca: Sequence[str]) -> None:
     """Set the CAs that verify the partner's server: those in FILE that --accept-ca names.
 
-    FILE is PEM, DER, PKCS#7 or a zip. If a generation is current, this creates a candidate with the new CAs; consumers
-    keep the current one until it is promoted. Accept a CA that signs client certificates with the reply instead:
-    broker cert import.
+    FILE is PEM, DER, PKCS#7, a mail or a zip. If a generation is current, this creates a candidate with the new CAs;
+    consumers keep the current one until it is promoted. Accept a CA that signs client certificates with the reply
+    instead: broker cert import.
     """
-    after = start.broker.registry.set_trust(account, read_input(file), accept_ca)
+    after = start.broker.registry.set_trust(account, read_reply(read_input(file), file), accept_ca)
     known = after.ca_set(after.trust) if after.trust else None
     candidate = next((g for g in reversed(after.candidates) if g.parts.trust == after.trust), None)
     shown = known.fingerprints if known else ()

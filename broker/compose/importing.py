@@ -12,6 +12,7 @@ from broker.model.generation import Generation
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.stage import Stage
+from broker.pki.reply import read_reply
 from broker.rotation.importing import Importing, ImportPlan, adopt, may_try, noted
 from broker.rotation.reports import Promotion
 from broker.vault.other_secrets import OtherSecret, read_other
@@ -75,7 +76,7 @@ class Imports:
 
     def _received(self, plan: ImportPlan) -> Imported:
         rotation = self._broker.rotation
-        received = rotation.receive(plan.account.name, plan.reply, plan.wishes.options)
+        received = rotation.receive(plan.account.name, read_reply(plan.reply), plan.wishes.options)
         generation, profile = received.generation, rotation.profile(received.account)
         if generation.stage is not Stage.CANDIDATE or not may_try(received.account, profile):
             return Imported(received.account, generation, None)

@@ -16,6 +16,7 @@ _RATIO_FROM: Final = 16 * 1024  # a few repeated lines of text may well pack 1:1
 _SIGNATURES: Final = (b"PK\x03\x04", b"PK\x05\x06")
 _ENCRYPTED: Final = 0x1
 _ADDED_BY_SYSTEM: Final = re.compile(r"(?:^|/)(?:__MACOSX/|\._[^/]*$|\.DS_Store$|Thumbs\.db$|desktop\.ini$)")
+_OFFICE: Final = re.compile(r"\[Content_Types\]\.xml$|(?:word|xl|ppt)/")
 _UNPACK: Final = "unpack it first"
 
 
@@ -29,19 +30,19 @@ def members(data: bytes) -> Iterator[tuple[str, bytes]]:
 
     Files that macOS and Windows add by themselves (__MACOSX, .DS_Store) are left out.
 
-    Raises `RefusedError` for an encrypted, nested or exploding archive, `InputError` for a broken one.
+    Raises `RefusedError` for an encrypted or exploding archive, `InputError` for a broken one.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             files = [entry for entry in archive.infolist() if not entry.is_dir()]
             if len(files) > _MOST_MEMBERS:
                 raise RefusedError(f"the zip file has {len(files)} files, more than {_MOST_MEMBERS}", hint=_UNPACK)
+            if any(_OFFICE.match(entry.filename) for entry in files):
+                raise RefusedError("this is an Office document", hint="save what is in it as text, and give that")
             left = _MOST_BYTES
             for entry in files:
                 content = _unpacked(archive, entry, left)
                 left -= len(content)
-                if is_zip(content):
-                    raise RefusedError("the zip file has another zip file in it", hint="unpack the outer one first")
                 if not _ADDED_BY_SYSTEM.search(entry.filename):
                     yield entry.filename, content
     # All that zipfile raises for bytes that are no zip file.

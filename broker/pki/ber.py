@@ -1,13 +1,13 @@
 """Turn BER into DER: indefinite lengths and strings in pieces, as EJBCA, BouncyCastle and Windows write containers."""
 
-from __future__ import annotations
-
+from dataclasses import dataclass
 from typing import Final
 
 from broker.errors import InputError
 
 _LONG_SEQUENCES: Final = (b"\x30\x80", b"\x30\x81", b"\x30\x82", b"\x30\x83")
 _DEEPEST: Final = 32
+_MOST_ELEMENTS: Final = 50_000
 _CONSTRUCTED: Final = 0x20
 _OCTET_STRING: Final = 0x04
 _LONG_TAG: Final = 0x1F
@@ -22,9 +22,7 @@ def begins_structure(data: bytes) -> bool:
 
     The second byte distinguishes it from text that begins with the digit 0.
     """
-    return data[:2] in _LONG_SEQUENCES or (
-        len(data) < _INDEFINITE and data.startswith(b"\x30%c" % max(len(data) - 2, 0))
-    )
+    return data[:2] in _LONG_SEQUENCES or (0 < len(data) - 1 < _INDEFINITE and data[:2] == bytes((0x30, len(data) - 2)))
 
 
 def to_der(data: bytes) -> bytes:
@@ -32,34 +30,41 @@ def to_der(data: bytes) -> bytes:
 
     Raises `InputError` if it is damaged, or if more than a line break follows.
     """
-    encoded, end = _element(data, 0, len(data), 0)
+    encoded, end = _Recoder(data).element(0, len(data), 0)
     if data[end:].strip(_LINE_BREAKS):
         raise InputError(f"{len(data) - end} stray bytes follow the DER structure", hint="ask for the file again")
     return encoded
 
 
-def _element(data: bytes, at: int, limit: int, depth: int) -> tuple[bytes, int]:
-    """Return the element at `at` as DER, and where it ends, which may not be beyond `limit`."""
-    if at + 2 > limit or depth > _DEEPEST:
-        raise _damaged()
-    tag, length, start = data[at], data[at + 1], at + 2
-    octets = length - _INDEFINITE  # of the length itself, if it is long
-    if tag & _LONG_TAG == _LONG_TAG or octets > _MAX_LENGTH_OCTETS or (octets == 0 and not tag & _CONSTRUCTED):
-        raise _damaged()
-    if octets > 0:
-        length, start = int.from_bytes(data[start : start + octets], "big"), start + octets
-    end = limit if octets == 0 else start + length
-    if end > limit:
-        raise _damaged()
-    if not tag & _CONSTRUCTED:
-        return data[at:end], end
-    parts, at = list[bytes](), start
-    while at < end and not (octets == 0 and data[at : at + 2] == _END):
-        part, at = _element(data, at, end, depth + 1)
-        parts.append(part)
-    if octets == 0 and at == end:
-        raise _damaged()  # no end-of-contents octets
-    return _encoded(tag, parts), at + 2 if octets == 0 else end
+@dataclass(slots=True)
+class _Recoder:
+    data: bytes
+    left: int = _MOST_ELEMENTS
+
+    def element(self, at: int, limit: int, depth: int) -> tuple[bytes, int]:
+        """Return the element at `at` as DER, and where it ends, which may not be beyond `limit`."""
+        data = self.data
+        self.left -= 1
+        if at + 2 > limit or depth > _DEEPEST or self.left < 0:
+            raise _damaged()
+        tag, length, start = data[at], data[at + 1], at + 2
+        octets = length - _INDEFINITE  # of the length itself, if it is long
+        if tag & _LONG_TAG == _LONG_TAG or octets > _MAX_LENGTH_OCTETS or (octets == 0 and not tag & _CONSTRUCTED):
+            raise _damaged()
+        if octets > 0:
+            length, start = int.from_bytes(data[start : start + octets], "big"), start + octets
+        end = limit if octets == 0 else start + length
+        if end > limit:
+            raise _damaged()
+        if not tag & _CONSTRUCTED:
+            return data[at:end], end
+        parts, at = list[bytes](), start
+        while at < end and not (octets == 0 and data[at : at + 2] == _END):
+            part, at = self.element(at, end, depth + 1)
+            parts.append(part)
+        if octets == 0 and at == end:
+            raise _damaged()  # no end-of-contents octets
+        return _encoded(tag, parts), at + 2 if octets == 0 else end
 
 
 def _encoded(tag: int, parts: list[bytes]) -> bytes:

@@ -48,10 +48,11 @@ def _labelled(text: str) -> Iterator[str]:
 def _without_headers(text: str) -> str:
     """Return `text` with dashes in place of each block of mail or MIME headers."""
     blocks = re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n"))
-    return "\n\n".join("----" if _is_headers(block) else block for block in blocks)
+    return "\n\n".join("----" if is_headers(block) else block for block in blocks)
 
 
-def _is_headers(block: str) -> bool:
+def is_headers(block: str) -> bool:
+    """Return whether `block`, a paragraph, is the headers of a mail or of a part of one."""
     lines = block.strip("\n").split("\n")
     if not all(_HEADER.match(line) for line in lines):
         return False

@@ -1,7 +1,5 @@
 """Read PKCS#12 with any number of keys. The library returns all certificates, but one key alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Final
 

@@ -1,12 +1,11 @@
 """Recognise a DER structure by its shape, never by the name of its file or the label of its PEM block."""
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import Final
 
 from cryptography import x509
 
+from broker.errors import InputError
 from broker.pki import certificate_fields as fields
 from broker.pki import der
 from broker.pki.der import INTEGER, Element
@@ -15,6 +14,7 @@ _SEQUENCE: Final = 0x30
 _TAGGED: Final = 0xA0  # [0], constructed
 _TIMES: Final = (0x17, 0x18)
 _PKCS7: Final = "1.2.840.113549.1.7."
+_DATA: Final = f"{_PKCS7}1"
 _SIGNED_DATA: Final = f"{_PKCS7}2"
 _PKCS12_VERSION: Final = b"\x03"
 _FIELDS_OF_TBS: Final = 6  # the fewest of a certificate: v1, without extensions
@@ -45,6 +45,19 @@ def kind_of(structure: bytes) -> Kind:
             return Kind.TRUSTED_CERTIFICATE
         case _:
             return Kind.OTHER
+
+
+def signed_message(structure: bytes) -> bytes:
+    """Return the message in a signed PKCS#7 file in DER (an opaque smime.p7m), b"" if it holds none."""
+    if kind_of(structure) is not Kind.PKCS7:
+        return b""
+    _, wrapped = der.children(der.only(structure))
+    content = next((e for only in der.children(wrapped) for e in der.children(only) if e.tag == _SEQUENCE), None)
+    match der.children(content) if content else []:
+        case [oid, data] if der.dotted(oid) == _DATA:
+            return b"".join(octets.content for octets in der.children(data))
+        case _:
+            return b""
 
 
 def _kind_of(element: Element) -> Kind:
@@ -85,4 +98,7 @@ def certificates_in(structure: bytes, kind: Kind) -> list[x509.Certificate]:
     # library warns that it will stop reading it. A .p7b has no signatures.
     _, *content = der.children(der.only(structure))
     signed = [e for wrapped in content for only in der.children(wrapped) for e in der.children(only)]
-    return [fields.load_der(e.raw) for found in signed if found.tag == _TAGGED for e in der.children(found)]
+    found = [fields.load_der(e.raw) for part in signed if part.tag == _TAGGED for e in der.children(part)]
+    if not found:
+        raise InputError("the PKCS#7 file holds no certificates", hint="ask for the certificate as PEM")
+    return found

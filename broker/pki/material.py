@@ -3,10 +3,8 @@
 Content decides, never a name. No error repeats a part of a key.
 """
 
-from __future__ import annotations
-
 import base64
-import shlex
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -16,25 +14,24 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
 
-from broker.errors import InputError, RefusedError
+from broker.errors import BrokerError, InputError, RefusedError
 from broker.model.certificate import Spki
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding
 from broker.model.secret import Secret
 from broker.pki import ber, csr, der, key_stores, keys
 from broker.pki import certificate_fields as fields
 from broker.pki.der import Element
 from broker.pki.kinds import Kind, certificates_in, kind_of
 from broker.pki.names import shown
-from broker.pki.pem import blocks_and_text
+from broker.pki.pem import Block
+from broker.pki.wrappings import Unwrapper
 
 try:
     from OpenSSL import crypto
 except ImportError:  # an extra
     crypto = None  # type: ignore[assignment]
 
-_MOST_BYTES: Final = 1024 * 1024
 _MOST_ROUNDS: Final = 4_000_000  # of all key derivations together: some seconds
-_JAVA_STORES: Final = {b"\xfe\xed\xfe\xed": "JKS", b"\xce\xce\xce\xce": "JCEKS"}
 _PKCS8: Final = b"ENCRYPTED PRIVATE KEY"
 _CONSTRUCTED: Final = 0x20
 _NO_OPENSSL: Final = "this needs pyOpenSSL, which is not installed (pip install '.[server]' in the checkout)"
@@ -74,28 +71,22 @@ class Material:
 
 
 def read_material(data: bytes, name: str, passphrase: Secret[str] | None = None) -> Material:
-    """Find keys, certificates and signing requests in the file `name`: PEM, DER, PKCS#7 or PKCS#12.
+    """Find keys, certificates and signing requests in the file `name`: PEM, DER, PKCS#7, PKCS#12, a zip or a mail.
 
     Raises `PassphraseNeededError` if a passphrase is missing, `PassphraseError` if it is wrong, `InputError` if it is
     not needed or if the file holds nothing of use, `RefusedError` for a Java key store that is not PKCS#12.
     """
-    if len(data) > _MOST_BYTES:
-        raise InputError(f"{name} has {len(data)} bytes, more than {_MOST_BYTES}", hint="is this the right file?")
-    if store := _JAVA_STORES.get(data[:4]):
-        new = shlex.quote(f"{name}.p12")
-        hint = f"convert it: keytool -importkeystore -srckeystore {shlex.quote(name)} -srcstoretype {store} "
-        raise RefusedError(
-            f"{name} is a Java key store of the old kind {store}, which is not read",
-            hint=f"{hint}-destkeystore {new} -deststoretype PKCS12",
-        )
-    if not data.strip():
-        raise InputError(f"{name} is empty", hint="is this the right file?")
-    reader = _Reader(name, passphrase)
-    reader.read(data)
+    reader = _Reader(passphrase)
+    with warnings.catch_warnings(action="ignore"):  # the library's, about odd but readable files
+        for file, part in Unwrapper(reader.skip).parts(name, data):
+            if isinstance(part, Block):
+                reader.take(file, part)
     if reader.keys and passphrase and passphrase.reveal() and not reader.used:
-        raise InputError(f"{name} needs no passphrase, but one was given", hint="leave the passphrase out")
+        raise InputError(f"{shown(name)} needs no passphrase, but one was given", hint="leave the passphrase out")
     if not (reader.keys or reader.certificates or reader.requests):
-        raise reader.nothing()
+        hint = "give PEM, DER, PKCS#7, PKCS#12, or a zip of these"
+        nothing = InputError(f"{shown(name)} holds no private key, certificate or signing request", hint=hint)
+        raise reader.errors[0] if reader.errors else nothing
     subjects = {fields.spki_of(c): str(fields.subject_of(c)) for c in reader.certificates}
     found = tuple(replace(key, subject=subjects.get(key.spki, "")) for key in reader.keys)
     return Material(found, tuple(reader.certificates), tuple(reader.requests), tuple(reader.remarks))
@@ -121,40 +112,34 @@ def choose_key(found: Sequence[FoundKey], alias: str | None = None) -> FoundKey:
 
 @dataclass(slots=True)
 class _Reader:
-    """Reads one file. A part that cannot be used becomes a remark; a passphrase that does not fit ends the reading."""
+    """Reads files. A part that cannot be used becomes a remark; a passphrase that does not fit ends the reading."""
 
-    name: str
     passphrase: Secret[str] | None
     used: bool = False  # the passphrase
+    file: str = ""  # that is being read
     keys: list[FoundKey] = field(default_factory=list)
     certificates: list[x509.Certificate] = field(default_factory=list)
     requests: list[csr.ParsedCsr] = field(default_factory=list)
     remarks: list[Finding] = field(default_factory=list)
+    errors: list[BrokerError] = field(default_factory=list)
 
-    def read(self, data: bytes) -> None:
-        if ber.begins_structure(data):
-            self._try(data)
-            return
-        blocks, _ = blocks_and_text(data)
-        for block in blocks:
-            self._try(block.der if block.key is None else block.key.reveal())
-
-    def nothing(self) -> InputError:
-        for remark in sorted(self.remarks, key=lambda r: r.severity is not Severity.WARNING):
-            return InputError(remark.message, hint=remark.hint)
-        message = f"{self.name} holds no private key, certificate or signing request"
-        return InputError(message, hint="give PEM, DER, PKCS#7 or PKCS#12")
-
-    def _try(self, octets: bytes) -> None:
+    def take(self, file: str, block: Block) -> None:
+        """Take what is good in a part of a file."""
+        self.file = file
         try:
-            self._read_part(octets)
+            self._take(block.der if block.key is None else block.key.reveal())
         except PassphraseError:
             raise
-        except InputError as error:
-            message = f"a part of {self.name} is not used: {error.message}"
-            self.remarks.append(Finding.warning("material.unusable", message, error.hint))
+        except BrokerError as error:
+            self.skip(file, error)
 
-    def _read_part(self, octets: bytes) -> None:
+    def skip(self, file: str, error: BrokerError) -> None:
+        """Remark a file, or a part of it, that cannot be used."""
+        error = type(error)(f"{shown(file)} is not used: {error.message}", hint=error.hint)
+        self.errors.append(error)
+        self.remarks.append(Finding.warning("material.passed-over", error.message, error.hint))
+
+    def _take(self, octets: bytes) -> None:
         if octets.startswith(b"-----"):
             self._add(self._decrypted(octets, self._passphrase()))
             return
@@ -171,8 +156,7 @@ class _Reader:
             case Kind.PKCS12:
                 self._read_store(structure)
             case _:
-                message = f"{self.name} also holds a {kind.value}, which is not used"
-                self.remarks.append(Finding.note("material.stray", message))
+                self.skip(self.file, InputError(f"it is a {kind.value}", hint="give the key or the certificate"))
 
     def _read_store(self, structure: bytes) -> None:
         _limit_work(structure)
@@ -195,7 +179,7 @@ class _Reader:
     def _decrypted(self, pem: bytes, passphrase: bytes) -> object:
         """Return the key of an encrypted PEM block. By OpenSSL, which reads ciphers that the library does not."""
         if crypto is None:
-            raise RefusedError(f"{self.name} is encrypted", hint=_NO_OPENSSL)
+            raise RefusedError("it is encrypted", hint=_NO_OPENSSL)
         try:
             return crypto.load_privatekey(crypto.FILETYPE_PEM, pem, passphrase).to_cryptography_key()
         except (crypto.Error, ValueError, TypeError, UnsupportedAlgorithm):  # without its cause, which may quote it
@@ -205,19 +189,19 @@ class _Reader:
         if not isinstance(key, rsa.RSAPrivateKey):
             raise InputError("the private key is not RSA", hint="partners accept only RSA")
         octets = Secret(key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
-        self.keys.append(FoundKey(octets, keys.spki_of(octets), self.name, alias))
+        self.keys.append(FoundKey(octets, keys.spki_of(octets), self.file, alias))
 
     def _passphrase(self) -> bytes:
         """Return the passphrase. Never None, for which OpenSSL would ask the terminal."""
         if self.passphrase is None:
             hint = "give its passphrase; if it was made without one, give an empty one"
-            raise PassphraseNeededError(f"{self.name} is encrypted, and needs its passphrase", hint=hint)
+            raise PassphraseNeededError(f"{shown(self.file)} is encrypted, and needs its passphrase", hint=hint)
         self.used = True
         return self.passphrase.reveal().encode(errors="surrogateescape")
 
     def _wrong(self) -> PassphraseError:
         hint = "a passphrase belongs to the key of one file; upper and lower case differ"
-        return PassphraseError(f"the passphrase of {self.name} is wrong, or the file is damaged", hint=hint)
+        return PassphraseError(f"the passphrase of {shown(self.file)} is wrong, or the file is damaged", hint=hint)
 
 
 def _plain(structure: bytes) -> object:

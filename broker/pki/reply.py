@@ -1,31 +1,31 @@
-"""Read a partner's reply: PEM, DER, PKCS#7, text, or a zip of these. Only client_id.txt counts by its name.
+"""Read a partner's reply: PEM, DER, PKCS#7, text, a mail, or a zip of these. Only client_id.txt counts by its name.
 
 This finds certificates and client_ids, or says why it does not read a file. `verification` decides about them.
 """
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlsplit
 
 from cryptography import x509
 
 from broker.errors import BrokerError, InputError, RefusedError
 from broker.model.certificate import CaSet, Certificate, Spki
 from broker.model.finding import Finding
-from broker.pki import archive, chain, der
+from broker.pki import ber, chain
 from broker.pki import certificate_fields as fields
 from broker.pki.certificates import Description, ca_set_of, certificate_of, describe, load, parse_fingerprint
 from broker.pki.client_ids import client_ids_in, labelled_by_name
+from broker.pki.foreign import PictureError, quoted
+from broker.pki.kinds import Kind, certificates_in, kind_of
+from broker.pki.mail import links_in
 from broker.pki.names import shown
-from broker.pki.pem import Block, blocks_and_text, text_of
+from broker.pki.pem import Block
+from broker.pki.wrappings import Unwrapper
 
-MAX_REPLY: Final = 1024 * 1024
 _MOST_CERTIFICATES: Final = 32
-_JKS: Final = b"\xfe\xed\xfe\xed"
-_TAGGED: Final = 0xA0  # [0], constructed
-_SIGNED_DATA: Final = "1.2.840.113549.1.7.2"
-_PAGE: Final = re.compile(r"\s*(?:<!doctype\s+html|<html|<head|<\?xml)", re.IGNORECASE)
+_MOST_HOSTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,75 +90,117 @@ class ReplyParts:
         return ca_set_of([c for c in self.certificates if fields.fingerprint_of(c) == wanted])
 
 
-def read_reply(data: bytes) -> ReplyParts:
-    """Find certificates and client_ids in a reply.
+def read_reply(data: bytes, name: str = "the reply") -> ReplyParts:
+    """Find certificates and client_ids in one file, as `read_files` does in several."""
+    return read_files({name: data})
 
-    Raises `InputError` if it is too big, damaged or has neither, `RefusedError` for a kind of file that is not read.
+
+def read_files(files: Mapping[str, bytes]) -> ReplyParts:
+    """Find certificates and client_ids in files by their names, and in the archives and mails among them.
+
+    Each part is judged by itself: what is good is used, and findings name the rest. Raises `InputError` or
+    `RefusedError` if nothing is good, or if all is too much.
     """
-    if len(data) > MAX_REPLY:
-        raise InputError(f"the reply has {len(data)} bytes, more than {MAX_REPLY}", hint="is this the right file?")
     found = _Found()
-    is_zip = archive.is_zip(data)
-    for name, content in archive.members(data) if is_zip else [("", data)]:
-        try:
-            found.read(name, content)
-        except InputError as error:  # a picture or a broken signature file beside the certificates is skipped
-            if not is_zip:
-                raise
-            found.errors.append(error)
-            message = f"a file in the zip was skipped: {error.message}"
-            found.findings.append(Finding.warning("reply.passed-over", message, error.hint))
+    unwrapper = Unwrapper(found.skip)
+    for file, data in files.items():
+        for name, part in unwrapper.parts(file, data):
+            found.take(name, part)
     client_ids = client_ids_in(found.texts)
     if not found.certificates and not client_ids:
-        raise found.errors[0] if found.errors else _nothing(data)
+        raise found.nothing()
+    if not found.certificates:
+        found.findings += found.links()
     findings = [*found.findings, *(oddity for c in found.certificates for oddity in _oddities(c))]
     return ReplyParts(tuple(found.certificates), client_ids, tuple(dict.fromkeys(findings)))
 
 
 @dataclass(slots=True)
 class _Found:
-    """The content of a reply's files so far."""
+    """The content of files so far."""
 
     certificates: list[x509.Certificate] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     errors: list[BrokerError] = field(default_factory=list)
 
-    def read(self, name: str, data: bytes) -> None:
-        if data.startswith(_JKS):
-            hint = "keytool -list -rfc -keystore FILE prints its certificates as PEM: import that"
-            raise RefusedError("this is a Java key store (JKS)", hint=hint)
-        if der.is_der(data):
-            self._add(_certificates_in(data))
+    def skip(self, name: str, error: BrokerError) -> None:
+        """Report a file, or a part of it, that cannot be used."""
+        if isinstance(error, PictureError):
+            self._stray(name, "a picture")
             return
-        blocks, text = blocks_and_text(data)
-        for block in blocks:
-            self._read_block(block)
-        if not _PAGE.match(text):  # the scripts of a login page are full of the portal's own client_id
-            self.texts.append(labelled_by_name(name, text))
+        message = f"{shown(name)} is not used: {error.message}"
+        self.errors.append(type(error)(message, hint=error.hint))
+        self.findings.append(Finding.warning("reply.passed-over", message, error.hint))
 
-    def _read_block(self, block: Block) -> None:
-        match block.label:
-            case "CERTIFICATE" | "X509 CERTIFICATE":
-                self._add([fields.load_der(block.der)])
-            case "TRUSTED CERTIFICATE":
-                message = "the reply has an openssl TRUSTED CERTIFICATE, which holds trust settings of its sender"
-                raise RefusedError(message, hint="convert it: openssl x509 -in FILE -out certificate.pem")
-            case "PKCS7" | "CMS":
-                self._add(_pkcs7(block.der))
-            case _ if block.is_private_key:
-                message = "the reply holds a private key, which only you should have: it is not read"
-                hint = "tell the partner; if it is the key of this account, make a new request with a new key"
-                self.findings.append(Finding.warning("reply.private-key", message, hint))
-            case label:
-                message = f"the reply also holds a {label}, which is not needed"
-                self.findings.append(Finding.note("reply.stray", message))
-
-    def _add(self, found: Iterable[x509.Certificate]) -> None:
-        self.certificates += [c for c in found if c not in self.certificates]
+    def take(self, name: str, part: Block | str) -> None:
+        """Take what is good in a part of a file."""
+        if isinstance(part, str):
+            self.texts.append(labelled_by_name(name, part))
+        elif part.key is not None:
+            self._private_key(name)
+        else:
+            try:
+                self._take(name, ber.to_der(part.der))
+            except InputError as error:
+                self.skip(name, error)
         if len(self.certificates) > _MOST_CERTIFICATES:
             message = f"the reply has more than {_MOST_CERTIFICATES} certificates"
             raise RefusedError(message, hint="import only those that belong to it")
+
+    def links(self) -> Iterator[Finding]:
+        """Yield a note that names the hosts of links, which are not followed."""
+        hosts = dict.fromkeys(
+            urlsplit(link).netloc.rpartition("@")[2] for text in self.texts for link in links_in(text)
+        )
+        if hosts:
+            message = f"it links to {', '.join(map(shown, list(hosts)[:_MOST_HOSTS]))}; nothing was fetched"
+            yield Finding.note("reply.link", message, "download the certificate in a browser, and give that file")
+
+    def nothing(self) -> BrokerError:
+        """Return the error for files with neither certificate nor client_id."""
+        key = next((f for f in self.findings if f.code == "reply.private-key"), None)
+        if key is not None:
+            return RefusedError(key.message, hint=key.hint)
+        if self.errors:
+            return self.errors[0]
+        if not self.findings and not any(text.strip() for text in self.texts):
+            return InputError("the reply is empty", hint="save the partner's file again")
+        message = "the reply holds neither a certificate nor a client_id"
+        rest = next((f for f in (*self.links(), *self.findings)), None)
+        hint = "give PEM, DER, PKCS#7, a mail, or a zip of these"
+        return InputError(f"{message}: {rest.message}" if rest else message, hint=rest.hint or hint if rest else hint)
+
+    def _take(self, name: str, structure: bytes) -> None:
+        match kind := kind_of(structure):
+            case Kind.CERTIFICATE | Kind.TRUSTED_CERTIFICATE | Kind.PKCS7:
+                self.certificates += [c for c in certificates_in(structure, kind) if c not in self.certificates]
+                if kind is Kind.TRUSTED_CERTIFICATE:
+                    self._stray(name, "trust settings of openssl (TRUSTED CERTIFICATE)")
+            case Kind.KEY | Kind.ENCRYPTED_KEY:
+                self._private_key(name)
+            case Kind.PKCS12:
+                hint = f"extract its certificates: openssl pkcs12 -nokeys -in {quoted(name)} -out certificates.pem; "
+                hint += "add -legacy if openssl calls it unsupported"
+                raise InputError("it is a PKCS#12 key store, which may hold a private key", hint=hint)
+            case Kind.ENCRYPTED_PKCS7:
+                hint = "open it in your mail program, and save its attachments"
+                raise InputError("it is an encrypted message (PKCS#7)", hint=hint)
+            case Kind.REQUEST:
+                self._stray(name, "a certificate signing request: your own, sent back")
+            case _:
+                self._stray(name, f"a {kind.value}")
+
+    def _stray(self, name: str, words: str) -> None:
+        self.findings.append(Finding.note("reply.stray", f"{shown(name)} holds {words}, which is not needed"))
+
+    def _private_key(self, name: str) -> None:
+        message = f"{shown(name)} holds a private key, which only you should have: it is not read, and not stored"
+        hint = (
+            "if the partner sent it, tell the partner, and make a new request with a new key; "
+            "if it is yours, account import takes it, with its certificate"
+        )
+        self.findings.append(Finding.warning("reply.private-key", message, hint))
 
 
 def _oddities(found: x509.Certificate) -> Iterator[Finding]:
@@ -171,38 +213,3 @@ def _oddities(found: x509.Certificate) -> Iterator[Finding]:
     if fields.serial_of(found) <= 0:
         message = f"the serial number of {name} is not positive, and newer programs refuse to read such a certificate"
         yield Finding.warning("reply.serial", message, "tell the partner (RFC 5280, 4.1.2.2)")
-
-
-def _certificates_in(data: bytes) -> list[x509.Certificate]:
-    """Return the certificates of a DER file: one, or those of a PKCS#7 file."""
-    first = next(iter(der.children(der.only(data))), None)
-    if first is not None and first.tag == der.INTEGER:
-        raise RefusedError(
-            "the reply is a PKCS#12 file or a private key; the key of this account never leaves the vault",
-            hint="extract the certificates: openssl pkcs12 -nokeys -in FILE -out certificates.pem",
-        )
-    return _pkcs7(data) if first is not None and first.tag == der.OID else [fields.load_der(data)]
-
-
-def _pkcs7(data: bytes) -> list[x509.Certificate]:
-    """Return the certificates of a SignedData (RFC 2315, 9.1). A .p7b has no signatures.
-
-    Not by the library: openssl writes the set unsorted, which is no DER, and the library warns that it will stop
-    reading it.
-    """
-    content = der.children(der.only(data))
-    if [e.tag for e in content] != [der.OID, _TAGGED] or der.dotted(content[0]) != _SIGNED_DATA:
-        raise InputError("the PKCS#7 file holds no certificates", hint="ask for the certificate as PEM")
-    signed = der.children(der.only(content[1].content))
-    certificates = next((e for e in signed if e.tag == _TAGGED), None)
-    return [fields.load_der(e.raw) for e in der.children(certificates)] if certificates is not None else []
-
-
-def _nothing(data: bytes) -> InputError:
-    if not data.strip():
-        return InputError("the reply is empty", hint="save the partner's file again")
-    if _PAGE.match(text_of(data[:4096])):
-        message = "this is a web page, not a certificate: the link needs a login, or has expired"
-        return InputError(message, hint="open the link in a browser, and save the file that it offers")
-    message = "the reply holds neither a certificate nor a client_id"
-    return InputError(message, hint="give PEM, DER, PKCS#7, or a zip of these")

@@ -24,7 +24,7 @@ from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import Subject
 from broker.pki.certificates import ca_set
-from broker.pki.reply import ReplyParts, read_reply
+from broker.pki.reply import ReplyParts
 from broker.rotation.amend import Amended, UseCase
 from broker.rotation.ports import Secrets, Version
 
@@ -124,13 +124,12 @@ class Registry(UseCase):
             return number
         raise ConflictError(f"{called} numbers {first} to {first + SLOTS - 1} of {account.name} are all taken")
 
-    def set_trust(self, name: AccountName, data: bytes, accept: Sequence[str]) -> Account:
-        """Verify the server by those CAs in `data` that a person accepts by their SHA-256 fingerprints.
+    def set_trust(self, name: AccountName, parts: ReplyParts, accept: Sequence[str]) -> Account:
+        """Verify the server by those CAs of a reply that a person accepts by their SHA-256 fingerprints.
 
-        Repeating it changes nothing. Raise `InputError` if `data` cannot be read, and `RefusedError` if it holds no CA
-        with such a fingerprint, or if none is accepted.
+        Repeating it changes nothing. Raise `RefusedError` if it holds no CA with such a fingerprint, or if none is
+        accepted.
         """
-        parts = read_reply(data)
         if not accept:
             raise RefusedError("no CA of the partner's server was accepted", hint=_offered(parts))
         trust = ca_set("".join(parts.accepted(fingerprint).pem for fingerprint in accept))

@@ -28,7 +28,7 @@ from broker.model.lease import ConsumerRecord, Holding
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
 from broker.model.verdict import CanaryResult, Verdict
-from broker.pki.reply import read_reply
+from broker.pki.reply import ReplyParts
 from broker.rotation.amend import UseCase, amend
 from broker.rotation.ports import Canary, Consumers, Keys, Others, ReadProfile, Stragglers
 from broker.rotation.receive import ImportOptions, Received, Reply
@@ -97,15 +97,15 @@ class Rotation(UseCase):
         """Close request `number`. Its key is destroyed when the account is settled."""
         return self.settled(name, lambda newest, stamp: closed(newest, number, why, stamp)).account.request(number)
 
-    def receive(self, name: AccountName, data: bytes, options: ImportOptions) -> Received:
+    def receive(self, name: AccountName, parts: ReplyParts, options: ImportOptions) -> Received:
         """Turn a reply into a candidate, in one write; the same reply a second time returns the same generation.
 
         Raise `RefusedError` if it fits no key of the account, `LateReplyError` if its request was closed,
-        `FindingsError` with all that is wrong with it, the question for an unaccepted CA last, and `InputError` if it
-        cannot be read. Nothing is stored in any of these cases.
+        or `FindingsError` with all that is wrong with it, the question for an unaccepted CA last. Nothing
+        is stored in any of these cases.
         """
         rules = self.profile(self.seen(name)).subject
-        reply = Reply(read_reply(data), options, rules)
+        reply = Reply(parts, options, rules)
         try:
             after = self.amend(name, reply.admitted).account
         except RefusedError:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from partner_standin import Standin
 from partner_standin.reply import Reply
 
+from tests.support import pki
 from tests.support.cli_harness import CliHarness
 from tests.support.system import LOGIN, PASSWORD
 
@@ -51,6 +52,7 @@ FORMS: dict[str, Callable[[CliHarness, Reply], bytes]] = {
     "PEM with Windows line ends": lambda harness, reply: (
         "".join((reply.certificate, *cas(harness))).replace("\n", "\r\n").encode()
     ),
+    "the desk's own mail": lambda harness, reply: reply.mail("https://desk.partner.example/r/1"),
     "PEM in the text of a mail": lambda harness, reply: (
         f"Hello,\n\nhere:\n{reply.certificate}\n{''.join(cas(harness))}\nBye".encode()
     ),
@@ -73,6 +75,39 @@ def test_a_reply_in_any_form_becomes_a_candidate(harness: CliHarness, form: str)
     assert set(facts) == IMPORTED
     assert (facts["account"], facts["generation"], facts["stage"]) == ("acme", 1, "candidate")
     assert harness.ok("rotation status acme -o json").json["generations"][0]["key"] == "kv:1"
+
+
+def test_several_files_and_a_directory_are_one_reply(harness: CliHarness, tmp_path: Path) -> None:
+    """One's own CSR and key among them are named, and not stored."""
+    harness.put("requested")
+    reply = answer(harness)
+    (tmp_path / "cas").mkdir()
+    for number, ca in enumerate(cas(harness)):
+        (tmp_path / "cas" / f"{number}.pem").write_text(ca)
+    (tmp_path / "cas" / "guide.pdf").write_bytes(b"%PDF-1.7")
+    (tmp_path / "its.pem").write_text(pki.run("openssl", "genrsa", "2048").decode())
+    line = f"cert import acme - {tmp_path}/cas {tmp_path}/its.pem {accepting(harness)} -o json"
+    facts = harness.ok(line, input=reply.certificate.encode()).json
+    assert facts["stage"] == "candidate"
+    assert {f["code"] for f in facts["findings"]} >= {"reply.passed-over", "reply.private-key"}
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("cert inspect {}/empty", 2, "empty holds no file"),
+        ("cert inspect reply.zip {}/large", 2, "large has more than"),
+        ("cert import acme - -", 2, "standard input is named twice"),
+    ],
+)
+def test_unusable_names_are_refused(harness: CliHarness, tmp_path: Path, line: str, code: int, words: str) -> None:
+    """A sparse file of a gigabyte costs no more than its first part."""
+    harness.put("requested")
+    (tmp_path / "empty").mkdir()
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1 << 30)
+    ended = harness.run(line.format(tmp_path))
+    assert (ended.code, words in ended.err) == (code, True)
 
 
 def test_der_alone_is_enough_once_its_ca_is_pinned(harness: CliHarness) -> None:

@@ -53,7 +53,7 @@ def test_every_command_names_the_missing_extra(tmp_path: Path) -> None:
         "account": "acme", "application": "reporting", "number": "1", "accept": ["--accept-ca", "ab" * 32],
         "url": "https://partner.example/v3", "login": "MZP0000001", "consumer": "reader", "csr": "good.csr",
         "subject": [part for pair in SUBJECT for part in ("--subject", pair)],
-        "reply": "reply.zip", "token": "reader.token", "profile": "own.toml", "set": "set.json",
+        "reply": "reply.zip", "token": "reader.token", "profile": "own.toml", "set": "set.json", "holder": "reader",
     }  # fmt: skip
     lines = {name: filled(good.line, words) for name, good in GOOD.items()}
     environment = {"VAULT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN": "none", "HOME": str(tmp_path), "PATH": ""}

@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from email.message import EmailMessage
 from typing import Final
 
 import pytest
@@ -135,11 +136,22 @@ def as_manifest(harness: CliHarness, outside: OutsideSet) -> str:
     return f"secret.yaml {CLIENT}"
 
 
+def as_mail(harness: CliHarness, outside: OutsideSet) -> str:
+    """The certificate as a partner mailed it, the key in a file, the password in another."""
+    mail = EmailMessage()
+    mail["From"], mail["Subject"] = "desk@partner.example", "Your certificate"
+    mail.set_content(f"Hello,\n\n{outside.certificate.decode()}\nclient_id: {outside.client_id}\n")
+    mail.add_attachment(outside.cas, maintype="application", subtype="x-pem-file", filename="ca.pem")
+    given(harness, old_key=outside.key, answer_eml=mail.as_bytes(), password=PASSWORD.encode())
+    return f"old.key answer.eml --password-file password {CLIENT}={outside.client_id}"
+
+
 FORMS: Final[Mapping[str, Callable[[CliHarness, OutsideSet], str]]] = {
     "a directory": as_directory,
     "a key store": as_key_store,
     "JSON": as_json,
     "a Kubernetes Secret": as_manifest,
+    "a mail": as_mail,
 }
 
 

@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from broker import config
 from broker.delivery import formats
-from broker.errors import BrokerError
+from broker.errors import BrokerError, InputError
 from broker.evidence.audit import Record, examine
 from broker.evidence.export import exported, imported
 from broker.evidence.statements import ChainRecord
@@ -42,8 +43,9 @@ from broker.model.lease import BundleKind, ConsumerRecord, Holding, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.partners import catalogue, document
-from broker.pki import certificates, csr, lint, verification
+from broker.pki import certificates, csr, keys, lint, verification
 from broker.pki.holdings import Piece, gather
+from broker.pki.material import read_material
 from broker.pki.named_values import values_in
 from broker.pki.reply import read_reply
 from broker.vault.documents import decoded, encoded
@@ -86,6 +88,16 @@ def _reply(data: bytes) -> None:
         expected = verification.Expected(GUIDE.subject, pki.LOGIN, PINNED, certificate.spki, pki.GOOD)
         verification.verify_certificate(certificate, expected, NOW)
         parts.issuer_of(certificate)
+
+
+def _material(data: bytes) -> None:
+    for passphrase in (None, Secret("x")):
+        try:
+            found = read_material(data, "its.key", passphrase)
+        except InputError:  # wrong, or not needed
+            continue
+        for key in found.keys:
+            assert keys.spki_of(key.key) == key.spki
 
 
 def _csr(data: bytes) -> None:
@@ -149,6 +161,46 @@ def _zip(*members: bytes) -> bytes:
     return file.getvalue()
 
 
+def _mails() -> Iterator[bytes]:
+    for cte in ("base64", "quoted-printable"):
+        inner, outer = EmailMessage(), EmailMessage()
+        inner["From"], inner["To"], inner["Subject"] = "a@partner.example", "b@company.example", "x"
+        inner.set_content(f"client_id: 6f9619ff-8b86\n{pki.pem(*CHAIN)}", cte=cte)
+        inner.add_alternative("<p>see <a href='https://x.example'>there</a></p>", subtype="html")
+        outer["From"], outer["To"] = "b@company.example", "c@company.example"
+        outer.add_attachment(_zip(pki.der(CHAIN[0])), "application", "zip", filename="c.zip")
+        outer.add_attachment(inner)
+        yield from (inner.as_bytes(), outer.as_bytes())
+
+
+def _decorated() -> Iterator[bytes]:
+    lines = pki.pem(*CHAIN).splitlines()
+    yield "\n".join(f"> {line}" for line in lines).encode()
+    yield "\n".join(f"{n}: {line}" for n, line in enumerate(lines)).encode()
+    yield json.dumps({"certificate": "\r\n".join(lines)}).encode()
+    yield f"<html>{'<br>'.join(lines)}</html>".encode()
+    yield "\n".join(lines).encode("utf-16-le")
+    yield base64.b64encode(pki.der(CHAIN[0]))
+
+
+def _keys() -> Iterator[bytes]:
+    key = pki.a_key()
+    for encoding in (Encoding.PEM, Encoding.DER):
+        yield key.private_bytes(encoding, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+        yield key.private_bytes(encoding, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
+    yield key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"x"))
+    certificate = certificates.certificate_of(CHAIN[0], CHAIN[1:])
+    yield keys.pkcs12_bundle(pki.secret_of(key), certificate, Secret("x")).reveal()
+
+
+def _ber() -> bytes:
+    """PKCS#7 of indefinite length throughout."""
+    found = b"".join(pki.der(c) for c in CHAIN)
+    oid, version = bytes.fromhex("06092a864886f70d0107"), b"\2\1\1\x31\0"
+    signed = b"\x30\x80" + version + b"\x30\x80" + oid + b"\1\0\0" + b"\xa0\x80" + found + b"\0\0" + b"\x31\0" + b"\0\0"
+    return b"\x30\x80" + oid + b"\2" + b"\xa0\x80" + signed + b"\0\0" * 2
+
+
 def _csrs() -> tuple[bytes, ...]:
     made = csr.build(pki.secret_of(pki.a_key()), pki.GOOD, pki.RULES).encode()
     return made, base64.b64decode(b"".join(made.splitlines()[1:-1]))
@@ -181,6 +233,10 @@ TARGETS: Final[dict[str, Callable[[], Target]]] = {
         _reply, tuple(pkcs7.serialize_certificates(CHAIN, e) for e in (Encoding.DER, Encoding.PEM))
     ),
     "a reply in a zip": lambda: Target(_reply, (_zip(*(pki.der(c) for c in CHAIN)), _zip(pki.pem(*CHAIN).encode()))),
+    "a reply in a mail": lambda: Target(_reply, tuple(_mails())),
+    "a reply in BER": lambda: Target(_reply, (_ber(),)),
+    "a reply in decorated text": lambda: Target(_reply, tuple(_decorated())),
+    "a key": lambda: Target(_material, tuple(_keys())),
     "a CSR": lambda: Target(_csr, _csrs()),
     "a profile": lambda: Target(_profile, (catalogue.builtin_source("stellantis").encode(),)),
     "a configuration": lambda: Target(

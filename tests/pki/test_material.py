@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import shlex
+import zipfile
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -151,7 +154,7 @@ def test_old_java_stores_are_refused(two: Path, tmp_path: Path, kind: str) -> No
     old = tmp_path / "a key.bin"
     command: list[str | Path] = ["keytool", "-importkeystore", "-srckeystore", two, "-srcstorepass", "changeit"]
     pki.run(*command, "-destkeystore", old, "-deststoretype", kind, "-deststorepass", "changeit")
-    with pytest.raises(RefusedError, match=f"old kind {kind}") as caught:
+    with pytest.raises(RefusedError, match=f"{kind}, an old Java key store") as caught:
         read(old.read_bytes(), "changeit", str(old))
     printed = shlex.split(caught.value.hint.removeprefix("convert it: "))
     pki.run(*printed, "-srcstorepass", "changeit", "-deststorepass", "changeit")
@@ -170,10 +173,10 @@ ENCRYPTED = {
 def test_wrong_and_missing_passphrases(make: object) -> None:
     assert callable(make)
     made = make()
-    with pytest.raises(PassphraseNeededError, match=r"^its\.key is encrypted, and needs its passphrase$"):
+    with pytest.raises(PassphraseNeededError, match=r"^'its\.key' is encrypted, and needs its passphrase$"):
         read(made, None, "its.key")
     for wrong in ("planted-passphrase", "", "x" * 2000):
-        with pytest.raises(PassphraseError, match=r"^the passphrase of its\.key is wrong") as caught:
+        with pytest.raises(PassphraseError, match=r"^the passphrase of 'its\.key' is wrong") as caught:
             read(made, wrong, "its.key")
         assert "planted" not in f"{caught.value!r} {caught.value.hint}"
         assert not isinstance(caught.value, PassphraseNeededError)
@@ -182,7 +185,7 @@ def test_wrong_and_missing_passphrases(make: object) -> None:
 @pytest.mark.parametrize("make", [plain, lambda: store("-nomac", "-keypbe", "NONE", "-certpbe", "NONE")])
 def test_an_unneeded_passphrase_is_an_error(make: object) -> None:
     assert callable(make)
-    with pytest.raises(InputError, match=r"its\.key needs no passphrase"):
+    with pytest.raises(InputError, match=r"'its\.key' needs no passphrase"):
         read(make(), "planted", "its.key")
 
 
@@ -199,6 +202,13 @@ def test_other_keys_are_refused(key: pki.AnyKey, kind: PrivateFormat, form: Enco
         read(key.private_bytes(form, kind, NoEncryption()))
 
 
+def test_odd_keys_cause_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    """The library's warnings would name its source files on the terminal."""
+    with pytest.raises(InputError, match="the private key is not RSA"):
+        read(openssl("genpkey", "-algorithm", "DH", "-pkeyopt", "group:ffdhe2048"))
+    assert not recwarn.list
+
+
 def test_a_key_beside_its_csr_and_certificate() -> None:
     csr = openssl("req", "-new", "-key", "/dev/stdin", "-subj", "/CN=MZP1", stdin=plain())
     material = read(plain() + csr + pki.pem(LEAF).encode())
@@ -211,9 +221,9 @@ def test_a_key_beside_its_csr_and_certificate() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "is empty"),
+        (b"", "holds no private key"),
         (b"hello", "holds no private key"),
-        (b"x" * 2_000_000, "more than 1048576"),
+        (b"x" * 2_000_000, "it has 2000000 bytes"),
         (plain(Encoding.DER)[:600], "cut off"),
         (plain(Encoding.DER)[:40] + bytes(1180), "is damaged|cut off|stray"),
         (openssl("pkey", "-pubout", stdin=plain()), "public key"),
@@ -222,6 +232,25 @@ def test_a_key_beside_its_csr_and_certificate() -> None:
 def test_anything_else_is_named(data: bytes, words: str) -> None:
     with pytest.raises(InputError, match=words):
         read(data)
+
+
+def test_an_archive_and_a_mail_are_opened() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("set/its.key", encrypted("-v2", "des3"))
+        archive.writestr("set/its.crt", pki.pem(LEAF))
+        archive.writestr("set/notes.pdf", "%PDF-")
+    mail = EmailMessage()
+    mail["From"], mail["To"] = "a@company.example", "b@company.example"
+    mail.add_attachment(file.getvalue(), "application", "zip", filename="set.zip")
+    for data in (file.getvalue(), mail.as_bytes()):
+        material = read(data, PASS)
+        assert_is_the_key(material)
+        assert material.keys[0].file == "set/its.key"
+        assert material.certificates == (LEAF,)
+        assert [remark.code for remark in material.remarks] == ["material.passed-over"]
+        with pytest.raises(PassphraseNeededError, match=r"^'set/its\.key' is encrypted"):
+            read(data)
 
 
 def test_a_costly_encryption_is_refused() -> None:

@@ -20,6 +20,7 @@ from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.certificates import format_fingerprint, load
 from broker.pki.csr import build
 from broker.pki.keys import spki_of
+from broker.pki.reply import read_reply
 from broker.rotation.receive import ImportOptions, LateReplyError, Received
 from tests.rotation.simulation import Simulation
 from tests.support import pki
@@ -70,7 +71,7 @@ def received(
     text: str = "",
 ) -> Received:
     profile = replace(catalogue.builtin("stellantis"), subject=pki.GUIDE)
-    return sim.rotation(profile=lambda _: profile).receive(MZP, (text + pki.pem(*reply)).encode(), said)
+    return sim.rotation(profile=lambda _: profile).receive(MZP, read_reply((text + pki.pem(*reply)).encode()), said)
 
 
 def kept(sim: Simulation) -> list[x509.Certificate]:
@@ -326,6 +327,6 @@ def test_reply_for_another_account_is_named() -> None:
             sim.registry().add_account(an_account())
         use = sim.rotation(profile=lambda _: profile, others=lambda: [sim.account, other])  # noqa: B023
         with assert_refused(RefusedError, "answers signing request 1 of other"):
-            use.receive(MZP, pki.pem(NEW, *CAS).encode(), BOTH)
+            use.receive(MZP, read_reply(pki.pem(NEW, *CAS).encode()), BOTH)
         with assert_refused(RefusedError):
             received(sim, NEW, *CAS, said=BOTH)

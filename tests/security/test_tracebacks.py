@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 from broker.compose.graph import Wiring
 from broker.model.names import AccountName
 from broker.model.secret import Secret
+from broker.pki.reply import read_reply
 from broker.rotation.receive import ImportOptions
 from broker.vault.connection import Phase
 from tests.support.secret_marks import Marks
@@ -76,7 +77,7 @@ def test_failed_write_has_no_secret_locals(system: System) -> None:
 
     def receive(wiring: Wiring) -> None:
         with system.broker(wiring) as broker:
-            broker.rotation.receive(ACME, reply, ImportOptions(accepted, b"", "reporting", ""))
+            broker.rotation.receive(ACME, read_reply(reply), ImportOptions(accepted, b"", "reporting", ""))
 
     shown += shown_at_every_write(system, receive)
     assert len(shown) >= 6
