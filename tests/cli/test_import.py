@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -260,6 +261,16 @@ def test_an_import_without_password_stores_nothing(harness: CliHarness, outside:
     ended = harness.run(f"account import acme old.key old.crt {new(harness)}")
     assert (ended.code, "--password-file" in ended.err) == (2, True)
     assert not harness.writes
+
+
+def test_an_unknown_ca_names_the_whole_command(harness: CliHarness, outside: OutsideSet) -> None:
+    given(harness, server_pem=harness.partner.authorities.server.pem.encode())
+    options = new(harness).partition(" --accept-ca")[0]
+    refused = harness.run(f"account import acme outside.zip {CLIENT} --server-ca server.pem {options}")
+    assert (refused.code, harness.writes) == (6, [])
+    (command,) = re.findall(r"then: (broker account import .*)", refused.err)
+    harness.ok(command.removeprefix("broker "))
+    assert harness.account.current
 
 
 def test_looking_on_needs_no_password(harness: CliHarness, outside: OutsideSet) -> None:
