@@ -23,6 +23,7 @@ from broker.cli.options import (
     read_input,
     read_secret,
     require_one_reader,
+    typed_command,
 )
 from broker.cli.output import note, show_findings, show_table, wants_json, wrote_json
 from broker.cli.start import Start
@@ -158,7 +159,7 @@ def _wishes(asked: _Asked) -> Wishes:
         client_ids={checked_name(name, "application"): value for name, _, value in pairs},
         held_by=tuple(asked.held_by),
         shared_because=asked.reason.strip(),
-        options=ImportOptions(tuple(asked.accept_ca), server),
+        options=ImportOptions(tuple(asked.accept_ca), server, typed=typed_command()),
     )
 
 
@@ -254,7 +255,7 @@ def _ask_password(target: Account, found: Holdings, asked: _Asked) -> None:
 
 def _new(broker: Broker, name: AccountName, asked: _Asked, found: Holdings) -> Account:
     profile = broker.profile(asked.profile, Role.OPERATOR)
-    subject = subject_in(found, profile, name)
+    subject = subject_in(found, profile)
     return Account(
         name=name,
         profile=asked.profile,
