@@ -27,7 +27,6 @@ from broker.model.names import AccountName
 from broker.vault.layout import right
 from broker.vault.policies import consumer_policy
 from tests.support.pki import an_ec_key
-from tests.support.sources import ROOT
 from tests.support.system import PASSWORD, System
 
 pytestmark = pytest.mark.slow
@@ -35,7 +34,6 @@ pytestmark = pytest.mark.slow
 ASKED: Final = {"account": "acme", "application": "reporting", "ttl": "5m"}
 ISSUER: Final = "https://ci.example"
 AUDIENCE: Final = "credential-broker"
-PAGE: Final = ROOT / "docs" / "service.md"
 
 
 @dataclass
@@ -295,22 +293,6 @@ def test_a_unix_socket(system: System, token: dict[str, str]) -> None:
         assert not path.exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--listen", "0.0.0.0:0"], "is not loopback"),
-        (["--listen", "https://127.0.0.1:0"], "needs a certificate"),
-        (["--listen", "ftp://127.0.0.1:1"], "is not an address"),
-        (["--listen", "unix:relative"], "is not an address"),
-        (["--tls-cert", "a", "--tls-key", "b"], "are for an address with https"),
-        (["--listen", "https://127.0.0.1:0", "--tls-cert", "none", "--tls-key", "none"], "cannot use none"),
-    ],
-)
-def test_bad_addresses_are_refused(system: System, options: list[str], message: str) -> None:
-    ended = system.run("serve", "--health", "127.0.0.1:0", *options)
-    assert (ended.code, message in ended.err) == (2, True), ended.err
-
-
 def test_bundle_get_takes_it_from_the_service(system: System, token: dict[str, str], ci: Ci) -> None:
     """With no login of this host, a token file or a JWT; the lease is given back as the files go."""
     (system.home / "jwt").write_text(ci.jwt()["Authorization"].split()[1])
@@ -339,23 +321,3 @@ def test_bundle_get_takes_it_from_the_service(system: System, token: dict[str, s
         system.changes = {}
     shown = system.ok("evidence", "show", "--all").out
     assert shown.count("bundle-returned") == 1
-
-
-@pytest.mark.peer("curl")
-def test_the_commands_of_the_page(system: System) -> None:
-    """docs/service.md: the request with curl, and the files by `bundle get`."""
-    system.promoted()
-    system.consumer("acme/reporting", name="reporting")
-    curl, fetch = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    with serving(system) as service:
-        done = subprocess.run(
-            ["sh", "-ec", curl.replace("http://127.0.0.1:8250", service.addresses[0])],
-            cwd=system.home, env=system.environment, capture_output=True, check=True,
-        )  # fmt: skip
-        assert json.loads(done.stdout)["secrets"] == {"password": PASSWORD}
-        variables = dict(re.findall(r"(BROKER_\w+)=(\S+)", fetch))
-        assert set(variables) == {"BROKER_ADDR", "BROKER_CACERT", "BROKER_AUTH"}
-        typed = fetch.splitlines()[1].replace("/run/acme --hold", "acme").split()[1:]
-        system.changes = {"BROKER_ADDR": service.addresses[0], "BROKER_AUTH": "token-file:reporting.token"}
-        system.ok(*typed)
-    assert (system.home / "acme/current/tls.key").exists()

@@ -1,0 +1,36 @@
+"""docs/service.md: the request with curl, and the files by `bundle get`."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from typing import Final
+
+import pytest
+
+from tests.e2e.test_service import serving
+from tests.support.sources import ROOT
+from tests.support.system import PASSWORD, System
+
+pytestmark = pytest.mark.slow
+PAGE: Final = ROOT / "docs" / "service.md"
+
+
+@pytest.mark.peer("curl")
+def test_the_commands_of_the_page(system: System) -> None:
+    system.promoted()
+    system.consumer("acme/reporting", name="reporting")
+    curl, fetch = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    with serving(system) as service:
+        done = subprocess.run(
+            ["sh", "-ec", curl.replace("http://127.0.0.1:8250", service.addresses[0])],
+            cwd=system.home, env=system.environment, capture_output=True, check=True,
+        )  # fmt: skip
+        assert json.loads(done.stdout)["secrets"] == {"password": PASSWORD}
+        variables = dict(re.findall(r"(BROKER_\w+)=(\S+)", fetch))
+        assert set(variables) == {"BROKER_ADDR", "BROKER_CACERT", "BROKER_AUTH"}
+        typed = fetch.splitlines()[1].replace("/run/acme --hold", "acme").split()[1:]
+        system.changes = {"BROKER_ADDR": service.addresses[0], "BROKER_AUTH": "token-file:reporting.token"}
+        system.ok(*typed)
+    assert (system.home / "acme/current/tls.key").exists()
