@@ -4,10 +4,12 @@
 meet ports, so the type checker proves here that they fit. Every use-case runs as the role that may do it and no other.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache, cached_property, partial
+from typing import Final
 
 from broker.compose import privileged
 from broker.compose.doctor import examined
@@ -22,6 +24,7 @@ from broker.errors import BrokerError, RefusedError
 from broker.evidence.audit import Record, collect
 from broker.evidence.journal import Journal, chain_name
 from broker.evidence.statements import Anchored, ChainRecord, anchor
+from broker.issuing.batch_issuer import OLDEST
 from broker.model.account import Account
 from broker.model.chain import require_text
 from broker.model.clock import Clock, system_clock
@@ -43,6 +46,9 @@ from broker.vault.connection import Observer, unobserved
 from broker.vault.errors import MissingError
 from broker.vault.evidence import VaultStatements
 from broker.vault.listing import Documents, entries_of, every_folder, foreign
+
+PAUSE = OLDEST  # seconds; tests without a service set it to 0
+_RECENT: Final = timedelta(minutes=15)
 
 
 class Wiring:
@@ -240,7 +246,16 @@ class Broker:
             stragglers=self.stragglers,
             consumers=VaultConsumers(self.roles.connection(role)),
             others=partial(self._others, role),
+            wait_for_services=self._wait_for_services,
         )
+
+    def _wait_for_services(self, since: datetime) -> None:
+        """Wait while a service may still hand out a generation that was current until `since`, and record that.
+
+        The wait is counted by this machine's uptime: `since` only says whether one is needed, by clocks that may differ.
+        """
+        if abs(self.clock() - since) < _RECENT:
+            time.sleep(PAUSE)
 
     def _others(self, role: Role) -> Sequence[Account]:
         try:

@@ -2,8 +2,9 @@
 
 import secrets
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial, reduce
 
 from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
@@ -45,6 +46,7 @@ class Rotation(UseCase):
     stragglers: Stragglers
     consumers: Consumers
     others: Others = tuple
+    wait_for_services: Callable[[datetime], None] = lambda _: None  # until none hands out what was current till then
 
     # signing requests
 
@@ -241,6 +243,8 @@ class Rotation(UseCase):
             seen = self.seen(name)
             if moved(seen, number, Move.RETIRE, self.stamp()) == seen:  # or raises
                 return False
+            if seen.generation(number).stage is Stage.PREVIOUS:
+                self.wait_for_services(seen.generation(number).since)
             copies = seen.copies_of(number)
             holding = sorted(self.stragglers(name, number) | copies)
             if holding and not reason:

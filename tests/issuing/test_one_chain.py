@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+import pytest
+
 from broker.compose.graph import Broker
 from broker.config import resolve
+from broker.issuing.batch_issuer import OLDEST
 from broker.model.lease import Caller
 from broker.model.role import Role
 from broker.model.secret import Secret
@@ -31,3 +36,13 @@ def test_issuers_share_the_process_chain(vault: TestVault) -> None:
     assert len(chains) == 2
     for process in processes:
         process.close()
+
+
+def test_retirement_waits_only_for_recent_changes(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("broker.compose.graph.time.sleep", slept.append)
+    process = a_process(vault)
+    for age in (timedelta(0), timedelta(minutes=14), -timedelta(minutes=14), timedelta(minutes=16)):
+        process._wait_for_services(process.clock() - age)
+    process.close()
+    assert slept == [OLDEST] * 3

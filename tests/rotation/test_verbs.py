@@ -225,6 +225,20 @@ def test_stage_is_refused_before_stragglers(number: int) -> None:
         Commands(sim).retire(number)
 
 
+def test_services_are_waited_for_before_counting() -> None:
+    """For seconds a service may hand out what was current, and record that."""
+    sim = a_simulation()
+    order: list[object] = []
+
+    def counted(*_: object) -> frozenset[str]:
+        order.append("counted")
+        return frozenset()
+
+    since = sim.account.generation(1).since
+    assert sim.rotation(stragglers=counted, wait_for_services=order.append).retire(MZP, 1)
+    assert order == [since, "counted"]
+
+
 def test_current_again_is_not_retired() -> None:
     sim = a_simulation()
     current = sim.account.current

@@ -36,6 +36,7 @@ def main() -> None:
     for module in pkgutil.walk_packages(broker.__path__, "broker."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    sys.modules["broker.compose.graph"].PAUSE = 0.0  # type: ignore[attr-defined]  # no service runs beside these commands
     signal.signal(signal.SIGINT, signal.default_int_handler)
     channel = socket.socket(fileno=int(sys.argv[1]))
     running: dict[int, tuple[int, int]] = {}  # by the descriptor of the process: its id, and the order's number
