@@ -252,7 +252,7 @@ class Broker:
     def _wait_for_services(self, since: datetime) -> None:
         """Wait while a service may still hand out a generation that was current until `since`, and record that.
 
-        The wait is counted by this machine's uptime: `since` only says whether one is needed, by clocks that may differ.
+        The wait is counted by this machine's uptime: clocks may differ, and `since` only says whether it is needed.
         """
         if abs(self.clock() - since) < _RECENT:
             time.sleep(PAUSE)
