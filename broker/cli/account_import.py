@@ -35,7 +35,7 @@ from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.pki.certificates import ca_set
 from broker.pki.holdings import Holdings, Piece, gather
-from broker.pki.material import PassphraseNeededError
+from broker.pki.material import PassphraseError
 from broker.rotation.importing import Importing, ImportPlan, Wishes, login_in, subject_in
 from broker.rotation.receive import ImportOptions
 from broker.telemetry import log
@@ -214,7 +214,7 @@ def _unlocking(asked: _Asked) -> Callable[[str], Secret[str]]:
         if asked.passphrase_file:
             return from_file()
         if not sys.stdin.isatty():
-            raise PassphraseNeededError(
+            raise PassphraseError(
                 f"{place} is encrypted, and stdin is not a terminal that could be asked", hint="--passphrase-file PATH"
             )
         return Secret(click.prompt(f"Passphrase of {place}", hide_input=True, default="", show_default=False, err=True))

@@ -5,7 +5,6 @@ dashes, or no BEGIN and END lines.
 """
 
 import base64
-import binascii
 import codecs
 import itertools
 import re
@@ -114,7 +113,7 @@ def scan(text: str) -> Scan:
     around.append(text[at:])
     rest = "\n".join(around)
     for encoded in _ENCODED.finditer(rest):  # each layer of base64 has a quarter less
-        inner = scan(text_of(_decoded(_whole(_BETWEEN.sub("", encoded[0]))) or b""))
+        inner = scan(text_of(from_base64(_whole(_BETWEEN.sub("", encoded[0]))) or b""))
         found += [*inner.blocks, *inner.faults]
     blocks = [one for one in found if isinstance(one, Block)]
     faults = tuple(one for one in found if isinstance(one, InputError))
@@ -130,17 +129,19 @@ def _complete(begin: re.Match[str], body: str) -> list[Block | InputError]:
         return [Block(label, b"", Secret(f"-----BEGIN {label}-----{body}-----END {label}-----\n".encode()))]
     prefix = begin.string[max(begin.start() - _PREFIX, 0) : begin.start()].rpartition("\n")[2].strip()
     body = _HEADER.sub("", body)
-    octets = _decoded(body) or _decoded(_undecorated(body, prefix))
+    octets = from_base64(body) or from_base64(_undecorated(body, prefix))
     if not octets:
         hint = "ask for the file again, as an attachment"
         return [InputError(f"a PEM block ({label}) is not base64: it is damaged", hint=hint)]
     return [Block(label, b"", Secret(octets)) if is_key else Block(label, octets)]
 
 
-def _decoded(body: str) -> bytes | None:
+def from_base64(body: str | bytes) -> bytes | None:
+    """Return what `body` is the base64 of, None if it is not base64, or of nothing."""
     try:
-        return base64.b64decode("".join(body.split()), validate=True)
-    except (binascii.Error, ValueError):  # not reported: it may quote a key
+        octets = body.encode() if isinstance(body, str) else body
+        return base64.b64decode(b"".join(octets.split()), validate=True) or None
+    except ValueError:  # not reported: it may quote a key
         return None
 
 
@@ -171,10 +172,10 @@ def _first_structure(text: str) -> bytes:
     head = base64.b64decode(text[:8])
     octets = head[1] - _INDEFINITE  # of the length
     if octets == 0:
-        return _decoded(_whole(text)) or b""
+        return from_base64(_whole(text)) or b""
     size = 2 + octets + int.from_bytes(head[2 : 2 + octets], "big")
     taken = text[: -(-size // 3) * 4]
-    found = _decoded(taken + "=" * (-len(taken) % 4)) or b""
+    found = from_base64(taken + "=" * (-len(taken) % 4)) or b""
     return found[:size] if len(found) >= size else b""
 
 
