@@ -6,10 +6,10 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -47,32 +47,6 @@ if TYPE_CHECKING:
 _MOST_FILES: Final = 64  # of a directory
 _STDIN: Final = "standard input"
 _WANTED: Final = ("tls.key", "tls.crt", "ca.crt", "login", "username", "password", "client_id")
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """The options of one import, as they are typed."""
-
-    files: Sequence[str]
-    key: Sequence[str]
-    csr: Sequence[str]
-    from_kv: str
-    map: Sequence[str]
-    passphrase_file: str
-    alias: str | None
-    profile: str
-    environment: str
-    base_url: str
-    login: str
-    password_file: str
-    client_id_for: Sequence[str]
-    accept_ca: Sequence[str]
-    server_ca: str
-    held_by: Sequence[str]
-    shared_key: bool
-    reason: str
-    dry_run: bool
-    yes: bool
 
 
 @account_argument
@@ -116,7 +90,7 @@ def import_(start: Start, /, account: AccountName, **options: Any) -> None:
 
     The same command again finishes an import that was interrupted, and otherwise changes nothing.
     """
-    asked = _Asked(**options)
+    asked = SimpleNamespace(**options)  # by the names of the options above
     wishes, names = _wishes(asked), dict(map(_mapping, asked.map))
     found = gather([*_files(asked), *_of_kv(start, asked, names)], names, _unlocking(asked))
     _require_named(asked, found)
@@ -142,7 +116,7 @@ def import_(start: Start, /, account: AccountName, **options: Any) -> None:
         _show_end(plan, found, done)
 
 
-def _wishes(asked: _Asked) -> Wishes:
+def _wishes(asked: SimpleNamespace) -> Wishes:
     if asked.shared_key is not bool(asked.reason.strip()):
         raise InputError("--shared-key and --reason go together", hint="--shared-key --reason TEXT")
     if not asked.reason.isprintable() or not all(text.strip() and text.isprintable() for text in asked.held_by):
@@ -172,7 +146,7 @@ def _mapping(text: str) -> tuple[str, str]:
 # reading
 
 
-def _files(asked: _Asked) -> Iterator[Piece]:
+def _files(asked: SimpleNamespace) -> Iterator[Piece]:
     for name in (*asked.files, *asked.key, *asked.csr):
         if name == "-":
             yield Piece(_STDIN, read_input(name))
@@ -193,7 +167,7 @@ def _files_in(directory: Path) -> list[str]:
     return found
 
 
-def _of_kv(start: Start, asked: _Asked, names: dict[str, str]) -> Iterator[Piece]:
+def _of_kv(start: Start, asked: SimpleNamespace, names: dict[str, str]) -> Iterator[Piece]:
     if not asked.from_kv:
         return
     secret = start.broker.imports.other_secret(asked.from_kv)
@@ -202,7 +176,7 @@ def _of_kv(start: Start, asked: _Asked, names: dict[str, str]) -> Iterator[Piece
     yield Piece(f"KV {asked.from_kv}", data, removal=secret.removal(taken))
 
 
-def _unlocking(asked: _Asked) -> Callable[[str], Secret[str]]:
+def _unlocking(asked: SimpleNamespace) -> Callable[[str], Secret[str]]:
     """Return a function that gives the passphrase of a key: the one in the file, else one that is typed."""
 
     @cache
@@ -222,7 +196,7 @@ def _unlocking(asked: _Asked) -> Callable[[str], Secret[str]]:
     return unlock
 
 
-def _require_named(asked: _Asked, found: Holdings) -> None:
+def _require_named(asked: SimpleNamespace, found: Holdings) -> None:
     for option, files, what, places in (
         ("--key", asked.key, "private key", found.places),
         ("--csr", asked.csr, "signing request", [place for _, place in found.requests]),
@@ -235,7 +209,7 @@ def _require_named(asked: _Asked, found: Holdings) -> None:
         raise InputError("there is nothing to import", hint="name files, a directory, or - for standard input")
 
 
-def _add_password_file(asked: _Asked, found: Holdings) -> None:
+def _add_password_file(asked: SimpleNamespace, found: Holdings) -> None:
     if asked.password_file:
         password, place = read_secret("Password", asked.password_file), "--password-file"
         before, other = found.texts.setdefault(PASSWORD, (password, place))
@@ -243,7 +217,7 @@ def _add_password_file(asked: _Asked, found: Holdings) -> None:
             raise InputError(f"{other} and {place} hold different passwords", hint="give one of them")
 
 
-def _ask_password(target: Account, found: Holdings, asked: _Asked) -> None:
+def _ask_password(target: Account, found: Holdings, asked: SimpleNamespace) -> None:
     """Ask for the password if a certificate is imported and the account has none. To look on, it need not be known."""
     if found.certificates and not target.secrets and PASSWORD not in found.texts:
         later = Secret("?"), "not given yet: --password-file"
@@ -252,7 +226,7 @@ def _ask_password(target: Account, found: Holdings, asked: _Asked) -> None:
         log.hide(Redactor([found.texts[PASSWORD][0]]).redact)
 
 
-def _new(broker: Broker, name: AccountName, asked: _Asked, found: Holdings) -> Account:
+def _new(broker: Broker, name: AccountName, asked: SimpleNamespace, found: Holdings) -> Account:
     profile = broker.profile(asked.profile, Role.OPERATOR)
     subject = subject_in(found, profile, name)
     return Account(
@@ -266,7 +240,7 @@ def _new(broker: Broker, name: AccountName, asked: _Asked, found: Holdings) -> A
     )
 
 
-def _confirm(account: Account, asked: _Asked) -> None:
+def _confirm(account: Account, asked: SimpleNamespace) -> None:
     """Ask before an account is added: its address and login never change."""
     described = f"account {account.name}: login {account.login}, subject {account.subject}"
     at = f"{account.profile} {account.environment} at {account.base_url}"

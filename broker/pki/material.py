@@ -12,14 +12,20 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+    pkcs12,
+)
 from OpenSSL import crypto
 
 from broker.errors import BrokerError, InputError
 from broker.model.certificate import Spki
 from broker.model.finding import Finding
 from broker.model.secret import Secret
-from broker.pki import ber, csr, der, key_stores, keys
+from broker.pki import csr, der, keys
 from broker.pki.client_ids import labelled_by_name
 from broker.pki.der import Element
 from broker.pki.foreign import PictureError, quoted
@@ -31,7 +37,9 @@ from broker.pki.wrappings import TooMuchError, Unwrapper, parts_of
 _MOST_CERTIFICATES: Final = 32  # of one set
 _MOST_ROUNDS: Final = 4_000_000  # of all key derivations together: some seconds
 _PKCS8: Final = b"ENCRYPTED PRIVATE KEY"
-_CONSTRUCTED: Final = 0x20
+_KEY_BAGS: Final = ("1.2.840.113549.1.12.10.1.1", "1.2.840.113549.1.12.10.1.2")
+_FRIENDLY_NAME: Final = "1.2.840.113549.1.9.20"
+_DATA: Final = "1.2.840.113549.1.7.1"
 
 
 Unlock = Callable[[str], Secret[str]]  # the passphrase of what lies at a place
@@ -141,7 +149,7 @@ class Reader:
                 if octets.startswith(b"-----"):
                     self._add(self._decrypted(octets))
                 else:
-                    self._take_structure(ber.to_der(octets))
+                    self._take_structure(der.to_der(octets))
 
     def _take_structure(self, structure: bytes) -> None:
         match kind := kind_of(structure):
@@ -184,13 +192,13 @@ class Reader:
             hint += "add -legacy if openssl calls it unsupported"
             raise InputError("it is a PKCS#12 key store, which may hold a private key", hint=hint)
         _limit_work(structure)
-        store = key_stores.open_store(structure, None)
+        store = _open_store(structure, None)
         if store is not None:
             self.passphrase = b""
-        elif (store := key_stores.open_store(structure, self._passphrase())) is None:
+        elif (store := _open_store(structure, self._passphrase())) is None:
             raise self._wrong()
         self._add_certificates(c.certificate for c in (store.cert, *store.additional_certs) if c is not None)
-        bags = list(key_stores.key_bags(structure))
+        bags = list(_key_bags(structure))
         for number, (alias, key) in enumerate(bags, start=1):
             encrypted = kind_of(key) is Kind.ENCRYPTED_KEY
             opened = self._decrypted(_armoured(key)) if encrypted else _plain(key)
@@ -246,6 +254,44 @@ def _limit_work(structure: bytes) -> None:
 def _numbers(element: Element) -> Iterator[int]:
     if element.tag == der.INTEGER:
         yield int.from_bytes(element.content[:16], "big", signed=True)
-    elif element.tag & _CONSTRUCTED:
+    elif element.tag & der.CONSTRUCTED:
         for child in der.children(element):
             yield from _numbers(child)
+
+
+def _open_store(data: bytes, passphrase: bytes | None) -> pkcs12.PKCS12KeyAndCertificates | None:
+    """Return what the library reads of a PKCS#12 file, None if the passphrase is wrong or it is damaged."""
+    try:
+        return pkcs12.load_pkcs12(data, passphrase)
+    except ValueError:
+        return None
+
+
+def _key_bags(store: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield name and PKCS#8, encrypted or not, of each key in a PKCS#12 file in DER (RFC 7292, 4).
+
+    Programs encrypt each key by itself and write its name beside it in the clear. Raises `InputError` if it is damaged.
+    """
+    for content in _contents(der.children(der.only(store))[1]):
+        for part in der.children(content):
+            if der.dotted(der.children(part)[0]) != _DATA:
+                continue  # encrypted as a whole: certificates
+            for bag in (b for inner in _contents(part) for b in der.children(inner)):
+                oid, value, *attributes = der.children(bag)
+                if der.dotted(oid) in _KEY_BAGS:
+                    yield _name(attributes), value.content
+
+
+def _contents(content_info: Element) -> Iterator[Element]:
+    """Yield the structure in the octets of a ContentInfo with data: at most one."""
+    _, wrapped = der.children(content_info)
+    for octets in der.children(wrapped):
+        yield der.only(der.to_der(octets.content))
+
+
+def _name(attributes: list[Element]) -> str:
+    for attribute in (a for found in attributes for a in der.children(found)):
+        oid, values = der.children(attribute)
+        if der.dotted(oid) == _FRIENDLY_NAME:
+            return b"".join(v.content for v in der.children(values)).decode("utf-16-be", errors="replace")
+    return ""

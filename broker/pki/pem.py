@@ -14,7 +14,7 @@ from typing import Final
 
 from broker.errors import InputError
 from broker.model.secret import Secret
-from broker.pki import ber
+from broker.pki import der
 from broker.pki.kinds import Kind, kind_of
 
 _MOST_BLOCKS: Final = 64
@@ -53,11 +53,6 @@ class Block:
     der: bytes
     key: Secret[bytes] | None = None
 
-    @property
-    def is_private_key(self) -> bool:
-        """Return whether its label says that it is a private key, encrypted or not."""
-        return self.key is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Scan:
@@ -79,15 +74,15 @@ def text_of(data: bytes) -> str:
     return data.decode("utf-8-sig", errors="replace")
 
 
-def blocks_and_text(data: bytes) -> tuple[tuple[Block, ...], str]:
-    """Return all PEM blocks in `data`, in order, and the text around them.
+def blocks_in(data: bytes) -> tuple[Block, ...]:
+    """Return all PEM blocks in `data`, in order.
 
     Raises `InputError` if a block is cut off or damaged.
     """
     found = scan(text_of(data))
     if found.faults:
         raise found.faults[0]
-    return found.blocks, found.text
+    return found.blocks
 
 
 def scan(text: str) -> Scan:
@@ -187,6 +182,6 @@ def _whole(text: str) -> str:
 
 def _kind(structure: bytes) -> Kind:
     try:
-        return kind_of(ber.to_der(structure))
+        return kind_of(der.to_der(structure))
     except InputError:
         return Kind.OTHER

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.errors import BrokerError, InputError, RefusedError
-from broker.pki import archive, ber, mail
+from broker.pki import archive, der, mail
 from broker.pki.foreign import refusal
 from broker.pki.kinds import signed_message
 from broker.pki.pem import Block, from_base64, scan, text_of
@@ -58,7 +58,7 @@ def parts_of(file: str, data: bytes) -> Iterator[Block | str | BrokerError]:
     if foreign := refusal(file, data):
         yield foreign
         return
-    if ber.begins_structure(data):
+    if der.begins_structure(data):
         yield Block("", data)
         return
     text = text_of(data)
@@ -85,7 +85,7 @@ def _inside(name: str, data: bytes) -> Iterable[tuple[str, bytes]] | None:
         return archive.members(data)
     if mail.is_mail(data):
         return mail.parts(data)
-    if ber.begins_structure(data) and mail.is_mail(signed := _signed_message(data)):
+    if der.begins_structure(data) and mail.is_mail(signed := _signed_message(data)):
         return mail.parts(signed)
     if len(data) > LARGEST:
         raise InputError(f"it has {len(data)} bytes, more than {LARGEST}", hint="is this the right file?")
@@ -96,6 +96,6 @@ def _inside(name: str, data: bytes) -> Iterable[tuple[str, bytes]] | None:
 def _signed_message(data: bytes) -> bytes:
     """Return the mail in an opaque signature; its signer's certificate is no part of a reply."""
     try:
-        return signed_message(ber.to_der(data))
+        return signed_message(der.to_der(data))
     except InputError:  # whoever reads the file reports it
         return b""

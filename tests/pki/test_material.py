@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from broker.errors import InputError, RefusedError
 from broker.model.secret import Secret
-from broker.pki import ber, keys
+from broker.pki import der, keys
 from broker.pki.holdings import Holdings, Piece, gather
 from broker.pki.material import PassphraseError, choose_key
 from tests.support import pki
@@ -276,4 +276,4 @@ def test_nothing_shows_a_key() -> None:
 
 
 def test_begins_structure_is_no_text() -> None:
-    assert not ber.begins_structure(b"0123456789" * 7)
+    assert not der.begins_structure(b"0123456789" * 7)
