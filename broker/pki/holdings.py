@@ -88,7 +88,7 @@ def gather(pieces: Sequence[Piece], names: Mapping[str, str], unlock: Unlock) ->
     """
     found, mapped = Holdings(), False
     for piece in pieces:
-        for part in (one for file in _files(piece) for one in _fields(file, names)):
+        for part in (one for file in _files(found, piece) for one in _fields(file, names)):
             mapped = mapped or part.name in names
             is_secret = _add(found, part, unlock)
             if is_secret:
@@ -113,15 +113,17 @@ def _drop_self_signed(found: Holdings) -> None:
         found.findings.append(Finding.note("import.self-signed", message))
 
 
-def _files(piece: Piece) -> Iterator[Piece]:
+def _files(found: Holdings, piece: Piece) -> Iterator[Piece]:
     """Yield the files of an archive or mail; the piece itself if it is neither, or cannot be opened."""
     for name, data in [(piece.place, piece.data)] if _kind(piece) else Unwrapper().files(piece.place, piece.data):
-        if isinstance(data, BrokerError):
-            yield piece
-        elif name == piece.place:
-            yield replace(piece, data=data)
+        place = f"{piece.place}: {name}"
+        if name == piece.place:
+            yield piece if isinstance(data, BrokerError) else replace(piece, data=data)
+        elif isinstance(data, BrokerError):
+            message = f"{shown(place)} is not used: {data.message}"
+            found.findings.append(Finding.warning("file.passed-over", message, data.hint))
         else:
-            yield replace(piece, place=f"{piece.place}: {name}", name=name, data=data, stray=True)
+            yield replace(piece, place=place, name=name, data=data, stray=True)
 
 
 def _fields(piece: Piece, names: Mapping[str, str]) -> Iterator[Piece]:

@@ -25,6 +25,7 @@ from broker.errors import BrokerError, InputError
 from broker.model.certificate import Spki
 from broker.model.finding import Finding
 from broker.model.secret import Secret
+from broker.pki import certificate_fields as fields
 from broker.pki import csr, der, keys
 from broker.pki.client_ids import labelled_by_name
 from broker.pki.der import Element
@@ -184,7 +185,15 @@ class Reader:
         self.findings.append(Finding.warning("reply.private-key", message, hint))
 
     def _add_certificates(self, found: Iterable[x509.Certificate]) -> None:
-        self.certificates += [c for c in found if c not in self.certificates]
+        for certificate in (c for c in found if c not in self.certificates):
+            self.certificates.append(certificate)
+            key, name = fields.public_key_facts(certificate.public_key), shown(str(fields.subject_of(certificate)))
+            if key.is_slow:
+                message = (
+                    f"the key of {name} ({key}) has a size or an exponent that no CA's has: nothing is verified by it"
+                )
+                hint = "ask the partner whose certificate this is"
+                self.findings.append(Finding.warning("reply.slow-key", message, hint))
 
     def _read_store(self, structure: bytes) -> None:
         if self.unlock is None:

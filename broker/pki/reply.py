@@ -107,8 +107,7 @@ def read_files(files: Mapping[str, bytes]) -> ReplyParts:
         found.findings[:0] = _links(found.texts)
     if not found.certificates and not client_ids:
         raise _nothing(found)
-    oddities = (oddity for c in found.certificates for oddity in _oddities(c))
-    return ReplyParts(tuple(found.certificates), client_ids, tuple(dict.fromkeys((*found.findings, *oddities))))
+    return ReplyParts(tuple(found.certificates), client_ids, tuple(dict.fromkeys(found.findings)))
 
 
 def _links(texts: Iterable[str]) -> Iterator[Finding]:
@@ -126,12 +125,3 @@ def _nothing(found: Reader) -> BrokerError:
     if not found.findings and not any(text.strip() for text in found.texts):
         return InputError("the reply is empty", hint="save the partner's file again")
     return found.nothing("the reply holds neither a certificate nor a client_id")
-
-
-def _oddities(found: x509.Certificate) -> Iterator[Finding]:
-    """Yield a warning for each field that other programs, or the library, refuse to read."""
-    key = fields.public_key_facts(found.public_key)
-    name = shown(str(fields.subject_of(found)))
-    if key.is_slow:
-        message = f"the key of {name} ({key}) has a size or an exponent that no CA's has: nothing is verified by it"
-        yield Finding.warning("reply.slow-key", message, "ask the partner whose certificate this is")

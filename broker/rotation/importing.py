@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from broker.errors import InputError, RefusedError
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID, LOGIN, PASSWORD
@@ -33,7 +31,7 @@ from broker.pki.csr import ParsedCsr
 from broker.pki.holdings import Holdings
 from broker.pki.lint import lint_csr, lint_subject
 from broker.pki.material import FoundKey, choose_key
-from broker.pki.reply import read_reply
+from broker.pki.reply import ReplyParts
 from broker.rotation.receive import ImportOptions, Reply
 from broker.rotation.registry import application_added
 from broker.rotation.rotation import Rotation
@@ -79,7 +77,7 @@ class ImportPlan:
     key: FoundKey | None
     csr: str  # of the key
     facts: Mapping[str, Fact]  # about the key, for the evidence
-    reply: bytes  # all certificates, as PEM
+    reply: ReplyParts | None  # all certificates
     wishes: Wishes
     steps: tuple[str, ...] = ()
     tries: bool = False  # whether the partner is asked
@@ -135,6 +133,7 @@ class Importing:
         self._require_login()
         key, password = self._key(), self.found.texts.get(PASSWORD)
         request = self._request_of(key.spki) if key else None
+        certificates = tuple(c.certificate for c in self.found.certificates)
         draft = ImportPlan(
             account=self.account,
             findings=(*self.found.findings, *self._traps(request), *self._unused(key)),
@@ -143,7 +142,7 @@ class Importing:
             key=key,
             csr=request.pem if request else self._built(key) if key else "",
             facts=self._facts(key) if key else {},
-            reply=b"".join(c.certificate.public_bytes(Encoding.PEM) for c in self.found.certificates),
+            reply=ReplyParts(certificates, (), ()) if certificates else None,
             wishes=self.wishes,
         )
         return self._rehearsed(draft, stamp)
@@ -269,7 +268,7 @@ class Importing:
             account = after
         findings: Sequence[Finding] = ()
         if plan.reply:
-            reply = Reply(read_reply(plan.reply), plan.wishes.options, self.profile.subject)
+            reply = Reply(plan.reply, plan.wishes.options, self.profile.subject)
             after = reply.admitted(account, stamp)
             steps += ["verify and store the certificate"] if after != account else []
             account, findings = after, reply.findings
