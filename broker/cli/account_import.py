@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -179,14 +178,11 @@ def _of_kv(start: Start, asked: SimpleNamespace, names: dict[str, str]) -> Itera
 def _unlocking(asked: SimpleNamespace) -> Callable[[str], Secret[str]]:
     """Return a function that gives the passphrase of a key: the one in the file, else one that is typed."""
 
-    @cache
-    def from_file() -> Secret[str]:  # an empty one opens files that were made without
-        text = read_input(asked.passphrase_file).decode(errors="surrogateescape")
-        return Secret(text.removesuffix("\n").removesuffix("\r"))
+    given = read_input(asked.passphrase_file).decode(errors="surrogateescape") if asked.passphrase_file else None
 
     def unlock(place: str) -> Secret[str]:
-        if asked.passphrase_file:
-            return from_file()
+        if given is not None:  # an empty one opens files that were made without
+            return Secret(given.removesuffix("\n").removesuffix("\r"))
         if not sys.stdin.isatty():
             raise PassphraseError(
                 f"{place} is encrypted, and stdin is not a terminal that could be asked", hint="--passphrase-file PATH"

@@ -70,11 +70,9 @@ class Imports:
             adopt(broker.rotation, plan, plan.key)
         if wishes.held_by:
             broker.rotation.settled(name, lambda account, stamp: noted(account, plan, stamp))
-        return (
-            self._received(plan, plan.reply)
-            if plan.reply
-            else Imported(broker.account(name, Role.OPERATOR), None, None)
-        )
+        if plan.reply is None:
+            return Imported(broker.account(name, Role.OPERATOR), None, None)
+        return self._received(plan, plan.reply)
 
     def _received(self, plan: ImportPlan, reply: ReplyParts) -> Imported:
         rotation = self._broker.rotation

@@ -85,17 +85,9 @@ def _inside(name: str, data: bytes) -> Iterable[tuple[str, bytes]] | None:
         return archive.members(data)
     if mail.is_mail(data):
         return mail.parts(data)
-    if der.begins_structure(data) and mail.is_mail(signed := _signed_message(data)):
+    if der.begins_structure(data) and mail.is_mail(signed := signed_message(data)):
         return mail.parts(signed)
     if len(data) > LARGEST:
         raise InputError(f"it has {len(data)} bytes, more than {LARGEST}", hint="is this the right file?")
     decoded = from_base64(data) or b""
     return [(name, decoded)] if archive.is_zip(decoded) or b"-----BEGIN" in decoded else None
-
-
-def _signed_message(data: bytes) -> bytes:
-    """Return the mail in an opaque signature; its signer's certificate is no part of a reply."""
-    try:
-        return signed_message(der.to_der(data))
-    except InputError:  # whoever reads the file reports it
-        return b""
