@@ -22,7 +22,6 @@ from broker.pki.csr import ParsedCsr
 from broker.pki.material import FoundKey, Material, PassphraseError, PassphraseNeededError, read_material
 from broker.pki.named_values import from_base64, values_in
 from broker.pki.pem import text_of
-from broker.pki.reply import read_reply
 
 Unlock = Callable[[str], Secret[str]]  # the passphrase of what lies at a place
 _TEXTS: Final = {"login": LOGIN, "username": LOGIN, "password": PASSWORD, "client_id": CLIENT_ID}
@@ -180,21 +179,16 @@ def _add_material(found: Holdings, part: Piece, unlock: Unlock) -> bool:
 
 
 def _read(part: Piece, unlock: Unlock) -> Material:
-    """Return the material in `part`: as it is, as base64 without armour, or as a partner sends it."""
+    """Return the material in `part`: as it is, or as base64 without armour."""
     try:
         return _opened(part, unlock)
     except PassphraseError:
         raise
-    except InputError as error:
-        if decoded := from_base64(part.data):
-            return _opened(replace(part, data=decoded), unlock)
-        try:
-            reply = read_reply(part.data)
-        except RefusedError:  # it names a kind of file that is not read
+    except InputError:
+        decoded = from_base64(part.data)
+        if decoded is None:
             raise
-        except InputError:
-            raise error from None
-        return Material((), reply.certificates, (), reply.findings)
+        return _opened(replace(part, data=decoded), unlock)
 
 
 def _opened(part: Piece, unlock: Unlock) -> Material:

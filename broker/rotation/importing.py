@@ -325,7 +325,7 @@ def adopt(rotation: Rotation, plan: ImportPlan, key: FoundKey) -> None:
     """
     name = plan.account.name
     with rotation.settling(name):
-        seen = rotation.accounts.read(name).account
+        seen = rotation.seen(name)
         if seen.request_of(key.spki):
             return
         now = rotation.clock()  # a wrong clock is refused here, before a key is stored
