@@ -260,7 +260,7 @@ def _ask_password(target: Account, found: Holdings, asked: _Asked) -> None:
 
 def _new(broker: Broker, name: AccountName, asked: _Asked, found: Holdings) -> Account:
     profile = broker.profile(asked.profile, Role.OPERATOR)
-    subject = subject_in(found, profile, name)
+    subject = subject_in(found, profile)
     return Account(
         name=name,
         profile=asked.profile,

@@ -22,7 +22,6 @@ from broker.model.changes.registering import added, secret_set
 from broker.model.clock import Stamp
 from broker.model.finding import Finding, Severity
 from broker.model.generation import SigningRequest, key_ref
-from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Stage
 from broker.model.subject import Subject
@@ -96,13 +95,13 @@ def login_in(found: Holdings) -> str:
     return named[0].reveal() if named else next((subject.get("CN") for subject in _subjects(found)), "")
 
 
-def subject_in(found: Holdings, profile: Profile, name: AccountName) -> Subject:
+def subject_in(found: Holdings, profile: Profile) -> Subject:
     """Return the subject of the certificate, else of the request, in the partner's order; raise `InputError`."""
     subject = next(_subjects(found), None)
     if subject is None:
         raise InputError(
             "the account does not exist, and neither a certificate nor a signing request tells its subject",
-            hint=f"broker account add {name} --login LOGIN --subject NAME=VALUE adds it",
+            hint="add the account first: broker account add --help",
         )
     order = profile.subject.order
     place = {name: number for number, name in enumerate(order)}
