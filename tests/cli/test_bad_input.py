@@ -133,7 +133,7 @@ ROWS: Final = (
     Row("account import new outside.zip --profile nobody", 2, "there is no profile 'nobody'"),
     Row("account import new outside.zip --login 'MZP:1'", 2, "cannot be sent"),
     Row("account import new outside.zip --environment stand-in --base-url http://x", 2, "is not https"),
-    Row("account import new outside.zip", 6, "is signed by a CA that is not accepted"),
+    Row("account import acme outside.zip --yes", 6, "is signed by a CA that is not accepted", "empty"),
     Row("account list acme", 2, "unexpected extra argument"),
     Row("account show nobody", 2, "there is no account nobody"),
     Row("account set acme", 2, "nothing to set"),
