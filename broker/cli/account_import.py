@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from broker.cli.cert import accept_finding_option
 from broker.cli.new_account import address_of, checked_login
 from broker.cli.options import (
     accept_ca_option,
@@ -23,6 +24,7 @@ from broker.cli.options import (
     read_input,
     read_secret,
     require_one_reader,
+    the_reason,
     typed_command,
 )
 from broker.cli.output import note, show_findings, show_table, wants_json, wrote_json
@@ -71,6 +73,7 @@ class _Asked:
     server_ca: str
     held_by: Sequence[str]
     shared_key: bool
+    findings: Sequence[str]
     reason: str
     dry_run: bool
     yes: bool
@@ -104,6 +107,7 @@ class _Asked:
 @accept_ca_option
 @click.option("--server-ca", default="", metavar="FILE", help="CAs that verify the partner's server, if others.")
 @click.option("--held-by", multiple=True, metavar="TEXT", help="Who has a copy of the key outside (repeatable).")
+@accept_finding_option
 @click.option("--shared-key", is_flag=True, help="Import a key that another account has (requires --reason).")
 @click.option("--reason", default="", metavar="TEXT", help="Reason, for the evidence.")
 @click.option("--dry-run", is_flag=True, help="Show what was found and what would be done; store nothing.")
@@ -144,10 +148,9 @@ def import_(start: Start, /, account: AccountName, **options: Any) -> None:
 
 
 def _wishes(asked: _Asked) -> Wishes:
-    if asked.shared_key is not bool(asked.reason.strip()):
-        raise InputError("--shared-key and --reason go together", hint="--shared-key --reason TEXT")
-    if not asked.reason.isprintable() or not all(text.strip() and text.isprintable() for text in asked.held_by):
-        raise InputError("--held-by or --reason is empty or holds a control character", hint="use a single line")
+    why = the_reason(asked.shared_key or bool(asked.findings), asked.reason, "--shared-key or --accept")
+    if not all(text.strip() and text.isprintable() for text in asked.held_by):
+        raise InputError("--held-by is empty or holds a control character", hint="use a single line")
     pairs = [text.partition("=") for text in asked.client_id_for]
     readers = (*asked.files, *asked.key, *asked.csr, asked.server_ca, asked.password_file, asked.passphrase_file)
     require_one_reader(*readers)
@@ -158,8 +161,10 @@ def _wishes(asked: _Asked) -> Wishes:
         alias=asked.alias,
         client_ids={checked_name(name, "application"): value for name, _, value in pairs},
         held_by=tuple(asked.held_by),
-        shared_because=asked.reason.strip(),
-        options=ImportOptions(tuple(asked.accept_ca), server, typed=typed_command()),
+        shared_because=why if asked.shared_key else "",
+        options=ImportOptions(
+            tuple(asked.accept_ca), server, findings=asked.findings, reason=why, typed=typed_command()
+        ),
     )
 
 

@@ -20,7 +20,7 @@ from broker.model.chain import Fact
 from broker.model.changes.importing import adopted, copies_noted
 from broker.model.changes.registering import added, secret_set
 from broker.model.clock import Stamp
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding, FindingsError, Severity
 from broker.model.generation import SigningRequest, key_ref
 from broker.model.secret import Secret
 from broker.model.stage import Stage
@@ -269,13 +269,22 @@ class Importing:
         findings: Sequence[Finding] = ()
         if plan.reply:
             reply = Reply(read_reply(plan.reply), plan.wishes.options, self.profile.subject)
-            after = reply.admitted(account, stamp)
+            try:
+                after = reply.admitted(account, stamp)
+            except FindingsError as error:
+                raise FindingsError(f"the set of {account.name}", _hinted(error.findings)) from None
             steps += ["verify and store the certificate"] if after != account else []
             account, findings = after, reply.findings
             is_candidate = reply.received(after).generation.stage is Stage.CANDIDATE
             tries = is_candidate and may_try(account, self.profile)
             steps += ["try the set at the partner, and make it current"] if tries else []
-        return replace(plan, steps=tuple(steps), findings=(*plan.findings, *findings), tries=tries)
+        return replace(plan, steps=tuple(steps), findings=(*plan.findings, *_hinted(findings)), tries=tries)
+
+
+def _hinted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return the findings of a reply with hints for this command: the account may not exist yet."""
+    hint = "if it has another, name its CA: --server-ca FILE"
+    return tuple(replace(f, hint=hint) if f.code == "reply.server-ca" else f for f in findings)
 
 
 def may_try(account: Account, profile: Profile) -> bool:
