@@ -38,7 +38,7 @@ from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.pki.certificates import ca_set
 from broker.pki.holdings import Holdings, Piece, gather
-from broker.pki.material import PassphraseNeededError
+from broker.pki.material import PassphraseError
 from broker.rotation.importing import Importing, ImportPlan, Wishes, login_in, subject_in
 from broker.rotation.receive import ImportOptions
 from broker.telemetry import log
@@ -121,7 +121,7 @@ def import_(start: Start, /, account: AccountName, **options: Any) -> None:
 
     The same command again finishes an import that was interrupted, and otherwise changes nothing.
     """
-    asked = _Asked(**options)
+    asked = _Asked(**options)  # by the names of the options above
     wishes, names = _wishes(asked), dict(map(_mapping, asked.map))
     found = gather([*_files(asked), *_of_kv(start, asked, names)], names, _unlocking(asked))
     _require_named(asked, found)
@@ -220,7 +220,7 @@ def _unlocking(asked: _Asked) -> Callable[[str], Secret[str]]:
         if asked.passphrase_file:
             return from_file()
         if not sys.stdin.isatty():
-            raise PassphraseNeededError(
+            raise PassphraseError(
                 f"{place} is encrypted, and stdin is not a terminal that could be asked", hint="--passphrase-file PATH"
             )
         return Secret(click.prompt(f"Passphrase of {place}", hide_input=True, default="", show_default=False, err=True))
