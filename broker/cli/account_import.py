@@ -6,13 +6,14 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from broker.cli.cert import accept_finding_option
 from broker.cli.new_account import address_of, checked_login
 from broker.cli.options import (
     accept_ca_option,
@@ -22,6 +23,8 @@ from broker.cli.options import (
     read_input,
     read_secret,
     require_one_reader,
+    the_reason,
+    typed_command,
 )
 from broker.cli.output import note, show_findings, show_table, wants_json, wrote_json
 from broker.cli.start import Start
@@ -46,6 +49,33 @@ if TYPE_CHECKING:
 _MOST_FILES: Final = 64  # of a directory
 _STDIN: Final = "standard input"
 _WANTED: Final = ("tls.key", "tls.crt", "ca.crt", "login", "username", "password", "client_id")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The options of one import, as they are typed."""
+
+    files: Sequence[str]
+    key: Sequence[str]
+    csr: Sequence[str]
+    from_kv: str
+    map: Sequence[str]
+    passphrase_file: str
+    alias: str | None
+    profile: str
+    environment: str
+    base_url: str
+    login: str
+    password_file: str
+    client_id_for: Sequence[str]
+    accept_ca: Sequence[str]
+    server_ca: str
+    held_by: Sequence[str]
+    shared_key: bool
+    findings: Sequence[str]
+    reason: str
+    dry_run: bool
+    yes: bool
 
 
 @account_argument
@@ -76,6 +106,7 @@ _WANTED: Final = ("tls.key", "tls.crt", "ca.crt", "login", "username", "password
 @accept_ca_option
 @click.option("--server-ca", default="", metavar="FILE", help="CAs that verify the partner's server, if others.")
 @click.option("--held-by", multiple=True, metavar="TEXT", help="Who has a copy of the key outside (repeatable).")
+@accept_finding_option
 @click.option("--shared-key", is_flag=True, help="Import a key that another account has (requires --reason).")
 @click.option("--reason", default="", metavar="TEXT", help="Reason, for the evidence.")
 @click.option("--dry-run", is_flag=True, help="Show what was found and what would be done; store nothing.")
@@ -89,7 +120,7 @@ def import_(start: Start, /, account: AccountName, **options: Any) -> None:
 
     The same command again finishes an import that was interrupted, and otherwise changes nothing.
     """
-    asked = SimpleNamespace(**options)  # by the names of the options above
+    asked = _Asked(**options)  # by the names of the options above
     wishes, names = _wishes(asked), dict(map(_mapping, asked.map))
     found = gather([*_files(asked), *_of_kv(start, asked, names)], names, _unlocking(asked))
     _require_named(asked, found)
@@ -115,11 +146,10 @@ def import_(start: Start, /, account: AccountName, **options: Any) -> None:
         _show_end(plan, found, done)
 
 
-def _wishes(asked: SimpleNamespace) -> Wishes:
-    if asked.shared_key is not bool(asked.reason.strip()):
-        raise InputError("--shared-key and --reason go together", hint="--shared-key --reason TEXT")
-    if not asked.reason.isprintable() or not all(text.strip() and text.isprintable() for text in asked.held_by):
-        raise InputError("--held-by or --reason is empty or holds a control character", hint="use a single line")
+def _wishes(asked: _Asked) -> Wishes:
+    why = the_reason(asked.shared_key or bool(asked.findings), asked.reason, "--shared-key or --accept")
+    if not all(text.strip() and text.isprintable() for text in asked.held_by):
+        raise InputError("--held-by is empty or holds a control character", hint="use a single line")
     pairs = [text.partition("=") for text in asked.client_id_for]
     readers = (*asked.files, *asked.key, *asked.csr, asked.server_ca, asked.password_file, asked.passphrase_file)
     require_one_reader(*readers)
@@ -130,8 +160,10 @@ def _wishes(asked: SimpleNamespace) -> Wishes:
         alias=asked.alias,
         client_ids={checked_name(name, "application"): value for name, _, value in pairs},
         held_by=tuple(asked.held_by),
-        shared_because=asked.reason.strip(),
-        options=ImportOptions(tuple(asked.accept_ca), server),
+        shared_because=why if asked.shared_key else "",
+        options=ImportOptions(
+            tuple(asked.accept_ca), server, findings=asked.findings, reason=why, typed=typed_command()
+        ),
     )
 
 
@@ -145,7 +177,7 @@ def _mapping(text: str) -> tuple[str, str]:
 # reading
 
 
-def _files(asked: SimpleNamespace) -> Iterator[Piece]:
+def _files(asked: _Asked) -> Iterator[Piece]:
     for name in (*asked.files, *asked.key, *asked.csr):
         if name == "-":
             yield Piece(_STDIN, read_input(name))
@@ -166,7 +198,7 @@ def _files_in(directory: Path) -> list[str]:
     return found
 
 
-def _of_kv(start: Start, asked: SimpleNamespace, names: dict[str, str]) -> Iterator[Piece]:
+def _of_kv(start: Start, asked: _Asked, names: dict[str, str]) -> Iterator[Piece]:
     if not asked.from_kv:
         return
     secret = start.broker.imports.other_secret(asked.from_kv)
@@ -175,7 +207,7 @@ def _of_kv(start: Start, asked: SimpleNamespace, names: dict[str, str]) -> Itera
     yield Piece(f"KV {asked.from_kv}", data, removal=secret.removal(taken))
 
 
-def _unlocking(asked: SimpleNamespace) -> Callable[[str], Secret[str]]:
+def _unlocking(asked: _Asked) -> Callable[[str], Secret[str]]:
     """Return a function that gives the passphrase of a key: the one in the file, else one that is typed."""
 
     given = read_input(asked.passphrase_file).decode(errors="surrogateescape") if asked.passphrase_file else None
@@ -192,7 +224,7 @@ def _unlocking(asked: SimpleNamespace) -> Callable[[str], Secret[str]]:
     return unlock
 
 
-def _require_named(asked: SimpleNamespace, found: Holdings) -> None:
+def _require_named(asked: _Asked, found: Holdings) -> None:
     for option, files, what, places in (
         ("--key", asked.key, "private key", found.places),
         ("--csr", asked.csr, "signing request", [place for _, place in found.requests]),
@@ -205,7 +237,7 @@ def _require_named(asked: SimpleNamespace, found: Holdings) -> None:
         raise InputError("there is nothing to import", hint="name files, a directory, or - for standard input")
 
 
-def _add_password_file(asked: SimpleNamespace, found: Holdings) -> None:
+def _add_password_file(asked: _Asked, found: Holdings) -> None:
     if asked.password_file:
         password, place = read_secret("Password", asked.password_file), "--password-file"
         before, other = found.texts.setdefault(PASSWORD, (password, place))
@@ -213,7 +245,7 @@ def _add_password_file(asked: SimpleNamespace, found: Holdings) -> None:
             raise InputError(f"{other} and {place} hold different passwords", hint="give one of them")
 
 
-def _ask_password(target: Account, found: Holdings, asked: SimpleNamespace) -> None:
+def _ask_password(target: Account, found: Holdings, asked: _Asked) -> None:
     """Ask for the password if a certificate is imported and the account has none. To look on, it need not be known."""
     if found.certificates and not target.secrets and PASSWORD not in found.texts:
         later = Secret("?"), "not given yet: --password-file"
@@ -222,9 +254,9 @@ def _ask_password(target: Account, found: Holdings, asked: SimpleNamespace) -> N
         log.hide(Redactor([found.texts[PASSWORD][0]]).redact)
 
 
-def _new(broker: Broker, name: AccountName, asked: SimpleNamespace, found: Holdings) -> Account:
+def _new(broker: Broker, name: AccountName, asked: _Asked, found: Holdings) -> Account:
     profile = broker.profile(asked.profile, Role.OPERATOR)
-    subject = subject_in(found, profile, name)
+    subject = subject_in(found, profile)
     return Account(
         name=name,
         profile=asked.profile,
@@ -236,7 +268,7 @@ def _new(broker: Broker, name: AccountName, asked: SimpleNamespace, found: Holdi
     )
 
 
-def _confirm(account: Account, asked: SimpleNamespace) -> None:
+def _confirm(account: Account, asked: _Asked) -> None:
     """Ask before an account is added: its address and login never change."""
     described = f"account {account.name}: login {account.login}, subject {account.subject}"
     at = f"{account.profile} {account.environment} at {account.base_url}"

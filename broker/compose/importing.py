@@ -46,7 +46,9 @@ class Imports:
         return {AccountName(name): account for name, account in found.found.items()}, tuple(found.unread.values())
 
     def plan(self, importing: Importing) -> ImportPlan:
-        """Return what an import would do."""
+        """Return what an import would do; raise `RefusedError` if the account was removed."""
+        if importing.account.head.number:
+            self._broker.registry.seen(importing.account.name)
         return importing.plan(Stamp(self._broker.true_clock(), self._broker.actor))
 
     def carry_out(self, plan: ImportPlan) -> Imported:

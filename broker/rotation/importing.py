@@ -18,9 +18,8 @@ from broker.model.chain import Fact
 from broker.model.changes.importing import adopted, copies_noted
 from broker.model.changes.registering import added, secret_set
 from broker.model.clock import Stamp
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding, FindingsError, Severity
 from broker.model.generation import SigningRequest, key_ref
-from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Stage
 from broker.model.subject import Subject
@@ -94,13 +93,13 @@ def login_in(found: Holdings) -> str:
     return named[0].reveal() if named else next((subject.get("CN") for subject in _subjects(found)), "")
 
 
-def subject_in(found: Holdings, profile: Profile, name: AccountName) -> Subject:
+def subject_in(found: Holdings, profile: Profile) -> Subject:
     """Return the subject of the certificate, else of the request, in the partner's order; raise `InputError`."""
     subject = next(_subjects(found), None)
     if subject is None:
         raise InputError(
             "the account does not exist, and neither a certificate nor a signing request tells its subject",
-            hint=f"broker account add {name} --login LOGIN --subject NAME=VALUE adds it",
+            hint="add the account first: broker account add --help",
         )
     order = profile.subject.order
     place = {name: number for number, name in enumerate(order)}
@@ -269,13 +268,22 @@ class Importing:
         findings: Sequence[Finding] = ()
         if plan.reply:
             reply = Reply(plan.reply, plan.wishes.options, self.profile.subject)
-            after = reply.admitted(account, stamp)
+            try:
+                after = reply.admitted(account, stamp)
+            except FindingsError as error:
+                raise FindingsError(f"the set of {account.name}", _hinted(error.findings)) from None
             steps += ["verify and store the certificate"] if after != account else []
             account, findings = after, reply.findings
             is_candidate = reply.received(after).generation.stage is Stage.CANDIDATE
             tries = is_candidate and may_try(account, self.profile)
             steps += ["try the set at the partner, and make it current"] if tries else []
-        return replace(plan, steps=tuple(steps), findings=(*plan.findings, *findings), tries=tries)
+        return replace(plan, steps=tuple(steps), findings=(*plan.findings, *_hinted(findings)), tries=tries)
+
+
+def _hinted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return the findings of a reply with hints for this command: the account may not exist yet."""
+    hint = "if it has another, name its CA: --server-ca FILE"
+    return tuple(replace(f, hint=hint) if f.code == "reply.server-ca" else f for f in findings)
 
 
 def may_try(account: Account, profile: Profile) -> bool:
@@ -324,7 +332,7 @@ def adopt(rotation: Rotation, plan: ImportPlan, key: FoundKey) -> None:
     """
     name = plan.account.name
     with rotation.settling(name):
-        seen = rotation.accounts.read(name).account
+        seen = rotation.seen(name)
         if seen.request_of(key.spki):
             return
         now = rotation.clock()  # a wrong clock is refused here, before a key is stored

@@ -169,8 +169,7 @@ def _assumed(before: Account, after: Account, options: ImportOptions) -> Iterato
     """Yield a note if the issuing CA verifies the partner's server only because no other CA was named."""
     if before.trust is None and after.trust == after.issuing and not options.server_ca:
         message = "no CA of the partner's server was named, so the issuing CA verifies the server too"
-        hint = f"if it has another: broker trust set {after.name} FILE --accept-ca SHA256"
-        yield Finding.note("reply.server-ca", message, hint)
+        yield Finding.note("reply.server-ca", message, "if it has another, name it with --server-ca FILE")
 
 
 def _answers_open(account: Account, parts: ReplyParts) -> bool:

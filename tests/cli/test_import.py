@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from email.message import EmailMessage
 from typing import Final
 
 import pytest
@@ -136,11 +137,22 @@ def as_manifest(harness: CliHarness, outside: OutsideSet) -> str:
     return f"secret.yaml {CLIENT}"
 
 
+def as_mail(harness: CliHarness, outside: OutsideSet) -> str:
+    """The certificate as a partner mailed it, the key in a file, the password in another."""
+    mail = EmailMessage()
+    mail["From"], mail["Subject"] = "desk@partner.example", "Your certificate"
+    mail.set_content(f"Hello,\n\n{outside.certificate.decode()}\nclient_id: {outside.client_id}\n")
+    mail.add_attachment(outside.cas, maintype="application", subtype="x-pem-file", filename="ca.pem")
+    given(harness, old_key=outside.key, answer_eml=mail.as_bytes(), password=PASSWORD.encode())
+    return f"old.key answer.eml --password-file password {CLIENT}={outside.client_id}"
+
+
 FORMS: Final[Mapping[str, Callable[[CliHarness, OutsideSet], str]]] = {
     "a directory": as_directory,
     "a key store": as_key_store,
     "JSON": as_json,
     "a Kubernetes Secret": as_manifest,
+    "a mail": as_mail,
 }
 
 
@@ -249,6 +261,26 @@ def test_an_import_without_password_stores_nothing(harness: CliHarness, outside:
     ended = harness.run(f"account import acme old.key old.crt {new(harness)}")
     assert (ended.code, "--password-file" in ended.err) == (2, True)
     assert not harness.writes
+
+
+def test_an_unknown_ca_names_the_whole_command(harness: CliHarness, outside: OutsideSet) -> None:
+    given(harness, server_pem=harness.partner.authorities.server.pem.encode())
+    options = new(harness).partition(" --accept-ca")[0]
+    refused = harness.run(f"account import acme outside.zip {CLIENT} --server-ca server.pem {options}")
+    assert (refused.code, harness.writes) == (6, [])
+    (command,) = re.findall(r"then: (broker account import .*)", refused.err)
+    harness.ok(command.removeprefix("broker "))
+    assert harness.account.current
+
+
+def test_a_finding_is_accepted_for_a_reason(harness: CliHarness, outside: OutsideSet) -> None:
+    serving = made_outside(harness.partner, purpose="server")
+    given(harness, serving_zip=zipped(serving.files))
+    line = f"account import acme serving.zip {CLIENT} {new(harness)} --dry-run"
+    refused = harness.run(line)
+    assert (refused.code, "--accept certificate.purpose --reason TEXT" in refused.err) == (6, True)
+    shown = harness.ok(f"{line} --accept certificate.purpose --reason 'it says so' -o json").json
+    assert shown["steps"][-2] == "verify and store the certificate"
 
 
 def test_looking_on_needs_no_password(harness: CliHarness, outside: OutsideSet) -> None:
@@ -377,6 +409,15 @@ def test_a_key_of_another_account_is_refused(harness: CliHarness, outside: Outsi
     assert (spkis[0] == spkis[1], spkis[0] == spkis[2]) == (True, False)
 
 
+def test_a_removed_account_takes_no_import(harness: CliHarness, outside: OutsideSet) -> None:
+    imported(harness, f"outside.zip {CLIENT}")
+    harness.ok("account remove acme --force --reason over --yes")
+    ended = harness.run(f"account import acme outside.zip {CLIENT} {new(harness)}")
+    assert (ended.code, "removed" in ended.err) == (6, True)
+    other = harness.ok(f"account import second outside.zip {CLIENT} {new(harness)} -o json").json  # its key is gone
+    assert other["stage"] == "current"
+
+
 def test_copies_outside_hold_a_generation(harness: CliHarness, outside: OutsideSet) -> None:
     imported(harness, f"outside.zip {CLIENT} --held-by 'nginx on web-1'")
     harness.ok("csr new acme")
@@ -387,8 +428,8 @@ def test_copies_outside_hold_a_generation(harness: CliHarness, outside: OutsideS
     assert status["generations"][0]["held_by"] == ["nginx on web-1"]
     waiting = harness.run("rotation retire acme --generation 1")
     assert waiting.code == 7
-    (hint,) = re.findall(r"broker (rotation returned acme --held-by '.*?')", waiting.err)
-    harness.ok(hint)
+    (command,) = re.findall(r"broker (rotation returned acme --held-by '[^']+')", waiting.err)
+    harness.ok(command)
     harness.ok("rotation retire acme --generation 1")
     harness.ok("evidence verify acme")
     freed = harness.ok(f"account import second outside.zip {CLIENT} {new(harness)} -o json")  # acme's copy is destroyed

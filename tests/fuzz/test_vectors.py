@@ -19,6 +19,7 @@ from tests.fuzz.test_hostile_files import READERS, result, within_bounds
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("ignore")]
 
+pytest.importorskip("cryptography_vectors", reason="make fuzz installs the vectors of cryptography")
 VECTORS: Final = Path(str(files("cryptography_vectors")))
 FOLDERS: Final = sorted(str(path.relative_to(VECTORS)) for path in VECTORS.rglob("*") if path.is_dir())
 LARGEST: Final = 1024 * 1024

@@ -145,4 +145,4 @@ def _filled(command: click.Command, name: tuple[str, ...], words: Sequence[str],
 def _is_value(word: str) -> bool:
     """Return whether a word may be a name or a place for one, and not a word of the prose that follows."""
     parts = word.split("/")
-    return "." in word.strip(".") or any(part in (FIELD, *UNKNOWN, "-", "acme", "stellantis") for part in parts)
+    return "." in word.strip(".") or any(part in (FIELD, *UNKNOWN, "-", "acme", "new", "stellantis") for part in parts)
