@@ -8,12 +8,12 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from broker.cli.cert import accept_finding_option
 from broker.cli.new_account import address_of, checked_login
 from broker.cli.options import (
     accept_ca_option,
@@ -23,6 +23,7 @@ from broker.cli.options import (
     read_input,
     read_secret,
     require_one_reader,
+    the_reason,
     typed_command,
 )
 from broker.cli.output import note, show_findings, show_table, wants_json, wrote_json
@@ -36,7 +37,7 @@ from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.pki.certificates import ca_set
 from broker.pki.holdings import Holdings, Piece, gather
-from broker.pki.material import PassphraseNeededError
+from broker.pki.material import PassphraseError
 from broker.rotation.importing import Importing, ImportPlan, Wishes, login_in, subject_in
 from broker.rotation.receive import ImportOptions
 from broker.telemetry import log
@@ -71,6 +72,7 @@ class _Asked:
     server_ca: str
     held_by: Sequence[str]
     shared_key: bool
+    findings: Sequence[str]
     reason: str
     dry_run: bool
     yes: bool
@@ -104,6 +106,7 @@ class _Asked:
 @accept_ca_option
 @click.option("--server-ca", default="", metavar="FILE", help="CAs that verify the partner's server, if others.")
 @click.option("--held-by", multiple=True, metavar="TEXT", help="Who has a copy of the key outside (repeatable).")
+@accept_finding_option
 @click.option("--shared-key", is_flag=True, help="Import a key that another account has (requires --reason).")
 @click.option("--reason", default="", metavar="TEXT", help="Reason, for the evidence.")
 @click.option("--dry-run", is_flag=True, help="Show what was found and what would be done; store nothing.")
@@ -117,7 +120,7 @@ def import_(start: Start, /, account: AccountName, **options: Any) -> None:
 
     The same command again finishes an import that was interrupted, and otherwise changes nothing.
     """
-    asked = _Asked(**options)
+    asked = _Asked(**options)  # by the names of the options above
     wishes, names = _wishes(asked), dict(map(_mapping, asked.map))
     found = gather([*_files(asked), *_of_kv(start, asked, names)], names, _unlocking(asked))
     _require_named(asked, found)
@@ -144,10 +147,9 @@ def import_(start: Start, /, account: AccountName, **options: Any) -> None:
 
 
 def _wishes(asked: _Asked) -> Wishes:
-    if asked.shared_key is not bool(asked.reason.strip()):
-        raise InputError("--shared-key and --reason go together", hint="--shared-key --reason TEXT")
-    if not asked.reason.isprintable() or not all(text.strip() and text.isprintable() for text in asked.held_by):
-        raise InputError("--held-by or --reason is empty or holds a control character", hint="use a single line")
+    why = the_reason(asked.shared_key or bool(asked.findings), asked.reason, "--shared-key or --accept")
+    if not all(text.strip() and text.isprintable() for text in asked.held_by):
+        raise InputError("--held-by is empty or holds a control character", hint="use a single line")
     pairs = [text.partition("=") for text in asked.client_id_for]
     readers = (*asked.files, *asked.key, *asked.csr, asked.server_ca, asked.password_file, asked.passphrase_file)
     require_one_reader(*readers)
@@ -158,8 +160,10 @@ def _wishes(asked: _Asked) -> Wishes:
         alias=asked.alias,
         client_ids={checked_name(name, "application"): value for name, _, value in pairs},
         held_by=tuple(asked.held_by),
-        shared_because=asked.reason.strip(),
-        options=ImportOptions(tuple(asked.accept_ca), server, typed=typed_command()),
+        shared_because=why if asked.shared_key else "",
+        options=ImportOptions(
+            tuple(asked.accept_ca), server, findings=asked.findings, reason=why, typed=typed_command()
+        ),
     )
 
 
@@ -206,16 +210,13 @@ def _of_kv(start: Start, asked: _Asked, names: dict[str, str]) -> Iterator[Piece
 def _unlocking(asked: _Asked) -> Callable[[str], Secret[str]]:
     """Return a function that gives the passphrase of a key: the one in the file, else one that is typed."""
 
-    @cache
-    def from_file() -> Secret[str]:  # an empty one opens files that were made without
-        text = read_input(asked.passphrase_file).decode(errors="surrogateescape")
-        return Secret(text.removesuffix("\n").removesuffix("\r"))
+    given = read_input(asked.passphrase_file).decode(errors="surrogateescape") if asked.passphrase_file else None
 
     def unlock(place: str) -> Secret[str]:
-        if asked.passphrase_file:
-            return from_file()
+        if given is not None:  # an empty one opens files that were made without
+            return Secret(given.removesuffix("\n").removesuffix("\r"))
         if not sys.stdin.isatty():
-            raise PassphraseNeededError(
+            raise PassphraseError(
                 f"{place} is encrypted, and stdin is not a terminal that could be asked", hint="--passphrase-file PATH"
             )
         return Secret(click.prompt(f"Passphrase of {place}", hide_input=True, default="", show_default=False, err=True))

@@ -25,6 +25,15 @@ from broker.pki.verification import ACCEPTABLE
 from broker.pki.wrappings import MOST_BYTES
 from broker.rotation.receive import ImportOptions
 
+accept_finding_option = click.option(
+    "--accept",
+    "findings",
+    multiple=True,
+    type=click.Choice(ACCEPTABLE),
+    metavar="FINDING",
+    help="Take the certificate despite this finding (requires --reason; repeatable).",
+)
+
 
 @click.group("cert", cls=Noun, epilog="Example: broker cert import acme reply.zip")
 def command() -> None:
@@ -38,14 +47,7 @@ def command() -> None:
 @click.option("--server-ca", default="", metavar="FILE", help="CAs that verify the server, if not those in the reply.")
 @click.option("--client-id-for", default="", metavar="APPLICATION", help="Take its client_id from the reply.")
 @click.option("--client-id", default="", help="The client_id to take, if the reply has several.")
-@click.option(
-    "--accept",
-    "findings",
-    multiple=True,
-    type=click.Choice(ACCEPTABLE),
-    metavar="FINDING",
-    help="Take the certificate despite this finding (requires --reason; repeatable).",
-)
+@accept_finding_option
 @click.option("--reason", default="", metavar="TEXT", help="Reason, for the evidence.")
 def import_(
     start: Start,

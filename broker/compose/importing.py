@@ -12,7 +12,7 @@ from broker.model.generation import Generation
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.stage import Stage
-from broker.pki.reply import read_reply
+from broker.pki.reply import ReplyParts
 from broker.rotation.importing import Importing, ImportPlan, adopt, may_try, noted
 from broker.rotation.reports import Promotion
 from broker.vault.other_secrets import OtherSecret, read_other
@@ -72,11 +72,13 @@ class Imports:
             adopt(broker.rotation, plan, plan.key)
         if wishes.held_by:
             broker.rotation.settled(name, lambda account, stamp: noted(account, plan, stamp))
-        return self._received(plan) if plan.reply else Imported(broker.account(name, Role.OPERATOR), None, None)
+        if plan.reply is None:
+            return Imported(broker.account(name, Role.OPERATOR), None, None)
+        return self._received(plan, plan.reply)
 
-    def _received(self, plan: ImportPlan) -> Imported:
+    def _received(self, plan: ImportPlan, reply: ReplyParts) -> Imported:
         rotation = self._broker.rotation
-        received = rotation.receive(plan.account.name, read_reply(plan.reply), plan.wishes.options)
+        received = rotation.receive(plan.account.name, reply, plan.wishes.options)
         generation, profile = received.generation, rotation.profile(received.account)
         if generation.stage is not Stage.CANDIDATE or not may_try(received.account, profile):
             return Imported(received.account, generation, None)

@@ -15,7 +15,7 @@ from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRe
 from broker.pki import certificate_fields as fields
 from broker.pki import chain, der
 from broker.pki.extensions import extensions_of
-from broker.pki.pem import blocks_and_text
+from broker.pki.pem import blocks_in
 
 _MAX_SIZE: Final = 1024 * 1024
 
@@ -51,10 +51,9 @@ def load(data: bytes | str) -> list[x509.Certificate]:
     octets = data.encode() if isinstance(data, str) else data
     if len(octets) > _MAX_SIZE:
         raise InputError(f"the file has {len(octets)} bytes, too many for certificates", hint="is this the right file?")
-    if der.is_der(octets):
+    if der.begins_structure(octets):
         return [fields.load_der(octets)]
-    blocks, _ = blocks_and_text(octets)
-    found = [fields.load_der(b.der) for b in blocks if b.label in ("CERTIFICATE", "X509 CERTIFICATE")]
+    found = [fields.load_der(b.der) for b in blocks_in(octets) if b.label in ("CERTIFICATE", "X509 CERTIFICATE")]
     if not found:
         raise InputError("there is no certificate", hint="give PEM (-----BEGIN CERTIFICATE-----) or DER")
     return found

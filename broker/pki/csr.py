@@ -21,7 +21,7 @@ from broker.pki import der, keys, subject_values
 from broker.pki.certificate_fields import PublicKey, digest_of, public_key_facts, readable
 from broker.pki.extensions import oid_name
 from broker.pki.names import ReadName, name_of, read_name
-from broker.pki.pem import Block, blocks_and_text
+from broker.pki.pem import Block, blocks_in
 
 _MAX_SIZE: Final = 64 * 1024
 _DIGESTS: Final = {digest.name: digest for digest in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())}
@@ -92,13 +92,13 @@ def parse(data: bytes) -> ParsedCsr:
 
 
 def _the_request(data: bytes) -> tuple[Block, bool]:
-    if der.is_der(data):
+    if der.begins_structure(data):
         return Block("", data), False
-    blocks, _ = blocks_and_text(data)
+    blocks = blocks_in(data)
     requests = [b for b in blocks if b.label in ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")]
     if not requests:
         labels = ", ".join(dict.fromkeys(b.label for b in blocks)) or "nothing in PEM"
         raise InputError(f"the file holds no signing request, but {labels}", hint="give the .csr file")
     if len(requests) > 1:
         raise InputError(f"the file holds {len(requests)} signing requests", hint="give a file with one request")
-    return requests[0], any(b.is_private_key for b in blocks)
+    return requests[0], any(b.key is not None for b in blocks)

@@ -4,26 +4,27 @@ Content decides what a piece is. Only a text without any form of its own, such a
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cryptography import x509
 
-from broker.errors import InputError, RefusedError
+from broker.errors import BrokerError, InputError
 from broker.model.authentication import CLIENT_ID, LOGIN, PASSWORD
 from broker.model.certificate import Spki
 from broker.model.finding import Finding
 from broker.model.secret import Secret
-from broker.pki import archive, chain
 from broker.pki import certificate_fields as fields
+from broker.pki import chain
 from broker.pki.client_ids import client_ids_in
 from broker.pki.csr import ParsedCsr
-from broker.pki.material import FoundKey, Material, PassphraseError, PassphraseNeededError, read_material
-from broker.pki.named_values import from_base64, values_in
-from broker.pki.pem import text_of
+from broker.pki.material import FoundKey, Reader, Unlock
+from broker.pki.named_values import values_in
+from broker.pki.names import shown
+from broker.pki.pem import from_base64
+from broker.pki.wrappings import Unwrapper
 
-Unlock = Callable[[str], Secret[str]]  # the passphrase of what lies at a place
 _TEXTS: Final = {"login": LOGIN, "username": LOGIN, "password": PASSWORD, "client_id": CLIENT_ID}
 _KEY: Final = "tls.key"
 _ENCODED: Final = "base64:"  # before the name of a field: its text is the base64 of the value
@@ -83,11 +84,11 @@ class Holdings:
 def gather(pieces: Sequence[Piece], names: Mapping[str, str], unlock: Unlock) -> Holdings:
     """Return what `pieces` hold. `names` map what is wanted ("tls.key", "password") to a field that holds it.
 
-    Raises what `read_material` raises for a piece that somebody named, `InputError` for one thing with two values.
+    Raises `BrokerError` for a piece that somebody named, `InputError` for one thing with two values.
     """
     found, mapped = Holdings(), False
     for piece in pieces:
-        for part in _parts(piece, names):
+        for part in (one for file in _files(found, piece) for one in _fields(file, names)):
             mapped = mapped or part.name in names
             is_secret = _add(found, part, unlock)
             if is_secret:
@@ -96,6 +97,8 @@ def gather(pieces: Sequence[Piece], names: Mapping[str, str], unlock: Unlock) ->
                 raise InputError(f"{part.place} holds no private key", hint="give the one with the key")
     if names and not mapped:
         raise InputError("no document with named values is given", hint="--map goes with JSON, a Secret or --from-kv")
+    subjects = {c.spki: str(fields.subject_of(c.certificate)) for c in found.certificates}
+    found.keys = [replace(key, subject=subjects.get(key.spki, "")) for key in found.keys]
     _drop_self_signed(found)
     return found
 
@@ -110,13 +113,22 @@ def _drop_self_signed(found: Holdings) -> None:
         found.findings.append(Finding.note("import.self-signed", message))
 
 
-def _parts(piece: Piece, names: Mapping[str, str]) -> Iterator[Piece]:
-    """Yield the files of an archive and the fields of a document; the piece itself if it is neither."""
-    if archive.is_zip(piece.data):
-        for name, data in archive.members(piece.data):
-            yield replace(piece, place=f"{piece.place}: {name}", name=name, data=data, stray=True)
-        return
-    document = values_in(piece.data)
+def _files(found: Holdings, piece: Piece) -> Iterator[Piece]:
+    """Yield the files of an archive or mail; the piece itself if it is neither, or cannot be opened."""
+    for name, data in [(piece.place, piece.data)] if _kind(piece) else Unwrapper().files(piece.place, piece.data):
+        place = f"{piece.place}: {name}"
+        if name == piece.place:
+            yield piece if isinstance(data, BrokerError) else replace(piece, data=data)
+        elif isinstance(data, BrokerError):
+            message = f"{shown(place)} is not used: {data.message}"
+            found.findings.append(Finding.warning("file.passed-over", message, data.hint))
+        else:
+            yield replace(piece, place=place, name=name, data=data, stray=True)
+
+
+def _fields(piece: Piece, names: Mapping[str, str]) -> Iterator[Piece]:
+    """Yield the fields of a document; the piece itself if it is none."""
+    document = None if _kind(piece) else values_in(piece.data)
     if document is None:
         yield piece
         return
@@ -132,14 +144,18 @@ def _parts(piece: Piece, names: Mapping[str, str]) -> Iterator[Piece]:
         yield replace(piece, place=f"{piece.place}: {name}", name=wanted, data=data)
 
 
+def _kind(part: Piece) -> str:
+    """Return the kind of text that `part` is by its name, "" if its content decides."""
+    name = re.split(r"[/.]", part.name.removesuffix(".txt"))[-1].lower().replace("-", "_")
+    return _TEXTS.get(name, "")
+
+
 def _add(found: Holdings, part: Piece, unlock: Unlock) -> bool:
     """Add what `part` holds; return whether that is secret."""
-    name = re.split(r"[/.]", part.name.removesuffix(".txt"))[-1].lower().replace("-", "_")
-    kind = _TEXTS.get(name)
-    if kind is None:
-        return _add_material(found, part, unlock)
-    _add_text(found, kind, part)
-    return kind == PASSWORD
+    if kind := _kind(part):
+        _add_text(found, kind, part)
+        return kind == PASSWORD
+    return _add_material(found, part, unlock)
 
 
 def _add_text(found: Holdings, kind: str, part: Piece) -> None:
@@ -159,40 +175,20 @@ def _add_text(found: Holdings, kind: str, part: Piece) -> None:
 
 def _add_material(found: Holdings, part: Piece, unlock: Unlock) -> bool:
     """Add keys, certificates and requests; return whether a key was among them."""
-    try:
-        read = _read(part, unlock)
-    except PassphraseError:
-        raise
-    except (InputError, RefusedError) as error:
+    read = Reader(unlock)
+    read.read(part.place, part.data)
+    client_ids = client_ids_in(read.texts)
+    if not (read.keys or read.certificates or read.requests or client_ids):
+        nothing = f"{shown(part.place)} holds no private key, certificate or signing request"
         if not part.stray:
-            raise
-        found.findings.append(Finding.note("import.unused", f"{part.place} is not used: {error.message}"))
+            raise read.nothing(nothing)
+        found.findings += read.findings or [Finding.note("import.unused", nothing)]
         return False
     known = [key.spki for key in found.keys]
     found.keys += [key for key in read.keys if key.spki not in known]
     there = [c.certificate for c in found.certificates]
     found.certificates += [FoundCertificate(c, part.place) for c in read.certificates if c not in there]
     found.requests += [(request, part.place) for request in read.requests]
-    found.findings += read.remarks
-    found.client_ids += [c for c in client_ids_in([text_of(part.data)]) if c not in found.client_ids]
+    found.findings += read.findings
+    found.client_ids += [c for c in client_ids if c not in found.client_ids]
     return bool(read.keys)
-
-
-def _read(part: Piece, unlock: Unlock) -> Material:
-    """Return the material in `part`: as it is, or as base64 without armour."""
-    try:
-        return _opened(part, unlock)
-    except PassphraseError:
-        raise
-    except InputError:
-        decoded = from_base64(part.data)
-        if decoded is None:
-            raise
-        return _opened(replace(part, data=decoded), unlock)
-
-
-def _opened(part: Piece, unlock: Unlock) -> Material:
-    try:
-        return read_material(part.data, part.place)
-    except PassphraseNeededError:
-        return read_material(part.data, part.place, unlock(part.place))

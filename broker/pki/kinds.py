@@ -47,8 +47,18 @@ def kind_of(structure: bytes) -> Kind:
             return Kind.OTHER
 
 
-def signed_message(structure: bytes) -> bytes:
-    """Return the message in a signed PKCS#7 file in DER (an opaque smime.p7m), b"" if it holds none."""
+def signed_message(data: bytes) -> bytes:
+    """Return the mail in a signed PKCS#7 file (an opaque smime.p7m), without its signer's certificate.
+
+    b"" if there is none, or the file is damaged: its reader reports that.
+    """
+    try:
+        return _signed_message(der.to_der(data))
+    except InputError:
+        return b""
+
+
+def _signed_message(structure: bytes) -> bytes:
     if kind_of(structure) is not Kind.PKCS7:
         return b""
     _, wrapped = der.children(der.only(structure))

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from email import message_from_bytes
 from email.message import Message
 from typing import Final
@@ -38,7 +38,8 @@ def parts(data: bytes) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of each body and attachment. Raises `InputError`, or `RefusedError` for too many."""
     # All that the parser raises for hostile headers; the deepest nesting is a recursion of its own.
     try:
-        yield from _leaves([_parsed(one) for one in _mails(data)])
+        mails = _FROM_LINE.split(data) if _FROM_LINE.match(data) else [data]
+        yield from _leaves([_parsed(one) for one in mails if one.strip()])
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError) as error:
         raise InputError("the mail cannot be read: it is damaged", hint=_SAVE) from error
 
@@ -66,10 +67,6 @@ def links_in(text: str) -> list[str]:
     return _LINK.findall(text)
 
 
-def _mails(data: bytes) -> list[bytes]:
-    return [one for one in _FROM_LINE.split(data) if one.strip()] if _FROM_LINE.match(data) else [data]
-
-
 def _parsed(data: bytes) -> Message:
     lowered = data.lower()
     nested = lowered.count(b"multipart/") + lowered.count(b"message/rfc822")
@@ -80,17 +77,11 @@ def _parsed(data: bytes) -> Message:
     return message_from_bytes(data.lstrip(b"\xef\xbb\xbf\r\n"))
 
 
-def _leaves(mails: list[Message]) -> Iterator[tuple[str, bytes]]:
-    waiting, read = mails[::-1], 0
-    while waiting:
-        part = waiting.pop()
-        read += 1
-        if read > _MOST_PARTS:
+def _leaves(mails: Iterable[Message]) -> Iterator[tuple[str, bytes]]:
+    for number, part in enumerate(part for mail in mails for part in mail.walk()):
+        if number >= _MOST_PARTS:
             raise RefusedError(f"the mail has more than {_MOST_PARTS} parts", hint=_SAVE)
-        if part.is_multipart():
-            inner = part.get_payload()
-            waiting += [one for one in reversed(list(inner)) if isinstance(one, Message)]
-        elif part.get_content_type() not in _SIGNATURES:
+        if not part.is_multipart() and part.get_content_type() not in _SIGNATURES:
             yield part.get_filename() or "the text of the mail", _content(part)
 
 

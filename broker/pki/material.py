@@ -5,39 +5,49 @@ Content decides, never a name. No error repeats a part of a key.
 
 import base64
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+    pkcs12,
+)
 from OpenSSL import crypto
 
 from broker.errors import BrokerError, InputError
 from broker.model.certificate import Spki
 from broker.model.finding import Finding
 from broker.model.secret import Secret
-from broker.pki import ber, csr, der, key_stores, keys
 from broker.pki import certificate_fields as fields
+from broker.pki import csr, der, keys
+from broker.pki.client_ids import labelled_by_name
 from broker.pki.der import Element
+from broker.pki.foreign import PictureError, quoted
 from broker.pki.kinds import Kind, certificates_in, kind_of
 from broker.pki.names import shown
 from broker.pki.pem import Block
-from broker.pki.wrappings import Unwrapper
+from broker.pki.wrappings import TooMuchError, Unwrapper, parts_of
 
+_MOST_CERTIFICATES: Final = 32  # of one set
 _MOST_ROUNDS: Final = 4_000_000  # of all key derivations together: some seconds
 _PKCS8: Final = b"ENCRYPTED PRIVATE KEY"
-_CONSTRUCTED: Final = 0x20
+_KEY_BAGS: Final = ("1.2.840.113549.1.12.10.1.1", "1.2.840.113549.1.12.10.1.2")
+_FRIENDLY_NAME: Final = "1.2.840.113549.1.9.20"
+_DATA: Final = "1.2.840.113549.1.7.1"
+
+
+Unlock = Callable[[str], Secret[str]]  # the passphrase of what lies at a place
 
 
 class PassphraseError(InputError):
-    """The passphrase does not open the file."""
-
-
-class PassphraseNeededError(PassphraseError):
-    """The file is encrypted, and no passphrase was given."""
+    """The passphrase does not open the file, or there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,43 +58,11 @@ class FoundKey:
     spki: Spki
     file: str
     alias: str = ""  # its name in a key store, or its number there if it has none
-    subject: str = ""  # of its certificate in the same file
+    subject: str = ""  # of a certificate for it
 
     def __str__(self) -> str:
         """Return it as an entry of a list to choose from."""
         return ": ".join(filter(None, (shown(self.alias) if self.alias else shown(self.file), self.subject)))
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """The useful content of one file. `remarks` name the rest; none repeats a secret."""
-
-    keys: tuple[FoundKey, ...]
-    certificates: tuple[x509.Certificate, ...]
-    requests: tuple[csr.ParsedCsr, ...]
-    remarks: tuple[Finding, ...]
-
-
-def read_material(data: bytes, name: str, passphrase: Secret[str] | None = None) -> Material:
-    """Find keys, certificates and signing requests in the file `name`: PEM, DER, PKCS#7, PKCS#12, a zip or a mail.
-
-    Raises `PassphraseNeededError` if a passphrase is missing, `PassphraseError` if it is wrong, `InputError` if it is
-    not needed or if the file holds nothing of use, `RefusedError` for a Java key store that is not PKCS#12.
-    """
-    reader = _Reader(passphrase)
-    with warnings.catch_warnings(action="ignore"):  # the library's, about odd but readable files
-        for file, part in Unwrapper(reader.skip).parts(name, data):
-            if isinstance(part, Block):
-                reader.take(file, part)
-    if reader.keys and passphrase and passphrase.reveal() and not reader.used:
-        raise InputError(f"{shown(name)} needs no passphrase, but one was given", hint="leave the passphrase out")
-    if not (reader.keys or reader.certificates or reader.requests):
-        hint = "give PEM, DER, PKCS#7, PKCS#12, or a zip of these"
-        nothing = InputError(f"{shown(name)} holds no private key, certificate or signing request", hint=hint)
-        raise reader.errors[0] if reader.errors else nothing
-    subjects = {fields.spki_of(c): str(fields.subject_of(c)) for c in reader.certificates}
-    found = tuple(replace(key, subject=subjects.get(key.spki, "")) for key in reader.keys)
-    return Material(found, tuple(reader.certificates), tuple(reader.requests), tuple(reader.remarks))
 
 
 def choose_key(found: Sequence[FoundKey], alias: str | None = None) -> FoundKey:
@@ -106,75 +84,141 @@ def choose_key(found: Sequence[FoundKey], alias: str | None = None) -> FoundKey:
 
 
 @dataclass(slots=True)
-class _Reader:
-    """Reads files. A part that cannot be used becomes a remark; a passphrase that does not fit ends the reading."""
+class Reader:
+    """Reads files: PEM, DER, PKCS#7, PKCS#12, text, zips and mails of these. Findings and errors name what is not used.
 
-    passphrase: Secret[str] | None
-    used: bool = False  # the passphrase
+    Without `unlock` private keys are reported, and not read.
+    """
+
+    unlock: Unlock | None = None
     file: str = ""  # that is being read
+    passphrase: bytes | None = None  # of that file
     keys: list[FoundKey] = field(default_factory=list)
-    certificates: list[x509.Certificate] = field(default_factory=list)
+    certificates: list[x509.Certificate] = field(default_factory=list)  # each once
     requests: list[csr.ParsedCsr] = field(default_factory=list)
-    remarks: list[Finding] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     errors: list[BrokerError] = field(default_factory=list)
+    _unwrapper: Unwrapper = field(default_factory=Unwrapper)
 
-    def take(self, file: str, block: Block) -> None:
-        """Take what is good in a part of a file."""
-        self.file = file
-        try:
-            self._take(block.der if block.key is None else block.key.reveal())
-        except PassphraseError:
-            raise
-        except BrokerError as error:
-            self.skip(file, error)
+    def read(self, name: str, data: bytes) -> None:
+        """Read the file `name`, and those in it. Raises `PassphraseError`, or `TooMuchError` for too much."""
+        for file, content in self._unwrapper.files(name, data):
+            self.file, self.passphrase = file, None
+            for part in [content] if isinstance(content, BrokerError) else parts_of(file, content):
+                try:
+                    with warnings.catch_warnings(action="ignore"):  # the library's, about odd but readable files
+                        self._take(part)
+                except PassphraseError:
+                    raise
+                except BrokerError as error:
+                    self._skip(error)
+            if len(self.certificates) > _MOST_CERTIFICATES:
+                message = f"there are more than {_MOST_CERTIFICATES} certificates"
+                raise TooMuchError(message, hint="give only those that belong to the set")
 
-    def skip(self, file: str, error: BrokerError) -> None:
-        """Remark a file, or a part of it, that cannot be used."""
-        error = type(error)(f"{shown(file)} is not used: {error.message}", hint=error.hint)
-        self.errors.append(error)
-        self.remarks.append(Finding.warning("material.passed-over", error.message, error.hint))
+    def nothing(self, message: str) -> BrokerError:
+        """Return the error for files without anything of use."""
+        if self.errors:
+            return self.errors[0]
+        rest = next(iter(self.findings), None)
+        hint = "give PEM, DER, PKCS#7, a mail, or a zip of these"
+        return InputError(f"{message}: {rest.message}" if rest else message, hint=rest.hint or hint if rest else hint)
 
-    def _take(self, octets: bytes) -> None:
-        if octets.startswith(b"-----"):
-            self._add(self._decrypted(octets, self._passphrase()))
+    def _stray(self, words: str) -> None:
+        """Note a part of the file that is not needed."""
+        self.findings.append(Finding.note("file.stray", f"{shown(self.file)} holds {words}, which is not needed"))
+
+    def _skip(self, error: BrokerError) -> None:
+        if isinstance(error, PictureError):
+            self._stray("a picture")
             return
-        structure = ber.to_der(octets)
+        message = f"{shown(self.file)} is not used: {error.message}"
+        self.errors.append(type(error)(message, hint=error.hint))
+        self.findings.append(Finding.warning("file.passed-over", message, error.hint))
+
+    def _take(self, part: Block | str | BrokerError) -> None:
+        match part:
+            case BrokerError():
+                raise part
+            case str():
+                self.texts.append(labelled_by_name(self.file, part))
+            case Block(key=Secret()) if self.unlock is None:
+                self._report_key()
+            case Block():
+                octets = part.der if part.key is None else part.key.reveal()
+                if octets.startswith(b"-----"):
+                    self._add(self._decrypted(octets))
+                else:
+                    self._take_structure(der.to_der(octets))
+
+    def _take_structure(self, structure: bytes) -> None:
         match kind := kind_of(structure):
             case Kind.CERTIFICATE | Kind.TRUSTED_CERTIFICATE | Kind.PKCS7:
-                self.certificates += [c for c in certificates_in(structure, kind) if c not in self.certificates]
+                self._add_certificates(certificates_in(structure, kind))
+                if kind is Kind.TRUSTED_CERTIFICATE:
+                    self._stray("trust settings of openssl (TRUSTED CERTIFICATE)")
+            case Kind.REQUEST if self.unlock is None:
+                self._stray("a certificate signing request: your own, sent back")
             case Kind.REQUEST:
                 self.requests.append(csr.parse(structure))
+            case Kind.KEY | Kind.ENCRYPTED_KEY if self.unlock is None:
+                self._report_key()
             case Kind.KEY:
                 self._add(_plain(structure))
             case Kind.ENCRYPTED_KEY:
-                self._add(self._decrypted(_armoured(structure), self._passphrase()))
+                self._add(self._decrypted(_armoured(structure)))
             case Kind.PKCS12:
                 self._read_store(structure)
+            case Kind.ENCRYPTED_PKCS7:
+                hint = "open it in your mail program, and save its attachments"
+                raise InputError("it is an encrypted message (PKCS#7)", hint=hint)
             case _:
-                self.skip(self.file, InputError(f"it is a {kind.value}", hint="give the key or the certificate"))
+                self._stray(f"a {kind.value}")
+
+    def _report_key(self) -> None:
+        message = f"{shown(self.file)} holds a private key, which only you should have: it is not read, and not stored"
+        hint = (
+            "if the partner sent it, tell the partner, and make a new request with a new key; "
+            "if it is yours, import it with its certificate: broker account import ACCOUNT FILE"
+        )
+        self.findings.append(Finding.warning("reply.private-key", message, hint))
+
+    def _add_certificates(self, found: Iterable[x509.Certificate]) -> None:
+        for certificate in (c for c in found if c not in self.certificates):
+            self.certificates.append(certificate)
+            key, name = fields.public_key_facts(certificate.public_key), shown(str(fields.subject_of(certificate)))
+            if key.is_slow:
+                message = (
+                    f"the key of {name} ({key}) has a size or an exponent that no CA's has: nothing is verified by it"
+                )
+                hint = "ask the partner whose certificate this is"
+                self.findings.append(Finding.warning("reply.slow-key", message, hint))
 
     def _read_store(self, structure: bytes) -> None:
+        if self.unlock is None:
+            hint = f"extract its certificates: openssl pkcs12 -nokeys -in {quoted(self.file)} -out certificates.pem; "
+            hint += "add -legacy if openssl calls it unsupported"
+            raise InputError("it is a PKCS#12 key store, which may hold a private key", hint=hint)
         _limit_work(structure)
-        passphrase = b""
-        if (store := key_stores.open_store(structure, None)) is None:
-            passphrase = self._passphrase()
-            store = key_stores.open_store(structure, passphrase)
-        if store is None:
+        store = _open_store(structure, None)
+        if store is not None:
+            self.passphrase = b""
+        elif (store := _open_store(structure, self._passphrase())) is None:
             raise self._wrong()
-        held = [c.certificate for c in (store.cert, *store.additional_certs) if c is not None]
-        self.certificates += [c for c in held if c not in self.certificates]
-        bags = list(key_stores.key_bags(structure))
+        self._add_certificates(c.certificate for c in (store.cert, *store.additional_certs) if c is not None)
+        bags = list(_key_bags(structure))
         for number, (alias, key) in enumerate(bags, start=1):
             encrypted = kind_of(key) is Kind.ENCRYPTED_KEY
-            opened = self._decrypted(_armoured(key), passphrase) if encrypted else _plain(key)
+            opened = self._decrypted(_armoured(key)) if encrypted else _plain(key)
             self._add(opened, alias or str(number))
         if store.key is not None and not bags:  # in a part that is encrypted as a whole
             self._add(store.key)
 
-    def _decrypted(self, pem: bytes, passphrase: bytes) -> object:
+    def _decrypted(self, pem: bytes) -> object:
         """Return the key of an encrypted PEM block. By OpenSSL, which reads ciphers that the library does not."""
         try:
-            return crypto.load_privatekey(crypto.FILETYPE_PEM, pem, passphrase).to_cryptography_key()
+            return crypto.load_privatekey(crypto.FILETYPE_PEM, pem, self._passphrase()).to_cryptography_key()
         except (crypto.Error, ValueError, TypeError, UnsupportedAlgorithm):  # without its cause, which may quote it
             raise self._wrong() from None
 
@@ -186,11 +230,9 @@ class _Reader:
 
     def _passphrase(self) -> bytes:
         """Return the passphrase. Never None, for which OpenSSL would ask the terminal."""
-        if self.passphrase is None:
-            hint = "give its passphrase; if it was made without one, give an empty one"
-            raise PassphraseNeededError(f"{shown(self.file)} is encrypted, and needs its passphrase", hint=hint)
-        self.used = True
-        return self.passphrase.reveal().encode(errors="surrogateescape")
+        if self.passphrase is None and self.unlock is not None:
+            self.passphrase = self.unlock(self.file).reveal().encode(errors="surrogateescape")
+        return self.passphrase or b""
 
     def _wrong(self) -> PassphraseError:
         hint = "a passphrase belongs to the key of one file; upper and lower case differ"
@@ -221,6 +263,44 @@ def _limit_work(structure: bytes) -> None:
 def _numbers(element: Element) -> Iterator[int]:
     if element.tag == der.INTEGER:
         yield int.from_bytes(element.content[:16], "big", signed=True)
-    elif element.tag & _CONSTRUCTED:
+    elif element.tag & der.CONSTRUCTED:
         for child in der.children(element):
             yield from _numbers(child)
+
+
+def _open_store(data: bytes, passphrase: bytes | None) -> pkcs12.PKCS12KeyAndCertificates | None:
+    """Return what the library reads of a PKCS#12 file, None if the passphrase is wrong or it is damaged."""
+    try:
+        return pkcs12.load_pkcs12(data, passphrase)
+    except ValueError:
+        return None
+
+
+def _key_bags(store: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield name and PKCS#8, encrypted or not, of each key in a PKCS#12 file in DER (RFC 7292, 4).
+
+    Programs encrypt each key by itself and write its name beside it in the clear. Raises `InputError` if it is damaged.
+    """
+    for content in _contents(der.children(der.only(store))[1]):
+        for part in der.children(content):
+            if der.dotted(der.children(part)[0]) != _DATA:
+                continue  # encrypted as a whole: certificates
+            for bag in (b for inner in _contents(part) for b in der.children(inner)):
+                oid, value, *attributes = der.children(bag)
+                if der.dotted(oid) in _KEY_BAGS:
+                    yield _name(attributes), value.content
+
+
+def _contents(content_info: Element) -> Iterator[Element]:
+    """Yield the structure in the octets of a ContentInfo with data: at most one."""
+    _, wrapped = der.children(content_info)
+    for octets in der.children(wrapped):
+        yield der.only(der.to_der(octets.content))
+
+
+def _name(attributes: list[Element]) -> str:
+    for attribute in (a for found in attributes for a in der.children(found)):
+        oid, values = der.children(attribute)
+        if der.dotted(oid) == _FRIENDLY_NAME:
+            return b"".join(v.content for v in der.children(values)).decode("utf-16-be", errors="replace")
+    return ""

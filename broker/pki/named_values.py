@@ -1,7 +1,5 @@
 """Read documents of named values: a JSON object, as `bao kv get -format=json` prints, or a Kubernetes Secret."""
 
-import base64
-import binascii
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from broker.errors import InputError, RefusedError
-from broker.pki.pem import text_of
+from broker.pki.pem import from_base64, text_of
 
 try:
     import yaml
@@ -64,14 +62,6 @@ def values_in(data: bytes) -> NamedValues | None:
     return NamedValues(found, _removal(secrets[0]) if secrets else "")
 
 
-def from_base64(octets: bytes) -> bytes | None:
-    """Return what `octets` are the base64 of, None if they are not base64."""
-    try:
-        return base64.b64decode(b"".join(octets.split()), validate=True) or None
-    except binascii.Error:
-        return None
-
-
 def _json(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
@@ -114,7 +104,7 @@ def _of_secret(manifest: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
         if not isinstance(values, dict) or not all(isinstance(v, str) for pair in values.items() for v in pair):
             raise InputError(f"the Secret's {field_} is not a map of texts", hint="write numbers in quotes")
         for name, value in values.items():
-            octets = from_base64(value.encode()) if field_ == "data" else value.encode()
+            octets = from_base64(value) if field_ == "data" else value.encode()
             if octets is None and value.strip():
                 raise InputError(f"the Secret's {name} is not base64", hint="values as they are belong into stringData")
             yield name, octets or b""

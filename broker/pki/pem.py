@@ -5,7 +5,6 @@ dashes, or no BEGIN and END lines.
 """
 
 import base64
-import binascii
 import codecs
 import itertools
 import re
@@ -15,7 +14,7 @@ from typing import Final
 
 from broker.errors import InputError
 from broker.model.secret import Secret
-from broker.pki import ber
+from broker.pki import der
 from broker.pki.kinds import Kind, kind_of
 
 _MOST_BLOCKS: Final = 64
@@ -54,11 +53,6 @@ class Block:
     der: bytes
     key: Secret[bytes] | None = None
 
-    @property
-    def is_private_key(self) -> bool:
-        """Return whether its label says that it is a private key, encrypted or not."""
-        return self.key is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Scan:
@@ -80,15 +74,15 @@ def text_of(data: bytes) -> str:
     return data.decode("utf-8-sig", errors="replace")
 
 
-def blocks_and_text(data: bytes) -> tuple[tuple[Block, ...], str]:
-    """Return all PEM blocks in `data`, in order, and the text around them.
+def blocks_in(data: bytes) -> tuple[Block, ...]:
+    """Return all PEM blocks in `data`, in order.
 
     Raises `InputError` if a block is cut off or damaged.
     """
     found = scan(text_of(data))
     if found.faults:
         raise found.faults[0]
-    return found.blocks, found.text
+    return found.blocks
 
 
 def scan(text: str) -> Scan:
@@ -114,7 +108,7 @@ def scan(text: str) -> Scan:
     around.append(text[at:])
     rest = "\n".join(around)
     for encoded in _ENCODED.finditer(rest):  # each layer of base64 has a quarter less
-        inner = scan(text_of(_decoded(_whole(_BETWEEN.sub("", encoded[0]))) or b""))
+        inner = scan(text_of(from_base64(_whole(_BETWEEN.sub("", encoded[0]))) or b""))
         found += [*inner.blocks, *inner.faults]
     blocks = [one for one in found if isinstance(one, Block)]
     faults = tuple(one for one in found if isinstance(one, InputError))
@@ -130,17 +124,19 @@ def _complete(begin: re.Match[str], body: str) -> list[Block | InputError]:
         return [Block(label, b"", Secret(f"-----BEGIN {label}-----{body}-----END {label}-----\n".encode()))]
     prefix = begin.string[max(begin.start() - _PREFIX, 0) : begin.start()].rpartition("\n")[2].strip()
     body = _HEADER.sub("", body)
-    octets = _decoded(body) or _decoded(_undecorated(body, prefix))
+    octets = from_base64(body) or from_base64(_undecorated(body, prefix))
     if not octets:
         hint = "ask for the file again, as an attachment"
         return [InputError(f"a PEM block ({label}) is not base64: it is damaged", hint=hint)]
     return [Block(label, b"", Secret(octets)) if is_key else Block(label, octets)]
 
 
-def _decoded(body: str) -> bytes | None:
+def from_base64(body: str | bytes) -> bytes | None:
+    """Return what `body` is the base64 of, None if it is not base64, or of nothing."""
     try:
-        return base64.b64decode("".join(body.split()), validate=True)
-    except (binascii.Error, ValueError):  # not reported: it may quote a key
+        octets = body.encode() if isinstance(body, str) else body
+        return base64.b64decode(b"".join(octets.split()), validate=True) or None
+    except ValueError:  # not reported: it may quote a key
         return None
 
 
@@ -171,10 +167,10 @@ def _first_structure(text: str) -> bytes:
     head = base64.b64decode(text[:8])
     octets = head[1] - _INDEFINITE  # of the length
     if octets == 0:
-        return _decoded(_whole(text)) or b""
+        return from_base64(_whole(text)) or b""
     size = 2 + octets + int.from_bytes(head[2 : 2 + octets], "big")
     taken = text[: -(-size // 3) * 4]
-    found = _decoded(taken + "=" * (-len(taken) % 4)) or b""
+    found = from_base64(taken + "=" * (-len(taken) % 4)) or b""
     return found[:size] if len(found) >= size else b""
 
 
@@ -186,6 +182,6 @@ def _whole(text: str) -> str:
 
 def _kind(structure: bytes) -> Kind:
     try:
-        return kind_of(ber.to_der(structure))
+        return kind_of(der.to_der(structure))
     except InputError:
         return Kind.OTHER

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from broker.errors import InputError, RefusedError
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID, LOGIN, PASSWORD
@@ -20,7 +18,7 @@ from broker.model.chain import Fact
 from broker.model.changes.importing import adopted, copies_noted
 from broker.model.changes.registering import added, secret_set
 from broker.model.clock import Stamp
-from broker.model.finding import Finding, Severity
+from broker.model.finding import Finding, FindingsError, Severity
 from broker.model.generation import SigningRequest, key_ref
 from broker.model.secret import Secret
 from broker.model.stage import Stage
@@ -32,7 +30,7 @@ from broker.pki.csr import ParsedCsr
 from broker.pki.holdings import Holdings
 from broker.pki.lint import lint_csr, lint_subject
 from broker.pki.material import FoundKey, choose_key
-from broker.pki.reply import read_reply
+from broker.pki.reply import ReplyParts
 from broker.rotation.receive import ImportOptions, Reply
 from broker.rotation.registry import application_added
 from broker.rotation.rotation import Rotation
@@ -78,7 +76,7 @@ class ImportPlan:
     key: FoundKey | None
     csr: str  # of the key
     facts: Mapping[str, Fact]  # about the key, for the evidence
-    reply: bytes  # all certificates, as PEM
+    reply: ReplyParts | None  # all certificates
     wishes: Wishes
     steps: tuple[str, ...] = ()
     tries: bool = False  # whether the partner is asked
@@ -134,6 +132,7 @@ class Importing:
         self._require_login()
         key, password = self._key(), self.found.texts.get(PASSWORD)
         request = self._request_of(key.spki) if key else None
+        certificates = tuple(c.certificate for c in self.found.certificates)
         draft = ImportPlan(
             account=self.account,
             findings=(*self.found.findings, *self._traps(request), *self._unused(key)),
@@ -142,7 +141,7 @@ class Importing:
             key=key,
             csr=request.pem if request else self._built(key) if key else "",
             facts=self._facts(key) if key else {},
-            reply=b"".join(c.certificate.public_bytes(Encoding.PEM) for c in self.found.certificates),
+            reply=ReplyParts(certificates, (), ()) if certificates else None,
             wishes=self.wishes,
         )
         return self._rehearsed(draft, stamp)
@@ -268,14 +267,23 @@ class Importing:
             account = after
         findings: Sequence[Finding] = ()
         if plan.reply:
-            reply = Reply(read_reply(plan.reply), plan.wishes.options, self.profile.subject)
-            after = reply.admitted(account, stamp)
+            reply = Reply(plan.reply, plan.wishes.options, self.profile.subject)
+            try:
+                after = reply.admitted(account, stamp)
+            except FindingsError as error:
+                raise FindingsError(f"the set of {account.name}", _hinted(error.findings)) from None
             steps += ["verify and store the certificate"] if after != account else []
             account, findings = after, reply.findings
             is_candidate = reply.received(after).generation.stage is Stage.CANDIDATE
             tries = is_candidate and may_try(account, self.profile)
             steps += ["try the set at the partner, and make it current"] if tries else []
-        return replace(plan, steps=tuple(steps), findings=(*plan.findings, *findings), tries=tries)
+        return replace(plan, steps=tuple(steps), findings=(*plan.findings, *_hinted(findings)), tries=tries)
+
+
+def _hinted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return the findings of a reply with hints for this command: the account may not exist yet."""
+    hint = "if it has another, name its CA: --server-ca FILE"
+    return tuple(replace(f, hint=hint) if f.code == "reply.server-ca" else f for f in findings)
 
 
 def may_try(account: Account, profile: Profile) -> bool:

@@ -273,6 +273,16 @@ def test_an_unknown_ca_names_the_whole_command(harness: CliHarness, outside: Out
     assert harness.account.current
 
 
+def test_a_finding_is_accepted_for_a_reason(harness: CliHarness, outside: OutsideSet) -> None:
+    serving = made_outside(harness.partner, purpose="server")
+    given(harness, serving_zip=zipped(serving.files))
+    line = f"account import acme serving.zip {CLIENT} {new(harness)} --dry-run"
+    refused = harness.run(line)
+    assert (refused.code, "--accept certificate.purpose --reason TEXT" in refused.err) == (6, True)
+    shown = harness.ok(f"{line} --accept certificate.purpose --reason 'it says so' -o json").json
+    assert shown["steps"][-2] == "verify and store the certificate"
+
+
 def test_looking_on_needs_no_password(harness: CliHarness, outside: OutsideSet) -> None:
     given(harness, old_pem=outside.key + outside.certificate + outside.cas)
     pem = (harness.home / "old.pem").read_bytes()
@@ -418,8 +428,8 @@ def test_copies_outside_hold_a_generation(harness: CliHarness, outside: OutsideS
     assert status["generations"][0]["held_by"] == ["nginx on web-1"]
     waiting = harness.run("rotation retire acme --generation 1")
     assert waiting.code == 7
-    (hint,) = [part for part in waiting.err.split("; ") if "rotation returned" in part]
-    harness.ok(hint.strip().removeprefix("broker "))
+    (command,) = re.findall(r"broker (rotation returned acme --held-by '[^']+')", waiting.err)
+    harness.ok(command)
     harness.ok("rotation retire acme --generation 1")
     harness.ok("evidence verify acme")
     freed = harness.ok(f"account import second outside.zip {CLIENT} {new(harness)} -o json")  # acme's copy is destroyed

@@ -36,7 +36,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from broker import config
 from broker.delivery import formats
-from broker.errors import BrokerError, InputError
+from broker.errors import BrokerError
 from broker.evidence.audit import Record, examine
 from broker.evidence.export import exported, imported
 from broker.evidence.statements import ChainRecord
@@ -49,7 +49,6 @@ from broker.model.secret import Secret
 from broker.partners import catalogue, document
 from broker.pki import certificates, csr, keys, lint, verification
 from broker.pki.holdings import Piece, gather
-from broker.pki.material import read_material
 from broker.pki.named_values import values_in
 from broker.pki.reply import read_reply
 from broker.vault.documents import decoded, encoded
@@ -101,13 +100,8 @@ def _reply(data: bytes) -> None:
 
 
 def _material(data: bytes) -> None:
-    for passphrase in (None, Secret("x")):
-        try:
-            found = read_material(data, "its.key", passphrase)
-        except InputError:  # wrong, or not needed
-            continue
-        for key in found.keys:
-            assert keys.spki_of(key.key) == key.spki
+    for key in gather([Piece("its.key", data)], {}, lambda _: Secret("x")).keys:
+        assert keys.spki_of(key.key) == key.spki
 
 
 def _csr(data: bytes) -> None:

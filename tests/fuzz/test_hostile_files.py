@@ -20,7 +20,7 @@ from broker.errors import BrokerError
 from broker.model.secret import Secret
 from broker.partners import document
 from broker.pki import certificates, csr
-from broker.pki.material import read_material
+from broker.pki.holdings import Piece, gather
 from broker.pki.names import shown
 from broker.pki.reply import read_reply
 from tests.support import pki
@@ -221,7 +221,7 @@ def result(read: Callable[[], object]) -> str:
 
 READERS: Final[dict[str, Callable[[bytes], object]]] = {
     "reply": lambda data: [f"{f.message} {f.hint}" for f in read_reply(data, "\x1b[2J\u202e").findings],
-    "material": lambda data: [f.message for f in read_material(data, "its.key", Secret("x")).remarks],
+    "material": lambda data: [f.message for f in gather([Piece("its.key", data)], {}, lambda _: Secret("x")).findings],
     "csr": csr.parse,
     "certificates": lambda data: [certificates.describe(c) for c in certificates.load(data)],
 }

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key, l
 
 from broker.model.secret import Secret
 from broker.pki import keys
-from broker.pki.material import read_material
+from broker.pki.holdings import Piece, gather
 from tests.fuzz.test_hostile_files import READERS, result, within_bounds
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("ignore")]
@@ -49,7 +49,8 @@ def test_each_rsa_key_is_read(folder: str) -> None:
         for passphrase in PASSPHRASES:
             expected = by_the_library(data, passphrase)
             if expected is not None:
-                found = read_material(data, path.name, Secret(passphrase) if passphrase else None).keys
+                secret = Secret(passphrase or "")
+                found = gather([Piece(path.name, data)], {}, lambda _, secret=secret: secret).keys  # type: ignore[misc]
                 assert expected in [keys.load(key.key).public_key() for key in found], path
                 tried += 1
                 break

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from broker.errors import InputError
 from broker.model.secret import Secret
 from broker.pki.holdings import Holdings, Piece, gather
-from broker.pki.material import PassphraseError, PassphraseNeededError
+from broker.pki.material import PassphraseError
 from tests.support.outside import zipped
 from tests.support.partner import a_csr, key_pem
 
@@ -28,7 +28,7 @@ def found(
 
     def unlock(place: str) -> Secret[str]:
         if passphrase is None:
-            raise PassphraseNeededError(f"{place} is encrypted")
+            raise PassphraseError(f"{place} is encrypted")
         return Secret(passphrase)
 
     return gather(made, names or {}, unlock)
@@ -86,7 +86,7 @@ def test_a_passphrase_is_asked_if_needed() -> None:
     assert len(found({"a": encrypted()}, passphrase="open").keys) == 1
     with pytest.raises(PassphraseError, match="is wrong"):
         found({"a": encrypted()}, passphrase="other")
-    with pytest.raises(PassphraseNeededError, match="a is encrypted"):
+    with pytest.raises(PassphraseError, match="a is encrypted"):
         found({"a": encrypted()})
 
 

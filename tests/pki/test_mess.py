@@ -70,10 +70,10 @@ def lines(template: str) -> bytes:
 
 CASE_FILES = {
     "attached-pem.eml": (2, []),
-    "docx.zip": (2, ["reply.passed-over"]),
-    "p12.zip": (2, ["reply.passed-over"]),
-    "quoted-csr-below.txt": (1, ["reply.stray"]),
-    "with-trust-p12.zip": (1, ["reply.passed-over"]),
+    "docx.zip": (2, ["file.passed-over"]),
+    "p12.zip": (2, ["file.passed-over"]),
+    "quoted-csr-below.txt": (1, ["file.stray"]),
+    "with-trust-p12.zip": (1, ["file.passed-over"]),
     "with-trusted.zip": (2, []),
     **{f"p7b-{name}": (3, []) for name in ("ber.p7b", "ber.pem", "certificate-chain-header.p7b", "windows-header.p7b")},
 }
@@ -243,7 +243,7 @@ def test_a_file_of_another_kind_is_named(data: bytes, words: str) -> None:
         read_reply(_mail_with(data).as_bytes()),
     ):
         assert beside.certificates == (LEAF,)
-        assert codes(beside) == ["reply.passed-over"]
+        assert codes(beside) == ["file.passed-over"]
         assert "'other' is not used" in beside.findings[0].message
 
 
@@ -303,4 +303,4 @@ def test_xml_without_a_certificate_is_named() -> None:
 
 def test_pictures_of_a_mail_are_no_error() -> None:
     mail = attached(b"\x89PNG\r\n\x1a\n\0", "logo.png", "image/png")
-    assert codes(read_reply(mail.as_bytes())) == ["reply.stray"]
+    assert codes(read_reply(mail.as_bytes())) == ["file.stray"]

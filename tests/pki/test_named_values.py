@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import pytest
 
 from broker.errors import BrokerError, InputError, RefusedError
-from broker.pki.named_values import NamedValues, from_base64, values_in
+from broker.pki.named_values import NamedValues, values_in
+from broker.pki.pem import from_base64
 
 PEM = "-----BEGIN X-----\nYQ==\n-----END X-----\n"
 MANIFEST = f"""\

@@ -167,13 +167,13 @@ def test_private_key_is_reported_not_shown() -> None:
 
 def test_the_request_sent_back_is_a_note() -> None:
     parts = read_reply(ALL + csr.build(KEY, pki.GOOD, pki.RULES).encode())
-    assert [f.code for f in parts.findings] == ["reply.stray"]
+    assert [f.code for f in parts.findings] == ["file.stray"]
 
 
 def test_damaged_file_in_a_zip_is_reported() -> None:
     parts = read_reply(a_zip(ALL, b"-----BEGIN CERTIFICATE-----\nMIIC"))
     assert_whole(parts)
-    assert [f.code for f in parts.findings] == ["reply.passed-over"]
+    assert [f.code for f in parts.findings] == ["file.passed-over"]
 
 
 def _trusted() -> bytes:

@@ -38,11 +38,11 @@ class OutsideSet:
         }
 
 
-def made_outside(partner: Standin) -> OutsideSet:
-    """Return a set with a key made here and a certificate that the desk signed."""
+def made_outside(partner: Standin, **terms: str) -> OutsideSet:
+    """Return a set with a key made here and a certificate that the desk signed on these terms."""
     key = rsa.generate_private_key(65537, 2048)
     csr = a_csr(key)
-    reply = partner.sign(csr)
+    reply = partner.sign(csr, **terms)
     cas = f"{partner.authorities.issuing[-1].pem}{partner.authorities.server.pem}"
     return OutsideSet(key_pem(key), csr, reply.certificate.encode(), cas.encode(), reply.client_id)
 
