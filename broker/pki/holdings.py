@@ -88,7 +88,7 @@ def gather(pieces: Sequence[Piece], names: Mapping[str, str], unlock: Unlock) ->
     """
     found, mapped = Holdings(), False
     for piece in pieces:
-        for part in (one for file in _files(found, piece) for one in _fields(file, names)):
+        for part in (one for file in _files(found, piece) for one in _fields(piece, file, names)):
             mapped = mapped or part.name in names
             is_secret = _add(found, part, unlock)
             if is_secret:
@@ -126,11 +126,11 @@ def _files(found: Holdings, piece: Piece) -> Iterator[Piece]:
             yield replace(piece, place=place, name=name, data=data, stray=True)
 
 
-def _fields(piece: Piece, names: Mapping[str, str]) -> Iterator[Piece]:
-    """Yield the fields of a document; the piece itself if it is none."""
-    document = None if _kind(piece) else values_in(piece.data)
+def _fields(piece: Piece, file: Piece, names: Mapping[str, str]) -> Iterator[Piece]:
+    """Yield the fields of a document; the file itself if it is none, or is inside an archive."""
+    document = None if _kind(file) or file.place != piece.place else values_in(file.data)
     if document is None:
-        yield piece
+        yield file
         return
     piece = replace(piece, removal="; in the cluster: ".join(filter(None, (piece.removal, document.removal))))
     if not names:

@@ -81,6 +81,22 @@ def test_what_is_of_no_use_is_named() -> None:
         found({"readme.txt": b"hello"})
 
 
+def test_damaged_files_of_an_archive_are_named() -> None:
+    inner = zipped({"old.key": PEM})[:-30]
+    holdings = found({"set.zip": zipped({"x.json": b"{", "inner.zip": inner, "tls.key": PEM})})
+    assert [key.file for key in holdings.keys] == ["set.zip: tls.key"]
+    assert [(f.code, f.message.split("'")[1]) for f in holdings.findings] == [
+        ("import.unused", "set.zip: x.json"),
+        ("file.passed-over", "set.zip: inner.zip"),
+    ]
+
+
+def test_base64_of_anything_is_read() -> None:
+    """A KV field may hold a key with bag attributes before it, or a whole zip."""
+    for data in (b"Bag Attributes\n  friendlyName: x\n" + PEM, zipped({"tls.key": PEM})):
+        assert len(found({"field": base64.encodebytes(data)}).keys) == 1
+
+
 def test_a_passphrase_is_asked_if_needed() -> None:
     assert len(found({"a": PEM}, passphrase="never").keys) == 1
     assert len(found({"a": encrypted()}, passphrase="open").keys) == 1
