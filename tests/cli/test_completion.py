@@ -38,6 +38,7 @@ def test_names_are_completed(harness: CliHarness, words: str, offered: list[str]
     harness.assert_unchanged()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -59,6 +59,7 @@ def test_every_option_says_what_it_does(name: str) -> None:
             assert param.help.endswith((".", "]")), param.help
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(WITH_JSON) - {"vault setup"}))  # its good line prints a script
 def test_what_is_printed_as_json_can_be_read(harness: CliHarness, name: str) -> None:
     harness.put(GOOD[name].state)

@@ -82,7 +82,7 @@ class Saying:
                 pass
 
         with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            running = threading.Thread(target=server.serve_forever)
+            running = threading.Thread(target=server.serve_forever, args=(0.01,))
             running.start()
             try:
                 yield f"http://127.0.0.1:{server.server_address[1]}"

@@ -37,6 +37,7 @@ def test_life_cycle_ends_settled() -> None:
     assert len(sim.evidence) == sim.account.head.number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", Fault)
 @pytest.mark.parametrize(("step", "write"), sampled(PLACES, every=4))
 def test_repeated_command_ends_the_same(step: int, write: int, fault: Fault) -> None:

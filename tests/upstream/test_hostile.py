@@ -29,6 +29,8 @@ from tests.support.credential_sets import credentials_of, publish
 from tests.support.echoing import answer
 from tests.support.tls_server import Saying
 
+pytestmark = pytest.mark.slow
+
 PROBE = builtin("stellantis").probe
 CLOSE = b"Connection: close\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
