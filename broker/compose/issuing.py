@@ -70,6 +70,7 @@ class Issuing:
         """The use-case for all callers of a service, on its event loop."""
         recorder = Recorder(VaultConsumers(self._vault), self._journal(), self._clock)
         ports = Ports(
+            signer=self._signer,
             accounts=self._accounts,
             authentication=lambda account: self._profiles(account.profile, Role.SERVER).authentication,
             judge=self._judged,
@@ -77,7 +78,7 @@ class Issuing:
             end=recorder.end,
             require_true_clock=self._true_clock,
         )
-        return BatchIssuer(ports, Batches(recorder.write), self._signer, self._clock)
+        return BatchIssuer(ports, Batches(recorder.write), self._clock)
 
     @property
     def _vault(self) -> Connection:

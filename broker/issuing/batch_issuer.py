@@ -52,8 +52,9 @@ Judge = Callable[[Caller, AccountName, str, BundleKind], Consumer]  # raises Den
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What blocks, and is called in threads."""
+    """The signer of leases, and what blocks and is called in threads."""
 
+    signer: LeaseSigner
     accounts: ReadAccount
     authentication: Callable[[Account], Authentication]
     judge: Judge
@@ -87,14 +88,13 @@ class BatchIssuer:
         self,
         ports: Ports,
         batches: Batches,
-        signer: LeaseSigner,
         clock: Clock,
         limits: Limits | None = None,
         uptime: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ports = ports
         self._batches = batches
-        self._signer = signer
+        self._signer = ports.signer
         self._clock = clock
         self._limits = limits or Limits()
         self._uptime = uptime

@@ -55,6 +55,7 @@ class World:
             self, Journal("issued/test", self._store, self.clock, BY), self.clock, lambda: self.uptime
         )
         ports = Ports(
+            signer=SIGNER,
             accounts=self._read,
             authentication=lambda _: Authentication(),
             judge=self._judge,
@@ -62,7 +63,7 @@ class World:
             end=self.recorder.end,
             require_true_clock=lambda: None,
         )
-        self.issuer = BatchIssuer(ports, Batches(self.recorder.write), SIGNER, self.clock, uptime=lambda: self.uptime)
+        self.issuer = BatchIssuer(ports, Batches(self.recorder.write), self.clock, uptime=lambda: self.uptime)
 
     def clock(self) -> datetime:
         return self.now
