@@ -27,7 +27,7 @@ MORE: Final = (
 
 @pytest.mark.parametrize(
     ("name", "roles"),
-    [(case.name, roles) for case in GOOD.values() if case.vault for roles in ([case.roles] if case.roles else ONE)],
+    [(c.name, roles) for c in GOOD.values() if c.vault and not c.apart for roles in ([c.roles] if c.roles else ONE)],
 )
 def test_a_command_needs_only_its_roles(harness: CliHarness, name: str, roles: Sequence[Role]) -> None:
     case = GOOD[name]
