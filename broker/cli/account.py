@@ -1,6 +1,7 @@
 """`broker account`: accounts, which are logins at a partner."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from datetime import timedelta
 from typing import Final
@@ -29,7 +30,7 @@ from broker.cli.output import (
     wrote_json,
 )
 from broker.cli.start import Start
-from broker.errors import InputError
+from broker.errors import InputError, RefusedError
 from broker.model.account import Account, Contacts
 from broker.model.duration import part_of
 from broker.model.finding import refuse_errors
@@ -204,7 +205,8 @@ def remove(start: Start, account: AccountName, force: bool, reason: str, yes: bo
     Refused with exit code 7 while it has an open request, a candidate, or a generation that consumers may hold.
     """
     forced = the_reason(force, reason)
-    start.broker.account(account, Role.ROTATOR)
+    with suppress(RefusedError):  # it was removed: a killed command may have left something to destroy
+        start.broker.account(account, Role.ROTATOR)
     confirm(f"remove account {account}, and destroy its keys and secrets?", yes=yes)
     changed = start.broker.rotation.remove(account, forced)
     show_done(f"account {account} is removed", changed=changed, account=account)

@@ -67,8 +67,8 @@ def list_(start: Start, account: AccountName) -> None:
 def remove(start: Start, application: tuple[AccountName, str], yes: bool) -> None:
     """Remove an application. No bundles are issued for it any more."""
     account, name = application
-    start.broker.account(account, Role.OPERATOR).application(name)
-    confirm(f"remove {account}/{name}?", yes=yes)
+    if any(found.name == name for found in start.broker.account(account, Role.OPERATOR).applications):
+        confirm(f"remove {account}/{name}?", yes=yes)
     start.broker.registry.remove_application(account, name)
     show_done(f"application {account}/{name} is removed", account=account, application=name)
 

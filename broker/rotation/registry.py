@@ -100,8 +100,9 @@ class Registry(UseCase):
 
     def remove_application(self, name: AccountName, application: str) -> None:
         """Remove an application; raise `UnknownNameError` if the account has none of this name."""
-        self.seen(name).application(application)
-        self.settled(name, lambda account, stamp: application_removed(account, application, stamp))
+        with self.settling(name):  # if it is gone, a killed command may have removed it
+            self.seen(name).application(application)
+            self.amend(name, lambda account, stamp: application_removed(account, application, stamp))
 
     def set_secret(self, name: AccountName, secret: Secret[str], called: str = PASSWORD) -> Account:
         """Store `secret` under the next free number, then name it in the account: two writes, in this order.
