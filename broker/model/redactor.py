@@ -109,7 +109,7 @@ def _base64(octets: bytes) -> Iterator[str]:
 @cache
 def _spellings(character: str) -> frozenset[str]:
     """Return the ways to write `character`, in folded case: as it is, escaped, and escaped twice."""
-    once = {character, *_html(character), *_url(character), *_backslash(character)}
+    once = {character, character.upper(), *_html(character), *_url(character), *_backslash(character)}
     if character == " ":
         once |= set(_BLANKS)
     twice = {html.escape(text) for text in once} | {json.dumps(text)[1:-1] for text in once}

@@ -38,6 +38,7 @@ def test_each_form_is_hidden_whole(form: str) -> None:
 @example("hidden12", "raw", "<", ">", 8)
 @example("aaaaaaaa", "raw", "aa", "a", 8)
 @example("abc", "json, every character", "", "0", 8)
+@example("000ß", "upper", "", "", 8)
 def test_no_form_of_any_secret_is_left(secret: str, form: str, before: str, after: str, cut: int) -> None:
     """Neither whole nor cut in its middle; a shorter beginning than 8 characters may stay."""
     made, whole, part = redactor(secret), FORMS[form](secret), FORMS[form](secret[:cut])
