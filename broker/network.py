@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 from typing import Any, Final, cast
 
 from broker.model.proxy import Proxy
@@ -48,6 +49,14 @@ class Deadline:
         if left <= 0:
             raise TimeoutError
         return left
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` is an address of this machine alone. Names are not looked up."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class TooMuchError(Exception):

@@ -13,7 +13,7 @@ from broker.cli.noun import Noun
 from broker.cli.options import account_argument, application_argument, read_input, reason_option
 from broker.cli.output import note, show_done, wrote_json
 from broker.cli.start import Start
-from broker.client.service import Identity, Service
+from broker.client.service import Service
 from broker.delivery.directory import CURRENT, publishing
 from broker.delivery.formats import DEFAULT, FileFormat
 from broker.delivery.root import LeftBehindError, default_root, is_memory
@@ -103,7 +103,7 @@ def get(
     with held_back() if hold else nullcontext() as signals, ExitStack() as kept:
         try:
             files = [FileFormat(f) for f in formats]
-            published = kept.enter_context(publishing(root, granted.bundle, files, start.broker.clock))
+            published = kept.enter_context(publishing(root, granted.bundle, files, start.clock))
         except LeftBehindError:
             raise  # the files that are left stay recorded
         except BaseException:
@@ -114,7 +114,7 @@ def get(
             return
         try:
             _say(granted, published.path, length, "then the files are removed")
-            stopped = wait_for_end(signals, granted.lease.expires, start.broker.clock)
+            stopped = wait_for_end(signals, granted.lease.expires, start.clock)
         finally:  # clean up before any output, which may fail
             staying = published.withdraw()  # if it raises, the files that are left stay recorded
             issuer.give_back(granted)
@@ -168,13 +168,13 @@ def _issuer(start: Start, token_file: str) -> Source:
     return service
 
 
-def _identity(token_file: str, auth: str) -> Identity:
+def _identity(token_file: str, auth: str) -> Caller:
     """Return what BROKER_AUTH, or the option, names; raise `InputError`."""
     method, _, source = (f"token-file:{token_file}" if token_file else auth).partition(":")
     if method in ("token-file", "jwt-file") and source:
-        return Identity(_token(source), is_jwt=method == "jwt-file")
+        return Caller(_token(source), is_jwt=method == "jwt-file")
     if method == "jwt-env" and os.environ.get(source):
-        return Identity(_hidden(os.environ[source]), is_jwt=True)
+        return Caller(_hidden(os.environ[source]), is_jwt=True)
     raise InputError(
         f"the variable {source} is not set" if method == "jwt-env" else "BROKER_AUTH names no identity",
         hint="BROKER_AUTH=token-file:PATH, jwt-file:PATH or jwt-env:NAME; or --consumer-token-file PATH",

@@ -17,6 +17,7 @@ from broker.cli.hardening import harden
 from broker.cli.output import note, step
 from broker.config import Config, resolve
 from broker.errors import RefusedError
+from broker.model.clock import Clock, system_clock
 from broker.signals import undisturbed
 from broker.telemetry import log
 
@@ -54,6 +55,11 @@ class Start:
 
             configure(level, form)
         return found
+
+    @property
+    def clock(self) -> Clock:
+        """The clock for dates that are shown and waited for. It needs no Vault, and so none of its libraries."""
+        return self._wiring.clock if self._wiring else system_clock
 
     @cached_property
     def broker(self) -> Broker:

@@ -2,9 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -16,8 +14,9 @@ import urllib3
 from broker.errors import BrokerError, ConflictError, DeniedError, InputError, RefusedError, VaultUnavailableError
 from broker.model.bundle import Bundle, Granted, Wanted
 from broker.model.duration import duration_text
-from broker.model.lease import Consumer, Lease
+from broker.model.lease import Caller, Consumer, Lease
 from broker.model.secret import Secret
+from broker.network import is_loopback
 from broker.partners.authentication import authentication_of
 from broker.pki import certificates, keys
 
@@ -31,29 +30,15 @@ _ERRORS: Final[Mapping[str, type[BrokerError]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What shows the service who asks: a token of Vault, or a JWT."""
-
-    credential: Secret[str]
-    is_jwt: bool = False
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The header that shows it."""
-        text = self.credential.reveal()
-        return {"Authorization": f"Bearer {text}"} if self.is_jwt else {"X-Vault-Token": text}
-
-
 class Service:
-    """The use-cases of the service at `address`, for one identity.
+    """The use-cases of the service at `address`, for one caller.
 
     Raise `InputError` for an address that would send secrets without TLS to another host.
     """
 
-    def __init__(self, address: str, identity: Identity, ca_file: Path | None = None) -> None:
+    def __init__(self, address: str, caller: Caller, ca_file: Path | None = None) -> None:
         self._address = checked_address(address)
-        self._identity = identity
+        self._headers = _shown(caller)
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.verify = str(ca_file) if ca_file else True
@@ -80,7 +65,7 @@ class Service:
             with self._session.post(
                 f"{self._address}{path}",
                 json=message,
-                headers=self._identity.headers,
+                headers=self._headers,
                 timeout=_TIMEOUT,
                 allow_redirects=False,
                 stream=True,
@@ -115,6 +100,12 @@ class Service:
         return VaultUnavailableError(f"{self._address} does not answer as a broker does", hint="check BROKER_ADDR")
 
 
+def _shown(caller: Caller) -> Mapping[str, str]:
+    """Return the header that shows the identity."""
+    text = caller.credential.reveal()
+    return {"Authorization": f"Bearer {text}"} if caller.is_jwt else {"X-Vault-Token": text}
+
+
 def checked_address(text: str) -> str:
     """Return the address of a service, without a slash at the end; raise `InputError`."""
     try:
@@ -124,18 +115,11 @@ def checked_address(text: str) -> str:
         usable = False
     if not usable or parts.query or parts.fragment or "@" in parts.netloc:
         raise InputError("the address of the broker is not valid", hint="BROKER_ADDR=https://host:8443")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise InputError(
             f"{parts.hostname} is not loopback: the bundle would travel without TLS", hint="BROKER_ADDR=https://…"
         )
     return text.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _granted(wanted: Wanted, answer: Any) -> Granted:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -11,21 +13,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import uvicorn
 
-from broker.client.service import Identity, Service
+from broker.client.service import Service
 from broker.errors import BrokerError, ConflictError, DeniedError, InputError, RefusedError, VaultUnavailableError
 from broker.model.authentication import PASSWORD
 from broker.model.bundle import Wanted
+from broker.model.lease import Caller
 from broker.model.secret import Secret
 from broker.service.app import application
 from broker.service.listeners import Address
 from tests.service.test_app import Bundles
 from tests.support.accounts import MZP, PLANTED
+from tests.support.sources import ROOT
 
-TOKEN = Identity(Secret("s.token"))
+TOKEN = Caller(Secret("s.token"))
 WANTED = Wanted(MZP, "fleet", timedelta(minutes=5))
 
 
@@ -91,7 +96,7 @@ class Saying:
                 running.join()
 
 
-def asked(address: str, identity: Identity = TOKEN) -> object:
+def asked(address: str, identity: Caller = TOKEN) -> object:
     service = Service(address, identity)
     try:
         return service.grant(WANTED)
@@ -118,7 +123,7 @@ def test_a_bundle_arrives_whole() -> None:
 def test_the_identity_is_sent(is_jwt: bool, shown: str) -> None:
     bundles = Bundles()
     with served(bundles) as address:
-        asked(address, Identity(Secret("s.token"), is_jwt))
+        asked(address, Caller(Secret("s.token"), is_jwt=is_jwt))
     assert (bundles.callers[0].credential.reveal(), bundles.callers[0].is_jwt) == (shown, is_jwt)
 
 
@@ -189,3 +194,29 @@ def test_addresses_that_are_refused(address: str) -> None:
 def test_a_service_that_is_away() -> None:
     with pytest.raises(VaultUnavailableError, match="no answer"):
         asked("http://127.0.0.1:1")
+
+
+WITHOUT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("hvac", "jwt", "OpenSSL", "stamina", "structlog", "uvicorn", "yaml"):
+            raise ModuleNotFoundError(name=name)
+sys.meta_path.insert(0, Absent())
+from broker.__main__ import main
+main()
+"""
+
+
+def test_the_base_install_fetches_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s.token")
+    (tmp_path / "token").chmod(0o600)
+    get = ["bundle", "get", "mzp-1/fleet", "--consumer-token-file", "token", "--to", "bundle"]
+    with served(Bundles()) as address:
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT, *get],
+            env={"BROKER_ADDR": address, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "bundle/current/password").read_text() == PLANTED
