@@ -12,7 +12,7 @@ import msgspec
 
 from broker.errors import BrokerError, ConflictError, RefusedError
 from broker.evidence.journal import Journal
-from broker.issuing.leases import LeaseSigner, ended
+from broker.issuing.leases import LeaseSigner
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID, Authentication
 from broker.model.bundle import Bundle, Granted, Wanted
@@ -85,7 +85,7 @@ class Issuer:
             try:
                 self._record(consumer, lease)
                 if _still_given(self.accounts(wanted.account), generation.number):
-                    self._append_evidence("bundle-issued", lease, consumer)
+                    self.journal.append("bundle-issued", **facts(lease, consumer))
                     bundle = bundle_of(account, lease, hidden, authentication)
                     return Granted(bundle, consumer, lease, self.signer.signed(lease))
             except KeyboardInterrupt:  # the consumer gets nothing, and would count as a holder until the lease ends
@@ -100,50 +100,11 @@ class Issuer:
         self._withdraw(granted.consumer, granted.lease)
         self.journal.append("bundle-returned", lease=granted.lease.id, consumer=granted.consumer.entity)
 
-    def renew(self, lease_text: Secret[str], ttl: timedelta) -> Renewed:
-        """Return the lease with a later end, for the consumer that it was granted to and the same generation.
-
-        Raise `DeniedError` for a lease that has ended, was revoked or belongs to another consumer; `RefusedError` if
-        its generation is no longer delivered.
-        """
-        lease, account, consumer = self._opened(lease_text)
-        renewed = renewal(lease, account, ttl, now=self.clock())
-
-        def extended(record: ConsumerRecord) -> ConsumerRecord:
-            if record.has_revoked(lease):
-                raise ended()
-            return record.given(renewed, now=self.clock())
-
-        self.consumers.change(consumer.entity, consumer.name, extended)
-        self._append_evidence("lease-renewed", renewed, consumer)
-        if self.clock() >= lease.expires:  # between the two it was not recorded: `retire` may have missed it
-            raise ended()
-        return Renewed(renewed, self.signer.signed(renewed), newer_than(lease, account))
-
-    def revoke(self, lease_text: Secret[str]) -> Lease:
-        """End a lease of this consumer, and return it; repeated, it changes nothing. Raise `DeniedError`."""
-        now = self.clock()
-        lease, _, consumer = self._opened(lease_text)
-        self.consumers.change(consumer.entity, consumer.name, lambda record: record.without(lease, now=now))
-        self.journal.append("bundle-returned", lease=lease.id, consumer=consumer.entity)
-        return lease
-
-    def _opened(self, lease_text: Secret[str]) -> tuple[Lease, Account, Consumer]:
-        lease = self.signer.opened(lease_text, now=self.clock())
-        account = self.accounts(lease.account)
-        consumer = self.authorize(account, lease.application, lease.kind)
-        if consumer.entity != lease.consumer:
-            raise ended()
-        return lease, account, consumer
-
     def _record(self, consumer: Consumer, lease: Lease) -> None:
         self.consumers.change(consumer.entity, consumer.name, lambda record: record.given(lease, now=self.clock()))
 
     def _withdraw(self, consumer: Consumer, lease: Lease) -> None:
         self.consumers.change(consumer.entity, consumer.name, lambda record: record.returned(lease.id))
-
-    def _append_evidence(self, what: str, lease: Lease, consumer: Consumer) -> None:
-        self.journal.append(what, **facts(lease, consumer))
 
 
 def lease_of(wanted: Wanted, consumer: Consumer, account: Account, generation: Generation, *, now: datetime) -> Lease:

@@ -1,1 +1,1 @@
-"""Issue bundles over HTTP. Only this room knows the web framework and the server."""
+"""Issue bundles over HTTP. Only this room knows the HTTP server."""

@@ -172,7 +172,7 @@ def _problem(error: BrokerError, number: str, status: int) -> Response:
         headers["www-authenticate"] = "Bearer"
     if status == STATUS[VaultUnavailableError.kind]:
         headers["retry-after"] = str(RETRY_AFTER)
-    body = msgspec.json.encode(msgspec.structs.replace(problem(error, number), status=status))
+    body = msgspec.json.encode(problem(error, number, status))
     return Response(status, body, headers)
 
 

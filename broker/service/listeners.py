@@ -8,7 +8,6 @@ import stat
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from broker.errors import InputError
+from broker.network import is_loopback
 from broker.signals import ASKING
 from broker.telemetry import log
 
@@ -234,14 +234,6 @@ def _config(listener: Listener) -> uvicorn.Config:
         timeout_graceful_shutdown=_DRAIN,
         ssl_context_factory=(lambda _config, _default: tls.context()) if tls else None,
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether `host` is an address of this machine alone. Names are not looked up."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_dead(path: Path) -> bool:

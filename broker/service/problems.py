@@ -41,7 +41,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     request: str
 
 
-def problem(error: BrokerError, request: str) -> Problem:
+def problem(error: BrokerError, request: str, status: int) -> Problem:
     """Return what the caller is told about `error`. The reasons of a denial, and of our own faults, stay in the log."""
     shown = error
     if error.kind in (Kind.DENIED, Kind.UNKNOWN_NAME):
@@ -51,7 +51,7 @@ def problem(error: BrokerError, request: str) -> Problem:
     return Problem(
         type=f"urn:credential-broker:problem:{shown.kind.value}",
         title=shown.kind.value.replace("-", " "),
-        status=STATUS[shown.kind],
+        status=status,
         detail=shown.message,
         code=shown.kind.value,
         hint=shown.hint or None,

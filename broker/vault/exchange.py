@@ -18,7 +18,8 @@ from broker.errors import BrokerError, DeniedError
 from broker.model.jwt_issuer import JwtIssuer
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
-from broker.vault.errors import InvalidError, field_of, unclear
+from broker.vault.errors import InvalidError
+from broker.vault.logins import granted
 
 _LARGEST: Final = 16 * 1024  # characters of a JWT
 _KEPT: Final = 1000  # tokens in memory
@@ -84,10 +85,8 @@ class Exchange:
             answer = self._vault().ask("POST", f"auth/{issuer.mount}/login", {"role": issuer.role, "jwt": presented})
         except (InvalidError, DeniedError) as error:
             raise DeniedError(f"Vault's mount {issuer.mount} does not accept the JWT: {error.message}") from None
-        token, seconds = field_of(answer, "auth", "client_token"), field_of(answer, "auth", "lease_duration")
-        if not isinstance(token, str) or not isinstance(seconds, int):
-            raise unclear("a login")
-        exchanged = _Exchanged(Secret(token), self._uptime() + min(_LONGEST, seconds / 2))
+        grant = granted(answer)
+        exchanged = _Exchanged(grant.token, self._uptime() + min(_LONGEST, grant.seconds / 2))
         with self._lock:
             dropped = self._make_room()
             self._kept[digest] = exchanged

@@ -1,13 +1,13 @@
 """Settings of one Vault, checked by `config` before they come here."""
 
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from broker.errors import InputError
 from broker.model.secret import Secret
+from broker.network import is_loopback
 
 DEFAULT_MOUNT: Final = "credential-broker"
 
@@ -39,7 +39,7 @@ class VaultSettings:
         if (self.client_certificate is None) != (self.client_key is None):
             hint = "set both VAULT_CLIENT_CERT and VAULT_CLIENT_KEY, or neither"
             raise InputError("a client certificate for Vault needs its key, and the key its certificate", hint=hint)
-        if self.is_plain and not self.allow_http and not _is_loopback(urlsplit(self.address).hostname or ""):
+        if self.is_plain and not self.allow_http and not is_loopback(urlsplit(self.address).hostname or ""):
             hint = f"{self.hint_for('https')}; or accept it: allow_http = true under [vault] in broker.toml"
             raise InputError(f"{self.whereabouts} would get every secret unencrypted; refusing to use it", hint=hint)
 
@@ -66,10 +66,3 @@ class VaultSettings:
         """The path of the unix socket, "" for a Vault that is reached over TCP."""
         parts = urlsplit(self.address)
         return parts.path if parts.scheme == "unix" else ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
