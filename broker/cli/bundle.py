@@ -139,7 +139,7 @@ def revoke(start: Start, account: AccountName, holder: str, reason: str) -> None
     ended = start.broker.rotation.revoke(account, holder, reason)
     done = f"what {holder} holds of {account} is revoked"
     show_done(done, account=account, leases=[holding.lease for holding in ended])
-    note("its holder was not told: a copy of the bundle works until its certificate expires")
+    note("its holder is not notified: a copy of the bundle works until its certificate expires")
 
 
 def _say(granted: Granted, published: Path, asked: timedelta, afterwards: str) -> None:

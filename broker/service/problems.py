@@ -42,7 +42,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def problem(error: BrokerError, request: str, status: int) -> Problem:
-    """Return what the caller is told about `error`. The reasons of a denial, and of our own faults, stay in the log."""
+    """Return `error` as the caller sees it: the reasons of a denial, and of our own faults, stay in the log."""
     shown = error
     if error.kind in (Kind.DENIED, Kind.UNKNOWN_NAME):
         shown = _DENIED
