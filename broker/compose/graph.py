@@ -41,11 +41,12 @@ from broker.rotation.ports import Canary, ForkedEvidenceError
 from broker.rotation.registry import Registry
 from broker.rotation.reports import RotationStatus, rotation_status
 from broker.rotation.rotation import Rotation
-from broker.vault.changing import StoredProfiles, VaultConsumers, own_profiles, store_profile
 from broker.vault.connection import Observer, unobserved
+from broker.vault.consumers import VaultConsumers
 from broker.vault.errors import MissingError
 from broker.vault.evidence import VaultStatements
 from broker.vault.listing import Documents, entries_of, every_folder, foreign
+from broker.vault.profiles import StoredProfiles, own_profiles, store_profile
 
 PAUSE = OLDEST  # seconds; tests without a service set it to 0
 _RECENT: Final = timedelta(minutes=15)

@@ -17,8 +17,8 @@ from broker.model.lease import BundleKind, Caller, Consumer
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.vault import capabilities, layout
-from broker.vault.changing import VaultConsumers
 from broker.vault.connection import Connection
+from broker.vault.consumers import VaultConsumers
 from broker.vault.exchange import Exchange
 from broker.vault.secrets import lease_signer, read_secrets
 

@@ -11,7 +11,7 @@ from broker.errors import InputError, VaultUnavailableError
 from broker.model.duration import parse_duration
 from broker.model.role import Role
 from broker.model.secret import Secret
-from broker.vault.changing import VaultAccounts
+from broker.vault.accounts import VaultAccounts
 from broker.vault.connection import Connection, Observer, TokenSource, unobserved
 from broker.vault.evidence import VaultEvidence
 from broker.vault.logins import token_source

@@ -14,7 +14,7 @@ import pytest
 
 from broker.cli import bundle
 from broker.delivery.root import Root
-from broker.vault.changing import VaultConsumers
+from broker.vault.consumers import VaultConsumers
 from tests.support.cli_harness import CliHarness
 
 GET = "bundle get acme/reporting --consumer-token-file reader.token --to bundle"

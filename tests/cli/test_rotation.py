@@ -12,7 +12,7 @@ from broker.compose.graph import Wiring
 from broker.model.changes import registering
 from broker.model.clock import Stamp
 from broker.rotation.amend import amend
-from broker.vault.changing import VaultAccounts
+from broker.vault.accounts import VaultAccounts
 from tests.support.accounts import NOW
 from tests.support.cli_harness import CliHarness
 from tests.support.system import LOGIN, PASSWORD

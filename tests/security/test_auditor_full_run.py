@@ -23,9 +23,9 @@ from broker.model.names import account_name
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.partners.catalogue import builtin_source, load
-from broker.vault.changing import StoredProfiles
 from broker.vault.connection import Phase
 from broker.vault.layout import right
+from broker.vault.profiles import StoredProfiles
 from tests.support.audited import ROOT, Run, kept
 from tests.support.outside import made_outside, zipped
 from tests.support.proxy import Cue, Fault, proxied

@@ -14,7 +14,7 @@ from broker.model.history import Event
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.vault import layout
-from broker.vault.changing import VaultAccounts
+from broker.vault.accounts import VaultAccounts
 from tests.support.accounts import NOW
 from tests.support.pki import a_ca, pem
 from tests.support.system import System

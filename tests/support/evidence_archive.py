@@ -16,7 +16,7 @@ from broker.model.role import Role
 from broker.rotation.amend import amend, settle
 from broker.rotation.ports import Version
 from broker.vault import layout
-from broker.vault.changing import VaultAccounts
+from broker.vault.accounts import VaultAccounts
 from broker.vault.documents import encoded
 from broker.vault.evidence import VaultEvidence, VaultStatements
 from tests.support.accounts import BY, NOW, STAMP, an_account, with_answer, with_current, without_texts

@@ -21,8 +21,8 @@ from broker.model.chain import verify
 from broker.model.lease import ConsumerRecord
 from broker.model.names import AccountName
 from broker.model.stage import Stage
-from broker.vault.changing import VaultConsumers
 from broker.vault.connection import Connection
+from broker.vault.consumers import VaultConsumers
 from broker.vault.documents import decoded
 from broker.vault.enrolment import consumer_role
 from broker.vault.evidence import VaultEvidence

@@ -9,7 +9,7 @@ from broker.model.changes import registering
 from broker.model.role import Role
 from broker.rotation.ports import Version
 from broker.vault import layout
-from broker.vault.changing import VaultAccounts
+from broker.vault.accounts import VaultAccounts
 from tests.support.accounts import STAMP, an_account
 from tests.support.vault import TestVault
 

@@ -21,10 +21,12 @@ from broker.model.role import Role
 from broker.partners.catalogue import builtin
 from broker.partners.document import to_document
 from broker.vault import layout
-from broker.vault.changing import VaultAccounts, VaultConsumers, own_profiles
+from broker.vault.accounts import VaultAccounts
+from broker.vault.consumers import VaultConsumers
 from broker.vault.documents import encoded
 from broker.vault.evidence import VaultEvidence, VaultStatements
 from broker.vault.listing import every_folder, foreign
+from broker.vault.profiles import own_profiles
 from tests.support.accounts import NOW, an_account
 from tests.support.evidence_archive import ACME, ISSUED, Archive
 from tests.support.raw_http import RawVault

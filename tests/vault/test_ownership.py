@@ -14,8 +14,9 @@ import pytest
 from broker.errors import BrokerError, DeniedError, RefusedError, UnknownNameError
 from broker.model.role import Role
 from broker.rotation.ports import Version
-from broker.vault.changing import VaultAccounts, VaultConsumers
+from broker.vault.accounts import VaultAccounts
 from broker.vault.connection import Connection, Phase
+from broker.vault.consumers import VaultConsumers
 from broker.vault.logins import FixedToken
 from broker.vault.ownership import found, survey, unseen
 from broker.vault.setup import Action, Wish, apply, as_shell, changes, wanted

@@ -13,8 +13,8 @@ from broker.model.role import Role
 from broker.partners.catalogue import builtin, load
 from broker.partners.document import to_document
 from broker.vault import layout
-from broker.vault.changing import StoredProfiles, store_profile
 from broker.vault.connection import Connection
+from broker.vault.profiles import StoredProfiles, store_profile
 from tests.support.vault import TestVault
 
 OURS = replace(builtin("stellantis"), name="own")

@@ -17,8 +17,9 @@ from broker.model.secret import Secret
 from broker.partners import catalogue
 from broker.rotation.ports import Version
 from broker.vault import layout
-from broker.vault.changing import VaultAccounts, VaultConsumers
+from broker.vault.accounts import VaultAccounts
 from broker.vault.connection import Connection
+from broker.vault.consumers import VaultConsumers
 from broker.vault.documents import SCHEMA, NewerSchemaError
 from broker.vault.evidence import VaultEvidence, VaultStatements
 from broker.vault.secrets import VaultKeys, VaultNamedSecrets, lease_signer

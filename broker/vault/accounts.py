@@ -1,0 +1,54 @@
+"""Accounts in Vault, written under compare-and-set."""
+
+from contextlib import suppress
+
+from broker.errors import BrokerError, UnknownNameError
+from broker.model.account import Account
+from broker.model.names import AccountName, guess
+from broker.rotation.ports import Version, Versioned
+from broker.vault import layout
+from broker.vault.connection import Connection
+from broker.vault.documents import DAMAGED_HINT, DamagedDocumentError, decoded, encoded
+from broker.vault.errors import MissingError
+from broker.vault.listing import ACCOUNTS, Documents, documents, listed
+
+
+class VaultAccounts:
+    """`rotation.ports.Accounts` on KV v2: the version of the document is its compare-and-set."""
+
+    def __init__(self, vault: Connection) -> None:
+        self._vault = vault
+
+    def read(self, name: AccountName) -> Versioned:
+        """Return the newest document; raise `UnknownNameError`, or what `documents.decoded` raises."""
+        try:
+            stored = self._vault.read(layout.account(name))
+        except MissingError:
+            hint = f"{guess(name, self._names_if_allowed())}broker account list shows all accounts"
+            raise UnknownNameError(f"there is no account {name}", hint=hint) from None
+        account = decoded(stored.data, Account, f"account {name}")
+        if account.name != name:
+            message = f"account {name} is damaged: its document is of {account.name[:80]!r}"
+            raise DamagedDocumentError(message, hint=DAMAGED_HINT)
+        return Versioned(account, Version(stored.version))
+
+    def write(self, account: Account, replacing: Version) -> None:
+        """Store `account` as the version after `replacing`; raise `ConflictError`."""
+        self._vault.write(layout.account(account.name), encoded(account), replacing=replacing)
+
+    def landed(self, account: Account, replacing: Version) -> bool:
+        """Return whether `account` is the version after `replacing`, as `Connection.landed` does."""
+        return self._vault.landed(layout.account(account.name), encoded(account), replacing)
+
+    def names(self) -> tuple[AccountName, ...]:
+        """Return the names of all accounts, sorted."""
+        return tuple(map(AccountName, listed(self._vault, ACCOUNTS)))
+
+    def _names_if_allowed(self) -> tuple[AccountName, ...]:
+        with suppress(BrokerError):  # not every role may list them
+            return self.names()
+        return ()
+
+    def all(self) -> Documents[Account]:
+        """Return every readable account by name, and findings about the others."""
+        return documents(self._vault, ACCOUNTS, lambda name: self.read(AccountName(name)).account, "account.unreadable")

@@ -1,0 +1,42 @@
+"""Consumers' records in Vault: the leases that each holds, and those that were revoked."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from broker.model.lease import ConsumerRecord, Held, held
+from broker.model.names import AccountName
+from broker.vault import layout
+from broker.vault.connection import Connection
+from broker.vault.documents import decoded, encoded
+from broker.vault.errors import Document
+from broker.vault.listing import CONSUMERS, Documents, documents
+
+
+class VaultConsumers:
+    """`issuing.grant.Consumers` on KV v2."""
+
+    def __init__(self, vault: Connection) -> None:
+        self._vault = vault
+
+    def all(self) -> Documents[ConsumerRecord]:
+        """Return every readable record by entity, and findings about the others."""
+        return documents(self._vault, CONSUMERS, self._read, "consumer.unreadable")
+
+    def held(self, account: AccountName, now: datetime) -> tuple[Held, ...]:
+        """Return the holdings of `account` that no end has passed, each with its consumer."""
+        return held(self.all().found.values(), account, now)
+
+    def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
+        """Apply the pure `change` to the record of `entity`, a new one at first, as `Connection.change` does."""
+
+        def changed(document: Document | None) -> Document:
+            return encoded(change(_record(entity, document) if document else ConsumerRecord(entity, name)))
+
+        return _record(entity, self._vault.change(layout.consumer(entity), changed))
+
+    def _read(self, entity: str) -> ConsumerRecord:
+        return _record(entity, self._vault.read(layout.consumer(entity)).data)
+
+
+def _record(entity: str, document: Document) -> ConsumerRecord:
+    return decoded(document, ConsumerRecord, f"consumer {entity}")
