@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 from broker.errors import ConflictError, VaultUnavailableError
+from broker.issuing.admission import Admission
 from broker.issuing.batches import Batches, Recording
 from broker.issuing.fresh import Fresh
 from broker.issuing.grant import (
@@ -69,6 +70,7 @@ class Limits:
 
     threads: int = 16  # requests that are with Vault
     waiting: int = 1000  # requests that wait for a thread
+    strangers: int = 4  # of those with Vault, at most so many are about callers without a known right
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class BatchIssuer:
         self._threads = ThreadPoolExecutor(self._limits.threads, "vault")
         self._asking = 0
         self._snapshots: Fresh[AccountName, Snapshot] = Fresh(OLDEST / 2, uptime)
+        self._admission = Admission(self._limits.strangers, self._limits.waiting)
         self._judgements: Fresh[tuple[bytes, AccountName, str, BundleKind], Consumer] = Fresh(JUDGED, uptime)
 
     async def grant(self, caller: Caller, wanted: Wanted) -> Granted:
@@ -177,8 +180,9 @@ class BatchIssuer:
         def judge() -> Consumer:
             return self._ports.judge(caller, name, application, kind)
 
-        key = (caller.digest, name, application, kind)
-        return await self._judgements.get(key, lambda: self.in_thread(judge))
+        digest = caller.digest
+        key = (digest, name, application, kind)
+        return await self._judgements.get(key, lambda: self._admission.admit(digest, lambda: self.in_thread(judge)))
 
 
 def _rounded(lease: Lease, ttl: timedelta) -> Lease:

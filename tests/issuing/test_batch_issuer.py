@@ -13,7 +13,7 @@ import pytest
 
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, VaultUnavailableError
 from broker.evidence.journal import Journal
-from broker.issuing.batch_issuer import OLDEST, BatchIssuer, Ports
+from broker.issuing.batch_issuer import OLDEST, BatchIssuer, Limits, Ports
 from broker.issuing.batches import Batches, Recorder
 from broker.issuing.grant import SetSecrets
 from broker.issuing.leases import LeaseSigner
@@ -48,9 +48,11 @@ class World:
     on_record: Callable[[], None] = lambda: None
     on_store: Callable[[], None] = lambda: None
     gate: threading.Event = field(default_factory=threading.Event)
+    judging: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.judging.set()
         self.recorder = Recorder(
             self, Journal("issued/test", self._store, self.clock, BY), self.clock, lambda: self.uptime
         )
@@ -92,7 +94,8 @@ class World:
 
     def _judge(self, caller: Caller, name: AccountName, application: str, kind: BundleKind) -> Consumer:
         self._note("judge")
-        if caller.credential.reveal() == "stranger":
+        self.judging.wait(30)
+        if caller.credential.reveal().startswith("stranger"):
             raise DeniedError("unknown")
         return Consumer(f"entity-{caller.credential.reveal()}", caller.credential.reveal())
 
@@ -246,6 +249,42 @@ def test_a_right_is_judged_once_for_some_seconds() -> None:
         world.uptime += 5
         await world.issuer.grant(READER, wanted())
         assert world.calls["judge"] == 2
+
+    run(test)
+
+
+def test_a_flood_of_strangers_stops_no_consumer() -> None:
+    """Garbage never takes every thread, and the queue of those who are unknown is their own."""
+
+    async def test() -> None:
+        world = World()
+        await world.issuer.grant(READER, wanted())
+        world.judging.clear()
+        flood = [
+            asyncio.create_task(world.issuer.grant(Caller(Secret(f"stranger {n}")), wanted())) for n in range(2000)
+        ]
+        while world.calls["judge"] < 1 + Limits().strangers:
+            await asyncio.sleep(0.001)
+        await world.issuer.grant(READER, wanted())
+        world.uptime += 5
+        asking = asyncio.create_task(world.issuer.grant(READER, wanted()))
+        while world.calls["judge"] < 2 + Limits().strangers:
+            await asyncio.sleep(0.001)
+        world.judging.set()
+        assert (await asking).lease.generation == 1
+        ended = await asyncio.gather(*flood, return_exceptions=True)
+        assert {type(error) for error in ended} == {DeniedError, VaultUnavailableError}
+
+    run(test)
+
+
+def test_a_refusal_is_judged_once_for_some_seconds() -> None:
+    async def test() -> None:
+        world = World()
+        for _ in range(5):
+            with pytest.raises(DeniedError):
+                await world.issuer.grant(Caller(Secret("stranger")), wanted())
+        assert world.calls["judge"] == 1
 
     run(test)
 
