@@ -16,6 +16,7 @@ from broker.model.clock import Clock
 from broker.model.lease import BundleKind, Caller, Consumer
 from broker.model.names import AccountName
 from broker.model.role import Role
+from broker.service.answers import Contents
 from broker.vault import capabilities, layout
 from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
@@ -66,11 +67,12 @@ class Issuing:
         )
 
     @cached_property
-    def service(self) -> BatchIssuer:
+    def service(self) -> BatchIssuer[Contents]:
         """The use-case for all callers of a service, on its event loop."""
         recorder = Recorder(VaultConsumers(self._vault), self._journal(), self._clock)
         ports = Ports(
             signer=self._signer,
+            contents=Contents,
             accounts=self._accounts,
             authentication=lambda account: self._profiles(account.profile, Role.SERVER).authentication,
             judge=self._judged,

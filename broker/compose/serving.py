@@ -6,6 +6,7 @@ from pathlib import Path
 
 from broker.errors import InputError
 from broker.issuing.batch_issuer import BatchIssuer
+from broker.service.answers import Contents
 from broker.service.app import application
 from broker.service.health import health
 from broker.service.listeners import Address, Listener, ReloadedTls, serve
@@ -23,7 +24,10 @@ class Listening:
 
 
 def run(
-    issuer: BatchIssuer, check: Callable[[], None], listening: Listening, ready: Callable[[tuple[str, ...]], None]
+    issuer: BatchIssuer[Contents],
+    check: Callable[[], None],
+    listening: Listening,
+    ready: Callable[[tuple[str, ...]], None],
 ) -> None:
     """Serve until a signal asks to end; call `ready` with the addresses once they listen. Raise `InputError`."""
     address = Address.parse(listening.address, behind_proxy=listening.behind_proxy)

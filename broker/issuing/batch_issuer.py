@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 from broker.errors import ConflictError, VaultUnavailableError
 from broker.issuing.admission import Admission
@@ -37,7 +37,7 @@ from broker.issuing.grant import (
 from broker.issuing.leases import LeaseSigner, ended
 from broker.model.account import Account
 from broker.model.authentication import Authentication
-from broker.model.bundle import Granted, Wanted
+from broker.model.bundle import Bundle, Wanted
 from broker.model.clock import Clock
 from broker.model.lease import LONGEST, BundleKind, Caller, Consumer, Lease
 from broker.model.names import AccountName
@@ -48,14 +48,20 @@ JUDGED: Final = 5.0
 _TRIES: Final = 3
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _Result = TypeVar("_Result")
+Contents = TypeVar("Contents")
 Judge = Callable[[Caller, AccountName, str, BundleKind], Consumer]  # raises DeniedError
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
-    """The signer of leases, and what blocks and is called in threads."""
+class Ports(Generic[Contents]):
+    """The signer of leases, `contents`, and what blocks and is called in threads.
+
+    `contents` makes what all bundles of one generation and application have in common. It is called for the first
+    bundle, and must not use the lease.
+    """
 
     signer: LeaseSigner
+    contents: Callable[[Bundle], Contents]
     accounts: ReadAccount
     authentication: Callable[[Account], Authentication]
     judge: Judge
@@ -74,21 +80,32 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Issued(Generic[Contents]):
+    """A bundle: its contents, and the lease that renews it."""
+
+    contents: Contents
+    consumer: Consumer
+    lease: Lease
+    lease_text: Secret[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot(Generic[Contents]):
     """An account, and the secrets of its current generation, as they were at `at`."""
 
     account: Account
     authentication: Authentication
     hidden: SetSecrets | None
     at: float
+    contents: dict[str, Contents] = field(default_factory=dict)  # by application, as they are asked for
 
 
-class BatchIssuer:
+class BatchIssuer(Generic[Contents]):
     """The use-case of a service, on its event loop."""
 
     def __init__(
         self,
-        ports: Ports,
+        ports: Ports[Contents],
         batches: Batches,
         clock: Clock,
         limits: Limits | None = None,
@@ -102,23 +119,21 @@ class BatchIssuer:
         self._uptime = uptime
         self._threads = ThreadPoolExecutor(self._limits.threads, "vault")
         self._asking = 0
-        self._snapshots: Fresh[AccountName, Snapshot] = Fresh(OLDEST / 2, uptime)
+        self._snapshots: Fresh[AccountName, Snapshot[Contents]] = Fresh(OLDEST / 2, uptime)
         self._admission = Admission(self._limits.strangers, self._limits.waiting)
         self._judgements: Fresh[tuple[bytes, AccountName, str, BundleKind], Consumer] = Fresh(JUDGED, uptime)
 
-    async def grant(self, caller: Caller, wanted: Wanted) -> Granted:
+    async def grant(self, caller: Caller, wanted: Wanted) -> Issued[Contents]:
         """Return a bundle of the current generation, as `grant.Issuer.grant` does."""
         for _ in range(_TRIES):
             consumer = await self._judged(caller, wanted.account, wanted.application, wanted.kind)
             seen = await self._snapshot(wanted.account)
             generation = deliverable(seen.account, wanted.application, seen.authentication)
-            if seen.hidden is None:
-                raise ConflictError(f"{wanted.account} is being rotated", hint="ask again")
             lease = _rounded(lease_of(wanted, consumer, seen.account, generation, now=self._clock()), wanted.ttl)
+            contents = self._contents(seen, lease)
             await self._batches.record(Recording(consumer, lease))
             if self._uptime() - seen.at < OLDEST:
-                bundle = bundle_of(seen.account, lease, seen.hidden, seen.authentication)
-                return Granted(bundle, consumer, lease, self._signer.signed(lease))
+                return Issued(contents, consumer, lease, self._signer.signed(lease))
         raise VaultUnavailableError("Vault is too slow to issue bundles safely", hint="ask again")
 
     async def renew(self, caller: Caller, lease_text: Secret[str], ttl: timedelta) -> Renewed:
@@ -158,17 +173,25 @@ class BatchIssuer:
         finally:
             self._asking -= 1
 
-    async def _opened(self, caller: Caller, lease_text: Secret[str]) -> tuple[Lease, Snapshot, Consumer]:
+    def _contents(self, seen: Snapshot[Contents], lease: Lease) -> Contents:
+        if lease.application not in seen.contents:
+            if seen.hidden is None:
+                raise ConflictError(f"{lease.account} is being rotated", hint="ask again")
+            bundle = bundle_of(seen.account, lease, seen.hidden, seen.authentication)
+            seen.contents[lease.application] = self._ports.contents(bundle)
+        return seen.contents[lease.application]
+
+    async def _opened(self, caller: Caller, lease_text: Secret[str]) -> tuple[Lease, Snapshot[Contents], Consumer]:
         lease = self._signer.opened(lease_text, now=self._clock())
         consumer = await self._judged(caller, lease.account, lease.application, lease.kind)
         if consumer.entity != lease.consumer:
             raise ended()
         return lease, await self._snapshot(lease.account), consumer
 
-    async def _snapshot(self, name: AccountName) -> Snapshot:
+    async def _snapshot(self, name: AccountName) -> Snapshot[Contents]:
         return await self._snapshots.get(name, lambda: self.in_thread(lambda: self._read(name)))
 
-    def _read(self, name: AccountName) -> Snapshot:
+    def _read(self, name: AccountName) -> Snapshot[Contents]:
         at = self._uptime()
         self._ports.require_true_clock()
         account = self._ports.accounts(name)

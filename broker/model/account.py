@@ -176,9 +176,11 @@ class Account:
 
     def application(self, name: str) -> Application:
         """Return the application called `name`; raise `UnknownNameError`."""
-        found = (a for a in self.applications if a.name == name)
+        found = next((a for a in self.applications if a.name == name), None)
+        if found:
+            return found
         meant = guess(name, [a.name for a in self.applications])
-        return _first(found, f"{self.name} has no application {name}", f"{meant}broker app list {self.name}")
+        raise UnknownNameError(f"{self.name} has no application {name}", hint=f"{meant}broker app list {self.name}")
 
     def generation(self, number: int) -> Generation:
         """Return generation `number`; raise `UnknownNameError`."""

@@ -71,8 +71,10 @@ def require_text(name: str, value: Fact) -> None:
     longest = _LONGEST.get(name, _LONG)
     if len(text) > longest:
         raise InputError(f"{name} has {len(text)} characters, more than the {longest} that fit", hint="shorten it")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise InputError(f"{name} is not valid UTF-8", hint="set the terminal, or the script, to UTF-8")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{name} is not valid UTF-8", hint="set the terminal, or the script, to UTF-8") from None
 
 
 def verify(

@@ -3,24 +3,22 @@
 import secrets
 from datetime import timedelta
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from broker.delivery.formats import render
 from broker.errors import BrokerError, DeniedError, InputError, VaultUnavailableError
+from broker.issuing.batch_issuer import Issued
 from broker.issuing.grant import Renewed
-from broker.model.bundle import Granted, Wanted
+from broker.model.bundle import Wanted
 from broker.model.duration import parse_duration
 from broker.model.lease import LONGEST, Caller, Lease
 from broker.model.names import account_name, checked_name
 from broker.model.secret import Secret
-from broker.partners.authentication import document_of
-from broker.pki import keys
 from broker.service import openapi
+from broker.service.answers import Contents, bundle_answer, files_answer
 from broker.service.asgi import App, GoneError, Handler, Request, Response, routed
-from broker.service.messages import BundleAnswer, BundleRequest, LeaseAnswer, LeaseRequest
+from broker.service.messages import BundleRequest, LeaseAnswer, LeaseRequest
 from broker.service.problems import MEDIA_TYPE, RETRY_AFTER, STATUS, problem
 from broker.telemetry import log
 
@@ -35,7 +33,7 @@ _CLIENT_GONE: Final = 499  # nginx's code for the log; the client does not see i
 class Bundles(Protocol):
     """Use-cases that the service offers. They raise `BrokerError`."""
 
-    async def grant(self, caller: Caller, wanted: Wanted) -> Granted:
+    async def grant(self, caller: Caller, wanted: Wanted) -> Issued[Contents]:
         """Return a bundle of the current generation."""
 
     async def renew(self, caller: Caller, lease_text: Secret[str], ttl: timedelta) -> Renewed:
@@ -81,8 +79,7 @@ class _Service:
             _ttl(asked.ttl),
             idempotency_key="".join(request.headers("idempotency-key")),
         )
-        granted = await self._granted(request, wanted)
-        return Response(201, msgspec.json.encode(_bundle(granted)), _JSON)
+        return Response(201, bundle_answer(await self._issued(request, wanted)), _JSON)
 
     async def get_bundle(self, request: Request) -> Response:
         """Grant a bundle as flat JSON, one value for each file, under the consumer's one lease for this purpose."""
@@ -92,18 +89,13 @@ class _Service:
         wanted = Wanted(
             account_name(account), checked_name(application, "application"), LONGEST, idempotency_key=_ONE_LEASE
         )
-        granted = await self._granted(request, wanted)
-        files = render(granted.bundle, (), Path("/"))
-        values = {file.value: content.reveal().decode() for file, content in files.items()}
-        facts = {"base_url": granted.bundle.base_url, "generation": str(granted.bundle.generation)}
-        expires = granted.lease.expires.isoformat().replace("+00:00", "Z")
-        return Response(200, msgspec.json.encode({**values, **facts, "expires": expires}), _JSON)
+        return Response(200, files_answer(await self._issued(request, wanted)), _JSON)
 
-    async def _granted(self, request: Request, wanted: Wanted) -> Granted:
+    async def _issued(self, request: Request, wanted: Wanted) -> Issued[Contents]:
         log.bind(account=wanted.account, application=wanted.application)
-        granted = await self._bundles.grant(_caller(request), wanted)
-        log.bind(lease=granted.lease.id, consumer=granted.consumer.name, generation=granted.lease.generation)
-        return granted
+        issued = await self._bundles.grant(_caller(request), wanted)
+        log.bind(lease=issued.lease.id, consumer=issued.consumer.name, generation=issued.lease.generation)
+        return issued
 
     async def renew(self, request: Request) -> Response:
         """Renew a lease."""
@@ -197,26 +189,3 @@ def _decoded(body: bytes, kind: type[_Message]) -> _Message:
 
 def _ttl(text: str) -> timedelta:
     return parse_duration(text) if text else LONGEST
-
-
-def _bundle(granted: Granted) -> BundleAnswer:
-    bundle, lease = granted.bundle, granted.lease
-    return BundleAnswer(
-        account=bundle.account,
-        application=bundle.application,
-        kind=lease.kind.value,
-        generation=bundle.generation,
-        lease=granted.lease_text.reveal(),
-        lease_id=lease.id,
-        issued=lease.first_issued,
-        expires=lease.expires,
-        not_after=bundle.certificate.not_after,
-        base_url=bundle.base_url,
-        login=bundle.login,
-        client_id=bundle.client_id,
-        key=keys.pem(bundle.key).reveal().decode(),
-        certificate=bundle.certificate.pem,
-        trust=bundle.trust.pem,
-        secrets={name: secret.reveal() for name, secret in bundle.secrets.items()},
-        authentication=document_of(bundle.authentication),
-    )

@@ -38,18 +38,23 @@ class LeaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
     newer: int | None
 
 
-class BundleAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class BundleTerm(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of a bundle that differ in each answer."""
+
+    kind: str
+    lease: str
+    lease_id: str
+    issued: datetime
+    expires: datetime
+
+
+class BundleAnswer(BundleTerm, frozen=True, kw_only=True):
     """A bundle: the account's credentials, and the lease that renews it."""
 
     version: Literal[1] = 1
     account: str
     application: str
-    kind: str
     generation: int
-    lease: str
-    lease_id: str
-    issued: datetime
-    expires: datetime
     not_after: datetime
     base_url: str
     login: str

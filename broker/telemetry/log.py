@@ -130,4 +130,5 @@ def _shown(value: object) -> object:
         return f"<{type(value).__name__.lower()}>"
     for redact in _redactors.get():
         value = redact(value)
-    return "".join(c if c.isprintable() else "?" for c in value[:_LONGEST])  # a terminal obeys control characters
+    value = value[:_LONGEST]  # a terminal obeys control characters
+    return value if value.isprintable() else "".join(c if c.isprintable() else "?" for c in value)

@@ -111,7 +111,7 @@ def test_a_bundle_arrives_whole() -> None:
         granted = service.grant(WANTED)
         service.give_back(granted)
         service.close()
-    direct = asyncio.run(Bundles().grant(bundles.callers[0], WANTED)).bundle
+    direct = asyncio.run(Bundles().grant(bundles.callers[0], WANTED)).contents.bundle
     assert granted.bundle == direct
     assert granted.bundle.secrets[PASSWORD].reveal() == PLANTED
     assert granted.lease.expires == direct.expires

@@ -19,7 +19,7 @@ from broker.issuing.grant import SetSecrets
 from broker.issuing.leases import LeaseSigner
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD, Authentication
-from broker.model.bundle import Wanted
+from broker.model.bundle import Bundle, Wanted
 from broker.model.chain import Entry
 from broker.model.changes import moving
 from broker.model.generation import Parts
@@ -56,8 +56,9 @@ class World:
         self.recorder = Recorder(
             self, Journal("issued/test", self._store, self.clock, BY), self.clock, lambda: self.uptime
         )
-        ports = Ports(
+        ports: Ports[Bundle] = Ports(
             signer=SIGNER,
+            contents=self._contents,
             accounts=self._read,
             authentication=lambda _: Authentication(),
             judge=self._judge,
@@ -65,7 +66,9 @@ class World:
             end=self.recorder.end,
             require_true_clock=lambda: None,
         )
-        self.issuer = BatchIssuer(ports, Batches(self.recorder.write), self.clock, uptime=lambda: self.uptime)
+        self.issuer: BatchIssuer[Bundle] = BatchIssuer(
+            ports, Batches(self.recorder.write), self.clock, uptime=lambda: self.uptime
+        )
 
     def clock(self) -> datetime:
         return self.now
@@ -103,6 +106,10 @@ class World:
         self._note("secrets")
         return SetSecrets(Secret(b"key"), {PASSWORD: Secret(PLANTED)})
 
+    def _contents(self, bundle: Bundle) -> Bundle:
+        self._note("contents")
+        return bundle
+
     def _store(self, entry: Entry) -> None:
         self._note("evidence")
         self.on_store()
@@ -122,7 +129,7 @@ def test_a_bundle_is_recorded_before_it_leaves() -> None:
     async def test() -> None:
         world = World()
         granted = await world.issuer.grant(READER, wanted())
-        assert granted.bundle.secrets[PASSWORD].reveal() == PLANTED
+        assert granted.contents.secrets[PASSWORD].reveal() == PLANTED
         assert world.holders() == {"reader"}
         assert [entry.what for entry in world.evidence] == ["bundle-issued"]
         assert world.evidence[0].facts["lease"] == granted.lease.id
@@ -157,6 +164,19 @@ def test_what_waits_shares_one_batch() -> None:
         named = [line for entry in world.evidence for line in str(entry.facts.get("records", "")).splitlines()]
         alone = {str(entry.facts["lease"]) for entry in world.evidence if "lease" in entry.facts}
         assert {g.lease.id for g in granted} <= alone | {json.loads(line)["lease"] for line in named}
+
+    run(test)
+
+
+def test_contents_are_made_once_for_an_account() -> None:
+    async def test() -> None:
+        world = World()
+        for reader in ("a", "b", "b"):
+            await world.issuer.grant(Caller(Secret(reader)), wanted())
+        assert world.calls["contents"] == 1
+        world.promote()
+        world.uptime += OLDEST
+        assert (await world.issuer.grant(READER, wanted())).contents.generation == 2
 
     run(test)
 

@@ -13,10 +13,12 @@ import msgspec
 import pytest
 
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, UnknownNameError, VaultUnavailableError
+from broker.issuing.batch_issuer import Issued
 from broker.issuing.grant import Renewed, lease_of
-from broker.model.bundle import Granted, Wanted
+from broker.model.bundle import Wanted
 from broker.model.lease import Caller, Consumer, Lease
 from broker.model.secret import Secret
+from broker.service.answers import Contents
 from broker.service.app import application
 from broker.service.messages import BundleAnswer, LeaseAnswer
 from broker.service.problems import Problem
@@ -38,14 +40,14 @@ class Bundles:
     wanted: list[Wanted] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
 
-    async def grant(self, caller: Caller, wanted: Wanted) -> Granted:
+    async def grant(self, caller: Caller, wanted: Wanted) -> Issued[Contents]:
         self._note(caller)
         self.wanted.append(wanted)
         lease = self._lease(wanted.ttl)
         bundle = replace(
             paper(generation=1, password=PLANTED), application="fleet", lease_id=lease.id, expires=lease.expires
         )
-        return Granted(bundle, READER, lease, Secret("lease-text"))
+        return Issued(Contents(bundle), READER, lease, Secret("lease-text"))
 
     async def renew(self, caller: Caller, lease_text: Secret[str], ttl: timedelta) -> Renewed:
         self._note(caller)
