@@ -131,7 +131,7 @@ class BatchIssuer(Generic[Contents]):
             generation = deliverable(seen.account, wanted.application, seen.authentication)
             lease = _rounded(lease_of(wanted, consumer, seen.account, generation, now=self._clock()), wanted.ttl)
             contents = self._contents(seen, lease)
-            await self._batches.record(Recording(consumer, lease))
+            lease = replace(lease, epoch=await self._batches.record(Recording(consumer, lease)))
             if self._uptime() - seen.at < OLDEST:
                 return Issued(contents, consumer, lease, self._signer.signed(lease))
         raise VaultUnavailableError("Vault is too slow to issue bundles safely", hint="ask again")
@@ -140,7 +140,8 @@ class BatchIssuer(Generic[Contents]):
         """Return the lease with a later end, as `grant.Issuer.renew` does."""
         for _ in range(_TRIES):
             lease, seen, consumer = await self._opened(caller, lease_text)
-            renewed = _rounded(renewal(lease, seen.account, ttl, now=self._clock()), ttl)
+            later = _rounded(renewal(lease, seen.account, ttl, now=self._clock()), ttl)
+            renewed = replace(later, expires=max(later.expires, lease.expires))
             await self._batches.record(Recording(consumer, renewed, renewed=lease))
             if self._clock() >= lease.expires:
                 raise ended()

@@ -22,7 +22,7 @@ from broker.model.clock import Clock
 from broker.model.lease import Consumer, ConsumerRecord, Lease
 
 _LARGEST: Final = 500  # leases in a batch: 200 KB of evidence; Vault takes a value of 1 MiB
-_KNOWN: Final = 5.0  # seconds that a record is taken to be as it was read: another process may have revoked a lease
+_KNOWN: Final = 2.0  # seconds that a record is taken to be as it was read: another process may have revoked a lease
 _RECORDS: Final = 20_000  # in memory
 _WRITERS: Final = 16  # threads for the records of a batch
 
@@ -45,7 +45,7 @@ class Recording:
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     recording: Recording
-    done: asyncio.Future[None]
+    done: asyncio.Future[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,34 +71,37 @@ class Recorder:
         self._known: dict[str, _Known] = {}
         self._pool = ThreadPoolExecutor(_WRITERS, "records")
 
-    def write(self, batch: Sequence[Recording]) -> list[BrokerError | None]:
-        """Return an error for each recording that is not durable, None for the others."""
+    def write(self, batch: Sequence[Recording]) -> list[int | BrokerError]:
+        """Return the epoch of the record for each recording that is durable, an error for the others."""
         by_entity: dict[str, list[Recording]] = {}
         for recording in batch:
             by_entity.setdefault(recording.consumer.entity, []).append(recording)
-        changing = {entity: [r for r in of_one if not self._covered(r)] for entity, of_one in by_entity.items()}
+        covered = {id(r): record.epoch for r in batch if (record := self._covering(r))}
+        changing = {entity: [r for r in of_one if id(r) not in covered] for entity, of_one in by_entity.items()}
         changes = {entity: self._pool.submit(self._record, todo) for entity, todo in changing.items() if todo}
         failed: BrokerError | None = None
         try:
             self._append_evidence(batch)
         except BrokerError as error:
             failed = error
-        errors = {id(r): error for change in changes.values() for r, error in change.result()}
-        return [failed or errors.get(id(recording)) for recording in batch]
+        written = {id(r): result for change in changes.values() for r, result in change.result()}
+        return [failed or (covered | written)[id(recording)] for recording in batch]
 
     def end(self, consumer: Consumer, lease: Lease) -> None:
         """Record that the lease is revoked: its bundle was given back."""
         self._known.pop(consumer.entity, None)
         self._consumers.change(consumer.entity, consumer.name, lambda record: record.without(lease, now=self._clock()))
-        self._journal.append("bundle-returned", lease=lease.id, consumer=consumer.entity)
+        self._journal.append("bundle-returned", lease=lease.id, consumer=consumer.entity, account=lease.account)
 
-    def _covered(self, recording: Recording) -> bool:
+    def _covering(self, recording: Recording) -> ConsumerRecord | None:
+        """Return the known record if nothing has to be written to it."""
         known = self._known.get(recording.consumer.entity)
-        if recording.renewed:  # another process may have revoked the lease just now
-            return False
-        return known is not None and self._uptime() - known.at < _KNOWN and known.record.covers(recording.lease)
+        if known is None or recording.renewed:  # another process may have revoked the lease just now
+            return None
+        fresh = self._uptime() - known.at < _KNOWN
+        return known.record if fresh and known.record.covers(recording.lease) else None
 
-    def _record(self, recordings: Sequence[Recording]) -> list[tuple[Recording, BrokerError | None]]:
+    def _record(self, recordings: Sequence[Recording]) -> list[tuple[Recording, int | BrokerError]]:
         """Record all of one consumer in one write; each alone if that is refused."""
         consumer, at = recordings[0].consumer, self._uptime()
 
@@ -117,7 +120,7 @@ class Recorder:
         self._known[consumer.entity] = _Known(record, at)
         if len(self._known) > _RECORDS:
             del self._known[next(iter(self._known))]
-        return [(recording, None) for recording in recordings]
+        return [(recording, record.epoch) for recording in recordings]
 
     def _append_evidence(self, batch: Sequence[Recording]) -> None:
         lines = [facts(recording.lease, recording.consumer) | {"what": _what(recording)} for recording in batch]
@@ -131,18 +134,18 @@ class Recorder:
 class Batches:
     """Collect recordings on the event loop, and have them written one batch after the other."""
 
-    def __init__(self, write: Callable[[Sequence[Recording]], Sequence[BrokerError | None]]) -> None:
+    def __init__(self, write: Callable[[Sequence[Recording]], Sequence[int | BrokerError]]) -> None:
         self._write = write
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
 
-    async def record(self, recording: Recording) -> None:
-        """Return once the lease and its evidence are durable; raise `BrokerError`."""
+    async def record(self, recording: Recording) -> int:
+        """Return the epoch of the consumer's record once lease and evidence are durable; raise `BrokerError`."""
         waiting = _Waiting(recording, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_all())
-        await waiting.done
+        return await waiting.done
 
     async def _write_all(self) -> None:
         while self._waiting:
@@ -154,13 +157,13 @@ class Batches:
                     if not waiting.done.done():
                         waiting.done.set_exception(BrokerError(type(fault).__name__))
                 raise
-            for waiting, error in zip(batch, results, strict=True):
+            for waiting, result in zip(batch, results, strict=True):
                 if waiting.done.done():  # the caller has gone
                     continue
-                if error:
-                    waiting.done.set_exception(error)
+                if isinstance(result, BrokerError):
+                    waiting.done.set_exception(result)
                 else:
-                    waiting.done.set_result(None)
+                    waiting.done.set_result(result)
 
 
 def _what(recording: Recording) -> str:

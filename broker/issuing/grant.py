@@ -83,7 +83,7 @@ class Issuer:
             lease = lease_of(wanted, consumer, account, generation, now=self.clock())
             hidden = self.read_secrets(account.name, generation.parts)
             try:
-                self._record(consumer, lease)
+                lease = replace(lease, epoch=self._record(consumer, lease).epoch)
                 if _still_given(self.accounts(wanted.account), generation.number):
                     self.journal.append("bundle-issued", **facts(lease, consumer))
                     bundle = bundle_of(account, lease, hidden, authentication)
@@ -100,8 +100,9 @@ class Issuer:
         self._withdraw(granted.consumer, granted.lease)
         self.journal.append("bundle-returned", lease=granted.lease.id, consumer=granted.consumer.entity)
 
-    def _record(self, consumer: Consumer, lease: Lease) -> None:
-        self.consumers.change(consumer.entity, consumer.name, lambda record: record.given(lease, now=self.clock()))
+    def _record(self, consumer: Consumer, lease: Lease) -> ConsumerRecord:
+        now = self.clock()
+        return self.consumers.change(consumer.entity, consumer.name, lambda record: record.given(lease, now=now))
 
     def _withdraw(self, consumer: Consumer, lease: Lease) -> None:
         self.consumers.change(consumer.entity, consumer.name, lambda record: record.returned(lease.id))
@@ -147,12 +148,16 @@ def facts(lease: Lease, consumer: Consumer) -> dict[str, str | int]:
 
 
 def renewal(lease: Lease, account: Account, ttl: timedelta, *, now: datetime) -> Lease:
-    """Return `lease` with a later end; raise `RefusedError` if its generation is no longer delivered."""
+    """Return `lease` with a later end, a day after it was first issued at most.
+
+    Raise `RefusedError` if its generation is no longer delivered.
+    """
     generation = account.served().generation(lease.generation)
     if not generation.stage.deliverable:
         raise RefusedError(f"generation {generation.number} is {generation.stage.value}", hint="get a new bundle")
     not_after = account.certificate(generation.parts.certificate).not_after
-    return replace(lease, expires=max(lease.expires, expiry(ttl, now=now, not_after=not_after)))
+    end = min(expiry(ttl, now=now, not_after=not_after), lease.renewable_until)
+    return replace(lease, expires=max(lease.expires, end))
 
 
 def newer_than(lease: Lease, account: Account) -> int | None:

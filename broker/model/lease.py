@@ -16,6 +16,8 @@ from broker.model.names import AccountName
 from broker.model.secret import Secret
 
 LONGEST: Final = timedelta(hours=1)
+RENEWABLE: Final = timedelta(hours=24)  # since a lease was first issued; then its holder fetches a new bundle
+SKEW: Final = timedelta(minutes=10)  # between two brokers, since each refuses to work five minutes from Vault's clock
 _KEPT: Final = timedelta(days=1)  # past its end, since the clock of the broker that grants the next one may be ahead
 
 
@@ -38,6 +40,12 @@ class Lease:
     generation: int
     first_issued: datetime
     expires: datetime
+    epoch: int = 0  # of its consumer's record at the grant: a later revocation may end it
+
+    @property
+    def renewable_until(self) -> datetime:
+        """Return the latest end that renewals can give it."""
+        return self.first_issued + RENEWABLE
 
 
 def expiry(asked: timedelta, *, now: datetime, not_after: datetime) -> datetime:
@@ -100,21 +108,21 @@ Place = tuple[str, str, str, int]  # account, application, kind, generation
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """One lease that was revoked, or with "" all leases of a place that were granted before `at`.
+    """The end of one lease, or with "" of all leases of a place, as far as they were granted in an earlier epoch.
 
-    It is kept until the lease would have ended, so that its text renews nothing.
+    Each revocation starts an epoch of its consumer's record, so no clock decides which leases it ends. It is kept until
+    the text of none of them can be valid.
     """
 
     lease: str
     place: Place
+    epoch: int
     at: datetime
-    until: datetime
 
     def ends(self, lease: Lease) -> bool:
         """Return whether it revokes `lease`."""
-        if self.lease:
-            return self.lease == lease.id
-        return self.place == _place_of(lease) and lease.first_issued <= self.at
+        named = self.lease == lease.id if self.lease else self.place == _place_of(lease)
+        return named and lease.epoch < self.epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,43 +158,43 @@ class ConsumerRecord:
             longest = max(lease.expires, before.until or lease.expires)
             shared = before.shared or before.lease != lease.id
             holding = replace(holding, since=before.since, until=longest, shared=shared)
-        others = tuple(r for r in self.revocations if r.lease != lease.id)  # granted again, by its idempotency key
-        return replace(self, holdings=(*(h for h in kept if h is not before), holding), revocations=others)
+        return replace(self, holdings=(*(h for h in kept if h is not before), holding))
 
     def returned(self, lease_id: str) -> ConsumerRecord:
         """Return the record without the holding of the lease `lease_id`, unless others share it."""
         return replace(self, holdings=tuple(h for h in self.holdings if h.lease != lease_id or h.shared))
 
     def covers(self, lease: Lease) -> bool:
-        """Return whether the record already says all that it would with `lease` added."""
+        """Return whether the record, even an old one, says all that it would with `lease` added.
+
+        Only a revocation removes a shared holding, and it ends a lease that has the epoch of a record before it.
+        """
         return any(
-            _place(h) == _place_of(lease)
-            and (h.shared or h.lease == lease.id)
-            and (h.until is None or h.until >= lease.expires)
+            _place(h) == _place_of(lease) and h.shared and (h.until is None or h.until >= lease.expires)
             for h in self.holdings
         )
 
+    @property
+    def epoch(self) -> int:
+        """The number of revocations so far. The newest is always kept, so it never goes back."""
+        return max((r.epoch for r in self.revocations), default=0)
+
     def without(self, lease: Lease, *, now: datetime) -> ConsumerRecord:
         """Return the record with `lease` revoked by its holder: other leases of the holding stay."""
-        revocation = Revocation(lease.id, _place_of(lease), now, lease.expires)
-        return replace(self.returned(lease.id), revocations=self._revocations(revocation, now))
+        if self.has_revoked(lease):
+            return self
+        return _revoking(self.returned(lease.id), lease.id, _place_of(lease), now)
 
     def ended(self, holding: Holding, *, now: datetime) -> ConsumerRecord:
         """Return the record without the holding of that place: every lease of it is revoked."""
-        ending = [h for h in self.holdings if _place(h) == _place(holding)]
-        until = max((h.until for h in ending if h.until), default=now)
-        revocation = Revocation("", _place(holding), now, until)
-        kept = tuple(h for h in self.holdings if h not in ending)
-        return replace(self, holdings=kept, revocations=self._revocations(revocation, now))
+        kept = replace(self, holdings=tuple(h for h in self.holdings if _place(h) != _place(holding)))
+        # The lease may have moved here from another generation, and its older text be renewed
+        one = _revoking(kept, holding.lease, _place(holding), now) if holding.lease else kept
+        return _revoking(one, "", _place(holding), now)
 
     def has_revoked(self, lease: Lease) -> bool:
         """Return whether the lease was revoked."""
         return any(r.ends(lease) for r in self.revocations)
-
-    def _revocations(self, newest: Revocation, now: datetime) -> tuple[Revocation, ...]:
-        same = (newest.lease, newest.place)
-        kept = (r for r in self.revocations if r.until > now - _KEPT and (r.lease, r.place) != same)
-        return (*kept, newest)
 
 
 Held = tuple[ConsumerRecord, Holding]
@@ -204,6 +212,13 @@ def stragglers(
     """Return the consumers that still hold `generation` of `account`, with lease and end, for people."""
     holding = held(records, account, now)
     return frozenset(f"{r.name} ({_until(h)})" for r, h in holding if h.generation == generation)
+
+
+def _revoking(record: ConsumerRecord, lease: str, place: Place, now: datetime) -> ConsumerRecord:
+    newest = Revocation(lease, place, record.epoch + 1, now)
+    others = (r for r in record.revocations if (r.lease, r.place) != (lease, place))
+    kept = (r for r in others if r.at > now - LONGEST - SKEW)
+    return replace(record, revocations=(*kept, newest))
 
 
 def _until(holding: Holding) -> str:

@@ -358,6 +358,47 @@ def test_a_renewal_never_shortens_a_lease() -> None:
     run(test)
 
 
+def test_a_lease_is_renewed_for_a_day() -> None:
+    async def test() -> None:
+        world = World()
+        granted = await world.issuer.grant(READER, wanted(ttl=timedelta(minutes=5)))
+        text, renewed = granted.lease_text, granted.lease
+        while world.now < NOW + timedelta(hours=24):
+            world.now += min(timedelta(minutes=50), renewed.expires - world.now - timedelta(seconds=1))
+            before, found = renewed, await world.issuer.renew(READER, text, HOUR)
+            text, renewed = found.lease_text, found.lease
+            if renewed.expires == before.expires:
+                break
+        assert renewed.first_issued == NOW
+        assert timedelta(0) <= granted.lease.renewable_until - renewed.expires < timedelta(minutes=1)
+        world.now = renewed.expires
+        with pytest.raises(DeniedError):
+            await world.issuer.renew(READER, text, HOUR)
+
+    run(test)
+
+
+def test_a_grant_by_an_old_record_is_revoked_too() -> None:
+    """Another process revokes what a consumer holds; for two seconds this one does not read that."""
+
+    async def test() -> None:
+        world = World()
+        for _ in range(2):
+            await world.issuer.grant(READER, wanted())
+        record = world.records["entity-reader"]
+        world.records["entity-reader"] = record.ended(record.holdings[0], now=world.now)
+        meanwhile = await world.issuer.grant(READER, wanted())
+        assert not world.holders()
+        with pytest.raises(DeniedError):
+            await world.issuer.renew(READER, meanwhile.lease_text, HOUR)
+        world.uptime += 2
+        afterwards = await world.issuer.grant(READER, wanted())
+        assert world.holders() == {"reader"}
+        await world.issuer.renew(READER, afterwards.lease_text, HOUR)
+
+    run(test)
+
+
 def test_a_renewal_that_is_durable_too_late_fails() -> None:
     async def test() -> None:
         world = World()
@@ -409,6 +450,8 @@ def test_a_revoked_key_is_granted_again() -> None:
             assert world.holders() == {"reader"}
             await world.issuer.revoke(READER, granted.lease_text)
             assert not world.holders()
+            with pytest.raises(DeniedError):
+                await world.issuer.renew(READER, granted.lease_text, HOUR)
 
     run(test)
 

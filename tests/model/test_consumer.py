@@ -130,7 +130,49 @@ def test_a_revoked_lease_ends_for_all_that_share_it() -> None:
     assert named((ended,), MZP, 1, NOW) == NOBODY
     assert ended.has_revoked(a_lease())
     assert ended.has_revoked(a_lease("l3"))
-    assert not ended.has_revoked(replace(a_lease("l4"), first_issued=later(seconds=1)))
+    assert not ended.has_revoked(a_lease("l4", epoch=ended.epoch))
+
+
+def test_no_clock_decides_what_is_revoked() -> None:
+    record = a_record(a_lease())
+    ended = record.ended(record.holdings[0], now=later(minutes=-5))
+    assert ended.has_revoked(a_lease(first_issued=later(minutes=5)))
+    assert not ended.has_revoked(a_lease(first_issued=later(minutes=-9), epoch=ended.epoch))
+
+
+def test_an_id_that_is_granted_again_revives_no_text() -> None:
+    record = a_record(a_lease()).without(a_lease(), now=NOW)
+    again = a_lease(epoch=record.epoch)
+    record = record.given(again, now=NOW)
+    assert record.has_revoked(a_lease())
+    assert not record.has_revoked(again)
+
+
+def test_a_revoked_lease_is_over_in_each_generation() -> None:
+    record = a_record(a_lease(), a_lease("l1", 2))
+    assert record.ended(record.holdings[0], now=NOW).has_revoked(a_lease())
+
+
+def test_revoking_twice_changes_nothing() -> None:
+    record = a_record(a_lease()).without(a_lease(), now=NOW)
+    assert record.without(a_lease(), now=later(seconds=1)) == record
+
+
+def test_revocations_are_kept_as_long_as_leases() -> None:
+    """A job that gives its lease back every minute must not let the record grow; the epoch never goes back."""
+    record = ConsumerRecord("entity-1", "billing")
+    for minute in range(300):
+        lease = a_lease(f"l{minute}", epoch=record.epoch)
+        record = record.given(lease, now=later(minutes=minute)).without(lease, now=later(minutes=minute))
+    assert record.epoch == 300
+    assert record.has_revoked(a_lease("l230"))
+    assert len(record.revocations) <= 71
+
+
+def test_only_a_shared_holding_covers_others() -> None:
+    """A lease that comes back under its id, by an idempotency key, may be over in a newer record."""
+    assert not a_record(a_lease()).covers(a_lease())
+    assert a_record(a_lease(), a_lease("l2")).covers(a_lease("l3"))
 
 
 def test_a_straggler_has_lease_and_end() -> None:
