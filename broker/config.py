@@ -25,6 +25,9 @@ _LONGEST: Final = 4000  # bytes of a path; Linux takes 4,096, and names are appe
 _LONGEST_NAME: Final = 255  # bytes of a part of one
 _PLACES: Final = (Path("broker.toml"), Path("/etc/credential-broker/broker.toml"))
 _MOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*", re.ASCII)
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}", re.ASCII)
+AUTH_FORM: Final = "token-file:PATH, jwt-file:PATH, jwt-env:NAME or kubernetes"
+_KUBERNETES: Final = "jwt-file:/var/run/secrets/broker/token"  # a projected token whose audience is the broker
 _ADDRESS_FORM: Final = "give http(s)://host:port or unix:///path/of/socket"
 ACCOUNT_KEYS: Final = ("proxy", "proxy_login_file")
 LOGIN_KEYS: Final = ("method", "mount", "role_id_file", "secret_id_file", "file")
@@ -57,6 +60,21 @@ def checked_mount(text: str) -> str:
     if not _MOUNT.fullmatch(text):
         raise InputError(f"{text[:80]!r} is not a mount of Vault", hint="use letters, digits, '-', '_', '.' and '/'")
     return text
+
+
+def checked_auth(text: str) -> str:
+    """Return the identity for the service, "kubernetes" as its file. An error does not quote it: it may be a token."""
+    method, _, source = text.partition(":")
+    if method in ("approle", "cert"):
+        raise InputError(
+            f"{method} is a login at Vault; the service takes a token of Vault or a JWT", hint=f"use {AUTH_FORM}"
+        )
+    if text == "kubernetes":
+        return _KUBERNETES
+    named = _VARIABLE.fullmatch(source) if method == "jwt-env" else method in ("token-file", "jwt-file") and source
+    if not named:
+        raise InputError("this names no identity for the service", hint=f"use {AUTH_FORM}")
+    return f"{method}:{_path(source)}"
 
 
 def _proxy(text: str) -> str:
@@ -118,8 +136,8 @@ SETTINGS: Final = (
     Setting("log.level", ("BROKER_LOG_LEVEL",), "warning", "least severity to log: debug, info, warning or error"),
     Setting("log.format", ("BROKER_LOG_FORMAT",), "console", "format of log lines: json or console"),
     Setting("actor", ("BROKER_ACTOR",), "", "the name that evidence records; else user@host"),
-    Setting("service.address", ("BROKER_ADDR",), "", "broker service to fetch bundles from"),
-    Setting("service.auth", ("BROKER_AUTH",), "", "identity for it: token-file:PATH, jwt-file:PATH, jwt-env:NAME"),
+    Setting("service.address", ("BROKER_ADDR",), "", "broker service to go through: https://host:port, unix:///socket"),
+    Setting("service.auth", ("BROKER_AUTH",), "", f"identity for it: {AUTH_FORM}", checked_auth),
     Setting("service.ca_file", ("BROKER_CACERT",), "", "CA certificates that sign the service's", _path),
     Setting("bundle.ttl", ("BROKER_TTL",), "1h", "lifetime of a bundle, unless the command sets one", _duration),
     Setting("bundle.directory", ("BROKER_DIRECTORY",), "", "directory of bundles; else a memory file system", _path),
@@ -216,7 +234,7 @@ def _flattened(content: Mapping[str, Any], file: Path, prefix: str = "") -> Iter
             value = str(value).lower()  # noqa: PLW2901  # TOML has a word of its own for it
         if not isinstance(value, str):
             raise InputError(f"{file}: {name} must be text", hint=f'{key} = "…"')
-        yield name, _anchored(value, file) if _BY_NAME[name].is_path else value
+        yield name, _anchored(value, file) if _BY_NAME[name].is_path else _anchored_auth(name, value, file)
 
 
 def _logins(content: Mapping[str, Any], file: Path) -> dict[str, Mapping[str, str]]:
@@ -284,6 +302,11 @@ def _checked(setting: Setting, value: Value) -> Value:
 def _anchored(path: str, file: Path) -> str:
     """Return a path in the file as an absolute path: relative ones start at the file's directory."""
     return str(file.parent.absolute() / os.path.expanduser(path)) if path else path  # noqa: PTH111  # raises for no "~x"
+
+
+def _anchored_auth(name: str, value: str, file: Path) -> str:
+    method, _, path = value.partition(":") if name == "service.auth" else ("", "", "")
+    return f"{method}:{_anchored(path, file)}" if method.endswith("-file") else value
 
 
 def _require_known(file: Path, name: str, known: Collection[str]) -> None:

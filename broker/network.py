@@ -19,7 +19,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
+from broker.errors import InputError
 from broker.model.proxy import Proxy
 
 _ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?([A-Z_]+)")
@@ -57,6 +59,21 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def service_address(text: str) -> str:
+    """Return the address of a service, without a slash at the end; raise `InputError`."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable |= parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/")
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment or "@" in parts.netloc:
+        raise InputError("the address of the broker is not valid", hint="use https://HOST:PORT or unix:///PATH")
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise InputError(f"{parts.hostname} is not loopback: the bundle would travel without TLS", hint="use https://")
+    return text.rstrip("/")
 
 
 class TooMuchError(Exception):

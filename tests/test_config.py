@@ -230,3 +230,27 @@ def test_every_setting_is_used() -> None:
     code += Path(__file__).parents[1].joinpath("broker/cli/config.py").read_text()
     for setting in SETTINGS:
         assert f'"{setting.name}"' in code, setting.name
+
+
+@pytest.mark.parametrize(
+    ("auth", "meant"),
+    [
+        ("token-file:token", "token-file:{here}/token"),
+        ("jwt-file:/run/jwt", "jwt-file:/run/jwt"),
+        ("jwt-env:CI_TOKEN", "jwt-env:CI_TOKEN"),
+        ("kubernetes", "jwt-file:/var/run/secrets/broker/token"),
+    ],
+)
+def test_identities_for_the_service(tmp_path: Path, auth: str, meant: str) -> None:
+    config = read(tmp_path, f'version = 1\n[service]\nauth = "{auth}"\n')
+    assert config["service.auth"] == meant.format(here=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "auth", ["s.planted", "token-file:", "jwt-env:a.b.planted", "jwt-env:", "cert", "approle:x", "planted:x", ":"]
+)
+def test_other_texts_are_no_identity(tmp_path: Path, auth: str) -> None:
+    """And are not quoted: somebody may have put the token itself there."""
+    with pytest.raises(InputError, match=r"service\.auth \(\$BROKER_AUTH\)") as raised:
+        read(tmp_path, BROKER_AUTH=auth)
+    assert "planted" not in f"{raised.value.message}{raised.value.hint}"

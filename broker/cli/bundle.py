@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from broker.cli.noun import Noun
-from broker.cli.options import account_argument, application_argument, read_input, reason_option
+from broker.cli.options import account_argument, application_argument, reason_option
 from broker.cli.output import note, show_done, wrote_json
 from broker.cli.start import Start
-from broker.client.service import Service
+from broker.cli.through import service, token
 from broker.delivery.directory import CURRENT, publishing
 from broker.delivery.formats import DEFAULT, FileFormat
 from broker.delivery.root import LeftBehindError, default_root, is_memory
@@ -22,8 +22,6 @@ from broker.model.bundle import Granted, Source, Wanted
 from broker.model.duration import duration_text, parse_duration
 from broker.model.lease import Caller
 from broker.model.names import AccountName
-from broker.model.redactor import Redactor
-from broker.model.secret import Secret
 from broker.signals import held_back, wait_for_end
 from broker.telemetry import log
 
@@ -153,32 +151,13 @@ def _say(granted: Granted, published: Path, asked: timedelta, afterwards: str) -
 
 
 def _issuer(start: Start, token_file: str) -> Source:
-    """Return the service if one is configured, else the use-case with this host's login; say which."""
-    address, auth = start.config["service.address"], start.config["service.auth"]
-    if not address:
-        if not token_file:
-            raise InputError(
-                "no identity of a consumer is given",
-                hint="--consumer-token-file PATH; or BROKER_ADDR and BROKER_AUTH for a broker service",
-            )
-        return start.broker.issuing.issuer(Caller(_token(token_file)))
-    ca_file = start.config["service.ca_file"]
-    service = Service(address, _identity(token_file, auth), Path(ca_file) if ca_file else None)
-    note(f"from the broker at {address}")
-    return service
-
-
-def _identity(token_file: str, auth: str) -> Caller:
-    """Return what BROKER_AUTH, or the option, names; raise `InputError`."""
-    method, _, source = (f"token-file:{token_file}" if token_file else auth).partition(":")
-    if method in ("token-file", "jwt-file") and source:
-        return Caller(_token(source), is_jwt=method == "jwt-file")
-    if method == "jwt-env" and os.environ.get(source):
-        return Caller(_hidden(os.environ[source]), is_jwt=True)
-    raise InputError(
-        f"the variable {source} is not set" if method == "jwt-env" else "BROKER_AUTH names no identity",
-        hint="BROKER_AUTH=token-file:PATH, jwt-file:PATH or jwt-env:NAME; or --consumer-token-file PATH",
-    )
+    """Return the service if one is configured, else the use-case with this host's login."""
+    if not start.config["service.address"] and not token_file:
+        raise InputError(
+            "no identity of a consumer is given",
+            hint="--consumer-token-file PATH; or BROKER_ADDR and BROKER_AUTH for a broker service",
+        )
+    return service(start, token_file) or start.broker.issuing.issuer(Caller(token(token_file)))
 
 
 def _root(start: Start, account: AccountName, application: str, directory: str) -> Path:
@@ -192,19 +171,6 @@ def _root(start: Start, account: AccountName, application: str, directory: str) 
     if not is_memory(root):
         note(f"warning: {root} is on a disk, where removed files can be recovered; use a directory in /dev/shm")
     return root
-
-
-def _token(file: str) -> Secret[str]:
-    text = read_input(file).decode("utf-8", "replace").strip()
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise InputError(f"{file} holds no token", hint="log in to Vault and write the token to the file, mode 0600")
-    return _hidden(text)
-
-
-def _hidden(text: str) -> Secret[str]:
-    token = Secret(text)
-    log.hide(Redactor([token]).redact)
-    return token
 
 
 def _credential(granted: Granted, published: Path, current: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`broker config`: settings, and the source of each."""
 
 import os
+from collections.abc import Mapping
 
 import click
 
@@ -11,6 +12,7 @@ from broker.compose.ways import Ways
 from broker.config import SETTINGS
 from broker.errors import InputError
 from broker.model.role import Role
+from broker.network import service_address
 
 
 @click.group("config", cls=Noun, epilog="Example: broker config show")
@@ -55,13 +57,20 @@ def check(start: Start) -> None:
     config = start.config
     paths = {s.name: config[s.name] for s in SETTINGS if s.is_path and not s.name.endswith(".directory")}
     paths |= {f"accounts.{name}": own.get("proxy_login_file", "") for name, own in config.accounts.items()}
+    method, _, file = config["service.auth"].partition(":")
+    paths |= {"service.auth": file} if method.endswith("-file") else {}
     named = [f"{name}: {path}" for name, path in paths.items() if not _is_readable(path)]
-    address, files = start.broker.checked_logins()
+    service = config["service.address"]
+    files: Mapping[Role, tuple[str, ...]] = {}
+    address = f"broker at {service_address(service)}" if service else ""
+    if not service or config["vault.address"] or config.logins:
+        where, files = start.broker.checked_logins()
+        address = f"vault at {where}"
     named += [f"{role.value}: {path}" for role, paths in files.items() for path in paths if not _is_readable(path)]
     if named:
         raise InputError(f"these files cannot be read: {'; '.join(named)}", hint="check their owner and mode")
-    if not wrote_json({"success": True, "address": address}):
-        note(f"the configuration is valid; vault at {address}")
+    if not wrote_json({"success": True, "address": address.partition(" at ")[2]}):
+        note(f"the configuration is valid; {address}")
 
 
 def _is_readable(path: str) -> bool:

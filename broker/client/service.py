@@ -5,18 +5,27 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 import requests
 import urllib3
+from requests.adapters import HTTPAdapter
 
-from broker.errors import BrokerError, ConflictError, DeniedError, InputError, RefusedError, VaultUnavailableError
+from broker import unix_socket
+from broker.errors import (
+    BrokerError,
+    ConflictError,
+    DeniedError,
+    InputError,
+    RefusedError,
+    VaultUnavailableError,
+    WaitingError,
+)
 from broker.model.bundle import Bundle, Granted, Wanted
 from broker.model.duration import duration_text
 from broker.model.lease import Caller, Consumer, Lease
 from broker.model.secret import Secret
-from broker.network import is_loopback
+from broker.network import service_address
 from broker.partners.authentication import authentication_of
 from broker.pki import certificates, keys
 
@@ -26,6 +35,7 @@ _ERRORS: Final[Mapping[str, type[BrokerError]]] = {
     "input": InputError,
     "denied": DeniedError,
     "refused": RefusedError,
+    "waiting": WaitingError,
     "conflict": ConflictError,
 }
 
@@ -37,11 +47,17 @@ class Service:
     """
 
     def __init__(self, address: str, caller: Caller, ca_file: Path | None = None) -> None:
-        self._address = checked_address(address)
+        self._address = service_address(address)
         self._headers = _shown(caller)
+        if ca_file and not ca_file.is_file():
+            raise InputError(f"{ca_file}, the CA of the broker, is not a file", hint="BROKER_CACERT=PATH, a PEM file")
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.verify = str(ca_file) if ca_file else True
+        _, unix, path = self._address.partition("unix://")
+        self._base = unix_socket.URL if unix else self._address
+        if unix:
+            self._session.mount(self._base, unix_socket.connected_by(HTTPAdapter(), path))
 
     def grant(self, wanted: Wanted) -> Granted:
         """Return a bundle, as `issuing.grant.Issuer.grant` does."""
@@ -63,7 +79,7 @@ class Service:
     def _ask(self, path: str, message: Mapping[str, str]) -> Any:
         try:
             with self._session.post(
-                f"{self._address}{path}",
+                f"{self._base}{path}",
                 json=message,
                 headers=self._headers,
                 timeout=_TIMEOUT,
@@ -104,22 +120,6 @@ def _shown(caller: Caller) -> Mapping[str, str]:
     """Return the header that shows the identity."""
     text = caller.credential.reveal()
     return {"Authorization": f"Bearer {text}"} if caller.is_jwt else {"X-Vault-Token": text}
-
-
-def checked_address(text: str) -> str:
-    """Return the address of a service, without a slash at the end; raise `InputError`."""
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or parts.query or parts.fragment or "@" in parts.netloc:
-        raise InputError("the address of the broker is not valid", hint="BROKER_ADDR=https://host:8443")
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise InputError(
-            f"{parts.hostname} is not loopback: the bundle would travel without TLS", hint="BROKER_ADDR=https://…"
-        )
-    return text.rstrip("/")
 
 
 def _granted(wanted: Wanted, answer: Any) -> Granted:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -16,9 +16,8 @@ from urllib.parse import quote, urlsplit
 import hvac.adapters
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection
-from urllib3.connectionpool import HTTPConnectionPool
 
+from broker import unix_socket
 from broker.errors import DeniedError, InputError, VaultUnavailableError
 from broker.model.secret import Secret
 from broker.network import UNREADABLE, TooMuchError, behind, is_closed
@@ -27,7 +26,6 @@ from broker.telemetry import log
 from broker.vault.errors import NO_VAULT, Answer, Document, OversizedError, PassingError, UnclearError, understood
 from broker.vault.settings import VaultSettings
 
-_SOCKET_URL: Final = "http://localhost"  # stands in Host and in URLs for a unix socket
 _THREADS: Final = 64  # that may keep a connection open for their next request
 _LARGEST: Final = 16 * 1024 * 1024  # bytes of an answer: a list of 100,000 names has 4 MB
 _PIECE: Final = 64 * 1024
@@ -98,7 +96,7 @@ class Transport:
             raise UnclearError(message, hint=self._settings.hint_for("https")) from None
 
     def _send(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
-        base = first = _SOCKET_URL if self._settings.socket else self._settings.address
+        base = first = unix_socket.URL if self._settings.socket else self._settings.address
         for _ in range(_HOPS + 1):
             with _reached(path, self._settings):
                 answer = self._exchange(method, base, path, body, token)
@@ -177,7 +175,7 @@ def new_session(settings: VaultSettings) -> requests.Session:
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
     adapter = HTTPAdapter(pool_maxsize=_THREADS)
     if settings.socket:
-        adapter.poolmanager.pool_classes_by_scheme = {"http": partial(_SocketPool, path=settings.socket)}
+        unix_socket.connected_by(adapter, settings.socket)
     elif settings.server_name:
         adapter.poolmanager.connection_pool_kw["server_hostname"] = settings.server_name
     session.mount("http://", adapter)
@@ -214,26 +212,6 @@ def _redirected(first: str, location: str, settings: VaultSettings) -> str:
         hint = "point VAULT_ADDR at the active node or a load balancer, or set VAULT_CACERT to the cluster's own CA"
         raise VaultUnavailableError("Vault redirects to a node that the broker does not trust", hint=hint)
     return f"{new.scheme}://{new.netloc}"
-
-
-class _SocketConnection(HTTPConnection):
-    def __init__(self, *args: Any, path: str, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._path = path
-
-    def _new_conn(self) -> socket.socket:
-        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            channel.settimeout(self.timeout)
-            channel.connect(self._path)
-        except OSError:
-            channel.close()
-            raise
-        return channel
-
-
-class _SocketPool(HTTPConnectionPool):
-    ConnectionCls = _SocketConnection
 
 
 def _bare(value: Secret[str] | Mapping[str, Any]) -> Any:

@@ -17,6 +17,7 @@ HELPERS = (  # pure functions, and values that use-cases take and return: none o
     "broker.evidence.export.",
     "broker.evidence.statements.",
     "broker.issuing.grant.",
+    "broker.network.service_address",
     "broker.partners.",
     "broker.people.eml.",
     "broker.pki.",

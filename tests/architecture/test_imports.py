@@ -16,7 +16,7 @@ LADDER: list[set[str]] = [
     {"errors"},
     {"telemetry"},
     {"model"},
-    {"partners", "pki", "config", "network", "paths", "signals"},
+    {"partners", "pki", "config", "network", "paths", "signals", "unix_socket"},
     {"evidence"},
     {"rotation", "issuing"},
     {"vault", "upstream", "people", "delivery"},

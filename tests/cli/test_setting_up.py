@@ -284,7 +284,12 @@ def test_with_nobody_to_ask_init_takes_what_is_installed(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    "answers", ["--vault embedded", "--vault https://vault.example:8200 --mount kv/x --namespace 'tëam'"]
+    "answers",
+    [
+        "--vault embedded",
+        "--vault https://vault.example:8200 --mount kv/x --namespace 'tëam'",
+        "--consumer --addr unix:///run/broker.sock --auth jwt-env:CI_TOKEN",
+    ],
 )
 def test_what_init_writes_can_be_read(tmp_path: Path, answers: str) -> None:
     environment = {"HOME": str(tmp_path)}

@@ -19,7 +19,15 @@ import pytest
 import uvicorn
 
 from broker.client.service import Service
-from broker.errors import BrokerError, ConflictError, DeniedError, InputError, RefusedError, VaultUnavailableError
+from broker.errors import (
+    BrokerError,
+    ConflictError,
+    DeniedError,
+    InputError,
+    RefusedError,
+    VaultUnavailableError,
+    WaitingError,
+)
 from broker.model.authentication import PASSWORD
 from broker.model.bundle import Wanted
 from broker.model.lease import Caller
@@ -42,9 +50,10 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def served(bundles: Bundles) -> Iterator[str]:
+def served(bundles: Bundles, at: str = "127.0.0.1:0") -> Iterator[str]:
     """Yield the address of the real service in front of `bundles`."""
-    bound = Address.parse("127.0.0.1:0").bound()
+    address = Address.parse(at)
+    bound = address.bound()
     config = uvicorn.Config(application(bundles), lifespan="off", log_config=None, access_log=False)
     server = _Server(config)
     running = threading.Thread(target=lambda: asyncio.run(server.serve([bound])))
@@ -52,7 +61,7 @@ def served(bundles: Bundles) -> Iterator[str]:
     while not server.started:
         time.sleep(0.001)
     try:
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        yield address.at(bound)
     finally:
         server.should_exit = True
         running.join()
@@ -119,6 +128,15 @@ def test_a_bundle_arrives_whole() -> None:
     assert bundles.texts == ["lease-text"]
 
 
+def test_a_unix_socket(tmp_path: Path) -> None:
+    bundles = Bundles()
+    with served(bundles, f"unix://{tmp_path}/s") as address:
+        asked(address)
+    assert bundles.wanted == [WANTED]
+    with pytest.raises(VaultUnavailableError, match="no answer"):
+        asked(f"unix://{tmp_path}/none")
+
+
 @pytest.mark.parametrize(("is_jwt", "shown"), [(False, "s.token"), (True, "s.token")])
 def test_the_identity_is_sent(is_jwt: bool, shown: str) -> None:
     bundles = Bundles()
@@ -133,6 +151,7 @@ def test_the_identity_is_sent(is_jwt: bool, shown: str) -> None:
         (DeniedError("x"), DeniedError),
         (RefusedError("expired"), RefusedError),
         (ConflictError("x"), ConflictError),
+        (WaitingError("x"), WaitingError),
         (VaultUnavailableError("x"), VaultUnavailableError),
         (ZeroDivisionError("x"), VaultUnavailableError),
     ],
@@ -183,6 +202,8 @@ def test_nothing_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> 
         "127.0.0.1:1",
         "https://u:p@h",
         "https://h?x",
+        "unix://h/s",
+        "unix:",
         "",
     ],
 )
@@ -191,32 +212,44 @@ def test_addresses_that_are_refused(address: str) -> None:
         Service(address, TOKEN)
 
 
+def test_a_ca_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a file"):
+        Service("https://127.0.0.1:1", TOKEN, tmp_path / "none")
+
+
 def test_a_service_that_is_away() -> None:
     with pytest.raises(VaultUnavailableError, match="no answer"):
         asked("http://127.0.0.1:1")
 
 
 WITHOUT = """
-import sys
+import json, sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("hvac", "jwt", "OpenSSL", "stamina", "structlog", "uvicorn", "yaml"):
             raise ModuleNotFoundError(name=name)
 sys.meta_path.insert(0, Absent())
-from broker.__main__ import main
-main()
+from broker.cli.main import run
+sys.exit(max(map(run, json.loads(sys.argv[1]))))
 """
 
 
 def test_the_base_install_fetches_a_bundle(tmp_path: Path) -> None:
+    """With the configuration that `init --consumer` writes, and no variable."""
     (tmp_path / "token").write_text("s.token")
     (tmp_path / "token").chmod(0o600)
-    get = ["bundle", "get", "mzp-1/fleet", "--consumer-token-file", "token", "--to", "bundle"]
     with served(Bundles()) as address:
+        lines = [
+            ["init", "--consumer", "--addr", address, "--auth", "token-file:token"],
+            ["config", "check"],
+            ["bundle", "get", "mzp-1/fleet", "--to", "bundle"],
+        ]
         done = subprocess.run(
-            [sys.executable, "-c", WITHOUT, *get],
-            env={"BROKER_ADDR": address, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            [sys.executable, "-c", WITHOUT, json.dumps(lines)],
+            env={"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert f"the configuration is valid; broker at {address}" in done.stderr
+    assert f"through {address}" in done.stderr
     assert (tmp_path / "bundle/current/password").read_text() == PLANTED

@@ -28,9 +28,16 @@ def test_the_commands_of_the_page(system: System) -> None:
             cwd=system.home, env=system.environment, capture_output=True, check=True,
         )  # fmt: skip
         assert json.loads(done.stdout)["secrets"] == {"password": PASSWORD}
-        variables = dict(re.findall(r"(BROKER_\w+)=(\S+)", fetch))
-        assert set(variables) == {"BROKER_ADDR", "BROKER_CACERT", "BROKER_AUTH"}
-        typed = fetch.splitlines()[1].replace("/run/acme --hold", "acme").split()[1:]
-        system.changes = {"BROKER_ADDR": service.addresses[0], "BROKER_AUTH": "token-file:reporting.token"}
-        system.ok(*typed)
+        system.changes = {"BROKER_CONFIG": ""}
+        (system.home / "broker.toml").unlink()
+        here = {
+            "https://broker.example:8443 --ca-file /etc/broker/ca.pem": service.addresses[0],
+            "jwt-file:/run/secrets/broker/token": "token-file:reporting.token",
+            "/run/acme --hold": "acme",
+        }
+        for there, ours in here.items():
+            assert there in fetch
+            fetch = fetch.replace(there, ours)
+        for line in fetch.splitlines():
+            system.ok(*line.split()[1:])
     assert (system.home / "acme/current/tls.key").exists()

@@ -302,7 +302,7 @@ def test_bundle_get_takes_it_from_the_service(system: System, token: dict[str, s
         (system.home / "none.toml").write_text("version = 1\n")
         system.changes = {**alone, "BROKER_AUTH": "jwt-file:jwt"}
         got = system.ok("bundle", "get", "acme/reporting", "--to", "bundle", "--ttl", "5m")
-        assert f"from the broker at {service.addresses[0]}" in got.err
+        assert f"through {service.addresses[0]}" in got.err
         assert (system.home / "bundle/current/password").read_text() == PASSWORD
         held = system.start(
             "bundle", "get", "acme/reporting", "--consumer-token-file", "reader.token", "--to", "held", "--hold"

@@ -1,0 +1,57 @@
+"""The broker service that a command goes through, if the configuration names one."""
+
+import os
+from pathlib import Path
+
+from broker.cli.options import read_input
+from broker.cli.output import note
+from broker.cli.start import Start
+from broker.client.service import Service
+from broker.errors import InputError
+from broker.model.lease import Caller
+from broker.model.redactor import Redactor
+from broker.model.secret import Secret
+from broker.telemetry import log
+
+
+def service(start: Start, token_file: str = "") -> Service | None:
+    """Return the service at BROKER_ADDR, None if none is set; say which way the command goes.
+
+    `token_file` has the identity to show; without it, BROKER_AUTH names one. Raise `InputError`.
+    """
+    address, ca_file = start.config["service.address"], start.config["service.ca_file"]
+    if not address:
+        note("directly from Vault")
+        return None
+    caller = identity(f"token-file:{token_file}" if token_file else start.config["service.auth"])
+    found = Service(address, caller, Path(ca_file) if ca_file else None)
+    note(f"through {address}")
+    return found
+
+
+def identity(auth: str) -> Caller:
+    """Return the identity that BROKER_AUTH names; raise `InputError`."""
+    method, _, source = auth.partition(":")
+    if not source:
+        raise InputError(
+            "no identity for the broker service is named", hint="export BROKER_AUTH=token-file:PATH (or jwt-file:PATH)"
+        )
+    if method != "jwt-env":
+        return Caller(token(source), is_jwt=method == "jwt-file")
+    if not os.environ.get(source):
+        raise InputError(f"the variable {source} is not set", hint="put the JWT into it, or set BROKER_AUTH")
+    return Caller(_hidden(os.environ[source]), is_jwt=True)
+
+
+def token(file: str) -> Secret[str]:
+    """Return the token in `file`; raise `InputError`."""
+    text = read_input(file).decode("utf-8", "replace").strip()
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise InputError(f"{file} holds no token", hint="log in to Vault and write the token to the file, mode 0600")
+    return _hidden(text)
+
+
+def _hidden(text: str) -> Secret[str]:
+    found = Secret(text)
+    log.hide(Redactor([found]).redact)
+    return found
