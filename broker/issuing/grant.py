@@ -169,7 +169,7 @@ def newer_than(lease: Lease, account: Account) -> int | None:
 def deliverable(account: Account, application_name: str, authentication: Authentication) -> Generation:
     """Return the current generation; raise `RefusedError` if the application cannot get a bundle of it."""
     application = account.served().application(application_name)
-    if CLIENT_ID in authentication.needs and not application.client_id:
+    if not application.client_id and CLIENT_ID in authentication.needs:
         raise RefusedError(
             f"application {account.name}/{application.name} has no client_id yet: it comes with the partner's reply",
             hint=f"broker app set {account.name}/{application.name} --client-id ID",

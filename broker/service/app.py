@@ -2,7 +2,8 @@
 
 import secrets
 from datetime import timedelta
-from ipaddress import ip_address
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -173,7 +174,7 @@ def _caller(request: Request) -> Caller:
     tokens, bearers = request.headers("x-vault-token"), request.headers("authorization")
     if len(tokens) + len(bearers) != 1 or (bearers and not bearers[0].lower().startswith(_BEARER)):
         raise NoIdentityError
-    peer = ip_address(request.peer) if request.peer else None
+    peer = _address(request.peer) if request.peer else None
     if tokens:
         return Caller(Secret(tokens[0]), peer)
     return Caller(Secret(bearers[0][len(_BEARER) :].strip()), peer, is_jwt=True)
@@ -187,5 +188,11 @@ def _decoded(body: bytes, kind: type[_Message]) -> _Message:
         raise InputError(f"the body is not valid: {error}", hint="GET /openapi.json describes it") from None
 
 
+@lru_cache(4096)
+def _address(text: str) -> IPv4Address | IPv6Address:
+    return ip_address(text)
+
+
+@lru_cache
 def _ttl(text: str) -> timedelta:
     return parse_duration(text) if text else LONGEST

@@ -66,7 +66,8 @@ class Request:
 
     def headers(self, name: str) -> list[str]:
         """Return the values of all headers called `name`, which is in lower case."""
-        return [value.decode("latin-1") for key, value in self.scope["headers"] if key == name.encode()]
+        wanted = name.encode()
+        return [value.decode("latin-1") for key, value in self.scope["headers"] if key == wanted]
 
     async def body(self) -> bytes:
         """Return the body; raise `InputError` if it is too large or too slow, `GoneError` if the client left."""

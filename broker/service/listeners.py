@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import uvicorn
+import uvloop
 
 from broker.errors import InputError
 from broker.network import is_loopback
@@ -179,7 +180,8 @@ class Listener:
 
 def serve(listeners: Sequence[Listener], *, ready: Callable[[tuple[str, ...]], None]) -> None:
     """Serve all `listeners` until a signal asks to end; call `ready` with their addresses once they listen."""
-    asyncio.run(_serve(listeners, ready))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(listeners, ready))
 
 
 async def _serve(listeners: Sequence[Listener], ready: Callable[[tuple[str, ...]], None]) -> None:

@@ -76,7 +76,7 @@ def reset() -> None:
 
 def bind(**fields: object) -> None:
     """Add fields to all later events of this context."""
-    _fields.set(MappingProxyType({**_fields.get(), **fields}))
+    _fields.set({**_fields.get(), **fields})
 
 
 def hide(redact: Callable[[str], str]) -> None:
