@@ -138,7 +138,8 @@ class ConsumerRecord:
         """Return the record with `lease` added, and without holdings that ended more than a day ago.
 
         A generation held before stays until its own end: another process of this entity may still use it. Concurrent
-        renewals may arrive in either order: the longer one counts.
+        renewals may arrive in either order: the longer one counts. A lease that moves to a newer generation leaves the
+        old one, and never the other way: a process that still hands out the old one may be late.
         """
         holding = Holding(
             lease.account,
@@ -150,7 +151,7 @@ class ConsumerRecord:
             lease.expires,
         )
         moved_on = [
-            h for h in self.holdings if h.lease == lease.id and h.generation != lease.generation and not h.shared
+            h for h in self.holdings if h.lease == lease.id and h.generation < lease.generation and not h.shared
         ]
         kept = [h for h in self.holdings if not _over(h, now - _KEPT) and h not in moved_on]
         before = next((h for h in kept if _place(h) == _place(holding)), None)

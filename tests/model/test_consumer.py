@@ -62,6 +62,12 @@ def test_renewal_moves_to_newer_generation() -> None:
     assert named((record,), MZP, 2, NOW) == {"billing"}
 
 
+def test_a_late_grant_moves_no_lease_back() -> None:
+    """A process that still hands out the old generation records it after another has moved the lease."""
+    record = a_record(a_lease(), a_lease("l1", 2), a_lease())
+    assert named((record,), MZP, 1, NOW) == named((record,), MZP, 2, NOW) == {"billing"}
+
+
 def test_shared_holding_ends_with_the_last() -> None:
     record = a_record(a_lease(), a_lease("l2", expires=later(hours=2)), a_lease("l3"))
     for lease in ("l1", "l2", "l3"):

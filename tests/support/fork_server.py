@@ -53,6 +53,7 @@ def main() -> None:
                     continue
                 text = channel.recv(LONGEST)
                 if not text:
+                    channel.close()
                     return
                 order = json.loads(text)
                 pid = os.fork()
@@ -93,7 +94,7 @@ def _run(channel: socket.socket, order: Order) -> int:
     report = partial(tell, channel, order["number"])
     module, _, function = order["disturbance"].partition(":")
     wiring = getattr(importlib.import_module(module), function)(order, report) if module else None
-    report("began")
+    report("began", pid=os.getpid())
     code = commands.run(order["arguments"], wiring=wiring)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -82,7 +82,7 @@ class Forked:
     ) -> int:
         """Start `broker ARGUMENTS` and return the order's number; `more` goes to its disturbance."""
         number = next(self._numbers)
-        folder = self._folder(number)
+        folder = self.folder(number)
         folder.mkdir()
         (folder / "stdin").write_bytes(data)
         order = {
@@ -114,7 +114,7 @@ class Forked:
         ended = self.wait_for("ended", number, timeout)
         times = {e["event"]: e["at"] for e in self._events if e["number"] == number}
         self._events = [e for e in self._events if e["number"] != number]
-        folder = self._folder(number)
+        folder = self.folder(number)
         out, err = ((folder / name).read_text(errors="replace") for name in ("stdout", "stderr"))
         trace = folder / "trace"
         rows = [json.loads(line) for line in trace.read_text().splitlines()] if trace.exists() else []
@@ -122,7 +122,12 @@ class Forked:
         over = times.get("over", ended["at"])
         return Finished(Ended(ended["code"], out, err), times.get("began", over), over, rows)
 
-    def _folder(self, number: int) -> Path:
+    def said(self, number: int) -> str:
+        """Return what order `number` has written to stderr so far."""
+        return (self.folder(number) / "stderr").read_text(errors="replace")
+
+    def folder(self, number: int) -> Path:
+        """Return where order `number` keeps its files until it is finished."""
         return Path(self._scratch.name) / str(number)
 
 
