@@ -14,3 +14,7 @@ path "${mount}/metadata/secrets/+/+/+" { capabilities = ["read"] }
 
 path "${mount}/data/evidence/accounts/+/+"     { capabilities = ["create", "read"] }
 path "${mount}/metadata/evidence/accounts/+/+" { capabilities = ["read"] }
+
+# The change document: tells services that consumers must hear of something
+path "${mount}/data/changes"       { capabilities = ["create", "read", "update"] }
+path "${shared}/metadata/changes" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }

@@ -20,3 +20,7 @@ path "${mount}/metadata/evidence/accounts/+/+" { capabilities = ["read"] }
 # Stragglers, and the leases that a person ends
 path "${mount}/data/consumers/+"    { capabilities = ["read", "update"] }
 path "${mount}/metadata/consumers/" { capabilities = ["list"] }
+
+# The change document: tells services that consumers must hear of something
+path "${mount}/data/changes"       { capabilities = ["create", "read", "update"] }
+path "${shared}/metadata/changes" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }

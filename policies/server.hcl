@@ -7,6 +7,9 @@ path "${mount}/data/keys/${account}/+"      { capabilities = ["read"] }
 path "${mount}/data/passwords/${account}/+" { capabilities = ["read"] }
 path "${mount}/data/secrets/${account}/+/+" { capabilities = ["read"] }
 
+# What changed that those who wait must hear of
+path "${mount}/data/changes" { capabilities = ["read"] }
+
 # Where they may be sent: the first entry of the account's evidence, which no role can overwrite, and no other
 path "${mount}/data/evidence/accounts/${account}/00000001" { capabilities = ["read"] }
 

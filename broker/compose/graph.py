@@ -41,6 +41,7 @@ from broker.rotation.ports import Canary, ForkedEvidenceError
 from broker.rotation.registry import Registry
 from broker.rotation.reports import RotationStatus, rotation_status
 from broker.rotation.rotation import Rotation
+from broker.vault.changes import announce, announcing
 from broker.vault.connection import Observer, unobserved
 from broker.vault.consumers import VaultConsumers
 from broker.vault.errors import MissingError
@@ -236,6 +237,7 @@ class Broker:
         return self._rotation(Role.CANARY)
 
     def _rotation(self, role: Role) -> Rotation:
+        vault = self.roles.connection(role)
         return Rotation(
             accounts=self.roles.accounts(role),
             settle=self.settle,
@@ -245,7 +247,7 @@ class Broker:
             keys=self.roles.keys(role),
             canary=self._prepare_try,
             stragglers=self.stragglers,
-            consumers=VaultConsumers(self.roles.connection(role)),
+            consumers=VaultConsumers(vault, partial(announce, vault)),
             others=partial(self._others, role),
             wait_for_services=self._wait_for_services,
         )
@@ -312,7 +314,7 @@ class Broker:
             amend.settle(
                 name,
                 accounts=roles.accounts(role),
-                log=roles.evidence(role).append,
+                log=announcing(roles.connection(role), roles.evidence(role).append),
                 keys=roles.keys(role) if may_destroy else None,
                 secrets=roles.secrets(role) if may_destroy else None,
             )

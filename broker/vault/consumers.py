@@ -13,10 +13,11 @@ from broker.vault.listing import CONSUMERS, Documents, documents
 
 
 class VaultConsumers:
-    """`issuing.grant.Consumers` on KV v2."""
+    """`issuing.grant.Consumers` on KV v2. `announce` is called with the path of a record that got a revocation."""
 
-    def __init__(self, vault: Connection) -> None:
+    def __init__(self, vault: Connection, announce: Callable[[str], None] = lambda _: None) -> None:
         self._vault = vault
+        self._announce = announce
 
     def all(self) -> Documents[ConsumerRecord]:
         """Return every readable record by entity, and findings about the others."""
@@ -28,11 +29,19 @@ class VaultConsumers:
 
     def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
         """Apply the pure `change` to the record of `entity`, a new one at first, as `Connection.change` does."""
+        path, revoked = layout.consumer(entity), False
 
         def changed(document: Document | None) -> Document:
-            return encoded(change(_record(entity, document) if document else ConsumerRecord(entity, name)))
+            nonlocal revoked
+            before = _record(entity, document) if document else ConsumerRecord(entity, name)
+            after = change(before)
+            revoked = after.revocations != before.revocations
+            return encoded(after)
 
-        return _record(entity, self._vault.change(layout.consumer(entity), changed))
+        stored = _record(entity, self._vault.change(path, changed))
+        if revoked:
+            self._announce(path)
+        return stored
 
     def _read(self, entity: str) -> ConsumerRecord:
         return _record(entity, self._vault.read(layout.consumer(entity)).data)

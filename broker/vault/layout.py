@@ -15,6 +15,7 @@ from broker.model.chain import LAST
 from broker.model.names import checked_name
 
 ACCOUNTS: Final = "accounts"
+CHANGES: Final = "changes"  # one document, no folder
 CONSUMERS: Final = "consumers"
 EVIDENCE: Final = "evidence/accounts"
 HEADS: Final = "evidence/heads"
@@ -24,7 +25,8 @@ PROFILES: Final = "profiles"
 RIGHTS: Final = "cb-issue"  # the prefix of virtual paths: nothing may ever be mounted there
 DIRECT: Final = "direct"  # kind of bundle
 SIGNERS: Final = "signers"
-FOLDERS: Final = (ACCOUNTS, CONSUMERS, "evidence", "keys", "passwords", PROFILES, "secrets", SIGNERS)  # of the mount
+# At the top of the mount
+FOLDERS: Final = (ACCOUNTS, CHANGES, CONSUMERS, "evidence", "keys", "passwords", PROFILES, "secrets", SIGNERS)
 
 DESCRIPTION: Final = "credential broker"  # of a mount that `setup` made: how it is recognised later
 # Bounds of the documents that are written more than once: versions kept, and no write without check-and-set. A mount

@@ -251,7 +251,7 @@ def test_effects_of_sharing_are_listed(bare: Connection) -> None:
     put(bare, "keys/pgp")
     others_roles(bare)
     said = "\n".join(survey(bare).effects())
-    for words in ("cas_required", "under accounts, consumers", "private keys", "under keys", "lock-out"):
+    for words in ("cas_required", "under accounts, changes, consumers", "private keys", "under keys", "lock-out"):
         assert words in said
 
 
