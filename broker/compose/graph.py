@@ -41,6 +41,7 @@ from broker.rotation.ports import Canary, ForkedEvidenceError
 from broker.rotation.registry import Registry
 from broker.rotation.reports import RotationStatus, rotation_status
 from broker.rotation.rotation import Rotation
+from broker.service.systemd import report
 from broker.vault.changes import announce, announcing
 from broker.vault.connection import Observer, unobserved
 from broker.vault.consumers import VaultConsumers
@@ -79,6 +80,7 @@ class Broker:
         self.clock = (wiring or Wiring()).clock  # unchecked, for display only: see `true_clock`
         self.roles = Roles(config, environment, observer=(wiring or Wiring()).observer, wait=wait)
         self._say = say
+        self._manager = environment.get("NOTIFY_SOCKET", "")  # set by systemd
 
     def close(self) -> None:
         """Give back every token, and close every connection."""
@@ -292,7 +294,7 @@ class Broker:
     def serve(self, listening: Listening, ready: Callable[[tuple[str, ...]], None]) -> None:
         """Run the service until a signal asks to end; call `ready` with its addresses once it listens."""
         self.issuing.check()  # a service that can issue nothing does not start
-        run(self.issuing.service, self.issuing.check, listening, ready)
+        run(self.issuing.service, self.issuing.check, listening, ready, partial(report, address=self._manager))
 
     @cached_property
     def _journal(self) -> Journal:

@@ -9,7 +9,7 @@ from broker.issuing.batch_issuer import BatchIssuer
 from broker.service.answers import Contents
 from broker.service.app import application
 from broker.service.health import health
-from broker.service.listeners import Address, Listener, ReloadedTls, serve
+from broker.service.listeners import Address, Listener, Ready, ReloadedTls, Report, serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,15 @@ def run(
     issuer: BatchIssuer[Contents],
     check: Callable[[], None],
     listening: Listening,
-    ready: Callable[[tuple[str, ...]], None],
+    ready: Ready,
+    report: Report,
 ) -> None:
     """Serve until a signal asks to end; call `ready` with the addresses once they listen. Raise `InputError`."""
     address = Address.parse(listening.address, behind_proxy=listening.behind_proxy)
     listeners = [Listener(application(issuer), address, _tls(listening, address))]
     if listening.health:
         listeners.append(Listener(health(check), Address.parse(listening.health)))
-    serve(listeners, ready=ready)
+    serve(listeners, ready=ready, report=report)
 
 
 def _tls(listening: Listening, address: Address) -> ReloadedTls | None:

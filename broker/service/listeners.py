@@ -17,6 +17,7 @@ import uvloop
 
 from broker.errors import InputError
 from broker.network import is_loopback
+from broker.service.systemd import State
 from broker.signals import ASKING
 from broker.telemetry import log
 
@@ -178,18 +179,26 @@ class Listener:
     tls: ReloadedTls | None = None
 
 
-def serve(listeners: Sequence[Listener], *, ready: Callable[[tuple[str, ...]], None]) -> None:
-    """Serve all `listeners` until a signal asks to end; call `ready` with their addresses once they listen."""
+Ready = Callable[[tuple[str, ...]], None]
+Report = Callable[[State], None]
+
+
+def serve(listeners: Sequence[Listener], *, ready: Ready, report: Report) -> None:
+    """Serve all `listeners` until a signal asks to end; call `ready` with their addresses once they listen.
+
+    `report` is called with each state.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(listeners, ready))
+        runner.run(_serve(listeners, ready, report))
 
 
-async def _serve(listeners: Sequence[Listener], ready: Callable[[tuple[str, ...]], None]) -> None:
+async def _serve(listeners: Sequence[Listener], ready: Ready, report: Report) -> None:
     sockets = [listener.address.bound() for listener in listeners]
     servers = [_Server(_config(listener)) for listener in listeners]
     loop = asyncio.get_running_loop()
 
     def end() -> None:
+        report(State.STOPPING)
         for server in servers:
             server.should_exit = True
 
@@ -203,6 +212,7 @@ async def _serve(listeners: Sequence[Listener], ready: Callable[[tuple[str, ...]
             await asyncio.sleep(0.01)
         if all(server.started for server in servers):
             ready(tuple(listener.address.at(bound) for listener, bound in zip(listeners, sockets, strict=True)))
+            report(State.READY)
         await asyncio.gather(*tasks)
     finally:
         for follower in followers:
