@@ -12,6 +12,10 @@ path "${mount}/metadata/passwords/+/+" { capabilities = ["read"] }
 path "${mount}/data/secrets/+/+/+"     { capabilities = ["create"] }
 path "${mount}/metadata/secrets/+/+/+" { capabilities = ["read"] }
 
+# The leases that a person ends
+path "${mount}/data/consumers/+"    { capabilities = ["read", "update"] }
+path "${mount}/metadata/consumers/" { capabilities = ["list"] }
+
 path "${mount}/data/evidence/accounts/+/+"     { capabilities = ["create", "read"] }
 path "${mount}/metadata/evidence/accounts/+/+" { capabilities = ["read"] }
 

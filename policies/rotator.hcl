@@ -17,8 +17,8 @@ path "${mount}/destroy/secrets/${account}/+/+"  { capabilities = ["update"] }
 path "${mount}/data/evidence/accounts/+/+"     { capabilities = ["create", "read"] }
 path "${mount}/metadata/evidence/accounts/+/+" { capabilities = ["read"] }
 
-# Stragglers, and the leases that a person ends
-path "${mount}/data/consumers/+"    { capabilities = ["read", "update"] }
+# Stragglers
+path "${mount}/data/consumers/+"    { capabilities = ["read"] }
 path "${mount}/metadata/consumers/" { capabilities = ["list"] }
 
 # The change document: tells services that consumers must hear of something

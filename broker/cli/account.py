@@ -34,6 +34,7 @@ from broker.errors import InputError, RefusedError
 from broker.model.account import Account, Contacts
 from broker.model.duration import part_of
 from broker.model.finding import refuse_errors
+from broker.model.lease import Which
 from broker.model.names import AccountName, mail_address
 from broker.model.role import Role
 from broker.model.subject import ATTRIBUTES, Subject
@@ -174,15 +175,15 @@ def set_(
 @command.verb("suspend", example="broker account suspend acme --reason 'key found in a repository'")
 @account_argument
 @reason_option
-@click.option("--revoke", is_flag=True, help="End its leases too; this needs the rotator's login.")
+@click.option("--revoke", is_flag=True, help="End its leases too.")
 def suspend(start: Start, account: AccountName, reason: str, revoke: bool) -> None:
     """Issue no bundles of an account until it is resumed. Rotation goes on.
 
     Bundles that were issued stay as they are: a copy works until its certificate expires.
     """
     changed = start.broker.registry.suspend(account, reason)
-    ended = start.broker.rotation.revoke(account, "", reason) if revoke else ()
-    leases = [holding.lease for holding in ended]
+    ended = start.broker.leases.revoke(Which(account=account), reason) if revoke else ()
+    leases = [holding.lease for _, holding in ended]
     show_done(f"account {account} is suspended", changed=changed or bool(leases), account=account, revoked=leases)
     note("copies that were issued work as before, until their certificate expires")
 

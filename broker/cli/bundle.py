@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from broker.cli.noun import Noun
-from broker.cli.options import account_argument, application_argument, reason_option
-from broker.cli.output import note, show_done, wrote_json
+from broker.cli.options import application_argument
+from broker.cli.output import note, wrote_json
 from broker.cli.start import Start
 from broker.cli.through import service, token
 from broker.delivery.directory import CURRENT, publishing
@@ -120,24 +120,6 @@ def get(
         for path in staying:
             note(f"{path} is kept: other files are in it")
         note("the files of this lease are gone")
-
-
-@command.verb("revoke", example="broker bundle revoke acme batch-7 --reason 'host is gone'")
-@account_argument
-@click.argument("holder", metavar="CONSUMER|LEASE")
-@reason_option
-def revoke(start: Start, account: AccountName, holder: str, reason: str) -> None:
-    """End the leases of a consumer, or one lease: rotation retire does not wait for them any more.
-
-    Nothing is taken back: a copy of a bundle works until its certificate expires. broker rotation status shows who
-    holds what.
-    """
-    if not holder:
-        raise InputError("no consumer and no lease is named", hint=f"broker rotation status {account} shows both")
-    ended = start.broker.rotation.revoke(account, holder, reason)
-    done = f"what {holder} holds of {account} is revoked"
-    show_done(done, account=account, leases=[holding.lease for holding in ended])
-    note("its holder is not notified: a copy of the bundle works until its certificate expires")
 
 
 def _say(granted: Granted, published: Path, asked: timedelta, afterwards: str) -> None:

@@ -30,13 +30,14 @@ from broker.model.chain import require_text
 from broker.model.clock import Clock, system_clock
 from broker.model.finding import Finding
 from broker.model.generation import Parts
-from broker.model.lease import ConsumerRecord, stragglers
+from broker.model.lease import ConsumerRecord, Held, Which, held, stragglers
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.verdict import CanaryResult
 from broker.partners import catalogue
 from broker.partners.profile import Profile
 from broker.rotation import amend
+from broker.rotation.leases import Leases
 from broker.rotation.ports import Canary, ForkedEvidenceError
 from broker.rotation.registry import Registry
 from broker.rotation.reports import RotationStatus, rotation_status
@@ -229,6 +230,15 @@ class Broker:
         return Registry(self.roles.accounts(role), settle, self.true_clock, self.actor, self.roles.secrets(role))
 
     @cached_property
+    def leases(self) -> Leases:
+        """The operator's use-case for leases: revoke them."""
+        role = Role.OPERATOR
+        settle, held = partial(self.settle, role=role), partial(self.holdings, role=role)
+        vault = self.roles.connection(role)
+        consumers = VaultConsumers(vault, partial(announce, vault))
+        return Leases(self.roles.accounts(role), settle, self.true_clock, self.actor, consumers, held)
+
+    @cached_property
     def rotation(self) -> Rotation:
         """The rotator's use-cases, from a signing request to a retired generation."""
         return self._rotation(Role.ROTATOR)
@@ -239,7 +249,6 @@ class Broker:
         return self._rotation(Role.CANARY)
 
     def _rotation(self, role: Role) -> Rotation:
-        vault = self.roles.connection(role)
         return Rotation(
             accounts=self.roles.accounts(role),
             settle=self.settle,
@@ -249,7 +258,6 @@ class Broker:
             keys=self.roles.keys(role),
             canary=self._prepare_try,
             stragglers=self.stragglers,
-            consumers=VaultConsumers(vault, partial(announce, vault)),
             others=partial(self._others, role),
             wait_for_services=self._wait_for_services,
         )
@@ -271,6 +279,13 @@ class Broker:
     def stragglers(self, name: AccountName, number: int, role: Role = Role.ROTATOR) -> frozenset[str]:
         """Return the consumers that hold a generation, and those whose record cannot be read, since they may."""
         return self._holders(self._consumers(role), name, number)
+
+    def holdings(self, which: Which, role: Role = Role.AUDITOR) -> tuple[Held, ...]:
+        """Return the holdings that fit and that no end has passed; report records that cannot be read to `say`."""
+        records = self._consumers(role)
+        for finding in records.unread.values():
+            self._say(f"note: {finding.message}, so its leases are left out; run broker doctor for details")
+        return held(records.found.values(), self.clock(), which)
 
     def _consumers(self, role: Role) -> Documents[ConsumerRecord]:
         return VaultConsumers(self.roles.connection(role)).all()

@@ -193,6 +193,10 @@ class ConsumerRecord:
         one = _revoking(kept, holding.lease, _place(holding), now) if holding.lease else kept
         return _revoking(one, "", _place(holding), now)
 
+    def without_lease(self, holding: Holding, *, now: datetime) -> ConsumerRecord:
+        """Return the record with the lease of `holding` revoked, by its id: others that share the holding stay."""
+        return _revoking(self.returned(holding.lease), holding.lease, _place(holding), now)
+
     def has_revoked(self, lease: Lease) -> bool:
         """Return whether the lease was revoked."""
         return any(r.ends(lease) for r in self.revocations)
@@ -201,18 +205,42 @@ class ConsumerRecord:
 Held = tuple[ConsumerRecord, Holding]
 
 
-def held(records: Iterable[ConsumerRecord], account: AccountName, now: datetime) -> tuple[Held, ...]:
-    """Return the holdings of `account` that no end has passed, each with its consumer."""
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Names holdings: those that fit everything that is given."""
+
+    lease: str = ""  # an id, or how it begins
+    consumer: str = ""  # a name, or the id of an entity
+    account: str = ""
+    generation: int = 0
+
+    def fits(self, record: ConsumerRecord, holding: Holding) -> bool:
+        """Return whether it names `holding` of `record`."""
+        return (
+            holding.lease.startswith(self.lease)
+            and self.consumer in ("", record.name, record.entity)
+            and self.account in ("", holding.account)
+            and self.generation in (0, holding.generation)
+        )
+
+    @property
+    def scope(self) -> str:
+        """What a revocation of these ends, as evidence says it: one lease of a holding, or all."""
+        return "lease" if self.lease else "holding"
+
+
+def held(records: Iterable[ConsumerRecord], now: datetime, which: Which) -> tuple[Held, ...]:
+    """Return the holdings that fit and that no end has passed, each with its consumer."""
     found = ((record, holding) for record in records for holding in record.holdings)
-    return tuple((r, h) for r, h in found if h.account == account and not _over(h, now))
+    return tuple((r, h) for r, h in found if which.fits(r, h) and not _over(h, now))
 
 
 def stragglers(
     records: Iterable[ConsumerRecord], account: AccountName, generation: int, now: datetime
 ) -> frozenset[str]:
     """Return the consumers that still hold `generation` of `account`, with lease and end, for people."""
-    holding = held(records, account, now)
-    return frozenset(f"{r.name} ({_until(h)})" for r, h in holding if h.generation == generation)
+    holding = held(records, now, Which(account=account, generation=generation))
+    return frozenset(f"{r.name} ({_until(h)})" for r, h in holding)
 
 
 def _revoking(record: ConsumerRecord, lease: str, place: Place, now: datetime) -> ConsumerRecord:

@@ -3,9 +3,8 @@
 No port returns a private key or a secret: rotation refers to them and never has one in memory, except to store it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import NewType, Protocol
 
 from broker.errors import ConflictError
@@ -13,7 +12,7 @@ from broker.model.account import Account
 from broker.model.certificate import Spki
 from broker.model.chain import Entry
 from broker.model.generation import KeyRef, Parts, SecretRef
-from broker.model.lease import ConsumerRecord, Held
+from broker.model.lease import ConsumerRecord
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
@@ -41,9 +40,6 @@ Version = NewType("Version", int)  # 0: not stored yet
 
 class Consumers(Protocol):
     """The records of what each consumer holds."""
-
-    def held(self, account: AccountName, now: datetime) -> Sequence[Held]:
-        """Return the holdings of `account` that no end has passed, each with its consumer."""
 
     def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
         """Apply the pure `change` to a consumer's record."""

@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial, reduce
 
 from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account
@@ -20,18 +19,17 @@ from broker.model.changes.moving import (
     restored,
     rollback_target,
 )
-from broker.model.changes.registering import lease_revoked, removed
+from broker.model.changes.registering import removed
 from broker.model.changes.requesting import closed, requested, submitted
 from broker.model.changes.trying import breaker_reset, canary_answered, canary_sent
 from broker.model.clock import Stamp
 from broker.model.generation import Closed, Generation, Parts, SigningRequest, Submission, Try
-from broker.model.lease import ConsumerRecord, Holding
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
 from broker.model.verdict import CanaryResult, Verdict
 from broker.pki.reply import ReplyParts
 from broker.rotation.amend import UseCase, amend
-from broker.rotation.ports import Canary, Consumers, Keys, Others, ReadProfile, Stragglers
+from broker.rotation.ports import Canary, Keys, Others, ReadProfile, Stragglers
 from broker.rotation.receive import ImportOptions, Received, Reply
 from broker.rotation.reports import Promotion, require_ok
 
@@ -44,7 +42,6 @@ class Rotation(UseCase):
     keys: Keys
     canary: Canary
     stragglers: Stragglers
-    consumers: Consumers
     others: Others = tuple
     wait_for_services: Callable[[datetime], None] = lambda _: None  # until none hands out what was current till then
 
@@ -249,7 +246,8 @@ class Rotation(UseCase):
             holding = sorted(self.stragglers(name, number) | copies)
             if holding and not reason:
                 ways = [f"broker rotation returned {name} --held-by {shlex.quote(holder)}" for holder in sorted(copies)]
-                ways += [f"broker bundle revoke {name} CONSUMER --reason TEXT"] if len(holding) > len(copies) else []
+                revoke = f"broker lease revoke --account {name} --generation {number} --consumer NAME --reason TEXT"
+                ways += [revoke] if len(holding) > len(copies) else []
                 ways.append("--force --reason TEXT here")
                 raise WaitingError(
                     f"generation {number} of {name} is still held by {', '.join(holding)}",
@@ -274,30 +272,6 @@ class Rotation(UseCase):
             return self.amend(name, lambda account, stamp: copy_gone(account, holder, reason, stamp)).account
 
     # the end
-
-    def revoke(self, name: AccountName, holder: str, reason: str) -> tuple[Holding, ...]:
-        """End a lease, all leases of a consumer, or with "" all of the account. Return what was held.
-
-        Nobody waits for the holder any more, but a copy of the bundle works until its certificate expires. Raise
-        `UnknownNameError` if a holder is named that holds nothing, because it ended already or never was.
-        """
-        self.seen(name)
-        held = self.consumers.held(name, self.clock())
-        ended = [(r, h) for r, h in held if holder in ("", h.lease, r.name)]
-        if holder and not ended:
-            raise UnknownNameError(
-                f"{holder[:80]!r} holds nothing of {name}, and is none of its leases",
-                hint=f"broker rotation status {name} shows who holds it",
-            )
-
-        def noted(account: Account, stamp: Stamp) -> Account:
-            return reduce(lambda a, one: lease_revoked(a, one[0].entity, one[1], reason, stamp), ended, account)
-
-        self.settled(name, noted)
-        for record, holding in ended:
-            change = partial(ConsumerRecord.ended, holding=holding, now=self.clock())
-            self.consumers.change(record.entity, record.name, change)
-        return tuple(holding for _, holding in ended)
 
     def remove(self, name: AccountName, reason: str = "") -> bool:
         """Remove an account: every secret is destroyed, its evidence and its name are kept. Return whether it changed.

@@ -1,10 +1,8 @@
 """Consumers' records in Vault: the leases that each holds, and those that were revoked."""
 
 from collections.abc import Callable
-from datetime import datetime
 
-from broker.model.lease import ConsumerRecord, Held, held
-from broker.model.names import AccountName
+from broker.model.lease import ConsumerRecord
 from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.documents import decoded, encoded
@@ -22,10 +20,6 @@ class VaultConsumers:
     def all(self) -> Documents[ConsumerRecord]:
         """Return every readable record by entity, and findings about the others."""
         return documents(self._vault, CONSUMERS, self._read, "consumer.unreadable")
-
-    def held(self, account: AccountName, now: datetime) -> tuple[Held, ...]:
-        """Return the holdings of `account` that no end has passed, each with its consumer."""
-        return held(self.all().found.values(), account, now)
 
     def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
         """Apply the pure `change` to the record of `entity`, a new one at first, as `Connection.change` does."""

@@ -43,7 +43,6 @@ _LEFT_OUT: Final = frozenset(
         "bundle get (all formats, after another client_id)",
         "vault setup --login-dir",
         "vault enrol --login-dir",
-        "bundle revoke",  # what it ends is held elsewhere
     }
 )
 

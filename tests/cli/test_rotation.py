@@ -257,8 +257,8 @@ def test_revoked_holder_is_not_waited_for(held: CliHarness) -> None:
     (name, lease, end) = re.findall(r"held by (\S+) \(lease (\w+) until (\S+ \S+Z)\)", waiting)[0]
     assert datetime.strptime(end, "%Y-%m-%d %H:%M:%SZ").replace(tzinfo=UTC) > datetime.now(UTC)
     assert f"{name} (lease {lease}" in held.ok("rotation status acme").out
-    revoked = held.ok(f"bundle revoke acme {name} --reason 'host is gone' -o json").json
-    assert revoked["leases"] == [lease]
+    revoked = held.ok(f"lease revoke --account acme --consumer {name} --reason 'host is gone' -o json").json
+    assert [row["lease"] for row in revoked["leases"]] == [lease]
     held.ok("rotation retire acme --generation 1")
     assert f"lease={lease}" in re.sub(r"\s", "", held.ok("evidence show acme").out)
     assert held.run("evidence verify acme").code == 0

@@ -23,7 +23,7 @@ from broker.model.bundle import Bundle, Wanted
 from broker.model.chain import Entry
 from broker.model.changes import moving
 from broker.model.generation import Parts
-from broker.model.lease import BundleKind, Caller, Consumer, ConsumerRecord, held
+from broker.model.lease import BundleKind, Caller, Consumer, ConsumerRecord, Which, held
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Move
@@ -80,8 +80,8 @@ class World:
         return self.records[entity]
 
     def holders(self, generation: int = 1) -> frozenset[str]:
-        found = held(tuple(self.records.values()), MZP, self.now)
-        return frozenset(record.name for record, holding in found if holding.generation == generation)
+        found = held(self.records.values(), self.now, Which(account=MZP, generation=generation))
+        return frozenset(record.name for record, _ in found)
 
     def promote(self) -> None:
         self.account = moving.moved(with_answer(self.account), self.account.next_generation, Move.PROMOTE, STAMP)

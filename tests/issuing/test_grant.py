@@ -18,7 +18,7 @@ from broker.model.bundle import Granted, Wanted
 from broker.model.chain import Entry
 from broker.model.changes import moving, registering
 from broker.model.generation import Parts
-from broker.model.lease import BundleKind, Consumer, ConsumerRecord, held
+from broker.model.lease import BundleKind, Consumer, ConsumerRecord, Which, held
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Move
@@ -85,7 +85,7 @@ class Broker:
 
     @property
     def holders(self) -> set[str]:
-        return {record.name for record, h in held(self.records.values(), MZP, self.now) if h.generation == 1}
+        return {record.name for record, h in held(self.records.values(), self.now, Which(generation=1))}
 
     def _note(self, what: str) -> None:
         self.asked.append(what)

@@ -12,7 +12,7 @@ from broker.model.chain import Entry
 from broker.model.changes import importing, moving, registering, requesting, trying
 from broker.model.generation import Closed, Halt, Submission
 from broker.model.history import Event, account_state, fold
-from broker.model.lease import Holding
+from broker.model.lease import ConsumerRecord, Holding
 from broker.model.stage import Move, Stage
 from broker.model.subject import Subject
 from broker.model.verdict import CanaryResult, Verdict
@@ -139,7 +139,9 @@ def test_every_event_is_recorded() -> None:
     account = requesting.submitted(account, number, Submission(NOW, "hand"), by=BY)
     account = requesting.finding_accepted(account, account.certificates[-1], "certificate.purpose", "why", STAMP)
     holding = Holding(account.name, "fleet", "direct", 1, "l1", NOW, NOW)
-    account = registering.lease_revoked(account, "entity", holding, "host is gone", STAMP)
+    account = registering.lease_revoked(
+        account, (ConsumerRecord("e-1", "a"), holding), "holding", "host is gone", STAMP
+    )
     account = registering.removed(account, "over", STAMP)
     assert {e.what for e in account.outbox} == {what.value for what in Event}
     assert_sound(account)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -18,13 +18,14 @@ from broker.model.certificate import Spki
 from broker.model.chain import Entry, verify
 from broker.model.generation import KeyRef, Parts, SecretRef, key_ref, secret_refs
 from broker.model.history import account_state, fold
-from broker.model.lease import ConsumerRecord, Held, held
+from broker.model.lease import ConsumerRecord, held
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
 from broker.model.verdict import CanaryResult, Verdict
 from broker.partners import catalogue
 from broker.partners.profile import Profile
+from broker.rotation.leases import Leases
 from broker.rotation.ports import Version, Versioned
 from broker.rotation.registry import Registry
 from broker.rotation.rotation import Rotation
@@ -158,7 +159,6 @@ class Simulation:
             "keys": self.keys,
             "canary": self.canary,
             "stragglers": self.stragglers,
-            "consumers": _Consumers(self),
         }
         given |= ports
         return Rotation(self, _settle_nothing, self.clock, by, given.pop("profile", _profile), **given)
@@ -166,6 +166,15 @@ class Simulation:
     def registry(self, by: str = BY) -> Registry:
         """Return the operator's use-cases on this sim, without settling."""
         return Registry(self, _settle_nothing, self.clock, by, self.secrets)
+
+    def leases(self, by: str = BY) -> Leases:
+        """Return the operator's use-case for leases on this sim, without settling."""
+        records = self.records
+        return Leases(
+            *(self, _settle_nothing, self.clock, by),
+            consumers=_Consumers(self),
+            held=lambda which: held(records.values(), self.now, which),
+        )
 
     # -- what tests ask
 
@@ -265,9 +274,6 @@ def _account(text: str) -> Account:
 @dataclass
 class _Consumers:
     sim: Simulation
-
-    def held(self, account: AccountName, now: datetime) -> Sequence[Held]:
-        return held(self.sim.records.values(), account, now)
 
     def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
         with self.sim.writing("consumer"):

@@ -17,7 +17,6 @@ from broker.model.chain import Head
 from broker.model.changes.registering import application_set
 from broker.model.clock import Stamp
 from broker.model.generation import Closed, Parts, SecretRef, SigningRequest, Submission
-from broker.model.lease import ConsumerRecord, Holding
 from broker.model.secret import Secret
 from broker.model.stage import Stage
 from broker.model.verdict import CanaryResult, Verdict
@@ -351,47 +350,6 @@ def test_what_fails_on_our_side_is_no_try() -> None:
     with assert_refused(RefusedError, "destroyed"):
         sim.rotation(canary=canary).try_out(MZP, 2)
     assert sim.writes == []
-
-
-def held_by_two() -> Simulation:
-    """An account that two consumers hold, one of them twice."""
-    sim = a_simulation()
-    for entity, name, lease in (("e-1", "reader", "l1"), ("e-1", "reader", "l2"), ("e-2", "batch", "l3")):
-        holding = Holding(MZP, lease, "direct", 1, lease, sim.now, sim.now + timedelta(days=9))
-        record = sim.records.get(entity, ConsumerRecord(entity, name))
-        sim.records[entity] = replace(record, holdings=(*record.holdings, holding))
-    return sim
-
-
-@pytest.mark.parametrize(("holder", "left"), [("l2", {"l1", "l3"}), ("reader", {"l3"}), ("l3", {"l1", "l2"})])
-def test_revoked_lease_is_not_waited_for(holder: str, left: set[str]) -> None:
-    sim = held_by_two()
-    sim.rotation().revoke(MZP, holder, "host is gone")
-    assert {h.lease for record in sim.records.values() for h in record.holdings} == left
-    noted = [e.facts for e in sim.whole_chain() if e.what == "lease-revoked"]
-    assert {str(f["lease"]) for f in noted} == {"l1", "l2", "l3"} - left
-    assert {f["reason"] for f in noted} == {"host is gone"}
-    with assert_refused(UnknownNameError, "holds nothing"):
-        sim.rotation().revoke(MZP, holder, "again")
-
-
-def test_all_leases_of_an_account_are_revoked() -> None:
-    sim = held_by_two()
-    assert {h.lease for h in sim.rotation().revoke(MZP, "", "stolen")} == {"l1", "l2", "l3"}
-    assert sim.rotation().revoke(MZP, "", "stolen") == ()
-    assert not any(record.holdings for record in sim.records.values())
-
-
-def test_killed_revocation_is_finished() -> None:
-    """The evidence comes first: a kill leaves an entry too many, never a holder that vanished without one."""
-    for fault in (Fault.KILLED_BEFORE, Fault.KILLED_AFTER):
-        sim = held_by_two().branch(at=2, fault=fault)
-        with pytest.raises(Killed):
-            sim.rotation().revoke(MZP, "l3", "gone")
-        assert any(e.what == "lease-revoked" for e in sim.whole_chain())
-        if fault is Fault.KILLED_BEFORE:
-            sim.rotation().revoke(MZP, "l3", "gone")
-        assert {h.lease for record in sim.records.values() for h in record.holdings} == {"l1", "l2"}
 
 
 def in_use() -> list[tuple[Simulation, str]]:

@@ -214,7 +214,7 @@ def leave(watch: Watch) -> None:
     reader = f"{watch.system.vault.settings.mount}/reader"
     watch.run("account", "suspend", "acme", "--reason", "over")
     watch.run("account", "resume", "acme")
-    watch.run("bundle", "revoke", "acme", reader, "--reason", "over")
+    watch.run("lease", "revoke", "--consumer", reader, "--reason", "over")
     watch.run("account", "remove", "acme", "--yes", code=7)
     subject = [part for pair in SUBJECT for part in ("--subject", pair)]
     url = watch.system.partner.api_url

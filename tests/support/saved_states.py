@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from broker.compose.graph import Wiring
 from broker.model.account import Account
 from broker.model.chain import verify
-from broker.model.lease import ConsumerRecord
+from broker.model.lease import ConsumerRecord, Holding
 from broker.model.names import AccountName
 from broker.model.stage import Stage
 from broker.vault.connection import Connection
@@ -27,7 +27,7 @@ from broker.vault.documents import decoded
 from broker.vault.enrolment import consumer_role
 from broker.vault.evidence import VaultEvidence
 from broker.vault.layout import right
-from tests.support.catalogue import STATES, Case, filled
+from tests.support.catalogue import HELD, STATES, Case, filled
 from tests.support.console import inside
 from tests.support.ended import Ended
 from tests.support.outside import OutsideSet, made_outside, zipped
@@ -36,7 +36,9 @@ from tests.support.sources import BROKER
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, System
 from tests.support.vault import AppRole, a_consumer, login
 
-__all__ = ["ACCOUNT", "LATER", "SavedStates", "State", "documents_of"]
+LEASE: Final = "5eed" * 8
+
+__all__ = ["ACCOUNT", "LATER", "LEASE", "SavedStates", "State", "documents_of"]
 
 ACCOUNT: Final = "acme"
 LATER: Final = timedelta(minutes=15)  # what a person waits: a try without an answer counts no longer
@@ -138,7 +140,7 @@ class SavedStates:
         return {
             "account": ACCOUNT,
             "application": "reporting",
-            "holder": f"{self.system.vault.settings.mount}/reader",
+            "lease": LEASE,
             "url": self.system.partner.api_url,
             "login": LOGIN,
             "subject": [part for pair in SUBJECT for part in ("--subject", pair)],
@@ -155,6 +157,9 @@ class SavedStates:
         if parent:
             self.put(parent)
         for line in lines:
+            if line == HELD:
+                self._hold()
+                continue
             if "{reply}" in line:
                 self.reply(parent)
             if "{set}" in line:
@@ -163,6 +168,14 @@ class SavedStates:
             assert bool(ended.code) is line.startswith("!"), f"{line}: {ended.code}\n{ended.err}"
         before = self.states[parent].documents.get(f"accounts/{ACCOUNT}") if parent else None
         self.states[name] = State(documents_of(self.system.vault.admin) if parent else {}, before)
+
+    def _hold(self) -> None:
+        """Have a consumer hold the lease `LEASE`, for longer than any test takes."""
+        holding = Holding(
+            AccountName(ACCOUNT), "reporting", "direct", 1, LEASE, datetime.now(UTC), datetime(2100, 1, 1, tzinfo=UTC)
+        )
+        record = ConsumerRecord("5eed-entity", "batch-7", (holding,))
+        VaultConsumers(self.system.vault.admin).change(record.entity, record.name, lambda _: record)
 
     def account(self) -> Account | None:
         """Return the account as it is stored."""

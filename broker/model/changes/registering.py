@@ -19,7 +19,7 @@ from broker.model.changes.writing import (
 from broker.model.clock import Stamp
 from broker.model.generation import Application, Closed, Halt, Parts, secret_refs
 from broker.model.history import Event, identity, parts_facts, settings_facts
-from broker.model.lease import Holding
+from broker.model.lease import Held
 from broker.model.stage import Move
 from broker.model.subject import Subject
 
@@ -71,9 +71,18 @@ def removed(account: Account, reason: str, stamp: Stamp) -> Account:
     return pruned(dooming_unused(account, after))
 
 
-def lease_revoked(account: Account, consumer: str, holding: Holding, reason: str, stamp: Stamp) -> Account:
-    """Record that a person ended a lease: from then on nobody waits for its holder."""
-    facts: dict[str, Fact] = {"lease": holding.lease, "consumer": consumer, "generation": holding.generation}
+def lease_revoked(account: Account, ended: Held, scope: str, reason: str, stamp: Stamp) -> Account:
+    """Record that a person ended a lease, or by its `scope` all of a holding: from then on nobody waits for them."""
+    record, holding = ended
+    facts: dict[str, Fact] = {
+        "lease": holding.lease,
+        "consumer": record.entity,
+        "consumer_name": record.name,
+        "application": holding.application,
+        "kind": holding.kind,
+        "generation": holding.generation,
+        "scope": scope,
+    }
     return recorded(account, stamp, Event.LEASE_REVOKED, **facts, reason=reason)
 
 

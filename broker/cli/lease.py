@@ -1,0 +1,154 @@
+"""`broker lease`: the leases that consumers hold, their revocation, and the keys that sign them."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from broker.cli.noun import Noun
+from broker.cli.options import generation_option, reason_option
+from broker.cli.output import note, show_details, show_done, show_table, when, wrote_json
+from broker.cli.start import Start
+from broker.errors import InputError, UnknownNameError
+from broker.model.lease import RENEWABLE, Held, Which
+from broker.model.names import AccountName, account_name
+
+_ID: Final = re.compile(r"[0-9a-f]{8,32}")
+_SHOWN: Final = 12  # characters of an id in a table: enough to name it
+
+
+def _lease_id(ctx: click.Context, option: click.Parameter, value: str) -> str:
+    if ctx.resilient_parsing or (not value and not option.required):
+        return value
+    if value.count(".") > 1:
+        raise InputError("this is the text of a lease, which is a secret", hint="name its id: broker lease list")
+    if not _ID.fullmatch(value):
+        hint = "8 to 32 of 0-9 and a-f; broker lease list shows the ids"
+        raise InputError(f"{value[:40]!r} is not the id of a lease, or its beginning", hint=hint)
+    return value
+
+
+def _account(_: click.Context, __: click.Parameter, value: str) -> str:
+    return account_name(value) if value else ""
+
+
+consumer_option = click.option("--consumer", default="", metavar="NAME", help="Only of this consumer, or entity id.")
+
+
+@click.group("lease", cls=Noun, epilog="Example: broker lease list acme")
+def command() -> None:
+    """Show and revoke the leases that consumers hold, and rotate the key that signs them."""
+
+
+@command.verb("list", example="broker lease list acme -o json")
+@click.argument("account", default="", callback=_account)
+@consumer_option
+def list_(start: Start, account: AccountName, consumer: str) -> None:
+    """List the leases that consumers hold, of one account or of all.
+
+    Processes with the same identity share a line: it shows the newest of their leases, and lasts until the last of them
+    ends.
+    """
+    held = start.broker.holdings(Which(consumer=consumer, account=account))
+    if wrote_json([_row(one) for one in held]):
+        return
+    show_table(
+        ["lease", "consumer", "application", "gen", "until"],
+        [
+            (
+                f"{h.lease[:_SHOWN]}{'+' if h.shared else ''}" or h.kind,
+                record.name,
+                f"{h.account}/{h.application}",
+                h.generation,
+                f"{h.until:%H:%M:%SZ}" if h.until else None,
+            )
+            for record, h in held
+        ],
+        empty="no consumer holds a lease",
+    )
+    if any(h.shared for _, h in held):
+        note("+ processes with the same identity hold further leases")
+
+
+@command.verb("show", example="broker lease show 2f7c0a91d3b8")
+@click.argument("lease", metavar="LEASE-ID", callback=_lease_id)
+def show(start: Start, lease: str) -> None:
+    """Show who holds a lease, of what, and until when."""
+    held = start.broker.holdings(Which(lease=lease))
+    if not held:
+        raise _unknown(lease)
+    if wrote_json([_row(one) for one in held]):
+        return
+    now = start.broker.clock()
+    for record, h in held:
+        show_details(
+            {
+                "lease": h.lease,
+                "consumer": record.name,
+                "entity": record.entity,
+                "application": f"{h.account}/{h.application}",
+                "generation": h.generation,
+                "kind": h.kind,
+                "since": f"{h.since:%F %TZ}",
+                "until": f"{h.until:%F %TZ}" if h.until else "it is returned",
+                "renewable": "others share this holding" if h.shared else f"until {when(h.since + RENEWABLE, now)}",
+            }
+        )
+
+
+@command.verb("revoke", example="broker lease revoke --account acme --consumer batch-7 --reason 'host is gone'")
+@click.argument("lease", metavar="[LEASE-ID]", default="", callback=_lease_id)
+@consumer_option
+@click.option("--account", default="", metavar="ACCOUNT", callback=_account, help="Only of this account.")
+@generation_option("any")
+@reason_option
+def revoke(start: Start, lease: str, consumer: str, account: str, generation: int, reason: str) -> None:
+    """End leases: one by its id, or all of a consumer, an account or a generation.
+
+    Every broker service refuses to renew them from now on, and rotation retire does not wait for them. Nothing is taken
+    back: a copy of a bundle works until its certificate expires. A consumer that has the right gets new bundles:
+    take the right away first, or suspend the account.
+    """
+    if generation and not account:
+        raise InputError("--generation requires --account", hint="each account counts its own: --account ACCOUNT")
+    if not (lease or consumer or account):
+        raise InputError("nothing to revoke is named", hint="give a LEASE-ID, --consumer NAME or --account ACCOUNT")
+    if account:
+        start.broker.leases.accounts.read(account_name(account))  # or raises
+    ended = start.broker.leases.revoke(Which(lease, consumer, account, generation), reason)
+    if not ended:
+        named = f"generation {generation} of {account}" if generation else account
+        raise _unknown(lease or consumer or named)
+    show_done(_done(lease, ended), leases=[_row(one) for one in ended])
+    note("their holders are not notified: a copy of a bundle works until its certificate expires")
+
+
+def _done(lease: str, ended: Sequence[Held]) -> str:
+    lines = [f"{record.name}, generation {h.generation} of {h.account}/{h.application}" for record, h in ended]
+    shared = lease and any(h.shared for _, h in ended)
+    others = "\nother leases of the same consumer stay: --consumer NAME ends all" if shared else ""
+    return "\n".join(f"revoked: {line}" for line in lines) + others
+
+
+def _unknown(name: str) -> UnknownNameError:
+    return UnknownNameError(
+        f"nothing that is held fits {name[:80]!r}",
+        hint="broker lease list shows what is held",
+    )
+
+
+def _row(one: Held) -> dict[str, object]:
+    record, h = one
+    return {
+        "lease": h.lease,
+        "consumer": record.name,
+        "entity": record.entity,
+        "account": h.account,
+        "application": h.application,
+        "kind": h.kind,
+        "generation": h.generation,
+        "since": h.since,
+        "until": h.until,
+        "shared": h.shared,
+    }

@@ -1,0 +1,61 @@
+"""`broker lease`: who holds what, and the end of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.vault.consumers import VaultConsumers
+from tests.support.cli_harness import CliHarness
+from tests.support.saved_states import LEASE
+
+GET = "bundle get acme/reporting --consumer-token-file reader.token --to bundle"
+
+
+@pytest.fixture
+def held(harness: CliHarness) -> CliHarness:
+    """A consumer with one lease, and one with two that share a holding."""
+    harness.put("held")
+    for _ in range(2):
+        harness.ok(GET)
+    return harness
+
+
+def reader(harness: CliHarness) -> str:
+    return f"{harness.saved.system.vault.settings.mount}/reader"
+
+
+def test_the_list_shows_who_holds_what(held: CliHarness) -> None:
+    rows = held.ok("lease list -o json").json
+    assert {(r["consumer"], r["shared"]) for r in rows} == {("batch-7", False), (reader(held), True)}
+    assert [r["lease"] for r in held.ok("lease list acme --consumer batch-7 -o json").json] == [LEASE]
+    shown = held.ok("lease list acme")
+    assert LEASE[:12] in shown.out
+    assert LEASE[:13] not in shown.out
+    assert "+ processes with the same identity hold further leases" in shown.err
+    assert max(map(len, shown.out.splitlines())) <= 80
+    assert "no consumer holds a lease" in held.ok("lease list other").err
+
+
+def test_a_lease_is_shown_by_the_beginning_of_its_id(held: CliHarness) -> None:
+    shown = held.ok(f"lease show {LEASE[:12]}").out
+    assert LEASE in shown
+    assert "batch-7" in shown
+    assert held.ok(f"lease show {LEASE} -o json").json[0]["generation"] == 1
+
+
+def test_all_leases_of_a_generation_are_revoked(held: CliHarness) -> None:
+    ended = held.ok("lease revoke --account acme --generation 1 --reason stolen")
+    assert "revoked: batch-7, generation 1 of acme/reporting" in ended.err
+    assert held.ok("lease list -o json").json == []
+    assert held.run("lease revoke --account acme --reason stolen").code == 2
+    assert held.ok("evidence show acme").out.count("lease-revoked") == 2
+    assert held.run("evidence verify acme").code == 0
+
+
+def test_one_of_several_leases_is_revoked(held: CliHarness) -> None:
+    (row,) = held.ok(f"lease list --consumer {reader(held)} -o json").json
+    ended = held.ok(f"lease revoke {row['lease']} --reason stolen")
+    assert "other leases of the same consumer stay" in ended.err
+    assert len(held.ok("lease list -o json").json) == 2
+    record = VaultConsumers(held.saved.system.vault.admin).all().found[row["entity"]]
+    assert [r.lease for r in record.revocations] == [row["lease"]]
