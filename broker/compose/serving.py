@@ -3,13 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from broker.errors import InputError
 from broker.issuing.batch_issuer import BatchIssuer
 from broker.service.answers import Contents
 from broker.service.app import application
 from broker.service.health import health
+from broker.service.limits import Guard, raise_open_files
 from broker.service.listeners import Address, Listener, Ready, ReloadedTls, Report, serve
+
+_WATCHERS: Final = 64  # connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +36,11 @@ def run(
 ) -> None:
     """Serve until a signal asks to end; call `ready` with the addresses once they listen. Raise `InputError`."""
     address = Address.parse(listening.address, behind_proxy=listening.behind_proxy)
-    listeners = [Listener(application(issuer), address, _tls(listening, address))]
+    guard = Guard(raise_open_files(), None if listening.behind_proxy else address.names)
+    listeners = [Listener(application(issuer), address, _tls(listening, address), guard)]
     if listening.health:
-        listeners.append(Listener(health(check), Address.parse(listening.health)))
+        at = Address.parse(listening.health, behind_proxy=True)  # nothing there is secret
+        listeners.append(Listener(health(check), at, guard=Guard(_WATCHERS, at.names)))
     serve(listeners, ready=ready, report=report)
 
 

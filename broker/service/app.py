@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from broker.errors import BrokerError, DeniedError, InputError, VaultUnavailableError
+from broker.errors import BrokerError, DeniedError, InputError
 from broker.issuing.batch_issuer import Issued
 from broker.issuing.grant import Renewed
 from broker.model.bundle import Wanted
@@ -20,7 +20,7 @@ from broker.service import openapi
 from broker.service.answers import Contents, bundle_answer, files_answer
 from broker.service.asgi import App, GoneError, Handler, Request, Response, routed
 from broker.service.messages import BundleRequest, LeaseAnswer, LeaseRequest
-from broker.service.problems import MEDIA_TYPE, RETRY_AFTER, STATUS, problem
+from broker.service.problems import STATUS, problem_answer
 from broker.telemetry import log
 
 _Message = TypeVar("_Message", BundleRequest, LeaseRequest)
@@ -150,23 +150,14 @@ def _answered(handler: Handler) -> Handler:
 def _missing(request: Request, status: int) -> Response:
     message = "no such path" if status == 404 else f"{request.method} is not allowed here"  # noqa: PLR2004
     error = InputError(message, hint="GET /openapi.json describes the service")
-    return _problem(error, secrets.token_hex(8), status)
+    return problem_answer(error, status)
 
 
 def _failed(error: BrokerError, number: str) -> Response:
     log.info("refused", code=error.kind.value, reason=error.message)
     status = _UNAUTHORIZED if isinstance(error, NoIdentityError) else STATUS[error.kind]
-    return _problem(error, number, status)
-
-
-def _problem(error: BrokerError, number: str, status: int) -> Response:
-    headers = {"content-type": MEDIA_TYPE}
-    if status == _UNAUTHORIZED:
-        headers["www-authenticate"] = "Bearer"
-    if status == STATUS[VaultUnavailableError.kind]:
-        headers["retry-after"] = str(RETRY_AFTER)
-    body = msgspec.json.encode(problem(error, number, status))
-    return Response(status, body, headers)
+    headers = {"www-authenticate": "Bearer"} if status == _UNAUTHORIZED else {}
+    return problem_answer(error, status, headers, number)
 
 
 def _caller(request: Request) -> Caller:

@@ -98,6 +98,14 @@ class Request:
 Handler = Callable[[Request], Awaitable[Response]]
 
 
+async def respond(send: Send, response: Response) -> None:
+    """Send an answer."""
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in response.headers.items()]
+    headers.append((b"content-length", str(len(response.body)).encode()))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})
+
+
 def routed(routes: Mapping[tuple[str, str], Handler], missing: Callable[[Request, int], Response]) -> App:
     """Return an application that calls the handler of a request's method and path, else answers `missing`.
 
@@ -128,9 +136,6 @@ def routed(routes: Mapping[tuple[str, str], Handler], missing: Callable[[Request
             response = replace(refused, headers={**refused.headers, "allow": ", ".join(handlers)})
         else:
             response = missing(request, 404)
-        headers = [(name.encode(), value.encode("latin-1")) for name, value in response.headers.items()]
-        headers.append((b"content-length", str(len(response.body)).encode()))
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": response.body})
+        await respond(send, response)
 
     return application

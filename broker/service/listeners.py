@@ -7,7 +7,7 @@ import ssl
 import stat
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -17,11 +17,13 @@ import uvloop
 
 from broker.errors import InputError
 from broker.network import is_loopback
+from broker.service.limits import LOOPBACK_NAMES, Guard, GuardedProtocol
 from broker.service.systemd import State
 from broker.signals import ASKING
 from broker.telemetry import log
 
 _DRAIN: Final = 10  # seconds for open requests, once the service is asked to end
+_HANDSHAKE: Final = 10.0  # seconds for a TLS handshake
 _IDLE: Final = 75  # seconds; longer than the 60 of common proxies
 _CHECK: Final = 2.0  # seconds between two looks at the certificate's files
 _OWNER_AND_GROUP: Final = 0o660
@@ -71,6 +73,14 @@ class Address:
     def at(self, bound: socket.socket) -> str:
         """Return the address as text, with the port that the system chose for 0."""
         return str(self if self.path else replace(self, port=bound.getsockname()[1]))
+
+    @property
+    def names(self) -> frozenset[bytes] | None:
+        """The names that a Host header may have here: those of loopback, if this is plain HTTP there. None: any."""
+        if self.path or self.tls or not is_loopback(self.host):
+            return None
+        own = f"[{self.host}]" if ":" in self.host else self.host
+        return LOOPBACK_NAMES | {own.lower().encode()}
 
     def __str__(self) -> str:
         if self.path:
@@ -177,6 +187,7 @@ class Listener:
     app: Any  # an ASGI application
     address: Address
     tls: ReloadedTls | None = None
+    guard: Guard = field(default_factory=Guard)
 
 
 Ready = Callable[[tuple[str, ...]], None]
@@ -194,7 +205,7 @@ def serve(listeners: Sequence[Listener], *, ready: Ready, report: Report) -> Non
 
 async def _serve(listeners: Sequence[Listener], ready: Ready, report: Report) -> None:
     sockets = [listener.address.bound() for listener in listeners]
-    servers = [_Server(_config(listener)) for listener in listeners]
+    servers = [_Server(listener) for listener in listeners]
     loop = asyncio.get_running_loop()
 
     def end() -> None:
@@ -225,10 +236,30 @@ async def _serve(listeners: Sequence[Listener], ready: Ready, report: Report) ->
 class _Server(uvicorn.Server):
     """Leaves signals to `_serve`, which stops all servers of the process."""
 
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(_config(listener))
+        self._guard = listener.guard
+
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Capture none."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen as uvicorn does on sockets, with less time for a TLS handshake."""
+        loop, config = asyncio.get_running_loop(), self.config
+
+        def connected() -> asyncio.Protocol:
+            return GuardedProtocol(self._guard, config=config, server_state=self.server_state, app_state={})
+
+        seconds = _HANDSHAKE if config.ssl else None
+        self.servers = [
+            await loop.create_server(
+                connected, sock=bound, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=seconds
+            )
+            for bound in sockets or ()
+        ]
+        self.started = True
 
 
 def _config(listener: Listener) -> uvicorn.Config:
@@ -239,9 +270,11 @@ def _config(listener: Listener) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        reset_contextvars=True,  # else a pipelined request is logged with what the one before it bound
         timeout_keep_alive=_IDLE,
         timeout_graceful_shutdown=_DRAIN,
         ssl_context_factory=(lambda _config, _default: tls.context()) if tls else None,

@@ -1,5 +1,6 @@
 """Errors as HTTP answers: problem details (RFC 9457), with the same codes as `-o json` on the command line."""
 
+import secrets
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -7,6 +8,7 @@ from typing import Final
 import msgspec
 
 from broker.errors import BrokerError, DeniedError, Kind
+from broker.service.asgi import Response
 
 MEDIA_TYPE: Final = "application/problem+json"
 STATUS: Final[Mapping[Kind, int]] = MappingProxyType(
@@ -58,3 +60,14 @@ def problem(error: BrokerError, request: str, status: int) -> Problem:
         retryable=shown.retryable,
         request=request,
     )
+
+
+def problem_answer(
+    error: BrokerError, status: int, headers: Mapping[str, str] = MappingProxyType({}), number: str = ""
+) -> Response:
+    """Return `error` as an answer to the request `number`, or to one that got none yet."""
+    more = {"content-type": MEDIA_TYPE, **headers}
+    if status == STATUS[Kind.VAULT_UNAVAILABLE]:
+        more["retry-after"] = str(RETRY_AFTER)
+    body = msgspec.json.encode(problem(error, number or secrets.token_hex(8), status))
+    return Response(status, body, more)

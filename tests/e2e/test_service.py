@@ -273,7 +273,7 @@ def test_a_signal_answers_open_requests_first(system: System, token: dict[str, s
         host, port = re.findall(r"//(.*):(\d+)", service.addresses[0])[0]
         with socket.create_connection((host, int(port)), 30) as slow:
             body = json.dumps(ASKED).encode()
-            head = f"POST /v1/bundles HTTP/1.1\r\nHost: x\r\nX-Vault-Token: {token['X-Vault-Token']}\r\n"
+            head = f"POST /v1/bundles HTTP/1.1\r\nHost: localhost\r\nX-Vault-Token: {token['X-Vault-Token']}\r\n"
             slow.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
             assert service.ask(headers=token).status_code == 201  # so the slow request has been read too
             service.process.send_signal(signal.SIGTERM)
