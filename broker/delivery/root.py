@@ -88,12 +88,18 @@ class Root:
         os.fsync(self._fd)
 
     def read(self, name: str) -> Secret[bytes] | None:
-        """Return the content of a file, or None if it cannot be read or is no regular file; close it to other users."""
-        with suppress(OSError), open(name, "rb", opener=partial(_unfollowed, self._fd)) as file:
-            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        """Return the content of a file, None if it cannot be opened or is no regular file; close it to other users."""
+        try:
+            file = open(name, "rb", opener=partial(_unfollowed, self._fd))  # noqa: SIM115  # closed below
+        except OSError:
+            return None
+        with file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                return None
+            if stat.S_IMODE(mode) != _FILE_MODE:
                 os.fchmod(file.fileno(), _FILE_MODE)
-                return Secret(file.read())
-        return None
+            return Secret(file.read())
 
     def remove(self, directory: str, ours: frozenset[str]) -> None:
         """Remove the files named in `ours` from `directory`, and the directory if that empties it.

@@ -181,7 +181,8 @@ class Ground:
     def assert_nothing_half(self, *, staying: str = "") -> None:
         """Assert that each name is whole, and no working file is left.
 
-        The file `staying`, which a holder that ended could not remove, may stay if nothing points at it any more.
+        The file `staying`, which a holder that ended could not remove, may stay if nothing points at it any more; the
+        link `current`, if it points at nothing.
         """
         names = {Path(path).name for path, *_ in listing(self.here)}
         assert not [name for name in names if name.startswith(".")], f"working files are left: {names}"
@@ -190,7 +191,9 @@ class Ground:
         held = {path.name for path in bundle.glob("gen-*") if {f.name for f in path.iterdir()} <= {staying}}
         made = {path.name for path in bundle.glob("gen-*")} - self.published - (held if staying else set())
         assert made <= {current.readlink().name if current.is_symlink() else ""}, f"{made} that nothing points at"
-        if current.is_symlink():
+        if current.is_symlink() and staying == "current":
+            assert not list(current.iterdir()), "the link that could not be removed leads to files"
+        elif current.is_symlink():
             manifest = json.loads((current / "manifest.json").read_text())
             for name, listed in manifest["files"].items():  # digests of guessable files are left out
                 content = (current / name).read_bytes()

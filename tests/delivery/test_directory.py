@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -136,6 +137,25 @@ def test_displaced_generation_has_a_grace(tmp_path: Path) -> None:
     assert (root / "gen-000007").exists()
     publish(root, paper(generation=8), clock=at(NOW + timedelta(days=3, seconds=1) + GRACE))
     assert [p.name for p in sorted(root.iterdir())] == [CURRENT, "gen-000008"]
+
+
+def test_unclosable_file_has_no_second_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is there, but cannot be closed to others, is no reason to publish the generation again beside it."""
+    root = tmp_path / "root"
+    (publish(root, paper()) / "password").chmod(0o644)
+
+    chmod = os.fchmod
+
+    def fails(descriptor: int, mode: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "password":
+            raise OSError(errno.EROFS, "read-only")
+        chmod(descriptor, mode)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fchmod", fails)
+        with pytest.raises(UnusableDirectoryError):
+            publish(root, paper())
+    assert [p.name for p in root.glob("gen-*")] == ["gen-000007"]
 
 
 def test_rollback_points_at_the_older_one(tmp_path: Path) -> None:
