@@ -19,7 +19,7 @@ from broker.model.secret import Secret
 from broker.service import openapi
 from broker.service.answers import Contents, bundle_answer, files_answer
 from broker.service.asgi import App, GoneError, Handler, Request, Response, routed
-from broker.service.messages import BundleRequest, LeaseAnswer, LeaseRequest
+from broker.service.messages import LONGEST_KEY, BundleRequest, LeaseAnswer, LeaseRequest
 from broker.service.problems import STATUS, problem_answer
 from broker.telemetry import log
 
@@ -78,7 +78,7 @@ class _Service:
             account_name(asked.account),
             checked_name(asked.application, "application"),
             _ttl(asked.ttl),
-            idempotency_key="".join(request.headers("idempotency-key")),
+            idempotency_key=_idempotency_key(request),
         )
         return Response(201, bundle_answer(await self._issued(request, wanted)), _JSON)
 
@@ -169,6 +169,14 @@ def _caller(request: Request) -> Caller:
     if tokens:
         return Caller(Secret(tokens[0]), peer)
     return Caller(Secret(bearers[0][len(_BEARER) :].strip()), peer, is_jwt=True)
+
+
+def _idempotency_key(request: Request) -> str:
+    """Return the key that the request names, "" if none; raise `InputError` if it names two, or a long one."""
+    keys = request.headers("idempotency-key")
+    if len(keys) > 1 or len("".join(keys)) > LONGEST_KEY:
+        raise InputError(f"send one Idempotency-Key, of at most {LONGEST_KEY} characters")
+    return "".join(keys)
 
 
 def _decoded(body: bytes, kind: type[_Message]) -> _Message:

@@ -45,8 +45,8 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path, decoded, without the query."""
-        return str(self.scope["path"])
+        """The path as it was written, without the query: no name needs an escape, so each has one spelling."""
+        return str(self.scope["raw_path"], "latin-1")
 
     @property
     def peer(self) -> str | None:
@@ -117,7 +117,7 @@ def routed(routes: Mapping[tuple[str, str], Handler], missing: Callable[[Request
         paths.setdefault(tuple(path.split("/")), {})[method] = handler
 
     def found(parts: tuple[str, ...]) -> tuple[Mapping[str, Handler], tuple[str, ...]]:
-        if parts in paths:
+        if parts in paths and "*" not in parts:
             return paths[parts], ()
         for pattern, handlers in paths.items():
             if len(pattern) == len(parts) and all(p in ("*", part) for p, part in zip(pattern, parts, strict=True)):

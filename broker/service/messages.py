@@ -1,20 +1,24 @@
 """Requests and answers of the service. The OpenAPI description is generated from these types."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
+from broker.model.names import NAME
+
 Text = Annotated[str, Meta(max_length=256)]
+Name = Annotated[Text, Meta(extra_json_schema={"pattern": f"^{NAME.pattern}$"})]  # said there, checked by the route
+LONGEST_KEY: Final = 256  # characters of an Idempotency-Key
 LeaseText = Annotated[str, Meta(max_length=4096)]
 
 
 class BundleRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A request for a bundle of the account's current generation."""
 
-    account: Text
-    application: Text
+    account: Name
+    application: Name
     kind: Literal["direct"] = "direct"
     ttl: Annotated[
         Text, Meta(description="Term such as 15m; one hour at most, and no longer than the certificate.")

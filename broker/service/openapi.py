@@ -5,7 +5,8 @@ from typing import Any, Final
 import msgspec
 
 from broker import __version__
-from broker.service.messages import BundleAnswer, BundleRequest, LeaseAnswer, LeaseRequest
+from broker.model.names import NAME
+from broker.service.messages import LONGEST_KEY, BundleAnswer, BundleRequest, LeaseAnswer, LeaseRequest
 from broker.service.problems import MEDIA_TYPE, STATUS, Problem
 
 Document = dict[str, Any]
@@ -15,7 +16,7 @@ _KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "schema": {"type": "string", "maxLength": 256},
+    "schema": {"type": "string", "maxLength": LONGEST_KEY},
     "description": "Requests of one consumer with the same key share a lease.",
 }
 # path, method, summary, parameters, request, status of success, answer
@@ -27,7 +28,7 @@ _OPERATIONS: Final[tuple[tuple[str, str, str, list[Document], type, int, type | 
 
 
 def _part(name: str) -> Document:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "maxLength": 63}}
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": f"^{NAME.pattern}$"}}
 
 
 def description() -> Document:
