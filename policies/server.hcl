@@ -1,5 +1,6 @@
 # server: issues bundles and leases, judges consumers. Reads the secrets of its accounts; changes no account.
 path "${mount}/data/accounts/+"    { capabilities = ["read"] }
+path "${mount}/metadata/accounts/" { capabilities = ["list"] }
 path "${mount}/data/profiles/+"    { capabilities = ["read"] }
 path "${mount}/metadata/profiles/" { capabilities = ["list"] }
 

@@ -309,7 +309,7 @@ class Broker:
     def serve(self, listening: Listening, ready: Callable[[tuple[str, ...]], None]) -> None:
         """Run the service until a signal asks to end; call `ready` with its addresses once it listens."""
         self.issuing.check()  # a service that can issue nothing does not start
-        run(self.issuing.service, self.issuing.check, listening, ready, partial(report, address=self._manager))
+        run(self.issuing, listening, ready, partial(report, address=self._manager))
 
     @cached_property
     def _journal(self) -> Journal:

@@ -8,9 +8,11 @@ from broker.compose.roles import Roles
 from broker.errors import DeniedError, UnknownNameError
 from broker.evidence.journal import Journal
 from broker.issuing.batch_issuer import BatchIssuer, Ports
-from broker.issuing.batches import Batches, Recorder
+from broker.issuing.batches import Batches, Recorder, counted
+from broker.issuing.expiries import Expiries
 from broker.issuing.grant import Issuer, ReadAccount
 from broker.issuing.leases import LeaseSigner
+from broker.issuing.readiness import require_issuable
 from broker.model.account import Account
 from broker.model.clock import Clock
 from broker.model.lease import BundleKind, Caller, Consumer
@@ -44,6 +46,23 @@ class Issuing:
         """Raise `BrokerError` if nothing can be issued: Vault is away, or the server role cannot log in."""
         self._vault.ask("POST", "sys/capabilities-self", {"paths": [layout.RIGHTS]})  # any call with our token
         self._true_clock()
+
+    def check_account(self, name: AccountName) -> None:
+        """Raise `BrokerError` if no bundle of the account can be issued now."""
+        self._true_clock()
+        account = self._accounts(name)
+        authentication = self._profiles(account.profile, Role.SERVER).authentication
+        parts = require_issuable(account, authentication, self._clock()).parts
+        read_secrets(self._vault, name, parts)
+
+    def login_ends(self) -> float | None:
+        """Return when the server role's token ends, in Unix time; None if that is unknown."""
+        return self._vault.tokens.ends() if self._vault.tokens else None
+
+    def expiries(self) -> Expiries:
+        """Return the ends of all accounts' certificates, read in the background once it is entered."""
+        accounts = self._roles.accounts(Role.SERVER)
+        return Expiries(accounts.names, lambda name: accounts.read(name).account)
 
     def close(self) -> None:
         """Revoke the tokens that callers' JWTs were exchanged for."""
@@ -80,7 +99,7 @@ class Issuing:
             end=recorder.end,
             require_true_clock=self._true_clock,
         )
-        return BatchIssuer(ports, Batches(recorder.write), self._clock)
+        return BatchIssuer(ports, Batches(counted(recorder.write)), self._clock)
 
     @property
     def _vault(self) -> Connection:

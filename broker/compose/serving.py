@@ -1,15 +1,15 @@
 """Run the service: bundles for callers on one address, health on another."""
 
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from broker.compose.issuing import Issuing
+from broker.compose.watching import metrics
 from broker.errors import InputError
-from broker.issuing.batch_issuer import BatchIssuer
-from broker.service.answers import Contents
 from broker.service.app import application
-from broker.service.health import health
+from broker.service.health import Watched, health
 from broker.service.limits import Guard, raise_open_files
 from broker.service.listeners import Address, Listener, Ready, ReloadedTls, Report, serve
 
@@ -27,21 +27,18 @@ class Listening:
     behind_proxy: bool = False
 
 
-def run(
-    issuer: BatchIssuer[Contents],
-    check: Callable[[], None],
-    listening: Listening,
-    ready: Ready,
-    report: Report,
-) -> None:
+def run(issuing: Issuing, listening: Listening, ready: Ready, report: Report) -> None:
     """Serve until a signal asks to end; call `ready` with the addresses once they listen. Raise `InputError`."""
     address = Address.parse(listening.address, behind_proxy=listening.behind_proxy)
     guard = Guard(raise_open_files(), None if listening.behind_proxy else address.names)
-    listeners = [Listener(application(issuer), address, _tls(listening, address), guard)]
-    if listening.health:
-        at = Address.parse(listening.health, behind_proxy=True)  # nothing there is secret
-        listeners.append(Listener(health(check), at, guard=Guard(_WATCHERS, at.names)))
-    serve(listeners, ready=ready, report=report)
+    listeners = [Listener(application(issuing.service), address, _tls(listening, address), guard)]
+    with ExitStack() as reading:
+        if listening.health:
+            at = Address.parse(listening.health, behind_proxy=True)  # nothing there is secret
+            expiries = reading.enter_context(issuing.expiries())
+            watched = Watched(issuing.check, issuing.check_account, metrics(issuing, expiries, listeners[0]))
+            listeners.append(Listener(health(watched), at, guard=Guard(_WATCHERS, at.names)))
+        serve(listeners, ready=ready, report=report)
 
 
 def _tls(listening: Listening, address: Address) -> ReloadedTls | None:

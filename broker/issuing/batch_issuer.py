@@ -164,6 +164,11 @@ class BatchIssuer(Generic[Contents]):
         """Read the account again when it is next asked for: it has changed."""
         self._snapshots.forget(account)
 
+    @property
+    def pending(self) -> int:
+        """How many calls are in threads, or wait for one."""
+        return self._asking
+
     async def in_thread(self, function: Callable[[], _Result]) -> _Result:
         """Call `function` in a thread; raise `VaultUnavailableError` if too many calls wait for one."""
         if self._asking >= self._limits.threads + self._limits.waiting:

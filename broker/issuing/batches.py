@@ -20,6 +20,7 @@ from broker.issuing.grant import Consumers, facts
 from broker.issuing.leases import ended
 from broker.model.clock import Clock
 from broker.model.lease import Consumer, ConsumerRecord, Lease
+from broker.telemetry import metrics
 
 _LARGEST: Final = 500  # leases in a batch: 200 KB of evidence; Vault takes a value of 1 MiB
 _KNOWN: Final = 2.0  # seconds that a record is taken to be as it was read: another process may have revoked a lease
@@ -131,10 +132,26 @@ class Recorder:
         self._journal.append("bundles-issued", count=len(batch), records=records)
 
 
+Write = Callable[[Sequence[Recording]], Sequence[int | BrokerError]]
+
+
+def counted(write: Write) -> Write:
+    """Return `write` with its leases and its time counted for metrics."""
+
+    def writing(batch: Sequence[Recording]) -> Sequence[int | BrokerError]:
+        began = time.monotonic()
+        results = write(batch)
+        durable = (r for r, result in zip(batch, results, strict=True) if not isinstance(result, BrokerError))
+        metrics.batch(time.monotonic() - began, (r.renewed is not None for r in durable))
+        return results
+
+    return writing
+
+
 class Batches:
     """Collect recordings on the event loop, and have them written one batch after the other."""
 
-    def __init__(self, write: Callable[[Sequence[Recording]], Sequence[int | BrokerError]]) -> None:
+    def __init__(self, write: Write) -> None:
         self._write = write
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None

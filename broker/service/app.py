@@ -1,6 +1,7 @@
 """Routes of the service: read a request, call the use-case, write the answer. No route decides anything."""
 
 import secrets
+import time
 from datetime import timedelta
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -21,7 +22,7 @@ from broker.service.answers import Contents, bundle_answer, files_answer
 from broker.service.asgi import App, GoneError, Handler, Request, Response, routed
 from broker.service.messages import LONGEST_KEY, BundleRequest, LeaseAnswer, LeaseRequest
 from broker.service.problems import STATUS, problem_answer
-from broker.telemetry import log
+from broker.telemetry import log, metrics
 
 _Message = TypeVar("_Message", BundleRequest, LeaseRequest)
 _JSON: Final = {"content-type": "application/json"}
@@ -64,7 +65,8 @@ def application(bundles: Bundles) -> App:
         ("POST", "/v1/leases/revoke"): service.revoke,
         ("GET", "/openapi.json"): service.description,
     }
-    return routed({route: _answered(handler) for route, handler in handlers.items()}, _missing)
+    answered = {(method, path): _answered(handler, path) for (method, path), handler in handlers.items()}
+    return routed(answered, _missing)
 
 
 class _Service:
@@ -125,10 +127,14 @@ class _Service:
         return Response(200, msgspec.json.encode(openapi.description()), _JSON)
 
 
-def _answered(handler: Handler) -> Handler:
-    """Return `handler` with its errors turned into problem details, and a line in the log for each request."""
+def _answered(handler: Handler, route: str) -> Handler:
+    """Return `handler` with its errors turned into problem details, and each request counted and logged.
+
+    The log has the route, not the path: a caller may have put anything there.
+    """
 
     async def answer(request: Request) -> Response:
+        began = time.monotonic()
         number = secrets.token_hex(8)
         log.bind(request=number)
         try:
@@ -140,14 +146,21 @@ def _answered(handler: Handler) -> Handler:
         except Exception as fault:  # noqa: BLE001  # the service goes on
             log.error("unexpected fault", type=type(fault).__name__, stack=log.frames(fault))
             response = _failed(BrokerError("unexpected"), number)
-        log.info("request", method=request.method, path=request.path, status=response.status)
+        _note(request, route, response.status, time.monotonic() - began)
         headers = {**response.headers, "x-request-id": number, "cache-control": "no-store"}
         return Response(response.status, response.body, headers)
 
     return answer
 
 
+def _note(request: Request, route: str, status: int, seconds: float) -> None:
+    metrics.request(route, status, seconds)
+    if log.is_on(log.Level.INFO):
+        log.info("request", method=request.method, route=route, status=status, milliseconds=round(seconds * 1000, 1))
+
+
 def _missing(request: Request, status: int) -> Response:
+    _note(request, "none", status, 0.0)
     message = "no such path" if status == 404 else f"{request.method} is not allowed here"  # noqa: PLR2004
     error = InputError(message, hint="GET /openapi.json describes the service")
     return problem_answer(error, status)

@@ -46,6 +46,7 @@ class Guard:
     connections: int = _CONNECTIONS
     hosts: frozenset[bytes] | None = None
     idle: dict["GuardedProtocol", None] = field(default_factory=dict)
+    open: int = 0
 
     def refusal(self, headers: list[tuple[bytes, bytes]], target: bytes, version: str) -> "Refusal | None":
         """Return why a request with this head is refused, None if it is not."""
@@ -114,7 +115,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Make room by closing the longest idle connection; refuse this one if all are busy."""
         super().connection_made(transport)
-        if len(self.connections) > self._guard.connections:
+        self._guard.open = len(self.connections)
+        if self._guard.open > self._guard.connections:
             if not self._guard.idle:
                 self._is_cut = True
                 transport.write(_FULL.written())
@@ -131,6 +133,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._cancel_deadline()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        self._guard.open = len(self.connections)
 
     def data_received(self, data: bytes) -> None:
         """Parse `data`; start the clock if a request is incomplete after it."""

@@ -9,6 +9,7 @@ import msgspec
 
 from broker.errors import BrokerError, DeniedError, Kind
 from broker.service.asgi import Response
+from broker.telemetry import metrics
 
 MEDIA_TYPE: Final = "application/problem+json"
 STATUS: Final[Mapping[Kind, int]] = MappingProxyType(
@@ -69,5 +70,7 @@ def problem_answer(
     more = {"content-type": MEDIA_TYPE, **headers}
     if status == STATUS[Kind.VAULT_UNAVAILABLE]:
         more["retry-after"] = str(RETRY_AFTER)
-    body = msgspec.json.encode(problem(error, number or secrets.token_hex(8), status))
+    shown = problem(error, number or secrets.token_hex(8), status)
+    metrics.refusal(status, shown.code)
+    body = msgspec.json.encode(shown)
     return Response(status, body, more)

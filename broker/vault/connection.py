@@ -69,6 +69,10 @@ class TokenSource:
         """Drop `dead`, which Vault rejects; return whether `token` will now return another."""
         return False
 
+    def ends(self) -> float | None:
+        """Return when the token ends unless it is renewed, in Unix time; None if that is unknown."""
+        return None
+
     def close(self) -> None:
         """Revoke the token if this source made it. Later calls of `token` may log in again."""
 

@@ -22,7 +22,7 @@ from broker.errors import DeniedError, InputError, VaultUnavailableError
 from broker.model.secret import Secret
 from broker.network import UNREADABLE, TooMuchError, behind, is_closed
 from broker.paths import place
-from broker.telemetry import log
+from broker.telemetry import log, metrics
 from broker.vault.errors import NO_VAULT, Answer, Document, OversizedError, PassingError, UnclearError, understood
 from broker.vault.settings import VaultSettings
 
@@ -98,12 +98,21 @@ class Transport:
     def _send(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
         base = first = unix_socket.URL if self._settings.socket else self._settings.address
         for _ in range(_HOPS + 1):
-            with _reached(path, self._settings):
-                answer = self._exchange(method, base, path, body, token)
+            answer = self._counted(method, base, path, body, token)
             if answer.status not in _REDIRECTS:
                 return understood(answer, path)
             base = _redirected(first, answer.headers.get("Location", ""), self._settings)
         raise PassingError("Vault's nodes redirect to each other", hint="is it electing a leader? try again")
+
+    def _counted(self, method: str, base: str, path: str, body: Document | None, token: Secret[str] | None) -> Answer:
+        began, status = time.monotonic(), "none"
+        try:
+            with _reached(path, self._settings):
+                answer = self._exchange(method, base, path, body, token)
+            status = metrics.status_class(answer.status)
+            return answer
+        finally:
+            metrics.vault(status, time.monotonic() - began)
 
     def close(self) -> None:
         """Close the connections; the next request opens another."""

@@ -22,6 +22,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from prometheus_client.parser import text_string_to_metric_families as parsed
 
 from broker.model.names import AccountName
 from broker.vault.layout import right
@@ -116,6 +117,33 @@ def test_a_bundle_from_grant_to_revocation(system: System, token: dict[str, str]
     assert "bundle-issued" in shown
     assert "lease-renewed" in shown
     assert "bundle-returned" in shown
+
+
+def test_health_and_metrics(system: System, token: dict[str, str]) -> None:
+    with serving(system) as service, httpx.Client(base_url=service.addresses[1], trust_env=False) as health:
+        assert service.ask(headers=token).status_code == 201
+        assert service.ask(headers=token, account="acme", application="planted-name").status_code == 403
+        assert service.ask("/planted-path", headers=token).status_code == 404
+        for path, status in {"/livez": 200, "/startz": 200, "/readyz/acme": 200, "/readyz/none": 404}.items():
+            assert health.get(path).status_code == status, path
+        text = health.get("/metrics").text
+        while "x509_cert_not_after{" not in text:  # the first round in the background
+            text = health.get("/metrics").text
+        found = {(s.name, *sorted(s.labels.values())): s.value for f in parsed(text) for s in f.samples}
+        assert found["credential_broker_bundles_issued_total",] == 1
+        assert found["credential_broker_refusals_total", "403", "denied"] == 1
+        assert found["credential_broker_requests_total", "4xx", "none"] == 1
+        assert found["credential_broker_vault_requests_total", "2xx"] > 5
+        assert found["credential_broker_login_expires_timestamp_seconds",] > time.time()
+        assert found["x509_cert_not_after", "1", "acme", "current"] > time.time()
+        assert "planted" not in text
+        assert PASSWORD not in text
+        assert token["X-Vault-Token"] not in text
+        system.ok("account", "suspend", "acme", "--reason", "a test")
+        while health.get("/readyz/acme").status_code != 503:
+            pass
+        assert "suspended" in health.get("/readyz/acme").json()["message"]
+        assert health.get("/readyz").status_code == 200
 
 
 def test_the_bundle_works_at_the_partner(system: System, token: dict[str, str], tmp_path: Path) -> None:
