@@ -1,21 +1,22 @@
-"""HTTP over a unix socket, for requests."""
+"""HTTP over a unix socket, for urllib3."""
 
 import socket
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from requests.adapters import HTTPAdapter
+from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 URL: Final = "http://localhost"  # stands in Host and in URLs for a socket
 
 
-def connected_by(adapter: HTTPAdapter, path: str | Path) -> HTTPAdapter:
-    """Return `adapter`, which now sends each request for http:// to the socket at `path`."""
-    adapter.poolmanager.pool_classes_by_scheme = {"http": partial(_SocketPool, path=str(path))}
-    return adapter
+def connected_by(pool: PoolManager, path: str | Path) -> PoolManager:
+    """Return `pool`, which now sends each request for http:// to the socket at `path`."""
+    classes: dict[str, Any] = {"http": partial(_SocketPool, path=str(path))}
+    pool.pool_classes_by_scheme = classes
+    return pool
 
 
 class _SocketConnection(HTTPConnection):

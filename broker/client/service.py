@@ -57,7 +57,9 @@ class Service:
         _, unix, path = self._address.partition("unix://")
         self._base = unix_socket.URL if unix else self._address
         if unix:
-            self._session.mount(self._base, unix_socket.connected_by(HTTPAdapter(), path))
+            adapter = HTTPAdapter()
+            unix_socket.connected_by(adapter.poolmanager, path)
+            self._session.mount(self._base, adapter)
 
     def grant(self, wanted: Wanted) -> Granted:
         """Return a bundle, as `issuing.grant.Issuer.grant` does."""

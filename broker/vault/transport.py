@@ -1,4 +1,4 @@
-"""HTTP to Vault over TCP or a unix socket. In this room, this file alone knows hvac and requests."""
+"""HTTP to Vault over TCP or a unix socket. In this room, this file alone knows urllib3."""
 
 import json
 import re
@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
-import hvac.adapters
-import requests
-from requests.adapters import HTTPAdapter
+from urllib3 import BaseHTTPResponse, PoolManager
+from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
 from broker import unix_socket
 from broker.errors import DeniedError, InputError, VaultUnavailableError
@@ -60,7 +58,7 @@ class Seen:
 
 
 class Transport:
-    """Requests to one Vault, over one session for all threads."""
+    """Requests to one Vault, over one pool of connections for all threads."""
 
     def __init__(self, settings: VaultSettings, seen: Seen) -> None:
         self._settings = settings
@@ -116,35 +114,41 @@ class Transport:
 
     def close(self) -> None:
         """Close the connections; the next request opens another."""
-        if "_session" in self.__dict__:
-            self._session.close()
+        if "_pool" in self.__dict__:
+            self._pool.clear()
 
     def _exchange(self, method: str, base: str, path: str, body: Document | None, token: Secret[str] | None) -> Answer:
-        # One for each request: it holds the token, and threads share the session
-        adapter = hvac.adapters.RawAdapter(
-            base_uri=base,
-            token=token.reveal() if token else None,
-            session=self._session,
-            timeout=min(self._settings.timeout, max(self._settings.patience, _SHORTEST)),
-            namespace=self._settings.namespace if path != SEAL_STATUS else None,
-            allow_redirects=False,
-            ignore_exceptions=True,
-        )
-        headers = {"Content-Type": "application/json"}
-        if self._seen.index:
-            headers |= {**_BEHIND, _INDEX: self._seen.index}
-        content = {"params": body} if method == "GET" else {"data": json.dumps(body or {}, default=_bare)}
         target, began = quote(path), time.monotonic()
-        with adapter.request(method, f"/v1/{target}", headers=headers, stream=True, **content) as response:
-            answer = Answer(response.status_code, response.headers, _whole(response))
+        query = f"?{urlencode(body)}" if method == "GET" and body else ""
+        response = self._pool.urlopen(
+            method,
+            f"{base}/v1/{target}{query}",
+            body=None if method == "GET" else json.dumps(body or {}, default=_bare),
+            headers=self._headers(path, token),
+            timeout=min(self._settings.timeout, max(self._settings.patience, _SHORTEST)),
+            redirect=False,
+            retries=False,
+            preload_content=False,
+        )
+        answer = Answer(response.status, response.headers, _whole(response))
         _log_request(method, target, answer, time.monotonic() - began)
         self._seen.index = answer.headers.get(_INDEX, self._seen.index)
         self._seen.date, self._seen.ours = answer.headers.get("Date", ""), time.time()
         return answer
 
+    def _headers(self, path: str, token: Secret[str] | None) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "X-Vault-Request": "true"}
+        if token:
+            headers["X-Vault-Token"] = token.reveal()
+        if self._settings.namespace and path != SEAL_STATUS:
+            headers["X-Vault-Namespace"] = self._settings.namespace
+        if self._seen.index:
+            headers |= {**_BEHIND, _INDEX: self._seen.index}
+        return headers
+
     @cached_property
-    def _session(self) -> requests.Session:
-        return new_session(self._settings)
+    def _pool(self) -> PoolManager:
+        return new_pool(self._settings)
 
 
 def _log_request(method: str, path: str, answer: Answer, seconds: float) -> None:
@@ -168,8 +172,8 @@ def _speaks_tls(address: str) -> bool:
     return True
 
 
-def new_session(settings: VaultSettings) -> requests.Session:
-    """Return a session for all threads. It takes nothing from the environment (no proxy, CA bundle, .netrc), no cookie.
+def new_pool(settings: VaultSettings) -> PoolManager:
+    """Return connections for all threads. They take nothing from the environment (no proxy, no .netrc), and no cookie.
 
     Raise `InputError` if a file of the settings is missing, or is reached by a link of another user.
     """
@@ -179,32 +183,31 @@ def new_session(settings: VaultSettings) -> requests.Session:
             raise InputError(f"{path}, for TLS to Vault, does not exist", hint="see: broker config show")
         with place(path, follow=True):  # refuses links of other users: the key is a login
             pass
-    session = requests.Session()
-    session.trust_env = False
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-    adapter = HTTPAdapter(pool_maxsize=_THREADS)
-    if settings.socket:
-        unix_socket.connected_by(adapter, settings.socket)
-    elif settings.server_name:
-        adapter.poolmanager.connection_pool_kw["server_hostname"] = settings.server_name
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    session.verify = str(settings.ca_file or settings.ca_directory or "") or True
-    if settings.client_certificate and settings.client_key:
-        session.cert = (str(settings.client_certificate), str(settings.client_key))
-    return session
+    tls = {
+        "ca_certs": settings.ca_file,
+        "ca_cert_dir": None if settings.ca_file else settings.ca_directory,
+        "cert_file": settings.client_certificate,
+        "key_file": settings.client_key,
+        "server_hostname": settings.server_name,
+    }
+    given: dict[str, Any] = {name: str(value) for name, value in tls.items() if value}
+    pool = PoolManager(maxsize=_THREADS, cert_reqs="CERT_REQUIRED", **given)
+    return unix_socket.connected_by(pool, settings.socket) if settings.socket else pool
 
 
-def _whole(response: requests.Response) -> bytes:
-    """Return the unpacked body of an answer that was requested as a stream; raise `TooMuchError`."""
+def _whole(response: BaseHTTPResponse) -> bytes:
+    """Return the unpacked body of an answer. Its connection is used again if all was read. Raise `TooMuchError`."""
     body = bytearray()
     try:
-        for piece in response.iter_content(_PIECE):
+        for piece in response.stream(_PIECE, decode_content=True):
             body += piece
             if len(body) > _LARGEST:
                 raise TooMuchError
+        response.release_conn()
     except UNREADABLE:
-        raise requests.exceptions.ChunkedEncodingError from None
+        raise ProtocolError from None
+    finally:
+        response.close()
     return bytes(body)
 
 
@@ -230,18 +233,18 @@ def _bare(value: Secret[str] | Mapping[str, Any]) -> Any:
 
 @contextmanager
 def _reached(path: str, settings: VaultSettings) -> Iterator[None]:
-    """Turn errors of requests and the libraries below it into ours. Their text may quote a header: drop it."""
+    """Turn errors of urllib3 and the libraries below it into ours. Their text may quote a header: drop it."""
     vault = settings.whereabouts
     try:
         yield
-    except requests.exceptions.SSLError as error:
+    except SSLError as error:
         raise _tls_fault(error, path, settings) from None
     except TooMuchError:
         raise OversizedError(f"{vault} sends more for {path} than a Vault would", hint=NO_VAULT) from None
-    except ValueError:  # before RequestException: requests' InvalidHeader and InvalidURL are both
+    except ValueError:  # an invalid header or URL
         hint = "token, namespace or address contains an invalid character"
         raise InputError("a request to Vault cannot be sent", hint=hint) from None
-    except OSError as error:  # requests.RequestException is one
+    except (OSError, HTTPError) as error:
         raise _not_reached(error, path, vault) from None
 
 

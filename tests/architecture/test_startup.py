@@ -81,4 +81,4 @@ def test_config_show_loads_no_vault_library(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("HOME", str(tmp_path))
     said, modules = loaded_by("config", "show", "-o", "json")
     assert '"settings"' in said
-    assert not modules & {"hvac", "requests", "stamina", "structlog", "broker.vault.connection"}
+    assert not modules & {"requests", "urllib3", "stamina", "structlog", "broker.vault.connection"}

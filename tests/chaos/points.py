@@ -22,8 +22,9 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-import requests
+from urllib3 import PoolManager
 
 from broker.compose.graph import Wiring
 from broker.model.clock import system_clock
@@ -148,11 +149,11 @@ def opened_for_writing(_: object, mode: str | None, flags: int) -> bool:
 def install(watch: Watch) -> None:
     """Put `watch` around everything that writes."""
 
-    def sent(_: object, request: Any, **__: object) -> str | None:
-        path = request.path_url.removeprefix("/v1/")
-        return None if request.method in READS else f"{request.method} {path}"
+    def sent(_: object, method: str, url: str, *__: object, **___: object) -> str | None:
+        path = urlsplit(url).path.removeprefix("/v1/")
+        return None if method in READS else f"{method} {path}"
 
-    requests.Session.send = watch.surround("vault", sent, requests.Session.send)  # type: ignore[method-assign]
+    PoolManager.urlopen = watch.surround("vault", sent, PoolManager.urlopen)  # type: ignore[method-assign]
     ssl.SSLSocket.sendall = watch.surround(  # type: ignore[method-assign]
         "partner", lambda *_, **__: "request", ssl.SSLSocket.sendall
     )

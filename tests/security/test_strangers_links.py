@@ -18,7 +18,7 @@ from broker.errors import InputError
 from broker.vault.enrolment import require_no_others_login
 from broker.vault.logins import AppRoleLogin, FileToken
 from broker.vault.settings import VaultSettings
-from broker.vault.transport import new_session
+from broker.vault.transport import new_pool
 from tests.support.credential_sets import paper, publish
 
 STRANGER = 65534
@@ -44,9 +44,7 @@ READS: Mapping[str, Callable[[Path], object]] = MappingProxyType(
         "--password-file": lambda path: read_secret("Password", str(path)),
         "role_id_file": lambda path: AppRoleLogin(Mock(), path, path, mount="m").token(),
         "token_file": lambda path: FileToken(path).token(),
-        "vault.client_key": lambda path: new_session(
-            VaultSettings("https://v", client_certificate=path, client_key=path)
-        ),
+        "vault.client_key": lambda path: new_pool(VaultSettings("https://v", client_certificate=path, client_key=path)),
         "--login-dir": lambda path: require_no_others_login(Mock(), "rotator", path.parent),
     }
 )

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from requests import Session
+from urllib3 import PoolManager
 
 from broker.errors import BrokerError, ConflictError, Kind, VaultUnavailableError
 from broker.model.secret import Secret
@@ -21,7 +21,7 @@ from broker.vault.connection import Connection
 from broker.vault.errors import InvalidError, MissingError, PassingError, UnclearError
 from broker.vault.logins import FixedToken
 from broker.vault.settings import VaultSettings
-from broker.vault.transport import Seen, new_session
+from broker.vault.transport import Seen, new_pool
 from tests.support.scripted_server import Answer, Misbehaving, errors, misbehaving
 
 pytestmark = pytest.mark.slow
@@ -228,11 +228,11 @@ def test_session_ignores_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_threads_share_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 
-    def counted(settings: VaultSettings) -> Session:
+    def counted(settings: VaultSettings) -> PoolManager:
         made.append(settings)
-        return new_session(settings)
+        return new_pool(settings)
 
-    monkeypatch.setattr("broker.vault.transport.new_session", counted)
+    monkeypatch.setattr("broker.vault.transport.new_pool", counted)
     with misbehaving(Answer(body=STORED.body, headers={"Set_Cookie": "balancer=1"})) as server:
         connection = connected(server)
         with ThreadPoolExecutor(8) as pool:
