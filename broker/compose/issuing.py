@@ -13,6 +13,7 @@ from broker.issuing.expiries import Expiries
 from broker.issuing.grant import Issuer, ReadAccount
 from broker.issuing.leases import LeaseSigner
 from broker.issuing.readiness import require_issuable
+from broker.issuing.waits import Documents, Waits
 from broker.model.account import Account
 from broker.model.clock import Clock
 from broker.model.lease import BundleKind, Caller, Consumer
@@ -20,6 +21,7 @@ from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.service.answers import Contents
 from broker.vault import capabilities, layout
+from broker.vault.changes import recent_changes
 from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
 from broker.vault.exchange import Exchange
@@ -100,6 +102,16 @@ class Issuing:
             require_true_clock=self._true_clock,
         )
         return BatchIssuer(ports, Batches(counted(recorder.write)), self._clock)
+
+    @cached_property
+    def waits(self) -> Waits:
+        """Waits of callers of that service."""
+        documents = Documents(
+            changes=lambda: recent_changes(self._vault),
+            account=lambda name: self._roles.accounts(Role.SERVER).read(name).account,
+            record=VaultConsumers(self._vault).read,
+        )
+        return Waits(self.service, documents)
 
     @property
     def _vault(self) -> Connection:

@@ -8,10 +8,13 @@ from typing import Final
 from broker.compose.issuing import Issuing
 from broker.compose.watching import metrics
 from broker.errors import InputError
+from broker.issuing.waits import Room
 from broker.service.app import application
 from broker.service.health import Watched, health
 from broker.service.limits import Guard, raise_open_files
 from broker.service.listeners import Address, Listener, Ready, ReloadedTls, Report, serve
+from broker.service.systemd import State
+from broker.service.waiting import waiting
 
 _WATCHERS: Final = 64  # connections
 
@@ -30,15 +33,24 @@ class Listening:
 def run(issuing: Issuing, listening: Listening, ready: Ready, report: Report) -> None:
     """Serve until a signal asks to end; call `ready` with the addresses once they listen. Raise `InputError`."""
     address = Address.parse(listening.address, behind_proxy=listening.behind_proxy)
+    waits = issuing.waits
+    app = application(issuing.service, {("POST", "/v1/wait"): waiting(waits)})
     guard = Guard(raise_open_files(), None if listening.behind_proxy else address.names)
-    listeners = [Listener(application(issuing.service), address, _tls(listening, address), guard)]
+    waits.room = Room(all=guard.connections * 4 // 5)  # the others stay free for bundles
+    listeners = [Listener(app, address, _tls(listening, address), guard)]
+
+    def reported(state: State) -> None:
+        report(state)
+        if state is State.STOPPING:
+            waits.drain()
+
     with ExitStack() as reading:
         if listening.health:
             at = Address.parse(listening.health, behind_proxy=True)  # nothing there is secret
             expiries = reading.enter_context(issuing.expiries())
             watched = Watched(issuing.check, issuing.check_account, metrics(issuing, expiries, listeners[0]))
             listeners.append(Listener(health(watched), at, guard=Guard(_WATCHERS, at.names)))
-        serve(listeners, ready=ready, report=report)
+        serve(listeners, ready=ready, report=reported)
 
 
 def _tls(listening: Listening, address: Address) -> ReloadedTls | None:

@@ -155,10 +155,17 @@ class BatchIssuer(Generic[Contents]):
         await self.in_thread(lambda: self._ports.end(consumer, lease))
         return lease
 
-    async def seen(self, caller: Caller, account: AccountName, application: str) -> Account:
-        """Return an account of which the caller may have bundles of `application`; raise `DeniedError`."""
-        await self._judged(caller, account, application, BundleKind.DIRECT)
-        return (await self._snapshot(account)).account
+    async def judged(self, caller: Caller, account: AccountName, application: str) -> Consumer:
+        """Return the consumer, who has the right to bundles of `application`; raise `DeniedError`."""
+        return await self._judged(caller, account, application, BundleKind.DIRECT)
+
+    async def held(self, caller: Caller, lease_text: Secret[str]) -> tuple[Lease, Consumer]:
+        """Return a lease of this caller; raise `DeniedError`."""
+        lease = self._signer.opened(lease_text, now=self._clock())
+        consumer = await self._judged(caller, lease.account, lease.application, lease.kind)
+        if consumer.entity != lease.consumer:
+            raise ended()
+        return lease, consumer
 
     def forget(self, account: AccountName) -> None:
         """Read the account again when it is next asked for: it has changed."""
@@ -188,10 +195,7 @@ class BatchIssuer(Generic[Contents]):
         return seen.contents[lease.application]
 
     async def _opened(self, caller: Caller, lease_text: Secret[str]) -> tuple[Lease, Snapshot[Contents], Consumer]:
-        lease = self._signer.opened(lease_text, now=self._clock())
-        consumer = await self._judged(caller, lease.account, lease.application, lease.kind)
-        if consumer.entity != lease.consumer:
-            raise ended()
+        lease, consumer = await self.held(caller, lease_text)
         return lease, await self._snapshot(lease.account), consumer
 
     async def _snapshot(self, name: AccountName) -> Snapshot[Contents]:

@@ -52,6 +52,7 @@ class Fresh(Generic[Key, Value]):
     def forget(self, key: Key) -> None:
         """Read the value again when it is next asked for."""
         self._kept.pop(key, None)
+        self._loading.pop(key, None)  # what is being read may be the older value: it is not kept
 
     def _task(self, key: Key, load: Callable[[], Awaitable[Value]]) -> asyncio.Task[Loaded[Value]]:
         task = self._loading.get(key)
@@ -67,7 +68,11 @@ class Fresh(Generic[Key, Value]):
         except DeniedError as error:
             loaded = Loaded(error, at)
         finally:
-            self._loading.pop(key, None)
+            is_newest = self._loading.get(key) is asyncio.current_task()
+            if is_newest:
+                del self._loading[key]
+        if not is_newest:
+            return loaded
         self._kept.pop(key, None)
         self._kept[key] = loaded
         if len(self._kept) > _KEPT:

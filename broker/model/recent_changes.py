@@ -5,6 +5,8 @@ from typing import Final, Self
 
 from broker.model.history import Event
 
+ACCOUNTS: Final = "accounts/"  # before the name of an account
+CONSUMERS: Final = "consumers/"  # before the entity of a consumer
 KEPT: Final = 64  # changes in the document: who missed more looks at everything
 HEARD: Final = frozenset(
     event.value

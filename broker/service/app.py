@@ -2,9 +2,12 @@
 
 import secrets
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from types import MappingProxyType
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -19,12 +22,12 @@ from broker.model.names import account_name, checked_name
 from broker.model.secret import Secret
 from broker.service import openapi
 from broker.service.answers import Contents, bundle_answer, files_answer
-from broker.service.asgi import App, GoneError, Handler, Request, Response, routed
+from broker.service.asgi import App, GoneError, Handler, Request, Response, Route, routed
 from broker.service.messages import LONGEST_KEY, BundleRequest, LeaseAnswer, LeaseRequest
 from broker.service.problems import STATUS, problem_answer
 from broker.telemetry import log, metrics
 
-_Message = TypeVar("_Message", BundleRequest, LeaseRequest)
+Message = TypeVar("Message")
 _JSON: Final = {"content-type": "application/json"}
 _BEARER: Final = "bearer "
 _ONE_LEASE: Final = "one lease for all requests of GET"
@@ -55,10 +58,11 @@ class NoIdentityError(DeniedError):
         )
 
 
-def application(bundles: Bundles) -> App:
-    """Return the service as an ASGI application."""
+def application(bundles: Bundles, more: Mapping[Route, Handler] = MappingProxyType({})) -> App:
+    """Return the service as an ASGI application, with `more` routes."""
     service = _Service(bundles)
-    handlers: dict[tuple[str, str], Handler] = {
+    handlers: dict[Route, Handler] = {
+        **more,
         ("POST", "/v1/bundles"): service.post_bundle,
         ("GET", "/v1/bundles/*/*"): service.get_bundle,
         ("POST", "/v1/leases/renew"): service.renew,
@@ -75,7 +79,7 @@ class _Service:
 
     async def post_bundle(self, request: Request) -> Response:
         """Grant a bundle."""
-        asked = _decoded(await request.body(), BundleRequest)
+        asked = decoded(await request.body(), BundleRequest)
         wanted = Wanted(
             account_name(asked.account),
             checked_name(asked.application, "application"),
@@ -96,14 +100,14 @@ class _Service:
 
     async def _issued(self, request: Request, wanted: Wanted) -> Issued[Contents]:
         log.bind(account=wanted.account, application=wanted.application)
-        issued = await self._bundles.grant(_caller(request), wanted)
+        issued = await self._bundles.grant(caller_of(request), wanted)
         log.bind(lease=issued.lease.id, consumer=issued.consumer.name, generation=issued.lease.generation)
         return issued
 
     async def renew(self, request: Request) -> Response:
         """Renew a lease."""
-        asked = _decoded(await request.body(), LeaseRequest)
-        renewed = await self._bundles.renew(_caller(request), Secret(asked.lease), _ttl(asked.ttl))
+        asked = decoded(await request.body(), LeaseRequest)
+        renewed = await self._bundles.renew(caller_of(request), Secret(asked.lease), _ttl(asked.ttl))
         lease = renewed.lease
         log.bind(account=lease.account, lease=lease.id)
         answer = LeaseAnswer(
@@ -117,8 +121,8 @@ class _Service:
 
     async def revoke(self, request: Request) -> Response:
         """End a lease."""
-        asked = _decoded(await request.body(), LeaseRequest)
-        lease = await self._bundles.revoke(_caller(request), Secret(asked.lease))
+        asked = decoded(await request.body(), LeaseRequest)
+        lease = await self._bundles.revoke(caller_of(request), Secret(asked.lease))
         log.bind(account=lease.account, lease=lease.id)
         return Response(204)
 
@@ -148,7 +152,7 @@ def _answered(handler: Handler, route: str) -> Handler:
             response = _failed(BrokerError("unexpected"), number)
         _note(request, route, response.status, time.monotonic() - began)
         headers = {**response.headers, "x-request-id": number, "cache-control": "no-store"}
-        return Response(response.status, response.body, headers)
+        return replace(response, headers=headers)
 
     return answer
 
@@ -173,7 +177,7 @@ def _failed(error: BrokerError, number: str) -> Response:
     return problem_answer(error, status, headers, number)
 
 
-def _caller(request: Request) -> Caller:
+def caller_of(request: Request) -> Caller:
     """Return the identity that the request shows; raise `NoIdentityError` if it shows none or two."""
     tokens, bearers = request.headers("x-vault-token"), request.headers("authorization")
     if len(tokens) + len(bearers) != 1 or (bearers and not bearers[0].lower().startswith(_BEARER)):
@@ -192,7 +196,7 @@ def _idempotency_key(request: Request) -> str:
     return "".join(keys)
 
 
-def _decoded(body: bytes, kind: type[_Message]) -> _Message:
+def decoded(body: bytes, kind: type[Message]) -> Message:
     """Return the body as a message; raise `InputError`."""
     try:
         return msgspec.json.decode(body, type=kind)

@@ -4,7 +4,7 @@ Source: the ASGI specification 3.0, "HTTP & WebSocket". The server parses HTTP.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -24,11 +24,12 @@ class GoneError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer. `headers` are names in lower case."""
+    """An answer. `headers` are names in lower case. `parts` are sent as they come, and closed if the client goes."""
 
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    parts: AsyncGenerator[bytes, None] | None = None  # in place of a body
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ class Request:
 
 
 Handler = Callable[[Request], Awaitable[Response]]
+Route = tuple[str, str]  # method and path
 
 
 async def respond(send: Send, response: Response) -> None:
@@ -106,7 +108,7 @@ async def respond(send: Send, response: Response) -> None:
     await send({"type": "http.response.body", "body": response.body})
 
 
-def routed(routes: Mapping[tuple[str, str], Handler], missing: Callable[[Request, int], Response]) -> App:
+def routed(routes: Mapping[Route, Handler], missing: Callable[[Request, int], Response]) -> App:
     """Return an application that calls the handler of a request's method and path, else answers `missing`.
 
     A path may have parts `*`, for any text. `missing` gets the status: 404 for an unknown path, 405 for a known one
@@ -136,6 +138,30 @@ def routed(routes: Mapping[tuple[str, str], Handler], missing: Callable[[Request
             response = replace(refused, headers={**refused.headers, "allow": ", ".join(handlers)})
         else:
             response = missing(request, 404)
-        await respond(send, response)
+        await (_send_parts(response, response.parts, receive, send) if response.parts else respond(send, response))
 
     return application
+
+
+async def _send_parts(response: Response, parts: AsyncGenerator[bytes, None], receive: Receive, send: Send) -> None:
+    """Send the parts until they end or the client goes; close them."""
+
+    async def send_all() -> None:
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in response.headers.items()]
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        async for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = [asyncio.create_task(send_all()), asyncio.create_task(gone())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await parts.aclose()

@@ -70,6 +70,28 @@ class BundleAnswer(BundleTerm, frozen=True, kw_only=True):
     authentication: Annotated[object, Meta(description="Parts of the partner's authentication, as in its profile.")]
 
 
+class WaitRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A wait for another generation than `generation`; with `lease`, for the end of that lease too."""
+
+    account: Text
+    application: Text
+    generation: Annotated[int, Meta(ge=0, le=999_999_999, description="The generation that the caller has; 0: none.")]
+    lease: Annotated[LeaseText, Meta(description="The text of its lease.")] = ""
+
+
+class WaitAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a wait. Blanks come before it, so that proxies keep the connection.
+
+    - `generation`: fetch a new bundle.
+    - `revoked`: the lease, the right or the identity has ended. If the lease cannot be renewed, stop using the bundle.
+    - `suspended`: nothing of the account is issued.
+    - `drain`, `timeout`: wait again, after a random part of some seconds.
+    """
+
+    event: Literal["generation", "revoked", "suspended", "drain", "timeout"]
+    generation: Annotated[int | None, Meta(description="The current generation, with that event.")] = None
+
+
 class ApplicationAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """An application that the caller has a right to."""
 

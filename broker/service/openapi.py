@@ -6,12 +6,20 @@ import msgspec
 
 from broker import __version__
 from broker.model.names import NAME
-from broker.service.messages import LONGEST_KEY, BundleAnswer, BundleRequest, LeaseAnswer, LeaseRequest
+from broker.service.messages import (
+    LONGEST_KEY,
+    BundleAnswer,
+    BundleRequest,
+    LeaseAnswer,
+    LeaseRequest,
+    WaitAnswer,
+    WaitRequest,
+)
 from broker.service.problems import MEDIA_TYPE, STATUS, Problem
 
 Document = dict[str, Any]
 _SCHEMAS: Final = "#/components/schemas/{name}"
-_TYPES: Final = (BundleRequest, BundleAnswer, LeaseRequest, LeaseAnswer, Problem)
+_TYPES: Final = (BundleRequest, BundleAnswer, LeaseRequest, LeaseAnswer, WaitRequest, WaitAnswer, Problem)
 _KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -24,6 +32,7 @@ _OPERATIONS: Final[tuple[tuple[str, str, str, list[Document], type, int, type | 
     ("/v1/bundles", "post", "Fetch a bundle.", [_KEY], BundleRequest, 201, BundleAnswer),
     ("/v1/leases/renew", "post", "Renew a lease.", [], LeaseRequest, 200, LeaseAnswer),
     ("/v1/leases/revoke", "post", "End a lease.", [], LeaseRequest, 204, None),
+    ("/v1/wait", "post", "Wait for another generation, or an end.", [], WaitRequest, 200, WaitAnswer),
 )
 
 

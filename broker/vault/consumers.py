@@ -37,6 +37,11 @@ class VaultConsumers:
             self._announce(path)
         return stored
 
+    def read(self, entity: str) -> ConsumerRecord | None:
+        """Return the record of `entity`, None if there is none."""
+        stored = self._vault.read_or_none(layout.consumer(entity))
+        return _record(entity, stored.data) if stored else None
+
     def _read(self, entity: str) -> ConsumerRecord:
         return _record(entity, self._vault.read(layout.consumer(entity)).data)
 

@@ -1,4 +1,4 @@
-"""docs/service.md: the request with curl, and the files by `bundle get`."""
+"""docs/service.md: the requests with curl, and the files by `bundle get`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ PAGE: Final = ROOT / "docs" / "service.md"
 def test_the_commands_of_the_page(system: System) -> None:
     system.promoted()
     system.consumer("acme/reporting", name="reporting")
-    curl, fetch = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    curl, wait, fetch = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     with serving(system) as service:
-        done = subprocess.run(
-            ["sh", "-ec", curl.replace("http://127.0.0.1:8250", service.addresses[0])],
-            cwd=system.home, env=system.environment, capture_output=True, check=True,
-        )  # fmt: skip
-        assert json.loads(done.stdout)["secrets"] == {"password": PASSWORD}
+        answers = []
+        for line in (curl, wait):
+            done = subprocess.run(
+                ["sh", "-ec", line.replace("http://127.0.0.1:8250", service.addresses[0])],
+                cwd=system.home, env=system.environment, capture_output=True, check=True,
+            )  # fmt: skip
+            answers.append(json.loads(done.stdout))
+        assert answers[0]["secrets"] == {"password": PASSWORD}
+        assert answers[1] == {"event": "generation", "generation": 1}
         system.changes = {"BROKER_CONFIG": ""}
         (system.home / "broker.toml").unlink()
         here = {

@@ -159,3 +159,23 @@ def test_old_keys_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await fresh.get("a", source.read) == 6
 
     run(test)
+
+
+def test_a_forgotten_read_is_not_kept() -> None:
+    """It may be from before the change."""
+
+    async def test() -> None:
+        source = Source()
+        fresh = source.fresh()
+        source.go_on.clear()
+        old = asyncio.create_task(fresh.get("a", source.read))
+        while not source.reads:
+            await asyncio.sleep(0)
+        fresh.forget("a")
+        new = asyncio.create_task(fresh.get("a", source.read))
+        while source.reads < 2:
+            await asyncio.sleep(0)
+        source.go_on.set()
+        assert (await old, await new, await fresh.get("a", source.read)) == (1, 2, 2)
+
+    run(test)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from ipaddress import ip_address
+from typing import Any, Final, cast
 
 import httpx
 import msgspec
@@ -22,6 +23,7 @@ from broker.service.answers import Contents
 from broker.service.app import application
 from broker.service.messages import BundleAnswer, LeaseAnswer
 from broker.service.problems import Problem
+from broker.service.waiting import waiting
 from broker.telemetry import log
 from tests.support.accounts import MZP, NOW, PLANTED, with_current
 from tests.support.credential_sets import paper
@@ -29,6 +31,7 @@ from tests.support.credential_sets import paper
 TOKEN = {"X-Vault-Token": "s.token"}
 ASKED = {"account": "mzp-1", "application": "fleet", "ttl": "5m"}
 READER = Consumer("entity-1", "reader")
+OTHERS: Final = {("POST", "/v1/wait"): waiting(cast("Any", None))}  # tests of their own call them
 
 
 @dataclass
@@ -74,7 +77,7 @@ def ask(bundles: Bundles, method: str, path: str, **more: object) -> httpx.Respo
     """Send one request to the application."""
 
     async def asked() -> httpx.Response:
-        transport = httpx.ASGITransport(application(bundles), client=("192.0.2.7", 1))
+        transport = httpx.ASGITransport(application(bundles, OTHERS), client=("192.0.2.7", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             return await client.request(method, path, **more)  # type: ignore[arg-type]
 

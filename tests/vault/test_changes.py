@@ -67,7 +67,7 @@ def test_what_consumers_must_hear_is_announced(system: System) -> None:
     system.ok("bundle", "get", "acme/reporting", "--consumer-token-file", "reader.token", "--to", "bundle")
     assert heard(system) == [ACCOUNT] * 3
     holder = f"{system.vault.settings.mount}/reader"
-    system.ok("bundle", "revoke", "acme", holder, "--reason", "gone")
+    system.ok("lease", "revoke", "--account", "acme", "--consumer", holder, "--reason", "gone")
     (entity,) = system.vault.admin.list("consumers")
     assert heard(system)[3:] == [f"consumers/{entity}"]
     system.ok("app", "remove", "acme/reporting", "--yes")

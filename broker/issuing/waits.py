@@ -1,0 +1,304 @@
+"""Waits of consumers: for another generation, and for the end of their lease or right. On a service's event loop.
+
+The change document says what changed; it is read every fraction of a second while somebody waits. Everything that
+somebody waits for is looked at from time to time too, so that a lost announcement only costs time (ADR 29).
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from typing import Final, Protocol, TypeVar
+
+from broker.errors import BrokerError, DeniedError, UnknownNameError, VaultUnavailableError
+from broker.issuing.leases import ended
+from broker.model.account import Account
+from broker.model.lease import Caller, Consumer, ConsumerRecord, Lease
+from broker.model.names import AccountName
+from broker.model.recent_changes import ACCOUNTS, CONSUMERS, RecentChanges
+from broker.model.secret import Secret
+from broker.telemetry import log
+
+_POLL: Final = (0.15, 0.2)  # seconds between two reads of the change document
+_AWAY: Final = (1.0, 3.0)  # the same while it cannot be read
+_AGAIN: Final = (0.3, 1.0)  # seconds after a change: a standby node may have shown an older account
+_LOOK: Final = (10.0, 20.0)  # seconds between two looks at everything
+_PACE: Final = 0.05  # seconds between two judgements of a look at everything
+_LONGEST: Final = (240.0, 300.0)  # seconds of a wait
+_READERS: Final = 4  # threads
+_Result = TypeVar("_Result")
+
+
+class Event(Enum):
+    """The reason why a wait ended."""
+
+    GENERATION = "generation"  # another generation is current
+    REVOKED = "revoked"  # the lease, the right, or what it is for, is no more
+    SUSPENDED = "suspended"
+    DRAIN = "drain"  # this replica ends
+    TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of a wait, with the current generation if that is the reason."""
+
+    event: Event
+    generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A wait for another generation than `generation`, and for the end of `lease_text` if it is given."""
+
+    account: AccountName
+    application: str
+    generation: int
+    lease_text: Secret[str] | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Wait:
+    """A wait that goes on until `over` is done."""
+
+    caller: Caller
+    asked: Asked
+    consumer: Consumer
+    lease: Lease | None
+    over: asyncio.Future[Ended]
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The documents that it depends on."""
+        account = f"{ACCOUNTS}{self.asked.account}"
+        return (account, f"{CONSUMERS}{self.consumer.entity}") if self.lease else (account,)
+
+
+class Judges(Protocol):
+    """The `BatchIssuer` of the service."""
+
+    async def judged(self, caller: Caller, account: AccountName, application: str) -> Consumer:
+        """Return the consumer, who has the right to bundles of `application`; raise `DeniedError`."""
+
+    async def held(self, caller: Caller, lease_text: Secret[str]) -> tuple[Lease, Consumer]:
+        """Return a lease of this caller; raise `DeniedError`."""
+
+    def forget(self, account: AccountName) -> None:
+        """Read the account again when it is next asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Reads of Vault, called in threads."""
+
+    changes: Callable[[], RecentChanges]
+    account: Callable[[AccountName], Account]  # raises UnknownNameError
+    record: Callable[[str], ConsumerRecord | None]  # by entity
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The most waits of a replica, and of one consumer."""
+
+    all: int = 8_000
+    each: int = 1_000
+
+
+@dataclass
+class Waits:
+    """All waits of a replica."""
+
+    judges: Judges
+    documents: Documents
+    room: Room = field(default_factory=Room)
+
+    def __post_init__(self) -> None:
+        self._waiting: dict[str, set[Wait]] = {}  # by entity
+        self._of: dict[str, set[Wait]] = {}  # by path
+        self._count = 0
+        self._number: int | None = None  # of the last change that was seen
+        self._everything = True  # the next poll looks at everything
+        self._looking: set[str] = set()
+        self._again: set[str] = set()  # to be looked at once more
+        self._loops: dict[str, asyncio.Task[None]] = {}
+        self._looks: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._poller = ThreadPoolExecutor(1, "changes")
+        self._readers = ThreadPoolExecutor(_READERS, "waits")
+
+    async def begin(self, caller: Caller, asked: Asked) -> Wait:
+        """Return a new wait. Raise `DeniedError` without the right, `VaultUnavailableError` without room."""
+        lease = None
+        if asked.lease_text:
+            lease, consumer = await self.judges.held(caller, asked.lease_text)
+            if (lease.account, lease.application) != (asked.account, asked.application):
+                raise ended()
+        else:
+            consumer = await self.judges.judged(caller, asked.account, asked.application)
+        if self._count >= self.room.all or len(self._waiting.get(consumer.entity, ())) >= self.room.each:
+            raise VaultUnavailableError("too many requests wait for a change", hint="wait once for each process")
+        wait = Wait(caller, asked, consumer, lease, asyncio.get_running_loop().create_future())
+        self._add(wait)
+        return wait
+
+    def close(self, wait: Wait) -> None:
+        """Forget a wait: it is over, or its client has gone."""
+        waiting = self._waiting.get(wait.consumer.entity, set())
+        if wait not in waiting:
+            return
+        _drop(self._waiting, wait.consumer.entity, wait)
+        for path in wait.paths:
+            _drop(self._of, path, wait)
+        self._count -= 1
+        if wait.timer:
+            wait.timer.cancel()
+
+    def drain(self) -> None:
+        """End all waits, those that begin later too: this replica ends."""
+        self._draining = True
+        self._end(self._all(), Ended(Event.DRAIN))
+
+    def _add(self, wait: Wait) -> None:
+        self._waiting.setdefault(wait.consumer.entity, set()).add(wait)
+        for path in wait.paths:
+            self._of.setdefault(path, set()).add(wait)
+        self._count += 1
+        if self._draining:
+            self._end([wait], Ended(Event.DRAIN))
+            return
+        seconds = random.uniform(*_LONGEST)  # noqa: S311  # no secret: clients come back one by one
+        wait.timer = asyncio.get_running_loop().call_later(seconds, self._end, [wait], Ended(Event.TIMEOUT))
+        self._start("poll", self._poll)
+        self._start("look", self._look_at_everything)
+        for path in wait.paths:
+            self._look_at(path)
+
+    def _all(self) -> list[Wait]:
+        return [wait for waits in self._waiting.values() for wait in waits]
+
+    def _end(self, waits: Iterable[Wait], why: Ended) -> None:
+        for wait in waits:
+            if not wait.over.done():
+                wait.over.set_result(why)
+            self.close(wait)
+
+    def _start(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Run `work` unless it runs already."""
+        if name not in self._loops or self._loops[name].done():
+            self._loops[name] = asyncio.create_task(work())
+
+    async def _poll(self) -> None:
+        """Look at what the change document says, while somebody waits."""
+        self._everything = True
+        while self._count:
+            everything, self._everything, pause = self._everything, False, _POLL
+            changed: frozenset[str] | None = frozenset()
+            try:
+                recent = await _in_thread(self._poller, self.documents.changes)
+                changed = recent.since(None if everything else self._number)
+                self._number = recent.number if changed is None else max(recent.number, self._number or 0)
+            except BrokerError as error:
+                log.info("changes cannot be read", reason=error.message)
+                pause = _AWAY
+            if everything or changed is None:
+                for path in tuple(self._of):
+                    self._look_at(path)
+            else:
+                for path in changed:
+                    self._changed(path)
+                    for seconds in _AGAIN:
+                        asyncio.get_running_loop().call_later(seconds, self._changed, path)
+            await asyncio.sleep(random.uniform(*pause))  # noqa: S311
+
+    async def _look_at_everything(self) -> None:
+        """Now and then, have everything looked at that somebody waits for, and the right of each who waits."""
+        while self._count:
+            await asyncio.sleep(random.uniform(*_LOOK))  # noqa: S311  # replicas take turns
+            self._everything = True
+            by_right: dict[tuple[bytes, AccountName, str], list[Wait]] = {}
+            for wait in self._all():
+                key = (wait.caller.digest, wait.asked.account, wait.asked.application)
+                by_right.setdefault(key, []).append(wait)
+            for waits in by_right.values():
+                await self._judge_again(waits)
+                await asyncio.sleep(_PACE)
+
+    async def _judge_again(self, waits: list[Wait]) -> None:
+        first = waits[0]
+        try:
+            await self.judges.judged(first.caller, first.asked.account, first.asked.application)
+        except DeniedError:
+            self._end(waits, Ended(Event.REVOKED))
+        except BrokerError as error:  # Vault is away: that takes no right away
+            log.info("a right cannot be judged", reason=error.message)
+
+    def _changed(self, path: str) -> None:
+        if path.startswith(ACCOUNTS):
+            self.judges.forget(AccountName(path.removeprefix(ACCOUNTS)))
+        self._look_at(path)
+
+    def _look_at(self, path: str) -> None:
+        """Read the document at `path`, once for all who wait for it."""
+        if path in self._looking:
+            self._again.add(path)
+        elif path in self._of:
+            self._looking.add(path)
+            look = asyncio.create_task(self._look(path))
+            self._looks.add(look)
+            look.add_done_callback(self._looks.discard)
+
+    async def _look(self, path: str) -> None:
+        try:
+            while path in self._of:
+                self._again.discard(path)
+                waits = tuple(self._of[path])  # who begins to wait later has another read
+                judge = await _in_thread(self._readers, partial(self._read, path))
+                for wait in waits:
+                    why = judge(wait)
+                    if why:
+                        self._end([wait], why)
+                if path not in self._again:
+                    return
+        except BrokerError as error:  # the next look at everything reads it
+            log.info("a change cannot be read", path=path, reason=error.message)
+        finally:
+            self._looking.discard(path)
+            self._again.discard(path)
+
+    def _read(self, path: str) -> Callable[[Wait], Ended | None]:
+        if path.startswith(CONSUMERS):
+            return partial(_by_record, self.documents.record(path.removeprefix(CONSUMERS)))
+        try:
+            return partial(_by_account, self.documents.account(AccountName(path.removeprefix(ACCOUNTS))))
+        except UnknownNameError:
+            return lambda _: Ended(Event.REVOKED)
+
+
+def _by_record(record: ConsumerRecord | None, wait: Wait) -> Ended | None:
+    is_over = record and wait.lease and record.has_revoked(wait.lease)
+    return Ended(Event.REVOKED) if is_over else None
+
+
+def _by_account(account: Account, wait: Wait) -> Ended | None:
+    if account.removed or wait.asked.application not in {a.name for a in account.applications}:
+        return Ended(Event.REVOKED)
+    if account.suspended:
+        return Ended(Event.SUSPENDED)
+    current = account.current
+    if current and current.number != wait.asked.generation:
+        return Ended(Event.GENERATION, current.number)
+    return None
+
+
+def _drop(waits: dict[str, set[Wait]], key: str, wait: Wait) -> None:
+    waits[key].discard(wait)
+    if not waits[key]:
+        del waits[key]
+
+
+async def _in_thread(threads: ThreadPoolExecutor, function: Callable[[], _Result]) -> _Result:
+    return await asyncio.get_running_loop().run_in_executor(threads, function)
