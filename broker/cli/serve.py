@@ -1,5 +1,6 @@
 """`broker serve`: issue bundles over HTTP."""
 
+import importlib
 from pathlib import Path
 
 import click
@@ -33,16 +34,24 @@ _FILE = click.Path(path_type=Path)
     metavar="ADDRESS",
     help='Address of /livez and /readyz; "" for none.',
 )
+@click.option("--dev", is_flag=True, help="With a vault, a partner stand-in and an account of its own, for a laptop.")
 @click.pass_obj
 def command(
-    start: Start, address: str, certificate: Path | None, key: Path | None, behind_proxy: bool, health: str
+    start: Start, address: str, certificate: Path | None, key: Path | None, behind_proxy: bool, health: str, dev: bool
 ) -> None:
     """Issue bundles over HTTP, with the server role's login, to consumers that show a Vault token or a JWT.
 
     Runs until a signal asks it to end, then answers open requests first. Replicas hold no state: run as many as you
     like beside each other.
+
+    --dev makes everything that the service needs in a temporary directory, prints a curl line that fetches a bundle,
+    and removes it all at Ctrl-C.
     """
-    start.broker.serve(Listening(address, health, certificate, key, behind_proxy), _ready)
+    listening = Listening(address, health, certificate, key, behind_proxy)
+    if dev:
+        importlib.import_module("broker_demo.dev").serve(listening)  # of the stand-in's distribution
+        return
+    start.broker.serve(listening, _ready)
 
 
 def _ready(addresses: tuple[str, ...]) -> None:

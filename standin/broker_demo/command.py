@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shlex
 import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from broker import client
 from broker.cli.output import note
+from broker_demo import steps
 from broker_demo.runner import Demo, DemoError, end
 
-LOGIN: Final = "MZP0000001"
-PASSWORD: Final = "not-a-real-password"  # noqa: S105  # made up, for the stand-in
 LAST_LEASE: Final = "10s"
-_PATIENCE: Final = 20.0  # seconds
-CONFIG: Final = 'version = 1\n\n[embedded]\ndirectory = "vault"\n'
+_SERVICE_AGE: Final = 2.0  # seconds that the service may use an account before it reads it again
 _TOLD: Final = ("generation", "move", "verdict", "request", "application", "account", "password", "consumer_name")
 
 
@@ -52,15 +48,15 @@ def command(keep: bool) -> None:
 
 
 def _play(demo: Demo, *, keep: bool) -> None:
-    (demo.directory / "broker.toml").write_text(CONFIG)
-    (demo.directory / "password.txt").write_text(PASSWORD)
-    (demo.directory / "password.txt").chmod(0o600)
-    _vault(demo, keep=keep)
-    partner = _partner(demo, keep=keep)
-    _account(demo, partner["api_url"])
-    _request(demo)
-    _reply(demo, partner["desk_url"])
-    _promotion(demo)
+    steps.prepare(demo)
+    steps.vault(demo, keep=keep)
+    partner = steps.partner(demo, keep=keep)
+    steps.account(demo, partner["api_url"])
+    steps.request(demo)
+    steps.reply(demo, partner["desk_url"])
+    steps.promotion(demo)
+    steps.enrolment(demo)
+    steps.service(demo, keep=keep)
     consumer = Consumer(demo, partner["api_url"])
     consumer.begin()
     consumer.call()
@@ -76,106 +72,12 @@ def _play(demo: Demo, *, keep: bool) -> None:
     _evidence(demo)
 
 
-def _vault(demo: Demo, *, keep: bool) -> None:
-    demo.title("A vault on this machine: OpenBao, initialised, unsealed and set up")
-    from broker.embedded.config import Options
-    from broker.embedded.up import up
-
-    demo.show("broker", "vault", "start")
-    directory = demo.directory / "vault"
-    demo.on_close(lambda: _stopped(directory))  # also one that is still coming up
-    up(directory, Options(tied=not keep))  # tied: it ends with us, even if we are killed
-    demo.run("broker", "vault", "status")
-
-
-def _stopped(directory: Path) -> None:
-    """End the vault of `directory`, and wait until it is gone: it may be so young that it does not listen yet."""
-    from broker.embedded.home import Home
-    from broker.embedded.server import stop
-
-    until = time.monotonic() + _PATIENCE
-    while not stop(directory) and _held(Home(directory).server_lock) and time.monotonic() < until:
-        time.sleep(0.02)
-
-
-def _held(lock: Path) -> bool:
-    try:
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
-
-
-def _partner(demo: Demo, *, keep: bool) -> dict[str, Any]:
-    demo.title("The partner stand-in: a CSR desk, and the Fleet Owner API over mTLS")
-    command = ("partner-standin", "serve", "--dir", "partner", "--account", f"{LOGIN}:password.txt")
-    process = demo.start(*command, outlives=keep)
-    demo.wait_for("partner/standin.json", process)
-    found = dict(demo.read("partner/standin.json"))
-    demo.say(f"API {found['api_url']}, desk {found['desk_url']}")
-    return found
-
-
-def _account(demo: Demo, api: str) -> None:
-    demo.title("An account, its password, and an application that will use it")
-    subject = ("C=FR", "ST=Ile-de-France", "L=Paris", "O=Société Exemple", "emailAddress=fleet@exemple.example")
-    demo.run(
-        "broker", "account", "add", "acme", "--environment", "stand-in", "--base-url", api, "--login", LOGIN,
-        *(part for pair in subject for part in ("--subject", pair)), "--contact", "desk@partner.example",
-    )  # fmt: skip
-    demo.run("broker", "password", "set", "acme", "--password-file", "password.txt")
-    demo.run("broker", "app", "add", "acme/reporting")
-
-
-def _request(demo: Demo) -> None:
-    demo.title("A signing request: its key is in the vault before the CSR is shown")
-    demo.run("broker", "csr", "new", "acme", "--out", "acme.csr")
-    demo.run("broker", "csr", "lint", "acme.csr", "--login", LOGIN)
-    demo.run("broker", "csr", "submit", "acme", "--out", "acme.eml")
-    demo.run("broker", "status")
-
-
-def _reply(demo: Demo, desk: str) -> None:
-    demo.title("The partner signs it (in days, usually), and the reply is imported")
-    demo.say("This certificate lasts 14 days only, so that its renewal is due in this demo.")
-    _post(demo, f"{desk}/desk/requests?reply=zip&lifetime=14d", "acme")
-    demo.say("The partner's CA is not accepted yet, so the import is refused:")
-    demo.run("broker", "cert", "import", "acme", "acme.zip", expect=6)
-    demo.say("The partner reads out the fingerprints on the telephone. They match:")
-    found = demo.read("partner/standin.json")
-    accept = ("--accept-ca", str(found["issuing_ca_sha256"]), "--accept-ca", str(found["server_ca_sha256"]))
-    demo.run("broker", "cert", "import", "acme", "acme.zip", *accept, "--client-id-for", "reporting")
-
-
-def _post(demo: Demo, url: str, name: str) -> None:
-    """Send the mail to the desk as a mail server would, by curl if it is installed."""
-    command = ("curl", "-sS", "--data-binary", f"@{name}.eml", "-o", f"{name}.zip", url)
-    if shutil.which("curl"):
-        demo.run(*command)
-        return
-    demo.show(*command)
-    request = urllib.request.Request(url, (demo.directory / f"{name}.eml").read_bytes())  # noqa: S310  # loopback
-    past_proxies = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with past_proxies.open(request, timeout=10) as answer:
-        (demo.directory / f"{name}.zip").write_bytes(answer.read())
-
-
-def _promotion(demo: Demo) -> None:
-    demo.title("The canary, one harmless real request; then the set becomes current")
-    demo.run("broker", "rotation", "canary", "acme", "--generation", "1")
-    demo.run("broker", "rotation", "promote", "acme")
-    demo.run("broker", "rotation", "status", "acme")
-
-
 def _renewal(demo: Demo, desk: str) -> None:
     demo.title("Renewal is due: a new key and certificate, while the old ones work")
     demo.run("broker", "status")
     demo.run("broker", "csr", "new", "acme", "--out", "renewal.csr")
     demo.run("broker", "csr", "submit", "acme", "--out", "renewal.eml")
-    _post(demo, f"{desk}/desk/requests?reply=zip", "renewal")
+    steps.post(demo, f"{desk}/desk/requests?reply=zip", "renewal")
     demo.run("broker", "cert", "import", "acme", "renewal.zip")
 
 
@@ -190,11 +92,9 @@ class Consumer:
         self._holder: subprocess.Popen[bytes]
 
     def begin(self) -> None:
-        """Enrol the application, and fetch its first bundle."""
+        """Fetch the application's first bundle."""
         demo = self._demo
-        demo.title("An application fetches a bundle, with a token that can do only that")
-        rights = ("--right", "acme/reporting", "--token-file", "reporting.token")
-        demo.run("broker", "vault", "enrol", "reporting", *rights)
+        demo.title("The application fetches a bundle: one call, with its own token")
         self._holder = self._fetch(self._generation, "10m")
         demo.run("ls", "-m", "bundle/current/")
 
@@ -221,11 +121,13 @@ class Consumer:
 
     def follow(self, generation: int, ttl: str = "10m") -> None:
         """Fetch the next bundle into the same directory: the session uses it in its next request."""
+        self._demo.say("The service uses an account for two seconds before it reads it again.")
+        time.sleep(_SERVICE_AGE)
         before, self._holder = self._holder, self._fetch(generation, ttl)
-        self._demo.show("kill", "%1")
+        self._demo.show("kill", self._demo.job(before))
         end(before)
         self._demo.type('session.get("/fleets").status_code, session.manifest.generation')
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + steps.PATIENCE
         answer = self._answer()
         while answer == (200, self._generation) and time.monotonic() < until:  # it looks once a second
             time.sleep(0.1)
@@ -240,7 +142,7 @@ class Consumer:
         demo = self._demo
         demo.title("The lease ends, and the files are removed")
         with suppress(subprocess.TimeoutExpired):
-            self._holder.wait(_PATIENCE)
+            self._holder.wait(steps.PATIENCE)
         if (demo.directory / "bundle" / "current").exists():
             raise DemoError(f"the bundle is still there at {datetime.now(UTC):%TZ}")
         if not demo.run("ls", "-A", "bundle"):
@@ -251,7 +153,7 @@ class Consumer:
 
     def _fetch(self, generation: int, ttl: str) -> subprocess.Popen[bytes]:
         holder = self._demo.start(
-            "broker", "bundle", "get", "acme/reporting", "--consumer-token-file", "reporting.token", "--to", "bundle",
+            "broker", "bundle", "get", "acme/reporting", "--config", "app.toml", "--to", "bundle",
             "--format", "curl.conf", "--ttl", ttl, "--hold",
         )  # fmt: skip
         link = self._demo.directory / "bundle" / "current"
@@ -279,9 +181,10 @@ def _told(facts: Mapping[str, object]) -> str:
 def _say_how_to_go_on(demo: Demo) -> None:
     ours = Path(sys.argv[0]).absolute()  # an absolute path, since the user changes directory first
     broker = "broker" if shutil.which("broker") else shlex.quote(str(ours))
-    here, pid = shlex.quote(str(demo.directory)), demo.read("partner/standin.json")["pid"]
+    here, pids = shlex.quote(str(demo.directory)), " ".join(str(process.pid) for process in demo.left)
     note(f"\nEverything is kept in {demo.directory}. Continue with:")
     note(f"  cd {here}")
     note(f"  {broker} status")
+    note(f"  {broker} bundle get acme/reporting --config app.toml --to bundle")
     note("and to remove it:")
-    note(f"  {broker} vault stop; kill {pid}; cd /; rm -r {here}")
+    note(f"  kill {pids}; {broker} vault stop; cd /; rm -r {here}")

@@ -64,31 +64,35 @@ class Demo:
         """Call `leave` at the end, after the processes have ended."""
         self._leaving.append(leave)
 
+    def echo(self, line: str) -> None:
+        """Print a line."""
+        click.echo(line)
+
     def title(self, text: str) -> None:
         """Begin a step."""
         self._step += 1
         elapsed = f"{time.monotonic() - self._began:4.0f}s"
-        click.echo(f"\n{styled(f'{self._step}. {text}', bold=True)}  {styled(elapsed, dim=True)}")
+        self.echo(f"\n{styled(f'{self._step}. {text}', bold=True)}  {styled(elapsed, dim=True)}")
 
     def say(self, text: str) -> None:
         """Print an explanation."""
-        click.echo(styled(f"   {text}", dim=True))
+        self.echo(styled(f"   {text}", dim=True))
 
     def show(self, *command: str, after: str = "") -> None:
         """Print a command as a person would type it."""
         for line in _typed(command, _width() - len(_INDENT), after):
-            click.echo(styled(f"   {line}", fg="cyan"))
+            self.echo(styled(f"   {line}", fg="cyan"))
 
     def type(self, line: str) -> None:
         """Print a line of Python as a person would type it."""
-        click.echo(styled(f"   >>> {line}", fg="cyan"))
+        self.echo(styled(f"   >>> {line}", fg="cyan"))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table, its lines shortened to the terminal."""
         lines = [[name.upper() for name in columns], *([str(cell) for cell in row] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         for line in lines:
-            click.echo(_cut("  ".join(map(str.ljust, line, widths)).rstrip()))
+            self.echo(_cut("  ".join(map(str.ljust, line, widths)).rstrip()))
 
     def run(self, *command: str, expect: int = 0, quiet: bool = False) -> str:
         """Show a command, run it, print its output, and return its standard output.
@@ -96,14 +100,24 @@ class Demo:
         On a terminal, the command writes to a terminal too, and formats its tables for the width that is left.
         """
         self.show(*command)
+        return self._finished(command, expect, quiet=quiet)
+
+    def shell(self, script: str, expect: int = 0) -> None:
+        """Show lines of a shell, run them, and print their output."""
+        for number, line in enumerate(script.splitlines()):
+            self.echo(styled(f"   {'' if number else '$ '}{line}", fg="cyan"))
+        self._finished(("sh", "-c", script), expect)
+
+    def _finished(self, command: Sequence[str], expect: int, *, quiet: bool = False) -> str:
         with tempfile.TemporaryFile() as errors:
             out, code = self._output(command, errors, terminal=sys.stdout.isatty() and not quiet)
             errors.seek(0)
             err = errors.read().decode(errors="replace")
         for line in [*([] if quiet else out.splitlines()), *err.splitlines()]:
-            click.echo(_wrapped(line))
+            self.echo(_wrapped(line))
         if code != expect:
-            raise DemoError(f"{shlex.join(command)} ended with {code}", hint="this is a fault of the demo")
+            hint = err.strip()[-300:] or "this is a fault of the demo"
+            raise DemoError(f"{shlex.join(command)} ended with {code}", hint=hint)
         return out
 
     def _output(self, command: Sequence[str], errors: IO[bytes], *, terminal: bool) -> tuple[str, int]:
@@ -132,18 +146,35 @@ class Demo:
     def start(self, *command: str, outlives: bool = False) -> subprocess.Popen[bytes]:
         """Show a command and start it. It ends when this process ends, for any reason, unless it `outlives` it."""
         self.show(*command, after=" &")
-        process = subprocess.Popen(
-            self._found(command),
-            cwd=self.directory,
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL if outlives else subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C reaches us only, and we end processes in our order
-            preexec_fn=None if outlives else _end_with_parent,  # noqa: PLW1509  # this process has one thread
-        )
+        with self._log_of(len(self._running)).open("wb") as log:
+            process = subprocess.Popen(
+                self._found(command),
+                cwd=self.directory,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C reaches us only, and we end processes in our order
+                preexec_fn=None if outlives else _end_with_parent,  # noqa: PLW1509  # this process has one thread
+            )
         self._running.append(process)
         return process
+
+    @property
+    def left(self) -> Sequence[subprocess.Popen[bytes]]:
+        """The processes that still run."""
+        return [process for process in self._running if process.poll() is None]
+
+    def job(self, process: subprocess.Popen[bytes]) -> str:
+        """Return the name that a shell would give the process."""
+        return f"%{self._running.index(process) + 1}"
+
+    def said_by(self, process: subprocess.Popen[bytes]) -> str:
+        """Return what a process that was started wrote to stderr."""
+        return self._log_of(self._running.index(process)).read_text(errors="replace")
+
+    def _log_of(self, number: int) -> Path:
+        return self.directory / f"process-{number + 1}.log"
 
     def wait_for(self, path: str, process: subprocess.Popen[bytes]) -> None:
         """Wait for a file of `process`."""
@@ -154,7 +185,9 @@ class Demo:
         until = time.monotonic() + _PATIENCE
         while not holds():
             if process.poll() is not None or time.monotonic() > until:
-                raise DemoError(f"{what} did not appear", hint=_last_words(process))
+                ended = process.poll() is not None
+                hint = self.said_by(process).strip()[-300:] if ended else "it is running, but took too long"
+                raise DemoError(f"{what} did not appear", hint=hint)
             time.sleep(0.02)
 
     def read(self, path: str) -> Mapping[str, Any]:
@@ -186,7 +219,8 @@ class Demo:
             for name, value in os.environ.items()
             if not name.startswith(foreign) and not name.lower().endswith("_proxy")
         }
-        return kept | {"BROKER_CONFIG": str(self.directory / "broker.toml")}
+        path = f"{Path(sys.executable).parent}:{kept.get('PATH', '')}"
+        return kept | {"BROKER_CONFIG": str(self.directory / "broker.toml"), "PATH": path}
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -198,8 +232,6 @@ def end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    if process.stderr:
-        process.stderr.close()
 
 
 def _pieces(pipe: IO[bytes]) -> Iterator[bytes]:
@@ -250,9 +282,3 @@ def _typed(command: Sequence[str], width: int, after: str) -> list[str]:
 
 def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGTERM)
-
-
-def _last_words(process: subprocess.Popen[bytes]) -> str:
-    if process.poll() is None or process.stderr is None:
-        return "it is running, but took too long"
-    return process.stderr.read().decode(errors="replace").strip()[-300:]

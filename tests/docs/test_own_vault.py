@@ -35,7 +35,8 @@ HOSTS: Final[Sequence[Sequence[str] | None]] = (
     (),  # the application: AppRole
     (),  # the team that runs Vault: JWT
     (),  # the application: JWT
-    ("server",),  # the application: bundle
+    ("server",),  # the service
+    (),  # the application: bundle
     ("auditor",),
 )
 MOVE: Final = """host() {
@@ -70,8 +71,8 @@ def typed(address: str, token: str) -> str:
         lines += [f"host {' '.join(host)}"] if host is not None else []
         lines.append(block.replace("VAULT_TOKEN=…", f"VAULT_TOKEN={token}"))
     lines.append("chmod 600 reporting-jwt.token")
-    lines.append("host server")
-    lines.append("broker bundle get acme/reporting --consumer-token-file reporting-jwt.token --to other -o json")
+    other = "--config app.toml --consumer-token-file reporting-jwt.token --to other"
+    lines.append(f"broker bundle get acme/reporting {other} -o json")
     return "\n".join(lines).replace("https://vault.example:8200", address)
 
 

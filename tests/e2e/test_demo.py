@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 PASSWORD = b"not-a-real-password"
 KEY = b"PRIVATE KEY-----"
 BROKER = str(Path(sys.executable).parent / "broker")
-STEPS = [str(number) for number in range(1, 14)]
-STOPS = list(itertools.product((signal.SIGTERM, signal.SIGINT), ("5.", "1.", "2.", "9.", "10.", "12.", "")))
+STEPS = [str(number) for number in range(1, 16)]
+STOPS = list(itertools.product((signal.SIGTERM, signal.SIGINT), ("5.", "1.", "2.", "8.", "9.", "10.", "14.", "")))
 SETTLING = 15.0  # seconds in which what was tied to a killed process ends
 
 
@@ -82,6 +82,7 @@ def assert_complete(text: str) -> None:
     assert re.findall(r"^(\d+)\. ", text, re.MULTILINE) == STEPS
     assert "3 of the 137 vehicles of fleet North" in text
     assert re.findall(r"^   (\(200, .\))$", text, re.MULTILINE) == ["(200, 2)", "(200, 1)"], "the session follows"
+    assert "permission denied" in text, "of Vault, to the application's token"
     assert text.count("whole") == 2  # the account's chain, and a count of those of bundles
     assert "broken" not in text
     assert PASSWORD.decode() not in text
@@ -94,7 +95,7 @@ def test_two_at_once_leave_nothing(place: Mapping[str, str], tmp_path: Path) -> 
     """One of them has no curl; both are in a pipe, so their lines are plain."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name in ("sh", "ls", "python3"):
+    for name in ("sh", "cat", "ls", "python3"):
         (tools / name).symlink_to(shutil.which(name) or name)
     before = directories()
     with start(place) as one, start({**place, "PATH": str(tools)}) as other:
@@ -174,12 +175,14 @@ def test_a_broken_pipe_ends_it(place: Mapping[str, str]) -> None:
 def test_a_kept_demo_goes_on_until_removed(place: Mapping[str, str]) -> None:
     """It is started by a path from here, which holds from nowhere else; README's commands find it on the PATH."""
     with Terminal([os.path.relpath(BROKER), "demo", "--keep"], Path.cwd(), place, columns=80) as terminal:
+        terminal.wait_for("7. An application's token")  # each wait has its own limit: the machine may be busy
+        terminal.wait_for("12. Promotion")
         assert terminal.end() == 0, terminal.said
     text = re.sub(r"\x1b\[[0-9;]*m", "", terminal.said.replace("\r", ""))
     told, _, printed = text.partition("Continue with:")
     assert_complete(told)
     assert_is_readable(told)
-    go, status, remove = [line.strip() for line in printed.splitlines() if line.startswith("  ")]
+    go, status, fetch, remove = [line.strip() for line in printed.splitlines() if line.startswith("  ")]
     assert left_by(told)
 
     def run(line: str) -> subprocess.CompletedProcess[str]:
@@ -188,6 +191,7 @@ def test_a_kept_demo_goes_on_until_removed(place: Mapping[str, str]) -> None:
 
     shown = run(f"{status} -o json")
     assert json.loads(shown.stdout)[0]["account"] == "acme", shown.stderr
+    assert "through unix:///" in run(fetch).stderr
     assert "generation 1" in run(status.replace("status", "rotation canary acme")).stderr
     assert run(remove).returncode == 0
     assert eventually(lambda: not processes(place))

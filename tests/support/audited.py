@@ -63,12 +63,12 @@ def _documents(admin: Connection, folder: str = "") -> Iterator[tuple[str, objec
 
 def _demonstration(directory: Path) -> int:
     """Play `broker demo` on a vault with an audit log, and keep what is left of it before it is gone."""
-    from broker_demo import command as demo
+    from broker_demo import steps
 
     from broker.cli.main import run
 
     started: list[Embedded] = []
-    stop = demo._stopped
+    stop = steps._stopped
 
     def with_audit(place: Path, options: Options) -> Embedded:
         started.append(up(place, replace(options, audit=True)))
@@ -79,7 +79,7 @@ def _demonstration(directory: Path) -> int:
             kept(started[0], admin, directory)
         stop(place)
 
-    with patch("broker.embedded.up.up", with_audit), patch.object(demo, "_stopped", keeping):
+    with patch("broker.embedded.up.up", with_audit), patch.object(steps, "_stopped", keeping):
         return run(["demo"])
 
 

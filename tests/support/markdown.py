@@ -47,7 +47,7 @@ def _split(line: str) -> Iterator[tuple[str, ...]]:
     words: list[str] = []
     redirected = False
     for word in lexer:
-        if set(word) <= _OPERATORS:
+        if word and set(word) <= _OPERATORS:
             redirected = word[0] in "<>"
             if not redirected:
                 yield from _without_variables(words)

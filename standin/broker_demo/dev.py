@@ -1,0 +1,96 @@
+"""`broker serve --dev`: the service with everything it needs, for a laptop."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from broker.cli.output import note
+from broker.compose.graph import Broker
+from broker.compose.serving import Listening
+from broker.config import resolve
+from broker.errors import BrokerError
+from broker.paths import write_atomically
+from broker.service.listeners import Address
+from broker_demo import steps
+from broker_demo.runner import Demo
+
+_RENEWED: Final = 600.0  # seconds; a token lasts 20 minutes
+_ASKED: Final = json.dumps({"account": "acme", "application": "reporting", "ttl": "15m"})
+
+
+class _Silent(Demo):
+    def echo(self, line: str) -> None:
+        """Print nothing."""
+
+
+def serve(listening: Listening) -> None:
+    """Serve bundles of an account at the stand-in until a signal asks to end; then remove everything."""
+    for text in filter(None, (listening.address, listening.health)):
+        Address.parse(text, behind_proxy=listening.behind_proxy).bound().close()  # raises before the long work
+    note("starting a vault, a partner and an account; this takes ten seconds")
+    demo = _Silent()
+    try:
+        _prepare(demo)
+        config = resolve(flags={}, environment={}, file=demo.directory / "broker.toml", defaults={"actor": "dev"})
+        broker = Broker(config, {}, say=note)
+        try:
+            with _fresh_token(demo) as header:
+                broker.serve(listening, lambda addresses: _say(addresses, header))
+        finally:
+            broker.close()
+    finally:
+        demo.close()
+    note("everything is removed")
+
+
+def _prepare(demo: Demo) -> None:
+    steps.prepare(demo)
+    steps.vault(demo, keep=False)
+    partner = steps.partner(demo, keep=False)
+    steps.account(demo, partner["api_url"])
+    demo.run("broker", "csr", "new", "acme")
+    demo.run("broker", "csr", "submit", "acme", "--out", "acme.eml")
+    steps.post(demo, f"{partner['desk_url']}/desk/requests?reply=zip", "acme")
+    steps.accepted(demo)
+    demo.run("broker", "rotation", "promote", "acme")
+
+
+@contextmanager
+def _fresh_token(demo: Demo) -> Iterator[Path]:
+    """Yield a file with a header for curl, whose token is replaced before it ends."""
+    header, ended = demo.directory / "reporting.header", threading.Event()
+
+    def write() -> None:
+        steps.enrol(demo)
+        token = (demo.directory / "reporting.token").read_text().strip()
+        write_atomically(header, f"X-Vault-Token: {token}\n".encode(), 0o600)
+
+    def renew() -> None:
+        while not ended.wait(_RENEWED):
+            with suppress(BrokerError):  # the old token is good for as long again
+                write()
+
+    write()
+    renewing = threading.Thread(target=renew)
+    renewing.start()
+    try:
+        yield header
+    finally:
+        ended.set()
+        renewing.join()
+
+
+def _say(addresses: tuple[str, ...], header: Path) -> None:
+    for address in addresses:
+        note(f"listening on {address}")
+    where = addresses[0]
+    target = f"--unix-socket {where.removeprefix('unix://')} http://broker" if where.startswith("unix:") else where
+    note("\nAsk for a bundle:")
+    note(f"  curl -sS --noproxy '*' {target}/v1/bundles -H @{header} -d {shlex.quote(_ASKED)}")
+    note("Ctrl-C removes everything.")

@@ -1,0 +1,61 @@
+"""`broker serve --dev` as a process: its curl line works as it is printed, and nothing of it stays."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from broker_demo import dev
+
+from broker.cli.output import note
+from tests.e2e.test_demo import BROKER, eventually, left_by, place, processes
+from tests.support.console import inside
+
+__all__ = ["place"]
+
+
+@pytest.fixture
+def running(place: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A service for a laptop that has just been started."""
+    command = [BROKER, "serve", "--dev", "--listen", "127.0.0.1:0", "--health", ""]
+    with subprocess.Popen(command, env=place, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        yield process
+        process.terminate()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.peer("curl")
+def test_its_curl_line_works_as_printed(running: subprocess.Popen[str], place: Mapping[str, str]) -> None:
+    assert running.stderr
+    lines = [running.stderr.readline()]
+    while lines[-1] and "Ctrl-C" not in lines[-1]:
+        lines.append(running.stderr.readline())
+    curl = next((line for line in lines if line.startswith("  curl")), "")
+    assert curl, lines
+    assert ("X-Vault-Token" in curl, "-H @/" in curl) == (False, True)
+    answer = subprocess.run(["sh", "-c", curl], env=place, capture_output=True, text=True, check=True)
+    assert json.loads(answer.stdout)["secrets"] == {"password": "not-a-real-password"}, answer.stdout
+    running.send_signal(signal.SIGINT)
+    assert running.wait(60) == 0
+    assert "everything is removed" in running.stderr.read()
+    assert eventually(lambda: not processes(place))
+    assert not left_by(curl)
+    assert not list(Path(place["HOME"]).iterdir())
+
+
+def test_an_address_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dev, "Demo", lambda: note("begun"))
+    ended = inside(["serve", "--dev", "--listen", "0.0.0.0:1"], home=tmp_path, environment={"HOME": str(tmp_path)})
+    assert (ended.code, "is not loopback" in ended.err, "begun" in ended.err) == (2, True, False)
+
+
+def test_without_the_stand_in_it_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "broker_demo.dev", None)
+    ended = inside(["serve", "--dev"], home=tmp_path, environment={"HOME": str(tmp_path)})
+    assert (ended.code, "pip install '.[server,embedded]' ./standin" in ended.err) == (2, True)
