@@ -22,6 +22,7 @@ from broker.model.role import Role
 
 _LARGEST: Final = 1024 * 1024  # bytes of a configuration
 _LONGEST: Final = 4000  # bytes of a path; Linux takes 4,096, and names are appended
+_DIGITS: Final = 9  # of a number
 _LONGEST_NAME: Final = 255  # bytes of a part of one
 _PLACES: Final = (Path("broker.toml"), Path("/etc/credential-broker/broker.toml"))
 _MOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*", re.ASCII)
@@ -93,6 +94,12 @@ def _duration(text: str) -> str:
     return text
 
 
+def _number(text: str) -> str:
+    if not text.isascii() or not text.isdecimal() or len(text) > _DIGITS:
+        raise InputError(f"{text[:80]!r} is not a number", hint="give a whole number, such as 500")
+    return text
+
+
 def _boolean(text: str) -> str:
     if text not in ("true", "false"):
         raise InputError(f"{text[:80]!r} is neither true nor false", hint="give true or false")
@@ -139,6 +146,9 @@ SETTINGS: Final = (
     Setting("service.address", ("BROKER_ADDR",), "", "broker service to go through: https://host:port, unix:///socket"),
     Setting("service.auth", ("BROKER_AUTH",), "", f"identity for it: {AUTH_FORM}", checked_auth),
     Setting("service.ca_file", ("BROKER_CACERT",), "", "CA certificates that sign the service's", _path),
+    Setting(
+        "service.rate", ("BROKER_RATE",), "500", "requests a second for each consumer of a service; 0: any", _number
+    ),
     Setting("bundle.ttl", ("BROKER_TTL",), "1h", "lifetime of a bundle, unless the command sets one", _duration),
     Setting("bundle.directory", ("BROKER_DIRECTORY",), "", "directory of bundles; else a memory file system", _path),
 )

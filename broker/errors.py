@@ -9,6 +9,7 @@
     ├── RefusedError              a rule, a check or the partner refuses; a retry does not help
     ├── WaitingError              a person or a consumer must act first
     ├── ConflictError             another change came first
+    ├── RateError                 the caller asks too often
     └── StorageFullError          no space is left for a file
 
 A room derives its own errors from these, beside the code that raises them. Exit codes are in `cli/exits.py`, HTTP
@@ -32,6 +33,7 @@ class Kind(Enum):
     REFUSED = "refused"
     WAITING = "waiting"
     CONFLICT = "conflict"
+    RATE = "rate"
     STORAGE_FULL = "storage-full"
 
 
@@ -95,6 +97,13 @@ class ConflictError(BrokerError):
     """Another change came first; read the new state and try again."""
 
     kind = Kind.CONFLICT
+    retryable = True
+
+
+class RateError(BrokerError):
+    """The service was asked more often than it answers one consumer; try again later."""
+
+    kind = Kind.RATE
     retryable = True
 
 

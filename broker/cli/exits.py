@@ -23,6 +23,7 @@ CODES: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.REFUSED: 6,
         Kind.WAITING: 7,
         Kind.CONFLICT: 8,
+        Kind.RATE: 8,
         Kind.STORAGE_FULL: 9,
     }
 )

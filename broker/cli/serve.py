@@ -32,7 +32,7 @@ _FILE = click.Path(path_type=Path)
     default="127.0.0.1:8251",
     show_default=True,
     metavar="ADDRESS",
-    help='Address of /livez and /readyz; "" for none.',
+    help='Address of /livez, /readyz and /metrics, plain HTTP; "" for none.',
 )
 @click.option("--dev", is_flag=True, help="With a vault, a partner stand-in and an account of its own, for a laptop.")
 @click.pass_obj
@@ -42,7 +42,7 @@ def command(
     """Issue bundles over HTTP, with the server role's login, to consumers that show a Vault token or a JWT.
 
     Runs until a signal asks it to end, then answers open requests first. Replicas hold no state: run as many as you
-    like beside each other.
+    like beside each other. Each request is logged as a line of JSON, unless log.level or log.format say otherwise.
 
     --dev makes everything that the service needs in a temporary directory, prints a curl line that fetches a bundle,
     and removes it all at Ctrl-C.
@@ -51,6 +51,8 @@ def command(
     if dev:
         importlib.import_module("broker_demo.dev").serve(listening)  # of the stand-in's distribution
         return
+    start.suggest("log.level", "info")
+    start.suggest("log.format", "json")
     start.broker.serve(listening, _ready)
 
 

@@ -31,6 +31,7 @@ class Start:
     def __init__(self, wiring: Wiring | None = None) -> None:
         self._file: Path | None = None
         self._flags: dict[str, str] = {}
+        self._suggested: dict[str, str] = {}
         self._wiring = wiring
 
     def take(self, name: str, value: str | int) -> None:
@@ -44,13 +45,17 @@ class Start:
             self._flags["log.level"] = str(level)
             log.to_stderr(log.level_of(str(level)))
 
+    def suggest(self, name: str, value: str) -> None:
+        """Take a default that this command has for a setting, before the settings are resolved."""
+        self._suggested[name] = value
+
     @cached_property
     def config(self) -> Config:
         """The resolved settings. Only this reads the environment."""
-        defaults = {"actor": _actor(), "embedded.directory": str(_state_directory() / "vault")}
+        defaults = {"actor": _actor(), "embedded.directory": str(_state_directory() / "vault"), **self._suggested}
         found = resolve(flags=self._flags, environment=os.environ, file=self._file, defaults=defaults)
         level, form = log.level_of(found["log.level"]), log.form_of(found["log.format"])
-        if found.values["log.level"].source != "default":
+        if found.values["log.level"].source != "default" or "log.level" in self._suggested:
             from broker.telemetry.rendering import configure  # only then: the base installation has no structlog
 
             configure(level, form)

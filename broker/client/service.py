@@ -17,6 +17,7 @@ from broker.errors import (
     ConflictError,
     DeniedError,
     InputError,
+    RateError,
     RefusedError,
     VaultUnavailableError,
     WaitingError,
@@ -37,6 +38,7 @@ _ERRORS: Final[Mapping[str, type[BrokerError]]] = {
     "refused": RefusedError,
     "waiting": WaitingError,
     "conflict": ConflictError,
+    "rate": RateError,
 }
 
 

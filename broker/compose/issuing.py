@@ -7,7 +7,7 @@ from broker.compose.privileged import Profiles, checked_accounts
 from broker.compose.roles import Roles
 from broker.errors import DeniedError, UnknownNameError
 from broker.evidence.journal import Journal
-from broker.issuing.batch_issuer import BatchIssuer, Ports
+from broker.issuing.batch_issuer import BatchIssuer, Limits, Ports
 from broker.issuing.batches import Batches, Recorder, counted
 from broker.issuing.expiries import Expiries
 from broker.issuing.grant import Issuer, ReadAccount
@@ -101,7 +101,8 @@ class Issuing:
             end=recorder.end,
             require_true_clock=self._true_clock,
         )
-        return BatchIssuer(ports, Batches(counted(recorder.write)), self._clock)
+        limits = Limits(rate=float(self._roles.config["service.rate"]))
+        return BatchIssuer(ports, Batches(counted(recorder.write)), self._clock, limits)
 
     @cached_property
     def waits(self) -> Waits:

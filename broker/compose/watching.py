@@ -13,6 +13,7 @@ def metrics(issuing: Issuing, expiries: Expiries, listener: Listener) -> Callabl
     gauges: dict[str, tuple[str, Callable[[], float | None]]] = {
         "connections": ("Open connections of callers.", lambda: listener.guard.open),
         "connections_idle": ("Those of them without a request.", lambda: len(listener.guard.idle)),
+        "waiters": ("Requests that wait for a change.", lambda: issuing.waits.count),
         "vault_pending": ("Requests that are with Vault, or wait for that.", lambda: service.pending),
         "accounts_unread": ("Accounts whose certificates are not known.", lambda: expiries.unread),
         "login_expires_timestamp_seconds": ("End of the server role's token.", issuing.login_ends),

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 from broker.errors import ConflictError, VaultUnavailableError
@@ -35,6 +36,7 @@ from broker.issuing.grant import (
     renewal,
 )
 from broker.issuing.leases import LeaseSigner, ended
+from broker.issuing.rates import Rates
 from broker.model.account import Account
 from broker.model.authentication import Authentication
 from broker.model.bundle import Bundle, Wanted
@@ -76,6 +78,7 @@ class Limits:
 
     threads: int = 16  # requests that are with Vault
     waiting: int = 1000  # requests that wait for a thread
+    rate: float = 0  # requests a second of each consumer; 0: any number
     strangers: int = 4  # of those with Vault, at most so many are about callers without a known right
 
 
@@ -120,6 +123,7 @@ class BatchIssuer(Generic[Contents]):
         self._threads = ThreadPoolExecutor(self._limits.threads, "vault")
         self._asking = 0
         self._snapshots: Fresh[AccountName, Snapshot[Contents]] = Fresh(OLDEST / 2, uptime)
+        self._rates = Rates(self._limits.rate, uptime)
         self._admission = Admission(self._limits.strangers, self._limits.waiting)
         self._judgements: Fresh[tuple[bytes, AccountName, str, BundleKind], Consumer] = Fresh(JUDGED, uptime)
 
@@ -215,7 +219,10 @@ class BatchIssuer(Generic[Contents]):
 
         digest = caller.digest
         key = (digest, name, application, kind)
-        return await self._judgements.get(key, lambda: self._admission.admit(digest, lambda: self.in_thread(judge)))
+        load = partial(self._admission.admit, digest, lambda: self.in_thread(judge))
+        consumer = await self._judgements.get(key, load)
+        self._rates.take(consumer.entity)
+        return consumer
 
 
 def _rounded(lease: Lease, ttl: timedelta) -> Lease:

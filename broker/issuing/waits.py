@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -130,6 +131,11 @@ class Waits:
         self._poller = ThreadPoolExecutor(1, "changes")
         self._readers = ThreadPoolExecutor(_READERS, "waits")
 
+    @property
+    def count(self) -> int:
+        """The number of waits that go on."""
+        return self._count
+
     async def begin(self, caller: Caller, asked: Asked) -> Wait:
         """Return a new wait. Raise `DeniedError` without the right, `VaultUnavailableError` without room."""
         lease = None
@@ -189,7 +195,7 @@ class Waits:
     def _start(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """Run `work` unless it runs already."""
         if name not in self._loops or self._loops[name].done():
-            self._loops[name] = asyncio.create_task(work())
+            self._loops[name] = asyncio.create_task(work(), context=Context())  # it is of no single request
 
     async def _poll(self) -> None:
         """Look at what the change document says, while somebody waits."""

@@ -25,7 +25,7 @@ from broker.service.answers import Contents, bundle_answer, files_answer
 from broker.service.asgi import App, GoneError, Handler, Request, Response, Route, routed
 from broker.service.messages import LONGEST_KEY, BundleRequest, LeaseAnswer, LeaseRequest
 from broker.service.problems import STATUS, problem_answer
-from broker.telemetry import log, metrics
+from broker.telemetry import log, metrics, trace
 
 Message = TypeVar("Message")
 _JSON: Final = {"content-type": "application/json"}
@@ -101,7 +101,8 @@ class _Service:
     async def _issued(self, request: Request, wanted: Wanted) -> Issued[Contents]:
         log.bind(account=wanted.account, application=wanted.application)
         issued = await self._bundles.grant(caller_of(request), wanted)
-        log.bind(lease=issued.lease.id, consumer=issued.consumer.name, generation=issued.lease.generation)
+        log.bind(consumer=issued.consumer.name)
+        _bind(issued.lease)
         return issued
 
     async def renew(self, request: Request) -> Response:
@@ -109,7 +110,7 @@ class _Service:
         asked = decoded(await request.body(), LeaseRequest)
         renewed = await self._bundles.renew(caller_of(request), Secret(asked.lease), _ttl(asked.ttl))
         lease = renewed.lease
-        log.bind(account=lease.account, lease=lease.id)
+        _bind(lease)
         answer = LeaseAnswer(
             lease=renewed.lease_text.reveal(),
             lease_id=lease.id,
@@ -123,12 +124,23 @@ class _Service:
         """End a lease."""
         asked = decoded(await request.body(), LeaseRequest)
         lease = await self._bundles.revoke(caller_of(request), Secret(asked.lease))
-        log.bind(account=lease.account, lease=lease.id)
+        _bind(lease)
         return Response(204)
 
     async def description(self, _request: Request) -> Response:
         """Return the OpenAPI description."""
         return Response(200, msgspec.json.encode(openapi.description()), _JSON)
+
+
+def _bind(lease: Lease) -> None:
+    """Name the lease in what is logged for this request; `entity` is its consumer's in Vault."""
+    log.bind(
+        account=lease.account,
+        application=lease.application,
+        generation=lease.generation,
+        lease=lease.id,
+        entity=lease.consumer,
+    )
 
 
 def _answered(handler: Handler, route: str) -> Handler:
@@ -139,8 +151,7 @@ def _answered(handler: Handler, route: str) -> Handler:
 
     async def answer(request: Request) -> Response:
         began = time.monotonic()
-        number = secrets.token_hex(8)
-        log.bind(request=number)
+        number = _begun(request)
         try:
             response = await handler(request)
         except BrokerError as error:
@@ -157,6 +168,15 @@ def _answered(handler: Handler, route: str) -> Handler:
     return answer
 
 
+def _begun(request: Request) -> str:
+    """Return a number for the request; name it and its trace in this context."""
+    number, parents = secrets.token_hex(8), request.headers("traceparent")
+    found = trace.continued(parents, request.headers("tracestate")) if parents else None
+    trace.begin(found)
+    log.bind(request=number, **({"trace": found.id, "span": found.span} if found else {}))
+    return number
+
+
 def _note(request: Request, route: str, status: int, seconds: float) -> None:
     metrics.request(route, status, seconds)
     if log.is_on(log.Level.INFO):
@@ -164,10 +184,11 @@ def _note(request: Request, route: str, status: int, seconds: float) -> None:
 
 
 def _missing(request: Request, status: int) -> Response:
+    number = _begun(request)
     _note(request, "none", status, 0.0)
     message = "no such path" if status == 404 else f"{request.method} is not allowed here"  # noqa: PLR2004
     error = InputError(message, hint="GET /openapi.json describes the service")
-    return problem_answer(error, status)
+    return problem_answer(error, status, number=number)
 
 
 def _failed(error: BrokerError, number: str) -> Response:

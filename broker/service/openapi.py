@@ -15,7 +15,7 @@ from broker.service.messages import (
     WaitAnswer,
     WaitRequest,
 )
-from broker.service.problems import MEDIA_TYPE, STATUS, Problem
+from broker.service.problems import MEDIA_TYPE, RETRY_AFTER, STATUS, Problem
 
 Document = dict[str, Any]
 _SCHEMAS: Final = "#/components/schemas/{name}"
@@ -95,12 +95,12 @@ def _paths() -> Document:
 
 
 def _refusals() -> Document:
-    return {str(code): _refusal(code) for code in sorted({401, *STATUS.values()})}
+    return {str(code): _refusal(code) for code in sorted({401, 408, 421, 431, *STATUS.values()})}
 
 
 def _refusal(code: int) -> Document:
     described: Document = {"description": "Refused; the body says why.", "content": _content(MEDIA_TYPE, Problem)}
-    if code == 503:  # noqa: PLR2004
+    if code in RETRY_AFTER:
         described["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
     return described
 

@@ -23,9 +23,11 @@ STATUS: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.REFUSED: 409,
         Kind.WAITING: 409,
         Kind.CONFLICT: 409,
+        Kind.RATE: 429,
+        Kind.STORAGE_FULL: 500,
     }
 )
-RETRY_AFTER: Final = 5  # seconds, beside every 503
+RETRY_AFTER: Final = {503: "5", 429: "1"}  # seconds
 _DENIED: Final = DeniedError(
     "no right to this, or it does not exist", hint="ask the platform team: broker's log has the reason for this request"
 )
@@ -68,8 +70,8 @@ def problem_answer(
 ) -> Response:
     """Return `error` as an answer to the request `number`, or to one that got none yet."""
     more = {"content-type": MEDIA_TYPE, **headers}
-    if status == STATUS[Kind.VAULT_UNAVAILABLE]:
-        more["retry-after"] = str(RETRY_AFTER)
+    if status in RETRY_AFTER:
+        more["retry-after"] = RETRY_AFTER[status]
     shown = problem(error, number or secrets.token_hex(8), status)
     metrics.refusal(status, shown.code)
     body = msgspec.json.encode(shown)

@@ -20,7 +20,7 @@ from broker.errors import DeniedError, InputError, VaultUnavailableError
 from broker.model.secret import Secret
 from broker.network import UNREADABLE, TooMuchError, behind, is_closed
 from broker.paths import place
-from broker.telemetry import log, metrics
+from broker.telemetry import log, metrics, trace
 from broker.vault.errors import NO_VAULT, Answer, Document, OversizedError, PassingError, UnclearError, understood
 from broker.vault.settings import VaultSettings
 
@@ -137,7 +137,7 @@ class Transport:
         return answer
 
     def _headers(self, path: str, token: Secret[str] | None) -> dict[str, str]:
-        headers = {"Content-Type": "application/json", "X-Vault-Request": "true"}
+        headers = {"Content-Type": "application/json", "X-Vault-Request": "true", **trace.headers()}
         if token:
             headers["X-Vault-Token"] = token.reveal()
         if self._settings.namespace and path != SEAL_STATUS:

@@ -326,7 +326,7 @@ ROWS: Final = (
     Row("serve --listen unix:relative", 2, "is not an address"),
     Row("serve --tls-cert a --tls-key b", 2, "are for an address with https"),
     Row("serve --listen https://127.0.0.1:0 --tls-cert none --tls-key none", 2, "cannot use none"),
-    Row("serve --health 192.0.2.1:1", 2, "is not loopback"),
+    Row("serve --health 192.0.2.1:1", 2, "cannot listen on http://192.0.2.1:1"),
     Row("vault setup --print toml", 2, "is not"),
     Row("vault setup --print sh --login-dir x", 2, "the printed script says how"),
     Row("vault setup --dry-run --login-dir x", 2, "--dry-run"),

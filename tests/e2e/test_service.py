@@ -43,6 +43,7 @@ class Service:
 
     process: subprocess.Popen[bytes]
     addresses: list[str]
+    lines: list[str]  # of stderr; all of it once the process has ended
 
     @property
     def client(self) -> httpx.Client:
@@ -77,7 +78,7 @@ def serving(system: System, *options: str) -> Iterator[Service]:
         rest = threading.Thread(target=lambda: lines.append(process.stderr.read().decode()))  # type: ignore[union-attr]
         rest.start()
         try:
-            yield Service(process, addresses)
+            yield Service(process, addresses, lines)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -144,6 +145,23 @@ def test_health_and_metrics(system: System, token: dict[str, str]) -> None:
             pass
         assert "suspended" in health.get("/readyz/acme").json()["message"]
         assert health.get("/readyz").status_code == 200
+
+
+def test_requests_are_logged_as_json(system: System, token: dict[str, str]) -> None:
+    with serving(system) as service:
+        lease = service.ask(headers=token).json()["lease_id"]
+    text = "".join(service.lines)
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    (line,) = [line for line in lines if line["event"] == "request"]
+    assert (line["status"], line["account"], line["lease"]) == (201, "acme", lease)
+    (evidence,) = [line for line in lines if line["event"] == "bundle-issued"]
+    assert evidence["lease"] == lease
+    assert PASSWORD not in text
+    assert token["X-Vault-Token"] not in text
+    system.changes = {"BROKER_LOG_LEVEL": "warning"}
+    with serving(system) as service:
+        service.ask(headers=token)
+    assert not [line for line in service.lines if line.startswith("{")]
 
 
 def test_the_bundle_works_at_the_partner(system: System, token: dict[str, str], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, VaultUnavailableError
+from broker.errors import BrokerError, ConflictError, DeniedError, RateError, RefusedError, VaultUnavailableError
 from broker.evidence.journal import Journal
 from broker.issuing.batch_issuer import OLDEST, BatchIssuer, Limits, Ports
 from broker.issuing.batches import Batches, Recorder
@@ -117,12 +117,39 @@ class World:
         self.evidence.append(entry)
 
 
+def limited(world: World, rate: float) -> BatchIssuer[Bundle]:
+    """Return the world's issuer with a limit for each consumer."""
+    made = world.issuer
+    return BatchIssuer(made._ports, made._batches, world.clock, Limits(rate=rate), lambda: world.uptime)
+
+
 def wanted(**more: object) -> Wanted:
     return replace(Wanted(MZP, "fleet", HOUR), **more)  # type: ignore[arg-type]
 
 
 def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), 30))
+
+
+def test_a_consumer_that_asks_too_often_waits() -> None:
+    async def test() -> None:
+        world = World()
+        issuer = limited(world, 1)
+        granted = [await issuer.grant(READER, wanted()) for _ in range(5)]
+        recorded = world.calls["evidence"]
+        for _ in range(3):
+            with pytest.raises(RateError):
+                await issuer.grant(READER, wanted())
+        with pytest.raises(RateError):
+            await issuer.renew(READER, granted[0].lease_text, HOUR)
+        assert world.calls["evidence"] == recorded
+        await issuer.grant(Caller(Secret("other")), wanted())
+        with pytest.raises(DeniedError):
+            await issuer.grant(Caller(Secret("stranger")), wanted())
+        world.uptime += 1
+        await issuer.grant(READER, wanted())
+
+    run(test)
 
 
 def test_a_bundle_is_recorded_before_it_leaves() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from ipaddress import ip_address
@@ -13,7 +13,16 @@ import httpx
 import msgspec
 import pytest
 
-from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, UnknownNameError, VaultUnavailableError
+from broker.errors import (
+    BrokerError,
+    ConflictError,
+    DeniedError,
+    RateError,
+    RefusedError,
+    StorageFullError,
+    UnknownNameError,
+    VaultUnavailableError,
+)
 from broker.issuing.batch_issuer import Issued
 from broker.issuing.grant import Renewed, lease_of
 from broker.model.bundle import Wanted
@@ -141,6 +150,8 @@ def test_no_identity_in_a_query() -> None:
         (UnknownNameError("there is no account mzp-1"), 403),
         (RefusedError("expired"), 409),
         (ConflictError("rotated"), 409),
+        (RateError("often"), 429),
+        (StorageFullError("full"), 500),
         (VaultUnavailableError("sealed"), 503),
         (BrokerError("fault"), 500),
         (ZeroDivisionError("fault"), 500),
@@ -248,6 +259,42 @@ def test_head_grants_nothing() -> None:
     bundles = Bundles()
     assert ask(bundles, "HEAD", "/v1/bundles/mzp-1/fleet", headers=TOKEN).status_code == 405
     assert not bundles.wanted
+
+
+def test_a_limit_says_when_to_retry() -> None:
+    answer = ask(Bundles(RateError("often")), "POST", "/v1/bundles", json=ASKED, headers=TOKEN)
+    assert (answer.headers["retry-after"], refused(answer).code, refused(answer).retryable) == ("1", "rate", True)
+
+
+def logged(test: Callable[[], object]) -> list[tuple[str, dict[str, object]]]:
+    """Return the events that `test` logs, with their fields."""
+    lines: list[tuple[str, dict[str, object]]] = []
+    log.send_to(log.Level.DEBUG, lambda _level, event, fields: lines.append((event, dict(fields))))
+    try:
+        test()
+    finally:
+        log.reset()
+    return lines
+
+
+def test_a_request_is_logged_whole() -> None:
+    trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+    bundles = Bundles()
+    asked = ("POST", "/v1/bundles", ASKED), ("POST", "/v1/leases/renew", {"lease": "x"})
+    for method, path, body in asked:
+        ((event, fields),) = logged(lambda: ask(bundles, method, path, json=body, headers={**TOKEN, **trace}))  # noqa: B023
+        assert event == "request"
+        assert {
+            "request", "trace", "span", "method", "route", "status", "milliseconds",
+            "account", "application", "generation", "lease", "entity",
+        } <= set(fields)  # fmt: skip
+        assert (fields["route"], fields["trace"]) == (path, trace["traceparent"][3:35])
+
+
+def test_other_paths_are_logged_as_such() -> None:
+    ((_, fields),) = logged(lambda: ask(Bundles(), "GET", "/s.secret", headers={"traceparent": "x"}))
+    assert (fields["route"], fields["status"], "trace" in fields) == ("none", 404, False)
+    assert "s.secret" not in str(fields)
 
 
 def test_requests_are_logged_without_secrets() -> None:

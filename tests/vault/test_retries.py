@@ -17,6 +17,7 @@ from urllib3 import PoolManager
 
 from broker.errors import BrokerError, ConflictError, Kind, VaultUnavailableError
 from broker.model.secret import Secret
+from broker.telemetry import metrics, trace
 from broker.vault.connection import Connection
 from broker.vault.errors import InvalidError, MissingError, PassingError, UnclearError
 from broker.vault.logins import FixedToken
@@ -33,6 +34,25 @@ WRITTEN = Answer(body=b'{"data": {"version": 4}}')
 
 def connected(server: Misbehaving, patience: float = 8.0) -> Connection:
     return Connection(VaultSettings(server.address, patience=patience, timeout=1.0), FixedToken(Secret(TOKEN)))
+
+
+def test_a_request_carries_the_callers_trace() -> None:
+    trace.begin(trace.continued(["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"], ["a=1"]))
+    try:
+        with misbehaving(STORED) as server:
+            connected(server).read("accounts/a")
+            assert server.headers[0]["traceparent"].startswith("00-4bf92f3577b34da6a3ce929d0e0e4736-")
+            assert server.headers[0]["tracestate"] == "a=1"
+    finally:
+        trace.begin(None)
+
+
+def test_requests_are_counted_with_their_end() -> None:
+    metrics.reset()
+    with misbehaving(Answer(hang_up=True), errors(503, "Vault is sealed"), STORED) as server:
+        connected(server).read("accounts/a")
+    assert metrics.numbers().vault == {"none": 1, "5xx": 1, "2xx": server.probes + 1}
+    assert metrics.numbers().vault_answered
 
 
 @pytest.mark.parametrize(
