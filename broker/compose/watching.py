@@ -17,6 +17,10 @@ def metrics(issuing: Issuing, expiries: Expiries, listener: Listener) -> Callabl
         "vault_pending": ("Requests that are with Vault, or wait for that.", lambda: service.pending),
         "accounts_unread": ("Accounts whose certificates are not known.", lambda: expiries.unread),
         "login_expires_timestamp_seconds": ("End of the server role's token.", issuing.login_ends),
+        "tls_not_before_timestamp_seconds": (
+            "Begin of the service's certificate.",
+            lambda: tls.not_before if tls else None,
+        ),
         "tls_not_after_timestamp_seconds": (
             "End of the service's certificate.",
             lambda: tls.not_after if tls else None,

@@ -18,13 +18,14 @@ _ROUND: Final = 300.0  # seconds between two rounds
 
 
 def expiries(account: Account) -> Iterator[Expiry]:
-    """Yield the end of the certificate of each generation that is current, may be, or may still be held."""
+    """Yield begin and end of the certificate of each generation that is current, may be, or may still be held."""
     if account.removed:
         return
     for generation in account.generations:
         if generation.stage in _SHOWN:
             certificate = account.certificate(account.parts_of(generation).certificate)
-            yield Expiry(account.name, generation.number, generation.stage.value, certificate.not_after.timestamp())
+            begin, end = certificate.not_before.timestamp(), certificate.not_after.timestamp()
+            yield Expiry(account.name, generation.number, generation.stage.value, begin, end)
 
 
 class Expiries:

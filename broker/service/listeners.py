@@ -128,7 +128,7 @@ class ReloadedTls:
     def __init__(self, certificate: Path, key: Path) -> None:
         self._files = (certificate, key)
         self._seen = self._stamp()
-        self.not_after = 0.0  # of the certificate, in Unix time
+        self.not_before, self.not_after = 0.0, 0.0  # of the certificate, in Unix time
         self._current = self._load()
 
     def context(self) -> ssl.SSLContext:
@@ -170,7 +170,8 @@ class ReloadedTls:
         made.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             made.load_cert_chain(certificate, key, password=_no_passphrase)
-            self.not_after = load(certificate.read_bytes())[0].not_valid_after_utc.timestamp()
+            leaf = load(certificate.read_bytes())[0]
+            self.not_before, self.not_after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
         except (OSError, ssl.SSLError) as error:
             reason = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else "not a matching pair"
             raise InputError(

@@ -56,12 +56,14 @@ class _Numbers(Collector):
             known = value()
             if known is not None:
                 yield _gauge(name, meaning, known)
-        ends = GaugeMetricFamily(
-            "x509_cert_not_after", "End of a certificate, Unix time.", labels=("account", "generation", "stage")
-        )
+        labels = ("account", "generation", "stage")
+        begins = GaugeMetricFamily("x509_cert_not_before", "Begin of a certificate, Unix time.", labels=labels)
+        ends = GaugeMetricFamily("x509_cert_not_after", "End of a certificate, Unix time.", labels=labels)
         for one in self._now.expiries():
-            ends.add_metric((one.account, str(one.generation), one.stage), one.not_after)
-        yield ends
+            values = (one.account, str(one.generation), one.stage)
+            begins.add_metric(values, one.not_before)
+            ends.add_metric(values, one.not_after)
+        yield from (begins, ends)
 
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:

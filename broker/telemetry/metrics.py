@@ -41,11 +41,12 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """End of a certificate, in Unix time."""
+    """Begin and end of a certificate, in Unix time."""
 
     account: str
     generation: int
     stage: str
+    not_before: float
     not_after: float
 
 

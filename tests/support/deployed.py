@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -9,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+import yaml
 
 from tests.support.sources import ROOT
 
@@ -47,3 +52,18 @@ class Workload:
             finally:
                 if process.poll() is None:
                     process.terminate()
+
+
+def entrypoint(target: str) -> list[str]:
+    """Return the ENTRYPOINT of an image, by the name of its stage in the Containerfile."""
+    text = (DEPLOY / "image" / "Containerfile").read_text(encoding="utf-8")
+    stage = text.partition(f" AS {target}\n")[2].partition("\nFROM ")[0]
+    return list(json.loads(re.findall(r"^ENTRYPOINT (.*)$", stage, re.MULTILINE)[0]))
+
+
+@functools.cache
+def manifests(directory: str) -> list[dict[str, Any]]:
+    """Return the manifests that Kustomize makes of a directory below deploy/kubernetes."""
+    command = [_BIN / "kubectl", "kustomize", DEPLOY / "kubernetes" / directory]
+    built = subprocess.run(command, capture_output=True, check=True, text=True)
+    return list(yaml.safe_load_all(built.stdout))

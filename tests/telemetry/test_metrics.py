@@ -14,7 +14,7 @@ from broker.telemetry.metrics import Expiry
 
 NOW = Now(
     {"connections": ("Open.", lambda: 3), "waiters": ("None.", lambda: None)},
-    lambda: [Expiry("acme", 2, "current", 1e9)],
+    lambda: [Expiry("acme", 2, "current", 5e8, 1e9)],
 )
 
 
@@ -56,6 +56,7 @@ def test_numbers_are_shown() -> None:
     assert found["credential_broker_batch_leases_sum", ()] == 3
     assert found["credential_broker_vault_requests_total", ("none",)] == 1
     assert found["credential_broker_connections", ()] == 3
+    assert found["x509_cert_not_before", ("acme", "2", "current")] == 5e8
     assert found["x509_cert_not_after", ("acme", "2", "current")] == 1e9
     assert ("credential_broker_waiters", ()) not in found
 

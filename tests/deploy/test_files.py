@@ -1,0 +1,64 @@
+"""Files of deploy/ against the schemas and linters of their tools."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tests.support.deployed import DEPLOY, manifests
+
+BIN: Final = Path(sys.executable).parent
+LABEL: Final = {"app.kubernetes.io/name": "credential-broker"}
+
+
+def passes(program: str, *arguments: str | Path, text: str = "") -> str:
+    ended = subprocess.run([BIN / program, *arguments], input=text, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout + ended.stderr
+
+
+@pytest.mark.slow
+def test_the_containerfile_is_clean() -> None:
+    passes("hadolint", DEPLOY / "image" / "Containerfile")
+
+
+@pytest.mark.slow
+def test_compose_fits_its_specification() -> None:
+    passes("check-jsonschema", "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose" / "compose.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("directory", ["base", "example"])
+def test_kubernetes_accepts_the_manifests(directory: str, tmp_path: Path) -> None:
+    """Each of them has a schema, but the ServiceMonitor, which is the Prometheus operator's."""
+    file = tmp_path / "built.yaml"
+    built = [one for one in manifests(directory) if one["kind"] != "ServiceMonitor"]
+    file.write_text(yaml.safe_dump_all(built))
+    said = passes("kubernetes-validate", "--strict", file)
+    assert said.count("INFO") == len(built)
+    assert "WARN" not in said
+
+
+def selectors(manifest: dict[str, Any]) -> dict[str, str]:
+    spec = manifest["spec"]
+    found = spec.get("selector") or spec.get("podSelector")
+    return dict(found.get("matchLabels", found))
+
+
+def test_every_selector_finds_the_pods() -> None:
+    """An empty one would find every pod of the namespace."""
+    by_kind = {manifest["kind"]: manifest for manifest in manifests("base")}
+    assert by_kind["Deployment"]["spec"]["template"]["metadata"]["labels"] == LABEL
+    for kind in ("Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor"):
+        assert selectors(by_kind[kind]) == LABEL, kind
+    ports = {port["name"] for port in by_kind["Service"]["spec"]["ports"]}
+    assert {endpoint["port"] for endpoint in by_kind["ServiceMonitor"]["spec"]["endpoints"]} <= ports
+
+
+def test_manifests_hold_no_secret() -> None:
+    assert "Secret" not in {manifest["kind"] for manifest in manifests("example")}

@@ -1,0 +1,175 @@
+"""Compose file and manifests: their commands, environment, checks and probes, run as processes on this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+import yaml
+
+from tests.e2e.test_service import ASKED
+from tests.service.test_listeners import write_pair
+from tests.support.deployed import DEPLOY, Workload, entrypoint, manifests
+from tests.support.ports import free_ports
+from tests.support.system import PASSWORD, System
+
+pytestmark = pytest.mark.slow
+COMPOSE: Final = DEPLOY / "compose"
+IMAGES: Final = {"credential-broker": "broker", "partner-standin": "standin"}  # to stages of the Containerfile
+PORTS: Final = ("8200", "9443", "9080", "8250", "8251")
+_PATIENCE: Final = 60.0
+
+
+def awaited(holds: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + _PATIENCE
+    while not holds():
+        assert process.poll() is None, f"{process.args!r} ended"
+        assert time.monotonic() < until, f"{process.args!r} is not ready"
+
+
+class Compose:
+    """Services of the compose file, each started after those that it depends on."""
+
+    def __init__(self, home: Path, running: ExitStack) -> None:
+        self._services: dict[str, Any] = yaml.safe_load((COMPOSE / "compose.yaml").read_text())["services"]
+        self._running = running
+        self._home = home
+        state, configuration, secrets, setup = (home / name for name in ("state", "etc", "secrets", "setup"))
+        for directory in (state, configuration, secrets, setup):
+            directory.mkdir()
+        self._places = {
+            "/var/lib/credential-broker": str(state),
+            "/etc/credential-broker": str(configuration),
+            "/run/secrets": str(secrets),
+            "/setup": str(setup),
+            **dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True)),
+        }
+        moved = Workload([], {}, self._places).moved
+        (configuration / "broker.toml").write_text(moved((COMPOSE / "broker.toml").read_text()))
+        (setup / "first_account.py").write_text(moved((COMPOSE / "first_account.py").read_text()))
+        shutil.copy(COMPOSE / "partner-password.txt", secrets / "partner-password")
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def up(self, name: str) -> None:
+        """Start a service, after those that it depends on, and wait until it is healthy or has ended."""
+        if name in self.processes:
+            return
+        service = self._services[name]
+        for other, wanted in service.get("depends_on", {}).items():
+            self.up(other)
+            if wanted["condition"] == "service_completed_successfully":
+                assert self.processes[other].wait(_PATIENCE) == 0
+        workload = self._workload(service, service.get("command", []))
+        self.processes[name] = self._running.enter_context(workload.running(cwd=self._home / "state"))
+        if "healthcheck" in service:
+            check = service["healthcheck"]["test"][1:]
+            probe = Workload(check, workload.environment, self._places)
+            awaited(lambda: ended_well(probe), self.processes[name])
+
+    def _workload(self, service: Mapping[str, Any], command: list[str]) -> Workload:
+        image = IMAGES.get(service["image"])
+        start = service.get("entrypoint") or entrypoint(image or "")
+        configuration = {"BROKER_CONFIG": "/etc/credential-broker/broker.toml"} if image == "broker" else {}
+        home = {"HOME": str(self._home)}
+        return Workload([*start, *command], {**configuration, **home, **service.get("environment", {})}, self._places)
+
+
+def ended_well(check: Workload) -> bool:
+    with check.running(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        return process.wait(_PATIENCE) == 0
+
+
+@pytest.mark.deep
+def test_compose_leads_to_a_bundle(tmp_path: Path) -> None:
+    with ExitStack() as running:
+        compose = Compose(tmp_path, running)
+        compose.up("application")
+        assert compose.processes["application"].wait(_PATIENCE) == 0
+        bundle = tmp_path / "state" / "bundle" / "current"
+        assert (bundle / "password").read_text() == (COMPOSE / "partner-password.txt").read_text().strip()
+        assert json.loads((bundle / "manifest.json").read_text())["generation"] == 1
+    assert compose.processes["broker"].returncode == 0
+
+
+@pytest.fixture
+def pod(system: System, tmp_path: Path) -> Workload:
+    """The container of the Deployment, its volumes as directories here."""
+    system.promoted()
+    spec = container_spec()
+    ports = free_ports(2)
+    places = {
+        "https://vault.example:8200": system.vault.settings.address,
+        "0.0.0.0:8443": f"127.0.0.1:{ports[0]}",
+        "0.0.0.0:8251": f"127.0.0.1:{ports[1]}",
+        **{mount["mountPath"]: str(tmp_path / mount["name"]) for mount in spec["containers"][0]["volumeMounts"]},
+    }
+    made = Workload([*entrypoint("broker"), *spec["containers"][0]["args"]], {}, places)
+    for volume in spec["volumes"]:
+        fill(volume, tmp_path / volume["name"], made, system)
+    return Workload(
+        made.command,
+        {"BROKER_CONFIG": "/etc/credential-broker/broker.toml", "BROKER_MOUNT": system.vault.settings.mount},
+        places,
+    )
+
+
+def container_spec() -> dict[str, Any]:
+    deployment = next(one for one in manifests("example") if one["kind"] == "Deployment")
+    spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return spec
+
+
+def fill(volume: Mapping[str, Any], directory: Path, pod: Workload, system: System) -> None:
+    directory.mkdir()
+    if "configMap" in volume:
+        config = next(one for one in manifests("example") if one["metadata"]["name"] == volume["configMap"]["name"])
+        for name, text in config["data"].items():
+            (directory / name).write_text(pod.moved(text))
+    elif volume["secret"]["secretName"] == "broker-login":
+        for name in ("role_id", "secret_id"):
+            shutil.copy(system.home / "roles/server" / name, directory)
+        (directory / "ca.crt").touch()
+    else:
+        write_pair(directory, "localhost")
+
+
+def test_a_pod_serves_and_passes_its_probes(system: System, pod: Workload, tmp_path: Path) -> None:
+    container = container_spec()["containers"][0]
+    token = {"X-Vault-Token": system.consumer("acme/reporting").read_text()}
+    health, https = (pod.moved(f"0.0.0.0:{port}") for port in ("8251", "8443"))
+    assert {port["name"]: port["containerPort"] for port in container["ports"]} == {"https": 8443, "health": 8251}
+    with pod.running() as process:
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+            asked = container[kind]["httpGet"]
+            assert asked["port"] == "health"
+            awaited(lambda path=asked["path"]: answers(f"http://{health}{path}"), process)  # type: ignore[misc]
+        trust = ssl.create_default_context(cafile=tmp_path / "tls" / "tls.crt")
+        address = f"https://{https.replace('127.0.0.1', 'localhost')}/v1/bundles"
+        answer = httpx.post(address, json=ASKED, headers=token, verify=trust, trust_env=False)
+        assert answer.json()["secrets"] == {"password": PASSWORD}
+        shown = httpx.get(f"http://{health}/metrics", trust_env=False).text
+        assert not {name for name in names_in_rules() if f"# HELP {name} " not in shown}
+    assert process.returncode == 0
+
+
+def names_in_rules() -> set[str]:
+    """Return the metrics that deploy/prometheus asks for."""
+    text = (DEPLOY / "prometheus" / "rules.yaml").read_text(encoding="utf-8")
+    return set(re.findall(r"\b(?:x509_cert|credential_broker)_\w+", text))
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False, timeout=30).status_code == 200
+    except httpx.TransportError:
+        return False
