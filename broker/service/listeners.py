@@ -171,7 +171,8 @@ class ReloadedTls:
         try:
             made.load_cert_chain(certificate, key, password=_no_passphrase)
             leaf = load(certificate.read_bytes())[0]
-            self.not_before, self.not_after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
+            self.not_before = leaf.not_valid_before_utc.timestamp()
+            self.not_after = leaf.not_valid_after_utc.timestamp()
         except (OSError, ssl.SSLError) as error:
             reason = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else "not a matching pair"
             raise InputError(

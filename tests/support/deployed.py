@@ -64,6 +64,6 @@ def entrypoint(target: str) -> list[str]:
 @functools.cache
 def manifests(directory: str) -> list[dict[str, Any]]:
     """Return the manifests that Kustomize makes of a directory below deploy/kubernetes."""
-    command = [_BIN / "kubectl", "kustomize", DEPLOY / "kubernetes" / directory]
+    command = (_BIN / "kubectl", "kustomize", DEPLOY / "kubernetes" / directory)
     built = subprocess.run(command, capture_output=True, check=True, text=True)
     return list(yaml.safe_load_all(built.stdout))
