@@ -12,6 +12,7 @@ import msgspec
 from broker.errors import InputError
 from broker.model.names import guess
 from broker.model.setting import SettingError
+from broker.typed import typed
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ def converted(table: object, kind: type[T], readers: Mapping[str, Callable[[Any]
     known = readers or {}
     values = {key: read(key, known[key], value) if key in known else value for key, value in table.items()}
     try:
-        return msgspec.convert(values, kind, builtin_types=(timedelta,))
+        return typed(values, kind, builtin_types=(timedelta,))
     except msgspec.ValidationError as error:
         raise _explained(error) from None
 

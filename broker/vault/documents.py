@@ -10,6 +10,7 @@ import msgspec
 
 from broker.errors import RefusedError
 from broker.model.secret import Secret
+from broker.typed import typed
 from broker.vault.errors import Document
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ def decoded(document: Document, kind: type[T], where: str) -> T:
     try:
         for step in range(schema, SCHEMA):
             document = UPGRADES[step](document)
-        value = msgspec.convert(document.get("value"), kind)
+        value = typed(document.get("value"), kind)
         same = _text(encoded(value)["value"]) == _text(document["value"])
     except (msgspec.ValidationError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise DamagedDocumentError(f"{where} is damaged: {error}", hint=DAMAGED_HINT) from None

@@ -7,7 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -72,7 +72,8 @@ class Replica:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if it still runs."""
         if self.ended is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def wait(self) -> Ended:
         """Wait for its end, and return it."""
