@@ -17,6 +17,11 @@ path "${mount}/destroy/secrets/${account}/+/+"  { capabilities = ["update"] }
 path "${mount}/data/evidence/accounts/+/+"     { capabilities = ["create", "read"] }
 path "${mount}/metadata/evidence/accounts/+/+" { capabilities = ["read"] }
 
+# The keys that sign leases, in one document; its old versions are destroyed
+path "${mount}/data/signers/lease"     { capabilities = ["read", "update"] }
+path "${mount}/metadata/signers/lease" { capabilities = ["read"] }
+path "${mount}/destroy/signers/lease"  { capabilities = ["update"] }
+
 # Stragglers
 path "${mount}/data/consumers/+"    { capabilities = ["read"] }
 path "${mount}/metadata/consumers/" { capabilities = ["list"] }

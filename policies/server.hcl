@@ -14,7 +14,7 @@ path "${mount}/data/changes" { capabilities = ["read"] }
 # Where they may be sent: the first entry of the account's evidence, which no role can overwrite, and no other
 path "${mount}/data/evidence/accounts/${account}/00000001" { capabilities = ["read"] }
 
-# The key that signs leases: made once, when it is first needed, and never overwritten
+# The keys that sign leases: the first is made when it is needed; a rotation is not the server's
 path "${mount}/data/signers/lease"     { capabilities = ["create", "read"] }
 path "${mount}/metadata/signers/lease" { capabilities = ["read"] }
 

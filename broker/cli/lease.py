@@ -29,6 +29,14 @@ def _lease_id(ctx: click.Context, option: click.Parameter, value: str) -> str:
     return value
 
 
+def _rotate(_: click.Context, __: click.Parameter, value: str) -> str:
+    if value != "rotate":
+        raise InputError(
+            f"{value[:40]!r} is not what can be done with the key of leases", hint="broker lease key --help"
+        )
+    return value
+
+
 def _account(_: click.Context, __: click.Parameter, value: str) -> str:
     return account_name(value) if value else ""
 
@@ -50,7 +58,7 @@ def list_(start: Start, account: AccountName, consumer: str) -> None:
     Processes with the same identity share a line: it shows the newest of their leases, and lasts until the last of them
     ends.
     """
-    held = start.broker.holdings(Which(consumer=consumer, account=account))
+    held = start.broker.holdings(lambda: start.now, Which(consumer=consumer, account=account))
     if wrote_json([_row(one) for one in held]):
         return
     show_table(
@@ -75,12 +83,11 @@ def list_(start: Start, account: AccountName, consumer: str) -> None:
 @click.argument("lease", metavar="LEASE-ID", callback=_lease_id)
 def show(start: Start, lease: str) -> None:
     """Show who holds a lease, of what, and until when."""
-    held = start.broker.holdings(Which(lease=lease))
+    held = start.broker.holdings(lambda: start.now, Which(lease=lease))
     if not held:
         raise _unknown(lease)
     if wrote_json([_row(one) for one in held]):
         return
-    now = start.broker.clock()
     for record, h in held:
         show_details(
             {
@@ -92,7 +99,9 @@ def show(start: Start, lease: str) -> None:
                 "kind": h.kind,
                 "since": f"{h.since:%F %TZ}",
                 "until": f"{h.until:%F %TZ}" if h.until else "it is returned",
-                "renewable": "others share this holding" if h.shared else f"until {when(h.since + RENEWABLE, now)}",
+                "renewable": "others share this holding"
+                if h.shared
+                else f"until {when(h.since + RENEWABLE, start.now)}",
             }
         )
 
@@ -122,6 +131,22 @@ def revoke(start: Start, lease: str, consumer: str, account: str, generation: in
         raise _unknown(lease or consumer or named)
     show_done(_done(lease, ended), leases=[_row(one) for one in ended])
     note("their holders are not notified: a copy of a bundle works until its certificate expires")
+
+
+@command.verb("key", example="broker lease key rotate")
+@click.argument("action", metavar="rotate", default="", callback=_rotate)
+@click.option("--again", is_flag=True, help="Rotate even if the newest key is less than a day old: it may have leaked.")
+def key(start: Start, action: str, again: bool) -> None:
+    """Rotate the key that signs leases: "broker lease key rotate", from a timer or after a leak.
+
+    Makes a new key, unless the newest is less than a day old. Running services sign with it within 30 seconds. The key
+    before it verifies for 75 minutes, until no lease that it signed can be valid. The next run after that destroys it.
+    """
+    keys = start.broker.rotate_lease_key(again=again)
+    done = f"{action}d: key {keys.newest} signs leases since {keys.made:%F %TZ}"
+    show_done(done, changed=keys.changed, newest=keys.newest, made=keys.made, ends=keys.ends)
+    for kid, end in keys.ends.items():
+        note(f"key {kid} verifies until {end:%F %TZ}; then the same command destroys it")
 
 
 def _done(lease: str, ended: Sequence[Held]) -> str:

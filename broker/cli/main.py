@@ -38,7 +38,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
         "cert": "replies of the partner: import, inspect",
         "rotation": "generations: status, canary, promote, rollback, reject, retire, returned",
         "bundle": "credentials for an application, for a limited time: get",
-        "lease": "leases that consumers hold: list, show, revoke",
+        "lease": "leases that consumers hold: list, show, revoke, key rotate",
         "serve": "issue bundles over HTTP, to consumers with a Vault token or a JWT",
         "evidence": "record of all changes: show, verify, anchor, export",
         "partner": "profiles of partners: list, show, add",

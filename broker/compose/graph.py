@@ -48,6 +48,7 @@ from broker.vault.connection import Observer, unobserved
 from broker.vault.consumers import VaultConsumers
 from broker.vault.errors import MissingError
 from broker.vault.evidence import VaultStatements
+from broker.vault.lease_keys import LeaseKeys, rotate_lease_key
 from broker.vault.listing import Documents, entries_of, every_folder, foreign
 from broker.vault.profiles import StoredProfiles, own_profiles, store_profile
 
@@ -233,10 +234,14 @@ class Broker:
     def leases(self) -> Leases:
         """The operator's use-case for leases: revoke them."""
         role = Role.OPERATOR
-        settle, held = partial(self.settle, role=role), partial(self.holdings, role=role)
+        settle, held = partial(self.settle, role=role), partial(self.holdings, self.true_clock, role=role)
         vault = self.roles.connection(role)
         consumers = VaultConsumers(vault, partial(announce, vault))
         return Leases(self.roles.accounts(role), settle, self.true_clock, self.actor, consumers, held)
+
+    def rotate_lease_key(self, *, again: bool) -> LeaseKeys:
+        """Make a new key that signs leases, unless there is one of today; destroy keys that have ended."""
+        return rotate_lease_key(self.roles.connection(Role.ROTATOR), self.true_clock(), again=again)
 
     @cached_property
     def rotation(self) -> Rotation:
@@ -280,12 +285,12 @@ class Broker:
         """Return the consumers that hold a generation, and those whose record cannot be read, since they may."""
         return self._holders(self._consumers(role), name, number)
 
-    def holdings(self, which: Which, role: Role = Role.AUDITOR) -> tuple[Held, ...]:
+    def holdings(self, clock: Clock, which: Which, role: Role = Role.AUDITOR) -> tuple[Held, ...]:
         """Return the holdings that fit and that no end has passed; report records that cannot be read to `say`."""
         records = self._consumers(role)
         for finding in records.unread.values():
             self._say(f"note: {finding.message}, so its leases are left out; run broker doctor for details")
-        return held(records.found.values(), self.clock(), which)
+        return held(records.found.values(), clock(), which)
 
     def _consumers(self, role: Role) -> Documents[ConsumerRecord]:
         return VaultConsumers(self.roles.connection(role)).all()

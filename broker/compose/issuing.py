@@ -25,7 +25,8 @@ from broker.vault.changes import recent_changes
 from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
 from broker.vault.exchange import Exchange
-from broker.vault.secrets import lease_signer, read_secrets
+from broker.vault.lease_keys import lease_signer
+from broker.vault.secrets import read_secrets
 
 
 class Issuing:
@@ -83,7 +84,7 @@ class Issuing:
             read_secrets=partial(read_secrets, self._vault),
             consumers=VaultConsumers(self._vault),
             journal=self._journal(),
-            signer=self._signer,
+            signer=self._signer(),
             clock=self._true_clock,
         )
 
@@ -122,9 +123,8 @@ class Issuing:
     def _accounts(self) -> ReadAccount:
         return checked_accounts(self._roles, Role.SERVER)
 
-    @cached_property
     def _signer(self) -> LeaseSigner:
-        return lease_signer(self._vault)
+        return lease_signer(self._vault, self._clock())
 
     def _judged(self, caller: Caller, name: AccountName, application: str, kind: BundleKind) -> Consumer:
         """Return the consumer, if it has the right. Nothing else is checked: a stranger must learn nothing."""

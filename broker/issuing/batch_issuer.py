@@ -37,6 +37,7 @@ from broker.issuing.grant import (
 )
 from broker.issuing.leases import LeaseSigner, ended
 from broker.issuing.rates import Rates
+from broker.issuing.signers import Signers
 from broker.model.account import Account
 from broker.model.authentication import Authentication
 from broker.model.bundle import Bundle, Wanted
@@ -56,13 +57,13 @@ Judge = Callable[[Caller, AccountName, str, BundleKind], Consumer]  # raises Den
 
 @dataclass(frozen=True, slots=True)
 class Ports(Generic[Contents]):
-    """The signer of leases, `contents`, and what blocks and is called in threads.
+    """`contents`, and what blocks and is called in threads.
 
     `contents` makes what all bundles of one generation and application have in common. It is called for the first
     bundle, and must not use the lease.
     """
 
-    signer: LeaseSigner
+    signer: Callable[[], LeaseSigner]
     contents: Callable[[Bundle], Contents]
     accounts: ReadAccount
     authentication: Callable[[Account], Authentication]
@@ -116,12 +117,12 @@ class BatchIssuer(Generic[Contents]):
     ) -> None:
         self._ports = ports
         self._batches = batches
-        self._signer = ports.signer
         self._clock = clock
         self._limits = limits or Limits()
         self._uptime = uptime
         self._threads = ThreadPoolExecutor(self._limits.threads, "vault")
         self._asking = 0
+        self._signers = Signers(lambda: self.in_thread(ports.signer), uptime)
         self._snapshots: Fresh[AccountName, Snapshot[Contents]] = Fresh(OLDEST / 2, uptime)
         self._rates = Rates(self._limits.rate, uptime)
         self._admission = Admission(self._limits.strangers, self._limits.waiting)
@@ -134,10 +135,10 @@ class BatchIssuer(Generic[Contents]):
             seen = await self._snapshot(wanted.account)
             generation = deliverable(seen.account, wanted.application, seen.authentication)
             lease = _rounded(lease_of(wanted, consumer, seen.account, generation, now=self._clock()), wanted.ttl)
-            contents = self._contents(seen, lease)
+            contents, signer = self._contents(seen, lease), await self._signers.current()
             lease = replace(lease, epoch=await self._batches.record(Recording(consumer, lease)))
             if self._uptime() - seen.at < OLDEST:
-                return Issued(contents, consumer, lease, self._signer.signed(lease))
+                return Issued(contents, consumer, lease, signer.signed(lease))
         raise VaultUnavailableError("Vault is too slow to issue bundles safely", hint="ask again")
 
     async def renew(self, caller: Caller, lease_text: Secret[str], ttl: timedelta) -> Renewed:
@@ -146,11 +147,12 @@ class BatchIssuer(Generic[Contents]):
             lease, seen, consumer = await self._opened(caller, lease_text)
             later = _rounded(renewal(lease, seen.account, ttl, now=self._clock()), ttl)
             renewed = replace(later, expires=max(later.expires, lease.expires))
+            signer = await self._signers.current()
             await self._batches.record(Recording(consumer, renewed, renewed=lease))
             if self._clock() >= lease.expires:
                 raise ended()
             if self._uptime() - seen.at < OLDEST:
-                return Renewed(renewed, self._signer.signed(renewed), newer_than(lease, seen.account))
+                return Renewed(renewed, signer.signed(renewed), newer_than(lease, seen.account))
         raise VaultUnavailableError("Vault is too slow to renew leases safely", hint="ask again")
 
     async def revoke(self, caller: Caller, lease_text: Secret[str]) -> Lease:
@@ -165,7 +167,7 @@ class BatchIssuer(Generic[Contents]):
 
     async def held(self, caller: Caller, lease_text: Secret[str]) -> tuple[Lease, Consumer]:
         """Return a lease of this caller; raise `DeniedError`."""
-        lease = self._signer.opened(lease_text, now=self._clock())
+        lease = await self._signers.opened(lease_text, now=self._clock())
         consumer = await self._judged(caller, lease.account, lease.application, lease.kind)
         if consumer.entity != lease.consumer:
             raise ended()

@@ -5,7 +5,7 @@ loop calls it through `service.offload` only.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -204,10 +204,19 @@ class Connection:
         Destroying it twice is no error. Success is read back, not believed: a secret that survives here would stay for
         ever. Backups and snapshots of Vault may still hold it.
         """
-        numbers = sorted(self.versions(path)) or [1]  # a node that is behind may show none
+        self._destroy(path, sorted(self.versions(path)) or [1])  # a node that is behind may show none
+
+    def destroy_older(self, path: str) -> None:
+        """Destroy the data of every version but the newest, as `destroy_all` does."""
+        older = sorted(number for number, alive in self.versions(path).items() if alive)[:-1]
+        if older:
+            self._destroy(path, older)
+
+    def _destroy(self, path: str, numbers: Sequence[int]) -> None:
         with suppress(MissingError):
             self.call("POST", self._kv("destroy", path), {"versions": numbers})
-        if any(self.versions(path).values()):
+        left = self.versions(path)
+        if any(left.get(number) for number in numbers):
             raise unclear(path)
 
     def call(self, method: str, api_path: str, body: Document | None = None) -> Document:

@@ -1,15 +1,10 @@
-"""Private keys and named secrets in Vault's KV: numbered, written once, destroyed in every version; keys of leases."""
+"""Private keys and named secrets in Vault's KV: numbered, written once, destroyed in every version."""
 
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Final
-
-import msgspec
 
 from broker.errors import RefusedError
 from broker.issuing.grant import SetSecrets
-from broker.issuing.leases import LeaseSigner
 from broker.model.authentication import PASSWORD
 from broker.model.certificate import Spki
 from broker.model.generation import KeyRef, Parts, SecretRef, key_ref, secret_refs
@@ -22,8 +17,6 @@ from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.documents import DAMAGED_HINT, decoded, enveloped, in_base64
 from broker.vault.errors import Document, GoneError
-
-_OCTETS: Final = 32  # HS256 wants as many as its hash has (RFC 7518, 3.2)
 
 
 class VaultKeys:
@@ -113,19 +106,6 @@ def read_secrets(vault: Connection, account: AccountName, parts: Parts) -> SetSe
     return SetSecrets(VaultKeys(vault).key(account, parts.key), by_name)
 
 
-def lease_signer(vault: Connection) -> LeaseSigner:
-    """Return the keys that sign leases, making the first. Two brokers that start together use the same."""
-
-    def make() -> Document:
-        return enveloped({"newest": "1", "keys": {"1": in_base64(secrets.token_bytes(_OCTETS))}})
-
-    document = vault.adopt(layout.signer("lease"), make)
-    found = decoded(document, _StoredLeaseKeys, "the document of the keys that sign leases")
-    if found.newest not in found.keys:
-        raise RefusedError("the newest of the keys that sign leases is missing", hint=DAMAGED_HINT)
-    return LeaseSigner(found.newest, {kid: Secret(key) for kid, key in found.keys.items()})
-
-
 def _kept(vault: Connection, path: str, where: str) -> Document:
     try:
         return vault.read(path).data
@@ -153,12 +133,6 @@ class _StoredPassword:
 @dataclass(frozen=True, slots=True)
 class _StoredSecret:
     secret: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _StoredLeaseKeys:
-    newest: str
-    keys: Mapping[str, Annotated[bytes, msgspec.Meta(min_length=_OCTETS)]] = field(repr=False)  # by `kid`
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 SHOW: Final = {
     *("status", "doctor", "explain", "account list", "account show", "app list", "csr show", "rotation status"),
-    *("evidence show", "evidence verify", "vault status"),
+    *("evidence show", "evidence verify", "vault status", "lease list", "lease show"),
 }
 UNDATED: Final = {"partner add", "vault enrol"}  # Vault's own clock dates a token
 NOTHING: Final = {"evidence anchor"}  # the good line has nothing left to date: below
@@ -102,7 +102,7 @@ def test_no_statement_is_signed_by_it(harness: CliHarness, request: pytest.Fixtu
 
 
 @pytest.mark.usefixtures("wrong_clock")
-@pytest.mark.parametrize("line", ["status", "rotation status acme"])
+@pytest.mark.parametrize("line", ["status", "rotation status acme", "lease list"])
 def test_what_only_shows_says_so(harness: CliHarness, line: str) -> None:
     harness.put("promoted")
     assert "warning: this machine's clock is 730d ahead of Vault's" in harness.ok(line).err

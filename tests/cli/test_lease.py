@@ -52,6 +52,15 @@ def test_all_leases_of_a_generation_are_revoked(held: CliHarness) -> None:
     assert held.run("evidence verify acme").code == 0
 
 
+def test_the_key_is_rotated_once(held: CliHarness) -> None:
+    once = held.ok("lease key rotate")
+    assert "key 2 signs leases since" in once.err
+    assert "key 1 verifies until" in once.err
+    assert held.ok("lease key rotate").err.splitlines()[0].endswith("already: nothing to do")
+    assert held.ok("lease key rotate --again -o json").json["newest"] == "3"
+    held.ok(GET)
+
+
 def test_one_of_several_leases_is_revoked(held: CliHarness) -> None:
     (row,) = held.ok(f"lease list --consumer {reader(held)} -o json").json
     ended = held.ok(f"lease revoke {row['lease']} --reason stolen")

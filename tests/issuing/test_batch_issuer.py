@@ -57,7 +57,7 @@ class World:
             self, Journal("issued/test", self._store, self.clock, BY), self.clock, lambda: self.uptime
         )
         ports: Ports[Bundle] = Ports(
-            signer=SIGNER,
+            signer=lambda: SIGNER,
             contents=self._contents,
             accounts=self._read,
             authentication=lambda _: Authentication(),

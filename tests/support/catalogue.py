@@ -221,6 +221,7 @@ CASES: Final = (
         done=(0, 2),
         repeats=True,  # killed between its two documents, its evidence says twice that the leases were ended
     ),
+    Case("lease key", "rotate", "held", ROTATOR, writes="vault"),
     Case("lease revoke (id)", "{lease} --reason gone", "held", OPERATOR, writes="vault", done=(0, 2), repeats=True),
     Case("evidence show", "{account}", roles=AUDITOR),
     Case("evidence verify", "{account}", roles=AUDITOR, judges=True),

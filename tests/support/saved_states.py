@@ -27,6 +27,7 @@ from broker.vault.documents import decoded
 from broker.vault.enrolment import consumer_role
 from broker.vault.evidence import VaultEvidence
 from broker.vault.layout import right
+from broker.vault.lease_keys import lease_signer
 from tests.support.catalogue import HELD, STATES, Case, filled
 from tests.support.console import inside
 from tests.support.ended import Ended
@@ -176,6 +177,7 @@ class SavedStates:
         )
         record = ConsumerRecord("5eed-entity", "batch-7", (holding,))
         VaultConsumers(self.system.vault.admin).change(record.entity, record.name, lambda _: record)
+        lease_signer(self.system.vault.admin, datetime.now(UTC))  # the key that signed it
 
     def account(self) -> Account | None:
         """Return the account as it is stored."""

@@ -22,7 +22,8 @@ from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
 from broker.vault.documents import SCHEMA, NewerSchemaError
 from broker.vault.evidence import VaultEvidence, VaultStatements
-from broker.vault.secrets import VaultKeys, VaultNamedSecrets, lease_signer
+from broker.vault.lease_keys import lease_signer
+from broker.vault.secrets import VaultKeys, VaultNamedSecrets
 from tests.support.accounts import MZP, NOW, PLANTED, an_account
 from tests.support.vault import TestVault
 
@@ -35,6 +36,10 @@ RULES: Final = catalogue.builtin("stellantis").key
 
 def given(record: ConsumerRecord) -> ConsumerRecord:
     return record
+
+
+def signer(vault: Connection) -> object:
+    return lease_signer(vault, NOW)
 
 
 # kind: (where it lies, what writes it, what reads it)
@@ -64,7 +69,7 @@ KINDS: Final[dict[str, tuple[str, Callable[[Connection], object], Callable[[Conn
         lambda v: VaultNamedSecrets(v).store(MZP, FIRST, Secret(PLANTED)),
         lambda v: VaultNamedSecrets(v).secret(MZP, FIRST),
     ),
-    "keys of leases": (layout.signer("lease"), lease_signer, lease_signer),
+    "keys of leases": (layout.signer("lease"), signer, signer),
     "key of evidence": (
         layout.signer("anchor"),
         lambda v: VaultStatements(v).key(),
