@@ -8,7 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from broker.errors import InputError
 from broker.model.duration import parse_duration
 from broker.model.jwt_issuer import JwtIssuer
+from broker.model.names import checked_name
 from broker.model.proxy import proxy_of
 from broker.model.role import Role
 
@@ -205,7 +206,7 @@ def resolve(
     values = {s.name: _checked(s, next(source[s.name] for source in sources if s.name in source)) for s in SETTINGS}
     if found is None:
         return Config(MappingProxyType(values))
-    accounts, issuers = _accounts(content, found), _issuers(content, found)
+    accounts, issuers = _accounts(content, found), _issuers(content, found, values["vault.mount"].text)
     logins = MappingProxyType(_logins(content, found))
     return Config(MappingProxyType(values), logins, found, MappingProxyType(accounts), MappingProxyType(issuers))
 
@@ -274,24 +275,25 @@ def _texts(table: Any, where: str, keys: tuple[str, ...], file: Path) -> Mapping
     return MappingProxyType({k: _anchored(v, file) if k.endswith("file") else v for k, v in table.items()})
 
 
-def _issuers(content: Mapping[str, Any], file: Path) -> dict[str, JwtIssuer]:
+def _issuers(content: Mapping[str, Any], file: Path, mount: str) -> dict[str, JwtIssuer]:
     tables = content.get("issuers", {})
-    keys = tuple(f.name for f in fields(JwtIssuer))
-    example = '[issuers.NAME] with issuer = "https://…", mount = "jwt-NAME" and role = "credential-broker"'
     if not isinstance(tables, dict):
-        raise InputError(f"{file}: issuers must be tables", hint=example)
-    for name, table in tables.items():
-        if (
-            not isinstance(table, dict)
-            or set(table) != set(keys)
-            or not all(isinstance(v, str) for v in table.values())
-        ):
-            raise InputError(f"{file}: [issuers.{name}] needs exactly {', '.join(keys)}", hint=example)
-        checked_mount(table["mount"])
-    found = {name: JwtIssuer(**table) for name, table in tables.items()}
-    if len({issuer.issuer for issuer in found.values()}) < len(found):
-        raise InputError(f"{file}: two of [issuers] have the same issuer", hint="use one mount for an issuer")
+        raise InputError(f"{file}: issuers must be tables", hint="one for each issuer: [issuers.ci]")
+    found = {name: _issuer(name, table, file, mount) for name, table in tables.items()}
+    for key in ("issuer", "mount"):
+        if len({getattr(issuer, key) for issuer in found.values()}) < len(found):
+            raise InputError(f"{file}: two of [issuers] have the same {key}", hint="use one mount for an issuer")
     return found
+
+
+def _issuer(name: str, table: Any, file: Path, mount: str) -> JwtIssuer:
+    texts = _texts(table, f"issuers.{name}", tuple(f.name for f in fields(JwtIssuer)), file)
+    try:
+        checked_name(name, "issuer")
+        issuer = JwtIssuer(**texts)
+        return replace(issuer, mount=checked_mount(issuer.mount or f"{mount}-jwt/{name}"))
+    except InputError as error:
+        raise InputError(f"{file}: [issuers.{name}]: {error.message}", hint=error.hint) from None
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Value]:

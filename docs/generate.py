@@ -5,6 +5,7 @@ With `--check` nothing is written: what differs is printed, and the exit code is
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import importlib.util
@@ -20,6 +21,7 @@ from broker.cli import exits
 from broker.cli.main import NOUNS, cli
 from broker.config import ACCOUNT_KEYS, LOGIN_KEYS, SETTINGS
 from broker.model.finding import Finding
+from broker.model.jwt_issuer import JwtIssuer
 from broker.model.role import Role
 from broker.model.stage import MOVES, Move, Stage
 from broker.pki.verification import ACCEPTABLE
@@ -116,6 +118,15 @@ def settings() -> Iterator[str]:
     yield "The proxy is asked by HTTP CONNECT, with HTTP Basic. For another kind of login, put a program such as cntlm"
     yield "before it."
     yield "A login file holds `USER:PASSWORD`, which is never shown, and never reaches the partner."
+    yield ""
+    yield f"An issuer of JWTs that callers of the service may show: `[issuers.NAME]` takes {_issuer_keys()}."
+    yield "`issuer` (exactly the JWT's `iss`) and `audience` are required. `jwks_url`, `discovery_url` (both https://)"
+    yield "or `keys_file` (PEM) says how Vault verifies, and `broker vault setup` makes the mount; `ca_file` verifies"
+    yield "the server of the URL. Without one of them, `mount` names a JWT mount that exists, and is left alone."
+
+
+def _issuer_keys() -> str:
+    return ", ".join(f"`{field.name}`" for field in dataclasses.fields(JwtIssuer))
 
 
 def exit_codes() -> Iterator[str]:

@@ -17,11 +17,17 @@ path "auth/${mount}/role/${role}/secret-id"        { capabilities = ["update"] }
 path "auth/${mount}/role/${role}/custom-secret-id" { capabilities = ["update"] }
 path "auth/${mount}/role/${role}/secret-id/lookup" { capabilities = ["update"] }
 
+# A JWT mount for each issuer
+path "sys/auth/${jwt_mount}"    { capabilities = ["read", "update", "sudo"] }
+path "auth/${jwt_mount}/config" { capabilities = ["read", "update"] }
+
 # Consumers: `broker vault enrol`
-path "sys/policies/acl/${prefix}/consumer-*" { capabilities = ["read", "update"] }
-path "auth/${mount}/role/consumer-*"         { capabilities = ["create", "read", "update"] }
-path "identity/entity/name/${prefix}/*"      { capabilities = ["read", "update"] }
+path "sys/policies/acl/${prefix}/consumer-*" { capabilities = ["read", "update", "delete"] }
+path "auth/${mount}/role/consumer-*"         { capabilities = ["create", "read", "update", "delete"] }
+path "auth/${issuer}/role/consumer-*"        { capabilities = ["create", "read", "update", "delete"] }
+path "identity/entity/name/${prefix}/*"      { capabilities = ["read", "update", "delete"] }
 path "identity/entity-alias"                 { capabilities = ["update"] }
+path "identity/lookup/entity"                { capabilities = ["update"] }
 
 # A mount that others use: bounds of each document
 path "${shared}/metadata/accounts/"   { capabilities = ["list"] }

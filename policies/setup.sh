@@ -28,6 +28,12 @@ require_own_policy() { # NAME BEGINNING
   *) refuse "the policy $1 exists, and is not the broker's" ;;
   esac
 }
+require_own_jwt() { # PATH of the mount for an issuer
+  nested "$logins" "$1/"
+  if ! has "$logins" "$1/"; then return; fi
+  [ "$(field sys/auth/"$1" type) $(field sys/auth/"$1" description)" = "jwt $description" ] ||
+    refuse "auth/$1/ exists, and is not the broker's"
+}
 there() { "$vault" read "$1" >/dev/null 2>&1; }
 settle() { # PATH: a new KV mount needs a moment
   for _ in 1 2 3 4 5 6 7 8 9 10; do if there "$1"; then break; fi; sleep 1; done

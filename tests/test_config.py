@@ -82,6 +82,43 @@ def test_default_login_serves_other_roles(tmp_path: Path) -> None:
     assert config.logins["anchor"] == {"method": "approle"}
 
 
+ISSUER = '[issuers.ci]\nissuer = "https://ci.example"\naudience = "broker"\n'
+
+
+def test_an_issuers_mount_derives_from_ours(tmp_path: Path) -> None:
+    text = (
+        GOOD + ISSUER + 'keys_file = "ci.pem"\n[issuers.pods]\nissuer = "https://k8s"\naudience = "b"\nmount = "jwt"\n'
+    )
+    issuers = read(tmp_path, text, BROKER_MOUNT="team/a").issuers
+    assert (issuers["ci"].mount, issuers["ci"].keys_file) == ("team/a-jwt/ci", str(tmp_path / "ci.pem"))
+    assert [name for name, issuer in issuers.items() if issuer.is_ours] == ["ci"]
+    assert issuers["pods"].mount == "jwt"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("issuers = 5\n", ("issuers must be tables",)),
+        ("[issuers]\nci = 5\n", ("[issuers.ci] must be a table of texts",)),
+        ('[issuers.ci]\nissuer = "https://ci.example"\nkeys_file = "k"\n', ("audience are required",)),
+        ('[issuers.ci]\naudience = "broker"\nkeys_file = "k"\n', ("issuer and audience are required",)),
+        (ISSUER, ("needs one of jwks_url", "mount must name a JWT mount that exists")),
+        (f'{ISSUER}role = "x"\n', ("there is no setting issuers.ci.role",)),
+        (f'{ISSUER}keys_file = "k"\njwks_url = "https://k"\n', ("needs one of jwks_url",)),
+        (f'{ISSUER}jwks_url = "http://k"\n', ("does not begin with https://",)),
+        (f'{ISSUER}keys_file = "k"\nca_file = "k"\n', ("ca_file verifies",)),
+        (f'{ISSUER}keys_file = "k"\nmount = "../x"\n', ("is not a mount of Vault",)),
+        (f'{ISSUER}keys_file = "k"\n{ISSUER.replace("ci]", "c]")}keys_file = "k"\n', ("have the same issuer",)),
+        ('[issuers.CI]\nissuer = "x"\naudience = "b"\nmount = "m"\n', ("[issuers.CI]: issuer 'CI' is not a name",)),
+    ],
+)
+def test_a_wrong_issuer_is_named(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, f"version = 1\n{text}")
+    for word in words:
+        assert word in f"{caught.value.message} {caught.value.hint}"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

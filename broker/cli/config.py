@@ -29,8 +29,9 @@ def show(start: Start) -> None:
     logins = {r.value: {"method": w.method, **w.options, "source": w.source} if w else None for r, w in ways.items()}
     settings = {name: {"value": value.text, "source": value.source} for name, value in config.values.items()}
     accounts = {name: dict(own) for name, own in config.accounts.items()}
+    issuers = dict(config.issuers)
     file = str(config.file) if config.file else None
-    if wrote_json({"file": file, "settings": settings, "logins": logins, "accounts": accounts}):
+    if wrote_json({"file": file, "settings": settings, "logins": logins, "accounts": accounts, "issuers": issuers}):
         return
     show_table(
         ["setting", "value", "source", "meaning"],
@@ -48,6 +49,9 @@ def show(start: Start) -> None:
     if accounts:
         rows = [(name, own.get("proxy", ""), own.get("proxy_login_file", "")) for name, own in accounts.items()]
         show_table(["account", "proxy", "proxy_login_file"], rows)
+    if issuers:
+        columns = ["issuer", "iss", "audience", "mount"]
+        show_table(columns, [(name, at.issuer, at.audience, at.mount) for name, at in issuers.items()])
     note(f"file: {config.file or 'none: broker init writes one'}")
 
 
@@ -59,6 +63,7 @@ def check(start: Start) -> None:
     paths |= {f"accounts.{name}": own.get("proxy_login_file", "") for name, own in config.accounts.items()}
     method, _, file = config["service.auth"].partition(":")
     paths |= {"service.auth": file} if method.endswith("-file") else {}
+    paths |= {f"issuers.{name}": issuer.keys_file or issuer.ca_file for name, issuer in config.issuers.items()}
     named = [f"{name}: {path}" for name, path in paths.items() if not _is_readable(path)]
     service = config["service.address"]
     files: Mapping[Role, tuple[str, ...]] = {}

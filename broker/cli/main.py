@@ -42,6 +42,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
         "serve": "issue bundles over HTTP, to consumers with a Vault token or a JWT",
         "evidence": "record of all changes: show, verify, anchor, export",
         "partner": "profiles of partners: list, show, add",
+        "policy": "Vault policies of consumers: render, check",
         "vault": "embedded vault, and set-up of any Vault or OpenBao",
         "config": "settings and their sources: show, check",
     }

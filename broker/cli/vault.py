@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from broker.cli.consumer_options import rights_option, subject_options
 from broker.cli.exits import CODES
 from broker.cli.noun import Noun
-from broker.cli.options import output_file_option, require_apart, require_free_output, split_application, write_output
+from broker.cli.options import output_file_option, require_apart, require_free_output, write_output
 from broker.cli.output import note, show_details, show_done, show_table, step, wants_json, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError, unwritable
 from broker.model.duration import age_text
-from broker.model.names import checked_name
+from broker.model.names import AccountName, checked_name
 from broker.model.role import Role
+from broker.model.secret import Secret
 from broker.paths import place
 
 if TYPE_CHECKING:
@@ -136,38 +138,91 @@ def setup(
 
 
 @command.verb("enrol", example="broker vault enrol reporting --right acme/reporting --token-file reporting.token")
-@click.argument("name")
-@click.option(
-    "--right", "rights", multiple=True, required=True, metavar="ACCOUNT/APPLICATION", help="A right (repeatable)."
-)
+@click.argument("name", required=False, default="", metavar="[NAME]")
+@rights_option
 @click.option("--login-dir", default="", metavar="DIR", help="Write role_id and secret_id there, mode 0600.")
 @output_file_option("--token-file", "Log in once and write the token there, mode 0600; - prints it.", secret=True)
-def enrol(start: Start, name: str, rights: Sequence[str], login_dir: str, token_file: str) -> None:
+@subject_options
+@click.option("--list", "listed", is_flag=True, help="List the consumers, their rights and logins.")
+@click.option("--remove", "removed", multiple=True, metavar="NAME", help="Remove a consumer (repeatable).")
+def enrol(
+    start: Start,
+    name: str,
+    rights: Sequence[tuple[AccountName, str]],
+    login_dir: str,
+    token_file: str,
+    subject: tuple[str, str] | None,
+    *,
+    listed: bool,
+    removed: Sequence[str],
+) -> None:
     """Create a consumer: a login whose policy grants exactly the named rights, and no access to the broker's mount.
+
+    The login is an AppRole (--login-dir, --token-file), or a subject whose JWTs the service accepts: --issuer names a
+    table [issuers.NAME] of the configuration. Without a login, it changes the rights of a consumer that exists.
 
     A login of your own works too, if it has an entity and its policy grants `update` on the right's path.
     """
-    if not login_dir and not token_file:
-        raise InputError("no place for the login is given", hint="--login-dir DIR or --token-file PATH|-")
+    if bool(name) + listed + bool(removed) != 1 or bool(name) != bool(rights):
+        raise InputError("give NAME with --right, or --list, or --remove", hint="broker vault enrol --help")
+    if listed:
+        return _show_consumers(start)
+    if removed:
+        return _remove(start, removed)
+    if subject and (login_dir or token_file):
+        hint = "enrol it twice: a consumer may have both"
+        raise InputError("--issuer cannot be combined with --login-dir or --token-file", hint=hint)
     require_free_output(token_file, "the token")
     require_apart(*(f"{login_dir}/{name}" for name in ("role_id", "secret_id") if login_dir), token_file)
-    broker = start.broker
-    paths = [
-        broker.vaults.right(broker.account(account), application)
-        for account, application in map(split_application, rights)
-    ]
-    folder = Path(login_dir) if login_dir else None
-    token = broker.vaults.enrol(name, paths, login_dir=folder, token=bool(token_file), write=_write_private)
-    if token:
-        secret, seconds = token
-        ends = f"expires in {age_text(timedelta(seconds=seconds))} and is not renewed"
-        if token_file == "-":  # noqa: S105  # standard output
-            click.echo(secret.reveal())
-            note(f"the token {ends}")
-        else:
-            _write_private(Path(token_file), secret.reveal().encode())
-            note(f"the token in {token_file} {ends}")
+    vaults = start.broker.vaults
+    paths = [vaults.right(start.broker.account(account), application) for account, application in rights]
+    if subject:
+        vaults.enrol_subject(name, paths, vaults.subject(*subject))
+    elif login_dir or token_file:
+        folder = Path(login_dir) if login_dir else None
+        token = vaults.enrol(name, paths, login_dir=folder, token=bool(token_file), write=_write_private)
+        if token:
+            _write_token(token_file, *token)
+    else:
+        vaults.change_rights(name, paths)
     show_done(f"consumer {name} may {', '.join(paths)}", consumer=name, rights=paths)
+    return None
+
+
+def _write_token(file: str, token: Secret[str], seconds: int) -> None:
+    ends = f"expires in {age_text(timedelta(seconds=seconds))} and is not renewed"
+    if file == "-":
+        click.echo(token.reveal())
+        note(f"the token {ends}")
+    else:
+        _write_private(Path(file), token.reveal().encode())
+        note(f"the token in {file} {ends}")
+
+
+def _show_consumers(start: Start) -> None:
+    found = start.broker.vaults.enrolled()
+    if wrote_json(found):
+        return
+    rows = [
+        (
+            c.name,
+            "disabled" if c.disabled else ", ".join(c.rights),
+            ", ".join(f"{at.mount}: {at.subject}" for at in c.logins),
+        )
+        for c in found
+    ]
+    empty = "no consumer is enrolled; next: broker vault enrol NAME --right ACCOUNT/APPLICATION --token-file PATH"
+    show_table(["consumer", "rights", "logins"], rows, empty=empty)
+
+
+def _remove(start: Start, names: Sequence[str]) -> None:
+    was = {name: start.broker.vaults.remove(checked_name(name, "consumer")) for name in names}
+    if wrote_json({"success": True, "changed": any(was.values()), "removed": [name for name in was if was[name]]}):
+        return
+    for name, existed in was.items():
+        note(
+            f"consumer {name} is removed; its leases last until they end" if existed else f"there is no consumer {name}"
+        )
 
 
 def _show_plan(done: SetUp, *, dry_run: bool) -> None:

@@ -97,7 +97,7 @@ class Issuing:
             contents=Contents,
             accounts=self._accounts,
             authentication=lambda account: self._profiles(account.profile, Role.SERVER).authentication,
-            judge=self._judged,
+            judge=self.judged,
             read_secrets=partial(read_secrets, self._vault),
             end=recorder.end,
             require_true_clock=self._true_clock,
@@ -126,7 +126,7 @@ class Issuing:
     def _signer(self) -> LeaseSigner:
         return lease_signer(self._vault, self._clock())
 
-    def _judged(self, caller: Caller, name: AccountName, application: str, kind: BundleKind) -> Consumer:
+    def judged(self, caller: Caller, name: AccountName, application: str, kind: BundleKind) -> Consumer:
         """Return the consumer, if it has the right. Nothing else is checked: a stranger must learn nothing."""
         try:
             account = self._roles.accounts(Role.SERVER).read(name).account

@@ -9,25 +9,31 @@ from broker.compose.roles import Roles
 from broker.embedded import server
 from broker.embedded.config import Options
 from broker.embedded.up import Embedded, administered, up
-from broker.errors import BrokerError, DeniedError, InputError, Kind, VaultUnavailableError
+from broker.errors import BrokerError, DeniedError, InputError, Kind, UnknownNameError, VaultUnavailableError
 from broker.model.account import Account
+from broker.model.names import guess
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault import layout
+from broker.vault.approle import login_paths, provide_login, require_no_others_login, single_login
 from broker.vault.connection import ADMIN_HINT, ADMINISTRATOR, Connection
+from broker.vault.enrol_script import enrol_script
 from broker.vault.enrolment import (
+    Enrolled,
+    Subject,
+    change_rights,
+    consumer,
     consumer_role,
-    consumer_token,
+    consumers,
     enrol_consumer,
-    login_paths,
-    provide_login,
-    require_no_others_login,
+    remove_consumer,
 )
 from broker.vault.errors import LackingError
 from broker.vault.health import health, lacking
+from broker.vault.jwt_mounts import jwt_mounts
 from broker.vault.logins import token_source
 from broker.vault.ownership import survey, unseen
-from broker.vault.policies import ALL, admin_policy
+from broker.vault.policies import ALL, admin_policy, consumer_policy
 from broker.vault.setup import Item, Wish, apply, as_shell, changes, lacking_rights, plan, wanted
 
 Write = Callable[[Path, bytes], None]  # a file that only its owner can read
@@ -73,7 +79,7 @@ class Vaults:
 
     def start(self, *, audit: bool) -> tuple[str, int]:
         """Start and set up the embedded vault; return its address and process id."""
-        embedded = self._up(options=Options(audit=audit))
+        embedded = self._up(wish=self._wish(), options=Options(audit=audit))
         return embedded.settings.address, embedded.running.pid
 
     def stop(self) -> bool:
@@ -130,12 +136,18 @@ class Vaults:
 
     def admin_policy(self, *, adopt: bool) -> str:
         """Return the policy with every right that an administrator needs."""
-        return admin_policy(self._roles.config["vault.mount"], shared=adopt)
+        issuers = self._roles.config.issuers.values()
+        return admin_policy(
+            self._roles.config["vault.mount"],
+            shared=adopt,
+            jwt_mounts=[issuer.mount for issuer in issuers if issuer.is_ours],
+            issuers=[issuer.mount for issuer in issuers],
+        )
 
     def script(self, accounts: Sequence[str], *, adopt: bool) -> str:
         """Return the set-up as a shell script, for an administrator to run."""
         ground = unseen(self._roles.config["vault.mount"], shared=adopt)
-        return as_shell(ground, wanted(ground, Wish(tuple(accounts) or ALL, adopt=adopt)))
+        return as_shell(ground, wanted(ground, self._wish(accounts, adopt=adopt)))
 
     def set_up(
         self, accounts: Sequence[str], *, adopt: bool, dry_run: bool, login_dir: Path | None, write: Write
@@ -144,7 +156,7 @@ class Vaults:
 
         The roles may reach the secrets of `accounts` only, of all accounts if it is empty.
         """
-        wish = Wish(tuple(accounts) or ALL, adopt=adopt)
+        wish = self._wish(accounts, adopt=adopt)
         logins: tuple[Role, ...] = ()
         with self._administrator() as vault:
             try:
@@ -180,9 +192,53 @@ class Vaults:
             enrol_consumer(vault, name, rights)
             if login_dir:
                 provide_login(vault, role, login_dir, write)
-            return consumer_token(vault, role) if token else None
+            return single_login(vault, role) if token else None
 
-    def _up(self, *, wish: Wish = Wish(), options: Options = Options()) -> Embedded:  # noqa: B008  # both are frozen
+    def subject(self, issuer: str, name: str) -> Subject:
+        """Return the subject `name` of an issuer of the configuration; raise `UnknownNameError`."""
+        issuers = self._roles.config.issuers
+        if issuer not in issuers:
+            hint = f"{guess(issuer, issuers)}[issuers.NAME] in broker.toml adds one"
+            raise UnknownNameError(f"there is no issuer {issuer[:80]}", hint=hint)
+        return Subject(issuers[issuer], name)
+
+    def enrol_subject(self, name: str, rights: Sequence[str], subject: Subject) -> None:
+        """Create consumer `name` with exactly `rights`, who shows JWTs of `subject`."""
+        with self._administrator() as vault:
+            enrol_consumer(vault, name, rights, subject)
+
+    def change_rights(self, name: str, rights: Sequence[str]) -> None:
+        """Give consumer `name` exactly `rights`, for all its logins; raise `UnknownNameError` if there is none."""
+        with self._administrator() as vault:
+            change_rights(vault, name, rights)
+
+    def enrolled(self) -> tuple[Enrolled, ...]:
+        """Return every consumer that was enrolled, by name."""
+        with self._administrator() as vault:
+            return consumers(vault)
+
+    def remove(self, name: str) -> bool:
+        """Remove consumer `name`, its rights first; return False if there was none."""
+        with self._administrator() as vault:
+            return remove_consumer(vault, name, self._roles.config.issuers)
+
+    def consumer_policy(self, rights: Sequence[str]) -> str:
+        """Return the HCL that gives exactly `rights`."""
+        return consumer_policy(rights)
+
+    def enrol_script(self, name: str, rights: Sequence[str], subject: Subject | None) -> str:
+        """Return the commands that enrol consumer `name`, as a shell script for an administrator to run."""
+        return enrol_script(self._roles.config["vault.mount"], name, rights, subject)
+
+    def require_right(self, name: str, right: str) -> None:
+        """Raise `BrokerError` with the reason why consumer `name` may not do `right`."""
+        with self._administrator() as vault:
+            consumer(vault, name).require(right)
+
+    def _wish(self, accounts: Sequence[str] = (), *, adopt: bool = False) -> Wish:
+        return Wish(tuple(accounts) or ALL, adopt=adopt, issuers=jwt_mounts(self._roles.config.issuers))
+
+    def _up(self, *, wish: Wish, options: Options = Options()) -> Embedded:  # noqa: B008  # frozen
         mount = self._roles.config["vault.mount"]
         return up(self.directory, options, mount=mount, wish=wish, observer=self._roles.observer)
 

@@ -10,8 +10,8 @@ from broker.embedded.home import SETUP_ROLE, write_private
 from broker.embedded.server import Running, start
 from broker.model.role import Role
 from broker.signals import undisturbed
+from broker.vault.approle import provide_login
 from broker.vault.connection import ADMINISTRATOR, Connection, Observer, unobserved
-from broker.vault.enrolment import provide_login
 from broker.vault.logins import AppRoleLogin
 from broker.vault.settings import DEFAULT_MOUNT, VaultSettings
 from broker.vault.setup import Wish, apply, plan

@@ -130,12 +130,17 @@ def _entity(vault: Connection, found: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _grant(entity: Mapping[str, Any], right: str) -> str:
     """Return the hint that gives the consumer exactly `right`."""
-    account, application = right.split("/")[3:5]
     name = str(field_of(entity, "metadata", "consumer"))
     if "consumer" in (entity.get("metadata") or ()) and NAME.fullmatch(name):
-        enrol = f"broker vault enrol {name} --right {account}/{application} --login-dir {name}"
-        return f"a Vault administrator grants it, together with its other rights: {enrol}"
+        return grant_hint(name, right)
     return f'a Vault administrator writes a policy for it: path "{right}" {{ capabilities = ["update"] }}'
+
+
+def grant_hint(name: str, right: str) -> str:
+    """Return the hint that grants `right` to the enrolled consumer `name`."""
+    account, application = right.split("/")[3:5]
+    enrol = f"broker vault enrol {name} --right {account}/{application}"
+    return f"a Vault administrator grants it, together with its other rights: {enrol}"
 
 
 def _check_capabilities(vault: Connection, presented: Secret[str], right: str, grant: str) -> None:

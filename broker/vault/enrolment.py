@@ -1,132 +1,233 @@
-"""Give out logins: a secret-id for one of our roles, an AppRole with a named entity for a consumer."""
+"""Consumers in Vault: a policy with their rights, an entity that identifies them, and a login.
 
-import secrets
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
+The entity is the consumer's for all its logins, so one consumer may have an AppRole and a subject at each issuer. At an
+issuer's JWT mount each subject has a role of its own, which names subject and audience.
+"""
 
-from broker.errors import InputError, RefusedError, UnknownNameError
-from broker.model.names import checked_name
-from broker.model.role import Role
-from broker.model.secret import Secret
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from broker.errors import DeniedError, RefusedError, UnknownNameError
+from broker.model.jwt_issuer import JwtIssuer
+from broker.model.names import NAME, checked_name
+from broker.vault import layout
+from broker.vault.approle import role_id, role_path, text
+from broker.vault.capabilities import grant_hint
 from broker.vault.connection import Connection
-from broker.vault.errors import Document, UnclearError, field_of, unclear
-from broker.vault.logins import content, granted
+from broker.vault.errors import Document
 from broker.vault.ownership import found, require_set_up
-from broker.vault.policies import consumer_policy, policy_kind, policy_name
+from broker.vault.policies import consumer_policy, installed, policy_kind, policy_name
+from broker.vault.policies import rights as rights_of
 from broker.vault.setup import LOGIN
 
-
-def provide_login(vault: Connection, role: str, folder: Path, write: Callable[[Path, bytes], None]) -> bool:
-    """Write `role_id` and `secret_id` of `role` into `folder`; return False if those there work, and are kept.
-
-    A new secret-id does not expire. So we choose it, and write its file before Vault knows it: a kill at any point
-    leaves no valid secret-id that is in no file. Raise `UnknownNameError` if the role was not set up. Needs rights that
-    none of our roles has.
-    """
-    role_id = _role_id(vault, role)
-    id_file, secret_file = folder / "role_id", folder / "secret_id"
-    if content(id_file) != role_id:
-        write(id_file, role_id.encode())
-    if _is_known(vault, role, Secret(content(secret_file) or "")):
-        return False
-    secret_id = Secret(secrets.token_urlsafe(32))
-    write(secret_file, secret_id.reveal().encode())
-    try:
-        vault.call("POST", f"{_base(vault, role)}/custom-secret-id", {"secret_id": secret_id})
-    except UnclearError:  # sent again after its answer was lost, it meets itself
-        if not _is_known(vault, role, secret_id):
-            raise
-    return True
+JWT_LOGIN: Final = {
+    "role_type": "jwt",
+    "user_claim": "sub",
+    "token_no_default_policy": True,
+    "token_ttl": 2 * 60,  # seconds; the service uses a token for one, and then exchanges the JWT again
+    "token_max_ttl": 2 * 60,
+    "token_type": "service",
+}
 
 
-def login_paths(vault: Connection) -> list[str]:
-    """Return the paths of Vault that `provide_login` needs, for all roles."""
-    names = ("role-id", "secret-id/lookup", "custom-secret-id")
-    return [f"{_base(vault, role.value)}/{name}" for role in Role for name in names]
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A subject at an issuer: the `sub` of its JWTs."""
+
+    issuer: JwtIssuer
+    name: str
+
+    @property
+    def role(self) -> str:
+        """The path of its role in Vault's API."""
+        return f"auth/{self.issuer.mount}/role/{self.issuer.role(self.name)}"
+
+    def body(self, policy: str) -> Document:
+        """Return the role: exactly this subject, for our audience, gets `policy`."""
+        bound = {"bound_audiences": [self.issuer.audience], "bound_subject": self.name}
+        return {**JWT_LOGIN, **bound, "token_policies": [policy]}
 
 
-def require_no_others_login(vault: Connection, role: str, folder: Path) -> None:
-    """Raise `InputError` if `folder` has the login of another role than `role`, which may not exist yet.
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A login of a consumer: `subject` is its name at the `mount` below `auth/`, for AppRole the role-id."""
 
-    `provide_login` would overwrite it: its secret-id would stay valid, and be in no file.
-    """
-    held = content(folder / "role_id")
-    with suppress(UnknownNameError):
-        if not held or held == _role_id(vault, role):
-            return
-    hint = "name another directory; or, if that login is unused, remove role_id and secret_id there"
-    raise InputError(f"{folder} holds another login than that of {role}", hint=hint)
+    mount: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """A consumer as Vault has it. `rights` are paths made by `layout.right`."""
+
+    name: str
+    rights: tuple[str, ...]
+    logins: tuple[Login, ...]
+    disabled: bool
+
+    def require(self, right: str) -> None:
+        """Raise `DeniedError` with the reason if the consumer may not do `right`."""
+        grant = grant_hint(self.name, right)
+        if right not in self.rights:
+            raise DeniedError(f"{self.name} lacks update on {right}", hint=grant)
+        if not self.logins:
+            raise DeniedError(f"{self.name} has the right, but no login", hint=f"{grant} --login-dir {self.name}")
+        if self.disabled:
+            message = f"the entity of {self.name} is disabled in Vault"
+            raise DeniedError(message, hint="ask the administrator of Vault")
 
 
 def consumer_role(name: str) -> str:
-    """Return the name of the consumer's AppRole; it can never be one of our own roles."""
+    """Return the name of the consumer's policy and AppRole; it can never be one of our own roles."""
     return f"consumer-{checked_name(name, 'consumer')}"
 
 
-def enrol_consumer(vault: Connection, name: str, rights: Sequence[str]) -> None:
-    """Make, or update, an AppRole for consumer `name` with exactly `rights` (from `layout.right`).
+def enrol_consumer(vault: Connection, name: str, rights: Sequence[str], subject: Subject | None = None) -> None:
+    """Make, or update, consumer `name` with exactly `rights` (from `layout.right`), and a login.
 
-    The consumer gets an entity of that name: it identifies the consumer, for other logins too. `provide_login`
-    then makes a login of its `consumer_role`. Raise `RefusedError` if others have a role, a policy or an
-    entity of these names: nothing is changed then.
+    The login is `subject`, or without one an AppRole, for which `approle.provide_login` makes a secret-id. Raise
+    `RefusedError` if others have a role, a policy, an entity or a subject of these names: nothing is changed then.
     """
-    mount, login = vault.settings.mount, consumer_role(name)
-    role, policy, entity = _base(vault, login), policy_name(mount, login), policy_name(mount, name)
-    policy_path, entity_path = f"sys/policies/acl/{policy}", f"identity/entity/name/{entity}"
-    text = consumer_policy(rights)
+    there = _Consumer(vault, name)
+    policy_text = consumer_policy(rights)
     require_set_up(vault)
-    role_there, policy_there, entity_there = (found(vault, path) for path in (role, policy_path, entity_path))
-    others = []
-    if role_there is not None and policy not in (role_there.get("token_policies") or ()):
-        others.append(f"the role {role}")
-    if role_there is None and policy_there and policy_kind(str(policy_there.get("policy"))) != policy_kind(text):
-        others.append(f"the policy {policy}")
-    if entity_there is not None and (entity_there.get("metadata") or {}).get("consumer") != name:
-        others.append(f"the entity {entity}")
-    if others:
-        message = f"{' and '.join(others)} exists, and is no consumer that the broker enrolled"
-        raise RefusedError(message, hint="give the consumer another name")
-    vault.call("POST", policy_path, {"policy": text})
-    vault.call("POST", role, {**LOGIN, "token_policies": [policy]})
-    vault.call("POST", entity_path, {"metadata": {"consumer": name}})
-    alias = {
-        "name": _role_id(vault, login),
-        "canonical_id": _text(vault.ask("GET", entity_path), "id"),
-        "mount_accessor": _text(vault.ask("GET", "sys/auth"), f"{mount}/", "accessor"),
-    }
-    vault.call("POST", "identity/entity-alias", alias)
+    there.require_ours()
+    accessor = _accessor(vault, subject.issuer.mount if subject else vault.settings.mount)
+    if subject:
+        there.require_free(subject, accessor)
+    vault.call("POST", there.policy_path, {"policy": policy_text})
+    vault.call("POST", there.entity_path, {"metadata": {"consumer": name}})
+    if subject:  # the role last: its first login would make an entity for a subject that has none
+        there.name_entity(subject.name, accessor)
+        vault.call("POST", subject.role, subject.body(there.policy))
+        return
+    vault.call("POST", there.approle_path, {**LOGIN, "token_policies": [there.policy]})
+    there.name_entity(role_id(vault, consumer_role(name)), accessor)
 
 
-def consumer_token(vault: Connection, role: str) -> tuple[Secret[str], int]:
-    """Log in once as the consumer's `role`; return the token and its seconds. Nothing renews it."""
-    role_id, limits = _role_id(vault, role), {"num_uses": 1, "ttl": "60s"}
-    secret_id = Secret(_text(vault.call("POST", f"{_base(vault, role)}/secret-id", limits), "secret_id"))
-    body = {"role_id": role_id, "secret_id": secret_id}
-    grant = granted(vault.ask("POST", f"auth/{vault.settings.mount}/login", body))
-    return grant.token, int(grant.seconds)
+def change_rights(vault: Connection, name: str, rights: Sequence[str]) -> None:
+    """Give consumer `name` exactly `rights`, for all its logins; raise `UnknownNameError` if it is not enrolled."""
+    there = _Consumer(vault, name)
+    require_set_up(vault)
+    there.require_ours()
+    if there.policy_text is None or there.entity is None:
+        raise _unknown(name)
+    vault.call("POST", there.policy_path, {"policy": consumer_policy(rights)})
 
 
-def _base(vault: Connection, role: str) -> str:
-    return f"auth/{vault.settings.mount}/role/{checked_name(role, 'role')}"
+def remove_consumer(vault: Connection, name: str, issuers: Mapping[str, JwtIssuer]) -> bool:
+    """Remove consumer `name`; return False if there was none.
+
+    The policy goes first, so its rights end with the first write. If interrupted, remove it again.
+    """
+    there = _Consumer(vault, name)
+    require_set_up(vault)
+    there.require_ours()
+    if not there.exists:
+        return False
+    by_mount = {issuer.mount: issuer for issuer in issuers.values()} | {vault.settings.mount: None}
+    for login in there.logins:
+        if login.mount not in by_mount:
+            hint = "name its issuer in broker.toml, and remove the consumer then"
+            raise RefusedError(f"{name} has a login at auth/{login.mount}/, which no [issuers] names", hint=hint)
+    vault.call("DELETE", there.policy_path)
+    vault.call("DELETE", there.approle_path)
+    for login in there.logins:
+        if issuer := by_mount[login.mount]:
+            vault.call("DELETE", Subject(issuer, login.subject).role)
+    vault.call("DELETE", there.entity_path)
+    return True
 
 
-def _role_id(vault: Connection, role: str) -> str:
-    there = found(vault, f"{_base(vault, role)}/role-id")
-    if there is None:
-        raise UnknownNameError(f"this Vault has no login for {role}", hint="run: broker vault setup")
-    return _text({"data": there}, "role_id")
+def consumers(vault: Connection) -> tuple[Enrolled, ...]:
+    """Return every consumer that was enrolled."""
+    require_set_up(vault)
+    prefix = policy_name(vault.settings.mount, "consumer-")
+    names = (found(vault, "sys/policies/acl", "LIST") or {}).get("keys") or ()
+    ours = sorted(key.removeprefix(prefix) for key in names if key.startswith(prefix))
+    return tuple(consumer(vault, name) for name in ours if NAME.fullmatch(name))
 
 
-def _is_known(vault: Connection, role: str, secret_id: Secret[str]) -> bool:
-    """Return whether Vault would accept `secret_id` for `role`."""
-    lookup = f"{_base(vault, role)}/secret-id/lookup"
-    return bool(secret_id.reveal() and found(vault, lookup, "POST", {"secret_id": secret_id}))
+def consumer(vault: Connection, name: str) -> Enrolled:
+    """Return the consumer `name`; raise `UnknownNameError`."""
+    there = _Consumer(vault, name)
+    if there.policy_text is None:
+        raise _unknown(name)
+    granted = tuple(path for _, path in rights_of(there.policy_text) if path.startswith(f"{layout.RIGHTS}/"))
+    return Enrolled(name, granted, there.logins, bool((there.entity or {}).get("disabled", True)))
 
 
-def _text(answer: Document, *names: str) -> str:
-    """Return the text at `names` in the data of an answer."""
-    value = field_of(answer, "data", *names)
-    if not isinstance(value, str):
-        raise unclear(names[-1])
-    return value
+class _Consumer:
+    """What Vault has under the names of one consumer."""
+
+    def __init__(self, vault: Connection, name: str) -> None:
+        mount = vault.settings.mount
+        self._vault, self._name = vault, name
+        self.policy, self._entity_name = policy_name(mount, consumer_role(name)), policy_name(mount, name)
+        self.policy_path = f"sys/policies/acl/{self.policy}"
+        self.entity_path = f"identity/entity/name/{self._entity_name}"
+        self.approle_path = role_path(vault, consumer_role(name))
+        policy = found(vault, self.policy_path)
+        self.policy_text = None if policy is None else str(policy.get("policy"))
+        self.entity = found(vault, self.entity_path)
+        self._approle = found(vault, self.approle_path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything of the consumer is there."""
+        return not (self.policy_text is None and self.entity is None and self._approle is None)
+
+    @property
+    def logins(self) -> tuple[Login, ...]:
+        """The names by which logins know the consumer."""
+        aliases: Any = (self.entity or {}).get("aliases") or ()
+        return tuple(
+            Login(str(a.get("mount_path")).removeprefix("auth/").rstrip("/"), str(a.get("name"))) for a in aliases
+        )
+
+    def require_ours(self) -> None:
+        """Raise `RefusedError` if others made one of these."""
+        others = []
+        if self._approle is not None and self.policy not in (self._approle.get("token_policies") or ()):
+            others.append(f"the role {self.approle_path}")
+        kind = policy_kind(installed("consumer.hcl"))
+        if self._approle is None and self.policy_text and policy_kind(self.policy_text) != kind:
+            others.append(f"the policy {self.policy}")
+        if self.entity is not None and (self.entity.get("metadata") or {}).get("consumer") != self._name:
+            others.append(f"the entity {self._entity_name}")
+        if others:
+            message = f"{' and '.join(others)} exists, and is no consumer that the broker enrolled"
+            raise RefusedError(message, hint="give the consumer another name")
+
+    def require_free(self, subject: Subject, accessor: str) -> None:
+        """Raise `RefusedError` if another consumer, or others, have `subject`, or this consumer has another one."""
+        mount = subject.issuer.mount
+        for login in self.logins:
+            if login.mount == mount and login.subject != subject.name:
+                hint = f"broker vault enrol --remove {self._name}, then enrol it again"
+                raise RefusedError(f"{self._name} has the subject {login.subject} at auth/{mount}/", hint=hint)
+        alias = {"alias_name": subject.name, "alias_mount_accessor": accessor}
+        holder = found(self._vault, "identity/lookup/entity", "POST", alias) or {}
+        role = found(self._vault, subject.role)
+        is_others = role is not None and self.policy not in (role.get("token_policies") or ())
+        if is_others or holder.get("name", self._entity_name) != self._entity_name:
+            message = f"the subject {subject.name} at auth/{mount}/ belongs to {holder.get('name') or 'others'}"
+            raise RefusedError(message, hint="broker vault enrol --list shows whose it is")
+
+    def name_entity(self, name: str, accessor: str) -> None:
+        """Make the consumer's entity known under `name` at the mount `accessor`."""
+        entity = text(self._vault.ask("GET", self.entity_path), "id")
+        alias = {"name": name, "canonical_id": entity, "mount_accessor": accessor}
+        self._vault.call("POST", "identity/entity-alias", alias)
+
+
+def _unknown(name: str) -> UnknownNameError:
+    return UnknownNameError(f"no consumer {name} is enrolled", hint="broker vault enrol --list shows all")
+
+
+def _accessor(vault: Connection, mount: str) -> str:
+    there = (found(vault, "sys/auth") or {}).get(f"{mount}/")
+    if not there:
+        raise UnknownNameError(f"this Vault has no auth/{mount}/", hint="run: broker vault setup --dry-run")
+    return text({"data": there}, "accessor")

@@ -1,16 +1,19 @@
 """Exchange a caller's JWT for a token of Vault, at the JWT mount of its issuer.
 
 The issuer in the JWT is compared exactly with those of the configuration; Vault then verifies signature, audience,
-times and subject. The role is ours, never the caller's. Source: Vault API, "/auth/jwt/login".
+times and subject. The role follows from issuer and subject, whatever the caller asks for: a subject that is not
+enrolled has none. Source: Vault API, "/auth/jwt/login".
 """
 
 import hashlib
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import jwt
 
@@ -18,19 +21,28 @@ from broker.errors import BrokerError, DeniedError
 from broker.model.jwt_issuer import JwtIssuer
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
-from broker.vault.errors import InvalidError
+from broker.vault.errors import InvalidError, MissingError, UnmountedError
 from broker.vault.logins import granted
 
 _LARGEST: Final = 16 * 1024  # characters of a JWT
-_KEPT: Final = 1000  # tokens in memory
+_KEPT: Final = 10_000  # tokens to use again
 _LONGEST: Final = 60.0  # seconds that a token is used again
+_SPARED: Final = 30.0  # seconds before it is revoked: a judgement may still be using it
 _LOCKS: Final = 64
+_REFUSALS: Final = (InvalidError, DeniedError, MissingError, UnmountedError)
 
 
 @dataclass(frozen=True, slots=True)
 class _Exchanged:
     token: Secret[str]
-    until: float  # monotonic
+    until: float  # uptime
+
+
+@dataclass(frozen=True, slots=True)
+class _Claims:
+    issuer: JwtIssuer
+    subject: str
+    expires: float  # seconds since the epoch
 
 
 class Exchange:
@@ -46,60 +58,73 @@ class Exchange:
         self._by_issuer = {issuer.issuer: issuer for issuer in issuers.values()}
         self._uptime = uptime
         self._kept: dict[bytes, _Exchanged] = {}
+        self._unrevoked: deque[_Exchanged] = deque()
         self._lock = threading.Lock()
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
 
     def token(self, presented: Secret[str]) -> Secret[str]:
         """Return a token of the JWT's bearer; raise `DeniedError` if no issuer of ours, or Vault, accepts it."""
-        issuer = self._issuer(presented)
+        claims = self._claims(presented)
         digest = hashlib.sha256(presented.reveal().encode()).digest()
         with self._locks[digest[0] % _LOCKS]:
             kept = self._kept.get(digest)
             if kept and kept.until > self._uptime():
                 return kept.token
-            return self._exchanged(issuer, presented, digest)
+            return self._exchanged(claims, presented, digest)
 
     def close(self) -> None:
         """Revoke every token that may still be valid."""
         with self._lock:
-            kept, self._kept = list(self._kept.values()), {}
-        for exchanged in kept:
+            self._kept = {}
+            unrevoked, self._unrevoked = self._unrevoked, deque()
+        for exchanged in unrevoked:
             self._revoke(exchanged)
 
-    def _issuer(self, presented: Secret[str]) -> JwtIssuer:
+    def _claims(self, presented: Secret[str]) -> _Claims:
         text = presented.reveal()
         try:
             if len(text) > _LARGEST or not text.isascii():
                 raise jwt.DecodeError
-            claims = jwt.decode(text, options={"verify_signature": False})  # Vault verifies it
-            return self._by_issuer[claims["iss"]]
-        except jwt.InvalidTokenError:
+            claims: Any = jwt.decode(text, options={"verify_signature": False})  # Vault verifies it
+        except (jwt.InvalidTokenError, RecursionError):
             raise DeniedError("the bearer token is not a JWT") from None
-        except (KeyError, TypeError):
-            raise DeniedError(
-                "no issuer of this configuration made the JWT", hint="[issuers.NAME] in broker.toml names it"
-            ) from None
+        issuer, subject, expires = claims.get("iss"), claims.get("sub"), claims.get("exp", math.inf)
+        if not isinstance(issuer, str) or issuer not in self._by_issuer:
+            hint = "[issuers.NAME] in broker.toml names those that are accepted"
+            raise DeniedError("no issuer of this configuration made the JWT", hint=hint)
+        if not isinstance(subject, str) or not subject or not isinstance(expires, int | float):
+            raise DeniedError("the JWT has no subject, or no valid end")
+        return _Claims(self._by_issuer[issuer], subject, expires)
 
-    def _exchanged(self, issuer: JwtIssuer, presented: Secret[str], digest: bytes) -> Secret[str]:
+    def _exchanged(self, claims: _Claims, presented: Secret[str], digest: bytes) -> Secret[str]:
+        mount, began = claims.issuer.mount, self._uptime()
+        body = {"role": claims.issuer.role(claims.subject), "jwt": presented}
         try:
-            answer = self._vault().ask("POST", f"auth/{issuer.mount}/login", {"role": issuer.role, "jwt": presented})
-        except (InvalidError, DeniedError) as error:
-            raise DeniedError(f"Vault's mount {issuer.mount} does not accept the JWT: {error.message}") from None
-        grant = granted(answer)
-        exchanged = _Exchanged(grant.token, self._uptime() + min(_LONGEST, grant.seconds / 2))
+            grant = granted(self._vault().ask("POST", f"auth/{mount}/login", body))
+        except _REFUSALS as error:
+            message = f"Vault's mount {mount} does not accept the JWT of {claims.subject[:200]!r}: {error.message}"
+            raise DeniedError(message, hint="is it enrolled? broker vault enrol --list") from None
+        used = min(_LONGEST, grant.seconds / 2, claims.expires - time.time())
+        exchanged = _Exchanged(grant.token, began + max(used, 0.0))
         with self._lock:
-            dropped = self._make_room()
+            self._kept.pop(digest, None)
             self._kept[digest] = exchanged
-        for old in dropped:
+            if len(self._kept) > _KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._unrevoked.append(exchanged)
+            over = self._over()
+        for old in over:
             self._revoke(old)
         return exchanged.token
 
-    def _make_room(self) -> list[_Exchanged]:
-        now = self._uptime()
-        over = [digest for digest, kept in self._kept.items() if kept.until <= now]
-        if not over and len(self._kept) >= _KEPT:
-            over = [next(iter(self._kept))]
-        return [self._kept.pop(digest) for digest in over]
+    def _over(self) -> list[_Exchanged]:
+        """Take out and return the oldest tokens that nothing uses any more."""
+        over, now = [], self._uptime()
+        while self._unrevoked[0].until + _SPARED <= now:
+            over.append(self._unrevoked.popleft())
+        for digest in [digest for digest, kept in self._kept.items() if kept.until <= now]:
+            del self._kept[digest]
+        return over
 
     def _revoke(self, exchanged: _Exchanged) -> None:
         with suppress(BrokerError):

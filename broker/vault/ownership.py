@@ -74,13 +74,20 @@ def survey(vault: Connection) -> Ground:
             raise RefusedError(message, hint=f"ask its owner to move it: bao secrets move {path} moved-{path}")
     own = f"{mount}/"
     for prefix, others in (("", mounts), ("auth/", auths)):
-        # Vault would treat our writes below another mount, or around one, as that mount's data
-        for other in () if own in others else others:
-            if own.startswith(other) or other.startswith(own):
-                raise RefusedError(f"{prefix}{other} is mounted, so {prefix}{own} cannot be", hint=ground.own_mount)
+        _require_apart(own, others, prefix, ground.own_mount)
     if own in mounts:
         ground = _with_kv(vault, ground, mounts[own])
     return _with_logins(vault, ground, auths[own]) if own in auths else ground
+
+
+def require_own_jwt(vault: Connection, name: str, path: str) -> None:
+    """Raise `RefusedError` if others mounted something where the JWT mount of the issuer `name` is to be."""
+    auths = found(vault, "sys/auth") or {}
+    hint = f"set another mount under [issuers.{name}] in broker.toml; to use theirs, name it there without its keys"
+    _require_apart(f"{path}/", auths, "auth/", hint)
+    there = auths.get(f"{path}/")
+    if there and (there.get("type"), there.get("description")) != ("jwt", layout.DESCRIPTION):
+        raise RefusedError(f"auth/{path}/ exists, and is not the broker's", hint=hint)
 
 
 def unseen(mount: str, *, shared: bool = False, taken: Collection[str] = ()) -> Ground:
@@ -104,6 +111,13 @@ def found(vault: Connection, path: str, method: str = "GET", body: Document | No
     except (MissingError, UnmountedError):
         return None
     return data if isinstance(data, Mapping) else {}
+
+
+def _require_apart(own: str, others: Collection[str], prefix: str, hint: str) -> None:
+    """Raise `RefusedError` if another mount is above or below `own`: Vault would take our writes for its data."""
+    for other in () if own in others else others:
+        if own.startswith(other) or other.startswith(own):
+            raise RefusedError(f"{prefix}{other} is mounted, so {prefix}{own} cannot be", hint=hint)
 
 
 def _with_kv(vault: Connection, ground: Ground, there: Document) -> Ground:

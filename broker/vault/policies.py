@@ -45,11 +45,17 @@ def role_policy(role: Role, *, mount: str, accounts: Sequence[str] = ALL, shared
     return _filled(installed(f"{role.value}.hcl"), {"account": accounts, "shared": shared}, mount=mount)
 
 
-def admin_policy(mount: str, *, shared: bool = False) -> str:
-    """Return the HCL for who sets the broker up and enrols consumers; `shared` if others use `mount` too."""
+def admin_policy(
+    mount: str, *, shared: bool = False, jwt_mounts: Sequence[str] = (), issuers: Sequence[str] = ()
+) -> str:
+    """Return the HCL for who sets the broker up and enrols consumers; `shared` if others use `mount` too.
+
+    `jwt_mounts` are those that set-up makes, `issuers` those where consumers are enrolled.
+    """
     names = [role.value for role in Role]
     policies = [policy_name(mount, name) for name in (BASE, *names)]
     lists = {"role": names, "policy": policies, "shared": [mount] if shared else []}
+    lists |= {"jwt_mount": list(jwt_mounts), "issuer": list(issuers)}
     prefix = policy_name(mount, "").rstrip("/")
     return _filled(installed("admin.hcl"), lists, mount=mount, prefix=prefix)
 

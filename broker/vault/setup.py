@@ -18,7 +18,8 @@ from broker.vault import layout
 from broker.vault.connection import ADMIN_HINT, Connection
 from broker.vault.errors import Document, LackingError
 from broker.vault.health import by_path, missing
-from broker.vault.ownership import Ground, found, survey
+from broker.vault.jwt_mounts import JwtMount
+from broker.vault.ownership import Ground, found, require_own_jwt, survey
 from broker.vault.policies import ALL, BASE, admin_policy, installed, policy_kind, policy_name, rights, role_policy
 
 LOGIN: Final = {
@@ -44,13 +45,14 @@ END-OF-JSON
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Options of a setup: the accounts whose secrets the roles may reach.
+    """Options of a setup: the accounts whose secrets the roles may reach, and the JWT mounts to make.
 
     `adopt` allows mounts that others use; their settings are left unchanged.
     """
 
     accounts: tuple[str, ...] = ALL
     adopt: bool = False
+    issuers: tuple[JwtMount, ...] = ()
 
 
 class Action(Enum):
@@ -88,6 +90,7 @@ def wanted(ground: Ground, wish: Wish) -> tuple[Item, ...]:
         Item(f"logins auth/{mount}/", f"sys/auth/{mount}", _APPROLE, once=True),
         *(() if ground.roles else (tune,)),
         *(_login(mount, role.value) for role in Role),
+        *(item for issuer in wish.issuers for item in _jwt_mount(issuer)),
     )
 
 
@@ -99,6 +102,8 @@ def plan(vault: Connection, wish: Wish) -> tuple[Item, ...]:
     ground = survey(vault)
     if not wish.adopt:
         ground.require_own()
+    for issuer in wish.issuers:
+        require_own_jwt(vault, issuer.name, issuer.path)
     # Once our logins exist, a policy that differs is ours, and was changed later
     for item in () if ground.is_set_up else _policies(ground, wish):
         there = found(vault, item.path)
@@ -119,7 +124,8 @@ def changes(planned: Sequence[Item]) -> tuple[Item, ...]:
 
 def lacking_rights(vault: Connection, wish: Wish, paths: Collection[str] = ()) -> LackingError | None:
     """Return the error that names each right that the administrator lacks, on `paths` only if there are any."""
-    wanted = rights(admin_policy(vault.settings.mount, shared=wish.adopt))
+    made = [issuer.path for issuer in wish.issuers]
+    wanted = rights(admin_policy(vault.settings.mount, shared=wish.adopt, jwt_mounts=made, issuers=made))
     lacks = by_path([right for right in missing(vault, wanted) if not paths or right[1] in paths])
     return LackingError(f"{vault.holder} lacks {'; '.join(lacks)}", hint=ADMIN_HINT) if lacks else None
 
@@ -127,7 +133,7 @@ def lacking_rights(vault: Connection, wish: Wish, paths: Collection[str] = ()) -
 def apply(vault: Connection, planned: Sequence[Item]) -> None:
     """Do what `plan` returned. If interrupted, plan and apply again; two concurrent runs have the same outcome."""
     for item in changes(planned):
-        if item.path.endswith("/config"):
+        if _settles(item):
             _there(vault, item)  # a new mount is not ready immediately: a read waits for it, a write would not
         try:
             vault.call("POST", item.path, item.body)
@@ -158,6 +164,8 @@ def as_shell(ground: Ground, items: Iterable[Item]) -> str:
     }
     checks, writes = [], []
     for item in items:
+        if item.body.get("type") == "jwt":
+            checks.append(f"require_own_jwt {shlex.quote(item.path.removeprefix('sys/auth/'))}\n")
         if policy := item.body.get("policy"):
             name = item.path.removeprefix("sys/policies/acl/")
             checks.append(f"require_own_policy {shlex.quote(name)} {shlex.quote(policy_kind(policy))}\n")
@@ -177,6 +185,20 @@ def _policies(ground: Ground, wish: Wish) -> list[Item]:
 def _login(mount: str, role: str) -> Item:
     login = {**LOGIN, "token_policies": [policy_name(mount, name) for name in (BASE, role)]}
     return Item(f"login {role}", f"auth/{mount}/role/{role}", login)
+
+
+def _jwt_mount(issuer: JwtMount) -> tuple[Item, Item]:
+    path = f"sys/auth/{issuer.path}"
+    mount = {"type": "jwt", "description": layout.DESCRIPTION}
+    return (
+        Item(f"logins auth/{issuer.path}/", path, mount, once=True),
+        Item(f"issuer {issuer.name}", f"auth/{issuer.path}/config", issuer.config),
+    )
+
+
+def _settles(item: Item) -> bool:
+    """Return whether `item` needs a KV mount that may have been made just now."""
+    return item.path.endswith("/config") and not item.path.startswith("auth/")
 
 
 def _compared(vault: Connection, item: Item) -> Item:
@@ -209,7 +231,7 @@ def _lines(body: Document) -> list[str]:
 
 
 def _condition(item: Item) -> str:
-    if item.path.endswith("/config"):
+    if _settles(item):
         return f"settle {item.path}\n"
     if item.path.endswith("/tune"):
         return '[ "$shared_logins" = yes ] || '

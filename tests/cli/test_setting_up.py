@@ -208,7 +208,7 @@ def test_a_profile_can_be_copied_changed_and_added(harness: CliHarness) -> None:
 def test_every_setting_says_where_it_comes_from(harness: CliHarness) -> None:
     harness.put("empty")
     shown = harness.ok("--timeout 7s config show -o json", env={"BROKER_TTL": "5m"}).json
-    assert set(shown) == {"file", "settings", "logins", "accounts"}
+    assert set(shown) == {"file", "settings", "logins", "accounts", "issuers"}
     sources = {name: value["source"] for name, value in shown["settings"].items()}
     assert (shown["settings"]["vault.patience"]["value"], sources["vault.patience"]) == ("7s", "flag")
     assert (shown["settings"]["bundle.ttl"]["value"], sources["bundle.ttl"]) == ("5m", "$BROKER_TTL")
@@ -383,7 +383,7 @@ def test_every_write_of_setting_up_passes_where_writes_are_seen(harness: CliHarn
     harness.put("promoted")
     root = {"VAULT_TOKEN": setup_token(harness)}
     harness.ok("vault enrol seen --right acme/reporting --token-file seen.token", env=root)
-    assert [path.partition("/")[0] for path in harness.writes] == ["sys", "auth", "identity", "identity", "auth"]
+    assert [path.partition("/")[0] for path in harness.writes] == ["sys", "identity", "auth", "identity", "auth"]
 
 
 def test_enrolling_again_keeps_the_login_and_a_token_says_when_it_ends(harness: CliHarness) -> None:

@@ -18,23 +18,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from prometheus_client.parser import text_string_to_metric_families as parsed
 
 from broker.model.names import AccountName
-from broker.vault.layout import right
-from broker.vault.policies import consumer_policy
-from tests.support.pki import an_ec_key
+from tests.support.issuer import AUDIENCE, Issuer
 from tests.support.system import PASSWORD, System
+from tests.support.vault import admin_token
 
 pytestmark = pytest.mark.slow
 
 ASKED: Final = {"account": "acme", "application": "reporting", "ttl": "5m"}
 ISSUER: Final = "https://ci.example"
-AUDIENCE: Final = "credential-broker"
 
 
 @dataclass
@@ -200,40 +195,28 @@ def test_tokens_without_the_right_get_one_answer(system: System, token: dict[str
 class Ci:
     """An issuer of JWTs that the system's vault trusts."""
 
-    key: ec.EllipticCurvePrivateKey
+    issuer: Issuer
 
     def jwt(self, **claims: object) -> dict[str, str]:
         """Return a header with a token of the job `deploy`."""
-        now = int(time.time())
-        usual = {"iss": ISSUER, "aud": AUDIENCE, "sub": "repo:deploy", "iat": now, "nbf": now, "exp": now + 300}
-        return {"Authorization": f"Bearer {jwt.encode({**usual, **claims}, self.key, 'ES256')}"}
+        return {"Authorization": f"Bearer {self.issuer.jwt('repo:deploy', **claims)}"}
 
 
 @pytest.fixture
-def ci(system: System) -> Iterator[Ci]:
-    """A JWT mount for one issuer, with a role for the job `deploy`, named in the configuration."""
-    made, admin = Ci(an_ec_key("ci")), system.vault.admin
-    public = made.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    mount, policy = f"jwt-{system.vault.settings.mount}", f"ci-{system.vault.settings.mount}"
-    admin.call("POST", f"sys/auth/{mount}", {"type": "jwt"})
-    admin.call("POST", f"auth/{mount}/config", {"jwt_validation_pubkeys": [public], "bound_issuer": ISSUER})
-    hcl = consumer_policy([right("stellantis", "stand-in", "acme", "reporting")])
-    admin.call("POST", f"sys/policies/acl/{policy}", {"policy": hcl})
-    role = {
-        "role_type": "jwt",
-        "user_claim": "sub",
-        "bound_audiences": [AUDIENCE],
-        "bound_subject": "repo:deploy",
-        "token_policies": [policy],
-        "token_no_default_policy": True,
-        "token_ttl": 300,
-    }
-    admin.call("POST", f"auth/{mount}/role/broker", role)
+def ci(system: System, token: dict[str, str]) -> Iterator[Ci]:
+    """An issuer of the configuration, set up, with a consumer for the job `deploy`."""
+    made = Issuer(ISSUER)
+    (system.home / "ci.pem").write_text(made.public_pem)
     with (system.home / "broker.toml").open("a") as file:
-        file.write(f'\n[issuers.ci]\nissuer = "{ISSUER}"\nmount = "{mount}"\nrole = "broker"\n')
-    yield made
-    admin.call("DELETE", f"sys/auth/{mount}")
-    admin.call("DELETE", f"sys/policies/acl/{policy}")
+        file.write(f'\n[issuers.ci]\nissuer = "{ISSUER}"\naudience = "{AUDIENCE}"\nkeys_file = "ci.pem"\n')
+    mount = f"{system.vault.settings.mount}-jwt/ci"
+    administrator = admin_token(system.vault.admin, jwt_mounts=[mount]).reveal()
+    system.changes = {"VAULT_TOKEN": administrator}
+    system.ok("vault", "setup")
+    system.ok("vault", "enrol", "ci", "--right", "acme/reporting", "--issuer", "ci", "--subject", "repo:deploy")
+    system.changes = {}
+    yield Ci(made)
+    system.vault.admin.call("DELETE", f"sys/auth/{mount}")
 
 
 def test_a_jwt_is_an_identity(system: System, token: dict[str, str], ci: Ci) -> None:
@@ -255,7 +238,7 @@ def live_tokens(system: System) -> list[str]:
     for accessor in accessors:
         found: Any = admin.ask("POST", "auth/token/lookup-accessor", {"accessor": accessor})
         paths.append(found["data"]["path"])
-    return [path for path in paths if path.startswith(f"auth/jwt-{system.vault.settings.mount}/")]
+    return [path for path in paths if path.startswith(f"auth/{system.vault.settings.mount}-jwt/ci/")]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +252,7 @@ def live_tokens(system: System) -> list[str]:
     ],
 )
 def test_a_wrong_jwt_is_refused(system: System, token: dict[str, str], ci: Ci, claims: dict[str, object]) -> None:
-    forger = Ci(an_ec_key("forger"))
+    forger = Ci(Issuer(ISSUER))
     with serving(system) as service:
         for presented in (ci.jwt(**claims), forger.jwt(), {"Authorization": "Bearer x"}):
             assert service.ask(headers=presented).status_code == 403

@@ -90,7 +90,8 @@ def test_every_template_stands_alone() -> None:
     for file in POLICIES.glob("*.hcl"):
         for line in file.read_text().splitlines():
             stanza = (
-                r'path "[^"]+" +\{ capabilities = \["(create|read|update|list)"(, "(create|read|update|list|sudo)")*\]'
+                r'path "[^"]+" +\{ capabilities = \["(create|read|update|list)"'
+                r'(, "(create|read|update|list|sudo|delete)")*\]'
                 r"(, allowed_parameters = \{ [^{}]+ \})? \}"
             )
             assert not line or line.startswith("# ") or re.fullmatch(stanza, line), f"{file.name}: {line}"

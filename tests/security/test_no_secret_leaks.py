@@ -193,6 +193,9 @@ def issue(watch: Watch) -> None:
     watch.run(*get, token.name, "-o", "json")
     watch.run(*get, other.name, code=5)
     watch.run(*get, "-", input="s.thisTokenIsNobodys0123456789", code=5)
+    watch.run("policy", "render", "web", "--right", "acme/reporting", "--script")
+    watch.run("policy", "check", "acme/reporting", "--token-file", token.name)
+    watch.run("policy", "check", "acme/reporting", "--token-file", other.name, code=5)
     watch.run("rotation", "retire", "acme", "--generation", "2")
 
 

@@ -15,7 +15,7 @@ from broker.cli.options import read_input, read_secret, writable, writable_secre
 from broker.cli.vault import _write_private
 from broker.embedded.home import Home, write_private
 from broker.errors import InputError
-from broker.vault.enrolment import require_no_others_login
+from broker.vault.approle import require_no_others_login
 from broker.vault.logins import AppRoleLogin, FileToken
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import new_pool

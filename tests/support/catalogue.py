@@ -65,7 +65,7 @@ class Case:
     @property
     def administers(self) -> bool:
         """Return whether it speaks with the token of an administrator."""
-        return self.sets_up or self.command == "vault enrol"
+        return self.sets_up or self.command == "vault enrol" or "--consumer {" in self.typed
 
 
 # {account}, {application} and {number} stand where a test of bad input puts something else
@@ -256,6 +256,17 @@ CASES: Final = (
         AUDITOR,
         writes="vault disk",
     ),
+    Case("vault enrol --list", "--list"),
+    Case(
+        "vault enrol --remove",
+        "--remove {consumer}",
+        roles=AUDITOR,
+        writes="vault",
+        before=("vault enrol {consumer} --right {account}/{application} --login-dir reader",),
+    ),
+    Case("policy render", "{consumer} --right {account}/{application}", roles=AUDITOR),
+    Case("policy render --script", "{consumer} --right {account}/{application} --script", roles=AUDITOR),
+    Case("policy check", "{account}/{application} --token-file {token}", roles=SERVER),
     Case("config show", vault=False),
     Case("config check", vault=False),
 )

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-__all__ = ["tls_listener"]
+__all__ = ["server_certificate", "tls_listener"]
 
 
 def tls_listener(folder: Path, port: int, client_ca: Path) -> str:
@@ -21,7 +21,7 @@ def tls_listener(folder: Path, port: int, client_ca: Path) -> str:
 
     Its own certificate is made in `folder`, beside `ca.crt` (for VAULT_CACERT).
     """
-    certificate, key = _certify(folder)
+    certificate, key = server_certificate(folder)
     values = {
         "address": f"127.0.0.1:{port}",
         "tls_cert_file": str(certificate),
@@ -32,7 +32,8 @@ def tls_listener(folder: Path, port: int, client_ca: Path) -> str:
     return 'listener "tcp" {\n' + "".join(f"  {name} = {json.dumps(value)}\n" for name, value in values.items()) + "}"
 
 
-def _certify(folder: Path) -> tuple[Path, Path]:
+def server_certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate for 127.0.0.1 and its key in `folder`, beside the `ca.crt` that verifies it."""
     ca_key, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     names = [x509.IPAddress(IPv4Address("127.0.0.1")), x509.DNSName("localhost")]
     ca = _unsigned("vault CA", ca_key).add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

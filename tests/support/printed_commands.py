@@ -117,6 +117,7 @@ def _filled(command: click.Command, name: tuple[str, ...], words: Sequence[str],
     options = {opt: param for param in command.params if isinstance(param, click.Option) for opt in param.opts}
     missing = [param for param in command.params if isinstance(param, click.Argument) and param.required]
     many = any(isinstance(param, click.Argument) and param.nargs < 0 for param in command.params)
+    optional = sum(isinstance(p, click.Argument) and not p.required and p.nargs == 1 for p in command.params)
     needed = {param.opts[0] for param in options.values() if param.required}
     taken, rest = list(name), list(words)
     while rest:
@@ -136,6 +137,8 @@ def _filled(command: click.Command, name: tuple[str, ...], words: Sequence[str],
             if not _is_value(word) and not (len(rest) > 1 and rest[1].startswith("--")):
                 return Printed((*taken, word), variables, f"{word!r} is no value")
             missing, taken, rest = missing[1:], [*taken, word], rest[1:]
+        elif optional and len(rest) > 1 and rest[1].startswith("--"):
+            optional, taken, rest = optional - 1, [*taken, word], rest[1:]
         else:
             break
     lacks = [param.human_readable_name for param in missing] + sorted(needed)

@@ -105,20 +105,24 @@ def enrol(root: Connection, name: str, rights: Sequence[str]) -> None:
         enrol_consumer(person, name, rights)
 
 
-def admin_token(root: Connection, *mounts: str) -> Secret[str]:
-    """Return a token with exactly the rights of the policy that `--print admin-policy` prints, for each of `mounts`."""
+def admin_token(root: Connection, *mounts: str, jwt_mounts: Sequence[str] = ()) -> Secret[str]:
+    """Return a token with exactly the rights of the policy that `--print admin-policy` prints, for each of `mounts`.
+
+    `jwt_mounts` are those of the issuers of the configuration.
+    """
     policies = []
     for mount in mounts or (root.settings.mount,):
-        policies.append(f"administrators/{mount}".lower())
-        text = admin_policy(mount, shared=True)
+        policies.append(f"administrators/{mount}{'/jwt' if jwt_mounts else ''}".lower())
+        text = admin_policy(mount, shared=True, jwt_mounts=jwt_mounts, issuers=jwt_mounts)
         root.call("POST", f"sys/policies/acl/{policies[-1]}", {"policy": text})
     return token_of(root, policies=policies, no_default_policy=True, no_parent=True, ttl="1h")
 
 
 @contextmanager
-def administrator(root: Connection) -> Iterator[Connection]:
+def administrator(root: Connection, wish: Wish = Wish()) -> Iterator[Connection]:  # noqa: B008  # it is frozen
     """Yield a connection of an administrator, for the mount and Vault of `root`, who has no other right."""
-    connection = Connection(root.settings, FixedToken(admin_token(root)), holder=ADMINISTRATOR)
+    token = admin_token(root, jwt_mounts=[issuer.path for issuer in wish.issuers])
+    connection = Connection(root.settings, FixedToken(token), holder=ADMINISTRATOR)
     try:
         yield connection
     finally:
@@ -127,13 +131,13 @@ def administrator(root: Connection) -> Iterator[Connection]:
 
 def set_up(root: Connection, wish: Wish = Wish()) -> None:  # noqa: B008  # it is frozen
     """Set the mount of `root` up, as an administrator without root."""
-    with administrator(root) as person:
+    with administrator(root, wish) as person:
         apply(person, plan(person, wish))
 
 
 def plan_of(root: Connection, wish: Wish = Wish()) -> tuple[Item, ...]:  # noqa: B008  # it is frozen
     """Return the plan of such an administrator."""
-    with administrator(root) as person:
+    with administrator(root, wish) as person:
         return plan(person, wish)
 
 

@@ -9,14 +9,18 @@ from typing import Final
 import pytest
 
 from broker.errors import DeniedError
+from broker.model.jwt_issuer import JwtIssuer
 from broker.model.role import Role
-from broker.vault.enrolment import consumer_role, consumer_token, enrol_consumer, provide_login
+from broker.vault.approle import provide_login, single_login
+from broker.vault.enrolment import Subject, consumer_role, enrol_consumer
 from broker.vault.errors import LackingError
+from broker.vault.jwt_mounts import JwtMount
 from broker.vault.policies import admin_policy
 from broker.vault.settings import DEFAULT_MOUNT
 from broker.vault.setup import Wish, apply, plan
 from tests.support.console import inside
 from tests.support.ended import Ended
+from tests.support.issuer import AUDIENCE, Issuer
 from tests.support.used_by_others import UsedByOthers, used_by_others
 from tests.support.vault import set_up, token_of
 
@@ -32,6 +36,10 @@ UNUSED: Final = (
     "revoke-self",
 )
 RIGHT: Final = "cb-issue/a/b/c/d/direct"
+ISSUER: Final = JwtIssuer("https://ci.example", AUDIENCE, f"{DEFAULT_MOUNT}-jwt/ci", keys_file="-")
+KEYS: Final = {"bound_issuer": ISSUER.issuer, "jwt_validation_pubkeys": [Issuer(ISSUER.issuer).public_pem.strip()]}
+WISH: Final = Wish(issuers=(JwtMount("ci", ISSUER.mount, KEYS),))
+WHOLE: Final = admin_policy(DEFAULT_MOUNT, jwt_mounts=[ISSUER.mount], issuers=[ISSUER.mount])
 
 
 @pytest.fixture(scope="module")
@@ -166,22 +174,23 @@ def test_drift_is_seen_with_reading_rights(others: UsedByOthers, tmp_path: Path)
 
 @pytest.mark.parametrize(
     "line",
-    [s for s in stanzas(admin_policy(DEFAULT_MOUNT)) if not any(u in s for u in UNUSED)],
+    [s for s in stanzas(WHOLE) if not any(u in s for u in UNUSED)],
     ids=lambda line: line.split('"')[1],
 )
 def test_each_right_is_needed(others: UsedByOthers, tmp_path: Path, line: str) -> None:
     """Without it, setting up or enrolling is denied, and the denial names the path."""
-    for kind in ("mounts", "auth"):
-        others.root.call("DELETE", f"sys/{kind}/{DEFAULT_MOUNT}")
-    policy = "\n".join(s for s in stanzas(admin_policy(DEFAULT_MOUNT)) if s != line)
+    for path in (f"mounts/{DEFAULT_MOUNT}", f"auth/{DEFAULT_MOUNT}", f"auth/{ISSUER.mount}"):
+        others.root.call("DELETE", f"sys/{path}")
+    policy = "\n".join(s for s in stanzas(WHOLE) if s != line)
     others.root.call("POST", "sys/policies/acl/less", {"policy": policy})
     person = others.holder(token_of(others.root, policies=["less"], no_default_policy=True))
     with pytest.raises(LackingError) as caught:  # noqa: PT012  # which call it is depends on the right
-        apply(person, plan(person, Wish()))
+        apply(person, plan(person, WISH))
         for role in (*Role, *Role):  # a second time, to look whether the first login still works
             provide_login(person, role.value, tmp_path / role.value, written)
         enrol_consumer(person, "one", [RIGHT])
-        consumer_token(person, consumer_role("one"))
+        single_login(person, consumer_role("one"))
+        enrol_consumer(person, "one", [RIGHT], Subject(ISSUER, "repo:one"))
     person.close()
     set_up(others.root)
     assert line.split('"')[1].rstrip("*") in caught.value.message

@@ -12,8 +12,9 @@ import pytest
 from broker.errors import BrokerError, DeniedError, InputError, RefusedError, UnknownNameError
 from broker.model.role import Role
 from broker.model.secret import Secret
+from broker.vault.approle import provide_login, single_login
 from broker.vault.connection import Connection
-from broker.vault.enrolment import consumer_role, consumer_token, provide_login
+from broker.vault.enrolment import consumer_role
 from broker.vault.errors import MissingError
 from broker.vault.logins import FixedToken
 from broker.vault.ownership import unseen
@@ -125,7 +126,7 @@ def test_logins_are_issued_for_known_roles(vault: TestVault) -> None:
     assert first.secret_id != second.secret_id
     assert login(vault.admin, first) != login(vault.admin, second)
     with pytest.raises(UnknownNameError, match="nobody"):
-        consumer_token(vault.admin, "nobody")
+        single_login(vault.admin, "nobody")
 
 
 def secret_ids(vault: Connection, role: str) -> list[str]:
@@ -185,7 +186,7 @@ def test_lost_answer_makes_one_secret_id(vault: TestVault, tmp_path: Path) -> No
 
 
 def test_single_use_login_leaves_nothing(vault: TestVault) -> None:
-    token, seconds = consumer_token(vault.admin, "auditor")
+    token, seconds = single_login(vault.admin, "auditor")
     assert token.reveal()
     assert seconds == 20 * 60
     assert secret_ids(vault.admin, "auditor") == []
