@@ -14,6 +14,7 @@ from broker.telemetry.metrics import Expiry
 _SHOWN: Final = (Stage.CANDIDATE, Stage.CURRENT, Stage.PREVIOUS)
 _MOST: Final = 2000  # accounts
 _PAUSE: Final = 0.05  # seconds between two accounts: 1,000 take a minute, and Vault hardly notices
+_LEAVE: Final = 5.0  # seconds for the one read that may be open at the end
 _ROUND: Final = 300.0  # seconds between two rounds
 
 
@@ -45,7 +46,7 @@ class Expiries:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join()
+        self._thread.join(_LEAVE)
 
     def all(self) -> list[Expiry]:
         """Return the ends, of all accounts that could be read."""
@@ -70,5 +71,6 @@ class Expiries:
             try:
                 self.refresh()
             except BrokerError as error:
-                log.info("accounts cannot be listed for metrics", reason=error.message)
+                self.unread = max(1, len(self._found))
+                log.error("accounts cannot be listed for metrics", reason=error.message)
             self._ended.wait(_ROUND)

@@ -8,6 +8,7 @@ import asyncio
 import re
 import resource
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -53,14 +54,21 @@ class Guard:
         named = [value for name, value in headers if name == b"host"]
         if len(named) != 1 and (named or version != "1.0"):
             return Refusal(400, InputError("the request has no Host header, or several", hint="send exactly one"))
-        host = _HOST.fullmatch(named[0].lower()) if named else None
+        host = _host(named[0]) if named else None
         if named and not host:
             return Refusal(400, InputError("the Host header is not a host", hint="send Host: NAME[:PORT]"))
         if not target.startswith(b"/"):
             return Refusal(400, InputError("the target of the request is not a path", hint="send GET /PATH HTTP/1.1"))
-        if host and self.hosts is not None and host[1] not in self.hosts:
+        if host and self.hosts is not None and host not in self.hosts:
             return Refusal(421, InputError("this address is not served under that Host", hint="use localhost"))
         return None
+
+
+@lru_cache(1024)
+def _host(value: bytes) -> bytes | None:
+    """Return the name in a Host header, without the port; None if it has none."""
+    found = _HOST.fullmatch(value.lower())
+    return found[1] if found else None
 
 
 @dataclass(frozen=True, slots=True)

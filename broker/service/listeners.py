@@ -6,7 +6,7 @@ import socket
 import ssl
 import stat
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -209,7 +209,7 @@ def serve(listeners: Sequence[Listener], *, ready: Ready, report: Report) -> Non
 
 
 async def _serve(listeners: Sequence[Listener], ready: Ready, report: Report) -> None:
-    sockets = [listener.address.bound() for listener in listeners]
+    sockets = _bound([listener.address for listener in listeners])
     servers = [_Server(listener) for listener in listeners]
     loop = asyncio.get_running_loop()
 
@@ -236,6 +236,14 @@ async def _serve(listeners: Sequence[Listener], ready: Ready, report: Report) ->
         for listener in listeners:
             if listener.address.path:
                 listener.address.path.unlink(missing_ok=True)
+
+
+def _bound(addresses: Sequence[Address]) -> list[socket.socket]:
+    """Return a socket for each address; raise `InputError`, and keep none open, if one cannot be had."""
+    with ExitStack() as opened:
+        sockets = [opened.enter_context(address.bound()) for address in addresses]
+        opened.pop_all()
+        return sockets
 
 
 class _Server(uvicorn.Server):
