@@ -27,6 +27,7 @@ _DIGITS: Final = 9  # of a number
 _LONGEST_NAME: Final = 255  # bytes of a part of one
 _PLACES: Final = (Path("broker.toml"), Path("/etc/credential-broker/broker.toml"))
 _MOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*", re.ASCII)
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}", re.ASCII)  # X.520: 64
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}", re.ASCII)
 AUTH_FORM: Final = "token-file:PATH, jwt-file:PATH, jwt-env:NAME or kubernetes"
 _KUBERNETES: Final = "jwt-file:/var/run/secrets/broker/token"  # a projected token whose audience is the broker
@@ -61,6 +62,18 @@ def checked_mount(text: str) -> str:
     """Return the path of a mount; raise `InputError` for one that would mean something else in a policy or a URL."""
     if not _MOUNT.fullmatch(text):
         raise InputError(f"{text[:80]!r} is not a mount of Vault", hint="use letters, digits, '-', '_', '.' and '/'")
+    return text
+
+
+def _pki(text: str) -> str:
+    if "/" not in checked_mount(text):
+        raise InputError(f"{text[:80]!r} lacks the role", hint="use MOUNT/ROLE, such as pki/broker")
+    return text
+
+
+def _host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise InputError(f"{text[:80]!r} is not a host name or an IP address", hint="use broker.example, for example")
     return text
 
 
@@ -144,6 +157,8 @@ SETTINGS: Final = (
     Setting("log.level", ("BROKER_LOG_LEVEL",), "warning", "least severity to log: debug, info, warning or error"),
     Setting("log.format", ("BROKER_LOG_FORMAT",), "console", "format of log lines: json or console"),
     Setting("actor", ("BROKER_ACTOR",), "", "the name that evidence records; else user@host"),
+    Setting("serve.tls_pki", ("BROKER_TLS_PKI",), "", "role of Vault's PKI for the service: MOUNT/ROLE", _pki),
+    Setting("serve.tls_name", ("BROKER_TLS_NAME",), "", "host name or IP address in that certificate", _host),
     Setting("service.address", ("BROKER_ADDR",), "", "broker service to go through: https://host:port, unix:///socket"),
     Setting("service.auth", ("BROKER_AUTH",), "", f"identity for it: {AUTH_FORM}", checked_auth),
     Setting("service.ca_file", ("BROKER_CACERT",), "", "CA certificates that sign the service's", _path),

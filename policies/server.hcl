@@ -30,3 +30,6 @@ path "${mount}/metadata/evidence/issued/+/+" { capabilities = ["read"] }
 path "sys/capabilities"     { capabilities = ["update"] }
 path "auth/token/lookup"    { capabilities = ["update"] }
 path "identity/entity/id/+" { capabilities = ["read"] }
+
+# Have the service's own certificate signed, if serve.tls_pki names a role of Vault's PKI
+path "${pki}" { capabilities = ["update"] }

@@ -1,6 +1,7 @@
 """`broker serve`: issue bundles over HTTP."""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -10,6 +11,16 @@ from broker.cli.start import Start
 from broker.compose.serving import Listening
 
 _FILE = click.Path(path_type=Path)
+
+
+def _setting(option: str, metavar: str, meaning: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return an option that overrides a setting."""
+
+    def take(ctx: click.Context, param: click.Parameter, value: str) -> None:
+        if value and param.name:
+            ctx.obj.take(param.name, value)
+
+    return click.option(option, default="", metavar=metavar, help=meaning, expose_value=False, callback=take)
 
 
 @click.command(
@@ -26,6 +37,8 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option("--tls-cert", "certificate", metavar="FILE", type=_FILE, help="The service's certificate chain, PEM.")
 @click.option("--tls-key", "key", metavar="FILE", type=_FILE, help="Its key, PEM. Both are read again if they change.")
+@_setting("--tls-pki", "MOUNT/ROLE", "Take certificates from Vault's PKI, in place of files.")
+@_setting("--tls-name", "NAME", "Host name or IP address in that certificate.")
 @click.option("--behind-proxy", is_flag=True, help="Allow plain HTTP off loopback: a proxy on this host does TLS.")
 @click.option(
     "--health",
@@ -47,13 +60,14 @@ def command(
     --dev makes everything that the service needs in a temporary directory, prints a curl line that fetches a bundle,
     and removes it all at Ctrl-C.
     """
-    listening = Listening(address, health, certificate, key, behind_proxy)
     if dev:
+        listening = Listening(address, health, certificate, key, behind_proxy)
         importlib.import_module("broker_demo.dev").serve(listening)  # of the stand-in's distribution
         return
     start.suggest("log.level", "info")
     start.suggest("log.format", "json")
-    start.broker.serve(listening, _ready)
+    pki, name = start.config["serve.tls_pki"], start.config["serve.tls_name"]
+    start.broker.serve(Listening(address, health, certificate, key, behind_proxy, pki, name), _ready)
 
 
 def _ready(addresses: tuple[str, ...]) -> None:

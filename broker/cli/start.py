@@ -9,7 +9,7 @@ import socket
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from broker.compose.graph import Broker, Wiring
 
 
+_FLAGS: Final = {"timeout": "vault.patience", "tls_pki": "serve.tls_pki", "tls_name": "serve.tls_name"}
+
+
 class Start:
     """Passed from the root command to every other; reads nothing until it is used."""
 
@@ -38,8 +41,8 @@ class Start:
         """Take an option of the root; a later value replaces an earlier one."""
         if name == "config":
             self._file = Path(str(value))
-        elif name == "timeout":
-            self._flags["vault.patience"] = str(value)
+        elif name in _FLAGS:
+            self._flags[_FLAGS[name]] = str(value)
         else:
             level = value if name == "log_level" else "info" if value == 1 else "debug"
             self._flags["log.level"] = str(level)

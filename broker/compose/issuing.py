@@ -19,8 +19,9 @@ from broker.model.clock import Clock
 from broker.model.lease import BundleKind, Caller, Consumer
 from broker.model.names import AccountName
 from broker.model.role import Role
+from broker.model.secret import Secret
 from broker.service.answers import Contents
-from broker.vault import capabilities, layout
+from broker.vault import capabilities, layout, server_certificate
 from broker.vault.changes import recent_changes
 from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
@@ -70,6 +71,10 @@ class Issuing:
     def close(self) -> None:
         """Revoke the tokens that callers' JWTs were exchanged for."""
         self._exchange.close()
+
+    def server_certificate(self, pki: str, name: str) -> Secret[bytes]:
+        """Return a new key and certificate for the service, which is called `name`, from Vault's PKI."""
+        return server_certificate.issue(self._vault, pki, name)
 
     def issuer(self, caller: Caller) -> Issuer:
         """Return the use-case for one caller, which reads everything from Vault for each bundle."""

@@ -1,7 +1,9 @@
 """Run the service: bundles for callers on one address, health on another."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -9,11 +11,13 @@ from broker.compose.issuing import Issuing
 from broker.compose.watching import metrics
 from broker.errors import InputError
 from broker.issuing.waits import Room
+from broker.model.secret import Secret
 from broker.service.app import application
 from broker.service.health import Watched, health
 from broker.service.limits import Guard, raise_open_files
-from broker.service.listeners import Address, Listener, Ready, ReloadedTls, Report, serve
+from broker.service.listeners import Address, Listener, Ready, Report, serve
 from broker.service.systemd import State
+from broker.service.tls import IssuedTls, ReloadedTls, Tls
 from broker.service.waiting import waiting
 
 _WATCHERS: Final = 64  # connections
@@ -28,6 +32,8 @@ class Listening:
     certificate: Path | None = None
     key: Path | None = None
     behind_proxy: bool = False
+    pki: str = ""  # MOUNT/ROLE of Vault's PKI, in place of both files
+    name: str = ""  # of this server, in that certificate
 
 
 def run(issuing: Issuing, listening: Listening, ready: Ready, report: Report) -> None:
@@ -37,7 +43,7 @@ def run(issuing: Issuing, listening: Listening, ready: Ready, report: Report) ->
     app = application(issuing.service, {("POST", "/v1/wait"): waiting(waits)})
     guard = Guard(raise_open_files(), None if listening.behind_proxy else address.names)
     waits.room = Room(all=guard.connections * 4 // 5)  # the others stay free for bundles
-    listeners = [Listener(app, address, _tls(listening, address), guard)]
+    listeners = [Listener(app, address, _tls(listening, address, issuing.server_certificate), guard)]
 
     def reported(state: State) -> None:
         report(state)
@@ -53,10 +59,18 @@ def run(issuing: Issuing, listening: Listening, ready: Ready, report: Report) ->
         serve(listeners, ready=ready, report=reported)
 
 
-def _tls(listening: Listening, address: Address) -> ReloadedTls | None:
-    given = listening.certificate and listening.key
-    if address.tls and not given:
-        raise InputError(f"{address} needs a certificate", hint="give --tls-cert and --tls-key, PEM files")
-    if (listening.certificate or listening.key) and not address.tls:
+def _tls(listening: Listening, address: Address, issue: Callable[[str, str], Secret[bytes]]) -> Tls | None:
+    certificate, key = listening.certificate, listening.key
+    if (certificate or key) and not address.tls:
         raise InputError("--tls-cert and --tls-key are for an address with https://", hint="--listen https://HOST:PORT")
-    return ReloadedTls(listening.certificate, listening.key) if listening.certificate and listening.key else None
+    if not address.tls:
+        return None
+    if certificate and key:
+        return ReloadedTls(certificate, key)
+    if listening.pki and not listening.name:
+        raise InputError("--tls-pki requires --tls-name", hint="--tls-name broker.example: the name that clients use")
+    if not listening.pki:
+        raise InputError(
+            f"{address} needs a certificate", hint="give --tls-cert and --tls-key, or --tls-pki and --tls-name"
+        )
+    return IssuedTls(partial(issue, listening.pki, listening.name))

@@ -236,7 +236,9 @@ class Vaults:
             consumer(vault, name).require(right)
 
     def _wish(self, accounts: Sequence[str] = (), *, adopt: bool = False) -> Wish:
-        return Wish(tuple(accounts) or ALL, adopt=adopt, issuers=jwt_mounts(self._roles.config.issuers))
+        config = self._roles.config
+        issuers = jwt_mounts(config.issuers)
+        return Wish(tuple(accounts) or ALL, adopt=adopt, issuers=issuers, pki=config["serve.tls_pki"])
 
     def _up(self, *, wish: Wish, options: Options = Options()) -> Embedded:  # noqa: B008  # frozen
         mount = self._roles.config["vault.mount"]

@@ -1,11 +1,18 @@
-"""TLS contexts for requests to a partner, made in memory: the key is never written to a disk."""
+"""TLS of our own, as client and as server. Keys stay in memory: none is written to a disk."""
 
 import fcntl
 import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from broker.errors import InputError, RefusedError
 from broker.model.secret import Secret
@@ -37,7 +44,7 @@ def client_context(key: Secret[bytes], chain_pem: str, trust_pem: str) -> ssl.SS
         raise InputError("the CA certificates that verify the server cannot be read", hint=hint) from error
     # The key first: OpenSSL takes the first one in the file.
     try:
-        with _sealed(keys.pem(key).reveal() + chain_pem.encode()) as path:
+        with sealed(keys.pem(key).reveal() + chain_pem.encode()) as path:
             context.load_cert_chain(path)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
@@ -49,7 +56,7 @@ def client_context(key: Secret[bytes], chain_pem: str, trust_pem: str) -> ssl.SS
 
 
 @contextmanager
-def _sealed(content: bytes) -> Iterator[str]:
+def sealed(content: bytes) -> Iterator[str]:
     """Yield a path to `content`: memory of this process alone, sealed against changes, freed afterwards."""
     descriptor = os.memfd_create("credential", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
@@ -59,3 +66,20 @@ def _sealed(content: bytes) -> Iterator[str]:
         yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)
+
+
+def server_request(name: str) -> tuple[Secret[bytes], str]:
+    """Return a new key for a server called `name`, a host name or an IP address, and a CSR for it. Both are PEM."""
+    key, address = ec.generate_private_key(ec.SECP256R1()), _address(name)
+    subject = x509.Name([] if address else [x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    names = x509.SubjectAlternativeName([x509.IPAddress(address) if address else x509.DNSName(name)])
+    builder = x509.CertificateSigningRequestBuilder(subject).add_extension(names, critical=not subject)
+    csr = builder.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
+    return Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())), csr
+
+
+def _address(name: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(name)
+    except ValueError:
+        return None

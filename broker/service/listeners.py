@@ -3,7 +3,6 @@
 import asyncio
 import os
 import socket
-import ssl
 import stat
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,16 +16,14 @@ import uvloop
 
 from broker.errors import InputError
 from broker.network import is_loopback
-from broker.pki.certificates import load
 from broker.service.limits import LOOPBACK_NAMES, Guard, GuardedProtocol
 from broker.service.systemd import State
+from broker.service.tls import Tls
 from broker.signals import ASKING
-from broker.telemetry import log
 
 _DRAIN: Final = 10  # seconds for open requests, once the service is asked to end
 _HANDSHAKE: Final = 10.0  # seconds for a TLS handshake
 _IDLE: Final = 75  # seconds; longer than the 60 of common proxies
-_CHECK: Final = 2.0  # seconds between two looks at the certificate's files
 _OWNER_AND_GROUP: Final = 0o660
 _FORM: Final = (
     "give 127.0.0.1:8250, unix:///run/broker/broker.sock, or https://0.0.0.0:8443 with --tls-cert and --tls-key"
@@ -118,80 +115,13 @@ class Address:
         return made
 
 
-class ReloadedTls:
-    """TLS with a certificate from files. A new certificate is used for new connections, without a restart.
-
-    A context that serves is never changed: a mismatched pair would leave it without a certificate. A new one is built,
-    and replaces it only if it is valid.
-    """
-
-    def __init__(self, certificate: Path, key: Path) -> None:
-        self._files = (certificate, key)
-        self._seen = self._stamp()
-        self.not_before, self.not_after = 0.0, 0.0  # of the certificate, in Unix time
-        self._current = self._load()
-
-    def context(self) -> ssl.SSLContext:
-        """Return the context to listen with: it hands each connection to the newest one."""
-        listening = self._load()
-        listening.sni_callback = self._choose
-        return listening
-
-    async def follow(self) -> None:
-        """Load the files when they change, until cancelled. Files that cannot be used are logged and change nothing."""
-        while True:
-            await asyncio.sleep(_CHECK)
-            stamp = self._stamp()
-            if stamp == self._seen:
-                continue
-            self._seen = stamp
-            try:
-                self._current = self._load()
-                log.info("certificate of the service loaded again")
-            except InputError as error:
-                log.error("certificate of the service cannot be used", reason=error.message)
-
-    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        connection.context = self._current
-
-    def _stamp(self) -> tuple[tuple[int, int] | None, ...]:
-        found: list[tuple[int, int] | None] = []
-        for file in self._files:
-            try:
-                status = file.stat()
-                found.append((status.st_mtime_ns, status.st_ino))
-            except OSError:
-                found.append(None)
-        return tuple(found)
-
-    def _load(self) -> ssl.SSLContext:
-        certificate, key = self._files
-        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        made.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            made.load_cert_chain(certificate, key, password=_no_passphrase)
-            leaf = load(certificate.read_bytes())[0]
-            self.not_before = leaf.not_valid_before_utc.timestamp()
-            self.not_after = leaf.not_valid_after_utc.timestamp()
-        except (OSError, ssl.SSLError) as error:
-            reason = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else "not a matching pair"
-            raise InputError(
-                f"cannot use {certificate} and {key} for TLS: {reason}", hint="PEM files: the chain, and its key"
-            ) from None
-        return made
-
-
-def _no_passphrase() -> str:
-    raise InputError("the key of the service is encrypted", hint="give an unencrypted key, mode 0600")
-
-
 @dataclass(frozen=True, slots=True)
 class Listener:
     """An application and the address that it is served at."""
 
     app: Any  # an ASGI application
     address: Address
-    tls: ReloadedTls | None = None
+    tls: Tls | None = None
     guard: Guard = field(default_factory=Guard)
 
 

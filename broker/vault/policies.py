@@ -34,15 +34,18 @@ def policy_name(mount: str, name: str) -> str:
     return f"{_CAPITAL.sub(lambda found: f':{found[0].lower()}', mount)}/{name}"
 
 
-def role_policy(role: Role, *, mount: str, accounts: Sequence[str] = ALL, shared: Sequence[str] = ()) -> str:
+def role_policy(
+    role: Role, *, mount: str, accounts: Sequence[str] = ALL, shared: Sequence[str] = (), pki: Sequence[str] = ()
+) -> str:
     """Return the HCL of `role`. It may reach the secrets of `accounts`; raise `InputError` for a bad name.
 
     `shared` names `mount` too if others use it: there the role sets the bounds of the documents that it creates.
+    `pki` names the roles of PKI engines that sign the service's certificate, as `MOUNT/sign/ROLE`.
     """
     for account in accounts:
         if account not in ALL:
             checked_name(account, "account")
-    return _filled(installed(f"{role.value}.hcl"), {"account": accounts, "shared": shared}, mount=mount)
+    return _filled(installed(f"{role.value}.hcl"), {"account": accounts, "shared": shared, "pki": pki}, mount=mount)
 
 
 def admin_policy(

@@ -52,6 +52,7 @@ class Wish:
 
     accounts: tuple[str, ...] = ALL
     adopt: bool = False
+    pki: str = ""  # MOUNT/ROLE that signs the service's certificate
     issuers: tuple[JwtMount, ...] = ()
 
 
@@ -177,7 +178,10 @@ def as_shell(ground: Ground, items: Iterable[Item]) -> str:
 
 def _policies(ground: Ground, wish: Wish) -> list[Item]:
     mount, shared = ground.mount, () if ground.is_ours else (ground.mount,)
-    texts = {role.value: role_policy(role, mount=mount, accounts=wish.accounts, shared=shared) for role in Role}
+    pki = ["/sign/".join(wish.pki.rsplit("/", 1))] if wish.pki else []
+    texts = {
+        role.value: role_policy(role, mount=mount, accounts=wish.accounts, shared=shared, pki=pki) for role in Role
+    }
     named = {policy_name(mount, name): text for name, text in {BASE: installed(f"{BASE}.hcl"), **texts}.items()}
     return [Item(f"policy {name}", f"sys/policies/acl/{name}", {"policy": text}) for name, text in named.items()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -272,6 +273,12 @@ def test_a_user_that_no_passwd_file_names_needs_no_home(
     assert shown["embedded.directory"]["value"] == "/var/lib/credential-broker/vault"
     assert shown["actor"]["value"].startswith(f"uid-{2**31 - 43210}@")
     assert (lost.code, "broker vault start" in lost.err) == (2, True), lost.err
+
+
+def test_setup_grants_the_pki_that_is_configured(harness: CliHarness) -> None:
+    line = 'path "pki/sign/broker" { capabilities = ["update"] }'
+    assert json.dumps(line)[1:-1] in harness.ok("vault setup --print sh", env={"BROKER_TLS_PKI": "pki/broker"}).out
+    assert "/sign/" not in harness.ok("vault setup --print sh").out
 
 
 def test_with_nobody_to_ask_init_takes_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

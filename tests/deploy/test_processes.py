@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tests.e2e.test_service import ASKED
-from tests.service.test_listeners import write_pair
+from tests.service.test_tls import write_pair
 from tests.support.deployed import DEPLOY, Workload, entrypoint, manifests
 from tests.support.ports import free_ports
 from tests.support.system import PASSWORD, System

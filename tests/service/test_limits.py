@@ -17,8 +17,9 @@ import uvloop
 from broker.service import limits, listeners
 from broker.service.asgi import Request, Response, routed
 from broker.service.limits import LOOPBACK_NAMES, Guard
-from broker.service.listeners import Address, Listener, ReloadedTls
-from tests.service.test_listeners import write_pair
+from broker.service.listeners import Address, Listener
+from broker.service.tls import ReloadedTls, Tls
+from tests.service.test_tls import write_pair
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEADS = [
@@ -70,7 +71,7 @@ class Application:
 
 
 @asynccontextmanager
-async def served(guard: Guard | None = None, tls: ReloadedTls | None = None) -> AsyncIterator[tuple[int, Application]]:
+async def served(guard: Guard | None = None, tls: Tls | None = None) -> AsyncIterator[tuple[int, Application]]:
     """Serve an `Application` on loopback; yield its port."""
     made, ready = Application(), asyncio.get_running_loop().create_future()
     listener = Listener(made.app, Address("", "127.0.0.1", 0, bool(tls)), tls, guard or Guard(hosts=LOOPBACK_NAMES))  # type: ignore[arg-type]
