@@ -1,7 +1,8 @@
 """Issue bundles as the server role: for one command, or for every caller of a service."""
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
+from typing import Final
 
 from broker.compose.privileged import Profiles, checked_accounts
 from broker.compose.roles import Roles
@@ -28,6 +29,8 @@ from broker.vault.consumers import VaultConsumers
 from broker.vault.exchange import Exchange
 from broker.vault.lease_keys import lease_signer
 from broker.vault.secrets import read_secrets
+
+_PLACES: Final = 4096  # accounts
 
 
 class Issuing:
@@ -134,12 +137,29 @@ class Issuing:
     def judged(self, caller: Caller, name: AccountName, application: str, kind: BundleKind) -> Consumer:
         """Return the consumer, if it has the right. Nothing else is checked: a stranger must learn nothing."""
         try:
-            account = self._roles.accounts(Role.SERVER).read(name).account
+            profile, environment = self._place(name)
         except UnknownNameError as error:
             raise DeniedError(error.message) from None
-        return self._authorized(caller, account, application, kind)
+        right = layout.right(profile, environment, name, application, kind.value)
+        return self._authorizer.authorize(self._token(caller), right, peer=caller.peer)
+
+    @cached_property
+    def _authorizer(self) -> capabilities.Authorizer:
+        return capabilities.Authorizer(self._vault)
+
+    @cached_property
+    def _place(self) -> Callable[[AccountName], tuple[str, str]]:
+        """Return the function that returns an account's profile and environment. No command changes them."""
+
+        def read(name: AccountName) -> tuple[str, str]:
+            account = self._roles.accounts(Role.SERVER).read(name).account
+            return account.profile, account.environment
+
+        return lru_cache(_PLACES)(read)
 
     def _authorized(self, caller: Caller, account: Account, application: str, kind: BundleKind) -> Consumer:
-        token = self._exchange.token(caller.credential) if caller.is_jwt else caller.credential
         right = layout.right(account.profile, account.environment, account.name, application, kind.value)
-        return capabilities.authorize(self._vault, token, right, peer=caller.peer)
+        return capabilities.authorize(self._vault, self._token(caller), right, peer=caller.peer)
+
+    def _token(self, caller: Caller) -> Secret[str]:
+        return self._exchange.token(caller.credential) if caller.is_jwt else caller.credential

@@ -29,7 +29,7 @@ from broker.upstream.credentials import Credentials
 from broker.vault.secrets import read_secrets
 
 Profiles = Callable[[str, Role], Profile]
-_FIRST_ENTRIES: Final = 256  # accounts whose first entry of evidence is kept in memory: it never changes
+_FIRST_ENTRIES: Final = 4096  # accounts whose first entry of evidence is kept in memory: it never changes
 
 
 def canary(roles: Roles, profiles: Profiles) -> Canary:

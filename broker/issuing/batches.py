@@ -19,6 +19,7 @@ from broker.errors import BrokerError
 from broker.evidence.journal import Journal
 from broker.issuing.grant import Consumers, facts
 from broker.issuing.leases import ended
+from broker.model.chain import BATCH
 from broker.model.clock import Clock
 from broker.model.lease import Consumer, ConsumerRecord, Lease
 from broker.telemetry import metrics
@@ -130,7 +131,7 @@ class Recorder:
             self._journal.append(_what(batch[0]), **facts(batch[0].lease, batch[0].consumer))
             return
         records = b"\n".join(map(msgspec.json.encode, lines)).decode()
-        self._journal.append("bundles-issued", count=len(batch), records=records)
+        self._journal.append("bundles-issued", count=len(batch), **{BATCH: records})
 
 
 Write = Callable[[Sequence[Recording]], Sequence[int | BrokerError]]

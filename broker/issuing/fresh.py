@@ -11,6 +11,7 @@ from broker.errors import DeniedError
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 _KEPT: Final = 20_000  # values at most
+_BEHIND: Final = 3 / 4  # of the limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Loaded(Generic[Value]):
 
 
 class Fresh(Generic[Key, Value]):
-    """A cache. A value is at most `seconds` old; from half of that on it is read again in the background.
+    """A cache. A value is at most `seconds` old; from three quarters of that on it is read again in the background.
 
     What loads raises `BrokerError`. Denials are kept as values are; no other error is kept.
     """
@@ -43,11 +44,16 @@ class Fresh(Generic[Key, Value]):
         age = self._uptime() - kept.at if kept else self._seconds
         if kept is None or age >= self._seconds:
             kept = await asyncio.shield(self._task(key, load))
-        elif age >= self._seconds / 2:
+        elif age >= self._seconds * _BEHIND:
             self._task(key, load)
         if isinstance(kept.value, DeniedError):
             raise kept.value.with_traceback(None)
         return kept.value
+
+    def last(self, key: Key) -> Value | None:
+        """Return the newest value, however old it is; None if there is none."""
+        kept = self._kept.get(key)
+        return None if kept is None or isinstance(kept.value, DeniedError) else kept.value
 
     def forget(self, key: Key) -> None:
         """Read the value again when it is next asked for."""

@@ -17,10 +17,11 @@ from broker.model.finding import Finding
 
 GENESIS: Final = "0" * 64
 LAST: Final = 99_999_999  # the largest number of an entry: its path has room for eight digits
+BATCH: Final = "records"  # the fact that holds a batch of leases, a line of JSON each
 _LONG: Final = 1000  # characters of a fact: a subject with every field as long as X.520 lets it be
 _LONGEST: Final[Mapping[str, int]] = {
     "fingerprints": 64 * 65,  # of as many CAs as are read from one text
-    "records": 512 * 1024,  # of a batch of leases
+    BATCH: 512 * 1024,
 }
 Fact = str | int
 

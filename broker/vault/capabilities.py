@@ -7,9 +7,13 @@ gives it nothing of the broker. Sources: Vault API, "/sys/capabilities" and "/au
 measured.
 """
 
+import hashlib
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, Final
@@ -24,6 +28,9 @@ from broker.vault.errors import BadTokenError, InvalidError, LackingError, Uncle
 
 Address = IPv4Address | IPv6Address
 
+_KEPT: Final = 60.0  # seconds
+_MOST: Final = 20_000  # tokens
+_DIGEST_KEY: Final = secrets.token_bytes(32)
 _TOKEN: Final = re.compile(r"[!-~]{1,8192}")
 _AGAIN: Final = "has it expired? log in at Vault again"
 _AS_CONSUMER: Final = "log in at Vault as the consumer itself"
@@ -66,13 +73,58 @@ def authorize(vault: Connection, presented: Secret[str], right: str, *, peer: Ad
     `peer` is the real address of the connection, None for a unix socket. Raise `NotAConsumerError` for the bearer of
     the token, and plain `DeniedError` if the broker itself may not ask.
     """
+    return _checked(vault, presented, _bearer(vault, presented), right, peer)
+
+
+class Authorizer:
+    """`authorize` for a service, which keeps the look-up of a token and its entity for a minute.
+
+    What they say of a token changes with its end alone, or if its entity is disabled: `sys/capabilities` then refuses
+    it, and that is asked each time. Shared by threads.
+    """
+
+    def __init__(self, vault: Connection, uptime: Callable[[], float] = time.monotonic) -> None:
+        self._vault = vault
+        self._uptime = uptime
+        self._kept: dict[bytes, _Bearer] = {}
+
+    def authorize(self, presented: Secret[str], right: str, *, peer: Address | None) -> Consumer:
+        """Return the consumer, as the function does."""
+        digest = hashlib.blake2b(presented.reveal().encode(errors="surrogatepass"), key=_DIGEST_KEY).digest()
+        kept = self._kept.get(digest)
+        if kept and self._uptime() - kept.at < _KEPT:
+            with suppress(DeniedError):  # the reason is found below
+                return _checked(self._vault, presented, kept, right, peer)
+        self._kept.pop(digest, None)
+        bearer = _bearer(self._vault, presented, self._uptime())
+        consumer = _checked(self._vault, presented, bearer, right, peer)
+        self._kept[digest] = bearer
+        if len(self._kept) > _MOST:
+            self._kept.pop(next(iter(self._kept)), None)
+        return consumer
+
+
+@dataclass(frozen=True, slots=True)
+class _Bearer:
+    found: Mapping[str, Any]  # the look-up of its token
+    entity: Mapping[str, Any]
+    at: float
+
+
+def _bearer(vault: Connection, presented: Secret[str], at: float = 0.0) -> _Bearer:
     # Vault takes an empty token to mean the asker's own, which is the broker's
     if not _TOKEN.fullmatch(presented.reveal()):
         raise NotAConsumerError(Clause.MALFORMED)
     found = _looked_up(vault, presented)
     _check_token(found, vault.settings.namespace)
-    _check_address(found, peer)
-    entity = _entity(vault, found)
+    return _Bearer(found, _entity(vault, found), at)
+
+
+def _checked(
+    vault: Connection, presented: Secret[str], bearer: _Bearer, right: str, peer: Address | None
+) -> Consumer:  # fmt: skip
+    _check_address(bearer.found, peer)
+    entity = bearer.entity
     _check_capabilities(vault, presented, right, _grant(entity, right))
     return Consumer(entity["id"], str(entity.get("name") or entity["id"]))
 

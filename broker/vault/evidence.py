@@ -8,7 +8,7 @@ import msgspec
 
 from broker.errors import ConflictError, InputError, RefusedError
 from broker.evidence.statements import AnchorKey, ChainRecord, StoredStatement, VerifyingKey
-from broker.model.chain import Entry
+from broker.model.chain import BATCH, Entry
 from broker.model.finding import Finding
 from broker.model.names import AccountName
 from broker.model.secret import Secret
@@ -47,7 +47,8 @@ class VaultEvidence:
                     "the change is made, and its evidence cannot be stored",
                     hint=f"broker evidence verify {name if kind == 'accounts' else '--all'}",
                 ) from None
-        log.info(entry.what, **{**entry.facts, "chain": entry.chain, "number": entry.number, "by": entry.by})
+        facts = {name: fact for name, fact in entry.facts.items() if name != BATCH}  # hundreds of leases
+        log.info(entry.what, **{**facts, "chain": entry.chain, "number": entry.number, "by": entry.by})
 
     def forked(self, entry: Entry) -> bool:
         """Return whether another document has the place of `entry`; raise `MissingError` if none ever had."""

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
-from urllib3 import BaseHTTPResponse, PoolManager
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager, Retry
 from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
 from broker import unix_socket
@@ -25,6 +25,7 @@ from broker.vault.errors import NO_VAULT, Answer, Document, OversizedError, Pass
 from broker.vault.settings import VaultSettings
 
 _THREADS: Final = 64  # that may keep a connection open for their next request
+_ONCE: Final = Retry(False, redirect=False)  # the connection repeats and redirects what may be sent again
 _LARGEST: Final = 16 * 1024 * 1024  # bytes of an answer: a list of 100,000 names has 4 MB
 _PIECE: Final = 64 * 1024
 # The state that a read must include; OpenBao and Vault Enterprise support it, others ignore it
@@ -64,6 +65,7 @@ class Transport:
         self._settings = settings
         self._seen = seen
         self._looked = False
+        self._hosts: dict[str, HTTPConnectionPool] = {}
 
     def send(self, method: str, path: str, body: Document | None, token: Secret[str] | None) -> Document:
         """Return the content of the answer to a request for `path`, which follows `/v1/`; follow a standby's redirect.
@@ -114,20 +116,20 @@ class Transport:
 
     def close(self) -> None:
         """Close the connections; the next request opens another."""
+        self._hosts.clear()
         if "_pool" in self.__dict__:
             self._pool.clear()
 
     def _exchange(self, method: str, base: str, path: str, body: Document | None, token: Secret[str] | None) -> Answer:
         target, began = quote(path), time.monotonic()
         query = f"?{urlencode(body)}" if method == "GET" and body else ""
-        response = self._pool.urlopen(
+        response = self._connections(base).urlopen(
             method,
-            f"{base}/v1/{target}{query}",
+            f"/v1/{target}{query}",
             body=None if method == "GET" else json.dumps(body or {}, default=_bare),
             headers=self._headers(path, token),
             timeout=min(self._settings.timeout, max(self._settings.patience, _SHORTEST)),
-            redirect=False,
-            retries=False,
+            retries=_ONCE,
             preload_content=False,
         )
         answer = Answer(response.status, response.headers, _whole(response))
@@ -145,6 +147,11 @@ class Transport:
         if self._seen.index:
             headers |= {**_BEHIND, _INDEX: self._seen.index}
         return headers
+
+    def _connections(self, base: str) -> HTTPConnectionPool:
+        if base not in self._hosts:
+            self._hosts[base] = self._pool.connection_from_url(base)
+        return self._hosts[base]
 
     @cached_property
     def _pool(self) -> PoolManager:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from urllib3 import PoolManager
+from urllib3 import HTTPConnectionPool
 
 from broker.compose.graph import Wiring
 from broker.model.clock import system_clock
@@ -153,7 +153,7 @@ def install(watch: Watch) -> None:
         path = urlsplit(url).path.removeprefix("/v1/")
         return None if method in READS else f"{method} {path}"
 
-    PoolManager.urlopen = watch.surround("vault", sent, PoolManager.urlopen)  # type: ignore[method-assign]
+    HTTPConnectionPool.urlopen = watch.surround("vault", sent, HTTPConnectionPool.urlopen)  # type: ignore[method-assign]
     ssl.SSLSocket.sendall = watch.surround(  # type: ignore[method-assign]
         "partner", lambda *_, **__: "request", ssl.SSLSocket.sendall
     )

@@ -208,6 +208,20 @@ def test_contents_are_made_once_for_an_account() -> None:
     run(test)
 
 
+def test_secrets_of_an_unchanged_account_are_kept() -> None:
+    async def test() -> None:
+        world = World()
+        for _ in range(3):
+            await world.issuer.grant(READER, wanted())
+            world.uptime += OLDEST
+        assert (world.calls["account"], world.calls["secrets"], world.calls["contents"]) == (3, 1, 1)
+        world.promote()
+        assert (await world.issuer.grant(READER, wanted())).contents.generation == 2
+        assert world.calls["secrets"] == 2
+
+    run(test)
+
+
 def test_leases_that_end_together_share_a_record() -> None:
     async def test() -> None:
         world = World()

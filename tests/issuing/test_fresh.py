@@ -70,7 +70,7 @@ def test_a_middle_aged_value_is_read_behind() -> None:
         source = Source()
         fresh = source.fresh()
         await fresh.get("a", source.read)
-        source.now = 2.0
+        source.now = 3.0
         assert await fresh.get("a", source.read) == 1
         await settled()
         assert await fresh.get("a", source.read) == 2

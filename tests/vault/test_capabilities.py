@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,10 @@ from broker.errors import DeniedError
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault import layout
-from broker.vault.capabilities import Address, Clause, NotAConsumerError, _sentinels, authorize
+from broker.vault.capabilities import Address, Authorizer, Clause, NotAConsumerError, _sentinels, authorize
 from broker.vault.connection import Connection
 from broker.vault.enrolment import consumer_role
+from broker.vault.errors import Document
 from broker.vault.logins import FixedToken
 from broker.vault.policies import policy_name
 from broker.vault.settings import VaultSettings
@@ -168,6 +170,43 @@ def test_a_disabled_entity(vault: TestVault, server: Connection) -> None:
     entity = authorize(server, token, RIGHT, peer=None).entity
     vault.admin.call("POST", f"identity/entity/id/{entity}", {"disabled": True})
     assert_refused(Clause.DISABLED, server, token)
+
+
+def test_kept_lookups_let_nothing_through(vault: TestVault, server: Connection) -> None:
+    """A token whose right, entity or life ended is refused, and by name, as soon as it is judged again."""
+    token, lasting, ending = (vault.consumer_token(name, RIGHT) for name in ("disabled", "lasting", "ending"))
+    judge = Authorizer(server, lambda: 0.0)
+    consumers = [judge.authorize(one, RIGHT, peer=None) for one in (token, lasting, ending)]
+    assert judge.authorize(token, RIGHT, peer=None) == consumers[0]
+    vault.admin.call("POST", f"identity/entity/id/{consumers[0].entity}", {"disabled": True})
+    vault.admin.call("POST", "auth/token/revoke", {"token": ending})
+    for one, right, clause in (
+        (token, RIGHT, Clause.DISABLED),
+        (lasting, OTHER, Clause.NO_RIGHT),
+        (ending, RIGHT, Clause.UNKNOWN),
+    ):
+        with pytest.raises(NotAConsumerError) as caught:
+            judge.authorize(one, right, peer=None)
+        assert caught.value.clause is clause
+
+
+def test_a_known_token_takes_one_request(vault: TestVault, server: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    token, now = vault.consumer_token("fleet", RIGHT), 0.0
+    judge, send = Authorizer(server, lambda: now), server.ask
+    asked: list[str] = []
+
+    def noted(method: str, path: str, *more: Any) -> Document:
+        asked.append(path)
+        return send(method, path, *more)
+
+    monkeypatch.setattr(server, "ask", noted)
+    judge.authorize(token, RIGHT, peer=None)
+    asked.clear()
+    judge.authorize(token, RIGHT, peer=None)
+    assert asked == ["sys/capabilities"]
+    now = 60.0
+    judge.authorize(token, RIGHT, peer=None)
+    assert "auth/token/lookup" in asked
 
 
 def test_a_token_with_limited_uses(vault: TestVault, server: Connection) -> None:
