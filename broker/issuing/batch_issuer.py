@@ -22,6 +22,7 @@ from typing import Final, Generic, TypeVar
 
 from broker.errors import ConflictError, VaultUnavailableError
 from broker.issuing.admission import Admission
+from broker.issuing.away import Away
 from broker.issuing.batches import Batches, Recording
 from broker.issuing.fresh import Fresh
 from broker.issuing.grant import (
@@ -122,6 +123,7 @@ class BatchIssuer(Generic[Contents]):
         self._uptime = uptime
         self._threads = ThreadPoolExecutor(self._limits.threads, "vault")
         self._asking = 0
+        self._away = Away()
         self._signers = Signers(lambda: self.in_thread(ports.signer), uptime)
         self._snapshots: Fresh[AccountName, Snapshot[Contents]] = Fresh(OLDEST / 2, uptime)
         self._rates = Rates(self._limits.rate, uptime)
@@ -183,12 +185,13 @@ class BatchIssuer(Generic[Contents]):
         return self._asking
 
     async def in_thread(self, function: Callable[[], _Result]) -> _Result:
-        """Call `function` in a thread; raise `VaultUnavailableError` if too many calls wait for one."""
+        """Call `function` in a thread; raise `VaultUnavailableError` if too many wait for one, or Vault is away."""
         if self._asking >= self._limits.threads + self._limits.waiting:
             raise VaultUnavailableError("too many requests wait for Vault")
         self._asking += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, function)
+            call = partial(copy_context().run, self._away.call, function)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         finally:
             self._asking -= 1
 

@@ -1,5 +1,6 @@
 """Errors as HTTP answers: problem details (RFC 9457), with the same codes as `-o json` on the command line."""
 
+import random
 import secrets
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -27,7 +28,7 @@ STATUS: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.STORAGE_FULL: 500,
     }
 )
-RETRY_AFTER: Final = {503: "5", 429: "1"}  # seconds
+RETRY_AFTER: Final = {503: (2, 10), 429: (1, 3)}  # seconds, at random: callers do not all come back together
 _DENIED: Final = DeniedError(
     "no right to this, or it does not exist", hint="ask the platform team: broker's log has the reason for this request"
 )
@@ -71,7 +72,7 @@ def problem_answer(
     """Return `error` as an answer to the request `number`, or to one that got none yet."""
     more = {"content-type": MEDIA_TYPE, **headers}
     if status in RETRY_AFTER:
-        more["retry-after"] = RETRY_AFTER[status]
+        more["retry-after"] = str(random.randint(*RETRY_AFTER[status]))  # noqa: S311  # no secret
     shown = problem(error, number or secrets.token_hex(8), status)
     metrics.refusal(status, shown.code)
     body = msgspec.json.encode(shown)

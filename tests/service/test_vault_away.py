@@ -1,0 +1,138 @@
+"""A service whose Vault misbehaves or is away: nothing is issued, callers hear when to try again, and it recovers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+from broker.embedded.up import Embedded
+from broker.vault.connection import Connection
+from tests.support.depth import sampled
+from tests.support.proxy import Cue, Fault, Proxy, proxied
+from tests.support.replicas import Replica, Replicas, grounded, replicas
+from tests.support.saved_states import SavedStates
+from tests.support.service_books import assert_recorded, held_until, leases_in_evidence, timed
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+Headers = Mapping[str, str]
+PATIENT: Final = {"BROKER_TIMEOUT": "1s"}
+GONE: Final = (Fault.SEALED, Fault.DROPPED, Fault.FAILED, Fault.THROTTLED, Fault.NOT_ACTIVE, Fault.BAD_GATEWAY)
+WRONG: Final = (Fault.GARBAGE, Fault.PAGE, Fault.EMPTY, Fault.TO_THE_DEAD, Fault.ELSEWHERE, Fault.GAVE_UP)
+ONCE: Final = (Fault.LOST, Fault.STALE, Fault.HALF, Fault.BEHIND, Fault.NOT_ACTIVE, Fault.DROPPED, Fault.THROTTLED)
+DOCUMENTS: Final = ("consumers", "evidence/issued", "accounts")
+
+
+@dataclass
+class Scene:
+    """A replica whose Vault is behind a proxy, and the header of a consumer."""
+
+    saved: SavedStates
+    services: Replicas
+    replica: Replica
+    proxy: Proxy
+    token: Headers
+
+    def crowd(self, count: int) -> list[httpx.Response]:
+        """Ask for that many bundles concurrently, each as a caller that the service has not seen."""
+        headers = [{"X-Vault-Token": f"s.{n}"} if n % 2 else self.token for n in range(count)]
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(lambda each: self.replica.post(headers=each), headers))
+
+    @property
+    def threads(self) -> int:
+        return int(_status(self.replica, "Threads"))
+
+    @property
+    def memory(self) -> int:
+        """Resident memory in KiB."""
+        return int(_status(self.replica, "VmRSS").split()[0])
+
+
+def _status(replica: Replica, name: str) -> str:
+    lines = Path(f"/proc/{replica.pid}/status").read_text().splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
+
+
+@pytest.fixture(scope="module")
+def scene(vault_server: tuple[Embedded, Connection], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with grounded(vault_server, tmp_path_factory.mktemp("away")) as saved:
+        saved.put("promoted")
+        token = {"X-Vault-Token": Path(saved.token()).read_text()}
+        with (
+            proxied(saved.system.vault.settings.address, lambda _: None) as proxy,
+            replicas(saved.system) as services,
+        ):
+            replica = services.start(changes={**PATIENT, "VAULT_ADDR": proxy.address})
+            yield Scene(saved, services, replica, proxy, token)
+
+
+@pytest.fixture(autouse=True)
+def calm(scene: Scene) -> Iterator[None]:
+    """Each test begins with a service that issues, and leaves one that has recovered by itself."""
+    for _ in range(2):
+        scene.proxy.plan()
+        while (answer := scene.replica.post(headers=scene.token)).status_code == 503:
+            pass
+        assert answer.status_code == 201, answer.text
+        if _ == 0:
+            yield
+
+
+@pytest.mark.parametrize("fault", sampled((*GONE, *WRONG), every=12))
+def test_nothing_is_issued_while_vault_is_away(scene: Scene, fault: Fault) -> None:
+    """With old readings still in memory too; to callers it is 503, and they do not all come back together."""
+    lease = scene.replica.post(headers=scene.token).json()["lease"]
+    before = leases_in_evidence(scene.saved.system)
+    scene.proxy.plan(Cue(fault, lasting=True))
+    for _ in range(2):
+        answers = scene.crowd(24)
+        answers += [scene.replica.post(f"/v1/leases/{verb}", scene.token, lease=lease) for verb in ("renew", "revoke")]
+        assert {answer.status_code for answer in answers} <= {503}, [a.text for a in answers if a.status_code != 503]
+        assert {int(answer.headers["retry-after"]) for answer in answers} <= set(range(2, 11))
+        assert len({answer.headers["retry-after"] for answer in answers}) > 2
+    scene.proxy.plan()
+    assert leases_in_evidence(scene.saved.system) == before
+
+
+def test_only_one_request_tries_an_absent_vault(scene: Scene) -> None:
+    """Others are refused without a wait; threads and memory stay bounded."""
+    scene.proxy.plan(Cue(Fault.HANGS_BEFORE, lasting=True))
+    assert {answer.status_code for answer in scene.crowd(24)} == {503}
+    memory = scene.memory
+    scene.proxy.plan(Cue(Fault.HANGS_BEFORE, lasting=True))
+    for _ in range(5):
+        assert {answer.status_code for answer in scene.crowd(40)} == {503}
+    asked = [passed for passed in scene.proxy.passed if not passed.path.startswith("/v1/sys/health")]
+    assert len(asked) < 60, "200 requests of callers are not 200 requests to Vault"
+    assert scene.threads < 48  # 16 for readings, 16 for records, and those of the event loop
+    assert scene.memory - memory < 8 * 1024
+    assert httpx.get(f"{scene.replica.health}/livez", trust_env=False, timeout=30).status_code == 200
+
+
+@pytest.mark.parametrize(("fault", "document"), sampled([(f, d) for f in ONCE for d in DOCUMENTS], every=30))
+def test_one_fault_is_got_over(scene: Scene, fault: Fault, document: str) -> None:
+    """At the write of a record or of evidence, or at a reading: a bundle is answered, and is on record."""
+    mount = scene.saved.system.vault.settings.mount
+    scene.proxy.plan(Cue(fault, path=f"/v1/{mount}/data/{document}/.*"))
+    answer = timed(lambda: scene.replica.post(headers=scene.token, account="acme", application="reporting", ttl="50m"))
+    assert answer.status == 201, answer.body
+    assert held_until(scene.saved.system, 1)
+    assert answer.body["lease_id"] in leases_in_evidence(scene.saved.system)
+
+
+@pytest.mark.deep
+def test_a_lost_answer_forks_no_chain(scene: Scene) -> None:
+    """Each third write of evidence has its answer lost, under a crowd: no bundle is lost, and the chain is whole."""
+    mount = scene.saved.system.vault.settings.mount
+    path = f"/v1/{mount}/data/evidence/issued/.*"
+    scene.proxy.plan(*(Cue(Fault.LOST, path=path, nth=n) for n in range(1, 30, 3)))
+    answers = [timed(lambda: scene.replica.post(headers=scene.token)) for _ in range(30)]
+    assert {answer.status for answer in answers} == {201}
+    assert_recorded(scene.saved.system, answers)
