@@ -1,6 +1,6 @@
 # Every task of the project; `make` lists them. It needs python3 (3.11 or newer) with venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-all test-quick-pythons lint docs bench chaos fuzz clean
+.PHONY: help demo cluster test test-quick test-all test-quick-pythons lint docs bench chaos fuzz clean
 
 # Passed on: make demo ARGS=--keep, make test ARGS='-k promote'
 ARGS ?=
@@ -24,6 +24,9 @@ help: ## list these
 
 demo: ## the whole job against a separate vault and partner (ARGS=--keep leaves them running)
 	$(in_demo) $(BIN)/broker demo $(ARGS)
+
+cluster: ## two brokers on three vaults, whose leader is killed while an application fetches (ARGS=--keep)
+	$(in_demo) $(BIN)/python -m broker_demo.cluster $(ARGS)
 
 test: ## every test but the long ones, some minutes (ARGS='-k name' for some of them)
 	$(in_test) $(PYTEST) $(ARGS)

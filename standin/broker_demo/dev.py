@@ -52,13 +52,7 @@ def serve(listening: Listening) -> None:
 def _prepare(demo: Demo) -> None:
     steps.prepare(demo)
     steps.vault(demo, keep=False)
-    partner = steps.partner(demo, keep=False)
-    steps.account(demo, partner["api_url"])
-    demo.run("broker", "csr", "new", "acme")
-    demo.run("broker", "csr", "submit", "acme", "--out", "acme.eml")
-    steps.post(demo, f"{partner['desk_url']}/desk/requests?reply=zip", "acme")
-    steps.accepted(demo)
-    demo.run("broker", "rotation", "promote", "acme")
+    steps.first_generation(demo)
 
 
 @contextmanager

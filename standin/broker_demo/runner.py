@@ -155,7 +155,7 @@ class Demo:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches us only, and we end processes in our order
-                preexec_fn=None if outlives else _end_with_parent,  # noqa: PLW1509  # this process has one thread
+                preexec_fn=None if outlives else end_with_parent,  # noqa: PLW1509  # this process has one thread
             )
         self._running.append(process)
         return process
@@ -280,5 +280,6 @@ def _typed(command: Sequence[str], width: int, after: str) -> list[str]:
     return [*(f"{line} \\" for line in lines[:-1]), lines[-1] + after]
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Ask the kernel to end this process when the one that started it ends: for `preexec_fn`."""
     ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGTERM)

@@ -70,6 +70,17 @@ def partner(demo: Demo, *, keep: bool) -> dict[str, Any]:
     return found
 
 
+def first_generation(demo: Demo) -> None:
+    """Start the stand-in, and bring in the account `acme` up to its first generation."""
+    found = partner(demo, keep=False)
+    account(demo, found["api_url"])
+    demo.run("broker", "csr", "new", "acme")
+    demo.run("broker", "csr", "submit", "acme", "--out", "acme.eml")
+    post(demo, f"{found['desk_url']}/desk/requests?reply=zip", "acme")
+    accepted(demo)
+    demo.run("broker", "rotation", "promote", "acme")
+
+
 def account(demo: Demo, api: str) -> None:
     """Add the account `acme`, with its application `reporting`."""
     demo.title("An account, its password, and an application that will use it")
