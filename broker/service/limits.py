@@ -23,6 +23,7 @@ _RESERVED: Final = 256  # open files for Vault, certificates and the like
 _LARGEST_HEAD: Final = 32 * 1024  # bytes: a JWT may have 16 KiB
 _LARGEST: Final = 1024 * 1024  # bytes of a request, read or dropped
 _ARRIVAL: Final = 10.0  # seconds for a head; for a body that no handler reads, too
+_UNREAD: Final = 30.0  # seconds in which a client must take the answers that wait for it
 _LINGER: Final = 1.0  # seconds in which more input is dropped, so that the answer is not lost by a reset
 _HOST: Final = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 LOOPBACK_NAMES: Final = frozenset({b"localhost", b"127.0.0.1", b"[::1]"})
@@ -118,6 +119,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unfinished = False  # more of a request must come
         self._in_head = True
         self._deadline: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._is_cut = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -139,6 +141,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Forget the connection."""
         self._guard.idle.pop(self, None)
         self._cancel_deadline()
+        self.resume_writing()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
         self._guard.open = len(self.connections)
@@ -187,6 +190,18 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.timeout_keep_alive_task is not None and not self._unfinished:
             self._guard.idle[self] = None
+
+    def pause_writing(self) -> None:
+        """Give the client some time to read: more answers wait for it than the transport takes."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(_UNREAD, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has read."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection, although its client may not have read the last answer."""

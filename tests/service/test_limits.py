@@ -55,6 +55,7 @@ class Application:
         self.held = asyncio.Event()
         self.waiting = asyncio.Event()
         routes = {("GET", "/"): self._at_once, ("POST", "/"): self._with_body, ("GET", "/held"): self._held}
+        routes["GET", "/large"] = self._large
         self.app = routed(routes, lambda _, status: Response(status))
 
     async def _at_once(self, request: Request) -> Response:
@@ -63,6 +64,9 @@ class Application:
     async def _with_body(self, request: Request) -> Response:
         body = await request.body()
         return Response(200, f"{len(body)} {request.headers('x-vault-token')}".encode())
+
+    async def _large(self, request: Request) -> Response:
+        return Response(200, bytes(16 * 1024 * 1024))
 
     async def _held(self, request: Request) -> Response:
         self.waiting.set()
@@ -167,6 +171,21 @@ def test_a_slow_head_is_cut(monkeypatch: pytest.MonkeyPatch, start: bytes) -> No
             assert (await answer(stream))[0] == 408
             await ended(stream)
             dripping.cancel()
+            assert (await answer(await opened(port, GET)))[0] == 200
+
+    run(test)
+
+
+def test_a_client_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_UNREAD", 0.2)
+
+    async def test() -> None:
+        guard = Guard(hosts=LOOPBACK_NAMES)
+        async with served(guard) as (port, _):
+            stream = await opened(port, GET.replace(b"/ ", b"/large "))
+            assert (await stream[0].readline()).startswith(b"HTTP/1.1 200")
+            while guard.open:
+                await asyncio.sleep(0.01)
             assert (await answer(await opened(port, GET)))[0] == 200
 
     run(test)
