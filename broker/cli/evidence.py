@@ -1,6 +1,7 @@
 """`broker evidence`: the record of every change and every issued bundle."""
 
 import sys
+from datetime import UTC, datetime
 from typing import Final
 
 import click
@@ -8,7 +9,9 @@ import click
 from broker.cli.exits import REFUSED
 from broker.cli.noun import Noun
 from broker.cli.options import (
+    account_argument,
     accounts_argument,
+    moment,
     output_file_option,
     read_input,
     require_apart,
@@ -17,7 +20,7 @@ from broker.cli.options import (
     writable,
     write_output,
 )
-from broker.cli.output import note, show_findings, show_table, wrote_json
+from broker.cli.output import note, show_findings, show_table, take_format, wrote_csv, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.evidence.audit import ChainReport, Report, examine
@@ -30,6 +33,10 @@ from broker.model.names import AccountName
 
 _LONG: Final = 40
 _LARGEST_EXPORT: Final = 512 * 1024 * 1024
+
+
+def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
+    return moment(value) if value else None
 
 
 @click.group("evidence", cls=Noun, epilog="Example: broker evidence verify --all")
@@ -55,6 +62,47 @@ def show(start: Start, accounts: tuple[AccountName, ...], everything: bool, issu
         ["at", "chain", "no", "what", "by", "facts"],
         [(f"{e.at:%F %TZ}", e.chain, e.number, e.what, e.by, _facts(e)) for e in entries],
         empty="no evidence yet",
+    )
+
+
+@command.verb("holders", example="broker evidence holders acme --from 2026-11-01 --to 2026-12-01 -o csv")
+@account_argument
+@click.option("--from", "start_", metavar="TIME", callback=_moment, help="Start, in UTC.  [default: the beginning]")
+@click.option("--to", metavar="TIME", callback=_moment, help="End, in UTC.  [default: now]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    expose_value=False,
+    callback=take_format,
+    help="Format of the output.",
+)
+def holders(start: Start, account: AccountName, start_: datetime | None, to: datetime | None) -> None:
+    """Show who held which generation of an account, and when, by the evidence of issued bundles.
+
+    A lease that was issued before the period and still held in it counts. "until" is when the lease ended, was returned
+    or revoked: a copy of a direct bundle works until its certificate expires. The evidence is not verified here: run
+    broker evidence verify --all.
+    """
+    since, until = start_ or datetime.min.replace(tzinfo=UTC), to or start.now
+    if since >= until:
+        raise InputError("--from is not before --to", hint="--from 2026-11-01 --to 2026-12-01")
+    found = start.broker.holders(account, since, until)
+    columns = ["consumer", "entity", "application", "kind", "generation", "lease", "since", "until", "end"]
+    if wrote_csv(columns, ([getattr(held, name) for name in columns] for held in found)):
+        return
+    held = list(found)
+    if wrote_json(held):
+        return
+    show_table(
+        ["consumer", "application", "gen", "since", "until", "end"],
+        [
+            (h.consumer, h.application, h.generation, f"{h.since:%F %H:%MZ}", f"{h.until:%F %H:%MZ}", h.end)
+            for h in held
+        ],
+        empty=f"nobody held a generation of {account} then",
     )
 
 

@@ -40,7 +40,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
         "bundle": "credentials for an application, for a limited time: get",
         "lease": "leases that consumers hold: list, show, revoke, key rotate",
         "serve": "issue bundles over HTTP, to consumers with a Vault token or a JWT",
-        "evidence": "record of all changes: show, verify, anchor, export",
+        "evidence": "record of all changes: show, holders, verify, anchor, export",
         "partner": "profiles of partners: list, show, add",
         "policy": "Vault policies of consumers: render, check",
         "vault": "embedded vault, and set-up of any Vault or OpenBao",

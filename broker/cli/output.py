@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
 _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 _GAP: Final = 2  # blanks between columns
-_JSON: Final = "broker.json"
+_FORMAT: Final = "broker.format"
+_FORMULA: Final = tuple("=+-@\t\r")  # a spreadsheet takes what begins so for a formula (OWASP, "CSV Injection")
 
 
-def _take_format(ctx: click.Context, _: click.Parameter, value: str) -> str:
-    ctx.meta[_JSON] = value == "json"
+def take_format(ctx: click.Context, _: click.Parameter, value: str) -> str:
+    """Remember the format of the output. For `callback=`."""
+    ctx.meta[_FORMAT] = value
     return value
 
 
@@ -38,14 +41,29 @@ OUTPUT: Final = click.Option(  # of every command; read by `wants_json`
     default="table",
     show_default=True,
     expose_value=False,
-    callback=_take_format,
+    callback=take_format,
     help="Format of the output.",
 )
 
 
 def wants_json() -> bool:
     """Return whether the command was given `-o json`."""
-    return bool(click.get_current_context().meta.get(_JSON))
+    return click.get_current_context().meta.get(_FORMAT) == "json"
+
+
+def wrote_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bool:
+    """Print `rows` one by one if the command was given `-o csv` (RFC 4180); return whether it was.
+
+    No cell is a formula or has control characters, whatever its text.
+    """
+    if click.get_current_context().meta.get(_FORMAT) != "csv":
+        return False
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(value) for value in row])
+    sys.stdout.flush()
+    return True
 
 
 def wrote_json(value: Any) -> bool:
@@ -161,6 +179,13 @@ def _show_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], colours:
         if number:
             click.echo()
         show_details(dict(zip(columns, row, strict=True)), colours)
+
+
+def _cell(value: object) -> str:
+    if value in (None, ""):
+        return ""
+    text = str(_plain(value)) if isinstance(value, datetime) else clean(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _coloured(text: str, colours: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 
 from broker.compose import privileged
 from broker.compose.doctor import examined
+from broker.compose.holders import held_in
 from broker.compose.importing import Imports
 from broker.compose.issuing import Issuing
 from broker.compose.roles import Roles
@@ -22,6 +23,7 @@ from broker.compose.vaults import Vaults
 from broker.config import Config
 from broker.errors import BrokerError, RefusedError
 from broker.evidence.audit import Record, collect
+from broker.evidence.holders import Holder, Period
 from broker.evidence.journal import Journal, chain_name
 from broker.evidence.statements import Anchored, ChainRecord, anchor
 from broker.issuing.batch_issuer import OLDEST
@@ -180,6 +182,10 @@ class Broker:
                 self._say(f"entry {entry.number} of {name} is not stored yet: a command that changes {name} stores it")
             yield replace(kept, entries=kept.entries + due)
         yield from map(evidence.kept, evidence.issuing_chains() if issued else ())
+
+    def holders(self, name: AccountName, since: datetime, until: datetime) -> Iterator[Holder]:
+        """Yield who held a generation of an account in a period, by the evidence, which is not verified."""
+        return held_in(Period(since, until), self.account(name), self.roles.evidence(Role.AUDITOR), self._say)
 
     def forked(self, account: Account) -> bool:
         """Return whether evidence that is due can never be stored, because another entry has its number."""

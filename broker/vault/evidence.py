@@ -1,7 +1,10 @@
 """Evidence in Vault: entries, and signed statements of where the chains stood. Our roles create and never overwrite."""
 
 import secrets
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -84,6 +87,29 @@ class VaultEvidence:
             if number >= since:
                 self._keep(chain, number, entries, findings)
         return ChainRecord(tuple(entries), findings=tuple(findings))
+
+    def between(self, chain: str, start: datetime, end: datetime, unread: Callable[[str], None]) -> Iterator[Entry]:
+        """Yield the entries of `chain` from `start` to `end`, one read each. An entry's number finds its time.
+
+        `unread` is called with a message about each that cannot be read.
+        """
+
+        def begins(number: int) -> bool:
+            try:
+                return self._read(layout.evidence(chain, number))[0].at >= start
+            except (MissingError, RefusedError):
+                return True  # look further to the left
+
+        numbers = [layout.place(name) for name in listed(self._vault, entries_of(chain))]
+        for number in numbers[bisect_left(numbers, True, key=begins) :]:
+            try:
+                entry = self._read(layout.evidence(chain, number))[0]
+            except (MissingError, RefusedError) as error:
+                unread(f"{chain} entry {number} cannot be read: {error.message}")
+                continue
+            if entry.at > end:
+                return
+            yield entry
 
     def _keep(self, chain: str, number: int, entries: list[Entry], findings: list[Finding]) -> None:
         where = f"{chain} entry {number}"

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 SHOW: Final = {
     *("status", "doctor", "explain", "account list", "account show", "app list", "csr show", "rotation status"),
-    *("evidence show", "evidence verify", "vault status", "lease list", "lease show"),
+    *("evidence show", "evidence holders", "evidence verify", "vault status", "lease list", "lease show"),
 }
 UNDATED: Final = {"partner add", "vault enrol"}  # Vault's own clock dates a token
 NOTHING: Final = {"evidence anchor"}  # the good line has nothing left to date: below

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
+
+import click
 import pytest
 
+from broker.cli.output import OUTPUT, take_format, wrote_csv
 from broker.vault.consumers import VaultConsumers
 from tests.support.cli_harness import CliHarness
 from tests.support.saved_states import LEASE
@@ -50,6 +55,26 @@ def test_all_leases_of_a_generation_are_revoked(held: CliHarness) -> None:
     assert held.run("lease revoke --account acme --reason stolen").code == 2
     assert held.ok("evidence show acme").out.count("lease-revoked") == 2
     assert held.run("evidence verify acme").code == 0
+
+
+def test_evidence_shows_who_held_what(held: CliHarness) -> None:
+    held.ok(f"lease revoke --consumer {reader(held)} --reason stolen")
+    rows = held.ok("evidence holders acme -o json").json
+    assert {(r["consumer"], r["generation"], r["end"]) for r in rows} == {(reader(held), 1, "revoked")}
+    lines = list(csv.DictReader(io.StringIO(held.ok("evidence holders acme -o csv").out)))
+    assert [line["lease"] for line in lines] == [r["lease"] for r in rows]
+    assert [line["since"] for line in lines] == [r["since"] for r in rows]
+    assert held.ok("evidence holders acme").out.count("revoked") == 2
+    assert held.ok("evidence holders acme --to 2026-01-01 -o json").json == []
+    assert "nobody held" in held.ok("evidence holders acme --to 2026-01-01").err
+
+
+def test_a_cell_of_csv_is_no_formula(capsys: pytest.CaptureFixture[str]) -> None:
+    with click.Context(click.Command("x")) as context:
+        take_format(context, OUTPUT, "csv")
+        assert wrote_csv(["name"], [["=1+1"], ["@x"], ["-"], ["+1"], ["\t=1"], ['a,"b'], [None], [""], [7]])
+    shown = [row[0] for row in csv.reader(io.StringIO(capsys.readouterr().out))]
+    assert shown == ["name", "'=1+1", "'@x", "'-", "'+1", "?=1", 'a,"b', "", "", "7"]
 
 
 def test_the_key_is_rotated_once(held: CliHarness) -> None:

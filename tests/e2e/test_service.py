@@ -107,6 +107,12 @@ def test_a_bundle_from_grant_to_revocation(system: System, token: dict[str, str]
         assert service.ask("/v1/leases/revoke", token, lease=renewed["lease"]).status_code == 204
         assert service.ask("/v1/leases/renew", token, lease=bundle["lease"]).status_code == 403
         assert not holders(system)
+        ended = service.ask(headers=token).json()
+        system.ok("lease", "revoke", ended["lease_id"], "--reason", "a test")
+        assert service.ask("/v1/leases/renew", token, lease=ended["lease"]).status_code == 403
+        system.ok("lease", "key", "rotate")
+        again = service.ask(headers=token).json()
+        assert service.ask("/v1/leases/renew", token, lease=again["lease"]).status_code == 200
     assert service.process.returncode == 0
     system.ok("evidence", "verify", "--all")
     shown = system.ok("evidence", "show", "--all").out

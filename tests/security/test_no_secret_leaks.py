@@ -202,6 +202,10 @@ def issue(watch: Watch) -> None:
 def look(watch: Watch) -> None:
     for noun in ("show", "list"):
         watch.run("account", noun, *(["acme"] if noun == "show" else []))
+    watch.run("lease", "list", "acme")
+    watch.run("lease", "show", "0" * 32, code=2)
+    watch.run("lease", "key", "rotate")
+    watch.run("evidence", "holders", "acme", "-o", "csv")
     watch.run("evidence", "anchor")
     watch.run("evidence", "show", "--all", "-o", "json")
     watch.run("evidence", "verify", "--all")

@@ -224,6 +224,7 @@ CASES: Final = (
     Case("lease key", "rotate", "held", ROTATOR, writes="vault"),
     Case("lease revoke (id)", "{lease} --reason gone", "held", OPERATOR, writes="vault", done=(0, 2), repeats=True),
     Case("evidence show", "{account}", roles=AUDITOR),
+    Case("evidence holders", "{account} --from 2026-01-01 --to 2100-01-01", roles=AUDITOR),
     Case("evidence verify", "{account}", roles=AUDITOR, judges=True),
     Case("evidence verify --all", "--all", "rotated", AUDITOR, judges=True),
     Case("evidence anchor", roles=ANCHOR, writes="vault", repeats=True, judges=True),
