@@ -21,9 +21,9 @@ def main(environment: Path, wheel: str, root: Path) -> None:
     """Make `root`."""
     subprocess.run([sys.executable, "-m", "venv", "/pip"], check=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-    install = [*PIP, "--python", environment / "bin/python", "install", "-q", "--no-index", "--find-links", "."]
-    subprocess.run([*install, "--require-hashes", "-r", "server.txt"], check=True)
-    subprocess.run([*install, "--no-deps", wheel], check=True)
+    install = (*PIP, "--python", environment / "bin/python", "install", "-q", "--no-index", "--find-links", ".")
+    subprocess.run((*install, "--require-hashes", "-r", "server.txt"), check=True)
+    subprocess.run((*install, "--no-deps", wheel), check=True)
     for link in filter(Path.is_symlink, (Path("/lib"), Path("/lib64"))):  # to usr/lib
         (root / link.readlink()).mkdir(parents=True)
         into(root, link).symlink_to(link.readlink())

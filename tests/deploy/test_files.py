@@ -22,7 +22,6 @@ def passes(program: str, *arguments: str | Path, text: str = "") -> str:
     return ended.stdout + ended.stderr
 
 
-@pytest.mark.slow
 def test_the_containerfile_is_clean() -> None:
     passes("hadolint", DEPLOY / "image" / "Containerfile")
 
@@ -33,11 +32,10 @@ def test_compose_fits_its_specification() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("directory", ["base", "example"])
-def test_kubernetes_accepts_the_manifests(directory: str, tmp_path: Path) -> None:
+def test_kubernetes_accepts_the_manifests(tmp_path: Path) -> None:
     """Each of them has a schema, but the ServiceMonitor, which is the Prometheus operator's."""
     file = tmp_path / "built.yaml"
-    built = [one for one in manifests(directory) if one["kind"] != "ServiceMonitor"]
+    built = [one for one in manifests("example") if one["kind"] != "ServiceMonitor"]
     file.write_text(yaml.safe_dump_all(built))
     said = passes("kubernetes-validate", "--strict", file)
     assert said.count("INFO") == len(built)
@@ -62,3 +60,19 @@ def test_every_selector_finds_the_pods() -> None:
 
 def test_manifests_hold_no_secret() -> None:
     assert "Secret" not in {manifest["kind"] for manifest in manifests("example")}
+
+
+def test_pods_have_no_rights() -> None:
+    """The pod security standard "restricted", and more: the root is read-only, and no token of Kubernetes is there."""
+    spec = next(one for one in manifests("example") if one["kind"] == "Deployment")["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert spec["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(spec)
+    assert (spec["securityContext"]["runAsNonRoot"], spec["securityContext"]["runAsUser"]) == (True, 65532)
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {next(iter(set(volume) - {"name"})) for volume in spec["volumes"]} == {"configMap", "secret"}
