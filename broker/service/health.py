@@ -1,7 +1,7 @@
 """Answers for supervisors, load balancers and Prometheus, on an address of their own.
 
 Readiness is computed when it is asked for, and never remembered for longer than a second: then one check serves all
-who ask meanwhile, so that a prober makes no load for Vault.
+who ask meanwhile, so that a prober makes no load for Vault. So are metrics.
 """
 
 import asyncio
@@ -82,6 +82,7 @@ def health(watched: Watched) -> App:
     `/startz`: bundles could be issued once. `/metrics`: numbers.
     """
     checks, started = _Checks(), asyncio.Event()
+    scraping, scraped = asyncio.Lock(), (-_FRESH, b"")
 
     async def live(_request: Request) -> Response:
         return _answer(_OK, "ok")
@@ -105,8 +106,12 @@ def health(watched: Watched) -> App:
         return _failed(failed) if failed else _answer(_OK, "ok")
 
     async def metrics(_request: Request) -> Response:
-        text = await asyncio.to_thread(watched.metrics)
-        return Response(_OK, text, _METRICS)
+        nonlocal scraped
+        async with scraping:
+            if time.monotonic() - scraped[0] >= _FRESH:
+                text = await asyncio.to_thread(watched.metrics)
+                scraped = time.monotonic(), text
+        return Response(_OK, scraped[1], _METRICS)
 
     handlers = {
         ("GET", "/livez"): live,

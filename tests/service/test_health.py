@@ -26,6 +26,7 @@ class World:
     asked: list[str] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     most: int = 0
+    scraped: int = 0
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -46,9 +47,13 @@ class World:
         if self.error:
             raise self.error
 
+    def metrics(self) -> bytes:
+        self.scraped += 1
+        return b"metrics %d\n" % self.scraped
+
     def test(self, body: Callable[[Get], Awaitable[None]]) -> None:
         async def asked() -> None:
-            transport = httpx.ASGITransport(health(Watched(self.check, self.check_account, lambda: b"metrics 1\n")))
+            transport = httpx.ASGITransport(health(Watched(self.check, self.check_account, self.metrics)))
             async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
                 await body(client.get)
 
@@ -135,8 +140,8 @@ def test_unknown_accounts_are_not_found() -> None:
 
 def test_metrics_are_text() -> None:
     async def body(get: Get) -> None:
-        answer = await get("/metrics")
-        assert (answer.status_code, answer.text) == (200, "metrics 1\n")
-        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        for answer in await asyncio.gather(*(get("/metrics") for _ in range(10))):
+            assert (answer.status_code, answer.text) == (200, "metrics 1\n")
+            assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
 
     World().test(body)
