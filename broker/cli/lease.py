@@ -11,10 +11,10 @@ from broker.cli.options import generation_option, reason_option
 from broker.cli.output import note, show_details, show_done, show_table, when, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError, UnknownNameError
-from broker.model.lease import RENEWABLE, Held, Which
+from broker.model.lease import ID_LENGTH, RENEWABLE, Held, Which
 from broker.model.names import AccountName, account_name
 
-_ID: Final = re.compile(r"[0-9a-f]{8,32}")
+_ID: Final = re.compile(rf"[0-9a-f]{{8,{ID_LENGTH}}}")
 _SHOWN: Final = 12  # characters of an id in a table: enough to name it
 
 
@@ -115,6 +115,9 @@ def show(start: Start, lease: str) -> None:
 def revoke(start: Start, lease: str, consumer: str, account: str, generation: int, reason: str) -> None:
     """End leases: one by its id, or all of a consumer, an account or a generation.
 
+    If processes share an identity, lease list shows the newest lease only: to end another, give its whole id and
+    --consumer.
+
     Every broker service refuses to renew them from now on, and rotation retire does not wait for them. Nothing is taken
     back: a copy of a bundle works until its certificate expires. A consumer that has the right gets new bundles:
     take the right away first, or suspend the account.
@@ -157,10 +160,8 @@ def _done(lease: str, ended: Sequence[Held]) -> str:
 
 
 def _unknown(name: str) -> UnknownNameError:
-    return UnknownNameError(
-        f"nothing that is held fits {name[:80]!r}",
-        hint="broker lease list shows what is held",
-    )
+    hint = "broker lease list shows what is held; for a lease that it does not show, give --consumer NAME too"
+    return UnknownNameError(f"nothing that is held fits {name[:80]!r}", hint=hint)
 
 
 def _row(one: Held) -> dict[str, object]:

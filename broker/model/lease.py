@@ -16,6 +16,7 @@ from broker.model.names import AccountName
 from broker.model.secret import Secret
 
 LONGEST: Final = timedelta(hours=1)
+ID_LENGTH: Final = 32  # of a lease
 RENEWABLE: Final = timedelta(hours=24)  # since a lease was first issued; then its holder fetches a new bundle
 SKEW: Final = timedelta(minutes=10)  # between two brokers, since each refuses to work five minutes from Vault's clock
 _KEPT: Final = timedelta(days=1)  # past its end, since the clock of the broker that grants the next one may be ahead
@@ -217,11 +218,15 @@ class Which:
     def fits(self, record: ConsumerRecord, holding: Holding) -> bool:
         """Return whether it names `holding` of `record`."""
         return (
-            holding.lease.startswith(self.lease)
+            (holding.lease.startswith(self.lease) or self._may_share(holding))
             and self.consumer in ("", record.name, record.entity)
             and self.account in ("", holding.account)
             and self.generation in (0, holding.generation)
         )
+
+    def _may_share(self, holding: Holding) -> bool:
+        """Return whether the named lease may be one of `holding`, which knows the newest of its leases only."""
+        return holding.shared and bool(self.consumer) and len(self.lease) == ID_LENGTH
 
     @property
     def scope(self) -> str:
@@ -232,7 +237,8 @@ class Which:
 def held(records: Iterable[ConsumerRecord], now: datetime, which: Which) -> tuple[Held, ...]:
     """Return the holdings that fit and that no end has passed, each with its consumer."""
     found = ((record, holding) for record in records for holding in record.holdings)
-    return tuple((r, h) for r, h in found if which.fits(r, h) and not _over(h, now))
+    fitting = [(r, h) for r, h in found if which.fits(r, h) and not _over(h, now)]
+    return tuple((r, h if h.lease.startswith(which.lease) else replace(h, lease=which.lease)) for r, h in fitting)
 
 
 def stragglers(

@@ -440,6 +440,20 @@ def test_a_grant_by_an_old_record_is_revoked_too() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("what", ["record", "evidence"])
+def test_nothing_is_renewed_if_vault_is_away(what: str) -> None:
+    """Whether the lease was revoked cannot be known then."""
+
+    async def test() -> None:
+        world = World()
+        granted = await world.issuer.grant(READER, wanted())
+        world.away = what
+        with pytest.raises(VaultUnavailableError):
+            await world.issuer.renew(READER, granted.lease_text, HOUR)
+
+    run(test)
+
+
 def test_a_renewal_that_is_durable_too_late_fails() -> None:
     async def test() -> None:
         world = World()

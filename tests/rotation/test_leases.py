@@ -80,6 +80,21 @@ def test_an_id_ends_no_other_lease() -> None:
     assert [e.facts["scope"] for e in sim.whole_chain() if e.what == "lease-revoked"] == ["lease"]
 
 
+def test_an_older_lease_of_a_shared_holding_ends() -> None:
+    """The record knows the newest lease of a holding; the service's log has the others."""
+    sim = held_by_two()
+    older, newest = "0" * 32, "1" * 32
+    for id_ in (older, newest):
+        sim.records["e-3"] = sim.records.get("e-3", ConsumerRecord("e-3", "many")).given(
+            a_lease(sim, id_, "e-3", "one"), now=sim.now
+        )
+    assert sim.leases().revoke(Which(lease=older), "stolen") == ()
+    sim.leases().revoke(Which(lease=older, consumer="many"), "stolen")
+    assert sim.records["e-3"].has_revoked(a_lease(sim, older, "e-3", "one"))
+    assert not sim.records["e-3"].has_revoked(a_lease(sim, newest, "e-3", "one"))
+    assert [e.facts["lease"] for e in sim.whole_chain() if e.what == "lease-revoked"] == [older]
+
+
 def test_an_ambiguous_id_ends_nothing() -> None:
     sim = held_by_two()
     sim.records["e-2"] = sim.records["e-2"].given(a_lease(sim, "bb04", "e-2", "three"), now=sim.now)
