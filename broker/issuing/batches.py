@@ -25,6 +25,7 @@ from broker.model.lease import Consumer, ConsumerRecord, Lease
 from broker.telemetry import metrics
 
 _LARGEST: Final = 500  # leases in a batch: 200 KB of evidence; Vault takes a value of 1 MiB
+_TURNS: Final = 2  # of the event loop before a batch is taken: requests that have arrived join it
 _KNOWN: Final = 2.0  # seconds that a record is taken to be as it was read: another process may have revoked a lease
 _RECORDS: Final = 20_000  # in memory
 _WRITERS: Final = 16  # threads for the records of a batch
@@ -168,6 +169,8 @@ class Batches:
 
     async def _write_all(self) -> None:
         while self._waiting:
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
             batch, self._waiting = self._waiting[:_LARGEST], self._waiting[_LARGEST:]
             try:
                 results = await asyncio.to_thread(self._write, [waiting.recording for waiting in batch])
