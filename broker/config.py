@@ -33,7 +33,17 @@ AUTH_FORM: Final = "token-file:PATH, jwt-file:PATH, jwt-env:NAME or kubernetes"
 _KUBERNETES: Final = "jwt-file:/var/run/secrets/broker/token"  # a projected token whose audience is the broker
 _ADDRESS_FORM: Final = "give http(s)://host:port or unix:///path/of/socket"
 ACCOUNT_KEYS: Final = ("proxy", "proxy_login_file")
-LOGIN_KEYS: Final = ("method", "mount", "role_id_file", "secret_id_file", "file")
+LOGIN_KEYS: Final = (
+    "method",
+    "mount",
+    "role",
+    "role_id_file",
+    "secret_id_file",
+    "jwt_file",
+    "certificate_file",
+    "key_file",
+    "file",
+)
 
 
 def checked_address(text: str) -> str:

@@ -31,6 +31,13 @@ REFERENCE = ROOT / "docs" / "reference"
 sys.path.insert(0, str(ROOT))  # `tests` is no package that is installed
 
 WIDTH = 100
+LOGINS = [
+    ("`approle`", "`role_id_file`, `secret_id_file`", "AppRole; the default, and what setup makes"),
+    ("`jwt`", "`role`, `jwt_file`", "a JWT that another program renews; mount `jwt`"),
+    ("`kubernetes`", "`role`", "the pod's service account, reviewed by Kubernetes; mount `kubernetes`"),
+    ("`cert`", "`role`, `certificate_file`, `key_file`", "a TLS client certificate; mount `cert`"),
+    ("`token`", "`file`", "a token that another program renews"),
+]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -111,6 +118,9 @@ def settings() -> Iterator[str]:
     yield f"Roles: {', '.join(f'`{role.value}`' for role in Role)}."
     yield ""
     yield f"Keys of these tables: {', '.join(f'`{key}`' for key in LOGIN_KEYS)}."
+    yield "A login is renewed in time, and made again if it was revoked; its files are read each time."
+    yield ""
+    yield from _table(("`method`", "keys", "login"), LOGINS)
     yield ""
     yield "One account can have its own way to the partner: `[accounts.NAME]` takes"
     yield f"{' and '.join(f'`{key}`' for key in ACCOUNT_KEYS)}, in place of those in `[proxy]`."

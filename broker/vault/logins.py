@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,9 @@ from broker.paths import read_file
 from broker.vault.connection import Connection, TokenSource
 from broker.vault.errors import Document, InvalidError, MissingError, UnclearError, UnmountedError
 
+METHODS: Final = ("approle", "jwt", "kubernetes", "cert", "token")
+_MOUNTS: Final = {"jwt": "jwt", "kubernetes": "kubernetes", "cert": "cert"}  # else the broker's own
+_POD_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105  # where Kubernetes mounts it
 _RENEW_AT: Final = 2 / 3  # of the token's life
 
 
@@ -25,20 +28,29 @@ def token_source(method: str, vault: Connection, options: Mapping[str, str]) -> 
     `vault` has no token. Nothing is sent or read yet.
     """
 
-    def file(name: str) -> Path:
+    def option(name: str) -> str:
         if not options.get(name):
             raise InputError(f"the login {method} needs {name}", hint="set it in broker.toml: [login] or [roles.NAME]")
-        return Path(options[name])
+        return options[name]
 
+    mount = options.get("mount") or _MOUNTS.get(method, vault.settings.mount)
     match method:
         case "approle":
-            mount = options.get("mount") or vault.settings.mount
-            return AppRoleLogin(vault, file("role_id_file"), file("secret_id_file"), mount)
+            return AppRoleLogin(vault, Path(option("role_id_file")), Path(option("secret_id_file")), mount=mount)
+        case "jwt":
+            return JwtLogin(vault, option("role"), Path(option("jwt_file")), mount=mount)
+        case "kubernetes":
+            return JwtLogin(vault, option("role"), Path(options.get("jwt_file") or _POD_TOKEN), mount=mount)
+        case "cert":
+            if not vault.settings.address.startswith("https://"):
+                raise InputError("the login cert needs TLS to Vault", hint=vault.settings.hint_for("https"))
+            certificate, key = Path(option("certificate_file")), Path(option("key_file"))
+            return CertificateLogin(vault, option("role"), certificate, key, mount=mount)
         case "token" if vault.settings.token and not options.get("file"):
             return FixedToken(vault.settings.token)
         case "token":
-            return FileToken(file("file"))
-    raise InputError(f"there is no login method {method}", hint="use approle or token")
+            return FileToken(Path(option("file")))
+    raise InputError(f"there is no login method {method}", hint=f"use one of {', '.join(METHODS)}")
 
 
 class FixedToken(TokenSource):
@@ -105,24 +117,22 @@ def granted(answer: Document, now: float = 0.0) -> Grant:
 
 
 @dataclass(eq=False, repr=False)
-class AppRoleLogin(TokenSource):
-    """Log in by a role-id and a secret-id in files when a token is first needed; renew it at two thirds of its life.
+class RenewedLogin(TokenSource):
+    """Log in when a token is first needed; renew it at two thirds of its life. Log in again when it is gone.
 
-    Log in again when it is gone. The thread that needs the token does it, one at a time. The files are read at every
-    login, so that a new secret-id takes effect without a restart. `close` revokes the token. `vault` is a connection
-    without a token.
+    The thread that needs the token does it, one at a time. Files are read at every login, so that a new secret takes
+    effect without a restart. `close` revokes the token. `vault` is a connection without a token. Subclasses say what a
+    login sends.
     """
 
     vault: Connection
-    role_id: Path
-    secret_id: Path
-    mount: str
-    clock: Callable[[], float] = time.monotonic
+    mount: str = field(kw_only=True)
+    clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, init=False)
     _grant: Grant | None = field(default=None, init=False)
 
     def token(self) -> Secret[str]:
-        """Return a valid token; raise `DeniedError` if Vault does not know the role or secret-id."""
+        """Return a valid token; raise `DeniedError` if Vault refuses the login."""
         with self._one_at_a_time:
             self._grant = self._refreshed(self._grant)
             return self._grant.token
@@ -134,11 +144,6 @@ class AppRoleLogin(TokenSource):
                 self._grant = self._logged_in()
         return True
 
-    def ends(self) -> float | None:
-        """Return when the token ends, in Unix time; None before the first login."""
-        grant = self._grant
-        return time.time() + grant.began + grant.seconds - self.clock() if grant else None
-
     def close(self) -> None:
         """Revoke the token, if there is one, and close the connection. If Vault is away, the token soon expires."""
         with self._one_at_a_time:
@@ -147,11 +152,23 @@ class AppRoleLogin(TokenSource):
             if grant:
                 self.vault.ask("POST", "auth/token/revoke-self", token=grant.token)
 
+    def _body(self) -> Document:
+        """Return what a login sends; raise `DeniedError` if a file cannot be read."""
+        raise NotImplementedError
+
+    def _renewable(self, grant: Grant) -> bool:
+        """Return whether the token may be renewed, and a login is not better."""
+        return grant.renewable
+
+    def _refusal(self, *, known: bool) -> DeniedError:
+        """Return the error of a login that Vault refuses; `known` if the mount is one, and finds it invalid."""
+        raise NotImplementedError
+
     def _refreshed(self, grant: Grant | None) -> Grant:
         now = self.clock()
         if grant and grant.has(_RENEW_AT, now):
             return grant
-        if grant and grant.renewable and grant.has(1, now):
+        if grant and grant.has(1, now) and self._renewable(grant):
             with suppress(DeniedError, UnclearError):  # Vault answers 500 if a token ends while it is renewed
                 answer = self.vault.ask("POST", "auth/token/renew-self", {}, token=grant.token)
                 renewed = granted(answer, self.clock())
@@ -160,23 +177,43 @@ class AppRoleLogin(TokenSource):
         return self._logged_in()
 
     def _logged_in(self) -> Grant:
-        for file in (self.role_id, self.secret_id):
-            if not content(file):
-                hint = f"a Vault administrator makes it: {self._setup}"
-                raise DeniedError(f"{file}, which {self.vault.holder} logs in with, cannot be read", hint=hint)
-        body = {"role_id": content(self.role_id), "secret_id": Secret(content(self.secret_id) or "")}
+        body = self._body()
         try:
             return granted(self.vault.ask("POST", f"auth/{self.mount}/login", body), self.clock())
         except InvalidError:
+            raise self._refusal(known=True) from None
+        except (UnmountedError, MissingError, DeniedError):
+            raise self._refusal(known=False) from None
+
+    def _refused(self, what: str, hint: str) -> DeniedError:
+        where = self.vault.settings.whereabouts
+        message = f"{where} refuses the login of {self.vault.holder} at auth/{self.mount}, {what}"
+        return DeniedError(message, hint=hint)
+
+
+@dataclass(eq=False, repr=False)
+class AppRoleLogin(RenewedLogin):
+    """A role-id and a secret-id in files."""
+
+    role_id: Path
+    secret_id: Path
+
+    def _body(self) -> Document:
+        for file in (self.role_id, self.secret_id):
+            if not content(file):
+                hint = f"a Vault administrator makes it: {self._setup}"
+                raise _unreadable(file, self.vault, hint)
+        return {"role_id": content(self.role_id), "secret_id": Secret(content(self.secret_id) or "")}
+
+    def _refusal(self, *, known: bool) -> DeniedError:
+        hint = (
+            "nothing there knows such logins: are address, namespace and mount right? broker config show; "
+            f"else a Vault administrator sets it up: {self._setup}"
+        )
+        if known:
             cause = f"{self.secret_id} expired or was revoked, or was made for another Vault or namespace"
             hint = f"{cause}; a Vault administrator makes a new one: {self._setup}"
-        except (UnmountedError, MissingError, DeniedError):
-            hint = (
-                "nothing there knows such logins: are address, namespace and mount right? broker config show; "
-                f"else a Vault administrator sets it up: {self._setup}"
-            )
-        where, approle = self.vault.settings.whereabouts, f"auth/{self.mount}, the AppRole of {self.role_id}"
-        raise DeniedError(f"{where} refuses the login of {self.vault.holder} at {approle}", hint=hint)
+        return self._refused(f"the AppRole of {self.role_id}", hint)
 
     @property
     def _setup(self) -> str:
@@ -184,6 +221,60 @@ class AppRoleLogin(TokenSource):
         folder = self.secret_id.parent
         is_ours = self.secret_id.name == "secret_id" and folder.name in {role.value for role in Role}
         return f"broker vault setup --login-dir {shlex.quote(str(folder.parent)) if is_ours else 'roles'}"
+
+
+@dataclass(eq=False, repr=False)
+class JwtLogin(RenewedLogin):
+    """A JWT in a file that another program renews: a mount of type jwt or kubernetes."""
+
+    role: str
+    file: Path
+
+    def _body(self) -> Document:
+        found = content(self.file)
+        if not found:
+            raise _unreadable(self.file, self.vault, "is it mounted into this container, or written by its agent?")
+        return {"role": self.role, "jwt": Secret(found)}
+
+    def _refusal(self, *, known: bool) -> DeniedError:  # noqa: ARG002  # Vault says no more
+        hint = (
+            f"is the JWT of {self.file} valid, and does that role bind it? bao read auth/{self.mount}/role/{self.role}"
+        )
+        return self._refused(f"role {self.role}", hint)
+
+
+@dataclass(eq=False, repr=False)
+class CertificateLogin(RenewedLogin):
+    """A client certificate. Vault renews a token only over a connection with the certificate of its login.
+
+    So a token is renewed while the file has that certificate, and the next one comes from a login.
+    """
+
+    role: str
+    certificate: Path
+    key: Path
+    _used: str = field(default="", init=False)  # the certificate of the login
+
+    def _renewable(self, grant: Grant) -> bool:
+        return grant.renewable and content(self.certificate) == self._used
+
+    def _body(self) -> Document:
+        for file in (self.certificate, self.key):
+            if not content(file):
+                raise _unreadable(file, self.vault, "the certificate and key of the role, PEM: check owner and mode")
+        self.vault.close()  # its connections have the certificate of before
+        settings = replace(self.vault.settings, client_certificate=self.certificate, client_key=self.key)
+        self.vault = Connection(settings, seen=self.vault.seen, holder=self.vault.holder)
+        self._used = content(self.certificate) or ""
+        return {"name": self.role}
+
+    def _refusal(self, *, known: bool) -> DeniedError:  # noqa: ARG002  # Vault says no more
+        hint = f"does that role trust {self.certificate}? bao read auth/{self.mount}/certs/{self.role}"
+        return self._refused(f"certificate role {self.role}", hint)
+
+
+def _unreadable(file: Path, vault: Connection, hint: str) -> DeniedError:
+    return DeniedError(f"{file}, which {vault.holder} logs in with, cannot be read", hint=hint)
 
 
 def content(file: Path) -> str | None:

@@ -16,7 +16,7 @@ from broker.cli.vault import _write_private
 from broker.embedded.home import Home, write_private
 from broker.errors import InputError
 from broker.vault.approle import require_no_others_login
-from broker.vault.logins import AppRoleLogin, FileToken
+from broker.vault.logins import AppRoleLogin, CertificateLogin, FileToken, JwtLogin
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import new_pool
 from tests.support.credential_sets import paper, publish
@@ -43,6 +43,8 @@ READS: Mapping[str, Callable[[Path], object]] = MappingProxyType(
         "--consumer-token-file": lambda path: read_input(str(path)),
         "--password-file": lambda path: read_secret("Password", str(path)),
         "role_id_file": lambda path: AppRoleLogin(Mock(), path, path, mount="m").token(),
+        "jwt_file": lambda path: JwtLogin(Mock(), "r", path, mount="m").token(),
+        "certificate_file": lambda path: CertificateLogin(Mock(), "r", path, path, mount="m").token(),
         "token_file": lambda path: FileToken(path).token(),
         "vault.client_key": lambda path: new_pool(VaultSettings("https://v", client_certificate=path, client_key=path)),
         "--login-dir": lambda path: require_no_others_login(Mock(), "rotator", path.parent),

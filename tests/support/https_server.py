@@ -75,6 +75,7 @@ def token_review(accounts: dict[str, str]) -> Answer:
             "uid": f"uid-{namespace}-{name}",
             "groups": ["system:serviceaccounts", f"system:serviceaccounts:{namespace}"],
         }
-        return {**body, "status": {"authenticated": True, "user": user}}
+        audiences = body["spec"].get("audiences", [])
+        return {**body, "status": {"authenticated": True, "user": user, "audiences": audiences}}
 
     return answer
