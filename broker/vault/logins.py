@@ -144,6 +144,11 @@ class RenewedLogin(TokenSource):
                 self._grant = self._logged_in()
         return True
 
+    def ends(self) -> float | None:
+        """Return when the token ends, in Unix time; None before the first login."""
+        grant = self._grant
+        return time.time() + grant.began + grant.seconds - self.clock() if grant else None
+
     def close(self) -> None:
         """Revoke the token, if there is one, and close the connection. If Vault is away, the token soon expires."""
         with self._one_at_a_time:

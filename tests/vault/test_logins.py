@@ -61,6 +61,19 @@ def test_token_is_renewed_at_two_thirds(vault: TestVault, make_login: MakeLogin)
     login.close()
 
 
+def test_the_end_of_a_token_is_known(vault: TestVault, make_login: MakeLogin) -> None:
+    """For monitoring; tests/deploy has an alert on it."""
+    now = 0.0
+    login = make_login(ttl=600, clock=lambda: now)
+    assert login.ends() is None
+    login.token()
+    now = 100.0
+    left = (login.ends() or 0) - time.time()
+    assert 490 < left < 510
+    login.close()
+    assert login.ends() is None
+
+
 def test_work_continues_over_many_tokens(vault: TestVault, make_login: MakeLogin) -> None:
     connection = Connection(vault.settings, make_login(ttl=1, max_ttl=2))
     ends = time.monotonic() + 3.5
