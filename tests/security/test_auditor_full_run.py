@@ -231,7 +231,11 @@ def test_demo_did_nothing_forbidden(tmp_path: Path) -> None:
     done = subprocess.run(played, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     run = Run("credential-broker", tmp_path / "audit.log", tmp_path / "documents.json")
-    assert run.audited() == (0, "")
+    code, found = run.audited()
+    assert (code, found.count("\n")) == (1, 1), found
+    tried = "read credential-broker/data/passwords/acme/1 (denied)"  # to show that the application's token may not
+    assert found.startswith("a consumer")
+    assert tried in found
     assert "accounts/acme" in json.loads(run.documents.read_text())
 
 

@@ -102,10 +102,10 @@ def _in_its_row(request: Request, matrix: Matrix, mount: str) -> bool:
 def grants_in(folder: Path, mount: str) -> Iterator[Grant]:
     """Yield every grant of the policies in `folder`; raise `ValueError` if a line is neither stanza nor comment.
 
-    Stanzas of a shared mount are left out: they are part of no policy on a mount of the broker's own.
+    Stanzas of a shared mount, and of a PKI engine, are left out: they are part of a policy only if that is configured.
     """
     for file in sorted(folder.glob("*.hcl")):
-        text = re.sub(r'^#.*$|^\s*$|^path "\$\{shared\}.*$', "", file.read_text(), flags=re.MULTILINE)
+        text = re.sub(r'^#.*$|^\s*$|^path "\$\{(?:shared|pki)\}.*$', "", file.read_text(), flags=re.MULTILINE)
         if _STANZA.sub("", text).strip():
             raise ValueError(f"{file.name} has more in it than stanzas of one line")
         for stanza in _STANZA.finditer(text) if file.stem not in _UNMEASURED else ():
