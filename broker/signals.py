@@ -24,6 +24,7 @@ from typing import Final
 _LEFT_OUT: Final = "KILL STOP ABRT BUS FPE ILL SEGV SYS TRAP CHLD CONT PIPE TSTP TTIN TTOU URG WINCH XFSZ"
 ASKING: Final = frozenset(map(int, signal.valid_signals() - {signal.Signals[f"SIG{n}"] for n in _LEFT_OUT.split()}))
 _AGAIN: Final = 0.01  # seconds until a signal is sent again whose exception Python dropped
+_GLANCE: Final = 0.2  # seconds between looks at news
 _LOOK: Final = 5.0  # seconds between looks at the clock: it may be set, or the machine may have slept
 
 
@@ -113,15 +114,17 @@ def held_back() -> Iterator[frozenset[int]]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def wait_for_end(signals: frozenset[int], until: datetime, clock: Callable[[], datetime]) -> bool:
-    """Wait for a signal of `held_back`, and return True; or for the time `until`, and return False.
+def wait_for_end(
+    signals: frozenset[int], until: datetime, clock: Callable[[], datetime], news: threading.Event | None = None
+) -> bool:
+    """Wait for a signal of `held_back`, and return True; or for `news` or the time `until`, and return False.
 
     The wait ends when the clock shows `until`, or when as much time has passed as was left at the start: a clock that
     is set back, or a machine that sleeps, makes no wait longer.
     """
     started, left = _uptime(), (until - clock()).total_seconds()
-    while left > 0:
-        if signal.sigtimedwait(signals, min(left, _LOOK)) is not None:
+    while left > 0 and not (news and news.is_set()):
+        if signal.sigtimedwait(signals, min(left, _GLANCE if news else _LOOK)) is not None:
             return True
         passed = _uptime() - started
         left = min(left - passed, (until - clock()).total_seconds())

@@ -2,13 +2,15 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import closing, nullcontext, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from broker.cli.holding import Held
 from broker.cli.noun import Noun
 from broker.cli.options import application_argument
 from broker.cli.output import note, wrote_json
@@ -16,14 +18,13 @@ from broker.cli.start import Start
 from broker.cli.through import service, token
 from broker.delivery.directory import CURRENT, publishing
 from broker.delivery.formats import DEFAULT, FileFormat
-from broker.delivery.root import LeftBehindError, default_root, is_memory
-from broker.errors import InputError
+from broker.delivery.root import default_root, is_memory
+from broker.errors import BrokerError, DeniedError, InputError, RefusedError
 from broker.model.bundle import Granted, Source, Wanted
 from broker.model.duration import duration_text, parse_duration
 from broker.model.lease import Caller
 from broker.model.names import AccountName
-from broker.signals import held_back, wait_for_end
-from broker.telemetry import log
+from broker.signals import held_back
 
 _EXTRAS = ("keystore.p12", "truststore.p12", "curl.conf", "env")
 
@@ -72,7 +73,7 @@ def command() -> None:
 @click.option(
     "--format", "formats", multiple=True, metavar="FILE", type=_Format(_EXTRAS), help="Extra file (repeatable)."
 )
-@click.option("--hold", is_flag=True, help="Keep running; remove the files when the lease ends or on a signal.")
+@click.option("--hold", is_flag=True, help="Keep running, follow rotations; remove the files at the end.")
 @click.option("--allow-expired", is_flag=True, help="Issue it even if the certificate has expired.")
 def get(
     start: Start,
@@ -90,41 +91,48 @@ def get(
     --hold, the files stay when the lease ends. Prints DIR/current, a link: resolve it once, then read the files.
 
     With BROKER_ADDR set, it comes from that service, and BROKER_AUTH may name the identity in place of the token file.
+    Then --hold renews the lease until a signal, or until lease, right or account are taken away.
     """
     account, name = application
     root = _root(start, account, name, directory)
     length = parse_duration(ttl or start.config["bundle.ttl"])
-    issuer = _issuer(start, consumer_token_file)
-    wanted = Wanted(account, name, length, allow_expired=allow_expired)
-    granted = issuer.grant(wanted)  # signals still end it: Vault may be slow, and there is no file yet
-    log.bind(lease=granted.lease.id)
-    with held_back() if hold else nullcontext() as signals, ExitStack() as kept:
-        try:
-            files = [FileFormat(f) for f in formats]
-            published = kept.enter_context(publishing(root, granted.bundle, files, start.clock))
-        except LeftBehindError:
-            raise  # the files that are left stay recorded
-        except BaseException:
-            issuer.give_back(granted)
-            raise
+    source = _source(start, consumer_token_file)
+    publish = partial(publishing, root, formats=[FileFormat(f) for f in formats], clock=start.clock)
+    # Signals still end this: Vault may be slow, and there is no file yet
+    held = Held(source, Wanted(account, name, length, allow_expired=allow_expired), publish, start.clock)
+    with held_back() if hold else nullcontext() as signals, closing(held):
+        held.publish()
         if signals is None:
-            _say(granted, published.path, length, "the files are not removed then (use --hold)")
+            _say(held, length, "the files are not removed then (use --hold)")
             return
-        try:
-            _say(granted, published.path, length, "then the files are removed")
-            stopped = wait_for_end(signals, granted.lease.expires, start.clock)
-        finally:  # clean up before any output, which may fail
-            staying = published.withdraw()  # if it raises, the files that are left stay recorded
-            issuer.give_back(granted)
+        _follow(held, signals, length, "renewed, until a signal" if source.renews else "then the files are removed")
+
+
+def _follow(held: Held, signals: frozenset[int], asked: timedelta, afterwards: str) -> None:
+    """Hold the files until a signal, or the end of lease or right. Then remove them."""
+    over: BrokerError | None = None
+    try:
+        _say(held, asked, afterwards)
+        stopped = held.follow(signals)
+    except (DeniedError, RefusedError) as error:
+        over = error
+    finally:  # clean up before any output, which may fail
+        staying = held.withdraw()  # if it raises, the files that are left stay recorded
+        with suppress(*((BrokerError,) if over else ())):
+            held.give_back()
+    if not over:
         note("stopped" if stopped else "the lease has ended")
-        for path in staying:
-            note(f"{path} is kept: other files are in it")
-        note("the files of this lease are gone")
+    for path in staying:
+        note(f"{path} is kept: other files are in it")
+    note("the files of this lease are gone")
+    if over:
+        raise over
 
 
-def _say(granted: Granted, published: Path, asked: timedelta, afterwards: str) -> None:
-    bundle, lease, current = granted.bundle, granted.lease, published.with_name(CURRENT)
-    if not wrote_json(_credential(granted, published, current)):
+def _say(held: Held, asked: timedelta, afterwards: str) -> None:
+    granted, current = held.granted, held.path.with_name(CURRENT)
+    bundle, lease = granted.bundle, granted.lease
+    if not wrote_json(_credential(granted, held.path, current)):
         click.echo(current)
         note(f"generation {bundle.generation} of {bundle.account}/{bundle.application} in {current}")
         note(f"until {lease.expires:%F %TZ}; {afterwards}")
@@ -132,7 +140,7 @@ def _say(granted: Granted, published: Path, asked: timedelta, afterwards: str) -
         note(f"requested: {duration_text(asked)}; a lease lasts an hour at most, and no longer than the certificate")
 
 
-def _issuer(start: Start, token_file: str) -> Source:
+def _source(start: Start, token_file: str) -> Source:
     """Return the service if one is configured, else the use-case with this host's login."""
     if not start.config["service.address"] and not token_file:
         raise InputError(

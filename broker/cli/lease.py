@@ -133,7 +133,7 @@ def revoke(start: Start, lease: str, consumer: str, account: str, generation: in
         named = f"generation {generation} of {account}" if generation else account
         raise _unknown(lease or consumer or named)
     show_done(_done(lease, ended), leases=[_row(one) for one in ended])
-    note("their holders are not notified: a copy of a bundle works until its certificate expires")
+    note("bundle get --hold hears of it from a service; any other copy works until its certificate expires")
 
 
 @command.verb("key", example="broker lease key rotate")

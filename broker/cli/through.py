@@ -1,13 +1,15 @@
 """The broker service that a command goes through, if the configuration names one."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 
 from broker.cli.options import read_input
 from broker.cli.output import note
 from broker.cli.start import Start
 from broker.client.service import Service
-from broker.errors import InputError
+from broker.errors import BrokerError, InputError
 from broker.model.lease import Caller
 from broker.model.redactor import Redactor
 from broker.model.secret import Secret
@@ -23,10 +25,35 @@ def service(start: Start, token_file: str = "") -> Service | None:
     if not address:
         note("directly from Vault")
         return None
-    caller = identity(f"token-file:{token_file}" if token_file else start.config["service.auth"])
-    found = Service(address, caller, Path(ca_file) if ca_file else None)
+    shown = Identity(f"token-file:{token_file}" if token_file else start.config["service.auth"])
+    found = Service(address, shown, Path(ca_file) if ca_file else None)
     note(f"through {address}")
     return found
+
+
+class Identity:
+    """The identity that BROKER_AUTH names. A file is read again when it changes: tokens are replaced in time."""
+
+    def __init__(self, auth: str) -> None:
+        self._auth = auth
+        self._seen = self._stamp()
+        self._caller = identity(auth)
+
+    def __call__(self) -> Caller:
+        """Return the identity, the last good one if the file cannot be read now."""
+        stamp = self._stamp()
+        if stamp != self._seen:
+            with suppress(BrokerError):
+                self._caller, self._seen = identity(self._auth), stamp
+        return self._caller
+
+    def _stamp(self) -> tuple[int, int] | None:
+        method, _, source = self._auth.partition(":")
+        try:
+            found = Path(source).stat() if method.endswith("-file") else None
+        except OSError:
+            return None
+        return (found.st_mtime_ns, found.st_ino) if found and S_ISREG(found.st_mode) else None
 
 
 def identity(auth: str) -> Caller:

@@ -1,7 +1,9 @@
 """Fetch bundles from `broker serve`. Only this program's identity is sent, and nothing from its environment."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -26,11 +28,12 @@ from broker.model.bundle import Bundle, Granted, Wanted
 from broker.model.duration import duration_text
 from broker.model.lease import Caller, Consumer, Lease
 from broker.model.secret import Secret
+from broker.model.waiting import Ended, Event
 from broker.network import service_address
 from broker.partners.authentication import authentication_of
 from broker.pki import certificates, keys
 
-_TIMEOUT: Final = (5.0, 30.0)  # seconds to connect, seconds for each read
+_TIMEOUT: Final = (5.0, 60.0)  # seconds to connect, seconds for each read: a wait sends a blank every 20
 _LARGEST: Final = 1024 * 1024  # bytes of an answer
 _ERRORS: Final[Mapping[str, type[BrokerError]]] = {
     "input": InputError,
@@ -43,25 +46,25 @@ _ERRORS: Final[Mapping[str, type[BrokerError]]] = {
 
 
 class Service:
-    """The use-cases of the service at `address`, for one caller.
+    """The use-cases of the service at `address`, for one caller, whose identity is asked for with each request.
 
     Raise `InputError` for an address that would send secrets without TLS to another host.
     """
 
-    def __init__(self, address: str, caller: Caller, ca_file: Path | None = None) -> None:
+    def __init__(self, address: str, caller: Callable[[], Caller], ca_file: Path | None = None) -> None:
         self._address = service_address(address)
-        self._headers = _shown(caller)
+        self._caller = caller
         if ca_file and not ca_file.is_file():
             raise InputError(f"{ca_file}, the CA of the broker, is not a file", hint="BROKER_CACERT=PATH, a PEM file")
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.verify = str(ca_file) if ca_file else True
-        _, unix, path = self._address.partition("unix://")
+        self._ca_file = ca_file
+        _, unix, self._path = self._address.partition("unix://")
         self._base = unix_socket.URL if unix else self._address
-        if unix:
-            adapter = HTTPAdapter()
-            unix_socket.connected_by(adapter.poolmanager, path)
-            self._session.mount(self._base, adapter)
+        self._session = self._new_session()
+
+    @property
+    def renews(self) -> bool:
+        """True: a bundle is held as long as the service renews its lease."""
+        return True
 
     def grant(self, wanted: Wanted) -> Granted:
         """Return a bundle, as `issuing.grant.Issuer.grant` does."""
@@ -74,18 +77,59 @@ class Service:
 
     def give_back(self, granted: Granted) -> None:
         """Revoke the lease."""
-        self._ask("/v1/leases/revoke", {"lease": granted.lease_text.reveal()})
+        self._ask("/v1/leases/revoke", _lease(granted))
+
+    def renew(self, wanted: Wanted, granted: Granted) -> Granted:
+        """Return the bundle with a later end, or a new one if there is a newer or its lease was renewed to the last.
+
+        Return `granted` itself if that ends as late: at the end of the certificate.
+        """
+        try:
+            answer = self._ask("/v1/leases/renew", {**_lease(granted), "ttl": duration_text(wanted.ttl)})
+            renewed = _renewed(granted, answer)
+        except RefusedError:  # such as for a generation that was retired; `grant` says if nothing is issued
+            return self.grant(wanted)
+        except (KeyError, TypeError, ValueError):
+            raise self._unusable() from None
+        if renewed.lease.expires > granted.lease.expires and not answer["newer"]:
+            return renewed
+        fresh = self.grant(wanted)
+        if fresh.lease.generation != granted.lease.generation or fresh.lease.expires > granted.lease.expires:
+            return fresh
+        self.give_back(fresh)
+        return granted
+
+    def wait(self, granted: Granted) -> Ended:
+        """Wait at the service, for some minutes at most."""
+        lease = granted.lease
+        asked = {"account": lease.account, "application": lease.application, **_lease(granted)}
+        with closing(self._new_session()) as session:  # another thread may use the first
+            answer = self._ask("/v1/wait", {**asked, "generation": lease.generation}, session)
+        try:
+            return Ended(Event(answer["event"]), answer["generation"])
+        except (KeyError, TypeError, ValueError):
+            raise self._unusable() from None
 
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
 
-    def _ask(self, path: str, message: Mapping[str, str]) -> Any:
+    def _new_session(self) -> requests.Session:
+        session = requests.Session()
+        session.trust_env = False
+        session.verify = str(self._ca_file) if self._ca_file else True
+        if self._path:
+            adapter = HTTPAdapter()
+            unix_socket.connected_by(adapter.poolmanager, self._path)
+            session.mount(self._base, adapter)
+        return session
+
+    def _ask(self, path: str, message: Mapping[str, str | int], session: requests.Session | None = None) -> Any:
         try:
-            with self._session.post(
+            with (session or self._session).post(
                 f"{self._base}{path}",
                 json=message,
-                headers=self._headers,
+                headers=_shown(self._caller()),
                 timeout=_TIMEOUT,
                 allow_redirects=False,
                 stream=True,
@@ -124,6 +168,20 @@ def _shown(caller: Caller) -> Mapping[str, str]:
     """Return the header that shows the identity."""
     text = caller.credential.reveal()
     return {"Authorization": f"Bearer {text}"} if caller.is_jwt else {"X-Vault-Token": text}
+
+
+def _lease(granted: Granted) -> Mapping[str, str]:
+    return {"lease": granted.lease_text.reveal()}
+
+
+def _renewed(granted: Granted, answer: Any) -> Granted:
+    expires = msgspec.convert(answer["expires"], datetime)
+    return replace(
+        granted,
+        bundle=replace(granted.bundle, expires=expires),
+        lease=replace(granted.lease, expires=expires),
+        lease_text=Secret(answer["lease"]),
+    )
 
 
 def _granted(wanted: Wanted, answer: Any) -> Granted:

@@ -22,6 +22,7 @@ from broker.model.lease import BundleKind, Consumer, ConsumerRecord, Lease, expi
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Stage
+from broker.model.waiting import Ended, Event, ended_by
 from broker.partners.profile import Profile
 
 
@@ -99,6 +100,22 @@ class Issuer:
         """Record that the consumer no longer holds the bundle."""
         self._withdraw(granted.consumer, granted.lease)
         self.journal.append("bundle-returned", lease=granted.lease.id, consumer=granted.consumer.entity)
+
+    @property
+    def renews(self) -> bool:
+        """False: a bundle that is held without a service ends with its first lease."""
+        return False
+
+    def renew(self, wanted: Wanted, granted: Granted) -> Granted:
+        """Return a bundle of the current generation, `granted` if it is one; raise what `grant` raises."""
+        account = self.accounts(wanted.account).served()
+        return self.grant(wanted) if newer_than(granted.lease, account) else granted
+
+    def wait(self, granted: Granted) -> Ended:
+        """Look at the account once, and not at the lease."""
+        lease = granted.lease
+        found = ended_by(self.accounts(lease.account), lease.application, lease.generation)
+        return found or Ended(Event.TIMEOUT)
 
     def _record(self, consumer: Consumer, lease: Lease) -> ConsumerRecord:
         now = self.clock()

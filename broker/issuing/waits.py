@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -21,6 +20,7 @@ from broker.model.lease import Caller, Consumer, ConsumerRecord, Lease
 from broker.model.names import AccountName
 from broker.model.recent_changes import ACCOUNTS, CONSUMERS, RecentChanges
 from broker.model.secret import Secret
+from broker.model.waiting import Ended, Event, ended_by
 from broker.telemetry import log
 
 _POLL: Final = (0.15, 0.2)  # seconds between two reads of the change document
@@ -31,24 +31,6 @@ _PACE: Final = 0.05  # seconds between two judgements of a look at everything
 _LONGEST: Final = (240.0, 300.0)  # seconds of a wait
 _READERS: Final = 4  # threads
 _Result = TypeVar("_Result")
-
-
-class Event(Enum):
-    """The reason why a wait ended."""
-
-    GENERATION = "generation"  # another generation is current
-    REVOKED = "revoked"  # the lease, the right, or what it is for, is no more
-    SUSPENDED = "suspended"
-    DRAIN = "drain"  # this replica ends
-    TIMEOUT = "timeout"
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The end of a wait, with the current generation if that is the reason."""
-
-    event: Event
-    generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,25 +261,15 @@ class Waits:
         if path.startswith(CONSUMERS):
             return partial(_by_record, self.documents.record(path.removeprefix(CONSUMERS)))
         try:
-            return partial(_by_account, self.documents.account(AccountName(path.removeprefix(ACCOUNTS))))
+            account = self.documents.account(AccountName(path.removeprefix(ACCOUNTS)))
         except UnknownNameError:
             return lambda _: Ended(Event.REVOKED)
+        return lambda wait: ended_by(account, wait.asked.application, wait.asked.generation)
 
 
 def _by_record(record: ConsumerRecord | None, wait: Wait) -> Ended | None:
     is_over = record and wait.lease and record.has_revoked(wait.lease)
     return Ended(Event.REVOKED) if is_over else None
-
-
-def _by_account(account: Account, wait: Wait) -> Ended | None:
-    if account.removed or wait.asked.application not in {a.name for a in account.applications}:
-        return Ended(Event.REVOKED)
-    if account.suspended:
-        return Ended(Event.SUSPENDED)
-    current = account.current
-    if current and current.number != wait.asked.generation:
-        return Ended(Event.GENERATION, current.number)
-    return None
 
 
 def _drop(waits: dict[str, set[Wait]], key: str, wait: Wait) -> None:

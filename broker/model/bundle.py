@@ -10,6 +10,7 @@ from broker.model.certificate import CaSet, Certificate
 from broker.model.lease import BundleKind, Consumer, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
+from broker.model.waiting import Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,24 @@ class Granted:
 class Source(Protocol):
     """Where bundles come from: the use-case, or a service that offers it. Raise `BrokerError`."""
 
+    @property
+    def renews(self) -> bool:
+        """Whether leases can be renewed, so that a bundle is held beyond its first term."""
+
     def grant(self, wanted: Wanted) -> Granted:
         """Return a bundle of the current generation."""
 
     def give_back(self, granted: Granted) -> None:
         """Record that the bundle is no longer held."""
+
+    def renew(self, wanted: Wanted, granted: Granted) -> Granted:
+        """Return the bundle with a later end, or a new one if there is a newer; itself if neither is possible.
+
+        Raise `DeniedError` if the lease or the right has ended, `RefusedError` if nothing is issued any more.
+        """
+
+    def wait(self, granted: Granted) -> Ended:
+        """Return when something happens to what was granted, or now and then."""
 
 
 @dataclass(frozen=True, slots=True)

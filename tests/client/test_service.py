@@ -106,7 +106,7 @@ class Saying:
 
 
 def asked(address: str, identity: Caller = TOKEN) -> object:
-    service = Service(address, identity)
+    service = Service(address, lambda: identity)
     try:
         return service.grant(WANTED)
     finally:
@@ -116,7 +116,7 @@ def asked(address: str, identity: Caller = TOKEN) -> object:
 def test_a_bundle_arrives_whole() -> None:
     bundles = Bundles()
     with served(bundles) as address:
-        service = Service(address, TOKEN)
+        service = Service(address, lambda: TOKEN)
         granted = service.grant(WANTED)
         service.give_back(granted)
         service.close()
@@ -209,12 +209,12 @@ def test_nothing_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_addresses_that_are_refused(address: str) -> None:
     with pytest.raises(InputError):
-        Service(address, TOKEN)
+        Service(address, lambda: TOKEN)
 
 
 def test_a_ca_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a file"):
-        Service("https://127.0.0.1:1", TOKEN, tmp_path / "none")
+        Service("https://127.0.0.1:1", lambda: TOKEN, tmp_path / "none")
 
 
 def test_a_service_that_is_away() -> None:

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import uvicorn
 
-from broker.issuing.waits import Ended, Event
+from broker.model.waiting import Ended, Event
 from broker.service import waiting as module
 from tests.e2e.test_service import Service, serving, token  # noqa: F401  # a fixture
 from tests.service.test_waiting import Waits
@@ -158,3 +158,55 @@ def test_a_proxy_keeps_a_wait_with_blanks(tmp_path: Path, monkeypatch: pytest.Mo
         (wait,) = waits.begun
         wait.over.get_loop().call_soon_threadsafe(wait.over.set_result, Ended(Event.GENERATION, 2))
         assert b"".join(blanks).strip() == b'{"event":"generation","generation":2}'
+
+
+class Hold:
+    """`bundle get --hold` through a service, in its own process; `lines` are what it said so far."""
+
+    def __init__(self, system: System, service: Service, consumer: str, number: int) -> None:
+        system.changes = {"BROKER_ADDR": service.addresses[0], "BROKER_AUTH": f"token-file:{consumer}.token"}
+        self.files = system.home / f"held-{number}"
+        self._process = system.start("bundle", "get", "acme/reporting", "--to", str(self.files), "--hold")
+        system.changes = {}
+        self.lines: list[str] = []
+        self.hears("renewed, until a signal")
+
+    def hears(self, text: str) -> None:
+        """Read stderr up to a line with `text`."""
+        assert self._process.stderr
+        while True:
+            line = self._process.stderr.readline().decode()
+            assert line, self.lines
+            self.lines.append(line)
+            if text in line:
+                return
+
+    def ends(self, code: int) -> None:
+        """Wait for its end: no file is left."""
+        with self._process:
+            assert self._process.wait(60) == code, self.lines
+        assert not list(self.files.iterdir())
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self._process.terminate()
+
+
+def test_a_held_bundle_follows(system: System, token: dict[str, str]) -> None:  # noqa: F811
+    system.ok("csr", "new", "acme")
+    system.ok("cert", "import", "acme", str(system.reply()))
+    with serving(system) as service:
+        system.consumer("acme/reporting", name="second")
+        holds = [Hold(system, service, name, n) for n, name in enumerate(("reader", "reader", "second"))]
+        system.ok("rotation", "promote", "acme")
+        for hold in holds:
+            hold.hears("generation 2 of acme/reporting in")
+            assert (hold.files / "current").resolve().name == "gen-000002"
+        holds[0].stop()
+        holds[0].ends(0)
+        assert "/second" not in system.run("rotation", "retire", "acme", "--generation", "1").err, "it was given back"
+        system.ok("lease", "revoke", "--consumer", f"{system.vault.settings.mount}/reader", "--reason", "stolen")
+        holds[1].ends(5)
+        system.ok("account", "suspend", "acme", "--reason", "stolen")
+        holds[2].ends(6)
+    system.ok("evidence", "verify", "--all")

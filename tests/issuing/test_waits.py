@@ -11,7 +11,7 @@ import pytest
 
 from broker.errors import DeniedError, UnknownNameError, VaultUnavailableError
 from broker.issuing import waits as module
-from broker.issuing.waits import Asked, Documents, Ended, Event, Room, Wait, Waits
+from broker.issuing.waits import Asked, Documents, Room, Wait, Waits
 from broker.model.account import Account
 from broker.model.changes import moving
 from broker.model.changes.registering import application_removed, removed, resumed, suspended
@@ -20,6 +20,7 @@ from broker.model.names import AccountName
 from broker.model.recent_changes import ACCOUNTS, CONSUMERS, RecentChanges
 from broker.model.secret import Secret
 from broker.model.stage import Move
+from broker.model.waiting import Ended, Event
 from broker.vault import layout
 from tests.support.accounts import MZP, NOW, STAMP, with_answer, with_current
 

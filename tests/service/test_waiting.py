@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from broker.errors import DeniedError, VaultUnavailableError
-from broker.issuing.waits import Asked, Ended, Event, Wait
+from broker.issuing.waits import Asked, Wait
 from broker.model.lease import Caller, Consumer
+from broker.model.waiting import Ended, Event
 from broker.service import waiting as module
 from broker.service.app import application
 from broker.service.asgi import App, Message
