@@ -1,7 +1,7 @@
 """Set an empty vault up for the broker, bring in one account through the partner stand-in, and enrol an application.
 
-Runs in the working directory that the stand-in shares. The commands are those of docs/own-vault.md; a second run finds
-the account and changes nothing.
+Runs in the working directory that the stand-in shares. The commands are those of docs/own-vault.md; a second run
+finds the account, and gives the application another token.
 """
 
 import json
@@ -30,8 +30,14 @@ def known(account: str) -> bool:
 def main() -> None:
     """Do all of it."""
     broker("vault", "setup", "--login-dir", "roles", environment=ADMINISTRATOR)
-    if known("acme"):
-        return
+    if not known("acme"):
+        bring_in()
+    enrolment = ("vault", "enrol", "reporting", "--right", "acme/reporting", "--token-file", "reporting.token")
+    broker(*enrolment, environment=ADMINISTRATOR)
+
+
+def bring_in() -> None:
+    """Add the account, and make its first generation current."""
     partner = json.loads(Path("partner/standin.json").read_text())
     subject = [part for pair in SUBJECT for part in ("--subject", pair)]
     place = ("--environment", "stand-in", "--base-url", partner["api_url"], "--login", "MZP0000001")
@@ -45,8 +51,6 @@ def main() -> None:
     accept = [part for ca in ("issuing", "server") for part in ("--accept-ca", partner[f"{ca}_ca_sha256"])]
     broker("cert", "import", "acme", "acme.zip", "--client-id-for", "reporting", *accept)
     broker("rotation", "promote", "acme")
-    enrolment = ("vault", "enrol", "reporting", "--right", "acme/reporting", "--token-file", "reporting.token")
-    broker(*enrolment, environment=ADMINISTRATOR)
 
 
 main()

@@ -21,7 +21,7 @@ from broker.errors import BrokerError
 from broker.model.role import Role
 from broker.signals import held_back, raised
 from broker_demo import raft, steps
-from broker_demo.runner import Demo
+from broker_demo.runner import Demo, end
 
 _ASKED: Final = json.dumps({"account": "acme", "application": "reporting", "ttl": "15m"})
 _ENOUGH: Final = 20  # bundles of each broker, before and after the leader's death
@@ -67,6 +67,8 @@ def _play(demo: _Demo, stack: ExitStack, *, keep: bool) -> None:
     for node in cluster.nodes:
         demo.say(f"{node.address}  {'leader' if node is leader else 'standby'}")
     _account(demo, cluster, behind[0])
+    stack.callback(_end_all, demo)  # before the nodes end: brokers give their tokens back
+    demo.title("Two brokers")
     brokers = [_broker(demo, number, node) for number, node in enumerate(behind, 1)]
     demo.say("Each broker has another node's address. Neither holds state: the nodes do.")
     token = (demo.directory / "reporting.token").read_text().strip()
@@ -108,8 +110,6 @@ def _broker(demo: _Demo, number: int, node: raft.Node) -> str:
     """Start a broker on `node`; return its address."""
     address = f"127.0.0.1:{_free_ports(1)[0]}"
     _configure(demo, f"broker-{number}.toml", node)
-    if number == 1:
-        demo.title("Two brokers")
     process = demo.start("broker", "serve", "--config", f"broker-{number}.toml", "--listen", address, "--health", "")
     demo.wait(lambda: "listening on" in demo.said_by(process), process, address)
     return f"http://{address}"
@@ -123,6 +123,11 @@ def _configure(demo: _Demo, name: str, node: raft.Node) -> None:
     )
     text = f'version = 1\n[vault]\naddress = "{node.address}"\n{"".join(roles)}'
     (demo.directory / name).write_text(text)
+
+
+def _end_all(demo: _Demo) -> None:
+    for process in reversed(demo.left):
+        end(process)
 
 
 @dataclass

@@ -75,4 +75,4 @@ def test_pods_have_no_rights() -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert {next(iter(set(volume) - {"name"})) for volume in spec["volumes"]} == {"configMap", "secret"}
+    assert {next(iter(set(volume) - {"name"})) for volume in spec["volumes"]} == {"configMap", "projected", "secret"}

@@ -8,7 +8,7 @@ import shutil
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,8 @@ import yaml
 from tests.e2e.test_service import ASKED
 from tests.service.test_tls import write_pair
 from tests.support.deployed import DEPLOY, Workload, entrypoint, manifests
+from tests.support.https_server import https_server, token_review
+from tests.support.issuer import Issuer
 from tests.support.ports import free_ports
 from tests.support.system import PASSWORD, System
 
@@ -28,6 +30,13 @@ COMPOSE: Final = DEPLOY / "compose"
 IMAGES: Final = {"credential-broker": "broker", "partner-standin": "standin"}  # to stages of the Containerfile
 PORTS: Final = ("8200", "9443", "9080", "8250", "8251")
 _PATIENCE: Final = 60.0
+POD: Final[dict[str, object]] = {  # claims of a service account's token
+    "aud": ["vault"],
+    "kubernetes.io": {
+        "namespace": "credential-broker",
+        "serviceaccount": {"name": "broker", "uid": "uid-credential-broker-broker"},
+    },
+}
 
 
 def awaited(holds: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
@@ -98,49 +107,62 @@ def test_compose_leads_to_a_bundle(tmp_path: Path) -> None:
         bundle = tmp_path / "state" / "bundle" / "current"
         assert (bundle / "password").read_text() == (COMPOSE / "partner-password.txt").read_text().strip()
         assert json.loads((bundle / "manifest.json").read_text())["generation"] == 1
+        for again in ("first-account", "application"):  # as `run` does: what is healthy is not started again
+            del compose.processes[again]
+            compose.up(again)
+            assert compose.processes[again].wait(_PATIENCE) == 0
     assert compose.processes["broker"].returncode == 0
 
 
 @pytest.fixture
-def pod(system: System, tmp_path: Path) -> Workload:
+def pod(system: System, tmp_path: Path) -> Iterator[Workload]:
     """The container of the Deployment, its volumes as directories here."""
     system.promoted()
     spec = container_spec()
     ports = free_ports(2)
     places = {
         "https://vault.example:8200": system.vault.settings.address,
+        'method = "kubernetes"\n': f'method = "kubernetes"\nmount = "kubernetes-{system.vault.settings.mount}"\n',
         "0.0.0.0:8443": f"127.0.0.1:{ports[0]}",
         "0.0.0.0:8251": f"127.0.0.1:{ports[1]}",
         **{mount["mountPath"]: str(tmp_path / mount["name"]) for mount in spec["containers"][0]["volumeMounts"]},
     }
-    made = Workload([*entrypoint("broker"), *spec["containers"][0]["args"]], {}, places)
-    for volume in spec["volumes"]:
-        fill(volume, tmp_path / volume["name"], made, system)
-    return Workload(
-        made.command,
+    made = Workload(
+        [*entrypoint("broker"), *spec["containers"][0]["args"]],
         {"BROKER_CONFIG": "/etc/credential-broker/broker.toml", "BROKER_MOUNT": system.vault.settings.mount},
         places,
     )
+    for volume in spec["volumes"]:
+        (tmp_path / volume["name"]).mkdir()
+    config = next(one for one in manifests("example") if one["kind"] == "ConfigMap")
+    assert list(config["data"]) == ["broker.toml"]
+    (tmp_path / "config/broker.toml").write_text(made.moved(config["data"]["broker.toml"]))
+    write_pair(tmp_path / "tls", "localhost")
+    token = Issuer("https://kubernetes.example").jwt("system:serviceaccount:credential-broker:broker", **POD)
+    (tmp_path / "login/token").write_text(token)
+    with https_server(tmp_path / "vault-ca", token_review({token: "credential-broker/broker"})) as url:
+        add_role(system, url, (tmp_path / "vault-ca/ca.crt").read_text())
+        yield made
+        system.vault.admin.call("DELETE", f"sys/auth/kubernetes-{system.vault.settings.mount}")
+
+
+def add_role(system: System, url: str, ca: str) -> None:
+    """Make the Kubernetes mount, and the role that deploy/README.md writes, from its text."""
+    admin, mount = system.vault.admin, system.vault.settings.mount
+    page = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    written = re.findall(r"^bao write auth/kubernetes/role/broker-server (.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
+    role = dict(word.split("=") for word in written.replace("\\\n", "").split())
+    role["token_policies"] = role["token_policies"].replace("credential-broker/", f"{mount}/")
+    admin.call("POST", f"sys/auth/kubernetes-{mount}", {"type": "kubernetes"})
+    cluster = {"kubernetes_host": url, "kubernetes_ca_cert": ca, "token_reviewer_jwt": "reviewer"}
+    admin.call("POST", f"auth/kubernetes-{mount}/config", cluster)
+    admin.call("POST", f"auth/kubernetes-{mount}/role/broker-server", role)
 
 
 def container_spec() -> dict[str, Any]:
     deployment = next(one for one in manifests("example") if one["kind"] == "Deployment")
     spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
     return spec
-
-
-def fill(volume: Mapping[str, Any], directory: Path, pod: Workload, system: System) -> None:
-    directory.mkdir()
-    if "configMap" in volume:
-        config = next(one for one in manifests("example") if one["metadata"]["name"] == volume["configMap"]["name"])
-        for name, text in config["data"].items():
-            (directory / name).write_text(pod.moved(text))
-    elif volume["secret"]["secretName"] == "broker-login":
-        for name in ("role_id", "secret_id"):
-            shutil.copy(system.home / "roles/server" / name, directory)
-        (directory / "ca.crt").touch()
-    else:
-        write_pair(directory, "localhost")
 
 
 def test_a_pod_serves_and_passes_its_probes(system: System, pod: Workload, tmp_path: Path) -> None:
