@@ -12,13 +12,13 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from broker.errors import BrokerError, DeniedError, InputError
+from broker.errors import BrokerError, DeniedError, InputError, Kind
 from broker.issuing.batch_issuer import Issued
 from broker.issuing.grant import Renewed
 from broker.model.bundle import Wanted
 from broker.model.duration import parse_duration
 from broker.model.lease import LONGEST, Caller, Lease
-from broker.model.names import account_name, checked_name
+from broker.model.names import NAME, AccountName
 from broker.model.secret import Secret
 from broker.service import openapi
 from broker.service.answers import Contents, bundle_answer, files_answer
@@ -80,12 +80,8 @@ class _Service:
     async def post_bundle(self, request: Request) -> Response:
         """Grant a bundle."""
         asked = decoded(await request.body(), BundleRequest)
-        wanted = Wanted(
-            account_name(asked.account),
-            checked_name(asked.application, "application"),
-            _ttl(asked.ttl),
-            idempotency_key=_idempotency_key(request),
-        )
+        names = named(asked.account, asked.application)
+        wanted = Wanted(*names, _ttl(asked.ttl), idempotency_key=_idempotency_key(request))
         return Response(201, bundle_answer(await self._issued(request, wanted)), _JSON)
 
     async def get_bundle(self, request: Request) -> Response:
@@ -93,9 +89,7 @@ class _Service:
         if request.has_query:
             raise InputError("this path takes no query", hint="GET /v1/bundles/ACCOUNT/APPLICATION")
         account, application = request.names
-        wanted = Wanted(
-            account_name(account), checked_name(application, "application"), LONGEST, idempotency_key=_ONE_LEASE
-        )
+        wanted = Wanted(*named(account, application), LONGEST, idempotency_key=_ONE_LEASE)
         return Response(200, files_answer(await self._issued(request, wanted)), _JSON)
 
     async def _issued(self, request: Request, wanted: Wanted) -> Issued[Contents]:
@@ -192,7 +186,8 @@ def _missing(request: Request, status: int) -> Response:
 
 
 def _failed(error: BrokerError, number: str) -> Response:
-    log.info("refused", code=error.kind.value, reason=error.message)
+    reason = {} if error.kind is Kind.INPUT else {"reason": error.message}  # it quotes what may be in the wrong field
+    log.info("refused", code=error.kind.value, **reason)
     status = _UNAUTHORIZED if isinstance(error, NoIdentityError) else STATUS[error.kind]
     headers = {"www-authenticate": "Bearer"} if status == _UNAUTHORIZED else {}
     return problem_answer(error, status, headers, number)
@@ -231,5 +226,16 @@ def _address(text: str) -> IPv4Address | IPv6Address:
 
 
 @lru_cache
+def named(account: str, application: str) -> tuple[AccountName, str]:
+    """Return both names; raise `InputError`, which does not quote them: a secret may be in the wrong field."""
+    for text, what in ((account, "account"), (application, "application")):
+        if not NAME.fullmatch(text):
+            raise InputError(f"the {what} is not a name", hint="use 1 to 63 of a-z, 0-9 and '-', first no '-'")
+    return AccountName(account), application
+
+
 def _ttl(text: str) -> timedelta:
-    return parse_duration(text) if text else LONGEST
+    try:
+        return parse_duration(text) if text else LONGEST
+    except InputError as error:
+        raise InputError("the ttl is not a duration", hint=error.hint) from None

@@ -8,9 +8,8 @@ import msgspec
 
 from broker.issuing.waits import Asked, Wait
 from broker.model.lease import Caller
-from broker.model.names import account_name, checked_name
 from broker.model.secret import Secret
-from broker.service.app import caller_of, decoded
+from broker.service.app import caller_of, decoded, named
 from broker.service.asgi import Handler, Request, Response
 from broker.service.messages import WaitAnswer, WaitRequest
 from broker.telemetry import log
@@ -35,8 +34,7 @@ def waiting(waits: Waiting) -> Handler:
     async def post_wait(request: Request) -> Response:
         message = decoded(await request.body(), WaitRequest)
         asked = Asked(
-            account_name(message.account),
-            checked_name(message.application, "application"),
+            *named(message.account, message.application),
             message.generation,
             Secret(message.lease) if message.lease else None,
         )

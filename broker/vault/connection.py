@@ -148,8 +148,18 @@ class Connection:
         if stored is None:
             with suppress(ConflictError):
                 self.create(path, make())
-            stored = self.read(path)
+            stored = self._read_soon(path)
         return stored.data
+
+    def _read_soon(self, path: str) -> Stored:
+        """Return the document, which somebody has just stored: a standby may not have it yet."""
+        patience = self.settings.patience
+        for attempt in stamina.retry_context(
+            MissingError, attempts=None, timeout=patience, wait_initial=0.05, wait_max=0.5
+        ):
+            with attempt:
+                return self.read(path)
+        raise AssertionError("stamina ends by returning or raising")
 
     def change(self, path: str, change: Callable[[Document | None], Document]) -> Document:
         """Apply the pure `change` to the document at `path` (None: nothing yet), under compare-and-set; return the new.

@@ -263,7 +263,8 @@ def test_head_grants_nothing() -> None:
 
 def test_a_limit_says_when_to_retry() -> None:
     answer = ask(Bundles(RateError("often")), "POST", "/v1/bundles", json=ASKED, headers=TOKEN)
-    assert (answer.headers["retry-after"], refused(answer).code, refused(answer).retryable) == ("1", "rate", True)
+    assert (refused(answer).code, refused(answer).retryable) == ("rate", True)
+    assert int(answer.headers["retry-after"]) in range(1, 4)
 
 
 def logged(test: Callable[[], object]) -> list[tuple[str, dict[str, object]]]:

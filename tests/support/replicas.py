@@ -35,7 +35,7 @@ _TICK: Final = 0.005
 
 def beside_services(_order: Mapping[str, Any], _tell: object) -> Wiring:
     """Wire a command that runs beside services: it waits for them, as it does in production."""
-    graph.PAUSE = OLDEST
+    graph.PAUSE = OLDEST + graph.LAG
     return Wiring()
 
 
@@ -47,6 +47,7 @@ class Replica:
     pid: int
     addresses: list[str]
     client: httpx.Client
+    changes: Mapping[str, str] = field(default_factory=dict)  # to its environment
     ended: Ended | None = None
 
     def post(
@@ -109,8 +110,13 @@ class Replicas:
             addresses = re.findall(r"^listening on (\S+)$", said, re.MULTILINE)
             assert _lives(pid), said
         client = httpx.Client(base_url=addresses[0], trust_env=False, timeout=60)
-        self.running.append(Replica(number, pid, addresses, client))
+        self.running.append(Replica(number, pid, addresses, client, changes or {}))
         return self.running[-1]
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses for consumers."""
+        return [replica.addresses[0] for replica in self.running]
 
     def end(self) -> None:
         """End all, and assert that none had a fault."""

@@ -387,3 +387,10 @@ def serving(serve: Callable[[socket.socket], None]) -> Iterator[int]:
         yield server.getsockname()[1]
         server.shutdown(socket.SHUT_RDWR)
     thread.join()
+
+
+def test_what_another_stored_is_read_from_a_late_standby() -> None:
+    """The conflict says that it is there; a standby that is behind shows it a moment later."""
+    taken = errors(400, "check-and-set parameter did not match the current version")
+    with misbehaving(errors(404), taken, errors(404), errors(404), STORED) as server:
+        assert connected(server).adopt("signers/lease", lambda: {"a": 2}) == {"a": 1}
