@@ -43,6 +43,17 @@ class _Claims:
     issuer: JwtIssuer
     subject: str
     expires: float  # seconds since the epoch
+    begins: float
+    audiences: list[object]
+
+    @property
+    def doubt(self) -> str:
+        """The probable reason of Vault, whose own words are not passed on, to refuse the JWT."""
+        if self.issuer.audience not in self.audiences:
+            return f"its audience is not {self.issuer.audience}"
+        if not self.begins <= time.time() <= self.expires:
+            return "it has expired, or is not valid yet"
+        return "its subject is not enrolled, or its signature is not the issuer's"
 
 
 class Exchange:
@@ -88,22 +99,25 @@ class Exchange:
             claims: Any = jwt.decode(text, options={"verify_signature": False})  # Vault verifies it
         except (jwt.InvalidTokenError, RecursionError):
             raise DeniedError("the bearer token is not a JWT") from None
-        issuer, subject, expires = claims.get("iss"), claims.get("sub"), claims.get("exp", math.inf)
+        issuer, subject, audience = claims.get("iss"), claims.get("sub"), claims.get("aud")
+        begins, expires = claims.get("nbf", 0), claims.get("exp", math.inf)
         if not isinstance(issuer, str) or issuer not in self._by_issuer:
             hint = "[issuers.NAME] in broker.toml names those that are accepted"
             raise DeniedError("no issuer of this configuration made the JWT", hint=hint)
         if not isinstance(subject, str) or not subject or not isinstance(expires, int | float):
             raise DeniedError("the JWT has no subject, or no valid end")
-        return _Claims(self._by_issuer[issuer], subject, expires)
+        begins = begins if isinstance(begins, int | float) else math.inf
+        audiences = audience if isinstance(audience, list) else [audience]
+        return _Claims(self._by_issuer[issuer], subject, expires, begins, audiences)
 
     def _exchanged(self, claims: _Claims, presented: Secret[str], digest: bytes) -> Secret[str]:
         mount, began = claims.issuer.mount, self._uptime()
         body = {"role": claims.issuer.role(claims.subject), "jwt": presented}
         try:
             grant = granted(self._vault().ask("POST", f"auth/{mount}/login", body))
-        except _REFUSALS as error:
-            message = f"Vault's mount {mount} does not accept the JWT of {claims.subject[:200]!r}: {error.message}"
-            raise DeniedError(message, hint="is it enrolled? broker vault enrol --list") from None
+        except _REFUSALS:
+            message = f"Vault's auth/{mount}/ does not accept the JWT of {claims.subject[:200]!r}: {claims.doubt}"
+            raise DeniedError(message, hint="VAULT_TOKEN=… broker vault enrol --list") from None
         used = min(_LONGEST, grant.seconds / 2, claims.expires - time.time())
         exchanged = _Exchanged(grant.token, began + max(used, 0.0))
         with self._lock:

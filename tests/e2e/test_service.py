@@ -22,9 +22,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parsed
 
 from broker.model.names import AccountName
-from tests.support.issuer import AUDIENCE, Issuer
+from tests.support.issuer import Issuer, trusting
 from tests.support.system import PASSWORD, System
-from tests.support.vault import admin_token
 
 pytestmark = pytest.mark.slow
 
@@ -211,18 +210,8 @@ class Ci:
 @pytest.fixture
 def ci(system: System, token: dict[str, str]) -> Iterator[Ci]:
     """An issuer of the configuration, set up, with a consumer for the job `deploy`."""
-    made = Issuer(ISSUER)
-    (system.home / "ci.pem").write_text(made.public_pem)
-    with (system.home / "broker.toml").open("a") as file:
-        file.write(f'\n[issuers.ci]\nissuer = "{ISSUER}"\naudience = "{AUDIENCE}"\nkeys_file = "ci.pem"\n')
-    mount = f"{system.vault.settings.mount}-jwt/ci"
-    administrator = admin_token(system.vault.admin, jwt_mounts=[mount]).reveal()
-    system.changes = {"VAULT_TOKEN": administrator}
-    system.ok("vault", "setup")
-    system.ok("vault", "enrol", "ci", "--right", "acme/reporting", "--issuer", "ci", "--subject", "repo:deploy")
-    system.changes = {}
-    yield Ci(made)
-    system.vault.admin.call("DELETE", f"sys/auth/{mount}")
+    with trusting(system, {"ci": "repo:deploy"}) as made:
+        yield Ci(made["ci"])
 
 
 def test_a_jwt_is_an_identity(system: System, token: dict[str, str], ci: Ci) -> None:

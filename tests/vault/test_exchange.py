@@ -1,0 +1,162 @@
+"""Tokens for JWTs: used again for a while, revoked when nothing uses them, one exchange at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from broker.errors import DeniedError, VaultUnavailableError
+from broker.model.jwt_issuer import JwtIssuer
+from broker.model.secret import Secret
+from broker.vault.connection import Connection
+from broker.vault.errors import InvalidError, PassingError
+from broker.vault.exchange import Exchange
+from tests.support.issuer import AUDIENCE, Issuer
+
+CI = Issuer("https://ci.example")
+ISSUERS = {"ci": JwtIssuer(CI.name, AUDIENCE, "jwt-ci")}
+
+
+@dataclass
+class Vault:
+    """A Vault that counts logins and revocations; tokens are numbered."""
+
+    uptime: float = 0.0
+    logins: list[dict[str, Any]] = field(default_factory=list)
+    revoked: list[str] = field(default_factory=list)
+    error: Exception | None = None
+    go_on: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.go_on.set()
+        self.exchange = Exchange(lambda: cast("Connection", self), ISSUERS, lambda: self.uptime)
+
+    def ask(self, _method: str, path: str, body: Any = None, *, token: Secret[str] | None = None) -> Any:
+        if path == "auth/token/revoke-self":
+            assert token
+            self.revoked.append(token.reveal())
+            return {}
+        self.logins.append({"path": path, **body})
+        assert self.go_on.wait(30)
+        if self.error:
+            raise self.error
+        return {"auth": {"client_token": f"t{len(self.logins)}", "lease_duration": 120, "renewable": True}}
+
+    def token(self, jwt: str) -> str:
+        return self.exchange.token(Secret(jwt)).reveal()
+
+
+def test_a_token_is_used_again_for_a_minute() -> None:
+    vault, jwt = Vault(), CI.jwt("job")
+    assert [vault.token(jwt), vault.token(jwt), vault.token(CI.jwt("job", jti="2"))] == ["t1", "t1", "t2"]
+    vault.uptime = 59.0
+    assert vault.token(jwt) == "t1"
+    vault.uptime = 60.0
+    assert vault.token(jwt) == "t3"
+
+
+def test_the_role_is_ours() -> None:
+    vault = Vault()
+    vault.token(CI.jwt("job", role="admin"))
+    (login,) = vault.logins
+    assert login["path"] == "auth/jwt-ci/login"
+    assert login["role"] == ISSUERS["ci"].role("job") != ISSUERS["ci"].role("job2")
+    assert login["role"].startswith("consumer-")
+
+
+def test_no_token_outlives_its_jwt() -> None:
+    vault, jwt = Vault(), CI.jwt("job", exp=int(time.time()) + 3)
+    vault.token(jwt)
+    vault.uptime = 3.0
+    assert vault.token(jwt) == "t2"
+
+
+def test_an_expired_jwt_is_asked_about_each_time() -> None:
+    """Vault allows for clocks that are wrong by a minute."""
+    vault, jwt = Vault(), CI.jwt("job", exp=int(time.time()) - 45)
+    assert [vault.token(jwt), vault.token(jwt)] == ["t1", "t2"]
+    assert vault.revoked == []
+
+
+def test_old_tokens_are_revoked_when_unused() -> None:
+    vault, jwt = Vault(), CI.jwt("job")
+    vault.token(jwt)
+    vault.uptime = 61.0
+    vault.token(jwt)
+    assert vault.revoked == []  # a judgement may have begun with it a moment ago
+    vault.uptime = 91.0
+    vault.token(CI.jwt("other"))
+    assert vault.revoked == ["t1"]
+    vault.exchange.close()
+    assert sorted(vault.revoked) == ["t1", "t2", "t3"]
+
+
+def test_close_after_close_is_nothing() -> None:
+    vault = Vault()
+    vault.token(CI.jwt("job"))
+    vault.exchange.close()
+    vault.exchange.close()
+    assert vault.revoked == ["t1"]
+
+
+def test_many_threads_exchange_a_jwt_once() -> None:
+    vault, jwt = Vault(), CI.jwt("job")
+    vault.go_on.clear()
+    with ThreadPoolExecutor(8) as threads:
+        asking = [threads.submit(vault.token, jwt) for _ in range(8)]
+        while not vault.logins:
+            time.sleep(0.001)
+        vault.go_on.set()
+        assert {one.result() for one in asking} == {"t1"}
+
+
+def test_the_oldest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.vault.exchange._KEPT", 2)
+    vault = Vault()
+    jwts = [CI.jwt("job", jti=str(number)) for number in range(3)]
+    for jwt in jwts:
+        vault.token(jwt)
+    assert vault.token(jwts[2]) == "t3"
+    assert vault.token(jwts[0]) == "t4"
+    assert vault.revoked == []
+    vault.exchange.close()
+    assert len(vault.revoked) == 4
+
+
+def test_a_vault_that_is_away_denies_nobody() -> None:
+    vault = Vault(error=PassingError("sealed"))
+    with pytest.raises(VaultUnavailableError):
+        vault.token(CI.jwt("job"))
+    vault.error = InvalidError("no")
+    with pytest.raises(DeniedError, match="'job'"):
+        vault.token(CI.jwt("job"))
+
+
+@pytest.mark.parametrize(
+    ("claims", "says"),
+    [
+        ({"aud": "another"}, "its audience is not credential-broker"),
+        ({"aud": ["a", AUDIENCE]}, "is not enrolled"),
+        ({"exp": 1}, "has expired"),
+        ({"nbf": 4_000_000_000}, "not valid yet"),
+        ({"nbf": "soon"}, "not valid yet"),
+        ({}, "is not enrolled"),
+    ],
+)
+def test_a_refusal_names_a_probable_reason(claims: dict[str, object], says: str) -> None:
+    vault = Vault(error=InvalidError("no"))
+    with pytest.raises(DeniedError, match=says):
+        vault.token(CI.jwt("job", **claims))
+
+
+@pytest.mark.parametrize("jwt", ["", "x", "a.b.c", "é.é.é", "x" * 20_000, CI.jwt("job", iss="https://x")])
+def test_what_is_no_jwt_of_ours_costs_nothing(jwt: str) -> None:
+    vault = Vault()
+    with pytest.raises(DeniedError):
+        vault.token(jwt)
+    assert vault.logins == []
