@@ -1,6 +1,6 @@
 """Issue bundles as the server role: for one command, or for every caller of a service."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property, lru_cache, partial
 from typing import Final
 
@@ -14,6 +14,7 @@ from broker.issuing.expiries import Expiries
 from broker.issuing.grant import Issuer, ReadAccount
 from broker.issuing.leases import LeaseSigner
 from broker.issuing.readiness import require_issuable
+from broker.issuing.usable import Applications, ByRight, usable
 from broker.issuing.waits import Documents, Waits
 from broker.model.account import Account
 from broker.model.clock import Clock
@@ -122,6 +123,22 @@ class Issuing:
             record=VaultConsumers(self._vault).read,
         )
         return Waits(self.service, documents)
+
+    @cached_property
+    def applications(self) -> Applications:
+        """Applications that callers of that service have a right to."""
+
+        def all_of_them() -> ByRight:
+            accounts = self._roles.accounts(Role.SERVER).all().found.values()
+            return {
+                layout.right(account.profile, account.environment, account.name, one.application): one
+                for account, one in usable(accounts)
+            }
+
+        def permitted(caller: Caller, rights: Collection[str]) -> tuple[Consumer, frozenset[str]]:
+            return capabilities.permitted(self._vault, self._token(caller), rights, peer=caller.peer)
+
+        return Applications(self.service, all_of_them, permitted, self._clock)
 
     @property
     def _vault(self) -> Connection:

@@ -16,6 +16,7 @@ from broker.service.app import application
 from broker.service.health import Watched, health
 from broker.service.limits import Guard, raise_open_files
 from broker.service.listeners import Address, Listener, Ready, Report, serve
+from broker.service.listing import listing
 from broker.service.systemd import State
 from broker.service.tls import IssuedTls, ReloadedTls, Tls
 from broker.service.waiting import waiting
@@ -40,7 +41,8 @@ def run(issuing: Issuing, listening: Listening, ready: Ready, report: Report) ->
     """Serve until a signal asks to end; call `ready` with the addresses once they listen. Raise `InputError`."""
     address = Address.parse(listening.address, behind_proxy=listening.behind_proxy)
     waits = issuing.waits
-    app = application(issuing.service, {("POST", "/v1/wait"): waiting(waits)})
+    others = {("POST", "/v1/wait"): waiting(waits), ("GET", "/v1/accounts"): listing(issuing.applications)}
+    app = application(issuing.service, others)
     guard = Guard(raise_open_files(), None if listening.behind_proxy else address.names)
     waits.room = Room(all=guard.connections * 4 // 5)  # the others stay free for bundles
     listeners = [Listener(app, address, _tls(listening, address, issuing.server_certificate), guard)]

@@ -176,6 +176,12 @@ class BatchIssuer(Generic[Contents]):
             raise ended()
         return lease, consumer
 
+    async def among(self, caller: Caller, judge: Callable[[], tuple[Consumer, _Result]]) -> _Result:
+        """Return what `judge`, called in a thread, finds of the caller's rights; raise `DeniedError`."""
+        consumer, found = await self._admission.admit(caller.digest, lambda: self.in_thread(judge))
+        self._rates.take(consumer.entity)
+        return found
+
     def forget(self, account: AccountName) -> None:
         """Read the account again when it is next asked for: it has changed."""
         self._snapshots.forget(account)

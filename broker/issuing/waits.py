@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from broker.errors import BrokerError, DeniedError, UnknownNameError, VaultUnavailableError
+from broker.errors import BrokerError, DeniedError, RateError, UnknownNameError, VaultUnavailableError
 from broker.issuing.leases import ended
 from broker.model.account import Account
 from broker.model.lease import Caller, Consumer, ConsumerRecord, Lease
@@ -127,8 +127,10 @@ class Waits:
                 raise ended()
         else:
             consumer = await self.judges.judged(caller, asked.account, asked.application)
-        if self._count >= self.room.all or len(self._waiting.get(consumer.entity, ())) >= self.room.each:
-            raise VaultUnavailableError("too many requests wait for a change", hint="wait once for each process")
+        if len(self._waiting.get(consumer.entity, ())) >= self.room.each:
+            raise RateError("too many requests of this consumer wait for a change", hint="wait once in each process")
+        if self._count >= self.room.all:
+            raise VaultUnavailableError("too many requests wait for a change", hint="ask another replica")
         wait = Wait(caller, asked, consumer, lease, asyncio.get_running_loop().create_future())
         self._add(wait)
         return wait

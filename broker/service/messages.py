@@ -93,10 +93,16 @@ class WaitAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApplicationAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """An application that the caller has a right to."""
+    """An application that the caller has a right to. `pending`: its account has no generation yet."""
 
     account: str
     application: str
+    state: Literal["ready", "suspended", "expired", "pending"]
     generation: int | None
     not_after: datetime | None
-    suspended: bool
+
+
+class AccountsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The applications that the caller has a right to, as they were a minute ago at most."""
+
+    applications: list[ApplicationAnswer]

@@ -8,6 +8,7 @@ from broker import __version__
 from broker.model.names import NAME
 from broker.service.messages import (
     LONGEST_KEY,
+    AccountsAnswer,
     BundleAnswer,
     BundleRequest,
     LeaseAnswer,
@@ -19,7 +20,16 @@ from broker.service.problems import MEDIA_TYPE, RETRY_AFTER, STATUS, Problem
 
 Document = dict[str, Any]
 _SCHEMAS: Final = "#/components/schemas/{name}"
-_TYPES: Final = (BundleRequest, BundleAnswer, LeaseRequest, LeaseAnswer, WaitRequest, WaitAnswer, Problem)
+_TYPES: Final = (
+    BundleRequest,
+    BundleAnswer,
+    LeaseRequest,
+    LeaseAnswer,
+    WaitRequest,
+    WaitAnswer,
+    AccountsAnswer,
+    Problem,
+)
 _KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -73,6 +83,16 @@ def _paths() -> Document:
             "parameters": [_part("account"), _part("application")],
             "responses": {
                 "200": {"description": "Done.", "content": {"application/json": {"schema": flat}}},
+                **_refusals(),
+            },
+        }
+    }
+    paths["/v1/accounts"] = {
+        "get": {
+            "operationId": "getAccounts",
+            "summary": "List the applications that the caller has a right to.",
+            "responses": {
+                "200": {"description": "Done.", "content": _content("application/json", AccountsAnswer)},
                 **_refusals(),
             },
         }

@@ -345,3 +345,23 @@ def test_bundle_get_takes_it_from_the_service(system: System, token: dict[str, s
         system.changes = {}
     shown = system.ok("evidence", "show", "--all").out
     assert shown.count("bundle-returned") == 1
+
+
+def test_a_caller_lists_what_it_may_use(system: System, token: dict[str, str]) -> None:
+    system.added("other")
+    both = {"X-Vault-Token": system.consumer("acme/reporting", "other/reporting", name="both").read_text()}
+    none = {"X-Vault-Token": system.consumer("none/none", name="none").read_text()}
+    with serving(system) as service, service.client as client:
+        answer = client.get("/v1/accounts", headers=both)
+        assert answer.status_code == 200, answer.text
+        acme, other = answer.json()["applications"]
+        assert set(acme) == {"account", "application", "state", "generation", "not_after"}
+        assert (acme["account"], acme["state"], acme["generation"]) == ("acme", "ready", 1)
+        empty = {"state": "pending", "generation": None, "not_after": None}
+        assert other == {"account": "other", "application": "reporting", **empty}
+        assert [one["account"] for one in client.get("/v1/accounts", headers=token).json()["applications"]] == ["acme"]
+        told = [client.get("/v1/accounts", headers=h) for h in (none, {"X-Vault-Token": "s.unknown"})]
+        assert [one.status_code for one in told] == [403] * 2
+        first, second = ({k: v for k, v in one.json().items() if k != "request"} for one in told)
+        assert first == second
+        assert client.get("/v1/accounts?all=1", headers=token).status_code == 400

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from broker.errors import DeniedError, UnknownNameError, VaultUnavailableError
+from broker.errors import DeniedError, RateError, UnknownNameError, VaultUnavailableError
 from broker.issuing import waits as module
 from broker.issuing.waits import Asked, Documents, Room, Wait, Waits
 from broker.model.account import Account
@@ -349,7 +349,7 @@ def test_room_is_bounded_and_given_back() -> None:
     async def test() -> None:
         waits = World().waits(Room(all=3, each=2))
         first: list[Wait] = [await waits.begin(READER, asked()) for _ in range(2)]
-        with pytest.raises(VaultUnavailableError):
+        with pytest.raises(RateError):
             await waits.begin(READER, asked())
         await waits.begin(OTHER, asked())
         with pytest.raises(VaultUnavailableError):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from ipaddress import ip_address
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import httpx
@@ -30,6 +31,7 @@ from broker.model.lease import Caller, Consumer, Lease
 from broker.model.secret import Secret
 from broker.service.answers import Contents
 from broker.service.app import application
+from broker.service.listing import listing
 from broker.service.messages import BundleAnswer, LeaseAnswer
 from broker.service.problems import Problem
 from broker.service.waiting import waiting
@@ -40,7 +42,8 @@ from tests.support.credential_sets import paper
 TOKEN = {"X-Vault-Token": "s.token"}
 ASKED = {"account": "mzp-1", "application": "fleet", "ttl": "5m"}
 READER = Consumer("entity-1", "reader")
-OTHERS: Final = {("POST", "/v1/wait"): waiting(cast("Any", None))}  # tests of their own call them
+UNUSED: Final = cast("Any", SimpleNamespace(clock=lambda: NOW))  # tests of their own call them
+OTHERS: Final = {("POST", "/v1/wait"): waiting(UNUSED), ("GET", "/v1/accounts"): listing(UNUSED)}
 
 
 @dataclass

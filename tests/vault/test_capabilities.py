@@ -13,7 +13,7 @@ from broker.errors import DeniedError
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault import layout
-from broker.vault.capabilities import Address, Authorizer, Clause, NotAConsumerError, _sentinels, authorize
+from broker.vault.capabilities import Address, Authorizer, Clause, NotAConsumerError, _sentinels, authorize, permitted
 from broker.vault.connection import Connection
 from broker.vault.enrolment import consumer_role
 from broker.vault.errors import Document
@@ -364,3 +364,30 @@ def _json(value: object) -> bytes:
 
 def _at(vault: TestVault, address: str) -> VaultSettings:
     return replace(vault.settings, address=address)
+
+
+def test_rights_among_many_take_few_requests(
+    vault: TestVault, server: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A right is `update` and nothing more; most of a thousand are not the caller's."""
+    many = [layout.right("stellantis", "standin", f"acme-{number}", "app") for number in range(1000)]
+    hcl = f'path "{many[7]}" {{ capabilities = ["update", "read"] }}\npath "{many[8]}" {{ capabilities = ["update"] }}'
+    token, ask = with_policy(vault, "fleet", hcl), Connection.ask
+    asked: list[str] = []
+
+    def counted(self: Connection, method: str, path: str, *more: Any, **named: Any) -> Document:
+        asked.append(path)
+        return ask(self, method, path, *more, **named)
+
+    monkeypatch.setattr(Connection, "ask", counted)
+    consumer, found = permitted(server, token, [RIGHT, OTHER, *many], peer=None)
+    assert found == {RIGHT, many[8]}
+    assert consumer.name.endswith("/fleet")
+    assert len(asked) == 5
+    monkeypatch.undo()
+    for refused in ("s.unknown", ""):
+        with pytest.raises(NotAConsumerError):
+            permitted(server, Secret(refused), [RIGHT], peer=None)
+    wide = with_policy(vault, "wide", 'path "cb-issue/*" { capabilities = ["update"] }')
+    with pytest.raises(NotAConsumerError):
+        permitted(server, wide, [RIGHT], peer=None)

@@ -1,0 +1,86 @@
+"""The applications that a caller has a right to: judged, cached for seconds, and no more than that shown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from broker.errors import DeniedError
+from broker.issuing.usable import Applications, ByRight, State, Usable, usable
+from broker.model.changes.registering import removed, suspended
+from broker.model.lease import Caller, Consumer
+from broker.model.secret import Secret
+from tests.support.accounts import MZP, NOW, STAMP, an_account, with_current
+
+READER, OTHER, STRANGER = (Caller(Secret(name)) for name in ("reader", "other", "stranger"))
+RIGHTS = {"reader": {"a", "b", "gone"}, "other": {"b"}, "stranger": set[str]()}
+
+
+@dataclass
+class World:
+    """Vault in memory; it counts what it is asked."""
+
+    calls: list[str] = field(default_factory=list)
+
+    def applications(self) -> Applications:
+        return Applications(self, self._read, self._permitted, lambda: NOW)
+
+    async def among(self, caller: Caller, judge: Callable[[], tuple[Consumer, frozenset[str]]]) -> frozenset[str]:
+        return judge()[1]
+
+    async def in_thread(self, function: Callable[[], ByRight]) -> ByRight:
+        return function()
+
+    def _read(self) -> ByRight:
+        self.calls.append("read")
+        (one,) = (one for _, one in usable([with_current()]) if one.application == "fleet")
+        return {right: replace(one, application=right) for right in "abc"}
+
+    def _permitted(self, caller: Caller, rights: Collection[str]) -> tuple[Consumer, frozenset[str]]:
+        name = caller.credential.reveal()
+        self.calls.append(name)
+        return Consumer(f"entity-{name}", name), frozenset(RIGHTS[name])
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+def test_each_caller_sees_its_own() -> None:
+    async def test() -> None:
+        world = World()
+        applications = world.applications()
+        for _ in range(3):
+            assert [one.application for one in await applications.of(READER)] == ["a", "b"]
+            assert [one.application for one in await applications.of(OTHER)] == ["b"]
+            with pytest.raises(DeniedError):
+                await applications.of(STRANGER)
+        assert world.calls == ["read", "reader", "other", "stranger"]
+
+    run(test)
+
+
+def test_the_state_follows_from_the_account() -> None:
+    account = with_current()
+    end = next(one for _, one in usable([account])).not_after
+    assert end
+
+    def states(changed: Any, now: Any = NOW) -> set[State]:
+        return {one.state(now) for _, one in usable([changed])}
+
+    assert states(account) == {State.READY}
+    assert states(account, end) == {State.EXPIRED}
+    assert states(account, end - timedelta(seconds=1)) == {State.READY}
+    assert states(suspended(account, "stolen", STAMP)) == {State.SUSPENDED}
+    assert states(an_account()) <= {State.PENDING}
+    assert states(removed(account, "over", STAMP)) == set()
+
+
+def test_nothing_else_of_an_account_is_shown() -> None:
+    assert {f.name for f in fields(Usable)} == {"account", "application", "generation", "not_after", "suspended"}
+    assert {one.account for _, one in usable([with_current()])} == {MZP}
