@@ -10,6 +10,7 @@ measured.
 import hashlib
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -82,7 +83,7 @@ def permitted(
 ) -> tuple[Consumer, frozenset[str]]:
     """Return the consumer that `presented` belongs to, and those of `rights` that it has; else as `authorize`."""
     bearer, granted = _bearer(vault, presented), []
-    _check_address(bearer.found, peer)
+    _check_address(bearer.cidrs, peer)
     paths = sorted(rights)
     for first in range(0, len(paths), _TOGETHER):
         some, sentinels = paths[first : first + _TOGETHER], _sentinels()
@@ -104,6 +105,7 @@ class Authorizer:
         self._vault = vault
         self._uptime = uptime
         self._kept: dict[bytes, _Bearer] = {}
+        self._lock = threading.Lock()
 
     def authorize(self, presented: Secret[str], right: str, *, peer: Address | None) -> Consumer:
         """Return the consumer, as the function does."""
@@ -112,18 +114,22 @@ class Authorizer:
         if kept and self._uptime() - kept.at < _KEPT:
             with suppress(DeniedError):  # the reason is found below
                 return _checked(self._vault, presented, kept, right, peer)
-        self._kept.pop(digest, None)
+        with self._lock:
+            self._kept.pop(digest, None)
         bearer = _bearer(self._vault, presented, self._uptime())
         consumer = _checked(self._vault, presented, bearer, right, peer)
-        self._kept[digest] = bearer
-        if len(self._kept) > _MOST:
-            self._kept.pop(next(iter(self._kept)), None)
+        with self._lock:
+            self._kept[digest] = bearer
+            if len(self._kept) > _MOST:
+                del self._kept[next(iter(self._kept))]
         return consumer
 
 
 @dataclass(frozen=True, slots=True)
 class _Bearer:
-    found: Mapping[str, Any]  # the look-up of its token
+    """What was looked up: the addresses that the token is bound to, and its entity."""
+
+    cidrs: Sequence[str]
     entity: Mapping[str, Any]
     at: float
 
@@ -134,13 +140,13 @@ def _bearer(vault: Connection, presented: Secret[str], at: float = 0.0) -> _Bear
         raise NotAConsumerError(Clause.MALFORMED)
     found = _looked_up(vault, presented)
     _check_token(found, vault.settings.namespace)
-    return _Bearer(found, _entity(vault, found), at)
+    return _Bearer(found.get("bound_cidrs") or (), _entity(vault, found), at)
 
 
 def _checked(
     vault: Connection, presented: Secret[str], bearer: _Bearer, right: str, peer: Address | None
 ) -> Consumer:  # fmt: skip
-    _check_address(bearer.found, peer)
+    _check_address(bearer.cidrs, peer)
     entity = bearer.entity
     _check_capabilities(vault, presented, right, _grant(entity, right))
     return _consumer(entity)
@@ -177,11 +183,11 @@ def _check_token(found: Mapping[str, Any], namespace: str) -> None:
         raise NotAConsumerError(Clause.NO_ENTITY)
 
 
-def _check_address(found: Mapping[str, Any], peer: Address | None) -> None:
+def _check_address(cidrs: Sequence[str], peer: Address | None) -> None:
     # A dual-stack socket shows 192.0.2.1 as ::ffff:192.0.2.1
     plain = peer.ipv4_mapped or peer if isinstance(peer, IPv6Address) else peer
     try:
-        bound = [ip_network(cidr, strict=False) for cidr in found.get("bound_cidrs") or ()]
+        bound = [ip_network(cidr, strict=False) for cidr in cidrs]
     except ValueError:
         hint = "use a token that is bound to CIDRs, or to none"
         raise UnclearError("Vault binds the token to addresses in an unknown form", hint=hint) from None

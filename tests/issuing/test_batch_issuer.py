@@ -195,6 +195,19 @@ def test_what_waits_shares_one_batch() -> None:
     run(test)
 
 
+def test_a_batch_takes_what_has_arrived() -> None:
+    async def test() -> None:
+        world = World()
+        await world.issuer.grant(READER, wanted())
+        asking = [asyncio.create_task(world.issuer.grant(READER, wanted()))]
+        await asyncio.sleep(0)
+        asking.append(asyncio.create_task(world.issuer.grant(READER, wanted())))
+        await asyncio.gather(*asking)
+        assert [entry.what for entry in world.evidence] == ["bundle-issued", "bundles-issued"]
+
+    run(test)
+
+
 def test_contents_are_made_once_for_an_account() -> None:
     async def test() -> None:
         world = World()
