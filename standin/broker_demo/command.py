@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +18,8 @@ import click
 from broker import client
 from broker.cli.output import note
 from broker_demo import steps
-from broker_demo.runner import Demo, DemoError, end
+from broker_demo.runner import Demo, DemoError
 
-LAST_LEASE: Final = "10s"
-_SERVICE_AGE: Final = 2.0  # seconds that the service may use an account before it reads it again
 _TOLD: Final = ("generation", "move", "verdict", "request", "application", "account", "password", "consumer_name")
 
 
@@ -66,7 +63,7 @@ def _play(demo: Demo, *, keep: bool) -> None:
     consumer.follow(2)
     demo.title("The new set gives trouble: one command makes the old one current")
     demo.run("broker", "rotation", "rollback", "acme")
-    consumer.follow(1, LAST_LEASE)
+    consumer.follow(1)
     demo.run("broker", "rotation", "status", "acme")
     consumer.end()
     _evidence(demo)
@@ -95,7 +92,11 @@ class Consumer:
         """Fetch the application's first bundle."""
         demo = self._demo
         demo.title("The application fetches a bundle: one call, with its own token")
-        self._holder = self._fetch(self._generation, "10m")
+        self._holder = demo.start(
+            "broker", "bundle", "get", "acme/reporting", "--config", "app.toml", "--to", "bundle",
+            "--format", "curl.conf", "--ttl", "10m", "--hold",
+        )  # fmt: skip
+        self._wait_for(self._generation)
         demo.run("ls", "-m", "bundle/current/")
 
     def call(self) -> None:
@@ -119,48 +120,44 @@ class Consumer:
         demo.table(["vehicle", "VIN", "brand"], [(v["id"], v.get("vin"), v.get("brand")) for v in found])
         demo.say(f"{len(found)} of the {vehicles['total']} vehicles of fleet {fleet['name']}")
 
-    def follow(self, generation: int, ttl: str = "10m") -> None:
-        """Fetch the next bundle into the same directory: the session uses it in its next request."""
-        self._demo.say("The service uses an account for two seconds before it reads it again.")
-        time.sleep(_SERVICE_AGE)
-        before, self._holder = self._holder, self._fetch(generation, ttl)
-        self._demo.show("kill", self._demo.job(before))
-        end(before)
-        self._demo.type('session.get("/fleets").status_code, session.manifest.generation')
+    def follow(self, generation: int) -> None:
+        """Show that the held files and the open session change to `generation`."""
+        demo = self._demo
+        demo.say("The service wakes the waiting bundle get, which replaces its files.")
+        self._wait_for(generation)
+        demo.type('session.get("/fleets").status_code, session.manifest.generation')
         until = time.monotonic() + steps.PATIENCE
         answer = self._answer()
         while answer == (200, self._generation) and time.monotonic() < until:  # it looks once a second
             time.sleep(0.1)
             answer = self._answer()
-        self._demo.say(str(answer))
+        demo.say(str(answer))
         if answer != (200, generation):
             raise DemoError(f"the session did not follow to generation {generation}")
         self._generation = generation
 
     def end(self) -> None:
-        """Wait for the end of the last lease."""
+        """Revoke the lease: its holder hears of that, and removes the files."""
         demo = self._demo
-        demo.title("The lease ends, and the files are removed")
+        demo.title("The platform team sees who holds what, and ends it: the files go")
+        demo.run("broker", "lease", "list", "acme")
+        ended = ("--account", "acme", "--consumer", "credential-broker/reporting", "--reason", "the demo is over")
+        demo.run("broker", "lease", "revoke", *ended)
         with suppress(subprocess.TimeoutExpired):
             self._holder.wait(steps.PATIENCE)
         if (demo.directory / "bundle" / "current").exists():
-            raise DemoError(f"the bundle is still there at {datetime.now(UTC):%TZ}")
+            raise DemoError("the bundle is still there", hint=demo.said_by(self._holder)[-300:])
         if not demo.run("ls", "-A", "bundle"):
             demo.say("(nothing)")
 
     def _answer(self) -> tuple[int, int]:
         return self._session.get("/fleets").status_code, self._session.manifest.generation
 
-    def _fetch(self, generation: int, ttl: str) -> subprocess.Popen[bytes]:
-        holder = self._demo.start(
-            "broker", "bundle", "get", "acme/reporting", "--config", "app.toml", "--to", "bundle",
-            "--format", "curl.conf", "--ttl", ttl, "--hold",
-        )  # fmt: skip
+    def _wait_for(self, generation: int) -> None:
         link = self._demo.directory / "bundle" / "current"
         self._demo.wait(
-            lambda: link.is_symlink() and link.readlink().name == f"gen-{generation:06d}", holder, str(link)
+            lambda: link.is_symlink() and link.readlink().name == f"gen-{generation:06d}", self._holder, str(link)
         )
-        return holder
 
 
 def _evidence(demo: Demo) -> None:

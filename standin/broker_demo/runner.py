@@ -165,10 +165,6 @@ class Demo:
         """The processes that still run."""
         return [process for process in self._running if process.poll() is None]
 
-    def job(self, process: subprocess.Popen[bytes]) -> str:
-        """Return the name that a shell would give the process."""
-        return f"%{self._running.index(process) + 1}"
-
     def said_by(self, process: subprocess.Popen[bytes]) -> str:
         """Return what a process that was started wrote to stderr."""
         return self._log_of(self._running.index(process)).read_text(errors="replace")
