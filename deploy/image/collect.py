@@ -37,6 +37,7 @@ def main(environment: Path, wheel: str, root: Path) -> None:
             shutil.copy2(file, into(root, file), follow_symlinks=file != interpreter)
     for name, text in (("passwd", USER), ("group", "broker:x:65532:\n"), ("nsswitch.conf", "hosts: files dns\n")):
         into(root, Path("/etc", name)).write_text(text)
+    Path("/state/credential-broker").mkdir(mode=0o700, parents=True, exist_ok=True)  # a volume there gets its owner
     cache = Path("/etc/ld.so.cache")
     shutil.copy2(cache, into(root, cache))
 

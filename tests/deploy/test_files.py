@@ -36,6 +36,7 @@ def test_kubernetes_accepts_the_manifests(tmp_path: Path) -> None:
     """Each of them has a schema, but the ServiceMonitor, which is the Prometheus operator's."""
     file = tmp_path / "built.yaml"
     built = [one for one in manifests("example") if one["kind"] != "ServiceMonitor"]
+    built.append(yaml.safe_load((DEPLOY / "kubernetes" / "application.yaml").read_text()))
     file.write_text(yaml.safe_dump_all(built))
     said = passes("kubernetes-validate", "--strict", file)
     assert said.count("INFO") == len(built)

@@ -89,6 +89,8 @@ def test_nothing_but_the_broker_is_inside(image: Image) -> None:
     assert not [f for f in files if f.name in ("sh", "bash", "dash", "busybox", "pip", "apt", "dpkg")]
     assert sum(file.stat().st_size for file in files) < LARGEST
     assert image.settings["User"] == "65532:65532"
+    state = (image.root / "var/lib/credential-broker").stat()
+    assert (state.st_uid, state.st_mode & 0o777) == (65532, 0o700)
 
 
 def test_it_serves_read_only(image: Image, system: System, tmp_path: Path) -> None:

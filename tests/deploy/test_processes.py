@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,13 +16,13 @@ import httpx
 import pytest
 import yaml
 
-from tests.e2e.test_service import ASKED
 from tests.service.test_tls import write_pair
 from tests.support.deployed import DEPLOY, Workload, entrypoint, manifests
 from tests.support.https_server import https_server, token_review
 from tests.support.issuer import Issuer
 from tests.support.ports import free_ports
 from tests.support.system import PASSWORD, System
+from tests.support.vault import admin_token
 
 pytestmark = pytest.mark.slow
 COMPOSE: Final = DEPLOY / "compose"
@@ -123,6 +122,7 @@ def pod(system: System, tmp_path: Path) -> Iterator[Workload]:
     places = {
         "https://vault.example:8200": system.vault.settings.address,
         'method = "kubernetes"\n': f'method = "kubernetes"\nmount = "kubernetes-{system.vault.settings.mount}"\n',
+        '"credential-broker-jwt/pods"': f'"{system.vault.settings.mount}-jwt/pods"',
         "0.0.0.0:8443": f"127.0.0.1:{ports[0]}",
         "0.0.0.0:8251": f"127.0.0.1:{ports[1]}",
         **{mount["mountPath"]: str(tmp_path / mount["name"]) for mount in spec["containers"][0]["volumeMounts"]},
@@ -146,6 +146,37 @@ def pod(system: System, tmp_path: Path) -> Iterator[Workload]:
         system.vault.admin.call("DELETE", f"sys/auth/kubernetes-{system.vault.settings.mount}")
 
 
+@pytest.fixture
+def application(system: System, pod: Workload, tmp_path: Path) -> Iterator[Workload]:
+    """The sidecar of application.yaml, its service account enrolled."""
+    pods = Issuer("https://kubernetes.default.svc.cluster.local")
+    (system.home / "pods.pem").write_text(pods.public_pem)
+    issuer = f'\n[issuers.pods]\nissuer = "{pods.name}"\naudience = "credential-broker"\nkeys_file = "pods.pem"\n'
+    with (system.home / "broker.toml").open("a") as file:
+        file.write(issuer)
+    mount = f"{system.vault.settings.mount}-jwt/pods"
+    system.changes = {"VAULT_TOKEN": admin_token(system.vault.admin, jwt_mounts=[mount]).reveal()}
+    system.ok("vault", "setup")
+    text = (DEPLOY / "kubernetes" / "application.yaml").read_text()
+    system.ok(*re.findall(r"broker (vault enrol .*)", text)[0].split())
+    system.changes = {}
+    (container,) = yaml.safe_load(text)["spec"]["initContainers"]
+    address = pod.moved("0.0.0.0:8443").replace("127.0.0.1", "localhost")
+    places = {
+        "https://broker.credential-broker.svc": f"https://{address}",
+        "/etc/broker/ca.crt": str(tmp_path / "tls/tls.crt"),
+        "/dev/shm": str(tmp_path / "shm"),
+        **{mount["mountPath"]: str(tmp_path / mount["name"]) for mount in container["volumeMounts"]},
+    }
+    for name in ("shm", "token"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "shm").chmod(0o1777)
+    (tmp_path / "token/token").write_text(pods.jwt("system:serviceaccount:shop:web"))
+    variables = {one["name"]: one["value"] for one in container["env"]}
+    yield Workload([*entrypoint("broker"), *container["args"]], {**variables, "HOME": str(tmp_path)}, places)
+    system.vault.admin.call("DELETE", f"sys/auth/{mount}")
+
+
 def add_role(system: System, url: str, ca: str) -> None:
     """Make the Kubernetes mount, and the role that deploy/README.md writes, from its text."""
     admin, mount = system.vault.admin, system.vault.settings.mount
@@ -165,20 +196,22 @@ def container_spec() -> dict[str, Any]:
     return spec
 
 
-def test_a_pod_serves_and_passes_its_probes(system: System, pod: Workload, tmp_path: Path) -> None:
+def test_pods_serve_and_are_served(pod: Workload, application: Workload, tmp_path: Path) -> None:
+    """The broker's pod passes its probes, and an application's sidecar gets its bundle from it."""
     container = container_spec()["containers"][0]
-    token = {"X-Vault-Token": system.consumer("acme/reporting").read_text()}
-    health, https = (pod.moved(f"0.0.0.0:{port}") for port in ("8251", "8443"))
+    health = pod.moved("0.0.0.0:8251")
     assert {port["name"]: port["containerPort"] for port in container["ports"]} == {"https": 8443, "health": 8251}
     with pod.running() as process:
         for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
             asked = container[kind]["httpGet"]
             assert asked["port"] == "health"
             awaited(lambda path=asked["path"]: answers(f"http://{health}{path}"), process)  # type: ignore[misc]
-        trust = ssl.create_default_context(cafile=tmp_path / "tls" / "tls.crt")
-        address = f"https://{https.replace('127.0.0.1', 'localhost')}/v1/bundles"
-        answer = httpx.post(address, json=ASKED, headers=token, verify=trust, trust_env=False)
-        assert answer.json()["secrets"] == {"password": PASSWORD}
+        with application.running() as sidecar:
+            files = tmp_path / "shm/acme"
+            awaited((files / "current/manifest.json").exists, sidecar)
+            assert (files / "current/password").read_text() == PASSWORD
+        assert sidecar.returncode == 0
+        assert not list(files.iterdir())
         shown = httpx.get(f"http://{health}/metrics", trust_env=False).text
         assert not {name for name in names_in_rules() if f"# HELP {name} " not in shown}
     assert process.returncode == 0
