@@ -17,7 +17,7 @@ import pytest
 
 from broker.embedded.up import Embedded
 from broker.vault.connection import Connection
-from tests.support.depth import sampled
+from tests.chaos.fault_results import keep
 from tests.support.replicas import ASKED, Replica, Replicas, grounded, replicas
 from tests.support.saved_states import ACCOUNT, SavedStates
 from tests.support.service_books import Answer, assert_recorded, held_until, leases_in_evidence, timed
@@ -143,12 +143,21 @@ def played(saved: SavedStates, tokens: Mapping[str, Mapping[str, str]], name: st
     return scene
 
 
-@pytest.mark.parametrize(("name", "phase", "at"), sampled(KILLS, every=6))
+@pytest.mark.parametrize(("name", "phase", "at"), KILLS[::6])  # make chaos has them all
 def test_a_killed_replica_left_all_on_record(
     saved: SavedStates, tokens: Mapping[str, Mapping[str, str]], name: str, phase: str, at: int
 ) -> None:
     played(saved, tokens, name, phase=phase, at=at)
     leases_in_evidence(saved.system)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("name", SCENES)
+def test_a_scene_killed_at_every_write(saved: SavedStates, tokens: Mapping[str, Mapping[str, str]], name: str) -> None:
+    kills = [(phase, at) for scene, phase, at in KILLS if scene == name]
+    for phase, at in kills:
+        played(saved, tokens, name, phase=phase, at=at)
+    keep(f"serve, {name}", "SIGKILL", [-signal.SIGKILL] * len(kills))
 
 
 @pytest.mark.deep

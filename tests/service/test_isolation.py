@@ -19,6 +19,7 @@ from broker.embedded.up import Embedded
 from broker.vault.connection import Connection
 from tests.support.replicas import ASKED, FLAT, Replica, grounded, replicas
 from tests.support.saved_states import ACCOUNT
+from tests.support.system import System
 from tests.support.vault import token_of
 
 pytestmark = pytest.mark.slow
@@ -38,6 +39,7 @@ class World:
     nobody: Headers  # a token of Vault without any right here
     lease: str  # of A
     theirs: str  # of B
+    system: System
 
     def raw(self, request: bytes) -> bytes:
         """Send octets as they are; return all that is answered until the service closes the connection."""
@@ -71,7 +73,7 @@ def world(vault_server: tuple[Embedded, Connection], tmp_path_factory: pytest.Te
             one, other = made.running
             lease = one.post(headers=a).json()["lease"]
             theirs = other.post(headers=b, **BRAVO).json()["lease"]
-            yield World(one, other, a, b, nobody, lease, theirs)
+            yield World(one, other, a, b, nobody, lease, theirs, system)
 
 
 BRAVO: Final = {"account": "bravo", "application": "reporting"}
@@ -161,6 +163,18 @@ def test_a_revoked_lease_is_refused(world: World) -> None:
             assert told(replica.post("/v1/leases/renew", world.a, lease=each)) == refused
             assert replica.post("/v1/leases/revoke", world.a, lease=each).status_code == 204, "it is done"
     assert world.one.post("/v1/leases/revoke", world.b, lease=text).status_code == 403
+
+
+def test_a_revoked_token_is_refused(world: World) -> None:
+    """At both replicas, though each has just judged it: for its bundles, and for its lease."""
+    token = {"X-Vault-Token": world.system.consumer(f"{ACCOUNT}/reporting", name="brief").read_text()}
+    leases = [replica.post(headers=token).json()["lease"] for replica in (world.one, world.other)]
+    world.system.vault.admin.call("POST", "auth/token/revoke", {"token": token["X-Vault-Token"]})
+    for replica in (world.one, world.other):
+        while replica.post(headers=token).status_code == 201:
+            pass
+        assert replica.post(headers=token).status_code == 403
+        assert {replica.post("/v1/leases/renew", token, lease=lease).status_code for lease in leases} == {403}
 
 
 def test_keys_of_others_join_nothing(world: World) -> None:

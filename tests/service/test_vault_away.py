@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -125,6 +128,29 @@ def test_one_fault_is_got_over(scene: Scene, fault: Fault, document: str) -> Non
     assert answer.status == 201, answer.body
     assert held_until(scene.saved.system, 1)
     assert answer.body["lease_id"] in leases_in_evidence(scene.saved.system)
+
+
+@pytest.mark.chaos
+def test_every_fault_at_every_request(scene: Scene) -> None:
+    """Each at each kind of request of a grant: a bundle that is on record, or none and an answer that says why."""
+    mount, rows = scene.saved.system.vault.settings.mount, []
+    paths = [f"{mount}/data/{document}/.*" for document in DOCUMENTS] + ["sys/capabilities", "auth/token/lookup"]
+    for fault in set(Fault) - {Fault.REVOKED}:
+        for path in paths:
+            token = {"X-Vault-Token": Path(scene.saved.token()).read_text()}  # a new one: nothing is known of it
+            scene.proxy.plan(Cue(fault, path=f"/v1/{path}"))
+            answer = timed(partial(scene.replica.post, headers=token))
+            scene.proxy.plan()
+            rows.append({"command": "serve", "fault": fault.value, "lasting": False, "code": answer.status})
+            if answer.status == 201:
+                assert answer.body["lease_id"] in leases_in_evidence(scene.saved.system)
+            while scene.replica.post(headers=scene.token).status_code == 503:
+                pass
+    if folder := os.environ.get("CHAOS_RESULTS"):
+        kept = {"seed": 0, "whole": len(rows), "rows": rows}
+        (Path(folder) / "faults-serve.json").write_text(json.dumps(kept))
+    bad = {(row["fault"], row["code"]) for row in rows if row["code"] not in (201, 503)}
+    assert not bad
 
 
 @pytest.mark.deep
