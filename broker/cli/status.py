@@ -11,7 +11,9 @@ from broker.cli.exits import CODES
 from broker.cli.options import accounts_argument
 from broker.cli.output import show_obstacles, show_table, when, wrote_json
 from broker.cli.start import Start
-from broker.errors import Kind
+from broker.cli.through import service
+from broker.client.service import Service
+from broker.errors import DeniedError, Kind
 from broker.model.names import AccountName
 from broker.model.todo import State
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _COLOURS: Final = {state.value: "yellow" for state in (State.SUSPENDED, State.DUE)} | {
     state.value: "red" for state in (State.EXPIRED, State.STOPPED)
 }
+_WORST: Final = (State.EXPIRED.value, State.SUSPENDED.value, "pending")  # of a consumer's applications
 _CODES: Final = {"red": CODES[Kind.REFUSED], "yellow": CODES[Kind.WAITING]}
 
 
@@ -34,13 +37,38 @@ def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, d
 
     Shows all accounts if none is named. For monitoring, --detailed-exitcode exits with 6 if an account is expired or
     stopped, else with 7 if one is suspended or its renewal is due, else with 0.
+
+    With BROKER_ADDR set, it asks that service, and shows the applications that the caller may use.
     """
+    broker_service = service(start)
+    if broker_service:
+        return _consumers(start, broker_service, () if everything else accounts, detailed_exitcode)
     order = list(State)
     found = start.broker.statuses(() if everything else accounts, lambda: start.now)
     found.sort(key=lambda status: order.index(status.state))
     if not wrote_json(found):
         _show(found, start)
     worst = _COLOURS.get(found[0].state.value) if found else None
+    return _CODES[worst] if detailed_exitcode and worst else 0
+
+
+def _consumers(start: Start, asked: Service, accounts: tuple[AccountName, ...], detailed_exitcode: bool) -> int:
+    found = [one for one in asked.applications() if not accounts or one.account in accounts]
+    unknown = next((name for name in accounts if name not in {one.account for one in found}), "")
+    if unknown:
+        raise DeniedError(f"no right to {unknown}, or it does not exist", hint="broker status shows what may be used")
+    found.sort(key=lambda one: (_WORST.index(one.state) if one.state in _WORST else len(_WORST), one.account))
+    if not wrote_json(found):
+        show_table(
+            ["application", "state", "generation", "expires"],
+            [
+                (f"{one.account}/{one.application}", one.state, one.generation, when(one.not_after, start.clock()))
+                for one in found
+            ],
+            empty="there is no right to any application: broker vault enrol --help",
+            colours=_COLOURS,
+        )
+    worst = _COLOURS.get(found[0].state) if found else None
     return _CODES[worst] if detailed_exitcode and worst else 0
 
 

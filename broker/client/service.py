@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +43,17 @@ _ERRORS: Final[Mapping[str, type[BrokerError]]] = {
     "conflict": ConflictError,
     "rate": RateError,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """An application that a consumer may use: `state` is ready, suspended, expired, or pending without a generation."""
+
+    account: str
+    application: str
+    state: str
+    generation: int | None
+    not_after: datetime | None
 
 
 class Service:
@@ -110,6 +121,14 @@ class Service:
         except (KeyError, TypeError, ValueError):
             raise self._unusable() from None
 
+    def applications(self) -> list[Application]:
+        """Return the applications that the caller has a right to."""
+        answer = self._ask("/v1/accounts")
+        try:
+            return msgspec.convert(answer["applications"], list[Application])
+        except (KeyError, TypeError, ValueError):
+            raise self._unusable() from None
+
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
@@ -124,9 +143,13 @@ class Service:
             session.mount(self._base, adapter)
         return session
 
-    def _ask(self, path: str, message: Mapping[str, str | int], session: requests.Session | None = None) -> Any:
+    def _ask(
+        self, path: str, message: Mapping[str, str | int] | None = None, session: requests.Session | None = None
+    ) -> Any:
+        """Return the answer to a POST of `message`, or to a GET."""
         try:
-            with (session or self._session).post(
+            with (session or self._session).request(
+                "POST" if message else "GET",
                 f"{self._base}{path}",
                 json=message,
                 headers=_shown(self._caller()),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -28,14 +29,18 @@ from broker.errors import (
     VaultUnavailableError,
     WaitingError,
 )
+from broker.issuing.usable import Usable
 from broker.model.authentication import PASSWORD
 from broker.model.bundle import Wanted
+from broker.model.clock import Clock, system_clock
 from broker.model.lease import Caller
 from broker.model.secret import Secret
 from broker.service.app import application
 from broker.service.listeners import Address
+from broker.service.listing import listing
 from tests.service.test_app import Bundles
 from tests.support.accounts import MZP, PLANTED
+from tests.support.console import inside
 from tests.support.sources import ROOT
 
 TOKEN = Caller(Secret("s.token"))
@@ -49,12 +54,26 @@ class _Server(uvicorn.Server):
         yield
 
 
+class Listed:
+    """The use-case behind GET /v1/accounts."""
+
+    def __init__(self, found: list[Usable]) -> None:
+        self.found = found
+        self.clock: Clock = system_clock
+
+    async def of(self, caller: Caller) -> list[Usable]:
+        """Return them to the one caller."""
+        assert caller.credential.reveal() == "s.token"
+        return self.found
+
+
 @contextmanager
-def served(bundles: Bundles, at: str = "127.0.0.1:0") -> Iterator[str]:
+def served(bundles: Bundles, at: str = "127.0.0.1:0", usable: Sequence[Usable] = ()) -> Iterator[str]:
     """Yield the address of the real service in front of `bundles`."""
+    app = application(bundles, {("GET", "/v1/accounts"): listing(Listed(list(usable)))})
     address = Address.parse(at)
     bound = address.bound()
-    config = uvicorn.Config(application(bundles), lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
     server = _Server(config)
     running = threading.Thread(target=lambda: asyncio.run(server.serve([bound])))
     running.start()
@@ -212,6 +231,33 @@ def test_addresses_that_are_refused(address: str) -> None:
         Service(address, lambda: TOKEN)
 
 
+def usable(application: str, days: int | None, *, suspended: bool = False) -> Usable:
+    end = datetime.now(UTC) + timedelta(days=days) if days is not None else None
+    return Usable(MZP, application, None if days is None else 7, end, suspended)
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [
+        ([], 0),
+        ([usable("fleet", 9)], 0),
+        ([usable("fleet", 9), usable("new", None)], 0),
+        ([usable("fleet", 9), usable("held", 9, suspended=True)], 7),
+        ([usable("fleet", 9), usable("held", 9, suspended=True), usable("old", -1)], 6),
+    ],
+)
+def test_status_asks_the_service(tmp_path: Path, found: list[Usable], code: int) -> None:
+    """Without a right at Vault, and the worst comes first."""
+    (tmp_path / "token").write_text("s.token")
+    with served(Bundles(), usable=found) as address:
+        environment = {"BROKER_ADDR": address, "BROKER_AUTH": "token-file:token", "HOME": str(tmp_path)}
+        ended = inside(["status", "-o", "json", "--detailed-exitcode"], home=tmp_path, environment=environment)
+        other = inside(["status", "other"], home=tmp_path, environment=environment)
+    assert (ended.code, f"through {address}" in ended.err) == (code, True), ended.err
+    assert [one["application"] for one in ended.json] == [one.application for one in reversed(found)]
+    assert (other.code, "no right to other" in other.err) == (5, True)
+
+
 def test_a_ca_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a file"):
         Service("https://127.0.0.1:1", lambda: TOKEN, tmp_path / "none")
@@ -238,11 +284,12 @@ def test_the_base_install_fetches_a_bundle(tmp_path: Path) -> None:
     """With the configuration that `init --consumer` writes, and no variable."""
     (tmp_path / "token").write_text("s.token")
     (tmp_path / "token").chmod(0o600)
-    with served(Bundles()) as address:
+    with served(Bundles(), usable=[usable("fleet", 9)]) as address:
         lines = [
             ["init", "--consumer", "--addr", address, "--auth", "token-file:token"],
             ["config", "check"],
             ["bundle", "get", "mzp-1/fleet", "--to", "bundle"],
+            ["status"],
         ]
         done = subprocess.run(
             [sys.executable, "-c", WITHOUT, json.dumps(lines)],
@@ -253,3 +300,4 @@ def test_the_base_install_fetches_a_bundle(tmp_path: Path) -> None:
     assert f"the configuration is valid; broker at {address}" in done.stderr
     assert f"through {address}" in done.stderr
     assert (tmp_path / "bundle/current/password").read_text() == PLANTED
+    assert re.search(r"application +mzp-1/fleet\n *state +ready|mzp-1/fleet +ready +7", done.stdout)

@@ -327,6 +327,8 @@ def test_bundle_get_takes_it_from_the_service(system: System, token: dict[str, s
         system.changes = {**alone, "BROKER_AUTH": "jwt-file:jwt"}
         got = system.ok("bundle", "get", "acme/reporting", "--to", "bundle", "--ttl", "5m")
         assert f"through {service.addresses[0]}" in got.err
+        shown = system.ok("status", "-o", "json").json
+        assert [(one["application"], one["state"]) for one in shown] == [("reporting", "ready")]
         assert (system.home / "bundle/current/password").read_text() == PASSWORD
         held = system.start(
             "bundle", "get", "acme/reporting", "--consumer-token-file", "reader.token", "--to", "held", "--hold"
