@@ -17,6 +17,7 @@ import pytest
 
 from broker.cli import holding
 from broker.cli.holding import Held
+from broker.cli.through import Identity
 from broker.delivery.directory import publishing
 from broker.delivery.root import Root
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, VaultUnavailableError
@@ -249,3 +250,23 @@ def test_a_full_disk_keeps_the_old_files(tmp_path: Path, monkeypatch: pytest.Mon
     with followed(source, tmp_path, act) as came:
         assert came == [True]
     assert source.returned[:2] == ["lease-2", "lease-1"]
+
+
+def test_an_identity_is_read_again_when_it_changes(tmp_path: Path) -> None:
+    file = tmp_path / "jwt"
+
+    def write(text: str) -> None:
+        fresh = file.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.chmod(0o600)
+        fresh.replace(file)
+
+    write("first")
+    identity = Identity(f"jwt-file:{file}")
+    assert identity() is identity()
+    write("second")
+    assert (identity().credential.reveal(), identity().is_jwt) == ("second", True)
+    write("")
+    assert identity().credential.reveal() == "second", "the last good one"
+    file.unlink()
+    assert identity().credential.reveal() == "second"

@@ -31,10 +31,11 @@ from broker.errors import (
 )
 from broker.issuing.usable import Usable
 from broker.model.authentication import PASSWORD
-from broker.model.bundle import Wanted
+from broker.model.bundle import Granted, Wanted
 from broker.model.clock import Clock, system_clock
 from broker.model.lease import Caller
 from broker.model.secret import Secret
+from broker.model.waiting import Ended, Event
 from broker.service.app import application
 from broker.service.listeners import Address
 from broker.service.listing import listing
@@ -301,3 +302,78 @@ def test_the_base_install_fetches_a_bundle(tmp_path: Path) -> None:
     assert f"through {address}" in done.stderr
     assert (tmp_path / "bundle/current/password").read_text() == PLANTED
     assert re.search(r"application +mzp-1/fleet\n *state +ready|mzp-1/fleet +ready +7", done.stdout)
+
+
+def fetched() -> Granted:
+    """Return a bundle of the real service."""
+    with served(Bundles()) as address:
+        service = Service(address, lambda: TOKEN)
+        granted = service.grant(WANTED)
+        service.close()
+    return granted
+
+
+def renewed(granted: Granted, answer: object, *, status: int = 200) -> Granted:
+    """Renew a bundle at a service that answers `answer`."""
+    with Saying(status, json.dumps(answer).encode()).served() as address:
+        service = Service(address, lambda: TOKEN)
+        after = service.renew(WANTED, granted)
+        service.close()
+    return after
+
+
+LATER = "2999-01-01T00:00:00Z"
+LONGER = {"lease": "next", "lease_id": "x", "generation": 1, "expires": LATER, "newer": None}
+
+
+def test_a_renewed_bundle_ends_later() -> None:
+    granted = fetched()
+    after = renewed(granted, LONGER)
+    assert (after.lease.id, after.lease_text.reveal()) == (granted.lease.id, "next")
+    assert after.bundle.expires == after.lease.expires > granted.lease.expires
+
+
+@pytest.mark.parametrize("answer", [{}, {"expires": "soon"}, {"expires": LATER, "newer": None}, []])
+def test_a_renewal_that_is_none(answer: object) -> None:
+    with pytest.raises(VaultUnavailableError, match="does not answer as"):
+        renewed(fetched(), answer)
+
+
+def test_a_newer_generation_is_fetched() -> None:
+    """The real service names a newer one: then a new bundle comes with a lease of its own."""
+    bundles = Bundles()
+    with served(bundles) as address:
+        service = Service(address, lambda: TOKEN)
+        granted = service.grant(WANTED)
+        after = service.renew(WANTED, granted)
+        service.close()
+    assert after is granted, "it is the same, so it was given back"
+    assert len(bundles.wanted) == 2
+    assert bundles.texts == ["lease-text", "lease-text"]
+
+
+def test_a_denied_renewal_is_an_end() -> None:
+    with pytest.raises(DeniedError):
+        renewed(fetched(), {"code": "denied", "detail": "ended"}, status=403)
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'    {"event":"generation","generation":2}', Ended(Event.GENERATION, 2)),
+        (b'{"event":"drain","generation":null}', Ended(Event.DRAIN)),
+        (b'{"event":"new","generation":null}', None),
+        (b'{"event":"drain"}', None),
+        (b"    ", None),
+    ],
+)
+def test_a_wait_has_an_event(body: bytes, found: Ended | None) -> None:
+    granted, saying = fetched(), Saying(body=body)
+    with saying.served() as address:
+        service = Service(address, lambda: TOKEN)
+        if found:
+            assert service.wait(granted) == found
+        else:
+            with pytest.raises(VaultUnavailableError):
+                service.wait(granted)
+    assert [path for path, _ in saying.got] == ["/v1/wait"]

@@ -22,6 +22,7 @@ from broker.model.lease import BundleKind, Consumer, ConsumerRecord, Which, held
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Move
+from broker.model.waiting import Ended, Event
 from broker.partners import catalogue
 from tests.support.accounts import (
     BY,
@@ -296,3 +297,18 @@ def test_processes_share_a_holding() -> None:
     assert broker.holders == {"reader"}
     broker.now = later(hours=1)
     assert not broker.holders
+
+
+def test_a_held_bundle_is_renewed_by_another_only() -> None:
+    broker = Broker()
+    issuer, wanted = broker.issuer(), Wanted(MZP, "fleet", HOUR)
+    granted = issuer.grant(wanted)
+    assert issuer.renew(wanted, granted) is granted
+    assert issuer.wait(granted) == Ended(Event.TIMEOUT)
+    broker.account = rotated(broker.account)
+    assert issuer.wait(granted) == Ended(Event.GENERATION, 2)
+    assert issuer.renew(wanted, granted).lease.generation == 2
+    broker.account = registering.suspended(broker.account, "stolen", STAMP)
+    assert issuer.wait(granted) == Ended(Event.SUSPENDED)
+    with assert_refused(RefusedError, "suspended"):
+        issuer.renew(wanted, granted)
