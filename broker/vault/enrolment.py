@@ -15,7 +15,7 @@ from broker.vault import layout
 from broker.vault.approle import role_id, role_path, text
 from broker.vault.capabilities import grant_hint
 from broker.vault.connection import Connection
-from broker.vault.errors import Document
+from broker.vault.errors import Document, field_of, unclear
 from broker.vault.ownership import found, require_set_up
 from broker.vault.policies import consumer_policy, installed, policy_kind, policy_name
 from broker.vault.policies import rights as rights_of
@@ -144,7 +144,9 @@ def consumers(vault: Connection) -> tuple[Enrolled, ...]:
     """Return every consumer that was enrolled."""
     require_set_up(vault)
     prefix = policy_name(vault.settings.mount, "consumer-")
-    names = (found(vault, "sys/policies/acl", "LIST") or {}).get("keys") or ()
+    names = field_of(vault.ask("LIST", "sys/policies/acl"), "data", "keys")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise unclear("sys/policies/acl")
     ours = sorted(key.removeprefix(prefix) for key in names if key.startswith(prefix))
     return tuple(consumer(vault, name) for name in ours if NAME.fullmatch(name))
 
@@ -168,10 +170,10 @@ class _Consumer:
         self.policy_path = f"sys/policies/acl/{self.policy}"
         self.entity_path = f"identity/entity/name/{self._entity_name}"
         self.approle_path = role_path(vault, consumer_role(name))
-        policy = found(vault, self.policy_path)
-        self.policy_text = None if policy is None else str(policy.get("policy"))
-        self.entity = found(vault, self.entity_path)
-        self._approle = found(vault, self.approle_path)
+        policy = _with(vault, self.policy_path, "policy")
+        self.policy_text = None if policy is None else str(policy["policy"])
+        self.entity = _with(vault, self.entity_path, "aliases")
+        self._approle = _with(vault, self.approle_path, "token_policies")
 
     @property
     def exists(self) -> bool:
@@ -182,6 +184,8 @@ class _Consumer:
     def logins(self) -> tuple[Login, ...]:
         """The names by which logins know the consumer."""
         aliases: Any = (self.entity or {}).get("aliases") or ()
+        if not all(isinstance(alias, Mapping) for alias in aliases):
+            raise unclear(self.entity_path)
         return tuple(
             Login(str(a.get("mount_path")).removeprefix("auth/").rstrip("/"), str(a.get("name"))) for a in aliases
         )
@@ -209,7 +213,7 @@ class _Consumer:
                 raise RefusedError(f"{self._name} has the subject {login.subject} at auth/{mount}/", hint=hint)
         alias = {"alias_name": subject.name, "alias_mount_accessor": accessor}
         holder = found(self._vault, "identity/lookup/entity", "POST", alias) or {}
-        role = found(self._vault, subject.role)
+        role = _with(self._vault, subject.role, "token_policies")
         is_others = role is not None and self.policy not in (role.get("token_policies") or ())
         if is_others or holder.get("name", self._entity_name) != self._entity_name:
             message = f"the subject {subject.name} at auth/{mount}/ belongs to {holder.get('name') or 'others'}"
@@ -220,6 +224,14 @@ class _Consumer:
         entity = text(self._vault.ask("GET", self.entity_path), "id")
         alias = {"name": name, "canonical_id": entity, "mount_accessor": accessor}
         self._vault.call("POST", "identity/entity-alias", alias)
+
+
+def _with(vault: Connection, path: str, key: str) -> Mapping[str, Any] | None:
+    """Return the data at `path`, which has `key` whoever made it; None if nothing is there."""
+    data = found(vault, path)
+    if data is not None and key not in data:
+        raise unclear(path)
+    return data
 
 
 def _unknown(name: str) -> UnknownNameError:

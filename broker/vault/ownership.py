@@ -14,7 +14,7 @@ from broker.errors import RefusedError, UnknownNameError
 from broker.model.role import Role
 from broker.vault import layout
 from broker.vault.connection import Connection
-from broker.vault.errors import Document, MissingError, UnmountedError
+from broker.vault.errors import Document, MissingError, UnmountedError, unclear
 from broker.vault.policies import BASE, policy_name
 from broker.vault.settings import DEFAULT_MOUNT
 
@@ -67,6 +67,8 @@ def survey(vault: Connection) -> Ground:
     """Return the ground of this mount; raise `RefusedError` if it can be neither used nor shared."""
     mount = vault.settings.mount
     mounts, auths = found(vault, "sys/mounts") or {}, found(vault, "sys/auth") or {}
+    if not (mounts and auths):  # every Vault has some of each
+        raise unclear("its mounts")
     ground = unseen(mount, taken={*mounts, *auths})
     for path in mounts:
         if path.startswith(f"{layout.RIGHTS}/"):

@@ -43,6 +43,7 @@ _LEFT_OUT: Final = frozenset(
         "bundle get (all formats, after another client_id)",
         "vault setup --login-dir",
         "vault enrol --login-dir",
+        "vault enrol --remove",  # of a consumer that no cell makes again
     }
 )
 

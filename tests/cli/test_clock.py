@@ -20,7 +20,7 @@ SHOW: Final = {
     *("status", "doctor", "explain", "account list", "account show", "app list", "csr show", "rotation status"),
     *("evidence show", "evidence holders", "evidence verify", "vault status", "lease list", "lease show"),
 }
-UNDATED: Final = {"partner add", "vault enrol"}  # Vault's own clock dates a token
+UNDATED: Final = {"partner add", "vault enrol", "policy render", "policy check"}  # Vault's own clock dates a token
 NOTHING: Final = {"evidence anchor"}  # the good line has nothing left to date: below
 DATED: Final = sorted(
     (good.state, name) for name, good in GOOD.items() if good.vault and name not in SHOW | UNDATED | NOTHING
