@@ -38,6 +38,7 @@ def test_where_it_lies_is_data_and_what_it_is_goes_to_people(harness: CliHarness
     ended = harness.ok(GET)
     assert (Path(ended.out.strip()) / "tls.key").is_file()
     assert "requested" not in ended.err
+    assert "directly from Vault" in ended.err
     ended = harness.ok(f"{GET} --ttl 100d -o json")
     assert (Path(ended.json["directory"]) / "tls.key").is_file()
     assert "requested: 100d; a lease lasts an hour at most" in ended.err

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
-from broker_demo import dev
+from broker_demo import dev, steps
 
 from broker.cli.output import note
 from tests.e2e.test_demo import BROKER, eventually, left_by, place, processes
@@ -59,3 +61,14 @@ def test_without_the_stand_in_it_names_the_package(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "broker_demo.dev", None)
     ended = inside(["serve", "--dev"], home=tmp_path, environment={"HOME": str(tmp_path)})
     assert (ended.code, "pip install '.[server,embedded]' ./standin" in ended.err) == (2, True)
+
+
+def test_its_token_is_replaced_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, demo = itertools.count(1), Mock(directory=tmp_path)
+    monkeypatch.setattr(dev, "_RENEWED", 0.01)
+    monkeypatch.setattr(steps, "enrol", lambda _: (tmp_path / "reporting.token").write_text(f"s.{next(tokens)}\n"))
+    with dev._fresh_token(demo) as header:
+        assert header.stat().st_mode & 0o777 == 0o600
+        while header.read_text() in ("X-Vault-Token: s.1\n", "X-Vault-Token: s.2\n"):
+            pass
+        assert header.read_text().startswith("X-Vault-Token: s.")
