@@ -1,15 +1,16 @@
 """Issue bundles as the server role: for one command, or for every caller of a service."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache, partial
 from typing import Final
 
 from broker.compose.privileged import Profiles, checked_accounts
 from broker.compose.roles import Roles
-from broker.errors import DeniedError, UnknownNameError
+from broker.errors import BrokerError, DeniedError, UnknownNameError, VaultUnavailableError
 from broker.evidence.journal import Journal
 from broker.issuing.batch_issuer import BatchIssuer, Limits, Ports
-from broker.issuing.batches import Batches, Recorder, counted
+from broker.issuing.batches import Batches, Recorder, Recording, counted
 from broker.issuing.expiries import Expiries
 from broker.issuing.grant import Issuer, ReadAccount
 from broker.issuing.leases import LeaseSigner
@@ -23,15 +24,31 @@ from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.service.answers import Contents
+from broker.telemetry import log
 from broker.vault import capabilities, layout, server_certificate
 from broker.vault.changes import recent_changes
 from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
+from broker.vault.errors import OwnDenialError
 from broker.vault.exchange import Exchange
 from broker.vault.lease_keys import lease_signer
 from broker.vault.secrets import read_secrets
 
 _PLACES: Final = 4096  # accounts
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    """Raise `VaultUnavailableError` if Vault denies something to the broker itself: it says nothing of the caller."""
+    try:
+        yield
+    except OwnDenialError as error:
+        raise _away(error) from None
+
+
+def _away(error: OwnDenialError) -> VaultUnavailableError:
+    log.error("Vault denies a request of the broker itself", reason=error.message, hint=error.hint)
+    return VaultUnavailableError("Vault denies the broker what it needs", hint="the broker's log says what")
 
 
 class Issuing:
@@ -104,15 +121,19 @@ class Issuing:
         ports = Ports(
             signer=self._signer,
             contents=Contents,
-            accounts=self._accounts,
-            authentication=lambda account: self._profiles(account.profile, Role.SERVER).authentication,
+            accounts=_ours()(self._accounts),
+            authentication=_ours()(lambda account: self._profiles(account.profile, Role.SERVER).authentication),
             judge=self.judged,
-            read_secrets=partial(read_secrets, self._vault),
-            end=recorder.end,
+            read_secrets=_ours()(partial(read_secrets, self._vault)),
+            end=_ours()(recorder.end),
             require_true_clock=self._true_clock,
         )
         limits = Limits(rate=float(self._roles.config["service.rate"]))
-        return BatchIssuer(ports, Batches(counted(recorder.write)), self._clock, limits)
+
+        def write(batch: Sequence[Recording]) -> list[int | BrokerError]:
+            return [_away(result) if isinstance(result, OwnDenialError) else result for result in recorder.write(batch)]
+
+        return BatchIssuer(ports, Batches(counted(write)), self._clock, limits)
 
     @cached_property
     def waits(self) -> Waits:
@@ -151,6 +172,7 @@ class Issuing:
     def _signer(self) -> LeaseSigner:
         return lease_signer(self._vault, self._clock())
 
+    @_ours()
     def judged(self, caller: Caller, name: AccountName, application: str, kind: BundleKind) -> Consumer:
         """Return the consumer, if it has the right. Nothing else is checked: a stranger must learn nothing."""
         try:

@@ -21,7 +21,16 @@ from broker.model.compare_and_set import compare_and_set
 from broker.model.duration import duration_text
 from broker.model.secret import Secret
 from broker.telemetry import log
-from broker.vault.errors import BadTokenError, Document, LackingError, MissingError, PassingError, field_of, unclear
+from broker.vault.errors import (
+    BadTokenError,
+    Document,
+    LackingError,
+    MissingError,
+    OwnDenialError,
+    PassingError,
+    field_of,
+    unclear,
+)
 from broker.vault.layout import BOUNDS_AS_GRANTED, DESCRIPTION
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import SEAL_STATUS, Seen, Transport
@@ -354,10 +363,11 @@ class Connection:
             message = (
                 f"Vault denies {path} to {self.holder}: its token is expired or revoked, or lacks sys/capabilities-self"
             )
-            return DeniedError(message, hint="log in again: bao login, or vault login")
+            return OwnDenialError(message, hint="log in again: bao login, or vault login")
         hint = ADMIN_HINT if self.holder == ADMINISTRATOR else "broker doctor"
         if not lacks:
-            return DeniedError(f"Vault denies this request for {path} to {self.holder}, which has the right", hint=hint)
+            message = f"Vault denies this request for {path} to {self.holder}, which has the right"
+            return OwnDenialError(message, hint=hint)
         return LackingError(f"{self.holder} lacks {lacks} on {path}", hint=hint)
 
 

@@ -4,7 +4,7 @@ They are parsed with suspicion: they may come from a proxy, a portal, or a serve
 phrases decide. No text of Vault or of a library is passed on: it may quote a request.
 
     UnknownNameError: MissingError: GoneError
-    DeniedError: BadTokenError, LackingError
+    DeniedError: BadTokenError, OwnDenialError (LackingError)
     InputError: UnmountedError
     VaultUnavailableError: PassingError
     VaultUnavailableError: UnclearError: OversizedError, InvalidError
@@ -62,7 +62,11 @@ class BadTokenError(DeniedError):
     """Vault does not know the token of a request: mistyped, expired or revoked."""
 
 
-class LackingError(DeniedError):
+class OwnDenialError(DeniedError):
+    """Vault denies a request of the broker itself, whoever it is for."""
+
+
+class LackingError(OwnDenialError):
     """The policies of the token that was sent lack a capability."""
 
 
