@@ -54,6 +54,7 @@ def test_every_command_names_the_missing_extra(tmp_path: Path) -> None:
         "url": "https://partner.example/v3", "login": "MZP0000001", "consumer": "reader", "csr": "good.csr",
         "subject": [part for pair in SUBJECT for part in ("--subject", pair)],
         "reply": "reply.zip", "token": "reader.token", "profile": "own.toml", "set": "set.json", "holder": "reader",
+        "lease": "0123abcd",
     }  # fmt: skip
     lines = {name: filled(good.line, words) for name, good in GOOD.items()}
     environment = {"VAULT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN": "none", "HOME": str(tmp_path), "PATH": ""}

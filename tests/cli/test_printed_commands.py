@@ -103,11 +103,12 @@ def test_the_steps_after_init_lead_to_a_good_doctor(harness: CliHarness) -> None
 def test_the_page_for_clients_begins_with_what_works(harness: CliHarness) -> None:
     page = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
     block = page.partition("```sh\n")[2].partition("```")[0]
-    enrol, get = (line.partition("broker ")[2] for line in block.splitlines())
+    enrol, configure, get = (line.partition("broker ")[2] for line in block.splitlines())
     harness.put("promoted")
     token = harness.saved.system.vault.admin.tokens
     assert token
     harness.ok(enrol, env={"VAULT_TOKEN": token.token().reveal()})
     assert get.endswith(" --hold")  # tests/cli/test_bundle.py holds one
-    harness.ok(get.removesuffix(" --hold"))
+    assert configure.startswith("init --consumer ")  # tests/docs/test_service.py goes through a service
+    harness.ok(f"{get.removesuffix(' --hold')} --consumer-token-file reporting.token")
     assert (harness.home / "DIR" / "current" / "tls-combined.pem").exists()
