@@ -105,7 +105,7 @@ def _logins(roles: Roles) -> str:
 
 
 def _rights(broker: Broker, role: Role) -> Iterator[Finding]:
-    if lacks := lacking(broker.roles.connection(role), role):
+    if lacks := lacking(broker.roles.connection(role), role, broker.config["serve.tls_pki"]):
         message = f"the {role.value} role lacks {'; '.join(lacks)}"
         yield Finding.error(f"role.{role.value}", message, "VAULT_TOKEN=… broker vault setup --dry-run shows why")
 

@@ -110,7 +110,7 @@ class Vaults:
         """Use Vault as `role`; raise the error that a command would meet."""
         if role is Role.AUDITOR:
             vault.list("accounts")
-        elif lacks := lacking(vault, role):
+        elif lacks := lacking(vault, role, self._roles.config["serve.tls_pki"]):
             message = f"the {role.value} role lacks {'; '.join(lacks)}"
             raise DeniedError(message, hint="VAULT_TOKEN=… broker vault setup --dry-run")
 

@@ -39,14 +39,16 @@ def health(settings: VaultSettings) -> Health:
     return Health(str(status.get("version", "?")), vault.their_clock)
 
 
-def lacking(vault: Connection, role: Role) -> list[str]:
+def lacking(vault: Connection, role: Role, pki: str = "") -> list[str]:
     """Return the rights that the policy of `role` grants and the token of `vault` lacks, as "update on PATH".
+
+    `pki` is MOUNT/ROLE of the PKI engine that signs the service's certificate.
 
     A role that is limited to some accounts has no right on the secrets of every account. Which accounts these are is
     unknown here, so rights on secrets are reported only if it has some of them.
     """
     mount = vault.settings.mount
-    wanted, unlimited = (rights(role_policy(role, mount=mount, accounts=names)) for names in (ALL, ()))
+    wanted, unlimited = (rights(role_policy(role, mount=mount, accounts=names, pki=pki)) for names in (ALL, ()))
     lacks = missing(vault, wanted)
     on_secrets = set(wanted) - set(unlimited)
     if on_secrets <= set(lacks):

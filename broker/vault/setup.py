@@ -178,9 +178,8 @@ def as_shell(ground: Ground, items: Iterable[Item]) -> str:
 
 def _policies(ground: Ground, wish: Wish) -> list[Item]:
     mount, shared = ground.mount, () if ground.is_ours else (ground.mount,)
-    pki = ["/sign/".join(wish.pki.rsplit("/", 1))] if wish.pki else []
     texts = {
-        role.value: role_policy(role, mount=mount, accounts=wish.accounts, shared=shared, pki=pki) for role in Role
+        role.value: role_policy(role, mount=mount, accounts=wish.accounts, shared=shared, pki=wish.pki) for role in Role
     }
     named = {policy_name(mount, name): text for name, text in {BASE: installed(f"{BASE}.hcl"), **texts}.items()}
     return [Item(f"policy {name}", f"sys/policies/acl/{name}", {"policy": text}) for name, text in named.items()]

@@ -30,7 +30,7 @@ class Pki:
     def grant(self) -> None:
         """Give the server role its one right there, as `vault setup` does."""
         mount = self.system.vault.settings.mount
-        hcl = role_policy(Role.SERVER, mount=mount, pki=[f"{self.mount}/sign/broker"])
+        hcl = role_policy(Role.SERVER, mount=mount, pki=f"{self.mount}/broker")
         self.system.vault.admin.call("POST", f"sys/policies/acl/{policy_name(mount, 'server')}", {"policy": hcl})
 
 
@@ -79,6 +79,9 @@ def test_a_certificate_that_is_refused(system: System, pki: Pki) -> None:
     ]
     ended = system.run(*line, "localhost")
     assert (ended.code, f"{pki.mount}/sign/broker" in ended.err, "broker vault setup" in ended.err) == (5, True, True)
+    system.changes = {"BROKER_TLS_PKI": f"{pki.mount}/broker"}
+    assert f"the server role lacks update on {pki.mount}/sign/broker" in system.run("doctor").out
     pki.grant()
+    assert "sign/broker" not in system.run("doctor").out
     ended = system.run(*line, "other.example")
     assert (ended.code, "does not sign for other.example" in ended.err) == (6, True)
