@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import importlib
 import importlib.util
+import json
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,7 @@ from broker.model.jwt_issuer import JwtIssuer
 from broker.model.role import Role
 from broker.model.stage import MOVES, Move, Stage
 from broker.pki.verification import ACCEPTABLE
+from broker.service import openapi
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -43,16 +45,17 @@ LOGINS = [
 def main(arguments: Sequence[str]) -> int:
     """Write every page, or with `--check` print how the pages there differ and return 1 if they do."""
     pages = {
-        "stages": stages(),
-        "settings": settings(),
-        "exit-codes": exit_codes(),
-        "cli": commands(),
-        "findings": findings(),
-        "clients": clients(),
+        "stages.md": stages(),
+        "settings.md": settings(),
+        "exit-codes.md": exit_codes(),
+        "cli.md": commands(),
+        "findings.md": findings(),
+        "clients.md": clients(),
+        "openapi.json": json.dumps(openapi.description(), indent=1).splitlines(),
     }
     stale = False
     for name, lines in pages.items():
-        path, text = REFERENCE / f"{name}.md", "\n".join(lines) + "\n"
+        path, text = REFERENCE / name, "\n".join(lines) + "\n"
         if arguments == ["--check"]:
             there = path.read_text(encoding="utf-8") if path.exists() else ""
             differences = difflib.unified_diff(
