@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from broker.compose.graph import Broker
+from broker.compose.graph import LAG, Broker
 from broker.config import resolve
 from broker.issuing.batch_issuer import OLDEST
 from broker.model.lease import Caller
@@ -45,4 +45,4 @@ def test_retirement_waits_only_for_recent_changes(vault: TestVault, monkeypatch:
     for age in (timedelta(0), timedelta(minutes=14), -timedelta(minutes=14), timedelta(minutes=16)):
         process._wait_for_services(process.clock() - age)
     process.close()
-    assert slept == [OLDEST] * 3
+    assert slept == [OLDEST + LAG] * 3
