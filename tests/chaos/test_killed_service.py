@@ -143,7 +143,7 @@ def played(saved: SavedStates, tokens: Mapping[str, Mapping[str, str]], name: st
     return scene
 
 
-@pytest.mark.parametrize(("name", "phase", "at"), KILLS[::6])  # make chaos has them all
+@pytest.mark.parametrize(("name", "phase", "at"), KILLS[::9])  # make chaos has them all
 def test_a_killed_replica_left_all_on_record(
     saved: SavedStates, tokens: Mapping[str, Mapping[str, str]], name: str, phase: str, at: int
 ) -> None:

@@ -134,7 +134,7 @@ def test_grants_after_an_operators_revocation(saved: SavedStates, two: Replicas,
     one, other = two.running
     before = [timed(bundles(replica, token)) for replica in (one, other, one, other)]
     reader = next(iter(held_until(saved.system, 1)))
-    two.run("bundle", "revoke", ACCOUNT, reader, "--reason", "left")
+    two.run("lease", "revoke", "--account", ACCOUNT, "--consumer", reader, "--reason", "left")
     renewable: list[Answer] = []
     while len(renewable) < 2:
         asked = two.running[len(renewable)]
