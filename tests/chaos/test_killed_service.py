@@ -121,7 +121,10 @@ def played(saved: SavedStates, tokens: Mapping[str, Mapping[str, str]], name: st
     """Play a scene; return it once all of its services are gone."""
     saved.put("renewed")
     with replicas(saved.system) as services:
-        other = services.start()  # first: it makes the key that signs leases
+        other = services.start()
+        assert (
+            other.post(headers=tokens[CONSUMERS[2]], **BUNDLE).status_code == 201
+        )  # it makes the key that signs leases
         scene = Scene(services, services.start(disturbance="tests.chaos.service_kills:disturb", **order), other, tokens)
         began = datetime.now(UTC).timestamp()
         SCENES[name][0](scene)
