@@ -67,9 +67,12 @@ def command(
     start.suggest("log.level", "info")
     start.suggest("log.format", "json")
     pki, name = start.config["serve.tls_pki"], start.config["serve.tls_name"]
-    start.broker.serve(Listening(address, health, certificate, key, behind_proxy, pki, name), _ready)
+    start.broker.serve(Listening(address, health, certificate, key, behind_proxy, pki, name), note_addresses)
 
 
-def _ready(addresses: tuple[str, ...]) -> None:
-    for address in addresses:
-        note(f"listening on {address}")
+def note_addresses(addresses: tuple[str, ...]) -> None:
+    """Print the addresses that a service listens at: the one for bundles, then the one for health, if there is one."""
+    bundles, *health = addresses
+    note(f"listening on {bundles}")
+    for address in health:
+        note(f"listening on {address} for /livez, /readyz and /metrics")

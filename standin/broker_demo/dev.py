@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.cli.output import note
+from broker.cli.serve import note_addresses
 from broker.compose.graph import Broker
 from broker.compose.serving import Listening
 from broker.config import resolve
@@ -81,8 +82,7 @@ def _fresh_token(demo: Demo) -> Iterator[Path]:
 
 
 def _say(addresses: tuple[str, ...], header: Path) -> None:
-    for address in addresses:
-        note(f"listening on {address}")
+    note_addresses(addresses)
     where = addresses[0]
     target = f"--unix-socket {where.removeprefix('unix://')} http://broker" if where.startswith("unix:") else where
     note("\nAsk for a bundle:")

@@ -107,7 +107,7 @@ class Replicas:
         while len(addresses) < 2:
             time.sleep(_TICK)
             said = shared().said(number)
-            addresses = re.findall(r"^listening on (\S+)$", said, re.MULTILINE)
+            addresses = re.findall(r"^listening on (\S+)(?: .*)?$", said, re.MULTILINE)
             assert _lives(pid), said
         client = httpx.Client(base_url=addresses[0], trust_env=False, timeout=60)
         self.running.append(Replica(number, pid, addresses, client, changes or {}))
