@@ -165,6 +165,7 @@ def test_a_day_of_500_consumers() -> None:
                         assert old.ask("POST", "sys/seal", {}, token=cluster.token.reveal())[0] == 204
                         await asyncio.to_thread(lambda: cluster.leader)
                         old.kill()  # with this seal, a node that starts again is unsealed
+                        old.start()  # here: a node ends with the thread that started it
                         await asyncio.to_thread(cluster.heal)
                         await all_wait(crowd, services)
                         assert await asyncio.to_thread(versions, leader) == before
@@ -173,6 +174,8 @@ def test_a_day_of_500_consumers() -> None:
                         dying = cluster.leader
                         await in_thread("rotation", "promote", ACCOUNT, services=services)
                         dying.kill()
+                        await asyncio.to_thread(lambda: cluster.leader)
+                        dying.start()
                         await asyncio.to_thread(cluster.heal)
                         await crowd.until(lambda: crowd.all_on(3))
                         await crowd.call_partner()
