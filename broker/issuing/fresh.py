@@ -10,22 +10,30 @@ from broker.errors import DeniedError
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
-_KEPT: Final = 20_000  # values at most
+_KEPT: Final = 20_000  # values at most, and as many denials
 _BEHIND: Final = 3 / 4  # of the limit
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """The words of a denial. The error itself is not kept: its traceback holds all that was in a request."""
+
+    message: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[Value]):
     """A value, or the denial in its place, and the uptime at which its reading began."""
 
-    value: Value | DeniedError
+    value: Value | Denial
     at: float
 
 
 class Fresh(Generic[Key, Value]):
     """A cache. A value is at most `seconds` old; from three quarters of that on it is read again in the background.
 
-    What loads raises `BrokerError`. Denials are kept as values are; no other error is kept.
+    What loads raises `BrokerError`. Denials are kept as values are, but not beyond their age; no other error is kept.
     """
 
     def __init__(
@@ -36,28 +44,29 @@ class Fresh(Generic[Key, Value]):
         self._seconds = seconds
         self._uptime = uptime
         self._kept: dict[Key, Loaded[Value]] = {}
+        self._denied: dict[Key, Loaded[Value]] = {}
         self._loading: dict[Key, asyncio.Task[Loaded[Value]]] = {}
 
     async def get(self, key: Key, load: Callable[[], Awaitable[Value]]) -> Value:
         """Return the value of `key`, which `load` reads; raise what it raised."""
-        kept = self._kept.get(key)
+        kept = self._kept.get(key) or self._denied.get(key)
         age = self._uptime() - kept.at if kept else self._seconds
         if kept is None or age >= self._seconds:
             kept = await asyncio.shield(self._task(key, load))
         elif age >= self._seconds * _BEHIND:
             self._task(key, load)
-        if isinstance(kept.value, DeniedError):
-            raise kept.value.with_traceback(None)
+        if isinstance(kept.value, Denial):
+            raise DeniedError(kept.value.message, hint=kept.value.hint)
         return kept.value
 
     def last(self, key: Key) -> Value | None:
         """Return the newest value, however old it is; None if there is none."""
         kept = self._kept.get(key)
-        return None if kept is None or isinstance(kept.value, DeniedError) else kept.value
+        return None if kept is None or isinstance(kept.value, Denial) else kept.value
 
     def forget(self, key: Key) -> None:
         """Read the value again when it is next asked for."""
-        self._kept.pop(key, None)
+        self._drop(key)
         self._loading.pop(key, None)  # what is being read may be the older value: it is not kept
 
     def _task(self, key: Key, load: Callable[[], Awaitable[Value]]) -> asyncio.Task[Loaded[Value]]:
@@ -72,18 +81,29 @@ class Fresh(Generic[Key, Value]):
         try:
             loaded: Loaded[Value] = Loaded(await load(), at)
         except DeniedError as error:
-            loaded = Loaded(error, at)
+            loaded = Loaded(Denial(error.message, error.hint), at)
         finally:
             is_newest = self._loading.get(key) is asyncio.current_task()
             if is_newest:
                 del self._loading[key]
         if not is_newest:
             return loaded
-        self._kept.pop(key, None)
-        self._kept[key] = loaded
-        if len(self._kept) > _KEPT:
-            del self._kept[next(iter(self._kept))]
+        self._keep(key, loaded)
         return loaded
+
+    def _keep(self, key: Key, loaded: Loaded[Value]) -> None:
+        self._drop(key)
+        among = self._denied if isinstance(loaded.value, Denial) else self._kept
+        among[key] = loaded
+        if len(among) > _KEPT:
+            del among[next(iter(among))]
+        too_old = self._uptime() - self._seconds
+        while self._denied and self._denied[next(iter(self._denied))].at <= too_old:
+            del self._denied[next(iter(self._denied))]
+
+    def _drop(self, key: Key) -> None:
+        self._kept.pop(key, None)
+        self._denied.pop(key, None)
 
 
 def _retrieved(done: asyncio.Task[Loaded[Value]]) -> None:

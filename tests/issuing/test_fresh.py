@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
@@ -118,6 +120,62 @@ def test_denials_are_kept_and_other_errors_are_not() -> None:
             with pytest.raises(VaultUnavailableError):
                 await fresh.get("b", source.read)
         assert source.reads == 4
+
+    run(test)
+
+
+def test_a_kept_denial_holds_no_request() -> None:
+    """The traceback of a denial leads to the head of a request, and to its token."""
+
+    async def test() -> None:
+        source = Source(error=DeniedError("no", hint="ask them"))
+        fresh, requests = source.fresh(), []
+
+        async def handle() -> None:
+            request = Source()
+            requests.append(weakref.ref(request))
+            await fresh.get("a", source.read)
+
+        for _ in range(3):
+            with pytest.raises(DeniedError, match="no") as caught:
+                await handle()
+            assert caught.value.hint == "ask them"
+            assert caught.value.__context__ is caught.value.__cause__ is None
+            del caught
+        source.error = None
+        gc.collect()
+        assert source.reads == 1
+        assert [request() for request in requests] == [None] * 3
+
+    run(test)
+
+
+def test_denials_beyond_their_age_are_dropped() -> None:
+    async def test() -> None:
+        source = Source(error=DeniedError("no"))
+        fresh = source.fresh()
+        for key in "abc":
+            with pytest.raises(DeniedError):
+                await fresh.get(key, source.read)
+        source.now, source.error = 4.0, None
+        await fresh.get("d", source.read)
+        assert list(fresh._denied) == []
+
+    run(test)
+
+
+def test_denials_push_out_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.issuing.fresh._KEPT", 3)
+
+    async def test() -> None:
+        source = Source()
+        fresh = source.fresh()
+        await fresh.get("a", source.read)
+        source.error = DeniedError("no")
+        for key in "bcdef":
+            with pytest.raises(DeniedError):
+                await fresh.get(key, source.read)
+        assert await fresh.get("a", source.read) == 1
 
     run(test)
 
