@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from broker.vault.policies import consumer_policy
@@ -25,7 +27,7 @@ def test_consumers_are_listed(harness: CliHarness, admin: dict[str, str]) -> Non
     (found,) = [c for c in harness.ok("vault enrol --list -o json", env=admin).json if c["name"] == "shown"]
     assert (found["rights"], found["disabled"]) == ([RIGHT], False)
     assert len(found["logins"]) == 1
-    assert f"shown     {RIGHT}" in harness.ok("vault enrol --list", env=admin).out
+    assert re.search(rf"^shown +{RIGHT} ", harness.ok("vault enrol --list", env=admin).out, re.MULTILINE)
 
 
 def test_removing_says_what_was_there(harness: CliHarness, admin: dict[str, str]) -> None:

@@ -61,6 +61,7 @@ def _play(system: System) -> None:
     _bring_in(system)
     _two_at_once(system)
     _miss_a_profile(system)
+    _serve(system)
     _look(system)
 
 
@@ -193,6 +194,13 @@ def _miss_a_profile(system: System) -> None:
         for role in (Role.ROTATOR, Role.CANARY, Role.SERVER):
             with pytest.raises(UnknownNameError, match="there is no profile"):
                 load("mime", StoredProfiles(broker.roles.connection(role)))
+
+
+def _serve(system: System) -> None:
+    """Read what a service reads in the background; `test_server_day` runs a whole service."""
+    with system.broker() as broker:
+        assert broker.issuing.waits.documents.changes().number
+        assert broker.roles.accounts(Role.SERVER).names()
 
 
 def _look(system: System) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -37,7 +38,8 @@ POD: dict[str, object] = {
     "aud": ["https://kubernetes.example"],
     "kubernetes.io": {"namespace": "broker", "serviceaccount": {"name": "auditor", "uid": "uid-broker-auditor"}},
 }
-POD_TOKENS = [PODS.jwt("system:serviceaccount:broker:auditor", jti=number, **POD) for number in ("0", "1")]
+FAR: Final = 4_000_000_000  # a long run makes them before it uses them
+POD_TOKENS = [PODS.jwt("system:serviceaccount:broker:auditor", jti=number, exp=FAR, **POD) for number in ("0", "1")]
 METHODS = ("approle", "jwt", "kubernetes", "cert")
 
 
