@@ -138,9 +138,9 @@ class ConsumerRecord:
     def given(self, lease: Lease, *, now: datetime) -> ConsumerRecord:
         """Return the record with `lease` added, and without holdings that ended more than a day ago.
 
-        A generation held before stays until its own end: another process of this entity may still use it. Concurrent
-        renewals may arrive in either order: the longer one counts. A lease that moves to a newer generation leaves the
-        old one, and never the other way: a process that still hands out the old one may be late.
+        A generation held before stays until its own end, of the same lease too: other processes of this entity may
+        have got it by the same idempotency key, and still use it. Concurrent renewals may arrive in either order: the
+        longer one counts.
         """
         holding = Holding(
             lease.account,
@@ -151,10 +151,7 @@ class ConsumerRecord:
             lease.first_issued,
             lease.expires,
         )
-        moved_on = [
-            h for h in self.holdings if h.lease == lease.id and h.generation < lease.generation and not h.shared
-        ]
-        kept = [h for h in self.holdings if not _over(h, now - _KEPT) and h not in moved_on]
+        kept = [h for h in self.holdings if not _over(h, now - _KEPT)]
         before = next((h for h in kept if _place(h) == _place(holding)), None)
         if before and not _over(before, now):
             longest = max(lease.expires, before.until or lease.expires)
@@ -190,7 +187,7 @@ class ConsumerRecord:
     def ended(self, holding: Holding, *, now: datetime) -> ConsumerRecord:
         """Return the record without the holding of that place: every lease of it is revoked."""
         kept = replace(self, holdings=tuple(h for h in self.holdings if _place(h) != _place(holding)))
-        # The lease may have moved here from another generation, and its older text be renewed
+        # The lease may have been granted in other generations too, and a text of those be renewed
         one = _revoking(kept, holding.lease, _place(holding), now) if holding.lease else kept
         return _revoking(one, "", _place(holding), now)
 

@@ -56,10 +56,14 @@ def test_newer_lease_does_not_hide_older_one() -> None:
     assert named((record,), MZP, 1, later(hours=1)) == NOBODY
 
 
-def test_renewal_moves_to_newer_generation() -> None:
-    record = a_record(a_lease(), a_lease("l1", 2))
-    assert named((record,), MZP, 1, NOW) == NOBODY
-    assert named((record,), MZP, 2, NOW) == {"billing"}
+def test_a_lease_of_many_processes_hides_none() -> None:
+    """One gets the new generation by the idempotency key of all; another still uses the old one, and may renew it."""
+    record = a_record(a_lease(), a_lease("l1", 2, expires=later(hours=2)))
+    assert named((record,), MZP, 1, NOW) == named((record,), MZP, 2, NOW) == {"billing"}
+    assert named((record,), MZP, 1, later(hours=1)) == NOBODY
+    renewed = record.given(a_lease(expires=later(minutes=80)), now=later(minutes=50))
+    assert named((renewed,), MZP, 1, later(minutes=79)) == {"billing"}
+    assert renewed.returned("l1").holdings == ()
 
 
 def test_a_late_grant_moves_no_lease_back() -> None:
