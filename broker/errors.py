@@ -4,6 +4,7 @@
     ├── InputError                an argument, a setting or a file is not usable
     │   └── UnknownNameError      nothing has this name
     ├── VaultUnavailableError     Vault gave no usable answer; a retry may help
+    │   └── PartlyUnavailableError    Vault is up, but gives this request nothing usable
     ├── PartnerUnavailableError   the partner gave no usable answer; a retry may help
     ├── DeniedError               the identity is unknown or lacks a right
     ├── RefusedError              a rule, a check or the partner refuses; a retry does not help
@@ -66,6 +67,10 @@ class VaultUnavailableError(BrokerError):
 
     kind = Kind.VAULT_UNAVAILABLE
     retryable = True
+
+
+class PartlyUnavailableError(VaultUnavailableError):
+    """Vault is up, but does not give what this request needs; other requests may succeed."""
 
 
 class PartnerUnavailableError(BrokerError):

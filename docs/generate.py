@@ -145,7 +145,7 @@ def _issuer_keys() -> str:
 def exit_codes() -> Iterator[str]:
     """Yield every exit code with the errors it stands for."""
     yield from _title("Exit codes", "broker/cli/exits.py")
-    meanings = {error.kind: (error.__doc__ or "").splitlines()[0] for error in _errors()}
+    meanings = {error.kind: (error.__doc__ or "").splitlines()[0] for error in _errors() if "kind" in vars(error)}
     meanings[errors.Kind.UNEXPECTED] = "A fault in the broker itself."
     rows = [(0, "", "Done, or nothing to do.")]
     rows += [(code, f"`{kind.value}`", meanings[kind]) for kind, code in exits.CODES.items()]

@@ -7,7 +7,7 @@ from typing import Final
 
 from broker.compose.privileged import Profiles, checked_accounts
 from broker.compose.roles import Roles
-from broker.errors import BrokerError, DeniedError, UnknownNameError, VaultUnavailableError
+from broker.errors import BrokerError, DeniedError, PartlyUnavailableError, UnknownNameError
 from broker.evidence.journal import Journal
 from broker.issuing.batch_issuer import BatchIssuer, Limits, Ports
 from broker.issuing.batches import Batches, Recorder, Recording, counted
@@ -39,16 +39,16 @@ _PLACES: Final = 4096  # accounts
 
 @contextmanager
 def _ours() -> Iterator[None]:
-    """Raise `VaultUnavailableError` if Vault denies something to the broker itself: it says nothing of the caller."""
+    """Raise `PartlyUnavailableError` if Vault denies something to the broker itself: it says nothing of the caller."""
     try:
         yield
     except OwnDenialError as error:
-        raise _away(error) from None
+        raise _unavailable(error) from None
 
 
-def _away(error: OwnDenialError) -> VaultUnavailableError:
+def _unavailable(error: OwnDenialError) -> PartlyUnavailableError:
     log.error("Vault denies a request of the broker itself", reason=error.message, hint=error.hint)
-    return VaultUnavailableError("Vault denies the broker what it needs", hint="the broker's log says what")
+    return PartlyUnavailableError("Vault denies the broker what it needs", hint="the broker's log says what")
 
 
 class Issuing:
@@ -131,7 +131,8 @@ class Issuing:
         limits = Limits(rate=float(self._roles.config["service.rate"]))
 
         def write(batch: Sequence[Recording]) -> list[int | BrokerError]:
-            return [_away(result) if isinstance(result, OwnDenialError) else result for result in recorder.write(batch)]
+            results = recorder.write(batch)
+            return [_unavailable(result) if isinstance(result, OwnDenialError) else result for result in results]
 
         return BatchIssuer(ports, Batches(counted(write)), self._clock, limits)
 
@@ -149,6 +150,7 @@ class Issuing:
     def applications(self) -> Applications:
         """Applications that callers of that service have a right to."""
 
+        @_ours()
         def all_of_them() -> ByRight:
             accounts = self._roles.accounts(Role.SERVER).all().found.values()
             return {
@@ -156,6 +158,7 @@ class Issuing:
                 for account, one in usable(accounts)
             }
 
+        @_ours()
         def permitted(caller: Caller, rights: Collection[str]) -> tuple[Consumer, frozenset[str]]:
             return capabilities.permitted(self._vault, self._token(caller), rights, peer=caller.peer)
 

@@ -1,6 +1,7 @@
 """Connections to Vault: one for each role, each with a login of its own."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ from broker.vault.settings import VaultSettings
 from broker.vault.transport import Seen
 
 _SKIP_VERIFY: Final = ("BAO_SKIP_VERIFY", "VAULT_SKIP_VERIFY")
+_THEIRS: Final = 4.0  # seconds for a login of a caller: Vault may wait for the keys of its issuer
 _ON: Final = ("1", "t", "true")  # true for Go's strconv.ParseBool, hence for Vault
 
 
@@ -119,12 +121,13 @@ class Roles(Ways):
             raise InputError(f"the {role.value} role: {error.message}", hint=error.hint) from None
 
     def anonymous(self) -> Connection:
-        """Return a connection without a login, for callers who show their own."""
+        """Return a connection without a login, for callers who show their own. It is patient for seconds only."""
         return self._anonymous
 
     @cached_property
     def _anonymous(self) -> Connection:
-        return Connection(self.settings, seen=self._seen)
+        settings = replace(self.settings, patience=min(self.settings.patience, _THEIRS))
+        return Connection(settings, seen=self._seen)
 
     def accounts(self, role: Role) -> VaultAccounts:
         """Return the account documents as `role` sees them."""

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from broker.errors import VaultUnavailableError
+from broker.errors import PartlyUnavailableError, VaultUnavailableError
 
 Result = TypeVar("Result")
 
@@ -32,7 +32,7 @@ class Away:
         try:
             return function()
         except VaultUnavailableError as error:
-            is_away = error.retryable
+            is_away = error.retryable and not isinstance(error, PartlyUnavailableError)
             raise
         finally:
             self._is_away = is_away

@@ -17,12 +17,13 @@ from typing import Any, Final
 
 import jwt
 
-from broker.errors import BrokerError, DeniedError
+from broker.errors import BrokerError, DeniedError, PartlyUnavailableError, VaultUnavailableError
 from broker.model.jwt_issuer import JwtIssuer
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
-from broker.vault.errors import InvalidError, MissingError, UnmountedError
+from broker.vault.errors import InvalidError, MissingError, PassingError, UnmountedError
 from broker.vault.logins import granted
+from broker.vault.transport import SEAL_STATUS
 
 _LARGEST: Final = 16 * 1024  # characters of a JWT
 _KEPT: Final = 10_000  # tokens to use again
@@ -74,7 +75,10 @@ class Exchange:
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
 
     def token(self, presented: Secret[str]) -> Secret[str]:
-        """Return a token of the JWT's bearer; raise `DeniedError` if no issuer of ours, or Vault, accepts it."""
+        """Return a token of the JWT's bearer; raise `DeniedError` if no issuer of ours, or Vault, accepts it.
+
+        Raise `PartlyUnavailableError` if Vault is up, and the login fails: Vault may not reach the issuer's keys.
+        """
         claims = self._claims(presented)
         digest = hashlib.sha256(presented.reveal().encode()).digest()
         with self._locks[digest[0] % _LOCKS]:
@@ -118,6 +122,10 @@ class Exchange:
         except _REFUSALS:
             message = f"Vault's auth/{mount}/ does not accept the JWT of {claims.subject[:200]!r}: {claims.doubt}"
             raise DeniedError(message, hint="VAULT_TOKEN=… broker vault enrol --list") from None
+        except PassingError as error:
+            self._require_up()
+            message = f"Vault is up, and a login at auth/{mount}/ fails: {error.message}"
+            raise PartlyUnavailableError(message, hint="does Vault reach the issuer's keys? see its log") from None
         used = min(_LONGEST, grant.seconds / 2, claims.expires - time.time())
         exchanged = _Exchanged(grant.token, began + max(used, 0.0))
         with self._lock:
@@ -139,6 +147,13 @@ class Exchange:
         for digest in [digest for digest, kept in self._kept.items() if kept.until <= now]:
             del self._kept[digest]
         return over
+
+    def _require_up(self) -> None:
+        """Raise `VaultUnavailableError` if Vault itself does not answer, or is sealed."""
+        if self._vault().ask("GET", SEAL_STATUS).get("sealed"):
+            raise VaultUnavailableError(
+                "Vault is sealed", hint="unseal it: bao operator unseal, or vault operator unseal"
+            )
 
     def _revoke(self, exchanged: _Exchanged) -> None:
         with suppress(BrokerError):

@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from broker.errors import DeniedError, VaultUnavailableError
+from broker.compose.issuing import _ours
+from broker.errors import DeniedError, PartlyUnavailableError, VaultUnavailableError
 from broker.issuing.away import Away
+from broker.vault.errors import LackingError
 
 
 def fails(error: Exception | None = None) -> None:
@@ -48,10 +50,29 @@ def test_each_try_may_fail_again() -> None:
             vault.call(fails)
 
 
-def test_a_denial_is_an_answer_of_vault() -> None:
+@pytest.mark.parametrize("error", [DeniedError("no"), PartlyUnavailableError("a stuck login")])
+def test_vault_is_up_for_others(error: Exception) -> None:
+    """It has answered: a denial, or that something else than Vault is away."""
     vault = away()
-    with pytest.raises(DeniedError):
-        vault.call(lambda: fails(DeniedError("no")))
+    with pytest.raises(type(error)):
+        vault.call(lambda: fails(error))
+    _require_all_are_served(vault)
+
+
+def test_a_right_that_we_lack_stops_no_other() -> None:
+    """Such as one for an account that the server's policy leaves out: consumers may have a right to it."""
+    vault = Away()
+
+    @_ours()
+    def lacking() -> None:
+        raise LackingError("role server lacks read on accounts/another")
+
+    with pytest.raises(VaultUnavailableError, match="denies the broker"):
+        vault.call(lacking)
+    _require_all_are_served(vault)
+
+
+def _require_all_are_served(vault: Away) -> None:
     both = threading.Barrier(2)
     with ThreadPoolExecutor(2) as pool:
         assert len(list(pool.map(lambda _: vault.call(lambda: both.wait(30)), range(2)))) == 2

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from broker.errors import DeniedError, VaultUnavailableError
+from broker.errors import DeniedError, PartlyUnavailableError, VaultUnavailableError
 from broker.model.jwt_issuer import JwtIssuer
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
@@ -30,6 +30,8 @@ class Vault:
     logins: list[dict[str, Any]] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
     error: Exception | None = None
+    sealed: bool = False
+    down: bool = False
     go_on: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -41,6 +43,10 @@ class Vault:
             assert token
             self.revoked.append(token.reveal())
             return {}
+        if path == "sys/seal-status":
+            if self.down:
+                raise PassingError("not reached")
+            return {"sealed": self.sealed}
         self.logins.append({"path": path, **body})
         assert self.go_on.wait(30)
         if self.error:
@@ -129,12 +135,22 @@ def test_the_oldest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_vault_that_is_away_denies_nobody() -> None:
-    vault = Vault(error=PassingError("sealed"))
-    with pytest.raises(VaultUnavailableError):
-        vault.token(CI.jwt("job"))
+    for vault in (Vault(error=PassingError("no"), sealed=True), Vault(error=PassingError("no"), down=True)):
+        with pytest.raises(VaultUnavailableError) as caught:
+            vault.token(CI.jwt("job"))
+        assert not isinstance(caught.value, PartlyUnavailableError)
     vault.error = InvalidError("no")
     with pytest.raises(DeniedError, match="'job'"):
         vault.token(CI.jwt("job"))
+
+
+def test_a_stuck_login_is_its_issuers_fault() -> None:
+    """Vault waits for the issuer's keys, and serves everybody else meanwhile."""
+    vault = Vault(error=PassingError("not reached (ReadTimeoutError)"))
+    with pytest.raises(PartlyUnavailableError, match="auth/jwt-ci/ fails"):
+        vault.token(CI.jwt("job"))
+    vault.error = None
+    assert vault.token(CI.jwt("job")) == "t2"
 
 
 @pytest.mark.parametrize(

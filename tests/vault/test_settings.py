@@ -25,6 +25,16 @@ def settings(**environment: str) -> VaultSettings:
     return Roles(config, environment).settings
 
 
+@pytest.mark.parametrize(("timeout", "patience"), [("10s", 4.0), ("1s", 1.0)])
+def test_logins_of_callers_have_seconds(timeout: str, patience: float) -> None:
+    """Vault may wait for the keys of their issuer, and each holds a thread."""
+    environment = {"VAULT_ADDR": "https://vault:1", "BROKER_TIMEOUT": timeout}
+    assert (
+        Roles(resolve(flags={}, environment=environment, file=None), environment).anonymous().settings.patience
+        == patience
+    )
+
+
 def test_openbao_names_win() -> None:
     found = settings(VAULT_ADDR="https://vault:1", BAO_ADDR="https://bao:2/", VAULT_TOKEN="s.x", BAO_TOKEN="s.y")
     assert found.address == "https://bao:2"
