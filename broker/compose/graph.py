@@ -32,7 +32,7 @@ from broker.model.chain import require_text
 from broker.model.clock import Clock, system_clock
 from broker.model.finding import Finding
 from broker.model.generation import Parts
-from broker.model.lease import ConsumerRecord, Held, Which, held, stragglers
+from broker.model.lease import SKEW, ConsumerRecord, Held, Which, held, stragglers
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.verdict import CanaryResult
@@ -241,7 +241,8 @@ class Broker:
     def leases(self) -> Leases:
         """The operator's use-case for leases: revoke them."""
         role = Role.OPERATOR
-        settle, held = partial(self.settle, role=role), partial(self.holdings, self.true_clock, role=role)
+        settle = partial(self.settle, role=role)
+        held = partial(self.holdings, lambda: self.true_clock() - SKEW, role=role)
         vault = self.roles.connection(role)
         consumers = VaultConsumers(vault, partial(announce, vault))
         return Leases(self.roles.accounts(role), settle, self.true_clock, self.actor, consumers, held)

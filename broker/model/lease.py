@@ -241,9 +241,12 @@ def held(records: Iterable[ConsumerRecord], now: datetime, which: Which) -> tupl
 def stragglers(
     records: Iterable[ConsumerRecord], account: AccountName, generation: int, now: datetime
 ) -> frozenset[str]:
-    """Return the consumers that still hold `generation` of `account`, with lease and end, for people."""
-    holding = held(records, now, Which(account=account, generation=generation))
-    return frozenset(f"{r.name} ({_until(h)})" for r, h in holding)
+    """Return the consumers that may still hold `generation` of `account`, with lease and end, for people.
+
+    A lease counts for `SKEW` after its end: it is still valid at a replica whose clock is behind.
+    """
+    holding = held(records, now - SKEW, Which(account=account, generation=generation))
+    return frozenset(f"{r.name} ({_until(h, now)})" for r, h in holding)
 
 
 def _revoking(record: ConsumerRecord, lease: str, place: Place, now: datetime) -> ConsumerRecord:
@@ -253,8 +256,11 @@ def _revoking(record: ConsumerRecord, lease: str, place: Place, now: datetime) -
     return replace(record, revocations=(*kept, newest))
 
 
-def _until(holding: Holding) -> str:
-    return f"lease {holding.lease} until {holding.until:%F %TZ}" if holding.until else "by hand"
+def _until(holding: Holding, now: datetime) -> str:
+    if holding.until is None:
+        return "by hand"
+    more = ", and ten minutes more for wrong clocks" if _over(holding, now) else ""
+    return f"lease {holding.lease} until {holding.until:%F %TZ}{more}"
 
 
 def _place_of(lease: Lease) -> Place:

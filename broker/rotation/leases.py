@@ -14,7 +14,7 @@ from broker.model.names import AccountName
 from broker.rotation.amend import UseCase
 from broker.rotation.ports import Consumers
 
-Holdings = Callable[[Which], Sequence[Held]]  # the holdings that fit, and that no end has passed
+Holdings = Callable[[Which], Sequence[Held]]  # that fit, and that count for `retire`
 _TOGETHER: Final = 200  # entries of evidence in one write of an account: Vault takes a value of 1 MiB
 
 

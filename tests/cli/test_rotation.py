@@ -270,6 +270,19 @@ def test_it_is_retired_when_a_person_says_so(held: CliHarness) -> None:
     assert not any(held.saved.system.vault.admin.versions("keys/acme/1").values())
 
 
+def test_an_ended_lease_counts_ten_minutes_longer(held: CliHarness) -> None:
+    """The commands of the hint work then too."""
+    later = Wiring(clock=lambda: datetime.now(UTC) + timedelta(minutes=65))
+    waiting = held.run("rotation retire acme --generation 1", wiring=later)
+    assert waiting.code == 7
+    assert "ten minutes more for wrong clocks" in " ".join(waiting.err.split())
+    removing = held.run("account remove acme --yes", wiring=later)
+    assert "ten minutes more for wrong clocks" in " ".join(removing.err.split())
+    held.ok("lease revoke --account acme --generation 1 --reason 'host is gone'", wiring=later)
+    held.ok("rotation retire acme --generation 1", wiring=later)
+    assert stages(held)[1] == "retired"
+
+
 def test_it_is_retired_once_the_lease_is_over(held: CliHarness) -> None:
     later = Wiring(clock=lambda: datetime.now(UTC) + timedelta(hours=2))
     held.ok("rotation retire acme --generation 1", wiring=later)

@@ -18,7 +18,7 @@ from broker.model.certificate import Spki
 from broker.model.chain import Entry, verify
 from broker.model.generation import KeyRef, Parts, SecretRef, key_ref, secret_refs
 from broker.model.history import account_state, fold
-from broker.model.lease import ConsumerRecord, held
+from broker.model.lease import SKEW, ConsumerRecord, held
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject
@@ -173,7 +173,7 @@ class Simulation:
         return Leases(
             *(self, _settle_nothing, self.clock, by),
             consumers=_Consumers(self),
-            held=lambda which: held(records.values(), self.now, which),
+            held=lambda which: held(records.values(), self.now - SKEW, which),
         )
 
     # -- what tests ask

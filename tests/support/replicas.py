@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from broker.compose import graph
 from broker.compose.graph import Wiring
 from broker.embedded.up import Embedded
 from broker.issuing.batch_issuer import OLDEST
+from broker.model import lease
 from broker.vault.connection import Connection
 from tests.support.ended import Ended
 from tests.support.forked import shared
@@ -26,7 +28,7 @@ from tests.support.saved_states import ACCOUNT, SavedStates
 from tests.support.system import LOGIN, PASSWORD, System, made_system
 from tests.support.vault import mounted
 
-__all__ = ["ASKED", "Replica", "Replicas", "beside_services", "grounded", "replicas"]
+__all__ = ["ASKED", "Replica", "Replicas", "beside_services", "grounded", "replicas", "with_true_clocks"]
 
 ASKED: Final[Mapping[str, str]] = {"account": ACCOUNT, "application": "reporting"}
 FLAT: Final = f"/v1/bundles/{ACCOUNT}/reporting"
@@ -37,6 +39,12 @@ def beside_services(_order: Mapping[str, Any], _tell: object) -> Wiring:
     """Wire a command that runs beside services: it waits for them, as it does in production."""
     graph.PAUSE = OLDEST + graph.LAG
     return Wiring()
+
+
+def with_true_clocks(order: Mapping[str, Any], tell: object) -> Wiring:
+    """Wire a command that also counts no lease longer than it lasts."""
+    lease.SKEW = timedelta(0)  # type: ignore[misc]
+    return beside_services(order, tell)
 
 
 @dataclass
@@ -128,10 +136,11 @@ class Replicas:
             assert "unexpected fault" not in ended.err, ended.err
             assert ended.code in (0, -signal.SIGKILL), ended.err
 
-    def run(self, *arguments: str, code: int | None = 0) -> Ended:
+    def run(
+        self, *arguments: str, code: int | None = 0, disturbance: str = "tests.support.replicas:beside_services"
+    ) -> Ended:
         """Run a command beside the services."""
         environment = {**self.system.environment, **self.system.changes}
-        disturbance = "tests.support.replicas:beside_services"
         run = shared().run(*arguments, cwd=self.system.home, environment=environment, disturbance=disturbance)
         assert code is None or run.ended.code == code, f"{arguments}: {run.ended.code} {run.ended.err}"
         return run.ended
