@@ -10,8 +10,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,6 +28,7 @@ _LARGEST: Final = 16 * 1024  # characters of a JWT
 _KEPT: Final = 10_000  # tokens to use again
 _LONGEST: Final = 60.0  # seconds that a token is used again
 _SPARED: Final = 30.0  # seconds before it is revoked: a judgement may still be using it
+_FEW: Final = 4  # tokens that one request revokes
 _LOCKS: Final = 64
 _REFUSALS: Final = (InvalidError, DeniedError, MissingError, UnmountedError)
 
@@ -37,6 +37,7 @@ _REFUSALS: Final = (InvalidError, DeniedError, MissingError, UnmountedError)
 class _Exchanged:
     token: Secret[str]
     until: float  # uptime
+    unused: float  # uptime from which nothing uses it
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +86,16 @@ class Exchange:
             kept = self._kept.get(digest)
             if kept and kept.until > self._uptime():
                 return kept.token
-            return self._exchanged(claims, presented, digest)
+            token = self._exchanged(claims, presented, digest)
+        self._revoke(self._over())
+        return token
 
     def close(self) -> None:
-        """Revoke every token that may still be valid."""
+        """Revoke every token that may still be valid, until Vault is away: they end within two minutes."""
         with self._lock:
             self._kept = {}
             unrevoked, self._unrevoked = self._unrevoked, deque()
-        for exchanged in unrevoked:
-            self._revoke(exchanged)
+        self._revoke(unrevoked)
 
     def _claims(self, presented: Secret[str]) -> _Claims:
         text = presented.reveal()
@@ -127,25 +129,25 @@ class Exchange:
             message = f"Vault is up, and a login at auth/{mount}/ fails: {error.message}"
             raise PartlyUnavailableError(message, hint="does Vault reach the issuer's keys? see its log") from None
         used = min(_LONGEST, grant.seconds / 2, claims.expires - time.time())
-        exchanged = _Exchanged(grant.token, began + max(used, 0.0))
+        until = began + max(used, 0.0)
+        exchanged = _Exchanged(grant.token, until, max(until, self._uptime()) + _SPARED)
         with self._lock:
             self._kept.pop(digest, None)
             self._kept[digest] = exchanged
             if len(self._kept) > _KEPT:
                 del self._kept[next(iter(self._kept))]
             self._unrevoked.append(exchanged)
-            over = self._over()
-        for old in over:
-            self._revoke(old)
         return exchanged.token
 
     def _over(self) -> list[_Exchanged]:
-        """Take out and return the oldest tokens that nothing uses any more."""
-        over, now = [], self._uptime()
-        while self._unrevoked[0].until + _SPARED <= now:
-            over.append(self._unrevoked.popleft())
-        for digest in [digest for digest, kept in self._kept.items() if kept.until <= now]:
-            del self._kept[digest]
+        """Take out and return a few of the oldest tokens that nothing uses any more."""
+        over: list[_Exchanged] = []
+        with self._lock:
+            now = self._uptime()
+            while self._unrevoked and self._unrevoked[0].unused <= now and len(over) < _FEW:
+                over.append(self._unrevoked.popleft())
+            for digest in [digest for digest, kept in self._kept.items() if kept.until <= now]:
+                del self._kept[digest]
         return over
 
     def _require_up(self) -> None:
@@ -155,6 +157,11 @@ class Exchange:
                 "Vault is sealed", hint="unseal it: bao operator unseal, or vault operator unseal"
             )
 
-    def _revoke(self, exchanged: _Exchanged) -> None:
-        with suppress(BrokerError):
-            self._vault().ask("POST", "auth/token/revoke-self", token=exchanged.token)
+    def _revoke(self, tokens: Iterable[_Exchanged]) -> None:
+        for exchanged in tokens:
+            try:
+                self._vault().ask("POST", "auth/token/revoke-self", token=exchanged.token)
+            except VaultUnavailableError:
+                return
+            except BrokerError:
+                continue  # it has ended

@@ -32,16 +32,23 @@ class Vault:
     error: Exception | None = None
     sealed: bool = False
     down: bool = False
+    slowness: float = 0.0  # seconds of a login
+    revoke_error: Exception | None = None
     go_on: threading.Event = field(default_factory=threading.Event)
+    go_on_revoking: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.go_on.set()
+        self.go_on_revoking.set()
         self.exchange = Exchange(lambda: cast("Connection", self), ISSUERS, lambda: self.uptime)
 
     def ask(self, _method: str, path: str, body: Any = None, *, token: Secret[str] | None = None) -> Any:
         if path == "auth/token/revoke-self":
             assert token
+            assert self.go_on_revoking.wait(30)
             self.revoked.append(token.reveal())
+            if self.revoke_error:
+                raise self.revoke_error
             return {}
         if path == "sys/seal-status":
             if self.down:
@@ -49,6 +56,7 @@ class Vault:
             return {"sealed": self.sealed}
         self.logins.append({"path": path, **body})
         assert self.go_on.wait(30)
+        self.uptime += self.slowness
         if self.error:
             raise self.error
         return {"auth": {"client_token": f"t{len(self.logins)}", "lease_duration": 120, "renewable": True}}
@@ -107,6 +115,64 @@ def test_close_after_close_is_nothing() -> None:
     vault.token(CI.jwt("job"))
     vault.exchange.close()
     vault.exchange.close()
+    assert vault.revoked == ["t1"]
+
+
+def test_close_ends_when_vault_is_away() -> None:
+    """Else the process is killed before it gives back its own token."""
+    vault = Vault()
+    for number in range(5):
+        vault.token(CI.jwt("job", jti=str(number)))
+    vault.revoke_error = PassingError("not reached")
+    vault.exchange.close()
+    assert vault.revoked == ["t1"]
+
+
+def test_close_passes_over_a_token_that_ended() -> None:
+    vault = Vault()
+    for number in range(3):
+        vault.token(CI.jwt("job", jti=str(number)))
+    vault.revoke_error = DeniedError("bad token")
+    vault.exchange.close()
+    assert vault.revoked == ["t1", "t2", "t3"]
+
+
+def test_a_request_revokes_few_tokens() -> None:
+    vault = Vault()
+    for number in range(10):
+        vault.token(CI.jwt("job", jti=str(number)))
+    vault.uptime = 100.0
+    vault.token(CI.jwt("other"))
+    assert vault.revoked == ["t1", "t2", "t3", "t4"]
+    vault.token(CI.jwt("another"))
+    assert len(vault.revoked) == 8
+
+
+def test_a_slow_revocation_holds_up_no_other() -> None:
+    vault, jwt = Vault(), CI.jwt("job")
+    vault.token(CI.jwt("old"))
+    vault.uptime = 91.0
+    vault.go_on_revoking.clear()
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(vault.token, jwt)
+        while len(vault.logins) < 2:
+            time.sleep(0.001)
+        try:
+            assert threads.submit(vault.token, jwt).result(30) == "t2"
+            assert not first.done()
+        finally:
+            vault.go_on_revoking.set()
+        assert first.result(30) == "t2"
+    assert vault.revoked == ["t1"]
+
+
+def test_a_slow_login_near_the_end_of_its_jwt() -> None:
+    """Its token is not used again, and not revoked before its bearer has been judged."""
+    vault = Vault(slowness=31.0)
+    assert vault.token(CI.jwt("job", exp=int(time.time()))) == "t1"
+    assert vault.revoked == []
+    vault.slowness, vault.uptime = 0.0, 61.0
+    vault.token(CI.jwt("other"))
     assert vault.revoked == ["t1"]
 
 
