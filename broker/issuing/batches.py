@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass
+from threading import Lock
 from typing import Final
 
 import msgspec
@@ -22,7 +23,7 @@ from broker.issuing.leases import ended
 from broker.model.chain import BATCH
 from broker.model.clock import Clock
 from broker.model.lease import Consumer, ConsumerRecord, Lease
-from broker.telemetry import metrics
+from broker.telemetry import log, metrics
 
 _LARGEST: Final = 500  # leases in a batch: 200 KB of evidence; Vault takes a value of 1 MiB
 _TURNS: Final = 2  # of the event loop before a batch is taken: requests that have arrived join it
@@ -59,7 +60,7 @@ class _Known:
 
 
 class Recorder:
-    """Write a batch to Vault. Used by one thread at a time."""
+    """Write a batch to Vault. One thread at a time calls `write`, others call `end` meanwhile."""
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class Recorder:
         self._clock = clock
         self._uptime = uptime
         self._known: dict[str, _Known] = {}
+        self._knowing = Lock()  # each writer changes what is known
         self._pool = ThreadPoolExecutor(_WRITERS, "records")
 
     def write(self, batch: Sequence[Recording]) -> list[int | BrokerError]:
@@ -120,11 +122,15 @@ class Recorder:
             if len(recordings) == 1 or error.retryable:
                 return [(recording, error) for recording in recordings]
             return [result for recording in recordings for result in self._record([recording])]
-        self._known.pop(consumer.entity, None)
-        self._known[consumer.entity] = _Known(record, at)
-        if len(self._known) > _RECORDS:
-            del self._known[next(iter(self._known))]
+        self._know(record, at)
         return [(recording, record.epoch) for recording in recordings]
+
+    def _know(self, record: ConsumerRecord, at: float) -> None:
+        with self._knowing:
+            self._known.pop(record.entity, None)
+            self._known[record.entity] = _Known(record, at)
+            if len(self._known) > _RECORDS:
+                del self._known[next(iter(self._known))]
 
     def _append_evidence(self, batch: Sequence[Recording]) -> None:
         lines = [facts(recording.lease, recording.consumer) | {"what": _what(recording)} for recording in batch]
@@ -174,11 +180,9 @@ class Batches:
             batch, self._waiting = self._waiting[:_LARGEST], self._waiting[_LARGEST:]
             try:
                 results = await asyncio.to_thread(self._write, [waiting.recording for waiting in batch])
-            except BaseException as fault:
-                for waiting in batch:
-                    if not waiting.done.done():
-                        waiting.done.set_exception(BrokerError(type(fault).__name__))
-                raise
+            except Exception as fault:  # noqa: BLE001  # the next batch is written all the same
+                log.error("unexpected fault", type=type(fault).__name__, stack=log.frames(fault))
+                results = [BrokerError("unexpected") for _ in batch]
             for waiting, result in zip(batch, results, strict=True):
                 if waiting.done.done():  # the caller has gone
                     continue

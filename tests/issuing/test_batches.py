@@ -1,0 +1,96 @@
+"""Batches of leases: faults, threads that know records, and records that are no longer true."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from datetime import timedelta
+
+import pytest
+
+from broker.errors import BrokerError
+from broker.evidence.journal import Journal
+from broker.issuing import batches
+from broker.issuing.batches import Batches, Recorder, Recording
+from broker.model.lease import BundleKind, Consumer, ConsumerRecord, Lease
+from tests.support.accounts import BY, MZP, NOW
+
+
+def recording(entity: str = "e-1", id_: str = "l1") -> Recording:
+    lease = Lease(id_, entity, MZP, "fleet", BundleKind.DIRECT, 1, NOW, NOW + timedelta(hours=1))
+    return Recording(Consumer(entity, entity), lease)
+
+
+class Records:
+    """`Consumers` in memory."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, ConsumerRecord] = {}
+
+    def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
+        self.found[entity] = change(self.found.get(entity, ConsumerRecord(entity, name)))
+        return self.found[entity]
+
+
+def a_recorder(records: Records) -> Recorder:
+    return Recorder(records, Journal("issued/test", lambda _: None, lambda: NOW, BY), lambda: NOW, lambda: 0.0)
+
+
+def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+def test_a_fault_stops_no_later_batch() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def write(batch: Sequence[Recording]) -> list[int | BrokerError]:
+        if begun.is_set():
+            return [7 for _ in batch]
+        begun.set()
+        go.wait(30)
+        raise LookupError
+
+    async def test() -> None:
+        made = Batches(write)
+        lost = asyncio.create_task(made.record(recording()))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        later = asyncio.create_task(made.record(recording()))
+        await asyncio.sleep(0)  # it waits
+        go.set()
+        assert await later == 7
+        with pytest.raises(BrokerError, match="unexpected"):
+            await lost
+
+    run(test)
+
+
+class Slow(dict[str, object]):
+    """Other threads take turns before the first key is read."""
+
+    def __iter__(self) -> Iterator[str]:
+        found = super().__iter__()
+        for _ in range(1000):
+            pass
+        return found
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads take turns all the time."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_many_threads_know_records(monkeypatch: pytest.MonkeyPatch, restless: None) -> None:
+    """More consumers than are known: each writer forgets the oldest."""
+    monkeypatch.setattr(batches, "_RECORDS", 3)
+    recorder = a_recorder(Records())
+    monkeypatch.setattr(recorder, "_known", Slow())
+    for _ in range(20):
+        assert recorder.write([recording(f"e-{n}") for n in range(100)]) == [0] * 100
+    assert len(recorder._known) == 3
