@@ -4,7 +4,8 @@
     ├── InputError                an argument, a setting or a file is not usable
     │   └── UnknownNameError      nothing has this name
     ├── VaultUnavailableError     Vault gave no usable answer; a retry may help
-    │   └── PartlyUnavailableError    Vault is up, but gives this request nothing usable
+    │   ├── PartlyUnavailableError    Vault is up, but gives this request nothing usable
+    │   └── BusyError             this replica has too much to do, or ends
     ├── PartnerUnavailableError   the partner gave no usable answer; a retry may help
     ├── DeniedError               the identity is unknown or lacks a right
     ├── RefusedError              a rule, a check or the partner refuses; a retry does not help
@@ -71,6 +72,10 @@ class VaultUnavailableError(BrokerError):
 
 class PartlyUnavailableError(VaultUnavailableError):
     """Vault is up, but does not give what this request needs; other requests may succeed."""
+
+
+class BusyError(VaultUnavailableError):
+    """This replica has too much to do, or ends. Callers see `message` and `hint`: nothing about Vault is in them."""
 
 
 class PartnerUnavailableError(BrokerError):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from broker.errors import DeniedError, VaultUnavailableError
+from broker.errors import BusyError, DeniedError
 
 _KNOWN: Final = 20_000  # callers at most
 Result = TypeVar("Result")
@@ -22,7 +22,7 @@ class Admission:
         self._room = strangers + waiting
 
     async def admit(self, caller: bytes, judge: Callable[[], Awaitable[Result]]) -> Result:
-        """Return what `judge` returns; raise what it raises, `VaultUnavailableError` if too many strangers wait."""
+        """Return what `judge` returns; raise what it raises, `BusyError` if too many strangers wait."""
         try:
             result = await (judge() if caller in self._known else self._as_stranger(judge))
         except DeniedError:
@@ -36,7 +36,7 @@ class Admission:
 
     async def _as_stranger(self, judge: Callable[[], Awaitable[Result]]) -> Result:
         if not self._room:
-            raise VaultUnavailableError("too many callers without a known right wait for Vault")
+            raise BusyError("too many callers without a known right wait for Vault")
         self._room -= 1
         try:
             async with self._judged:

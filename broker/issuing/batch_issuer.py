@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final, Generic, TypeVar
 
-from broker.errors import ConflictError, VaultUnavailableError
+from broker.errors import BusyError, ConflictError, VaultUnavailableError
 from broker.issuing.admission import Admission
 from broker.issuing.away import Away
 from broker.issuing.batches import Batches, Recording
@@ -194,7 +194,7 @@ class BatchIssuer(Generic[Contents]):
     async def in_thread(self, function: Callable[[], _Result]) -> _Result:
         """Call `function` in a thread; raise `VaultUnavailableError` if too many wait for one, or Vault is away."""
         if self._asking >= self._limits.threads + self._limits.waiting:
-            raise VaultUnavailableError("too many requests wait for Vault")
+            raise BusyError("too many requests wait for Vault")
         self._asking += 1
         try:
             call = partial(copy_context().run, self._away.call, function)

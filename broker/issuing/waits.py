@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from broker.errors import BrokerError, DeniedError, RateError, UnknownNameError, VaultUnavailableError
+from broker.errors import BrokerError, BusyError, DeniedError, RateError, UnknownNameError
 from broker.issuing.leases import ended
 from broker.model.account import Account
 from broker.model.lease import Caller, Consumer, ConsumerRecord, Lease
@@ -119,7 +119,7 @@ class Waits:
         return self._count
 
     async def begin(self, caller: Caller, asked: Asked) -> Wait:
-        """Return a new wait. Raise `DeniedError` without the right, `VaultUnavailableError` without room."""
+        """Return a new wait. Raise `DeniedError` without the right, `BusyError` without room."""
         lease = None
         if asked.lease_text:
             lease, consumer = await self.judges.held(caller, asked.lease_text)
@@ -130,7 +130,7 @@ class Waits:
         if len(self._waiting.get(consumer.entity, ())) >= self.room.each:
             raise RateError("too many requests of this consumer wait for a change", hint="wait once in each process")
         if self._count >= self.room.all:
-            raise VaultUnavailableError("too many requests wait for a change", hint="ask another replica")
+            raise BusyError("too many requests wait for a change", hint="ask another replica")
         wait = Wait(caller, asked, consumer, lease, asyncio.get_running_loop().create_future())
         self._add(wait)
         return wait

@@ -24,14 +24,13 @@ from broker.service import openapi
 from broker.service.answers import Contents, bundle_answer, files_answer
 from broker.service.asgi import App, GoneError, Handler, Request, Response, Route, routed
 from broker.service.messages import LONGEST_KEY, BundleRequest, LeaseAnswer, LeaseRequest
-from broker.service.problems import STATUS, problem_answer
+from broker.service.problems import STATUS, UNAUTHORIZED, problem_answer
 from broker.telemetry import log, metrics, trace
 
 Message = TypeVar("Message")
 _JSON: Final = {"content-type": "application/json"}
 _BEARER: Final = "bearer "
 _ONE_LEASE: Final = "one lease for all requests of GET"
-_UNAUTHORIZED: Final = 401
 _CLIENT_GONE: Final = 499  # nginx's code for the log; the client does not see it
 
 
@@ -53,7 +52,7 @@ class NoIdentityError(DeniedError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the request shows no identity",
+            "the request shows no identity, or two",
             hint="send one header: X-Vault-Token: TOKEN, or Authorization: Bearer JWT",
         )
 
@@ -86,8 +85,6 @@ class _Service:
 
     async def get_bundle(self, request: Request) -> Response:
         """Grant a bundle as flat JSON, one value for each file, under the consumer's one lease for this purpose."""
-        if request.has_query:
-            raise InputError("this path takes no query", hint="GET /v1/bundles/ACCOUNT/APPLICATION")
         account, application = request.names
         wanted = Wanted(*named(account, application), LONGEST, idempotency_key=_ONE_LEASE)
         return Response(200, files_answer(await self._issued(request, wanted)), _JSON)
@@ -147,6 +144,7 @@ def _answered(handler: Handler, route: str) -> Handler:
         began = time.monotonic()
         number = _begun(request)
         try:
+            _require_no_query(request)
             response = await handler(request)
         except BrokerError as error:
             response = _failed(error, number)
@@ -160,6 +158,11 @@ def _answered(handler: Handler, route: str) -> Handler:
         return replace(response, headers=headers)
 
     return answer
+
+
+def _require_no_query(request: Request) -> None:
+    if request.has_query:
+        raise InputError("no path takes a query", hint="GET /openapi.json describes the service")
 
 
 def _begun(request: Request) -> str:
@@ -188,8 +191,8 @@ def _missing(request: Request, status: int) -> Response:
 def _failed(error: BrokerError, number: str) -> Response:
     reason = {} if error.kind is Kind.INPUT else {"reason": error.message}  # it quotes what may be in the wrong field
     log.info("refused", code=error.kind.value, **reason)
-    status = _UNAUTHORIZED if isinstance(error, NoIdentityError) else STATUS[error.kind]
-    headers = {"www-authenticate": "Bearer"} if status == _UNAUTHORIZED else {}
+    status = UNAUTHORIZED if isinstance(error, NoIdentityError) else STATUS[error.kind]
+    headers = {"www-authenticate": "Bearer"} if status == UNAUTHORIZED else {}
     return problem_answer(error, status, headers, number)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from broker.errors import BrokerError, InputError, VaultUnavailableError
+from broker.errors import BrokerError, BusyError, InputError
 from broker.service.asgi import App, Send, respond
 from broker.service.problems import problem_answer
 from broker.telemetry import log
@@ -102,7 +102,7 @@ _TOO_LARGE: Final = Refusal(
     431, InputError(f"the head of the request is larger than {_LARGEST_HEAD} bytes", hint="send fewer headers")
 )
 _MALFORMED: Final = Refusal(400, InputError("this is not a request of HTTP/1.1"))
-_FULL: Final = Refusal(503, VaultUnavailableError("too many connections are open", hint="try again later"))
+_FULL: Final = Refusal(503, BusyError("too many connections are open", hint="try again later"))
 
 
 class GuardedProtocol(HttpToolsProtocol):

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from broker.errors import BrokerError, DeniedError, Kind
+from broker.errors import BrokerError, BusyError, DeniedError, Kind, VaultUnavailableError
 from broker.service.asgi import Response
 from broker.telemetry import metrics
 
@@ -32,6 +32,10 @@ RETRY_AFTER: Final = {503: (2, 10), 429: (1, 3)}  # seconds, at random: callers 
 _DENIED: Final = DeniedError(
     "no right to this, or it does not exist", hint="ask the platform team: broker's log has the reason for this request"
 )
+_AWAY: Final = VaultUnavailableError(
+    "Vault is away, or lacks what this request needs", hint="try again after the seconds of Retry-After"
+)
+UNAUTHORIZED: Final = 401
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,10 +52,12 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def problem(error: BrokerError, request: str, status: int) -> Problem:
-    """Return `error` as the caller sees it: the reasons of a denial, and of our own faults, stay in the log."""
+    """Return `error` as the caller sees it: why it is denied, why Vault is away, and our own faults stay in the log."""
     shown = error
-    if error.kind in (Kind.DENIED, Kind.UNKNOWN_NAME):
+    if error.kind in (Kind.DENIED, Kind.UNKNOWN_NAME) and status != UNAUTHORIZED:
         shown = _DENIED
+    elif error.kind is Kind.VAULT_UNAVAILABLE and not isinstance(error, BusyError):
+        shown = _AWAY
     elif error.kind is Kind.UNEXPECTED:
         shown = BrokerError("a fault in the broker itself", hint="the broker's log has it under this request's id")
     return Problem(

@@ -16,6 +16,7 @@ import pytest
 
 from broker.errors import (
     BrokerError,
+    BusyError,
     ConflictError,
     DeniedError,
     RateError,
@@ -136,14 +137,21 @@ def test_the_caller_is_header_and_peer() -> None:
 def test_one_identity_is_needed(headers: object) -> None:
     bundles = Bundles()
     answer = ask(bundles, "POST", "/v1/bundles", json=ASKED, headers=headers)
-    assert refused(answer).status == 401
+    found = refused(answer)
+    assert (found.status, found.detail) == (401, "the request shows no identity, or two")
+    assert "X-Vault-Token" in str(found.hint)
     assert answer.headers["www-authenticate"] == "Bearer"
     assert not bundles.callers
 
 
-def test_no_identity_in_a_query() -> None:
-    answer = ask(Bundles(), "POST", "/v1/bundles?token=s.token", json=ASKED)
-    assert refused(answer).status == 401
+def test_no_path_takes_a_query() -> None:
+    bundles = Bundles()
+    for path in ("bundles", "leases/renew", "leases/revoke", "wait"):
+        found = refused(ask(bundles, "POST", f"/v1/{path}?token=s.token", json=ASKED, headers=TOKEN))
+        assert (found.status, found.detail) == (400, "no path takes a query")
+    for path in ("bundles/mzp-1/fleet", "accounts"):
+        assert refused(ask(bundles, "GET", f"/v1/{path}?token=s.token", headers=TOKEN)).status == 400
+    assert not bundles.callers
 
 
 @pytest.mark.parametrize(
@@ -177,9 +185,21 @@ def test_denied_and_unknown_are_one_answer() -> None:
 
 
 def test_vault_away_says_when_to_retry() -> None:
-    answer = ask(Bundles(VaultUnavailableError("sealed")), "POST", "/v1/bundles", json=ASKED, headers=TOKEN)
+    """Not why: the text of the error names addresses and paths, and the log has it."""
+    error = VaultUnavailableError("Vault at http://10.0.0.7:8200 was not reached for accounts", hint="see 10.0.0.7")
+    answer = ask(Bundles(error), "POST", "/v1/bundles", json=ASKED, headers=TOKEN)
     assert int(answer.headers["retry-after"]) > 0
     assert refused(answer).retryable
+    assert "Vault is away" in refused(answer).detail
+    assert "10.0.0.7" not in answer.text
+    ((_, fields), _) = logged(lambda: ask(Bundles(error), "POST", "/v1/bundles", json=ASKED, headers=TOKEN))
+    assert fields["reason"] == error.message
+
+
+def test_a_busy_replica_says_so() -> None:
+    busy = BusyError("too many requests wait", hint="ask another replica")
+    found = refused(ask(Bundles(busy), "POST", "/v1/bundles", json=ASKED, headers=TOKEN))
+    assert (found.status, found.detail, found.hint) == (503, busy.message, busy.hint)
 
 
 def test_faults_of_ours_are_not_quoted() -> None:

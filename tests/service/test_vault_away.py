@@ -140,7 +140,6 @@ def test_a_denial_of_the_broker_is_none_of_its_callers(scene: Scene, document: s
     while (answer := scene.replica.post(headers=token)).status_code == 201:
         pass  # by what was read before
     assert answer.status_code == 503
-    assert answer.json()["detail"] == "Vault denies the broker what it needs"
 
 
 @pytest.mark.chaos
