@@ -138,7 +138,7 @@ class BatchIssuer(Generic[Contents]):
             generation = deliverable(seen.account, wanted.application, seen.authentication)
             lease = _rounded(lease_of(wanted, consumer, seen.account, generation, now=self._clock()), wanted.ttl)
             contents, signer = self._contents(seen, lease), await self._signers.current()
-            epoch = await self._batches.record(Recording(consumer, lease))
+            epoch = await self._batches.record(Recording(consumer, lease, keyed=bool(wanted.idempotency_key)))
             if self._uptime() - seen.at < OLDEST:
                 lease = replace(lease, epoch=epoch) if epoch else lease
                 return Issued(contents, consumer, lease, signer.signed(lease))

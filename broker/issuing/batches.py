@@ -39,6 +39,7 @@ class Recording:
     consumer: Consumer
     lease: Lease
     renewed: Lease | None = None
+    keyed: bool = False  # by an idempotency key: an earlier lease of the same id may have been revoked
 
     def change(self, record: ConsumerRecord, clock: Clock) -> ConsumerRecord:
         """Return the consumer's record with the lease; raise `DeniedError` if it was revoked."""
@@ -95,14 +96,15 @@ class Recorder:
 
     def end(self, consumer: Consumer, lease: Lease) -> None:
         """Record that the lease is revoked: its bundle was given back."""
-        self._known.pop(consumer.entity, None)
-        self._consumers.change(consumer.entity, consumer.name, lambda record: record.without(lease, now=self._clock()))
+        at = self._uptime()
+        record = self._consumers.change(consumer.entity, consumer.name, lambda r: r.without(lease, now=self._clock()))
+        self._know(record, at)
         self._journal.append("bundle-returned", lease=lease.id, consumer=consumer.entity, account=lease.account)
 
     def _covering(self, recording: Recording) -> ConsumerRecord | None:
         """Return the known record if nothing has to be written to it."""
         known = self._known.get(recording.consumer.entity)
-        if known is None or recording.renewed:  # another process may have revoked the lease just now
+        if known is None or recording.renewed or recording.keyed:  # the lease may have been revoked just now
             return None
         fresh = self._uptime() - known.at < _KNOWN
         return known.record if fresh and known.record.covers(recording.lease) else None
@@ -126,9 +128,11 @@ class Recorder:
         return [(recording, record.epoch) for recording in recordings]
 
     def _know(self, record: ConsumerRecord, at: float) -> None:
+        """Take note of a record, unless one of a later epoch is known: writers may come here in any order."""
         with self._knowing:
-            self._known.pop(record.entity, None)
-            self._known[record.entity] = _Known(record, at)
+            known = self._known.pop(record.entity, None)
+            newest = known if known and known.record.epoch > record.epoch else _Known(record, at)
+            self._known[record.entity] = newest
             if len(self._known) > _RECORDS:
                 del self._known[next(iter(self._known))]
 

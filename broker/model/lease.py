@@ -252,7 +252,7 @@ def stragglers(
 def _revoking(record: ConsumerRecord, lease: str, place: Place, now: datetime) -> ConsumerRecord:
     newest = Revocation(lease, place, record.epoch + 1, now)
     others = (r for r in record.revocations if (r.lease, r.place) != (lease, place))
-    kept = (r for r in others if r.at > now - LONGEST - SKEW)
+    kept = (r for r in others if r.at > now - LONGEST - 2 * SKEW)  # two pairs of clocks: see ADR 28
     return replace(record, revocations=(*kept, newest))
 
 

@@ -461,6 +461,23 @@ def test_a_grant_by_an_old_record_is_revoked_too() -> None:
     run(test)
 
 
+def test_a_key_that_comes_back_is_a_new_lease() -> None:
+    """Another process revokes it; this one knows the record from before, and that it covers such leases."""
+
+    async def test() -> None:
+        world = World()
+        keyed = await world.issuer.grant(READER, wanted(idempotency_key="k"))
+        for _ in range(2):
+            await world.issuer.grant(READER, wanted())
+        record = world.records["entity-reader"]
+        world.records["entity-reader"] = record.without(keyed.lease, now=world.now)
+        again = await world.issuer.grant(READER, wanted(idempotency_key="k"))
+        assert again.lease.id == keyed.lease.id
+        await world.issuer.renew(READER, again.lease_text, HOUR)
+
+    run(test)
+
+
 @pytest.mark.parametrize("what", ["record", "evidence"])
 def test_nothing_is_renewed_if_vault_is_away(what: str) -> None:
     """Whether the lease was revoked cannot be known then."""

@@ -6,6 +6,8 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -94,3 +96,27 @@ def test_many_threads_know_records(monkeypatch: pytest.MonkeyPatch, restless: No
     for _ in range(20):
         assert recorder.write([recording(f"e-{n}") for n in range(100)]) == [0] * 100
     assert len(recorder._known) == 3
+
+
+def test_an_older_record_hides_no_revocation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer is slow after its write; meanwhile a bundle is given back."""
+    records, written, go = Records(), threading.Event(), threading.Event()
+    recorder, write = a_recorder(records), Records.change
+    assert recorder.write([recording(), recording(id_="l2")]) == [0, 0]
+
+    def slow(entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
+        done = write(records, entity, name, change)
+        monkeypatch.undo()
+        written.set()
+        go.wait(30)
+        return done
+
+    monkeypatch.setattr(records, "change", slow)
+    with ThreadPoolExecutor() as pool:
+        late = pool.submit(recorder.write, [replace(recording(id_="l3"), keyed=True)])
+        assert written.wait(30)
+        given_back = recording()
+        recorder.end(given_back.consumer, given_back.lease)
+        go.set()
+        assert late.result() == [0]
+    assert recorder.write([recording(id_="l4")]) == [1]

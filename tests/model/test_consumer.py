@@ -176,8 +176,8 @@ def test_revocations_are_kept_as_long_as_leases() -> None:
         lease = a_lease(f"l{minute}", epoch=record.epoch)
         record = record.given(lease, now=later(minutes=minute)).without(lease, now=later(minutes=minute))
     assert record.epoch == 300
-    assert record.has_revoked(a_lease("l230"))
-    assert len(record.revocations) <= 71
+    assert record.has_revoked(a_lease("l220")), "79 minutes ago: both pairs of clocks may be ten minutes apart"
+    assert len(record.revocations) <= 81
 
 
 def test_only_a_shared_holding_covers_others() -> None:
