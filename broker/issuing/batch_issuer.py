@@ -12,7 +12,7 @@ A right is at most `JUDGED` seconds old.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -176,11 +176,13 @@ class BatchIssuer(Generic[Contents]):
             raise ended()
         return lease, consumer
 
-    async def among(self, caller: Caller, judge: Callable[[], tuple[Consumer, _Result]]) -> _Result:
-        """Return what `judge`, called in a thread, finds of the caller's rights; raise `DeniedError`."""
-        consumer, found = await self._admission.admit(caller.digest, lambda: self.in_thread(judge))
+    async def admit(self, caller: Caller, judge: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Return what `judge` finds of the caller's rights; raise `DeniedError`."""
+        return await self._admission.admit(caller.digest, judge)
+
+    def take(self, consumer: Consumer) -> None:
+        """Count a request of a consumer; raise `RateError` if there are too many."""
         self._rates.take(consumer.entity)
-        return found
 
     def forget(self, account: AccountName) -> None:
         """Read the account again when it is next asked for: it has changed."""

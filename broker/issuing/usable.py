@@ -1,12 +1,14 @@
 """The applications that a caller has a right to, with the state of their bundles, and nothing else of an account."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Final, Protocol
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
 from broker.errors import DeniedError
+from broker.issuing.batch_issuer import JUDGED
 from broker.issuing.fresh import Fresh
 from broker.model.account import Account
 from broker.model.clock import Clock
@@ -14,7 +16,6 @@ from broker.model.lease import Caller, Consumer
 from broker.model.names import AccountName
 
 _KNOWN: Final = 60.0  # seconds that all accounts are taken to be as they were read: 1,000 reads are a second's work
-_JUDGED: Final = 5.0  # seconds that the rights of a caller are kept
 
 
 class State(Enum):
@@ -46,15 +47,20 @@ class Usable:
 
 
 ByRight = Mapping[str, Usable]  # by the path of the right to it
+_Rights = tuple[Consumer, frozenset[str]]
+_Result = TypeVar("_Result")
 
 
 class Admits(Protocol):
     """The `BatchIssuer` of the service."""
 
-    async def among(self, caller: Caller, judge: Callable[[], tuple[Consumer, frozenset[str]]]) -> frozenset[str]:
-        """Return rights of the caller; raise `DeniedError`."""
+    async def admit(self, caller: Caller, judge: Callable[[], Awaitable[_Rights]]) -> _Rights:
+        """Return what `judge` finds of the caller's rights; raise `DeniedError`."""
 
-    async def in_thread(self, function: Callable[[], ByRight]) -> ByRight:
+    def take(self, consumer: Consumer) -> None:
+        """Count a request; raise `RateError` if there are too many."""
+
+    async def in_thread(self, function: Callable[[], _Result]) -> _Result:
         """Call `function` in a thread."""
 
 
@@ -65,7 +71,7 @@ class Applications:
         self,
         issuer: Admits,
         all_of_them: Callable[[], ByRight],
-        permitted: Callable[[Caller, Collection[str]], tuple[Consumer, frozenset[str]]],
+        permitted: Callable[[Caller, Collection[str]], _Rights],
         clock: Clock,
     ) -> None:
         self._issuer = issuer
@@ -73,20 +79,26 @@ class Applications:
         self._permitted = permitted
         self.clock = clock
         self._known: Fresh[str, ByRight] = Fresh(_KNOWN)
-        self._rights: Fresh[bytes, frozenset[str]] = Fresh(_JUDGED)
+        self._rights: Fresh[bytes, _Rights] = Fresh(JUDGED)
 
     async def of(self, caller: Caller) -> list[Usable]:
         """Return the applications that the caller has a right to, by name; raise `DeniedError` if there is none."""
-        known = await self._known.get("", lambda: self._issuer.in_thread(self._read))
-
-        def judge() -> tuple[Consumer, frozenset[str]]:
-            consumer, rights = self._permitted(caller, known)
-            if not rights:
-                raise DeniedError(f"{consumer.name} has no right to any application")
-            return consumer, rights
-
-        rights = await self._rights.get(caller.digest, lambda: self._issuer.among(caller, judge))
+        judge = partial(self._judged, caller)
+        consumer, rights = await self._rights.get(caller.digest, lambda: self._issuer.admit(caller, judge))
+        self._issuer.take(consumer)
+        known = await self._all()
         return [known[right] for right in sorted(rights & known.keys())]
+
+    async def _judged(self, caller: Caller) -> _Rights:
+        await self._issuer.in_thread(lambda: self._permitted(caller, ()))  # nothing is read for a stranger
+        known = await self._all()
+        consumer, rights = await self._issuer.in_thread(lambda: self._permitted(caller, known))
+        if not rights:
+            raise DeniedError(f"{consumer.name} has no right to any application")
+        return consumer, rights
+
+    async def _all(self) -> ByRight:
+        return await self._known.get("", lambda: self._issuer.in_thread(self._read))
 
 
 def usable(accounts: Iterable[Account]) -> Iterator[tuple[Account, Usable]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,6 +17,8 @@ from broker.model.lease import Caller, Consumer
 from broker.model.secret import Secret
 from tests.support.accounts import MZP, NOW, STAMP, an_account, with_current
 
+Rights = tuple[Consumer, frozenset[str]]
+Result = TypeVar("Result")
 READER, OTHER, STRANGER = (Caller(Secret(name)) for name in ("reader", "other", "stranger"))
 RIGHTS = {"reader": {"a", "b", "gone"}, "other": {"b"}, "stranger": set[str]()}
 
@@ -26,14 +28,19 @@ class World:
     """Vault in memory; it counts what it is asked."""
 
     calls: list[str] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
 
     def applications(self) -> Applications:
         return Applications(self, self._read, self._permitted, lambda: NOW)
 
-    async def among(self, caller: Caller, judge: Callable[[], tuple[Consumer, frozenset[str]]]) -> frozenset[str]:
-        return judge()[1]
+    async def admit(self, caller: Caller, judge: Callable[[], Awaitable[Rights]]) -> Rights:
+        self.calls.append("admit")
+        return await judge()
 
-    async def in_thread(self, function: Callable[[], ByRight]) -> ByRight:
+    def take(self, consumer: Consumer) -> None:
+        self.taken.append(consumer.name)
+
+    async def in_thread(self, function: Callable[[], Result]) -> Result:
         return function()
 
     def _read(self) -> ByRight:
@@ -43,7 +50,9 @@ class World:
 
     def _permitted(self, caller: Caller, rights: Collection[str]) -> tuple[Consumer, frozenset[str]]:
         name = caller.credential.reveal()
-        self.calls.append(name)
+        self.calls.append(f"{name} of {len(rights)}")
+        if name not in RIGHTS:
+            raise DeniedError("unknown")
         return Consumer(f"entity-{name}", name), frozenset(RIGHTS[name])
 
 
@@ -60,7 +69,32 @@ def test_each_caller_sees_its_own() -> None:
             assert [one.application for one in await applications.of(OTHER)] == ["b"]
             with pytest.raises(DeniedError):
                 await applications.of(STRANGER)
-        assert world.calls == ["read", "reader", "other", "stranger"]
+        readers = ["admit", "reader of 0", "read", "reader of 3"]
+        assert world.calls == [*readers, "admit", "other of 0", "other of 3", "admit", "stranger of 0", "stranger of 3"]
+
+    run(test)
+
+
+def test_nothing_is_read_for_a_stranger() -> None:
+    async def test() -> None:
+        world = World()
+        applications = world.applications()
+        with pytest.raises(DeniedError):
+            await applications.of(Caller(Secret("nobody")))
+        assert world.calls == ["admit", "nobody of 0"]
+
+    run(test)
+
+
+def test_each_list_counts_as_a_request() -> None:
+    """From memory too."""
+
+    async def test() -> None:
+        world = World()
+        applications = world.applications()
+        for _ in range(3):
+            await applications.of(READER)
+        assert world.taken == ["reader"] * 3
 
     run(test)
 
