@@ -22,7 +22,7 @@ from broker.delivery.root import default_root, is_memory
 from broker.errors import BrokerError, DeniedError, InputError, RefusedError
 from broker.model.bundle import Granted, Source, Wanted
 from broker.model.duration import duration_text, parse_duration
-from broker.model.lease import Caller
+from broker.model.lease import LONGEST, Caller
 from broker.model.names import AccountName
 from broker.signals import held_back
 
@@ -136,7 +136,7 @@ def _say(held: Held, asked: timedelta, afterwards: str) -> None:
         click.echo(current)
         note(f"generation {bundle.generation} of {bundle.account}/{bundle.application} in {current}")
         note(f"until {lease.expires:%F %TZ}; {afterwards}")
-    if lease.expires < lease.first_issued + asked:
+    if asked > LONGEST or lease.first_issued + asked - lease.expires > asked / 60:  # ends are rounded down
         note(f"requested: {duration_text(asked)}; a lease lasts an hour at most, and no longer than the certificate")
 
 

@@ -83,10 +83,12 @@ def holders(start: Start, account: AccountName, start_: datetime | None, to: dat
     """Show who held which generation of an account, and when, by the evidence of issued bundles.
 
     A lease that was issued before the period and still held in it counts. "until" is when the lease ended, was returned
-    or revoked: a copy of a direct bundle works until its certificate expires. The evidence is not verified here: run
-    broker evidence verify --all.
+    or revoked, or will end if it is still held: a copy of a direct bundle works until its certificate expires. The
+    evidence is not verified here: run broker evidence verify --all.
     """
     since, until = start_ or datetime.min.replace(tzinfo=UTC), to or start.now
+    if start_ and not to and since >= until:
+        raise InputError(f"--from is in the future: {since:%F %TZ}", hint=f"broker evidence holders {account}")
     if since >= until:
         raise InputError("--from is not before --to", hint="--from 2026-11-01 --to 2026-12-01")
     found = start.broker.holders(account, since, until)

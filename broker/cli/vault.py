@@ -19,6 +19,7 @@ from broker.cli.output import note, show_details, show_done, show_table, step, w
 from broker.cli.start import Start
 from broker.errors import InputError, unwritable
 from broker.model.duration import age_text
+from broker.model.lease import BundleKind
 from broker.model.names import AccountName, checked_name
 from broker.model.role import Role
 from broker.model.secret import Secret
@@ -177,15 +178,17 @@ def enrol(
     vaults = start.broker.vaults
     paths = [vaults.right(start.broker.account(account), application) for account, application in rights]
     if subject:
-        vaults.enrol_subject(name, paths, vaults.subject(*subject))
+        lost = vaults.enrol_subject(name, paths, vaults.subject(*subject))
     elif login_dir or token_file:
         folder = Path(login_dir) if login_dir else None
-        token = vaults.enrol(name, paths, login_dir=folder, token=bool(token_file), write=_write_private)
+        lost, token = vaults.enrol(name, paths, login_dir=folder, token=bool(token_file), write=_write_private)
         if token:
             _write_token(token_file, *token)
     else:
-        vaults.change_rights(name, paths)
+        lost = vaults.change_rights(name, paths)
     show_done(f"consumer {name} may {', '.join(paths)}", consumer=name, rights=paths)
+    if lost:
+        note(f"no longer: {', '.join(map(_right, lost))}")
     return None
 
 
@@ -206,13 +209,19 @@ def _show_consumers(start: Start) -> None:
     rows = [
         (
             c.name,
-            "disabled" if c.disabled else ", ".join(c.rights),
+            "disabled" if c.disabled else ", ".join(map(_right, c.rights)),
             ", ".join(f"{at.mount}: {at.subject}" for at in c.logins),
         )
         for c in found
     ]
     empty = "no consumer is enrolled; next: broker vault enrol NAME --right ACCOUNT/APPLICATION --token-file PATH"
     show_table(["consumer", "rights", "logins"], rows, empty=empty)
+
+
+def _right(path: str) -> str:
+    """Return a right to direct bundles as ACCOUNT/APPLICATION, others as their path."""
+    *_, account, application, kind = path.split("/")
+    return f"{account}/{application}" if kind == BundleKind.DIRECT.value else path
 
 
 def _remove(start: Start, names: Sequence[str]) -> None:

@@ -186,7 +186,9 @@ class Broker:
 
     def holders(self, name: AccountName, since: datetime, until: datetime) -> Iterator[Holder]:
         """Yield who held a generation of an account in a period, by the evidence, which is not verified."""
-        return held_in(Period(since, until), self.account(name), self.roles.evidence(Role.AUDITOR), self._say)
+        found = held_in(Period(since, until), self.account(name), self.roles.evidence(Role.AUDITOR), self._say)
+        now = self.clock()
+        return (holder.at(now) for holder in found)
 
     def forked(self, account: Account) -> bool:
         """Return whether evidence that is due can never be stored, because another entry has its number."""

@@ -183,16 +183,19 @@ class Vaults:
 
     def enrol(
         self, name: str, rights: Sequence[str], *, login_dir: Path | None, token: bool, write: Write
-    ) -> tuple[Secret[str], int] | None:
-        """Create consumer `name` with exactly `rights`; return a token and its lifetime in seconds, if wanted."""
+    ) -> tuple[tuple[str, ...], tuple[Secret[str], int] | None]:
+        """Create consumer `name` with exactly `rights`.
+
+        Return the rights that it lost; and a token with its lifetime in seconds, if wanted.
+        """
         role = consumer_role(name)
         with self._administrator() as vault:
             if login_dir:
                 require_no_others_login(vault, role, login_dir)
-            enrol_consumer(vault, name, rights)
+            lost = enrol_consumer(vault, name, rights)
             if login_dir:
                 provide_login(vault, role, login_dir, write)
-            return single_login(vault, role) if token else None
+            return lost, single_login(vault, role) if token else None
 
     def subject(self, issuer: str, name: str) -> Subject:
         """Return the subject `name` of an issuer of the configuration; raise `UnknownNameError`."""
@@ -202,15 +205,18 @@ class Vaults:
             raise UnknownNameError(f"there is no issuer {issuer[:80]}", hint=hint)
         return Subject(issuers[issuer], name)
 
-    def enrol_subject(self, name: str, rights: Sequence[str], subject: Subject) -> None:
-        """Create consumer `name` with exactly `rights`, who shows JWTs of `subject`."""
+    def enrol_subject(self, name: str, rights: Sequence[str], subject: Subject) -> tuple[str, ...]:
+        """Create consumer `name` with exactly `rights`, who shows JWTs of `subject`; return the rights that it lost."""
         with self._administrator() as vault:
-            enrol_consumer(vault, name, rights, subject)
+            return enrol_consumer(vault, name, rights, subject)
 
-    def change_rights(self, name: str, rights: Sequence[str]) -> None:
-        """Give consumer `name` exactly `rights`, for all its logins; raise `UnknownNameError` if there is none."""
+    def change_rights(self, name: str, rights: Sequence[str]) -> tuple[str, ...]:
+        """Give consumer `name` exactly `rights`, for all its logins; return those that it lost.
+
+        Raise `UnknownNameError` if there is none.
+        """
         with self._administrator() as vault:
-            change_rights(vault, name, rights)
+            return change_rights(vault, name, rights)
 
     def enrolled(self) -> tuple[Enrolled, ...]:
         """Return every consumer that was enrolled, by name."""

@@ -18,6 +18,7 @@ from broker.model.names import AccountName
 
 EARLIER: Final = RENEWABLE + LONGEST + SKEW  # before a period: a lease that is held in it was issued or renewed then
 LATER: Final = RENEWABLE + SKEW  # after a period: the end of a lease that was issued in it is known then
+HELD: Final = "held"  # so far
 EXPIRED: Final = "expired"
 _ISSUED: Final = ("bundle-issued", "lease-renewed")
 
@@ -34,7 +35,11 @@ class Holder:
     lease: str
     since: datetime
     until: datetime
-    end: str = EXPIRED  # or returned, revoked
+    end: str = EXPIRED  # or returned, revoked, held
+
+    def at(self, now: datetime) -> "Holder":
+        """Return this as it is `now`: a lease with a later end has not expired."""
+        return replace(self, end=HELD) if self.end == EXPIRED and self.until > now else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ _AGAIN: Final = "has it expired? log in at Vault again"
 _AS_CONSUMER: Final = "log in at Vault as the consumer itself"
 _METHOD: Final = "log in by a method of Vault (AppRole, JWT, Kubernetes), not by a token that was created"
 _SERVICE: Final = "log in by a role whose token_type is service"
+_EXACTLY: Final = 'a policy of the token grants it; a consumer needs only {right}, ["update"]'
 _TEMPLATE: Final = "is one templated on the identity, and does the entity's metadata hold a wildcard?"
 
 
@@ -47,9 +48,9 @@ class Clause(Enum):
     MALFORMED = "malformed", "the presented text is not a token of Vault", "log in at Vault first"
     UNKNOWN = "unknown-token", "Vault does not know the presented token", _AGAIN
     ROOT = "root", "root tokens identify nobody; refusing to issue a bundle", _AS_CONSUMER
-    SUDO = "sudo", "the consumer's token has sudo on {where}; refusing to issue a bundle", "{grant}"
-    TOO_WIDE = "matches-everything", "a policy of the token matches every right, even a random one", "{grant}"
-    TOO_MUCH = "more-than-update", "the consumer's token may {granted} on {right}; a right is exactly update", "{grant}"
+    SUDO = "sudo", "the consumer's token has sudo on {where}; refusing to issue a bundle", _EXACTLY
+    TOO_WIDE = "matches-everything", "a policy of the token matches every right, even a random one", _EXACTLY
+    TOO_MUCH = "more-than-update", "the consumer's token may {granted} on {right}; a right is exactly update", _EXACTLY
     NO_RIGHT = "no-right", "the consumer's token lacks update on {right}", "{grant}"
     LIMITED_USES = "num-uses", "a token with a limited number of uses cannot be a consumer's", _AS_CONSUMER
     BATCH = "batch-token", "batch tokens cannot be revoked; refusing to issue a bundle", _SERVICE
@@ -89,7 +90,7 @@ def permitted(
         some, sentinels = paths[first : first + _TOGETHER], _sentinels()
         found = _capabilities(vault, presented, [*some, *sentinels])
         if any(found[path] != ["deny"] for path in sentinels):
-            raise NotAConsumerError(Clause.TOO_WIDE, grant="")
+            raise NotAConsumerError(Clause.TOO_WIDE, right="its rights")
         granted += [path for path in some if found[path] == ["update"]]
     return _consumer(bearer.entity), frozenset(granted)
 
@@ -211,15 +212,16 @@ def _grant(entity: Mapping[str, Any], right: str) -> str:
     """Return the hint that gives the consumer exactly `right`."""
     name = str(field_of(entity, "metadata", "consumer"))
     if "consumer" in (entity.get("metadata") or ()) and NAME.fullmatch(name):
-        return grant_hint(name, right)
+        account, application = right.split("/")[3:5]
+        check = f"broker policy check {account}/{application} --consumer {name}"
+        return f"a Vault administrator gets the command that grants it from: {check}"
     return f'a Vault administrator writes a policy for it: path "{right}" {{ capabilities = ["update"] }}'
 
 
-def grant_hint(name: str, right: str) -> str:
-    """Return the hint that grants `right` to the enrolled consumer `name`."""
-    account, application = right.split("/")[3:5]
-    enrol = f"broker vault enrol {name} --right {account}/{application}"
-    return f"a Vault administrator grants it, together with its other rights: {enrol}"
+def grant_hint(name: str, rights: Collection[str]) -> str:
+    """Return the hint that gives the enrolled consumer `name` exactly `rights`: all that it should have."""
+    options = [f"--right {'/'.join(right.split('/')[3:5])}" for right in sorted(rights)]
+    return f"a Vault administrator grants it: broker vault enrol {name} {' '.join(options)}"
 
 
 def _check_capabilities(vault: Connection, presented: Secret[str], right: str, grant: str) -> None:
@@ -228,15 +230,15 @@ def _check_capabilities(vault: Connection, presented: Secret[str], right: str, g
     if any("root" in names for names in granted.values()):
         raise NotAConsumerError(Clause.ROOT)
     if any("sudo" in granted[path] for path in sentinels):
-        raise NotAConsumerError(Clause.SUDO, where="paths that it was not given", grant=grant)
+        raise NotAConsumerError(Clause.SUDO, where="paths that it was not given", right=right)
     if "sudo" in granted[right]:
-        raise NotAConsumerError(Clause.SUDO, where=right, grant=grant)
+        raise NotAConsumerError(Clause.SUDO, where=right, right=right)
     if any(granted[path] != ["deny"] for path in sentinels):
-        raise NotAConsumerError(Clause.TOO_WIDE, grant=grant)
+        raise NotAConsumerError(Clause.TOO_WIDE, right=right)
     if granted[right] == ["deny"]:
         raise NotAConsumerError(Clause.NO_RIGHT, right=right, grant=grant)
     if granted[right] != ["update"]:
-        raise NotAConsumerError(Clause.TOO_MUCH, right=right, granted=", ".join(granted[right]), grant=grant)
+        raise NotAConsumerError(Clause.TOO_MUCH, right=right, granted=", ".join(granted[right]))
 
 
 def _sentinels() -> tuple[str, str]:

@@ -68,7 +68,7 @@ class Enrolled:
 
     def require(self, right: str) -> None:
         """Raise `DeniedError` with the reason if the consumer may not do `right`."""
-        grant = grant_hint(self.name, right)
+        grant = grant_hint(self.name, {*self.rights, right})
         if right not in self.rights:
             raise DeniedError(f"{self.name} lacks update on {right}", hint=grant)
         if not self.logins:
@@ -83,8 +83,10 @@ def consumer_role(name: str) -> str:
     return f"consumer-{checked_name(name, 'consumer')}"
 
 
-def enrol_consumer(vault: Connection, name: str, rights: Sequence[str], subject: Subject | None = None) -> None:
-    """Make, or update, consumer `name` with exactly `rights` (from `layout.right`), and a login.
+def enrol_consumer(
+    vault: Connection, name: str, rights: Sequence[str], subject: Subject | None = None
+) -> tuple[str, ...]:
+    """Make, or update, consumer `name` with exactly `rights` (from `layout.right`), and a login; return lost rights.
 
     The login is `subject`, or without one an AppRole, for which `approle.provide_login` makes a secret-id. Raise
     `RefusedError` if others have a role, a policy, an entity or a subject of these names: nothing is changed then.
@@ -101,19 +103,24 @@ def enrol_consumer(vault: Connection, name: str, rights: Sequence[str], subject:
     if subject:  # the role last: its first login would make an entity for a subject that has none
         there.name_entity(subject.name, accessor)
         vault.call("POST", subject.role, subject.body(there.policy))
-        return
+        return there.lost(rights)
     vault.call("POST", there.approle_path, {**LOGIN, "token_policies": [there.policy]})
     there.name_entity(role_id(vault, consumer_role(name)), accessor)
+    return there.lost(rights)
 
 
-def change_rights(vault: Connection, name: str, rights: Sequence[str]) -> None:
-    """Give consumer `name` exactly `rights`, for all its logins; raise `UnknownNameError` if it is not enrolled."""
+def change_rights(vault: Connection, name: str, rights: Sequence[str]) -> tuple[str, ...]:
+    """Give consumer `name` exactly `rights`, for all its logins; return those that it lost.
+
+    Raise `UnknownNameError` if it is not enrolled.
+    """
     there = _Consumer(vault, name)
     require_set_up(vault)
     there.require_ours()
     if there.policy_text is None or there.entity is None:
         raise _unknown(name)
     vault.call("POST", there.policy_path, {"policy": consumer_policy(rights)})
+    return there.lost(rights)
 
 
 def remove_consumer(vault: Connection, name: str, issuers: Mapping[str, JwtIssuer]) -> bool:
@@ -156,8 +163,7 @@ def consumer(vault: Connection, name: str) -> Enrolled:
     there = _Consumer(vault, name)
     if there.policy_text is None:
         raise _unknown(name)
-    granted = tuple(path for _, path in rights_of(there.policy_text) if path.startswith(f"{layout.RIGHTS}/"))
-    return Enrolled(name, granted, there.logins, bool((there.entity or {}).get("disabled", True)))
+    return Enrolled(name, there.rights, there.logins, bool((there.entity or {}).get("disabled", True)))
 
 
 class _Consumer:
@@ -179,6 +185,16 @@ class _Consumer:
     def exists(self) -> bool:
         """Whether anything of the consumer is there."""
         return not (self.policy_text is None and self.entity is None and self._approle is None)
+
+    @property
+    def rights(self) -> tuple[str, ...]:
+        """The rights that its policy grants."""
+        granted = rights_of(self.policy_text or "")
+        return tuple(path for _, path in granted if path.startswith(f"{layout.RIGHTS}/"))
+
+    def lost(self, rights: Sequence[str]) -> tuple[str, ...]:
+        """Return the rights that it had, and that are not among `rights`."""
+        return tuple(path for path in self.rights if path not in rights)
 
     @property
     def logins(self) -> tuple[Login, ...]:

@@ -297,7 +297,7 @@ ROWS: Final = (
     Row("evidence holders nobody", 2, "there is no account nobody"),
     Row("evidence holders acme --from soon", 2, "'soon' is not a time"),
     Row("evidence holders acme --from 2026-02-01 --to 2026-02-01", 2, "--from is not before --to"),
-    Row("evidence holders acme --from 9999-12-31T23:59:59", 2, "--from is not before --to"),
+    Row("evidence holders acme --from 9999-12-31T23:59:59", 2, "--from is in the future"),
     Row("evidence holders acme -o xml", 2, "'xml' is not one of"),
     Row("evidence show", 2, "no account is named"),
     Row("evidence show nobody", 2, "there is no account nobody"),

@@ -58,6 +58,9 @@ def test_all_leases_of_a_generation_are_revoked(held: CliHarness) -> None:
 
 
 def test_evidence_shows_who_held_what(held: CliHarness) -> None:
+    assert {r["end"] for r in held.ok("evidence holders acme -o json").json} == {"held"}
+    future = held.run("evidence holders acme --from 2099-01-01")
+    assert (future.code, "--from is in the future" in future.err) == (2, True)
     held.ok(f"lease revoke --consumer {reader(held)} --reason stolen")
     rows = held.ok("evidence holders acme -o json").json
     assert {(r["consumer"], r["generation"], r["end"]) for r in rows} == {(reader(held), 1, "revoked")}

@@ -71,6 +71,13 @@ def test_a_lease_is_held_until_it_expires() -> None:
     assert held == Holder("reader", "e-1", "fleet", "direct", 1, "l1", NOW, NOW + HOUR, "expired")
 
 
+def test_a_lease_that_goes_on_has_not_expired() -> None:
+    (held,) = found([issued(0)])
+    assert [held.at(later(minutes=at)).end for at in (59, 60)] == ["held", "expired"]
+    (ended,) = found([issued(0), entry(1, "bundle-returned", lease="l1", consumer="e-1")])
+    assert ended.at(NOW).end == "returned"
+
+
 def test_a_batch_says_the_same_as_single_entries() -> None:
     lines = [said("l1"), said("l2", consumer="e-2"), said("l3", account="other")]
     single = [entry(0, "bundle-issued", **line) for line in lines]
