@@ -147,7 +147,8 @@ class BatchIssuer(Generic[Contents]):
     async def renew(self, caller: Caller, lease_text: Secret[str], ttl: timedelta) -> Renewed:
         """Return the lease with a later end, as `grant.Issuer.renew` does."""
         for _ in range(_TRIES):
-            lease, seen, consumer = await self._opened(caller, lease_text)
+            lease, consumer = await self.held(caller, lease_text)
+            seen = await self._snapshot(lease.account)
             later = _rounded(renewal(lease, seen.account, ttl, now=self._clock()), ttl)
             renewed = replace(later, expires=max(later.expires, lease.expires))
             signer = await self._signers.current()
@@ -159,9 +160,17 @@ class BatchIssuer(Generic[Contents]):
         raise VaultUnavailableError("Vault is too slow to renew leases safely", hint="ask again")
 
     async def revoke(self, caller: Caller, lease_text: Secret[str]) -> Lease:
-        """End a lease of this caller, and return it; repeated, it changes nothing. Raise `DeniedError`."""
-        lease, _, consumer = await self._opened(caller, lease_text)
-        await self.in_thread(lambda: self._ports.end(consumer, lease))
+        """End a lease of this caller, and return it; repeated, it changes nothing. Raise `DeniedError`.
+
+        Neither account nor secrets are read: a bundle can be given back after these were destroyed.
+        """
+        lease, consumer = await self.held(caller, lease_text)
+
+        def end() -> None:
+            self._ports.require_true_clock()  # a revocation is kept for a time
+            self._ports.end(consumer, lease)
+
+        await self.in_thread(end)
         return lease
 
     async def judged(self, caller: Caller, account: AccountName, application: str) -> Consumer:
@@ -211,10 +220,6 @@ class BatchIssuer(Generic[Contents]):
             bundle = bundle_of(seen.account, lease, seen.hidden, seen.authentication)
             seen.contents[lease.application] = self._ports.contents(bundle)
         return seen.contents[lease.application]
-
-    async def _opened(self, caller: Caller, lease_text: Secret[str]) -> tuple[Lease, Snapshot[Contents], Consumer]:
-        lease, consumer = await self.held(caller, lease_text)
-        return lease, await self._snapshot(lease.account), consumer
 
     async def _snapshot(self, name: AccountName) -> Snapshot[Contents]:
         return await self._snapshots.get(name, lambda: self.in_thread(lambda: self._read(name)))

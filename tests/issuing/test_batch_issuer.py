@@ -534,6 +534,40 @@ def test_a_revoked_lease_is_over() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("gone", ["secrets", "account"])
+def test_a_bundle_is_given_back_when_all_is_gone(gone: str) -> None:
+    """The secrets of a removed account are destroyed."""
+
+    async def test() -> None:
+        world = World()
+        granted = await world.issuer.grant(READER, wanted())
+        world.promote()
+        world.uptime += OLDEST
+        world.away = gone
+        await world.issuer.revoke(READER, granted.lease_text)
+        assert not world.holders()
+
+    run(test)
+
+
+def test_a_wrong_clock_revokes_nothing() -> None:
+    """A revocation is kept for a time, counted from the date that this clock gives it."""
+
+    async def test() -> None:
+        world = World()
+        granted = await world.issuer.grant(READER, wanted())
+
+        def wrong() -> None:
+            raise RefusedError("the clock is wrong")
+
+        world.issuer._ports = replace(world.issuer._ports, require_true_clock=wrong)
+        with pytest.raises(RefusedError):
+            await world.issuer.revoke(READER, granted.lease_text)
+        assert world.holders() == {"reader"}
+
+    run(test)
+
+
 def test_a_revoked_key_is_granted_again() -> None:
     async def test() -> None:
         world = World()
