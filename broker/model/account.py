@@ -161,13 +161,21 @@ class Account:
         return self
 
     def served(self) -> Self:
-        """Return the account itself; raise `RefusedError` if it was removed, or if it is suspended."""
+        """Return the account itself; raise `RefusedError` if it was removed, or if it is suspended.
+
+        Callers of the service see the error, so the reason, which a person wrote for colleagues, is not in it.
+        """
+        if self.removed:
+            raise RefusedError(
+                f"account {self.name} was removed on {self.removed.at:%F %TZ}",
+                hint=f"broker account show {self.name} shows why",
+            )
         if self.suspended:
             raise RefusedError(
-                f"account {self.name} is suspended since {self.suspended.at:%F %TZ}: {self.suspended.reason}",
-                hint=f"broker account resume {self.name} (role operator) ends it",
+                f"account {self.name} is suspended since {self.suspended.at:%F %TZ}",
+                hint=f"broker account resume {self.name} ends it; broker account show {self.name} shows why",
             )
-        return self.kept()
+        return self
 
     def sharing(self, application: Application) -> tuple[str, ...]:
         """Return the other applications with the client_id of `application`."""

@@ -1,5 +1,6 @@
 """Routes of the service: read a request, call the use-case, write the answer. No route decides anything."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from broker.errors import BrokerError, DeniedError, InputError, Kind
+from broker.errors import BrokerError, BusyError, DeniedError, InputError, Kind
 from broker.issuing.batch_issuer import Issued
 from broker.issuing.grant import Renewed
 from broker.model.bundle import Wanted
@@ -148,6 +149,8 @@ def _answered(handler: Handler, route: str) -> Handler:
             response = await handler(request)
         except BrokerError as error:
             response = _failed(error, number)
+        except asyncio.CancelledError:  # by `listeners`, which ends what is still open
+            response = _failed(BusyError("this replica ends", hint="ask another one, or try again later"), number)
         except GoneError:
             response = Response(_CLIENT_GONE)
         except Exception as fault:  # noqa: BLE001  # the service goes on

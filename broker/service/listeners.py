@@ -21,7 +21,8 @@ from broker.service.systemd import State
 from broker.service.tls import Tls
 from broker.signals import ASKING
 
-_DRAIN: Final = 10  # seconds for open requests, once the service is asked to end
+_DRAIN: Final = 9  # seconds for open requests, once the service is asked to end; then each is answered 503
+_CUT: Final = 10  # seconds until connections are cut
 _HANDSHAKE: Final = 10.0  # seconds for a TLS handshake
 _IDLE: Final = 75  # seconds; longer than the 60 of common proxies
 _OWNER_AND_GROUP: Final = 0o660
@@ -147,6 +148,7 @@ async def _serve(listeners: Sequence[Listener], ready: Ready, report: Report) ->
         report(State.STOPPING)
         for server in servers:
             server.should_exit = True
+        loop.call_later(_DRAIN, _end_requests, servers)
 
     for number in ASKING:
         with suppress(ValueError, RuntimeError, OSError):
@@ -166,6 +168,13 @@ async def _serve(listeners: Sequence[Listener], ready: Ready, report: Report) ->
         for listener in listeners:
             if listener.address.path:
                 listener.address.path.unlink(missing_ok=True)
+
+
+def _end_requests(servers: Sequence["_Server"]) -> None:
+    """End what is open by `CancelledError`, which `app` answers."""
+    for server in servers:
+        for task in server.server_state.tasks:
+            task.cancel()
 
 
 def _bound(addresses: Sequence[Address]) -> list[socket.socket]:
@@ -219,7 +228,7 @@ def _config(listener: Listener) -> uvicorn.Config:
         proxy_headers=False,
         reset_contextvars=True,  # else a pipelined request is logged with what the one before it bound
         timeout_keep_alive=_IDLE,
-        timeout_graceful_shutdown=_DRAIN,
+        timeout_graceful_shutdown=_CUT,
         ssl_context_factory=(lambda _config, _default: tls.context()) if tls else None,
     )
 

@@ -164,6 +164,7 @@ def test_no_path_takes_a_query() -> None:
         (RateError("often"), 429),
         (StorageFullError("full"), 500),
         (VaultUnavailableError("sealed"), 503),
+        (asyncio.CancelledError(), 503),
         (BrokerError("fault"), 500),
         (ZeroDivisionError("fault"), 500),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import resource
 import signal
 import socket
@@ -10,11 +11,13 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import uvloop
 
 from broker.service import limits, listeners
+from broker.service.app import application
 from broker.service.asgi import Request, Response, routed
 from broker.service.limits import LOOPBACK_NAMES, Guard
 from broker.service.listeners import Address, Listener
@@ -312,3 +315,30 @@ def test_idle_connections_leave_it_serving() -> None:
         run(test)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_an_end_answers_what_is_open(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """With a problem, before uvicorn answers in plain text and logs a traceback."""
+    monkeypatch.setattr(listeners, "_DRAIN", 0.1)
+
+    async def test() -> None:
+        asked, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+        async def held(_request: Request) -> Response:
+            asked.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        listener = Listener(application(cast("Any", None), {("GET", "/held"): held}), Address(None, "127.0.0.1", 0))
+        task = asyncio.create_task(listeners._serve([listener], ready.set_result, lambda _: None))
+        port = int((await ready)[0].rpartition(":")[2])
+        stream = await opened(port, GET.replace(b"/", b"/held", 1))
+        await asked.wait()
+        signal.raise_signal(signal.SIGTERM)
+        status, body = await answer(stream)
+        assert (status, json.loads(body)["detail"]) == (503, "this replica ends")
+        stream[1].close()
+        await task
+
+    run(test)
+    assert not caplog.records

@@ -198,8 +198,9 @@ def test_clock_changes_only_the_time(hours: int) -> None:
 
 def test_resumed_account_is_as_before() -> None:
     account = registering.suspended(with_current(), "key stolen", STAMP)
-    with assert_refused(RefusedError, "suspended since", "key stolen"):
+    with pytest.raises(RefusedError, match="suspended since") as refused:
         account.served()
+    assert "key stolen" not in refused.value.message + refused.value.hint
     assert account.kept() is account, "rotation goes on"
     account = registering.resumed(account, STAMP)
     assert account.served() is account
@@ -215,6 +216,8 @@ def test_removed_account_dooms_every_secret() -> None:
     assert after.doomed_secrets == {"password:1", "password:2"}
     assert after.open_request is None
     assert {c.pem for c in after.certificates} == {""}
-    for use in (after.kept, after.served):
-        with assert_refused(RefusedError, "was removed", "contract ended"):
-            use()
+    with assert_refused(RefusedError, "was removed", "contract ended"):
+        after.kept()
+    with pytest.raises(RefusedError, match="was removed") as refused:
+        after.served()
+    assert "contract ended" not in refused.value.message + refused.value.hint
