@@ -15,7 +15,7 @@
     └── StorageFullError          no space is left for a file
 
 A room derives its own errors from these, beside the code that raises them. Exit codes are in `cli/exits.py`, HTTP
-problems will be in `service/problems.py`; a test checks that each table has every `Kind`.
+problems in `service/problems.py`; a test checks that each table has every `Kind`.
 """
 
 import errno

@@ -111,6 +111,8 @@ class Held:
         is_new = after.lease.id != before.lease.id
         try:
             self._written(after)
+        except LeftBehindError:
+            raise  # as in `publish`
         except BaseException:
             if is_new:
                 with suppress(BrokerError):

@@ -33,7 +33,9 @@ from broker.network import service_address
 from broker.partners.authentication import authentication_of
 from broker.pki import certificates, keys
 
-_TIMEOUT: Final = (5.0, 60.0)  # seconds to connect, seconds for each read: a wait sends a blank every 20
+_CONNECT: Final = 5.0  # seconds
+_READ: Final = 10.0  # seconds for each read; a holder of files acts on no signal meanwhile
+_WAIT: Final = 60.0  # the same of a wait, which sends a blank every 20
 _LARGEST: Final = 1024 * 1024  # bytes of an answer
 _ERRORS: Final[Mapping[str, type[BrokerError]]] = {
     "input": InputError,
@@ -115,7 +117,7 @@ class Service:
         lease = granted.lease
         asked = {"account": lease.account, "application": lease.application, **_lease(granted)}
         with closing(self._new_session()) as session:  # another thread may use the first
-            answer = self._ask("/v1/wait", {**asked, "generation": lease.generation}, session)
+            answer = self._ask("/v1/wait", {**asked, "generation": lease.generation}, session, _WAIT)
         try:
             return Ended(Event(answer["event"]), answer["generation"])
         except (KeyError, TypeError, ValueError):
@@ -144,7 +146,11 @@ class Service:
         return session
 
     def _ask(
-        self, path: str, message: Mapping[str, str | int] | None = None, session: requests.Session | None = None
+        self,
+        path: str,
+        message: Mapping[str, str | int] | None = None,
+        session: requests.Session | None = None,
+        read: float = _READ,
     ) -> Any:
         """Return the answer to a POST of `message`, or to a GET."""
         try:
@@ -153,7 +159,7 @@ class Service:
                 f"{self._base}{path}",
                 json=message,
                 headers=_shown(self._caller()),
-                timeout=_TIMEOUT,
+                timeout=(_CONNECT, read),
                 allow_redirects=False,
                 stream=True,
             ) as answer:

@@ -44,7 +44,7 @@ def run(issuing: Issuing, listening: Listening, ready: Ready, report: Report) ->
     others = {("POST", "/v1/wait"): waiting(waits), ("GET", "/v1/accounts"): listing(issuing.applications)}
     app = application(issuing.service, others)
     guard = Guard(raise_open_files(), None if listening.behind_proxy else address.names)
-    waits.room = Room(all=guard.connections * 4 // 5)  # the others stay free for bundles
+    waits.room = Room.among(guard.connections)
     listeners = [Listener(app, address, _tls(listening, address, issuing.server_certificate), guard)]
 
     def reported(state: State) -> None:

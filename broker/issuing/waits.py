@@ -6,12 +6,13 @@ somebody waits for is looked at from time to time too, so that a lost announceme
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
 from broker.errors import BrokerError, BusyError, DeniedError, RateError, UnknownNameError
 from broker.issuing.leases import ended
@@ -27,7 +28,8 @@ _POLL: Final = (0.15, 0.2)  # seconds between two reads of the change document
 _AWAY: Final = (1.0, 3.0)  # the same while it cannot be read
 _AGAIN: Final = (0.3, 1.0)  # seconds after a change: a standby node may have shown an older account
 _LOOK: Final = (10.0, 20.0)  # seconds between two looks at everything
-_PACE: Final = 0.05  # seconds between two judgements of a look at everything
+_PACE: Final = 0.05  # seconds between two judgements of rights, at most
+_ROUND: Final = 10.0  # seconds for the pauses between all of them, at most
 _LONGEST: Final = (240.0, 300.0)  # seconds of a wait
 _READERS: Final = 4  # threads
 _Result = TypeVar("_Result")
@@ -90,6 +92,12 @@ class Room:
     all: int = 8_000
     each: int = 1_000
 
+    @classmethod
+    def among(cls, connections: int) -> Self:
+        """Return the room of a replica with so many connections: some stay free for bundles, and for other waits."""
+        every = max(1, connections * 4 // 5)
+        return cls(every, min(1_000, max(1, every // 4)))
+
 
 @dataclass
 class Waits:
@@ -104,7 +112,6 @@ class Waits:
         self._of: dict[str, set[Wait]] = {}  # by path
         self._count = 0
         self._number: int | None = None  # of the last change that was seen
-        self._everything = True  # the next poll looks at everything
         self._looking: set[str] = set()
         self._again: set[str] = set()  # to be looked at once more
         self._loops: dict[str, asyncio.Task[None]] = {}
@@ -163,7 +170,7 @@ class Waits:
         seconds = random.uniform(*_LONGEST)  # noqa: S311  # no secret: clients come back one by one
         wait.timer = asyncio.get_running_loop().call_later(seconds, self._end, [wait], Ended(Event.TIMEOUT))
         self._start("poll", self._poll)
-        self._start("look", self._look_at_everything)
+        self._start("judge", self._judge_all)
         for path in wait.paths:
             self._look_at(path)
 
@@ -182,10 +189,12 @@ class Waits:
             self._loops[name] = asyncio.create_task(work(), context=Context())  # it is of no single request
 
     async def _poll(self) -> None:
-        """Look at what the change document says, while somebody waits."""
-        self._everything = True
+        """Look at what the change document says, while somebody waits; now and then, at everything."""
+        due = time.monotonic()
         while self._count:
-            everything, self._everything, pause = self._everything, False, _POLL
+            everything, pause = time.monotonic() >= due, _POLL
+            if everything:
+                due = time.monotonic() + random.uniform(*_LOOK)  # noqa: S311
             changed: frozenset[str] | None = frozenset()
             try:
                 recent = await _in_thread(self._poller, self.documents.changes)
@@ -193,6 +202,9 @@ class Waits:
                 self._number = recent.number if changed is None else max(recent.number, self._number or 0)
             except BrokerError as error:
                 log.info("changes cannot be read", reason=error.message)
+                pause = _AWAY
+            except Exception as fault:  # noqa: BLE001  # else nobody would look any more
+                log.error("unexpected fault", type=type(fault).__name__, stack=log.frames(fault))
                 pause = _AWAY
             if everything or changed is None:
                 for path in tuple(self._of):
@@ -204,18 +216,17 @@ class Waits:
                         asyncio.get_running_loop().call_later(seconds, self._changed, path)
             await asyncio.sleep(random.uniform(*pause))  # noqa: S311
 
-    async def _look_at_everything(self) -> None:
-        """Now and then, have everything looked at that somebody waits for, and the right of each who waits."""
+    async def _judge_all(self) -> None:
+        """Now and then, judge the right of each who waits."""
         while self._count:
             await asyncio.sleep(random.uniform(*_LOOK))  # noqa: S311  # replicas take turns
-            self._everything = True
             by_right: dict[tuple[bytes, AccountName, str], list[Wait]] = {}
             for wait in self._all():
                 key = (wait.caller.digest, wait.asked.account, wait.asked.application)
                 by_right.setdefault(key, []).append(wait)
             for waits in by_right.values():
                 await self._judge_again(waits)
-                await asyncio.sleep(_PACE)
+                await asyncio.sleep(_pace(len(by_right)))
 
     async def _judge_again(self, waits: list[Wait]) -> None:
         first = waits[0]
@@ -225,6 +236,8 @@ class Waits:
             self._end(waits, Ended(Event.REVOKED))
         except BrokerError as error:  # Vault is away: that takes no right away
             log.info("a right cannot be judged", reason=error.message)
+        except Exception as fault:  # noqa: BLE001  # the other rights are judged all the same
+            log.error("unexpected fault", type=type(fault).__name__, stack=log.frames(fault))
 
     def _changed(self, path: str) -> None:
         if path.startswith(ACCOUNTS):
@@ -267,6 +280,11 @@ class Waits:
         except UnknownNameError:
             return lambda _: Ended(Event.REVOKED)
         return lambda wait: ended_by(account, wait.asked.application, wait.asked.generation)
+
+
+def _pace(rights: int) -> float:
+    """Return the seconds between two judgements of so many rights."""
+    return min(_PACE, _ROUND / rights)
 
 
 def _by_record(record: ConsumerRecord | None, wait: Wait) -> Ended | None:

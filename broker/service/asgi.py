@@ -102,10 +102,14 @@ Route = tuple[str, str]  # method and path
 
 async def respond(send: Send, response: Response) -> None:
     """Send an answer."""
-    headers = [(name.encode(), value.encode("latin-1")) for name, value in response.headers.items()]
-    headers.append((b"content-length", str(len(response.body)).encode()))
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    headers = {**response.headers, "content-length": str(len(response.body))}
+    await _start(send, response.status, headers)
     await send({"type": "http.response.body", "body": response.body})
+
+
+async def _start(send: Send, status: int, headers: Mapping[str, str]) -> None:
+    encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
 
 
 def routed(routes: Mapping[Route, Handler], missing: Callable[[Request, int], Response]) -> App:
@@ -147,8 +151,7 @@ async def _send_parts(response: Response, parts: AsyncGenerator[bytes, None], re
     """Send the parts until they end or the client goes; close them."""
 
     async def send_all() -> None:
-        headers = [(name.encode(), value.encode("latin-1")) for name, value in response.headers.items()]
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await _start(send, response.status, response.headers)
         async for part in parts:
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body"})

@@ -34,7 +34,9 @@ def raise_open_files() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max(1, min(_CONNECTIONS, hard - _RESERVED)) if hard != resource.RLIM_INFINITY else _CONNECTIONS
+    if hard == resource.RLIM_INFINITY:
+        return _CONNECTIONS
+    return max(1, min(_CONNECTIONS, (hard - _RESERVED) * 4 // 5))  # the others are for TLS handshakes
 
 
 @dataclass(slots=True)
@@ -49,6 +51,11 @@ class Guard:
     hosts: frozenset[bytes] | None = None
     idle: dict["GuardedProtocol", None] = field(default_factory=dict)
     open: int = 0
+
+    @property
+    def handshakes(self) -> int:
+        """The most connections that are in a TLS handshake, which come on top."""
+        return max(1, self.connections // 4)
 
     def refusal(self, headers: list[tuple[bytes, bytes]], target: bytes, version: str) -> "Refusal | None":
         """Return why a request with this head is refused, None if it is not."""

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import socket
+import ssl
 import stat
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -20,10 +22,12 @@ from broker.service.limits import LOOPBACK_NAMES, Guard, GuardedProtocol
 from broker.service.systemd import State
 from broker.service.tls import Tls
 from broker.signals import ASKING
+from broker.telemetry import log
 
 _DRAIN: Final = 9  # seconds for open requests, once the service is asked to end; then each is answered 503
 _CUT: Final = 10  # seconds until connections are cut
 _HANDSHAKE: Final = 10.0  # seconds for a TLS handshake
+_AGAIN: Final = 0.1  # seconds until another connection is accepted after a failure
 _IDLE: Final = 75  # seconds; longer than the 60 of common proxies
 _OWNER_AND_GROUP: Final = 0o660
 _FORM: Final = (
@@ -141,6 +145,7 @@ def serve(listeners: Sequence[Listener], *, ready: Ready, report: Report) -> Non
 
 async def _serve(listeners: Sequence[Listener], ready: Ready, report: Report) -> None:
     sockets = _bound([listener.address for listener in listeners])
+    files = {path: _file(path) for listener in listeners if (path := listener.address.path)}
     servers = [_Server(listener) for listener in listeners]
     loop = asyncio.get_running_loop()
 
@@ -165,9 +170,9 @@ async def _serve(listeners: Sequence[Listener], ready: Ready, report: Report) ->
     finally:
         for follower in followers:
             follower.cancel()
-        for listener in listeners:
-            if listener.address.path:
-                listener.address.path.unlink(missing_ok=True)
+        for path, file in files.items():
+            if _file(path) == file:  # else it is a successor's
+                path.unlink(missing_ok=True)
 
 
 def _end_requests(servers: Sequence["_Server"]) -> None:
@@ -198,20 +203,69 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen as uvicorn does on sockets, with less time for a TLS handshake."""
+        """Listen as uvicorn does on sockets, with bounds on TLS handshakes."""
         loop, config = asyncio.get_running_loop(), self.config
 
         def connected() -> asyncio.Protocol:
             return GuardedProtocol(self._guard, config=config, server_state=self.server_state, app_state={})
 
-        seconds = _HANDSHAKE if config.ssl else None
-        self.servers = [
-            await loop.create_server(
-                connected, sock=bound, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=seconds
-            )
-            for bound in sockets or ()
-        ]
+        self.servers = []
+        for bound in sockets or ():
+            if config.ssl:
+                bound.listen(config.backlog)
+                bound.setblocking(False)
+                server = _TlsServer(bound, partial(_shaken, connected, config.ssl), self._guard.handshakes)
+                self.servers.append(cast("asyncio.Server", server))  # uvicorn only closes it
+            else:
+                self.servers.append(await loop.create_server(connected, sock=bound, backlog=config.backlog))
         self.started = True
+
+
+class _TlsServer:
+    """Accepts connections for `shake`, `most` at a time; the longest handshake makes room for another.
+
+    A server of the loop calls no protocol before the end of the handshake, so it would hold any number of connections.
+    """
+
+    def __init__(
+        self, bound: socket.socket, shake: Callable[[socket.socket], Coroutine[None, None, None]], most: int
+    ) -> None:
+        self._bound, self._shake, self._most = bound, shake, most
+        self._handshakes: dict[asyncio.Task[None], None] = {}
+        self._accepting = asyncio.create_task(self._accept())
+
+    def close(self) -> None:
+        """Accept no more, and end all handshakes."""
+        for task in (self._accepting, *self._handshakes):
+            task.cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait until that is done."""
+        await asyncio.wait((self._accepting, *self._handshakes))
+
+    async def _accept(self) -> None:
+        while True:
+            try:
+                made, _ = await asyncio.get_running_loop().sock_accept(self._bound)
+            except OSError as error:  # such as too many open files
+                log.error("a connection cannot be accepted", reason=error.strerror)
+                await asyncio.sleep(_AGAIN)
+                continue
+            if len(self._handshakes) >= self._most:
+                oldest = next(iter(self._handshakes))
+                del self._handshakes[oldest]
+                oldest.cancel()
+            task = asyncio.create_task(self._shake(made))
+            self._handshakes[task] = None
+            task.add_done_callback(lambda done: self._handshakes.pop(done, None))
+
+
+async def _shaken(connected: Callable[[], asyncio.Protocol], context: ssl.SSLContext, made: socket.socket) -> None:
+    """Do the handshake on a new connection, which is closed if that fails."""
+    with suppress(Exception):
+        await asyncio.get_running_loop().connect_accepted_socket(
+            connected, made, ssl=context, ssl_handshake_timeout=_HANDSHAKE
+        )
 
 
 def _config(listener: Listener) -> uvicorn.Config:
@@ -231,6 +285,15 @@ def _config(listener: Listener) -> uvicorn.Config:
         timeout_graceful_shutdown=_CUT,
         ssl_context_factory=(lambda _config, _default: tls.context()) if tls else None,
     )
+
+
+def _file(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells a file from a later one in its place, None if there is none."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns  # the number alone may be used again
 
 
 def _is_dead(path: Path) -> bool:

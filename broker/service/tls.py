@@ -38,21 +38,30 @@ class Tls(ABC):
 
     async def follow(self) -> None:
         """Replace the certificate when that is due, until cancelled. A failure is logged and changes nothing."""
+        failed: object = None
         while True:
             await asyncio.sleep(_CHECK)
             if not self._is_due():
                 continue
+            attempt = self._attempt()
             try:
                 self._current = await asyncio.to_thread(self._renewed)
                 log.info("certificate of the service replaced", not_after=self.not_after)
-            except BrokerError as error:
-                log.error("certificate of the service not replaced", reason=error.message, not_after=self.not_after)
+            except Exception as error:  # noqa: BLE001  # such as too many open files: the next look tries again
+                reason = error.message if isinstance(error, BrokerError) else type(error).__name__
+                if attempt != failed:
+                    log.error("certificate of the service not replaced", reason=reason, not_after=self.not_after)
+                failed = attempt
 
     @abstractmethod
     def _is_due(self) -> bool: ...
 
     @abstractmethod
     def _load(self) -> ssl.SSLContext: ...
+
+    def _attempt(self) -> object:
+        """Return what distinguishes this try: a failure is logged once for each."""
+        return object()
 
     def _renewed(self) -> ssl.SSLContext:
         return self._load()
@@ -84,15 +93,23 @@ class ReloadedTls(Tls):
         super().__init__()
 
     def _is_due(self) -> bool:
-        seen, self._seen = self._seen, self._stamp()
-        return seen != self._seen
+        return self._seen != self._stamp()
 
-    def _stamp(self) -> tuple[tuple[int, int] | None, ...]:
-        found: list[tuple[int, int] | None] = []
+    def _attempt(self) -> object:
+        return self._stamp()
+
+    def _renewed(self) -> ssl.SSLContext:
+        seen = self._stamp()
+        context = self._load()
+        self._seen = seen
+        return context
+
+    def _stamp(self) -> tuple[tuple[int, int, int] | None, ...]:
+        found: list[tuple[int, int, int] | None] = []
         for file in self._files:
             try:
                 status = file.stat()
-                found.append((status.st_mtime_ns, status.st_ino))
+                found.append((status.st_mtime_ns, status.st_ctime_ns, status.st_ino))  # chmod sets the second
             except OSError:
                 found.append(None)
         return tuple(found)

@@ -41,7 +41,9 @@ def waiting(waits: Waiting) -> Handler:
         log.bind(account=asked.account, application=asked.application)
         wait = await waits.begin(caller_of(request), asked)
         log.bind(consumer=wait.consumer.name)
-        return Response(200, headers=_HEADERS, parts=_parts(waits, wait))
+        parts = _parts(waits, wait)
+        await anext(parts)
+        return Response(200, headers=_HEADERS, parts=parts)
 
     return post_wait
 
@@ -49,6 +51,7 @@ def waiting(waits: Waiting) -> Handler:
 async def _parts(waits: Waiting, wait: Wait) -> AsyncGenerator[bytes, None]:
     """Yield a blank now and then, which JSON allows before a value, and the answer at last."""
     try:
+        yield b""  # for the caller: only a generator that has begun forgets the wait when it is closed
         while not wait.over.done():
             yield b" "
             await asyncio.wait([wait.over], timeout=HEARTBEAT)

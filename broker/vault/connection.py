@@ -1,7 +1,7 @@
 """Connection to Vault or OpenBao: tokens, retries, and KV v2 under check-and-set.
 
 Synchronous, and shared by threads: they share one session and take their token from one `TokenSource`. Code on an event
-loop calls it through `service.offload` only.
+loop calls it in another thread.
 """
 
 import re

@@ -19,7 +19,7 @@ from broker.cli import holding
 from broker.cli.holding import Held
 from broker.cli.through import Identity
 from broker.delivery.directory import publishing
-from broker.delivery.root import Root
+from broker.delivery.root import LeftBehindError, Root
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, VaultUnavailableError
 from broker.model.bundle import Granted, Wanted
 from broker.model.clock import system_clock
@@ -250,6 +250,22 @@ def test_a_full_disk_keeps_the_old_files(tmp_path: Path, monkeypatch: pytest.Mon
     with followed(source, tmp_path, act) as came:
         assert came == [True]
     assert source.returned[:2] == ["lease-2", "lease-1"]
+
+
+def test_a_lease_of_files_that_stay_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, error = Source(), LeftBehindError("a bundle was partly published and cannot be removed")
+
+    def left_behind(*_: object) -> None:
+        raise error
+
+    def act() -> None:
+        monkeypatch.setattr(Held, "_written", left_behind)
+        source.rotate()
+        until(lambda: len(source.granted) == 2)
+
+    with followed(source, tmp_path, act) as came:
+        assert came == [error]
+        assert not source.returned
 
 
 def test_an_identity_is_read_again_when_it_changes(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import requests
 import uvicorn
 
 from broker.client.service import Service
@@ -331,6 +332,27 @@ def test_a_renewed_bundle_ends_later() -> None:
     after = renewed(granted, LONGER)
     assert (after.lease.id, after.lease_text.reveal()) == (granted.lease.id, "next")
     assert after.bundle.expires == after.lease.expires > granted.lease.expires
+
+
+def test_only_a_wait_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A holder of files acts on no signal while the service stalls."""
+    granted, seconds = fetched(), []
+
+    def stalled(*_: object, timeout: tuple[float, float], **__: object) -> None:
+        seconds.append(sum(timeout))
+        raise requests.ReadTimeout
+
+    monkeypatch.setattr(requests.Session, "request", stalled)
+    service = Service("http://127.0.0.1:1", lambda: TOKEN)
+    for ask in (
+        lambda: service.grant(WANTED),
+        lambda: service.renew(WANTED, granted),
+        lambda: service.give_back(granted),
+        lambda: service.wait(granted),
+    ):
+        with pytest.raises(VaultUnavailableError, match="no answer"):
+            ask()
+    assert seconds == [15, 15, 15, 65]
 
 
 @pytest.mark.parametrize("answer", [{}, {"expires": "soon"}, {"expires": LATER, "newer": None}, []])

@@ -49,6 +49,8 @@ class World:
 
     async def judged(self, caller: Caller, account: AccountName, application: str) -> Consumer:
         self.judgements += 1
+        if "fault" in self.away and self.judgements > 1:
+            raise ZeroDivisionError
         name = caller.credential.reveal()
         if "judge" in self.away:
             raise VaultUnavailableError("away")
@@ -64,6 +66,8 @@ class World:
 
     def _changes(self) -> RecentChanges:
         self.polls += 1
+        if "fault" in self.away:
+            raise ZeroDivisionError
         if "changes" in self.away:
             raise VaultUnavailableError("away")
         return self.recent
@@ -95,7 +99,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_AWAY", (0.01, 0.01))
     monkeypatch.setattr(module, "_AGAIN", (0.02, 0.04))
     monkeypatch.setattr(module, "_LOOK", (3600.0, 3600.0))
-    monkeypatch.setattr(module, "_PACE", 0.0)
+    monkeypatch.setattr(module, "_pace", lambda _: 0.0)
 
 
 def asked(generation: int = 1, lease: str = "") -> Asked:
@@ -230,6 +234,8 @@ def test_strangers_do_not_wait() -> None:
 
 
 def test_a_lost_announcement_only_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long judging takes."""
+
     async def test() -> None:
         world = World()
         waits = world.waits()
@@ -238,13 +244,50 @@ def test_a_lost_announcement_only_takes_longer(monkeypatch: pytest.MonkeyPatch) 
         world.promote(announced=False)
         await settled(world, waits)
         assert not wait.over.done()
-        monkeypatch.setattr(module, "_LOOK", (0.01, 0.01))
-        await waits.begin(OTHER, asked(2))
-        waits._loops["look"].cancel()
-        waits._start("look", waits._look_at_everything)
+
+    run(test)
+    monkeypatch.setattr(module, "_LOOK", (0.01, 0.01))
+
+    async def slow() -> None:
+        world = World()
+        waits = world.waits()
+        wait = await waits.begin(READER, asked())
+        monkeypatch.setattr(world, "judged", lambda *_: asyncio.Event().wait())
+        await settled(world, waits)
+        world.promote(announced=False)
+        assert await wait.over == Ended(Event.GENERATION, 2)
+
+    run(slow)
+
+
+PACE = module._pace
+
+
+def test_all_rights_are_judged_in_time() -> None:
+    """The pauses between 400 of them, or 8,000, take ten seconds."""
+    assert [PACE(rights) * rights for rights in (400, 8_000)] == pytest.approx([10, 10])
+
+
+def test_a_fault_ends_no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK", (0.01, 0.01))
+
+    async def test() -> None:
+        world = World(away={"fault"})
+        waits = world.waits()
+        wait, right = await waits.begin(READER, asked()), world.judgements
+        while world.polls < 3 or world.judgements < right + 3:
+            await asyncio.sleep(0.001)
+        world.away = set()
+        world.promote()
         assert await wait.over == Ended(Event.GENERATION, 2)
 
     run(test)
+
+
+def test_one_consumer_leaves_room() -> None:
+    assert Room.among(10_000) == Room(8_000, 1_000)
+    assert Room.among(1_000) == Room(800, 200)
+    assert Room.among(1) == Room(1, 1)
 
 
 def test_changes_that_cannot_be_read_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

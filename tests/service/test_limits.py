@@ -291,6 +291,22 @@ def test_a_slow_handshake_is_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     run(test)
 
 
+def test_handshakes_are_bounded(tmp_path: Path) -> None:
+    """Connections that send nothing: the oldest ones make room, and a client gets through."""
+    most = 2
+
+    async def test() -> None:
+        guard = Guard(connections=most * 4)
+        async with served(guard, ReloadedTls(*write_pair(tmp_path, "one"))) as (port, _):
+            silent = [await opened(port) for _ in range(10)]
+            for stream in silent[:-most]:
+                await ended(stream)
+            assert not any(stream[0].at_eof() for stream in silent[-most:])
+            assert (await answer(await opened(port, GET, ssl._create_unverified_context())))[0] == 200
+
+    run(test)
+
+
 @pytest.mark.slow
 def test_idle_connections_leave_it_serving() -> None:
     """10,000, or as many as this process may open: half of its files, since both ends are here."""

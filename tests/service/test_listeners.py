@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from pathlib import Path
 
 import pytest
 
 from broker.errors import InputError
-from broker.service.listeners import Address
+from broker.service import listeners
+from broker.service.asgi import Response, routed
+from broker.service.listeners import Address, Listener
 
 
 @pytest.mark.parametrize(
@@ -59,3 +63,23 @@ def test_a_living_socket_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot listen"):
         Address.parse(f"unix://{tmp_path}/file").bound()
     assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("successor", [True, False])
+def test_the_socket_of_a_successor_stays(tmp_path: Path, successor: bool) -> None:
+    """One that starts while the service drains. Its own socket is removed."""
+    path = tmp_path / "s"
+
+    async def test() -> None:
+        ready = asyncio.get_running_loop().create_future()
+        listener = Listener(routed({}, lambda _, status: Response(status)), Address(path))
+        task = asyncio.create_task(listeners._serve([listener], ready.set_result, lambda _: None))
+        await ready
+        if successor:
+            path.unlink()
+            Address(path).bound().close()
+        signal.raise_signal(signal.SIGTERM)
+        await task
+
+    asyncio.run(asyncio.wait_for(test(), 60))
+    assert path.exists() is successor

@@ -19,6 +19,7 @@ from broker.errors import InputError, VaultUnavailableError
 from broker.model.secret import Secret
 from broker.service import tls as module
 from broker.service.tls import IssuedTls, ReloadedTls, Tls
+from broker.telemetry import log
 from tests.support.pki import an_ec_key
 
 
@@ -100,9 +101,10 @@ def test_a_bad_new_certificate_changes_nothing(tmp_path: Path, monkeypatch: pyte
     tls = ReloadedTls(certificate, key)
 
     def test(port: int) -> None:
-        seen = tls._seen
+        logged: list[object] = []
+        monkeypatch.setattr(log, "error", lambda *_, **more: logged.append(more["reason"]))
         write_pair(tmp_path, "two", key_of="three")
-        while tls._seen == seen:
+        while not logged:
             pass
         assert name_at(port) == "one"
         write_pair(tmp_path, "four")
@@ -110,6 +112,37 @@ def test_a_bad_new_certificate_changes_nothing(tmp_path: Path, monkeypatch: pyte
             pass
 
     asyncio.run(served(tls, test))
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), InputError("unreadable")])
+def test_a_failed_load_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Although the files do not change any more; it is logged once."""
+    monkeypatch.setattr(module, "_CHECK", 0.01)
+    logged: list[str] = []
+    monkeypatch.setattr(log, "error", lambda text, **_: logged.append(text))
+    tls, load = ReloadedTls(*write_pair(tmp_path, "one")), ReloadedTls._load
+    errors = [error] * 3
+
+    def failing(self: ReloadedTls) -> ssl.SSLContext:
+        if errors:
+            raise errors.pop()
+        return load(self)
+
+    def test(port: int) -> None:
+        monkeypatch.setattr(ReloadedTls, "_load", failing)
+        write_pair(tmp_path, "two")
+        while name_at(port) != "two":
+            pass
+
+    asyncio.run(asyncio.wait_for(served(tls, test), 30))
+    assert 1 <= len(logged) <= 2, "a look may come between both files"
+
+
+def test_a_new_mode_is_a_change(tmp_path: Path) -> None:
+    certificate, key = write_pair(tmp_path, "one")
+    tls = ReloadedTls(certificate, key)
+    while not tls._is_due():
+        key.chmod(0o600)
 
 
 def issued(folder: Path, name: str) -> Secret[bytes]:

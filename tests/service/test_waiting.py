@@ -93,8 +93,8 @@ def test_a_refusal_comes_before_the_wait(error: Exception, status: int) -> None:
 class Client:
     """A client of the application, which sees each message that the server would send, and may go."""
 
-    def __init__(self, waits: Waits) -> None:
-        self.sent: asyncio.Queue[Message] = asyncio.Queue()
+    def __init__(self, waits: Waits, *, room: int = 0) -> None:
+        self.sent: asyncio.Queue[Message] = asyncio.Queue(room)
         self._received: asyncio.Queue[Message] = asyncio.Queue()
         self._received.put_nowait({"type": "http.request", "body": msgspec.json.encode(ASKED)})
         headers = [(b"x-vault-token", b"s.token")]
@@ -133,6 +133,22 @@ def test_a_client_that_goes_is_forgotten() -> None:
         waits = Waits(over=None)
         client = Client(waits)
         await client.sent.get()
+        client.go()
+        await client.answer
+        assert waits.closed == 1
+
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+def test_a_client_that_takes_nothing_is_forgotten() -> None:
+    """It goes before the answer has begun."""
+
+    async def test() -> None:
+        waits = Waits(over=None)
+        client = Client(waits, room=1)
+        client.sent.put_nowait({})  # so nothing can be sent
+        while not waits.begun:
+            await asyncio.sleep(0)
         client.go()
         await client.answer
         assert waits.closed == 1
