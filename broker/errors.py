@@ -19,7 +19,9 @@ problems in `service/problems.py`; a test checks that each table has every `Kind
 """
 
 import errno
+from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import ClassVar, Final
 
 
@@ -86,9 +88,10 @@ class PartnerUnavailableError(BrokerError):
 
 
 class DeniedError(BrokerError):
-    """The identity is unknown or lacks a right."""
+    """The identity is unknown or lacks a right. `who` are fields for the log that name it, if it is known."""
 
     kind = Kind.DENIED
+    who: Mapping[str, str] = MappingProxyType({})
 
 
 class RefusedError(BrokerError):

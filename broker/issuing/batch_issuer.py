@@ -46,6 +46,7 @@ from broker.model.clock import Clock
 from broker.model.lease import LONGEST, BundleKind, Caller, Consumer, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
+from broker.telemetry import log
 
 OLDEST: Final = 2.0
 JUDGED: Final = 5.0
@@ -191,6 +192,7 @@ class BatchIssuer(Generic[Contents]):
 
     def take(self, consumer: Consumer) -> None:
         """Count a request of a consumer; raise `RateError` if there are too many."""
+        log.bind(**consumer.fields)
         self._rates.take(consumer.entity)
 
     def forget(self, account: AccountName) -> None:
@@ -243,7 +245,7 @@ class BatchIssuer(Generic[Contents]):
         key = (digest, name, application, kind)
         load = partial(self._admission.admit, digest, lambda: self.in_thread(judge))
         consumer = await self._judgements.get(key, load)
-        self._rates.take(consumer.entity)
+        self.take(consumer)
         return consumer
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -20,6 +20,13 @@ class Denial:
 
     message: str
     hint: str
+    who: Mapping[str, str]
+
+    def error(self) -> DeniedError:
+        """Return it as an error."""
+        made = DeniedError(self.message, hint=self.hint)
+        made.who = self.who
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class Fresh(Generic[Key, Value]):
         elif age >= self._seconds * _BEHIND:
             self._task(key, load)
         if isinstance(kept.value, Denial):
-            raise DeniedError(kept.value.message, hint=kept.value.hint)
+            raise kept.value.error()
         return kept.value
 
     def last(self, key: Key) -> Value | None:
@@ -81,7 +88,7 @@ class Fresh(Generic[Key, Value]):
         try:
             loaded: Loaded[Value] = Loaded(await load(), at)
         except DeniedError as error:
-            loaded = Loaded(Denial(error.message, error.hint), at)
+            loaded = Loaded(Denial(error.message, error.hint, error.who), at)
         finally:
             is_newest = self._loading.get(key) is asyncio.current_task()
             if is_newest:

@@ -94,7 +94,9 @@ class Applications:
         known = await self._all()
         consumer, rights = await self._issuer.in_thread(lambda: self._permitted(caller, known))
         if not rights:
-            raise DeniedError(f"{consumer.name} has no right to any application")
+            denied = DeniedError(f"{consumer.name} has no right to any application")
+            denied.who = consumer.fields
+            raise denied
         return consumer, rights
 
     async def _all(self) -> ByRight:

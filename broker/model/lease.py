@@ -86,6 +86,11 @@ class Consumer:
     entity: str
     name: str
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """Fields for the log."""
+        return {"consumer": self.name, "entity": self.entity}
+
 
 @dataclass(frozen=True, slots=True)
 class Holding:

@@ -193,6 +193,8 @@ def _missing(request: Request, status: int) -> Response:
 
 def _failed(error: BrokerError, number: str) -> Response:
     reason = {} if error.kind is Kind.INPUT else {"reason": error.message}  # it quotes what may be in the wrong field
+    if isinstance(error, DeniedError):
+        log.bind(**error.who)
     log.info("refused", code=error.kind.value, **reason)
     status = UNAUTHORIZED if isinstance(error, NoIdentityError) else STATUS[error.kind]
     headers = {"www-authenticate": "Bearer"} if status == UNAUTHORIZED else {}

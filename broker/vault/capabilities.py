@@ -147,10 +147,14 @@ def _bearer(vault: Connection, presented: Secret[str], at: float = 0.0) -> _Bear
 def _checked(
     vault: Connection, presented: Secret[str], bearer: _Bearer, right: str, peer: Address | None
 ) -> Consumer:  # fmt: skip
-    _check_address(bearer.cidrs, peer)
-    entity = bearer.entity
-    _check_capabilities(vault, presented, right, _grant(entity, right))
-    return _consumer(entity)
+    entity, consumer = bearer.entity, _consumer(bearer.entity)
+    try:
+        _check_address(bearer.cidrs, peer)
+        _check_capabilities(vault, presented, right, _grant(entity, right))
+    except NotAConsumerError as error:
+        error.who = consumer.fields
+        raise
+    return consumer
 
 
 def _consumer(entity: Mapping[str, Any]) -> Consumer:

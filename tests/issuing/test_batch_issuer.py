@@ -35,6 +35,7 @@ from broker.model.lease import BundleKind, Caller, Consumer, ConsumerRecord, Whi
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Move
+from broker.telemetry import log
 from tests.support.accounts import BY, MZP, NOW, PLANTED, STAMP, with_answer, with_current
 
 SIGNER = LeaseSigner("a", {"a": Secret(b"a" * 32)})
@@ -107,7 +108,9 @@ class World:
         self._note("judge")
         self.judging.wait(30)
         if caller.credential.reveal().startswith("stranger"):
-            raise DeniedError("unknown")
+            unknown = DeniedError("unknown")
+            unknown.who = {"consumer": "stranger"}
+            raise unknown
         return Consumer(f"entity-{caller.credential.reveal()}", caller.credential.reveal())
 
     def _secrets(self, name: AccountName, parts: Parts) -> SetSecrets:
@@ -364,8 +367,9 @@ def test_a_refusal_is_judged_once_for_some_seconds() -> None:
     async def test() -> None:
         world = World()
         for _ in range(5):
-            with pytest.raises(DeniedError):
+            with pytest.raises(DeniedError) as refused:
                 await world.issuer.grant(Caller(Secret("stranger")), wanted())
+            assert refused.value.who == {"consumer": "stranger"}
         assert world.calls["judge"] == 1
 
     run(test)
@@ -656,3 +660,20 @@ def test_an_account_without_a_current_generation() -> None:
         assert isinstance(refused.value, RefusedError | ConflictError)
 
     run(test)
+
+
+def test_a_refused_consumer_is_named_in_the_log() -> None:
+    """As soon as it is known, so that whatever refuses its request later is logged with it."""
+    named: list[object] = []
+
+    async def test() -> None:
+        log.send_to(log.Level.INFO, lambda _level, _event, fields: named.append(fields.get("entity")))
+        with pytest.raises(VaultUnavailableError):
+            await World(away="account").issuer.grant(READER, wanted())
+        log.info("refused")
+
+    try:
+        run(test)
+    finally:
+        log.reset()
+    assert named == ["entity-reader"]

@@ -285,6 +285,15 @@ def test_head_grants_nothing() -> None:
     assert not bundles.wanted
 
 
+def test_who_is_refused_is_logged() -> None:
+    error = DeniedError("no right")
+    error.who = READER.fields
+    lines = logged(lambda: ask(Bundles(error), "POST", "/v1/bundles", json=ASKED, headers=TOKEN))
+    assert [(event, fields["consumer"], fields["entity"]) for event, fields in lines] == [
+        (event, "reader", "entity-1") for event in ("refused", "request")
+    ]
+
+
 def test_a_limit_says_when_to_retry() -> None:
     answer = ask(Bundles(RateError("often")), "POST", "/v1/bundles", json=ASKED, headers=TOKEN)
     assert (refused(answer).code, refused(answer).retryable) == ("rate", True)

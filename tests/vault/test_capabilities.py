@@ -121,6 +121,7 @@ def test_sudo_elsewhere_passes(vault: TestVault, server: Connection, elsewhere: 
 def test_denial_of_a_consumer_names_the_remedy(vault: TestVault, server: Connection) -> None:
     refused = assert_refused(Clause.NO_RIGHT, server, vault.consumer_token("fleet", OTHER))
     assert refused.message == f"the consumer's token lacks update on {RIGHT}"
+    assert (set(refused.who), refused.who["consumer"]) == ({"consumer", "entity"}, f"{vault.settings.mount}/fleet")
     assert refused.hint.endswith("broker policy check mzp-1/fleet-app --consumer fleet")
     token = vault.consumer_token("other", OTHER)
     for metadata in ({"consumer": "x; reboot"}, {"team": "web"}):  # of an entity that `enrol` did not make
