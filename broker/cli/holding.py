@@ -4,12 +4,13 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from broker.cli.output import note
-from broker.delivery.directory import CURRENT, Holding
+from broker.delivery.directory import CURRENT, GRACE, Holding
 from broker.delivery.root import LeftBehindError
 from broker.errors import BrokerError, DeniedError
 from broker.model.bundle import Bundle, Granted, Source, Wanted
@@ -19,12 +20,22 @@ from broker.signals import wait_for_end
 from broker.telemetry import log
 
 Publish = Callable[[Bundle], AbstractContextManager[Holding]]
+_GRACE: Final = GRACE + timedelta(seconds=1)  # until displaced files can be removed
 _SHARE: Final = (0.5, 0.7)  # of what is left of a lease, when it is renewed
 _LEAST: Final = timedelta(seconds=1)  # until it is renewed
 _AGAIN: Final = (3.0, 10.0)  # seconds until a failed renewal is tried again
 _READ: Final = (20.0, 40.0)  # seconds between two looks at an account, without a service
 _PAUSE: Final = (0.0, 2.0)  # seconds before another wait: all waits of a replica end together
 _CUT: Final = (0.0, 10.0)  # the same after a failure
+
+
+@dataclass(frozen=True, slots=True)
+class _Displaced:
+    """Files of an older generation: their lease is held until `until`, when they are removed."""
+
+    granted: Granted
+    generation: str  # its directory
+    until: datetime
 
 
 class Held:
@@ -36,6 +47,7 @@ class Held:
         self._publish = publish
         self._clock = clock
         self._open = ExitStack()
+        self._displaced: list[_Displaced] = []
         self.granted = source.grant(wanted)  # there is no file yet
         self._news = _News(source, lambda: self.granted)
         log.bind(lease=self.granted.lease.id)
@@ -62,8 +74,14 @@ class Held:
         """
         news, at = self._news, self._next()
         news.start()
-        while not wait_for_end(signals, at, self._clock, news.heard):
+        while True:
+            prune = min((one.until for one in self._displaced), default=at)
+            if wait_for_end(signals, min(at, prune), self._clock, news.heard):
+                return True
             heard = news.take()
+            if not heard and prune < at:
+                self._prune(prune)
+                continue
             if not heard and self._clock() >= self.granted.lease.expires:
                 return False
             try:
@@ -74,14 +92,14 @@ class Held:
                 note(f"{error.message}; trying again until the lease ends")
                 at = self._at_most(timedelta(seconds=random.uniform(*_AGAIN)))  # noqa: S311  # no secret
             news.go_on()
-        return True
 
     def withdraw(self) -> tuple[Path, ...]:
         """Remove the files; return what stays. If it raises, the files that are left stay recorded."""
         return self._files.withdraw()
 
     def give_back(self) -> None:
-        """Record that the bundle is no longer held."""
+        """Record that the bundle is no longer held, nor those whose files it displaced."""
+        self._return_displaced(self._displaced)
         self._source.give_back(self.granted)
 
     def close(self) -> None:
@@ -101,7 +119,7 @@ class Held:
 
     def _renewed(self, heard: Ended | None) -> bool:
         """Hold the newest generation for longer; return whether that was possible."""
-        before = self.granted
+        before, generation = self.granted, self.path.name
         if heard and heard.event is Event.GENERATION:
             after = self._source.grant(self._wanted)
         else:  # also to be sure that it has ended: the identity that waited may have
@@ -124,9 +142,27 @@ class Held:
             bundle = after.bundle
             current = self.path.with_name(CURRENT)
             note(f"generation {bundle.generation} of {bundle.account}/{bundle.application} in {current}")
-        if is_new:
+        if is_new and self.path.name != generation:
+            self._displaced.append(_Displaced(before, generation, self._clock() + _GRACE))
+        elif is_new:
             self._returned(before)
         return True
+
+    def _prune(self, until: datetime) -> None:
+        """Remove the files that were displaced until `until`, and give their leases back."""
+        due = [one for one in self._displaced if one.until <= until]
+        self._displaced = [one for one in self._displaced if one.until > until]
+        try:
+            self._files.prune(self._clock())
+        except BrokerError as error:
+            note(f"displaced files were not removed: {error.message}")
+        self._return_displaced(due)
+
+    def _return_displaced(self, displaced: list[_Displaced]) -> None:
+        """Give leases back whose files are gone; the others end by themselves."""
+        for one in displaced:
+            if not self._files.has(one.generation) and self._clock() < one.granted.lease.expires:
+                self._returned(one.granted)
 
     def _written(self, granted: Granted) -> None:
         with ExitStack() as opened:

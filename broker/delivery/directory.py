@@ -83,6 +83,17 @@ class Holding:
             )
         return staying
 
+    def prune(self, now: datetime) -> None:
+        """Remove displaced generations whose grace has passed; raise `UnusableDirectoryError`."""
+        with self._root.locked():
+            current = self._root.link(CURRENT)
+            if current:
+                _prune(self._root, current, now - GRACE)
+
+    def has(self, generation: str) -> bool:
+        """Return whether files of the generation called so are there."""
+        return self._root.is_directory(generation)
+
     def _lost(self) -> list[str]:
         """Return the missing files, unless a successor owns them, or removed them as displaced."""
         there, current = self._generation.names(), self._root.link(CURRENT)

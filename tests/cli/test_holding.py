@@ -18,6 +18,7 @@ import pytest
 from broker.cli import holding
 from broker.cli.holding import Held
 from broker.cli.through import Identity
+from broker.delivery import directory
 from broker.delivery.directory import publishing
 from broker.delivery.root import LeftBehindError, Root
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, VaultUnavailableError
@@ -137,14 +138,31 @@ def test_a_rotation_is_followed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     def act() -> None:
         for number in (2, 3):
             source.rotate()
-            until(lambda n=number: f"lease-{n - 1}" in source.returned)  # type: ignore[misc]
-            assert link(tmp_path) == f"gen-00000{number}"
+            until(lambda n=number: link(tmp_path) == f"gen-00000{n}")  # type: ignore[misc]
+            assert not source.returned
             assert (tmp_path / "gen-000001" / "tls.key").exists(), "the displaced one stays for its grace"
 
     with followed(source, tmp_path, act) as came:
         assert came == [True]
     assert source.returned == ["lease-1", "lease-2", "lease-3"]
     assert f"generation 3 of mzp-1/reports in {tmp_path}/current" in capsys.readouterr().err
+
+
+def test_displaced_files_go_with_their_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After their grace, and not at the next rotation."""
+    monkeypatch.setattr(directory, "GRACE", timedelta(milliseconds=50))
+    monkeypatch.setattr(holding, "_GRACE", timedelta(milliseconds=100))
+    source = Source()
+
+    def act() -> None:
+        source.rotate()
+        until(lambda: source.returned)
+        assert not (tmp_path / "gen-000001").exists()
+        assert link(tmp_path) == "gen-000002"
+
+    with followed(source, tmp_path, act) as came:
+        assert came == [True]
+    assert source.returned == ["lease-1", "lease-2"]
 
 
 def test_a_lease_is_renewed_before_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,8 +181,7 @@ def test_a_missed_event_is_noticed_by_renewal(tmp_path: Path, monkeypatch: pytes
 
     def act() -> None:
         source.current = 2
-        until(lambda: source.returned)
-        assert link(tmp_path) == "gen-000002"
+        until(lambda: link(tmp_path) == "gen-000002")
 
     with followed(source, tmp_path, act) as came:
         assert came == [True]
@@ -212,8 +229,7 @@ def test_a_service_that_is_away_changes_nothing(tmp_path: Path) -> None:
         until(lambda: source.waits == 4)
         source.errors += [ConflictError("rotated"), VaultUnavailableError("away")]
         source.rotate()
-        until(lambda: source.returned)
-        assert link(tmp_path) == "gen-000002"
+        until(lambda: link(tmp_path) == "gen-000002")
 
     with followed(source, tmp_path, act) as came:
         assert came == [True]
@@ -245,7 +261,7 @@ def test_a_full_disk_keeps_the_old_files(tmp_path: Path, monkeypatch: pytest.Mon
     def act() -> None:
         monkeypatch.setattr(Root, "point", full)
         source.rotate()
-        until(lambda: failed and len(source.returned) == 2)
+        until(lambda: failed and link(tmp_path) == "gen-000002")
 
     with followed(source, tmp_path, act) as came:
         assert came == [True]
