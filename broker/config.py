@@ -30,7 +30,7 @@ _MOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}", re.ASCII)  # X.520: 64
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}", re.ASCII)
 AUTH_FORM: Final = "token-file:PATH, jwt-file:PATH, jwt-env:NAME or kubernetes"
-_KUBERNETES: Final = "jwt-file:/var/run/secrets/broker/token"  # a projected token whose audience is the broker
+KUBERNETES: Final = "jwt-file:/var/run/secrets/broker/token"  # a projected token whose audience is the broker
 _ADDRESS_FORM: Final = "give http(s)://host:port or unix:///path/of/socket"
 ACCOUNT_KEYS: Final = ("proxy", "proxy_login_file")
 LOGIN_KEYS: Final = (
@@ -95,7 +95,7 @@ def checked_auth(text: str) -> str:
             f"{method} is a login at Vault; the service takes a token of Vault or a JWT", hint=f"use {AUTH_FORM}"
         )
     if text == "kubernetes":
-        return _KUBERNETES
+        return KUBERNETES
     named = _VARIABLE.fullmatch(source) if method == "jwt-env" else method in ("token-file", "jwt-file") and source
     if not named:
         raise InputError("this names no identity for the service", hint=f"use {AUTH_FORM}")

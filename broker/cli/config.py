@@ -1,16 +1,18 @@
 """`broker config`: settings, and the source of each."""
 
+import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import click
 
 from broker.cli.noun import Noun
-from broker.cli.output import note, show_table, wrote_json
+from broker.cli.output import note, show_table, wants_json, wrote_json
 from broker.cli.start import Start
 from broker.compose.ways import Ways
 from broker.config import SETTINGS
 from broker.errors import InputError
+from broker.model.duration import counted
 from broker.model.role import Role
 from broker.network import service_address
 
@@ -64,19 +66,36 @@ def check(start: Start) -> None:
     method, _, file = config["service.auth"].partition(":")
     paths |= {"service.auth": file} if method.endswith("-file") else {}
     paths |= {f"issuers.{name}": issuer.keys_file or issuer.ca_file for name, issuer in config.issuers.items()}
-    named = [f"{name}: {path}" for name, path in paths.items() if not _is_readable(path)]
+    named = [f"{name}: {reason}" for name, path in paths.items() if (reason := _unreadable(path))]
     service = config["service.address"]
     files: Mapping[Role, tuple[str, ...]] = {}
     address = f"broker at {service_address(service)}" if service else ""
     if not service or config["vault.address"] or config.logins:
         where, files = start.broker.checked_logins()
         address = f"vault at {where}"
-    named += [f"{role.value}: {path}" for role, paths in files.items() for path in paths if not _is_readable(path)]
-    if named:
-        raise InputError(f"these files cannot be read: {'; '.join(named)}", hint="check their owner and mode")
+    logins = [
+        f"{role.value}: {why}" for role, of_role in files.items() for path in of_role if (why := _unreadable(path))
+    ]
+    if named or logins:
+        raise _not_all(named, logins)
     if not wrote_json({"success": True, "address": address.partition(" at ")[2]}):
         note(f"the configuration is valid; {address}")
 
 
-def _is_readable(path: str) -> bool:
-    return not path or os.access(path, os.R_OK)
+def _not_all(named: Sequence[str], logins: Sequence[str]) -> InputError:
+    """Return the error for files that cannot be read; say which, one a line."""
+    hint = "check path, owner and mode"
+    if logins:
+        hint += "; broker vault setup --login-dir DIR writes the logins of roles"
+    if wants_json():
+        return InputError(f"these files cannot be read: {'; '.join([*named, *logins])}", hint=hint)
+    for line in (*named, *logins):
+        note(line)
+    return InputError(f"{counted(len(named) + len(logins), 'file')} cannot be read", hint=hint)
+
+
+def _unreadable(path: str) -> str:
+    """Return path and reason if a file cannot be read, else nothing."""
+    if not path or os.access(path, os.R_OK):
+        return ""
+    return f"{path}: {os.strerror(errno.EACCES if os.path.lexists(path) else errno.ENOENT)}"

@@ -86,6 +86,9 @@ class Held:
                 return False
             try:
                 at = self._next() if self._renewed(heard) else self.granted.lease.expires
+            except DeniedError as error:
+                taken = f"the lease or the right was taken away: {error.message}"
+                raise DeniedError(taken, hint=error.hint) from None
             except BrokerError as error:
                 if not error.retryable:
                     raise

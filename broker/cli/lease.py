@@ -15,6 +15,7 @@ from broker.model.lease import ID_LENGTH, RENEWABLE, Held, Which
 from broker.model.names import AccountName, account_name
 
 _ID: Final = re.compile(rf"[0-9a-f]{{8,{ID_LENGTH}}}")
+_HELD: Final = "broker lease list shows what is held"
 _SHOWN: Final = 12  # characters of an id in a table: enough to name it
 
 
@@ -31,9 +32,8 @@ def _lease_id(ctx: click.Context, option: click.Parameter, value: str) -> str:
 
 def _rotate(_: click.Context, __: click.Parameter, value: str) -> str:
     if value != "rotate":
-        raise InputError(
-            f"{value[:40]!r} is not what can be done with the key of leases", hint="broker lease key --help"
-        )
+        message = f"{value[:40]!r} is not what can be done with the key of leases" if value else "rotate is missing"
+        raise InputError(message, hint="give the word rotate: broker lease key --help")
     return value
 
 
@@ -58,6 +58,8 @@ def list_(start: Start, account: AccountName, consumer: str) -> None:
     Processes with the same identity share a line: it shows the newest of their leases, and lasts until the last of them
     ends.
     """
+    if account:
+        start.broker.account(account)  # or raises
     held = start.broker.holdings(lambda: start.now, Which(consumer=consumer, account=account))
     if wrote_json([_row(one) for one in held]):
         return
@@ -85,7 +87,7 @@ def show(start: Start, lease: str) -> None:
     """Show who holds a lease, of what, and until when."""
     held = start.broker.holdings(lambda: start.now, Which(lease=lease))
     if not held:
-        raise _unknown(lease)
+        raise _unknown(lease, _HELD)
     if wrote_json([_row(one) for one in held]):
         return
     for record, h in held:
@@ -131,7 +133,8 @@ def revoke(start: Start, lease: str, consumer: str, account: str, generation: in
     ended = start.broker.leases.revoke(Which(lease, consumer, account, generation), reason)
     if not ended:
         named = f"generation {generation} of {account}" if generation else account
-        raise _unknown(lease or consumer or named)
+        further = "; for a lease that it does not show, give --consumer NAME too" if lease and not consumer else ""
+        raise _unknown(lease or consumer or named, _HELD + further)
     show_done(_done(lease, ended), leases=[_row(one) for one in ended])
     note("bundle get --hold hears of it from a service; any other copy works until its certificate expires")
 
@@ -159,8 +162,7 @@ def _done(lease: str, ended: Sequence[Held]) -> str:
     return "\n".join(f"revoked: {line}" for line in lines) + others
 
 
-def _unknown(name: str) -> UnknownNameError:
-    hint = "broker lease list shows what is held; for a lease that it does not show, give --consumer NAME too"
+def _unknown(name: str, hint: str) -> UnknownNameError:
     return UnknownNameError(f"nothing that is held fits {name[:80]!r}", hint=hint)
 
 

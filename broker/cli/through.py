@@ -9,6 +9,7 @@ from broker.cli.options import read_input
 from broker.cli.output import note
 from broker.cli.start import Start
 from broker.client.service import Service
+from broker.config import AUTH_FORM, KUBERNETES
 from broker.errors import BrokerError, InputError
 from broker.model.lease import Caller
 from broker.model.redactor import Redactor
@@ -63,6 +64,9 @@ def identity(auth: str) -> Caller:
         raise InputError(
             "no identity for the broker service is named", hint="export BROKER_AUTH=token-file:PATH (or jwt-file:PATH)"
         )
+    if auth == KUBERNETES and not Path(source).exists():
+        hint = f"project a service account token there, with the audience of the broker; or set BROKER_AUTH={AUTH_FORM}"
+        raise InputError(f"there is no service account token at {source}", hint=hint)
     if method != "jwt-env":
         return Caller(token(source), is_jwt=method == "jwt-file")
     if not os.environ.get(source):

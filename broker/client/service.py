@@ -1,6 +1,7 @@
 """Fetch bundles from `broker serve`. Only this program's identity is sent, and nothing from its environment."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ _CONNECT: Final = 5.0  # seconds
 _READ: Final = 10.0  # seconds for each read; a holder of files acts on no signal meanwhile
 _WAIT: Final = 60.0  # the same of a wait, which sends a blank every 20
 _LARGEST: Final = 1024 * 1024  # bytes of an answer
+_NUMBER: Final = re.compile(r"[0-9a-f]{1,32}")
 _ERRORS: Final[Mapping[str, type[BrokerError]]] = {
     "input": InputError,
     "denied": DeniedError,
@@ -174,7 +176,7 @@ class Service:
             return None
         found = self._parsed(body)
         if not answer.ok or answer.is_redirect:
-            raise self._refused(found)
+            raise self._refused(found, answer.headers.get("x-request-id", ""))
         return found
 
     def _parsed(self, body: bytes) -> Any:
@@ -183,11 +185,12 @@ class Service:
         except (ValueError, RecursionError):
             raise self._unusable() from None
 
-    def _refused(self, problem: Any) -> BrokerError:
+    def _refused(self, problem: Any, number: str) -> BrokerError:
         if not isinstance(problem, dict) or not isinstance(problem.get("detail"), str):
             return self._unusable()
         kind = _ERRORS.get(str(problem.get("code")), VaultUnavailableError)
-        return kind(f"the broker: {problem['detail']}", hint=str(problem.get("hint") or ""))
+        request = f" (request {number})" if _NUMBER.fullmatch(number) else ""
+        return kind(f"the broker: {problem['detail']}{request}", hint=str(problem.get("hint") or ""))
 
     def _unusable(self) -> BrokerError:
         return VaultUnavailableError(f"{self._address} does not answer as a broker does", hint="check BROKER_ADDR")

@@ -61,6 +61,9 @@ class Roles(Ways):
                 hint="unset it, and point VAULT_CACERT at the CA of Vault's certificate",
             )
         if not address.text:
+            if self.config["service.address"]:
+                message = "this command goes to Vault directly, and no address of a Vault is known"
+                raise InputError(message, hint="run it on a host of the broker's roles, or set VAULT_ADDR")
             raise InputError("no address of a Vault is known", hint="set VAULT_ADDR, or run: broker vault start")
         token = next((self._environment[name] for name in TOKENS if self._environment.get(name)), "")
         return self._settings(address.text, address.source, token=Secret(token) if token else None)

@@ -1,5 +1,6 @@
 """Administer a Vault: run the embedded one, set up any, and enrol consumers. For people who hold an admin token."""
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -158,7 +159,7 @@ class Vaults:
         """
         wish = self._wish(accounts, adopt=adopt)
         logins: tuple[Role, ...] = ()
-        with self._administrator() as vault:
+        with self._administrator("broker vault setup --print sh") as vault:
             try:
                 planned = plan(vault, wish)
             except LackingError as error:
@@ -189,7 +190,7 @@ class Vaults:
         Return the rights that it lost; and a token with its lifetime in seconds, if wanted.
         """
         role = consumer_role(name)
-        with self._administrator() as vault:
+        with self._administrator(_rendering(name, rights, "--script")) as vault:
             if login_dir:
                 require_no_others_login(vault, role, login_dir)
             lost = enrol_consumer(vault, name, rights)
@@ -207,7 +208,9 @@ class Vaults:
 
     def enrol_subject(self, name: str, rights: Sequence[str], subject: Subject) -> tuple[str, ...]:
         """Create consumer `name` with exactly `rights`, who shows JWTs of `subject`; return the rights that it lost."""
-        with self._administrator() as vault:
+        issuer = next(key for key, found in self._roles.config.issuers.items() if found == subject.issuer)
+        script = _rendering(name, rights, "--issuer", issuer, "--subject", subject.name, "--script")
+        with self._administrator(script) as vault:
             return enrol_consumer(vault, name, rights, subject)
 
     def change_rights(self, name: str, rights: Sequence[str]) -> tuple[str, ...]:
@@ -215,7 +218,7 @@ class Vaults:
 
         Raise `UnknownNameError` if there is none.
         """
-        with self._administrator() as vault:
+        with self._administrator(_rendering(name, rights)) as vault:
             return change_rights(vault, name, rights)
 
     def enrolled(self) -> tuple[Enrolled, ...]:
@@ -251,8 +254,11 @@ class Vaults:
         return up(self.directory, options, mount=mount, wish=wish, observer=self._roles.observer)
 
     @contextmanager
-    def _administrator(self) -> Iterator[Connection]:
-        """Yield a connection that may write policies: the embedded vault's own, or one with VAULT_TOKEN."""
+    def _administrator(self, script: str = "") -> Iterator[Connection]:
+        """Yield a connection that may write policies: the embedded vault's own, or one with VAULT_TOKEN.
+
+        `script` is the command that prints the same work as a script.
+        """
         roles = self._roles
         if roles.is_embedded:
             running = server.status(self.directory)
@@ -262,8 +268,8 @@ class Vaults:
                 yield vault
             return
         if roles.settings.token is None:
-            other = "for somebody else to run: broker vault setup --print sh"
-            hint = f"set VAULT_TOKEN; the policy that it needs: {ADMIN_HINT}; {other}"
+            other = f"; for somebody else to run: {script}" if script else ""
+            hint = f"set VAULT_TOKEN; the policy that it needs: {ADMIN_HINT}{other}"
             raise InputError("this needs a token of a Vault administrator", hint=hint)
         login = token_source("token", Connection(roles.settings), {})
         vault = Connection(roles.settings, login, observer=roles.observer, holder=ADMINISTRATOR)
@@ -271,3 +277,9 @@ class Vaults:
             yield vault
         finally:
             vault.close()
+
+
+def _rendering(name: str, rights: Sequence[str], *options: str) -> str:
+    """Return the command that prints the policy of a consumer, or with `options` a script."""
+    granted = [word for right in rights for word in ("--right", "/".join(right.split("/")[3:5]))]
+    return shlex.join(["broker", "policy", "render", name, *granted, *options])

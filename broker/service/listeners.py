@@ -1,6 +1,7 @@
 """Listen on a socket, loopback or TLS, with uvicorn; stop on a signal once open requests are answered."""
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -30,6 +31,13 @@ _HANDSHAKE: Final = 10.0  # seconds for a TLS handshake
 _AGAIN: Final = 0.1  # seconds until another connection is accepted after a failure
 _IDLE: Final = 75  # seconds; longer than the 60 of common proxies
 _OWNER_AND_GROUP: Final = 0o660
+_HINTS: Final = {
+    errno.EADDRINUSE: "is another service there?",
+    errno.EADDRNOTAVAIL: "name an address of this host",
+    errno.ENOENT: "make the directory of the socket first",
+    errno.ENOTDIR: "make the directory of the socket first",
+    errno.EACCES: "name a port above 1023, or a socket in a directory that this user may write to",
+}
 _FORM: Final = (
     "give 127.0.0.1:8250, unix:///run/broker/broker.sock, or https://0.0.0.0:8443 with --tls-cert and --tls-key"
 )
@@ -71,7 +79,8 @@ class Address:
         try:
             return self._unix(self.path) if self.path else self._tcp()
         except OSError as error:
-            raise InputError(f"cannot listen on {self}: {error.strerror}", hint="is another service there?") from None
+            hint = _HINTS.get(error.errno or 0, "")
+            raise InputError(f"cannot listen on {self}: {error.strerror}", hint=hint) from None
 
     def at(self, bound: socket.socket) -> str:
         """Return the address as text, with the port that the system chose for 0."""

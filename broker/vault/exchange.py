@@ -49,13 +49,14 @@ class _Claims:
     audiences: list[object]
 
     @property
-    def doubt(self) -> str:
-        """The probable reason of Vault, whose own words are not passed on, to refuse the JWT."""
+    def doubt(self) -> tuple[str, str]:
+        """The probable reason of Vault, whose own words are not passed on, to refuse the JWT; and the hint."""
         if self.issuer.audience not in self.audiences:
-            return f"its audience is not {self.issuer.audience}"
+            return f"its audience is not {self.issuer.audience}", "get a JWT with this audience"
         if not self.begins <= time.time() <= self.expires:
-            return "it has expired, or is not valid yet"
-        return "its subject is not enrolled, or its signature is not the issuer's"
+            return "it has expired, or is not valid yet", "get a new JWT; if that is refused too, check the clocks"
+        reason = "its subject is not enrolled, or its signature is not the issuer's"
+        return reason, "VAULT_TOKEN=… broker vault enrol --list"
 
 
 class Exchange:
@@ -122,8 +123,9 @@ class Exchange:
         try:
             grant = granted(self._vault().ask("POST", f"auth/{mount}/login", body))
         except _REFUSALS:
-            message = f"Vault's auth/{mount}/ does not accept the JWT of {claims.subject[:200]!r}: {claims.doubt}"
-            raise DeniedError(message, hint="VAULT_TOKEN=… broker vault enrol --list") from None
+            reason, hint = claims.doubt
+            message = f"Vault's auth/{mount}/ does not accept the JWT of {claims.subject[:200]!r}: {reason}"
+            raise DeniedError(message, hint=hint) from None
         except PassingError as error:
             self._require_up()
             message = f"Vault is up, and a login at auth/{mount}/ fails: {error.message}"

@@ -163,7 +163,7 @@ ROWS: Final = (
     Row("lease show ''", 2, "'' is not the id of a lease"),
     Row("lease show eyJhbGciOiJub25lIn0.e30.c2VjcmV0", 2, "the text of a lease, which is a secret"),
     Row("lease show 0123456789ab", 2, "fits '0123456789ab'"),
-    Row("lease key", 2, "'' is not what can be done"),
+    Row("lease key", 2, "rotate is missing"),
     Row("lease key destroy", 2, "'destroy' is not what can be done"),
     Row("lease key rotate", 6, "no lease was signed yet", "empty"),
     Row("lease revoke --reason gone", 2, "nothing to revoke is named"),

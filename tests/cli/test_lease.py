@@ -38,7 +38,15 @@ def test_the_list_shows_who_holds_what(held: CliHarness) -> None:
     assert LEASE[:13] not in shown.out
     assert "+ processes with the same identity hold further leases" in shown.err
     assert max(map(len, shown.out.splitlines())) <= 80
-    assert "no consumer holds a lease" in held.ok("lease list other").err
+    assert "no consumer holds a lease" in held.ok("lease list acme --consumer nobody").err
+    unknown = held.run("lease list nope")
+    assert (unknown.code, "there is no account nope" in unknown.err) == (2, True)
+
+
+def test_a_hint_names_no_option_that_is_not_there(held: CliHarness) -> None:
+    assert "--consumer" not in held.run("lease show 0123456789").err
+    assert "--consumer" not in held.run("lease revoke --consumer nobody --reason x").err
+    assert "--consumer NAME" in held.run("lease revoke 0123456789 --reason x").err
 
 
 def test_a_lease_is_shown_by_the_beginning_of_its_id(held: CliHarness) -> None:

@@ -241,6 +241,12 @@ def test_check_reads_every_file_that_the_settings_name(harness: CliHarness) -> N
     ended = harness.run("config check", env={"BROKER_CONFIG": "broken.toml"})
     assert ended.code == 2
     assert "auditor" in ended.err
+    text = 'version = 1\n[roles.auditor]\nrole_id_file = "nowhere"\nsecret_id_file = "neither"\n'
+    (harness.home / "broken.toml").write_text(text)
+    ended = harness.run("config check", env={"BROKER_CONFIG": "broken.toml", "VAULT_ADDR": "https://vault.example"})
+    for name in ("nowhere", "neither"):
+        assert re.search(rf"^auditor: \S*{name}: No such file or directory$", ended.err, re.MULTILINE)
+    assert "broker vault setup --login-dir" in ended.err
     for table, says in (
         ('[roles.server]\nmethod = "kerberos"', "server role: there is no login method"),
         ("[roles.server]\nsecret_id_file = 'plain.toml'", "server role: the login approle needs role_id_file"),
@@ -249,6 +255,16 @@ def test_check_reads_every_file_that_the_settings_name(harness: CliHarness) -> N
         (harness.home / "broken.toml").write_text(f"version = 1\n{table}\n")
         ended = harness.run("config check", env={"BROKER_CONFIG": "broken.toml"})
         assert (ended.code, says in ended.err) == (2, True), ended.err
+
+
+def test_a_host_of_an_application_learns_where(tmp_path: Path) -> None:
+    ended = inside(
+        ("lease", "list"), home=tmp_path, environment={"HOME": str(tmp_path), "BROKER_ADDR": "https://b.example"}
+    )
+    assert (ended.code, "goes to Vault directly" in ended.err) == (2, True)
+    environment = {"HOME": str(tmp_path), "BROKER_ADDR": "https://b.example", "BROKER_AUTH": "kubernetes"}
+    ended = inside(("bundle", "get", "acme/reporting"), home=tmp_path, environment=environment)
+    assert (ended.code, "project a service account token there" in ended.err) == (2, True)
 
 
 @pytest.mark.parametrize("length", [120, 3000])

@@ -181,6 +181,7 @@ def test_its_errors_are_ours(error: BaseException, kind: type[BrokerError]) -> N
     with served(Bundles(error)) as address, pytest.raises(kind) as raised:
         asked(address)
     assert type(raised.value) is kind
+    assert re.search(r" \(request [0-9a-f]{16}\)$", raised.value.message)
 
 
 @pytest.mark.parametrize(

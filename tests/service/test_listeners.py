@@ -48,8 +48,15 @@ def test_a_taken_address_is_said() -> None:
     with Address.parse("127.0.0.1:0").bound() as first:
         first.listen()
         port = first.getsockname()[1]
-        with pytest.raises(InputError, match="cannot listen"):
+        with pytest.raises(InputError, match="cannot listen") as taken:
             Address.parse(f"127.0.0.1:{port}").bound()
+    assert taken.value.hint == "is another service there?"
+
+
+def test_a_socket_needs_a_directory(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file") as missing:
+        Address.parse(f"unix://{tmp_path}/none/s").bound()
+    assert missing.value.hint == "make the directory of the socket first"
 
 
 def test_a_living_socket_is_not_replaced(tmp_path: Path) -> None:

@@ -232,8 +232,9 @@ def test_a_stuck_login_is_its_issuers_fault() -> None:
 )
 def test_a_refusal_names_a_probable_reason(claims: dict[str, object], says: str) -> None:
     vault = Vault(error=InvalidError("no"))
-    with pytest.raises(DeniedError, match=says):
+    with pytest.raises(DeniedError, match=says) as refused:
         vault.token(CI.jwt("job", **claims))
+    assert ("get a " in refused.value.hint) == ("enrolled" not in says)
 
 
 @pytest.mark.parametrize("jwt", ["", "x", "a.b.c", "é.é.é", "x" * 20_000, CI.jwt("job", iss="https://x")])
