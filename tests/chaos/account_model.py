@@ -85,9 +85,10 @@ class State:
         return 1 + max((g.order for g in self.generations), default=0)
 
     def whole(self, number: int) -> Generation:
-        """Return a generation as a whole set: a candidate laid over the current one."""
+        """Return a generation as a whole set: a candidate, or one that was rejected, laid over the current one."""
         generation, current = self.generation(number), self.current
-        if generation.stage != "candidate" or current is None:
+        is_whole = generation.stage != "candidate" and generation.key and generation.password
+        if is_whole or current is None:
             return generation
         return replace(generation, key=generation.key or current.key, password=generation.password or current.password)
 
