@@ -25,10 +25,11 @@ from broker.cli.output import (
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.changes.moving import generation_to_try
+from broker.model.duration import counted
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.verdict import Verdict
-from broker.rotation.reports import CanaryReport, Promotion, require_ok
+from broker.rotation.reports import CanaryReport, GenerationReport, Promotion, require_ok
 
 
 @click.group("rotation", cls=Noun, epilog="Example: broker rotation promote acme")
@@ -46,11 +47,13 @@ def status(start: Start, account: AccountName) -> None:
     show_table(
         ["generation", "stage", "changes", "expires", "password", "held by"],
         [
-            (g.number, g.label, ", ".join(g.changes), when(g.not_after, start.now), g.password, ", ".join(g.held_by))
+            (g.number, g.label, ", ".join(g.changes), when(g.not_after, start.now), g.password, _holders(g))
             for g in found.generations
         ],
         empty=f"{account} has no generation yet: broker status {account} shows the next step",
     )
+    if any(len(g.held_by) > len(g.copies) for g in found.generations):
+        note(f"the consumers: broker lease list {account}")
     if found.canaries:
         show_table(
             ["canary", "generation", "at", "verdict"],
@@ -185,3 +188,9 @@ def _show(promotion: Promotion, done: str) -> None:
     note(done)
     if promotion.way_back and promotion.way_back is not Verdict.OK:
         note(f"warning: the partner answers {promotion.way_back.value} to the displaced one, so a roll-back would fail")
+
+
+def _holders(generation: GenerationReport) -> str:
+    """Return how many consumers hold a generation, and who has copies of it."""
+    consumers = len(generation.held_by) - len(generation.copies)
+    return ", ".join([*([counted(consumers, "consumer")] if consumers else ()), *generation.copies])

@@ -47,6 +47,7 @@ class GenerationReport:
     password: int
     not_after: datetime
     held_by: tuple[str, ...]
+    copies: tuple[str, ...]  # those of `held_by` outside, by hand
     verdict: Verdict | None  # of the last canary of this very set
 
     @property
@@ -99,6 +100,7 @@ def _report(account: Account, generation: Generation, holders: Callable[[int], f
         held_by=tuple(sorted(holders(generation.number) | account.copies_of(generation.number)))
         if stage.deliverable
         else (),
+        copies=tuple(sorted(account.copies_of(generation.number))) if stage.deliverable else (),
         verdict=answer[1] if answer else None,
     )
 

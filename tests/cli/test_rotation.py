@@ -250,6 +250,10 @@ def test_a_generation_that_is_held_is_not_retired(held: CliHarness) -> None:
     (row, _) = held.ok("rotation status acme -o json").json["generations"]
     assert row["held_by"]
     assert row["held_by"][0] in waiting.err
+    shown = held.ok("rotation status acme")
+    assert re.search(r"^1 .* 1 consumer *$", shown.out, re.MULTILINE)
+    assert max(map(len, shown.out.splitlines())) <= 80
+    assert "broker lease list acme" in shown.err
 
 
 def test_revoked_holder_is_not_waited_for(held: CliHarness) -> None:
