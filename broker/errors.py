@@ -88,10 +88,10 @@ class PartnerUnavailableError(BrokerError):
 
 
 class DeniedError(BrokerError):
-    """The identity is unknown or lacks a right. `who` are fields for the log that name it, if it is known."""
+    """The identity is unknown or lacks a right."""
 
     kind = Kind.DENIED
-    who: Mapping[str, str] = MappingProxyType({})
+    who: Mapping[str, str] = MappingProxyType({})  # fields for the log that name the identity, if it is known
 
 
 class RefusedError(BrokerError):

@@ -45,7 +45,7 @@ def run(issuing: Issuing, listening: Listening, ready: Ready, report: Report) ->
     app = application(issuing.service, others)
     guard = Guard(raise_open_files(), None if listening.behind_proxy else address.names)
     waits.room = Room.among(guard.connections)
-    listeners = [Listener(app, address, _tls(listening, address, issuing.server_certificate), guard)]
+    listeners = [Listener(app, address, tls_of(listening, address, issuing.server_certificate), guard)]
 
     def reported(state: State) -> None:
         report(state)
@@ -61,7 +61,8 @@ def run(issuing: Issuing, listening: Listening, ready: Ready, report: Report) ->
         serve(listeners, ready=ready, report=reported)
 
 
-def _tls(listening: Listening, address: Address, issue: Callable[[str, str], Secret[bytes]]) -> Tls | None:
+def tls_of(listening: Listening, address: Address, issue: Callable[[str, str], Secret[bytes]]) -> Tls | None:
+    """Return the TLS of the service, None for plain HTTP; raise `InputError` without a certificate for https."""
     certificate, key = listening.certificate, listening.key
     if (certificate or key) and not address.tls:
         raise InputError("--tls-cert and --tls-key are for an address with https://", hint="--listen https://HOST:PORT")

@@ -13,11 +13,14 @@ from typing import Final
 from broker.cli.output import note
 from broker.cli.serve import note_addresses
 from broker.compose.graph import Broker
-from broker.compose.serving import Listening
+from broker.compose.serving import Listening, tls_of
 from broker.config import resolve
 from broker.errors import BrokerError
+from broker.model.secret import Secret
 from broker.paths import write_atomically
 from broker.service.listeners import Address
+from broker.telemetry import log
+from broker.telemetry.rendering import configure
 from broker_demo import steps
 from broker_demo.runner import Demo
 
@@ -32,14 +35,14 @@ class _Silent(Demo):
 
 def serve(listening: Listening) -> None:
     """Serve bundles of an account at the stand-in until a signal asks to end; then remove everything."""
-    for text in filter(None, (listening.address, listening.health)):
-        Address.parse(text, behind_proxy=listening.behind_proxy).bound().close()  # raises before the long work
+    _check(listening)
     note("starting a vault, a partner and an account; this takes ten seconds")
     demo = _Silent()
     try:
         _prepare(demo)
         config = resolve(flags={}, environment={}, file=demo.directory / "broker.toml", defaults={"actor": "dev"})
         broker = Broker(config, {}, say=note)
+        configure(log.Level.INFO, log.Form.CONSOLE)
         try:
             with _fresh_token(demo) as header:
                 broker.serve(listening, lambda addresses: _say(addresses, header))
@@ -48,6 +51,15 @@ def serve(listening: Listening) -> None:
     finally:
         demo.close()
     note("everything is removed")
+
+
+def _check(listening: Listening) -> None:
+    """Raise `InputError` before the long work."""
+    for text in filter(None, (listening.address, listening.health)):
+        address = Address.parse(text, behind_proxy=listening.behind_proxy)
+        address.bound().close()
+        if text == listening.address:
+            tls_of(listening, address, lambda _pki, _name: Secret(b""))  # there is no PKI
 
 
 def _prepare(demo: Demo) -> None:

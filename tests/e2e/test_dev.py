@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -45,16 +46,21 @@ def test_its_curl_line_works_as_printed(running: subprocess.Popen[str], place: M
     assert json.loads(answer.stdout)["secrets"] == {"password": "not-a-real-password"}, answer.stdout
     running.send_signal(signal.SIGINT)
     assert running.wait(60) == 0
-    assert "everything is removed" in running.stderr.read()
+    rest = running.stderr.read()
+    assert "everything is removed" in rest
+    assert re.search(r"\[info +\] request .*status=201", rest), rest
     assert eventually(lambda: not processes(place))
     assert not left_by(curl)
     assert not list(Path(place["HOME"]).iterdir())
 
 
-def test_an_address_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("address", "why"), [("0.0.0.0:1", "is not loopback"), ("https://127.0.0.1:0", "needs a certificate")]
+)
+def test_an_address_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, why: str) -> None:
     monkeypatch.setattr(dev, "Demo", lambda: note("begun"))
-    ended = inside(["serve", "--dev", "--listen", "0.0.0.0:1"], home=tmp_path, environment={"HOME": str(tmp_path)})
-    assert (ended.code, "is not loopback" in ended.err, "begun" in ended.err) == (2, True, False)
+    ended = inside(["serve", "--dev", "--listen", address], home=tmp_path, environment={"HOME": str(tmp_path)})
+    assert (ended.code, why in ended.err, "starting" in ended.err, "begun" in ended.err) == (2, True, False, False)
 
 
 def test_without_the_stand_in_it_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,31 @@ def test_one_tries_and_the_others_are_refused() -> None:
     assert vault.call(lambda: "there") == "there"
 
 
+def test_an_old_failure_is_forgotten() -> None:
+    """Else the first callers after an idle time are refused together, although Vault is back."""
+    now = 100.0
+    vault = Away(lambda: now)
+    with pytest.raises(VaultUnavailableError, match="sealed"):
+        vault.call(fails)
+    now += 5
+    _require_all_are_served(vault)
+
+
+def test_a_long_try_stays_the_only_one() -> None:
+    now = 100.0
+    vault = Away(lambda: now)
+    with pytest.raises(VaultUnavailableError, match="sealed"):
+        vault.call(fails)
+
+    def slow() -> None:
+        nonlocal now
+        now += 60
+        with ThreadPoolExecutor(1) as pool, pytest.raises(VaultUnavailableError, match="Vault is away"):
+            pool.submit(vault.call, lambda: pytest.fail("a second call tries it")).result(30)
+
+    vault.call(slow)
+
+
 def test_each_try_may_fail_again() -> None:
     vault = away()
     for _ in range(3):
