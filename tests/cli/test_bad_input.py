@@ -366,7 +366,11 @@ ROWS: Final = (
     Row("vault enrol reader --right acme/nothing --token-file t", 2, "no application nothing"),
     Row("vault enrol reader --right nobody/x --token-file t", 2, "there is no account nobody"),
     Row("vault enrol reader --right acme/reporting --token-file roles", 2, "it is a directory"),
-    Row("vault enrol reader --right acme/reporting --token-file t", 2, "needs a token"),
+    Row(
+        "vault enrol reader --right acme/reporting --token-file t",
+        2,
+        "broker policy render reader --right acme/reporting --script",
+    ),
     Row(
         "vault enrol a --right acme/reporting --login-dir roles/.. --token-file secret_id",
         2,
