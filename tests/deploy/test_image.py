@@ -106,6 +106,8 @@ def test_it_serves_read_only(image: Image, system: System, tmp_path: Path) -> No
     for name in ("role_id", "secret_id"):
         (tmp_path / name).write_text((system.home / "roles/server" / name).read_text())
     tmp_path.chmod(0o755)
+    for name in ("broker.toml", "role_id", "secret_id"):
+        (tmp_path / name).chmod(0o644)  # the umask of a run may close them
     ran("runc", "spec", "--bundle", tmp_path)
     spec = json.loads((tmp_path / "config.json").read_text())
     spec["root"] = {"path": str(image.root), "readonly": True}
