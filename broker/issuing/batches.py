@@ -184,7 +184,7 @@ class Batches:
             batch, self._waiting = self._waiting[:_LARGEST], self._waiting[_LARGEST:]
             try:
                 results = await asyncio.to_thread(self._write, [waiting.recording for waiting in batch])
-            except Exception as fault:  # noqa: BLE001  # the next batch is written all the same
+            except Exception as fault:  # noqa: BLE001  # the next batch is written
                 log.error("unexpected fault", type=type(fault).__name__, stack=log.frames(fault))
                 results = [BrokerError("unexpected") for _ in batch]
             for waiting, result in zip(batch, results, strict=True):

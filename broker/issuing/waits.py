@@ -236,7 +236,7 @@ class Waits:
             self._end(waits, Ended(Event.REVOKED))
         except BrokerError as error:  # Vault is away: that takes no right away
             log.info("a right cannot be judged", reason=error.message)
-        except Exception as fault:  # noqa: BLE001  # the other rights are judged all the same
+        except Exception as fault:  # noqa: BLE001  # the other rights are judged
             log.error("unexpected fault", type=type(fault).__name__, stack=log.frames(fault))
 
     def _changed(self, path: str) -> None:

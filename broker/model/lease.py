@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -61,9 +59,6 @@ def expiry(asked: timedelta, *, now: datetime, not_after: datetime) -> datetime:
     return min(now + min(asked, LONGEST), not_after)
 
 
-_DIGEST_KEY: Final = secrets.token_bytes(32)
-
-
 @dataclass(frozen=True, slots=True)
 class Caller:
     """The identity that a request shows, and where it comes from (None: a unix socket)."""
@@ -74,9 +69,8 @@ class Caller:
 
     @property
     def digest(self) -> bytes:
-        """A digest that means nothing outside this process, for caches."""
-        text = f"{self.is_jwt}|{self.peer}|{self.credential.reveal()}".encode(errors="surrogatepass")
-        return hashlib.blake2b(text, key=_DIGEST_KEY).digest()
+        """A digest of all of it, for caches."""
+        return Secret(f"{self.is_jwt}|{self.peer}|{self.credential.reveal()}").digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,13 @@
 """A value that cannot be printed, formatted, hashed, pickled or copied, and is hidden in tracebacks with locals."""
 
+import hashlib
 import hmac
+import secrets
 from typing import Final, Generic, NoReturn, TypeVar
 
 T = TypeVar("T", bytes, str)
 REDACTED: Final = "<secret>"
+_DIGEST_KEY: Final = secrets.token_bytes(32)
 
 
 class Secret(Generic[T]):
@@ -19,6 +22,10 @@ class Secret(Generic[T]):
     def reveal(self) -> T:
         """Return the value. The caller is responsible for it."""
         return self._value
+
+    def digest(self) -> bytes:
+        """Return a key for a cache in memory: a digest that means nothing outside this process."""
+        return hashlib.blake2b(_octets(self._value), key=_DIGEST_KEY).digest()
 
     def __repr__(self) -> str:
         return REDACTED

@@ -243,7 +243,7 @@ class _Consumer:
 
 
 def _with(vault: Connection, path: str, key: str) -> Mapping[str, Any] | None:
-    """Return the data at `path`, which has `key` whoever made it; None if nothing is there."""
+    """Return the data at `path`, which has `key`, also if others made it; None if nothing is there."""
     data = found(vault, path)
     if data is not None and key not in data:
         raise unclear(path)

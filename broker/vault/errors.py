@@ -63,7 +63,7 @@ class BadTokenError(DeniedError):
 
 
 class OwnDenialError(DeniedError):
-    """Vault denies a request of the broker itself, whoever it is for."""
+    """Vault denies a request of the broker itself, not of its caller."""
 
 
 class LackingError(OwnDenialError):

@@ -5,7 +5,6 @@ times and subject. The role follows from issuer and subject, whatever the caller
 enrolled has none. Source: Vault API, "/auth/jwt/login".
 """
 
-import hashlib
 import math
 import threading
 import time
@@ -82,7 +81,7 @@ class Exchange:
         Raise `PartlyUnavailableError` if Vault is up, and the login fails: Vault may not reach the issuer's keys.
         """
         claims = self._claims(presented)
-        digest = hashlib.sha256(presented.reveal().encode()).digest()
+        digest = presented.digest()
         with self._locks[digest[0] % _LOCKS]:
             kept = self._kept.get(digest)
             if kept and kept.until > self._uptime():

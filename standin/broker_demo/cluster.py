@@ -132,7 +132,7 @@ def _end_all(demo: _Demo) -> None:
 
 @dataclass
 class _Application:
-    """Fetches bundles from each of `brokers` in turn, until it is told to end."""
+    """Fetches bundles from each of `brokers` in turn, until it is asked to end."""
 
     brokers: Sequence[str]
     token: str

@@ -1,4 +1,4 @@
-"""A replica killed at each of its writes: whoever got a bundle is on record, and the other replica goes on."""
+"""A replica killed at each of its writes: each consumer with a bundle is on record, and the other replica goes on."""
 
 from __future__ import annotations
 

@@ -191,9 +191,9 @@ def test_tokens_without_the_right_get_one_answer(system: System, token: dict[str
             service.ask(headers=token, account="none", application="reporting"),
             service.ask(headers=token, account="acme", application="none"),
         ]
-    told = [{k: v for k, v in answer.json().items() if k != "request"} for answer in answers]
+    shown = [{k: v for k, v in answer.json().items() if k != "request"} for answer in answers]
     assert [answer.status_code for answer in answers] == [403] * 4
-    assert all(one == told[0] for one in told)
+    assert all(one == shown[0] for one in shown)
 
 
 @dataclass
@@ -362,8 +362,8 @@ def test_a_caller_lists_what_it_may_use(system: System, token: dict[str, str]) -
         empty = {"state": "pending", "generation": None, "not_after": None}
         assert other == {"account": "other", "application": "reporting", **empty}
         assert [one["account"] for one in client.get("/v1/accounts", headers=token).json()["applications"]] == ["acme"]
-        told = [client.get("/v1/accounts", headers=h) for h in (none, {"X-Vault-Token": "s.unknown"})]
-        assert [one.status_code for one in told] == [403] * 2
-        first, second = ({k: v for k, v in one.json().items() if k != "request"} for one in told)
+        answers = [client.get("/v1/accounts", headers=h) for h in (none, {"X-Vault-Token": "s.unknown"})]
+        assert [one.status_code for one in answers] == [403] * 2
+        first, second = ({k: v for k, v in one.json().items() if k != "request"} for one in answers)
         assert first == second
         assert client.get("/v1/accounts?all=1", headers=token).status_code == 400

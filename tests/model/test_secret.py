@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import io
 import json
 import logging
@@ -162,3 +163,10 @@ def test_a_class_derived_from_it_keeps_quiet_too() -> None:
     assert PLANTED not in f"{Passphrase(PLANTED)} {Passphrase(PLANTED)!r}"
     with pytest.raises(TypeError):
         pickle.dumps(Passphrase(PLANTED))
+
+
+def test_a_digest_says_nothing_of_the_value() -> None:
+    """It is a key for caches: equal for equal values, and neither a plain digest nor an error for a lone surrogate."""
+    assert Secret("one").digest() == Secret("one").digest() != Secret("two").digest()
+    assert Secret("one").digest() not in (hashlib.blake2b(b"one").digest(), hashlib.sha256(b"one").digest())
+    assert Secret("\ud800").digest()
