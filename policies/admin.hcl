@@ -34,6 +34,10 @@ path "${shared}/metadata/accounts/"   { capabilities = ["list"] }
 path "${shared}/metadata/accounts/+"  { capabilities = ["create", "read", "update"] }
 path "${shared}/metadata/consumers/"  { capabilities = ["list"] }
 path "${shared}/metadata/consumers/+" { capabilities = ["create", "read", "update"] }
+path "${shared}/metadata/locks/"      { capabilities = ["list"] }
+path "${shared}/metadata/locks/+"     { capabilities = ["create", "read", "update"] }
+path "${shared}/metadata/rotation/"   { capabilities = ["list"] }
+path "${shared}/metadata/rotation/+"  { capabilities = ["create", "read", "update"] }
 path "${shared}/metadata/profiles/"   { capabilities = ["list"] }
 path "${shared}/metadata/profiles/+"  { capabilities = ["create", "read", "update"] }
 

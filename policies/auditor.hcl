@@ -4,6 +4,11 @@ path "${mount}/metadata/accounts/" { capabilities = ["list"] }
 path "${mount}/data/profiles/+"    { capabilities = ["read"] }
 path "${mount}/metadata/profiles/" { capabilities = ["list"] }
 
+path "${mount}/data/rotation/+"      { capabilities = ["read"] }
+path "${mount}/metadata/rotation/"   { capabilities = ["list"] }
+path "${mount}/data/locks/rotation"  { capabilities = ["read"] }
+path "${mount}/metadata/locks/"      { capabilities = ["list"] }
+
 path "${mount}/data/consumers/+"    { capabilities = ["read"] }
 path "${mount}/metadata/consumers/" { capabilities = ["list"] }
 

@@ -26,6 +26,12 @@ path "${mount}/destroy/signers/lease"  { capabilities = ["update"] }
 path "${mount}/data/consumers/+"    { capabilities = ["read"] }
 path "${mount}/metadata/consumers/" { capabilities = ["list"] }
 
+# What the scheduler and mail did for each account, and the scheduler's lock
+path "${mount}/data/rotation/+"      { capabilities = ["create", "read", "update"] }
+path "${mount}/data/locks/rotation"  { capabilities = ["create", "read", "update"] }
+path "${shared}/metadata/rotation/+"     { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }
+path "${shared}/metadata/locks/rotation" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }
+
 # The change document: tells services that consumers must hear of something
 path "${mount}/data/changes"       { capabilities = ["create", "read", "update"] }
 path "${shared}/metadata/changes" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }

@@ -92,6 +92,7 @@ class Stored:
 
     data: Document = field(repr=False)  # keys and passwords are documents too
     version: int
+    made_at: datetime | None = None  # by Vault's clock; None if it does not say
 
 
 @dataclass(eq=False, repr=False)
@@ -118,7 +119,7 @@ class Connection:
         data, version = field_of(answer, "data", "data"), field_of(answer, "data", "metadata", "version")
         if not isinstance(data, Mapping | None) or not isinstance(version, int):
             raise unclear(path)
-        return Stored(data or {}, version)  # KV keeps a null too
+        return Stored(data or {}, version, _time(field_of(answer, "data", "metadata", "created_time")))  # a null too
 
     def read_or_none(self, path: str) -> Stored | None:
         """Return the newest version at `path`, or None if nothing is stored."""
@@ -170,7 +171,7 @@ class Connection:
                 return self.read(path)
         raise AssertionError("stamina ends by returning or raising")
 
-    def change(self, path: str, change: Callable[[Document | None], Document]) -> Document:
+    def change(self, path: str, change: Callable[[Document | None], Document | None]) -> Document:
         """Apply the pure `change` to the document at `path` (None: nothing yet), under compare-and-set; return the new.
 
         A write whose answer was lost is settled by reading the version that it would have made. Raise `ConflictError`
@@ -369,6 +370,13 @@ class Connection:
             message = f"Vault denies this request for {path} to {self.holder}, which has the right"
             return OwnDenialError(message, hint=hint)
         return LackingError(f"{self.holder} lacks {lacks} on {path}", hint=hint)
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(text)).astimezone(UTC)
+    except ValueError:
+        return None
 
 
 def _lacked(method: str, path: str, body: Document | None, granted: Collection[str]) -> str:

@@ -21,18 +21,32 @@ EVIDENCE: Final = "evidence/accounts"
 HEADS: Final = "evidence/heads"
 ANCHOR_KEY: Final = f"{HEADS}/key"  # what signed statements are verified with; public
 ISSUED: Final = "evidence/issued"
+LOCK: Final = "locks/rotation"  # one document; its metadata is never deleted
 PROFILES: Final = "profiles"
+ROTATION: Final = "rotation"  # what the scheduler and mail did
 RIGHTS: Final = "cb-issue"  # the prefix of virtual paths: nothing may ever be mounted there
 DIRECT: Final = "direct"  # kind of bundle
 SIGNERS: Final = "signers"
 # At the top of the mount
-FOLDERS: Final = (ACCOUNTS, CHANGES, CONSUMERS, "evidence", "keys", "passwords", PROFILES, "secrets", SIGNERS)
+FOLDERS: Final = (
+    ACCOUNTS,
+    CHANGES,
+    CONSUMERS,
+    "evidence",
+    "keys",
+    "locks",
+    "passwords",
+    PROFILES,
+    ROTATION,
+    "secrets",
+    SIGNERS,
+)
 
 DESCRIPTION: Final = "credential broker"  # of a mount that `setup` made: how it is recognised later
 # Bounds of the documents that are written more than once: versions kept, and no write without check-and-set. A mount
 # that `setup` made has them for all. On one that others use too, each document gets its own when it is created.
 # Documents that are written once (keys, passwords, evidence, signers) need none: their roles may only create them.
-BOUNDED: Final = (ACCOUNTS, CONSUMERS, PROFILES)
+BOUNDED: Final = (ACCOUNTS, CONSUMERS, "locks", PROFILES, ROTATION)
 BOUNDS: Final[Mapping[str, bool | int]] = MappingProxyType({"cas_required": True, "max_versions": 10})
 # Vault compares a number with a policy's allowed_parameters as text, and accepts text for it
 BOUNDS_AS_GRANTED: Final = MappingProxyType({"cas_required": True, "max_versions": "10"})
@@ -45,6 +59,11 @@ _PLACE: Final = re.compile(rf"[0-9]{{{_DIGITS}}}")
 def account(name: str) -> str:
     """Return the path of an account's document."""
     return f"{ACCOUNTS}/{checked_name(name, 'account')}"
+
+
+def rotation(account: str) -> str:
+    """Return the path of an account's rotation record."""
+    return f"{ROTATION}/{checked_name(account, 'account')}"
 
 
 def key(account: str, slot: int) -> str:

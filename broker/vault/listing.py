@@ -69,7 +69,7 @@ def foreign(vault: Connection, folders: Iterable[Folder]) -> Iterator[Finding]:
 
 def every_folder(vault: Connection) -> Iterator[Folder]:
     """Yield each folder that the broker lists, as the auditor may."""
-    yield from (ACCOUNTS, CONSUMERS, PROFILES, STATEMENTS, CHAINS, ISSUED)
+    yield from (ACCOUNTS, CONSUMERS, LOCKS, PROFILES, RECORDS, STATEMENTS, CHAINS, ISSUED)
     yield from (entries_of(f"accounts/{name}") for name in listed(vault, CHAINS))
     yield from (entries_of(f"issued/{name}") for name in listed(vault, ISSUED))
 
@@ -81,6 +81,12 @@ def entries_of(chain: str) -> Folder:
 
 def _statement(name: str) -> str:
     return layout.ANCHOR_KEY if f"{layout.HEADS}/{name}" == layout.ANCHOR_KEY else layout.head(layout.place(name))
+
+
+def _lock(name: str) -> str:
+    if f"locks/{name}" != layout.LOCK:
+        raise InputError(f"the broker has no lock {name[:80]!r}")
+    return layout.LOCK
 
 
 def _hint(vault: Connection, path: str) -> str:
@@ -95,7 +101,9 @@ def _hint(vault: Connection, path: str) -> str:
 
 ACCOUNTS: Final = Folder(layout.ACCOUNTS, layout.account)
 CONSUMERS: Final = Folder(layout.CONSUMERS, layout.consumer)
+LOCKS: Final = Folder("locks", _lock)
 PROFILES: Final = Folder(layout.PROFILES, layout.profile)
+RECORDS: Final = Folder(layout.ROTATION, layout.rotation)
 STATEMENTS: Final = Folder(layout.HEADS, _statement)
 CHAINS: Final = Folder(layout.EVIDENCE, lambda name: f"{layout.chain(f'accounts/{name}')}/")
 ISSUED: Final = Folder(layout.ISSUED, lambda name: f"{layout.chain(f'issued/{name}')}/")

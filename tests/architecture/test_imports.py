@@ -19,6 +19,7 @@ LADDER: list[set[str]] = [
     {"partners", "pki", "config", "network", "paths", "signals", "unix_socket"},
     {"evidence"},
     {"rotation", "issuing"},
+    {"scheduling"},
     {"vault", "upstream", "people", "delivery"},
     {"gateway", "client", "embedded"},
     {"service", "agent"},

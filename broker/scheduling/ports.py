@@ -1,0 +1,74 @@
+"""The ports of the scheduler. Mail, notices and hooks are plain callables: the sweep puts the fence before each.
+
+LockTakenError    another scheduler leads
+LostLockError     another scheduler became the leader while this one did something else
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from broker.errors import ConflictError, WaitingError
+from broker.model.account import Account
+from broker.model.generation import SigningRequest, Submission
+from broker.model.names import AccountName
+from broker.model.rotation_record import RotationRecord
+
+
+class LockTakenError(WaitingError):
+    """Another scheduler leads. This one does nothing."""
+
+
+class LostLockError(ConflictError):
+    """Another scheduler took the lock, since this one had not renewed it in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """The document of the lock: who sweeps, since when, and when the last sweep ended.
+
+    `id` is random for each sweep: a write whose answer was lost is recognised by it.
+    """
+
+    holder: str
+    id: str
+    since: datetime
+    ended: bool = False
+    last_end: datetime | None = None  # of the last sweep that came to its end
+
+
+Fence = Callable[[], None]  # raises LostLockError; called before each mail, hook and canary
+
+
+@dataclass(frozen=True, slots=True)
+class Leadership:
+    """The lock while this process has it."""
+
+    fence: Fence  # always asks Vault
+    keep: Fence  # asks only if the lock was not renewed for a while: for what changes nothing outside
+    last_end: datetime | None  # of the last sweep, of any process
+
+
+class Lock(Protocol):
+    """The lock of the sweep."""
+
+    def held(self) -> AbstractContextManager[Leadership]:
+        """Take the lock for the body, and give it back; raise `LockTakenError`."""
+
+
+class Records(Protocol):
+    """The rotation records, one for each account."""
+
+    def read(self, name: AccountName) -> RotationRecord:
+        """Return the record, an empty one if there is none."""
+
+    def change(self, name: AccountName, change: Callable[[RotationRecord], RotationRecord]) -> RotationRecord:
+        """Apply the pure `change` under compare-and-set; return the new record."""
+
+
+# Sends the CSR by the way of the account's partner; None if only a person can
+Submit = Callable[[Account, SigningRequest], Submission | None]
+PollReplies = Callable[[], None]  # reads what arrived, and notes proposals in the records
+RunHooks = Callable[[AccountName, str], None]  # the account, and the event that has happened

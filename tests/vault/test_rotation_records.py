@@ -1,0 +1,55 @@
+"""Rotation records in a real vault."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+
+import pytest
+
+from broker.errors import DeniedError, RefusedError
+from broker.model.names import AccountName
+from broker.model.role import Role
+from broker.model.rotation_record import BackOff, RotationRecord
+from broker.vault import layout
+from broker.vault.rotation_records import VaultRotationRecords
+from tests.support.vault import TestVault
+
+ACME = AccountName("acme")
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+FAILED = BackOff("draft", NOW, NOW, NOW, 1, 3, "the partner is down")
+
+
+def counted(record: RotationRecord, by: int = 0) -> RotationRecord:
+    failures = record.back_off.failures + 1 if record.back_off else 1
+    return replace(record, back_off=replace(FAILED, failures=failures, message=f"by {by}"))
+
+
+def test_a_record_is_empty_at_first(vault: TestVault) -> None:
+    records = VaultRotationRecords(vault.connection(Role.ROTATOR))
+    assert records.read(ACME) == RotationRecord()
+    assert records.change(ACME, lambda record: record) == RotationRecord()
+    assert not vault.admin.list(layout.ROTATION)  # nothing was written
+
+
+def test_no_concurrent_change_is_lost(vault: TestVault) -> None:
+    records = VaultRotationRecords(vault.connection(Role.ROTATOR))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda by: records.change(ACME, partial(counted, by=by)), range(8)))
+    read = VaultRotationRecords(vault.connection(Role.AUDITOR)).read(ACME)
+    assert read.back_off
+    assert read.back_off.failures == 8
+
+
+@pytest.mark.parametrize("role", [role for role in Role if role is not Role.ROTATOR])
+def test_only_the_rotator_writes_it(vault: TestVault, role: Role) -> None:
+    with pytest.raises(DeniedError):
+        VaultRotationRecords(vault.connection(role)).change(ACME, counted)
+
+
+def test_a_damaged_record_is_refused(vault: TestVault) -> None:
+    vault.admin.create(layout.rotation(ACME), {"schema": 2, "value": {"back_off": "x"}})
+    with pytest.raises(RefusedError, match="the rotation record of acme is damaged"):
+        VaultRotationRecords(vault.connection(Role.ROTATOR)).change(ACME, counted)
