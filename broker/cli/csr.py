@@ -14,6 +14,7 @@ from broker.cli.options import (
     output_file_option,
     profile_option,
     read_input,
+    reason_option,
     require_consent,
     require_free_output,
     write_output,
@@ -76,6 +77,8 @@ def show(start: Start, account: AccountName, number: int | None) -> None:
     if wrote_json(request):
         return
     note(f"signing request {request.number} of {account}, {request.state}, drafted {request.drafted_at:%F %TZ}")
+    if request.closed_because:
+        note(f"  refused {request.closed_at:%F %TZ}: {request.closed_because}")
     for sent in request.submissions:
         note(f"  sent {sent.at:%F %TZ} via {sent.via}" + (f", reference {sent.reference}" if sent.reference else ""))
     if request.csr:
@@ -140,21 +143,37 @@ def submit(start: Start, account: AccountName, out: str, to: Sequence[str], sent
     wrote_json(submitted)
 
 
-@command.verb("cancel", example="broker csr cancel acme --rejected")
+@command.verb("cancel", example="broker csr cancel acme")
 @account_argument
-@click.option("--rejected", is_flag=True, help="Record that the partner rejected it.")
 @yes_option
-def cancel(start: Start, account: AccountName, rejected: bool, yes: bool) -> None:
+def cancel(start: Start, account: AccountName, yes: bool) -> None:
     """Close the open signing request and destroy its key. A late reply to it is refused."""
+    _close(start, account, Closed.CANCELLED, "", yes=yes)
+
+
+@command.verb("refused", example="broker csr refused acme --reason 'O is not the company of the contract'")
+@account_argument
+@reason_option
+@yes_option
+def refused(start: Start, account: AccountName, reason: str, yes: bool) -> None:
+    """Record that the partner's people refused the open signing request, and why. Its key is destroyed.
+
+    The next step is a corrected request. As long as they have not answered, leave it open: status says when they are
+    late.
+    """
+    _close(start, account, Closed.REJECTED, reason, yes=yes)
+    note(f"next, once what they refused is corrected: broker csr new {account}")
+
+
+def _close(start: Start, account: AccountName, why: Closed, reason: str, *, yes: bool) -> None:
     broker = start.broker
-    why = Closed.REJECTED if rejected else Closed.CANCELLED
     found = broker.account(account, Role.ROTATOR)
     request = found.open_request or next((r for r in found.requests[-1:] if r.closed is why), None)
     if request is None:
         raise RefusedError(f"{account} has no open signing request")
     if not request.closed:
         require_consent(found, request, yes=yes)
-    broker.rotation.close_request(account, why, request.number)
+    broker.rotation.close_request(account, why, request.number, reason)
     done = f"signing request {request.number} of {account} is {why.value}"
     show_done(done, changed=not request.closed, account=account, request=request.number, closed=why)
 

@@ -88,6 +88,12 @@ class Account:
         return next((r for r in self.requests if r.closed is None), None)
 
     @property
+    def refused_request(self) -> SigningRequest | None:
+        """The newest signing request, if the partner's people refused it and none is open."""
+        newest = self.requests[-1] if self.requests else None
+        return newest if newest and newest.closed is Closed.REJECTED else None
+
+    @property
     def current(self) -> Generation | None:
         """The generation that consumers are given."""
         return next((g for g in self.generations if g.stage is Stage.CURRENT), None)

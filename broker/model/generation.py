@@ -67,8 +67,11 @@ class SigningRequest:
     submissions: tuple[Submission, ...] = ()
     closed: Closed | None = None
     closed_at: datetime | None = None
+    closed_because: str = ""  # the reason of the partner's people, if they refused it
     imported: bool = False  # its key was made outside, and is known there
     held_by: tuple[str, ...] = ()  # who has copies of the key outside, until a person says that they are gone
+    compromised: Halt | None = None  # a person reported that others know its key
+    dead_at: datetime | None = None  # a person confirmed that the partner takes no certificate of that key any more
 
     @property
     def state(self) -> str:

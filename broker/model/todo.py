@@ -191,6 +191,11 @@ def _in_progress(account: Account, lead: timedelta, now: datetime) -> Iterator[T
         message = f"signing request {request.number} was sent {age_text(waited)} ago{late}"
         state = State.DUE if late else State.WAITING
         yield Todo(Who.PARTNER, message, f"broker cert import {name} FILE", state)
+    elif account.refused_request:
+        refused = account.refused_request
+        why = refused.closed_because and f": {refused.closed_because}"
+        message = f"the partner refused signing request {refused.number} on {refused.closed_at:%F}{why}; correct it"
+        yield Todo(Who.US, message, f"broker csr new {name}", State.DUE)
 
 
 def _to_begin(account: Account, due: DueDate | None, now: datetime) -> Iterator[Todo]:

@@ -92,9 +92,10 @@ class Rotation(UseCase):
         done = self.settled(name, lambda account, stamp: submitted(account, number, submission, by=stamp.by))
         return done.account.request(number)
 
-    def close_request(self, name: AccountName, why: Closed, number: int) -> SigningRequest:
+    def close_request(self, name: AccountName, why: Closed, number: int, because: str = "") -> SigningRequest:
         """Close request `number`. Its key is destroyed when the account is settled."""
-        return self.settled(name, lambda newest, stamp: closed(newest, number, why, stamp)).account.request(number)
+        after = self.settled(name, lambda newest, stamp: closed(newest, number, why, stamp, because)).account
+        return after.request(number)
 
     def receive(self, name: AccountName, parts: ReplyParts, options: ImportOptions) -> Received:
         """Turn a reply into a candidate, in one write; the same reply a second time returns the same generation.

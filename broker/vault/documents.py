@@ -16,7 +16,7 @@ from broker.vault.errors import Document
 T = TypeVar("T")
 
 DAMAGED_HINT: Final = "it was not written by the broker; an older version may be good: bao kv get -version=N"
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 _CERTIFICATE: Final = ("key", "certificate", "issuing")  # one part
 
 
@@ -152,5 +152,14 @@ def _orders(generations: list[Document]) -> dict[int, int]:
     return orders
 
 
+def _two_to_three(document: Document) -> Document:
+    """Schema 3: a request has the reason of a refusal, and says whether others know its key."""
+    value = document["value"]
+    if isinstance(value, Mapping) and "generations" in value:
+        new = {"closed_because": "", "compromised": None, "dead_at": None}
+        value = {**value, "requests": [{**request, **new} for request in value["requests"]]}
+    return {"schema": 3, "value": value}
+
+
 # By the schema that a step starts from; each step takes every kind of document
-UPGRADES: Final[Mapping[int, Callable[[Document], Document]]] = MappingProxyType({1: _one_to_two})
+UPGRADES: Final[Mapping[int, Callable[[Document], Document]]] = MappingProxyType({1: _one_to_two, 2: _two_to_three})

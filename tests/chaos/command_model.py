@@ -54,7 +54,7 @@ def _drafting(op: Operation, state: State, slot: int) -> Steps:
 
 
 def _cancel(op: Operation, state: State, phase: Phase) -> Steps:
-    why = "rejected" if op.arguments.get("rejected") else "cancelled"
+    why = "rejected" if op.name == "csr refused" else "cancelled"
     if phase == START:
         last = state.requests[-1:]
         if last and last[0].status in ("open", why):  # again, it has nothing left to do
@@ -360,6 +360,7 @@ def _retire(op: Operation, state: State, phase: Phase) -> Steps:
 COMMANDS: Final[Model[State]] = {
     "csr new": _csr_new,
     "csr cancel": _cancel,
+    "csr refused": _cancel,
     "csr submit": _submit,
     "cert import": _import,
     "app add": _app_add,

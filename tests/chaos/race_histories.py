@@ -39,8 +39,10 @@ GENESIS: Final = "0" * 64
 STATES: Final = ("added", "requested", "candidate", "promoted", "again", "renewed", "rotated")
 _NUMBERS: Final = {  # the number in a command's output
     "csr cancel": r"signing request (\d+) of \S+ is ",
+    "csr refused": r"signing request (\d+) of \S+ is ",
     "password set": r"password (\d+) of \S+ is stored",
 }
+_ASKING: Final = ("csr cancel", "csr refused", "rotation reject")
 _JSON: Final = {
     "csr new": "number",
     "csr submit": "number",
@@ -73,10 +75,10 @@ class Act:
         elif self.name == "password set":
             return [*words, "--password-file", "-"], given["password"]
         words += ["--generation", str(given["generation"])] if given.get("generation") else []
-        words += [f"--{flag}" for flag in ("supersede", "rejected") if given.get(flag)]
-        words += ["--yes"] if self.name in ("csr cancel", "rotation reject") or given.get("supersede") else []
+        words += ["--supersede"] if given.get("supersede") else []
+        words += ["--yes"] if self.name in _ASKING or given.get("supersede") else []
         words += ["--force", "--reason", "raced"] if given.get("forced") or self.name == "rotation retire" else []
-        words += ["--reason", "raced"] if self.name == "rotation reject" else []
+        words += ["--reason", "raced"] if self.name in ("csr refused", "rotation reject") else []
         return [*words, *(["-o", "json"] if self.name in _JSON else [])], ""
 
     def operation(self, raced: Raced) -> Operation:

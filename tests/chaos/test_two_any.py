@@ -25,7 +25,8 @@ SLICE: Final = 6
 
 DRAWN: Final[dict[str, Callable[[random.Random], dict[str, object]]]] = {
     "csr new": lambda dice: {"supersede": dice.random() < 0.3},
-    "csr cancel": lambda dice: {"rejected": dice.random() < 0.3},
+    "csr cancel": lambda _: {},
+    "csr refused": lambda _: {},
     "csr submit": lambda dice: {"reference": f"mail-{dice.randrange(1000)}"},
     "app add": lambda dice: {"application": f"t{dice.randrange(3)}", "client_id": dice.choice(["", "one", "two"])},
     "app set": lambda dice: {"application": f"t{dice.randrange(3)}", "client_id": f"id-{dice.randrange(3)}"},

@@ -30,7 +30,7 @@ def act(name: str, **arguments: object) -> Act:
 NEW = act("csr new")
 SUPERSEDE = act("csr new", supersede=True)
 CANCEL = act("csr cancel")
-NO = act("csr cancel", rejected=True)
+NO = act("csr refused")
 SET = act("password set", password=PASSWORD, good=True)
 
 

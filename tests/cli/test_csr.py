@@ -69,7 +69,7 @@ def test_superseding_closes_the_open_request_and_makes_a_new_key(harness: CliHar
     ("state", "line", "lost"),
     [
         ("requested", "csr cancel acme", "its key is destroyed, and the partner's answer to it becomes useless"),
-        ("requested", "csr cancel acme --rejected", "its key is destroyed, and the partner's answer"),
+        ("requested", "csr refused acme --reason no", "its key is destroyed, and the partner's answer"),
         ("requested", "csr new acme --supersede", "its key is destroyed, and the partner's answer"),
         (
             "candidate",
@@ -108,11 +108,13 @@ def test_superseding_where_nothing_is_open_just_begins(harness: CliHarness) -> N
     assert harness.ok("csr new acme --supersede --yes -o json").json["number"] == 1
 
 
-@pytest.mark.parametrize(("flag", "closed"), [("", "cancelled"), ("--rejected", "rejected")])
-def test_a_late_reply_to_a_closed_request_is_named(harness: CliHarness, flag: str, closed: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "closed"), [("csr cancel acme", "cancelled"), ("csr refused acme --reason 'wrong O'", "rejected")]
+)
+def test_a_late_reply_to_a_closed_request_is_named(harness: CliHarness, line: str, closed: str) -> None:
     harness.put("requested")
-    assert harness.ok(f"csr cancel acme --yes {flag}").err.endswith(f"1 of acme is {closed}\n")
-    assert harness.ok(f"csr cancel acme --yes {flag}").err.endswith(f"is {closed} already: nothing to do\n")
+    assert f"1 of acme is {closed}\n" in harness.ok(f"{line} --yes").err
+    assert f"is {closed} already: nothing to do\n" in harness.ok(f"{line} --yes").err
     late = harness.run("cert import acme reply.zip")
     assert late.code == 6
     assert f"answers signing request 1 of acme, which was {closed}" in late.err

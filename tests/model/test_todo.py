@@ -11,7 +11,7 @@ from broker.model.authentication import PASSWORD
 from broker.model.changes import moving, registering, requesting, trying
 from broker.model.clock import Stamp
 from broker.model.due import account_due
-from broker.model.generation import Submission
+from broker.model.generation import Closed, Submission
 from broker.model.stage import Move
 from broker.model.todo import State, Todo, Who, next_todo
 from broker.model.verdict import CanaryResult, Verdict
@@ -110,6 +110,18 @@ def test_suspension_is_the_next_step() -> None:
     assert "stolen" in found.message
     assert step(account, END).state is State.EXPIRED
     assert step(tried(account, 1, Verdict.WRONG_CA)).state is State.STOPPED
+
+
+def test_a_refusal_is_no_silence() -> None:
+    sent = requesting.submitted(with_open_request(served(with_current())), 2, Submission(NOW, "hand"), by=BY)
+    silent = step(sent, later(days=22))
+    assert (silent.who, silent.state) == (Who.PARTNER, State.DUE)
+    refused = requesting.closed(sent, 2, Closed.REJECTED, STAMP, "wrong O")
+    found = step(refused)
+    assert (found.who, found.state, found.hint) == (Who.US, State.DUE, "broker csr new mzp-1")
+    assert found.message == f"the partner refused signing request 2 on {NOW:%F}: wrong O; correct it"
+    assert step(with_open_request(refused)).message == "signing request 3 was never sent"
+    assert step(requesting.closed(sent, 2, Closed.CANCELLED, STAMP)).state is State.OK
 
 
 def test_each_state_is_reached() -> None:

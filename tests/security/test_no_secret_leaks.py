@@ -128,6 +128,8 @@ def request_and_receive(watch: Watch) -> None:
     watch.run("csr", "lint", "acme.csr", "--login", LOGIN)
     watch.run("csr", "cancel", "acme", "--yes")
     watch.run("csr", "new", "acme")
+    watch.run("csr", "refused", "acme", "--reason", "wrong O", "--yes")
+    watch.run("csr", "new", "acme")
     watch.run("csr", "submit", "acme")
     reply = system.reply()
     watch.run("cert", "inspect", reply.name, "-o", "json")

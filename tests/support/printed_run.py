@@ -20,6 +20,7 @@ _GIVEN: Final = {
 _FILES: Final = {"partner add": "own.toml", "evidence export": "made.jsonl"}
 _CONSENT: Final = {
     "csr cancel": ("--yes",),
+    "csr refused": ("--yes",),
     "rotation reject": ("--yes",),
     "account remove": ("--yes",),
     "password set": ("--password-file", "-"),

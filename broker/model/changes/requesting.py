@@ -45,14 +45,14 @@ def submitted(account: Account, number: int, submission: Submission, *, by: str)
     return recorded(after, Stamp(submission.at, by), Event.REQUEST_SUBMITTED, request=number, **facts)
 
 
-def closed(account: Account, number: int, why: Closed, stamp: Stamp) -> Account:
-    """Close request `number` and doom its key, unless it was closed for the same reason."""
+def closed(account: Account, number: int, why: Closed, stamp: Stamp, because: str = "") -> Account:
+    """Close request `number` and doom its key, unless it was closed in the same way."""
     request = account.request(number)
     if request.closed is why:
         return account
     if request.closed:
         raise ConflictError(f"signing request {number} of {account.name} was {request.closed.value} meanwhile")
-    return dooming_unused(account, with_request_closed(account, request, why, stamp))
+    return dooming_unused(account, with_request_closed(account, request, why, stamp, because))
 
 
 def finding_accepted(account: Account, certificate: Certificate, finding: str, reason: str, stamp: Stamp) -> Account:

@@ -29,11 +29,14 @@ def with_candidate(account: Account, parts: Parts, stamp: Stamp) -> Account:
     return recorded(after, stamp, Event.GENERATION_BORN, generation=newest.number, **parts_facts(parts))
 
 
-def with_request_closed(account: Account, request: SigningRequest, why: Closed, stamp: Stamp) -> Account:
+def with_request_closed(
+    account: Account, request: SigningRequest, why: Closed, stamp: Stamp, because: str = ""
+) -> Account:
     """Return `account` with `request` closed. The text of its CSR is dropped, its SPKI kept."""
-    ended = replace(request, closed=why, closed_at=stamp.at, csr="")
+    ended = replace(request, closed=why, closed_at=stamp.at, closed_because=because, csr="")
     after = replace(account, requests=swapped(account.requests, request, ended))
-    return recorded(after, stamp, Event.REQUEST_CLOSED, request=request.number, closed=why.value)
+    facts = {"reason": because} if because else {}
+    return recorded(after, stamp, Event.REQUEST_CLOSED, request=request.number, closed=why.value, **facts)
 
 
 def dooming_unused(before: Account, after: Account) -> Account:

@@ -100,6 +100,14 @@ def test_closing_dooms_key_and_drops_csr(why: Closed) -> None:
     assert_sound(account)
 
 
+def test_a_refusal_keeps_its_reason() -> None:
+    account = requesting.closed(waiting(), 2, Closed.REJECTED, STAMP, "wrong O")
+    assert account.refused_request == account.request(2)
+    assert account.request(2).closed_because == account.outbox[-1].facts["reason"] == "wrong O"
+    assert_unchanged(account, lambda a: requesting.closed(a, 2, Closed.REJECTED, STAMP, "another"))
+    assert_sound(account)
+
+
 @pytest.mark.parametrize(
     ("first", "second"), [(Closed.CANCELLED, Closed.REJECTED), (Closed.REJECTED, Closed.SUPERSEDED)]
 )
