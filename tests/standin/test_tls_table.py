@@ -12,7 +12,8 @@ from partner_standin import Standin
 
 from tests.support.partner import LOGIN, PASSWORD, Customer, soon
 
-CURL_CONNECT, CURL_READ, CURL_BAD_FILE = 35, 56, 58
+CURL_CONNECT, CURL_READ = 35, 56
+CURL_BAD_FILE = (43, 58)  # by its version
 
 # cell: result with TLS 1.2, result with TLS 1.3
 TABLE = {
@@ -97,7 +98,7 @@ def test_a_chain_with_intermediate_passes(customer: Customer, tls: str) -> None:
 def test_the_key_of_another_cert_fails(customer: Customer) -> None:
     stranger = customer.enrolled(wrong="key")
     seen = stranger.curl("/fleets")
-    assert seen.returncode == CURL_BAD_FILE
+    assert seen.returncode in CURL_BAD_FILE
     assert "key values mismatch" in _s_client(stranger, "1.3")
     with pytest.raises(ssl.SSLError, match="KEY_VALUES_MISMATCH"):
         stranger.context()
