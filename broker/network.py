@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -25,6 +25,7 @@ from broker.errors import InputError
 from broker.model.proxy import Proxy
 
 _ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?([A-Z_]+)")
+_NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052
 _CLOSED: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
 _LONGEST_LINE: Final = 64 * 1024  # bytes
 _SUCCESS: Final = 2  # the first digit of the status
@@ -74,6 +75,18 @@ def service_address(text: str) -> str:
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise InputError(f"{parts.hostname} is not loopback: the bundle would travel without TLS", hint="use https://")
     return text.rstrip("/")
+
+
+def is_public(text: str) -> bool:
+    """Return whether `text` is an address in the Internet. An IPv4 address inside an IPv6 address counts as itself."""
+    address = ip_address(text.partition("%")[0])
+    if isinstance(address, IPv6Address):
+        teredo = address.teredo[1] if address.teredo else None
+        nat64 = IPv4Address(address.packed[-4:]) if address in _NAT64 else None
+        inner = address.ipv4_mapped or address.sixtofour or teredo or nat64
+        if inner:
+            return is_public(str(inner))
+    return address.is_global and not address.is_multicast
 
 
 class TooMuchError(Exception):
@@ -126,7 +139,7 @@ def _opened(host: str, port: int, deadline: Deadline) -> socket.socket:
 
     Each address gets its share of the time that is left, so that a dead one leaves some for the next.
     """
-    found = _resolved(host, port, deadline)
+    found = resolved(host, port, deadline)
     for tried, (family, kind, protocol, _, address) in enumerate(found, 1):
         channel = socket.socket(family, kind, protocol)
         try:
@@ -143,8 +156,11 @@ def _opened(host: str, port: int, deadline: Deadline) -> socket.socket:
     raise socket.gaierror(socket.EAI_NONAME, "no address")
 
 
-def _resolved(host: str, port: int, deadline: Deadline) -> list[Any]:
-    """Ask for the addresses in another thread: the resolver takes minutes if no name server answers."""
+def resolved(host: str, port: int, deadline: Deadline) -> list[Any]:
+    """Return what `getaddrinfo` returns; raise `OSError`.
+
+    It is asked in another thread: the resolver takes minutes if no name server answers.
+    """
     found: Future[list[Any]] = Future()
 
     def resolve() -> None:

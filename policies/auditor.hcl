@@ -9,6 +9,8 @@ path "${mount}/metadata/rotation/"   { capabilities = ["list"] }
 path "${mount}/data/locks/rotation"  { capabilities = ["read"] }
 path "${mount}/metadata/locks/"      { capabilities = ["list"] }
 
+path "${mount}/data/recipients"      { capabilities = ["read"] }
+
 path "${mount}/data/consumers/+"    { capabilities = ["read"] }
 path "${mount}/metadata/consumers/" { capabilities = ["list"] }
 

@@ -32,6 +32,10 @@ path "${mount}/data/locks/rotation"  { capabilities = ["create", "read", "update
 path "${shared}/metadata/rotation/+"     { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }
 path "${shared}/metadata/locks/rotation" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }
 
+# Recipients of notices
+path "${mount}/data/recipients"      { capabilities = ["create", "read", "update"] }
+path "${shared}/metadata/recipients" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }
+
 # The change document: tells services that consumers must hear of something
 path "${mount}/data/changes"       { capabilities = ["create", "read", "update"] }
 path "${shared}/metadata/changes" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Self
 
+from broker.model.notice import Notice, PendingHook
+
 SHORTEST: Final = timedelta(minutes=5)  # between two tries of a step that failed
 LONGEST: Final = timedelta(days=1)
 SHARE: Final = 8  # of the remaining validity: a last chance is never waited away
@@ -40,6 +42,8 @@ class RotationRecord:
     """What the scheduler and mail did for an account. Every field is empty at first."""
 
     back_off: BackOff | None = None
+    notices: tuple[Notice, ...] = ()
+    hooks: tuple[PendingHook, ...] = ()
 
     def failed(self, failure: BackOff, *, valid_until: datetime | None) -> Self:
         """Return the record with `failure`, and with its `since`, `until` and `failures` counted on from the last.

@@ -24,6 +24,7 @@ ISSUED: Final = "evidence/issued"
 LOCK: Final = "locks/rotation"  # one document; its metadata is never deleted
 PROFILES: Final = "profiles"
 ROTATION: Final = "rotation"  # what the scheduler and mail did
+RECIPIENTS: Final = "recipients"  # of notices: one document, no folder
 RIGHTS: Final = "cb-issue"  # the prefix of virtual paths: nothing may ever be mounted there
 DIRECT: Final = "direct"  # kind of bundle
 SIGNERS: Final = "signers"
@@ -37,6 +38,7 @@ FOLDERS: Final = (
     "locks",
     "passwords",
     PROFILES,
+    RECIPIENTS,
     ROTATION,
     "secrets",
     SIGNERS,

@@ -16,7 +16,7 @@ LADDER: list[set[str]] = [
     {"errors"},
     {"telemetry", "typed"},
     {"model"},
-    {"partners", "pki", "config", "network", "paths", "signals", "unix_socket"},
+    {"partners", "pki", "child", "config", "network", "paths", "signals", "unix_socket"},
     {"evidence"},
     {"rotation", "issuing"},
     {"scheduling"},

@@ -1,0 +1,42 @@
+"""Run a program of the host's own configuration: no shell, a hard deadline, its whole process group killed then."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from broker.errors import InputError, RefusedError
+
+
+def run(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> None:
+    """Run `command` to its end with exactly `environment`; raise `InputError` or `RefusedError`.
+
+    Its output is discarded: it may hold anything. It gets no input. If it takes too long, it is killed with every
+    process that it started and that did not leave its group.
+    """
+    program = os.path.basename(command[0])  # noqa: PTH119  # arguments may be private: only this is shown
+    try:
+        child = subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its name or an argument cannot be used"
+        raise InputError(f"cannot run {program}: {reason}", hint="check [hooks] in broker.toml") from None
+    try:
+        code = child.wait(seconds)
+    except BaseException as error:  # also if we are asked to end meanwhile
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise RefusedError(f"{program} took longer than {seconds:.0f} s and was killed") from None
+        raise
+    if code:
+        ended = f"signal {-code}" if code < 0 else f"exit code {code}"
+        raise RefusedError(f"{program} ended with {ended}", hint="its own log says why; run it by hand")

@@ -1,0 +1,132 @@
+"""Recipients of notices: who is told, who is dead, and what was sent to whom. One document for all accounts.
+
+An address is dead after a bounce of a mail that we sent, until a person tests it by name.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from typing import Final, Self
+
+from broker.model.account import Contacts
+
+WEBHOOK: Final = "webhook"  # a recipient beside the mail addresses
+DIGEST_HOUR: Final = 6  # UTC, so that hosts in two time zones have the same day
+REMEMBERED: Final = 20  # Message-IDs, by which a bounce is recognised
+_SHORTEST: Final = timedelta(minutes=5)
+_LONGEST: Final = timedelta(hours=6)
+_LONGEST_REASON: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The last digest of a recipient: fixed before it is sent, with the events that it has, as ACCOUNT.EVENT."""
+
+    id: str
+    day: date
+    events: tuple[str, ...]
+    sent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A mail address, or the webhook."""
+
+    name: str
+    sent_at: datetime | None = None  # the last time that its server took something
+    tested_at: datetime | None = None
+    dead_since: datetime | None = None
+    reason: str = ""  # of its death, or of the last failure
+    failures: int = 0  # in a row
+    retry_at: datetime | None = None
+    digest: Digest | None = None
+    ids: tuple[str, ...] = ()  # of the last mails
+
+    def ready(self, now: datetime) -> bool:
+        """Return whether it may be tried now. A clock that was set back does not silence it."""
+        return self.retry_at is None or not now < self.retry_at <= now + _LONGEST
+
+    def digest_due(self, now: datetime) -> bool:
+        """Return whether a new digest may be made: one a day, from `DIGEST_HOUR` on."""
+        return now.hour >= DIGEST_HOUR and (self.digest is None or (self.digest.sent and self.digest.day < now.date()))
+
+    def took(self, message_id: str, now: datetime) -> Self:
+        """Return it after its server took a message."""
+        ids = (*(known for known in self.ids if known != message_id), message_id)[-REMEMBERED:]
+        return replace(
+            self, sent_at=now, failures=0, retry_at=None, ids=ids, reason=self.reason * bool(self.dead_since)
+        )
+
+    def failed(self, reason: str, now: datetime) -> Self:
+        """Return it after a failure: tried again in five minutes, then twice as long, six hours at most."""
+        wait = min(_SHORTEST * 2 ** min(self.failures, 10), _LONGEST)
+        reason = self.reason if self.dead_since else reason[:_LONGEST_REASON]
+        return replace(self, failures=self.failures + 1, retry_at=now + wait, reason=reason)
+
+    def died(self, reason: str, now: datetime) -> Self:
+        """Return it after a bounce."""
+        return replace(self, dead_since=self.dead_since or now, reason=reason[:_LONGEST_REASON])
+
+    def tested(self, now: datetime, *, by_name: bool) -> Self:
+        """Return it after a test was sent. A test by name takes it for alive until it bounces again."""
+        alive = replace(self, dead_since=None, reason="") if by_name else self
+        return replace(alive, tested_at=now)
+
+    def with_digest(self, digest: Digest) -> Self:
+        """Return it with `digest`, unless another one was fixed before and is not sent yet."""
+        return self if self.digest and not self.digest.sent else replace(self, digest=digest)
+
+    def digested(self, today: date) -> Self:
+        """Return it after its digest was sent."""
+        return replace(self, digest=replace(self.digest, day=today, sent=True)) if self.digest else self
+
+
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """All recipients that something was sent to, by name."""
+
+    known: tuple[Recipient, ...] = ()
+
+    def of(self, name: str) -> Recipient:
+        """Return a recipient, a new one if nothing was sent to it yet."""
+        return next((r for r in self.known if r.name == name), Recipient(name))
+
+    def change(self, name: str, change: Callable[[Recipient], Recipient]) -> Self:
+        """Return them with one changed."""
+        others = (r for r in self.known if r.name != name)
+        return replace(self, known=tuple(sorted((*others, change(self.of(name))), key=lambda r: r.name)))
+
+    def dead(self, name: str) -> bool:
+        """Return whether its mails bounce."""
+        return self.of(name).dead_since is not None
+
+    def owner_of(self, message_id: str) -> str:
+        """Return who was sent the mail `message_id`, "" if we never sent it."""
+        return next((r.name for r in self.known if message_id in r.ids), "")
+
+
+def team_of(contacts: Contacts, recipients: Recipients, *, alert: bool) -> tuple[str, ...]:
+    """Return who of the team is told: all for an alert, the living for a digest."""
+    return tuple(name for name in dict.fromkeys(contacts.team) if alert or not recipients.dead(name))
+
+
+def partner_of(contacts: Contacts, recipients: Recipients) -> tuple[str, ...]:
+    """Return who at the partner is reminded: the first contact, and after each dead one the next too."""
+    reminded: list[str] = []
+    for name in dict.fromkeys(contacts.partner):
+        reminded.append(name)
+        if not recipients.dead(name):
+            break
+    return tuple(reminded)
+
+
+def nobody_told(contacts: Contacts, recipients: Recipients, *, webhook: bool) -> bool:
+    """Return whether no living address of the team and no working webhook is left."""
+    living: Iterable[str] = (name for name in contacts.team if not recipients.dead(name))
+    return not any(living) and not (webhook and not recipients.of(WEBHOOK).failures)
+
+
+def oldest_test(names: Sequence[str], recipients: Recipients) -> datetime | None:
+    """Return when the recipient whose test is the longest ago was tested; None if one never was."""
+    times = [recipients.of(name).tested_at for name in names]
+    return min((t for t in times if t), default=None) if all(times) else None

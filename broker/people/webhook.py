@@ -1,0 +1,143 @@
+"""A webhook: one POST over HTTPS, signed, to an address in the Internet.
+
+The host name is resolved once, every address that it has is checked, and the connection goes to one of those: a name
+server that changes its answer cannot lead it elsewhere. Redirects are not followed. Nothing that the server says is
+quoted but its status.
+"""
+
+import hashlib
+import hmac
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+from broker.errors import InputError, PartnerUnavailableError, RefusedError
+from broker.model.clock import Clock
+from broker.model.secret import Secret
+from broker.network import FAULTS, Deadline, Reader, connected, is_loopback, is_public, resolved
+
+FORMS: Final = ("json", "slack")
+_LARGEST: Final = 64 * 1024  # bytes of an answer's head; the body is not read
+_LONGEST_SLACK: Final = 3500  # characters: Slack cuts at 4,000
+_SUCCESS, _REDIRECT = 2, 3  # the first digit of the status
+
+
+class WebhookError(PartnerUnavailableError):
+    """The webhook took nothing. Later it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """A webhook. `form` is one of `FORMS`.
+
+    For "json" the secret is the key of the HMAC. For "slack" it is the path of the URL, by which Slack knows a channel,
+    and the body is `{"text": …}` alone.
+    """
+
+    address: str  # https://host[:port][/path]
+    secret: Callable[[], Secret[str]]
+    clock: Clock
+    form: str = "json"
+    ca_file: Path | None = None
+    loopback: bool = False
+    seconds: float = 10.0  # for all of it
+
+    def send(self, event_id: str, body: Mapping[str, Any]) -> None:
+        """Send `body`, which has a `text` for people; raise `WebhookError`, or `RefusedError` for a bad address."""
+        secret, parts = self.secret(), urlsplit(self.address)
+        if self.form == "slack":
+            path = "/" + secret.reveal().lstrip("/")
+            content = _encoded({"text": str(body["text"])[:_LONGEST_SLACK]})
+            headers = {}
+        else:
+            path, content = parts.path or "/", _encoded(body)
+            headers = {"Broker-Event": event_id, "Broker-Signature": signature(secret, content, self.clock())}
+        headers |= {"Content-Type": "application/json", "Connection": "close", "User-Agent": "credential-broker"}
+        status = self._posted(parts.hostname or "", parts.port or 443, _request(parts.netloc, path, headers, content))
+        if status // 100 == _REDIRECT:
+            raise WebhookError(
+                f"the webhook answered {status}, a redirect, which is not followed",
+                hint="set notify.webhook to the final address",
+            )
+        if status // 100 != _SUCCESS:
+            raise WebhookError(f"the webhook answered {status}", hint="its log says why: broker notify test webhook")
+
+    def _posted(self, host: str, port: int, request: bytes) -> int:
+        """Send `request` and return the status of the answer."""
+        try:
+            deadline = Deadline(self.seconds)
+            address = self._checked(host, port, deadline)
+            context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            with (
+                closing(connected(address, port, deadline)) as plain,
+                context.wrap_socket(plain, server_hostname=host) as server,
+            ):
+                return _status(server, request, deadline)
+        except FAULTS as error:
+            raise WebhookError(f"the webhook cannot be reached: {_reason(error)}", hint=_HINT) from None
+
+    def _checked(self, host: str, port: int, deadline: Deadline) -> str:
+        """Return an address of `host`; raise `RefusedError` if one of its addresses is not in the Internet."""
+        found = [str(each[4][0]) for each in resolved(host, port, deadline)]
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, "no address")
+        for address in found:
+            if not (is_public(address) or (self.loopback and is_loopback(address))):
+                raise RefusedError(
+                    f"the webhook's host {host} has the address {address}, which is not in the Internet",
+                    hint="use a public address; for one on this host, notify.webhook_loopback = true",
+                )
+        return found[0]
+
+
+_HINT: Final = "broker notify test webhook tries again"
+_REASONS: Final[Mapping[type[Exception], str]] = {  # the first that fits
+    TimeoutError: "it took too long",
+    socket.gaierror: "its host name was not found",
+    ConnectionRefusedError: "the connection was refused",
+    ssl.SSLError: "TLS failed",
+    OSError: "the connection was lost",
+}
+
+
+def signature(key: Secret[str], content: bytes, now: datetime) -> str:
+    """Return `t=SECONDS,v1=HEX`: HMAC-SHA256 over "SECONDS." and the body, so that a recorded call grows old."""
+    stamp = int(now.timestamp())
+    mac = hmac.new(key.reveal().encode(), f"{stamp}.".encode() + content, hashlib.sha256)
+    return f"t={stamp},v1={mac.hexdigest()}"
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+
+
+def _request(host: str, path: str, headers: Mapping[str, str], content: bytes) -> bytes:
+    if any(c <= " " or c > "~" for c in path):
+        raise InputError("the path of the webhook has a character that no URL has", hint="broker mail set webhook")
+    lines = [f"POST {path} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(content)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + content
+
+
+def _status(server: ssl.SSLSocket, request: bytes, deadline: Deadline) -> int:
+    server.settimeout(deadline.left)
+    server.sendall(request)
+    with Reader(server, deadline, _LARGEST) as reader:
+        answer = http.client.HTTPResponse(cast("socket.socket", reader), method="POST")
+        answer.begin()
+        return answer.status
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted ({error.verify_message})"
+    return next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), "its answer is not HTTP")
