@@ -29,6 +29,9 @@ path "${mount}/metadata/consumers/" { capabilities = ["list"] }
 # What the scheduler and mail did for each account, and the scheduler's lock
 path "${mount}/data/rotation/+"      { capabilities = ["create", "read", "update"] }
 path "${mount}/data/locks/rotation"  { capabilities = ["create", "read", "update"] }
+path "${mount}/data/idle"            { capabilities = ["create", "read", "update"] }
+path "${mount}/detailed-metadata/accounts/" { capabilities = ["list"] }
+path "${shared}/metadata/idle"           { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }
 path "${shared}/metadata/rotation/+"     { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }
 path "${shared}/metadata/locks/rotation" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }
 

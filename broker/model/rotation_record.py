@@ -41,24 +41,40 @@ class BackOff:
 class RotationRecord:
     """What the scheduler and mail did for an account. Every field is empty at first."""
 
-    back_off: BackOff | None = None
+    back_offs: tuple[BackOff, ...] = ()  # one a step at most
     notices: tuple[Notice, ...] = ()
     hooks: tuple[PendingHook, ...] = ()
 
-    def failed(self, failure: BackOff, *, valid_until: datetime | None) -> Self:
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing in it waits for the next sweep."""
+        return not (self.back_offs or self.hooks)
+
+    def waiting(self, step: str, head: int, now: datetime) -> BackOff | None:
+        """Return the back-off that `step` must wait for now, None if it may run."""
+        return next((back_off for back_off in self.back_offs if back_off.holds(step, head, now)), None)
+
+    def failed(self, failure: BackOff, *, before: int, valid_until: datetime | None) -> Self:
         """Return the record with `failure`, and with its `since`, `until` and `failures` counted on from the last.
+
+        `before` is the number of the account's last entry of evidence before the action: a failed canary adds some.
 
         The wait is five minutes at first and a day at most, and never more than an eighth of what is left until
         `valid_until`, but five minutes even then.
         """
-        last = self.back_off if self.back_off and self.back_off.step == failure.step else None
-        failures = last.failures + 1 if last and last.head == failure.head else 1
+        last = next((back_off for back_off in self.back_offs if back_off.step == failure.step), None)
+        failures = last.failures + 1 if last and last.head == before else 1
         wait = min(SHORTEST * 2 ** min(failures - 1, 16), LONGEST)
         if valid_until:
             wait = max(SHORTEST, min(wait, (valid_until - failure.at) / SHARE))
         since = last.since if last else failure.at
-        return replace(self, back_off=replace(failure, since=since, until=failure.at + wait, failures=failures))
+        counted = replace(failure, since=since, until=failure.at + wait, failures=failures)
+        return replace(self, back_offs=(*(b for b in self.back_offs if b.step != failure.step), counted))
 
-    def succeeded(self) -> Self:
-        """Return the record without a back-off."""
-        return replace(self, back_off=None)
+    def succeeded(self, step: str, *, before: int, after: int) -> Self:
+        """Return the record without the back-off of `step`. The others hold on: the entries are the scheduler's own.
+
+        `before` and `after` are the numbers of the account's last entry of evidence.
+        """
+        others = (back_off for back_off in self.back_offs if back_off.step != step)
+        return replace(self, back_offs=tuple(replace(b, head=after) if b.head == before else b for b in others))

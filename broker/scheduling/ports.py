@@ -4,10 +4,10 @@ LockTakenError    another scheduler leads
 LostLockError     another scheduler became the leader while this one did something else
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol
 
 from broker.errors import ConflictError, WaitingError
@@ -15,6 +15,7 @@ from broker.model.account import Account
 from broker.model.generation import SigningRequest, Submission
 from broker.model.names import AccountName
 from broker.model.rotation_record import RotationRecord
+from broker.rotation.ports import Version
 
 
 class LockTakenError(WaitingError):
@@ -66,6 +67,23 @@ class Records(Protocol):
 
     def change(self, name: AccountName, change: Callable[[RotationRecord], RotationRecord]) -> RotationRecord:
         """Apply the pure `change` under compare-and-set; return the new record."""
+
+
+class Listing(Protocol):
+    """The accounts, with the versions of their documents; 0 if Vault does not say."""
+
+    def versions(self) -> Mapping[AccountName, Version]:
+        """Return the version of each account by name."""
+
+
+class Idle(Protocol):
+    """The accounts to which nothing happens by itself before a day is over, at the versions that were looked at."""
+
+    def read(self, day: date) -> Mapping[AccountName, Version]:
+        """Return those of `day`; none if none was stored, or it is of another day."""
+
+    def write(self, day: date, versions: Mapping[AccountName, Version]) -> None:
+        """Store those of `day`."""
 
 
 # Sends the CSR by the way of the account's partner; None if only a person can

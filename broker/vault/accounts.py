@@ -1,5 +1,6 @@
 """Accounts in Vault, written under compare-and-set."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 
 from broker.errors import BrokerError, UnknownNameError
@@ -10,7 +11,7 @@ from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.documents import DAMAGED_HINT, DamagedDocumentError, decoded, encoded
 from broker.vault.errors import MissingError
-from broker.vault.listing import ACCOUNTS, Documents, documents, listed
+from broker.vault.listing import ACCOUNTS, Documents, documents, listed, versions
 
 
 class VaultAccounts:
@@ -43,6 +44,13 @@ class VaultAccounts:
     def names(self) -> tuple[AccountName, ...]:
         """Return the names of all accounts, sorted."""
         return tuple(map(AccountName, listed(self._vault, ACCOUNTS)))
+
+    def versions(self) -> Mapping[AccountName, Version]:
+        """Return the version of each account's document; 0 for all if Vault does not say, as HashiCorp's does not."""
+        found = versions(self._vault, ACCOUNTS)
+        if found is None:
+            return dict.fromkeys(self.names(), Version(0))
+        return {AccountName(name): Version(version) for name, version in found.items()}
 
     def _names_if_allowed(self) -> tuple[AccountName, ...]:
         with suppress(BrokerError):  # not every role may list them

@@ -21,6 +21,7 @@ EVIDENCE: Final = "evidence/accounts"
 HEADS: Final = "evidence/heads"
 ANCHOR_KEY: Final = f"{HEADS}/key"  # what signed statements are verified with; public
 ISSUED: Final = "evidence/issued"
+IDLE: Final = "idle"  # one document, a hint for the scheduler
 LOCK: Final = "locks/rotation"  # one document; its metadata is never deleted
 PROFILES: Final = "profiles"
 ROTATION: Final = "rotation"  # what the scheduler and mail did
@@ -34,6 +35,7 @@ FOLDERS: Final = (
     CHANGES,
     CONSUMERS,
     "evidence",
+    IDLE,
     "keys",
     "locks",
     "passwords",

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from broker.errors import InputError, RefusedError, UnknownNameError
+from broker.errors import DeniedError, InputError, RefusedError, UnknownNameError
 from broker.model.finding import Finding
 from broker.vault import layout
 from broker.vault.connection import Connection
-from broker.vault.errors import MissingError
+from broker.vault.errors import MissingError, field_of, unclear
 
 T = TypeVar("T")
+_PAGE: Final = 1000  # documents in an answer with versions: a megabyte
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,29 @@ class Documents(Generic[T]):
 def listed(vault: Connection, folder: Folder) -> tuple[str, ...]:
     """Return the names in `folder`, sorted, without foreign entries."""
     return tuple(entry.removesuffix("/") for entry in vault.list(folder.path) if folder.holds(entry))
+
+
+def versions(vault: Connection, folder: Folder) -> Mapping[str, int] | None:
+    """Return the newest version of each document in `folder`; None if Vault has no such listing.
+
+    OpenBao has it. It is asked for in pages, since an answer also describes older versions.
+    """
+    path, found = f"{vault.settings.mount}/detailed-metadata/{folder.path}/", dict[str, int]()
+    while True:
+        try:
+            answer = vault.ask("GET", path, {"list": "true", "limit": _PAGE, "after": max(found, default="")})
+        except (MissingError, DeniedError):  # HashiCorp's Vault; policies of an earlier version
+            if not found:
+                return None
+            break  # the last page was full
+        page = field_of(answer, "data", "key_info") or {}
+        try:
+            found |= {name: int(facts["current_version"]) for name, facts in page.items()}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise unclear(path) from None
+        if len(page) < _PAGE:
+            break
+    return {name: number for name, number in found.items() if folder.holds(name)}
 
 
 def documents(vault: Connection, folder: Folder, read: Callable[[str], T], code: str) -> Documents[T]:

@@ -17,11 +17,12 @@ def failure(at: datetime = NOW, *, step: str = "promote", head: int = 7) -> Back
 
 def waits(times: int, valid: timedelta | None) -> list[timedelta]:
     record, at, found = RotationRecord(), NOW, []
-    for _ in range(times):
-        record = record.failed(failure(at), valid_until=None if valid is None else NOW + valid)
-        assert record.back_off
-        found.append(record.back_off.until - at)
-        at = record.back_off.until
+    for number in range(times):
+        end = None if valid is None else NOW + valid
+        record = record.failed(failure(at, head=number), before=number - 1, valid_until=end)
+        (back_off,) = record.back_offs
+        found.append(back_off.until - at)
+        at = back_off.until
     return found
 
 
@@ -38,25 +39,31 @@ def test_remaining_validity_caps_a_wait(valid: timedelta, most: timedelta) -> No
     assert SHORTEST <= max(waits(12, valid)) <= most
 
 
-def test_another_step_counts_from_one() -> None:
-    record = RotationRecord().failed(failure(), valid_until=None).failed(failure(), valid_until=None)
-    again = record.failed(failure(step="retire"), valid_until=None)
-    assert record.back_off
-    assert record.back_off.failures == 2
-    assert again.back_off
-    assert again.back_off.failures == 1
+def test_each_step_counts_for_itself() -> None:
+    record = (
+        RotationRecord().failed(failure(), before=7, valid_until=None).failed(failure(), before=7, valid_until=None)
+    )
+    record = record.failed(failure(step="retire"), before=7, valid_until=None)
+    assert [(back_off.step, back_off.failures) for back_off in record.back_offs] == [("promote", 2), ("retire", 1)]
+    left = record.succeeded("promote", before=7, after=9)
+    assert [back_off.step for back_off in left.back_offs] == ["retire"]
+    assert left.waiting("retire", 9, NOW)  # the entries are the scheduler's own, not a person's
 
 
 def test_a_persons_action_ends_it() -> None:
-    back_off = RotationRecord().failed(failure(head=7), valid_until=None).back_off
-    assert back_off
-    assert back_off.holds("promote", 7, NOW)
-    assert not back_off.holds("promote", 8, NOW)
-    assert not back_off.holds("retire", 7, NOW)
+    record = RotationRecord().failed(failure(head=7), before=7, valid_until=None)
+    assert record.waiting("promote", 7, NOW)
+    assert not record.waiting("promote", 8, NOW)
+    assert not record.waiting("retire", 7, NOW)
 
 
 def test_it_ends_with_its_time_and_by_a_clock_set_back() -> None:
-    back_off = RotationRecord().failed(failure(), valid_until=None).back_off
-    assert back_off
-    assert not back_off.holds("promote", 7, back_off.until)
-    assert not back_off.holds("promote", 7, NOW - timedelta(days=1))
+    record = RotationRecord().failed(failure(), before=7, valid_until=None)
+    assert not record.waiting("promote", 7, record.back_offs[0].until)
+    assert not record.waiting("promote", 7, NOW - timedelta(days=1))
+
+
+def test_a_person_in_between_counts_from_one() -> None:
+    record = RotationRecord().failed(failure(head=7), before=5, valid_until=None)
+    assert record.failed(failure(head=11), before=9, valid_until=None).back_offs[0].failures == 1
+    assert record.failed(failure(head=9), before=7, valid_until=None).back_offs[0].failures == 2

@@ -59,7 +59,7 @@ LISTINGS: Final[Mapping[str, Attempt]] = {
     "list by GET": Attempt("GET", "metadata", way="list", query="?list=true"),
     "scan": Attempt("SCAN", "metadata"),
     "scan by GET": Attempt("GET", "metadata", query="?scan=true"),
-    "list with metadata": Attempt("LIST", "detailed-metadata"),
+    "list with metadata": Attempt("LIST", "detailed-metadata", way="list-versions"),
     "list the data": Attempt("LIST", "data"),
     "delete the folder": Attempt("DELETE", "metadata"),
 }

@@ -20,6 +20,7 @@ WAYS: Final[Mapping[str, tuple[str, str]]] = {  # way: (which of KV's paths, Vau
     "versions": ("metadata", "read"),
     "destroy": ("destroy", "update"),
     "list": ("metadata", "list"),
+    "list-versions": ("detailed-metadata", "list"),
 }
 
 
@@ -76,7 +77,8 @@ class Matrix:
 def _row(path: str, table: Mapping[str, object], mounted: bool) -> Row:
     example = str(table.get("example", path))
     roles = {r: frozenset(map(str, w)) for r, w in table.items() if r != "example" and isinstance(w, list)}
-    known = {"list"} if path.endswith("/") else set(WAYS) - {"list"} if mounted else {"read", "update"}
+    listings = {"list", "list-versions"}
+    known = listings if path.endswith("/") else set(WAYS) - listings if mounted else {"read", "update"}
     if "+" in example or any(not ways <= known for ways in roles.values()) or not _fits(path, example):
         raise ValueError(f"the row {path!r} of the matrix says what it cannot mean")
     return Row(path, example, mounted, roles)

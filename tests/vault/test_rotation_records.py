@@ -23,8 +23,8 @@ FAILED = BackOff("draft", NOW, NOW, NOW, 1, 3, "the partner is down")
 
 
 def counted(record: RotationRecord, by: int = 0) -> RotationRecord:
-    failures = record.back_off.failures + 1 if record.back_off else 1
-    return replace(record, back_off=replace(FAILED, failures=failures, message=f"by {by}"))
+    failures = 1 + sum(back_off.failures for back_off in record.back_offs)
+    return replace(record, back_offs=(replace(FAILED, failures=failures, message=f"by {by}"),))
 
 
 def test_a_record_is_empty_at_first(vault: TestVault) -> None:
@@ -39,8 +39,7 @@ def test_no_concurrent_change_is_lost(vault: TestVault) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda by: records.change(ACME, partial(counted, by=by)), range(8)))
     read = VaultRotationRecords(vault.connection(Role.AUDITOR)).read(ACME)
-    assert read.back_off
-    assert read.back_off.failures == 8
+    assert read.back_offs[0].failures == 8
 
 
 @pytest.mark.parametrize("role", [role for role in Role if role is not Role.ROTATOR])
@@ -50,6 +49,6 @@ def test_only_the_rotator_writes_it(vault: TestVault, role: Role) -> None:
 
 
 def test_a_damaged_record_is_refused(vault: TestVault) -> None:
-    vault.admin.create(layout.rotation(ACME), {"schema": 2, "value": {"back_off": "x"}})
+    vault.admin.create(layout.rotation(ACME), {"schema": 2, "value": {"back_offs": "x"}})
     with pytest.raises(RefusedError, match="the rotation record of acme is damaged"):
         VaultRotationRecords(vault.connection(Role.ROTATOR)).change(ACME, counted)
