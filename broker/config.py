@@ -5,33 +5,22 @@ Nothing below this module reads the environment.
 
 import difflib
 import os
-import re
+import shlex
 import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from broker.errors import InputError
-from broker.model.duration import parse_duration
 from broker.model.jwt_issuer import JwtIssuer
 from broker.model.names import checked_name
-from broker.model.proxy import proxy_of
 from broker.model.role import Role
+from broker.settings import SETTINGS, Setting, checked_mount, checked_proxy, path_text
 
 _LARGEST: Final = 1024 * 1024  # bytes of a configuration
-_LONGEST: Final = 4000  # bytes of a path; Linux takes 4,096, and names are appended
-_DIGITS: Final = 9  # of a number
-_LONGEST_NAME: Final = 255  # bytes of a part of one
 _PLACES: Final = (Path("broker.toml"), Path("/etc/credential-broker/broker.toml"))
-_MOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*", re.ASCII)
-_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}", re.ASCII)  # X.520: 64
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}", re.ASCII)
-AUTH_FORM: Final = "token-file:PATH, jwt-file:PATH, jwt-env:NAME or kubernetes"
-KUBERNETES: Final = "jwt-file:/var/run/secrets/broker/token"  # a projected token whose audience is the broker
-_ADDRESS_FORM: Final = "give http(s)://host:port or unix:///path/of/socket"
 ACCOUNT_KEYS: Final = ("proxy", "proxy_login_file")
 LOGIN_KEYS: Final = (
     "method",
@@ -46,138 +35,6 @@ LOGIN_KEYS: Final = (
 )
 
 
-def checked_address(text: str) -> str:
-    """Return an address of Vault, without a slash at the end; raise `InputError`.
-
-    An address with a user or a query is refused, and not shown: settings are shown, and either may be a secret.
-    """
-    if not text.startswith("unix:///") and any(mark in text for mark in "@?#"):
-        raise InputError(
-            "the address of Vault carries more than host, port and path", hint="remove user, query and fragment"
-        )
-    try:
-        parts = urlsplit(text)
-        usable = parts.port != 0 and bool(parts.path if parts.scheme == "unix" else parts.hostname)
-    except ValueError:  # an incomplete IPv6 address, or an invalid port
-        usable = False
-    if not usable or parts.scheme not in ("http", "https", "unix"):
-        hint = _ADDRESS_FORM if "://" in text else f"put http:// or https:// in front: {_ADDRESS_FORM}"
-        raise InputError(f"{text[:80]!r} is not an address of Vault", hint=hint)
-    if parts.path.rstrip("/").endswith("/v1") and parts.scheme != "unix":
-        raise InputError(f"{text[:80]!r} must not end in /v1", hint="remove /v1: the broker adds it")
-    return text.rstrip("/")
-
-
-def checked_mount(text: str) -> str:
-    """Return the path of a mount; raise `InputError` for one that would mean something else in a policy or a URL."""
-    if not _MOUNT.fullmatch(text):
-        raise InputError(f"{text[:80]!r} is not a mount of Vault", hint="use letters, digits, '-', '_', '.' and '/'")
-    return text
-
-
-def _pki(text: str) -> str:
-    if "/" not in checked_mount(text):
-        raise InputError(f"{text[:80]!r} lacks the role", hint="use MOUNT/ROLE, such as pki/broker")
-    return text
-
-
-def _host(text: str) -> str:
-    if not _HOST.fullmatch(text):
-        raise InputError(f"{text[:80]!r} is not a host name or an IP address", hint="use broker.example, for example")
-    return text
-
-
-def checked_auth(text: str) -> str:
-    """Return the identity for the service, "kubernetes" as its file. An error does not quote it: it may be a token."""
-    method, _, source = text.partition(":")
-    if method in ("approle", "cert"):
-        raise InputError(
-            f"{method} is a login at Vault; the service takes a token of Vault or a JWT", hint=f"use {AUTH_FORM}"
-        )
-    if text == "kubernetes":
-        return KUBERNETES
-    named = _VARIABLE.fullmatch(source) if method == "jwt-env" else method in ("token-file", "jwt-file") and source
-    if not named:
-        raise InputError("this names no identity for the service", hint=f"use {AUTH_FORM}")
-    return f"{method}:{_path(source)}"
-
-
-def _proxy(text: str) -> str:
-    proxy_of(text)
-    return text
-
-
-def _path(text: str) -> str:
-    if len(os.fsencode(text)) > _LONGEST or any(len(os.fsencode(part)) > _LONGEST_NAME for part in text.split("/")):
-        raise InputError("too long for a path", hint="use a shorter path")
-    return text
-
-
-def _duration(text: str) -> str:
-    parse_duration(text)
-    return text
-
-
-def _number(text: str) -> str:
-    if not text.isascii() or not text.isdecimal() or len(text) > _DIGITS:
-        raise InputError(f"{text[:80]!r} is not a number", hint="give a whole number, such as 500")
-    return text
-
-
-def _boolean(text: str) -> str:
-    if text not in ("true", "false"):
-        raise InputError(f"{text[:80]!r} is neither true nor false", hint="give true or false")
-    return text
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A setting: its name in the file, the variables that set it (the first wins), default, meaning and check."""
-
-    name: str
-    variables: tuple[str, ...]
-    default: str
-    meaning: str
-    check: Callable[[str], str] = str
-
-    @property
-    def is_path(self) -> bool:
-        """Whether the value is a path."""
-        return self.check == _path
-
-
-def _vault(name: str, variable: str, meaning: str, check: Callable[[str], str] = str) -> Setting:
-    return Setting(f"vault.{name}", (f"BAO_{variable}", f"VAULT_{variable}"), "", meaning, check)
-
-
-SETTINGS: Final = (
-    _vault("address", "ADDR", "http(s)://host:port, or unix:///socket; else the embedded vault", checked_address),
-    _vault("namespace", "NAMESPACE", "the namespace to work in"),
-    _vault("ca_file", "CACERT", "CA certificates that sign Vault's", _path),
-    _vault("ca_directory", "CAPATH", "the same, as a directory", _path),
-    _vault("client_certificate", "CLIENT_CERT", "the broker's certificate for mTLS to Vault", _path),
-    _vault("client_key", "CLIENT_KEY", "the key of that certificate", _path),
-    _vault("server_name", "TLS_SERVER_NAME", "the name in Vault's certificate, if it is not the host of the address"),
-    Setting("vault.allow_http", ("BROKER_ALLOW_HTTP",), "false", "allow http:// to another host", _boolean),
-    Setting("vault.mount", ("BROKER_MOUNT",), "credential-broker", "where the KV v2 engine is mounted", checked_mount),
-    Setting("vault.patience", ("BROKER_TIMEOUT",), "20s", "how long to wait for Vault, retries included", _duration),
-    Setting("proxy.url", ("BROKER_PROXY",), "", "forward proxy to the partners: http://host:port", _proxy),
-    Setting("proxy.login_file", ("BROKER_PROXY_LOGIN_FILE",), "", "file with USER:PASSWORD for the proxy", _path),
-    Setting("embedded.directory", ("BROKER_EMBEDDED",), "", "the embedded vault of a laptop: its directory", _path),
-    Setting("log.level", ("BROKER_LOG_LEVEL",), "warning", "least severity to log: debug, info, warning or error"),
-    Setting("log.format", ("BROKER_LOG_FORMAT",), "console", "format of log lines: json or console"),
-    Setting("actor", ("BROKER_ACTOR",), "", "the name that evidence records; else user@host"),
-    Setting("serve.tls_pki", ("BROKER_TLS_PKI",), "", "role of Vault's PKI for the service: MOUNT/ROLE", _pki),
-    Setting("serve.tls_name", ("BROKER_TLS_NAME",), "", "host name or IP address in that certificate", _host),
-    Setting("service.address", ("BROKER_ADDR",), "", "broker service to go through: https://host:port, unix:///socket"),
-    Setting("service.auth", ("BROKER_AUTH",), "", f"identity for it: {AUTH_FORM}", checked_auth),
-    Setting("service.ca_file", ("BROKER_CACERT",), "", "CA certificates that sign the service's", _path),
-    Setting(
-        "service.rate", ("BROKER_RATE",), "500", "requests a second for each consumer of a service; 0: any", _number
-    ),
-    Setting("bundle.ttl", ("BROKER_TTL",), "1h", "lifetime of a bundle, unless the command sets one", _duration),
-    Setting("bundle.directory", ("BROKER_DIRECTORY",), "", "directory of bundles; else a memory file system", _path),
-)
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
 
@@ -266,11 +123,20 @@ def _flattened(content: Mapping[str, Any], file: Path, prefix: str = "") -> Iter
             yield from _flattened(value, file, f"{name}.")
             continue
         _require_known(file, name, _BY_NAME)
-        if isinstance(value, bool) and _BY_NAME[name].check == _boolean:
+        if isinstance(value, bool) and _BY_NAME[name].is_boolean:
             value = str(value).lower()  # noqa: PLW2901  # TOML has a word of its own for it
+        if _BY_NAME[name].is_command:
+            value = _joined(name, value, file)  # noqa: PLW2901
         if not isinstance(value, str):
             raise InputError(f"{file}: {name} must be text", hint=f'{key} = "…"')
         yield name, _anchored(value, file) if _BY_NAME[name].is_path else _anchored_auth(name, value, file)
+
+
+def _joined(name: str, value: Any, file: Path) -> str:
+    """Return the list of arguments as text, which `shlex.split` reads."""
+    if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
+        raise InputError(f"{file}: {name} must be a list of texts", hint='such as ["/usr/local/bin/token", "--mail"]')
+    return shlex.join(value)
 
 
 def _logins(content: Mapping[str, Any], file: Path) -> dict[str, Mapping[str, str]]:
@@ -295,7 +161,7 @@ def _texts(table: Any, where: str, keys: tuple[str, ...], file: Path) -> Mapping
         raise InputError(f"{file}: [{where}] must be a table of texts", hint=f"it takes {', '.join(keys)}")
     for key, value in table.items():
         _require_known(file, f"{where}.{key}", [f"{where}.{k}" for k in keys])
-        check = _proxy if key == "proxy" else _path
+        check = checked_proxy if key == "proxy" else path_text
         _checked(Setting(f"{where}.{key}", (), "", "", check), Value(value, str(file)))
     return MappingProxyType({k: _anchored(v, file) if k.endswith("file") else v for k, v in table.items()})
 

@@ -7,6 +7,7 @@
     │   ├── PartlyUnavailableError    Vault is up, but gives this request nothing usable
     │   └── BusyError             this replica has too much to do, or ends
     ├── PartnerUnavailableError   the partner gave no usable answer; a retry may help
+    ├── MailUnavailableError      the mail server gave no usable answer, or asked to try later; a retry may help
     ├── DeniedError               the identity is unknown or lacks a right
     ├── RefusedError              a rule, a check or the partner refuses; a retry does not help
     ├── WaitingError              a person or a consumer must act first
@@ -33,6 +34,7 @@ class Kind(Enum):
     UNKNOWN_NAME = "unknown-name"
     VAULT_UNAVAILABLE = "vault-unavailable"
     PARTNER_UNAVAILABLE = "partner-unavailable"
+    MAIL_UNAVAILABLE = "mail-unavailable"
     DENIED = "denied"
     REFUSED = "refused"
     WAITING = "waiting"
@@ -84,6 +86,13 @@ class PartnerUnavailableError(BrokerError):
     """The partner did not answer, or asked us to back off."""
 
     kind = Kind.PARTNER_UNAVAILABLE
+    retryable = True
+
+
+class MailUnavailableError(BrokerError):
+    """The mail server, or the server of its tokens, did not answer or asked to try later."""
+
+    kind = Kind.MAIL_UNAVAILABLE
     retryable = True
 
 

@@ -20,13 +20,14 @@ import click
 from broker import errors
 from broker.cli import exits
 from broker.cli.main import NOUNS, cli
-from broker.config import ACCOUNT_KEYS, LOGIN_KEYS, SETTINGS
+from broker.config import ACCOUNT_KEYS, LOGIN_KEYS
 from broker.model.finding import Finding
 from broker.model.jwt_issuer import JwtIssuer
 from broker.model.role import Role
 from broker.model.stage import MOVES, Move, Stage
 from broker.pki.verification import ACCEPTABLE
 from broker.service import openapi
+from broker.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -103,7 +104,7 @@ def stages() -> Iterator[str]:
 
 def settings() -> Iterator[str]:
     """Yield every setting, its variables, default and meaning."""
-    yield from _title("Settings", "broker/config.py")
+    yield from _title("Settings", "broker/settings.py")
     yield "A flag wins over the environment, the environment over the file, the file over the default. Where two"
     yield "variables are named, the first wins. `broker config show` says which one did."
     yield ""

@@ -12,6 +12,12 @@ path "${mount}/metadata/passwords/+/+" { capabilities = ["read"] }
 path "${mount}/data/secrets/+/+/+"     { capabilities = ["create"] }
 path "${mount}/metadata/secrets/+/+/+" { capabilities = ["read"] }
 
+# Passwords for mail servers: written once, into the next slot, and never read back. Those before are destroyed
+path "${mount}/data/mail/+/+"     { capabilities = ["create"] }
+path "${mount}/metadata/mail/+/+" { capabilities = ["read"] }
+path "${mount}/metadata/mail/+/"  { capabilities = ["list"] }
+path "${mount}/destroy/mail/+/+"  { capabilities = ["update"] }
+
 # The leases that a person ends
 path "${mount}/data/consumers/+"    { capabilities = ["read", "update"] }
 path "${mount}/metadata/consumers/" { capabilities = ["list"] }

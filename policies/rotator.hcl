@@ -22,6 +22,10 @@ path "${mount}/data/signers/lease"     { capabilities = ["read", "update"] }
 path "${mount}/metadata/signers/lease" { capabilities = ["read"] }
 path "${mount}/destroy/signers/lease"  { capabilities = ["update"] }
 
+# Passwords for mail servers: it sends requests, and reads replies
+path "${mount}/data/mail/+/+"    { capabilities = ["read"] }
+path "${mount}/metadata/mail/+/" { capabilities = ["list"] }
+
 # Stragglers
 path "${mount}/data/consumers/+"    { capabilities = ["read"] }
 path "${mount}/metadata/consumers/" { capabilities = ["list"] }

@@ -10,11 +10,11 @@ from broker.cli.noun import Noun
 from broker.cli.output import note, show_table, wants_json, wrote_json
 from broker.cli.start import Start
 from broker.compose.ways import Ways
-from broker.config import SETTINGS
 from broker.errors import InputError
 from broker.model.duration import counted
 from broker.model.role import Role
 from broker.network import service_address
+from broker.settings import SETTINGS
 
 
 @click.group("config", cls=Noun, epilog="Example: broker config show")

@@ -19,6 +19,7 @@ CODES: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.UNKNOWN_NAME: 2,
         Kind.VAULT_UNAVAILABLE: 3,
         Kind.PARTNER_UNAVAILABLE: 4,
+        Kind.MAIL_UNAVAILABLE: 4,
         Kind.DENIED: 5,
         Kind.REFUSED: 6,
         Kind.WAITING: 7,

@@ -14,11 +14,11 @@ import click
 from broker.cli.options import output_file_option, read_input, require_free_output, write_output
 from broker.cli.output import note, show_done
 from broker.cli.start import Start
-from broker.config import AUTH_FORM, checked_address, checked_auth, checked_mount
 from broker.embedded.server import find_binary
 from broker.errors import BrokerError, InputError
 from broker.model.role import Role
 from broker.network import service_address
+from broker.settings import AUTH_FORM, checked_address, checked_auth, checked_mount
 
 _WHERE: Final = "Where is Vault? An address, or embedded for one on this machine"
 _OF_ROLES: Final = ("vault", "namespace", "mount", "roles_directory")

@@ -36,6 +36,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
         "trust": "CAs that verify the partner's server: set",
         "csr": "signing requests: new, show, lint, submit, cancel",
         "cert": "replies of the partner: import, inspect",
+        "mail": "servers for mails of the broker: set, test",
         "rotation": "generations: status, canary, promote, rollback, reject, retire, returned",
         "bundle": "credentials for an application, for a limited time: get",
         "lease": "leases that consumers hold: list, show, revoke, key rotate",
@@ -112,8 +113,8 @@ _AFTER_THE_VERB: Final = (
     cls=_Nouns,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Options of broker itself may also follow the command. Every command has --help with an example. "
-    "Exit codes: 0 done, 1 unexpected, 2 usage, 3 vault unavailable, 4 partner unavailable, 5 denied, 6 refused, "
-    "7 waiting for a person, 8 conflict, 9 no space left.",
+    "Exit codes: 0 done, 1 unexpected, 2 usage, 3 vault unavailable, 4 partner or mail server unavailable, 5 denied, "
+    "6 refused, 7 waiting for a person, 8 conflict, 9 no space left.",
 )
 @click.option(
     "--config",

@@ -9,11 +9,11 @@ from broker.cli.options import read_input
 from broker.cli.output import note
 from broker.cli.start import Start
 from broker.client.service import Service
-from broker.config import AUTH_FORM, KUBERNETES
 from broker.errors import BrokerError, InputError
 from broker.model.lease import Caller
 from broker.model.redactor import Redactor
 from broker.model.secret import Secret
+from broker.settings import AUTH_FORM, KUBERNETES
 from broker.telemetry import log
 
 

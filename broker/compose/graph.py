@@ -16,6 +16,7 @@ from broker.compose.doctor import examined
 from broker.compose.holders import held_in
 from broker.compose.importing import Imports
 from broker.compose.issuing import Issuing
+from broker.compose.mail import Mail
 from broker.compose.roles import Roles
 from broker.compose.serving import Listening, run
 from broker.compose.status import AccountStatus, status
@@ -52,6 +53,7 @@ from broker.vault.errors import MissingError
 from broker.vault.evidence import VaultStatements
 from broker.vault.lease_keys import LeaseKeys, rotate_lease_key
 from broker.vault.listing import Documents, entries_of, every_folder, foreign
+from broker.vault.mail_secrets import VaultMailSecrets
 from broker.vault.profiles import StoredProfiles, own_profiles, store_profile
 
 LAG: Final = 1.0  # seconds; a service may read an account from a standby that is so far behind
@@ -85,6 +87,7 @@ class Broker:
         self.clock = (wiring or Wiring()).clock  # unchecked, for display only: see `true_clock`
         self.roles = Roles(config, environment, observer=(wiring or Wiring()).observer, wait=wait)
         self._say = say
+        self._environment = environment
         self._manager = environment.get("NOTIFY_SOCKET", "")  # set by systemd
 
     def close(self) -> None:
@@ -229,6 +232,16 @@ class Broker:
     def imports(self) -> Imports:
         """Imports of accounts that exist, which take several roles."""
         return Imports(self)
+
+    @cached_property
+    def mail(self) -> Mail:
+        """The mail servers, as the rotator uses them."""
+        secrets = partial(self.mail_secrets, Role.ROTATOR)
+        return Mail(self.config, self._environment, secrets, self.true_clock)
+
+    def mail_secrets(self, role: Role) -> VaultMailSecrets:
+        """Return the secrets for mail servers, as far as `role` may touch them."""
+        return VaultMailSecrets(self.roles.connection(role))
 
     # use-cases
 

@@ -5,6 +5,7 @@ mail is recognised.
 """
 
 import hashlib
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,7 @@ from broker.model.generation import SigningRequest
 from broker.model.names import AccountName, mail_address
 from broker.partners.profile import Profile, Submission
 
+_DOMAIN: Final = "credential-broker.invalid"
 _LONGEST: Final = 998  # octets of a header line (RFC 5322, 2.1.1)
 
 
@@ -40,7 +42,7 @@ class CsrMail:
     def message_id(self) -> str:
         """The Message-ID: always the same for this CSR. The domain has no mailbox."""
         digest = hashlib.sha256(self.csr.encode()).hexdigest()[:16]
-        return f"<csr-{self.account}-{self.number}-{digest}@credential-broker.invalid>"
+        return f"<csr-{self.account}-{self.number}-{digest}@{_DOMAIN}>"
 
 
 def csr_mail(account: Account, request: SigningRequest, profile: Profile, to: Sequence[str], now: datetime) -> CsrMail:
@@ -79,6 +81,11 @@ def draft(mail: CsrMail, submission: Submission) -> bytes:
     # The default boundary is random; this one cannot occur in base64 or quoted-printable text.
     message.set_boundary("=_" + hashlib.sha256(mail.message_id.encode()).hexdigest()[:32])
     return message.as_bytes()
+
+
+def new_message_id() -> str:
+    """Return a Message-ID that no other mail has. The domain has no mailbox."""
+    return f"<{secrets.token_hex(16)}@{_DOMAIN}>"
 
 
 def _filled(template: str, texts: Mapping[str, str]) -> str:

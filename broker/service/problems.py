@@ -20,6 +20,7 @@ STATUS: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.UNKNOWN_NAME: 403,  # as DENIED: a caller without a right learns no names
         Kind.VAULT_UNAVAILABLE: 503,
         Kind.PARTNER_UNAVAILABLE: 502,
+        Kind.MAIL_UNAVAILABLE: 502,
         Kind.DENIED: 403,
         Kind.REFUSED: 409,
         Kind.WAITING: 409,

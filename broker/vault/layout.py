@@ -23,6 +23,7 @@ ANCHOR_KEY: Final = f"{HEADS}/key"  # what signed statements are verified with; 
 ISSUED: Final = "evidence/issued"
 IDLE: Final = "idle"  # one document, a hint for the scheduler
 LOCK: Final = "locks/rotation"  # one document; its metadata is never deleted
+MAIL: Final = "mail"
 PROFILES: Final = "profiles"
 ROTATION: Final = "rotation"  # what the scheduler and mail did
 RECIPIENTS: Final = "recipients"  # of notices: one document, no folder
@@ -38,6 +39,7 @@ FOLDERS: Final = (
     IDLE,
     "keys",
     "locks",
+    MAIL,
     "passwords",
     PROFILES,
     RECIPIENTS,
@@ -81,6 +83,16 @@ def secret(account: str, name: str, number: int) -> str:
     if name == PASSWORD:
         return f"passwords/{folder}/{_number(number)}"
     return f"secrets/{folder}/{checked_name(name, 'secret')}/{_number(number)}"
+
+
+def mail_secrets(name: str) -> str:
+    """Return the folder of the secrets of a mail server, or of the server of its tokens."""
+    return f"{MAIL}/{checked_name(name, 'mail server')}"
+
+
+def mail_secret(name: str, number: int) -> str:
+    """Return the path of secret `number` for a mail server, written once."""
+    return f"{mail_secrets(name)}/{_number(number)}"
 
 
 def consumer(entity: str) -> str:

@@ -9,7 +9,7 @@ from tests.support.sources import MODULES, imports, label, room, tree
 
 CLI = [file for file in MODULES if room(file) == "cli"]
 LAZY = [file for file in MODULES if room(file) in ("cli", "compose", "telemetry")]
-FREE = ("cli", "compose", "model", "errors", "config", "paths", "signals", "telemetry", "__version__")
+FREE = ("cli", "compose", "model", "errors", "config", "settings", "paths", "signals", "telemetry", "__version__")
 HELPERS = (  # pure functions, and values that use-cases take and return: none of them reaches Vault or the partner
     "broker.client.service.",  # the other way to a bundle: over HTTP, with no login of this host
     "broker.delivery.",

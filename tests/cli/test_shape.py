@@ -98,7 +98,7 @@ def refused(ended: Any) -> dict[str, Any]:
     assert found["message"]
     assert found["hint"] is None or found["hint"] in ended.err
     assert found["retryable"] is (
-        found["code"] in ("vault-unavailable", "partner-unavailable", "conflict", "storage-full")
+        found["code"] in ("vault-unavailable", "partner-unavailable", "mail-unavailable", "conflict", "storage-full")
     )
     assert "rror" in ended.err
     return dict(found)

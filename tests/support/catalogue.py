@@ -139,6 +139,8 @@ CASES: Final = (
     ),
     Case("cert import (second)", "{account} {reply}", "again", ROTATOR, writes="vault"),
     Case("cert inspect", "{reply}", vault=False),
+    Case("mail set", "smtp --password-file -", roles=OPERATOR, writes="vault", input=b"another\n", repeats=True),
+    Case("mail test", apart=True),  # needs mail servers
     Case("rotation status", "{account}", roles=AUDITOR),
     Case(
         "rotation canary",

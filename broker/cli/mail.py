@@ -1,0 +1,59 @@
+"""`broker mail`: the servers that the broker sends and reads mails with."""
+
+import click
+
+from broker.cli.noun import Noun
+from broker.cli.options import read_secret
+from broker.cli.output import note, show_done, wrote_json
+from broker.cli.start import Start
+from broker.compose.mail import IMAP, SECRETS, SMTP
+from broker.errors import BrokerError, InputError
+from broker.model.names import mail_address
+from broker.model.redactor import Redactor
+from broker.model.role import Role
+from broker.telemetry import log
+
+
+@click.group("mail", cls=Noun, epilog="Example: broker mail test")
+def command() -> None:
+    """Set the secrets of the mail servers, and test the servers. Everything else is in [mail] of broker.toml."""
+
+
+@command.verb("set", example="broker mail set smtp --password-file - < password.txt")
+@click.argument("name", metavar="smtp|imap|oauth", type=click.Choice(SECRETS))
+@click.option("--password-file", default="", metavar="PATH|-", help="Read it from a file or standard input.")
+def set_(start: Start, name: str, password_file: str) -> None:
+    """Store the password for SMTP or IMAP, or the client secret for [mail.oauth]. The one before is destroyed."""
+    secrets = start.broker.mail_secrets(Role.OPERATOR)
+    secrets.numbers(name)  # Vault is asked before the person is
+    secret = read_secret("Password", password_file)
+    log.hide(Redactor([secret]).redact)
+    number = secrets.store(name, secret)
+    show_done(f"secret {number} of [mail.{name}] is stored", name=name, number=number)
+    note("next: broker mail test")
+
+
+@command.verb("test", example="broker mail test --to you@company.example")
+@click.option("--to", default="", metavar="ADDRESS", help="Send a mail to this address too.")
+def test(start: Start, to: str) -> None:
+    """Log in at the servers of [mail.smtp] and [mail.imap]. Nothing is sent without --to."""
+    mail, errors = start.broker.mail, list[BrokerError]()
+    if to:
+        mail_address(to)
+    names = [name for name in (SMTP, IMAP) if mail.has(name)]
+    if not names or (to and SMTP not in names):
+        raise InputError(f"no {SMTP.upper() if to else 'mail'} server is configured", hint="docs/mail.md says how")
+    for name in names:
+        try:
+            mail.check(name)
+            note(f"{mail.server(name)}: logged in as {mail.user(name)}")
+        except BrokerError as error:
+            errors.append(error)
+    if errors:
+        for other in errors[1:]:
+            note(f"error: {other.message}")
+        raise errors[0]
+    if to:
+        mail.send_test(to)
+        note(f"the mail to {to} is accepted")
+    wrote_json({"success": True, "servers": names, "to": to or None})

@@ -1,0 +1,48 @@
+"""Secrets for mail servers in Vault's KV: numbered, written once; the newest counts, and those before are destroyed."""
+
+from dataclasses import dataclass, field
+
+from broker.errors import InputError
+from broker.model.secret import Secret
+from broker.vault import layout
+from broker.vault.connection import Connection
+from broker.vault.documents import decoded, enveloped
+
+
+class VaultMailSecrets:
+    """The password of each mail server, and the client secret for tokens."""
+
+    def __init__(self, vault: Connection) -> None:
+        self._vault = vault
+
+    def store(self, name: str, secret: Secret[str]) -> int:
+        """Store `secret` under the next number, destroy those before, and return the number.
+
+        Raise `ConflictError` if another command stored one at the same time.
+        """
+        taken = self.numbers(name)
+        number = max(taken, default=0) + 1
+        self._vault.create(layout.mail_secret(name, number), enveloped({"secret": secret}))
+        for path in (layout.mail_secret(name, older) for older in taken):
+            if any(self._vault.versions(path).values()):
+                self._vault.destroy_all(path)
+        return number
+
+    def newest(self, name: str) -> Secret[str]:
+        """Return the secret that was stored last; raise `InputError` if there is none."""
+        number = max(self.numbers(name), default=0)
+        if not number:
+            message = f"no secret is stored for [mail.{name}]"
+            raise InputError(message, hint=f"broker mail set {name}")
+        where = f"secret {number} of [mail.{name}]"
+        return Secret(decoded(self._vault.read(layout.mail_secret(name, number)).data, _Stored, where).secret)
+
+    def numbers(self, name: str) -> list[int]:
+        """Return the numbers of the secrets that were stored, the destroyed ones too."""
+        listed = self._vault.list(layout.mail_secrets(name))
+        return [int(entry) for entry in listed if entry.isascii() and entry.isdecimal()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    secret: str = field(repr=False)
