@@ -290,8 +290,11 @@ class Rotation(UseCase):
                     f"{name} is still in use: {', '.join(left)}",
                     hint=f"broker account remove {name} --force --reason TEXT removes it nevertheless",
                 )
-            because = reason or "not in use"
-            return self.amend(name, lambda account, stamp: removed(_unchanged(account, seen), because, stamp)).changed
+
+            def gone(newest: Account, stamp: Stamp) -> Account:
+                return removed(newest if reason else _unchanged(newest, seen), reason or "not in use", stamp)
+
+            return self.amend(name, gone).changed
 
 
 def _unfinished(account: Account) -> Iterator[str]:

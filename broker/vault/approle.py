@@ -12,7 +12,7 @@ from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.errors import Document, UnclearError, field_of, unclear
 from broker.vault.logins import content, granted
-from broker.vault.ownership import found
+from broker.vault.ownership import found, looked_up
 
 
 def provide_login(vault: Connection, role: str, folder: Path, write: Callable[[Path, bytes], None]) -> bool:
@@ -73,7 +73,7 @@ def role_path(vault: Connection, role: str) -> str:
 
 def role_id(vault: Connection, role: str) -> str:
     """Return the role-id of an AppRole; raise `UnknownNameError`."""
-    there = found(vault, f"{role_path(vault, role)}/role-id")
+    there = found(vault, f"{role_path(vault, role)}/role-id", "role_id")
     if there is None:
         raise UnknownNameError(f"this Vault has no login for {role}", hint="run: broker vault setup")
     return text({"data": there}, "role_id")
@@ -81,8 +81,8 @@ def role_id(vault: Connection, role: str) -> str:
 
 def _is_known(vault: Connection, role: str, secret_id: Secret[str]) -> bool:
     """Return whether Vault would accept `secret_id` for `role`."""
-    lookup = f"{role_path(vault, role)}/secret-id/lookup"
-    return bool(secret_id.reveal() and found(vault, lookup, "POST", {"secret_id": secret_id}))
+    lookup, body = f"{role_path(vault, role)}/secret-id/lookup", {"secret_id": secret_id}
+    return bool(secret_id.reveal() and looked_up(vault, lookup, body, "secret_id_accessor"))
 
 
 def text(answer: Document, *names: str) -> str:

@@ -15,8 +15,8 @@ from broker.vault import layout
 from broker.vault.approle import role_id, role_path, text
 from broker.vault.capabilities import grant_hint
 from broker.vault.connection import Connection
-from broker.vault.errors import Document, field_of, unclear
-from broker.vault.ownership import found, require_set_up
+from broker.vault.errors import Document, unclear
+from broker.vault.ownership import found, looked_up, mounts_of, names_at, require_set_up
 from broker.vault.policies import consumer_policy, installed, policy_kind, policy_name
 from broker.vault.policies import rights as rights_of
 from broker.vault.setup import LOGIN
@@ -101,11 +101,16 @@ def enrol_consumer(
     vault.call("POST", there.policy_path, {"policy": policy_text})
     vault.call("POST", there.entity_path, {"metadata": {"consumer": name}})
     if subject:  # the role last: its first login would make an entity for a subject that has none
-        there.name_entity(subject.name, accessor)
-        vault.call("POST", subject.role, subject.body(there.policy))
-        return there.lost(rights)
-    vault.call("POST", there.approle_path, {**LOGIN, "token_policies": [there.policy]})
-    there.name_entity(role_id(vault, consumer_role(name)), accessor)
+        known_as = subject.name
+        there.name_entity(known_as, accessor)
+        _write_role(vault, subject.role, subject.body(there.policy))
+    else:
+        _write_role(vault, there.approle_path, {**LOGIN, "token_policies": [there.policy]})
+        known_as = role_id(vault, consumer_role(name))
+        there.name_entity(known_as, accessor)
+    made = _Consumer(vault, name)
+    made.require_rights(rights)
+    made.require_login(known_as)
     return there.lost(rights)
 
 
@@ -120,6 +125,7 @@ def change_rights(vault: Connection, name: str, rights: Sequence[str]) -> tuple[
     if there.policy_text is None or there.entity is None:
         raise _unknown(name)
     vault.call("POST", there.policy_path, {"policy": consumer_policy(rights)})
+    _Consumer(vault, name).require_rights(rights)
     return there.lost(rights)
 
 
@@ -144,6 +150,8 @@ def remove_consumer(vault: Connection, name: str, issuers: Mapping[str, JwtIssue
         if issuer := by_mount[login.mount]:
             vault.call("DELETE", Subject(issuer, login.subject).role)
     vault.call("DELETE", there.entity_path)
+    if _Consumer(vault, name).exists:
+        raise unclear(there.policy_path)
     return True
 
 
@@ -151,9 +159,7 @@ def consumers(vault: Connection) -> tuple[Enrolled, ...]:
     """Return every consumer that was enrolled."""
     require_set_up(vault)
     prefix = policy_name(vault.settings.mount, "consumer-")
-    names = field_of(vault.ask("LIST", "sys/policies/acl"), "data", "keys")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise unclear("sys/policies/acl")
+    names = names_at(vault, "sys/policies/acl")
     ours = sorted(key.removeprefix(prefix) for key in names if key.startswith(prefix))
     return tuple(consumer(vault, name) for name in ours if NAME.fullmatch(name))
 
@@ -176,10 +182,10 @@ class _Consumer:
         self.policy_path = f"sys/policies/acl/{self.policy}"
         self.entity_path = f"identity/entity/name/{self._entity_name}"
         self.approle_path = role_path(vault, consumer_role(name))
-        policy = _with(vault, self.policy_path, "policy")
+        policy = found(vault, self.policy_path, "policy")
         self.policy_text = None if policy is None else str(policy["policy"])
-        self.entity = _with(vault, self.entity_path, "aliases")
-        self._approle = _with(vault, self.approle_path, "token_policies")
+        self.entity = found(vault, self.entity_path, "aliases")
+        self._approle = found(vault, self.approle_path, "token_policies")
 
     @property
     def exists(self) -> bool:
@@ -206,6 +212,16 @@ class _Consumer:
             Login(str(a.get("mount_path")).removeprefix("auth/").rstrip("/"), str(a.get("name"))) for a in aliases
         )
 
+    def require_rights(self, rights: Sequence[str]) -> None:
+        """Raise `UnclearError` unless its policy grants exactly `rights`: Vault did not do what it confirmed."""
+        if set(self.rights) != set(rights):
+            raise unclear(self.policy_path)
+
+    def require_login(self, known_as: str) -> None:
+        """Raise `UnclearError` unless logins know the consumer as `known_as`."""
+        if known_as not in [login.subject for login in self.logins]:
+            raise unclear(self.entity_path)
+
     def require_ours(self) -> None:
         """Raise `RefusedError` if others made one of these."""
         others = []
@@ -228,8 +244,8 @@ class _Consumer:
                 hint = f"broker vault enrol --remove {self._name}, then enrol it again"
                 raise RefusedError(f"{self._name} has the subject {login.subject} at auth/{mount}/", hint=hint)
         alias = {"alias_name": subject.name, "alias_mount_accessor": accessor}
-        holder = found(self._vault, "identity/lookup/entity", "POST", alias) or {}
-        role = _with(self._vault, subject.role, "token_policies")
+        holder = looked_up(self._vault, "identity/lookup/entity", alias, "name") or {}
+        role = found(self._vault, subject.role, "token_policies")
         is_others = role is not None and self.policy not in (role.get("token_policies") or ())
         if is_others or holder.get("name", self._entity_name) != self._entity_name:
             message = f"the subject {subject.name} at auth/{mount}/ belongs to {holder.get('name') or 'others'}"
@@ -237,17 +253,18 @@ class _Consumer:
 
     def name_entity(self, name: str, accessor: str) -> None:
         """Make the consumer's entity known under `name` at the mount `accessor`."""
-        entity = text(self._vault.ask("GET", self.entity_path), "id")
-        alias = {"name": name, "canonical_id": entity, "mount_accessor": accessor}
+        entity = found(self._vault, self.entity_path, "id")
+        if entity is None:  # it was written just now
+            raise unclear(self.entity_path)
+        alias = {"name": name, "canonical_id": entity["id"], "mount_accessor": accessor}
         self._vault.call("POST", "identity/entity-alias", alias)
 
 
-def _with(vault: Connection, path: str, key: str) -> Mapping[str, Any] | None:
-    """Return the data at `path`, which has `key`, also if others made it; None if nothing is there."""
-    data = found(vault, path)
-    if data is not None and key not in data:
+def _write_role(vault: Connection, path: str, body: Document) -> None:
+    """Write the role of a login, and read it back."""
+    vault.call("POST", path, body)
+    if (found(vault, path, "token_policies") or {}).get("token_policies") != body["token_policies"]:
         raise unclear(path)
-    return data
 
 
 def _unknown(name: str) -> UnknownNameError:
@@ -255,7 +272,7 @@ def _unknown(name: str) -> UnknownNameError:
 
 
 def _accessor(vault: Connection, mount: str) -> str:
-    there = (found(vault, "sys/auth") or {}).get(f"{mount}/")
+    there = mounts_of(vault, "sys/auth").get(f"{mount}/")
     if not there:
         raise UnknownNameError(f"this Vault has no auth/{mount}/", hint="run: broker vault setup --dry-run")
     return text({"data": there}, "accessor")

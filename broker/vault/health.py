@@ -9,7 +9,7 @@ from typing import Final
 from broker.errors import VaultUnavailableError
 from broker.model.role import Role
 from broker.vault.connection import Connection
-from broker.vault.errors import field_of
+from broker.vault.errors import field_of, unclear
 from broker.vault.policies import ALL, Right, rights, role_policy
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import SEAL_STATUS
@@ -32,6 +32,8 @@ def health(settings: VaultSettings) -> Health:
     """
     with closing(Connection(replace(settings, patience=min(settings.patience, _GLANCE)))) as vault:
         status = vault.ask("GET", SEAL_STATUS)
+    if not isinstance(status.get("sealed"), bool):
+        raise unclear(SEAL_STATUS)
     if status.get("initialized") is False:
         raise VaultUnavailableError("Vault is not initialised", hint="bao operator init, or vault operator init")
     if status.get("sealed"):
@@ -58,8 +60,12 @@ def lacking(vault: Connection, role: Role, pki: str = "") -> list[str]:
 
 def missing(vault: Connection, wanted: Sequence[Right]) -> list[Right]:
     """Return those of `wanted` that the token of `vault` lacks."""
-    answer = vault.ask("POST", "sys/capabilities-self", {"paths": sorted({path for _, path in wanted})})
-    return [(name, path) for name, path in wanted if not {name, "root"} & set(field_of(answer, "data", path) or ())]
+    paths = sorted({path for _, path in wanted})
+    answer = vault.ask("POST", "sys/capabilities-self", {"paths": paths})
+    granted = {path: field_of(answer, "data", path) for path in paths}
+    if not all(isinstance(names, list) for names in granted.values()):
+        raise unclear("sys/capabilities-self")
+    return [(name, path) for name, path in wanted if not {name, "root"} & set(granted[path])]
 
 
 def by_path(lacks: Sequence[Right]) -> list[str]:

@@ -14,7 +14,7 @@ from broker.errors import RefusedError, UnknownNameError
 from broker.model.role import Role
 from broker.vault import layout
 from broker.vault.connection import Connection
-from broker.vault.errors import Document, MissingError, UnmountedError, unclear
+from broker.vault.errors import Document, MissingError, UnmountedError, field_of, unclear
 from broker.vault.policies import BASE, policy_name
 from broker.vault.settings import DEFAULT_MOUNT
 
@@ -66,9 +66,7 @@ class Ground:
 def survey(vault: Connection) -> Ground:
     """Return the ground of this mount; raise `RefusedError` if it can be neither used nor shared."""
     mount = vault.settings.mount
-    mounts, auths = found(vault, "sys/mounts") or {}, found(vault, "sys/auth") or {}
-    if not (mounts and auths):  # every Vault has some of each
-        raise unclear("its mounts")
+    mounts, auths = mounts_of(vault, "sys/mounts"), mounts_of(vault, "sys/auth")
     ground = unseen(mount, taken={*mounts, *auths})
     for path in mounts:
         if path.startswith(f"{layout.RIGHTS}/"):
@@ -84,7 +82,7 @@ def survey(vault: Connection) -> Ground:
 
 def require_own_jwt(vault: Connection, name: str, path: str) -> None:
     """Raise `RefusedError` if others mounted something where the JWT mount of the issuer `name` is to be."""
-    auths = found(vault, "sys/auth") or {}
+    auths = mounts_of(vault, "sys/auth")
     hint = f"set another mount under [issuers.{name}] in broker.toml; to use theirs, name it there without its keys"
     _require_apart(f"{path}/", auths, "auth/", hint)
     there = auths.get(f"{path}/")
@@ -106,13 +104,53 @@ def require_set_up(vault: Connection) -> None:
         raise UnknownNameError(message, hint="run: broker vault setup --dry-run")
 
 
-def found(vault: Connection, path: str, method: str = "GET", body: Document | None = None) -> Mapping[str, Any] | None:
-    """Return the data that Vault has at `path`, None if it has nothing there."""
+def found(vault: Connection, path: str, *keys: str) -> Mapping[str, Any] | None:
+    """Return the data that Vault has at `path`, None if it has nothing there.
+
+    Raise `UnclearError` if no Vault would send this: no data, or none of `keys`.
+    """
     try:
-        data = vault.ask(method, path, body).get("data")
+        data = vault.ask("GET", path).get("data")
     except (MissingError, UnmountedError):
         return None
-    return data if isinstance(data, Mapping) else {}
+    if not isinstance(data, Mapping) or (keys and not any(key in data for key in keys)):
+        raise unclear(path)
+    return data
+
+
+def looked_up(vault: Connection, path: str, body: Document, key: str) -> Mapping[str, Any] | None:
+    """Return the data of a look-up, which has `key`; None if Vault knows nothing like `body`."""
+    try:
+        data = vault.ask("POST", path, body).get("data")
+    except (MissingError, UnmountedError):
+        return None
+    if data and not (isinstance(data, Mapping) and key in data):
+        raise unclear(path)
+    return data or None
+
+
+def names_at(vault: Connection, path: str) -> tuple[str, ...]:
+    """Return the names that Vault lists at `path`."""
+    try:
+        names = field_of(vault.ask("LIST", path), "data", "keys")
+    except (MissingError, UnmountedError):
+        return ()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise unclear(path)
+    return tuple(names)
+
+
+def mounts_of(vault: Connection, path: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return the mounts that `path` describes, each by its own path; every Vault has some."""
+    mounts = field_of(vault.ask("GET", path), "data")
+    if not mounts or not isinstance(mounts, Mapping) or not all(map(_is_mount, mounts.items())):
+        raise unclear(path)
+    return mounts
+
+
+def _is_mount(item: tuple[str, Any]) -> bool:
+    name, mount = item
+    return name.endswith("/") and isinstance(mount, Mapping)
 
 
 def _require_apart(own: str, others: Collection[str], prefix: str, hint: str) -> None:
@@ -131,7 +169,7 @@ def _with_kv(vault: Connection, ground: Ground, there: Document) -> Ground:
         raise RefusedError(f"{mount}/ is a mount of {kind}, not of kv of version 2", hint=ground.own_mount)
     if there.get("description") == layout.DESCRIPTION:
         return ground
-    lifetime = (found(vault, f"{mount}/config") or {}).get("delete_version_after")
+    lifetime = (found(vault, f"{mount}/config", "max_versions") or {}).get("delete_version_after")
     if lifetime not in (None, "", "0s"):
         message = f"{mount}/ deletes data after {lifetime}: keys and evidence would be lost"
         raise RefusedError(message, hint=ground.own_mount)
@@ -145,10 +183,10 @@ def _with_logins(vault: Connection, ground: Ground, there: Document) -> Ground:
         raise RefusedError(f"{path}/ is a login of {there.get('type')}, not an AppRole", hint=ground.own_mount)
     if there.get("description") == layout.DESCRIPTION:
         return replace(ground, is_set_up=True)
-    roles = tuple((found(vault, f"{path}/role", "LIST") or {}).get("keys") or ())
+    roles = names_at(vault, f"{path}/role")
     ours = [role.value for role in Role if role.value in roles]
     for role in ours:
-        policies = (found(vault, f"{path}/role/{role}") or {}).get("token_policies") or ()
+        policies = (found(vault, f"{path}/role/{role}", "token_policies") or {}).get("token_policies") or ()
         if {policy_name(ground.mount, name) for name in (BASE, role)} <= set(policies):
             others = tuple(role for role in roles if role not in ours and not role.startswith("consumer-"))
             return replace(ground, roles=others, is_set_up=True)

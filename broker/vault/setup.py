@@ -16,10 +16,10 @@ from broker.errors import ConflictError, RefusedError
 from broker.model.role import Role
 from broker.vault import layout
 from broker.vault.connection import ADMIN_HINT, Connection
-from broker.vault.errors import Document, LackingError
+from broker.vault.errors import Document, LackingError, unclear
 from broker.vault.health import by_path, missing
 from broker.vault.jwt_mounts import JwtMount
-from broker.vault.ownership import Ground, found, require_own_jwt, survey
+from broker.vault.ownership import Ground, found, mounts_of, require_own_jwt, survey
 from broker.vault.policies import ALL, BASE, admin_policy, installed, policy_kind, policy_name, rights, role_policy
 
 LOGIN: Final = {
@@ -107,7 +107,7 @@ def plan(vault: Connection, wish: Wish) -> tuple[Item, ...]:
         require_own_jwt(vault, issuer.name, issuer.path)
     # Once our logins exist, a policy that differs is ours, and was changed later
     for item in () if ground.is_set_up else _policies(ground, wish):
-        there = found(vault, item.path)
+        there = found(vault, item.path, "policy")
         if there is not None and policy_kind(str(there.get("policy"))) != policy_kind(item.body["policy"]):
             raise RefusedError(f"the {item.title} exists, and is not the broker's", hint=ground.own_mount)
     items = list(wanted(ground, wish))
@@ -132,7 +132,10 @@ def lacking_rights(vault: Connection, wish: Wish, paths: Collection[str] = ()) -
 
 
 def apply(vault: Connection, planned: Sequence[Item]) -> None:
-    """Do what `plan` returned. If interrupted, plan and apply again; two concurrent runs have the same outcome."""
+    """Do what `plan` returned, and read it back. If interrupted, plan and apply again.
+
+    Two concurrent runs have the same outcome.
+    """
     for item in changes(planned):
         if _settles(item):
             _there(vault, item)  # a new mount is not ready immediately: a read waits for it, a write would not
@@ -144,6 +147,8 @@ def apply(vault: Connection, planned: Sequence[Item]) -> None:
             if (_there(vault, item) or {}).get("description") != layout.DESCRIPTION:
                 hint = "broker vault setup --dry-run"
                 raise RefusedError(f"{item.title}: others mounted it meanwhile", hint=hint) from None
+        if changes([_compared(vault, replace(item, action=Action.KEEP))]):
+            raise unclear(item.path)
 
 
 def as_shell(ground: Ground, items: Iterable[Item]) -> str:
@@ -216,13 +221,14 @@ def _compared(vault: Connection, item: Item) -> Item:
 
 def _there(vault: Connection, item: Item) -> Mapping[str, Any] | None:
     if not item.path.startswith(("sys/mounts/", "sys/auth/")):
-        return found(vault, item.path)
+        return found(vault, item.path, *item.body)
     _, kind, path = item.path.replace("sys/mounts/auth/", "sys/auth/").removesuffix("/tune").split("/", 2)
-    mount = (found(vault, f"sys/{kind}") or {}).get(f"{path}/")
+    mount = mounts_of(vault, f"sys/{kind}").get(f"{path}/")
     if mount is None or item.body is not _NO_LOCKOUT:
         return mount
-    disabled = (found(vault, item.path) or {}).get("user_lockout_disable")  # shown in another form than set
-    return {"user_lockout_config": {"lockout_disable": bool(disabled)}}
+    tuned = found(vault, item.path, "default_lease_ttl") or {}
+    disabled = bool(tuned.get("user_lockout_disable"))  # shown in another form than set
+    return {"user_lockout_config": {"lockout_disable": disabled}}
 
 
 def _lines(body: Document) -> list[str]:

@@ -19,7 +19,7 @@ from partner_standin import Standin
 from broker.embedded.up import Embedded
 from broker.model.account import Account
 from broker.vault.connection import Connection
-from tests.support.catalogue import CASES, Case, filled
+from tests.support.catalogue import CASES, GOOD, Case, filled
 from tests.support.ended import Ended
 from tests.support.proxy import Cue, Fault, Passed, Proxy, proxied
 from tests.support.saved_states import LATER, SavedStates
@@ -30,6 +30,7 @@ __all__ = ["COMMANDS", "Bench", "Case", "Cell", "Tried", "all_cells", "benched",
 
 _PATIENCE: Final = 3  # seconds, as --timeout
 _AT_MOST: Final = 4 * _PATIENCE + 2  # in all, for a command that meets a fault on every request
+_CONSUMER: Final = "newer"  # that commands enrol
 _ENDS: Final = frozenset({0, 3, 5, 8})
 _LEFT_OUT: Final = frozenset(
     {
@@ -43,7 +44,6 @@ _LEFT_OUT: Final = frozenset(
         "bundle get (all formats, after another client_id)",
         "vault setup --login-dir",
         "vault enrol --login-dir",
-        "vault enrol --remove",  # of a consumer that no cell makes again
     }
 )
 
@@ -123,6 +123,7 @@ class Bench:
         wrong += self._wrong_account(cell.command, repeated=bool(ended.code) and command.repeats)
         if command.sets_up and not all(item["action"] == "keep" for item in self._planned(command).json):
             wrong.append("it is not set up whole")
+        wrong += self._wrong_consumer(command)
         return Tried(cell, str(struck[0]) if struck else "", ended.code, tuple(wrong))
 
     def _without_fault(self, name: str) -> _Clean:
@@ -140,6 +141,10 @@ class Bench:
     def _begin(self, command: Case) -> None:
         self.saved.begin(command)
         self._mounts += 1
+        if command.command == "vault enrol" and command.writes:
+            self.ran(GOOD["vault enrol"], line=f"vault enrol --remove {_CONSUMER}")
+        for line in command.before:
+            assert self.ran(command, line=line).code == 0, line
 
     def _planned(self, command: Case) -> Ended:
         return self.ran(command, more=("--dry-run", "-o", "json"))
@@ -153,12 +158,13 @@ class Bench:
         self,
         command: Case,
         *cues: Cue,
+        line: str = "",
         more: Sequence[str] = (),
         after: timedelta = timedelta(0),
         changes: Mapping[str, str] = MappingProxyType({}),
     ) -> Ended:
-        """Run `command` with `cues` on what is there; `changes` go to its environment."""
-        words = filled(command.line, self._values(command))
+        """Run `command`, or another `line`, with `cues` on what is there; `changes` go to its environment."""
+        words = filled(line or command.line, self._values(command))
         changes = {**self._administration(command), **changes}
         self.proxy.plan(*cues)
         options = ("--timeout", f"{_PATIENCE}s")
@@ -176,7 +182,7 @@ class Bench:
     def _values(self, command: Case) -> Mapping[str, str | Sequence[str]]:
         token = {"token": self.saved.token()} if "{token}" in command.line else {}
         now = {"now": self.saved.sent_at()} if "{now}" in command.line else {}
-        return {**self.saved.values(command.state), "number": command.number, "consumer": "newer", **token, **now}
+        return {**self.saved.values(command.state), "number": command.number, "consumer": _CONSUMER, **token, **now}
 
     @property
     def _directory(self) -> Path:
@@ -189,6 +195,15 @@ class Bench:
         if cell.command == "bundle get" and there != (ended.code == 0):
             yield f"files are {'' if there else 'not '}there, and the code is {ended.code}"
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _wrong_consumer(self, command: Case) -> Iterator[str]:
+        """Yield what is wrong if `command` was to enrol a consumer, or to remove it, and did not."""
+        if command.command != "vault enrol" or not command.writes:
+            return
+        listed = self.ran(GOOD["vault enrol"], line="vault enrol --list", more=("-o", "json")).json
+        there = any(c["name"] == _CONSUMER and c["rights"] and c["logins"] for c in listed)
+        if there == (command.name == "vault enrol --remove"):
+            yield f"the consumer is {'' if there else 'not '}there"
 
     def _wrong_account(self, name: str, *, repeated: bool) -> Iterator[str]:
         if self.saved.account():

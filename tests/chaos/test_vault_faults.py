@@ -51,6 +51,18 @@ def test_vault_fault_leaves_nothing_partial(bench: Bench, command: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", sampled(("vault enrol", "vault enrol --remove", "vault setup (whole)"), every=3))
+def test_a_write_that_was_not_done_is_noticed(bench: Bench, command: str) -> None:
+    """What an administrator sets up is read back: an empty success may come from a proxy."""
+    writes = [
+        number
+        for number, request in enumerate(bench.requests(command), 1)
+        if request.startswith(("POST", "DELETE")) and not request.endswith(("capabilities-self", "login"))
+    ]
+    assert_right(bench.tried(Cell(command, Fault.EMPTY, nth)) for nth in writes[:: len(writes) // 2])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("command", sampled(ENDED_BY_FORCE, every=3))
 def test_lost_vault_is_reported_in_time(bench: Bench, command: str) -> None:
     assert_right(bench.tried(cell) for cell in lasting_cells(bench, command, seed=SEED))

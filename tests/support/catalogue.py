@@ -266,7 +266,7 @@ CASES: Final = (
         "--remove {consumer}",
         roles=AUDITOR,
         writes="vault",
-        before=("vault enrol {consumer} --right {account}/{application} --login-dir reader",),
+        before=("vault enrol {consumer} --right {account}/{application} --token-file made.token",),
     ),
     Case("policy render", "{consumer} --right {account}/{application}", roles=AUDITOR),
     Case("policy render --script", "{consumer} --right {account}/{application} --script", roles=AUDITOR),
