@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final, Self
 
 from broker.model.notice import Notice, PendingHook
+from broker.model.proposal import Proposal
 
 SHORTEST: Final = timedelta(minutes=5)  # between two tries of a step that failed
 LONGEST: Final = timedelta(days=1)
@@ -42,6 +43,7 @@ class RotationRecord:
     """What the scheduler and mail did for an account. Every field is empty at first."""
 
     back_offs: tuple[BackOff, ...] = ()  # one a step at most
+    proposals: tuple[Proposal, ...] = ()  # what arrived by mail or in the drop folder
     notices: tuple[Notice, ...] = ()
     hooks: tuple[PendingHook, ...] = ()
 

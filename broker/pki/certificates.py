@@ -82,7 +82,7 @@ def certificate_of(leaf: x509.Certificate, links: Iterable[x509.Certificate]) ->
         serial=f"{fields.serial_of(leaf):x}",
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
-        pem=_pem([leaf, *links]),
+        pem=pem_of([leaf, *links]),
     )
 
 
@@ -99,7 +99,7 @@ def ca_set_of(found: Sequence[x509.Certificate]) -> CaSet:
         ref=CaSetRef(hashlib.sha256("".join(fingerprints).encode()).hexdigest()),
         fingerprints=fingerprints,
         not_after=min(c.not_valid_after_utc for c in found),
-        pem=_pem([by_fingerprint[f] for f in fingerprints]),
+        pem=pem_of([by_fingerprint[f] for f in fingerprints]),
     )
 
 
@@ -147,5 +147,6 @@ def parse_fingerprint(text: str) -> str:
     raise InputError("this is not a SHA-256 fingerprint: it needs 64 hexadecimal digits", hint=hint)
 
 
-def _pem(found: Iterable[x509.Certificate]) -> str:
+def pem_of(found: Iterable[x509.Certificate]) -> str:
+    """Return certificates as PEM, one after the other."""
     return "".join(c.public_bytes(Encoding.PEM).decode("ascii") for c in found)

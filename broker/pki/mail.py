@@ -44,6 +44,14 @@ def parts(data: bytes) -> Iterator[tuple[str, bytes]]:
         raise InputError("the mail cannot be read: it is damaged", hint=_SAVE) from error
 
 
+def parsed(data: bytes) -> Message:
+    """Return the mail in `data` with its parts; raise `InputError` or `RefusedError` for one that takes too long."""
+    try:
+        return _parsed(data)
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+        raise InputError("the mail cannot be read: it is damaged", hint=_SAVE) from error
+
+
 def without_tags(text: str) -> str:
     """Return the text of HTML, with the addresses of its links, and without its scripts."""
     if text.count("<") > _MOST_TAGS:

@@ -3,10 +3,10 @@
 This finds certificates and client_ids, or says why it does not read a file. `verification` decides about them.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 from cryptography import x509
 
@@ -23,6 +23,7 @@ from broker.pki.material import Reader
 from broker.pki.names import shown
 
 _MOST_HOSTS: Final = 3
+_AUTHORITY: Final = re.compile(r"[/?#\\]")  # what ends it
 
 FindPath = Callable[[x509.Certificate, Sequence[x509.Certificate]], Sequence[x509.Certificate] | None]  # leaf, pool
 
@@ -102,6 +103,11 @@ def read_files(files: Mapping[str, bytes]) -> ReplyParts:
     found = Reader()
     for name, data in files.items():
         found.read(name, data)
+    return parts_found(found)
+
+
+def parts_found(found: Reader) -> ReplyParts:
+    """Return what is good of what was read; raise as `read_files` if nothing is."""
     client_ids = client_ids_in(found.texts)
     if not found.certificates:
         found.findings[:0] = _links(found.texts)
@@ -110,11 +116,20 @@ def read_files(files: Mapping[str, bytes]) -> ReplyParts:
     return ReplyParts(tuple(found.certificates), client_ids, tuple(dict.fromkeys(found.findings)))
 
 
+def linked_hosts(texts: Iterable[str]) -> list[str]:
+    """Return the hosts of the first links in `texts`, each once, as the text has them. The rest may be a secret."""
+    hosts = dict.fromkeys(_host(link) for text in texts for link in links_in(text))
+    return list(hosts)[:_MOST_HOSTS]
+
+
+def _host(link: str) -> str:
+    return _AUTHORITY.split(link.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+
+
 def _links(texts: Iterable[str]) -> Iterator[Finding]:
     """Yield a note that names the hosts of links, which are not followed."""
-    hosts = dict.fromkeys(urlsplit(link).netloc.rpartition("@")[2] for text in texts for link in links_in(text))
-    if hosts:
-        message = f"it links to {', '.join(map(shown, list(hosts)[:_MOST_HOSTS]))}; nothing was fetched"
+    if hosts := linked_hosts(texts):
+        message = f"it links to {', '.join(map(shown, hosts))}; nothing was fetched"
         yield Finding.note("reply.link", message, "download the certificate in a browser, and give that file")
 
 

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from broker.errors import RefusedError
+from broker.errors import BrokerError, RefusedError
 from broker.model.account import Account
 from broker.model.certificate import CaSet, Certificate
 from broker.model.changes.registering import application_set, ca_accepted, trust_set
 from broker.model.changes.requesting import answered, finding_accepted
 from broker.model.clock import Stamp
-from broker.model.finding import Finding, Severity, refuse_errors
+from broker.model.finding import Finding, FindingsError, Severity, refuse_errors
 from broker.model.generation import Generation, SigningRequest
 from broker.model.subject import SubjectRules
 from broker.pki import csr
@@ -130,6 +130,20 @@ class Reply:
             )
         findings = (*self.findings, *_unclaimed(after, self.parts.client_ids), *_shared(after, self.options))
         return Received(after, generation, findings, self.parts.client_ids)
+
+
+def judged(
+    account: Account, parts: ReplyParts, options: ImportOptions, rules: SubjectRules, stamp: Stamp
+) -> tuple[Finding, ...]:
+    """Return the findings of importing a reply into `account`, without storing anything."""
+    reply = Reply(parts, options, rules)
+    try:
+        reply.admitted(account, stamp)
+    except FindingsError as error:
+        return error.findings
+    except BrokerError as error:
+        return (Finding.error("reply.refused", error.message, error.hint),)
+    return reply.findings
 
 
 def _weighed(finding: Finding, account: Account, options: ImportOptions) -> Finding:

@@ -10,7 +10,9 @@ from functools import partial
 import pytest
 
 from broker.errors import DeniedError, RefusedError
+from broker.model.finding import Finding
 from broker.model.names import AccountName
+from broker.model.proposal import LARGEST, LONGEST, MOST_CLOSED, MOST_WAITING, Arrival, Outcome, Proposal
 from broker.model.role import Role
 from broker.model.rotation_record import BackOff, RotationRecord
 from broker.vault import layout
@@ -52,3 +54,17 @@ def test_a_damaged_record_is_refused(vault: TestVault) -> None:
     vault.admin.create(layout.rotation(ACME), {"schema": 2, "value": {"back_offs": "x"}})
     with pytest.raises(RefusedError, match="the rotation record of acme is damaged"):
         VaultRotationRecords(vault.connection(Role.ROTATOR)).change(ACME, counted)
+
+
+def test_a_full_record_fits_into_vault(vault: TestVault) -> None:
+    """OpenBao counts keys and texts, and limits octets."""
+    records, note = (
+        VaultRotationRecords(vault.connection(Role.ROTATOR)),
+        Finding.error("reply.ca", "m" * 600, "h" * 600),
+    )
+    lines = ("l" * LONGEST,) * 8
+    full = Proposal("", Arrival.REPLY, NOW, "mail", holds=lines, findings=(note,) * 6, material="M" * LARGEST)
+    closed = [replace(full, id=f"c{n}", material="", outcome=Outcome.DISMISSED) for n in range(MOST_CLOSED)]
+    filled = RotationRecord(proposals=(*closed, *(replace(full, id=f"w{n}") for n in range(MOST_WAITING))))
+    records.change(ACME, lambda _: filled)
+    assert records.read(ACME) == filled
