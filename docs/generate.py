@@ -23,6 +23,7 @@ from broker.cli.main import NOUNS, cli
 from broker.config import ACCOUNT_KEYS, LOGIN_KEYS
 from broker.model.finding import Finding
 from broker.model.jwt_issuer import JwtIssuer
+from broker.model.life_cycle import PHASES
 from broker.model.role import Role
 from broker.model.stage import MOVES, Move, Stage
 from broker.pki.verification import ACCEPTABLE
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     """Write every page, or with `--check` print how the pages there differ and return 1 if they do."""
     pages = {
         "stages.md": stages(),
+        "life-cycle.md": life_cycle(),
         "settings.md": settings(),
         "exit-codes.md": exit_codes(),
         "cli.md": commands(),
@@ -100,6 +102,29 @@ def stages() -> Iterator[str]:
     yield "`promote` starts from `previous` only if a roll-back displaced that generation and nothing was promoted"
     yield "since; `roll_back` only if not. `roll_back` starts from a candidate only if that brings an older certificate"
     yield "back."
+
+
+def life_cycle() -> Iterator[str]:
+    """Yield the phases of an account's rotation."""
+    yield from _title("Life cycle", "broker/model/life_cycle.py")
+    yield "The phases of an account's rotation, the most urgent first. An account is in the first one that applies;"
+    yield "`broker rotation status ACCOUNT` says which. If the account's setting in the column “by itself” is `auto`,"
+    yield "the scheduler takes the next step. `renewal` is `auto` unless a person sets it, and `promotion` is `manual`."
+    yield ""
+    yield from _table(
+        ("phase", "meaning", "who acts", "by itself", "next command", "state in `broker status`"),
+        [
+            (
+                f"`{phase.value}`",
+                row.meaning,
+                row.who.value,
+                row.automatic and f"`{row.automatic}`",
+                row.command and f"`{row.command.format(account='ACCOUNT')}`",
+                f"`{row.state.value}`",
+            )
+            for phase, row in PHASES.items()
+        ],
+    )
 
 
 def settings() -> Iterator[str]:

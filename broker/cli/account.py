@@ -32,8 +32,10 @@ from broker.cli.output import (
 from broker.cli.start import Start
 from broker.errors import InputError, RefusedError
 from broker.model.account import Account, Contacts
+from broker.model.changes.registering import AccountSettings
 from broker.model.duration import part_of
 from broker.model.finding import refuse_errors
+from broker.model.generation import PromotionMode, RenewalMode
 from broker.model.lease import Which
 from broker.model.names import AccountName, mail_address
 from broker.model.role import Role
@@ -127,6 +129,16 @@ def add(
 @_team_option
 @click.option("--renew-before", metavar="TIME", help="When to renew: 30d, or 20% of the lifetime, before expiry.")
 @click.option(
+    "--renewal",
+    type=click.Choice([mode.value for mode in RenewalMode]),
+    help="Who starts the renewal: the scheduler (auto, the default), a person, or nobody.",
+)
+@click.option(
+    "--promotion",
+    type=click.Choice([mode.value for mode in PromotionMode]),
+    help="Who promotes a candidate: a person (manual, the default) or the scheduler.",
+)
+@click.option(
     "--subject",
     multiple=True,
     metavar="NAME=VALUE",
@@ -144,6 +156,8 @@ def set_(
     partner: Sequence[str],
     team: Sequence[str],
     renew_before: str | None,
+    renewal: str | None,
+    promotion: str | None,
     subject: Sequence[str],
     clear: Sequence[str],
 ) -> None:
@@ -154,17 +168,22 @@ def set_(
     given = {"contact": partner, "team": team, "renew-before": renew_before, "subject": subject}
     if both := [name for name in clear if given[name]]:
         raise InputError(f"--clear {both[0]} cannot be combined with --{both[0]}", hint="use one of them")
-    if not clear and not any(given.values()):
-        raise InputError("nothing to set", hint="--contact, --team, --renew-before, --subject or --clear")
+    if not any([clear, renewal, promotion, *given.values()]):
+        hint = "--contact, --team, --renew-before, --renewal, --promotion, --subject or --clear"
+        raise InputError("nothing to set", hint=hint)
     if renew_before is not None:
         part_of(timedelta(days=1), renew_before)  # raises
     named = _corrected(start, account, subject) if subject else None
     done = start.broker.registry.set_account(
         account,
-        partner=() if "contact" in clear else tuple(map(mail_address, partner)) or None,
-        team=() if "team" in clear else tuple(map(mail_address, team)) or None,
-        renew_before="" if "renew-before" in clear else renew_before,
-        subject=named,
+        AccountSettings(
+            partner=() if "contact" in clear else tuple(map(mail_address, partner)) or None,
+            team=() if "team" in clear else tuple(map(mail_address, team)) or None,
+            renew_before="" if "renew-before" in clear else renew_before,
+            renewal=RenewalMode(renewal) if renewal else None,
+            promotion=PromotionMode(promotion) if promotion else None,
+        ),
+        named,
     )
     show_done(f"account {account} is set", changed=done.changed, account=account)
     request = done.account.open_request

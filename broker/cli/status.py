@@ -14,8 +14,8 @@ from broker.cli.start import Start
 from broker.cli.through import service
 from broker.client.service import Service
 from broker.errors import DeniedError, Kind
+from broker.model.life_cycle import State
 from broker.model.names import AccountName
-from broker.model.todo import State
 
 if TYPE_CHECKING:
     from broker.compose.status import AccountStatus

@@ -6,10 +6,11 @@ from datetime import datetime
 
 from broker.errors import InputError
 from broker.model.account import Account
-from broker.model.due import DueDate, account_due, lead_time
+from broker.model.life_cycle import Phase, State, Who
 from broker.model.names import AccountName
+from broker.model.plan import AccountPlan, account_plan
 from broker.model.stage import Stage
-from broker.model.todo import Obstacle, State, Todo, Who, forked_todo, next_todo, obstacles, unread_profile_todo
+from broker.model.todo import Obstacle, forked_todo, obstacles, unread_profile_todo
 from broker.partners.profile import Profile
 
 
@@ -35,6 +36,7 @@ class AccountStatus:
     generations: tuple[GenerationStatus, ...]
     open_request: int | None
     state: State
+    phase: Phase
     who: Who
     message: str
     hint: str
@@ -43,32 +45,29 @@ class AccountStatus:
 
 def status(account: Account, profile: Callable[[str], Profile], now: datetime, *, forked: bool) -> AccountStatus:
     """Return the status of `account`. An unreadable profile is reported in it, so that other accounts are shown."""
-    due, todo = None, None
     try:
-        renewal = profile(account.profile).renewal
+        plan = account_plan(account, profile(account.profile).renewal, now, forked=forked)
     except InputError as error:
-        todo = unread_profile_todo(error.message, error.hint)
-    else:
-        lead = lead_time(account, renewal.lead_time)
-        due = account_due(account, lead=lead, safety=renewal.safety, share=renewal.share)
-        todo = next_todo(account, due, lead=lead, now=now)
-    return _status(account, due, forked_todo(account) if forked else todo, now)
+        todo = forked_todo(account) if forked else unread_profile_todo(error.message, error.hint)
+        plan = AccountPlan(account.name, todo.phase, todo.who, False, todo.message, todo.hint, None)
+    return _status(account, plan, now)
 
 
-def _status(account: Account, due: DueDate | None, todo: Todo, now: datetime) -> AccountStatus:
+def _status(account: Account, plan: AccountPlan, now: datetime) -> AccountStatus:
     current = account.current
     return AccountStatus(
         account=account.name,
         environment=account.environment,
         current=current.number if current else None,
         not_after=account.certificate(current.parts.certificate).not_after if current else None,
-        due=due.at if due else None,
-        due_because=due.because if due else None,
+        due=plan.due.at if plan.due else None,
+        due_because=plan.due.because if plan.due else None,
         generations=tuple(GenerationStatus(g.number, g.stage, account.rolled_back(g)) for g in account.generations),
         open_request=account.open_request.number if account.open_request else None,
-        state=todo.state,
-        who=todo.who,
-        message=todo.message,
-        hint=todo.hint,
+        state=plan.phase.state,
+        phase=plan.phase,
+        who=plan.who,
+        message=plan.message,
+        hint=plan.hint,
         obstacles=tuple(obstacles(account, now)),
     )

@@ -26,8 +26,11 @@ from broker.model.generation import (
     Halt,
     KeyRef,
     Parts,
+    PromotionMode,
+    RenewalMode,
     SecretRef,
     SigningRequest,
+    Snooze,
     Try,
     secret_refs,
 )
@@ -59,6 +62,9 @@ class Account:
     created_at: datetime
     contacts: Contacts = field(default_factory=Contacts)
     renew_before: str = ""  # "30d" or "20%" of the lifetime before its end; "": as the profile says
+    renewal: RenewalMode = RenewalMode.AUTO
+    promotion: PromotionMode = PromotionMode.MANUAL
+    snoozed: Snooze | None = None  # renewal starts later than it is due; over by itself
     applications: tuple[Application, ...] = ()
     requests: tuple[SigningRequest, ...] = ()
     generations: tuple[Generation, ...] = ()

@@ -1,12 +1,14 @@
-"""The date on which the renewal of a certificate must start."""
+"""The date on which the renewal of a certificate must start, with every term of it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Final
 
 from broker.model.account import Account
-from broker.model.duration import duration_text, part_of
-from broker.model.generation import Closed
+from broker.model.duration import counted, duration_text, part_of
+from broker.model.generation import Closed, Snooze
 
 DEFAULT_LEAD_TIME: Final = timedelta(days=21)  # if neither an answered request nor the profile has one
 SHORTEST_LEAD_TIME: Final = timedelta(days=1)  # one answer within minutes is an exception
@@ -14,44 +16,137 @@ LEARN_FROM: Final = 5  # answered submissions; older ones say little
 
 
 @dataclass(frozen=True, slots=True)
+class Renewal:
+    """Renewal times. The first two are the broker's margins; the others the partner's, None while unknown."""
+
+    safety: timedelta = timedelta(days=14)  # before not_after
+    share: float = 2 / 3  # of the lifetime
+    lifetime: timedelta | None = None
+    overlap: timedelta | None = None  # how long the old certificate works after the new one exists
+    lead_time: timedelta | None = None  # from sending the CSR to having the reply
+
+
+@dataclass(frozen=True, slots=True)
+class LeadTime:
+    """How long the partner takes to answer, and where that is from. `waits` are the answered requests."""
+
+    time: timedelta
+    source: str  # "learned", "profile", "default", or "least" if the answers came faster than we count on
+    waits: tuple[tuple[int, timedelta], ...] = ()
+
+    @property
+    def because(self) -> str:
+        """The source, with the requests that it was learned from."""
+        answers = ", ".join(f"request {number} took {duration_text(waited)}" for number, waited in self.waits)
+        return {
+            "learned": f"the longest of {counted(len(self.waits), 'answer')}: {answers}",
+            "profile": f"as the profile says{answers and f'; {answers}'}",
+            "default": "the default, until a request was answered",
+            "least": f"the least that is counted on; {answers}",
+        }[self.source]
+
+
+def lead_time(account: Account, known: timedelta | None) -> LeadTime:
+    """Return how long the partner takes to answer: the longest of the last few waits, or three weeks if there is none.
+
+    Never less than `known`, the profile's, nor than a day: starting early costs nothing, late an outage.
+    """
+    waits = tuple(
+        (request.number, request.closed_at - request.submissions[0].at)
+        for request in account.requests
+        if request.closed is Closed.ANSWERED and request.closed_at and request.submissions
+    )[-LEARN_FROM:]
+    if not waits:
+        return LeadTime(known, "profile") if known else LeadTime(DEFAULT_LEAD_TIME, "default")
+    learned = LeadTime(max(waited for _, waited in waits), "learned", waits)
+    least = LeadTime(known, "profile", waits) if known else LeadTime(SHORTEST_LEAD_TIME, "least", waits)
+    return max(learned, least, LeadTime(SHORTEST_LEAD_TIME, "least", waits), key=lambda lead: lead.time)
+
+
+class Rule(Enum):
+    """The term that decides when renewal starts."""
+
+    MARGIN = "margin"  # safety and lead time before the end
+    SHARE = "share"  # of the lifetime
+    SET = "renew-before"  # of the account
+    SNOOZE = "snooze"  # a person put it off
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One term of a due date: when renewal would start by it, None if it only adds to another, and why."""
+
+    name: str
+    at: datetime | None
+    because: str
+    decides: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class DueDate:
-    """When renewal must start, and why."""
+    """When renewal must start, and the terms that it follows from."""
 
     at: datetime
-    because: str
+    rule: Rule
+    not_before: datetime
+    not_after: datetime
+    lead: LeadTime
+    renewal: Renewal
+    renew_before: str = ""
+    snoozed: Snooze | None = None
+
+    @property
+    def because(self) -> str:
+        """The term that decides, for people."""
+        return next(term.because for term in self.terms() if term.decides)
+
+    @property
+    def needed(self) -> timedelta:
+        """The time before the end that the partner's people and our margin need, at most the lifetime."""
+        return min(self.renewal.safety + self.lead.time, self.not_after - self.not_before)
+
+    def terms(self) -> Iterator[Term]:
+        """Yield every term, whether it decides or not."""
+        lifetime, safety, lead = self.not_after - self.not_before, self.renewal.safety, self.lead.time
+        people = f"{duration_text(safety)} to spare and {duration_text(lead)} for the partner's people"
+        if safety + lead > lifetime:
+            people += f", more than its lifetime of {duration_text(lifetime)}"
+        yield Term("lead-time", None, f"{duration_text(lead)}: {self.lead.because}")
+        yield Term("safety", None, f"{duration_text(safety)} to spare before its end")
+        yield self._term(Rule.MARGIN, self.not_after - self.needed, people)
+        yield self._term(
+            Rule.SHARE, self.not_before + lifetime * self.renewal.share, f"{self.renewal.share:.0%} of its lifetime"
+        )
+        if self.renew_before:
+            at = self.not_after - min(part_of(lifetime, self.renew_before), lifetime)
+            yield self._term(Rule.SET, at, f"{self.renew_before} before its end, as set for the account")
+        if self.snoozed:
+            because = f"snoozed until {self.snoozed.until:%F %TZ}: {self.snoozed.reason}"
+            yield self._term(Rule.SNOOZE, self.snoozed.until, because)
+
+    def _term(self, rule: Rule, at: datetime, because: str) -> Term:
+        return Term(rule.value, at, because, self.rule is rule)
 
 
-def account_due(account: Account, *, lead: timedelta, safety: timedelta, share: float) -> DueDate | None:
+def account_due(account: Account, renewal: Renewal, renew_before: str = "") -> DueDate | None:
     """Return when the renewal of the current certificate must start, None if there is none.
 
-    `safety` and `lead` before its end or after a share of its lifetime, whichever is earlier; or as set for the
-    account. Never before it begins, even if the profile asks for more time than its lifetime.
+    Safety and lead time before its end or after a share of its lifetime, whichever is earlier; or as set for the
+    account, or by `renew_before` in place of that. Never before it begins, even if the profile asks for more time than
+    its lifetime. A snooze puts it off, but no further than the certificate's end.
     """
     if account.current is None:
         return None
     certificate = account.certificate(account.current.parts.certificate)
     start, end = certificate.not_before, certificate.not_after
-    if account.renew_before:
-        before = min(part_of(end - start, account.renew_before), end - start)
-        return DueDate(end - before, f"{account.renew_before} before its end, as set for the account")
-    people = f"{duration_text(safety)} to spare and {duration_text(lead)} for the partner's people"
-    return min(
-        DueDate(end - min(safety + lead, end - start), people),
-        DueDate(start + (end - start) * share, f"{share:.0%} of its lifetime"),
-        key=lambda due: due.at,
-    )
-
-
-def lead_time(account: Account, known: timedelta | None) -> timedelta:
-    """Return how long the partner takes to answer: the longest of the last few waits, or three weeks if there is none.
-
-    Never less than `known`, the profile's, nor than a day: starting early costs nothing, late an outage.
-    """
-    waited = [
-        request.closed_at - request.submissions[0].at
-        for request in account.requests
-        if request.closed_at and request.submissions and request.closed is Closed.ANSWERED
-    ]
-    if not waited:
-        return known or DEFAULT_LEAD_TIME
-    return max(*waited[-LEARN_FROM:], known or SHORTEST_LEAD_TIME, SHORTEST_LEAD_TIME)
+    lead, set_ = lead_time(account, renewal.lead_time), renew_before or account.renew_before
+    at, rule = end - min(renewal.safety + lead.time, end - start), Rule.MARGIN
+    share = start + (end - start) * renewal.share
+    if set_:
+        at, rule = end - min(part_of(end - start, set_), end - start), Rule.SET
+    elif share < at:
+        at, rule = share, Rule.SHARE
+    snoozed = account.snoozed
+    if snoozed and at < snoozed.until < end:
+        at, rule = snoozed.until, Rule.SNOOZE
+    return DueDate(at, rule, start, end, lead, renewal, set_, snoozed)

@@ -161,6 +161,30 @@ class Halt:
     reason: str
 
 
+class RenewalMode(Enum):
+    """Who starts the renewal of an account."""
+
+    AUTO = "auto"  # the scheduler makes the request, and sends it if the channel can
+    MANUAL = "manual"  # a person, whom notices remind
+    DISABLED = "disabled"  # nobody
+
+
+class PromotionMode(Enum):
+    """Who promotes a candidate."""
+
+    MANUAL = "manual"
+    AUTO = "auto"  # the scheduler, once the partner accepts it
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """A person put the renewal off until a time, at most the end of the certificate, and said why."""
+
+    at: datetime
+    until: datetime
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Breaker:
     """The partner rejected the login. No machine tries again, since partners lock accounts."""

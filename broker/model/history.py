@@ -11,7 +11,7 @@ from typing import Any, Final
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD
 from broker.model.chain import Entry, Fact
-from broker.model.generation import Closed, Parts
+from broker.model.generation import Closed, Parts, PromotionMode, RenewalMode
 from broker.model.stage import MOVES, Move, Stage
 
 _ACCEPTED: Final = "ok"  # the verdict on a canary that the partner answered
@@ -25,6 +25,8 @@ class Event(Enum):
 
     ACCOUNT_ADDED = "account-added"
     ACCOUNT_SET = "account-set"
+    RENEWAL_SNOOZED = "renewal-snoozed"
+    SNOOZE_ENDED = "snooze-ended"
     SUBJECT_SET = "subject-set"
     ACCOUNT_SUSPENDED = "account-suspended"
     ACCOUNT_RESUMED = "account-resumed"
@@ -63,6 +65,7 @@ class AccountState:
     trust: str = ""
     subject: str = ""
     settings: dict[str, Fact] | None = None  # contacts and renewal; None: the evidence does not have them
+    snoozed: str = ""  # until when
     suspended: bool = False
     removed: bool = False
     holders: dict[int, set[str]] = field(default_factory=dict)  # who has copies of a request's key outside
@@ -86,6 +89,7 @@ def account_state(account: Account) -> AccountState:
         account.trust or "",
         str(account.subject),
         settings_facts(account),
+        account.snoozed.until.isoformat() if account.snoozed else "",
         account.suspended is not None,
         account.removed is not None,
         {r.number: set(r.held_by) for r in account.requests if r.held_by},
@@ -98,9 +102,14 @@ def identity(account: Account) -> dict[str, Fact]:
 
 
 def settings_facts(account: Account) -> dict[str, Fact]:
-    """Return contacts and renewal setting as facts of an entry."""
-    partner, team = " ".join(account.contacts.partner), " ".join(account.contacts.team)
-    return {"contact": partner, "team": team, "renew_before": account.renew_before}
+    """Return contacts and renewal settings as facts of an entry."""
+    return {
+        "contact": " ".join(account.contacts.partner),
+        "team": " ".join(account.contacts.team),
+        "renew_before": account.renew_before,
+        "renewal": account.renewal.value,
+        "promotion": account.promotion.value,
+    }
 
 
 def fold(entries: Iterable[Entry]) -> AccountState:
@@ -143,6 +152,10 @@ class _Replay:
                 found.settings = _settings(facts) if "contact" in facts else None
             case Event.ACCOUNT_SET:
                 found.settings = _settings(facts)
+            case Event.RENEWAL_SNOOZED:
+                found.snoozed = str(facts["until"])
+            case Event.SNOOZE_ENDED:
+                found.snoozed = ""
             case Event.SUBJECT_SET:
                 found.subject = str(facts["subject"])
             case Event.ACCOUNT_SUSPENDED | Event.ACCOUNT_RESUMED:
@@ -245,7 +258,11 @@ def _new(known: Iterable[int], number: Fact) -> int:
 
 
 def _settings(facts: Mapping[str, Fact]) -> dict[str, Fact]:
-    return {name: facts[name] for name in ("contact", "team", "renew_before")}
+    """Return the settings in an entry. Entries of 0.1.0 have no modes: the default applied."""
+    return {name: facts[name] for name in ("contact", "team", "renew_before")} | {
+        "renewal": facts.get("renewal", RenewalMode.AUTO.value),
+        "promotion": facts.get("promotion", PromotionMode.MANUAL.value),
+    }
 
 
 def parts_facts(parts: Parts) -> dict[str, Fact]:

@@ -1,17 +1,17 @@
 """The next step for an account and who does it, and the reasons not to send a canary now."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
 from itertools import chain
 from typing import Final
 
 from broker.errors import BrokerError, ConflictError, RefusedError, WaitingError
 from broker.model.account import Account
-from broker.model.due import DueDate
+from broker.model.due import DueDate, Renewal, lead_time
 from broker.model.duration import age_text, duration_text
-from broker.model.generation import Generation, Try
+from broker.model.generation import Generation, RenewalMode, Try
+from broker.model.life_cycle import Phase, State, Who
 from broker.model.stage import Stage
 from broker.model.verdict import Verdict
 
@@ -19,6 +19,7 @@ LONGEST_PAUSE: Final = timedelta(days=1)  # the longest quota is a sliding day
 TRY_TIMEOUT: Final = timedelta(minutes=2)  # a canary without an answer by then was killed
 _APART: Final = timedelta(minutes=10)  # between two machines, each at most five minutes from Vault
 _VERDICTS: Final = frozenset(verdict.value for verdict in Verdict)  # not that of a try that a person reset
+DEFAULT_OVERLAP: Final = timedelta(days=7)  # if the profile does not say how long the old certificate works
 UNANSWERED: Final = 3  # canaries in a row without an answer: then a person decides
 
 
@@ -81,61 +82,56 @@ def paused_until(account: Account, now: datetime) -> datetime | None:
     return until if until and now < until <= now + LONGEST_PAUSE + _APART else None
 
 
-class Who(Enum):
-    """The party that acts next."""
-
-    NOBODY = "nobody"
-    US = "us"
-    PARTNER = "partner"
-
-
-class State(Enum):
-    """The state of an account by its facts, the worst first."""
-
-    EXPIRED = "expired"  # the current certificate is over
-    STOPPED = "stopped"  # nothing goes on until a person has removed the cause
-    SUSPENDED = "suspended"  # a person stopped the issuing of bundles
-    DUE = "due"  # renewal must start, or takes longer than it should
-    UNFINISHED = "unfinished"  # the next step is ours, and there is time
-    WAITING = "waiting"  # the next step is the partner's
-    OK = "ok"
-
-
 @dataclass(frozen=True, slots=True)
 class Todo:
-    """A step: who does it, why, and by which command; and the state of the account that it follows from."""
+    """A step: the phase that it belongs to, why, by which command, and who does it."""
 
-    who: Who
+    phase: Phase
     message: str
     hint: str = ""
-    state: State = State.UNFINISHED
+    by: Who | None = None  # if it is not who acts in the phase
+
+    @property
+    def who(self) -> Who:
+        """The party that acts."""
+        return self.by or self.phase.row.who
+
+    @property
+    def state(self) -> State:
+        """The state of the account."""
+        return self.phase.state
 
 
 def forked_todo(account: Account) -> Todo:
     """Return the step that comes before all others if another entry has taken the place of the account's evidence."""
     message = "its evidence has an entry that is not the account's, and takes no more"
-    return Todo(Who.US, message, f"broker evidence verify {account.name}", State.STOPPED)
+    return Todo(Phase.STOPPED, message, f"broker evidence verify {account.name}")
 
 
 def unread_profile_todo(message: str, hint: str) -> Todo:
     """Return the step if the partner's profile cannot be read, which all other steps require."""
-    return Todo(Who.US, f"{message}; {hint}", state=State.STOPPED)
+    return Todo(Phase.STOPPED, f"{message}; {hint}")
 
 
-def next_todo(account: Account, due: DueDate | None, *, lead: timedelta, now: datetime) -> Todo:
+def next_todo(account: Account, due: DueDate | None, renewal: Renewal, now: datetime) -> Todo:
     """Return the most urgent step. `due` is the current certificate's; None if there is none.
 
     If the current certificate is over, or the account is suspended, the step says so first.
     """
     step = next(
-        chain(_to_fix(account), _in_progress(account, lead, now), _to_begin(account, due, now), _to_tidy(account))
+        chain(
+            _to_fix(account),
+            _in_progress(account, renewal, now),
+            _to_begin(account, due, now),
+            _to_tidy(account, renewal, now),
+        )
     )
     end = account.certificate(account.current.parts.certificate).not_after if account.current else None
     if end and end <= now:
-        return replace(step, message=f"EXPIRED on {end:%F %TZ}; {step.message}", state=State.EXPIRED)
+        return Todo(Phase.EXPIRED, f"EXPIRED on {end:%F %TZ}; {step.message}", step.hint, step.who)
     if account.suspended and step.state is not State.STOPPED:
         message = f"suspended since {account.suspended.at:%F %TZ} ({account.suspended.reason}): nothing is issued"
-        return Todo(Who.US, message, f"broker account resume {account.name}", State.SUSPENDED)
+        return Todo(Phase.SUSPENDED, message, f"broker account resume {account.name}")
     return step
 
 
@@ -148,15 +144,21 @@ def last_answer(account: Account, generation: Generation) -> tuple[Try, Verdict]
     return None
 
 
+def overlap_end(account: Account, generation: Generation, renewal: Renewal) -> datetime:
+    """Return when the overlap of a previous generation is over: it is kept as the way back, while it is valid."""
+    end = account.certificate(generation.parts.certificate).not_after
+    return max(generation.since, min(generation.since + (renewal.overlap or DEFAULT_OVERLAP), end))
+
+
 def _to_fix(account: Account) -> Iterator[Todo]:
     name = account.name
     if account.breaker:
         message = f"the partner rejected the login on {account.breaker.at:%F %TZ}"
-        yield Todo(Who.US, message, f"broker password set {name}", State.STOPPED)
+        yield Todo(Phase.STOPPED, message, f"broker password set {name}")
     if not account.secrets:
-        yield Todo(Who.US, "it has no password", f"broker password set {name}")
+        yield Todo(Phase.NEW, "it has no password", f"broker password set {name}")
     if not account.applications:
-        yield Todo(Who.US, "it has no application", f"broker app add {name}/APPLICATION")
+        yield Todo(Phase.NEW, "it has no application", f"broker app add {name}/APPLICATION")
     for generation in account.automatic_candidates[-1:] or filter(None, [account.current]):
         yield from _refused(account, generation)
 
@@ -169,50 +171,63 @@ def _refused(account: Account, generation: Generation) -> Iterator[Todo]:
         message = f"on {made.at:%F %TZ} the partner's answer to generation {generation.number} was {verdict.value}"
         verb = "promote" if generation.stage is Stage.CANDIDATE else "canary"
         hint = f"{verdict.remedy(account.name, rejected)}; then: broker rotation {verb} {account.name}"
-        yield Todo(Who.US, f"{message}: {verdict.message}", hint, State.STOPPED)
+        yield Todo(Phase.STOPPED, f"{message}: {verdict.message}", hint)
 
 
-def _in_progress(account: Account, lead: timedelta, now: datetime) -> Iterator[Todo]:
+def _in_progress(account: Account, renewal: Renewal, now: datetime) -> Iterator[Todo]:
     name = account.name
     for candidate in account.automatic_candidates[-1:]:
         made, verdict = last_answer(account, candidate) or (None, None)
         tried = f" again (on {made.at:%F %TZ} the answer was {made.verdict})" if made and verdict else ""
         message = f"generation {candidate.number} is ready to be tried"
         for obstacle in obstacles(account, now):
-            who, state = (Who.PARTNER, State.WAITING) if obstacle.until else (Who.US, State.STOPPED)
-            yield Todo(who, f"{message}; {obstacle.message}; {obstacle.hint}", state=state)
-        yield Todo(Who.US, message + tried, f"broker rotation promote {name}")
+            phase = Phase.PAUSED if obstacle.until else Phase.STOPPED
+            yield Todo(phase, f"{message}; {obstacle.message}; {obstacle.hint}")
+        yield Todo(Phase.CANDIDATE, message + tried, f"broker rotation promote {name}")
     request = account.open_request
     if request and not request.submissions:
-        yield Todo(Who.US, f"signing request {request.number} was never sent", f"broker csr submit {name}")
+        message = f"signing request {request.number} was never sent"
+        yield Todo(Phase.DRAFTED, message, f"broker csr submit {name}")
     elif request:
-        waited = now - request.submissions[0].at
+        lead, waited = lead_time(account, renewal.lead_time).time, now - request.submissions[0].at
         late = f", stuck: longer than its lead time of {duration_text(lead)}" if waited > lead else ""
         message = f"signing request {request.number} was sent {age_text(waited)} ago{late}"
-        state = State.DUE if late else State.WAITING
-        yield Todo(Who.PARTNER, message, f"broker cert import {name} FILE", state)
+        yield Todo(Phase.OVERDUE if late else Phase.SENT, message, f"broker cert import {name} FILE")
     elif account.refused_request:
         refused = account.refused_request
         why = refused.closed_because and f": {refused.closed_because}"
         message = f"the partner refused signing request {refused.number} on {refused.closed_at:%F}{why}; correct it"
-        yield Todo(Who.US, message, f"broker csr new {name}", State.DUE)
+        yield Todo(Phase.REFUSED, message, f"broker csr new {name}")
 
 
 def _to_begin(account: Account, due: DueDate | None, now: datetime) -> Iterator[Todo]:
     if account.current is None:
-        yield Todo(Who.US, "it has no certificate", f"broker csr new {account.name}")
+        yield Todo(Phase.NEW, "it has no certificate", f"broker csr new {account.name}")
     elif due and due.at <= now:
-        yield Todo(Who.US, f"renewal is due ({due.because})", f"broker csr new {account.name}", State.DUE)
+        message = f"renewal is due ({due.because})"
+        if account.renewal is RenewalMode.DISABLED:
+            hint = f"broker csr new {account.name}; broker account set {account.name} --renewal auto"
+            yield Todo(Phase.DISABLED, f"{message}, and disabled for the account", hint)
+        yield Todo(Phase.DUE, message, f"broker csr new {account.name}")
 
 
-def _to_tidy(account: Account) -> Iterator[Todo]:
+def _to_tidy(account: Account, renewal: Renewal, now: datetime) -> Iterator[Todo]:
     name = account.name
     for application in account.applications:
         if not application.client_id:
             message = f"application {application.name} has no client_id"
-            yield Todo(Who.US, message, f"broker app set {name}/{application.name} --client-id ID")
+            yield Todo(Phase.NEW, message, f"broker app set {name}/{application.name} --client-id ID")
+    overlaps = [(overlap_end(account, g, renewal), g.number) for g in kept_beside(account)]
+    for end, number in sorted(overlaps)[:1]:
+        hint = f"broker rotation retire {name} --generation {number}"
+        if end <= now:
+            yield Todo(Phase.RETIRING, f"generation {number} can be retired once no consumer holds it", hint)
+        yield Todo(Phase.OVERLAP, f"generation {number} is kept until {end:%F %TZ} as the way back", hint)
+    yield Todo(Phase.NOT_DUE, "nothing")
+
+
+def kept_beside(account: Account) -> Iterator[Generation]:
+    """Yield the generations that are kept beside the current one until the overlap is over."""
     for generation in account.generations:
         if generation.stage is Stage.PREVIOUS and not account.rolled_back(generation):
-            message = f"generation {generation.number} can be retired once no consumer holds it"
-            yield Todo(Who.US, message, f"broker rotation retire {name} --generation {generation.number}", State.OK)
-    yield Todo(Who.NOBODY, "nothing", state=State.OK)
+            yield generation

@@ -15,12 +15,13 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from broker.errors import BrokerError, InputError
+from broker.model.due import Renewal
 from broker.model.duration import duration_text, parse_duration
 from broker.model.names import checked_name, mail_address
 from broker.model.setting import SettingError
 from broker.model.subject import ATTRIBUTES, BOUNDS, KeyRules, SubjectRules
 from broker.partners.authentication import authentication_of, document_of, is_media_type
-from broker.partners.profile import PERIODS, Environment, Operation, Probe, Profile, Quota, Refusal, Renewal, Submission
+from broker.partners.profile import PERIODS, Environment, Operation, Probe, Profile, Quota, Refusal, Submission
 from broker.partners.reading import choice, converted, of_text, read, require_known, require_plain, text
 from broker.partners.request import METHODS, base_url, join, recipe
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from broker.errors import UnknownNameError
 from broker.model.authentication import Authentication
+from broker.model.due import Renewal
 from broker.model.duration import duration_text
 from broker.model.subject import KeyRules, SubjectRules
 
@@ -29,17 +30,6 @@ class Submission:
     to: str | None = None
     subject: str = "Certificate signing request for $login"
     body: str = "Please sign the attached certificate signing request for $login.\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Renewal:
-    """Renewal times. The first two are the broker's margins; the others the partner's, None while unknown."""
-
-    safety: timedelta = timedelta(days=14)  # before not_after
-    share: float = 2 / 3  # of the lifetime
-    lifetime: timedelta | None = None
-    overlap: timedelta | None = None  # how long the old certificate works after the new one exists
-    lead_time: timedelta | None = None  # from sending the CSR to having the reply
 
 
 @dataclass(frozen=True, slots=True)

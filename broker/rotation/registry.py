@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.errors import ConflictError, RefusedError
-from broker.model.account import Account, Contacts
+from broker.model.account import Account
 from broker.model.authentication import PASSWORD
 from broker.model.changes.registering import (
+    AccountSettings,
     account_set,
     added,
     application_removed,
@@ -56,21 +57,13 @@ class Registry(UseCase):
     def set_account(
         self,
         name: AccountName,
-        *,
-        partner: Sequence[str] | None = None,
-        team: Sequence[str] | None = None,
-        renew_before: str | None = None,
+        settings: AccountSettings,
         subject: Subject | None = None,
     ) -> Amended:
-        """Replace contacts, renewal setting and subject; None keeps what is stored."""
+        """Replace settings and subject; None keeps what is stored."""
 
         def change(account: Account, stamp: Stamp) -> Account:
-            kept = account.contacts
-            contacts = Contacts(
-                kept.partner if partner is None else tuple(partner), kept.team if team is None else tuple(team)
-            )
-            renewal = account.renew_before if renew_before is None else renew_before
-            return subject_set(account_set(account, contacts, renewal, stamp), subject or account.subject, stamp)
+            return subject_set(account_set(account, settings, stamp), subject or account.subject, stamp)
 
         return self.settled(name, change)
 

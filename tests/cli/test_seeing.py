@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 ROW = {
     "account", "environment", "current", "not_after", "due", "due_because", "generations", "open_request", "state",
-    "who", "message", "hint", "obstacles",
+    "phase", "who", "message", "hint", "obstacles",
 }  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def row(harness: CliHarness, **later: int) -> dict[str, Any]:
         ("promoted", [], "nobody", "nothing", ""),
         ("promoted", ["app add acme/new"], "us", "application new has no client_id", "broker app set acme/new"),
         ("renewed", [], "us", "generation 2 is ready to be tried", "broker rotation promote acme"),
-        ("rotated", [], "us", "generation 1 can be retired", "broker rotation retire acme --generation 1"),
+        ("rotated", [], "nobody", "generation 1 is kept until ", "broker rotation retire acme --generation 1"),
     ],
 )
 def test_status_says_who_must_act_and_how(

@@ -86,7 +86,13 @@ def test_account_settings_are_set_and_cleared(harness: CliHarness) -> None:
     status = harness.ok("status acme -o json").json[0]
     assert status["due_because"] == "20% before its end, as set for the account"
     (entry,) = [e for e in harness.ok("evidence show acme -o json").json if e["what"] == "account-set"]
-    assert entry["facts"] == {"contact": "new@partner.example", "team": "ops@acme.example", "renew_before": "20%"}
+    assert entry["facts"] == {
+        "contact": "new@partner.example",
+        "team": "ops@acme.example",
+        "renew_before": "20%",
+        "renewal": "auto",
+        "promotion": "manual",
+    }
     assert harness.run("evidence verify acme").code == 0
     harness.ok("account set acme --clear renew-before --clear team --contact desk@partner.example")
     assert harness.ok("account show acme -o json").json["contacts"] == {"partner": ["desk@partner.example"], "team": []}

@@ -15,6 +15,7 @@ from broker.model.account import Account, Contacts
 from broker.model.certificate import CaSetRef
 from broker.model.chain import Entry, Fact, Head, verify
 from broker.model.changes import importing, moving, registering
+from broker.model.changes.registering import AccountSettings
 from broker.model.changes.writing import recorded
 from broker.model.clock import Stamp
 from broker.model.finding import Finding, Severity
@@ -203,15 +204,16 @@ def test_older_evidence_has_no_contacts() -> None:
     """Chains of 0.1.0 begin without them: they are compared from the first `account-set` on."""
     account = without_texts(an_account())
     first = account.outbox[0]
-    bare = replace(first, facts={n: v for n, v in first.facts.items() if n not in ("contact", "team", "renew_before")})
+    added = ("contact", "team", "renew_before", "renewal", "promotion")
+    bare = replace(first, facts={n: v for n, v in first.facts.items() if n not in added})
     bare = replace(bare, hash=bare.expected_hash)
     old = replace(account, outbox=(bare,), head=Head(1, bare.hash))
     assert not list(differences(old, old.outbox))
-    set_ = registering.account_set(old, old.contacts, "20%", STAMP)
+    set_ = registering.account_set(old, AccountSettings(renew_before="20%"), STAMP)
     assert not list(differences(set_, set_.outbox))
     changed = replace(set_, contacts=Contacts(partner=("x@evil.example",)))
     assert list(differences(changed, changed.outbox)) == [
-        "the contacts or the renewal setting of mzp-1 are not those of its evidence"
+        "the contacts or the renewal settings of mzp-1 are not those of its evidence"
     ]
 
 

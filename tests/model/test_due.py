@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from broker.model.account import Account
-from broker.model.due import account_due, lead_time
+from broker.model.due import Renewal, account_due, lead_time
 from broker.model.generation import Closed, Submission
 from tests.support.accounts import NOW, a_request, an_account, later, with_current
 
@@ -16,7 +16,7 @@ DAY = timedelta(days=1)
 
 
 def test_due_leaves_lead_and_safety() -> None:
-    due = account_due(with_current(), lead=21 * DAY, safety=14 * DAY, share=0.99)
+    due = account_due(with_current(), Renewal(share=0.99))
     assert due
     assert due.at == later(days=330)
     assert due.because == "14d to spare and 21d for the partner's people"
@@ -24,7 +24,7 @@ def test_due_leaves_lead_and_safety() -> None:
 
 @pytest.mark.parametrize(("safety", "lead"), [(999_999, 14), (14, 999_999), (999_999, 999_999), (300, 300)])
 def test_long_lead_is_due_from_the_start(safety: int, lead: int) -> None:
-    due = account_due(with_current(), lead=lead * DAY, safety=safety * DAY, share=0.66)
+    due = account_due(with_current(), Renewal(lead_time=lead * DAY, safety=safety * DAY))
     assert due
     assert due.at == NOW
 
@@ -33,7 +33,7 @@ def test_long_lead_is_due_from_the_start(safety: int, lead: int) -> None:
 def test_an_account_sets_when_to_renew(text: str, days: int) -> None:
     account = replace(with_current(), renew_before=text)
     certificate = account.certificate(account.generations[0].parts.certificate)
-    due = account_due(account, lead=DAY, safety=DAY, share=0.5)
+    due = account_due(account, Renewal(share=0.5))
     assert due
     assert due.at == certificate.not_after - days * DAY
 
@@ -68,4 +68,4 @@ def answered(*waits: timedelta) -> Account:
 def test_lead_time_is_the_longest_recent(
     waits: tuple[timedelta, ...], known: timedelta | None, lead: timedelta
 ) -> None:
-    assert lead_time(answered(*waits), known) == lead
+    assert lead_time(answered(*waits), known).time == lead

@@ -10,6 +10,7 @@ import pytest
 from broker.model.account import Account, Contacts
 from broker.model.chain import Entry
 from broker.model.changes import importing, moving, registering, requesting, trying
+from broker.model.changes.registering import AccountSettings
 from broker.model.generation import Closed, Halt, Submission
 from broker.model.history import Event, account_state, fold
 from broker.model.lease import ConsumerRecord, Holding
@@ -22,6 +23,7 @@ from tests.support.accounts import (
     STAMP,
     an_account,
     assert_sound,
+    later,
     with_answer,
     with_current,
     with_new_password,
@@ -126,7 +128,9 @@ def test_forbidden_evidence_is_a_value_error(entries: list[Entry]) -> None:
 def test_every_event_is_recorded() -> None:
     account = registering.secret_set(with_new_password(with_rolled_back()), "hmac", 1, STAMP)
     account = registering.application_removed(account, "fleet", STAMP)
-    account = registering.account_set(account, account.contacts, "30d", STAMP)
+    account = registering.account_set(account, AccountSettings(renew_before="30d"), STAMP)
+    account = registering.snoozed(account, later(days=300), "holidays", STAMP)
+    account = registering.snooze_ended(account, STAMP)
     account = registering.subject_set(account, Subject((("CN", "MZP0000002"),)), STAMP)
     account = registering.resumed(registering.suspended(account, "stolen", STAMP), STAMP)
     account = trying.canary_sent(account, 3, account.parts_of(account.generation(3)), "id", STAMP)

@@ -15,12 +15,13 @@ from broker.issuing.leases import LeaseSigner
 from broker.model.authentication import Authentication, Basic, ClientId
 from broker.model.bundle import Manifest
 from broker.model.chain import Head
+from broker.model.due import Renewal
 from broker.model.lease import BundleKind, ConsumerRecord, Holding, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.partners.catalogue import builtin, names
 from broker.partners.document import from_document, to_document
-from broker.partners.profile import Profile, Renewal
+from broker.partners.profile import Profile
 from broker.vault.documents import decoded, encoded
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

@@ -10,10 +10,11 @@ from broker.model.account import Account
 from broker.model.authentication import PASSWORD
 from broker.model.changes import moving, registering, requesting, trying
 from broker.model.clock import Stamp
-from broker.model.due import account_due
+from broker.model.due import Renewal, account_due
 from broker.model.generation import Closed, Submission
+from broker.model.life_cycle import State, Who
 from broker.model.stage import Move
-from broker.model.todo import State, Todo, Who, next_todo
+from broker.model.todo import Todo, next_todo
 from broker.model.verdict import CanaryResult, Verdict
 from tests.support.accounts import (
     BY,
@@ -32,8 +33,8 @@ END = later(days=365)
 
 
 def step(account: Account, now: datetime = NOW) -> Todo:
-    due = account_due(account, lead=21 * DAY, safety=14 * DAY, share=0.66)
-    return next_todo(account, due, lead=21 * DAY, now=now)
+    renewal = Renewal()
+    return next_todo(account, account_due(account, renewal), renewal, now)
 
 
 def tried(account: Account, number: int, verdict: Verdict, at: datetime = NOW) -> Account:

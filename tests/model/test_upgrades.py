@@ -142,6 +142,16 @@ def test_it_goes_on_through_renewals(name: str) -> None:
     assert account.doomed_keys
 
 
+def test_schema_two_gets_the_modes_of_renewal() -> None:
+    document = encoded(account_of("renewed"))
+    for name in ("renewal", "promotion", "snoozed"):
+        del document["value"][name]
+    for request in document["value"]["requests"]:
+        for name in ("closed_because", "compromised", "dead_at"):
+            del request[name]
+    assert decoded(document | {"schema": 2}, Account, "account") == account_of("renewed")
+
+
 def test_candidate_becomes_its_changes() -> None:
     assert account_of("renewing").generation(2).parts.names == {"certificate"}
     assert account_of("password-candidate").generation(2).parts.names == {"secret password"}

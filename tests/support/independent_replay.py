@@ -63,6 +63,7 @@ class _Replay:
     imported: set[int] = field(default_factory=set)
     opened: Entry | None = None
     subject: str = ""
+    snoozed: str = ""  # until when
     stopped: dict[str, bool] = field(default_factory=lambda: {"suspended": False, "removed": False})
 
     @property
@@ -133,6 +134,11 @@ def _stopped(replay: _Replay, how: str, so: bool) -> Iterator[str]:
     if replay.stopped["removed"] or replay.stopped[how] is so:
         yield f"it was {how} before, or removed"
     replay.stopped[how] = so
+
+
+def _snoozed(replay: _Replay, facts: Document) -> Iterator[str]:
+    replay.snoozed = facts.get("until", "")
+    return iter(())
 
 
 def _application(replay: _Replay, facts: Document) -> Iterator[str]:
@@ -288,6 +294,8 @@ def _nothing(_: _Replay, __: Document) -> Iterator[str]:
 _RULES: Final[Mapping[str, Any]] = {
     "account-added": _opened,
     "account-set": _nothing,
+    "renewal-snoozed": _snoozed,
+    "snooze-ended": _snoozed,
     "subject-set": _subject,
     "account-suspended": lambda replay, facts: _stopped(replay, "suspended", True),
     "account-resumed": lambda replay, facts: _stopped(replay, "suspended", False),
@@ -346,6 +354,7 @@ def _differences(replay: _Replay, document: Document) -> Iterator[str]:
         "parts": (replay.parts, {g["number"]: _parts(g["parts"]) for g in document["generations"]}),
         "password": (replay.passwords[-1] if replay.passwords else 0, document["secrets"].get("password", 0)),
         "subject": (replay.subject, ", ".join("=".join(pair) for pair in document["subject"]["attributes"])),
+        "snoozes": (_moments(replay.snoozed), _moments((document["snoozed"] or {}).get("until", ""))),
         "stops": (replay.stopped, {how: bool(document[how]) for how in replay.stopped}),
         "tries": (tries, {t["number"]: (t["generation"], _verdict(t)) for t in document["tries"]}),
     }
@@ -362,6 +371,10 @@ def _verdict(attempt: Document) -> str:
 def _parts(parts: Document) -> dict[str, Any]:
     secrets = {name if name == "password" else f"secret:{name}": n for name, n in parts["secrets"].items()}
     return _named({**parts, **secrets})
+
+
+def _moments(text: str) -> list[datetime]:
+    return [_moment(text)] if text else []
 
 
 def _moment(text: str) -> datetime:

@@ -1,8 +1,9 @@
 """Changes of an account's applications, secrets and CAs."""
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
 
-from broker.errors import ConflictError
+from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account, Contacts
 from broker.model.authentication import PASSWORD
 from broker.model.certificate import CaSet
@@ -17,11 +18,31 @@ from broker.model.changes.writing import (
     with_request_closed,
 )
 from broker.model.clock import Stamp
-from broker.model.generation import Application, Closed, Halt, Parts, secret_refs
+from broker.model.generation import (
+    Application,
+    Closed,
+    Halt,
+    Parts,
+    PromotionMode,
+    RenewalMode,
+    Snooze,
+    secret_refs,
+)
 from broker.model.history import Event, identity, parts_facts, settings_facts
 from broker.model.lease import Held
 from broker.model.stage import Move
 from broker.model.subject import Subject
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSettings:
+    """Settings of an account that a person changes; None keeps what is stored."""
+
+    partner: tuple[str, ...] | None = None
+    team: tuple[str, ...] | None = None
+    renew_before: str | None = None
+    renewal: RenewalMode | None = None
+    promotion: PromotionMode | None = None
 
 
 def added(account: Account, *, by: str) -> Account:
@@ -30,12 +51,40 @@ def added(account: Account, *, by: str) -> Account:
     return recorded(account, Stamp(account.created_at, by), Event.ACCOUNT_ADDED, **facts)
 
 
-def account_set(account: Account, contacts: Contacts, renew_before: str, stamp: Stamp) -> Account:
-    """Replace the contacts and the renewal setting."""
-    if (account.contacts, account.renew_before) == (contacts, renew_before):
+def account_set(account: Account, settings: AccountSettings, stamp: Stamp) -> Account:
+    """Replace the settings that are given."""
+    given = {f.name: value for f in fields(settings) if (value := getattr(settings, f.name)) is not None}
+    contacts = Contacts(
+        given.pop("partner", account.contacts.partner),
+        given.pop("team", account.contacts.team),
+    )
+    after = replace(account, contacts=contacts, **given)
+    return account if after == account else recorded(after, stamp, Event.ACCOUNT_SET, **settings_facts(after))
+
+
+def snoozed(account: Account, until: datetime, reason: str, stamp: Stamp) -> Account:
+    """Put the renewal off until a time before the certificate's end; raise `RefusedError`."""
+    if account.current is None:
+        raise RefusedError(f"{account.name} has no certificate yet", hint=f"broker status {account.name}")
+    end = account.certificate(account.current.parts.certificate).not_after
+    if not stamp.at < until < end:
+        raise RefusedError(
+            f"{account.name} cannot be snoozed until {until:%F %TZ}: the time must lie between now and the end of its "
+            f"certificate, {end:%F %TZ}",
+            hint=f"broker status {account.name} shows when it must be renewed",
+        )
+    known = account.snoozed
+    if known and (known.until, known.reason) == (until, reason):
         return account
-    after = replace(account, contacts=contacts, renew_before=renew_before)
-    return recorded(after, stamp, Event.ACCOUNT_SET, **settings_facts(after))
+    after = replace(account, snoozed=Snooze(stamp.at, until, reason))
+    return recorded(after, stamp, Event.RENEWAL_SNOOZED, until=until.isoformat(), reason=reason)
+
+
+def snooze_ended(account: Account, stamp: Stamp) -> Account:
+    """Start the renewal when it is due again."""
+    if not account.snoozed:
+        return account
+    return recorded(replace(account, snoozed=None), stamp, Event.SNOOZE_ENDED)
 
 
 def subject_set(account: Account, subject: Subject, stamp: Stamp) -> Account:

@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from broker.errors import ConflictError, RefusedError
-from broker.model.account import Account, Contacts
+from broker.model.account import Account
 from broker.model.authentication import PASSWORD
 from broker.model.changes import moving, registering, trying
+from broker.model.changes.registering import AccountSettings
 from broker.model.clock import Stamp
-from broker.model.generation import Application, Parts
+from broker.model.generation import Application, Parts, PromotionMode, RenewalMode
 from broker.model.stage import Move, Stage
 from broker.model.subject import Subject
 from broker.model.verdict import CanaryResult, Verdict
@@ -52,6 +53,7 @@ def accept(account: Account, name: str) -> Account:
     return registering.ca_accepted(account, ca_set_named(name), Stamp(later(hours=1), BY))
 
 
+MODES = AccountSettings(renewal=RenewalMode.DISABLED, promotion=PromotionMode.AUTO)
 CHANGES: dict[str, Callable[[Account], Account]] = {
     "an application": lambda a: set_client(a, "id-2", "app-2"),
     "another client_id": lambda a: set_client(a, "id-2"),
@@ -59,7 +61,8 @@ CHANGES: dict[str, Callable[[Account], Account]] = {
     "a password": lambda a: set_password(a, 2),
     "a trust": lambda a: set_trust(a, "server-ca-2"),
     "a CA": lambda a: accept(a, "ca-2"),
-    "contacts": lambda a: registering.account_set(a, Contacts(), "20%", STAMP),
+    "contacts": lambda a: registering.account_set(a, AccountSettings((), (), "20%"), STAMP),
+    "modes": lambda a: registering.account_set(a, MODES, STAMP),
     "a subject": lambda a: registering.subject_set(a, Subject((("CN", "MZP0000002"),)), STAMP),
     "a suspension": lambda a: registering.suspended(a, "key stolen", STAMP),
     "a removal": lambda a: registering.removed(a, "contract ended", STAMP),

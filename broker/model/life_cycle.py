@@ -1,0 +1,148 @@
+"""The phases of an account's rotation: one table for code, `rotation status` and docs/reference/life-cycle.md."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+
+class Who(Enum):
+    """The party that acts next."""
+
+    NOBODY = "nobody"
+    US = "us"
+    PARTNER = "partner"
+
+
+class State(Enum):
+    """The state of an account by its facts, the worst first."""
+
+    EXPIRED = "expired"  # the current certificate is over
+    STOPPED = "stopped"  # nothing goes on until a person has removed the cause
+    SUSPENDED = "suspended"  # a person stopped the issuing of bundles
+    DUE = "due"  # renewal must start, or takes longer than it should
+    UNFINISHED = "unfinished"  # the next step is ours, and there is time
+    WAITING = "waiting"  # the next step is the partner's
+    OK = "ok"
+
+
+class Phase(Enum):
+    """The place of an account in its life cycle, the most urgent first."""
+
+    COMPROMISED = "compromised"
+    EXPIRED = "expired"
+    STOPPED = "stopped"
+    SUSPENDED = "suspended"
+    NEW = "new"
+    CANDIDATE = "candidate"
+    PAUSED = "paused"
+    REFUSED = "refused"
+    OVERDUE = "overdue"
+    SENT = "sent"
+    DRAFTED = "drafted"
+    DUE = "due"
+    DISABLED = "disabled"
+    RETIRING = "retiring"
+    OVERLAP = "overlap"
+    NOT_DUE = "not-due"
+
+    @property
+    def row(self) -> "Row":
+        """Its row in the table."""
+        return PHASES[self]
+
+    @property
+    def state(self) -> State:
+        """The state of an account in this phase."""
+        return PHASES[self].state
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A phase: meaning, who acts next, the command, and the state of the account. `command` takes its name.
+
+    `automatic` says if the scheduler does it: "renewal" and "promotion" if the account's setting of that name is auto.
+    """
+
+    meaning: str
+    who: Who
+    command: str
+    state: State
+    automatic: str = ""
+
+
+PHASES: Final[Mapping[Phase, Row]] = {
+    Phase.COMPROMISED: Row(
+        "a person reported that its key is in other hands, and the old certificate is not confirmed dead",
+        Who.US,
+        "broker csr new {account} --compromised --reason TEXT",
+        State.STOPPED,
+    ),
+    Phase.EXPIRED: Row(
+        "the current certificate is over; the next step is as before", Who.US, "broker csr new {account}", State.EXPIRED
+    ),
+    Phase.STOPPED: Row(
+        "nothing goes on until a person has removed the cause, such as a rejected login",
+        Who.US,
+        "broker rotation status {account}",
+        State.STOPPED,
+    ),
+    Phase.SUSPENDED: Row(
+        "a person stopped the issuing of bundles; rotation goes on",
+        Who.US,
+        "broker account resume {account}",
+        State.SUSPENDED,
+    ),
+    Phase.NEW: Row(
+        "a password, an application, a client_id or the first certificate is missing",
+        Who.US,
+        "broker status {account}",
+        State.UNFINISHED,
+    ),
+    Phase.CANDIDATE: Row(
+        "a new set is ready to be tried and promoted",
+        Who.US,
+        "broker rotation promote {account}",
+        State.UNFINISHED,
+        "promotion",
+    ),
+    Phase.PAUSED: Row(
+        "a new set is ready, and the partner wants no request before a time",
+        Who.PARTNER,
+        "broker rotation status {account}",
+        State.WAITING,
+        "promotion",
+    ),
+    Phase.REFUSED: Row("the partner's people refused the request", Who.US, "broker csr new {account}", State.DUE),
+    Phase.OVERDUE: Row(
+        "the partner's people have not answered within the lead time",
+        Who.PARTNER,
+        "broker csr submit {account}",
+        State.DUE,
+    ),
+    Phase.SENT: Row(
+        "the partner's people have the request", Who.PARTNER, "broker cert import {account} FILE", State.WAITING
+    ),
+    Phase.DRAFTED: Row(
+        "a signing request exists and was never sent",
+        Who.US,
+        "broker csr submit {account}",
+        State.UNFINISHED,
+        "renewal",
+    ),
+    Phase.DUE: Row("renewal must start", Who.US, "broker csr new {account}", State.DUE, "renewal"),
+    Phase.DISABLED: Row(
+        "renewal must start, and a person disabled it", Who.US, "broker account set {account} --renewal auto", State.DUE
+    ),
+    Phase.RETIRING: Row(
+        "the overlap is over: the old generation goes when no consumer holds it",
+        Who.US,
+        "broker rotation status {account}",
+        State.OK,
+        "renewal",
+    ),
+    Phase.OVERLAP: Row(
+        "the old generation is kept beside the current one, as the way back", Who.NOBODY, "", State.OK, "renewal"
+    ),
+    Phase.NOT_DUE: Row("nothing is to be done", Who.NOBODY, "", State.OK, "renewal"),
+}

@@ -1,0 +1,84 @@
+"""Maintenance windows and freezes: when the scheduler may promote or retire, which consumers notice."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+_DAY: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """A time in which the scheduler promotes and retires nothing: from `start` until before `end`."""
+
+    name: str
+    start: datetime
+    end: datetime
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A time at which the scheduler may act. `window` is empty if none is configured."""
+
+    at: datetime
+    window: str
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A maintenance window that repeats. `openings` yields its beginnings after a time, in order, in UTC."""
+
+    name: str
+    openings: Callable[[datetime], Iterator[datetime]]
+    length: timedelta
+    _near: dict[datetime, tuple[datetime, ...]] = field(default_factory=dict, compare=False, repr=False)
+
+    def next(self, at: datetime) -> Opening | None:
+        """Return the first time from `at` on that lies in the window; None if it never opens again."""
+        day = at.replace(hour=0, minute=0, second=0, microsecond=0)
+        if day not in self._near:  # many accounts are planned with the same windows
+            self._near[day] = tuple(self._opened_near(day))
+        found = next((start for start in self._near[day] if at < start + self.length), None)
+        return Opening(max(at, found), self.name) if found else None
+
+    def _opened_near(self, day: datetime) -> Iterator[datetime]:
+        """Yield the beginnings of windows that are open on `day`, and of the next one."""
+        for start in self.openings(day - self.length):
+            yield start
+            if start >= day + _DAY:
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
+    """All windows and freezes. Without a window, any time outside of the freezes is good."""
+
+    windows: tuple[Window, ...] = ()
+    freezes: tuple[Freeze, ...] = ()
+
+    def freeze_at(self, at: datetime) -> Freeze | None:
+        """Return the freeze that `at` lies in; the one that ends last, if there are several."""
+        return max((f for f in self.freezes if f.start <= at < f.end), key=lambda f: f.end, default=None)
+
+    def thawed(self, at: datetime) -> datetime:
+        """Return `at`, or the end of the freezes that it lies in."""
+        while freeze := self.freeze_at(at):
+            at = freeze.end
+        return at
+
+    def opening(self, at: datetime, by: datetime) -> Opening | None:
+        """Return the first time from `at` on, before `by`, that lies in a window and in no freeze; None without one."""
+        while (at := self.thawed(at)) < by:
+            found = self._next(at)
+            if found is None or not self.freeze_at(found.at):
+                return found if found and found.at < by else None
+            at = found.at
+        return None
+
+    def _next(self, at: datetime) -> Opening | None:
+        if not self.windows:
+            return Opening(at, "")
+        found = (window.next(at) for window in self.windows)
+        return min(filter(None, found), key=lambda opening: opening.at, default=None)

@@ -1,0 +1,184 @@
+"""The plan of an account's rotation: what is done when, by whom and why. Pure: no vault, no clock of its own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Final
+
+from broker.model.account import Account
+from broker.model.due import DueDate, Renewal, account_due, lead_time
+from broker.model.duration import duration_text
+from broker.model.generation import PromotionMode, RenewalMode
+from broker.model.life_cycle import Phase, Who
+from broker.model.maintenance import Maintenance
+from broker.model.names import AccountName
+from broker.model.todo import Todo, forked_todo, kept_beside, next_todo, overlap_end
+
+LAST_DAY: Final = timedelta(days=1)  # before the end: a promotion that found no window happens by then
+_HORIZON: Final = timedelta(days=2 * 366)  # no window for a retirement is looked for beyond it
+_URGENT: Final = frozenset({Phase.EXPIRED, Phase.COMPROMISED})  # wait for no window and no freeze
+_NONE: Final = Maintenance()
+
+
+class Action(Enum):
+    """A step of a rotation."""
+
+    RENEW = "renew"  # make a signing request, and send it
+    SEND = "send"  # send the request that there is
+    REPLY = "reply"  # the partner's answer is expected
+    PROMOTE = "promote"
+    RETIRE = "retire"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step, when it is expected, and why then. `at` is None if nothing says when."""
+
+    action: Action
+    at: datetime | None
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccountPlan:
+    """What comes next for an account. The scheduler takes a step whose time has come, if it is `automatic`."""
+
+    account: AccountName
+    phase: Phase
+    who: Who
+    automatic: bool
+    message: str
+    hint: str
+    due: DueDate | None
+    steps: tuple[Step, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def account_plan(
+    account: Account, renewal: Renewal, now: datetime, maintenance: Maintenance = _NONE, *, forked: bool = False
+) -> AccountPlan:
+    """Return the plan of `account`, by the renewal times of its profile."""
+    due = account_due(account, renewal)
+    todo = forked_todo(account) if forked else next_todo(account, due, renewal, now)
+    planner = _Planner(account, renewal, maintenance, now, due, todo)
+    return AccountPlan(
+        account.name,
+        todo.phase,
+        todo.who,
+        _automatic(account, todo),
+        todo.message,
+        todo.hint,
+        due,
+        tuple(planner.steps()),
+        tuple(planner.warnings()),
+    )
+
+
+def _automatic(account: Account, todo: Todo) -> bool:
+    """Return whether the scheduler takes the next step by itself."""
+    by = todo.phase.row.automatic
+    if by == "promotion":
+        return account.promotion is PromotionMode.AUTO
+    return by == "renewal" and account.renewal is RenewalMode.AUTO
+
+
+@dataclass(frozen=True, slots=True)
+class _Planner:
+    account: Account
+    renewal: Renewal
+    maintenance: Maintenance
+    now: datetime
+    due: DueDate | None
+    todo: Todo
+
+    def steps(self) -> Iterator[Step]:
+        """Yield the steps of the rotation that goes on or comes next, and of the overlap."""
+        yield from self._retirements()
+        answered = self._candidate_at()
+        request = self.account.open_request
+        if answered is None and request and not request.submissions:
+            yield Step(Action.SEND, self.now, f"signing request {request.number} was never sent")
+        elif answered is None and not request and self.due:
+            if self.account.renewal is RenewalMode.DISABLED:
+                return
+            yield Step(Action.RENEW, max(self.due.at, self.now), self.due.because)
+        ready = answered or self._reply_at()
+        if ready is None:
+            return
+        if answered is None:
+            lead = lead_time(self.account, self.renewal.lead_time)
+            yield Step(Action.REPLY, ready, f"lead time {duration_text(lead.time)}: {lead.because}")
+        yield self._promotion(max(ready, self.now))
+
+    def warnings(self) -> Iterator[str]:
+        """Yield what a person should know before it is too late."""
+        due, ready = self.due, self._candidate_at() or self._reply_at()
+        if due and due.snoozed and due.at == due.snoozed.until and due.at > due.not_after - due.needed:
+            yield (
+                f"it is snoozed until {due.at:%F %TZ}: less than the {duration_text(due.needed)} before its end that "
+                "the partner's people and our margin need"
+            )
+        if due and ready and self._promotion(max(ready, self.now)).at and not self._fits(max(ready, self.now)):
+            yield self._promotion(max(ready, self.now)).because
+
+    def _candidate_at(self) -> datetime | None:
+        return self.now if self.account.automatic_candidates else None
+
+    def _reply_at(self) -> datetime | None:
+        """Return when the partner's answer is expected; None if nothing is asked, or will be."""
+        lead, request = lead_time(self.account, self.renewal.lead_time).time, self.account.open_request
+        if request:
+            return (request.submissions[0].at if request.submissions else self.now) + lead
+        if self.due is None or self.account.renewal is RenewalMode.DISABLED:
+            return None
+        return max(self.due.at, self.now) + lead
+
+    def _deadline(self, due: DueDate) -> datetime:
+        """Return by when a promotion happens even without a window."""
+        return due.not_after - min(LAST_DAY, (due.not_after - due.not_before) / 4)
+
+    def _fits(self, ready: datetime) -> bool:
+        """Return whether a promotion from `ready` on finds a window in time, or needs none."""
+        due = self.due
+        urgent = self.todo.phase in _URGENT or due is None or due.not_after <= ready
+        return urgent or bool(due and self.maintenance.opening(ready, self._deadline(due)))
+
+    def _promotion(self, ready: datetime) -> Step:
+        due = self.due
+        if due is None:
+            return Step(Action.PROMOTE, ready, "nothing is current, so nobody waits for a window")
+        if self.todo.phase in _URGENT or due.not_after <= ready:
+            return Step(
+                Action.PROMOTE,
+                ready,
+                f"the current certificate ends on {due.not_after:%F %TZ}: no window is waited for",
+            )
+        deadline = self._deadline(due)
+        opening = self.maintenance.opening(ready, deadline)
+        if opening:
+            window = f"in window {opening.window}" if opening.window else "as soon as the answer is there"
+            return Step(Action.PROMOTE, opening.at, window + self._held_back(ready))
+        end = f"the certificate ends on {due.not_after:%F %TZ}"
+        thawed = self.maintenance.thawed(ready)
+        if thawed < deadline:
+            return Step(Action.PROMOTE, thawed, f"no window opens in time, and {end}: none is waited for")
+        return Step(Action.PROMOTE, max(ready, deadline), f"in freeze {self._frozen(ready)}: {end}")
+
+    def _retirements(self) -> Iterator[Step]:
+        for generation in kept_beside(self.account):
+            ready = max(overlap_end(self.account, generation, self.renewal), self.now)
+            opening = self.maintenance.opening(ready, ready + _HORIZON)
+            because = f"generation {generation.number}, if no consumer holds it then"
+            if opening is None:
+                yield Step(Action.RETIRE, None, f"{because}; no window opens within two years")
+                continue
+            window = f", in window {opening.window}" if opening.window else ""
+            yield Step(Action.RETIRE, opening.at, because + window + self._held_back(ready))
+
+    def _held_back(self, ready: datetime) -> str:
+        return f", after freeze {self._frozen(ready)}" if self.maintenance.freeze_at(ready) else ""
+
+    def _frozen(self, at: datetime) -> str:
+        freeze = self.maintenance.freeze_at(at)
+        return freeze.name if freeze else ""
