@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.support.leftovers",
     "tests.support.counts",
     "tests.support.forked",
+    "tests.support.mail_servers",
     "tests.support.vault",
     "tests.support.system",
     "tests.support.used_by_others",

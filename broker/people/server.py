@@ -81,6 +81,7 @@ def verifying(ca_file: str, setting: str) -> ssl.SSLContext:
     """Return a context that trusts the CAs in `ca_file`, else those of this machine; raise `InputError`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False
     if not ca_file:
         context.load_default_certs()
         return context
