@@ -46,7 +46,6 @@ from broker.rotation.registry import Registry
 from broker.rotation.reports import RotationStatus, rotation_status
 from broker.rotation.rotation import Rotation
 from broker.service.systemd import report
-from broker.vault.changes import announce, announcing
 from broker.vault.connection import Observer, unobserved
 from broker.vault.consumers import VaultConsumers
 from broker.vault.errors import MissingError
@@ -258,8 +257,7 @@ class Broker:
         role = Role.OPERATOR
         settle = partial(self.settle, role=role)
         held = partial(self.holdings, lambda: self.true_clock() - SKEW, role=role)
-        vault = self.roles.connection(role)
-        consumers = VaultConsumers(vault, partial(announce, vault))
+        consumers = VaultConsumers(self.roles.connection(role), announces=True)
         return Leases(self.roles.accounts(role), settle, self.true_clock, self.actor, consumers, held)
 
     def rotate_lease_key(self, *, again: bool) -> LeaseKeys:
@@ -359,7 +357,7 @@ class Broker:
             amend.settle(
                 name,
                 accounts=roles.accounts(role),
-                log=announcing(roles.connection(role), roles.evidence(role).append),
+                log=roles.evidence(role).append,
                 keys=roles.keys(role) if may_destroy else None,
                 secrets=roles.secrets(role) if may_destroy else None,
             )

@@ -9,6 +9,7 @@ from broker.compose.privileged import Profiles, checked_accounts
 from broker.compose.roles import Roles
 from broker.errors import BrokerError, DeniedError, PartlyUnavailableError, UnknownNameError
 from broker.evidence.journal import Journal
+from broker.issuing.announced import Announced
 from broker.issuing.batch_issuer import BatchIssuer, Limits, Ports
 from broker.issuing.batches import Batches, Recorder, Recording, counted
 from broker.issuing.expiries import Expiries
@@ -117,7 +118,8 @@ class Issuing:
     @cached_property
     def service(self) -> BatchIssuer[Contents]:
         """The use-case for all callers of a service, on its event loop."""
-        recorder = Recorder(VaultConsumers(self._vault), self._journal(), self._clock)
+        announced = Announced()
+        recorder = Recorder(VaultConsumers(self._vault), self._journal(), self._clock, announced)
         ports = Ports(
             signer=self._signer,
             contents=Contents,
@@ -127,6 +129,8 @@ class Issuing:
             read_secrets=_ours()(partial(read_secrets, self._vault)),
             end=_ours()(recorder.end),
             require_true_clock=self._true_clock,
+            changes=partial(recent_changes, self._vault),
+            announced=announced,
         )
         limits = Limits(rate=float(self._roles.config["service.rate"]))
 

@@ -2,7 +2,8 @@
 
 Three rules keep this as strict as `grant.Issuer`, which reads everything for each bundle:
 
-- An account is at most `OLDEST` seconds old when its bundle leaves: if recording took longer, it is read again.
+- An account is at most `OLDEST` seconds old when its bundle leaves: if recording took longer, it is looked at again.
+  It is as old as its reading, or as the change document in which nobody announced a change of it (`announced`).
 - So a bundle of a generation that is no longer current is recorded within `OLDEST` seconds of the promotion, and
   `rotation retire` waits that long after it before it looks for holders.
 - A lease is renewed only if that is durable before its old end, so that its holder is never unrecorded.
@@ -20,8 +21,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final, Generic, TypeVar
 
-from broker.errors import BusyError, ConflictError, VaultUnavailableError
+from broker.errors import BrokerError, BusyError, ConflictError, VaultUnavailableError
 from broker.issuing.admission import Admission
+from broker.issuing.announced import Announced
 from broker.issuing.away import Away
 from broker.issuing.batches import Batches, Recording
 from broker.issuing.fresh import Fresh
@@ -45,6 +47,7 @@ from broker.model.bundle import Bundle, Wanted
 from broker.model.clock import Clock
 from broker.model.lease import LONGEST, BundleKind, Caller, Consumer, Lease
 from broker.model.names import AccountName
+from broker.model.recent_changes import ACCOUNTS, RecentChanges
 from broker.model.secret import Secret
 from broker.telemetry import log
 
@@ -73,6 +76,8 @@ class Ports(Generic[Contents]):
     read_secrets: ReadSecrets
     end: Callable[[Consumer, Lease], None]
     require_true_clock: Callable[[], object]  # raises `RefusedError` while it is wrong
+    changes: Callable[[], RecentChanges]
+    announced: Announced  # shared with what records
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,7 @@ class BatchIssuer(Generic[Contents]):
     ) -> None:
         self._ports = ports
         self._batches = batches
+        self._announced = ports.announced
         self._clock = clock
         self._limits = limits or Limits()
         self._uptime = uptime
@@ -126,7 +132,8 @@ class BatchIssuer(Generic[Contents]):
         self._asking = 0
         self._away = Away()
         self._signers = Signers(lambda: self.in_thread(ports.signer), uptime)
-        self._snapshots: Fresh[AccountName, Snapshot[Contents]] = Fresh(OLDEST / 2, uptime)
+        self._heard: Fresh[str, None] = Fresh(OLDEST / 2, uptime)
+        self._snapshots: Fresh[AccountName, Snapshot[Contents]] = Fresh(OLDEST / 2, uptime, self._as_of)
         self._rates = Rates(self._limits.rate, uptime)
         self._admission = Admission(self._limits.strangers, self._limits.waiting)
         self._judgements: Fresh[tuple[bytes, AccountName, str, BundleKind], Consumer] = Fresh(JUDGED, uptime)
@@ -140,7 +147,7 @@ class BatchIssuer(Generic[Contents]):
             lease = _rounded(lease_of(wanted, consumer, seen.account, generation, now=self._clock()), wanted.ttl)
             contents, signer = self._contents(seen, lease), await self._signers.current()
             epoch = await self._batches.record(Recording(consumer, lease, keyed=bool(wanted.idempotency_key)))
-            if self._uptime() - seen.at < OLDEST:
+            if self._is_fresh(seen):
                 lease = replace(lease, epoch=epoch) if epoch else lease
                 return Issued(contents, consumer, lease, signer.signed(lease))
         raise VaultUnavailableError("Vault is too slow to issue bundles safely", hint="ask again")
@@ -156,7 +163,7 @@ class BatchIssuer(Generic[Contents]):
             await self._batches.record(Recording(consumer, renewed, renewed=lease))
             if self._clock() >= lease.expires:
                 raise ended()
-            if self._uptime() - seen.at < OLDEST:
+            if self._is_fresh(seen):
                 return Renewed(renewed, signer.signed(renewed), newer_than(lease, seen.account))
         raise VaultUnavailableError("Vault is too slow to renew leases safely", hint="ask again")
 
@@ -223,7 +230,27 @@ class BatchIssuer(Generic[Contents]):
             seen.contents[lease.application] = self._ports.contents(bundle)
         return seen.contents[lease.application]
 
+    def _as_of(self, name: AccountName, at: float) -> float:
+        return self._announced.as_of(f"{ACCOUNTS}{name}", at)
+
+    def _is_fresh(self, seen: Snapshot[Contents]) -> bool:
+        return self._uptime() - self._as_of(seen.account.name, seen.at) < OLDEST
+
+    async def _hear(self) -> None:
+        """Read the change document. If that fails, each account and record is as old as its own reading."""
+
+        def read() -> RecentChanges:
+            self._ports.require_true_clock()
+            return self._ports.changes()
+
+        began = self._uptime()
+        try:
+            self._announced.take(await self.in_thread(read), began)
+        except BrokerError as error:
+            log.info("changes cannot be read", reason=error.message)
+
     async def _snapshot(self, name: AccountName) -> Snapshot[Contents]:
+        await self._heard.get("", self._hear)
         return await self._snapshots.get(name, lambda: self.in_thread(lambda: self._read(name)))
 
     def _read(self, name: AccountName) -> Snapshot[Contents]:

@@ -12,22 +12,24 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass
 from threading import Lock
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from broker.errors import BrokerError
 from broker.evidence.journal import Journal
-from broker.issuing.grant import Consumers, facts
+from broker.issuing.announced import Announced
+from broker.issuing.grant import facts
 from broker.issuing.leases import ended
 from broker.model.chain import BATCH
 from broker.model.clock import Clock
-from broker.model.lease import Consumer, ConsumerRecord, Lease
+from broker.model.lease import Consumer, ConsumerRecord, Lease, StoredRecord
+from broker.model.recent_changes import CONSUMERS
 from broker.telemetry import log, metrics
 
 _LARGEST: Final = 500  # leases in a batch: 200 KB of evidence; Vault takes a value of 1 MiB
 _TURNS: Final = 2  # of the event loop before a batch is taken: requests that have arrived join it
-_KNOWN: Final = 2.0  # seconds that a record is taken to be as it was read: another process may have revoked a lease
+_KNOWN: Final = 2.0  # seconds that a record is used, since it was last known that no person has revoked a lease
 _RECORDS: Final = 20_000  # in memory
 _WRITERS: Final = 16  # threads for the records of a batch
 
@@ -45,7 +47,14 @@ class Recording:
         """Return the consumer's record with the lease; raise `DeniedError` if it was revoked."""
         if self.renewed and record.has_revoked(self.lease):
             raise ended()
+        if self.is_covered(record):
+            return record
         return record.given(self.lease, now=clock())
+
+    def is_covered(self, record: ConsumerRecord) -> bool:
+        """Return whether the lease needs no change of `record`, even if that is not the newest."""
+        alone = self.renewed is None and not self.keyed  # else the lease may have been revoked just now
+        return alone and record.covers(self.lease)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +65,21 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    record: ConsumerRecord
+    stored: StoredRecord
     at: float
+
+    @property
+    def epoch(self) -> int:
+        return self.stored.record.epoch
+
+
+class Records(Protocol):
+    """Consumers' records."""
+
+    def change_known(
+        self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord], known: StoredRecord | None
+    ) -> StoredRecord:
+        """Apply the pure `change` to a consumer's record: to `known` first, which may be the newest."""
 
 
 class Recorder:
@@ -65,12 +87,14 @@ class Recorder:
 
     def __init__(
         self,
-        consumers: Consumers,
+        consumers: Records,
         journal: Journal,
         clock: Clock,
+        announced: Announced,
         uptime: Callable[[], float] = time.monotonic,
     ) -> None:
         self._consumers = consumers
+        self._announced = announced
         self._journal = journal
         self._clock = clock
         self._uptime = uptime
@@ -96,22 +120,20 @@ class Recorder:
 
     def end(self, consumer: Consumer, lease: Lease) -> None:
         """Record that the lease is revoked: its bundle was given back."""
-        at = self._uptime()
-        record = self._consumers.change(consumer.entity, consumer.name, lambda r: r.without(lease, now=self._clock()))
-        self._know(record, at)
+        self._change(consumer, lambda record: record.without(lease, now=self._clock()))
         self._journal.append("bundle-returned", lease=lease.id, consumer=consumer.entity, account=lease.account)
 
     def _covering(self, recording: Recording) -> ConsumerRecord | None:
         """Return the known record if nothing has to be written to it."""
-        known = self._known.get(recording.consumer.entity)
-        if known is None or recording.renewed or recording.keyed:  # the lease may have been revoked just now
+        entity = recording.consumer.entity
+        known = self._known.get(entity)
+        if known is None or not recording.is_covered(known.stored.record):
             return None
-        fresh = self._uptime() - known.at < _KNOWN
-        return known.record if fresh and known.record.covers(recording.lease) else None
+        age = self._uptime() - self._announced.as_of(f"{CONSUMERS}{entity}", known.at)
+        return known.stored.record if age < _KNOWN else None
 
     def _record(self, recordings: Sequence[Recording]) -> list[tuple[Recording, int | BrokerError]]:
         """Record all of one consumer in one write; each alone if that is refused."""
-        consumer, at = recordings[0].consumer, self._uptime()
 
         def change(record: ConsumerRecord) -> ConsumerRecord:
             for recording in recordings:
@@ -119,20 +141,25 @@ class Recorder:
             return record
 
         try:
-            record = self._consumers.change(consumer.entity, consumer.name, change)
+            record = self._change(recordings[0].consumer, change)
         except BrokerError as error:
             if len(recordings) == 1 or error.retryable:
                 return [(recording, error) for recording in recordings]
             return [result for recording in recordings for result in self._record([recording])]
-        self._know(record, at)
         return [(recording, record.epoch) for recording in recordings]
 
-    def _know(self, record: ConsumerRecord, at: float) -> None:
+    def _change(self, consumer: Consumer, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
+        entity, at = consumer.entity, self._uptime()
+        known = self._known.get(entity)
+        stored = self._consumers.change_known(entity, consumer.name, change, known.stored if known else None)
+        self._know(entity, _Known(stored, at))
+        return stored.record
+
+    def _know(self, entity: str, newest: _Known) -> None:
         """Take note of a record, unless one of a later epoch is known: writers may come here in any order."""
         with self._knowing:
-            known = self._known.pop(record.entity, None)
-            newest = known if known and known.record.epoch > record.epoch else _Known(record, at)
-            self._known[record.entity] = newest
+            known = self._known.pop(entity, None)
+            self._known[entity] = known if known and known.epoch > newest.epoch else newest
             if len(self._known) > _RECORDS:
                 del self._known[next(iter(self._known))]
 

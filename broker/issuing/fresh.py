@@ -40,6 +40,7 @@ class Loaded(Generic[Value]):
 class Fresh(Generic[Key, Value]):
     """A cache. A value is at most `seconds` old; from three quarters of that on it is read again in the background.
 
+    `as_of` returns when the value of a key was last known to be as it was at its reading.
     What loads raises `BrokerError`. Denials are kept as values are, but not beyond their age; no other error is kept.
     """
 
@@ -47,9 +48,11 @@ class Fresh(Generic[Key, Value]):
         self,
         seconds: float,
         uptime: Callable[[], float] = time.monotonic,
+        as_of: Callable[[Key, float], float] = lambda _, at: at,
     ) -> None:
         self._seconds = seconds
         self._uptime = uptime
+        self._as_of = as_of
         self._kept: dict[Key, Loaded[Value]] = {}
         self._denied: dict[Key, Loaded[Value]] = {}
         self._loading: dict[Key, asyncio.Task[Loaded[Value]]] = {}
@@ -57,7 +60,7 @@ class Fresh(Generic[Key, Value]):
     async def get(self, key: Key, load: Callable[[], Awaitable[Value]]) -> Value:
         """Return the value of `key`, which `load` reads; raise what it raised."""
         kept = self._kept.get(key) or self._denied.get(key)
-        age = self._uptime() - kept.at if kept else self._seconds
+        age = self._uptime() - self._as_of(key, kept.at) if kept else self._seconds
         if kept is None or age >= self._seconds:
             kept = await asyncio.shield(self._task(key, load))
         elif age >= self._seconds * _BEHIND:

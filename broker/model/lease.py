@@ -199,6 +199,14 @@ class ConsumerRecord:
         return any(r.ends(lease) for r in self.revocations)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record, and the version of its document."""
+
+    record: ConsumerRecord
+    version: int
+
+
 Held = tuple[ConsumerRecord, Holding]
 
 

@@ -1,35 +1,55 @@
-"""The change document: what changed lately that consumers must hear of. Services watch it for those who wait."""
+"""The change document: which documents change, and what changed lately. Services watch it (ADR 29)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Final, Self
 
-from broker.model.history import Event
+from broker.model.account import Account
 
 ACCOUNTS: Final = "accounts/"  # before the name of an account
 CONSUMERS: Final = "consumers/"  # before the entity of a consumer
 KEPT: Final = 64  # changes in the document: who missed more looks at everything
-HEARD: Final = frozenset(
-    event.value
-    for event in (
-        Event.GENERATION_MOVED,
-        Event.ACCOUNT_SUSPENDED,
-        Event.ACCOUNT_RESUMED,
-        Event.ACCOUNT_REMOVED,
-        Event.APPLICATION_REMOVED,
-    )
-)  # kinds of an account's evidence that are announced
+# Fields of an account that no bundle depends on, beside those that `_delivered` looks into
+_OWN: Final = frozenset({
+    "subject", "created_at", "contacts", "renew_before", "requests", "certificates", "anchors", "issuing", "trust",
+    "secrets", "tries", "breaker", "not_before", "head", "outbox", "doomed_keys", "doomed_secrets",
+})  # fmt: skip
+_HEARD: Final = tuple(f.name for f in fields(Account) if f.name not in _OWN | {"applications", "generations"})
+
+
+def concerns_consumers(before: Account, after: Account) -> bool:
+    """Return whether services must hear of a change: it changes bundles, or who gets them."""
+    return _delivered(before) != _delivered(after)
+
+
+def _delivered(account: Account) -> list[object]:
+    generations = [generation for generation in account.generations if generation.stage.deliverable]
+    applications = [(application.name, application.client_id) for application in account.applications]
+    return [generations, applications, *(getattr(account, name) for name in _HEARD)]
 
 
 @dataclass(frozen=True, slots=True)
 class RecentChanges:
-    """The last changes, each by the path of the document that changed, the oldest first. `number` counts all."""
+    """The last changes, each by the path of the document that changed, the oldest first. `number` counts all.
+
+    `pending` are changes that were announced and may not have happened yet: the version that each would replace.
+    """
 
     number: int = 0
     paths: tuple[str, ...] = ()
+    pending: Mapping[str, int] = field(default_factory=dict)
 
-    def with_(self, path: str) -> Self:
-        """Return the document with one more change."""
-        return type(self)(self.number + 1, (*self.paths, path)[-KEPT:])
+    def announced(self, path: str, version: int) -> Self:
+        """Return the document with a change of `version` of `path` to come."""
+        return replace(self, pending={**self.pending, path: max(version, self.pending.get(path, version))})
+
+    def done(self, path: str, version: int) -> Self:
+        """Return the document with one more change: `version` of `path` was replaced, and can be replaced by no other.
+
+        A change of a later version that was announced meanwhile stays.
+        """
+        pending = {p: v for p, v in self.pending.items() if p != path or v > version}
+        return replace(self, number=self.number + 1, paths=(*self.paths, path)[-KEPT:], pending=pending)
 
     def since(self, number: int | None) -> frozenset[str] | None:
         """Return the paths that changed after change `number`; None if that is not known, so that all may have."""

@@ -1,4 +1,4 @@
-"""Accounts in Vault, written under compare-and-set."""
+"""Accounts in Vault, written under compare-and-set. What services must hear of is announced first (ADR 29)."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -6,8 +6,10 @@ from contextlib import suppress
 from broker.errors import BrokerError, UnknownNameError
 from broker.model.account import Account
 from broker.model.names import AccountName, guess
+from broker.model.recent_changes import concerns_consumers
 from broker.rotation.ports import Version, Versioned
 from broker.vault import layout
+from broker.vault.changes import Announcements
 from broker.vault.connection import Connection
 from broker.vault.documents import DAMAGED_HINT, DamagedDocumentError, decoded, encoded
 from broker.vault.errors import MissingError
@@ -19,6 +21,8 @@ class VaultAccounts:
 
     def __init__(self, vault: Connection) -> None:
         self._vault = vault
+        self._announcements = Announcements(vault)
+        self._seen: Versioned | None = None  # as last read: a writer reads first
 
     def read(self, name: AccountName) -> Versioned:
         """Return the newest document; raise `UnknownNameError`, or what `documents.decoded` raises."""
@@ -31,15 +35,32 @@ class VaultAccounts:
         if account.name != name:
             message = f"account {name} is damaged: its document is of {account.name[:80]!r}"
             raise DamagedDocumentError(message, hint=DAMAGED_HINT)
-        return Versioned(account, Version(stored.version))
+        self._seen = seen = Versioned(account, Version(stored.version))
+        return seen
 
     def write(self, account: Account, replacing: Version) -> None:
         """Store `account` as the version after `replacing`; raise `ConflictError`."""
-        self._vault.write(layout.account(account.name), encoded(account), replacing=replacing)
+        path, document = layout.account(account.name), encoded(account)
+        if not self._is_announced(account, replacing):
+            self._vault.write(path, document, replacing=replacing)
+            return
+        self._announcements.begin(path, replacing)
+        self._vault.write(path, document, replacing=replacing)
+        self._announcements.done(path, replacing)
 
     def landed(self, account: Account, replacing: Version) -> bool:
         """Return whether `account` is the version after `replacing`, as `Connection.landed` does."""
-        return self._vault.landed(layout.account(account.name), encoded(account), replacing)
+        path = layout.account(account.name)
+        if self._is_announced(account, replacing):
+            self._announcements.done(path, replacing)
+        return self._vault.landed(path, encoded(account), replacing)
+
+    def _is_announced(self, account: Account, replacing: Version) -> bool:
+        """Return whether the change is announced. No service knows a new account."""
+        seen = self._seen
+        if seen and (seen.account.name, seen.version) == (account.name, replacing):
+            return concerns_consumers(seen.account, account)
+        return replacing > 0
 
     def names(self) -> tuple[AccountName, ...]:
         """Return the names of all accounts, sorted."""

@@ -29,7 +29,7 @@ from broker.vault.errors import BadTokenError, InvalidError, LackingError, Uncle
 Address = IPv4Address | IPv6Address
 
 _TOGETHER: Final = 400  # paths in one request: OpenBao takes a body with 1,000 strings
-_KEPT: Final = 60.0  # seconds
+_KEPT: Final = 300.0  # seconds
 _MOST: Final = 20_000  # tokens
 _TOKEN: Final = re.compile(r"[!-~]{1,8192}")
 _AGAIN: Final = "has it expired? log in at Vault again"

@@ -1,10 +1,9 @@
-"""The change document in Vault: written after each change that consumers must hear of, read for those who wait."""
+"""The change document in Vault: changes that services must hear of are announced before they are written."""
 
 from collections.abc import Callable
 
 from broker.errors import BrokerError
-from broker.model.chain import Entry
-from broker.model.recent_changes import HEARD, RecentChanges
+from broker.model.recent_changes import RecentChanges
 from broker.telemetry import log
 from broker.vault import layout
 from broker.vault.connection import Connection
@@ -18,34 +17,35 @@ def recent_changes(vault: Connection) -> RecentChanges:
     return _read(stored.data) if stored else RecentChanges()
 
 
-def announce(vault: Connection, path: str) -> None:
-    """Add the change of the document at `path`. It has happened: a failure is logged, and services notice later."""
+class Announcements:
+    """Announce changes of documents that are written under compare-and-set.
 
-    def added(document: Document | None) -> Document:
-        try:
-            before = _read(document) if document else RecentChanges()
-        except DamagedDocumentError:  # a reader that sees another number than before looks at everything
-            before = RecentChanges()
-        return encoded(before.with_(path))
-
-    try:
-        vault.change(layout.CHANGES, added)
-    except BrokerError as error:
-        log.error("change not announced", path=path, reason=error.message)
-
-
-def announcing(vault: Connection, store: Callable[[Entry], None]) -> Callable[[Entry], None]:
-    """Return `store` for entries of accounts' evidence, which first announces those that consumers must hear of.
-
-    An entry is due until it is stored, so what a killed process did not announce is announced by the next command.
+    A change that could not be announced must not be written: services take what nobody announced to be unchanged.
     """
 
-    def announced(entry: Entry) -> None:
-        if entry.what in HEARD:
-            announce(vault, entry.chain)  # the account's path
-        store(entry)
+    def __init__(self, vault: Connection) -> None:
+        self._vault = vault
 
-    return announced
+    def begin(self, path: str, version: int) -> None:
+        """Announce that `version` of the document at `path` may be replaced; raise `BrokerError`."""
+        self._change(lambda recent: recent.announced(path, version))
+
+    def done(self, path: str, version: int) -> None:
+        """Note that it was replaced, by this writer or another. A failure is logged, and services notice later."""
+        try:
+            self._change(lambda recent: recent.done(path, version))
+        except BrokerError as error:
+            log.error("change not noted", path=path, reason=error.message)
+
+    def _change(self, change: Callable[[RecentChanges], RecentChanges]) -> None:
+        def changed(document: Document | None) -> Document:
+            try:
+                before = _read(document) if document else RecentChanges()
+            except DamagedDocumentError:  # a reader that sees a lower number than before looks at everything
+                before = RecentChanges()
+            return encoded(change(before))
+
+        self._vault.change(layout.CHANGES, changed)
 
 
 def _read(document: Document) -> RecentChanges:

@@ -2,45 +2,71 @@
 
 from collections.abc import Callable
 
-from broker.model.lease import ConsumerRecord
+from broker.model.compare_and_set import compare_and_set
+from broker.model.lease import ConsumerRecord, StoredRecord
 from broker.vault import layout
+from broker.vault.changes import Announcements
 from broker.vault.connection import Connection
 from broker.vault.documents import decoded, encoded
 from broker.vault.errors import Document
 from broker.vault.listing import CONSUMERS, Documents, documents
 
+Change = Callable[[ConsumerRecord], ConsumerRecord]
+
 
 class VaultConsumers:
-    """`issuing.grant.Consumers` on KV v2. `announce` is called with the path of a record that got a revocation."""
+    """`issuing.grant.Consumers` on KV v2. With `announces`, a change that revokes a lease is announced (ADR 29)."""
 
-    def __init__(self, vault: Connection, announce: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, vault: Connection, *, announces: bool = False) -> None:
         self._vault = vault
-        self._announce = announce
+        self._announcements = Announcements(vault) if announces else None
 
     def all(self) -> Documents[ConsumerRecord]:
         """Return every readable record by entity, and findings about the others."""
         return documents(self._vault, CONSUMERS, self._read, "consumer.unreadable")
 
-    def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
-        """Apply the pure `change` to the record of `entity`, a new one at first, as `Connection.change` does."""
-        path, revoked = layout.consumer(entity), False
+    def change(self, entity: str, name: str, change: Change) -> ConsumerRecord:
+        """Apply the pure `change` to the record of `entity`, a new one at first, as `compare_and_set` does."""
+        return self.change_known(entity, name, change, None).record
 
-        def changed(document: Document | None) -> Document:
-            nonlocal revoked
-            before = _record(entity, document) if document else ConsumerRecord(entity, name)
-            after = change(before)
-            revoked = after.revocations != before.revocations
-            return encoded(after)
+    def change_known(self, entity: str, name: str, change: Change, known: StoredRecord | None) -> StoredRecord:
+        """As `change`, in one request if `known` is the newest record. Only a write proves that it is."""
+        path, new = layout.consumer(entity), ConsumerRecord(entity, name)
+        guesses = [known] if known and change(known.record) != known.record else []
+        seen: StoredRecord | None = None
 
-        stored = _record(entity, self._vault.change(path, changed))
-        if revoked:
-            self._announce(path)
-        return stored
+        def read() -> tuple[ConsumerRecord | None, int]:
+            nonlocal seen
+            seen = guesses.pop() if guesses else self._stored(entity)
+            return (seen.record, seen.version) if seen else (None, 0)
+
+        def write(record: ConsumerRecord | None, version: int) -> None:
+            nonlocal seen
+            self._write(path, seen.record if seen else new, record or new, version)
+            seen = StoredRecord(record or new, version + 1)
+
+        def landed(record: ConsumerRecord | None, version: int) -> bool:
+            return self._vault.landed(path, encoded(record), version)
+
+        record = compare_and_set(path, read, write, landed, lambda found: change(found or new))
+        return StoredRecord(record or new, seen.version if seen else 0)
 
     def read(self, entity: str) -> ConsumerRecord | None:
         """Return the record of `entity`, None if there is none."""
+        stored = self._stored(entity)
+        return stored.record if stored else None
+
+    def _write(self, path: str, before: ConsumerRecord, after: ConsumerRecord, version: int) -> None:
+        revokes = version > 0 and before.revocations != after.revocations
+        if self._announcements and revokes:
+            self._announcements.begin(path, version)
+        self._vault.write(path, encoded(after), replacing=version)
+        if self._announcements and revokes:
+            self._announcements.done(path, version)
+
+    def _stored(self, entity: str) -> StoredRecord | None:
         stored = self._vault.read_or_none(layout.consumer(entity))
-        return _record(entity, stored.data) if stored else None
+        return StoredRecord(_record(entity, stored.data), stored.version) if stored else None
 
     def _read(self, entity: str) -> ConsumerRecord:
         return _record(entity, self._vault.read(layout.consumer(entity)).data)

@@ -21,6 +21,7 @@ from broker.errors import (
     VaultUnavailableError,
 )
 from broker.evidence.journal import Journal
+from broker.issuing.announced import Announced
 from broker.issuing.batch_issuer import OLDEST, BatchIssuer, Limits, Ports
 from broker.issuing.batches import Batches, Recorder
 from broker.issuing.grant import SetSecrets
@@ -31,8 +32,9 @@ from broker.model.bundle import Bundle, Wanted
 from broker.model.chain import Entry
 from broker.model.changes import moving
 from broker.model.generation import Parts
-from broker.model.lease import BundleKind, Caller, Consumer, ConsumerRecord, Which, held
+from broker.model.lease import BundleKind, Caller, Consumer, ConsumerRecord, StoredRecord, Which, held
 from broker.model.names import AccountName
+from broker.model.recent_changes import ACCOUNTS, CONSUMERS, RecentChanges
 from broker.model.secret import Secret
 from broker.model.stage import Move
 from broker.telemetry import log
@@ -52,6 +54,8 @@ class World:
     uptime: float = 0.0
     calls: dict[str, int] = field(default_factory=dict)
     records: dict[str, ConsumerRecord] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    recent: RecentChanges = field(default_factory=RecentChanges)
     evidence: list[Entry] = field(default_factory=list)
     away: str = ""
     on_record: Callable[[], None] = lambda: None
@@ -62,9 +66,9 @@ class World:
     def __post_init__(self) -> None:
         self.gate.set()
         self.judging.set()
-        self.recorder = Recorder(
-            self, Journal("issued/test", self._store, self.clock, BY), self.clock, lambda: self.uptime
-        )
+        announced = Announced(lambda: self.uptime)
+        journal = Journal("issued/test", self._store, self.clock, BY)
+        self.recorder = Recorder(self, journal, self.clock, announced, lambda: self.uptime)
         ports: Ports[Bundle] = Ports(
             signer=lambda: SIGNER,
             contents=self._contents,
@@ -74,6 +78,8 @@ class World:
             read_secrets=self._secrets,
             end=self.recorder.end,
             require_true_clock=lambda: None,
+            changes=self._changes,
+            announced=announced,
         )
         self.issuer: BatchIssuer[Bundle] = BatchIssuer(
             ports, Batches(self.recorder.write), self.clock, uptime=lambda: self.uptime
@@ -82,23 +88,35 @@ class World:
     def clock(self) -> datetime:
         return self.now
 
-    def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
+    def change_known(
+        self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord], known: StoredRecord | None
+    ) -> StoredRecord:
         self._note("record")
         self.on_record()
-        self.records[entity] = change(self.records.get(entity, ConsumerRecord(entity, name)))
-        return self.records[entity]
+        before = self.records.get(entity, ConsumerRecord(entity, name))
+        after = change(before)
+        if after != before:
+            self.records[entity] = after
+            self.versions[entity] = self.versions.get(entity, 0) + 1
+        return StoredRecord(after, self.versions.get(entity, 0))
 
     def holders(self, generation: int = 1) -> frozenset[str]:
         found = held(self.records.values(), self.now, Which(account=MZP, generation=generation))
         return frozenset(record.name for record, _ in found)
 
-    def promote(self) -> None:
+    def promote(self, *, announced: bool = True) -> None:
         self.account = moving.moved(with_answer(self.account), self.account.next_generation, Move.PROMOTE, STAMP)
+        if announced:
+            self.recent = self.recent.done(f"{ACCOUNTS}{MZP}", 1)
 
     def _note(self, what: str) -> None:
         self.calls[what] = self.calls.get(what, 0) + 1
         if self.away == what:
             raise VaultUnavailableError("away")
+
+    def _changes(self) -> RecentChanges:
+        self._note("changes")
+        return self.recent
 
     def _read(self, name: AccountName) -> Account:
         self._note("account")
@@ -242,6 +260,67 @@ def test_secrets_of_an_unchanged_account_are_kept() -> None:
         world.promote()
         assert (await world.issuer.grant(READER, wanted())).contents.generation == 2
         assert world.calls["secrets"] == 2
+
+    run(test)
+
+
+async def settled(world: World) -> None:
+    """Grant until what is in memory was read after the first look at the change document."""
+    for _ in range(5):
+        await world.issuer.grant(READER, wanted())
+        world.uptime += 1
+    world.now += timedelta(minutes=1)
+    await world.issuer.grant(READER, wanted())  # the record is written
+    world.uptime += 1
+    world.calls.clear()
+
+
+def test_what_nobody_announced_is_not_read_again() -> None:
+    async def test() -> None:
+        world = World()
+        await settled(world)
+        for _ in range(50):
+            await world.issuer.grant(READER, wanted())
+            world.uptime += 1
+        assert (world.calls.get("account", 0), world.calls.get("record", 0), world.calls["changes"]) == (0, 0, 50)
+
+    run(test)
+
+
+@pytest.mark.parametrize("announced", ["to come", "done", "not readable"])
+def test_an_announced_account_is_read_each_second(announced: str) -> None:
+    async def test() -> None:
+        world = World()
+        await settled(world)
+        path = f"{ACCOUNTS}{MZP}"
+        if announced == "not readable":
+            world.away = "changes"
+        else:
+            world.recent = world.recent.done(path, 1) if announced == "done" else world.recent.announced(path, 1)
+        for _ in range(3):
+            await world.issuer.grant(READER, wanted())
+            world.uptime += 1
+        assert world.calls["account"] == 3
+        world.promote(announced=False)
+        assert (await world.issuer.grant(READER, wanted())).contents.generation == 2
+
+    run(test)
+
+
+def test_a_slow_record_makes_an_announced_account_be_read() -> None:
+    """It was known to be fresh by the change document before the record was written."""
+
+    async def test() -> None:
+        world = World()
+        await settled(world)
+
+        def slow() -> None:
+            world.on_store = lambda: None
+            world.promote()
+            world.uptime += OLDEST
+
+        world.on_store = slow
+        assert (await world.issuer.grant(READER, wanted())).lease.generation == 2
 
     run(test)
 
@@ -453,6 +532,7 @@ def test_a_grant_by_an_old_record_is_revoked_too() -> None:
             await world.issuer.grant(READER, wanted())
         record = world.records["entity-reader"]
         world.records["entity-reader"] = record.ended(record.holdings[0], now=world.now)
+        world.recent = world.recent.done(f"{CONSUMERS}entity-reader", 1)
         meanwhile = await world.issuer.grant(READER, wanted())
         assert not world.holders()
         with pytest.raises(DeniedError):

@@ -15,8 +15,9 @@ import pytest
 from broker.errors import BrokerError
 from broker.evidence.journal import Journal
 from broker.issuing import batches
+from broker.issuing.announced import Announced
 from broker.issuing.batches import Batches, Recorder, Recording
-from broker.model.lease import BundleKind, Consumer, ConsumerRecord, Lease
+from broker.model.lease import BundleKind, Consumer, ConsumerRecord, Lease, StoredRecord
 from tests.support.accounts import BY, MZP, NOW
 
 
@@ -31,13 +32,16 @@ class Records:
     def __init__(self) -> None:
         self.found: dict[str, ConsumerRecord] = {}
 
-    def change(self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
+    def change_known(
+        self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord], known: StoredRecord | None
+    ) -> StoredRecord:
         self.found[entity] = change(self.found.get(entity, ConsumerRecord(entity, name)))
-        return self.found[entity]
+        return StoredRecord(self.found[entity], 1)
 
 
 def a_recorder(records: Records) -> Recorder:
-    return Recorder(records, Journal("issued/test", lambda _: None, lambda: NOW, BY), lambda: NOW, lambda: 0.0)
+    journal = Journal("issued/test", lambda _: None, lambda: NOW, BY)
+    return Recorder(records, journal, lambda: NOW, Announced(lambda: 0.0), lambda: 0.0)
 
 
 def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -101,17 +105,19 @@ def test_many_threads_know_records(monkeypatch: pytest.MonkeyPatch, restless: No
 def test_an_older_record_hides_no_revocation(monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer is slow after its write; meanwhile a bundle is given back."""
     records, written, go = Records(), threading.Event(), threading.Event()
-    recorder, write = a_recorder(records), Records.change
+    recorder, write = a_recorder(records), Records.change_known
     assert recorder.write([recording(), recording(id_="l2")]) == [0, 0]
 
-    def slow(entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
-        done = write(records, entity, name, change)
+    def slow(
+        entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord], known: StoredRecord | None
+    ) -> StoredRecord:
+        done = write(records, entity, name, change, known)
         monkeypatch.undo()
         written.set()
         go.wait(30)
         return done
 
-    monkeypatch.setattr(records, "change", slow)
+    monkeypatch.setattr(records, "change_known", slow)
     with ThreadPoolExecutor() as pool:
         late = pool.submit(recorder.write, [replace(recording(id_="l3"), keyed=True)])
         assert written.wait(30)

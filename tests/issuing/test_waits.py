@@ -85,7 +85,7 @@ class World:
     def change(self, account: Account, *, announced: bool = True) -> None:
         self.account = account
         if announced:
-            self.recent = self.recent.with_(PATH)
+            self.recent = self.recent.done(PATH, 1)
 
     def promote(self, *, announced: bool = True) -> None:
         assert self.account
@@ -176,7 +176,7 @@ def test_other_changes_end_nothing() -> None:
         wait = await waits.begin(READER, asked())
         await settled(world, waits)
         world.change(resumed(suspend(with_current()), STAMP))
-        world.recent = world.recent.with_(f"{ACCOUNTS}another").with_(f"{CONSUMERS}entity-x")
+        world.recent = world.recent.done(f"{ACCOUNTS}another", 1).done(f"{CONSUMERS}entity-x", 1)
         await settled(world, waits)
         assert not wait.over.done()
 
@@ -203,7 +203,7 @@ def test_a_revoked_lease_ends_its_own_wait(lease: str) -> None:
         wait = await waits.begin(READER, asked(lease=lease))
         await settled(world, waits)
         world.records["entity-reader"] = revoked(LEASE)
-        world.recent = world.recent.with_(f"{CONSUMERS}entity-reader")
+        world.recent = world.recent.done(f"{CONSUMERS}entity-reader", 1)
         if lease:
             assert await wait.over == Ended(Event.REVOKED)
         else:
@@ -325,7 +325,7 @@ def test_too_many_changes_are_not_missed() -> None:
         await settled(world, waits)
         world.promote(announced=False)
         for number in range(100):
-            world.recent = world.recent.with_(f"{ACCOUNTS}other-{number}")
+            world.recent = world.recent.done(f"{ACCOUNTS}other-{number}", 1)
         assert await wait.over == Ended(Event.GENERATION, 2)
 
     run(test)

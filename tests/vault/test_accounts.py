@@ -14,7 +14,7 @@ from tests.support.accounts import STAMP, an_account
 from tests.support.vault import TestVault
 
 
-@pytest.mark.parametrize("role", [Role.OPERATOR, Role.ROTATOR, Role.CANARY])
+@pytest.mark.parametrize("role", [Role.OPERATOR, Role.ROTATOR])
 def test_write_is_recognised_after_others(vault: TestVault, role: Role) -> None:
     VaultAccounts(vault.admin).write(an_account(), replacing=Version(0))
     accounts, before = VaultAccounts(vault.connection(role)), Version(1)
