@@ -172,7 +172,7 @@ def _credential(granted: Granted, published: Path, current: Path) -> dict[str, A
         "application": bundle.application,
         "generation": bundle.generation,
         "expiration": granted.lease.expires,
-        "not_after": bundle.certificate.not_after,
+        "not_after": bundle.not_after,
         "base_url": bundle.base_url,
         "client_id": bundle.client_id,
         "directory": str(current),

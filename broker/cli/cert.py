@@ -17,9 +17,10 @@ from broker.cli.options import (
 from broker.cli.output import note, show_details, show_findings, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
+from broker.model.fingerprint import format_fingerprint
 from broker.model.names import AccountName
 from broker.model.stage import Stage
-from broker.pki.certificates import Description, ca_set, describe, format_fingerprint
+from broker.pki.certificates import Description, ca_set, describe
 from broker.pki.reply import read_files
 from broker.pki.verification import ACCEPTABLE
 from broker.pki.wrappings import MOST_BYTES

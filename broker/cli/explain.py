@@ -8,10 +8,10 @@ from broker.cli.options import account_argument, generation_option
 from broker.cli.output import wrote_json
 from broker.cli.start import Start
 from broker.model.changes.moving import generation_to_try
+from broker.model.fingerprint import format_fingerprint
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.partners.request import as_curl, as_http, recipe
-from broker.pki.certificates import format_fingerprint
 
 
 @click.command("explain", epilog="Example: broker explain acme > for-the-partner.txt")

@@ -1,5 +1,7 @@
 """Shared arguments and options, and the conversion of their values."""
 
+from __future__ import annotations
+
 import os
 import shlex
 import sys
@@ -7,20 +9,22 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from broker.cli.completion import account_names, application_names
 from broker.cli.output import wants_json
 from broker.errors import InputError, unwritable
-from broker.model.account import Account
-from broker.model.generation import SigningRequest, Submission
+from broker.model.fingerprint import parse_fingerprint
 from broker.model.names import AccountName, account_name, checked_name
 from broker.model.secret import Secret
 from broker.paths import open_file, place, write_atomically
-from broker.pki.certificates import parse_fingerprint
 from broker.telemetry import log
+
+if TYPE_CHECKING:
+    from broker.model.account import Account
+    from broker.model.generation import SigningRequest, Submission
 
 _LONGEST_SECRET: Final = 1024  # characters
 _UNSEEN: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")

@@ -12,8 +12,8 @@ from broker.cli.options import accounts_argument
 from broker.cli.output import show_obstacles, show_table, when, wrote_json
 from broker.cli.start import Start
 from broker.cli.through import service
-from broker.client.service import Service
 from broker.errors import DeniedError, Kind
+from broker.fetching.service import Service
 from broker.model.life_cycle import State
 from broker.model.names import AccountName
 

@@ -8,8 +8,8 @@ from stat import S_ISREG
 from broker.cli.options import read_input
 from broker.cli.output import note
 from broker.cli.start import Start
-from broker.client.service import Service
 from broker.errors import BrokerError, InputError
+from broker.fetching.service import Service
 from broker.model.lease import Caller
 from broker.model.redactor import Redactor
 from broker.model.secret import Secret

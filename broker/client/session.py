@@ -1,6 +1,5 @@
 """Read a bundle that was published to a directory, and call the partner with it, following its rotation."""
 
-import base64
 import json
 import os
 import threading
@@ -67,12 +66,10 @@ def read(root: str | Path) -> Published:
         raise NothingPublishedError(Path(root))
     manifest = parse(data.reveal())
     text = partial(_text, path, manifest)
-    key, chain = _key_and_chain(text(FileFormat.COMBINED))
-    if not key:
-        raise _damaged(path / FileFormat.COMBINED.value)
+    key_and_chain = Secret(text(FileFormat.COMBINED).reveal().encode())
     credentials = Credentials(
         base_url=manifest.base_url,
-        context=client_context(key, chain, text(FileFormat.TRUST).reveal()),
+        context=client_context(key_and_chain, text(FileFormat.TRUST).reveal()),
         login=text(FileFormat.USERNAME).reveal(),
         secrets=_secrets(path, manifest),
         client_id=text(FileFormat.CLIENT_ID).reveal(),
@@ -192,13 +189,6 @@ def _secrets(path: Path, manifest: Manifest) -> dict[str, Secret[str]]:
 
 
 # A function below that raises holds no secret in its frame, nor in the context of its error.
-
-
-def _key_and_chain(combined: Secret[str]) -> tuple[Secret[bytes] | None, str]:
-    key, _, chain = combined.reveal().partition("-----END PRIVATE KEY-----")
-    with suppress(ValueError):
-        return Secret(base64.b64decode(key.partition("-----BEGIN PRIVATE KEY-----")[2])), chain
-    return None, chain
 
 
 def _text(path: Path, manifest: Manifest, file: FileFormat) -> Secret[str]:

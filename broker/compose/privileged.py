@@ -18,6 +18,7 @@ from broker.model.names import AccountName
 from broker.model.proxy import Proxy, proxy_of
 from broker.model.redactor import Redactor
 from broker.model.role import Role
+from broker.model.secret import Secret
 from broker.model.verdict import CanaryResult
 from broker.partners.profile import Profile
 from broker.paths import read_file
@@ -74,5 +75,6 @@ def _proxy(config: Config, account: str) -> Proxy | None:
 
 def _credentials(account: Account, parts: Parts, hidden: SetSecrets, client_id: str, profile: Profile) -> Credentials:
     log.hide(Redactor(hidden.secrets.values()).redact)
-    context = client_context(hidden.key, account.certificate(parts.certificate).pem, account.ca_set(parts.trust).pem)
+    chain = account.certificate(parts.certificate).pem.encode()
+    context = client_context(Secret(hidden.key.reveal() + chain), account.ca_set(parts.trust).pem)
     return Credentials(account.base_url, context, account.login, hidden.secrets, client_id, profile.authentication)

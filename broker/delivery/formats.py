@@ -23,7 +23,6 @@ from broker.model.bundle import Bundle, Manifest
 from broker.model.names import account_name
 from broker.model.secret import Secret
 from broker.partners.authentication import authentication_of, document_of
-from broker.pki import keys
 
 MANIFEST: Final = "manifest.json"
 SCHEMA: Final = 1
@@ -84,24 +83,35 @@ def render(bundle: Bundle, formats: Collection[FileFormat], at: Path) -> dict[Fi
     if wanted & {FileFormat.KEYSTORE, FileFormat.TRUSTSTORE}:
         wanted.add(FileFormat.PASSPHRASE)
     passphrase = Secret(secrets.token_urlsafe(32))
-    key, certificate = bundle.key, bundle.certificate
     rendered: dict[FileFormat, Callable[[], str | bytes]] = {
-        FileFormat.KEY: lambda: keys.pem(key).reveal(),
-        FileFormat.CERTIFICATE: lambda: certificate.pem,
-        FileFormat.TRUST: lambda: bundle.trust.pem,
-        FileFormat.COMBINED: lambda: keys.pem(key).reveal() + certificate.pem.encode(),
+        FileFormat.KEY: bundle.key.reveal,
+        FileFormat.CERTIFICATE: lambda: bundle.certificate,
+        FileFormat.TRUST: lambda: bundle.trust,
+        FileFormat.COMBINED: lambda: bundle.key.reveal() + bundle.certificate.encode(),
         FileFormat.USERNAME: lambda: bundle.login,
         FileFormat.PASSWORD: lambda: bundle.secrets[PASSWORD].reveal(),  # noqa: PLW0108  # there may be none
         FileFormat.CLIENT_ID: lambda: bundle.client_id,
         FileFormat.SECRETS: lambda: _others(bundle),
-        FileFormat.KEYSTORE: lambda: keys.pkcs12_bundle(key, certificate, passphrase).reveal(),
-        FileFormat.TRUSTSTORE: lambda: keys.truststore_p12(bundle.trust, passphrase),
+        FileFormat.KEYSTORE: lambda: _keystore(bundle, passphrase),
+        FileFormat.TRUSTSTORE: lambda: _truststore(bundle, passphrase),
         FileFormat.PASSPHRASE: passphrase.reveal,
         FileFormat.CURL: lambda: curl_config(at, bundle.authentication, bundle.values),
         FileFormat.ENV: lambda: _env(bundle, at),
     }
     contents = {f: rendered[f]() for f in FileFormat if f in wanted}
     return {f: Secret(c.encode() if isinstance(c, str) else c) for f, c in contents.items()}
+
+
+def _keystore(bundle: Bundle, passphrase: Secret[str]) -> bytes:
+    from broker.pki import keys  # loads cryptography, 70 ms, which no other file needs
+
+    return keys.pkcs12_bundle(keys.from_pem(bundle.key), bundle.certificate, passphrase).reveal()
+
+
+def _truststore(bundle: Bundle, passphrase: Secret[str]) -> bytes:
+    from broker.pki import keys
+
+    return keys.truststore_p12(bundle.trust, passphrase)
 
 
 def curl_config(at: Path, authentication: Authentication, values: Values) -> str:
@@ -174,7 +184,7 @@ def manifest_of(bundle: Bundle, files: Mapping[FileFormat, Secret[bytes]]) -> Ma
         generation=bundle.generation,
         base_url=bundle.base_url,
         authentication=bundle.authentication,
-        not_after=bundle.certificate.not_after,
+        not_after=bundle.not_after,
         lease_id=bundle.lease_id,
         expires=bundle.expires,
         files={f.value: "" if f.guessable else digest(content) for f, content in files.items()},

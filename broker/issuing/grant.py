@@ -12,7 +12,7 @@ import msgspec
 
 from broker.errors import BrokerError, ConflictError, RefusedError
 from broker.evidence.journal import Journal
-from broker.issuing.leases import LeaseSigner
+from broker.issuing.leases import LeaseSigner, ended_by
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID, Authentication
 from broker.model.bundle import Bundle, Granted, Wanted
@@ -22,7 +22,7 @@ from broker.model.lease import BundleKind, Consumer, ConsumerRecord, Lease, expi
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Stage
-from broker.model.waiting import Ended, Event, ended_by
+from broker.model.waiting import Ended, Event
 from broker.partners.profile import Profile
 
 
@@ -30,7 +30,7 @@ from broker.partners.profile import Profile
 class SetSecrets:
     """The secrets of one generation."""
 
-    key: Secret[bytes]  # PKCS#8 DER
+    key: Secret[bytes]  # PKCS#8 PEM
     secrets: Mapping[str, Secret[str]]  # by name; "password" is one
 
 
@@ -205,6 +205,7 @@ def _still_given(account: Account, number: int) -> bool:
 def bundle_of(account: Account, lease: Lease, hidden: SetSecrets, authentication: Authentication) -> Bundle:
     """Return the bundle that `lease` is for."""
     parts = account.generation(lease.generation).parts
+    certificate = account.certificate(parts.certificate)
     return Bundle(
         account=account.name,
         application=lease.application,
@@ -214,8 +215,9 @@ def bundle_of(account: Account, lease: Lease, hidden: SetSecrets, authentication
         login=account.login,
         secrets=hidden.secrets,
         key=hidden.key,
-        certificate=account.certificate(parts.certificate),
-        trust=account.ca_set(parts.trust),
+        certificate=certificate.pem,
+        not_after=certificate.not_after,
+        trust=account.ca_set(parts.trust).pem,
         lease_id=lease.id,
         expires=lease.expires,
         authentication=authentication,

@@ -10,8 +10,10 @@ import msgspec
 from jwt.algorithms import HMACAlgorithm
 
 from broker.errors import DeniedError
+from broker.model.account import Account
 from broker.model.lease import Lease
 from broker.model.secret import Secret
+from broker.model.waiting import Ended, Event
 
 ALGORITHM: Final = "HS256"  # only brokers read leases, so one shared key at a time; `kid` lets two overlap
 AUDIENCE: Final = "credential-broker/lease"
@@ -75,3 +77,15 @@ class LeaseSigner:
             return msgspec.json.decode(_JWS.decode(text, key, [ALGORITHM]), type=_Claims).lease
         except (jwt.InvalidTokenError, KeyError, TypeError, msgspec.DecodeError):
             return None
+
+
+def ended_by(account: Account, application: str, generation: int) -> Ended | None:
+    """Return the end of a wait for another generation than `generation`, None if it goes on."""
+    if account.removed or application not in {a.name for a in account.applications}:
+        return Ended(Event.REVOKED)
+    if account.suspended:
+        return Ended(Event.SUSPENDED)
+    current = account.current
+    if current and current.number != generation:
+        return Ended(Event.GENERATION, current.number)
+    return None

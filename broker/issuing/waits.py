@@ -15,13 +15,13 @@ from functools import partial
 from typing import Final, Protocol, Self, TypeVar
 
 from broker.errors import BrokerError, BusyError, DeniedError, RateError, UnknownNameError
-from broker.issuing.leases import ended
+from broker.issuing.leases import ended, ended_by
 from broker.model.account import Account
 from broker.model.lease import Caller, Consumer, ConsumerRecord, Lease
 from broker.model.names import AccountName
 from broker.model.recent_changes import ACCOUNTS, CONSUMERS, RecentChanges
 from broker.model.secret import Secret
-from broker.model.waiting import Ended, Event, ended_by
+from broker.model.waiting import Ended, Event
 from broker.telemetry import log
 
 _POLL: Final = (0.15, 0.2)  # seconds between two reads of the change document

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from broker.model.authentication import Authentication, Values
-from broker.model.certificate import CaSet, Certificate
 from broker.model.lease import BundleKind, Consumer, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
@@ -24,9 +23,10 @@ class Bundle:
     client_id: str
     login: str
     secrets: Mapping[str, Secret[str]]  # by name; "password" is one
-    key: Secret[bytes]  # PKCS#8 DER, unencrypted
-    certificate: Certificate
-    trust: CaSet  # CAs that verify the partner's server
+    key: Secret[bytes]  # PKCS#8 PEM, unencrypted
+    certificate: str  # PEM: the client certificate, then its intermediates
+    not_after: datetime  # of the certificate
+    trust: str  # PEM: CAs that verify the partner's server
     lease_id: str  # names the lease; the lease itself is never written to a file
     expires: datetime
     authentication: Authentication = field(default_factory=Authentication)

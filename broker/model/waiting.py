@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from broker.model.account import Account
-
 
 class Event(Enum):
     """The reason why a wait ended."""
@@ -22,15 +20,3 @@ class Ended:
 
     event: Event
     generation: int | None = None
-
-
-def ended_by(account: Account, application: str, generation: int) -> Ended | None:
-    """Return the end of a wait for another generation than `generation`, None if it goes on."""
-    if account.removed or application not in {a.name for a in account.applications}:
-        return Ended(Event.REVOKED)
-    if account.suspended:
-        return Ended(Event.SUSPENDED)
-    current = account.current
-    if current and current.number != generation:
-        return Ended(Event.GENERATION, current.number)
-    return None

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from broker.errors import InputError, RefusedError
-from broker.model.certificate import CaSet, Certificate, Spki
+from broker.model.certificate import Spki
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules
 from broker.pki import certificate_fields as fields
@@ -61,22 +61,22 @@ def pem(key: Secret[bytes]) -> Secret[bytes]:
     return Secret(load(key).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
-def from_pem(text: str) -> Secret[bytes]:
-    """Return the key in unencrypted PEM `text`; raise `InputError`."""
+def from_pem(pem: Secret[bytes]) -> Secret[bytes]:
+    """Return the key in unencrypted PEM; raise `InputError`."""
     try:
-        loaded = load_pem_private_key(text.encode(), None, unsafe_skip_rsa_key_validation=True)
+        loaded = load_pem_private_key(pem.reveal(), None, unsafe_skip_rsa_key_validation=True)
         return Secret(loaded.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InputError("the private key is not unencrypted PEM", hint="get the bundle again") from None
 
 
-def pkcs12_bundle(key: Secret[bytes], certificate: Certificate, passphrase: Secret[str]) -> Secret[bytes]:
-    """Return a PKCS#12 file: the key, its certificate and chain.
+def pkcs12_bundle(key: Secret[bytes], chain_pem: str, passphrase: Secret[str]) -> Secret[bytes]:
+    """Return a PKCS#12 file: the key, its certificate, which `chain_pem` begins with, and its intermediates.
 
     PBES2 with AES-256 and 20,000 rounds (6 ms), which Java 17, curl and Node read. Raises `InputError` for an empty
     passphrase, `RefusedError` if the key is not the certificate's.
     """
-    leaf, *chain = certificates.load(certificate.pem)
+    leaf, *chain = certificates.load(chain_pem)
     if fields.spki_of(leaf) != spki_of(key):
         raise RefusedError("the private key is not this certificate's", hint="take both from the same generation")
     builder = PrivateFormat.PKCS12.encryption_builder().kdf_rounds(_ROUNDS)
@@ -85,12 +85,12 @@ def pkcs12_bundle(key: Secret[bytes], certificate: Certificate, passphrase: Secr
     return Secret(pkcs12.serialize_key_and_certificates(b"credential", load(key), leaf, chain or None, encryption))
 
 
-def truststore_p12(trust: CaSet, passphrase: Secret[str]) -> bytes:
+def truststore_p12(trust_pem: str, passphrase: Secret[str]) -> bytes:
     """Return a PKCS#12 trust store that Java accepts: each entry has Oracle's trust attribute.
 
     Java does not accept one made by `openssl pkcs12 -nokeys`. Raises `InputError` for an empty passphrase.
     """
-    trusted = enumerate(certificates.load(trust.pem), start=1)
+    trusted = enumerate(certificates.load(trust_pem), start=1)
     entries = [pkcs12.PKCS12Certificate(ca, f"ca-{number}".encode()) for number, ca in trusted]
     # Java derives the file's MAC from the passphrase; what is inside is public.
     return pkcs12.serialize_java_truststore(entries, BestAvailableEncryption(_octets(passphrase)))

@@ -13,9 +13,10 @@ from cryptography import x509
 from broker.errors import BrokerError, InputError, RefusedError
 from broker.model.certificate import CaSet, Certificate, Spki
 from broker.model.finding import Finding
+from broker.model.fingerprint import parse_fingerprint
 from broker.pki import certificate_fields as fields
 from broker.pki import chain
-from broker.pki.certificates import Description, ca_set_of, certificate_of, describe, parse_fingerprint
+from broker.pki.certificates import Description, ca_set_of, certificate_of, describe
 from broker.pki.client_ids import client_ids_in
 from broker.pki.extensions import extensions_of
 from broker.pki.mail import links_in

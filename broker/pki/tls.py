@@ -16,7 +16,6 @@ from cryptography.x509.oid import NameOID
 
 from broker.errors import InputError, RefusedError
 from broker.model.secret import Secret
-from broker.pki import keys
 
 _REASONS: Final = {  # in the words of OpenSSL, under this system's security level
     "EE_KEY_TOO_SMALL": "its key is too small",
@@ -27,12 +26,12 @@ _REASONS: Final = {  # in the words of OpenSSL, under this system's security lev
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
-def client_context(key: Secret[bytes], chain_pem: str, trust_pem: str) -> ssl.SSLContext:
-    """Return a new context that presents the certificate in `chain_pem` and trusts only `trust_pem`.
+def client_context(key_and_chain: Secret[bytes], trust_pem: str) -> ssl.SSLContext:
+    """Return a new context that presents a certificate and trusts only `trust_pem`.
 
-    TLS 1.2 or later, the server's chain and host name verified. A trusted CA may be an intermediate. Never
-    changed afterwards; a new generation gets a new context. Raises `RefusedError` for a key that is not the
-    certificate's, `InputError` for PEM that cannot be read.
+    `key_and_chain` is PEM: the key, the certificate, its intermediates. TLS 1.2 or later, the server's chain and name
+    verified. A trusted CA may be an intermediate. Never changed afterwards; a new generation gets a new context. Raises
+    `RefusedError` for a key that is not the certificate's, `InputError` for PEM that cannot be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the chain and the host name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -42,9 +41,8 @@ def client_context(key: Secret[bytes], chain_pem: str, trust_pem: str) -> ssl.SS
     except (ssl.SSLError, ValueError) as error:
         hint = "set the CAs of the partner's server again"
         raise InputError("the CA certificates that verify the server cannot be read", hint=hint) from error
-    # The key first: OpenSSL takes the first one in the file.
     try:
-        with sealed(keys.pem(key).reveal() + chain_pem.encode()) as path:
+        with sealed(key_and_chain.reveal()) as path:
             context.load_cert_chain(path)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":

@@ -17,10 +17,11 @@ from OpenSSL import crypto
 
 from broker.model.certificate import CaSet, Certificate, Spki
 from broker.model.finding import Finding, Severity, has_errors, worst_first
+from broker.model.fingerprint import format_fingerprint
 from broker.model.subject import ATTRIBUTES, Subject, SubjectRules
 from broker.pki import certificate_fields as fields
 from broker.pki import chain
-from broker.pki.certificates import format_fingerprint, load
+from broker.pki.certificates import load
 from broker.pki.extensions import ANY_PURPOSE, extensions_of
 from broker.pki.names import listed, shown
 from broker.pki.subject_values import login_mismatch, unknown_attributes

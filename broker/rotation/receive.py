@@ -11,11 +11,12 @@ from broker.model.changes.registering import application_set, ca_accepted, trust
 from broker.model.changes.requesting import answered, finding_accepted
 from broker.model.clock import Stamp
 from broker.model.finding import Finding, FindingsError, Severity, refuse_errors
+from broker.model.fingerprint import format_fingerprint, parse_fingerprint
 from broker.model.generation import Generation, SigningRequest
 from broker.model.subject import SubjectRules
 from broker.pki import csr
 from broker.pki.certificate_fields import fingerprint_of
-from broker.pki.certificates import ca_set, format_fingerprint, load, parse_fingerprint
+from broker.pki.certificates import ca_set, load
 from broker.pki.chain import paths, unverifiable
 from broker.pki.reply import ReplyParts
 from broker.pki.verification import ACCEPTABLE, Expected, best_path, verify_certificate

@@ -12,10 +12,11 @@ from typing import Final
 
 from broker.model.account import Account
 from broker.model.finding import Finding, worst_first
+from broker.model.fingerprint import format_fingerprint
 from broker.model.generation import SigningRequest
 from broker.model.proposal import LONGEST, Arrival, Bounce, Proposal
 from broker.pki import chain
-from broker.pki.certificates import describe, format_fingerprint
+from broker.pki.certificates import describe
 from broker.pki.names import shown
 from broker.scheduling.incoming import Incoming
 

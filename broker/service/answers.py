@@ -10,7 +10,6 @@ from broker.issuing.batch_issuer import Issued
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from broker.partners.authentication import document_of
-from broker.pki import keys
 from broker.service.messages import BundleAnswer, BundleTerm
 
 
@@ -33,13 +32,13 @@ class Contents:
             account=bundle.account,
             application=bundle.application,
             generation=bundle.generation,
-            not_after=bundle.certificate.not_after,
+            not_after=bundle.not_after,
             base_url=bundle.base_url,
             login=bundle.login,
             client_id=bundle.client_id,
-            key=keys.pem(bundle.key).reveal().decode(),
-            certificate=bundle.certificate.pem,
-            trust=bundle.trust.pem,
+            key=bundle.key.reveal().decode(),
+            certificate=bundle.certificate,
+            trust=bundle.trust,
             secrets={name: secret.reveal() for name, secret in bundle.secrets.items()},
             authentication=document_of(bundle.authentication),
         )

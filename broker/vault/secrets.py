@@ -103,7 +103,7 @@ def read_secrets(vault: Connection, account: AccountName, parts: Parts) -> SetSe
     """Return the key and the named secrets of a set: `issuing.grant.ReadSecrets`. Raise `RefusedError` if destroyed."""
     named = VaultNamedSecrets(vault)
     by_name = {_named(ref)[0]: named.secret(account, ref) for ref in secret_refs(parts.secrets)}
-    return SetSecrets(VaultKeys(vault).key(account, parts.key), by_name)
+    return SetSecrets(keys.pem(VaultKeys(vault).key(account, parts.key)), by_name)
 
 
 def _kept(vault: Connection, path: str, where: str) -> Document:

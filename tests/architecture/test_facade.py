@@ -8,10 +8,10 @@ from pathlib import Path
 from tests.support.sources import MODULES, imports, label, room, tree
 
 CLI = [file for file in MODULES if room(file) == "cli"]
-LAZY = [file for file in MODULES if room(file) in ("cli", "compose", "telemetry")]
+LAZY = [file for file in MODULES if room(file) in ("cli", "compose", "telemetry", "delivery")]
 FREE = ("cli", "compose", "model", "errors", "config", "settings", "paths", "signals", "telemetry", "__version__")
 HELPERS = (  # pure functions, and values that use-cases take and return: none of them reaches Vault or the partner
-    "broker.client.service.",  # the other way to a bundle: over HTTP, with no login of this host
+    "broker.fetching.service.",  # the other way to a bundle: over HTTP, with no login of this host
     "broker.delivery.",
     "broker.evidence.audit.",
     "broker.evidence.export.",
@@ -29,6 +29,7 @@ INIT = ("broker.embedded.server.find_binary", "broker.vault.settings.VaultSettin
 DOORS = {
     ("broker/cli/start.py", "broker.compose.graph"),
     ("broker/cli/start.py", "broker.telemetry.rendering"),  # only if logs are wanted: structlog is an extra
+    ("broker/delivery/formats.py", "broker.pki"),  # only for a key store: cryptography takes 70 ms
     ("broker/compose/watching.py", "broker.telemetry.exposition"),  # only for a scrape of a service
 }
 

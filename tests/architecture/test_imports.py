@@ -21,7 +21,7 @@ LADDER: list[set[str]] = [
     {"evidence"},
     {"rotation", "issuing"},
     {"scheduling"},
-    {"vault", "upstream", "people", "delivery"},
+    {"vault", "upstream", "people", "delivery", "fetching"},
     {"gateway", "client", "embedded"},
     {"service", "agent"},
     {"compose"},
@@ -30,7 +30,7 @@ LADDER: list[set[str]] = [
 ]
 RUNG = {name: rung for rung, rooms in enumerate(LADDER) for name in rooms}
 
-LIGHT = ("client", "agent", "delivery")  # what an application and its agent load
+LIGHT = ("client", "fetching", "agent", "delivery")  # what an application and its agent load
 HEAVY = ("stamina", "apscheduler", "broker.vault", "broker.service", "broker.rotation", "broker.issuing")
 SERVERS = ("uvicorn", "starlette", "aiohttp", "httptools", "uvloop", "http.server", "socketserver", "partner_standin")
 

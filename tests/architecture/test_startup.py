@@ -82,3 +82,16 @@ def test_config_show_loads_no_vault_library(tmp_path: Path, monkeypatch: pytest.
     said, modules = loaded_by("config", "show", "-o", "json")
     assert '"settings"' in said
     assert not modules & {"requests", "urllib3", "stamina", "structlog", "broker.vault.connection"}
+
+
+def test_a_bundle_loads_no_big_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a service that is not there: all modules of the way are loaded before it is asked."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BROKER_ADDR", "http://127.0.0.1:1")
+    monkeypatch.setenv("BROKER_AUTH", "jwt-env:BROKER_ADDR")
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "bundle", "get", "a/b", "--to", str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "cannot be used: no answer" in ended.stderr
+    assert not set(ended.stderr.split()) & {"requests", "urllib3", "cryptography", "jwt", "structlog", "broker.vault"}

@@ -208,7 +208,7 @@ def _keys() -> Iterator[bytes]:
         yield key.private_bytes(encoding, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
     yield key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"x"))
     certificate = certificates.certificate_of(CHAIN[0], CHAIN[1:])
-    yield keys.pkcs12_bundle(pki.secret_of(key), certificate, Secret("x")).reveal()
+    yield keys.pkcs12_bundle(pki.secret_of(key), certificate.pem, Secret("x")).reveal()
 
 
 def _ber() -> bytes:

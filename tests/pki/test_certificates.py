@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.errors import InputError
+from broker.model.fingerprint import format_fingerprint, parse_fingerprint
 from broker.pki import certificates
 from tests.support import pki
 
@@ -36,8 +37,8 @@ def test_facts_and_fingerprints_are_openssls(tmp_path: Path) -> None:
     printed = pki.run("openssl", "x509", *options, stdin=pki.pem(LEAF).encode()).decode()
     serial, fingerprint = (line.split("=")[1] for line in printed.split("\n")[:2])
     assert int(found.serial, 16) == int(serial, 16)
-    assert certificates.parse_fingerprint(fingerprint) == found.ref
-    assert certificates.format_fingerprint(found.ref) == fingerprint
+    assert parse_fingerprint(fingerprint) == found.ref
+    assert format_fingerprint(found.ref) == fingerprint
     public = pki.run("openssl", "x509", "-noout", "-pubkey", stdin=pki.pem(LEAF).encode())
     assert (
         found.spki == hashlib.sha256(pki.run("openssl", "pkey", "-pubin", "-outform", "DER", stdin=public)).hexdigest()
@@ -99,7 +100,7 @@ def test_a_description_of_a_ca_says_so() -> None:
 
 @pytest.mark.parametrize("text", ["AB" * 32, ":".join(["ab"] * 32), "SHA256:" + "ab" * 32, " ab" * 32, "sha256 Fingerprint=" + "AB:" * 31 + "AB"])  # fmt: skip  # noqa: E501
 def test_copied_fingerprints_are_accepted(text: str) -> None:
-    assert certificates.parse_fingerprint(text) == "ab" * 32
+    assert parse_fingerprint(text) == "ab" * 32
 
 
 @pytest.mark.parametrize(
@@ -114,4 +115,4 @@ def test_copied_fingerprints_are_accepted(text: str) -> None:
 )
 def test_other_fingerprints_are_refused(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        certificates.parse_fingerprint(text)
+        parse_fingerprint(text)

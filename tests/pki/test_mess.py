@@ -291,7 +291,7 @@ def test_names_are_shown_escaped() -> None:
 
 
 def test_hints_name_files_that_can_be_typed() -> None:
-    store = keys.pkcs12_bundle(KEY, certificates.certificate(PEM), Secret("x")).reveal()
+    store = keys.pkcs12_bundle(KEY, certificates.certificate(PEM).pem, Secret("x")).reveal()
     for name, shown in (("a b.p12", "-in 'a b.p12' "), ("\x1b[2J.p12", "-in FILE ")):
         assert shown in read_files({"c.pem": PEM.encode(), name: store}).findings[0].hint
 

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from broker.errors import BrokerError, InputError, RefusedError
 from broker.model.certificate import Certificate
+from broker.model.fingerprint import format_fingerprint
 from broker.model.secret import Secret
 from broker.pki import certificates, chain, csr, der, keys
 from broker.pki.certificate_fields import fingerprint_of
@@ -143,7 +144,7 @@ def test_ca_to_accept_is_the_top_of_the_path() -> None:
     top = parts.issuer_of(parts.for_spki(SPKI))
     assert top is not None
     assert top.subject == "CN=Root"
-    assert parts.accepted(certificates.format_fingerprint(top.fingerprint)) == certificates.ca_set(ROOT.pem)
+    assert parts.accepted(format_fingerprint(top.fingerprint)) == certificates.ca_set(ROOT.pem)
 
 
 def test_a_leaf_alone_has_no_ca_to_accept() -> None:
@@ -193,8 +194,7 @@ def _pkcs7_without_content() -> bytes:
 
 
 def _p12() -> bytes:
-    found = certificates.certificate(ALL)
-    return pkcs12_bundle(KEY, found, Secret("passphrase")).reveal()
+    return pkcs12_bundle(KEY, certificates.certificate(ALL).pem, Secret("passphrase")).reveal()
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,17 @@ from broker.pki.tls import client_context
 from tests.pki.inputs import INPUTS
 from tests.support import pki
 
-KEY = pki.secret_of(pki.a_key())
+KEY = keys.pem(pki.secret_of(pki.a_key()))
 NOW = datetime.now(UTC)
 START, END = NOW - timedelta(days=1), NOW + timedelta(days=30)
 CLIENTS = pki.a_ca("Client CA", not_before=START, not_after=END)
 SERVERS = pki.a_ca("Server CA", not_before=START, not_after=END)
 MIDDLE = pki.a_ca("Server Middle", issuer=SERVERS, not_before=START, not_after=END)
 LEAF = pki.a_leaf(CLIENTS, not_before=START, not_after=END)
+
+
+def a_context(key: Secret[bytes], chain: str, trust: str) -> ssl.SSLContext:
+    return client_context(Secret(key.reveal() + chain.encode()), trust)
 
 
 def a_server(folder: Path, version: ssl.TLSVersion, host: str = "127.0.0.1", ca: pki.Ca = MIDDLE) -> ssl.SSLContext:
@@ -82,20 +86,20 @@ def _answer_one(server: ssl.SSLContext, listener: socket.socket) -> None:
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 @pytest.mark.parametrize("ca", [SERVERS, MIDDLE], ids=["root", "intermediate"])
 def test_the_server_sees_our_certificate(version: ssl.TLSVersion, ca: pki.Ca, tmp_path: Path) -> None:
-    context = client_context(KEY, pki.pem(LEAF), ca.pem)
+    context = a_context(KEY, pki.pem(LEAF), ca.pem)
     assert pki.LOGIN.encode() in said_by(a_server(tmp_path, version), context)
 
 
 def test_other_server_ca_is_not_trusted(tmp_path: Path) -> None:
     """Neither one under the CA of our certificate, nor any of the system's."""
-    context = client_context(KEY, pki.pem(LEAF), CLIENTS.pem)
+    context = a_context(KEY, pki.pem(LEAF), CLIENTS.pem)
     assert len(context.get_ca_certs()) == 1
     with pytest.raises(ssl.SSLCertVerificationError):
         said_by(a_server(tmp_path, ssl.TLSVersion.TLSv1_3), context)
 
 
 def test_other_server_name_is_not_trusted(tmp_path: Path) -> None:
-    context = client_context(KEY, pki.pem(LEAF), SERVERS.pem)
+    context = a_context(KEY, pki.pem(LEAF), SERVERS.pem)
     with pytest.raises(ssl.SSLCertVerificationError, match="IP address mismatch"):
         said_by(a_server(tmp_path, ssl.TLSVersion.TLSv1_3, host="127.0.0.2"), context)
 
@@ -104,13 +108,13 @@ def test_other_server_name_is_not_trusted(tmp_path: Path) -> None:
 def test_a_server_under_a_tiny_ca_is_refused(tmp_path: Path) -> None:
     """A factored key lets others pose as the server, although the CA is pinned."""
     tiny = pki.a_ca("Tiny", key=pki.a_tiny_key(), not_before=START, not_after=END)
-    context = client_context(KEY, pki.pem(LEAF), tiny.pem)
+    context = a_context(KEY, pki.pem(LEAF), tiny.pem)
     with pytest.raises(ssl.SSLCertVerificationError, match="CA certificate key too weak"):
         said_by(a_server(tmp_path, ssl.TLSVersion.TLSv1_3, ca=tiny), context)
 
 
 def test_old_tls_is_off_and_verification_on() -> None:
-    context = client_context(KEY, pki.pem(LEAF), SERVERS.pem)
+    context = a_context(KEY, pki.pem(LEAF), SERVERS.pem)
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
@@ -118,7 +122,7 @@ def test_old_tls_is_off_and_verification_on() -> None:
 
 def test_other_certificates_key_is_refused() -> None:
     with pytest.raises(RefusedError, match="the private key is not this certificate's"):
-        client_context(pki.secret_of(pki.a_key("other")), pki.pem(LEAF), SERVERS.pem)
+        a_context(keys.pem(pki.secret_of(pki.a_key("other"))), pki.pem(LEAF), SERVERS.pem)
 
 
 @pytest.mark.parametrize(
@@ -133,21 +137,21 @@ def test_other_certificates_key_is_refused() -> None:
 )
 def test_unreadable_pem_is_refused(chain: str, trust: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        client_context(KEY, chain, trust)
+        a_context(KEY, chain, trust)
 
 
 def test_a_broken_key_is_refused() -> None:
-    with pytest.raises(InputError, match="the private key cannot be used"):
-        client_context(Secret(b"junk"), pki.pem(LEAF), SERVERS.pem)
+    with pytest.raises(InputError, match="the client certificate cannot be used: it cannot be read"):
+        a_context(Secret(b"junk"), pki.pem(LEAF), SERVERS.pem)
 
 
 def test_no_descriptor_stays_open() -> None:
     """Neither after success nor after a refusal: it would hold the key."""
     gc.collect()  # what others left to it is not counted
     before = _descriptors()
-    client_context(KEY, pki.pem(LEAF), SERVERS.pem)
+    a_context(KEY, pki.pem(LEAF), SERVERS.pem)
     with pytest.raises(InputError):
-        client_context(KEY, "junk", SERVERS.pem)
+        a_context(KEY, "junk", SERVERS.pem)
     assert _descriptors() <= before  # fewer, if something else of this process was closed meanwhile
 
 
@@ -176,4 +180,4 @@ def test_an_unusable_certificate_is_explained(key: pki.AnyKey, chain: Callable[[
     if words in NEWER_TAKES and ssl.OPENSSL_VERSION_INFO >= (3, 5):
         pytest.skip("this OpenSSL takes it: the partner's server decides")
     with pytest.raises(InputError, match=f"^the client certificate cannot be used: .*{words}$"):
-        client_context(pki.secret_of(key), chain(), SERVERS.pem)
+        a_context(keys.pem(pki.secret_of(key)), chain(), SERVERS.pem)

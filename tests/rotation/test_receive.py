@@ -14,12 +14,13 @@ from broker.errors import RefusedError
 from broker.model.authentication import PASSWORD
 from broker.model.changes import registering, requesting
 from broker.model.finding import FindingsError, Severity
+from broker.model.fingerprint import format_fingerprint
 from broker.model.generation import Closed, SigningRequest, key_ref
 from broker.model.history import Event
 from broker.model.subject import Subject
 from broker.partners import catalogue
 from broker.pki.certificate_fields import fingerprint_of
-from broker.pki.certificates import format_fingerprint, load
+from broker.pki.certificates import load
 from broker.pki.csr import build
 from broker.pki.keys import spki_of
 from broker.pki.reply import read_reply

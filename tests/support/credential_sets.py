@@ -20,7 +20,6 @@ from broker.delivery.formats import FileFormat
 from broker.delivery.root import held
 from broker.model.authentication import PASSWORD as PASSWORD_NAME
 from broker.model.bundle import Bundle
-from broker.model.certificate import Certificate
 from broker.model.clock import Clock, system_clock
 from broker.model.names import AccountName
 from broker.model.secret import Secret
@@ -71,7 +70,7 @@ def bundle_of(partner: Standin, *, number: int = 1, generation: int = 7, login: 
     )
 
 
-def self_signed(secret: Secret[bytes], name: str = LOGIN) -> Certificate:
+def self_signed(secret: Secret[bytes], name: str = LOGIN) -> str:
     """Return a certificate that no CA has signed, for files and for servers that must refuse it."""
     private, subject_ = keys.load(secret), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     made = (
@@ -81,13 +80,13 @@ def self_signed(secret: Secret[bytes], name: str = LOGIN) -> Certificate:
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(private, hashes.SHA256())
     )
-    return certificates.certificate(made.public_bytes(Encoding.PEM))
+    return made.public_bytes(Encoding.PEM).decode()
 
 
 def paper(**changes: Any) -> Bundle:
     """Return a bundle that looks whole and works nowhere: enough for files."""
     number = changes.get("number", 1)
-    made = self_signed(key(number)).pem
+    made = self_signed(key(number))
     return bundle(certificate=made, trust=_authority(), **changes)
 
 
@@ -123,9 +122,10 @@ def bundle(
         client_id=client_id,
         login=login,
         secrets={PASSWORD_NAME: Secret(password)},
-        key=key(number),
-        certificate=certificates.certificate(certificate),
-        trust=certificates.ca_set(trust),
+        key=keys.pem(key(number)),
+        certificate=certificate,
+        not_after=certificates.certificate(certificate).not_after,
+        trust=trust,
         lease_id=LEASE,
         expires=NOW + timedelta(hours=1),
     )
@@ -152,5 +152,5 @@ def withdraw(root: Path, lease: str) -> tuple[Path, ...]:
 
 def credentials_of(bundle: Bundle) -> Credentials:
     """Return `bundle` ready for calls."""
-    context = client_context(bundle.key, bundle.certificate.pem, bundle.trust.pem)
+    context = client_context(Secret(bundle.key.reveal() + bundle.certificate.encode()), bundle.trust)
     return Credentials(bundle.base_url, context, bundle.login, bundle.secrets, bundle.client_id, bundle.authentication)

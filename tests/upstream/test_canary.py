@@ -24,6 +24,7 @@ from broker.model.verdict import Verdict
 from broker.network import Deadline
 from broker.partners.catalogue import builtin
 from broker.partners.verdict import ProbeFacts, Where, classify
+from broker.pki import keys
 from broker.upstream.canary import ask, probe
 from broker.upstream.credentials import Credentials
 from broker.upstream.exchange import exchange
@@ -292,7 +293,7 @@ def test_bad_certificates_have_their_alert(partner: Standin, bundle: Bundle, tls
         partner.faults.apply(desk)
         bad = bundle_of(partner)
     else:
-        bad = replace(bundle, certificate=self_signed(bundle.key))
+        bad = replace(bundle, certificate=self_signed(keys.from_pem(bundle.key)))
     partner.faults.clear()
     partner.faults.set("tls-version", tls)
     facts = probe(credentials_of(bad), PROBE)

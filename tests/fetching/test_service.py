@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -17,10 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import requests
 import uvicorn
 
-from broker.client.service import Service
 from broker.errors import (
     BrokerError,
     ConflictError,
@@ -30,6 +30,7 @@ from broker.errors import (
     VaultUnavailableError,
     WaitingError,
 )
+from broker.fetching.service import Service
 from broker.issuing.usable import Usable
 from broker.model.authentication import PASSWORD
 from broker.model.bundle import Granted, Wanted
@@ -127,11 +128,7 @@ class Saying:
 
 
 def asked(address: str, identity: Caller = TOKEN) -> object:
-    service = Service(address, lambda: identity)
-    try:
-        return service.grant(WANTED)
-    finally:
-        service.close()
+    return Service(address, lambda: identity).grant(WANTED)
 
 
 def test_a_bundle_arrives_whole() -> None:
@@ -140,7 +137,6 @@ def test_a_bundle_arrives_whole() -> None:
         service = Service(address, lambda: TOKEN)
         granted = service.grant(WANTED)
         service.give_back(granted)
-        service.close()
     direct = asyncio.run(Bundles().grant(bundles.callers[0], WANTED)).contents.bundle
     assert granted.bundle == direct
     assert granted.bundle.secrets[PASSWORD].reveal() == PLANTED
@@ -310,18 +306,14 @@ def fetched() -> Granted:
     """Return a bundle of the real service."""
     with served(Bundles()) as address:
         service = Service(address, lambda: TOKEN)
-        granted = service.grant(WANTED)
-        service.close()
-    return granted
+        return service.grant(WANTED)
 
 
 def renewed(granted: Granted, answer: object, *, status: int = 200) -> Granted:
     """Renew a bundle at a service that answers `answer`."""
     with Saying(status, json.dumps(answer).encode()).served() as address:
         service = Service(address, lambda: TOKEN)
-        after = service.renew(WANTED, granted)
-        service.close()
-    return after
+        return service.renew(WANTED, granted)
 
 
 LATER = "2999-01-01T00:00:00Z"
@@ -337,13 +329,20 @@ def test_a_renewed_bundle_ends_later() -> None:
 
 def test_only_a_wait_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A holder of files acts on no signal while the service stalls."""
-    granted, seconds = fetched(), []
+    granted, seconds = fetched(), list[float | None]()
 
-    def stalled(*_: object, timeout: tuple[float, float], **__: object) -> None:
-        seconds.append(sum(timeout))
-        raise requests.ReadTimeout
+    class Stalled(socket.socket):
+        def settimeout(self, value: float | None) -> None:
+            seconds.append(value)
 
-    monkeypatch.setattr(requests.Session, "request", stalled)
+        def sendall(self, *_: object) -> None:
+            raise TimeoutError
+
+    def connect(connection: http.client.HTTPConnection) -> None:
+        seconds.append(connection.timeout)
+        connection.sock = Stalled()
+
+    monkeypatch.setattr(http.client.HTTPConnection, "connect", connect)
     service = Service("http://127.0.0.1:1", lambda: TOKEN)
     for ask in (
         lambda: service.grant(WANTED),
@@ -353,7 +352,7 @@ def test_only_a_wait_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises(VaultUnavailableError, match="no answer"):
             ask()
-    assert seconds == [15, 15, 15, 65]
+    assert seconds == [5, 10, 5, 10, 5, 10, 5, 60]
 
 
 @pytest.mark.parametrize("answer", [{}, {"expires": "soon"}, {"expires": LATER, "newer": None}, []])
@@ -369,7 +368,6 @@ def test_a_newer_generation_is_fetched() -> None:
         service = Service(address, lambda: TOKEN)
         granted = service.grant(WANTED)
         after = service.renew(WANTED, granted)
-        service.close()
     assert after is granted, "it is the same, so it was given back"
     assert len(bundles.wanted) == 2
     assert bundles.texts == ["lease-text", "lease-text"]

@@ -1,20 +1,19 @@
 """Fetch bundles from `broker serve`. Only this program's identity is sent, and nothing from its environment."""
 
+import http.client
 import json
 import re
+import socket
+import ssl
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
-import requests
-import urllib3
-from requests.adapters import HTTPAdapter
 
-from broker import unix_socket
 from broker.errors import (
     BrokerError,
     ConflictError,
@@ -30,14 +29,14 @@ from broker.model.duration import duration_text
 from broker.model.lease import Caller, Consumer, Lease
 from broker.model.secret import Secret
 from broker.model.waiting import Ended, Event
-from broker.network import service_address
+from broker.network import FAULTS, service_address
 from broker.partners.authentication import authentication_of
-from broker.pki import certificates, keys
 
 _CONNECT: Final = 5.0  # seconds
 _READ: Final = 10.0  # seconds for each read; a holder of files acts on no signal meanwhile
 _WAIT: Final = 60.0  # the same of a wait, which sends a blank every 20
 _LARGEST: Final = 1024 * 1024  # bytes of an answer
+_SUCCESS: Final = 2  # the first digit of the status
 _NUMBER: Final = re.compile(r"[0-9a-f]{1,32}")
 _ERRORS: Final[Mapping[str, type[BrokerError]]] = {
     "input": InputError,
@@ -71,10 +70,9 @@ class Service:
         self._caller = caller
         if ca_file and not ca_file.is_file():
             raise InputError(f"{ca_file}, the CA of the broker, is not a file", hint="BROKER_CACERT=PATH, a PEM file")
-        self._ca_file = ca_file
-        _, unix, self._path = self._address.partition("unix://")
-        self._base = unix_socket.URL if unix else self._address
-        self._session = self._new_session()
+        self._prefix = "" if self._address.startswith("unix:") else urlsplit(self._address).path
+        if self._address.startswith("https:"):
+            self._context = _context(ca_file)
 
     @property
     def renews(self) -> bool:
@@ -118,8 +116,7 @@ class Service:
         """Wait at the service, for some minutes at most."""
         lease = granted.lease
         asked = {"account": lease.account, "application": lease.application, **_lease(granted)}
-        with closing(self._new_session()) as session:  # another thread may use the first
-            answer = self._ask("/v1/wait", {**asked, "generation": lease.generation}, session, _WAIT)
+        answer = self._ask("/v1/wait", {**asked, "generation": lease.generation}, _WAIT)
         try:
             return Ended(Event(answer["event"]), answer["generation"])
         except (KeyError, TypeError, ValueError):
@@ -133,51 +130,38 @@ class Service:
         except (KeyError, TypeError, ValueError):
             raise self._unusable() from None
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._session.close()
-
-    def _new_session(self) -> requests.Session:
-        session = requests.Session()
-        session.trust_env = False
-        session.verify = str(self._ca_file) if self._ca_file else True
-        if self._path:
-            adapter = HTTPAdapter()
-            unix_socket.connected_by(adapter.poolmanager, self._path)
-            session.mount(self._base, adapter)
-        return session
-
-    def _ask(
-        self,
-        path: str,
-        message: Mapping[str, str | int] | None = None,
-        session: requests.Session | None = None,
-        read: float = _READ,
-    ) -> Any:
-        """Return the answer to a POST of `message`, or to a GET."""
+    def _ask(self, path: str, message: Mapping[str, str | int] | None = None, read: float = _READ) -> Any:
+        """Return the answer to a POST of `message`, or to a GET. Each has a connection of its own."""
+        headers = {**_shown(self._caller()), "Content-Type": "application/json"}
+        body = json.dumps(message).encode() if message else None
+        connection = self._connection()
         try:
-            with (session or self._session).request(
-                "POST" if message else "GET",
-                f"{self._base}{path}",
-                json=message,
-                headers=_shown(self._caller()),
-                timeout=(_CONNECT, read),
-                allow_redirects=False,
-                stream=True,
-            ) as answer:
-                body = answer.raw.read(_LARGEST + 1, decode_content=True)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            untrusted = isinstance(error, requests.exceptions.SSLError)
-            reason = "its certificate is not trusted" if untrusted else "no answer"
+            connection.connect()
+            connection.sock.settimeout(read)
+            connection.request("POST" if message else "GET", f"{self._prefix}{path}", body, headers)
+            answer = connection.getresponse()
+            data = answer.read(_LARGEST + 1)
+        except FAULTS as error:
+            reason = "its certificate is not trusted" if isinstance(error, ssl.SSLError) else "no answer"
             raise VaultUnavailableError(
                 f"the broker at {self._address} cannot be used: {reason}", hint="check BROKER_ADDR and BROKER_CACERT"
             ) from None
-        if answer.status_code == requests.codes.no_content:
+        finally:
+            connection.close()
+        if answer.status == http.client.NO_CONTENT:
             return None
-        found = self._parsed(body)
-        if not answer.ok or answer.is_redirect:
+        found = self._parsed(data)
+        if answer.status // 100 != _SUCCESS:
             raise self._refused(found, answer.headers.get("x-request-id", ""))
         return found
+
+    def _connection(self) -> http.client.HTTPConnection:
+        parts = urlsplit(self._address)
+        if parts.scheme == "unix":
+            return _UnixConnection(parts.path)
+        if parts.scheme == "https":
+            return http.client.HTTPSConnection(parts.netloc, timeout=_CONNECT, context=self._context)
+        return http.client.HTTPConnection(parts.netloc, timeout=_CONNECT)
 
     def _parsed(self, body: bytes) -> Any:
         try:
@@ -194,6 +178,29 @@ class Service:
 
     def _unusable(self) -> BrokerError:
         return VaultUnavailableError(f"{self._address} does not answer as a broker does", hint="check BROKER_ADDR")
+
+
+def _context(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError:
+        raise InputError(
+            f"{ca_file}, the CA of the broker, is not PEM", hint="BROKER_CACERT=PATH, a PEM file"
+        ) from None
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """A connection to the socket at `path`, with "localhost" in Host."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_CONNECT)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 def _shown(caller: Caller) -> Mapping[str, str]:
@@ -216,6 +223,12 @@ def _renewed(granted: Granted, answer: Any) -> Granted:
     )
 
 
+def _pem(text: str) -> str:
+    if not text.startswith("-----BEGIN "):
+        raise ValueError
+    return text
+
+
 def _granted(wanted: Wanted, answer: Any) -> Granted:
     expires = msgspec.convert(answer["expires"], datetime)
     bundle = Bundle(
@@ -226,9 +239,10 @@ def _granted(wanted: Wanted, answer: Any) -> Granted:
         client_id=answer["client_id"],
         login=answer["login"],
         secrets={name: Secret(text) for name, text in answer["secrets"].items()},
-        key=keys.from_pem(answer["key"]),
-        certificate=certificates.certificate(answer["certificate"]),
-        trust=certificates.ca_set(answer["trust"]),
+        key=Secret(_pem(answer["key"]).encode()),
+        certificate=_pem(answer["certificate"]),
+        not_after=msgspec.convert(answer["not_after"], datetime),
+        trust=_pem(answer["trust"]),
         lease_id=answer["lease_id"],
         expires=expires,
         authentication=authentication_of(answer["authentication"]),
