@@ -1,8 +1,10 @@
 """`broker csr`: signing requests."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 import click
 
@@ -17,6 +19,7 @@ from broker.cli.options import (
     reason_option,
     require_consent,
     require_free_output,
+    the_reason,
     write_output,
     yes_option,
 )
@@ -41,19 +44,42 @@ def command() -> None:
 @command.verb("new", example="broker csr new acme --out acme.csr")
 @account_argument
 @output_file_option("--out", "File for the CSR.  [default: standard output]", default="-")
-@click.option("--supersede", is_flag=True, help="Close the open request and create a new key, on every call.")
+@click.option("--supersede", is_flag=True, help="Close the open request and create a new one, on every call.")
+@click.option(
+    "--reuse-key", is_flag=True, help="Use the key of the current generation again, if the profile allows it."
+)
+@click.option("--compromised", is_flag=True, help="Others know the current key: replace it now (requires --reason).")
+@click.option(
+    "--serving",
+    type=click.Choice(["keep", "suspend"]),
+    help="With --compromised: go on issuing bundles, or suspend the account.  [default: asked for]",
+)
+@click.option("--reason", default="", metavar="TEXT", help="With --compromised: the reason, for the evidence.")
 @yes_option
-def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool) -> None:
+def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool, **how: Any) -> None:
     """Print the account's open signing request; create key and CSR if it has none.
 
     The private key is stored in Vault before the CSR is printed; this command never reads it back.
+
+    With --compromised, the mail of csr submit asks the partner to revoke the old certificate too, the old generation is
+    retired without an overlap, and status says COMPROMISED until rotation revoked confirms that the partner did so.
     """
+    _require_fitting(supersede, **how)
     broker = start.broker
     found = broker.account(account, Role.ROTATOR)
+    if how["reuse_key"]:
+        broker.rotation.reusable(found)
     if supersede and found.open_request:
         require_consent(found, found.open_request, yes=yes)
         broker.rotation.close_request(account, Closed.SUPERSEDED, found.open_request.number)
-    request = broker.rotation.draft(account)
+    if how["compromised"]:
+        suspend = (how["serving"] or _asked_serving()) == "suspend"
+        request = broker.rotation.report_compromise(account, how["reason"].strip(), suspend=suspend)
+        note(f"others know the key of {account}; bundles are {'not issued' if suspend else 'still issued'}")
+    elif how["reuse_key"]:
+        request = broker.rotation.draft_with_same_key(account)
+    else:
+        request = broker.rotation.draft(account)
     profile = broker.profile(found.profile, Role.ROTATOR)
     findings = lint_csr(parse(request.csr.encode()), profile.subject, profile.key, found.login)
     if not wants_json() or out != "-":
@@ -63,6 +89,24 @@ def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool
     note(f"signing request {request.number} of {account}, SPKI {request.spki[:16]}…")
     show_findings(findings)
     note(f"next: broker csr submit {account}")
+
+
+def _require_fitting(supersede: bool, *, compromised: bool, reuse_key: bool, serving: str | None, reason: str) -> None:
+    the_reason(compromised, reason, "--compromised")
+    if serving and not compromised:
+        raise InputError("--serving requires --compromised", hint="add --compromised, or leave --serving out")
+    if compromised and (supersede or reuse_key):
+        hint = "leave them out: a request with another key stays open, and one with the compromised key is closed"
+        raise InputError("--compromised cannot be combined with --supersede or --reuse-key", hint=hint)
+
+
+def _asked_serving() -> str:
+    """Ask whether bundles are issued until the new set is current; raise `InputError` without a terminal."""
+    if sys.stdin.isatty():
+        question = "Issue bundles with the old key until the new set is current, or suspend the account"
+        return str(click.prompt(question, type=click.Choice(["keep", "suspend"]), err=True))
+    hint = "--serving keep issues bundles until the new set is current; --serving suspend issues none"
+    raise InputError("--compromised requires --serving, and stdin is not a terminal", hint=hint)
 
 
 @command.verb("show", example="broker csr show acme --number 2")

@@ -170,6 +170,22 @@ def retire(start: Start, account: AccountName, generation: int, force: bool, rea
         note("snapshots of Vault may still hold its key")
 
 
+@command.verb("revoked", example="broker rotation revoked acme --generation 1")
+@account_argument
+@click.option("--generation", type=click.IntRange(1), required=True, help="Whose certificate is revoked.")
+@click.option("--reason", default="", metavar="TEXT", help="Who confirmed it, for the evidence.")
+def revoked(start: Start, account: AccountName, generation: int, reason: str) -> None:
+    """Record that the partner no longer takes a certificate whose key others know: csr new --compromised.
+
+    Refused while that certificate is current.
+    """
+    if not reason.isprintable():
+        raise InputError("--reason holds a control character", hint="write it on one line")
+    changed = start.broker.rotation.revoked(account, generation, reason.strip())
+    done = f"the certificate of generation {generation} of {account} is confirmed dead"
+    show_done(done, changed=changed, account=account, generation=generation)
+
+
 @command.verb("returned", example="broker rotation returned acme --held-by 'nginx on web-1'")
 @account_argument
 @click.option("--held-by", required=True, metavar="TEXT", help="Who had the copy, as rotation status shows it.")

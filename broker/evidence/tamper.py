@@ -98,5 +98,6 @@ _DIFFERENCES: Final = {
     "suspended": "whether {name} is suspended is not as its evidence says",
     "removed": "whether {name} was removed is not as its evidence says",
     "trust": "the CAs that {name} verifies the partner's server by are not those of its evidence",
+    "compromised": "the keys of {name} that others know are not those of its evidence",
     "holders": "those who hold copies of the keys of {name} outside are not those of its evidence",
 }

@@ -125,6 +125,11 @@ class Account:
         return tuple(g for g in self.candidates if not self.reuses_certificate(g))
 
     @property
+    def compromise(self) -> Halt | None:
+        """When and how people reported that others know the key of `compromised`."""
+        return self.compromise_of(self.compromised.parts.key) if self.compromised else None
+
+    @property
     def next_request(self) -> int:
         """The number of the next request and the slot of its key, never used before."""
         keys = (g.parts.key for g in self.generations if g.parts.key)
@@ -228,8 +233,8 @@ class Account:
         return _first(found, f"{self.name} has no signing request {number}", f"broker account show {self.name}")
 
     def request_of(self, spki: Spki) -> SigningRequest | None:
-        """Return the request for the key `spki` that is open or was answered, None if there is none."""
-        found = (r for r in self.requests if r.spki == spki and r.closed in (None, Closed.ANSWERED))
+        """Return the newest request for the key `spki` that is open or was answered, None if there is none."""
+        found = (r for r in reversed(self.requests) if r.spki == spki and r.closed in (None, Closed.ANSWERED))
         return next(found, None)
 
     def has_key(self, spki: Spki) -> bool:
@@ -243,11 +248,22 @@ class Account:
 
     def answered_only_by(self, candidate: Generation) -> SigningRequest | None:
         """Return the request whose answer is lost if `candidate` is rejected; None if another generation has it too."""
-        key, usable = candidate.parts.key, {Stage.CANDIDATE, Stage.CURRENT, Stage.PREVIOUS}
-        keys = [g.parts.key for g in self.generations if g.stage in usable]
-        if candidate.stage is not Stage.CANDIDATE or keys.count(key) > 1:
+        wanted, usable = candidate.parts.certificate, {Stage.CANDIDATE, Stage.CURRENT, Stage.PREVIOUS}
+        certificates = [g.parts.certificate for g in self.generations if g.stage in usable]
+        if candidate.stage is not Stage.CANDIDATE or certificates.count(wanted) > 1:
             return None
-        return next((r for r in self.requests if r.key == key), None)
+        return next((r for r in reversed(self.requests) if r.key == candidate.parts.key), None)
+
+    def compromise_of(self, key: KeyRef) -> Halt | None:
+        """Return when and how people reported that others know `key`, None if they did not."""
+        return next((r.compromised for r in self.requests if r.key == key and r.compromised), None)
+
+    @property
+    def compromised(self) -> Generation | None:
+        """The newest generation with a key that others know, also if retired, until the partner has revoked it."""
+        keys = {r.key for r in self.requests if r.compromised and not r.revoked_at}
+        known = (g for g in reversed(self.generations) if g.parts.key in keys)
+        return next((g for g in known if g.stage.deliverable or g.stage is Stage.RETIRED), None)
 
     def certificate(self, ref: CertificateRef) -> Certificate:
         """Return the certificate a generation refers to."""

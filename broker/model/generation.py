@@ -71,7 +71,7 @@ class SigningRequest:
     imported: bool = False  # its key was made outside, and is known there
     held_by: tuple[str, ...] = ()  # who has copies of the key outside, until a person says that they are gone
     compromised: Halt | None = None  # a person reported that others know its key
-    dead_at: datetime | None = None  # a person confirmed that the partner takes no certificate of that key any more
+    revoked_at: datetime | None = None  # a person confirmed that the partner no longer takes a certificate of that key
 
     @property
     def state(self) -> str:

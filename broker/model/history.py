@@ -47,6 +47,8 @@ class Event(Enum):
     CANARY_ANSWERED = "canary-answered"
     BREAKER_RESET = "breaker-reset"
     LEASE_REVOKED = "lease-revoked"
+    KEY_COMPROMISED = "key-compromised"
+    CERTIFICATE_REVOKED = "certificate-revoked"
     COPY_NOTED = "copy-noted"
     COPY_GONE = "copy-gone"
 
@@ -69,6 +71,7 @@ class AccountState:
     suspended: bool = False
     removed: bool = False
     holders: dict[int, set[str]] = field(default_factory=dict)  # who has copies of a request's key outside
+    compromised: dict[str, bool] = field(default_factory=dict)  # keys that others know: whether their end is confirmed
 
     @property
     def current(self) -> int:
@@ -93,6 +96,7 @@ def account_state(account: Account) -> AccountState:
         account.suspended is not None,
         account.removed is not None,
         {r.number: set(r.held_by) for r in account.requests if r.held_by},
+        {r.key: r.revoked_at is not None for r in account.requests if r.compromised},
     )
 
 
@@ -152,10 +156,8 @@ class _Replay:
                 found.settings = _settings(facts) if "contact" in facts else None
             case Event.ACCOUNT_SET:
                 found.settings = _settings(facts)
-            case Event.RENEWAL_SNOOZED:
-                found.snoozed = str(facts["until"])
-            case Event.SNOOZE_ENDED:
-                found.snoozed = ""
+            case Event.RENEWAL_SNOOZED | Event.SNOOZE_ENDED:
+                found.snoozed = str(facts["until"]) if what is Event.RENEWAL_SNOOZED else ""
             case Event.SUBJECT_SET:
                 found.subject = str(facts["subject"])
             case Event.ACCOUNT_SUSPENDED | Event.ACCOUNT_RESUMED:
@@ -187,6 +189,10 @@ class _Replay:
                 self.proven[number] = parts
             case Event.GENERATION_MOVED:
                 self._move(int(facts["generation"]), Move(facts["move"]), facts)
+            case Event.KEY_COMPROMISED:
+                found.compromised[str(facts["key"])] = False
+            case Event.CERTIFICATE_REVOKED:
+                found.compromised |= {str(facts["key"]): not found.compromised[str(facts["key"])]}
             case Event.COPY_NOTED:
                 found.holders.setdefault(int(facts["request"]), set()).add(str(facts["holder"]))
             case Event.COPY_GONE:

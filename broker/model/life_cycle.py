@@ -73,9 +73,9 @@ class Row:
 
 PHASES: Final[Mapping[Phase, Row]] = {
     Phase.COMPROMISED: Row(
-        "a person reported that its key is in other hands, and the old certificate is not confirmed dead",
+        "others know its key: it is replaced immediately, until the partner confirms that it revoked the certificate",
         Who.US,
-        "broker csr new {account} --compromised --reason TEXT",
+        "broker status {account}",
         State.STOPPED,
     ),
     Phase.EXPIRED: Row(

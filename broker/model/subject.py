@@ -42,3 +42,4 @@ class KeyRules:
     algorithm: str = "rsa"  # the only one so far
     bits: int = 2048
     digest: str = "sha256"  # sha256, sha384 or sha512
+    reuse: bool = False  # the partner signs another certificate for the same key

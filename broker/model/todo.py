@@ -10,7 +10,7 @@ from broker.errors import BrokerError, ConflictError, RefusedError, WaitingError
 from broker.model.account import Account
 from broker.model.due import DueDate, Renewal, lead_time
 from broker.model.duration import age_text, duration_text
-from broker.model.generation import Generation, RenewalMode, Try
+from broker.model.generation import Generation, RenewalMode, SigningRequest, Try
 from broker.model.life_cycle import Phase, State, Who
 from broker.model.stage import Stage
 from broker.model.verdict import Verdict
@@ -122,10 +122,15 @@ def next_todo(account: Account, due: DueDate | None, renewal: Renewal, now: date
         chain(
             _to_fix(account),
             _in_progress(account, renewal, now),
+            _to_replace(account),
             _to_begin(account, due, now),
             _to_tidy(account, renewal, now),
         )
     )
+    known = account.compromise
+    if known:
+        message = f"COMPROMISED on {known.at:%F %TZ} ({known.reason}); {step.message}"
+        return Todo(Phase.COMPROMISED, message, step.hint, step.who)
     end = account.certificate(account.current.parts.certificate).not_after if account.current else None
     if end and end <= now:
         return Todo(Phase.EXPIRED, f"EXPIRED on {end:%F %TZ}; {step.message}", step.hint, step.who)
@@ -188,6 +193,9 @@ def _in_progress(account: Account, renewal: Renewal, now: datetime) -> Iterator[
     if request and not request.submissions:
         message = f"signing request {request.number} was never sent"
         yield Todo(Phase.DRAFTED, message, f"broker csr submit {name}")
+    elif request and _must_tell(account, request):
+        message = f"signing request {request.number} was sent before; ask the partner to revoke the old certificate too"
+        yield Todo(Phase.DRAFTED, message, f"broker csr submit {name}")
     elif request:
         lead, waited = lead_time(account, renewal.lead_time).time, now - request.submissions[0].at
         late = f", stuck: longer than its lead time of {duration_text(lead)}" if waited > lead else ""
@@ -198,6 +206,22 @@ def _in_progress(account: Account, renewal: Renewal, now: datetime) -> Iterator[
         why = refused.closed_because and f": {refused.closed_because}"
         message = f"the partner refused signing request {refused.number} on {refused.closed_at:%F}{why}; correct it"
         yield Todo(Phase.REFUSED, message, f"broker csr new {name}")
+
+
+def _must_tell(account: Account, request: SigningRequest) -> bool:
+    """Return whether no mail since then asked the partner to revoke a certificate whose key others know."""
+    known = account.compromise
+    return known is not None and all(sent.at < known.at for sent in request.submissions)
+
+
+def _to_replace(account: Account) -> Iterator[Todo]:
+    """Yield the step after others got to know a key, until the partner is known to have revoked its certificate."""
+    name, victim = account.name, account.compromised
+    if victim and account.current and account.current.parts.key == victim.parts.key:
+        yield Todo(Phase.COMPROMISED, "its key must be replaced", f"broker csr new {name}")
+    elif victim:
+        message = f"ask the partner whether it revoked the certificate of generation {victim.number}"
+        yield Todo(Phase.COMPROMISED, message, f"broker rotation revoked {name} --generation {victim.number}")
 
 
 def _to_begin(account: Account, due: DueDate | None, now: datetime) -> Iterator[Todo]:

@@ -29,9 +29,9 @@ SCHEMA: Final = 1
 _LARGEST: Final = 64 * 1024
 _LONGEST: Final = timedelta(days=3660)  # for new profiles only: stored ones must stay readable
 _EXAMPLE: Final = "for an example: broker partner show stellantis -o toml"
-_LINES: Final = ("notes", "body")  # texts that may have line breaks
+_LINES: Final = ("notes", "body", "revoke")  # texts that may have line breaks
 _UNKNOWN: Final = "unknown"  # the value of settings that the partner has not published
-PLACEHOLDERS: Final = ("account", "environment", "login", "partner", "subject")  # in mails
+PLACEHOLDERS: Final = ("account", "environment", "login", "partner", "serial", "subject")  # in mails
 _READING: Final = ("GET", "HEAD")
 _SUCCESSES: Final = range(200, 300)
 _REFUSALS: Final = range(400, 600)
@@ -229,7 +229,12 @@ _SETTINGS: Final[Mapping[str, Callable[[object], Any]]] = {
         digest=choice("sha256", "sha384", "sha512"),
     ),
     "authentication": authentication_of,
-    "submission": _table(Submission, how=choice("e-mail"), to=_known(mail_address), subject=_template, body=_template),
+    "submission": _table(
+        Submission,
+        how=choice("e-mail"),
+        to=_known(mail_address),
+        **dict.fromkeys(("subject", "body", "revoke"), _template),
+    ),
     "renewal": _table(
         Renewal, safety=of_text(parse_duration), share=_share, **dict.fromkeys(PERIODS, _known(parse_duration))
     ),

@@ -30,6 +30,10 @@ class Submission:
     to: str | None = None
     subject: str = "Certificate signing request for $login"
     body: str = "Please sign the attached certificate signing request for $login.\n"
+    revoke: str = (  # stands before `body` if others know the key of the certificate with number $serial
+        "URGENT: the private key of our certificate with serial number $serial is known to others. Please sign the\n"
+        "attached request with priority, then revoke that certificate, and confirm the revocation in your reply.\n\n"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ mail is recognised.
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -37,25 +37,36 @@ class CsrMail:
     to: tuple[str, ...]
     date: datetime
     texts: Mapping[str, str]
+    urgent: bool = False  # others know the key of the certificate that it replaces, which must be revoked
 
     @property
     def message_id(self) -> str:
-        """The Message-ID: always the same for this CSR. The domain has no mailbox."""
-        digest = hashlib.sha256(self.csr.encode()).hexdigest()[:16]
+        """The Message-ID: the same for each mail with this CSR and text. The domain has no mailbox."""
+        digest = hashlib.sha256(f"{self.csr}{'urgent' if self.urgent else ''}".encode()).hexdigest()[:16]
         return f"<csr-{self.account}-{self.number}-{digest}@{_DOMAIN}>"
 
 
 def csr_mail(account: Account, request: SigningRequest, profile: Profile, to: Sequence[str], now: datetime) -> CsrMail:
     """Return the mail that asks to sign `request`, to `to`, else the account's contacts, else the profile's.
 
-    Date and Message-ID stay those of the first mail for this request.
+    Date and Message-ID stay those of the first such mail. While others know a key of the account, it asks to revoke the
+    certificate of that key too.
     """
     recipients = tuple(to) or account.contacts.partner or ((profile.submission.to,) if profile.submission.to else ())
     sender = account.subject.get("emailAddress") or next(iter(account.contacts.team), "")
-    date = next((s.at for s in request.submissions if s.via == "eml"), now)
     texts = {name: str(getattr(account, name)) for name in ("environment", "login", "subject")}
     texts |= {"account": account.name, "partner": profile.title}
-    return CsrMail(account.name, request.number, request.csr, sender, recipients, date, texts)
+    texts["serial"] = ", ".join(_serials(account))
+    urgent = account.compromised is not None
+    mail = CsrMail(account.name, request.number, request.csr, sender, recipients, now, texts, urgent)
+    return replace(mail, date=next((s.at for s in request.submissions if s.message_id == mail.message_id), now))
+
+
+def _serials(account: Account) -> list[str]:
+    """Return the serial numbers of the certificates with the key that others know, else of the current one."""
+    shown = account.compromised or account.current
+    refs = {g.parts.certificate for g in account.generations if shown and g.parts.key == shown.parts.key}
+    return sorted(account.certificate(ref).serial for ref in refs)
 
 
 def draft(mail: CsrMail, submission: Submission) -> bytes:
@@ -75,7 +86,8 @@ def draft(mail: CsrMail, submission: Submission) -> bytes:
     message["Date"] = format_datetime(mail.date)
     message["Message-ID"] = mail.message_id
     message["X-Unsent"] = "1"  # some mail programs then open the file for sending
-    message.set_content(_filled(submission.body, mail.texts), cte="quoted-printable")
+    body = f"{submission.revoke if mail.urgent else ''}{submission.body}"
+    message.set_content(_filled(body, mail.texts), cte="quoted-printable")
     name = f"{mail.account}-{mail.number}.csr"
     message.add_attachment(mail.csr.encode("ascii"), maintype="application", subtype="pkcs10", filename=name)
     # The default boundary is random; this one cannot occur in base64 or quoted-printable text.

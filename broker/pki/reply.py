@@ -4,8 +4,8 @@ This finds certificates and client_ids, or says why it does not read a file. `ve
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography import x509
@@ -46,6 +46,11 @@ class ReplyParts:
     def holds(self, spki: Spki) -> bool:
         """Return whether the reply has a certificate for this key, a CA's included."""
         return any(fields.spki_of(c) == spki for c in self.certificates)
+
+    def without(self, refs: Collection[str]) -> "ReplyParts":
+        """Return the reply without the certificates that have one of these fingerprints."""
+        kept = tuple(c for c in self.certificates if fields.fingerprint_of(c) not in refs)
+        return replace(self, certificates=kept)
 
     def for_spki(self, spki: Spki, find_path: FindPath | None = None) -> Certificate:
         """Return the certificate for this key with its intermediates.

@@ -75,6 +75,7 @@ class Reply:
             _refuse_news(account, options)
             return _with_client_id(account, parts, options, stamp)
         request, before = _fitting(account, parts), account
+        self.parts = _news(account, parts)
         wanted = [parts.accepted(fingerprint) for fingerprint in options.accept]
         pinned = [account.ca_set(account.issuing)] if account.issuing else []
         certificate = self._certificate(request, [*wanted, *pinned], stamp)
@@ -188,7 +189,12 @@ def _assumed(before: Account, after: Account, options: ImportOptions) -> Iterato
 
 
 def _answers_open(account: Account, parts: ReplyParts) -> bool:
-    return account.open_request is not None and parts.holds(account.open_request.spki)
+    return account.open_request is not None and _news(account, parts).holds(account.open_request.spki)
+
+
+def _news(account: Account, parts: ReplyParts) -> ReplyParts:
+    """Return the reply without the certificates of our generations: the open request may have a key of theirs."""
+    return parts.without({g.parts.certificate for g in account.generations})
 
 
 def _known(account: Account, parts: ReplyParts) -> Generation | None:

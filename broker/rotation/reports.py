@@ -42,6 +42,7 @@ class GenerationReport:
     stage: Stage
     since: datetime
     rolled_back: bool
+    compromised: Halt | None  # since when others know its key
     changes: tuple[str, ...]
     key: KeyRef
     password: int
@@ -53,7 +54,9 @@ class GenerationReport:
     @property
     def label(self) -> str:
         """The stage, for people."""
-        return f"{self.stage.value} (rolled back)" if self.rolled_back else self.stage.value
+        remarks = (("rolled back", self.rolled_back), ("compromised", self.compromised is not None))
+        said = ", ".join(remark for remark, so in remarks if so)
+        return f"{self.stage.value} ({said})" if said else self.stage.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ def _report(account: Account, generation: Generation, holders: Callable[[int], f
         stage=stage,
         since=generation.since,
         rolled_back=account.rolled_back(generation),
+        compromised=account.compromise_of(parts.key),
         changes=tuple(sorted(generation.parts.names)) if stage is Stage.CANDIDATE else (),
         key=parts.key,
         password=parts.password,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
+from broker.errors import ConflictError, RefusedError, WaitingError
 from broker.model.account import Account
 from broker.model.changes.importing import copy_gone
 from broker.model.changes.moving import (
@@ -20,82 +20,28 @@ from broker.model.changes.moving import (
     rollback_target,
 )
 from broker.model.changes.registering import removed
-from broker.model.changes.requesting import closed, requested, submitted
 from broker.model.changes.trying import breaker_reset, canary_answered, canary_sent
 from broker.model.clock import Stamp
-from broker.model.generation import Closed, Generation, Parts, SigningRequest, Submission, Try
+from broker.model.generation import Generation, Parts, Try
 from broker.model.names import AccountName
 from broker.model.stage import Move, Stage
 from broker.model.verdict import CanaryResult, Verdict
 from broker.pki.reply import ReplyParts
-from broker.rotation.amend import UseCase, amend
-from broker.rotation.ports import Canary, Keys, Others, ReadProfile, Stragglers
+from broker.rotation.amend import amend
+from broker.rotation.ports import Canary, Others, Stragglers
 from broker.rotation.receive import ImportOptions, Received, Reply
 from broker.rotation.reports import Promotion, require_ok
+from broker.rotation.requests import Requests
 
 
 @dataclass(frozen=True, slots=True)
-class Rotation(UseCase):
+class Rotation(Requests):
     """The rotator's use-cases."""
 
-    profile: ReadProfile
-    keys: Keys
     canary: Canary
     stragglers: Stragglers
     others: Others = tuple
     wait_for_services: Callable[[datetime], None] = lambda _: None  # until none hands out what was current till then
-
-    # signing requests
-
-    def draft(self, name: AccountName) -> SigningRequest:
-        """Return the account's open signing request, making one if it has none.
-
-        Two writes, in this order: the key into the next free slot, then the account with the CSR. After a kill between
-        the two, the next run adopts the key in the slot. Two concurrent runs share the slot's key, and the one whose
-        write of the account fails returns the other's CSR, or raises `ConflictError` if that was closed since.
-        """
-        seen = self.seen(name)
-        request = seen.open_request or self._drafted(seen)
-        self.settle(name)
-        return request
-
-    def _drafted(self, seen: Account) -> SigningRequest:
-        name, first, rules = seen.name, seen.next_request, self.profile(seen).key
-        now = self.clock()  # a wrong clock is refused here, before a key is stored
-        try:
-            slot, (key, spki) = self.in_free_slot(name, first, lambda number: self.keys.ensure(name, number, rules))
-            csr = self.keys.sign_request(name, key, seen.subject, rules)
-        except (RefusedError, UnknownNameError):
-            _refuse_overtaken(self.seen(name), first)  # the key is gone because the request was closed
-            raise
-        request = SigningRequest(slot, key, spki, csr, drafted_at=now)
-
-        def add(account: Account, stamp: Stamp) -> Account:
-            return account if account.next_request > slot else requested(account, request, by=stamp.by)
-
-        after = self.amend(name, add).account
-        _refuse_overtaken(after, slot)
-        return after.request(slot)
-
-    def submit(self, name: AccountName, number: int, submission: Submission) -> SigningRequest:
-        """Record that the CSR of request `number` was sent; repeating it changes nothing.
-
-        The lead time counts from then on. Raise `RefusedError` if the request is closed, `InputError` if it was drafted
-        later than it was sent.
-        """
-        request = self.seen(name).request(number)
-        if submission.at < request.drafted_at:
-            raise InputError(
-                f"signing request {number} was drafted at {request.drafted_at:%F %TZ}, later than --sent-at",
-                hint="--sent-at takes the time of the mail in UTC, such as 2026-03-01T09:30",
-            )
-        done = self.settled(name, lambda account, stamp: submitted(account, number, submission, by=stamp.by))
-        return done.account.request(number)
-
-    def close_request(self, name: AccountName, why: Closed, number: int, because: str = "") -> SigningRequest:
-        """Close request `number`. Its key is destroyed when the account is settled."""
-        after = self.settled(name, lambda newest, stamp: closed(newest, number, why, stamp, because)).account
-        return after.request(number)
 
     def receive(self, name: AccountName, parts: ReplyParts, options: ImportOptions) -> Received:
         """Turn a reply into a candidate, in one write; the same reply a second time returns the same generation.
@@ -194,6 +140,11 @@ class Rotation(UseCase):
     def _made_current(self, seen: Account, wanted: Generation, move: Move, untried_because: str = "") -> Promotion:
         name, displaced = seen.name, seen.current
         require_move(seen, wanted, move)
+        if seen.compromise_of(wanted.parts.key) and not untried_because:
+            raise RefusedError(
+                f"others know the key of generation {wanted.number} of {name}",
+                hint=f"broker csr new {name} makes a request with a new key",
+            )
         seen = self.amend(name, lambda account, stamp: restored(account, wanted.number, stamp)).account
         target = rollback_target(seen, wanted)
         if moved(seen, target.number, move, self.stamp()) == seen:  # or raises
@@ -245,6 +196,8 @@ class Rotation(UseCase):
                 self.wait_for_services(seen.generation(number).since)
             copies = seen.copies_of(number)
             holding = sorted(self.stragglers(name, number) | copies)
+            known = seen.compromise_of(seen.generation(number).parts.key)
+            reason = reason or (f"others know its key: {known.reason}" if known else "")
             if holding and not reason:
                 ways = [f"broker rotation returned {name} --held-by {shlex.quote(holder)}" for holder in sorted(copies)]
                 revoke = f"broker lease revoke --account {name} --generation {number} --consumer NAME --reason TEXT"
@@ -310,17 +263,6 @@ def _unchanged(newest: Account, seen: Account) -> Account:
     if (newest.generations, newest.requests) != (seen.generations, seen.requests):
         raise ConflictError(f"{newest.name} changed meanwhile", hint="the same command again checks it again")
     return newest
-
-
-def _refuse_overtaken(account: Account, slot: int) -> None:
-    if account.next_request <= slot:
-        return
-    closed = next((r.closed for r in account.requests if r.number == slot), Closed.SUPERSEDED)  # else passed over
-    if closed:
-        raise ConflictError(
-            f"signing request {slot} of {account.name} was drafted by another command and {closed.value} meanwhile",
-            hint="the same command again makes a new one",
-        )
 
 
 def _refuse_changed(account: Account, target: Generation, parts: Parts) -> None:

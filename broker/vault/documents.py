@@ -158,7 +158,7 @@ def _two_to_three(document: Document) -> Document:
     """
     value = document["value"]
     if isinstance(value, Mapping) and "generations" in value:
-        new = {"closed_because": "", "compromised": None, "dead_at": None}
+        new = {"closed_because": "", "compromised": None, "revoked_at": None}
         requests = [{**request, **new} for request in value["requests"]]
         value = {**value, "requests": requests, "renewal": "auto", "promotion": "manual", "snoozed": None}
     return {"schema": 3, "value": value}

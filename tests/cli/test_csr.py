@@ -136,6 +136,51 @@ def test_a_draft_of_the_mail_carries_the_csr_and_starts_the_clock(harness: CliHa
     assert "sent" in harness.ok("csr show acme").err
 
 
+def test_a_known_key_is_replaced_without_waiting(harness: CliHarness) -> None:
+    harness.put("promoted")
+    asked = harness.ok("csr new acme --compromised --serving suspend --reason 'stolen laptop'").err
+    assert "bundles are not issued" in asked
+    assert harness.account.suspended
+    harness.ok("csr submit acme --out urgent.eml")
+    mail = message_from_bytes((harness.home / "urgent.eml").read_bytes())
+    serial = harness.account.certificates[0].serial
+    assert any(f"serial number {serial} is known".encode() in (p.get_payload(decode=True) or b"") for p in mail.walk())
+    (harness.home / "new.zip").write_bytes(harness.saved.system.reply("acme").read_bytes())
+    harness.ok("cert import acme new.zip")
+    harness.ok("rotation promote acme")
+    harness.ok("rotation retire acme --generation 1")
+    (status,) = harness.ok("status acme -o json").json
+    assert (status["state"], "COMPROMISED" in status["message"]) == ("stopped", True)
+    assert "retired (compromised)" in harness.ok("rotation status acme").out
+    harness.ok("rotation revoked acme --generation 1 --reason 'mail of 2 March'")
+    (status,) = harness.ok("status acme -o json").json
+    assert (status["state"], status["hint"]) == ("suspended", "broker account resume acme")
+    assert "certificate-revoked" in harness.ok("evidence show acme").out
+    harness.ok("evidence verify acme")
+
+
+def test_a_request_with_the_same_key_is_answered(harness: CliHarness) -> None:
+    """The certificate of the old request has the same key, and is no answer to the new one."""
+    harness.put("reusable")
+    old, first = harness.ok("csr new acme --reuse-key -o json").json, harness.account.generation(1)
+    assert (old["number"], old["key"]) == (2, "kv:1")
+    earlier = harness.saved.reply("own").read_bytes()
+    harness.put("reusable")
+    harness.ok("csr new acme --reuse-key")
+    (harness.home / "earlier.zip").write_bytes(earlier)
+    assert harness.ok("cert import acme earlier.zip -o json").json["generation"] == 1
+    assert harness.account.open_request
+    (harness.home / "new.zip").write_bytes(harness.saved.system.reply("acme").read_bytes())
+    assert harness.ok("cert import acme new.zip -o json").json["generation"] == 2
+    harness.ok("rotation promote acme")
+    harness.ok("rotation retire acme --generation 1")
+    current = harness.account.current
+    assert current
+    assert current.parts.key == first.parts.key
+    harness.ok("rotation canary acme")
+    harness.ok("evidence verify acme")
+
+
 def test_a_request_that_is_closed_meanwhile_leaves_no_mail(harness: CliHarness) -> None:
     """Its key is destroyed: a draft that lay there would be sent one day."""
     harness.put("requested")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
@@ -29,7 +30,7 @@ from broker.errors import BrokerError
 from broker.evidence.tamper import differences
 from broker.model.account import Account
 from broker.model.chain import Entry, verify
-from broker.model.changes import moving, registering, requesting, trying
+from broker.model.changes import compromising, moving, registering, requesting, trying
 from broker.model.changes.moving import displaced_generation, rollback_target
 from broker.model.clock import Stamp
 from broker.model.generation import Closed, KeyRef, Parts, SecretRef, Submission, key_ref, secret_refs
@@ -131,6 +132,29 @@ class AnyHistory(RuleBasedStateMachine):
         self.keys.add(request.key)
         if not killed:
             self.change(lambda a: requesting.requested(a, request, by=BY))
+
+    @rule()
+    def draft_with_same_key(self) -> None:
+        if self.account.open_request or not self.account.current:
+            return
+        current = self.account.current.parts.key
+        known = next(r for r in self.account.requests if r.key == current)
+        request = replace(a_request(self.account, at=self.now), key=known.key, spki=known.spki)
+
+        def drafted(account: Account) -> Account:
+            return account if account.open_request else requesting.requested_with_same_key(account, request, by=BY)
+
+        self.change(drafted)
+
+    @rule(suspend=st.booleans())
+    def report_compromise(self, suspend: bool) -> None:
+        now = self.now
+        self.change(lambda a: compromising.compromised(a, "stolen", Stamp(now, BY), suspend=suspend))
+
+    @rule(number=NUMBERS)
+    def confirm_revoked(self, number: int) -> None:
+        now = self.now
+        self.change(lambda a: compromising.certificate_revoked(a, number, "", Stamp(now, BY)))
 
     @rule(slot=NUMBERS)
     def draft_late(self, slot: int) -> None:

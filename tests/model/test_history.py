@@ -9,7 +9,7 @@ import pytest
 
 from broker.model.account import Account, Contacts
 from broker.model.chain import Entry
-from broker.model.changes import importing, moving, registering, requesting, trying
+from broker.model.changes import compromising, importing, moving, registering, requesting, trying
 from broker.model.changes.registering import AccountSettings
 from broker.model.generation import Closed, Halt, Submission
 from broker.model.history import Event, account_state, fold
@@ -24,6 +24,7 @@ from tests.support.accounts import (
     an_account,
     assert_sound,
     later,
+    promoted,
     with_answer,
     with_current,
     with_new_password,
@@ -126,7 +127,9 @@ def test_forbidden_evidence_is_a_value_error(entries: list[Entry]) -> None:
 
 
 def test_every_event_is_recorded() -> None:
-    account = registering.secret_set(with_new_password(with_rolled_back()), "hmac", 1, STAMP)
+    account = compromising.compromised(with_rolled_back(), "stolen", STAMP, suspend=False)
+    account = compromising.certificate_revoked(promoted(account, 2), 1, "", STAMP)
+    account = registering.secret_set(with_new_password(account), "hmac", 1, STAMP)
     account = registering.application_removed(account, "fleet", STAMP)
     account = registering.account_set(account, AccountSettings(renew_before="30d"), STAMP)
     account = registering.snoozed(account, later(days=300), "holidays", STAMP)

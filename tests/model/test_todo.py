@@ -8,7 +8,7 @@ import pytest
 
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD
-from broker.model.changes import moving, registering, requesting, trying
+from broker.model.changes import compromising, moving, registering, requesting, trying
 from broker.model.clock import Stamp
 from broker.model.due import Renewal, account_due
 from broker.model.generation import Closed, Submission
@@ -123,6 +123,38 @@ def test_a_refusal_is_no_silence() -> None:
     assert found.message == f"the partner refused signing request 2 on {NOW:%F}: wrong O; correct it"
     assert step(with_open_request(refused)).message == "signing request 3 was never sent"
     assert step(requesting.closed(sent, 2, Closed.CANCELLED, STAMP)).state is State.OK
+
+
+def test_a_known_key_stays_loud() -> None:
+    """Each step says so, whatever comes first, until the partner has revoked the certificate."""
+    known = compromising.compromised(served(with_current()), "stolen", STAMP, suspend=True)
+    waiting = with_open_request(known)
+    sent = requesting.submitted(waiting, 2, Submission(NOW, "hand"), by=BY)
+    candidate = with_answer(sent)
+    over = moving.moved(tried(candidate, 2, Verdict.OK), 2, Move.PROMOTE, STAMP)
+    retired = moving.moved(over, 1, Move.RETIRE, STAMP)
+    hints = [step(account).hint for account in (known, waiting, sent, candidate, over, retired)]
+    assert hints == [
+        "broker csr new mzp-1",
+        "broker csr submit mzp-1",
+        "broker cert import mzp-1 FILE",
+        "broker rotation promote mzp-1",
+        *["broker rotation revoked mzp-1 --generation 1"] * 2,
+    ]
+    for account in (known, waiting, sent, candidate, over, retired):
+        assert step(account).message.startswith(f"COMPROMISED on {NOW:%F %TZ} (stolen); ")
+        assert step(account).state is State.STOPPED
+    dead = compromising.certificate_revoked(retired, 1, "", STAMP)
+    assert step(dead).state is State.SUSPENDED
+
+
+def test_a_request_of_before_is_sent_again() -> None:
+    """The partner must hear of it, though it has the CSR."""
+    sent = requesting.submitted(with_open_request(served(with_current())), 2, Submission(NOW, "hand"), by=BY)
+    known = compromising.compromised(sent, "stolen", Stamp(later(days=1), BY), suspend=False)
+    assert "ask the partner to revoke" in step(known, later(days=1)).message
+    told = requesting.submitted(known, 2, Submission(later(days=2), "eml"), by=BY)
+    assert step(told, later(days=2)).hint == "broker cert import mzp-1 FILE"
 
 
 def test_each_state_is_reached() -> None:

@@ -147,7 +147,7 @@ def test_schema_two_gets_the_modes_of_renewal() -> None:
     for name in ("renewal", "promotion", "snoozed"):
         del document["value"][name]
     for request in document["value"]["requests"]:
-        for name in ("closed_because", "compromised", "dead_at"):
+        for name in ("closed_because", "compromised", "revoked_at"):
             del request[name]
     assert decoded(document | {"schema": 2}, Account, "account") == account_of("renewed")
 

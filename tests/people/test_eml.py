@@ -13,12 +13,13 @@ import pytest
 
 from broker.errors import InputError
 from broker.model.account import Account
+from broker.model.changes import compromising
 from broker.model.generation import Submission as Submitted
 from broker.model.names import AccountName
 from broker.partners.catalogue import builtin
 from broker.partners.profile import Submission
 from broker.people.eml import CsrMail, csr_mail, draft
-from tests.support.accounts import NOW, a_request, an_account, later
+from tests.support.accounts import NOW, STAMP, a_request, an_account, later, with_current, with_open_request
 
 CSR = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"
 SUBMISSION = builtin("stellantis").submission
@@ -71,9 +72,28 @@ def test_recipients_in_order_of_preference() -> None:
     assert csr_mail(bare, request, profile, (), NOW).to == ()
 
 
+def test_a_known_key_must_be_revoked() -> None:
+    account, profile = with_open_request(with_current()), builtin("stellantis")
+    request = account.open_request
+    assert request
+    before = csr_mail(account, request, profile, (), NOW)
+    known = compromising.compromised(account, "stolen", STAMP, suspend=False)
+    urgent = csr_mail(known, request, profile, (), NOW)
+    body = parsed(draft(urgent, profile.submission)).get_body()
+    assert body is not None
+    assert body.get_content().startswith("URGENT: the private key of our certificate with serial number 01 is known")
+    assert "please sign the attached" in body.get_content()
+    assert "URGENT" not in parsed(draft(before, profile.submission)).as_string()
+    assert urgent.message_id != before.message_id, "it is another mail, though the CSR is the same"
+    sent = replace(request, submissions=(Submitted(later(days=1), "eml", message_id=before.message_id),))
+    assert csr_mail(known, sent, profile, (), later(days=3)).date == later(days=3)
+
+
 def test_resend_has_the_first_mails_date() -> None:
     account, profile = an_account(), builtin("stellantis")
-    sent = replace(a_request(account), submissions=(Submitted(NOW, "hand"), Submitted(later(days=1), "eml")))
+    id_ = csr_mail(account, a_request(account), profile, (), NOW).message_id
+    mail = Submitted(later(days=1), "eml", message_id=id_)
+    sent = replace(a_request(account), submissions=(Submitted(NOW, "hand"), mail))
     again = csr_mail(account, sent, profile, (), later(days=5))
     assert again.date == later(days=1)
     assert again.message_id == csr_mail(account, a_request(account), profile, (), NOW).message_id

@@ -128,6 +128,7 @@ def request_and_receive(watch: Watch) -> None:
     watch.run("csr", "lint", "acme.csr", "--login", LOGIN)
     watch.run("csr", "cancel", "acme", "--yes")
     watch.run("csr", "new", "acme")
+    watch.run("csr", "new", "acme", "--reuse-key", code=6)
     watch.run("csr", "refused", "acme", "--reason", "wrong O", "--yes")
     watch.run("csr", "new", "acme")
     watch.run("csr", "submit", "acme")
@@ -199,6 +200,8 @@ def issue(watch: Watch) -> None:
     watch.run("policy", "check", "acme/reporting", "--token-file", token.name)
     watch.run("policy", "check", "acme/reporting", "--token-file", other.name, code=5)
     watch.run("rotation", "retire", "acme", "--generation", "2")
+    watch.run("csr", "new", "acme", "--compromised", "--serving", "keep", "--reason", "stolen")
+    watch.run("rotation", "revoked", "acme", "--generation", "1", code=6)
 
 
 def look(watch: Watch) -> None:

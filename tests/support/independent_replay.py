@@ -61,6 +61,7 @@ class _Replay:
     applications: dict[str, str] = field(default_factory=dict)
     copies: dict[int, list[str]] = field(default_factory=dict)  # request: who has its key outside
     imported: set[int] = field(default_factory=set)
+    known: dict[str, bool] = field(default_factory=dict)  # keys that others know: whether their end is confirmed
     opened: Entry | None = None
     subject: str = ""
     snoozed: str = ""  # until when
@@ -166,8 +167,13 @@ def _drafted(replay: _Replay, facts: Document) -> Iterator[str]:
     number = facts["request"]
     if None in replay.requests.values():
         yield "a second open request"
-    if number <= max(replay.requests, default=0) or (facts["key"], facts["spki"]) in replay.keys.values():
+    there = (facts["key"], facts["spki"]) in replay.keys.values()
+    if number <= max(replay.requests, default=0) or there is not ("reuses" in facts):
         yield "its number or its key was there before"
+    if there and facts["key"] != replay.parts.get(replay.current, {}).get("key"):
+        yield "it uses a key again that is not the current one"
+    if facts["key"] in replay.known:
+        yield "others know its key"
     if "origin" in facts:
         replay.imported.add(number)
     replay.requests[number], replay.keys[number] = None, (facts["key"], facts["spki"])
@@ -182,6 +188,20 @@ def _copy_noted(replay: _Replay, facts: Document) -> Iterator[str]:
 def _copy_gone(replay: _Replay, facts: Document) -> Iterator[str]:
     replay.copies[facts["request"]].remove(facts["holder"])
     return iter(())
+
+
+def _compromised(replay: _Replay, facts: Document) -> Iterator[str]:
+    if facts["key"] in replay.known or facts["key"] != replay.parts[replay.current]["key"]:
+        yield "the key was reported before, or is not the current one"
+    if not facts["reason"]:
+        yield "it has no reason"
+    replay.known[facts["key"]] = False
+
+
+def _revoked(replay: _Replay, facts: Document) -> Iterator[str]:
+    if replay.known[facts["key"]] or facts["key"] == replay.parts[replay.current]["key"]:
+        yield "its end was confirmed before, or its certificate is current"
+    replay.known[facts["key"]] = True
 
 
 def _submitted(replay: _Replay, facts: Document) -> Iterator[str]:
@@ -316,6 +336,8 @@ _RULES: Final[Mapping[str, Any]] = {
     "canary-answered": _answered,
     "breaker-reset": _nothing,
     "lease-revoked": _nothing,
+    "key-compromised": _compromised,
+    "certificate-revoked": _revoked,
     "copy-noted": _copy_noted,
     "copy-gone": _copy_gone,
 }
@@ -346,6 +368,10 @@ def _differences(replay: _Replay, document: Document) -> Iterator[str]:
         "requests": (replay.requests, {r["number"]: r["closed"] for r in document["requests"]}),
         "keys": (replay.keys, {r["number"]: (r["key"], r["spki"]) for r in document["requests"]}),
         "imported keys": (replay.imported, {r["number"] for r in document["requests"] if r["imported"]}),
+        "compromised keys": (
+            replay.known,
+            {r["key"]: bool(r["revoked_at"]) for r in document["requests"] if r["compromised"]},
+        ),
         "copies outside": (
             {number: holders for number, holders in replay.copies.items() if holders},
             {r["number"]: r["held_by"] for r in document["requests"] if r["held_by"]},

@@ -202,7 +202,7 @@ class SavedStates:
     def token(self) -> str:
         """Return the file with a fresh token of the consumer."""
         if self.consumer is None:
-            rights = [right("stellantis", "stand-in", ACCOUNT, "reporting")]
+            rights = [right(profile, "stand-in", ACCOUNT, "reporting") for profile in ("stellantis", "own")]
             self.consumer = a_consumer(self.system.vault.admin, "reader", rights)
             role = f"auth/{self.consumer.mount}/role/{consumer_role('reader')}"
             self.system.vault.admin.call("POST", role, {"token_ttl": _LONG})
@@ -243,7 +243,7 @@ class SavedStates:
 
 def _answered(state: str) -> str:
     """Return the state whose request the reply that a command in `state` is given answers."""
-    return "again" if state == "again" else "requested"
+    return state if state in ("again", "compromised", "own") else "requested"
 
 
 def documents_of(vault: Connection) -> Documents:
@@ -255,7 +255,7 @@ def documents_of(vault: Connection) -> Documents:
 def own_profile() -> str:
     """Return a custom profile."""
     text = (BROKER / "partners" / "profiles" / "stellantis.toml").read_text(encoding="utf-8")
-    return text.replace('name = "stellantis"', 'name = "own"')
+    return text.replace('name = "stellantis"', 'name = "own"').replace("[key]\n", "[key]\nreuse = true\n")
 
 
 def _paths(vault: Connection, folder: str = "") -> Iterator[str]:

@@ -8,7 +8,7 @@ from broker.model.certificate import Certificate
 from broker.model.chain import Fact
 from broker.model.changes.writing import dooming_unused, recorded, swapped, with_candidate, with_request_closed
 from broker.model.clock import Stamp
-from broker.model.generation import Closed, Parts, SigningRequest, Submission, key_ref
+from broker.model.generation import Closed, KeyRef, Parts, SigningRequest, Submission, key_ref
 from broker.model.history import Event
 
 
@@ -19,6 +19,33 @@ def requested(account: Account, request: SigningRequest, *, by: str) -> Account:
     return opened(account, request, by=by)
 
 
+def reusable_request(account: Account) -> SigningRequest:
+    """Return the request whose key the current generation has; raise `RefusedError` if the key was ever outside."""
+    current, otherwise = account.current, f"broker csr new {account.name} makes a new key"
+    if current is None:
+        raise RefusedError(f"{account.name} has no current generation whose key could be used again", hint=otherwise)
+    request = next(r for r in account.requests if r.key == current.parts.key)
+    if request.imported or request.compromised:
+        why = "it was made outside" if request.imported else "a person reported that others know it"
+        raise RefusedError(f"the key of {account.name} cannot be used again: {why}", hint=otherwise)
+    return request
+
+
+def requested_with_same_key(account: Account, request: SigningRequest, *, by: str) -> Account:
+    """Open `request`, which has the key of the current generation; raise `ConflictError` if another is open."""
+    before = reusable_request(account)
+    if before.key != request.key:
+        raise ConflictError(f"another key of {account.name} became current meanwhile", hint="run this command again")
+    return opened(account, request, by=by, reuses=before.number)
+
+
+def without_key(account: Account, slot: int, key: KeyRef) -> Account:
+    """Doom `key`, which was made for request `slot`, if that request was opened with another key meanwhile."""
+    if all(r.number != slot or r.key == key for r in account.requests) or key in account.doomed_keys:
+        return account
+    return replace(account, doomed_keys=account.doomed_keys | {key})
+
+
 def opened(account: Account, request: SigningRequest, *, by: str, **facts: Fact) -> Account:
     """Add `request`; raise `ConflictError` if another is open. The keys in slots that it passes over are doomed."""
     if account.open_request:
@@ -26,8 +53,8 @@ def opened(account: Account, request: SigningRequest, *, by: str, **facts: Fact)
             f"{account.name} has an open signing request, number {account.open_request.number}",
             hint=f"broker csr show {account.name}, or broker csr cancel {account.name}",
         )
-    orphans = map(key_ref, range(account.next_request, request.number))
-    after = replace(account, requests=(*account.requests, request), doomed_keys=account.doomed_keys.union(orphans))
+    orphans = {key_ref(slot) for slot in range(account.next_request, request.number + 1)} - {request.key}
+    after = replace(account, requests=(*account.requests, request), doomed_keys=account.doomed_keys | orphans)
     named: dict[str, Fact] = {"request": request.number, "key": request.key, "spki": request.spki}
     return recorded(after, Stamp(request.drafted_at, by), Event.REQUEST_DRAFTED, **named, **facts)
 
