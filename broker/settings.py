@@ -120,6 +120,19 @@ def _token_url(text: str) -> str:
     return text
 
 
+def _webhook(text: str) -> str:
+    """Return the address of a webhook. It is shown by `config show`, so it may hold no secret."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0 and text.isascii()
+    except ValueError:  # an incomplete IPv6 address, or an invalid port
+        usable = False
+    if not usable or parts.query or parts.fragment or "@" in parts.netloc or " " in text:
+        message = "the address of the webhook is not https://HOST[:PORT][/PATH]"
+        raise InputError(message, hint="leave out user, query and fragment: settings are shown")
+    return text
+
+
 def _of(*words: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         if text not in words:
@@ -184,6 +197,12 @@ def _mail_server(kind: str, port: str, tls: str) -> tuple[Setting, ...]:
     )
 
 
+_HOOKS: Final = (
+    ("promoted", "another generation is current"),
+    ("submitted", "a CSR was sent to the partner"),
+    ("retired", "an old generation is retired"),
+    ("failure", "a step of the scheduler failed"),
+)
 SETTINGS: Final = (
     _vault("address", "ADDR", "http(s)://host:port, or unix:///socket; else the embedded vault", checked_address),
     _vault("namespace", "NAMESPACE", "the namespace to work in"),
@@ -221,4 +240,15 @@ SETTINGS: Final = (
     _mail("oauth.scope", "", "scope of the token"),
     _mail("oauth.ca_file", "", "CA certificates that sign the token endpoint's", path_text),
     _mail("oauth.token_command", "", "list of arguments: a program that prints a token, run without a shell", _command),
+    Setting("notify.webhook", (), "", "address that gets notices: https://HOST[:PORT][/PATH]", _webhook),
+    Setting(
+        "notify.webhook_form", (), "json", "json, signed; or slack, whose path is the secret", _of("json", "slack")
+    ),
+    Setting("notify.webhook_ca_file", (), "", "CA certificates that sign the webhook's", path_text),
+    Setting("notify.webhook_loopback", (), "false", "allow a webhook on this host", _boolean),
+    *(
+        Setting(f"hooks.on_{event}", (), "", f"list of arguments: run after {meaning}", _command)
+        for event, meaning in _HOOKS
+    ),
+    Setting("hooks.timeout", (), "60s", "how long a hook may run before it is killed", _duration),
 )

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
+import msgspec
 
 from broker import errors
 from broker.cli import exits
@@ -26,6 +27,7 @@ from broker.model.jwt_issuer import JwtIssuer
 from broker.model.life_cycle import PHASES
 from broker.model.role import Role
 from broker.model.stage import MOVES, Move, Stage
+from broker.people.notice_json import Body
 from broker.pki.verification import ACCEPTABLE
 from broker.service import openapi
 from broker.settings import SETTINGS
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         "cli.md": commands(),
         "findings.md": findings(),
         "clients.md": clients(),
+        "webhook.json": json.dumps(msgspec.json.schema(Body), indent=1).splitlines(),
         "openapi.json": json.dumps(openapi.description(), indent=1).splitlines(),
     }
     stale = False

@@ -9,6 +9,7 @@ from broker.cli.start import Start
 from broker.compose.mail import IMAP, SECRETS, SMTP
 from broker.errors import BrokerError, InputError
 from broker.model.names import mail_address
+from broker.model.recipient import WEBHOOK
 from broker.model.redactor import Redactor
 from broker.model.role import Role
 from broker.telemetry import log
@@ -20,17 +21,20 @@ def command() -> None:
 
 
 @command.verb("set", example="broker mail set smtp --password-file - < password.txt")
-@click.argument("name", metavar="smtp|imap|oauth", type=click.Choice(SECRETS))
+@click.argument("name", metavar="smtp|imap|oauth|webhook", type=click.Choice(SECRETS))
 @click.option("--password-file", default="", metavar="PATH|-", help="Read it from a file or standard input.")
 def set_(start: Start, name: str, password_file: str) -> None:
-    """Store the password for SMTP or IMAP, or the client secret for [mail.oauth]. The one before is destroyed."""
+    """Store a password for SMTP or IMAP, the client secret for [mail.oauth], or the key of the webhook.
+
+    The one before is destroyed.
+    """
     secrets = start.broker.mail_secrets(Role.OPERATOR)
     secrets.numbers(name)  # Vault is asked before the person is
     secret = read_secret("Password", password_file)
     log.hide(Redactor([secret]).redact)
     number = secrets.store(name, secret)
     show_done(f"secret {number} of [mail.{name}] is stored", name=name, number=number)
-    note("next: broker mail test")
+    note(f"next: {'broker notify test webhook' if name == WEBHOOK else 'broker mail test'}")
 
 
 @command.verb("test", example="broker mail test --to you@company.example")

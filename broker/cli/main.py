@@ -38,6 +38,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
         "cert": "replies of the partner: import, inspect",
         "mail": "servers for mails of the broker: set, test",
         "rotation": "generations: status, canary, promote, rollback, reject, retire, returned",
+        "notify": "recipients of notices: list, test",
         "bundle": "credentials for an application, for a limited time: get",
         "lease": "leases that consumers hold: list, show, revoke, key rotate",
         "serve": "issue bundles over HTTP, to consumers with a Vault token or a JWT",

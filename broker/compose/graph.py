@@ -17,6 +17,7 @@ from broker.compose.holders import held_in
 from broker.compose.importing import Imports
 from broker.compose.issuing import Issuing
 from broker.compose.mail import Mail
+from broker.compose.notifying import Notifying
 from broker.compose.roles import Roles
 from broker.compose.serving import Listening, run
 from broker.compose.status import AccountStatus, status
@@ -237,6 +238,11 @@ class Broker:
         """The mail servers, as the rotator uses them."""
         secrets = partial(self.mail_secrets, Role.ROTATOR)
         return Mail(self.config, self._environment, secrets, self.true_clock)
+
+    @cached_property
+    def notifying(self) -> Notifying:
+        """Notices and hooks."""
+        return Notifying(self, self._environment)
 
     def mail_secrets(self, role: Role) -> VaultMailSecrets:
         """Return the secrets for mail servers, as far as `role` may touch them."""

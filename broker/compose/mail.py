@@ -10,6 +10,7 @@ from typing import Final
 from broker.config import Config
 from broker.errors import InputError
 from broker.model.clock import Clock
+from broker.model.recipient import WEBHOOK
 from broker.model.secret import Secret
 from broker.people.eml import new_message_id
 from broker.people.imap import imap_session
@@ -22,8 +23,13 @@ from broker.vault.mail_secrets import VaultMailSecrets
 SMTP: Final = "smtp"
 IMAP: Final = "imap"
 OAUTH: Final = "oauth"
-SECRETS: Final = (SMTP, IMAP, OAUTH)  # names of what Vault holds: a password each, and the client's secret
-_PASSED: Final = ("PATH", "HOME", "LANG", "TZ")  # of the environment, to a program that prints a token
+SECRETS: Final = (
+    SMTP,
+    IMAP,
+    OAUTH,
+    WEBHOOK,
+)  # names of what Vault holds: a password each, the client's secret, the key of the webhook
+PASSED: Final = ("PATH", "HOME", "LANG", "TZ")  # of the environment, to programs of this host
 
 
 class Mail:
@@ -92,7 +98,7 @@ class Mail:
     def _token(self) -> Secret[str]:
         arguments, url = self._config["mail.oauth.token_command"], self._config["mail.oauth.token_url"]
         if arguments:
-            passed = {key: value for key, value in self._environment.items() if key in _PASSED}
+            passed = {key: value for key, value in self._environment.items() if key in PASSED}
             return TokenCommand(shlex.split(arguments), passed).token()
         if not url:
             raise InputError("nothing gives a token", hint="set token_url or token_command under [mail.oauth]")

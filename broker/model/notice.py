@@ -36,6 +36,8 @@ class Notice:
     uses: tuple[str, ...] = ()  # applications, and consumers that hold the certificate
     replaced_by: str = ""
     waiting: tuple[str, ...] = ()
+    partner: tuple[str, ...] = ()  # those at the partner, who get other words
+    request: str = ""  # the signing request in those words
 
     @property
     def step(self) -> str:
@@ -58,6 +60,7 @@ class PendingHook:
 
     event: str
     id: str
+    step: str  # of the scheduler, and how it ended
     at: datetime
     generation: int = 0
     failures: int = 0

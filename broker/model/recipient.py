@@ -3,14 +3,15 @@
 An address is dead after a bounce of a mail that we sent, until a person tests it by name.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final, Self
 
 from broker.model.account import Contacts
 
 WEBHOOK: Final = "webhook"  # a recipient beside the mail addresses
+FAILING: Final = 3  # failures in a row: then nobody counts on it
 DIGEST_HOUR: Final = 6  # UTC, so that hosts in two time zones have the same day
 REMEMBERED: Final = 20  # Message-IDs, by which a bounce is recognised
 _SHORTEST: Final = timedelta(minutes=5)
@@ -23,7 +24,7 @@ class Digest:
     """The last digest of a recipient: fixed before it is sent, with the events that it has, as ACCOUNT.EVENT."""
 
     id: str
-    day: date
+    at: datetime  # when it was fixed, later when it was sent
     events: tuple[str, ...]
     sent: bool = False
 
@@ -48,7 +49,9 @@ class Recipient:
 
     def digest_due(self, now: datetime) -> bool:
         """Return whether a new digest may be made: one a day, from `DIGEST_HOUR` on."""
-        return now.hour >= DIGEST_HOUR and (self.digest is None or (self.digest.sent and self.digest.day < now.date()))
+        return now.hour >= DIGEST_HOUR and (
+            self.digest is None or (self.digest.sent and self.digest.at.date() < now.date())
+        )
 
     def took(self, message_id: str, now: datetime) -> Self:
         """Return it after its server took a message."""
@@ -72,13 +75,13 @@ class Recipient:
         alive = replace(self, dead_since=None, reason="") if by_name else self
         return replace(alive, tested_at=now)
 
-    def with_digest(self, digest: Digest) -> Self:
-        """Return it with `digest`, unless another one was fixed before and is not sent yet."""
-        return self if self.digest and not self.digest.sent else replace(self, digest=digest)
+    def with_digest(self, digest: Digest, now: datetime) -> Self:
+        """Return it with `digest` if one may be made now. One that was fixed before and is not sent goes first."""
+        return replace(self, digest=digest) if self.digest_due(now) else self
 
-    def digested(self, today: date) -> Self:
+    def digested(self, now: datetime) -> Self:
         """Return it after its digest was sent."""
-        return replace(self, digest=replace(self.digest, day=today, sent=True)) if self.digest else self
+        return replace(self, digest=replace(self.digest, at=now, sent=True)) if self.digest else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,10 @@ class Recipients:
     def dead(self, name: str) -> bool:
         """Return whether its mails bounce."""
         return self.of(name).dead_since is not None
+
+    def reaches(self, name: str) -> bool:
+        """Return whether it is alive and not failing."""
+        return not self.dead(name) and self.of(name).failures < FAILING
 
     def owner_of(self, message_id: str) -> str:
         """Return who was sent the mail `message_id`, "" if we never sent it."""
@@ -122,8 +129,7 @@ def partner_of(contacts: Contacts, recipients: Recipients) -> tuple[str, ...]:
 
 def nobody_told(contacts: Contacts, recipients: Recipients, *, webhook: bool) -> bool:
     """Return whether no living address of the team and no working webhook is left."""
-    living: Iterable[str] = (name for name in contacts.team if not recipients.dead(name))
-    return not any(living) and not (webhook and not recipients.of(WEBHOOK).failures)
+    return not any(map(recipients.reaches, (*contacts.team, *((WEBHOOK,) if webhook else ()))))
 
 
 def oldest_test(names: Sequence[str], recipients: Recipients) -> datetime | None:

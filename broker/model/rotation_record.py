@@ -46,11 +46,12 @@ class RotationRecord:
     proposals: tuple[Proposal, ...] = ()  # what arrived by mail or in the drop folder
     notices: tuple[Notice, ...] = ()
     hooks: tuple[PendingHook, ...] = ()
+    hooked: int = 0  # the last promotion whose hook was recorded, by its order
 
     @property
     def quiet(self) -> bool:
         """Whether nothing in it waits for the next sweep."""
-        return not (self.back_offs or self.hooks)
+        return not (self.back_offs or self.hooks or any(notice.waiting for notice in self.notices))
 
     def waiting(self, step: str, head: int, now: datetime) -> BackOff | None:
         """Return the back-off that `step` must wait for now, None if it may run."""

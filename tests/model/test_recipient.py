@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
 
 from broker.model.account import Contacts
 from broker.model.recipient import (
+    FAILING,
     REMEMBERED,
     WEBHOOK,
     Digest,
@@ -48,7 +49,7 @@ def test_nobody_is_told() -> None:
     assert nobody_told(CONTACTS, with_dead(*CONTACTS.team), webhook=False)
     assert nobody_told(Contacts(), Recipients(), webhook=False)
     assert not nobody_told(Contacts(), Recipients(), webhook=True)
-    assert nobody_told(Contacts(), Recipients((Recipient(WEBHOOK, failures=1),)), webhook=True)
+    assert nobody_told(Contacts(), Recipients((Recipient(WEBHOOK, failures=FAILING),)), webhook=True)
 
 
 def test_only_a_test_by_name_revives() -> None:
@@ -76,9 +77,9 @@ def test_failures_wait_longer_each_time() -> None:
     [
         (5, None, False),
         (6, None, True),
-        (23, Digest("n", date(2026, 3, 1), (), sent=True), False),
-        (23, Digest("n", date(2026, 2, 28), (), sent=True), True),
-        (23, Digest("n", date(2026, 2, 28), (), sent=False), False),  # the old one goes first
+        (23, Digest("n", NOW, (), sent=True), False),
+        (23, Digest("n", NOW - timedelta(days=1), (), sent=True), True),
+        (23, Digest("n", NOW - timedelta(days=1), (), sent=False), False),  # the old one goes first
     ],
 )
 def test_one_digest_a_day(hour: int, last: Digest | None, due: bool) -> None:
@@ -86,12 +87,13 @@ def test_one_digest_a_day(hour: int, last: Digest | None, due: bool) -> None:
 
 
 def test_a_fixed_digest_is_not_replaced() -> None:
-    first, second = (Digest(n, NOW.date(), (n,)) for n in "ab")
-    one = Recipient("a@x").with_digest(first)
-    assert one.with_digest(second) == one
-    after = one.digested(date(2026, 3, 2))
-    assert after.digest == replace(first, day=date(2026, 3, 2), sent=True)
-    assert after.with_digest(second).digest == second
+    first, second = (Digest(n, NOW, (n,)) for n in "ab")
+    one = Recipient("a@x").with_digest(first, NOW)
+    assert one.with_digest(second, NOW + timedelta(days=5)) == one
+    after = one.digested(NOW + timedelta(days=1))
+    assert after.digest == replace(first, at=NOW + timedelta(days=1), sent=True)
+    assert after.with_digest(second, NOW + timedelta(days=1)) == after
+    assert after.with_digest(second, NOW + timedelta(days=2)).digest == second
 
 
 def test_a_bounce_needs_an_id_of_ours() -> None:

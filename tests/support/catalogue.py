@@ -148,6 +148,8 @@ CASES: Final = (
     Case("cert inspect", "{reply}", vault=False),
     Case("mail set", "smtp --password-file -", roles=OPERATOR, writes="vault", input=b"another\n", repeats=True),
     Case("mail test", apart=True),  # needs mail servers
+    Case("notify list", roles=AUDITOR),
+    Case("notify test", apart=True),  # needs a channel
     Case("rotation status", "{account}", roles=AUDITOR),
     Case(
         "rotation canary",

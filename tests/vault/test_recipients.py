@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import pytest
 
@@ -15,7 +15,7 @@ from broker.vault.recipients import VaultRecipients
 from tests.support.vault import TestVault
 
 NOW = datetime(2026, 3, 1, 9, tzinfo=UTC)
-FULL = Recipient("a@x.example", NOW, NOW, NOW, "no such user", 2, NOW, Digest("n", date(2026, 3, 1), ("e",)), ("m",))
+FULL = Recipient("a@x.example", NOW, NOW, NOW, "no such user", 2, NOW, Digest("n", NOW, ("e",)), ("m",))
 
 
 def test_a_recipient_is_read_as_written(vault: TestVault) -> None:

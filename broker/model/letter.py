@@ -1,0 +1,60 @@
+"""Letters: what one recipient is sent at one time, by mail or by the webhook."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from hashlib import sha256
+from typing import Final
+
+from broker.model.names import AccountName
+from broker.model.notice import Notice
+
+_DOMAIN: Final = "credential-broker.invalid"
+
+
+class LetterKind(Enum):
+    """The kinds of letters."""
+
+    ALERT = "alert"  # one notice, on which a person must act
+    DIGEST = "digest"  # everything else, once a day
+    REMINDER = "reminder"  # to the partner's contact, who did not answer
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A notice, and the account that it is about."""
+
+    account: AccountName
+    notice: Notice
+
+    @property
+    def key(self) -> str:
+        """The id of the event."""
+        return f"{self.account}.{self.notice.event}"
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A letter. Repeated, it has the same id, which is also its Message-ID."""
+
+    kind: LetterKind
+    to: str  # a mail address, or "webhook"
+    id: str
+    at: datetime
+    items: tuple[Item, ...] = ()
+
+    @property
+    def message_id(self) -> str:
+        """Its Message-ID. The domain has no mailbox."""
+        return f"<{self.id}@{_DOMAIN}>"
+
+
+def letter_id(base: str, to: str) -> str:
+    """Return the id of what is sent to one of several recipients. `base` is random, so nobody can guess it."""
+    return f"{base}.{sha256(to.encode()).hexdigest()[:8]}"
+
+
+def sent_id(message_id: str) -> str:
+    """Return the id of the letter with a Message-ID."""
+    return message_id.strip("<> ").removesuffix(f"@{_DOMAIN}")

@@ -1,0 +1,178 @@
+"""Hooks: recorded before they run, with the same id when they run again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from broker.compose.graph import Broker
+from broker.config import resolve
+from broker.errors import RefusedError
+from broker.model.account import Account
+from broker.model.due import Renewal
+from broker.model.generation import Halt
+from broker.model.plan import account_plan
+from broker.scheduling.hooks import ATTEMPTS, Hooks
+from tests.support.accounts import MZP, NOW, promoted, with_answer, with_current
+from tests.support.notice_world import Killed, NoticeWorld
+
+ALL: Final = {event: ["/bin/hook", event] for event in ("promoted", "submitted", "retired", "failure")}
+
+
+@dataclass
+class HookWorld(NoticeWorld):
+    """A world in which hooks run: `ran` has their variables, and while `failing` they fail."""
+
+    commands: Mapping[str, Sequence[str]] = field(default_factory=lambda: ALL)
+    ran: list[Mapping[str, str]] = field(default_factory=list)
+    failing: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.hooks = Hooks(self._account, self.records, self.commands, self._run, lambda: self.now)
+
+    def _run(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
+        self.call()
+        if self.failing:
+            raise RefusedError("hook ended with exit code 1")
+        self.ran.append(variables)
+        self.call()
+
+    def catch_up(self) -> None:
+        plans = [account_plan(account, Renewal(), self.now) for account in self.accounts.values()]
+        self.hooks.catch_up(plans, self._fence)
+
+    def ids(self) -> list[str]:
+        return [variables["BROKER_EVENT_ID"] for variables in self.ran]
+
+
+def world(account: Account | None = None, **fields: object) -> HookWorld:
+    return HookWorld({MZP: account or with_current()}, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("event", "hook"),
+    [
+        ("promote-done", "promoted"),
+        ("submit-done", "submitted"),
+        ("retire-done", "retired"),
+        ("promote-failed", "failure"),
+        ("settle-failed", "failure"),
+    ],
+)
+def test_each_event_has_its_hook(event: str, hook: str) -> None:
+    one = world()
+    one.hooks.run_hooks(MZP, event)
+    [variables] = one.ran
+    assert (variables["BROKER_EVENT"], variables["BROKER_STEP"]) == (hook, event)
+    assert (variables["BROKER_ACCOUNT"], variables["BROKER_GENERATION"]) == (MZP, "1")
+    assert variables["BROKER_AT"] == f"{NOW:%FT%TZ}"
+    assert not one.records.read(MZP).hooks
+
+
+@pytest.mark.parametrize("event", ["draft-done", "canary-done", "retire-waiting"])
+def test_other_events_have_none(event: str) -> None:
+    one = world()
+    one.hooks.run_hooks(MZP, event)
+    assert not one.ran
+    assert one.calls == 0
+
+
+@pytest.mark.parametrize("event", ["promote-done", "submit-failed"])
+def test_a_kill_anywhere_repeats_the_same_id(event: str) -> None:
+    kills = 0
+    for kill_at in range(1, 20):
+        one = world(kill_at=kill_at)
+        try:
+            one.hooks.run_hooks(MZP, event)
+        except Killed:
+            kills += 1
+        one.kill_at = 0
+        recorded = bool(one.records.read(MZP).hooks) or bool(one.ran)
+        one.catch_up()
+        assert len(set(one.ids())) == recorded, f"killed at {kill_at}"
+        assert not one.records.read(MZP).hooks
+    assert kills >= 5
+
+
+def test_the_hook_of_a_person_s_promotion() -> None:
+    """The first look only takes note: whatever is current then was so before there was a hook."""
+    one = world()
+    one.catch_up()
+    assert not one.ran
+    one.accounts[MZP] = promoted(with_answer(one.accounts[MZP]), 2)
+    one.catch_up()
+    one.catch_up()
+    assert [variables["BROKER_GENERATION"] for variables in one.ran] == ["2"]
+
+
+def test_a_promotion_has_one_hook() -> None:
+    one = world()
+    one.catch_up()
+    one.accounts[MZP] = promoted(with_answer(one.accounts[MZP]), 2)
+    one.hooks.run_hooks(MZP, "promote-done")
+    one.catch_up()
+    one.hooks.run_hooks(MZP, "promote-done")
+    assert len(one.ids()) == 1
+
+
+def test_a_failing_hook_is_given_up() -> None:
+    one = world(failing=True)
+    with pytest.raises(RefusedError):
+        one.hooks.run_hooks(MZP, "submit-done")
+    for _ in range(ATTEMPTS - 2):
+        one.catch_up()
+        assert one.records.read(MZP).hooks
+    one.catch_up()
+    assert not one.records.read(MZP).hooks
+
+
+def test_one_without_a_command_is_dropped() -> None:
+    """It was configured when the event happened, and is not any more."""
+    one = world(failing=True)
+    with pytest.raises(RefusedError):
+        one.hooks.run_hooks(MZP, "submit-done")
+    one.hooks = replace(one.hooks, commands={"retired": ["/bin/hook"]})
+    one.catch_up()
+    assert not one.records.read(MZP).hooks
+
+
+def test_a_removed_account_has_no_promotion() -> None:
+    one = world()
+    one.catch_up()
+    gone = promoted(with_answer(one.accounts[MZP]), 2)
+    one.accounts[MZP] = replace(gone, removed=Halt(NOW, "over"))
+    one.catch_up()
+    assert not one.ran
+
+
+def test_no_hooks_mean_no_reads() -> None:
+    one = world(commands={})
+    one.accounts.clear()  # reading one would fail
+    one.hooks.run_hooks(MZP, "promote-done")
+    assert one.calls == 0
+
+
+def test_a_hook_gets_no_token(tmp_path: Path) -> None:
+    """A hook of the configuration, run as the scheduler runs it: our tokens are not in its environment."""
+    out, script = tmp_path / "out", tmp_path / "hook"
+    script.write_text(f'#!/bin/sh\nenv > "{out}"\n')
+    script.chmod(0o700)
+    file = tmp_path / "broker.toml"
+    file.write_text(f'version = 1\n[vault]\naddress = "unix:///nowhere"\n[hooks]\non_promoted = ["{script}", "a b"]\n')
+    environment = {"VAULT_TOKEN": "s.planted", "BAO_TOKEN": "s.planted", "BROKER_AUTH": "x", "PATH": os.environ["PATH"]}
+    broker = Broker(resolve(flags={}, environment={}, file=file), environment)
+    try:
+        hooks = broker.notifying.hooks
+        assert hooks.commands == {"promoted": [str(script), "a b"]}
+        hooks.run(hooks.commands["promoted"], {"BROKER_ACCOUNT": "acme"})
+    finally:
+        broker.close()
+    names = {line.partition("=")[0] for line in out.read_text().splitlines()}
+    assert "planted" not in out.read_text()
+    assert names <= {"PATH", "HOME", "LANG", "TZ", "BROKER_ACCOUNT", "PWD", "SHLVL", "_", "OLDPWD"}
