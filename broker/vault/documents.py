@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 DAMAGED_HINT: Final = "it was not written by the broker; an older version may be good: bao kv get -version=N"
 SCHEMA: Final = 3
+_TEXT: Final = "text"  # in place of "value"
+_MOST_STRINGS: Final = 900
 _CERTIFICATE: Final = ("key", "certificate", "issuing")  # one part
 
 
@@ -29,8 +31,13 @@ class DamagedDocumentError(RefusedError):
 
 
 def encoded(value: object) -> dict[str, Any]:
-    """Return `value`, a dataclass of the model, as a document, exactly as reading returns it."""
-    return enveloped(msgspec.json.decode(msgspec.json.encode(value, order="deterministic")))
+    """Return `value`, a dataclass of the model, as a document, exactly as reading returns it.
+
+    One with many strings is kept as one text (ADR 33): OpenBao takes a request with 1,000 at most.
+    """
+    text = msgspec.json.encode(value, order="deterministic")
+    plain = msgspec.json.decode(text)
+    return {"schema": SCHEMA, _TEXT: text.decode()} if _strings(plain) > _MOST_STRINGS else enveloped(plain)
 
 
 def enveloped(value: object) -> dict[str, Any]:
@@ -55,10 +62,11 @@ def decoded(document: Document, kind: type[T], where: str) -> T:
         message = f"{where} has schema {schema}, and this broker knows {SCHEMA}"
         raise NewerSchemaError(message, hint="upgrade this broker; nothing was changed")
     try:
+        document = _unpacked(document)
         for step in range(schema, SCHEMA):
             document = UPGRADES[step](document)
         value = typed(document.get("value"), kind)
-        same = _text(encoded(value)["value"]) == _text(document["value"])
+        same = _text(value) == _text(document["value"])
     except (msgspec.ValidationError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise DamagedDocumentError(f"{where} is damaged: {error}", hint=DAMAGED_HINT) from None
     if not same:
@@ -66,6 +74,23 @@ def decoded(document: Document, kind: type[T], where: str) -> T:
     if _has_naive_time(msgspec.to_builtins(value, builtin_types=(datetime,))):
         raise DamagedDocumentError(f"{where} has a time without a zone", hint=DAMAGED_HINT)
     return value
+
+
+def _unpacked(document: Document) -> Document:
+    """Return `document` with its value, if it was kept as text."""
+    if _TEXT not in document:
+        return document
+    return {"schema": document["schema"], "value": msgspec.json.decode(document[_TEXT])}
+
+
+def _strings(value: object) -> int:
+    """Return how many strings are in `value`, names of fields among them."""
+    match value:
+        case dict():
+            return len(value) + sum(map(_strings, value.values()))
+        case list():
+            return sum(map(_strings, value))
+    return isinstance(value, str)
 
 
 def _has_naive_time(value: object) -> bool:

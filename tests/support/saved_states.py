@@ -39,7 +39,7 @@ from tests.support.vault import AppRole, a_consumer, login
 
 LEASE: Final = "5eed" * 8
 
-__all__ = ["ACCOUNT", "LATER", "LEASE", "SavedStates", "State", "documents_of"]
+__all__ = ["ACCOUNT", "LATER", "LEASE", "SavedStates", "State", "account_faults", "documents_of"]
 
 ACCOUNT: Final = "acme"
 LATER: Final = timedelta(minutes=15)  # what a person waits: a try without an answer counts no longer
@@ -216,29 +216,35 @@ class SavedStates:
         if account is None:
             yield from (f"{path} belongs to no account" for path in _paths(vault) if not path.startswith("signers/"))
             return
-        evidence = VaultEvidence(vault).kept(f"accounts/{ACCOUNT}").entries
-        yield from (str(f) for f in verify(f"accounts/{ACCOUNT}", evidence, account.head))
-        if account.outbox or account.doomed_keys or account.doomed_secrets:
-            yield "it is not settled"
-        keys = {f"kv:{n}" for n in self._alive("keys")}
-        if keys != account.keys_in_use:
-            yield f"keys {sorted(keys)} are stored, and {sorted(account.keys_in_use)} in use"
-        secrets = {f"password:{n}" for n in self._alive("passwords")}
-        if secrets != account.secrets_in_use:
-            yield f"{sorted(secrets)} are stored, and {sorted(account.secrets_in_use)} in use"
-        if len([r for r in account.requests if not r.closed]) > 1:
-            yield "two requests are open"
-        if len([g for g in account.generations if g.stage is Stage.CURRENT]) > 1:
-            yield "two generations are current"
-        if account.open_request:
-            key = vault.read(f"keys/{ACCOUNT}/{account.open_request.number}").data["value"]
-            if key["spki"] != account.open_request.spki:
-                yield "the open request is not of its slot's key"
+        yield from account_faults(vault, AccountName(ACCOUNT))
 
-    def _alive(self, kind: str) -> list[str]:
-        vault = self.system.vault.admin
-        names = vault.list(f"{kind}/{ACCOUNT}")
-        return [name for name in names if any(vault.versions(f"{kind}/{ACCOUNT}/{name}").values())]
+
+def account_faults(vault: Connection, name: AccountName) -> Iterator[str]:
+    """Yield, in words, in what the mount contradicts the settled account `name`."""
+    account = decoded(vault.read(f"accounts/{name}").data, Account, name)
+    evidence = VaultEvidence(vault).kept(f"accounts/{name}").entries
+    yield from (str(f) for f in verify(f"accounts/{name}", evidence, account.head))
+    if account.outbox or account.doomed_keys or account.doomed_secrets:
+        yield "it is not settled"
+    keys = {f"kv:{n}" for n in _alive(vault, name, "keys")}
+    if keys != account.keys_in_use:
+        yield f"keys {sorted(keys)} are stored, and {sorted(account.keys_in_use)} in use"
+    secrets = {f"password:{n}" for n in _alive(vault, name, "passwords")}
+    if secrets != account.secrets_in_use:
+        yield f"{sorted(secrets)} are stored, and {sorted(account.secrets_in_use)} in use"
+    if len([r for r in account.requests if not r.closed]) > 1:
+        yield "two requests are open"
+    if len([g for g in account.generations if g.stage is Stage.CURRENT]) > 1:
+        yield "two generations are current"
+    if account.open_request:
+        key = vault.read(f"keys/{name}/{account.open_request.number}").data["value"]
+        if key["spki"] != account.open_request.spki:
+            yield "the open request is not of its slot's key"
+
+
+def _alive(vault: Connection, name: AccountName, kind: str) -> list[str]:
+    slots = vault.list(f"{kind}/{name}")
+    return [slot for slot in slots if any(vault.versions(f"{kind}/{name}/{slot}").values())]
 
 
 def _answered(state: str) -> str:

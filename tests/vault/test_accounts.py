@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from broker.errors import ConflictError
 from broker.model.changes import registering
+from broker.model.generation import Closed
+from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.rotation.ports import Version
 from broker.vault import layout
 from broker.vault.accounts import VaultAccounts
-from tests.support.accounts import STAMP, an_account
+from broker.vault.documents import DamagedDocumentError, encoded
+from tests.support.accounts import NOW, STAMP, an_account, with_open_request
 from tests.support.vault import TestVault
 
 
@@ -35,3 +40,24 @@ def test_dropped_version_is_not_recognised(vault: TestVault) -> None:
         accounts.write(account, replacing=Version(version))
     assert not accounts.landed(account, replacing=Version(0))
     assert vault.admin.read(layout.account(account.name)).version == 15
+
+
+def test_an_account_of_many_rotations_is_stored(vault: TestVault) -> None:
+    """OpenBao takes no request with more than 1,000 strings: such a document is one text."""
+    accounts = VaultAccounts(vault.connection(Role.ROTATOR))
+    old = replace(with_open_request().requests[0], closed=Closed.ANSWERED, closed_at=NOW, csr="")
+    many = replace(an_account(), requests=tuple(replace(old, number=number) for number in range(1, 200)))
+    vault.admin.write(f"accounts/{many.name}", encoded(an_account()), replacing=0)
+    accounts.write(many, replacing=Version(1))
+    assert accounts.read(many.name).account == many
+    assert accounts.landed(many, replacing=Version(1))
+    few = replace(many, requests=many.requests[:1])
+    accounts.write(few, replacing=Version(2))
+    assert accounts.read(many.name).account == few
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", 7, None, "\\u0000"])
+def test_a_text_that_is_no_account_is_refused(vault: TestVault, text: object) -> None:
+    vault.admin.write("accounts/damaged", {"schema": 3, "text": text}, replacing=0)
+    with pytest.raises(DamagedDocumentError):
+        VaultAccounts(vault.connection(Role.ROTATOR)).read(AccountName("damaged"))
