@@ -33,6 +33,7 @@ from broker.cli.start import Start
 from broker.errors import InputError, RefusedError
 from broker.model.account import Account, Contacts
 from broker.model.changes.registering import AccountSettings
+from broker.model.channel import Channel
 from broker.model.duration import part_of
 from broker.model.finding import refuse_errors
 from broker.model.generation import PromotionMode, RenewalMode
@@ -139,6 +140,12 @@ def add(
     help="Who promotes a candidate: a person (manual, the default) or the scheduler.",
 )
 @click.option(
+    "--submit-via",
+    type=click.Choice([channel.value for channel in Channel]),
+    help="How signing requests reach the partner, in place of the profile's way.",
+)
+@click.option("--language", metavar="LANGUAGE", help="Language of mails to the partner: one that the profile has.")
+@click.option(
     "--subject",
     multiple=True,
     metavar="NAME=VALUE",
@@ -147,7 +154,7 @@ def add(
 @click.option(
     "--clear",
     multiple=True,
-    type=click.Choice(["contact", "team", "renew-before"]),
+    type=click.Choice(["contact", "team", "renew-before", "submit-via", "language"]),
     help="Remove a setting (repeatable). Without renew-before, the profile decides.",
 )
 def set_(
@@ -158,6 +165,8 @@ def set_(
     renew_before: str | None,
     renewal: str | None,
     promotion: str | None,
+    submit_via: str | None,
+    language: str | None,
     subject: Sequence[str],
     clear: Sequence[str],
 ) -> None:
@@ -166,11 +175,14 @@ def set_(
     Login, address, profile and environment never change: another login is another account.
     """
     given = {"contact": partner, "team": team, "renew-before": renew_before, "subject": subject}
+    given |= {"submit-via": submit_via, "language": language}
     if both := [name for name in clear if given[name]]:
         raise InputError(f"--clear {both[0]} cannot be combined with --{both[0]}", hint="use one of them")
     if not any([clear, renewal, promotion, *given.values()]):
-        hint = "--contact, --team, --renew-before, --renewal, --promotion, --subject or --clear"
-        raise InputError("nothing to set", hint=hint)
+        raise InputError("nothing to set", hint="broker account set --help")
+    if language is not None:
+        profile = start.broker.profile(start.broker.account(account, Role.OPERATOR).profile, Role.OPERATOR)
+        profile.submission.text(language)  # raises
     if renew_before is not None:
         part_of(timedelta(days=1), renew_before)  # raises
     named = _corrected(start, account, subject) if subject else None
@@ -182,6 +194,8 @@ def set_(
             renew_before="" if "renew-before" in clear else renew_before,
             renewal=RenewalMode(renewal) if renewal else None,
             promotion=PromotionMode(promotion) if promotion else None,
+            submit_via="" if "submit-via" in clear else submit_via,
+            language="" if "language" in clear else language,
         ),
         named,
     )

@@ -8,23 +8,29 @@ from broker.cli.noun import Noun
 from broker.cli.options import (
     accept_ca_option,
     account_argument,
+    output_file_option,
     read_input,
     read_inputs,
+    require_free_output,
     require_one_reader,
     the_reason,
     typed_command,
+    write_output,
 )
 from broker.cli.output import note, show_details, show_findings, wrote_json
 from broker.cli.start import Start
-from broker.errors import InputError
+from broker.errors import InputError, RefusedError
+from broker.model.finding import Finding, FindingsError
 from broker.model.fingerprint import format_fingerprint
 from broker.model.names import AccountName
+from broker.model.role import Role
 from broker.model.stage import Stage
+from broker.people.eml import for_contact
 from broker.pki.certificates import Description, ca_set, describe
-from broker.pki.reply import read_files
+from broker.pki.reply import OtherKeyError, read_files
 from broker.pki.verification import ACCEPTABLE
 from broker.pki.wrappings import MOST_BYTES
-from broker.rotation.receive import ImportOptions
+from broker.rotation.receive import ImportOptions, Received
 
 accept_finding_option = click.option(
     "--accept",
@@ -50,6 +56,7 @@ def command() -> None:
 @click.option("--client-id", default="", help="The client_id to take, if the reply has several.")
 @accept_finding_option
 @click.option("--reason", default="", metavar="TEXT", help="Reason, for the evidence.")
+@output_file_option("--draft", "If the reply is refused, write a mail that tells the contact why.")
 def import_(
     start: Start,
     account: AccountName,
@@ -60,6 +67,7 @@ def import_(
     client_id: str,
     findings: Sequence[str],
     reason: str,
+    draft: str,
 ) -> None:
     """Import a reply: match its key, verify it, and create a candidate.
 
@@ -74,7 +82,10 @@ def import_(
 
     A client_id is taken only if the reply labels it (client_id: …), --client-id-for names its application, and the
     application has none yet. To change one, use broker app set.
+
+    With --draft, a refused reply gives a mail in the profile's language, which answers the mail of the request.
     """
+    require_free_output(draft, "the mail")
     if client_id and not client_id_for:
         raise InputError("--client-id requires --client-id-for", hint="--client-id-for APPLICATION")
     require_one_reader(*files, server_ca)
@@ -84,13 +95,25 @@ def import_(
         ca_set(server)  # refuses bad CAs even if the reply was imported before
     why = the_reason(bool(findings), reason, "--accept")
     said = ImportOptions(tuple(accept_ca), server, client_id_for, client_id, findings, why, typed_command())
-    received = start.broker.rotation.receive(account, parts, said)
+    try:
+        received = start.broker.rotation.receive(account, parts, said)
+    except (FindingsError, OtherKeyError) as error:
+        if draft:
+            _write_refusal(start, account, error, draft)
+        elif for_contact(_found(error)):
+            note(f"to tell the partner why: {typed_command()} --draft {account}.eml")
+        raise
     generation = received.generation
     certificate = received.account.certificate(generation.parts.certificate)
     shown = {"account": account, "generation": generation.number, "stage": generation.stage}
     dates = {"not_after": certificate.not_after}
-    if wrote_json({**shown, **dates, "client_ids": received.client_ids, "findings": received.findings}):
-        return
+    if not wrote_json({**shown, **dates, "client_ids": received.client_ids, "findings": received.findings}):
+        _show(received)
+
+
+def _show(received: Received) -> None:
+    generation = received.generation
+    certificate = received.account.certificate(generation.parts.certificate)
     show_details(
         {
             "generation": f"{generation.number}, {generation.stage.value}",
@@ -102,7 +125,22 @@ def import_(
     )
     show_findings(received.findings)
     if generation.stage is Stage.CANDIDATE:
-        note(f"next: broker rotation promote {account}")
+        note(f"next: broker rotation promote {received.account.name}")
+
+
+def _found(error: FindingsError | OtherKeyError) -> Sequence[Finding]:
+    return error.findings if isinstance(error, FindingsError) else (Finding.error("certificate.key", error.message),)
+
+
+def _write_refusal(start: Start, account: AccountName, error: FindingsError | OtherKeyError, out: str) -> None:
+    broker = start.broker
+    try:
+        content = broker.submitting.refusal(broker.account(account, Role.ROTATOR), _found(error))
+    except RefusedError as nothing:
+        note(nothing.message)
+        return
+    write_output(out, content)
+    note(f"mail draft {out}: open it in your mail program, read it, and send it" if out != "-" else "send this mail")
 
 
 @command.verb("inspect", example="broker cert inspect reply.eml")

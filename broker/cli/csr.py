@@ -1,24 +1,21 @@
 """`broker csr`: signing requests."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
 import click
 
+from broker.cli.csr_submit import submit
 from broker.cli.exits import REFUSED
 from broker.cli.noun import Noun
 from broker.cli.options import (
     account_argument,
-    moment,
     output_file_option,
     profile_option,
     read_input,
     reason_option,
     require_consent,
-    require_free_output,
     the_reason,
     write_output,
     yes_option,
@@ -27,11 +24,10 @@ from broker.cli.output import clean, note, show_done, show_findings, wants_json,
 from broker.cli.start import Start
 from broker.errors import InputError, RefusedError
 from broker.model.finding import has_errors
-from broker.model.generation import Closed, Submission
-from broker.model.names import AccountName, mail_address
+from broker.model.generation import Closed
+from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.partners import catalogue
-from broker.people.eml import csr_mail, draft
 from broker.pki.csr import parse
 from broker.pki.lint import lint_csr
 
@@ -146,45 +142,7 @@ def lint(start: Start, file: str, profile: str, login: str) -> int:
     return REFUSED if bad else 0
 
 
-@command.verb("submit", example="broker csr submit acme --out acme.eml")
-@account_argument
-@output_file_option("--out", "File for the mail draft.  [default: ACCOUNT-N.eml]")
-@click.option("--to", multiple=True, metavar="MAIL", help="Recipient in place of the account's contacts (repeatable).")
-@click.option("--sent-at", default="", metavar="TIME", help="Record that it was sent by hand at this time (UTC).")
-@click.option("--reference", default="", help="The partner's ticket number, or another reference.")
-def submit(start: Start, account: AccountName, out: str, to: Sequence[str], sent_at: str, reference: str) -> None:
-    """Write the mail that asks the partner to sign, with the CSR attached, and record it as sent.
-
-    With --sent-at, only record that it was sent by hand. The lead time counts from here.
-    """
-    broker = start.broker
-    found = broker.account(account, Role.ROTATOR)
-    request = found.open_request
-    if request is None:
-        raise RefusedError(f"{account} has no open signing request", hint=f"broker csr new {account} makes one")
-    for address in to:
-        mail_address(address)
-    if not reference.isprintable():
-        raise InputError("--reference holds a control character")
-    if sent_at and out:
-        raise InputError("--out and --sent-at cannot be combined: a mail that was sent needs no draft")
-    require_free_output(out, "the mail")
-    now, content = broker.true_clock(), b""
-    if sent_at:
-        submission = Submission(_sent_at(sent_at, request.drafted_at, now), "hand", ", ".join(to), reference)
-    else:
-        profile = broker.profile(found.profile, Role.ROTATOR)
-        mail = csr_mail(found, request, profile, to, now)
-        content = draft(mail, profile.submission)  # raises before anything is recorded
-        submission = Submission(now, "eml", ", ".join(mail.to), reference, mail.message_id)
-    submitted = broker.rotation.submit(account, request.number, submission)
-    if sent_at:
-        note(f"recorded: request {submitted.number} of {account} was sent at {submission.at:%F %TZ}")
-    else:
-        file = out or f"{account}-{request.number}.eml"
-        write_output(file, content)  # last: if the request was closed meanwhile, no mail is written
-        note(f"mail draft {file}: open it in your mail program and send it" if file != "-" else "send this mail")
-    wrote_json(submitted)
+command.verb("submit", example="broker csr submit acme --out acme.eml")(submit)
 
 
 @command.verb("cancel", example="broker csr cancel acme")
@@ -220,13 +178,3 @@ def _close(start: Start, account: AccountName, why: Closed, reason: str, *, yes:
     broker.rotation.close_request(account, why, request.number, reason)
     done = f"signing request {request.number} of {account} is {why.value}"
     show_done(done, changed=not request.closed, account=account, request=request.number, closed=why)
-
-
-def _sent_at(text: str, drafted_at: datetime, now: datetime) -> datetime:
-    """Return the time in `text`, but not before the time of drafting on that day; raise `InputError` for the future."""
-    at = moment(text)
-    if at == drafted_at.replace(hour=0, minute=0, second=0, microsecond=0):
-        return drafted_at
-    if at > now:
-        raise InputError(f"--sent-at {text} is in the future", hint="give it in UTC, and check the clock")
-    return at

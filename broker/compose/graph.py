@@ -21,6 +21,7 @@ from broker.compose.notifying import Notifying
 from broker.compose.roles import Roles
 from broker.compose.serving import Listening, run
 from broker.compose.status import AccountStatus, status
+from broker.compose.submitting import Submitting
 from broker.compose.vaults import Vaults
 from broker.config import Config
 from broker.errors import BrokerError, RefusedError
@@ -238,6 +239,11 @@ class Broker:
         """The mail servers, as the rotator uses them."""
         secrets = partial(self.mail_secrets, Role.ROTATOR)
         return Mail(self.config, self._environment, secrets, self.true_clock)
+
+    @cached_property
+    def submitting(self) -> Submitting:
+        """The ways to the partner that need no person."""
+        return Submitting(self)
 
     @cached_property
     def notifying(self) -> Notifying:

@@ -64,6 +64,8 @@ class Account:
     renew_before: str = ""  # "30d" or "20%" of the lifetime before its end; "": as the profile says
     renewal: RenewalMode = RenewalMode.AUTO
     promotion: PromotionMode = PromotionMode.MANUAL
+    submit_via: str = ""  # a channel; "": as the profile says
+    language: str = ""  # of mails to the partner; "": as the profile says
     snoozed: Snooze | None = None  # renewal starts later than it is due; over by itself
     applications: tuple[Application, ...] = ()
     requests: tuple[SigningRequest, ...] = ()

@@ -49,7 +49,7 @@ class Submission:
     """A record that a CSR was sent. The lead time counts from the first."""
 
     at: datetime
-    via: str  # "eml", "hand", later "smtp"
+    via: str  # a channel; "hand" in records of 0.1.0
     to: str = ""
     reference: str = ""
     message_id: str = ""

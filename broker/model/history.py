@@ -113,6 +113,8 @@ def settings_facts(account: Account) -> dict[str, Fact]:
         "renew_before": account.renew_before,
         "renewal": account.renewal.value,
         "promotion": account.promotion.value,
+        "submit_via": account.submit_via,
+        "language": account.language,
     }
 
 
@@ -268,6 +270,8 @@ def _settings(facts: Mapping[str, Fact]) -> dict[str, Fact]:
     return {name: facts[name] for name in ("contact", "team", "renew_before")} | {
         "renewal": facts.get("renewal", RenewalMode.AUTO.value),
         "promotion": facts.get("promotion", PromotionMode.MANUAL.value),
+        "submit_via": facts.get("submit_via", ""),
+        "language": facts.get("language", ""),
     }
 
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final, Self
 
 from broker.model.notice import Notice, PendingHook
+from broker.model.outgoing import OutgoingMail
 from broker.model.proposal import Proposal
 
 SHORTEST: Final = timedelta(minutes=5)  # between two tries of a step that failed
@@ -44,6 +45,7 @@ class RotationRecord:
 
     back_offs: tuple[BackOff, ...] = ()  # one a step at most
     proposals: tuple[Proposal, ...] = ()  # what arrived by mail or in the drop folder
+    sent: tuple[OutgoingMail, ...] = ()  # on its way: one at most, for the open request
     notices: tuple[Notice, ...] = ()
     hooks: tuple[PendingHook, ...] = ()
     hooked: int = 0  # the last promotion whose hook was recorded, by its order

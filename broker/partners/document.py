@@ -15,13 +15,24 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from broker.errors import BrokerError, InputError
+from broker.model.channel import Channel
 from broker.model.due import Renewal
 from broker.model.duration import duration_text, parse_duration
 from broker.model.names import checked_name, mail_address
 from broker.model.setting import SettingError
 from broker.model.subject import ATTRIBUTES, BOUNDS, KeyRules, SubjectRules
 from broker.partners.authentication import authentication_of, document_of, is_media_type
-from broker.partners.profile import PERIODS, Environment, Operation, Probe, Profile, Quota, Refusal, Submission
+from broker.partners.profile import (
+    PERIODS,
+    Environment,
+    MailText,
+    Operation,
+    Probe,
+    Profile,
+    Quota,
+    Refusal,
+    Submission,
+)
 from broker.partners.reading import choice, converted, of_text, read, require_known, require_plain, text
 from broker.partners.request import METHODS, base_url, join, recipe
 
@@ -29,9 +40,10 @@ SCHEMA: Final = 1
 _LARGEST: Final = 64 * 1024
 _LONGEST: Final = timedelta(days=3660)  # for new profiles only: stored ones must stay readable
 _EXAMPLE: Final = "for an example: broker partner show stellantis -o toml"
-_LINES: Final = ("notes", "body", "revoke")  # texts that may have line breaks
+_LINES: Final = ("notes", "body", "refusal", "revoke")  # texts that may have line breaks
 _UNKNOWN: Final = "unknown"  # the value of settings that the partner has not published
 PLACEHOLDERS: Final = ("account", "environment", "login", "partner", "serial", "subject")  # in mails
+_OLD_WAYS: Final = {"e-mail": Channel.EML.value}  # as profiles of 0.1.0 say it
 _READING: Final = ("GET", "HEAD")
 _SUCCESSES: Final = range(200, 300)
 _REFUSALS: Final = range(400, 600)
@@ -152,13 +164,41 @@ def _share(value: object) -> float:
     return value
 
 
-def _template(value: object) -> str:
+def _submission(value: object) -> Submission:
+    readers = {**_TEXTS, "how": _way, "to": _known(mail_address), "url": _web_address, "texts": _texts}
+    found = converted(value, Submission, readers)
+    if found.how is Channel.PORTAL and not found.url:
+        raise SettingError("url", "is missing", "the address of the portal")
+    if found.language and found.language not in found.texts:
+        raise SettingError("language", f"is {found.language[:20]!r}", "add its texts: [submission.texts.LANGUAGE]")
+    return found
+
+
+def _way(value: object) -> object:
+    known = choice(*_OLD_WAYS, *(channel.value for channel in Channel))(value)
+    return _OLD_WAYS.get(known, known) if isinstance(known, str) else known
+
+
+def _web_address(value: object) -> str:
+    address = text(value)
+    if address and (not address.startswith("https://") or " " in address):
+        raise SettingError("", f"is {address[:60]!r}", "write it like https://portal.partner.example/csr")
+    return address
+
+
+def _texts(value: object) -> dict[str, MailText]:
+    if not isinstance(value, Mapping):
+        raise SettingError("", "is not a table", "write a table for each language: [submission.texts.fr]")
+    return {checked_name(name, "language"): read(name, _table(MailText, **_TEXTS), value[name]) for name in value}
+
+
+def _template(value: object, *more: str) -> str:
     template = Template(text(value))
     if not template.is_valid():
         raise SettingError("", "has a '$' without a name", "write $$ for a dollar")
     for name in template.get_identifiers():
-        if name not in PLACEHOLDERS:
-            raise SettingError("", f"has an unknown ${name[:40]}", f"use {', '.join('$' + p for p in PLACEHOLDERS)}")
+        if name not in (known := (*PLACEHOLDERS, *more)):
+            raise SettingError("", f"has an unknown ${name[:40]}", f"use {', '.join('$' + p for p in known)}")
     return template.template
 
 
@@ -216,6 +256,12 @@ def _accept(value: object) -> str:
     return _media_type(value) if value else ""
 
 
+_TEXTS: Final[Mapping[str, Callable[[Any], object]]] = {
+    "subject": _template,
+    "body": _template,
+    "revoke": _template,
+    "refusal": lambda value: _template(value, "findings"),
+}
 _SETTINGS: Final[Mapping[str, Callable[[object], Any]]] = {
     "name": of_text(partial(checked_name, kind="profile")),
     "title": text,
@@ -229,12 +275,7 @@ _SETTINGS: Final[Mapping[str, Callable[[object], Any]]] = {
         digest=choice("sha256", "sha384", "sha512"),
     ),
     "authentication": authentication_of,
-    "submission": _table(
-        Submission,
-        how=choice("e-mail"),
-        to=_known(mail_address),
-        **dict.fromkeys(("subject", "body", "revoke"), _template),
-    ),
+    "submission": _submission,
     "renewal": _table(
         Renewal, safety=of_text(parse_duration), share=_share, **dict.fromkeys(PERIODS, _known(parse_duration))
     ),

@@ -7,6 +7,7 @@ from typing import Final
 
 from broker.errors import UnknownNameError
 from broker.model.authentication import Authentication
+from broker.model.channel import Channel
 from broker.model.due import Renewal
 from broker.model.duration import duration_text
 from broker.model.subject import KeyRules, SubjectRules
@@ -23,17 +24,41 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
-    """The way a CSR reaches the partner: by e-mail, so far. `subject` and `body` are `string.Template` texts."""
+class MailText:
+    """The texts of mails to the partner in one language: `string.Template` texts.
 
-    how: str = "e-mail"
-    to: str | None = None
+    `refusal` answers a reply that is wrong; $findings is what is wrong with it, a line for each. A finding's message is
+    English, unless `findings` has a text for its code.
+    """
+
     subject: str = "Certificate signing request for $login"
     body: str = "Please sign the attached certificate signing request for $login.\n"
     revoke: str = (  # stands before `body` if others know the key of the certificate with number $serial
         "URGENT: the private key of our certificate with serial number $serial is known to others. Please sign the\n"
         "attached request with priority, then revoke that certificate, and confirm the revocation in your reply.\n\n"
     )
+    refusal: str = "The reply to the certificate signing request for $login cannot be used:\n\n$findings\n"
+    findings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission(MailText):
+    """The way a CSR reaches the partner, and the texts of mails. `texts` has them in further languages."""
+
+    how: Channel = Channel.EML
+    to: str | None = None
+    url: str = ""  # of the portal
+    checklist: tuple[str, ...] = ()  # for the person who submits it
+    language: str = ""  # of `texts`; "": the texts without a language
+    texts: Mapping[str, MailText] = field(default_factory=dict)
+
+    def text(self, language: str = "") -> MailText:
+        """Return the texts in `language`, else in the profile's; raise `UnknownNameError`."""
+        wanted = language or self.language
+        if wanted and wanted not in self.texts:
+            known = ", ".join(sorted(self.texts)) or "none: add [submission.texts.LANGUAGE]"
+            raise UnknownNameError(f"the profile has no mails in {wanted[:20]!r}", hint=f"it has {known}")
+        return self.texts[wanted] if wanted else self
 
 
 @dataclass(frozen=True, slots=True)

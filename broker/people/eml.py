@@ -6,7 +6,7 @@ mail is recognised.
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from email.headerregistry import Address
@@ -18,11 +18,13 @@ from typing import Final
 
 from broker.errors import InputError
 from broker.model.account import Account
+from broker.model.finding import Finding, Severity
 from broker.model.generation import SigningRequest
 from broker.model.names import AccountName, mail_address
-from broker.partners.profile import Profile, Submission
+from broker.partners.profile import MailText, Profile
 
 _DOMAIN: Final = "credential-broker.invalid"
+_ACCEPT: Final = "--accept-ca"  # in the hint of a finding that a person here decides about
 _LONGEST: Final = 998  # octets of a header line (RFC 5322, 2.1.1)
 
 
@@ -69,11 +71,62 @@ def _serials(account: Account) -> list[str]:
     return sorted(account.certificate(ref).serial for ref in refs)
 
 
-def draft(mail: CsrMail, submission: Submission) -> bytes:
-    """Return the mail as RFC 5322 text with CRLF, the CSR attached as `<account>-<n>.csr`, marked as unsent.
+def draft(mail: CsrMail, text: MailText) -> bytes:
+    """Return the mail for a person who sends it: as `written`, and marked as unsent."""
+    message = _message(mail, text)
+    message["X-Unsent"] = "1"  # some mail programs then open the file for sending
+    return message.as_bytes()
+
+
+def written(mail: CsrMail, text: MailText) -> bytes:
+    """Return the mail as RFC 5322 text with CRLF, the CSR attached as `<account>-<n>.csr`.
 
     Raise `InputError` for an address or a subject that is no valid header.
     """
+    return _message(mail, text).as_bytes()
+
+
+def _message(mail: CsrMail, text: MailText) -> EmailMessage:
+    message = _begun(mail, text.subject)
+    message["Message-ID"] = mail.message_id
+    body = f"{text.revoke if mail.urgent else ''}{text.body}"
+    message.set_content(_filled(body, mail.texts), cte="quoted-printable")
+    name = f"{mail.account}-{mail.number}.csr"
+    message.add_attachment(mail.csr.encode("ascii"), maintype="application", subtype="pkcs10", filename=name)
+    # The default boundary is random; this one cannot occur in base64 or quoted-printable text.
+    message.set_boundary("=_" + hashlib.sha256(mail.message_id.encode()).hexdigest()[:32])
+    return message
+
+
+def refusal(mail: CsrMail, text: MailText, findings: Iterable[Finding]) -> bytes:
+    """Return a draft of the mail that tells the contact what is wrong with a reply: an answer to the request's mail.
+
+    Its Message-ID is the same for the same text.
+    """
+    lines = "\n".join(dict.fromkeys(f"- {text.findings.get(f.code) or _plain(f)}" for f in findings))
+    body = _filled(text.refusal, {**mail.texts, "findings": lines})
+    message = _begun(mail, f"Re: {text.subject}")
+    digest = hashlib.sha256(body.encode()).hexdigest()[:16]
+    message["Message-ID"] = f"<refusal-{mail.account}-{mail.number}-{digest}@{_DOMAIN}>"
+    message["In-Reply-To"] = message["References"] = mail.message_id
+    message["X-Unsent"] = "1"
+    message.set_content(body, cte="quoted-printable")
+    return message.as_bytes()
+
+
+def for_contact(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the errors that the partner can correct; a CA that we have not accepted yet is our own decision."""
+    errors = [f for f in findings if f.severity is Severity.ERROR]
+    return [f for f in errors if f.code.startswith("certificate.") or (f.code == "reply.ca" and _ACCEPT not in f.hint)]
+
+
+def _plain(finding: Finding) -> str:
+    """Return the message; those about the certificate begin with "it"."""
+    subject, rest = "the certificate", finding.message
+    return f"{subject} {rest.removeprefix('it ')}" if rest.startswith("it ") else rest
+
+
+def _begun(mail: CsrMail, subject: str) -> EmailMessage:
     if not mail.to:
         raise InputError(
             "the CSR has no recipient",
@@ -82,17 +135,9 @@ def draft(mail: CsrMail, submission: Submission) -> bytes:
     message = EmailMessage(policy=SMTP)
     message["From"] = Address(addr_spec=mail_address(mail.sender))
     message["To"] = tuple(Address(addr_spec=mail_address(to)) for to in mail.to)
-    message["Subject"] = _line(_filled(submission.subject, mail.texts))
+    message["Subject"] = _line(_filled(subject, mail.texts))
     message["Date"] = format_datetime(mail.date)
-    message["Message-ID"] = mail.message_id
-    message["X-Unsent"] = "1"  # some mail programs then open the file for sending
-    body = f"{submission.revoke if mail.urgent else ''}{submission.body}"
-    message.set_content(_filled(body, mail.texts), cte="quoted-printable")
-    name = f"{mail.account}-{mail.number}.csr"
-    message.add_attachment(mail.csr.encode("ascii"), maintype="application", subtype="pkcs10", filename=name)
-    # The default boundary is random; this one cannot occur in base64 or quoted-printable text.
-    message.set_boundary("=_" + hashlib.sha256(mail.message_id.encode()).hexdigest()[:32])
-    return message.as_bytes()
+    return message
 
 
 def new_message_id() -> str:

@@ -29,6 +29,10 @@ _AUTHORITY: Final = re.compile(r"[/?#\\]")  # what ends it
 FindPath = Callable[[x509.Certificate, Sequence[x509.Certificate]], Sequence[x509.Certificate] | None]  # leaf, pool
 
 
+class OtherKeyError(RefusedError):
+    """The reply has certificates, and none is for the key of the request."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReplyParts:
     """The content of a reply. `findings` report things that do not belong there; none of them repeats a secret."""
@@ -63,7 +67,7 @@ class ReplyParts:
         if not found:
             leaves = [f"'{fields.subject_of(leaf)}'" for leaf in chain.leaves(self.certificates)]
             others = ", ".join(leaves) or "none but CA certificates"
-            raise RefusedError(
+            raise OtherKeyError(
                 f"the reply has no certificate for the key of this request (SPKI {spki[:16]}…); it has: {others}",
                 hint="import the reply to the open request",
             )

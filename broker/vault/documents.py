@@ -186,6 +186,7 @@ def _two_to_three(document: Document) -> Document:
         new = {"closed_because": "", "compromised": None, "revoked_at": None}
         requests = [{**request, **new} for request in value["requests"]]
         value = {**value, "requests": requests, "renewal": "auto", "promotion": "manual", "snoozed": None}
+        value |= {"submit_via": "", "language": ""}
     return {"schema": 3, "value": value}
 
 

@@ -23,6 +23,7 @@ HELPERS = (  # pure functions, and values that use-cases take and return: none o
     "broker.pki.",
     "broker.rotation.importing.",
     "broker.rotation.receive.ImportOptions",
+    "broker.rotation.receive.Received",
     "broker.rotation.reports.",
 )
 INIT = ("broker.embedded.server.find_binary", "broker.vault.settings.VaultSettings")  # it runs without the server extra

@@ -225,7 +225,7 @@ def test_a_request_sent_by_hand_is_noted_with_its_time_and_whom_it_went_to(harne
     at = (datetime.now(UTC) - timedelta(seconds=1)).isoformat(timespec="milliseconds")
     facts = harness.ok(f"csr submit acme --sent-at {at} --reference INC-7 --to desk@partner.example -o json").json
     (sent,) = facts["submissions"]
-    assert (sent["via"], sent["reference"], sent["to"]) == ("hand", "INC-7", "desk@partner.example")
+    assert (sent["via"], sent["reference"], sent["to"]) == ("manual", "INC-7", "desk@partner.example")
     assert datetime.fromisoformat(sent["at"]) == datetime.fromisoformat(at)
 
 

@@ -238,10 +238,11 @@ def without_new_keys(document: dict[str, object]) -> dict[str, object]:
     assert isinstance(operations, list)
     assert isinstance(key, dict)
     assert isinstance(submission, dict)
-    del key["reuse"], submission["revoke"]
+    del key["reuse"]
     known = {n: {k: v for k, v in e.items() if (k, v) != ("base_url", "unknown")} for n, e in environments.items()}
     old = [{key: row[key] for key in ("method", "path", "writes")} for row in operations]
     kept = {key: value for key, value in document.items() if key not in ("media_type", "quotas", "refusals")}
+    kept["submission"] = {key: submission[key] for key in ("how", "to", "subject", "body")} | {"how": "e-mail"}
     return kept | {"environments": known, "operations": old}
 
 

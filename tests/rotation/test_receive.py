@@ -23,7 +23,7 @@ from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.certificates import load
 from broker.pki.csr import build
 from broker.pki.keys import spki_of
-from broker.pki.reply import read_reply
+from broker.pki.reply import OtherKeyError, read_reply
 from broker.pki.verification import ACCEPTABLE
 from broker.rotation.receive import ImportOptions, LateReplyError, Received
 from tests.rotation.simulation import Simulation
@@ -429,5 +429,5 @@ def test_reply_for_another_account_is_named() -> None:
         use = sim.rotation(profile=lambda _: profile, others=lambda: [sim.account, other])  # noqa: B023
         with assert_refused(RefusedError, "answers signing request 1 of other"):
             use.receive(MZP, read_reply(pki.pem(NEW, *CAS).encode()), BOTH)
-        with assert_refused(RefusedError):
+        with assert_refused(OtherKeyError):
             received(sim, NEW, *CAS, said=BOTH)

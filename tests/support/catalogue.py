@@ -94,6 +94,7 @@ CASES: Final = (
     Case("account list", roles=AUDITOR),
     Case("account show", "{account}", roles=AUDITOR),
     Case("account set", "{account} --renew-before 30d", roles=OPERATOR, writes="vault"),
+    Case("account set --submit-via", "{account} --submit-via smtp --language fr", roles=OPERATOR, writes="vault"),
     Case("account set --subject", "{account} --subject L=Lyon", roles=OPERATOR, writes="vault"),
     Case("account suspend", "{account} --reason stolen", roles=OPERATOR, writes="vault"),
     Case("account resume", "{account}", "suspended", OPERATOR, writes="vault"),
@@ -135,6 +136,7 @@ CASES: Final = (
     Case("csr lint", "{csr}", vault=False),
     Case("csr submit", "{account} --out draft.eml", "requested", ROTATOR, writes="vault disk"),
     Case("csr submit --sent-at", "{account} --sent-at {now} --reference T-1", "requested", ROTATOR, writes="vault"),
+    Case("csr submit --via", "{account} --via manual --yes", "requested", ROTATOR, writes="vault"),
     Case("csr cancel", "{account} --yes", "requested", ROTATOR, writes="vault", done=(0, 6)),
     Case("csr refused", "{account} --reason 'wrong O' --yes", "requested", ROTATOR, writes="vault"),
     Case(

@@ -43,6 +43,8 @@ class AccountSettings:
     renew_before: str | None = None
     renewal: RenewalMode | None = None
     promotion: PromotionMode | None = None
+    submit_via: str | None = None
+    language: str | None = None
 
 
 def added(account: Account, *, by: str) -> Account:

@@ -1,0 +1,64 @@
+"""The ways by which a machine submits a signing request, connected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from broker.errors import RefusedError
+from broker.model.account import Account
+from broker.model.channel import Channel
+from broker.model.finding import Finding
+from broker.model.generation import SigningRequest, Submission
+from broker.model.role import Role
+from broker.people.eml import csr_mail, for_contact, refusal
+from broker.people.submission import SendByMail, Sent
+from broker.vault.rotation_records import VaultRotationRecords
+
+if TYPE_CHECKING:  # a cycle: `Broker` offers this
+    from broker.compose.graph import Broker
+
+
+class Submitting:
+    """Submissions of the rotator."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def channel(self, account: Account) -> Channel:
+        """Return the account's channel, else its profile's."""
+        profile = self._broker.profile(account.profile, Role.ROTATOR)
+        return Channel(account.submit_via) if account.submit_via else profile.submission.how
+
+    def refusal(self, account: Account, findings: Sequence[Finding]) -> bytes:
+        """Return a draft of the mail that tells the partner's people what is wrong with their reply.
+
+        Raise `RefusedError` if nothing of it is theirs to correct.
+        """
+        request, theirs = account.open_request, for_contact(findings)
+        if request is None or not theirs:
+            raise RefusedError("no mail is written: the partner has nothing to correct in this reply")
+        profile = self._broker.profile(account.profile, Role.ROTATOR)
+        mail = replace(csr_mail(account, request, profile, (), self._broker.clock()), date=self._broker.clock())
+        return refusal(mail, profile.submission.text(account.language), theirs)
+
+    def by_machine(self, account: Account, request: SigningRequest) -> Submission | None:
+        """Submit `request` if its channel needs no person, else return None: `scheduling.ports.Submit`."""
+        return self.by_mail(account, request).submission if self.channel(account) is Channel.SMTP else None
+
+    def by_mail(self, account: Account, request: SigningRequest, to: Sequence[str] = ()) -> Sent:
+        """Send the mail with `request`, unless it was sent before."""
+        broker = self._broker
+        if not account.open_request or account.open_request.number != request.number:
+            raise RefusedError(f"signing request {request.number} of {account.name} is not open: no mail is sent")
+        records = VaultRotationRecords(broker.roles.connection(Role.ROTATOR))
+        read = broker.roles.accounts(Role.ROTATOR).read
+        send = SendByMail(
+            broker.mail.mailer,
+            records,
+            lambda name: read(name).account,
+            broker.rotation.submit,
+            broker.true_clock,
+        )
+        return send(account, request, broker.profile(account.profile, Role.ROTATOR), to)

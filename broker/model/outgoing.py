@@ -1,0 +1,15 @@
+"""Mails that the broker sends."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMail:
+    """A mail that is fixed before it is sent: whoever sends it again, sends the same bytes."""
+
+    request: int  # number of the signing request in it
+    message_id: str
+    at: datetime
+    to: tuple[str, ...]
+    content: str  # RFC 5322, ASCII
