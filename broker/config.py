@@ -17,11 +17,11 @@ from broker.errors import InputError
 from broker.model.jwt_issuer import JwtIssuer
 from broker.model.names import checked_name
 from broker.model.role import Role
-from broker.settings import SETTINGS, Setting, checked_mount, checked_proxy, path_text
+from broker.settings import SETTINGS, Setting, checked_mount, checked_pki, checked_proxy, path_text
 
 _LARGEST: Final = 1024 * 1024  # bytes of a configuration
 _PLACES: Final = (Path("broker.toml"), Path("/etc/credential-broker/broker.toml"))
-ACCOUNT_KEYS: Final = ("proxy", "proxy_login_file")
+ACCOUNT_KEYS: Final = ("pki", "proxy", "proxy_login_file")
 LOGIN_KEYS: Final = (
     "method",
     "mount",
@@ -161,7 +161,7 @@ def _texts(table: Any, where: str, keys: tuple[str, ...], file: Path) -> Mapping
         raise InputError(f"{file}: [{where}] must be a table of texts", hint=f"it takes {', '.join(keys)}")
     for key, value in table.items():
         _require_known(file, f"{where}.{key}", [f"{where}.{k}" for k in keys])
-        check = checked_proxy if key == "proxy" else path_text
+        check = {"pki": checked_pki, "proxy": checked_proxy}.get(key, path_text)
         _checked(Setting(f"{where}.{key}", (), "", "", check), Value(value, str(file)))
     return MappingProxyType({k: _anchored(v, file) if k.endswith("file") else v for k, v in table.items()})
 

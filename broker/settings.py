@@ -55,7 +55,8 @@ def checked_mount(text: str) -> str:
     return text
 
 
-def _pki(text: str) -> str:
+def checked_pki(text: str) -> str:
+    """Return MOUNT/ROLE of a PKI engine; raise `InputError` for anything else."""
     if "/" not in checked_mount(text):
         raise InputError(f"{text[:80]!r} lacks the role", hint="use MOUNT/ROLE, such as pki/broker")
     return text
@@ -220,7 +221,7 @@ SETTINGS: Final = (
     Setting("log.level", ("BROKER_LOG_LEVEL",), "warning", "least severity to log: debug, info, warning or error"),
     Setting("log.format", ("BROKER_LOG_FORMAT",), "console", "format of log lines: json or console"),
     Setting("actor", ("BROKER_ACTOR",), "", "the name that evidence records; else user@host"),
-    Setting("serve.tls_pki", ("BROKER_TLS_PKI",), "", "role of Vault's PKI for the service: MOUNT/ROLE", _pki),
+    Setting("serve.tls_pki", ("BROKER_TLS_PKI",), "", "role of Vault's PKI for the service: MOUNT/ROLE", checked_pki),
     Setting("serve.tls_name", ("BROKER_TLS_NAME",), "", "host name or IP address in that certificate", _host),
     Setting("service.address", ("BROKER_ADDR",), "", "broker service to go through: https://host:port, unix:///socket"),
     Setting("service.auth", ("BROKER_AUTH",), "", f"identity for it: {AUTH_FORM}", checked_auth),
@@ -228,6 +229,7 @@ SETTINGS: Final = (
     Setting(
         "service.rate", ("BROKER_RATE",), "500", "requests a second for each consumer of a service; 0: any", _number
     ),
+    Setting("rotation.interval", ("BROKER_INTERVAL",), "5m", "time between two sweeps of the scheduler", _duration),
     Setting("bundle.ttl", ("BROKER_TTL",), "1h", "lifetime of a bundle, unless the command sets one", _duration),
     Setting(
         "bundle.directory", ("BROKER_DIRECTORY",), "", "directory of bundles; else a memory file system", path_text

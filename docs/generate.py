@@ -155,7 +155,9 @@ def settings() -> Iterator[str]:
     yield from _table(("`method`", "keys", "login"), LOGINS)
     yield ""
     yield "One account can have its own way to the partner: `[accounts.NAME]` takes"
-    yield f"{' and '.join(f'`{key}`' for key in ACCOUNT_KEYS)}, in place of those in `[proxy]`."
+    proxies = " and ".join(f"`{key}`" for key in ACCOUNT_KEYS if key.startswith("proxy"))
+    yield f"{proxies}, in place of those in `[proxy]`;"
+    yield "and `pki`, a role of Vault's PKI (MOUNT/ROLE) that signs its requests."
     yield '`proxy = ""` means none.'
     yield "The proxy is asked by HTTP CONNECT, with HTTP Basic. For another kind of login, put a program such as cntlm"
     yield "before it."

@@ -43,6 +43,9 @@ path "${shared}/metadata/locks/rotation" { capabilities = ["create", "update"], 
 path "${mount}/data/recipients"      { capabilities = ["create", "read", "update"] }
 path "${shared}/metadata/recipients" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }
 
+# Sign requests of accounts for which broker.toml names a role of Vault's PKI
+path "${pki}" { capabilities = ["update"] }
+
 # The change document: tells services that consumers must hear of something
 path "${mount}/data/changes"       { capabilities = ["create", "read", "update"] }
 path "${shared}/metadata/changes" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }

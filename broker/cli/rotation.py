@@ -2,6 +2,7 @@
 
 import click
 
+from broker.cli.exits import REFUSED
 from broker.cli.noun import Noun
 from broker.cli.options import (
     account_argument,
@@ -30,6 +31,7 @@ from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.verdict import Verdict
 from broker.rotation.reports import CanaryReport, GenerationReport, Promotion, require_ok
+from broker.scheduling.report import SweepReport
 
 
 @click.group("rotation", cls=Noun, epilog="Example: broker rotation promote acme")
@@ -196,6 +198,49 @@ def returned(start: Start, account: AccountName, held_by: str, reason: str) -> N
         raise InputError("--reason holds a control character", hint="write it on one line")
     start.broker.rotation.returned(account, held_by, reason.strip())
     show_done(f"{held_by} has no copy of a key of {account} any more", account=account, held_by=held_by)
+
+
+@command.verb("run", example="broker rotation run --once")
+@click.option("--once", is_flag=True, help="Sweep once and end: for cron, a systemd timer or a CronJob.")
+@click.option("--dry-run", is_flag=True, help="Show what a sweep would do first for each account. Changes nothing.")
+@click.option(
+    "--health",
+    default="127.0.0.1:8252",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Address of /livez, /readyz and /metrics, plain HTTP. Not with --once.",
+)
+def run(start: Start, once: bool, dry_run: bool, health: str) -> int:
+    """Do what is due for every account: request, submit, try, promote, retire. Runs until a signal asks it to end.
+
+    Sweeps now and each rotation.interval. Of several schedulers one sweeps at a time. A step that fails is tried again
+    after five minutes, then twice as long each time; see broker rotation status. A renewal or promotion that is set to
+    manual is left to people. With --once, exit code 6 says that something failed.
+    """
+    scheduling = start.broker.scheduling
+    if once or dry_run:
+        return _show_sweep(scheduling.sweeps.rehearse() if dry_run else scheduling.sweeps.sweep())
+    start.suggest("log.level", "info")
+    start.suggest("log.format", "json")
+    scheduling.run(health, lambda at: note(f"listening on {at[0]} for /livez, /readyz and /metrics"))
+    return 0
+
+
+def _show_sweep(report: SweepReport) -> int:
+    """Print a sweep; return the exit code."""
+    code = REFUSED if report.failures else 0
+    if wrote_json(report):
+        return code
+    show_table(
+        ["account", "step", "result", "reason"],
+        [(deed.account, deed.do, deed.result.value, deed.message) for deed in report.deeds],
+        empty=f"nothing to do: {counted(report.accounts, 'account')}, {report.read} read",
+    )
+    for deed in report.deeds:
+        again = f"; it is tried again after {deed.until:%F %TZ}" if deed.until else ""
+        if deed.hint:
+            note(f"{deed.account}: {deed.hint}{again}")
+    return code
 
 
 def _show(promotion: Promotion, done: str) -> None:

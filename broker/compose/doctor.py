@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from broker.compose.ways import signing_paths
 from broker.errors import BrokerError, ConflictError, InputError, RefusedError, WaitingError
 from broker.model.account import Account
 from broker.model.duration import counted
@@ -105,7 +106,7 @@ def _logins(roles: Roles) -> str:
 
 
 def _rights(broker: Broker, role: Role) -> Iterator[Finding]:
-    if lacks := lacking(broker.roles.connection(role), role, broker.config["serve.tls_pki"]):
+    if lacks := lacking(broker.roles.connection(role), role, signing_paths(broker.config)[role]):
         message = f"the {role.value} role lacks {'; '.join(lacks)}"
         yield Finding.error(f"role.{role.value}", message, "VAULT_TOKEN=… broker vault setup --dry-run shows why")
 

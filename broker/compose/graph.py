@@ -19,6 +19,7 @@ from broker.compose.issuing import Issuing
 from broker.compose.mail import Mail
 from broker.compose.notifying import Notifying
 from broker.compose.roles import Roles
+from broker.compose.scheduling import Scheduling
 from broker.compose.serving import Listening, run
 from broker.compose.status import AccountStatus, status
 from broker.compose.submitting import Submitting
@@ -299,6 +300,11 @@ class Broker:
             others=partial(self._others, role),
             wait_for_services=self._wait_for_services,
         )
+
+    @cached_property
+    def scheduling(self) -> Scheduling:
+        """The rotator's scheduler."""
+        return Scheduling(self, partial(report, address=self._manager))
 
     def _wait_for_services(self, since: datetime) -> None:
         """Wait while a service may still hand out a generation that was current until `since`, and record that.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from broker.compose.roles import Roles
+from broker.compose.ways import signing_paths
 from broker.embedded import server
 from broker.embedded.config import Options
 from broker.embedded.up import Embedded, administered, up
@@ -111,7 +112,7 @@ class Vaults:
         """Use Vault as `role`; raise the error that a command would meet."""
         if role is Role.AUDITOR:
             vault.list("accounts")
-        elif lacks := lacking(vault, role, self._roles.config["serve.tls_pki"]):
+        elif lacks := lacking(vault, role, signing_paths(self._roles.config)[role]):
             message = f"the {role.value} role lacks {'; '.join(lacks)}"
             raise DeniedError(message, hint="VAULT_TOKEN=… broker vault setup --dry-run")
 
@@ -247,7 +248,7 @@ class Vaults:
     def _wish(self, accounts: Sequence[str] = (), *, adopt: bool = False) -> Wish:
         config = self._roles.config
         issuers = jwt_mounts(config.issuers)
-        return Wish(tuple(accounts) or ALL, adopt=adopt, issuers=issuers, pki=config["serve.tls_pki"])
+        return Wish(tuple(accounts) or ALL, adopt=adopt, issuers=issuers, pki=signing_paths(config))
 
     def _up(self, *, wish: Wish, options: Options = Options()) -> Embedded:  # noqa: B008  # frozen
         mount = self._roles.config["vault.mount"]

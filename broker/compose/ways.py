@@ -34,6 +34,16 @@ class Way:
         return self.source.startswith("$")
 
 
+def signing_paths(config: Config) -> Mapping[Role, tuple[str, ...]]:
+    """Return where a PKI engine of Vault signs for each role, by the configuration."""
+    accounts = [own["pki"] for own in config.accounts.values() if "pki" in own]
+    named = {Role.SERVER: ("sign", [config["serve.tls_pki"]]), Role.ROTATOR: ("sign-verbatim", accounts)}
+    paths = dict.fromkeys(Role, tuple[str, ...]())
+    for role, (verb, roles) in named.items():
+        paths[role] = tuple(f"/{verb}/".join(name.rsplit("/", 1)) for name in sorted(set(roles)) if name)
+    return paths
+
+
 class Ways:
     """The ways to log in that configuration and environment give."""
 

@@ -265,9 +265,9 @@ def _revoking(record: ConsumerRecord, lease: str, place: Place, now: datetime) -
 
 def _until(holding: Holding, now: datetime) -> str:
     if holding.until is None:
-        return "by hand"
+        return f"by hand since {holding.since:%F %TZ}"
     more = ", and ten minutes more for wrong clocks" if _over(holding, now) else ""
-    return f"lease {holding.lease} until {holding.until:%F %TZ}{more}"
+    return f"lease {holding.lease} since {holding.since:%F %TZ} until {holding.until:%F %TZ}{more}"
 
 
 def _place_of(lease: Lease) -> Place:

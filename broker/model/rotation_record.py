@@ -74,7 +74,8 @@ class RotationRecord:
             wait = max(SHORTEST, min(wait, (valid_until - failure.at) / SHARE))
         since = last.since if last else failure.at
         counted = replace(failure, since=since, until=failure.at + wait, failures=failures)
-        return replace(self, back_offs=(*(b for b in self.back_offs if b.step != failure.step), counted))
+        others = self.succeeded(failure.step, before=before, after=failure.head).back_offs
+        return replace(self, back_offs=(*others, counted))
 
     def succeeded(self, step: str, *, before: int, after: int) -> Self:
         """Return the record without the back-off of `step`. The others hold on: the entries are the scheduler's own.

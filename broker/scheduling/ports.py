@@ -4,7 +4,7 @@ LockTakenError    another scheduler leads
 LostLockError     another scheduler became the leader while this one did something else
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -14,6 +14,7 @@ from broker.errors import ConflictError, WaitingError
 from broker.model.account import Account
 from broker.model.generation import SigningRequest, Submission
 from broker.model.names import AccountName
+from broker.model.plan import AccountPlan
 from broker.model.rotation_record import RotationRecord
 from broker.rotation.ports import Version
 
@@ -89,4 +90,5 @@ class Idle(Protocol):
 # Sends the CSR by the way of the account's partner; None if only a person can
 Submit = Callable[[Account, SigningRequest], Submission | None]
 PollReplies = Callable[[], None]  # reads what arrived, and notes proposals in the records
+Notify = Callable[[Sequence[AccountPlan]], None]  # the plans of the accounts that were looked at
 RunHooks = Callable[[AccountName, str], None]  # the account, and the event that has happened

@@ -22,6 +22,7 @@ class Now:
 
     gauges: dict[str, tuple[str, Callable[[], float | None]]] = field(default_factory=dict)  # name: help, value
     expiries: Callable[[], Iterable[metrics.Expiry]] = tuple
+    families: Callable[[], Iterable[metrics.Family]] = tuple
 
 
 def exposition(now: Now) -> bytes:
@@ -56,6 +57,11 @@ class _Numbers(Collector):
             known = value()
             if known is not None:
                 yield _gauge(name, meaning, known)
+        for family in self._now.families():
+            shown = GaugeMetricFamily(f"{_OWN}{family.name}", family.meaning, labels=family.labels)
+            for key, number in family.values.items():
+                shown.add_metric(key, number)
+            yield shown
         labels = ("account", "generation", "stage")
         begins = GaugeMetricFamily("x509_cert_not_before", "Begin of a certificate, Unix time.", labels=labels)
         ends = GaugeMetricFamily("x509_cert_not_after", "End of a certificate, Unix time.", labels=labels)

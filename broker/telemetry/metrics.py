@@ -7,7 +7,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -48,6 +48,16 @@ class Expiry:
     stage: str
     not_before: float
     not_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Numbers with labels, by the values of these, for a part of the broker that keeps its own."""
+
+    name: str
+    meaning: str
+    labels: tuple[str, ...]
+    values: Mapping[tuple[str, ...], float]
 
 
 @dataclass(slots=True)

@@ -41,10 +41,10 @@ def health(settings: VaultSettings) -> Health:
     return Health(str(status.get("version", "?")), vault.their_clock)
 
 
-def lacking(vault: Connection, role: Role, pki: str = "") -> list[str]:
+def lacking(vault: Connection, role: Role, pki: Sequence[str] = ()) -> list[str]:
     """Return the rights that the policy of `role` grants and the token of `vault` lacks, as "update on PATH".
 
-    `pki` is MOUNT/ROLE of the PKI engine that signs the service's certificate.
+    `pki` has the paths where a PKI engine signs for it.
 
     A role that is limited to some accounts has no right on the secrets of every account. Which accounts these are is
     unknown here, so rights on secrets are reported only if it has some of them.

@@ -35,17 +35,17 @@ def policy_name(mount: str, name: str) -> str:
 
 
 def role_policy(
-    role: Role, *, mount: str, accounts: Sequence[str] = ALL, shared: Sequence[str] = (), pki: str = ""
+    role: Role, *, mount: str, accounts: Sequence[str] = ALL, shared: Sequence[str] = (), pki: Sequence[str] = ()
 ) -> str:
     """Return the HCL of `role`. It may reach the secrets of `accounts`; raise `InputError` for a bad name.
 
     `shared` names `mount` too if others use it: there the role sets the bounds of the documents that it creates.
-    `pki` is MOUNT/ROLE of the PKI engine that signs the service's certificate.
+    `pki` has the paths where a PKI engine signs for it, such as pki/sign/broker.
     """
     for account in accounts:
         if account not in ALL:
             checked_name(account, "account")
-    lists = {"account": accounts, "shared": shared, "pki": ["/sign/".join(pki.rsplit("/", 1))] if pki else []}
+    lists = {"account": accounts, "shared": shared, "pki": pki}
     return _filled(installed(f"{role.value}.hcl"), lists, mount=mount)
 
 

@@ -8,7 +8,7 @@ import difflib
 import json
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -52,7 +52,7 @@ class Wish:
 
     accounts: tuple[str, ...] = ALL
     adopt: bool = False
-    pki: str = ""  # MOUNT/ROLE that signs the service's certificate
+    pki: Mapping[Role, Sequence[str]] = field(default_factory=dict)  # the paths where a PKI engine signs for a role
     issuers: tuple[JwtMount, ...] = ()
 
 
@@ -184,7 +184,8 @@ def as_shell(ground: Ground, items: Iterable[Item]) -> str:
 def _policies(ground: Ground, wish: Wish) -> list[Item]:
     mount, shared = ground.mount, () if ground.is_ours else (ground.mount,)
     texts = {
-        role.value: role_policy(role, mount=mount, accounts=wish.accounts, shared=shared, pki=wish.pki) for role in Role
+        role.value: role_policy(role, mount=mount, accounts=wish.accounts, shared=shared, pki=wish.pki.get(role, ()))
+        for role in Role
     }
     named = {policy_name(mount, name): text for name, text in {BASE: installed(f"{BASE}.hcl"), **texts}.items()}
     return [Item(f"policy {name}", f"sys/policies/acl/{name}", {"policy": text}) for name, text in named.items()]

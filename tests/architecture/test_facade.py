@@ -25,9 +25,12 @@ HELPERS = (  # pure functions, and values that use-cases take and return: none o
     "broker.rotation.receive.ImportOptions",
     "broker.rotation.receive.Received",
     "broker.rotation.reports.",
+    "broker.scheduling.report.",
 )
 INIT = ("broker.embedded.server.find_binary", "broker.vault.settings.VaultSettings")  # it runs without the server extra
 DOORS = {
+    ("broker/compose/scheduling.py", "broker.compose.daemon"),  # a scheduler that stays: APScheduler and listeners
+    ("broker/compose/sweeping.py", "broker.telemetry.exposition"),  # only for a scrape
     ("broker/cli/start.py", "broker.compose.graph"),
     ("broker/cli/start.py", "broker.telemetry.rendering"),  # only if logs are wanted: structlog is an extra
     ("broker/delivery/formats.py", "broker.pki"),  # only for a key store: cryptography takes 70 ms

@@ -30,7 +30,7 @@ class Pki:
     def grant(self) -> None:
         """Give the server role its one right there, as `vault setup` does."""
         mount = self.system.vault.settings.mount
-        hcl = role_policy(Role.SERVER, mount=mount, pki=f"{self.mount}/broker")
+        hcl = role_policy(Role.SERVER, mount=mount, pki=[f"{self.mount}/sign/broker"])
         self.system.vault.admin.call("POST", f"sys/policies/acl/{policy_name(mount, 'server')}", {"policy": hcl})
 
 

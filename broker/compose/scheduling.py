@@ -1,0 +1,81 @@
+"""The scheduler, connected: what a sweep reads in Vault, and whom it asks outside."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from broker.compose.sweeping import Sweeping
+from broker.model.account import Account
+from broker.model.duration import parse_duration
+from broker.model.generation import SigningRequest, Submission
+from broker.model.plan import AccountPlan, account_plan
+from broker.model.role import Role
+from broker.pki.reply import read_reply
+from broker.rotation.receive import ImportOptions
+from broker.rotation.rotation import Rotation
+from broker.scheduling.decision import MACHINE
+from broker.scheduling.ports import Fence
+from broker.scheduling.sweep import Outside, Stores, Sweeps, fenced, nothing
+from broker.service.systemd import State
+from broker.vault.idle import VaultIdle
+from broker.vault.locks import VaultLock
+from broker.vault.machine_ca import sign
+from broker.vault.rotation_records import VaultRotationRecords
+
+if TYPE_CHECKING:  # a cycle: `Broker` offers this
+    from broker.compose.graph import Broker
+
+
+class Scheduling:
+    """The rotator's scheduler."""
+
+    def __init__(self, broker: Broker, report: Callable[[State], None]) -> None:
+        self._broker = broker
+        self._report = report
+
+    def run(self, at: str, ready: Callable[[tuple[str, ...]], None]) -> None:
+        """Sweep at the configured times until a signal asks to end; call `ready` with the address of its health."""
+        from broker.compose.daemon import run  # APScheduler and the service's listeners
+
+        interval = parse_duration(self._broker.config["rotation.interval"])
+        run(Sweeping(self.sweeps), interval, at, ready, self._report)
+
+    @cached_property
+    def sweeps(self) -> Sweeps:
+        """The sweeps of this process."""
+        broker = self._broker
+        vault, accounts = broker.roles.connection(Role.ROTATOR), broker.roles.accounts(Role.ROTATOR)
+        holder = f"{broker.actor} on {socket.gethostname()}, process {os.getpid()}"
+        lock = VaultLock(vault, holder, broker.true_clock)
+        stores = Stores(accounts, accounts, VaultRotationRecords(vault), VaultIdle(vault), lock)
+        outside = Outside(self.submit, nothing, nothing, nothing)
+        return Sweeps(stores, outside, self._rotation, self._plan, broker.true_clock)
+
+    def submit(self, account: Account, request: SigningRequest) -> Submission | None:
+        """Send `request` by the account's way; None if only a person can."""
+        role = self._broker.config.accounts.get(account.name, {}).get("pki", "")
+        return self.sign(account, request, role) if role else None
+
+    def sign(self, account: Account, request: SigningRequest, role: str) -> Submission:
+        """Have Vault's PKI sign `request`, by MOUNT/ROLE, and import the answer as a reply of the partner.
+
+        The submission is recorded first. Killed after it, the next sweep asks again.
+        """
+        broker = self._broker
+        submission = Submission(broker.true_clock(), MACHINE, reference=role)
+        broker.rotation.submit(account.name, request.number, submission)
+        reply = read_reply(sign(broker.roles.connection(Role.ROTATOR), role, request.csr))
+        broker.rotation.receive(account.name, reply, ImportOptions())
+        return submission
+
+    def _rotation(self, fence: Fence) -> Rotation:
+        return fenced(self._broker.rotation, fence)
+
+    def _plan(self, account: Account, now: datetime) -> AccountPlan:
+        profile = self._broker.profile(account.profile, Role.ROTATOR)
+        return account_plan(account, profile.renewal, now)

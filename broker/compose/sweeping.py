@@ -1,0 +1,117 @@
+"""The sweeps of a daemon: how they went, in numbers and for who asks if it is well."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from broker.errors import BrokerError, UnknownNameError, WaitingError
+from broker.issuing.expiries import expiries
+from broker.model.names import AccountName
+from broker.scheduling.decision import next_proof, proven_at
+from broker.scheduling.ports import LockTakenError, LostLockError
+from broker.scheduling.report import Standing, SweepReport
+from broker.scheduling.sweep import Sweeps
+from broker.telemetry import log
+from broker.telemetry.metrics import Family
+
+
+@dataclass(eq=False)
+class Sweeping:
+    """The sweeps of a daemon, and how they went."""
+
+    sweeps: Sweeps
+    ended: threading.Event = field(default_factory=threading.Event)
+    last: SweepReport | None = None
+    failed: BrokerError | None = None  # the newest sweep, if it did not come to its end
+    leads: bool = False
+    missed: int = 0
+    failures: int = 0
+
+    def sweep(self) -> None:
+        """Sweep once. No error ends the daemon: the next sweep tries again."""
+        try:
+            report = self.sweeps.sweep()
+        except (LockTakenError, LostLockError) as error:
+            self.failed, self.leads = None, False
+            log.info("no sweep", reason=error.message)
+        except BrokerError as error:
+            self.failed = error
+            log.error("no sweep", reason=error.message, hint=error.hint, again=f"{self.sweeps.interval}")
+        else:
+            self.last, self.failed, self.leads = report, None, True
+            self.missed, self.failures = self.missed + report.missed, self.failures + len(report.failures)
+            log.info("sweep", accounts=report.accounts, read=report.read, done=len(report.deeds), missed=report.missed)
+
+    def check(self) -> None:
+        """Raise the error of the newest sweep, if it failed."""
+        if self.failed:
+            raise self.failed
+
+    def check_account(self, name: AccountName) -> None:
+        """Raise the error of an account that waits after a failure."""
+        self.check()
+        standing = self.sweeps.standings.get(name)
+        if standing is None:
+            raise UnknownNameError(f"no sweep has read an account {name}")
+        for waits in standing.record.back_offs:
+            raise WaitingError(f"{waits.step} of {name}: {waits.message}", hint=waits.hint)
+
+    def metrics(self) -> bytes:
+        """Return all numbers as text."""
+        from broker.telemetry.exposition import Now, exposition  # other commands load no prometheus_client
+
+        interval = self.sweeps.interval
+        gauges: dict[str, tuple[str, Callable[[], float | None]]] = {
+            "rotation_leader": ("1 if the newest sweep was this process's.", lambda: float(self.leads)),
+            "rotation_missed_sweeps": ("Sweeps that did not happen in time.", lambda: self.missed),
+            "rotation_failures": ("Actions that failed.", lambda: self.failures),
+            "rotation_interval_seconds": (
+                "Time between two sweeps.",
+                lambda: interval.total_seconds() if interval else None,
+            ),
+            "rotation_last_sweep_timestamp_seconds": (
+                "Newest sweep that came to its end.",
+                lambda: self.last.at.timestamp() if self.last else None,
+            ),
+        }
+        standings = list(self.sweeps.standings.values())
+        ends = [end for standing in standings for end in expiries(standing.account)]
+        return exposition(Now(gauges, lambda: ends, lambda: families(standings)))
+
+
+def families(standings: Sequence[Standing]) -> Iterator[Family]:
+    """Yield the numbers of each account. Lead times beside them make alerts relative."""
+    found: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in _MEANINGS}
+    for one in standings:
+        account, plan, key = one.account, one.plan, (str(one.name),)
+        if account.removed:
+            continue
+        found["rotation_phase"][*key, plan.phase.value] = 1
+        if plan.due:
+            found["rotation_due_timestamp_seconds"][key] = plan.due.at.timestamp()
+            found["rotation_lead_time_seconds"][key] = plan.due.lead.time.total_seconds()
+        proven, proof = proven_at(account), next_proof(account)
+        if proven and proof:
+            found["rotation_proven_timestamp_seconds"][key] = proven.timestamp()
+            found["rotation_proof_due_timestamp_seconds"][key] = proof.timestamp()
+        request = account.open_request
+        if request and request.submissions:
+            found["rotation_sent_timestamp_seconds"][key] = request.submissions[0].at.timestamp()
+        for waits in one.record.back_offs:
+            found["rotation_failing_since_timestamp_seconds"][*key, waits.step] = waits.since.timestamp()
+            found["rotation_back_off_until_timestamp_seconds"][*key, waits.step] = waits.until.timestamp()
+    for name, (meaning, *labels) in _MEANINGS.items():
+        yield Family(name, meaning, tuple(labels), found[name])
+
+
+_MEANINGS: Final = {
+    "rotation_phase": ("Phase of an account.", "account", "phase"),
+    "rotation_due_timestamp_seconds": ("When renewal must start.", "account"),
+    "rotation_lead_time_seconds": ("How long the partner takes to answer.", "account"),
+    "rotation_proven_timestamp_seconds": ("Last canary of the current set that was accepted.", "account"),
+    "rotation_proof_due_timestamp_seconds": ("When the current set is tried next.", "account"),
+    "rotation_sent_timestamp_seconds": ("When the open request was sent.", "account"),
+    "rotation_failing_since_timestamp_seconds": ("First failure in a row of a step.", "account", "step"),
+    "rotation_back_off_until_timestamp_seconds": ("When a step that failed is tried again.", "account", "step"),
+}
