@@ -39,6 +39,10 @@ path "${shared}/metadata/idle"           { capabilities = ["create", "update"], 
 path "${shared}/metadata/rotation/+"     { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }
 path "${shared}/metadata/locks/rotation" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }
 
+# The last mail of the watched mailbox that was read
+path "${mount}/data/mailbox"         { capabilities = ["create", "read", "update"] }
+path "${shared}/metadata/mailbox"    { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }
+
 # Recipients of notices
 path "${mount}/data/recipients"      { capabilities = ["create", "read", "update"] }
 path "${shared}/metadata/recipients" { capabilities = ["create", "update"], allowed_parameters = { "cas_required" = [true], "max_versions" = ["10"] } }

@@ -18,16 +18,18 @@ from broker.cli.options import (
     write_output,
 )
 from broker.cli.output import note, show_details, show_findings, wrote_json
+from broker.cli.reply import split_reply
 from broker.cli.start import Start
 from broker.errors import InputError, RefusedError
 from broker.model.finding import Finding, FindingsError
 from broker.model.fingerprint import format_fingerprint
 from broker.model.names import AccountName
+from broker.model.proposal import Outcome
 from broker.model.role import Role
 from broker.model.stage import Stage
 from broker.people.eml import for_contact
 from broker.pki.certificates import Description, ca_set, describe
-from broker.pki.reply import OtherKeyError, read_files
+from broker.pki.reply import OtherKeyError, ReplyParts, read_files, read_reply
 from broker.pki.verification import ACCEPTABLE
 from broker.pki.wrappings import MOST_BYTES
 from broker.rotation.receive import ImportOptions, Received
@@ -49,7 +51,8 @@ def command() -> None:
 
 @command.verb("import", example="broker cert import acme reply.eml --accept-ca AB:CD:… --client-id-for reporting")
 @account_argument
-@click.argument("files", metavar="FILE|DIRECTORY|- ...", nargs=-1, required=True)
+@click.argument("files", metavar="[FILE|DIRECTORY|- ...]", nargs=-1)
+@click.option("--reply", default="", metavar="ACCOUNT/ID", help="Import a reply that arrived: see broker reply list.")
 @accept_ca_option
 @click.option("--server-ca", default="", metavar="FILE", help="CAs that verify the server, if not those in the reply.")
 @click.option("--client-id-for", default="", metavar="APPLICATION", help="Take its client_id from the reply.")
@@ -61,6 +64,7 @@ def import_(
     start: Start,
     account: AccountName,
     files: Sequence[str],
+    reply: str,
     accept_ca: Sequence[str],
     server_ca: str,
     client_id_for: str,
@@ -88,13 +92,17 @@ def import_(
     require_free_output(draft, "the mail")
     if client_id and not client_id_for:
         raise InputError("--client-id requires --client-id-for", hint="--client-id-for APPLICATION")
+    if bool(files) == bool(reply):
+        raise InputError("give either files or --reply", hint="broker reply list shows what arrived")
     require_one_reader(*files, server_ca)
-    parts = read_files(read_inputs(files, largest=MOST_BYTES))  # before any login
+    arrived = _reply_of(account, reply) if reply else ""
+    parts = read_files(read_inputs(files, largest=MOST_BYTES)) if files else None  # before any login
     server = read_input(server_ca) if server_ca else b""
     if server_ca:
         ca_set(server)  # refuses bad CAs even if the reply was imported before
     why = the_reason(bool(findings), reason, "--accept")
     said = ImportOptions(tuple(accept_ca), server, client_id_for, client_id, findings, why, typed_command())
+    parts = parts or _arrived(start, account, arrived)
     try:
         received = start.broker.rotation.receive(account, parts, said)
     except (FindingsError, OtherKeyError) as error:
@@ -103,6 +111,8 @@ def import_(
         elif for_contact(_found(error)):
             note(f"to tell the partner why: {typed_command()} --draft {account}.eml")
         raise
+    if arrived:
+        start.broker.arriving.conclude(account, arrived, Outcome.IMPORTED)
     generation = received.generation
     certificate = received.account.certificate(generation.parts.certificate)
     shown = {"account": account, "generation": generation.number, "stage": generation.stage}
@@ -141,6 +151,24 @@ def _write_refusal(start: Start, account: AccountName, error: FindingsError | Ot
         return
     write_output(out, content)
     note(f"mail draft {out}: open it in your mail program, read it, and send it" if out != "-" else "send this mail")
+
+
+def _reply_of(account: AccountName, text: str) -> str:
+    """Return the id of a reply of `account`; raise `InputError`."""
+    name, id_ = split_reply(text)
+    if name != account:
+        raise InputError(f"reply {text} is one of {name}", hint="broker reply list shows those of each account")
+    return id_
+
+
+def _arrived(start: Start, account: AccountName, id_: str) -> ReplyParts:
+    """Return the content of a reply that arrived; raise `RefusedError` if it holds nothing to import."""
+    one = start.broker.arriving.find(account, id_, Role.ROTATOR)
+    if not one.material:
+        state = f"was {one.outcome.value}" if one.outcome else "holds nothing that can be imported"
+        hint = f"broker cert import {account} FILE imports a file; broker reply show {account}/{id_}"
+        raise RefusedError(f"reply {account}/{id_} {state}", hint=hint)
+    return read_reply(one.material.encode())
 
 
 @command.verb("inspect", example="broker cert inspect reply.eml")

@@ -36,6 +36,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
         "trust": "CAs that verify the partner's server: set",
         "csr": "signing requests: new, show, lint, submit, cancel",
         "cert": "replies of the partner: import, inspect",
+        "reply": "replies that arrived and wait for a person: list, show, dismiss",
         "mail": "servers for mails of the broker: set, test",
         "rotation": "generations: status, canary, promote, rollback, reject, retire, returned",
         "notify": "recipients of notices: list, test",

@@ -18,6 +18,7 @@ from broker.compose.importing import Imports
 from broker.compose.issuing import Issuing
 from broker.compose.mail import Mail
 from broker.compose.notifying import Notifying
+from broker.compose.replies import Arriving
 from broker.compose.roles import Roles
 from broker.compose.scheduling import Scheduling
 from broker.compose.serving import Listening, run
@@ -254,6 +255,11 @@ class Broker:
     def mail_secrets(self, role: Role) -> VaultMailSecrets:
         """Return the secrets for mail servers, as far as `role` may touch them."""
         return VaultMailSecrets(self.roles.connection(role))
+
+    @cached_property
+    def arriving(self) -> Arriving:
+        """Replies that arrive by mail and in the drop folder."""
+        return Arriving(self, self._say)
 
     # use-cases
 

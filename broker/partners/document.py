@@ -166,6 +166,7 @@ def _share(value: object) -> float:
 
 def _submission(value: object) -> Submission:
     readers = {**_TEXTS, "how": _way, "to": _known(mail_address), "url": _web_address, "texts": _texts}
+    readers |= {"download_within": of_text(parse_duration)}
     found = converted(value, Submission, readers)
     if found.how is Channel.PORTAL and not found.url:
         raise SettingError("url", "is missing", "the address of the portal")

@@ -50,6 +50,7 @@ class Submission(MailText):
     url: str = ""  # of the portal
     checklist: tuple[str, ...] = ()  # for the person who submits it
     language: str = ""  # of `texts`; "": the texts without a language
+    download_within: timedelta = timedelta(days=7)  # how long a link in a reply works, if the mail does not say
     texts: Mapping[str, MailText] = field(default_factory=dict)
 
     def text(self, language: str = "") -> MailText:

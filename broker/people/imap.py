@@ -71,7 +71,7 @@ class ImapSession(imaplib.IMAP4):
         try:
             self.authenticate(sasl.mechanism, _answers(sasl))
         except imaplib.IMAP4.error as error:
-            if isinstance(error, imaplib.IMAP4.abort):
+            if isinstance(error, imaplib.IMAP4.abort) or "[UNAVAILABLE]" in str(error):  # RFC 5530: not the login
                 raise
             raise login.rejected(self._server, self._server.name) from None
 
@@ -86,6 +86,7 @@ def imap_session(server: MailServer, login: Login | None, limit: float = LIMIT) 
         finally:
             with suppress(*FAULTS, imaplib.IMAP4.error):
                 session.logout()
+            session.shutdown()  # which a failed logout leaves out
 
 
 @contextmanager

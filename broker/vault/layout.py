@@ -24,6 +24,7 @@ ISSUED: Final = "evidence/issued"
 IDLE: Final = "idle"  # one document, a hint for the scheduler
 LOCK: Final = "locks/rotation"  # one document; its metadata is never deleted
 MAIL: Final = "mail"
+MAILBOX: Final = "mailbox"  # one document: the last mail that was read
 PROFILES: Final = "profiles"
 ROTATION: Final = "rotation"  # what the scheduler and mail did
 RECIPIENTS: Final = "recipients"  # of notices: one document, no folder
@@ -40,6 +41,7 @@ FOLDERS: Final = (
     "keys",
     "locks",
     MAIL,
+    MAILBOX,
     "passwords",
     PROFILES,
     RECIPIENTS,

@@ -1,12 +1,6 @@
-"""Rotation records in Vault: what the scheduler and mail did for each account, under compare-and-set.
-
-A record is one text in its document: OpenBao takes no body with more than 1,000 keys and texts.
-"""
+"""Rotation records in Vault: what the scheduler and mail did for each account, under compare-and-set."""
 
 from collections.abc import Callable
-from contextlib import suppress
-
-import msgspec
 
 from broker.model.names import AccountName
 from broker.model.rotation_record import RotationRecord
@@ -36,20 +30,12 @@ class VaultRotationRecords:
         def changed(document: Document | None) -> Document | None:
             before = _record(name, document)
             after = change(before)
-            return document if after == before else _document(after)
+            return document if after == before else encoded(after)
 
         return _record(name, self._vault.change(layout.rotation(name), changed) or None)
-
-
-def _document(record: RotationRecord) -> Document:
-    whole = encoded(record)
-    return whole | {"value": msgspec.json.encode(whole["value"]).decode()}
 
 
 def _record(name: AccountName, document: Document | None) -> RotationRecord:
     if document is None:
         return RotationRecord()
-    value = document.get("value")
-    with suppress(msgspec.DecodeError, TypeError):  # `decoded` refuses it
-        value = msgspec.json.decode(value or "")
-    return decoded({**document, "value": value}, RotationRecord, f"the rotation record of {name}")
+    return decoded(document, RotationRecord, f"the rotation record of {name}")

@@ -16,6 +16,7 @@ from tests.support.catalogue import GOOD
 from tests.support.cli_harness import CliHarness
 from tests.support.console import commands
 from tests.support.printed_run import PrintedRuns
+from tests.support.saved_states import REPLY
 from tests.support.system import PASSWORD, Ended
 from tests.support.vault import admin_token
 
@@ -290,6 +291,21 @@ ROWS: Final = (
     Row("cert import acme reply.zip --client-id-for nothing", 2, "acme has no application nothing"),
     Row("cert import acme reply.zip --client-id-for reporting --client-id x", 6, "does not name the client_id"),
     Row("cert import acme reply.zip --client-id x", 2, "--client-id-for"),
+    Row("cert import acme", 2, "either files or --reply"),
+    Row(f"cert import acme reply.zip --reply acme/{REPLY}", 2, "either files or --reply"),
+    Row("cert import acme --reply 5eed", 2, "is not the id of a reply"),
+    Row(f"cert import acme --reply other/{REPLY}", 2, f"reply other/{REPLY} is one of other"),
+    Row(f"cert import acme --reply acme/{REPLY}", 2, f"acme has no reply '{REPLY}'"),
+    Row(f"cert import acme --reply acme/{REPLY}", 6, "a CA that is not accepted", "arrived"),
+    Row("reply list ACME", 2, "account 'ACME' is not a name"),
+    Row("reply list nobody", 2, "there is no account nobody"),
+    Row("reply show acme", 2, "is not the id of a reply"),
+    Row("reply show acme/5EED5EED5EED5EED", 2, "is not the id of a reply"),
+    Row(f"reply show nobody/{REPLY}", 2, "there is no account nobody"),
+    Row(f"reply show acme/{REPLY}", 2, f"acme has no reply '{REPLY}'"),
+    Row(f"reply dismiss acme/{REPLY}", 2, "--reason"),
+    Row(f"reply dismiss acme/{REPLY} --reason 'a\x1b'", 2, "control character", "arrived"),
+    Row(f"reply dismiss acme/{REPLY} --reason no", 2, f"acme has no reply '{REPLY}'"),
     Row("cert inspect good.csr", 2, "neither a certificate nor a client_id"),
     Row("rotation status nobody", 2, "there is no account nobody"),
     Row("rotation canary acme --generation 9", 2, "no generation 9"),

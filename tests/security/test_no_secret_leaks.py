@@ -27,6 +27,7 @@ from broker.embedded.up import administered
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.vault import layout
+from tests.support import pki
 from tests.support.console import commands
 from tests.support.leaks import CHANNELS, Watch
 from tests.support.outside import made_outside
@@ -64,6 +65,7 @@ def watch() -> Iterator[Watch]:
         bring_in(watched)
         issue(watched)
         look(watched)
+        arrive(watched)
         leave(watched)
         own_vault(watched)
         mark_what_was_made(watched)
@@ -220,6 +222,25 @@ def look(watch: Watch) -> None:
     watch.run("vault", "status")
     watch.run("vault", "env")
     watch.run("nonsense", code=2)
+
+
+def arrive(watch: Watch) -> None:
+    """A mail that nobody should send: with a private key, and a link that holds a token."""
+    secret, token = pki.run("openssl", "genpkey", "-algorithm", "RSA").decode(), "l1nk-pl4nted-t0ken"
+    watch.mark("key in a mail", "".join(secret.splitlines()[3:6]))
+    watch.mark("link in a mail", token)
+    text = f"The certificate of {LOGIN} expires: https://desk.example/{token}?t={token}\n\n{secret}"
+    with tempfile.TemporaryDirectory() as folder:
+        mail = Path(folder) / "mail.eml"
+        mail.write_text(f"From: desk@partner.example\nMessage-ID: <1@partner.example>\nSubject: Soon\n\n{text}")
+        os.utime(mail, (0, 0))
+        with watch.system.broker(replies_folder=folder) as broker:
+            broker.arriving.poll()
+            ((_, one),) = broker.arriving.waiting([AccountName("acme")])
+    watch.run("reply", "list")
+    watch.run("reply", "show", f"acme/{one.id}")
+    watch.run("reply", "dismiss", f"acme/{one.id}", "--reason", "a test")
+    watch.run("cert", "import", "acme", "--reply", f"acme/{one.id}", code=6)
 
 
 def leave(watch: Watch) -> None:

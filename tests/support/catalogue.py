@@ -15,7 +15,7 @@ from typing import Final
 
 from broker.model.role import Role
 
-__all__ = ["CASES", "GOOD", "HELD", "STATES", "Case", "filled"]
+__all__ = ["ARRIVED", "CASES", "GOOD", "HELD", "STATES", "Case", "filled"]
 
 LATER: Final = 150.0  # seconds: a try that a kill left unanswered holds the next one up for two minutes
 OPERATOR, ROTATOR, AUDITOR = (Role.OPERATOR,), (Role.ROTATOR,), (Role.AUDITOR,)
@@ -24,6 +24,7 @@ PROMOTING = (Role.ROTATOR, Role.CANARY)
 IMPORTING = (Role.OPERATOR, *PROMOTING)
 GET: Final = "{account}/{application} --consumer-token-file {token} --to bundle"
 HELD: Final = "(a consumer holds a lease)"  # in place of a line, which cannot choose the id of a lease
+ARRIVED: Final = "(a reply arrives by mail)"  # in place of a line, which cannot choose the id of a reply
 SET: Final = "{account}/{application} --client-id 11111111-1111-4111-8111-111111111111"
 
 
@@ -147,7 +148,13 @@ CASES: Final = (
         writes="vault",
     ),
     Case("cert import (second)", "{account} {reply}", "again", ROTATOR, writes="vault"),
+    Case(
+        "cert import --reply", "{account} --reply {arrived} {accept}", "arrived", ROTATOR, writes="vault", done=(0, 6)
+    ),
     Case("cert inspect", "{reply}", vault=False),
+    Case("reply list", "{account}", "arrived", AUDITOR),
+    Case("reply show", "{arrived}", "arrived", AUDITOR),
+    Case("reply dismiss", "{arrived} --reason forged", "arrived", ROTATOR, writes="vault"),
     Case("mail set", "smtp --password-file -", roles=OPERATOR, writes="vault", input=b"another\n", repeats=True),
     Case("mail test", apart=True),  # needs mail servers
     Case("notify list", roles=AUDITOR),
@@ -301,6 +308,7 @@ STATES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyType(
         "added": ("account", ("password set {account} --password-file {password}", "app add {account}/{application}")),
         "requested": ("added", ("csr new {account}",)),
         "candidate": ("requested", (GOOD["cert import"].line,)),
+        "arrived": ("requested", (ARRIVED,)),
         "promoted": ("candidate", ("rotation promote {account}",)),
         "anchored": ("promoted", ("evidence anchor",)),
         "again": ("promoted", ("csr new {account}",)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import imaplib
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ import pwd
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -132,12 +134,17 @@ def running() -> Iterator[MailServers]:
         folder = Path(name)
         folder.chmod(0o755)
         smtp, smtps, imap, imaps, auth, lmtp = free_ports(6)
-        servers = MailServers(folder, _certificates(folder), smtp, smtps, imap, imaps)
-        _set_up_dovecot(servers, auth, lmtp)
-        _set_up_postfix(servers, auth, lmtp)
+        before = os.umask(0o022)  # a command that ran in this process may have set a strict one
+        try:
+            servers = MailServers(folder, _certificates(folder), smtp, smtps, imap, imaps)
+            _set_up_dovecot(servers, auth, lmtp)
+            _set_up_postfix(servers, auth, lmtp)
+        finally:
+            os.umask(before)
         dovecot = ("dovecot", "-F", "-c", folder / "dovecot.conf")
         postfix = ("/usr/lib/postfix/sbin/master", "-d", "-c", folder / "postfix")
         with _served(dovecot, (imap, imaps, auth, lmtp), servers), _served(postfix, (smtp, smtps), servers):
+            _await_logins(servers)
             yield servers
 
 
@@ -352,6 +359,20 @@ def _await(process: subprocess.Popen[bytes], port: int, servers: MailServers) ->
             return
         time.sleep(0.01)
     raise AssertionError(f"{process.args!r} does not listen on {port}\n{servers.log}")
+
+
+def _await_logins(servers: MailServers) -> None:
+    """Wait until Dovecot knows its users: it listens before that, on a busy machine for a second."""
+    context, until = ssl.create_default_context(cafile=str(servers.ca_file)), time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        with (
+            suppress(imaplib.IMAP4.error, OSError),
+            imaplib.IMAP4_SSL("127.0.0.1", servers.imaps, ssl_context=context) as one,
+        ):
+            one.login(BROKER, PASSWORD)
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"nobody can log in\n{servers.log}")
 
 
 def _in_base64(octets: bytes) -> bytes:

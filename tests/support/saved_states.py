@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,10 @@ from broker.model.account import Account
 from broker.model.chain import verify
 from broker.model.lease import ConsumerRecord, Holding
 from broker.model.names import AccountName
+from broker.model.rotation_record import RotationRecord
 from broker.model.stage import Stage
+from broker.scheduling.incoming import read_file
+from broker.scheduling.matching import Match, proposal
 from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
 from broker.vault.documents import decoded
@@ -28,7 +31,8 @@ from broker.vault.enrolment import consumer_role
 from broker.vault.evidence import VaultEvidence
 from broker.vault.layout import right
 from broker.vault.lease_keys import lease_signer
-from tests.support.catalogue import HELD, STATES, Case, filled
+from broker.vault.rotation_records import VaultRotationRecords
+from tests.support.catalogue import ARRIVED, HELD, STATES, Case, filled
 from tests.support.console import inside
 from tests.support.ended import Ended
 from tests.support.outside import OutsideSet, made_outside, zipped
@@ -38,6 +42,7 @@ from tests.support.system import LOGIN, PASSWORD, SUBJECT, System
 from tests.support.vault import AppRole, a_consumer, login
 
 LEASE: Final = "5eed" * 8
+REPLY: Final = "5eed" * 4
 
 __all__ = ["ACCOUNT", "LATER", "LEASE", "SavedStates", "State", "account_faults", "documents_of"]
 
@@ -142,6 +147,7 @@ class SavedStates:
             "account": ACCOUNT,
             "application": "reporting",
             "lease": LEASE,
+            "arrived": f"{ACCOUNT}/{REPLY}",
             "url": self.system.partner.api_url,
             "login": LOGIN,
             "subject": [part for pair in SUBJECT for part in ("--subject", pair)],
@@ -161,6 +167,9 @@ class SavedStates:
             if line == HELD:
                 self._hold()
                 continue
+            if line == ARRIVED:
+                self._arrive(parent)
+                continue
             if "{reply}" in line:
                 self.reply(parent)
             if "{set}" in line:
@@ -178,6 +187,17 @@ class SavedStates:
         record = ConsumerRecord("5eed-entity", "batch-7", (holding,))
         VaultConsumers(self.system.vault.admin).change(record.entity, record.name, lambda _: record)
         lease_signer(self.system.vault.admin, datetime.now(UTC))  # the key that signed it
+
+    def _arrive(self, state: str) -> None:
+        """Have the partner's reply arrive by mail, as the reply `REPLY`."""
+        content, account = self.reply(state).read_bytes(), self.account()
+        assert account
+        assert account.open_request
+        arrived = read_file("reply.zip", content, datetime.now(UTC))
+        one = proposal(arrived, Match(account, account.open_request.number, by_key=True), (), timedelta(days=7))
+        one = replace(one, id=REPLY, source="mail", sender="Desk <desk@partner.example>", subject="Re: your request")
+        record = RotationRecord(proposals=(one,))
+        VaultRotationRecords(self.system.vault.admin).change(account.name, lambda _: record)
 
     def account(self) -> Account | None:
         """Return the account as it is stored."""

@@ -67,9 +67,10 @@ class System:
         return ended
 
     @contextmanager
-    def broker(self, wiring: Wiring | None = None) -> Iterator[Broker]:
+    def broker(self, wiring: Wiring | None = None, **settings: str) -> Iterator[Broker]:
         """Yield the object graph in this process: quick ways to a state that a test starts from."""
-        config = resolve(flags={}, environment=self.environment, file=None, defaults={"actor": "test"})
+        flags = {name.replace("_", ".", 1): value for name, value in settings.items()}
+        config = resolve(flags=flags, environment=self.environment, file=None, defaults={"actor": "test"})
         made = Broker(config, self.environment, wiring=wiring)
         try:
             yield made
