@@ -100,13 +100,13 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextmanager
-def held_back() -> Iterator[frozenset[int]]:
-    """Keep signals that ask the process to end pending until the block has ended; yield them, for `wait_for_end`.
+def held_back(more: frozenset[int] = frozenset()) -> Iterator[frozenset[int]]:
+    """Keep signals that ask the process to end, and `more`, pending until the block has ended; yield them for the wait.
 
     The kernel keeps them, not a handler: a handler that sets a `threading.Event` takes the lock that the waiting main
     thread may hold, and never returns.
     """
-    numbers = _asking_to_end()
+    numbers = _asking_to_end() | more
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield numbers
@@ -116,20 +116,20 @@ def held_back() -> Iterator[frozenset[int]]:
 
 def wait_for_end(
     signals: frozenset[int], until: datetime, clock: Callable[[], datetime], news: threading.Event | None = None
-) -> bool:
-    """Wait for a signal of `held_back`, and return True; or for `news` or the time `until`, and return False.
+) -> int:
+    """Wait for a signal of `held_back`, and return its number; or for `news` or the time `until`, and return 0.
 
     The wait ends when the clock shows `until`, or when as much time has passed as was left at the start: a clock that
     is set back, or a machine that sleeps, makes no wait longer.
     """
     started, left = _uptime(), (until - clock()).total_seconds()
     while left > 0 and not (news and news.is_set()):
-        if signal.sigtimedwait(signals, min(left, _GLANCE if news else _LOOK)) is not None:
-            return True
+        if came := signal.sigtimedwait(signals, min(left, _GLANCE if news else _LOOK)):
+            return came.si_signo
         passed = _uptime() - started
         left = min(left - passed, (until - clock()).total_seconds())
         started += passed
-    return False
+    return 0
 
 
 def _asking_to_end() -> frozenset[int]:

@@ -1,7 +1,7 @@
 """`broker bundle`: credentials for an application, for a limited time."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext, suppress
 from datetime import timedelta
 from functools import partial
@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from broker.cli.holding import Held
+from broker.agent.holding import Held
 from broker.cli.noun import Noun
 from broker.cli.options import application_argument
 from broker.cli.output import note, wrote_json
@@ -96,10 +96,10 @@ def get(
     account, name = application
     root = _root(start, account, name, directory)
     length = parse_duration(ttl or start.config["bundle.ttl"])
-    source = _source(start, consumer_token_file)
+    source = bundle_source(start, consumer_token_file)
     publish = partial(publishing, root, formats=[FileFormat(f) for f in formats], clock=start.clock)
     # Signals still end this: Vault may be slow, and there is no file yet
-    held = Held(source, Wanted(account, name, length, allow_expired=allow_expired), publish, start.clock)
+    held = Held(source, Wanted(account, name, length, allow_expired=allow_expired), publish, start.clock, note)
     with held_back() if hold else nullcontext() as signals, closing(held):
         held.publish()
         if signals is None:
@@ -140,14 +140,14 @@ def _say(held: Held, asked: timedelta, afterwards: str) -> None:
         note(f"requested: {duration_text(asked)}; a lease lasts an hour at most, and no longer than the certificate")
 
 
-def _source(start: Start, token_file: str) -> Source:
+def bundle_source(start: Start, token_file: str, say: Callable[[str], None] = note) -> Source:
     """Return the service if one is configured, else the use-case with this host's login."""
     if not start.config["service.address"] and not token_file:
         raise InputError(
             "no identity of a consumer is given",
             hint="--consumer-token-file PATH; or BROKER_ADDR and BROKER_AUTH for a broker service",
         )
-    return service(start, token_file) or start.broker.issuing.issuer(Caller(token(token_file)))
+    return service(start, token_file, say) or start.broker.issuing.issuer(Caller(token(token_file)))
 
 
 def _root(start: Start, account: AccountName, application: str, directory: str) -> Path:

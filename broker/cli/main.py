@@ -41,6 +41,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
         "rotation": "generations: status, canary, promote, rollback, reject, retire, returned",
         "notify": "recipients of notices: list, test",
         "bundle": "credentials for an application, for a limited time: get",
+        "exec": "run a program beside a bundle",
         "lease": "leases that consumers hold: list, show, revoke, key rotate",
         "serve": "issue bundles over HTTP, to consumers with a Vault token or a JWT",
         "evidence": "record of all changes: show, holders, verify, anchor, export",
@@ -61,6 +62,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(  # modules that
 _INSTALLS: Final = MappingProxyType({"demo": "'.[server,embedded]' ./standin"})
 
 
+_RUN: Final = ("demo", "exec")  # what they print is not ours
 _COMPLETING: Final = "_BROKER_COMPLETE"  # set by the shell's completion: see click.shell_completion
 
 
@@ -74,7 +76,7 @@ class _Nouns(click.Group):
         module = "broker_demo.command" if cmd_name == "demo" else f"broker.cli.{cmd_name}"
         command: click.Command = importlib.import_module(module).command
         for verb in command.commands.values() if isinstance(command, click.Group) else (command,):
-            _extend(verb, _AFTER_THE_VERB if cmd_name == "demo" else (OUTPUT, *_AFTER_THE_VERB))
+            _extend(verb, _AFTER_THE_VERB if cmd_name in _RUN else (OUTPUT, *_AFTER_THE_VERB))
         return command
 
     def resolve_command(

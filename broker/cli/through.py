@@ -1,6 +1,7 @@
 """The broker service that a command goes through, if the configuration names one."""
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
@@ -17,18 +18,18 @@ from broker.settings import AUTH_FORM, KUBERNETES
 from broker.telemetry import log
 
 
-def service(start: Start, token_file: str = "") -> Service | None:
-    """Return the service at BROKER_ADDR, None if none is set; say which way the command goes.
+def service(start: Start, token_file: str = "", say: Callable[[str], None] = note) -> Service | None:
+    """Return the service at BROKER_ADDR, None if none is set; `say` which way the command goes.
 
     `token_file` has the identity to show; without it, BROKER_AUTH names one. Raise `InputError`.
     """
     address, ca_file = start.config["service.address"], start.config["service.ca_file"]
     if not address:
-        note("directly from Vault")
+        say("directly from Vault")
         return None
     shown = Identity(f"token-file:{token_file}" if token_file else start.config["service.auth"])
     found = Service(address, shown, Path(ca_file) if ca_file else None)
-    note(f"through {address}")
+    say(f"through {address}")
     return found
 
 

@@ -130,6 +130,14 @@ def withdraw(directory: Root, lease: str) -> tuple[Path, ...]:
     return tuple(directory.path / name for name in _generations(directory))
 
 
+def cleared(directory: Root) -> None:
+    """Remove everything that was published in `directory`, by whichever holder; raise `OSError` if that fails."""
+    _sweep(directory)
+    if directory.link(CURRENT) is not None:
+        directory.unlink(CURRENT)
+    _remove_all(directory, _generations(directory))
+
+
 def _restore(directory: Root, current: str | None, manifests: Mapping[str, Secret[bytes] | None]) -> None:
     """Undo what was published, so that the caller can return the lease; raise `LeftBehindError` if that fails.
 

@@ -1,6 +1,5 @@
 """TLS of our own, as client and as server. Keys stay in memory: none is written to a disk."""
 
-import fcntl
 import os
 import ssl
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from broker import memfd
 from broker.errors import InputError, RefusedError
 from broker.model.secret import Secret
 
@@ -23,7 +23,6 @@ _REASONS: Final = {  # in the words of OpenSSL, under this system's security lev
     "CA_MD_TOO_WEAK": "it, or a CA beside it, has a signature that can be forged",
     "INVALID_CERTIFICATE": "an extension is broken",
 }
-_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 def client_context(key_and_chain: Secret[bytes], trust_pem: str) -> ssl.SSLContext:
@@ -56,12 +55,9 @@ def client_context(key_and_chain: Secret[bytes], trust_pem: str) -> ssl.SSLConte
 @contextmanager
 def sealed(content: bytes) -> Iterator[str]:
     """Yield a path to `content`: memory of this process alone, sealed against changes, freed afterwards."""
-    descriptor = os.memfd_create("credential", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    descriptor = memfd.sealed(content)
     try:
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(content)
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
-        yield f"/proc/self/fd/{descriptor}"
+        yield memfd.path_of(descriptor)
     finally:
         os.close(descriptor)
 

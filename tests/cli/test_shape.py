@@ -70,8 +70,8 @@ def test_what_is_printed_as_json_can_be_read(harness: CliHarness, name: str) -> 
     assert ended.code == 0, ended.err
 
 
-def test_every_command_but_the_demo_takes_json() -> None:
-    assert [n for n, c in COMMANDS.items() if not any("-o" in param.opts for param in c.params)] == ["demo"]
+def test_every_command_that_answers_takes_json() -> None:
+    assert [n for n, c in COMMANDS.items() if not any("-o" in param.opts for param in c.params)] == ["demo", "exec"]
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,7 @@ CASES: Final = (
         before=(f"bundle get {GET}", f"app set {SET}"),
     ),
     Case("bundle get --hold", f"{GET} --hold --ttl 1s", roles=SERVER, writes="vault disk", holds=True),
+    Case("exec", roles=SERVER, apart=True),
     Case("lease list", state="held", roles=AUDITOR),
     Case("lease show", "{lease}", "held", AUDITOR),
     Case(

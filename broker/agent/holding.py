@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from broker.cli.output import note
 from broker.delivery.directory import CURRENT, GRACE, Holding
 from broker.delivery.root import LeftBehindError
 from broker.errors import BrokerError, DeniedError
@@ -20,6 +19,7 @@ from broker.signals import wait_for_end
 from broker.telemetry import log
 
 Publish = Callable[[Bundle], AbstractContextManager[Holding]]
+Say = Callable[[str], None]
 _GRACE: Final = GRACE + timedelta(seconds=1)  # until displaced files can be removed
 _SHARE: Final = (0.5, 0.7)  # of what is left of a lease, when it is renewed
 _LEAST: Final = timedelta(seconds=1)  # until it is renewed
@@ -41,13 +41,16 @@ class _Displaced:
 class Held:
     """A bundle and its published files, which follow the account's current generation."""
 
-    def __init__(self, source: Source, wanted: Wanted, publish: Publish, clock: Clock) -> None:
+    def __init__(self, source: Source, wanted: Wanted, publish: Publish, clock: Clock, say: Say = log.info) -> None:
         self._source = source
         self._wanted = wanted
         self._publish = publish
         self._clock = clock
+        self._say = say
         self._open = ExitStack()
         self._displaced: list[_Displaced] = []
+        self._renews_at: datetime | None = None
+        self.followed: Callable[[], None] = lambda: None  # is called when the files are of another generation
         self.granted = source.grant(wanted)  # there is no file yet
         self._news = _News(source, lambda: self.granted)
         log.bind(lease=self.granted.lease.id)
@@ -67,23 +70,25 @@ class Held:
         """The directory of the published generation."""
         return self._files.path
 
-    def follow(self, signals: frozenset[int]) -> bool:
-        """Keep the files current until a signal, and return True; or until the lease ends, and return False.
+    def follow(self, signals: frozenset[int]) -> int:
+        """Keep the files current until a signal, and return its number; or until the lease ends, and return 0.
 
-        Raise `DeniedError` or `RefusedError` if the bundle may not be used any more.
+        It may be called again after a signal. Raise `DeniedError` or `RefusedError` if the bundle may not be used any
+        more.
         """
-        news, at = self._news, self._next()
-        news.start()
+        news, at = self._news, self._renews_at or self._next()
+        news.begin()
         while True:
+            self._renews_at = at
             prune = min((one.until for one in self._displaced), default=at)
-            if wait_for_end(signals, min(at, prune), self._clock, news.heard):
-                return True
+            if number := wait_for_end(signals, min(at, prune), self._clock, news.heard):
+                return number
             heard = news.take()
             if not heard and prune < at:
                 self._prune(prune)
                 continue
             if not heard and self._clock() >= self.granted.lease.expires:
-                return False
+                return 0
             try:
                 at = self._next() if self._renewed(heard) else self.granted.lease.expires
             except DeniedError as error:
@@ -92,7 +97,7 @@ class Held:
             except BrokerError as error:
                 if not error.retryable:
                     raise
-                note(f"{error.message}; trying again until the lease ends")
+                self._say(f"{error.message}; trying again until the lease ends")
                 at = self._at_most(timedelta(seconds=random.uniform(*_AGAIN)))  # noqa: S311  # no secret
             news.go_on()
 
@@ -144,7 +149,8 @@ class Held:
         if after.lease.generation != before.lease.generation:
             bundle = after.bundle
             current = self.path.with_name(CURRENT)
-            note(f"generation {bundle.generation} of {bundle.account}/{bundle.application} in {current}")
+            self._say(f"generation {bundle.generation} of {bundle.account}/{bundle.application} in {current}")
+            self.followed()
         if is_new and self.path.name != generation:
             self._displaced.append(_Displaced(before, generation, self._clock() + _GRACE))
         elif is_new:
@@ -158,7 +164,7 @@ class Held:
         try:
             self._files.prune(self._clock())
         except BrokerError as error:
-            note(f"displaced files were not removed: {error.message}")
+            self._say(f"displaced files were not removed: {error.message}")
         self._return_displaced(due)
 
     def _return_displaced(self, displaced: list[_Displaced]) -> None:
@@ -177,7 +183,9 @@ class Held:
         try:
             self._source.give_back(before)
         except BrokerError as error:
-            note(f"the lease before was not given back ({error.message}): it ends at {before.lease.expires:%F %TZ}")
+            self._say(
+                f"the lease before was not given back ({error.message}): it ends at {before.lease.expires:%F %TZ}"
+            )
 
 
 class _News(threading.Thread):
@@ -204,6 +212,11 @@ class _News(threading.Thread):
             self._go_on.wait()
             if found.generation != self._granted().lease.generation:  # another replica may be behind
                 self._paused(_PAUSE)
+
+    def begin(self) -> None:
+        """Start to wait, unless that has begun."""
+        if self.ident is None:
+            self.start()
 
     def take(self) -> Ended | None:
         """Return what was heard."""

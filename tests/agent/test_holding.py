@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli import holding
-from broker.cli.holding import Held
+from broker.agent import holding
+from broker.agent.holding import Held
+from broker.cli.output import note
 from broker.cli.through import Identity
 from broker.delivery import directory
 from broker.delivery.directory import publishing
@@ -110,12 +111,12 @@ def followed(source: Source, root: Path, act: Callable[[], object], *, ends: boo
     publish = partial(publishing, root, formats=[], clock=system_clock)
     came: list[object] = []
     with held_back() as signals:
-        held = Held(source, WANTED, publish, system_clock)
+        held = Held(source, WANTED, publish, system_clock, note)
         held.publish()
         actor = threading.Thread(target=acting)
         actor.start()
         try:
-            came.append(held.follow(signals))
+            came.append(held.follow(signals) > 0)
         except BrokerError as error:
             came.append(error)
         actor.join()

@@ -1,0 +1,127 @@
+"""A program beside a bundle: signals, exit codes, rotations."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from broker.agent.holding import Held
+from broker.agent.supervising import NotStartedError, Program, supervised
+from broker.delivery.directory import publishing
+from broker.errors import DeniedError
+from broker.model.clock import system_clock
+from tests.agent.test_holding import WANTED, Source, until
+
+
+def run(root: Path, script: str, on_rotation: int = 0, *, act: Callable[[Source], None] | None = None) -> int:
+    """Run `script` in a shell beside a bundle below `root`, and `act` meanwhile; return its exit code."""
+    source = Source()
+    publish = partial(publishing, root / "files", formats=[], clock=system_clock)
+    held = Held(source, WANTED, publish, system_clock)
+    held.publish()
+    actor = threading.Thread(target=act, args=(source,)) if act else None
+    if actor:
+        actor.start()
+    program = Program(["sh", "-c", script], {"PATH": os.environ["PATH"], "ROOT": str(root)}, on_rotation)
+    try:
+        return supervised(held, program)
+    finally:
+        if actor:
+            actor.join()
+        held.close()
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137)])
+def test_the_exit_code_is_kept(tmp_path: Path, script: str, code: int) -> None:
+    assert run(tmp_path, script) == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGWINCH])
+def test_signals_are_passed_on(tmp_path: Path, number: signal.Signals) -> None:
+    script = f"trap 'exit 7' {number.name.removeprefix('SIG')}; : > $ROOT/ready; while :; do sleep 0.01; done"
+
+    def act(_: Source) -> None:
+        until((tmp_path / "ready").exists)
+        os.kill(os.getpid(), number)
+
+    assert run(tmp_path, script, act=act) == 7
+
+
+def test_urgent_data_is_not_passed_on(tmp_path: Path) -> None:
+    script = "trap 'exit 7' URG; : > $ROOT/ready; until [ -e $ROOT/go ]; do sleep 0.01; done"
+
+    def act(_: Source) -> None:
+        until((tmp_path / "ready").exists)
+        os.kill(os.getpid(), signal.SIGURG)
+        (tmp_path / "go").touch()
+
+    assert run(tmp_path, script, act=act) == 0
+
+
+def test_a_rotation_signals_it_once(tmp_path: Path) -> None:
+    script = (
+        "n=0; trap 'n=$((n+1)); echo $n > $ROOT/heard' HUP; : > $ROOT/ready; "
+        "until [ -e $ROOT/go ]; do sleep 0.01; done; exit $n"
+    )
+
+    def act(source: Source) -> None:
+        until((tmp_path / "ready").exists)
+        source.rotate()
+        until((tmp_path / "heard").exists)
+        assert (tmp_path / "files/current").readlink() == Path("gen-000002")
+        (tmp_path / "go").touch()
+
+    assert run(tmp_path, script, signal.SIGHUP, act=act) == 1
+
+
+def test_a_restart_waits_for_the_whole_group(tmp_path: Path) -> None:
+    """The first start leaves a process that ignores SIGTERM for a while, and would write until it is gone."""
+    script = (
+        "echo $$ >> $ROOT/starts; if [ $(wc -l < $ROOT/starts) = 2 ]; then [ -e $ROOT/gone ]; exit $?; fi; "
+        "(trap 'sleep 0.3; : > $ROOT/gone; exit' TERM; : > $ROOT/ready; while :; do sleep 0.01; done) & wait"
+    )
+
+    def act(source: Source) -> None:
+        until((tmp_path / "ready").exists)
+        source.rotate()
+
+    assert run(tmp_path, script, signal.SIGTERM, act=act) == 0
+    assert len((tmp_path / "starts").read_text().split()) == 2
+
+
+def test_it_outlives_its_right(tmp_path: Path) -> None:
+    """The files go, the program may hold copies and goes on."""
+    script = "until [ -e $ROOT/go ]; do sleep 0.01; done; exit 5"
+
+    def act(source: Source) -> None:
+        source.errors.append(DeniedError("revoked"))
+        source.rotate()
+        until(lambda: not list((tmp_path / "files").iterdir()))
+        (tmp_path / "go").touch()
+
+    assert run(tmp_path, script, act=act) == 5
+
+
+@pytest.mark.parametrize(("name", "code"), [("no-such-program", 127), ("/", 126)])
+def test_a_program_that_cannot_be_run(tmp_path: Path, name: str, code: int) -> None:
+    publish = partial(publishing, tmp_path / "files", formats=[], clock=system_clock)
+    held = Held(Source(), WANTED, publish, system_clock)
+    held.publish()
+    with pytest.raises(NotStartedError) as raised:
+        supervised(held, Program([name], {}))
+    assert raised.value.code == code
+    held.close()
+
+
+def test_its_signals_are_as_ours_were(tmp_path: Path) -> None:
+    """None is blocked or ignored in it that was not before."""
+    assert run(tmp_path, "grep -E '^Sig(Blk|Ign)' /proc/self/status > $ROOT/masks") == 0
+    masks = (tmp_path / "masks").read_text().split()
+    assert masks[1] == "0000000000000000"
+    assert int(masks[3], 16) & (1 << (signal.SIGPIPE - 1)) == 0
