@@ -146,7 +146,7 @@ class Notifying:
 
     def gauges(self, accounts: Sequence[Account]) -> Mapping[str, float | None]:
         """Return numbers for Prometheus: accounts that nobody is told about, dead recipients, the oldest test."""
-        channels, recipients = self.channels, self._recipients()
+        channels, recipients = self.channels, self.notices.recipients.read()
         known = self._statuses(accounts, recipients).values()
         unreached = (nobody_told(a.contacts, recipients, webhook=channels.webhook) for a in accounts if not a.removed)
         oldest = oldest_test([status.recipient for status in known if not status.at_partner], recipients)

@@ -43,7 +43,8 @@ class Scheduling:
         from broker.compose.daemon import run  # APScheduler and the service's listeners
 
         interval = parse_duration(self._broker.config["rotation.interval"])
-        run(Sweeping(self.sweeps), interval, at, ready, self._report)
+        sweeping = Sweeping(self.sweeps, self._broker.notifying.gauges)
+        run(sweeping, interval, at, ready, self._report)
 
     @cached_property
     def sweeps(self) -> Sweeps:
@@ -53,7 +54,7 @@ class Scheduling:
         holder = f"{broker.actor} on {socket.gethostname()}, process {os.getpid()}"
         lock = VaultLock(vault, holder, broker.true_clock)
         stores = Stores(accounts, accounts, VaultRotationRecords(vault), VaultIdle(vault), lock)
-        outside = Outside(self.submit, nothing, nothing, nothing)
+        outside = Outside(self.submit, nothing, broker.notifying.notify, broker.notifying.hooks.run_hooks)
         return Sweeps(stores, outside, self._rotation, self._plan, broker.true_clock)
 
     def submit(self, account: Account, request: SigningRequest) -> Submission | None:

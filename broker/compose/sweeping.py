@@ -1,12 +1,14 @@
 """The sweeps of a daemon: how they went, in numbers and for who asks if it is well."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from broker.errors import BrokerError, UnknownNameError, WaitingError
 from broker.issuing.expiries import expiries
+from broker.model.account import Account
 from broker.model.names import AccountName
 from broker.scheduling.decision import next_proof, proven_at
 from broker.scheduling.ports import LockTakenError, LostLockError
@@ -21,6 +23,7 @@ class Sweeping:
     """The sweeps of a daemon, and how they went."""
 
     sweeps: Sweeps
+    notified: Callable[[Sequence[Account]], Mapping[str, float | None]]  # more numbers, by name
     ended: threading.Event = field(default_factory=threading.Event)
     last: SweepReport | None = None
     failed: BrokerError | None = None  # the newest sweep, if it did not come to its end
@@ -76,6 +79,12 @@ class Sweeping:
             ),
         }
         standings = list(self.sweeps.standings.values())
+        try:
+            more = self.notified([standing.account for standing in standings])
+        except BrokerError as error:
+            more = {}
+            log.error("recipients cannot be read for metrics", reason=error.message)
+        gauges |= {name: (_NOTIFIED.get(name, name), partial(more.get, name)) for name in more}
         ends = [end for standing in standings for end in expiries(standing.account)]
         return exposition(Now(gauges, lambda: ends, lambda: families(standings)))
 
@@ -105,6 +114,11 @@ def families(standings: Sequence[Standing]) -> Iterator[Family]:
         yield Family(name, meaning, tuple(labels), found[name])
 
 
+_NOTIFIED: Final = {
+    "notify_accounts_unreached": "Accounts that nobody is told about.",
+    "notify_recipients_dead": "Recipients whose mails bounce.",
+    "notify_oldest_test_timestamp_seconds": "Oldest of the newest tests of each recipient of the team.",
+}
 _MEANINGS: Final = {
     "rotation_phase": ("Phase of an account.", "account", "phase"),
     "rotation_due_timestamp_seconds": ("When renewal must start.", "account"),

@@ -90,5 +90,5 @@ class Idle(Protocol):
 # Sends the CSR by the way of the account's partner; None if only a person can
 Submit = Callable[[Account, SigningRequest], Submission | None]
 PollReplies = Callable[[], None]  # reads what arrived, and notes proposals in the records
-Notify = Callable[[Sequence[AccountPlan]], None]  # the plans of the accounts that were looked at
+Notify = Callable[[Sequence[AccountPlan], Fence], None]  # the plans of the accounts that were looked at
 RunHooks = Callable[[AccountName, str], None]  # the account, and the event that has happened

@@ -150,8 +150,7 @@ class _Sweep:
         return SweepReport(now, len(versions), len(due), missed, tuple(self.deeds))
 
     def _notify(self) -> None:
-        self.lead.fence()
-        self.sweeps.outside.notify([standing.plan for standing in self.looked_at])
+        self.sweeps.outside.notify([standing.plan for standing in self.looked_at], self.lead.fence)
 
     def _may_skip(self, name: AccountName, version: Version, idle: Mapping[AccountName, Version]) -> bool:
         """Return whether nothing can have come up. A process that shows numbers has read each account once itself."""

@@ -98,8 +98,9 @@ class Scheduled:
             self.answer(request.number)
         return submission
 
-    def notify(self, plans: Sequence[AccountPlan]) -> None:
+    def notify(self, plans: Sequence[AccountPlan], fence: Fence) -> None:
         self._fail("notify")
+        fence()
         self.told = list(plans)
 
     def hook(self, name: AccountName, event: str) -> None:
