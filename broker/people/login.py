@@ -29,6 +29,7 @@ class Sasl:
 
     mechanism: str
     lines: tuple[Secret[bytes], ...]
+    secrets: tuple[Secret[str], ...]  # to be hidden in what the server answers
     initial: bool = True
 
 
@@ -42,18 +43,19 @@ class Login:
 
     def sasl(self, host: str, port: int, offered: Collection[str] = ("PLAIN",)) -> Sasl:
         """Return what logs in at this server, with a new token. Sources: RFC 4616, RFC 7628, Google's XOAUTH2."""
-        secret = self.secret().reveal()
+        given = self.secret()
+        secret = given.reveal()
         bearer = f"\1auth=Bearer {secret}\1\1"
         match self.auth:
             case Auth.XOAUTH2:  # the second line answers a challenge that says what is wrong
-                return _sasl("XOAUTH2", f"user={self.user}{bearer}", "")
+                return _sasl(given, "XOAUTH2", f"user={self.user}{bearer}", "")
             case Auth.OAUTHBEARER:
                 user = self.user.replace("=", "=3D").replace(",", "=2C")
-                return _sasl("OAUTHBEARER", f"n,a={user},\1host={host}\1port={port}{bearer}", "\1")
+                return _sasl(given, "OAUTHBEARER", f"n,a={user},\1host={host}\1port={port}{bearer}", "\1")
             case Auth.PASSWORD if "PLAIN" not in offered and "LOGIN" in offered:
-                return _sasl("LOGIN", self.user, secret, initial=False)
+                return _sasl(given, "LOGIN", self.user, secret, initial=False)
             case Auth.PASSWORD:
-                return _sasl("PLAIN", f"\0{self.user}\0{secret}")
+                return _sasl(given, "PLAIN", f"\0{self.user}\0{secret}")
 
     def with_new_token(self, act: Callable[[], T]) -> T:
         """Call `act`, which connects and logs in; if its token was rejected, once more with a new one."""
@@ -72,5 +74,6 @@ class Login:
         return WrongLoginError(f"{server} rejected the login of {self.user}{detail and f': {detail}'}", hint=hint)
 
 
-def _sasl(mechanism: str, *lines: str, initial: bool = True) -> Sasl:
-    return Sasl(mechanism, tuple(Secret(line.encode()) for line in lines), initial)
+def _sasl(given: Secret[str], mechanism: str, *lines: str, initial: bool = True) -> Sasl:
+    secrets = (given, *(Secret(line) for line in lines if initial and line))
+    return Sasl(mechanism, tuple(Secret(line.encode()) for line in lines), secrets, initial)

@@ -2,19 +2,15 @@
 
 import http.client
 import json
-import os
 import re
-import shlex
-import signal
 import socket
 import ssl
-import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, cast
 from urllib.parse import urlencode, urlsplit
 
+from broker import child
 from broker.errors import InputError, MailUnavailableError
 from broker.model.secret import Secret
 from broker.network import FAULTS, Deadline, Reader, connected, is_loopback
@@ -92,49 +88,16 @@ class TokenEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class TokenCommand:
-    """A program that prints a token. It is named by the configuration of this host, and run without a shell.
-
-    It gets no input, and of the environment what `environment` has.
-    """
+    """A program of this host that prints a token. It gets no input, and `environment` alone."""
 
     arguments: Sequence[str]
     environment: Mapping[str, str]
     limit: float = LIMIT  # seconds
 
     def token(self) -> Secret[str]:
-        """Return what the program prints; raise `InputError` or `MailUnavailableError`. Its output is never shown."""
-        name, by_hand = self.arguments[0], f"run it by hand: {shlex.join(self.arguments)}"
-        try:
-            process = subprocess.Popen(
-                self.arguments,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=dict(self.environment),
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "its arguments are not usable"
-            raise InputError(f"token_command {name} cannot be run: {reason}", hint="broker config show") from None
-        try:
-            printed, _ = process.communicate(timeout=self.limit)
-        except subprocess.TimeoutExpired:
-            raise MailUnavailableError(f"token_command {name} took more than {self.limit:g} s", hint=by_hand) from None
-        finally:
-            _end(process)
-        if process.returncode:
-            message = f"token_command {name} ended with exit code {process.returncode}"
-            raise MailUnavailableError(message, hint=by_hand)
-        return _checked(printed.decode("ascii", "replace").strip(), f"token_command {name}")
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End the program, and all that it started."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if process.stdout:
-        process.stdout.close()
+        """Return what the program prints; raise `InputError`, `RefusedError`, or what `_checked` raises."""
+        printed = child.output(self.arguments, self.environment, self.limit, "[mail.oauth]")
+        return _checked(printed.reveal().decode("ascii", "replace").strip(), "token_command")
 
 
 def _document(body: bytes) -> Mapping[str, object]:

@@ -20,7 +20,7 @@ from broker.people.server import LIMIT, MailServer, MailTlsError, Tls, unreachab
 
 _LARGEST: Final = 256 * 1024  # bytes that a server may say in one session
 _SHOWN: Final = 200  # characters of a server's text
-_OK, _PERMANENT = 2, 5  # first digits
+_OK, _PASSING, _PERMANENT = 2, 4, 5  # first digits
 _CONTINUE: Final = 334
 _EXCEEDED: Final = 552
 _TOO_LARGE: Final = ("5.3.4", "5.2.3")  # RFC 3463
@@ -88,7 +88,7 @@ class _Session(smtplib.SMTP):
     def __init__(self, server: MailServer, name: str, deadline: Deadline) -> None:
         super().__init__(local_hostname=name)  # opens no connection, and asks no name server
         self._server, self._deadline = server, deadline
-        self._redactor = Redactor(())
+        self._secrets: tuple[Secret[str], ...] = ()
 
     # transport
 
@@ -145,7 +145,7 @@ class _Session(smtplib.SMTP):
         """Log in; raise `WrongLoginError`."""
         offered = self.esmtp_features.get("auth", "").upper().split()
         sasl = login.sasl(self._server.host, self._server.port, offered)
-        self._redactor = Redactor([Secret(line.reveal().decode()) for line in sasl.lines if line.reveal()])
+        self._secrets = sasl.secrets
         if sasl.mechanism not in offered:
             raise InputError(
                 f"{self._server} offers no login by {sasl.mechanism}, but: {_printable(', '.join(offered)) or 'none'}",
@@ -195,6 +195,8 @@ class _Session(smtplib.SMTP):
 
     def _refusal(self, reply: tuple[int, bytes], what: str, size: int = 0) -> BrokerError:
         code, text = reply
+        if code // 100 not in (_PASSING, _PERMANENT):
+            return unreachable(self._server, ValueError())
         said = self._said(code, text)
         if code // 100 != _PERMANENT:
             message = f"{self._server} does not take {what} now: {said}"
@@ -204,7 +206,8 @@ class _Session(smtplib.SMTP):
         return MailRefusedError(f"{self._server} refuses {what}: {said}")
 
     def _said(self, code: int, text: bytes) -> str:
-        return f"{code} {_printable(self._redactor.redact(text.decode('utf-8', 'replace')))}".strip()
+        shown = Redactor(self._secrets).redact(text.decode("utf-8", "replace"))
+        return f"{code} {_printable(shown)}".strip()
 
 
 def _printable(text: str) -> str:
