@@ -1,12 +1,18 @@
 """`broker password`: the partner's password."""
 
+import sys
+from dataclasses import asdict
+
 import click
 
 from broker.cli.noun import Noun
-from broker.cli.options import account_argument, read_secret
-from broker.cli.output import note, show_done
+from broker.cli.options import account_argument, read_secret, the_reason
+from broker.cli.output import note, show_done, show_table, wrote_json
 from broker.cli.start import Start
+from broker.errors import InputError
+from broker.model.account import Account
 from broker.model.names import AccountName
+from broker.model.password_rotation import BY_HAND, PasswordRotation, PasswordStep, StepDone
 from broker.model.redactor import Redactor
 from broker.model.role import Role
 from broker.telemetry import log
@@ -36,3 +42,71 @@ def set_(start: Start, account: AccountName, password_file: str) -> None:
     show_done(done, account=account, password=after.password, candidate=using)
     if using:
         note(f"candidate {using} uses it; next: broker rotation promote {account}")
+
+
+@command.verb("rotate", example="broker password rotate acme --done asked --note 'mail to the desk'")
+@account_argument
+@click.option("--done", type=click.Choice([step.value for step in BY_HAND]), help="Record that this step is done.")
+@click.option("--note", "remark", default="", metavar="TEXT", help="With --done: a remark, for the evidence.")
+@click.option("--abort", is_flag=True, help="End the rotation, and reject its candidate (requires --reason).")
+@click.option("--reason", default="", metavar="TEXT", help="Reason, for the evidence.")
+def rotate(start: Start, account: AccountName, done: str | None, remark: str, abort: bool, reason: str) -> None:
+    """Change the password at the partner, step by step: begin, or go on with what is under way, and show the steps.
+
+    Each step is kept in Vault with who did it and when, so that anybody may go on from any host. On a terminal, it asks
+    for the next one. The steps stored, tried and promoted are noted by password set and rotation promote.
+    """
+    because, registry = the_reason(abort, reason, "--abort"), start.broker.registry
+    if abort and done:
+        raise InputError("--abort cannot be combined with --done", hint="use one of them")
+    if remark and not done:
+        raise InputError("--note requires --done", hint="add --done STEP, or leave --note out")
+    if not remark.isprintable():
+        raise InputError("--note holds a control character", hint="write it on one line")
+    if abort:
+        registry.abort_password_rotation(account, because)
+        show_done(f"the password rotation of {account} is aborted", account=account)
+    elif done:
+        _show_rotation(registry.confirm_password_step(account, PasswordStep(done), remark.strip()))
+    else:
+        _show_rotation(_asked_for(start, registry.rotate_password(account)))
+
+
+def _asked_for(start: Start, account: Account) -> Account:
+    """On a terminal, ask for each step that people do, until one is not done."""
+    registry = start.broker.registry
+    while sys.stdin.isatty() and account.password_rotation:
+        step, name = account.password_rotation.next, account.name
+        if step is PasswordStep.STORED and click.confirm("Store the new password now?", err=True):
+            password = read_secret("Password", "")
+            log.hide(Redactor([password]).redact)
+            account = registry.set_secret(name, password)
+        elif step.by_hand and click.confirm(f"{step.value}: {step.meaning}. Is this done?", err=True):
+            account = registry.confirm_password_step(name, step, "")
+        else:
+            break
+    return account
+
+
+def _show_rotation(account: Account) -> None:
+    rotation, name = account.password_rotation, account.name
+    if rotation is None:
+        show_done(f"the password of {name} is rotated, and the old one is dead", account=name, steps=(), next=None)
+        return
+    done = [(step, rotation.done(step) or StepDone(step, None, "")) for step in PasswordStep]
+    steps = [asdict(one) | {"meaning": step.meaning} for step, one in done]
+    hint = _next_command(account, rotation)
+    if wrote_json({"account": name, "old": rotation.old, "steps": steps, "next": rotation.next, "hint": hint}):
+        return
+    rows = [(step.value, step.meaning, one.at and f"{one.at:%F %TZ}", one.by, one.note) for step, one in done]
+    show_table(["step", "meaning", "done", "by", "note"], rows)
+    note(f"next: {hint}")
+
+
+def _next_command(account: Account, rotation: PasswordRotation) -> str:
+    if rotation.next.by_hand:
+        return f"broker password rotate {account.name} --done {rotation.next.value}"
+    using = next((g.number for g in account.candidates if g.parts.password > rotation.old), None)
+    if using is None:
+        return f"broker password set {account.name}"
+    return f"broker rotation promote {account.name} --generation {using}"

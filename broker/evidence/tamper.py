@@ -99,5 +99,6 @@ _DIFFERENCES: Final = {
     "removed": "whether {name} was removed is not as its evidence says",
     "trust": "the CAs that {name} verifies the partner's server by are not those of its evidence",
     "compromised": "the keys of {name} that others know are not those of its evidence",
+    "rotation": "the steps of the password rotation of {name} are not those of its evidence",
     "holders": "those who hold copies of the keys of {name} outside are not those of its evidence",
 }

@@ -35,6 +35,7 @@ from broker.model.generation import (
     secret_refs,
 )
 from broker.model.names import AccountName, guess
+from broker.model.password_rotation import PasswordRotation
 from broker.model.stage import Stage
 from broker.model.subject import Subject
 
@@ -78,6 +79,7 @@ class Account:
     tries: tuple[Try, ...] = ()
     breaker: Breaker | None = None
     not_before: datetime | None = None  # the partner asked us to back off until then
+    password_rotation: PasswordRotation | None = None  # a change of the password that people work on
     suspended: Halt | None = None  # nothing is issued; rotation goes on
     removed: Halt | None = None  # only its evidence is left, and its name is never given again
     head: Head = field(default_factory=Head)

@@ -34,6 +34,7 @@ class Event(Enum):
     APPLICATION_SET = "application-set"
     APPLICATION_REMOVED = "application-removed"
     PASSWORD_SET = "password-set"  # noqa: S105  # the name of an event
+    PASSWORD_ROTATION = "password-rotation"  # noqa: S105  # the same
     SECRET_SET = "secret-set"  # noqa: S105  # the same
     TRUST_SET = "trust-set"
     CA_ACCEPTED = "ca-accepted"
@@ -70,6 +71,7 @@ class AccountState:
     snoozed: str = ""  # until when
     suspended: bool = False
     removed: bool = False
+    rotation: tuple[str, ...] = ()  # steps of the password rotation that people confirmed
     holders: dict[int, set[str]] = field(default_factory=dict)  # who has copies of a request's key outside
     compromised: dict[str, bool] = field(default_factory=dict)  # keys that others know: whether their end is confirmed
 
@@ -95,9 +97,15 @@ def account_state(account: Account) -> AccountState:
         account.snoozed.until.isoformat() if account.snoozed else "",
         account.suspended is not None,
         account.removed is not None,
+        _confirmed(account),
         {r.number: set(r.held_by) for r in account.requests if r.held_by},
         {r.key: r.revoked_at is not None for r in account.requests if r.compromised},
     )
+
+
+def _confirmed(account: Account) -> tuple[str, ...]:
+    rotation = account.password_rotation
+    return ("begun", *(one.step.value for one in rotation.steps if one.step.by_hand)) if rotation else ()
 
 
 def identity(account: Account) -> dict[str, Fact]:
@@ -149,7 +157,7 @@ class _Replay:
     whole: dict[int, Parts] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
 
-    def apply(self, what: Event, facts: Mapping[str, Fact]) -> None:  # noqa: C901, PLR0912  # one case for each event
+    def apply(self, what: Event, facts: Mapping[str, Fact]) -> None:  # noqa: C901, PLR0912, PLR0915  # one case for each event
         found = self.found
         match what:
             case Event.ACCOUNT_ADDED:
@@ -170,6 +178,9 @@ class _Replay:
                 found.applications[str(facts["application"])] = str(facts["client_id"])
             case Event.APPLICATION_REMOVED:
                 found.applications.pop(str(facts["application"]), None)
+            case Event.PASSWORD_ROTATION:
+                over = facts["step"] in ("dead", "aborted")
+                found.rotation = () if over else (*found.rotation, str(facts["step"]))
             case Event.PASSWORD_SET | Event.SECRET_SET:
                 found.secrets |= _parts(facts).secrets
             case Event.TRUST_SET:

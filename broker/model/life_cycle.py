@@ -42,6 +42,7 @@ class Phase(Enum):
     DRAFTED = "drafted"
     DUE = "due"
     DISABLED = "disabled"
+    PASSWORD = "password"  # noqa: S105  # the name of a phase
     RETIRING = "retiring"
     OVERLAP = "overlap"
     NOT_DUE = "not-due"
@@ -133,6 +134,12 @@ PHASES: Final[Mapping[Phase, Row]] = {
     Phase.DUE: Row("renewal must start", Who.US, "broker csr new {account}", State.DUE, "renewal"),
     Phase.DISABLED: Row(
         "renewal must start, and a person disabled it", Who.US, "broker account set {account} --renewal auto", State.DUE
+    ),
+    Phase.PASSWORD: Row(
+        "people change the password at the partner, step by step",
+        Who.US,
+        "broker password rotate {account}",
+        State.UNFINISHED,
     ),
     Phase.RETIRING: Row(
         "the overlap is over: the old generation goes when no consumer holds it",

@@ -233,6 +233,10 @@ def _to_begin(account: Account, due: DueDate | None, now: datetime) -> Iterator[
             hint = f"broker csr new {account.name}; broker account set {account.name} --renewal auto"
             yield Todo(Phase.DISABLED, f"{message}, and disabled for the account", hint)
         yield Todo(Phase.DUE, message, f"broker csr new {account.name}")
+    rotation = account.password_rotation
+    if account.current and rotation:
+        message = f"its password is being changed; next: {rotation.next.value} ({rotation.next.meaning})"
+        yield Todo(Phase.PASSWORD, message, f"broker password rotate {account.name}")
 
 
 def _to_tidy(account: Account, renewal: Renewal, now: datetime) -> Iterator[Todo]:

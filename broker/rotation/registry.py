@@ -19,9 +19,11 @@ from broker.model.changes.registering import (
     suspended,
     trust_set,
 )
+from broker.model.changes.rotating_password import rotation_aborted, rotation_begun, step_confirmed
 from broker.model.clock import Stamp
 from broker.model.generation import secret_refs
 from broker.model.names import AccountName
+from broker.model.password_rotation import PasswordStep
 from broker.model.secret import Secret
 from broker.model.subject import Subject
 from broker.pki.certificates import ca_set
@@ -117,6 +119,18 @@ class Registry(UseCase):
                 continue
             return number
         raise ConflictError(f"{called} numbers {first} to {first + SLOTS - 1} of {account.name} are all taken")
+
+    def rotate_password(self, name: AccountName) -> Account:
+        """Begin to replace the current password, unless a rotation is under way."""
+        return self.settled(name, rotation_begun).account
+
+    def confirm_password_step(self, name: AccountName, step: PasswordStep, note: str) -> Account:
+        """Record that a person did a step of the password rotation, after all before it. The last one ends it."""
+        return self.settled(name, lambda account, stamp: step_confirmed(account, step, note, stamp)).account
+
+    def abort_password_rotation(self, name: AccountName, reason: str) -> Account:
+        """End the password rotation, and reject the candidate that it made."""
+        return self.settled(name, lambda account, stamp: rotation_aborted(account, reason, stamp)).account
 
     def set_trust(self, name: AccountName, parts: ReplyParts, accept: Sequence[str]) -> Account:
         """Verify the server by those CAs of a reply that a person accepts by their SHA-256 fingerprints.

@@ -178,15 +178,15 @@ def _orders(generations: list[Document]) -> dict[int, int]:
 
 
 def _two_to_three(document: Document) -> Document:
-    """Schema 3: an account has the decisions of people about its renewal; a request has the reason of a refusal, and
-    says whether others know its key.
+    """Schema 3: an account has the decisions of people about its renewal, and their steps of a password rotation; a
+    request has the reason of a refusal, and says whether others know its key.
     """
     value = document["value"]
     if isinstance(value, Mapping) and "generations" in value:
         new = {"closed_because": "", "compromised": None, "revoked_at": None}
         requests = [{**request, **new} for request in value["requests"]]
         value = {**value, "requests": requests, "renewal": "auto", "promotion": "manual", "snoozed": None}
-        value |= {"submit_via": "", "language": ""}
+        value |= {"submit_via": "", "language": "", "password_rotation": None}
     return {"schema": 3, "value": value}
 
 

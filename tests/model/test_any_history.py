@@ -30,11 +30,12 @@ from broker.errors import BrokerError
 from broker.evidence.tamper import differences
 from broker.model.account import Account
 from broker.model.chain import Entry, verify
-from broker.model.changes import compromising, moving, registering, requesting, trying
+from broker.model.changes import compromising, moving, registering, requesting, rotating_password, trying
 from broker.model.changes.moving import displaced_generation, rollback_target
 from broker.model.clock import Stamp
 from broker.model.generation import Closed, KeyRef, Parts, SecretRef, Submission, key_ref, secret_refs
 from broker.model.history import account_state, fold
+from broker.model.password_rotation import BY_HAND, PasswordStep
 from broker.model.stage import Move, Stage
 from broker.model.subject import Subject
 from broker.model.verdict import CanaryResult, Verdict
@@ -150,6 +151,34 @@ class AnyHistory(RuleBasedStateMachine):
     def report_compromise(self, suspend: bool) -> None:
         now = self.now
         self.change(lambda a: compromising.compromised(a, "stolen", Stamp(now, BY), suspend=suspend))
+
+    @rule()
+    def begin_password_rotation(self) -> None:
+        now = self.now
+        self.change(lambda a: a if a.password_rotation else rotating_password.rotation_begun(a, Stamp(now, BY)))
+
+    @rule(step=st.sampled_from(BY_HAND))
+    def confirm_password_step(self, step: PasswordStep) -> None:
+        now = self.now
+
+        def confirmed(account: Account) -> Account:
+            rotation = account.password_rotation
+            if rotation is None:
+                return account
+            return rotating_password.step_confirmed(account, step, "", Stamp(now, BY))
+
+        self.change(confirmed)
+
+    @rule()
+    def abort_password_rotation(self) -> None:
+        now = self.now
+
+        def aborted(account: Account) -> Account:
+            if account.password_rotation is None:
+                return account
+            return rotating_password.rotation_aborted(account, "over", Stamp(now, BY))
+
+        self.change(aborted)
 
     @rule(number=NUMBERS)
     def confirm_revoked(self, number: int) -> None:

@@ -11,6 +11,7 @@ from broker.model.account import Account, Contacts
 from broker.model.chain import Entry
 from broker.model.changes import compromising, importing, moving, registering, requesting, trying
 from broker.model.changes.registering import AccountSettings
+from broker.model.changes.rotating_password import rotation_begun
 from broker.model.generation import Closed, Halt, Submission
 from broker.model.history import Event, account_state, fold
 from broker.model.lease import ConsumerRecord, Holding
@@ -130,7 +131,7 @@ def test_every_event_is_recorded() -> None:
     account = compromising.compromised(with_rolled_back(), "stolen", STAMP, suspend=False)
     account = compromising.certificate_revoked(promoted(account, 2), 1, "", STAMP)
     account = registering.secret_set(with_new_password(account), "hmac", 1, STAMP)
-    account = registering.application_removed(account, "fleet", STAMP)
+    account = rotation_begun(registering.application_removed(account, "fleet", STAMP), STAMP)
     account = registering.account_set(account, AccountSettings(renew_before="30d"), STAMP)
     account = registering.snoozed(account, later(days=300), "holidays", STAMP)
     account = registering.snooze_ended(account, STAMP)

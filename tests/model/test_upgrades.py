@@ -144,7 +144,7 @@ def test_it_goes_on_through_renewals(name: str) -> None:
 
 def test_schema_two_gets_the_modes_of_renewal() -> None:
     document = encoded(account_of("renewed"))
-    for name in ("renewal", "promotion", "snoozed"):
+    for name in ("renewal", "promotion", "snoozed", "password_rotation"):
         del document["value"][name]
     for request in document["value"]["requests"]:
         for name in ("closed_because", "compromised", "revoked_at"):

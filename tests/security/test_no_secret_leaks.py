@@ -202,6 +202,10 @@ def issue(watch: Watch) -> None:
     watch.run("policy", "check", "acme/reporting", "--token-file", token.name)
     watch.run("policy", "check", "acme/reporting", "--token-file", other.name, code=5)
     watch.run("rotation", "retire", "acme", "--generation", "2")
+    watch.run("password", "rotate", "acme", "--done", "asked", code=6)
+    watch.run("password", "rotate", "acme")
+    watch.run("password", "set", "acme", "--password-file", "-", input=NEW)
+    watch.run("password", "rotate", "acme", "--abort", "--reason", "over")
     watch.run("csr", "new", "acme", "--compromised", "--serving", "keep", "--reason", "stolen")
     watch.run("rotation", "revoked", "acme", "--generation", "1", code=6)
 

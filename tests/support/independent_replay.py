@@ -62,6 +62,8 @@ class _Replay:
     copies: dict[int, list[str]] = field(default_factory=dict)  # request: who has its key outside
     imported: set[int] = field(default_factory=set)
     known: dict[str, bool] = field(default_factory=dict)  # keys that others know: whether their end is confirmed
+    rotation: list[str] = field(default_factory=list)  # steps of the password rotation that people confirmed
+    rotated: int = 0  # the password that it replaces
     opened: Entry | None = None
     subject: str = ""
     snoozed: str = ""  # until when
@@ -156,6 +158,19 @@ def _password(replay: _Replay, facts: Document) -> Iterator[str]:
     if replay.passwords and facts["password"] <= replay.passwords[-1]:
         yield "the number of the password does not rise"
     replay.passwords.append(facts["password"])
+
+
+def _password_rotation(replay: _Replay, facts: Document) -> Iterator[str]:
+    order = ["begun", "asked", "set", "dead"]
+    step, before = facts["step"], replay.rotation
+    if step == "aborted" and not (before and facts["reason"]):
+        yield "nothing was under way, or it has no reason"
+    if step != "aborted" and [*before, step] != order[: len(before) + 1]:
+        yield f"the step {step} does not follow {before}"
+    if step == "dead" and replay.parts[replay.current]["password"] <= replay.rotated:
+        yield "no newer password is current"
+    replay.rotated = facts.get("old", replay.rotated)
+    replay.rotation = [] if step in ("dead", "aborted") else [*before, step]
 
 
 def _ca(kind: str, replay: _Replay, facts: Document) -> Iterator[str]:
@@ -327,6 +342,7 @@ _RULES: Final[Mapping[str, Any]] = {
     "trust-set": lambda replay, facts: _ca("trust", replay, facts),
     "ca-accepted": lambda replay, facts: _ca("issuing", replay, facts),
     "finding-accepted": _nothing,
+    "password-rotation": _password_rotation,
     "request-drafted": _drafted,
     "request-submitted": _submitted,
     "request-closed": _closed,
@@ -372,6 +388,7 @@ def _differences(replay: _Replay, document: Document) -> Iterator[str]:
             replay.known,
             {r["key"]: bool(r["revoked_at"]) for r in document["requests"] if r["compromised"]},
         ),
+        "password rotation": (replay.rotation, _confirmed(document["password_rotation"])),
         "copies outside": (
             {number: holders for number, holders in replay.copies.items() if holders},
             {r["number"]: r["held_by"] for r in document["requests"] if r["held_by"]},
@@ -387,6 +404,12 @@ def _differences(replay: _Replay, document: Document) -> Iterator[str]:
     for what, (by_evidence, by_document) in pairs.items():
         if by_evidence != by_document:
             yield f"its {what} are {by_evidence} by its evidence, and {by_document} by its document"
+
+
+def _confirmed(rotation: Document | None) -> list[str]:
+    if rotation is None:
+        return []
+    return ["begun", *(one["step"] for one in rotation["steps"] if one["step"] in ("asked", "set"))]
 
 
 def _verdict(attempt: Document) -> str:

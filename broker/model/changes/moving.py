@@ -6,10 +6,11 @@ from dataclasses import replace
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.chain import Entry, Fact
-from broker.model.changes.writing import dooming_unused, pruned, recorded, swapped, with_candidate
+from broker.model.changes.writing import dooming_unused, pruned, recorded, swapped, with_candidate, with_password_step
 from broker.model.clock import Stamp
 from broker.model.generation import Generation, KeyRef, SecretRef
 from broker.model.history import Event, parts_facts
+from broker.model.password_rotation import PasswordStep
 from broker.model.stage import MOVES, Move, Stage
 
 
@@ -41,6 +42,7 @@ def moved(account: Account, number: int, move: Move, stamp: Stamp, reason: str =
     after = replace(account, generations=swapped(generations, generation, arrived))
     if row.end is Stage.CURRENT:
         after = replace(after, trust=parts.trust)
+        after = with_password_step(after, PasswordStep.PROMOTED, parts.password, stamp)
     after = recorded(after, stamp, Event.GENERATION_MOVED, **facts)
     for candidate in _overtaken(account, generation, move):
         after = moved(after, candidate.number, Move.REJECT, stamp, f"overtaken by generation {number}")

@@ -15,6 +15,7 @@ from broker.model.changes.writing import (
     recorded,
     with_ca_set,
     with_candidate,
+    with_password_step,
     with_request_closed,
 )
 from broker.model.clock import Stamp
@@ -30,6 +31,7 @@ from broker.model.generation import (
 )
 from broker.model.history import Event, identity, parts_facts, settings_facts
 from broker.model.lease import Held
+from broker.model.password_rotation import PasswordStep
 from broker.model.stage import Move
 from broker.model.subject import Subject
 
@@ -173,6 +175,8 @@ def secret_set(account: Account, name: str, number: int, stamp: Stamp) -> Accoun
     orphans = (secret_refs({name: n}) for n in range(newest + 1, number))
     doomed, change = account.doomed_secrets.union(*orphans), Parts(secrets={name: number})
     after = replace(account, secrets={**account.secrets, name: number}, breaker=None, doomed_secrets=doomed)
+    if name == PASSWORD:
+        after = with_password_step(after, PasswordStep.STORED, number, stamp)
     what = Event.PASSWORD_SET if name == PASSWORD else Event.SECRET_SET
     return dooming_unused(account, _with_change(recorded(after, stamp, what, **parts_facts(change)), change, stamp))
 

@@ -6,10 +6,11 @@ from typing import Final
 
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
-from broker.model.changes.writing import recorded, swapped
+from broker.model.changes.writing import recorded, swapped, with_password_step
 from broker.model.clock import Stamp
 from broker.model.generation import Breaker, Parts, Try
 from broker.model.history import Event, parts_facts
+from broker.model.password_rotation import PasswordStep
 from broker.model.todo import LONGEST_PAUSE, obstacles, paused_until
 from broker.model.verdict import CanaryResult, Verdict
 
@@ -48,6 +49,8 @@ def canary_answered(account: Account, number: int, answer: CanaryResult, stamp: 
         return account
     after = replace(account, tries=swapped(account.tries, made, replace(made, verdict=verdict)))
     after = replace(after, not_before=_pause(account, made, stamp.at, answer.wait))
+    if answer.verdict is Verdict.OK:
+        after = with_password_step(after, PasswordStep.TRIED, made.parts.password, stamp)
     if answer.verdict is Verdict.LOGIN_REJECTED:
         after = replace(after, breaker=Breaker(stamp.at, made.parts.password, made.generation))
     if answer.verdict is Verdict.CLIENT_REJECTED and answer.application:  # if it still has the same client_id

@@ -9,6 +9,7 @@ from broker.model.chain import Fact, appended
 from broker.model.clock import Stamp
 from broker.model.generation import Closed, Generation, Parts, SigningRequest
 from broker.model.history import Event, parts_facts
+from broker.model.password_rotation import PasswordStep
 from broker.model.stage import Stage
 
 T = TypeVar("T")
@@ -63,6 +64,14 @@ def pruned(account: Account) -> Account:
 def with_ca_set(account: Account, ca_set: CaSet) -> Account:
     """Return `account` with the text of `ca_set` in it."""
     return replace(account, anchors=(*(a for a in account.anchors if a.ref != ca_set.ref), ca_set))
+
+
+def with_password_step(account: Account, step: PasswordStep, password: int, stamp: Stamp) -> Account:
+    """Note `step` in the password rotation that is under way, if `password` is newer than the one it replaces."""
+    rotation = account.password_rotation
+    if rotation is None or password <= rotation.old:
+        return account
+    return replace(account, password_rotation=rotation.with_step(step, stamp))
 
 
 def swapped(items: tuple[T, ...], old: T, new: T) -> tuple[T, ...]:

@@ -1,0 +1,80 @@
+"""The steps by which people change the password at the partner, and what was done of them."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum
+from typing import Final, Self
+
+from broker.model.clock import Stamp
+
+
+class PasswordStep(Enum):
+    """A step, in order. Those that are not done by hand are noted by the changes that do them."""
+
+    ASKED = "asked"
+    SET = "set"
+    STORED = "stored"
+    TRIED = "tried"
+    PROMOTED = "promoted"
+    DEAD = "dead"
+
+    @property
+    def meaning(self) -> str:
+        """One line of description."""
+        return _MEANINGS[self]
+
+    @property
+    def by_hand(self) -> bool:
+        """True if only a person knows that it is done."""
+        return self in BY_HAND
+
+
+BY_HAND: Final = (PasswordStep.ASKED, PasswordStep.SET, PasswordStep.DEAD)
+_MEANINGS: Final = {
+    PasswordStep.ASKED: "the partner, or its portal, was asked for a new password",
+    PasswordStep.SET: "the new password is set at the partner",
+    PasswordStep.STORED: "it is stored here, in a candidate",
+    PasswordStep.TRIED: "the partner accepts it",
+    PasswordStep.PROMOTED: "consumers get it",
+    PasswordStep.DEAD: "the partner no longer takes the old one",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """A step, when it was done, and by whom; without a time if it is not done."""
+
+    step: PasswordStep
+    at: datetime | None
+    by: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordRotation:
+    """A change of the password that is under way. `old` is the number of the password that it replaces."""
+
+    old: int
+    begun_at: datetime
+    begun_by: str
+    steps: tuple[StepDone, ...] = ()
+
+    @property
+    def next(self) -> PasswordStep:
+        """The first step that is not done."""
+        done = {one.step for one in self.steps}
+        return next(step for step in PasswordStep if step not in done)
+
+    def done(self, step: PasswordStep) -> StepDone | None:
+        """Return the record of `step`, None if it is not done."""
+        return next((one for one in self.steps if one.step is step), None)
+
+    def with_step(self, step: PasswordStep, stamp: Stamp, note: str = "") -> Self:
+        """Return the rotation with `step` done. Another password that is stored is not tried yet."""
+        kept = self.steps
+        if step is PasswordStep.STORED:
+            over = (PasswordStep.STORED, PasswordStep.TRIED, PasswordStep.PROMOTED)
+            kept = tuple(one for one in kept if one.step not in over)
+        elif self.done(step):
+            return self
+        return replace(self, steps=(*kept, StepDone(step, stamp.at, stamp.by, note)))
