@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from datetime import timedelta
 
 import pytest
 
 from broker.compose import daemon
-from broker.compose.sweeping import Sweeping
+from broker.compose.sweeping import _NOTIFIED, Sweeping
 from broker.errors import UnknownNameError, VaultUnavailableError, WaitingError
 from broker.model.names import AccountName
 from broker.model.verdict import Verdict
 from tests.scheduling.simulated import Scheduled, begun
 from tests.support.accounts import MZP
+from tests.support.deployed import DEPLOY
 
 
 def sweeping(made: Scheduled) -> Sweeping:
@@ -74,6 +76,17 @@ def test_an_account_that_waits_is_not_ready() -> None:
     assert 'credential_broker_rotation_failing_since_timestamp_seconds{account="mzp-1",step="prove"}' in text
     assert "credential_broker_notify_recipients_dead 1.0" in text
     assert 'credential_broker_rotation_phase{account="mzp-1",phase="not-due"} 1.0' in text
+
+
+def test_alerts_ask_for_numbers_that_exist() -> None:
+    rules = (DEPLOY / "prometheus" / "rules.yaml").read_text()
+    made = begun()
+    made.sweep()
+    wanted = set(re.findall(r"credential_broker_rotation_\w+", rules))
+    one = sweeping(made)
+    one.sweep()
+    assert wanted <= set(re.findall(r"# HELP (\w+)", one.metrics().decode()))
+    assert set(re.findall(r"credential_broker_(notify_\w+)", rules)) <= set(_NOTIFIED)
 
 
 def test_numbers_without_recipients() -> None:
