@@ -69,7 +69,8 @@ def submit(
     """Submit the open signing request, and record it as sent. The lead time counts from here.
 
     eml writes the mail as a draft, which you send. smtp sends it. manual and portal say what to do, ask whether it is
-    done (--yes: it is), and record that. With --sent-at, only record that a person sent it.
+    done (--yes: it is), and record that. vault-pki asks the CA in Vault that broker.toml names. With --sent-at, only
+    record that a person sent it.
     """
     broker = start.broker
     found = broker.account(account, Role.ROTATOR)
@@ -139,8 +140,13 @@ def _by_person(case: _Case) -> SigningRequest:
     return submitted
 
 
-def _by_machine(_: _Case) -> SigningRequest:
-    raise RefusedError("Vault's PKI signs in a sweep only", hint="broker rotation run --once")
+def _by_pki(case: _Case) -> SigningRequest:
+    name, number = case.account.name, case.request.number
+    if case.broker.scheduling.by_pki(case.account, case.request) is None:
+        message = f"no role of Vault's PKI signs for {name}"
+        raise InputError(message, hint=f'pki = "MOUNT/ROLE" under [accounts.{name}] in broker.toml')
+    note(f"request {number} of {name} is signed; next: broker rotation promote {name}")
+    return case.broker.account(name, Role.ROTATOR).request(number)
 
 
 _WAYS: Final[Mapping[Channel, Callable[[_Case], SigningRequest]]] = {
@@ -148,7 +154,7 @@ _WAYS: Final[Mapping[Channel, Callable[[_Case], SigningRequest]]] = {
     Channel.SMTP: _by_smtp,
     Channel.MANUAL: _by_person,
     Channel.PORTAL: _by_person,
-    Channel.VAULT_PKI: _by_machine,
+    Channel.VAULT_PKI: _by_pki,
 }
 
 

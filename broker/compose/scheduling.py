@@ -59,6 +59,10 @@ class Scheduling:
 
     def submit(self, account: Account, request: SigningRequest) -> Submission | None:
         """Send `request` by the account's way; None if only a person can."""
+        return self.by_pki(account, request) or self._broker.submitting.by_machine(account, request)
+
+    def by_pki(self, account: Account, request: SigningRequest) -> Submission | None:
+        """Have Vault's PKI sign `request`; None if this host has no role of it for the account."""
         role = self._broker.config.accounts.get(account.name, {}).get("pki", "")
         return self.sign(account, request, role) if role else None
 

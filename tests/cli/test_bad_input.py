@@ -163,6 +163,7 @@ ROWS: Final = (
     Row("csr submit acme --via smtp", 2, "no SMTP server is configured", "requested"),
     Row("csr submit acme --via smtp --out x.eml", 2, "--out is for --via eml", "requested"),
     Row("csr submit acme --via portal --yes", 2, "has no portal", "requested"),
+    Row("csr submit acme --via vault-pki", 2, "no role of Vault's PKI signs for acme", "requested"),
     Row("csr submit acme --via manual", 2, "stdin is not a terminal", "requested"),
     Row("csr submit acme --via smtp --sent-at 2026-03-01", 2, "--sent-at is for what a person sent", "requested"),
     Row("account set acme --renew-before 30d --clear renew-before", 2, "cannot be combined"),
