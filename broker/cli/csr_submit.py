@@ -142,9 +142,7 @@ def _by_person(case: _Case) -> SigningRequest:
 
 def _by_pki(case: _Case) -> SigningRequest:
     name, number = case.account.name, case.request.number
-    if case.broker.scheduling.by_pki(case.account, case.request) is None:
-        message = f"no role of Vault's PKI signs for {name}"
-        raise InputError(message, hint=f'pki = "MOUNT/ROLE" under [accounts.{name}] in broker.toml')
+    case.broker.submitting.by_pki(case.account, case.request)
     note(f"request {number} of {name} is signed; next: broker rotation promote {name}")
     return case.broker.account(name, Role.ROTATOR).request(number)
 

@@ -12,19 +12,14 @@ from typing import TYPE_CHECKING
 from broker.compose.sweeping import Sweeping
 from broker.model.account import Account
 from broker.model.duration import parse_duration
-from broker.model.generation import SigningRequest, Submission
 from broker.model.plan import AccountPlan, account_plan
 from broker.model.role import Role
-from broker.pki.reply import read_reply
-from broker.rotation.receive import ImportOptions
 from broker.rotation.rotation import Rotation
-from broker.scheduling.decision import MACHINE
 from broker.scheduling.ports import Fence
-from broker.scheduling.sweep import Outside, Stores, Sweeps, fenced, nothing
+from broker.scheduling.sweep import Outside, Stores, Sweeps, fenced
 from broker.service.systemd import State
 from broker.vault.idle import VaultIdle
 from broker.vault.locks import VaultLock
-from broker.vault.machine_ca import sign
 from broker.vault.rotation_records import VaultRotationRecords
 
 if TYPE_CHECKING:  # a cycle: `Broker` offers this
@@ -54,29 +49,13 @@ class Scheduling:
         holder = f"{broker.actor} on {socket.gethostname()}, process {os.getpid()}"
         lock = VaultLock(vault, holder, broker.true_clock)
         stores = Stores(accounts, accounts, VaultRotationRecords(vault), VaultIdle(vault), lock)
-        outside = Outside(self.submit, nothing, broker.notifying.notify, broker.notifying.hooks.run_hooks)
+        outside = Outside(
+            broker.submitting.by_machine,
+            broker.arriving.poll,
+            broker.notifying.notify,
+            broker.notifying.hooks.run_hooks,
+        )
         return Sweeps(stores, outside, self._rotation, self._plan, broker.true_clock)
-
-    def submit(self, account: Account, request: SigningRequest) -> Submission | None:
-        """Send `request` by the account's way; None if only a person can."""
-        return self.by_pki(account, request) or self._broker.submitting.by_machine(account, request)
-
-    def by_pki(self, account: Account, request: SigningRequest) -> Submission | None:
-        """Have Vault's PKI sign `request`; None if this host has no role of it for the account."""
-        role = self._broker.config.accounts.get(account.name, {}).get("pki", "")
-        return self.sign(account, request, role) if role else None
-
-    def sign(self, account: Account, request: SigningRequest, role: str) -> Submission:
-        """Have Vault's PKI sign `request`, by MOUNT/ROLE, and import the answer as a reply of the partner.
-
-        The submission is recorded first. Killed after it, the next sweep asks again.
-        """
-        broker = self._broker
-        submission = Submission(broker.true_clock(), MACHINE, reference=role)
-        broker.rotation.submit(account.name, request.number, submission)
-        reply = read_reply(sign(broker.roles.connection(Role.ROTATOR), role, request.csr))
-        broker.rotation.receive(account.name, reply, ImportOptions())
-        return submission
 
     def _rotation(self, fence: Fence) -> Rotation:
         return fenced(self._broker.rotation, fence)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from broker.errors import RefusedError
+from broker.errors import InputError, RefusedError
 from broker.model.account import Account
 from broker.model.channel import Channel
 from broker.model.finding import Finding
@@ -14,6 +14,9 @@ from broker.model.generation import SigningRequest, Submission
 from broker.model.role import Role
 from broker.people.eml import csr_mail, for_contact, refusal
 from broker.people.submission import SendByMail, Sent
+from broker.pki.reply import read_reply
+from broker.rotation.receive import ImportOptions
+from broker.vault.machine_ca import sign
 from broker.vault.rotation_records import VaultRotationRecords
 
 if TYPE_CHECKING:  # a cycle: `Broker` offers this
@@ -45,7 +48,28 @@ class Submitting:
 
     def by_machine(self, account: Account, request: SigningRequest) -> Submission | None:
         """Submit `request` if its channel needs no person, else return None: `scheduling.ports.Submit`."""
-        return self.by_mail(account, request).submission if self.channel(account) is Channel.SMTP else None
+        match self.channel(account):
+            case Channel.SMTP:
+                return self.by_mail(account, request).submission
+            case Channel.VAULT_PKI:
+                return self.by_pki(account, request)
+        return None
+
+    def by_pki(self, account: Account, request: SigningRequest) -> Submission:
+        """Have Vault's PKI sign `request`, and import the answer as a reply of the partner.
+
+        The submission is recorded first. If it was killed after that, the next sweep asks again.
+        """
+        broker, name = self._broker, account.name
+        role = broker.config.accounts.get(name, {}).get("pki", "")
+        if not role:
+            hint = f'pki = "MOUNT/ROLE" under [accounts.{name}] in broker.toml'
+            raise InputError(f"no role of Vault's PKI signs for {name}", hint=hint)
+        submission = Submission(broker.true_clock(), Channel.VAULT_PKI.value, reference=role)
+        broker.rotation.submit(name, request.number, submission)
+        reply = read_reply(sign(broker.roles.connection(Role.ROTATOR), role, request.csr))
+        broker.rotation.receive(name, reply, ImportOptions())
+        return submission
 
     def by_mail(self, account: Account, request: SigningRequest, to: Sequence[str] = ()) -> Sent:
         """Send the mail with `request`, unless it was sent before."""

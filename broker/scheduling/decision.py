@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Final
 
 from broker.model.account import Account
+from broker.model.channel import Channel
 from broker.model.generation import Generation, PromotionMode, RenewalMode
 from broker.model.life_cycle import Phase
 from broker.model.plan import AccountPlan, Action
@@ -14,7 +15,6 @@ from broker.model.rotation_record import RotationRecord
 from broker.model.todo import kept_beside, last_answer, obstacles
 from broker.model.verdict import Verdict
 
-MACHINE: Final = "vault-pki"  # the way of a submission that a machine answers immediately
 PROVEN_EVERY: Final = timedelta(days=7)  # a canary of a current set
 _PROPAGATING: Final = frozenset({Verdict.HANDSHAKE, Verdict.CERTIFICATE_REJECTED})  # a new certificate: not yet known
 
@@ -107,7 +107,8 @@ def _candidate(account: Account, candidate: Generation, may_promote: bool) -> It
 
 def _request(account: Account, come: frozenset[Action]) -> Iterator[Decision]:
     request = account.open_request
-    if request and (Action.SEND in come or (request.submissions and request.submissions[-1].via == MACHINE)):
+    by_machine = request and request.submissions and request.submissions[-1].via == Channel.VAULT_PKI.value
+    if request and (Action.SEND in come or by_machine):  # a machine's answer was lost
         yield Decision(Do.SUBMIT, request.number)
     elif not request and Action.RENEW in come:
         yield Decision(Do.DRAFT)

@@ -292,10 +292,6 @@ def _ends_the_sweep(error: BrokerError) -> bool:
     return away or isinstance(error, LostLockError)
 
 
-def nothing(*_: object) -> None:
-    """Do nothing, for what this installation does not have."""
-
-
 def fenced(rotation: Rotation, fence: Fence) -> Rotation:
     """Return `rotation` with `fence` before each canary: before it is reserved, and before it is sent."""
 

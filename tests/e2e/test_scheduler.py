@@ -80,7 +80,7 @@ def machine(system: System) -> Iterator[Machine]:
     file = system.reply(lifetime="30d")
     system.ok("cert", "import", "acme", str(file), *system.accepting(), "--client-id-for", "reporting")
     system.ok("rotation", "promote", "acme")
-    system.ok("account", "set", "acme", "--promotion", "auto", "--renew-before", "10d")
+    system.ok("account", "set", "acme", "--promotion", "auto", "--submit-via", "vault-pki", "--renew-before", "10d")
     with (system.home / "broker.toml").open("a") as configuration:
         configuration.write(f'\n[accounts.acme]\npki = "{mount}/partner"\n')
     yield Machine(system, mount)
@@ -136,6 +136,9 @@ def test_the_command_tells_what_it_did(machine: Machine) -> None:
     assert not machine.account.request(2).submissions
     shown = json.loads(system.ok("rotation", "run", "--once", "-o", "json").out)
     assert [deed["do"] for deed in shown["deeds"]] == ["submit", "promote"]
-    system.partner.registry.set_password("MZP0000001", "another")
+    system.ok("csr", "new", "acme")
+    assert "is signed" in system.ok("csr", "submit", "acme").err
+    shown = json.loads(system.ok("rotation", "run", "--once", "-o", "json").out)
+    assert [deed["do"] for deed in shown["deeds"]] == ["promote"]
     ended = system.run("rotation", "run", "--once")
-    assert (ended.code, "nothing to do" in ended.err) == (0, True)  # proven a moment ago
+    assert (ended.code, "nothing to do" in ended.err) == (0, True)
