@@ -9,11 +9,12 @@ import click
 
 from broker.cli.exits import CODES
 from broker.cli.options import accounts_argument
-from broker.cli.output import show_obstacles, show_table, when, wrote_json
+from broker.cli.output import show_findings, show_obstacles, show_table, when, wrote_json
 from broker.cli.start import Start
 from broker.cli.through import service
 from broker.errors import DeniedError, Kind
 from broker.fetching.service import Service
+from broker.model.finding import Severity
 from broker.model.life_cycle import State
 from broker.model.names import AccountName
 
@@ -48,6 +49,9 @@ def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, d
     found.sort(key=lambda status: order.index(status.state))
     if not wrote_json(found):
         _show(found, start)
+        show_findings(
+            f for f in start.broker.notifying.findings(start.broker.all_accounts()) if f.severity is not Severity.NOTE
+        )
     worst = _COLOURS.get(found[0].state.value) if found else None
     return _CODES[worst] if detailed_exitcode and worst else 0
 

@@ -139,6 +139,7 @@ def _accounts(broker: Broker) -> Iterator[Finding]:
     yield from accounts.unread.values()
     yield from _caught("vault.unlisted", broker.strange())
     yield from _outside(list(accounts.found.values()))
+    yield from broker.notifying.findings(accounts.found.values())
     for account in accounts.found.values():
         yield from _caught("account.unreadable", _account(broker, account))
 

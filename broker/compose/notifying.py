@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker import child
 from broker.compose.mail import PASSED, SMTP
-from broker.errors import InputError, UnknownNameError
+from broker.errors import BrokerError, InputError, UnknownNameError
 from broker.model.account import Account
 from broker.model.duration import parse_duration
 from broker.model.finding import Finding
@@ -126,11 +126,18 @@ class Notifying:
         """Yield findings: accounts that nobody is told about, dead recipients, and tests that are too old."""
         channels = self.channels
         if not (channels.mail or channels.webhook):
+            if Role.ROTATOR in self._broker.roles.here:
+                message = "no channel for notices is configured on this host: its scheduler tells nobody"
+                yield Finding.note("notice.none", message, "docs/notices.md says how")
             return
         accounts = [account for account in accounts if not account.removed]
-        recipients = self._recipients()
+        try:
+            recipients = self._recipients()
+        except BrokerError as error:
+            yield Finding.error("notice.unknown", error.message, error.hint)
+            return
         for account in accounts:
-            if nobody_told(account.contacts, recipients, webhook=channels.webhook):
+            if nobody_told(account.contacts, recipients, mail=channels.mail, webhook=channels.webhook):
                 message = f"{account.name}: nobody who can be reached is told what must be done"
                 yield Finding.error("notice.nobody", message, f"broker account set {account.name} --team MAIL")
         known = self._statuses(accounts, recipients).values()
@@ -145,13 +152,15 @@ class Notifying:
             yield Finding.note("notice.untested", f"recipients of notices: {tested}", "broker notify test --all")
 
     def gauges(self, accounts: Sequence[Account]) -> Mapping[str, float | None]:
-        """Return numbers for Prometheus: accounts that nobody is told about, dead recipients, the oldest test."""
+        """Return numbers for Prometheus, as the rotator sees them: who is not told, who is dead, the oldest test."""
         channels, recipients = self.channels, self.notices.recipients.read()
         known = self._statuses(accounts, recipients).values()
-        unreached = (nobody_told(a.contacts, recipients, webhook=channels.webhook) for a in accounts if not a.removed)
+        living = [account for account in accounts if not account.removed]
+        nobody = partial(nobody_told, recipients=recipients, mail=channels.mail, webhook=channels.webhook)
+        unreached = sum(nobody(account.contacts) for account in living)
         oldest = oldest_test([status.recipient for status in known if not status.at_partner], recipients)
         return {
-            "notify_accounts_unreached": float(sum(unreached)),
+            "notify_accounts_unreached": float(unreached),
             "notify_recipients_dead": float(sum(status.dead_since is not None for status in known)),
             "notify_oldest_test_timestamp_seconds": oldest.timestamp() if oldest else 0.0,
         }

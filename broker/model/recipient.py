@@ -127,9 +127,10 @@ def partner_of(contacts: Contacts, recipients: Recipients) -> tuple[str, ...]:
     return tuple(reminded)
 
 
-def nobody_told(contacts: Contacts, recipients: Recipients, *, webhook: bool) -> bool:
-    """Return whether no living address of the team and no working webhook is left."""
-    return not any(map(recipients.reaches, (*contacts.team, *((WEBHOOK,) if webhook else ()))))
+def nobody_told(contacts: Contacts, recipients: Recipients, *, mail: bool, webhook: bool) -> bool:
+    """Return whether no living address of the team and no working webhook is left, by the channels that there are."""
+    names = (*(contacts.team if mail else ()), *((WEBHOOK,) if webhook else ()))
+    return not any(map(recipients.reaches, names))
 
 
 def oldest_test(names: Sequence[str], recipients: Recipients) -> datetime | None:

@@ -45,11 +45,12 @@ def test_a_dead_address_gets_alerts_only() -> None:
 
 
 def test_nobody_is_told() -> None:
-    assert not nobody_told(CONTACTS, with_dead("ops@a.example"), webhook=False)
-    assert nobody_told(CONTACTS, with_dead(*CONTACTS.team), webhook=False)
-    assert nobody_told(Contacts(), Recipients(), webhook=False)
-    assert not nobody_told(Contacts(), Recipients(), webhook=True)
-    assert nobody_told(Contacts(), Recipients((Recipient(WEBHOOK, failures=FAILING),)), webhook=True)
+    assert not nobody_told(CONTACTS, with_dead("ops@a.example"), mail=True, webhook=False)
+    assert nobody_told(CONTACTS, with_dead(*CONTACTS.team), mail=True, webhook=False)
+    assert nobody_told(Contacts(), Recipients(), mail=True, webhook=False)
+    assert nobody_told(CONTACTS, Recipients(), mail=False, webhook=False)
+    assert not nobody_told(Contacts(), Recipients(), mail=True, webhook=True)
+    assert nobody_told(Contacts(), Recipients((Recipient(WEBHOOK, failures=FAILING),)), mail=True, webhook=True)
 
 
 def test_only_a_test_by_name_revives() -> None:
