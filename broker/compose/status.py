@@ -1,17 +1,14 @@
 """The status of an account: its generations, when renewal is due, and who must act next."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from broker.errors import InputError
 from broker.model.account import Account
 from broker.model.life_cycle import Phase, State, Who
 from broker.model.names import AccountName
-from broker.model.plan import AccountPlan, account_plan
+from broker.model.plan import AccountPlan
 from broker.model.stage import Stage
-from broker.model.todo import Obstacle, forked_todo, obstacles, unread_profile_todo
-from broker.partners.profile import Profile
+from broker.model.todo import Obstacle, obstacles
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +40,8 @@ class AccountStatus:
     obstacles: tuple[Obstacle, ...]
 
 
-def status(account: Account, profile: Callable[[str], Profile], now: datetime, *, forked: bool) -> AccountStatus:
-    """Return the status of `account`. An unreadable profile is reported in it, so that other accounts are shown."""
-    try:
-        plan = account_plan(account, profile(account.profile).renewal, now, forked=forked)
-    except InputError as error:
-        todo = forked_todo(account) if forked else unread_profile_todo(error.message, error.hint)
-        plan = AccountPlan(account.name, todo.phase, todo.who, False, todo.message, todo.hint, None)
-    return _status(account, plan, now)
-
-
-def _status(account: Account, plan: AccountPlan, now: datetime) -> AccountStatus:
+def status(account: Account, plan: AccountPlan, now: datetime) -> AccountStatus:
+    """Return the status of `account`."""
     current = account.current
     return AccountStatus(
         account=account.name,

@@ -37,11 +37,18 @@ class Window:
 
     def next(self, at: datetime) -> Opening | None:
         """Return the first time from `at` on that lies in the window; None if it never opens again."""
-        day = at.replace(hour=0, minute=0, second=0, microsecond=0)
+        day = _day_of(at)
         if day not in self._near:  # many accounts are planned with the same windows
             self._near[day] = tuple(self._opened_near(day))
         found = next((start for start in self._near[day] if at < start + self.length), None)
         return Opening(max(at, found), self.name) if found else None
+
+    def end(self, at: datetime) -> datetime:
+        """Return the end of the window if `at` lies in it, else `at`."""
+        found = self.next(at)
+        if found is None or found.at > at:
+            return at
+        return max(start + self.length for start in self._near[_day_of(at)] if start <= at)
 
     def _opened_near(self, day: datetime) -> Iterator[datetime]:
         """Yield the beginnings of windows that are open on `day`, and of the next one."""
@@ -77,8 +84,27 @@ class Maintenance:
             at = found.at
         return None
 
+    def longest_wait(self, at: datetime, by: datetime) -> tuple[datetime, datetime]:
+        """Return the longest time between `at` and `by` in which nothing may happen, by its begin and end."""
+        longest = (at, at)
+        while at < by:
+            opening = self.opening(at, by)
+            longest = max(longest, (at, opening.at if opening else by), key=lambda wait: wait[1] - wait[0])
+            at = self._closed_after(opening.at, by) if opening else by
+        return longest
+
+    def _closed_after(self, at: datetime, by: datetime) -> datetime:
+        """Return the end of the last window that is open at `at`, or the begin of the next freeze."""
+        ends = [by] if not self.windows else [w.end(at) for w in self.windows]
+        freezes = (f.start for f in self.freezes if f.start > at)
+        return min(max(ends), *freezes, by)
+
     def _next(self, at: datetime) -> Opening | None:
         if not self.windows:
             return Opening(at, "")
         found = (window.next(at) for window in self.windows)
         return min(filter(None, found), key=lambda opening: opening.at, default=None)
+
+
+def _day_of(at: datetime) -> datetime:
+    return at.replace(hour=0, minute=0, second=0, microsecond=0)

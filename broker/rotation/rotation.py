@@ -19,7 +19,7 @@ from broker.model.changes.moving import (
     restored,
     rollback_target,
 )
-from broker.model.changes.registering import removed
+from broker.model.changes.registering import removed, snooze_ended, snoozed
 from broker.model.changes.trying import breaker_reset, canary_answered, canary_sent
 from broker.model.clock import Stamp
 from broker.model.generation import Generation, Parts, Try
@@ -42,6 +42,16 @@ class Rotation(Requests):
     stragglers: Stragglers
     others: Others = tuple
     wait_for_services: Callable[[datetime], None] = lambda _: None  # until none hands out what was current till then
+
+    # decisions of a person
+
+    def snooze(self, name: AccountName, until: datetime, reason: str) -> bool:
+        """Put the renewal off until a time; return whether anything changed."""
+        return self.settled(name, lambda account, stamp: snoozed(account, until, reason, stamp)).changed
+
+    def end_snooze(self, name: AccountName) -> bool:
+        """Start the renewal when it is due again; return whether anything changed."""
+        return self.settled(name, snooze_ended).changed
 
     def receive(self, name: AccountName, parts: ReplyParts, options: ImportOptions) -> Received:
         """Turn a reply into a candidate, in one write; the same reply a second time returns the same generation.

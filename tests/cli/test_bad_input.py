@@ -319,6 +319,23 @@ ROWS: Final = (
     Row(f"reply dismiss acme/{REPLY} --reason no", 2, f"acme has no reply '{REPLY}'"),
     Row("cert inspect good.csr", 2, "neither a certificate nor a client_id"),
     Row("rotation status nobody", 2, "there is no account nobody"),
+    Row("needs-renewal nobody", 255, "there is no account nobody"),
+    Row("needs-renewal", 255, "missing argument"),
+    Row("needs-renewal acme --renew-before soon", 255, "is not a duration"),
+    Row("needs-renewal acme --renew-before 0%", 255, "is not a share"),
+    Row("--timeout never needs-renewal acme", 255, "is not a duration"),
+    Row("rotation plan nobody", 2, "there is no account nobody"),
+    Row("rotation plan acme --all", 2, "--all cannot be combined"),
+    Row("rotation snooze acme", 2, "either --until or --end"),
+    Row("rotation snooze acme --until 2030-01-01 --end", 2, "either --until or --end"),
+    Row("rotation snooze acme --until 2030-01-01", 2, "--until requires --reason"),
+    Row("rotation snooze acme --end --reason why", 2, "--reason requires --until"),
+    Row("rotation snooze acme --until soon --reason why", 2, "'soon' is not a time"),
+    Row("rotation snooze acme --until 2020-01-01 --reason why", 6, "must lie between now and the end"),
+    Row("rotation snooze acme --until 9999-01-01 --reason why", 6, "must lie between now and the end"),
+    Row("rotation snooze acme --until 2030-01-01 --reason why", 6, "acme has no certificate yet", "requested"),
+    Row("rotation snooze nobody --end", 2, "there is no account nobody"),
+    Row("account set acme --renewal never", 2, "'never' is not one of"),
     Row("rotation canary acme --generation 9", 2, "no generation 9"),
     Row("rotation canary acme --generation 0", 2, "not in the range"),
     Row(f"rotation canary acme --generation {9**40}", 2, "no generation"),
@@ -501,7 +518,7 @@ def named(part: str) -> list[str]:
 def test_what_is_no_name_of_an_account_is_refused_everywhere(harness: CliHarness, name: str) -> None:
     harness.put("promoted")
     for command in named("{account}"):
-        assert_told(harness.run(harness.good(command, account=name)), 2, "")
+        assert_told(harness.run(harness.good(command, account=name)), GOOD[command].failing(2), "")
     assert harness.look() == harness.before
 
 
@@ -517,7 +534,8 @@ def test_what_is_no_name_of_an_application_is_refused_everywhere(harness: CliHar
 def test_an_unknown_account_is_named(harness: CliHarness) -> None:
     harness.put("promoted")
     for command in set(named("{account}")) - {"account add", "account import"}:
-        assert_told(harness.run(harness.good(command, account="nobody"), input=b"x"), 2, "there is no account nobody")
+        ended = harness.run(harness.good(command, account="nobody"), input=b"x")
+        assert_told(ended, GOOD[command].failing(2), "there is no account nobody")
     harness.assert_unchanged()
 
 
@@ -670,7 +688,7 @@ def test_a_bad_environment_is_told_by_every_command(
     for command in set(ASKING) - {"doctor", "vault status", "vault enrol"}:
         with stamina.set_testing(True, attempts=1):
             ended = harness.run(harness.good(command), input=GOOD[command].input, env=changes)
-        assert_told(ended, code, says)
+        assert_told(ended, GOOD[command].failing(code), says)
     assert harness.look() == harness.before
 
 

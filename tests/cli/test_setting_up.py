@@ -216,7 +216,7 @@ def test_a_profile_can_be_copied_changed_and_added(harness: CliHarness) -> None:
 def test_every_setting_says_where_it_comes_from(harness: CliHarness) -> None:
     harness.put("empty")
     shown = harness.ok("--timeout 7s config show -o json", env={"BROKER_TTL": "5m"}).json
-    assert set(shown) == {"file", "settings", "logins", "accounts", "issuers"}
+    assert set(shown) == {"file", "settings", "logins", "accounts", "issuers", "rotation"}
     sources = {name: value["source"] for name, value in shown["settings"].items()}
     assert (shown["settings"]["vault.patience"]["value"], sources["vault.patience"]) == ("7s", "flag")
     assert (shown["settings"]["bundle.ttl"]["value"], sources["bundle.ttl"]) == ("5m", "$BROKER_TTL")

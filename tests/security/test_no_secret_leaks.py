@@ -28,6 +28,7 @@ from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.vault import layout
 from tests.support import pki
+from tests.support.catalogue import SOON
 from tests.support.console import commands
 from tests.support.leaks import CHANNELS, Watch
 from tests.support.outside import made_outside
@@ -150,6 +151,10 @@ def rotate(watch: Watch) -> None:
     watch.run("password", "set", "acme", "--password-file", "-", input=NEW)
     watch.run("rotation", "canary", "acme", "--generation", "2", "-o", "json", code=6)  # the partner does not know it
     watch.run("rotation", "status", "acme")
+    watch.run("rotation", "plan", "acme")
+    watch.run("needs-renewal", "acme", code=1)
+    watch.run("rotation", "snooze", "acme", "--until", SOON, "--reason", "holidays")
+    watch.run("rotation", "snooze", "acme", "--end")
     watch.run("rotation", "reject", "acme", "--generation", "2", "--reason", "not the partner's password", "--yes")
     watch.run("rotation", "rollback", "acme", code=6)
 

@@ -10,18 +10,20 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
 from broker.model.role import Role
 
-__all__ = ["ARRIVED", "CASES", "GOOD", "HELD", "STATES", "Case", "filled"]
+__all__ = ["ARRIVED", "CASES", "GOOD", "HELD", "SOON", "STATES", "Case", "filled"]
 
 LATER: Final = 150.0  # seconds: a try that a kill left unanswered holds the next one up for two minutes
 OPERATOR, ROTATOR, AUDITOR = (Role.OPERATOR,), (Role.ROTATOR,), (Role.AUDITOR,)
 CANARY, SERVER, ANCHOR = (Role.CANARY,), (Role.SERVER,), (Role.ANCHOR,)
 PROMOTING = (Role.ROTATOR, Role.CANARY)
 IMPORTING = (Role.OPERATOR, *PROMOTING)
+SOON: Final = f"{datetime.now(UTC) + timedelta(days=30):%F}"  # before the certificate of the stand-in ends
 GET: Final = "{account}/{application} --consumer-token-file {token} --to bundle"
 HELD: Final = "(a consumer holds a lease)"  # in place of a line, which cannot choose the id of a lease
 ARRIVED: Final = "(a reply arrives by mail)"  # in place of a line, which cannot choose the id of a reply
@@ -52,6 +54,10 @@ class Case:
     def command(self) -> str:
         """The words that name the command."""
         return re.split(r" (?=\(|--)", self.name)[0]
+
+    def failing(self, code: int) -> int:
+        """Return its code where other commands fail with `code`."""
+        return 255 if self.command == "needs-renewal" else code
 
     @property
     def line(self) -> str:
@@ -167,9 +173,19 @@ CASES: Final = (
     Case("reply dismiss", "{arrived} --reason forged", "arrived", ROTATOR, writes="vault"),
     Case("mail set", "smtp --password-file -", roles=OPERATOR, writes="vault", input=b"another\n", repeats=True),
     Case("mail test", apart=True),  # needs mail servers
+    Case("needs-renewal", "{account} --renew-before 999d", roles=AUDITOR),
     Case("notify list", roles=AUDITOR),
-    Case("notify test", apart=True),  # needs a channel
+    Case("notify test", "--all", apart=True),  # needs a channel
     Case("rotation status", "{account}", roles=AUDITOR),
+    Case("rotation plan", "{account}", roles=AUDITOR),
+    Case("rotation snooze", f"{{account}} --until {SOON} --reason holidays", roles=ROTATOR, writes="vault"),
+    Case(
+        "rotation snooze --end",
+        "{account} --end",
+        roles=ROTATOR,
+        writes="vault",
+        before=(f"rotation snooze {{account}} --until {SOON} --reason holidays",),
+    ),
     Case(
         "rotation canary",
         "{account} --generation {number}",

@@ -75,7 +75,7 @@ def snoozed(account: Account, until: datetime, reason: str, stamp: Stamp) -> Acc
         raise RefusedError(
             f"{account.name} cannot be snoozed until {until:%F %TZ}: the time must lie between now and the end of its "
             f"certificate, {end:%F %TZ}",
-            hint=f"broker status {account.name} shows when it must be renewed",
+            hint=f"broker rotation plan {account.name} shows when it must be renewed",
         )
     known = account.snoozed
     if known and (known.until, known.reason) == (until, reason):
