@@ -103,7 +103,7 @@ def add(
     named = _subject(subject, rules, login)
     findings = lint_subject(named, rules.subject, login)
     refuse_errors(f"the subject of {account}", findings)
-    show_findings(findings)
+    show_findings((*findings, *broker.arriving.unwatched(named)))
     added = broker.registry.add_account(
         Account(
             name=account,
@@ -318,7 +318,7 @@ def _corrected(start: Start, name: AccountName, pairs: Sequence[str]) -> Subject
     subject = _ordered({attribute: value for attribute, value in wanted.items() if value}, profile)
     findings = lint_subject(subject, profile.subject, found.login)
     refuse_errors(f"the subject of {name}", findings)
-    show_findings(findings)
+    show_findings((*findings, *start.broker.arriving.unwatched(subject)))
     return subject
 
 

@@ -77,7 +77,10 @@ def new(start: Start, account: AccountName, out: str, supersede: bool, yes: bool
     else:
         request = broker.rotation.draft(account)
     profile = broker.profile(found.profile, Role.ROTATOR)
-    findings = lint_csr(parse(request.csr.encode()), profile.subject, profile.key, found.login)
+    findings = [
+        *lint_csr(parse(request.csr.encode()), profile.subject, profile.key, found.login),
+        *broker.arriving.unwatched(found.subject),
+    ]
     if not wants_json() or out != "-":
         write_output(out, request.csr.encode())
     if wrote_json(asdict(request) | {"findings": findings}):

@@ -16,6 +16,7 @@ from broker.model.finding import Finding
 from broker.model.names import AccountName, account_name
 from broker.model.proposal import Bounce, Outcome, Proposal, found
 from broker.model.role import Role
+from broker.model.subject import Subject
 from broker.people.drop_folder import dropped_files
 from broker.people.mailbox import ImapMailbox
 from broker.pki.reply import ReplyParts, read_reply
@@ -79,6 +80,15 @@ class Arriving:
         codes = {finding.code for finding in now}
         kept = (f for f in one.findings if f.code not in codes and not f.code.startswith("certificate."))
         return (*now, *kept)
+
+    def unwatched(self, subject: Subject) -> tuple[Finding, ...]:
+        """Return a warning if the address in a CSR, which the partner's CA writes to, is not the watched mailbox."""
+        user, address = self._broker.mail.user(IMAP), subject.get("emailAddress") or ""
+        if not self._watched or "@" not in user or not address or user.lower() == address.lower():
+            return ()
+        message = f"mails of the partner to {address} do not reach the broker, which watches the mailbox of {user}"
+        hint = f"have them forwarded, or use --subject emailAddress={user}"
+        return (Finding.warning("subject.email.unwatched", message, hint),)
 
     def conclude(self, name: AccountName, id_: str, outcome: Outcome, reason: str = "") -> bool:
         """Close a proposal; return whether anything changed."""

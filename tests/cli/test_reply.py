@@ -5,9 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Mapping
+from email.message import EmailMessage
 from pathlib import Path
 
+import pytest
+
+from broker.model.role import Role
+from broker.model.secret import Secret
+from broker.model.subject import Subject
 from tests.support.cli_harness import CliHarness
+from tests.support.mail_servers import BROKER, PASSWORD, MailServers
 from tests.support.saved_states import REPLY
 
 NAME = f"acme/{REPLY}"
@@ -51,6 +59,13 @@ def test_a_dismissed_reply_is_over(harness: CliHarness) -> None:
     assert f"reply {NAME} was dismissed" in harness.run(f"cert import acme --reply {NAME}").err
 
 
+def swept(harness: CliHarness, settings: Mapping[str, str]) -> None:
+    """Sweep once, as `broker rotation run --once` does."""
+    with harness.saved.system.broker(settings=settings) as broker:
+        report = broker.scheduling.sweeps.sweep()
+    assert not report.failures, report
+
+
 def test_dropped_reply_is_imported(harness: CliHarness, tmp_path: Path) -> None:
     """The first one asks about its CA; the next one needs no decision."""
     folder = tmp_path / "replies"
@@ -60,8 +75,57 @@ def test_dropped_reply_is_imported(harness: CliHarness, tmp_path: Path) -> None:
         harness.put(state)
         (folder / reply.name).write_bytes(reply.read_bytes())
         os.utime(folder / reply.name, LONG_AGO)
-        with harness.saved.system.broker(replies_folder=str(folder)) as broker:
-            broker.arriving.poll()
+        swept(harness, {"replies.folder": str(folder)})
         (reason,) = (folder / "done").glob(f"*-{reply.name}.txt")
         assert moves in reason.read_text()
-    assert harness.saved.account().open_request is None  # type: ignore[union-attr]
+    account = harness.saved.account()
+    assert account
+    assert account.open_request is None
+
+
+@pytest.mark.peer("dovecot", "postfix")
+@pytest.mark.rights("chown")
+@pytest.mark.parametrize("auth", ["password", "xoauth2"])
+def test_mailed_reply_is_proposed_once(
+    harness: CliHarness, mail_servers: MailServers, auth: str, tmp_path: Path
+) -> None:
+    """Two sweeps and a restart make one proposal; the request stays open until a person imports it."""
+    reply = harness.saved.reply("requested").read_bytes()
+    harness.put("requested")
+    with harness.saved.system.broker() as broker:
+        broker.mail_secrets(Role.OPERATOR).store("imap", Secret(PASSWORD))
+    program = tmp_path / "token"
+    program.write_text(f"#!/bin/sh\necho {mail_servers.token()}\n")
+    program.chmod(0o700)
+    settings = {
+        "mail.imap.host": mail_servers.host,
+        "mail.imap.port": str(mail_servers.imap),
+        "mail.imap.tls": "starttls",
+        "mail.imap.ca_file": str(mail_servers.ca_file),
+        "mail.imap.user": BROKER,
+        "mail.imap.auth": auth,
+        "mail.oauth.token_command": str(program),
+    }
+    message = EmailMessage()
+    message["From"], message["Subject"] = "Desk \x1b[31m <desk@partner.example>", "your certificate"
+    message.set_content("Hello")
+    message.add_attachment(reply, "application", "zip", filename="reply.zip")
+    mail_servers.put(BROKER, message.as_bytes())
+    before = harness.account.open_request
+    for _ in range(2):
+        swept(harness, settings)
+    assert harness.account.open_request == before
+    (row,) = json.loads(harness.ok("reply list -o json").out)
+    assert "\x1b" not in harness.ok("reply list").out + harness.ok("status").out
+    harness.ok(f"cert import acme --reply {row['id']} {shlex.join(harness.saved.system.accepting())}")
+    assert harness.account.open_request is None
+
+
+def test_another_address_than_the_watched_is_noted(harness: CliHarness) -> None:
+    harness.put("requested")
+    with harness.saved.system.broker(settings={"mail.imap.host": "mail.example", "mail.imap.user": BROKER}) as broker:
+        (finding,) = broker.arriving.unwatched(harness.account.subject)
+        assert BROKER in finding.hint
+        assert not broker.arriving.unwatched(Subject((("emailAddress", BROKER.upper()),)))
+    with harness.saved.system.broker() as broker:
+        assert not broker.arriving.unwatched(harness.account.subject)

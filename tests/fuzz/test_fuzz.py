@@ -45,6 +45,7 @@ from broker.model.account import Account
 from broker.model.finding import Finding
 from broker.model.lease import BundleKind, ConsumerRecord, Holding, Lease
 from broker.model.names import AccountName
+from broker.model.proposal import LARGEST, Proposal
 from broker.model.secret import Secret
 from broker.partners import catalogue, document
 from broker.pki import certificates, csr, keys, lint, verification
@@ -58,6 +59,7 @@ from tests.support import pki
 from tests.support.accounts import NOW, with_rolled_back
 from tests.support.counts import TALLY
 from tests.support.credential_sets import paper
+from tests.support.replies import NEW, SENT, Desk, a_mail, bounce, waiting_account
 
 SEED: Final = int(os.environ.get("FUZZ_SEED", "1"))
 SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "60"))
@@ -74,6 +76,7 @@ CHAIN: Final = [pki.a_leaf(MIDDLE), MIDDLE.certificate, ROOT.certificate]
 PINNED: Final = certificates.ca_set_of(CHAIN[1:])
 MZP1: Final = AccountName("mzp-1")
 SIGNER: Final = LeaseSigner("k1", {"k1": Secret(bytes(32))})
+WAITING: Final = waiting_account()
 LEASE: Final = Lease("id", "entity", MZP1, "reports", BundleKind.DIRECT, 3, NOW, NOW + timedelta(hours=1))
 
 
@@ -102,6 +105,18 @@ def _reply(data: bytes) -> None:
 def _material(data: bytes) -> None:
     for key in gather([Piece("its.key", data)], {}, lambda _: Secret("x")).keys:
         assert keys.spki_of(key.key) == key.spki
+
+
+def _proposals(data: bytes) -> None:
+    """What a mail proposes is bounded and printable, and its material reads as the mail did."""
+    desk = Desk([WAITING])
+    for one in desk.mailed(data):
+        _assert_plain(*one.findings, *one.holds, one.sender, one.subject, one.source)
+        assert decoded(encoded(one), Proposal, "a proposal") == one
+        assert len(json.dumps(encoded(one))) < 2 * LARGEST
+        assert not one.material or read_reply(one.material.encode()).certificates
+        assert "PRIVATE KEY-" not in one.material
+    assert not desk.imported
 
 
 def _csr(data: bytes) -> None:
@@ -191,6 +206,12 @@ def _mails() -> Iterator[bytes]:
         yield from (inner.as_bytes(), outer.as_bytes())
 
 
+def _arrived() -> tuple[bytes, ...]:
+    """Return mails that arrive: replies, one with a link, and a report that a mail did not arrive."""
+    text = "Your certificate expires.\nhttps://files.partner.example/x?t=1 is available until 2026-03-05\n"
+    return (a_mail(NEW, text=text), a_mail(text=f"{text}{pki.LOGIN}", answers=""), bounce(SENT), *_mails())
+
+
 def _decorated() -> Iterator[bytes]:
     lines = pki.pem(*CHAIN).splitlines()
     yield "\n".join(f"> {line}" for line in lines).encode()
@@ -252,6 +273,7 @@ TARGETS: Final[dict[str, Callable[[], Target]]] = {
     ),
     "a reply in a zip": lambda: Target(_reply, (_zip(*(pki.der(c) for c in CHAIN)), _zip(pki.pem(*CHAIN).encode()))),
     "a reply in a mail": lambda: Target(_reply, tuple(_mails())),
+    "a mail that arrives": lambda: Target(_proposals, _arrived()),
     "a reply in BER": lambda: Target(_reply, (_ber(),)),
     "a reply in decorated text": lambda: Target(_reply, tuple(_decorated())),
     "a key": lambda: Target(_material, tuple(_keys())),

@@ -18,39 +18,7 @@ from broker.pki.reply import read_reply
 from broker.scheduling.replies import Dropped
 from tests.support import pki
 from tests.support.accounts import MZP
-from tests.support.replies import CAS, NEW, OLD, OTHER, RECEIVED, SENT, Desk, a_mail, waiting_account
-
-BOUNCE = """\
-From: MAILER-DAEMON@mail.example
-To: broker@ours.example
-Subject: Undelivered Mail Returned to Sender
-Message-ID: <bounce@mail.example>
-MIME-Version: 1.0
-Content-Type: multipart/report; report-type=delivery-status; boundary=cut
-
---cut
-Content-Type: text/plain
-
-It could not be delivered.
---cut
-Content-Type: message/delivery-status
-
-Reporting-MTA: dns; mail.example
-
-Final-Recipient: rfc822; desk@partner.example
-Action: {action}
-Status: 5.1.1
-Diagnostic-Code: smtp; 550 no such user
-
---cut
-Content-Type: message/rfc822
-
-Message-ID: {message_id}
-Subject: Certificate signing request
-
-please sign
---cut--
-"""
+from tests.support.replies import CAS, NEW, OLD, OTHER, RECEIVED, SENT, Desk, a_mail, bounce, waiting_account
 
 
 @pytest.fixture
@@ -217,18 +185,16 @@ def test_expiry_notice_by_serial_number(desk: Desk) -> None:
 
 
 def test_bounce_of_our_mail_is_a_task(desk: Desk) -> None:
-    text = BOUNCE.format(action="failed", message_id=SENT).replace("\n", "\r\n")
-    (one,) = desk.mailed(text.encode())
+    (one,) = desk.mailed(bounce(SENT))
     assert (one.kind, one.request) == (Arrival.BOUNCE, 2)
     assert one.holds == ("the mail server could not deliver to desk@partner.example (5.1.1)",)
-    (bounce,) = desk.bounces
-    assert (bounce.message_id, bounce.recipient, bounce.status) == (SENT, "desk@partner.example", "5.1.1")
+    (one_bounce,) = desk.bounces
+    assert (one_bounce.message_id, one_bounce.recipient, one_bounce.status) == (SENT, "desk@partner.example", "5.1.1")
 
 
 @pytest.mark.parametrize(("action", "message_id"), [("delayed", SENT), ("failed", "<spoofed@mail.example>")])
 def test_other_reports_are_no_task(action: str, message_id: str, desk: Desk) -> None:
-    text = BOUNCE.format(action=action, message_id=message_id)
-    assert not desk.mailed(text.replace("\n", "\r\n").encode())
+    assert not desk.mailed(bounce(message_id, action))
 
 
 def test_damaged_record_stops_no_other(desk: Desk) -> None:

@@ -243,7 +243,7 @@ def arrive(watch: Watch) -> None:
         mail = Path(folder) / "mail.eml"
         mail.write_text(f"From: desk@partner.example\nMessage-ID: <1@partner.example>\nSubject: Soon\n\n{text}")
         os.utime(mail, (0, 0))
-        with watch.system.broker(replies_folder=folder) as broker:
+        with watch.system.broker(settings={"replies.folder": folder}) as broker:
             broker.arriving.poll()
             ((_, one),) = broker.arriving.waiting([AccountName("acme")])
     watch.run("reply", "list")

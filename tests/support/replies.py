@@ -24,9 +24,9 @@ from broker.pki.reply import ReplyParts
 from broker.rotation.receive import ImportOptions, Reply, judged
 from broker.scheduling.replies import Letter, Mark, Replies
 from tests.support import pki
-from tests.support.accounts import BY, MZP, STAMP, an_account
+from tests.support.accounts import BY, MZP, STAMP, an_account, promoted
 
-__all__ = ["CAS", "NEW", "OLD", "Desk", "a_mail", "waiting_account"]
+__all__ = ["CAS", "NEW", "OLD", "Desk", "a_mail", "bounce", "waiting_account"]
 
 ROOT = pki.a_ca("Root")
 OLD, NEW = pki.a_leaf(ROOT, pki.a_key("first")), pki.a_leaf(ROOT, pki.a_key("second"))
@@ -36,9 +36,43 @@ SENT = "<csr-2@broker.invalid>"  # the Message-ID of the mail with the open requ
 RECEIVED = pki.NOW + timedelta(hours=1)
 
 
+_BOUNCE = """\
+From: MAILER-DAEMON@mail.example
+To: broker@ours.example
+Subject: Undelivered Mail Returned to Sender
+Message-ID: <bounce@mail.example>
+MIME-Version: 1.0
+Content-Type: multipart/report; report-type=delivery-status; boundary=cut
+
+--cut
+Content-Type: text/plain
+
+It could not be delivered.
+--cut
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns; mail.example
+
+Final-Recipient: rfc822; desk@partner.example
+Action: {action}
+Status: 5.1.1
+Diagnostic-Code: smtp; 550 no such user
+
+--cut
+Content-Type: message/rfc822
+
+Message-ID: {message_id}
+Subject: Certificate signing request
+
+please sign
+--cut--
+"""
+
+
 def waiting_account(name: str = MZP, *, again: bool = True) -> Account:
     """Return an account with a current set whose next request was sent by mail; without `again`, its first one."""
     account = replace(an_account(name), login=pki.LOGIN)
+    account = registering.application_set(account, "fleet", "id-fleet", STAMP)
     account = registering.secret_set(account, PASSWORD, 1, STAMP)
     account = _requested(account, 1, "first")
     if not again:
@@ -46,6 +80,7 @@ def waiting_account(name: str = MZP, *, again: bool = True) -> Account:
     accepted = ImportOptions(accept=(fingerprint_of(ROOT.certificate),))
     parts = ReplyParts((OLD, *CAS), (), ())
     account = Reply(parts, accepted, pki.GUIDE).admitted(account, replace(STAMP, at=pki.NOW))
+    account = promoted(account, 1, at=pki.NOW)
     return _submitted(_requested(account, 2, "second"), 2)
 
 
@@ -74,6 +109,11 @@ def a_mail(
         content = pki.pem(*certificates).encode()
         mail.add_attachment(content, maintype="application", subtype="x-pem-file", filename=name)
     return mail.as_bytes().replace(b"\n", b"\r\n")
+
+
+def bounce(message_id: str, action: str = "failed") -> bytes:
+    """Return a report about the delivery of a mail, as Postfix writes it."""
+    return _BOUNCE.format(action=action, message_id=message_id).replace("\n", "\r\n").encode()
 
 
 @dataclass

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import pytest
@@ -67,10 +68,11 @@ class System:
         return ended
 
     @contextmanager
-    def broker(self, wiring: Wiring | None = None, **settings: str) -> Iterator[Broker]:
+    def broker(
+        self, wiring: Wiring | None = None, *, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> Iterator[Broker]:
         """Yield the object graph in this process: quick ways to a state that a test starts from."""
-        flags = {name.replace("_", ".", 1): value for name, value in settings.items()}
-        config = resolve(flags=flags, environment=self.environment, file=None, defaults={"actor": "test"})
+        config = resolve(flags=settings, environment=self.environment, file=None, defaults={"actor": "test"})
         made = Broker(config, self.environment, wiring=wiring)
         try:
             yield made
