@@ -14,7 +14,7 @@ from broker.model.account import Account
 from broker.model.clock import Stamp
 from broker.model.finding import Finding
 from broker.model.names import AccountName, account_name
-from broker.model.proposal import Bounce, Outcome, Proposal, found
+from broker.model.proposal import Outcome, Proposal, found
 from broker.model.role import Role
 from broker.model.subject import Subject
 from broker.people.drop_folder import dropped_files
@@ -24,7 +24,6 @@ from broker.rotation.receive import ImportOptions, judged
 from broker.scheduling.replies import Replies
 from broker.vault.listing import RECORDS, listed
 from broker.vault.mailbox_marks import VaultMailboxMarks
-from broker.vault.recipients import VaultRecipients
 from broker.vault.rotation_records import VaultRotationRecords
 
 if TYPE_CHECKING:  # a cycle: `Broker` offers this
@@ -120,7 +119,7 @@ class Arriving:
             judge=lambda account, parts, typed: self._judge(account, parts, typed, role),
             receive=lambda name, parts: self._broker.rotation.receive(name, parts, ImportOptions()),
             link_time=self._link_time,
-            bounced=self._bounced,
+            bounced=self._broker.notifying.notices.bounced,
             clock=self._broker.true_clock,
             say=self._say,
         )
@@ -135,10 +134,3 @@ class Arriving:
 
     def _link_time(self, account: Account) -> timedelta:
         return self._broker.profile(account.profile, Role.ROTATOR).submission.download_within
-
-    def _bounced(self, bounce: Bounce) -> None:
-        """Take a recipient of notices for dead, if the mail that bounced was one of ours to it."""
-        recipients = VaultRecipients(self._broker.roles.connection(Role.ROTATOR))
-        if name := recipients.read().owner_of(bounce.message_id):
-            reason = f"a mail to it bounced{bounce.status and f' ({bounce.status})'}"
-            recipients.change(lambda all_: all_.change(name, lambda one: one.died(reason, bounce.received)))

@@ -34,11 +34,13 @@ from tests.support.leaks import CHANNELS, Watch
 from tests.support.outside import made_outside
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, made_system
 from tests.support.vault import mounted, throwaway
+from tests.support.webhook_server import OK, WebhookServer, webhook_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 WRONG = 'wr0ng&"Pässword\\ /+='
 OPENING = "0pens-the-old-key"
 OUTSIDE = "pl4nted-outside/+="
+HMAC = "hm4c-pl4nted-key/+="
 NEW = "n3w-Pa§s'word%2F+2"
 NOT_RUN = {("demo",), ("serve",)}  # plays the verbs below, on its own secrets; tests/service searches the service's log
 
@@ -67,6 +69,7 @@ def watch() -> Iterator[Watch]:
         issue(watched)
         look(watched)
         arrive(watched)
+        tell(watched, stack.enter_context(webhook_server(folder)))
         leave(watched)
         own_vault(watched)
         mark_what_was_made(watched)
@@ -250,6 +253,26 @@ def arrive(watch: Watch) -> None:
     watch.run("reply", "show", f"acme/{one.id}")
     watch.run("reply", "dismiss", f"acme/{one.id}", "--reason", "a test")
     watch.run("cert", "import", "acme", "--reply", f"acme/{one.id}", code=6)
+
+
+def tell(watch: Watch, server: WebhookServer) -> None:
+    """A test of the webhook, signed with a key from Vault; and one whose server repeats what it got."""
+    watch.mark("key of the webhook", HMAC)
+    with (watch.system.home / "broker.toml").open("a") as file:
+        lines = [f'webhook = "{server.url}"', f'webhook_ca_file = "{server.ca_file}"', "webhook_loopback = true"]
+        file.write("\n".join(["", "[notify]", *lines, ""]))
+    watch.run("mail", "set", "webhook", "--password-file", "-", input=HMAC)
+    watch.run("mail", "set", "webhook", code=2)
+    watch.run("notify", "test", "webhook", "-o", "json")
+    server.answer = f"HTTP/1.1 500 {HMAC}\r\n\r\n{HMAC}".encode()
+    watch.run("notify", "test", "webhook", code=4)
+    watch.run("notify", "test", "--all", code=2)
+    watch.run("notify", "list")
+    watch.run("mail", "test", code=2)
+    server.answer = OK
+    watch.run("rotation", "run", "--once", code=None)
+    assert all(HMAC.encode() not in call.body and HMAC not in str(call.headers) for call in server.calls)
+    assert len(server.calls) >= 3
 
 
 def leave(watch: Watch) -> None:

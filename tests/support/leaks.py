@@ -20,7 +20,7 @@ from tests.support.system import System
 __all__ = ["CHANNELS", "Watch"]
 
 CHANNELS = ("output", "processes", "vault", "partner", "files", "audit")
-_SENSITIVE = ("keys/", "passwords/", "signers/")  # where secrets are meant to be
+_SENSITIVE = ("keys/", "mail/", "passwords/", "signers/")  # where secrets are meant to be
 _TOKEN = re.compile(rb"(?<![A-Za-z0-9_.-])(?:hv)?[sbr]\.[A-Za-z0-9]{24,}")  # of Vault and OpenBao
 _LEASE = b"eyJhbGciOiJIUzI1NiI"  # {"alg":"HS256": only leases are signed so
 
