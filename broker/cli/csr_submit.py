@@ -1,9 +1,11 @@
 """`broker csr submit`: bring a signing request to the partner's people, or record that a person did."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,7 +20,6 @@ from broker.cli.options import (
 )
 from broker.cli.output import note, wrote_json
 from broker.cli.start import Start
-from broker.compose.graph import Broker
 from broker.errors import InputError, RefusedError
 from broker.model.account import Account
 from broker.model.channel import Channel
@@ -26,6 +27,9 @@ from broker.model.generation import SigningRequest, Submission
 from broker.model.names import AccountName, mail_address
 from broker.model.role import Role
 from broker.people.eml import csr_mail, draft
+
+if TYPE_CHECKING:
+    from broker.compose.graph import Broker
 
 
 @dataclass(frozen=True, slots=True)

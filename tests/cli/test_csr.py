@@ -229,6 +229,30 @@ def test_a_request_sent_by_hand_is_noted_with_its_time_and_whom_it_went_to(harne
     assert datetime.fromisoformat(sent["at"]) == datetime.fromisoformat(at)
 
 
+PORTAL = """
+name = "portal"
+title = "A partner with a portal"
+environments.production.base_url = "https://api.own.example/v1"
+[submission]
+how = "portal"
+url = "https://portal.own.example/csr"
+checklist = ["choose the contract", "note the ticket number"]
+"""
+
+
+def test_a_portal_is_confirmed_by_a_person(harness: CliHarness) -> None:
+    harness.put("empty")
+    harness.ok("partner add -", input=PORTAL.encode())
+    harness.ok("account add depot --profile portal --login depot --subject CN=depot")
+    harness.ok("csr new depot")
+    ended = harness.run("csr submit depot")
+    assert (ended.code, "pass --yes to confirm" in ended.err) == (2, True)
+    assert "https://portal.own.example/csr" in ended.err
+    assert "[ ] note the ticket number" in ended.err
+    (sent,) = harness.ok("csr submit depot --reference T-7 --yes -o json").json["submissions"]
+    assert (sent["via"], sent["to"], sent["reference"]) == ("portal", "https://portal.own.example/csr", "T-7")
+
+
 def test_the_day_of_drafting_will_do_as_a_time_of_sending(harness: CliHarness) -> None:
     harness.put("requested")
     request = harness.account.open_request

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,12 +28,13 @@ from broker.embedded.up import administered
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.vault import layout
-from tests.support import pki
+from tests.support import mail_servers, pki
 from tests.support.catalogue import SOON
 from tests.support.console import commands
 from tests.support.leaks import CHANNELS, Watch
 from tests.support.outside import made_outside
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, made_system
+from tests.support.token_endpoint import token_endpoint
 from tests.support.vault import mounted, throwaway
 from tests.support.webhook_server import OK, WebhookServer, webhook_server
 
@@ -40,6 +42,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 WRONG = 'wr0ng&"Pässword\\ /+='
 OPENING = "0pens-the-old-key"
 OUTSIDE = "pl4nted-outside/+="
+CLIENT = "cl1ent-pl4nted/+="
+WRONG_MAIL = "wr0ng-m4il-pl4nted"
 HMAC = "hm4c-pl4nted-key/+="
 NEW = "n3w-Pa§s'word%2F+2"
 NOT_RUN = {("demo",), ("serve",)}  # plays the verbs below, on its own secrets; tests/service searches the service's log
@@ -63,6 +67,7 @@ def watch() -> Iterator[Watch]:
         }
         mark_what_was_given(watched)
         register(watched)
+        mail(watched)
         request_and_receive(watched)
         rotate(watched)
         bring_in(watched)
@@ -125,6 +130,40 @@ def register(watch: Watch) -> None:
     watch.run("app", "set", "acme/second", "--client-id", "22222222-2222-4222-8222-222222222222")
     watch.run("app", "list", "acme")
     watch.run("app", "remove", "acme/second", "--yes")
+
+
+def mail(watch: Watch) -> None:
+    """Log in and send at real mail servers, with a password and a token; also wrongly. Without them, only store."""
+    for name, secret in (
+        ("mail password", mail_servers.PASSWORD),
+        ("mail client", CLIENT),
+        ("mail, wrong", WRONG_MAIL),
+    ):
+        watch.mark(name, secret)
+    watch.run("mail", "set", "smtp", "--password-file", "-", input=WRONG_MAIL)
+    watch.run("mail", "set", "imap", "--password-file", "-", input=mail_servers.PASSWORD)
+    watch.run("mail", "set", "oauth", "--password-file", "-", input=CLIENT)
+    watch.run("mail", "test", code=2)
+    if not shutil.which("dovecot", path=mail_servers.PATH) or os.geteuid():
+        return
+    home = watch.system.home
+    plain = (home / "broker.toml").read_text()
+    with mail_servers.running() as servers, tempfile.TemporaryDirectory() as folder:
+        token = servers.token()
+        watch.mark("mail token", token)
+        with token_endpoint(Path(folder), {"access_token": token}) as (url, _):
+            oauth = f'[mail.oauth]\ntoken_url = "{url}"\nclient_id = "broker"\nca_file = "{folder}/ca.crt"\n'
+            login = f'user = "{mail_servers.BROKER}"\nca_file = "{servers.ca_file}"\nhost = "{servers.host}"\n'
+            for auth in ("password", "xoauth2"):
+                smtp = f'[mail.smtp]\nport = "{servers.smtp}"\nfrom = "{mail_servers.BROKER}"\nauth = "{auth}"\n{login}'
+                imap = f'[mail.imap]\nport = "{servers.imaps}"\nauth = "{auth}"\n{login}'
+                (home / "broker.toml").write_text(f"{plain}\n{smtp}\n{imap}\n{oauth}")
+                if auth == "password":
+                    watch.run("mail", "test", code=5)
+                    watch.run("mail", "set", "smtp", "--password-file", "-", input=mail_servers.PASSWORD)
+                watch.run("mail", "test", "--to", mail_servers.DESK)
+                watch.run("-vv", "mail", "test", "-o", "json")
+    (home / "broker.toml").write_text(plain)
 
 
 def request_and_receive(watch: Watch) -> None:
