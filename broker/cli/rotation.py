@@ -80,7 +80,8 @@ def status(start: Start, account: AccountName) -> None:
 def canary(start: Start, account: AccountName, generation: int, force: bool, reason: str) -> None:
     """Send one harmless real request with a generation, and explain the partner's answer.
 
-    --force ignores an earlier rejected login or quota. Partners lock accounts after repeated failures: check first.
+    --force ignores an earlier rejected login or quota, and sends an older password than the current one. Partners lock
+    accounts after repeated failures: check first.
     """
     broker = start.broker
     forced = the_reason(force, reason)
@@ -89,7 +90,7 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
     if forced:
         broker.rotation.reset_breaker(account, forced)
     step(f"asking the partner with generation {number}")
-    answer = broker.canary.try_out(account, number)
+    answer = broker.canary.try_out(account, number, reason=forced)
     if not wants_json():
         note(f"generation {number} of {account}: {answer.verdict.value}: {answer.verdict.message}")
     require_ok(account, number, answer)
@@ -111,7 +112,8 @@ def promote(start: Start, account: AccountName, generation: tuple[int, ...], for
     A candidate has the parts that it changes: a certificate, a password. Two that the partner reissued together are
     joined by naming both, and tried as one. A generation that a roll-back displaced is promoted again by its number.
 
-    A promotion always includes a canary. --force only ignores an earlier rejected login or quota.
+    A promotion always includes a canary. --force ignores an earlier rejected login or quota, and takes a certificate
+    that ends before the current one.
     """
     broker = start.broker
     forced = the_reason(force, reason)
@@ -121,7 +123,7 @@ def promote(start: Start, account: AccountName, generation: tuple[int, ...], for
         raise InputError("--generation was given more than twice", hint="join two candidates, then the next")
     number = broker.rotation.join(account, *generation).number if len(generation) > 1 else sum(generation)
     step("asking the partner")
-    promotion = broker.rotation.promote(account, number)
+    promotion = broker.rotation.promote(account, number, reason=forced)
     done = f"generation {promotion.generation} of {account} is current"
     _show(promotion, done if promotion.changed else f"nothing to promote: {done}")
 

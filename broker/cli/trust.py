@@ -22,14 +22,18 @@ def command() -> None:
 @account_argument
 @click.argument("file", metavar="FILE|-")
 @accept_ca_option
-def set_(start: Start, account: AccountName, file: str, accept_ca: Sequence[str]) -> None:
+@click.option("--replace", "replacing", is_flag=True, help="Drop the CAs of the current generation.")
+def set_(start: Start, account: AccountName, file: str, accept_ca: Sequence[str], replacing: bool) -> None:
     """Set the CAs that verify the partner's server: those in FILE that --accept-ca names.
 
-    FILE is PEM, DER, PKCS#7, a mail or a zip. If a generation is current, this creates a candidate with the new CAs;
-    consumers keep the current one until it is promoted. Accept a CA that signs client certificates with the reply
-    instead: broker cert import.
+    FILE is PEM, DER, PKCS#7, a mail or a zip. If a generation is current, this creates a candidate with the new CAs
+    beside the current ones; consumers keep the current one until it is promoted. Then bundles carry old and new CAs,
+    and work before and after the partner changes its server's certificate. Afterwards --replace drops the old CAs: as
+    long as the server needs them, that candidate is not promoted.
+
+    Accept a CA that signs client certificates with the reply instead: broker cert import.
     """
-    after = start.broker.registry.set_trust(account, read_reply(read_input(file), file), accept_ca)
+    after = start.broker.registry.set_trust(account, read_reply(read_input(file), file), accept_ca, replacing=replacing)
     known = after.ca_set(after.trust) if after.trust else None
     candidate = next((g for g in reversed(after.candidates) if g.parts.trust == after.trust), None)
     shown = known.fingerprints if known else ()

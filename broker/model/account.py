@@ -258,6 +258,13 @@ class Account:
             return None
         return next((r for r in reversed(self.requests) if r.key == candidate.parts.key), None)
 
+    def ends_earlier(self, candidate: Generation) -> bool:
+        """Return whether the certificate of `candidate` ends before the current one, which nobody must get rid of."""
+        if self.current is None or not candidate.parts.certificate or self.compromise_of(self.current.parts.key):
+            return False
+        new, old = (self.certificate(p.certificate).not_after for p in (candidate.parts, self.current.parts))
+        return new < old
+
     def compromise_of(self, key: KeyRef) -> Halt | None:
         """Return when and how people reported that others know `key`, None if they did not."""
         return next((r.compromised for r in self.requests if r.key == key and r.compromised), None)

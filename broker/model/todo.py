@@ -188,6 +188,10 @@ def _in_progress(account: Account, renewal: Renewal, now: datetime) -> Iterator[
         for obstacle in obstacles(account, now):
             phase = Phase.PAUSED if obstacle.until else Phase.STOPPED
             yield Todo(phase, f"{message}; {obstacle.message}; {obstacle.hint}")
+        if account.ends_earlier(candidate):
+            message = f"the certificate of generation {candidate.number} ends before the current one"
+            hint = f"broker rotation reject {name} --generation {candidate.number} --reason TEXT; or, to use it: "
+            yield Todo(Phase.CANDIDATE, message, f"{hint}broker rotation promote {name} --force --reason TEXT")
         yield Todo(Phase.CANDIDATE, message + tried, f"broker rotation promote {name}")
     request = account.open_request
     if request and not request.submissions:

@@ -132,16 +132,22 @@ class Registry(UseCase):
         """End the password rotation, and reject the candidate that it made."""
         return self.settled(name, lambda account, stamp: rotation_aborted(account, reason, stamp)).account
 
-    def set_trust(self, name: AccountName, parts: ReplyParts, accept: Sequence[str]) -> Account:
+    def set_trust(self, name: AccountName, parts: ReplyParts, accept: Sequence[str], *, replacing: bool) -> Account:
         """Verify the server by those CAs of a reply that a person accepts by their SHA-256 fingerprints.
 
+        Unless `replacing`, those of the current generation verify it too: the partner changes its certificate some day.
         Repeating it changes nothing. Raise `RefusedError` if it holds no CA with such a fingerprint, or if none is
         accepted.
         """
         if not accept:
             raise RefusedError("no CA of the partner's server was accepted", hint=_offered(parts))
-        trust = ca_set("".join(parts.accepted(fingerprint).pem for fingerprint in accept))
-        return self.settled(name, lambda account, stamp: trust_set(account, trust, stamp)).account
+        named = "".join(parts.accepted(fingerprint).pem for fingerprint in accept)
+
+        def change(account: Account, stamp: Stamp) -> Account:
+            kept = "" if replacing or account.current is None else account.ca_set(account.current.parts.trust).pem
+            return trust_set(account, ca_set(named + kept), stamp)
+
+        return self.settled(name, change).account
 
 
 def application_added(account: Account, application: str, client_id: str, stamp: Stamp) -> Account:

@@ -72,11 +72,21 @@ class Rotation(Requests):
 
     # tries
 
-    def try_out(self, name: AccountName, number: int) -> CanaryResult:
-        """Try a generation at the partner, and store the result of the try, nothing else."""
+    def try_out(self, name: AccountName, number: int, *, reason: str = "") -> CanaryResult:
+        """Try a generation at the partner, and store the result of the try, nothing else.
+
+        Raise `RefusedError` for a superseded secret, which may count as a failed login, unless a person gives `reason`.
+        """
         with self.settling(name):
             seen = self.seen(name)
-            return self._tried(seen, seen.generation(number))
+            generation = seen.generation(number)
+            if seen.current and _superseded(seen.parts_of(generation), seen.current.parts) and not reason:
+                raise RefusedError(
+                    f"generation {number} of {name} has an older password than the current one: partners lock accounts "
+                    "after several rejected logins",
+                    hint=f"broker rotation canary {name} tries the newest set; or --force --reason TEXT here",
+                )
+            return self._tried(seen, generation)
 
     def _tried(self, seen: Account, generation: Generation) -> CanaryResult:
         """Prepare a try of the set that `generation` makes in `seen`, reserve it, send it, and store the verdict.
@@ -117,12 +127,13 @@ class Rotation(Requests):
         assert made  # `joined` made it, or found it
         return made
 
-    def promote(self, name: AccountName, number: int = 0) -> Promotion:
+    def promote(self, name: AccountName, number: int = 0, *, reason: str = "") -> Promotion:
         """Lay candidate `number` over the current set, try that, and make it current if the partner accepts it.
 
         0 is the newest that no roll-back made; if there is none, nothing changes. A number may also name the generation
         that the last roll-back displaced. The try comes before the move, so a kill leaves everything as it was, or
-        finished. Raise `ConflictError` if another became current in between: it must be tried again.
+        finished. Raise `ConflictError` if another became current in between: it must be tried again. Raise
+        `RefusedError` for a certificate that ends before the current one, unless a person gives a `reason`.
         """
         with self.settling(name):
             seen = self.seen(name)
@@ -130,7 +141,8 @@ class Rotation(Requests):
             wanted = seen.generation(number) if number else generation_to_try(seen)
             if current and wanted.stage.deliverable and wanted.parts.certified == current.parts.certified:
                 return Promotion(name, current.number, changed=False)
-            return self._made_current(seen, wanted, Move.PROMOTE)
+            _refuse_earlier_end(seen, wanted, reason)
+            return self._made_current(seen, wanted, Move.PROMOTE, reason)
 
     def roll_back(self, name: AccountName, number: int = 0, *, untried_because: str = "") -> Promotion:
         """Bring the certificate of previous generation `number` back over the newest proven secrets and CAs.
@@ -147,10 +159,10 @@ class Rotation(Requests):
                 return Promotion(name, current.number, changed=False)
             return self._made_current(seen, wanted or displaced_generation(seen), Move.ROLL_BACK, untried_because)
 
-    def _made_current(self, seen: Account, wanted: Generation, move: Move, untried_because: str = "") -> Promotion:
+    def _made_current(self, seen: Account, wanted: Generation, move: Move, reason: str) -> Promotion:
         name, displaced = seen.name, seen.current
         require_move(seen, wanted, move)
-        if seen.compromise_of(wanted.parts.key) and not untried_because:
+        if seen.compromise_of(wanted.parts.key) and not reason:
             raise RefusedError(
                 f"others know the key of generation {wanted.number} of {name}",
                 hint=f"broker csr new {name} makes a request with a new key",
@@ -160,7 +172,7 @@ class Rotation(Requests):
         if moved(seen, target.number, move, self.stamp()) == seen:  # or raises
             return Promotion(name, target.number, changed=False)
         parts, done = seen.parts_of(target), Promotion(name, target.number)
-        if not untried_because:
+        if move is Move.PROMOTE or not reason:
             answer = self._tried(seen, target)
             require_ok(name, target.number, answer)
             back = self._way_back(seen, parts) if move is Move.PROMOTE else None
@@ -171,7 +183,7 @@ class Rotation(Requests):
                 _refuse_changed(account, target, parts)
                 if move is Move.ROLL_BACK:
                     _refuse_displaced(account, displaced)
-            return moved(account, target.number, move, stamp, untried_because)
+            return moved(account, target.number, move, stamp, reason)
 
         self.amend(name, finish)
         return done
@@ -273,6 +285,20 @@ def _unchanged(newest: Account, seen: Account) -> Account:
     if (newest.generations, newest.requests) != (seen.generations, seen.requests):
         raise ConflictError(f"{newest.name} changed meanwhile", hint="the same command again checks it again")
     return newest
+
+
+def _superseded(parts: Parts, current: Parts) -> bool:
+    return any(current.secrets.get(name, number) > number for name, number in parts.secrets.items())
+
+
+def _refuse_earlier_end(account: Account, wanted: Generation, reason: str) -> None:
+    if account.ends_earlier(wanted) and not reason:
+        end = account.certificate(wanted.parts.certificate).not_after
+        raise RefusedError(
+            f"the certificate of generation {wanted.number} of {account.name} ends on {end:%F %TZ}, before the current",
+            hint=f"ask the partner for a later one; to use it nevertheless: broker rotation promote {account.name} "
+            f"--generation {wanted.number} --force --reason TEXT",
+        )
 
 
 def _refuse_changed(account: Account, target: Generation, parts: Parts) -> None:

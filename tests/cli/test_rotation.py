@@ -258,7 +258,7 @@ def test_a_generation_that_is_held_is_not_retired(held: CliHarness) -> None:
 
 def test_revoked_holder_is_not_waited_for(held: CliHarness) -> None:
     waiting = held.run("rotation retire acme --generation 1").err
-    (name, lease, end) = re.findall(r"held by (\S+) \(lease (\w+) until (\S+ \S+Z)\)", waiting)[0]
+    (name, lease, end) = re.findall(r"held by (\S+) \(lease (\w+) since \S+ \S+ until (\S+ \S+Z)\)", waiting)[0]
     assert datetime.strptime(end, "%Y-%m-%d %H:%M:%SZ").replace(tzinfo=UTC) > datetime.now(UTC)
     assert lease in {row["lease"] for row in held.ok("lease list acme -o json").json}
     revoked = held.ok(f"lease revoke --account acme --consumer {name} --reason 'host is gone' -o json").json

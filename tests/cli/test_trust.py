@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from broker.pki.certificates import ca_set
 from tests.support.cli_harness import CliHarness
 
 
@@ -25,7 +26,7 @@ def test_a_new_ca_makes_a_candidate_and_only_its_promotion_changes_what_counts(h
 
 def test_the_same_a_second_time_changes_nothing(harness: CliHarness) -> None:
     harness.put("promoted")
-    line = f"trust set acme reply.zip --accept-ca {harness.cas['issuing']} -o json"
+    line = f"trust set acme reply.zip --replace --accept-ca {harness.cas['issuing']} -o json"
     first = json.loads(harness.ok(line).out)
     once = harness.account
     assert first == {"account": "acme", "fingerprints": [harness.cas["issuing"]], "candidate": 2}
@@ -35,12 +36,27 @@ def test_the_same_a_second_time_changes_nothing(harness: CliHarness) -> None:
 
 def test_a_ca_that_does_not_vouch_for_the_server_is_never_promoted(harness: CliHarness) -> None:
     harness.put("promoted")
-    harness.ok(f"trust set acme reply.zip --accept-ca {harness.cas['issuing']}")
+    harness.ok(f"trust set acme reply.zip --replace --accept-ca {harness.cas['issuing']}")
     refused = harness.run("rotation promote acme --generation 2")
     assert refused.code == 6
     assert "wrong_ca" in refused.err
     assert harness.account.current
     assert harness.account.current.number == 1
+
+
+def test_old_and_new_cas_overlap(harness: CliHarness) -> None:
+    """Bundles carry both, until a person drops the old one; the partner says whether it is still needed."""
+    harness.put("promoted")
+    harness.ok(f"trust set acme reply.zip --accept-ca {harness.cas['issuing']}")
+    harness.ok("rotation promote acme --generation 2")
+    harness.ok("bundle get acme/reporting --consumer-token-file reader.token --to made")
+    carried = (harness.home / "made/current/ca.crt").read_text()
+    assert carried.count("BEGIN CERTIFICATE") == 2
+    assert set(ca_set(carried).fingerprints) == {harness.cas["issuing"], harness.cas["server"]}
+    harness.ok(f"trust set acme reply.zip --replace --accept-ca {harness.cas['server']}")
+    harness.ok("rotation promote acme --generation 3")
+    harness.ok("bundle get acme/reporting --consumer-token-file reader.token --to made")
+    assert ca_set((harness.home / "made/current/ca.crt").read_text()).fingerprints == (harness.cas["server"],)
 
 
 def test_without_a_fingerprint_it_shows_what_the_file_offers(harness: CliHarness) -> None:

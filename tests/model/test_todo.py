@@ -12,7 +12,7 @@ from broker.model.changes import compromising, moving, registering, requesting, 
 from broker.model.clock import Stamp
 from broker.model.due import Renewal, account_due
 from broker.model.generation import Closed, Submission
-from broker.model.life_cycle import State, Who
+from broker.model.life_cycle import Phase, State, Who
 from broker.model.stage import Move
 from broker.model.todo import Todo, next_todo
 from broker.model.verdict import CanaryResult, Verdict
@@ -20,7 +20,9 @@ from tests.support.accounts import (
     BY,
     NOW,
     STAMP,
+    a_certificate,
     an_account,
+    ca_set_named,
     later,
     with_answer,
     with_current,
@@ -155,6 +157,28 @@ def test_a_request_of_before_is_sent_again() -> None:
     assert "ask the partner to revoke" in step(known, later(days=1)).message
     told = requesting.submitted(known, 2, Submission(later(days=2), "eml"), by=BY)
     assert step(told, later(days=2)).hint == "broker cert import mzp-1 FILE"
+
+
+def test_an_earlier_end_is_a_persons_decision() -> None:
+    account = with_open_request(served(with_current()))
+    account = requesting.answered(account, 2, a_certificate(account, 2, days=30), STAMP)
+    found = step(account)
+    assert found.message == "the certificate of generation 2 ends before the current one"
+    assert "promote mzp-1 --force --reason TEXT" in found.hint
+
+
+def test_a_certificate_shorter_than_the_overlap() -> None:
+    """Renewal is due as soon as it is current, beside the old generation."""
+    account = with_password()
+    account = registering.ca_accepted(account, ca_set_named("ca"), STAMP)
+    account = registering.trust_set(account, ca_set_named("server-ca"), STAMP)
+    for number in (1, 2):
+        account = with_open_request(account)
+        account = requesting.answered(account, number, a_certificate(account, number, days=3), STAMP)
+        account = moving.moved(tried(account, number, Verdict.OK), number, Move.PROMOTE, STAMP)
+    assert (step(account).phase, step(account).hint) == (Phase.DUE, "broker csr new mzp-1")
+    assert step(with_open_request(account)).phase is Phase.DRAFTED
+    assert len(account.living) == len(account.generations), "the way back is kept"
 
 
 def test_each_state_is_reached() -> None:

@@ -57,12 +57,12 @@ class Commands:
         number = self.sim.account.next_request - 1
         self.rotation.submit(MZP, number, Submission(self.sim.now, "eml", message_id="<1@broker.test>"))
 
-    def answer(self, number: int) -> None:
-        """Import what came back, as `receive` does: all in one write."""
+    def answer(self, number: int, days: int = 365) -> None:
+        """Import a certificate that lasts for `days`, as `receive` does: all in one write."""
 
         def admit(account: Account) -> Account:
             stamp, request = Stamp(self.sim.now, self.by), account.request(number)
-            certificate = replace(a_certificate(account, number), spki=request.spki)
+            certificate = replace(a_certificate(account, number, days=days), spki=request.spki)
             account = registering.ca_accepted(account, ca_set_named("ca"), stamp)
             if account.trust is None:
                 account = registering.trust_set(account, ca_set_named("server-ca"), stamp)

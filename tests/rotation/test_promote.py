@@ -131,6 +131,38 @@ def test_changed_is_false_if_done_before() -> None:
     assert not changed(0, back=True)
 
 
+def renewed(days: int) -> Simulation:
+    """Return 2 current, and 4 a candidate with a certificate of `days`."""
+    sim = a_simulation()
+    Commands(sim).reject(3)
+    return lived(sim, [lambda c: c.draft(), lambda c: c.answer(3, days)])
+
+
+def test_an_earlier_end_needs_a_reason() -> None:
+    sim = renewed(364)
+    before = len(sim.logins)
+    with assert_refused(RefusedError, "ends on", "before the current"):
+        Commands(sim).promote(4)
+    assert len(sim.logins) == before
+    assert sim.rotation().promote(MZP, 4, reason="the partner cuts lifetimes").changed
+    assert sim.logins[before:] == [4, 2], "the candidate and the way back: a reason does not replace the canary"
+    moves = [entry.facts for entry in sim.whole_chain() if entry.what == "generation-moved"]
+    assert moves[-1]["reason"] == "the partner cuts lifetimes"
+    sim.assert_sound()
+
+
+def test_an_end_at_the_same_time_needs_none() -> None:
+    assert Commands(renewed(365)).promote(4)
+
+
+def test_a_known_key_is_replaced_by_any_certificate() -> None:
+    sim = a_simulation()
+    Commands(sim).reject(3)
+    sim.rotation().report_compromise(MZP, "stolen", suspend=False)
+    lived(sim, [lambda c: c.answer(3, 30), lambda c: c.promote(4)])
+    assert sim.account.current == sim.account.generation(4)
+
+
 def test_way_back_needs_same_secrets() -> None:
     sim = a_simulation()
     Commands(sim).promote(3)
@@ -138,6 +170,17 @@ def test_way_back_needs_same_secrets() -> None:
     sim = overtaken().branch()
     Commands(sim).promote(4)
     assert sim.logins == [4, 3]
+
+
+def test_a_superseded_password_is_not_sent() -> None:
+    """To a partner, it is a rejected login, and several lock the account."""
+    sim = lived(a_simulation(), [lambda c: c.promote(3)])
+    sent = len(sim.logins)
+    with assert_refused(RefusedError, "generation 2 of mzp-1 has an older password"):
+        Commands(sim).canary(2)
+    assert len(sim.logins) == sent
+    sim.rotation().try_out(MZP, 2, reason="the partner asked for it")
+    assert sim.logins[sent:] == [2]
 
 
 def test_blocked_way_back_allows_promotion() -> None:
