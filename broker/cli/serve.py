@@ -3,17 +3,19 @@
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from broker.cli.output import note
 from broker.cli.start import Start
 from broker.compose.serving import Listening
+from broker.errors import InputError
 
 _FILE = click.Path(path_type=Path)
 
 
-def _setting(option: str, metavar: str, meaning: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _setting(option: str, metavar: str, meaning: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Return an option that overrides a setting."""
 
     def take(ctx: click.Context, param: click.Parameter, value: str) -> None:
@@ -47,27 +49,31 @@ def _setting(option: str, metavar: str, meaning: str) -> Callable[[Callable[...,
     metavar="ADDRESS",
     help='Address of /livez, /readyz and /metrics, plain HTTP; "" for none.',
 )
+@click.option(
+    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that share the address."
+)
 @click.option("--dev", is_flag=True, help="With a vault, a partner stand-in and an account of its own, for a laptop.")
 @click.pass_obj
-def command(
-    start: Start, address: str, certificate: Path | None, key: Path | None, behind_proxy: bool, health: str, dev: bool
-) -> None:
+def command(start: Start, /, dev: bool, **given: Any) -> int:
     """Issue bundles over HTTP, with the server role's login, to consumers that show a Vault token or a JWT.
 
     Runs until a signal asks it to end, then answers open requests first. Replicas hold no state: run as many as you
-    like beside each other. Each request is logged as a line of JSON, unless log.level or log.format say otherwise.
+    like beside each other. With --workers N, N of them share the address, and the health of each has a port of its
+    own: that of --health, and those after it. Each request is logged as a line of JSON, unless log.level or log.format
+    say otherwise.
 
     --dev makes everything that the service needs in a temporary directory, prints a curl line that fetches a bundle,
     and removes it all at Ctrl-C.
     """
+    if dev and given["workers"] > 1:
+        raise InputError("--dev runs one process", hint="leave out --workers")
     if dev:
-        listening = Listening(address, health, certificate, key, behind_proxy)
-        importlib.import_module("broker_demo.dev").serve(listening)  # of the stand-in's distribution
-        return
+        importlib.import_module("broker_demo.dev").serve(Listening(**given))  # of the stand-in's distribution
+        return 0
     start.suggest("log.level", "info")
     start.suggest("log.format", "json")
     pki, name = start.config["serve.tls_pki"], start.config["serve.tls_name"]
-    start.broker.serve(Listening(address, health, certificate, key, behind_proxy, pki, name), note_addresses)
+    return start.broker.serve(Listening(**given, pki=pki, name=name), note_addresses)
 
 
 def note_addresses(addresses: tuple[str, ...]) -> None:

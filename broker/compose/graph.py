@@ -22,7 +22,7 @@ from broker.compose.planning import Planning
 from broker.compose.replies import Arriving
 from broker.compose.roles import Roles
 from broker.compose.scheduling import Scheduling
-from broker.compose.serving import Listening, run
+from broker.compose.serving import Listening, served
 from broker.compose.status import AccountStatus, status
 from broker.compose.submitting import Submitting
 from broker.compose.vaults import Vaults
@@ -358,10 +358,9 @@ class Broker:
         """The server's use-cases: bundles and leases, for any caller."""
         return Issuing(self.roles, self.profile, self.clock, self.true_clock, lambda: self._journal)
 
-    def serve(self, listening: Listening, ready: Callable[[tuple[str, ...]], None]) -> None:
+    def serve(self, listening: Listening, ready: Callable[[tuple[str, ...]], None]) -> int:
         """Run the service until a signal asks to end; call `ready` with its addresses once it listens."""
-        self.issuing.check()  # a service that can issue nothing does not start
-        run(self.issuing, listening, ready, partial(report, address=self._manager))
+        return served(lambda: self.issuing, listening, ready, partial(report, address=self._manager))
 
     @cached_property
     def _journal(self) -> Journal:

@@ -20,6 +20,7 @@ from broker.service.listing import listing
 from broker.service.systemd import State
 from broker.service.tls import IssuedTls, ReloadedTls, Tls
 from broker.service.waiting import waiting
+from broker.service.workers import Worker, started
 
 _WATCHERS: Final = 64  # connections
 
@@ -35,17 +36,48 @@ class Listening:
     behind_proxy: bool = False
     pki: str = ""  # MOUNT/ROLE of Vault's PKI, in place of both files
     name: str = ""  # of this server, in that certificate
+    workers: int = 1  # processes
+
+    @property
+    def bundles(self) -> Address:
+        """The address for bundles; raise `InputError`."""
+        return Address.parse(self.address, behind_proxy=self.behind_proxy)
+
+    def watched(self, number: int) -> Address:
+        """Return the address for the health of worker `number`; raise `InputError`."""
+        address = Address.parse(self.health, behind_proxy=True)  # nothing there is secret
+        if address.path and self.workers > 1:
+            raise InputError(
+                "with --workers, --health needs a port: each worker has its own", hint="--health HOST:PORT"
+            )
+        return address.after(number)
 
 
-def run(issuing: Issuing, listening: Listening, ready: Ready, report: Report) -> None:
-    """Serve until a signal asks to end; call `ready` with the addresses once they listen. Raise `InputError`."""
-    address = Address.parse(listening.address, behind_proxy=listening.behind_proxy)
+def served(issuing: Callable[[], Issuing], listening: Listening, ready: Ready, report: Report) -> int:
+    """Serve until a signal asks to end, and return the exit code; call `ready` with the addresses once they listen.
+
+    Raise `BrokerError`. Workers come from here, before anything is logged in: each has its own login.
+    """
+    if listening.workers == 1:
+        _serve(issuing(), listening, ready, report)
+        return 0
+    worker = started(listening.bundles, listening.workers, report)
+    if isinstance(worker, int):
+        return worker
+    _serve(issuing(), listening, ready, worker.report, worker)
+    return 0
+
+
+def _serve(issuing: Issuing, listening: Listening, ready: Ready, report: Report, worker: Worker | None = None) -> None:
+    issuing.check()  # a service that can issue nothing does not start
+    address = listening.bundles
     waits = issuing.waits
     others = {("POST", "/v1/wait"): waiting(waits), ("GET", "/v1/accounts"): listing(issuing.applications)}
     app = application(issuing.service, others)
     guard = Guard(raise_open_files(), None if listening.behind_proxy else address.names)
     waits.room = Room.among(guard.connections)
-    listeners = [Listener(app, address, tls_of(listening, address, issuing.server_certificate), guard)]
+    tls = tls_of(listening, address, issuing.server_certificate)
+    listeners = [Listener(app, address, tls, guard, worker.bound if worker else None)]
 
     def reported(state: State) -> None:
         report(state)
@@ -54,7 +86,7 @@ def run(issuing: Issuing, listening: Listening, ready: Ready, report: Report) ->
 
     with ExitStack() as reading:
         if listening.health:
-            at = Address.parse(listening.health, behind_proxy=True)  # nothing there is secret
+            at = listening.watched(worker.number if worker else 0)
             expiries = reading.enter_context(issuing.expiries())
             watched = Watched(issuing.check, issuing.check_account, metrics(issuing, expiries, listeners[0]))
             listeners.append(Listener(health(watched), at, guard=Guard(_WATCHERS, at.names)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import os
 import socket
 import ssl
@@ -74,13 +75,26 @@ class Address:
             )
         return cls(host=parts.hostname, port=port, tls=parts.scheme == "https")
 
-    def bound(self) -> socket.socket:
-        """Return the socket, bound; raise `InputError` if that is not possible."""
+    def bound(self, *, shared: bool = False) -> socket.socket:
+        """Return the socket, bound; raise `InputError` if that is not possible. Others may share its port."""
         try:
-            return self._unix(self.path) if self.path else self._tcp()
+            return self._unix(self.path) if self.path else self._tcp(shared=shared)
         except OSError as error:
             hint = _HINTS.get(error.errno or 0, "")
             raise InputError(f"cannot listen on {self}: {error.strerror}", hint=hint) from None
+
+    def shared(self, count: int) -> list[socket.socket]:
+        """Return a socket for each of `count` processes; raise `InputError`, also if another service is there."""
+        first = self.bound()
+        if self.path:
+            return [first, *(first.dup() for _ in range(count - 1))]
+        port = first.getsockname()[1]
+        first.close()
+        return [replace(self, port=port).bound(shared=True) for _ in range(count)]
+
+    def after(self, number: int) -> Self:
+        """Return the address whose port is higher by `number`; that of any port is the same."""
+        return replace(self, port=self.port + number) if self.port else self
 
     def at(self, bound: socket.socket) -> str:
         """Return the address as text, with the port that the system chose for 0."""
@@ -100,11 +114,12 @@ class Address:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http{'s' * self.tls}://{host}:{self.port}"
 
-    def _tcp(self) -> socket.socket:
+    def _tcp(self, *, shared: bool) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only then
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
             made.bind((self.host, self.port))
         except OSError:
             made.close()
@@ -137,6 +152,7 @@ class Listener:
     address: Address
     tls: Tls | None = None
     guard: Guard = field(default_factory=Guard)
+    bound: socket.socket | None = None  # by another process; else it is bound here
 
 
 Ready = Callable[[tuple[str, ...]], None]
@@ -153,8 +169,8 @@ def serve(listeners: Sequence[Listener], *, ready: Ready, report: Report) -> Non
 
 
 async def _serve(listeners: Sequence[Listener], ready: Ready, report: Report) -> None:
-    sockets = _bound([listener.address for listener in listeners])
-    files = {path: _file(path) for listener in listeners if (path := listener.address.path)}
+    sockets = _bound(listeners)
+    files = [left(listener.address) for listener in listeners if not listener.bound]
     servers = [_Server(listener) for listener in listeners]
     loop = asyncio.get_running_loop()
 
@@ -173,15 +189,15 @@ async def _serve(listeners: Sequence[Listener], ready: Ready, report: Report) ->
         while not all(server.started for server in servers) and not any(task.done() for task in tasks):
             await asyncio.sleep(0.01)
         if all(server.started for server in servers):
+            gc.freeze()  # what was made until now stays: no collection looks at it again
             ready(tuple(listener.address.at(bound) for listener, bound in zip(listeners, sockets, strict=True)))
             report(State.READY)
         await asyncio.gather(*tasks)
     finally:
         for follower in followers:
             follower.cancel()
-        for path, file in files.items():
-            if _file(path) == file:  # else it is a successor's
-                path.unlink(missing_ok=True)
+        for file in files:
+            file.remove()
 
 
 def _end_requests(servers: Sequence["_Server"]) -> None:
@@ -191,10 +207,10 @@ def _end_requests(servers: Sequence["_Server"]) -> None:
             task.cancel()
 
 
-def _bound(addresses: Sequence[Address]) -> list[socket.socket]:
+def _bound(listeners: Sequence[Listener]) -> list[socket.socket]:
     """Return a socket for each address; raise `InputError`, and keep none open, if one cannot be had."""
     with ExitStack() as opened:
-        sockets = [opened.enter_context(address.bound()) for address in addresses]
+        sockets = [opened.enter_context(listener.bound or listener.address.bound()) for listener in listeners]
         opened.pop_all()
         return sockets
 
@@ -296,7 +312,25 @@ def _config(listener: Listener) -> uvicorn.Config:
     )
 
 
-def _file(path: Path) -> tuple[int, int, int] | None:
+@dataclass(frozen=True, slots=True)
+class _File:
+    """The file of a unix socket, if there is one."""
+
+    path: Path | None
+    identity: tuple[int, int, int] | None
+
+    def remove(self) -> None:
+        """Remove it, unless it is a successor's."""
+        if self.path and _identity(self.path) == self.identity:
+            self.path.unlink(missing_ok=True)
+
+
+def left(address: Address) -> _File:
+    """Return the file that a socket at `address` leaves behind."""
+    return _File(address.path, _identity(address.path) if address.path else None)
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
     """Return what tells a file from a later one in its place, None if there is none."""
     try:
         status = path.lstat()

@@ -37,6 +37,7 @@ Sink = Callable[[Level, str, Mapping[str, object]], None]
 
 _ROOT: Final = Path(__file__).parents[1]
 _LONGEST: Final = 2000  # characters of a value
+_NUMBERS: Final = (int, float, type(None))
 _fields: ContextVar[Mapping[str, object]] = ContextVar("fields", default=MappingProxyType({}))
 _redactors: ContextVar[tuple[Callable[[str], str], ...]] = ContextVar("redactors", default=())
 _target: list[tuple[Level, Sink]] = []  # of the process: at most one
@@ -118,7 +119,9 @@ def _write(level: Level, event: str, fields: Mapping[str, object]) -> None:
 
 
 def _shown(value: object) -> object:
-    if value is None or isinstance(value, bool | int | float):
+    if isinstance(value, str):  # nearly all are
+        return _text(value)
+    if isinstance(value, _NUMBERS):
         return value
     if isinstance(value, Enum):
         return _shown(value.value)
@@ -126,8 +129,10 @@ def _shown(value: object) -> object:
         return {str(name): _shown(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_shown(inner) for inner in value]
-    if not isinstance(value, str):
-        return f"<{type(value).__name__.lower()}>"
+    return f"<{type(value).__name__.lower()}>"
+
+
+def _text(value: str) -> str:
     for redact in _redactors.get():
         value = redact(value)
     value = value[:_LONGEST]  # a terminal obeys control characters
