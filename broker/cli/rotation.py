@@ -23,6 +23,7 @@ from broker.cli.output import (
     when,
     wrote_json,
 )
+from broker.cli.rehearse import rehearse
 from broker.cli.rotation_plan import plan, snooze
 from broker.cli.start import Start
 from broker.errors import InputError
@@ -42,6 +43,9 @@ def command() -> None:
 
 command.verb("plan", example="broker rotation plan acme")(plan)
 command.verb("snooze", example="broker rotation snooze acme --until 2026-12-31 --reason 'partner on holiday'")(snooze)
+
+
+command.verb("rehearse", example="broker rotation rehearse acme -o json")(rehearse)
 
 
 @command.verb("status", example="broker rotation status acme -o json")

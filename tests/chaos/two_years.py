@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,11 @@ from partner_standin import Standin
 
 from broker.compose.graph import Wiring
 from broker.model.names import AccountName
+from broker.model.notice_rules import Channels
+from broker.scheduling.sweep import Outside
 from broker.vault.layout import right
-from tests.chaos.years_office import APPLICATION, Reader, Team
-from tests.chaos.years_partner import DAY, LIFETIMES, Agenda, Clock, Contract, Partner
+from tests.chaos.years_office import APPLICATION, Mailbox, Reader, Team
+from tests.chaos.years_partner import DAY, Agenda, Clock, Contract, Partner
 from tests.support.console import inside
 from tests.support.saved_states import account_faults
 from tests.support.system import SUBJECT, System, made_system
@@ -27,21 +29,30 @@ from tests.support.vault import TestVault
 STEP: Final = timedelta(hours=12)
 BEGIN: Final = datetime(2027, 9, 1, 8, tzinfo=UTC)  # it goes through 29 February 2028, and two changes of clocks a year
 
-Sweep = Callable[[], None]
-
 
 @dataclass
 class Years:
-    """The simulation. `down` is when the scheduler runs again, if nobody runs it now."""
+    """The simulation. Nobody runs the scheduler before `down`; it then runs for `up`."""
 
     system: System
     team: Team
     readers: dict[AccountName, Reader]
-    sweep: Sweep
+    mailbox: Mailbox
     dice: random.Random
     wrong: list[str] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
     down: datetime = BEGIN
+    up: timedelta = 25 * DAY
+
+    def __post_init__(self) -> None:
+        """Connect the scheduler as `broker rotation run` does, with people in place of SMTP and hooks."""
+        broker = self.team.broker
+        notices = replace(broker.notifying.notices, channels=Channels(True, False), deliver=self.mailbox)
+        self.sweeps = broker.scheduling.sweeps
+        self.sweeps.outside = Outside(self.team.submits, lambda: None, notices.notify, self._hook)
+
+    def _hook(self, _: AccountName, event: str) -> None:
+        self.seen[f"hook {event}"] += 1
 
     @property
     def clock(self) -> Clock:
@@ -54,11 +65,13 @@ class Years:
         while self.clock.now < end:
             self.clock.now += STEP * self.dice.uniform(0.5, 1.5)
             self.team.partner.agenda.due()
-            if self.dice.random() < STEP / (200 * DAY):
-                self.down = self.clock.now + DAY * self.dice.uniform(1, 3)
+            if self.clock.now >= self.down + self.up:
+                self.down, self.up = self.clock.now + DAY * self.dice.uniform(1, 3), DAY * self.dice.uniform(60, 150)
                 self.seen["nobody runs the scheduler for days"] += 1
             if self.clock.now >= self.down:
-                self.sweep()
+                self.seen["sweeps"] += 1
+                report = self.sweeps.sweep()
+                self.seen.update(f"{deed.do} {deed.result.value}" for deed in report.deeds)
             for name in self.readers:
                 self._read(name)
 
@@ -72,24 +85,30 @@ class Years:
             self.seen["a session swapped"] += is_new
         elif is_new:
             self.seen["a consumer was late"] += 1
-        if wrong := reader.calls_partner():
+        wrong = reader.calls_partner()
+        if not wrong and reader.is_over and not self.mailbox.told(name, since=reader.not_after - 40 * DAY):
+            wrong = f"{name}: nobody was told before its certificate ended"
+        if wrong:
             self.wrong.append(f"{self.clock.now:%F %H:%M} {wrong}")
 
     def faults(self) -> Iterator[str]:
-        """Yield everything that is wrong in Vault: keys lost or left over, evidence that does not fit."""
+        """Yield what is wrong: keys lost or left over, evidence that does not fit, notices that came twice."""
+        yield from self.mailbox.faults()
         for name in self.readers:
             self.team.broker.settle(name)
             yield from (f"{name}: {fault}" for fault in account_faults(self.system.vault.admin, name))
 
 
 @contextmanager
-def two_years(vault: TestVault, directory: Path, *, seed: int, accounts: int) -> Iterator[Years]:
-    """Yield a simulation with so many accounts, whose first certificates are requested; `seed` decides everything."""
+def two_years(vault: TestVault, directory: Path, *, seed: int, lifetimes: Sequence[int]) -> Iterator[Years]:
+    """Yield a simulation with an account for each of `lifetimes` (days), which has requested its first certificate.
+
+    `seed` decides everything.
+    """
     dice, clock = random.Random(seed), Clock(BEGIN)
     contracts = {
-        AccountName(f"acme-{number}"): Contract(f"MZP{number:07}", lifetime, [f"first:{number}"])
-        for number in range(accounts)
-        for lifetime in [LIFETIMES[number % len(LIFETIMES)]]
+        AccountName(f"acme-{number}"): Contract(f"MZP{number:07}", days * DAY, [f"first:{number}"])
+        for number, days in enumerate(lifetimes)
     }
     logins = {contract.login: contract.passwords[0] for contract in contracts.values()}
     with ExitStack() as stack:
@@ -101,47 +120,30 @@ def two_years(vault: TestVault, directory: Path, *, seed: int, accounts: int) ->
         partner = Partner(standin, Agenda(clock), dice)
         team = Team(broker, partner, contracts, frozenset(list(contracts)[::3]))
         for name, contract in contracts.items():
-            _add(system, clock, name, contract)
+            _add(system, clock, name, contract, by_hand=name in team.by_hand)
             team.sets_password(name, contract.passwords[0])
             partner.agenda.after(partner.days(0, 2), partial(team.looks, name))
             broker.rotation.draft(name)
-            for days in _occasions(dice):
-                change = partial(partner.change_password, contract, overlap=dice.random() < 0.5)
+            for number, days in enumerate(_occasions(dice), list(contracts).index(name)):
+                change = partial(partner.change_password, contract, overlap=number % 2 == 0)
                 partner.agenda.after(days, change)
         token = vault.consumer_token("reader", *(right("stellantis", "stand-in", n, APPLICATION) for n in contracts))
         readers = {name: Reader(team, name, token, system.home / "bundles" / name) for name in contracts}
-        yield Years(system, team, readers, partial(_sweep, team), dice)
+        yield Years(system, team, readers, Mailbox(clock, dice), dice)
 
 
-def _add(system: System, clock: Clock, name: AccountName, contract: Contract) -> None:
+def _add(system: System, clock: Clock, name: AccountName, contract: Contract, *, by_hand: bool) -> None:
     subject = [part for pair in SUBJECT for part in ("--subject", pair)]
     line = ["account", "add", name, "--environment", "stand-in", "--base-url", system.partner.api_url]
     line += ["--login", contract.login, "--contact", "desk@partner.example", "--team", "team@acme.example", *subject]
-    for words in (line, ["app", "add", f"{name}/{APPLICATION}"]):
+    promotion = ["account", "set", name, "--promotion", "manual" if by_hand else "auto"]
+    for words in (line, ["app", "add", f"{name}/{APPLICATION}"], promotion):
         ended = inside(words, home=system.home, environment=system.environment, wiring=Wiring(clock=clock))
         assert ended.code == 0, ended.err
 
 
 def _occasions(dice: random.Random) -> Iterator[timedelta]:
-    at = DAY * dice.uniform(20, 200)
+    at = DAY * dice.uniform(20, 75)
     while at < 800 * DAY:
         yield at
         at += DAY * dice.uniform(100, 400)
-
-
-def _sweep(team: Team) -> None:
-    """Do what the scheduler is to do, in a few lines."""
-    broker = team.broker
-    for name in team.contracts:
-        account, now = broker.account(name), broker.clock()
-        request = account.open_request
-        if request and not request.submissions and name not in team.by_hand:
-            team.sends(name, request, "smtp")
-        if account.automatic_candidates and name not in team.by_hand and not account.breaker:
-            team._tries(partial(broker.rotation.promote, name))
-        status = broker.statuses([name], broker.clock)[0]
-        if status.due and status.due <= now and not request and not account.candidates and not account.refused_request:
-            broker.rotation.draft(name)
-        for old in account.generations:
-            if old.stage.value == "previous" and old.since < now - 7 * DAY:
-                team._tries(partial(broker.rotation.retire, name, old.number))

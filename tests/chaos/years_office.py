@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Final
 
 import requests
@@ -16,11 +17,12 @@ from cryptography import x509
 from broker.client.session import Session
 from broker.compose.graph import Broker
 from broker.delivery.directory import publishing
-from broker.errors import BrokerError, RefusedError
+from broker.errors import BrokerError, PartnerUnavailableError, RefusedError
 from broker.model.account import Account
 from broker.model.bundle import Wanted
 from broker.model.generation import Closed, SigningRequest, Submission
 from broker.model.lease import Caller
+from broker.model.letter import Letter
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.pki.reply import read_files
@@ -29,6 +31,7 @@ from tests.chaos.years_partner import BAD, DAY, Contract, Manner, Partner
 
 HOUR: Final = timedelta(hours=1)
 APPLICATION: Final = "reporting"
+NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass
@@ -63,12 +66,18 @@ class Team:
         after = self.broker.registry.set_secret(name, Secret(password))
         self.passwords[name, after.password] = password
 
-    def sends(self, name: AccountName, request: SigningRequest, via: str = "hand") -> Submission:
-        """Send the CSR, and record that."""
-        submission = Submission(self.broker.clock(), via, reference=f"T-{request.number}")
+    def sends(self, name: AccountName, request: SigningRequest) -> None:
+        """Send the CSR by hand, and record that."""
+        submission = Submission(self.broker.clock(), "hand", reference=f"T-{request.number}")
         self.broker.rotation.submit(name, request.number, submission)
         self.arrived(name, request)
-        return submission
+
+    def submits(self, account: Account, request: SigningRequest) -> Submission | None:
+        """Send the CSR of an account as a machine, for the scheduler; None if only a person can."""
+        if account.name in self.by_hand:
+            return None
+        self.arrived(account.name, request)
+        return Submission(self.broker.clock(), "smtp", message_id=f"<csr-{account.name}-{request.number}@acme.example>")
 
     def arrived(self, name: AccountName, request: SigningRequest) -> None:
         """Have the partner's people deal with a CSR that reached them."""
@@ -166,6 +175,35 @@ class Team:
 
 
 @dataclass
+class Mailbox:
+    """Where notices arrive. Now and then a mail server fails, before or after it took the letter."""
+
+    clock: Callable[[], datetime]
+    dice: Random
+    letters: list[tuple[datetime, Letter]] = field(default_factory=list)
+
+    def __call__(self, letter: Letter) -> None:
+        """Take a letter."""
+        chance = self.dice.random()
+        if chance > 0.05:
+            self.letters.append((self.clock(), letter))
+        if chance < 0.1:
+            raise PartnerUnavailableError("the mail server ended the connection")
+
+    def told(self, name: AccountName, *, since: datetime) -> bool:
+        """Return whether the team got a notice about an account since then."""
+        return any(at >= since and name in {item.account for item in letter.items} for at, letter in self.letters)
+
+    def faults(self) -> Iterator[str]:
+        """Yield each event that one recipient was told of by two letters."""
+        told: dict[tuple[str, str], set[str]] = {}
+        for _, letter in self.letters:
+            for item in letter.items:
+                told.setdefault((letter.to, item.key), set()).add(letter.id)
+        yield from (f"{to} was told of {event} {len(ids)} times" for (to, event), ids in told.items() if len(ids) > 1)
+
+
+@dataclass
 class Reader:
     """A consumer of one account: a session on a published bundle, and what the partner must think of it."""
 
@@ -175,7 +213,7 @@ class Reader:
     directory: Path
     session: Session | None = None
     serial: str = ""
-    not_after: datetime | None = None
+    not_after: datetime = NEVER
     password: str = ""
     calls: Counter[str] = field(default_factory=Counter)
 
@@ -193,6 +231,11 @@ class Reader:
         certificate = x509.load_pem_x509_certificate(granted.bundle.certificate.encode())
         self.serial, self.not_after = f"{certificate.serial_number:x}", certificate.not_valid_after_utc
         self.password = self.team.passwords[self.name, account.generation(granted.bundle.generation).parts.password]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the certificate in use is over."""
+        return self.not_after < self.team.partner.agenda.clock.now
 
     def calls_partner(self) -> str:
         """Call the partner; return what is wrong, "" if the partner allows the call and it succeeds."""
@@ -216,7 +259,7 @@ class Reader:
     def _allowed(self) -> str:
         """Return why the partner refuses the set in use, "" if it does not."""
         partner = self.team.partner
-        if self.not_after is None or self.not_after < partner.agenda.clock.now:
+        if self.is_over:
             return "expired"
         if self.serial in partner.standin.registry.revoked():
             return "revoked"

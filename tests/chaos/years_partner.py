@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DAY: Final = timedelta(days=1)
-LIFETIMES: Final = tuple(timedelta(days=days) for days in (30, 60, 90, 180, 365, 730, 1095))
 
 
 class Manner(Enum):
@@ -98,8 +97,7 @@ class Partner:
     def manner(self) -> Manner:
         """Return how the next request is dealt with."""
         if not self._deck:
-            self._deck = [*ANSWERS, *[Manner.PROMPT] * len(ANSWERS)]
-            self.dice.shuffle(self._deck)
+            self._deck = [*[Manner.PROMPT] * len(ANSWERS), *self.dice.sample(ANSWERS, len(ANSWERS))]
         manner = self._deck.pop()
         self.seen[manner] += 1
         return manner

@@ -319,6 +319,7 @@ ROWS: Final = (
     Row(f"reply dismiss acme/{REPLY} --reason no", 2, f"acme has no reply '{REPLY}'"),
     Row("cert inspect good.csr", 2, "neither a certificate nor a client_id"),
     Row("rotation status nobody", 2, "there is no account nobody"),
+    Row("rotation rehearse nobody", 2, "there is no account nobody"),
     Row("needs-renewal nobody", 255, "there is no account nobody"),
     Row("needs-renewal", 255, "missing argument"),
     Row("needs-renewal acme --renew-before soon", 255, "is not a duration"),

@@ -193,6 +193,7 @@ def rotate(watch: Watch) -> None:
     watch.run("password", "set", "acme", "--password-file", "-", input=NEW)
     watch.run("rotation", "canary", "acme", "--generation", "2", "-o", "json", code=6)  # the partner does not know it
     watch.run("rotation", "status", "acme")
+    watch.run("rotation", "rehearse", "acme")
     watch.run("rotation", "plan", "acme")
     watch.run("needs-renewal", "acme", code=1)
     watch.run("rotation", "snooze", "acme", "--until", SOON, "--reason", "holidays")

@@ -177,6 +177,7 @@ CASES: Final = (
     Case("notify list", roles=AUDITOR),
     Case("notify test", "--all", apart=True),  # needs a channel
     Case("rotation status", "{account}", roles=AUDITOR),
+    Case("rotation rehearse", "{account}", roles=AUDITOR, judges=True),
     Case("rotation plan", "{account}", roles=AUDITOR),
     Case("rotation snooze", f"{{account}} --until {SOON} --reason holidays", roles=ROTATOR, writes="vault"),
     Case(
