@@ -1,6 +1,7 @@
 """Channels: how a signing request reaches the partner's people."""
 
 from enum import Enum
+from typing import Final
 
 
 class Channel(Enum):
@@ -11,3 +12,6 @@ class Channel(Enum):
     SMTP = "smtp"  # the broker sends the mail
     PORTAL = "portal"  # a person uploads it
     VAULT_PKI = "vault-pki"  # a CA that answers a machine: for ourselves and tests
+
+
+BY_MACHINE: Final = frozenset({Channel.SMTP, Channel.VAULT_PKI})

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from broker.model import proposal
@@ -11,13 +11,16 @@ from broker.model.life_cycle import Phase, Who
 from broker.model.notice import BEGIN, Notice, rung
 from broker.model.plan import AccountPlan
 from broker.model.recipient import WEBHOOK, Recipients, partner_of, team_of
-from broker.model.rotation_record import RotationRecord
+from broker.model.rotation_record import BackOff, RotationRecord
 
-FAILURES: Final = 3  # of an automatic step in a row: then a person should know
+FAILURES: Final = 3  # of an automatic step in a row, and
+PERSISTING: Final = timedelta(hours=6)  # since the first: then a person should know
+_PATIENT: Final = ("canary", "prove", "retire")  # steps that wait for the partner's server, or for consumers
 # Phases that nobody is told of before a rung is reached
 _QUIET: Final = frozenset({Phase.NOT_DUE, Phase.OVERLAP, Phase.NEW, Phase.SUSPENDED, Phase.PAUSED})
 _URGENT: Final = frozenset({Phase.COMPROMISED, Phase.EXPIRED, Phase.STOPPED, Phase.OVERDUE, Phase.REFUSED})
 _LATE: Final = ("3d", "1d")  # then also what should happen by itself is a person's business
+_UNDER_WAY: Final = frozenset({Phase.RETIRING, Phase.PASSWORD})  # ours, and in no hurry
 _MOST: Final = 12  # names of consumers in a notice
 
 
@@ -48,19 +51,21 @@ def happening(plan: AccountPlan, account: Account, record: RotationRecord, now: 
     for arrived in proposal.waiting(record.proposals, account)[:1]:
         message, hint = proposal.next_step(account, arrived)
         return Happening(f"reply-{arrived.id[:16]}.{near}", True, message, hint)
-    failing = max(record.back_offs, key=lambda back_off: back_off.failures, default=None)
-    if failing and failing.failures >= FAILURES:
+    failing = _failing(account, record, near, now)
+    if failing:
         message = f"{failing.step} has failed {failing.failures} times: {failing.message}"
-        since = f"{failing.since:%Y%m%d%H%M}"
-        return Happening(f"failing-{since}.{near}", True, message, failing.hint or f"broker status {account.name}")
+        event = f"failing-{failing.step}-{failing.since:%Y%m%d%H%M}.{near}"
+        return Happening(event, failing.step not in _PATIENT, message, failing.hint or f"broker status {account.name}")
     if _is_quiet(plan, now):
         return None
-    ours = plan.who is Who.US and not plan.automatic and plan.phase is not Phase.RETIRING
-    must_act = ours or plan.phase in _URGENT or near in _LATE or near.startswith("expired")
+    ours = plan.who is Who.US and not plan.automatic and plan.phase not in _UNDER_WAY
     message, hint = plan.message, plan.hint
     if plan.due and plan.phase in (Phase.NOT_DUE, Phase.OVERLAP):
         message = f"its certificate ends on {plan.due.not_after:%F}; renewal is due on {plan.due.at:%F}"
         hint = f"broker rotation status {account.name}"
+    if plan.phase is Phase.COMPROMISED and account.compromise:
+        near = f"day-{(now - account.compromise.at).days}"  # it is told each day
+    must_act = ours or plan.phase in _URGENT or _is_late(near)
     return Happening(f"{plan.phase.value}-{_place(plan, account)}.{near}", must_act, message, hint)
 
 
@@ -101,6 +106,17 @@ def _is_quiet(plan: AccountPlan, now: datetime) -> bool:
     return not begun and _rung(plan, now) == BEGIN
 
 
+def _failing(account: Account, record: RotationRecord, near: str, now: datetime) -> BackOff | None:
+    """Return the step that keeps failing. One that a person has acted on since does not count."""
+    failed = (b for b in record.back_offs if b.head == account.head.number and b.failures >= FAILURES)
+    worst = max(failed, key=lambda back_off: back_off.failures, default=None)
+    return worst if worst and (_is_late(near) or now - worst.since >= PERSISTING) else None
+
+
+def _is_late(near: str) -> bool:
+    return near in _LATE or near.startswith("expired")
+
+
 def _rung(plan: AccountPlan, now: datetime) -> str:
     due = plan.due
     return rung(due.not_before, due.not_after, due.needed, now) if due else BEGIN
@@ -114,6 +130,8 @@ def _place(plan: AccountPlan, account: Account) -> str:
         return f"t{account.tries[-1].number}"
     if account.automatic_candidates:
         return f"g{account.automatic_candidates[-1].number}"
+    if plan.phase is Phase.REFUSED and account.refused_request:
+        return f"r{account.refused_request.number}"
     request = account.open_request
     if request:
         return f"r{request.number}{'s' if request.submissions else ''}"

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
 from typing import Final
 
 import icalendar
 import pytest
 
-from broker.scheduling.incoming import read_mail
 from tests.support.mail_servers import BROKER, NOBODY, PASSWORD, TEAM, MailServers
 from tests.support.system import System
 
@@ -46,13 +44,13 @@ broker.close()
 @pytest.fixture
 def mailing(system: System, mail_servers: MailServers) -> System:
     """A system whose notices go through Postfix, and an account of `TEAM` whose candidate waits for a person."""
-    lines = [
-        "", "[mail.smtp]", f'host = "{mail_servers.host}"', f'port = "{mail_servers.smtp}"', f'from = "{BROKER}"',
-        f'user = "{BROKER}"', f'ca_file = "{mail_servers.ca_file}"', "",
-    ]  # fmt: skip
+    own = [f'host = "{mail_servers.host}"', f'user = "{BROKER}"', f'ca_file = "{mail_servers.ca_file}"']
+    lines = ["", "[mail.smtp]", *own, f'port = "{mail_servers.smtp}"', f'from = "{BROKER}"']
+    lines += ["[mail.imap]", *own, f'port = "{mail_servers.imap}"', 'tls = "starttls"', ""]
     with (system.home / "broker.toml").open("a") as file:
         file.write("\n".join(lines))
-    system.ok("mail", "set", "smtp", "--password-file", "-", input=PASSWORD)
+    for server in ("smtp", "imap"):
+        system.ok("mail", "set", server, "--password-file", "-", input=PASSWORD)
     system.candidate()
     system.ok("account", "set", "acme", "--team", TEAM)
     return system
@@ -112,24 +110,46 @@ def test_a_kill_after_the_mail_repeats_it(mailing: System, mail_servers: MailSer
 
 
 def test_a_bounce_is_proof_of_death(mailing: System, mail_servers: MailServers) -> None:
-    """Postfix returns the mail to an address that nobody has; a forged report changes nothing."""
+    """Postfix returns the mail to an address that nobody has, and a sweep reads it; a forged report changes nothing."""
     mailing.ok("account", "set", "acme", "--team", NOBODY)
-    said = mailing.ok("notify", "test", "--all").err
-    assert f"{NOBODY}: sent" in said
+    assert f"{NOBODY}: sent" in mailing.ok("notify", "test", "--all").err
     report = mail_servers.arrived(BROKER).as_bytes()
-    forged = report.replace(b"credential-broker.invalid", b"elsewhere.invalid")
-    with mailing.broker() as broker:
-        for data in (forged, report):
-            [bounce] = read_mail(data, datetime.now(UTC)).bounces
-            broker.notifying.notices.bounced(bounce)
-            [status] = [one for one in broker.notifying.statuses() if one.recipient == NOBODY]
-            assert bool(status.dead_since) is (data is report)
+    mail_servers.empty()
+    mail_servers.put(BROKER, report.replace(b"credential-broker.invalid", b"elsewhere.invalid"))
+    assert not dead(mailing)
+    mail_servers.put(BROKER, report)
+    assert dead(mailing)
     assert "bounced with status 5.1.1" in mailing.ok("notify", "list").out
     assert "acme: nobody who can be reached is told" in mailing.ok("status").err
     codes = [finding["code"] for finding in mailing.run("doctor", "-o", "json").json["findings"]]
     assert {"notice.nobody", "notice.dead"} <= set(codes)
     mailing.ok("notify", "test", NOBODY)
     assert "nobody who can be reached" not in mailing.ok("status").err
+
+
+def dead(system: System) -> bool:
+    """Sweep, and return whether the team's address is dead."""
+    system.ok("rotation", "run", "--once")
+    [team, _] = system.ok("notify", "list", "-o", "json").json
+    assert team["recipient"] == NOBODY
+    return bool(team["dead_since"])
+
+
+def test_a_sweep_runs_hooks_and_tells_people(mailing: System, mail_servers: MailServers) -> None:
+    """One promotion by the scheduler: its hook runs once, with what it may know and no token."""
+    out = mailing.home / "hooked"
+    script = mailing.home / "hook"
+    script.write_text(f'#!/bin/sh\nenv >> "{out}"\n')
+    script.chmod(0o700)
+    with (mailing.home / "broker.toml").open("a") as file:
+        file.write(f'[hooks]\non_promoted = ["{script}"]\n')
+    mailing.ok("account", "set", "acme", "--promotion", "auto")
+    for _ in range(2):
+        mailing.ok("rotation", "run", "--once")
+    seen = dict(line.split("=", 1) for line in out.read_text().splitlines())
+    assert out.read_text().count("BROKER_EVENT=") == 1
+    assert (seen["BROKER_EVENT"], seen["BROKER_ACCOUNT"], seen["BROKER_GENERATION"]) == ("promoted", "acme", "1")
+    assert not [name for name in seen if "TOKEN" in name or name.startswith(("VAULT", "BAO"))]
 
 
 def test_a_refused_recipient_is_an_error(mailing: System) -> None:

@@ -11,7 +11,7 @@ import pytest
 from broker.model.account import Account, Contacts
 from broker.model.changes import requesting
 from broker.model.due import Renewal
-from broker.model.generation import Breaker, RenewalMode, Submission
+from broker.model.generation import Breaker, Halt, RenewalMode, Submission
 from broker.model.letter import LetterKind
 from broker.model.notice_rules import Channels
 from broker.model.proposal import Arrival, Bounce, Proposal
@@ -191,19 +191,57 @@ def test_the_fence_is_before_each_letter() -> None:
     assert one.fenced == len(one.sent) == 2
 
 
-def test_a_reply_and_a_failure_come_first() -> None:
-    """A reply that waits for a person, and a step that keeps failing, are told at once though the phase is quiet."""
-    one = world(overdue())
-    failed = BackOff("submit", NOW, NOW, NOW, 3, 5, "the mail server refuses the sender", "broker mail test")
-    one.records.stored[MZP] = RotationRecord(back_offs=(failed,))
+@pytest.mark.parametrize(("machine", "told"), [(True, []), (False, ["drafted-r2.begin"])])
+def test_a_request_that_only_a_person_sends(machine: bool, told: list[str]) -> None:
+    """Renewal is automatic, but a machine cannot use the partner's portal."""
+    one = world(with_open_request(with_current()), submits=machine)
     one.sweep()
-    one.records.stored[MZP] = replace(
-        one.records.stored[MZP], proposals=(Proposal("ab12", Arrival.REPLY, NOW, "mail", request=2),)
+    assert events(one, LetterKind.ALERT) == told
+
+
+def failing(step: str, *, hours: float, head: int) -> RotationRecord:
+    return RotationRecord(
+        back_offs=(BackOff(step, later(hours=-hours), NOW, NOW, 3, head, "refused", "broker mail test"),)
     )
+
+
+@pytest.mark.parametrize(
+    ("step", "hours", "behind", "kind"),
+    [
+        ("submit", 6, 0, LetterKind.ALERT),
+        ("submit", 5, 0, None),  # a mail server is restarted now and then
+        ("submit", 6, 1, None),  # a person did something since
+        ("retire", 6, 0, LetterKind.DIGEST),
+        ("prove", 6, 0, LetterKind.DIGEST),
+    ],
+)
+def test_a_step_that_keeps_failing_is_told(step: str, hours: float, behind: int, kind: LetterKind | None) -> None:
+    account = with_current()
+    one = world(account)
+    one.records.stored[MZP] = failing(step, hours=hours, head=account.head.number - behind)
     one.sweep()
-    told = [letter.items[0].notice for letter in one.sent if letter.kind is LetterKind.ALERT]
-    assert [notice.step for notice in told] == ["failing-202601011200", "reply-ab12"]
-    assert [notice.hint for notice in told] == ["broker mail test", f"broker cert import {MZP} --reply {MZP}/ab12"]
+    assert [letter.kind for letter in one.sent] == ([kind] if kind else [])
+    assert all(letter.items[0].notice.hint == "broker mail test" for letter in one.sent)
+
+
+def test_a_reply_that_waits_is_told() -> None:
+    one = world(overdue())
+    one.records.stored[MZP] = RotationRecord(proposals=(Proposal("ab12", Arrival.REPLY, NOW, "mail", request=2),))
+    one.sweep()
+    [letter] = one.sent
+    assert letter.kind is LetterKind.ALERT
+    assert letter.items[0].notice.step == "reply-ab12"
+    assert letter.items[0].notice.hint == f"broker cert import {MZP} --reply {MZP}/ab12"
+
+
+def test_a_compromise_is_told_each_day() -> None:
+    account = with_current()
+    reported = tuple(replace(r, compromised=Halt(NOW, "stolen")) for r in account.requests)
+    one = world(replace(account, requests=reported))
+    for step in range(3 * 24):
+        one.now = later(hours=step)
+        one.sweep()
+    assert events(one, LetterKind.ALERT) == [f"compromised-g1.day-{day}" for day in range(3)]
 
 
 def test_a_new_breaker_is_a_new_event() -> None:

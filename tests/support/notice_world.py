@@ -66,6 +66,7 @@ class NoticeWorld:
     now: datetime = NOW
     sent: list[Letter] = field(default_factory=list)
     down: set[str] = field(default_factory=set)
+    submits: bool = True
     kill_at: int = 0
     calls: int = 0
     fenced: int = 0
@@ -79,6 +80,7 @@ class NoticeWorld:
             self.records,
             self.recipients,
             self._holders,
+            lambda _: self.submits,
             self.channels,
             self._deliver,
             lambda: self.now,
