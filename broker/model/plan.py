@@ -13,7 +13,7 @@ from broker.model.generation import PromotionMode, RenewalMode
 from broker.model.life_cycle import Phase, Who
 from broker.model.maintenance import Maintenance
 from broker.model.names import AccountName
-from broker.model.todo import Todo, forked_todo, kept_beside, next_todo, overlap_end
+from broker.model.todo import Todo, forked_todo, kept_beside, must_tell, next_todo, overlap_end
 
 LAST_DAY: Final = timedelta(days=1)  # before the end: a promotion that found no window happens by then
 _HORIZON: Final = timedelta(days=2 * 366)  # no window for a retirement is looked for beyond it
@@ -99,10 +99,12 @@ class _Planner:
         request = self.account.open_request
         if answered is None and request and not request.submissions:
             yield Step(Action.SEND, self.now, f"signing request {request.number} was never sent")
+        elif answered is None and request and must_tell(self.account, request):
+            yield Step(Action.SEND, self.now, "the partner must revoke the certificate of a key that others know")
         elif answered is None and not request and self.due:
-            if self.account.renewal is RenewalMode.DISABLED:
+            if self._waits_for_person():
                 return
-            yield Step(Action.RENEW, max(self.due.at, self.now), self.due.because)
+            yield self._renewal(self.due)
         ready = answered or self._reply_at()
         if ready is None:
             return
@@ -130,9 +132,20 @@ class _Planner:
         lead, request = lead_time(self.account, self.renewal.lead_time).time, self.account.open_request
         if request:
             return (request.submissions[0].at if request.submissions else self.now) + lead
-        if self.due is None or self.account.renewal is RenewalMode.DISABLED:
+        if self.due is None or self._waits_for_person():
             return None
-        return max(self.due.at, self.now) + lead
+        at = self._renewal(self.due).at
+        return at and at + lead
+
+    def _waits_for_person(self) -> bool:
+        """Return whether no request is made before a person corrected the refused one, or enabled renewal."""
+        return self.account.renewal is RenewalMode.DISABLED or self.account.refused_request is not None
+
+    def _renewal(self, due: DueDate) -> Step:
+        current, victim = self.account.current, self.account.compromised
+        if current and victim and current.parts.key == victim.parts.key:
+            return Step(Action.RENEW, self.now, "others know the current key")
+        return Step(Action.RENEW, max(due.at, self.now), due.because)
 
     def _deadline(self, due: DueDate) -> datetime:
         """Return by when a promotion happens even without a window."""
@@ -149,11 +162,10 @@ class _Planner:
         if due is None:
             return Step(Action.PROMOTE, ready, "nothing is current, so nobody waits for a window")
         if self.todo.phase in _URGENT or due.not_after <= ready:
-            return Step(
-                Action.PROMOTE,
-                ready,
-                f"the current certificate ends on {due.not_after:%F %TZ}: no window is waited for",
-            )
+            why = f"the current certificate ends on {due.not_after:%F %TZ}"
+            if self.todo.phase is Phase.COMPROMISED:
+                why = "others know a key of the account"
+            return Step(Action.PROMOTE, ready, f"{why}: no window is waited for")
         deadline = self._deadline(due)
         opening = self.maintenance.opening(ready, deadline)
         if opening:
@@ -168,6 +180,9 @@ class _Planner:
     def _retirements(self) -> Iterator[Step]:
         for generation in kept_beside(self.account):
             ready = max(overlap_end(self.account, generation, self.renewal), self.now)
+            if self.account.compromise_of(generation.parts.key):
+                yield Step(Action.RETIRE, ready, f"generation {generation.number}: others know its key")
+                continue
             opening = self.maintenance.opening(ready, ready + _HORIZON)
             because = f"generation {generation.number}, if no consumer holds it then"
             if opening is None:

@@ -150,7 +150,12 @@ def last_answer(account: Account, generation: Generation) -> tuple[Try, Verdict]
 
 
 def overlap_end(account: Account, generation: Generation, renewal: Renewal) -> datetime:
-    """Return when the overlap of a previous generation is over: it is kept as the way back, while it is valid."""
+    """Return when the overlap of a previous generation is over: it is kept as the way back, while it is valid.
+
+    One with a key that others know is no way back.
+    """
+    if account.compromise_of(generation.parts.key):
+        return generation.since
     end = account.certificate(generation.parts.certificate).not_after
     return max(generation.since, min(generation.since + (renewal.overlap or DEFAULT_OVERLAP), end))
 
@@ -197,7 +202,7 @@ def _in_progress(account: Account, renewal: Renewal, now: datetime) -> Iterator[
     if request and not request.submissions:
         message = f"signing request {request.number} was never sent"
         yield Todo(Phase.DRAFTED, message, f"broker csr submit {name}")
-    elif request and _must_tell(account, request):
+    elif request and must_tell(account, request):
         message = f"signing request {request.number} was sent before; ask the partner to revoke the old certificate too"
         yield Todo(Phase.DRAFTED, message, f"broker csr submit {name}")
     elif request:
@@ -212,7 +217,7 @@ def _in_progress(account: Account, renewal: Renewal, now: datetime) -> Iterator[
         yield Todo(Phase.REFUSED, message, f"broker csr new {name}")
 
 
-def _must_tell(account: Account, request: SigningRequest) -> bool:
+def must_tell(account: Account, request: SigningRequest) -> bool:
     """Return whether no mail since then asked the partner to revoke a certificate whose key others know."""
     known = account.compromise
     return known is not None and all(sent.at < known.at for sent in request.submissions)

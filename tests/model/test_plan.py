@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from broker.model.account import Account
-from broker.model.changes import registering, requesting
+from broker.model.changes import compromising, registering, requesting
 from broker.model.clock import Stamp
 from broker.model.due import Renewal
-from broker.model.generation import PromotionMode, RenewalMode, Submission
+from broker.model.generation import Closed, PromotionMode, RenewalMode, Submission
 from broker.model.life_cycle import Phase, Who
 from broker.model.maintenance import Freeze, Maintenance, Window
 from broker.model.plan import AccountPlan, Action, account_plan
@@ -68,6 +68,35 @@ def test_all_steps_are_planned_ahead() -> None:
     assert plan.phase is Phase.NOT_DUE
     renew = later(days=365 * 0.9)
     assert steps_of(plan) == {Action.RENEW: renew, Action.REPLY: renew + 21 * DAY, Action.PROMOTE: renew + 21 * DAY}
+
+
+def test_a_refused_request_waits_for_its_correction() -> None:
+    """A scheduler that made the same request again would get the same answer."""
+    account = requesting.closed(with_open_request(lasting(300)), 2, Closed.REJECTED, STAMP, "wrong O")
+    plan = planned(account, days=299)
+    assert (plan.phase, plan.who, plan.steps) == (Phase.REFUSED, Who.US, ())
+    assert Action.SEND in steps_of(planned(with_open_request(account), days=299))
+
+
+def known(account: Account) -> Account:
+    return compromising.compromised(account, "stolen", STAMP, suspend=False)
+
+
+def test_a_known_key_waits_for_nothing() -> None:
+    """Neither for the due date nor for a window, a freeze, a snooze or an overlap."""
+    account = registering.snoozed(with_current(), later(days=100), "holidays", STAMP)
+    closed = Maintenance((every(7, first=3),), (Freeze("year end", NOW, later(days=30)),))
+    assert steps_of(planned(known(account), closed))[Action.RENEW] == NOW
+    asked = with_open_request(account)
+    told = requesting.submitted(asked, 2, Submission(NOW, "hand"), by=BY)
+    later_known = compromising.compromised(told, "stolen", Stamp(later(hours=1), BY), suspend=False)
+    for waiting in (known(asked), later_known):
+        assert steps_of(planned(waiting, closed, hours=1))[Action.SEND] == later(hours=1)
+    answered = with_answer(known(asked))
+    assert steps_of(planned(answered, closed))[Action.PROMOTE] == NOW
+    replaced = promoted(answered, 2)
+    assert planned(replaced, closed).phase is Phase.COMPROMISED
+    assert steps_of(planned(replaced, closed))[Action.RETIRE] == NOW
 
 
 def test_every_term_of_the_due_date_is_shown() -> None:
