@@ -44,7 +44,7 @@ from broker.model.subject import ATTRIBUTES, Subject
 from broker.partners.profile import Profile
 from broker.pki.csr import parse
 from broker.pki.lint import lint_subject
-from broker.rotation.reports import rotation_status
+from broker.rotation.reports import generation_reports
 
 _ALIASES: Final = {"email": "emailaddress", "e": "emailaddress", "s": "st", "sp": "st"}
 _contact_option = click.option(
@@ -304,7 +304,7 @@ def show(start: Start, account: AccountName) -> None:
         ["generation", "stage", "since", "key", "password", "expires"],
         [
             (g.number, g.label, f"{g.since:%F}", g.key, g.password, when(g.not_after, now))
-            for g in rotation_status(found, lambda _: frozenset(), now).generations
+            for g in generation_reports(found, lambda _: frozenset())
         ],
         empty="no generation yet",
     )

@@ -15,6 +15,7 @@ from broker.cli.options import (
 )
 from broker.cli.output import (
     note,
+    show_details,
     show_done,
     show_obstacles,
     show_table,
@@ -29,6 +30,7 @@ from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.changes.moving import generation_to_try
 from broker.model.duration import counted
+from broker.model.life_cycle import Who
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.verdict import Verdict
@@ -51,10 +53,22 @@ command.verb("rehearse", example="broker rotation rehearse acme -o json")(rehear
 @command.verb("status", example="broker rotation status acme -o json")
 @account_argument
 def status(start: Start, account: AccountName) -> None:
-    """Show the generations of an account, its last canaries, and what prevents the next one."""
+    """Show where an account stands, since when and who acts next; generations, canaries, and the timeline.
+
+    "held by" counts the consumers: -o json and broker lease list show who holds a generation, since when, until when.
+    """
     found = start.broker.rotation_status(account, lambda: start.now)
     if wrote_json(found):
         return
+    show_details(
+        {
+            "phase": f"{found.phase.value}, since {when(found.since, start.now)}",
+            "who": "scheduler" if found.automatic and found.who is not Who.PARTNER else found.who.value,
+            "next": f"{found.message}: {found.hint}" if found.hint else found.message,
+            **{step.action.value: f"{when(step.at, start.now)}, {step.because}" for step in found.steps},
+        }
+    )
+    click.echo()
     show_table(
         ["generation", "stage", "changes", "expires", "password", "held by"],
         [
@@ -70,6 +84,11 @@ def status(start: Start, account: AccountName) -> None:
             ["canary", "generation", "at", "verdict"],
             [(t.number, t.generation, f"{t.at:%F %TZ}", t.verdict or "no answer") for t in found.canaries],
         )
+    click.echo()
+    show_table(
+        ["when", "", "timeline"],
+        [(f"{m.at:%F}", "planned" if m.planned else "", m.message) for m in found.timeline],
+    )
     show_obstacles(found.obstacles)
     for application in found.rejected:
         note(f"the partner rejected the client_id of {account}/{application}")

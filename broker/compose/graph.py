@@ -222,7 +222,8 @@ class Broker:
         def holders(number: int) -> frozenset[str]:
             return self._holders(records(Role.AUDITOR), name, number)
 
-        return rotation_status(self.account(name).kept(), holders, clock())
+        ((account, plan, now),) = self.planning.found([name], clock)
+        return rotation_status(account, plan, holders, now)
 
     def doctor(self) -> list[Finding]:
         """Return findings about Vault, logins, policies, clock, files, accounts and profiles. Change nothing."""

@@ -16,14 +16,17 @@ from broker.issuing.expiries import Expiries
 from broker.issuing.grant import Issuer, ReadAccount
 from broker.issuing.leases import LeaseSigner
 from broker.issuing.readiness import require_issuable
+from broker.issuing.timelines import Course, Timelines
 from broker.issuing.usable import Applications, ByRight, usable
 from broker.issuing.waits import Documents, Waits
 from broker.model.account import Account
 from broker.model.clock import Clock
 from broker.model.lease import BundleKind, Caller, Consumer
 from broker.model.names import AccountName
+from broker.model.plan import account_plan
 from broker.model.role import Role
 from broker.model.secret import Secret
+from broker.model.timeline import timeline
 from broker.service.answers import Contents
 from broker.telemetry import log
 from broker.vault import capabilities, layout, server_certificate
@@ -34,6 +37,7 @@ from broker.vault.errors import OwnDenialError
 from broker.vault.exchange import Exchange
 from broker.vault.lease_keys import lease_signer
 from broker.vault.secrets import read_secrets
+from broker.windows import maintenance
 
 _PLACES: Final = 4096  # accounts
 
@@ -167,6 +171,20 @@ class Issuing:
             return capabilities.permitted(self._vault, self._token(caller), rights, peer=caller.peer)
 
         return Applications(self.service, all_of_them, permitted, self._clock)
+
+    @cached_property
+    def timelines(self) -> Timelines:
+        """Timelines of accounts that callers of that service have a right to."""
+
+        @_ours()
+        def made(name: AccountName) -> Course:
+            account, now = self._roles.accounts(Role.SERVER).read(name).account.kept(), self._clock()
+            profile = self._profiles(account.profile, Role.SERVER)
+            config = self._roles.config
+            plan = account_plan(account, profile.renewal, now, maintenance(config.windows, config.freezes))
+            return plan, timeline(account, plan, now)
+
+        return Timelines(self.service, self.applications, made)
 
     @property
     def _vault(self) -> Connection:

@@ -16,7 +16,7 @@ from broker.service.app import application
 from broker.service.health import Watched, health
 from broker.service.limits import Guard, raise_open_files
 from broker.service.listeners import Address, Listener, Ready, Report, serve
-from broker.service.listing import listing
+from broker.service.listing import course, listing
 from broker.service.systemd import State
 from broker.service.tls import IssuedTls, ReloadedTls, Tls
 from broker.service.waiting import waiting
@@ -72,7 +72,11 @@ def _serve(issuing: Issuing, listening: Listening, ready: Ready, report: Report,
     issuing.check()  # a service that can issue nothing does not start
     address = listening.bundles
     waits = issuing.waits
-    others = {("POST", "/v1/wait"): waiting(waits), ("GET", "/v1/accounts"): listing(issuing.applications)}
+    others = {
+        ("POST", "/v1/wait"): waiting(waits),
+        ("GET", "/v1/accounts"): listing(issuing.applications),
+        ("GET", "/v1/accounts/*/timeline"): course(issuing.timelines),
+    }
     app = application(issuing.service, others)
     guard = Guard(raise_open_files(), None if listening.behind_proxy else address.names)
     waits.room = Room.among(guard.connections)

@@ -53,6 +53,7 @@ class AccountPlan:
     due: DueDate | None
     steps: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
+    since: datetime | None = None  # when the phase began
 
 
 def account_plan(
@@ -72,6 +73,7 @@ def account_plan(
         due,
         tuple(planner.steps()),
         tuple(planner.warnings()),
+        planner.since(),
     )
 
 
@@ -123,6 +125,29 @@ class _Planner:
             )
         if due and ready and self._promotion(max(ready, self.now)).at and not self._fits(max(ready, self.now)):
             yield self._promotion(max(ready, self.now)).because
+
+    def since(self) -> datetime:
+        """Return when the phase began; when the last set became current if nothing else says so."""
+        account, due, request = self.account, self.due, self.account.open_request
+        sent = request.submissions[0].at if request and request.submissions else None
+        lead = lead_time(account, self.renewal.lead_time).time
+        begins = {
+            Phase.COMPROMISED: account.compromise and account.compromise.at,
+            Phase.EXPIRED: due and due.not_after,
+            Phase.STOPPED: account.breaker.at if account.breaker else account.tries and account.tries[-1].at,
+            Phase.SUSPENDED: account.suspended and account.suspended.at,
+            Phase.CANDIDATE: account.candidates and account.candidates[-1].since,
+            Phase.PAUSED: account.candidates and account.candidates[-1].since,
+            Phase.REFUSED: account.refused_request and account.refused_request.closed_at,
+            Phase.OVERDUE: sent and sent + lead,
+            Phase.SENT: sent,
+            Phase.DRAFTED: request and request.drafted_at,
+            Phase.DUE: due and due.at,
+            Phase.DISABLED: due and due.at,
+            Phase.RETIRING: min((overlap_end(account, g, self.renewal) for g in kept_beside(account)), default=None),
+        }
+        found = begins.get(self.todo.phase)
+        return found or (account.current.since if account.current else account.created_at)
 
     def _candidate_at(self) -> datetime | None:
         return self.now if self.account.automatic_candidates else None

@@ -7,8 +7,11 @@ from datetime import datetime
 from broker.errors import PartnerUnavailableError, RefusedError
 from broker.model.account import Account
 from broker.model.generation import Breaker, Generation, Halt, KeyRef, Try
+from broker.model.life_cycle import Phase, Who
 from broker.model.names import AccountName
+from broker.model.plan import AccountPlan, Step
 from broker.model.stage import Stage
+from broker.model.timeline import Moment, timeline
 from broker.model.todo import Obstacle, last_answer, obstacles, paused_until
 from broker.model.verdict import CanaryResult, Verdict
 
@@ -72,21 +75,44 @@ class RotationStatus:
     obstacles: tuple[Obstacle, ...]
     rejected: tuple[str, ...]  # applications whose client_id the partner rejected
     suspended: Halt | None
+    phase: Phase
+    since: datetime | None  # when the phase began
+    who: Who
+    automatic: bool  # the scheduler takes the next step
+    message: str
+    hint: str
+    steps: tuple[Step, ...]
+    timeline: tuple[Moment, ...]
 
 
-def rotation_status(account: Account, holders: Callable[[int], frozenset[str]], now: datetime) -> RotationStatus:
+def rotation_status(
+    account: Account, plan: AccountPlan, holders: Callable[[int], frozenset[str]], now: datetime
+) -> RotationStatus:
     """Return the status of `account`; `holders` returns the consumers that hold a generation."""
     return RotationStatus(
         account=account.name,
         current=account.current.number if account.current else None,
-        generations=tuple(_report(account, g, holders) for g in account.generations),
+        generations=generation_reports(account, holders),
         canaries=account.tries,
         breaker=account.breaker,
         not_before=paused_until(account, now),
         obstacles=tuple(obstacles(account, now)),
         rejected=tuple(a.name for a in account.applications if a.rejected_at),
         suspended=account.suspended,
+        phase=plan.phase,
+        since=plan.since,
+        who=plan.who,
+        automatic=plan.automatic,
+        message=plan.message,
+        hint=plan.hint,
+        steps=plan.steps,
+        timeline=timeline(account, plan, now),
     )
+
+
+def generation_reports(account: Account, holders: Callable[[int], frozenset[str]]) -> tuple[GenerationReport, ...]:
+    """Return the generations of `account`; `holders` returns the consumers that hold one."""
+    return tuple(_report(account, g, holders) for g in account.generations)
 
 
 def _report(account: Account, generation: Generation, holders: Callable[[int], frozenset[str]]) -> GenerationReport:

@@ -1,15 +1,17 @@
-"""The route that lists the applications that a caller has a right to."""
+"""Routes that show the applications that a caller has a right to, and the timeline of their account."""
 
 from typing import Protocol
 
 import msgspec
 
+from broker.issuing.timelines import Course
 from broker.issuing.usable import Usable
 from broker.model.clock import Clock
 from broker.model.lease import Caller
-from broker.service.app import caller_of
+from broker.model.names import AccountName
+from broker.service.app import caller_of, named
 from broker.service.asgi import Handler, Request, Response
-from broker.service.messages import AccountsAnswer, ApplicationAnswer
+from broker.service.messages import AccountsAnswer, ApplicationAnswer, MomentAnswer, TimelineAnswer
 
 
 class Lists(Protocol):
@@ -19,6 +21,13 @@ class Lists(Protocol):
 
     async def of(self, caller: Caller) -> list[Usable]:
         """Return the applications that the caller has a right to."""
+
+
+class Shows(Protocol):
+    """Use-case of the service. It raises `BrokerError`."""
+
+    async def of(self, caller: Caller, name: AccountName) -> Course:
+        """Return the plan and the timeline of an account that the caller has a right to."""
 
 
 def listing(applications: Lists) -> Handler:
@@ -41,3 +50,24 @@ def listing(applications: Lists) -> Handler:
         return Response(200, msgspec.json.encode(answer), {"content-type": "application/json"})
 
     return get_accounts
+
+
+def course(timelines: Shows) -> Handler:
+    """Return the handler of an account's timeline: no contacts, and no reasons that people wrote for colleagues."""
+
+    async def get_timeline(request: Request) -> Response:
+        caller, (account, _) = caller_of(request), named(request.names[0], "timeline")
+        plan, moments = await timelines.of(caller, account)
+        answer = TimelineAnswer(
+            account=account,
+            phase=plan.phase.value,
+            since=plan.since,
+            who=plan.who.value,
+            automatic=plan.automatic,
+            due=plan.due.at if plan.due else None,
+            not_after=plan.due.not_after if plan.due else None,
+            moments=[MomentAnswer(at=m.at, message=m.message, planned=m.planned) for m in moments],
+        )
+        return Response(200, msgspec.json.encode(answer), {"content-type": "application/json"})
+
+    return get_timeline

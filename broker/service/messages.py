@@ -106,3 +106,27 @@ class AccountsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The applications that the caller has a right to, as they were a minute ago at most."""
 
     applications: list[ApplicationAnswer]
+
+
+class MomentAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A place on a timeline; `planned` if it did not happen yet."""
+
+    at: datetime
+    message: str
+    planned: bool
+
+
+class TimelineAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an account stands, what happened, and what is planned, as it was some seconds ago at most.
+
+    `phase` is from the table "Life cycle" of the documentation; `who` acts next, by itself if `automatic`.
+    """
+
+    account: str
+    phase: str
+    since: datetime | None
+    who: Literal["nobody", "us", "partner"]
+    automatic: bool
+    due: Annotated[datetime | None, Meta(description="When renewal must start.")]
+    not_after: datetime | None
+    moments: list[MomentAnswer]

@@ -14,6 +14,7 @@ from broker.service.messages import (
     BundleRequest,
     LeaseAnswer,
     LeaseRequest,
+    TimelineAnswer,
     WaitAnswer,
     WaitRequest,
 )
@@ -29,6 +30,7 @@ _TYPES: Final = (
     WaitRequest,
     WaitAnswer,
     AccountsAnswer,
+    TimelineAnswer,
     Problem,
 )
 _KEY: Final = {
@@ -96,6 +98,17 @@ def _paths() -> Document:
             "summary": "List the applications that the caller has a right to.",
             "responses": {
                 "200": {"description": "Done.", "content": _content("application/json", AccountsAnswer)},
+                **_refusals(),
+            },
+        }
+    }
+    paths["/v1/accounts/{account}/timeline"] = {
+        "get": {
+            "operationId": "getTimeline",
+            "summary": "Show where an account stands, what happened and what is planned.",
+            "parameters": [_part("account")],
+            "responses": {
+                "200": {"description": "Done.", "content": _content("application/json", TimelineAnswer)},
                 **_refusals(),
             },
         }

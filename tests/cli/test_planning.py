@@ -123,3 +123,15 @@ def test_bad_windows_are_refused(harness: CliHarness, more: str, words: str) -> 
     harness.put("empty")
     ended = harness.run("config check", env=configured(harness, more))
     assert (ended.code, words in ended.err) == (2, True), ended.err
+
+
+def test_status_shows_phase_and_timeline(harness: CliHarness) -> None:
+    harness.put("rotated")
+    shown = harness.ok("rotation status acme").out
+    for words in ("overlap, since 20", "generation 1 is kept until", "generation 2 became current", "renewal starts"):
+        assert words in shown
+    status = harness.ok("rotation status acme -o json").json
+    assert (status["phase"], status["who"], status["automatic"]) == ("overlap", "nobody", True)
+    assert status["since"] == status["generations"][1]["since"]
+    assert [m["message"] for m in status["timeline"]][-1] == "the current certificate ends"
+    assert [step["action"] for step in status["steps"]] == ["retire", "renew", "reply", "promote"]

@@ -32,7 +32,7 @@ from broker.model.lease import Caller, Consumer, Lease
 from broker.model.secret import Secret
 from broker.service.answers import Contents
 from broker.service.app import application
-from broker.service.listing import listing
+from broker.service.listing import course, listing
 from broker.service.messages import BundleAnswer, LeaseAnswer
 from broker.service.problems import Problem
 from broker.service.waiting import waiting
@@ -44,7 +44,11 @@ TOKEN = {"X-Vault-Token": "s.token"}
 ASKED = {"account": "mzp-1", "application": "fleet", "ttl": "5m"}
 READER = Consumer("entity-1", "reader")
 UNUSED: Final = cast("Any", SimpleNamespace(clock=lambda: NOW))  # tests of their own call them
-OTHERS: Final = {("POST", "/v1/wait"): waiting(UNUSED), ("GET", "/v1/accounts"): listing(UNUSED)}
+OTHERS: Final = {
+    ("POST", "/v1/wait"): waiting(UNUSED),
+    ("GET", "/v1/accounts"): listing(UNUSED),
+    ("GET", "/v1/accounts/*/timeline"): course(UNUSED),
+}
 
 
 @dataclass

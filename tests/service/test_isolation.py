@@ -355,6 +355,24 @@ def test_pipelined_requests_keep_their_identities(world: World) -> None:
         ]
 
 
+def test_a_timeline_is_for_those_with_a_right(world: World) -> None:
+    """The refusals are those of an account that does not exist, and no contact or reason is in an answer."""
+    client = world.one.client
+    mine = client.get(f"/v1/accounts/{ACCOUNT}/timeline", headers=world.a)
+    assert mine.status_code == 200, mine.text
+    shown = mine.json()
+    assert (shown["account"], shown["phase"], shown["who"]) == (ACCOUNT, "not-due", "nobody")
+    assert next(m["message"] for m in shown["moments"] if m["planned"]) == "renewal starts"
+    assert "generation 1 became current" in mine.text
+    assert "@" not in mine.text, "no contact"
+    refused = [client.get(f"/v1/accounts/{name}/timeline", headers=world.a) for name in ("bravo", "none")]
+    refused += [client.get(f"/v1/accounts/{ACCOUNT}/timeline", headers=who) for who in (world.b, world.nobody)]
+    assert [answer.status_code for answer in refused] == [403] * 4
+    assert all(told(answer) == told(refused[0]) for answer in refused)
+    assert client.get("/v1/accounts/A%20B/timeline", headers=world.a).status_code == 400
+    assert client.get(f"/v1/accounts/{ACCOUNT}/timeline").status_code == 401
+
+
 def test_accounts_of_others_are_not_named(world: World) -> None:
     """Nothing that A is answered names B's account."""
     answers = [world.one.client.get(path, headers=world.a) for path in ("/v1/accounts", "/openapi.json", FLAT)]
