@@ -1,18 +1,27 @@
 """`broker mail`: the servers that the broker sends and reads mails with."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
 import click
 
 from broker.cli.noun import Noun
 from broker.cli.options import read_secret
 from broker.cli.output import note, show_done, wrote_json
 from broker.cli.start import Start
-from broker.compose.mail import IMAP, SECRETS, SMTP
 from broker.errors import BrokerError, InputError
 from broker.model.names import mail_address
 from broker.model.recipient import WEBHOOK
 from broker.model.redactor import Redactor
 from broker.model.role import Role
+from broker.settings import IMAP, OAUTH, SMTP
 from broker.telemetry import log
+
+if TYPE_CHECKING:
+    from broker.compose.mail import Mail
+
+SECRETS: Final = (SMTP, IMAP, OAUTH, WEBHOOK)
 
 
 @click.group("mail", cls=Noun, epilog="Example: broker mail test")
@@ -34,7 +43,16 @@ def set_(start: Start, name: str, password_file: str) -> None:
     log.hide(Redactor([secret]).redact)
     number = secrets.store(name, secret)
     show_done(f"secret {number} of [mail.{name}] is stored", name=name, number=number)
-    note(f"next: {'broker notify test webhook' if name == WEBHOOK else 'broker mail test'}")
+    if name == WEBHOOK:
+        note("next: broker notify test webhook")
+    elif _configured(start.broker.mail):
+        note("next: broker mail test")
+    else:
+        note("next: name the servers under [mail.smtp] and [mail.imap] in broker.toml")
+
+
+def _configured(mail: Mail) -> list[str]:
+    return [name for name in (SMTP, IMAP) if mail.has(name)]
 
 
 @command.verb("test", example="broker mail test --to you@company.example")
@@ -44,9 +62,10 @@ def test(start: Start, to: str) -> None:
     mail, errors = start.broker.mail, list[BrokerError]()
     if to:
         mail_address(to)
-    names = [name for name in (SMTP, IMAP) if mail.has(name)]
+    names = _configured(mail)
     if not names or (to and SMTP not in names):
-        raise InputError(f"no {SMTP.upper() if to else 'mail'} server is configured", hint="docs/mail.md says how")
+        hint = "set host under [mail.smtp] or [mail.imap] in broker.toml"
+        raise InputError(f"no {SMTP.upper() if to else 'mail'} server is configured", hint=hint)
     for name in names:
         try:
             mail.check(name)

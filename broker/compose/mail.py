@@ -10,7 +10,6 @@ from typing import Final
 from broker.config import Config
 from broker.errors import InputError
 from broker.model.clock import Clock
-from broker.model.recipient import WEBHOOK
 from broker.model.secret import Secret
 from broker.people.eml import new_message_id
 from broker.people.imap import imap_session
@@ -18,17 +17,9 @@ from broker.people.login import Auth, Login
 from broker.people.oauth import TokenCommand, TokenEndpoint
 from broker.people.server import MailServer, Tls
 from broker.people.smtp import Mailer
+from broker.settings import OAUTH, SMTP
 from broker.vault.mail_secrets import VaultMailSecrets
 
-SMTP: Final = "smtp"
-IMAP: Final = "imap"
-OAUTH: Final = "oauth"
-SECRETS: Final = (
-    SMTP,
-    IMAP,
-    OAUTH,
-    WEBHOOK,
-)  # names of what Vault holds: a password each, the client's secret, the key of the webhook
 PASSED: Final = ("PATH", "HOME", "LANG", "TZ")  # of the environment, to programs of this host
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from broker import child
-from broker.compose.mail import PASSED, SMTP
+from broker.compose.mail import PASSED
 from broker.errors import BrokerError, InputError, UnknownNameError
 from broker.model.account import Account
 from broker.model.channel import BY_MACHINE
@@ -29,6 +29,7 @@ from broker.people.webhook import Webhook
 from broker.scheduling.hooks import HookEvent, Hooks
 from broker.scheduling.notices import Notices, Tested
 from broker.scheduling.ports import Fence
+from broker.settings import SMTP
 from broker.vault.recipients import VaultRecipients
 from broker.vault.rotation_records import VaultRotationRecords
 

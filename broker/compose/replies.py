@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker.compose.mail import IMAP
 from broker.errors import BrokerError
 from broker.model.account import Account
 from broker.model.clock import Stamp
@@ -22,6 +21,7 @@ from broker.people.mailbox import ImapMailbox
 from broker.pki.reply import ReplyParts, read_reply
 from broker.rotation.receive import ImportOptions, judged
 from broker.scheduling.replies import Replies
+from broker.settings import IMAP
 from broker.vault.listing import RECORDS, listed
 from broker.vault.mailbox_marks import VaultMailboxMarks
 from broker.vault.rotation_records import VaultRotationRecords

@@ -8,13 +8,14 @@ from typing import Final
 
 import pytest
 
-from broker.compose.mail import IMAP, SMTP, Mail
+from broker.compose.mail import Mail
 from broker.config import resolve
 from broker.model.clock import system_clock
 from broker.model.secret import Secret
 from broker.partners.catalogue import builtin_source
 from broker.partners.document import parse
 from broker.people.login import Auth
+from broker.settings import IMAP, SMTP
 from tests.support.sources import ROOT
 
 TEXT: Final = (ROOT / "docs" / "mail.md").read_text(encoding="utf-8").partition("## Replies")[0]
