@@ -66,6 +66,7 @@ ROWS: Final = (
     Row("mail test", 2, "no mail server is configured"),
     Row("mail test --to nobody", 2, "is not one mail address"),
     Row("mail test --to you@company.example", 2, "no SMTP server is configured"),
+    Row("notify list acme", 2, "unexpected extra argument"),
     Row("notify test", 2, "give either addresses or --all"),
     Row("notify test --all you@company.example", 2, "give either addresses or --all"),
     Row("notify test nobody", 2, "is not one mail address"),

@@ -26,7 +26,10 @@ _CONSENT: Final = {
     "password set": ("--password-file", "-"),
 }
 _ADMINISTRATOR: Final = ("vault setup", "vault enrol")
-_SERVERS: Final = ("vault start", "vault stop")  # tests/e2e and tests/embedded run them
+_SERVERS: Final = (  # tests/e2e, tests/embedded, tests/cli/test_mail.py and test_notify.py run them
+    *("vault start", "vault stop"),
+    *("mail test", "notify test"),
+)
 _JUDGES: Final = ("doctor", "evidence verify")
 _HINT: Final = re.compile(r"(?:hint|next): *(.*)$", re.MULTILINE)
 
