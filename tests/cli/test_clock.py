@@ -44,6 +44,7 @@ MORE: Final = (
     ("promoted", "rotation canary acme --force --reason unlocked"),
     ("requested", "csr new acme --supersede --yes"),
     ("requested", "csr submit acme --sent-at 2026-01-01"),
+    ("renewed", "rotation run --once"),
     ("rotated", "rotation rollback acme --force --reason down"),
 )
 

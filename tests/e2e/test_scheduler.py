@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from broker.compose.graph import Broker, Wiring
+from broker.compose.sweeping import Sweeping
 from broker.config import resolve
+from broker.errors import RefusedError
 from broker.model.account import Account
 from broker.model.names import AccountName
 from broker.model.role import Role
@@ -142,3 +146,25 @@ def test_the_command_tells_what_it_did(machine: Machine) -> None:
     assert [deed["do"] for deed in shown["deeds"]] == ["promote"]
     ended = system.run("rotation", "run", "--once")
     assert (ended.code, "nothing to do" in ended.err) == (0, True)
+
+
+def test_a_wrong_clock_is_waited_out(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten minutes either way from Vault's: nothing is written or sent. It goes on when the clock is right again."""
+    granted(machine)
+    machine.passed = timedelta(days=21)
+    with machine.broker() as broker:
+        sweeping = Sweeping(broker.scheduling.sweeps, lambda accounts: {})
+        for minutes in (10, -10):
+            wrong = SimpleNamespace(monotonic=time.monotonic, time=lambda by=minutes: time.time() + 60 * by)
+            with monkeypatch.context() as patched:
+                patched.setattr("broker.vault.transport.time", wrong)
+                broker.roles.connection(Role.ROTATOR).ask("GET", "sys/seal-status")  # an answer by that clock
+                sweeping.sweep()
+            with pytest.raises(RefusedError, match=r"this machine's clock is (9m|10m).* Vault's"):
+                sweeping.check()
+        assert not machine.writes
+        assert not machine.account.open_request
+        broker.roles.connection(Role.ROTATOR).ask("GET", "sys/seal-status")
+        sweeping.sweep()
+        sweeping.check()
+    assert machine.account.generation(2).stage.value == "current"

@@ -9,6 +9,7 @@ import pytest
 from broker.errors import BrokerError, PartnerUnavailableError, RefusedError, VaultUnavailableError
 from broker.model.generation import PromotionMode, RenewalMode, Submission
 from broker.model.life_cycle import Phase
+from broker.model.maintenance import Maintenance, Window
 from broker.model.rotation_record import LONGEST, SHORTEST
 from broker.model.secret import Secret
 from broker.model.stage import Stage
@@ -20,6 +21,7 @@ from tests.scheduling.simulated import Scheduled, begun, done
 from tests.support.accounts import MZP
 
 AUTO = PromotionMode.AUTO
+DAY = timedelta(days=1)
 DUE = 300  # days: two thirds of a year and more
 
 
@@ -81,6 +83,16 @@ def test_an_answer_of_a_machine_that_was_lost_is_asked_again() -> None:
 def test_renewal_by_people_is_left_to_them(renewal: RenewalMode) -> None:
     made = begun(renewal=renewal)
     assert not made.sweep(days=DUE).deeds
+
+
+def test_a_promotion_waits_for_its_window() -> None:
+    """The set is tried before, so that people hear of a fault in time."""
+    made = candidate()
+    opens = made.sim.now + timedelta(hours=3)
+    made.maintenance = Maintenance((Window("nights", lambda after: iter([opens] if opens > after else []), DAY),))
+    assert done(made.sweep()) == ["canary"]
+    assert not done(made.sweep(hours=2))
+    assert done(made.sweep(hours=1)) == ["promote"]
 
 
 def test_promotion_by_people_gets_one_canary() -> None:

@@ -190,6 +190,7 @@ def rotate(watch: Watch) -> None:
     watch.run("explain", "acme")
     watch.run("rotation", "canary", "acme")
     watch.run("rotation", "promote", "acme")
+    watch.run("rotation", "run", "--once")
     watch.run("password", "set", "acme", "--password-file", "-", input=NEW)
     watch.run("rotation", "canary", "acme", "--generation", "2", "-o", "json", code=6)  # the partner does not know it
     watch.run("rotation", "status", "acme")

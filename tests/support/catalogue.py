@@ -249,8 +249,7 @@ CASES: Final = (
         writes="vault",
         done=(0, 2),
     ),
-    Case("rotation run", apart=True),
-    Case("rotation run --dry-run", roles=ROTATOR),
+    Case("rotation run", "--dry-run", roles=ROTATOR),  # without it: tests/e2e/test_scheduler_process.py
     Case("bundle get", GET, roles=SERVER, writes="vault disk"),
     Case("bundle get (again)", GET, roles=SERVER, writes="vault disk", before=(f"bundle get {GET}",)),
     Case(
