@@ -121,7 +121,8 @@ def _by_smtp(case: _Case) -> SigningRequest:
     sent = case.broker.submitting.by_mail(case.account, case.request, case.to)
     number, to = case.request.number, sent.submission.to
     was = "was sent before" if sent.before else "is sent"
-    note(f"request {number} of {case.account.name} {was}, to {to}, {sent.submission.at:%F %TZ}")
+    again = "; --to ADDRESS sends it to somebody else" if sent.before else ""
+    note(f"request {number} of {case.account.name} {was}, to {to}, {sent.submission.at:%F %TZ}{again}")
     if sent.refused:
         note(f"warning: the mail server refused {', '.join(sent.refused)}; broker account set --contact replaces it")
     return case.broker.account(case.account.name, Role.ROTATOR).request(number)

@@ -44,7 +44,8 @@ class Submitting:
             raise RefusedError("no mail is written: the partner has nothing to correct in this reply")
         profile = self._broker.profile(account.profile, Role.ROTATOR)
         mail = replace(csr_mail(account, request, profile, (), self._broker.clock()), date=self._broker.clock())
-        return refusal(mail, profile.submission.text(account.language), theirs)
+        answered = next((s.message_id for s in reversed(request.submissions) if s.message_id), "")
+        return refusal(mail, profile.submission.text(account.language), theirs, answered)
 
     def by_machine(self, account: Account, request: SigningRequest) -> Submission | None:
         """Submit `request` if its channel needs no person, else return None: `scheduling.ports.Submit`."""

@@ -40,11 +40,14 @@ class CsrMail:
     date: datetime
     texts: Mapping[str, str]
     urgent: bool = False  # others know the key of the certificate that it replaces, which must be revoked
+    copy_to: tuple[str, ...] = ()  # recipients of another mail with the same CSR, which has its own Message-ID
 
     @property
     def message_id(self) -> str:
         """The Message-ID: the same for each mail with this CSR and text. The domain has no mailbox."""
-        digest = hashlib.sha256(f"{self.csr}{'urgent' if self.urgent else ''}".encode()).hexdigest()[:16]
+        digest = hashlib.sha256(
+            f"{self.csr}{'urgent' if self.urgent else ''}{','.join(self.copy_to)}".encode()
+        ).hexdigest()[:16]
         return f"<csr-{self.account}-{self.number}-{digest}@{_DOMAIN}>"
 
 
@@ -98,17 +101,18 @@ def _message(mail: CsrMail, text: MailText) -> EmailMessage:
     return message
 
 
-def refusal(mail: CsrMail, text: MailText, findings: Iterable[Finding]) -> bytes:
-    """Return a draft of the mail that tells the contact what is wrong with a reply: an answer to the request's mail.
+def refusal(mail: CsrMail, text: MailText, findings: Iterable[Finding], answered: str = "") -> bytes:
+    """Return a draft of the mail that tells the contact what is wrong with a reply.
+
+    It answers the request's mail, whose Message-ID is `answered`.
 
     Its Message-ID is the same for the same text.
     """
     lines = "\n".join(dict.fromkeys(f"- {text.findings.get(f.code) or _plain(f)}" for f in findings))
     body = _filled(text.refusal, {**mail.texts, "findings": lines})
     message = _begun(mail, f"Re: {text.subject}")
-    digest = hashlib.sha256(body.encode()).hexdigest()[:16]
-    message["Message-ID"] = f"<refusal-{mail.account}-{mail.number}-{digest}@{_DOMAIN}>"
-    message["In-Reply-To"] = message["References"] = mail.message_id
+    message["Message-ID"] = f"<refusal-{mail.account}-{mail.number}-{_digest(body)}@{_DOMAIN}>"
+    message["In-Reply-To"] = message["References"] = answered or mail.message_id
     message["X-Unsent"] = "1"
     message.set_content(body, cte="quoted-printable")
     return message.as_bytes()
@@ -138,6 +142,10 @@ def _begun(mail: CsrMail, subject: str) -> EmailMessage:
     message["Subject"] = _line(_filled(subject, mail.texts))
     message["Date"] = format_datetime(mail.date)
     return message
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def new_message_id() -> str:

@@ -18,6 +18,7 @@ from broker.people.smtp import Mailer
 from broker.scheduling.ports import Records
 
 _SMTP: Final = Channel.SMTP.value
+_MOST: Final = 4  # mails that are fixed and not sent, for different recipients
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +44,20 @@ class SendByMail:
     clock: Clock
 
     def __call__(self, account: Account, request: SigningRequest, profile: Profile, to: Sequence[str] = ()) -> Sent:
-        """Send `request`, unless it was sent; raise what `Mailer.deliver` raises, or `RefusedError`."""
+        """Send `request`, unless it was sent; raise what `Mailer.deliver` raises, or `RefusedError`.
+
+        For each `to` it is another mail: an address may have been wrong.
+        """
         name, number = account.name, request.number
-        mail = csr_mail(account, request, profile, to, self.clock())
+        mail = replace(csr_mail(account, request, profile, to, self.clock()), copy_to=tuple(to))
         if sent := _sent(account, number, mail.message_id):
-            return self._sent_before(account, number, sent, to)
+            return self._sent_before(name, sent)
         mailer = self.mailer()
         text = profile.submission.text(account.language)
         fixed = self._fixed(name, replace(mail, sender=mailer.sender), text)
-        _refuse_others(account, number, fixed.to, to)
         newest = self.read(name)  # after the mail is fixed: whoever sent it meanwhile may have forgotten it
         if sent := _sent(newest, number, mail.message_id):
-            return self._sent_before(account, number, sent, to)
+            return self._sent_before(name, sent)
         if why := newest.request(number).closed:
             raise RefusedError(f"signing request {number} of {name} was {why.value}: no mail is sent")
         refused = mailer.deliver(fixed.content.encode("ascii"), fixed.to)
@@ -69,14 +72,13 @@ class SendByMail:
         made = OutgoingMail(mail.number, mail.message_id, mail.date, mail.to, written(mail, text).decode("ascii"))
 
         def fix(record: RotationRecord) -> RotationRecord:
-            others = (known for known in record.sent if known.request == mail.number)  # older ones are over
-            return record if _known(record, mail.message_id) else replace(record, sent=(*others, made))
+            others = tuple(known for known in record.sent if known.request == mail.number)  # older ones are over
+            return record if _known(record, mail.message_id) else replace(record, sent=(*others, made)[-_MOST:])
 
         return _known(self.records.change(name, fix), mail.message_id) or made
 
-    def _sent_before(self, account: Account, number: int, sent: Submission, to: Sequence[str]) -> Sent:
-        _refuse_others(account, number, sent.to.split(", "), to)
-        self._forget(account.name, sent.message_id)
+    def _sent_before(self, name: AccountName, sent: Submission) -> Sent:
+        self._forget(name, sent.message_id)
         return Sent(sent, before=True)
 
     def _forget(self, name: AccountName, message_id: str) -> None:
@@ -92,12 +94,3 @@ def _sent(account: Account, number: int, message_id: str) -> Submission | None:
 
 def _known(record: RotationRecord, message_id: str) -> OutgoingMail | None:
     return next((mail for mail in record.sent if mail.message_id == message_id), None)
-
-
-def _refuse_others(account: Account, number: int, sent: Sequence[str], to: Sequence[str]) -> None:
-    others = [address for address in to if address not in sent]
-    if others:
-        raise RefusedError(
-            f"the mail with signing request {number} of {account.name} goes to {', '.join(sent)}",
-            hint=f"broker csr submit {account.name} --via eml --to {others[0]} writes one for another person",
-        )

@@ -148,13 +148,21 @@ def test_a_request_closed_meanwhile_is_not_sent(world: World) -> None:
     assert world.mails == []
 
 
-def test_a_second_recipient_needs_another_mail(world: World) -> None:
-    world.send()
+def test_another_recipient_gets_another_mail(world: World) -> None:
+    first = world.send()
     for _ in range(2):
-        with pytest.raises(RefusedError) as caught:
-            world.send("other@partner.test")
-        assert "--via eml --to other@partner.test" in caught.value.hint
-    assert len(world.mails) == 1
+        second = world.send("other@partner.test")
+    assert first.message_id != second.message_id
+    assert [to for _, to in world.mails] == [(DESK,), ("other@partner.test",)]
+    assert world.submissions == (first, second)
+
+
+def test_few_mails_wait_at_once(world: World) -> None:
+    world.kill = "deliver"
+    for number in range(9):
+        with pytest.raises(Killed):
+            world.send(f"desk-{number}@partner.test")
+    assert [mail.to[0] for mail in world.record.sent] == [f"desk-{number}@partner.test" for number in range(5, 9)]
 
 
 def test_refused_recipients_are_not_recorded(world: World) -> None:
