@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.errors import InputError
 from broker.model.account import Account
+from broker.model.arrived import with_arrived
 from broker.model.clock import Clock
 from broker.model.due import Renewal, Term, account_due
 from broker.model.duration import counted
@@ -80,7 +81,8 @@ class Planning:
         now = clock()  # after the accounts: a missing login or account is reported first
         read = cache(partial(broker.profile, role=Role.AUDITOR))
         for account in accounts:
-            yield account, self._plan(account, read, now, forked=broker.forked(account)), now
+            plan = self._plan(account, read, now, forked=broker.forked(account))
+            yield account, with_arrived(plan, account, broker.arriving.proposals(account.name)), now
 
     def _plan(
         self, account: Account, profile: Callable[[str], Profile], now: datetime, *, forked: bool = False

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker.errors import BrokerError
+from broker.errors import BrokerError, DeniedError, RefusedError
 from broker.model.account import Account
 from broker.model.clock import Stamp
 from broker.model.finding import Finding
@@ -65,6 +65,14 @@ class Arriving:
                 account = self._broker.account(name)
                 rows += [(account, one) for one in proposals if not one.over(account)]
         return rows
+
+    def proposals(self, name: AccountName) -> tuple[Proposal, ...]:
+        """Return what arrived for an account; none if its record cannot be read, which is reported."""
+        try:
+            return self._records(Role.AUDITOR).read(name).proposals
+        except (DeniedError, RefusedError) as error:
+            self._say(f"note: what arrived for {name} is not shown: {error.message}")
+            return ()
 
     def find(self, name: AccountName, id_: str, role: Role) -> Proposal:
         """Return a proposal; raise `UnknownNameError`."""

@@ -178,7 +178,8 @@ class Replies:
         return found(self.records.read(name).proposals, name, id_)
 
     def conclude(self, name: AccountName, id_: str, outcome: Outcome, reason: str = "") -> bool:
-        """Close a proposal; return whether anything changed. Raise as `concluded`."""
+        """Close a proposal; return whether anything changed. Raise as `concluded`, or the clock's `RefusedError`."""
+        self.clock()
         before = self.find(name, id_)
         after = self.records.change(
             name, lambda record: replace(record, proposals=concluded(record.proposals, name, id_, outcome, reason))

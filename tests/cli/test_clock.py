@@ -26,6 +26,7 @@ SHOW: Final = {
         "lease list",
         "lease show",
         "notify list",
+        "reply list",
     ),
 }
 UNDATED: Final = {

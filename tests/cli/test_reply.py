@@ -117,6 +117,9 @@ def test_mailed_reply_is_proposed_once(
     assert harness.account.open_request == before
     (row,) = json.loads(harness.ok("reply list -o json").out)
     assert "\x1b" not in harness.ok("reply list").out + harness.ok("status").out
+    assert f"cert import acme --reply {row['id']}" in harness.ok("status").out
+    (plan,) = json.loads(harness.ok("rotation plan acme -o json").out)
+    assert (plan["who"], plan["hint"]) == ("us", row["hint"])
     harness.ok(f"cert import acme --reply {row['id']} {shlex.join(harness.saved.system.accepting())}")
     assert harness.account.open_request is None
 

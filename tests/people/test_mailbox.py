@@ -9,18 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
 
 import pytest
 
 from broker.errors import InputError, MailUnavailableError
+from broker.model.proposal import Arrival
 from broker.model.secret import Secret
 from broker.people import mailbox as limits
 from broker.people.imap import imap_session
 from broker.people.login import Auth, Login, WrongLoginError
 from broker.people.mailbox import ImapMailbox
 from broker.people.server import MailServer, Tls
+from broker.people.smtp import Mailer
 from broker.scheduling.replies import Letter, Mark
-from tests.support.mail_servers import BROKER, PASSWORD, MailServers
+from tests.support.mail_servers import BROKER, NOBODY, PASSWORD, MailServers
+from tests.support.replies import SENT, Desk
 
 pytestmark = [pytest.mark.peer("dovecot", "postfix"), pytest.mark.rights("chown")]
 NOW = datetime.now(UTC)
@@ -126,6 +130,22 @@ def test_missing_folder_names_the_setting(mail_servers: MailServers) -> None:
     with pytest.raises(InputError, match="has no folder 'Replies'") as caught:
         polled(a_mailbox(mail_servers, folder="Replies"), Mark())
     assert "[mail.imap]" in caught.value.hint
+
+
+def test_a_real_bounce_is_a_task(mail_servers: MailServers) -> None:
+    """Postfix says that the partner's address does not exist."""
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"], message["Message-ID"] = BROKER, NOBODY, "CSR", SENT
+    message.set_content("please sign")
+    server = MailServer("smtp", mail_servers.host, mail_servers.smtps, Tls.TLS, str(mail_servers.ca_file))
+    Mailer(server, BROKER, a_mailbox(mail_servers).login).send(message)
+    mail_servers.arrived(BROKER)
+    desk = Desk(now=datetime.now(UTC) + timedelta(seconds=5))
+    desk.replies.read_mailbox(a_mailbox(mail_servers), desk.marks)
+    (one,) = desk.proposals()
+    assert (one.kind, one.request) == (Arrival.BOUNCE, 2)
+    assert NOBODY in one.holds[0]
+    assert [bounce.message_id for bounce in desk.bounces] == [SENT]
 
 
 @contextmanager

@@ -165,7 +165,12 @@ CASES: Final = (
     ),
     Case("cert import (second)", "{account} {reply}", "again", ROTATOR, writes="vault"),
     Case(
-        "cert import --reply", "{account} --reply {arrived} {accept}", "arrived", ROTATOR, writes="vault", done=(0, 6)
+        "cert import --reply",
+        "{account} --reply {arrived} {accept} --client-id-for reporting",
+        "arrived",
+        ROTATOR,
+        writes="vault",
+        done=(0, 6),
     ),
     Case("cert inspect", "{reply}", vault=False),
     Case("reply list", "{account}", "arrived", AUDITOR),

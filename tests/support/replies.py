@@ -129,6 +129,10 @@ class Desk:
     now: datetime = RECEIVED
 
     @property
+    def marks(self) -> _Marks:
+        return _Marks(self)
+
+    @property
     def replies(self) -> Replies:
         return Replies(
             records=self,
@@ -155,7 +159,7 @@ class Desk:
         """Poll a mailbox with these mails; return what the account waits with then."""
         letters = [Letter(first + n, RECEIVED, size or len(mail), mail) for n, mail in enumerate(mails)]
         box = _Box(letters)
-        self.replies.read_mailbox(box, _Marks(self))
+        self.replies.read_mailbox(box, self.marks)
         return list(self.proposals())
 
     def _judge(self, account: Account, parts: ReplyParts, typed: str) -> tuple[Finding, ...]:
