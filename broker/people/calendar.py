@@ -25,7 +25,7 @@ def calendar(letter: Letter) -> bytes:
 def _event(item: Item, end: datetime) -> Iterable[str]:
     notice = item.notice
     yield "BEGIN:VEVENT"
-    yield f"UID:{item.account}.{notice.step}@credential-broker.invalid"
+    yield f"UID:{_text(f'{item.account}.{notice.step}')}@credential-broker.invalid"
     yield f"SEQUENCE:{int(notice.at.timestamp() // 60)}"
     yield f"DTSTAMP:{_time(notice.at)}"
     yield f"DTSTART:{_time(end)}"

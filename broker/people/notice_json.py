@@ -53,10 +53,10 @@ def body(letter: Letter) -> dict[str, Any]:
 def _event(item: Item) -> Event:
     notice = item.notice
     return Event(
-        item.key,
+        plain(item.key),
         item.account,
-        notice.step,
-        notice.rung,
+        plain(notice.step),
+        plain(notice.rung),
         notice.alert,
         notice.at,
         plain(notice.message),

@@ -84,7 +84,7 @@ def _item(item: Item) -> Iterator[str]:
         yield from _field("Ends", _when(notice.expires_at))
     yield from _field("Used by", ", ".join(map(plain, notice.uses)) or "nobody")
     yield from _field("Replaced by", plain(notice.replaced_by))
-    yield f"{'Event':13}{item.key}"
+    yield f"{'Event':13}{plain(item.key)}"
 
 
 def _reminder(item: Item) -> Iterator[str]:

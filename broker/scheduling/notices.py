@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from broker.errors import BrokerError, VaultUnavailableError
 from broker.model.account import Account
@@ -24,6 +24,8 @@ from broker.model.rotation_record import RotationRecord
 from broker.scheduling import matching
 from broker.scheduling.ports import Fence, LostLockError, Records
 from broker.telemetry import log
+
+LARGEST: Final = 200  # items of a digest; the others come the next day
 
 
 class RecipientStore(Protocol):
@@ -104,10 +106,8 @@ class Notices:
         """Return what waits for somebody about an account. An account that fails stops no other."""
         try:
             return self._decided(plan)
-        except BrokerError as error:
-            if _ends_the_sweep(error):
-                raise
-            log.error("no notice decided", account=plan.account, reason=error.message)
+        except Exception as error:  # noqa: BLE001  # also a fault of ours
+            log.error("no notice decided", account=plan.account, reason=_reason(error))
             return ()
 
     def _decided(self, plan: AccountPlan) -> tuple[Item, ...]:
@@ -151,7 +151,7 @@ class Notices:
                 self._delivered(waiting.pop(key), to)
         if not waiting or not one.ready(now):
             return
-        fresh = Digest(secrets.token_hex(12), now, tuple(sorted(waiting)))
+        fresh = Digest(secrets.token_hex(12), now, tuple(sorted(waiting))[:LARGEST])
         fixed = self._note(to, lambda r: r.with_digest(fresh, now)).digest
         if fixed is None or fixed.sent:
             return
@@ -169,11 +169,10 @@ class Notices:
         now = self.clock()
         try:
             self.deliver(letter)
-        except BrokerError as error:
-            if _ends_the_sweep(error):
-                raise
-            log.error("notice not sent", kind=letter.kind.value, reason=error.message)
-            self._note(letter.to, partial(Recipient.failed, reason=error.message, now=now))
+        except Exception as error:  # noqa: BLE001  # also a fault of ours
+            reason = _reason(error)
+            log.error("notice not sent", kind=letter.kind.value, reason=reason)
+            self._note(letter.to, partial(Recipient.failed, reason=reason, now=now))
             return False
         self._note(letter.to, partial(Recipient.took, message_id=letter.id, now=now))
         return True
@@ -185,5 +184,8 @@ class Notices:
         return self.recipients.change(lambda found: found.change(name, change)).of(name)
 
 
-def _ends_the_sweep(error: BrokerError) -> bool:
-    return isinstance(error, VaultUnavailableError | LostLockError)
+def _reason(error: Exception) -> str:
+    """Return what to log of `error`; raise it if nothing may go on. The text of a fault of ours may hold anything."""
+    if isinstance(error, VaultUnavailableError | LostLockError):
+        raise error
+    return error.message if isinstance(error, BrokerError) else f"unexpected {type(error).__name__}"

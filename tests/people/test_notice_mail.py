@@ -11,6 +11,7 @@ from email.message import EmailMessage
 from typing import Final
 
 import icalendar
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from broker.errors import InputError
@@ -20,6 +21,7 @@ from broker.model.notice import Notice
 from broker.people.calendar import calendar
 from broker.people.notice_json import body
 from broker.people.notice_mail import mail
+from tests.support.sources import ROOT
 
 NOW: Final = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 END: Final = datetime(2051, 3, 15, 23, 59, 59, tzinfo=UTC)
@@ -106,14 +108,15 @@ def test_a_digest_has_all_accounts() -> None:
 def test_hostile_texts_add_no_header(hostile: str) -> None:
     """A document that an attacker wrote cannot make a mail to somebody else."""
     notice = replace(NOTICE, message=hostile, hint=hostile, uses=(hostile,), request=hostile, replaced_by=hostile)
+    notice = replace(notice, event=f"{hostile}.7d")
     for kind in LetterKind:
         found = parsed(letter(kind, notice))
         assert found["To"] == "ops@acme.example"
         assert found["Bcc"] is None
         assert len(found.get_all("Subject", [])) == 1
         assert "\x1b" not in str(found["Subject"]) + text(letter(kind, notice))
-    [event] = entries(letter(LetterKind.ALERT, notice))
-    assert event["UID"] == "acme.overdue-r4s@credential-broker.invalid"
+    assert len(entries(letter(LetterKind.ALERT, notice))) == 1
+    assert calendar(letter(LetterKind.ALERT, notice)).count(b"\r\nSUMMARY") == 1
 
 
 @pytest.mark.parametrize("to", ["ops@acme.example\r\nBcc: x@y.example", "Ops <ops@acme.example>, x@y.example", ""])
@@ -142,6 +145,12 @@ def test_a_calendar_is_folded_and_escaped() -> None:
 
 def test_no_certificate_means_no_calendar() -> None:
     assert calendar(letter(LetterKind.ALERT, replace(NOTICE, expires_at=None))) == b""
+
+
+@pytest.mark.parametrize("kind", LetterKind)
+def test_json_fits_its_schema(kind: LetterKind) -> None:
+    schema = json.loads((ROOT / "docs" / "reference" / "webhook.json").read_text())
+    jsonschema.validate(json.loads(json.dumps(body(letter(kind)))), schema)
 
 
 def test_json_has_all_of_it() -> None:

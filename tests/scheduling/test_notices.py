@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -12,7 +13,7 @@ from broker.model.account import Account, Contacts
 from broker.model.changes import requesting
 from broker.model.due import Renewal
 from broker.model.generation import Breaker, Halt, RenewalMode, Submission
-from broker.model.letter import LetterKind
+from broker.model.letter import Letter, LetterKind
 from broker.model.notice_rules import Channels
 from broker.model.proposal import Arrival, Bounce, Proposal
 from broker.model.recipient import WEBHOOK, Recipient
@@ -74,8 +75,15 @@ def test_what_goes_by_itself_is_in_the_digest() -> None:
     assert not one.told(LetterKind.ALERT)
 
 
-def test_one_digest_a_day() -> None:
-    """Forty accounts, and sweeps every half hour for three days: one mail on each day that has news, after six."""
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/Los_Angeles"])
+def test_one_digest_a_day(zone: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Forty accounts, and sweeps every half hour for three days: one mail on each day that has news, after six.
+
+    The time zone of the scheduler's host makes no difference.
+    """
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    request.addfinalizer(time.tzset)  # after the variable is restored
     one = NoticeWorld({f"acme-{n}": overdue("manual", f"acme-{n}") for n in range(40)})
     for step in range(3 * 48):
         one.now = NOW + step * timedelta(minutes=30)
@@ -123,6 +131,22 @@ def test_one_that_is_away_stops_nobody() -> None:
     one.sweep()
     assert [letter.to for letter in one.sent] == ["anna@example.test", OPS]
     assert one.recipients.stored.of(OPS) == Recipient(OPS, sent_at=one.now, ids=(one.sent[-1].id,))
+
+
+def test_a_fault_of_ours_stops_nobody() -> None:
+    """A letter that cannot be written counts as one that was not taken."""
+    one = world(due(contacts=Contacts((), (OPS, "anna@example.test"))), now=later(days=340))
+    deliver = one.notices.deliver
+
+    def broken(letter: Letter) -> None:
+        if letter.to == OPS:
+            raise KeyError(letter.id)
+        deliver(letter)
+
+    one.notices = replace(one.notices, deliver=broken)
+    one.sweep()
+    assert [letter.to for letter in one.sent] == ["anna@example.test"]
+    assert one.recipients.stored.of(OPS).reason == "unexpected KeyError"
 
 
 def test_an_account_that_fails_stops_no_other() -> None:

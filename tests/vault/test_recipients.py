@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from broker.errors import DeniedError, RefusedError
-from broker.model.recipient import Digest, Recipient, Recipients
+from broker.model.recipient import REMEMBERED, Digest, Recipient, Recipients
 from broker.model.role import Role
+from broker.scheduling.notices import LARGEST
 from broker.vault import layout
 from broker.vault.recipients import VaultRecipients
 from tests.support.vault import TestVault
@@ -45,3 +47,14 @@ def test_a_damaged_document_is_refused(vault: TestVault) -> None:
     vault.admin.create(layout.RECIPIENTS, {"schema": 2, "value": {"known": "x"}})
     with pytest.raises(RefusedError, match="the document of recipients is damaged"):
         VaultRecipients(vault.connection(Role.ROTATOR)).read()
+
+
+def test_many_recipients_fit(vault: TestVault) -> None:
+    """Vault takes a thousand strings in a document, and a megabyte."""
+    events = tuple(f"account-{n}.sent-r{n}s.begin" for n in range(LARGEST))
+    ids = tuple(f"{n:024x}.01234567" for n in range(REMEMBERED))
+    full = Recipients(
+        tuple(replace(FULL, name=f"{n:03}@x", digest=Digest("n", NOW, events), ids=ids) for n in range(60))
+    )
+    recipients = VaultRecipients(vault.connection(Role.ROTATOR))
+    assert recipients.change(lambda _: full) == full == recipients.read()
