@@ -86,6 +86,8 @@ def check(start: Start) -> None:
     if named or logins:
         raise _not_all(named, logins)
     warning = start.broker.planning.waits(start.clock()) if config.windows or config.freezes else ""
+    if config["mail.smtp.host"] or config["mail.imap.host"]:
+        start.broker.mail.require_usable()
     if not wrote_json({"success": True, "address": address.partition(" at ")[2], "warning": warning or None}):
         note(f"the configuration is valid; {address}")
         if warning:

@@ -17,7 +17,7 @@ from broker.people.login import Auth, Login
 from broker.people.oauth import TokenCommand, TokenEndpoint
 from broker.people.server import MailServer, Tls
 from broker.people.smtp import Mailer
-from broker.settings import OAUTH, SMTP
+from broker.settings import IMAP, OAUTH, SMTP
 from broker.vault.mail_secrets import VaultMailSecrets
 
 PASSED: Final = ("PATH", "HOME", "LANG", "TZ")  # of the environment, to programs of this host
@@ -62,6 +62,13 @@ class Mail:
         if not sender:
             raise InputError("the broker's mails have no sender", hint="set from under [mail.smtp]")
         return Mailer(server, sender, self.login(SMTP))
+
+    def require_usable(self) -> None:
+        """Raise `InputError` for settings that contradict one another."""
+        for name in filter(self.has, (SMTP, IMAP)):
+            self.server(name)
+        if self.has(SMTP):
+            self.mailer()
 
     def user(self, name: str) -> str:
         """Return the user name at a server."""

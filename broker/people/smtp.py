@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import getaddresses
 from typing import Any, Final
 
 from broker.errors import BrokerError, InputError, MailUnavailableError, RefusedError
@@ -45,8 +44,9 @@ class Mailer:
         Raise `MailRefusedError` if it refuses all, `WrongLoginError`, `MailTlsError`, `InputError` for an address, or
         `MailUnavailableError`: then it may have been sent, and is sent again with the same Message-ID.
         """
-        fields = [str(field) for name in ("To", "Cc") for field in message.get_all(name, [])]
-        return self.deliver(message.as_bytes(policy=SMTP), [address for _, address in getaddresses(fields)])
+        fields = [field for name in ("To", "Cc") for field in message.get_all(name, [])]
+        recipients = [address.addr_spec for field in fields for address in field.addresses]
+        return self.deliver(message.as_bytes(policy=SMTP), recipients)
 
     def deliver(self, content: bytes, recipients: Sequence[str]) -> tuple[str, ...]:
         """Send a mail that is written already, as `send` does."""

@@ -98,6 +98,19 @@ def test_tokens_need_no_password(bare: Sender) -> None:
         bare.configure(auth=auth).ok("mail test")
 
 
+def test_contradicting_settings_are_named(bare: Sender) -> None:
+    bare.ok("config check")
+    good = (bare.home / "mail.toml").read_text()
+    for old, new, says in (
+        (f'from = "{BROKER}"', "", "set from under [mail.smtp]"),
+        (f'host = "{bare.servers.host}"', 'host = "mail.company.example"\ntls = "none"', "unencrypted"),
+        (f'ca_file = "{bare.servers.ca_file}"', 'ca_file = "nowhere.pem"', "cannot be read"),
+    ):
+        (bare.home / "mail.toml").write_text(good.replace(old, new))
+        ended = bare.run("config check")
+        assert (ended.code, says in ended.err) == (2, True), ended.err
+
+
 def test_a_missing_secret_is_named(bare: Sender) -> None:
     ended = bare.run("mail test")
     assert ended.code == 2

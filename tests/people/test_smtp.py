@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from email.headerregistry import Address
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -68,6 +69,18 @@ def test_a_mail_arrives_as_it_was_written(mail_servers: MailServers) -> None:
     assert arrived["Message-ID"] == "<one@credential-broker.invalid>"
     assert arrived["Subject"] == "Signature \u2014 MZP"
     assert arrived.get_content() == "Hello\n.\nS\u00e9bastien\n"
+
+
+def test_names_of_recipients_add_none(mail_servers: MailServers) -> None:
+    """A name that looks like an address, or like several, is only a name."""
+    message = a_mail(DESK)
+    del message["To"]
+    message["To"] = Address("Desk, other@partner.test <evil@partner.test>", addr_spec=DESK)
+    message["Cc"] = Address("\u00c9quipe", addr_spec=BROKER)
+    assert a_mailer(mail_servers).send(message) == ()
+    mail_servers.arrived(DESK)
+    assert mail_servers.arrived(BROKER)["Cc"] == f"\u00c9quipe <{BROKER}>"
+    assert len(mail_servers.mails(BROKER)) == 1  # no bounce of another address
 
 
 def test_a_mail_to_nobody_comes_back(mail_servers: MailServers) -> None:
