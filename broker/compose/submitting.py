@@ -86,4 +86,7 @@ class Submitting:
             broker.rotation.submit,
             broker.true_clock,
         )
-        return send(account, request, broker.profile(account.profile, Role.ROTATOR), to)
+        sent = send(account, request, broker.profile(account.profile, Role.ROTATOR), to)
+        if sent.before:  # whoever sent it may have been killed before it settled
+            broker.settle(account.name)
+        return sent

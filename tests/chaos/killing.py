@@ -32,7 +32,7 @@ _RANDOM: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One write of a command. `kind`: vault, disk, partner or process."""
+    """One write of a command. `kind`: vault, disk, partner, mail or process."""
 
     number: int
     kind: str

@@ -1,7 +1,7 @@
 """Inject a fault into a command at a chosen write, in the command's own process.
 
 Every write is a point, numbered from 1: a request to Vault that is no read, from any sender; a change of the file
-system; a request to the partner; the start of another program. Python's own audit events, and the observer of
+system; a request to the partner; a mail; the start of another program. Python's own audit events, and the observer of
 `Wiring`, are written down beside them: a write that found a way around us shows there.
 """
 
@@ -28,6 +28,7 @@ from urllib3 import HTTPConnectionPool
 
 from broker.compose.graph import Wiring
 from broker.model.clock import system_clock
+from broker.people.smtp import Mailer
 
 __all__ = ["disturb"]
 
@@ -157,6 +158,7 @@ def install(watch: Watch) -> None:
     ssl.SSLSocket.sendall = watch.surround(  # type: ignore[method-assign]
         "partner", lambda *_, **__: "request", ssl.SSLSocket.sendall
     )
+    Mailer.deliver = watch.surround("mail", lambda *_, **__: "deliver", Mailer.deliver)  # type: ignore[method-assign]
     subprocess.Popen.__init__ = watch.surround(  # type: ignore[method-assign]
         "process", lambda *_, **__: "start", subprocess.Popen.__init__
     )
