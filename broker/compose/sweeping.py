@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from broker.errors import BrokerError, UnknownNameError, WaitingError
+from broker.errors import BrokerError, RefusedError, UnknownNameError, WaitingError
 from broker.issuing.expiries import expiries
 from broker.model.account import Account
 from broker.model.names import AccountName
@@ -41,6 +41,9 @@ class Sweeping:
         except BrokerError as error:
             self.failed = error
             log.error("no sweep", reason=error.message, hint=error.hint, again=f"{self.sweeps.interval}")
+        except Exception as error:  # noqa: BLE001  # a fault of ours: its text may hold anything
+            self.failed = RefusedError(f"the sweep ended by an unexpected {type(error).__name__}: see the log")
+            log.error("unexpected error", error=type(error).__name__, frames=log.frames(error))
         else:
             self.last, self.failed, self.leads = report, None, True
             self.missed, self.failures = self.missed + report.missed, self.failures + len(report.failures)

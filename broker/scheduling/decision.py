@@ -39,10 +39,11 @@ class Decision:
     number: int = 0
 
 
-def decide(account: Account, plan: AccountPlan, record: RotationRecord, now: datetime) -> Decision | None:
-    """Return the first action whose time has come and that no back-off holds; None if there is nothing to do now."""
-    wanted = _wanted(account, plan, now)
-    return next((one for one in wanted if not record.waiting(one.do.value, account.head.number, now)), None)
+def decide(account: Account, plan: AccountPlan, record: RotationRecord, now: datetime) -> Iterator[Decision]:
+    """Yield the actions whose time has come and that no back-off holds, the first one first."""
+    for wanted in _wanted(account, plan, now):
+        if not record.waiting(wanted.do.value, account.head.number, now):
+            yield wanted
 
 
 def proven_at(account: Account) -> datetime | None:

@@ -7,7 +7,6 @@ work, and its fence keeps an old leader from sending a canary, a mail or a hook.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
-from typing import Final
 
 from broker.errors import (
     BrokerError,
@@ -42,8 +41,6 @@ from broker.scheduling.ports import (
 )
 from broker.scheduling.report import Deed, Result, Standing, SweepReport
 from broker.telemetry import log
-
-_MOST: Final = 12  # actions for one account in one sweep: a whole rotation takes five
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +102,7 @@ class Sweeps:
             except BrokerError as error:
                 deeds.append(Deed(name, "read", Result.FAILED, message=error.message, hint=error.hint))
                 continue
-            wanted = decide(standing.account, standing.plan, standing.record, now)
+            wanted = next(decide(standing.account, standing.plan, standing.record, now), None)
             if wanted:
                 deeds.append(Deed(name, wanted.do.value, Result.WOULD, wanted.number))
         return SweepReport(now, len(names), len(names), 0, tuple(deeds))
@@ -171,55 +168,50 @@ class _Sweep:
 
     def _look_at(self, name: AccountName) -> None:
         """Do what is due for one account. What fails here stops no other account."""
-        try:
+
+        def look() -> None:
             standing = self._settled(name)
-        except BrokerError as error:
-            if _ends_the_sweep(error):
-                raise
-            self._note(Deed(name, "read", Result.FAILED, message=error.message, hint=error.hint))
-        except Exception as error:  # noqa: BLE001  # a fault of ours: its text may hold anything
-            log.error("unexpected error", account=name, error=type(error).__name__, frames=log.frames(error))
-            self._note(Deed(name, "read", Result.FAILED, message=f"unexpected {type(error).__name__}: see the log"))
-        else:
             self.looked_at.append(standing)
             self.sweeps.standings[name] = standing
 
+        self._all("read", look, name)
+
     def _settled(self, name: AccountName) -> Standing:
-        """Do what is due for an account, one action after the other, and return where it then stands."""
-        going = True
-        for _ in range(_MOST):
+        """Do what is due for an account, each action once, and return where it then stands."""
+        tried: set[Decision] = set()
+        while True:
             now = self.sweeps.clock()
             standing = self.sweeps.read(name, now)
-            wanted = decide(standing.account, standing.plan, standing.record, now) if going else None
+            due = decide(standing.account, standing.plan, standing.record, now)
+            wanted = next((one for one in due if one not in tried), None)
             if wanted is None:
-                break
-            going = self._done(standing, wanted)
-        return standing
+                return standing
+            tried.add(wanted)
+            self._do(standing, wanted)
 
-    def _done(self, standing: Standing, wanted: Decision) -> bool:
-        """Do what is `wanted`; return whether to go on with the account. A failure is noted, and backs off."""
+    def _do(self, standing: Standing, wanted: Decision) -> None:
+        """Do what is `wanted`, and note the result. A failure backs off."""
         name, step = standing.name, wanted.do.value
         try:
             if not self._act(name, wanted, standing.account):
                 self._note(Deed(name, step, Result.WAITING, wanted.number, "only a person can do this"))
-                return False
+                return
         except BrokerError as error:
             if _ends_the_sweep(error):
                 raise
-            if isinstance(error, ConflictError):  # the next sweep sees what the other did
+            if isinstance(error, ConflictError) and error.retryable:  # the next sweep sees what the other did
                 self._note(Deed(name, step, Result.OVERTAKEN, wanted.number, error.message, error.hint))
-                return False
+                return
             result = Result.WAITING if isinstance(error, WaitingError) else Result.FAILED
             back_off = self._backed_off(standing, step, error)
             self._note(Deed(name, step, result, wanted.number, error.message, error.hint, back_off.until))
             self._hook(name, f"{step}-{result.value}")
-            return True  # with what else is due
+            return
         self._note(Deed(name, step, Result.DONE, wanted.number))
         if standing.record.back_offs:
             before, after = standing.account.head.number, self._account(name).head.number
             self._change(name, lambda record: record.succeeded(step, before=before, after=after))
         self._hook(name, f"{step}-{Result.DONE.value}")
-        return True
 
     def _act(self, name: AccountName, wanted: Decision, account: Account) -> bool:
         """Run the use-case; return False if only a person can do it."""
@@ -279,6 +271,9 @@ class _Sweep:
             if _ends_the_sweep(error):
                 raise
             self._note(Deed(account, what, Result.FAILED, message=error.message, hint=error.hint))
+        except Exception as error:  # noqa: BLE001  # a fault of ours: its text may hold anything
+            log.error("unexpected error", account=account, error=type(error).__name__, frames=log.frames(error))
+            self._note(Deed(account, what, Result.FAILED, message=f"unexpected {type(error).__name__}: see the log"))
 
     def _note(self, deed: Deed) -> None:
         self.deeds.append(deed)

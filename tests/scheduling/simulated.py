@@ -20,7 +20,7 @@ from broker.model.names import AccountName
 from broker.model.plan import AccountPlan, account_plan
 from broker.model.rotation_record import RotationRecord
 from broker.rotation.amend import amend
-from broker.rotation.ports import Version
+from broker.rotation.ports import ForkedEvidenceError, Version
 from broker.rotation.rotation import Rotation
 from broker.scheduling.ports import Fence, Leadership, LostLockError
 from broker.scheduling.report import Result, SweepReport
@@ -58,6 +58,8 @@ class Scheduled:
     told: list[AccountPlan] = field(default_factory=list)
     fences: int = 0
     lost_at: int = 0  # the fence that finds the lock lost
+    settles: bool = True  # else Vault fails then
+    forked: bool = False
     answers: bool = False  # whether the partner is a machine
     fails: dict[str, BrokerError] = field(default_factory=dict)
 
@@ -103,6 +105,12 @@ class Scheduled:
         fence()
         self.told = list(plans)
 
+    def settle(self, name: AccountName) -> None:
+        if self.forked:
+            raise ForkedEvidenceError("another entry is there")
+        if self.settles:
+            Commands(self.sim).settle()
+
     def hook(self, name: AccountName, event: str) -> None:
         self._fail("hook")
         self.events.append(event)
@@ -118,7 +126,7 @@ class Scheduled:
 
     def sweeps(self, interval: timedelta | None = None) -> Sweeps:
         def rotation(fence: Fence) -> Rotation:
-            made = replace(self.sim.rotation("scheduler"), settle=lambda _: Commands(self.sim).settle())
+            made = replace(self.sim.rotation("scheduler"), settle=self.settle)
             return fenced(made, fence)
 
         stores = Stores(self.sim, self, _Records(self), self, self)

@@ -183,6 +183,28 @@ def test_a_straggler_is_named_and_waited_for() -> None:
     assert done(made.sweep(minutes=5)) == ["retire"]
 
 
+def test_evidence_that_cannot_be_stored_stops_nothing_else() -> None:
+    made = begun()
+    made.sim.registry().add_application(MZP, "another", "id-2")
+    made.settles = False
+    assert done(made.sweep(days=DUE)) == ["settle", "draft", "submit", "prove"]
+
+
+def test_an_unsent_request_stops_nothing_else() -> None:
+    made = begun()
+    made.submit = lambda account, request: None  # type: ignore[method-assign]
+    made.sweep(days=DUE)
+    report = made.sweep(days=8)
+    assert (done(report), done(report, Result.WAITING)) == (["prove"], ["submit"])
+
+
+def test_forked_evidence_is_a_failure() -> None:
+    made = begun()
+    made.forked = True
+    made.sim.registry().add_application(MZP, "another", "id-2")
+    assert done(made.sweep(), Result.FAILED)[0] == "settle"
+
+
 def test_only_people_can_send_it() -> None:
     made = begun()
     made.submit = lambda account, request: None  # type: ignore[method-assign]
