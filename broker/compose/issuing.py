@@ -130,6 +130,7 @@ class Issuing:
             accounts=_ours()(self._accounts),
             authentication=_ours()(lambda account: self._profiles(account.profile, Role.SERVER).authentication),
             judge=self.judged,
+            group=self._group,
             read_secrets=_ours()(partial(read_secrets, self._vault)),
             end=_ours()(recorder.end),
             require_true_clock=self._true_clock,
@@ -224,6 +225,9 @@ class Issuing:
     def _authorized(self, caller: Caller, account: Account, application: str, kind: BundleKind) -> Consumer:
         right = layout.right(account.profile, account.environment, account.name, application, kind.value)
         return capabilities.authorize(self._vault, self._token(caller), right, peer=caller.peer)
+
+    def _group(self, caller: Caller) -> str:
+        return self._exchange.mount(caller.credential) if caller.is_jwt else ""
 
     def _token(self, caller: Caller) -> Secret[str]:
         return self._exchange.token(caller.credential) if caller.is_jwt else caller.credential

@@ -73,6 +73,7 @@ class Ports(Generic[Contents]):
     accounts: ReadAccount
     authentication: Callable[[Account], Authentication]
     judge: Judge
+    group: Callable[[Caller], str]  # of callers whose logins wait for the same server; "": none
     read_secrets: ReadSecrets
     end: Callable[[Consumer, Lease], None]
     require_true_clock: Callable[[], object]  # raises `RefusedError` while it is wrong
@@ -195,7 +196,7 @@ class BatchIssuer(Generic[Contents]):
 
     async def admit(self, caller: Caller, judge: Callable[[], Awaitable[_Result]]) -> _Result:
         """Return what `judge` finds of the caller's rights; raise `DeniedError`."""
-        return await self._admission.admit(caller.digest, judge)
+        return await self._admission.admit(caller.digest, judge, self._ports.group(caller))
 
     def take(self, consumer: Consumer) -> None:
         """Count a request of a consumer; raise `RateError` if there are too many."""
@@ -270,7 +271,7 @@ class BatchIssuer(Generic[Contents]):
 
         digest = caller.digest
         key = (digest, name, application, kind)
-        load = partial(self._admission.admit, digest, lambda: self.in_thread(judge))
+        load = partial(self.admit, caller, lambda: self.in_thread(judge))
         consumer = await self._judgements.get(key, load)
         self.take(consumer)
         return consumer

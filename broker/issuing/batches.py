@@ -21,6 +21,7 @@ from broker.evidence.journal import Journal
 from broker.issuing.announced import Announced
 from broker.issuing.grant import facts
 from broker.issuing.leases import ended
+from broker.model.bounded import Bounded
 from broker.model.chain import BATCH
 from broker.model.clock import Clock
 from broker.model.lease import Consumer, ConsumerRecord, Lease, StoredRecord
@@ -98,7 +99,7 @@ class Recorder:
         self._journal = journal
         self._clock = clock
         self._uptime = uptime
-        self._known: dict[str, _Known] = {}
+        self._known: Bounded[str, _Known] = Bounded(_RECORDS)
         self._knowing = Lock()  # each writer changes what is known
         self._pool = ThreadPoolExecutor(_WRITERS, "records")
 
@@ -158,10 +159,8 @@ class Recorder:
     def _know(self, entity: str, newest: _Known) -> None:
         """Take note of a record, unless one of a later epoch is known: writers may come here in any order."""
         with self._knowing:
-            known = self._known.pop(entity, None)
+            known = self._known.get(entity)
             self._known[entity] = known if known and known.epoch > newest.epoch else newest
-            if len(self._known) > _RECORDS:
-                del self._known[next(iter(self._known))]
 
     def _append_evidence(self, batch: Sequence[Recording]) -> None:
         lines = [facts(recording.lease, recording.consumer) | {"what": _what(recording)} for recording in batch]

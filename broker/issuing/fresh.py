@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from broker.errors import DeniedError
+from broker.model.bounded import Bounded
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -53,8 +54,8 @@ class Fresh(Generic[Key, Value]):
         self._seconds = seconds
         self._uptime = uptime
         self._as_of = as_of
-        self._kept: dict[Key, Loaded[Value]] = {}
-        self._denied: dict[Key, Loaded[Value]] = {}
+        self._kept: Bounded[Key, Loaded[Value]] = Bounded(_KEPT)
+        self._denied: Bounded[Key, Loaded[Value]] = Bounded(_KEPT)
         self._loading: dict[Key, asyncio.Task[Loaded[Value]]] = {}
 
     async def get(self, key: Key, load: Callable[[], Awaitable[Value]]) -> Value:
@@ -105,8 +106,6 @@ class Fresh(Generic[Key, Value]):
         self._drop(key)
         among = self._denied if isinstance(loaded.value, Denial) else self._kept
         among[key] = loaded
-        if len(among) > _KEPT:
-            del among[next(iter(among))]
         too_old = self._uptime() - self._seconds
         while self._denied and self._denied[next(iter(self._denied))].at <= too_old:
             del self._denied[next(iter(self._denied))]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from broker.errors import RateError
+from broker.model.bounded import Bounded
 
 _BURST: Final = 5.0  # seconds of the rate that may come together
 _KEPT: Final = 20_000  # consumers in memory
@@ -16,18 +17,16 @@ class Rates:
     def __init__(self, a_second: float, uptime: Callable[[], float] = time.monotonic) -> None:
         self._a_second = a_second
         self._uptime = uptime
-        self._full: dict[str, float] = {}
+        self._full: Bounded[str, float] = Bounded(_KEPT)
 
     def take(self, entity: str) -> None:
         """Count a request of `entity`; raise `RateError` if its bucket is empty. With a rate of 0 none is."""
         if not self._a_second:
             return
         now = self._uptime()
-        full = max(self._full.pop(entity, now), now) + 1 / self._a_second
+        full = max(self._full.get(entity, now), now) + 1 / self._a_second
         refused = full > now + _BURST
         self._full[entity] = full - 1 / self._a_second if refused else full
-        if len(self._full) > _KEPT:
-            del self._full[next(iter(self._full))]
         if refused:
             raise RateError(
                 f"more than {self._a_second:g} requests a second", hint="wait a second, and renew leases less often"

@@ -12,9 +12,11 @@ from typing import Final
 
 import msgspec
 
-from broker.errors import BrokerError, InputError, UnknownNameError, VaultUnavailableError
+from broker.errors import BrokerError, InputError, RefusedError, UnknownNameError, VaultUnavailableError
+from broker.model.bounded import Bounded
 from broker.model.names import AccountName, account_name
 from broker.service.asgi import App, Request, Response, routed
+from broker.telemetry import log
 
 _SECONDS: Final = 5.0  # that a prober waits
 _FRESH: Final = 1.0  # seconds that a result serves
@@ -38,7 +40,7 @@ class _Checks:
     """Results of checks by key, None for success."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[float, BrokerError | None]] = {}
+        self._kept: Bounded[str, tuple[float, BrokerError | None]] = Bounded(_KEYS)
         self._running: dict[str, asyncio.Task[BrokerError | None]] = {}
         self._turn = asyncio.Semaphore(_CHECKS)
 
@@ -65,13 +67,10 @@ class _Checks:
                 at = time.monotonic()
                 await asyncio.to_thread(check)
         except BrokerError as error:
-            failed = error
+            failed = _shown(error)
         finally:
             del self._running[key]
-        self._kept.pop(key, None)
         self._kept[key] = (at, failed)
-        if len(self._kept) > _KEYS:
-            del self._kept[next(iter(self._kept))]
         return failed
 
 
@@ -121,6 +120,14 @@ def health(watched: Watched) -> App:
         ("GET", "/metrics"): metrics,
     }
     return routed(handlers, lambda _, status: _answer(status, _PATHS))
+
+
+def _shown(error: BrokerError) -> BrokerError:
+    """Return what everybody may see of an error: not where Vault is, nor how the broker logs in there."""
+    if isinstance(error, RefusedError | UnknownNameError):
+        return error
+    log.info("not ready", reason=error.message, hint=error.hint)
+    return VaultUnavailableError("Vault is away, or gives the broker less than it needs", hint="its log says why")
 
 
 def _failed(error: BrokerError) -> Response:

@@ -19,6 +19,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, Final
 
 from broker.errors import DeniedError, InputError
+from broker.model.bounded import Bounded
 from broker.model.lease import Consumer
 from broker.model.names import NAME
 from broker.model.secret import Secret
@@ -103,7 +104,7 @@ class Authorizer:
     def __init__(self, vault: Connection, uptime: Callable[[], float] = time.monotonic) -> None:
         self._vault = vault
         self._uptime = uptime
-        self._kept: dict[bytes, _Bearer] = {}
+        self._kept: Bounded[bytes, _Bearer] = Bounded(_MOST)
         self._lock = threading.Lock()
 
     def authorize(self, presented: Secret[str], right: str, *, peer: Address | None) -> Consumer:
@@ -119,8 +120,6 @@ class Authorizer:
         consumer = _checked(self._vault, presented, bearer, right, peer)
         with self._lock:
             self._kept[digest] = bearer
-            if len(self._kept) > _MOST:
-                del self._kept[next(iter(self._kept))]
         return consumer
 
 

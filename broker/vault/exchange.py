@@ -16,6 +16,7 @@ from typing import Any, Final
 import jwt
 
 from broker.errors import BrokerError, DeniedError, PartlyUnavailableError, VaultUnavailableError
+from broker.model.bounded import Bounded
 from broker.model.jwt_issuer import JwtIssuer
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
@@ -70,7 +71,7 @@ class Exchange:
         self._vault = vault
         self._by_issuer = {issuer.issuer: issuer for issuer in issuers.values()}
         self._uptime = uptime
-        self._kept: dict[bytes, _Exchanged] = {}
+        self._kept: Bounded[bytes, _Exchanged] = Bounded(_KEPT)
         self._unrevoked: deque[_Exchanged] = deque()
         self._lock = threading.Lock()
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
@@ -90,10 +91,17 @@ class Exchange:
         self._revoke(self._over())
         return token
 
+    def mount(self, presented: Secret[str]) -> str:
+        """Return the mount at which a JWT would be exchanged; "" if there is none. Nothing of it is verified."""
+        try:
+            return self._claims(presented).issuer.mount
+        except DeniedError:
+            return ""
+
     def close(self) -> None:
         """Revoke every token that may still be valid, until Vault is away: they end within two minutes."""
         with self._lock:
-            self._kept = {}
+            self._kept.clear()
             unrevoked, self._unrevoked = self._unrevoked, deque()
         self._revoke(unrevoked)
 
@@ -133,10 +141,7 @@ class Exchange:
         until = began + max(used, 0.0)
         exchanged = _Exchanged(grant.token, until, max(until, self._uptime()) + _SPARED)
         with self._lock:
-            self._kept.pop(digest, None)
             self._kept[digest] = exchanged
-            if len(self._kept) > _KEPT:
-                del self._kept[next(iter(self._kept))]
             self._unrevoked.append(exchanged)
         return exchanged.token
 

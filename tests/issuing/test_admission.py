@@ -19,7 +19,7 @@ class Judge:
         self.go_on = asyncio.Event()
         self.judging = 0
 
-    async def ask(self, name: str) -> str:
+    async def ask(self, name: str, group: str = "") -> str:
         async def judge() -> str:
             self.judging += 1
             await self.go_on.wait()
@@ -28,7 +28,7 @@ class Judge:
                 raise DeniedError("no")
             return name
 
-        return await self.admission.admit(name.encode(), judge)
+        return await self.admission.admit(name.encode(), judge, group)
 
     def flood(self, count: int) -> list[asyncio.Task[str]]:
         return [asyncio.create_task(self.ask(f"stranger {n}")) for n in range(count)]
@@ -126,5 +126,21 @@ def test_the_oldest_known_caller_makes_room(monkeypatch: pytest.MonkeyPatch) -> 
         judge.go_on.set()
         assert [await judge.ask(name) for name in ("a1", "a3")] == ["a1", "a3"]
         await asyncio.gather(*flood, return_exceptions=True)
+
+    run(test)
+
+
+def test_a_slow_issuer_delays_no_other() -> None:
+    async def test() -> None:
+        judge = Judge(Admission(4, 100))
+        stuck = [asyncio.create_task(judge.ask(f"a{n}", "slow")) for n in range(10)]
+        await settled()
+        assert judge.judging == 2
+        other = asyncio.create_task(judge.ask("another", "quick"))
+        await settled()
+        assert judge.judging == 3
+        judge.go_on.set()
+        assert await other == "another"
+        await asyncio.gather(*stuck)
 
     run(test)

@@ -75,6 +75,7 @@ class World:
             accounts=self._read,
             authentication=lambda _: Authentication(),
             judge=self._judge,
+            group=lambda _: "",
             read_secrets=self._secrets,
             end=self.recorder.end,
             require_true_clock=lambda: None,

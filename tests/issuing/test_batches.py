@@ -14,9 +14,9 @@ import pytest
 
 from broker.errors import BrokerError
 from broker.evidence.journal import Journal
-from broker.issuing import batches
 from broker.issuing.announced import Announced
 from broker.issuing.batches import Batches, Recorder, Recording
+from broker.model.bounded import Bounded
 from broker.model.lease import BundleKind, Consumer, ConsumerRecord, Lease, StoredRecord
 from tests.support.accounts import BY, MZP, NOW
 
@@ -73,7 +73,7 @@ def test_a_fault_stops_no_later_batch() -> None:
     run(test)
 
 
-class Slow(dict[str, object]):
+class Slow(Bounded[str, object]):
     """Other threads take turns before the first key is read."""
 
     def __iter__(self) -> Iterator[str]:
@@ -94,9 +94,8 @@ def restless() -> Iterator[None]:
 
 def test_many_threads_know_records(monkeypatch: pytest.MonkeyPatch, restless: None) -> None:
     """More consumers than are known: each writer forgets the oldest."""
-    monkeypatch.setattr(batches, "_RECORDS", 3)
     recorder = a_recorder(Records())
-    monkeypatch.setattr(recorder, "_known", Slow())
+    monkeypatch.setattr(recorder, "_known", Slow(3))
     for _ in range(20):
         assert recorder.write([recording(f"e-{n}") for n in range(100)]) == [0] * 100
     assert len(recorder._known) == 3
