@@ -102,10 +102,8 @@ def next_step(account: Account, proposal: Proposal) -> tuple[str, str]:
         case Arrival.EXPIRY:
             return "the partner says that a certificate expires", f"broker rotation status {name}, then {dismiss}"
         case Arrival.UNREADABLE:
-            return (
-                "a reply cannot be read: read it in your mail program",
-                f"broker cert import {name} FILE, or {dismiss}",
-            )
+            ways = f"broker cert import {name} FILE, broker csr refused {name} --reason TEXT, or {dismiss}"
+            return "a reply cannot be read: read it in your mail program", ways
 
 
 def proposed(proposals: Sequence[Proposal], new: Proposal) -> tuple[Proposal, ...]:

@@ -11,11 +11,13 @@ from datetime import timedelta
 from typing import Final
 
 from broker.model.account import Account
+from broker.model.certificate import CertificateRef
 from broker.model.finding import Finding, worst_first
 from broker.model.fingerprint import format_fingerprint
 from broker.model.generation import SigningRequest
 from broker.model.proposal import LONGEST, Arrival, Bounce, Proposal
 from broker.pki import chain
+from broker.pki.certificate_fields import fingerprint_of
 from broker.pki.certificates import describe
 from broker.pki.names import shown
 from broker.scheduling.incoming import Incoming
@@ -34,6 +36,7 @@ class Match:
     account: Account
     request: int
     by_key: bool = False
+    known: bool = False  # the account has its certificates already
     named: bool = False  # only by its text
 
 
@@ -107,7 +110,11 @@ def differs(new: Proposal, others: Iterable[Proposal], account: Account) -> Iter
 
 def _by_key(arrived: Incoming, account: Account) -> Match | None:
     fitting = [r.number for r in _newest(account) if r.spki in arrived.spkis]
-    return Match(account, fitting[0], by_key=True) if fitting else None
+    if not fitting or arrived.parts is None:
+        return None
+    leaves, stored = chain.leaves(arrived.parts.certificates), {c.ref for c in account.certificates}
+    known = all(CertificateRef(fingerprint_of(leaf)) in stored for leaf in leaves)
+    return Match(account, fitting[0], by_key=True, known=known)
 
 
 def _by_answer(arrived: Incoming, account: Account) -> Match | None:
@@ -142,6 +149,8 @@ def _sent(request: SigningRequest) -> frozenset[str]:
 
 
 def _kind(arrived: Incoming, match: Match) -> Arrival:
+    if match.known and arrived.tells_expiry:
+        return Arrival.EXPIRY
     if arrived.parts and arrived.parts.certificates:
         return Arrival.REPLY
     if match.named and arrived.tells_expiry and not (match.request and arrived.hosts):

@@ -116,7 +116,8 @@ class Replies:
         if not arrived.is_report:
             found = matches(arrived, accounts)
             for match in found:
-                self._note(match.account, self._proposal(arrived, match))
+                if not match.known or arrived.tells_expiry:  # else it was imported before
+                    self._note(match.account, self._proposal(arrived, match))
             return found
         found = []
         for bounce in arrived.bounces:
