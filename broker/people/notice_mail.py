@@ -68,7 +68,7 @@ def _body(letter: Letter) -> Iterator[str]:
             yield from _reminder(letter.items[0])
             return
         case LetterKind.ALERT:
-            yield from _wrapped("You must act: nothing goes on by itself, or not in time.")
+            yield from _wrapped("You must act: this does not go on by itself, or not in time.")
         case LetterKind.DIGEST:
             yield from _wrapped(f"{counted(len(letter.items), 'account has', 'accounts have')} news.")
     for item in letter.items:
