@@ -46,6 +46,8 @@ class State:
     taken: int = 0  # password slots up to here have been written
     good: frozenset[int] = frozenset()  # passwords that the partner accepts
     flying: bool = False  # a canary is on its way
+    snoozed: bool = False
+    renewal: str = "auto"
 
     @property
     def open(self) -> Request | None:
@@ -59,7 +61,8 @@ class State:
     def visible(self) -> tuple[object, ...]:
         """Return the visible state of a document, to compare two states."""
         generations = tuple(replace(g, order=0) for g in self.generations)
-        return (self.requests, generations, self.applications, self.password, self.breaker, self.flying)
+        settings = (self.snoozed, self.renewal)
+        return (self.requests, generations, self.applications, self.password, self.breaker, self.flying, settings)
 
     def request(self, number: int) -> Request:
         return self.requests[number - 1]
@@ -162,4 +165,6 @@ def state_of(document: Mapping[str, Any], *, good: Collection[int] = (), taken: 
         taken=taken or value["secrets"].get("password", 0),
         good=frozenset(good),
         flying=any(not t["verdict"] for t in value["tries"]),
+        snoozed=value["snoozed"] is not None,
+        renewal=value["renewal"],
     )

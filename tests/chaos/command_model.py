@@ -121,6 +121,19 @@ def _app_set(op: Operation, state: State, _: Phase) -> Steps:
         yield state.with_application(name, op.arguments["client_id"]), DONE
 
 
+def _account_set(op: Operation, state: State, _: Phase) -> Steps:
+    yield from _ends(op.code == OK, replace(state, renewal=op.arguments["renewal"]))
+
+
+def _snooze(op: Operation, state: State, _: Phase) -> Steps:
+    if op.arguments.get("end"):
+        yield from _ends(op.code == OK, replace(state, snoozed=False))
+    elif state.current is None:
+        yield from _ends(op.failed(REFUSED, "no certificate"), state)
+    else:
+        yield from _ends(op.code == OK, replace(state, snoozed=True))
+
+
 def _app_remove(op: Operation, state: State, _: Phase) -> Steps:
     name = op.arguments["application"]
     if state.client_id(name) is None:
@@ -221,6 +234,8 @@ def _choosing(op: Operation, state: State) -> Steps:
         yield from _ends(op.failed(REFUSED, "no candidate"), state)
     elif current and state.generation(chosen).stage == "previous" and state.generation(chosen).key == current.key:
         yield from _ends(op.came_to(current.number), state)
+    elif current and 0 < state.generation(chosen).key < current.key and op.failed(REFUSED, "before the current"):
+        yield state, DONE  # its certificate was signed earlier; by less than a second, it ends at the same time
     else:
         yield from _beginning(op, state, chosen, "promote")
 
@@ -363,10 +378,12 @@ COMMANDS: Final[Model[State]] = {
     "csr refused": _cancel,
     "csr submit": _submit,
     "cert import": _import,
+    "account set": _account_set,
     "app add": _app_add,
     "app set": _app_set,
     "app remove": _app_remove,
     "password set": _password_set,
+    "rotation snooze": _snooze,
     "rotation canary": _numbered(_canary),
     "rotation promote": _numbered(_promote),
     "rotation rollback": _numbered(_rollback),

@@ -28,6 +28,7 @@ from tests.chaos.account_model import State, state_of
 from tests.chaos.command_model import COMMANDS
 from tests.chaos.linearizable import Operation, Search
 from tests.chaos.racing import DIED, Raced, Starter, Wanted
+from tests.support.catalogue import SOON
 from tests.support.counts import TALLY
 from tests.support.saved_states import ACCOUNT, SavedStates
 from tests.support.system import LOGIN, PASSWORD, System, made_system
@@ -72,6 +73,10 @@ class Act:
             words += ["--client-id-for", given["application"]] if given.get("application") else []
         elif self.name == "csr submit":
             words += ["--out", f"{given['reference']}.eml", "--reference", given["reference"]]
+        elif self.name == "account set":
+            words += ["--renewal", given["renewal"]]
+        elif self.name == "rotation snooze":
+            words += ["--end"] if given.get("end") else ["--until", SOON, "--reason", "raced"]
         elif self.name == "password set":
             return [*words, "--password-file", "-"], given["password"]
         words += ["--generation", str(given["generation"])] if given.get("generation") else []

@@ -28,6 +28,8 @@ DRAWN: Final[dict[str, Callable[[random.Random], dict[str, object]]]] = {
     "csr cancel": lambda _: {},
     "csr refused": lambda _: {},
     "csr submit": lambda dice: {"reference": f"mail-{dice.randrange(1000)}"},
+    "account set": lambda dice: {"renewal": dice.choice(["auto", "manual", "disabled"])},
+    "rotation snooze": lambda dice: {"end": dice.random() < 0.5},
     "app add": lambda dice: {"application": f"t{dice.randrange(3)}", "client_id": dice.choice(["", "one", "two"])},
     "app set": lambda dice: {"application": f"t{dice.randrange(3)}", "client_id": f"id-{dice.randrange(3)}"},
     "app remove": lambda dice: {"application": f"t{dice.randrange(3)}"},

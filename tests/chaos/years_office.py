@@ -58,8 +58,11 @@ class Team:
             self.sends(name, request)
         elif account.refused_request and not request:
             self.broker.rotation.draft(name)
+        for candidate in filter(account.ends_earlier, account.automatic_candidates):
+            self.tries(partial(self.broker.rotation.reject, name, candidate.number, "it ends too early"))
+            return
         if account.automatic_candidates and (name in self.by_hand or self._is_stuck(account)):
-            self._tries(partial(self.broker.rotation.promote, name))
+            self.tries(partial(self.broker.rotation.promote, name))
 
     def sets_password(self, name: AccountName, password: str) -> None:
         """Store a password that the partner has given."""
@@ -167,7 +170,8 @@ class Team:
         """Return whether a machine gave up on the newest candidate."""
         return bool(account.tries and account.tries[-1].verdict not in ("", "ok"))
 
-    def _tries(self, act: Callable[[], object]) -> None:
+    def tries(self, act: Callable[[], object]) -> None:
+        """Do it; an error is counted, and the person looks again later."""
         try:
             act()
         except BrokerError as error:
