@@ -284,6 +284,8 @@ def show(start: Start, account: AccountName) -> None:
             "subject": str(found.subject),
             "password": f"number {found.password}" if found.password else "none yet",
             "renew before": found.renew_before or "as the profile says",
+            "submit via": found.submit_via or "as the profile says",
+            "language": found.language or "as the profile says",
             "contacts": ", ".join((*found.contacts.partner, *found.contacts.team)),
             "added": f"{found.created_at:%F %TZ}",
             "suspended": f"{found.suspended.at:%F %TZ}: {found.suspended.reason}" if found.suspended else "no",

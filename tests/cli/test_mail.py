@@ -132,6 +132,11 @@ def test_a_request_is_sent_once(ready: Sender, mail_servers: MailServers) -> Non
 
 def test_the_account_chooses_way_and_language(ready: Sender, mail_servers: MailServers) -> None:
     ready.ok("account set acme --submit-via smtp --language fr")
+    shown = ready.ok("account show acme").out
+    assert [line.split()[-1] for line in shown.splitlines() if line.startswith(("submit via", "language"))] == [
+        "smtp",
+        "fr",
+    ]
     ready.ok("csr submit acme")
     mail = mail_servers.arrived(DESK)
     assert mail["Subject"].startswith("Demande de signature")

@@ -108,6 +108,7 @@ def test_refusals_are_told_apart(mail_servers: MailServers) -> None:
     assert mail_servers.mails(DESK) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("auth", list(Auth))
 def test_wrong_login_is_named_without_secret(mail_servers: MailServers, auth: Auth) -> None:
     secret = WRONG if auth is Auth.PASSWORD else mail_servers.token(signer="another")
@@ -122,6 +123,7 @@ def test_wrong_login_is_named_without_secret(mail_servers: MailServers, auth: Au
         assert secret not in f"{caught.value!r} {caught.value.hint}"
 
 
+@pytest.mark.slow
 def test_a_rejected_token_is_replaced_once(mail_servers: MailServers) -> None:
     """Each connection has a new token; one that was rejected is followed by one more."""
     given: list[str] = []
