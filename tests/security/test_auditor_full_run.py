@@ -54,6 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 def _play(system: System) -> None:
     _open(system)
     _first_certificate(system)
+    _sweep(system)
     _bundles(system)
     _second_certificate(system)
     _new_password(system)
@@ -93,6 +94,18 @@ def _first_certificate(system: System) -> None:
     system.ok("cert", "import", "acme", str(reply), *system.accepting(), "--client-id-for", "reporting")
     system.ok("rotation", "canary", "acme", "--generation", "1")
     system.ok("rotation", "promote", "acme")
+
+
+def _sweep(system: System) -> None:
+    """Sweep while the account is idle, and then with a request that fails in two ways."""
+    system.ok("rotation", "run", "--once")
+    system.ok("csr", "new", "acme")
+    for way in ("vault-pki", "smtp"):
+        system.ok("account", "set", "acme", "--submit-via", way)
+        assert system.run("rotation", "run", "--once").code == 6
+    system.ok("reply", "list")
+    system.ok("account", "set", "acme", "--submit-via", "eml")
+    system.ok("csr", "cancel", "acme", "--yes")
 
 
 def _bundles(system: System) -> None:

@@ -139,7 +139,7 @@ def test_no_role_may_delete_its_metadata(vault: TestVault) -> None:
 
 def test_holders_are_named(vault: TestVault) -> None:
     with lock(vault, "a").held():
-        assert vault.connection(Role.AUDITOR).read(layout.LOCK).data["value"]["holder"] == "a"
+        assert vault.connection(Role.ROTATOR).read(layout.LOCK).data["value"]["holder"] == "a"
 
 
 def test_clocks_of_machines_do_not_matter(vault: TestVault) -> None:
