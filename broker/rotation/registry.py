@@ -126,11 +126,13 @@ class Registry(UseCase):
 
     def confirm_password_step(self, name: AccountName, step: PasswordStep, note: str) -> Account:
         """Record that a person did a step of the password rotation, after all before it. The last one ends it."""
-        return self.settled(name, lambda account, stamp: step_confirmed(account, step, note, stamp)).account
+        with self.settling(name):  # if none is under way, a killed command may have ended it
+            return self.amend(name, lambda account, stamp: step_confirmed(account, step, note, stamp)).account
 
     def abort_password_rotation(self, name: AccountName, reason: str) -> Account:
         """End the password rotation, and reject the candidate that it made."""
-        return self.settled(name, lambda account, stamp: rotation_aborted(account, reason, stamp)).account
+        with self.settling(name):
+            return self.amend(name, lambda account, stamp: rotation_aborted(account, reason, stamp)).account
 
     def set_trust(self, name: AccountName, parts: ReplyParts, accept: Sequence[str], *, replacing: bool) -> Account:
         """Verify the server by those CAs of a reply that a person accepts by their SHA-256 fingerprints.

@@ -131,6 +131,14 @@ CASES: Final = (
     Case("password rotate", "{account}", roles=OPERATOR, writes="vault"),
     Case("password rotate --done", "{account} --done asked --note mail", "changing", OPERATOR, writes="vault"),
     Case(
+        "password rotate --done (last)",
+        "{account} --done dead",
+        "changed",
+        OPERATOR,
+        writes="vault",
+        done=(0, 6),
+    ),
+    Case(
         "password rotate --abort",
         "{account} --abort --reason over",
         "changing",
@@ -360,6 +368,15 @@ STATES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyType(
         ),
         "reusable": ("own", (GOOD["cert import"].line, "rotation promote {account}")),
         "changing": ("promoted", ("password rotate {account}",)),
+        "changed": (
+            "changing",
+            (
+                "password rotate {account} --done asked",
+                "password rotate {account} --done set",
+                "password set {account} --password-file {password}",
+                "rotation promote {account}",
+            ),
+        ),
         "suspended": ("promoted", ("account suspend {account} --reason stolen",)),
         "held": ("promoted", (HELD,)),
         "profiled": ("rotated", ("partner add {profile}",)),
