@@ -14,6 +14,7 @@ from broker.cli.output import note, show_details, show_done, show_findings, show
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.account import Account
+from broker.model.finding import has_errors
 from broker.model.names import AccountName, account_name
 from broker.model.proposal import MOST_WAITING, Outcome, Proposal, next_step, reply_id
 from broker.model.role import Role
@@ -105,7 +106,7 @@ def show(start: Start, reply: tuple[AccountName, str]) -> None:
         }
     )
     show_findings(findings)
-    if not one.over(account):
+    if not one.over(account) and not has_errors(findings):  # whose hints say what to do
         note(f"next: {command}")
 
 

@@ -92,6 +92,8 @@ def next_step(account: Account, proposal: Proposal) -> tuple[str, str]:
     name, id_ = account.name, reply_id(account.name, proposal)
     dismiss = f"broker reply dismiss {id_} --reason TEXT"
     match proposal.kind:
+        case Arrival.REPLY if has_errors(proposal.findings):
+            return "a reply waits for a decision", f"broker reply show {id_}"
         case Arrival.REPLY:
             return "a reply waits to be imported", f"broker cert import {name} --reply {id_}"
         case Arrival.LINK:

@@ -26,7 +26,7 @@ def test_a_reply_is_listed_with_its_next_step(harness: CliHarness) -> None:
     harness.put("arrived")
     (row,) = json.loads(harness.ok("reply list -o json").out)
     assert (row["id"], row["kind"], row["request"], row["account"]) == (NAME, "reply", 1, "acme")
-    assert row["hint"] == f"broker cert import acme --reply {NAME}"
+    assert row["hint"] == f"broker reply show {NAME}"
     assert "Desk <desk@partner.example>" in harness.ok("reply list acme").out
     harness.put("requested")
     assert "no reply waits" in harness.ok("reply list").err
@@ -117,7 +117,7 @@ def test_mailed_reply_is_proposed_once(
     assert harness.account.open_request == before
     (row,) = json.loads(harness.ok("reply list -o json").out)
     assert "\x1b" not in harness.ok("reply list").out + harness.ok("status").out
-    assert f"cert import acme --reply {row['id']}" in harness.ok("status").out
+    assert f"broker reply show {row['id']}" in harness.ok("status").out
     (plan,) = json.loads(harness.ok("rotation plan acme -o json").out)
     assert (plan["who"], plan["hint"]) == ("us", row["hint"])
     harness.ok(f"cert import acme --reply {row['id']} {shlex.join(harness.saved.system.accepting())}")

@@ -93,6 +93,11 @@ def test_every_kind_has_a_next_step(kind: Arrival) -> None:
     assert reply_id(MZP, one) in command or kind is Arrival.LINK
 
 
+def test_a_question_is_shown_before_an_import() -> None:
+    one = a_proposal(findings=(WORSE,))
+    assert next_step(with_open_request(), one) == ("a reply waits for a decision", "broker reply show mzp-1/a1")
+
+
 def test_proposal_round_trips() -> None:
     one = a_proposal(findings=(WORSE,), holds=("1 certificate",), download_by=NOW, outcome=Outcome.DISMISSED)
     assert decoded(encoded(one), Proposal, "a record") == one

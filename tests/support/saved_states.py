@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from broker.compose.graph import Wiring
 from broker.model.account import Account
 from broker.model.chain import verify
+from broker.model.finding import Finding
 from broker.model.lease import ConsumerRecord, Holding
 from broker.model.names import AccountName
 from broker.model.rotation_record import RotationRecord
@@ -43,6 +44,7 @@ from tests.support.vault import AppRole, a_consumer, login
 
 LEASE: Final = "5eed" * 8
 REPLY: Final = "5eed" * 4
+QUESTION: Final = Finding.error("reply.ca", "the certificate is signed by a CA that is not accepted")
 
 __all__ = ["ACCOUNT", "LATER", "LEASE", "SavedStates", "State", "account_faults", "documents_of"]
 
@@ -194,7 +196,9 @@ class SavedStates:
         assert account
         assert account.open_request
         arrived = read_file("reply.zip", content, datetime.now(UTC))
-        one = proposal(arrived, Match(account, account.open_request.number, by_key=True), (), timedelta(days=7))
+        one = proposal(
+            arrived, Match(account, account.open_request.number, by_key=True), (QUESTION,), timedelta(days=7)
+        )
         one = replace(one, id=REPLY, source="mail", sender="Desk <desk@partner.example>", subject="Re: your request")
         record = RotationRecord(proposals=(one,))
         VaultRotationRecords(self.system.vault.admin).change(account.name, lambda _: record)
