@@ -122,10 +122,12 @@ def _by_smtp(case: _Case) -> SigningRequest:
     number, to = case.request.number, sent.submission.to
     was = "was sent before" if sent.before else "is sent"
     again = "; --to ADDRESS sends it to somebody else" if sent.before else ""
-    note(f"request {number} of {case.account.name} {was}, to {to}, {sent.submission.at:%F %TZ}{again}")
+    name = case.account.name
+    note(f"request {number} of {name} {was}, to {to}, {sent.submission.at:%F %TZ}{again}")
     if sent.refused:
-        note(f"warning: the mail server refused {', '.join(sent.refused)}; broker account set --contact replaces it")
-    return case.broker.account(case.account.name, Role.ROTATOR).request(number)
+        refused = ", ".join(sent.refused)
+        note(f"warning: the mail server refused {refused}; broker account set {name} --contact ADDRESS replaces it")
+    return case.broker.account(name, Role.ROTATOR).request(number)
 
 
 def _by_person(case: _Case) -> SigningRequest:

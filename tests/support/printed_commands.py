@@ -134,7 +134,9 @@ def _filled(command: click.Command, name: tuple[str, ...], words: Sequence[str],
             needed -= {word}
             rest = rest[length:]
         elif missing or (many and _is_value(word)):
-            if not _is_value(word) and not (len(rest) > 1 and rest[1].startswith("--")):
+            kind = missing[0].type if missing else None
+            chosen = isinstance(kind, click.Choice) and word in kind.choices
+            if not chosen and not _is_value(word) and not (len(rest) > 1 and rest[1].startswith("--")):
                 return Printed((*taken, word), variables, f"{word!r} is no value")
             missing, taken, rest = missing[1:], [*taken, word], rest[1:]
         elif optional and len(rest) > 1 and rest[1].startswith("--"):

@@ -24,6 +24,7 @@ _CONSENT: Final = {
     "rotation reject": ("--yes",),
     "account remove": ("--yes",),
     "password set": ("--password-file", "-"),
+    "mail set": ("--password-file", "-"),
 }
 _ADMINISTRATOR: Final = ("vault setup", "vault enrol")
 _SERVERS: Final = (  # tests/e2e, tests/embedded, tests/cli/test_mail.py and test_notify.py run them
