@@ -23,9 +23,9 @@ HAPPENS: Final = ("a session swapped", "a consumer was late", "nobody runs the s
 DONE: Final = tuple(f"{deed} done" for deed in ("draft", "submit", "promote", "retire", "prove"))
 
 
-def live(vault: TestVault, directory: Path, *, lifetimes: Sequence[int], days: int) -> None:
+def live(vault: TestVault, directory: Path, *, lifetimes: Sequence[int], days: int, hours: int) -> None:
     with two_years(vault, directory, seed=SEED, lifetimes=lifetimes) as years:
-        years.run(timedelta(days=days))
+        years.run(timedelta(days=days), step=timedelta(hours=hours))
         seen, calls = years.seen, sum((reader.calls for reader in years.readers.values()), start=years.seen.copy())
         report = f"CHAOS_SEED={SEED}: {calls} {years.team.refused}"
         wrong = [*years.wrong, *years.faults(), *years.team.partner.standin.crashes]
@@ -44,11 +44,12 @@ def live(vault: TestVault, directory: Path, *, lifetimes: Sequence[int], days: i
 @pytest.mark.timeout(600)
 def test_no_request_fails_in_three_months(vault: TestVault, tmp_path: Path) -> None:
     """A short course of the two years. Everything that can happen happens in it."""
-    live(vault, tmp_path, lifetimes=(30, 30, 60, 90, 365), days=90)
+    live(vault, tmp_path, lifetimes=(30, 30, 60, 90, 365), days=90, hours=12)
 
 
 @pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.timeout(3600)
 def test_no_request_fails_in_two_years(vault: TestVault, tmp_path: Path) -> None:
-    live(vault, tmp_path, lifetimes=(*(30, 60, 90, 180, 365, 730, 1095) * 2, 30, 60, 90, 180, 365, 1095), days=731)
+    lifetimes = (*(30, 60, 90, 180, 365, 730, 1095) * 2, 30, 60, 90, 180, 365, 1095)
+    live(vault, tmp_path, lifetimes=lifetimes, days=731, hours=24)

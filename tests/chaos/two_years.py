@@ -26,7 +26,6 @@ from tests.support.saved_states import account_faults
 from tests.support.system import SUBJECT, System, made_system
 from tests.support.vault import TestVault
 
-STEP: Final = timedelta(hours=12)
 BEGIN: Final = datetime(2027, 9, 1, 8, tzinfo=UTC)  # it goes through 29 February 2028, and two changes of clocks a year
 
 
@@ -59,11 +58,11 @@ class Years:
         """The simulated time."""
         return self.team.partner.agenda.clock
 
-    def run(self, length: timedelta) -> None:
-        """Go on for `length`."""
+    def run(self, length: timedelta, *, step: timedelta) -> None:
+        """Go on for `length`, by about a `step` each time."""
         end = self.clock.now + length
         while self.clock.now < end:
-            self.clock.now += STEP * self.dice.uniform(0.5, 1.5)
+            self.clock.now += step * self.dice.uniform(0.5, 1.5)
             self.team.partner.agenda.due()
             if self.clock.now >= self.down + self.up:
                 self.down, self.up = self.clock.now + DAY * self.dice.uniform(1, 3), DAY * self.dice.uniform(60, 150)
