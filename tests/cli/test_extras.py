@@ -38,6 +38,7 @@ FREE = {  # commands that a base installation runs, or refuses for another reaso
     "config check",
     "config show",
     "csr lint",
+    "exec",  # the same
     "init",
     "partner list",
     "partner show",
