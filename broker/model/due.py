@@ -98,7 +98,7 @@ class DueDate:
     @property
     def because(self) -> str:
         """The term that decides, for people."""
-        return next(term.because for term in self.terms() if term.decides)
+        return self._because(self.rule)
 
     @property
     def needed(self) -> timedelta:
@@ -107,25 +107,34 @@ class DueDate:
 
     def terms(self) -> Iterator[Term]:
         """Yield every term, whether it decides or not."""
+        lifetime = self.not_after - self.not_before
+        yield Term("lead-time", None, f"{duration_text(self.lead.time)}: {self.lead.because}")
+        yield Term("safety", None, f"{duration_text(self.renewal.safety)} to spare before its end")
+        yield self._term(Rule.MARGIN, self.not_after - self.needed)
+        yield self._term(Rule.SHARE, self.not_before + lifetime * self.renewal.share)
+        if self.renew_before:
+            yield self._term(Rule.SET, self.not_after - min(part_of(lifetime, self.renew_before), lifetime))
+        if self.snoozed:
+            yield self._term(Rule.SNOOZE, self.snoozed.until)
+
+    def _term(self, rule: Rule, at: datetime) -> Term:
+        return Term(rule.value, at, self._because(rule), self.rule is rule)
+
+    def _because(self, rule: Rule) -> str:
+        match rule:
+            case Rule.MARGIN:
+                return self._people()
+            case Rule.SHARE:
+                return f"{self.renewal.share:.0%} of its lifetime"
+            case Rule.SET:
+                return f"{self.renew_before} before its end, as set for the account"
+            case Rule.SNOOZE:
+                return f"snoozed until {self.snoozed.until:%F %TZ}: {self.snoozed.reason}" if self.snoozed else ""
+
+    def _people(self) -> str:
         lifetime, safety, lead = self.not_after - self.not_before, self.renewal.safety, self.lead.time
         people = f"{duration_text(safety)} to spare and {duration_text(lead)} for the partner's people"
-        if safety + lead > lifetime:
-            people += f", more than its lifetime of {duration_text(lifetime)}"
-        yield Term("lead-time", None, f"{duration_text(lead)}: {self.lead.because}")
-        yield Term("safety", None, f"{duration_text(safety)} to spare before its end")
-        yield self._term(Rule.MARGIN, self.not_after - self.needed, people)
-        yield self._term(
-            Rule.SHARE, self.not_before + lifetime * self.renewal.share, f"{self.renewal.share:.0%} of its lifetime"
-        )
-        if self.renew_before:
-            at = self.not_after - min(part_of(lifetime, self.renew_before), lifetime)
-            yield self._term(Rule.SET, at, f"{self.renew_before} before its end, as set for the account")
-        if self.snoozed:
-            because = f"snoozed until {self.snoozed.until:%F %TZ}: {self.snoozed.reason}"
-            yield self._term(Rule.SNOOZE, self.snoozed.until, because)
-
-    def _term(self, rule: Rule, at: datetime, because: str) -> Term:
-        return Term(rule.value, at, because, self.rule is rule)
+        return people + (f", more than its lifetime of {duration_text(lifetime)}" if safety + lead > lifetime else "")
 
 
 def account_due(account: Account, renewal: Renewal, renew_before: str = "") -> DueDate | None:
@@ -135,15 +144,16 @@ def account_due(account: Account, renewal: Renewal, renew_before: str = "") -> D
     account, or by `renew_before` in place of that. Never before it begins, even if the profile asks for more time than
     its lifetime. A snooze puts it off, but no further than the certificate's end.
     """
-    if account.current is None:
+    current = account.current
+    if current is None:
         return None
-    certificate = account.certificate(account.current.parts.certificate)
+    certificate = account.certificate(current.parts.certificate)
     start, end = certificate.not_before, certificate.not_after
-    lead, set_ = lead_time(account, renewal.lead_time), renew_before or account.renew_before
-    at, rule = end - min(renewal.safety + lead.time, end - start), Rule.MARGIN
-    share = start + (end - start) * renewal.share
+    lead, set_, lifetime = lead_time(account, renewal.lead_time), renew_before or account.renew_before, end - start
+    at, rule = end - min(renewal.safety + lead.time, lifetime), Rule.MARGIN
+    share = start + lifetime * renewal.share
     if set_:
-        at, rule = end - min(part_of(end - start, set_), end - start), Rule.SET
+        at, rule = end - min(part_of(lifetime, set_), lifetime), Rule.SET
     elif share < at:
         at, rule = share, Rule.SHARE
     snoozed = account.snoozed

@@ -1,13 +1,13 @@
 """The plan of an account's rotation: what is done when, by whom and why. Pure: no vault, no clock of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
 
 from broker.model.account import Account
-from broker.model.due import DueDate, Renewal, account_due, lead_time
+from broker.model.due import DueDate, LeadTime, Renewal, Rule, account_due, lead_time
 from broker.model.duration import duration_text
 from broker.model.generation import PromotionMode, RenewalMode
 from broker.model.life_cycle import Phase, Who
@@ -17,7 +17,6 @@ from broker.model.todo import Todo, forked_todo, kept_beside, must_tell, next_to
 
 LAST_DAY: Final = timedelta(days=1)  # before the end: a promotion that found no window happens by then
 _HORIZON: Final = timedelta(days=2 * 366)  # no window for a retirement is looked for beyond it
-_URGENT: Final = frozenset({Phase.EXPIRED, Phase.COMPROMISED})  # wait for no window and no freeze
 _NONE: Final = Maintenance()
 
 
@@ -71,8 +70,7 @@ def account_plan(
         todo.message,
         todo.hint,
         due,
-        tuple(planner.steps()),
-        tuple(planner.warnings()),
+        *planner.planned(),
         planner.since(),
     )
 
@@ -94,43 +92,45 @@ class _Planner:
     due: DueDate | None
     todo: Todo
 
-    def steps(self) -> Iterator[Step]:
-        """Yield the steps of the rotation that goes on or comes next, and of the overlap."""
-        yield from self._retirements()
-        answered = self._candidate_at()
-        request = self.account.open_request
-        if answered is None and request and not request.submissions:
-            yield Step(Action.SEND, self.now, f"signing request {request.number} was never sent")
-        elif answered is None and request and must_tell(self.account, request):
-            yield Step(Action.SEND, self.now, "the partner must revoke the certificate of a key that others know")
-        elif answered is None and not request and self.due:
-            if self._waits_for_person():
-                return
-            yield self._renewal(self.due)
-        ready = answered or self._reply_at()
+    def planned(self) -> tuple[tuple[Step, ...], tuple[str, ...]]:
+        """Return the steps that go on or come next, the overlap's first, and what a person should know before."""
+        steps, warnings = [*self._retirements(), *self._asking()], list(self._snoozed_too_long())
+        ready = self.now if self.account.automatic_candidates else self._reply_at(steps)
         if ready is None:
-            return
-        if answered is None:
-            lead = lead_time(self.account, self.renewal.lead_time)
-            yield Step(Action.REPLY, ready, f"lead time {duration_text(lead.time)}: {lead.because}")
-        yield self._promotion(max(ready, self.now))
+            return tuple(steps), tuple(warnings)
+        if not self.account.automatic_candidates:
+            steps.append(Step(Action.REPLY, ready, f"lead time {duration_text(self.lead.time)}: {self.lead.because}"))
+        promotion, in_time = self._promotion(max(ready, self.now))
+        if not in_time:
+            warnings.append(promotion.because)
+        return (*steps, promotion), tuple(warnings)
 
-    def warnings(self) -> Iterator[str]:
-        """Yield what a person should know before it is too late."""
-        due, ready = self.due, self._candidate_at() or self._reply_at()
-        if due and due.snoozed and due.at == due.snoozed.until and due.at > due.not_after - due.needed:
+    def _asking(self) -> Iterator[Step]:
+        """Yield the step that asks the partner's people for a certificate, if it is still to be done."""
+        request = self.account.open_request
+        if self.account.automatic_candidates:
+            return
+        if request and not request.submissions:
+            yield Step(Action.SEND, self.now, f"signing request {request.number} was never sent")
+        elif request and must_tell(self.account, request):
+            yield Step(Action.SEND, self.now, "the partner must revoke the certificate of a key that others know")
+        elif not request and self.due and not self._waits_for_person():
+            yield self._renewal(self.due)
+
+    def _snoozed_too_long(self) -> Iterator[str]:
+        due = self.due
+        if due and due.rule is Rule.SNOOZE and due.at > due.not_after - due.needed:
             yield (
                 f"it is snoozed until {due.at:%F %TZ}: less than the {duration_text(due.needed)} before its end that "
                 "the partner's people and our margin need"
             )
-        if due and ready and self._promotion(max(ready, self.now)).at and not self._fits(max(ready, self.now)):
-            yield self._promotion(max(ready, self.now)).because
 
     def since(self) -> datetime:
         """Return when the phase began; when the last set became current if nothing else says so."""
         account, due, request = self.account, self.due, self.account.open_request
+        if self.todo.phase is Phase.NOT_DUE and account.current:
+            return account.current.since  # most accounts, most of the time
         sent = request.submissions[0].at if request and request.submissions else None
-        lead = lead_time(account, self.renewal.lead_time).time
         begins = {
             Phase.COMPROMISED: account.compromise and account.compromise.at,
             Phase.EXPIRED: due and due.not_after,
@@ -139,7 +139,7 @@ class _Planner:
             Phase.CANDIDATE: account.candidates and account.candidates[-1].since,
             Phase.PAUSED: account.candidates and account.candidates[-1].since,
             Phase.REFUSED: account.refused_request and account.refused_request.closed_at,
-            Phase.OVERDUE: sent and sent + lead,
+            Phase.OVERDUE: sent and sent + self.lead.time,
             Phase.SENT: sent,
             Phase.DRAFTED: request and request.drafted_at,
             Phase.DUE: due and due.at,
@@ -149,18 +149,17 @@ class _Planner:
         found = begins.get(self.todo.phase)
         return found or (account.current.since if account.current else account.created_at)
 
-    def _candidate_at(self) -> datetime | None:
-        return self.now if self.account.automatic_candidates else None
+    @property
+    def lead(self) -> LeadTime:
+        """How long the partner's people take."""
+        return self.due.lead if self.due else lead_time(self.account, self.renewal.lead_time)
 
-    def _reply_at(self) -> datetime | None:
+    def _reply_at(self, steps: Sequence[Step]) -> datetime | None:
         """Return when the partner's answer is expected; None if nothing is asked, or will be."""
-        lead, request = lead_time(self.account, self.renewal.lead_time).time, self.account.open_request
+        request = self.account.open_request
         if request:
-            return (request.submissions[0].at if request.submissions else self.now) + lead
-        if self.due is None or self._waits_for_person():
-            return None
-        at = self._renewal(self.due).at
-        return at and at + lead
+            return (request.submissions[0].at if request.submissions else self.now) + self.lead.time
+        return next((step.at + self.lead.time for step in steps if step.action is Action.RENEW and step.at), None)
 
     def _waits_for_person(self) -> bool:
         """Return whether no request is made before a person corrected the refused one, or enabled renewal."""
@@ -176,31 +175,26 @@ class _Planner:
         """Return by when a promotion happens even without a window."""
         return due.not_after - min(LAST_DAY, (due.not_after - due.not_before) / 4)
 
-    def _fits(self, ready: datetime) -> bool:
-        """Return whether a promotion from `ready` on finds a window in time, or needs none."""
-        due = self.due
-        urgent = self.todo.phase in _URGENT or due is None or due.not_after <= ready
-        return urgent or bool(due and self.maintenance.opening(ready, self._deadline(due)))
-
-    def _promotion(self, ready: datetime) -> Step:
+    def _promotion(self, ready: datetime) -> tuple[Step, bool]:
+        """Return the promotion of what is ready then, and whether it waits for a window or needs none."""
         due = self.due
         if due is None:
-            return Step(Action.PROMOTE, ready, "nothing is current, so nobody waits for a window")
-        if self.todo.phase in _URGENT or due.not_after <= ready:
-            why = f"the current certificate ends on {due.not_after:%F %TZ}"
-            if self.todo.phase is Phase.COMPROMISED:
-                why = "others know a key of the account"
-            return Step(Action.PROMOTE, ready, f"{why}: no window is waited for")
+            return Step(Action.PROMOTE, ready, "nothing is current, so nobody waits for a window"), True
+        if self.todo.phase is Phase.COMPROMISED:
+            return Step(Action.PROMOTE, ready, "others know a key of the account: no window is waited for"), True
+        end = f"the certificate ends on {due.not_after:%F %TZ}"
+        if due.not_after <= ready:
+            return Step(Action.PROMOTE, ready, f"{end}: no window is waited for"), True
         deadline = self._deadline(due)
         opening = self.maintenance.opening(ready, deadline)
         if opening:
             window = f"in window {opening.window}" if opening.window else "as soon as the answer is there"
-            return Step(Action.PROMOTE, opening.at, window + self._held_back(ready))
-        end = f"the certificate ends on {due.not_after:%F %TZ}"
+            return Step(Action.PROMOTE, opening.at, window + self._held_back(ready)), True
         thawed = self.maintenance.thawed(ready)
         if thawed < deadline:
-            return Step(Action.PROMOTE, thawed, f"no window opens in time, and {end}: none is waited for")
-        return Step(Action.PROMOTE, max(ready, deadline), f"in freeze {self._frozen(ready)}: {end}")
+            return Step(Action.PROMOTE, thawed, f"no window opens in time, and {end}: none is waited for"), False
+        frozen = f"in freeze {self._frozen(ready)}" if self.maintenance.freeze_at(ready) else "on the last day"
+        return Step(Action.PROMOTE, max(ready, deadline), f"{frozen}: {end}"), False
 
     def _retirements(self) -> Iterator[Step]:
         for generation in kept_beside(self.account):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+
+import pytest
 
 from broker.model.account import Account
 from broker.model.changes import compromising, registering, requesting
@@ -14,6 +16,7 @@ from broker.model.generation import Closed, PromotionMode, RenewalMode, Submissi
 from broker.model.life_cycle import Phase, Who
 from broker.model.maintenance import Freeze, Maintenance, Window
 from broker.model.plan import AccountPlan, Action, account_plan
+from broker.windows import maintenance
 from tests.support.accounts import (
     BY,
     NOW,
@@ -28,6 +31,7 @@ from tests.support.accounts import (
 )
 
 DAY = timedelta(days=1)
+SUNDAYS = {"cron": "0 3 * * SUN", "timezone": "Europe/Paris", "duration": "2h"}
 RENEWAL = Renewal(share=0.9)
 
 
@@ -204,3 +208,25 @@ def test_retirement_waits_for_a_window() -> None:
     account = promoted(with_answer(with_current()), 2)
     plan = planned(account, Maintenance((every(30, first=3),)))
     assert steps_of(plan)[Action.RETIRE] == later(days=33)
+
+
+@pytest.mark.parametrize("end", ["2050-06-01", "2062-02-28", "9999-12-31T23:59:59"])
+def test_an_end_beyond_2050_is_planned(end: str) -> None:
+    account = with_current()
+    not_after = datetime.fromisoformat(end).replace(tzinfo=UTC)
+    certificates = tuple(replace(c, not_after=not_after) for c in account.certificates)
+    account = replace(account, certificates=certificates, renew_before="30d")
+    plan = account_plan(account, RENEWAL, NOW, maintenance({"w": SUNDAYS}, {}))
+    assert steps_of(plan)[Action.RENEW] == not_after - 30 * DAY
+    promotion = steps_of(plan)[Action.PROMOTE]
+    assert promotion
+    assert promotion.weekday() == 6
+    assert promotion < not_after
+
+
+def test_a_leap_day_is_a_day() -> None:
+    start = datetime(2028, 2, 29, 12, tzinfo=UTC)
+    account = with_current()
+    certificates = tuple(replace(c, not_before=start, not_after=start + 366 * DAY) for c in account.certificates)
+    plan = account_plan(replace(account, certificates=certificates, renew_before="366d"), RENEWAL, start)
+    assert steps_of(plan)[Action.RENEW] == start
