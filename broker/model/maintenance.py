@@ -40,8 +40,10 @@ class Window:
         day = _day_of(at)
         if day not in self._near:  # many accounts are planned with the same windows
             self._near[day] = tuple(self._opened_near(day))
-        found = next((start for start in self._near[day] if at < start + self.length), None)
-        return Opening(max(at, found), self.name) if found else None
+        for start in self._near[day]:
+            if at < start + self.length:
+                return Opening(max(at, start), self.name)
+        return None
 
     def end(self, at: datetime) -> datetime:
         """Return the end of the window if `at` lies in it, else `at`."""
@@ -67,7 +69,11 @@ class Maintenance:
 
     def freeze_at(self, at: datetime) -> Freeze | None:
         """Return the freeze that `at` lies in; the one that ends last, if there are several."""
-        return max((f for f in self.freezes if f.start <= at < f.end), key=lambda f: f.end, default=None)
+        found = None
+        for freeze in self.freezes:
+            if freeze.start <= at < freeze.end and (found is None or found.end < freeze.end):
+                found = freeze
+        return found
 
     def thawed(self, at: datetime) -> datetime:
         """Return `at`, or the end of the freezes that it lies in."""
@@ -102,8 +108,12 @@ class Maintenance:
     def _next(self, at: datetime) -> Opening | None:
         if not self.windows:
             return Opening(at, "")
-        found = (window.next(at) for window in self.windows)
-        return min(filter(None, found), key=lambda opening: opening.at, default=None)
+        first = None
+        for window in self.windows:
+            found = window.next(at)
+            if found and (first is None or found.at < first.at):
+                first = found
+        return first
 
 
 def _day_of(at: datetime) -> datetime:
