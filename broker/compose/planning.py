@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Final
 
+from broker.compose.submitting import channel_of
 from broker.errors import InputError
 from broker.model.account import Account
 from broker.model.arrived import with_arrived
+from broker.model.channel import BY_MACHINE
 from broker.model.clock import Clock
 from broker.model.due import Renewal, Term, account_due
 from broker.model.duration import counted
@@ -89,7 +91,10 @@ class Planning:
     ) -> AccountPlan:
         """Return the plan of `account`. An unreadable profile is reported in it."""
         try:
-            return account_plan(account, profile(account.profile).renewal, now, self.maintenance, forked=forked)
+            read = profile(account.profile)
+            plan = account_plan(account, read.renewal, now, self.maintenance, forked=forked)
+            by_hand = plan.phase is Phase.DRAFTED and channel_of(account, read) not in BY_MACHINE
+            return replace(plan, automatic=False) if by_hand else plan
         except InputError as error:
             todo = forked_todo(account) if forked else unread_profile_todo(error.message, error.hint)
             return AccountPlan(account.name, todo.phase, todo.who, False, todo.message, todo.hint, None)

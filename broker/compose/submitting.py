@@ -12,6 +12,7 @@ from broker.model.channel import Channel
 from broker.model.finding import Finding
 from broker.model.generation import SigningRequest, Submission
 from broker.model.role import Role
+from broker.partners.profile import Profile
 from broker.people.eml import csr_mail, for_contact, refusal
 from broker.people.submission import SendByMail, Sent
 from broker.pki.reply import read_reply
@@ -23,6 +24,11 @@ if TYPE_CHECKING:  # a cycle: `Broker` offers this
     from broker.compose.graph import Broker
 
 
+def channel_of(account: Account, profile: Profile) -> Channel:
+    """Return the account's channel, else its profile's."""
+    return Channel(account.submit_via) if account.submit_via else profile.submission.how
+
+
 class Submitting:
     """Submissions of the rotator."""
 
@@ -31,8 +37,7 @@ class Submitting:
 
     def channel(self, account: Account) -> Channel:
         """Return the account's channel, else its profile's."""
-        profile = self._broker.profile(account.profile, Role.ROTATOR)
-        return Channel(account.submit_via) if account.submit_via else profile.submission.how
+        return channel_of(account, self._broker.profile(account.profile, Role.ROTATOR))
 
     def refusal(self, account: Account, findings: Sequence[Finding]) -> bytes:
         """Return a draft of the mail that tells the partner's people what is wrong with their reply.

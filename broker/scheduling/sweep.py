@@ -194,7 +194,8 @@ class _Sweep:
         name, step = standing.name, wanted.do.value
         try:
             if not self._act(name, wanted, standing.account):
-                self._note(Deed(name, step, Result.WAITING, wanted.number, "only a person can do this"))
+                by_hand = f"broker csr submit {name}"
+                self._note(Deed(name, step, Result.WAITING, wanted.number, "only a person can send it", by_hand))
                 return
         except BrokerError as error:
             if _ends_the_sweep(error):

@@ -135,3 +135,12 @@ def test_status_shows_phase_and_timeline(harness: CliHarness) -> None:
     assert status["since"] == status["generations"][1]["since"]
     assert [m["message"] for m in status["timeline"]][-1] == "the current certificate ends"
     assert [step["action"] for step in status["steps"]] == ["retire", "renew", "reply", "promote"]
+
+
+def test_a_request_sent_by_hand_is_ours(harness: CliHarness) -> None:
+    harness.put("promoted")
+    harness.ok("csr new acme")
+    (by_hand,) = harness.ok("rotation plan acme -o json").json
+    assert (by_hand["who"], by_hand["automatic"]) == ("us", False)
+    harness.ok("account set acme --submit-via smtp")
+    assert harness.ok("rotation plan acme -o json").json[0]["automatic"]

@@ -26,13 +26,20 @@ from broker.partners.catalogue import builtin_source, load
 from broker.vault.connection import Phase
 from broker.vault.layout import right
 from broker.vault.profiles import StoredProfiles
+from tests.support import mail_servers
 from tests.support.audited import ROOT, Run, kept
+from tests.support.mail_servers import BROKER, TEAM
 from tests.support.outside import made_outside, zipped
 from tests.support.proxy import Cue, Fault, proxied
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, System, made_system
 from tests.support.vault import mounted, throwaway
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.peer("dovecot", "postfix"),
+    pytest.mark.rights("chown"),
+]
 
 NEWER: Final = "a-newer-pl4nted-password"
 
@@ -64,6 +71,7 @@ def _play(system: System) -> None:
     _miss_a_profile(system)
     _serve(system)
     _look(system)
+    _mail(system)
 
 
 def _open(system: System) -> None:
@@ -214,6 +222,24 @@ def _serve(system: System) -> None:
     with system.broker() as broker:
         assert broker.issuing.waits.documents.changes().number
         assert broker.roles.accounts(Role.SERVER).names()
+
+
+def _mail(system: System) -> None:
+    """Notify the team by mail, and read the mailbox: when it is empty, and after a mail about the account."""
+    with mail_servers.running() as servers:
+        own = [f'host = "{servers.host}"', f'user = "{BROKER}"', f'ca_file = "{servers.ca_file}"']
+        lines = ["", "[mail.smtp]", *own, f'port = "{servers.smtp}"', f'from = "{BROKER}"']
+        lines += ["[mail.imap]", *own, f'port = "{servers.imap}"', 'tls = "starttls"', ""]
+        with (system.home / "broker.toml").open("a") as file:
+            file.write("\n".join(lines))
+        for server in ("smtp", "smtp", "imap"):
+            system.ok("mail", "set", server, "--password-file", "-", input=mail_servers.PASSWORD)
+        system.ok("account", "set", "acme", "--team", TEAM)
+        for _ in range(2):
+            system.ok("notify", "test", "--all")
+            system.run("rotation", "run", "--once")
+            servers.put(BROKER, b"From: desk@partner.example\r\nSubject: acme\r\n\r\nabout " + LOGIN.encode())
+        system.ok("notify", "list")
 
 
 def _look(system: System) -> None:
