@@ -33,13 +33,13 @@ def test_a_window_opens_by_its_time_zone() -> None:
     assert opens(found, "2026-07-01") == utc("2026-07-05T00:30")
 
 
-def test_a_window_is_open_until_its_duration_is_over() -> None:
+def test_window_is_open_for_its_duration() -> None:
     found = of(**SUNDAY)
     assert opens(found, "2026-01-04T03:29:59") == utc("2026-01-04T03:29:59")
     assert opens(found, "2026-01-04T03:30") == utc("2026-01-11T01:30")
 
 
-def test_a_window_in_the_skipped_hour_opens_after_it() -> None:
+def test_window_in_the_skipped_hour_opens_later() -> None:
     """On 2026-03-29 in Paris, 02:00 is followed by 03:00."""
     found = of(**SUNDAY)
     assert opens(found, "2026-03-28T12:00") == utc("2026-03-29T01:00")
@@ -70,13 +70,13 @@ def test_nothing_opens_after_the_last_year() -> None:
     )
 
 
-def test_a_freeze_lasts_from_day_to_day_in_its_zone() -> None:
+def test_freeze_lasts_whole_days_in_its_zone() -> None:
     found = maintenance({}, {"f": {"from": "2026-12-15", "until": "2027-01-05", "timezone": "Europe/Paris"}})
     assert found.opening(utc("2026-12-14T22:59"), utc("2027-06-01")) == Opening(utc("2026-12-14T22:59"), "")
     assert opens(found, "2026-12-14T23:00") == utc("2027-01-05T23:00")
 
 
-def test_a_window_that_a_freeze_begins_in_is_open_before() -> None:
+def test_window_is_open_until_a_freeze_begins() -> None:
     window = {"cron": "0 12 14 12 *", "duration": "1d"}
     found = maintenance({"w": window}, {"f": {"from": "2026-12-15", "until": "2026-12-15"}})
     assert opens(found, "2026-12-14T12:00") == utc("2026-12-14T12:00")

@@ -13,7 +13,6 @@ import click
 
 from broker.agent.holding import Held
 from broker.agent.supervising import NotStartedError, Program, replaced_by, supervised
-from broker.cli import exits
 from broker.cli.bundle import bundle_source
 from broker.cli.options import application_argument
 from broker.cli.start import Start
@@ -27,7 +26,6 @@ from broker.model.duration import parse_duration
 from broker.model.names import AccountName
 from broker.telemetry import log
 
-FAILED: Final = 125  # our own failure, as env(1) says it
 _NAMES: Final[Mapping[str, str]] = {  # the variable of each file
     FileFormat.KEY.value: "PARTNER_KEY",
     FileFormat.CERTIFICATE.value: "PARTNER_CERT",
@@ -100,9 +98,6 @@ def command(
     except NotStartedError as error:
         click.echo(f"error: {error}", err=True)
         return error.code
-    except BrokerError as error:
-        exits.report(error)
-        return FAILED
 
 
 def _beside(program: Program, source: Source, wanted: Wanted, start: Start) -> int:

@@ -32,6 +32,7 @@ USAGE: Final = CODES[Kind.INPUT]
 REFUSED: Final = CODES[Kind.REFUSED]  # also for a check that found errors
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell says it
 SIGNALLED: Final = 128  # plus the signal's number
+EXEC_FAILED: Final = 125  # as env(1) has it
 CONDITION_FAILED: Final = 255  # systemd's ExecCondition= takes it for a failure, 1 to 254 for "no"
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
 

@@ -63,7 +63,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(  # modules that
 _INSTALLS: Final = MappingProxyType({"demo": "'.[server,embedded]' ./standin"})
 
 
-_CONDITION: Final = "needs-renewal"  # its codes are answers, so that all errors have one
+_FAILED: Final = {"needs-renewal": exits.CONDITION_FAILED, "exec": exits.EXEC_FAILED}  # other codes are answers
 _RUN: Final = ("demo", "exec")  # what they print is not ours
 _COMPLETING: Final = "_BROKER_COMPLETE"  # set by the shell's completion: see click.shell_completion
 
@@ -157,7 +157,7 @@ def run(arguments: Sequence[str], wiring: Wiring | None = None) -> int:
         if isinstance(error, SystemExit) and _COMPLETING in os.environ:
             return 0
         code = _report(error, arguments)
-        return exits.CONDITION_FAILED if _noun(arguments) == _CONDITION else code
+        return _FAILED.get(_noun(arguments), code)
     return code if isinstance(code, int) else 0
 
 

@@ -28,7 +28,7 @@ def command(start: Start, account: AccountName, renew_before: str) -> int:
     """
     if renew_before:
         part_of(timedelta(days=1), renew_before)  # raises
-    found = start.broker.planning.need(account, renew_before, lambda: start.now)
+    found = start.broker.planning.need(account, renew_before, start.broker.true_clock)
     if not wrote_json(found):
         note(f"{account}: {found.message}")
     if found.due is None:

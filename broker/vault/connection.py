@@ -92,7 +92,7 @@ class Stored:
 
     data: Document = field(repr=False)  # keys and passwords are documents too
     version: int
-    made_at: datetime | None = None  # by Vault's clock; None if it does not say
+    made_at: datetime | None = field(default=None, compare=False)  # by Vault's clock; None if it does not say
 
 
 @dataclass(eq=False, repr=False)

@@ -287,7 +287,7 @@ def test_a_lease_of_files_that_stay_is_kept(tmp_path: Path, monkeypatch: pytest.
         assert not source.returned
 
 
-def test_an_identity_is_read_again_when_it_changes(tmp_path: Path) -> None:
+def test_identity_is_reread_when_it_changes(tmp_path: Path) -> None:
     file = tmp_path / "jwt"
 
     def write(text: str) -> None:

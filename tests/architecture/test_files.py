@@ -56,3 +56,11 @@ def test_every_requirement_is_pinned_by_hash(kind: str) -> None:
     pins = re.findall(r"^([a-z0-9.-]+)(.*?)(?=^[a-z]|\Z)", text, re.MULTILINE | re.DOTALL)
     assert pins
     assert not [name for name, rest in pins if not re.match(r"==[^\s;]+ ?.*\\\n\s+--hash=sha256:[0-9a-f]{64}", rest)]
+
+
+def test_names_of_tests_are_short() -> None:
+    """At most 40 characters after `test_`; detail goes into the docstring."""
+    tests = [file for file in FILES if label(file).startswith("tests/") and file.suffix == ".py"]
+    names = [name for file in tests for name in re.findall(r"def test_(\w+)", file.read_text(encoding="utf-8"))]
+    assert len(names) > 2000
+    assert [name for name in names if len(name) > 40] == []

@@ -33,7 +33,7 @@ def assert_nothing_held(harness: CliHarness) -> None:
     assert holders(harness) == []
 
 
-def test_where_it_lies_is_data_and_what_it_is_goes_to_people(harness: CliHarness) -> None:
+def test_directory_is_data_and_notes_are_not(harness: CliHarness) -> None:
     harness.put("promoted")
     ended = harness.ok(GET)
     assert (Path(ended.out.strip()) / "tls.key").is_file()
@@ -44,7 +44,7 @@ def test_where_it_lies_is_data_and_what_it_is_goes_to_people(harness: CliHarness
     assert "requested: 100d; a lease lasts an hour at most" in ended.err
 
 
-def test_a_program_is_told_in_json_what_went_wrong(harness: CliHarness) -> None:
+def test_json_has_the_error(harness: CliHarness) -> None:
     harness.put("promoted")
     for line, kind in (("acme/other", "denied"), ("nobody/reporting", "unknown-name"), ("acme", "input")):
         ended = harness.run(GET.replace("acme/reporting", line) + " -o json")
@@ -61,9 +61,7 @@ def test_bundle_of_another_application_is_denied(harness: CliHarness) -> None:
 
 
 @pytest.mark.parametrize("hours", [3, -8])
-def test_who_holds_what_is_not_told_by_a_wrong_clock(
-    harness: CliHarness, monkeypatch: pytest.MonkeyPatch, hours: int
-) -> None:
+def test_wrong_clock_reports_no_holders(harness: CliHarness, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
     harness.put("rotated")
     wrong = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + hours * 3600)
     monkeypatch.setattr("broker.vault.transport.time", wrong)
@@ -74,9 +72,7 @@ def test_who_holds_what_is_not_told_by_a_wrong_clock(
     harness.assert_unchanged()
 
 
-def test_a_bundle_is_given_back_though_nobody_is_there_to_be_told(
-    harness: CliHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bundle_is_returned_without_a_reader(harness: CliHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the terminal was closed."""
     harness.put("promoted")
     held: list[str] = []
@@ -119,7 +115,7 @@ def test_a_renamed_bundle_is_removed_too(harness: CliHarness, then_asked: Then) 
     assert_nothing_held(harness)
 
 
-def test_a_bundle_whose_key_is_lost_stays_on_record(harness: CliHarness, then_asked: Then) -> None:
+def test_lost_key_keeps_the_lease_on_record(harness: CliHarness, then_asked: Then) -> None:
     harness.put("promoted")
     then_asked(lambda: (harness.home / "bundle" / "gen-000001" / "tls.key").rename(harness.home / "tls.key"))
     ended = harness.run(f"{GET} --hold --ttl 5m")
@@ -130,9 +126,7 @@ def test_a_bundle_whose_key_is_lost_stays_on_record(harness: CliHarness, then_as
     assert holders(harness)
 
 
-def test_a_bundle_that_could_not_be_published_is_given_back(
-    harness: CliHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unpublished_bundle_is_given_back(harness: CliHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     harness.put("promoted")
 
     def full(*_: object) -> None:
@@ -145,9 +139,7 @@ def test_a_bundle_that_could_not_be_published_is_given_back(
     assert_nothing_held(harness)
 
 
-def test_a_bundle_that_cannot_be_taken_back_stays_on_record(
-    harness: CliHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stuck_bundle_stays_on_record(harness: CliHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     harness.put("promoted")
 
     def refused(*_: object) -> None:

@@ -68,7 +68,7 @@ def cas(harness: CliHarness) -> list[str]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_reply_in_any_form_becomes_a_candidate(harness: CliHarness, form: str) -> None:
+def test_reply_in_any_form_is_a_candidate(harness: CliHarness, form: str) -> None:
     harness.put("requested")
     data = FORMS[form](harness, answer(harness))
     facts = harness.ok(f"cert import acme - {accepting(harness)} -o json", input=data).json
@@ -77,7 +77,7 @@ def test_a_reply_in_any_form_becomes_a_candidate(harness: CliHarness, form: str)
     assert harness.ok("rotation status acme -o json").json["generations"][0]["key"] == "kv:1"
 
 
-def test_several_files_and_a_directory_are_one_reply(harness: CliHarness, tmp_path: Path) -> None:
+def test_files_and_a_directory_are_one_reply(harness: CliHarness, tmp_path: Path) -> None:
     """One's own CSR and key among them are named, and not stored."""
     harness.put("requested")
     reply = answer(harness)
@@ -110,20 +110,20 @@ def test_unusable_names_are_refused(harness: CliHarness, tmp_path: Path, line: s
     assert (ended.code, words in ended.err) == (code, True)
 
 
-def test_der_alone_is_enough_once_its_ca_is_pinned(harness: CliHarness) -> None:
+def test_der_is_enough_under_a_pinned_ca(harness: CliHarness) -> None:
     harness.put("promoted")
     harness.ok("csr new acme")
     facts = harness.ok("cert import acme - -o json", input=der(answer(harness).certificate)).json
     assert (facts["generation"], facts["stage"]) == (2, "candidate")
 
 
-def test_the_same_reply_again_changes_nothing(harness: CliHarness) -> None:
+def test_repeated_reply_changes_nothing(harness: CliHarness) -> None:
     harness.put("candidate")
     assert harness.ok("cert import acme reply.zip -o json").json["generation"] == 1
     assert harness.look() == harness.before
 
 
-def test_the_client_id_is_taken_only_where_somebody_says_whose_it_is(harness: CliHarness) -> None:
+def test_client_id_needs_its_application(harness: CliHarness) -> None:
     harness.put("requested")
     reply = answer(harness)
     shown = harness.ok(f"cert import acme - {accepting(harness)}", input=reply.zip())
@@ -133,7 +133,7 @@ def test_the_client_id_is_taken_only_where_somebody_says_whose_it_is(harness: Cl
     assert harness.ok("app list acme -o json").json[0]["client_id"] == reply.client_id
 
 
-def test_an_unknown_ca_is_shown_in_full_and_nothing_is_stored(harness: CliHarness) -> None:
+def test_unknown_ca_is_shown_and_not_stored(harness: CliHarness) -> None:
     harness.put("requested")
     before = harness.look().documents
     ended = harness.run("cert import acme - -o json", input=answer(harness).zip())
@@ -183,7 +183,7 @@ def assert_import_refused(harness: CliHarness, reply: Reply, says: str) -> None:
     assert harness.look().documents == before
 
 
-def test_inspect_shows_every_certificate_and_client_id_without_a_vault(harness: CliHarness) -> None:
+def test_inspect_needs_no_vault(harness: CliHarness) -> None:
     harness.put("requested")
     facts = harness.ok("cert inspect reply.zip -o json", env={"VAULT_ADDR": "unix:///nowhere"}).json
     assert set(facts) == {"certificates", "client_ids", "findings"}
@@ -194,7 +194,7 @@ def test_inspect_shows_every_certificate_and_client_id_without_a_vault(harness: 
     assert facts["client_ids"][0] in text
 
 
-def test_a_subject_that_would_drive_a_terminal_is_shown_without_its_powers(harness: CliHarness) -> None:
+def test_subject_is_escaped_for_a_terminal(harness: CliHarness) -> None:
     from datetime import UTC, datetime, timedelta
 
     from cryptography.hazmat.primitives import hashes
@@ -217,7 +217,7 @@ def test_a_subject_that_would_drive_a_terminal_is_shown_without_its_powers(harne
         ]
 
 
-def test_base64_that_is_no_certificate_is_told_as_such(harness: CliHarness) -> None:
+def test_base64_of_no_certificate_is_named(harness: CliHarness) -> None:
     harness.put("requested")
     junk = b"-----BEGIN CERTIFICATE-----\n" + base64.b64encode(bytes(300)) + b"\n-----END CERTIFICATE-----\n"
     ended = harness.run("cert inspect -", input=junk)

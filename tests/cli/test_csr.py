@@ -25,7 +25,7 @@ KEY = rsa.generate_private_key(65537, 2048)
 REQUEST = {"number", "key", "spki", "csr", "drafted_at", "submissions", "closed", "closed_at"}
 
 
-def test_a_request_is_drafted_once_and_shown_as_often_as_asked(harness: CliHarness) -> None:
+def test_request_is_drafted_once(harness: CliHarness) -> None:
     harness.put("added")
     first = harness.ok("csr new acme")
     assert first.out.startswith("-----BEGIN CERTIFICATE REQUEST-----")
@@ -41,7 +41,7 @@ def test_a_request_is_drafted_once_and_shown_as_often_as_asked(harness: CliHarne
     assert (harness.home / "again.csr").read_text() == first.out
 
 
-def test_what_the_broker_drafts_its_own_linter_accepts(harness: CliHarness) -> None:
+def test_linter_accepts_our_drafts(harness: CliHarness) -> None:
     harness.put("requested")
     harness.ok("csr new acme --out acme.csr")
     assert harness.ok(f"csr lint acme.csr --login {LOGIN}").out.endswith("good\n")
@@ -52,7 +52,7 @@ def test_what_the_broker_drafts_its_own_linter_accepts(harness: CliHarness) -> N
     }
 
 
-def test_superseding_closes_the_open_request_and_makes_a_new_key(harness: CliHarness) -> None:
+def test_supersede_makes_a_new_key(harness: CliHarness) -> None:
     harness.put("requested")
     old = harness.ok("csr show acme -o json").json
     new = harness.ok("csr new acme --supersede --yes -o json").json
@@ -78,7 +78,7 @@ def test_superseding_closes_the_open_request_and_makes_a_new_key(harness: CliHar
         ),
     ],
 )
-def test_a_partners_answer_is_not_lost_unasked(harness: CliHarness, state: str, line: str, lost: str) -> None:
+def test_partners_answer_is_not_lost_unasked(harness: CliHarness, state: str, line: str, lost: str) -> None:
     harness.put("requested")
     harness.ok("csr submit acme --to desk@partner.example --reference INC-7")
     if state == "candidate":
@@ -94,7 +94,7 @@ def test_a_partners_answer_is_not_lost_unasked(harness: CliHarness, state: str, 
     harness.ok(f"{line} --yes")
 
 
-def test_what_was_never_sent_is_asked_about_too(harness: CliHarness) -> None:
+def test_unsent_request_is_asked_about_too(harness: CliHarness) -> None:
     """`csr new` printed the CSR: somebody may have mailed it by hand."""
     harness.put("requested")
     refused = harness.run("csr new acme --supersede")
@@ -103,7 +103,7 @@ def test_what_was_never_sent_is_asked_about_too(harness: CliHarness) -> None:
     harness.assert_unchanged()
 
 
-def test_superseding_where_nothing_is_open_just_begins(harness: CliHarness) -> None:
+def test_supersede_without_a_request_begins(harness: CliHarness) -> None:
     harness.put("added")
     assert harness.ok("csr new acme --supersede --yes -o json").json["number"] == 1
 
@@ -111,7 +111,7 @@ def test_superseding_where_nothing_is_open_just_begins(harness: CliHarness) -> N
 @pytest.mark.parametrize(
     ("line", "closed"), [("csr cancel acme", "cancelled"), ("csr refused acme --reason 'wrong O'", "rejected")]
 )
-def test_a_late_reply_to_a_closed_request_is_named(harness: CliHarness, line: str, closed: str) -> None:
+def test_reply_to_a_closed_request_is_named(harness: CliHarness, line: str, closed: str) -> None:
     harness.put("requested")
     assert f"1 of acme is {closed}\n" in harness.ok(f"{line} --yes").err
     assert f"is {closed} already: nothing to do\n" in harness.ok(f"{line} --yes").err
@@ -122,7 +122,7 @@ def test_a_late_reply_to_a_closed_request_is_named(harness: CliHarness, line: st
     assert f"which was {closed}" in harness.run("cert import acme reply.zip").err
 
 
-def test_a_draft_of_the_mail_carries_the_csr_and_starts_the_clock(harness: CliHarness) -> None:
+def test_mail_draft_has_the_csr_and_a_date(harness: CliHarness) -> None:
     harness.put("requested")
     harness.ok("csr submit acme --reference T-1")
     mail = message_from_bytes((harness.home / "acme-1.eml").read_bytes())
@@ -181,7 +181,7 @@ def test_a_request_with_the_same_key_is_answered(harness: CliHarness) -> None:
     harness.ok("evidence verify acme")
 
 
-def test_a_request_that_is_closed_meanwhile_leaves_no_mail(harness: CliHarness) -> None:
+def test_closed_request_leaves_no_mail(harness: CliHarness) -> None:
     """Its key is destroyed: a draft that lay there would be sent one day."""
     harness.put("requested")
     cancelled = meanwhile(lambda: harness.ok("csr cancel acme --yes"))
@@ -194,7 +194,7 @@ def test_a_request_that_is_closed_meanwhile_leaves_no_mail(harness: CliHarness) 
     assert not harness.run("csr submit acme --out -", wiring=cancelled).out
 
 
-def test_a_mail_that_could_not_be_written_is_the_same_when_it_can(harness: CliHarness) -> None:
+def test_unwritten_mail_is_the_same_later(harness: CliHarness) -> None:
     harness.put("requested")
     noted = meanwhile(lambda: (harness.home / "there").rename(harness.home / "elsewhere"))
     (harness.home / "there").mkdir()
@@ -220,7 +220,7 @@ def meanwhile(act: Callable[[], object]) -> Wiring:
     return Wiring(clock=clock)
 
 
-def test_a_request_sent_by_hand_is_noted_with_its_time_and_whom_it_went_to(harness: CliHarness) -> None:
+def test_request_sent_by_hand_is_noted(harness: CliHarness) -> None:
     harness.put("requested")
     at = (datetime.now(UTC) - timedelta(seconds=1)).isoformat(timespec="milliseconds")
     facts = harness.ok(f"csr submit acme --sent-at {at} --reference INC-7 --to desk@partner.example -o json").json
@@ -253,7 +253,7 @@ def test_a_portal_is_confirmed_by_a_person(harness: CliHarness) -> None:
     assert (sent["via"], sent["to"], sent["reference"]) == ("portal", "https://portal.own.example/csr", "T-7")
 
 
-def test_the_day_of_drafting_will_do_as_a_time_of_sending(harness: CliHarness) -> None:
+def test_sending_may_be_dated_by_day(harness: CliHarness) -> None:
     harness.put("requested")
     request = harness.account.open_request
     assert request
@@ -263,7 +263,7 @@ def test_the_day_of_drafting_will_do_as_a_time_of_sending(harness: CliHarness) -
     assert datetime.fromisoformat(sent["at"]) == request.drafted_at
 
 
-def test_a_strangers_csr_drives_no_terminal_and_forges_no_line(harness: CliHarness) -> None:
+def test_strangers_csr_drives_no_terminal(harness: CliHarness) -> None:
     evil = "x\x1b]0;y\x07\x9b2J\u202e\ngood"
     made = a_csr(KEY, der=False, O=evil)
     for output in ("table", "json"):
@@ -283,7 +283,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("changes", BAD)
-def test_a_csr_made_by_hand_is_judged_field_by_field(harness: CliHarness, changes: str) -> None:
+def test_handmade_csr_is_judged_by_field(harness: CliHarness, changes: str) -> None:
     harness.put("added")
     fields, code = BAD[changes]
     made = a_csr(KEY, der=False, **fields)
@@ -298,7 +298,7 @@ def test_a_csr_made_by_hand_is_judged_field_by_field(harness: CliHarness, change
 @pytest.mark.parametrize(
     "key", [rsa.generate_private_key(65537, 1024), ec.generate_private_key(ec.SECP256R1())], ids=["short", "elliptic"]
 )
-def test_a_csr_for_another_key_than_the_partner_takes_is_refused(harness: CliHarness, key: object) -> None:
+def test_csr_with_an_unfit_key_is_refused(harness: CliHarness, key: object) -> None:
     harness.put("added")
     ended = harness.run("csr lint -", input=a_csr(key))
     assert ended.code == 6
@@ -306,7 +306,7 @@ def test_a_csr_for_another_key_than_the_partner_takes_is_refused(harness: CliHar
     assert "key" in ended.out
 
 
-def test_a_csr_that_somebody_changed_is_refused(harness: CliHarness) -> None:
+def test_changed_csr_is_refused(harness: CliHarness) -> None:
     harness.put("added")
     der = bytearray(a_csr(KEY, der=True))
     der[-1] ^= 1

@@ -49,7 +49,7 @@ FREE = {  # commands that a base installation runs, or refuses for another reaso
 }
 
 
-def test_every_command_names_the_missing_extra(tmp_path: Path) -> None:
+def test_every_command_names_a_missing_extra(tmp_path: Path) -> None:
     words: dict[str, str | list[str]] = {
         "account": "acme", "application": "reporting", "number": "1", "accept": ["--accept-ca", "ab" * 32],
         "url": "https://partner.example/v3", "login": "MZP0000001", "consumer": "reader", "csr": "good.csr",

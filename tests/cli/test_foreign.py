@@ -67,11 +67,11 @@ def test_foreign_entries_are_reported(planted: CliHarness, line: str) -> None:
     planted.ok(line)
 
 
-def test_verify_reports_entries_beside_the_accounts_own(planted: CliHarness) -> None:
+def test_verify_reports_foreign_entries(planted: CliHarness) -> None:
     assert set(reported(planted, "evidence verify acme")) == {"evidence/accounts/acme/note"}
 
 
-def test_export_reports_what_is_not_in_the_file(planted: CliHarness) -> None:
+def test_export_reports_what_it_leaves_out(planted: CliHarness) -> None:
     assert "foreign entry evidence/accounts/A/" in planted.ok("evidence export all.jsonl").err
 
 
@@ -93,7 +93,7 @@ def test_damaged_documents_stop_no_command(harness: CliHarness) -> None:
     assert broken == ["accounts/aaa", "issued/aaa"]
 
 
-def test_an_unreadable_record_may_hold_the_generation(harness: CliHarness) -> None:
+def test_unreadable_record_may_hold_it(harness: CliHarness) -> None:
     """A newer broker may have written it: only a person says that nobody is cut off."""
     harness.put("rotated")
     harness.watched = False
@@ -106,7 +106,7 @@ def test_an_unreadable_record_may_hold_the_generation(harness: CliHarness) -> No
     harness.ok("rotation retire acme --generation 1 --force --reason 'it is a test'")
 
 
-def test_an_entry_of_a_newer_broker_forks_one_account(harness: CliHarness) -> None:
+def test_newer_entry_forks_one_account(harness: CliHarness) -> None:
     """Such an entry in the place of one that is due ends neither status nor doctor."""
     harness.put("rotated")
     harness.watched = False

@@ -256,7 +256,7 @@ def test_pieces_come_one_after_the_other(harness: CliHarness) -> None:
     assert harness.account.requests[0].held_by == ("web-1", "web-2")
 
 
-def test_an_import_without_password_stores_nothing(harness: CliHarness, outside: OutsideSet) -> None:
+def test_import_without_password_stores_none(harness: CliHarness, outside: OutsideSet) -> None:
     given(harness, old_key=outside.key, old_crt=outside.certificate + outside.cas)
     ended = harness.run(f"account import acme old.key old.crt {new(harness)}")
     assert (ended.code, "--password-file" in ended.err) == (2, True)
@@ -325,7 +325,7 @@ def test_a_missing_login_is_known_first(harness: CliHarness, outside: OutsideSet
     assert harness.account.password == 1
 
 
-def test_key_and_certificate_of_two_sets_are_refused(harness: CliHarness, outside: OutsideSet) -> None:
+def test_key_and_cert_of_two_sets_refused(harness: CliHarness, outside: OutsideSet) -> None:
     other = made_outside(harness.partner)
     given(harness, one_key=outside.key, other_crt=other.certificate + other.cas, password=PASSWORD.encode())
     ended = harness.run(f"account import acme one.key other.crt --password-file password {new(harness)}")
@@ -359,7 +359,7 @@ def test_an_entry_is_chosen_by_its_alias(harness: CliHarness, outside: OutsideSe
     assert certificate.pem.startswith(newer.certificate.decode().strip())
 
 
-def test_a_set_that_the_partner_refuses_stays_candidate(harness: CliHarness, outside: OutsideSet) -> None:
+def test_refused_set_stays_candidate(harness: CliHarness, outside: OutsideSet) -> None:
     files = {**outside.files, "password": b"not the password"}
     given(harness, wrong_zip=zipped(files))
     ended = harness.run(f"account import acme wrong.zip {CLIENT} {new(harness)}")

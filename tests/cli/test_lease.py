@@ -49,7 +49,7 @@ def test_a_hint_names_no_option_that_is_not_there(held: CliHarness) -> None:
     assert "--consumer NAME" in held.run("lease revoke 0123456789 --reason x").err
 
 
-def test_a_lease_is_shown_by_the_beginning_of_its_id(held: CliHarness) -> None:
+def test_lease_is_shown_by_the_start_of_its_id(held: CliHarness) -> None:
     shown = held.ok(f"lease show {LEASE[:12]}").out
     assert LEASE in shown
     assert "batch-7" in shown

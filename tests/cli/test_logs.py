@@ -46,7 +46,7 @@ def test_bundles_are_logged_with_their_lease(harness: CliHarness) -> None:
     assert line["lease"]
 
 
-def test_requests_to_vault_are_logged_at_debug(harness: CliHarness) -> None:
+def test_debug_logs_requests_to_vault(harness: CliHarness) -> None:
     harness.put("promoted")
     logged = lines(harness.ok("app list acme -vv", env=JSON).err)
     read = next(line for line in logged if str(line.get("path", "")).endswith("data/accounts/acme"))
@@ -56,7 +56,7 @@ def test_requests_to_vault_are_logged_at_debug(harness: CliHarness) -> None:
     assert len({line["request"] for line in logged}) == 1
 
 
-def test_retries_are_logged_and_stdout_is_data(harness: CliHarness) -> None:
+def test_retries_are_logged_on_stderr(harness: CliHarness) -> None:
     harness.put("promoted")
     away = {"VAULT_ADDR": "unix:///nowhere/vault.sock", "BROKER_TIMEOUT": "1s", **JSON}
     ended = harness.run("app list acme -o json -vv", env=away)

@@ -27,7 +27,7 @@ def a_pipe(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [a_link, a_link_to_nothing, a_pipe])
-def test_a_secret_goes_through_nothing_that_leads_elsewhere(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_secret_is_written_through_no_link(tmp_path: Path, make: Callable[[Path], None]) -> None:
     (tmp_path / "victim").write_text("precious")
     place = tmp_path / "token"
     make(place)
@@ -40,7 +40,7 @@ def test_a_secret_goes_through_nothing_that_leads_elsewhere(tmp_path: Path, make
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_secret_replaces_a_file_and_what_is_public_goes_where_a_link_points(tmp_path: Path) -> None:
+def test_secret_replaces_and_public_follows(tmp_path: Path) -> None:
     place, target = tmp_path / "place", tmp_path / "target"
     place.write_text("before")
     write_output(str(place), b"hvs.token", mode=0o600)

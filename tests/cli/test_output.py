@@ -9,7 +9,7 @@ import pytest
 from broker.cli.output import show_json, show_table
 
 
-def test_json_is_escaped_where_it_would_drive_a_terminal_and_reads_back_the_same(
+def test_json_is_escaped_for_a_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     value = {"title": "Société \x1b[2J\x9b2J\u202e\u2028\x7f\U000e0041\n\ud800", "\u200bkey": ["\u00a0", "ok"]}

@@ -29,7 +29,7 @@ def without(module: str, *words: str, home: Path) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize("module", ["stamina"])
-def test_a_part_that_is_not_installed_is_named_with_how_to_get_it(module: str, tmp_path: Path) -> None:
+def test_missing_extra_has_an_install_hint(module: str, tmp_path: Path) -> None:
     ended = without(module, "status", "-o", "json", home=tmp_path)
     assert ended.returncode == 2
     assert f"needs the extra server, which is not installed: {module} is missing" in ended.stderr
@@ -37,12 +37,12 @@ def test_a_part_that_is_not_installed_is_named_with_how_to_get_it(module: str, t
     assert json.loads(ended.stdout)["code"] == "input"
 
 
-def test_a_module_of_ours_that_is_missing_is_a_fault_of_ours(tmp_path: Path) -> None:
+def test_missing_module_of_ours_is_a_fault(tmp_path: Path) -> None:
     ended = without("broker.compose", "status", home=tmp_path)
     assert ended.returncode == 1
     assert "a fault in the broker itself" in ended.stderr
 
 
-def test_every_part_that_is_named_can_be_installed() -> None:
+def test_every_named_extra_exists() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert set(EXTRAS) <= {*project["optional-dependencies"], "demo"}  # the demo comes with the stand-in

@@ -68,7 +68,7 @@ def test_a_terminal_asks_for_each_step(harness: CliHarness) -> None:
     assert harness.ok("password rotate acme -o json").json["next"] == "tried"
 
 
-def test_an_aborted_rotation_leaves_the_old_password(harness: CliHarness) -> None:
+def test_aborted_rotation_keeps_the_old_password(harness: CliHarness) -> None:
     harness.put("changing")
     harness.ok("password set acme --password-file -", input=NEW.encode())
     harness.ok("password rotate acme --abort --reason 'the desk is away'")

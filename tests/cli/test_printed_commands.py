@@ -32,7 +32,7 @@ def test_every_command_in_a_text_is_complete() -> None:
         ("broker account ad acme", "broker account ad", "there is no such verb"),
     ],
 )  # fmt: skip
-def test_a_command_is_told_from_the_prose_after_it(text: str, found: str, fault: str) -> None:
+def test_command_ends_before_the_prose(text: str, found: str, fault: str) -> None:
     first = next(printed(text))
     assert (str(first), first.fault) == (found, fault)
 
@@ -74,7 +74,7 @@ def test_the_next_step_of_a_command_works(harness: CliHarness, printed_runs: Pri
 
 
 @pytest.mark.slow
-def test_the_steps_after_init_lead_to_a_good_doctor(harness: CliHarness) -> None:
+def test_steps_after_init_make_doctor_content(harness: CliHarness) -> None:
     """In a Vault of one's own, where no role has a login yet; before them, doctor names the step that is missing."""
     harness.put("empty")
     settings = harness.saved.system.vault.settings
@@ -100,7 +100,7 @@ def test_the_steps_after_init_lead_to_a_good_doctor(harness: CliHarness) -> None
 
 
 @pytest.mark.slow
-def test_the_page_for_clients_begins_with_what_works(harness: CliHarness) -> None:
+def test_clients_page_begins_with_what_works(harness: CliHarness) -> None:
     page = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
     block = page.partition("```sh\n")[2].partition("```")[0]
     enrol, configure, get = (line.partition("broker ")[2] for line in block.splitlines())

@@ -40,7 +40,7 @@ def on_terminal(harness: CliHarness, *words: str) -> Terminal:
     return Terminal([sys.executable, "-m", "broker", *words], harness.home, harness.saved.system.environment)
 
 
-def test_a_password_is_typed_twice_and_never_seen(harness: CliHarness) -> None:
+def test_password_is_typed_twice_unseen(harness: CliHarness) -> None:
     harness.put("added")
     with on_terminal(harness, "password", "set", "acme") as terminal:
         terminal.wait_for("Password: ")
@@ -53,7 +53,7 @@ def test_a_password_is_typed_twice_and_never_seen(harness: CliHarness) -> None:
     assert harness.saved.system.vault.admin.read("passwords/acme/2").data["value"]["password"] == TYPED
 
 
-def test_two_that_differ_are_asked_again_and_ctrl_c_stores_nothing(harness: CliHarness) -> None:
+def test_ctrl_c_at_a_prompt_stores_nothing(harness: CliHarness) -> None:
     harness.put("added")
     with on_terminal(harness, "password", "set", "acme") as terminal:
         terminal.wait_for("Password: ")
@@ -109,7 +109,7 @@ def test_tables_on_a_terminal_fit(harness: CliHarness) -> None:
     assert "\x1b" not in run(harness, "account", "list").out
 
 
-def test_who_waits_for_a_vault_that_is_away_is_told_so_and_a_program_is_not(harness: CliHarness) -> None:
+def test_wait_for_vault_is_noted_for_people(harness: CliHarness) -> None:
     words = ["--timeout", "4s", "account", "list"]
     away = {"VAULT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN": "unused"}
     environment = {**harness.saved.system.environment, **away}
@@ -181,7 +181,7 @@ def test_words_that_are_no_text_are_refused(harness: CliHarness) -> None:
     assert ended.json["success"] is False
 
 
-def test_a_terminal_that_lacks_a_letter_is_no_reason_to_fail(harness: CliHarness) -> None:
+def test_terminal_without_a_letter_is_fine(harness: CliHarness) -> None:
     harness.put("added")
     done = run(harness, "account", "add", "--help", env={"PYTHONIOENCODING": "latin-1"})
     assert done.code == 0, done
@@ -189,7 +189,7 @@ def test_a_terminal_that_lacks_a_letter_is_no_reason_to_fail(harness: CliHarness
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_asked_to_end_while_vault_is_silent_it_ends(harness: CliHarness, number: signal.Signals, code: int) -> None:
+def test_signal_ends_a_wait_for_vault(harness: CliHarness, number: signal.Signals, code: int) -> None:
     harness.put("added")
     harness.watched = False
     place = harness.home / "silent"
@@ -209,7 +209,7 @@ def test_asked_to_end_while_vault_is_silent_it_ends(harness: CliHarness, number:
     assert harness.look() == harness.before
 
 
-def test_a_holder_that_waits_for_a_silent_vault_is_ended_by_a_second_signal(harness: CliHarness) -> None:
+def test_second_signal_ends_a_waiting_holder(harness: CliHarness) -> None:
     """The first has it give back what it may have been given, which waits for the same Vault."""
     harness.put("promoted")
     harness.watched = False

@@ -124,7 +124,7 @@ def test_mailed_reply_is_proposed_once(
     assert harness.account.open_request is None
 
 
-def test_another_address_than_the_watched_is_noted(harness: CliHarness) -> None:
+def test_an_address_not_watched_is_noted(harness: CliHarness) -> None:
     harness.put("requested")
     with harness.saved.system.broker(settings={"mail.imap.host": "mail.example", "mail.imap.user": BROKER}) as broker:
         (finding,) = broker.arriving.unwatched(harness.account.subject)

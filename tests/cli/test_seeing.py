@@ -61,13 +61,13 @@ def test_status_says_who_must_act_and_how(
     assert found["hint"] in text
 
 
-def test_an_account_without_a_password_says_so(harness: CliHarness) -> None:
+def test_missing_password_is_reported(harness: CliHarness) -> None:
     harness.put("empty")
     harness.ok(harness.good("account add"))
     assert "it has no password" in row(harness)["message"]
 
 
-def test_as_time_goes_by_it_is_stuck_due_and_expired(harness: CliHarness) -> None:
+def test_time_makes_it_stuck_due_and_expired(harness: CliHarness) -> None:
     harness.put("requested")
     harness.ok("csr submit acme")
     assert "stuck" in row(harness, days=60)["message"]
@@ -120,7 +120,7 @@ def codes(harness: CliHarness, code: int, wiring: Wiring | None = None, **env: s
     return {finding["code"]: finding["severity"] for finding in ended.json["findings"]}
 
 
-def test_doctor_finds_nothing_where_nothing_is_wrong(harness: CliHarness) -> None:
+def test_doctor_finds_nothing_wrong(harness: CliHarness) -> None:
     harness.put("rotated")
     found = codes(harness, 0)
     assert set(found) - {"process.swap"} == {"vault.answers", "partner.unknown", "notice.none"}  # few may lock memory
@@ -128,7 +128,7 @@ def test_doctor_finds_nothing_where_nothing_is_wrong(harness: CliHarness) -> Non
     assert harness.look() == harness.before
 
 
-def test_doctor_finds_a_secret_that_others_can_read(harness: CliHarness) -> None:
+def test_doctor_finds_readable_secrets(harness: CliHarness) -> None:
     harness.put("promoted")
     file = harness.home / "roles/auditor/secret_id"
     mode = file.stat().st_mode & 0o777
@@ -156,7 +156,7 @@ def test_doctor_finds_a_login_that_is_gone(harness: CliHarness) -> None:
         file.chmod(mode)
 
 
-def test_doctor_names_a_token_that_stands_in_for_the_roles(harness: CliHarness) -> None:
+def test_doctor_names_a_token_for_all_roles(harness: CliHarness) -> None:
     harness.put("promoted")
     token = administrator(harness)
     assert "role.token" not in codes(harness, 0, VAULT_TOKEN=token)  # each role has a login of its own
@@ -176,7 +176,7 @@ def test_doctor_names_a_root_token_as_such(tmp_path: Path) -> None:
     assert [f for f in found if f["code"] == "role.token" and "root token" in f["message"]]
 
 
-def test_a_host_of_one_role_is_judged_by_it_alone(harness: CliHarness) -> None:
+def test_host_of_one_role_is_checked_for_it(harness: CliHarness) -> None:
     harness.put("promoted")
     lines = [f'{name}_file = "roles/server/{name}"' for name in ("role_id", "secret_id")]
     (harness.home / "one.toml").write_text("\n".join(["version = 1", "[roles.server]", *lines]))
@@ -189,7 +189,7 @@ def test_a_host_of_one_role_is_judged_by_it_alone(harness: CliHarness) -> None:
     assert not [code for code in found if code.startswith("role.")]
 
 
-def test_without_a_login_doctor_and_status_tell_no_more_than_they_know(harness: CliHarness) -> None:
+def test_doctor_without_logins_says_less(harness: CliHarness) -> None:
     harness.put("promoted")
     none = {"BROKER_CONFIG": "plain.toml"}
     assert codes(harness, 6, BROKER_CONFIG="plain.toml")["role.none"] == "error"
@@ -228,9 +228,7 @@ STRANGE = {"surprise": True}
 @pytest.mark.parametrize(
     ("changed", "hint"), [(NEWER, "upgrade this broker"), (STRANGE, "then broker partner add FILE")]
 )
-def test_a_profile_that_is_refused_hides_no_other_account(
-    harness: CliHarness, changed: dict[str, object], hint: str
-) -> None:
+def test_refused_profile_hides_no_account(harness: CliHarness, changed: dict[str, object], hint: str) -> None:
     harness.put("profiled")
     harness.ok(harness.good("account add", "zzz").replace("account add zzz", "account add zzz --profile own"))
     before = harness.ok("status acme -o json").json
@@ -272,7 +270,7 @@ def test_doctor_finds_accounts_in_trouble(harness: CliHarness) -> None:
     assert codes(harness, 6)["account.breaker"] == "error"
 
 
-def test_doctor_finds_a_role_without_its_rights(harness: CliHarness) -> None:
+def test_doctor_finds_missing_rights(harness: CliHarness) -> None:
     harness.put("promoted")
     vault, mount = harness.saved.system.vault.admin, harness.saved.system.vault.settings.mount
     path = f"sys/policies/acl/{policy_name(mount, 'rotator')}"
@@ -309,7 +307,7 @@ def test_explain_can_be_mailed_as_it_is(harness: CliHarness) -> None:
     assert all(re.fullmatch("[0-9a-f]{64}", text) for text in fingerprints)
 
 
-def test_explain_works_before_there_is_a_client_id(harness: CliHarness) -> None:
+def test_explain_works_without_a_client_id(harness: CliHarness) -> None:
     harness.put("requested")
     harness.ok(f"cert import acme reply.zip {' '.join(harness.saved.system.accepting())}")
     shown = harness.ok("explain acme").out
@@ -319,7 +317,7 @@ def test_explain_works_before_there_is_a_client_id(harness: CliHarness) -> None:
     assert harness.run("rotation canary acme").code == 6
 
 
-def test_evidence_tells_the_whole_story_and_verifies(harness: CliHarness) -> None:
+def test_evidence_is_whole_and_verifies(harness: CliHarness) -> None:
     harness.put("rotated")
     harness.ok("bundle get acme/reporting --consumer-token-file reader.token --to bundle")
     entries = harness.ok("evidence show acme --issued -o json").json
@@ -349,7 +347,7 @@ def test_verify_counts_the_chains_of_leases(harness: CliHarness) -> None:
     assert len(harness.ok("evidence verify --all -o json").json["chains"]) == 4
 
 
-def test_evidence_that_somebody_changed_is_found(harness: CliHarness) -> None:
+def test_changed_evidence_is_found(harness: CliHarness) -> None:
     harness.put("promoted")
     vault, mount = harness.saved.system.vault.admin, harness.saved.system.vault.settings.mount
     path = next(p for p in harness.look().documents if p.startswith("evidence/accounts/acme/"))
@@ -360,7 +358,7 @@ def test_evidence_that_somebody_changed_is_found(harness: CliHarness) -> None:
     assert "broken" in harness.run("evidence verify acme").out
 
 
-def test_evidence_is_exported_and_verified_without_a_vault(harness: CliHarness) -> None:
+def test_export_is_verified_without_vault(harness: CliHarness) -> None:
     harness.put("rotated")
     harness.ok("evidence anchor")
     harness.ok("evidence export all.jsonl --key-to anchor.pem")
@@ -372,7 +370,7 @@ def test_evidence_is_exported_and_verified_without_a_vault(harness: CliHarness) 
     assert harness.run("evidence verify --file all.jsonl", env=away).code == 6
 
 
-def test_a_token_of_an_administrator_is_never_printed(harness: CliHarness) -> None:
+def test_administrators_token_is_not_printed(harness: CliHarness) -> None:
     harness.put("promoted")
     token = administrator(harness)
     for line in ("status", "doctor", "config show", "vault status", "vault env", "account list -o json"):

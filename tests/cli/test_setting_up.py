@@ -29,7 +29,7 @@ ACCOUNT = {
 }  # fmt: skip
 
 
-def test_an_account_is_added_once_and_the_same_again_is_no_conflict(harness: CliHarness) -> None:
+def test_repeated_account_add_is_no_conflict(harness: CliHarness) -> None:
     harness.put("empty")
     line = harness.good("account add", account="new")
     assert "login MZP0000002 at https://partner.example/v3" in harness.ok(line).err
@@ -42,7 +42,7 @@ def test_an_account_is_added_once_and_the_same_again_is_no_conflict(harness: Cli
     assert conflict.code == 8
 
 
-def test_show_and_list_tell_people_and_programs(harness: CliHarness) -> None:
+def test_show_and_list_have_text_and_json(harness: CliHarness) -> None:
     harness.put("rotated")
     assert set(harness.ok("account show acme -o json").json) >= ACCOUNT
     text = harness.ok("account show acme").out
@@ -53,7 +53,7 @@ def test_show_and_list_tell_people_and_programs(harness: CliHarness) -> None:
     assert listed[1].split()[:5] == ["acme", "stellantis", "stand-in", "MZP0000001", "2"]
 
 
-def test_nothing_there_is_said_to_people_and_an_empty_list_to_programs(harness: CliHarness) -> None:
+def test_empty_list_is_a_note_or_empty_json(harness: CliHarness) -> None:
     harness.put("empty")
     ended = harness.ok("account list")
     assert (ended.out, "broker account add" in ended.err) == ("", True)
@@ -62,7 +62,7 @@ def test_nothing_there_is_said_to_people_and_an_empty_list_to_programs(harness: 
     assert harness.ok("evidence show --all -o json").json == []
 
 
-def test_an_application_comes_changes_and_goes(harness: CliHarness) -> None:
+def test_application_is_added_and_removed(harness: CliHarness) -> None:
     harness.put("added")
     assert "comes with the partner's reply" in harness.ok("app add acme/billing").err
     assert harness.ok("app add acme/billing").code == 0
@@ -75,7 +75,7 @@ def test_an_application_comes_changes_and_goes(harness: CliHarness) -> None:
     assert "acme/reporting" in harness.ok("app list acme").out
 
 
-def test_account_settings_are_set_and_cleared(harness: CliHarness) -> None:
+def test_account_settings_can_be_cleared(harness: CliHarness) -> None:
     harness.put("promoted")
     before = harness.ok("status acme -o json").json[0]
     line = "account set acme --contact new@partner.example --team ops@acme.example --renew-before 20%"
@@ -92,6 +92,8 @@ def test_account_settings_are_set_and_cleared(harness: CliHarness) -> None:
         "renew_before": "20%",
         "renewal": "auto",
         "promotion": "manual",
+        "submit_via": "",
+        "language": "",
     }
     assert harness.run("evidence verify acme").code == 0
     harness.ok("account set acme --clear renew-before --clear team --contact desk@partner.example")
@@ -164,7 +166,7 @@ def test_shared_client_id_is_warned_of(harness: CliHarness) -> None:
     assert "same client_id" not in harness.ok("app set acme/billing --client-id another").err
 
 
-def test_a_password_is_stored_and_never_shown(harness: CliHarness) -> None:
+def test_password_is_stored_and_not_shown(harness: CliHarness) -> None:
     harness.put("added")
     (harness.home / "secret").write_text("sësame\r\n")
     shown = harness.ok("password set acme --password-file secret")
@@ -176,7 +178,7 @@ def test_a_password_is_stored_and_never_shown(harness: CliHarness) -> None:
     assert harness.saved.system.vault.admin.read("passwords/acme/2").data["value"]["password"] == "sësame"
 
 
-def test_a_profile_of_ones_own_is_added_shown_and_used(harness: CliHarness) -> None:
+def test_custom_profile_is_added_and_used(harness: CliHarness) -> None:
     harness.put("empty")
     assert "own-partner" in harness.ok("partner add own.toml").err
     listed = {row["name"]: row["source"] for row in harness.ok("partner list -o json").json}
@@ -200,7 +202,7 @@ def test_a_profile_is_shown_with_its_facts(harness: CliHarness) -> None:
     assert "{'" not in shown
 
 
-def test_a_profile_can_be_copied_changed_and_added(harness: CliHarness) -> None:
+def test_copied_profile_can_be_added(harness: CliHarness) -> None:
     harness.put("empty")
     copied = harness.ok("partner show stellantis -o toml").out
     assert copied.startswith("#")
@@ -213,7 +215,7 @@ def test_a_profile_can_be_copied_changed_and_added(harness: CliHarness) -> None:
     assert harness.ok("partner show copied -o json").json == shown[1]
 
 
-def test_every_setting_says_where_it_comes_from(harness: CliHarness) -> None:
+def test_every_setting_has_its_source(harness: CliHarness) -> None:
     harness.put("empty")
     shown = harness.ok("--timeout 7s config show -o json", env={"BROKER_TTL": "5m"}).json
     assert set(shown) == {"file", "settings", "logins", "accounts", "issuers", "rotation"}
@@ -232,12 +234,12 @@ def test_every_setting_says_where_it_comes_from(harness: CliHarness) -> None:
     assert harness.ok("config show -o json", env={"BROKER_CONFIG": "plain.toml"}).json["logins"]["auditor"] is None
 
 
-def test_a_role_with_a_login_of_its_own_does_not_take_a_token_around(harness: CliHarness) -> None:
+def test_role_prefers_its_own_login(harness: CliHarness) -> None:
     harness.put("promoted")
     assert harness.ok("account list", env={"VAULT_TOKEN": "hvs.wrong"}).out
 
 
-def test_check_reads_every_file_that_the_settings_name(harness: CliHarness) -> None:
+def test_check_reads_every_named_file(harness: CliHarness) -> None:
     harness.put("empty")
     assert "the configuration is valid" in harness.ok("config check").err
     ended = harness.run("config check", env={"VAULT_CACERT": "/nowhere/ca.pem"})
@@ -274,7 +276,7 @@ def test_a_host_of_an_application_learns_where(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [120, 3000])
-def test_a_directory_that_no_socket_fits_in_holds_no_vault(tmp_path: Path, length: int) -> None:
+def test_directory_too_long_for_a_socket(tmp_path: Path, length: int) -> None:
     directory = "/".join(["x" * 99] * (length // 100))
     environment = {"HOME": str(tmp_path), "BROKER_EMBEDDED": f"{tmp_path}/{directory}/x"}
     for words, code in ((("status",), 2), (("vault", "status"), 2), (("vault", "stop"), 0), (("vault", "start"), 2)):
@@ -282,7 +284,7 @@ def test_a_directory_that_no_socket_fits_in_holds_no_vault(tmp_path: Path, lengt
         assert ended.code == code, ended.err
 
 
-def test_a_user_that_no_passwd_file_names_needs_no_home(
+def test_user_without_passwd_needs_no_home(
     harness: CliHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a container that is given just a UID."""
@@ -304,7 +306,7 @@ def test_setup_grants_the_pki_that_is_configured(harness: CliHarness) -> None:
     assert "/sign/" not in harness.ok("vault setup --print sh").out
 
 
-def test_with_nobody_to_ask_init_takes_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_without_terminal_has_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"HOME": str(tmp_path)}
     assert inside(["init", "--out", "-"], home=tmp_path, environment=environment).code == 0
     monkeypatch.setattr("broker.embedded.server.PACKAGE", "not_installed")
@@ -337,7 +339,7 @@ def test_what_init_writes_can_be_read(tmp_path: Path, answers: str) -> None:
     assert printed.out == (tmp_path / "broker.toml").read_text()
 
 
-def test_a_consumer_is_enrolled_and_gets_what_it_may(harness: CliHarness) -> None:
+def test_enrolled_consumer_gets_its_bundle(harness: CliHarness) -> None:
     harness.put("promoted")
     root = {"VAULT_TOKEN": setup_token(harness)}
     harness.ok("vault enrol worker --right acme/reporting --token-file worker.token --login-dir worker", env=root)
@@ -363,7 +365,7 @@ def test_setting_up_again_changes_nothing(harness: CliHarness) -> None:
     assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
 
 
-def test_a_second_setup_with_logins_changes_nothing_either(harness: CliHarness) -> None:
+def test_repeated_setup_keeps_the_logins(harness: CliHarness) -> None:
     harness.put("empty")
     root = {"VAULT_TOKEN": setup_token(harness)}
     first = harness.ok("vault setup --login-dir here", env=root)
@@ -377,7 +379,7 @@ def test_a_second_setup_with_logins_changes_nothing_either(harness: CliHarness) 
     assert {file: file.read_text() for file in (harness.home / "here").rglob("*_id")} == made
 
 
-def test_a_mount_in_use_is_shared_only_if_asked(harness: CliHarness) -> None:
+def test_mount_in_use_is_shared_on_request(harness: CliHarness) -> None:
     """Each hint is a command that works as printed; the effects of sharing are shown first."""
     harness.put("empty")
     admin = harness.saved.system.vault.admin
@@ -409,14 +411,14 @@ def test_a_mount_in_use_is_shared_only_if_asked(harness: CliHarness) -> None:
         admin.call("DELETE", "sys/auth/team-kv")
 
 
-def test_every_write_of_setting_up_passes_where_writes_are_seen(harness: CliHarness) -> None:
+def test_every_write_of_setup_is_seen(harness: CliHarness) -> None:
     harness.put("promoted")
     root = {"VAULT_TOKEN": setup_token(harness)}
     harness.ok("vault enrol seen --right acme/reporting --token-file seen.token", env=root)
     assert [path.partition("/")[0] for path in harness.writes] == ["sys", "identity", "auth", "identity", "auth"]
 
 
-def test_enrolling_again_keeps_the_login_and_a_token_says_when_it_ends(harness: CliHarness) -> None:
+def test_repeated_enrol_keeps_the_login(harness: CliHarness) -> None:
     harness.put("promoted")
     root = {"VAULT_TOKEN": setup_token(harness)}
     line = "vault enrol twice --right acme/reporting --login-dir twice"
@@ -431,7 +433,7 @@ def test_enrolling_again_keeps_the_login_and_a_token_says_when_it_ends(harness: 
     assert len(known["data"]["keys"]) == 1
 
 
-def test_a_token_on_standard_output_is_a_line_of_its_own(harness: CliHarness) -> None:
+def test_token_on_stdout_is_one_line(harness: CliHarness) -> None:
     harness.put("promoted")
     root = {"VAULT_TOKEN": setup_token(harness)}
     ended = harness.ok("vault enrol piped --right acme/reporting --token-file -", env=root)
@@ -443,7 +445,7 @@ def test_a_token_on_standard_output_is_a_line_of_its_own(harness: CliHarness) ->
     assert "--token-file PATH|-" in harness.ok("vault enrol --help").out
 
 
-def test_enrolling_takes_no_other_consumers_login_away(harness: CliHarness) -> None:
+def test_enrol_keeps_other_logins(harness: CliHarness) -> None:
     """The secret-id would stay valid, and nobody would have it."""
     harness.put("promoted")
     root = {"VAULT_TOKEN": setup_token(harness)}
@@ -461,7 +463,7 @@ def test_enrolling_takes_no_other_consumers_login_away(harness: CliHarness) -> N
     harness.ok(line.format("first"), env=root)
 
 
-def test_a_vault_that_was_never_set_up_says_so(harness: CliHarness) -> None:
+def test_vault_without_setup_is_reported(harness: CliHarness) -> None:
     harness.put("empty")
     changes = {"BROKER_CONFIG": "plain.toml", "VAULT_TOKEN": administrator(harness), "BROKER_MOUNT": "never-set-up"}
     ended = harness.run("account list", env=changes)
@@ -469,7 +471,7 @@ def test_a_vault_that_was_never_set_up_says_so(harness: CliHarness) -> None:
     assert "broker vault setup" in ended.err
 
 
-def test_an_expired_secret_id_is_told_with_its_file(harness: CliHarness) -> None:
+def test_expired_secret_id_names_its_file(harness: CliHarness) -> None:
     harness.put("empty")
     file = harness.home / "roles/auditor/secret_id"
     good = file.read_text()
@@ -486,7 +488,7 @@ def test_an_expired_secret_id_is_told_with_its_file(harness: CliHarness) -> None
         file.write_text(good)
 
 
-def test_env_prints_what_a_shell_can_evaluate(harness: CliHarness) -> None:
+def test_env_is_for_a_shell(harness: CliHarness) -> None:
     harness.put("empty")
     text = harness.ok("vault env").out
     done = subprocess.run(
@@ -497,7 +499,7 @@ def test_env_prints_what_a_shell_can_evaluate(harness: CliHarness) -> None:
 
 
 @pytest.mark.slow
-def test_the_embedded_vault_starts_once_is_used_and_stops() -> None:
+def test_embedded_vault_starts_and_stops() -> None:
     with tempfile.TemporaryDirectory(prefix="broker-own-") as directory:  # short: a socket's path has 104 bytes
         home = Path(directory)
 

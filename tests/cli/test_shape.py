@@ -24,7 +24,7 @@ HINTED = re.compile(r"broker ([a-z]+)(?: ([a-z]+))?")
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *NOUNS, ""])
-def test_every_command_has_help_with_an_example(name: str, tmp_path: Path) -> None:
+def test_every_help_has_an_example(name: str, tmp_path: Path) -> None:
     ended = inside([*name.split(), "--help"], home=tmp_path, environment={})
     assert ended.code == 0
     assert ended.out.startswith("Usage: broker")
@@ -46,7 +46,7 @@ def test_help_fits_a_narrow_terminal(name: str, tmp_path: Path) -> None:
     assert max(map(len, ended.out.splitlines())) <= 60
 
 
-def test_the_help_of_a_bundle_says_what_each_file_is(tmp_path: Path) -> None:
+def test_help_of_bundle_explains_each_file(tmp_path: Path) -> None:
     ended = inside(["bundle", "get", "--help"], home=tmp_path, environment={})
     assert re.search(r"keystore\.p12 +key and certificate as PKCS#12", ended.out)
 
@@ -108,7 +108,7 @@ def refused(ended: Any) -> dict[str, Any]:
     "name",
     sorted(set(WITH_JSON) - {"doctor", "vault status", "csr lint", "cert inspect", "vault setup", "partner list"}),
 )
-def test_an_error_is_data_where_json_was_asked_for(harness: CliHarness, name: str) -> None:
+def test_error_is_json_on_request(harness: CliHarness, name: str) -> None:
     harness.put(GOOD[name].state)
     with stamina.set_testing(True, attempts=1):
         away = harness.run(f"{harness.good(name)} -o json", env={"VAULT_ADDR": "unix:///nowhere/vault.sock"})
@@ -126,13 +126,13 @@ def test_an_error_is_data_where_json_was_asked_for(harness: CliHarness, name: st
 
 
 @pytest.mark.parametrize("flags", ["-o json", "-ojson", "--output json", "--output=json"])
-def test_json_may_be_asked_for_in_every_spelling(harness: CliHarness, flags: str) -> None:
+def test_json_option_has_every_spelling(harness: CliHarness, flags: str) -> None:
     harness.put("promoted")
     assert refused(harness.run(f"account show nobody {flags}"))["code"] == "unknown-name"
     assert refused(harness.run(f"{flags} account list"))["code"] == "input"
 
 
-def test_a_fault_of_ours_is_told_without_its_text(harness: CliHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_is_reported_without_its_text(harness: CliHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     harness.put("promoted")
 
     def broken(*_: object) -> None:
@@ -146,7 +146,7 @@ def test_a_fault_of_ours_is_told_without_its_text(harness: CliHarness, monkeypat
     assert "pass-not-to-be-shown" not in ended.out + ended.err
 
 
-def test_every_command_that_a_hint_or_a_next_step_names_can_be_typed() -> None:
+def test_every_command_in_a_hint_exists() -> None:
     known = {name for name, _ in commands()} | set(NOUNS)
     missing = []
     for file in sorted((ROOT / "broker").rglob("*.py")):

@@ -8,7 +8,7 @@ from broker.pki.certificates import ca_set
 from tests.support.cli_harness import CliHarness
 
 
-def test_a_new_ca_makes_a_candidate_and_only_its_promotion_changes_what_counts(harness: CliHarness) -> None:
+def test_new_ca_counts_once_it_is_promoted(harness: CliHarness) -> None:
     harness.put("promoted")
     both = f"--accept-ca {harness.cas['issuing']} --accept-ca {harness.cas['server']}"
     before = harness.account.current
@@ -24,7 +24,7 @@ def test_a_new_ca_makes_a_candidate_and_only_its_promotion_changes_what_counts(h
     harness.ok("evidence verify acme")
 
 
-def test_the_same_a_second_time_changes_nothing(harness: CliHarness) -> None:
+def test_repeated_command_changes_nothing(harness: CliHarness) -> None:
     harness.put("promoted")
     line = f"trust set acme reply.zip --replace --accept-ca {harness.cas['issuing']} -o json"
     first = json.loads(harness.ok(line).out)
@@ -34,7 +34,7 @@ def test_the_same_a_second_time_changes_nothing(harness: CliHarness) -> None:
     assert harness.account == once
 
 
-def test_a_ca_that_does_not_vouch_for_the_server_is_never_promoted(harness: CliHarness) -> None:
+def test_wrong_server_ca_is_not_promoted(harness: CliHarness) -> None:
     harness.put("promoted")
     harness.ok(f"trust set acme reply.zip --replace --accept-ca {harness.cas['issuing']}")
     refused = harness.run("rotation promote acme --generation 2")
@@ -59,7 +59,7 @@ def test_old_and_new_cas_overlap(harness: CliHarness) -> None:
     assert ca_set((harness.home / "made/current/ca.crt").read_text()).fingerprints == (harness.cas["server"],)
 
 
-def test_without_a_fingerprint_it_shows_what_the_file_offers(harness: CliHarness) -> None:
+def test_missing_fingerprint_shows_the_file(harness: CliHarness) -> None:
     harness.put("promoted")
     refused = harness.run("trust set acme reply.zip")
     assert refused.code == 6
@@ -69,7 +69,7 @@ def test_without_a_fingerprint_it_shows_what_the_file_offers(harness: CliHarness
     harness.assert_unchanged()
 
 
-def test_before_there_is_a_set_it_only_says_what_will_count(harness: CliHarness) -> None:
+def test_trust_is_announced_before_a_set(harness: CliHarness) -> None:
     harness.put("added")
     shown = harness.ok(f"trust set acme reply.zip --accept-ca {harness.cas['server']}").err
     assert "next:" not in shown

@@ -25,7 +25,7 @@ def test_the_reference_is_what_the_code_says() -> None:
     assert compared.returncode == 0, f"run `make docs`\n{compared.stdout}{compared.stderr}"
 
 
-def test_every_client_and_format_is_on_its_page() -> None:
+def test_every_client_and_format_is_shown() -> None:
     """Each format that `bundle get` writes for programs has a column, and a client that reads it."""
     columns = {file for files in COLUMNS.values() for file in files}
     text = set(DEFAULT) - columns

@@ -63,7 +63,7 @@ def test_an_address_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (ended.code, why in ended.err, "starting" in ended.err, "begun" in ended.err) == (2, True, False, False)
 
 
-def test_without_the_stand_in_it_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_stand_in_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "broker_demo.dev", None)
     ended = inside(["serve", "--dev"], home=tmp_path, environment={"HOME": str(tmp_path)})
     assert (ended.code, "pip install '.[server,embedded]' ./standin" in ended.err) == (2, True)

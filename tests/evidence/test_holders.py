@@ -126,12 +126,12 @@ def test_a_refused_renewal_lengthens_nothing() -> None:
     assert spans(entries) == [("l1", 1, 0, 20, "revoked")]
 
 
-def test_an_id_that_is_granted_again_is_another_line() -> None:
+def test_id_granted_again_is_another_line() -> None:
     entries = [issued(0), entry(10, "bundle-returned", lease="l1", consumer="e-1"), issued(15, until=75)]
     assert spans(entries) == [("l1", 1, 0, 10, "returned"), ("l1", 1, 15, 75, "expired")]
 
 
-def test_a_lease_that_moves_on_has_a_line_for_each_generation() -> None:
+def test_moving_lease_has_a_line_per_generation() -> None:
     assert {row[:4] for row in spans([issued(0), issued(30, until=90, generation=2)])} == {
         ("l1", 1, 0, 60),
         ("l1", 2, 30, 90),
@@ -142,11 +142,11 @@ def test_a_lease_that_moves_on_has_a_line_for_each_generation() -> None:
     ("start", "end", "held"),
     [(-9, 0, False), (-9, 1, True), (10, 20, True), (59, 99, True), (60, 99, False), (-9, 99, True)],
 )
-def test_a_lease_counts_if_it_was_held_in_the_period(start: int, end: int, held: bool) -> None:
+def test_lease_counts_if_held_in_the_period(start: int, end: int, held: bool) -> None:
     assert bool(found([issued(0)], Period(later(minutes=start), later(minutes=end)))) is held
 
 
-def test_evidence_from_before_the_period_is_asked_for() -> None:
+def test_evidence_before_the_period_is_asked() -> None:
     """A lease that was renewed all day may have been issued a day before."""
     period = Period(later(hours=24), later(hours=25))
     assert period.around.start <= NOW

@@ -137,7 +137,7 @@ def test_what_nobody_announced_is_as_new_as_that() -> None:
     ],
     ids=["never read", "announced", "changed", "announced again", "went back", "missed too much"],
 )
-def test_what_may_have_changed_is_as_old_as_its_reading(documents: tuple[RecentChanges, ...]) -> None:
+def test_may_have_changed_is_as_old_as_read(documents: tuple[RecentChanges, ...]) -> None:
     assert a_reader(*documents)(15.0) == 15
 
 

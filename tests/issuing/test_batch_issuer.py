@@ -308,7 +308,7 @@ def test_an_announced_account_is_read_each_second(announced: str) -> None:
     run(test)
 
 
-def test_a_slow_record_makes_an_announced_account_be_read() -> None:
+def test_slow_record_rereads_announced_account() -> None:
     """It was known to be fresh by the change document before the record was written."""
 
     async def test() -> None:
@@ -351,7 +351,7 @@ def test_a_record_covers_the_last_lease_exactly() -> None:
     run(test)
 
 
-def test_a_slow_record_makes_the_account_be_read_again() -> None:
+def test_slow_record_rereads_the_account() -> None:
     """A bundle of a generation that was current long ago never leaves."""
 
     async def test() -> None:
@@ -443,7 +443,7 @@ def test_a_flood_of_strangers_stops_no_consumer() -> None:
     run(test)
 
 
-def test_a_refusal_is_judged_once_for_some_seconds() -> None:
+def test_refusal_is_judged_once_for_seconds() -> None:
     async def test() -> None:
         world = World()
         for _ in range(5):

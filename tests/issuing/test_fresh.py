@@ -107,7 +107,7 @@ def test_age_counts_from_the_start_of_a_read() -> None:
     run(test)
 
 
-def test_denials_are_kept_and_other_errors_are_not() -> None:
+def test_denials_are_kept_other_errors_not() -> None:
     async def test() -> None:
         source = Source(error=DeniedError("no"))
         fresh = source.fresh()

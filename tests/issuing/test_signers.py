@@ -89,7 +89,7 @@ def test_nonsense_makes_no_read() -> None:
     run(test)
 
 
-def test_old_keys_open_nothing_while_vault_is_away() -> None:
+def test_old_keys_open_nothing_without_vault() -> None:
     """Whether a key has ended, or a lease was revoked, cannot be known then."""
 
     async def test(vault: Vault) -> None:

@@ -73,7 +73,7 @@ def test_an_edited_entry_shows_and_is_named(edit: str, at: int) -> None:
 
 
 @pytest.mark.parametrize("at", [1, 3, 5])
-def test_an_edit_with_its_own_hash_made_to_fit_breaks_the_next_link(at: int) -> None:
+def test_rehashed_edit_breaks_the_next_link(at: int) -> None:
     entries = a_chain()
     forged = replace(entries[at - 1], by="nobody")
     entries[at - 1] = replace(forged, hash=forged.expected_hash)
@@ -103,30 +103,30 @@ def test_what_was_done_to_the_chain_shows(tampering: str) -> None:
 
 
 @pytest.mark.parametrize("left", [0, 1, 5])
-def test_a_cut_tail_shows_against_a_head_from_elsewhere_only(left: int) -> None:
+def test_cut_tail_needs_an_outside_head(left: int) -> None:
     whole = a_chain()
     assert codes(whole[:left]) == set()
     assert codes(whole[:left], head_of(whole)) == {"evidence.cut"}
 
 
 @pytest.mark.parametrize("at", range(1, 7))
-def test_a_history_written_anew_from_any_entry_shows_against_the_head(at: int) -> None:
+def test_rewritten_history_is_found(at: int) -> None:
     forged = rewritten(a_chain(), at, by="nobody")
     assert codes(forged) == set()
     assert codes(forged, head_of(a_chain())) == {"evidence.forked"}
 
 
-def test_a_history_written_anew_and_made_longer_still_shows_against_the_head() -> None:
+def test_longer_rewritten_history_is_found() -> None:
     """A head signed earlier must be passed through, not merely reached."""
     forged = rewritten(a_chain(8), 2, by="nobody")
     assert codes(forged, head_of(a_chain(6))) == {"evidence.forked"}
 
 
-def test_a_chain_that_went_on_since_the_head_was_signed_is_no_fault() -> None:
+def test_chain_may_outgrow_its_signed_head() -> None:
     assert codes(a_chain(8), head_of(a_chain(6))) == set()
 
 
-def test_a_chain_that_should_be_empty_but_for_its_head_is_cut() -> None:
+def test_chain_behind_its_head_is_cut() -> None:
     assert codes([], head_of(a_chain(1))) == {"evidence.cut"}
 
 
@@ -135,11 +135,11 @@ def test_the_chain_of_an_account_is_its_own() -> None:
     assert "evidence.foreign" in codes(list(other.outbox), chain=f"accounts/{one.name}")
 
 
-def test_the_whole_story_of_an_account_verifies() -> None:
+def test_whole_history_verifies() -> None:
     assert_sound(with_rolled_back())
 
 
-def test_a_hash_is_of_the_content_and_not_of_the_order_it_was_written_in() -> None:
+def test_hash_ignores_the_order_of_keys() -> None:
     head = Head()
     one = appended(CHAIN, head, Stamp(NOW, "a"), "w", {"x": 1, "y": "z"})
     other = appended(CHAIN, head, Stamp(NOW, "a"), "w", {"y": "z", "x": 1})
@@ -148,7 +148,7 @@ def test_a_hash_is_of_the_content_and_not_of_the_order_it_was_written_in() -> No
 
 @pytest.mark.parametrize("text", ["h\udcffs@b.c", "\ud800", "x" * 1001, "é" * 1001])
 @pytest.mark.parametrize("where", ["by", "reason"])
-def test_what_would_not_come_back_as_it_went_in_makes_no_entry(where: str, text: str) -> None:
+def test_text_that_would_change_is_refused(where: str, text: str) -> None:
     by, facts = (text, {}) if where == "by" else ("ops", {"reason": text})
     with assert_refused(InputError, "actor" if where == "by" else "reason"):
         appended(CHAIN, Head(), Stamp(NOW, by), "breaker-reset", facts)
@@ -160,6 +160,6 @@ def test_any_other_text_comes_back(text: str) -> None:
     assert decoded(json.loads(json.dumps(encoded(entry))), Entry, "entry") == entry
 
 
-def test_the_fingerprints_of_as_many_cas_as_are_read_fit() -> None:
+def test_all_fingerprints_of_a_reply_fit() -> None:
     facts = {"trust": "0" * 64, "fingerprints": " ".join(["f" * 64] * 64)}
     assert appended(CHAIN, Head(), Stamp(NOW, "ops"), "trust-set", facts).facts == facts

@@ -134,7 +134,7 @@ def test_late_renewal_does_not_shorten_it() -> None:
     assert named((record,), MZP, 1, NOW + timedelta(minutes=90)) == {"billing"}
 
 
-def test_a_revoked_lease_ends_for_all_that_share_it() -> None:
+def test_revoked_lease_ends_for_all_sharers() -> None:
     record = a_record(a_lease(), a_lease("l2"))
     assert named((record.returned("l2"),), MZP, 1, NOW) == {"billing"}
     ended = record.ended(record.holdings[0], now=NOW)
@@ -151,7 +151,7 @@ def test_no_clock_decides_what_is_revoked() -> None:
     assert not ended.has_revoked(a_lease(first_issued=later(minutes=-9), epoch=ended.epoch))
 
 
-def test_an_id_that_is_granted_again_revives_no_text() -> None:
+def test_id_granted_again_revives_no_text() -> None:
     record = a_record(a_lease()).without(a_lease(), now=NOW)
     again = a_lease(epoch=record.epoch)
     record = record.given(again, now=NOW)
@@ -159,7 +159,7 @@ def test_an_id_that_is_granted_again_revives_no_text() -> None:
     assert not record.has_revoked(again)
 
 
-def test_a_revoked_lease_is_over_in_each_generation() -> None:
+def test_revoked_lease_is_over_everywhere() -> None:
     record = a_record(a_lease(), a_lease("l1", 2))
     assert record.ended(record.holdings[0], now=NOW).has_revoked(a_lease())
 

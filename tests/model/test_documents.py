@@ -55,14 +55,14 @@ def test_the_order_of_fields_does_not_matter() -> None:
     assert read(turned) == read(document)
 
 
-def test_an_entry_of_evidence_comes_back_with_its_hash() -> None:
+def test_entry_round_trips_with_its_hash() -> None:
     entry = with_current().outbox[-1]
     again = decoded(json.loads(json.dumps(encoded(entry))), Entry, "entry")
     assert again == entry
     assert again.expected_hash == entry.hash
 
 
-def test_a_consumers_record_comes_back_as_it_was() -> None:
+def test_consumer_record_round_trips() -> None:
     record = ConsumerRecord("e", "billing", (Holding(MZP, "fleet", "by hand", 1, "", NOW, None),))
     assert decoded(json.loads(json.dumps(encoded(record))), ConsumerRecord, "consumer") == record
 
@@ -131,13 +131,13 @@ def test_what_no_broker_wrote_is_refused(damage: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [Entry, ConsumerRecord])
-def test_a_document_of_another_kind_is_refused(kind: type) -> None:
+def test_document_of_another_kind_is_refused(kind: type) -> None:
     with assert_refused(DamagedDocumentError, "that place"):
         decoded(stored(), kind, "that place")
 
 
 @pytest.mark.parametrize("schema", [documents.SCHEMA + 1, 99, 10**30])
-def test_a_newer_schema_is_refused_before_its_content_is_looked_at(schema: int) -> None:
+def test_newer_schema_is_refused_first(schema: int) -> None:
     with assert_refused(NewerSchemaError, f"schema {schema}"):
         read({"schema": schema, "value": "whatever it means by then"})
 
@@ -172,7 +172,7 @@ def renamed(schema: int, name: str) -> Document:
 
 @pytest.mark.usefixtures("_at_schema_three")
 @pytest.mark.parametrize(("schema", "name"), [(1, "user"), (2, "user_name"), (3, "login")])
-def test_an_older_document_is_upgraded_step_by_step_and_left_as_it_is(schema: int, name: str) -> None:
+def test_older_document_is_upgraded_on_read(schema: int, name: str) -> None:
     document = renamed(schema, name)
     before = copy.deepcopy(document)
     assert read(document) == with_current()
@@ -193,13 +193,13 @@ def test_an_older_document_is_upgraded_step_by_step_and_left_as_it_is(schema: in
         renamed(1, "user") | {"value": renamed(1, "user")["value"] | {"colour": "new"}},
     ],
 )
-def test_an_older_document_that_is_damaged_is_refused_and_not_a_crash(document: Document) -> None:
+def test_damaged_older_document_is_refused(document: Document) -> None:
     with assert_refused(DamagedDocumentError, "account mzp-1"):
         read(document)
 
 
 @pytest.mark.usefixtures("_at_schema_three")
-def test_the_broker_after_the_next_is_still_refused() -> None:
+def test_schema_after_the_next_is_refused() -> None:
     with assert_refused(NewerSchemaError):
         read(renamed(4, "login"))
 
@@ -237,7 +237,7 @@ class OneDocument:
         ("newer", NewerSchemaError),
     ],
 )
-def test_a_document_that_cannot_be_read_whole_is_never_written_back(damage: str, kind: type[Any]) -> None:
+def test_unreadable_document_is_kept(damage: str, kind: type[Any]) -> None:
     accounts = OneDocument(stored())
     DAMAGES.get(damage, put(99, "schema"))(accounts.document)
     with assert_refused(kind):

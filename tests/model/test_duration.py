@@ -19,7 +19,7 @@ from broker.model.duration import age_text, counted, duration_text, parse_durati
         (" 90s ", timedelta(seconds=90)),
     ],
 )
-def test_a_duration_is_read_and_written_again(text: str, duration: timedelta) -> None:
+def test_duration_round_trips(text: str, duration: timedelta) -> None:
     assert parse_duration(text) == duration
     assert parse_duration(duration_text(duration)) == duration
 

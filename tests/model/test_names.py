@@ -12,7 +12,7 @@ from tests.support.accounts import assert_refused
 
 
 @pytest.mark.parametrize("good", ["a", "0", "mzp-1", "a-", "a" * 63])
-def test_a_name_of_letters_digits_and_hyphens_is_taken_as_it_is(good: str) -> None:
+def test_usable_name_is_kept(good: str) -> None:
     assert account_name(good) == good
 
 
@@ -44,14 +44,14 @@ def test_anything_else_is_refused(bad: str) -> None:
         account_name(bad)
 
 
-def test_a_refusal_says_what_kind_of_name_it_is_about_and_what_fits() -> None:
+def test_refusal_names_kind_and_what_fits() -> None:
     with pytest.raises(InputError) as caught:
         checked_name("No!", "application")
     assert caught.value.message.startswith("application 'No!'")
     assert "1 to 63" in caught.value.hint
 
 
-def test_a_refusal_shows_no_more_than_the_beginning_and_no_control_characters() -> None:
+def test_refusal_shows_a_short_beginning() -> None:
     with pytest.raises(InputError) as caught:
         account_name("\x1b[2J" + "x" * 100_000)
     assert len(caught.value.message) < 200
@@ -61,7 +61,7 @@ def test_a_refusal_shows_no_more_than_the_beginning_and_no_control_characters() 
 @pytest.mark.parametrize(
     "good", ["a@b", "a.b+c@d-e.example", "o'brien=1/x@b.example", "{a}!#$%&*^_`|~-?@b.example", "1@2.3"]
 )
-def test_a_plain_mail_address_is_taken_as_it_is_and_can_be_a_header(good: str) -> None:
+def test_plain_mail_address_is_kept(good: str) -> None:
     assert mail_address(good) == good == Address(addr_spec=good).addr_spec
 
 
@@ -98,6 +98,6 @@ def test_a_plain_mail_address_is_taken_as_it_is_and_can_be_a_header(good: str) -
         *("a@b.c, d@e.f", "Me <a@b.c>", "a" * 251 + "@b.c", "a\x00@b.c", "a(b)@c.d"),
     ],
 )
-def test_what_could_not_be_a_header_or_is_more_than_one_address_is_refused(bad: str) -> None:
+def test_unusable_mail_address_is_refused(bad: str) -> None:
     with assert_refused(InputError, "is not one mail address"):
         mail_address(bad)

@@ -74,7 +74,7 @@ def test_all_steps_are_planned_ahead() -> None:
     assert steps_of(plan) == {Action.RENEW: renew, Action.REPLY: renew + 21 * DAY, Action.PROMOTE: renew + 21 * DAY}
 
 
-def test_a_refused_request_waits_for_its_correction() -> None:
+def test_refused_request_waits_for_correction() -> None:
     """A scheduler that made the same request again would get the same answer."""
     account = requesting.closed(with_open_request(lasting(300)), 2, Closed.REJECTED, STAMP, "wrong O")
     plan = planned(account, days=299)
@@ -173,7 +173,7 @@ def test_no_window_before_the_end_is_warned_of() -> None:
     )
 
 
-def test_a_freeze_until_the_end_yields_on_the_last_day() -> None:
+def test_freeze_to_the_end_yields_on_last_day() -> None:
     freeze = Freeze("for ever", NOW, later(days=999))
     plan = planned(with_answer(with_current()), Maintenance((), (freeze,)))
     assert steps_of(plan)[Action.PROMOTE] == later(days=364)
@@ -187,7 +187,7 @@ def test_expired_waits_for_nothing() -> None:
     assert planned(lasting(30), Maintenance((), (freeze,)), days=31).steps[0].at == later(days=31)
 
 
-def test_a_never_renewed_short_one_is_due_from_its_start() -> None:
+def test_short_one_is_due_from_its_start() -> None:
     plan = planned(lasting(30))
     assert (plan.phase, plan.automatic) == (Phase.DUE, True)
     assert plan.due

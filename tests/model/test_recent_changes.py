@@ -31,7 +31,7 @@ def test_who_missed_too_much_looks_at_everything() -> None:
     assert found.since(KEPT - 1) is None
 
 
-def test_only_a_replaced_version_is_no_longer_announced() -> None:
+def test_only_replaced_version_is_unannounced() -> None:
     twice = RecentChanges().announced("a", 5).announced("b", 1).announced("a", 4)
     assert twice.pending == {"a": 5, "b": 1}
     assert twice.done("a", 4).pending == {"a": 5, "b": 1}

@@ -57,7 +57,7 @@ def test_a_persons_action_ends_it() -> None:
     assert not record.waiting("retire", 7, NOW)
 
 
-def test_it_ends_with_its_time_and_by_a_clock_set_back() -> None:
+def test_it_ends_in_time_and_by_a_set_back_clock() -> None:
     record = RotationRecord().failed(failure(), before=7, valid_until=None)
     assert not record.waiting("promote", 7, record.back_offs[0].until)
     assert not record.waiting("promote", 7, NOW - timedelta(days=1))

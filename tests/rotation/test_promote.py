@@ -155,7 +155,7 @@ def test_an_end_at_the_same_time_needs_none() -> None:
     assert Commands(renewed(365)).promote(4)
 
 
-def test_a_known_key_is_replaced_by_any_certificate() -> None:
+def test_known_key_is_replaced_by_any_cert() -> None:
     sim = a_simulation()
     Commands(sim).reject(3)
     sim.rotation().report_compromise(MZP, "stolen", suspend=False)

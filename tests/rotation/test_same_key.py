@@ -39,7 +39,7 @@ def test_the_profile_must_allow_it() -> None:
     assert sim.writes == []
 
 
-def test_the_key_lives_as_long_as_a_generation_of_it() -> None:
+def test_key_lives_as_long_as_its_generations() -> None:
     sim = a_simulation()
     drafted = again(sim)
     assert again(sim) == drafted

@@ -39,7 +39,7 @@ def test_a_clock_that_jumps_starts_a_sweep(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(jumps) == 2
 
 
-def test_a_vault_that_is_away_is_reported_and_got_over() -> None:
+def test_absent_vault_is_reported_and_got_over() -> None:
     made = begun()
     made.fails["poll"] = VaultUnavailableError("Vault is sealed")
     one = sweeping(made)

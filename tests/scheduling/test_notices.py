@@ -96,7 +96,7 @@ def test_one_digest_a_day(zone: str, monkeypatch: pytest.MonkeyPatch, request: p
 
 
 @pytest.mark.parametrize("alert", [True, False])
-def test_a_kill_anywhere_sends_nothing_under_a_new_id(alert: bool) -> None:
+def test_a_kill_sends_nothing_under_a_new_id(alert: bool) -> None:
     """Two accounts and two people, killed before and after each write and each mail, then run again on the next day."""
     contacts = Contacts((), (OPS, "anna@example.test"))
     names = ("acme", "mzp-1")
@@ -185,7 +185,7 @@ def test_whoever_is_added_is_told() -> None:
 
 
 @pytest.mark.parametrize(("via", "reminded"), [("smtp", True), ("manual", False), ("eml", False)])
-def test_the_partner_is_reminded_of_a_mail_of_ours(via: str, reminded: bool) -> None:
+def test_partner_is_reminded_of_our_mail(via: str, reminded: bool) -> None:
     """On holiday and dead contacts: the next one is reminded too."""
     contacts = Contacts((DESK, "second@partner.test", "third@partner.test"), (OPS,))
     one = world(overdue(via, contacts=contacts), now=later(days=100))

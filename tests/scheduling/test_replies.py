@@ -86,7 +86,7 @@ def test_same_mail_in_another_copy_is_one(desk: Desk) -> None:
     assert again.outcome is Outcome.DISMISSED
 
 
-def test_imported_reply_that_comes_again_is_no_task(desk: Desk) -> None:
+def test_imported_reply_again_is_no_task(desk: Desk) -> None:
     assert not desk.mailed(a_mail(OLD, *CAS, Message_ID="<again@partner.example>"))
     (one,) = desk.mailed(a_mail(OLD, text="Your certificate expires in 30 days.", answers=""), first=5)
     assert one.kind is Arrival.EXPIRY

@@ -44,7 +44,7 @@ def test_nothing_is_done_before_it_is_due() -> None:
     assert [plan.phase for plan in made.told] == [Phase.NOT_DUE]
 
 
-def test_a_due_account_gets_a_request_that_is_sent() -> None:
+def test_due_account_gets_a_request_and_sends() -> None:
     made = begun()
     assert done(made.sweep(days=DUE))[:2] == ["draft", "submit"]
     assert made.sent == [2]
@@ -68,7 +68,7 @@ def test_a_machine_needs_no_people_at_all() -> None:
     ]  # fmt: skip
 
 
-def test_an_answer_of_a_machine_that_was_lost_is_asked_again() -> None:
+def test_lost_answer_of_a_machine_is_asked_again() -> None:
     made = begun(promotion=AUTO)
     made.answers = True
     made.sim.now += timedelta(days=DUE)
@@ -141,7 +141,7 @@ def test_a_quota_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("verdict", [Verdict.LOGIN_REJECTED, Verdict.WRONG_CA, Verdict.CLIENT_REJECTED])
-def test_what_only_a_person_ends_is_not_tried_again(verdict: Verdict) -> None:
+def test_a_persons_task_is_not_tried_again(verdict: Verdict) -> None:
     made = candidate()
     made.sim.verdict = verdict
     assert done(made.sweep(), Result.FAILED) == ["promote"]
@@ -183,7 +183,7 @@ def test_a_straggler_is_named_and_waited_for() -> None:
     assert done(made.sweep(minutes=5)) == ["retire"]
 
 
-def test_evidence_that_cannot_be_stored_stops_nothing_else() -> None:
+def test_unstorable_evidence_stops_nothing_else() -> None:
     made = begun()
     made.sim.registry().add_application(MZP, "another", "id-2")
     made.settles = False

@@ -16,6 +16,7 @@ import pytest
 
 from broker.embedded.up import Embedded
 from broker.vault.connection import Connection
+from broker.vault.layout import right
 from tests.support.depth import sampled
 from tests.support.proxy import Cue, Fault, Proxy, proxied
 from tests.support.replicas import Replica, Replicas, grounded, replicas
@@ -132,11 +133,13 @@ def test_one_fault_is_got_over(scene: Scene, fault: Fault, document: str) -> Non
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_a_denial_of_the_broker_is_none_of_its_callers(scene: Scene, document: str) -> None:
+def test_broker_denial_is_not_the_callers(scene: Scene, document: str) -> None:
     """Else consumers would take the loss of a right of ours for the end of theirs, and drop their bundles."""
-    mount = scene.saved.system.vault.settings.mount
-    scene.proxy.plan(Cue(Fault.DENIED, path=f"/v1/{mount}/data/{document}/.*", lasting=True))
-    token = {"X-Vault-Token": Path(scene.saved.token()).read_text()}
+    system = scene.saved.system
+    other = system.vault.consumer_token("stranger", right("stellantis", "stand-in", "acme", "reporting"))
+    system.ok("app", "add", "acme/late")  # so that a service reads the account again
+    scene.proxy.plan(Cue(Fault.DENIED, path=f"/v1/{system.vault.settings.mount}/data/{document}/.*", lasting=True))
+    token = {"X-Vault-Token": other.reveal()}  # of a consumer whose record was never read
     while (answer := scene.replica.post(headers=token)).status_code == 201:
         pass  # by what was read before
     assert answer.status_code == 503

@@ -57,7 +57,7 @@ class Case:
 
     def failing(self, code: int) -> int:
         """Return its code where other commands fail with `code`."""
-        return 255 if self.command == "needs-renewal" else code
+        return {"needs-renewal": 255, "exec": 125}.get(self.command, code)
 
     @property
     def line(self) -> str:
@@ -273,7 +273,7 @@ CASES: Final = (
         before=(f"bundle get {GET}", f"app set {SET}"),
     ),
     Case("bundle get --hold", f"{GET} --hold --ttl 1s", roles=SERVER, writes="vault disk", holds=True),
-    Case("exec", roles=SERVER, apart=True),
+    Case("exec", "{account}/{application} --consumer-token-file {token} -- true", roles=SERVER, apart=True),
     Case("lease list", state="held", roles=AUDITOR),
     Case("lease show", "{lease}", "held", AUDITOR),
     Case(

@@ -261,7 +261,8 @@ def account_faults(vault: Connection, name: AccountName) -> Iterator[str]:
     if len([g for g in account.generations if g.stage is Stage.CURRENT]) > 1:
         yield "two generations are current"
     if account.open_request:
-        key = vault.read(f"keys/{name}/{account.open_request.number}").data["value"]
+        slot = account.open_request.key.removeprefix("kv:")
+        key = vault.read(f"keys/{name}/{slot}").data["value"]
         if key["spki"] != account.open_request.spki:
             yield "the open request is not of its slot's key"
 

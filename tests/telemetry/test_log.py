@@ -58,7 +58,7 @@ def test_context_is_in_every_event(events: list[tuple[str, Mapping[str, object]]
     ]
 
 
-def test_field_names_of_structlog_are_kept_apart(capsys: pytest.CaptureFixture[str]) -> None:
+def test_fields_do_not_replace_structlogs(capsys: pytest.CaptureFixture[str]) -> None:
     configure(log.Level.INFO, log.Form.JSON)
     log.bind(level="x", timestamp="y")
     log.info("change")

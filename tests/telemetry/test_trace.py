@@ -91,7 +91,7 @@ def test_a_long_state_is_kept() -> None:
     assert found.state == ",".join(members)
 
 
-def test_requests_carry_the_trace_of_their_context() -> None:
+def test_requests_carry_their_trace_context() -> None:
     assert trace.headers() == {}
     found = continued([GOOD], [])
     trace.begin(found)

@@ -45,7 +45,7 @@ def test_no_concurrent_announcement_is_lost(vault: TestVault) -> None:
     assert (found.number, len(set(found.paths)), len(found.pending)) == (12, 12, 12)
 
 
-def test_nothing_is_written_that_cannot_be_announced(vault: TestVault) -> None:
+def test_unannounced_change_is_not_written(vault: TestVault) -> None:
     unable = Announcements(vault.connection(Role.AUDITOR))
     with pytest.raises(DeniedError):
         unable.begin(ACCOUNT, 1)
@@ -135,7 +135,7 @@ def test_a_lost_race_is_announced_again(system: System) -> None:
 
 
 @pytest.mark.slow
-def test_no_change_is_made_without_the_right_to_announce(system: System) -> None:
+def test_no_change_without_right_to_announce(system: System) -> None:
     """Policies of an earlier release lack it: services would go on with what they have read."""
     system.added()
     policy = f"{system.vault.settings.mount}/operator"

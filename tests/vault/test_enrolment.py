@@ -250,7 +250,7 @@ def test_a_removal_that_was_cut_short_is_finished(prepared: World, writes: int) 
     assert not remove_consumer(prepared.admin, name, prepared.issuers)
 
 
-def test_an_issuer_that_is_not_named_stops_removal(prepared: World) -> None:
+def test_unnamed_issuer_stops_removal(prepared: World) -> None:
     """Else its role would stay, and get the rights of the next consumer of that name."""
     enrol_consumer(prepared.admin, "left", [RIGHT], prepared.subject("repo:left"))
     with pytest.raises(RefusedError, match="no \\[issuers\\] names"):

@@ -55,7 +55,7 @@ def test_role_of_some_accounts_lacks_nothing(vault: TestVault) -> None:
         assert lacking(vault.connection(role), role) == []
 
 
-def test_role_of_an_older_policy_lacks_rights(vault: TestVault) -> None:
+def test_older_policy_lacks_rights(vault: TestVault) -> None:
     """Version 0.1.0 knew no named secrets but passwords."""
     mount = vault.settings.mount
     lines = role_policy(Role.SERVER, mount=mount).splitlines()

@@ -66,7 +66,7 @@ def test_an_old_key_ends_even_if_it_lies_there(server: Connection, rotator: Conn
     assert set(lease_signer(server, NOW + OVERLAP).keys) == {"2"}
 
 
-def test_the_next_rotation_destroys_what_has_ended(vault: TestVault, server: Connection, rotator: Connection) -> None:
+def test_next_rotation_destroys_ended_keys(vault: TestVault, server: Connection, rotator: Connection) -> None:
     rotate(rotator)
     assert alive(vault) == 1, "old versions hold old keys"
     done = rotate(rotator, NOW + OVERLAP, again=False)
@@ -87,7 +87,7 @@ def test_a_rotation_that_is_done_writes_nothing(vault: TestVault, server: Connec
     assert vault.admin.read(PATH).version == version
 
 
-def test_two_rotations_at_the_same_time_lose_no_key(vault: TestVault, server: Connection) -> None:
+def test_two_rotations_at_once_lose_no_key(vault: TestVault, server: Connection) -> None:
     text = lease_signer(server, NOW).signed(a_lease())
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda _: rotate(vault.connection(Role.ROTATOR), again=False), range(4)))
@@ -99,7 +99,7 @@ def test_two_rotations_at_the_same_time_lose_no_key(vault: TestVault, server: Co
 
 @pytest.mark.parametrize("at", [1, 2])
 @pytest.mark.parametrize("phase", Phase)
-def test_a_killed_rotation_is_finished_by_the_next(vault: TestVault, server: Connection, at: int, phase: Phase) -> None:
+def test_killed_rotation_is_finished_by_next(vault: TestVault, server: Connection, at: int, phase: Phase) -> None:
     text = lease_signer(server, NOW).signed(a_lease())
     with pytest.raises(KilledError):
         rotate(vault.connection(Role.ROTATOR, observer=_killing(at, phase)), again=False)

@@ -155,7 +155,7 @@ DAMAGED: Final[dict[str, Any]] = {
     "of a newer broker": {**GOOD, "schema": 9},
     "another field": {"schema": 1, "value": {**VALUE, "more": 1}},
     "deep": {"schema": 1, "value": nested(900)},
-    "deep in another field": {"schema": 1, "value": {**VALUE, "more": nested(900)}},
+    "deep in another field": {"schema": 1, "value": {**VALUE, "more": nested(800)}},
     "a time without a zone": {"schema": 1, "value": {**VALUE, "created_at": "2026-01-01T00:00:00"}},
     "another account's": {"schema": 1, "value": {**VALUE, "name": "other"}},
     "an outbox of another chain": {

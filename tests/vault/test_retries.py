@@ -389,7 +389,7 @@ def serving(serve: Callable[[socket.socket], None]) -> Iterator[int]:
     thread.join()
 
 
-def test_what_another_stored_is_read_from_a_late_standby() -> None:
+def test_late_standby_shows_what_was_stored() -> None:
     """The conflict says that it is there; a standby that is behind shows it a moment later."""
     taken = errors(400, "check-and-set parameter did not match the current version")
     with misbehaving(errors(404), taken, errors(404), errors(404), STORED) as server:
