@@ -137,7 +137,7 @@ from broker.model.secret import Secret
 from broker.pki.tls import client_context
 assert harden().private
 key, chain = sys.stdin.buffer.read().split(b"|")
-client_context(Secret(bytes.fromhex(key.decode())), chain.decode(), chain.decode())
+client_context(Secret(key + chain), chain.decode())
 print("loaded")
 """
 
@@ -147,10 +147,10 @@ def test_a_key_still_loads_from_memory(tmp_path: Path) -> None:
     """/proc/self/fd belongs to root once a process is not dumpable; its own threads may still use it."""
     authority = a_ca()
     leaf = a_leaf(authority, a_key())
-    der = a_key().private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    key = a_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     chain = pem(leaf).encode()
     ended = subprocess.run(
-        as_nobody([sys.executable, "-c", CONTEXT]), input=der.hex().encode() + b"|" + chain,
+        as_nobody([sys.executable, "-c", CONTEXT]), input=key + b"|" + chain,
         capture_output=True, check=False, cwd="/",
     )  # fmt: skip
     assert ended.stdout == b"loaded\n", ended.stderr
