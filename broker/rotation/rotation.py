@@ -141,6 +141,7 @@ class Rotation(Requests):
             wanted = seen.generation(number) if number else generation_to_try(seen)
             if current and wanted.stage.deliverable and wanted.parts.certified == current.parts.certified:
                 return Promotion(name, current.number, changed=False)
+            require_move(seen, wanted, Move.PROMOTE)
             _refuse_earlier_end(seen, wanted, reason)
             return self._made_current(seen, wanted, Move.PROMOTE, reason)
 
