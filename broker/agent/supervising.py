@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -98,6 +99,7 @@ class _Child:
         except OSError as error:
             error.filename = program.arguments[0]
             raise NotStartedError(error) from None
+        threading.Thread(target=_announced, args=(self._pid, threading.get_ident()), daemon=True).start()
         self._lend_terminal(self._pid)
 
     def ended_by(self, number: int) -> bool:
@@ -163,3 +165,10 @@ class _Child:
                 os.tcsetpgrp(0, group)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _announced(pid: int, waiting: int) -> None:
+    """Send SIGCHLD to the thread that waits when the program has ended: the kernel may give its own to another."""
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    signal.pthread_kill(waiting, signal.SIGCHLD)
