@@ -2,7 +2,8 @@
 
 from broker.errors import DeniedError, RefusedError
 from broker.vault.connection import Connection
-from broker.vault.errors import InvalidError, field_of, unclear
+from broker.vault.errors import InvalidError
+from broker.vault.pki_engine import signed
 
 
 def sign(vault: Connection, role: str, csr: str) -> bytes:
@@ -11,16 +12,12 @@ def sign(vault: Connection, role: str, csr: str) -> bytes:
     The subject stays as it is, since `sign` would drop the mail address. Raise `BrokerError`.
     """
     mount, _, name = role.rpartition("/")
-    path = f"{mount}/sign-verbatim/{name}"
     try:
-        answer = vault.ask("POST", path, {"csr": csr, "format": "pem", "ext_key_usage": "ClientAuth"})
+        found = signed(vault, f"{mount}/sign-verbatim/{name}", {"csr": csr, "ext_key_usage": "ClientAuth"})
     except DeniedError as error:
         hint = "broker vault setup grants it, with pki in [accounts.NAME] of its configuration"
         raise DeniedError(error.message, hint=hint) from None
     except InvalidError:
         hint = f"does it exist? bao read {mount}/roles/{name}"
         raise RefusedError(f"the PKI role {role} does not sign the request", hint=hint) from None
-    certificate, chain = field_of(answer, "data", "certificate"), field_of(answer, "data", "ca_chain") or ()
-    if not isinstance(certificate, str):
-        raise unclear(path)
-    return "\n".join([certificate, *chain]).encode()
+    return "\n".join(found).encode()
