@@ -92,6 +92,6 @@ class Submitting:
             broker.true_clock,
         )
         sent = send(account, request, broker.profile(account.profile, Role.ROTATOR), to)
-        if sent.before:  # whoever sent it may have been killed before it settled
+        if sent.before:  # its sender may have been killed before it settled
             broker.settle(account.name)
         return sent

@@ -6,7 +6,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMail:
-    """A mail that is fixed before it is sent: whoever sends it again, sends the same bytes."""
+    """A mail that is fixed before it is sent: sent again, it has the same bytes."""
 
     request: int  # number of the signing request in it
     message_id: str

@@ -1,4 +1,4 @@
-"""Send mails by SMTP: verified TLS, one deadline for the whole session, and refusals told apart."""
+"""Send mails by SMTP: verified TLS, one deadline for the whole session, and refusals by their kind."""
 
 import smtplib
 from base64 import b64encode

@@ -55,7 +55,7 @@ class SendByMail:
         mailer = self.mailer()
         text = profile.submission.text(account.language)
         fixed = self._fixed(name, replace(mail, sender=mailer.sender), text)
-        newest = self.read(name)  # after the mail is fixed: whoever sent it meanwhile may have forgotten it
+        newest = self.read(name)  # after the mail is fixed: another process may have sent it meanwhile
         if sent := _sent(newest, number, mail.message_id):
             return self._sent_before(name, sent)
         if why := newest.request(number).closed:

@@ -25,7 +25,7 @@ _MOST: Final = 20  # pending hooks of an account
 class HookEvent(Enum):
     """The events that have a hook: what happened."""
 
-    PROMOTED = "promoted"  # another generation is current, whoever did it
+    PROMOTED = "promoted"  # another generation is current, by a person or the scheduler
     SUBMITTED = "submitted"
     RETIRED = "retired"
     FAILURE = "failure"  # a step of the scheduler failed
@@ -66,7 +66,7 @@ class Hooks:
     def _recorded(
         self, account: Account, kind: HookEvent, step: str, seen: RotationRecord | None = None
     ) -> RotationRecord:
-        """Store that a hook must run, before it runs. A promotion has one hook, whoever notices it first."""
+        """Store that a hook must run, before it runs. A promotion has one hook, even if several notice it."""
         current, now = account.current, self.clock()
         order = current.order if current else 0
         if kind is HookEvent.PROMOTED and seen and seen.hooked == order:

@@ -129,7 +129,7 @@ class Notices:
         """Store the notice of an event before it is sent. If another process was faster, its notice counts."""
         unaddressed = noticed(happened, account, self.holders(account), secrets.token_hex(12), self.clock())
         notice = addressed(unaddressed, account, self.recipients.read(), self.channels)
-        if not notice.waiting:  # whoever is added later is told then
+        if not notice.waiting:  # a recipient added later is notified then
             log.error("nobody to notify", account=account.name, reason=happened.message)
             return RotationRecord()
         return self.records.change(account.name, lambda r: replace(r, notices=decided(r.notices, notice)))
